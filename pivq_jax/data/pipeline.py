@@ -1,0 +1,136 @@
+"""The input pipeline: batches whose contents derive from the seed and the global step alone.
+
+There is no iterator state to save. A run that resumes at step s asks for batches from s on and gets
+what the uninterrupted run would have got, on any number of processes.
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+
+from pivq_jax.data.sources import Example, Source
+
+Batch = dict[str, np.ndarray]
+
+# Reading is decoding small images: two threads stay ahead of training and leave it the cores.
+_READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    flip: bool = False,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Endless training batches for steps `start_step`, `start_step` + 1, ...
+
+    The images come in a new random order every epoch, each once an epoch; epochs follow each other
+    without a gap, so a batch may hold the end of one and the start of the next. The batch of a step
+    is a pure function of (source, seed, step, batch_size, flip); a process gets its rows of it.
+
+    Args:
+      source: random access to the images.
+      batch_size: images in the global batch.
+      seed: any int; decides order and flips.
+      start_step: the global step of the first batch.
+      flip: mirror each image with probability 1/2.
+      process_index: which rows: b * process_index and following, b = batch_size / process_count.
+      process_count: number of processes that share the global batch.
+
+    Yields:
+      `image` uint8 [b, H, W, 3] and each factor as int32 [b].
+
+    Raises:
+      ValueError: an empty source, or numbers that do not fit each other.
+    """
+    rows = _local_rows(batch_size, process_index, process_count)
+    if len(source) == 0:
+        raise ValueError("the training split is empty: give it at least one image")
+    if start_step < 0:
+        raise ValueError(f"start_step is {start_step}: the first step is 0")
+    examples = _shuffled(source, seed, flip)
+
+    def batch_at(offset: int) -> Batch:
+        first = (start_step + offset) * batch_size
+        return _stack([examples[first + row] for row in rows])
+
+    steps = grain.MapDataset.range(sys.maxsize // batch_size - start_step)
+    return iter(steps.map(batch_at).to_iter_dataset(_READ))
+
+
+def eval_batches(
+    source: Source, batch_size: int, *, process_index: int = 0, process_count: int = 1
+) -> Iterator[Batch]:
+    """All images once and in order, in batches of one shape.
+
+    Args:
+      source: random access to the images.
+      batch_size: images in the global batch.
+      process_index: which rows of the global batch, as in `train_batches`.
+      process_count: number of processes that share the global batch; all get as many batches.
+
+    Yields:
+      `image` uint8 [b, H, W, 3], each factor as int32 [b], and `mask` bool [b], which is False for
+      the rows that fill up the last batch: these repeat the last image and must not be counted.
+
+    Raises:
+      ValueError: an empty source, or numbers that do not fit each other.
+    """
+    rows = _local_rows(batch_size, process_index, process_count)
+    count = len(source)
+    if count == 0:
+        raise ValueError("the split to evaluate is empty: give it at least one image")
+
+    def batch_at(index: int) -> Batch:
+        indices = [index * batch_size + row for row in rows]
+        batch = _stack([source[min(i, count - 1)] for i in indices])
+        return {**batch, "mask": np.array([i < count for i in indices])}
+
+    steps = grain.MapDataset.range(-(-count // batch_size))
+    return iter(steps.map(batch_at).to_iter_dataset(_READ))
+
+
+def _local_rows(batch_size: int, process_index: int, process_count: int) -> range:
+    """The rows of the global batch that belong to a process."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
+    if process_count < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size {batch_size} does not divide among {process_count} processes: "
+            "make it a multiple of their number"
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index is {process_index}: it must be in [0, {process_count})")
+    rows = batch_size // process_count
+    return range(rows * process_index, rows * (process_index + 1))
+
+
+def _shuffled(source: Source, seed: int, flip: bool) -> Any:
+    """Endless examples: position p is image p mod n of the order of epoch p // n."""
+    # Grain shuffles epoch e with (seed + e) mod 2^32: hashing keeps the runs of neighbouring seeds
+    # from being the same run an epoch later, and admits any int.
+    mixed = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4], "little")
+    examples = grain.MapDataset.source(source).seed(mixed).shuffle().repeat()
+    return examples.random_map(_random_flip) if flip else examples
+
+
+def _random_flip(example: Example, rng: np.random.Generator) -> Example:
+    if rng.random() < 0.5:
+        return {**example, "image": example["image"][:, ::-1]}
+    return example
+
+
+def _stack(examples: list[Example]) -> Batch:
+    batch = {"image": np.stack([example["image"] for example in examples])}
+    for name in examples[0]:
+        if name != "image":
+            batch[name] = np.array([example[name] for example in examples], np.int32)
+    return batch

@@ -1,0 +1,57 @@
+"""Random-access sources: `len(source)` and `source[i] -> {'image': uint8 [H, W, 3], factors}`."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+Example = dict[str, Any]
+
+
+class Source(Protocol):
+    """Random access to labelled images."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example:
+        """Returns `image` uint8 [H, W, 3] and each factor as an int."""
+        ...
+
+
+class RecordSource:
+    """A split of a prepared tensorflow-datasets data set; decodes at every access."""
+
+    def __init__(self, builder: Any, split: str):
+        self._records = builder.as_data_source(split)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int, /) -> Example:
+        example = self._records[index]
+        image = example.pop("image")
+        return {"image": image, **{name: int(value) for name, value in example.items()}}
+
+
+class RandomSource:
+    """Noise images, a pure function of (seed, index): for trying out without real data.
+
+    Odd images are light and even ones dark, which the factor `shade` tells.
+    """
+
+    factors: Mapping[str, tuple[str, ...]] = {"shade": ("dark", "light")}
+
+    def __init__(self, image_size: int, count: int, seed: int):
+        self._image_size, self._count, self._seed = image_size, count, seed
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int, /) -> Example:
+        if not 0 <= index < self._count:
+            raise IndexError(f"image {index} of {self._count}")
+        rng = np.random.default_rng((self._seed, index))
+        shade = index % 2
+        shape = (self._image_size, self._image_size, 3)
+        image = rng.integers(0, 128, shape, np.uint8) + np.uint8(128 * shade)
+        return {"image": image, "shade": shade}

@@ -1,0 +1,229 @@
+"""Renders the toon faces: seeds, factors and pixels, and the worker processes that draw them.
+
+The faces are DiceBear's "Toon Head" style by Johan Melin (CC BY 4.0). A face is a pure function of
+its seed, and the seeds are fixed for ever: `toon_faces/<split>/<i>` for i = 0, 1, 2, ..., without
+the few seeds that would repeat a face drawn before (`TWINS`).
+
+This module also is the worker: `python -m pivq_jax.data.toon_render` writes faces to its standard
+output. It imports neither JAX nor tensorflow-datasets, so that a worker starts quickly; and being
+no `multiprocessing` child it neither forks a process that runs JAX nor imports the caller's script.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.resources
+import io
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+SPLIT_SIZES = {"train": 10_000, "validation": 1_000, "test": 1_000}
+
+# Seeds whose ten factors repeat those of a test, validation or earlier train face. Leaving them
+# out makes all 12,000 faces distinct, so no held-out face has been seen in training.
+TWINS: dict[str, frozenset[int]] = {
+    "train": frozenset({1344, 2197, 3651, 7064, 8359, 8529, 8579, 8638, 8907}),
+    "validation": frozenset(),
+    "test": frozenset(),
+}
+
+# The renderer that defines version 1.0.0 of the data set.
+PINNED = {"dicebear-core": "10.7.0", "dicebear-styles": "10.6.0", "resvg-py": "0.5.0"}
+
+# SHA-256 of the drawings (as SVG text) and factors of the first faces of every split.
+FINGERPRINT = (
+    "9eb69e7bc26d503c361769a7919010d5b874ee04a989be6569af938b5d812791"
+)
+
+_COLORS = {
+    "clothes": "#151613 #0b3286 #545454 #147f3c #f97316 #ec4899 #731ac3 #b11f1f #e8e9e6 #eab308",
+    "hair": "#2c1b18 #d6b370 #724133 #a55728 #b58143",
+    "skin": "#5c3829 #f1c3a5 #a36b4f #c68e7a #b98e6a",
+}
+
+# The labelled factors and their values; `none` is the absent component.
+FACTORS: dict[str, tuple[str, ...]] = {
+    "beard": ("none", "chin", "chinMoustache", "fullBeard", "longBeard", "moustacheTwirl"),
+    "clothes": ("dress", "openJacket", "shirt", "tShirt", "turtleNeck"),
+    "eyebrows": ("angry", "happy", "neutral", "raised", "sad"),
+    "eyes": ("bow", "happy", "humble", "wide", "wink"),
+    "hair": ("bun", "sideComed", "spiky", "undercut"),
+    "mouth": ("agape", "angry", "laugh", "sad", "smile"),
+    "rear_hair": ("none", "longStraight", "longWavy", "neckHigh", "shoulderHigh"),
+    "clothes_color": tuple(_COLORS["clothes"].split()),
+    "hair_color": tuple(_COLORS["hair"].split()),
+    "skin_color": tuple(_COLORS["skin"].split()),
+}
+
+Face = tuple[bytes, dict[str, str]]  # PNG file, factors
+
+
+def face_seeds(split: str, count: int | None = None) -> list[str]:
+    """The DiceBear seeds of the first `count` faces of a split (default: all of them).
+
+    Raises:
+      ValueError: for an unknown split, or more faces than the split has.
+    """
+    if split not in SPLIT_SIZES:
+        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLIT_SIZES)}")
+    size = SPLIT_SIZES[split]
+    count = size if count is None else count
+    if not 0 < count <= size:
+        raise ValueError(f"{count} faces asked of {split}: ask for 1 to {size}")
+    candidates = range(size + len(TWINS[split]))
+    kept = [i for i in candidates if i not in TWINS[split]]
+    return [f"toon_faces/{split}/{i}" for i in kept[:count]]
+
+
+@functools.cache
+def _style() -> Any:
+    from dicebear import Style
+
+    text = importlib.resources.files("dicebear_styles").joinpath("toon-head.json").read_text("utf-8")
+    return Style(json.loads(text))
+
+
+def draw_face(seed: str, size: int = 64) -> tuple[str, dict[str, str]]:
+    """Draws the face of a seed: (SVG text, factors). The factors do not depend on `size`."""
+    from dicebear import Avatar
+
+    avatar = Avatar(_style(), {"seed": seed, "size": size})
+    options = avatar.to_json()["options"]
+    factors = {}
+    for name in FACTORS:
+        head, _, tail = name.partition("_")
+        if tail == "color":
+            factors[name] = options[f"{head}Color"][0]
+        else:
+            factors[name] = options.get(f"{head}{tail.capitalize()}Variant", "none")
+    return avatar.to_string(), factors
+
+
+def render_face(seed: str, size: int) -> Face:
+    """Renders the face of a seed: (PNG file of an RGB image [size, size, 3] on white, factors).
+
+    resvg antialiases, and at 32 and 64 pixels its direct output is as clean as a supersampled one.
+    """
+    import resvg_py
+    from PIL import Image
+
+    svg, factors = draw_face(seed, size)
+    drawn = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size)
+    face = Image.open(io.BytesIO(bytes(drawn))).convert("RGBA")
+    canvas = Image.new("RGBA", face.size, "white")
+    canvas.alpha_composite(face)
+    png = io.BytesIO()
+    canvas.convert("RGB").save(png, format="PNG")
+    return png.getvalue(), factors
+
+
+def renderer_fingerprint(faces_per_split: int = 8) -> str:
+    """SHA-256 of the drawings and factors of the first faces: the same for the same renderer."""
+    digest = hashlib.sha256()
+    for split in SPLIT_SIZES:
+        for seed in face_seeds(split, faces_per_split):
+            svg, factors = draw_face(seed)
+            digest.update(f"{seed}\n{svg}\n{json.dumps(factors, sort_keys=True)}\n".encode())
+    return digest.hexdigest()
+
+
+def check_renderer() -> None:
+    """Makes sure that the installed packages draw the faces that version 1.0.0 consists of.
+
+    Raises:
+      ModuleNotFoundError: a package is missing.
+      RuntimeError: the installed packages draw other faces.
+    """
+    pins = " ".join(f"{name}=={version}" for name, version in PINNED.items())
+    installed = {}
+    for name in PINNED:
+        try:
+            installed[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise ModuleNotFoundError(
+                f"toon_faces is drawn by {name}, which is not installed: pip install {pins}"
+            ) from None
+    if renderer_fingerprint() != FINGERPRINT:
+        others = ", ".join(f"{n} {v}" for n, v in installed.items() if v != PINNED[n])
+        raise RuntimeError(
+            "the installed packages draw other faces than toon_faces 1.0.0 "
+            f"({others or 'versions are the pinned ones'}): pip install {pins}"
+        )
+
+
+def render_faces(
+    split: str, size: int, *, count: int | None = None, workers: int | None = None
+) -> Iterator[Face]:
+    """Renders a split in order, in parallel.
+
+    Worker w of W renders faces w, w + W, ... and blocks when its pipe is full, so memory stays
+    flat. Closing the generator, or any exception, ends the workers; should this process be
+    killed, they end at their next write.
+
+    Args:
+      split: train, validation or test.
+      size: height and width in pixels.
+      count: how many of the split's faces; all by default.
+      workers: number of processes; all cores by default.
+
+    Raises:
+      RuntimeError: a worker ended early (its traceback is on stderr).
+    """
+    total = len(face_seeds(split, count))
+    workers = min(workers or _usable_cores(), total)
+    # The children find the package wherever this process found it.
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for worker in range(workers):
+            arguments = [split, str(size), str(total), str(worker), str(workers)]
+            command = [sys.executable, "-m", "pivq_jax.data.toon_render", *arguments]
+            processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, env=env))
+        for index in range(total):
+            process = processes[index % workers]
+            assert process.stdout is not None
+            try:
+                yield pickle.load(process.stdout)
+            except EOFError:
+                raise RuntimeError(
+                    f"a rendering process ended with status {process.wait()} at face {index} of "
+                    f"{split}: see its error above"
+                ) from None
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _work(split: str, size: int, total: int, worker: int, workers: int) -> None:
+    """Writes this worker's faces to standard output as consecutive pickles."""
+    # Ctrl-C reaches the whole process group: the parent alone decides, and ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whatever a library prints must not get between the faces.
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    try:
+        for seed in face_seeds(split, total)[worker::workers]:
+            pickle.dump(render_face(seed, size), output)
+            output.flush()
+    except BrokenPipeError:  # the parent is gone
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    _work(sys.argv[1], *map(int, sys.argv[2:]))
