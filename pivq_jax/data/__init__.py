@@ -56,7 +56,9 @@ def load_dataset(
 
     Raises:
       ValueError: unknown name, missing path or no readable images.
-      FileNotFoundError: the path is not there or holds no images.
+      FileNotFoundError, NotADirectoryError: the path is no directory or holds no images.
+      ModuleNotFoundError, RuntimeError: the packages that draw `toon_faces` are missing or draw
+        other faces; or the prepared data is damaged.
     """
     if name == "random":
         return Dataset(
@@ -110,5 +112,14 @@ def _prepared(
     builder = preparation.prepare(
         lambda: builder_class(config=config, data_dir=where, file_format="array_record")
     )
-    train, validation, test = (RecordSource(builder, s) for s in ("train", "validation", "test"))
-    return Dataset(name, image_size, train, validation, test, factors)
+    try:
+        with preparation.quiet():  # the first reading would advise installing OpenCV
+            splits = {s: RecordSource(builder, s) for s in ("train", "validation", "test")}
+            for split in splits.values():
+                split[0]
+    except Exception as error:  # any type: it depends on what is missing or cut short
+        raise RuntimeError(
+            f"the prepared data in {builder.data_dir} is damaged ({error}): delete that directory "
+            "and run again to prepare it anew"
+        ) from error
+    return Dataset(name, image_size, **splits, factors=factors)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+# The endings of files that count as images, in lower case.
 EXTENSIONS = frozenset(
-    ".bmp .gif .jfif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()  # lower case
+    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 
 

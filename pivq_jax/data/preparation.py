@@ -27,7 +27,7 @@ def prepare(make_builder: Callable[[], Any]) -> Any:
       make_builder: makes the `tfds.core.GeneratorBasedBuilder`. It is called again once the lock
         is held, as a builder looks for its data when it is made.
     """
-    with _quiet():
+    with quiet():
         builder = make_builder()
         target = Path(builder.data_dir)
         if target.exists():
@@ -61,7 +61,7 @@ def _locked(path: Path, what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences what tensorflow-datasets logs, prints and counts; warnings of others come through.
 
     What it would say, such as "Downloading ... Unknown size", is not true of data made here.

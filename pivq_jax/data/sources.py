@@ -7,6 +7,10 @@ import numpy as np
 
 Example = dict[str, Any]
 
+# Splits up to this size stay decoded in memory after their first reading: 87,000 images at 64 x 64.
+# Decoding takes 0.15 ms an image, and a fast accelerator would wait for it.
+_MEMORY_LIMIT = 2**30
+
 
 class Source(Protocol):
     """Random access to labelled images."""
@@ -14,20 +18,43 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Example:
-        """Returns `image` uint8 [H, W, 3] and each factor as an int."""
+        """Returns `image` uint8 [H, W, 3] and each factor as an int; do not write into them."""
         ...
 
 
 class RecordSource:
-    """A split of a prepared tensorflow-datasets data set; decodes at every access."""
+    """A split of a prepared tensorflow-datasets data set.
 
-    def __init__(self, builder: Any, split: str):
+    Args:
+      builder: its builder.
+      split: the name of the split.
+      memory_limit: the largest split to keep decoded, in bytes.
+    """
+
+    def __init__(self, builder: Any, split: str, memory_limit: int = _MEMORY_LIMIT):
         self._records = builder.as_data_source(split)
+        shape = builder.info.features["image"].shape
+        self._kept: list[Example | None] | None = None
+        if len(self._records) * int(np.prod(shape)) <= memory_limit:
+            self._kept = [None] * len(self._records)
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int, /) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        if self._kept is None:
+            return self._read(index)
+        # Threads may read the same image twice; either result is right.
+        example = self._kept[index]
+        if example is None:
+            example = self._read(index)
+            example["image"].setflags(write=False)
+            self._kept[index] = example
+        return dict(example)
+
+    def _read(self, index: int) -> Example:
         example = self._records[index]
         image = example.pop("image")
         return {"image": image, **{name: int(value) for name, value in example.items()}}

@@ -3,7 +3,7 @@
 import dataclasses
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from tqdm import tqdm
@@ -40,26 +40,12 @@ class ToonFacesConfig(tfds.core.BuilderConfig):
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-def make_config(image_size: int = 64, sizes: dict[str, int] | None = None) -> ToonFacesConfig:
-    """The configuration for an image size, and for tests with fewer images than the real splits.
-
-    The first images of a smaller split are those of the real one.
-
-    Raises:
-      ValueError: an image size outside 16 to 1024, an unknown split or too large a split.
-    """
-    if not 16 <= image_size <= 1024:
-        raise ValueError(f"toon_faces image_size is {image_size}: choose one from 16 to 1024")
-    counts = {
-        split: (sizes or {}).get(split, full) for split, full in toon_render.SPLIT_SIZES.items()
-    }
-    for split, count in {**(sizes or {}), **counts}.items():
-        toon_render.face_seeds(split, count)  # refuses what it does not have
+def _config(image_size: int, sizes: dict[str, int]) -> ToonFacesConfig:
     name = f"{image_size}px"
-    if counts != toon_render.SPLIT_SIZES:
-        name += "_" + "_".join(str(count) for count in counts.values())
+    if sizes != toon_render.SPLIT_SIZES:
+        name += "_" + "_".join(str(count) for count in sizes.values())
     return ToonFacesConfig(
-        name=name, description=f"{image_size} pixels", image_size=image_size, sizes=counts
+        name=name, description=f"{image_size} pixels", image_size=image_size, sizes=sizes
     )
 
 
@@ -68,9 +54,10 @@ class ToonFaces(tfds.core.GeneratorBasedBuilder):
 
     name = "toon_faces"
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}
-    url_infos = {}  # nothing is downloaded; looking for checksums takes importlib_resources
-    BUILDER_CONFIGS = [make_config(size) for size in (64, 32, 128)]
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
+    # Nothing is downloaded; looking for a list of checksums would need importlib_resources.
+    url_infos: ClassVar[dict[str, Any]] = {}
+    BUILDER_CONFIGS: ClassVar = [_config(size, toon_render.SPLIT_SIZES) for size in (64, 32, 128)]
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.image_size
@@ -105,3 +92,20 @@ class ToonFaces(tfds.core.GeneratorBasedBuilder):
         for index, (png, factors) in enumerate(bar):
             # A file object: for an ndarray tensorflow-datasets would call TensorFlow to encode it.
             yield index, {"image": io.BytesIO(png), **factors}
+
+
+def make_config(image_size: int = 64, sizes: dict[str, int] | None = None) -> ToonFacesConfig:
+    """The configuration for an image size, and for tests with fewer images than the real splits.
+
+    The first images of a smaller split are those of the real one.
+
+    Raises:
+      ValueError: an image size outside 16 to 1024, an unknown split or too large a split.
+    """
+    if not 16 <= image_size <= 1024:
+        raise ValueError(f"toon_faces image_size is {image_size}: choose one from 16 to 1024")
+    for split, count in (sizes or {}).items():
+        toon_render.face_seeds(split, count)  # refuses what it does not have
+    config = _config(image_size, {**toon_render.SPLIT_SIZES, **(sizes or {})})
+    # tensorflow-datasets wants its own object where a configuration is predefined.
+    return ToonFaces.builder_configs.get(config.name, config)

@@ -37,9 +37,7 @@ TWINS: dict[str, frozenset[int]] = {
 PINNED = {"dicebear-core": "10.7.0", "dicebear-styles": "10.6.0", "resvg-py": "0.5.0"}
 
 # SHA-256 of the drawings (as SVG text) and factors of the first faces of every split.
-FINGERPRINT = (
-    "9eb69e7bc26d503c361769a7919010d5b874ee04a989be6569af938b5d812791"
-)
+FINGERPRINT = "9eb69e7bc26d503c361769a7919010d5b874ee04a989be6569af938b5d812791"
 
 _COLORS = {
     "clothes": "#151613 #0b3286 #545454 #147f3c #f97316 #ec4899 #731ac3 #b11f1f #e8e9e6 #eab308",
@@ -85,7 +83,9 @@ def face_seeds(split: str, count: int | None = None) -> list[str]:
 def _style() -> Any:
     from dicebear import Style
 
-    text = importlib.resources.files("dicebear_styles").joinpath("toon-head.json").read_text("utf-8")
+    text = (
+        importlib.resources.files("dicebear_styles").joinpath("toon-head.json").read_text("utf-8")
+    )
     return Style(json.loads(text))
 
 

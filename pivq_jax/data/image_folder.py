@@ -1,0 +1,191 @@
+"""Any directory tree of aligned images as a data set: resized, cropped, split and cached."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import io
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+from absl import logging
+from tqdm import tqdm
+
+from pivq_jax.data import images
+
+SPLITS = ("train", "validation", "test")
+
+# In so few files chance may leave a split empty, or fill it with corrupt files only: these are read
+# before they are split.
+_FEW = 200
+
+
+def assign_splits(names: Sequence[str]) -> dict[str, str]:
+    """Maps file names to splits by hash: 80 % train, 10 % validation, 10 % test.
+
+    A name's split does not depend on the other names, but for tiny sets: of three names or more,
+    every split gets at least one.
+    """
+    shares = {name: int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % 100 for name in names}
+    splits = {
+        name: "train" if share < 80 else "validation" if share < 90 else "test"
+        for name, share in shares.items()
+    }
+    if len(splits) >= len(SPLITS):
+        for split in SPLITS:
+            counts = collections.Counter(splits.values())
+            if not counts[split]:
+                largest = max(SPLITS, key=lambda other: counts[other])
+                moved = min(
+                    (n for n in splits if splits[n] == largest), key=lambda n: (shares[n], n)
+                )
+                splits[moved] = split
+    return splits
+
+
+@dataclasses.dataclass(kw_only=True)
+class ImageFolderConfig(tfds.core.BuilderConfig):
+    """root: the directory. files: its images, relative. image_size: height and width in pixels."""
+
+    root: Path = Path()
+    files: tuple[str, ...] = ()
+    image_size: int = 64
+
+
+def make_config(path: str | os.PathLike[str], image_size: int) -> ImageFolderConfig:
+    """The configuration for a directory, named after its contents.
+
+    The name covers the absolute path, the image size, and every file's name, size and time of
+    change: where any of them differs, the data is prepared anew.
+
+    Raises:
+      ValueError: image_size below 8.
+      FileNotFoundError, NotADirectoryError: no directory, or no image in it.
+    """
+    if image_size < 8:
+        raise ValueError(f"image_size is {image_size}: it must be at least 8")
+    root = Path(path).expanduser().resolve()
+    paths = images.list_images(root)
+    digest = hashlib.sha256(f"{root}\n{image_size}\n".encode())
+    for file in paths:
+        stat = file.stat()
+        digest.update(f"{file.relative_to(root)}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
+    label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
+    return ImageFolderConfig(
+        name=f"{label}_{image_size}px_{digest.hexdigest()[:16]}",
+        description=f"{root} at {image_size} pixels",
+        root=root,
+        files=tuple(file.relative_to(root).as_posix() for file in paths),
+        image_size=image_size,
+    )
+
+
+class ImageFolder(tfds.core.GeneratorBasedBuilder):
+    """Builder of a directory of images; works without TensorFlow.
+
+    Files that cannot be read are named in the log and left out.
+    """
+
+    name = "image_folder"
+    VERSION = tfds.core.Version("1.0.0")
+    # Nothing is downloaded; looking for a list of checksums would need importlib_resources.
+    url_infos: ClassVar[dict[str, Any]] = {}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size = self.builder_config.image_size
+        image = tfds.features.Image(shape=(size, size, 3), encoding_format="png")
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"The images of {self.builder_config.root}, {size} x {size} pixels.",
+            features=tfds.features.FeaturesDict({"image": image}),
+            disable_shuffling=True,  # in the order of file names
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Any]]]:
+        del dl_manager  # nothing to download
+        root, names = self.builder_config.root, self.builder_config.files
+        encoded: dict[str, bytes] | None = None
+        if len(names) <= _FEW:
+            encoded = dict(self._readable(names, "all splits"))
+            if len(encoded) < len(SPLITS):
+                raise ValueError(
+                    f"{len(encoded)} readable images in {root} ({len(names)} files): a data set "
+                    "needs at least 3, one a split"
+                )
+            names = tuple(encoded)
+        splits = assign_splits(names)
+        return {
+            split: self._generate_examples(split, [n for n in names if splits[n] == split], encoded)
+            for split in SPLITS
+        }
+
+    def _generate_examples(
+        self, split: str, names: Sequence[str], encoded: dict[str, bytes] | None
+    ) -> Iterator[tuple[int, Any]]:
+        if encoded is None:
+            pngs = (png for _, png in self._readable(names, split))
+        else:
+            pngs = (encoded[name] for name in names)
+        count = 0
+        for count, png in enumerate(pngs, 1):
+            # A file object: for an ndarray tensorflow-datasets would call TensorFlow to encode it.
+            yield count - 1, {"image": io.BytesIO(png)}
+        if not count:
+            raise ValueError(
+                f"none of the {len(names)} {split} images in {self.builder_config.root} can be "
+                "read: see the warnings above"
+            )
+
+    def _readable(self, names: Sequence[str], what: str) -> Iterator[tuple[str, bytes]]:
+        """Yields (name, PNG file) of the images that can be read, in order; warns of the rest."""
+        root, size = self.builder_config.root, self.builder_config.image_size
+
+        def convert(name: str) -> tuple[str, bytes | ValueError]:
+            try:
+                return name, _encode(images.load_image(root / name, size))
+            except ValueError as error:
+                return name, error
+
+        skipped = 0
+        label = f"{root.name} {size}px: reading {what}"
+        # Threads do: Pillow lets go of the interpreter while it decodes, resizes and encodes.
+        for name, result in tqdm(_map(convert, names), label, total=len(names), unit=" images"):
+            if isinstance(result, bytes):
+                yield name, result
+            else:
+                skipped += 1
+                logging.warning("skipped: %s", result)
+        if skipped:
+            logging.warning("%d of %d images of %s skipped", skipped, len(names), root)
+
+
+def _encode(image: Any) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="PNG")
+    return file.getvalue()
+
+
+def _map(function: Callable[[str], Any], items: Iterable[str]) -> Iterator[Any]:
+    """Like `map`, on all cores; unlike `Executor.map`, with few results waiting in memory."""
+    workers = os.cpu_count() or 1
+    queue = iter(items)
+    pending: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(workers) as executor:
+        try:
+            for item in itertools.islice(queue, 4 * workers):
+                pending.append(executor.submit(function, item))
+            while pending:
+                result = pending.popleft().result()
+                for item in itertools.islice(queue, 1):
+                    pending.append(executor.submit(function, item))
+                yield result
+        finally:
+            for future in pending:
+                future.cancel()
