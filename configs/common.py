@@ -1,0 +1,105 @@
+"""What all experiments share; each config changes only what is particular to it."""
+
+from ml_collections import ConfigDict
+
+VARIANTS = ("smoke", "nearest", "positional")
+
+
+def base_config() -> ConfigDict:
+    """Every field of a config, with defaults for a laptop's CPU."""
+    config = ConfigDict()
+    config.name = ""  # names the default workdir, runs/<name>
+    config.seed = 0  # order of the data, initial weights, all other draws
+
+    config.data = ConfigDict()
+    config.data.name = ""  # toon_faces, image_folder, celeba, celeba_hq, ffhq or random
+    config.data.path = ""  # folder of images, for all but toon_faces and random
+    config.data.image_size = 64  # pixels a side
+    config.data.flip = False  # random horizontal flip; a set of codes cannot tell left from right
+
+    config.model = ConfigDict()
+    config.model.num_codes = 32  # N, latents and codes an image
+    config.model.code_dim = 32  # D, numbers in a latent or codebook entry
+    config.model.patch_size = 8  # pixels a side of an encoder patch and of a decoder grid cell
+    config.model.width = 128  # channels of both transformers
+    config.model.heads = 2  # attention heads
+    config.model.encoder_depth = 2  # blocks over patches and latent queries
+    config.model.set_depth = 1  # decoder blocks over the set of codes
+    config.model.decoder_depth = 2  # decoder blocks over the grid, cross-attending to the set
+    config.model.mlp_ratio = 4  # hidden width of an MLP over its width
+    config.model.output = "conv"  # 'conv' or 'patch' (linear, shows the patch grid)
+    config.model.output_channels = 32  # width of the conv output
+    config.model.dtype = "float32"  # of activations; 'bfloat16' on accelerators
+
+    config.quantizer = ConfigDict()
+    config.quantizer.kind = "matching"  # 'matching', 'nearest' or 'positional'
+    config.quantizer.method = "auto"  # solver that matching uses
+    config.quantizer.codebook_size = 512  # K, must exceed N under matching
+    config.quantizer.init_step = 800  # continuous until then; the codebook starts here
+    config.quantizer.init_batches = 64  # batches whose latents k-means sees
+    config.quantizer.revive_every = 100  # steps between re-initialisations of dead entries
+    config.quantizer.revive_until = 0.8  # no more after this fraction of the run
+    config.quantizer.revive_threshold = 0.05  # dead: used less than this fraction of the mean
+
+    config.loss = ConfigDict()
+    config.loss.l1 = 1.0  # weight of the mean absolute error, images in [-1, 1]
+    config.loss.l2 = 0.0  # weight of the mean squared error
+    config.loss.codebook = 1.0  # weight of the loss that moves entries to latents
+    config.loss.commitment = 0.25  # weight of the loss that moves latents to entries
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1.5e-3  # peak
+    config.optimizer.warmup_steps = 200
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.clip_norm = 1.0  # global norm of the gradient
+
+    config.train = ConfigDict()
+    config.train.steps = 8_000
+    config.train.batch_size = 16  # global, over all devices and processes
+    config.train.ema_decay = 0.999  # of the weights used for evaluation
+    config.train.log_every = 50
+    config.train.checkpoint_every = 500
+    config.train.picture_every = 1_000
+
+    config.evaluate = ConfigDict()
+    config.evaluate.batch_size = 50
+
+    config.sample = ConfigDict()
+    config.sample.count = 64  # images in samples.png
+    config.sample.fraction = 0.5  # of the differing codes that are exchanged
+    config.sample.interpolations = 8  # rows of interpolations.png
+    config.sample.steps = 9  # images in a row, both ends included
+    return config
+
+
+def with_variants(config: ConfigDict, variants: str, smoke: dict | None = None) -> ConfigDict:
+    """Apply the variants after the colon of --config, such as `:smoke` or `:smoke,nearest`.
+
+    `smoke` names the fields (dotted) that make this config run in a minute or two on a CPU; the
+    defaults shorten the run and shrink the model.
+    """
+    for variant in filter(None, (variants or "").split(",")):
+        if variant not in VARIANTS:
+            raise ValueError(f"config variant {variant!r} is unknown: use {', '.join(VARIANTS)}")
+        if variant == "smoke":
+            config.update_from_flattened_dict(
+                {
+                    "model.width": 32,
+                    "model.encoder_depth": 1,
+                    "model.decoder_depth": 1,
+                    "model.output_channels": 8,
+                    "quantizer.init_step": 20,
+                    "quantizer.init_batches": 16,
+                    "quantizer.revive_every": 20,
+                    "optimizer.warmup_steps": 10,
+                    "train.steps": 60,
+                    "train.log_every": 10,
+                    "train.checkpoint_every": 20,
+                    "train.picture_every": 50,
+                    **(smoke or {}),
+                }
+            )
+        else:
+            config.quantizer.kind = variant
+        config.name += f"_{variant}"
+    return config

@@ -1,0 +1,111 @@
+"""A config is checked whole before any work starts."""
+
+from typing import Any
+
+import jax
+
+from pivq_jax.errors import InputError
+from pivq_jax.matching import METHODS
+from pivq_jax.quantizer import KINDS
+
+OUTPUTS = ("conv", "patch")
+DTYPES = ("float32", "bfloat16")
+
+
+def check_config(config: Any) -> None:
+    """Refuse values that do not fit each other or this machine.
+
+    Raises:
+        InputError: names the fields, the limit and what to change.
+    """
+    data, model, quantizer = config.data, config.model, config.quantizer
+    train, loss, sample = config.train, config.loss, config.sample
+
+    def need(good: bool, message: str) -> None:
+        if not good:
+            raise InputError(message)
+
+    def need_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+        need(value in choices, f"{name} = {value!r} is unknown: use one of {', '.join(choices)}")
+
+    need_choice("quantizer.kind", quantizer.kind, KINDS)
+    need_choice("quantizer.method", quantizer.method, METHODS)
+    need_choice("model.output", model.output, OUTPUTS)
+    need_choice("model.dtype", model.dtype, DTYPES)
+
+    for room, fields in {
+        "data": ["image_size"],
+        "model": [
+            *("num_codes", "code_dim", "patch_size", "width", "heads", "encoder_depth"),
+            *("decoder_depth", "mlp_ratio", "output_channels"),
+        ],
+        "quantizer": ["codebook_size", "init_batches", "revive_every"],
+        "train": ["steps", "batch_size", "log_every", "checkpoint_every", "picture_every"],
+        "evaluate": ["batch_size"],
+        "sample": ["count", "interpolations"],
+    }.items():
+        for field in fields:
+            value = config[room][field]
+            need(value >= 1, f"{room}.{field} = {value} must be at least 1")
+    for name, value in {
+        "model.set_depth": model.set_depth,
+        "quantizer.init_step": quantizer.init_step,
+        "optimizer.warmup_steps": config.optimizer.warmup_steps,
+        "optimizer.weight_decay": config.optimizer.weight_decay,
+        **{f"loss.{name}": value for name, value in loss.items()},
+    }.items():
+        need(value >= 0, f"{name} = {value} must not be negative")
+    for name, value in {
+        "optimizer.learning_rate": config.optimizer.learning_rate,
+        "optimizer.clip_norm": config.optimizer.clip_norm,
+        "loss.l1 + loss.l2": loss.l1 + loss.l2,
+    }.items():
+        need(value > 0, f"{name} = {value} must be positive")
+    for name, value in {
+        "quantizer.revive_until": quantizer.revive_until,
+        "quantizer.revive_threshold": quantizer.revive_threshold,
+        "train.ema_decay": train.ema_decay,
+        "sample.fraction": sample.fraction,
+    }.items():
+        need(0 <= value <= 1, f"{name} = {value} must be in [0, 1]")
+    need(
+        sample.steps >= 2, f"sample.steps = {sample.steps}: an interpolation has at least 2 images"
+    )
+
+    size, patch = data.image_size, model.patch_size
+    need(
+        size % patch == 0,
+        f"data.image_size = {size} is not divisible by model.patch_size = {patch}: change either",
+    )
+    need(
+        model.output == "patch" or patch % 2 == 0,
+        f"model.output = 'conv' emits 2x2 pixels: model.patch_size = {patch} must be even, or use"
+        " model.output = 'patch'",
+    )
+    need(
+        model.width % (4 * model.heads) == 0,
+        f"model.width = {model.width} must be a multiple of 4 * model.heads = {4 * model.heads}",
+    )
+    need(
+        quantizer.kind != "matching" or model.num_codes < quantizer.codebook_size,
+        f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
+        f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
+    )
+    latents = quantizer.init_batches * train.batch_size * model.num_codes
+    need(
+        latents >= quantizer.codebook_size,
+        f"quantizer.init_batches = {quantizer.init_batches} batches give {latents} latents, fewer"
+        f" than quantizer.codebook_size = {quantizer.codebook_size}: raise it",
+    )
+    for name, value in {
+        "quantizer.init_step": quantizer.init_step,
+        "optimizer.warmup_steps": config.optimizer.warmup_steps,
+    }.items():
+        need(value < train.steps, f"{name} = {value} must be below train.steps = {train.steps}")
+
+    for name, divisor in {"devices": jax.device_count(), "processes": jax.process_count()}.items():
+        need(
+            train.batch_size % divisor == 0,
+            f"train.batch_size = {train.batch_size} is not divisible by {divisor} {name}: use a"
+            f" multiple of {divisor}",
+        )

@@ -1,0 +1,125 @@
+"""`load(workdir)`: a trained model to encode, decode, recombine and interpolate with."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from pivq_jax import sampling
+from pivq_jax.checkpoints import Checkpoints
+from pivq_jax.errors import InputError
+from pivq_jax.model.pivq import PIVQ, pivq_from_config
+from pivq_jax.parallel import make_mesh, over_batch, replicated
+
+
+class TrainedModel:
+    """A trained PIVQ with its averaged weights; every method is jitted.
+
+    Codes are int32 [B, N], sorted in each image (`positional`: in latent order). `decode` takes
+    the codes of an image in any order and gives the same bits for each (but for `positional`).
+
+    Attributes:
+        config: the run's resolved config.
+        step: the training step of the weights.
+        progress: what the run recorded beside them, such as `train_seconds`.
+        mesh: the devices that batches are split over.
+    """
+
+    def __init__(self, config: Any, mesh: Mesh, params: Any, step: int, progress: dict) -> None:
+        self.config, self.mesh, self.step, self.progress = config, mesh, step, progress
+        self.params = params
+        self.kind = config.quantizer.kind
+        model = pivq_from_config(config, mesh)
+        whole, rows = replicated(mesh), over_batch(mesh)
+        jit = partial(jax.jit, in_shardings=(whole, rows), out_shardings=whole)
+        self._encode = jit(partial(_encode, model))
+        self._decode = jit(partial(_decode, model))
+        self._recombine = jax.jit(partial(sampling.recombine, kind=self.kind))
+        self._interpolate = jax.jit(
+            partial(sampling.interpolate, kind=self.kind), static_argnames="steps"
+        )
+
+    @property
+    def codebook(self) -> jax.Array:
+        """f32 [K, D]."""
+        return self.params["quantizer"]["codebook"]
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in the encoder, the codebook and the decoder."""
+        return sum(x.size for x in jax.tree.leaves(self.params))
+
+    def encode(self, images: jax.Array) -> jax.Array:
+        """images f32 [B, H, W, 3] in [-1, 1] -> codes int32 [B, N]."""
+        return self._by_rows(self._encode, images)
+
+    def decode(self, codes: jax.Array) -> jax.Array:
+        """codes int32 [B, N] in any order -> images f32 [B, H, W, 3] in [-1, 1]."""
+        return self._by_rows(self._decode, codes)
+
+    def _by_rows(self, function: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
+        # The rows are split over the devices, so their number is filled up to a multiple.
+        x = jnp.asarray(x)
+        fill = -x.shape[0] % self.mesh.size
+        padded = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)]) if fill else x
+        result = function(self.params, jax.device_put(padded, over_batch(self.mesh)))
+        return result[: x.shape[0]]
+
+    def recombine(
+        self, codes_a: jax.Array, codes_b: jax.Array, key: jax.Array, fraction: float = 0.5
+    ) -> jax.Array:
+        """New code sets from those of two images, see `sampling.recombine`: -> int32 [B, N]."""
+        return self._recombine(codes_a, codes_b, self.codebook, key, fraction)
+
+    def interpolate(self, codes_a: jax.Array, codes_b: jax.Array, steps: int) -> jax.Array:
+        """From A to B by exchanging codes, see `sampling.interpolate`: -> int32 [steps, B, N]."""
+        return self._interpolate(codes_a, codes_b, self.codebook, steps=steps)
+
+
+def _encode(model: PIVQ, params: Any, images: jax.Array) -> jax.Array:
+    columns = model.apply({"params": params}, images, method="columns")
+    return columns if model.kind == "positional" else jnp.sort(columns, -1)
+
+
+def _decode(model: PIVQ, params: Any, codes: jax.Array) -> jax.Array:
+    # Sums over a set depend on its order in their last bits: one order, one image.
+    codes = codes if model.kind == "positional" else jnp.sort(codes, -1)
+    return jnp.clip(model.apply({"params": params}, codes, method="decode"), -1.0, 1.0)
+
+
+def load(workdir: str | Path) -> TrainedModel:
+    """The model of a finished or running training, at its newest checkpoint.
+
+    Raises:
+        InputError: the workdir does not exist, holds no checkpoint, or its codebook is not
+            initialised yet.
+    """
+    workdir = Path(workdir)
+    path = workdir / "config.json"
+    if not path.exists():
+        raise InputError(
+            f"{workdir} holds no run (no config.json): train first, with --mode=train and the same"
+            " --config and --workdir"
+        )
+    config = ConfigDict(json.loads(path.read_text()))
+    mesh = make_mesh()
+    images = jnp.zeros((mesh.size, config.data.image_size, config.data.image_size, 3))
+    shapes = jax.eval_shape(pivq_from_config(config, mesh).init, jax.random.key(0), images)
+    checkpoints = Checkpoints(workdir)
+    state, progress = checkpoints.restore(
+        {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes["params"]}, mesh
+    )
+    checkpoints.close()
+    step = int(state["step"])
+    if step <= config.quantizer.init_step:
+        raise InputError(
+            f"{workdir} is at step {step}, but the codebook is initialised at step"
+            f" {config.quantizer.init_step}: train on"
+        )
+    return TrainedModel(config, mesh, state["ema_params"], step, progress)

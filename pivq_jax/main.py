@@ -1,0 +1,102 @@
+"""python -m pivq_jax.main --config=configs/toon_faces.py [--mode=train] [--workdir=runs/toon_faces]
+
+Trains PI-VQ, a permutation-invariant vector-quantized autoencoder, and uses what was trained.
+
+Modes:
+  train        train (or continue), then evaluate, sample and interpolate; the default
+  evaluate     metrics.json and reconstructions.png on the test split
+  sample       samples.png: new images from the recombined codes of training images
+  interpolate  interpolations.png: from image to image by exchanging codes
+  reconstruct  every image of --input through the model into --output, with its codes
+
+Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
+--config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+MODES = ("train", "evaluate", "sample", "interpolate", "reconstruct")
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/ffhq.py")
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default runs/<config name>.")
+_INPUT = flags.DEFINE_string("input", None, "Folder of images, for --mode=reconstruct.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Where --mode=reconstruct writes; default <workdir>/reconstructed."
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Check the config, then hand over to the mode."""
+    from pivq_jax.errors import InputError
+    from pivq_jax.train import Interrupted
+
+    try:
+        if len(arguments) > 1:
+            raise InputError(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
+        _run()
+    except InputError as error:
+        return _refuse(str(error))
+    except Interrupted as interrupted:
+        print(interrupted)
+        return interrupted.exit_code
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues from the last checkpoint")
+        return 130
+    return 0
+
+
+def _run() -> None:
+    import jax
+
+    from pivq_jax import modes
+    from pivq_jax.check_config import check_config
+
+    logging.set_verbosity(logging.WARNING)
+    config = _CONFIG.value
+    check_config(config)
+    workdir = Path(_WORKDIR.value or f"runs/{config.name}")
+    # What XLA has compiled once is read from here by every later run.
+    cache = Path("~/.cache/pivq_jax/compilation").expanduser()
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    if _MODE.value == "reconstruct":
+        modes.run_reconstruct(config, workdir, _INPUT.value, _OUTPUT.value)
+    else:
+        modes.MODES[_MODE.value](config, workdir)
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _parse_flags(arguments: list[str]) -> list[str]:
+    """absl's parser, but every mistake is one line with what to do."""
+    if any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
+        print(__doc__)
+        print(flags.FLAGS.module_help(sys.modules[__name__]) or "")
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(arguments)
+        if _CONFIG.value is None:
+            raise flags.Error(
+                "--config is missing: give one such as --config=configs/toon_faces.py"
+            )
+        _CONFIG.value.lock()  # a config that did not load raises here
+        return rest
+    except (AttributeError, KeyError) as error:  # config_flags raises these on unknown fields
+        field = str(error.args[0]).splitlines()[0].strip("'\"")
+        names = [argument.split("=")[0] for argument in arguments]
+        named = next((name for name in names if field in name.split(".")), field)
+        message = f"the config has no field {named}: configs/common.py lists the fields"
+    except (flags.Error, OSError, ValueError, TypeError) as error:  # may quote a whole traceback
+        message = [line for line in str(error).splitlines() if line.strip()][-1].strip()
+    sys.exit(_refuse(message))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse_flags)

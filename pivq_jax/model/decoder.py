@@ -1,0 +1,99 @@
+"""The decoder: a set of code vectors becomes an image; it cannot see an order."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pivq_jax.model.layers import Block, layer_norm, positions_2d
+
+
+def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
+    """[B, h, w, factor * factor * C] -> [B, h * factor, w * factor, C]."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, factor, factor, channels // factor**2)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height * factor, width * factor, -1)
+
+
+class PatchOutput(nn.Module):
+    """Each grid cell becomes its patch of pixels by one linear map."""
+
+    patch_size: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, grid: jax.Array) -> jax.Array:
+        """[B, h, w, W] -> [B, h * patch_size, w * patch_size, 3]."""
+        x = nn.Dense(3 * self.patch_size**2, dtype=self.dtype, name="pixels")(grid)
+        return depth_to_space(x, self.patch_size)
+
+
+class ConvOutput(nn.Module):
+    """Pixels drawn across patch borders: two 3x3 convolutions at half the image's resolution.
+
+    A linear output leaves the patch grid visible. At full resolution convolutions cost more than
+    all attention, so they run at half resolution and the last one emits 2x2 pixels at a time.
+    """
+
+    patch_size: int
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, grid: jax.Array) -> jax.Array:
+        """[B, h, w, W] -> [B, h * patch_size, w * patch_size, 3]."""
+        factor = self.patch_size // 2
+        x = nn.Dense(self.channels * factor**2, dtype=self.dtype, name="expand")(grid)
+        x = depth_to_space(x, factor)
+        y = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="conv")(nn.gelu(x))
+        x = x + y
+        x = nn.Conv(12, (3, 3), dtype=self.dtype, name="pixels")(nn.gelu(x))
+        return depth_to_space(x, 2)
+
+
+class Decoder(nn.Module):
+    """Transformer from a set of code vectors to an image.
+
+    Code embeddings get no position (unless `positional`, the VQ-VAE style baseline) and pass
+    through self-attention, which is permutation equivariant. A grid of position queries, one a
+    patch, then alternates self-attention, an image-wide view, with cross-attention to the set,
+    which is permutation invariant.
+    """
+
+    image_size: int
+    patch_size: int
+    width: int
+    set_depth: int
+    depth: int
+    heads: int
+    output: str  # 'patch' or 'conv'
+    output_channels: int
+    positional: bool = False
+    mlp_ratio: int = 4
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, quantized: jax.Array) -> jax.Array:
+        """quantized f32 [B, N, D] -> images f32 [B, image_size, image_size, 3]."""
+        batch, num_codes, _ = quantized.shape
+        codes = nn.Dense(self.width, dtype=self.dtype, name="codes")(quantized)
+        if self.positional:
+            places = self.param("places", nn.initializers.normal(1.0), (num_codes, self.width))
+            codes = codes + places.astype(self.dtype)
+        for i in range(self.set_depth):
+            codes = Block(self.heads, self.mlp_ratio, self.dtype, name=f"set_block_{i}")(codes)
+        codes = layer_norm(self.dtype, name="set_norm")(codes)
+
+        side = self.image_size // self.patch_size
+        queries = self.param("queries", nn.initializers.normal(0.02), (side**2, self.width))
+        queries = (queries + positions_2d(side, side, self.width)).astype(self.dtype)
+        x = jnp.broadcast_to(queries, (batch, *queries.shape))
+        for i in range(self.depth):
+            x = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x, codes)
+        x = layer_norm(self.dtype, name="norm")(x).reshape(batch, side, side, self.width)
+
+        if self.output == "patch":
+            images = PatchOutput(self.patch_size, self.dtype, name="output")(x)
+        else:
+            images = ConvOutput(self.patch_size, self.output_channels, self.dtype, name="output")(x)
+        return images.astype(jnp.float32)

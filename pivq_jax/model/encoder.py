@@ -1,0 +1,49 @@
+"""The encoder: an image becomes N latents whose order carries no meaning."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pivq_jax.model.layers import Block, layer_norm, positions_2d
+
+
+class Encoder(nn.Module):
+    """Vision transformer over image patches and N learned latent queries.
+
+    Patches carry fixed 2-D positions; queries attend to the patches and to each other in every
+    block (as TiTok's encoder does, Yu et al. 2024, arXiv 2406.07550). Each latent is normalised to
+    zero mean and unit variance, without learned scale, so that the codebook lives at a fixed
+    scale.
+    """
+
+    num_codes: int  # N
+    code_dim: int  # D
+    patch_size: int
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: int = 4
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """images f32 [B, H, W, 3] in [-1, 1] -> latents f32 [B, N, D]."""
+        p = self.patch_size
+        x = nn.Conv(
+            self.width, (p, p), strides=(p, p), padding="VALID", dtype=self.dtype, name="patches"
+        )(images)
+        batch, height, width, _ = x.shape
+        x = x.reshape(batch, height * width, self.width)
+        x = x + positions_2d(height, width, self.width).astype(self.dtype)
+
+        queries = self.param("queries", nn.initializers.normal(1.0), (self.num_codes, self.width))
+        queries = jnp.broadcast_to(queries.astype(self.dtype), (batch, *queries.shape))
+        x = jnp.concatenate([x, queries], axis=1)
+        for i in range(self.depth):
+            x = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x)
+
+        latents = layer_norm(self.dtype, name="norm")(x[:, -self.num_codes :])
+        latents = nn.Dense(self.code_dim, dtype=jnp.float32, name="latents")(latents)
+        return nn.LayerNorm(
+            epsilon=1e-6, use_bias=False, use_scale=False, dtype=jnp.float32, name="unit"
+        )(latents)

@@ -1,0 +1,98 @@
+"""Layers that encoder and decoder share: attention, MLP, transformer blocks, 2-D positions.
+
+All modules compute in `dtype` and keep their parameters in float32. Norms use epsilon 1e-6 and are
+computed in float32 by Flax whatever `dtype` is.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+NORM_EPSILON = 1e-6
+
+
+def layer_norm(dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm over the last axis with learned scale and bias."""
+    return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=dtype, name=name)
+
+
+def positions_2d(height: int, width: int, channels: int) -> np.ndarray:
+    """Fixed 2-D sine and cosine positions, f32 [height * width, channels].
+
+    Half of the channels describe the row, half the column; wavelengths grow geometrically from
+    2 pi to 10,000 * 2 pi as in Vaswani et al. (2017), arXiv 1706.03762. `channels` must be a
+    multiple of 4.
+    """
+    if channels % 4:
+        raise ValueError(f"positions_2d: channels = {channels} must be a multiple of 4")
+    omega = 1.0 / 10_000 ** (np.arange(channels // 4) / (channels // 4))
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    angles = np.concatenate(
+        [rows.reshape(-1, 1) * omega, columns.reshape(-1, 1) * omega], axis=1
+    )  # [height * width, channels / 2]
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+class Attention(nn.Module):
+    """Multi-head dot-product attention; keys and values from `context` (default: the input).
+
+    Queries and keys are layer-normed a head (Dehghani et al. 2023, arXiv 2302.05442), which
+    keeps the logits bounded at the high learning rates that short runs need.
+    """
+
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """x [B, T, W], context [B, S, W] -> [B, T, W]."""
+        context = x if context is None else context
+        width = x.shape[-1]
+
+        def split_heads(y: jax.Array) -> jax.Array:
+            return y.reshape(*y.shape[:-1], self.heads, width // self.heads)
+
+        query = split_heads(nn.Dense(width, dtype=self.dtype, name="query")(x))
+        key = split_heads(nn.Dense(width, dtype=self.dtype, name="key")(context))
+        value = split_heads(nn.Dense(width, dtype=self.dtype, name="value")(context))
+        query = layer_norm(self.dtype, name="query_norm")(query)
+        key = layer_norm(self.dtype, name="key_norm")(key)
+        y = jax.nn.dot_product_attention(query, key, value)
+        return nn.Dense(width, dtype=self.dtype, name="out")(y.reshape(x.shape))
+
+
+class Mlp(nn.Module):
+    """Dense, GELU (tanh form), Dense; the hidden layer is `ratio` times as wide."""
+
+    ratio: int = 4
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., W] -> [..., W]."""
+        width = x.shape[-1]
+        x = nn.Dense(self.ratio * width, dtype=self.dtype, name="hidden")(x)
+        return nn.Dense(width, dtype=self.dtype, name="out")(nn.gelu(x))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: self-attention, cross-attention if there is a context, MLP."""
+
+    heads: int
+    mlp_ratio: int = 4
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """x [B, T, W], context [B, S, W] or None -> [B, T, W]."""
+
+        def attend(name: str, y: jax.Array, *context: jax.Array) -> jax.Array:
+            y = layer_norm(self.dtype, name=f"{name}_norm")(y)
+            return Attention(self.heads, self.dtype, name=name)(y, *context)
+
+        x = x + attend("self_attention", x)
+        if context is not None:
+            x = x + attend("cross_attention", x, context)
+        y = layer_norm(self.dtype, name="mlp_norm")(x)
+        return x + Mlp(self.mlp_ratio, self.dtype, name="mlp")(y)

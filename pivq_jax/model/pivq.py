@@ -1,0 +1,95 @@
+"""PIVQ: encoder, quantizer and decoder composed."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from pivq_jax.model.decoder import Decoder
+from pivq_jax.model.encoder import Encoder
+from pivq_jax.quantizer import Quantized, Quantizer
+
+
+class PIVQ(nn.Module):
+    """The permutation-invariant vector-quantized autoencoder (arXiv 2604.01843)."""
+
+    image_size: int
+    patch_size: int
+    num_codes: int  # N
+    codebook_size: int  # K
+    code_dim: int  # D
+    width: int
+    heads: int
+    encoder_depth: int
+    set_depth: int
+    decoder_depth: int
+    mlp_ratio: int = 4
+    output: str = "conv"
+    output_channels: int = 32
+    kind: str = "matching"
+    method: str = "auto"
+    dtype: jnp.dtype = jnp.float32
+    mesh: Mesh | None = None
+
+    def setup(self) -> None:
+        self.encoder = Encoder(
+            num_codes=self.num_codes,
+            code_dim=self.code_dim,
+            patch_size=self.patch_size,
+            width=self.width,
+            depth=self.encoder_depth,
+            heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+            dtype=self.dtype,
+        )
+        self.quantizer = Quantizer(
+            self.codebook_size, self.code_dim, self.kind, self.method, self.mesh
+        )
+        self.decoder = Decoder(
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            width=self.width,
+            set_depth=self.set_depth,
+            depth=self.decoder_depth,
+            heads=self.heads,
+            output=self.output,
+            output_channels=self.output_channels,
+            positional=self.kind == "positional",
+            mlp_ratio=self.mlp_ratio,
+            dtype=self.dtype,
+        )
+
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, Quantized]:
+        """images f32 [B, H, W, 3] in [-1, 1] -> (their reconstructions, the quantizer's result)."""
+        quantized = self.quantizer(self.latents(images))
+        return self.decoder(quantized.vectors), quantized
+
+    def autoencode(self, images: jax.Array) -> jax.Array:
+        """Without quantization, as before the codebook's initialisation: images -> images."""
+        return self.decoder(self.latents(images))
+
+    def latents(self, images: jax.Array) -> jax.Array:
+        """images f32 [B, H, W, 3] -> latents f32 [B, N, D]."""
+        return self.encoder(images)
+
+    def columns(self, images: jax.Array) -> jax.Array:
+        """images f32 [B, H, W, 3] -> int32 [B, N], in latent order."""
+        return self.quantizer(self.latents(images)).columns
+
+    def decode(self, columns: jax.Array) -> jax.Array:
+        """columns int32 [B, N] -> images f32 [B, H, W, 3]; in any order but for `positional`."""
+        return self.decoder(self.quantizer.lookup(columns))
+
+
+def pivq_from_config(config: Any, mesh: Mesh | None = None) -> PIVQ:
+    """The model that a config describes; `mesh` splits the matching over its devices."""
+    return PIVQ(
+        **{**config.model, "dtype": jnp.dtype(config.model.dtype)},
+        image_size=config.data.image_size,
+        codebook_size=config.quantizer.codebook_size,
+        kind=config.quantizer.kind,
+        method=config.quantizer.method,
+        mesh=mesh,
+    )

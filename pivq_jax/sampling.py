@@ -1,0 +1,260 @@
+"""New images from the codes of real ones: recombination and interpolation.
+
+A position-free image is a set of codes, so a new image is made by exchanging some of the codes of
+one image for codes of another and decoding the result once: no learned prior, constant time.
+
+Which codes are exchanged matters. Codes that both images hold stay. The rest of A is paired with
+the rest of B one-to-one, at the least total squared distance in codebook space, so that an exchange
+swaps like for like; each exchanged pair replaces its code of A by its code of B. Every result is
+therefore a valid set again: the rest of B holds nothing that A holds.
+
+Everything has fixed shapes and no host loop. The functions can be called as they are, under `jit`
+(`kind` and `steps` static) and under `vmap`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pivq_jax.matching import match
+
+KINDS = ("matching", "nearest", "positional")
+
+
+def recombine(
+    codes_a: jax.typing.ArrayLike,
+    codes_b: jax.typing.ArrayLike,
+    codebook: jax.typing.ArrayLike,
+    key: jax.Array,
+    fraction: jax.typing.ArrayLike = 0.5,
+    kind: str = "matching",
+) -> jax.Array:
+    """Exchanges a random subset of the paired codes of A for their partners in B.
+
+    Args:
+      codes_a: int [..., N], values in [0, K); the images that are changed. For `matching` the N
+        codes of an image are distinct. Values are not checked: they may be traced.
+      codes_b: int [..., N], the images that codes are taken from.
+      codebook: float [K, D], finite.
+      key: one PRNG key; each image draws with its own key folded out of it, so an image's result
+        does not depend on how many others share its batch.
+      fraction: scalar in [0, 1], may be traced. Of an image's P pairs, round(fraction * P) are
+        exchanged (halves round to even), chosen uniformly. 0 gives A and 1 gives B.
+      kind: `matching` (sets), `nearest` (multisets: the c-th copy of a code in A is common with its
+        c-th copy in B) or `positional` (place n of A is paired with place n of B; places that agree
+        are not pairs).
+
+    Returns:
+      int32 [..., N], sorted, except for `positional`, which keeps the places.
+
+    Raises:
+      ValueError: for unequal or wrong shapes, a codebook too small for sets of N, a concrete
+        fraction outside [0, 1], or an unknown kind.
+      TypeError: for codes that are not integers.
+    """
+    codes_a, codes_b, codebook = _check(codes_a, codes_b, codebook, kind)
+    fraction = _check_fraction(fraction)
+    return _recombine(codes_a, codes_b, codebook, key, fraction, kind)
+
+
+def interpolate(
+    codes_a: jax.typing.ArrayLike,
+    codes_b: jax.typing.ArrayLike,
+    codebook: jax.typing.ArrayLike,
+    steps: int,
+    kind: str = "matching",
+) -> jax.Array:
+    """Exchanges the paired codes of A and B one after another, the cheapest pair first.
+
+    Args:
+      codes_a: int [..., N], the images at the start; as in `recombine`.
+      codes_b: int [..., N], the images at the end.
+      codebook: float [K, D], finite.
+      steps: number of images along the way, both ends included; static, at least 2.
+      kind: as in `recombine`.
+
+    Returns:
+      int32 [steps, ..., N]. Row 0 is A and the last row is B, both in canonical order. Of an
+      image's P pairs, row s has the round(s * P / (steps - 1)) cheapest exchanged (halves round to
+      even), so what one row has exchanged stays exchanged in all later ones.
+
+    Raises:
+      ValueError: for unequal or wrong shapes, a codebook too small for sets of N, fewer than 2
+        steps, or an unknown kind.
+      TypeError: for codes that are not integers.
+    """
+    codes_a, codes_b, codebook = _check(codes_a, codes_b, codebook, kind)
+    if steps < 2:
+        raise ValueError(f"steps = {steps}, but both ends count: use at least 2 steps")
+    return _interpolate(codes_a, codes_b, codebook, int(steps), kind)
+
+
+def random_pairs(key: jax.Array, count: int, size: int) -> jax.Array:
+    """Draws pairs of different parents from a pool of `size` images.
+
+    Args:
+      key: PRNG key; the same key gives the same pairs.
+      count: number of pairs.
+      size: number of images in the pool, at least 2.
+
+    Returns:
+      int32 [count, 2], values in [0, size). The two of a pair differ, and every ordered pair is
+      equally likely; a pair may come more than once.
+
+    Raises:
+      ValueError: if count < 0 or size < 2.
+    """
+    if size < 2:
+        raise ValueError(f"a pool of {size} images holds no two parents: give at least 2 images")
+    if count < 0:
+        raise ValueError(f"count = {count}, but it is a number of pairs: use 0 or more")
+    key_first, key_second = jax.random.split(key)
+    first = jax.random.randint(key_first, (count,), 0, size, jnp.int32)
+    # Drawn from the size - 1 others: stepping over `first` keeps it uniform, with no redraw.
+    second = jax.random.randint(key_second, (count,), 0, size - 1, jnp.int32)
+    return jnp.stack([first, second + (second >= first)], axis=-1)
+
+
+@functools.partial(jax.jit, static_argnames="kind")
+def _recombine(
+    codes_a: jax.Array,
+    codes_b: jax.Array,
+    codebook: jax.Array,
+    key: jax.Array,
+    fraction: jax.Array,
+    kind: str,
+) -> jax.Array:
+    shape = codes_a.shape
+    codes_a, partners, _ = _pair(codes_a, codes_b, codebook, kind)
+    indices = jnp.arange(codes_a.shape[0])
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
+    noise = jax.vmap(lambda k: jax.random.uniform(k, shape[-1:]))(keys)
+    paired = codes_a != partners
+    quota = jnp.round(fraction * paired.sum(-1, keepdims=True))
+    exchanged = _exchange(codes_a, partners, _rank(noise, paired), quota)
+    return _canonical(exchanged, kind).reshape(shape)
+
+
+@functools.partial(jax.jit, static_argnames=("steps", "kind"))
+def _interpolate(
+    codes_a: jax.Array, codes_b: jax.Array, codebook: jax.Array, steps: int, kind: str
+) -> jax.Array:
+    shape = codes_a.shape
+    codes_a, partners, pair_cost = _pair(codes_a, codes_b, codebook, kind)
+    paired = codes_a != partners
+    # Multiply first: the last quota is then exactly the number of pairs.
+    step = jnp.arange(steps)[:, None, None]
+    quota = jnp.round(step * paired.sum(-1, keepdims=True) / (steps - 1))
+    exchanged = _exchange(codes_a, partners, _rank(pair_cost, paired), quota)
+    return _canonical(exchanged, kind).reshape(steps, *shape)
+
+
+def _pair(
+    codes_a: jax.Array, codes_b: jax.Array, codebook: jax.Array, kind: str
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gives each code of A its partner in B; common codes are their own partner.
+
+    The rest of A and the rest of B have no code in common (also as multisets), so
+    `codes_a != partners` tells the pairs from the common codes.
+
+    Returns:
+      A in canonical order, int32 [B, N]; the partners, int32 [B, N]; and the squared distance
+      of each to its partner, float32 [B, N].
+    """
+    n = codes_a.shape[-1]
+    codes_a = _canonical(codes_a.reshape(-1, n), kind)
+    codes_b = _canonical(codes_b.reshape(-1, n), kind)
+    # Distances do not change with the origin; near the mean the expanded square loses least.
+    codebook = codebook - codebook.mean(axis=0)
+    if kind == "positional":
+        difference = codebook[codes_a] - codebook[codes_b]
+        return codes_a, codes_b, jnp.square(difference).sum(-1)
+
+    cost = _squared_distance(codebook[codes_a], codebook[codes_b])
+    # The least total cost alone may give a common code away. It is therefore forced onto itself:
+    # every other pair in its row and its column is forbidden, and one matching does it all.
+    same = (codes_a[:, :, None] == codes_b[:, None, :]) & (
+        _copy_number(codes_a)[:, :, None] == _copy_number(codes_b)[:, None, :]
+    )
+    taken = same.any(-1, keepdims=True) | same.any(-2, keepdims=True)
+    cost = jnp.where(same, 0.0, jnp.where(taken, jnp.inf, cost))
+    columns = match(cost).columns
+    pair_cost = jnp.take_along_axis(cost, columns[..., None], axis=-1)[..., 0]
+    return codes_a, jnp.take_along_axis(codes_b, columns, axis=-1), pair_cost
+
+
+def _exchange(
+    codes_a: jax.Array, partners: jax.Array, rank: jax.Array, quota: jax.Array
+) -> jax.Array:
+    """Replaces the codes whose rank is below the quota by their partners."""
+    return jnp.where(rank < quota, partners, codes_a)
+
+
+def _rank(score: jax.Array, paired: jax.Array) -> jax.Array:
+    """Ranks the pairs of each row by score, ascending; what is not a pair ranks last."""
+    order = jnp.argsort(jnp.where(paired, score, jnp.inf), axis=-1)
+    return jnp.argsort(order, axis=-1)
+
+
+def _copy_number(codes: jax.Array) -> jax.Array:
+    """Counts, for each code of a sorted int32 [B, N], the equal ones before it: 0 in a set."""
+    places = jnp.arange(codes.shape[-1])
+    equal_before = (codes[:, :, None] == codes[:, None, :]) & (places[:, None] > places[None, :])
+    return equal_before.sum(-1)
+
+
+def _squared_distance(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Squared Euclidean distance of all pairs, float32 [B, N, N], without an [N, N, D] array."""
+    product = jnp.einsum("bnd,bmd->bnm", x, y, precision=jax.lax.Precision.HIGHEST)
+    norms = jnp.square(x).sum(-1)[:, :, None] + jnp.square(y).sum(-1)[:, None, :]
+    return jnp.maximum(norms - 2.0 * product, 0.0)
+
+
+def _canonical(codes: jax.Array, kind: str) -> jax.Array:
+    return codes if kind == "positional" else jnp.sort(codes, axis=-1)
+
+
+def _check(
+    codes_a: jax.typing.ArrayLike,
+    codes_b: jax.typing.ArrayLike,
+    codebook: jax.typing.ArrayLike,
+    kind: str,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Refuses what no shape-only program could handle; returns int32, int32 and float32 arrays."""
+    if kind not in KINDS:
+        raise ValueError(f"kind = {kind!r} is unknown: use one of {', '.join(KINDS)}")
+    codes_a, codes_b, codebook = jnp.asarray(codes_a), jnp.asarray(codes_b), jnp.asarray(codebook)
+    if codes_a.shape != codes_b.shape:
+        raise ValueError(
+            f"codes_a has shape {codes_a.shape} but codes_b has {codes_b.shape}: "
+            "give one B image for each A image, with equally many codes"
+        )
+    if codes_a.ndim < 1 or codes_a.shape[-1] < 1:
+        raise ValueError(f"codes have shape {codes_a.shape}: give [..., N] with N >= 1")
+    for name, codes in (("codes_a", codes_a), ("codes_b", codes_b)):
+        if not jnp.issubdtype(codes.dtype, jnp.integer):
+            raise TypeError(f"{name} has dtype {codes.dtype}: give integer codes")
+    if codebook.ndim != 2 or 0 in codebook.shape:
+        raise ValueError(f"codebook has shape {codebook.shape}: give [K, D], K and D at least 1")
+    n, k = codes_a.shape[-1], codebook.shape[0]
+    if kind == "matching" and n > k:
+        raise ValueError(
+            f"{n} distinct codes cannot come from {k} codebook entries: "
+            "give the codebook that the codes were made with, or use kind='nearest'"
+        )
+    return codes_a.astype(jnp.int32), codes_b.astype(jnp.int32), codebook.astype(jnp.float32)
+
+
+def _check_fraction(fraction: jax.typing.ArrayLike) -> jax.Array:
+    array = jnp.asarray(fraction, jnp.float32)
+    if array.ndim:
+        raise ValueError(f"fraction has shape {array.shape}: give a scalar, or vmap over images")
+    if not isinstance(array, jax.core.Tracer):
+        value = float(np.asarray(array))
+        if not 0.0 <= value <= 1.0:  # also refuses NaN
+            raise ValueError(f"fraction = {value:g} is outside [0, 1]: use a share of the pairs")
+    return array

@@ -1,0 +1,240 @@
+"""The loop: build, restore, step, log, checkpoint."""
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from pivq_jax.checkpoints import Checkpoints
+from pivq_jax.data import Dataset, load_dataset
+from pivq_jax.data.pipeline import eval_batches, train_batches
+from pivq_jax.errors import InputError
+from pivq_jax.evaluation.pictures import reconstruction_grid, save_png
+from pivq_jax.files import write_json
+from pivq_jax.logs import TrainingLog, format_duration
+from pivq_jax.model.pivq import PIVQ, pivq_from_config
+from pivq_jax.parallel import make_mesh, put_batch, replicated
+from pivq_jax.steps import LossWeights, Steps, TrainState, make_optimizer, make_steps
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (Ctrl-C or SIGTERM) and has written a checkpoint."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"stopped at step {step}; the same command continues from there")
+        self.exit_code = 128 + signal_number
+
+
+def dataset_from_config(config: Any) -> Dataset:
+    """The data set that a config names, built or opened."""
+    return load_dataset(config.data.name, image_size=config.data.image_size, path=config.data.path)
+
+
+def steps_from_config(config: Any, model: PIVQ, mesh: Mesh) -> Steps:
+    """The jitted steps that a config describes."""
+    optimizer, schedule = make_optimizer(steps=config.train.steps, **config.optimizer)
+    return make_steps(
+        model,
+        optimizer,
+        schedule,
+        mesh=mesh,
+        seed=config.seed,
+        weights=LossWeights(**config.loss),
+        ema_decay=config.train.ema_decay,
+        revive_threshold=config.quantizer.revive_threshold,
+    )
+
+
+def claim_workdir(config: Any, workdir: Path) -> None:
+    """Write the resolved config into a new workdir; refuse one that holds another config."""
+    path = workdir / "config.json"
+    resolved = json.loads(json.dumps(config.to_dict()))
+    if not path.exists():
+        return write_json(path, resolved)
+    held = json.loads(path.read_text())
+    if held != resolved:
+        names = ", ".join(sorted(_differences(held, resolved)))
+        raise InputError(
+            f"{workdir} holds a run with another config (differs in {names}): choose another"
+            " --workdir or remove this one"
+        )
+
+
+def _differences(a: dict, b: dict, prefix: str = "") -> Iterator[str]:
+    for name in a.keys() | b.keys():
+        if isinstance(a.get(name), dict) and isinstance(b.get(name), dict):
+            yield from _differences(a[name], b[name], f"{prefix}{name}.")
+        elif a.get(name) != b.get(name):
+            yield prefix + name
+
+
+def train(config: Any, workdir: Path) -> None:
+    """Train to `config.train.steps`, from the newest checkpoint in `workdir` if there is one.
+
+    Raises:
+        InputError: if the workdir holds another config, or the data is missing.
+        Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
+        FloatingPointError: if the loss is no longer finite; the last checkpoint is kept.
+    """
+    claim_workdir(config, workdir)
+    dataset = dataset_from_config(config)
+    mesh = make_mesh()
+    model = pivq_from_config(config, mesh)
+    steps = steps_from_config(config, model, mesh)
+
+    checkpoints = Checkpoints(workdir)
+    try:
+        if checkpoints.latest_step() is None:
+            state, seconds = steps.create(), 0.0
+        else:
+            state, progress = checkpoints.restore(jax.eval_shape(steps.create), mesh)
+            seconds = progress["train_seconds"]
+            print(f"resuming from step {int(state.step)} in {workdir}", flush=True)
+        if int(state.step) < config.train.steps:
+            _loop(config, workdir, dataset, mesh, steps, checkpoints, state, seconds)
+    finally:
+        checkpoints.close()
+
+
+def _loop(
+    config: Any,
+    workdir: Path,
+    dataset: Dataset,
+    mesh: Mesh,
+    steps: Steps,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    seconds: float,
+) -> None:
+    started = time.perf_counter() - seconds
+    first_step = int(state.step)
+    total_steps, batch_size = config.train.steps, config.train.batch_size
+    log = TrainingLog(workdir, first_step, total_steps)
+
+    def batches(step: int) -> Iterator[dict[str, jax.Array]]:
+        host = train_batches(
+            dataset.train,
+            batch_size=batch_size,
+            seed=config.seed,
+            start_step=step,
+            flip=config.data.flip,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return (put_batch({"image": batch["image"]}, mesh) for batch in host)
+
+    def save(step: int, loss: jax.Array) -> None:
+        if not np.isfinite(float(loss)):
+            raise FloatingPointError(
+                f"the loss is {float(loss)} at step {step}: lower optimizer.learning_rate; the last"
+                f" good checkpoint is step {checkpoints.latest_step()}"
+            )
+        checkpoints.save(step, state, {"train_seconds": time.perf_counter() - started})
+
+    count = sum(x.size for x in jax.tree.leaves(state.params))
+    print(
+        f"{count:,} parameters, {len(dataset.train):,} training images, {mesh.size} device(s);"
+        f" steps {first_step} to {total_steps}, log in {workdir}",
+        flush=True,
+    )
+    with _stop_requests() as stop:
+        for step, batch in enumerate(batches(first_step), start=first_step):
+            # `step` steps are done. What happens here depends only on the state, the step and the
+            # seed, so a run that resumes here repeats it exactly.
+            images = batch["image"]
+            state = _tend_codebook(config, steps, state, step, images, batches)
+            quantize = step >= config.quantizer.init_step
+            state, metrics = steps.train(state, images, quantize)
+            step += 1
+            if step % config.train.log_every == 0 or step == total_steps:
+                values = {name: float(value) for name, value in metrics.items()}
+                log.write(step, values, batch_size)
+            done = step == total_steps or bool(stop)
+            if step % config.train.checkpoint_every == 0 or done:
+                save(step, metrics["loss"])
+            if step % config.train.picture_every == 0:
+                picture = _picture(config, mesh, steps, state, dataset, quantize)
+                save_png(workdir / "pictures" / f"step_{step:06}.png", picture)
+            if stop and step < total_steps:
+                checkpoints.close()
+                raise Interrupted(stop[0], step)
+            if done:
+                break
+    log.close()
+    print(f"trained in {format_duration(time.perf_counter() - started)}", flush=True)
+
+
+def _tend_codebook(
+    config: Any, steps: Steps, state: TrainState, step: int, images: jax.Array, batches: Any
+) -> TrainState:
+    """Delayed initialisation at its step; re-initialisation of dead entries now and then."""
+    settings = config.quantizer
+    if step == settings.init_step:
+        started = time.perf_counter()
+        stream = batches(step)
+        latents = [
+            steps.latents(state.params, next(stream)["image"]) for _ in range(settings.init_batches)
+        ]
+        flat = jnp.concatenate(latents).reshape(-1, config.model.code_dim)
+        state = jax.block_until_ready(steps.initialise(state, flat))
+        print(
+            f"step {step:>6}: codebook of {settings.codebook_size} entries initialised by k-means"
+            f" over {flat.shape[0]:,} latents in {time.perf_counter() - started:.1f} s",
+            flush=True,
+        )
+    elif (
+        settings.init_step < step <= settings.revive_until * config.train.steps
+        and (step - settings.init_step) % settings.revive_every == 0
+    ):
+        state, revived = steps.revive(state, images)
+        if int(revived):
+            print(f"step {step:>6}: {int(revived)} dead codebook entries re-initialised")
+    return state
+
+
+def _picture(
+    config: Any, mesh: Mesh, steps: Steps, state: TrainState, dataset: Dataset, quantize: bool
+) -> np.ndarray:
+    """Validation images above their reconstructions by the averaged weights."""
+    batch = next(
+        eval_batches(
+            dataset.validation,
+            config.train.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+    )
+    images = put_batch({"image": batch["image"]}, mesh)["image"]
+    reconstructions = steps.reconstruct(state.ema_params, images, quantize)
+    shown = min(16, len(images))
+    originals = jax.device_get(jax.jit(lambda x: x, out_shardings=replicated(mesh))(images))
+    return reconstruction_grid(originals[:shown], jax.device_get(reconstructions)[:shown], scale=2)
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """A list that receives SIGINT and SIGTERM; a second Ctrl-C interrupts at once."""
+    received: list[int] = []
+
+    def receive(number: int, frame: Any) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+        print("\nstopping after this step; writing a checkpoint", flush=True)
+
+    previous = {
+        number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
