@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pivq_jax.data.sources import RandomSource, RecordSource, Source
+from pivq_jax.errors import InputError
 
 # Data sets of real faces, prepared from a directory of their aligned images.
 _ALIGNED = {
@@ -55,10 +56,8 @@ def load_dataset(
       data_dir: where prepared data is kept; $PIVQ_DATA_DIR or ~/.cache/pivq_jax/data by default.
 
     Raises:
-      ValueError: unknown name, missing path or no readable images.
-      FileNotFoundError, NotADirectoryError: the path is no directory or holds no images.
-      ModuleNotFoundError, RuntimeError: the packages that draw `toon_faces` are missing or draw
-        other faces; or the prepared data is damaged.
+      InputError: unknown name, missing path, no readable images there, the packages that draw
+        `toon_faces` missing or drawing other faces, or damaged prepared data.
     """
     if name == "random":
         return Dataset(
@@ -72,10 +71,10 @@ def load_dataset(
     if name == "toon_faces":
         return load_toon_faces(image_size, data_dir=data_dir)
     if name not in NAMES:
-        raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
+        raise InputError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
     if not os.fspath(path):
         what = _ALIGNED.get(name, "your images")
-        raise ValueError(
+        raise InputError(
             f"{name} needs the directory that holds {what}: give it as --config.data.path=DIR"
         )
     from pivq_jax.data import image_folder
@@ -118,8 +117,9 @@ def _prepared(
             for split in splits.values():
                 split[0]
     except Exception as error:  # any type: it depends on what is missing or cut short
-        raise RuntimeError(
-            f"the prepared data in {builder.data_dir} is damaged ({error}): delete that directory "
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"the prepared data in {builder.data_dir} is damaged ({reason}): delete that directory "
             "and run again to prepare it anew"
         ) from error
     return Dataset(name, image_size, **splits, factors=factors)

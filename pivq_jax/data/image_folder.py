@@ -17,6 +17,7 @@ from absl import logging
 from tqdm import tqdm
 
 from pivq_jax.data import images
+from pivq_jax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 
@@ -64,11 +65,10 @@ def make_config(path: str | os.PathLike[str], image_size: int) -> ImageFolderCon
     change: where any of them differs, the data is prepared anew.
 
     Raises:
-      ValueError: image_size below 8.
-      FileNotFoundError, NotADirectoryError: no directory, or no image in it.
+      InputError: image_size below 8, no such directory, or no image in it.
     """
     if image_size < 8:
-        raise ValueError(f"image_size is {image_size}: it must be at least 8")
+        raise InputError(f"image_size is {image_size}: it must be at least 8")
     root = Path(path).expanduser().resolve()
     paths = images.list_images(root)
     digest = hashlib.sha256(f"{root}\n{image_size}\n".encode())
@@ -113,7 +113,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
         if len(names) <= _FEW:
             encoded = dict(self._readable(names, "all splits"))
             if len(encoded) < len(SPLITS):
-                raise ValueError(
+                raise InputError(
                     f"{len(encoded)} readable images in {root} ({len(names)} files): a data set "
                     "needs at least 3, one a split"
                 )
@@ -136,7 +136,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
             # A file object: for an ndarray tensorflow-datasets would call TensorFlow to encode it.
             yield count - 1, {"image": io.BytesIO(png)}
         if not count:
-            raise ValueError(
+            raise InputError(
                 f"none of the {len(names)} {split} images in {self.builder_config.root} can be "
                 "read: see the warnings above"
             )
@@ -145,10 +145,10 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
         """Yields (name, PNG file) of the images that can be read, in order; warns of the rest."""
         root, size = self.builder_config.root, self.builder_config.image_size
 
-        def convert(name: str) -> tuple[str, bytes | ValueError]:
+        def convert(name: str) -> tuple[str, bytes | InputError]:
             try:
                 return name, _encode(images.load_image(root / name, size))
-            except ValueError as error:
+            except InputError as error:
                 return name, error
 
         skipped = 0

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from pivq_jax.errors import InputError
+
 # The endings of files that count as images, in lower case.
 EXTENSIONS = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -28,14 +30,13 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
     Hidden files (such as macOS' `._x.jpg`) do not count.
 
     Raises:
-      FileNotFoundError: no such directory, or no image in it.
-      NotADirectoryError: the path is a file.
+      InputError: no such directory, or no image in it.
     """
     root = Path(directory).expanduser()
     if not root.exists():
-        raise FileNotFoundError(f"no directory {root}: give the path of a directory of images")
+        raise InputError(f"no directory {root}: give the path of a directory of images")
     if not root.is_dir():
-        raise NotADirectoryError(f"{root} is a file: give the path of a directory of images")
+        raise InputError(f"{root} is a file: give the path of a directory of images")
     found = (
         path
         for path in root.rglob("*")
@@ -44,7 +45,7 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
     files = sorted(found, key=lambda path: path.relative_to(root).as_posix())
     if not files:
         kinds = " ".join(sorted(EXTENSIONS))
-        raise FileNotFoundError(f"no image in {root}: put files into it that end in one of {kinds}")
+        raise InputError(f"no image in {root}: put files into it that end in one of {kinds}")
     return files
 
 
@@ -55,7 +56,7 @@ def load_image(path: str | os.PathLike[str], size: int) -> np.ndarray:
     the shorter side resized to `size` (antialiased, Lanczos) and the longer one cropped centrally.
 
     Raises:
-      ValueError: the file is no readable image; the message names it and the reason.
+      InputError: the file is no readable image; the message names it and the reason.
     """
     from PIL import Image, ImageOps
 
@@ -65,7 +66,7 @@ def load_image(path: str | os.PathLike[str], size: int) -> np.ndarray:
         image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
     except Exception as error:  # Pillow's decoders raise nearly any type on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"cannot read image {os.fspath(path)}: {reason}") from error
+        raise InputError(f"cannot read image {os.fspath(path)}: {reason}") from error
     return np.array(image)
 
 

@@ -13,11 +13,12 @@ import grain
 import numpy as np
 
 from pivq_jax.data.sources import Example, Source
+from pivq_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
 
-# Reading is decoding small images: two threads stay ahead of training and leave it the cores.
-_READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+# Few threads: enough to have the next batches ready, without taking the cores from training.
+_READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
 
 
 def train_batches(
@@ -49,13 +50,13 @@ def train_batches(
       `image` uint8 [b, H, W, 3] and each factor as int32 [b].
 
     Raises:
-      ValueError: an empty source, or numbers that do not fit each other.
+      InputError: an empty source, or numbers that do not fit each other.
     """
     rows = _local_rows(batch_size, process_index, process_count)
     if len(source) == 0:
-        raise ValueError("the training split is empty: give it at least one image")
+        raise InputError("the training split is empty: give it at least one image")
     if start_step < 0:
-        raise ValueError(f"start_step is {start_step}: the first step is 0")
+        raise InputError(f"start_step is {start_step}: the first step is 0")
     examples = _shuffled(source, seed, flip)
 
     def batch_at(offset: int) -> Batch:
@@ -82,12 +83,12 @@ def eval_batches(
       the rows that fill up the last batch: these repeat the last image and must not be counted.
 
     Raises:
-      ValueError: an empty source, or numbers that do not fit each other.
+      InputError: an empty source, or numbers that do not fit each other.
     """
     rows = _local_rows(batch_size, process_index, process_count)
     count = len(source)
     if count == 0:
-        raise ValueError("the split to evaluate is empty: give it at least one image")
+        raise InputError("the split to evaluate is empty: give it at least one image")
 
     def batch_at(index: int) -> Batch:
         indices = [index * batch_size + row for row in rows]
@@ -101,14 +102,14 @@ def eval_batches(
 def _local_rows(batch_size: int, process_index: int, process_count: int) -> range:
     """The rows of the global batch that belong to a process."""
     if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
+        raise InputError(f"batch_size is {batch_size}: it must be at least 1")
     if process_count < 1 or batch_size % process_count:
-        raise ValueError(
+        raise InputError(
             f"batch_size {batch_size} does not divide among {process_count} processes: "
             "make it a multiple of their number"
         )
     if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index is {process_index}: it must be in [0, {process_count})")
+        raise InputError(f"process_index is {process_index}: it must be in [0, {process_count})")
     rows = batch_size // process_count
     return range(rows * process_index, rows * (process_index + 1))
 

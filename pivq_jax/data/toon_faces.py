@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from pivq_jax.data import toon_render
+from pivq_jax.errors import InputError
 
 _DESCRIPTION = """\
 Cartoon faces in ten independent factors: seven components (beard, clothes, eyebrows, eyes, hair,
@@ -100,10 +101,10 @@ def make_config(image_size: int = 64, sizes: dict[str, int] | None = None) -> To
     The first images of a smaller split are those of the real one.
 
     Raises:
-      ValueError: an image size outside 16 to 1024, an unknown split or too large a split.
+      InputError: an image size outside 16 to 1024, an unknown split or too large a split.
     """
     if not 16 <= image_size <= 1024:
-        raise ValueError(f"toon_faces image_size is {image_size}: choose one from 16 to 1024")
+        raise InputError(f"toon_faces image_size is {image_size}: choose one from 16 to 1024")
     for split, count in (sizes or {}).items():
         toon_render.face_seeds(split, count)  # refuses what it does not have
     config = _config(image_size, {**toon_render.SPLIT_SIZES, **(sizes or {})})

@@ -23,6 +23,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from pivq_jax.errors import InputError
+
 SPLIT_SIZES = {"train": 10_000, "validation": 1_000, "test": 1_000}
 
 # Seeds whose ten factors repeat those of a test, validation or earlier train face. Leaving them
@@ -66,14 +68,14 @@ def face_seeds(split: str, count: int | None = None) -> list[str]:
     """The DiceBear seeds of the first `count` faces of a split (default: all of them).
 
     Raises:
-      ValueError: for an unknown split, or more faces than the split has.
+      InputError: for an unknown split, or more faces than the split has.
     """
     if split not in SPLIT_SIZES:
-        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLIT_SIZES)}")
+        raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLIT_SIZES)}")
     size = SPLIT_SIZES[split]
     count = size if count is None else count
     if not 0 < count <= size:
-        raise ValueError(f"{count} faces asked of {split}: ask for 1 to {size}")
+        raise InputError(f"{count} faces asked of {split}: ask for 1 to {size}")
     candidates = range(size + len(TWINS[split]))
     kept = [i for i in candidates if i not in TWINS[split]]
     return [f"toon_faces/{split}/{i}" for i in kept[:count]]
@@ -137,8 +139,7 @@ def check_renderer() -> None:
     """Makes sure that the installed packages draw the faces that version 1.0.0 consists of.
 
     Raises:
-      ModuleNotFoundError: a package is missing.
-      RuntimeError: the installed packages draw other faces.
+      InputError: a package is missing, or the installed packages draw other faces.
     """
     pins = " ".join(f"{name}=={version}" for name, version in PINNED.items())
     installed = {}
@@ -146,12 +147,12 @@ def check_renderer() -> None:
         try:
             installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            raise ModuleNotFoundError(
+            raise InputError(
                 f"toon_faces is drawn by {name}, which is not installed: pip install {pins}"
             ) from None
     if renderer_fingerprint() != FINGERPRINT:
         others = ", ".join(f"{n} {v}" for n, v in installed.items() if v != PINNED[n])
-        raise RuntimeError(
+        raise InputError(
             "the installed packages draw other faces than toon_faces 1.0.0 "
             f"({others or 'versions are the pinned ones'}): pip install {pins}"
         )
