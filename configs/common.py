@@ -4,6 +4,19 @@ from ml_collections import ConfigDict
 
 VARIANTS = ("smoke", "nearest", "positional")
 
+# What the configs for accelerators have in common.
+ACCELERATOR = {
+    "model.dtype": "bfloat16",
+    "optimizer.learning_rate": 3e-4,
+    "optimizer.warmup_steps": 2_000,
+    "quantizer.init_step": 5_000,
+    "quantizer.init_batches": 64,
+    "train.ema_decay": 0.9999,
+    "train.log_every": 100,
+    "train.checkpoint_every": 2_000,
+    "train.picture_every": 5_000,
+}
+
 
 def base_config() -> ConfigDict:
     """Every field of a config, with defaults for a laptop's CPU."""
@@ -85,7 +98,9 @@ def with_variants(config: ConfigDict, variants: str, smoke: dict | None = None) 
             config.update_from_flattened_dict(
                 {
                     "model.width": 32,
+                    "model.heads": 2,
                     "model.encoder_depth": 1,
+                    "model.set_depth": 1,
                     "model.decoder_depth": 1,
                     "model.output_channels": 8,
                     "quantizer.init_step": 20,
@@ -93,6 +108,7 @@ def with_variants(config: ConfigDict, variants: str, smoke: dict | None = None) 
                     "quantizer.revive_every": 20,
                     "optimizer.warmup_steps": 10,
                     "train.steps": 60,
+                    "train.batch_size": 16,
                     "train.log_every": 10,
                     "train.checkpoint_every": 20,
                     "train.picture_every": 50,

@@ -1,0 +1,22 @@
+"""Your own aligned images: any tree of PNG, JPEG, WebP, ... files of any size.
+
+    python -m pivq_jax.main --config=configs/image_folder.py --config.data.path=DIR
+
+Images are resized (shorter side) and centre-cropped to 64x64 once, cached, and split 80/10/10 into
+train, validation and test by a hash of their names. Unreadable files are named and skipped. The
+model is the default one, made for a laptop; `configs/ffhq.py` is a start for a GPU or TPU.
+
+Variants: `:smoke` (a minute on a CPU), `:nearest`, `:positional`; several with commas.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.common import base_config, with_variants
+
+
+def get_config(variants: str = "") -> ConfigDict:
+    """The experiment's config."""
+    config = base_config()
+    config.name = "image_folder"
+    config.data.name = "image_folder"
+    return with_variants(config, variants)
