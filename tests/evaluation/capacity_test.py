@@ -1,0 +1,130 @@
+"""Capacity against values worked out by hand, SciPy and a plain count matrix."""
+
+import math
+
+import hypothesis
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import strategies as st
+
+from pivq_jax.evaluation import capacity as module
+from pivq_jax.evaluation.capacity import capacity, ceiling_bits
+
+
+def test_ceilings_count_the_messages():
+    assert ceiling_bits("matching", 2, 4) == pytest.approx(math.log2(6))
+    assert ceiling_bits("nearest", 2, 4) == pytest.approx(math.log2(10))
+    assert ceiling_bits("positional", 2, 4) == 4.0
+    assert ceiling_bits("matching", 4, 4) == 0.0
+    assert ceiling_bits("nearest", 3, 1) == 0.0
+    assert ceiling_bits("matching", 64, 512) == pytest.approx(math.log2(math.comb(512, 64)))
+    assert ceiling_bits("nearest", 256, 8192) == pytest.approx(math.log2(math.comb(8447, 256)))
+
+
+def test_sets_by_hand():
+    # Code 0 is always there, codes 1 and 2 half of the time each, code 3 never.
+    measures = capacity([[0, 1], [2, 0], [1, 0], [0, 2]], 4, "matching")
+    assert measures == {
+        "ceiling_bits": pytest.approx(math.log2(6)),
+        "marginal_bits": pytest.approx(2.0),
+        "distinct_codes_per_image": 2.0,
+        "codes_used": 3,
+        "perplexity": pytest.approx(2**1.5),
+        "images": 4,
+    }
+
+
+def test_multisets_by_hand():
+    # Counts of code 0: 2, 1, 0, 1 (1.5 bits); of code 1: 0, 1, 2, 1 (1.5 bits). Of two codes out
+    # of two entries there are only 3 multisets, so the ceiling decides.
+    measures = capacity([[0, 0], [0, 1], [1, 1], [1, 0]], 2, "nearest")
+    assert measures["marginal_bits"] == measures["ceiling_bits"] == pytest.approx(math.log2(3))
+    assert measures["distinct_codes_per_image"] == 1.5
+    # With more entries that nobody uses the ceiling rises and the marginals decide.
+    assert capacity([[0, 0], [0, 1], [1, 1], [1, 0]], 9, "nearest")[
+        "marginal_bits"
+    ] == pytest.approx(3.0)
+
+
+def test_positional_by_hand():
+    # Place 0 is constant and place 1 uniform over four codes.
+    measures = capacity([[1, 0], [1, 1], [1, 2], [1, 3]], 4, "positional")
+    assert measures["marginal_bits"] == pytest.approx(2.0)
+    assert measures["ceiling_bits"] == 4.0
+    assert measures["distinct_codes_per_image"] == 1.75
+
+
+def test_one_constant_image_carries_nothing():
+    for kind in module.KINDS:
+        measures = capacity([[2, 5]] * 3, 8, kind)
+        assert measures["marginal_bits"] == 0.0
+        assert measures["perplexity"] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("images", "used"), [(1000, 2), (1001, 1)])
+def test_an_entry_is_used_from_one_image_in_a_thousand_on(images, used):
+    codes = np.zeros((images, 1), np.int64)
+    codes[0] = 3
+    assert capacity(codes, 4, "nearest")["codes_used"] == used
+
+
+@hypothesis.given(
+    st.integers(0, 2**31), st.integers(1, 30), st.integers(1, 6), st.sampled_from(module.KINDS)
+)
+@hypothesis.settings(max_examples=80, deadline=None)
+def test_agrees_with_scipy_on_the_whole_count_matrix(seed, images, n, kind):
+    k = 7
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, k, (images, n)).astype(np.int32)
+    if kind == "matching":
+        codes = rng.permuted(np.tile(np.arange(k, dtype=np.int32), (images, 1)), axis=1)[:, :n]
+    counts = (codes[:, :, None] == np.arange(k)).sum(1)  # [images, k]
+    columns = codes.T if kind == "positional" else counts.T
+    marginal = sum(
+        scipy.stats.entropy(np.unique(column, return_counts=True)[1], base=2) for column in columns
+    )
+    measures = capacity(codes, k, kind)
+    assert measures["marginal_bits"] == pytest.approx(
+        min(marginal, measures["ceiling_bits"]), abs=1e-9
+    )
+    assert measures["distinct_codes_per_image"] == pytest.approx((counts > 0).sum(1).mean())
+    assert measures["codes_used"] == (counts > 0).any(0).sum()
+    usage = scipy.stats.entropy(counts.sum(0), base=2)
+    assert measures["perplexity"] == pytest.approx(2**usage)
+    if kind != "positional":
+        shuffled = capacity(rng.permuted(codes, axis=1), k, kind)
+        assert shuffled == pytest.approx(measures)
+
+
+def test_uniform_random_sets_nearly_reach_their_marginal():
+    rng = np.random.default_rng(0)
+    codes = rng.permuted(np.tile(np.arange(32), (4000, 1)), axis=1)[:, :8]
+    measures = capacity(codes, 32, "matching")
+    # 32 coins of probability 1/4 would need 25.96 bits; a set of exactly 8 has a lower ceiling.
+    assert measures["marginal_bits"] == measures["ceiling_bits"] == pytest.approx(23.33, abs=0.01)
+    assert measures["codes_used"] == 32
+    assert measures["perplexity"] == pytest.approx(32, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([[0, 4]], 4, "matching"), ValueError, "range from 0 to 4, but the codebook has 4"),
+        (([[-1, 2]], 4, "nearest"), ValueError, "range from -1"),
+        (([[1, 2], [3, 3]], 4, "matching"), ValueError, "image 1 repeats a code"),
+        ((np.zeros((0, 3), int), 4, "nearest"), ValueError, "at least one image"),
+        (([0, 1], 4, "nearest"), ValueError, r"\(2,\)"),
+        (([[0.0, 1.0]], 4, "nearest"), TypeError, "float64"),
+        (([[0, 1]], 4, "sets"), ValueError, "'sets' is unknown"),
+        (([[0, 1]], 0, "nearest"), ValueError, "codebook_size = 0"),
+    ],
+)
+def test_capacity_refuses(arguments, error, message):
+    with pytest.raises(error, match=message):
+        capacity(*arguments)
+
+
+def test_ceiling_refuses_more_distinct_codes_than_entries():
+    with pytest.raises(ValueError, match="5 distinct codes cannot come from 4"):
+        ceiling_bits("matching", 5, 4)
