@@ -58,12 +58,15 @@ def load_image(path: str | os.PathLike[str], size: int) -> np.ndarray:
     Raises:
       InputError: the file is no readable image; the message names it and the reason.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
             image = _to_rgb(ImageOps.exif_transpose(file))
         image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    except UnidentifiedImageError as error:
+        path = os.fspath(path)
+        raise InputError(f"cannot read image {path}: not an image of a known format") from error
     except Exception as error:  # Pillow's decoders raise nearly any type on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"cannot read image {os.fspath(path)}: {reason}") from error

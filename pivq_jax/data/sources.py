@@ -7,8 +7,8 @@ import numpy as np
 
 Example = dict[str, Any]
 
-# Splits up to this size stay decoded in memory after their first reading: 174,000 images at 64 x 64,
-# such as CelebA's for training. Decoding takes 0.15 ms an image, for which accelerators would wait.
+# Splits up to this size stay decoded in memory once read: 174,000 images at 64 x 64, which CelebA's
+# training images fit. Decoding takes 0.15 ms an image, for which a fast accelerator would wait.
 _MEMORY_LIMIT = 2**31
 
 

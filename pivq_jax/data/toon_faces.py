@@ -90,9 +90,18 @@ class ToonFaces(tfds.core.GeneratorBasedBuilder):
         size, count = self.builder_config.image_size, self.builder_config.sizes[split]
         faces = toon_render.render_faces(split, size, count=count)
         bar = tqdm(faces, f"toon_faces {size}px: drawing {split}", total=count, unit=" images")
+        drawn = []
         for index, (png, factors) in enumerate(bar):
             # A file object: for an ndarray tensorflow-datasets would call TensorFlow to encode it.
             yield index, {"image": io.BytesIO(png), **factors}
+            drawn.append(factors)
+        whole = count == toon_render.SPLIT_SIZES[split]
+        digest = toon_render.factors_digest(drawn)
+        if whole and digest != toon_render.FACTORS_SHA256[split]:
+            raise RuntimeError(
+                f"the {split} faces are not those of toon_faces {self.version}: the digest of "
+                f"their factors is {digest}, not {toon_render.FACTORS_SHA256[split]}"
+            )
 
 
 def make_config(image_size: int = 64, sizes: dict[str, int] | None = None) -> ToonFacesConfig:

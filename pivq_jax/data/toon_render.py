@@ -20,7 +20,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pivq_jax.errors import InputError
@@ -37,6 +37,13 @@ TWINS: dict[str, frozenset[int]] = {
 
 # The renderer that defines version 1.0.0 of the data set.
 PINNED = {"dicebear-core": "10.7.0", "dicebear-styles": "10.6.0", "resvg-py": "0.5.0"}
+
+# SHA-256 of the factors of all faces of a split (`factors_digest`), which are all distinct.
+FACTORS_SHA256 = {
+    "train": "24cb7904d6c9650769f306525f687ddeef6e7e28ca7723a203af3d2369da49e8",
+    "validation": "d614e1696fbda902f998f063673245cf96fc039a3fb5a71c826526d05e5f4bf5",
+    "test": "3b70e8f56774c50a55be3af838b82b562c646e0ef73421ed21fc9492107e5db7",
+}
 
 # SHA-256 of the drawings (as SVG text) and factors of the first faces of every split.
 FINGERPRINT = "9eb69e7bc26d503c361769a7919010d5b874ee04a989be6569af938b5d812791"
@@ -91,12 +98,15 @@ def _style() -> Any:
     return Style(json.loads(text))
 
 
-def draw_face(seed: str, size: int = 64) -> tuple[str, dict[str, str]]:
-    """Draws the face of a seed: (SVG text, factors). The factors do not depend on `size`."""
+def _avatar(seed: str, size: int) -> Any:
     from dicebear import Avatar
 
-    avatar = Avatar(_style(), {"seed": seed, "size": size})
-    options = avatar.to_json()["options"]
+    return Avatar(_style(), {"seed": seed, "size": size})
+
+
+def face_factors(seed: str) -> dict[str, str]:
+    """The factors of the face of a seed: a value of `FACTORS[name]` for each name."""
+    options = _avatar(seed, 64).to_json()["options"]
     factors = {}
     for name in FACTORS:
         head, _, tail = name.partition("_")
@@ -104,7 +114,12 @@ def draw_face(seed: str, size: int = 64) -> tuple[str, dict[str, str]]:
             factors[name] = options[f"{head}Color"][0]
         else:
             factors[name] = options.get(f"{head}{tail.capitalize()}Variant", "none")
-    return avatar.to_string(), factors
+    return factors
+
+
+def draw_face(seed: str, size: int) -> str:
+    """Draws the face of a seed as SVG text."""
+    return _avatar(seed, size).to_string()
 
 
 def render_face(seed: str, size: int) -> Face:
@@ -115,14 +130,21 @@ def render_face(seed: str, size: int) -> Face:
     import resvg_py
     from PIL import Image
 
-    svg, factors = draw_face(seed, size)
-    drawn = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size)
+    drawn = resvg_py.svg_to_bytes(svg_string=draw_face(seed, size), width=size, height=size)
     face = Image.open(io.BytesIO(bytes(drawn))).convert("RGBA")
     canvas = Image.new("RGBA", face.size, "white")
     canvas.alpha_composite(face)
     png = io.BytesIO()
     canvas.convert("RGB").save(png, format="PNG")
-    return png.getvalue(), factors
+    return png.getvalue(), face_factors(seed)
+
+
+def factors_digest(faces: Iterable[dict[str, str]]) -> str:
+    """SHA-256 of the factors of consecutive faces."""
+    digest = hashlib.sha256()
+    for factors in faces:
+        digest.update(json.dumps(list(factors.values())).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def renderer_fingerprint(faces_per_split: int = 8) -> str:
@@ -130,8 +152,8 @@ def renderer_fingerprint(faces_per_split: int = 8) -> str:
     digest = hashlib.sha256()
     for split in SPLIT_SIZES:
         for seed in face_seeds(split, faces_per_split):
-            svg, factors = draw_face(seed)
-            digest.update(f"{seed}\n{svg}\n{json.dumps(factors, sort_keys=True)}\n".encode())
+            factors = json.dumps(face_factors(seed), sort_keys=True)
+            digest.update(f"{seed}\n{draw_face(seed, 64)}\n{factors}\n".encode())
     return digest.hexdigest()
 
 

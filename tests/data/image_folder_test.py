@@ -1,0 +1,148 @@
+"""Directories of images: splits, corrupt files, caching."""
+
+import collections
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pivq_jax.data import image_folder, load_dataset
+from pivq_jax.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture
+def logged(caplog):
+    """The warnings that were logged, as text."""
+    return lambda: [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+
+
+def fill(root, count, start=0):
+    """Images that are told apart by their grey value."""
+    for i in range(start, start + count):
+        path = root / f"part_{i % 3}" / f"{i:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (10 + i % 5, 12), (i, i, i)).save(path)
+    return root
+
+
+def load(root, tmp_path, image_size=8):
+    return load_dataset(
+        "image_folder", image_size=image_size, path=root, data_dir=tmp_path / "data"
+    )
+
+
+def greys(source):
+    return [int(source[i]["image"][0, 0, 0]) for i in range(len(source))]
+
+
+def test_every_image_is_in_exactly_one_split(tmp_path):
+    data = load(fill(tmp_path / "faces", 60), tmp_path)
+    found = [grey for split in SPLITS for grey in greys(getattr(data, split))]
+    assert sorted(found) == list(range(60))
+    assert data.factors == {}
+    assert data.train[0].keys() == {"image"}
+    assert data.train[0]["image"].shape == (8, 8, 3)
+    assert data.train[0]["image"].dtype == np.uint8
+
+
+def test_splits_are_80_10_10_and_depend_on_the_name_alone():
+    names = [f"{i:06d}.jpg" for i in range(5000)]
+    splits = image_folder.assign_splits(names)
+    counts = collections.Counter(splits.values())
+    assert 3900 < counts["train"] < 4100
+    assert 420 < counts["validation"] < 580
+    assert 420 < counts["test"] < 580
+    fewer = image_folder.assign_splits(names[1000:2000])
+    assert all(splits[name] == split for name, split in fewer.items())
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 8, 13])
+def test_tiny_sets_fill_every_split(count):
+    for offset in range(40):
+        splits = image_folder.assign_splits([f"{offset + i}.png" for i in range(count)])
+        assert len(splits) == count
+        assert set(splits.values()) == set(SPLITS)
+
+
+def test_three_images_suffice(tmp_path):
+    data = load(fill(tmp_path / "faces", 3), tmp_path)
+    assert [len(getattr(data, split)) for split in SPLITS] == [1, 1, 1]
+
+
+def test_odd_files_are_read_and_corrupt_ones_named_and_skipped(tmp_path, logged):
+    root = fill(tmp_path / "faces", 6)
+    Image.new("L", (9, 9), 100).save(root / "grey.jpg")
+    Image.new("RGBA", (9, 9), (0, 0, 0, 0)).save(root / "alpha.png")
+    Image.new("CMYK", (9, 9), (0, 0, 0, 155)).save(root / "cmyk.jpg")
+    Image.new("RGB", (1, 1), (150, 150, 150)).save(root / "tiny.bmp")
+    (root / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    (root / "empty.jpg").touch()
+    data = load(root, tmp_path)
+    found = sorted(grey for split in SPLITS for grey in greys(getattr(data, split)))
+    np.testing.assert_allclose(found, [0, 1, 2, 3, 4, 5, 100, 100, 150, 255], atol=2)
+    warnings = logged()
+    assert len(warnings) == 3
+    assert "corrupt.png" in warnings[0]
+    assert "empty.jpg" in warnings[1]
+    assert warnings[2] == f"2 of 12 images of {root} skipped"
+
+
+def test_large_folders_are_streamed_and_skip_corrupt_files(tmp_path, monkeypatch, logged):
+    monkeypatch.setattr(image_folder, "_FEW", 5)
+    root = fill(tmp_path / "faces", 60)
+    (root / "part_1" / "0004.png").write_bytes(b"broken")
+    data = load(root, tmp_path)
+    found = sorted(grey for split in SPLITS for grey in greys(getattr(data, split)))
+    assert found == [i for i in range(60) if i != 4]
+    name = root / "part_1" / "0004.png"
+    assert logged() == [
+        f"skipped: cannot read image {name}: not an image of a known format",
+        f"1 of 49 images of {root} skipped",
+    ]
+
+
+@pytest.mark.parametrize("few", [200, 1])
+def test_only_corrupt_files_is_one_error_and_leaves_nothing(tmp_path, monkeypatch, few):
+    monkeypatch.setattr(image_folder, "_FEW", few)
+    root = tmp_path / "faces"
+    root.mkdir()
+    for i in range(30):
+        (root / f"{i}.png").write_bytes(b"broken")
+    message = "0 readable images in .*needs at least 3" if few == 200 else "none of the .* train"
+    with pytest.raises(InputError, match=message):
+        load(root, tmp_path)
+    assert not list((tmp_path / "data").rglob("*.json"))
+    assert not list((tmp_path / "data").rglob("*incomplete*"))
+
+
+def test_prepared_data_is_kept_until_the_folder_changes(tmp_path, monkeypatch):
+    root = fill(tmp_path / "faces", 5)
+    read = []
+    load_image = image_folder.images.load_image
+
+    def counting(path, size):
+        read.append(path)
+        return load_image(path, size)
+
+    monkeypatch.setattr(image_folder.images, "load_image", counting)
+    first = load(root, tmp_path)
+    assert len(read) == 5
+    again = load(root, tmp_path)
+    assert len(read) == 5
+    assert greys(again.train) == greys(first.train)
+    load(root, tmp_path, image_size=16)
+    assert len(read) == 10
+    os.utime(root / "part_0" / "0000.png", ns=(0, 0))
+    load(root, tmp_path)
+    assert len(read) == 15
+    fill(root, 1, start=5)
+    load(root, tmp_path)
+    assert len(read) == 21
+
+
+def test_image_size_has_a_limit(tmp_path):
+    with pytest.raises(InputError, match="image_size is 4: it must be at least 8"):
+        load(fill(tmp_path / "faces", 3), tmp_path, image_size=4)

@@ -1,0 +1,93 @@
+"""The door: names, paths, the cache directory, and what importing costs."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pivq_jax.data import NAMES, load_dataset, load_toon_faces
+from pivq_jax.data.sources import RecordSource
+from pivq_jax.errors import InputError
+
+
+def test_random_is_seeded_distinct_and_labelled():
+    data, again = (load_dataset("random", image_size=16) for _ in range(2))
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [512, 128, 128]
+    assert data.factors == {"shade": ("dark", "light")}
+    for index in (0, 1, 127):
+        example = data.test[index]
+        assert example["image"].shape == (16, 16, 3)
+        assert example["image"].dtype == np.uint8
+        np.testing.assert_array_equal(example["image"], again.test[index]["image"])
+        assert (example["image"].mean() > 127) == bool(example["shade"])
+        assert not np.array_equal(example["image"], data.train[index]["image"])
+    with pytest.raises(IndexError, match="image 128 of 128"):
+        data.test[128]
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(InputError, match="unknown data set 'mnist'") as caught:
+        load_dataset("mnist", image_size=32)
+    assert all(name in str(caught.value) for name in NAMES)
+
+
+@pytest.mark.parametrize("name", ["image_folder", "celeba", "celeba_hq", "ffhq"])
+def test_a_missing_path_says_what_to_give(name):
+    with pytest.raises(InputError, match=rf"{name} needs .* --config\.data\.path=DIR") as caught:
+        load_dataset(name, image_size=64)
+    assert "\n" not in str(caught.value)
+
+
+def test_official_sets_read_a_directory_of_their_images(tmp_path):
+    (tmp_path / "img").mkdir()
+    for i in range(4):
+        Image.new("RGB", (178, 218), (i, 0, 0)).save(tmp_path / "img" / f"{i}.png")
+    data = load_dataset("celeba", image_size=16, path=tmp_path / "img", data_dir=tmp_path / "data")
+    assert data.name == "celeba"
+    assert len(data.train) + len(data.validation) + len(data.test) == 4
+    assert data.train[0]["image"].shape == (16, 16, 3)
+
+
+def test_the_cache_directory_comes_from_the_environment(tmp_path, monkeypatch):
+    (tmp_path / "img").mkdir()
+    for i in range(3):
+        Image.new("RGB", (9, 9), (i, 0, 0)).save(tmp_path / "img" / f"{i}.png")
+    monkeypatch.setenv("PIVQ_DATA_DIR", str(tmp_path / "elsewhere"))
+    load_dataset("image_folder", image_size=8, path=tmp_path / "img")
+    assert len(list((tmp_path / "elsewhere").rglob("dataset_info.json"))) == 1
+
+
+def test_small_splits_are_decoded_once_and_large_ones_every_time(tmp_path):
+    from pivq_jax.data import preparation, toon_faces
+
+    sizes = {"train": 2, "validation": 1, "test": 1}
+    load_toon_faces(32, data_dir=tmp_path, sizes=sizes)
+    config = toon_faces.make_config(32, sizes)
+    builder = preparation.prepare(
+        lambda: toon_faces.ToonFaces(config=config, data_dir=tmp_path, file_format="array_record")
+    )
+    kept = RecordSource(builder, "train")
+    streamed = RecordSource(builder, "train", memory_limit=2 * 32 * 32 * 3 - 1)
+    assert kept[1]["image"] is kept[1]["image"]
+    assert streamed[1]["image"] is not streamed[1]["image"]
+    assert kept[1] is not kept[1]
+    np.testing.assert_array_equal(kept[1]["image"], streamed[1]["image"])
+    with pytest.raises(ValueError, match="read-only"):
+        kept[1]["image"][0] = 0
+
+
+def test_importing_is_light_and_nothing_imports_tensorflow():
+    code = """
+import sys
+from pivq_jax.data import load_dataset
+print([m for m in ('jax', 'grain', 'tensorflow_datasets', 'PIL') if m in sys.modules])
+import pivq_jax.data.image_folder, pivq_jax.data.pipeline, pivq_jax.data.toon_faces
+print('tensorflow' in sys.modules)
+"""
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    assert found.stdout.split("\n")[:2] == ["[]", "False"]

@@ -1,0 +1,187 @@
+"""The input pipeline: batches are a function of seed and step."""
+
+import collections
+import itertools
+
+import numpy as np
+import pytest
+
+from pivq_jax.data.pipeline import eval_batches, train_batches
+from pivq_jax.errors import InputError
+
+
+class Numbered:
+    """Image i is filled with i, but for its left column: 255."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        image = np.full((4, 4, 3), index, np.uint8)
+        image[:, 0] = 255
+        return {"image": image, "number": index, "parity": index % 2}
+
+
+def numbers(batches, steps):
+    """The image numbers of each of the next batches."""
+    return [batch["number"].tolist() for batch in itertools.islice(batches, steps)]
+
+
+def joined(lists):
+    return list(itertools.chain.from_iterable(lists))
+
+
+def test_batches_have_the_promised_shapes_and_types():
+    batch = next(train_batches(Numbered(10), batch_size=6, seed=0))
+    assert batch.keys() == {"image", "number", "parity"}
+    assert batch["image"].shape == (6, 4, 4, 3)
+    assert batch["image"].dtype == np.uint8
+    assert batch["number"].shape == (6,)
+    assert batch["number"].dtype == np.int32
+    np.testing.assert_array_equal(batch["image"][:, 0, 1, 0], batch["number"])
+    np.testing.assert_array_equal(batch["parity"], batch["number"] % 2)
+
+
+def test_the_same_seed_gives_the_same_order_and_another_another():
+    first, second, other = (
+        numbers(train_batches(Numbered(50), batch_size=8, seed=seed), 20) for seed in (3, 3, 4)
+    )
+    assert first == second
+    assert first != other
+
+
+@pytest.mark.parametrize("start_step", [1, 5, 6, 17])
+@pytest.mark.parametrize("flip", [False, True])
+def test_resuming_gives_the_tail_of_the_run(start_step, flip):
+    arguments = {"batch_size": 8, "seed": 1, "flip": flip}
+    run = list(itertools.islice(train_batches(Numbered(50), **arguments), 20))
+    resumed = train_batches(Numbered(50), start_step=start_step, **arguments)
+    for expected, batch in zip(run[start_step:], resumed, strict=False):
+        np.testing.assert_array_equal(batch["image"], expected["image"])
+        np.testing.assert_array_equal(batch["number"], expected["number"])
+
+
+@pytest.mark.parametrize("process_count", [2, 4, 8])
+def test_the_global_batch_does_not_depend_on_the_number_of_processes(process_count):
+    whole = numbers(train_batches(Numbered(30), batch_size=8, seed=0), 10)
+    parts = [
+        numbers(
+            train_batches(
+                Numbered(30),
+                batch_size=8,
+                seed=0,
+                process_index=index,
+                process_count=process_count,
+            ),
+            10,
+        )
+        for index in range(process_count)
+    ]
+    assert [joined(rows) for rows in zip(*parts, strict=True)] == whole
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(24, 8), (30, 8), (7, 16), (1, 4)])
+def test_every_image_comes_once_an_epoch_in_a_new_order(count, batch_size):
+    epochs = 4
+    steps = -(-epochs * count // batch_size)
+    stream = joined(numbers(train_batches(Numbered(count), batch_size=batch_size, seed=0), steps))
+    orders = [stream[e * count : (e + 1) * count] for e in range(epochs)]
+    assert all(sorted(order) == list(range(count)) for order in orders)
+    if count > 1:
+        assert len({tuple(order) for order in orders}) == epochs
+
+
+def test_neighbouring_seeds_are_not_the_same_run_an_epoch_later():
+    later = joined(numbers(train_batches(Numbered(40), batch_size=8, seed=0, start_step=5), 5))
+    neighbour = joined(numbers(train_batches(Numbered(40), batch_size=8, seed=1), 5))
+    assert later != neighbour
+
+
+@pytest.mark.parametrize("seed", [-1, 0, 2**40])
+def test_any_integer_is_a_seed(seed):
+    (rows,) = numbers(train_batches(Numbered(9), batch_size=9, seed=seed), 1)
+    assert sorted(rows) == list(range(9))
+
+
+def test_flips_are_mirror_images_of_about_half_and_off_by_default():
+    count = 200
+    plain = next(train_batches(Numbered(count), batch_size=count, seed=0))
+    flipped = next(train_batches(Numbered(count), batch_size=count, seed=0, flip=True))
+    np.testing.assert_array_equal(plain["number"], flipped["number"])
+    assert (plain["image"][:, :, 0] == 255).all()
+    is_flipped = (flipped["image"][:, 0, -1, 0] == 255) & (plain["number"] != 255)
+    assert 60 < is_flipped.sum() < 140
+    mirrored = np.where(is_flipped[:, None, None, None], plain["image"][:, :, ::-1], plain["image"])
+    np.testing.assert_array_equal(flipped["image"], mirrored)
+
+
+def test_flips_of_an_image_differ_between_epochs():
+    batches = train_batches(Numbered(64), batch_size=64, seed=0, flip=True)
+    seen = collections.defaultdict(set)
+    for batch in itertools.islice(batches, 12):
+        for number, image in zip(batch["number"], batch["image"], strict=True):
+            seen[int(number)].add(bool(image[0, 0, 0] == 255))
+    assert sum(len(sides) == 2 for sides in seen.values()) > 55
+
+
+@pytest.mark.parametrize(("count", "batch_size", "steps"), [(10, 4, 3), (8, 4, 2), (3, 8, 1)])
+def test_evaluation_sees_every_image_once_in_order(count, batch_size, steps):
+    batches = list(eval_batches(Numbered(count), batch_size))
+    assert len(batches) == steps
+    assert all(batch["image"].shape == (batch_size, 4, 4, 3) for batch in batches)
+    assert all(batch["mask"].dtype == bool for batch in batches)
+    kept = np.concatenate([batch["number"][batch["mask"]] for batch in batches])
+    assert kept.tolist() == list(range(count))
+
+
+def test_the_last_evaluation_batch_is_masked_at_its_end():
+    *whole, last = eval_batches(Numbered(10), 4)
+    assert all(batch["mask"].all() for batch in whole)
+    assert last["mask"].tolist() == [True, True, False, False]
+    assert last["number"].tolist() == [8, 9, 9, 9]
+
+
+def test_evaluation_processes_get_equally_many_batches_and_share_the_rows():
+    whole = list(eval_batches(Numbered(9), 4))
+    parts = [list(eval_batches(Numbered(9), 4, process_index=i, process_count=2)) for i in (0, 1)]
+    assert [len(part) for part in parts] == [3, 3]
+    for index, batch in enumerate(whole):
+        for name, values in batch.items():
+            shared = np.concatenate([part[index][name] for part in parts])
+            np.testing.assert_array_equal(shared, values)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0: it must be at least 1"),
+        ({"batch_size": 6, "process_count": 4}, "6 does not divide among 4 processes"),
+        ({"batch_size": 6, "process_count": 2, "process_index": 2}, r"must be in \[0, 2\)"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        train_batches(Numbered(5), seed=0, **arguments)
+    with pytest.raises(InputError, match=message):
+        eval_batches(Numbered(5), **arguments)
+
+
+def test_empty_splits_and_negative_steps_are_refused():
+    with pytest.raises(InputError, match="training split is empty"):
+        train_batches(Numbered(0), batch_size=1, seed=0)
+    with pytest.raises(InputError, match="split to evaluate is empty"):
+        eval_batches(Numbered(0), 1)
+    with pytest.raises(InputError, match="start_step is -1"):
+        train_batches(Numbered(5), batch_size=1, seed=0, start_step=-1)
+
+
+def test_errors_of_the_source_reach_the_caller():
+    class Broken(Numbered):
+        def __getitem__(self, index):
+            raise OSError("disk on fire")
+
+    with pytest.raises(OSError, match="disk on fire"):
+        next(train_batches(Broken(5), batch_size=2, seed=0))

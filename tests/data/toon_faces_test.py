@@ -1,0 +1,179 @@
+"""The toon_faces builder: contents, caching, interruption and concurrent builds."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pivq_jax.data import load_toon_faces, toon_render
+from pivq_jax.data.images import load_image
+from pivq_jax.errors import InputError
+
+SIZES = {"train": 12, "validation": 4, "test": 4}
+BUILD = """
+import sys
+from pivq_jax.data import load_toon_faces
+data = load_toon_faces(32, data_dir=sys.argv[1], sizes={'train': int(sys.argv[2]),
+                       'validation': 4, 'test': 4})
+print(len(data.train), int(sum(data.test[i]['image'].sum(dtype='int64') for i in range(4))))
+"""
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def faces(data_dir):
+    return load_toon_faces(32, data_dir=data_dir, sizes=SIZES)
+
+
+def start_build(data_dir: Path, count: int) -> subprocess.Popen:
+    command = [sys.executable, "-c", BUILD, str(data_dir), str(count)]
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
+
+
+def unfinished(data_dir: Path) -> list[Path]:
+    return list(data_dir.glob("toon_faces/*/*incomplete*"))
+
+
+def finished(data_dir: Path) -> list[Path]:
+    return [p.parent for p in data_dir.glob("toon_faces/*/1.0.0/dataset_info.json")]
+
+
+def wait_until(condition, seconds: float = 60.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_images_and_labels_are_those_of_the_seeds(faces, tmp_path):
+    assert faces.image_size == 32
+    assert faces.factors == toon_render.FACTORS
+    for split, count in SIZES.items():
+        source = getattr(faces, split)
+        assert len(source) == count
+        for index, seed in enumerate(toon_render.face_seeds(split, count)):
+            example = source[index]
+            png, factors = toon_render.render_face(seed, 32)
+            named = {name: faces.factors[name][example[name]] for name in faces.factors}
+            assert named == factors
+            (tmp_path / "face.png").write_bytes(png)
+            np.testing.assert_array_equal(example["image"], load_image(tmp_path / "face.png", 32))
+            assert example["image"].dtype == np.uint8
+
+
+def test_out_of_range_is_an_index_error(faces):
+    for index in (-1, SIZES["test"]):
+        with pytest.raises(IndexError, match="of 4"):
+            faces.test[index]
+
+
+def test_prepared_data_is_opened_without_drawing(faces, data_dir, monkeypatch):
+    def draw(*args, **kwargs):
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(toon_render, "render_faces", draw)
+    monkeypatch.setattr(toon_render, "check_renderer", draw)
+    again = load_toon_faces(32, data_dir=data_dir, sizes=SIZES)
+    np.testing.assert_array_equal(again.train[5]["image"], faces.train[5]["image"])
+
+
+def test_predefined_sizes_are_the_real_splits():
+    from pivq_jax.data import toon_faces
+
+    config = toon_faces.make_config(64)
+    assert config is toon_faces.ToonFaces.builder_configs["64px"]
+    assert config.sizes == {"train": 10_000, "validation": 1_000, "test": 1_000}
+    assert toon_faces.make_config(48).name == "48px"
+
+
+def test_the_card_credits_the_artist(faces, data_dir):
+    (directory,) = finished(data_dir)
+    card = (directory / "dataset_info.json").read_text()
+    assert "Johan Melin" in card
+    assert "CC BY 4.0" in (directory / "LICENSE").read_text()
+
+
+@pytest.mark.parametrize("size", [8, 2048])
+def test_image_sizes_have_limits(size, tmp_path):
+    with pytest.raises(InputError, match=f"image_size is {size}: choose one from 16 to 1024"):
+        load_toon_faces(size, data_dir=tmp_path)
+
+
+def test_an_error_while_drawing_leaves_nothing(tmp_path, monkeypatch):
+    def draw(split, size, *, count):
+        if split == "test":
+            raise RuntimeError("out of ink")
+        yield from (toon_render.render_face(s, size) for s in toon_render.face_seeds(split, count))
+
+    monkeypatch.setattr(toon_render, "render_faces", draw)
+    with pytest.raises(RuntimeError, match="out of ink"):
+        load_toon_faces(32, data_dir=tmp_path, sizes=SIZES)
+    assert not finished(tmp_path)
+    assert not unfinished(tmp_path)
+
+
+def test_a_whole_split_of_other_faces_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(toon_render, "SPLIT_SIZES", dict.fromkeys(SIZES, 8))
+    with pytest.raises(RuntimeError, match="the train faces are not those of toon_faces"):
+        load_toon_faces(48, data_dir=tmp_path)
+    assert not finished(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_interrupted_build_leaves_nothing(tmp_path):
+    build = start_build(tmp_path, 10_000)
+    assert wait_until(lambda: unfinished(tmp_path)), build.communicate()
+    build.send_signal(signal.SIGINT)
+    _, errors = build.communicate(timeout=60)
+    assert build.returncode != 0
+    assert "KeyboardInterrupt" in errors
+    assert not finished(tmp_path)
+    assert not unfinished(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_killed_build_does_not_load_and_is_cleared_away(tmp_path, monkeypatch):
+    build = start_build(tmp_path, 12)
+    assert wait_until(lambda: unfinished(tmp_path)), build.communicate()
+    build.kill()
+    # Waits for the drawing processes too: they hold the other end of stderr until they end.
+    build.communicate(timeout=60)
+    assert not finished(tmp_path)
+    assert unfinished(tmp_path)
+    assert len(load_toon_faces(32, data_dir=tmp_path, sizes=SIZES).train) == 12
+    assert not unfinished(tmp_path)
+
+
+def test_two_builds_at_once_give_one_whole_data_set(tmp_path):
+    builds = [start_build(tmp_path, 12) for _ in range(2)]
+    outputs = [build.communicate(timeout=120) for build in builds]
+    assert [build.returncode for build in builds] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    assert outputs[0][0].startswith("12 ")
+    assert len(finished(tmp_path)) == 1
+    drawn = [errors for _, errors in outputs if "drawing train" in errors]
+    assert len(drawn) == 1
+    assert all("tensorflow" not in errors.lower() for _, errors in outputs)
+
+
+def test_damaged_data_is_named_with_the_remedy(tmp_path):
+    load_toon_faces(32, data_dir=tmp_path, sizes=SIZES)
+    (directory,) = finished(tmp_path)
+    for file in directory.glob("*test.array_record*"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"is damaged \(.*delete that directory") as caught:
+        load_toon_faces(32, data_dir=tmp_path, sizes=SIZES)
+    assert str(directory) in str(caught.value)

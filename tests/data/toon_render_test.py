@@ -1,0 +1,164 @@
+"""The faces are fixed for ever: seeds, factors, drawings and pixels."""
+
+import hashlib
+import importlib.metadata
+import importlib.resources
+import io
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pivq_jax.data import toon_render
+from pivq_jax.errors import InputError
+
+# SHA-256 of the pixels of the first two faces of train, validation and test.
+PIXELS_SHA256 = {
+    32: "aafa7109d5a3caffe96e6b7cc07555c92240b448b24eeb273eafab69e7d076b8",
+    64: "81b78713a9d3cb52c7aa4e17e6e3f592e69cfe3036ba17422f8f7e65058c7a23",
+    128: "922c6741ae51d5819961687f8e19d7ca609ead16a6417526dd16c8db2cbccf5c",
+}
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_factors_are_the_known_ones(split):
+    # The builder checks every split that it draws in full, train included: that takes longer.
+    faces = map(toon_render.face_factors, toon_render.face_seeds(split))
+    assert toon_render.factors_digest(faces) == toon_render.FACTORS_SHA256[split]
+
+
+@pytest.mark.parametrize(
+    ("twin", "earlier"),
+    [(1344, "test/329"), (2197, "validation/397"), (3651, "train/2076"), (8638, "validation/801")],
+)
+def test_a_seed_left_out_would_repeat_a_face(twin, earlier):
+    assert twin in toon_render.TWINS["train"]
+    repeated = toon_render.face_factors(f"toon_faces/train/{twin}")
+    assert repeated == toon_render.face_factors(f"toon_faces/{earlier}")
+
+
+def test_installed_packages_are_the_pinned_renderer():
+    for name, version in toon_render.PINNED.items():
+        assert importlib.metadata.version(name) == version
+    assert toon_render.renderer_fingerprint() == toon_render.FINGERPRINT
+    toon_render.check_renderer()
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="antialiasing may round otherwise"
+)
+@pytest.mark.parametrize("size", PIXELS_SHA256)
+def test_pixels_are_the_known_ones(size):
+    digest = hashlib.sha256()
+    for split in toon_render.SPLIT_SIZES:
+        for seed in toon_render.face_seeds(split, 2):
+            digest.update(pixels(toon_render.render_face(seed, size)[0]).tobytes())
+    assert digest.hexdigest() == PIXELS_SHA256[size]
+
+
+def test_factors_name_all_that_the_style_can_draw():
+    text = (
+        importlib.resources.files("dicebear_styles").joinpath("toon-head.json").read_text("utf-8")
+    )
+    style = json.loads(text)
+    for name, values in toon_render.FACTORS.items():
+        if name.endswith("_color"):
+            assert list(values) == style["colors"][name.removesuffix("_color")]["values"]
+        else:
+            component = style["components"]["rearHair" if name == "rear_hair" else name]
+            absent = ["none"] if component.get("probability", 100) < 100 else []
+            assert list(values) == absent + list(component["variants"])
+
+
+def test_faces_are_opaque_rgb_on_white():
+    png, _ = toon_render.render_face(toon_render.face_seeds("train", 1)[0], 64)
+    image = pixels(png)
+    assert image.shape == (64, 64, 3)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image[0, 0], [255, 255, 255])
+    assert len(np.unique(image)) > 20
+
+
+def test_a_shorter_split_is_the_start_of_the_whole():
+    whole = toon_render.face_seeds("train")
+    assert toon_render.face_seeds("train", 2000) == whole[:2000]
+    assert len(whole) == len(set(whole)) == 10_000
+    assert "toon_faces/train/1344" not in whole
+
+
+@pytest.mark.parametrize(
+    ("split", "count", "message"),
+    [("dev", None, "unknown split 'dev'"), ("test", 1001, "1 to 1000"), ("test", 0, "1 to 1000")],
+)
+def test_seeds_refuse_what_is_not_there(split, count, message):
+    with pytest.raises(InputError, match=message):
+        toon_render.face_seeds(split, count)
+
+
+def test_workers_render_in_order():
+    faces = list(toon_render.render_faces("validation", 32, count=7, workers=3))
+    seeds = toon_render.face_seeds("validation", 7)
+    assert faces == [toon_render.render_face(seed, 32) for seed in seeds]
+
+
+def test_closing_ends_the_workers(monkeypatch):
+    started = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    faces = toon_render.render_faces("train", 32, workers=2)
+    assert len(list(itertools.islice(faces, 3))) == 3
+    assert [process.poll() for process in started] == [None, None]
+    faces.close()
+    assert [process.poll() for process in started] == [-9, -9]
+
+
+def test_a_failing_worker_is_an_error_not_a_hang(capfd):
+    with pytest.raises(RuntimeError, match="ended with status 1 at face 0 of train"):
+        list(toon_render.render_faces("train", 0, count=3, workers=1))
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_workers_do_not_import_jax():
+    code = (
+        "import sys; from pivq_jax.data import toon_render as r;"
+        "r.render_face(r.face_seeds('test', 1)[0], 32);"
+        "print([m for m in ('jax', 'grain', 'tensorflow_datasets') if m in sys.modules])"
+    )
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    assert found.stdout.strip() == "[]"
+
+
+def test_another_renderer_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(toon_render, "FINGERPRINT", "0" * 64)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.0")
+    with pytest.raises(InputError) as caught:
+        toon_render.check_renderer()
+    assert "dicebear-core 99.0" in str(caught.value)
+    assert "pip install dicebear-core==10.7.0 dicebear-styles==10.6.0" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(InputError, match=r"dicebear-core, which is not installed: pip install"):
+        toon_render.check_renderer()
