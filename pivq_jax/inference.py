@@ -40,10 +40,6 @@ class TrainedModel:
         jit = partial(jax.jit, in_shardings=(whole, rows), out_shardings=whole)
         self._encode = jit(partial(_encode, model))
         self._decode = jit(partial(_decode, model))
-        self._recombine = jax.jit(partial(sampling.recombine, kind=self.kind))
-        self._interpolate = jax.jit(
-            partial(sampling.interpolate, kind=self.kind), static_argnames="steps"
-        )
 
     @property
     def codebook(self) -> jax.Array:
@@ -57,15 +53,24 @@ class TrainedModel:
 
     def encode(self, images: jax.Array) -> jax.Array:
         """images f32 [B, H, W, 3] in [-1, 1] -> codes int32 [B, N]."""
+        images, size = jnp.asarray(images), self.config.data.image_size
+        if images.ndim != 4 or images.shape[1:] != (size, size, 3):
+            raise ValueError(f"images have shape {images.shape}: give [B, {size}, {size}, 3]")
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(f"images have dtype {images.dtype}: give floats in [-1, 1]")
         return self._by_rows(self._encode, images)
 
     def decode(self, codes: jax.Array) -> jax.Array:
         """codes int32 [B, N] in any order -> images f32 [B, H, W, 3] in [-1, 1]."""
+        codes, n, k = jnp.asarray(codes), self.config.model.num_codes, len(self.codebook)
+        if codes.ndim != 2 or codes.shape[1] != n or not jnp.issubdtype(codes.dtype, jnp.integer):
+            raise ValueError(f"codes are {codes.dtype} {codes.shape}: give integers [B, {n}]")
+        if codes.size and (int(codes.min()) < 0 or int(codes.max()) >= k):
+            raise ValueError(f"codes range from {codes.min()} to {codes.max()}: give [0, {k})")
         return self._by_rows(self._decode, codes)
 
     def _by_rows(self, function: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
         # The rows are split over the devices, so their number is filled up to a multiple.
-        x = jnp.asarray(x)
         fill = -x.shape[0] % self.mesh.size
         padded = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)]) if fill else x
         result = function(self.params, jax.device_put(padded, over_batch(self.mesh)))
@@ -75,22 +80,23 @@ class TrainedModel:
         self, codes_a: jax.Array, codes_b: jax.Array, key: jax.Array, fraction: float = 0.5
     ) -> jax.Array:
         """New code sets from those of two images, see `sampling.recombine`: -> int32 [B, N]."""
-        return self._recombine(codes_a, codes_b, self.codebook, key, fraction)
+        return sampling.recombine(codes_a, codes_b, self.codebook, key, fraction, self.kind)
 
     def interpolate(self, codes_a: jax.Array, codes_b: jax.Array, steps: int) -> jax.Array:
         """From A to B by exchanging codes, see `sampling.interpolate`: -> int32 [steps, B, N]."""
-        return self._interpolate(codes_a, codes_b, self.codebook, steps=steps)
+        return sampling.interpolate(codes_a, codes_b, self.codebook, steps, self.kind)
 
 
 def _encode(model: PIVQ, params: Any, images: jax.Array) -> jax.Array:
-    columns = model.apply({"params": params}, images, method="columns")
+    columns: Any = model.apply({"params": params}, images, method="columns")
     return columns if model.kind == "positional" else jnp.sort(columns, -1)
 
 
 def _decode(model: PIVQ, params: Any, codes: jax.Array) -> jax.Array:
     # Sums over a set depend on its order in their last bits: one order, one image.
     codes = codes if model.kind == "positional" else jnp.sort(codes, -1)
-    return jnp.clip(model.apply({"params": params}, codes, method="decode"), -1.0, 1.0)
+    images: Any = model.apply({"params": params}, codes, method="decode")
+    return jnp.clip(images, -1.0, 1.0)
 
 
 def load(workdir: str | Path) -> TrainedModel:

@@ -41,6 +41,9 @@ def main(arguments: list[str]) -> int:
         _run()
     except InputError as error:
         return _refuse(str(error))
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except Interrupted as interrupted:
         print(interrupted)
         return interrupted.exit_code

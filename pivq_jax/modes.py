@@ -58,8 +58,9 @@ def run_sample(config: Any, workdir: Path) -> None:
     scale = _scale(config)
     _save(workdir / "samples.png", grid(samples, columns=8, scale=scale))
     shown = pairs[:24]
-    parents = [np.stack([images[i]["image"] for i in column]) for column in shown.T]
-    _save(workdir / "parents.png", sample_grid(*parents, samples[: len(shown)], scale=scale))
+    parents_a, parents_b = (np.stack([images[i]["image"] for i in side]) for side in shown.T)
+    triples = sample_grid(parents_a, parents_b, samples[: len(shown)], scale=scale)
+    _save(workdir / "parents.png", triples)
 
 
 def run_interpolate(config: Any, workdir: Path) -> None:
@@ -74,7 +75,7 @@ def run_interpolate(config: Any, workdir: Path) -> None:
     _save(workdir / "interpolations.png", interpolation_grid(rows, scale=_scale(config)))
 
 
-def run_reconstruct(config: Any, workdir: Path, source: str, target: str) -> None:
+def run_reconstruct(config: Any, workdir: Path, source: str | None, target: str | None) -> None:
     """Every image of a folder through the model: PNG files, and their codes in `codes.json`.
 
     Files that cannot be read are named and skipped.
@@ -84,7 +85,9 @@ def run_reconstruct(config: Any, workdir: Path, source: str, target: str) -> Non
     output = Path(target) if target else workdir / "reconstructed"
     model = load(workdir)
     size, batch_size = config.data.image_size, config.evaluate.batch_size
-    root, codes, pending = Path(source), {}, []
+    root = Path(source)
+    codes: dict[str, list[int]] = {}
+    pending: list[tuple[Path, np.ndarray]] = []
 
     def flush() -> None:
         if not pending:

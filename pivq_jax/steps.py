@@ -46,8 +46,8 @@ class Steps(NamedTuple):
     train: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
     latents: Callable[[Params, jax.Array], jax.Array]
     reconstruct: Callable[..., jax.Array]
-    initialise: Callable[[TrainState, jax.Array, jax.Array], TrainState]
-    revive: Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, jax.Array]]
+    initialise: Callable[[TrainState, jax.Array], TrainState]
+    revive: Callable[[TrainState, jax.Array], tuple[TrainState, jax.Array]]
 
 
 def make_optimizer(
@@ -124,6 +124,9 @@ def make_steps(
     def key_at(step: jax.Array, purpose: int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), step)
 
+    def apply(params: Params, images: jax.Array, method: str | None = None) -> Any:
+        return model.apply({"params": params}, images, method=method)
+
     def create() -> TrainState:
         size = model.image_size
         images = jnp.zeros((mesh.size, size, size, 3))
@@ -138,9 +141,9 @@ def make_steps(
 
     def loss(params: Params, images: jax.Array, quantize: bool) -> tuple[jax.Array, dict]:
         if quantize:
-            predictions, quantized = model.apply({"params": params}, images)
+            predictions, quantized = apply(params, images)
         else:
-            predictions = model.apply({"params": params}, images, method="autoencode")
+            predictions = apply(params, images, method="autoencode")
         error = predictions - images
         total = pixel_loss(predictions, images, weights.l1, weights.l2)
         metrics = {"l1": jnp.mean(jnp.abs(error)), "psnr": jnp.mean(psnr(predictions, images, 2.0))}
@@ -180,15 +183,15 @@ def make_steps(
         ), metrics
 
     def latents_of(params: Params, images: jax.Array) -> jax.Array:
-        return model.apply({"params": params}, images_to_float(images), method="latents")
+        return apply(params, images_to_float(images), method="latents")
 
     @partial(jax.jit, static_argnames="quantize", out_shardings=whole)
     def reconstruct(params: Params, images: jax.Array, quantize: bool) -> jax.Array:
         """images uint8 [B, H, W, 3] -> their reconstructions, uint8."""
         floats = images_to_float(images)
         if quantize:
-            return images_to_uint8(model.apply({"params": params}, floats)[0])
-        return images_to_uint8(model.apply({"params": params}, floats, method="autoencode"))
+            return images_to_uint8(apply(params, floats)[0])
+        return images_to_uint8(apply(params, floats, method="autoencode"))
 
     @partial(jax.jit, donate_argnums=0, out_shardings=whole)
     def initialise(state: TrainState, latents: jax.Array) -> TrainState:
@@ -199,9 +202,8 @@ def make_steps(
     @partial(jax.jit, donate_argnums=0, out_shardings=whole)
     def revive(state: TrainState, images: jax.Array) -> tuple[TrainState, jax.Array]:
         """Move dead entries onto latents of images uint8 [B, H, W, 3]; also how many."""
-        variables = {"params": state.params}
-        latents = model.apply(variables, images_to_float(images), method="latents")
-        columns = model.apply(variables, images_to_float(images), method="columns")
+        latents = apply(state.params, images_to_float(images), method="latents")
+        columns = apply(state.params, images_to_float(images), method="columns")
         codebook, revived = revive_dead(
             state.params["quantizer"]["codebook"],
             state.uses,

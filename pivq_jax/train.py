@@ -131,13 +131,12 @@ def _loop(
         )
         return (put_batch({"image": batch["image"]}, mesh) for batch in host)
 
-    def save(step: int, loss: jax.Array) -> None:
+    def check_finite(step: int, loss: jax.Array) -> None:
         if not np.isfinite(float(loss)):
             raise FloatingPointError(
                 f"the loss is {float(loss)} at step {step}: lower optimizer.learning_rate; the last"
-                f" good checkpoint is step {checkpoints.latest_step()}"
+                f" good checkpoint is that of step {checkpoints.latest_step()}"
             )
-        checkpoints.save(step, state, {"train_seconds": time.perf_counter() - started})
 
     count = sum(x.size for x in jax.tree.leaves(state.params))
     print(
@@ -155,11 +154,13 @@ def _loop(
             state, metrics = steps.train(state, images, quantize)
             step += 1
             if step % config.train.log_every == 0 or step == total_steps:
+                check_finite(step, metrics["loss"])
                 values = {name: float(value) for name, value in metrics.items()}
                 log.write(step, values, batch_size)
             done = step == total_steps or bool(stop)
             if step % config.train.checkpoint_every == 0 or done:
-                save(step, metrics["loss"])
+                check_finite(step, metrics["loss"])
+                checkpoints.save(step, state, {"train_seconds": time.perf_counter() - started})
             if step % config.train.picture_every == 0:
                 picture = _picture(config, mesh, steps, state, dataset, quantize)
                 save_png(workdir / "pictures" / f"step_{step:06}.png", picture)
