@@ -11,14 +11,14 @@ def prepare(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
       cost: float32 [B, N, K].
 
     Returns:
-      safe: float32 [B, N, K], scaled by a power of two (exact) so that finite entries are at most
-        1 in size and sums cannot overflow; a problem that holds NaN or -inf is all zeros.
+      safe: float32 [B, N, K], scaled by a power of two (exact) so that finite entries are less
+        than 2 in size and sums cannot overflow; a problem that holds NaN or -inf is all zeros.
       scale: float32 [B], what `safe` must be multiplied by to give `cost` back.
       valid: bool [B], False for a problem that holds NaN or -inf.
     """
     valid = ~jnp.any(jnp.isnan(cost) | (cost == -jnp.inf), axis=(-2, -1))
     largest = jnp.max(jnp.where(jnp.isfinite(cost), jnp.abs(cost), 0.0), axis=(-2, -1))
-    _, exponent = jnp.frexp(largest)
+    exponent = jnp.frexp(largest)[1] - 1
     # Two factors: 2^-exponent itself leaves the range of float32 for the smallest and largest cost.
     half = exponent // 2
     one = jnp.ones_like(largest)

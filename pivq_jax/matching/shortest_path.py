@@ -5,99 +5,117 @@ linear assignment problems", Computing 38, 1987; for N < K, D. F. Crouse, "On im
 rectangular assignment algorithms", IEEE Trans. Aerospace and Electronic Systems 52, 2016.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+
+from pivq_jax.matching.keys import DONE, INFINITE, from_key, to_key
+
+
+class _Partial(NamedTuple):
+    """A partial matching, in which every matched pair is tight under the prices."""
+
+    column_of: jax.Array  # int32 [N], -1: free
+    row_of: jax.Array  # int32 [K], -1: free
+    prices: jax.Array  # float32 [K]
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Solves each problem of a batch in turn.
 
     Args:
-      cost: float32 [B, N, K], N <= K, entries finite and at most 1 in size, or +inf (forbidden).
+      cost: float32 [B, N, K], N <= K, entries finite and at most 2 in size, or +inf (forbidden).
 
     Returns:
-      columns: int32 [B, N], the column of each row; -1 where no augmenting path exists.
+      columns: int32 [B, N], the column of each row; -1 for rows left over in a problem that has no
+        complete matching.
       prices: float32 [B, K], column potentials; for N < K never positive, 0 on unmatched columns.
     """
     return jax.lax.map(_solve_one, cost)
 
 
-def _first_min(values: jax.Array, iota: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Smallest value and its first index: two plain reductions, which XLA vectorises on CPU."""
-    low = jnp.min(values)
-    return low, jnp.min(jnp.where(values == low, iota, values.shape[0] - 1))
-
-
 def _solve_one(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
+    num_rows = cost.shape[0]
+    rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
+
+    def next_free(column_of):
+        return jnp.min(jnp.where(column_of < 0, rows_iota, num_rows))
+
+    def insert(state):
+        row, partial = state
+        partial, found = _augment(cost, row, partial)
+        # A row without a path stays without one: the problem is infeasible, so leave it there.
+        return jnp.where(found, next_free(partial.column_of), num_rows), partial
+
+    partial = _greedy_start(cost)
+    # Each turn matches one more row or ends the loop, so at most N turns.
+    _, partial = jax.lax.while_loop(
+        lambda state: state[0] < num_rows, insert, (next_free(partial.column_of), partial)
+    )
+    return partial.column_of, partial.prices
+
+
+def _greedy_start(cost: jax.Array) -> _Partial:
+    """Every row asks for its cheapest column, and the first to ask gets it."""
     num_rows, num_columns = cost.shape
     columns_iota = jnp.arange(num_columns, dtype=jnp.int32)
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
-
-    # Start: every row asks for its cheapest column, the first to ask gets it. Prices stay at zero,
-    # as unmatched columns demand; with N = K there are none, and column minima are a better start.
-    prices = jnp.zeros(num_columns, cost.dtype)
+    prices = jnp.zeros(num_columns, jnp.float32)
     if num_rows == num_columns:
-        prices = jnp.min(cost, axis=0)
-        prices = jnp.where(jnp.isinf(prices), 0.0, prices)
-    reduced = cost - prices
-    best = jnp.min(reduced, axis=1)
-    wish = jnp.min(jnp.where(reduced == best[:, None], columns_iota, num_columns - 1), axis=1)
-    wish = jnp.where(jnp.isinf(best), num_columns, wish)
-    row_of = jnp.full(num_columns, num_rows, jnp.int32).at[wish].min(rows_iota, mode="drop")
-    row_of = jnp.where(row_of == num_rows, -1, row_of)
-    won = row_of[jnp.minimum(wish, num_columns - 1)] == rows_iota
-    column_of = jnp.where(won & (wish < num_columns), wish, -1)
-
-    def insert(row, state):
-        return jax.lax.cond(
-            state[0][row] >= 0, lambda s: s, lambda s: _augment(cost, row, *s), state
-        )
-
-    column_of, _, prices = jax.lax.fori_loop(0, num_rows, insert, (column_of, row_of, prices))
-    return column_of, prices
+        # No column stays free, so none needs a price of 0, and column minima are a better start.
+        prices = from_key(jnp.min(to_key(cost), axis=0))
+        prices = jnp.where(prices == jnp.inf, 0.0, prices)
+    keys = to_key(cost - prices)
+    best = jnp.min(keys, axis=1)
+    wish = jnp.min(jnp.where(keys == best[:, None], columns_iota, num_columns - 1), axis=1)
+    wish = jnp.where(best < INFINITE, wish, num_columns)
+    row_of = jnp.full(num_columns + 1, num_rows, jnp.int32).at[wish].min(rows_iota)
+    won = (row_of[wish] == rows_iota) & (wish < num_columns)
+    return _Partial(
+        column_of=jnp.where(won, wish, -1),
+        row_of=jnp.where(row_of == num_rows, -1, row_of)[:num_columns],
+        prices=prices,
+    )
 
 
-def _augment(cost, row, column_of, row_of, prices):
-    """Matches one free row along a shortest path of reduced costs (Dijkstra, dense)."""
+def _augment(cost: jax.Array, row: jax.Array, partial: _Partial) -> tuple[_Partial, jax.Array]:
+    """Matches one free row along a shortest path of reduced costs (dense Dijkstra)."""
+    column_of, row_of, prices = partial
     num_columns = cost.shape[1]
     iota = jnp.arange(num_columns, dtype=jnp.int32)
-    inf = jnp.float32(jnp.inf)
+    # Least code among the nearest columns: a free one if there is any (ties would otherwise make
+    # the search needlessly long), else the owner and the column in one number.
+    codes = (row_of + 1) * num_columns + iota
+
+    def nearest(keys):
+        low = jnp.min(keys)
+        return low, jnp.min(jnp.where(keys == low, codes, DONE))
 
     def searching(state):
-        # Each turn scans one more column, so at most N + 1 turns; low is inf on a dead end.
-        _, _, _, low, sink = state
-        return (sink < 0) & (low < inf)
+        # Each turn takes one more matched column out, so at most N turns.
+        low, code = state[:2]
+        return (low < INFINITE) & (code >= num_columns)
 
     def expand(state):
-        distance, pred, scanned, _, _ = state
-        low, column = _first_min(jnp.where(scanned, inf, distance), iota)
-        owner = row_of[column]
-        done = (owner < 0) | (low == inf)
-        owner = jnp.maximum(owner, 0)
-        sink = jnp.where(done & (low < inf), column, -1)
-        scanned = scanned | ((iota == column) & ~done)
-        base = cost[owner, column] - prices[column] - low
-        # Rounding may not undercut the frontier: distances leave the queue in order.
-        onward = jnp.maximum(cost[owner] - prices - base, low)
-        closer = ~scanned & (onward < distance) & ~done
-        return (
-            jnp.where(closer, onward, distance),
-            jnp.where(closer, owner, pred),
-            scanned,
-            low,
-            sink,
-        )
+        low, code, keys, pred, reached = state
+        owner, column = code // num_columns - 1, code % num_columns
+        level = from_key(low)
+        base = cost[owner, column] - prices[column] - level
+        # Rounding may not undercut the frontier: columns leave the queue in order.
+        onward = to_key(jnp.maximum(cost[owner] - prices - base, level))
+        open_ = (keys != DONE) & (iota != column)
+        pred = jnp.where(open_ & (onward < keys), owner, pred)
+        keys = jnp.where(open_, jnp.minimum(onward, keys), DONE)
+        return *nearest(keys), keys, pred, reached.at[column].set(level)
 
-    start = (
-        cost[row] - prices,
-        jnp.full(num_columns, row, jnp.int32),
-        jnp.zeros(num_columns, bool),
-        -inf,
-        jnp.int32(-1),
-    )
-    distance, pred, scanned, low, sink = jax.lax.while_loop(searching, expand, start)
-    found = sink >= 0
-    prices = jnp.where(scanned & found, prices + jnp.minimum(distance - low, 0.0), prices)
+    keys = to_key(cost[row] - prices)
+    far = jnp.full(num_columns, jnp.inf, jnp.float32)
+    start = (*nearest(keys), keys, jnp.full(num_columns, row, jnp.int32), far)
+    low, code, _, pred, reached = jax.lax.while_loop(searching, expand, start)
+    found = low < INFINITE
+    # inf where not reached, and everywhere 0 for a dead end.
+    change = jnp.where(found, jnp.minimum(reached - from_key(low), 0.0), 0.0)
 
     def flip(state):
         column, column_of, row_of = state
@@ -105,6 +123,6 @@ def _augment(cost, row, column_of, row_of, prices):
         return column_of[owner], column_of.at[owner].set(column), row_of.at[column].set(owner)
 
     _, column_of, row_of = jax.lax.while_loop(
-        lambda state: state[0] >= 0, flip, (sink, column_of, row_of)
+        lambda state: state[0] >= 0, flip, (jnp.where(found, code, -1), column_of, row_of)
     )
-    return column_of, row_of, prices
+    return _Partial(column_of, row_of, prices + change), found
