@@ -1,5 +1,8 @@
 """A config is checked whole before any work starts."""
 
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +13,8 @@ from pivq_jax.quantizer import KINDS
 
 OUTPUTS = ("conv", "patch")
 DTYPES = ("float32", "bfloat16")
+# These rooms may change between the runs in a workdir: nothing that is trained depends on them.
+FREE_ROOMS = ("evaluate", "sample")
 
 
 def check_config(config: Any) -> None:
@@ -109,3 +114,34 @@ def check_config(config: Any) -> None:
             f"train.batch_size = {train.batch_size} is not divisible by {divisor} {name}: use a"
             f" multiple of {divisor}",
         )
+
+
+def check_workdir(config: Any, workdir: Path) -> None:
+    """Refuse a workdir whose run was started with another config.
+
+    Raises:
+        InputError: names the fields that differ and their values there.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    held, wanted = json.loads(path.read_text()), json.loads(json.dumps(config.to_dict()))
+    differences = sorted(
+        difference
+        for difference in _differences(held, wanted)
+        if not difference.startswith(tuple(f"{room}." for room in FREE_ROOMS))
+    )
+    if differences:
+        raise InputError(
+            f"{workdir} holds a run with another config ({', '.join(differences)} there): choose"
+            " another --workdir, or the same config"
+        )
+
+
+def _differences(held: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
+    for name in held.keys() | wanted.keys():
+        here, there = wanted.get(name), held.get(name)
+        if isinstance(here, dict) and isinstance(there, dict):
+            yield from _differences(there, here, f"{prefix}{name}.")
+        elif here != there:
+            yield f"{prefix}{name} = {there}"

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pivq_jax.check_config import check_workdir
 from pivq_jax.data.images import images_to_float, images_to_uint8, list_images, load_image
 from pivq_jax.errors import InputError
 from pivq_jax.evaluation.pictures import (
@@ -37,7 +38,7 @@ def run_train(config: Any, workdir: Path) -> None:
 
 def run_evaluate(config: Any, workdir: Path) -> None:
     """`metrics.json` and `reconstructions.png` of the test split."""
-    model, dataset = load(workdir), dataset_from_config(config)
+    model, dataset = _load(config, workdir), dataset_from_config(config)
     print(f"evaluating step {model.step} on {len(dataset.test):,} test images", flush=True)
     write_metrics(workdir, evaluate(model, dataset, config.evaluate.batch_size))
     originals = _first_images(dataset.test, 32)
@@ -83,7 +84,7 @@ def run_reconstruct(config: Any, workdir: Path, source: str | None, target: str 
     if not source:
         raise InputError("--mode=reconstruct needs the folder of images: give --input=DIR")
     output = Path(target) if target else workdir / "reconstructed"
-    model = load(workdir)
+    model = _load(config, workdir)
     size, batch_size = config.data.image_size, config.evaluate.batch_size
     root = Path(source)
     codes: dict[str, list[int]] = {}
@@ -125,8 +126,13 @@ MODES: dict[str, Callable[[Any, Path], None]] = {
 }
 
 
+def _load(config: Any, workdir: Path) -> TrainedModel:
+    check_workdir(config, workdir)
+    return load(workdir)
+
+
 def _parents(config: Any, workdir: Path) -> tuple[TrainedModel, np.ndarray, Any]:
-    model, images = load(workdir), dataset_from_config(config).train
+    model, images = _load(config, workdir), dataset_from_config(config).train
     pool = [images[i] for i in range(min(PARENT_POOL, len(images)))]
     return model, encode_split(model, pool, config.evaluate.batch_size), pool
 

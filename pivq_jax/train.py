@@ -1,7 +1,6 @@
 """The loop: build, restore, step, log, checkpoint."""
 
 import contextlib
-import json
 import signal
 import time
 from collections.abc import Iterator
@@ -13,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from pivq_jax.check_config import check_workdir
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.data import Dataset, load_dataset
 from pivq_jax.data.pipeline import eval_batches, train_batches
-from pivq_jax.errors import InputError
 from pivq_jax.evaluation.pictures import reconstruction_grid, save_png
 from pivq_jax.files import write_json
 from pivq_jax.logs import TrainingLog, format_duration
@@ -53,29 +52,6 @@ def steps_from_config(config: Any, model: PIVQ, mesh: Mesh) -> Steps:
     )
 
 
-def claim_workdir(config: Any, workdir: Path) -> None:
-    """Write the resolved config into a new workdir; refuse one that holds another config."""
-    path = workdir / "config.json"
-    resolved = json.loads(json.dumps(config.to_dict()))
-    if not path.exists():
-        return write_json(path, resolved)
-    held = json.loads(path.read_text())
-    if held != resolved:
-        names = ", ".join(sorted(_differences(held, resolved)))
-        raise InputError(
-            f"{workdir} holds a run with another config (differs in {names}): choose another"
-            " --workdir or remove this one"
-        )
-
-
-def _differences(a: dict, b: dict, prefix: str = "") -> Iterator[str]:
-    for name in a.keys() | b.keys():
-        if isinstance(a.get(name), dict) and isinstance(b.get(name), dict):
-            yield from _differences(a[name], b[name], f"{prefix}{name}.")
-        elif a.get(name) != b.get(name):
-            yield prefix + name
-
-
 def train(config: Any, workdir: Path) -> None:
     """Train to `config.train.steps`, from the newest checkpoint in `workdir` if there is one.
 
@@ -84,8 +60,9 @@ def train(config: Any, workdir: Path) -> None:
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
         FloatingPointError: if the loss is no longer finite; the last checkpoint is kept.
     """
-    claim_workdir(config, workdir)
+    check_workdir(config, workdir)
     dataset = dataset_from_config(config)
+    write_json(workdir / "config.json", config.to_dict())
     mesh = make_mesh()
     model = pivq_from_config(config, mesh)
     steps = steps_from_config(config, model, mesh)
@@ -117,7 +94,8 @@ def _loop(
     started = time.perf_counter() - seconds
     first_step = int(state.step)
     total_steps, batch_size = config.train.steps, config.train.batch_size
-    log = TrainingLog(workdir, first_step, total_steps)
+    writes = jax.process_index() == 0  # checkpoints are written by all, all else by the first
+    log = TrainingLog(workdir, first_step, total_steps) if writes else None
 
     def batches(step: int) -> Iterator[dict[str, jax.Array]]:
         host = train_batches(
@@ -155,21 +133,24 @@ def _loop(
             step += 1
             if step % config.train.log_every == 0 or step == total_steps:
                 check_finite(step, metrics["loss"])
-                values = {name: float(value) for name, value in metrics.items()}
-                log.write(step, values, batch_size)
+                if log:
+                    values = {name: float(value) for name, value in metrics.items()}
+                    log.write(step, values, batch_size)
             done = step == total_steps or bool(stop)
             if step % config.train.checkpoint_every == 0 or done:
                 check_finite(step, metrics["loss"])
                 checkpoints.save(step, state, {"train_seconds": time.perf_counter() - started})
             if step % config.train.picture_every == 0:
                 picture = _picture(config, mesh, steps, state, dataset, quantize)
-                save_png(workdir / "pictures" / f"step_{step:06}.png", picture)
+                if writes:
+                    save_png(workdir / "pictures" / f"step_{step:06}.png", picture)
             if stop and step < total_steps:
                 checkpoints.close()
                 raise Interrupted(stop[0], step)
             if done:
                 break
-    log.close()
+    if log:
+        log.close()
     print(f"trained in {format_duration(time.perf_counter() - started)}", flush=True)
 
 
