@@ -48,11 +48,15 @@ def match(cost: jax.Array, method: str = "auto") -> Matching:
 @functools.partial(jax.jit, static_argnums=1)
 def _match(cost, method):
     batch = cost.shape[:-2]
-    num_rows, num_columns = cost.shape[-2:]
-    safe, scale, valid = certificate.prepare(cost.reshape(-1, num_rows, num_columns))
+    cost = cost.reshape(-1, *cost.shape[-2:])
+    out = jax.lax.map(_solve_one, cost)
+    return tuple(x.reshape(batch + x.shape[1:]) for x in out)
+
+
+def _solve_one(cost):
+    safe, scale, valid = certificate.prepare(cost)
     columns, prices = shortest_path.solve(safe)
-    columns = certificate.complete(columns, num_columns)
-    gap = certificate.certify(safe, columns, prices)
+    columns = certificate.complete(columns[None], cost.shape[-1])
+    gap = certificate.certify(safe[None], columns, prices[None])[0]
     converged = valid & (gap < jnp.inf)
-    gap = jnp.where(converged, gap * scale, jnp.inf)
-    return columns.reshape(*batch, num_rows), gap.reshape(batch), converged.reshape(batch)
+    return columns[0], jnp.where(converged, gap * scale, jnp.inf), converged

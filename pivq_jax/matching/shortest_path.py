@@ -22,20 +22,16 @@ class _Partial(NamedTuple):
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Solves each problem of a batch in turn.
+    """Solves one problem.
 
     Args:
-      cost: float32 [B, N, K], N <= K, entries finite and at most 2 in size, or +inf (forbidden).
+      cost: float32 [N, K], N <= K, entries below 2 in size, or +inf (forbidden).
 
     Returns:
-      columns: int32 [B, N], the column of each row; -1 for rows left over in a problem that has no
+      columns: int32 [N], the column of each row; -1 for rows left over in a problem that has no
         complete matching.
-      prices: float32 [B, K], column potentials; for N < K never positive, 0 on unmatched columns.
+      prices: float32 [K], column potentials; for N < K never positive, and 0 on unmatched columns.
     """
-    return jax.lax.map(_solve_one, cost)
-
-
-def _solve_one(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
     num_rows = cost.shape[0]
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
 
@@ -66,10 +62,15 @@ def _greedy_start(cost: jax.Array) -> _Partial:
         # No column stays free, so none needs a price of 0, and column minima are a better start.
         prices = from_key(jnp.min(to_key(cost), axis=0))
         prices = jnp.where(prices == jnp.inf, 0.0, prices)
-    keys = to_key(cost - prices)
-    best = jnp.min(keys, axis=1)
-    wish = jnp.min(jnp.where(keys == best[:, None], columns_iota, num_columns - 1), axis=1)
-    wish = jnp.where(best < INFINITE, wish, num_columns)
+    reduced = cost - prices
+    best = jnp.min(reduced, axis=1)
+    # Each row looks for its minimum from another place on, so that with many ties few rows collide.
+    shift = rows_iota * (num_columns // num_rows)
+    turned = columns_iota - shift[:, None]
+    turned = jnp.where(turned < 0, turned + num_columns, turned)
+    wish = jnp.min(jnp.where(reduced == best[:, None], turned, num_columns), axis=1) + shift
+    wish = jnp.where(wish >= num_columns, wish - num_columns, wish)
+    wish = jnp.where(best < jnp.inf, wish, num_columns)
     row_of = jnp.full(num_columns + 1, num_rows, jnp.int32).at[wish].min(rows_iota)
     won = (row_of[wish] == rows_iota) & (wish < num_columns)
     return _Partial(
