@@ -162,3 +162,9 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(InputError, match=r"dicebear-core, which is not installed: pip install"):
         toon_render.check_renderer()
+
+
+@pytest.mark.slow
+def test_all_faces_are_distinct():
+    seeds = [seed for split in toon_render.SPLIT_SIZES for seed in toon_render.face_seeds(split)]
+    assert len({tuple(toon_render.face_factors(seed).values()) for seed in seeds}) == 12_000
