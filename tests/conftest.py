@@ -1,0 +1,274 @@
+"""Fixtures that several tests share: commands, folders of faces, one trained run."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported
+
+ROOT = Path(__file__).parent.parent
+
+# A model so small that its run is a matter of compilation. Dotted fields of image_folder.py:smoke.
+TINY = {
+    "data.image_size": 16,
+    "model.patch_size": 4,
+    "model.num_codes": 8,
+    "model.code_dim": 8,
+    "model.width": 16,
+    "quantizer.codebook_size": 32,
+    "quantizer.init_step": 60,
+    "quantizer.init_batches": 8,
+    "quantizer.revive_every": 10,
+    "train.steps": 160,
+    "train.batch_size": 8,
+    "train.log_every": 5,
+    "train.checkpoint_every": 10,
+    "train.picture_every": 150,
+    "evaluate.batch_size": 8,
+    "sample.count": 8,
+    "sample.interpolations": 2,
+    "sample.steps": 3,
+}
+
+
+class Finished(NamedTuple):
+    """What a command left."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Command(NamedTuple):
+    """A running command."""
+
+    pid: int
+    wait: Callable[[], Finished]
+
+    def kill_when(self, ready: Callable[[], bool], number: int, patience: float = 300.0) -> None:
+        """Send a signal as soon as `ready()`, which must come true while the command runs."""
+        deadline = time.monotonic() + patience
+        while not ready():
+            assert time.monotonic() < deadline, "the moment to send the signal never came"
+            time.sleep(0.005)
+        os.kill(self.pid, number)
+
+
+class Commands:
+    """Runs `python -m pivq_jax.main` with arguments, or a script; see `command_server.py`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "HOME": str(directory / "home"),  # holds the compilation cache
+            "PIVQ_DATA_DIR": str(directory / "data"),
+            "PYTHONPATH": str(ROOT),
+            # The models are tiny: compilation is all the time there is.
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        self._server = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "command_server.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=self.environment,
+        )
+        self._count = 0
+
+    def _ask(self, request: dict) -> int:
+        assert self._server.stdin and self._server.stdout
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        return json.loads(self._server.stdout.readline())
+
+    def start(
+        self, *arguments: str, directory: Path = ROOT, code: str | None = None, devices: int = 1
+    ) -> Command:
+        """Start `main` with arguments (or `code`) and so many fake devices."""
+        self._count += 1
+        streams = [self.directory / f"{self._count}.{name}" for name in ("stdout", "stderr")]
+        request = {
+            "arguments": arguments,
+            "directory": str(directory),
+            "environment": {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+            "stdout": str(streams[0]),
+            "stderr": str(streams[1]),
+            **({} if code is None else {"code": code}),
+        }
+        pid = self._ask(request)
+
+        def wait() -> Finished:
+            return Finished(self._ask({"wait": pid}), *(path.read_text() for path in streams))
+
+        return Command(pid, wait)
+
+    def run(self, *arguments: str, **options: Any) -> Finished:
+        """Start and wait."""
+        return self.start(*arguments, **options).wait()
+
+    def close(self) -> None:
+        """End the server."""
+        self._server.communicate()
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Runs commands with a home and data directory of this session."""
+    server = Commands(tmp_path_factory.mktemp("commands"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def faces() -> np.ndarray:
+    """Toon faces, uint8 [40, 48, 48, 3]."""
+    from PIL import Image
+
+    from pivq_jax.data import toon_render
+
+    seeds = toon_render.face_seeds("train", 40)
+    files = [toon_render.render_face(seed, 48)[0] for seed in seeds]
+    return np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
+
+
+@pytest.fixture(scope="session")
+def mixed_folder(faces: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """500 PNG and JPEG files of mixed sizes: one corrupt, one grey, one with alpha, some nested."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("mixed") / "my faces"
+    (folder / "nested" / "deep").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(500):
+        image = Image.fromarray(np.roll(faces[i % 40], i, axis=2))
+        image = image.resize(tuple(int(side) for side in rng.integers(20, 97, 2)))
+        where = folder / "nested" / "deep" if i % 5 == 0 else folder
+        if i == 123:
+            (where / f"{i}.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing of use")
+        elif i == 124:
+            image.convert("L").save(where / f"{i}.jpg")
+        elif i == 126:
+            image.putalpha(128)
+            image.save(where / f"{i}.png")
+        else:
+            image.save(where / f"{i}.{'jpg' if i % 3 else 'png'}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_folder(faces: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 faces of 16x16 pixels."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("small")
+    for i, face in enumerate(faces):
+        Image.fromarray(face).resize((16, 16)).save(folder / f"{i}.png")
+    return folder
+
+
+class Run(NamedTuple):
+    """A run that has ended well."""
+
+    workdir: Path
+    arguments: list[str]  # of the command, but for --mode
+    finished: Finished
+    metrics: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def trained(commands: Commands, mixed_folder: Path, tmp_path_factory: Any) -> Run:
+    """`image_folder.py:smoke` on `mixed_folder` in a process of its own, all modes of `train`."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    arguments = [
+        "--config=configs/image_folder.py:smoke",
+        f"--config.data.path={mixed_folder}",
+        f"--workdir={workdir}",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pivq_jax.main", *arguments],
+        cwd=ROOT,
+        env=commands.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    return Run(workdir, arguments, Finished(done.returncode, done.stdout, done.stderr), metrics)
+
+
+@pytest.fixture(scope="session")
+def tiny_arguments(small_folder: Path) -> list[str]:
+    """The arguments of a tiny run on `small_folder`, but for --workdir."""
+    fields = [f"--config.{name}={value}" for name, value in TINY.items()]
+    folder = f"--config.data.path={small_folder}"
+    return ["--config=configs/image_folder.py:smoke", folder, *fields]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(commands: Commands, tiny_arguments: list[str], tmp_path_factory: Any) -> Run:
+    """A tiny run from start to end without interruption."""
+    workdir = tmp_path_factory.mktemp("tiny") / "run"
+    arguments = [*tiny_arguments, f"--workdir={workdir}"]
+    done = commands.run(*arguments)
+    assert done.code == 0, done.stderr
+    return Run(workdir, arguments, done, json.loads((workdir / "metrics.json").read_text()))
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Any:
+    """The config of the tiny run, without its data."""
+    from configs.image_folder import get_config
+
+    config = get_config("smoke")
+    config.update_from_flattened_dict(TINY)
+    return config
+
+
+@pytest.fixture(scope="session")
+def trained_model(trained: Run) -> Any:
+    """`pivq_jax.load` of the trained run."""
+    import pivq_jax
+
+    return pivq_jax.load(trained.workdir)
+
+
+def checkpoint_steps(workdir: Path) -> list[int]:
+    """The steps of the complete checkpoints."""
+    folder = workdir / "checkpoints"
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def interrupt_at(command: Command, workdir: Path, step: int, number: int) -> Finished:
+    """Send the signal once a checkpoint of `step` or later is complete; what the command left."""
+    command.kill_when(lambda: max(checkpoint_steps(workdir), default=-1) >= step, number)
+    return command.wait()
+
+
+@pytest.fixture(scope="session")
+def interrupted(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> dict[str, Any]:
+    """The tiny run once more: killed before and after the codebook's start, then Ctrl-C."""
+    workdir = tmp_path_factory.mktemp("interrupted") / "run"
+    arguments = [*tiny_run.arguments[:-1], f"--workdir={workdir}"]
+    moments = [(10, signal.SIGKILL), (80, signal.SIGKILL), (110, signal.SIGINT)]
+    parts, steps = [], []
+    for step, number in moments:
+        command = commands.start(*arguments)
+        parts.append(interrupt_at(command, workdir, step, number))
+        steps.append(checkpoint_steps(workdir)[-1])
+    parts.append(commands.run(*arguments))
+    return {"workdir": workdir, "parts": parts, "steps": steps}
