@@ -64,8 +64,9 @@ def _run() -> None:
     check_config(config)
     workdir = Path(_WORKDIR.value or f"runs/{config.name}")
     # What XLA has compiled once is read from here by every later run.
-    cache = Path("~/.cache/pivq_jax/compilation").expanduser()
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path("~/.cache/pivq_jax/compilation").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(cache))
     if _MODE.value == "reconstruct":
         modes.run_reconstruct(config, workdir, _INPUT.value, _OUTPUT.value)
     else:

@@ -63,7 +63,8 @@ def assign(
     if kind == "matching":
 
         def solve(latents: jax.Array, codebook: jax.Array) -> tuple[jax.Array, jax.Array]:
-            result = match(squared_distances(latents, codebook), method=method)
+            with jax.named_scope("matching"):  # benchmarks/training_step.py looks for this name
+                result = match(squared_distances(latents, codebook), method=method)
             return result.columns, result.converged
 
         return map_over_batch(solve, mesh)(

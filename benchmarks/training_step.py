@@ -1,0 +1,120 @@
+"""How long a training step takes, and how much of it is matching.
+
+    python -m benchmarks.training_step --workdir=runs/toon_faces [--methods=auto,auction,greedy]
+
+Opens the newest checkpoint of a trained run, so that costs are those of real latents and a real
+codebook. For each solver it times the whole jitted step (median, solvers interleaved), then
+profiles three steps and adds up the operations that belong to matching: the distances, the solver
+and its certificate.
+"""
+
+import argparse
+import collections
+import gzip
+import json
+import re
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from pivq_jax.checkpoints import Checkpoints
+from pivq_jax.data.pipeline import train_batches
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.parallel import make_mesh, put_batch
+from pivq_jax.train import dataset_from_config, steps_from_config
+
+
+def entry_operations(hlo: str) -> dict[str, str]:
+    """Name -> scope of the operations in the entry computation of compiled HLO text.
+
+    A loop is one operation there, so nothing is counted twice.
+    """
+    found = {}
+    for line in hlo[hlo.index("\nENTRY ") :].splitlines()[2:]:
+        if line.startswith("}"):
+            break
+        if instruction := re.match(r"\s+(?:ROOT )?%?([\w.-]+) = ", line):
+            scope = re.search(r'op_name="([^"]*)"', line)
+            found[instruction[1]] = scope[1] if scope else ""
+    return found
+
+
+def profile(run: Any, directory: str) -> collections.Counter[str]:
+    """Milliseconds of each HLO operation while `run()` runs."""
+    with jax.profiler.trace(directory):
+        run()
+    (path,) = Path(directory).glob("plugins/profile/*/*.trace.json.gz")
+    durations: collections.Counter[str] = collections.Counter()
+    for event in json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]:
+        operation = (event.get("args") or {}).get("hlo_op")
+        if event.get("ph") == "X" and operation:
+            durations[operation] += event["dur"] / 1e3
+    return durations
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=Path, default=Path("runs/toon_faces"))
+    parser.add_argument("--methods", default="auto,shortest_path,auction,sinkhorn,greedy")
+    parser.add_argument("--repeats", type=int, default=20)
+    options = parser.parse_args()
+
+    config, mesh = (
+        ConfigDict(json.loads((options.workdir / "config.json").read_text())),
+        make_mesh(),
+    )
+    source = dataset_from_config(config).train
+    batch = next(train_batches(source, batch_size=config.train.batch_size, seed=config.seed))
+    images = put_batch({"image": batch["image"]}, mesh)["image"]
+
+    compiled: dict[str, Any] = {}
+    states: dict[str, Any] = {}
+    times: dict[str, list[float]] = {}
+    for method in options.methods.split(","):
+        config.quantizer.method = method
+        steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+        checkpoints = Checkpoints(options.workdir)
+        states[method], _ = checkpoints.restore(jax.eval_shape(steps.create), mesh)
+        checkpoints.close()
+        compiled[method] = steps.train.lower(states[method], images, quantize=True).compile()
+        times[method] = []
+
+    def step(method: str) -> None:
+        states[method], metrics = compiled[method](states[method], images)
+        jax.block_until_ready(metrics)
+
+    for repeat in range(options.repeats + 2):
+        for method in compiled:
+            started = time.perf_counter()
+            step(method)
+            if repeat >= 2:  # the first rounds warm up
+                times[method].append(1e3 * (time.perf_counter() - started))
+
+    def three_steps(method: str) -> None:
+        for _ in range(3):
+            step(method)
+
+    print(f"{jax.devices()[0].device_kind}, {mesh.size} device(s); {options.workdir}")
+    print(f"{'method':<14} {'step ms':>8} {'matching ms':>12} {'of the step':>12}")
+    for method, executable in compiled.items():
+        operations = entry_operations(executable.as_text())
+        with tempfile.TemporaryDirectory() as directory:
+            durations = profile(lambda: three_steps(method), directory)  # noqa: B023
+        total = sum(durations[name] for name in operations)
+        matching = sum(durations[n] for n, scope in operations.items() if "/matching/" in scope)
+        print(
+            f"{method:<14} {statistics.median(times[method]):8.1f} {matching / 3:12.2f}"
+            f" {matching / total:12.1%}"
+        )
+
+
+if __name__ == "__main__":
+    main()
