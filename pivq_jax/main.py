@@ -13,6 +13,7 @@ Fields of the config are changed as in --config.train.steps=1000; variants follo
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def _run() -> None:
     check_config(config)
     workdir = Path(_WORKDIR.value or f"runs/{config.name}")
     # What XLA has compiled once is read from here by every later run.
-    if not jax.config.jax_compilation_cache_dir:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path("~/.cache/pivq_jax/compilation").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
     if _MODE.value == "reconstruct":

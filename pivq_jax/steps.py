@@ -43,7 +43,7 @@ class Steps(NamedTuple):
     """The jitted functions of a run."""
 
     create: Callable[[], TrainState]
-    train: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    train: jax.stages.Wrapped  # (state, images, quantize) -> (state, metrics)
     latents: Callable[[Params, jax.Array], jax.Array]
     reconstruct: Callable[..., jax.Array]
     initialise: Callable[[TrainState, jax.Array], TrainState]
