@@ -1,0 +1,140 @@
+"""Jacobi bidding: all free rows of all problems bid at once, many rounds in one loop.
+
+Source: D. P. Bertsekas, "The auction algorithm: a distributed relaxation method for the assignment
+problem", Annals of Operations Research 14, 1988. Prices here are potentials to subtract from the
+cost, so they fall where an auctioneer's would rise.
+
+At eps = 0 a round keeps complementary slackness: a matched pair is tight, that is, its column is
+cheapest for its row. With N < K prices start at 0 and a column that was never sold keeps 0, which
+is what the dual of the rectangular problem demands. So any number of rounds may be followed by
+shortest augmenting paths, and the result is exact. With N = K no column stays free at the end, any
+prices will do, and the rounds may begin with eps > 0: that ends price wars between similar rows
+sooner. Rows that are not tight as eps falls are set free again.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+_ROUNDS = 100
+_PATIENCE = 8
+_START, _END = 0.06, 0.0006  # eps of the first and the last scaled round, in units of the spread
+
+
+class Offers(NamedTuple):
+    """A partial matching with prices, between two rounds."""
+
+    row_of: jax.Array  # int32 [B, K], -1: free
+    column_of: jax.Array  # int32 [B, N], -1: free
+    prices: jax.Array  # float32 [B, K]
+
+
+def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
+    """Bids from an empty matching till all rows are matched or rounds bring little.
+
+    Args:
+      cost: float32 [B, N, K], N <= K, finite or +inf.
+
+    Returns:
+      offers: matched pairs are tight up to rounding; for N < K unsold columns have price 0 exactly.
+      rounds: int32.
+    """
+    batch, num_rows, num_columns = cost.shape
+    square = num_rows == num_columns
+    prices = jnp.zeros((batch, num_columns), jnp.float32)
+    spread = jnp.zeros(batch, jnp.float32)
+    if square:
+        prices = jnp.min(cost, axis=1)
+        prices = jnp.where(prices == jnp.inf, 0.0, prices)
+        finite = jnp.isfinite(cost)
+        least = jnp.min(cost, axis=2, keepdims=True)
+        excess = jnp.sum(jnp.where(finite, cost - least, 0.0), axis=(1, 2))
+        spread = excess / jnp.maximum(jnp.sum(finite, axis=(1, 2)), 1)
+    offers = Offers(
+        jnp.full((batch, num_columns), -1, jnp.int32),
+        jnp.full((batch, num_rows), -1, jnp.int32),
+        prices,
+    )
+    scaled = _ROUNDS if square else 0
+
+    def turn(state):
+        count, left, idle, offers = state
+        eps = None
+        if square:
+            eps = _START * spread * (_END / _START) ** (count / _ROUNDS)
+            eps = jnp.where(count < scaled, eps, 0.0)
+        offers, any_bid = _round(cost, offers, eps)
+        free = jnp.sum(offers.column_of < 0)
+        idle = jnp.where((free < left) | (count < scaled), 0, idle + 1)
+        idle = jnp.where(any_bid, idle, _PATIENCE)
+        return count + 1, jnp.minimum(free, left), idle, offers
+
+    def going(state):
+        count, left, idle, _ = state
+        return ((left > 0) & (idle < _PATIENCE) & (count < scaled + _ROUNDS)) | (count < scaled)
+
+    everyone = jnp.int32(batch * num_rows)
+    state = (jnp.int32(0), everyone, jnp.int32(0), offers)
+    rounds, _, _, offers = jax.lax.while_loop(going, turn, state)
+    if square:
+        reduced = cost - offers.prices[:, None, :]
+        offers = _release(reduced, jnp.min(reduced, axis=2), offers, 0.0)
+    return offers, rounds
+
+
+def _release(reduced: jax.Array, best: jax.Array, offers: Offers, eps) -> Offers:
+    """Frees the rows whose own column is more than eps (and rounding) dearer than their best."""
+    row_of, column_of, prices = offers
+    iota = jnp.arange(reduced.shape[2], dtype=jnp.int32)
+    own = jnp.min(jnp.where(iota == column_of[..., None], reduced, jnp.inf), axis=2)
+    rounding = 2.0**-23 * (jnp.abs(own) + jnp.abs(best))
+    column_of = jnp.where(own - best > eps + rounding, -1, column_of)
+    kept = jnp.take_along_axis(column_of, jnp.maximum(row_of, 0), axis=1) == iota
+    return Offers(jnp.where(kept, row_of, -1), column_of, prices)
+
+
+def _round(cost: jax.Array, offers: Offers, eps: jax.Array | None) -> tuple[Offers, jax.Array]:
+    """One round; eps is float32 [B], or None for eps = 0 and no rows to release."""
+    num_rows, num_columns = cost.shape[1:]
+    columns_iota = jnp.arange(num_columns, dtype=jnp.int32)
+    rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
+    reduced = cost - offers.prices[:, None, :]
+    best = jnp.min(reduced, axis=2)
+    if eps is not None:
+        offers = _release(reduced, best, offers, eps[:, None])
+    row_of, column_of, prices = offers
+
+    # The cheapest column. Ties: a free one if there is any, and each row looks from another place
+    # on, so that few rows collide.
+    shift = rows_iota * (num_columns // num_rows)
+    turned = columns_iota - shift[:, None]
+    turned = jnp.where(turned < 0, turned + num_columns, turned)
+    rank = jnp.where(row_of < 0, 0, num_columns)[:, None, :] + turned
+    rank = jnp.min(jnp.where(reduced == best[..., None], rank, 2 * num_columns), axis=2)
+    wish = rank % num_columns + shift
+    wish = jnp.where(wish >= num_columns, wish - num_columns, wish)
+    wished = columns_iota == wish[..., None]
+    second = jnp.min(jnp.where(wished, jnp.inf, reduced), axis=2)
+
+    # A bid moves the price till the row is indifferent between its two best columns (and eps more).
+    # Without a move, taking a column from another row would only swap them for ever.
+    step = jnp.where(second < jnp.inf, second - best, 0.0)
+    if eps is not None:
+        step = step + eps[:, None]
+    bids = (column_of < 0) & (best < jnp.inf) & ((rank < num_columns) | (step > 0))
+    offer = jnp.where(
+        wished & bids[..., None], prices[:, None, :] - step[..., None], jnp.inf
+    )
+    low = jnp.min(offer, axis=1)
+    winner = jnp.min(
+        jnp.where((offer == low[:, None, :]) & (offer < jnp.inf), rows_iota[:, None], num_rows),
+        axis=1,
+    )
+    sold = winner < num_rows
+    row_of = jnp.where(sold, winner, row_of)
+    prices = jnp.where(sold, low, prices)
+    column_of = jnp.where(bids, wish, column_of)
+    holder = jnp.take_along_axis(row_of, jnp.maximum(column_of, 0), axis=1)
+    column_of = jnp.where(holder == rows_iota, column_of, -1)
+    return Offers(row_of, column_of, prices), jnp.any(bids)
