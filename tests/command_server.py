@@ -6,6 +6,7 @@ Importing them takes most of a short command's time. Reads requests as JSON line
 process id; {"wait": PID} answers its exit code, negative for a signal.
 """
 
+import importlib
 import json
 import os
 import runpy
@@ -41,11 +42,9 @@ def run(request: dict) -> int:
 
 def serve() -> None:
     """Answer requests until stdin ends."""
-    import ott.tools.k_means
-    import tensorboardX
-
-    import pivq_jax.data.image_folder
-    import pivq_jax.modes  # noqa: F401  (imported so that the forks have it)
+    for name in ("ott.tools.k_means", "tensorboardX", "pivq_jax.data.image_folder"):
+        importlib.import_module(name)
+    importlib.import_module("pivq_jax.modes")
 
     for line in sys.stdin:
         request = json.loads(line)

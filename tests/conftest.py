@@ -133,6 +133,17 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     server.close()
 
 
+@pytest.fixture(scope="module")
+def fast_compilation() -> Iterator[None]:
+    """XLA compiles quickly what runs but briefly."""
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="session")
 def faces() -> np.ndarray:
     """Toon faces, uint8 [40, 48, 48, 3]."""

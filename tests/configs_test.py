@@ -1,0 +1,137 @@
+"""Every config builds with every variant, passes the checks and describes a model."""
+
+import importlib
+import itertools
+import json
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from pivq_jax.check_config import check_config, check_workdir
+from pivq_jax.errors import InputError
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.train import train
+
+NAMES = ("toon_faces", "image_folder", "celeba", "celeba_hq", "ffhq")
+VARIANTS = ("", "smoke", "nearest", "positional", "smoke,nearest", "smoke,positional")
+
+
+def get_config(name: str, variants: str = ""):
+    return importlib.import_module(f"configs.{name}").get_config(variants)
+
+
+def test_the_names_here_are_all_there_are():
+    files = {path.stem for path in (Path(__file__).parent.parent / "configs").glob("*.py")}
+    assert files - {"common", "__init__"} == set(NAMES)
+
+
+@pytest.mark.parametrize("name, variants", itertools.product(NAMES, VARIANTS))
+def test_config_is_sound_and_its_model_initialises(name, variants):
+    config = get_config(name, variants)
+    check_config(config)
+    assert config.name == "_".join([name, *filter(None, variants.split(","))])
+    kinds = [v for v in variants.split(",") if v in ("nearest", "positional")]
+    assert config.quantizer.kind == (kinds[0] if kinds else "matching")
+
+    size = config.data.image_size
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    params = jax.eval_shape(pivq_from_config(config).init, jax.random.key(0), images)["params"]
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    if "smoke" in variants:
+        assert count < 1_000_000
+    elif name in ("celeba_hq", "ffhq"):
+        assert count > 100_000_000
+    codebook = params["quantizer"]["codebook"].shape
+    assert codebook == (config.quantizer.codebook_size, config.model.code_dim)
+
+
+def test_the_default_keeps_to_300_bits():
+    config = get_config("toon_faces")
+    n, k = config.model.num_codes, config.quantizer.codebook_size
+    assert math.log2(math.comb(k, n)) <= 300 and config.quantizer.kind == "matching"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_variant_is_refused(name):
+    with pytest.raises(ValueError, match="'tiny' is unknown: use smoke, nearest, positional"):
+        get_config(name, "tiny")
+
+
+@pytest.mark.parametrize("name", ["celeba", "celeba_hq", "ffhq"])
+def test_the_smoke_variant_steps_on_random_images_of_full_size(
+    name, fast_compilation, tmp_path, capsys
+):
+    config = get_config(name, "smoke")
+    config.update_from_flattened_dict(
+        {
+            "train.steps": 2,
+            "train.batch_size": 2,
+            "train.log_every": 1,
+            "optimizer.warmup_steps": 1,
+            "quantizer.kind": "nearest",  # the matching of these sizes takes its time on a CPU
+            "quantizer.init_step": 1,
+            "quantizer.init_batches": 8,
+        }
+    )
+    check_config(config)
+    assert config.data.name == "random"
+    assert config.data.image_size == get_config(name).data.image_size
+    train(config, tmp_path)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [1, 2]
+    assert all(math.isfinite(line["loss"]) for line in log)
+    assert "512 training images" in capsys.readouterr().out
+
+
+BAD = {
+    "model.width": 30,
+    "model.patch_size": 7,
+    "model.dtype": "float16",
+    "model.output": "unet",
+    "quantizer.kind": "grid",
+    "quantizer.method": "guess",
+    "quantizer.init_step": 8000,
+    "quantizer.revive_until": 1.5,
+    "optimizer.learning_rate": 0.0,
+    "optimizer.warmup_steps": 9000,
+    "train.log_every": 0,
+    "train.ema_decay": -0.1,
+    "loss.codebook": -1.0,
+    "sample.steps": 1,
+    "sample.fraction": 2.0,
+}
+
+
+@pytest.mark.parametrize("field", BAD)
+def test_a_bad_value_is_refused_by_name(field):
+    config = get_config("image_folder")
+    config.update_from_flattened_dict({field: BAD[field]})
+    with pytest.raises(InputError) as refusal:
+        check_config(config)
+    message = str(refusal.value)
+    assert field in message and str(BAD[field]) in message and "\n" not in message
+
+
+def test_matching_alone_needs_more_entries_than_codes():
+    for kind in ("nearest", "positional"):
+        config = get_config("image_folder", kind)
+        config.quantizer.codebook_size = config.model.num_codes
+        check_config(config)
+    config.quantizer.kind = "matching"
+    with pytest.raises(InputError, match=r"num_codes = (\d+) .*codebook_size = \1"):
+        check_config(config)
+
+
+def test_a_workdir_keeps_to_its_config(tmp_path):
+    config = get_config("image_folder")
+    check_workdir(config, tmp_path)  # a new one
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    check_workdir(config, tmp_path)
+    config.sample.count, config.evaluate.batch_size = 3, 7  # nothing trained depends on these
+    check_workdir(config, tmp_path)
+    config.seed, config.model.width = 5, 256
+    with pytest.raises(InputError, match=r"model\.width = 128, seed = 0 there"):
+        check_workdir(config, tmp_path)

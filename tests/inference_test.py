@@ -1,0 +1,147 @@
+"""The public interface of a trained model."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pivq_jax
+from pivq_jax.errors import InputError
+from pivq_jax.inference import TrainedModel
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.parallel import make_mesh
+
+N, K = 32, 512  # of the trained run
+
+
+@pytest.fixture(scope="module")
+def images(faces) -> np.ndarray:
+    """f32 [8, 64, 64, 3] in [-1, 1]."""
+    padded = np.pad(faces[:8], ((0, 0), (8, 8), (8, 8), (0, 0)), constant_values=255)
+    return padded.astype(np.float32) / 127.5 - 1
+
+
+def is_set(codes: np.ndarray) -> bool:
+    """Sorted, distinct, in range, int32."""
+    codes = np.asarray(codes)
+    increasing = np.all(np.diff(codes, axis=-1) > 0)
+    return bool(codes.dtype == np.int32 and increasing and codes.min() >= 0 and codes.max() < K)
+
+
+def random_sets(seed: int, count: int = 8) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.permutation(K)[:N] for _ in range(count)]).astype(np.int32)
+
+
+def test_codes_are_sorted_distinct_and_in_range(trained_model, images):
+    codes = trained_model.encode(images)
+    assert codes.shape == (8, N) and is_set(codes)
+
+
+def test_shuffled_codes_decode_to_the_same_bits(trained_model, images):
+    codes = np.asarray(trained_model.encode(images))
+    decoded = np.asarray(trained_model.decode(codes))
+    for seed in range(3):
+        shuffled = np.random.default_rng(seed).permuted(codes, axis=1)
+        assert np.asarray(trained_model.decode(shuffled)).tobytes() == decoded.tobytes()
+
+
+def test_the_trained_decoder_alone_does_not_see_the_order(trained_model, images):
+    model = pivq_from_config(trained_model.config)
+    codes = np.asarray(trained_model.encode(images))
+    shuffled = np.random.default_rng(0).permuted(codes, axis=1)
+    decode = jax.jit(lambda c: model.apply({"params": trained_model.params}, c, method="decode"))
+    np.testing.assert_allclose(decode(codes), decode(shuffled), atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_every_set_of_codes_decodes(trained_model, seed):
+    decoded = np.asarray(trained_model.decode(random_sets(seed)))
+    assert decoded.shape == (8, 64, 64, 3) and decoded.dtype == np.float32
+    assert np.all(np.isfinite(decoded)) and np.all(np.abs(decoded) <= 1)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_recombined_and_interpolated_codes_are_sets_of_the_parents_codes(trained_model, seed):
+    a, b = (np.sort(random_sets(seed + i)) for i in range(2))
+    mixed = trained_model.recombine(a, b, jax.random.key(seed % 1000), 0.5)
+    path = trained_model.interpolate(a, b, 5)
+    assert mixed.shape == (8, N) and is_set(mixed)
+    assert path.shape == (5, 8, N) and is_set(path)
+    np.testing.assert_array_equal(path[0], a)
+    np.testing.assert_array_equal(path[-1], b)
+    for row in range(8):
+        parents = set(a[row]) | set(b[row])
+        assert set(np.asarray(mixed)[row]) <= parents and set(np.asarray(path)[2, row]) <= parents
+        assert set(a[row]) & set(b[row]) <= set(np.asarray(mixed)[row])
+
+
+def test_an_image_decodes_alike_in_any_batch(trained_model, images):
+    codes = np.asarray(trained_model.encode(images))
+    np.testing.assert_array_equal(trained_model.encode(images[:3]), codes[:3])
+    np.testing.assert_allclose(
+        trained_model.decode(codes[:3]), trained_model.decode(codes)[:3], atol=1e-5
+    )
+
+
+def test_what_the_model_says_of_itself(trained, trained_model):
+    assert trained_model.step == 60 and trained_model.kind == "matching"
+    assert trained_model.codebook.shape == (K, 32)
+    assert trained_model.num_parameters == trained.metrics["parameters"]
+    assert trained_model.progress["train_seconds"] == trained.metrics["train_seconds"]
+
+
+@pytest.mark.parametrize(
+    "shape, dtype",
+    [((2, 32, 32, 3), np.float32), ((64, 64, 3), np.float32), ((2, 64, 64, 3), np.uint8)],
+)
+def test_images_of_another_kind_are_refused(trained_model, shape, dtype):
+    with pytest.raises(ValueError, match="give"):
+        trained_model.encode(np.zeros(shape, dtype))
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [np.zeros((2, 5), np.int32), np.full((2, N), K), np.full((2, N), -1), np.zeros((2, N))],
+)
+def test_codes_of_another_kind_are_refused(trained_model, codes):
+    with pytest.raises(ValueError, match="give"):
+        trained_model.decode(codes)
+
+
+@pytest.mark.parametrize("kind", ["nearest", "positional"])
+def test_the_other_kinds(tiny_config, fast_compilation, kind):
+    config = tiny_config.copy_and_resolve_references()
+    config.quantizer.kind = kind
+    mesh = make_mesh()
+    blank = jnp.zeros((1, 16, 16, 3))
+    shapes = jax.eval_shape(pivq_from_config(config, mesh).init, jax.random.key(0), blank)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
+    model = TrainedModel(config, mesh, params["params"], 1, {})
+    codes = rng.integers(0, 32, (3, 8)).astype(np.int32)
+    codes[:, 1] = codes[:, 0]  # a multiset
+    same = np.array_equal(model.decode(codes), model.decode(codes[:, ::-1]))
+    assert same == (kind == "nearest")
+    encoded = np.asarray(model.encode(rng.uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)))
+    assert encoded.shape == (3, 8) and encoded.min() >= 0 and encoded.max() < 32
+    assert kind == "positional" or np.all(np.diff(encoded, axis=1) >= 0)
+
+
+def test_a_workdir_without_a_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"holds no run \(no config.json\): train first"):
+        pivq_jax.load(tmp_path)
+
+
+def test_a_run_before_its_codebook_is_refused(trained, tmp_path):
+    text = (Path(trained.workdir) / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"init_step": 20', '"init_step": 60'))
+    (tmp_path / "checkpoints").symlink_to(Path(trained.workdir) / "checkpoints")
+    with pytest.raises(InputError, match="at step 60, but the codebook is initialised at step 60"):
+        pivq_jax.load(tmp_path)

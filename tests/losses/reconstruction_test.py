@@ -1,0 +1,41 @@
+"""Pixel losses and PSNR against NumPy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pivq_jax.losses.reconstruction import pixel_loss, psnr
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([0, 1, 3]), st.sampled_from([0, 0.25, 2]))
+def test_pixel_loss_is_the_weighted_sum(seed, l1, l2):
+    a, b = np.random.default_rng(seed).uniform(-1, 1, (2, 2, 4, 4, 3))
+    expected = l1 * np.abs(a - b).mean() + l2 * ((a - b) ** 2).mean()
+    np.testing.assert_allclose(pixel_loss(jnp.asarray(a), jnp.asarray(b), l1, l2), expected, 1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31))
+def test_psnr_is_the_textbook_formula_for_each_image(seed):
+    a, b = np.random.default_rng(seed).integers(0, 256, (2, 3, 4, 4, 3))
+    mse = ((a - b).astype(np.float64) ** 2).mean((1, 2, 3))
+    expected = 10 * np.log10(255**2 / mse)
+    result = psnr(jnp.asarray(a, jnp.uint8), jnp.asarray(b, jnp.uint8), 255.0)
+    np.testing.assert_allclose(result, expected, 1e-5)
+
+
+def test_psnr_does_not_depend_on_the_scale_of_pixels():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 256, (2, 2, 8, 8, 3)).astype(np.uint8)
+    floats = [x.astype(np.float32) / 127.5 - 1 for x in (a, b)]
+    np.testing.assert_allclose(psnr(a, b, 255.0), psnr(*floats, 2.0), rtol=1e-5)
+
+
+def test_equal_images_have_a_finite_psnr_and_finite_gradients():
+    image = jnp.full((1, 4, 4, 3), 0.5)
+    assert 140 < psnr(image, image, 2.0)[0] < 150
+    gradient = jax.grad(lambda x: pixel_loss(x, image, 1.0, 1.0) + psnr(x, image, 2.0)[0])(image)
+    assert np.all(np.isfinite(gradient))

@@ -1,0 +1,247 @@
+"""The command line: every mode makes its files, every mistake gets one line."""
+
+import json
+import math
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CODES, ENTRIES = 32, 512  # of image_folder.py
+
+
+def test_training_makes_everything(trained):
+    names = {path.name for path in trained.workdir.iterdir()}
+    pictures = {"samples.png", "parents.png", "interpolations.png", "reconstructions.png"}
+    assert pictures | {"config.json", "checkpoints", "log.jsonl", "metrics.json"} <= names
+    assert {"tensorboard", "pictures"} <= names and not [n for n in names if n.endswith(".tmp")]
+    assert [p.name for p in (trained.workdir / "pictures").iterdir()] == ["step_000050.png"]
+    for name in pictures:
+        with Image.open(trained.workdir / name) as picture:
+            assert picture.mode == "RGB" and min(picture.size) >= 64
+            assert np.asarray(picture).std() > 1
+
+
+def test_the_corrupt_file_is_named_and_skipped_once_and_no_other(trained):
+    skipped = [line for line in trained.finished.stderr.splitlines() if "skipped: " in line]
+    assert len(skipped) == 1 and "123.png" in skipped[0]
+    assert re.search(r" 1 of \d+ images of .*my faces skipped", trained.finished.stderr)
+
+
+def test_the_config_is_kept_as_resolved(trained, mixed_folder):
+    config = json.loads((trained.workdir / "config.json").read_text())
+    assert config["data"]["path"] == str(mixed_folder)
+    assert config["name"] == "image_folder_smoke" and config["train"]["steps"] == 60
+
+
+def test_console_lines(trained):
+    pattern = r"step +\d+/60  loss \d+\.\d{4}  PSNR +\d+\.\d\d dB +\d+\.\d images/s  ETA \d+:\d\d"
+    lines = [line for line in trained.finished.stdout.splitlines() if line.startswith("step ")]
+    assert sum(re.fullmatch(pattern, line) is not None for line in lines) == 6
+
+
+def run_again(commands, trained, *extra: str):
+    return commands.run(*trained.arguments, *extra)
+
+
+def test_training_again_does_not_train_again(commands, trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained.workdir, workdir)
+    done = commands.run(*trained.arguments[:-1], f"--workdir={workdir}")
+    assert done.code == 0, done.stderr
+    assert "loss" not in done.stdout and "evaluating step 60" in done.stdout
+    log = (trained.workdir / "log.jsonl").read_bytes()
+    assert (workdir / "log.jsonl").read_bytes() == log
+
+
+@pytest.mark.parametrize(
+    "mode, names",
+    [
+        ("evaluate", ["metrics.json", "reconstructions.png"]),
+        ("sample", ["samples.png", "parents.png"]),
+        ("interpolate", ["interpolations.png"]),
+    ],
+)
+def test_each_mode_makes_its_files_again(commands, trained, tmp_path, mode, names):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained.workdir, workdir)
+    for name in names:
+        (workdir / name).unlink()
+    before = {path.name for path in workdir.iterdir()}
+    done = commands.run(*trained.arguments[:-1], f"--workdir={workdir}", f"--mode={mode}")
+    assert done.code == 0, done.stderr
+    assert {path.name for path in workdir.iterdir()} - before == set(names)
+    for name in names:
+        if name.endswith(".png"):
+            assert Image.open(workdir / name).size == Image.open(trained.workdir / name).size
+
+
+def test_number_of_samples_may_change_in_a_trained_workdir(commands, trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained.workdir, workdir)
+    done = commands.run(
+        *trained.arguments[:-1], f"--workdir={workdir}", "--mode=sample", "--config.sample.count=8"
+    )
+    assert done.code == 0, done.stderr
+    few, many = (Image.open(w / "samples.png") for w in (workdir, trained.workdir))
+    assert few.width == many.width and few.height < many.height
+
+
+def test_reconstruct_writes_pictures_and_codes_of_every_readable_file(
+    commands, trained, trained_model, faces, tmp_path
+):
+    source, target = tmp_path / "in", tmp_path / "out"
+    (source / "deeper" / "still").mkdir(parents=True)
+    Image.fromarray(faces[0]).save(source / "a.png")
+    Image.fromarray(faces[1]).resize((90, 70)).save(source / "deeper" / "b.jpg")
+    Image.fromarray(faces[2]).convert("L").save(source / "deeper" / "still" / "a.png")
+    (source / "corrupt.png").write_bytes(b"no image")
+    (source / "notes.txt").write_text("not meant")
+    done = run_again(
+        commands, trained, "--mode=reconstruct", f"--input={source}", f"--output={target}"
+    )
+    assert done.code == 0, done.stderr
+    skipped = [line for line in done.stdout.splitlines() if line.startswith("skipped: ")]
+    assert len(skipped) == 1 and "corrupt.png" in skipped[0]
+
+    codes = json.loads((target / "codes.json").read_text())
+    assert set(codes) == {"a.png", "deeper/b.jpg", "deeper/still/a.png"}
+    written = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
+    assert written == {"codes.json", *(f"{name}.png" for name in codes)}
+    for name, row in codes.items():
+        assert len(row) == CODES and row == sorted(set(row))
+        assert row[0] >= 0 and row[-1] < ENTRIES
+        picture = np.asarray(Image.open(target / f"{name}.png"))
+        decoded = np.asarray(trained_model.decode(np.array([row])))[0]
+        expected = (decoded.astype(np.float64) + 1) * 127.5
+        assert picture.shape == (64, 64, 3) and np.max(np.abs(picture - expected)) < 0.51
+
+
+def test_reconstruct_into_the_workdir_by_default(commands, tiny_run, small_folder):
+    done = commands.run(*tiny_run.arguments, "--mode=reconstruct", f"--input={small_folder}")
+    assert done.code == 0, done.stderr
+    codes = json.loads((tiny_run.workdir / "reconstructed" / "codes.json").read_text())
+    assert len(codes) == 40  # five batches of eight
+
+
+def assert_refused(done, *words: str) -> None:
+    lines = done.stderr.splitlines()
+    assert done.code == 2, done
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+    assert not done.stdout
+
+
+FOLDER = "--config=configs/image_folder.py:smoke"
+WRONG = {
+    "unknown field": ([FOLDER, "--config.model.widht=3"], ["config.model.widht", "common.py"]),
+    "unknown room": ([FOLDER, "--config.modle.width=3"], ["config.modle.width", "common.py"]),
+    "wrong type": ([FOLDER, "--config.train.steps=many"], ["train.steps", "many"]),
+    "fraction for an integer": ([FOLDER, "--config.train.steps=1.5"], ["train.steps", "1.5"]),
+    "unknown variant": (["--config=configs/toon_faces.py:smal"], ["smal", "smoke"]),
+    "no such config": (["--config=configs/nothing.py"], ["configs/nothing.py"]),
+    "no config": (["--mode=train"], ["--config"]),
+    "unknown mode": ([FOLDER, "--mode=dream"], ["mode", "dream", "reconstruct"]),
+    "unknown flag": ([FOLDER, "--werkdir=x"], ["werkdir"]),
+    "stray argument": ([FOLDER, "train"], ["'train'", "--name=value"]),
+    "N = K": ([FOLDER, "--config.quantizer.codebook_size=32"], ["num_codes = 32", "raise"]),
+    "N > K": ([FOLDER, "--config.model.num_codes=1000"], ["num_codes = 1000", "= 512"]),
+    "size and patch": (
+        [FOLDER, "--config.data.image_size=60"],
+        ["image_size = 60", "patch_size = 8"],
+    ),
+    "kind": ([FOLDER, "--config.quantizer.kind=best"], ["'best'", "nearest"]),
+    "zero steps": ([FOLDER, "--config.train.steps=0"], ["train.steps = 0", "at least 1"]),
+    "too few latents": (
+        [FOLDER, "--config.quantizer.init_batches=1", "--config.train.batch_size=8"],
+        ["init_batches", "raise"],
+    ),
+    "no data path": ([FOLDER], ["--config.data.path=DIR"]),
+    "missing data path": ([FOLDER, "--config.data.path=/no/such/dir"], ["/no/such/dir"]),
+    "ffhq without data": (["--config=configs/ffhq.py"], ["ffhq", "--config.data.path=DIR"]),
+    "data set": ([FOLDER, "--config.data.name=cats"], ["'cats'", "toon_faces"]),
+    "evaluate an empty workdir": ([FOLDER, "--mode=evaluate"], ["--mode=train"]),
+    "sample an empty workdir": ([FOLDER, "--mode=sample"], ["--mode=train"]),
+    "reconstruct what": ([FOLDER, "--mode=reconstruct"], ["--input=DIR"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mistakes_get_one_line_and_write_nothing(commands, tmp_path, name):
+    arguments, words = WRONG[name]
+    workdir = tmp_path / "run"
+    done = commands.run(*arguments, f"--workdir={workdir}")
+    assert_refused(done, *words)
+    assert not workdir.exists()
+
+
+def test_empty_folders_are_refused(commands, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "readme.txt").write_text("no image")
+    data = f"--config.data.path={tmp_path / 'empty'}"
+    assert_refused(
+        commands.run(FOLDER, data, f"--workdir={tmp_path / 'run'}"), "no image in", ".png"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_batch_must_divide_among_the_devices(commands, small_folder, tmp_path):
+    arguments = [FOLDER, f"--config.data.path={small_folder}", "--config.train.batch_size=12"]
+    done = commands.run(*arguments, f"--workdir={tmp_path / 'run'}", devices=8)
+    assert_refused(done, "train.batch_size = 12", "8 devices", "multiple of 8")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate", "sample", "interpolate", "reconstruct"])
+def test_a_workdir_of_another_config_is_refused(commands, trained, mixed_folder, mode):
+    before = sorted(str(path) for path in trained.workdir.rglob("*"))
+    extra = ["--config.model.width=64", f"--mode={mode}", f"--input={mixed_folder}"]
+    assert_refused(run_again(commands, trained, *extra), "model.width = 32", "--workdir")
+    assert sorted(str(path) for path in trained.workdir.rglob("*")) == before
+
+
+def test_a_workdir_without_checkpoint_is_refused(commands, trained, tmp_path):
+    shutil.copy(trained.workdir / "config.json", tmp_path)
+    done = commands.run(*trained.arguments[:-1], f"--workdir={tmp_path}", "--mode=evaluate")
+    assert_refused(done, "no checkpoint", "--mode=train")
+
+
+def test_help_says_what_the_modes_do(commands):
+    done = commands.run("--help")
+    assert done.code == 0 and not done.stderr
+    for word in ("train", "evaluate", "sample", "interpolate", "reconstruct", "--workdir"):
+        assert word in done.stdout
+
+
+def test_default_workdir_is_runs_and_the_name_of_the_config(commands, tmp_path):
+    done = commands.run(
+        f"--config={__file__.rsplit('/', 2)[0]}/configs/image_folder.py:smoke",
+        "--mode=evaluate",
+        directory=tmp_path,
+    )
+    assert_refused(done, "runs/image_folder_smoke")
+
+
+TENSORFLOW = """
+import sys, runpy
+sys.argv = ["main"] + {arguments!r}
+try:
+    runpy.run_module("pivq_jax.main", run_name="__main__", alter_sys=True)
+except SystemExit as request:
+    assert not request.code, request.code
+loaded = [name for name in sys.modules if name.partition(".")[0] in ("tensorflow", "torch", "clu")]
+print("loaded:", loaded)
+"""
+
+
+def test_tensorflow_is_never_imported(commands, tiny_run):
+    done = commands.run(code=TENSORFLOW.format(arguments=tiny_run.arguments))
+    assert done.code == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_metrics_of_the_command_are_finite_numbers(trained):
+    assert all(math.isfinite(value) for value in trained.metrics.values())

@@ -1,0 +1,83 @@
+"""The shared layers against their formulas in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pivq_jax.model.decoder import depth_to_space
+from pivq_jax.model.layers import Attention, Block, positions_2d
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+
+def test_positions_are_sines_and_cosines_of_row_and_column():
+    positions = positions_2d(3, 5, 8)
+    assert positions.shape == (15, 8) and positions.dtype == np.float32
+    for row in range(3):
+        for column in range(5):
+            angles = [row, row / 100, column, column / 100]  # wavelengths 2 pi and 100 * 2 pi
+            expected = [*np.sin(angles), *np.cos(angles)]
+            np.testing.assert_allclose(positions[row * 5 + column], expected, atol=1e-6)
+
+
+def test_positions_differ_from_place_to_place():
+    positions = positions_2d(16, 16, 32)
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    assert np.min(distances + 10 * np.eye(256)) > 0.1
+
+
+def test_positions_refuse_channels_that_do_not_divide():
+    with pytest.raises(ValueError, match="multiple of 4"):
+        positions_2d(4, 4, 6)
+
+
+def test_depth_to_space_puts_each_block_in_its_place():
+    x = np.arange(2 * 3 * 4 * 12).reshape(2, 3, 4, 12)
+    y = np.asarray(depth_to_space(jnp.asarray(x), 2))
+    assert y.shape == (2, 6, 8, 3)
+    for i, j in np.ndindex(6, 8):
+        block = x[:, i // 2, j // 2].reshape(2, 2, 2, 3)
+        np.testing.assert_array_equal(y[:, i, j], block[:, i % 2, j % 2])
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def test_attention_is_the_formula():
+    rng = np.random.default_rng(0)
+    x, context = rng.normal(size=(2, 3, 8)), rng.normal(size=(2, 5, 8))
+    attention = Attention(heads=2)
+    variables = jax.eval_shape(attention.init, jax.random.key(0), x, context)
+    variables = jax.tree.map(
+        lambda a: jnp.asarray(rng.normal(size=a.shape), jnp.float32), variables
+    )
+    result = jax.jit(attention.apply)(variables, x.astype(np.float32), context.astype(np.float32))
+
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
+
+    def dense(name: str, y: np.ndarray) -> np.ndarray:
+        return y @ p[name]["kernel"] + p[name]["bias"]
+
+    def norm(name: str, y: np.ndarray) -> np.ndarray:
+        y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-6)
+        return y * p[name]["scale"] + p[name]["bias"]
+
+    heads = []
+    for h in (slice(0, 4), slice(4, 8)):
+        query = norm("query_norm", dense("query", x)[..., h])
+        key = norm("key_norm", dense("key", context)[..., h])
+        weights = softmax(query @ key.swapaxes(1, 2) / np.sqrt(4))
+        heads.append(weights @ dense("value", context)[..., h])
+    expected = dense("out", np.concatenate(heads, -1))
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_block_computes_in_bfloat16_with_float32_parameters():
+    block = Block(heads=2, dtype=jnp.bfloat16)
+    x = jnp.ones((1, 3, 16), jnp.bfloat16)
+    variables = jax.eval_shape(block.init, jax.random.key(0), x, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert jax.eval_shape(block.apply, variables, x, x).dtype == jnp.bfloat16

@@ -1,0 +1,185 @@
+"""The whole model: shapes, types, and a decoder that cannot see an order."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pivq_jax.model.pivq import PIVQ, pivq_from_config
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+SIZES = {"image_size": 16, "patch_size": 4, "num_codes": 6, "codebook_size": 20, "code_dim": 8}
+
+
+def make(**changes: Any) -> PIVQ:
+    network = {"width": 16, "heads": 2, "encoder_depth": 1, "set_depth": 1, "decoder_depth": 2}
+    return PIVQ(**{**SIZES, **network, "output_channels": 8, **changes})
+
+
+def noise(shape: tuple[int, ...], seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
+
+
+@functools.cache
+def initialised(**changes: Any) -> tuple[PIVQ, Any]:
+    """A model and random parameters, drawn without compiling its `init`."""
+    model = make(**changes)
+    images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    rng = np.random.default_rng(0)
+
+    def draw(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> jax.Array:
+        mean, spread = {"scale": (1, 0.1), "bias": (0, 0.1)}.get(path[-1].key, (0, 1))
+        if path[-1].key == "kernel":
+            spread = np.prod(shape.shape[:-1]) ** -0.5
+        return jnp.asarray(rng.normal(mean, spread, shape.shape), shape.dtype)
+
+    return model, jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def apply(model: PIVQ, params: Any, images: Any, method: Any = None) -> Any:
+    """`model.apply`, compiled in one piece."""
+    return jax.jit(functools.partial(model.apply, method=method))({"params": params}, images)
+
+
+@functools.cache
+def decoder(**changes: Any) -> Any:
+    model, params = initialised(**changes)
+    return jax.jit(lambda codes: model.apply({"params": params}, codes, method="decode"))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(["conv", "patch"]))
+def test_decoder_does_not_see_the_order_of_a_set(seed, output):
+    rng = np.random.default_rng(seed)
+    codes = np.stack([rng.permutation(20)[:6] for _ in range(4)])
+    shuffled = rng.permuted(codes, axis=1)
+    decode = decoder(kind="matching", output=output)
+    images = decode(codes)
+    np.testing.assert_allclose(images, decode(shuffled), atol=1e-5)
+    assert np.std(images) > 1e-3  # not by being blank
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**31))
+def test_decoder_does_not_see_the_order_of_a_multiset(seed):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 5, (4, 6))
+    decode = decoder(kind="nearest")
+    np.testing.assert_allclose(decode(codes), decode(rng.permuted(codes, axis=1)), atol=1e-5)
+
+
+def test_positional_decoder_sees_the_order():
+    codes = np.arange(6)[None]
+    decode = decoder(kind="positional")
+    assert np.max(np.abs(decode(codes) - decode(codes[:, ::-1]))) > 1e-3
+
+
+def test_decoder_tells_sets_apart():
+    decode = decoder(kind="matching", output="conv")
+    a, b = decode(np.arange(6)[None]), decode(np.arange(1, 7)[None])
+    assert np.max(np.abs(a - b)) > 1e-3
+
+
+@pytest.mark.parametrize("output", ["conv", "patch"])
+@pytest.mark.parametrize("image_size, patch_size, batch", [(16, 8, 1), (24, 4, 3), (64, 16, 2)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_shapes_and_types(output, image_size, patch_size, batch, dtype):
+    model = make(output=output, image_size=image_size, patch_size=patch_size, dtype=dtype)
+    images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+    predictions, quantized = jax.eval_shape(model.apply, variables, images)
+    latents = jax.eval_shape(functools.partial(model.apply, method="latents"), variables, images)
+    assert (predictions.shape, predictions.dtype) == (images.shape, jnp.float32)
+    assert (latents.shape, latents.dtype) == ((batch, 6, 8), jnp.float32)
+    assert (quantized.columns.shape, quantized.columns.dtype) == ((batch, 6), jnp.int32)
+    assert quantized.vectors.shape == (batch, 6, 8)
+    assert quantized.converged.shape == (batch,)
+
+
+def test_odd_patches_with_the_patch_output():
+    model = make(output="patch", image_size=15, patch_size=5)
+    images = jax.ShapeDtypeStruct((2, 15, 15, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert jax.eval_shape(model.apply, variables, images)[0].shape == (2, 15, 15, 3)
+
+
+def test_latents_have_zero_mean_and_unit_variance():
+    model, params = initialised()
+    latents = apply(model, params, noise((3, 16, 16, 3)), "latents")
+    np.testing.assert_allclose(np.mean(latents, -1), 0, atol=1e-5)
+    np.testing.assert_allclose(np.var(latents, -1), 1, atol=1e-3)
+
+
+def test_latents_of_an_image_differ_and_depend_on_the_image():
+    model, params = initialised()
+    latents = apply(model, params, noise((2, 16, 16, 3)), "latents")
+    distances = np.linalg.norm(latents[:, :, None] - latents[:, None], axis=-1)
+    assert np.min(distances + 10 * np.eye(6)) > 1e-2
+    assert np.max(np.abs(latents[0] - latents[1])) > 1e-3
+
+
+def test_encoder_sees_where_a_patch_is():
+    model, params = initialised()
+    image = np.asarray(noise((1, 16, 16, 3)))
+    swapped = image.copy()
+    swapped[:, :4], swapped[:, 4:8] = image[:, 4:8], image[:, :4]
+    both = jnp.concatenate([image, swapped])
+    latents = apply(model, params, both, "latents")
+    assert np.max(np.abs(latents[0] - latents[1])) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "kind, dtype, set_depth",
+    [("matching", jnp.float32, 1), ("positional", jnp.float32, 1), ("nearest", jnp.bfloat16, 0)],
+)
+def test_gradients_are_finite_and_reach_every_parameter(kind, dtype, set_depth):
+    model, params = initialised(dtype=dtype, kind=kind, set_depth=set_depth, decoder_depth=1)
+    images = noise((2, 16, 16, 3))
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        predictions, quantized = model.apply({"params": params}, images)
+        losses = quantized.codebook_loss + 0.25 * quantized.commitment_loss
+        return jnp.mean(jnp.abs(predictions - images)) + losses
+
+    for path, value in jax.tree_util.tree_leaves_with_path(gradient(params)):
+        name = jax.tree_util.keystr(path)
+        assert value.dtype == jnp.float32, name
+        assert np.all(np.isfinite(value)), name
+        assert np.any(value != 0), name
+
+
+def test_autoencode_is_the_decoder_on_unquantized_latents():
+    model, params = initialised()
+    images = noise((2, 16, 16, 3))
+    latents = apply(model, params, images, "latents")
+    direct = apply(model, params, images, "autoencode")
+    composed = apply(model, params, latents, lambda m, z: m.decoder(z))
+    np.testing.assert_allclose(direct, composed, atol=1e-6)
+
+
+def test_reconstruction_is_the_decoding_of_its_own_columns():
+    model, params = initialised()
+    images = noise((2, 16, 16, 3))
+    predictions, quantized = apply(model, params, images)
+    columns = apply(model, params, images, "columns")
+    np.testing.assert_array_equal(columns, quantized.columns)
+    decoded = apply(model, params, columns, "decode")
+    np.testing.assert_allclose(predictions, decoded, atol=1e-5)
+
+
+def test_config_gives_every_field(tiny_config):
+    model = pivq_from_config(tiny_config)
+    for name, value in tiny_config.model.items():
+        assert getattr(model, name) == value
+    assert model.image_size == 16 and model.codebook_size == 32 and model.kind == "matching"

@@ -1,0 +1,158 @@
+"""The jitted steps on a small model, and what happens to the optimizer when entries move."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.parallel import make_mesh
+from pivq_jax.steps import TrainState, make_optimizer, replace_codebook
+from pivq_jax.train import steps_from_config
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+OPTIMIZER = {"learning_rate": 1e-2, "warmup_steps": 10, "weight_decay": 0.1, "clip_norm": 1.0}
+
+
+def adam(opt_state) -> optax.ScaleByAdamState:
+    found = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState))
+    return next(x for x in found if isinstance(x, optax.ScaleByAdamState))
+
+
+def test_schedule_warms_up_and_decays_to_zero():
+    _, schedule = make_optimizer(steps=100, **OPTIMIZER)
+    assert schedule(0) == 0 and schedule(5) == pytest.approx(5e-3)
+    assert schedule(10) == pytest.approx(1e-2)
+    # Half-way between the warm-up's end and the last step the cosine is at half.
+    assert schedule(55) == pytest.approx(5e-3)
+    assert schedule(100) == pytest.approx(0, abs=1e-9)
+
+
+def test_only_matrices_decay_and_the_codebook_does_not():
+    params = {
+        "quantizer": {"codebook": jnp.ones((4, 2))},
+        "dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+    }
+    optimizer, schedule = make_optimizer(steps=100, **OPTIMIZER)
+    state, zero = optimizer.init(params), jax.tree.map(jnp.zeros_like, params)
+    _, state = optimizer.update(zero, state, params)  # step 0: the rate is zero
+    updates, _ = optimizer.update(zero, state, params)
+    np.testing.assert_allclose(updates["dense"]["kernel"], -0.1 * schedule(1), rtol=1e-6)
+    np.testing.assert_array_equal(updates["dense"]["bias"], 0)
+    np.testing.assert_array_equal(updates["quantizer"]["codebook"], 0)
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    params = {"a": {"kernel": jnp.zeros((2, 2))}, "b": {"bias": jnp.zeros(3)}}
+    optimizer, _ = make_optimizer(steps=100, **OPTIMIZER)
+    _, large = optimizer.update(
+        jax.tree.map(lambda x: x + 1e3, params), optimizer.init(params), params
+    )
+    norm = np.sqrt(7 * 1e6)
+    np.testing.assert_allclose(adam(large).mu["a"]["kernel"], 0.1 * 1e3 / norm, rtol=1e-5)
+
+
+def test_replaced_entries_have_no_moments_and_their_averages_follow():
+    rng = np.random.default_rng(0)
+
+    def random() -> dict:
+        return {
+            "quantizer": {"codebook": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)},
+            "decoder": {"codebook": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)},
+        }
+
+    params, ema = random(), random()
+    optimizer, _ = make_optimizer(steps=100, **OPTIMIZER)
+    opt_state = optimizer.init(params)
+    for _ in range(3):
+        _, opt_state = optimizer.update(random(), opt_state, params)
+    state = TrainState(jnp.int32(3), params, ema, opt_state, jnp.arange(5, dtype=jnp.int32))
+    new = jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)
+    changed = np.array([False, True, False, True, False])
+    after = replace_codebook(state, new, jnp.asarray(changed))
+
+    trees = {
+        "params": (state.params, after.params, new),
+        "ema": (state.ema_params, after.ema_params, new),
+        "first moment": (adam(opt_state).mu, adam(after.opt_state).mu, np.zeros((5, 3))),
+        "second moment": (adam(opt_state).nu, adam(after.opt_state).nu, np.zeros((5, 3))),
+    }
+    for name, (old, now, expected) in trees.items():
+        entries, before = now["quantizer"]["codebook"], old["quantizer"]["codebook"]
+        np.testing.assert_array_equal(entries[changed], expected[changed], err_msg=name)
+        np.testing.assert_array_equal(entries[~changed], before[~changed], err_msg=name)
+        # Another parameter of the same name stays as it is.
+        np.testing.assert_array_equal(now["decoder"]["codebook"], old["decoder"]["codebook"])
+    assert np.any(adam(opt_state).nu["quantizer"]["codebook"][changed] != 0)  # were not zero
+    assert adam(after.opt_state).count == 3 and after.step == 3
+    np.testing.assert_array_equal(after.uses, 0)
+
+
+@pytest.fixture(scope="module")
+def steps(tiny_config):
+    mesh = make_mesh()
+    return steps_from_config(tiny_config, pivq_from_config(tiny_config, mesh), mesh)
+
+
+@pytest.fixture(scope="module")
+def images(faces):
+    return np.ascontiguousarray(faces[:8, ::3, ::3])
+
+
+def copy(state: TrainState) -> TrainState:
+    return jax.tree.map(jnp.copy, state)  # the steps take their state's memory
+
+
+def test_a_life_of_a_codebook(steps, images, tiny_config):
+    created = steps.create()
+    np.testing.assert_array_equal(
+        created.params["quantizer"]["codebook"], created.ema_params["quantizer"]["codebook"]
+    )
+
+    # Initialised from latents: every entry is a mean of latents of these images.
+    latents = np.asarray(steps.latents(created.params, jnp.asarray(images))).reshape(-1, 8)
+    state = steps.initialise(copy(created), jnp.asarray(latents))
+    codebook = np.asarray(state.params["quantizer"]["codebook"])
+    assert np.all(codebook >= latents.min(0) - 1e-5) and np.all(codebook <= latents.max(0) + 1e-5)
+    np.testing.assert_array_equal(codebook, state.ema_params["quantizer"]["codebook"])
+    for name in ("encoder", "decoder"):
+        jax.tree.map(np.testing.assert_array_equal, state.params[name], created.params[name])
+
+    # A step counts the entries that it used: N distinct ones an image.
+    before = copy(state)
+    state, metrics = steps.train(state, jnp.asarray(images), True)
+    assert state.step == 1
+    uses = np.asarray(state.uses)
+    assert uses.sum() == 8 * 8 and uses.max() <= 8
+    metrics = {name: float(value) for name, value in metrics.items()}
+    error = metrics["quantization_error"]
+    nearest = ((latents[:, None].astype(np.float64) - codebook) ** 2).mean(-1).min(1).mean()
+    assert error >= nearest - 1e-6  # one to one cannot be nearer than the nearest
+    assert metrics["loss"] == pytest.approx(metrics["l1"] + 1.25 * error, rel=1e-5)
+
+    # The average moves towards the parameters, at first fast: decay min(0.999, 1 / 10).
+    expected = jax.tree.map(lambda ema, new: 0.1 * ema + 0.9 * new, before.ema_params, state.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.ema_params, expected
+    )
+
+    # A revival moves the unused entries and nothing else.
+    before = copy(state)
+    state, revived = steps.revive(state, jnp.asarray(images))
+    dead = uses < 0.05 * uses.mean()
+    assert int(revived) == dead.sum()
+    now = np.asarray(state.params["quantizer"]["codebook"])
+    then = np.asarray(before.params["quantizer"]["codebook"])
+    np.testing.assert_array_equal(now[~dead], then[~dead])
+    assert dead.sum() == 0 or np.all(np.any(now[dead] != then[dead], axis=1))
+    np.testing.assert_array_equal(state.uses, 0)
+
+
+def test_an_invalid_matching_makes_the_loss_not_finite(steps, images):
+    state = steps.create()
+    entries = state.params["quantizer"]["codebook"].at[3, 0].set(jnp.nan)
+    state = replace_codebook(state, entries, jnp.ones(32, bool))
+    _, metrics = steps.train(state, jnp.asarray(images), True)
+    assert not np.isfinite(metrics["loss"])
