@@ -10,7 +10,7 @@ ACCELERATOR = {
     "optimizer.learning_rate": 3e-4,
     "optimizer.warmup_steps": 2_000,
     "quantizer.init_step": 5_000,
-    "quantizer.init_batches": 64,
+    "quantizer.init_batches": 4,
     "train.ema_decay": 0.9999,
     "train.log_every": 100,
     "train.checkpoint_every": 2_000,
@@ -59,6 +59,7 @@ def base_config() -> ConfigDict:
     config.loss.l2 = 0.0  # weight of the mean squared error
     config.loss.codebook = 1.0  # weight of the loss that moves entries to latents
     config.loss.commitment = 0.25  # weight of the loss that moves latents to entries
+    config.loss.recombination = 0.0  # weight of the loss on images decoded from recombined sets
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1.5e-3  # peak

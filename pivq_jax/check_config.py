@@ -14,11 +14,11 @@ from pivq_jax.quantizer import KINDS
 OUTPUTS = ("conv", "patch")
 DTYPES = ("float32", "bfloat16")
 # These rooms may change between the runs in a workdir: nothing that is trained depends on them.
-FREE_ROOMS = ("evaluate", "sample")
+UNTRAINED = ("evaluate", "sample")
 
 
-def check_config(config: Any) -> None:
-    """Refuse values that do not fit each other or this machine.
+def check_config(config: Any, training: bool) -> None:
+    """Refuse values that do not fit each other or, for training, this machine's devices.
 
     Raises:
         InputError: names the fields, the limit and what to change.
@@ -108,6 +108,8 @@ def check_config(config: Any) -> None:
     }.items():
         need(value < train.steps, f"{name} = {value} must be below train.steps = {train.steps}")
 
+    if not training:
+        return
     for name, divisor in {"devices": jax.device_count(), "processes": jax.process_count()}.items():
         need(
             train.batch_size % divisor == 0,
@@ -122,20 +124,44 @@ def check_workdir(config: Any, workdir: Path) -> None:
     Raises:
         InputError: names the fields that differ and their values there.
     """
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"{workdir} is a file: choose another --workdir")
     path = workdir / "config.json"
     if not path.exists():
+        if (workdir / "checkpoints").exists():
+            raise InputError(
+                f"{workdir} has checkpoints but no config.json: choose another --workdir"
+            )
         return
-    held, wanted = json.loads(path.read_text()), json.loads(json.dumps(config.to_dict()))
+    held, wanted = read_config(workdir), json.loads(json.dumps(config.to_dict()))
     differences = sorted(
         difference
         for difference in _differences(held, wanted)
-        if not difference.startswith(tuple(f"{room}." for room in FREE_ROOMS))
+        if not difference.startswith(tuple(f"{room}." for room in UNTRAINED))
     )
     if differences:
         raise InputError(
             f"{workdir} holds a run with another config ({', '.join(differences)} there): choose"
             " another --workdir, or the same config"
         )
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The resolved config of the run in a workdir.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise InputError(
+            f"{workdir} holds no run (no config.json): train first, with --mode=train and the same"
+            " --config and --workdir"
+        )
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): choose another --workdir") from error
 
 
 def _differences(held: dict, wanted: dict, prefix: str = "") -> Iterator[str]:

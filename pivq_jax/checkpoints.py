@@ -10,6 +10,8 @@ from jax.sharding import Mesh
 from pivq_jax.errors import InputError
 from pivq_jax.parallel import replicated
 
+KEPT = 2  # the newest, and the one before in case the newest is damaged
+
 
 class Checkpoints:
     """The checkpoints of one run, in `<workdir>/checkpoints/<step>/`.
@@ -18,9 +20,11 @@ class Checkpoints:
     leaves only whole ones.
     """
 
-    def __init__(self, workdir: Path, keep: int = 2) -> None:
+    def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
         self.directory = workdir.absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else KEPT, create=not read_only, read_only=read_only
+        )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def latest_step(self) -> int | None:
@@ -67,6 +71,12 @@ class Checkpoints:
         )
         restored = self._manager.restore(step, args=items)
         return restored["state"], restored["progress"]
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Wait until everything is written."""

@@ -1,6 +1,5 @@
 """`load(workdir)`: a trained model to encode, decode, recombine and interpolate with."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,10 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pivq_jax import sampling
+from pivq_jax.check_config import read_config
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.errors import InputError
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
@@ -51,45 +52,56 @@ class TrainedModel:
         """Numbers in the encoder, the codebook and the decoder."""
         return sum(x.size for x in jax.tree.leaves(self.params))
 
-    def encode(self, images: jax.Array) -> jax.Array:
+    def encode(self, images: jax.Array | np.ndarray) -> jax.Array:
         """images f32 [B, H, W, 3] in [-1, 1] -> codes int32 [B, N]."""
         images, size = jnp.asarray(images), self.config.data.image_size
         if images.ndim != 4 or images.shape[1:] != (size, size, 3):
             raise ValueError(f"images have shape {images.shape}: give [B, {size}, {size}, 3]")
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f"images have dtype {images.dtype}: give floats in [-1, 1]")
-        return self._by_rows(self._encode, images)
+        codes, converged = self._by_rows(self._encode, images)
+        if not np.all(converged):
+            raise ValueError(f"image {int(np.argmin(converged))} gives no codes: is it finite?")
+        return codes
 
-    def decode(self, codes: jax.Array) -> jax.Array:
+    def decode(self, codes: jax.Array | np.ndarray) -> jax.Array:
         """codes int32 [B, N] in any order -> images f32 [B, H, W, 3] in [-1, 1]."""
+        return self._by_rows(self._decode, self._checked(codes))
+
+    def _checked(self, codes: jax.Array | np.ndarray) -> jax.Array:
         codes, n, k = jnp.asarray(codes), self.config.model.num_codes, len(self.codebook)
         if codes.ndim != 2 or codes.shape[1] != n or not jnp.issubdtype(codes.dtype, jnp.integer):
             raise ValueError(f"codes are {codes.dtype} {codes.shape}: give integers [B, {n}]")
         if codes.size and (int(codes.min()) < 0 or int(codes.max()) >= k):
             raise ValueError(f"codes range from {codes.min()} to {codes.max()}: give [0, {k})")
-        return self._by_rows(self._decode, codes)
+        return codes
 
-    def _by_rows(self, function: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
+    def _by_rows(self, function: Callable[..., Any], x: jax.Array) -> Any:
         # The rows are split over the devices, so their number is filled up to a multiple.
         fill = -x.shape[0] % self.mesh.size
         padded = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)]) if fill else x
         result = function(self.params, jax.device_put(padded, over_batch(self.mesh)))
-        return result[: x.shape[0]]
+        return jax.tree.map(lambda y: y[: x.shape[0]], result)
 
     def recombine(
         self, codes_a: jax.Array, codes_b: jax.Array, key: jax.Array, fraction: float = 0.5
     ) -> jax.Array:
         """New code sets from those of two images, see `sampling.recombine`: -> int32 [B, N]."""
-        return sampling.recombine(codes_a, codes_b, self.codebook, key, fraction, self.kind)
+        return sampling.recombine(
+            self._checked(codes_a), self._checked(codes_b), self.codebook, key, fraction, self.kind
+        )
 
     def interpolate(self, codes_a: jax.Array, codes_b: jax.Array, steps: int) -> jax.Array:
         """From A to B by exchanging codes, see `sampling.interpolate`: -> int32 [steps, B, N]."""
-        return sampling.interpolate(codes_a, codes_b, self.codebook, steps, self.kind)
+        return sampling.interpolate(
+            self._checked(codes_a), self._checked(codes_b), self.codebook, steps, self.kind
+        )
 
 
-def _encode(model: PIVQ, params: Any, images: jax.Array) -> jax.Array:
-    columns: Any = model.apply({"params": params}, images, method="columns")
-    return columns if model.kind == "positional" else jnp.sort(columns, -1)
+def _encode(model: PIVQ, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    result: Any = model.apply({"params": params}, images, method="columns")
+    columns, converged = result
+    return (columns if model.kind == "positional" else jnp.sort(columns, -1)), converged
 
 
 def _decode(model: PIVQ, params: Any, codes: jax.Array) -> jax.Array:
@@ -106,22 +118,15 @@ def load(workdir: str | Path) -> TrainedModel:
         InputError: the workdir does not exist, holds no checkpoint, or its codebook is not
             initialised yet.
     """
-    workdir = Path(workdir)
-    path = workdir / "config.json"
-    if not path.exists():
-        raise InputError(
-            f"{workdir} holds no run (no config.json): train first, with --mode=train and the same"
-            " --config and --workdir"
-        )
-    config = ConfigDict(json.loads(path.read_text()))
+    workdir = Path(workdir).expanduser()
+    config = ConfigDict(read_config(workdir))
     mesh = make_mesh()
     images = jnp.zeros((mesh.size, config.data.image_size, config.data.image_size, 3))
     shapes = jax.eval_shape(pivq_from_config(config, mesh).init, jax.random.key(0), images)
-    checkpoints = Checkpoints(workdir)
-    state, progress = checkpoints.restore(
-        {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes["params"]}, mesh
-    )
-    checkpoints.close()
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        state, progress = checkpoints.restore(
+            {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes["params"]}, mesh
+        )
     step = int(state["step"])
     if step <= config.quantizer.init_step:
         raise InputError(

@@ -14,6 +14,7 @@ Fields of the config are changed as in --config.train.steps=1000; variants follo
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -33,45 +34,50 @@ _OUTPUT = flags.DEFINE_string(
 
 def main(arguments: list[str]) -> int:
     """Check the config, then hand over to the mode."""
+    try:
+        if len(arguments) > 1:
+            return _refuse(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
+        return _run()
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues from the last checkpoint")
+        return 130
+
+
+def _run() -> int:
+    import jax  # takes seconds, so mistakes in flags are told before
+
+    from pivq_jax import modes
+    from pivq_jax.check_config import check_config
     from pivq_jax.errors import InputError
     from pivq_jax.train import Interrupted
 
+    logging.set_verbosity(logging.WARNING)
+    # What XLA has compiled once is read from here by every later run.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path("~/.cache/pivq_jax/compilation").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    config, mode = _CONFIG.value, _MODE.value
+    if config.data.path:
+        config.data.path = os.path.abspath(Path(config.data.path).expanduser())
+    workdir = Path(_WORKDIR.value or f"runs/{config.name}").expanduser()
     try:
-        if len(arguments) > 1:
-            raise InputError(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
-        _run()
+        check_config(config, training=mode == "train")
+        if mode != "reconstruct":
+            modes.run(mode, config, workdir)
+        elif not _INPUT.value:
+            return _refuse("--mode=reconstruct needs the folder of images: give --input=DIR")
+        else:
+            output = Path(_OUTPUT.value or workdir / "reconstructed").expanduser()
+            modes.reconstruct(config, workdir, Path(_INPUT.value).expanduser(), output)
     except InputError as error:
         return _refuse(str(error))
-    except FloatingPointError as error:
+    except (FloatingPointError, OSError) as error:  # diverged; a full disk, no permission
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Interrupted as interrupted:
         print(interrupted)
         return interrupted.exit_code
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues from the last checkpoint")
-        return 130
     return 0
-
-
-def _run() -> None:
-    import jax
-
-    from pivq_jax import modes
-    from pivq_jax.check_config import check_config
-
-    logging.set_verbosity(logging.WARNING)
-    config = _CONFIG.value
-    check_config(config)
-    workdir = Path(_WORKDIR.value or f"runs/{config.name}")
-    # What XLA has compiled once is read from here by every later run.
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path("~/.cache/pivq_jax/compilation").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    if _MODE.value == "reconstruct":
-        modes.run_reconstruct(config, workdir, _INPUT.value, _OUTPUT.value)
-    else:
-        modes.MODES[_MODE.value](config, workdir)
 
 
 def _refuse(message: str) -> int:
@@ -94,11 +100,19 @@ def _parse_flags(arguments: list[str]) -> list[str]:
         _CONFIG.value.lock()  # a config that did not load raises here
         return rest
     except (AttributeError, KeyError) as error:  # config_flags raises these on unknown fields
-        field = str(error.args[0]).splitlines()[0].strip("'\"")
+        quoted = re.search(r"\w+", str(error.args[0]))  # the name, perhaps in escaped quotes
+        field = quoted.group() if quoted else str(error)
         names = [argument.split("=")[0] for argument in arguments]
         named = next((name for name in names if field in name.split(".")), field)
         message = f"the config has no field {named}: configs/common.py lists the fields"
-    except (flags.Error, OSError, ValueError, TypeError) as error:  # may quote a whole traceback
+    except (
+        flags.Error,
+        OSError,
+        ImportError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+    ) as error:  # may quote a whole traceback
         message = [line for line in str(error).splitlines() if line.strip()][-1].strip()
     sys.exit(_refuse(message))
 

@@ -20,6 +20,7 @@ from pivq_jax.matching import match
 from pivq_jax.parallel import map_over_batch
 
 KINDS = ("matching", "nearest", "positional")
+KMEANS_SAMPLES = 32  # latents an entry that k-means sees at most: its memory grows with them
 
 
 class Quantized(NamedTuple):
@@ -113,6 +114,8 @@ def count_uses(columns: jax.Array, codebook_size: int) -> jax.Array:
 def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> jax.Array:
     """Delayed initialisation: k-means (k-means++ start) over latents of many batches.
 
+    Of more than `KMEANS_SAMPLES * codebook_size` latents, so many are drawn.
+
     Args:
         latents: f32 [M, D], finite, with M >= codebook_size.
         codebook_size: K.
@@ -128,8 +131,12 @@ def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> 
             f"k-means needs at least codebook_size = {codebook_size} latents, got"
             f" {latents.shape[0]}: raise quantizer.init_batches"
         )
+    key_draw, key_start = jax.random.split(key)
+    if latents.shape[0] > KMEANS_SAMPLES * codebook_size:
+        drawn = jax.random.permutation(key_draw, latents.shape[0])
+        latents = latents[drawn[: KMEANS_SAMPLES * codebook_size]]
     result = k_means.k_means(
-        latents.astype(jnp.float32), codebook_size, n_init=1, max_iterations=50, rng=key
+        latents.astype(jnp.float32), codebook_size, n_init=1, max_iterations=50, rng=key_start
     )
     return result.centroids
 

@@ -21,8 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.matching import match
-
-KINDS = ("matching", "nearest", "positional")
+from pivq_jax.quantizer import KINDS
 
 
 def recombine(

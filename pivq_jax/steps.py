@@ -1,5 +1,6 @@
 """The training state and the jitted steps on it: train, initialise the codebook, revive entries."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +11,9 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from pivq_jax import sampling
 from pivq_jax.data.images import images_to_float, images_to_uint8
+from pivq_jax.losses.recombination import nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.parallel import over_batch, replicated
@@ -18,6 +21,7 @@ from pivq_jax.quantizer import count_uses, initial_codebook, revive_dead
 
 Params = Any
 CODEBOOK = ("quantizer", "codebook")
+RECOMBINATION_PATCH = 4  # pixels a side: small, so that a patch may take its colour from elsewhere
 
 
 class TrainState(struct.PyTreeNode):
@@ -30,13 +34,15 @@ class TrainState(struct.PyTreeNode):
     uses: jax.Array  # int32 [K]: how often each entry was chosen since the last revival
 
 
-class LossWeights(struct.PyTreeNode):
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
     """Weights of the terms of the loss."""
 
-    l1: float = struct.field(pytree_node=False)
-    l2: float = struct.field(pytree_node=False)
-    codebook: float = struct.field(pytree_node=False)
-    commitment: float = struct.field(pytree_node=False)
+    l1: float
+    l2: float
+    codebook: float
+    commitment: float
+    recombination: float
 
 
 class Steps(NamedTuple):
@@ -57,8 +63,6 @@ def make_optimizer(
     warmup_steps: int,
     weight_decay: float,
     clip_norm: float,
-    b1: float = 0.9,
-    b2: float = 0.99,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """AdamW (Loshchilov and Hutter 2019) with clipping, linear warm-up and cosine decay to zero.
 
@@ -73,7 +77,7 @@ def make_optimizer(
 
     optimizer = optax.chain(
         optax.clip_by_global_norm(clip_norm),
-        optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=decays),
+        optax.adamw(schedule, b1=0.9, b2=0.99, weight_decay=weight_decay, mask=decays),
     )
     return optimizer, schedule
 
@@ -139,7 +143,24 @@ def make_steps(
             uses=jnp.zeros(model.codebook_size, jnp.int32),
         )
 
-    def loss(params: Params, images: jax.Array, quantize: bool) -> tuple[jax.Array, dict]:
+    def recombination_loss(
+        params: Params, images: jax.Array, columns: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        """How far images from recombined halves of the batch are from real ones, patch by patch.
+
+        Only the decoder learns from it: codes and entries stay what real images made them.
+        """
+        half = images.shape[0] // 2
+        codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
+        codes = columns if model.kind == "positional" else jnp.sort(columns, -1)
+        pair = codes[:half], codes[half : 2 * half]
+        mixed = sampling.recombine(*pair, codebook, key_at(step, 3), 0.5, model.kind)
+        decoded = apply(params, codebook[mixed], method="decode_vectors")
+        return nearest_patch_loss(decoded, images, RECOMBINATION_PATCH)
+
+    def loss(
+        params: Params, images: jax.Array, step: jax.Array, quantize: bool
+    ) -> tuple[jax.Array, dict]:
         if quantize:
             predictions, quantized = apply(params, images)
         else:
@@ -151,8 +172,13 @@ def make_steps(
         if quantize:
             total += weights.codebook * quantized.codebook_loss
             total += weights.commitment * quantized.commitment_loss
-            # A matching that did not converge must stop the run, not train on a wrong answer.
-            total = jnp.where(jnp.all(quantized.converged), total, jnp.nan)
+            if weights.recombination:
+                distance = recombination_loss(params, images, quantized.columns, step)
+                total += weights.recombination * distance
+                metrics["recombination"] = distance
+            # A matching that did not converge must stop the run, not train on a wrong answer: as a
+            # factor, the NaN reaches the gradients and so every later loss.
+            total *= jnp.where(jnp.all(quantized.converged), 1.0, jnp.nan)
             metrics["quantization_error"] = quantized.codebook_loss
             uses = count_uses(quantized.columns, model.codebook_size)
         return total, {"metrics": metrics, "uses": uses}
@@ -163,7 +189,7 @@ def make_steps(
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """One optimizer step on images uint8 [B, H, W, 3]."""
         grad = jax.value_and_grad(loss, has_aux=True)
-        (total, aux), gradients = grad(state.params, images_to_float(images), quantize)
+        (total, aux), gradients = grad(state.params, images_to_float(images), state.step, quantize)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # A young average follows fast, so that early evaluations are not of the initial weights.
@@ -203,7 +229,7 @@ def make_steps(
     def revive(state: TrainState, images: jax.Array) -> tuple[TrainState, jax.Array]:
         """Move dead entries onto latents of images uint8 [B, H, W, 3]; also how many."""
         latents = apply(state.params, images_to_float(images), method="latents")
-        columns = apply(state.params, images_to_float(images), method="columns")
+        columns, _ = apply(state.params, images_to_float(images), method="columns")
         codebook, revived = revive_dead(
             state.params["quantizer"]["codebook"],
             state.uses,

@@ -16,6 +16,7 @@ from pivq_jax.check_config import check_workdir
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.data import Dataset, load_dataset
 from pivq_jax.data.pipeline import eval_batches, train_batches
+from pivq_jax.errors import InputError
 from pivq_jax.evaluation.pictures import reconstruction_grid, save_png
 from pivq_jax.files import write_json
 from pivq_jax.logs import TrainingLog, format_duration
@@ -33,8 +34,15 @@ class Interrupted(Exception):
 
 
 def dataset_from_config(config: Any) -> Dataset:
-    """The data set that a config names, built or opened."""
-    return load_dataset(config.data.name, image_size=config.data.image_size, path=config.data.path)
+    """The data set that a config names, built or opened; with at least two training images."""
+    data = config.data
+    dataset = load_dataset(data.name, image_size=data.image_size, path=data.path)
+    if len(dataset.train) < 2:
+        raise InputError(
+            f"{data.path or data.name} gives {len(dataset.train)} training image(s), too few to"
+            " recombine two: add images"
+        )
+    return dataset
 
 
 def steps_from_config(config: Any, model: PIVQ, mesh: Mesh) -> Steps:
@@ -67,8 +75,7 @@ def train(config: Any, workdir: Path) -> None:
     model = pivq_from_config(config, mesh)
     steps = steps_from_config(config, model, mesh)
 
-    checkpoints = Checkpoints(workdir)
-    try:
+    with Checkpoints(workdir) as checkpoints:
         if checkpoints.latest_step() is None:
             state, seconds = steps.create(), 0.0
         else:
@@ -77,8 +84,6 @@ def train(config: Any, workdir: Path) -> None:
             print(f"resuming from step {int(state.step)} in {workdir}", flush=True)
         if int(state.step) < config.train.steps:
             _loop(config, workdir, dataset, mesh, steps, checkpoints, state, seconds)
-    finally:
-        checkpoints.close()
 
 
 def _loop(
@@ -95,7 +100,6 @@ def _loop(
     first_step = int(state.step)
     total_steps, batch_size = config.train.steps, config.train.batch_size
     writes = jax.process_index() == 0  # checkpoints are written by all, all else by the first
-    log = TrainingLog(workdir, first_step, total_steps) if writes else None
 
     def batches(step: int) -> Iterator[dict[str, jax.Array]]:
         host = train_batches(
@@ -109,12 +113,14 @@ def _loop(
         )
         return (put_batch({"image": batch["image"]}, mesh) for batch in host)
 
-    def check_finite(step: int, loss: jax.Array) -> None:
-        if not np.isfinite(float(loss)):
-            raise FloatingPointError(
-                f"the loss is {float(loss)} at step {step}: lower optimizer.learning_rate; the last"
-                f" good checkpoint is that of step {checkpoints.latest_step()}"
-            )
+    def check_finite(step: int, metrics: dict[str, jax.Array]) -> None:
+        # The gradient too: the loss is of the weights before this step, the state after it.
+        for name in ("loss", "gradient_norm"):
+            if not np.isfinite(value := float(metrics[name])):
+                raise FloatingPointError(
+                    f"the {name} is {value} at step {step}: lower optimizer.learning_rate; the last"
+                    f" good checkpoint is that of step {checkpoints.latest_step()}"
+                )
 
     count = sum(x.size for x in jax.tree.leaves(state.params))
     print(
@@ -122,7 +128,12 @@ def _loop(
         f" steps {first_step} to {total_steps}, log in {workdir}",
         flush=True,
     )
-    with _stop_requests() as stop:
+    with (
+        _stop_requests() as stop,
+        TrainingLog(workdir, first_step, total_steps)
+        if writes
+        else contextlib.nullcontext() as log,
+    ):
         for step, batch in enumerate(batches(first_step), start=first_step):
             # `step` steps are done. What happens here depends only on the state, the step and the
             # seed, so a run that resumes here repeats it exactly.
@@ -132,25 +143,22 @@ def _loop(
             state, metrics = steps.train(state, images, quantize)
             step += 1
             if step % config.train.log_every == 0 or step == total_steps:
-                check_finite(step, metrics["loss"])
+                check_finite(step, metrics)
                 if log:
                     values = {name: float(value) for name, value in metrics.items()}
                     log.write(step, values, batch_size)
             done = step == total_steps or bool(stop)
             if step % config.train.checkpoint_every == 0 or done:
-                check_finite(step, metrics["loss"])
+                check_finite(step, metrics)
                 checkpoints.save(step, state, {"train_seconds": time.perf_counter() - started})
             if step % config.train.picture_every == 0:
                 picture = _picture(config, mesh, steps, state, dataset, quantize)
                 if writes:
                     save_png(workdir / "pictures" / f"step_{step:06}.png", picture)
-            if stop and step < total_steps:
-                checkpoints.close()
+            if stop:
                 raise Interrupted(stop[0], step)
             if done:
                 break
-    if log:
-        log.close()
     print(f"trained in {format_duration(time.perf_counter() - started)}", flush=True)
 
 

@@ -6,12 +6,15 @@ of tiny images can be looked at; `pad` is the gap in pixels of the finished pict
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from pivq_jax.files import write_atomically
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -150,14 +153,9 @@ def save_png(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
     if picture.ndim != 3:
         raise ValueError(f"a picture has shape {picture.shape}: give [H, W, 3]")
     picture = _check(picture[None], "a picture")[0]
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        Image.fromarray(picture).save(temporary, format="PNG", optimize=True)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="PNG", optimize=True)
+    write_atomically(pathlib.Path(path), file.getvalue())
 
 
 def _join(parts: Pixels, axis: int, scale: int, pad: int, background: int) -> Pixels:

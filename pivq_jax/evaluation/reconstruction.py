@@ -33,7 +33,9 @@ def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> R
     return Reconstructions(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def encode_split(model: TrainedModel, source: Source, batch_size: int) -> np.ndarray:
+def encode_split(
+    model: TrainedModel, source: Source | list[dict[str, np.ndarray]], batch_size: int
+) -> np.ndarray:
     """The codes of every image of a split, int32 [M, N], in its order."""
     return np.concatenate(
         [
@@ -41,3 +43,13 @@ def encode_split(model: TrainedModel, source: Source, batch_size: int) -> np.nda
             for batch in eval_batches(source, batch_size)
         ]
     )
+
+
+def decode_batched(model: TrainedModel, codes: np.ndarray, batch_size: int) -> np.ndarray:
+    """Codes int32 [M, N] -> images uint8 [M, H, W, 3]; batches of one shape compile once."""
+    images = []
+    for start in range(0, len(codes), batch_size):
+        batch = codes[start : start + batch_size]
+        filled = np.resize(batch, (batch_size, codes.shape[1]))
+        images.append(np.asarray(images_to_uint8(model.decode(filled)))[: len(batch)])
+    return np.concatenate(images)

@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from pivq_jax.data import Dataset
+from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.reconstruction import reconstruct_split
 from pivq_jax.files import write_json
 from pivq_jax.inference import TrainedModel
 
 
-def evaluate(model: TrainedModel, dataset: Dataset, batch_size: int) -> dict[str, Any]:
+def evaluate(model: TrainedModel, test: Source, batch_size: int) -> dict[str, Any]:
     """Reconstruction, capacity and speed over the whole test split, as a flat dictionary.
 
     `psnr` is the mean over images of each image's PSNR on uint8-rounded output; capacity is
@@ -23,7 +23,7 @@ def evaluate(model: TrainedModel, dataset: Dataset, batch_size: int) -> dict[str
     `sampling_speed`.
     """
     config = model.config
-    result = reconstruct_split(model, dataset.test, batch_size)
+    result = reconstruct_split(model, test, batch_size)
     seconds = model.progress["train_seconds"]
     return {
         "step": model.step,

@@ -74,13 +74,18 @@ class PIVQ(nn.Module):
         """images f32 [B, H, W, 3] -> latents f32 [B, N, D]."""
         return self.encoder(images)
 
-    def columns(self, images: jax.Array) -> jax.Array:
-        """images f32 [B, H, W, 3] -> int32 [B, N], in latent order."""
-        return self.quantizer(self.latents(images)).columns
+    def columns(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """images f32 [B, H, W, 3] -> int32 [B, N], in latent order, and bool [B]: converged."""
+        quantized = self.quantizer(self.latents(images))
+        return quantized.columns, quantized.converged
 
     def decode(self, columns: jax.Array) -> jax.Array:
         """columns int32 [B, N] -> images f32 [B, H, W, 3]; in any order but for `positional`."""
         return self.decoder(self.quantizer.lookup(columns))
+
+    def decode_vectors(self, vectors: jax.Array) -> jax.Array:
+        """Code vectors f32 [B, N, D] -> images f32 [B, H, W, 3]."""
+        return self.decoder(vectors)
 
 
 def pivq_from_config(config: Any, mesh: Mesh | None = None) -> PIVQ:
