@@ -17,7 +17,6 @@ import io
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -172,8 +171,9 @@ def check_renderer() -> None:
             raise InputError(
                 f"toon_faces is drawn by {name}, which is not installed: pip install {pins}"
             ) from None
-    if renderer_fingerprint() != FINGERPRINT:
-        others = ", ".join(f"{n} {v}" for n, v in installed.items() if v != PINNED[n])
+    others = ", ".join(f"{n} {v}" for n, v in installed.items() if v != PINNED[n])
+    # The fingerprint is of vector drawings: another resvg could still colour other pixels.
+    if others or renderer_fingerprint() != FINGERPRINT:
         raise InputError(
             "the installed packages draw other faces than toon_faces 1.0.0 "
             f"({others or 'versions are the pinned ones'}): pip install {pins}"
@@ -200,14 +200,17 @@ def render_faces(
     """
     total = len(face_seeds(split, count))
     workers = min(workers or _usable_cores(), total)
-    # The children find the package wherever this process found it.
+    # The children find the package wherever this process found it. Each has a process group of
+    # its own, which Ctrl-C does not reach: this process alone decides, and ends them.
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for worker in range(workers):
             arguments = [split, str(size), str(total), str(worker), str(workers)]
             command = [sys.executable, "-m", "pivq_jax.data.toon_render", *arguments]
-            processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, env=env))
+            processes.append(
+                subprocess.Popen(command, stdout=subprocess.PIPE, env=env, process_group=0)
+            )
         for index in range(total):
             process = processes[index % workers]
             assert process.stdout is not None
@@ -235,8 +238,6 @@ def _usable_cores() -> int:
 
 def _work(split: str, size: int, total: int, worker: int, workers: int) -> None:
     """Writes this worker's faces to standard output as consecutive pickles."""
-    # Ctrl-C reaches the whole process group: the parent alone decides, and ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Whatever a library prints must not get between the faces.
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -24,7 +24,7 @@ class PatchOutput(nn.Module):
     @nn.compact
     def __call__(self, grid: jax.Array) -> jax.Array:
         """[B, h, w, W] -> [B, h * patch_size, w * patch_size, 3]."""
-        x = nn.Dense(3 * self.patch_size**2, dtype=self.dtype, name="pixels")(grid)
+        x = nn.Dense(3 * self.patch_size**2, dtype=jnp.float32, name="pixels")(grid)
         return depth_to_space(x, self.patch_size)
 
 
@@ -47,7 +47,7 @@ class ConvOutput(nn.Module):
         x = depth_to_space(x, factor)
         y = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="conv")(nn.gelu(x))
         x = x + y
-        x = nn.Conv(12, (3, 3), dtype=self.dtype, name="pixels")(nn.gelu(x))
+        x = nn.Conv(12, (3, 3), dtype=jnp.float32, name="pixels")(nn.gelu(x))
         return depth_to_space(x, 2)
 
 
@@ -96,4 +96,4 @@ class Decoder(nn.Module):
             images = PatchOutput(self.patch_size, self.dtype, name="output")(x)
         else:
             images = ConvOutput(self.patch_size, self.output_channels, self.dtype, name="output")(x)
-        return images.astype(jnp.float32)
+        return images
