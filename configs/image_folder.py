@@ -19,4 +19,6 @@ def get_config(variants: str = "") -> ConfigDict:
     config = base_config()
     config.name = "image_folder"
     config.data.name = "image_folder"
+    config.loss.l2 = 0.5
+    config.loss.recombination = 0.5
     return with_variants(config, variants)

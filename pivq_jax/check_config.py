@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from pivq_jax.errors import InputError
+from pivq_jax.losses.recombination import PATCH_SIZE as RECOMBINATION_PATCH
 from pivq_jax.matching import METHODS
 from pivq_jax.quantizer import KINDS
 
@@ -96,6 +97,13 @@ def check_config(config: Any, training: bool) -> None:
         f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
         f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
     )
+    if loss.recombination > 0:
+        need(
+            size % RECOMBINATION_PATCH == 0 and train.batch_size > 1,
+            f"loss.recombination compares patches of {RECOMBINATION_PATCH} pixels over a batch:"
+            f" data.image_size = {size} must be a multiple and train.batch_size ="
+            f" {train.batch_size} at least 2, or set loss.recombination = 0",
+        )
     latents = quantizer.init_batches * train.batch_size * model.num_codes
     need(
         latents >= quantizer.codebook_size,

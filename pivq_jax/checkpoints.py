@@ -23,7 +23,7 @@ class Checkpoints:
     def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
         self.directory = workdir.absolute() / "checkpoints"
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else KEPT, create=not read_only, read_only=read_only
+            max_to_keep=None if read_only else KEPT, create=not read_only
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 

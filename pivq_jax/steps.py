@@ -21,7 +21,6 @@ from pivq_jax.quantizer import count_uses, initial_codebook, revive_dead
 
 Params = Any
 CODEBOOK = ("quantizer", "codebook")
-RECOMBINATION_PATCH = 4  # pixels a side: small, so that a patch may take its colour from elsewhere
 
 
 class TrainState(struct.PyTreeNode):
@@ -156,7 +155,7 @@ def make_steps(
         pair = codes[:half], codes[half : 2 * half]
         mixed = sampling.recombine(*pair, codebook, key_at(step, 3), 0.5, model.kind)
         decoded = apply(params, codebook[mixed], method="decode_vectors")
-        return nearest_patch_loss(decoded, images, RECOMBINATION_PATCH)
+        return nearest_patch_loss(decoded, images)
 
     def loss(
         params: Params, images: jax.Array, step: jax.Array, quantize: bool

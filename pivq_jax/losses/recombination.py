@@ -3,8 +3,14 @@
 import jax
 import jax.numpy as jnp
 
+# Small enough that a patch may take its colour from one parent and its neighbour from the other,
+# large enough to show more than a colour.
+PATCH_SIZE = 8
 
-def nearest_patch_loss(images: jax.Array, references: jax.Array, patch_size: int) -> jax.Array:
+
+def nearest_patch_loss(
+    images: jax.Array, references: jax.Array, patch_size: int = PATCH_SIZE
+) -> jax.Array:
     """Mean absolute error of each patch to the most similar real patch at the same place.
 
     A recombined set has no image of its own to be compared with, but in aligned images each of its
