@@ -46,12 +46,21 @@ def test_a_part_of_the_state_comes_back_alone(tmp_path):
 
 
 def test_old_checkpoints_make_room(tmp_path):
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints = Checkpoints(tmp_path)
     for step in (1, 2, 3):
         checkpoints.save(step, make_state(step), {})
     checkpoints.close()
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert names & {"1", "2", "3"} == {"2", "3"}
+
+
+def test_reading_writes_nothing(tmp_path):
+    with (
+        pytest.raises((InputError, FileNotFoundError, ValueError)),
+        Checkpoints(tmp_path / "run", read_only=True) as checkpoints,
+    ):
+        checkpoints.restore(jax.eval_shape(lambda: make_state(0)), make_mesh())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_step_that_is_saved_already_stays(tmp_path):

@@ -106,6 +106,13 @@ def test_images_of_another_kind_are_refused(trained_model, shape, dtype):
         trained_model.encode(np.zeros(shape, dtype))
 
 
+def test_an_image_that_is_not_finite_is_named(trained_model, images):
+    broken = images.copy()
+    broken[5, 3, 3, 0] = np.nan
+    with pytest.raises(ValueError, match="image 5 gives no codes"):
+        trained_model.encode(broken)
+
+
 @pytest.mark.parametrize(
     "codes",
     [np.zeros((2, 5), np.int32), np.full((2, N), K), np.full((2, N), -1), np.zeros((2, N))],

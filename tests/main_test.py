@@ -209,6 +209,18 @@ def test_a_workdir_without_checkpoint_is_refused(commands, trained, tmp_path):
     assert_refused(done, "no checkpoint", "--mode=train")
 
 
+def test_a_workdir_that_is_no_directory_is_refused(commands, small_folder, tmp_path):
+    (tmp_path / "run").write_text("a file")
+    data = f"--config.data.path={small_folder}"
+    assert_refused(commands.run(FOLDER, data, f"--workdir={tmp_path / 'run'}"), "is a file")
+
+
+def test_a_workdir_with_a_damaged_config_is_refused(commands, small_folder, tmp_path):
+    (tmp_path / "config.json").write_text('{"name": ')
+    data = f"--config.data.path={small_folder}"
+    assert_refused(commands.run(FOLDER, data, f"--workdir={tmp_path}"), "is damaged", "--workdir")
+
+
 def test_help_says_what_the_modes_do(commands):
     done = commands.run("--help")
     assert done.code == 0 and not done.stderr

@@ -87,7 +87,7 @@ def check(result: dict) -> None:
 
 def test_eight_devices_train_as_one_does(commands, faces, tiny_config, tmp_path):
     fields: dict = {}
-    for room in ("data", "model", "quantizer", "train", "optimizer"):
+    for room in ("data", "model", "quantizer", "loss", "optimizer", "train"):
         fields |= {f"{room}.{name}": value for name, value in tiny_config[room].items()}
     images = np.ascontiguousarray(faces[:, ::3, ::3])
     check(compare(commands, images, tmp_path, "image_folder", "smoke", fields))
