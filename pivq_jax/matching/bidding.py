@@ -123,9 +123,7 @@ def _round(cost: jax.Array, offers: Offers, eps: jax.Array | None) -> tuple[Offe
     if eps is not None:
         step = step + eps[:, None]
     bids = (column_of < 0) & (best < jnp.inf) & ((rank < num_columns) | (step > 0))
-    offer = jnp.where(
-        wished & bids[..., None], prices[:, None, :] - step[..., None], jnp.inf
-    )
+    offer = jnp.where(wished & bids[..., None], prices[:, None, :] - step[..., None], jnp.inf)
     low = jnp.min(offer, axis=1)
     winner = jnp.min(
         jnp.where((offer == low[:, None, :]) & (offer < jnp.inf), rows_iota[:, None], num_rows),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.matching import certificate, shortest_path
+from pivq_jax.matching import auction, certificate, greedy, shortest_path
 
 METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
 
@@ -29,34 +29,98 @@ class Matching(NamedTuple):
 
 
 def match(cost: jax.Array, method: str = "auto") -> Matching:
-    """Assigns each row its own column so that the total cost is least."""
+    """Assigns each row its own column so that the total cost is least.
+
+    Args:
+      cost: floating [..., N, K], 1 <= N <= K, any leading batch shape, computed with as float32.
+        +inf forbids a pair.
+      method: how to solve it.
+        - "shortest_path": exact; one problem after the other. The fastest on CPU.
+        - "auction": exact; all problems at once in few sequential steps. For GPU and TPU.
+        - "sinkhorn": not exact; needs ott-jax. `gap` says how far off it may be.
+        - "greedy": not exact; the cheapest pair first. The baseline.
+        - "auto": "shortest_path" where the code is compiled for CPU, or where N = 1 or the batch
+          is one problem of at most 16 rows, which leaves nothing to do at once; otherwise
+          "auction". The shape decides at trace time, the platform when the program is lowered,
+          so that one traced function serves several.
+
+    Returns:
+      A `Matching` with the leading shape of `cost`. The columns are a valid one-to-one assignment
+      on every input. See `Matching` for what NaN, -inf and infeasible problems give.
+
+    Works under jit, vmap (solved as one batch), lax.map and shard_map over the batch (without a
+    collective; pass check_vma=False). No gradient flows through the assignment itself; that of
+    `cost` is 1 at the chosen entries and 0 elsewhere, as the optimum's is, and that of `gap` is 0.
+
+    Raises:
+      ValueError: at trace time, if `cost` is not a floating array of such a shape, or if `method`
+        is unknown.
+    """
     if method not in METHODS:
         raise ValueError(f"unknown matching method {method!r}: use one of {', '.join(METHODS)}")
     cost = jnp.asarray(cost)
     if cost.ndim < 2 or 0 in cost.shape or cost.shape[-2] > cost.shape[-1]:
         raise ValueError(
             f"cost has shape {cost.shape}; it must be [..., N, K], not empty, with 1 <= N <= K "
-            "(transpose it to match columns to rows)"
+            "(transpose it to give each column its own row)"
         )
     if not jnp.issubdtype(cost.dtype, jnp.floating):
         raise ValueError(f"cost has dtype {cost.dtype}; cast it to float32 first")
     cost = cost.astype(jnp.float32)
-    columns, gap, converged = _match(jax.lax.stop_gradient(cost), method)
+    columns, gap, converged = _solver(method)(jax.lax.stop_gradient(cost))
     return Matching(columns, certificate.total(cost, columns), gap, converged)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _match(cost, method):
-    batch = cost.shape[:-2]
-    cost = cost.reshape(-1, *cost.shape[-2:])
-    out = jax.lax.map(_solve_one, cost)
-    return tuple(x.reshape(batch + x.shape[1:]) for x in out)
+@functools.cache
+def _solver(method: str):
+    """A function from float32 [..., N, K] to columns, gap and converged."""
+
+    @jax.custom_batching.custom_vmap
+    def solve(cost):
+        batch = cost.shape[:-2]
+        results = _solve_flat(cost.reshape(-1, *cost.shape[-2:]), method)
+        return tuple(result.reshape(batch + result.shape[1:]) for result in results)
+
+    @solve.def_vmap
+    def _(axis_size, in_batched, cost):
+        # Batching the loops of a solver would be slow; a larger batch is what solvers are made for.
+        del axis_size
+        return solve(cost), (in_batched[0],) * 3
+
+    return jax.jit(solve)
 
 
-def _solve_one(cost):
+def _solve_flat(cost: jax.Array, method: str) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Solves float32 [B, N, K] by one of `METHODS`."""
+    if method == "auto":
+        one_by_one = functools.partial(_solve_flat, method="shortest_path")
+        if cost.shape[1] == 1 or (cost.shape[0] == 1 and cost.shape[1] <= 16):
+            return one_by_one(cost)
+        at_once = functools.partial(_solve_flat, method="auction")
+        return jax.lax.platform_dependent(cost, cpu=one_by_one, default=at_once)
+    if method == "shortest_path":
+        # From cleaning to certificate one problem at a time, which then stays in the cache.
+        def solve_first(cost):
+            columns, prices = shortest_path.solve(cost[0])
+            return columns[None], prices[None]
+
+        def solve_one(cost):
+            return tuple(result[0] for result in _solve_safely(cost[None], solve_first))
+
+        return jax.lax.map(solve_one, cost)
+    if method == "sinkhorn":
+        from pivq_jax.matching import sinkhorn
+
+        return _solve_safely(cost, sinkhorn.solve)
+    return _solve_safely(cost, {"auction": auction, "greedy": greedy}[method].solve)
+
+
+def _solve_safely(cost: jax.Array, solve) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Cleans the costs, solves, completes the columns and certifies the result."""
     safe, scale, valid = certificate.prepare(cost)
-    columns, prices = shortest_path.solve(safe)
-    columns = certificate.complete(columns[None], cost.shape[-1])
-    gap = certificate.certify(safe[None], columns, prices[None])[0]
-    converged = valid & (gap < jnp.inf)
-    return columns[0], jnp.where(converged, gap * scale, jnp.inf), converged
+    columns, prices = solve(safe)
+    complete = jnp.all(columns >= 0, axis=1)
+    columns = certificate.complete(columns, cost.shape[-1])
+    gap = certificate.certify(safe, columns, prices)
+    converged = valid & complete & (gap < jnp.inf)
+    return columns, jnp.where(converged, gap * scale, jnp.inf), converged

@@ -96,7 +96,9 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, jax.Array]:
         augments = augments & settled[:, None]
         own_cut = _pick(cut, root)
         prices = jnp.where(
-            found[:, None] & (distance < _INF), prices + jnp.minimum(distance - own_cut, 0.0), prices
+            found[:, None] & (distance < _INF),
+            prices + jnp.minimum(distance - own_cut, 0.0),
+            prices,
         )
         sinks = in_tree & augments[..., None] & (row_of < 0)[:, None, :]
         sinks = sinks & (distance[:, None, :] == exit_[..., None])

@@ -1,0 +1,60 @@
+"""Entropic transport, rounded to a one-to-one assignment. Not exact.
+
+Source: M. Cuturi, "Sinkhorn distances: lightspeed computation of optimal transport", NIPS 2013,
+as implemented in ott-jax.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from pivq_jax.matching.greedy import pair_off
+
+_EPSILON = 0.01  # in units of the mean excess of a cost over its row's minimum
+_ITERATIONS = 500
+_THRESHOLD = 1e-2
+
+
+def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Rounds a transport plan by taking its largest entries first.
+
+    Args:
+      cost: float32 [B, N, K], N <= K, finite or +inf.
+
+    Returns:
+      columns: int32 [B, N]; -1 where only forbidden columns are left.
+      prices: float32 [B, K], the plan's column potentials.
+    """
+    prices, row_duals = jax.vmap(_potentials)(cost)
+    # The logarithm of the plan, up to scale and sign.
+    return pair_off(cost - row_duals[..., None] - prices[:, None, :]), prices
+
+
+def _potentials(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Potentials of columns and rows of one problem; those of the columns fit the free ones' 0."""
+    # ott-jax takes a second to import, and the other methods do without it.
+    from ott.geometry import geometry
+    from ott.problems.linear import linear_problem
+    from ott.solvers.linear import sinkhorn
+
+    num_rows, num_columns = cost.shape
+    finite = jnp.isfinite(cost)
+    excess = jnp.where(finite, cost - jnp.min(cost, axis=1, keepdims=True), 0.0)
+    spread = jnp.sum(excess) / jnp.maximum(jnp.sum(finite), 1)
+    # Twice the range for each row: no complete matching without forbidden pairs costs more.
+    barrier = jnp.max(jnp.where(finite, cost, -2.0)) + 2.0 * jnp.max(excess)
+    cost = jnp.where(finite, cost, barrier)
+    rows, columns = jnp.ones(num_rows), jnp.ones(num_columns)
+    slack = num_columns - num_rows
+    if slack:
+        # One more row takes the free columns, at no cost.
+        cost = jnp.concatenate([cost, jnp.zeros((1, num_columns))])
+        rows = jnp.append(rows, float(slack))
+    epsilon = jnp.maximum(_EPSILON * spread, 1e-7)
+    problem = linear_problem.LinearProblem(
+        geometry.Geometry(cost, epsilon=epsilon), rows / num_columns, columns / num_columns
+    )
+    solver = sinkhorn.Sinkhorn(max_iterations=_ITERATIONS, threshold=_THRESHOLD / num_columns)
+    out = solver(problem)
+    shift = out.f[-1] if slack else 0.0
+    prices = jnp.nan_to_num(out.g + shift, posinf=0.0, neginf=0.0)
+    return prices, jnp.nan_to_num(out.f[:num_rows] - shift, posinf=0.0, neginf=0.0)
