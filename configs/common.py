@@ -51,7 +51,7 @@ def base_config() -> ConfigDict:
     config.quantizer.init_step = 800  # continuous until then; the codebook starts here
     config.quantizer.init_batches = 64  # batches whose latents k-means sees
     config.quantizer.revive_every = 100  # steps between re-initialisations of dead entries
-    config.quantizer.revive_until = 0.8  # no more after this fraction of the run
+    config.quantizer.revive_until = 0.9  # no more after this fraction of the run
     config.quantizer.revive_threshold = 0.05  # dead: used less than this fraction of the mean
 
     config.loss = ConfigDict()

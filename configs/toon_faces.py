@@ -26,4 +26,5 @@ def get_config(variants: str = "") -> ConfigDict:
     config.quantizer.init_batches = 96
     config.loss.l2 = 0.5
     config.loss.recombination = 0.5
+    config.train.steps = 6_500
     return with_variants(config, variants)
