@@ -37,7 +37,7 @@ def complete(columns: jax.Array, num_columns: int) -> jax.Array:
     """Gives rows that have no column (-1) the free columns, in order. int32 [B, N] -> [B, N]."""
 
     def fill(columns):
-        batch, num_rows = columns.shape
+        batch = columns.shape[0]
         index = jnp.arange(batch)[:, None]
         target = jnp.where(columns < 0, num_columns, columns)
         used = jnp.zeros((batch, num_columns), bool).at[index, target].set(True, mode="drop")

@@ -134,7 +134,7 @@ def _pick(table: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def _roots(pred: jax.Array, column_of: jax.Array, distance: jax.Array) -> jax.Array:
-    """The root of the tree of each column, by pointer doubling; N where not reached. int32 [B, K]"""
+    """The root of each column's tree, by pointer doubling; N if not reached. int32 [B, K]."""
     num_rows = column_of.shape[1]
     iota = jnp.arange(pred.shape[1], dtype=jnp.int32)
     parent = jnp.take_along_axis(column_of, pred, axis=1)

@@ -1,0 +1,125 @@
+"""`match` under the transformations of JAX, and on input that no method may accept or hang on."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pivq_jax.matching import METHODS, match
+from tests.matching import problems
+
+COST = problems.make("gaussian", 6, 5, 9, seed=0)
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        np.zeros((3, 2), np.float32),
+        np.zeros(3, np.float32),
+        np.zeros((2, 3), np.int32),
+        np.zeros((0, 3), np.float32),
+        np.zeros((0, 2, 3), np.float32),
+    ],
+)
+def test_refuses_unfit_arrays(cost):
+    with pytest.raises(ValueError, match="cost has"):
+        match(cost)
+
+
+def test_refuses_an_unknown_method():
+    with pytest.raises(ValueError, match="shortest_path"):
+        match(COST, "hungarian")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bad_problems_leave_their_neighbours_alone(method):
+    cost = COST.copy()
+    cost[0, 0, 0], cost[1, 2, 3], cost[2, :, 3:] = np.nan, -np.inf, np.inf
+    result = match(cost, method)
+    assert result.converged.tolist() == [False] * 3 + [True] * 3
+    assert np.isinf(result.gap[:3]).all()
+    np.testing.assert_array_equal(result.columns[3:], match(COST, method).columns[3:])
+    assert all(len(set(row)) == 5 for row in result.columns.tolist())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_vmap_jit_and_map_agree(method):
+    want = match(COST, method).columns
+    one = lambda cost: match(cost, method).columns  # noqa: E731
+    np.testing.assert_array_equal(jax.jit(jax.vmap(one))(COST), want)
+    np.testing.assert_array_equal(jax.jit(lambda c: jax.lax.map(one, c))(COST), want)
+    nested = jax.vmap(jax.vmap(one))(COST.reshape(2, 3, 5, 9))
+    np.testing.assert_array_equal(nested.reshape(6, 5), want)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradient_is_the_matching(method):
+    columns = match(COST, method).columns
+    gradient = jax.jit(jax.grad(lambda cost: match(cost, method).cost.sum()))(COST)
+    np.testing.assert_array_equal(gradient, jax.nn.one_hot(columns, 9))
+
+    def around(latents):
+        """A quantizer's losses: the assignment inside does not stop what flows around it."""
+        cost = jnp.square(latents[:, :, None] - jnp.arange(9.0)).astype(jnp.float32)
+        result = match(cost, method)
+        return jnp.sum(jnp.square(latents - result.columns)) + result.gap.sum()
+
+    latents = jnp.linspace(0.0, 8.0, 10).reshape(2, 5)
+    assert np.isfinite(jax.grad(around)(latents)).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_upcast(dtype):
+    cost = jnp.asarray(COST, dtype)
+    result = match(cost)
+    assert result.cost.dtype == jnp.float32
+    problems.check(np.asarray(cost.astype(jnp.float32)), result, exact=True)
+
+
+def test_a_single_problem_and_a_deep_batch():
+    assert match(COST[0]).columns.shape == (5,)
+    assert match(COST.reshape(1, 2, 3, 5, 9)).gap.shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e36])
+def test_scale_does_not_matter(scale):
+    cost = COST * np.float32(scale)
+    for method in ("shortest_path", "auction"):
+        result = match(cost, method)
+        assert result.converged.all()
+        np.testing.assert_array_equal(result.columns, match(COST, method).columns)
+
+
+def test_import_brings_no_more_than_jax():
+    code = "import sys, pivq_jax.matching as m; m.match([[1.0]]); print('ott' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+SHARDED = """
+import re
+import jax, numpy as np
+from jax.sharding import PartitionSpec as P
+from pivq_jax.matching import match
+mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+cost = np.random.default_rng(0).normal(size=(16, 12, 20)).astype(np.float32)
+for method in ("shortest_path", "auction"):
+    solve = lambda cost: match(cost, method)
+    sharded = jax.jit(jax.shard_map(
+        solve, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False))
+    text = sharded.lower(cost).compile().as_text()
+    assert not re.search("all-reduce|all-gather|all-to-all|collective-permute", text)
+    np.testing.assert_array_equal(sharded(cost).columns, solve(cost).columns)
+print("same")
+"""
+
+
+def test_sharded_over_eight_devices_without_a_collective():
+    flags = "--xla_force_host_platform_device_count=8"
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, env=env)
+    assert done.stdout.strip() == "same", done.stderr
