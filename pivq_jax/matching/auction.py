@@ -1,9 +1,20 @@
 """Exact assignment for a whole batch in few sequential steps: bidding, then shortest paths."""
 
+from typing import NamedTuple
+
 import jax
 
 from pivq_jax.matching.bidding import bid
 from pivq_jax.matching.waves import augment_all
+
+
+class Steps(NamedTuple):
+    """Sequential steps of a batch, each int32."""
+
+    rounds: jax.Array  # of bidding
+    waves: jax.Array  # of shortest paths
+    searches: jax.Array  # waves that ended a search in some problem
+    hops: jax.Array  # along the paths found
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -17,12 +28,12 @@ def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
         complete matching.
       prices: float32 [B, K], column potentials; for N < K never positive, 0 on unmatched columns.
     """
-    columns, prices, _, _ = solve_counted(cost)
+    columns, prices, _ = solve_counted(cost)
     return columns, prices
 
 
-def solve_counted(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """`solve`, and the sequential steps it took: bidding rounds and path waves, both int32."""
+def solve_counted(cost: jax.Array) -> tuple[jax.Array, jax.Array, Steps]:
+    """`solve`, and the sequential steps it took."""
     offers, rounds = bid(cost)
-    offers, waves = augment_all(cost, offers)
-    return offers.column_of, offers.prices, rounds, waves
+    offers, walk = augment_all(cost, offers)
+    return offers.column_of, offers.prices, Steps(rounds, *walk)

@@ -21,6 +21,14 @@ from pivq_jax.matching.bidding import Offers
 _INF = jnp.inf
 
 
+class Walk(NamedTuple):
+    """Turns of loops, each int32."""
+
+    waves: jax.Array
+    searches: jax.Array  # waves that ended a search
+    hops: jax.Array  # steps along the paths found, those of all problems at once
+
+
 class _State(NamedTuple):
     turn: jax.Array  # int32
     distance: jax.Array  # float32 [B, K], from the nearest root
@@ -28,9 +36,11 @@ class _State(NamedTuple):
     duals: jax.Array  # float32 [B, N], reduced cost of the own column, or least one of a free row
     offers: Offers
     live: jax.Array  # bool [B]
+    searches: jax.Array  # int32, turns in which a search ended
+    hops: jax.Array  # int32, turns of the loops that walk paths back
 
 
-def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, jax.Array]:
+def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Walk]:
     """Matches all free rows along shortest paths of reduced costs.
 
     Args:
@@ -39,7 +49,7 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, jax.Array]:
 
     Returns:
       offers: complete, unless a problem has no augmenting path; that problem stops there.
-      waves: int32, turns of the loop.
+      walk: the turns it took.
     """
     batch, num_rows, num_columns = cost.shape
     square = num_rows == num_columns
@@ -103,7 +113,7 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, jax.Array]:
         sinks = in_tree & augments[..., None] & (row_of < 0)[:, None, :]
         sinks = sinks & (distance[:, None, :] == exit_[..., None])
         sink = jnp.min(jnp.where(sinks, columns_iota, num_columns), axis=2)
-        row_of, column_of = _flip(sink, state.pred, row_of, column_of)
+        row_of, column_of, hops = _flip(sink, state.pred, row_of, column_of)
         offers = Offers(row_of, column_of, prices)
         live = state.live & jnp.where(settled, found & jnp.any(column_of < 0, axis=1), True)
         return state._replace(
@@ -111,6 +121,8 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, jax.Array]:
             duals=jnp.where(settled[:, None], begin(offers), state.duals),
             offers=offers,
             live=live,
+            searches=state.searches + 1,
+            hops=state.hops + hops,
         )
 
     state = _State(
@@ -120,10 +132,12 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, jax.Array]:
         begin(offers),
         offers,
         jnp.any(offers.column_of < 0, axis=1),
+        jnp.int32(0),
+        jnp.int32(0),
     )
     # A search ends within N + 2 waves and matches a row or stops its problem: the loop is finite.
     state = jax.lax.while_loop(lambda state: jnp.any(state.live), wave, state)
-    return state.offers, state.turn
+    return state.offers, Walk(state.turn, state.searches, state.hops)
 
 
 def _pick(table: jax.Array, index: jax.Array) -> jax.Array:
@@ -185,15 +199,15 @@ def _flip(sink, pred, row_of, column_of):
     lane = jnp.arange(sink.shape[0])[:, None]
 
     def hop(state):
-        column, row_of, column_of = state
+        column, row_of, column_of, hops = state
         row = jnp.take_along_axis(pred, jnp.minimum(column, num_columns - 1), axis=1)
         row = jnp.where(column < num_columns, row, num_rows)
         onward = jnp.take_along_axis(column_of, jnp.minimum(row, num_rows - 1), axis=1)
         onward = jnp.where((row < num_rows) & (onward >= 0), onward, num_columns)
         row_of = row_of.at[lane, column].set(row, mode="drop")
         column_of = column_of.at[lane, row].set(column, mode="drop")
-        return onward, row_of, column_of
+        return onward, row_of, column_of, hops + 1
 
-    state = (sink, row_of, column_of)
+    state = (sink, row_of, column_of, jnp.int32(0))
     state = jax.lax.while_loop(lambda state: jnp.any(state[0] < num_columns), hop, state)
-    return state[1], state[2]
+    return state[1:]

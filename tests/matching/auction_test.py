@@ -10,8 +10,8 @@ from pivq_jax.matching.certificate import prepare
 
 @jax.jit
 def _steps(cost):
-    _, _, rounds, waves = auction.solve_counted(prepare(cost)[0])
-    return rounds + waves
+    _, _, steps = auction.solve_counted(prepare(cost)[0])
+    return steps.rounds + steps.waves
 
 
 def _distances(rows, columns):
@@ -35,7 +35,7 @@ def test_infeasible_and_tied_problems_end():
     cost = np.zeros((3, 6, 6), np.float32)
     cost[1, :, 1:] = np.inf
     cost[2] = np.inf
-    columns, prices, _, _ = jax.jit(auction.solve_counted)(cost)
+    columns, prices, _ = jax.jit(auction.solve_counted)(cost)
     assert sorted(columns[0].tolist()) == list(range(6))
     assert (columns[1] >= 0).sum() == 1 and (columns[2] >= 0).sum() == 0
     assert np.isfinite(prices).all()

@@ -1,0 +1,284 @@
+"""Matching against its peers: `python -m benchmarks.matching [--quick] [--tpu=v5e:2x2]`.
+
+Every method solves the same batches in one run, taking turns; the table gives medians. SciPy and
+lapx get float64 arrays made beforehand and run on the host in one thread. Peers that are not
+installed (lapx, optax, torch with torch-linear-assignment) are left out. `--tpu` adds what the TPU
+compiler estimates, and needs libtpu (`pip install "jax[tpu]"`) but no TPU. On a machine with a GPU
+the JAX methods run there.
+"""
+
+import argparse
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+
+from benchmarks import matching_tpu
+from pivq_jax.matching import auction, certificate, match
+
+SIZES = (
+    (16, 64, 128),
+    (16, 128, 256),
+    (8, 256, 512),
+    (8, 256, 1024),
+    (8, 512, 512),
+    (32, 256, 1024),
+)
+KINDS = ("gaussian", "noised", "clustered", "low_rank", "integer")
+OWN = ("auto", "auction", "sinkhorn", "greedy")
+DIMENSIONS = 64
+
+
+def make_cost(kind: str, batch: int, num_rows: int, num_columns: int, seed: int = 0) -> np.ndarray:
+    """float32 [batch, num_rows, num_columns]: squared distances of latents to one codebook.
+
+    gaussian: latents and codebook normal in 64 dimensions. noised: latents are random codebook
+    entries with noise 0.3, so that some want the same one. clustered: N / 8 clusters an image with
+    noise 0.15; about 95 % of the latents share their nearest entry. low_rank: normal in 2
+    dimensions. integer: no distances but integers below 100, with many ties.
+    """
+    rng = np.random.default_rng(seed)
+    if kind == "integer":
+        return rng.integers(0, 100, (batch, num_rows, num_columns)).astype(np.float32)
+    dimensions = 2 if kind == "low_rank" else DIMENSIONS
+    codebook = rng.normal(size=(num_columns, dimensions))
+    latents = rng.normal(size=(batch, num_rows, dimensions))
+    if kind == "noised":
+        pick = rng.integers(0, num_columns, (batch, num_rows))
+        latents = codebook[pick] + 0.3 * latents
+    if kind == "clustered":
+        clusters = max(num_rows // 8, 2)
+        centres = rng.normal(size=(batch, clusters, dimensions))
+        pick = rng.integers(0, clusters, (batch, num_rows, 1))
+        latents = np.take_along_axis(centres, pick, 1) + 0.15 * latents
+    lengths = np.square(latents).sum(-1)[..., None] + np.square(codebook).sum(-1)
+    return np.maximum(lengths - 2 * latents @ codebook.T, 0).astype(np.float32)
+
+
+def solve_scipy(cost: np.ndarray) -> np.ndarray:
+    return np.stack([scipy.optimize.linear_sum_assignment(problem)[1] for problem in cost])
+
+
+def solve_lapx(cost: np.ndarray) -> np.ndarray:
+    import lap
+
+    square = cost.shape[1] == cost.shape[2]
+    return np.stack([lap.lapjv(problem, extend_cost=not square)[1] for problem in cost])
+
+
+def solve_torch(cost: Any) -> Any:
+    import torch
+    from torch_linear_assignment import batch_linear_assignment
+
+    columns = batch_linear_assignment(cost)
+    if cost.is_cuda:
+        torch.cuda.synchronize()
+    return columns
+
+
+def optax_solver(mapped: bool) -> Callable[[jax.Array], jax.Array]:
+    import optax
+
+    def one(cost):
+        return optax.assignment.hungarian_algorithm(cost)[1]
+
+    return functools.partial(jax.lax.map, one) if mapped else jax.vmap(one)
+
+
+def has(*modules: str) -> bool:
+    return all(importlib.util.find_spec(module) for module in modules)
+
+
+def compiled(solve: Callable[[jax.Array], Any], cost: jax.Array) -> Callable[[], Any]:
+    """A call that runs compiled code and waits for it."""
+    program = jax.jit(solve).lower(cost).compile()
+    return lambda: jax.block_until_ready(program(cost))
+
+
+def runners(cost: np.ndarray, own: tuple[str, ...], slow: bool) -> dict[str, Callable[[], Any]]:
+    """A call for each method that can run here, on this batch."""
+    wide, on_device = cost.astype(np.float64), jnp.asarray(cost)
+    calls: dict[str, Callable[[], Any]] = {"scipy": lambda: solve_scipy(wide)}
+    if has("lap"):
+        calls["lapx"] = lambda: solve_lapx(wide)
+    for method in own:
+        calls[method] = compiled(functools.partial(match, method=method), on_device)
+    if has("optax"):
+        calls["optax vmap"] = compiled(optax_solver(mapped=False), on_device)
+        if slow:
+            calls["optax map"] = compiled(optax_solver(mapped=True), on_device)
+    if has("torch", "torch_linear_assignment"):
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        tensor = torch.from_numpy(cost).to(device)
+        calls["torch-la"] = lambda: solve_torch(tensor)
+    return calls
+
+
+def time_in_turns(
+    calls: dict[str, Callable[[], Any]], repeats: int, budget: float
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Median seconds and the last result of each call; a slow one is repeated less often."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    results = {}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            if sum(seconds[name]) > budget:
+                continue
+            begin = time.perf_counter()
+            results[name] = call()
+            seconds[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}, results
+
+
+@jax.jit
+def count_steps(cost: jax.Array) -> auction.Steps:
+    return auction.solve_counted(certificate.prepare(cost)[0])[2]
+
+
+def excess(cost: np.ndarray, columns: Any, optimum: np.ndarray) -> float:
+    """The largest relative cost above SciPy's optimum in the batch."""
+    columns = np.asarray(columns)[..., None]
+    total = np.take_along_axis(cost.astype(np.float64), columns, 2)[..., 0].sum(-1)
+    return float(np.max((total - optimum) / np.maximum(optimum, cost.mean((1, 2)))))
+
+
+def run_cell(
+    size: tuple[int, int, int], kind: str, own: tuple[str, ...], slow: bool, repeats: int
+) -> dict[str, Any]:
+    """Times, ratios, excesses and steps of one size and kind."""
+    cost = make_cost(kind, *size)
+    seconds, results = time_in_turns(runners(cost, own, slow), repeats, budget=0.4)
+    picked = np.asarray(results["scipy"])[..., None]
+    optimum = np.take_along_axis(cost.astype(np.float64), picked, 2)[..., 0].sum(-1)
+    row: dict[str, Any] = {"size": size, "kind": kind, "milliseconds": {}, "ratio": {}}
+    row["excess"], row["gap"] = {}, {}
+    for name, taken in seconds.items():
+        row["milliseconds"][name] = 1e3 * taken
+        row["ratio"][name] = taken / seconds["scipy"]
+        if name in own:
+            row["excess"][name] = excess(cost, results[name].columns, optimum)
+            row["gap"][name] = float(np.max(np.asarray(results[name].gap) / np.abs(optimum)))
+    row["steps"] = {name: int(n) for name, n in count_steps(jnp.asarray(cost))._asdict().items()}
+    return row
+
+
+def print_row(row: dict[str, Any]) -> None:
+    size = "x".join(map(str, row["size"]))
+    ratios = "  ".join(
+        f"{name} {ratio:.2f}" for name, ratio in row["ratio"].items() if name != "scipy"
+    )
+    steps = row["steps"]
+    print(
+        f"{size:>12} {row['kind']:<9} scipy {row['milliseconds']['scipy']:7.2f} ms | {ratios} | "
+        f"auction steps {steps['rounds']} + {steps['waves']} (hops {steps['hops']})",
+        flush=True,
+    )
+
+
+def geometric_mean(values: list[float]) -> float:
+    return float(np.exp(np.mean(np.log(values))))
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Prints one line for each thing to show, and returns the figures."""
+    ratios = [row["ratio"]["auto"] for row in rows]
+    worst = max(rows, key=lambda row: row["ratio"]["auto"])
+    summary: dict[str, Any] = {
+        "geometric_mean": geometric_mean(ratios),
+        "worst": worst["ratio"]["auto"],
+        "worst_cell": [*worst["size"], worst["kind"]],
+    }
+    print(f"\nauto / SciPy: geometric mean {summary['geometric_mean']:.2f} (to show: at most 0.7)")
+    print(f"auto / SciPy: worst cell {worst['ratio']['auto']:.2f} (at most 1.0), {worst['kind']}", end="")
+    print(f" {'x'.join(map(str, worst['size']))}")
+    if all("optax vmap" in row["ratio"] for row in rows):
+        slower = min(row["ratio"]["optax vmap"] / row["ratio"]["auto"] for row in rows)
+        summary["least_speedup_over_optax_vmap"] = slower
+        print(f"optax vmap / auto: least {slower:.1f} (at least 4)")
+    for title, limit, wanted in (
+        ("gaussian, N < K", 50, lambda row: row["kind"] == "gaussian"),
+        ("clustered, N < K", 200, lambda row: row["kind"] == "clustered"),
+        ("clustered, N = K", 700, lambda row: row["kind"] == "clustered"),
+    ):
+        square = "N = K" in title
+        steps = [
+            row["steps"]["rounds"] + row["steps"]["waves"]
+            for row in rows
+            if wanted(row) and (row["size"][1] == row["size"][2]) == square
+        ]
+        if steps:
+            summary[f"most steps, {title}"] = max(steps)
+            print(f"auction steps, {title}: most {max(steps)} (at most {limit})")
+    for name in ("auto", "auction", "sinkhorn", "greedy"):
+        found = [row["excess"][name] for row in rows if name in row["excess"]]
+        bounds = [row["gap"][name] for row in rows if name in row["gap"]]
+        if found:
+            print(f"{name}: largest excess {max(found):.1e} of the cost, certified {max(bounds):.1e}")
+    return summary
+
+
+def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = [name for name in rows[0]["ratio"] if name not in ("scipy",)]
+    figure, axes = plt.subplots(figsize=(12, 4.5))
+    labels = ["x".join(map(str, row["size"])) + "\n" + row["kind"] for row in rows]
+    for name in names:
+        values = [row["ratio"].get(name, np.nan) for row in rows]
+        axes.plot(values, "o-", label=name, markersize=3, linewidth=1)
+    axes.axhline(1.0, color="black", linewidth=1)
+    axes.set_yscale("log")
+    axes.set_ylabel("time / SciPy's")
+    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
+    axes.legend(ncols=4, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="three sizes, exact methods only")
+    parser.add_argument("--tpu", metavar="TOPOLOGY", help="such as v5e:2x2: the compiler's estimate")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/benchmarks"))
+    options = parser.parse_args()
+    if options.tpu:
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+
+    print(f"device {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores, jax {jax.__version__}")
+    sizes = SIZES[:3] if options.quick else SIZES
+    own = ("auto",) if options.quick else OWN
+    rows = []
+    for size in sizes:
+        for kind in KINDS:
+            rows.append(run_cell(size, kind, own, not options.quick, 5 if options.quick else 7))
+            print_row(rows[-1])
+    report = {"device": jax.devices()[0].device_kind, "rows": rows, "summary": summarise(rows)}
+    if options.tpu:
+        report["tpu"] = [
+            matching_tpu.estimate(options.tpu, make_cost(kind, 8, 256, 512), kind)
+            for kind in ("gaussian", "clustered")
+        ]
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "matching.json").write_text(json.dumps(report, indent=1))
+    if has("matplotlib"):
+        plot(rows, options.output / "matching.png")
+    print(f"written to {options.output}/matching.json" + " and .png" * has("matplotlib"))
+
+
+if __name__ == "__main__":
+    main()

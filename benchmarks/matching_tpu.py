@@ -1,0 +1,134 @@
+"""What the TPU compiler estimates for matching: sequential steps times its cycles for each.
+
+The compiler writes `estimated_cycles` beside each operation of the program. Those of a loop's body
+are added up and multiplied by the turns the loop takes on real costs, counted on this machine.
+Transfers and the start of a program are not in it.
+"""
+
+import re
+from typing import Any
+
+import jax
+import numpy as np
+
+from pivq_jax.matching import auction, certificate
+
+_MEGAHERTZ = 1500.0  # a nominal clock, to turn cycles into a time that one can picture
+
+
+class Program:
+    """The computations of a compiled program, and the cycles of each."""
+
+    def __init__(self, text: str):
+        self.lines: dict[str, list[str]] = {}
+        name = ""
+        for line in text.splitlines():
+            opening = re.match(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$", line)
+            if opening:
+                name = opening[1]
+                self.lines[name] = []
+            elif line.startswith("}"):
+                name = ""
+            elif name:
+                self.lines[name].append(line)
+        self.entry = re.search(r"^ENTRY %?([\w.\-]+)", text, re.M)[1]  # type: ignore[index]
+
+    def cycles(self, name: str) -> float:
+        """Of the operations of a computation itself, without the loops and branches it calls."""
+        found = (re.search(r'"estimated_cycles":"(\d+)"', line) for line in self.lines[name])
+        return float(sum(int(match[1]) for match in found if match))
+
+    def called(self, name: str, kind: str) -> list[str]:
+        """Loop bodies ("while") or branches ("conditional") that a computation calls."""
+        bodies: list[str] = []
+        for line in self.lines[name]:
+            if f" {kind}(" not in line:
+                continue
+            if kind == "while":
+                bodies += re.findall(r"body=%?([\w.\-]+)", line)
+            else:
+                branches = re.search(r"branch_computations=\{([^}]*)\}", line)
+                names = branches[1] if branches else " ".join(
+                    re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line)
+                )
+                bodies.append(max(re.findall(r"[\w.\-]+", names), key=self.cycles))
+        return bodies
+
+
+def compile_for(topology: str, solve, shape: tuple[int, ...]) -> Program:
+    from jax.experimental import topologies
+
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    sharding = jax.sharding.SingleDeviceSharding(devices[0])
+    argument = jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding)
+    return Program(jax.jit(solve).lower(argument).compile().as_text())
+
+
+def lockstep_steps(cost: np.ndarray) -> int:
+    """Turns of a vmapped row-by-row shortest-path solver: for each row, those of the slowest."""
+    batch, num_rows, num_columns = cost.shape
+    cost = cost.astype(np.float64)
+    turns = np.zeros((batch, num_rows), int)
+    for b in range(batch):
+        prices, row_of = np.zeros(num_columns), np.full(num_columns, -1)
+        for row in range(num_rows):
+            distance, done = cost[b, row] - prices, np.zeros(num_columns, bool)
+            pred = np.full(num_columns, row)
+            while True:
+                turns[b, row] += 1
+                column = int(np.argmin(np.where(done, np.inf, distance)))
+                level, owner = distance[column], row_of[column]
+                if owner < 0:
+                    break
+                done[column] = True
+                onward = cost[b, owner] - prices - (cost[b, owner, column] - prices[column] - level)
+                closer = ~done & (onward < distance)
+                distance, pred = np.where(closer, onward, distance), np.where(closer, owner, pred)
+            prices = np.where(done, prices + distance - level, prices)
+            column_of = {int(r): c for c, r in enumerate(row_of) if r >= 0}
+            while True:
+                owner = int(pred[column])
+                row_of[column] = owner
+                if owner == row:
+                    break
+                column = column_of[owner]
+    return int(turns.max(0).sum())
+
+
+def estimate(topology: str, cost: np.ndarray, kind: str) -> dict[str, Any]:
+    """Prints and returns the estimate for `auction` and for optax under vmap."""
+    import optax
+
+    def own(cost):
+        return auction.solve_counted(certificate.prepare(cost)[0])
+
+    steps = jax.device_get(jax.jit(own)(cost)[2])
+    program = compile_for(topology, own, cost.shape)
+    # In program order: rounds, then waves; inside a wave the end of a search, with its hops.
+    loops = program.called(program.entry, "while")
+    rounds, waves = [loop for loop in loops if program.cycles(loop)][-2:]
+    ending = program.called(waves, "conditional")[-1]
+    hop = program.called(ending, "while")[-1]
+    parts = {
+        "rounds": int(steps.rounds) * program.cycles(rounds),
+        "waves": int(steps.waves) * program.cycles(waves),
+        "searches": int(steps.searches) * program.cycles(ending),
+        "hops": int(steps.hops) * program.cycles(hop),
+    }
+
+    peer = compile_for(
+        topology, jax.vmap(lambda cost: optax.assignment.hungarian_algorithm(cost)[1]), cost.shape
+    )
+    outer = max(peer.called(peer.entry, "while"), key=lambda n: len(peer.called(n, "while")))
+    inner = max(map(peer.cycles, peer.called(outer, "while")))
+    turns = lockstep_steps(cost)
+    theirs = turns * inner + cost.shape[1] * peer.cycles(outer)
+    ours = sum(parts.values())
+    size = "x".join(map(str, cost.shape))
+    print(
+        f"TPU {topology}, {size} {kind}: auction {ours:.3g} cycles"
+        f" ({ours / _MEGAHERTZ / 1e3:.1f} ms), optax {theirs:.3g} in {turns} steps"
+        f" ({theirs / _MEGAHERTZ / 1e3:.1f} ms): {theirs / ours:.1f} times (at least 8)"
+    )
+    print("  cycles:", {name: f"{part:.3g}" for name, part in parts.items()}, flush=True)
+    return {"kind": kind, "auction": ours, "parts": parts, "optax": theirs, "optax_steps": turns}
