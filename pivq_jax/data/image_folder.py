@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from absl import logging
-from tqdm import tqdm
 
 from pivq_jax.data import images
+from pivq_jax.data.preparation import progress
 from pivq_jax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -154,7 +154,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
         skipped = 0
         label = f"{root.name} {size}px: reading {what}"
         # Threads do: Pillow lets go of the interpreter while it decodes, resizes and encodes.
-        for name, result in tqdm(_map(convert, names), label, total=len(names), unit=" images"):
+        for name, result in progress(_map(convert, names), label, len(names)):
             if isinstance(result, bytes):
                 yield name, result
             else:

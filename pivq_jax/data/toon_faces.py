@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from pivq_jax.data import toon_render
+from pivq_jax.data.preparation import progress
 from pivq_jax.errors import InputError
 
 _DESCRIPTION = """\
@@ -89,7 +89,7 @@ class ToonFaces(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: str) -> Iterator[tuple[int, Any]]:
         size, count = self.builder_config.image_size, self.builder_config.sizes[split]
         faces = toon_render.render_faces(split, size, count=count)
-        bar = tqdm(faces, f"toon_faces {size}px: drawing {split}", total=count, unit=" images")
+        bar = progress(faces, f"toon_faces {size}px: drawing {split}", count)
         drawn = []
         for index, (png, factors) in enumerate(bar):
             # A file object: for an ndarray tensorflow-datasets would call TensorFlow to encode it.
