@@ -48,8 +48,10 @@ class Program:
                 bodies += re.findall(r"body=%?([\w.\-]+)", line)
             else:
                 branches = re.search(r"branch_computations=\{([^}]*)\}", line)
-                names = branches[1] if branches else " ".join(
-                    re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line)
+                names = (
+                    branches[1]
+                    if branches
+                    else " ".join(re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line))
                 )
                 bodies.append(max(re.findall(r"[\w.\-]+", names), key=self.cycles))
         return bodies
@@ -61,7 +63,7 @@ def compile_for(topology: str, solve, shape: tuple[int, ...]) -> Program:
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     sharding = jax.sharding.SingleDeviceSharding(devices[0])
     argument = jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding)
-    return Program(jax.jit(solve).lower(argument).compile().as_text())
+    return Program(str(jax.jit(solve).lower(argument).compile().as_text()))
 
 
 def lockstep_steps(cost: np.ndarray) -> int:

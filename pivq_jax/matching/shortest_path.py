@@ -22,7 +22,7 @@ class _Partial(NamedTuple):
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Solves one problem.
+    """Solves one problem. Use lax.map for more: vmap would run finished problems on, and hang.
 
     Args:
       cost: float32 [N, K], N <= K, entries below 2 in size, or +inf (forbidden).

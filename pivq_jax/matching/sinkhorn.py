@@ -51,7 +51,9 @@ def _potentials(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
         rows = jnp.append(rows, float(slack))
     epsilon = jnp.maximum(_EPSILON * spread, 1e-7)
     problem = linear_problem.LinearProblem(
-        geometry.Geometry(cost, epsilon=epsilon), rows / num_columns, columns / num_columns
+        geometry.Geometry(cost, epsilon=epsilon),  # type: ignore[arg-type]
+        rows / num_columns,
+        columns / num_columns,
     )
     solver = sinkhorn.Sinkhorn(max_iterations=_ITERATIONS, threshold=_THRESHOLD / num_columns)
     out = solver(problem)

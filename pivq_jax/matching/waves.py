@@ -101,7 +101,8 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Walk]:
             furthest = jnp.max(jnp.where(distance < _INF, distance, -_INF), axis=1)
             cut = jnp.broadcast_to(furthest[:, None], exit_.shape)
         else:
-            cut, augments = _cuts(*relax(state), root, column_of, exit_)
+            reach, label = relax(state)
+            cut, augments = _cuts(reach, label, root, column_of, exit_)
         found = jnp.any(augments, axis=1) & settled
         augments = augments & settled[:, None]
         own_cut = _pick(cut, root)

@@ -14,7 +14,10 @@ from tests.matching import problems
 EXACT = ("shortest_path", "auction")
 
 
-SOLVE = {"shortest_path": jax.vmap(shortest_path.solve), "auction": auction.solve}
+SOLVE = {
+    "shortest_path": functools.partial(jax.lax.map, shortest_path.solve),
+    "auction": auction.solve,
+}
 
 
 @functools.cache

@@ -46,7 +46,7 @@ def test_bad_problems_leave_their_neighbours_alone(method):
     assert all(len(set(row)) == 5 for row in result.columns.tolist())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["shortest_path", "auction", "greedy"])
 def test_vmap_jit_and_map_agree(method):
     want = match(COST, method).columns
     one = lambda cost: match(cost, method).columns  # noqa: E731
