@@ -118,9 +118,7 @@ def estimate(topology: str, cost: np.ndarray, kind: str) -> dict[str, Any]:
         "hops": int(steps.hops) * program.cycles(hop),
     }
 
-    peer = compile_for(
-        topology, jax.vmap(lambda cost: optax.assignment.hungarian_algorithm(cost)[1]), cost.shape
-    )
+    peer = compile_for(topology, jax.vmap(optax.assignment.hungarian_algorithm), cost.shape)
     outer = max(peer.called(peer.entry, "while"), key=lambda n: len(peer.called(n, "while")))
     inner = max(map(peer.cycles, peer.called(outer, "while")))
     turns = lockstep_steps(cost)
