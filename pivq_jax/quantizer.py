@@ -39,7 +39,9 @@ def squared_distances(latents: jax.Array, codebook: jax.Array) -> jax.Array:
     codebook = codebook.astype(jnp.float32)
     products = jnp.einsum("bnd,kd->bnk", latents, codebook, precision=jax.lax.Precision.HIGHEST)
     norms = jnp.sum(latents**2, -1, keepdims=True) + jnp.sum(codebook**2, -1)
-    return jnp.maximum(norms - 2 * products, 0.0)
+    distances = norms - 2 * products
+    # Not maximum(): on CPU it may turn NaN into 0, and a broken image would pass for a good one.
+    return jnp.where(distances < 0, 0.0, distances)
 
 
 def assign(

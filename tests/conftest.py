@@ -29,6 +29,7 @@ TINY = {
     "quantizer.init_step": 60,
     "quantizer.init_batches": 8,
     "quantizer.revive_every": 10,
+    "loss.l2": 0.0,
     "loss.recombination": 0.5,
     "train.steps": 160,
     "train.batch_size": 8,
