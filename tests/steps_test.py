@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from pivq_jax.matching import METHODS
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.parallel import make_mesh
 from pivq_jax.steps import TrainState, make_optimizer, replace_codebook
@@ -158,3 +159,19 @@ def test_an_invalid_matching_makes_the_loss_not_finite(steps, images):
     _, metrics = steps.train(state, jnp.asarray(images), True)
     assert not np.isfinite(metrics["loss"])
     assert not np.isfinite(metrics["gradient_norm"])  # so that no later step recovers
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "auto"])
+def test_every_solver_trains(method, images, tiny_config):
+    config = tiny_config.copy_and_resolve_references()
+    config.quantizer.method = method
+    mesh = make_mesh()
+    steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+    state, losses = steps.create(), []
+    latents = steps.latents(state.params, jnp.asarray(images)).reshape(-1, 8)
+    state = steps.initialise(state, latents)
+    for _ in range(12):
+        state, metrics = steps.train(state, jnp.asarray(images), True)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0]
+    assert np.asarray(state.uses).sum() == 12 * 8 * 8
