@@ -211,10 +211,7 @@ def test_an_image_does_not_depend_on_its_batch():
     assert np.any(np.asarray(other) != np.asarray(whole))
 
 
-MATCH_HANGS = pytest.mark.skip(reason="jax.vmap(match) does not end yet: enable with the fix")
-
-
-@pytest.mark.parametrize("kind", ["positional", pytest.param("matching", marks=MATCH_HANGS)])
+@pytest.mark.parametrize("kind", ["positional", "matching"])
 def test_vmap_over_images_with_traced_fractions(kind):
     a = np.tile(np.arange(N, dtype=np.int32), (B, 1))
     b = a + np.array([[1], [3], [6], [9]], np.int32)
