@@ -77,7 +77,8 @@ def test_the_smoke_variant_steps_on_random_images_of_full_size(
             "optimizer.warmup_steps": 1,
             "quantizer.kind": "nearest",  # the matching of these sizes takes its time on a CPU
             "quantizer.init_step": 1,
-            "quantizer.init_batches": 8,
+            "quantizer.init_batches": 2,
+            "quantizer.codebook_size": 512,  # as k-means for thousands does
         }
     )
     check_config(config, training=True)
