@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.model.layers import Block, layer_norm, positions_2d
+from pivq_jax.model.layers import NORM_EPSILON, Block, layer_norm, positions_2d
 
 
 class Encoder(nn.Module):
@@ -45,5 +45,5 @@ class Encoder(nn.Module):
         latents = layer_norm(self.dtype, name="norm")(x[:, -self.num_codes :])
         latents = nn.Dense(self.code_dim, dtype=jnp.float32, name="latents")(latents)
         return nn.LayerNorm(
-            epsilon=1e-6, use_bias=False, use_scale=False, dtype=jnp.float32, name="unit"
+            epsilon=NORM_EPSILON, use_bias=False, use_scale=False, dtype=jnp.float32, name="unit"
         )(latents)
