@@ -43,6 +43,7 @@ def base_config() -> ConfigDict:
     config.model.output = "conv"  # 'conv' or 'patch' (linear, shows the patch grid)
     config.model.output_channels = 32  # width of the conv output
     config.model.dtype = "float32"  # of activations; 'bfloat16' on accelerators
+    config.model.remat = False  # blocks run again in the backward pass, to save memory
 
     config.quantizer = ConfigDict()
     config.quantizer.kind = "matching"  # 'matching', 'nearest' or 'positional'

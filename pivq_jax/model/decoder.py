@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.model.layers import Block, layer_norm, positions_2d
+from pivq_jax.model.layers import block_class, layer_norm, positions_2d
 
 
 def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
@@ -71,6 +71,7 @@ class Decoder(nn.Module):
     positional: bool = False
     mlp_ratio: int = 4
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False  # keep only the input of each block for the backward pass
 
     @nn.compact
     def __call__(self, quantized: jax.Array) -> jax.Array:
@@ -80,8 +81,9 @@ class Decoder(nn.Module):
         if self.positional:
             places = self.param("places", nn.initializers.normal(1.0), (num_codes, self.width))
             codes = codes + places.astype(self.dtype)
+        block = block_class(self.remat)
         for i in range(self.set_depth):
-            codes = Block(self.heads, self.mlp_ratio, self.dtype, name=f"set_block_{i}")(codes)
+            codes = block(self.heads, self.mlp_ratio, self.dtype, name=f"set_block_{i}")(codes)
         codes = layer_norm(self.dtype, name="set_norm")(codes)
 
         side = self.image_size // self.patch_size
@@ -89,7 +91,7 @@ class Decoder(nn.Module):
         queries = (queries + positions_2d(side, side, self.width)).astype(self.dtype)
         x = jnp.broadcast_to(queries, (batch, *queries.shape))
         for i in range(self.depth):
-            x = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x, codes)
+            x = block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x, codes)
         x = layer_norm(self.dtype, name="norm")(x).reshape(batch, side, side, self.width)
 
         if self.output == "patch":

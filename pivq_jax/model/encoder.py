@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.model.layers import NORM_EPSILON, Block, layer_norm, positions_2d
+from pivq_jax.model.layers import NORM_EPSILON, block_class, layer_norm, positions_2d
 
 
 class Encoder(nn.Module):
@@ -24,6 +24,7 @@ class Encoder(nn.Module):
     heads: int
     mlp_ratio: int = 4
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False  # keep only the input of each block for the backward pass
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -39,8 +40,9 @@ class Encoder(nn.Module):
         queries = self.param("queries", nn.initializers.normal(1.0), (self.num_codes, self.width))
         queries = jnp.broadcast_to(queries.astype(self.dtype), (batch, *queries.shape))
         x = jnp.concatenate([x, queries], axis=1)
+        block = block_class(self.remat)
         for i in range(self.depth):
-            x = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x)
+            x = block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x)
 
         latents = layer_norm(self.dtype, name="norm")(x[:, -self.num_codes :])
         latents = nn.Dense(self.code_dim, dtype=jnp.float32, name="latents")(latents)

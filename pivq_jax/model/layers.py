@@ -96,3 +96,8 @@ class Block(nn.Module):
             x = x + attend("cross_attention", x, context)
         y = layer_norm(self.dtype, name="mlp_norm")(x)
         return x + Mlp(self.mlp_ratio, self.dtype, name="mlp")(y)
+
+
+def block_class(remat: bool) -> type[Block]:
+    """`Block`, or one whose activations are computed again in the backward pass, to save memory."""
+    return nn.remat(Block) if remat else Block

@@ -31,6 +31,7 @@ class PIVQ(nn.Module):
     kind: str = "matching"
     method: str = "auto"
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
     mesh: Mesh | None = None
 
     def setup(self) -> None:
@@ -43,6 +44,7 @@ class PIVQ(nn.Module):
             heads=self.heads,
             mlp_ratio=self.mlp_ratio,
             dtype=self.dtype,
+            remat=self.remat,
         )
         self.quantizer = Quantizer(
             self.codebook_size, self.code_dim, self.kind, self.method, self.mesh
@@ -59,6 +61,7 @@ class PIVQ(nn.Module):
             positional=self.kind == "positional",
             mlp_ratio=self.mlp_ratio,
             dtype=self.dtype,
+            remat=self.remat,
         )
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, Quantized]:

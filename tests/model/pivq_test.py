@@ -159,6 +159,24 @@ def test_gradients_are_finite_and_reach_every_parameter(kind, dtype, set_depth):
         assert np.any(value != 0), name
 
 
+def test_rematerialisation_changes_memory_not_gradients():
+    images = noise((2, 16, 16, 3))
+
+    def loss(model, params):
+        predictions, quantized = model.apply({"params": params}, images)
+        return jnp.mean((predictions - images) ** 2) + quantized.commitment_loss
+
+    model, params = initialised()
+    plain = jax.grad(lambda p: loss(model, p))(params)
+    remat = jax.grad(lambda p: loss(make(remat=True), p))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, remat)
+    counts = [
+        str(jax.make_jaxpr(jax.grad(lambda p, m=m: loss(m, p)))(params)).count("remat")
+        for m in (model, make(remat=True))
+    ]
+    assert counts[0] == 0 and counts[1] >= 4  # one encoder, one set and two decoder blocks
+
+
 def test_autoencode_is_the_decoder_on_unquantized_latents():
     model, params = initialised()
     images = noise((2, 16, 16, 3))
