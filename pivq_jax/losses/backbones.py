@@ -1,0 +1,89 @@
+"""The convolutional parts of AlexNet and VGG16, as torchvision has them, for perceptual features.
+
+Convolutions and pooling only, so any image size above a minimum will do. Each network gives five
+feature maps, those that LPIPS compares: outputs of a ReLU, from fine to coarse.
+"""
+
+import functools
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+
+from pivq_jax.errors import InputError
+
+
+class AlexNet(nn.Module):
+    """AlexNet in its one-tower form (Krizhevsky 2014, arXiv 1404.5997)."""
+
+    precision: str | None = "highest"
+
+    channels: ClassVar[tuple[int, ...]] = (64, 192, 384, 256, 256)
+    minimum_size: ClassVar[int] = 31
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        """x f32 [B, H, W, 3] -> five f32 [B, h, w, C], strides 4, 8, 16, 16, 16."""
+        features = []
+        for i, (channels, kernel) in enumerate(zip(self.channels, (11, 5, 3, 3, 3))):
+            if i in (1, 2):
+                x = nn.max_pool(x, (3, 3), (2, 2))
+            stride, padding = (4, 2) if i == 0 else (1, kernel // 2)
+            convolution = functools.partial(
+                nn.Conv, strides=stride, padding=padding, precision=self.precision
+            )
+            x = nn.relu(convolution(channels, (kernel, kernel), name=f"conv_{i}")(x))
+            features.append(x)
+        return features
+
+
+class VGG16(nn.Module):
+    """VGG16 without batch norm (Simonyan and Zisserman 2015, arXiv 1409.1556)."""
+
+    precision: str | None = "highest"
+
+    channels: ClassVar[tuple[int, ...]] = (64, 128, 256, 512, 512)
+    minimum_size: ClassVar[int] = 16
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        """x f32 [B, H, W, 3] -> five f32 [B, h, w, C], strides 1, 2, 4, 8, 16."""
+        features: list[jax.Array] = []
+        index = 0
+        for channels, layers in zip(self.channels, (2, 2, 3, 3, 3)):
+            if features:
+                x = nn.max_pool(x, (2, 2), (2, 2))
+            for _ in range(layers):
+                name = f"conv_{index}"
+                x = nn.relu(nn.Conv(channels, (3, 3), precision=self.precision, name=name)(x))
+                index += 1
+            features.append(x)
+        return features
+
+
+BACKBONES: dict[str, type[AlexNet] | type[VGG16]] = {"alex": AlexNet, "vgg": VGG16}
+
+
+def get_backbone(network: str) -> type[AlexNet] | type[VGG16]:
+    """The class for a network's name.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if network not in BACKBONES:
+        raise InputError(f"perceptual network {network!r}: choose one of {', '.join(BACKBONES)}")
+    return BACKBONES[network]
+
+
+def check_image_size(network: str, height: int, width: int) -> None:
+    """Refuses images of which a pooling layer would leave nothing.
+
+    Raises:
+        InputError: a side is below the network's minimum, 31 pixels for `alex` and 16 for `vgg`.
+    """
+    minimum = get_backbone(network).minimum_size
+    if min(height, width) < minimum:
+        raise InputError(
+            f"images of {height}x{width} pixels: the perceptual network {network!r} needs at least"
+            f" {minimum}x{minimum}"
+        )

