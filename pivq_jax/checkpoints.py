@@ -8,7 +8,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from pivq_jax.errors import InputError
-from pivq_jax.parallel import replicated
+from pivq_jax.parallel import shardings_of
 
 KEPT = 2  # the newest, and the one before in case the newest is damaged
 
@@ -46,7 +46,7 @@ class Checkpoints:
         Args:
             state: a tree of arrays or `jax.ShapeDtypeStruct`s, as `jax.eval_shape` gives it. A
                 dictionary with some of the state's fields restores these alone.
-            mesh: the mesh onto which the arrays are placed, whole on each device.
+            mesh: the mesh onto which the arrays are placed.
 
         Raises:
             InputError: there is no checkpoint.
@@ -57,9 +57,10 @@ class Checkpoints:
                 f"{self.directory.parent} holds no checkpoint: train first, with --mode=train and"
                 " the same --config and --workdir"
             )
-        sharding = replicated(mesh)
         target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            state,
+            shardings_of(state, mesh),
         )
         items = ocp.args.Composite(
             state=ocp.args.PyTreeRestore(

@@ -11,12 +11,18 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-BATCH_AXIS = "data"
+# The batch is split over both; large parameters, with their averages and moments, over the second.
+DATA, FSDP = "data", "fsdp"
+BATCH_AXES = (DATA, FSDP)
+# Smaller arrays are kept whole everywhere: splitting them saves nothing and costs latency.
+MIN_SHARDED_SIZE = 2**14
 
 
-def make_mesh() -> Mesh:
-    """A one-axis mesh ('data') over all devices."""
-    return jax.make_mesh((jax.device_count(),), (BATCH_AXIS,), axis_types=(AxisType.Auto,))
+def make_mesh(fsdp: int = 1, devices: Any = None) -> Mesh:
+    """A mesh ('data', 'fsdp') over all devices; `fsdp` divides their number."""
+    devices = jax.devices() if devices is None else devices
+    shape = (len(devices) // fsdp, fsdp)
+    return jax.make_mesh(shape, BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -24,9 +30,31 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def over_batch(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over the mesh."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
+def over_batch(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """This axis split over the whole mesh."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, BATCH_AXES))
+
+
+def shardings_of(state: Any, mesh: Mesh) -> Any:
+    """Where each array of a training state lives: a tree of `NamedSharding` like `state`.
+
+    Fully sharded data parallelism (Rajbhandari et al. 2020, arXiv 1910.02054): arrays of at least
+    `MIN_SHARDED_SIZE` elements are split over 'fsdp' along their largest axis that it divides.
+
+    Args:
+        state: a tree of arrays or `jax.ShapeDtypeStruct`s.
+        mesh: of `make_mesh`.
+    """
+    parts = mesh.shape[FSDP]
+
+    def place(x: jax.ShapeDtypeStruct) -> NamedSharding:
+        axes = [i for i, size in enumerate(x.shape) if size % parts == 0]
+        if parts == 1 or not axes or x.size < MIN_SHARDED_SIZE:
+            return replicated(mesh)
+        largest = max(axes, key=lambda i: x.shape[i])
+        return NamedSharding(mesh, PartitionSpec(*[None] * largest, FSDP))
+
+    return jax.tree.map(place, state)
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
@@ -45,7 +73,7 @@ def map_over_batch(function: Callable[..., Any], mesh: Mesh | None) -> Callable[
     """
     if mesh is None:
         return function
-    split = PartitionSpec(BATCH_AXIS)
+    split = PartitionSpec(BATCH_AXES)
     # check_vma=False: the loops inside the solvers carry values that vary and values that do not.
     return jax.shard_map(
         function, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split, check_vma=False

@@ -1,6 +1,5 @@
 """The training state and the jitted steps on it: train, initialise the codebook, revive entries."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,15 +10,11 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from pivq_jax import sampling
 from pivq_jax.data.images import images_to_float, images_to_uint8
-from pivq_jax.losses.recombination import nearest_patch_loss
-from pivq_jax.losses.reconstruction import pixel_loss, psnr
-from pivq_jax.model.pivq import PIVQ
-from pivq_jax.parallel import over_batch, replicated
-from pivq_jax.quantizer import count_uses, initial_codebook, revive_dead
+from pivq_jax.objective import Gradients, Metrics, Objective, Params, Phase
+from pivq_jax.parallel import over_batch, replicated, shardings_of
+from pivq_jax.quantizer import assign, initial_codebook, revive_dead
 
-Params = Any
 CODEBOOK = ("quantizer", "codebook")
 
 
@@ -31,24 +26,15 @@ class TrainState(struct.PyTreeNode):
     ema_params: Params  # f32: exponential moving average, used for evaluation
     opt_state: optax.OptState
     uses: jax.Array  # int32 [K]: how often each entry was chosen since the last revival
-
-
-@dataclasses.dataclass(frozen=True)
-class LossWeights:
-    """Weights of the terms of the loss."""
-
-    l1: float
-    l2: float
-    codebook: float
-    commitment: float
-    recombination: float
+    discriminator: Params = None  # f32; None in a run without adversarial losses
+    discriminator_opt_state: optax.OptState = None
 
 
 class Steps(NamedTuple):
     """The jitted functions of a run."""
 
     create: Callable[[], TrainState]
-    train: jax.stages.Wrapped  # (state, images, quantize) -> (state, metrics)
+    train: jax.stages.Wrapped  # (state, images, frozen, phase) -> (state, metrics)
     latents: Callable[[Params, jax.Array], jax.Array]
     reconstruct: Callable[..., jax.Array]
     initialise: Callable[[TrainState, jax.Array], TrainState]
@@ -107,22 +93,32 @@ def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array)
     )
 
 
+def make_discriminator_optimizer(
+    *, learning_rate: float, clip_norm: float
+) -> optax.GradientTransformation:
+    """Adam with the betas of GANs, (0.5, 0.9), at a constant rate, clipped by global norm."""
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate, b1=0.5, b2=0.9)
+    )
+
+
 def make_steps(
-    model: PIVQ,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
+    discriminator_optimizer: optax.GradientTransformation,
     *,
     mesh: Mesh,
     seed: int,
-    weights: LossWeights,
+    accumulation: int,
     ema_decay: float,
     revive_threshold: float,
 ) -> Steps:
-    """Jit the steps for one mesh: the state is replicated, batches are split over 'data'.
+    """Jit the steps for one mesh; `parallel` decides what lies where on it.
 
     Keys are derived from (seed, step) alone, so a resumed run draws what the unbroken one drew.
     """
-    whole, rows = replicated(mesh), over_batch(mesh)
+    model = objective.model
 
     def key_at(step: jax.Array, purpose: int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), step)
@@ -134,77 +130,73 @@ def make_steps(
         size = model.image_size
         images = jnp.zeros((mesh.size, size, size, 3))
         params = model.init(key_at(jnp.int32(0), 0), images)["params"]
+        judge = None
+        if objective.adversary is not None:
+            network = objective.adversary.discriminator
+            judge = network.init(key_at(jnp.int32(0), 4), images)["params"]
         return TrainState(
             step=jnp.int32(0),
             params=params,
             ema_params=jax.tree.map(jnp.copy, params),
             opt_state=optimizer.init(params),
             uses=jnp.zeros(model.codebook_size, jnp.int32),
+            discriminator=judge,
+            discriminator_opt_state=None if judge is None else discriminator_optimizer.init(judge),
         )
 
-    def recombination_loss(
-        params: Params, images: jax.Array, columns: jax.Array, step: jax.Array
-    ) -> jax.Array:
-        """How far images from recombined halves of the batch are from real ones, patch by patch.
+    whole, rows = replicated(mesh), over_batch(mesh)
+    placed = shardings_of(jax.eval_shape(create), mesh)
 
-        Only the decoder learns from it: codes and entries stay what real images made them.
-        """
-        half = images.shape[0] // 2
-        codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
-        codes = columns if model.kind == "positional" else jnp.sort(columns, -1)
-        pair = codes[:half], codes[half : 2 * half]
-        mixed = sampling.recombine(*pair, codebook, key_at(step, 3), 0.5, model.kind)
-        decoded = apply(params, codebook[mixed], method="decode_vectors")
-        return nearest_patch_loss(decoded, images)
+    def gradients(state: TrainState, images: jax.Array, frozen: Params, phase: Phase) -> Gradients:
+        """Of the whole batch: at once, or as the mean over its parts, one after another."""
+        of_part = partial(objective.gradients, state.params, state.discriminator, frozen)
+        key = key_at(state.step, 3)
+        if accumulation == 1:
+            return of_part(images_to_float(images), key, phase)
+        # Every n-th image forms a part, so that the parts are split over the devices as the batch.
+        parts = images.reshape(-1, accumulation, *images.shape[1:]).swapaxes(0, 1)
+        parts = jax.lax.with_sharding_constraint(parts, over_batch(mesh, axis=1))
 
-    def loss(
-        params: Params, images: jax.Array, step: jax.Array, quantize: bool
-    ) -> tuple[jax.Array, dict]:
-        if quantize:
-            predictions, quantized = apply(params, images)
-        else:
-            predictions = apply(params, images, method="autoencode")
-        error = predictions - images
-        total = pixel_loss(predictions, images, weights.l1, weights.l2)
-        metrics = {"l1": jnp.mean(jnp.abs(error)), "psnr": jnp.mean(psnr(predictions, images, 2.0))}
-        uses = jnp.zeros(model.codebook_size, jnp.int32)
-        if quantize:
-            total += weights.codebook * quantized.codebook_loss
-            total += weights.commitment * quantized.commitment_loss
-            if weights.recombination:
-                distance = recombination_loss(params, images, quantized.columns, step)
-                total += weights.recombination * distance
-                metrics["recombination"] = distance
-            # A matching that did not converge must stop the run, not train on a wrong answer: as a
-            # factor, the NaN reaches the gradients and so every later loss.
-            total *= jnp.where(jnp.all(quantized.converged), 1.0, jnp.nan)
-            metrics["quantization_error"] = quantized.codebook_loss
-            uses = count_uses(quantized.columns, model.codebook_size)
-        return total, {"metrics": metrics, "uses": uses}
+        def add(total: Gradients, part: tuple[jax.Array, jax.Array]) -> tuple[Gradients, None]:
+            number, images = part
+            found = of_part(images_to_float(images), jax.random.fold_in(key, number), phase)
+            return jax.tree.map(jnp.add, total, found), None
 
-    @partial(jax.jit, donate_argnums=0, static_argnames="quantize", out_shardings=whole)
+        shapes = jax.eval_shape(lambda: of_part(images_to_float(parts[0]), key, phase))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, (jnp.arange(accumulation), parts))
+        mean = jax.tree.map(lambda x: x / accumulation, total._replace(uses=None))
+        return mean._replace(uses=total.uses)
+
+    @partial(jax.jit, donate_argnums=0, static_argnames="phase", out_shardings=(placed, whole))
     def train(
-        state: TrainState, images: jax.Array, quantize: bool
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        state: TrainState, images: jax.Array, frozen: Params, phase: Phase
+    ) -> tuple[TrainState, Metrics]:
         """One optimizer step on images uint8 [B, H, W, 3]."""
-        grad = jax.value_and_grad(loss, has_aux=True)
-        (total, aux), gradients = grad(state.params, images_to_float(images), state.step, quantize)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        found = gradients(state, images, frozen, phase)
+        updates, opt_state = optimizer.update(found.params, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # A young average follows fast, so that early evaluations are not of the initial weights.
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        if phase == Phase.ADVERSARIAL:
+            updates, discriminator_opt_state = discriminator_optimizer.update(
+                found.discriminator, state.discriminator_opt_state
+            )
+            state = state.replace(
+                discriminator=optax.apply_updates(state.discriminator, updates),
+                discriminator_opt_state=discriminator_opt_state,
+            )
         metrics = {
-            "loss": total,
-            **aux["metrics"],
-            "gradient_norm": optax.global_norm(gradients),
+            **found.metrics,
+            "gradient_norm": optax.global_norm(found.params),
             "learning_rate": schedule(state.step),
         }
-        return TrainState(
+        return state.replace(
             step=state.step + 1,
             params=params,
             ema_params=optax.incremental_update(params, state.ema_params, 1.0 - decay),
             opt_state=opt_state,
-            uses=state.uses + aux["uses"],
+            uses=state.uses + found.uses,
         ), metrics
 
     def latents_of(params: Params, images: jax.Array) -> jax.Array:
@@ -218,19 +210,20 @@ def make_steps(
             return images_to_uint8(apply(params, floats)[0])
         return images_to_uint8(apply(params, floats, method="autoencode"))
 
-    @partial(jax.jit, donate_argnums=0, out_shardings=whole)
+    @partial(jax.jit, donate_argnums=0, out_shardings=placed)
     def initialise(state: TrainState, latents: jax.Array) -> TrainState:
         """The codebook from latents f32 [M, D] of many batches, once, before quantization."""
         codebook = initial_codebook(latents, model.codebook_size, key_at(state.step, 1))
         return replace_codebook(state, codebook, jnp.ones(model.codebook_size, bool))
 
-    @partial(jax.jit, donate_argnums=0, out_shardings=whole)
+    @partial(jax.jit, donate_argnums=0, out_shardings=(placed, whole))
     def revive(state: TrainState, images: jax.Array) -> tuple[TrainState, jax.Array]:
         """Move dead entries onto latents of images uint8 [B, H, W, 3]; also how many."""
-        latents = apply(state.params, images_to_float(images), method="latents")
-        columns, _ = apply(state.params, images_to_float(images), method="columns")
+        codebook = state.params["quantizer"]["codebook"]
+        latents = latents_of(state.params, images)
+        columns, _ = assign(latents, codebook, model.kind, model.method, mesh)
         codebook, revived = revive_dead(
-            state.params["quantizer"]["codebook"],
+            codebook,
             state.uses,
             latents,
             columns,
@@ -240,9 +233,9 @@ def make_steps(
         return replace_codebook(state, codebook, revived), jnp.sum(revived)
 
     return Steps(
-        create=jax.jit(create, out_shardings=whole),
+        create=jax.jit(create, out_shardings=placed),
         train=train,
-        latents=jax.jit(latents_of, in_shardings=(whole, rows), out_shardings=whole),
+        latents=jax.jit(latents_of, in_shardings=(placed.params, rows), out_shardings=whole),
         reconstruct=reconstruct,
         initialise=initialise,
         revive=revive,

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from pivq_jax.adversary import Adversary
 from pivq_jax.check_config import check_workdir
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.data import Dataset, load_dataset
@@ -20,9 +22,19 @@ from pivq_jax.errors import InputError
 from pivq_jax.evaluation.pictures import reconstruction_grid, save_png
 from pivq_jax.files import write_json
 from pivq_jax.logs import TrainingLog, format_duration
+from pivq_jax.losses.perceptual import lpips
+from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
+from pivq_jax.objective import LossWeights, Objective, Phase
 from pivq_jax.parallel import make_mesh, put_batch, replicated
-from pivq_jax.steps import LossWeights, Steps, TrainState, make_optimizer, make_steps
+from pivq_jax.steps import (
+    Steps,
+    TrainState,
+    make_discriminator_optimizer,
+    make_optimizer,
+    make_steps,
+)
 
 
 class Interrupted(Exception):
@@ -45,16 +57,65 @@ def dataset_from_config(config: Any) -> Dataset:
     return dataset
 
 
+def objective_from_config(config: Any, model: PIVQ) -> Objective:
+    """The loss that a config describes."""
+    weights = dict(config.loss)
+    network = weights.pop("perceptual_network")
+    weights.pop("perceptual_weights")
+    perceptual = partial(lpips, network=network) if weights["perceptual"] else None
+    return Objective(model, LossWeights(**weights), perceptual, adversary_from_config(config))
+
+
+def adversary_from_config(config: Any) -> Adversary | None:
+    """The discriminator that a config describes, or None where nothing is judged."""
+    settings = config.adversarial
+    if not settings.weight and not settings.recombined_weight:
+        return None
+    dtype = jnp.dtype(config.model.dtype)
+    return Adversary(
+        Discriminator(settings.channels, settings.layers, dtype),
+        settings.weight,
+        settings.recombined_weight,
+        settings.max_adaptive_weight,
+        tuple(filter(None, settings.augmentations.split(","))),
+    )
+
+
+def frozen_from_config(config: Any, mesh: Mesh) -> Any:
+    """The perceptual network's weights, whole on every device; None where it is not used.
+
+    Raises:
+        InputError: the file is missing or is not what it should be.
+    """
+    if not config.loss.perceptual:
+        return None
+    weights = load_lpips(config.loss.perceptual_network, config.loss.perceptual_weights)
+    return jax.device_put(weights, replicated(mesh))
+
+
+def phase_at(config: Any, step: int) -> Phase:
+    """The part of the run that the step after `step` steps belongs to."""
+    settings = config.adversarial
+    if step < config.quantizer.init_step:
+        return Phase.CONTINUOUS
+    judges = settings.weight > 0 or settings.recombined_weight > 0
+    return Phase.ADVERSARIAL if judges and step >= settings.start_step else Phase.QUANTIZED
+
+
 def steps_from_config(config: Any, model: PIVQ, mesh: Mesh) -> Steps:
     """The jitted steps that a config describes."""
     optimizer, schedule = make_optimizer(steps=config.train.steps, **config.optimizer)
+    discriminator_optimizer = make_discriminator_optimizer(
+        learning_rate=config.adversarial.learning_rate, clip_norm=config.optimizer.clip_norm
+    )
     return make_steps(
-        model,
+        objective_from_config(config, model),
         optimizer,
         schedule,
+        discriminator_optimizer,
         mesh=mesh,
         seed=config.seed,
-        weights=LossWeights(**config.loss),
+        accumulation=config.train.accumulation,
         ema_decay=config.train.ema_decay,
         revive_threshold=config.quantizer.revive_threshold,
     )
@@ -71,7 +132,8 @@ def train(config: Any, workdir: Path) -> None:
     check_workdir(config, workdir)
     dataset = dataset_from_config(config)
     write_json(workdir / "config.json", config.to_dict())
-    mesh = make_mesh()
+    mesh = make_mesh(config.mesh.fsdp)
+    frozen = frozen_from_config(config, mesh)
     model = pivq_from_config(config, mesh)
     steps = steps_from_config(config, model, mesh)
 
@@ -83,7 +145,7 @@ def train(config: Any, workdir: Path) -> None:
             seconds = progress["train_seconds"]
             print(f"resuming from step {int(state.step)} in {workdir}", flush=True)
         if int(state.step) < config.train.steps:
-            _loop(config, workdir, dataset, mesh, steps, checkpoints, state, seconds)
+            _loop(config, workdir, dataset, mesh, steps, frozen, checkpoints, state, seconds)
 
 
 def _loop(
@@ -92,6 +154,7 @@ def _loop(
     dataset: Dataset,
     mesh: Mesh,
     steps: Steps,
+    frozen: Any,
     checkpoints: Checkpoints,
     state: TrainState,
     seconds: float,
@@ -118,8 +181,9 @@ def _loop(
         for name in ("loss", "gradient_norm"):
             if not np.isfinite(value := float(metrics[name])):
                 raise FloatingPointError(
-                    f"the {name} is {value} at step {step}: lower optimizer.learning_rate; the last"
-                    f" good checkpoint is that of step {checkpoints.latest_step()}"
+                    f"the {name} is {value} at step {step}: lower optimizer.learning_rate, in a new"
+                    f" --workdir; the last good checkpoint is that of step"
+                    f" {checkpoints.latest_step()}"
                 )
 
     count = sum(x.size for x in jax.tree.leaves(state.params))
@@ -139,8 +203,8 @@ def _loop(
             # seed, so a run that resumes here repeats it exactly.
             images = batch["image"]
             state = _tend_codebook(config, steps, state, step, images, batches)
-            quantize = step >= config.quantizer.init_step
-            state, metrics = steps.train(state, images, quantize)
+            phase = phase_at(config, step)
+            state, metrics = steps.train(state, images, frozen, phase)
             step += 1
             if step % config.train.log_every == 0 or step == total_steps:
                 check_finite(step, metrics)
@@ -152,7 +216,7 @@ def _loop(
                 check_finite(step, metrics)
                 checkpoints.save(step, state, {"train_seconds": time.perf_counter() - started})
             if step % config.train.picture_every == 0:
-                picture = _picture(config, mesh, steps, state, dataset, quantize)
+                picture = _picture(config, mesh, steps, state, dataset, phase)
                 if writes:
                     save_png(workdir / "pictures" / f"step_{step:06}.png", picture)
             if stop:
@@ -191,7 +255,7 @@ def _tend_codebook(
 
 
 def _picture(
-    config: Any, mesh: Mesh, steps: Steps, state: TrainState, dataset: Dataset, quantize: bool
+    config: Any, mesh: Mesh, steps: Steps, state: TrainState, dataset: Dataset, phase: Phase
 ) -> np.ndarray:
     """Validation images above their reconstructions by the averaged weights."""
     batch = next(
@@ -203,7 +267,7 @@ def _picture(
         )
     )
     images = put_batch({"image": batch["image"]}, mesh)["image"]
-    reconstructions = steps.reconstruct(state.ema_params, images, quantize)
+    reconstructions = steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
     shown = min(16, len(images))
     originals = jax.device_get(jax.jit(lambda x: x, out_shardings=replicated(mesh))(images))
     return reconstruction_grid(originals[:shown], jax.device_get(reconstructions)[:shown], scale=2)

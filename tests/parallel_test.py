@@ -6,19 +6,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
 
-from pivq_jax.parallel import make_mesh, map_over_batch, over_batch, put_batch, replicated
+from pivq_jax.parallel import (
+    make_mesh,
+    map_over_batch,
+    over_batch,
+    put_batch,
+    replicated,
+    shardings_of,
+)
 
 COMPARE = """
 import json, sys
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import AxisType
 from configs.{config} import get_config
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.objective import Phase
 from pivq_jax.parallel import make_mesh, put_batch
-from pivq_jax.train import steps_from_config
+from pivq_jax.quantizer import assign
+from pivq_jax.train import frozen_from_config, steps_from_config
 
 config = get_config({variants!r})
 config.update_from_flattened_dict({fields!r})
@@ -30,44 +40,50 @@ def batch(step, mesh):
     return put_batch({{"image": images[rows]}}, mesh)["image"]
 
 meshes = {{
-    1: jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1]),
-    8: make_mesh(),
+    "1": make_mesh(devices=jax.devices()[:1]),
+    **{{f"{{8 // fsdp}}x{{fsdp}}": make_mesh(fsdp) for fsdp in {fsdp!r}}},
 }}
-assert meshes[8].size == 8
-result = {{"continuous": {{}}, "quantized": {{}}, "devices": {{}}}}
+result = {{"continuous": {{}}, "quantized": {{}}, "codes": {{}}, "split": {{}}}}
+frozen = {{n: frozen_from_config(config, mesh) for n, mesh in meshes.items()}}
 every = {{n: steps_from_config(config, pivq_from_config(config, m), m) for n, m in meshes.items()}}
 for n, mesh in meshes.items():
     state, losses = every[n].create(), []
     for step in range(20):
-        state, metrics = every[n].train(state, batch(step, mesh), False)
+        state, metrics = every[n].train(state, batch(step, mesh), frozen[n], Phase.CONTINUOUS)
         losses.append(float(metrics["loss"]))
     result["continuous"][n] = losses
-    if n == 1:
-        latents = [every[1].latents(state.params, batch(i, mesh)) for i in range(8)]
+    if n == "1":
+        latents = [every[n].latents(state.params, batch(i, mesh)) for i in range(8)]
         flat = jnp.concatenate(latents).reshape(-1, config.model.code_dim)
         checkpoints = Checkpoints(Path({workdir!r}))
-        checkpoints.save(20, every[1].initialise(state, flat), {{}})
+        checkpoints.save(20, every[n].initialise(state, flat), {{}})
         checkpoints.close()
 for n, mesh in meshes.items():
     checkpoints = Checkpoints(Path({workdir!r}))
     state, _ = checkpoints.restore(jax.eval_shape(every[n].create), mesh)
     checkpoints.close()
+    latents = every[n].latents(state.params, batch(20, mesh))
+    codes, _ = assign(latents, state.params["quantizer"]["codebook"], config.quantizer.kind)
+    result["codes"][n] = jnp.sort(codes, -1).tolist()
     losses = []
     for step in range(20, 25):
-        state, metrics = every[n].train(state, batch(step, mesh), True)
+        state, metrics = every[n].train(state, batch(step, mesh), frozen[n], Phase.QUANTIZED)
         losses.append(float(metrics["loss"]))
     result["quantized"][n] = losses
-    result["devices"][n] = len(state.params["quantizer"]["codebook"].sharding.device_set)
+    result["split"][n] = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state))
 print(json.dumps(result))
 """
 
 
-def compare(commands, images, tmp_path, config: str, variants: str, fields: dict) -> dict:
+def compare(
+    commands, images, tmp_path, config: str, variants: str, fields: dict, fsdp: tuple[int, ...]
+) -> dict:
     np.save(tmp_path / "images.npy", images)
     code = COMPARE.format(
         config=config,
         variants=variants,
         fields=fields,
+        fsdp=fsdp,
         images=str(tmp_path / "images.npy"),
         workdir=str(tmp_path / "run"),
     )
@@ -76,27 +92,32 @@ def compare(commands, images, tmp_path, config: str, variants: str, fields: dict
     return json.loads(done.stdout)
 
 
-def check(result: dict) -> None:
-    assert result["devices"] == {"1": 1, "8": 8}
+def check(result: dict, fsdp: tuple[int, ...]) -> None:
     continuous, quantized = result["continuous"], result["quantized"]
     assert len(continuous["1"]) == 20 and len(quantized["1"]) == 5
     assert continuous["1"][-1] < continuous["1"][0]  # they train
-    np.testing.assert_allclose(continuous["8"], continuous["1"], rtol=1e-5)
-    np.testing.assert_allclose(quantized["8"], quantized["1"], rtol=1e-4)
+    assert result["split"]["1"] == 0
+    for n in fsdp:
+        name = f"{8 // n}x{n}"
+        assert (result["split"][name] > 0) == (n > 1), name
+        np.testing.assert_allclose(continuous[name], continuous["1"], rtol=1e-4, err_msg=name)
+        codes, expected = np.array(result["codes"][name]), np.array(result["codes"]["1"])
+        assert np.mean(codes == expected) >= 0.999, name
+        assert quantized[name][0] == pytest.approx(quantized["1"][0], rel=1e-3), name
 
 
 def test_eight_devices_train_as_one_does(commands, faces, tiny_config, tmp_path):
-    fields: dict = {}
+    fields: dict = {"model.width": 64}  # so that some parameters are large enough to be split
     for room in ("data", "model", "quantizer", "loss", "optimizer", "train"):
-        fields |= {f"{room}.{name}": value for name, value in tiny_config[room].items()}
+        fields = {f"{room}.{name}": value for name, value in tiny_config[room].items()} | fields
     images = np.ascontiguousarray(faces[:, ::3, ::3])
-    check(compare(commands, images, tmp_path, "image_folder", "smoke", fields))
+    check(compare(commands, images, tmp_path, "image_folder", "smoke", fields, (1, 8)), (1, 8))
 
 
 @pytest.mark.slow
 def test_eight_devices_train_the_default_config_as_one_does(commands, faces, tmp_path):
     images = np.pad(faces, ((0, 0), (8, 8), (8, 8), (0, 0)), constant_values=255)
-    check(compare(commands, images, tmp_path, "toon_faces", "", {}))
+    check(compare(commands, images, tmp_path, "toon_faces", "", {}, (1, 2, 8)), (1, 2, 8))
 
 
 CODES = """
@@ -129,8 +150,8 @@ def test_a_run_of_one_device_is_loaded_by_eight(commands, trained, trained_model
 
 def test_mesh_covers_all_devices_with_automatic_axes():
     mesh = make_mesh()
-    assert mesh.size == jax.device_count() and mesh.axis_names == ("data",)
-    assert mesh.axis_types == (jax.sharding.AxisType.Auto,)
+    assert mesh.size == jax.device_count() and mesh.axis_names == ("data", "fsdp")
+    assert mesh.axis_types == (jax.sharding.AxisType.Auto,) * 2
 
 
 def test_batches_are_put_over_the_devices_unchanged():
@@ -151,3 +172,25 @@ def test_map_over_batch_is_the_function_itself():
     for ours, expected in zip(mapped, scale(x, y), strict=True):
         np.testing.assert_array_equal(ours, expected)
     assert map_over_batch(scale, None) is scale
+
+
+def test_large_arrays_are_split_along_their_largest_axis_that_fits():
+    mesh = AbstractMesh((2, 4), ("data", "fsdp"), (AxisType.Auto,) * 2)
+    shapes = {
+        "largest": (128, 512),
+        "first_of_equals": (256, 256),
+        "only_divisible": (64, 1023),
+        "indivisible": (333, 333),
+        "small": (64, 64),
+        "scalar": (),
+    }
+    state = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    found = {name: sharding.spec for name, sharding in shardings_of(state, mesh).items()}
+    assert found == {
+        "largest": P(None, "fsdp"),
+        "first_of_equals": P("fsdp"),
+        "only_divisible": P("fsdp"),
+        "indivisible": P(),
+        "small": P(),
+        "scalar": P(),
+    }

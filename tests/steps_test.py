@@ -8,6 +8,7 @@ import pytest
 
 from pivq_jax.matching import METHODS
 from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.objective import Phase
 from pivq_jax.parallel import make_mesh
 from pivq_jax.steps import TrainState, make_optimizer, replace_codebook
 from pivq_jax.train import steps_from_config
@@ -123,7 +124,7 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
 
     # A step counts the entries that it used: N distinct ones an image.
     before = copy(state)
-    state, metrics = steps.train(state, jnp.asarray(images), True)
+    state, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)
     assert state.step == 1
     uses = np.asarray(state.uses)
     assert uses.sum() == 8 * 8 and uses.max() <= 8
@@ -156,12 +157,37 @@ def test_an_invalid_matching_makes_the_loss_not_finite(steps, images):
     state = steps.create()
     entries = state.params["quantizer"]["codebook"].at[3, 0].set(jnp.nan)
     state = replace_codebook(state, entries, jnp.ones(32, bool))
-    _, metrics = steps.train(state, jnp.asarray(images), True)
+    _, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)
     assert not np.isfinite(metrics["loss"])
     assert not np.isfinite(metrics["gradient_norm"])  # so that no later step recovers
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "auto"])
+def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
+    """But for recombination, which pairs images within a part."""
+    config = tiny_config.copy_and_resolve_references()
+    config.loss.recombination = 0.0
+    results = []
+    for parts in (1, 4):
+        config.train.accumulation = parts
+        mesh = make_mesh()
+        steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+        state = steps.create()
+        latents = steps.latents(state.params, jnp.asarray(images)).reshape(-1, 8)
+        state = steps.initialise(state, latents)
+        results.append(steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED))
+    (whole, metrics), (parts, of_parts) = results
+    np.testing.assert_array_equal(whole.uses, parts.uses)
+    for name in metrics:
+        assert float(of_parts[name]) == pytest.approx(float(metrics[name]), rel=1e-4), name
+    # Moments rather than parameters: Adam's first step is the gradient's sign.
+    first, second = adam(whole.opt_state).mu, adam(parts.opt_state).mu
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), first, second)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["auction", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:] if m != "auction")],
+)
 def test_every_solver_trains(method, images, tiny_config):
     config = tiny_config.copy_and_resolve_references()
     config.quantizer.method = method
@@ -171,7 +197,7 @@ def test_every_solver_trains(method, images, tiny_config):
     latents = steps.latents(state.params, jnp.asarray(images)).reshape(-1, 8)
     state = steps.initialise(state, latents)
     for _ in range(12):
-        state, metrics = steps.train(state, jnp.asarray(images), True)
+        state, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < losses[0]
     assert np.asarray(state.uses).sum() == 12 * 8 * 8

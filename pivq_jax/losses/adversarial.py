@@ -1,0 +1,120 @@
+"""Adversarial losses: hinge, the adaptive weight, and differentiable augmentation."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def discriminator_hinge(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """What the discriminator minimises (Lim and Ye 2017, arXiv 1705.02894): f32 logits -> f32 [].
+
+    Zero once every real logit is above 1 and every fake one below -1; logits have any shape.
+    """
+    return 0.5 * (jnp.mean(jax.nn.relu(1.0 - real)) + jnp.mean(jax.nn.relu(1.0 + fake)))
+
+
+def generator_hinge(fake: jax.Array) -> jax.Array:
+    """What the generator minimises: minus the mean logit of its images, f32 []."""
+    return -jnp.mean(fake)
+
+
+def adaptive_weight(
+    reconstruction: jax.Array, adversarial: jax.Array, max_weight: float
+) -> jax.Array:
+    """The weight that makes the adversarial gradient as large as the reconstruction's.
+
+    VQ-GAN's rule (Esser et al. 2021, arXiv 2012.09841, equation 7): the ratio of the gradients'
+    norms at the last layer of the decoder, clipped.
+
+    Args:
+        reconstruction: gradient of the reconstruction losses with respect to that layer's kernel.
+        adversarial: gradient of the generator's adversarial loss there, of the same shape.
+        max_weight: upper limit of the result.
+
+    Returns:
+        f32 [], without a gradient.
+    """
+    ratio = jnp.linalg.norm(reconstruction.ravel()) / (jnp.linalg.norm(adversarial.ravel()) + 1e-4)
+    return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, max_weight))
+
+
+# Differentiable augmentation (Zhao et al. 2020, arXiv 2006.10738). Each function takes images
+# f32 [B, H, W, 3] in [-1, 1] and one draw an image.
+
+
+def brightness(images: jax.Array, shift: jax.Array) -> jax.Array:
+    """Add `shift` f32 [B]."""
+    return images + shift[:, None, None, None]
+
+
+def saturation(images: jax.Array, factor: jax.Array) -> jax.Array:
+    """Scale the distance of each pixel from its grey by `factor` f32 [B]."""
+    grey = jnp.mean(images, axis=-1, keepdims=True)
+    return (images - grey) * factor[:, None, None, None] + grey
+
+
+def contrast(images: jax.Array, factor: jax.Array) -> jax.Array:
+    """Scale the distance of each pixel from the image's mean by `factor` f32 [B]."""
+    mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
+    return (images - mean) * factor[:, None, None, None] + mean
+
+
+def translation(images: jax.Array, offset: jax.Array) -> jax.Array:
+    """Move the content by `offset` int32 [B, 2] pixels, down and right; zeros come in."""
+
+    def move(image: jax.Array, offset: jax.Array) -> jax.Array:
+        height, width, _ = image.shape
+        padded = jnp.pad(image, ((height, height), (width, width), (0, 0)))
+        start = (height - offset[0], width - offset[1], 0)
+        return jax.lax.dynamic_slice(padded, start, image.shape)
+
+    return jax.vmap(move)(images, offset)
+
+
+def cutout(images: jax.Array, centre: jax.Array) -> jax.Array:
+    """Set to zero the square of half the image's side around `centre` int32 [B, 2]."""
+
+    def inside(size: int, centre: jax.Array) -> jax.Array:
+        first = centre[:, None] - size // 4
+        places = jnp.arange(size)
+        return (places >= first) & (places < first + size // 2)  # [B, size]
+
+    rows = inside(images.shape[1], centre[:, 0])[:, :, None, None]
+    columns = inside(images.shape[2], centre[:, 1])[:, None, :, None]
+    return jnp.where(rows & columns, 0.0, images)
+
+
+def _augment_colour(images: jax.Array, key: jax.Array) -> jax.Array:
+    shift, first, second = jax.random.uniform(key, (3, len(images)))
+    return contrast(saturation(brightness(images, shift - 0.5), 2.0 * first), second + 0.5)
+
+
+def _augment_translation(images: jax.Array, key: jax.Array) -> jax.Array:
+    limit = jnp.array(images.shape[1:3]) // 8
+    return translation(images, jax.random.randint(key, (len(images), 2), -limit, limit + 1))
+
+
+def _augment_cutout(images: jax.Array, key: jax.Array) -> jax.Array:
+    limit = jnp.array(images.shape[1:3])
+    return cutout(images, jax.random.randint(key, (len(images), 2), 0, limit + 1))
+
+
+AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "colour": _augment_colour,
+    "translation": _augment_translation,
+    "cutout": _augment_cutout,
+}
+
+
+def augment(images: jax.Array, key: jax.Array, policy: tuple[str, ...]) -> jax.Array:
+    """Random augmentations of what the discriminator sees, real or fake, each image its own.
+
+    Args:
+        images: f32 [B, H, W, 3].
+        key: a PRNG key.
+        policy: names in `AUGMENTATIONS`, applied in this order; none leaves the images alone.
+    """
+    for name, each in zip(policy, jax.random.split(key, len(policy)), strict=True):
+        images = AUGMENTATIONS[name](images, each)
+    return images

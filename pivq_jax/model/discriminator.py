@@ -1,0 +1,48 @@
+"""The discriminator: which patches of an image look real."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pivq_jax.model.layers import NORM_EPSILON
+
+GROUPS = 8  # of channels, in the norms
+
+
+class Discriminator(nn.Module):
+    """PatchGAN (Isola et al. 2017, arXiv 1611.07004): a logit for each overlapping patch.
+
+    4x4 convolutions, stride 2, with leaky ReLU; three of them judge patches of 70 pixels. Group
+    norm stands where the original has batch norm, which would couple the images of a batch (and of
+    all devices) and add a state to the model.
+    """
+
+    channels: int  # of the first layer; doubled by each later one, at most eightfold
+    layers: int  # convolutions of stride 2
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """images f32 [B, H, W, 3] in [-1, 1] -> logits f32 [B, h, w], high where it looks real."""
+
+        def conv(
+            x: jax.Array, features: int, stride: int, name: str, use_bias: bool = True
+        ) -> jax.Array:
+            return nn.Conv(
+                features,
+                (4, 4),
+                strides=stride,
+                padding=1,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.normal(0.02),
+                use_bias=use_bias,
+                name=name,
+            )(x)
+
+        x = nn.leaky_relu(conv(images, self.channels, 2, "conv_0"), 0.2)
+        for i in range(1, self.layers + 1):
+            stride = 2 if i < self.layers else 1
+            x = conv(x, self.channels * min(2**i, 8), stride, f"conv_{i}", use_bias=False)
+            norm = nn.GroupNorm(GROUPS, epsilon=NORM_EPSILON, dtype=self.dtype, name=f"norm_{i}")
+            x = nn.leaky_relu(norm(x), 0.2)
+        return conv(x, 1, 1, "logits")[..., 0].astype(jnp.float32)
