@@ -1,21 +1,18 @@
 """Data sets and the input pipeline. `load_dataset` is the door; heavy imports wait until needed."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pivq_jax.data.sources import RandomSource, RecordSource, Source
 from pivq_jax.errors import InputError
 
-# Data sets of real faces, prepared from a directory of their aligned images.
-_ALIGNED = {
-    "celeba": "img_align_celeba",
-    "celeba_hq": "CelebA-HQ's images",
-    "ffhq": "FFHQ's thumbnails128x128 or images1024x1024",
-}
-NAMES = ("toon_faces", "image_folder", "random", *_ALIGNED)
+# Data sets of real faces, prepared from their official files.
+OFFICIAL = ("celeba", "celeba_hq", "ffhq")
+NAMES = ("toon_faces", "image_folder", "random", *OFFICIAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,19 +42,26 @@ def load_dataset(
     path: str | os.PathLike[str] = "",
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Loads a data set, preparing it first if it is not prepared yet.
+    """Loads a data set.
+
+    `toon_faces` and the images of a folder are prepared on first use; the official data sets by
+    `python -m pivq_jax.data.prepare` before. If the image size is not prepared but a larger one
+    is, its images are resized on reading.
 
     Args:
       name: one of `NAMES`. `toon_faces` is drawn on this machine; `image_folder` reads any
         directory tree of images; `random` is noise for trying out; `celeba`, `celeba_hq` and `ffhq`
-        read a directory of their aligned images.
+        are what their names say.
       image_size: height and width in pixels.
-      path: the directory of images, for the data sets that have one.
-      data_dir: where prepared data is kept; $PIVQ_DATA_DIR or ~/.cache/pivq_jax/data by default.
+      path: where prepared data is kept, `prepare`'s --output; `data_dir` by default. May be remote,
+        such as gs://bucket/data: it is copied to `data_dir` once. For `image_folder` it may also be
+        the directory of the images themselves.
+      data_dir: what is prepared on first use goes here; $PIVQ_DATA_DIR or ~/.cache/pivq_jax/data by
+        default.
 
     Raises:
-      InputError: unknown name, missing path, no readable images there, the packages that draw
-        `toon_faces` missing or drawing other faces, or damaged prepared data.
+      InputError: unknown name, missing path, no readable images there, data that is not prepared,
+        the packages that draw `toon_faces` missing or drawing other faces, or damaged data.
     """
     if name == "random":
         return Dataset(
@@ -72,15 +76,28 @@ def load_dataset(
         return load_toon_faces(image_size, data_dir=data_dir)
     if name not in NAMES:
         raise InputError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
-    if not os.fspath(path):
-        what = _ALIGNED.get(name, "your images")
-        raise InputError(
-            f"{name} needs the directory that holds {what}: give it as --config.data.path=DIR"
-        )
-    from pivq_jax.data import image_folder
+    from pivq_jax.data import preparation
 
-    config = image_folder.make_config(path, image_size)
-    return _prepared(name, image_size, image_folder.ImageFolder, config, data_dir, {})
+    cache = Path(data_dir).expanduser() if data_dir else preparation.default_data_dir()
+    if found := _find_prepared(name, image_size, os.fspath(path), cache):
+        return _open_prepared(name, image_size, found)
+    if name == "image_folder":
+        if not os.fspath(path):
+            raise InputError(
+                "image_folder needs the directory that holds your images: give it as"
+                " --config.data.path=DIR"
+            )
+        from pivq_jax.data import image_folder
+
+        config = image_folder.make_config(path, image_size)
+        return _prepared(name, image_size, image_folder.ImageFolder, config, data_dir, {})
+    output = f" --output={os.fspath(path)}" if os.fspath(path) else ""
+    raise InputError(
+        f"{name} is not prepared at {image_size} pixels in {os.fspath(path) or cache}: run"
+        f" `python -m pivq_jax.data.prepare --dataset={name} --source=DIR --size={image_size}"
+        f"{output}`, where DIR holds the official files (--help says which), or name the --output"
+        " of an earlier run: --config.data.path=DIR"
+    )
 
 
 def load_toon_faces(
@@ -111,15 +128,47 @@ def _prepared(
     builder = preparation.prepare(
         lambda: builder_class(config=config, data_dir=where, file_format="array_record")
     )
+    with _damage_named(builder.data_dir):
+        splits = {s: RecordSource(builder, s) for s in ("train", "validation", "test")}
+        for split in splits.values():
+            split[0]
+    return Dataset(name, image_size, **splits, factors=factors)
+
+
+def _find_prepared(name: str, image_size: int, path: str, cache: Path) -> Path | None:
+    """The directory of prepared data: of this size, else of the next larger one."""
+    from pivq_jax.data import records
+
+    root = Path(path).expanduser() if path else cache
+    if "://" in path:
+        root = records.fetch(path, name, image_size, cache)
+    sizes = [size for size in records.prepared_sizes(root, name) if size >= image_size]
+    return records.set_directory(root, name, sizes[0]) if sizes else None
+
+
+def _open_prepared(name: str, image_size: int, directory: Path) -> Dataset:
+    import tensorflow_datasets as tfds
+
+    from pivq_jax.data import records
+
+    factors = records.read_manifest(directory)["factors"]
+    with _damage_named(directory):
+        builder = tfds.builder_from_directory(directory)
+        splits = {s: RecordSource(builder, s, image_size=image_size) for s in builder.info.splits}
+        for split in splits.values():
+            split[0]
+    splits.setdefault("test", splits["validation"])  # FFHQ has no test split
+    factors = {factor: tuple(values) for factor, values in factors.items()}
+    return Dataset(name, image_size, **splits, factors=factors)
+
+
+@contextlib.contextmanager
+def _damage_named(directory: str | os.PathLike[str]) -> Iterator[None]:
     try:
-        with preparation.quiet():  # the first reading would advise installing OpenCV
-            splits = {s: RecordSource(builder, s) for s in ("train", "validation", "test")}
-            for split in splits.values():
-                split[0]
+        yield
     except Exception as error:  # any type: it depends on what is missing or cut short
         reason = " ".join(str(error).split())
         raise InputError(
-            f"the prepared data in {builder.data_dir} is damaged ({reason}): delete that directory "
-            "and run again to prepare it anew"
+            f"the prepared data in {directory} is damaged ({reason}): delete that directory and"
+            " run again to prepare it anew"
         ) from error
-    return Dataset(name, image_size, **splits, factors=factors)

@@ -147,7 +147,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
 
         def convert(name: str) -> tuple[str, bytes | InputError]:
             try:
-                return name, _encode(images.load_image(root / name, size))
+                return name, images.encode_png(images.load_image(root / name, size))
             except InputError as error:
                 return name, error
 
@@ -162,14 +162,6 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
                 logging.warning("skipped: %s", result)
         if skipped:
             logging.warning("%d of %d images of %s skipped", skipped, len(names), root)
-
-
-def _encode(image: Any) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, format="PNG")
-    return file.getvalue()
 
 
 def _map(function: Callable[[str], Any], items: Iterable[str]) -> Iterator[Any]:

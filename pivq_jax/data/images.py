@@ -1,8 +1,9 @@
 """Image files and pixel values: reading, resizing, and uint8 [0, 255] <-> float32 [-1, 1]."""
 
+import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -49,28 +50,78 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
     return files
 
 
-def load_image(path: str | os.PathLike[str], size: int) -> np.ndarray:
-    """Reads an image file as uint8 [size, size, 3].
+class ShapeError(InputError):
+    """An image that can be read but has not the size it should have."""
 
-    Turned as its EXIF orientation says, grey and CMYK converted to RGB, transparency laid on white,
-    the shorter side resized to `size` (antialiased, Lanczos) and the longer one cropped centrally.
+
+def load_image(path: str | os.PathLike[str], size: int) -> np.ndarray:
+    """Reads an image file as uint8 [size, size, 3], as `decode_image` does.
 
     Raises:
       InputError: the file is no readable image; the message names it and the reason.
     """
+    return decode_image(path, size, name=os.fspath(path))
+
+
+def decode_image(
+    file: str | os.PathLike[str] | IO[bytes],
+    size: int,
+    *,
+    name: str,
+    crop: int = 0,
+    shape: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Decodes an image as uint8 [size, size, 3].
+
+    Turned as its EXIF orientation says, grey and CMYK converted to RGB, transparency laid on white,
+    then the central square resized (antialiased, Lanczos).
+
+    Args:
+      file: the path or the open file.
+      size: height and width of the result.
+      name: the file's name in messages.
+      crop: the side of the central square in pixels; as large as fits by default.
+      shape: the (width, height) that the image must have, if any.
+
+    Raises:
+      ShapeError: another shape, or smaller than `crop`.
+      InputError: no readable image; the message names it and the reason.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as file:
-            image = _to_rgb(ImageOps.exif_transpose(file))
-        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+        with Image.open(file) as opened:
+            width, height = opened.size
+            if shape is not None and (width, height) != shape:
+                raise ShapeError(
+                    f"{name} is {width} x {height} pixels, not {shape[0]} x {shape[1]}"
+                )
+            if crop > min(width, height):
+                raise ShapeError(
+                    f"{name} is {width} x {height} pixels, less than the crop of {crop}"
+                )
+            image = _to_rgb(ImageOps.exif_transpose(opened))
+        side = crop or min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.crop((left, top, left + side, top + side))
+        resized = square.resize((size, size), Image.Resampling.LANCZOS)
+    except InputError:
+        raise
     except UnidentifiedImageError as error:
-        path = os.fspath(path)
-        raise InputError(f"cannot read image {path}: not an image of a known format") from error
+        raise InputError(f"cannot read image {name}: not an image of a known format") from error
     except Exception as error:  # Pillow's decoders raise nearly any type on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"cannot read image {os.fspath(path)}: {reason}") from error
-    return np.array(image)
+        raise InputError(f"cannot read image {name}: {reason}") from error
+    return np.array(resized)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """A PNG file of an image uint8 [H, W, 3]."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="PNG")
+    return file.getvalue()
 
 
 def _to_rgb(image: Any) -> Any:

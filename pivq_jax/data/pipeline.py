@@ -5,12 +5,17 @@ what the uninterrupted run would have got, on any number of processes.
 """
 
 import hashlib
+import multiprocessing
+import os
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from pivq_jax.data.sources import Example, Source
 from pivq_jax.errors import InputError
@@ -30,7 +35,8 @@ def train_batches(
     flip: bool = False,
     process_index: int = 0,
     process_count: int = 1,
-) -> Iterator[Batch]:
+    workers: int = 0,
+) -> Generator[Batch]:
     """Endless training batches for steps `start_step`, `start_step` + 1, ...
 
     The images come in a new random order every epoch, each once an epoch; epochs follow each other
@@ -45,6 +51,9 @@ def train_batches(
       flip: mirror each image with probability 1/2.
       process_index: which rows: b * process_index and following, b = batch_size / process_count.
       process_count: number of processes that share the global batch.
+      workers: number of processes that read, decode and flip for this one; the batches are the
+        same. 0: threads of this process do. Close the generator to end them: when it is collected,
+        at exit, and when this process is killed they also end.
 
     Yields:
       `image` uint8 [b, H, W, 3] and each factor as int32 [b].
@@ -52,6 +61,8 @@ def train_batches(
     Raises:
       InputError: an empty source, or numbers that do not fit each other.
     """
+    if workers < 0:
+        raise InputError(f"workers is {workers}: give a number of processes, or 0 for none")
     rows = _local_rows(batch_size, process_index, process_count)
     if len(source) == 0:
         raise InputError("the training split is empty: give it at least one image")
@@ -64,7 +75,35 @@ def train_batches(
         return _stack([examples[first + row] for row in rows])
 
     steps = grain.MapDataset.range(sys.maxsize // batch_size - start_step)
-    return iter(steps.map(batch_at).to_iter_dataset(_READ))
+    batches = steps.map(batch_at).to_iter_dataset(_READ)
+    if workers:
+        if not flags.FLAGS.is_parsed():  # Grain reads its own; not every program parses absl's
+            flags.FLAGS.mark_as_parsed()
+        options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
+        batches = batches.mp_prefetch(options, _start_worker)
+    return _closing(iter(batches))
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Ctrl-C is for the parent to handle, and whoever kills it ends its workers too."""
+    del index, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _closing(batches: Any) -> Generator[Batch]:
+    """The same, closed with the generator."""
+    try:
+        yield from batches
+    finally:
+        batches.close()
 
 
 def eval_batches(

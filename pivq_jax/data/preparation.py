@@ -36,7 +36,7 @@ def prepare(make_builder: Callable[[], Any]) -> Any:
         target = Path(builder.data_dir)
         if target.exists():
             return builder
-        with _locked(target.parent / f".{target.name}.lock", builder.info.full_name):
+        with locked(target.parent / f".{target.name}.lock", builder.info.full_name):
             builder = make_builder()
             if not target.exists():
                 # Nobody else builds while the lock is held: these are remains of a killed build.
@@ -46,14 +46,14 @@ def prepare(make_builder: Callable[[], Any]) -> Any:
         return builder
 
 
-def progress(items: Iterable[T], label: str, total: int) -> Iterable[T]:
+def progress(items: Iterable[T], label: str, total: int, unit: str = " images") -> Iterable[T]:
     """The items behind a progress bar with ETA on stderr; in a file, a line every ten seconds."""
     interval = 0.1 if sys.stderr.isatty() else 10.0
-    return tqdm(items, label, total=total, unit=" images", mininterval=interval)
+    return tqdm(items, label, total=total, unit=unit, mininterval=interval)
 
 
 @contextlib.contextmanager
-def _locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str) -> Iterator[None]:
     """Holds an exclusive lock on a file, waiting for it as long as needed."""
     try:
         import fcntl

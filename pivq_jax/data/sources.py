@@ -1,9 +1,12 @@
 """Random-access sources: `len(source)` and `source[i] -> {'image': uint8 [H, W, 3], factors}`."""
 
+import io
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
+
+from pivq_jax.data.records import decode
 
 Example = dict[str, Any]
 
@@ -23,20 +26,36 @@ class Source(Protocol):
 
 
 class RecordSource:
-    """A split of a prepared tensorflow-datasets data set.
+    """A split of a prepared data set.
+
+    Pickled, it is opened again without what it keeps decoded, and keeps nothing: worker processes
+    have the time to decode, and each would need the memory.
 
     Args:
-      builder: its builder.
+      builder: a tensorflow-datasets builder of the data.
       split: the name of the split.
       memory_limit: the largest split to keep decoded, in bytes.
+      image_size: height and width to which images are resized on reading; as stored by default.
     """
 
-    def __init__(self, builder: Any, split: str, memory_limit: int = _MEMORY_LIMIT):
-        self._records = builder.as_data_source(split)
-        shape = builder.info.features["image"].shape
+    def __init__(
+        self,
+        builder: Any,
+        split: str,
+        memory_limit: int = _MEMORY_LIMIT,
+        image_size: int | None = None,
+    ):
+        from tensorflow_datasets import decode
+
+        raw = decode.DeserializeMethod.RAW_BYTES
+        self._records = builder.as_data_source(split, deserialize_method=raw)
+        self._size = image_size or builder.info.features["image"].shape[0]
         self._kept: list[Example | None] | None = None
-        if len(self._records) * int(np.prod(shape)) <= memory_limit:
+        if len(self._records) * 3 * self._size**2 <= memory_limit:
             self._kept = [None] * len(self._records)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
 
     def __len__(self) -> int:
         return len(self._records)
@@ -55,9 +74,13 @@ class RecordSource:
         return dict(example)
 
     def _read(self, index: int) -> Example:
-        example = self._records[index]
-        image = example.pop("image")
-        return {"image": image, **{name: int(value) for name, value in example.items()}}
+        from PIL import Image
+
+        png, factors = decode(self._records[index])
+        image: Image.Image = Image.open(io.BytesIO(png))
+        if image.size != (self._size, self._size):
+            image = image.resize((self._size, self._size), Image.Resampling.LANCZOS)
+        return {"image": np.array(image), **factors}
 
 
 class RandomSource:

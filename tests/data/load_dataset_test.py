@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pivq_jax.data import NAMES, load_dataset, load_toon_faces
+from pivq_jax.data import NAMES, OFFICIAL, load_dataset, load_toon_faces
 from pivq_jax.data.sources import RecordSource
 from pivq_jax.errors import InputError
 
@@ -34,21 +34,24 @@ def test_an_unknown_name_lists_the_known_ones():
     assert all(name in str(caught.value) for name in NAMES)
 
 
-@pytest.mark.parametrize("name", ["image_folder", "celeba", "celeba_hq", "ffhq"])
-def test_a_missing_path_says_what_to_give(name):
-    with pytest.raises(InputError, match=rf"{name} needs .* --config\.data\.path=DIR") as caught:
-        load_dataset(name, image_size=64)
+def test_a_missing_folder_says_what_to_give():
+    with pytest.raises(
+        InputError, match=r"image_folder needs .* --config\.data\.path=DIR"
+    ) as caught:
+        load_dataset("image_folder", image_size=64)
     assert "\n" not in str(caught.value)
 
 
-def test_official_sets_read_a_directory_of_their_images(tmp_path):
-    (tmp_path / "img").mkdir()
-    for i in range(4):
-        Image.new("RGB", (178, 218), (i, 0, 0)).save(tmp_path / "img" / f"{i}.png")
-    data = load_dataset("celeba", image_size=16, path=tmp_path / "img", data_dir=tmp_path / "data")
-    assert data.name == "celeba"
-    assert len(data.train) + len(data.validation) + len(data.test) == 4
-    assert data.train[0]["image"].shape == (16, 16, 3)
+@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize("given", [True, False])
+def test_data_that_is_not_prepared_says_the_command(tmp_path, monkeypatch, name, given):
+    monkeypatch.setenv("PIVQ_DATA_DIR", str(tmp_path))
+    with pytest.raises(InputError) as caught:
+        load_dataset(name, image_size=64, path=tmp_path if given else "")
+    output = f" --output={tmp_path}" if given else ""
+    command = f"python -m pivq_jax.data.prepare --dataset={name} --source=DIR --size=64{output}"
+    assert f" in {tmp_path}: run `{command}`" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_cache_directory_comes_from_the_environment(tmp_path, monkeypatch):

@@ -1,0 +1,290 @@
+"""Turns the official files of a data set into a prepared one, resized once, for training.
+
+    python -m pivq_jax.data.prepare --dataset=celeba --source=~/celeba --size=128
+    python -m pivq_jax.main --config=configs/celeba.py
+
+What --source must hold:
+  celeba        img_align_celeba (folder or .zip), list_attr_celeba.txt, list_eval_partition.txt
+  celeba_hq     CelebA-HQ-img, CelebA-HQ-to-CelebA-mapping.txt, CelebAMask-HQ-attribute-anno.txt
+                and CelebA's list_eval_partition.txt
+  ffhq          images1024x1024 or thumbnails128x128
+  image_folder  any tree of aligned images; --attributes=FILE.csv labels them
+
+The central square of each image is resized (Lanczos) and kept as PNG. An image that cannot be read
+is named and skipped; if that happens to more than 1 % nothing is made. The command may be stopped
+at any moment: given again it continues, and the data set is the same byte for byte.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pivq_jax.errors import InputError
+
+NAMES = ("celeba", "celeba_hq", "ffhq", "image_folder")
+
+# Images a shard: what a stopped run loses at most, a worker.
+_SHARD_IMAGES = 1024
+
+_MAX_SKIPPED = 0.01
+
+
+def prepare_dataset(
+    name: str,
+    source: Path,
+    image_size: int,
+    *,
+    output: Path,
+    crop: int = 0,
+    attributes: Path | None = None,
+    workers: int = 1,
+) -> dict[str, Any]:
+    """Prepares a data set in `output`/`name`/`image_size`px, or finds it there.
+
+    Args:
+      name: one of `NAMES`.
+      source: the directory of the official files; see `layouts`.
+      image_size: height and width in pixels.
+      output: where prepared data sets are kept.
+      crop: the side of the central square that is resized; 0: as large as fits.
+      attributes: a CSV file, for `image_folder`.
+      workers: number of processes.
+
+    Returns:
+      What `prepared.json` says: among others `images`, the number in each split, and `skipped`.
+
+    Raises:
+      InputError: the source does not hold what it should, or over 1 % of it cannot be read; other
+        data is prepared there; numbers that do not fit.
+      OSError: a full disk; what is done is kept for the next call.
+    """
+    from pivq_jax.data import layouts, records
+    from pivq_jax.data.preparation import locked
+
+    if image_size < 8:
+        raise InputError(f"--size is {image_size}: it must be at least 8")
+    if workers < 1:
+        raise InputError(f"--workers is {workers}: it must be at least 1")
+    if attributes is not None and name != "image_folder":
+        raise InputError(f"--attributes is for image_folder: {name} brings its own")
+    if attributes is not None:
+        listing = layouts.image_folder(source, attributes)
+    else:
+        listing = layouts.READERS[name](source)
+    _check_sizes(name, image_size, crop, listing)
+
+    target = records.set_directory(output, name, image_size)
+    work = target.with_name(f".{target.name}.incomplete")
+    asked = {"name": name, "image_size": image_size, "crop": crop, "source": _digest(listing)}
+    with locked(target.with_name(f".{target.name}.lock"), f"{name} at {image_size} pixels"):
+        if not target.exists():
+            _make(work, listing, asked, workers)
+            os.replace(work / "data", target)
+        shutil.rmtree(work, ignore_errors=True)
+    manifest = records.read_manifest(target)
+    differing = [key for key, value in asked.items() if manifest.get(key) != value]
+    if differing:
+        raise InputError(
+            f"{target} was made with another {' and '.join(differing)}: delete it, or choose"
+            " another --output"
+        )
+    return manifest
+
+
+def _check_sizes(name: str, image_size: int, crop: int, listing: Any) -> None:
+    """Enlarged images teach nothing; `image_folder` may hold any sizes and takes them."""
+    if crop < 0:
+        raise InputError(f"--crop is {crop}: give the side of a square in pixels")
+    if listing.shape is None:
+        return
+    width, height = listing.shape
+    if crop > min(width, height):
+        raise InputError(f"--crop is {crop}: the images of {name} have {width} x {height} pixels")
+    side = crop or min(width, height)
+    if image_size > side:
+        raise InputError(
+            f"--size is {image_size}, but the central squares of {listing.root.name} have {side}"
+            f" pixels: give at most {side}"
+        )
+
+
+def _digest(listing: Any) -> str:
+    """Of names, splits and attributes: tells one source from another, wherever it lies."""
+    entries = {
+        split: [(entry.file, entry.factors) for entry in entries]
+        for split, entries in listing.splits.items()
+    }
+    return hashlib.sha256(repr((entries, listing.factors)).encode()).hexdigest()[:16]
+
+
+def _make(work: Path, listing: Any, asked: dict[str, Any], workers: int) -> None:
+    """Writes the data set to `work`/data, going on from what an earlier call left there."""
+    from pivq_jax.data import records, shards
+
+    name, image_size = asked["name"], asked["image_size"]
+    recipe = shards.Recipe(
+        os.fspath(listing.root), image_size, asked["crop"], listing.shape, tuple(listing.factors)
+    )
+    plan = {
+        split: list(_shards(work, name, split, entries))
+        for split, entries in listing.splits.items()
+    }
+    everything = [shard for shards_of_split in plan.values() for shard in shards_of_split]
+    (work / "data").mkdir(parents=True, exist_ok=True)
+    (work / "done").mkdir(exist_ok=True)
+    expected = {path for shard in everything for path in (shard.path, shard.summary)}
+    for path in [*(work / "data").iterdir(), *(work / "done").iterdir()]:
+        if path not in expected:
+            path.unlink()
+
+    summaries = {shard.path: shards.read_summary(recipe, shard) for shard in everything}
+    missing = [shard for shard in everything if summaries[shard.path] is None]
+    skipped = [line for summary in summaries.values() if summary for line in summary["skipped"]]
+    total = sum(len(shard.entries) for shard in everything)
+    _check_skipped(skipped, total, listing.root)
+    for reason in _with_progress(recipe, missing, workers, f"{name} {image_size}px"):
+        skipped.append(reason)
+        _check_skipped(skipped, total, listing.root)
+
+    summaries = {shard.path: shards.read_summary(recipe, shard) for shard in everything}
+    in_order = {split: [summaries[s.path] or {} for s in plan[split]] for split in plan}
+    lengths = {split: [s["images"] for s in found] for split, found in in_order.items()}
+    for split, counts in lengths.items():
+        if not sum(counts):
+            raise InputError(
+                f"no {split} image of {name} in {listing.root}: give a complete source"
+            )
+    manifest = {
+        **asked,
+        "images": {split: sum(counts) for split, counts in lengths.items()},
+        "skipped": [line for found in in_order.values() for s in found for line in s["skipped"]],
+    }
+    sizes = {split: sum(s["bytes"] for s in found) for split, found in in_order.items()}
+    records.write_metadata(
+        work / "data", name, image_size, listing.factors, lengths, sizes, manifest
+    )
+
+
+def _shards(work: Path, name: str, split: str, entries: Sequence[Any]) -> Iterator[Any]:
+    from pivq_jax.data import records, shards
+
+    count = max(1, -(-len(entries) // _SHARD_IMAGES))
+    for index in range(count):
+        file = records.shard_name(name, split, index, count)
+        part = tuple(entries[index * _SHARD_IMAGES : (index + 1) * _SHARD_IMAGES])
+        yield shards.Shard(work / "data" / file, work / "done" / f"{file}.json", part)
+
+
+def _with_progress(recipe: Any, missing: list[Any], workers: int, label: str) -> Generator[str]:
+    """Writes shards behind a progress bar; yields why an image was skipped, having said it."""
+    from tqdm import tqdm
+
+    from pivq_jax.data import shards
+    from pivq_jax.data.preparation import progress
+
+    images = sum(len(shard.entries) for shard in missing)
+    with contextlib.closing(shards.write_shards(recipe, missing, workers)) as reasons:
+        for reason in progress(reasons, label, images):
+            if reason:
+                tqdm.write(f"skipped: {reason}", file=sys.stderr)
+                yield reason
+
+
+def _check_skipped(skipped: list[str], total: int, root: Path) -> None:
+    if len(skipped) > _MAX_SKIPPED * total:
+        raise InputError(
+            f"more than 1 % of the {total:,} images in {root} cannot be read ({skipped[0]}):"
+            " get whole files"
+        )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message} (--help explains)", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        prog="python -m pivq_jax.data.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--dataset", required=True, choices=NAMES, help="which data set")
+    parser.add_argument("--source", required=True, type=Path, help="directory of its files")
+    parser.add_argument("--size", required=True, type=int, help="height and width in pixels")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="where to keep it, then also given to training as --config.data.path=DIR; default"
+        " $PIVQ_DATA_DIR or ~/.cache/pivq_jax/data, where training looks by itself",
+    )
+    parser.add_argument(
+        "--crop",
+        type=int,
+        default=0,
+        help="side in pixels of the central square that is resized, e.g. 148 to cut CelebA close to"
+        " the face; default: the largest square (178 for CelebA)",
+    )
+    parser.add_argument(
+        "--attributes",
+        type=Path,
+        help="for image_folder: a CSV file whose first row names the attributes; each other row has"
+        " an image's path within --source and its values",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=_cores(), help="number of processes; default: all cores"
+    )
+    return parser.parse_args(arguments)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    options = _parse(arguments)
+    try:
+        from pivq_jax.data.preparation import default_data_dir
+
+        output = (options.output or default_data_dir()).expanduser().absolute()
+        manifest = prepare_dataset(
+            options.dataset,
+            options.source.expanduser().absolute(),
+            options.size,
+            output=output,
+            crop=options.crop,
+            attributes=options.attributes and options.attributes.expanduser(),
+            workers=options.workers,
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error}: the same command continues where this stopped", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues where this stopped", file=sys.stderr)
+        return 130
+    counts = ", ".join(f"{count:,} {split}" for split, count in manifest["images"].items())
+    attributes, skipped = len(manifest["factors"]), len(manifest["skipped"])
+    print(f"{options.dataset} at {options.size} pixels in {output}: {counts} images")
+    print(f"{attributes} attributes; {skipped} images skipped")
+    command = f"python -m pivq_jax.main --config=configs/{options.dataset}.py"
+    command += f" --config.data.image_size={options.size}"
+    if options.output or options.dataset == "image_folder":
+        command += f" --config.data.path={output}"
+    print(f"train on it: {command}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

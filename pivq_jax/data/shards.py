@@ -1,0 +1,190 @@
+"""Writes the shards of a data set in parallel, each once, whole or not at all."""
+
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import traceback
+import zipfile
+import zlib
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pivq_jax.data import images, records
+from pivq_jax.errors import InputError
+from pivq_jax.files import write_json
+
+
+class Entry(NamedTuple):
+    """An image of the source."""
+
+    file: str  # relative to the directory, or a member of the archive
+    stamp: str  # changes when the file does
+    factors: tuple[int, ...]
+
+
+class Recipe(NamedTuple):
+    """How all images of a data set are made."""
+
+    root: str  # the directory of images, or a zip archive
+    image_size: int
+    crop: int  # side of the central square; 0: as large as fits
+    shape: tuple[int, int] | None  # width and height that every image must have
+    factors: tuple[str, ...]  # names
+
+
+class Shard(NamedTuple):
+    """A shard to write."""
+
+    path: Path  # its name once it is whole
+    summary: Path  # written afterwards: digest, images, bytes, size, skipped
+    entries: tuple[Entry, ...]
+
+
+def digest(recipe: Recipe, shard: Shard) -> str:
+    """What the contents of a shard depend on; the place of the source is not part of it."""
+    import PIL
+
+    parts = (PIL.__version__, recipe._replace(root=""), shard.entries)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def read_summary(recipe: Recipe, shard: Shard) -> dict[str, Any] | None:
+    """The summary of a shard that is whole and up to date; None for others."""
+    try:
+        summary = json.loads(shard.summary.read_text())
+        good = summary["digest"] == digest(recipe, shard)
+        return summary if good and shard.path.stat().st_size == summary["size"] else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def write_shards(recipe: Recipe, shards: Sequence[Shard], workers: int) -> Generator[str]:
+    """Writes shards in worker processes; yields '' an image, or the reason why it is skipped.
+
+    Closing the generator, or any exception, ends the workers; should this process be killed, they
+    end at their next image.
+
+    Raises:
+      InputError: an image of the wrong shape.
+      OSError: a shard cannot be written, or a worker died.
+    """
+    context = multiprocessing.get_context("spawn")
+    running: dict[multiprocessing.connection.Connection, Any] = {}
+    processes = []
+    try:
+        for worker in range(min(workers, len(shards))):
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_work, args=(theirs, recipe, shards[worker::workers]), daemon=True
+            )
+            with _ctrl_c_held_back():
+                process.start()
+            theirs.close()
+            processes.append(process)
+            running[ours] = process
+        while running:
+            for connection in multiprocessing.connection.wait(list(running)):
+                assert isinstance(connection, multiprocessing.connection.Connection)
+                try:
+                    message = connection.recv()
+                except EOFError:
+                    running[connection].join()
+                    raise OSError(
+                        f"a worker process ended with status {running[connection].exitcode}, "
+                        "perhaps for lack of memory: run again with fewer --workers"
+                    ) from None
+                if isinstance(message, str):
+                    yield message
+                elif message is None:
+                    del running[connection]
+                else:
+                    raise message
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+
+
+@contextlib.contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Processes that start here never get Ctrl-C: this process alone decides, and ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(connection: Any, recipe: Recipe, shards: Sequence[Shard]) -> None:
+    """Sends a text an image, None at the end, or an exception."""
+    try:
+        for shard in shards:
+            for reason in _write_shard(recipe, shard):
+                connection.send(reason)
+        connection.send(None)
+    except BrokenPipeError:  # the parent is gone
+        return
+    except Exception as error:
+        if not isinstance(error, OSError | InputError):
+            traceback.print_exc()
+        connection.send(error)
+
+
+def _write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
+    from array_record.python import array_record_module
+
+    part = shard.path.with_name(f".{shard.path.name}.part")
+    count = total = 0
+    skipped = []
+    try:
+        writer = array_record_module.ArrayRecordWriter(os.fspath(part), "group_size:1")
+        for entry in shard.entries:
+            reason = ""
+            try:
+                image = _read(recipe, entry)
+            except images.ShapeError:
+                raise
+            except InputError as error:
+                reason = str(error)
+                skipped.append(reason)
+            else:
+                factors = dict(zip(recipe.factors, entry.factors, strict=True))
+                record = records.encode(images.encode_png(image), factors)
+                writer.write(record)
+                count, total = count + 1, total + len(record)
+            yield reason
+        writer.close()
+    except RuntimeError as error:  # what the writer raises, on a full disk for one
+        raise OSError(f"cannot write {shard.path}: {error}") from error
+    os.replace(part, shard.path)
+    summary = {"digest": digest(recipe, shard), "images": count, "bytes": total}
+    size = shard.path.stat().st_size
+    write_json(shard.summary, {**summary, "size": size, "skipped": skipped})
+
+
+def _read(recipe: Recipe, entry: Entry) -> Any:
+    """The image of an entry, uint8 [S, S, 3]."""
+    if os.path.isfile(recipe.root):
+        try:
+            content = _archive(recipe.root).read(entry.file)
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+            raise InputError(f"cannot read image {entry.file}: {error}") from error
+        file: Any = io.BytesIO(content)
+    else:
+        file = os.path.join(recipe.root, entry.file)
+    return images.decode_image(
+        file, recipe.image_size, name=entry.file, crop=recipe.crop, shape=recipe.shape
+    )
+
+
+@functools.cache
+def _archive(path: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)

@@ -1,0 +1,43 @@
+"""Sources in the official layouts, one of each, that tests must not change."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data import official
+
+# name -> (maker, number of images, image size to prepare)
+SOURCES: dict[str, tuple[Callable[..., Path], int, int]] = {
+    "celeba": (official.make_celeba, 48, 32),
+    "celeba_hq": (official.make_celeba_hq, 24, 32),
+    "ffhq": (official.make_ffhq, 36, 32),
+    "image_folder": (official.make_image_folder, 48, 32),
+}
+
+
+@pytest.fixture(scope="session")
+def make_source(faces: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a new source of a data set; of so many images."""
+
+    def make(name: str, count: int | None = None, **options: bool) -> Path:
+        maker, usual, _ = SOURCES[name]
+        root = tmp_path_factory.mktemp("source")
+        return maker(root / name, faces, count or usual, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sources(make_source: Callable[..., Path]) -> dict[str, Path]:
+    """A source of each data set; do not change them."""
+    return {name: make_source(name) for name in SOURCES}
+
+
+def prepare_arguments(name: str, source: Path, output: Path) -> list[str]:
+    """Of the command, for a source made here."""
+    arguments = [f"--dataset={name}", f"--source={source}", f"--output={output}"]
+    if name == "image_folder":
+        arguments.append(f"--attributes={source.parent / 'labels.csv'}")
+    return [*arguments, f"--size={SOURCES[name][2]}"]
