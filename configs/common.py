@@ -26,9 +26,10 @@ def base_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.name = ""  # toon_faces, image_folder, celeba, celeba_hq, ffhq or random
-    config.data.path = ""  # folder of images, for all but toon_faces and random
+    config.data.path = ""  # images, or where prepared data is: see docs/data.md
     config.data.image_size = 64  # pixels a side
     config.data.flip = False  # random horizontal flip; a set of codes cannot tell left from right
+    config.data.workers = 0  # processes that read and decode; 0: threads, enough for small images
 
     config.model = ConfigDict()
     config.model.num_codes = 32  # N, latents and codes an image

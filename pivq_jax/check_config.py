@@ -17,8 +17,8 @@ from pivq_jax.quantizer import KINDS
 
 OUTPUTS = ("conv", "patch")
 DTYPES = ("float32", "bfloat16")
-# These rooms may change between the runs in a workdir: nothing that is trained depends on them.
-UNTRAINED = ("mesh", "evaluate", "sample")
+# These fields may change between the runs in a workdir: nothing that is trained depends on them.
+UNTRAINED = ("data.workers", "mesh.", "evaluate.", "sample.")
 
 
 def check_config(config: Any, training: bool) -> None:
@@ -66,6 +66,7 @@ def check_config(config: Any, training: bool) -> None:
             value = config[room][field]
             need(value >= 1, f"{room}.{field} = {value} must be at least 1")
     for name, value in {
+        "data.workers": data.workers,
         "model.set_depth": model.set_depth,
         "quantizer.init_step": quantizer.init_step,
         "optimizer.warmup_steps": config.optimizer.warmup_steps,
@@ -201,7 +202,7 @@ def check_workdir(config: Any, workdir: Path) -> None:
     differences = sorted(
         difference
         for difference in _differences(held, wanted)
-        if not difference.startswith(tuple(f"{room}." for room in UNTRAINED))
+        if not difference.startswith(UNTRAINED)
     )
     if differences:
         raise InputError(

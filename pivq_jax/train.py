@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -164,7 +164,7 @@ def _loop(
     total_steps, batch_size = config.train.steps, config.train.batch_size
     writes = jax.process_index() == 0  # checkpoints are written by all, all else by the first
 
-    def batches(step: int) -> Iterator[dict[str, jax.Array]]:
+    def batches(step: int) -> Generator[dict[str, jax.Array]]:
         host = train_batches(
             dataset.train,
             batch_size=batch_size,
@@ -173,8 +173,11 @@ def _loop(
             flip=config.data.flip,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            workers=config.data.workers,
         )
-        return (put_batch({"image": batch["image"]}, mesh) for batch in host)
+        with contextlib.closing(host):
+            for batch in host:
+                yield put_batch({"image": batch["image"]}, mesh)
 
     def check_finite(step: int, metrics: dict[str, jax.Array]) -> None:
         # The gradient too: the loss is of the weights before this step, the state after it.
@@ -197,8 +200,9 @@ def _loop(
         TrainingLog(workdir, first_step, total_steps)
         if writes
         else contextlib.nullcontext() as log,
+        contextlib.closing(batches(first_step)) as stream,
     ):
-        for step, batch in enumerate(batches(first_step), start=first_step):
+        for step, batch in enumerate(stream, start=first_step):
             # `step` steps are done. What happens here depends only on the state, the step and the
             # seed, so a run that resumes here repeats it exactly.
             images = batch["image"]
@@ -233,10 +237,11 @@ def _tend_codebook(
     settings = config.quantizer
     if step == settings.init_step:
         started = time.perf_counter()
-        stream = batches(step)
-        latents = [
-            steps.latents(state.params, next(stream)["image"]) for _ in range(settings.init_batches)
-        ]
+        with contextlib.closing(batches(step)) as stream:
+            latents = [
+                steps.latents(state.params, next(stream)["image"])
+                for _ in range(settings.init_batches)
+            ]
         flat = jnp.concatenate(latents).reshape(-1, config.model.code_dim)
         state = jax.block_until_ready(steps.initialise(state, flat))
         print(
