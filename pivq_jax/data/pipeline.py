@@ -4,6 +4,7 @@ There is no iterator state to save. A run that resumes at step s asks for batche
 what the uninterrupted run would have got, on any number of processes.
 """
 
+import atexit
 import hashlib
 import multiprocessing
 import os
@@ -96,6 +97,8 @@ def _start_worker(index: int, count: int) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+    # Grain ends its workers one after another, and taking down what it imports takes seconds.
+    atexit.register(os._exit, 0)
 
 
 def _closing(batches: Any) -> Generator[Batch]:

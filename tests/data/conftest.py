@@ -41,3 +41,9 @@ def prepare_arguments(name: str, source: Path, output: Path) -> list[str]:
     if name == "image_folder":
         arguments.append(f"--attributes={source.parent / 'labels.csv'}")
     return [*arguments, f"--size={SOURCES[name][2]}"]
+
+
+def process_children(pid: int) -> list[int]:
+    """The process ids of the children of a running process, whichever thread started them."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]

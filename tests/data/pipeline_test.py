@@ -2,12 +2,19 @@
 
 import collections
 import itertools
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pivq_jax.data.pipeline import eval_batches, train_batches
+from pivq_jax.data.sources import RandomSource
 from pivq_jax.errors import InputError
+from tests.data.conftest import process_children
 
 
 class Numbered:
@@ -176,6 +183,59 @@ def test_empty_splits_and_negative_steps_are_refused():
         eval_batches(Numbered(0), 1)
     with pytest.raises(InputError, match="start_step is -1"):
         train_batches(Numbered(5), batch_size=1, seed=0, start_step=-1)
+    with pytest.raises(InputError, match="workers is -1"):
+        train_batches(Numbered(5), batch_size=1, seed=0, workers=-1)
+
+
+def test_worker_processes_give_the_same_batches_and_end_with_the_iterator():
+    source = RandomSource(8, 50, seed=0)
+    arguments = {"batch_size": 8, "seed": 1, "flip": True, "process_index": 1, "process_count": 2}
+    expected = list(itertools.islice(train_batches(source, **arguments), 12))
+    before = set(multiprocessing.active_children())
+    batches = train_batches(source, start_step=3, workers=2, **arguments)
+    for wanted in expected[3:]:
+        batch = next(batches)
+        assert batch.keys() == wanted.keys()
+        for name, values in wanted.items():
+            assert batch[name].dtype == values.dtype
+            np.testing.assert_array_equal(batch[name], values)
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 2
+    batches.close()
+    assert not set(multiprocessing.active_children()) & workers
+
+
+WAITING = """
+import time
+from pivq_jax.data.pipeline import train_batches
+from pivq_jax.data.sources import RandomSource
+batches = train_batches(RandomSource(8, 50, seed=0), batch_size=8, seed=0, workers=2)
+print(next(batches)["image"].shape, next(batches)["image"].shape, flush=True)
+try:
+    time.sleep(300)
+except KeyboardInterrupt:
+    print(next(batches)["image"].shape, flush=True)  # the workers are still there
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_workers_outlive_ctrl_c_but_not_their_parent(commands, number):
+    command = commands.start(code=WAITING)
+    output = commands.directory / f"{commands._count}.stdout"
+    command.kill_when(lambda: output.exists() and "\n" in output.read_text(), 0)
+    children = process_children(command.pid)
+    assert len(children) >= 2
+    # As a terminal does: to all of them. SIGKILL hits the parent alone.
+    for pid in [*(children if number == signal.SIGINT else []), command.pid]:
+        os.kill(pid, number)
+    done = command.wait()
+    assert done.code == (0 if number == signal.SIGINT else -signal.SIGKILL), done.stderr
+    assert done.stdout.count("(8, 8, 8, 3)") == (3 if number == signal.SIGINT else 2)
+    assert "Traceback" not in done.stderr
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        assert time.monotonic() < deadline, "a worker is left behind"
+        time.sleep(0.02)
 
 
 def test_errors_of_the_source_reach_the_caller():

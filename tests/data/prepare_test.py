@@ -13,7 +13,7 @@ from PIL import Image
 
 from pivq_jax.data import load_dataset, prepare
 from tests.data import official
-from tests.data.conftest import SOURCES, prepare_arguments
+from tests.data.conftest import SOURCES, prepare_arguments, process_children
 
 SPLITS = ("train", "validation", "test")
 
@@ -181,10 +181,6 @@ def script(arguments, before=""):
     return SCRIPT.format(arguments=[*arguments, "--workers=1"], before=before)
 
 
-def children(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def wait_until(condition, patience=60.0):
     deadline = time.monotonic() + patience
     while not condition():
@@ -224,7 +220,7 @@ def interrupt(commands, name, source, output, number):
         # The worker has begun the shard with the image it waits for.
         wait_until(lambda: len(list(done.glob("*"))) >= 2 and list(part.glob(".*.part")))
         time.sleep(0.1)
-        workers = children(command.pid)
+        workers = process_children(command.pid)
         os.kill(command.pid, number)
         finished = command.wait()
         kept = {p.name: p.stat().st_mtime_ns for p in part.glob("[!.]*.array_record*")}
@@ -285,7 +281,7 @@ def test_a_dead_worker_is_an_error_not_a_hang(commands, sources, tmp_path):
     with held_at(source / "img_align_celeba" / "000005.jpg"):
         command = commands.start(code=script(prepare_arguments("celeba", source, output)))
         wait_until(lambda: list(output.rglob(".*-00001-of-*.part")))
-        for pid in children(command.pid):
+        for pid in process_children(command.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         done = command.wait()
