@@ -1,8 +1,12 @@
-"""Files of network weights: where they are kept, and how they are read without running code."""
+"""Files of network weights: where they are kept, how they are read and checked."""
 
-import io
+import hashlib
+import http.client
 import os
-import pickle
+import re
+import sys
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +15,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from flax import traverse_util
+from tqdm import tqdm
 
 from pivq_jax.errors import InputError
 from pivq_jax.files import write_atomically
+from pivq_jax.pickles import read_torch_file
 
 
 def default_weights_dir() -> Path:
@@ -32,13 +38,27 @@ def read_weights(path: Path, shapes: Any, remedy: str) -> Any:
     Raises:
         InputError: no such file, not a whole safetensors file, or not these tensors.
     """
+    return check_weights(_read_safetensors(path, remedy), shapes, str(path), remedy)
+
+
+def read_state_dict(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """Tensors under PyTorch's names, from a `.safetensors` file or from what `torch.save` wrote.
+
+    Raises:
+        InputError: no such file, or not a whole one of its kind.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path, remedy)
+    return read_torch_file(path, remedy)
+
+
+def _read_safetensors(path: Path, remedy: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path} is not a file: {remedy}")
     try:
-        tensors = safetensors.numpy.load_file(path)
+        return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, KeyError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}): {remedy}") from error
-    return check_weights(tensors, shapes, str(path), remedy)
 
 
 def write_weights(path: Path, tree: Any) -> None:
@@ -74,34 +94,49 @@ def check_weights(tensors: Mapping[str, np.ndarray], shapes: Any, source: str, r
     return traverse_util.unflatten_dict(filled, sep=".")
 
 
-def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Nested dictionaries of NumPy arrays from a pickle, flat: names are joined by dots.
+def download(url: str, remedy: str) -> Path:
+    """A file from the network, fetched once and kept in `default_weights_dir()`.
+
+    Args:
+        url: http or https, ending in `#sha256=` and the checksum of the file in hexadecimals.
+        remedy: what a person can do without a network, as the end of a sentence.
 
     Raises:
-        InputError: no such file, a damaged one, or a pickle that asks for anything but arrays.
+        InputError: no checksum in the URL, no answer, or a file that has another checksum.
     """
+    address, _, fragment = url.partition("#")
+    checksum = fragment.removeprefix("sha256=").lower()
+    if not re.fullmatch(r"https?://[^/]+/.+", address) or not re.fullmatch(
+        r"[0-9a-f]{64}", checksum
+    ):
+        raise InputError(
+            f"{url} is not a URL that can be trusted: write https://..., then #sha256= and the 64"
+            " digits of the file's checksum"
+        )
+    # Part of the checksum in the name: another version is another file.
+    name = Path(urllib.parse.urlsplit(address).path).name
+    path = default_weights_dir() / checksum[:16] / name
+    if not path.exists():
+        content = _fetch(address, name, remedy)
+        found = hashlib.sha256(content).hexdigest()
+        if found != checksum:
+            raise InputError(f"{address} has the SHA-256 {found}, not {checksum}: {remedy}")
+        write_atomically(path, content)
+    return path
+
+
+def _fetch(address: str, name: str, remedy: str) -> bytes:
+    """The answer of a server, with a progress bar."""
+    interval = 0.1 if sys.stderr.isatty() else 10.0
     try:
-        tree = _NumpyUnpickler(io.BytesIO(path.read_bytes())).load()
-        tensors = traverse_util.flatten_dict(tree, sep=".")
-    except Exception as error:  # a damaged pickle can raise anything
-        raise InputError(f"{path} is not a whole pickle of arrays ({error}): {remedy}") from error
-    return {name: np.asarray(tensor) for name, tensor in tensors.items()}
-
-
-class _NumpyUnpickler(pickle.Unpickler):
-    """Loads arrays; every other global is refused, so that a pickle cannot run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        match module, name:
-            case "numpy", "ndarray":
-                return np.ndarray
-            case "numpy", "dtype":
-                return np.dtype
-            case "numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct":
-                return _empty_array
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
-
-
-def _empty_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
-    """What a pickled array is before its state is set."""
-    return np.ndarray(shape, code.decode())
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            total = int(answer.headers.get("Content-Length", 0)) or None
+            bar = tqdm(desc=name, total=total, unit="B", unit_scale=True, mininterval=interval)
+            content = bytearray()
+            with bar:
+                while part := answer.read(2**20):
+                    content += part
+                    bar.update(len(part))
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(f"{address} cannot be fetched ({error}): {remedy}") from error
+    return bytes(content)

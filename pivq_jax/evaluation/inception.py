@@ -1,0 +1,260 @@
+"""FID's Inception-v3: the network of the 2015 TensorFlow graph, as pytorch-fid ports it.
+
+Szegedy et al. 2016, arXiv 1512.00567, with what that graph does otherwise than the paper and than
+torchvision: average pooling leaves out the padding, and the last block pools by maximum. Frechet
+inception distances are comparable only if computed with this network, these weights and this way of
+resizing.
+"""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from pivq_jax.weights import check_weights, download, read_state_dict
+
+# The file pytorch-fid downloads, 96 MB.
+WEIGHTS_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth"
+    "#sha256=6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+)
+SIZE = 299  # pixels a side of the network's input
+BLOCK_DIMS = (64, 192, 768, 2048)  # channels of the four feature blocks
+
+_BN_EPSILON = 1e-3
+_REMEDY = (
+    "fetch https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth and give its path with"
+    " --config.evaluate.feature_weights=PATH, or use --config.evaluate.features=vgg, which needs no"
+    " download"
+)
+
+
+class InceptionV3(nn.Module):
+    """The convolutional part; batch norms are folded into the convolutions, see `load_inception`.
+
+    Modules are named as in torchvision.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        """The four feature blocks of images prepared by `prepare`.
+
+        x f32 [B, 299, 299, 3] -> f32 [B, 73, 73, 64], [B, 35, 35, 192], [B, 17, 17, 768] and
+        [B, 1, 1, 2048]: after the first and second pooling, before the auxiliary classifier, and
+        after the last pooling.
+        """
+        x = _Conv(32, 3, 2, "VALID", name="Conv2d_1a_3x3")(x)
+        x = _Conv(32, 3, padding="VALID", name="Conv2d_2a_3x3")(x)
+        x = _Conv(64, 3, name="Conv2d_2b_3x3")(x)
+        first = x = nn.max_pool(x, (3, 3), (2, 2))
+        x = _Conv(80, name="Conv2d_3b_1x1")(x)
+        x = _Conv(192, 3, padding="VALID", name="Conv2d_4a_3x3")(x)
+        second = x = nn.max_pool(x, (3, 3), (2, 2))
+        x = _BlockA(32, name="Mixed_5b")(x)
+        x = _BlockA(64, name="Mixed_5c")(x)
+        x = _BlockA(64, name="Mixed_5d")(x)
+        x = _BlockB(name="Mixed_6a")(x)
+        x = _BlockC(128, name="Mixed_6b")(x)
+        x = _BlockC(160, name="Mixed_6c")(x)
+        x = _BlockC(160, name="Mixed_6d")(x)
+        third = x = _BlockC(192, name="Mixed_6e")(x)
+        x = _BlockD(name="Mixed_7a")(x)
+        x = _BlockE(_average, name="Mixed_7b")(x)
+        x = _BlockE(_maximum, name="Mixed_7c")(x)
+        return [first, second, third, jnp.mean(x, (1, 2), keepdims=True)]
+
+
+def prepare(images: jax.Array) -> jax.Array:
+    """Images in [0, 255], [B, H, W, 3] -> f32 [B, 299, 299, 3] in [-1, 1].
+
+    Bilinear, corners not aligned, without antialiasing even where it shrinks: the rule of
+    pytorch-fid, which its published numbers depend on.
+    """
+    shape = (len(images), SIZE, SIZE, 3)
+    scaled = images.astype(jnp.float32) / 255.0
+    return 2.0 * jax.image.resize(scaled, shape, "bilinear", antialias=False) - 1.0
+
+
+def load_inception(path: str | Path = "") -> dict[str, Any]:
+    """The network's parameters.
+
+    Args:
+        path: pytorch-fid's file, or its tensors in a safetensors file; or a URL of one of these
+            that ends in `#sha256=` and its checksum. Empty: `WEIGHTS_URL`. What is downloaded is
+            kept in `default_weights_dir()`.
+
+    Raises:
+        InputError: no answer, another checksum, or a file that is damaged, lacks a tensor or
+            holds one of another shape.
+    """
+    url = str(path) or WEIGHTS_URL
+    file = download(url, _REMEDY) if "://" in url else Path(path).expanduser()
+    return fold_batch_norms(read_state_dict(file, _REMEDY), str(file))
+
+
+def fold_batch_norms(state_dict: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
+    """The parameters of `InceptionV3` from PyTorch's.
+
+    A batch norm after a convolution is itself linear: its scale goes into the kernel, the rest into
+    a bias.
+
+    Args:
+        state_dict: of pytorch-fid's `fid_inception_v3`, its classifier included, which tells it
+            from torchvision's Inception.
+        source: names it in messages.
+
+    Raises:
+        InputError: names what is missing, unexpected or of another shape.
+    """
+    kernels = _kernel_shapes()
+    expected: dict[tuple[str, ...], tuple[int, ...]] = {
+        ("fc", "weight"): (1008, 2048),
+        ("fc", "bias"): (1008,),
+    }
+    for path, (height, width, inputs, outputs) in kernels.items():
+        expected[*path, "conv", "weight"] = (outputs, inputs, height, width)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            expected[*path, "bn", name] = (outputs,)
+    shapes = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in expected.items()}
+    used = {k: v for k, v in state_dict.items() if not k.endswith("num_batches_tracked")}
+    tree = check_weights(used, traverse_util.unflatten_dict(shapes), source, _REMEDY)
+    weights = traverse_util.flatten_dict(tree)
+    params = {}
+    for path in kernels:
+        norm = {name: weights[*path, "bn", name] for name in ("weight", "bias")}
+        mean, variance = (weights[*path, "bn", f"running_{name}"] for name in ("mean", "var"))
+        scale = norm["weight"] / np.sqrt(variance + _BN_EPSILON)
+        kernel = weights[*path, "conv", "weight"].transpose(2, 3, 1, 0)
+        params[*path, "conv", "kernel"] = jnp.asarray(kernel * scale)
+        params[*path, "conv", "bias"] = jnp.asarray(norm["bias"] - mean * scale)
+    return traverse_util.unflatten_dict(params)
+
+
+@functools.cache
+def _kernel_shapes() -> dict[tuple[str, ...], tuple[int, ...]]:
+    """The shape of each convolution's kernel, by the module's path."""
+    image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+    variables = jax.eval_shape(InceptionV3().init, jax.random.key(0), image)
+    leaves = traverse_util.flatten_dict(variables["params"])
+    return {path[:-2]: leaf.shape for path, leaf in leaves.items() if path[-1] == "kernel"}
+
+
+class _Conv(nn.Module):
+    """Convolution and ReLU."""
+
+    channels: int
+    kernel: int | tuple[int, int] = 1
+    stride: int = 1
+    padding: str = "SAME"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
+        convolution = nn.Conv(
+            self.channels, kernel, self.stride, self.padding, precision="highest", name="conv"
+        )
+        return nn.relu(convolution(x))
+
+
+def _average(x: jax.Array) -> jax.Array:
+    """3x3 mean of what lies inside the image."""
+    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
+
+
+def _maximum(x: jax.Array) -> jax.Array:
+    return nn.max_pool(x, (3, 3), padding="SAME")
+
+
+def _concatenate(*branches: jax.Array) -> jax.Array:
+    return jnp.concatenate(branches, -1)
+
+
+class _BlockA(nn.Module):
+    """35x35, 5x5 and double 3x3 branches."""
+
+    pool_channels: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        single = _Conv(64, name="branch1x1")(x)
+        five = _Conv(48, name="branch5x5_1")(x)
+        five = _Conv(64, 5, name="branch5x5_2")(five)
+        double = _Conv(64, name="branch3x3dbl_1")(x)
+        double = _Conv(96, 3, name="branch3x3dbl_2")(double)
+        double = _Conv(96, 3, name="branch3x3dbl_3")(double)
+        pooled = _Conv(self.pool_channels, name="branch_pool")(_average(x))
+        return _concatenate(single, five, double, pooled)
+
+
+class _BlockB(nn.Module):
+    """35x35 to 17x17."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        three = _Conv(384, 3, 2, "VALID", name="branch3x3")(x)
+        double = _Conv(64, name="branch3x3dbl_1")(x)
+        double = _Conv(96, 3, name="branch3x3dbl_2")(double)
+        double = _Conv(96, 3, 2, "VALID", name="branch3x3dbl_3")(double)
+        return _concatenate(three, double, nn.max_pool(x, (3, 3), (2, 2)))
+
+
+class _BlockC(nn.Module):
+    """17x17, factorised 7x7 and double 7x7 branches."""
+
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.channels
+        single = _Conv(192, name="branch1x1")(x)
+        seven = _Conv(c, name="branch7x7_1")(x)
+        seven = _Conv(c, (1, 7), name="branch7x7_2")(seven)
+        seven = _Conv(192, (7, 1), name="branch7x7_3")(seven)
+        double = _Conv(c, name="branch7x7dbl_1")(x)
+        double = _Conv(c, (7, 1), name="branch7x7dbl_2")(double)
+        double = _Conv(c, (1, 7), name="branch7x7dbl_3")(double)
+        double = _Conv(c, (7, 1), name="branch7x7dbl_4")(double)
+        double = _Conv(192, (1, 7), name="branch7x7dbl_5")(double)
+        pooled = _Conv(192, name="branch_pool")(_average(x))
+        return _concatenate(single, seven, double, pooled)
+
+
+class _BlockD(nn.Module):
+    """17x17 to 8x8."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        three = _Conv(192, name="branch3x3_1")(x)
+        three = _Conv(320, 3, 2, "VALID", name="branch3x3_2")(three)
+        seven = _Conv(192, name="branch7x7x3_1")(x)
+        seven = _Conv(192, (1, 7), name="branch7x7x3_2")(seven)
+        seven = _Conv(192, (7, 1), name="branch7x7x3_3")(seven)
+        seven = _Conv(192, 3, 2, "VALID", name="branch7x7x3_4")(seven)
+        return _concatenate(three, seven, nn.max_pool(x, (3, 3), (2, 2)))
+
+
+class _BlockE(nn.Module):
+    """8x8, branches that end in 1x3 and 3x1 side by side."""
+
+    pool: Any  # of the last branch: the one thing in which the two blocks of this kind differ
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        single = _Conv(320, name="branch1x1")(x)
+        three = _Conv(384, name="branch3x3_1")(x)
+        wide = _Conv(384, (1, 3), name="branch3x3_2a")(three)
+        tall = _Conv(384, (3, 1), name="branch3x3_2b")(three)
+        double = _Conv(448, name="branch3x3dbl_1")(x)
+        double = _Conv(384, 3, name="branch3x3dbl_2")(double)
+        double_wide = _Conv(384, (1, 3), name="branch3x3dbl_3a")(double)
+        double_tall = _Conv(384, (3, 1), name="branch3x3dbl_3b")(double)
+        pooled = _Conv(192, name="branch_pool")(self.pool(x))
+        return _concatenate(single, wide, tall, double_wide, double_tall, pooled)

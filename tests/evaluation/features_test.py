@@ -1,0 +1,129 @@
+"""Feature extraction: batches, names, and what is refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from pivq_jax.errors import InputError
+from pivq_jax.evaluation import features, inception
+from pivq_jax.evaluation.features import NETWORKS, feature_extractor
+
+
+def images(count: int, size: int = 32) -> np.ndarray:
+    shape = (count, size, size, 3)
+    return np.random.default_rng(count).integers(0, 256, shape).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def vgg() -> features.FeatureExtractor:
+    return feature_extractor("vgg", batch_size=4)
+
+
+@pytest.fixture
+def random_inception(monkeypatch):
+    """Random weights in the place of Inception's, at which a file would have to be at hand."""
+    x = jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32)
+    shapes = jax.eval_shape(inception.InceptionV3().init, jax.random.key(0), x)["params"]
+    rng = np.random.default_rng(0)
+
+    def weights(leaf):
+        fan_in = max(int(np.prod(leaf.shape[:-1])), 1)
+        return rng.normal(0, (2 / fan_in) ** 0.5, leaf.shape).astype(np.float32)
+
+    params = jax.tree.map(weights, shapes)
+    monkeypatch.setattr(inception, "load_inception", lambda path="": params)
+    return params
+
+
+def test_every_image_gets_the_features_it_gets_alone(vgg):
+    x = images(10)
+    result = vgg.extract(x)  # two batches and a part of one
+    assert result.shape == (10, vgg.dim) and result.dtype == np.float32
+    for i in (0, 5, 9):
+        np.testing.assert_allclose(vgg.extract(x[i : i + 1])[0], result[i], atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [[10], [3, 3, 3, 1], [1] * 10, [9, 1], [4, 0, 6]])
+def test_batches_of_any_size_give_the_same(vgg, sizes):
+    x = images(10)
+    parts = np.split(x, np.cumsum(sizes)[:-1])
+    np.testing.assert_array_equal(vgg.extract(iter(parts), total=10), vgg.extract(x))
+
+
+def test_compiles_once(vgg):
+    extractor = feature_extractor("vgg", batch_size=4)
+    for count in (1, 4, 7):
+        extractor.extract(images(count))
+    assert extractor.apply._cache_size() == 1
+
+
+def test_vgg_features_are_those_of_the_convolutional_blocks(vgg):
+    """Against PyTorch's VGG16 with the same weights."""
+    import torch
+    import torchvision
+
+    x = images(2)
+    layers = torchvision.models.vgg16(init_weights=False).features
+    convolutions = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d)]
+    with torch.no_grad():
+        for i, layer in enumerate(convolutions):
+            ours = vgg.params["backbone"][f"conv_{i}"]
+            kernel = np.asarray(ours["kernel"]).transpose(3, 2, 0, 1).copy()
+            layer.weight.copy_(torch.from_numpy(kernel))
+            layer.bias.copy_(torch.from_numpy(np.array(ours["bias"])))
+        mean, deviation = (
+            torch.tensor(v).reshape(1, 3, 1, 1)
+            for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        )
+        y = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).float() / 255
+        y = (y - mean) / deviation
+        expected = []
+        for i, layer in enumerate(layers):
+            y = layer(y)
+            if i in (3, 8, 15, 22, 29):
+                expected.append((y / y.norm(dim=1, keepdim=True).clamp_min(1e-5)).mean((2, 3)))
+    np.testing.assert_allclose(vgg.extract(x), torch.cat(expected, 1).numpy(), atol=1e-4)
+
+
+@pytest.mark.slow  # compiling Inception takes half a minute
+@pytest.mark.parametrize("name", NETWORKS[1:])
+def test_inception_features_are_means_of_its_blocks(random_inception, name):
+    x = images(3, 24)
+    extractor = feature_extractor(name, batch_size=2)
+    blocks = inception.InceptionV3().apply({"params": random_inception}, inception.prepare(x))
+    expected = np.asarray(blocks[NETWORKS.index(name) - 1]).mean((1, 2))
+    assert expected.shape == (3, extractor.dim) and str(extractor.dim) in extractor.name
+    np.testing.assert_allclose(extractor.extract(x), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_network_and_preprocessing_are_one_line_each(random_inception, vgg):
+    extractors = [vgg, *(feature_extractor(name) for name in NETWORKS[1:])]
+    assert [e.name for e in extractors] == list(NETWORKS)
+    assert len({e.network for e in extractors}) == len(NETWORKS)
+    for extractor in extractors:
+        for text in (extractor.network, extractor.preprocessing):
+            assert text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.zeros((0, 32, 32, 3), np.uint8), "no images"),
+        ([], "no images"),
+        (np.zeros((2, 32, 32, 3), np.float32), r"uint8 images .* not of float32"),
+        (np.zeros((2, 32, 32), np.uint8), r"not of uint8 \(2, 32, 32\)"),
+        (np.zeros((2, 32, 32, 1), np.uint8), r"not of uint8 \(2, 32, 32, 1\)"),
+        (np.zeros((2, 15, 32, 3), np.uint8), "15x32 pixels are too small .* 16x16 at least"),
+        ([np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 48, 32, 3), np.uint8)], "after images"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(vgg, bad, message):
+    with pytest.raises(InputError, match=message):
+        vgg.extract(bad)
+
+
+def test_unknown_names_and_empty_batches_are_refused():
+    with pytest.raises(InputError, match="'resnet' are unknown: choose one of vgg, inception_64"):
+        feature_extractor("resnet")
+    with pytest.raises(InputError, match="batch_size is 0"):
+        feature_extractor("vgg", batch_size=0)
