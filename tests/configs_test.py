@@ -62,8 +62,7 @@ def test_an_unknown_variant_is_refused(name):
 
 @pytest.mark.parametrize(
     "name",
-    # At its smoke size the middle one is the same program as the last one.
-    ["celeba", pytest.param("celeba_hq", marks=pytest.mark.slow), "ffhq"],
+    ["celeba", *(pytest.param(name, marks=pytest.mark.slow) for name in ("celeba_hq", "ffhq"))],
 )
 def test_the_smoke_variant_steps_on_random_images_of_full_size(
     name, fast_compilation, tmp_path, capsys
@@ -71,13 +70,14 @@ def test_the_smoke_variant_steps_on_random_images_of_full_size(
     config = get_config(name, "smoke")
     config.update_from_flattened_dict(
         {
-            "train.steps": 2,
+            "train.steps": 3,
             "train.batch_size": 2,
             "train.log_every": 1,
             "optimizer.warmup_steps": 1,
             "quantizer.kind": "nearest",  # the matching of these sizes takes its time on a CPU
             "quantizer.init_step": 1,
             "quantizer.init_batches": 2,
+            "adversarial.start_step": 2,
             "quantizer.codebook_size": 512,  # as k-means for thousands does
         }
     )
@@ -86,8 +86,13 @@ def test_the_smoke_variant_steps_on_random_images_of_full_size(
     assert config.data.image_size == get_config(name).data.image_size
     train(config, tmp_path)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in log] == [1, 2]
+    assert [line["step"] for line in log] == [1, 2, 3]
     assert all(math.isfinite(line["loss"]) for line in log)
+    assert [("lpips" in line, "discriminator" in line) for line in log] == [
+        (True, False),
+        (True, False),
+        (True, True),
+    ]
     assert "512 training images" in capsys.readouterr().out
 
 
@@ -107,6 +112,11 @@ BAD = {
     "loss.codebook": -1.0,
     "sample.steps": 1,
     "sample.fraction": 2.0,
+    "data.workers": -1,
+    "loss.perceptual_network": "squeeze",
+    "adversarial.augmentations": "rotation",
+    "train.accumulation": 3,
+    "mesh.fsdp": 3,
 }
 
 
