@@ -19,9 +19,9 @@ def vgg() -> features.FeatureExtractor:
     return feature_extractor("vgg", batch_size=4)
 
 
-@pytest.fixture
-def random_inception(monkeypatch):
-    """Random weights in the place of Inception's, at which a file would have to be at hand."""
+@pytest.fixture(scope="module")
+def random_params():
+    """Random weights in the place of Inception's, for which a file would have to be at hand."""
     x = jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32)
     shapes = jax.eval_shape(inception.InceptionV3().init, jax.random.key(0), x)["params"]
     rng = np.random.default_rng(0)
@@ -30,9 +30,19 @@ def random_inception(monkeypatch):
         fan_in = max(int(np.prod(leaf.shape[:-1])), 1)
         return rng.normal(0, (2 / fan_in) ** 0.5, leaf.shape).astype(np.float32)
 
-    params = jax.tree.map(weights, shapes)
-    monkeypatch.setattr(inception, "load_inception", lambda path="": params)
-    return params
+    return jax.tree.map(weights, shapes)
+
+
+@pytest.fixture
+def random_inception(random_params, monkeypatch) -> None:
+    monkeypatch.setattr(inception, "load_inception", lambda path="": random_params)
+
+
+@pytest.fixture(scope="module")
+def inception_blocks(random_params) -> list[np.ndarray]:
+    """The four blocks of three images."""
+    apply = jax.jit(lambda p, x: inception.InceptionV3().apply({"params": p}, inception.prepare(x)))
+    return [np.asarray(block) for block in apply(random_params, images(3, 24))]
 
 
 def test_every_image_gets_the_features_it_gets_alone(vgg):
@@ -85,18 +95,17 @@ def test_vgg_features_are_those_of_the_convolutional_blocks(vgg):
     np.testing.assert_allclose(vgg.extract(x), torch.cat(expected, 1).numpy(), atol=1e-4)
 
 
-@pytest.mark.slow  # compiling Inception takes half a minute
+@pytest.mark.usefixtures("random_inception", "fast_compilation")
 @pytest.mark.parametrize("name", NETWORKS[1:])
-def test_inception_features_are_means_of_its_blocks(random_inception, name):
-    x = images(3, 24)
+def test_inception_features_are_means_of_its_blocks(inception_blocks, name):
     extractor = feature_extractor(name, batch_size=2)
-    blocks = inception.InceptionV3().apply({"params": random_inception}, inception.prepare(x))
-    expected = np.asarray(blocks[NETWORKS.index(name) - 1]).mean((1, 2))
+    expected = inception_blocks[NETWORKS.index(name) - 1].mean((1, 2))
     assert expected.shape == (3, extractor.dim) and str(extractor.dim) in extractor.name
-    np.testing.assert_allclose(extractor.extract(x), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(extractor.extract(images(3, 24)), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_network_and_preprocessing_are_one_line_each(random_inception, vgg):
+@pytest.mark.usefixtures("random_inception")
+def test_network_and_preprocessing_are_one_line_each(vgg):
     extractors = [vgg, *(feature_extractor(name) for name in NETWORKS[1:])]
     assert [e.name for e in extractors] == list(NETWORKS)
     assert len({e.network for e in extractors}) == len(NETWORKS)
