@@ -9,8 +9,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from pivq_jax.matching.keys import DONE, INFINITE, from_key, to_key
+
+_ONE_KERNEL = 4096  # columns; wider arrays may be split over threads, which one kernel cannot do
 
 
 class _Partial(NamedTuple):
@@ -32,6 +35,17 @@ def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
         complete matching.
       prices: float32 [K], column potentials; for N < K never positive, and 0 on unmatched columns.
     """
+    partial = jax.jit(_augment_all)(cost, _greedy_start(cost))
+    if cost.shape[1] <= _ONE_KERNEL:
+        # XLA on CPU then compiles the call into one native function instead of starting a kernel
+        # for each operation of each turn, which takes longer than these short vectors do. Other
+        # platforms, and versions that do not know the attribute, run the same program without.
+        partial = set_xla_metadata(partial, xla_cpu_small_call="true", inlineable="false")
+    return partial.column_of, partial.prices
+
+
+def _augment_all(cost: jax.Array, partial: _Partial) -> _Partial:
+    """Matches the free rows one after the other."""
     num_rows = cost.shape[0]
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
 
@@ -44,12 +58,9 @@ def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
         # A row without a path stays without one: the problem is infeasible, so leave it there.
         return jnp.where(found, next_free(partial.column_of), num_rows), partial
 
-    partial = _greedy_start(cost)
     # Each turn matches one more row or ends the loop, so at most N turns.
-    _, partial = jax.lax.while_loop(
-        lambda state: state[0] < num_rows, insert, (next_free(partial.column_of), partial)
-    )
-    return partial.column_of, partial.prices
+    start = (next_free(partial.column_of), partial)
+    return jax.lax.while_loop(lambda state: state[0] < num_rows, insert, start)[1]
 
 
 def _greedy_start(cost: jax.Array) -> _Partial:
