@@ -1,18 +1,18 @@
 """PI-VQ in JAX: images as sets of discrete codes, by exact matching quantization.
 
-`pivq_jax.load(workdir)` opens a trained model. The import is lazy, so `pivq_jax.matching` can be
-used alone, without data or training libraries.
+`pivq_jax.load(workdir)` opens a trained model, `pivq_jax.from_pretrained` a published one. The
+import is lazy, so `pivq_jax.matching` can be used alone, without data or training libraries.
 """
 
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["from_pretrained", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":
-        from pivq_jax.inference import load
+    if name in __all__:
+        from pivq_jax import inference
 
-        return load
+        return getattr(inference, name)
     raise AttributeError(f"module 'pivq_jax' has no attribute {name!r}")

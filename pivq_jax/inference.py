@@ -1,5 +1,6 @@
-"""`load(workdir)`: a trained model to encode, decode, recombine and interpolate with."""
+"""A trained model to encode, decode, recombine and interpolate with: `load`, `from_pretrained`."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from pivq_jax import sampling
 from pivq_jax.check_config import read_config
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.errors import InputError
+from pivq_jax.interop.pretrained import read_pretrained, write_pretrained
+from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.parallel import make_mesh, over_batch, replicated
 
@@ -30,11 +33,20 @@ class TrainedModel:
         step: the training step of the weights.
         progress: what the run recorded beside them, such as `train_seconds`.
         mesh: the devices that batches are split over.
+        metrics: the figures of the run's `metrics.json`, empty if these weights were not evaluated.
     """
 
-    def __init__(self, config: Any, mesh: Mesh, params: Any, step: int, progress: dict) -> None:
+    def __init__(
+        self,
+        config: Any,
+        mesh: Mesh,
+        params: Any,
+        step: int,
+        progress: dict,
+        metrics: dict | None = None,
+    ) -> None:
         self.config, self.mesh, self.step, self.progress = config, mesh, step, progress
-        self.params = params
+        self.params, self.metrics = params, metrics or {}
         self.kind = config.quantizer.kind
         model = pivq_from_config(config, mesh)
         whole, rows = replicated(mesh), over_batch(mesh)
@@ -51,6 +63,12 @@ class TrainedModel:
     def num_parameters(self) -> int:
         """Numbers in the encoder, the codebook and the decoder."""
         return sum(x.size for x in jax.tree.leaves(self.params))
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What goes with the weights into a file: JSON."""
+        names = ("step", "progress", "metrics")
+        return {"config": self.config.to_dict(), **{name: getattr(self, name) for name in names}}
 
     def encode(self, images: jax.Array | np.ndarray) -> jax.Array:
         """images f32 [B, H, W, 3] in [-1, 1] -> codes int32 [B, N]."""
@@ -97,6 +115,12 @@ class TrainedModel:
             self._checked(codes_a), self._checked(codes_b), self.codebook, steps, self.kind
         )
 
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write `model.safetensors`, `config.json` and a model card; see `from_pretrained`."""
+        description = self.description
+        description["config"]["data"]["path"] = ""  # means nothing elsewhere
+        write_pretrained(Path(directory).expanduser(), self.params, description)
+
 
 def _encode(model: PIVQ, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     result: Any = model.apply({"params": params}, images, method="columns")
@@ -120,12 +144,10 @@ def load(workdir: str | Path) -> TrainedModel:
     """
     workdir = Path(workdir).expanduser()
     config = ConfigDict(read_config(workdir))
-    mesh = make_mesh()
-    images = jnp.zeros((mesh.size, config.data.image_size, config.data.image_size, 3))
-    shapes = jax.eval_shape(pivq_from_config(config, mesh).init, jax.random.key(0), images)
+    mesh, shapes = make_mesh(), model_shapes(config, f"{workdir}/config.json")
     with Checkpoints(workdir, read_only=True) as checkpoints:
         state, progress = checkpoints.restore(
-            {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes["params"]}, mesh
+            {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes}, mesh
         )
     step = int(state["step"])
     if step <= config.quantizer.init_step:
@@ -133,4 +155,24 @@ def load(workdir: str | Path) -> TrainedModel:
             f"{workdir} is at step {step}, but the codebook is initialised at step"
             f" {config.quantizer.init_step}: train on"
         )
-    return TrainedModel(config, mesh, state["ema_params"], step, progress)
+    path = workdir / "metrics.json"
+    metrics = json.loads(path.read_text()) if path.exists() else {}
+    if metrics.get("step") != step:  # of earlier weights
+        metrics = {}
+    return TrainedModel(config, mesh, state["ema_params"], step, progress, metrics)
+
+
+def from_pretrained(where: str | Path) -> TrainedModel:
+    """The model that `save_pretrained` wrote.
+
+    Args:
+        where: a directory, or the id of a model on the Hugging Face hub, 'owner/name'.
+
+    Raises:
+        InputError: it does not exist, cannot be fetched, or is damaged.
+    """
+    params, description = read_pretrained(where)
+    mesh, config = make_mesh(), ConfigDict(description["config"])
+    params = jax.device_put(params, replicated(mesh))
+    step, progress = description.get("step", config.train.steps), description.get("progress", {})
+    return TrainedModel(config, mesh, params, step, progress, description.get("metrics"))

@@ -1,0 +1,112 @@
+"""python -m pivq_jax.interop.convert --from=model.safetensors --to=WORKDIR, or the other way round
+
+A trained run becomes one safetensors file under PyTorch's names and layouts, with its averaged
+weights and, in the metadata, its config; such a file becomes a workdir that every mode of
+pivq_jax.main and pivq_jax.load can open.
+
+    python -m pivq_jax.interop.convert --from=runs/toon_faces --to=toon_faces.safetensors
+    python -m pivq_jax.interop.convert --from=toon_faces.safetensors --to=runs/from_torch
+
+A file written in PyTorch needs the config in its metadata:
+
+    description = {"config": json.load(open("runs/toon_faces/config.json"))}
+    safetensors.torch.save_file(model.state_dict(), path, {"pivq_jax": json.dumps(description)})
+
+Everything is checked before anything is written, and an existing workdir is never written to.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from pivq_jax.checkpoints import Checkpoints
+from pivq_jax.errors import InputError
+from pivq_jax.files import write_json
+from pivq_jax.inference import load
+from pivq_jax.interop.safetensors_file import read_weights, write_weights
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.parallel import make_mesh
+from pivq_jax.train import steps_from_config
+
+
+def file_from_workdir(workdir: Path, path: Path) -> None:
+    """Write the averaged weights of the newest checkpoint; an existing file is replaced.
+
+    Raises:
+        InputError: the workdir holds no trained model.
+    """
+    model = load(workdir)
+    write_weights(path, model.params, model.description)
+
+
+def workdir_from_file(path: Path, workdir: Path) -> None:
+    """Write a workdir whose newest checkpoint holds the file's weights, also as averages.
+
+    Its step is the file's, or the last of the config. The optimizer has no moments.
+
+    Raises:
+        InputError: the workdir exists, or the file is not a model's; see `read_weights`.
+    """
+    if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
+        raise InputError(f"{workdir} exists: give a new --to")
+    arrays, description = read_weights(path)
+    config, mesh, params = ConfigDict(description["config"]), make_mesh(), jax.device_put(arrays)
+    step = description.get("step", config.train.steps)
+    state = steps_from_config(config, pivq_from_config(config, mesh), mesh).create()
+    state = state.replace(
+        step=jnp.int32(step),
+        params=params,
+        ema_params=params,
+        # The schedule of the learning rate goes by the optimizer's count of steps.
+        opt_state=jax.tree.map(
+            lambda x: jnp.full_like(x, step) if x.ndim == 0 else x, state.opt_state
+        ),
+    )
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    temporary = workdir.with_name(f".{workdir.name}.{os.getpid()}.tmp")
+    try:
+        write_json(temporary / "config.json", config.to_dict())
+        with Checkpoints(temporary) as checkpoints:
+            checkpoints.save(step, state, description.get("progress", {"train_seconds": 0.0}))
+        temporary.replace(workdir)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Convert as the flags say; 2 and one line on a mistake."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pivq_jax.interop.convert",
+        usage="%(prog)s --from=SOURCE --to=TARGET",
+        description=__doc__.partition("\n\n")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add: Any = parser.add_argument
+    add("--from", dest="source", type=Path, required=True, help="a workdir or *.safetensors")
+    add("--to", dest="target", type=Path, required=True, help="a new workdir or *.safetensors")
+    options = parser.parse_args(arguments)
+    source, target = options.source.expanduser(), options.target.expanduser()
+    try:
+        if target.suffix == ".safetensors" and source.is_dir():
+            file_from_workdir(source, target)
+        elif target.suffix == ".safetensors":
+            raise InputError(f"{source} is no workdir: give the folder of a run as --from")
+        else:
+            workdir_from_file(source, target)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{target} holds the model of {source}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

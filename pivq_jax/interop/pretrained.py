@@ -1,0 +1,137 @@
+"""The published form of a model: a directory in the layout of the Hugging Face hub.
+
+`model.safetensors` holds the weights and, in its metadata, what is needed to use them;
+`config.json` repeats that for the hub and for reading; `README.md` is the model card.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pivq_jax.errors import InputError
+from pivq_jax.files import write_atomically, write_json
+from pivq_jax.interop.safetensors_file import read_weights, write_weights
+from pivq_jax.interop.weights import Params
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+def write_pretrained(directory: Path, params: Params, description: dict[str, Any]) -> None:
+    """Write the three files; what the directory holds under their names is replaced.
+
+    Args:
+        directory: made if it is missing.
+        params: the weights to publish.
+        description: JSON with `config`, `step`, `progress` and `metrics`.
+
+    Raises:
+        InputError: there is a file in the directory's place.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file: give a directory")
+    write_weights(directory / WEIGHTS, params, description)
+    write_json(directory / CONFIG, description)
+    write_atomically(directory / CARD, model_card(description).encode())
+
+
+def read_pretrained(where: str | Path) -> tuple[Params, dict[str, Any]]:
+    """The parameters and the description of a directory or of a model on the hub.
+
+    Args:
+        where: a directory that `write_pretrained` wrote, or a hub id, 'owner/name'.
+
+    Raises:
+        InputError: there is no such directory or model, the hub cannot be reached, or the files
+            are damaged.
+    """
+    directory = Path(where).expanduser()
+    if not directory.is_dir():
+        directory = _download(str(where))
+    if not (directory / WEIGHTS).is_file():
+        raise InputError(f"{where} holds no {WEIGHTS}: give what save_pretrained wrote")
+    return read_weights(directory / WEIGHTS)
+
+
+def _download(name: str) -> Path:
+    """The model's files from the hub, or from its cache on this machine."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise InputError(f"{name} is neither a directory nor a hub id such as owner/name")
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise InputError(
+            f"{name} is not a directory here, and fetching it from the hub needs huggingface_hub:"
+            " pip install huggingface_hub"
+        ) from error
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=[WEIGHTS, CONFIG]))
+    # What it raises without a network, without such a model, or for an id that cannot be one.
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{name} is not a directory here and could not be fetched from the hub ({reason}):"
+            " check the id and the network, or give a directory"
+        ) from error
+
+
+def model_card(description: dict[str, Any]) -> str:
+    """The README.md of a published model: what it is, how it is used, what was measured."""
+    config, metrics = description["config"], description["metrics"]
+    data, model, quantizer = config["data"], config["model"], config["quantizer"]
+    numbers = {name: value for name, value in metrics.items() if name != "step"}
+    head: dict[str, Any] = {
+        "library_name": "pivq_jax",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": ["jax", "vector-quantization", "autoencoder", "image-generation"],
+    }
+    if numbers:
+        head["model-index"] = [
+            {
+                "name": config["name"],
+                "results": [
+                    {
+                        "task": {"type": head["pipeline_tag"]},
+                        "dataset": {"type": data["name"], "name": data["name"], "split": "test"},
+                        "metrics": [{"type": n, "value": value} for n, value in numbers.items()],
+                    }
+                ],
+            }
+        ]
+    front = "\n".join(
+        f"{name}: {json.dumps(value)}" for name, value in head.items()
+    )  # JSON is YAML
+    rows = "\n".join(
+        f"| {name} | {value:.4g} |" if isinstance(value, float) else f"| {name} | {value} |"
+        for name, value in numbers.items()
+    )
+    measured = f"## Test split\n\n| metric | value |\n| --- | --- |\n{rows}\n" if numbers else ""
+    form = {
+        "matching": "a set of distinct codes",
+        "nearest": "a multiset of codes",
+        "positional": "a code for each of its latents",
+    }[quantizer["kind"]]
+    size, count, kind = data["image_size"], model["num_codes"], quantizer["kind"]
+    return f"""---
+{front}
+---
+
+# {config["name"]}
+
+A PI-VQ autoencoder ([arXiv 2604.01843](https://arxiv.org/abs/2604.01843)) for images of
+{size}x{size} pixels, trained with pivq_jax on `{data["name"]}` for {description["step"]} steps.
+An image is {form}: {count} of {quantizer["codebook_size"]} (`quantizer.kind = "{kind}"`).
+
+```python
+import jax
+import pivq_jax
+
+model = pivq_jax.from_pretrained("path/or/hub-id")
+codes = model.encode(images)  # f32 [B, {size}, {size}, 3] in [-1, 1] -> int32 [B, {count}]
+images = model.decode(codes)
+mixed = model.decode(model.recombine(codes, codes[::-1], jax.random.key(0)))
+```
+
+The names and layouts of the weights are PyTorch's.
+
+{measured}"""

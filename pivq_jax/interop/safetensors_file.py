@@ -1,0 +1,74 @@
+"""Weights in a safetensors file: PyTorch's names, and in the metadata what the model is.
+
+The metadata's entry `pivq_jax` is JSON: `config`, the resolved config of the run, and where known
+`step`, `progress` and `metrics`. Pickled files are not read: opening one runs what it holds.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import safetensors
+import safetensors.numpy
+from ml_collections import ConfigDict
+
+from pivq_jax.errors import InputError
+from pivq_jax.files import write_atomically
+from pivq_jax.interop.weights import Params, from_torch, to_torch
+from pivq_jax.model.pivq import pivq_from_config
+
+KEY = "pivq_jax"
+
+
+def write_weights(path: Path, params: Params, description: dict[str, Any]) -> None:
+    """Write parameters and their description (JSON, with at least `config`), atomically."""
+    metadata = {"format": "pt", KEY: json.dumps(description, allow_nan=False)}
+    write_atomically(path, safetensors.numpy.save(to_torch(params), metadata))
+
+
+def read_weights(path: Path) -> tuple[Params, dict[str, Any]]:
+    """The parameters and their description.
+
+    Raises:
+        InputError: the file is no safetensors file, holds no config, or its arrays are not those
+            of the config's model; then all that are missing, unknown or of another shape are named.
+    """
+    if path.suffix != ".safetensors":
+        raise InputError(
+            f"{path} is not named *.safetensors, the one format that is read: in PyTorch, write it"
+            " with safetensors.torch.save_file"
+        )
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: give a safetensors file")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, TypeError) as error:  # TypeError: a type unknown to NumPy
+        raise InputError(f"{path} is damaged or no safetensors file ({error})") from error
+    try:
+        description = json.loads(metadata[KEY])
+        config = ConfigDict(description["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} does not say what model it is: its metadata needs an entry {KEY!r}, JSON with"
+            ' "config", the config.json of a run'
+        ) from error
+    return from_torch(arrays, model_shapes(config, str(path)), str(path)), description
+
+
+def model_shapes(config: ConfigDict, origin: str = "config") -> Params:
+    """The parameters of the model that a config describes, as `jax.ShapeDtypeStruct`s.
+
+    Raises:
+        InputError: the config describes no model.
+    """
+    try:
+        size = config.data.image_size
+        model = pivq_from_config(config)
+        images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+        return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise InputError(f"the config in {origin} describes no model: {error}") from error

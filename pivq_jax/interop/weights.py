@@ -1,0 +1,88 @@
+"""Parameters under PyTorch's names and layouts, and back: copies of the same numbers.
+
+    encoder/block_0/mlp/hidden/kernel   [in, out]                  in Flax is
+    encoder.blocks.0.mlp.hidden.weight  [out, in]                  in PyTorch, and
+    encoder/patches/kernel              [height, width, in, out]
+    encoder.patches.weight              [out, in, height, width];
+    encoder/norm/scale                  is encoder.norm.weight.
+
+Biases, learned queries and the codebook keep name and layout.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from pivq_jax.errors import InputError
+
+Params = Any
+# Axes of a Flax kernel in the order that PyTorch keeps them, by number of axes.
+TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
+FROM_TORCH = {2: (1, 0), 4: (2, 3, 1, 0)}
+
+
+def to_torch(params: Params) -> dict[str, np.ndarray]:
+    """A PyTorch state dict, as NumPy arrays, of Flax parameters; `from_torch` gives them back."""
+    state_dict = {}
+    for path, value in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(value)
+        if path[-1].key == "kernel":
+            array = array.transpose(TO_TORCH[array.ndim])
+        state_dict[torch_name(path)] = np.array(array, order="C")
+    return state_dict
+
+
+def from_torch(
+    state_dict: Mapping[str, np.ndarray], expected: Params, origin: str = "state_dict"
+) -> Params:
+    """Flax parameters of a PyTorch state dict.
+
+    Args:
+        state_dict: name -> float32 array; a tensor is given as `tensor.detach().cpu().numpy()`.
+        expected: the parameters that must come out, as arrays or `jax.ShapeDtypeStruct`s: those of
+            `jax.eval_shape(model.init, ...)["params"]`, or see `model_shapes`.
+        origin: names the state dict in errors.
+
+    Returns:
+        a tree like `expected`, of NumPy arrays.
+
+    Raises:
+        InputError: names every array that is missing, unknown, or of another shape or type.
+    """
+    faults: list[str] = []
+    unknown = set(state_dict)
+
+    def take(path: tuple[Any, ...], wanted: Any) -> np.ndarray | None:
+        name, shape = torch_name(path), wanted.shape
+        axes = tuple(range(len(shape)))
+        if path[-1].key == "kernel":
+            axes = FROM_TORCH[len(shape)]
+            shape = tuple(shape[i] for i in TO_TORCH[len(shape)])
+        if name not in state_dict:
+            faults.append(f"{name} is missing")
+            return None
+        unknown.discard(name)
+        array = np.asarray(state_dict[name])
+        if array.shape != shape or array.dtype != wanted.dtype:
+            faults.append(
+                f"{name} is {array.dtype} {list(array.shape)} and must be {wanted.dtype}"
+                f" {list(shape)}"
+            )
+            return None
+        return np.array(array.transpose(axes), order="C")
+
+    params = jax.tree_util.tree_map_with_path(take, expected)
+    faults += [f"{name} is not known" for name in sorted(unknown)]
+    if faults:
+        raise InputError(f"{origin} does not fit the model of its config: {'; '.join(faults)}")
+    return params
+
+
+def torch_name(path: tuple[Any, ...]) -> str:
+    """The PyTorch name of a Flax parameter: modules with a number are items of a list."""
+    *modules, leaf = (part.key for part in path)
+    modules = [re.sub(r"^(\w+)_(\d+)$", r"\1s.\2", module) for module in modules]
+    return ".".join([*modules, {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)])

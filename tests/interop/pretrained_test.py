@@ -1,0 +1,152 @@
+"""The published form: what `save_pretrained` writes, `from_pretrained` opens anywhere."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pivq_jax
+from pivq_jax.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tiny_run):
+    return pivq_jax.load(tiny_run.workdir)
+
+
+@pytest.fixture(scope="module")
+def published(tiny_model, tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("published") / "faces"
+    tiny_model.save_pretrained(directory)
+    return directory
+
+
+OPEN = """
+import sys
+import numpy as np
+import pivq_jax
+model = pivq_jax.from_pretrained("faces")
+np.save("decoded.npy", model.decode(np.load("codes.npy")))
+assert not any(name.split(".")[0] in ("configs", "torch") for name in sys.modules)
+"""
+
+
+def test_it_decodes_to_the_same_bits_in_a_fresh_process(tiny_model, published):
+    rng = np.random.default_rng(0)
+    codes = np.stack([rng.permutation(32)[:8] for _ in range(6)]).astype(np.int32)
+    folder = published.parent
+    np.save(folder / "codes.npy", codes)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "nowhere")}
+    package = folder / "pivq_jax"  # the package alone, without configs/
+    package.symlink_to(ROOT / "pivq_jax")
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    decoded = np.load(folder / "decoded.npy")
+    assert decoded.tobytes() == np.asarray(tiny_model.decode(codes)).tobytes()
+    assert np.std(decoded) > 1e-3
+
+
+def test_it_knows_what_the_run_knew(tiny_model, tiny_run, published):
+    model = pivq_jax.from_pretrained(str(published))
+    assert (model.step, model.progress) == (tiny_model.step, tiny_model.progress)
+    assert model.metrics == tiny_run.metrics
+    config = tiny_model.config.to_dict()
+    assert config["data"]["path"] != ""
+    config["data"]["path"] = ""  # stays at home
+    assert model.config.to_dict() == config
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_array_equal(model.encode(images), tiny_model.encode(images))
+
+
+def test_the_directory_is_what_the_hub_expects(published, tiny_run):
+    assert {path.name for path in published.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }
+    assert json.loads((published / "config.json").read_text())["config"]["name"]
+    card = (published / "README.md").read_text()
+    assert f"| psnr | {tiny_run.metrics['psnr']:.4g} |" in card
+    assert str(tiny_run.arguments[1].split("=")[-1]) not in card  # the data's folder
+
+
+def test_the_hub_can_read_the_card(published, tiny_run):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    card = huggingface_hub.ModelCard.load(published / "README.md")
+    assert card.data.library_name == "pivq_jax"
+    measured = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert measured == {n: v for n, v in tiny_run.metrics.items() if n != "step"}
+
+
+def test_metrics_of_other_weights_are_left_out(tiny_run, tmp_path):
+    (tmp_path / "config.json").write_text((tiny_run.workdir / "config.json").read_text())
+    (tmp_path / "checkpoints").symlink_to(tiny_run.workdir / "checkpoints")
+    (tmp_path / "metrics.json").write_text(json.dumps({**tiny_run.metrics, "step": 150}))
+    model = pivq_jax.load(tmp_path)
+    model.save_pretrained(tmp_path / "published")
+    assert model.metrics == {}
+    assert "Test split" not in (tmp_path / "published" / "README.md").read_text()
+
+
+def test_saving_over_a_file_is_refused(tiny_model, tmp_path):
+    (tmp_path / "faces").write_text("precious")
+    with pytest.raises(InputError, match="is a file"):
+        tiny_model.save_pretrained(tmp_path / "faces")
+    assert (tmp_path / "faces").read_text() == "precious"
+
+
+def test_a_hub_id_is_fetched(published, monkeypatch):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def fetch(name: str, **options: object) -> str:
+        asked.append((name, options))
+        return str(published)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert pivq_jax.from_pretrained("somebody/faces").step == 160
+    assert asked == [("somebody/faces", {"allow_patterns": ["model.safetensors", "config.json"]})]
+
+
+def test_a_hub_id_offline_is_one_clear_error(tmp_path):
+    pytest.importorskip("huggingface_hub")
+    code = (
+        "import pivq_jax\n"
+        "from pivq_jax.errors import InputError\n"
+        "try:\n    pivq_jax.from_pretrained('somebody/faces')\n"
+        "except InputError as error:\n    print(error)"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert "somebody/faces is not a directory here and could not be fetched from the hub" in line
+
+
+def test_a_hub_id_without_the_hub_library_is_one_clear_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match="needs huggingface_hub: pip install huggingface_hub"):
+        pivq_jax.from_pretrained("somebody/faces")
+
+
+@pytest.mark.parametrize(
+    "where, message",
+    [
+        ("no such directory", "neither a directory nor a hub id"),
+        ("/no/such/directory", "neither a directory nor a hub id"),
+        (".", "holds no model.safetensors"),
+    ],
+)
+def test_what_is_no_model_is_refused(where, message):
+    with pytest.raises(InputError, match=message):
+        pivq_jax.from_pretrained(where)

@@ -1,0 +1,1 @@
+"""The model in PyTorch, written from docs/architecture.md; shares no code with pivq_jax."""

@@ -1,0 +1,219 @@
+"""Encoder, decoder and the whole model in PyTorch. Images are [B, 3, H, W] in [-1, 1] here."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.reference import quantizer
+
+
+def layer_norm(channels: int) -> nn.LayerNorm:
+    return nn.LayerNorm(channels, eps=1e-6)
+
+
+def positions_2d(height: int, width: int, channels: int) -> Tensor:
+    """[height * width, channels]."""
+    quarter = channels // 4
+    omega = 10_000 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    row = torch.arange(height).repeat_interleave(width)[:, None] * omega
+    column = torch.arange(width).repeat(height)[:, None] * omega
+    return torch.cat([row.sin(), column.sin(), row.cos(), column.cos()], dim=1).float()
+
+
+def depth_to_space(grid: Tensor, factor: int) -> Tensor:
+    """[B, h, w, factor * factor * C] -> [B, C, h * factor, w * factor]."""
+    batch, height, width, channels = grid.shape
+    x = grid.view(batch, height, width, factor, factor, channels // factor**2)
+    x = x.permute(0, 5, 1, 3, 2, 4)  # [B, C, h, i, w, j]
+    return x.reshape(batch, -1, height * factor, width * factor)
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.query_norm = layer_norm(width // heads)
+        self.key_norm = layer_norm(width // heads)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """[B, T, W], [B, S, W] -> [B, T, W]."""
+        context = x if context is None else context
+        query, key, value = (
+            y.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, T, W / heads]
+            for y in (self.query(x), self.key(context), self.value(context))
+        )
+        y = F.scaled_dot_product_attention(self.query_norm(query), self.key_norm(key), value)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    def __init__(self, width: int, ratio: int):
+        super().__init__()
+        self.hidden = nn.Linear(width, ratio * width)
+        self.out = nn.Linear(ratio * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.gelu(self.hidden(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int, mlp_ratio: int, cross: bool = False):
+        super().__init__()
+        self.self_attention_norm = layer_norm(width)
+        self.self_attention = Attention(width, heads)
+        if cross:
+            self.cross_attention_norm = layer_norm(width)
+            self.cross_attention = Attention(width, heads)
+        self.mlp_norm = layer_norm(width)
+        self.mlp = Mlp(width, mlp_ratio)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = x + self.self_attention(self.self_attention_norm(x))
+        if context is not None:
+            x = x + self.cross_attention(self.cross_attention_norm(x), context)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Encoder(nn.Module):
+    def __init__(self, *, image_size, patch_size, num_codes, code_dim, width, depth, heads, ratio):
+        super().__init__()
+        side = image_size // patch_size
+        self.patches = nn.Conv2d(3, width, patch_size, stride=patch_size)
+        self.register_buffer("positions", positions_2d(side, side, width), persistent=False)
+        self.queries = nn.Parameter(torch.randn(num_codes, width))
+        self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
+        self.norm = layer_norm(width)
+        self.latents = nn.Linear(width, code_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> latents [B, N, D]."""
+        x = self.patches(images).flatten(2).transpose(1, 2) + self.positions
+        x = torch.cat([x, self.queries.expand(len(x), -1, -1)], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        latents = self.latents(self.norm(x[:, -len(self.queries) :]))
+        return F.layer_norm(latents, latents.shape[-1:], eps=1e-6)
+
+
+class PatchOutput(nn.Module):
+    def __init__(self, patch_size: int, width: int):
+        super().__init__()
+        self.patch_size = patch_size
+        self.pixels = nn.Linear(width, 3 * patch_size**2)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        return depth_to_space(self.pixels(grid), self.patch_size)
+
+
+class ConvOutput(nn.Module):
+    def __init__(self, patch_size: int, width: int, channels: int):
+        super().__init__()
+        self.factor = patch_size // 2
+        self.expand = nn.Linear(width, channels * self.factor**2)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.pixels = nn.Conv2d(channels, 12, 3, padding=1)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        x = depth_to_space(self.expand(grid), self.factor)
+        x = x + self.conv(F.gelu(x, approximate="tanh"))
+        x = self.pixels(F.gelu(x, approximate="tanh"))
+        return depth_to_space(x.permute(0, 2, 3, 1), 2)
+
+
+class Decoder(nn.Module):
+    def __init__(
+        self,
+        *,
+        image_size,
+        patch_size,
+        num_codes,
+        code_dim,
+        width,
+        set_depth,
+        depth,
+        heads,
+        ratio,
+        output,
+        output_channels,
+        positional,
+    ):
+        super().__init__()
+        self.side = image_size // patch_size
+        self.codes = nn.Linear(code_dim, width)
+        self.places = nn.Parameter(torch.randn(num_codes, width)) if positional else None
+        self.set_blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(set_depth))
+        self.set_norm = layer_norm(width)
+        self.queries = nn.Parameter(0.02 * torch.randn(self.side**2, width))
+        grid = positions_2d(self.side, self.side, width)
+        self.register_buffer("positions", grid, persistent=False)
+        self.blocks = nn.ModuleList(Block(width, heads, ratio, cross=True) for _ in range(depth))
+        self.norm = layer_norm(width)
+        if output == "conv":
+            self.output = ConvOutput(patch_size, width, output_channels)
+        else:
+            self.output = PatchOutput(patch_size, width)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """[B, N, D] -> images [B, 3, H, W]."""
+        codes = self.codes(vectors)
+        if self.places is not None:
+            codes = codes + self.places
+        for block in self.set_blocks:
+            codes = block(codes)
+        codes = self.set_norm(codes)
+        x = (self.queries + self.positions).expand(len(codes), -1, -1)
+        for block in self.blocks:
+            x = block(x, codes)
+        return self.output(self.norm(x).unflatten(1, (self.side, self.side)))
+
+
+class PIVQ(nn.Module):
+    def __init__(self, config: dict):
+        """`config` is the resolved config of a run, as its config.json holds it."""
+        super().__init__()
+        model, size = config["model"], config["data"]["image_size"]
+        self.kind = config["quantizer"]["kind"]
+        shared = {
+            "image_size": size,
+            "ratio": model["mlp_ratio"],
+            **{n: model[n] for n in ("patch_size", "num_codes", "code_dim", "width", "heads")},
+        }
+        self.encoder = Encoder(**shared, depth=model["encoder_depth"])
+        self.quantizer = quantizer.Quantizer(
+            config["quantizer"]["codebook_size"], model["code_dim"], self.kind
+        )
+        self.decoder = Decoder(
+            **shared,
+            set_depth=model["set_depth"],
+            depth=model["decoder_depth"],
+            output=model["output"],
+            output_channels=model["output_channels"],
+            positional=self.kind == "positional",
+        )
+        self.apply(_initialise)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> codes int64 [B, N]."""
+        columns = self.quantizer.assign(self.encoder(images))
+        return columns if self.kind == "positional" else columns.sort(-1).values
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes [B, N] -> images [B, 3, H, W], clipped."""
+        codes = codes if self.kind == "positional" else codes.sort(-1).values
+        return self.decoder(self.quantizer.codebook[codes]).clamp(-1, 1)
+
+
+def _initialise(module: nn.Module) -> None:
+    """LeCun normal, truncated at two standard deviations; biases zero."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        fan_in = module.weight[0].numel()
+        # A normal truncated at 2 standard deviations has 0.8796 of its standard deviation left.
+        deviation = math.sqrt(1 / fan_in) / 0.87962566
+        nn.init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+        nn.init.zeros_(module.bias)

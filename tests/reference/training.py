@@ -1,0 +1,154 @@
+"""Losses and the training step in PyTorch; without augmentation and the perceptual network."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests.reference.discriminator import Discriminator, discriminator_hinge, generator_hinge
+from tests.reference.model import PIVQ
+from tests.reference.quantizer import recombine
+
+
+def nearest_patch_loss(images: Tensor, references: Tensor, patch: int = 8) -> Tensor:
+    """Of each patch, the mean absolute difference to the most similar one at its place."""
+    ours, real = (
+        F.unfold(x, patch, stride=patch).permute(2, 0, 1) for x in (images, references.detach())
+    )  # [places, B, 3 * patch ** 2]
+    distances = (ours[:, :, None] - real[:, None]).abs().mean(-1)
+    return distances.min(-1).values.mean()
+
+
+class Trainer:
+    """A model, its discriminator, their optimizers, the schedule and the averaged weights."""
+
+    def __init__(self, model: PIVQ, config: dict):
+        """`config` is the resolved config of a run."""
+        self.model, self.weights, self.adversarial = model, config["loss"], config["adversarial"]
+        optimizer, train = config["optimizer"], config["train"]
+        self.clip_norm, self.ema_decay = optimizer["clip_norm"], train["ema_decay"]
+        named = dict(model.named_parameters())
+        decays = {n: p.ndim > 1 and n != "quantizer.codebook" for n, p in named.items()}
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for n, p in named.items() if decays[n]]},
+                {"params": [p for n, p in named.items() if not decays[n]], "weight_decay": 0.0},
+            ],
+            lr=optimizer["learning_rate"],
+            betas=(0.9, 0.99),
+            eps=1e-8,
+            weight_decay=optimizer["weight_decay"],
+            fused=True,
+        )
+        warmup, total = optimizer["warmup_steps"], train["steps"]
+
+        def schedule(step: int) -> float:
+            if step < warmup:
+                return step / warmup
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / (total - warmup))))
+
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
+        self.ema = {name: p.detach().clone() for name, p in named.items()}
+        self.steps_done = 0
+        judged = {
+            "reconstructed": self.adversarial["weight"],
+            "recombined": self.adversarial["recombined_weight"],
+        }
+        self.judged = {kind: weight for kind, weight in judged.items() if weight > 0}
+        if self.judged:
+            self.discriminator = Discriminator(
+                self.adversarial["channels"], self.adversarial["layers"]
+            )
+            self.discriminator_optimizer = torch.optim.Adam(
+                self.discriminator.parameters(),
+                lr=self.adversarial["learning_rate"],
+                betas=(0.5, 0.9),
+                eps=1e-8,
+            )
+
+    def losses(
+        self, images: Tensor, phase: str, order: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The terms of the loss with their weighted sum `total`; the images that were made.
+
+        `phase` is 'continuous', 'quantized' or 'adversarial'. `order` [B / 2, N] says which codes
+        are exchanged first in the recombined sets.
+        """
+        model, weights, terms = self.model, self.weights, {}
+        vectors = latents = model.encoder(images)
+        if phase != "continuous":
+            quantized = model.quantizer(latents)
+            vectors = quantized.vectors
+            terms["codebook"] = quantized.codebook_loss
+            terms["commitment"] = quantized.commitment_loss
+        made = {"reconstructed": model.decoder(vectors)}
+        error = made["reconstructed"] - images
+        terms["l1"], terms["l2"] = error.abs().mean(), error.square().mean()
+        judges = phase == "adversarial"
+        if phase != "continuous" and (
+            weights["recombination"] or (judges and "recombined" in self.judged)
+        ):
+            half, codebook = len(images) // 2, model.quantizer.codebook.detach()
+            a, b = quantized.columns[:half], quantized.columns[half : 2 * half]
+            mixed = recombine(a, b, codebook, order, 0.5, model.kind)
+            made["recombined"] = model.decoder(codebook[mixed])
+        if phase != "continuous" and weights["recombination"]:
+            terms["recombination"] = nearest_patch_loss(made["recombined"], images)
+        terms["total"] = sum(weights[name] * value for name, value in terms.items())
+        if judges:
+            pixels = weights["l1"] * terms["l1"] + weights["l2"] * terms["l2"]
+            terms["adversarial"] = self._judge(made, generator_hinge)
+            terms["adaptive_weight"] = self._adaptive_weight(pixels, terms["adversarial"])
+            scale = terms["adaptive_weight"] * sum(self.judged.values())
+            terms["total"] = terms["total"] + scale * terms["adversarial"]
+        return terms, made
+
+    def discriminator_loss(self, images: Tensor, made: dict[str, Tensor]) -> Tensor:
+        real = self.discriminator(images)
+        fakes = {kind: fake.detach() for kind, fake in made.items()}
+        return self._judge(fakes, lambda fake: discriminator_hinge(real, fake))
+
+    def _judge(self, made: dict[str, Tensor], loss) -> Tensor:
+        """The mean over the kinds of images that are judged, by their weights."""
+        terms = (w * loss(self.discriminator(made[kind])) for kind, w in self.judged.items())
+        return sum(terms) / sum(self.judged.values())
+
+    def _adaptive_weight(self, reconstruction: Tensor, adversarial: Tensor) -> Tensor:
+        last = self.model.decoder.output.pixels.weight
+        norms = [
+            torch.autograd.grad(loss, last, retain_graph=True)[0].norm()
+            for loss in (reconstruction, adversarial)
+        ]
+        ratio = norms[0] / (norms[1] + 1e-4)
+        return ratio.clamp(0, self.adversarial["max_adaptive_weight"]).detach()
+
+    def step(self, images: Tensor, phase: str, order: Tensor | None = None) -> dict[str, Tensor]:
+        """One step on images [B, 3, H, W]; the terms of the loss before it."""
+        terms, made = self.losses(images, phase, order)
+        self.optimizer.zero_grad()
+        terms["total"].backward()
+        if phase == "adversarial":
+            self.discriminator_optimizer.zero_grad()  # of what the generator's loss left there
+            terms["discriminator"] = self.discriminator_loss(images, made)
+            terms["discriminator"].backward()
+            torch.nn.utils.clip_grad_norm_(self.discriminator.parameters(), self.clip_norm)
+            self.discriminator_optimizer.step()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        decay = min(self.ema_decay, (1 + self.steps_done) / (10 + self.steps_done))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema.values()), list(self.model.parameters()), 1 - decay)
+        self.steps_done += 1
+        return {name: value.detach() for name, value in terms.items()}
+
+    @torch.no_grad()
+    def initialise(self, codebook: Tensor) -> None:
+        """Delayed initialisation: new entries [K, D] here and in the averages, no moments."""
+        parameter = self.model.quantizer.codebook
+        parameter.copy_(codebook)
+        self.ema["quantizer.codebook"].copy_(codebook)
+        for name, value in self.optimizer.state[parameter].items():
+            if name != "step":
+                value.zero_()
