@@ -1,0 +1,139 @@
+"""How many images a second the input pipeline gives, next to what training takes.
+
+    python -m benchmarks.input_pipeline [--config=configs/toon_faces.py] [--workers=0,1,2]
+
+Prepares pictures with the detail of photographs (so many bytes as PNG as those), which also says
+how fast `pivq_jax.data.prepare` is, then reads batches of them as training does: flipped, of the
+config's batch size, by threads of this process (0 workers) or by worker processes. `cached` keeps
+decoded images in memory, as training does with splits of up to 2 GiB; worker processes never do.
+The last column compares with the config's own training step, measured here too, on batches that are
+in memory already.
+"""
+
+import argparse
+import contextlib
+import runpy
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pivq_jax.data.pipeline import train_batches
+from pivq_jax.data.prepare import prepare_dataset
+from pivq_jax.data.records import set_directory
+from pivq_jax.data.sources import RecordSource
+
+
+def photograph(seed: int, size: int) -> Image.Image:
+    """Smooth shapes on all scales and a little noise."""
+    rng = np.random.default_rng(seed)
+    pixels = np.zeros((size, size, 3), np.float32)
+    side, weight = 4, 1.0
+    while side <= size:
+        layer = Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8))
+        pixels += weight * np.asarray(layer.resize((size, size), Image.Resampling.BICUBIC))
+        side, weight = 2 * side, weight / 2.5
+    pixels += rng.normal(0, 3, pixels.shape)
+    return Image.fromarray(np.uint8(np.clip(pixels * 0.6, 0, 255)))
+
+
+def make_records(folder: Path, size: int, count: int, workers: int) -> Any:
+    """A builder of prepared pictures; prints how long preparing took and what they weigh."""
+    import tensorflow_datasets as tfds
+
+    source = folder / f"source_{size}"
+    source.mkdir()
+    for i in range(count):
+        photograph(i, size).save(source / f"{i}.png", compress_level=1)
+    started = time.perf_counter()
+    prepare_dataset("image_folder", source, size, output=folder, workers=workers)
+    seconds = time.perf_counter() - started
+    directory = set_directory(folder, "image_folder", size)
+    weight = sum(file.stat().st_size for file in directory.glob("*.array_record*")) / count
+    print(
+        f"{size} px: {count} images prepared in {seconds:.1f} s by {workers} processes, their start"
+        f" included; {weight / 1024:.0f} KiB an image",
+        flush=True,
+    )
+    return tfds.builder_from_directory(directory)
+
+
+def images_a_second(batches: Iterator[Any], skip: int, seconds: float) -> float:
+    """Of an endless stream, after so many batches."""
+    for _ in range(skip):
+        next(batches)
+    count, started = 0, time.perf_counter()
+    while (passed := time.perf_counter() - started) < seconds:
+        count += len(next(batches)["image"])
+    return count / passed
+
+
+def step_images_a_second(config: Any, steps: int = 20) -> float:
+    """Of the training step that most of the run consists of; the median of `steps`."""
+    import jax
+
+    from pivq_jax.model.pivq import pivq_from_config
+    from pivq_jax.parallel import make_mesh, put_batch
+    from pivq_jax.train import frozen_from_config, phase_at, steps_from_config
+
+    mesh = make_mesh(config.mesh.fsdp)
+    functions = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+    state, frozen = functions.create(), frozen_from_config(config, mesh)
+    size, batch_size = config.data.image_size, config.train.batch_size
+    pixels = np.stack([np.asarray(photograph(i, size)) for i in range(batch_size)])
+    images = put_batch({"image": pixels}, mesh)["image"]
+    phase, times = phase_at(config, config.train.steps - 1), []
+    for step in range(steps + 3):
+        started = time.perf_counter()
+        state, metrics = functions.train(state, images, frozen, phase)
+        jax.block_until_ready(metrics)
+        if step >= 3:
+            times.append(time.perf_counter() - started)
+    return batch_size / statistics.median(times)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="configs/toon_faces.py")
+    parser.add_argument("--workers", default="0,1,2", help="numbers of processes to try")
+    parser.add_argument("--sizes", default="64,128,256", help="pixels a side")
+    parser.add_argument("--images", type=int, default=512, help="pictures of each size")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each measurement")
+    options = parser.parse_args()
+    workers = [int(number) for number in options.workers.split(",")]
+
+    file, _, variants = options.config.partition(":")
+    config = runpy.run_path(file)["get_config"](variants)
+    step = step_images_a_second(config)
+    print(f"{options.config}: the training step takes {step:.0f} images/s", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        for size in map(int, options.sizes.split(",")):
+            builder = make_records(Path(name), size, options.images, max(1, *workers))
+            print(f"{'size':>5} {'images':<9} {'workers':>7} {'images/s':>9} {'x step':>7}")
+            for cached, count in [(True, 0), *((False, count) for count in workers)]:
+                limit = 2**31 if cached else 0
+                source = RecordSource(builder, "train", memory_limit=limit)
+                batches = train_batches(
+                    source,
+                    batch_size=config.train.batch_size,
+                    seed=0,
+                    flip=True,
+                    workers=count,
+                )
+                warm_up = 2 * len(source) // config.train.batch_size if cached else 8
+                with contextlib.closing(batches):
+                    speed = images_a_second(batches, warm_up, options.seconds)
+                label = "cached" if cached else "decoded"
+                print(f"{size:5} {label:<9} {count:7} {speed:9.0f} {speed / step:7.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
