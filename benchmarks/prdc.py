@@ -1,0 +1,124 @@
+"""PRDC against the `prdc` package: `python -m benchmarks.prdc [--images=10000 --features=2048]`.
+
+Both compute precision, recall, density and coverage of the same two random sets, each in a process
+of its own. Printed are seconds, what the process's peak memory grew by from the moment when it
+held the features and had run once on a few of them (imports, threads, compiler), the ratios, and
+whether all four values are equal. The two take turns; the table gives the medians. Needs Linux
+(`/proc`) and `pip install prdc`.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+NAMES = ("pivq_jax", "prdc")
+VALUES = ("precision", "recall", "density", "coverage")
+
+
+def method(name: str) -> Callable[[np.ndarray, np.ndarray, int], tuple[float, ...]]:
+    """The function that returns the four values."""
+    if name == "pivq_jax":
+        from pivq_jax.evaluation.prdc import prdc
+
+        return prdc
+
+    from prdc import compute_prdc
+
+    def package(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, ...]:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints the numbers of images
+            values = compute_prdc(real, fake, nearest_k=k)
+        return tuple(float(values[name]) for name in VALUES)
+
+    return package
+
+
+def memory(field: str) -> float:
+    """MiB of this process: `VmRSS`, now, or `VmHWM`, the peak since the last reset."""
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def measure(name: str, images: int, features: int, k: int) -> dict[str, Any]:
+    """Runs one of them in this process."""
+    rng = np.random.default_rng(0)
+    real = rng.standard_normal((images, features), np.float32)
+    fake = rng.standard_normal((images, features), np.float32)
+    compute = method(name)
+    few = min(images, 1000)
+    compute(real[:few], fake[:few], k)
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak starts again from here
+    before = memory("VmRSS")
+    started = time.perf_counter()
+    values = compute(real, fake, k)
+    seconds = time.perf_counter() - started
+    return {"values": list(values), "seconds": seconds, "MiB": memory("VmHWM") - before}
+
+
+def device() -> str:
+    """What JAX computes on, asked of a process of its own."""
+    question = "import jax; print(jax.devices()[0].device_kind)"
+    asked = subprocess.run([sys.executable, "-c", question], check=True, capture_output=True)
+    return asked.stdout.decode().strip()
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=10_000, help="in each of the two sets")
+    parser.add_argument("--features", type=int, default=2048)
+    parser.add_argument("--k", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--only", choices=NAMES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        print(json.dumps(measure(options.only, options.images, options.features, options.k)))
+        return
+
+    sizes = [f"--{name}={getattr(options, name)}" for name in ("images", "features", "k")]
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
+    for _ in range(options.repeats):
+        for name in NAMES:
+            command = [sys.executable, "-m", "benchmarks.prdc", f"--only={name}", *sizes]
+            finished = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+            runs[name].append(json.loads(finished.stdout.splitlines()[-1]))
+
+    print(
+        f"{options.images} real x {options.images} fake images x {options.features} features, "
+        f"k = {options.k}; {os.cpu_count()} CPUs ({platform.machine()}), JAX on {device()}"
+    )
+    print(f"{'':<10} {'seconds':>9} {'added MiB':>10}   " + "  ".join(VALUES))
+    median = {
+        name: [statistics.median(run[field] for run in runs[name]) for field in ("seconds", "MiB")]
+        for name in NAMES
+    }
+    for name in NAMES:
+        seconds, added = median[name]
+        values = "  ".join(
+            f"{value:{len(v)}.6f}" for v, value in zip(VALUES, runs[name][0]["values"])
+        )
+        print(f"{name:<10} {seconds:9.2f} {added:10.0f}   {values}")
+    (own, own_memory), (package, package_memory) = (median[name] for name in NAMES)
+    equal = all(a["values"] == b["values"] for a, b in zip(runs["pivq_jax"], runs["prdc"]))
+    print(
+        f"{package / own:.1f} times as fast, {own_memory / package_memory:.2f} of the memory; "
+        f"values equal: {'yes' if equal else 'NO'}"
+    )
+
+
+if __name__ == "__main__":
+    main()

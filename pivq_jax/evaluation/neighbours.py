@@ -1,0 +1,69 @@
+"""Nearest neighbours in feature space, exact: would a sample be a copy of a training image?"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from pivq_jax.errors import InputError
+from pivq_jax.evaluation import distances
+
+# Candidates beyond the k that are asked for; the float32 bounds rarely leave open more.
+SPARE = 6
+
+
+class Neighbours(NamedTuple):
+    """The k nearest points of each query, nearest first."""
+
+    indices: np.ndarray  # int32 [M, k], rows of the pool
+    distances: np.ndarray  # f32 [M, k], Euclidean
+
+
+def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> Neighbours:
+    """Finds the k nearest of a pool for each query, by exact Euclidean distance.
+
+    Memory grows with (M + L) F, not with M L. Neighbours at equal distance come in the order of
+    their rows; where more than k are equally near, which of them are returned is not specified.
+    A query that is itself in the pool is its own neighbour at distance 0.
+
+    Args:
+        queries: f32 [M, F] features, such as samples'.
+        pool: f32 [L, F] features of the same network, such as training images'.
+        k: neighbours to return, 1 <= k <= L.
+
+    Returns:
+        `Neighbours`: indices int32 [M, k] and distances f32 [M, k].
+
+    Raises:
+        InputError: bad features (see `distances.as_features`), different F, or k out of range.
+    """
+    queries = distances.as_features(queries, "queries")
+    pool = distances.as_features(pool, "the pool's features")
+    distances.check_alike(queries, pool, "queries and pool")
+    if not 1 <= k <= len(pool):
+        raise InputError(f"k = {k} of a pool of {len(pool)} images: use 1 to {len(pool)}")
+
+    centre = pool.mean(axis=0, dtype=np.float64).astype(np.float32)
+    points = distances.centred(queries, centre)
+    targets = jax.device_put(distances.centred(pool, centre))
+    found = Neighbours(
+        np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
+    )
+    unsettled, count = np.arange(len(queries)), min(len(pool), k + SPARE)
+    while unsettled.size:
+        left = []
+        for rows in distances.row_blocks(unsettled, len(pool), "nearest neighbours"):
+            block = distances.block_of(points, rows)
+            columns, low = jax.device_get(distances.lowest(block, targets, count))
+            pairs = np.repeat(rows, count), columns.ravel()
+            squared = distances.squared_distances(queries, pool, *pairs).reshape(columns.shape)
+            order = np.lexsort((columns, squared))[:, :k]
+            squared = np.take_along_axis(squared, order, axis=1)
+            found.indices[rows] = np.take_along_axis(columns, order, axis=1)
+            found.distances[rows] = distances.rounded_roots(squared)
+            if count < len(pool):
+                left.append(rows[squared[:, -1] > np.maximum(low[:, -1], 0.0)])
+        # Where points that were no candidates may be nearer: again, among more.
+        unsettled, count = np.concatenate([*left, unsettled[:0]]), min(len(pool), 4 * count)
+    return found

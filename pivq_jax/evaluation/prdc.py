@@ -1,0 +1,117 @@
+"""Precision, recall, density and coverage of generated images, in feature space."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from pivq_jax.errors import InputError
+from pivq_jax.evaluation import distances
+from pivq_jax.evaluation.neighbours import nearest_neighbours
+
+
+class PRDC(NamedTuple):
+    """Shares in [0, 1], but for density, which may exceed 1 (at most M / k)."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
+    """Precision and recall (Kynkäänniemi et al. 2019, arXiv 1904.06991), density and coverage
+    (Naeem et al. 2020, arXiv 2002.09797).
+
+    The ball of an image is the open one around its features that reaches to its k-th nearest
+    neighbour in its own set, itself not counted. Then
+    - precision: share of fake images inside the ball of some real image;
+    - recall: share of real images inside the ball of some fake image;
+    - density: mean over fake images of (number of real balls they lie inside) / k;
+    - coverage: share of real images whose ball holds some fake image.
+
+    Distances are compared as the `prdc` package does, after rounding to float32, from differences
+    taken in float64, so equal distances are equal here: an image with k or more exact copies in
+    its set has an empty ball. Two identical sets without such copies have precision, recall and
+    coverage 1. The order of images does not matter. Memory grows with (M + L) F, not with M L.
+
+    Args:
+        real: f32 [M, F] features, M > k.
+        fake: f32 [L, F] features of the same network, L > k. Unequal M and L are allowed, but
+            values compare only at equal M, L and k.
+        k: neighbours, at least 1; 5 as in Naeem et al.
+
+    Returns:
+        The four values as Python floats.
+
+    Raises:
+        InputError: bad features (see `distances.as_features`), different F, k < 1, or k images or
+            fewer in a set.
+    """
+    if k < 1:
+        raise InputError(f"k = {k}: use at least 1 neighbour")
+    real = distances.as_features(real, "real features", k + 1)
+    fake = distances.as_features(fake, "fake features", k + 1)
+    distances.check_alike(real, fake, "real and fake images")
+    # k + 1 because an image is the first of its own neighbours.
+    real_radii = nearest_neighbours(real, real, k + 1).distances[:, k]
+    fake_radii = nearest_neighbours(fake, fake, k + 1).distances[:, k]
+
+    centre = real.mean(axis=0, dtype=np.float64).astype(np.float32)
+    points = distances.centred(real, centre)
+    targets = jax.device_put(distances.centred(fake, centre))
+    balls_around = np.zeros(len(fake), np.int64)  # real balls that hold each fake image
+    covered, recalled = np.zeros(len(real), bool), np.zeros(len(real), bool)
+    for rows in distances.row_blocks(np.arange(len(real)), len(fake), "precision and recall"):
+        block = distances.block_of(points, rows)
+        sure = jax.device_get(_compare(block, targets, real_radii[rows], fake_radii))
+        balls_around += sure.balls_around
+        covered[rows], recalled[rows] = sure.covered, sure.recalled
+
+        places, columns = np.nonzero(sure.unsure)
+        unsure, near = sure.unsure[places, columns], rows[places]
+        exact = distances.rounded_roots(distances.squared_distances(real, fake, near, columns))
+        in_real = (unsure & 1 > 0) & (exact < real_radii[near])
+        in_fake = (unsure & 2 > 0) & (exact < fake_radii[columns])
+        np.add.at(balls_around, columns[in_real], 1)
+        covered[near[in_real]] = True
+        recalled[near[in_fake]] = True
+    return PRDC(
+        precision=float(np.mean(balls_around > 0)),
+        recall=float(np.mean(recalled)),
+        density=float(1.0 / k * np.mean(balls_around)),
+        coverage=float(np.mean(covered)),
+    )
+
+
+class _Block(NamedTuple):
+    """What a block of real images adds: first what the bounds prove, then what they leave open."""
+
+    balls_around: jax.Array  # int32 [L]
+    covered: jax.Array  # bool [M]
+    recalled: jax.Array  # bool [M]
+    unsure: jax.Array  # uint8 [M, L]: bit 0, is it inside the real ball; bit 1, inside the fake
+
+
+@jax.jit
+def _compare(real: distances.Points, fake: distances.Points, real_radii, fake_radii) -> _Block:
+    low, high = distances.bounds(real, fake)
+    in_real, maybe_real = _inside(low, high, real_radii[:, None])
+    in_fake, maybe_fake = _inside(low, high, fake_radii)
+    return _Block(
+        balls_around=jnp.sum(in_real, axis=0, dtype=jnp.int32),
+        covered=jnp.any(in_real, axis=1),
+        recalled=jnp.any(in_fake, axis=1),
+        unsure=maybe_real.astype(jnp.uint8) + 2 * maybe_fake.astype(jnp.uint8),
+    )
+
+
+def _inside(low: jax.Array, high: jax.Array, radii: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Whether distances are surely below the radii, and whether that is open."""
+    # The margins outweigh the rounding of radius and distance to float32.
+    squared, margin = radii**2, 8 * distances.ROUNDOFF
+    surely = high < squared * (1 - margin) - distances.UNDERFLOW
+    possibly = jnp.maximum(low, 0) < squared * (1 + margin) + distances.UNDERFLOW
+    return surely, possibly & ~surely & (radii > 0)

@@ -1,0 +1,138 @@
+"""Fréchet distance against pytorch-fid, the defining formula and closed forms."""
+
+import hypothesis
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import strategies as st
+
+from pivq_jax.errors import InputError
+from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
+
+
+def gaussian(seed, size, rank=None, scale=1.0):
+    """A mean and a covariance of this rank."""
+    rng = np.random.default_rng(seed)
+    factor = rng.normal(size=(size, rank or 2 * size)) * scale
+    return rng.normal(size=size), factor @ factor.T / factor.shape[1]
+
+
+def rotation(seed, size):
+    return np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))[0]
+
+
+@pytest.mark.parametrize("size", [2, 16, 64, 256])
+def test_equals_pytorch_fid_on_gaussians(size):
+    pytest.importorskip("pytorch_fid")
+    from pytorch_fid.fid_score import calculate_frechet_distance
+
+    first, second = gaussian(size, size), gaussian(size + 1, size, scale=1.3)
+    expected = calculate_frechet_distance(*first, *second)
+    assert frechet_distance(*first, *second) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 3, 30])
+def test_equals_the_defining_formula(size):
+    (mu1, sigma1), (mu2, sigma2) = gaussian(0, size), gaussian(1, size)
+    overlap = np.sum(np.sqrt(scipy.linalg.eigvals(sigma1 @ sigma2))).real
+    expected = np.sum((mu1 - mu2) ** 2) + np.trace(sigma1 + sigma2) - 2 * overlap
+    assert frechet_distance(mu1, sigma1, mu2, sigma2) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("ranks", [(40, 40), (40, 17), (5, 30), (1, 1), (0, 12), (0, 0)])
+def test_singular_covariances_with_common_axes(ranks):
+    # Then the distance is the sum of (sqrt(a) - sqrt(b))**2 over pairs of eigenvalues.
+    size, rng = 40, np.random.default_rng(3)
+    axes = rotation(4, size)
+    eigenvalues = [np.where(np.arange(size) < r, rng.uniform(1e-4, 50, size), 0) for r in ranks]
+    eigenvalues[1] = rng.permutation(eigenvalues[1])
+    sigmas = [axes * values @ axes.T for values in eigenvalues]
+    mu = rng.normal(size=(2, size))
+    expected = np.sum((mu[0] - mu[1]) ** 2)
+    expected += np.sum(np.subtract(*np.sqrt(eigenvalues)) ** 2)
+    distance = frechet_distance(mu[0], sigmas[0], mu[1], sigmas[1])
+    assert distance == pytest.approx(expected, rel=1e-6)
+
+
+def test_lines_in_different_directions():
+    # Rank one: S = a u u^T and b v v^T overlap in sqrt(a b) |u . v|.
+    u, v = rotation(0, 9)[0], rotation(1, 9)[0]
+    expected = 4 + 9 - 2 * 2 * 3 * abs(u @ v)
+    zero = np.zeros(9)
+    distance = frechet_distance(zero, 4 * np.outer(u, u), zero, 9 * np.outer(v, v))
+    assert distance == pytest.approx(expected, rel=1e-9)
+
+
+def test_identical_sets_are_at_zero_also_with_fewer_images_than_features():
+    features = np.random.default_rng(0).normal(size=(20, 64)).astype(np.float32)
+    moments = feature_moments(features)
+    assert 0 <= frechet_distance(*moments, *moments) < 1e-10
+
+
+@hypothesis.given(st.integers(0, 10**6), st.integers(1, 12), st.floats(0.01, 100))
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_symmetric_and_invariant_under_motions(seed, size, factor):
+    first, second = gaussian(seed, size, rank=max(1, size - 1)), gaussian(seed + 1, size)
+    distance = frechet_distance(*first, *second)
+    assert distance >= 0
+    assert frechet_distance(*second, *first) == pytest.approx(distance, rel=1e-7, abs=1e-9)
+    turn = rotation(seed, size)
+
+    def moved(mu, sigma):
+        return factor * turn @ mu + 5, factor**2 * turn @ sigma @ turn.T
+
+    result = frechet_distance(*moved(*first), *moved(*second))
+    assert result == pytest.approx(factor**2 * distance, rel=1e-6, abs=1e-8 * factor**2)
+
+
+@hypothesis.given(st.lists(st.integers(1, 1500), min_size=1, max_size=4), st.integers(0, 10**6))
+@hypothesis.settings(max_examples=20, deadline=None)
+def test_moments_are_numpys_for_any_batches(sizes, seed):
+    hypothesis.assume(sum(sizes) > 1)
+    rng = np.random.default_rng(seed)
+    batches = [(rng.normal(size=(n, 5)) + rng.normal() * 1000).astype(np.float32) for n in sizes]
+    whole = np.concatenate(batches).astype(np.float64)
+    for moments in (feature_moments(iter(batches)), feature_moments(np.concatenate(batches))):
+        np.testing.assert_allclose(moments.mean, whole.mean(0), rtol=1e-12, atol=1e-9)
+        np.testing.assert_allclose(
+            moments.covariance, np.cov(whole, rowvar=False), rtol=1e-9, atol=1e-7
+        )
+
+
+def test_a_single_image_and_broken_features_are_named():
+    with pytest.raises(InputError, match="of 1 images: a covariance needs at least 2"):
+        feature_moments(np.ones((1, 4), np.float32))
+    with pytest.raises(InputError, match="of 0 images"):
+        feature_moments([])
+    with pytest.raises(InputError, match="features of image 1"):
+        feature_moments(np.array([[1, 2], [np.nan, 0]], np.float32))
+    with pytest.raises(InputError, match="4 and 5 features"):
+        feature_moments([np.ones((2, 4)), np.ones((2, 5))])
+
+
+@pytest.mark.parametrize(
+    "place, value, words",
+    [
+        (0, np.zeros(4), "means have shapes"),
+        (0, np.full(3, np.nan), "a mean holds NaN"),
+        (1, np.eye(4), r"sigma1 has shape \(4, 4\)"),
+        (3, np.full((3, 3), np.inf), "sigma2 holds NaN"),
+        (3, np.triu(np.ones((3, 3))), "not symmetric"),
+        (3, np.diag([1.0, 1.0, -0.5]), "negative eigenvalue -0.5"),
+    ],
+)
+def test_bad_moments_are_named(place, value, words):
+    arguments = [np.zeros(3), np.eye(3), np.zeros(3), np.eye(3)]
+    arguments[place] = value
+    with pytest.raises(InputError, match=words):
+        frechet_distance(*arguments)
+
+
+@pytest.mark.slow
+def test_equals_pytorch_fid_on_inceptions_size():
+    pytest.importorskip("pytorch_fid")
+    from pytorch_fid.fid_score import calculate_frechet_distance
+
+    first, second = gaussian(0, 2048), gaussian(1, 2048)
+    expected = calculate_frechet_distance(*first, *second)
+    assert frechet_distance(*first, *second) == pytest.approx(expected, rel=1e-6)

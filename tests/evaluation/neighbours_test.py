@@ -1,0 +1,91 @@
+"""Nearest neighbours against a sort of all distances in float64."""
+
+import numpy as np
+import pytest
+
+from pivq_jax.errors import InputError
+from pivq_jax.evaluation import distances
+from pivq_jax.evaluation.neighbours import nearest_neighbours
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def all_distances(queries, pool):
+    wide = pool.astype(np.float64)
+    return np.stack([np.sqrt(np.square(row - wide).sum(1)) for row in queries.astype(np.float64)])
+
+
+@pytest.mark.parametrize("offset, spread", [(0, 1), (1000, 1), (0, 1e-6), (3, 1e6)])
+def test_equals_a_sort_of_all_distances(offset, spread):
+    pool, queries = normal(0, 300, 32), normal(1, 70, 32)
+    pool, queries = (np.float32(spread) * x + np.float32(offset) for x in (pool, queries))
+    found = nearest_neighbours(queries, pool, 4)
+    exact = all_distances(queries, pool)
+    np.testing.assert_array_equal(found.indices, np.argsort(exact, axis=1)[:, :4])
+    np.testing.assert_allclose(found.distances, np.sort(exact, axis=1)[:, :4], rtol=3e-7)
+
+
+def test_what_float32_cannot_order_is_ordered():
+    # All of the pool is nearly as far away as the nearest: float32 products see no difference.
+    rng = np.random.default_rng(0)
+    pool = 1000 * normal(0, 1, 64) + 1e-3 * normal(1, 200, 64)
+    pool[::2] += 2000  # so that the mean lies far from both halves
+    queries = pool[rng.permutation(200)[:20]] + 1e-4 * normal(2, 20, 64)
+    found = nearest_neighbours(queries, pool, 3)
+    exact = all_distances(queries, pool)
+    np.testing.assert_allclose(found.distances, np.sort(exact, axis=1)[:, :3], rtol=3e-7)
+    chosen = np.take_along_axis(exact, found.indices, axis=1)
+    np.testing.assert_array_equal(chosen, np.sort(exact, axis=1)[:, :3])
+
+
+def test_copies_are_found_at_distance_zero():
+    pool = normal(0, 300, 32)
+    found = nearest_neighbours(pool[[7, 250, 3]], pool, 1)
+    np.testing.assert_array_equal(found.indices[:, 0], [7, 250, 3])
+    np.testing.assert_array_equal(found.distances, 0)
+
+
+def test_equal_distances_come_in_the_order_of_rows():
+    pool = np.repeat(np.arange(5, dtype=np.float32), 3)[:, None]
+    found = nearest_neighbours(np.array([[2.2]], np.float32), pool, 9)
+    np.testing.assert_array_equal(found.indices, [[6, 7, 8, 9, 10, 11, 3, 4, 5]])
+
+
+def test_the_whole_pool_is_its_own_ranking():
+    pool, queries = normal(0, 20, 3), normal(1, 5, 3)
+    found = nearest_neighbours(queries, pool, 20)
+    np.testing.assert_array_equal(np.sort(found.indices, axis=1), np.tile(np.arange(20), (5, 1)))
+    assert np.all(np.diff(found.distances, axis=1) >= 0)
+
+
+def test_a_single_query_and_a_single_image():
+    found = nearest_neighbours(np.ones((1, 4), np.float32), np.zeros((1, 4), np.float32), 1)
+    assert found.indices.item() == 0 and found.distances.item() == 2
+
+
+@pytest.mark.parametrize("offset", [0, 100])
+def test_bounds_hold_the_exact_distances(offset):
+    x, y = normal(0, 64, 2048) + offset, normal(1, 200, 2048)
+    centre = np.zeros(2048, np.float32)
+    low, high = distances.bounds(distances.centred(x, centre), distances.centred(y, centre))
+    exact = all_distances(x, y) ** 2
+    assert np.all(low <= exact) and np.all(exact <= high)
+    # And they are of use: no wider than a thousandth of the squared lengths.
+    assert np.all(high - low < 1e-3 * (np.square(x).sum(1)[:, None] + np.square(y).sum(1)))
+
+
+@pytest.mark.parametrize(
+    "queries, pool, k, words",
+    [
+        (normal(0, 3, 4), normal(1, 5, 4), 6, "k = 6 of a pool of 5"),
+        (normal(0, 3, 4), normal(1, 5, 4), 0, "k = 0"),
+        (normal(0, 3, 4), normal(1, 5, 6), 1, "4 and 6 features"),
+        (normal(0, 0, 4), normal(1, 5, 4), 1, "queries are of 0 images"),
+        (np.full((3, 4), np.nan), normal(1, 5, 4), 1, "queries of image 0"),
+    ],
+)
+def test_bad_input_is_named(queries, pool, k, words):
+    with pytest.raises(InputError, match=words):
+        nearest_neighbours(queries, pool, k)
