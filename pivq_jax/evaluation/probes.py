@@ -1,0 +1,374 @@
+"""Linear probes: how well an image's attributes can be read from its codes or latents.
+
+A probe is a multinomial logistic regression with an L1 penalty, fitted on training images, its
+penalty chosen on validation images and its balanced accuracy taken on test images. The L1 penalty
+makes it the classifier's form of the lasso, whose weights `evaluation.dci` wants. All attributes
+are fitted at once by accelerated proximal gradients (FISTA, Beck and Teboulle 2009, with the
+restarts of O'Donoghue and Candes 2015), so that one matrix product serves them all.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+import optax
+
+from pivq_jax.errors import InputError
+from pivq_jax.quantizer import KINDS
+
+# Penalties tried, strongest first, as shares of the least one that makes all weights zero.
+PENALTIES = (10**-0.5, 10**-1.0, 10**-1.5)
+# A fit ends when no optimality condition is off by more than this share of the penalty.
+TOLERANCE = 0.05
+MAX_ITERATIONS = 3_000
+# Directions of a latent with less than this share of its largest variance are left out.
+LEAST_VARIANCE = 1e-6
+
+
+class Labelled(NamedTuple):
+    """A split as a probe sees it."""
+
+    features: np.ndarray  # f32 [M, F]
+    labels: np.ndarray  # int [M, A]: the class of each attribute
+
+
+class Probes(NamedTuple):
+    """Fitted probes: `features @ weights[:, a] + bias[a]` scores the classes of attribute a."""
+
+    weights: np.ndarray  # f32 [F, A, C], 0 beyond an attribute's classes
+    bias: np.ndarray  # f32 [A, C], -inf for classes that training did not show
+    converged: np.ndarray  # bool [A]: within `TOLERANCE` of the optimum
+
+
+class ProbeResult(NamedTuple):
+    """What `probe_attributes` found; the rows of its arrays follow `names`."""
+
+    names: tuple[str, ...]  # the attributes that were probed, P of A
+    left_out: dict[str, str]  # attribute -> why it could not be probed
+    accuracy: np.ndarray  # f64 [P], balanced, on the test images
+    error: np.ndarray  # f64 [P], standard error of `accuracy`
+    majority: np.ndarray  # f64 [P], balanced accuracy of always saying training's commonest class
+    penalty: np.ndarray  # f64 [P], the chosen ones of `PENALTIES`
+    importance: np.ndarray  # f64 [F, P], see `importances`
+    converged: np.ndarray  # bool [P]
+
+
+def code_features(codes: npt.ArrayLike, codebook_size: int, kind: str) -> np.ndarray:
+    """Codes as numbers for a probe: no more and no less than the decoder is told.
+
+    Args:
+      codes: int [M, N], values in [0, K).
+      codebook_size: K.
+      kind: `matching` and `nearest` give how often each entry occurs (multi-hot); `positional`
+        which entry is at each place (one-hot for each).
+
+    Returns:
+      f32 [M, K]; for `positional` [M, N * K].
+
+    Raises:
+      ValueError: an unknown kind, another shape, or codes that are no integers in [0, K).
+    """
+    codes = np.asarray(codes)
+    if kind not in KINDS:
+        raise ValueError(f"kind = {kind!r} is unknown: use one of {', '.join(KINDS)}")
+    if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
+        raise ValueError(f"codes are {codes.dtype} {codes.shape}: give integers [M, N]")
+    if codes.size and not (codes.min() >= 0 and codes.max() < codebook_size):
+        raise ValueError(
+            f"codes range from {codes.min()} to {codes.max()}: give [0, {codebook_size})"
+        )
+    images, places = codes.shape
+    if kind == "positional":
+        codes = codes + codebook_size * np.arange(places)
+        codebook_size *= places
+    counts = np.zeros((images, codebook_size), np.float32)
+    np.add.at(counts, (np.arange(images)[:, None], codes), 1.0)
+    return counts
+
+
+def latent_features(train: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Latents as numbers for a probe: each latent whitened by itself, then all in query order.
+
+    For the decoder the order of latents has no meaning, but the encoder's n-th query always makes
+    the n-th latent, so this is the most a linear probe can be given. Whitening makes the probe
+    blind to the scale of a direction; much of what latents say lies in directions of little
+    variance.
+
+    Args:
+      train: f32 [M, N, D], the images whose principal axes are used.
+      others: f32 [M', N, D] each, other splits.
+
+    Returns:
+      f32 [M, N * D] for each argument: of unit variance on `train`; 0 where that hardly varies.
+    """
+    mean = train.mean(0, dtype=np.float64)
+    whitening = []
+    for latent in (train - mean).swapaxes(0, 1):
+        variances, axes = np.linalg.eigh(latent.T @ latent / len(latent))
+        kept = variances > LEAST_VARIANCE * variances[-1]
+        whitening.append(axes * np.where(kept, 1 / np.sqrt(np.where(kept, variances, 1.0)), 0.0))
+
+    def white(latents: np.ndarray) -> np.ndarray:
+        parts = zip((latents - mean).swapaxes(0, 1), whitening, strict=True)
+        return np.concatenate([part @ matrix for part, matrix in parts], 1).astype(np.float32)
+
+    return tuple(white(latents) for latents in (train, *others))
+
+
+def balanced_accuracy(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> tuple[float, float]:
+    """Mean recall over the classes that occur in `labels`, and its standard error.
+
+    With recall r among the n images of a class, the error is sqrt(sum over classes of
+    r (1 - r) / n) over the number of classes: that of drawing other test images.
+
+    Args:
+      labels: int [M], at least one.
+      predictions: int [M].
+    """
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    if labels.ndim != 1 or labels.size == 0 or labels.shape != predictions.shape:
+        raise ValueError(f"labels {labels.shape}, predictions {predictions.shape}: give [M] each")
+    _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    recall = np.bincount(classes, labels == predictions) / sizes
+    error = np.sqrt(np.sum(recall * (1 - recall) / sizes)) / len(sizes)
+    return float(np.mean(recall)), float(error)
+
+
+def probe_attributes(
+    train: Labelled, validation: Labelled, test: Labelled, factors: Mapping[str, Sequence[str]]
+) -> ProbeResult:
+    """Probes each attribute: fitted on `train`, penalty chosen on `validation`, judged on `test`.
+
+    Of penalties that do equally well the strongest is taken. A class that training lacks is never
+    predicted, so its test images count as missed; a class that the test lacks does not count. An
+    attribute of which any split shows only one class is left out, with the reason.
+
+    Args:
+      train: features f32 [M, F], labels int [M, A].
+      validation: of other images, with the same features and attributes.
+      test: as `validation`.
+      factors: attribute -> names of its classes, in the order of the labels' columns.
+
+    Raises:
+      InputError: features that are not finite, labels out of range, or no attribute to probe.
+      ValueError: shapes that do not fit.
+    """
+    splits = {"training": train, "validation": validation, "test": test}
+    for split, data in splits.items():
+        _check(split, data, train.features.shape[1:], factors)
+    left_out = {}
+    for a, name in enumerate(factors):
+        for split, data in splits.items():
+            if len(shown := np.unique(data.labels[:, a])) < 2 and name not in left_out:
+                only = factors[name][shown[0]]
+                left_out[name] = f"every {split} image has {name} = {only}"
+    names = tuple(name for name in factors if name not in left_out)
+    if not names:
+        raise InputError(f"no attribute to probe: {'; '.join(left_out.values()) or 'none given'}")
+
+    columns = [a for a, name in enumerate(factors) if name in names]
+    num_classes = [len(factors[name]) for name in names]
+    varies = np.ptp(train.features, axis=0) > 0  # a constant feature tells nothing
+
+    def part(data: Labelled) -> Labelled:
+        return Labelled(data.features[:, varies], data.labels[:, columns])
+
+    train, validation, test = part(train), part(validation), part(test)
+    fits: list[Probes] = []
+    for penalty in PENALTIES:
+        fits.append(fit_probes(train, num_classes, penalty, fits[-1] if fits else None))
+    scores = np.array([_accuracies(fit, validation)[0] for fit in fits])
+    chosen = scores.argmax(0)  # the first of equals: the strongest penalty
+    rows = np.arange(len(names))
+    best = Probes(
+        weights=np.stack([fit.weights for fit in fits])[chosen, :, rows].swapaxes(0, 1),
+        bias=np.stack([fit.bias for fit in fits])[chosen, rows],
+        converged=np.stack([fit.converged for fit in fits])[chosen, rows],
+    )
+    accuracy, error = _accuracies(best, test)
+    commonest = [np.bincount(labels).argmax() for labels in train.labels.T]
+    constant = np.broadcast_to(commonest, test.labels.shape)
+    importance = np.zeros((len(varies), len(names)))
+    importance[varies] = importances(best, train.features)
+    return ProbeResult(
+        names=names,
+        left_out=left_out,
+        accuracy=accuracy,
+        error=error,
+        majority=np.array(
+            [balanced_accuracy(*pair)[0] for pair in zip(test.labels.T, constant.T, strict=True)]
+        ),
+        penalty=np.array(PENALTIES)[chosen],
+        importance=importance,
+        converged=best.converged,
+    )
+
+
+def fit_probes(
+    data: Labelled, num_classes: Sequence[int], penalty: float, start: Probes | None = None
+) -> Probes:
+    """Fits a probe for each attribute at one penalty.
+
+    Minimises, for each attribute, the mean over classes of the mean cross-entropy of a class's
+    images (a rare class weighs as much as a common one, as in balanced accuracy), plus lambda times
+    the sum of the absolute weights; the bias is free. lambda is `penalty` times the least value at
+    which all weights are zero.
+
+    Args:
+      data: features f32 [M, F], finite; labels int [M, A], at least two classes in each column.
+      num_classes: of each attribute, A of them.
+      penalty: in (0, 1).
+      start: probes of another penalty to start from, for speed.
+    """
+    labels, classes = data.labels, max(num_classes)
+    counts = np.stack([np.bincount(column, minlength=classes) for column in labels.T])  # [A, C]
+    seen = counts > 0
+    shares = 1 / (np.maximum(counts, 1) * seen.sum(1, keepdims=True))
+    # Centred features make the problem far better conditioned, and the bias takes it back.
+    mean = data.features.mean(0, dtype=np.float64).astype(np.float32)
+    problem = _Problem(
+        features=jnp.asarray(data.features - mean),
+        labels=jnp.asarray(labels, jnp.int32),
+        seen=jnp.asarray(seen),
+        shares=jnp.asarray(np.take_along_axis(shares.T, labels, axis=0), jnp.float32),
+    )
+    if start is None:
+        weights = np.zeros((len(mean), len(num_classes), classes), np.float32)
+        bias = np.zeros(weights.shape[1:], np.float32)
+    else:
+        weights = start.weights
+        bias = np.where(seen, start.bias, 0.0) + np.tensordot(mean, weights, 1)
+    params, converged = _fit(problem, _Params(jnp.asarray(weights), jnp.asarray(bias)), penalty)
+    weights, bias = np.asarray(params.weights), np.asarray(params.bias)
+    bias = np.where(seen, bias - np.tensordot(mean, weights, 1), -np.inf)
+    return Probes(weights, bias, np.asarray(converged))
+
+
+def predict(probes: Probes, features: np.ndarray) -> np.ndarray:
+    """The likeliest class of each attribute: f32 [M, F] -> int [M, A]."""
+    return (np.tensordot(features, probes.weights, 1) + probes.bias).argmax(-1)
+
+
+def importances(probes: Probes, features: np.ndarray) -> np.ndarray:
+    """How much each feature matters for each attribute: f64 [F, A], at least 0.
+
+    The sum over classes of the absolute weights, times the feature's standard deviation over
+    `features` f32 [M, F], so that rescaling a feature changes nothing.
+    """
+    deviation = features.std(0, dtype=np.float64)
+    return np.abs(probes.weights).sum(-1, dtype=np.float64) * deviation[:, None]
+
+
+def _accuracies(probes: Probes, data: Labelled) -> tuple[np.ndarray, np.ndarray]:
+    predictions = predict(probes, data.features)
+    pairs = zip(data.labels.T, predictions.T, strict=True)
+    accuracy, error = np.array([balanced_accuracy(*pair) for pair in pairs]).T
+    return accuracy, error
+
+
+def _check(
+    split: str, data: Labelled, width: tuple[int, ...], factors: Mapping[str, Sequence[str]]
+) -> None:
+    features, labels = data
+    if features.ndim != 2 or labels.shape != (len(features), len(factors)):
+        raise ValueError(
+            f"{split}: features {features.shape} and labels {labels.shape} of {len(factors)}"
+            " attributes: give [M, F] and [M, A]"
+        )
+    if features.shape[1:] != width:
+        raise ValueError(f"{split} has {features.shape[1]} features, training {width[0]}")
+    if len(features) == 0:
+        raise InputError(f"the {split} split is empty: give it images")
+    if not np.isfinite(features).all():
+        row = int(np.argmin(np.isfinite(features).all(1)))
+        raise InputError(f"{split} image {row} has features that are not finite")
+    for a, (name, values) in enumerate(factors.items()):
+        low, high = labels[:, a].min(), labels[:, a].max()
+        if low < 0 or high >= len(values):
+            raise InputError(
+                f"{split}: labels of {name} range from {low} to {high}, but it has"
+                f" {len(values)} classes: give [0, {len(values)})"
+            )
+
+
+class _Params(NamedTuple):
+    weights: jax.Array  # f32 [F, A, C]
+    bias: jax.Array  # f32 [A, C]
+
+
+class _Problem(NamedTuple):
+    features: jax.Array  # f32 [M, F], centred
+    labels: jax.Array  # int32 [M, A]
+    seen: jax.Array  # bool [A, C]
+    shares: jax.Array  # f32 [M, A], an image's weight in the loss; sums to 1 over images
+
+
+class _Search(NamedTuple):
+    params: _Params
+    ahead: _Params  # where the next gradient is taken
+    momentum: jax.Array  # f32 [A]
+    off: jax.Array  # f32 [A], the largest violation of the optimality conditions
+    iteration: jax.Array  # int32 []
+
+
+def _loss(params: _Params, problem: _Problem) -> jax.Array:
+    scores = jnp.tensordot(problem.features, params.weights, 1) + params.bias
+    scores = jnp.where(problem.seen, scores, -1e30)
+    entropy = optax.softmax_cross_entropy_with_integer_labels(scores, problem.labels)
+    return jnp.sum(problem.shares * entropy)
+
+
+@jax.jit
+def _fit(problem: _Problem, start: _Params, penalty: float) -> tuple[_Params, jax.Array]:
+    gradient = jax.grad(_loss)
+    curvature = _curvature(problem)[:, None]  # [A, 1], beside classes
+    # At zero weights and equal class shares, a zero bias is the best one.
+    null = gradient(jax.tree.map(jnp.zeros_like, start), problem)
+    strength = penalty * jnp.max(jnp.abs(null.weights), axis=(0, 2))
+
+    def step(search: _Search) -> _Search:
+        slope = gradient(search.ahead, problem)
+        weights = search.ahead.weights - slope.weights / curvature
+        shrink = strength[:, None] / curvature
+        weights = jnp.sign(weights) * jnp.maximum(jnp.abs(weights) - shrink, 0.0)
+        params = _Params(weights, search.ahead.bias - slope.bias / curvature)
+        moved = jax.tree.map(jnp.subtract, params, search.params)
+        step_back = jax.tree.map(jnp.subtract, search.ahead, params)
+        product = jax.tree.map(jnp.multiply, step_back, moved)
+        restart = product.weights.sum((0, 2)) + product.bias.sum(1) > 0
+        momentum = jnp.where(restart, 1.0, (1 + jnp.sqrt(1 + 4 * search.momentum**2)) / 2)
+        pull = jnp.where(restart, 0.0, (search.momentum - 1) / momentum)[:, None]
+        ahead = jax.tree.map(lambda new, change: new + pull * change, params, moved)
+        size = jax.tree.map(jnp.abs, step_back)
+        off = curvature[:, 0] * jnp.maximum(size.weights.max((0, 2)), size.bias.max(1))
+        return _Search(params, ahead, momentum, off, search.iteration + 1)
+
+    def unfinished(search: _Search) -> jax.Array:
+        return jnp.any(search.off > TOLERANCE * strength) & (search.iteration < MAX_ITERATIONS)
+
+    ones = jnp.ones_like(strength)
+    search = _Search(start, start, ones, jnp.inf * ones, jnp.int32(0))
+    search = jax.lax.while_loop(unfinished, step, search)
+    return search.params, search.off <= TOLERANCE * strength
+
+
+def _curvature(problem: _Problem) -> jax.Array:
+    """A bound on the curvature of each attribute's loss, f32 [A]."""
+
+    def step(_: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        vector, constant, _ = carry  # [F, A] and, for the bias, [A]
+        product = problem.shares * (problem.features @ vector + constant)
+        vector, constant = problem.features.T @ product, product.sum(0)
+        norm = jnp.sqrt(jnp.square(vector).sum(0) + jnp.square(constant))
+        return vector / norm, constant / norm, norm
+
+    # Power iteration from a random vector, which no eigenvector is orthogonal to.
+    shape = (problem.features.shape[1], problem.shares.shape[1])
+    vector = jax.random.normal(jax.random.key(0), shape)
+    ones = jnp.ones(shape[1])
+    largest = jax.lax.fori_loop(0, 50, step, (vector, ones, ones))[2]
+    # Softmax bends at most half as much; a tenth more for what the iteration falls short.
+    return 0.55 * largest

@@ -1,0 +1,252 @@
+"""Probes are the optimum that scikit-learn finds, and say something defined on every input."""
+
+import hypothesis
+import numpy as np
+import pytest
+import sklearn.linear_model
+import sklearn.metrics
+from hypothesis import strategies as st
+
+from pivq_jax.errors import InputError
+from pivq_jax.evaluation import probes
+from pivq_jax.evaluation.probes import Labelled
+
+FACTORS = {"two": ("a", "b"), "three": ("x", "y", "z"), "four": ("p", "q", "r", "s")}
+SIZES = [len(values) for values in FACTORS.values()]
+FEATURES = 12
+
+
+def problem(images, seed, shift=2.0):
+    """Correlated features far from zero, noisy labels, unequal classes."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(images, FEATURES)) * np.linspace(0.5, 2, FEATURES)
+    features[:, 1] += 0.7 * features[:, 0]
+    labels = []
+    for a, classes in enumerate(SIZES):
+        scores = features @ np.random.default_rng(a).normal(size=(FEATURES, classes))
+        scores += 3 * rng.gumbel(size=scores.shape) + np.linspace(0, 3, classes)
+        labels.append(scores.argmax(1))
+    return Labelled((features + shift).astype(np.float32), np.stack(labels, 1))
+
+
+def image_shares(labels):
+    """Each class of one attribute weighs the same, all images together 1."""
+    sizes = np.bincount(labels)
+    return 1 / ((sizes > 0).sum() * sizes[labels])
+
+
+def least_zero_penalty(features, labels, classes):
+    """The largest absolute gradient at zero weights, where the best bias gives equal chances."""
+    centred = features.astype(np.float64) - features.mean(0, dtype=np.float64)
+    missed = 1 / classes - np.eye(classes)[labels]
+    return np.abs(centred.T @ (image_shares(labels)[:, None] * missed)).max()
+
+
+def objective(weights, bias, features, labels, strength):
+    scores = features.astype(np.float64) @ weights + bias
+    chosen = scores[np.arange(len(labels)), labels]
+    entropy = np.logaddexp.reduce(scores, axis=1) - chosen
+    return image_shares(labels) @ entropy + strength * np.abs(weights).sum()
+
+
+def sklearn_fit(features, labels, strength):
+    model = sklearn.linear_model.LogisticRegression(
+        solver="saga", l1_ratio=1.0, C=1 / strength, tol=1e-6, max_iter=20_000
+    )
+    mean = features.mean(0, dtype=np.float64)
+    model.fit(features - mean, labels, sample_weight=image_shares(labels))
+    weights, bias = model.coef_.T, model.intercept_
+    if weights.shape[1] == 1:  # the same objective: only the difference of two classes counts
+        weights, bias = np.hstack([-weights, weights]) / 2, np.hstack([-bias, bias]) / 2
+    return weights, bias - mean @ weights
+
+
+@pytest.mark.parametrize("penalty", [0.3, 0.03])
+def test_fit_is_the_optimum_of_scikit_learn(penalty, monkeypatch):
+    monkeypatch.setattr(probes, "TOLERANCE", 0.005)  # no other test has data of this shape
+    data = problem(400, seed=1)
+    start = probes.fit_probes(data, SIZES, 0.5)
+    for fit in (
+        probes.fit_probes(data, SIZES, penalty),
+        probes.fit_probes(data, SIZES, penalty, start),
+    ):
+        assert fit.converged.all() and fit.weights.shape == (FEATURES, 3, 4)
+        for a, classes in enumerate(SIZES):
+            labels = data.labels[:, a]
+            strength = penalty * least_zero_penalty(data.features, labels, classes)
+            weights, bias = fit.weights[:, a, :classes], fit.bias[a, :classes]
+            assert not fit.weights[:, a, classes:].any() and np.all(
+                fit.bias[a, classes:] == -np.inf
+            )
+            expected = sklearn_fit(data.features, labels, strength)
+            ours = objective(weights, bias, data.features, labels, strength)
+            theirs = objective(*expected, data.features, labels, strength)
+            assert ours == pytest.approx(theirs, rel=2e-4)
+            scale = np.abs(expected[0]).max()
+            np.testing.assert_allclose(
+                np.abs(weights).sum(1), np.abs(expected[0]).sum(1), atol=0.01 * scale
+            )
+
+
+def test_all_weights_are_zero_at_the_full_penalty():
+    data = problem(300, seed=2)
+    assert not probes.fit_probes(data, SIZES, 1.001).weights.any()
+    assert probes.fit_probes(data, SIZES, 0.9).weights.any((0, 2)).all()
+
+
+@hypothesis.given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1))
+def test_balanced_accuracy_is_that_of_scikit_learn(pairs):
+    labels, predictions = np.array(pairs).T
+    # scikit-learn too leaves out classes that only the predictions have, but warns of them.
+    with np.testing.suppress_warnings() as quiet:
+        quiet.filter(UserWarning)
+        expected = sklearn.metrics.balanced_accuracy_score(labels, predictions)
+    value, error = probes.balanced_accuracy(labels, predictions)
+    assert value == pytest.approx(expected)
+    assert 0 <= error <= 0.5
+
+
+def test_standard_error_is_the_spread_over_test_sets():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [40, 160])
+    recall = np.array([0.6, 0.9])[labels]
+    values = [
+        probes.balanced_accuracy(labels, np.where(rng.random(200) < recall, labels, 2))
+        for _ in range(2000)
+    ]
+    accuracy, error = np.array(values).T
+    assert accuracy.std() == pytest.approx(error.mean(), rel=0.06)
+
+
+def test_code_features():
+    codes = np.array([[0, 2, 2], [4, 1, 0]])
+    counts = probes.code_features(codes, 5, "nearest")
+    np.testing.assert_array_equal(counts, [np.bincount(row, minlength=5) for row in codes])
+    placed = probes.code_features(codes, 5, "positional").reshape(2, 3, 5)
+    np.testing.assert_array_equal(placed.argmax(-1), codes)
+    np.testing.assert_array_equal(placed.sum(-1), 1)
+    for wrong in (codes + 1, codes - 1, codes * 1.0, codes[0]):
+        with pytest.raises(ValueError, match="give"):
+            probes.code_features(wrong, 5, "matching")
+    with pytest.raises(ValueError, match="unknown"):
+        probes.code_features(codes, 5, "set")
+
+
+def test_latents_are_white_whatever_their_scales():
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(500, 3, 4)).astype(np.float32) + 1
+    latents[:, :, 3] = -latents[:, :, :3].sum(-1)  # as layer norm leaves them: one direction less
+    train, other = probes.latent_features(latents, latents[:100] + 0.5)
+    assert train.shape == (500, 12) and other.shape == (100, 12) and train.dtype == np.float32
+    for block in train.reshape(500, 3, 4).swapaxes(0, 1):
+        covariance = np.cov(block.T, bias=True)
+        np.testing.assert_allclose(np.diag(covariance), [0, 1, 1, 1], atol=1e-4)
+        np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-4)
+    # Any linear recoding of a latent gives the same up to a rotation: inner products stay.
+    mixing = rng.normal(size=(3, 4, 4)) * np.array([1, 0.1, 0.01, 1])[:, None]
+    recoded = np.einsum("mnd,nde->mne", latents, mixing)
+    (again,) = probes.latent_features(recoded)
+    np.testing.assert_allclose(again[:50] @ again[:50].T, train[:50] @ train[:50].T, atol=2e-2)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """12 binary features: 0 tells `two`, 1 and 2 tell `three`, nothing tells `four`."""
+    splits = []
+    for images, seed in ((600, 0), (200, 1), (300, 2)):
+        rng = np.random.default_rng(seed)
+        features = (rng.random((images, FEATURES)) < 0.3).astype(np.float32)
+        features[:, 5] = 1.0  # constant
+        three = np.where(features[:, 1] > 0, 1, np.where(features[:, 2] > 0, 2, 0))
+        four = rng.integers(0, 4, images)
+        splits.append(Labelled(features, np.stack([features[:, 0].astype(int), three, four], 1)))
+    return splits
+
+
+def test_planted_attributes_are_found_and_noise_is_not(planted):
+    result = probes.probe_attributes(*planted, FACTORS)
+    assert result.names == tuple(FACTORS) and result.left_out == {}
+    assert result.accuracy[:2] == pytest.approx([1.0, 1.0]) and result.converged.all()
+    assert abs(result.accuracy[2] - 0.25) < 4 * result.error[2]
+    assert result.majority == pytest.approx([1 / 2, 1 / 3, 1 / 4])
+    assert set(result.penalty) <= set(probes.PENALTIES)
+    assert result.importance.shape == (FEATURES, 3) and not result.importance[5].any()
+    assert result.importance[0, 0] > 0.99 * result.importance[:, 0].sum()
+    assert result.importance[[1, 2], 1].sum() > 0.9 * result.importance[:, 1].sum()
+
+
+def test_the_strongest_of_the_best_penalties_is_chosen(planted):
+    train, validation, test = planted
+    result = probes.probe_attributes(train, validation, test, FACTORS)
+    scores = []
+    for penalty in probes.PENALTIES:
+        fit = probes.fit_probes(train, SIZES, penalty)
+        found = probes.predict(fit, validation.features)
+        pairs = zip(validation.labels.T, found.T, strict=True)
+        scores.append([sklearn.metrics.balanced_accuracy_score(*pair) for pair in pairs])
+    assert result.penalty == pytest.approx(np.array(probes.PENALTIES)[np.argmax(scores, axis=0)])
+
+
+def relabel(data, column, change):
+    labels = data.labels.copy()
+    labels[:, column] = change(labels[:, column])
+    return Labelled(data.features, labels)
+
+
+def test_classes_that_a_split_lacks(planted):
+    train, validation, test = planted
+    # Training lacks class 2 of `three`: never predicted, its test images are missed.
+    small = relabel(train, 1, lambda c: np.where(c == 2, 0, c))
+    result = probes.probe_attributes(small, validation, test, FACTORS)
+    assert result.accuracy[1] == pytest.approx(2 / 3)
+    # The test lacks class 1: only the other two count.
+    few = Labelled(*(x[test.labels[:, 1] != 1] for x in test))
+    assert probes.probe_attributes(train, validation, few, FACTORS).accuracy[1] == 1.0
+
+
+@pytest.mark.parametrize(("split", "name"), enumerate(("training", "validation", "test")))
+def test_an_attribute_of_one_class_is_left_out(planted, split, name):
+    splits = list(planted)
+    splits[split] = relabel(splits[split], 1, lambda c: 0 * c + 2)
+    result = probes.probe_attributes(*splits, FACTORS)
+    assert result.names == ("two", "four")
+    assert result.left_out == {"three": f"every {name} image has three = z"}
+    assert len(result.accuracy) == 2 and result.importance.shape[1] == 2
+    assert result.accuracy[0] == 1.0
+
+
+def test_bad_input_is_named(planted):
+    train, validation, test = planted
+    broken = test.features.copy()
+    broken[7, 3] = np.nan
+    one = [relabel(data, 0, lambda c: 0 * c) for data in planted]
+    cases = [
+        ((train, validation, Labelled(broken, test.labels)), FACTORS, "test image 7 has features"),
+        (
+            (train, relabel(validation, 1, lambda c: c + 1), test),
+            FACTORS,
+            "three range from 1 to 3",
+        ),
+        (
+            (train, validation, Labelled(test.features[:0], test.labels[:0])),
+            FACTORS,
+            "test split is",
+        ),
+        (
+            [Labelled(d.features, d.labels[:, :1]) for d in one],
+            {"two": "ab"},
+            "no attribute to probe",
+        ),
+    ]
+    for splits, factors, message in cases:
+        with pytest.raises(InputError, match=message):
+            probes.probe_attributes(*splits, factors)
+    with pytest.raises(ValueError, match="give \\[M, F\\]"):
+        probes.probe_attributes(
+            train, validation, Labelled(test.features, test.labels[:5]), FACTORS
+        )
+    with pytest.raises(ValueError, match="11 features, training 12"):
+        narrow = Labelled(test.features[:, 1:], test.labels)
+        probes.probe_attributes(train, validation, narrow, FACTORS)
+    with pytest.raises(ValueError, match="give \\[M\\]"):
+        probes.balanced_accuracy([], [])
