@@ -33,7 +33,14 @@ FIELDS = {
 }
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(
+    "name",
+    # The others differ in what `prepare` reads, which prepare_test.py covers.
+    [
+        "celeba",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SOURCES if name != "celeba"),
+    ],
+)
 def test_official_files_to_metrics(commands, sources, tmp_path, name):
     data, workdir = tmp_path / "data", tmp_path / "run"
     arguments = prepare_arguments(name, sources[name], data)

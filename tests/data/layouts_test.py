@@ -1,0 +1,134 @@
+"""Lists of what a source holds: places, attributes and what is wrong with them."""
+
+import pytest
+
+from pivq_jax.data import layouts
+from pivq_jax.errors import InputError
+from tests.data import official
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+@pytest.fixture
+def celeba(tmp_path, faces):
+    return official.make_celeba(tmp_path / "celeba", faces, 6)
+
+
+def test_the_folders_of_the_official_download_are_searched(celeba):
+    flat = layouts.celeba(celeba)
+    for folder, name in {
+        "Img": "img_align_celeba",
+        "Anno": "list_attr_celeba.txt",
+        "Eval": "list_eval_partition.txt",
+    }.items():
+        (celeba / folder).mkdir()
+        (celeba / name).rename(celeba / folder / name)
+    nested = layouts.celeba(celeba)
+    assert nested.root == celeba / "Img" / "img_align_celeba"
+    assert (nested.splits, nested.factors) == (flat.splits, flat.factors)
+    assert [len(entries) for entries in nested.splits.values()] == [4, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("list_eval_partition.txt", "000001.jpg 0\n000002.jpg 3\n", "'000002.jpg 3', not an image"),
+        ("list_eval_partition.txt", "000001.jpg 0\n000002.jpg 1\n", "names no test image"),
+        ("list_eval_partition.txt", "", "names no train image"),
+        ("list_attr_celeba.txt", "", "does not begin with the number of images"),
+        ("list_attr_celeba.txt", "1\nA B\n000001.jpg -1 0\n", "not give 000001.jpg 2 values"),
+        ("list_attr_celeba.txt", "1\nA B\n000001.jpg -1\n", "not give 000001.jpg 2 values"),
+        ("list_attr_celeba.txt", "2\nA\n000001.jpg 1\n", "has 1 of the 2 images"),
+        ("list_attr_celeba.txt", "1\nA\n000001.jpg 1\n", "5 of the 6 images .* 000002.jpg"),
+    ],
+)
+def test_damaged_lists_of_celeba(celeba, name, content, message):
+    (celeba / name).write_text(content)
+    with pytest.raises(InputError, match=message) as refusal:
+        layouts.celeba(celeba)
+    assert str(celeba / name) in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("idx orig_idx orig_file\n0 899\n", "has the line '0 899'"),
+        ("idx orig_idx orig_file\n", "names no images"),
+        ("idx orig_idx orig_file\n0 5 999999.jpg\n", "1 of the 1 images .* 999999.jpg"),
+    ],
+)
+def test_damaged_mappings_of_celeba_hq(tmp_path, faces, content, message):
+    source = official.make_celeba_hq(tmp_path, faces, 3)
+    (source / "CelebA-HQ-to-CelebA-mapping.txt").write_text(content)
+    with pytest.raises(InputError, match=message):
+        layouts.celeba_hq(source)
+
+
+@pytest.mark.parametrize("side", ["images1024x1024", "thumbnails128x128"])
+@pytest.mark.parametrize("folders", [True, False])
+def test_ffhq_in_folders_of_a_thousand_or_flat(tmp_path, side, folders):
+    numbers = [0, 999, 1000, 59_999, 60_000, 69_999]
+    names = [f"{n // 1000:02d}000/{n:05d}.png" if folders else f"{n:05d}.png" for n in numbers]
+    touch(tmp_path / side, *names, "LICENSE.txt", "ffhq-dataset-v2.json")
+    for source in (tmp_path, tmp_path / side):
+        listing = layouts.ffhq(source)
+        assert [e.file for e in listing.splits["train"]] == names[:4]
+        assert [e.file for e in listing.splits["validation"]] == names[4:]
+        assert set(listing.splits) == {"train", "validation"}
+        assert listing.shape == ((1024, 1024) if side == "images1024x1024" else (128, 128))
+
+
+def test_an_ffhq_of_one_split_is_refused(tmp_path):
+    touch(tmp_path / "images1024x1024", "00000/00000.png")
+    with pytest.raises(InputError, match=r"no validation image .* 1 of 70,000"):
+        layouts.ffhq(tmp_path)
+    with pytest.raises(InputError, match="no images1024x1024 or thumbnails128x128 in"):
+        layouts.ffhq(touch(tmp_path / "other", "x.png"))
+
+
+def test_attributes_of_a_folder_are_sorted_classes(tmp_path):
+    source = touch(tmp_path / "images", "a.png", "b/c.jpg", "d.webp", ".hidden.png", "notes.txt")
+    table = tmp_path / "table.csv"
+    rows = ["name,age group,hat", "d.webp,10,no", "b/c.jpg,-2,yes", "a.png,9,no", "gone.png,30,no"]
+    table.write_text("\ufeff" + "\r\n".join(rows) + "\r\n", encoding="utf-8")
+    listing = layouts.image_folder(source, table)
+    assert listing.factors == {"age group": ("-2", "9", "10", "30"), "hat": ("no", "yes")}
+    found = {e.file: e.factors for entries in listing.splits.values() for e in entries}
+    assert found == {"a.png": (1, 0), "b/c.jpg": (0, 1), "d.webp": (2, 0)}
+    assert layouts.image_folder(source).factors == {}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("name,hat\na.png,no\n", r"2 of the 3 images .* are not in .*table.csv .* b.png"),
+        ("name,hat\na.png,no\nb.png\n", "not give 'b.png' a value for each of 1"),
+        ("name,hat\na.png,\n", "not give 'a.png' a value"),
+        ("name\na.png\n", "names no attributes"),
+        ("", "names no attributes"),
+        ("name,image\na.png,1\n", "attribute named 'image'"),
+        ("name,hat,hat\na.png,1,1\n", "attribute named 'hat'"),
+        ("name,a/b\na.png,1\n", "attribute named 'a/b'"),
+        ("name,id\n" + "".join(f"{i}.png,{i}\n" for i in range(300)), "300 values of id"),
+        (b"name,hat\n\xff\xfe", "cannot read .*table.csv"),
+        (None, "cannot read .*table.csv"),
+    ],
+)
+def test_attributes_that_do_not_fit(tmp_path, table, message):
+    source = touch(tmp_path / "images", "a.png", "b.png", "c.png")
+    if table is not None:
+        content = table if isinstance(table, bytes) else table.encode()
+        (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message) as refusal:
+        layouts.image_folder(source, tmp_path / "table.csv")
+    assert "\n" not in str(refusal.value)
+
+
+def test_two_images_are_no_data_set(tmp_path):
+    with pytest.raises(InputError, match=r"holds 2 images .* at least 3"):
+        layouts.image_folder(touch(tmp_path, "a.png", "b.png", "c.txt"))

@@ -1,0 +1,55 @@
+"""Records, and data sets in buckets."""
+
+import pytest
+from etils import epath
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pivq_jax.data import load_dataset, prepare, records
+from pivq_jax.errors import InputError
+from tests.data.conftest import prepare_arguments
+
+
+@settings(max_examples=30, deadline=None)  # the first example imports
+@given(
+    st.binary(min_size=1),
+    st.dictionaries(st.text(min_size=1).filter(lambda n: n != "image"), st.integers(0, 2**31)),
+)
+def test_records_round_trip_in_one_spelling(png, factors):
+    record = records.encode(png, factors)
+    assert records.decode(record) == (png, factors)
+    assert records.encode(png, dict(reversed(factors.items()))) == record
+
+
+def test_a_data_set_in_a_bucket_is_copied_once(sources, tmp_path, monkeypatch):
+    bucket, cache = tmp_path / "bucket", tmp_path / "cache"
+    assert prepare.main(prepare_arguments("ffhq", sources["ffhq"], bucket)) == 0
+    real, opened = epath.Path, []
+
+    def path(name):
+        opened.append(name)
+        return real(str(name).replace("gs://bucket", str(bucket)))
+
+    monkeypatch.setattr(epath, "Path", path)
+    first = load_dataset("ffhq", image_size=16, path="gs://bucket", data_dir=cache)
+    assert "gs://bucket" in opened and len(first.train) == 30
+    assert first.train[0]["image"].shape == (16, 16, 3)
+    (copy,) = cache.glob("fetched/*/ffhq/32px")
+    changed = {file.name: file.stat().st_mtime_ns for file in copy.iterdir()}
+    assert changed.keys() == {file.name for file in (bucket / "ffhq" / "32px").iterdir()}
+    load_dataset("ffhq", image_size=32, path="gs://bucket", data_dir=cache)
+    assert {file.name: file.stat().st_mtime_ns for file in copy.iterdir()} == changed
+    with pytest.raises(InputError, match="not prepared at 64 pixels in gs://bucket"):
+        load_dataset("ffhq", image_size=64, path="gs://bucket", data_dir=cache)
+
+
+def test_a_damaged_data_set_is_named(sources, tmp_path):
+    assert prepare.main(prepare_arguments("ffhq", sources["ffhq"], tmp_path)) == 0
+    (shard,) = (tmp_path / "ffhq" / "32px").glob("ffhq-train.array_record*")
+    shard.write_bytes(shard.read_bytes()[:1000])
+    with pytest.raises(InputError, match=rf"prepared data in {shard.parent} is damaged") as refusal:
+        load_dataset("ffhq", image_size=32, path=tmp_path)
+    assert "\n" not in str(refusal.value)
+    (shard.parent / "prepared.json").write_text("{")
+    with pytest.raises(InputError, match=r"prepared\.json.*delete that directory"):
+        load_dataset("ffhq", image_size=32, path=tmp_path)
