@@ -3,7 +3,16 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+
+def as_path(name: str) -> Path:
+    """A local path, or one in remote storage such as gs://bucket/run, which has its methods."""
+    if "://" not in name:
+        return Path(name).expanduser()
+    from etils import epath
+
+    return cast(Path, epath.Path(name))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
