@@ -14,7 +14,6 @@ class Steps(NamedTuple):
     rounds: jax.Array  # of bidding
     waves: jax.Array  # of shortest paths
     searches: jax.Array  # waves that ended a search in some problem
-    hops: jax.Array  # along the paths found
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -35,5 +34,5 @@ def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
 def solve_counted(cost: jax.Array) -> tuple[jax.Array, jax.Array, Steps]:
     """`solve`, and the sequential steps it took."""
     offers, rounds = bid(cost)
-    offers, walk = augment_all(cost, offers)
-    return offers.column_of, offers.prices, Steps(rounds, *walk)
+    offers, turns = augment_all(cost, offers)
+    return offers.column_of, offers.prices, Steps(rounds, *turns)

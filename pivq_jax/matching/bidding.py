@@ -17,6 +17,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pivq_jax.matching.minima import least, least_two
+
 _ROUNDS = 90  # at eps = 0, and as many scaled ones before where N = K
 _PATIENCE = 4  # rounds without a further row matched; paths do the rest in fewer steps
 _START, _END = 0.06, 0.0006  # eps of the first and the last scaled round, in units of the spread
@@ -100,9 +102,8 @@ def _round(cost: jax.Array, offers: Offers, eps: jax.Array | None) -> tuple[Offe
     columns_iota = jnp.arange(num_columns, dtype=jnp.int32)
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
     reduced = cost - offers.prices[:, None, :]
-    best = jnp.min(reduced, axis=2)
     if eps is not None:
-        offers = _release(reduced, best, offers, eps[:, None])
+        offers = _release(reduced, jnp.min(reduced, axis=2), offers, eps[:, None])
     row_of, column_of, prices = offers
 
     # The cheapest column. Ties: a free one if there is any, and each row looks from another place
@@ -111,11 +112,9 @@ def _round(cost: jax.Array, offers: Offers, eps: jax.Array | None) -> tuple[Offe
     turned = columns_iota - shift[:, None]
     turned = jnp.where(turned < 0, turned + num_columns, turned)
     rank = jnp.where(row_of < 0, 0, num_columns)[:, None, :] + turned
-    rank = jnp.min(jnp.where(reduced == best[..., None], rank, 2 * num_columns), axis=2)
+    best, second, rank = least_two(reduced, rank)
     wish = rank % num_columns + shift
     wish = jnp.where(wish >= num_columns, wish - num_columns, wish)
-    wished = columns_iota == wish[..., None]
-    second = jnp.min(jnp.where(wished, jnp.inf, reduced), axis=2)
 
     # A bid moves the price till the row is indifferent between its two best columns (and eps more).
     # Without a move, taking a column from another row would only swap them for ever.
@@ -123,13 +122,11 @@ def _round(cost: jax.Array, offers: Offers, eps: jax.Array | None) -> tuple[Offe
     if eps is not None:
         step = step + eps[:, None]
     bids = (column_of < 0) & (best < jnp.inf) & ((rank < num_columns) | (step > 0))
-    offer = jnp.where(wished & bids[..., None], prices[:, None, :] - step[..., None], jnp.inf)
-    low = jnp.min(offer, axis=1)
-    winner = jnp.min(
-        jnp.where((offer == low[:, None, :]) & (offer < jnp.inf), rows_iota[:, None], num_rows),
-        axis=1,
-    )
-    sold = winner < num_rows
+    wished = (columns_iota == wish[..., None]) & bids[..., None]
+    offer = jnp.where(wished, prices[:, None, :] - step[..., None], jnp.inf)
+    bidder = jnp.broadcast_to(rows_iota[:, None], offer.shape)
+    low, winner = least(offer, bidder, axis=1)
+    sold = low < jnp.inf
     row_of = jnp.where(sold, winner, row_of)
     prices = jnp.where(sold, low, prices)
     column_of = jnp.where(bids, wish, column_of)

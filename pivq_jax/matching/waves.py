@@ -3,7 +3,8 @@
 A turn of the loop relaxes the edges of all rows at once (one Bellman-Ford wave, an [N, K] minimum
 that a vector unit swallows whole), so a search takes as many turns as its paths have hops, where
 Dijkstra takes as many as its tree has columns. Problems do not wait for each other: one that has
-found its paths augments and begins its next search in the same turn.
+found its paths augments and begins its next search in the same turn. Each row carries the set of
+rows between its root and itself along, so that paths need not be walked back.
 
 Source of the scheme, a primal-dual method with shortest paths from all free rows at once:
 J. Edmonds and R. M. Karp, "Theoretical improvements in algorithmic efficiency for network flow
@@ -15,32 +16,36 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pivq_jax.matching.bidding import Offers
+from pivq_jax.matching.minima import least
 
 _INF = jnp.inf
+_BITS = 32
 
 
-class Walk(NamedTuple):
-    """Turns of loops, each int32."""
+class Turns(NamedTuple):
+    """Turns of the loop, each int32."""
 
     waves: jax.Array
-    searches: jax.Array  # waves that ended a search
-    hops: jax.Array  # steps along the paths found, those of all problems at once
+    searches: jax.Array  # waves that ended a search in some problem
 
 
 class _State(NamedTuple):
     turn: jax.Array  # int32
     distance: jax.Array  # float32 [B, K], from the nearest root
     pred: jax.Array  # int32 [B, K], the row before
+    chain: (
+        jax.Array
+    )  # int32 [B, N, 1 + N / 32], the root of each row and, as bits, the rows between
     duals: jax.Array  # float32 [B, N], reduced cost of the own column, or least one of a free row
     offers: Offers
     live: jax.Array  # bool [B]
     searches: jax.Array  # int32, turns in which a search ended
-    hops: jax.Array  # int32, turns of the loops that walk paths back
 
 
-def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Walk]:
+def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Turns]:
     """Matches all free rows along shortest paths of reduced costs.
 
     Args:
@@ -49,12 +54,19 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Walk]:
 
     Returns:
       offers: complete, unless a problem has no augmenting path; that problem stops there.
-      walk: the turns it took.
+      turns: what it took.
     """
     batch, num_rows, num_columns = cost.shape
     square = num_rows == num_columns
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)[:, None]
     columns_iota = jnp.arange(num_columns, dtype=jnp.int32)
+    own_bit = np.zeros((num_rows, 1 + -(-num_rows // _BITS)), np.uint32)
+    own_bit[np.arange(num_rows), 1 + np.arange(num_rows) // _BITS] = 1 << (
+        np.arange(num_rows) % _BITS
+    )
+    own_bit = own_bit.view(np.int32)
+    alone = own_bit.copy()  # the chain of a root
+    alone[:, 0] = np.arange(num_rows)
 
     def begin(offers):
         own = jnp.take_along_axis(cost, jnp.maximum(offers.column_of, 0)[..., None], axis=2)[..., 0]
@@ -73,29 +85,37 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Walk]:
         return reach, label
 
     def wave(state):
-        _, label = relax(state)
-        low = jnp.min(label, axis=1)
-        row = jnp.min(jnp.where(label == low[:, None, :], rows_iota, num_rows), axis=1)
+        row_of, column_of, _ = state.offers
+        reach, label = relax(state)
+        low, row = least(label, jnp.broadcast_to(rows_iota, label.shape), axis=1)
         closer = low < state.distance
         distance = jnp.where(closer, low, state.distance)
         pred = jnp.where(closer, row, state.pred)
-        # Labels below every one that just changed are final. Free columns lead nowhere, so changes
-        # there do not count. For N = K a full search pays: all trees may augment after it.
-        free = state.offers.row_of < 0
+        before = jnp.take_along_axis(pred, jnp.maximum(column_of, 0), axis=1)
+        chain = jnp.take_along_axis(state.chain, before[..., None], axis=1) | own_bit
+        chain = jnp.where((column_of < 0)[..., None], alone, chain)
+        # Labels up to the least one that just changed are final, and chains below the nearest one
+        # that just changed. Free columns lead nowhere, so changes there do not count. For N = K a
+        # full search pays: all trees may augment after it.
+        free = row_of < 0
         final = jnp.min(jnp.where(closer & ~free, low, _INF), axis=1)
+        moved = jnp.any(chain != state.chain, axis=2) & (column_of >= 0)
+        moved = jnp.min(jnp.where(moved, reach, _INF), axis=1)
         nearest = _INF if square else jnp.min(jnp.where(free, distance, _INF), axis=1)
-        settled = state.live & (final >= nearest)
-        state = state._replace(turn=state.turn + 1, distance=distance, pred=pred)
-        return jax.lax.cond(jnp.any(settled), finish, lambda *a: a[0], state, settled, final)
+        settled = state.live & (final >= nearest) & ((moved > nearest) | (moved == _INF))
+        state = state._replace(turn=state.turn + 1, distance=distance, pred=pred, chain=chain)
+        return jax.lax.cond(jnp.any(settled), finish, lambda *a: a[0], state, settled, final, moved)
 
-    def finish(state, settled, final):
+    def finish(state, settled, final, moved):
         row_of, column_of, prices = state.offers
-        distance = state.distance
-        root = _roots(state.pred, column_of, distance)
-        in_tree = root[:, None, :] == rows_iota
-        exit_ = jnp.where(in_tree & (row_of < 0)[:, None, :], distance[:, None, :], _INF)
-        exit_ = jnp.min(exit_, axis=2)  # of each root, the distance of its nearest free column
-        exit_ = jnp.where(exit_ <= final[:, None], exit_, _INF)
+        distance, pred = state.distance, state.pred
+        root = jnp.take_along_axis(state.chain[..., 0], pred, axis=1)
+        root = jnp.where(distance < _INF, root, num_rows)
+        exits = (root[:, None, :] == rows_iota) & (row_of < 0)[:, None, :]
+        exits = jnp.where(exits, distance[:, None, :], _INF)
+        # Of each root, the distance of its nearest free column, and that column.
+        exit_, sink = least(exits, jnp.broadcast_to(columns_iota, exits.shape), axis=2)
+        exit_ = jnp.where((exit_ <= final[:, None]) & (exit_ < moved[:, None]), exit_, _INF)
         if square:
             augments = exit_ < _INF
             furthest = jnp.max(jnp.where(distance < _INF, distance, -_INF), axis=1)
@@ -104,60 +124,44 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Walk]:
             reach, label = relax(state)
             cut, augments = _cuts(reach, label, root, column_of, exit_)
         found = jnp.any(augments, axis=1) & settled
-        augments = augments & settled[:, None]
-        own_cut = _pick(cut, root)
         prices = jnp.where(
             found[:, None] & (distance < _INF),
-            prices + jnp.minimum(distance - own_cut, 0.0),
+            prices + jnp.minimum(distance - _pick(cut, root, _INF), 0.0),
             prices,
         )
-        sinks = in_tree & augments[..., None] & (row_of < 0)[:, None, :]
-        sinks = sinks & (distance[:, None, :] == exit_[..., None])
-        sink = jnp.min(jnp.where(sinks, columns_iota, num_columns), axis=2)
-        row_of, column_of, hops = _flip(sink, state.pred, row_of, column_of)
+        sink = jnp.where(augments & settled[:, None], sink, num_columns)
+        row_of, column_of = _flip(sink, root, pred, state.chain, row_of, column_of)
         offers = Offers(row_of, column_of, prices)
-        live = state.live & jnp.where(settled, found & jnp.any(column_of < 0, axis=1), True)
+        left = jnp.any(column_of < 0, axis=1)
         return state._replace(
             distance=jnp.where(settled[:, None], _INF, distance),
             duals=jnp.where(settled[:, None], begin(offers), state.duals),
             offers=offers,
-            live=live,
+            live=state.live & jnp.where(settled, found & left, True),
             searches=state.searches + 1,
-            hops=state.hops + hops,
         )
 
     state = _State(
         jnp.int32(0),
         jnp.full((batch, num_columns), _INF, jnp.float32),
         jnp.zeros((batch, num_columns), jnp.int32),
+        jnp.zeros((batch, *own_bit.shape), jnp.int32),
         begin(offers),
         offers,
         jnp.any(offers.column_of < 0, axis=1),
         jnp.int32(0),
-        jnp.int32(0),
     )
-    # A search ends within N + 2 waves and matches a row or stops its problem: the loop is finite.
+    # A search ends within 2 N + 2 waves, labels settling first and chains after them, and matches
+    # a row or stops its problem: the loop is finite.
     state = jax.lax.while_loop(lambda state: jnp.any(state.live), wave, state)
-    return state.offers, Walk(state.turn, state.searches, state.hops)
+    return state.offers, Turns(state.turn, state.searches)
 
 
-def _pick(table: jax.Array, index: jax.Array) -> jax.Array:
-    """table[b, index[b, :]], where an index past the end reads inf."""
+def _pick(table: jax.Array, index: jax.Array, beyond: float) -> jax.Array:
+    """table[b, index[b, :]], where an index past the end reads `beyond`."""
     size = table.shape[1]
     picked = jnp.take_along_axis(table, jnp.minimum(index, size - 1), axis=1)
-    return jnp.where(index < size, picked, _INF)
-
-
-def _roots(pred: jax.Array, column_of: jax.Array, distance: jax.Array) -> jax.Array:
-    """The root of each column's tree, by pointer doubling; N if not reached. int32 [B, K]."""
-    num_rows = column_of.shape[1]
-    iota = jnp.arange(pred.shape[1], dtype=jnp.int32)
-    parent = jnp.take_along_axis(column_of, pred, axis=1)
-    parent = jnp.where(parent < 0, iota, parent)  # the row before it is a root
-    for _ in range(num_rows.bit_length()):
-        parent = jnp.take_along_axis(parent, parent, axis=1)
-    root = jnp.take_along_axis(pred, parent, axis=1)
-    return jnp.where(distance < _INF, root, num_rows)
+    return jnp.where(index < size, picked, beyond)
 
 
 def _cuts(reach, label, root, column_of, exit_):
@@ -180,7 +184,7 @@ def _cuts(reach, label, root, column_of, exit_):
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
     row_root = jnp.take_along_axis(root, jnp.maximum(column_of, 0), axis=1)
     row_root = jnp.where(column_of < 0, rows_iota, row_root)
-    row_exit = _pick(exit_, row_root)
+    row_exit = _pick(exit_, row_root, _INF)
     abroad = jnp.where(root[:, None, :] != row_root[..., None], label, _INF)
     leaves = (reach < row_exit) & (jnp.min(abroad, axis=2) < row_exit)
     open_ = jnp.any(leaves[:, None, :] & (row_root[:, None, :] == rows_iota[:, None]), axis=2)
@@ -189,26 +193,28 @@ def _cuts(reach, label, root, column_of, exit_):
     return jnp.where(closed, exit_, nearest), (closed | (exit_ == nearest)) & (exit_ < _INF)
 
 
-def _flip(sink, pred, row_of, column_of):
-    """Exchanges matched and unmatched pairs along the path to each sink.
+def _flip(sink, root, pred, chain, row_of, column_of):
+    """Exchanges matched and unmatched pairs along the path from each root to its sink, at once.
 
     Args:
       sink: int32 [B, N], for each root the free column at the end of its path, or K.
-      pred: int32 [B, K]; row_of: int32 [B, K]; column_of: int32 [B, N].
+      root: int32 [B, K]; pred: int32 [B, K]; chain: int32 [B, N, 1 + N / 32].
+      row_of: int32 [B, K]; column_of: int32 [B, N].
+
+    Returns:
+      row_of, column_of.
     """
     num_rows, num_columns = column_of.shape[1], row_of.shape[1]
+    rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
+    columns_iota = jnp.arange(num_columns, dtype=jnp.int32)
+    last = jnp.take_along_axis(pred, jnp.minimum(sink, num_columns - 1), axis=1)
+    paths = jnp.take_along_axis(chain[..., 1:], last[..., None], axis=1)
+    paths = jnp.where((sink < num_columns)[..., None], paths, 0)
+    paths = jax.lax.reduce(paths, np.int32(0), jax.lax.bitwise_or, (1,))  # trees share no row
+    on_path = jnp.repeat(paths, _BITS, axis=1)[:, :num_rows] >> (rows_iota % _BITS) & 1
+    # The columns on a path are the sink and those that its rows own so far.
+    flips = _pick(on_path, jnp.where(row_of < 0, num_rows, row_of), 0) == 1
+    flips = flips | ((row_of < 0) & (_pick(sink, root, num_columns) == columns_iota))
     lane = jnp.arange(sink.shape[0])[:, None]
-
-    def hop(state):
-        column, row_of, column_of, hops = state
-        row = jnp.take_along_axis(pred, jnp.minimum(column, num_columns - 1), axis=1)
-        row = jnp.where(column < num_columns, row, num_rows)
-        onward = jnp.take_along_axis(column_of, jnp.minimum(row, num_rows - 1), axis=1)
-        onward = jnp.where((row < num_rows) & (onward >= 0), onward, num_columns)
-        row_of = row_of.at[lane, column].set(row, mode="drop")
-        column_of = column_of.at[lane, row].set(column, mode="drop")
-        return onward, row_of, column_of, hops + 1
-
-    state = (sink, row_of, column_of, jnp.int32(0))
-    state = jax.lax.while_loop(lambda state: jnp.any(state[0] < num_columns), hop, state)
-    return state[1:]
+    column_of = column_of.at[lane, jnp.where(flips, pred, num_rows)].set(columns_iota, mode="drop")
+    return jnp.where(flips, pred, row_of), column_of

@@ -3,14 +3,17 @@
 import jax
 import numpy as np
 import pytest
+import scipy.optimize
 
 from pivq_jax.matching import auction
+from pivq_jax.matching.bidding import Offers
 from pivq_jax.matching.certificate import prepare
+from pivq_jax.matching.waves import augment_all
 
 
 @jax.jit
 def _steps(cost):
-    _, _, steps = auction.solve_counted(prepare(cost)[0])
+    steps = auction.solve_counted(prepare(cost)[0])[2]
     return steps.rounds + steps.waves
 
 
@@ -29,6 +32,22 @@ def test_few_steps(shape):
     pick = rng.integers(0, shape[0] // 8, (8, shape[0], 1))
     rows = np.take_along_axis(centres, pick, 1) + 0.15 * rows
     assert _steps(_distances(rows, columns)) <= 200
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (40, 70)])
+def test_all_paths_turn_at_once(shape):
+    """More rows than a word has bits, few bids: nearly all is left to paths of many rows."""
+    rng = np.random.default_rng(1)
+    cost = _distances(rng.normal(size=(4, shape[0], 2)), rng.normal(size=(shape[1], 2)))
+    row_of = np.full((4, shape[1]), -1, np.int32)
+    column_of = np.full((4, shape[0]), -1, np.int32)
+    prices = np.zeros((4, shape[1]), np.float32)
+    offers, turns = jax.jit(augment_all)(cost, Offers(row_of, column_of, prices))
+    for problem, columns, owners in zip(cost, offers.column_of, offers.row_of):
+        best = problem[scipy.optimize.linear_sum_assignment(problem)].sum()
+        np.testing.assert_allclose(problem[np.arange(shape[0]), columns].sum(), best, rtol=1e-5)
+        np.testing.assert_array_equal(owners[columns], np.arange(shape[0]))
+    assert turns.searches < turns.waves
 
 
 def test_infeasible_and_tied_problems_end():
