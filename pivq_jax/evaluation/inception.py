@@ -32,7 +32,7 @@ _BN_EPSILON = 1e-3
 _REMEDY = (
     "fetch https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
     "pt_inception-2015-12-05-6726825d.pth and give its path with"
-    " --config.evaluate.feature_weights=PATH, or use --config.evaluate.features=vgg, which needs no"
+    " --config.evaluate.features_path=PATH, or use --config.evaluate.features=vgg, which needs no"
     " download"
 )
 

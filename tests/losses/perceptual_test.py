@@ -75,7 +75,7 @@ def test_equals_the_authors_package_on_64_pairs(network, params, size):
         pair = (torch.from_numpy(x.transpose(0, 3, 1, 2).copy()) for x in (a, b))
         expected = authors_lpips(network, params)(*pair).numpy().ravel()
     assert expected[0] == 0 and expected.max() > 0.1  # from equal pairs to unlike ones
-    np.testing.assert_allclose(result, expected, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(result, expected, atol=1e-5, rtol=0)
 
 
 def test_gradient_equals_the_authors_package(network, params):
