@@ -92,30 +92,112 @@ def interpolate(
     return _interpolate(codes_a, codes_b, codebook, int(steps), kind)
 
 
-def random_pairs(key: jax.Array, count: int, size: int) -> jax.Array:
-    """Draws pairs of different parents from a pool of `size` images.
+def recombine_many(
+    parents: jax.typing.ArrayLike,
+    codebook: jax.typing.ArrayLike,
+    key: jax.Array,
+    fraction: jax.typing.ArrayLike | None = None,
+    kind: str = "matching",
+) -> jax.Array:
+    """Recombines two or more parents: `recombine` the first with the second, that with the third...
+
+    The fractions of these steps are such that in the end all parents but the first have brought in
+    equally many codes, up to rounding and to the codes that parents share.
 
     Args:
-      key: PRNG key; the same key gives the same pairs.
-      count: number of pairs.
-      size: number of images in the pool, at least 2.
+      parents: int [P, ..., N], the codes of P >= 2 parents of each new image.
+      codebook: float [K, D], finite.
+      key: as in `recombine`.
+      fraction: scalar in [0, 1]: the share of the first parent's codes that is exchanged, by all
+        others together. By default (P - 1) / P, so that all parents count alike.
+      kind: as in `recombine`.
 
     Returns:
-      int32 [count, 2], values in [0, size). The two of a pair differ, and every ordered pair is
-      equally likely; a pair may come more than once.
+      int32 [..., N], as `recombine`.
 
     Raises:
-      ValueError: if count < 0 or size < 2.
+      ValueError, TypeError: as `recombine`, and for fewer than two parents.
     """
-    if size < 2:
-        raise ValueError(f"a pool of {size} images holds no two parents: give at least 2 images")
+    parents = jnp.asarray(parents)
+    count = parents.shape[0] if parents.ndim > 1 else 0
+    if count < 2:
+        raise ValueError(f"parents have shape {parents.shape}: give [P, ..., N] with P >= 2")
+    fraction = _check_fraction((count - 1) / count if fraction is None else fraction)
+    share = fraction / (count - 1)
+    codes = parents[0]
+    keys = jax.random.split(key, count - 1)
+    for following, parent, own_key in zip(range(count - 2, -1, -1), parents[1:], keys, strict=True):
+        # Those that follow replace a part of what this parent brings in; share is what stays.
+        kept = 1 - following * share
+        step = jnp.minimum(share / kept, 1.0)
+        codes = recombine(codes, parent, codebook, own_key, step, kind)
+    return codes
+
+
+def exchange_code(
+    codes_a: jax.typing.ArrayLike,
+    codes_b: jax.typing.ArrayLike,
+    codebook: jax.typing.ArrayLike,
+    code: jax.typing.ArrayLike,
+    kind: str = "matching",
+) -> jax.Array:
+    """Exchanges one code of A for what B has in its stead, like for like.
+
+    Args:
+      codes_a: int [..., N], the images that are changed.
+      codes_b: int [..., N], the images that the replacement is taken from.
+      codebook: float [K, D], finite.
+      code: int scalar, the codebook entry. All its copies in A are exchanged that are no common
+        code of A and B; where there is none, A is returned.
+      kind: as in `recombine`.
+
+    Returns:
+      int32 [..., N], as `recombine`.
+
+    Raises:
+      ValueError, TypeError: as `recombine`.
+    """
+    codes_a, codes_b, codebook = _check(codes_a, codes_b, codebook, kind)
+    return _exchange_code(codes_a, codes_b, codebook, jnp.asarray(code, jnp.int32), kind)
+
+
+def random_pairs(key: jax.Array, count: int, size: int) -> jax.Array:
+    """Draws pairs of different parents: `random_parents` of two, int32 [count, 2]."""
+    return random_parents(key, count, size, 2)
+
+
+def random_parents(key: jax.Array, count: int, size: int, parents: int) -> jax.Array:
+    """Draws groups of different parents from a pool of `size` images.
+
+    Args:
+      key: PRNG key; the same key gives the same groups.
+      count: number of groups.
+      size: number of images in the pool, at least `parents`.
+      parents: images in a group, at least 2.
+
+    Returns:
+      int32 [count, parents], values in [0, size). Those of a group differ, and every ordered group
+      is equally likely; a group may come more than once.
+
+    Raises:
+      ValueError: for a pool too small, or numbers out of range.
+    """
+    if parents < 2:
+        raise ValueError(f"parents = {parents}: recombine at least 2 images")
+    if size < parents:
+        raise ValueError(
+            f"a pool of {size} images holds no {parents} parents: give at least {parents} images"
+        )
     if count < 0:
-        raise ValueError(f"count = {count}, but it is a number of pairs: use 0 or more")
-    key_first, key_second = jax.random.split(key)
-    first = jax.random.randint(key_first, (count,), 0, size, jnp.int32)
-    # Drawn from the size - 1 others: stepping over `first` keeps it uniform, with no redraw.
-    second = jax.random.randint(key_second, (count,), 0, size - 1, jnp.int32)
-    return jnp.stack([first, second + (second >= first)], axis=-1)
+        raise ValueError(f"count = {count}, but it is a number of groups: use 0 or more")
+    drawn = jnp.zeros((count, 0), jnp.int32)
+    for index, own_key in enumerate(jax.random.split(key, parents)):
+        # Drawn from the others: stepping over those drawn before keeps it uniform, with no redraw.
+        new = jax.random.randint(own_key, (count,), 0, size - index, jnp.int32)
+        for earlier in jnp.sort(drawn, axis=-1).T:
+            new += new >= earlier
+        drawn = jnp.concatenate([drawn, new[:, None]], axis=-1)
+    return drawn
 
 
 @functools.partial(jax.jit, static_argnames="kind")
@@ -150,6 +232,16 @@ def _interpolate(
     quota = jnp.round(step * paired.sum(-1, keepdims=True) / (steps - 1))
     exchanged = _exchange(codes_a, partners, _rank(pair_cost, paired), quota)
     return _canonical(exchanged, kind).reshape(steps, *shape)
+
+
+@functools.partial(jax.jit, static_argnames="kind")
+def _exchange_code(
+    codes_a: jax.Array, codes_b: jax.Array, codebook: jax.Array, code: jax.Array, kind: str
+) -> jax.Array:
+    shape = codes_a.shape
+    codes_a, partners, _ = _pair(codes_a, codes_b, codebook, kind)
+    exchanged = jnp.where(codes_a == code, partners, codes_a)
+    return _canonical(exchanged, kind).reshape(shape)
 
 
 def _pair(

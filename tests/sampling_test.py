@@ -16,6 +16,7 @@ from pivq_jax import sampling
 B, N, K, D = 4, 6, 16, 3  # one shape for most tests: each kind compiles once
 
 CODEBOOK = np.random.default_rng(0).normal(size=(K, D)).astype(np.float32) + 5.0
+CODES = np.tile(np.arange(N, dtype=np.int32), (B, 1))
 
 recombine = jax.jit(sampling.recombine, static_argnames="kind")
 interpolate = jax.jit(sampling.interpolate, static_argnames=("steps", "kind"))
@@ -245,7 +246,84 @@ def test_random_pairs_differ_repeat_with_the_key_and_reach_all():
     assert sampling.random_pairs(jax.random.key(0), 3, 2).shape == (3, 2)
 
 
-CODES = np.tile(np.arange(N, dtype=np.int32), (B, 1))
+def test_random_parents_differ_and_reach_all():
+    groups = np.asarray(sampling.random_parents(jax.random.key(1), 12_000, 4, 3))
+    assert groups.shape == (12_000, 3) and groups.dtype == np.int32
+    seen = collections.Counter(map(tuple, groups.tolist()))
+    assert len(seen) == 24 and all(len(set(group)) == 3 for group in seen)
+    assert min(seen.values()) > 400 and max(seen.values()) < 600
+    everyone = np.asarray(sampling.random_parents(jax.random.key(2), 5, 7, 7))
+    np.testing.assert_array_equal(np.sort(everyone), np.tile(np.arange(7), (5, 1)))
+
+
+recombine_many = jax.jit(sampling.recombine_many, static_argnames="kind")
+
+
+@hypothesis.given(any_case, st.sampled_from([None, 0.0, 0.3, 1.0]))
+@quick()
+def test_many_parents_give_valid_sets_of_their_codes(case, fraction):
+    kind, (a, b, seed) = case
+    third = np.roll(b, 1, axis=0)
+    result = recombine_many(
+        np.stack([a, b, third]), CODEBOOK, jax.random.key(seed), fraction, kind=kind
+    )
+    assert result.shape == (B, N) and result.dtype == jnp.int32
+    if fraction == 0:
+        np.testing.assert_array_equal(result, canonical(a, kind))
+    for row, *parents in zip(np.asarray(result), a, b, third, strict=True):
+        if kind == "positional":
+            assert np.all(np.any([row == parent for parent in parents], axis=0))
+            continue
+        assert bag(row) <= bag(parents[0]) | bag(parents[1]) | bag(parents[2])
+        assert np.all(np.diff(row) > 0) if kind == "matching" else np.all(np.diff(row) >= 0)
+
+
+def test_two_of_many_parents_are_recombined_as_ever():
+    a, b = CODES, CODES + 5
+    key = jax.random.key(3)
+    np.testing.assert_array_equal(
+        recombine_many(np.stack([a, b]), CODEBOOK, key, 0.4),
+        recombine(a, b, CODEBOOK, jax.random.split(key, 1)[0], 0.4),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fraction", "shares"), [(None, (4, 4, 4)), (0.5, (6, 3, 3)), (1, (0, 6, 6))]
+)
+def test_parents_bring_in_equal_shares(fraction, shares):
+    parents = np.arange(36).reshape(3, 1, 12).repeat(200, axis=1)  # no code in common
+    codebook = np.random.default_rng(0).normal(size=(36, 4))
+    result = np.asarray(sampling.recombine_many(parents, codebook, jax.random.key(0), fraction))
+    owners = np.stack([(result // 12 == parent).sum(1) for parent in range(3)], 1)
+    assert np.all(owners.sum(1) == 12)
+    np.testing.assert_allclose(owners.mean(0), shares, atol=0.4)  # shares up to rounding
+
+
+@hypothesis.given(set_case, st.integers(0, 7))
+@quick()
+def test_one_code_is_exchanged_like_for_like(case, code):
+    kind, (a, b, _) = case
+    result = np.asarray(sampling.exchange_code(a, b, CODEBOOK, code, kind=kind))
+    for row_a, row_b, row in zip(a, b, result, strict=True):
+        copies = (bag(row_a) - bag(row_b))[code]
+        lost, gained = bag(row_a) - bag(row), bag(row) - bag(row_a)
+        assert lost == collections.Counter({code: copies} if copies else {})
+        assert gained <= bag(row_b) - bag(row_a) and gained.total() == copies
+        if kind == "nearest" or not copies:
+            continue
+        rest_a, rest_b = (
+            np.array([*(x - y).elements()])
+            for x, y in ((bag(row_a), bag(row_b)), (bag(row_b), bag(row_a)))
+        )
+        cost = np.square(CODEBOOK[rest_a][:, None] - CODEBOOK[rest_b]).sum(-1)
+        rows, columns = scipy.optimize.linear_sum_assignment(cost)
+        assert [*gained] == [rest_b[columns[rows == list(rest_a).index(code)]][0]]
+
+
+def test_one_code_is_exchanged_at_its_places():
+    a, b = np.array([[3, 1, 3, 2]]), np.array([[5, 3, 3, 7]])
+    result = sampling.exchange_code(a, b, CODEBOOK, 3, kind="positional")
+    np.testing.assert_array_equal(result, [[5, 1, 3, 2]])
 
 
 @pytest.mark.parametrize(
@@ -276,5 +354,12 @@ def test_interpolate_and_random_pairs_refuse():
         sampling.interpolate(CODES, CODES, CODEBOOK, 2, kind="set")
     with pytest.raises(ValueError, match="pool of 1"):
         sampling.random_pairs(jax.random.key(0), 3, 1)
+    with pytest.raises(ValueError, match="pool of 3 images holds no 4 parents"):
+        sampling.random_parents(jax.random.key(0), 3, 3, 4)
+    with pytest.raises(ValueError, match="parents = 1"):
+        sampling.random_parents(jax.random.key(0), 3, 3, 1)
+    for parents in (CODES[None], np.arange(3)):
+        with pytest.raises(ValueError, match="P >= 2"):
+            sampling.recombine_many(parents, CODEBOOK, jax.random.key(0))
     with pytest.raises(ValueError, match="count = -1"):
         sampling.random_pairs(jax.random.key(0), -1, 3)

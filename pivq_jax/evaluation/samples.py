@@ -1,0 +1,154 @@
+"""New images from the code sets of real ones, with their parents: what metrics and pictures need.
+
+Parents come from `codes`, the codes of real images as `encode_split` gives them. Each new image is
+one N x N matching per exchange and one pass of the decoder; there is no prior. The same seed gives
+the same codes whatever the batch size is.
+"""
+
+import functools
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pivq_jax import sampling
+from pivq_jax.data.images import images_to_uint8
+from pivq_jax.data.sources import Example, Source
+from pivq_jax.errors import InputError
+from pivq_jax.evaluation.reconstruction import decode_batched
+from pivq_jax.inference import TrainedModel
+
+
+class Samples(NamedTuple):
+    """Recombined images."""
+
+    images: np.ndarray  # uint8 [S, H, W, 3]
+    codes: np.ndarray  # int32 [S, N]
+    parents: np.ndarray  # int32 [S, P]: rows of the pool; the first is the one that is changed
+    images_per_second: float  # recombined, decoded and on the host, compilation apart
+
+
+class Paths(NamedTuple):
+    """Interpolations."""
+
+    images: np.ndarray  # uint8 [steps, S, H, W, 3]
+    codes: np.ndarray  # int32 [steps, S, N]
+    parents: np.ndarray  # int32 [S, 2]: start and end, rows of the pool
+
+
+def sample_recombined(
+    model: TrainedModel,
+    codes: np.ndarray,
+    count: int,
+    seed: int,
+    batch_size: int,
+    parents: int = 2,
+    fraction: float | None = None,
+) -> Samples:
+    """Recombined images of parents drawn at random.
+
+    Args:
+      model: the trained model.
+      codes: int32 [M, N], the pool of parents, M at least `parents`.
+      count: S, images to make.
+      seed: decides parents and exchanges.
+      batch_size: images decoded at once.
+      parents: P, of each image, at least 2; all different.
+      fraction: share of the first parent's codes that is exchanged, see `sampling.recombine_many`;
+        by default all parents count alike.
+
+    Raises:
+      InputError: a pool too small, or numbers out of range.
+    """
+    _check_at_least(1, count=count, batch_size=batch_size)
+    if fraction is not None and not 0 <= fraction <= 1:
+        raise InputError(f"fraction = {fraction:g}: use a share in [0, 1]")
+    key_parents, key_mix = jax.random.split(jax.random.key(seed))
+    groups = _draw(key_parents, count, len(codes), parents)
+    fraction = (parents - 1) / parents if fraction is None else fraction
+
+    def sample(start: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.resize(np.arange(start, min(start + batch_size, count)), batch_size)
+        sets = codes[groups[rows]]
+        mixed = _recombine(sets, model.codebook, key_mix, rows, fraction, kind=model.kind)
+        return np.asarray(images_to_uint8(model.decode(mixed))), np.asarray(mixed)
+
+    sample(0)  # compiles
+    started = time.perf_counter()
+    batches = [sample(start) for start in range(0, count, batch_size)]
+    speed = len(batches) * batch_size / (time.perf_counter() - started)
+    images, mixed = (np.concatenate(part)[:count] for part in zip(*batches, strict=True))
+    return Samples(images, mixed, groups, speed)
+
+
+def sample_paths(
+    model: TrainedModel, codes: np.ndarray, count: int, steps: int, seed: int, batch_size: int
+) -> Paths:
+    """Interpolations between random pairs of the pool, both ends included.
+
+    Args:
+      model: the trained model.
+      codes: int32 [M, N], the pool, M at least 2.
+      count: S, number of paths.
+      steps: images along each path, at least 2; see `sampling.interpolate`.
+      seed: decides the pairs.
+      batch_size: images decoded at once.
+
+    Raises:
+      InputError: a pool too small, or numbers out of range.
+    """
+    _check_at_least(1, count=count, batch_size=batch_size)
+    _check_at_least(2, steps=steps)
+    pairs = _draw(jax.random.key(seed), count, len(codes), 2)
+    ends = jnp.asarray(codes[pairs])
+    paths = np.asarray(model.interpolate(ends[:, 0], ends[:, 1], steps))
+    images = decode_batched(model, paths.reshape(-1, paths.shape[-1]), batch_size)
+    return Paths(images.reshape(steps, count, *images.shape[1:]), paths, pairs)
+
+
+def average_pixels(source: Source | Sequence[Example], parents: np.ndarray) -> np.ndarray:
+    """The baseline that uses no model: the mean of the parents' pixels.
+
+    Args:
+      source: the images that `parents` points into.
+      parents: int [S, P].
+
+    Returns:
+      uint8 [S, H, W, 3], rounded (halves to even).
+    """
+    means = [np.mean([source[int(i)]["image"] for i in group], axis=0) for group in parents]
+    return np.rint(means).astype(np.uint8)
+
+
+@functools.partial(jax.jit, static_argnames="kind")
+def _recombine(
+    sets: jax.Array,
+    codebook: jax.Array,
+    key: jax.Array,
+    indices: jax.Array,
+    fraction: jax.Array,
+    kind: str,
+) -> jax.Array:
+    """Parents int32 [B, P, N] -> int32 [B, N]; each image has a key of its own index."""
+
+    def one(parents: jax.Array, index: jax.Array) -> jax.Array:
+        own_key = jax.random.fold_in(key, index)
+        return sampling.recombine_many(parents, codebook, own_key, fraction, kind)
+
+    return jax.vmap(one)(sets, indices)
+
+
+def _draw(key: jax.Array, count: int, size: int, parents: int) -> np.ndarray:
+    _check_at_least(2, parents=parents)
+    if size < parents:
+        raise InputError(f"{parents} parents of a pool of {size} images: encode more of them")
+    return np.asarray(sampling.random_parents(key, count, size, parents))
+
+
+def _check_at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise InputError(f"{name} = {value}: use at least {least}")

@@ -1,0 +1,112 @@
+"""Samples are valid sets of their parents' codes, decoded, and the same for a seed."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pivq_jax import sampling
+from pivq_jax.errors import InputError
+from pivq_jax.evaluation import samples
+
+K, N, POOL = 24, 6, 20
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+
+class Lamps:
+    """Stands for a trained model: code k lights pixel k of a 4 x 6 image."""
+
+    kind = "matching"
+    codebook = jnp.asarray(np.random.default_rng(0).normal(size=(K, 3)), jnp.float32)
+
+    def decode(self, codes):
+        lit = jnp.zeros((len(codes), K)).at[jnp.arange(len(codes))[:, None], codes].set(1.0)
+        return jnp.tile((2 * lit - 1).reshape(-1, 4, 6, 1), (1, 1, 1, 3))
+
+    def interpolate(self, codes_a, codes_b, steps):
+        return sampling.interpolate(codes_a, codes_b, self.codebook, steps, self.kind)
+
+
+MODEL = Lamps()
+CODES = np.stack([np.random.default_rng(i).permutation(K)[:N] for i in range(POOL)]).astype(
+    np.int32
+)
+CODES.sort(axis=1)
+
+
+def lamps(codes):
+    """uint8 [..., 4, 6]."""
+    return np.where((codes[..., None] == np.arange(K)).any(-2), 255, 0).reshape(
+        *codes.shape[:-1], 4, 6
+    )
+
+
+@pytest.mark.parametrize("parents", [2, 3])
+def test_samples_are_sets_of_their_parents_codes(parents):
+    found = samples.sample_recombined(MODEL, CODES, 25, seed=3, batch_size=10, parents=parents)
+    assert found.images.shape == (25, 4, 6, 3) and found.images.dtype == np.uint8
+    assert found.parents.shape == (25, parents) and found.images_per_second > 0
+    np.testing.assert_array_equal(found.images[..., 0], lamps(found.codes))
+    for row, group in zip(found.codes, found.parents, strict=True):
+        assert len(set(group.tolist())) == parents
+        assert len(set(row.tolist())) == N
+        assert set(row.tolist()) <= set(CODES[group].ravel().tolist())
+    changed = (found.codes != CODES[found.parents[:, 0]]).any(1)
+    assert changed.mean() > 0.9
+
+
+def test_a_seed_is_one_set_of_samples_whatever_the_batch():
+    one = samples.sample_recombined(MODEL, CODES, 25, seed=3, batch_size=10)
+    again = samples.sample_recombined(MODEL, CODES, 25, seed=3, batch_size=7)
+    other = samples.sample_recombined(MODEL, CODES, 25, seed=4, batch_size=10)
+    for name in ("images", "codes", "parents"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(again, name))
+        assert np.any(getattr(one, name) != getattr(other, name))
+
+
+def test_nothing_exchanged_is_the_first_parent():
+    found = samples.sample_recombined(MODEL, CODES, 8, seed=0, batch_size=10, fraction=0.0)
+    np.testing.assert_array_equal(found.codes, CODES[found.parents[:, 0]])
+
+
+def test_paths_lead_from_parent_to_parent():
+    found = samples.sample_paths(MODEL, CODES, 3, steps=4, seed=1, batch_size=5)
+    assert found.images.shape == (4, 3, 4, 6, 3) and found.codes.shape == (4, 3, N)
+    np.testing.assert_array_equal(found.codes[0], CODES[found.parents[:, 0]])
+    np.testing.assert_array_equal(found.codes[-1], CODES[found.parents[:, 1]])
+    np.testing.assert_array_equal(found.images[..., 1], lamps(found.codes))
+    again = samples.sample_paths(MODEL, CODES, 3, steps=4, seed=1, batch_size=9)
+    np.testing.assert_array_equal(found.images, again.images)
+
+
+def test_average_of_pixels():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 2, 3, 3), np.uint8)
+    source = [{"image": image} for image in images]
+    parents = np.array([[0, 1], [4, 2]])
+    averages = samples.average_pixels(source, parents)
+    expected = images[parents].astype(float).mean(1)
+    assert averages.dtype == np.uint8 and np.all(np.abs(averages - expected) <= 0.5)
+    black_and_white = [{"image": np.full((1, 1, 3), value, np.uint8)} for value in (0, 255)]
+    assert samples.average_pixels(black_and_white, np.array([[0, 1]])).ravel()[0] == 128
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codes": CODES[:2]}, "3 parents of a pool of 2"),
+        ({"count": 0}, "count = 0: use at least 1"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"parents": 1}, "parents = 1: use at least 2"),
+        ({"fraction": 1.5}, "fraction = 1.5: use a share"),
+    ],
+)
+def test_samples_refuse(change, message):
+    arguments = {"codes": CODES, "count": 2, "seed": 0, "batch_size": 2, "parents": 3, **change}
+    with pytest.raises(InputError, match=message):
+        samples.sample_recombined(MODEL, **arguments)
+
+
+def test_paths_refuse():
+    with pytest.raises(InputError, match="steps = 1: use at least 2"):
+        samples.sample_paths(MODEL, CODES, 2, steps=1, seed=0, batch_size=2)
