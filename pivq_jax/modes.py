@@ -9,24 +9,20 @@ import jax
 import numpy as np
 
 from pivq_jax.check_config import check_workdir
-from pivq_jax.data.images import images_to_float, list_images, load_image
+from pivq_jax.data.images import list_images, load_image
 from pivq_jax.errors import InputError
-from pivq_jax.evaluation.pictures import (
-    grid,
-    interpolation_grid,
-    reconstruction_grid,
-    sample_grid,
-    save_png,
-)
+from pivq_jax.evaluation.pictures import grid, interpolation_grid, sample_grid, save_png
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
-from pivq_jax.evaluation.report import evaluate, write_metrics
+from pivq_jax.evaluation.report import print_metrics, write_report
+from pivq_jax.evaluation.samples import sample_paths, sample_recombined
+from pivq_jax.evaluation.stages import Settings
 from pivq_jax.files import write_json
 from pivq_jax.inference import load
-from pivq_jax.sampling import random_pairs
 from pivq_jax.train import dataset_from_config, train
 
 # Parents are drawn from so many training images; encoding them takes seconds on a CPU.
 PARENT_POOL = 1_000
+SHOWN = 24  # samples between their parents
 
 
 def run(mode: str, config: Any, workdir: Path) -> None:
@@ -66,10 +62,6 @@ class _Opened:
         pool = [{"image": image} for image in self.parents]
         return encode_split(self.model, pool, self.config.evaluate.batch_size)
 
-    def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Codes int32 [M, N] -> images uint8 [M, H, W, 3], in batches of one shape."""
-        return decode_batched(self.model, codes, self.config.evaluate.batch_size)
-
     def save(self, name: str, picture: np.ndarray) -> None:
         """Write a picture into the workdir."""
         if jax.process_index() == 0:
@@ -78,41 +70,45 @@ class _Opened:
 
 
 def _evaluate(opened: _Opened) -> None:
-    """`metrics.json` and `reconstructions.png` of the test split."""
-    model, test = opened.model, opened.dataset.test
-    print(f"evaluating step {model.step} on {len(test):,} test images", flush=True)
-    write_metrics(opened.workdir, evaluate(model, test, opened.config.evaluate.batch_size))
-    originals = np.stack([test[i]["image"] for i in range(min(32, len(test)))])
-    codes = np.asarray(model.encode(images_to_float(originals)))
-    picture = reconstruction_grid(originals, opened.decode(codes), columns=8, scale=opened.scale)
-    opened.save("reconstructions.png", picture)
+    """`metrics.json` and `report/` of the test split."""
+    model, dataset, workdir = opened.model, opened.dataset, opened.workdir
+    print(f"evaluating step {model.step} on {len(dataset.test):,} test images", flush=True)
+    metrics = write_report(model, dataset, Settings(**opened.config.evaluate), workdir)
+    print_metrics(metrics)
+    print(f"wrote {workdir / 'metrics.json'} and {workdir / 'report' / 'index.html'}", flush=True)
 
 
 def _sample(opened: _Opened) -> None:
     """`samples.png`: recombined code sets; `parents.png`: some of them between their parents."""
-    settings, codes = opened.config.sample, opened.parent_codes
-    key_pairs, key_mix = jax.random.split(jax.random.key(opened.config.seed))
-    first, second = np.asarray(random_pairs(key_pairs, settings.count, len(codes))).T
-    mixed = opened.model.recombine(codes[first], codes[second], key_mix, settings.fraction)
-    samples = opened.decode(np.asarray(mixed))
-    opened.save("samples.png", grid(samples, columns=8, scale=opened.scale))
-    shown = min(24, len(samples))
-    parents_a, parents_b = (
-        np.stack([opened.parents[i] for i in side[:shown]]) for side in (first, second)
+    settings, config = opened.config.sample, opened.config
+    found = sample_recombined(
+        opened.model,
+        opened.parent_codes,
+        settings.count,
+        config.seed,
+        config.evaluate.batch_size,
+        fraction=settings.fraction,
     )
-    triples = sample_grid(parents_a, parents_b, samples[:shown], scale=opened.scale)
+    opened.save("samples.png", grid(found.images, columns=8, scale=opened.scale))
+    first, second = (
+        np.stack([opened.parents[i] for i in side]) for side in found.parents[:SHOWN].T
+    )
+    triples = sample_grid(first, second, found.images[:SHOWN], scale=opened.scale)
     opened.save("parents.png", triples)
 
 
 def _interpolate(opened: _Opened) -> None:
     """`interpolations.png`: a row a pair of images, exchanging codes from left to right."""
-    settings, codes = opened.config.sample, opened.parent_codes
-    key = jax.random.fold_in(jax.random.key(opened.config.seed), 1)
-    first, second = np.asarray(random_pairs(key, settings.interpolations, len(codes))).T
-    paths = np.asarray(opened.model.interpolate(codes[first], codes[second], settings.steps))
-    images = opened.decode(paths.reshape(-1, paths.shape[-1]))
-    rows = images.reshape(settings.steps, len(first), *images.shape[1:])
-    opened.save("interpolations.png", interpolation_grid(rows, scale=opened.scale))
+    settings, config = opened.config.sample, opened.config
+    found = sample_paths(
+        opened.model,
+        opened.parent_codes,
+        settings.interpolations,
+        settings.steps,
+        config.seed,
+        config.evaluate.batch_size,
+    )
+    opened.save("interpolations.png", interpolation_grid(found.images, scale=opened.scale))
 
 
 _WRITERS: dict[str, Callable[[_Opened], None]] = {

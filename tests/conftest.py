@@ -37,6 +37,8 @@ TINY = {
     "train.checkpoint_every": 10,
     "train.picture_every": 150,
     "evaluate.batch_size": 8,
+    "evaluate.samples": 16,
+    "evaluate.neighbours": 1,
     "sample.count": 8,
     "sample.interpolations": 2,
     "sample.steps": 3,

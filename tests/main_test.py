@@ -14,7 +14,7 @@ CODES, ENTRIES = 32, 512  # of image_folder.py
 
 def test_training_makes_everything(trained):
     names = {path.name for path in trained.workdir.iterdir()}
-    pictures = {"samples.png", "parents.png", "interpolations.png", "reconstructions.png"}
+    pictures = {"samples.png", "parents.png", "interpolations.png", "report"}
     assert pictures | {"config.json", "checkpoints", "log.jsonl", "metrics.json"} <= names
     assert {"tensorboard", "pictures"} <= names and not [n for n in names if n.endswith(".tmp")]
     assert [p.name for p in (trained.workdir / "pictures").iterdir()] == ["step_000050.png"]
@@ -59,7 +59,7 @@ def test_training_again_does_not_train_again(commands, trained, tmp_path):
 @pytest.mark.parametrize(
     "mode, names",
     [
-        ("evaluate", ["metrics.json", "reconstructions.png"]),
+        ("evaluate", ["metrics.json", "report"]),
         ("sample", ["samples.png", "parents.png"]),
         ("interpolate", ["interpolations.png"]),
     ],
@@ -67,8 +67,8 @@ def test_training_again_does_not_train_again(commands, trained, tmp_path):
 def test_each_mode_makes_its_files_again(commands, trained, tmp_path, mode, names):
     workdir = tmp_path / "run"
     shutil.copytree(trained.workdir, workdir)
-    for name in names:
-        (workdir / name).unlink()
+    for path in map(workdir.joinpath, names):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     before = {path.name for path in workdir.iterdir()}
     done = commands.run(*trained.arguments[:-1], f"--workdir={workdir}", f"--mode={mode}")
     assert done.code == 0, done.stderr
@@ -256,4 +256,5 @@ def test_tensorflow_is_never_imported(commands, tiny_run):
 
 
 def test_metrics_of_the_command_are_finite_numbers(trained):
-    assert all(math.isfinite(value) for value in trained.metrics.values())
+    numbers = [value for value in trained.metrics.values() if isinstance(value, int | float)]
+    assert len(numbers) > 20 and all(math.isfinite(value) for value in numbers)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import io
 import os
-import pathlib
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pivq_jax.files import write_atomically
+from pivq_jax.files import as_path, write_atomically
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -135,6 +134,27 @@ def sample_grid(
     return grid(tiles, columns, pad=4 * pad, background=background)
 
 
+def usage_chart(codes: npt.ArrayLike, codebook_size: int, height: int = 160) -> Pixels:
+    """Draws the share of images that hold each codebook entry as bars, the most used entry first.
+
+    Args:
+      codes: int [M, N], values in [0, codebook_size).
+      codebook_size: K; bars are 2 pixels wide for the usual hundreds, 1 for thousands.
+      height: pixels of the highest bar.
+
+    Returns:
+      uint8 [height + 4, about K or 2 K, 3].
+    """
+    codes = np.asarray(codes)
+    has = np.zeros((len(codes), codebook_size), bool)
+    has[np.arange(len(codes))[:, None], codes] = True
+    shares = np.sort(has.mean(0))[::-1]
+    bars = np.repeat(np.rint(shares / shares[0] * height), 2 if codebook_size < 1_000 else 1)
+    filled = np.arange(height, 0, -1)[:, None] <= bars
+    picture = np.where(filled[..., None], [70, 110, 180], 255).astype(np.uint8)
+    return np.pad(picture, ((2, 2), (2, 2), (0, 0)), constant_values=255)
+
+
 def save_png(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
     """Writes a picture as PNG; folders are made, and an existing file is replaced whole.
 
@@ -155,7 +175,7 @@ def save_png(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
     picture = _check(picture[None], "a picture")[0]
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="PNG", optimize=True)
-    write_atomically(pathlib.Path(path), file.getvalue())
+    write_atomically(as_path(os.fspath(path)), file.getvalue())
 
 
 def _join(parts: Pixels, axis: int, scale: int, pad: int, background: int) -> Pixels:

@@ -1,34 +1,57 @@
 """A whole split through the model and back."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Source
+from pivq_jax.evaluation.ssim import ssim
 from pivq_jax.inference import TrainedModel
+from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.reconstruction import psnr
 
 
 class Reconstructions(NamedTuple):
-    """What `reconstruct_split` found, one row an image, in the split's order."""
+    """What `reconstruct_split` found, one row an image, in the split's order.
+
+    Errors are those of uint8-rounded output.
+    """
 
     codes: np.ndarray  # int32 [M, N]
-    psnr: np.ndarray  # f32 [M], dB, of uint8-rounded output
-    l1: np.ndarray  # f32 [M], mean absolute error of uint8-rounded output, pixels in [-1, 1]
+    psnr: np.ndarray  # f32 [M], dB
+    l1: np.ndarray  # f32 [M], mean absolute error, pixels in [-1, 1]
+    ssim: np.ndarray  # f32 [M]
+    lpips: np.ndarray | None = None  # f32 [M]; None where it was not asked for
 
 
-def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> Reconstructions:
-    """Encode and decode every image of a split, one batch at a time."""
+def reconstruct_split(
+    model: TrainedModel, source: Source, batch_size: int, lpips_weights: Any = None
+) -> Reconstructions:
+    """Encode and decode every image of a split, one batch at a time.
+
+    Args:
+        model: the trained model.
+        source: the split.
+        batch_size: images at a time.
+        lpips_weights: `load_lpips("alex")`, for LPIPS.
+    """
+    distance = jax.jit(partial(lpips, network="alex"))
     parts: list[tuple[np.ndarray, ...]] = []
     for batch in eval_batches(source, batch_size):
         codes = model.encode(images_to_float(batch["image"]))
         rounded = images_to_uint8(model.decode(codes))
         originals = jnp.asarray(batch["image"])
-        error = images_to_float(rounded) - images_to_float(originals)
-        values = (codes, psnr(rounded, originals, 255.0), jnp.mean(jnp.abs(error), (1, 2, 3)))
+        seen, wanted = images_to_float(rounded), images_to_float(originals)
+        error = jnp.mean(jnp.abs(seen - wanted), (1, 2, 3))
+        values = [codes, psnr(rounded, originals, 255.0), error, ssim(seen, wanted)]
+        if lpips_weights is not None:
+            values.append(distance(lpips_weights, seen, wanted))
         parts.append(tuple(np.asarray(value)[batch["mask"]] for value in values))
     return Reconstructions(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
@@ -45,11 +68,14 @@ def encode_split(
     )
 
 
-def decode_batched(model: TrainedModel, codes: np.ndarray, batch_size: int) -> np.ndarray:
-    """Codes int32 [M, N] -> images uint8 [M, H, W, 3]; batches of one shape compile once."""
-    images = []
+def decode_batches(model: TrainedModel, codes: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Codes int32 [M, N] -> images uint8 [m, H, W, 3], m at most `batch_size`, compiled once."""
     for start in range(0, len(codes), batch_size):
         batch = codes[start : start + batch_size]
         filled = np.resize(batch, (batch_size, codes.shape[1]))
-        images.append(np.asarray(images_to_uint8(model.decode(filled)))[: len(batch)])
-    return np.concatenate(images)
+        yield np.asarray(images_to_uint8(model.decode(filled)))[: len(batch)]
+
+
+def decode_batched(model: TrainedModel, codes: np.ndarray, batch_size: int) -> np.ndarray:
+    """Codes int32 [M, N] -> images uint8 [M, H, W, 3]."""
+    return np.concatenate(list(decode_batches(model, codes, batch_size)))

@@ -1,59 +1,182 @@
-"""`metrics.json`: the figures of a trained model on the held-out test split."""
+"""The report: `metrics.json` and `report/index.html`, stage by stage, keeping what is computed."""
 
+import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from pivq_jax.data.sources import Source
-from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.reconstruction import reconstruct_split
-from pivq_jax.files import write_json
+from pivq_jax.data import Dataset
+from pivq_jax.errors import InputError
+from pivq_jax.evaluation.html import Picture, Section, Table, page
+from pivq_jax.evaluation.stages import STAGES, Evaluation, Settings
+from pivq_jax.files import write_atomically, write_json
 from pivq_jax.inference import TrainedModel
 
 
-def evaluate(model: TrainedModel, test: Source, batch_size: int) -> dict[str, Any]:
-    """Reconstruction, capacity and speed over the whole test split, as a flat dictionary.
+def write_report(
+    model: TrainedModel, dataset: Dataset, settings: Settings, workdir: Path
+) -> dict[str, Any]:
+    """Evaluate a model on the test split of its data.
 
-    `psnr` is the mean over images of each image's PSNR on uint8-rounded output; capacity is
-    defined in `evaluation.capacity`. Speeds are in images a second: of training as the run
-    recorded it, everything between two steps included; of sampling measured here, see
-    `sampling_speed`.
+    Writes into `workdir` after every stage: `report/<stage>.json` and the stage's pictures, so that
+    an evaluation that was stopped goes on where it was; at the end `metrics.json` and
+    `report/index.html`. A stage that the data does not allow is left out, with its reason.
+
+    Returns:
+        what metrics.json holds.
     """
-    config = model.config
-    result = reconstruct_split(model, test, batch_size)
+    config, folder = model.config, workdir / "report"
+    evaluation = Evaluation(model, dataset, settings, config.seed, folder)
     seconds = model.progress["train_seconds"]
-    return {
+    metrics: dict[str, Any] = {
         "step": model.step,
-        "psnr": float(np.mean(result.psnr)),
-        "l1": float(np.mean(result.l1)),
-        **capacity(result.codes, config.quantizer.codebook_size, config.quantizer.kind),
         "image_size": config.data.image_size,
         "num_codes": config.model.num_codes,
         "codebook_size": config.quantizer.codebook_size,
         "parameters": model.num_parameters,
         "train_seconds": seconds,
         "train_images_per_second": model.step * config.train.batch_size / seconds,
-        "sample_images_per_second": sampling_speed(model, result.codes, batch_size),
     }
+    # What the results of a stage depend on, besides the code.
+    made_for = {"step": model.step, "seconds": seconds, **settings.__dict__}
+    left_out: dict[str, str] = {}
+    for number, (name, stage) in enumerate(STAGES.items(), 1):
+        kept = _read(folder / f"{name}.json")
+        if kept is None or kept["made_for"] != made_for:
+            print(f"evaluating, {number} of {len(STAGES)}: {name}", file=sys.stderr, flush=True)
+            started = time.perf_counter()
+            kept = {"made_for": made_for}
+            try:
+                kept["metrics"] = stage(evaluation)
+            except InputError as error:
+                kept["left_out"] = str(error)
+            kept["seconds"] = round(time.perf_counter() - started, 1)
+            if jax.process_index() == 0:
+                write_json(folder / f"{name}.json", kept)
+        metrics |= kept.get("metrics", {})
+        if "left_out" in kept:
+            left_out[name] = kept["left_out"]
+    metrics["left_out"] = left_out
+    if jax.process_index() == 0:
+        write_json(workdir / "metrics.json", metrics)
+        title = f"{config.name}, step {model.step:,}"
+        write_atomically(folder / "index.html", page(title, _sections(metrics, folder)).encode())
+    return metrics
 
 
-def sampling_speed(model: TrainedModel, codes: np.ndarray, batch_size: int) -> float:
-    """Recombined and decoded images a second: the median of ten batches, compilation apart."""
-    batch = jax.numpy.asarray(np.resize(codes, (batch_size, codes.shape[1])))
-    times = []
-    for i in range(11):
-        started = time.perf_counter()
-        mixed = model.recombine(batch, batch[::-1], jax.random.key(i))
-        jax.block_until_ready(model.decode(mixed))
-        times.append(time.perf_counter() - started)
-    return batch_size / float(np.median(times[1:]))
-
-
-def write_metrics(workdir: Path, metrics: dict[str, Any]) -> None:
-    """Write `metrics.json` and print its figures."""
-    write_json(workdir / "metrics.json", metrics)
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """The single figures, a line each."""
     for name, value in metrics.items():
-        print(f"  {name:<26} {value:.4f}" if isinstance(value, float) else f"  {name:<26} {value}")
+        if isinstance(value, float):
+            print(f"  {name:<26} {value:.4f}")
+        elif isinstance(value, int):
+            print(f"  {name:<26} {value}")
+    for stage, reason in metrics["left_out"].items():
+        print(f"  left out, {stage}: {reason}")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
+    def pictures(*captions: tuple[str, str]) -> list[Picture]:
+        return [
+            Picture((folder / f"{name}.png").read_bytes(), caption)
+            for name, caption in captions
+            if (folder / f"{name}.png").exists()
+        ]
+
+    def figures(*names: str) -> Table:
+        return Table(("", ""), [(n, metrics[n]) for n in names if metrics.get(n) is not None])
+
+    found = [
+        Section(
+            "Model",
+            [
+                figures(
+                    *("image_size", "num_codes", "codebook_size", "parameters", "train_seconds"),
+                    *("train_images_per_second", "sample_images_per_second"),
+                )
+            ],
+        ),
+        Section(
+            "Reconstruction",
+            [
+                f"Means over the {metrics['images']:,} test images, of output rounded to 8 bits.",
+                figures("psnr", "ssim", "lpips", "l1", "rfid"),
+                *pictures(("reconstructions", "Test images, each above its reconstruction.")),
+            ],
+        ),
+        Section(
+            "Capacity",
+            [
+                "Bits an image over the test split: the ceiling counts all possible codes, the"
+                " marginal bits are an upper bound on their entropy.",
+                figures(
+                    *("ceiling_bits", "marginal_bits", "distinct_codes_per_image", "codes_used"),
+                    "perplexity",
+                ),
+                *pictures(
+                    ("usage", "Share of test images that hold each entry, most used first."),
+                ),
+            ],
+        ),
+        Section(
+            "Samples",
+            [
+                "Recombined code sets of training images, decoded in one pass.",
+                *_distribution(metrics),
+                *pictures(
+                    ("samples", "Samples."),
+                    ("parents", "Parent, sample, parent."),
+                    ("many_parents", "Samples of more than two parents."),
+                    ("interpolations", "From image to image, exchanging codes."),
+                    ("neighbours", "Samples, each followed by its nearest training images."),
+                ),
+            ],
+        ),
+        Section("What codes mean", [*_attributes(metrics), *pictures(("atlas", "Code atlas."))]),
+    ]
+    if metrics["left_out"]:
+        reasons = [f"{stage}: {reason}" for stage, reason in metrics["left_out"].items()]
+        found.append(Section("Left out", reasons))
+    return found
+
+
+def _distribution(metrics: dict[str, Any]) -> list[str | Table]:
+    if "fid" not in metrics:
+        return []
+    names = ("fid", "precision", "recall", "density", "coverage")
+    compared = {"samples": metrics, **metrics["baselines"]}
+    return [
+        f"{metrics['sample_images']:,} images against {metrics['real_images']:,} test images, "
+        f"k = {metrics['neighbours']}. Features: {metrics['feature_network']}. Images: "
+        f"{metrics['feature_preprocessing']}.",
+        Table(("", *names), [(title, *(row[n] for n in names)) for title, row in compared.items()]),
+    ]
+
+
+def _attributes(metrics: dict[str, Any]) -> list[str | Table]:
+    if not metrics.get("attributes"):
+        return []
+    columns = ("classes", "majority", "codes", "codes_error", "latents", "latents_error")
+    parts: list[str | Table] = [
+        f"Balanced accuracy of linear probes on {metrics['probe_test_images']:,} test images, with"
+        " standard errors, from the codes and from the continuous latents.",
+        Table(
+            ("attribute", *columns),
+            [(name, *(row[c] for c in columns)) for name, row in metrics["attributes"].items()],
+        ),
+    ]
+    if metrics["dci"]:
+        scores = ("disentanglement", "completeness", "informativeness")
+        rows = [(of, *(row[s] for s in scores)) for of, row in metrics["dci"].items()]
+        parts.append(Table(("DCI", *scores), rows))
+    return parts

@@ -117,3 +117,12 @@ def test_refusals_name_the_value_and_the_remedy(tmp_path):
         pictures.save_png(tmp_path / "x.png", images(2))
     with pytest.raises(TypeError, match="float64"):
         pictures.save_png(tmp_path / "x.png", images(2)[0] / 2)
+
+
+def test_usage_chart_sorts_the_shares_of_images():
+    codes = np.array([[0, 1], [0, 2], [0, 2], [0, 2]])  # shares 1, 1/4, 3/4 of four images
+    picture = pictures.usage_chart(codes, codebook_size=5, height=40)
+    assert picture.shape == (44, 14, 3) and picture.dtype == np.uint8
+    heights = (picture[..., 0] < 255).sum(0)[2:-2:2]
+    np.testing.assert_array_equal(heights, [40, 30, 10, 0, 0])
+    np.testing.assert_array_equal(picture[:, 2::2][:, :5], picture[:, 3::2][:, :5])

@@ -1,13 +1,19 @@
 """`metrics.json` of a trained run against figures worked out here from its codes and pictures."""
 
+import base64
+import json
 import math
+import re
+import shutil
 
 import numpy as np
 import pytest
 
-KEYS = """step psnr l1 codes_used distinct_codes_per_image perplexity marginal_bits ceiling_bits
-images image_size num_codes codebook_size train_seconds train_images_per_second
-sample_images_per_second parameters"""
+NUMBERS = """step psnr l1 ssim lpips rfid codes_used distinct_codes_per_image perplexity
+marginal_bits ceiling_bits images image_size num_codes codebook_size train_seconds
+train_images_per_second sample_images_per_second parameters fid precision recall density coverage
+real_images sample_images neighbours nearest_training_images parents_of_many"""
+STAGES = ("reconstruction", "samples", "attributes", "distribution", "neighbours")
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +28,70 @@ def test_split(trained, commands):
     return np.stack([source[i]["image"] for i in range(len(source))])
 
 
-def test_metrics_are_flat_and_complete(trained):
-    assert set(trained.metrics) == set(KEYS.split())
-    assert all(isinstance(value, int | float) for value in trained.metrics.values())
+def test_metrics_are_complete(trained):
+    numbers = {n for n, value in trained.metrics.items() if isinstance(value, int | float)}
+    assert numbers == set(NUMBERS.split())
+    others = {"left_out", "baselines", "feature_network", "feature_preprocessing"}
+    assert set(trained.metrics) == numbers | others
+    assert trained.metrics["left_out"] == {}  # the folder has no labels, so nothing to probe
+    assert "VGG16" in trained.metrics["feature_network"]
+
+
+def test_samples_and_baselines_are_measured_alike(trained):
+    metrics = trained.metrics
+    names = ("fid", "precision", "recall", "density", "coverage")
+    compared = [{n: metrics[n] for n in names}, *metrics["baselines"].values()]
+    assert set(metrics["baselines"]) == {"training images", "averaged pairs"}
+    for row in compared:
+        assert tuple(row) == names and all(math.isfinite(value) for value in row.values())
+        assert all(0 <= row[n] <= 1 for n in ("precision", "recall", "coverage"))
+    # A model of sixty steps draws worse faces than real ones are.
+    assert metrics["baselines"]["training images"]["fid"] < metrics["fid"]
+
+
+def test_report_is_one_page_with_every_picture(trained):
+    folder = trained.workdir / "report"
+    text = (folder / "index.html").read_text()
+    pictures = sorted(path.stem for path in folder.glob("*.png"))
+    expected = "atlas interpolations many_parents neighbours parents reconstructions samples usage"
+    assert pictures == expected.split()
+    embedded = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
+    held = {base64.b64encode(path.read_bytes()).decode() for path in folder.glob("*.png")}
+    assert set(embedded) == held
+    assert "http" not in text.split("<body>")[1]  # nothing is loaded
+    assert f"{trained.metrics['psnr']:.4g}" in text
+
+
+def test_a_stopped_evaluation_keeps_what_it_has(trained, trained_model, commands, tmp_path):
+    """One stage is lost and one was of another step: these are computed again, and only these."""
+    workdir = tmp_path / "run"
+    shutil.copytree(trained.workdir, workdir)
+    (workdir / "metrics.json").unlink()
+    folder = workdir / "report"
+    (folder / "neighbours.json").unlink()
+    stale = json.loads((folder / "samples.json").read_text())
+    stale["made_for"]["step"] = 59
+    (folder / "samples.json").write_text(json.dumps(stale))
+    marked = json.loads((folder / "distribution.json").read_text())
+    marked["metrics"]["fid"] = 123.0  # would be lost if the stage ran again
+    (folder / "distribution.json").write_text(json.dumps(marked))
+
+    done = commands.run(*trained.arguments[:2], f"--workdir={workdir}", "--mode=evaluate")
+    assert done.code == 0, done.stderr
+    again = re.findall(r"evaluating, \d of 5: (\w+)", done.stderr)
+    assert again == ["samples", "neighbours"]
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics == trained.metrics | {"fid": 123.0}
+    assert {path.stem for path in folder.glob("*.json")} == set(STAGES)
+
+
+def test_a_stage_that_the_data_does_not_allow_is_left_out_with_its_reason(tiny_run):
+    """One test image is too few for neighbours, 16 pixels are too few for LPIPS."""
+    metrics = tiny_run.metrics
+    assert metrics["lpips"] is None and metrics["psnr"] > 0
+    small = metrics["images"] <= 1
+    assert ("distribution" in metrics["left_out"]) == small
+    assert ("fid" in metrics) != small
 
 
 def test_metrics_of_the_run(trained, test_split):

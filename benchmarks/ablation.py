@@ -1,0 +1,122 @@
+"""Matching against nearest neighbour and against positions: trained alike, measured alike.
+
+    python -m benchmarks.ablation --config=configs/toon_faces.py --seeds=3 [--steps=2000]
+
+Trains every kind with every seed for equal steps on equal batches by `python -m pivq_jax.main`,
+each run in its own folder of --output, and prints one table: mean and deviation over the seeds of
+the figures in each run's metrics.json, which docs/metrics.md defines. A run that was finished is
+not repeated and one that was stopped continues, so the same command picks up where it was stopped.
+Fields of the config are changed for all runs by --set=NAME=VALUE, as often as needed.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+KINDS = ("matching", "nearest", "positional")
+# What the table shows: its name, the name in metrics.json, digits.
+ROWS = (
+    ("PSNR dB", "psnr", 2),
+    ("SSIM", "ssim", 4),
+    ("LPIPS", "lpips", 4),
+    ("reconstruction FID", "rfid", 3),
+    ("ceiling bits", "ceiling_bits", 1),
+    ("marginal bits", "marginal_bits", 1),
+    ("distinct codes an image", "distinct_codes_per_image", 2),
+    ("codes used", "codes_used", 1),
+    ("perplexity", "perplexity", 1),
+    ("sample FID", "fid", 3),
+    ("sample precision", "precision", 3),
+    ("sample recall", "recall", 3),
+    ("sample density", "density", 3),
+    ("sample coverage", "coverage", 3),
+    ("probe accuracy", "probe_accuracy", 3),
+    ("training seconds", "train_seconds", 0),
+)
+
+
+def run(config: str, kind: str, seed: int, changes: dict[str, str], output: Path) -> dict[str, Any]:
+    """Train and evaluate one model, or find that it is done; its metrics."""
+    variants = "" if kind == "matching" else f"{'' if ':' in config else ':'}{kind}"
+    separator = "," if ":" in config and variants else ""
+    workdir = output / f"{kind}_seed{seed}"
+    wanted = int(changes["train.steps"])
+    path = workdir / "metrics.json"
+    if path.exists() and (metrics := json.loads(path.read_text()))["step"] == wanted:
+        return metrics
+    fields = [f"--config.{name}={value}" for name, value in (changes | {"seed": str(seed)}).items()]
+    command = [
+        *(sys.executable, "-m", "pivq_jax.main", f"--config={config}{separator}{variants}"),
+        *(f"--workdir={workdir}", *fields),
+    ]
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / "output.txt").open("a") as log:
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\nfailed: see {workdir}/output.txt")
+    return json.loads(path.read_text())
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """A Markdown table: a row a figure, a column a kind."""
+    lines = ["| | " + " | ".join(results) + " |", "| --- |" + " ---: |" * len(results)]
+    for title, name, digits in ROWS:
+        cells = []
+        for runs in results.values():
+            values = [float(metrics[name]) for metrics in runs if metrics.get(name) is not None]
+            if not values:
+                cells.append("")
+                continue
+            cell = f"{statistics.mean(values):.{digits}f}"
+            if len(values) > 1:
+                cell += f" ± {statistics.stdev(values):.{digits}f}"
+            cells.append(cell)
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="configs/toon_faces.py", help="may have variants")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--steps", type=int, default=2_000, help="2,000: about four minutes a run")
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
+    options = parser.parse_args()
+    kinds = options.kinds.split(",")
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        parser.error(f"--kinds: {unknown[0]!r} is unknown, use {', '.join(KINDS)}")
+    if malformed := [change for change in options.set if "=" not in change]:
+        parser.error(f"--set={malformed[0]}: give NAME=VALUE, as in --set=model.num_codes=16")
+    changes = dict(change.split("=", 1) for change in options.set)
+    changes["train.steps"] = str(options.steps)
+
+    started, total = time.perf_counter(), options.seeds * len(kinds)
+    results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
+    for number in range(total):
+        seed, kind = divmod(number, len(kinds))  # all kinds of a seed first: an early table is fair
+        kind = kinds[kind]
+        results[kind].append(run(options.config, kind, seed, changes, options.output))
+        spent = time.perf_counter() - started
+        left = spent / (number + 1) * (total - number - 1)
+        print(
+            f"{number + 1}/{total} {kind}, seed {seed}: PSNR {results[kind][-1]['psnr']:.2f} dB;"
+            f" {spent / 60:.0f} min spent, about {left / 60:.0f} min left",
+            flush=True,
+        )
+    found = table(results)
+    (options.output / "table.md").write_text(found + "\n")
+    print(f"\n{found}\n\nwritten to {options.output}/table.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""What the discriminator and the perceptual loss do, from one trained run.
+
+    python -m benchmarks.losses --workdir=runs/toon_faces [--steps=1000]
+
+Starting from the run's averaged weights, each variant trains on for so many steps with the same
+data, keys and learning rate: as before, with the perceptual loss, and with a discriminator that
+judges reconstructions, images decoded from recombined code sets, or both. Every 100 steps it
+measures PSNR of the averaged weights on 500 validation images and logs the adaptive weight; at the
+end LPIPS of these (AlexNet, and VGG16, which no variant trains on), and samples from recombined
+code sets of training images compared with the test images (FID, precision, recall, density and
+coverage in VGG16 features). Written to --output: losses.json, the curves losses.png (with
+matplotlib) and one grid of samples a variant.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+import pivq_jax
+from pivq_jax.data.images import images_to_float
+from pivq_jax.data.pipeline import train_batches
+from pivq_jax.evaluation.distribution import compare_features
+from pivq_jax.evaluation.features import feature_extractor
+from pivq_jax.evaluation.pictures import grid, save_png
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, reconstruct_split
+from pivq_jax.inference import TrainedModel
+from pivq_jax.losses.perceptual import lpips
+from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.objective import Phase
+from pivq_jax.parallel import put_batch
+from pivq_jax.sampling import random_pairs
+from pivq_jax.train import dataset_from_config, frozen_from_config, steps_from_config
+
+VARIANTS: dict[str, dict[str, float]] = {
+    "as before": {},
+    "perceptual": {"loss.perceptual": 0.05},
+    "reconstructions judged": {"adversarial.weight": 1.0},
+    "recombined sets judged": {"adversarial.recombined_weight": 1.0},
+    "both judged": {"adversarial.weight": 0.5, "adversarial.recombined_weight": 0.5},
+}
+EVERY = 100  # steps between measurements
+VALIDATION_IMAGES = 500
+
+
+def continue_training(
+    base: TrainedModel, config: Any, train: Any, validation: Any
+) -> Iterator[tuple[TrainedModel, dict[str, float]]]:
+    """The model and its figures before the first step and after every `EVERY` of them."""
+    mesh, batch_size = base.mesh, config.evaluate.batch_size
+    steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+    frozen = frozen_from_config(config, mesh)
+    judges = config.adversarial.weight + config.adversarial.recombined_weight > 0
+    phase = Phase.ADVERSARIAL if judges else Phase.QUANTIZED
+    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731 (a step takes its state's memory)
+    state = steps.create().replace(params=copy(base.params), ema_params=copy(base.params))
+    batches = train_batches(
+        train, batch_size=config.train.batch_size, seed=config.seed + 1, flip=config.data.flip
+    )
+    metrics: dict[str, Any] = {}
+    for step in range(config.train.steps + 1):
+        if step % EVERY == 0:
+            model = TrainedModel(config, mesh, copy(state.ema_params), step, base.progress)
+            psnr = reconstruct_split(model, validation, batch_size).psnr
+            figures = {"step": step, "psnr": float(np.mean(psnr))}
+            yield model, figures | {name: float(value) for name, value in metrics.items()}
+        images = put_batch({"image": next(batches)["image"]}, mesh)["image"]
+        state, metrics = steps.train(state, images, frozen, phase)
+
+
+def plot(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """PSNR and the adaptive weight over the steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+    for name, curve in curves.items():
+        left.plot([row["step"] for row in curve], [row["psnr"] for row in curve], label=name)
+        weights = [
+            (row["step"], row["adaptive_weight"]) for row in curve if "adaptive_weight" in row
+        ]
+        if weights:
+            right.plot(*zip(*weights), label=name)
+    left.set(xlabel="steps", ylabel=f"PSNR dB, {VALIDATION_IMAGES} validation images")
+    right.set(xlabel="steps", ylabel="adaptive weight", yscale="log")
+    left.legend(fontsize=8)
+    right.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Train the variants and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=Path, default=Path("runs/toon_faces"))
+    parser.add_argument("--steps", type=int, default=1_000)
+    parser.add_argument("--learning_rate", type=float, default=5e-4, help="peak, of a cosine")
+    parser.add_argument("--augmentations", default="", help="see configs/common.py")
+    parser.add_argument("--samples", type=int, default=1_000)
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
+    options = parser.parse_args()
+
+    base = pivq_jax.load(options.workdir)
+    dataset = dataset_from_config(base.config)
+    validation = [
+        dataset.validation[i] for i in range(min(VALIDATION_IMAGES, len(dataset.validation)))
+    ]
+    test = np.stack([dataset.test[i]["image"] for i in range(len(dataset.test))])
+    pool = [dataset.train[i] for i in range(min(2_000, len(dataset.train)))]
+    features = feature_extractor("vgg")
+    real = features.extract(test)
+    print(f"{jax.devices()[0].device_kind}; {options.workdir} at step {base.step:,}; samples are")
+    print(f"compared with {len(test):,} test images; features: {features.network}")
+
+    originals = images_to_float(np.stack([example["image"] for example in validation]))
+
+    def distance(network: str, rebuilt: np.ndarray) -> float:
+        measure = jax.jit(partial(lpips, network=network))
+        pairs = zip(jnp.split(images_to_float(rebuilt), 10), jnp.split(originals, 10))
+        return float(np.mean([measure(load_lpips(network), *pair) for pair in pairs]))
+
+    curves: dict[str, list[dict[str, float]]] = {}
+    quality: dict[str, dict[str, float]] = {}
+    for name, changes in VARIANTS.items():
+        config = ConfigDict(base.config.to_dict())
+        config.update_from_flattened_dict(
+            {
+                **changes,
+                "adversarial.augmentations": options.augmentations,
+                "optimizer.learning_rate": options.learning_rate,
+                "optimizer.warmup_steps": min(50, options.steps // 2),
+                "train.steps": options.steps,
+            }
+        )
+        started = time.perf_counter()
+        curves[name], model = [], base
+        for trained, figures in continue_training(base, config, dataset.train, validation):
+            model = trained
+            curves[name].append(figures)
+            print(
+                f"{name:<24} step {figures['step']:>5}  PSNR {figures['psnr']:6.2f} dB"
+                f"  adaptive weight {figures.get('adaptive_weight', float('nan')):.4f}",
+                flush=True,
+            )
+        seconds = time.perf_counter() - started
+        codes = encode_split(model, pool, config.evaluate.batch_size)
+        keys = jax.random.split(jax.random.key(config.seed))
+        first, second = np.asarray(random_pairs(keys[0], options.samples, len(codes))).T
+        mixed = np.asarray(model.recombine(codes[first], codes[second], keys[1]))
+        samples = decode_batched(model, mixed, config.evaluate.batch_size)
+        rebuilt = decode_batched(
+            model, encode_split(model, validation, config.evaluate.batch_size), 50
+        )
+        quality[name] = {
+            **{f"lpips {network}": distance(network, rebuilt) for network in ("alex", "vgg")},
+            **compare_features(real, features.extract(samples)),
+            "seconds": seconds,
+        }
+        save_png(options.output / f"losses_{name.replace(' ', '_')}.png", grid(samples[:32], 8, 2))
+
+    print(f"\n{'variant':<24} {'PSNR':>6} {'at 500':>7}", *(f"{n:>10}" for n in quality[name]))
+    for name, figures in quality.items():
+        at_500 = curves[name][min(500, options.steps) // EVERY]["psnr"]
+        values = [f"{value:10.4f}" for value in figures.values()]
+        print(f"{name:<24} {curves[name][-1]['psnr']:6.2f} {at_500:7.2f}", *values)
+    report = {"workdir": str(options.workdir), "curves": curves, "quality": quality}
+    (options.output / "losses.json").write_text(json.dumps(report, indent=1))
+    plot(curves, options.output / "losses.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""bfloat16 against float32 at the moment when the codebook is initialised.
+
+    python -m benchmarks.precision [--config=configs/toon_faces.py] [--images=1000]
+
+Trains the config's model in float32 up to the initialisation of its codebook, initialises it, and
+encodes validation images once more with activations in bfloat16: the same parameters, the same
+codebook. Prints the share of codes that are equal, as sets, and how the matching cost differs. How
+training in bfloat16 ends is seen by training: add --config.model.dtype=bfloat16 to its command.
+"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pivq_jax.data.images import images_to_float
+from pivq_jax.data.pipeline import eval_batches, train_batches
+from pivq_jax.matching import match
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.objective import Phase
+from pivq_jax.parallel import make_mesh, put_batch
+from pivq_jax.quantizer import squared_distances
+from pivq_jax.train import dataset_from_config, frozen_from_config, steps_from_config
+
+
+def config_from_file(path: str) -> Any:
+    """`get_config()` of a config file."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def main() -> None:
+    """Train, compare, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="configs/toon_faces.py")
+    parser.add_argument("--images", type=int, default=1_000)
+    options = parser.parse_args()
+
+    config, mesh = config_from_file(options.config), make_mesh()
+    dataset, frozen = dataset_from_config(config), frozen_from_config(config, mesh)
+    steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+    state, latents = steps.create(), []
+    batches = train_batches(
+        dataset.train, batch_size=config.train.batch_size, seed=config.seed, flip=config.data.flip
+    )
+    settings = config.quantizer
+    for step in range(settings.init_step + settings.init_batches):
+        images = put_batch({"image": next(batches)["image"]}, mesh)["image"]
+        if step < settings.init_step:
+            state, metrics = steps.train(state, images, frozen, Phase.CONTINUOUS)
+            if step % 100 == 0:
+                print(f"step {step:>6}  PSNR {float(metrics['psnr']):.2f} dB", flush=True)
+        else:
+            latents.append(steps.latents(state.params, images))
+    flat = jnp.concatenate(latents).reshape(-1, config.model.code_dim)
+    params = steps.initialise(state, flat).params
+    codebook = params["quantizer"]["codebook"]
+
+    source = [dataset.validation[i] for i in range(min(options.images, len(dataset.validation)))]
+    found: dict[str, list[Any]] = {}
+    for dtype in ("float32", "bfloat16"):
+        config.model.dtype = dtype
+        model = pivq_from_config(config, mesh)
+
+        @jax.jit
+        def assign(images: jax.Array, model: Any = model) -> Any:
+            latents = model.apply({"params": params}, images_to_float(images), method="latents")
+            return match(squared_distances(latents, codebook))
+
+        found[dtype] = [assign(b["image"]) for b in eval_batches(source, config.train.batch_size)]
+    pairs = list(zip(*found.values(), strict=True))
+    equal = [
+        np.mean([len(np.intersect1d(x, y)) for x, y in zip(a.columns, b.columns, strict=True)])
+        for a, b in pairs
+    ]
+    costs = [np.sum([np.sum(result.cost) for result in results]) for results in found.values()]
+    print(f"{jax.devices()[0].device_kind}; {len(source):,} images at step {settings.init_step}")
+    print(f"codes equal in both: {np.mean(equal) / config.model.num_codes:.2%}")
+    print(f"matching cost in bfloat16: {costs[1] / costs[0] - 1:+.3%} of that in float32")
+
+
+if __name__ == "__main__":
+    main()

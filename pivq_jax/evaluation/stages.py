@@ -1,0 +1,280 @@
+"""The stages of an evaluation: each computes figures and pictures of a trained model.
+
+Every stage is a function of an `Evaluation`, which makes what several of them need once and only
+when it is needed. It returns figures for metrics.json and saves its pictures as PNG files.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pivq_jax.data import Dataset
+from pivq_jax.data.pipeline import eval_batches
+from pivq_jax.data.sources import Source
+from pivq_jax.errors import InputError
+from pivq_jax.evaluation.atlas import atlas_picture, exchange, informative_codes
+from pivq_jax.evaluation.attributes import attribute_metrics, encode_labelled
+from pivq_jax.evaluation.capacity import capacity
+from pivq_jax.evaluation.distribution import compare_features
+from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
+from pivq_jax.evaluation.neighbours import nearest_neighbours
+from pivq_jax.evaluation.pictures import (
+    grid,
+    interpolation_grid,
+    reconstruction_grid,
+    sample_grid,
+    save_png,
+    usage_chart,
+)
+from pivq_jax.evaluation.reconstruction import (
+    decode_batched,
+    decode_batches,
+    encode_split,
+    reconstruct_split,
+)
+from pivq_jax.evaluation.samples import (
+    Samples,
+    average_pixels,
+    sample_paths,
+    sample_recombined,
+)
+from pivq_jax.inference import TrainedModel
+from pivq_jax.losses.backbones import BACKBONES
+from pivq_jax.losses.perceptual_weights import load_lpips
+
+PROBE_IMAGES = 10_000  # training images that probes are fitted on, at most
+ATLAS_CODES = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What an evaluation can be told; the fields of `config.evaluate`."""
+
+    batch_size: int
+    samples: int  # recombined images, and parents to draw them from
+    features: str
+    features_path: str
+    neighbours: int  # k of PRDC
+
+
+class Evaluation:
+    """A trained model, its data and what several stages need."""
+
+    def __init__(
+        self, model: TrainedModel, dataset: Dataset, settings: Settings, seed: int, folder: Path
+    ) -> None:
+        self.model, self.dataset, self.settings = model, dataset, settings
+        self.seed, self.folder = seed, folder
+        self.scale = max(1, 128 // dataset.image_size)
+
+    @cached_property
+    def parents(self) -> Source:
+        """The first training images, from whose codes samples are made."""
+        return _First(self.dataset.train, self.settings.samples)
+
+    @cached_property
+    def parent_codes(self) -> np.ndarray:
+        """int32 [M, N]."""
+        return encode_split(self.model, self.parents, self.settings.batch_size)
+
+    @cached_property
+    def test_codes(self) -> np.ndarray:
+        """int32 [M, N]."""
+        return encode_split(self.model, self.dataset.test, self.settings.batch_size)
+
+    @cached_property
+    def samples(self) -> Samples:
+        """Recombined pairs of parents."""
+        settings = self.settings
+        return sample_recombined(
+            self.model, self.parent_codes, settings.samples, self.seed, settings.batch_size
+        )
+
+    @cached_property
+    def extractor(self) -> FeatureExtractor:
+        """The network of the distribution metrics."""
+        settings = self.settings
+        return feature_extractor(settings.features, settings.features_path, settings.batch_size)
+
+    @cached_property
+    def parent_features(self) -> np.ndarray:
+        """f32 [M, F]."""
+        return self.features_of(self.parents)
+
+    @cached_property
+    def sample_features(self) -> np.ndarray:
+        """f32 [M, F]."""
+        return self.extractor.extract(self.samples.images)
+
+    def features_of(self, source: Source) -> np.ndarray:
+        """The features of a split, f32 [M, F]."""
+        batches = eval_batches(source, self.settings.batch_size)
+        images = (batch["image"][batch["mask"]] for batch in batches)
+        return self.extractor.extract(images, len(source))
+
+    def save(self, name: str, picture: np.ndarray) -> None:
+        """Keep a picture for the report."""
+        if jax.process_index() == 0:
+            save_png(self.folder / f"{name}.png", picture)
+
+
+class _First(Source):
+    """The first images of a split."""
+
+    def __init__(self, source: Source, count: int) -> None:
+        self._source, self._count = source, min(count, len(source))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._source[index]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[i] for i in range(self._count))
+
+
+def _images(source: Any, count: int) -> np.ndarray:
+    return np.stack([source[i]["image"] for i in range(min(count, len(source)))])
+
+
+def reconstruction(evaluation: Evaluation) -> dict[str, Any]:
+    """PSNR, SSIM, LPIPS and capacity over the test split; speed of sampling."""
+    model, settings = evaluation.model, evaluation.settings
+    config, test = model.config, evaluation.dataset.test
+    fits = evaluation.dataset.image_size >= BACKBONES["alex"].minimum_size
+    result = reconstruct_split(
+        model, test, settings.batch_size, load_lpips("alex") if fits else None
+    )
+    evaluation.test_codes = result.codes
+    originals = _images(test, 32)
+    decoded = decode_batched(model, result.codes[: len(originals)], settings.batch_size)
+    evaluation.save("reconstructions", reconstruction_grid(originals, decoded, 8, evaluation.scale))
+    evaluation.save("usage", usage_chart(result.codes, config.quantizer.codebook_size))
+    return {
+        "psnr": float(np.mean(result.psnr)),
+        "l1": float(np.mean(result.l1)),
+        "ssim": float(np.mean(result.ssim)),
+        "lpips": None if result.lpips is None else float(np.mean(result.lpips)),
+        **capacity(result.codes, config.quantizer.codebook_size, config.quantizer.kind),
+        "sample_images_per_second": sampling_speed(model, result.codes, settings.batch_size),
+    }
+
+
+def distribution(evaluation: Evaluation) -> dict[str, Any]:
+    """FID and PRDC of samples, of baselines, and FID of reconstructions, against the test split."""
+    settings, test = evaluation.settings, evaluation.dataset.test
+    if (least := min(len(test), len(evaluation.parents))) <= settings.neighbours:
+        raise InputError(f"{least} images are too few for k = {settings.neighbours} neighbours")
+    real, k = evaluation.features_of(test), settings.neighbours
+    batches = decode_batches(evaluation.model, evaluation.test_codes, settings.batch_size)
+    rebuilt = evaluation.extractor.extract(batches, len(test))
+    averaged = average_pixels(evaluation.parents, evaluation.samples.parents)
+    return {
+        **compare_features(real, evaluation.sample_features, k),
+        "rfid": compare_features(real, rebuilt, k)["fid"],
+        "baselines": {
+            "training images": compare_features(real, evaluation.parent_features, k),
+            "averaged pairs": compare_features(real, evaluation.extractor.extract(averaged), k),
+        },
+        "feature_network": evaluation.extractor.network,
+        "feature_preprocessing": evaluation.extractor.preprocessing,
+        "real_images": len(real),
+        "sample_images": settings.samples,
+        "neighbours": k,
+    }
+
+
+def samples(evaluation: Evaluation) -> dict[str, Any]:
+    """Pictures of samples, with their parents and with the nearest training images."""
+    model, settings, parents = evaluation.model, evaluation.settings, evaluation.parents
+    found, scale = evaluation.samples, evaluation.scale
+    shown = min(24, len(found.images))
+    evaluation.save("samples", grid(found.images[:64], 8, scale))
+    first, second = (
+        np.stack([parents[int(i)]["image"] for i in side]) for side in found.parents[:shown].T
+    )
+    evaluation.save("parents", sample_grid(first, second, found.images[:shown], scale=scale))
+    many = min(4, len(parents))
+    mixed = sample_recombined(
+        model, evaluation.parent_codes, 16, evaluation.seed + 1, settings.batch_size, many
+    )
+    evaluation.save("many_parents", grid(mixed.images, 8, scale))
+    paths = sample_paths(
+        model, evaluation.parent_codes, 8, 9, evaluation.seed + 2, settings.batch_size
+    )
+    evaluation.save("interpolations", interpolation_grid(paths.images, scale))
+    return {"parents_of_many": many}
+
+
+def neighbours(evaluation: Evaluation) -> dict[str, Any]:
+    """The training images nearest to samples: copies would be seen."""
+    parents, found = evaluation.parents, evaluation.samples
+    near = min(5, len(parents))
+    shown = min(10, len(found.images))
+    nearest = nearest_neighbours(
+        evaluation.sample_features[:shown], evaluation.parent_features, near
+    )
+    rows = [
+        np.stack([image, *(parents[int(i)]["image"] for i in row)])
+        for image, row in zip(found.images, nearest.indices, strict=False)
+    ]
+    evaluation.save("neighbours", grid(np.concatenate(rows), 2 * (near + 1), evaluation.scale))
+    return {"nearest_training_images": len(parents)}
+
+
+def attributes(evaluation: Evaluation) -> dict[str, Any]:
+    """Probes of every labelled factor, DCI, and the atlas of codes."""
+    model, dataset, settings = evaluation.model, evaluation.dataset, evaluation.settings
+    kind, size = model.kind, model.config.quantizer.codebook_size
+    train, validation, test = (
+        encode_labelled(model, split, tuple(dataset.factors), settings.batch_size, PROBE_IMAGES)
+        for split in (dataset.train, dataset.validation, dataset.test)
+    )
+    chosen = informative_codes(train.codes, size, train.labels, dataset.factors, ATLAS_CODES)
+    exchanges = [
+        (
+            meaning,
+            exchange(model, train.codes, meaning.code, 50, evaluation.seed, settings.batch_size),
+        )
+        for meaning in chosen
+        if meaning.share < 1
+    ]
+    if exchanges:
+        evaluation.save("atlas", atlas_picture(dataset.train, exchanges))
+    if not dataset.factors:
+        return {}
+    metrics = attribute_metrics(train, validation, test, dataset.factors, size, kind)
+    if found := metrics["attributes"].values():
+        metrics["probe_accuracy"] = float(np.mean([each["codes"] for each in found]))
+        metrics["probe_majority"] = float(np.mean([each["majority"] for each in found]))
+    return metrics
+
+
+def sampling_speed(model: TrainedModel, codes: np.ndarray, batch_size: int) -> float:
+    """Recombined and decoded images a second: the median of ten batches, compilation apart."""
+    batch = jax.numpy.asarray(np.resize(codes, (batch_size, codes.shape[1])))
+    times = []
+    for i in range(11):
+        started = time.perf_counter()
+        mixed = model.recombine(batch, batch[::-1], jax.random.key(i))
+        jax.block_until_ready(model.decode(mixed))
+        times.append(time.perf_counter() - started)
+    return batch_size / float(np.median(times[1:]))
+
+
+STAGES: dict[str, Callable[[Evaluation], dict[str, Any]]] = {
+    "reconstruction": reconstruction,
+    "samples": samples,
+    "attributes": attributes,
+    "distribution": distribution,
+    "neighbours": neighbours,
+}
