@@ -67,7 +67,7 @@ def test_compiles_once(vgg):
     assert extractor.apply._cache_size() == 1
 
 
-def test_vgg_features_are_those_of_the_convolutional_blocks(vgg):
+def test_vgg_features_are_means_of_its_fourth_block(vgg):
     """Against PyTorch's VGG16 with the same weights."""
     import torch
     import torchvision
@@ -87,12 +87,12 @@ def test_vgg_features_are_those_of_the_convolutional_blocks(vgg):
         )
         y = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).float() / 255
         y = (y - mean) / deviation
-        expected = []
-        for i, layer in enumerate(layers):
+        for layer in layers[:23]:
             y = layer(y)
-            if i in (3, 8, 15, 22, 29):
-                expected.append((y / y.norm(dim=1, keepdim=True).clamp_min(1e-5)).mean((2, 3)))
-    np.testing.assert_allclose(vgg.extract(x), torch.cat(expected, 1).numpy(), atol=1e-4)
+        expected = (y / y.norm(dim=1, keepdim=True).clamp_min(1e-5)).mean((2, 3)).numpy()
+    assert isinstance(layers[22], torch.nn.ReLU) and layers[22 + 1].kernel_size == 2
+    assert expected.std(0).max() > 1e-3  # the images are told apart
+    np.testing.assert_allclose(vgg.extract(x), expected, atol=1e-5)
 
 
 @pytest.mark.usefixtures("random_inception", "fast_compilation")
