@@ -13,6 +13,7 @@ matplotlib) and one grid of samples a variant.
 """
 
 import argparse
+import importlib.util
 import json
 import time
 from collections.abc import Iterator
@@ -178,7 +179,8 @@ def main() -> None:
         print(f"{name:<24} {curves[name][-1]['psnr']:6.2f} {at_500:7.2f}", *values)
     report = {"workdir": str(options.workdir), "curves": curves, "quality": quality}
     (options.output / "losses.json").write_text(json.dumps(report, indent=1))
-    plot(curves, options.output / "losses.png")
+    if importlib.util.find_spec("matplotlib"):
+        plot(curves, options.output / "losses.png")
 
 
 if __name__ == "__main__":
