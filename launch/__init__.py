@@ -1,0 +1,1 @@
+"""Scripts and plans to run training on clusters; see README.md."""
