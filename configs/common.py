@@ -124,6 +124,14 @@ def base_config() -> ConfigDict:
     config.train.checkpoint_every = 500
     config.train.picture_every = 1_000
 
+    config.checkpoints = ConfigDict()
+    config.checkpoints.keep = 2  # of the newest
+    config.checkpoints.keep_best = 0  # besides, those with the highest PSNR of validation images
+
+    config.profile = ConfigDict()
+    config.profile.first_step = 0  # a profiler trace begins after so many steps
+    config.profile.steps = 0  # and holds so many; 0: no trace
+
     config.mesh = ConfigDict()
     config.mesh.fsdp = 1  # devices that share one copy of the state; divides their number
 

@@ -18,7 +18,13 @@ from pivq_jax.quantizer import KINDS
 OUTPUTS = ("conv", "patch")
 DTYPES = ("float32", "bfloat16")
 # These fields may change between the runs in a workdir: nothing that is trained depends on them.
-UNTRAINED = ("data.workers", "mesh.", "evaluate.", "sample.")
+UNTRAINED = ("data.workers", "checkpoints.", "profile.", "mesh.", "evaluate.", "sample.")
+
+
+def need(good: bool, message: str) -> None:
+    """Raise the message as an `InputError` unless `good`."""
+    if not good:
+        raise InputError(message)
 
 
 def check_config(config: Any, training: bool) -> None:
@@ -30,10 +36,6 @@ def check_config(config: Any, training: bool) -> None:
     data, model, quantizer = config.data, config.model, config.quantizer
     train, loss, sample = config.train, config.loss, config.sample
     adversarial = config.adversarial
-
-    def need(good: bool, message: str) -> None:
-        if not good:
-            raise InputError(message)
 
     def need_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         need(value in choices, f"{name} = {value!r} is unknown: use one of {', '.join(choices)}")
@@ -58,6 +60,7 @@ def check_config(config: Any, training: bool) -> None:
             *("steps", "batch_size", "accumulation"),
             *("log_every", "checkpoint_every", "picture_every"),
         ],
+        "checkpoints": ["keep"],
         "mesh": ["fsdp"],
         "evaluate": ["batch_size"],
         "sample": ["count", "interpolations"],
@@ -69,6 +72,9 @@ def check_config(config: Any, training: bool) -> None:
         "data.workers": data.workers,
         "model.set_depth": model.set_depth,
         "quantizer.init_step": quantizer.init_step,
+        "checkpoints.keep_best": config.checkpoints.keep_best,
+        "profile.first_step": config.profile.first_step,
+        "profile.steps": config.profile.steps,
         "optimizer.warmup_steps": config.optimizer.warmup_steps,
         "optimizer.weight_decay": config.optimizer.weight_decay,
         "adversarial.weight": adversarial.weight,
@@ -167,13 +173,28 @@ def check_config(config: Any, training: bool) -> None:
     }.items():
         need(value < train.steps, f"{name} = {value} must be below train.steps = {train.steps}")
 
-    if not training:
-        return
-    devices = jax.device_count()
+    if training:
+        check_devices(config, jax.device_count())
+
+
+def check_devices(config: Any, devices: int) -> None:
+    """Refuse a config that so many devices cannot share out.
+
+    Raises:
+        InputError: names the fields and values that would fit.
+    """
+    train = config.train
+    part = train.batch_size // train.accumulation
+    fitting = ", ".join(str(n) for n in range(1, devices + 1) if devices % n == 0)
+    need(
+        config.mesh.fsdp <= devices,
+        f"mesh.fsdp = {config.mesh.fsdp} is more than the {devices} device(s): use one of"
+        f" {fitting}, or more devices",
+    )
     need(
         devices % config.mesh.fsdp == 0,
         f"mesh.fsdp = {config.mesh.fsdp} does not divide the {devices} devices: use one of"
-        f" {', '.join(str(n) for n in range(1, devices + 1) if devices % n == 0)}",
+        f" {fitting}",
     )
     need(
         part % devices == 0,
@@ -232,7 +253,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
 def _differences(held: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
     for name in held.keys() | wanted.keys():
         here, there = wanted.get(name), held.get(name)
-        if isinstance(here, dict) and isinstance(there, dict):
-            yield from _differences(there, here, f"{prefix}{name}.")
+        if isinstance(here, dict) or isinstance(there, dict):  # a room may be new
+            yield from _differences(there or {}, here or {}, f"{prefix}{name}.")
         elif here != there:
             yield f"{prefix}{name} = {there}"

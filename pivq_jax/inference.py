@@ -16,10 +16,11 @@ from pivq_jax import sampling
 from pivq_jax.check_config import read_config
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.errors import InputError
+from pivq_jax.files import as_path
 from pivq_jax.interop.pretrained import read_pretrained, write_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
-from pivq_jax.parallel import make_mesh, over_batch, replicated
+from pivq_jax.parallel import make_mesh, over_batch, own_copy, replicated, split_rows
 
 
 class TrainedModel:
@@ -57,7 +58,7 @@ class TrainedModel:
     @property
     def codebook(self) -> jax.Array:
         """f32 [K, D]."""
-        return self.params["quantizer"]["codebook"]
+        return own_copy(self.params["quantizer"]["codebook"])
 
     @property
     def num_parameters(self) -> int:
@@ -98,7 +99,7 @@ class TrainedModel:
         # The rows are split over the devices, so their number is filled up to a multiple.
         fill = -x.shape[0] % self.mesh.size
         padded = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)]) if fill else x
-        result = function(self.params, jax.device_put(padded, over_batch(self.mesh)))
+        result = own_copy(function(self.params, split_rows(padded, self.mesh)))
         return jax.tree.map(lambda y: y[: x.shape[0]], result)
 
     def recombine(
@@ -142,7 +143,7 @@ def load(workdir: str | Path) -> TrainedModel:
         InputError: the workdir does not exist, holds no checkpoint, or its codebook is not
             initialised yet.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = as_path(str(workdir))
     config = ConfigDict(read_config(workdir))
     mesh, shapes = make_mesh(), model_shapes(config, f"{workdir}/config.json")
     with Checkpoints(workdir, read_only=True) as checkpoints:

@@ -11,6 +11,9 @@ Modes:
 
 Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
+
+Exit codes: 0 done; 2 wrong input, told before any work; 1 failed (loss not finite, disk full);
+130 stopped by Ctrl-C, 143 by SIGTERM: the same command continues from the checkpoint just written.
 """
 
 import os
@@ -29,6 +32,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default ru
 _INPUT = flags.DEFINE_string("input", None, "Folder of images, for --mode=reconstruct.")
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Where --mode=reconstruct writes; default <workdir>/reconstructed."
+)
+_DISTRIBUTED = flags.DEFINE_string(
+    "distributed",
+    os.environ.get("PIVQ_DISTRIBUTED", ""),
+    "For a run of several processes: auto (TPU slice, Slurm, Open MPI) or ADDRESS:PORT,COUNT,INDEX."
+    " Default: $PIVQ_DISTRIBUTED.",
 )
 
 
@@ -49,7 +58,9 @@ def _run() -> int:
     from pivq_jax import modes
     from pivq_jax.check_config import check_config
     from pivq_jax.errors import InputError
-    from pivq_jax.train import Interrupted
+    from pivq_jax.files import as_path
+    from pivq_jax.parallel import join_processes
+    from pivq_jax.stopping import Interrupted
 
     logging.set_verbosity(logging.WARNING)
     # What XLA has compiled once is read from here by every later run.
@@ -57,10 +68,11 @@ def _run() -> int:
         cache = Path("~/.cache/pivq_jax/compilation").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
     config, mode = _CONFIG.value, _MODE.value
-    if config.data.path:
+    if config.data.path and "://" not in config.data.path:
         config.data.path = os.path.abspath(Path(config.data.path).expanduser())
-    workdir = Path(_WORKDIR.value or f"runs/{config.name}").expanduser()
+    workdir = as_path(_WORKDIR.value or f"runs/{config.name}")
     try:
+        join_processes(_DISTRIBUTED.value)
         check_config(config, training=mode == "train")
         if mode != "reconstruct":
             modes.run(mode, config, workdir)

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from pivq_jax.losses.adversarial import adaptive_weight
 from pivq_jax.losses.recombination import nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
 from pivq_jax.model.pivq import PIVQ
+from pivq_jax.parallel import map_over_batch
 from pivq_jax.quantizer import Quantized, count_uses
 
 
@@ -165,8 +167,14 @@ class Objective:
         half = columns.shape[0] // 2
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
         codes = columns if self.model.kind == "positional" else jnp.sort(columns, -1)
-        pair = codes[:half], codes[half : 2 * half]
-        mixed = sampling.recombine(*pair, codebook, key, 0.5, self.model.kind)
+        pairs = codes[:half], codes[half : 2 * half], jax.random.split(key, half)
+
+        def mix(pairs: tuple[jax.Array, ...], codebook: jax.Array) -> jax.Array:
+            recombine = partial(sampling.recombine, fraction=0.5, kind=self.model.kind)
+            return jax.vmap(recombine, in_axes=(0, 0, None, 0))(*pairs[:2], codebook, pairs[2])
+
+        # Its matching, too, communicates nothing. See `assign`.
+        mixed = map_over_batch(mix, self.model.mesh)(pairs, codebook)
         return self._apply(params, codebook[mixed], method="decode_vectors")
 
     def _fidelity(self, made: Made, images: jax.Array, frozen: Params) -> tuple[jax.Array, Metrics]:

@@ -11,11 +11,41 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from pivq_jax.errors import InputError
+
 # The batch is split over both; large parameters, with their averages and moments, over the second.
 DATA, FSDP = "data", "fsdp"
 BATCH_AXES = (DATA, FSDP)
 # Smaller arrays are kept whole everywhere: splitting them saves nothing and costs latency.
 MIN_SHARDED_SIZE = 2**14
+
+
+def join_processes(how: str) -> None:
+    """Become one of the processes of a run, before anything else is asked of JAX.
+
+    Args:
+        how: '' for a run of one process; 'auto' where JAX finds the others, as on the hosts of a
+            TPU slice, in a Slurm step and under Open MPI; or 'ADDRESS:PORT,COUNT,INDEX': where
+            process 0 listens, how many there are, and which this is.
+
+    Raises:
+        InputError: of another form, or the others cannot be found or reached.
+    """
+    if not how:
+        return
+    try:
+        if how == "auto":
+            jax.distributed.initialize()
+            return
+        address, count, index = how.split(",")
+        if ":" not in address or not 0 <= int(index) < int(count):
+            raise ValueError("an index counts from 0 and is below the number of processes")
+        jax.distributed.initialize(address, int(count), int(index))
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"--distributed={how}: {str(error).splitlines()[0]}: use auto on a TPU slice, under"
+            " Slurm or Open MPI, else ADDRESS:PORT,COUNT,INDEX, such as 10.0.0.1:8476,2,0"
+        ) from error
 
 
 def make_mesh(fsdp: int = 1, devices: Any = None) -> Mesh:
@@ -65,16 +95,34 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     }
 
 
+def split_rows(x: jax.Array, mesh: Mesh) -> jax.Array:
+    """An array that every process has whole, with its rows split over the devices."""
+    if jax.process_count() == 1:
+        return jax.device_put(x, over_batch(mesh))
+    return jax.make_array_from_process_local_data(over_batch(mesh), np.asarray(x), x.shape)
+
+
+def own_copy(tree: Any) -> Any:
+    """Of arrays that are whole on every device, the copy on this process' first one."""
+    return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
 def map_over_batch(function: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
     """`function(batched, shared)` run on each device's own rows, without any communication.
 
     The first argument and every result are split along their leading axis, the second argument is
-    whole on every device. Without a mesh it is the function itself.
+    whole on every device. Rows that the devices do not divide are not split: each device runs all.
+    Without a mesh it is the function itself.
     """
     if mesh is None:
         return function
-    split = PartitionSpec(BATCH_AXES)
-    # check_vma=False: the loops inside the solvers carry values that vary and values that do not.
-    return jax.shard_map(
-        function, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split, check_vma=False
-    )
+
+    def mapped(batched: Any, shared: Any) -> Any:
+        rows = jax.tree.leaves(batched)[0].shape[0]
+        split = PartitionSpec() if rows % mesh.size else PartitionSpec(BATCH_AXES)
+        # check_vma=False: the solvers' loops carry values that vary and values that do not.
+        return jax.shard_map(
+            function, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split, check_vma=False
+        )(batched, shared)
+
+    return mapped

@@ -1,9 +1,8 @@
 """The loop: build, restore, step, log, checkpoint."""
 
 import contextlib
-import signal
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,16 @@ from jax.sharding import Mesh
 
 from pivq_jax.adversary import Adversary
 from pivq_jax.check_config import check_workdir
-from pivq_jax.checkpoints import Checkpoints
+from pivq_jax.checkpoints import SCORE, Checkpoints
 from pivq_jax.data import Dataset, load_dataset
 from pivq_jax.data.pipeline import eval_batches, train_batches
 from pivq_jax.errors import InputError
 from pivq_jax.evaluation.pictures import reconstruction_grid, save_png
 from pivq_jax.files import write_json
-from pivq_jax.logs import TrainingLog, format_duration
+from pivq_jax.logs import ProfilerTrace, TrainingLog, format_duration
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.objective import LossWeights, Objective, Phase
@@ -35,14 +35,7 @@ from pivq_jax.steps import (
     make_optimizer,
     make_steps,
 )
-
-
-class Interrupted(Exception):
-    """The run was asked to stop (Ctrl-C or SIGTERM) and has written a checkpoint."""
-
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"stopped at step {step}; the same command continues from there")
-        self.exit_code = 128 + signal_number
+from pivq_jax.stopping import Interrupted, stop_requests
 
 
 def dataset_from_config(config: Any) -> Dataset:
@@ -131,19 +124,20 @@ def train(config: Any, workdir: Path) -> None:
     """
     check_workdir(config, workdir)
     dataset = dataset_from_config(config)
-    write_json(workdir / "config.json", config.to_dict())
+    if jax.process_index() == 0:
+        write_json(workdir / "config.json", config.to_dict())
     mesh = make_mesh(config.mesh.fsdp)
     frozen = frozen_from_config(config, mesh)
     model = pivq_from_config(config, mesh)
     steps = steps_from_config(config, model, mesh)
 
-    with Checkpoints(workdir) as checkpoints:
+    with Checkpoints(workdir, **config.checkpoints) as checkpoints:
         if checkpoints.latest_step() is None:
             state, seconds = steps.create(), 0.0
         else:
             state, progress = checkpoints.restore(jax.eval_shape(steps.create), mesh)
             seconds = progress["train_seconds"]
-            print(f"resuming from step {int(state.step)} in {workdir}", flush=True)
+            _say(f"resuming from step {int(state.step)} in {workdir}")
         if int(state.step) < config.train.steps:
             _loop(config, workdir, dataset, mesh, steps, frozen, checkpoints, state, seconds)
 
@@ -190,22 +184,24 @@ def _loop(
                 )
 
     count = sum(x.size for x in jax.tree.leaves(state.params))
-    print(
+    _say(
         f"{count:,} parameters, {len(dataset.train):,} training images, {mesh.size} device(s);"
-        f" steps {first_step} to {total_steps}, log in {workdir}",
-        flush=True,
+        f" steps {first_step} to {total_steps}, log in {workdir}"
     )
     with (
-        _stop_requests() as stop,
+        stop_requests() as stop_asked,
         TrainingLog(workdir, first_step, total_steps)
         if writes
         else contextlib.nullcontext() as log,
+        ProfilerTrace(workdir, **config.profile) as trace,
         contextlib.closing(batches(first_step)) as stream,
     ):
-        for step, batch in enumerate(stream, start=first_step):
+        watched = log.watch(stream) if log else stream
+        for step, batch in enumerate(watched, start=first_step):
             # `step` steps are done. What happens here depends only on the state, the step and the
             # seed, so a run that resumes here repeats it exactly.
             images = batch["image"]
+            trace.at(step, state)
             state = _tend_codebook(config, steps, state, step, images, batches)
             phase = phase_at(config, step)
             state, metrics = steps.train(state, images, frozen, phase)
@@ -215,19 +211,27 @@ def _loop(
                 if log:
                     values = {name: float(value) for name, value in metrics.items()}
                     log.write(step, values, batch_size)
+            stop = stop_asked(step)
             done = step == total_steps or bool(stop)
             if step % config.train.checkpoint_every == 0 or done:
                 check_finite(step, metrics)
-                checkpoints.save(step, state, {"train_seconds": time.perf_counter() - started})
+                progress = {"train_seconds": time.perf_counter() - started}
+                if config.checkpoints.keep_best and phase > Phase.CONTINUOUS:
+                    pair = _validation(config, mesh, steps, state, dataset, phase)
+                    progress[SCORE] = float(np.mean(psnr(*map(np.float32, pair), 255.0)))
+                checkpoints.save(step, state, progress)
             if step % config.train.picture_every == 0:
-                picture = _picture(config, mesh, steps, state, dataset, phase)
+                pair = _validation(config, mesh, steps, state, dataset, phase)
                 if writes:
+                    picture = reconstruction_grid(*(side[:16] for side in pair), scale=2)
                     save_png(workdir / "pictures" / f"step_{step:06}.png", picture)
+            if done:
+                checkpoints.wait()  # while another signal still finds us listening
             if stop:
-                raise Interrupted(stop[0], step)
+                raise Interrupted(stop, step)
             if done:
                 break
-    print(f"trained in {format_duration(time.perf_counter() - started)}", flush=True)
+    _say(f"trained in {format_duration(time.perf_counter() - started)}")
 
 
 def _tend_codebook(
@@ -244,10 +248,9 @@ def _tend_codebook(
             ]
         flat = jnp.concatenate(latents).reshape(-1, config.model.code_dim)
         state = jax.block_until_ready(steps.initialise(state, flat))
-        print(
+        _say(
             f"step {step:>6}: codebook of {settings.codebook_size} entries initialised by k-means"
-            f" over {flat.shape[0]:,} latents in {time.perf_counter() - started:.1f} s",
-            flush=True,
+            f" over {flat.shape[0]:,} latents in {time.perf_counter() - started:.1f} s"
         )
     elif (
         settings.init_step < step <= settings.revive_until * config.train.steps
@@ -255,14 +258,17 @@ def _tend_codebook(
     ):
         state, revived = steps.revive(state, images)
         if int(revived):
-            print(f"step {step:>6}: {int(revived)} dead codebook entries re-initialised")
+            _say(f"step {step:>6}: {int(revived)} dead codebook entries re-initialised")
     return state
 
 
-def _picture(
+def _validation(
     config: Any, mesh: Mesh, steps: Steps, state: TrainState, dataset: Dataset, phase: Phase
-) -> np.ndarray:
-    """Validation images above their reconstructions by the averaged weights."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """A batch of validation images, uint8 [B, H, W, 3], and what the averaged weights make of it.
+
+    All processes take part and get the whole batch.
+    """
     batch = next(
         eval_batches(
             dataset.validation,
@@ -273,27 +279,11 @@ def _picture(
     )
     images = put_batch({"image": batch["image"]}, mesh)["image"]
     reconstructions = steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
-    shown = min(16, len(images))
-    originals = jax.device_get(jax.jit(lambda x: x, out_shardings=replicated(mesh))(images))
-    return reconstruction_grid(originals[:shown], jax.device_get(reconstructions)[:shown], scale=2)
+    originals = jax.jit(lambda x: x, out_shardings=replicated(mesh))(images)
+    return jax.device_get(originals), jax.device_get(reconstructions)
 
 
-@contextlib.contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """A list that receives SIGINT and SIGTERM; a second Ctrl-C interrupts at once."""
-    received: list[int] = []
-
-    def receive(number: int, frame: Any) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-        print("\nstopping after this step; writing a checkpoint", flush=True)
-
-    previous = {
-        number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _say(line: str) -> None:
+    """Print it once, however many processes there are."""
+    if jax.process_index() == 0:
+        print(line, flush=True)
