@@ -17,6 +17,7 @@ FIELDS = {
     "quantizer.init_step": 2,
     "quantizer.init_batches": 2,
     "loss.l2": 0.5,
+    "loss.recombination": 0.0,
     "loss.perceptual": 0.0,
     "adversarial.weight": 0.0,
     "adversarial.recombined_weight": 0.0,
@@ -34,14 +35,14 @@ FIELDS = {
 
 
 @pytest.mark.parametrize(
-    "name",
-    # The others differ in what `prepare` reads, which prepare_test.py covers.
+    ("name", "image_size"),
     [
-        "celeba",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in SOURCES if name != "celeba"),
+        # VGG16 takes no images below 16, so the report goes without what needs its features.
+        ("celeba", 12),
+        *(pytest.param(name, 16, marks=pytest.mark.slow) for name in SOURCES),
     ],
 )
-def test_official_files_to_metrics(commands, sources, tmp_path, name):
+def test_official_files_to_metrics(commands, sources, tmp_path, name, image_size):
     data, workdir = tmp_path / "data", tmp_path / "run"
     arguments = prepare_arguments(name, sources[name], data)
     done = commands.run(code=PREPARE.format(arguments=arguments))
@@ -50,8 +51,14 @@ def test_official_files_to_metrics(commands, sources, tmp_path, name):
     counts = manifest["images"]
     train, test = counts["train"], counts.get("test", counts["validation"])
 
-    # Prepared at 32 pixels, trained at 16.
-    fields = {**FIELDS, "data.name": name, "data.path": data}
+    # Prepared at 32 pixels, trained at fewer.
+    fields = {
+        **FIELDS,
+        "data.name": name,
+        "data.path": data,
+        "data.image_size": image_size,
+        "data.workers": 1,
+    }
     chosen = [f"--config.{field}={value}" for field, value in fields.items()]
     command = [f"--config=configs/{name}.py:smoke", f"--workdir={workdir}", *chosen]
     done = commands.run(*command)
