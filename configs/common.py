@@ -48,7 +48,7 @@ FACES_256 = {
 }
 
 # `:smoke` of these: random images of the full size, no worker processes.
-SMOKE_RANDOM = {"data.name": "random", "data.workers": 0, "evaluate.samples": 100}
+SMOKE_RANDOM = {"data.name": "random", "data.workers": 0}
 
 
 def base_config() -> ConfigDict:
@@ -84,6 +84,7 @@ def base_config() -> ConfigDict:
     config.quantizer.method = "auto"  # solver that matching uses
     config.quantizer.codebook_size = 512  # K, must exceed N under matching
     config.quantizer.init_step = 800  # continuous until then; the codebook starts here
+    config.quantizer.noise = 0.0  # deviation of the noise on latents until then
     config.quantizer.init_batches = 64  # batches whose latents k-means sees
     config.quantizer.revive_every = 100  # steps between re-initialisations of dead entries
     config.quantizer.revive_until = 0.9  # no more after this fraction of the run
@@ -180,6 +181,7 @@ def with_variants(config: ConfigDict, variants: str, smoke: dict | None = None) 
                     "train.log_every": 10,
                     "train.checkpoint_every": 20,
                     "train.picture_every": 50,
+                    "evaluate.samples": 100,
                     **(smoke or {}),
                 }
             )

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from pivq_jax.errors import InputError
+from pivq_jax.evaluation.features import NETWORKS
 from pivq_jax.losses.adversarial import AUGMENTATIONS
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.recombination import PATCH_SIZE as RECOMBINATION_PATCH
@@ -44,6 +45,7 @@ def check_config(config: Any, training: bool) -> None:
     need_choice("quantizer.method", quantizer.method, METHODS)
     need_choice("model.output", model.output, OUTPUTS)
     need_choice("model.dtype", model.dtype, DTYPES)
+    need_choice("evaluate.features", config.evaluate.features, NETWORKS)
     need_choice("loss.perceptual_network", loss.perceptual_network, tuple(BACKBONES))
     for name in filter(None, adversarial.augmentations.split(",")):
         need_choice("adversarial.augmentations", name, tuple(AUGMENTATIONS))
@@ -62,7 +64,7 @@ def check_config(config: Any, training: bool) -> None:
         ],
         "checkpoints": ["keep"],
         "mesh": ["fsdp"],
-        "evaluate": ["batch_size"],
+        "evaluate": ["batch_size", "samples", "neighbours"],
         "sample": ["count", "interpolations"],
     }.items():
         for field in fields:
@@ -75,6 +77,7 @@ def check_config(config: Any, training: bool) -> None:
         "checkpoints.keep_best": config.checkpoints.keep_best,
         "profile.first_step": config.profile.first_step,
         "profile.steps": config.profile.steps,
+        "quantizer.noise": quantizer.noise,
         "optimizer.warmup_steps": config.optimizer.warmup_steps,
         "optimizer.weight_decay": config.optimizer.weight_decay,
         "adversarial.weight": adversarial.weight,

@@ -56,7 +56,13 @@ def objective_from_config(config: Any, model: PIVQ) -> Objective:
     network = weights.pop("perceptual_network")
     weights.pop("perceptual_weights")
     perceptual = partial(lpips, network=network) if weights["perceptual"] else None
-    return Objective(model, LossWeights(**weights), perceptual, adversary_from_config(config))
+    return Objective(
+        model,
+        LossWeights(**weights),
+        perceptual,
+        adversary_from_config(config),
+        config.quantizer.noise,
+    )
 
 
 def adversary_from_config(config: Any) -> Adversary | None:
@@ -158,7 +164,7 @@ def _loop(
     total_steps, batch_size = config.train.steps, config.train.batch_size
     writes = jax.process_index() == 0  # checkpoints are written by all, all else by the first
 
-    def batches(step: int) -> Generator[dict[str, jax.Array]]:
+    def batches(step: int, workers: int = 0) -> Generator[dict[str, jax.Array]]:
         host = train_batches(
             dataset.train,
             batch_size=batch_size,
@@ -167,7 +173,7 @@ def _loop(
             flip=config.data.flip,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            workers=config.data.workers,
+            workers=workers,
         )
         with contextlib.closing(host):
             for batch in host:
@@ -194,7 +200,7 @@ def _loop(
         if writes
         else contextlib.nullcontext() as log,
         ProfilerTrace(workdir, **config.profile) as trace,
-        contextlib.closing(batches(first_step)) as stream,
+        contextlib.closing(batches(first_step, config.data.workers)) as stream,
     ):
         watched = log.watch(stream) if log else stream
         for step, batch in enumerate(watched, start=first_step):

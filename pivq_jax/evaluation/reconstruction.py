@@ -11,7 +11,7 @@ import numpy as np
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Source
-from pivq_jax.evaluation.ssim import ssim
+from pivq_jax.evaluation.ssim import WINDOW, ssim
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.reconstruction import psnr
@@ -26,7 +26,7 @@ class Reconstructions(NamedTuple):
     codes: np.ndarray  # int32 [M, N]
     psnr: np.ndarray  # f32 [M], dB
     l1: np.ndarray  # f32 [M], mean absolute error, pixels in [-1, 1]
-    ssim: np.ndarray  # f32 [M]
+    ssim: np.ndarray  # f32 [M]; NaN where images are smaller than its window
     lpips: np.ndarray | None = None  # f32 [M]; None where it was not asked for
 
 
@@ -49,7 +49,9 @@ def reconstruct_split(
         originals = jnp.asarray(batch["image"])
         seen, wanted = images_to_float(rounded), images_to_float(originals)
         error = jnp.mean(jnp.abs(seen - wanted), (1, 2, 3))
-        values = [codes, psnr(rounded, originals, 255.0), error, ssim(seen, wanted)]
+        fits = min(originals.shape[1:3]) >= WINDOW
+        similarity = ssim(seen, wanted) if fits else jnp.full(len(seen), jnp.nan)
+        values = [codes, psnr(rounded, originals, 255.0), error, similarity]
         if lpips_weights is not None:
             values.append(distance(lpips_weights, seen, wanted))
         parts.append(tuple(np.asarray(value)[batch["mask"]] for value in values))

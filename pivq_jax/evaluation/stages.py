@@ -162,7 +162,7 @@ def reconstruction(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "psnr": float(np.mean(result.psnr)),
         "l1": float(np.mean(result.l1)),
-        "ssim": float(np.mean(result.ssim)),
+        "ssim": None if np.isnan(result.ssim).any() else float(np.mean(result.ssim)),
         "lpips": None if result.lpips is None else float(np.mean(result.lpips)),
         **capacity(result.codes, config.quantizer.codebook_size, config.quantizer.kind),
         "sample_images_per_second": sampling_speed(model, result.codes, settings.batch_size),

@@ -68,7 +68,7 @@ def test_a_stopped_evaluation_keeps_what_it_has(trained, trained_model, commands
     shutil.copytree(trained.workdir, workdir)
     (workdir / "metrics.json").unlink()
     folder = workdir / "report"
-    (folder / "neighbours.json").unlink()
+    (folder / "attributes.json").unlink()
     stale = json.loads((folder / "samples.json").read_text())
     stale["made_for"]["step"] = 59
     (folder / "samples.json").write_text(json.dumps(stale))
@@ -76,10 +76,10 @@ def test_a_stopped_evaluation_keeps_what_it_has(trained, trained_model, commands
     marked["metrics"]["fid"] = 123.0  # would be lost if the stage ran again
     (folder / "distribution.json").write_text(json.dumps(marked))
 
-    done = commands.run(*trained.arguments[:2], f"--workdir={workdir}", "--mode=evaluate")
+    done = commands.run(*trained.arguments[:-1], f"--workdir={workdir}", "--mode=evaluate")
     assert done.code == 0, done.stderr
     again = re.findall(r"evaluating, \d of 5: (\w+)", done.stderr)
-    assert again == ["samples", "neighbours"]
+    assert again == ["samples", "attributes"]
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics == trained.metrics | {"fid": 123.0}
     assert {path.stem for path in folder.glob("*.json")} == set(STAGES)
