@@ -3,7 +3,6 @@
 import dataclasses
 import enum
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -177,8 +176,9 @@ class Objective:
         pairs = codes[:half], codes[half : 2 * half], jax.random.split(key, half)
 
         def mix(pairs: tuple[jax.Array, ...], codebook: jax.Array) -> jax.Array:
-            recombine = partial(sampling.recombine, fraction=0.5, kind=self.model.kind)
-            return jax.vmap(recombine, in_axes=(0, 0, None, 0))(*pairs[:2], codebook, pairs[2])
+            return jax.vmap(
+                lambda a, b, key: sampling.recombine(a, b, codebook, key, 0.5, self.model.kind)
+            )(*pairs)
 
         # Its matching, too, communicates nothing. See `assign`.
         mixed = map_over_batch(mix, self.model.mesh)(pairs, codebook)

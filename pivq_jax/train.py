@@ -223,13 +223,14 @@ def _loop(
                 check_finite(step, metrics)
                 progress = {"train_seconds": time.perf_counter() - started}
                 if config.checkpoints.keep_best and phase > Phase.CONTINUOUS:
-                    pair = _validation(config, mesh, steps, state, dataset, phase)
-                    progress[SCORE] = float(np.mean(psnr(*map(np.float32, pair), 255.0)))
+                    shown, made = _validation(config, mesh, steps, state, dataset, phase)
+                    score = psnr(jnp.asarray(made), jnp.asarray(shown), 255.0)
+                    progress[SCORE] = float(jnp.mean(score))
                 checkpoints.save(step, state, progress)
             if step % config.train.picture_every == 0:
-                pair = _validation(config, mesh, steps, state, dataset, phase)
+                shown, made = _validation(config, mesh, steps, state, dataset, phase)
                 if writes:
-                    picture = reconstruction_grid(*(side[:16] for side in pair), scale=2)
+                    picture = reconstruction_grid(shown[:16], made[:16], scale=2)
                     save_png(workdir / "pictures" / f"step_{step:06}.png", picture)
             if done:
                 checkpoints.wait()  # while another signal still finds us listening
