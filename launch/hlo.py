@@ -1,0 +1,163 @@
+"""What the text of a compiled program (HLO) says about its communication."""
+
+import collections
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+KINDS = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
+# The names that the quantizer and `pivq_jax.matching` give to what they compute.
+MATCHING = re.compile(r"(^|[/(])(matching|solve\w*)[/)]")
+
+_BITS = {"pred": 8, "bf16": 16, "token": 0}
+
+
+class Instruction(NamedTuple):
+    """One line of a computation."""
+
+    name: str
+    shapes: tuple[int, ...]  # bytes of each part of the result
+    opcode: str
+    attributes: str  # all that follows the opcode
+
+    @property
+    def scope(self) -> str:
+        """Where in the traced program it comes from, '' if that is not known."""
+        found = re.search(r'op_name="([^"]*)"', self.attributes)
+        return found[1] if found else ""
+
+    @property
+    def called(self) -> list[str]:
+        """Names of the computations that it runs."""
+        names = re.findall(
+            r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)="
+            r"%?([\w.-]+)",
+            self.attributes,
+        )
+        for listed in re.findall(r"\b(?:branch|called)_computations=\{([^}]*)\}", self.attributes):
+            names += re.findall(r"%?([\w.-]+)", listed)
+        return names
+
+    @property
+    def trips(self) -> int:
+        """How often the body of this loop runs: 1 if the compiler does not know."""
+        found = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', self.attributes)
+        return int(found[1]) if found else 1
+
+
+class Collective(NamedTuple):
+    """A collective operation, as often as it runs in a step."""
+
+    kind: str  # one of KINDS
+    moved: float  # bytes that each device sends in a step, by a ring algorithm
+    scope: str
+
+
+class Program:
+    """The computations of a module in text form, as `compiled.as_text()` gives it."""
+
+    def __init__(self, text: str, devices: int) -> None:
+        self._devices = devices
+        self.computations: dict[str, list[Instruction]] = {}
+        self.entry = ""
+        current: list[Instruction] = []
+        for line in text.splitlines():
+            if header := re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line):
+                current = self.computations.setdefault(header[2], [])
+                self.entry = header[2] if header[1] else self.entry
+            elif instruction := _parse(line):
+                current.append(instruction)
+
+    def walk(self, name: str = "", times: int = 1) -> Iterator[tuple[str, Instruction, int]]:
+        """(computation, instruction, how often it runs) of all that a computation runs."""
+        name = name or self.entry
+        for instruction in self.computations.get(name, ()):
+            yield name, instruction, times
+            if instruction.opcode.removesuffix("-start") in KINDS:
+                continue  # what it calls adds two numbers
+            for called in instruction.called:
+                yield from self.walk(called, times * instruction.trips)
+
+    def collectives(self, name: str = "") -> list[Collective]:
+        """All of a computation and of what it calls; of the whole program by default."""
+        found = []
+        for computation, instruction, times in self.walk(name):
+            kind = instruction.opcode.removesuffix("-start")
+            if kind not in KINDS:
+                continue
+            # TPUs fuse an all-reduce of which each keeps its part.
+            scattered = kind == "all-reduce" and "all-reduce-scatter" in computation
+            kind = "reduce-scatter" if scattered else kind
+            moved = times * self._moved(instruction, kind, scattered)
+            found.append(Collective(kind, moved, instruction.scope))
+        return found
+
+    def moved_by_kind(self) -> dict[str, float]:
+        """Bytes that each device sends in a step."""
+        total: dict[str, float] = collections.defaultdict(float)
+        for collective in self.collectives():
+            total[collective.kind] += collective.moved
+        return dict(total)
+
+    def collectives_inside_matching(self) -> list[Collective]:
+        """Those that carry its name, and those in its loops."""
+        found = [x for x in self.collectives() if MATCHING.search(x.scope)]
+        for _, instruction, _ in self.walk():
+            if instruction.opcode == "while" and MATCHING.search(instruction.scope):
+                for called in instruction.called:
+                    found += self.collectives(called)
+        return found
+
+    def _moved(self, instruction: Instruction, kind: str, scattered: bool) -> float:
+        shapes = instruction.shapes
+        if instruction.opcode.endswith("-start") and kind != "all-reduce" and len(shapes) > 1:
+            # (operands, results, perhaps two numbers more)
+            shapes = shapes[1:2] if kind == "collective-permute" else shapes[len(shapes) // 2 :]
+        size, group = sum(shapes), self._group(instruction)
+        share = (group - 1) / group
+        if kind == "all-reduce":
+            return 2 * size * share
+        if kind == "reduce-scatter" and not scattered:
+            return size * (group - 1)  # `size` is what each keeps
+        return size if kind == "collective-permute" else size * share
+
+    def _group(self, instruction: Instruction) -> int:
+        """How many devices take part together."""
+        text = instruction.attributes
+        if found := re.search(r"replica_groups=\[\d+,(\d+)\]<=", text):
+            return int(found[1])
+        if found := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
+            return len(found[1].split(","))
+        return self._devices
+
+
+def _parse(line: str) -> Instruction | None:
+    """A line such as `%a.1 = (f32[8,2]{1,0}, u32[]) all-gather-start(%b), channel_id=1, ...`."""
+    start = re.match(r"\s+(?:ROOT )?%?([\w.-]+) = ", line)
+    if not start:
+        return None
+    rest = line[start.end() :]
+    end = _end_of_type(rest)
+    opcode = re.match(r" ([a-z][\w-]*)\(", rest[end:])
+    if not opcode:
+        return None
+    parts = re.findall(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([\d,]*)\]", rest[:end])
+    shapes = tuple(_bytes(dtype, dimensions) for dtype, dimensions in parts)
+    return Instruction(start[1], shapes, opcode[1], rest[end + opcode.end() :])
+
+
+def _end_of_type(text: str) -> int:
+    """Where the type that a text begins with ends: at the first space outside of brackets."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += (character in "({[") - (character in ")}]")
+        if character == " " and depth == 0:
+            return position
+    return len(text)
+
+
+def _bytes(dtype: str, dimensions: str) -> int:
+    found = re.match(r"[a-z]+(\d+)", dtype)
+    bits = _BITS[dtype] if dtype in _BITS else int(found[1]) if found else 0
+    return math.prod(int(x) for x in dimensions.split(",") if x) * bits // 8

@@ -1,0 +1,368 @@
+"""python -m launch.plan --config=configs/ffhq.py --topology=v5e:16x16
+
+Compiles the training step of a config for a TPU slice, with the compiler that the slice would use
+and without the slice: pip install "jax[tpu]" is all it takes. Tells whether it fits, what each chip
+computes and sends, and estimates the time of a step.
+
+Topologies are as Cloud TPU writes them: v5e:4x4, v5e:16x16, v4:2x2x2, v5p:4x4x4, v6e:8x8, ...
+Fields of the config are changed as in training, --config.mesh.fsdp=4 for example.
+
+  --table   instead of one config: celeba, celeba_hq and ffhq on four slices, as in docs/scaling.md
+
+Exit codes: 0 it fits, 1 it does not, 2 wrong input. A compilation takes minutes and no accelerator.
+"""
+
+import importlib
+import os
+import re
+import sys
+import time
+from typing import Any, NamedTuple
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/ffhq.py")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, such as v5e:16x16.")
+_TABLE = flags.DEFINE_bool("table", False, "Print the table of docs/scaling.md.")
+_COMPARE = flags.DEFINE_bool(
+    "compare", False, "Compile for one chip too and compare its flops, at the same images a chip."
+)
+
+TABLE_CONFIGS = ("celeba", "celeba_hq", "ffhq")
+TABLE_TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v4:2x2x2", "v6e:8x8")
+GIB = 2**30
+
+
+class Chip(NamedTuple):
+    """Peak figures of a chip, from Cloud TPU's documentation of each version."""
+
+    flops: float  # a second, bfloat16
+    memory: float  # bytes
+    bandwidth: float  # bytes a second, of its memory
+    links: float  # bytes a second that it can send to other chips, one direction
+
+
+CHIPS = {
+    "v4": Chip(275e12, 32 * GIB, 1.2e12, 300e9),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9),
+    "v5p": Chip(459e12, 95 * GIB, 2.765e12, 600e9),
+    "v6e": Chip(918e12, 32 * GIB, 1.638e12, 400e9),
+}
+
+
+class DoesNotFit(Exception):
+    """The compiler found no way to hold the step in a chip's memory."""
+
+    def __init__(self, used: float, limit: float) -> None:
+        super().__init__(f"needs {used / GIB:.1f} GiB a chip of {limit / GIB:.1f} GiB")
+        self.used, self.limit = used, limit
+
+
+class Plan(NamedTuple):
+    """What the compiler says of a step, all figures a chip."""
+
+    topology: str
+    chips: int
+    batch_size: int
+    state: float  # bytes that stay: parameters, averages, moments
+    memory: float  # bytes at the peak
+    flops: float  # a step
+    traffic: float  # bytes a step, to and from its memory
+    moved: dict[str, float]  # bytes a step that each kind of collective sends
+    seconds: float  # of compilation
+
+    @property
+    def chip(self) -> Chip:
+        return CHIPS[self.topology.split(":")[0]]
+
+    @property
+    def times(self) -> dict[str, float]:
+        """Seconds a step that each resource is busy at its peak speed."""
+        return {
+            "compute": self.flops / self.chip.flops,
+            "memory": self.traffic / self.chip.bandwidth,
+            "links": sum(self.moved.values()) / self.chip.links,
+        }
+
+    @property
+    def step_seconds(self) -> float:
+        """The roofline: the slower of compute and memory, and then the links, not overlapped."""
+        times = self.times
+        return max(times["compute"], times["memory"]) + times["links"]
+
+
+def devices_of(topology: str) -> list[Any]:
+    """The devices of a slice that need not exist.
+
+    Raises:
+        InputError: jax[tpu] is missing, or there is no such slice.
+    """
+    from jax.experimental import topologies
+
+    from pivq_jax.errors import InputError
+
+    version = topology.split(":")[0]
+    if version not in CHIPS or ":" not in topology:
+        raise InputError(
+            f"--topology={topology} is unknown: give one of {', '.join(CHIPS)} and its shape, such"
+            " as v5e:4x4"
+        )
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError("the TPU's compiler is not installed: pip install 'jax[tpu]'")
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+    except Exception as error:  # the runtime's own, of several types
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"--topology={topology} cannot be had ({reason}): give a shape that Cloud TPU offers,"
+            " such as v5e:4x4"
+        ) from error
+
+
+def lower(config: Any, devices: list[Any]) -> tuple[Any, float]:
+    """The traced training step of the last phase on these devices, and a chip's bytes of state.
+
+    Raises:
+        InputError: the config does not fit the devices.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from pivq_jax.check_config import check_devices
+    from pivq_jax.losses.perceptual_weights import weight_shapes
+    from pivq_jax.model.pivq import pivq_from_config
+    from pivq_jax.parallel import make_mesh, over_batch, replicated, shardings_of
+    from pivq_jax.train import phase_at, steps_from_config
+
+    check_devices(config, len(devices))
+    mesh = make_mesh(config.mesh.fsdp, devices)
+    steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+
+    def placed(tree: Any, shardings: Any) -> Any:
+        return jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings
+        )
+
+    state = jax.eval_shape(steps.create)
+    state = placed(state, shardings_of(state, mesh))
+    size = config.data.image_size
+    images = jax.ShapeDtypeStruct(
+        (config.train.batch_size, size, size, 3), jnp.uint8, sharding=over_batch(mesh)
+    )
+    frozen = None
+    if config.loss.perceptual:
+        shapes = weight_shapes(config.loss.perceptual_network)
+        frozen = placed(shapes, jax.tree.map(lambda _: replicated(mesh), shapes))
+    held = sum(
+        x.dtype.itemsize * _size(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(state)
+    )
+    phase = phase_at(config, config.train.steps - 1)
+    return steps.train.lower(state, images, frozen, phase), held
+
+
+def make_plan(config: Any, topology: str, devices: list[Any] | None = None) -> Plan:
+    """Compile the training step for a slice, or for some of its devices.
+
+    Raises:
+        InputError: the config does not fit the devices.
+        DoesNotFit: it does not fit a chip's memory.
+        AssertionError: there is communication inside matching.
+    """
+    from launch.hlo import Program
+
+    devices = devices_of(topology) if devices is None else devices
+    lowered, held = lower(config, devices)
+    started = time.perf_counter()
+    compiled = compile_step(lowered)
+    seconds = time.perf_counter() - started
+    program = Program(compiled.as_text(), len(devices))
+    inside = program.collectives_inside_matching()
+    assert not inside, f"communication inside matching: {inside}"
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    return Plan(
+        topology=topology,
+        chips=len(devices),
+        batch_size=config.train.batch_size,
+        state=held,
+        memory=memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes,
+        # The compiler counts the body of a loop once; the parts of a batch are one.
+        flops=cost["flops"] * config.train.accumulation,
+        traffic=cost["bytes accessed"] * config.train.accumulation,
+        moved=program.moved_by_kind(),
+        seconds=seconds,
+    )
+
+
+def compile_step(lowered: Any) -> Any:
+    """The compiled program.
+
+    Raises:
+        DoesNotFit: it does not fit a chip's memory.
+    """
+    try:
+        return lowered.compile()
+    except Exception as error:  # the runtime's own
+        found = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", str(error))
+        if not found:
+            raise
+        unit = {name: 1024**power for power, name in enumerate("KMGT", start=1)}
+        used, limit = (float(found[i]) * unit[found[i + 1]] for i in (1, 3))
+        raise DoesNotFit(used, limit) from error
+
+
+def knobs(config: Any, chips: int, state: float, excess: float) -> list[str]:
+    """What to change in a config that needs `excess` bytes too much on each of `chips`."""
+    found = []
+    fsdp = config.mesh.fsdp
+    if fsdp < chips:
+        saved = state * (1 - fsdp / chips)
+        found.append(
+            f"--config.mesh.fsdp={chips}: splits the state over all chips, saving up to"
+            f" {saved / GIB:.1f} GiB of its {state / GIB:.1f} GiB"
+            + (" (not enough alone)" if saved < excess else "")
+        )
+    if not config.model.remat:
+        found.append(
+            "--config.model.remat=True: keeps only the inputs of each block, for a third more flops"
+        )
+    images = config.train.batch_size // config.train.accumulation // chips
+    if images > 1:
+        factor = next(n for n in range(2, images + 1) if images % n == 0)
+        found.append(
+            f"--config.train.accumulation={config.train.accumulation * factor}:"
+            f" {images // factor} images a chip at a time instead of {images}, the same step"
+        )
+        found.append(
+            f"--config.train.batch_size={config.train.batch_size // factor}: fewer images a step"
+        )
+    found.append("a slice with more chips, or chips with more memory (v4 and v6e: 32 GiB)")
+    return found
+
+
+def describe(plan: Plan, config: Any) -> str:
+    """The plan for people."""
+    times, chip = plan.times, plan.chip
+    lines = [
+        f"{config.name} on {plan.topology}: {plan.chips} chips, mesh"
+        f" {plan.chips // config.mesh.fsdp}x{config.mesh.fsdp}, batch of {plan.batch_size} in"
+        f" {config.train.accumulation} part(s); compiled in {plan.seconds:.0f} s",
+        "a chip:",
+        f"  memory       {plan.memory / GIB:8.2f} GiB of {chip.memory / GIB:.0f}, of which state"
+        f" {plan.state / GIB:.2f}",
+        f"  flops        {plan.flops / 1e12:8.2f} TFLOP a step",
+        f"  HBM traffic  {plan.traffic / GIB:8.2f} GiB a step",
+        *(
+            f"  {kind:<20} {sent / 2**20:10.1f} MiB sent a step"
+            for kind, sent in sorted(plan.moved.items())
+        ),
+        "estimate (roofline: every resource at its peak, loops of matching counted once):",
+        "  " + ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in times.items()),
+        f"  step {1e3 * plan.step_seconds:.1f} ms at best,"
+        f" {plan.batch_size / plan.step_seconds:,.0f} images a second",
+    ]
+    return "\n".join(lines)
+
+
+def table() -> str:
+    """The table of docs/scaling.md, printed line by line as it grows."""
+    titles = (
+        *("config, slice", "batch", "fsdp", "GiB a chip: state / peak / of", "TFLOP a chip"),
+        *("MiB sent a chip", "step at best, ms", "images/s at best", "flops against one chip"),
+    )
+    lines = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
+    print("\n".join(lines), flush=True)
+    for name in TABLE_CONFIGS:
+        for topology in TABLE_TOPOLOGIES:
+            config = importlib.import_module(f"configs.{name}").get_config("")
+            lines.append(_row(config, topology))
+            print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def _row(config: Any, topology: str) -> str:
+    devices = devices_of(topology)
+    config.mesh.fsdp = min(config.mesh.fsdp, len(devices))
+    cells = [f"{config.name}, {topology}", f"{config.train.batch_size}", f"{config.mesh.fsdp}"]
+    try:
+        plan = make_plan(config, topology, devices)
+    except DoesNotFit as error:
+        return f"| {' | '.join(cells)} | {error} |"
+    memory = (plan.state, plan.memory, plan.chip.memory)
+    return "| " + " | ".join(
+        [
+            *cells,
+            " / ".join(f"{value / GIB:.2f}" for value in memory),
+            f"{plan.flops / 1e12:.2f}",
+            f"{sum(plan.moved.values()) / 2**20:,.0f}",
+            f"{1e3 * plan.step_seconds:.1f}",
+            f"{plan.batch_size / plan.step_seconds:,.0f}",
+            f"{flops_against_one_chip(config, plan, devices):.3f} |",
+        ]
+    )
+
+
+def flops_against_one_chip(config: Any, plan: Plan, devices: list[Any]) -> float:
+    """Flops a chip over those of a step on one chip alone with as many images."""
+    alone = config.copy_and_resolve_references()
+    alone.unlock()
+    alone.mesh.fsdp = 1
+    alone.train.batch_size = config.train.batch_size // len(devices)
+    return plan.flops / make_plan(alone, plan.topology, devices[:1]).flops
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for side in shape:
+        size *= side
+    return size
+
+
+def main(arguments: list[str]) -> int:
+    """Plan one config, or print the table."""
+    from pivq_jax.errors import InputError
+
+    try:
+        if len(arguments) > 1:
+            raise InputError(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
+        if _TABLE.value:
+            table()
+            return 0
+        if _CONFIG.value is None or not _TOPOLOGY.value:
+            raise InputError("give --config and --topology; --help tells more")
+        return _plan_one(_CONFIG.value, _TOPOLOGY.value)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _plan_one(config: Any, topology: str) -> int:
+    from pivq_jax.check_config import check_config
+
+    check_config(config, training=False)
+    devices = devices_of(topology)
+    try:
+        plan = make_plan(config, topology, devices)
+    except DoesNotFit as error:
+        _, state = lower(config, devices)
+        excess = error.used - error.limit
+        print(f"{config.name} does not fit {topology}: {error}, {excess / GIB:.1f} GiB too much.")
+        print("What would help:")
+        print("\n".join(f"  {knob}" for knob in knobs(config, len(devices), state, excess)))
+        return 1
+    print(describe(plan, config))
+    if _COMPARE.value:
+        ratio = flops_against_one_chip(config, plan, devices)
+        print(f"flops a chip over those of one chip alone with as many images: {ratio:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    # The compiler runs here, on the CPU, and asks no metadata server for a TPU.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    app.run(main)

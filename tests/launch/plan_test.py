@@ -1,0 +1,163 @@
+"""The plan of a step on a TPU slice: what it reads in a program, advises and refuses."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import plan
+from launch.hlo import Program
+from pivq_jax.errors import InputError
+
+ROOT = Path(__file__).parent.parent.parent
+
+# A program of 8 devices, with the forms that the TPU's compiler gives communication.
+HLO = (Path(__file__).parent / "program.hlo").read_text()
+
+
+def program(scope: str = "jit(train)/jit(scan)/while") -> Program:
+    return Program(HLO.replace("SCOPE", scope), devices=8)
+
+
+def test_bytes_that_each_device_sends():
+    assert program().moved_by_kind() == {
+        "all-gather": pytest.approx(4 * 32 * 100 * 7 / 8),
+        "reduce-scatter": pytest.approx(4 * 64 * 16 * 7 / 8),
+        # Three turns of the loop in groups of four, and two arrays at once over all.
+        "all-reduce": pytest.approx(3 * 2 * 2 * 1024 * 3 / 4 + 2 * 4 * (3 + 5) * 7 / 8),
+        "all-to-all": pytest.approx(4 * 16 * 7 / 8),
+        "collective-permute": pytest.approx(4 * 5),
+    }
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        "jit(train)/jvp(PIVQ)/quantizer/shard_map/matching/while",
+        "jit(train)/matching/jit(solve)/cond/while",
+        "jit(train)/jit(recombine)/jit(solve)/while",
+    ],
+)
+def test_communication_in_a_loop_of_matching_is_found(scope):
+    (found,) = program(scope).collectives_inside_matching()
+    assert found.kind == "all-reduce"
+
+
+def test_communication_elsewhere_is_not_taken_for_matching():
+    assert program().collectives_inside_matching() == []
+    assert program("jit(train)/rematching/solver_like/while").collectives_inside_matching() == []
+
+
+def make(**fields) -> plan.Plan:
+    values = {
+        "topology": "v5e:4x4",
+        "chips": 16,
+        "batch_size": 256,
+        "state": 2e9,
+        "memory": 8e9,
+        "flops": 19.7e12,
+        "traffic": 8.19e9,
+        "moved": {"all-reduce": 1e9, "all-gather": 1e9},
+        "seconds": 60.0,
+    }
+    return plan.Plan(**(values | fields))
+
+
+def test_the_roofline():
+    assert make().times == pytest.approx({"compute": 0.1, "memory": 0.01, "links": 0.01})
+    assert make().step_seconds == pytest.approx(0.11)
+    assert make(traffic=819e9).step_seconds == pytest.approx(1.01)
+
+
+def test_the_plan_is_told_as_an_estimate():
+    from configs.ffhq import get_config
+
+    text = plan.describe(make(), get_config())
+    assert "ffhq on v5e:4x4: 16 chips, mesh 16x1, batch of 256" in text
+    assert "7.45 GiB of 16" in text and "19.70 TFLOP a step" in text
+    assert "all-gather" in text and "953.7 MiB" in text
+    assert "estimate" in text and "110.0 ms at best, 2,327 images a second" in text
+
+
+def test_what_would_help_a_step_that_does_not_fit():
+    from configs.ffhq import get_config
+
+    config = get_config()
+    config.model.remat, config.train.batch_size, config.train.accumulation = False, 256, 1
+    config.mesh.fsdp = 1
+    advice = plan.knobs(config, chips=16, state=4 * plan.GIB, excess=2 * plan.GIB)
+    names = [line.split(":")[0].split("=")[0] for line in advice]
+    assert names[:4] == [
+        "--config.mesh.fsdp",
+        "--config.model.remat",
+        "--config.train.accumulation",
+        "--config.train.batch_size",
+    ]
+    assert advice[0].startswith("--config.mesh.fsdp=16:") and "3.8 GiB" in advice[0]
+    assert advice[2].startswith("--config.train.accumulation=2:") and "8 images" in advice[2]
+    config.model.remat, config.mesh.fsdp, config.train.batch_size = True, 16, 16
+    assert [line[:7] for line in plan.knobs(config, 16, plan.GIB, plan.GIB)] == ["a slice"]
+
+
+def test_the_compilers_refusal_says_by_how_much():
+    class Lowered:
+        def compile(self):
+            raise RuntimeError(
+                "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory"
+                " space hbm. Used 21.42G of 15.75G hbm. Exceeded hbm capacity by 5.67G."
+            )
+
+    with pytest.raises(plan.DoesNotFit, match=r"needs 21.4 GiB a chip of 15.8 GiB") as error:
+        plan.compile_step(Lowered())
+    assert error.value.used - error.value.limit == pytest.approx(5.67 * plan.GIB)
+
+
+def test_another_failure_of_the_compiler_is_not_hidden():
+    class Lowered:
+        def compile(self):
+            raise RuntimeError("INTERNAL: something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        plan.compile_step(Lowered())
+
+
+@pytest.mark.parametrize("topology", ["v5e", "v9:2x2", "tpu"])
+def test_unknown_topologies_are_refused(topology):
+    with pytest.raises(InputError, match=r"is unknown: give one of v4, v5e, v5p, v6e"):
+        plan.devices_of(topology)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="it is installed")
+def test_a_missing_compiler_is_named():
+    with pytest.raises(InputError, match=r"pip install 'jax\[tpu\]'"):
+        plan.devices_of("v5e:4x4")
+
+
+# The TPU's compiler loads once a process, and its environment must be set before JAX's import.
+COMPILE = """
+import os, sys
+os.environ.update(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1")
+from launch import plan
+from configs.image_folder import get_config
+
+config = get_config("smoke")
+config.model.width, config.mesh.fsdp, config.loss.recombination = 128, 2, 0.5
+devices = plan.devices_of("v5e:2x2")
+found = plan.make_plan(config, "v5e:2x2", devices)
+print(plan.describe(found, config))
+ratio = plan.flops_against_one_chip(config, found, devices)
+print(ratio, found.chips, found.moved.get("all-gather", 0), found.memory, found.state)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs jax[tpu]")
+def test_a_small_step_compiled_for_a_slice():
+    done = subprocess.run([sys.executable, "-c", COMPILE], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ratio, chips, gathered, memory, state = map(float, done.stdout.splitlines()[-1].split())
+    assert ratio == pytest.approx(1, abs=0.05) and chips == 4
+    assert gathered > 0  # the parameters, for fsdp
+    assert 0 < state < memory < plan.CHIPS["v5e"].memory
