@@ -84,7 +84,6 @@ def base_config() -> ConfigDict:
     config.quantizer.method = "auto"  # solver that matching uses
     config.quantizer.codebook_size = 512  # K, must exceed N under matching
     config.quantizer.init_step = 800  # continuous until then; the codebook starts here
-    config.quantizer.noise = 0.0  # deviation of the noise on latents until then
     config.quantizer.init_batches = 64  # batches whose latents k-means sees
     config.quantizer.revive_every = 100  # steps between re-initialisations of dead entries
     config.quantizer.revive_until = 0.9  # no more after this fraction of the run

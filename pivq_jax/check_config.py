@@ -77,7 +77,6 @@ def check_config(config: Any, training: bool) -> None:
         "checkpoints.keep_best": config.checkpoints.keep_best,
         "profile.first_step": config.profile.first_step,
         "profile.steps": config.profile.steps,
-        "quantizer.noise": quantizer.noise,
         "optimizer.warmup_steps": config.optimizer.warmup_steps,
         "optimizer.weight_decay": config.optimizer.weight_decay,
         "adversarial.weight": adversarial.weight,

@@ -65,14 +65,12 @@ class Objective:
         weights: of the terms that need no discriminator.
         perceptual: (its weights, images, targets) -> distances f32 [B]; None where not used.
         adversary: None where no phase is adversarial.
-        noise: deviation of the gaussian noise on latents, of unit variance, before the codebook.
     """
 
     model: PIVQ
     weights: LossWeights
     perceptual: Callable[[Params, jax.Array, jax.Array], jax.Array] | None = None
     adversary: Adversary | None = None
-    noise: float = 0.0
 
     def gradients(
         self,
@@ -152,12 +150,7 @@ class Objective:
         self, params: Params, images: jax.Array, key: jax.Array, phase: Phase
     ) -> tuple[Made, Quantized | None]:
         if phase == Phase.CONTINUOUS:
-            latents = self._apply(params, images, method="latents")
-            if self.noise:
-                # What is to survive the codebook must stand out of its errors.
-                latents += self.noise * jax.random.normal(key, latents.shape)
-            reconstructed = self._apply(params, latents, method="decode_vectors")
-            return Made({"reconstructed": reconstructed}), None
+            return Made({"reconstructed": self._apply(params, images, method="autoencode")}), None
         reconstructed, quantized = self._apply(params, images)
         fakes = {"reconstructed": reconstructed}
         judged = phase == Phase.ADVERSARIAL and self.adversary and self.adversary.recombined > 0

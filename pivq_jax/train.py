@@ -56,13 +56,7 @@ def objective_from_config(config: Any, model: PIVQ) -> Objective:
     network = weights.pop("perceptual_network")
     weights.pop("perceptual_weights")
     perceptual = partial(lpips, network=network) if weights["perceptual"] else None
-    return Objective(
-        model,
-        LossWeights(**weights),
-        perceptual,
-        adversary_from_config(config),
-        config.quantizer.noise,
-    )
+    return Objective(model, LossWeights(**weights), perceptual, adversary_from_config(config))
 
 
 def adversary_from_config(config: Any) -> Adversary | None:
