@@ -37,9 +37,9 @@ def restore_all(workdir: Path, step: int) -> dict[str, np.ndarray]:
 
 def test_loss_falls(tiny_run):
     log = read_log(tiny_run.workdir)
-    early = np.mean([line["loss"] for line in log[:3]])
-    before_codebook = np.mean([line["loss"] for line in log if 45 <= line["step"] <= 60])
-    late = np.mean([line["loss"] for line in log[-3:]])
+    early = np.mean([line["l1"] for line in log[:3]])
+    before_codebook = np.mean([line["l1"] for line in log if 45 <= line["step"] <= 60])
+    late = np.mean([line["l1"] for line in log[-3:]])
     assert before_codebook < 0.8 * early
     assert late < 0.8 * early
     assert log[-1]["psnr"] > log[0]["psnr"] + 2.0
@@ -51,6 +51,7 @@ def test_log_holds_what_was_trained(tiny_run):
     for line in log:
         assert all(np.isfinite(value) for value in line.values())
         assert ("quantization_error" in line) == (line["step"] > 60)
+        assert ("discriminator" in line) == (line["step"] > 100)
     # Linear warm-up over 10 steps to the peak, then down; the rate of step s is that of s - 1.
     rates = {line["step"]: line["learning_rate"] for line in log}
     assert rates[5] == pytest.approx(1.5e-3 * 4 / 10)
@@ -90,6 +91,8 @@ def test_interrupted_run_ends_bit_for_bit_as_the_unbroken_one(tiny_run, interrup
     assert unbroken.keys() == resumed.keys()
     assert sum(name.startswith("/params/") for name in unbroken) > 20
     assert sum(name.startswith("/opt_state/") for name in unbroken) > 40
+    assert sum(name.startswith("/discriminator/") for name in unbroken) > 5
+    assert sum(name.startswith("/discriminator_opt_state/") for name in unbroken) > 10
     for name, value in unbroken.items():
         assert value.dtype == resumed[name].dtype
         np.testing.assert_array_equal(value, resumed[name], err_msg=name)
@@ -113,9 +116,12 @@ def test_interrupted_run_logs_each_step_once(tiny_run, interrupted):
 
 
 def test_interrupted_run_draws_the_same_pictures(tiny_run, interrupted):
-    for name in ("samples.png", "interpolations.png", "reconstructions.png", "parents.png"):
-        unbroken = (tiny_run.workdir / name).read_bytes()
-        assert unbroken == (interrupted["workdir"] / name).read_bytes(), name
+    pictures = [path.relative_to(tiny_run.workdir) for path in tiny_run.workdir.rglob("*.png")]
+    names = {path.name for path in pictures}
+    assert names >= {"samples.png", "interpolations.png", "reconstructions.png", "parents.png"}
+    for path in pictures:
+        unbroken = (tiny_run.workdir / path).read_bytes()
+        assert unbroken == (interrupted["workdir"] / path).read_bytes(), path
 
 
 def test_loss_that_is_not_finite_stops_the_run(commands, tiny_arguments, tmp_path):
