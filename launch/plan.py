@@ -12,7 +12,7 @@ Fields of the config are changed as in training, --config.mesh.fsdp=4 for exampl
 Exit codes: 0 it fits, 1 it does not, 2 wrong input. A compilation takes minutes and no accelerator.
 """
 
-import importlib
+import importlib.util
 import os
 import re
 import sys
