@@ -186,10 +186,11 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait until everything is written; raises as `save`."""
-        try:
-            self.wait()
-        finally:
-            self._manager.close()
+        with self._write_errors():
+            try:
+                self._manager.wait_until_finished()
+            finally:
+                self._manager.close()
 
 
 class _Best(checkpoint_managers.PreservationPolicy):
