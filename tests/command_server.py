@@ -6,6 +6,7 @@ Importing them takes most of a short command's time. Reads requests as JSON line
 process id; {"wait": PID} answers its exit code, negative for a signal.
 """
 
+import atexit
 import importlib
 import json
 import os
@@ -35,6 +36,7 @@ def run(request: dict) -> int:
     except BaseException:
         traceback.print_exc()
         code = 1
+    atexit._run_exitfuncs()  # os._exit does not: among them JAX's, which waits for other processes
     sys.stdout.flush()
     sys.stderr.flush()
     return code

@@ -1,6 +1,7 @@
-"""Eight fake devices against one: the same training and the same codes."""
+"""Eight fake devices, of one process or of two, against one: the same training and codes."""
 
 import json
+import socket
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,10 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
+from pivq_jax.check_config import check_devices
+from pivq_jax.errors import InputError
 from pivq_jax.parallel import (
+    join_processes,
     make_mesh,
     map_over_batch,
     over_batch,
@@ -26,10 +30,11 @@ from configs.{config} import get_config
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.objective import Phase
-from pivq_jax.parallel import make_mesh, put_batch
+from pivq_jax.parallel import join_processes, make_mesh, put_batch
 from pivq_jax.quantizer import assign
 from pivq_jax.train import frozen_from_config, steps_from_config
 
+join_processes({processes!r})
 config = get_config({variants!r})
 config.update_from_flattened_dict({fields!r})
 images = np.load({images!r})
@@ -37,10 +42,11 @@ size = config.train.batch_size
 
 def batch(step, mesh):
     rows = np.arange(step * size, (step + 1) * size) % len(images)
+    rows = rows.reshape(jax.process_count(), -1)[jax.process_index()]  # as the pipeline deals them
     return put_batch({{"image": images[rows]}}, mesh)["image"]
 
 meshes = {{
-    "1": make_mesh(devices=jax.devices()[:1]),
+    **({{"1": make_mesh(devices=jax.devices()[:1])}} if jax.process_count() == 1 else {{}}),
     **{{f"{{8 // fsdp}}x{{fsdp}}": make_mesh(fsdp) for fsdp in {fsdp!r}}},
 }}
 result = {{"continuous": {{}}, "quantized": {{}}, "codes": {{}}, "split": {{}}}}
@@ -71,25 +77,45 @@ for n, mesh in meshes.items():
         losses.append(float(metrics["loss"]))
     result["quantized"][n] = losses
     result["split"][n] = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state))
-print(json.dumps(result))
+if jax.process_index() == 0:
+    print(json.dumps(result))
 """
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def compare(
     commands, images, tmp_path, config: str, variants: str, fields: dict, fsdp: tuple[int, ...]
 ) -> dict:
+    """What `COMPARE` prints: on one device, on the meshes of eight, and with two processes."""
     np.save(tmp_path / "images.npy", images)
-    code = COMPARE.format(
-        config=config,
-        variants=variants,
-        fields=fields,
-        fsdp=fsdp,
-        images=str(tmp_path / "images.npy"),
-        workdir=str(tmp_path / "run"),
-    )
-    done = commands.run(code=code, devices=8)
+
+    def code(fsdp: tuple[int, ...], processes: str = "") -> str:
+        return COMPARE.format(
+            config=config,
+            variants=variants,
+            fields=fields,
+            fsdp=fsdp,
+            processes=processes,
+            images=str(tmp_path / "images.npy"),
+            workdir=str(tmp_path / "run"),
+        )
+
+    done = commands.run(code=code(fsdp), devices=8)
     assert done.code == 0, done.stderr
-    return json.loads(done.stdout)
+    address = f"127.0.0.1:{free_port()}"
+    pair = [commands.start(code=code((1,), f"{address},2,{i}"), devices=4) for i in range(2)]
+    several = [command.wait() for command in pair]
+    assert [one.code for one in several] == [0, 0], [one.stderr for one in several]
+    result = json.loads(done.stdout)
+    for name, values in json.loads(several[0].stdout.splitlines()[-1]).items():
+        result[name]["2 processes"] = values["8x1"]
+    return result
 
 
 def check(result: dict, fsdp: tuple[int, ...]) -> None:
@@ -97,9 +123,8 @@ def check(result: dict, fsdp: tuple[int, ...]) -> None:
     assert len(continuous["1"]) == 20 and len(quantized["1"]) == 5
     assert continuous["1"][-1] < continuous["1"][0]  # they train
     assert result["split"]["1"] == 0
-    for n in fsdp:
-        name = f"{8 // n}x{n}"
-        assert (result["split"][name] > 0) == (n > 1), name
+    for name in ["2 processes", *(f"{8 // n}x{n}" for n in fsdp)]:
+        assert (result["split"][name] > 0) == (name[-1] not in "1s"), name
         np.testing.assert_allclose(continuous[name], continuous["1"], rtol=1e-4, err_msg=name)
         codes, expected = np.array(result["codes"][name]), np.array(result["codes"]["1"])
         assert np.mean(codes == expected) >= 0.999, name
@@ -107,9 +132,7 @@ def check(result: dict, fsdp: tuple[int, ...]) -> None:
 
 
 def test_eight_devices_train_as_one_does(commands, faces, tiny_config, tmp_path):
-    fields: dict = {"model.width": 64}  # so that some parameters are large enough to be split
-    for room in ("data", "model", "quantizer", "loss", "optimizer", "train"):
-        fields = {f"{room}.{name}": value for name, value in tiny_config[room].items()} | fields
+    fields = small_fields(tiny_config)
     images = np.ascontiguousarray(faces[:, ::3, ::3])
     check(compare(commands, images, tmp_path, "image_folder", "smoke", fields, (1, 8)), (1, 8))
 
@@ -194,3 +217,163 @@ def test_large_arrays_are_split_along_their_largest_axis_that_fits():
         "small": P(),
         "scalar": P(),
     }
+
+
+STATE_ON = """
+import json
+from pathlib import Path
+import jax, numpy as np
+from configs.image_folder import get_config
+from pivq_jax.checkpoints import Checkpoints
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.objective import Phase
+from pivq_jax.parallel import make_mesh, put_batch
+from pivq_jax.train import steps_from_config
+
+config = get_config("smoke")
+config.update_from_flattened_dict({fields!r})
+images = np.load({images!r})[: config.train.batch_size]
+meshes = {{"1x8": make_mesh(8), "1": make_mesh(devices=jax.devices()[:1]), "2x4": make_mesh(4)}}
+every = {{n: steps_from_config(config, pivq_from_config(config, m), m) for n, m in meshes.items()}}
+
+def step(state, name):
+    batch = put_batch({{"image": images}}, meshes[name])["image"]
+    return every[name].train(state, batch, None, Phase.CONTINUOUS)
+
+state, _ = step(every["1x8"].create(), "1x8")
+saved = jax.device_get(state)
+with Checkpoints(Path({workdir!r})) as checkpoints:
+    checkpoints.save(1, state, {{}})
+result = {{"loss": {{"1x8": float(step(state, "1x8")[1]["loss"])}}, "split": {{}}}}
+for name in ("1", "2x4"):
+    with Checkpoints(Path({workdir!r})) as checkpoints:
+        state, _ = checkpoints.restore(jax.eval_shape(every[name].create), meshes[name])
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), saved)
+    result["split"][name] = sum(len(x.sharding.device_set) > 1 and
+        not x.sharding.is_fully_replicated for x in jax.tree.leaves(state))
+    result["loss"][name] = float(step(state, name)[1]["loss"])
+print(json.dumps(result))
+"""
+
+
+def small_fields(tiny_config) -> dict:
+    """Of the tiny config, but wide enough for some parameters to be split."""
+    rooms = ("data", "model", "quantizer", "loss", "optimizer", "train")
+    fields = {f"{room}.{name}": x for room in rooms for name, x in tiny_config[room].items()}
+    return {**fields, "model.width": 64}
+
+
+def test_a_state_of_eight_devices_is_restored_onto_others(commands, faces, tiny_config, tmp_path):
+    np.save(tmp_path / "images.npy", faces[:, ::3, ::3])
+    code = STATE_ON.format(
+        fields=small_fields(tiny_config),
+        images=str(tmp_path / "images.npy"),
+        workdir=str(tmp_path / "run"),
+    )
+    done = commands.run(code=code, devices=8)
+    assert done.code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["split"]["1"] == 0 < result["split"]["2x4"]
+    for name in ("1", "2x4"):
+        assert result["loss"][name] == pytest.approx(result["loss"]["1x8"], rel=1e-5), name
+
+
+def bytes_of(tree, shardings) -> tuple[int, int]:
+    """Of all arrays together, and of what one device holds."""
+    sizes = [
+        (x.size * x.dtype.itemsize, np.prod(place.shard_shape(x.shape)) * x.dtype.itemsize)
+        for x, place in zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
+    ]
+    whole, held = np.sum(sizes, axis=0)
+    return int(whole), int(held)
+
+
+def ffhq_on_eight():
+    """The config, its mesh, its steps and the shapes of its state."""
+    from configs.ffhq import get_config
+    from pivq_jax.model.pivq import pivq_from_config
+    from pivq_jax.train import steps_from_config
+
+    config = get_config()
+    config.mesh.fsdp = 8
+    mesh = AbstractMesh((1, 8), ("data", "fsdp"), (AxisType.Auto,) * 2)
+    steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+    return config, mesh, steps, jax.eval_shape(steps.create)
+
+
+def test_a_device_of_eight_holds_an_eighth_of_the_ffhq_state():
+    _, mesh, _, state = ffhq_on_eight()
+    whole, held = bytes_of(state, shardings_of(state, mesh))
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    assert whole > 4 * 4 * parameters  # with averages and both moments, and the discriminator
+    assert held <= 1.10 * whole / 8
+    print(f"{held / 2**20:.0f} MiB of {whole / 2**20:.0f} MiB: {8 * held / whole:.3f} eighths")
+
+
+@pytest.mark.parametrize(
+    "devices, fields, message",
+    [
+        (8, {"mesh.fsdp": 3}, "mesh.fsdp = 3 does not divide the 8 devices: use one of 1, 2, 4, 8"),
+        (8, {"mesh.fsdp": 16}, r"mesh.fsdp = 16 is more than the 8 .*: use one of 1, 2, 4, 8"),
+        (8, {"train.batch_size": 12}, "not divisible by 8 devices: use a multiple of 8"),
+        (4, {"train.batch_size": 12, "train.accumulation": 2}, "use a multiple of 8"),
+        (1, {"mesh.fsdp": 2}, r"more than the 1 device\(s\): use one of 1, or more devices"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(tiny_config, devices, fields, message):
+    config = tiny_config.copy_and_resolve_references()
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(InputError, match=message):
+        check_devices(config, devices)
+
+
+def test_a_mesh_that_does_not_fit_is_refused_before_any_work(commands, tiny_arguments, tmp_path):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    done = commands.run(*tiny_arguments, "--config.mesh.fsdp=3", workdir, devices=8)
+    assert done.code == 2 and "use one of 1, 2, 4, 8" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("how", ["10.0.0.1,2,0", "10.0.0.1:80,2", "10.0.0.1:80,2,2", "some"])
+def test_mistakes_in_the_flag_for_processes_are_refused(how):
+    with pytest.raises(InputError, match=r"--distributed=.*ADDRESS:PORT,COUNT,INDEX"):
+        join_processes(how)
+
+
+def test_auto_without_a_cluster_is_refused(monkeypatch):
+    for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "JAX_COORDINATOR_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match=r"--distributed=auto: .*under Slurm"):
+        join_processes("auto")
+
+
+def test_one_process_joins_nothing():
+    join_processes("")
+    assert jax.process_count() == 1
+
+
+COMPILED = """
+import jax, numpy as np
+from configs.ffhq import get_config
+from launch.plan import lower
+
+config = get_config()
+config.mesh.fsdp, config.train.batch_size, config.train.accumulation = 8, 16, 1
+lowered, _ = lower(config, jax.devices())
+state, _ = lowered.compile().output_shardings
+shapes, _ = lowered.out_info
+leaves = list(zip(jax.tree.leaves(shapes), jax.tree.leaves(state), strict=True))
+whole = sum(x.size * x.dtype.itemsize for x, _ in leaves)
+held = sum(np.prod(s.shard_shape(x.shape)) * x.dtype.itemsize for x, s in leaves)
+print(len(leaves), whole, int(held))
+"""
+
+
+@pytest.mark.slow
+def test_the_compiled_ffhq_step_leaves_an_eighth_of_the_state_on_each_of_eight_devices(commands):
+    done = commands.run(code=COMPILED, devices=8)
+    assert done.code == 0, done.stderr
+    leaves, whole, held = map(int, done.stdout.split())
+    assert leaves > 1000 and whole > 3e9
+    assert held <= 1.10 * whole / 8
+    print(f"{held / 2**20:.0f} MiB of {whole / 2**20:.0f} MiB: {8 * held / whole:.3f} eighths")

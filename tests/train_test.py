@@ -117,6 +117,7 @@ def test_interrupted_run_logs_each_step_once(tiny_run, interrupted):
 
 def test_interrupted_run_draws_the_same_pictures(tiny_run, interrupted):
     pictures = [path.relative_to(tiny_run.workdir) for path in tiny_run.workdir.rglob("*.png")]
+    pictures = [path for path in pictures if path.parts[0] != "reconstructed"]  # of another test
     names = {path.name for path in pictures}
     assert names >= {"samples.png", "interpolations.png", "reconstructions.png", "parents.png"}
     for path in pictures:

@@ -58,7 +58,8 @@ def test_report_is_one_page_with_every_picture(trained):
     embedded = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
     held = {base64.b64encode(path.read_bytes()).decode() for path in folder.glob("*.png")}
     assert set(embedded) == held
-    assert "http" not in text.split("<body>")[1]  # nothing is loaded
+    body = re.sub(r"base64,[^\"]+", "", text.split("<body>")[1])
+    assert "http" not in body  # nothing is loaded
     assert f"{trained.metrics['psnr']:.4g}" in text
 
 

@@ -127,6 +127,9 @@ class ConvOutput(nn.Module):
 
 
 class Decoder(nn.Module):
+    places: nn.Parameter | None
+    positions: Tensor
+
     def __init__(
         self,
         *,
@@ -154,10 +157,11 @@ class Decoder(nn.Module):
         self.register_buffer("positions", grid, persistent=False)
         self.blocks = nn.ModuleList(Block(width, heads, ratio, cross=True) for _ in range(depth))
         self.norm = layer_norm(width)
-        if output == "conv":
-            self.output = ConvOutput(patch_size, width, output_channels)
-        else:
-            self.output = PatchOutput(patch_size, width)
+        self.output = (
+            ConvOutput(patch_size, width, output_channels)
+            if output == "conv"
+            else PatchOutput(patch_size, width)
+        )
 
     def forward(self, vectors: Tensor) -> Tensor:
         """[B, N, D] -> images [B, 3, H, W]."""
@@ -216,4 +220,5 @@ def _initialise(module: nn.Module) -> None:
         # A normal truncated at 2 standard deviations has 0.8796 of its standard deviation left.
         deviation = math.sqrt(1 / fan_in) / 0.87962566
         nn.init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

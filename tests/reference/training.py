@@ -30,11 +30,12 @@ class Trainer:
         self.clip_norm, self.ema_decay = optimizer["clip_norm"], train["ema_decay"]
         named = dict(model.named_parameters())
         decays = {n: p.ndim > 1 and n != "quantizer.codebook" for n, p in named.items()}
+        groups: list[dict] = [
+            {"params": [p for n, p in named.items() if decays[n]]},
+            {"params": [p for n, p in named.items() if not decays[n]], "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for n, p in named.items() if decays[n]]},
-                {"params": [p for n, p in named.items() if not decays[n]], "weight_decay": 0.0},
-            ],
+            groups,
             lr=optimizer["learning_rate"],
             betas=(0.9, 0.99),
             eps=1e-8,
@@ -91,6 +92,7 @@ class Trainer:
         ):
             half, codebook = len(images) // 2, model.quantizer.codebook.detach()
             a, b = quantized.columns[:half], quantized.columns[half : 2 * half]
+            assert order is not None
             mixed = recombine(a, b, codebook, order, 0.5, model.kind)
             made["recombined"] = model.decoder(codebook[mixed])
         if phase != "continuous" and weights["recombination"]:
@@ -134,6 +136,9 @@ class Trainer:
             terms["discriminator"].backward()
             torch.nn.utils.clip_grad_norm_(self.discriminator.parameters(), self.clip_norm)
             self.discriminator_optimizer.step()
+        for parameter in self.model.parameters():
+            if parameter.grad is None:  # the unused codebook: its count of steps goes on
+                parameter.grad = torch.zeros_like(parameter)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
         self.schedule.step()

@@ -1,0 +1,234 @@
+"""The model against its twin in PyTorch: the whole training step, encoding, decoding, sampling.
+
+    python -m benchmarks.versus_torch [--config=toon_faces] [--repeats=30] [--no-compile]
+
+Both get the same weights, shapes and batches and do the same work (tests/interop/reference_test.py
+shows that they give the same numbers). PyTorch runs as it is and through `torch.compile`, with its
+default threads; its matching is SciPy's. Everything is compiled and warm before the first timing,
+calls take turns, and the table gives medians and, for each call of PyTorch, the median over turns
+of our time over its time. At the end the operations of one of our training steps are added up.
+
+The perceptual network and the augmentations of the discriminator's images are left out on both
+sides. On a GPU both run there; try --config=ffhq.
+"""
+
+import argparse
+import collections
+import functools
+import importlib
+import os
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from benchmarks.training_step import entry_operations, profile
+from pivq_jax.inference import TrainedModel
+from pivq_jax.interop import to_torch
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.objective import Phase
+from pivq_jax.parallel import make_mesh, put_batch
+from pivq_jax.steps import replace_codebook
+from pivq_jax.train import phase_at, steps_from_config
+from tests.reference.model import PIVQ as Reference
+from tests.reference.quantizer import recombine
+from tests.reference.training import Trainer
+
+Calls = dict[str, Callable[[], Any]]
+TASKS = ("training step", "encode", "decode", "sample")
+# Where an operation belongs, by what its scope contains; the first that fits.
+PARTS = {
+    "matching and distances": r"/matching/",
+    "attention": r"_attention/",
+    "MLP": r"/mlp/",
+    "layer norms": r"norm",
+    "convolutions of the output": r"/output/",
+    "other layers": r"/encoder/|/decoder/",
+}
+
+
+class Ours:
+    """The calls on our side; `state` has a codebook that fits the batch's latents."""
+
+    def __init__(self, config: Any, pixels: np.ndarray) -> None:
+        self.mesh, self.phase = make_mesh(), phase_at(config, config.train.steps - 1)
+        self.steps = steps_from_config(config, pivq_from_config(config, self.mesh), self.mesh)
+        self.images = put_batch({"image": pixels}, self.mesh)["image"]
+        state = self.steps.create()
+        latents = np.asarray(self.steps.latents(state.params, self.images))
+        latents = latents.reshape(-1, config.model.code_dim)
+        rng, entries = np.random.default_rng(1), config.quantizer.codebook_size
+        codebook = latents[rng.integers(0, len(latents), entries)]
+        codebook = jnp.asarray(codebook + 0.3 * rng.normal(size=codebook.shape), jnp.float32)
+        self.state = replace_codebook(state, codebook, jnp.ones(entries, bool))
+        params = jax.tree.map(jnp.copy, self.state.params)
+        self.model = TrainedModel(config, self.mesh, params, 0, {})
+        arguments = (self.state, self.images, None)
+        self.program = self.steps.train.lower(*arguments, phase=self.phase).compile()
+        self.floats = jnp.asarray(pixels, jnp.float32) / 127.5 - 1
+        self.codes = self.model.encode(self.floats)
+
+    def train(self) -> None:
+        self.state, metrics = self.program(self.state, self.images, None)
+        jax.block_until_ready((self.state, metrics))
+
+    def calls(self) -> Calls:
+        def sample() -> Any:
+            key = jax.random.key(0)
+            mixed = self.model.recombine(self.codes, self.codes[::-1], key)
+            return jax.block_until_ready(self.model.decode(mixed))
+
+        calls: list[Callable[[], Any]] = [
+            self.train,
+            lambda: jax.block_until_ready(self.model.encode(self.floats)),
+            lambda: jax.block_until_ready(self.model.decode(self.codes)),
+            sample,
+        ]
+        return dict(zip(TASKS, calls, strict=True))
+
+
+class Theirs:
+    """The same calls in PyTorch, with the same weights."""
+
+    def __init__(self, config: Any, ours: Ours, pixels: np.ndarray, compiled: bool) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.half, self.kind = config.model.dtype == "bfloat16", config.quantizer.kind
+        reference = Reference(config.to_dict())
+        state_dict = to_torch(ours.model.params)
+        reference.load_state_dict({n: torch.from_numpy(a) for n, a in state_dict.items()})
+        reference.to(self.device)
+        if compiled:
+            reference.encoder.compile()
+            reference.decoder.compile()
+        self.model, self.phase = reference, ours.phase.name.lower()
+        self.trainer = Trainer(reference, config.to_dict())
+        if ours.phase == Phase.ADVERSARIAL:
+            self.trainer.discriminator.to(self.device)
+        self.pixels = torch.from_numpy(pixels).to(self.device)
+        self.codes = torch.from_numpy(np.array(ours.codes)).long().to(self.device)
+
+    def images(self) -> torch.Tensor:
+        return self.pixels.permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+
+    def order(self, count: int) -> torch.Tensor:
+        return torch.rand(count, self.codes.shape[1], device=self.device)
+
+    def run(self, call: Callable[[], Any]) -> Any:
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.half):
+            result = call()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+    @torch.inference_mode()
+    def without_gradients(self, call: Callable[[], Any]) -> Any:
+        return self.run(call)
+
+    def calls(self) -> Calls:
+        model, count = self.model, len(self.pixels)
+        images = self.images()
+
+        def step() -> Any:
+            return self.trainer.step(self.images(), self.phase, self.order(count // 2))
+
+        def sample() -> Any:
+            others, order = self.codes.flip(0), self.order(count)
+            codebook = model.quantizer.codebook
+            return model.decode(recombine(self.codes, others, codebook, order, 0.5, self.kind))
+
+        return {
+            "training step": lambda: self.run(step),
+            "encode": lambda: self.without_gradients(lambda: model.encode(images)),
+            "decode": lambda: self.without_gradients(lambda: model.decode(self.codes)),
+            "sample": lambda: self.without_gradients(sample),
+        }
+
+
+def take_turns(calls: Calls, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each call in each turn; two turns before these warm up."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats + 2):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            if turn >= 2:
+                times[name].append(1e3 * (time.perf_counter() - started))
+    return times
+
+
+def print_table(sides: dict[str, Calls], repeats: int) -> None:
+    """Medians of each task on each side, and ours over theirs."""
+    others = [name for name in sides if name != "pivq_jax"]
+    heads = "".join(f"{name:>15}{'ours / it':>11}" for name in others)
+    print(f"{'milliseconds':<15}{'pivq_jax':>9}{heads}")
+    for task in TASKS:
+        times = take_turns({name: calls[task] for name, calls in sides.items()}, repeats)
+        ours = times["pivq_jax"]
+        line = f"{task:<15}{statistics.median(ours):9.1f}"
+        for name in others:
+            ratio = statistics.median(a / b for a, b in zip(ours, times[name], strict=True))
+            line += f"{statistics.median(times[name]):15.1f}{ratio:11.2f}"
+        print(line, flush=True)
+
+
+def print_profile(ours: Ours) -> None:
+    """Where the time of a training step goes."""
+
+    def three_steps() -> None:
+        for _ in range(3):
+            ours.train()
+
+    with tempfile.TemporaryDirectory() as directory:
+        durations = profile(three_steps, directory)
+    parts: dict[str, float] = collections.defaultdict(float)
+    for name, scope in entry_operations(ours.program.as_text() or "").items():
+        found = (part for part, pattern in PARTS.items() if re.search(pattern, scope))
+        parts[next(found, "losses, optimizer, averages")] += durations[name] / 3
+    print("\nour training step by operations (forward and backward)")
+    total = sum(parts.values())
+    for part, milliseconds in sorted(parts.items(), key=lambda item: -item[1]):
+        print(f"  {part:<28}{milliseconds:8.1f} ms {milliseconds / total:6.1%}")
+
+
+def config_of(name: str) -> Any:
+    """The config of configs/<name>.py, with variants after a colon."""
+    module, _, variants = name.partition(":")
+    config = importlib.import_module(f"configs.{module}").get_config(variants)
+    config.loss.perceptual = 0.0
+    config.adversarial.augmentations = ""
+    return config
+
+
+def main() -> None:
+    """Print the table and the profile."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="toon_faces", help="a name in configs/")
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    options = parser.parse_args()
+    config = config_of(options.config)
+    size, rng = config.data.image_size, np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (config.train.batch_size, size, size, 3), dtype=np.uint8)
+
+    print(f"{options.config}, batch {len(pixels)}, {jax.devices()[0].device_kind}", end=", ")
+    print(f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads of PyTorch", flush=True)
+    ours = Ours(config, pixels)
+    build = functools.partial(Theirs, config, ours, pixels)
+    sides = {"pivq_jax": ours.calls(), "PyTorch": build(compiled=False).calls()}
+    if not options.no_compile:
+        sides["torch.compile"] = build(compiled=True).calls()
+    print_table(sides, options.repeats)
+    print_profile(ours)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""The model beside its independent twin in PyTorch: the same weights give the same numbers."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+
+from pivq_jax import sampling
+from pivq_jax.interop import to_torch
+from pivq_jax.interop.safetensors_file import model_shapes
+from pivq_jax.model.pivq import PIVQ, pivq_from_config
+from pivq_jax.objective import Objective, Phase
+from pivq_jax.parallel import make_mesh
+from pivq_jax.quantizer import squared_distances
+from pivq_jax.steps import (
+    TrainState,
+    make_discriminator_optimizer,
+    make_optimizer,
+    make_steps,
+    replace_codebook,
+)
+from pivq_jax.train import objective_from_config
+from tests.reference.model import PIVQ as Reference
+from tests.reference.quantizer import recombine
+from tests.reference.training import Trainer
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+STEPS = 10
+OPTIMIZER = {
+    "learning_rate": 1e-3,
+    "warmup_steps": 3,
+    "weight_decay": 0.1,
+    "clip_norm": 0.5,
+}
+VARIANTS = {
+    "default": {},
+    "nearest, patches": {"quantizer.kind": "nearest", "model.output": "patch"},
+    "positional": {"quantizer.kind": "positional", "model.set_depth": 2},
+}
+
+
+class Twins(NamedTuple):
+    """One model twice, with equal weights."""
+
+    config: Any
+    model: PIVQ
+    objective: Objective
+    params: Any
+    judge: Any  # parameters of the discriminator
+    trainer: Trainer
+    images: jax.Array  # f32 [8, 16, 16, 3]
+
+    @property
+    def reference(self) -> Reference:
+        return self.trainer.model
+
+
+def draw_like(shapes: Any, rng: np.random.Generator) -> Any:
+    """Parameters of the size that training gives them: no zero biases, no unit scales."""
+
+    def draw(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> jax.Array:
+        mean, spread = {"scale": (1, 0.1), "bias": (0, 0.1)}.get(path[-1].key, (0, 1))
+        if path[-1].key == "kernel":
+            spread = np.prod(shape.shape[:-1]) ** -0.5
+        return jnp.asarray(rng.normal(mean, spread, shape.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def torch_images(images: Any) -> torch.Tensor:
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous()
+
+
+def load_into(module: torch.nn.Module, params: Any) -> None:
+    module.load_state_dict({n: torch.from_numpy(a) for n, a in to_torch(params).items()})
+
+
+def make_twins(tiny_config: Any, changes: dict[str, Any]) -> Twins:
+    config = tiny_config.copy_and_resolve_references()
+    config.update_from_flattened_dict(
+        {
+            "loss.l2": 0.5,
+            "loss.recombination": 0.5,
+            "adversarial.weight": 0.25,
+            "adversarial.recombined_weight": 0.5,
+            "adversarial.augmentations": "",
+            **{f"optimizer.{name}": value for name, value in OPTIMIZER.items()},
+            **changes,
+        }
+    )
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.integers(0, 256, (8, 16, 16, 3)), jnp.float32) / 127.5 - 1
+    model = pivq_from_config(config)
+    objective = objective_from_config(config, model)
+    assert objective.adversary is not None
+    judge_shapes = jax.eval_shape(objective.adversary.discriminator.init, jax.random.key(0), images)
+    params = draw_like(model_shapes(config), rng)
+    judge = draw_like(judge_shapes["params"], rng)
+    trainer = Trainer(Reference(config.to_dict()), config.to_dict())
+    load_into(trainer.model, params)
+    load_into(trainer.discriminator, judge)
+    return Twins(config, model, objective, params, judge, trainer, images)
+
+
+def slow(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=["default", slow("nearest, patches"), slow("positional")])
+def twins(request, tiny_config) -> Twins:
+    return make_twins(tiny_config, VARIANTS[request.param])
+
+
+def apply(twins: Twins, x: Any, method: str) -> np.ndarray:
+    run = jax.jit(lambda params, x: twins.model.apply({"params": params}, x, method=method))
+    return jax.device_get(run(twins.params, x))
+
+
+def exchange_order(key: jax.Array, count: int, num_codes: int) -> np.ndarray:
+    """The noise by which `sampling.recombine` orders the pairs of each image."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(count))
+    return np.array(jax.vmap(lambda key: jax.random.uniform(key, (num_codes,)))(keys))
+
+
+def order_at(twins: Twins, key: jax.Array) -> torch.Tensor:
+    """That noise in a training step whose key is `key`."""
+    key_mix, _ = jax.random.split(key)
+    pairs = [
+        exchange_order(k, 1, twins.config.model.num_codes) for k in jax.random.split(key_mix, 4)
+    ]
+    return torch.from_numpy(np.concatenate(pairs))
+
+
+def test_encoder_decoder_and_codes(twins):
+    latents = apply(twins, twins.images, "latents")
+    with torch.no_grad():
+        theirs = twins.reference.encoder(torch_images(twins.images)).numpy()
+        codes = twins.reference.quantizer.assign(torch.from_numpy(theirs)).numpy()
+        decoded = twins.reference.decoder(torch.from_numpy(np.array(latents)))
+    np.testing.assert_allclose(latents, theirs, atol=1e-5)
+    ours = apply(twins, latents, "decode_vectors")
+    np.testing.assert_allclose(ours, decoded.permute(0, 2, 3, 1), atol=1e-5)
+    assert np.std(latents) > 0.5 and np.std(ours) > 0.1
+
+    columns, converged = apply(twins, twins.images, "columns")
+    assert np.all(converged)
+    codebook = twins.params["quantizer"]["codebook"]
+    cost = np.asarray(squared_distances(latents, codebook), np.float64)
+    for image, (a, b) in enumerate(zip(columns, codes, strict=True)):
+        if not np.array_equal(a, b):  # only where both assignments are optimal
+            rows = np.arange(len(a))
+            best = cost[image].min(-1).sum()
+            if twins.config.quantizer.kind == "matching":
+                best = cost[image][scipy.optimize.linear_sum_assignment(cost[image])].sum()
+            for answer in (a, b):
+                assert cost[image, rows, answer].sum() <= best * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["matching", "nearest", "positional"])
+def test_recombined_codes(kind):
+    rng = np.random.default_rng(1)
+    a, b = (np.stack([rng.permutation(16)[:8] for _ in range(64)]) for _ in range(2))
+    if kind != "matching":
+        a[:, 1] = b[:, 1] = b[:, 0] = a[:, 0]  # a code twice, in both
+    codebook, key = rng.normal(size=(32, 8)).astype(np.float32), jax.random.key(7)
+    ours = sampling.recombine(a, b, codebook, key, 0.5, kind)
+    order = exchange_order(key, 64, 8)
+    theirs = recombine(*map(torch.from_numpy, (a, b, codebook, order)), 0.5, kind)
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "phase", [slow(Phase.CONTINUOUS), slow(Phase.QUANTIZED), Phase.ADVERSARIAL]
+)
+def test_losses_and_gradients(tiny_config, phase):
+    check_losses_and_gradients(make_twins(tiny_config, {}), phase)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["nearest, patches", "positional"])
+def test_losses_and_gradients_of_the_other_kinds(tiny_config, variant):
+    check_losses_and_gradients(make_twins(tiny_config, VARIANTS[variant]), Phase.QUANTIZED)
+
+
+def check_losses_and_gradients(twins: Twins, phase: Phase) -> None:
+    key = jax.random.key(3)
+    found = jax.device_get(
+        jax.jit(twins.objective.gradients, static_argnames="phase")(
+            twins.params, twins.judge, None, twins.images, key, phase=phase
+        )
+    )
+    images, trainer = torch_images(twins.images), twins.trainer
+    terms, made = trainer.losses(images, phase.name.lower(), order_at(twins, key))
+    names = {"l1": "l1", "loss": "total"}
+    if phase >= Phase.QUANTIZED:
+        names |= {"quantization_error": "codebook", "recombination": "recombination"}
+    if phase == Phase.ADVERSARIAL:
+        names |= {name: name for name in ("adversarial", "adaptive_weight", "discriminator")}
+        terms["discriminator"] = trainer.discriminator_loss(images, made)
+    for ours, theirs in names.items():
+        value = terms[theirs].item()
+        assert abs(found.metrics[ours] - value) <= 1e-5 * max(1.0, abs(value)), ours
+
+    players = [(trainer.model, found.params, "total")]
+    if phase == Phase.ADVERSARIAL:
+        players.append((trainer.discriminator, found.discriminator, "discriminator"))
+    for module, gradients, loss in players:
+        module.zero_grad()
+        terms[loss].backward(retain_graph=True)
+        compare_gradients(to_torch(gradients), module)
+
+
+def compare_gradients(ours: dict[str, np.ndarray], module: torch.nn.Module) -> None:
+    theirs = {
+        name: np.zeros(p.shape) if p.grad is None else p.grad.numpy()
+        for name, p in module.named_parameters()
+    }
+    whole = np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in theirs.values()))
+    assert whole > 0
+    for name, gradient in theirs.items():
+        difference, norm = np.linalg.norm(ours[name] - gradient), np.linalg.norm(gradient)
+        assert difference <= max(1e-4 * norm, 1e-7 * whole), name
+
+
+def test_ten_optimizer_steps(tiny_config):
+    """Continuous, then with quantizer and discriminator after the delayed initialisation."""
+    twins, seed, codebook_size = make_twins(tiny_config, {}), 5, 32
+    config = twins.config.to_dict()
+    config["train"] = {"steps": STEPS, "ema_decay": 0.9}
+    trainer = Trainer(twins.reference, config)
+    load_into(trainer.discriminator, twins.judge)
+    optimizer, schedule = make_optimizer(steps=STEPS, **OPTIMIZER)
+    judge_optimizer = make_discriminator_optimizer(
+        learning_rate=config["adversarial"]["learning_rate"], clip_norm=OPTIMIZER["clip_norm"]
+    )
+    steps = make_steps(
+        twins.objective,
+        optimizer,
+        schedule,
+        judge_optimizer,
+        mesh=make_mesh(),
+        seed=seed,
+        accumulation=1,
+        ema_decay=0.9,
+        revive_threshold=0.0,
+    )
+    state = TrainState(
+        step=jnp.int32(0),
+        params=jax.tree.map(jnp.copy, twins.params),  # the steps take their state's memory
+        ema_params=jax.tree.map(jnp.copy, twins.params),
+        opt_state=optimizer.init(twins.params),
+        uses=jnp.zeros(codebook_size, jnp.int32),
+        discriminator=jax.tree.map(jnp.copy, twins.judge),
+        discriminator_opt_state=judge_optimizer.init(twins.judge),
+    )
+    pixels = np.asarray(jnp.round((twins.images + 1) * 127.5)).astype(np.uint8)
+    images = torch_images(twins.images)
+    for step in range(STEPS):
+        phase = Phase.CONTINUOUS if step < 2 else Phase.ADVERSARIAL
+        if step == 2:
+            latents = trainer.model.encoder(images).detach().reshape(-1, 8)
+            codebook = latents[::2] + 0.3 * torch.from_numpy(
+                np.random.default_rng(2).normal(size=(codebook_size, 8)).astype(np.float32)
+            )
+            trainer.initialise(codebook)
+            state = replace_codebook(
+                state, jnp.asarray(codebook.numpy()), jnp.ones(codebook_size, bool)
+            )
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 3), step)
+        state, metrics = steps.train(state, pixels, None, phase)
+        terms = trainer.step(images, phase.name.lower(), order_at(twins, key))
+        assert float(metrics["loss"]) == pytest.approx(float(terms["total"]), rel=1e-4)
+
+    players = {
+        "": (state.params, dict(trainer.model.named_parameters())),
+        "average of ": (state.ema_params, trainer.ema),
+        "discriminator's ": (state.discriminator, dict(trainer.discriminator.named_parameters())),
+    }
+    start = {"discriminator's ": to_torch(twins.judge)}
+    for which, (params, theirs) in players.items():
+        before = start.get(which, to_torch(twins.params))
+        ours = to_torch(params)
+        assert max(np.abs(before[name] - array).max() for name, array in ours.items()) > 1e-3
+        for name, array in ours.items():
+            # It adds one number to all logits of a query, which softmax does not see: its gradient
+            # is rounding error, which Adam scales up to a whole step.
+            if name.endswith("key_norm.bias"):
+                continue
+            other = theirs[name].detach().numpy()
+            np.testing.assert_allclose(array, other, rtol=0, atol=1e-4, err_msg=which + name)

@@ -1,0 +1,189 @@
+"""Faults: whatever happens to a run, the same command ends it bit for bit as if nothing had."""
+
+import json
+import os
+import random
+import signal
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+# Main with a limit on the size of files: writing a checkpoint fails midway, as on a full disk. The
+# limit is stderr's too, so Orbax's long complaints are left out.
+ON_A_FULL_DISK = """
+import os, resource, runpy, sys
+
+class Errors:
+    def __init__(self):
+        self.file = os.fdopen(os.dup(2), "w", buffering=1)
+
+    def write(self, text):
+        if text.startswith("error: "):
+            self.file.write(text + "\\n")
+
+    def flush(self):
+        self.file.flush()
+
+sys.stderr = Errors()
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
+sys.argv = ["pivq_jax/main.py", *{arguments!r}]
+runpy.run_module("pivq_jax.main", run_name="__main__", alter_sys=True)
+"""
+
+
+def steps_in(workdir: Path) -> list[int]:
+    """Of the complete checkpoints."""
+    folder = workdir / "checkpoints"
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def state_at(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint, read without the project's code."""
+    import jax
+
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        tree = checkpointer.restore(workdir / "checkpoints" / str(step) / "state")
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def assert_same_end(workdir: Path, unbroken: Path, step: int) -> None:
+    ended, expected = state_at(workdir, step), state_at(unbroken, step)
+    assert ended.keys() == expected.keys() and len(expected) > 60
+    for name, value in expected.items():
+        np.testing.assert_array_equal(ended[name], value, err_msg=name)
+    logged = [json.loads(line)["step"] for line in (workdir / "log.jsonl").read_text().splitlines()]
+    assert logged == [
+        json.loads(line)["step"] for line in (unbroken / "log.jsonl").read_text().splitlines()
+    ]
+
+
+def kill_at_random(commands, arguments, workdir, rng, most: float) -> bool:
+    """SIGKILL up to `most` seconds after the first new checkpoint; False if it ended before."""
+    before = max(steps_in(workdir), default=-1)
+    command = commands.start(*arguments)
+    deadline = time.monotonic() + 600
+    while max(steps_in(workdir), default=-1) == before:
+        assert time.monotonic() < deadline
+        if ended(command.pid):
+            return False
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, most))
+    os.kill(command.pid, signal.SIGKILL)
+    return command.wait().code == -signal.SIGKILL
+
+
+def ended(pid: int) -> bool:
+    """Whether a child of the command server has ended, waited for or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def with_fields(arguments: list[str], workdir: Path, **fields: int) -> list[str]:
+    """Of the tiny run, elsewhere and with other fields."""
+    changed = [f"--config.train.{name}={value}" for name, value in fields.items()]
+    return [*arguments[:-1], *changed, f"--workdir={workdir}"]
+
+
+def test_a_run_with_every_fault_ends_as_the_unbroken_one(commands, tiny_run, tmp_path):
+    workdir, rng = tmp_path / "run", random.Random(0)
+    # A checkpoint a step, so that one is always being written.
+    arguments = with_fields(tiny_run.arguments, workdir, checkpoint_every=1)
+    for _ in range(3):
+        assert kill_at_random(commands, arguments, workdir, rng, most=0.3)
+    assert steps_in(workdir)[-1] < 160, "it ended before the faults were over"
+
+    # SIGTERM while a checkpoint is written.
+    begun = steps_in(workdir)[-1]
+    command = commands.start(*arguments)
+    command.kill_when(lambda: steps_in(workdir)[-1] > begun, signal.SIGTERM)
+    done = command.wait()
+    stopped = steps_in(workdir)[-1]
+    assert done.code == 143, done.stderr
+    assert done.stdout.splitlines()[-1].startswith(f"stopped at step {stopped};")
+
+    # A full disk: the run ends and says what is left.
+    code = ON_A_FULL_DISK.format(limit=50_000, arguments=arguments)
+    done = commands.run(code=code)
+    assert done.code == 1, (done.stdout, done.stderr)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert "could not be written" in errors[0] and f"step {stopped} is whole" in errors[0]
+    assert steps_in(workdir)[-1] == stopped
+
+    # A truncated file in the newest checkpoint: reported, and the one before is used.
+    newest, before = steps_in(workdir)[-1], steps_in(workdir)[-2]
+    largest = max(
+        (p for p in (workdir / "checkpoints" / str(newest)).rglob("*") if p.is_file()),
+        key=lambda p: p.stat().st_size,
+    )
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    done = commands.run(*arguments)
+    assert done.code == 0, done.stderr
+    assert f"the checkpoint of step {newest}" in done.stderr
+    assert f"resuming from step {before} " in done.stdout
+    assert_same_end(workdir, tiny_run.workdir, 160)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_20_random_moments_ends_as_the_unbroken_one(commands, tiny_run, tmp_path):
+    workdir, rng = tmp_path / "run", random.Random(1)
+    arguments = with_fields(tiny_run.arguments, workdir, checkpoint_every=2)
+    kills = 0
+    while kills < 20:
+        if not kill_at_random(commands, arguments, workdir, rng, most=0.15):
+            # It came to its end: the kills go on in a run of their own.
+            assert_same_end(workdir, tiny_run.workdir, 160)
+            workdir = tmp_path / f"run_{kills}"
+            arguments = with_fields(tiny_run.arguments, workdir, checkpoint_every=2)
+            continue
+        kills += 1
+    assert commands.run(*arguments).code == 0
+    assert_same_end(workdir, tiny_run.workdir, 160)
+
+
+def start_pair(commands, arguments: list[str]) -> list:
+    """The same run in two processes, of four devices each."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    return [
+        commands.start(*arguments, f"--distributed={address},2,{index}", devices=4)
+        for index in range(2)
+    ]
+
+
+@pytest.mark.slow  # the agreement alone is in stopping_test, training in parallel_test
+def test_two_processes_stop_at_one_step_and_go_on(commands, tiny_run, tmp_path):
+    workdir = tmp_path / "run"
+    arguments = with_fields(tiny_run.arguments, workdir, picture_every=80)
+    pair = start_pair(commands, arguments)
+    # One host alone is told to go, as when it is preempted.
+    pair[1].kill_when(lambda: max(steps_in(workdir), default=0) >= 70, signal.SIGTERM)
+    done = [command.wait() for command in pair]
+    assert [one.code for one in done] == [143, 143], [one.stderr for one in done]
+    step = steps_in(workdir)[-1]
+    assert 70 <= step < 160
+    for one in done:
+        assert one.stdout.splitlines()[-1].startswith(f"stopped at step {step};")
+
+    done = [command.wait() for command in start_pair(commands, arguments)]
+    assert [one.code for one in done] == [0, 0], [one.stderr for one in done]
+    assert f"resuming from step {step} " in done[0].stdout
+    assert "resuming" not in done[1].stdout  # what both would say is said by the first
+    assert steps_in(workdir)[-1] == 160
+    logged = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in logged] == list(range(5, 161, 5))
+    assert (workdir / "pictures" / "step_000160.png").exists()
+    # Of all images, whichever process read them.
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics["psnr"] == pytest.approx(tiny_run.metrics["psnr"], abs=2.0)
+    assert metrics["step"] == 160
