@@ -95,8 +95,8 @@ def with_fields(arguments: list[str], workdir: Path, **fields: int) -> list[str]
 
 def test_a_run_with_every_fault_ends_as_the_unbroken_one(commands, tiny_run, tmp_path):
     workdir, rng = tmp_path / "run", random.Random(0)
-    # A checkpoint a step, so that one is always being written.
-    arguments = with_fields(tiny_run.arguments, workdir, checkpoint_every=1)
+    # So many checkpoints that one is always being written.
+    arguments = with_fields(tiny_run.arguments, workdir, checkpoint_every=3)
     for _ in range(3):
         assert kill_at_random(commands, arguments, workdir, rng, most=0.3)
     assert steps_in(workdir)[-1] < 160, "it ended before the faults were over"
