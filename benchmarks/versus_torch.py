@@ -1,12 +1,14 @@
 """The model against its twin in PyTorch: the whole training step, encoding, decoding, sampling.
 
-    python -m benchmarks.versus_torch [--config=toon_faces] [--repeats=30] [--no-compile]
+    python -m benchmarks.versus_torch [--config=toon_faces] [--turns=12] [--no-compile]
 
 Both get the same weights, shapes and batches and do the same work (tests/interop/reference_test.py
 shows that they give the same numbers). PyTorch runs as it is and through `torch.compile`, with its
-default threads; its matching is SciPy's. Everything is compiled and warm before the first timing,
-calls take turns, and the table gives medians and, for each call of PyTorch, the median over turns
-of our time over its time. At the end the operations of one of our training steps are added up.
+default threads; its matching is SciPy's. Each side has a process of its own, since the thread
+pools of both in one process slow each other down. Everything is compiled and warm before the first
+timing. The sides take turns of some calls each; the table gives medians and, for each call of
+PyTorch, the median over turns of our time over its time. At the end the operations of one of our
+training steps are added up.
 
 The perceptual network and the augmentations of the discriminator's images are left out on both
 sides. On a GPU both run there; try --config=ffhq.
@@ -14,15 +16,16 @@ sides. On a GPU both run there; try --config=ffhq.
 
 import argparse
 import collections
-import functools
 import importlib
+import multiprocessing
 import os
 import re
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +36,6 @@ from benchmarks.training_step import entry_operations, profile
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import to_torch
 from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.objective import Phase
 from pivq_jax.parallel import make_mesh, put_batch
 from pivq_jax.steps import replace_codebook
 from pivq_jax.train import phase_at, steps_from_config
@@ -42,6 +44,8 @@ from tests.reference.quantizer import recombine
 from tests.reference.training import Trainer
 
 Calls = dict[str, Callable[[], Any]]
+OURS = "pivq_jax"
+WARM_UP, TIMED = 0.3, 0.6  # seconds of a turn
 TASKS = ("training step", "encode", "decode", "sample")
 # Where an operation belongs, by what its scope contains; the first that fits.
 PARTS = {
@@ -52,6 +56,15 @@ PARTS = {
     "convolutions of the output": r"/output/",
     "other layers": r"/encoder/|/decoder/",
 }
+
+
+class Weights(NamedTuple):
+    """What PyTorch's side gets from ours."""
+
+    state_dict: dict[str, np.ndarray]
+    codes: np.ndarray  # int32 [B, N]
+    phase: str
+    device: str
 
 
 class Ours:
@@ -79,6 +92,10 @@ class Ours:
         self.state, metrics = self.program(self.state, self.images, None)
         jax.block_until_ready((self.state, metrics))
 
+    def weights(self) -> Weights:
+        state_dict, codes = to_torch(self.model.params), np.asarray(self.codes)
+        return Weights(state_dict, codes, self.phase.name.lower(), jax.devices()[0].device_kind)
+
     def calls(self) -> Calls:
         def sample() -> Any:
             key = jax.random.key(0)
@@ -97,19 +114,18 @@ class Ours:
 class Theirs:
     """The same calls in PyTorch, with the same weights."""
 
-    def __init__(self, config: Any, ours: Ours, pixels: np.ndarray, compiled: bool) -> None:
+    def __init__(self, config: Any, ours: Weights, pixels: np.ndarray, compiled: bool) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.half, self.kind = config.model.dtype == "bfloat16", config.quantizer.kind
         reference = Reference(config.to_dict())
-        state_dict = to_torch(ours.model.params)
-        reference.load_state_dict({n: torch.from_numpy(a) for n, a in state_dict.items()})
+        reference.load_state_dict({n: torch.from_numpy(a) for n, a in ours.state_dict.items()})
         reference.to(self.device)
         if compiled:
             reference.encoder.compile()
             reference.decoder.compile()
-        self.model, self.phase = reference, ours.phase.name.lower()
+        self.model, self.phase = reference, ours.phase
         self.trainer = Trainer(reference, config.to_dict())
-        if ours.phase == Phase.ADVERSARIAL:
+        if self.phase == "adversarial":
             self.trainer.discriminator.to(self.device)
         self.pixels = torch.from_numpy(pixels).to(self.device)
         self.codes = torch.from_numpy(np.array(ours.codes)).long().to(self.device)
@@ -151,29 +167,56 @@ class Theirs:
         }
 
 
-def take_turns(calls: Calls, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each call in each turn; two turns before these warm up."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 2):
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            if turn >= 2:
-                times[name].append(1e3 * (time.perf_counter() - started))
-    return times
+def serve(connection: Connection, side: str, name: str, weights: Weights | None) -> None:
+    """Be one side in a process of its own: time the calls that are asked for."""
+    config = config_of(name)
+    size, rng = config.data.image_size, np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (config.train.batch_size, size, size, 3), dtype=np.uint8)
+    ours = Ours(config, pixels) if weights is None else None
+    if ours is not None:
+        calls = ours.calls()
+        connection.send(ours.weights())
+    else:
+        assert weights is not None
+        calls = Theirs(config, weights, pixels, compiled=side == "torch.compile").calls()
+    for call in calls.values():
+        call()
+    connection.send("ready")
+    for task in iter(connection.recv, None):
+        if task == "profile":
+            assert ours is not None
+            print_profile(ours)
+            connection.send("done")
+        else:
+            connection.send(time_calls(calls[task]))
 
 
-def print_table(sides: dict[str, Calls], repeats: int) -> None:
+def time_calls(call: Callable[[], Any]) -> float:
+    """Median milliseconds of calls one after another, once the cores have woken up."""
+    times: list[float] = []
+    begun = time.perf_counter()
+    while (passed := time.perf_counter() - begun) < WARM_UP + TIMED or not times:
+        started = time.perf_counter()
+        call()
+        if passed >= WARM_UP:
+            times.append(1e3 * (time.perf_counter() - started))
+    return statistics.median(times)
+
+
+def print_table(sides: dict[str, Connection], turns: int) -> None:
     """Medians of each task on each side, and ours over theirs."""
-    others = [name for name in sides if name != "pivq_jax"]
+    others = [name for name in sides if name != OURS]
     heads = "".join(f"{name:>15}{'ours / it':>11}" for name in others)
-    print(f"{'milliseconds':<15}{'pivq_jax':>9}{heads}")
+    print(f"{'milliseconds':<15}{OURS:>9}{heads}")
     for task in TASKS:
-        times = take_turns({name: calls[task] for name, calls in sides.items()}, repeats)
-        ours = times["pivq_jax"]
-        line = f"{task:<15}{statistics.median(ours):9.1f}"
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(turns):
+            for name, connection in sides.items():
+                connection.send(task)
+                times[name].append(connection.recv())
+        line = f"{task:<15}{statistics.median(times[OURS]):9.1f}"
         for name in others:
-            ratio = statistics.median(a / b for a, b in zip(ours, times[name], strict=True))
+            ratio = statistics.median(a / b for a, b in zip(times[OURS], times[name], strict=True))
             line += f"{statistics.median(times[name]):15.1f}{ratio:11.2f}"
         print(line, flush=True)
 
@@ -212,22 +255,33 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default="toon_faces", help="a name in configs/")
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     options = parser.parse_args()
-    config = config_of(options.config)
-    size, rng = config.data.image_size, np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (config.train.batch_size, size, size, 3), dtype=np.uint8)
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # leaves room on a GPU for PyTorch
+    spawn = multiprocessing.get_context("spawn")
 
-    print(f"{options.config}, batch {len(pixels)}, {jax.devices()[0].device_kind}", end=", ")
-    print(f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads of PyTorch", flush=True)
-    ours = Ours(config, pixels)
-    build = functools.partial(Theirs, config, ours, pixels)
-    sides = {"pivq_jax": ours.calls(), "PyTorch": build(compiled=False).calls()}
-    if not options.no_compile:
-        sides["torch.compile"] = build(compiled=True).calls()
-    print_table(sides, options.repeats)
-    print_profile(ours)
+    def start(side: str, weights: Weights | None) -> Connection:
+        connection, end = spawn.Pipe()
+        process = spawn.Process(
+            target=serve, args=(end, side, options.config, weights), daemon=True
+        )
+        process.start()
+        end.close()  # an EOFError here when it fails
+        return connection
+
+    sides = {OURS: start(OURS, None)}
+    weights = sides[OURS].recv()
+    for name in ("PyTorch", "torch.compile")[: 1 if options.no_compile else 2]:
+        sides[name] = start(name, weights)
+    for connection in sides.values():
+        connection.recv()
+    print(f"{options.config}, {weights.device}, {os.cpu_count()} CPU cores", flush=True)
+    print_table(sides, options.turns)
+    sides[OURS].send("profile")
+    sides[OURS].recv()
+    for connection in sides.values():
+        connection.send(None)
 
 
 if __name__ == "__main__":

@@ -35,5 +35,7 @@ def nearest_patch_loss(
         return x.transpose(1, 3, 0, 2, 4, 5).reshape(-1, count, p * p * channels)
 
     ours, real = patches(images), patches(jax.lax.stop_gradient(references))
-    error = jnp.mean(jnp.abs(ours[:, :, None] - real[:, None]), -1)  # [places, B, M]
-    return jnp.mean(jnp.min(error, -1))
+    # The gradient is that of the nearest alone; found apart, nothing of [places, B, M] is kept.
+    errors = jnp.mean(jnp.abs(jax.lax.stop_gradient(ours)[:, :, None] - real[:, None]), -1)
+    nearest = jnp.argmin(errors, -1)[..., None]  # [places, B, 1]
+    return jnp.mean(jnp.abs(ours - jnp.take_along_axis(real, nearest, axis=1)))
