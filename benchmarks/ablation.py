@@ -4,8 +4,8 @@
 
 Trains every kind with every seed for equal steps on equal batches by `python -m pivq_jax.main`,
 each run in its own folder of --output, and prints one table: mean and deviation over the seeds of
-the figures in each run's metrics.json, which docs/metrics.md defines. A run that was finished is
-not repeated and one that was stopped continues, so the same command picks up where it was stopped.
+the figures in each run's metrics.json, which docs/metrics.md defines. What a run has trained and
+evaluated is not repeated, so the same command picks up where it was stopped.
 Fields of the config are changed for all runs by --set=NAME=VALUE, as often as needed.
 """
 
@@ -41,14 +41,10 @@ ROWS = (
 
 
 def run(config: str, kind: str, seed: int, changes: dict[str, str], output: Path) -> dict[str, Any]:
-    """Train and evaluate one model, or find that it is done; its metrics."""
+    """Train and evaluate one model, as far as that is not done; its metrics."""
     variants = "" if kind == "matching" else f"{'' if ':' in config else ':'}{kind}"
     separator = "," if ":" in config and variants else ""
     workdir = output / f"{kind}_seed{seed}"
-    wanted = int(changes["train.steps"])
-    path = workdir / "metrics.json"
-    if path.exists() and (metrics := json.loads(path.read_text()))["step"] == wanted:
-        return metrics
     fields = [f"--config.{name}={value}" for name, value in (changes | {"seed": str(seed)}).items()]
     command = [
         *(sys.executable, "-m", "pivq_jax.main", f"--config={config}{separator}{variants}"),
@@ -59,7 +55,7 @@ def run(config: str, kind: str, seed: int, changes: dict[str, str], output: Path
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\nfailed: see {workdir}/output.txt")
-    return json.loads(path.read_text())
+    return json.loads((workdir / "metrics.json").read_text())
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:

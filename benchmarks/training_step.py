@@ -87,9 +87,8 @@ def main() -> None:
     for method in options.methods.split(","):
         config.quantizer.method = method
         steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
-        checkpoints = Checkpoints(options.workdir)
-        states[method], _ = checkpoints.restore(jax.eval_shape(steps.create), mesh)
-        checkpoints.close()
+        with Checkpoints(options.workdir, read_only=True) as checkpoints:
+            states[method], _ = checkpoints.restore(jax.eval_shape(steps.create), mesh)
         compiled[method] = steps.train.lower(states[method], images, frozen, phase=phase).compile()
         times[method] = []
 

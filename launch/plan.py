@@ -287,6 +287,7 @@ def table() -> str:
 def _row(config: Any, topology: str) -> str:
     devices = devices_of(topology)
     config.mesh.fsdp = min(config.mesh.fsdp, len(devices))
+    config.train.batch_size = max(config.train.batch_size, 2 * len(devices))
     cells = [f"{config.name}, {topology}", f"{config.train.batch_size}", f"{config.mesh.fsdp}"]
     try:
         plan = make_plan(config, topology, devices)
@@ -301,18 +302,24 @@ def _row(config: Any, topology: str) -> str:
             f"{sum(plan.moved.values()) / 2**20:,.0f}",
             f"{1e3 * plan.step_seconds:.1f}",
             f"{plan.batch_size / plan.step_seconds:,.0f}",
-            f"{flops_against_one_chip(config, plan, devices):.3f} |",
+            f"{flops_against_one_chip(config, plan, devices)} |",
         ]
     )
 
 
-def flops_against_one_chip(config: Any, plan: Plan, devices: list[Any]) -> float:
-    """Flops a chip over those of a step on one chip alone with as many images."""
+def flops_against_one_chip(config: Any, plan: Plan, devices: list[Any]) -> str:
+    """Flops a chip over those of a step on one chip alone with as many images, as text.
+
+    The one chip holds the whole state, which may be too much for it.
+    """
     alone = config.copy_and_resolve_references()
     alone.unlock()
     alone.mesh.fsdp = 1
     alone.train.batch_size = config.train.batch_size // len(devices)
-    return plan.flops / make_plan(alone, plan.topology, devices[:1]).flops
+    try:
+        return f"{plan.flops / make_plan(alone, plan.topology, devices[:1]).flops:.3f}"
+    except DoesNotFit:
+        return "one chip cannot hold it"
 
 
 def _size(shape: tuple[int, ...]) -> int:
@@ -357,7 +364,7 @@ def _plan_one(config: Any, topology: str) -> int:
     print(describe(plan, config))
     if _COMPARE.value:
         ratio = flops_against_one_chip(config, plan, devices)
-        print(f"flops a chip over those of one chip alone with as many images: {ratio:.3f}")
+        print(f"flops a chip over those of one chip alone with as many images: {ratio}")
     return 0
 
 

@@ -19,7 +19,11 @@ from pivq_jax.quantizer import KINDS
 OUTPUTS = ("conv", "patch")
 DTYPES = ("float32", "bfloat16")
 # These fields may change between the runs in a workdir: nothing that is trained depends on them.
-UNTRAINED = ("data.workers", "checkpoints.", "profile.", "mesh.", "evaluate.", "sample.")
+# Paths are among them, since the same files may lie elsewhere on the next machine.
+UNTRAINED = (
+    *("data.path", "data.workers", "loss.perceptual_weights"),
+    *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample."),
+)
 
 
 def need(good: bool, message: str) -> None:
@@ -198,11 +202,15 @@ def check_devices(config: Any, devices: int) -> None:
         f"mesh.fsdp = {config.mesh.fsdp} does not divide the {devices} devices: use one of"
         f" {fitting}",
     )
+    # Half as many images are recombined, and the devices share these out too.
+    recombines = config.loss.recombination > 0 or config.adversarial.recombined_weight > 0
+    halves = 2 if recombines and devices > 1 else 1
     need(
-        part % devices == 0,
+        part % (halves * devices) == 0,
         f"train.batch_size = {train.batch_size} in train.accumulation = {train.accumulation} parts"
-        f" is not divisible by {devices} devices: use a multiple of"
-        f" {devices * train.accumulation}",
+        f" is not divisible by {'twice ' if halves == 2 else ''}{devices} devices: use a multiple"
+        f" of {halves * devices * train.accumulation}"
+        + (" (half of a batch is recombined)" if halves == 2 else ""),
     )
 
 

@@ -155,7 +155,9 @@ class Checkpoints:
             return
         if jax.process_index() == 0:
             for step in steps:
-                (self.directory / str(step)).rename(self.directory / f"{step}.damaged")
+                names = (f"{step}.damaged{again}" for again in ("", *map(str, range(2, 1000))))
+                free = (path for name in names if not (path := self.directory / name).exists())
+                (self.directory / str(step)).rename(next(free))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()

@@ -4,8 +4,9 @@ Trains PI-VQ, a permutation-invariant vector-quantized autoencoder, and uses wha
 
 Modes:
   train        train (or continue), then evaluate, sample and interpolate; the default
-  evaluate     metrics.json and reconstructions.png on the test split
-  sample       samples.png: new images from the recombined codes of training images
+  evaluate     metrics.json and report/index.html, with its pictures, on the test split
+  sample       samples.png: new images from the recombined codes of training images;
+               parents.png: some of them between their parents
   interpolate  interpolations.png: from image to image by exchanging codes
   reconstruct  every image of --input through the model into --output, with its codes
 
@@ -79,7 +80,7 @@ def _run() -> int:
         elif not _INPUT.value:
             return _refuse("--mode=reconstruct needs the folder of images: give --input=DIR")
         else:
-            output = Path(_OUTPUT.value or workdir / "reconstructed").expanduser()
+            output = as_path(_OUTPUT.value) if _OUTPUT.value else workdir / "reconstructed"
             modes.reconstruct(config, workdir, Path(_INPUT.value).expanduser(), output)
     except InputError as error:
         return _refuse(str(error))

@@ -18,6 +18,7 @@ from pivq_jax.evaluation.samples import sample_paths, sample_recombined
 from pivq_jax.evaluation.stages import Settings
 from pivq_jax.files import write_json
 from pivq_jax.inference import load
+from pivq_jax.stopping import end_on_sigterm
 from pivq_jax.train import dataset_from_config, train
 
 # Parents are drawn from so many training images; encoding them takes seconds on a CPU.
@@ -34,6 +35,7 @@ def run(mode: str, config: Any, workdir: Path) -> None:
     """
     if mode == "train":
         train(config, workdir)
+    end_on_sigterm()
     opened = _Opened(config, workdir)
     for name, write in _WRITERS.items():
         if mode in (name, "train"):
@@ -72,10 +74,14 @@ class _Opened:
 def _evaluate(opened: _Opened) -> None:
     """`metrics.json` and `report/` of the test split."""
     model, dataset, workdir = opened.model, opened.dataset, opened.workdir
-    print(f"evaluating step {model.step} on {len(dataset.test):,} test images", flush=True)
+    speaks = jax.process_index() == 0
+    if speaks:
+        print(f"evaluating step {model.step} on {len(dataset.test):,} test images", flush=True)
     metrics = write_report(model, dataset, Settings(**opened.config.evaluate), workdir)
-    print_metrics(metrics)
-    print(f"wrote {workdir / 'metrics.json'} and {workdir / 'report' / 'index.html'}", flush=True)
+    if speaks:
+        print_metrics(metrics)
+        report = workdir / "report" / "index.html"
+        print(f"wrote {workdir / 'metrics.json'} and {report}", flush=True)
 
 
 def _sample(opened: _Opened) -> None:

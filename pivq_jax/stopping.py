@@ -21,6 +21,15 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number
 
 
+def end_on_sigterm() -> None:
+    """Where nobody asks for stops: SIGTERM ends the process, also one of several.
+
+    There JAX has installed a handler of its own, which only remembers the signal.
+    """
+    if jax.process_count() > 1:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[int], int]]:
     """A function to ask after every step: (steps done) -> the signal to stop for, or 0.
@@ -55,5 +64,4 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        if several:  # nobody asks from here on: let it end the process
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        end_on_sigterm()

@@ -124,19 +124,19 @@ def train(config: Any, workdir: Path) -> None:
     """
     check_workdir(config, workdir)
     dataset = dataset_from_config(config)
-    if jax.process_index() == 0:
-        write_json(workdir / "config.json", config.to_dict())
     mesh = make_mesh(config.mesh.fsdp)
     frozen = frozen_from_config(config, mesh)
     model = pivq_from_config(config, mesh)
     steps = steps_from_config(config, model, mesh)
+    if jax.process_index() == 0:
+        write_json(workdir / "config.json", config.to_dict())
 
     with Checkpoints(workdir, **config.checkpoints) as checkpoints:
         if checkpoints.latest_step() is None:
             state, seconds = steps.create(), 0.0
         else:
             state, progress = checkpoints.restore(jax.eval_shape(steps.create), mesh)
-            seconds = progress["train_seconds"]
+            seconds = progress.get("train_seconds", 0.0)  # converted weights have none
             _say(f"resuming from step {int(state.step)} in {workdir}")
         if int(state.step) < config.train.steps:
             _loop(config, workdir, dataset, mesh, steps, frozen, checkpoints, state, seconds)

@@ -146,6 +146,19 @@ def test_whichever_file_is_truncated_training_has_a_state_to_go_on_from(tmp_path
     assert reported >= 3
 
 
+def test_a_step_damaged_again_is_set_aside_beside_the_first(tmp_path):
+    like = jax.eval_shape(lambda: make_state(0))
+    for _ in range(2):
+        with Checkpoints(tmp_path) as checkpoints:
+            for step in (1, 2):
+                checkpoints.save(step, make_state(step), {})
+        (tmp_path / "checkpoints" / "2" / "state" / "_METADATA").write_text("{")
+        with Checkpoints(tmp_path) as checkpoints:
+            assert checkpoints.restore(like, make_mesh())[0]["step"] == 1
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names >= {"1", "2.damaged", "2.damaged2"} and "2" not in names
+
+
 def test_reading_reports_damage_and_changes_nothing(tmp_path, capfd):
     with Checkpoints(tmp_path) as checkpoints:
         for step in (1, 2):

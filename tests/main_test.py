@@ -192,7 +192,7 @@ def test_empty_folders_are_refused(commands, tmp_path):
 def test_batch_must_divide_among_the_devices(commands, small_folder, tmp_path):
     arguments = [FOLDER, f"--config.data.path={small_folder}", "--config.train.batch_size=12"]
     done = commands.run(*arguments, f"--workdir={tmp_path / 'run'}", devices=8)
-    assert_refused(done, "train.batch_size = 12", "8 devices", "multiple of 8")
+    assert_refused(done, "train.batch_size = 12", "8 devices", "multiple of 16")
     assert not (tmp_path / "run").exists()
 
 

@@ -315,8 +315,17 @@ def test_a_device_of_eight_holds_an_eighth_of_the_ffhq_state():
     [
         (8, {"mesh.fsdp": 3}, "mesh.fsdp = 3 does not divide the 8 devices: use one of 1, 2, 4, 8"),
         (8, {"mesh.fsdp": 16}, r"mesh.fsdp = 16 is more than the 8 .*: use one of 1, 2, 4, 8"),
-        (8, {"train.batch_size": 12}, "not divisible by 8 devices: use a multiple of 8"),
-        (4, {"train.batch_size": 12, "train.accumulation": 2}, "use a multiple of 8"),
+        (8, {"train.batch_size": 8}, "not divisible by twice 8 devices: use a multiple of 16"),
+        (4, {"train.batch_size": 12, "train.accumulation": 2}, "use a multiple of 16"),
+        (
+            8,
+            {
+                "train.batch_size": 12,
+                "loss.recombination": 0.0,
+                "adversarial.recombined_weight": 0.0,
+            },
+            "not divisible by 8 devices: use a multiple of 8$",
+        ),
         (1, {"mesh.fsdp": 2}, r"more than the 1 device\(s\): use one of 1, or more devices"),
     ],
 )

@@ -164,7 +164,8 @@ def start_pair(commands, arguments: list[str]) -> list:
 @pytest.mark.slow  # the agreement alone is in stopping_test, training in parallel_test
 def test_two_processes_stop_at_one_step_and_go_on(commands, tiny_run, tmp_path):
     workdir = tmp_path / "run"
-    arguments = with_fields(tiny_run.arguments, workdir, picture_every=80)
+    # Of 8 devices each has one image of the half of a batch that is recombined.
+    arguments = with_fields(tiny_run.arguments, workdir, picture_every=80, batch_size=16)
     pair = start_pair(commands, arguments)
     # One host alone is told to go, as when it is preempted.
     pair[1].kill_when(lambda: max(steps_in(workdir), default=0) >= 70, signal.SIGTERM)

@@ -128,9 +128,11 @@ def _to_rgb(image: Any) -> Any:
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
-        # 16-bit grey: Pillow's own conversion would clip at 255 instead of scaling.
+        # Grey of 16 bits or more: Pillow's own conversion would clip at 255 instead of scaling.
         values = np.asarray(image, np.float32)
-        scale = 65535.0 if values.max() > 255.0 else 255.0
+        scale = 65535.0
+        if image.mode == "F":  # these come in several ranges: the values decide
+            scale = next((top for top in (1.0, 255.0) if values.max() <= top), scale)
         return Image.fromarray(np.uint8(values.clip(0.0, scale) * (255.0 / scale))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -1,5 +1,6 @@
 """The code atlas: for a code, the images that have it, and what changes when it is exchanged."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -202,7 +203,7 @@ def atlas_picture(
         top = head + row * (tile + pad)
         draw.line((0, top - pad, canvas.width, top - pad), "lightgrey")
         draw.multiline_text((pad, top), _describe(meaning, found), "black", font, spacing=2)
-        if meaning.value.startswith("#"):  # a colour, which its number does not show
+        if re.fullmatch("#[0-9a-fA-F]{6}", meaning.value):  # a colour, which its number hides
             draw.rectangle((margin - 22, top + 15, margin - 8, top + 29), meaning.value, "grey")
         originals = np.stack([source[int(i)]["image"] for i in found.images[:examples]])
         shown = np.stack([found.before[:pairs], found.after[:pairs]], axis=1)

@@ -93,7 +93,7 @@ def attribute_metrics(
       (balanced accuracy on the test images) with their `..._error` (standard error);
       `attributes_left_out`: attribute -> reason; `dci`: `disentanglement`, `completeness` and
       `informativeness` of `codes` (features: codebook entries) and `latents` (features: whole
-      latents), empty if fewer than two attributes were probed. No value is NaN.
+      latents), empty if fewer than two attributes were probed or N = 1. No value is NaN.
 
     Raises:
       InputError: as `probes.probe_attributes`.
@@ -120,8 +120,8 @@ def attribute_metrics(
             **{of: float(result.accuracy[row]) for of, result in found.items()},
             **{f"{of}_error": float(result.error[row]) for of, result in found.items()},
         }
-    if len(by_codes.names) > 1:
-        num_latents = train.latents.shape[1]
+    num_latents = train.latents.shape[1]
+    if len(by_codes.names) > 1 and num_latents > 1:
         metrics["dci"] = {
             "codes": _dci(by_codes, by_codes.importance),
             "latents": _dci(found["latents"], _by_latent(found["latents"], num_latents)),

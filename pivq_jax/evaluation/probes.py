@@ -153,7 +153,8 @@ def probe_attributes(
       factors: attribute -> names of its classes, in the order of the labels' columns.
 
     Raises:
-      InputError: features that are not finite, labels out of range, or no attribute to probe.
+      InputError: features that are not finite or all alike, labels out of range, or no attribute
+        to probe.
       ValueError: shapes that do not fit.
     """
     splits = {"training": train, "validation": validation, "test": test}
@@ -172,6 +173,8 @@ def probe_attributes(
     columns = [a for a, name in enumerate(factors) if name in names]
     num_classes = [len(factors[name]) for name in names]
     varies = np.ptp(train.features, axis=0) > 0  # a constant feature tells nothing
+    if not varies.any():
+        raise InputError("nothing to probe: all training images have the same features")
 
     def part(data: Labelled) -> Labelled:
         return Labelled(data.features[:, varies], data.labels[:, columns])

@@ -30,7 +30,7 @@ def write_report(
     """
     config, folder = model.config, workdir / "report"
     evaluation = Evaluation(model, dataset, settings, config.seed, folder)
-    seconds = model.progress["train_seconds"]
+    seconds = model.progress.get("train_seconds")  # converted weights have none
     metrics: dict[str, Any] = {
         "step": model.step,
         "image_size": config.data.image_size,
@@ -38,15 +38,19 @@ def write_report(
         "codebook_size": config.quantizer.codebook_size,
         "parameters": model.num_parameters,
         "train_seconds": seconds,
-        "train_images_per_second": model.step * config.train.batch_size / seconds,
+        "train_images_per_second": (
+            model.step * config.train.batch_size / seconds if seconds else None
+        ),
     }
     # What the results of a stage depend on, besides the code.
     made_for = {"step": model.step, "seconds": seconds, **settings.__dict__}
     left_out: dict[str, str] = {}
     for number, (name, stage) in enumerate(STAGES.items(), 1):
         kept = _read(folder / f"{name}.json")
-        if kept is None or kept["made_for"] != made_for:
-            print(f"evaluating, {number} of {len(STAGES)}: {name}", file=sys.stderr, flush=True)
+        # What was left out is tried again: its reason may be gone, such as a missing file.
+        if kept is None or "left_out" in kept or kept["made_for"] != made_for:
+            if jax.process_index() == 0:
+                print(f"evaluating, {number} of {len(STAGES)}: {name}", file=sys.stderr, flush=True)
             started = time.perf_counter()
             kept = {"made_for": made_for}
             try:
@@ -109,8 +113,8 @@ def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
         Section(
             "Reconstruction",
             [
-                f"Means over the {metrics['images']:,} test images, of output rounded to 8 bits.",
-                figures("psnr", "ssim", "lpips", "l1", "rfid"),
+                "Means over the test images, of output rounded to 8 bits.",
+                figures("images", "psnr", "ssim", "lpips", "l1", "rfid"),
                 *pictures(("reconstructions", "Test images, each above its reconstruction.")),
             ],
         ),
@@ -138,7 +142,11 @@ def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
                     ("parents", "Parent, sample, parent."),
                     ("many_parents", "Samples of more than two parents."),
                     ("interpolations", "From image to image, exchanging codes."),
-                    ("neighbours", "Samples, each followed by its nearest training images."),
+                    (
+                        "neighbours",
+                        "Samples, each followed by the nearest of the training images they were"
+                        " drawn from.",
+                    ),
                 ),
             ],
         ),

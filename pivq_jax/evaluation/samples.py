@@ -119,8 +119,11 @@ def average_pixels(source: Source | Sequence[Example], parents: np.ndarray) -> n
     Returns:
       uint8 [S, H, W, 3], rounded (halves to even).
     """
-    means = [np.mean([source[int(i)]["image"] for i in group], axis=0) for group in parents]
-    return np.rint(means).astype(np.uint8)
+    averaged = [
+        np.rint(np.mean([source[int(i)]["image"] for i in group], axis=0)).astype(np.uint8)
+        for group in parents
+    ]
+    return np.stack(averaged)
 
 
 @functools.partial(jax.jit, static_argnames="kind")

@@ -23,6 +23,7 @@ from pivq_jax.evaluation.attributes import attribute_metrics, encode_labelled
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
+from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.pictures import (
     grid,
@@ -180,7 +181,7 @@ def distribution(evaluation: Evaluation) -> dict[str, Any]:
     averaged = average_pixels(evaluation.parents, evaluation.samples.parents)
     return {
         **compare_features(real, evaluation.sample_features, k),
-        "rfid": compare_features(real, rebuilt, k)["fid"],
+        "rfid": frechet_distance(*feature_moments(real), *feature_moments(rebuilt)),
         "baselines": {
             "training images": compare_features(real, evaluation.parent_features, k),
             "averaged pairs": compare_features(real, evaluation.extractor.extract(averaged), k),
@@ -216,7 +217,7 @@ def samples(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def neighbours(evaluation: Evaluation) -> dict[str, Any]:
-    """The training images nearest to samples: copies would be seen."""
+    """The nearest to samples of the training images they were drawn from: copies would be seen."""
     parents, found = evaluation.parents, evaluation.samples
     near = min(5, len(parents))
     shown = min(10, len(found.images))
@@ -235,10 +236,13 @@ def attributes(evaluation: Evaluation) -> dict[str, Any]:
     """Probes of every labelled factor, DCI, and the atlas of codes."""
     model, dataset, settings = evaluation.model, evaluation.dataset, evaluation.settings
     kind, size = model.kind, model.config.quantizer.codebook_size
-    train, validation, test = (
-        encode_labelled(model, split, tuple(dataset.factors), settings.batch_size, PROBE_IMAGES)
-        for split in (dataset.train, dataset.validation, dataset.test)
-    )
+
+    def encode(split: Any) -> Any:
+        return encode_labelled(
+            model, split, tuple(dataset.factors), settings.batch_size, PROBE_IMAGES
+        )
+
+    train = encode(dataset.train)
     chosen = informative_codes(train.codes, size, train.labels, dataset.factors, ATLAS_CODES)
     exchanges = [
         (
@@ -246,12 +250,12 @@ def attributes(evaluation: Evaluation) -> dict[str, Any]:
             exchange(model, train.codes, meaning.code, 50, evaluation.seed, settings.batch_size),
         )
         for meaning in chosen
-        if meaning.share < 1
     ]
     if exchanges:
         evaluation.save("atlas", atlas_picture(dataset.train, exchanges))
     if not dataset.factors:
         return {}
+    validation, test = encode(dataset.validation), encode(dataset.test)
     metrics = attribute_metrics(train, validation, test, dataset.factors, size, kind)
     if found := metrics["attributes"].values():
         metrics["probe_accuracy"] = float(np.mean([each["codes"] for each in found]))

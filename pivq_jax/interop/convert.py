@@ -74,7 +74,7 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
     try:
         write_json(temporary / "config.json", config.to_dict())
         with Checkpoints(temporary) as checkpoints:
-            checkpoints.save(step, state, description.get("progress", {"train_seconds": 0.0}))
+            checkpoints.save(step, state, description.get("progress", {}))
         temporary.replace(workdir)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

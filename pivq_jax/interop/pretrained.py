@@ -79,7 +79,11 @@ def model_card(description: dict[str, Any]) -> str:
     """The README.md of a published model: what it is, how it is used, what was measured."""
     config, metrics = description["config"], description["metrics"]
     data, model, quantizer = config["data"], config["model"], config["quantizer"]
-    numbers = {name: value for name, value in metrics.items() if name != "step"}
+    numbers = {
+        name: value
+        for name, value in metrics.items()
+        if type(value) in (int, float) and name != "step"
+    }
     head: dict[str, Any] = {
         "library_name": "pivq_jax",
         "pipeline_tag": "unconditional-image-generation",

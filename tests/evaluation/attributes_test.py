@@ -84,3 +84,10 @@ def test_one_attribute_has_no_dci():
     alone = [part._replace(labels=part.labels[:, :1]) for part in splits]
     metrics = attribute_metrics(*alone, {"shade": "dl"}, codebook_size=32, kind="matching")
     assert metrics["dci"] == {} and set(metrics["attributes"]) == {"shade"}
+
+
+def test_one_latent_has_no_dci():
+    splits = [split(100, seed, "matching") for seed in range(3)]
+    alone = [x._replace(codes=x.codes[:, :1], latents=x.latents[:, 3:4]) for x in splits]
+    metrics = attribute_metrics(*alone, FACTORS, codebook_size=32, kind="matching")
+    assert metrics["dci"] == {} and metrics["attributes"]["odd"]["latents"] == 1.0

@@ -217,6 +217,9 @@ def test_an_attribute_of_one_class_is_left_out(planted, split, name):
 
 def test_bad_input_is_named(planted):
     train, validation, test = planted
+    alike = train._replace(features=0 * train.features)
+    with pytest.raises(InputError, match="all training images have the same features"):
+        probes.probe_attributes(alike, validation, test, FACTORS)
     broken = test.features.copy()
     broken[7, 3] = np.nan
     one = [relabel(data, 0, lambda c: 0 * c) for data in planted]

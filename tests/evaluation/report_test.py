@@ -64,7 +64,7 @@ def test_report_is_one_page_with_every_picture(trained):
 
 
 def test_a_stopped_evaluation_keeps_what_it_has(trained, trained_model, commands, tmp_path):
-    """One stage is lost and one was of another step: these are computed again, and only these."""
+    """Computed again are only the stages that were lost, of another step, or left out."""
     workdir = tmp_path / "run"
     shutil.copytree(trained.workdir, workdir)
     (workdir / "metrics.json").unlink()
@@ -76,11 +76,15 @@ def test_a_stopped_evaluation_keeps_what_it_has(trained, trained_model, commands
     marked = json.loads((folder / "distribution.json").read_text())
     marked["metrics"]["fid"] = 123.0  # would be lost if the stage ran again
     (folder / "distribution.json").write_text(json.dumps(marked))
+    missing = json.loads((folder / "neighbours.json").read_text())
+    missing.pop("metrics")
+    missing["left_out"] = "a file was missing"
+    (folder / "neighbours.json").write_text(json.dumps(missing))
 
     done = commands.run(*trained.arguments[:-1], f"--workdir={workdir}", "--mode=evaluate")
     assert done.code == 0, done.stderr
     again = re.findall(r"evaluating, \d of 5: (\w+)", done.stderr)
-    assert again == ["samples", "attributes"]
+    assert again == ["samples", "attributes", "neighbours"]
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics == trained.metrics | {"fid": 123.0}
     assert {path.stem for path in folder.glob("*.json")} == set(STAGES)
