@@ -118,7 +118,7 @@ def base_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.steps = 8_000
     config.train.batch_size = 16  # global, over all devices and processes
-    config.train.accumulation = 1  # parts of a batch, one after another: less memory, same step
+    config.train.accumulation = 1  # parts of a batch, one after another: docs/training.md
     config.train.ema_decay = 0.999  # of the weights used for evaluation
     config.train.log_every = 50
     config.train.checkpoint_every = 500
@@ -139,7 +139,7 @@ def base_config() -> ConfigDict:
     config.evaluate.batch_size = 50
     config.evaluate.samples = 1_000  # recombined images that are compared with the test images
     config.evaluate.features = "vgg"  # network for FID and PRDC; 'inception_2048' for papers' FID
-    config.evaluate.features_path = ""  # its weights: a file or URL; vgg brings its own
+    config.evaluate.features_path = ""  # its weights: docs/perceptual.md; vgg brings its own
     config.evaluate.neighbours = 5  # k of precision, recall, density and coverage
 
     config.sample = ConfigDict()

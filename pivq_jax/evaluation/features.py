@@ -90,8 +90,8 @@ def feature_extractor(name: str, path: str = "", batch_size: int = 50) -> Featur
         name: `vgg` needs no download; `inception_2048` is what FID is defined with;
             `inception_64`, `inception_192` and `inception_768` are its earlier blocks, averaged
             over the image, as pytorch-fid's `--dims`.
-        path: file or URL of the weights, see `load_lpips` and `load_inception`; empty for the
-            usual ones.
+        path: of the weights, a file, for Inception also a URL, see `load_lpips` and
+            `load_inception`; empty for the usual ones.
         batch_size: images at a time.
 
     Raises:
