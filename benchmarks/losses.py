@@ -130,8 +130,9 @@ def main() -> None:
 
     def distance(network: str, rebuilt: np.ndarray) -> float:
         measure = jax.jit(partial(lpips, network=network))
-        pairs = zip(jnp.split(images_to_float(rebuilt), 10), jnp.split(originals, 10))
-        return float(np.mean([measure(load_lpips(network), *pair) for pair in pairs]))
+        parts = (jnp.array_split(x, 10) for x in (images_to_float(rebuilt), originals))
+        pairs = zip(*parts, strict=True)
+        return float(np.mean(np.hstack([measure(load_lpips(network), *pair) for pair in pairs])))
 
     curves: dict[str, list[dict[str, float]]] = {}
     quality: dict[str, dict[str, float]] = {}

@@ -76,11 +76,17 @@ def main() -> None:
             latents = model.apply({"params": params}, images_to_float(images), method="latents")
             return match(squared_distances(latents, codebook))
 
-        found[dtype] = [assign(b["image"]) for b in eval_batches(source, config.train.batch_size)]
+        def assign_real(batch: Any, assign: Any = assign) -> Any:
+            """The last batch is filled up; only its real images count."""
+            return jax.tree.map(lambda x: x[batch["mask"]], assign(batch["image"]))
+
+        batches = eval_batches(source, config.train.batch_size)
+        found[dtype] = [assign_real(batch) for batch in batches]
     pairs = list(zip(*found.values(), strict=True))
     equal = [
-        np.mean([len(np.intersect1d(x, y)) for x, y in zip(a.columns, b.columns, strict=True)])
+        len(np.intersect1d(x, y))
         for a, b in pairs
+        for x, y in zip(a.columns, b.columns, strict=True)
     ]
     costs = [np.sum([np.sum(result.cost) for result in results]) for results in found.values()]
     print(f"{jax.devices()[0].device_kind}; {len(source):,} images at step {settings.init_step}")
