@@ -3,7 +3,7 @@
     python -m pivq_jax.main --config=configs/toon_faces.py --workdir=runs/toon_faces
 
 Cost and result: see the README's table, measured with this command. The faces vary in ten factors,
-about 24 bits together. Twelve codes are enough for them, and few codes make whole faces when sets
+about 24 bits together. Sixteen codes are enough for them, and few codes make whole faces when sets
 are recombined: with 32, one attribute is spread over several codes and parents disagree within it.
 K = 32 N: with learned queries a latent tends to own K / N entries. The loss on recombined sets
 (docs/method.md) keeps what sampling decodes free of noise.
@@ -21,8 +21,8 @@ def get_config(variants: str = "") -> ConfigDict:
     config = base_config()
     config.name = "toon_faces"
     config.data.name = "toon_faces"
-    config.model.num_codes = 12
-    config.quantizer.codebook_size = 384
+    config.model.num_codes = 16
+    config.quantizer.codebook_size = 512
     config.quantizer.init_batches = 96
     config.loss.l2 = 0.5
     config.loss.recombination = 0.5
