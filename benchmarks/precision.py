@@ -80,8 +80,8 @@ def main() -> None:
             """The last batch is filled up; only its real images count."""
             return jax.tree.map(lambda x: x[batch["mask"]], assign(batch["image"]))
 
-        batches = eval_batches(source, config.train.batch_size)
-        found[dtype] = [assign_real(batch) for batch in batches]
+        held_out = eval_batches(source, config.train.batch_size)
+        found[dtype] = [assign_real(batch) for batch in held_out]
     pairs = list(zip(*found.values(), strict=True))
     equal = [
         len(np.intersect1d(x, y))
