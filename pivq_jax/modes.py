@@ -18,6 +18,7 @@ from pivq_jax.evaluation.samples import sample_paths, sample_recombined
 from pivq_jax.evaluation.stages import Settings
 from pivq_jax.files import write_json
 from pivq_jax.inference import load
+from pivq_jax.parallel import say
 from pivq_jax.stopping import end_on_sigterm
 from pivq_jax.train import dataset_from_config, train
 
@@ -74,14 +75,11 @@ class _Opened:
 def _evaluate(opened: _Opened) -> None:
     """`metrics.json` and `report/` of the test split."""
     model, dataset, workdir = opened.model, opened.dataset, opened.workdir
-    speaks = jax.process_index() == 0
-    if speaks:
-        print(f"evaluating step {model.step} on {len(dataset.test):,} test images", flush=True)
+    say(f"evaluating step {model.step} on {len(dataset.test):,} test images")
     metrics = write_report(model, dataset, Settings(**opened.config.evaluate), workdir)
-    if speaks:
+    if jax.process_index() == 0:
         print_metrics(metrics)
-        report = workdir / "report" / "index.html"
-        print(f"wrote {workdir / 'metrics.json'} and {report}", flush=True)
+    say(f"wrote {workdir / 'metrics.json'} and {workdir / 'report' / 'index.html'}")
 
 
 def _sample(opened: _Opened) -> None:

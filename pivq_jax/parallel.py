@@ -126,3 +126,9 @@ def map_over_batch(function: Callable[..., Any], mesh: Mesh | None) -> Callable[
         )(batched, shared)
 
     return mapped
+
+
+def say(line: str) -> None:
+    """Print it once, however many processes there are."""
+    if jax.process_index() == 0:
+        print(line, flush=True)

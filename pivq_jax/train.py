@@ -27,7 +27,7 @@ from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.objective import LossWeights, Objective, Phase
-from pivq_jax.parallel import make_mesh, put_batch, replicated
+from pivq_jax.parallel import make_mesh, put_batch, replicated, say
 from pivq_jax.steps import (
     Steps,
     TrainState,
@@ -137,7 +137,7 @@ def train(config: Any, workdir: Path) -> None:
         else:
             state, progress = checkpoints.restore(jax.eval_shape(steps.create), mesh)
             seconds = progress.get("train_seconds", 0.0)  # converted weights have none
-            _say(f"resuming from step {int(state.step)} in {workdir}")
+            say(f"resuming from step {int(state.step)} in {workdir}")
         if int(state.step) < config.train.steps:
             _loop(config, workdir, dataset, mesh, steps, frozen, checkpoints, state, seconds)
 
@@ -184,7 +184,7 @@ def _loop(
                 )
 
     count = sum(x.size for x in jax.tree.leaves(state.params))
-    _say(
+    say(
         f"{count:,} parameters, {len(dataset.train):,} training images, {mesh.size} device(s);"
         f" steps {first_step} to {total_steps}, log in {workdir}"
     )
@@ -232,7 +232,7 @@ def _loop(
                 raise Interrupted(stop, step)
             if done:
                 break
-    _say(f"trained in {format_duration(time.perf_counter() - started)}")
+    say(f"trained in {format_duration(time.perf_counter() - started)}")
 
 
 def _tend_codebook(
@@ -249,7 +249,7 @@ def _tend_codebook(
             ]
         flat = jnp.concatenate(latents).reshape(-1, config.model.code_dim)
         state = jax.block_until_ready(steps.initialise(state, flat))
-        _say(
+        say(
             f"step {step:>6}: codebook of {settings.codebook_size} entries initialised by k-means"
             f" over {flat.shape[0]:,} latents in {time.perf_counter() - started:.1f} s"
         )
@@ -259,7 +259,7 @@ def _tend_codebook(
     ):
         state, revived = steps.revive(state, images)
         if int(revived):
-            _say(f"step {step:>6}: {int(revived)} dead codebook entries re-initialised")
+            say(f"step {step:>6}: {int(revived)} dead codebook entries re-initialised")
     return state
 
 
@@ -282,9 +282,3 @@ def _validation(
     reconstructions = steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
     originals = jax.jit(lambda x: x, out_shardings=replicated(mesh))(images)
     return jax.device_get(originals), jax.device_get(reconstructions)
-
-
-def _say(line: str) -> None:
-    """Print it once, however many processes there are."""
-    if jax.process_index() == 0:
-        print(line, flush=True)
