@@ -133,8 +133,8 @@ class Theirs:
     def images(self) -> torch.Tensor:
         return self.pixels.permute(0, 3, 1, 2).contiguous() / 127.5 - 1
 
-    def order(self, count: int) -> torch.Tensor:
-        return torch.rand(count, self.codes.shape[1], device=self.device)
+    def directions(self, count: int) -> torch.Tensor:
+        return torch.randn(count, self.model.quantizer.codebook.shape[1], device=self.device)
 
     def run(self, call: Callable[[], Any]) -> Any:
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.half):
@@ -152,12 +152,13 @@ class Theirs:
         images = self.images()
 
         def step() -> Any:
-            return self.trainer.step(self.images(), self.phase, self.order(count // 2))
+            return self.trainer.step(self.images(), self.phase, self.directions(count // 2))
 
         def sample() -> Any:
-            others, order = self.codes.flip(0), self.order(count)
+            others, directions = self.codes.flip(0), self.directions(count)
             codebook = model.quantizer.codebook
-            return model.decode(recombine(self.codes, others, codebook, order, 0.5, self.kind))
+            mixed = recombine(self.codes, others, codebook, directions, 0.5, self.kind)
+            return model.decode(mixed)
 
         return {
             "training step": lambda: self.run(step),

@@ -8,6 +8,10 @@ the rest of B one-to-one, at the least total squared distance in codebook space,
 swaps like for like; each exchanged pair replaces its code of A by its code of B. Every result is
 therefore a valid set again: the rest of B holds nothing that A holds.
 
+An attribute of a face is spread over several codes, and a random choice of pairs tears it apart.
+Codes that belong together tend to lie near each other, so pairs are exchanged together that lie on
+one side of a random hyperplane in codebook space (docs/results.md compares the ways to choose).
+
 Everything has fixed shapes and no host loop. The functions can be called as they are, under `jit`
 (`kind` and `steps` static) and under `vmap`.
 """
@@ -32,7 +36,7 @@ def recombine(
     fraction: jax.typing.ArrayLike = 0.5,
     kind: str = "matching",
 ) -> jax.Array:
-    """Exchanges a random subset of the paired codes of A for their partners in B.
+    """Exchanges the paired codes of A on one side of a random hyperplane for their partners in B.
 
     Args:
       codes_a: int [..., N], values in [0, K); the images that are changed. For `matching` the N
@@ -42,7 +46,8 @@ def recombine(
       key: one PRNG key; each image draws with its own key folded out of it, so an image's result
         does not depend on how many others share its batch.
       fraction: scalar in [0, 1], may be traced. Of an image's P pairs, round(fraction * P) are
-        exchanged (halves round to even), chosen uniformly. 0 gives A and 1 gives B.
+        exchanged (halves round to even): those whose middle in codebook space comes first along a
+        random direction. 0 gives A and 1 gives B.
       kind: `matching` (sets), `nearest` (multisets: the c-th copy of a code in A is common with its
         c-th copy in B) or `positional` (place n of A is paired with place n of B; places that agree
         are not pairs).
@@ -213,10 +218,12 @@ def _recombine(
     codes_a, partners, _ = _pair(codes_a, codes_b, codebook, kind)
     indices = jnp.arange(codes_a.shape[0])
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
-    noise = jax.vmap(lambda k: jax.random.uniform(k, shape[-1:]))(keys)
+    directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
+    middles = codebook[codes_a] + codebook[partners]  # twice that: only their order counts
+    places = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
     paired = codes_a != partners
     quota = jnp.round(fraction * paired.sum(-1, keepdims=True))
-    exchanged = _exchange(codes_a, partners, _rank(noise, paired), quota)
+    exchanged = _exchange(codes_a, partners, _rank(places, paired), quota)
     return _canonical(exchanged, kind).reshape(shape)
 
 

@@ -191,16 +191,31 @@ def test_entries_at_one_place_are_still_different_codes():
 
 
 @pytest.mark.parametrize("kind", sampling.KINDS)
-def test_pairs_are_chosen_uniformly_and_for_each_image_anew(kind):
+def test_pairs_have_equal_chances_and_are_chosen_for_each_image_anew(kind):
     images = 6000
     a = np.tile(np.arange(N, dtype=np.int32), (images, 1))
     result = recombine(a, a + N, CODEBOOK, jax.random.key(3), 0.5, kind=kind)
     held = (np.asarray(result)[:, :, None] == np.arange(N)).any(1)
     # 3 of 6 stay: a code stays with probability 1/2, and the standard error is 0.0065.
     np.testing.assert_allclose(held.mean(0), 0.5, atol=0.03)
+    # Both sides of a hyperplane are alike, so what stays is as likely to be what goes.
     subsets = collections.Counter(map(tuple, held.tolist()))
-    assert len(subsets) == 20  # all C(6, 3) of them
-    assert max(subsets.values()) < 1.4 * min(subsets.values())
+    assert len(subsets) > 10
+    for subset, count in subsets.items():
+        other = subsets[tuple(not stays for stays in subset)]
+        assert abs(count - other) < 5 * np.sqrt(count + other)
+
+
+@pytest.mark.parametrize("kind", sampling.KINDS)
+def test_codes_that_lie_together_are_exchanged_together(kind):
+    # Two attributes of three codes each, as far apart as their own codes are near each other.
+    attribute = np.arange(2 * N) % N // (N // 2)
+    centres = np.random.default_rng(1).normal(size=(2, 8))
+    codebook = centres[attribute] + 0.01 * np.random.default_rng(2).normal(size=(2 * N, 8))
+    a = np.tile(np.arange(N, dtype=np.int32), (1000, 1))
+    result = np.asarray(recombine(a, a + N, codebook, jax.random.key(0), 0.5, kind=kind))
+    whole = [len({attribute[code] for code in row if code < N}) == 1 for row in result]
+    assert np.mean(whole) > 0.98
 
 
 def test_an_image_does_not_depend_on_its_batch():

@@ -121,17 +121,17 @@ def apply(twins: Twins, x: Any, method: str) -> np.ndarray:
     return jax.device_get(run(twins.params, x))
 
 
-def exchange_order(key: jax.Array, count: int, num_codes: int) -> np.ndarray:
-    """The noise by which `sampling.recombine` orders the pairs of each image."""
+def exchange_directions(key: jax.Array, count: int, code_dim: int) -> np.ndarray:
+    """The directions along which `sampling.recombine` orders the pairs of each image."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(count))
-    return np.array(jax.vmap(lambda key: jax.random.uniform(key, (num_codes,)))(keys))
+    return np.array(jax.vmap(lambda key: jax.random.normal(key, (code_dim,)))(keys))
 
 
-def order_at(twins: Twins, key: jax.Array) -> torch.Tensor:
-    """That noise in a training step whose key is `key`."""
+def directions_at(twins: Twins, key: jax.Array) -> torch.Tensor:
+    """Those in a training step whose key is `key`."""
     key_mix, _ = jax.random.split(key)
     pairs = [
-        exchange_order(k, 1, twins.config.model.num_codes) for k in jax.random.split(key_mix, 4)
+        exchange_directions(k, 1, twins.config.model.code_dim) for k in jax.random.split(key_mix, 4)
     ]
     return torch.from_numpy(np.concatenate(pairs))
 
@@ -169,8 +169,8 @@ def test_recombined_codes(kind):
         a[:, 1] = b[:, 1] = b[:, 0] = a[:, 0]  # a code twice, in both
     codebook, key = rng.normal(size=(32, 8)).astype(np.float32), jax.random.key(7)
     ours = sampling.recombine(a, b, codebook, key, 0.5, kind)
-    order = exchange_order(key, 64, 8)
-    theirs = recombine(*map(torch.from_numpy, (a, b, codebook, order)), 0.5, kind)
+    directions = exchange_directions(key, 64, 8)
+    theirs = recombine(*map(torch.from_numpy, (a, b, codebook, directions)), 0.5, kind)
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -195,7 +195,7 @@ def check_losses_and_gradients(twins: Twins, phase: Phase) -> None:
         )
     )
     images, trainer = torch_images(twins.images), twins.trainer
-    terms, made = trainer.losses(images, phase.name.lower(), order_at(twins, key))
+    terms, made = trainer.losses(images, phase.name.lower(), directions_at(twins, key))
     names = {"l1": "l1", "loss": "total"}
     if phase >= Phase.QUANTIZED:
         names |= {"quantization_error": "codebook", "recombination": "recombination"}
@@ -273,7 +273,7 @@ def test_ten_optimizer_steps(tiny_config):
             )
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 3), step)
         state, metrics = steps.train(state, pixels, None, phase)
-        terms = trainer.step(images, phase.name.lower(), order_at(twins, key))
+        terms = trainer.step(images, phase.name.lower(), directions_at(twins, key))
         assert float(metrics["loss"]) == pytest.approx(float(terms["total"]), rel=1e-4)
 
     players = {

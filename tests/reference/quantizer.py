@@ -47,12 +47,18 @@ def match(cost: Tensor) -> Tensor:
 
 @torch.no_grad()
 def recombine(
-    codes_a: Tensor, codes_b: Tensor, codebook: Tensor, order: Tensor, fraction: float, kind: str
+    codes_a: Tensor,
+    codes_b: Tensor,
+    codebook: Tensor,
+    directions: Tensor,
+    fraction: float,
+    kind: str,
 ) -> Tensor:
-    """Exchange the paired codes of A that come first in `order` for their partners in B.
+    """Exchange the paired codes of A that come first along a direction for their partners in B.
 
     Codes that both hold stay. The rest is paired at the least total squared distance, and of P
-    pairs round(fraction * P) are exchanged, those with the smallest `order` [B, N].
+    pairs round(fraction * P) are exchanged, those whose mean entry comes first along `directions`
+    [B, D].
     """
     if kind == "positional":
         partners = codes_b
@@ -66,6 +72,8 @@ def recombine(
         cost = cost.masked_fill(taken, torch.inf).masked_fill(same, 0.0)
         partners = codes_b.gather(1, match(cost))
     paired = codes_a != partners
+    means = (codebook[codes_a] + codebook[partners]) / 2
+    order = (means * directions[:, None]).sum(-1)
     rank = order.masked_fill(~paired, torch.inf).argsort(-1).argsort(-1)
     exchanged = rank < (fraction * paired.sum(-1, keepdim=True)).round()
     codes = torch.where(exchanged, partners, codes_a)

@@ -69,12 +69,12 @@ class Trainer:
             )
 
     def losses(
-        self, images: Tensor, phase: str, order: Tensor | None = None
+        self, images: Tensor, phase: str, directions: Tensor | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The terms of the loss with their weighted sum `total`; the images that were made.
 
-        `phase` is 'continuous', 'quantized' or 'adversarial'. `order` [B / 2, N] says which codes
-        are exchanged first in the recombined sets.
+        `phase` is 'continuous', 'quantized' or 'adversarial'. `directions` [B / 2, D] say which
+        codes are exchanged first in the recombined sets.
         """
         model, weights, terms = self.model, self.weights, {}
         vectors = latents = model.encoder(images)
@@ -92,8 +92,8 @@ class Trainer:
         ):
             half, codebook = len(images) // 2, model.quantizer.codebook.detach()
             a, b = quantized.columns[:half], quantized.columns[half : 2 * half]
-            assert order is not None
-            mixed = recombine(a, b, codebook, order, 0.5, model.kind)
+            assert directions is not None
+            mixed = recombine(a, b, codebook, directions, 0.5, model.kind)
             made["recombined"] = model.decoder(codebook[mixed])
         if phase != "continuous" and weights["recombination"]:
             terms["recombination"] = nearest_patch_loss(made["recombined"], images)
@@ -125,9 +125,11 @@ class Trainer:
         ratio = norms[0] / (norms[1] + 1e-4)
         return ratio.clamp(0, self.adversarial["max_adaptive_weight"]).detach()
 
-    def step(self, images: Tensor, phase: str, order: Tensor | None = None) -> dict[str, Tensor]:
+    def step(
+        self, images: Tensor, phase: str, directions: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """One step on images [B, 3, H, W]; the terms of the loss before it."""
-        terms, made = self.losses(images, phase, order)
+        terms, made = self.losses(images, phase, directions)
         self.optimizer.zero_grad()
         terms["total"].backward()
         if phase == "adversarial":
