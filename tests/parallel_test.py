@@ -24,13 +24,14 @@ from pivq_jax.parallel import (
 
 COMPARE = """
 import json, sys
+from functools import partial
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
 from configs.{config} import get_config
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.objective import Phase
-from pivq_jax.parallel import join_processes, make_mesh, put_batch
+from pivq_jax.parallel import join_processes, make_mesh, put_batch, replicated
 from pivq_jax.quantizer import assign
 from pivq_jax.train import frozen_from_config, steps_from_config
 
@@ -69,7 +70,9 @@ for n, mesh in meshes.items():
     state, _ = checkpoints.restore(jax.eval_shape(every[n].create), mesh)
     checkpoints.close()
     latents = every[n].latents(state.params, batch(20, mesh))
-    codes, _ = assign(latents, state.params["quantizer"]["codebook"], config.quantizer.kind)
+    codebook = state.params["quantizer"]["codebook"]
+    match = partial(assign, kind=config.quantizer.kind, mesh=mesh)
+    codes, _ = jax.jit(match, out_shardings=replicated(mesh))(latents, codebook)
     result["codes"][n] = jnp.sort(codes, -1).tolist()
     losses = []
     for step in range(20, 25):
