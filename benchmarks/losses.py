@@ -9,7 +9,8 @@ measures PSNR of the averaged weights on 500 validation images and logs the adap
 end LPIPS of these (AlexNet, and VGG16, which no variant trains on), and samples from recombined
 code sets of training images compared with the test images (FID, precision, recall, density and
 coverage in VGG16 features). Written to --output: losses.json, the curves losses.png (with
-matplotlib) and one grid of samples a variant.
+matplotlib) and losses_samples.png: two rows of parents, and below them what each variant makes of
+them, a row a variant in the order of the table.
 """
 
 import argparse
@@ -50,6 +51,7 @@ VARIANTS: dict[str, dict[str, float]] = {
     "both judged": {"adversarial.weight": 0.5, "adversarial.recombined_weight": 0.5},
 }
 EVERY = 100  # steps between measurements
+PICTURED = 12  # samples of each variant in the picture
 VALIDATION_IMAGES = 500
 
 
@@ -136,6 +138,11 @@ def main() -> None:
 
     curves: dict[str, list[dict[str, float]]] = {}
     quality: dict[str, dict[str, float]] = {}
+    keys = jax.random.split(jax.random.key(base.config.seed))
+    first, second = np.asarray(random_pairs(keys[0], options.samples, len(pool))).T
+    picture = [
+        np.stack([pool[i]["image"] for i in parents[:PICTURED]]) for parents in (first, second)
+    ]
     for name, changes in VARIANTS.items():
         config = ConfigDict(base.config.to_dict())
         config.update_from_flattened_dict(
@@ -159,8 +166,6 @@ def main() -> None:
             )
         seconds = time.perf_counter() - started
         codes = encode_split(model, pool, config.evaluate.batch_size)
-        keys = jax.random.split(jax.random.key(config.seed))
-        first, second = np.asarray(random_pairs(keys[0], options.samples, len(codes))).T
         mixed = np.asarray(model.recombine(codes[first], codes[second], keys[1]))
         samples = decode_batched(model, mixed, config.evaluate.batch_size)
         rebuilt = decode_batched(
@@ -171,13 +176,14 @@ def main() -> None:
             **compare_features(real, features.extract(samples)),
             "seconds": seconds,
         }
-        save_png(options.output / f"losses_{name.replace(' ', '_')}.png", grid(samples[:32], 8, 2))
+        picture.append(samples[:PICTURED])
 
     print(f"\n{'variant':<24} {'PSNR':>6} {'at 500':>7}", *(f"{n:>10}" for n in quality[name]))
     for name, figures in quality.items():
         at_500 = curves[name][min(500, options.steps) // EVERY]["psnr"]
         values = [f"{value:10.4f}" for value in figures.values()]
         print(f"{name:<24} {curves[name][-1]['psnr']:6.2f} {at_500:7.2f}", *values)
+    save_png(options.output / "losses_samples.png", grid(np.concatenate(picture), PICTURED))
     report = {"workdir": str(options.workdir), "curves": curves, "quality": quality}
     (options.output / "losses.json").write_text(json.dumps(report, indent=1))
     if importlib.util.find_spec("matplotlib"):
