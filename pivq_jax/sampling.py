@@ -166,6 +166,34 @@ def exchange_code(
     return _exchange_code(codes_a, codes_b, codebook, jnp.asarray(code, jnp.int32), kind)
 
 
+def pair_codes(
+    codes_a: jax.typing.ArrayLike,
+    codes_b: jax.typing.ArrayLike,
+    codebook: jax.typing.ArrayLike,
+    kind: str = "matching",
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What `recombine` and `interpolate` may exchange: the partner in B of each code of A.
+
+    Args:
+      codes_a: int [..., N]; as in `recombine`.
+      codes_b: int [..., N].
+      codebook: float [K, D], finite.
+      kind: as in `recombine`.
+
+    Returns:
+      codes of A in canonical order, int32 [..., N]; their partners in B, int32 [..., N], which are
+      the codes themselves where both images hold them; the squared distance of each to its partner
+      in codebook space, float32 [..., N].
+
+    Raises:
+      ValueError, TypeError: as `recombine`.
+    """
+    codes_a, codes_b, codebook = _check(codes_a, codes_b, codebook, kind)
+    shape = codes_a.shape
+    first, partners, cost = _pair(codes_a, codes_b, codebook, kind)
+    return first.reshape(shape), partners.reshape(shape), cost.reshape(shape)
+
+
 def random_pairs(key: jax.Array, count: int, size: int) -> jax.Array:
     """Draws pairs of different parents: `random_parents` of two, int32 [count, 2]."""
     return random_parents(key, count, size, 2)
@@ -251,6 +279,7 @@ def _exchange_code(
     return _canonical(exchanged, kind).reshape(shape)
 
 
+@functools.partial(jax.jit, static_argnames="kind")
 def _pair(
     codes_a: jax.Array, codes_b: jax.Array, codebook: jax.Array, kind: str
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -163,14 +163,16 @@ def test_common_codes_stay_even_where_giving_them_away_costs_less():
     codebook = np.arange(3, dtype=np.float32)[:, None]
     path = sampling.interpolate([[0, 1]], [[1, 2]], codebook, 2)
     np.testing.assert_array_equal(path, [[[0, 1]], [[1, 2]]])
-    columns = sampling._pair(jnp.array([[0, 1]]), jnp.array([[1, 2]]), codebook, "matching")[1]
-    np.testing.assert_array_equal(columns, [[2, 1]])
+    first, partners, cost = sampling.pair_codes([[[0, 1]]], [[[1, 2]]], codebook)
+    np.testing.assert_array_equal(first, [[[0, 1]]])
+    np.testing.assert_array_equal(partners, [[[2, 1]]])
+    np.testing.assert_array_equal(cost, [[[4, 0]]])
 
 
 def test_multiset_copies_are_common_only_as_often_as_both_hold_them():
     a = np.array([[3, 3, 3, 5]])
     b = np.array([[3, 3, 7, 7]])
-    partners = sampling._pair(jnp.array(a), jnp.array(b), jnp.array(CODEBOOK), "nearest")[1]
+    _, partners, _ = sampling.pair_codes(a, b, CODEBOOK, "nearest")
     np.testing.assert_array_equal(partners, [[3, 3, 7, 7]])
 
 
@@ -367,6 +369,8 @@ def test_interpolate_and_random_pairs_refuse():
         sampling.interpolate(CODES, CODES, CODEBOOK, 1)
     with pytest.raises(ValueError, match="unknown"):
         sampling.interpolate(CODES, CODES, CODEBOOK, 2, kind="set")
+    with pytest.raises(ValueError, match="unknown"):
+        sampling.pair_codes(CODES, CODES, CODEBOOK, kind="set")
     with pytest.raises(ValueError, match="pool of 1"):
         sampling.random_pairs(jax.random.key(0), 3, 1)
     with pytest.raises(ValueError, match="pool of 3 images holds no 4 parents"):

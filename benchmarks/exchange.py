@@ -1,0 +1,154 @@
+"""Which of two parents' codes to exchange: the ways compared on one trained run.
+
+    python -m benchmarks.exchange --workdir=runs/toon_faces [--seeds=3]
+
+Makes the same pairs of training images into samples, half of the paired codes exchanged but for the
+first two rows, by every rule below, and compares these with the test images (FID, precision,
+recall, density and coverage in VGG16 features): mean over `--seeds` drawings of pairs. Written to
+--output: exchange.json and exchange.png, two rows of parents and below them a row a rule, in the
+order of the table.
+
+  nothing       the first parents' reconstructions: what any exchange could reach at best
+  pixels        no codes: the two images averaged
+  any partner   half of the codes that differ, chosen at random, for random ones of the other parent
+  uniform       half of the pairs at random; pairs are made by the least total distance, as below
+  cheapest      the half of the pairs that are nearest to each other
+  dearest       the half of the pairs that are farthest from each other
+  hyperplane    `pivq_jax.sampling.recombine`: pairs that lie together
+  plausible     of 64 uniform choices the one whose codes most often meet in training images
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import pivq_jax
+from pivq_jax.evaluation.distribution import compare_features
+from pivq_jax.evaluation.features import feature_extractor
+from pivq_jax.evaluation.pictures import grid, save_png
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.evaluation.samples import average_pixels
+from pivq_jax.inference import TrainedModel
+from pivq_jax.sampling import pair_codes, random_pairs
+from pivq_jax.train import dataset_from_config
+
+PICTURED = 12  # samples by each rule in the picture
+CHOICES = 64  # uniform ones that the most plausible is taken of
+
+
+def chosen_half(scores: np.ndarray, first: np.ndarray, partners: np.ndarray) -> np.ndarray:
+    """Exchanges the half of the pairs with the lowest scores, all [S, N]."""
+    paired = first != partners
+    rank = np.argsort(np.argsort(np.where(paired, scores, np.inf), axis=-1), axis=-1)
+    return np.where(rank < np.round(0.5 * paired.sum(-1, keepdims=True)), partners, first)
+
+
+def any_partner(first: np.ndarray, partners: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Exchanges half of the codes that differ, without regard to what is like what, [S, N]."""
+    shuffled = partners.copy()
+    for row, differs in zip(shuffled, first != partners, strict=True):
+        row[differs] = rng.permutation(row[differs])
+    return chosen_half(rng.random(first.shape), first, shuffled)
+
+
+def plausible(
+    first: np.ndarray, partners: np.ndarray, lift: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Of many uniform choices of half of the pairs that with the largest sum of log lifts."""
+
+    def sum_of_lifts(sets: np.ndarray) -> np.ndarray:
+        lifts = lift[sets[:, :, None], sets[:, None, :]]
+        return lifts.sum((1, 2)) - lifts.trace(axis1=1, axis2=2)
+
+    best = chosen_half(rng.random(first.shape), first, partners)
+    for _ in range(CHOICES - 1):
+        other = chosen_half(rng.random(first.shape), first, partners)
+        better = sum_of_lifts(other) > sum_of_lifts(best)
+        best = np.where(better[:, None], other, best)
+    return best
+
+
+def log_lift(codes: np.ndarray, codebook_size: int) -> np.ndarray:
+    """How much oftener than by chance two codes meet in an image, f32 [K, K], from int [M, N]."""
+    has = np.zeros((len(codes), codebook_size), np.float32)
+    has[np.arange(len(codes))[:, None], codes] = 1
+    share, together, least = has.mean(0), has.T @ has / len(has), 0.1 / len(has)
+    return np.log((together + least) / (np.outer(share, share) + least))
+
+
+def by_code(
+    model: TrainedModel, codes: np.ndarray, pairs: np.ndarray, lift: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    """The codes of the samples by each rule, int [S, N]."""
+    rng = np.random.default_rng(seed)
+    a, b = codes[pairs].swapaxes(0, 1)
+    first, partners, cost = map(np.asarray, pair_codes(a, b, model.codebook))
+    return {
+        "nothing": first,
+        "any partner": any_partner(first, partners, rng),
+        "uniform": chosen_half(rng.random(first.shape), first, partners),
+        "cheapest": chosen_half(cost, first, partners),
+        "dearest": chosen_half(-cost, first, partners),
+        "hyperplane": np.asarray(model.recombine(a, b, jax.random.key(seed))),
+        "plausible": plausible(first, partners, lift, rng),
+    }
+
+
+def main() -> None:
+    """Sample by every rule and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=Path, default=Path("runs/toon_faces"))
+    parser.add_argument("--seeds", type=int, default=3, help="drawings of pairs, from 0 on")
+    parser.add_argument("--samples", type=int, default=1_000)
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
+    options = parser.parse_args()
+
+    model = pivq_jax.load(options.workdir)
+    if model.kind != "matching":
+        parser.error(f"--workdir={options.workdir} has {model.kind} codes: give a matching run")
+    dataset, batch_size = dataset_from_config(model.config), model.config.evaluate.batch_size
+    count = min(options.samples, len(dataset.train))
+    parents = [dataset.train[i] for i in range(count)]
+    every = encode_split(model, dataset.train, batch_size)
+    codes, lift = every[:count], log_lift(every, model.config.quantizer.codebook_size)
+    test = np.stack([dataset.test[i]["image"] for i in range(len(dataset.test))])
+    extractor = feature_extractor("vgg")
+    real = extractor.extract(test)
+    print(f"{jax.devices()[0].device_kind}; {options.workdir} at step {model.step:,}; samples are")
+    print(f"compared with {len(test):,} test images; features: {extractor.network}", flush=True)
+
+    figures: dict[str, list[dict[str, float]]] = {}
+    picture: list[np.ndarray] = []
+    for seed in range(options.seeds):
+        pairs = np.asarray(random_pairs(jax.random.key(seed), options.samples, count))
+        images = {"pixels": average_pixels(parents, pairs)}
+        for name, sets in by_code(model, codes, pairs, lift, seed).items():
+            images[name] = decode_batched(model, np.sort(sets, -1), batch_size)
+        if seed == 0:
+            originals = (
+                np.stack([parents[i]["image"] for i in side]) for side in pairs[:PICTURED].T
+            )
+            picture = [*originals, *(made[:PICTURED] for made in images.values())]
+        for name, made in images.items():
+            found = compare_features(real, extractor.extract(made))
+            figures.setdefault(name, []).append(found)
+            print(f"seed {seed}, {name}:", *(f"{k} {v:.4f}" for k, v in found.items()), flush=True)
+
+    names = list(figures["pixels"][0])
+    print(f"\n{'':<12}", *(f"{name:>10}" for name in names))
+    for rule, by_seed in figures.items():
+        means = [np.mean([each[name] for each in by_seed]) for name in names]
+        print(f"{rule:<12}", *(f"{mean:10.4f}" for mean in means))
+    options.output.mkdir(parents=True, exist_ok=True)
+    save_png(options.output / "exchange.png", grid(np.concatenate(picture), PICTURED))
+    report = {"workdir": str(options.workdir), "samples": options.samples, "figures": figures}
+    (options.output / "exchange.json").write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
