@@ -5,7 +5,8 @@ from ml_collections import ConfigDict
 VARIANTS = ("smoke", "nearest", "positional")
 
 # The full recipe, for real faces on accelerators. The weights of the losses are VQ-GAN's habits
-# (Esser et al. 2021): L1 and LPIPS alike, the discriminator once reconstructions are good.
+# (Esser et al. 2021): L1 and LPIPS alike, the discriminator once reconstructions are good. It does
+# not judge recombined sets, which gave no better samples where it was tried (docs/training.md).
 ACCELERATOR = {
     "data.flip": True,
     "data.workers": 8,
@@ -14,8 +15,7 @@ ACCELERATOR = {
     "quantizer.init_step": 5_000,
     "quantizer.init_batches": 4,
     "loss.perceptual": 1.0,
-    "adversarial.weight": 0.25,
-    "adversarial.recombined_weight": 0.25,
+    "adversarial.weight": 0.5,
     "adversarial.start_step": 50_000,
     "adversarial.channels": 64,
     "adversarial.layers": 3,

@@ -298,7 +298,7 @@ def table() -> str:
 def _row(config: Any, topology: str) -> str:
     devices = devices_of(topology)
     config.mesh.fsdp = min(config.mesh.fsdp, len(devices))
-    config.train.batch_size = max(config.train.batch_size, 2 * len(devices))
+    config.train.batch_size = max(config.train.batch_size, len(devices))
     cells = [f"{config.name}, {topology}", f"{config.train.batch_size}", f"{config.mesh.fsdp}"]
     try:
         plan = make_plan(config, topology, devices)
