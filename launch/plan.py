@@ -113,8 +113,11 @@ def devices_of(topology: str) -> list[Any]:
         )
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("the TPU's compiler is not installed: pip install 'jax[tpu]'")
+    # The two cores of a v4 or v5p chip work as one device, as JAX has it on the real slice.
+    options = {"chip_config_name": "megacore"} if version in ("v4", "v5p") else {}
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+        slice_ = topologies.get_topology_desc(topology, platform="tpu", **options)
+        return list(slice_.devices)
     except Exception as error:  # the runtime's own, of several types
         reason = str(error).splitlines()[0]
         raise InputError(
