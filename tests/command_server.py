@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import runpy
-import signal
 import sys
 import traceback
 
@@ -22,8 +21,6 @@ def run(request: dict) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(request[stream], flags), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    # A suite that runs in the background of a shell hands an ignored Ctrl-C down to its commands.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request["directory"])
     os.environ.update(request["environment"])
     try:

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported
+# In the background of a shell Ctrl-C is ignored, and the tests' commands would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 
