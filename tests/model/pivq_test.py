@@ -167,8 +167,8 @@ def test_rematerialisation_changes_memory_not_gradients():
         return jnp.mean((predictions - images) ** 2) + quantized.commitment_loss
 
     model, params = initialised()
-    plain = jax.grad(lambda p: loss(model, p))(params)
-    remat = jax.grad(lambda p: loss(make(remat=True), p))(params)
+    plain = jax.jit(jax.grad(lambda p: loss(model, p)))(params)
+    remat = jax.jit(jax.grad(lambda p: loss(make(remat=True), p)))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, remat)
     counts = [
         str(jax.make_jaxpr(jax.grad(lambda p, m=m: loss(m, p)))(params)).count("remat")
