@@ -4,11 +4,12 @@
 
 Makes the same pairs of training images into samples, half of the paired codes exchanged but for the
 first two rows, by every rule below, and compares these with the test images (FID, precision,
-recall, density and coverage in VGG16 features): mean over `--seeds` drawings of pairs. Written to
---output: exchange.json and exchange.png, two rows of parents and below them a row a rule, in the
-order of the table.
+recall, density and coverage in VGG16 features): mean over `--seeds` drawings of pairs. `new` is how
+far samples are from the nearer parent's reconstruction, the mean absolute difference of pixels (of
+255): a rule that returns a parent is good at all else. Written to --output: exchange.json and
+exchange.png, two rows of parents and below them a row a rule, in the order of the table.
 
-  nothing       the first parents' reconstructions: what any exchange could reach at best
+  nothing       the first parents' reconstructions
   pixels        no codes: the two images averaged
   any partner   half of the codes that differ, chosen at random, for random ones of the other parent
   uniform       half of the pairs at random; pairs are made by the least total distance, as below
@@ -97,6 +98,12 @@ def by_code(
     }
 
 
+def newness(made: np.ndarray, parents: tuple[np.ndarray, np.ndarray]) -> float:
+    """Mean absolute difference from the nearer of two images, all uint8 [S, H, W, 3]."""
+    apart = [np.abs(made.astype(np.float32) - parent).mean((1, 2, 3)) for parent in parents]
+    return float(np.mean(np.minimum(*apart)))
+
+
 def main() -> None:
     """Sample by every rule and print the table."""
     parser = argparse.ArgumentParser(
@@ -129,13 +136,16 @@ def main() -> None:
         images = {"pixels": average_pixels(parents, pairs)}
         for name, sets in by_code(model, codes, pairs, lift, seed).items():
             images[name] = decode_batched(model, np.sort(sets, -1), batch_size)
+        rebuilt = images["nothing"], decode_batched(model, codes[pairs[:, 1]], batch_size)
         if seed == 0:
             originals = (
                 np.stack([parents[i]["image"] for i in side]) for side in pairs[:PICTURED].T
             )
             picture = [*originals, *(made[:PICTURED] for made in images.values())]
         for name, made in images.items():
-            found = compare_features(real, extractor.extract(made))
+            found = compare_features(real, extractor.extract(made)) | {
+                "new": newness(made, rebuilt)
+            }
             figures.setdefault(name, []).append(found)
             print(f"seed {seed}, {name}:", *(f"{k} {v:.4f}" for k, v in found.items()), flush=True)
 
