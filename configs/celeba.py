@@ -8,8 +8,8 @@ carries nearly twice the bits of nearest neighbour (log2 C(K, N) = 686 bits an i
 an entry's neighbours apart where K is large. 256 patches of 8 pixels, a ViT of width 512 and 8
 blocks on either side.
 
-Cost: 66.2 million parameters and 2.8 of the discriminator; 33 TFLOP a step, 44 once the
-discriminator judges. On 16 chips of TPU v5e that is about 2.1 hours, an estimate from these flops
+Cost: 66.2 million parameters and 2.8 of the discriminator; 33 TFLOP a step, 36 once the
+discriminator judges. On 16 chips of TPU v5e that is about 1.8 hours, an estimate from these flops
 at 35 % of 197 TFLOP/s a chip; `python -m launch.plan --config=configs/celeba.py --topology=v5e:4x4`
 computes flops, memory and traffic with the TPU's compiler. Never yet run at full size.
 Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`,
