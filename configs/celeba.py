@@ -3,10 +3,9 @@
     python -m pivq_jax.data.prepare --dataset=celeba --source=DIR --size=128
     python -m pivq_jax.main --config=configs/celeba.py
 
-N = 128 codes of K = 2,048: at K = 16 N matching costs no reconstruction on our default data and
-carries nearly twice the bits of nearest neighbour (log2 C(K, N) = 686 bits an image); D = 64 keeps
-an entry's neighbours apart where K is large. 256 patches of 8 pixels, a ViT of width 512 and 8
-blocks on either side.
+N = 128 codes of K = 2,048: a latent has 16 entries to choose from, log2 C(K, N) = 686 bits an
+image; D = 64 keeps an entry's neighbours apart where K is large. 256 patches of 8 pixels, a ViT of
+width 512 and 8 blocks on either side.
 
 Cost: 66.2 million parameters and 2.8 of the discriminator; 33 TFLOP a step, 36 once the
 discriminator judges. On 16 chips of TPU v5e that is about 1.8 hours, an estimate from these flops
