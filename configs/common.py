@@ -5,8 +5,9 @@ from ml_collections import ConfigDict
 VARIANTS = ("smoke", "nearest", "positional")
 
 # The full recipe, for real faces on accelerators. The weights of the losses are VQ-GAN's habits
-# (Esser et al. 2021): L1 and LPIPS alike, the discriminator once reconstructions are good. It does
-# not judge recombined sets, which gave no better samples where it was tried (docs/training.md).
+# (Esser et al. 2021): L1 and LPIPS alike, the discriminator once reconstructions are good. Nothing
+# trains on recombined sets here: judging them gave no better samples where it was tried, beside
+# loss.recombination (docs/training.md), and neither has been tried on photographs.
 ACCELERATOR = {
     "data.flip": True,
     "data.workers": 8,

@@ -8,6 +8,7 @@ Topologies are as Cloud TPU writes them: v5e:4x4, v5e:16x16, v4:2x2x2, v5p:4x4x4
 Fields of the config are changed as in training, --config.mesh.fsdp=4 for example.
 
   --table   instead of one config: celeba, celeba_hq and ffhq on four slices, as in docs/scaling.md
+            (an hour or more)
 
 Exit codes: 0 it fits, 1 it does not, 2 wrong input. A compilation takes minutes and no accelerator.
 The compiler is told to hurry, which changes little of what is printed (docs/scaling.md);
