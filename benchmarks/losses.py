@@ -3,8 +3,9 @@
     python -m benchmarks.losses --workdir=runs/toon_faces [--steps=1000]
 
 Starting from the run's averaged weights, each variant trains on for so many steps with the same
-data, keys and learning rate: as before, with the perceptual loss, and with a discriminator that
-judges reconstructions, images decoded from recombined code sets, or both. Every 100 steps it
+data, keys and learning rate: with the losses of pixels and codes alone, with the perceptual loss,
+and, without it, with a discriminator that judges reconstructions, images decoded from recombined
+code sets, or both. Every 100 steps it
 measures PSNR of the averaged weights on 500 validation images and logs the adaptive weight; at the
 end LPIPS of these (AlexNet, and VGG16, which no variant trains on), and samples from recombined
 code sets of training images compared with the test images (FID, precision, recall, density and
@@ -44,7 +45,7 @@ from pivq_jax.sampling import random_pairs
 from pivq_jax.train import dataset_from_config, frozen_from_config, steps_from_config
 
 VARIANTS: dict[str, dict[str, float]] = {
-    "as before": {},
+    "pixel losses": {},
     "perceptual": {"loss.perceptual": 0.05},
     "reconstructions judged": {"adversarial.weight": 1.0},
     "recombined sets judged": {"adversarial.recombined_weight": 1.0},
@@ -147,6 +148,7 @@ def main() -> None:
         config = ConfigDict(base.config.to_dict())
         config.update_from_flattened_dict(
             {
+                "loss.perceptual": 0.0,
                 **changes,
                 "adversarial.augmentations": options.augmentations,
                 "optimizer.learning_rate": options.learning_rate,
