@@ -6,11 +6,11 @@ Starting from the run's averaged weights, each variant trains on for so many ste
 data, keys and learning rate: with the losses of pixels and codes alone, with the perceptual loss,
 and, without it, with a discriminator that judges reconstructions, images decoded from recombined
 code sets, or both. Every 100 steps it measures PSNR of the averaged weights on 500 validation
-images and logs the adaptive weight; at the end LPIPS of these (AlexNet, and VGG16, which no variant trains on), and samples from recombined
-code sets of training images compared with the test images (FID, precision, recall, density and
-coverage in VGG16 features). Written to --output: losses.json, the curves losses.png (with
-matplotlib) and losses_samples.png: two rows of parents, and below them what each variant makes of
-them, a row a variant in the order of the table.
+images and logs the adaptive weight; at the end LPIPS of these (AlexNet, and VGG16, which no variant
+trains on), and samples from recombined code sets of training images compared with the test images
+(FID, precision, recall, density and coverage in VGG16 features). Written to --output: losses.json,
+the curves losses.png (with matplotlib) and losses_samples.png: two rows of parents, and below them
+what each variant makes of them, a row a variant in the order of the table.
 """
 
 import argparse
