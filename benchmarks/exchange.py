@@ -9,8 +9,8 @@ far samples are from the nearer parent's reconstruction, the mean absolute diffe
 255): a rule that returns a parent is good at all else. Written to --output: exchange.json and
 exchange.png, two rows of parents and below them a row a rule, in the order of the table.
 
-  nothing       the first parents' reconstructions
   pixels        no codes: the two images averaged
+  nothing       the first parents' reconstructions
   any partner   half of the codes that differ, chosen at random, for random ones of the other parent
   uniform       half of the pairs at random; pairs are made by the least total distance, as below
   cheapest      the half of the pairs that are nearest to each other
@@ -64,12 +64,11 @@ def plausible(
         lifts = lift[sets[:, :, None], sets[:, None, :]]
         return lifts.sum((1, 2)) - lifts.trace(axis1=1, axis2=2)
 
-    best = chosen_half(rng.random(first.shape), first, partners)
-    for _ in range(CHOICES - 1):
-        other = chosen_half(rng.random(first.shape), first, partners)
-        better = sum_of_lifts(other) > sum_of_lifts(best)
-        best = np.where(better[:, None], other, best)
-    return best
+    choices = np.stack(
+        [chosen_half(rng.random(first.shape), first, partners) for _ in range(CHOICES)]
+    )
+    best = np.argmax([sum_of_lifts(sets) for sets in choices], axis=0)
+    return choices[best, np.arange(len(first))]
 
 
 def log_lift(codes: np.ndarray, codebook_size: int) -> np.ndarray:
@@ -154,7 +153,6 @@ def main() -> None:
     for rule, by_seed in figures.items():
         means = [np.mean([each[name] for each in by_seed]) for name in names]
         print(f"{rule:<12}", *(f"{mean:10.4f}" for mean in means))
-    options.output.mkdir(parents=True, exist_ok=True)
     save_png(options.output / "exchange.png", grid(np.concatenate(picture), PICTURED))
     report = {"workdir": str(options.workdir), "samples": options.samples, "figures": figures}
     (options.output / "exchange.json").write_text(json.dumps(report, indent=1))
