@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 from ml_collections import config_flags
+from tqdm import tqdm
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/ffhq.py")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, such as v5e:16x16.")
@@ -275,28 +276,18 @@ def describe(plan: Plan, config: Any) -> str:
     return "\n".join(lines)
 
 
-def table() -> str:
+def table() -> None:
     """The table of docs/scaling.md, printed line by line as it grows."""
     titles = (
         *("config, slice", "batch", "fsdp", "GiB a chip: state / peak / of", "TFLOP a chip"),
         *("MiB sent a chip", "step at best, ms", "images/s at best", "flops against one chip"),
     )
-    lines = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
-    print("\n".join(lines), flush=True)
+    print(f"| {' | '.join(titles)} |\n" + "|" + " --- |" * len(titles), flush=True)
     rows = list(itertools.product(TABLE_CONFIGS, TABLE_TOPOLOGIES))
-    started = time.perf_counter()
-    for done, (name, topology) in enumerate(rows, start=1):
+    for name, topology in tqdm(rows, unit="row"):
         config = importlib.import_module(f"configs.{name}").get_config("")
-        lines.append(_row(config, topology))
-        print(lines[-1], flush=True)
-        minutes = (time.perf_counter() - started) / 60
-        left = minutes / done * (len(rows) - done)
-        print(
-            f"{done} of {len(rows)} rows in {minutes:.0f} min, about {left:.0f} left",
-            file=sys.stderr,
-            flush=True,
-        )
-    return "\n".join(lines)
+        tqdm.write(_row(config, topology))
+        sys.stdout.flush()  # a row takes minutes: none is lost when the table is stopped
 
 
 def _row(config: Any, topology: str) -> str:
