@@ -30,6 +30,7 @@ import pivq_jax
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.pictures import grid, save_png
+from pivq_jax.evaluation.probes import code_features
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.samples import average_pixels
 from pivq_jax.inference import TrainedModel
@@ -73,8 +74,7 @@ def plausible(
 
 def log_lift(codes: np.ndarray, codebook_size: int) -> np.ndarray:
     """How much oftener than by chance two codes meet in an image, f32 [K, K], from int [M, N]."""
-    has = np.zeros((len(codes), codebook_size), np.float32)
-    has[np.arange(len(codes))[:, None], codes] = 1
+    has = code_features(codes, codebook_size, "matching")
     share, together, least = has.mean(0), has.T @ has / len(has), 0.1 / len(has)
     return np.log((together + least) / (np.outer(share, share) + least))
 
