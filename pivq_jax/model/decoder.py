@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.model.layers import block_class, layer_norm, positions_2d
+from pivq_jax.model.layers import block_class, positions_2d
+from pivq_jax.model.primitives import LayerNorm, dense
 
 
 def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
@@ -24,7 +25,7 @@ class PatchOutput(nn.Module):
     @nn.compact
     def __call__(self, grid: jax.Array) -> jax.Array:
         """[B, h, w, W] -> [B, h * patch_size, w * patch_size, 3]."""
-        x = nn.Dense(3 * self.patch_size**2, dtype=jnp.float32, name="pixels")(grid)
+        x = dense(3 * self.patch_size**2, jnp.float32, "pixels")(grid)
         return depth_to_space(x, self.patch_size)
 
 
@@ -43,7 +44,7 @@ class ConvOutput(nn.Module):
     def __call__(self, grid: jax.Array) -> jax.Array:
         """[B, h, w, W] -> [B, h * patch_size, w * patch_size, 3]."""
         factor = self.patch_size // 2
-        x = nn.Dense(self.channels * factor**2, dtype=self.dtype, name="expand")(grid)
+        x = dense(self.channels * factor**2, self.dtype, "expand")(grid)
         x = depth_to_space(x, factor)
         y = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="conv")(nn.gelu(x))
         x = x + y
@@ -77,14 +78,14 @@ class Decoder(nn.Module):
     def __call__(self, quantized: jax.Array) -> jax.Array:
         """quantized f32 [B, N, D] -> images f32 [B, image_size, image_size, 3]."""
         batch, num_codes, _ = quantized.shape
-        codes = nn.Dense(self.width, dtype=self.dtype, name="codes")(quantized)
+        codes = dense(self.width, self.dtype, "codes")(quantized)
         if self.positional:
             places = self.param("places", nn.initializers.normal(1.0), (num_codes, self.width))
             codes = codes + places.astype(self.dtype)
         block = block_class(self.remat)
         for i in range(self.set_depth):
             codes = block(self.heads, self.mlp_ratio, self.dtype, name=f"set_block_{i}")(codes)
-        codes = layer_norm(self.dtype, name="set_norm")(codes)
+        codes = LayerNorm(self.dtype, name="set_norm")(codes)
 
         side = self.image_size // self.patch_size
         queries = self.param("queries", nn.initializers.normal(0.02), (side**2, self.width))
@@ -92,7 +93,7 @@ class Decoder(nn.Module):
         x = jnp.broadcast_to(queries, (batch, *queries.shape))
         for i in range(self.depth):
             x = block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x, codes)
-        x = layer_norm(self.dtype, name="norm")(x).reshape(batch, side, side, self.width)
+        x = LayerNorm(self.dtype, name="norm")(x).reshape(batch, side, side, self.width)
 
         if self.output == "patch":
             images = PatchOutput(self.patch_size, self.dtype, name="output")(x)

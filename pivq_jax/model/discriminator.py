@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.model.layers import NORM_EPSILON
+from pivq_jax.model.primitives import NORM_EPSILON
 
 GROUPS = 8  # of channels, in the norms
 

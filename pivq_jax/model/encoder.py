@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.model.layers import NORM_EPSILON, block_class, layer_norm, positions_2d
+from pivq_jax.model.layers import block_class, positions_2d
+from pivq_jax.model.primitives import NORM_EPSILON, LayerNorm, dense
 
 
 class Encoder(nn.Module):
@@ -44,8 +45,8 @@ class Encoder(nn.Module):
         for i in range(self.depth):
             x = block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x)
 
-        latents = layer_norm(self.dtype, name="norm")(x[:, -self.num_codes :])
-        latents = nn.Dense(self.code_dim, dtype=jnp.float32, name="latents")(latents)
+        latents = LayerNorm(self.dtype, name="norm")(x[:, -self.num_codes :])
+        latents = dense(self.code_dim, jnp.float32, "latents")(latents)
         return nn.LayerNorm(
             epsilon=NORM_EPSILON, use_bias=False, use_scale=False, dtype=jnp.float32, name="unit"
         )(latents)

@@ -1,7 +1,7 @@
 """Layers that encoder and decoder share: attention, MLP, transformer blocks, 2-D positions.
 
 All modules compute in `dtype` and keep their parameters in float32. Norms use epsilon 1e-6 and are
-computed in float32 by Flax whatever `dtype` is.
+computed in float32 whatever `dtype` is.
 """
 
 import flax.linen as nn
@@ -9,12 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-NORM_EPSILON = 1e-6
-
-
-def layer_norm(dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
-    """LayerNorm over the last axis with learned scale and bias."""
-    return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=dtype, name=name)
+from pivq_jax.model.primitives import LayerNorm, dense
 
 
 def positions_2d(height: int, width: int, channels: int) -> np.ndarray:
@@ -53,13 +48,13 @@ class Attention(nn.Module):
         def split_heads(y: jax.Array) -> jax.Array:
             return y.reshape(*y.shape[:-1], self.heads, width // self.heads)
 
-        query = split_heads(nn.Dense(width, dtype=self.dtype, name="query")(x))
-        key = split_heads(nn.Dense(width, dtype=self.dtype, name="key")(context))
-        value = split_heads(nn.Dense(width, dtype=self.dtype, name="value")(context))
-        query = layer_norm(self.dtype, name="query_norm")(query)
-        key = layer_norm(self.dtype, name="key_norm")(key)
+        query = split_heads(dense(width, self.dtype, "query")(x))
+        key = split_heads(dense(width, self.dtype, "key")(context))
+        value = split_heads(dense(width, self.dtype, "value")(context))
+        query = LayerNorm(self.dtype, name="query_norm")(query)
+        key = LayerNorm(self.dtype, name="key_norm")(key)
         y = jax.nn.dot_product_attention(query, key, value)
-        return nn.Dense(width, dtype=self.dtype, name="out")(y.reshape(x.shape))
+        return dense(width, self.dtype, "out")(y.reshape(x.shape))
 
 
 class Mlp(nn.Module):
@@ -72,8 +67,8 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., W] -> [..., W]."""
         width = x.shape[-1]
-        x = nn.Dense(self.ratio * width, dtype=self.dtype, name="hidden")(x)
-        return nn.Dense(width, dtype=self.dtype, name="out")(nn.gelu(x))
+        x = dense(self.ratio * width, self.dtype, "hidden")(x)
+        return dense(width, self.dtype, "out")(nn.gelu(x))
 
 
 class Block(nn.Module):
@@ -88,13 +83,13 @@ class Block(nn.Module):
         """x [B, T, W], context [B, S, W] or None -> [B, T, W]."""
 
         def attend(name: str, y: jax.Array, *context: jax.Array) -> jax.Array:
-            y = layer_norm(self.dtype, name=f"{name}_norm")(y)
+            y = LayerNorm(self.dtype, name=f"{name}_norm")(y)
             return Attention(self.heads, self.dtype, name=name)(y, *context)
 
         x = x + attend("self_attention", x)
         if context is not None:
             x = x + attend("cross_attention", x, context)
-        y = layer_norm(self.dtype, name="mlp_norm")(x)
+        y = LayerNorm(self.dtype, name="mlp_norm")(x)
         return x + Mlp(self.mlp_ratio, self.dtype, name="mlp")(y)
 
 

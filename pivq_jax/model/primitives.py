@@ -1,0 +1,106 @@
+"""Dense and LayerNorm whose gradients are fast on a CPU too.
+
+Parameters, initial values and results are those of Flax's modules; only the gradients are written
+out here. On a CPU a training step spends its time in many small products and norms, and XLA turns
+what JAX derives by itself into slow code there: with these a step takes a seventh less time
+(docs/interop.md).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+NORM_EPSILON = 1e-6
+
+
+@jax.custom_vjp
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x [..., I], kernel [I, O] -> [..., O]."""
+    return x @ kernel
+
+
+def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
+    return x @ kernel, (x, kernel)
+
+
+def _product_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple:
+    x, kernel = saved
+    rows = tuple(range(x.ndim - 1))
+
+    def of_kernel(x: jax.Array, g: jax.Array) -> jax.Array:
+        """x^T g."""
+        return jax.lax.dot_general(x, g, ((rows, rows), ((), ())))
+
+    def of_kernel_on_cpu(x: jax.Array, g: jax.Array) -> jax.Array:
+        """x^T g by transposing the narrower of the two, which is a copy.
+
+        Without the barrier XLA would fold the outer transposition into the product, which then
+        misses the fast kernels.
+        """
+        if x.shape[-1] <= g.shape[-1]:
+            return of_kernel(x, g)
+        return jax.lax.optimization_barrier(of_kernel(g, x)).T
+
+    return g @ kernel.T, jax.lax.platform_dependent(x, g, cpu=of_kernel_on_cpu, default=of_kernel)
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def dense(features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
+    """Flax's Dense layer with bias, computing in `dtype`."""
+
+    def product(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any) -> jax.Array:
+        return _product(x, kernel)
+
+    return nn.Dense(features, dtype=dtype, dot_general=product, name=name)
+
+
+@jax.custom_vjp
+def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """x [..., W], scale f32 [W], bias f32 [W] -> f32 [..., W]."""
+    normal, _ = _normalised(x)
+    return normal * scale + bias
+
+
+def _normalised(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """x [..., W] with zero mean and unit variance, and by what it was multiplied: f32."""
+    x = x.astype(jnp.float32)
+    centred = x - jnp.mean(x, -1, keepdims=True)
+    factor = jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + NORM_EPSILON)
+    return centred * factor, factor
+
+
+def _layer_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple:
+    return _layer_norm(x, scale, bias), (x, scale)
+
+
+def _layer_norm_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple:
+    x, scale = saved
+    normal, factor = _normalised(x)
+
+    def mean_scaled(y: jax.Array) -> jax.Array:
+        """Mean of y * scale over the last axis; as a product, since XLA would store y * scale."""
+        return jnp.matmul(y, scale[:, None] / len(scale), precision=jax.lax.Precision.HIGHEST)
+
+    of_x = factor * (g * scale - mean_scaled(g) - normal * mean_scaled(g * normal))
+    rows = tuple(range(g.ndim - 1))
+    return of_x.astype(x.dtype), jnp.sum(g * normal, rows), jnp.sum(g, rows)
+
+
+_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm over the last axis with learned scale and bias, computed in float32."""
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., W] -> `dtype` [..., W]."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        return _layer_norm(x, scale, bias).astype(self.dtype)

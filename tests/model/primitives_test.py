@@ -1,0 +1,60 @@
+"""The layers with gradients of their own against Flax's."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pivq_jax.model.primitives import NORM_EPSILON, LayerNorm, dense
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+
+def value_and_gradients(layer, params, x, weights):
+    """Of a loss that is not linear in the layer's result."""
+
+    def loss(params, x):
+        return jnp.sum(weights * jnp.tanh(layer.apply(params, x).astype(jnp.float32)))
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
+
+
+def assert_same(ours, theirs, shape, features, dtype):
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = 2.0 + 3.0 * jax.random.normal(keys[0], shape, dtype)
+    weights = jax.random.normal(keys[1], (*shape[:-1], features))
+    params = ours.init(keys[2], x)
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(theirs.init(keys[2], x)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(keys[3], p.shape), params)
+    found = value_and_gradients(ours, params, x, weights)
+    expected = value_and_gradients(theirs, params, x, weights)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        limit = 1e-5 if dtype == jnp.float32 else 2e-2
+        np.testing.assert_allclose(a, b, atol=limit * max(1.0, np.abs(b).max()))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("features", [5, 12])
+@pytest.mark.parametrize("leading", [(6,), (2, 3), (2, 3, 4)])
+def test_dense_is_that_of_flax(leading, features, dtype):
+    ours, theirs = dense(features, dtype, "layer"), nn.Dense(features, dtype=dtype, name="layer")
+    assert_same(ours, theirs, (*leading, 8), features, dtype)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("leading", [(6,), (2, 3), (2, 3, 4)])
+def test_layer_norm_is_that_of_flax(leading, dtype):
+    ours, theirs = LayerNorm(dtype), nn.LayerNorm(epsilon=NORM_EPSILON, dtype=dtype)
+    assert_same(ours, theirs, (*leading, 16), 16, dtype)
+
+
+def test_layer_norm_of_large_equal_numbers_is_its_bias():
+    """E[x^2] - E[x]^2, the fast variance of Flax, would be rounding error here."""
+    params = {"params": {"scale": jnp.ones(8), "bias": jnp.full(8, 0.5)}}
+    y = LayerNorm(jnp.float32).apply(params, jnp.full((2, 8), 1e4))
+    np.testing.assert_array_equal(y, 0.5)
