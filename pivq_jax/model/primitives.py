@@ -29,19 +29,22 @@ def _product_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple
     x, kernel = saved
     rows = tuple(range(x.ndim - 1))
 
+    def transposed_product(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.lax.dot_general(x, y, ((rows, rows), ((), ())))
+
     def of_kernel(x: jax.Array, g: jax.Array) -> jax.Array:
-        """x^T g."""
-        return jax.lax.dot_general(x, g, ((rows, rows), ((), ())))
+        """What JAX derives."""
+        return transposed_product(g, x).T
 
     def of_kernel_on_cpu(x: jax.Array, g: jax.Array) -> jax.Array:
-        """x^T g by transposing the narrower of the two, which is a copy.
+        """The narrower of x and g is transposed, since that is a copy.
 
         Without the barrier XLA would fold the outer transposition into the product, which then
         misses the fast kernels.
         """
         if x.shape[-1] <= g.shape[-1]:
-            return of_kernel(x, g)
-        return jax.lax.optimization_barrier(of_kernel(g, x)).T
+            return transposed_product(x, g)
+        return jax.lax.optimization_barrier(transposed_product(g, x)).T
 
     return g @ kernel.T, jax.lax.platform_dependent(x, g, cpu=of_kernel_on_cpu, default=of_kernel)
 
@@ -82,8 +85,12 @@ def _layer_norm_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tu
     normal, factor = _normalised(x)
 
     def mean_scaled(y: jax.Array) -> jax.Array:
-        """Mean of y * scale over the last axis; as a product, since XLA would store y * scale."""
-        return jnp.matmul(y, scale[:, None] / len(scale), precision=jax.lax.Precision.HIGHEST)
+        """Mean of y * scale over the last axis; a product on a CPU, where XLA stores y * scale."""
+        return jax.lax.platform_dependent(
+            y,
+            cpu=lambda y: y @ (scale[:, None] / len(scale)),
+            default=lambda y: jnp.mean(y * scale, -1, keepdims=True),
+        )
 
     of_x = factor * (g * scale - mean_scaled(g) - normal * mean_scaled(g * normal))
     rows = tuple(range(g.ndim - 1))
