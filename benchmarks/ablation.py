@@ -3,9 +3,10 @@
     python -m benchmarks.ablation --config=configs/toon_faces.py --seeds=3 [--steps=2000]
 
 Trains every kind with every seed for equal steps on equal batches by `python -m pivq_jax.main`,
-each run in its own folder of --output, and prints one table: mean and deviation over the seeds of
-the figures in each run's metrics.json, which docs/metrics.md defines. What a run has trained and
-evaluated is not repeated, so the same command picks up where it was stopped.
+each run in its own folder of --output (named after the changes by default), and prints one table:
+mean and deviation over the seeds of the figures in each run's metrics.json, which docs/metrics.md
+defines. What a run has trained and evaluated is not repeated, so the same command picks up where it
+was stopped.
 Fields of the config are changed for all runs by --set=NAME=VALUE, as often as needed.
 """
 
@@ -76,6 +77,12 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def folder_name(config: str, changes: dict[str, str]) -> str:
+    """A folder for each comparison: a run goes on only with the config that it began with."""
+    fields = sorted(f"{name}={value}" for name, value in changes.items())
+    return ",".join([Path(config).name.replace(".py", ""), *fields]).replace("/", "_")
+
+
 def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(
@@ -83,10 +90,12 @@ def main() -> None:
     )
     parser.add_argument("--config", default="configs/toon_faces.py", help="may have variants")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
-    parser.add_argument("--steps", type=int, default=2_000, help="2,000: about four minutes a run")
+    parser.add_argument(
+        "--steps", type=int, default=2_000, help="2,000: eight minutes a run on two idle cores"
+    )
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--output", type=Path, help="default: runs/ablation/CONFIG,CHANGES")
     options = parser.parse_args()
     kinds = options.kinds.split(",")
     if unknown := [kind for kind in kinds if kind not in KINDS]:
@@ -95,13 +104,14 @@ def main() -> None:
         parser.error(f"--set={malformed[0]}: give NAME=VALUE, as in --set=model.num_codes=16")
     changes = dict(change.split("=", 1) for change in options.set)
     changes["train.steps"] = str(options.steps)
+    output = options.output or Path("runs/ablation") / folder_name(options.config, changes)
 
     started, total = time.perf_counter(), options.seeds * len(kinds)
     results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     for number in range(total):
         seed, kind = divmod(number, len(kinds))  # all kinds of a seed first: an early table is fair
         kind = kinds[kind]
-        results[kind].append(run(options.config, kind, seed, changes, options.output))
+        results[kind].append(run(options.config, kind, seed, changes, output))
         spent = time.perf_counter() - started
         left = spent / (number + 1) * (total - number - 1)
         print(
@@ -110,8 +120,8 @@ def main() -> None:
             flush=True,
         )
     found = table(results)
-    (options.output / "table.md").write_text(found + "\n")
-    print(f"\n{found}\n\nwritten to {options.output}/table.md")
+    (output / "table.md").write_text(found + "\n")
+    print(f"\n{found}\n\nwritten to {output}/table.md")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""Which of two parents' codes to exchange: the ways compared on one trained run.
+"""Which of two parents' codes to exchange: the ways compared on trained runs.
 
-    python -m benchmarks.exchange --workdir=runs/toon_faces [--seeds=3]
+    python -m benchmarks.exchange --workdir runs/toon_faces [RUN ...] [--seeds=3]
 
 Makes the same pairs of training images into samples, half of the paired codes exchanged but for the
 first two rows, by every rule below, and compares these with the test images (FID, precision,
-recall, density and coverage in VGG16 features): mean over `--seeds` drawings of pairs. `new` is how
-far samples are from the nearer parent's reconstruction, the mean absolute difference of pixels (of
-255): a rule that returns a parent is good at all else. Written to --output: exchange.json and
-exchange.png, two rows of parents and below them a row a rule, in the order of the table.
+recall, density and coverage in VGG16 features): mean and deviation over all runs and, in each,
+`--seeds` drawings of pairs. `new` is how far samples are from the nearer parent's reconstruction,
+the mean absolute difference of pixels (of 255): a rule that returns a parent is good at all else.
+Written to --output: exchange.json and, of the first run, exchange.png: two rows of parents and
+below them a row a rule, in the order of the table.
 
   pixels        no codes: the two images averaged
   nothing       the first parents' reconstructions
@@ -74,7 +75,7 @@ def plausible(
 
 def log_lift(codes: np.ndarray, codebook_size: int) -> np.ndarray:
     """How much oftener than by chance two codes meet in an image, f32 [K, K], from int [M, N]."""
-    has = code_features(codes, codebook_size, "matching")
+    (has,) = code_features(codebook_size, "matching", codes)
     share, together, least = has.mean(0), has.T @ has / len(has), 0.1 / len(has)
     return np.log((together + least) / (np.outer(share, share) + least))
 
@@ -103,39 +104,34 @@ def newness(made: np.ndarray, parents: tuple[np.ndarray, np.ndarray]) -> float:
     return float(np.mean(np.minimum(*apart)))
 
 
-def main() -> None:
-    """Sample by every rule and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", type=Path, default=Path("runs/toon_faces"))
-    parser.add_argument("--seeds", type=int, default=3, help="drawings of pairs, from 0 on")
-    parser.add_argument("--samples", type=int, default=1_000)
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
-    options = parser.parse_args()
-
-    model = pivq_jax.load(options.workdir)
+def measure(
+    workdir: Path, samples: int, seeds: int
+) -> tuple[dict[str, list[dict[str, float]]], np.ndarray]:
+    """The figures of one run, by rule, of each drawing of pairs; and the picture."""
+    model = pivq_jax.load(workdir)
     if model.kind != "matching":
-        parser.error(f"--workdir={options.workdir} has {model.kind} codes: give a matching run")
+        raise SystemExit(f"{workdir} has {model.kind} codes: give a matching run")
     dataset, batch_size = dataset_from_config(model.config), model.config.evaluate.batch_size
-    count = min(options.samples, len(dataset.train))
+    count = min(samples, len(dataset.train))
     parents = [dataset.train[i] for i in range(count)]
     every = encode_split(model, dataset.train, batch_size)
     codes, lift = every[:count], log_lift(every, model.config.quantizer.codebook_size)
     test = np.stack([dataset.test[i]["image"] for i in range(len(dataset.test))])
     extractor = feature_extractor("vgg")
     real = extractor.extract(test)
-    print(f"{jax.devices()[0].device_kind}; {options.workdir} at step {model.step:,}; samples are")
+    print(f"{jax.devices()[0].device_kind}; {workdir} at step {model.step:,}; samples are")
     print(f"compared with {len(test):,} test images; features: {extractor.network}", flush=True)
 
     figures: dict[str, list[dict[str, float]]] = {}
     picture: list[np.ndarray] = []
-    for seed in range(options.seeds):
-        pairs = np.asarray(random_pairs(jax.random.key(seed), options.samples, count))
+    for seed in range(seeds):
+        pairs = np.asarray(random_pairs(jax.random.key(seed), samples, count))
         images = {"pixels": average_pixels(parents, pairs)}
         for name, sets in by_code(model, codes, pairs, lift, seed).items():
             images[name] = decode_batched(model, np.sort(sets, -1), batch_size)
         rebuilt = images["nothing"], decode_batched(model, codes[pairs[:, 1]], batch_size)
+        apart = np.mean(np.abs(rebuilt[0].astype(np.float32) - rebuilt[1]))
+        print(f"seed {seed}: the parents' reconstructions are {apart:.1f} apart")
         if seed == 0:
             originals = (
                 np.stack([parents[i]["image"] for i in side]) for side in pairs[:PICTURED].T
@@ -147,14 +143,38 @@ def main() -> None:
             }
             figures.setdefault(name, []).append(found)
             print(f"seed {seed}, {name}:", *(f"{k} {v:.4f}" for k, v in found.items()), flush=True)
+    return figures, grid(np.concatenate(picture), PICTURED)
 
-    names = list(figures["pixels"][0])
-    print(f"\n{'':<12}", *(f"{name:>10}" for name in names))
-    for rule, by_seed in figures.items():
-        means = [np.mean([each[name] for each in by_seed]) for name in names]
-        print(f"{rule:<12}", *(f"{mean:10.4f}" for mean in means))
-    save_png(options.output / "exchange.png", grid(np.concatenate(picture), PICTURED))
-    report = {"workdir": str(options.workdir), "samples": options.samples, "figures": figures}
+
+def main() -> None:
+    """Sample by every rule and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--workdir", type=Path, nargs="+", default=[Path("runs/toon_faces")], help="trained runs"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="drawings of pairs, from 0 on")
+    parser.add_argument("--samples", type=int, default=1_000)
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
+    options = parser.parse_args()
+
+    by_run: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for workdir in options.workdir:
+        figures, picture = measure(workdir, options.samples, options.seeds)
+        if not by_run:
+            save_png(options.output / "exchange.png", picture)
+        by_run[str(workdir)] = figures
+
+    rules = list(figures)
+    names = list(figures[rules[0]][0])
+    print(f"\n{'':<12}", *(f"{name:>17}" for name in names))
+    for rule in rules:
+        drawn = [each for found in by_run.values() for each in found[rule]]
+        values = np.array([[each[name] for name in names] for each in drawn])
+        cells = zip(values.mean(0), values.std(0, ddof=len(values) > 1), strict=True)
+        print(f"{rule:<12}", *(f"{mean:8.4f} ± {spread:.4f}" for mean, spread in cells))
+    report = {"samples": options.samples, "figures": by_run}
     (options.output / "exchange.json").write_text(json.dumps(report, indent=1))
 
 

@@ -73,15 +73,19 @@ class TrainedModel:
 
     def encode(self, images: jax.Array | np.ndarray) -> jax.Array:
         """images f32 [B, H, W, 3] in [-1, 1] -> codes int32 [B, N]."""
+        return self.encode_with_latents(images)[0]
+
+    def encode_with_latents(self, images: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
+        """As `encode`; besides, the latents f32 [B, N, D] in query order, before quantization."""
         images, size = jnp.asarray(images), self.config.data.image_size
         if images.ndim != 4 or images.shape[1:] != (size, size, 3):
             raise ValueError(f"images have shape {images.shape}: give [B, {size}, {size}, 3]")
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f"images have dtype {images.dtype}: give floats in [-1, 1]")
-        codes, converged = self._by_rows(self._encode, images)
+        codes, converged, latents = self._by_rows(self._encode, images)
         if not np.all(converged):
             raise ValueError(f"image {int(np.argmin(converged))} gives no codes: is it finite?")
-        return codes
+        return codes, latents
 
     def decode(self, codes: jax.Array | np.ndarray) -> jax.Array:
         """codes int32 [B, N] in any order -> images f32 [B, H, W, 3] in [-1, 1]."""
@@ -123,10 +127,11 @@ class TrainedModel:
         write_pretrained(Path(directory).expanduser(), self.params, description)
 
 
-def _encode(model: PIVQ, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    result: Any = model.apply({"params": params}, images, method="columns")
-    columns, converged = result
-    return (columns if model.kind == "positional" else jnp.sort(columns, -1)), converged
+def _encode(model: PIVQ, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    result: Any = model.apply({"params": params}, images, method="encode")
+    columns, converged, latents = result
+    codes = columns if model.kind == "positional" else jnp.sort(columns, -1)
+    return codes, converged, latents
 
 
 def _decode(model: PIVQ, params: Any, codes: jax.Array) -> jax.Array:

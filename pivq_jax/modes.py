@@ -10,6 +10,7 @@ import numpy as np
 
 from pivq_jax.check_config import check_workdir
 from pivq_jax.data.images import list_images, load_image
+from pivq_jax.data.sources import First, Source
 from pivq_jax.errors import InputError
 from pivq_jax.evaluation.pictures import grid, interpolation_grid, sample_grid, save_png
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
@@ -54,16 +55,14 @@ class _Opened:
         self.scale = max(1, 128 // config.data.image_size)
 
     @cached_property
-    def parents(self) -> list[np.ndarray]:
-        """Training images, uint8 [H, W, 3] each."""
-        train = self.dataset.train
-        return [train[i]["image"] for i in range(min(PARENT_POOL, len(train)))]
+    def parents(self) -> Source:
+        """Training images."""
+        return First(self.dataset.train, PARENT_POOL)
 
     @cached_property
     def parent_codes(self) -> np.ndarray:
         """int32 [M, N]."""
-        pool = [{"image": image} for image in self.parents]
-        return encode_split(self.model, pool, self.config.evaluate.batch_size)
+        return encode_split(self.model, self.parents, self.config.evaluate.batch_size)
 
     def save(self, name: str, picture: np.ndarray) -> None:
         """Write a picture into the workdir."""
@@ -76,7 +75,10 @@ def _evaluate(opened: _Opened) -> None:
     """`metrics.json` and `report/` of the test split."""
     model, dataset, workdir = opened.model, opened.dataset, opened.workdir
     say(f"evaluating step {model.step} on {len(dataset.test):,} test images")
-    metrics = write_report(model, dataset, Settings(**opened.config.evaluate), workdir)
+    loss = opened.config.loss
+    lpips_path = loss.perceptual_weights if loss.perceptual_network == "alex" else ""
+    settings = Settings(**opened.config.evaluate, lpips_path=lpips_path)
+    metrics = write_report(model, dataset, settings, workdir)
     if jax.process_index() == 0:
         print_metrics(metrics)
     say(f"wrote {workdir / 'metrics.json'} and {workdir / 'report' / 'index.html'}")
@@ -94,10 +96,11 @@ def _sample(opened: _Opened) -> None:
         fraction=settings.fraction,
     )
     opened.save("samples.png", grid(found.images, columns=8, scale=opened.scale))
+    shown, parents = found.images[:SHOWN], opened.parents
     first, second = (
-        np.stack([opened.parents[i] for i in side]) for side in found.parents[:SHOWN].T
+        np.stack([parents[int(i)]["image"] for i in side]) for side in found.parents[:SHOWN].T
     )
-    triples = sample_grid(first, second, found.images[:SHOWN], scale=opened.scale)
+    triples = sample_grid(first, second, shown, scale=opened.scale)
     opened.save("parents.png", triples)
 
 

@@ -43,7 +43,7 @@ TINY = {
     "train.checkpoint_every": 10,
     "train.picture_every": 150,
     "evaluate.batch_size": 8,
-    "evaluate.samples": 16,
+    "evaluate.samples": 40,  # more than there are training images
     "evaluate.neighbours": 1,
     "sample.count": 8,
     "sample.interpolations": 2,

@@ -25,6 +25,7 @@ class Dataset:
       train, validation, test: random access; `split[i]` is a dict of `image` uint8 [H, W, 3] and
         each factor as an int.
       factors: the names of the values of each labelled factor; empty where there are no labels.
+      identity: another text for other images or labels, the same one wherever they lie.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Dataset:
     validation: Source
     test: Source
     factors: dict[str, tuple[str, ...]]
+    identity: str
 
 
 def load_dataset(
@@ -71,6 +73,7 @@ def load_dataset(
             validation=RandomSource(image_size, 128, seed=1),
             test=RandomSource(image_size, 128, seed=2),
             factors=dict(RandomSource.factors),
+            identity=name,
         )
     if name == "toon_faces":
         return load_toon_faces(image_size, data_dir=data_dir)
@@ -132,7 +135,7 @@ def _prepared(
         splits = {s: RecordSource(builder, s) for s in ("train", "validation", "test")}
         for split in splits.values():
             split[0]
-    return Dataset(name, image_size, **splits, factors=factors)
+    return Dataset(name, image_size, **splits, factors=factors, identity=_identity(builder))
 
 
 def _find_prepared(name: str, image_size: int, path: str, cache: Path) -> Path | None:
@@ -151,15 +154,25 @@ def _open_prepared(name: str, image_size: int, directory: Path) -> Dataset:
 
     from pivq_jax.data import records
 
-    factors = records.read_manifest(directory)["factors"]
+    manifest = records.read_manifest(directory)
     with _damage_named(directory):
         builder = tfds.builder_from_directory(directory)
         splits = {s: RecordSource(builder, s, image_size=image_size) for s in builder.info.splits}
         for split in splits.values():
             split[0]
     splits.setdefault("test", splits["validation"])  # FFHQ has no test split
-    factors = {factor: tuple(values) for factor, values in factors.items()}
-    return Dataset(name, image_size, **splits, factors=factors)
+    factors = {factor: tuple(values) for factor, values in manifest["factors"].items()}
+    identity = f"{_identity(builder)}; source {manifest['source']}"
+    return Dataset(name, image_size, **splits, factors=factors, identity=identity)
+
+
+def _identity(builder: Any) -> str:
+    # Other images are other PNG files, and of thousands the lengths do not add up to the same.
+    sizes = (
+        f"{split}: {info.num_examples} images, {info.num_bytes} bytes"
+        for split, info in builder.info.splits.items()
+    )
+    return f"{builder.info.name}; {'; '.join(sizes)}"
 
 
 @contextlib.contextmanager

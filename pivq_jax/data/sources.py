@@ -83,6 +83,21 @@ class RecordSource:
         return {"image": np.array(image), **factors}
 
 
+class First:
+    """The first `count` images of a source, or all if it has fewer."""
+
+    def __init__(self, source: Source, count: int):
+        self._source, self._count = source, min(count, len(source))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int, /) -> Example:
+        if not 0 <= index < self._count:
+            raise IndexError(f"image {index} of {self._count}")
+        return self._source[index]
+
+
 class RandomSource:
     """Noise images, a pure function of (seed, index): for trying out without real data.
 

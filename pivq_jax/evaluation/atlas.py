@@ -187,7 +187,7 @@ def atlas_picture(
       pairs: decoded images before and after the exchange, in each row.
     """
     size = entries[0][1].before.shape[1]
-    scale = max(1, 64 // size)
+    scale = max(1, -(-64 // size))  # tiles of 64 pixels or more: four lines of text fit
     tile, pad, gap, margin, head = size * scale, 4, 24, 230, 24
     second = margin + examples * (tile + pad) + gap
     third = second + 2 * pairs * (tile + pad) + gap

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.data.images import images_to_float
@@ -20,8 +18,6 @@ from pivq_jax.evaluation.probes import (
     probe_attributes,
 )
 from pivq_jax.inference import TrainedModel
-from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.quantizer import assign
 
 
 class Encoded(NamedTuple):
@@ -37,31 +33,18 @@ def encode_labelled(
     source: Source | Sequence[Example],
     names: Sequence[str],
     batch_size: int,
-    limit: int | None = None,
 ) -> Encoded:
-    """Codes, latents and labels of a split's first `limit` images (default: all).
+    """Codes, latents and labels of a split.
 
     Raises:
-      InputError: the split is empty or lacks a label of `names`, or an image gives no codes.
+      InputError: the split is empty or lacks a label of `names`.
+      ValueError: an image gives no codes.
     """
-    if limit is not None and limit < len(source):
-        source = [source[i] for i in range(limit)]
     if len(source) and (missing := [name for name in names if name not in source[0]]):
         raise InputError(f"the images have no label {', '.join(missing)}: use a labelled data set")
-    network = pivq_from_config(model.config)
-
-    @jax.jit
-    def encode(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        latents: Any = network.apply({"params": params}, images, method="latents")
-        entries = params["quantizer"]["codebook"]
-        return latents, *assign(latents, entries, network.kind, network.method)
-
     parts = []
     for batch in eval_batches(source, batch_size):
-        latents, columns, converged = encode(model.params, images_to_float(batch["image"]))
-        if not np.all(converged):
-            raise InputError("an image gives no codes: are the model's weights finite?")
-        codes = columns if model.kind == "positional" else jnp.sort(columns, -1)
+        codes, latents = model.encode_with_latents(images_to_float(batch["image"]))
         labels = (
             np.stack([batch[name] for name in names], 1) if names else np.empty((batch_size, 0))
         )
@@ -90,16 +73,17 @@ def attribute_metrics(
     Returns:
       `probe_train_images`, `probe_test_images`; `attributes`: for each attribute `classes`,
       `majority` (balanced accuracy of always saying the commonest class), and `codes`, `latents`
-      (balanced accuracy on the test images) with their `..._error` (standard error);
-      `attributes_left_out`: attribute -> reason; `dci`: `disentanglement`, `completeness` and
-      `informativeness` of `codes` (features: codebook entries) and `latents` (features: whole
-      latents), empty if fewer than two attributes were probed or N = 1. No value is NaN.
+      (balanced accuracy on the test images) with their `..._error` (standard error) and
+      `..._converged` (whether the fit came to its tolerance, see `probes`); `attributes_left_out`:
+      attribute -> reason; `dci`: `disentanglement`, `completeness` and `informativeness` of `codes`
+      (features: those of `code_features`) and `latents` (features: whole latents), empty if fewer
+      than two attributes were probed or N = 1. No value is NaN.
 
     Raises:
       InputError: as `probes.probe_attributes`.
     """
     splits = (train, validation, test)
-    codes = [code_features(split.codes, codebook_size, kind) for split in splits]
+    codes = code_features(codebook_size, kind, *(split.codes for split in splits))
     latents = latent_features(*(split.latents for split in splits))
     found = {}
     for name, features in (("codes", codes), ("latents", latents)):
@@ -119,6 +103,7 @@ def attribute_metrics(
             "majority": float(by_codes.majority[row]),
             **{of: float(result.accuracy[row]) for of, result in found.items()},
             **{f"{of}_error": float(result.error[row]) for of, result in found.items()},
+            **{f"{of}_converged": bool(result.converged[row]) for of, result in found.items()},
         }
     num_latents = train.latents.shape[1]
     if len(by_codes.names) > 1 and num_latents > 1:

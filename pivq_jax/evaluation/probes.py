@@ -24,6 +24,9 @@ PENALTIES = (10**-0.5, 10**-1.0, 10**-1.5)
 # A fit ends when no optimality condition is off by more than this share of the penalty.
 TOLERANCE = 0.05
 MAX_ITERATIONS = 3_000
+# Columns of the code features of a positional model, at most: of all its pairs of place and entry,
+# 256 x 4,096, the features of 10,000 images would fill 39 GiB.
+MAX_CODE_FEATURES = 8_192
 # Directions of a latent with less than this share of its largest variance are left out.
 LEAST_VARIANCE = 1e-6
 
@@ -56,21 +59,44 @@ class ProbeResult(NamedTuple):
     converged: np.ndarray  # bool [P]
 
 
-def code_features(codes: npt.ArrayLike, codebook_size: int, kind: str) -> np.ndarray:
-    """Codes as numbers for a probe: no more and no less than the decoder is told.
+def code_features(
+    codebook_size: int, kind: str, train: npt.ArrayLike, *others: npt.ArrayLike
+) -> tuple[np.ndarray, ...]:
+    """Codes as numbers for a probe: what the decoder is told.
 
     Args:
-      codes: int [M, N], values in [0, K).
       codebook_size: K.
       kind: `matching` and `nearest` give how often each entry occurs (multi-hot); `positional`
         which entry is at each place (one-hot for each).
+      train: int [M, N], values in [0, K).
+      others: int [M', N] each, other splits.
 
     Returns:
-      f32 [M, K]; for `positional` [M, N * K].
+      f32 [M, F] for each split. F = K; for `positional` F = N * K, or `MAX_CODE_FEATURES` if that
+      is less: then of the pairs of place and entry those that are most frequent in `train`.
 
     Raises:
       ValueError: an unknown kind, another shape, or codes that are no integers in [0, K).
     """
+    splits = [_placed(codes, codebook_size, kind) for codes in (train, *others)]
+    total = codebook_size * (splits[0].shape[1] if kind == "positional" else 1)
+    kept = np.arange(total)
+    if kind == "positional" and total > MAX_CODE_FEATURES:
+        frequent = np.argsort(-np.bincount(splits[0].ravel(), minlength=total), kind="stable")
+        kept = np.sort(frequent[:MAX_CODE_FEATURES])
+    columns = np.full(total, len(kept))  # those left out share a last column, which is cut off
+    columns[kept] = np.arange(len(kept))
+
+    def counts(codes: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(codes), len(kept) + 1), np.float32)
+        np.add.at(found, (np.arange(len(codes))[:, None], columns[codes]), 1.0)
+        return found[:, :-1]
+
+    return tuple(counts(codes) for codes in splits)
+
+
+def _placed(codes: npt.ArrayLike, codebook_size: int, kind: str) -> np.ndarray:
+    """The codes, checked; for `positional` each place has its own range of K numbers."""
     codes = np.asarray(codes)
     if kind not in KINDS:
         raise ValueError(f"kind = {kind!r} is unknown: use one of {', '.join(KINDS)}")
@@ -80,13 +106,7 @@ def code_features(codes: npt.ArrayLike, codebook_size: int, kind: str) -> np.nda
         raise ValueError(
             f"codes range from {codes.min()} to {codes.max()}: give [0, {codebook_size})"
         )
-    images, places = codes.shape
-    if kind == "positional":
-        codes = codes + codebook_size * np.arange(places)
-        codebook_size *= places
-    counts = np.zeros((images, codebook_size), np.float32)
-    np.add.at(counts, (np.arange(images)[:, None], codes), 1.0)
-    return counts
+    return codes + codebook_size * np.arange(codes.shape[1]) if kind == "positional" else codes
 
 
 def latent_features(train: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:

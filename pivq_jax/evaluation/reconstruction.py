@@ -1,19 +1,16 @@
 """A whole split through the model and back."""
 
-from collections.abc import Iterator
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.pipeline import eval_batches
-from pivq_jax.data.sources import Source
+from pivq_jax.data.sources import Example, Source
 from pivq_jax.evaluation.ssim import WINDOW, ssim
 from pivq_jax.inference import TrainedModel
-from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.reconstruction import psnr
 
 
@@ -27,21 +24,10 @@ class Reconstructions(NamedTuple):
     psnr: np.ndarray  # f32 [M], dB
     l1: np.ndarray  # f32 [M], mean absolute error, pixels in [-1, 1]
     ssim: np.ndarray  # f32 [M]; NaN where images are smaller than its window
-    lpips: np.ndarray | None = None  # f32 [M]; None where it was not asked for
 
 
-def reconstruct_split(
-    model: TrainedModel, source: Source, batch_size: int, lpips_weights: Any = None
-) -> Reconstructions:
-    """Encode and decode every image of a split, one batch at a time.
-
-    Args:
-        model: the trained model.
-        source: the split.
-        batch_size: images at a time.
-        lpips_weights: `load_lpips("alex")`, for LPIPS.
-    """
-    distance = jax.jit(partial(lpips, network="alex"))
+def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> Reconstructions:
+    """Encode and decode every image of a split, `batch_size` at a time."""
     parts: list[tuple[np.ndarray, ...]] = []
     for batch in eval_batches(source, batch_size):
         codes = model.encode(images_to_float(batch["image"]))
@@ -51,15 +37,13 @@ def reconstruct_split(
         error = jnp.mean(jnp.abs(seen - wanted), (1, 2, 3))
         fits = min(originals.shape[1:3]) >= WINDOW
         similarity = ssim(seen, wanted) if fits else jnp.full(len(seen), jnp.nan)
-        values = [codes, psnr(rounded, originals, 255.0), error, similarity]
-        if lpips_weights is not None:
-            values.append(distance(lpips_weights, seen, wanted))
+        values = (codes, psnr(rounded, originals, 255.0), error, similarity)
         parts.append(tuple(np.asarray(value)[batch["mask"]] for value in values))
     return Reconstructions(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def encode_split(
-    model: TrainedModel, source: Source | list[dict[str, np.ndarray]], batch_size: int
+    model: TrainedModel, source: Source | Sequence[Example], batch_size: int
 ) -> np.ndarray:
     """The codes of every image of a split, int32 [M, N], in its order."""
     return np.concatenate(

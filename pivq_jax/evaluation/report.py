@@ -43,7 +43,13 @@ def write_report(
         ),
     }
     # What the results of a stage depend on, besides the code.
-    made_for = {"step": model.step, "seconds": seconds, **settings.__dict__}
+    made_for = {
+        "step": model.step,
+        "seconds": seconds,
+        "data": dataset.identity,
+        **settings.__dict__,
+    }
+    pictures: list[str] = []
     left_out: dict[str, str] = {}
     for number, (name, stage) in enumerate(STAGES.items(), 1):
         kept = _read(folder / f"{name}.json")
@@ -52,20 +58,26 @@ def write_report(
             if jax.process_index() == 0:
                 print(f"evaluating, {number} of {len(STAGES)}: {name}", file=sys.stderr, flush=True)
             started = time.perf_counter()
+            evaluation.pictures = []
             kept = {"made_for": made_for}
             try:
                 kept["metrics"] = stage(evaluation)
+                kept["pictures"] = evaluation.pictures
             except InputError as error:
                 kept["left_out"] = str(error)
             kept["seconds"] = round(time.perf_counter() - started, 1)
             if jax.process_index() == 0:
                 write_json(folder / f"{name}.json", kept)
         metrics |= kept.get("metrics", {})
+        pictures += kept.get("pictures", [])
         if "left_out" in kept:
             left_out[name] = kept["left_out"]
     metrics["left_out"] = left_out
     if jax.process_index() == 0:
         write_json(workdir / "metrics.json", metrics)
+        for path in folder.glob("*.png"):
+            if path.stem not in pictures:  # of earlier weights
+                path.unlink()
         title = f"{config.name}, step {model.step:,}"
         write_atomically(folder / "index.html", page(title, _sections(metrics, folder)).encode())
     return metrics
@@ -161,13 +173,15 @@ def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
 def _distribution(metrics: dict[str, Any]) -> list[str | Table]:
     if "fid" not in metrics:
         return []
-    names = ("fid", "precision", "recall", "density", "coverage")
+    names = ("sample_images", "fid", "precision", "recall", "density", "coverage")
     compared = {"samples": metrics, **metrics["baselines"]}
     return [
-        f"{metrics['sample_images']:,} images against {metrics['real_images']:,} test images, "
-        f"k = {metrics['neighbours']}. Features: {metrics['feature_network']}. Images: "
-        f"{metrics['feature_preprocessing']}.",
-        Table(("", *names), [(title, *(row[n] for n in names)) for title, row in compared.items()]),
+        f"Against {metrics['real_images']:,} test images, k = {metrics['neighbours']}. Features: "
+        f"{metrics['feature_network']}. Images: {metrics['feature_preprocessing']}.",
+        Table(
+            ("", "images", *names[1:]),
+            [(title, *(row[n] for n in names)) for title, row in compared.items()],
+        ),
     ]
 
 
@@ -183,6 +197,13 @@ def _attributes(metrics: dict[str, Any]) -> list[str | Table]:
             [(name, *(row[c] for c in columns)) for name, row in metrics["attributes"].items()],
         ),
     ]
+    if rough := [
+        f"{name} ({of})"
+        for name, row in metrics["attributes"].items()
+        for of in ("codes", "latents")
+        if not row[f"{of}_converged"]
+    ]:
+        parts.append(f"Fits stopped before their optimum: {', '.join(rough)}.")
     if metrics["dci"]:
         scores = ("disentanglement", "completeness", "informativeness")
         rows = [(of, *(row[s] for s in scores)) for of, row in metrics["dci"].items()]

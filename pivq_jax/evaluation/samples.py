@@ -6,7 +6,6 @@ the same codes whatever the batch size is.
 """
 
 import functools
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,7 +27,6 @@ class Samples(NamedTuple):
     images: np.ndarray  # uint8 [S, H, W, 3]
     codes: np.ndarray  # int32 [S, N]
     parents: np.ndarray  # int32 [S, P]: rows of the pool; the first is the one that is changed
-    images_per_second: float  # recombined, decoded and on the host, compilation apart
 
 
 class Paths(NamedTuple):
@@ -76,12 +74,9 @@ def sample_recombined(
         mixed = _recombine(sets, model.codebook, key_mix, rows, fraction, kind=model.kind)
         return np.asarray(images_to_uint8(model.decode(mixed))), np.asarray(mixed)
 
-    sample(0)  # compiles
-    started = time.perf_counter()
     batches = [sample(start) for start in range(0, count, batch_size)]
-    speed = len(batches) * batch_size / (time.perf_counter() - started)
     images, mixed = (np.concatenate(part)[:count] for part in zip(*batches, strict=True))
-    return Samples(images, mixed, groups, speed)
+    return Samples(images, mixed, groups)
 
 
 def sample_paths(

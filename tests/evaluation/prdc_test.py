@@ -9,6 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from pivq_jax.errors import InputError
+from pivq_jax.evaluation import distances
 from pivq_jax.evaluation.prdc import prdc
 
 
@@ -187,6 +188,21 @@ def test_broken_features_name_their_image(value):
     fake[7, 3] = value
     with pytest.raises(InputError, match="fake features of image 7"):
         prdc(normal(0, 20, 16), fake)
+
+
+def test_works_in_blocks_of_a_bounded_size(monkeypatch):
+    """So memory does not grow with the product of the two numbers; blocks change no value."""
+    sizes, block_of = [], distances.block_of
+
+    def spy(points, rows):
+        sizes.append(len(rows))
+        return block_of(points, rows)
+
+    monkeypatch.setattr(distances, "block_of", spy)
+    monkeypatch.setattr(distances, "BLOCK_SIZE", 2_000)
+    real, fake = normal(0, 200, 8), 0.95 * normal(1, 90, 8)
+    assert prdc(real, fake, 5) == package(real, fake, 5)
+    assert max(sizes) == 2_000 // 90 and sum(sizes) == 200 + 90 + 200
 
 
 @pytest.mark.slow

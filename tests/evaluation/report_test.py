@@ -13,7 +13,7 @@ NUMBERS = """step psnr l1 ssim lpips rfid codes_used distinct_codes_per_image pe
 marginal_bits ceiling_bits images image_size num_codes codebook_size train_seconds
 train_images_per_second sample_images_per_second parameters fid precision recall density coverage
 real_images sample_images neighbours nearest_training_images parents_of_many"""
-STAGES = ("reconstruction", "samples", "attributes", "distribution", "neighbours")
+STAGES = ("reconstruction", "perceptual", "samples", "attributes", "distribution", "neighbours")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_metrics_are_complete(trained):
 
 def test_samples_and_baselines_are_measured_alike(trained):
     metrics = trained.metrics
-    names = ("fid", "precision", "recall", "density", "coverage")
+    names = ("sample_images", "fid", "precision", "recall", "density", "coverage")
     compared = [{n: metrics[n] for n in names}, *metrics["baselines"].values()]
     assert set(metrics["baselines"]) == {"training images", "averaged pairs"}
     for row in compared:
@@ -83,7 +83,7 @@ def test_a_stopped_evaluation_keeps_what_it_has(trained, trained_model, commands
 
     done = commands.run(*trained.arguments[:-1], f"--workdir={workdir}", "--mode=evaluate")
     assert done.code == 0, done.stderr
-    again = re.findall(r"evaluating, \d of 5: (\w+)", done.stderr)
+    again = re.findall(r"evaluating, \d of 6: (\w+)", done.stderr)
     assert again == ["samples", "attributes", "neighbours"]
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics == trained.metrics | {"fid": 123.0}
@@ -91,12 +91,38 @@ def test_a_stopped_evaluation_keeps_what_it_has(trained, trained_model, commands
 
 
 def test_a_stage_that_the_data_does_not_allow_is_left_out_with_its_reason(tiny_run):
-    """One test image is too few for neighbours, 16 pixels are too few for LPIPS."""
+    """16 pixels are too few for LPIPS."""
     metrics = tiny_run.metrics
-    assert metrics["lpips"] is None and metrics["psnr"] > 0
-    small = metrics["images"] <= 1
-    assert ("distribution" in metrics["left_out"]) == small
-    assert ("fid" in metrics) != small
+    assert set(metrics["left_out"]) == {"perceptual"}
+    assert "16 pixels" in metrics["left_out"]["perceptual"]
+    assert "lpips" not in metrics and metrics["psnr"] > 0 and "fid" in metrics
+    # Each row of the table says of how many images it is.
+    rows = [metrics, *metrics["baselines"].values()]
+    assert [row["sample_images"] for row in rows] == [40, 30, 40]
+
+
+def test_what_is_left_out_or_of_other_images_leaves_nothing_behind(
+    trained, trained_model, small_folder, commands, tmp_path
+):
+    """Same run, other images, and more neighbours than test images: no figure of before."""
+    workdir = tmp_path / "run"
+    shutil.copytree(trained.workdir, workdir)
+    done = commands.run(
+        *trained.arguments[:-1],
+        f"--workdir={workdir}",
+        "--mode=evaluate",
+        f"--config.data.path={small_folder}",
+        "--config.evaluate.neighbours=50",
+        "--config.evaluate.samples=20",
+    )
+    assert done.code == 0, done.stderr
+    assert len(re.findall(r"evaluating, \d of 6: (\w+)", done.stderr)) == 6
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics["psnr"] != trained.metrics["psnr"] and "fid" not in metrics
+    assert "too few for k = 50 neighbours" in metrics["left_out"]["distribution"]
+    text = (workdir / "report" / "index.html").read_text()
+    assert "too few for k = 50 neighbours" in text
+    assert f"{trained.metrics['psnr']:.4g}" not in text
 
 
 def test_metrics_of_the_run(trained, test_split):

@@ -45,7 +45,7 @@ def lamps(codes):
 def test_samples_are_sets_of_their_parents_codes(parents):
     found = samples.sample_recombined(MODEL, CODES, 25, seed=3, batch_size=10, parents=parents)
     assert found.images.shape == (25, 4, 6, 3) and found.images.dtype == np.uint8
-    assert found.parents.shape == (25, parents) and found.images_per_second > 0
+    assert found.parents.shape == (25, parents)
     np.testing.assert_array_equal(found.images[..., 0], lamps(found.codes))
     for row, group in zip(found.codes, found.parents, strict=True):
         assert len(set(group.tolist())) == parents
