@@ -21,11 +21,14 @@ import os
 import re
 import sys
 import time
+from functools import partial
 from typing import Any, NamedTuple
 
 from absl import app, flags
 from ml_collections import config_flags
 from tqdm import tqdm
+
+from pivq_jax.command_line import parse_flags, refuse
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/ffhq.py")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, such as v5e:16x16.")
@@ -349,8 +352,7 @@ def main(arguments: list[str]) -> int:
             raise InputError("give --config and --topology; --help tells more")
         return _plan_one(_CONFIG.value, _TOPOLOGY.value)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(str(error))
 
 
 def _plan_one(config: Any, topology: str) -> int:
@@ -379,4 +381,4 @@ if __name__ == "__main__":
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     os.environ.setdefault("JAX_EXEC_TIME_OPTIMIZATION_EFFORT", "-1")  # a seventh of the time
-    app.run(main)
+    app.run(main, flags_parser=partial(parse_flags, _CONFIG))

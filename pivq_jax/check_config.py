@@ -1,6 +1,7 @@
 """A config is checked whole before any work starts."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def check_config(config: Any, training: bool) -> None:
     for room, fields in {
         "data": ["image_size"],
         "model": [
-            *("num_codes", "code_dim", "patch_size", "width", "heads", "encoder_depth"),
+            *("num_codes", "patch_size", "width", "heads", "encoder_depth"),
             *("decoder_depth", "mlp_ratio", "output_channels"),
         ],
         "quantizer": ["codebook_size", "init_batches", "revive_every"],
@@ -107,6 +108,14 @@ def check_config(config: Any, training: bool) -> None:
         sample.steps >= 2, f"sample.steps = {sample.steps}: an interpolation has at least 2 images"
     )
 
+    need(
+        -(2**63) <= config.seed < 2**63,
+        f"seed = {config.seed} must be a signed integer of 64 bits",
+    )
+    need(
+        model.code_dim >= 2,
+        f"model.code_dim = {model.code_dim} must be at least 2: latents have mean 0, deviation 1",
+    )
     size, patch = data.image_size, model.patch_size
     need(
         size % patch == 0,
@@ -215,13 +224,16 @@ def check_devices(config: Any, devices: int) -> None:
 
 
 def check_workdir(config: Any, workdir: Path) -> None:
-    """Refuse a workdir whose run was started with another config.
+    """Refuse a workdir that cannot be written, or whose run was started with another config.
 
     Raises:
         InputError: names the fields that differ and their values there.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"{workdir} is a file: choose another --workdir")
+    place = next((path for path in (workdir, *workdir.parents) if path.exists()), None)
+    if place and not place.is_dir():
+        raise InputError(f"{place} is a file: choose another --workdir")
+    if isinstance(place, Path) and not os.access(place, os.W_OK):
+        raise InputError(f"{place} cannot be written: choose another --workdir")
     path = workdir / "config.json"
     if not path.exists():
         if (workdir / "checkpoints").exists():

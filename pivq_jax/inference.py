@@ -180,5 +180,5 @@ def from_pretrained(where: str | Path) -> TrainedModel:
     params, description = read_pretrained(where)
     mesh, config = make_mesh(), ConfigDict(description["config"])
     params = jax.device_put(params, replicated(mesh))
-    step, progress = description.get("step", config.train.steps), description.get("progress", {})
-    return TrainedModel(config, mesh, params, step, progress, description.get("metrics"))
+    step, progress, metrics = (description[name] for name in ("step", "progress", "metrics"))
+    return TrainedModel(config, mesh, params, step, progress, metrics)

@@ -18,12 +18,14 @@ Exit codes: 0 done; 2 wrong input, told before any work; 1 failed (loss not fini
 """
 
 import os
-import re
 import sys
+from functools import partial
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from pivq_jax.command_line import parse_flags, refuse
 
 MODES = ("train", "evaluate", "sample", "interpolate", "reconstruct")
 
@@ -46,7 +48,9 @@ def main(arguments: list[str]) -> int:
     """Check the config, then hand over to the mode."""
     try:
         if len(arguments) > 1:
-            return _refuse(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
+            return refuse(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
+        if _CONFIG.value is None:
+            return refuse("--config is missing: give one such as --config=configs/toon_faces.py")
         return _run()
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues from the last checkpoint")
@@ -78,12 +82,12 @@ def _run() -> int:
         if mode != "reconstruct":
             modes.run(mode, config, workdir)
         elif not _INPUT.value:
-            return _refuse("--mode=reconstruct needs the folder of images: give --input=DIR")
+            return refuse("--mode=reconstruct needs the folder of images: give --input=DIR")
         else:
             output = as_path(_OUTPUT.value) if _OUTPUT.value else workdir / "reconstructed"
             modes.reconstruct(config, workdir, Path(_INPUT.value).expanduser(), output)
     except InputError as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     except (FloatingPointError, OSError) as error:  # diverged; a full disk, no permission
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -93,42 +97,5 @@ def _run() -> int:
     return 0
 
 
-def _refuse(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
-
-
-def _parse_flags(arguments: list[str]) -> list[str]:
-    """absl's parser, but every mistake is one line with what to do."""
-    if any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
-        print(__doc__)
-        print(flags.FLAGS.module_help(sys.modules[__name__]) or "")
-        sys.exit(0)
-    try:
-        rest = flags.FLAGS(arguments)
-        if _CONFIG.value is None:
-            raise flags.Error(
-                "--config is missing: give one such as --config=configs/toon_faces.py"
-            )
-        _CONFIG.value.lock()  # a config that did not load raises here
-        return rest
-    except (AttributeError, KeyError) as error:  # config_flags raises these on unknown fields
-        quoted = re.search(r"\w+", str(error.args[0]))  # the name, perhaps in escaped quotes
-        field = quoted.group() if quoted else str(error)
-        names = [argument.split("=")[0] for argument in arguments]
-        named = next((name for name in names if field in name.split(".")), field)
-        message = f"the config has no field {named}: configs/common.py lists the fields"
-    except (
-        flags.Error,
-        OSError,
-        ImportError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-    ) as error:  # may quote a whole traceback
-        message = [line for line in str(error).splitlines() if line.strip()][-1].strip()
-    sys.exit(_refuse(message))
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=partial(parse_flags, _CONFIG))

@@ -12,6 +12,7 @@ from pivq_jax.check_config import check_workdir
 from pivq_jax.data.images import list_images, load_image
 from pivq_jax.data.sources import First, Source
 from pivq_jax.errors import InputError
+from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.pictures import grid, interpolation_grid, sample_grid, save_png
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.report import print_metrics, write_report
@@ -32,10 +33,15 @@ def run(mode: str, config: Any, workdir: Path) -> None:
     """Run `mode` (any but `reconstruct`); `train` is followed by the others.
 
     Raises:
-        InputError: no data, no trained model, or a workdir of another config.
+        InputError: no data, no trained model, a workdir of another config, or no weights of the
+            network that the evaluation needs.
         Interrupted, FloatingPointError: see `train`.
     """
     if mode == "train":
+        settings = config.evaluate
+        if (settings.features, settings.features_path) != ("vgg", ""):
+            # So that weights which are missing are told before hours of training.
+            feature_extractor(settings.features, settings.features_path)
         train(config, workdir)
     end_on_sigterm()
     opened = _Opened(config, workdir)

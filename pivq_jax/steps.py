@@ -191,6 +191,8 @@ def make_steps(
             "gradient_norm": optax.global_norm(found.params),
             "learning_rate": schedule(state.step),
         }
+        if phase == Phase.ADVERSARIAL:
+            metrics["discriminator_gradient_norm"] = optax.global_norm(found.discriminator)
         return state.replace(
             step=state.step + 1,
             params=params,

@@ -118,7 +118,8 @@ def train(config: Any, workdir: Path) -> None:
     """Train to `config.train.steps`, from the newest checkpoint in `workdir` if there is one.
 
     Raises:
-        InputError: if the workdir holds another config, or the data is missing.
+        InputError: if the workdir holds another config or a run on other data, or the data is
+            missing.
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
         FloatingPointError: if the loss is no longer finite; the last checkpoint is kept.
     """
@@ -137,6 +138,12 @@ def train(config: Any, workdir: Path) -> None:
         else:
             state, progress = checkpoints.restore(jax.eval_shape(steps.create), mesh)
             seconds = progress.get("train_seconds", 0.0)  # converted weights have none
+            if (trained_on := progress.get("data", dataset.identity)) != dataset.identity:
+                raise InputError(
+                    f"{workdir} was trained on other data ({trained_on}) than is given now"
+                    f" ({dataset.identity}): give the data that it began with, or choose another"
+                    " --workdir"
+                )
             say(f"resuming from step {int(state.step)} in {workdir}")
         if int(state.step) < config.train.steps:
             _loop(config, workdir, dataset, mesh, steps, frozen, checkpoints, state, seconds)
@@ -174,13 +181,14 @@ def _loop(
                 yield put_batch({"image": batch["image"]}, mesh)
 
     def check_finite(step: int, metrics: dict[str, jax.Array]) -> None:
-        # The gradient too: the loss is of the weights before this step, the state after it.
-        for name in ("loss", "gradient_norm"):
+        # Gradients too: the loss is of the weights before this step, the state after it.
+        judged = "discriminator_gradient_norm" in metrics
+        remedy = f"optimizer.learning_rate{' or adversarial.learning_rate' if judged else ''}"
+        for name in ("loss", "gradient_norm", "discriminator_gradient_norm")[: 2 + judged]:
             if not np.isfinite(value := float(metrics[name])):
                 raise FloatingPointError(
-                    f"the {name} is {value} at step {step}: lower optimizer.learning_rate, in a new"
-                    f" --workdir; the last good checkpoint is that of step"
-                    f" {checkpoints.latest_step()}"
+                    f"the {name} is {value} at step {step}: lower {remedy}, in a new --workdir; the"
+                    f" last good checkpoint is that of step {checkpoints.latest_step()}"
                 )
 
     count = sum(x.size for x in jax.tree.leaves(state.params))
@@ -215,7 +223,10 @@ def _loop(
             done = step == total_steps or bool(stop)
             if step % config.train.checkpoint_every == 0 or done:
                 check_finite(step, metrics)
-                progress = {"train_seconds": time.perf_counter() - started}
+                progress: dict[str, Any] = {
+                    "train_seconds": time.perf_counter() - started,
+                    "data": dataset.identity,
+                }
                 if config.checkpoints.keep_best and phase > Phase.CONTINUOUS:
                     shown, made = _validation(config, mesh, steps, state, dataset, phase)
                     score = psnr(jnp.asarray(made), jnp.asarray(shown), 255.0)

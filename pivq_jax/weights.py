@@ -73,7 +73,7 @@ def check_weights(tensors: Mapping[str, np.ndarray], shapes: Any, source: str, r
     """The tree of `shapes`, filled with the tensors as float32.
 
     Raises:
-        InputError: naming every missing, unexpected or misshapen tensor.
+        InputError: naming missing, unexpected and misshapen tensors, five and how many more.
     """
     expected = {
         name: tuple(leaf.shape)

@@ -97,7 +97,9 @@ def test_the_smoke_variant_steps_on_random_images_of_full_size(
 
 
 BAD = {
+    "seed": 2**63,
     "model.width": 30,
+    "model.code_dim": 1,
     "model.patch_size": 7,
     "model.dtype": "float16",
     "model.output": "unet",

@@ -166,6 +166,10 @@ WRONG = {
     "data set": ([FOLDER, "--config.data.name=cats"], ["'cats'", "toon_faces"]),
     "evaluate an empty workdir": ([FOLDER, "--mode=evaluate"], ["--mode=train"]),
     "sample an empty workdir": ([FOLDER, "--mode=sample"], ["--mode=train"]),
+    "no weights for the evaluation": (
+        [FOLDER, "--config.evaluate.features_path=/no/weights.safetensors"],
+        ["/no/weights.safetensors"],
+    ),
     "reconstruct what": ([FOLDER, "--mode=reconstruct"], ["--input=DIR"]),
 }
 
@@ -213,7 +217,23 @@ def test_a_workdir_without_checkpoint_is_refused(commands, trained, tmp_path):
 def test_a_workdir_that_is_no_directory_is_refused(commands, small_folder, tmp_path):
     (tmp_path / "run").write_text("a file")
     data = f"--config.data.path={small_folder}"
-    assert_refused(commands.run(FOLDER, data, f"--workdir={tmp_path / 'run'}"), "is a file")
+    for workdir in (tmp_path / "run", tmp_path / "run" / "below"):
+        assert_refused(commands.run(FOLDER, data, f"--workdir={workdir}"), "run is a file")
+
+
+def test_a_run_is_not_continued_on_other_images(commands, tiny_run, small_folder, tmp_path):
+    more = shutil.copytree(small_folder, tmp_path / "more")
+    shutil.copy(small_folder / "0.png", more / "once_more.png")
+    workdir = shutil.copytree(tiny_run.workdir, tmp_path / "run")
+    arguments = [*tiny_run.arguments[:-1], f"--workdir={workdir}"]
+    done = commands.run(*arguments, f"--config.data.path={more}")
+    assert done.code == 2 and not done.stdout
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: ") and "other data" in line and "--workdir" in line
+    # The same images elsewhere are no other images.
+    moved = shutil.copytree(small_folder, tmp_path / "moved")
+    done = commands.run(*arguments, f"--config.data.path={moved}")
+    assert done.code == 0, done.stderr
 
 
 def test_a_workdir_with_a_damaged_config_is_refused(commands, small_folder, tmp_path):

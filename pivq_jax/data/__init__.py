@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def load_dataset(
 
         config = image_folder.make_config(path, image_size)
         return _prepared(name, image_size, image_folder.ImageFolder, config, data_dir, {})
-    output = f" --output={os.fspath(path)}" if os.fspath(path) else ""
+    output = f" --output={shlex.quote(os.fspath(path))}" if os.fspath(path) else ""
     raise InputError(
         f"{name} is not prepared at {image_size} pixels in {os.fspath(path) or cache}: run"
         f" `python -m pivq_jax.data.prepare --dataset={name} --source=DIR --size={image_size}"

@@ -32,7 +32,9 @@ def assign_splits(names: Sequence[str]) -> dict[str, str]:
     A name's split does not depend on the other names, but for tiny sets: of three names or more,
     every split gets at least one.
     """
-    shares = {name: int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % 100 for name in names}
+    shares = {
+        name: int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) % 100 for name in names
+    }
     splits = {
         name: "train" if share < 80 else "validation" if share < 90 else "test"
         for name, share in shares.items()
@@ -74,7 +76,8 @@ def make_config(path: str | os.PathLike[str], image_size: int) -> ImageFolderCon
     digest = hashlib.sha256(f"{root}\n{image_size}\n".encode())
     for file in paths:
         stat = file.stat()
-        digest.update(f"{file.relative_to(root)}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
+        line = f"{file.relative_to(root)}\t{stat.st_size}\t{stat.st_mtime_ns}\n"
+        digest.update(os.fsencode(line))
     label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
     return ImageFolderConfig(
         name=f"{label}_{image_size}px_{digest.hexdigest()[:16]}",

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +26,20 @@ def images_to_uint8(images: Any) -> Any:
     return ((images.astype("float32") + 1.0) * 127.5).clip(0.0, 255.0).round().astype("uint8")
 
 
+def walk(root: Path) -> Iterator[Path]:
+    """The files of a directory tree; links are followed, each directory is entered once."""
+    entered = set()
+    for directory, below, names in os.walk(root, followlinks=True):
+        stat = os.stat(directory)
+        if (stat.st_dev, stat.st_ino) in entered:
+            below.clear()
+            continue
+        entered.add((stat.st_dev, stat.st_ino))
+        below.sort()  # so that of two links to a directory the same one is entered every time
+        # A link to nothing does not exist.
+        yield from (path for name in names if (path := Path(directory, name)).exists())
+
+
 def list_images(directory: str | os.PathLike[str]) -> list[Path]:
     """The image files of a directory tree, by extension, sorted by relative path.
 
@@ -40,7 +55,7 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
         raise InputError(f"{root} is a file: give the path of a directory of images")
     found = (
         path
-        for path in root.rglob("*")
+        for path in walk(root)
         if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
     )
     files = sorted(found, key=lambda path: path.relative_to(root).as_posix())

@@ -10,14 +10,13 @@ Each reader checks all lists before any image is read. Sources:
 
 import csv
 import dataclasses
-import os
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from pivq_jax.data.image_folder import SPLITS, assign_splits
-from pivq_jax.data.images import EXTENSIONS
+from pivq_jax.data.images import EXTENSIONS, walk
 from pivq_jax.data.records import RESERVED
 from pivq_jax.data.shards import Entry
 from pivq_jax.errors import InputError
@@ -200,12 +199,9 @@ def _files(root: Path) -> dict[str, str]:
     """The files of a directory tree or zip archive, relative, and what changes when they do."""
     if root.is_dir():
         found = {}
-        for directory, _, names in os.walk(root, followlinks=True):
-            for name in names:
-                path = Path(directory, name)
-                stat = path.stat()
-                stamp = f"{stat.st_size} {stat.st_mtime_ns}"
-                found[path.relative_to(root).as_posix()] = stamp
+        for path in walk(root):
+            stat = path.stat()
+            found[path.relative_to(root).as_posix()] = f"{stat.st_size} {stat.st_mtime_ns}"
         return found
     try:
         with zipfile.ZipFile(root) as archive:

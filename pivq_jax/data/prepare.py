@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import hashlib
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Generator, Iterator, Sequence
@@ -281,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = f"python -m pivq_jax.main --config=configs/{options.dataset}.py"
     command += f" --config.data.image_size={options.size}"
     if options.output or options.dataset == "image_folder":
-        command += f" --config.data.path={output}"
+        command += f" --config.data.path={shlex.quote(os.fspath(output))}"
     print(f"train on it: {command}")
     return 0
 

@@ -58,7 +58,7 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
         raise InputError(f"{workdir} exists: give a new --to")
     arrays, description = read_weights(path)
     config, mesh, params = ConfigDict(description["config"]), make_mesh(), jax.device_put(arrays)
-    step = description.get("step", config.train.steps)
+    step = description["step"]
     state = steps_from_config(config, pivq_from_config(config, mesh), mesh).create()
     state = state.replace(
         step=jnp.int32(step),
@@ -74,14 +74,14 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
     try:
         write_json(temporary / "config.json", config.to_dict())
         with Checkpoints(temporary) as checkpoints:
-            checkpoints.save(step, state, description.get("progress", {}))
+            checkpoints.save(step, state, description["progress"])
         temporary.replace(workdir)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Convert as the flags say; 2 and one line on a mistake."""
+    """Convert as the flags say; one line and 2 on a mistake, 1 where nothing can be written."""
     parser = argparse.ArgumentParser(
         prog="python -m pivq_jax.interop.convert",
         usage="%(prog)s --from=SOURCE --to=TARGET",
@@ -104,6 +104,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, no permission
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(f"{target} holds the model of {source}")
     return 0
 

@@ -1,7 +1,8 @@
 """Weights in a safetensors file: PyTorch's names, and in the metadata what the model is.
 
 The metadata's entry `pivq_jax` is JSON: `config`, the resolved config of the run, and where known
-`step`, `progress` and `metrics`. Pickled files are not read: opening one runs what it holds.
+`step` (otherwise the config's last), `progress` and `metrics`. Pickled files are not read: opening
+one runs what it holds.
 """
 
 import json
@@ -14,6 +15,7 @@ import safetensors
 import safetensors.numpy
 from ml_collections import ConfigDict
 
+from pivq_jax.check_config import check_config
 from pivq_jax.errors import InputError
 from pivq_jax.files import write_atomically
 from pivq_jax.interop.weights import Params, from_torch, to_torch
@@ -32,8 +34,9 @@ def read_weights(path: Path) -> tuple[Params, dict[str, Any]]:
     """The parameters and their description.
 
     Raises:
-        InputError: the file is no safetensors file, holds no config, or its arrays are not those
-            of the config's model; then all that are missing, unknown or of another shape are named.
+        InputError: the file is no safetensors file, holds no config or one that does not fit, or
+            its arrays are not those of the config's model; then all that are missing, unknown or of
+            another shape are named.
     """
     if path.suffix != ".safetensors":
         raise InputError(
@@ -48,15 +51,36 @@ def read_weights(path: Path) -> tuple[Params, dict[str, Any]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, TypeError) as error:  # TypeError: a type unknown to NumPy
         raise InputError(f"{path} is damaged or no safetensors file ({error})") from error
+    description = _checked(metadata.get(KEY, ""), path)
+    shapes = model_shapes(ConfigDict(description["config"]), str(path))
+    return from_torch(arrays, shapes, str(path)), description
+
+
+def _checked(text: str, path: Path) -> dict[str, Any]:
+    """The description of a model: `config` whole, `step` an integer, the others dicts."""
     try:
-        description = json.loads(metadata[KEY])
-        config = ConfigDict(description["config"])
+        description = json.loads(text)
+        config = ConfigDict(dict(description["config"]))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} does not say what model it is: its metadata needs an entry {KEY!r}, JSON with"
             ' "config", the config.json of a run'
         ) from error
-    return from_torch(arrays, model_shapes(config, str(path)), str(path)), description
+    try:
+        check_config(config, training=False)
+    except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise InputError(
+            f"the config in {path} describes no model: {error}; give that of a run, whole"
+        ) from error
+    except InputError as error:
+        raise InputError(f"the config in {path}: {error}") from error
+    step = description.setdefault("step", config.train.steps)
+    if not isinstance(step, int) or not 0 <= step < 2**31:
+        raise InputError(f"{path}: step = {step!r} must be a number of training steps")
+    for name in ("progress", "metrics"):
+        if not isinstance(description.setdefault(name, {}), dict):
+            raise InputError(f"{path}: {name} = {description[name]!r} must be a JSON object")
+    return description
 
 
 def model_shapes(config: ConfigDict, origin: str = "config") -> Params:

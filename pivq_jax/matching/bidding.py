@@ -52,7 +52,7 @@ def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
         finite = jnp.isfinite(cost)
         least = jnp.min(cost, axis=2, keepdims=True)
         excess = jnp.sum(jnp.where(finite, cost - least, 0.0), axis=(1, 2))
-        spread = excess / jnp.maximum(jnp.sum(finite, axis=(1, 2)), 1)
+        spread = excess / jnp.maximum(jnp.sum(finite, axis=(1, 2), dtype=jnp.float32), 1)
     offers = Offers(
         jnp.full((batch, num_columns), -1, jnp.int32),
         jnp.full((batch, num_rows), -1, jnp.int32),
@@ -67,7 +67,7 @@ def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
             eps = _START * spread * (_END / _START) ** (count / _ROUNDS)
             eps = jnp.where(count < scaled, eps, 0.0)
         offers, any_bid = _round(cost, offers, eps)
-        free = jnp.sum(offers.column_of < 0)
+        free = jnp.sum(offers.column_of < 0, dtype=jnp.int32)  # with x64 too
         idle = jnp.where((free < left) | (count < scaled), 0, idle + 1)
         idle = jnp.where(any_bid, idle, _PATIENCE)
         return count + 1, jnp.minimum(free, left), idle, offers

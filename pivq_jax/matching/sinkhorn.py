@@ -39,15 +39,15 @@ def _potentials(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
     num_rows, num_columns = cost.shape
     finite = jnp.isfinite(cost)
     excess = jnp.where(finite, cost - jnp.min(cost, axis=1, keepdims=True), 0.0)
-    spread = jnp.sum(excess) / jnp.maximum(jnp.sum(finite), 1)
+    spread = jnp.sum(excess) / jnp.maximum(jnp.sum(finite, dtype=jnp.float32), 1)
     # Twice the range for each row: no complete matching without forbidden pairs costs more.
     barrier = jnp.max(jnp.where(finite, cost, -2.0)) + 2.0 * jnp.max(excess)
     cost = jnp.where(finite, cost, barrier)
-    rows, columns = jnp.ones(num_rows), jnp.ones(num_columns)
+    rows, columns = jnp.ones(num_rows, cost.dtype), jnp.ones(num_columns, cost.dtype)
     slack = num_columns - num_rows
     if slack:
         # One more row takes the free columns, at no cost.
-        cost = jnp.concatenate([cost, jnp.zeros((1, num_columns))])
+        cost = jnp.concatenate([cost, jnp.zeros((1, num_columns), cost.dtype)])
         rows = jnp.append(rows, float(slack))
     epsilon = jnp.maximum(_EPSILON * spread, 1e-7)
     problem = linear_problem.LinearProblem(

@@ -43,6 +43,12 @@ class Discriminator(nn.Module):
         for i in range(1, self.layers + 1):
             stride = 2 if i < self.layers else 1
             x = conv(x, self.channels * min(2**i, 8), stride, f"conv_{i}", use_bias=False)
-            norm = nn.GroupNorm(GROUPS, epsilon=NORM_EPSILON, dtype=self.dtype, name=f"norm_{i}")
+            norm = nn.GroupNorm(
+                GROUPS,
+                epsilon=NORM_EPSILON,
+                use_fast_variance=False,
+                dtype=self.dtype,
+                name=f"norm_{i}",
+            )
             x = nn.leaky_relu(norm(x), 0.2)
         return conv(x, 1, 1, "logits")[..., 0].astype(jnp.float32)

@@ -47,6 +47,12 @@ class Encoder(nn.Module):
 
         latents = LayerNorm(self.dtype, name="norm")(x[:, -self.num_codes :])
         latents = dense(self.code_dim, jnp.float32, "latents")(latents)
-        return nn.LayerNorm(
-            epsilon=NORM_EPSILON, use_bias=False, use_scale=False, dtype=jnp.float32, name="unit"
-        )(latents)
+        unit = nn.LayerNorm(
+            epsilon=NORM_EPSILON,
+            use_bias=False,
+            use_scale=False,
+            use_fast_variance=False,
+            dtype=jnp.float32,
+            name="unit",
+        )
+        return unit(latents)

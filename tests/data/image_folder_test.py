@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pivq_jax.data import image_folder, load_dataset
+from pivq_jax.data import image_folder, layouts, load_dataset
 from pivq_jax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -141,6 +141,27 @@ def test_prepared_data_is_kept_until_the_folder_changes(tmp_path, monkeypatch):
     fill(root, 1, start=5)
     load(root, tmp_path)
     assert len(read) == 21
+
+
+def test_names_in_no_encoding_are_names_too(tmp_path):
+    root = fill(tmp_path / "faces", 4)
+    os.rename(root / "part_0" / "0000.png", os.fsencode(root) + b"/caf\xe9.png")
+    assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 4
+    listing = layouts.image_folder(root, None)
+    assert sum(len(entries) for entries in listing.splits.values()) == 4
+
+
+def test_links_are_followed_once_and_those_to_nothing_ignored(tmp_path):
+    """By training and by `prepare` alike."""
+    root = fill(tmp_path / "faces", 4)
+    fill(tmp_path / "others", 9, start=5)
+    (root / "more").symlink_to(tmp_path / "others")
+    (root / "one.png").symlink_to(tmp_path / "others" / "part_2" / "0005.png")
+    (root / "gone.png").symlink_to(tmp_path / "nothing.png")
+    (root / "part_0" / "loop").symlink_to(root)
+    assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 4 + 9 + 1
+    listing = layouts.image_folder(root, None)
+    assert sum(len(entries) for entries in listing.splits.values()) == 4 + 9 + 1
 
 
 def test_image_size_has_a_limit(tmp_path):

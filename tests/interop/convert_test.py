@@ -91,6 +91,15 @@ def test_pytorch_opens_the_file(exported):
     assert metadata["step"] == 160 and metadata["metrics"]["psnr"] > 0
 
 
+# What the metadata says instead, and what the error must say.
+DESCRIPTIONS = {
+    "with a text for a config": ({"config": "abc"}, "does not say what model it is"),
+    "with a part of a config": ({"config": {"model": {}}}, "describes no model"),
+    "with a text for a step": ({"step": "x"}, "step = 'x' must be a number"),
+    "without progress": ({"progress": None}, "progress = None must be a JSON object"),
+}
+
+
 def damage(name: str, path: Path, whole: Path) -> str:
     """Write a damaged copy of a file; what the error must say of it."""
     arrays, metadata = contents(whole)
@@ -114,12 +123,23 @@ def damage(name: str, path: Path, whole: Path) -> str:
         del description["config"]["model"]["width"]
         safetensors.numpy.save_file(arrays, path, {"pivq_jax": json.dumps(description)})
         return "describes no model"
+    if name in DESCRIPTIONS:
+        changes, expected = DESCRIPTIONS[name]
+        description = json.loads(metadata["pivq_jax"]) | changes
+        safetensors.numpy.save_file(arrays, path, {"pivq_jax": json.dumps(description)})
+        return expected
     assert name == "with wrong arrays"
     arrays["encoder.norm.weight"] = arrays["encoder.norm.weight"][:-1].copy()
     del arrays["decoder.codes.bias"]
     arrays["decoder.mystery"] = np.zeros(2, np.float32)
     safetensors.numpy.save_file(arrays, path, metadata)
     return "decoder.codes.bias is missing; encoder.norm.weight is float32 [15] and must be float32"
+
+
+def test_a_place_that_cannot_be_written_is_one_line(capsys, exported, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert convert.main([f"--from={exported}", f"--to={tmp_path / 'file' / 'run'}"]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +152,7 @@ def damage(name: str, path: Path, whole: Path) -> str:
         "of another model",
         "of no model",
         "with wrong arrays",
+        *DESCRIPTIONS,
     ],
 )
 def test_a_bad_file_is_refused_and_the_target_untouched(capsys, exported, tmp_path, name):

@@ -147,7 +147,8 @@ def test_encoder_decoder_and_codes(twins):
     np.testing.assert_allclose(ours, decoded.permute(0, 2, 3, 1), atol=1e-5)
     assert np.std(latents) > 0.5 and np.std(ours) > 0.1
 
-    columns, converged = apply(twins, twins.images, "columns")
+    columns, converged, before = apply(twins, twins.images, "encode")
+    np.testing.assert_allclose(before, latents, atol=1e-6)
     assert np.all(converged)
     codebook = twins.params["quantizer"]["codebook"]
     cost = np.asarray(squared_distances(latents, codebook), np.float64)

@@ -129,6 +129,14 @@ def test_unknown_topologies_are_refused(topology):
         plan.devices_of(topology)
 
 
+def test_mistakes_in_flags_are_one_line():
+    command = [sys.executable, "-m", "launch.plan", "--config=configs/ffhq.py"]
+    for flag, word in (("--config.model.widht=3", "widht"), ("--config.train.steps=x", "steps")):
+        done = subprocess.run([*command, flag], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert done.stderr.startswith("error: ") and word in done.stderr
+
+
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="it is installed")
 def test_a_missing_compiler_is_named():
     with pytest.raises(InputError, match=r"pip install 'jax\[tpu\]'"):

@@ -57,6 +57,23 @@ def test_vmap_jit_and_map_agree(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("columns", [5, 9])
+def test_works_where_users_want_64_bits(method, columns):
+    want = match(COST[..., :columns], method)
+    with jax.enable_x64(True):
+        found = match(COST[..., :columns], method)
+    assert found.columns.dtype == jnp.int32 and found.cost.dtype == jnp.float32
+    np.testing.assert_array_equal(found.columns, want.columns)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "sinkhorn"])
+def test_works_under_strict_promotion(method):  # ott-jax does not
+    with jax.numpy_dtype_promotion("strict"):
+        for columns in (5, 9):
+            assert match(COST[..., :columns], method).converged.all()
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_gradient_is_the_matching(method):
     columns = match(COST, method).columns
     gradient = jax.jit(jax.grad(lambda cost: match(cost, method).cost.sum()))(COST)
