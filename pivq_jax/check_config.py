@@ -223,8 +223,8 @@ def check_devices(config: Any, devices: int) -> None:
     )
 
 
-def check_workdir(config: Any, workdir: Path) -> None:
-    """Refuse a workdir that cannot be written, or whose run was started with another config.
+def check_workdir(config: Any, workdir: Path, writes: bool = True) -> None:
+    """Refuse a workdir whose run was started with another config, or that cannot be written.
 
     Raises:
         InputError: names the fields that differ and their values there.
@@ -232,7 +232,7 @@ def check_workdir(config: Any, workdir: Path) -> None:
     place = next((path for path in (workdir, *workdir.parents) if path.exists()), None)
     if place and not place.is_dir():
         raise InputError(f"{place} is a file: choose another --workdir")
-    if isinstance(place, Path) and not os.access(place, os.W_OK):
+    if writes and isinstance(place, Path) and not os.access(place, os.W_OK):
         raise InputError(f"{place} cannot be written: choose another --workdir")
     path = workdir / "config.json"
     if not path.exists():

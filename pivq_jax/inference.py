@@ -155,6 +155,7 @@ def load(workdir: str | Path) -> TrainedModel:
         state, progress = checkpoints.restore(
             {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes}, mesh
         )
+    progress.pop("data", None)  # which images it was trained on matters to this workdir alone
     step = int(state["step"])
     if step <= config.quantizer.init_step:
         raise InputError(

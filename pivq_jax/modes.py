@@ -140,7 +140,7 @@ def reconstruct(config: Any, workdir: Path, source: Path, target: Path) -> None:
         InputError: no folder, no readable image in it, or no trained model.
     """
     paths = list_images(source)
-    check_workdir(config, workdir)
+    check_workdir(config, workdir, writes=False)
     model = load(workdir)
     batch_size, codes = config.evaluate.batch_size, {}
     for start in range(0, len(paths), batch_size):

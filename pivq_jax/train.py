@@ -129,15 +129,22 @@ def train(config: Any, workdir: Path) -> None:
     frozen = frozen_from_config(config, mesh)
     model = pivq_from_config(config, mesh)
     steps = steps_from_config(config, model, mesh)
-    if jax.process_index() == 0:
-        write_json(workdir / "config.json", config.to_dict())
+
+    def write_config() -> None:
+        if jax.process_index() == 0:
+            write_json(workdir / "config.json", config.to_dict())
+
+    # First of all in a new workdir; where there is a run, only once it can be continued.
+    if new := not (workdir / "config.json").exists():
+        write_config()
 
     with Checkpoints(workdir, **config.checkpoints) as checkpoints:
         if checkpoints.latest_step() is None:
             state, seconds = steps.create(), 0.0
         else:
             state, progress = checkpoints.restore(jax.eval_shape(steps.create), mesh)
-            seconds = progress.get("train_seconds", 0.0)  # converted weights have none
+            # Converted weights have neither.
+            seconds = progress.get("train_seconds", 0.0)
             if (trained_on := progress.get("data", dataset.identity)) != dataset.identity:
                 raise InputError(
                     f"{workdir} was trained on other data ({trained_on}) than is given now"
@@ -145,6 +152,8 @@ def train(config: Any, workdir: Path) -> None:
                     " --workdir"
                 )
             say(f"resuming from step {int(state.step)} in {workdir}")
+        if not new:
+            write_config()
         if int(state.step) < config.train.steps:
             _loop(config, workdir, dataset, mesh, steps, frozen, checkpoints, state, seconds)
 

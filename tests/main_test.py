@@ -226,8 +226,10 @@ def test_a_run_is_not_continued_on_other_images(commands, tiny_run, small_folder
     shutil.copy(small_folder / "0.png", more / "once_more.png")
     workdir = shutil.copytree(tiny_run.workdir, tmp_path / "run")
     arguments = [*tiny_run.arguments[:-1], f"--workdir={workdir}"]
+    before = (workdir / "config.json").read_text()
     done = commands.run(*arguments, f"--config.data.path={more}")
     assert done.code == 2 and not done.stdout
+    assert (workdir / "config.json").read_text() == before
     line = done.stderr.splitlines()[-1]
     assert line.startswith("error: ") and "other data" in line and "--workdir" in line
     # The same images elsewhere are no other images.

@@ -2,11 +2,15 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import shlex
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pivq_jax.data.sources import RandomSource, RecordSource, Source
 from pivq_jax.errors import InputError
@@ -26,7 +30,6 @@ class Dataset:
       train, validation, test: random access; `split[i]` is a dict of `image` uint8 [H, W, 3] and
         each factor as an int.
       factors: the names of the values of each labelled factor; empty where there are no labels.
-      identity: another text for other images or labels, the same one wherever they lie.
     """
 
     name: str
@@ -35,7 +38,22 @@ class Dataset:
     validation: Source
     test: Source
     factors: dict[str, tuple[str, ...]]
-    identity: str
+
+    @cached_property
+    def identity(self) -> str:
+        """Another text for other images or labels, the same wherever and however they are kept.
+
+        It goes by the number of images in each split and the content of up to 256 of them.
+        """
+        splits = {"training": self.train, "validation": self.validation, "test": self.test}
+        digest = hashlib.sha256()
+        for split in splits.values():
+            for index in np.unique(np.linspace(0, len(split) - 1, 256).astype(int)):
+                example = split[int(index)]
+                digest.update(np.ascontiguousarray(example["image"]).tobytes())
+                digest.update(repr([int(example[name]) for name in self.factors]).encode())
+        counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
+        return f"{counts} images, digest {digest.hexdigest()[:16]}"
 
 
 def load_dataset(
@@ -74,7 +92,6 @@ def load_dataset(
             validation=RandomSource(image_size, 128, seed=1),
             test=RandomSource(image_size, 128, seed=2),
             factors=dict(RandomSource.factors),
-            identity=name,
         )
     if name == "toon_faces":
         return load_toon_faces(image_size, data_dir=data_dir)
@@ -136,7 +153,7 @@ def _prepared(
         splits = {s: RecordSource(builder, s) for s in ("train", "validation", "test")}
         for split in splits.values():
             split[0]
-    return Dataset(name, image_size, **splits, factors=factors, identity=_identity(builder))
+    return Dataset(name, image_size, **splits, factors=factors)
 
 
 def _find_prepared(name: str, image_size: int, path: str, cache: Path) -> Path | None:
@@ -155,25 +172,15 @@ def _open_prepared(name: str, image_size: int, directory: Path) -> Dataset:
 
     from pivq_jax.data import records
 
-    manifest = records.read_manifest(directory)
+    factors = records.read_manifest(directory)["factors"]
     with _damage_named(directory):
         builder = tfds.builder_from_directory(directory)
         splits = {s: RecordSource(builder, s, image_size=image_size) for s in builder.info.splits}
         for split in splits.values():
             split[0]
     splits.setdefault("test", splits["validation"])  # FFHQ has no test split
-    factors = {factor: tuple(values) for factor, values in manifest["factors"].items()}
-    identity = f"{_identity(builder)}; source {manifest['source']}"
-    return Dataset(name, image_size, **splits, factors=factors, identity=identity)
-
-
-def _identity(builder: Any) -> str:
-    # Other images are other PNG files, and of thousands the lengths do not add up to the same.
-    sizes = (
-        f"{split}: {info.num_examples} images, {info.num_bytes} bytes"
-        for split, info in builder.info.splits.items()
-    )
-    return f"{builder.info.name}; {'; '.join(sizes)}"
+    factors = {factor: tuple(values) for factor, values in factors.items()}
+    return Dataset(name, image_size, **splits, factors=factors)
 
 
 @contextlib.contextmanager

@@ -27,17 +27,23 @@ def images_to_uint8(images: Any) -> Any:
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """The files of a directory tree; links are followed, each directory is entered once."""
-    entered = set()
-    for directory, below, names in os.walk(root, followlinks=True):
-        stat = os.stat(directory)
-        if (stat.st_dev, stat.st_ino) in entered:
-            below.clear()
-            continue
-        entered.add((stat.st_dev, stat.st_ino))
-        below.sort()  # so that of two links to a directory the same one is entered every time
-        # A link to nothing does not exist.
-        yield from (path for name in names if (path := Path(directory, name)).exists())
+    """The files of a directory tree; links are followed, each directory is entered once.
+
+    Links come last, so that a file keeps its name when a link to its directory is added.
+    """
+    entered, starts = set(), [os.fspath(root)]
+    while starts:
+        for directory, below, names in os.walk(starts.pop(0)):
+            stat = os.stat(directory)
+            if (stat.st_dev, stat.st_ino) in entered:
+                below.clear()
+                continue
+            entered.add((stat.st_dev, stat.st_ino))
+            below.sort()  # so that of two links to a directory the same one is entered every time
+            inside = (os.path.join(directory, name) for name in below)
+            starts += filter(os.path.islink, inside)
+            # A link to nothing does not exist.
+            yield from (path for name in names if (path := Path(directory, name)).exists())
 
 
 def list_images(directory: str | os.PathLike[str]) -> list[Path]:
@@ -75,7 +81,7 @@ def load_image(path: str | os.PathLike[str], size: int) -> np.ndarray:
     Raises:
       InputError: the file is no readable image; the message names it and the reason.
     """
-    return decode_image(path, size, name=os.fspath(path))
+    return decode_image(path, size, name=os.fsencode(path).decode(errors="replace"))
 
 
 def decode_image(

@@ -62,9 +62,9 @@ def write_report(
             kept = {"made_for": made_for}
             try:
                 kept["metrics"] = stage(evaluation)
-                kept["pictures"] = evaluation.pictures
             except InputError as error:
                 kept["left_out"] = str(error)
+            kept["pictures"] = evaluation.pictures
             kept["seconds"] = round(time.perf_counter() - started, 1)
             if jax.process_index() == 0:
                 write_json(folder / f"{name}.json", kept)

@@ -59,7 +59,10 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
     arrays, description = read_weights(path)
     config, mesh, params = ConfigDict(description["config"]), make_mesh(), jax.device_put(arrays)
     step = description["step"]
-    state = steps_from_config(config, pivq_from_config(config, mesh), mesh).create()
+    try:
+        state = steps_from_config(config, pivq_from_config(config, mesh), mesh).create()
+    except AttributeError as error:
+        raise InputError(f"the config in {path} is not that of a run, whole: {error}") from error
     state = state.replace(
         step=jnp.int32(step),
         params=params,

@@ -2,6 +2,7 @@
 
 import collections
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,7 +145,9 @@ def test_prepared_data_is_kept_until_the_folder_changes(tmp_path, monkeypatch):
 
 
 def test_names_in_no_encoding_are_names_too(tmp_path):
-    root = fill(tmp_path / "faces", 4)
+    (tmp_path / "faces").mkdir()
+    os.rename(tmp_path / "faces", os.fsencode(tmp_path) + b"/f\xe9ces")
+    root = fill(Path(os.fsdecode(os.fsencode(tmp_path) + b"/f\xe9ces")), 4)
     os.rename(root / "part_0" / "0000.png", os.fsencode(root) + b"/caf\xe9.png")
     assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 4
     listing = layouts.image_folder(root, None)
@@ -155,6 +158,7 @@ def test_links_are_followed_once_and_those_to_nothing_ignored(tmp_path):
     """By training and by `prepare` alike."""
     root = fill(tmp_path / "faces", 4)
     fill(tmp_path / "others", 9, start=5)
+    (root / "a").symlink_to(root / "part_1")  # adds nothing and renames nothing
     (root / "more").symlink_to(tmp_path / "others")
     (root / "one.png").symlink_to(tmp_path / "others" / "part_2" / "0005.png")
     (root / "gone.png").symlink_to(tmp_path / "nothing.png")
@@ -162,6 +166,7 @@ def test_links_are_followed_once_and_those_to_nothing_ignored(tmp_path):
     assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 4 + 9 + 1
     listing = layouts.image_folder(root, None)
     assert sum(len(entries) for entries in listing.splits.values()) == 4 + 9 + 1
+    assert "part_1/0001.png" in {entry.file for part in listing.splits.values() for entry in part}
 
 
 def test_image_size_has_a_limit(tmp_path):
