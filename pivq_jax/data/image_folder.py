@@ -81,16 +81,11 @@ def make_config(path: str | os.PathLike[str], image_size: int) -> ImageFolderCon
     label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
     return ImageFolderConfig(
         name=f"{label}_{image_size}px_{digest.hexdigest()[:16]}",
-        description=f"{_readable_name(root)} at {image_size} pixels",
+        description=f"{images.readable_name(root)} at {image_size} pixels",
         root=root,
         files=tuple(file.relative_to(root).as_posix() for file in paths),
         image_size=image_size,
     )
-
-
-def _readable_name(path: Path) -> str:
-    """A name that is in no encoding cannot be written down as it is."""
-    return os.fsencode(path).decode(errors="replace")
 
 
 class ImageFolder(tfds.core.GeneratorBasedBuilder):
@@ -109,8 +104,8 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
         image = tfds.features.Image(shape=(size, size, 3), encoding_format="png")
         return tfds.core.DatasetInfo(
             builder=self,
-            description=f"The images of {_readable_name(self.builder_config.root)}, {size} x {size}"
-            " pixels.",
+            description=f"The images of {images.readable_name(self.builder_config.root)},"
+            f" {size} x {size} pixels.",
             features=tfds.features.FeaturesDict({"image": image}),
             disable_shuffling=True,  # in the order of file names
         )

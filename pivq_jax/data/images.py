@@ -71,6 +71,11 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
     return files
 
 
+def readable_name(path: str | os.PathLike[str]) -> str:
+    """A path as it can be printed and stored: names that are no UTF-8 cannot as they are."""
+    return os.fsencode(path).decode(errors="replace")
+
+
 class ShapeError(InputError):
     """An image that can be read but has not the size it should have."""
 
@@ -81,7 +86,7 @@ def load_image(path: str | os.PathLike[str], size: int) -> np.ndarray:
     Raises:
       InputError: the file is no readable image; the message names it and the reason.
     """
-    return decode_image(path, size, name=os.fsencode(path).decode(errors="replace"))
+    return decode_image(path, size, name=readable_name(path))
 
 
 def decode_image(
