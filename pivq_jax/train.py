@@ -193,7 +193,8 @@ def _loop(
         # Gradients too: the loss is of the weights before this step, the state after it.
         judged = "discriminator_gradient_norm" in metrics
         remedy = f"optimizer.learning_rate{' or adversarial.learning_rate' if judged else ''}"
-        for name in ("loss", "gradient_norm", "discriminator_gradient_norm")[: 2 + judged]:
+        names = ["loss", "gradient_norm", *(["discriminator_gradient_norm"] if judged else [])]
+        for name in names:
             if not np.isfinite(value := float(metrics[name])):
                 raise FloatingPointError(
                     f"the {name} is {value} at step {step}: lower {remedy}, in a new --workdir; the"

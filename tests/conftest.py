@@ -51,6 +51,13 @@ TINY = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what is costly to make go to one worker: a trained run, or their file's."""
+    for item in items:
+        shares_run = {"trained", "tiny_run"} & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("runs" if shares_run else str(item.path)))
+
+
 class Finished(NamedTuple):
     """What a command left."""
 

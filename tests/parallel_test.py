@@ -14,7 +14,6 @@ from scipy.spatial.distance import cdist
 
 from pivq_jax.check_config import check_devices
 from pivq_jax.errors import InputError
-from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.parallel import (
     join_processes,
     make_mesh,
@@ -184,9 +183,8 @@ def test_a_run_of_one_device_is_loaded_by_eight(commands, trained, trained_model
 
 def matching_cost(model, image, codes) -> float:
     """The least total squared distance between an image's latents and the entries of its codes."""
-    pivq = pivq_from_config(model.config, model.mesh)
-    latents = pivq.apply({"params": model.params}, image[None], method="latents")[0]
-    cost = cdist(np.asarray(latents), np.asarray(model.codebook)[codes], "sqeuclidean")  # f64
+    _, latents = model.encode_with_latents(image[None])
+    cost = cdist(np.asarray(latents[0]), np.asarray(model.codebook)[codes], "sqeuclidean")  # f64
     return float(cost[linear_sum_assignment(cost)].sum())
 
 

@@ -20,6 +20,13 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("PIVQ_DATA_DIR") or "~/.cache/pivq_jax/data").expanduser()
 
 
+def usable_cores() -> int:
+    """How many of the machine's cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def prepare(make_builder: Callable[[], Any]) -> Any:
     """Returns a builder whose data is on disk, building it if needed.
 

@@ -26,6 +26,7 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pivq_jax.data.preparation import default_data_dir, locked, progress, usable_cores
 from pivq_jax.errors import InputError
 
 NAMES = ("celeba", "celeba_hq", "ffhq", "image_folder")
@@ -66,7 +67,6 @@ def prepare_dataset(
       OSError: a full disk; what is done is kept for the next call.
     """
     from pivq_jax.data import layouts, records
-    from pivq_jax.data.preparation import locked
 
     if image_size < 8:
         raise InputError(f"--size is {image_size}: it must be at least 8")
@@ -187,7 +187,6 @@ def _with_progress(recipe: Any, missing: list[Any], workers: int, label: str) ->
     from tqdm import tqdm
 
     from pivq_jax.data import shards
-    from pivq_jax.data.preparation import progress
 
     images = sum(len(shard.entries) for shard in missing)
     with contextlib.closing(shards.write_shards(recipe, missing, workers)) as reasons:
@@ -241,21 +240,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         " an image's path within --source and its values",
     )
     parser.add_argument(
-        "--workers", type=int, default=_cores(), help="number of processes; default: all cores"
+        "--workers",
+        type=int,
+        default=usable_cores(),
+        help="number of processes; default: all cores",
     )
     return parser.parse_args(arguments)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = _parse(arguments)
     try:
-        from pivq_jax.data.preparation import default_data_dir
-
         output = (options.output or default_data_dir()).expanduser().absolute()
         manifest = prepare_dataset(
             options.dataset,

@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pivq_jax.data.preparation import usable_cores
 from pivq_jax.errors import InputError
 
 SPLIT_SIZES = {"train": 10_000, "validation": 1_000, "test": 1_000}
@@ -199,7 +200,7 @@ def render_faces(
       RuntimeError: a worker ended early (its traceback is on stderr).
     """
     total = len(face_seeds(split, count))
-    workers = min(workers or _usable_cores(), total)
+    workers = min(workers or usable_cores(), total)
     # The children find the package wherever this process found it. Each has a process group of
     # its own, which Ctrl-C does not reach: this process alone decides, and ends them.
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
@@ -228,12 +229,6 @@ def render_faces(
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _work(split: str, size: int, total: int, worker: int, workers: int) -> None:
