@@ -40,9 +40,12 @@ fail() { # CODE MESSAGE
   exit "$1"
 }
 
-# Prints a command as it could be pasted, and runs it unless --dry_run.
+# Prints a command as it could be pasted.
+show() { printf '+ %s\n' "$(printf '%q ' "$@")" >&2; }
+
+# The same, and runs it unless --dry_run.
 do_it() {
-  printf '+ %s\n' "$(printf '%q ' "$@")" >&2
+  show "$@"
   if [[ -z "$dry_run" ]]; then "$@"; fi
 }
 
@@ -50,7 +53,7 @@ do_it() {
 ask() {
   local answer=$1
   shift
-  printf '+ %s\n' "$(printf '%q ' "$@")" >&2
+  show "$@"
   if [[ -n "$dry_run" ]]; then echo "$answer"; else "$@"; fi
 }
 
@@ -66,6 +69,20 @@ runtime_of() {
 
 on_workers() { # WORKER COMMAND
   do_it "${TPU[@]}" ssh "$name" "${where[@]}" --worker="$1" --command="$2"
+}
+
+# `run` deletes its slice at the end: the name must not be that of another one.
+check_name_is_free() {
+  local question=("${QUEUE[@]}") answer
+  [[ -z "$direct" ]] || question=("${TPU[@]}")
+  question+=(describe "$name" "${where[@]}" --format='value(name)')
+  show "${question[@]}"
+  if [[ -n "$dry_run" ]]; then return; fi
+  if answer=$("${question[@]}" 2>&1); then
+    fail 3 "$name exists: take up its watch with wait, or delete it first"
+  elif [[ "$answer" != *NOT_FOUND* ]]; then
+    fail 3 "whether $name exists could not be asked: $answer"
+  fi
 }
 
 node_state() {
@@ -176,6 +193,7 @@ train_and_wait() {
 
 run() {
   local code=0 resumed=0
+  check_name_is_free
   attempt || code=$?
   while [[ "$code" == "$PREEMPTED" || "$code" == "$TERMINATED" ]] && ((resumed < resumes)); do
     resumed=$((resumed + 1))
@@ -193,7 +211,7 @@ run() {
     logs 50 || true
   fi
   if [[ -n "$keep" ]]; then
-    echo "kept and billed: $0 delete --name=$name --zone=$zone${direct:+ --direct}" >&2
+    echo "kept and billed: $0 delete --name=$name ${where[*]}${direct:+ --direct}" >&2
   else
     delete || echo "could not delete $name: it may still be billed" >&2
   fi
@@ -241,6 +259,9 @@ case "$command" in
 esac
 [[ -n "$name" && -n "$zone" ]] || fail 2 "give --name=NAME and --zone=ZONE"
 where+=(--zone="$zone")
+for count in "$resumes" "$poll"; do
+  [[ "$count" =~ ^[0-9]+$ ]] || fail 2 "--resumes and --poll are whole numbers, not '$count'"
+done
 if [[ "$command" == run || "$command" == create ]]; then
   [[ -n "$type" ]] || fail 2 "give --type=TYPE, such as --type=v5litepod-16"
   runtime=${runtime:-$(runtime_of "$type")}

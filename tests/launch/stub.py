@@ -72,6 +72,9 @@ def main(arguments: list[str]) -> int:
     which = {"all": WORKERS, "0": WORKERS[:1]}.get(options.get("worker", "all"), [])
     if verb == "create":
         return create()
+    if verb == "describe" and options["format"] == "value(name)" and not WORKERS[0].exists():
+        print("ERROR: NOT_FOUND: Resource was not found", file=sys.stderr)
+        return 1
     if verb == "describe":
         print(STATES[group])
         return 0

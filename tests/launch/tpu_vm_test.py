@@ -61,10 +61,11 @@ def script(tmp_path):
 
 
 def test_a_normal_run(script):
-    done = script("run", "--type=v5litepod-16", "--spot", "--keep")
+    done = script("run", "--type=v5litepod-16", "--spot", "--keep", "--project=other")
     assert done.code == 0, done.stderr
+    assert done.stderr.endswith(" delete --name=n --project=other --zone=z\n")
     assert done.verbs == ["create", "scp", "ssh", "ssh"]
-    create = done.calls[0]
+    create = done.calls[1]
     assert create[:4] == ["compute", "tpus", "queued-resources", "create"]
     assert {"--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite"} < {*create}
     assert {"--spot", "--zone=z", "--node-id=n"} < {*create}
@@ -81,7 +82,7 @@ def test_the_slice_is_given_back_at_the_end(script):
     assert done.code == 0, done.stderr
     assert done.verbs == ["create", "scp", "ssh", "ssh", "delete"]
     assert all(call[2] == "tpu-vm" for call in done.calls)
-    assert "--version=v2-alpha-tpuv6e" in done.calls[0] and "--spot" not in done.calls[0]
+    assert "--version=v2-alpha-tpuv6e" in done.calls[1] and "--spot" not in done.calls[1]
 
 
 def test_a_queue_is_waited_in(script):
@@ -145,7 +146,7 @@ def test_the_error_of_one_worker_comes_before_the_abort_of_others(script):
 
 @pytest.mark.parametrize("state", ["FAILED", "SUSPENDED"])
 def test_a_slice_that_cannot_be_had(script, state):
-    answers = [["queued-resources describe", state, 0]]
+    answers = [["value(state.state)", state, 0]]
     done = script("run", "--type=v5litepod-16", answers=answers)
     assert done.code == 3 and done.verbs == ["create", "delete"]
     assert f"ended as {state}: try another zone" in done.stderr
@@ -154,6 +155,21 @@ def test_a_slice_that_cannot_be_had(script, state):
 def test_a_refused_request(script):
     done = script("run", "--type=v5litepod-16", answers=[["create", "quota exceeded", 1]])
     assert done.code == 3 and done.verbs == ["create", "delete"]
+
+
+@pytest.mark.parametrize("options", [(), ("--direct",)])
+def test_a_slice_of_that_name_is_left_alone(script, options):
+    assert script("create", "--type=v4-8", *options, training=()).code == 0
+    done = script("run", "--type=v4-8", *options)
+    assert done.code == 3 and done.verbs == [] and done.worker.exists()
+    assert "error: n exists: take up its watch with wait, or delete it first" in done.stderr
+
+
+def test_a_question_without_an_answer_creates_nothing(script):
+    answers = [["value(name)", "PERMISSION_DENIED", 1]]
+    done = script("run", "--type=v4-8", answers=answers)
+    assert done.code == 3 and done.verbs == []
+    assert "whether n exists could not be asked: PERMISSION_DENIED" in done.stderr
 
 
 def test_failed_set_up(script):
@@ -179,7 +195,7 @@ def test_a_dry_run_prints_every_command_and_runs_none(script):
     printed = [line.split()[1:] for line in done.stderr.splitlines() if line.startswith("+ ")]
     verbs = [line[4] if line[0] == "gcloud" else line[0] for line in printed]
     assert verbs == [
-        *("create", "describe", "git", "scp", "ssh", "ssh", "describe", "ssh", "delete")
+        *("describe", "create", "describe", "git", "scp", "ssh", "ssh", "describe", "ssh", "delete")
     ]
 
 
@@ -191,6 +207,7 @@ def test_a_dry_run_prints_every_command_and_runs_none(script):
         (["sing"], "unknown command sing: use run, create"),
         (["run", "--colour=red"], "unknown option --colour=red"),
         (["run", "--type=v4-8", "--name="], "give --name=NAME and --zone=ZONE"),
+        (["run", "--type=v4-8", "--resumes=x"], "--resumes and --poll are whole numbers, not 'x'"),
     ],
 )
 def test_mistakes_are_refused_before_any_call(script, arguments, message):
