@@ -12,7 +12,6 @@ in memory already.
 
 import argparse
 import contextlib
-import runpy
 import statistics
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.configs import config_from_file
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.prepare import prepare_dataset
 from pivq_jax.data.records import set_directory
@@ -110,8 +110,7 @@ def main() -> None:
     options = parser.parse_args()
     workers = [int(number) for number in options.workers.split(",")]
 
-    file, _, variants = options.config.partition(":")
-    config = runpy.run_path(file)["get_config"](variants)
+    config = config_from_file(options.config)
     step = step_images_a_second(config)
     print(f"{options.config}: the training step takes {step:.0f} images/s", flush=True)
     with tempfile.TemporaryDirectory() as name:

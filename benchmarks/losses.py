@@ -51,6 +51,7 @@ VARIANTS: dict[str, dict[str, float]] = {
     "both judged": {"adversarial.weight": 0.5, "adversarial.recombined_weight": 0.5},
 }
 EVERY = 100  # steps between measurements
+SHOWN_STEP = 500  # of the table's second column
 PICTURED = 12  # samples of each variant in the picture
 VALIDATION_IMAGES = 500
 
@@ -115,6 +116,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1_000)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
+    if options.steps < SHOWN_STEP or options.steps % EVERY:
+        parser.error(f"--steps={options.steps}: use a multiple of {EVERY}, at least {SHOWN_STEP}")
 
     base = pivq_jax.load(options.workdir)
     dataset = dataset_from_config(base.config)
@@ -179,11 +182,14 @@ def main() -> None:
         }
         picture.append(samples[:PICTURED])
 
-    print(f"\n{'variant':<24} {'PSNR':>6} {'at 500':>7}", *(f"{n:>10}" for n in quality[name]))
+    print(
+        f"\n{'variant':<24} {'PSNR':>6} {f'at {SHOWN_STEP}':>7}",
+        *(f"{n:>10}" for n in quality[name]),
+    )
     for name, figures in quality.items():
-        at_500 = curves[name][min(500, options.steps) // EVERY]["psnr"]
+        shown = curves[name][SHOWN_STEP // EVERY]["psnr"]
         values = [f"{value:10.4f}" for value in figures.values()]
-        print(f"{name:<24} {curves[name][-1]['psnr']:6.2f} {at_500:7.2f}", *values)
+        print(f"{name:<24} {curves[name][-1]['psnr']:6.2f} {shown:7.2f}", *values)
     save_png(options.output / "losses_samples.png", grid(np.concatenate(picture), PICTURED))
     report = {"workdir": str(options.workdir), "curves": curves, "quality": quality}
     (options.output / "losses.json").write_text(json.dumps(report, indent=1))

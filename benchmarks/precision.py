@@ -9,14 +9,13 @@ training in bfloat16 ends is seen by training: add --config.model.dtype=bfloat16
 """
 
 import argparse
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.configs import config_from_file
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import eval_batches, train_batches
 from pivq_jax.matching import match
@@ -25,15 +24,6 @@ from pivq_jax.objective import Phase
 from pivq_jax.parallel import make_mesh, put_batch
 from pivq_jax.quantizer import squared_distances
 from pivq_jax.train import dataset_from_config, frozen_from_config, steps_from_config
-
-
-def config_from_file(path: str) -> Any:
-    """`get_config()` of a config file."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
 
 
 def main() -> None:
@@ -46,6 +36,7 @@ def main() -> None:
     options = parser.parse_args()
 
     config, mesh = config_from_file(options.config), make_mesh()
+    config.model.dtype = "float32"
     dataset, frozen = dataset_from_config(config), frozen_from_config(config, mesh)
     steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
     state, latents = steps.create(), []

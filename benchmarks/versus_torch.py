@@ -1,6 +1,6 @@
 """The model against its twin in PyTorch: the whole training step, encoding, decoding, sampling.
 
-    python -m benchmarks.versus_torch [--config=toon_faces] [--turns=12] [--no-compile]
+    python -m benchmarks.versus_torch [--config=configs/toon_faces.py] [--turns=12] [--no-compile]
 
 Both get the same weights, shapes and batches and do the same work (tests/interop/reference_test.py
 shows that they give the same numbers). PyTorch runs as it is and through `torch.compile`, with its
@@ -11,12 +11,11 @@ PyTorch, the median over turns of our time over its time. At the end the operati
 training steps are added up.
 
 The perceptual network and the augmentations of the discriminator's images are left out on both
-sides. On a GPU both run there; try --config=ffhq.
+sides. On a GPU both run there; try --config=configs/ffhq.py.
 """
 
 import argparse
 import collections
-import importlib
 import multiprocessing
 import os
 import re
@@ -32,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
+from benchmarks.configs import config_from_file
 from benchmarks.training_step import entry_operations, profile
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import to_torch
@@ -242,9 +242,8 @@ def print_profile(ours: Ours) -> None:
 
 
 def config_of(name: str) -> Any:
-    """The config of configs/<name>.py, with variants after a colon."""
-    module, _, variants = name.partition(":")
-    config = importlib.import_module(f"configs.{module}").get_config(variants)
+    """The config of a file without what is left out on both sides."""
+    config = config_from_file(name)
     config.loss.perceptual = 0.0
     config.adversarial.augmentations = ""
     return config

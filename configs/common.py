@@ -157,7 +157,10 @@ def with_variants(config: ConfigDict, variants: str, smoke: dict | None = None) 
     `smoke` names the fields (dotted) that make this config run in a minute or two on a CPU; the
     defaults shorten the run and shrink the model.
     """
-    for variant in filter(None, (variants or "").split(",")):
+    asked = [variant for variant in (variants or "").split(",") if variant]
+    if {"nearest", "positional"} <= {*asked}:
+        raise ValueError("config variants nearest and positional exclude each other: use one")
+    for variant in asked:
         if variant not in VARIANTS:
             raise ValueError(f"config variant {variant!r} is unknown: use {', '.join(VARIANTS)}")
         if variant == "smoke":

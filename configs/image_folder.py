@@ -2,9 +2,9 @@
 
     python -m pivq_jax.main --config=configs/image_folder.py --config.data.path=DIR
 
-Images are resized (shorter side) and centre-cropped to 64x64 once, cached, and split 80/10/10 into
-train, validation and test by a hash of their names. Unreadable files are named and skipped. The
-model is the default one, made for a laptop; `configs/ffhq.py` is a start for a GPU or TPU.
+The central square of each image is resized to 64x64 once, cached, and the images are split 80/10/10
+into train, validation and test by a hash of their names. Unreadable files are named and skipped.
+The model is the default one, made for a laptop; `configs/ffhq.py` is a start for a GPU or TPU.
 
 Variants: `:smoke` (a minute on a CPU), `:nearest`, `:positional`; several with commas.
 """

@@ -227,9 +227,13 @@ def check_workdir(config: Any, workdir: Path, writes: bool = True) -> None:
     """Refuse a workdir whose run was started with another config, or that cannot be written.
 
     Raises:
-        InputError: names the fields that differ and their values there.
+        InputError: names the fields that differ and their values there, or the package that this
+            kind of remote storage needs.
     """
-    place = next((path for path in (workdir, *workdir.parents) if path.exists()), None)
+    try:
+        place = next((path for path in (workdir, *workdir.parents) if path.exists()), None)
+    except ImportError as error:  # etils names the package
+        raise InputError(f"cannot open {workdir}: {error}") from error
     if place and not place.is_dir():
         raise InputError(f"{place} is a file: choose another --workdir")
     if writes and isinstance(place, Path) and not os.access(place, os.W_OK):

@@ -16,11 +16,16 @@ from pivq_jax import sampling
 from pivq_jax.check_config import read_config
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.errors import InputError
-from pivq_jax.files import as_path
+from pivq_jax.files import as_path, local_path
 from pivq_jax.interop.pretrained import read_pretrained, write_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.parallel import make_mesh, over_batch, own_copy, replicated, split_rows
+
+# Images in [-1, 1] that were resized may overshoot; those in [0, 255] or of unit variance do more.
+MOST = 1.5
+# Fields of the config that name files of the machine it was trained on.
+PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
 
 
 class TrainedModel:
@@ -78,10 +83,14 @@ class TrainedModel:
     def encode_with_latents(self, images: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
         """As `encode`; besides, the latents f32 [B, N, D] in query order, before quantization."""
         images, size = jnp.asarray(images), self.config.data.image_size
-        if images.ndim != 4 or images.shape[1:] != (size, size, 3):
-            raise ValueError(f"images have shape {images.shape}: give [B, {size}, {size}, 3]")
+        if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
+            shape = f"[B, {size}, {size}, 3], B at least 1"
+            raise ValueError(f"images have shape {images.shape}: give {shape}")
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f"images have dtype {images.dtype}: give floats in [-1, 1]")
+        if jnp.abs(images).max() > MOST:
+            extent = f"{images.min():g} to {images.max():g}"
+            raise ValueError(f"images range from {extent}: give floats in [-1, 1]")
         codes, converged, latents = self._by_rows(self._encode, images)
         if not np.all(converged):
             raise ValueError(f"image {int(np.argmin(converged))} gives no codes: is it finite?")
@@ -93,9 +102,11 @@ class TrainedModel:
 
     def _checked(self, codes: jax.Array | np.ndarray) -> jax.Array:
         codes, n, k = jnp.asarray(codes), self.config.model.num_codes, len(self.codebook)
-        if codes.ndim != 2 or codes.shape[1] != n or not jnp.issubdtype(codes.dtype, jnp.integer):
-            raise ValueError(f"codes are {codes.dtype} {codes.shape}: give integers [B, {n}]")
-        if codes.size and (int(codes.min()) < 0 or int(codes.max()) >= k):
+        fits = codes.ndim == 2 and codes.shape[1] == n and len(codes)
+        if not fits or not jnp.issubdtype(codes.dtype, jnp.integer):
+            shape = f"[B, {n}], B at least 1"
+            raise ValueError(f"codes are {codes.dtype} {codes.shape}: give integers {shape}")
+        if int(codes.min()) < 0 or int(codes.max()) >= k:
             raise ValueError(f"codes range from {codes.min()} to {codes.max()}: give [0, {k})")
         return codes
 
@@ -121,10 +132,16 @@ class TrainedModel:
         )
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write `model.safetensors`, `config.json` and a model card; see `from_pretrained`."""
+        """Write `model.safetensors`, `config.json` and a model card; see `from_pretrained`.
+
+        Raises:
+            InputError: the directory is one in remote storage.
+        """
         description = self.description
-        description["config"]["data"]["path"] = ""  # means nothing elsewhere
-        write_pretrained(Path(directory).expanduser(), self.params, description)
+        for section, field in PATHS:
+            if field in description["config"].get(section, {}):
+                description["config"][section][field] = ""  # means nothing elsewhere
+        write_pretrained(local_path(str(directory)), self.params, description)
 
 
 def _encode(model: PIVQ, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -75,8 +75,8 @@ def _run() -> int:
     config, mode = _CONFIG.value, _MODE.value
     if config.data.path and "://" not in config.data.path:
         config.data.path = os.path.abspath(Path(config.data.path).expanduser())
-    workdir = as_path(_WORKDIR.value or f"runs/{config.name}")
     try:
+        workdir = as_path(_WORKDIR.value or f"runs/{config.name}")
         join_processes(_DISTRIBUTED.value)
         check_config(config, training=mode == "train")
         if mode != "reconstruct":

@@ -19,6 +19,7 @@ Everything has fixed shapes and no host loop. The functions can be called as the
 from __future__ import annotations
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -89,12 +90,13 @@ def interpolate(
     Raises:
       ValueError: for unequal or wrong shapes, a codebook too small for sets of N, fewer than 2
         steps, or an unknown kind.
-      TypeError: for codes that are not integers.
+      TypeError: for codes or steps that are not integers.
     """
     codes_a, codes_b, codebook = _check(codes_a, codes_b, codebook, kind)
+    steps = operator.index(steps)
     if steps < 2:
         raise ValueError(f"steps = {steps}, but both ends count: use at least 2 steps")
-    return _interpolate(codes_a, codes_b, codebook, int(steps), kind)
+    return _interpolate(codes_a, codes_b, codebook, steps, kind)
 
 
 def recombine_many(

@@ -60,6 +60,11 @@ def test_an_unknown_variant_is_refused(name):
         get_config(name, "tiny")
 
 
+def test_two_kinds_of_quantizer_are_refused():
+    with pytest.raises(ValueError, match="nearest and positional exclude each other"):
+        get_config("toon_faces", "nearest,positional")
+
+
 @pytest.mark.parametrize(
     "name",
     ["celeba", *(pytest.param(name, marks=pytest.mark.slow) for name in ("celeba_hq", "ffhq"))],

@@ -99,11 +99,22 @@ def test_what_the_model_says_of_itself(trained, trained_model):
 
 @pytest.mark.parametrize(
     "shape, dtype",
-    [((2, 32, 32, 3), np.float32), ((64, 64, 3), np.float32), ((2, 64, 64, 3), np.uint8)],
+    [
+        ((2, 32, 32, 3), np.float32),
+        ((64, 64, 3), np.float32),
+        ((0, 64, 64, 3), np.float32),
+        ((2, 64, 64, 3), np.uint8),
+    ],
 )
 def test_images_of_another_kind_are_refused(trained_model, shape, dtype):
     with pytest.raises(ValueError, match="give"):
         trained_model.encode(np.zeros(shape, dtype))
+
+
+def test_images_of_another_range_are_refused(trained_model, images):
+    with pytest.raises(ValueError, match=r"images range from 0 to 255: give floats in \[-1, 1\]"):
+        trained_model.encode(np.linspace(0, 255, images[:1].size).reshape(images[:1].shape))
+    trained_model.encode(1.1 * images[:1])  # interpolation may overshoot
 
 
 def test_an_image_that_is_not_finite_is_named(trained_model, images):
@@ -115,7 +126,13 @@ def test_an_image_that_is_not_finite_is_named(trained_model, images):
 
 @pytest.mark.parametrize(
     "codes",
-    [np.zeros((2, 5), np.int32), np.full((2, N), K), np.full((2, N), -1), np.zeros((2, N))],
+    [
+        np.zeros((2, 5), np.int32),
+        np.zeros((0, N), np.int32),
+        np.full((2, N), K),
+        np.full((2, N), -1),
+        np.zeros((2, N)),
+    ],
 )
 def test_codes_of_another_kind_are_refused(trained_model, codes):
     with pytest.raises(ValueError, match="give"):

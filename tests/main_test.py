@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -181,6 +182,20 @@ def test_mistakes_get_one_line_and_write_nothing(commands, tmp_path, name):
     done = commands.run(*arguments, f"--workdir={workdir}")
     assert_refused(done, *words)
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    "place, words",
+    [
+        pytest.param(
+            *("gs://b/run", ["cannot open gs://b/run", "gcsfs"]),
+            marks=pytest.mark.skipif(find_spec("gcsfs") is not None, reason="it can be reached"),
+        ),
+        ("ftp://b/run", ["use gs://, s3://"]),
+    ],
+)
+def test_remote_storage_that_cannot_be_reached_is_refused(commands, place, words):
+    assert_refused(commands.run(FOLDER, f"--workdir={place}", "--config.data.name=random"), *words)
 
 
 def test_empty_folders_are_refused(commands, tmp_path):

@@ -367,6 +367,8 @@ def test_recombine_refuses(change, error, message):
 def test_interpolate_and_random_pairs_refuse():
     with pytest.raises(ValueError, match="steps = 1"):
         sampling.interpolate(CODES, CODES, CODEBOOK, 1)
+    with pytest.raises(TypeError, match="integer"):
+        sampling.interpolate(CODES, CODES, CODEBOOK, 2.9)
     with pytest.raises(ValueError, match="unknown"):
         sampling.interpolate(CODES, CODES, CODEBOOK, 2, kind="set")
     with pytest.raises(ValueError, match="unknown"):

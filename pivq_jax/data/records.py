@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from pivq_jax.errors import InputError
-from pivq_jax.files import write_json
+from pivq_jax.files import as_path, write_json
 
 P = TypeVar("P", bound=PurePath)  # pathlib's paths and etils.epath's
 
@@ -149,18 +149,17 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path:
     Returns:
       The directory below `cache` that is to `remote` what `output` was to `prepare`.
     """
-    from etils import epath
-
     from pivq_jax.data.preparation import locked, progress
 
     local = cache / "fetched" / hashlib.sha256(remote.encode()).hexdigest()[:16]
+    place: Any = as_path(remote)  # etils' paths, unlike pathlib's, can be copied
     try:
-        sizes = [size for size in prepared_sizes(epath.Path(remote), name) if size >= image_size]
+        sizes = [size for size in prepared_sizes(place, name) if size >= image_size]
     except ImportError as error:  # etils names the package that this kind of storage needs
         raise InputError(f"cannot open {remote}: {error}") from error
     if not sizes:
         return local
-    source = set_directory(epath.Path(remote), name, sizes[0])
+    source = set_directory(place, name, sizes[0])
     target = set_directory(local, name, sizes[0])
     with locked(target.with_name(f".{target.name}.lock"), f"{name} from {remote}"):
         if not target.exists():

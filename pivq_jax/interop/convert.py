@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.errors import InputError
-from pivq_jax.files import write_json
+from pivq_jax.files import as_path, local_path, write_json
 from pivq_jax.inference import load
 from pivq_jax.interop.safetensors_file import read_weights, write_weights
 from pivq_jax.model.pivq import pivq_from_config
@@ -52,7 +52,8 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
     Its step is the file's, or the last of the config. The optimizer has no moments.
 
     Raises:
-        InputError: the workdir exists, or the file is not a model's; see `read_weights`.
+        InputError: the workdir exists, the file is not a model's (see `read_weights`), or its step
+            is one at which training would make a codebook.
     """
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise InputError(f"{workdir} exists: give a new --to")
@@ -60,8 +61,13 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
     config, mesh, params = ConfigDict(description["config"]), make_mesh(), jax.device_put(arrays)
     step = description["step"]
     try:
+        if step <= (start := config.quantizer.init_step):
+            raise InputError(
+                f"{path} is of step {step}, but training makes its codebook at step {start}, over"
+                ' the one in the file: leave "step" out of its metadata for the last step'
+            )
         state = steps_from_config(config, pivq_from_config(config, mesh), mesh).create()
-    except AttributeError as error:
+    except (AttributeError, KeyError, TypeError) as error:  # fields of another version
         raise InputError(f"the config in {path} is not that of a run, whole: {error}") from error
     state = state.replace(
         step=jnp.int32(step),
@@ -93,16 +99,20 @@ def main(arguments: list[str] | None = None) -> int:
         allow_abbrev=False,
     )
     add: Any = parser.add_argument
-    add("--from", dest="source", type=Path, required=True, help="a workdir or *.safetensors")
-    add("--to", dest="target", type=Path, required=True, help="a new workdir or *.safetensors")
+    add("--from", dest="source", required=True, help="a workdir or *.safetensors")
+    add("--to", dest="target", required=True, help="a new workdir or *.safetensors")
     options = parser.parse_args(arguments)
-    source, target = options.source.expanduser(), options.target.expanduser()
     try:
-        if target.suffix == ".safetensors" and source.is_dir():
+        target = local_path(options.target)
+        if target.suffix == ".safetensors":
+            source = as_path(options.source)
+            if not source.is_dir():
+                raise InputError(f"{source} is no workdir: give the folder of a run as --from")
             file_from_workdir(source, target)
-        elif target.suffix == ".safetensors":
-            raise InputError(f"{source} is no workdir: give the folder of a run as --from")
         else:
+            source = local_path(options.source)
+            if source.is_dir():
+                raise InputError(f"{source} is a folder: for its weights, --to=NAME.safetensors")
             workdir_from_file(source, target)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

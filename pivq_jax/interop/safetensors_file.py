@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import safetensors
 import safetensors.numpy
 from ml_collections import ConfigDict
@@ -36,7 +37,7 @@ def read_weights(path: Path) -> tuple[Params, dict[str, Any]]:
     Raises:
         InputError: the file is no safetensors file, holds no config or one that does not fit, or
             its arrays are not those of the config's model; then all that are missing, unknown or of
-            another shape are named.
+            another shape are named, or all that are not finite.
     """
     if path.suffix != ".safetensors":
         raise InputError(
@@ -53,7 +54,10 @@ def read_weights(path: Path) -> tuple[Params, dict[str, Any]]:
         raise InputError(f"{path} is damaged or no safetensors file ({error})") from error
     description = _checked(metadata.get(KEY, ""), path)
     shapes = model_shapes(ConfigDict(description["config"]), str(path))
-    return from_torch(arrays, shapes, str(path)), description
+    params = from_torch(arrays, shapes, str(path))
+    if broken := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+        raise InputError(f"{path} holds NaN or infinity in {', '.join(broken)}")
+    return params, description
 
 
 def _checked(text: str, path: Path) -> dict[str, Any]:

@@ -20,7 +20,6 @@ class PatchOutput(nn.Module):
     """Each grid cell becomes its patch of pixels by one linear map."""
 
     patch_size: int
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, grid: jax.Array) -> jax.Array:
@@ -96,7 +95,7 @@ class Decoder(nn.Module):
         x = LayerNorm(self.dtype, name="norm")(x).reshape(batch, side, side, self.width)
 
         if self.output == "patch":
-            images = PatchOutput(self.patch_size, self.dtype, name="output")(x)
+            images = PatchOutput(self.patch_size, name="output")(x)
         else:
             images = ConvOutput(self.patch_size, self.output_channels, self.dtype, name="output")(x)
         return images

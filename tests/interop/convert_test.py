@@ -105,6 +105,15 @@ DESCRIPTIONS: dict[str, tuple[Callable[[dict], Any], str]] = {
         lambda it: it["config"].pop("optimizer"),
         "is not that of a run, whole",
     ),
+    "of a run without a loss's weight": (
+        lambda it: it["config"]["loss"].pop("recombination"),
+        "is not that of a run, whole",
+    ),
+    "of a run with an unknown loss": (
+        lambda it: it["config"]["loss"].update(colour=1.0),
+        "is not that of a run, whole",
+    ),
+    "of a step before its codebook": (lambda it: it.update(step=60), "codebook at step 60, over"),
     "with a text for a step": (lambda it: it.update(step="x"), "step = 'x' must be a number"),
     "without progress": (
         lambda it: it.update(progress=None),
@@ -137,6 +146,10 @@ def damage(name: str, path: Path, whole: Path) -> str:
         change(description)
         safetensors.numpy.save_file(arrays, path, {"pivq_jax": json.dumps(description)})
         return expected
+    if name == "with NaN":
+        arrays["encoder.norm.weight"][0], arrays["decoder.codes.bias"][-1] = np.nan, np.inf
+        safetensors.numpy.save_file(arrays, path, metadata)
+        return "holds NaN or infinity in decoder.codes.bias, encoder.norm.weight"
     assert name == "with wrong arrays"
     arrays["encoder.norm.weight"] = arrays["encoder.norm.weight"][:-1].copy()
     del arrays["decoder.codes.bias"]
@@ -159,8 +172,8 @@ def test_a_place_that_cannot_be_written_is_one_line(capsys, exported, tmp_path):
         "empty",
         "pickled",
         "of another model",
-        "of no model",
         "with wrong arrays",
+        "with NaN",
         *DESCRIPTIONS,
     ],
 )
@@ -192,6 +205,7 @@ def test_an_existing_run_is_never_written_to(capsys, exported, tiny_run, tmp_pat
         ("model.pt", "run", "not named *.safetensors"),
         ("missing", "model.safetensors", "is no workdir"),
         ("empty", "model.safetensors", "holds no run"),
+        ("empty", "run", "is a folder: for its weights, --to=NAME.safetensors"),
     ],
 )
 def test_a_wrong_source_is_refused(capsys, tmp_path, source, target, message):
@@ -200,6 +214,16 @@ def test_a_wrong_source_is_refused(capsys, tmp_path, source, target, message):
     before = everything(tmp_path)
     line = refused(capsys, f"--from={tmp_path / source}", f"--to={tmp_path / target}")
     assert message in line and everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "source, target",
+    [("model.safetensors", "gs://b/run"), ("gs://b/model.safetensors", "run"), ("run", "s3://b/x")],
+)
+def test_what_is_written_or_read_as_a_file_is_local(capsys, tmp_path, monkeypatch, source, target):
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, f"--from={source}", f"--to={target}")
+    assert "is in remote storage: use a local path" in line and not any(tmp_path.iterdir())
 
 
 def test_a_failed_export_keeps_the_file_that_was_there(capsys, tmp_path):

@@ -105,6 +105,20 @@ def test_saving_over_a_file_is_refused(tiny_model, tmp_path):
     assert (tmp_path / "faces").read_text() == "precious"
 
 
+def test_saving_to_remote_storage_is_refused(tiny_model):
+    with pytest.raises(InputError, match=r"gs://bucket/faces is in remote storage: use a local"):
+        tiny_model.save_pretrained("gs://bucket/faces")
+
+
+def test_no_path_of_this_machine_is_published(tiny_model, tmp_path, monkeypatch):
+    config = tiny_model.config.copy_and_resolve_references()
+    config.loss.perceptual_weights, config.evaluate.features_path = "/home/me/w", "/home/me/f"
+    monkeypatch.setattr(tiny_model, "config", config)
+    tiny_model.save_pretrained(tmp_path)
+    written = [path.read_bytes() for path in tmp_path.iterdir()]
+    assert len(written) == 3 and not any(b"/home/me" in content for content in written)
+
+
 def test_a_hub_id_is_fetched(published, monkeypatch):
     huggingface_hub = pytest.importorskip("huggingface_hub")
     asked = []

@@ -101,6 +101,22 @@ def test_what_would_help_a_step_that_does_not_fit():
     assert [line[:7] for line in plan.knobs(config, 16, plan.GIB, plan.GIB)] == ["a slice"]
 
 
+def test_only_a_batch_that_the_chips_can_share_out_is_advised():
+    from configs.ffhq import get_config
+
+    config = get_config()
+    config.model.remat, config.train.batch_size, config.train.accumulation = True, 256, 1
+    config.loss.recombination = 0.5  # half a batch must be shared out too
+
+    def parts(chips: int) -> list[str]:
+        config.mesh.fsdp = chips
+        advice = plan.knobs(config, chips, plan.GIB, plan.GIB)
+        return [line.split(":")[0] for line in advice if "train." in line]
+
+    assert parts(64) == ["--config.train.accumulation=2", "--config.train.batch_size=128"]
+    assert parts(128) == []
+
+
 def test_the_compilers_refusal_says_by_how_much():
     class Lowered:
         def compile(self):
