@@ -83,9 +83,10 @@ def interpolate(
       kind: as in `recombine`.
 
     Returns:
-      int32 [steps, ..., N]. Row 0 is A and the last row is B, both in canonical order. Of an
-      image's P pairs, row s has the round(s * P / (steps - 1)) cheapest exchanged (halves round to
-      even), so what one row has exchanged stays exchanged in all later ones.
+      int32 [steps, ..., N]. Row 0 is A and the last row is B, both in canonical order. Row s has
+      the cheapest pairs exchanged that together come nearest to s / (steps - 1) of the squared
+      distance of all pairs, so rows are evenly spaced in codebook space, and what one row has
+      exchanged stays exchanged in all later ones.
 
     Raises:
       ValueError: for unequal or wrong shapes, a codebook too small for sets of N, fewer than 2
@@ -253,7 +254,7 @@ def _recombine(
     places = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
     paired = codes_a != partners
     quota = jnp.round(fraction * paired.sum(-1, keepdims=True))
-    exchanged = _exchange(codes_a, partners, _rank(places, paired), quota)
+    exchanged = jnp.where(_rank(places, paired) < quota, partners, codes_a)
     return _canonical(exchanged, kind).reshape(shape)
 
 
@@ -263,11 +264,14 @@ def _interpolate(
 ) -> jax.Array:
     shape = codes_a.shape
     codes_a, partners, pair_cost = _pair(codes_a, codes_b, codebook, kind)
-    paired = codes_a != partners
-    # Multiply first: the last quota is then exactly the number of pairs.
+    rank = _rank(pair_cost, codes_a != partners)
+    # How far the exchanges lead when a pair's turn comes; common codes cost nothing and rank last.
+    cost = jnp.where(codes_a == partners, 0.0, pair_cost)
+    earlier = rank[:, None, :] < rank[:, :, None]
+    middle = (earlier * cost[:, None, :]).sum(-1) + cost / 2
     step = jnp.arange(steps)[:, None, None]
-    quota = jnp.round(step * paired.sum(-1, keepdims=True) / (steps - 1))
-    exchanged = _exchange(codes_a, partners, _rank(pair_cost, paired), quota)
+    reached = step / (steps - 1) * cost.sum(-1, keepdims=True)
+    exchanged = jnp.where((step > 0) & (middle <= reached), partners, codes_a)
     return _canonical(exchanged, kind).reshape(steps, *shape)
 
 
@@ -314,13 +318,6 @@ def _pair(
     columns = match(cost).columns
     pair_cost = jnp.take_along_axis(cost, columns[..., None], axis=-1)[..., 0]
     return codes_a, jnp.take_along_axis(codes_b, columns, axis=-1), pair_cost
-
-
-def _exchange(
-    codes_a: jax.Array, partners: jax.Array, rank: jax.Array, quota: jax.Array
-) -> jax.Array:
-    """Replaces the codes whose rank is below the quota by their partners."""
-    return jnp.where(rank < quota, partners, codes_a)
 
 
 def _rank(score: jax.Array, paired: jax.Array) -> jax.Array:
