@@ -62,7 +62,7 @@ def base_config() -> ConfigDict:
     config.data.name = ""  # toon_faces, image_folder, celeba, celeba_hq, ffhq or random
     config.data.path = ""  # images, or where prepared data is: see docs/data.md
     config.data.image_size = 64  # pixels a side
-    config.data.flip = False  # random horizontal flip; a set of codes cannot tell left from right
+    config.data.flip = False  # random horizontal flip
     config.data.workers = 0  # processes that read and decode; 0: threads, enough for small images
 
     config.model = ConfigDict()
@@ -127,7 +127,7 @@ def base_config() -> ConfigDict:
 
     config.checkpoints = ConfigDict()
     config.checkpoints.keep = 2  # of the newest
-    config.checkpoints.keep_best = 0  # besides, those with the highest PSNR of validation images
+    config.checkpoints.keep_best = 0  # besides, those best at a batch of validation images (PSNR)
 
     config.profile = ConfigDict()
     config.profile.first_step = 0  # a profiler trace begins after so many steps
@@ -138,14 +138,14 @@ def base_config() -> ConfigDict:
 
     config.evaluate = ConfigDict()
     config.evaluate.batch_size = 50
-    config.evaluate.samples = 1_000  # recombined images that are compared with the test images
+    config.evaluate.samples = 1_000  # recombined images, and training images they come from
     config.evaluate.features = "vgg"  # network for FID and PRDC; 'inception_2048' for papers' FID
     config.evaluate.features_path = ""  # its weights: docs/perceptual.md; vgg brings its own
     config.evaluate.neighbours = 5  # k of precision, recall, density and coverage
 
     config.sample = ConfigDict()
     config.sample.count = 64  # images in samples.png
-    config.sample.fraction = 0.5  # of the differing codes that are exchanged
+    config.sample.fraction = 0.5  # of the differing codes that are exchanged in samples.png
     config.sample.interpolations = 8  # rows of interpolations.png
     config.sample.steps = 9  # images in a row, both ends included
     return config

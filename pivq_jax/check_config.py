@@ -23,6 +23,7 @@ DTYPES = ("float32", "bfloat16")
 # Paths are among them, since the same files may lie elsewhere on the next machine.
 UNTRAINED = (
     *("data.path", "data.workers", "loss.perceptual_weights"),
+    *("train.log_every", "train.checkpoint_every", "train.picture_every"),
     *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample."),
 )
 
@@ -164,6 +165,11 @@ def check_config(config: Any, training: bool) -> None:
             adversarial.start_step >= quantizer.init_step,
             f"adversarial.start_step = {adversarial.start_step} must not be before"
             f" quantizer.init_step = {quantizer.init_step}",
+        )
+        need(
+            adversarial.start_step < train.steps,
+            f"adversarial.start_step = {adversarial.start_step} must be below train.steps ="
+            f" {train.steps}, or set adversarial.weight = 0 and adversarial.recombined_weight = 0",
         )
         # Two convolutions of stride 1 take a pixel each.
         smallest = 3 * 2**adversarial.layers

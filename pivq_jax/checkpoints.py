@@ -63,7 +63,7 @@ class Checkpoints:
         """The step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any, progress: dict[str, float]) -> None:
+    def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
         """Begin to write; training may go on meanwhile. `progress` is small and JSON.
 
         A step that is saved already stays as it is.
@@ -86,8 +86,10 @@ class Checkpoints:
         with self._write_errors():
             self._manager.wait_until_finished()
 
-    def restore(self, state: Any, mesh: Mesh) -> tuple[Any, dict[str, float]]:
-        """The newest state that can be read, and its progress.
+    def restore(
+        self, state: Any, mesh: Mesh, step: int | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """The newest state that can be read, or that of `step`, and its progress.
 
         A damaged checkpoint is reported and the one before it is used; unless `read_only` it is
         then renamed to `<step>.damaged`.
@@ -96,11 +98,16 @@ class Checkpoints:
             state: a tree of arrays or `jax.ShapeDtypeStruct`s, as `jax.eval_shape` gives it. A
                 dictionary with some of the state's fields restores these alone.
             mesh: the mesh onto which the arrays are placed.
+            step: of a checkpoint that is kept.
 
         Raises:
             InputError: there is no checkpoint, or none can be read.
         """
-        steps = self.steps()
+        kept = self.steps()
+        if step is not None and step not in kept:
+            others = ", ".join(map(str, kept)) or "none"
+            raise InputError(f"{self.directory} holds no checkpoint of step {step}; kept: {others}")
+        steps = kept if step is None else [step]
         if not steps:
             raise InputError(
                 f"{self.directory.parent} holds no checkpoint: train first, with --mode=train and"
@@ -129,7 +136,7 @@ class Checkpoints:
             " and choose another --workdir"
         )
 
-    def _restore_step(self, step: int, state: Any, mesh: Mesh) -> tuple[Any, dict[str, float]]:
+    def _restore_step(self, step: int, state: Any, mesh: Mesh) -> tuple[Any, dict[str, Any]]:
         target = jax.tree.map(
             lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
             state,
@@ -202,7 +209,7 @@ class _Best(checkpoint_managers.PreservationPolicy):
         self._count = count
         self._scores: dict[int, float] = {}
 
-    def add(self, step: int, progress: dict[str, float]) -> None:
+    def add(self, step: int, progress: dict[str, Any]) -> None:
         self._scores[step] = progress.get(SCORE, -math.inf)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:

@@ -1,7 +1,7 @@
 """Files that are never half-written."""
 
 import json
-import os
+import uuid
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +38,7 @@ def local_path(name: str) -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary name beside `path`, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_bytes(content)
         temporary.replace(path)

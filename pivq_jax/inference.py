@@ -147,22 +147,21 @@ class TrainedModel:
 def _encode(model: PIVQ, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     result: Any = model.apply({"params": params}, images, method="encode")
     columns, converged, latents = result
-    codes = columns if model.kind == "positional" else jnp.sort(columns, -1)
-    return codes, converged, latents
+    return sampling.canonical(columns, model.kind), converged, latents
 
 
 def _decode(model: PIVQ, params: Any, codes: jax.Array) -> jax.Array:
     # Sums over a set depend on its order in their last bits: one order, one image.
-    codes = codes if model.kind == "positional" else jnp.sort(codes, -1)
+    codes = sampling.canonical(codes, model.kind)
     images: Any = model.apply({"params": params}, codes, method="decode")
     return jnp.clip(images, -1.0, 1.0)
 
 
-def load(workdir: str | Path) -> TrainedModel:
-    """The model of a finished or running training, at its newest checkpoint.
+def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
+    """The model of a finished or running training, at its newest checkpoint or that of `step`.
 
     Raises:
-        InputError: the workdir does not exist, holds no checkpoint, or its codebook is not
+        InputError: the workdir does not exist, holds no such checkpoint, or its codebook is not
             initialised yet.
     """
     workdir = as_path(str(workdir))
@@ -170,7 +169,7 @@ def load(workdir: str | Path) -> TrainedModel:
     mesh, shapes = make_mesh(), model_shapes(config, f"{workdir}/config.json")
     with Checkpoints(workdir, read_only=True) as checkpoints:
         state, progress = checkpoints.restore(
-            {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes}, mesh
+            {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes}, mesh, step
         )
     progress.pop("data", None)  # which images it was trained on matters to this workdir alone
     step = int(state["step"])

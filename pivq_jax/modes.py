@@ -139,9 +139,10 @@ def reconstruct(config: Any, workdir: Path, source: Path, target: Path) -> None:
     Raises:
         InputError: no folder, no readable image in it, or no trained model.
     """
+    end_on_sigterm()
     paths = list_images(source)
     check_workdir(config, workdir, writes=False)
-    model = load(workdir)
+    model, writes = load(workdir), jax.process_index() == 0
     batch_size, codes = config.evaluate.batch_size, {}
     for start in range(0, len(paths), batch_size):
         readable = {}
@@ -149,16 +150,18 @@ def reconstruct(config: Any, workdir: Path, source: Path, target: Path) -> None:
             try:
                 readable[path.relative_to(source)] = load_image(path, config.data.image_size)
             except InputError as error:
-                print(f"skipped: {error}", flush=True)
+                say(f"skipped: {error}")
         if not readable:
             continue
         images = [{"image": image} for image in readable.values()]
         found = encode_split(model, images, batch_size)
         decoded = decode_batched(model, found, batch_size)
         for name, image, row in zip(readable, decoded, found.tolist(), strict=True):
-            save_png(target / name.parent / f"{name.name}.png", image)
+            if writes:
+                save_png(target / name.parent / f"{name.name}.png", image)
             codes[name.as_posix()] = row
     if not codes:
         raise InputError(f"no readable image in {source}: see the lines above")
-    write_json(target / "codes.json", codes)
-    print(f"{len(codes):,} images and codes.json in {target}")
+    if writes:
+        write_json(target / "codes.json", codes)
+    say(f"{len(codes):,} images and codes.json in {target}")

@@ -165,7 +165,7 @@ class Objective:
         """
         half = columns.shape[0] // 2
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
-        codes = columns if self.model.kind == "positional" else jnp.sort(columns, -1)
+        codes = sampling.canonical(columns, self.model.kind)
         pairs = codes[:half], codes[half : 2 * half], jax.random.split(key, half)
 
         def mix(pairs: tuple[jax.Array, ...], codebook: jax.Array) -> jax.Array:

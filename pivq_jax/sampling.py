@@ -255,7 +255,7 @@ def _recombine(
     paired = codes_a != partners
     quota = jnp.round(fraction * paired.sum(-1, keepdims=True))
     exchanged = jnp.where(_rank(places, paired) < quota, partners, codes_a)
-    return _canonical(exchanged, kind).reshape(shape)
+    return canonical(exchanged, kind).reshape(shape)
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "kind"))
@@ -272,7 +272,7 @@ def _interpolate(
     step = jnp.arange(steps)[:, None, None]
     reached = step / (steps - 1) * cost.sum(-1, keepdims=True)
     exchanged = jnp.where((step > 0) & (middle <= reached), partners, codes_a)
-    return _canonical(exchanged, kind).reshape(steps, *shape)
+    return canonical(exchanged, kind).reshape(steps, *shape)
 
 
 @functools.partial(jax.jit, static_argnames="kind")
@@ -282,7 +282,7 @@ def _exchange_code(
     shape = codes_a.shape
     codes_a, partners, _ = _pair(codes_a, codes_b, codebook, kind)
     exchanged = jnp.where(codes_a == code, partners, codes_a)
-    return _canonical(exchanged, kind).reshape(shape)
+    return canonical(exchanged, kind).reshape(shape)
 
 
 @functools.partial(jax.jit, static_argnames="kind")
@@ -299,8 +299,8 @@ def _pair(
       of each to its partner, float32 [B, N].
     """
     n = codes_a.shape[-1]
-    codes_a = _canonical(codes_a.reshape(-1, n), kind)
-    codes_b = _canonical(codes_b.reshape(-1, n), kind)
+    codes_a = canonical(codes_a.reshape(-1, n), kind)
+    codes_b = canonical(codes_b.reshape(-1, n), kind)
     # Distances do not change with the origin; near the mean the expanded square loses least.
     codebook = codebook - codebook.mean(axis=0)
     if kind == "positional":
@@ -337,10 +337,12 @@ def _squared_distance(x: jax.Array, y: jax.Array) -> jax.Array:
     """Squared Euclidean distance of all pairs, float32 [B, N, N], without an [N, N, D] array."""
     product = jnp.einsum("bnd,bmd->bnm", x, y, precision=jax.lax.Precision.HIGHEST)
     norms = jnp.square(x).sum(-1)[:, :, None] + jnp.square(y).sum(-1)[:, None, :]
-    return jnp.maximum(norms - 2.0 * product, 0.0)
+    squared = norms - 2.0 * product
+    return jnp.where(squared < 0, 0.0, squared)  # not maximum(), see `quantizer.squared_distances`
 
 
-def _canonical(codes: jax.Array, kind: str) -> jax.Array:
+def canonical(codes: jax.Array, kind: str) -> jax.Array:
+    """Codes [..., N] in the one order in which they are kept: sorted, `positional` as they are."""
     return codes if kind == "positional" else jnp.sort(codes, axis=-1)
 
 

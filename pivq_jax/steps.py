@@ -1,5 +1,6 @@
 """The training state and the jitted steps on it: train, initialise the codebook, revive entries."""
 
+import enum
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,16 @@ from pivq_jax.parallel import over_batch, replicated, shardings_of
 from pivq_jax.quantizer import assign, initial_codebook, revive_dead
 
 CODEBOOK = ("quantizer", "codebook")
+
+
+class Draw(enum.IntEnum):
+    """What a key is for; the numbers are part of what a seed means."""
+
+    PARAMS = 0
+    CODEBOOK = 1
+    REVIVAL = 2
+    LOSS = 3
+    DISCRIMINATOR = 4
 
 
 class TrainState(struct.PyTreeNode):
@@ -120,7 +131,7 @@ def make_steps(
     """
     model = objective.model
 
-    def key_at(step: jax.Array, purpose: int) -> jax.Array:
+    def key_at(step: jax.Array, purpose: Draw) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), step)
 
     def apply(params: Params, images: jax.Array, method: str | None = None) -> Any:
@@ -129,11 +140,11 @@ def make_steps(
     def create() -> TrainState:
         size = model.image_size
         images = jnp.zeros((mesh.size, size, size, 3))
-        params = model.init(key_at(jnp.int32(0), 0), images)["params"]
+        params = model.init(key_at(jnp.int32(0), Draw.PARAMS), images)["params"]
         judge = None
         if objective.adversary is not None:
             network = objective.adversary.discriminator
-            judge = network.init(key_at(jnp.int32(0), 4), images)["params"]
+            judge = network.init(key_at(jnp.int32(0), Draw.DISCRIMINATOR), images)["params"]
         return TrainState(
             step=jnp.int32(0),
             params=params,
@@ -150,7 +161,7 @@ def make_steps(
     def gradients(state: TrainState, images: jax.Array, frozen: Params, phase: Phase) -> Gradients:
         """Of the whole batch: at once, or as the mean over its parts, one after another."""
         of_part = partial(objective.gradients, state.params, state.discriminator, frozen)
-        key = key_at(state.step, 3)
+        key = key_at(state.step, Draw.LOSS)
         if accumulation == 1:
             return of_part(images_to_float(images), key, phase)
         # Every n-th image forms a part, so that the parts are split over the devices as the batch.
@@ -215,7 +226,7 @@ def make_steps(
     @partial(jax.jit, donate_argnums=0, out_shardings=placed)
     def initialise(state: TrainState, latents: jax.Array) -> TrainState:
         """The codebook from latents f32 [M, D] of many batches, once, before quantization."""
-        codebook = initial_codebook(latents, model.codebook_size, key_at(state.step, 1))
+        codebook = initial_codebook(latents, model.codebook_size, key_at(state.step, Draw.CODEBOOK))
         return replace_codebook(state, codebook, jnp.ones(model.codebook_size, bool))
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(placed, whole))
@@ -229,7 +240,7 @@ def make_steps(
             state.uses,
             latents,
             columns,
-            key_at(state.step, 2),
+            key_at(state.step, Draw.REVIVAL),
             revive_threshold,
         )
         return replace_codebook(state, codebook, revived), jnp.sum(revived)

@@ -287,9 +287,9 @@ def _tend_codebook(
 def _validation(
     config: Any, mesh: Mesh, steps: Steps, state: TrainState, dataset: Dataset, phase: Phase
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A batch of validation images, uint8 [B, H, W, 3], and what the averaged weights make of it.
+    """The first validation images, at most a batch, and what the averaged weights make of them.
 
-    All processes take part and get the whole batch.
+    Both uint8 [n, H, W, 3]. All processes take part and get them all.
     """
     batch = next(
         eval_batches(
@@ -302,4 +302,5 @@ def _validation(
     images = put_batch({"image": batch["image"]}, mesh)["image"]
     reconstructions = steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
     originals = jax.jit(lambda x: x, out_shardings=replicated(mesh))(images)
-    return jax.device_get(originals), jax.device_get(reconstructions)
+    count = len(dataset.validation)  # the rows after them fill the batch up
+    return jax.device_get(originals)[:count], jax.device_get(reconstructions)[:count]

@@ -105,6 +105,12 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert kept(tmp_path) == {3, 4}
     save([5, 6, 7])  # the scores of a run before are known
     assert kept(tmp_path) == {3, 5, 7}
+    shapes = jax.eval_shape(lambda: make_state(0))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        for step in (3, 5, 7):
+            assert checkpoints.restore(shapes, make_mesh(), step)[1].get("score") == scores[step]
+        with pytest.raises(InputError, match="no checkpoint of step 4; kept: 3, 5, 7"):
+            checkpoints.restore(shapes, make_mesh(), 4)
 
 
 def kept(workdir) -> set[int]:

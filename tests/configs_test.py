@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import pytest
 
 from pivq_jax.check_config import check_config, check_workdir
+from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.errors import InputError
 from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.parallel import make_mesh
 from pivq_jax.train import train
 
 NAMES = ("toon_faces", "image_folder", "celeba", "celeba_hq", "ffhq")
@@ -84,6 +86,7 @@ def test_the_smoke_variant_steps_on_random_images_of_full_size(
             "quantizer.init_batches": 2,
             "adversarial.start_step": 2,
             "quantizer.codebook_size": 512,  # as k-means for thousands does
+            "checkpoints.keep_best": 1,
         }
     )
     check_config(config, training=True)
@@ -99,6 +102,9 @@ def test_the_smoke_variant_steps_on_random_images_of_full_size(
         (True, True),
     ]
     assert "512 training images" in capsys.readouterr().out
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        _, progress = checkpoints.restore({"step": jax.ShapeDtypeStruct((), int)}, make_mesh())
+    assert 1 < progress["score"] < 40  # dB
 
 
 BAD = {
@@ -127,6 +133,17 @@ BAD = {
 }
 
 
+def test_a_discriminator_that_would_never_judge_is_refused():
+    config = get_config("celeba")
+    config.train.steps = config.adversarial.start_step
+    with pytest.raises(
+        InputError, match=r"start_step = \d+ must be below train\.steps = \d+, or set"
+    ):
+        check_config(config, training=False)
+    config.adversarial.weight = config.adversarial.recombined_weight = 0.0
+    check_config(config, training=False)
+
+
 @pytest.mark.parametrize("field", BAD)
 def test_a_bad_value_is_refused_by_name(field):
     config = get_config("image_folder")
@@ -153,6 +170,7 @@ def test_a_workdir_keeps_to_its_config(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     check_workdir(config, tmp_path)
     config.sample.count, config.evaluate.batch_size = 3, 7  # nothing trained depends on these
+    config.train.checkpoint_every = 9
     check_workdir(config, tmp_path)
     config.seed, config.model.width = 5, 256
     with pytest.raises(InputError, match=r"model\.width = 128, seed = 0 there"):

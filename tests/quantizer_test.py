@@ -185,6 +185,8 @@ def test_initial_codebook_depends_on_the_key_alone():
     flat = jnp.asarray(latents.reshape(-1, 5))
     first, again = (k_means(flat, 8, jax.random.key(3)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
+    other = k_means(flat, 8, jax.random.key(4))
+    assert not np.array_equal(np.sort(first, axis=0), np.sort(other, axis=0))
 
 
 def test_initial_codebook_refuses_fewer_latents_than_entries():
@@ -237,3 +239,15 @@ def test_entries_arise_where_the_error_is():
     for seed in range(5):
         new, _ = revive(codebook, uses, latents, columns, jax.random.key(seed), 0.05)
         np.testing.assert_array_equal(new[1], [3.0, 3.0])
+
+
+def test_a_latent_is_drawn_as_often_as_its_squared_error_says():
+    codebook = np.array([[0.0, 0.0], [50.0, 50.0]], np.float32)
+    latents = np.zeros((1, 10, 2), np.float32)
+    latents[0, 2, 0], latents[0, 7, 1] = 1.0, np.sqrt(3.0)
+    columns, uses = np.zeros((1, 10), np.int32), np.array([10, 0], np.int32)
+    keys = jax.random.split(jax.random.key(0), 1000)
+    new, _ = jax.vmap(lambda key: revive(codebook, uses, latents, columns, key, 0.05))(keys)
+    far = np.asarray(new)[:, 1, 1] > 0
+    assert np.all(far | (np.asarray(new)[:, 1, 0] == 1.0))
+    assert far.mean() == pytest.approx(0.75, abs=0.05)  # 3.6 standard deviations

@@ -113,7 +113,7 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
         created.params["quantizer"]["codebook"], created.ema_params["quantizer"]["codebook"]
     )
 
-    # Initialised from latents: every entry is a mean of latents of these images.
+    # Initialised from latents of these images: every entry lies among them.
     latents = np.asarray(steps.latents(created.params, jnp.asarray(images))).reshape(-1, 8)
     state = steps.initialise(copy(created), jnp.asarray(latents))
     codebook = np.asarray(state.params["quantizer"]["codebook"])
@@ -182,6 +182,27 @@ def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
     # Moments rather than parameters: Adam's first step is the gradient's sign.
     first, second = adam(whole.opt_state).mu, adam(parts.opt_state).mu
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), first, second)
+
+
+def test_the_discriminator_learns_from_parts_what_it_learns_from_the_batch(images, tiny_config):
+    """But for the adaptive weight and recombination, which each part has for itself."""
+    config = tiny_config.copy_and_resolve_references()
+    config.loss.recombination = config.adversarial.recombined_weight = 0.0
+    config.adversarial.augmentations = ""
+    moments = []
+    for parts in (1, 4):
+        config.train.accumulation = parts
+        mesh = make_mesh()
+        steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+        state, metrics = steps.train(steps.create(), jnp.asarray(images), None, Phase.ADVERSARIAL)
+        moments.append(adam(state.discriminator_opt_state).mu)
+        assert float(metrics["discriminator_gradient_norm"]) > 0
+    whole, of_parts = moments
+    largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(whole))
+    assert largest > 1e-4
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * largest), whole, of_parts
+    )
 
 
 @pytest.mark.parametrize(

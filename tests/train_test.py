@@ -1,12 +1,23 @@
 """Runs by the real command: the loss falls, and no interruption changes the result."""
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+
+from pivq_jax.data import load_dataset
+from pivq_jax.data.sources import First
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.objective import Phase
+from pivq_jax.parallel import make_mesh
+from pivq_jax.train import _tend_codebook, _validation, phase_at, steps_from_config
 
 TIMINGS = {"train_seconds", "train_images_per_second", "sample_images_per_second"}
 
@@ -33,6 +44,60 @@ def restore_all(workdir: Path, step: int) -> dict[str, np.ndarray]:
 
     walk("", tree)
     return flat
+
+
+def test_phases_begin_at_their_steps(tiny_config):
+    steps = (0, 59, 60, 99, 100, 159)
+    expected = [Phase.CONTINUOUS] * 2 + [Phase.QUANTIZED] * 2 + [Phase.ADVERSARIAL] * 2
+    assert [phase_at(tiny_config, step) for step in steps] == expected
+    config = tiny_config.copy_and_resolve_references()
+    config.adversarial.weight = config.adversarial.recombined_weight = 0.0
+    assert phase_at(config, 159) == Phase.QUANTIZED
+
+
+def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config):
+    config = tiny_config.copy_and_resolve_references()
+    config.quantizer.revive_until = 0.6  # of 160 steps
+    called, state = [], SimpleNamespace(params=None)
+
+    def initialise(given, latents):
+        called.append(("initialise", step, latents.shape))
+        return given
+
+    def revive(given, images):
+        called.append(("revive", step, images))
+        return given, 1
+
+    steps = SimpleNamespace(
+        latents=lambda params, images: jnp.zeros((8, 8, 8)), initialise=initialise, revive=revive
+    )
+
+    def batches(first_step):
+        assert first_step == 60
+        while True:
+            yield {"image": None}
+
+    for step in range(160):
+        assert _tend_codebook(config, steps, state, step, "images", batches) is state
+    revivals = [("revive", step, "images") for step in (70, 80, 90)]
+    assert called == [("initialise", 60, (8 * 8 * 8, 8)), *revivals]
+
+
+def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config, fast_compilation):
+    mesh, data = make_mesh(), load_dataset("random", image_size=16)
+    data = dataclasses.replace(data, validation=First(data.validation, 3))  # of a batch of 8
+    steps = steps_from_config(tiny_config, pivq_from_config(tiny_config, mesh), mesh)
+    state = steps.create()
+    state = state.replace(ema_params=jax.tree.map(lambda x: 1.5 * x + 0.01, state.params))
+    shown, made = _validation(tiny_config, mesh, steps, state, data, Phase.CONTINUOUS)
+    np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(3)])
+    averaged, last = (
+        steps.reconstruct(params, jnp.asarray(shown), False)
+        for params in (state.ema_params, state.params)
+    )
+    assert made.shape == averaged.shape
+    np.testing.assert_allclose(made.astype(int), np.asarray(averaged).astype(int), atol=1)
+    assert np.abs(made.astype(int) - np.asarray(last)).mean() > 2
 
 
 def test_loss_falls(tiny_run):

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from pivq_jax.data import images
-from pivq_jax.data.preparation import progress
+from pivq_jax.data.preparation import progress, usable_cores
 from pivq_jax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -170,7 +170,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
 
 def _map(function: Callable[[str], Any], items: Iterable[str]) -> Iterator[Any]:
     """Like `map`, on all cores; unlike `Executor.map`, with few results waiting in memory."""
-    workers = os.cpu_count() or 1
+    workers = usable_cores()
     queue = iter(items)
     pending: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(workers) as executor:

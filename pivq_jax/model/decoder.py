@@ -16,6 +16,9 @@ def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
     return x.reshape(batch, height * factor, width * factor, -1)
 
 
+# The last layer of either output is named `pixels`: the adaptive weight is taken at its kernel.
+
+
 class PatchOutput(nn.Module):
     """Each grid cell becomes its patch of pixels by one linear map."""
 

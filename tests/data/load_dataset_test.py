@@ -1,5 +1,6 @@
 """The door: names, paths, the cache directory, and what importing costs."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -26,6 +27,25 @@ def test_random_is_seeded_distinct_and_labelled():
         assert not np.array_equal(example["image"], data.train[index]["image"])
     with pytest.raises(IndexError, match="image 128 of 128"):
         data.test[128]
+
+
+def test_other_images_or_labels_are_another_identity():
+    data = load_dataset("random", image_size=16)
+    train = [data.train[i] for i in range(len(data.train))]
+
+    def identity(first: dict, rest: list = train[1:]) -> str:
+        return dataclasses.replace(data, train=[first, *rest]).identity
+
+    assert identity(train[0]) == data.identity  # wherever they lie
+    brighter = train[0]["image"].copy()
+    brighter[3, 4, 1] ^= 1
+    others = {
+        identity({**train[0], "image": brighter}),
+        identity({**train[0], "shade": 1 - train[0]["shade"]}),
+        identity(train[0], train[1:-1]),
+        data.identity,
+    }
+    assert len(others) == 4
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -1,6 +1,8 @@
 """`metrics.json` of a trained run against figures worked out here from its codes and pictures."""
 
 import base64
+import copy
+import dataclasses
 import json
 import math
 import re
@@ -8,6 +10,11 @@ import shutil
 
 import numpy as np
 import pytest
+
+from pivq_jax.data import load_dataset
+from pivq_jax.data.sources import First
+from pivq_jax.evaluation import report
+from pivq_jax.evaluation.stages import Settings
 
 NUMBERS = """step psnr l1 ssim lpips rfid codes_used distinct_codes_per_image perplexity
 marginal_bits ceiling_bits images image_size num_codes codebook_size train_seconds
@@ -19,8 +26,6 @@ STAGES = ("reconstruction", "perceptual", "samples", "attributes", "distribution
 @pytest.fixture(scope="module")
 def test_split(trained, commands):
     """uint8 [M, 64, 64, 3]."""
-    from pivq_jax.data import load_dataset
-
     path = trained.arguments[1].partition("=")[2]
     source = load_dataset(
         "image_folder", image_size=64, path=path, data_dir=commands.directory / "data"
@@ -99,6 +104,28 @@ def test_a_stage_that_the_data_does_not_allow_is_left_out_with_its_reason(tiny_r
     # Each row of the table says of how many images it is.
     rows = [metrics, *metrics["baselines"].values()]
     assert [row["sample_images"] for row in rows] == [40, 30, 40]
+
+
+def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
+    trained_model, tmp_path, monkeypatch
+):
+    done = []
+    monkeypatch.setattr(report, "STAGES", {"counted": lambda it: done.append(it) or {"psnr": 1.0}})
+    data = load_dataset("random", image_size=16)
+    fewer = dataclasses.replace(data, test=First(data.test, 100))
+    settings = Settings(8, 40, "vgg", "", 1)
+    older = copy.copy(trained_model)
+    older.step -= 1
+    for model, images, asked, expected in (
+        (trained_model, data, settings, 1),
+        (trained_model, data, settings, 1),
+        (trained_model, fewer, settings, 2),
+        (trained_model, fewer, dataclasses.replace(settings, samples=41), 3),
+        (older, fewer, dataclasses.replace(settings, samples=41), 4),
+        (trained_model, data, settings, 5),
+    ):
+        metrics = report.write_report(model, images, asked, tmp_path)
+        assert len(done) == expected and metrics["psnr"] == 1.0
 
 
 def test_what_is_left_out_or_of_other_images_leaves_nothing_behind(

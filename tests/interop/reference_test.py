@@ -232,7 +232,7 @@ def test_ten_optimizer_steps(tiny_config):
     """Continuous, then with quantizer and discriminator after the delayed initialisation."""
     twins, seed, codebook_size = make_twins(tiny_config, {}), 5, 32
     config = twins.config.to_dict()
-    config["train"] = {"steps": STEPS, "ema_decay": 0.9}
+    config["train"] = {"steps": STEPS, "ema_decay": 0.3}
     trainer = Trainer(twins.reference, config)
     load_into(trainer.discriminator, twins.judge)
     optimizer, schedule = make_optimizer(steps=STEPS, **OPTIMIZER)
@@ -247,7 +247,7 @@ def test_ten_optimizer_steps(tiny_config):
         mesh=make_mesh(),
         seed=seed,
         accumulation=1,
-        ema_decay=0.9,
+        ema_decay=0.3,  # reached from the fourth step on
         revive_threshold=0.0,
     )
     state = TrainState(
