@@ -113,7 +113,7 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
     monkeypatch.setattr(report, "STAGES", {"counted": lambda it: done.append(it) or {"psnr": 1.0}})
     data = load_dataset("random", image_size=16)
     fewer = dataclasses.replace(data, test=First(data.test, 100))
-    settings = Settings(8, 40, "vgg", "", 1)
+    settings = Settings(8, 40, "vgg", "", neighbours=1, lpips_path="")
     older = copy.copy(trained_model)
     older.step -= 1
     for model, images, asked, expected in (
