@@ -13,7 +13,7 @@ from pivq_jax.data.images import list_images, load_image
 from pivq_jax.data.sources import First, Source
 from pivq_jax.errors import InputError
 from pivq_jax.evaluation.features import feature_extractor
-from pivq_jax.evaluation.pictures import grid, interpolation_grid, sample_grid, save_png
+from pivq_jax.evaluation.pictures import grid, interpolation_grid, magnification, save_png
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.samples import sample_paths, sample_recombined
@@ -58,7 +58,7 @@ class _Opened:
         self.config, self.workdir = config, workdir
         self.model = load(workdir)
         self.dataset = dataset_from_config(config)
-        self.scale = max(1, 128 // config.data.image_size)
+        self.scale = magnification(config.data.image_size)
 
     @cached_property
     def parents(self) -> Source:
@@ -102,12 +102,7 @@ def _sample(opened: _Opened) -> None:
         fraction=settings.fraction,
     )
     opened.save("samples.png", grid(found.images, columns=8, scale=opened.scale))
-    shown, parents = found.images[:SHOWN], opened.parents
-    first, second = (
-        np.stack([parents[int(i)]["image"] for i in side]) for side in found.parents[:SHOWN].T
-    )
-    triples = sample_grid(first, second, shown, scale=opened.scale)
-    opened.save("parents.png", triples)
+    opened.save("parents.png", found.between_parents(opened.parents, SHOWN))
 
 
 def _interpolate(opened: _Opened) -> None:

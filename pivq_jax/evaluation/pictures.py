@@ -105,6 +105,11 @@ def interpolation_grid(
     return grid(flat, max(1, steps), scale, pad, background)
 
 
+def magnification(image_size: int) -> int:
+    """The scale at which small images are shown: at least 65 pixels a side."""
+    return max(1, 128 // image_size)
+
+
 def sample_grid(
     parents_a: npt.ArrayLike,
     parents_b: npt.ArrayLike,

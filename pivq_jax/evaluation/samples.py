@@ -17,6 +17,7 @@ from pivq_jax import sampling
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.data.sources import Example, Source
 from pivq_jax.errors import InputError
+from pivq_jax.evaluation.pictures import magnification, sample_grid
 from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.inference import TrainedModel
 
@@ -27,6 +28,15 @@ class Samples(NamedTuple):
     images: np.ndarray  # uint8 [S, H, W, 3]
     codes: np.ndarray  # int32 [S, N]
     parents: np.ndarray  # int32 [S, P]: rows of the pool; the first is the one that is changed
+
+    def between_parents(self, pool: Source, count: int) -> np.ndarray:
+        """A picture of the first `count` images, each between its first two parents."""
+        shown = slice(min(count, len(self.images)))
+        first, second = (
+            np.stack([pool[int(i)]["image"] for i in side]) for side in self.parents[shown, :2].T
+        )
+        images = self.images[shown]
+        return sample_grid(first, second, images, scale=magnification(images.shape[1]))
 
 
 class Paths(NamedTuple):

@@ -29,8 +29,8 @@ from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.pictures import (
     grid,
     interpolation_grid,
+    magnification,
     reconstruction_grid,
-    sample_grid,
     save_png,
     usage_chart,
 )
@@ -76,7 +76,7 @@ class Evaluation:
         self.model, self.dataset, self.settings = model, dataset, settings
         self.seed, self.folder = seed, folder
         self.pictures: list[str] = []  # names of those saved
-        self.scale = max(1, 128 // dataset.image_size)
+        self.scale = magnification(dataset.image_size)
 
     @cached_property
     def parents(self) -> Source:
@@ -204,12 +204,8 @@ def samples(evaluation: Evaluation) -> dict[str, Any]:
     """Pictures of samples, with their parents and with the nearest training images."""
     model, settings, parents = evaluation.model, evaluation.settings, evaluation.parents
     found, scale = evaluation.samples, evaluation.scale
-    shown = min(24, len(found.images))
     evaluation.save("samples", grid(found.images[:64], 8, scale))
-    first, second = (
-        np.stack([parents[int(i)]["image"] for i in side]) for side in found.parents[:shown].T
-    )
-    evaluation.save("parents", sample_grid(first, second, found.images[:shown], scale=scale))
+    evaluation.save("parents", found.between_parents(parents, 24))
     many = min(4, len(parents))
     mixed = sample_recombined(
         model, evaluation.parent_codes, 16, evaluation.seed + 1, settings.batch_size, many
