@@ -69,6 +69,20 @@ def test_nothing_exchanged_is_the_first_parent():
     np.testing.assert_array_equal(found.codes, CODES[found.parents[:, 0]])
 
 
+def test_samples_are_shown_between_their_first_two_parents():
+    grey = [{"image": np.full((100, 100, 3), 10 * value, np.uint8)} for value in range(6)]
+    images = np.stack([np.full((100, 100, 3), value, np.uint8) for value in (101, 102, 103)])
+    groups = np.array([[5, 1, 2], [0, 4, 3], [2, 3, 0]])
+    found = samples.Samples(images, np.zeros((3, 2), np.int32), groups)
+    picture = found.between_parents(grey, 2)
+    shown = sorted({*np.unique(picture)} - {255})
+    assert shown == [0, 10, 40, 50, 101, 102]  # of the third nothing
+    order = [value for value in picture[picture.shape[0] // 2, :, 0] if value != 255]
+    assert [value for value, next in zip(order, [*order[1:], None]) if value != next] == [
+        *(50, 101, 10, 0, 102, 40)
+    ]
+
+
 def test_paths_lead_from_parent_to_parent():
     found = samples.sample_paths(MODEL, CODES, 3, steps=4, seed=1, batch_size=5)
     assert found.images.shape == (4, 3, 4, 6, 3) and found.codes.shape == (4, 3, N)
