@@ -232,15 +232,13 @@ def shares_out(config: Any, chips: int, factor: int) -> bool:
     from pivq_jax.check_config import check_devices
     from pivq_jax.errors import InputError
 
-    if config.train.batch_size % (config.train.accumulation * factor):
-        return False
     changed = config.copy_and_resolve_references()
     changed.train.accumulation *= factor
     try:
         check_devices(changed, chips)
     except InputError:
         return False
-    return True
+    return config.train.batch_size % changed.train.accumulation == 0
 
 
 def knobs(config: Any, chips: int, state: float, excess: float) -> list[str]:

@@ -31,11 +31,8 @@ class Samples(NamedTuple):
 
     def between_parents(self, pool: Source, count: int) -> np.ndarray:
         """A picture of the first `count` images, each between its first two parents."""
-        shown = slice(min(count, len(self.images)))
-        first, second = (
-            np.stack([pool[int(i)]["image"] for i in side]) for side in self.parents[shown, :2].T
-        )
-        images = self.images[shown]
+        images, parents = self.images[:count], self.parents[:count, :2]
+        first, second = (np.stack([pool[int(i)]["image"] for i in side]) for side in parents.T)
         return sample_grid(first, second, images, scale=magnification(images.shape[1]))
 
 

@@ -1,5 +1,7 @@
 """Samples are valid sets of their parents' codes, decoded, and the same for a seed."""
 
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -78,9 +80,7 @@ def test_samples_are_shown_between_their_first_two_parents():
     shown = sorted({*np.unique(picture)} - {255})
     assert shown == [0, 10, 40, 50, 101, 102]  # of the third nothing
     order = [value for value in picture[picture.shape[0] // 2, :, 0] if value != 255]
-    assert [value for value, next in zip(order, [*order[1:], None]) if value != next] == [
-        *(50, 101, 10, 0, 102, 40)
-    ]
+    assert [value for value, _ in itertools.groupby(order)] == [50, 101, 10, 0, 102, 40]
 
 
 def test_paths_lead_from_parent_to_parent():
