@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -273,6 +274,13 @@ def trained_model(trained: Run) -> Any:
     import pivq_jax
 
     return pivq_jax.load(trained.workdir)
+
+
+def free_address() -> str:
+    """HOST:PORT where nothing listens, for the processes of a run to meet."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 def checkpoint_steps(workdir: Path) -> list[int]:

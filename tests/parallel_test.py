@@ -1,7 +1,6 @@
 """Eight fake devices, of one process or of two, against one: the same training and codes."""
 
 import json
-import socket
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from pivq_jax.parallel import (
     replicated,
     shardings_of,
 )
+from tests.conftest import free_address
 
 COMPARE = """
 import json, sys
@@ -87,13 +87,6 @@ if jax.process_index() == 0:
 """
 
 
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def compare(
     commands, images, tmp_path, config: str, variants: str, fields: dict, fsdp: tuple[int, ...]
 ) -> dict:
@@ -113,7 +106,7 @@ def compare(
 
     done = commands.run(code=code(fsdp), devices=8)
     assert done.code == 0, done.stderr
-    address = f"127.0.0.1:{free_port()}"
+    address = free_address()
     pair = [commands.start(code=code((1,), f"{address},2,{i}"), devices=4) for i in range(2)]
     several = [command.wait() for command in pair]
     assert [one.code for one in several] == [0, 0], [one.stderr for one in several]

@@ -4,13 +4,14 @@ import json
 import os
 import random
 import signal
-import socket
 import time
 from pathlib import Path
 
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+
+from tests.conftest import free_address
 
 # Main with a limit on the size of files: writing a checkpoint fails midway, as on a full disk. The
 # limit is stderr's too, so Orbax's long complaints are left out.
@@ -152,9 +153,7 @@ def test_a_run_killed_at_20_random_moments_ends_as_the_unbroken_one(commands, ti
 
 def start_pair(commands, arguments: list[str]) -> list:
     """The same run in two processes, of four devices each."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    address = free_address()
     return [
         commands.start(*arguments, f"--distributed={address},2,{index}", devices=4)
         for index in range(2)

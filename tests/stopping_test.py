@@ -1,11 +1,11 @@
 """Stop requests: one process answers its own signals, several agree on a step."""
 
 import signal
-import socket
 
 import pytest
 
 from pivq_jax.stopping import Interrupted, stop_requests
+from tests.conftest import free_address
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -58,9 +58,7 @@ except Interrupted as interrupted:
     "number, codes", [(signal.SIGTERM, [143, 143]), (signal.SIGINT, [143, 130])]
 )
 def test_several_processes_stop_at_one_step(commands, tmp_path, number, codes):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    address = free_address()
     ready = [tmp_path / str(index) for index in range(2)]
     pair = [
         commands.start(
