@@ -254,7 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", default="toon_faces", help="a name in configs/")
+    parser.add_argument("--config", default="configs/toon_faces.py", help="file[:variants]")
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     options = parser.parse_args()
