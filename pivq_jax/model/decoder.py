@@ -92,7 +92,7 @@ class Decoder(nn.Module):
         side = self.image_size // self.patch_size
         queries = self.param("queries", nn.initializers.normal(0.02), (side**2, self.width))
         queries = (queries + positions_2d(side, side, self.width)).astype(self.dtype)
-        x = jnp.broadcast_to(queries, (batch, *queries.shape))
+        x = queries[None]  # all images share it until the first cross-attention
         for i in range(self.depth):
             x = block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x, codes)
         x = LayerNorm(self.dtype, name="norm")(x).reshape(batch, side, side, self.width)

@@ -43,9 +43,11 @@ class Encoder(nn.Module):
         x = jnp.concatenate([x, queries], axis=1)
         block = block_class(self.remat)
         for i in range(self.depth):
-            x = block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x)
+            # Nothing reads what the last block would make of the patches.
+            last = self.num_codes if i == self.depth - 1 else None
+            x = block(self.heads, self.mlp_ratio, self.dtype, last, name=f"block_{i}")(x)
 
-        latents = LayerNorm(self.dtype, name="norm")(x[:, -self.num_codes :])
+        latents = LayerNorm(self.dtype, name="norm")(x)
         latents = dense(self.code_dim, jnp.float32, "latents")(latents)
         unit = nn.LayerNorm(
             epsilon=NORM_EPSILON,

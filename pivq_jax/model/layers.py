@@ -41,7 +41,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """x [B, T, W], context [B, S, W] -> [B, T, W]."""
+        """x [B, T, W], or [1, T, W] where all images share it; context [B, S, W] -> [B, T, W]."""
         context = x if context is None else context
         width = x.shape[-1]
 
@@ -53,8 +53,9 @@ class Attention(nn.Module):
         value = split_heads(dense(width, self.dtype, "value")(context))
         query = LayerNorm(self.dtype, name="query_norm")(query)
         key = LayerNorm(self.dtype, name="key_norm")(key)
+        query = jnp.broadcast_to(query, (len(key), *query.shape[1:]))
         y = jax.nn.dot_product_attention(query, key, value)
-        return dense(width, self.dtype, "out")(y.reshape(x.shape))
+        return dense(width, self.dtype, "out")(y.reshape(*y.shape[:2], width))
 
 
 class Mlp(nn.Module):
@@ -72,23 +73,26 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: self-attention, cross-attention if there is a context, MLP."""
+    """Pre-norm transformer block: self-attention, cross-attention if there is a context, MLP.
+
+    With `last`, so many tokens at the end are computed; the others are attended to, and dropped.
+    """
 
     heads: int
     mlp_ratio: int = 4
     dtype: jnp.dtype = jnp.float32
+    last: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """x [B, T, W], context [B, S, W] or None -> [B, T, W]."""
-
-        def attend(name: str, y: jax.Array, *context: jax.Array) -> jax.Array:
-            y = LayerNorm(self.dtype, name=f"{name}_norm")(y)
-            return Attention(self.heads, self.dtype, name=name)(y, *context)
-
-        x = x + attend("self_attention", x)
+        """x [B, T, W], or [1, T, W] before a context [B, S, W] -> [B, T or `last`, W]."""
+        y = LayerNorm(self.dtype, name="self_attention_norm")(x)
+        kept = slice(-self.last if self.last else None, None)
+        attention = Attention(self.heads, self.dtype, name="self_attention")
+        x = x[:, kept] + attention(y[:, kept], y)
         if context is not None:
-            x = x + attend("cross_attention", x, context)
+            y = LayerNorm(self.dtype, name="cross_attention_norm")(x)
+            x = x + Attention(self.heads, self.dtype, name="cross_attention")(y, context)
         y = LayerNorm(self.dtype, name="mlp_norm")(x)
         return x + Mlp(self.mlp_ratio, self.dtype, name="mlp")(y)
 
