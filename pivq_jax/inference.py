@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from pivq_jax import sampling
 from pivq_jax.check_config import read_config
 from pivq_jax.checkpoints import Checkpoints
+from pivq_jax.compilation import compiler_options
 from pivq_jax.errors import InputError
 from pivq_jax.files import as_path, local_path
 from pivq_jax.interop.pretrained import read_pretrained, write_pretrained
@@ -56,7 +57,12 @@ class TrainedModel:
         self.kind = config.quantizer.kind
         model = pivq_from_config(config, mesh)
         whole, rows = replicated(mesh), over_batch(mesh)
-        jit = partial(jax.jit, in_shardings=(whole, rows), out_shardings=whole)
+        jit = partial(
+            jax.jit,
+            in_shardings=(whole, rows),
+            out_shardings=whole,
+            compiler_options=compiler_options(mesh),
+        )
         self._encode = jit(partial(_encode, model))
         self._decode = jit(partial(_decode, model))
 

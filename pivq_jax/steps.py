@@ -11,6 +11,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from pivq_jax.compilation import compiler_options
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.objective import Gradients, Metrics, Objective, Params, Phase
 from pivq_jax.parallel import over_batch, replicated, shardings_of
@@ -156,6 +157,7 @@ def make_steps(
         )
 
     whole, rows = replicated(mesh), over_batch(mesh)
+    jit = partial(jax.jit, compiler_options=compiler_options(mesh))
     placed = shardings_of(jax.eval_shape(create), mesh)
 
     def gradients(state: TrainState, images: jax.Array, frozen: Params, phase: Phase) -> Gradients:
@@ -179,7 +181,7 @@ def make_steps(
         mean = jax.tree.map(lambda x: x / accumulation, total._replace(uses=None))
         return mean._replace(uses=total.uses)
 
-    @partial(jax.jit, donate_argnums=0, static_argnames="phase", out_shardings=(placed, whole))
+    @partial(jit, donate_argnums=0, static_argnames="phase", out_shardings=(placed, whole))
     def train(
         state: TrainState, images: jax.Array, frozen: Params, phase: Phase
     ) -> tuple[TrainState, Metrics]:
@@ -215,7 +217,7 @@ def make_steps(
     def latents_of(params: Params, images: jax.Array) -> jax.Array:
         return apply(params, images_to_float(images), method="latents")
 
-    @partial(jax.jit, static_argnames="quantize", out_shardings=whole)
+    @partial(jit, static_argnames="quantize", out_shardings=whole)
     def reconstruct(params: Params, images: jax.Array, quantize: bool) -> jax.Array:
         """images uint8 [B, H, W, 3] -> their reconstructions, uint8."""
         floats = images_to_float(images)
@@ -229,7 +231,7 @@ def make_steps(
         codebook = initial_codebook(latents, model.codebook_size, key_at(state.step, Draw.CODEBOOK))
         return replace_codebook(state, codebook, jnp.ones(model.codebook_size, bool))
 
-    @partial(jax.jit, donate_argnums=0, out_shardings=(placed, whole))
+    @partial(jit, donate_argnums=0, out_shardings=(placed, whole))
     def revive(state: TrainState, images: jax.Array) -> tuple[TrainState, jax.Array]:
         """Move dead entries onto latents of images uint8 [B, H, W, 3]; also how many."""
         codebook = state.params["quantizer"]["codebook"]
@@ -248,7 +250,7 @@ def make_steps(
     return Steps(
         create=jax.jit(create, out_shardings=placed),
         train=train,
-        latents=jax.jit(latents_of, in_shardings=(placed.params, rows), out_shardings=whole),
+        latents=jit(latents_of, in_shardings=(placed.params, rows), out_shardings=whole),
         reconstruct=reconstruct,
         initialise=initialise,
         revive=revive,

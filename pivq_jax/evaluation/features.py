@@ -7,6 +7,7 @@ Such a metric means nothing without the network, its weights and the way images 
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from pivq_jax.compilation import compiler_options
 from pivq_jax.data.images import images_to_float
 from pivq_jax.errors import InputError
 from pivq_jax.evaluation import inception
@@ -111,12 +113,12 @@ def feature_extractor(name: str, path: str = "", batch_size: int = 50) -> Featur
             minimum_size=VGG16.minimum_size,
             batch_size=batch_size,
             params=load_lpips("vgg", path),
-            apply=jax.jit(_vgg_features),
+            apply=jax.jit(_vgg_features, compiler_options=compiler_options()),
         )
     dim = int(name.removeprefix("inception_"))
     block = inception.BLOCK_DIMS.index(dim)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def apply(params: Any, images: jax.Array) -> jax.Array:
         blocks: Any = inception.InceptionV3().apply({"params": params}, inception.prepare(images))
         return jnp.mean(blocks[block], (1, 2))

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pivq_jax.compilation import compiler_options
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import eval_batches
@@ -160,7 +161,7 @@ def perceptual(evaluation: Evaluation) -> dict[str, Any]:
     if size < least:
         raise InputError(f"images of {size} pixels are too small: AlexNet takes {least} or more")
     weights = load_lpips("alex", settings.lpips_path)
-    distance = jax.jit(partial(lpips, network="alex"))
+    distance = jax.jit(partial(lpips, network="alex"), compiler_options=compiler_options())
     values = []
     for batch, decoded in zip(
         eval_batches(test, settings.batch_size),

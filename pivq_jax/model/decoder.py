@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.model.layers import block_class, positions_2d
-from pivq_jax.model.primitives import LayerNorm, dense
+from pivq_jax.model.primitives import LayerNorm, dense, gelu
 
 
 def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
@@ -48,9 +48,9 @@ class ConvOutput(nn.Module):
         factor = self.patch_size // 2
         x = dense(self.channels * factor**2, self.dtype, "expand")(grid)
         x = depth_to_space(x, factor)
-        y = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="conv")(nn.gelu(x))
+        y = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="conv")(gelu(x))
         x = x + y
-        x = nn.Conv(12, (3, 3), dtype=jnp.float32, name="pixels")(nn.gelu(x))
+        x = nn.Conv(12, (3, 3), dtype=jnp.float32, name="pixels")(gelu(x))
         return depth_to_space(x, 2)
 
 

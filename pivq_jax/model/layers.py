@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pivq_jax.model.primitives import LayerNorm, dense
+from pivq_jax.model.primitives import LayerNorm, dense, gelu
 
 
 def positions_2d(height: int, width: int, channels: int) -> np.ndarray:
@@ -69,7 +69,7 @@ class Mlp(nn.Module):
         """x [..., W] -> [..., W]."""
         width = x.shape[-1]
         x = dense(self.ratio * width, self.dtype, "hidden")(x)
-        return dense(width, self.dtype, "out")(nn.gelu(x))
+        return dense(width, self.dtype, "out")(gelu(x))
 
 
 class Block(nn.Module):
