@@ -8,7 +8,8 @@ default threads; its matching is SciPy's. Each side has a process of its own, si
 pools of both in one process slow each other down. Everything is compiled and warm before the first
 timing. The sides take turns of some calls each; the table gives medians and, for each call of
 PyTorch, the median over turns of our time over its time. At the end the operations of one of our
-training steps are added up.
+training steps are added up, on one core: there they do not overlap, and on several XLA's trace
+leaves out its convolutions.
 
 The perceptual network and the augmentations of the discriminator's images are left out on both
 sides. On a GPU both run there; try --config=configs/ffhq.py.
@@ -171,25 +172,18 @@ class Theirs:
 def serve(connection: Connection, side: str, name: str, weights: Weights | None) -> None:
     """Be one side in a process of its own: time the calls that are asked for."""
     config = config_of(name)
-    size, rng = config.data.image_size, np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (config.train.batch_size, size, size, 3), dtype=np.uint8)
-    ours = Ours(config, pixels) if weights is None else None
-    if ours is not None:
+    pixels = pixels_for(config)
+    if weights is None:
+        ours = Ours(config, pixels)
         calls = ours.calls()
         connection.send(ours.weights())
     else:
-        assert weights is not None
         calls = Theirs(config, weights, pixels, compiled=side == "torch.compile").calls()
     for call in calls.values():
         call()
     connection.send("ready")
     for task in iter(connection.recv, None):
-        if task == "profile":
-            assert ours is not None
-            print_profile(ours)
-            connection.send("done")
-        else:
-            connection.send(time_calls(calls[task]))
+        connection.send(time_calls(calls[task]))
 
 
 def time_calls(call: Callable[[], Any]) -> float:
@@ -222,20 +216,25 @@ def print_table(sides: dict[str, Connection], turns: int) -> None:
         print(line, flush=True)
 
 
-def print_profile(ours: Ours) -> None:
-    """Where the time of a training step goes."""
+def print_profile(name: str) -> None:
+    """Where the time of a training step goes; binds its process to one core."""
+    if hasattr(os, "sched_setaffinity"):  # Linux
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    config = config_of(name)
+    ours = Ours(config, pixels_for(config))
 
     def three_steps() -> None:
         for _ in range(3):
             ours.train()
 
+    three_steps()  # warm-up
     with tempfile.TemporaryDirectory() as directory:
         durations = profile(three_steps, directory)
     parts: dict[str, float] = collections.defaultdict(float)
     for name, scope in entry_operations(ours.program.as_text() or "").items():
         found = (part for part, pattern in PARTS.items() if re.search(pattern, scope))
         parts[next(found, "losses, optimizer, averages")] += durations[name] / 3
-    print("\nour training step by operations (forward and backward)")
+    print("\nour training step by operations (forward and backward), on one core")
     total = sum(parts.values())
     for part, milliseconds in sorted(parts.items(), key=lambda item: -item[1]):
         print(f"  {part:<28}{milliseconds:8.1f} ms {milliseconds / total:6.1%}")
@@ -247,6 +246,13 @@ def config_of(name: str) -> Any:
     config.loss.perceptual = 0.0
     config.adversarial.augmentations = ""
     return config
+
+
+def pixels_for(config: Any) -> np.ndarray:
+    """A batch of noise, uint8 [B, H, W, 3]."""
+    size = config.data.image_size
+    shape = (config.train.batch_size, size, size, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
 def main() -> None:
@@ -278,10 +284,11 @@ def main() -> None:
         connection.recv()
     print(f"{options.config}, {weights.device}, {os.cpu_count()} CPU cores", flush=True)
     print_table(sides, options.turns)
-    sides[OURS].send("profile")
-    sides[OURS].recv()
     for connection in sides.values():
         connection.send(None)
+    profiler = spawn.Process(target=print_profile, args=(options.config,))
+    profiler.start()
+    profiler.join()
 
 
 if __name__ == "__main__":

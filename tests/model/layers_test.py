@@ -1,5 +1,6 @@
 """The shared layers against their formulas in NumPy."""
 
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,6 +74,51 @@ def test_attention_is_the_formula():
         heads.append(weights @ dense("value", context)[..., h])
     expected = dense("out", np.concatenate(heads, -1))
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+def drawn_params(module, *args):
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *args)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda a: jnp.asarray(0.5 * rng.normal(size=a.shape), jnp.float32), shapes)
+
+
+def loss_and_gradients(apply, params, x, *context):
+    def loss(params, x, *context):
+        y = apply(params, x, *context)
+        return jnp.sum(jnp.tanh(y) * jnp.arange(1, 1 + y.shape[-1])), y
+
+    arguments = tuple(range(2 + len(context)))
+    return jax.jit(jax.value_and_grad(loss, arguments, has_aux=True))(params, x, *context)
+
+
+def assert_close(found, expected):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected
+    )
+
+
+def test_last_tokens_of_a_block_are_those_of_the_whole_block():
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 7, 8)), jnp.float32)
+    whole, short = Block(heads=2), Block(heads=2, last=3)
+    params = drawn_params(whole, x)
+    found = loss_and_gradients(short.apply, params, x)
+    assert found[0][1].shape == (2, 3, 8)
+    assert_close(found, loss_and_gradients(lambda p, x: whole.apply(p, x)[:, -3:], params, x))
+
+
+def test_block_of_tokens_that_images_share_is_that_of_their_copies():
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.normal(size=(1, 7, 8)), jnp.float32)
+    context = jnp.asarray(rng.normal(size=(3, 5, 8)), jnp.float32)
+    block = Block(heads=2)
+    params = drawn_params(block, x, context)
+
+    def of_copies(params, x, context):
+        return block.apply(params, jnp.repeat(x, len(context), axis=0), context)
+
+    found = loss_and_gradients(block.apply, params, x, context)
+    assert found[0][1].shape == (3, 7, 8)
+    assert_close(found, loss_and_gradients(of_copies, params, x, context))
 
 
 def test_block_computes_in_bfloat16_with_float32_parameters():

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pivq_jax.model.primitives import NORM_EPSILON, LayerNorm, dense
+from pivq_jax.model.primitives import NORM_EPSILON, LayerNorm, dense, gelu
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -58,3 +58,17 @@ def test_layer_norm_of_large_equal_numbers_is_its_bias():
     params = {"params": {"scale": jnp.ones(8), "bias": jnp.full(8, 0.5)}}
     y = LayerNorm(jnp.float32).apply(params, jnp.full((2, 8), 1e4))
     np.testing.assert_array_equal(y, 0.5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gelu_is_that_of_flax_and_keeps_its_argument_alone(dtype):
+    x = 3.0 * jax.random.normal(jax.random.key(0), (4, 7), dtype)
+    g = jax.random.normal(jax.random.key(1), (4, 7), dtype)
+    found, pull_back = jax.vjp(gelu, x)
+    expected, expected_pull_back = jax.vjp(nn.gelu, x)
+    np.testing.assert_array_equal(found, expected)
+    (a,), (b,) = pull_back(g), expected_pull_back(g)
+    assert a.dtype == b.dtype == dtype
+    limit = 1e-6 if dtype == jnp.float32 else 2e-2
+    np.testing.assert_allclose(np.float32(a), np.float32(b), atol=limit * 3)
+    assert sum(kept.size for kept in jax.tree.leaves(pull_back)) == x.size
