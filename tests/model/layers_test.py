@@ -1,6 +1,5 @@
 """The shared layers against their formulas in NumPy."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
