@@ -5,13 +5,15 @@
 Opens the newest checkpoint of a trained run, so that costs are those of real latents and a real
 codebook. For each solver it times the whole jitted step (median, solvers interleaved), then
 profiles three steps and adds up the operations that belong to matching: the distances, the solver
-and its certificate. Their share is that of the time of a step.
+and its certificate. Their share is that of the time of a step. All on one core, see
+`bind_to_one_core`.
 """
 
 import argparse
 import collections
 import gzip
 import json
+import os
 import re
 import statistics
 import tempfile
@@ -49,6 +51,16 @@ def entry_operations(hlo: str) -> dict[str, str]:
     return found
 
 
+def bind_to_one_core() -> None:
+    """Before anything is asked of JAX; does nothing where the system cannot.
+
+    On several cores operations overlap, and of some, such as loops and convolutions, XLA's trace
+    holds the start alone.
+    """
+    if hasattr(os, "sched_setaffinity"):  # Linux
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
 def profile(run: Any, directory: str) -> collections.Counter[str]:
     """Milliseconds of each HLO operation while `run()` runs."""
     with jax.profiler.trace(directory):
@@ -71,6 +83,7 @@ def main() -> None:
     parser.add_argument("--methods", default="auto,shortest_path,auction,sinkhorn,greedy")
     parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()
+    bind_to_one_core()
 
     config, mesh = (
         ConfigDict(json.loads((options.workdir / "config.json").read_text())),

@@ -8,8 +8,7 @@ default threads; its matching is SciPy's. Each side has a process of its own, si
 pools of both in one process slow each other down. Everything is compiled and warm before the first
 timing. The sides take turns of some calls each; the table gives medians and, for each call of
 PyTorch, the median over turns of our time over its time. At the end the operations of one of our
-training steps are added up, on one core: there they do not overlap, and on several XLA's trace
-leaves out its convolutions.
+training steps are added up, on one core.
 
 The perceptual network and the augmentations of the discriminator's images are left out on both
 sides. On a GPU both run there; try --config=configs/ffhq.py.
@@ -33,7 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.configs import config_from_file
-from benchmarks.training_step import entry_operations, profile
+from benchmarks.training_step import bind_to_one_core, entry_operations, profile
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import to_torch
 from pivq_jax.model.pivq import pivq_from_config
@@ -218,8 +217,7 @@ def print_table(sides: dict[str, Connection], turns: int) -> None:
 
 def print_profile(name: str) -> None:
     """Where the time of a training step goes; binds its process to one core."""
-    if hasattr(os, "sched_setaffinity"):  # Linux
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    bind_to_one_core()
     config = config_of(name)
     ours = Ours(config, pixels_for(config))
 

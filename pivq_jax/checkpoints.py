@@ -126,8 +126,8 @@ class Checkpoints:
                 return restored
             damaged.append(step)
             print(
-                f"the checkpoint of step {step} in {self.directory} cannot be read ({reason});"
-                " trying the one before",
+                f"the checkpoint of step {step} in {self.directory} cannot be read ({reason})"
+                + ("; trying the one before" if step != steps[0] else ""),
                 file=sys.stderr,
                 flush=True,
             )

@@ -171,9 +171,16 @@ def test_reading_reports_damage_and_changes_nothing(tmp_path, capfd):
             checkpoints.save(step, make_state(step), {})
     (tmp_path / "checkpoints" / "2" / "progress" / "metadata").write_text("{")
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        state, _ = checkpoints.restore(jax.eval_shape(lambda: make_state(0)), make_mesh())
-    assert state["step"] == 1 and kept(tmp_path) == {1, 2}
-    assert "the checkpoint of step 2" in capfd.readouterr().err
+        like = jax.eval_shape(lambda: make_state(0))
+        state, _ = checkpoints.restore(like, make_mesh())
+        assert state["step"] == 1 and kept(tmp_path) == {1, 2}
+        errors = capfd.readouterr().err
+        assert "the checkpoint of step 2" in errors and "trying the one before" in errors
+        with pytest.raises(InputError, match=r"no checkpoint in .* can be read"):
+            checkpoints.restore(like, make_mesh(), step=2)
+        errors = capfd.readouterr().err
+        assert "the checkpoint of step 2" in errors and "trying" not in errors
+    assert kept(tmp_path) == {1, 2}
 
 
 def test_nothing_readable_is_refused_and_stays_where_it_is(tmp_path, capfd):
