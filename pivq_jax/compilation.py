@@ -17,7 +17,7 @@ _CPU_OPTIONS = {
 
 def compiler_options(mesh: Mesh | None = None) -> dict[str, str]:
     """For `jax.jit` of such a program on this mesh, by default on JAX's default devices."""
-    platform = mesh.devices.flat[0].platform if mesh else jax.default_backend()
+    platform = mesh.devices.flat[0].platform if mesh is not None else jax.default_backend()
     return _CPU_OPTIONS if platform == "cpu" and _known_here() else {}
 
 
