@@ -3,7 +3,7 @@
 import functools
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 # On a CPU, XLA hands convolutions to YNNPACK, which ran them on one thread (jaxlib 0.10). Listing
 # what else it takes by default leaves them to XLA, which uses all: Inception takes half the time,
@@ -15,9 +15,12 @@ _CPU_OPTIONS = {
 }
 
 
-def compiler_options(mesh: Mesh | None = None) -> dict[str, str]:
-    """For `jax.jit` of such a program on this mesh, by default on JAX's default devices."""
-    platform = mesh.devices.flat[0].platform if mesh is not None else jax.default_backend()
+def compiler_options(mesh: Mesh | AbstractMesh | None = None) -> dict[str, str]:
+    """For `jax.jit` of such a program on this mesh; without devices, on JAX's default ones."""
+    if mesh is None or isinstance(mesh, AbstractMesh):
+        platform = jax.default_backend()
+    else:
+        platform = mesh.devices.flat[0].platform
     return _CPU_OPTIONS if platform == "cpu" and _known_here() else {}
 
 

@@ -36,6 +36,8 @@ def test_convolutions_on_a_cpu_are_left_to_xla_and_are_the_same():
 def test_options_are_for_cpus_alone():
     mesh: Any = SimpleNamespace(devices=np.array([[SimpleNamespace(platform="tpu")]]))
     assert compiler_options(mesh) == {}
+    abstract = jax.sharding.AbstractMesh((8,), ("data",))
+    assert compiler_options(abstract) == compiler_options()
 
 
 def test_options_that_this_jaxlib_does_not_know_are_left_out(monkeypatch):
