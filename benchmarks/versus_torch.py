@@ -1,6 +1,7 @@
 """The model against its twin in PyTorch: the whole training step, encoding, decoding, sampling.
 
     python -m benchmarks.versus_torch [--config=configs/toon_faces.py] [--turns=12] [--no-compile]
+        [--batch-size=N]
 
 Both get the same weights, shapes and batches and do the same work (tests/interop/reference_test.py
 shows that they give the same numbers). PyTorch runs as it is and through `torch.compile`, with its
@@ -11,7 +12,9 @@ PyTorch, the median over turns of our time over its time. At the end the operati
 training steps are added up, on one core.
 
 The perceptual network and the augmentations of the discriminator's images are left out on both
-sides. On a GPU both run there; try --config=configs/ffhq.py.
+sides. On a GPU both run there and hold their memory at once: --config=configs/ffhq.py needs a
+smaller batch than its own 256, such as --batch-size=32, which takes 15 GiB on our side by the count
+of `launch.plan`.
 """
 
 import argparse
@@ -168,9 +171,8 @@ class Theirs:
         }
 
 
-def serve(connection: Connection, side: str, name: str, weights: Weights | None) -> None:
+def serve(connection: Connection, side: str, config: Any, weights: Weights | None) -> None:
     """Be one side in a process of its own: time the calls that are asked for."""
-    config = config_of(name)
     pixels = pixels_for(config)
     if weights is None:
         ours = Ours(config, pixels)
@@ -215,10 +217,9 @@ def print_table(sides: dict[str, Connection], turns: int) -> None:
         print(line, flush=True)
 
 
-def print_profile(name: str) -> None:
+def print_profile(config: Any) -> None:
     """Where the time of a training step goes; binds its process to one core."""
     bind_to_one_core()
-    config = config_of(name)
     ours = Ours(config, pixels_for(config))
 
     def three_steps() -> None:
@@ -238,9 +239,10 @@ def print_profile(name: str) -> None:
         print(f"  {part:<28}{milliseconds:8.1f} ms {milliseconds / total:6.1%}")
 
 
-def config_of(name: str) -> Any:
+def config_of(name: str, batch_size: int | None = None) -> Any:
     """The config of a file without what is left out on both sides."""
     config = config_from_file(name)
+    config.train.batch_size = batch_size or config.train.batch_size
     config.loss.perceptual = 0.0
     config.adversarial.augmentations = ""
     return config
@@ -261,15 +263,15 @@ def main() -> None:
     parser.add_argument("--config", default="configs/toon_faces.py", help="file[:variants]")
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--batch-size", type=int, help="images; the config's by default")
     options = parser.parse_args()
+    config = config_of(options.config, options.batch_size)
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # leaves room on a GPU for PyTorch
     spawn = multiprocessing.get_context("spawn")
 
     def start(side: str, weights: Weights | None) -> Connection:
         connection, end = spawn.Pipe()
-        process = spawn.Process(
-            target=serve, args=(end, side, options.config, weights), daemon=True
-        )
+        process = spawn.Process(target=serve, args=(end, side, config, weights), daemon=True)
         process.start()
         end.close()  # an EOFError here when it fails
         return connection
@@ -280,11 +282,12 @@ def main() -> None:
         sides[name] = start(name, weights)
     for connection in sides.values():
         connection.recv()
-    print(f"{options.config}, {weights.device}, {os.cpu_count()} CPU cores", flush=True)
+    batch = f"batches of {config.train.batch_size}"
+    print(f"{options.config}, {batch}, {weights.device}, {os.cpu_count()} CPU cores", flush=True)
     print_table(sides, options.turns)
     for connection in sides.values():
         connection.send(None)
-    profiler = spawn.Process(target=print_profile, args=(options.config,))
+    profiler = spawn.Process(target=print_profile, args=(config,))
     profiler.start()
     profiler.join()
 
