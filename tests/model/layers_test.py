@@ -41,6 +41,13 @@ def test_depth_to_space_puts_each_block_in_its_place():
         np.testing.assert_array_equal(y[:, i, j], block[:, i % 2, j % 2])
 
 
+def drawn_params(module, *args):
+    """Random parameters, drawn without compiling `init`."""
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *args)
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape), jnp.float32), shapes)
+
+
 def softmax(x: np.ndarray) -> np.ndarray:
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
@@ -50,10 +57,7 @@ def test_attention_is_the_formula():
     rng = np.random.default_rng(0)
     x, context = rng.normal(size=(2, 3, 8)), rng.normal(size=(2, 5, 8))
     attention = Attention(heads=2)
-    variables = jax.eval_shape(attention.init, jax.random.key(0), x, context)
-    variables = jax.tree.map(
-        lambda a: jnp.asarray(rng.normal(size=a.shape), jnp.float32), variables
-    )
+    variables = drawn_params(attention, x, context)
     result = jax.jit(attention.apply)(variables, x.astype(np.float32), context.astype(np.float32))
 
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
@@ -75,12 +79,6 @@ def test_attention_is_the_formula():
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
-def drawn_params(module, *args):
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *args)
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda a: jnp.asarray(0.5 * rng.normal(size=a.shape), jnp.float32), shapes)
-
-
 def loss_and_gradients(apply, params, x, *context):
     def loss(params, x, *context):
         y = apply(params, x, *context)
@@ -97,7 +95,7 @@ def assert_close(found, expected):
 
 
 def test_last_tokens_of_a_block_are_those_of_the_whole_block():
-    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 7, 8)), jnp.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 8)), jnp.float32)
     whole, short = Block(heads=2), Block(heads=2, last=3)
     params = drawn_params(whole, x)
     found = loss_and_gradients(short.apply, params, x)
@@ -106,7 +104,7 @@ def test_last_tokens_of_a_block_are_those_of_the_whole_block():
 
 
 def test_block_of_tokens_that_images_share_is_that_of_their_copies():
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(1, 7, 8)), jnp.float32)
     context = jnp.asarray(rng.normal(size=(3, 5, 8)), jnp.float32)
     block = Block(heads=2)
