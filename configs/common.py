@@ -111,7 +111,10 @@ def base_config() -> ConfigDict:
     config.adversarial.augmentations = ""  # of its images: 'colour,translation,cutout' or fewer
 
     config.optimizer = ConfigDict()
-    config.optimizer.learning_rate = 1.5e-3  # peak
+    config.optimizer.name = "muon"  # 'muon' (kernels; all else by AdamW) or 'adamw'
+    config.optimizer.learning_rate = 1.5e-3  # AdamW's peak
+    config.optimizer.muon_learning_rate = 6e-3  # Muon's peak
+    config.optimizer.momentum = 0.95  # Muon's
     config.optimizer.warmup_steps = 200
     config.optimizer.weight_decay = 0.01
     config.optimizer.clip_norm = 1.0  # global norm of the gradient

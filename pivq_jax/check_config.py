@@ -16,6 +16,7 @@ from pivq_jax.losses.recombination import PATCH_SIZE as RECOMBINATION_PATCH
 from pivq_jax.matching import METHODS
 from pivq_jax.model.discriminator import GROUPS as NORM_GROUPS
 from pivq_jax.quantizer import KINDS
+from pivq_jax.training.optimizer import OPTIMIZERS
 
 OUTPUTS = ("conv", "patch")
 DTYPES = ("float32", "bfloat16")
@@ -26,6 +27,8 @@ UNTRAINED = (
     *("train.log_every", "train.checkpoint_every", "train.picture_every"),
     *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample."),
 )
+# Fields that were added since, with what runs without them in their config.json were trained with.
+ADDED = {"optimizer": {"name": "adamw", "muon_learning_rate": 6e-3, "momentum": 0.95}}
 
 
 def need(good: bool, message: str) -> None:
@@ -51,6 +54,7 @@ def check_config(config: Any, training: bool) -> None:
     need_choice("quantizer.method", quantizer.method, METHODS)
     need_choice("model.output", model.output, OUTPUTS)
     need_choice("model.dtype", model.dtype, DTYPES)
+    need_choice("optimizer.name", config.optimizer.name, OPTIMIZERS)
     need_choice("evaluate.features", config.evaluate.features, NETWORKS)
     need_choice("loss.perceptual_network", loss.perceptual_network, tuple(BACKBONES))
     for name in filter(None, adversarial.augmentations.split(",")):
@@ -93,6 +97,7 @@ def check_config(config: Any, training: bool) -> None:
         need(value >= 0, f"{name} = {value} must not be negative")
     for name, value in {
         "optimizer.learning_rate": config.optimizer.learning_rate,
+        "optimizer.muon_learning_rate": config.optimizer.muon_learning_rate,
         "optimizer.clip_norm": config.optimizer.clip_norm,
         "adversarial.learning_rate": adversarial.learning_rate,
         "loss.l1 + loss.l2": loss.l1 + loss.l2,
@@ -105,6 +110,8 @@ def check_config(config: Any, training: bool) -> None:
         "sample.fraction": sample.fraction,
     }.items():
         need(0 <= value <= 1, f"{name} = {value} must be in [0, 1]")
+    momentum = config.optimizer.momentum
+    need(0 <= momentum < 1, f"optimizer.momentum = {momentum} must be in [0, 1)")
     need(
         sample.steps >= 2, f"sample.steps = {sample.steps}: an interpolation has at least 2 images"
     )
@@ -265,7 +272,7 @@ def check_workdir(config: Any, workdir: Path, writes: bool = True) -> None:
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-    """The resolved config of the run in a workdir.
+    """The resolved config of the run in a workdir, with the fields that were added since.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -277,9 +284,13 @@ def read_config(workdir: Path) -> dict[str, Any]:
             " --config and --workdir"
         )
     try:
-        return json.loads(path.read_text())
+        config = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): choose another --workdir") from error
+    for section, fields in ADDED.items():
+        if section in config:  # else it is damaged otherwise, which others tell
+            config[section] = fields | config[section]
+    return config
 
 
 def _differences(held: dict, wanted: dict, prefix: str = "") -> Iterator[str]:

@@ -53,32 +53,6 @@ class Steps(NamedTuple):
     revive: Callable[[TrainState, jax.Array], tuple[TrainState, jax.Array]]
 
 
-def make_optimizer(
-    *,
-    steps: int,
-    learning_rate: float,
-    warmup_steps: int,
-    weight_decay: float,
-    clip_norm: float,
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """AdamW (Loshchilov and Hutter 2019) with clipping, linear warm-up and cosine decay to zero.
-
-    Matrices decay, but for the codebook; vectors (biases, norms) do not.
-    """
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, steps)
-
-    def decays(params: Params) -> Params:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, value: value.ndim > 1 and path[-1].key != CODEBOOK[-1], params
-        )
-
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        optax.adamw(schedule, b1=0.9, b2=0.99, weight_decay=weight_decay, mask=decays),
-    )
-    return optimizer, schedule
-
-
 def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array) -> TrainState:
     """Put new entries into the parameters; their averages follow, their moments are zeroed.
 

@@ -32,10 +32,10 @@ from pivq_jax.steps import (
     Steps,
     TrainState,
     make_discriminator_optimizer,
-    make_optimizer,
     make_steps,
 )
 from pivq_jax.stopping import Interrupted, stop_requests
+from pivq_jax.training.optimizer import make_optimizer
 
 
 def dataset_from_config(config: Any) -> Dataset:
@@ -97,7 +97,7 @@ def phase_at(config: Any, step: int) -> Phase:
 
 def steps_from_config(config: Any, model: PIVQ, mesh: Mesh) -> Steps:
     """The jitted steps that a config describes."""
-    optimizer, schedule = make_optimizer(steps=config.train.steps, **config.optimizer)
+    optimizer, schedule = make_optimizer(steps=config.train.steps, **config.optimizer, mesh=mesh)
     discriminator_optimizer = make_discriminator_optimizer(
         learning_rate=config.adversarial.learning_rate, clip_norm=config.optimizer.clip_norm
     )
@@ -192,7 +192,12 @@ def _loop(
     def check_finite(step: int, metrics: dict[str, jax.Array]) -> None:
         # Gradients too: the loss is of the weights before this step, the state after it.
         judged = "discriminator_gradient_norm" in metrics
-        remedy = f"optimizer.learning_rate{' or adversarial.learning_rate' if judged else ''}"
+        rates = ["optimizer.learning_rate"]
+        if config.optimizer.name == "muon":
+            rates.append("optimizer.muon_learning_rate")
+        if judged:
+            rates.append("adversarial.learning_rate")
+        remedy = " or ".join(rates)
         names = ["loss", "gradient_norm", *(["discriminator_gradient_norm"] if judged else [])]
         for name in names:
             if not np.isfinite(value := float(metrics[name])):

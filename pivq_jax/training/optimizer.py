@@ -1,0 +1,159 @@
+"""The optimizers: Muon for matrices beside AdamW for all else, or AdamW alone.
+
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) replaces the momentum of a
+matrix by the nearest matrix whose singular values are all about one, found by a few Newton-Schulz
+iterations. An update then moves every direction of a layer alike, instead of the few that dominate
+the gradient. All formulas are optax's; what is ours is that these iterations, nearly all of what
+Muon costs, run once for all matrices of a shape and are shared out over the devices.
+"""
+
+import collections
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
+
+Params = Any
+
+OPTIMIZERS = ("muon", "adamw")
+# The root mean square of an update's entries before the learning rate, as AdamW's is in practice
+# (Liu et al. 2025, arXiv 2502.16982, section 2.2), so that all shapes learn at one rate.
+UPDATE_RMS = 0.2
+ITERATIONS = 5  # of Newton-Schulz
+
+
+def make_optimizer(
+    *,
+    name: str,
+    steps: int,
+    learning_rate: float,
+    muon_learning_rate: float,
+    momentum: float,
+    warmup_steps: int,
+    weight_decay: float,
+    clip_norm: float,
+    mesh: Mesh | None = None,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer with clipping, linear warm-up and cosine decay to zero, and AdamW's schedule.
+
+    Matrices decay, but for the codebook; vectors (biases, norms) do not.
+
+    Args:
+        name: 'muon': kernels by Muon, all else by AdamW (`labels`); or 'adamw': all by AdamW
+            (Loshchilov and Hutter 2019).
+        steps: of the whole run.
+        learning_rate: AdamW's peak.
+        muon_learning_rate: Muon's peak.
+        momentum: Muon's, of Nesterov's kind.
+        warmup_steps: in which both rates rise from zero.
+        weight_decay: times the rate, of both.
+        clip_norm: most of the global norm of all gradients.
+        mesh: share Muon's iterations out over its devices.
+    """
+
+    def schedule(peak: float) -> optax.Schedule:
+        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, steps)
+
+    adamw_schedule = schedule(learning_rate)
+    adamw = optax.adamw(adamw_schedule, b1=0.9, b2=0.99, weight_decay=weight_decay, mask=_decays)
+    inner = adamw
+    if name == "muon":
+        muon = optax.chain(
+            momentum_of_muon(momentum),
+            orthogonalise(mesh),
+            optax.add_decayed_weights(weight_decay),
+            optax.scale_by_learning_rate(schedule(muon_learning_rate)),
+        )
+        inner = optax.partition({"muon": muon, "adamw": adamw}, labels)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), inner), adamw_schedule
+
+
+def labels(params: Params) -> Params:
+    """Which optimizer has a parameter, 'muon' or 'adamw': a tree of names like `params`.
+
+    Muon has the kernels of dense layers and convolutions. The codebook and the learned queries and
+    places are tables of vectors, not maps from vectors to vectors, and stay with AdamW, as do
+    biases and norms.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "muon" if path[-1].key == "kernel" else "adamw", params
+    )
+
+
+def _decays(params: Params) -> Params:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, value: value.ndim > 1 and path[-1].key != "codebook", params
+    )
+
+
+def momentum_of_muon(momentum: float) -> optax.GradientTransformation:
+    """Optax's Muon without its iterations: the momentum of each matrix, of norm one."""
+    return scale_by_muon(
+        beta=momentum, ns_steps=0, weight_dimension_numbers=partial(jax.tree.map, _axes)
+    )
+
+
+def _axes(kernel: jax.Array) -> MuonDimensionNumbers:
+    """A kernel as a matrix: the last axis is the output, all others are the input."""
+    return MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1)
+
+
+def orthogonalise(mesh: Mesh | None = None) -> optax.GradientTransformation:
+    """Optax's Muon without its momentum: Newton-Schulz, all matrices of one shape in one batch.
+
+    It has no state. Kernels are taken as matrices [inputs, outputs], the upright ones transposed,
+    which the iterations allow. With a mesh each batch is split over its devices (`stack_sharding`),
+    so that none repeats another's work.
+    """
+    iterations = scale_by_muon(
+        beta=0.0,
+        nesterov=False,
+        ns_steps=ITERATIONS,
+        weight_dimension_numbers=partial(jax.tree.map, lambda _: MuonDimensionNumbers(1, 2)),
+    )
+
+    def update(updates: Params, state: optax.EmptyState, params: Params = None) -> Any:
+        leaves, tree = jax.tree.flatten(updates)
+        matrices = [leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves]
+        upright = [rows > columns for rows, columns in (matrix.shape for matrix in matrices)]
+        flat = [matrix.T if up else matrix for matrix, up in zip(matrices, upright)]
+        groups = collections.defaultdict(list)
+        for number, matrix in enumerate(flat):
+            groups[matrix.shape].append(number)
+        for shape, numbers in groups.items():
+            stack = jnp.stack([flat[number] for number in numbers])
+            if mesh is not None:
+                sharding = stack_sharding(stack.shape, mesh)
+                fill = -len(stack) % sharding.mesh.devices.shape[0]
+                stack = jnp.pad(stack, ((0, fill), (0, 0), (0, 0)))
+                stack = jax.lax.with_sharding_constraint(stack, sharding)
+            stack, _ = iterations.update(stack, iterations.init(stack))
+            stack *= UPDATE_RMS * math.sqrt(max(shape))
+            for number, matrix in zip(numbers, stack):
+                leaf = matrix.T if upright[number] else matrix
+                leaves[number] = leaf.reshape(leaves[number].shape)
+        return jax.tree.unflatten(tree, leaves), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+def stack_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """How a batch of matrices is split over a mesh: [count, rows, columns], rows <= columns.
+
+    Over all devices along `count`; where there are more devices than matrices, several share one
+    and split its columns, over which nearly all products are taken.
+    """
+    count, _, columns = shape
+    devices = mesh.devices.reshape(-1)
+    sharing = max(
+        n
+        for n in range(1, len(devices) + 1)
+        if len(devices) % n == 0 and columns % n == 0 and (n == 1 or len(devices) // n >= count)
+    )
+    over = Mesh(devices.reshape(-1, sharing), ("matrices", "columns"))
+    return NamedSharding(over, PartitionSpec("matrices", None, "columns"))
