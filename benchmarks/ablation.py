@@ -11,13 +11,12 @@ Fields of the config are changed for all runs by --set=NAME=VALUE, as often as n
 """
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.runs import run
 
 KINDS = ("matching", "nearest", "positional")
 # What the table shows: its name, the name in metrics.json, digits.
@@ -39,24 +38,6 @@ ROWS = (
     ("probe accuracy", "probe_accuracy", 3),
     ("training seconds", "train_seconds", 0),
 )
-
-
-def run(config: str, kind: str, seed: int, changes: dict[str, str], output: Path) -> dict[str, Any]:
-    """Train and evaluate one model, as far as that is not done; its metrics."""
-    variants = "" if kind == "matching" else f"{'' if ':' in config else ':'}{kind}"
-    separator = "," if ":" in config and variants else ""
-    workdir = output / f"{kind}_seed{seed}"
-    fields = [f"--config.{name}={value}" for name, value in (changes | {"seed": str(seed)}).items()]
-    command = [
-        *(sys.executable, "-m", "pivq_jax.main", f"--config={config}{separator}{variants}"),
-        *(f"--workdir={workdir}", *fields),
-    ]
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / "output.txt").open("a") as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\nfailed: see {workdir}/output.txt")
-    return json.loads((workdir / "metrics.json").read_text())
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
@@ -111,7 +92,11 @@ def main() -> None:
     for number in range(total):
         seed, kind = divmod(number, len(kinds))  # all kinds of a seed first: an early table is fair
         kind = kinds[kind]
-        results[kind].append(run(options.config, kind, seed, changes, output))
+        config = options.config
+        if kind != "matching":
+            config += f"{',' if ':' in config else ':'}{kind}"
+        workdir = output / f"{kind}_seed{seed}"
+        results[kind].append(run(config, changes | {"seed": str(seed)}, workdir))
         spent = time.perf_counter() - started
         left = spent / (number + 1) * (total - number - 1)
         print(

@@ -1,0 +1,113 @@
+"""How fast a model learns: PSNR against training time, and the time to a given PSNR.
+
+    python -m pivq_jax.main --config=configs/toon_faces.py --workdir=runs/curve/muon_0 \\
+      --config.train.checkpoint_every=100 --config.checkpoints.keep=1000 --config.seed=0
+    python -m benchmarks.learning_curve --workdir runs/curve/muon_* [--target=30]
+
+Measures every checkpoint of each run: the mean PSNR of the whole validation split, by averaged
+weights, from the first one with a codebook on. Time is what training took up to it, compilation and
+the writing of checkpoints included, evaluation not. Runs that differ in nothing but the number at
+the end of their names (`muon_0`, `muon_1`) are seeds of one setting. Prints the seconds at which
+each run first reaches the target; what was measured is kept in `curve.json` of its folder and not
+measured again. Written to --output: learning_curve.png (with matplotlib).
+"""
+
+import argparse
+import collections
+import importlib.util
+import json
+import re
+import statistics
+from pathlib import Path
+
+import numpy as np
+
+import pivq_jax
+from pivq_jax.checkpoints import Checkpoints
+from pivq_jax.errors import InputError
+from pivq_jax.evaluation.reconstruction import reconstruct_split
+from pivq_jax.files import write_json
+from pivq_jax.train import dataset_from_config
+
+Curve = list[dict[str, float]]  # step, seconds, psnr
+
+
+def measure(workdir: Path) -> Curve:
+    """The curve of one run, oldest checkpoint first; those measured before are kept."""
+    path = workdir / "curve.json"
+    curve: Curve = json.loads(path.read_text()) if path.exists() else []
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        steps = checkpoints.steps()
+    dataset = None
+    for step in steps:
+        if any(row["step"] == step for row in curve):
+            continue
+        try:
+            model = pivq_jax.load(workdir, step)
+        except InputError:  # before the codebook
+            continue
+        dataset = dataset or dataset_from_config(model.config)
+        found = reconstruct_split(model, dataset.validation, model.config.evaluate.batch_size)
+        row = {"step": step, "seconds": model.progress["train_seconds"]}
+        curve.append(row | {"psnr": float(np.mean(found.psnr))})
+        print(
+            f"{workdir} step {step}: {row['seconds']:.0f} s, {curve[-1]['psnr']:.2f} dB", flush=True
+        )
+        write_json(path, curve)
+    return curve
+
+
+def plot(curves: dict[str, list[Curve]], target: float, path: Path) -> None:
+    """A colour a setting, a line a seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for number, (name, seeds) in enumerate(curves.items()):
+        for seed, curve in enumerate(seeds):
+            axes.plot(
+                [row["seconds"] for row in curve],
+                [row["psnr"] for row in curve],
+                color=f"C{number}",
+                label=name if seed == 0 else None,
+            )
+    axes.axhline(target, color="grey", linewidth=0.8, linestyle="--")
+    axes.set(xlabel="seconds of training", ylabel="PSNR dB, validation split", ylim=(15, None))
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Measure the runs and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=Path, nargs="+", required=True, help="trained runs")
+    parser.add_argument("--target", type=float, default=30.0, help="PSNR in dB")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
+    options = parser.parse_args()
+
+    curves: dict[str, list[Curve]] = collections.defaultdict(list)
+    for workdir in options.workdir:
+        curves[re.sub(r"[_-]?\d+$", "", workdir.name)].append(measure(workdir))
+
+    print(f"\n| | seconds to {options.target:g} dB, each run | mean | last PSNR, mean |")
+    print("| --- | --- | ---: | ---: |")
+    for name, seeds in curves.items():
+        reached = [
+            next((row["seconds"] for row in curve if row["psnr"] >= options.target), float("nan"))
+            for curve in seeds
+        ]
+        last = statistics.mean(curve[-1]["psnr"] for curve in seeds)
+        each = ", ".join(f"{seconds:.0f}" for seconds in reached)
+        print(f"| {name} | {each} | {statistics.mean(reached):.0f} | {last:.2f} |")
+    if importlib.util.find_spec("matplotlib"):
+        options.output.mkdir(parents=True, exist_ok=True)
+        plot(curves, options.target, options.output / "learning_curve.png")
+
+
+if __name__ == "__main__":
+    main()
