@@ -99,6 +99,7 @@ def base_config() -> ConfigDict:
     config.loss.codebook = 1.0  # weight of the loss that moves entries to latents
     config.loss.commitment = 0.25  # weight of the loss that moves latents to entries
     config.loss.recombination = 0.0  # weight of the loss on images decoded from recombined sets
+    config.loss.variance = 0.3  # weight of the loss on latents that are the same for all images
 
     config.adversarial = ConfigDict()
     config.adversarial.weight = 0.0  # of reconstructions, times the adaptive weight; 0: not judged

@@ -28,7 +28,10 @@ UNTRAINED = (
     *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample."),
 )
 # Fields that were added since, with what runs without them in their config.json were trained with.
-ADDED = {"optimizer": {"name": "adamw", "muon_learning_rate": 6e-3, "momentum": 0.95}}
+ADDED = {
+    "optimizer": {"name": "adamw", "muon_learning_rate": 6e-3, "momentum": 0.95},
+    "loss": {"variance": 0.0},
+}
 
 
 def need(good: bool, message: str) -> None:

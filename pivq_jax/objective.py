@@ -14,6 +14,7 @@ from pivq_jax.adversary import Adversary, Fakes, Metrics, Params
 from pivq_jax.losses.adversarial import adaptive_weight
 from pivq_jax.losses.recombination import nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
+from pivq_jax.losses.variance import variance_loss
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.parallel import map_over_batch
 from pivq_jax.quantizer import Quantized, count_uses
@@ -37,6 +38,7 @@ class LossWeights:
     codebook: float
     commitment: float
     recombination: float
+    variance: float
 
 
 class Gradients(NamedTuple):
@@ -52,6 +54,7 @@ class Made(NamedTuple):
     """What the parameters make of a batch; the losses are functions of it."""
 
     fakes: Fakes  # 'reconstructed' and, where a loss needs it, 'recombined'
+    vectors: jax.Array  # f32 [B, N, D]: what the decoder got of the images
     codebook_loss: jax.Array | None = None
     commitment_loss: jax.Array | None = None
 
@@ -150,13 +153,16 @@ class Objective:
         self, params: Params, images: jax.Array, key: jax.Array, phase: Phase
     ) -> tuple[Made, Quantized | None]:
         if phase == Phase.CONTINUOUS:
-            return Made({"reconstructed": self._apply(params, images, method="autoencode")}), None
+            latents = self._apply(params, images, method="latents")
+            images = self._apply(params, latents, method="decode_vectors")
+            return Made({"reconstructed": images}, latents), None
         reconstructed, quantized = self._apply(params, images)
         fakes = {"reconstructed": reconstructed}
         judged = phase == Phase.ADVERSARIAL and self.adversary and self.adversary.recombined > 0
         if judged or self.weights.recombination > 0:
             fakes["recombined"] = self._recombine(params, quantized.columns, key)
-        return Made(fakes, quantized.codebook_loss, quantized.commitment_loss), quantized
+        losses = quantized.codebook_loss, quantized.commitment_loss
+        return Made(fakes, quantized.vectors, *losses), quantized
 
     def _recombine(self, params: Params, columns: jax.Array, key: jax.Array) -> jax.Array:
         """Images of the code sets of one half of the batch recombined with those of the other.
@@ -191,12 +197,15 @@ class Objective:
         return total, metrics
 
     def _structure(self, made: Made, images: jax.Array) -> tuple[jax.Array, Metrics]:
-        """The losses of the quantizer and of recombined sets."""
-        weights = self.weights
+        """The losses of latents, of the quantizer and of recombined sets."""
+        weights, total, metrics = self.weights, jnp.float32(0), {}
+        if weights.variance > 0:
+            metrics["variance"] = variance_loss(made.vectors)
+            total += weights.variance * metrics["variance"]
         if made.codebook_loss is None or made.commitment_loss is None:
-            return jnp.float32(0), {}
-        total = weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss
-        metrics = {"quantization_error": made.codebook_loss}
+            return total, metrics
+        total += weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss
+        metrics["quantization_error"] = made.codebook_loss
         if weights.recombination > 0:
             metrics["recombination"] = nearest_patch_loss(made.fakes["recombined"], images)
             total += weights.recombination * metrics["recombination"]
