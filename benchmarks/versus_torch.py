@@ -1,7 +1,7 @@
 """The model against its twin in PyTorch: the whole training step, encoding, decoding, sampling.
 
     python -m benchmarks.versus_torch [--config=configs/toon_faces.py] [--turns=12] [--no-compile]
-        [--batch-size=N]
+        [--batch-size=N] [--optimizer=muon|adamw] [--torch-muon]
 
 Both get the same weights, shapes and batches and do the same work (tests/interop/reference_test.py
 shows that they give the same numbers). PyTorch runs as it is and through `torch.compile`, with its
@@ -10,6 +10,10 @@ pools of both in one process slow each other down. Everything is compiled and wa
 timing. The sides take turns of some calls each; the table gives medians and, for each call of
 PyTorch, the median over turns of our time over its time. At the end the operations of one of our
 training steps are added up, on one core.
+
+Both take the config's optimizer, and both Muons run in float32, the matrices of one shape in one
+batch. With --torch-muon a further row has our training step beside PyTorch's with its own
+`torch.optim.Muon`, which does less: bfloat16, linear layers alone, convolutions by AdamW.
 
 The perceptual network and the augmentations of the discriminator's images are left out on both
 sides. On a GPU both run there and hold their memory at once: --config=configs/ffhq.py needs a
@@ -25,7 +29,7 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -42,6 +46,7 @@ from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.parallel import make_mesh, put_batch
 from pivq_jax.steps import replace_codebook
 from pivq_jax.train import phase_at, steps_from_config
+from pivq_jax.training.optimizer import OPTIMIZERS
 from tests.reference.model import PIVQ as Reference
 from tests.reference.quantizer import recombine
 from tests.reference.training import Trainer
@@ -50,6 +55,7 @@ Calls = dict[str, Callable[[], Any]]
 OURS = "pivq_jax"
 WARM_UP, TIMED = 0.3, 0.6  # seconds of a turn
 TASKS = ("training step", "encode", "decode", "sample")
+TORCH_MUON = "torch.optim.Muon"  # the training step with it, on PyTorch's side
 # Where an operation belongs, by what its scope contains; the first that fits.
 PARTS = {
     "matching and distances": r"/matching/",
@@ -111,7 +117,7 @@ class Ours:
             lambda: jax.block_until_ready(self.model.decode(self.codes)),
             sample,
         ]
-        return dict(zip(TASKS, calls, strict=True))
+        return dict(zip(TASKS, calls, strict=True)) | {TORCH_MUON: self.train}
 
 
 class Theirs:
@@ -127,9 +133,7 @@ class Theirs:
             reference.encoder.compile()
             reference.decoder.compile()
         self.model, self.phase = reference, ours.phase
-        self.trainer = Trainer(reference, config.to_dict())
-        if self.phase == "adversarial":
-            self.trainer.discriminator.to(self.device)
+        self.config = config.to_dict()
         self.pixels = torch.from_numpy(pixels).to(self.device)
         self.codes = torch.from_numpy(np.array(ours.codes)).long().to(self.device)
 
@@ -138,6 +142,17 @@ class Theirs:
 
     def directions(self, count: int) -> torch.Tensor:
         return torch.randn(count, self.model.quantizer.codebook.shape[1], device=self.device)
+
+    def step(self, optimizer: str) -> Callable[[], Any]:
+        """The training step by an optimizer of this name."""
+        settings = {**self.config["optimizer"], "name": optimizer}
+        trainer = Trainer(self.model, {**self.config, "optimizer": settings})
+        if self.phase == "adversarial":
+            trainer.discriminator.to(self.device)
+        count = len(self.pixels) // 2
+        return lambda: self.run(
+            lambda: trainer.step(self.images(), self.phase, self.directions(count))
+        )
 
     def run(self, call: Callable[[], Any]) -> Any:
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.half):
@@ -150,12 +165,9 @@ class Theirs:
     def without_gradients(self, call: Callable[[], Any]) -> Any:
         return self.run(call)
 
-    def calls(self) -> Calls:
+    def calls(self, tasks: Sequence[str]) -> Calls:
         model, count = self.model, len(self.pixels)
         images = self.images()
-
-        def step() -> Any:
-            return self.trainer.step(self.images(), self.phase, self.directions(count // 2))
 
         def sample() -> Any:
             others, directions = self.codes.flip(0), self.directions(count)
@@ -164,14 +176,17 @@ class Theirs:
             return model.decode(mixed)
 
         return {
-            "training step": lambda: self.run(step),
+            "training step": self.step(self.config["optimizer"]["name"]),
+            **({TORCH_MUON: self.step(TORCH_MUON)} if TORCH_MUON in tasks else {}),
             "encode": lambda: self.without_gradients(lambda: model.encode(images)),
             "decode": lambda: self.without_gradients(lambda: model.decode(self.codes)),
             "sample": lambda: self.without_gradients(sample),
         }
 
 
-def serve(connection: Connection, side: str, config: Any, weights: Weights | None) -> None:
+def serve(
+    connection: Connection, side: str, config: Any, weights: Weights | None, tasks: Sequence[str]
+) -> None:
     """Be one side in a process of its own: time the calls that are asked for."""
     pixels = pixels_for(config)
     if weights is None:
@@ -179,9 +194,9 @@ def serve(connection: Connection, side: str, config: Any, weights: Weights | Non
         calls = ours.calls()
         connection.send(ours.weights())
     else:
-        calls = Theirs(config, weights, pixels, compiled=side == "torch.compile").calls()
-    for call in calls.values():
-        call()
+        calls = Theirs(config, weights, pixels, compiled=side == "torch.compile").calls(tasks)
+    for task in tasks:
+        calls[task]()
     connection.send("ready")
     for task in iter(connection.recv, None):
         connection.send(time_calls(calls[task]))
@@ -199,18 +214,18 @@ def time_calls(call: Callable[[], Any]) -> float:
     return statistics.median(times)
 
 
-def print_table(sides: dict[str, Connection], turns: int) -> None:
+def print_table(sides: dict[str, Connection], tasks: Sequence[str], turns: int) -> None:
     """Medians of each task on each side, and ours over theirs."""
     others = [name for name in sides if name != OURS]
     heads = "".join(f"{name:>15}{'ours / it':>11}" for name in others)
-    print(f"{'milliseconds':<15}{OURS:>9}{heads}")
-    for task in TASKS:
+    print(f"{'milliseconds':<18}{OURS:>9}{heads}")
+    for task in tasks:
         times: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(turns):
             for name, connection in sides.items():
                 connection.send(task)
                 times[name].append(connection.recv())
-        line = f"{task:<15}{statistics.median(times[OURS]):9.1f}"
+        line = f"{task:<18}{statistics.median(times[OURS]):9.1f}"
         for name in others:
             ratio = statistics.median(a / b for a, b in zip(times[OURS], times[name], strict=True))
             line += f"{statistics.median(times[name]):15.1f}{ratio:11.2f}"
@@ -239,10 +254,11 @@ def print_profile(config: Any) -> None:
         print(f"  {part:<28}{milliseconds:8.1f} ms {milliseconds / total:6.1%}")
 
 
-def config_of(name: str, batch_size: int | None = None) -> Any:
+def config_of(name: str, batch_size: int | None = None, optimizer: str | None = None) -> Any:
     """The config of a file without what is left out on both sides."""
     config = config_from_file(name)
     config.train.batch_size = batch_size or config.train.batch_size
+    config.optimizer.name = optimizer or config.optimizer.name
     config.loss.perceptual = 0.0
     config.adversarial.augmentations = ""
     return config
@@ -264,14 +280,25 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--batch-size", type=int, help="images; the config's by default")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, help="the config's by default")
+    parser.add_argument(
+        "--torch-muon",
+        action="store_true",
+        help="a further row: the training step where PyTorch takes its own torch.optim.Muon",
+    )
     options = parser.parse_args()
-    config = config_of(options.config, options.batch_size)
+    config = config_of(options.config, options.batch_size, options.optimizer)
+    if options.torch_muon and config.optimizer.name != "muon":
+        parser.error("--torch-muon stands beside our Muon: --optimizer=muon")
+    if options.torch_muon and not hasattr(torch.optim, "Muon"):
+        parser.error(f"--torch-muon: PyTorch {torch.__version__} has no {TORCH_MUON}")
+    tasks = (*TASKS, TORCH_MUON) if options.torch_muon else TASKS
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # leaves room on a GPU for PyTorch
     spawn = multiprocessing.get_context("spawn")
 
     def start(side: str, weights: Weights | None) -> Connection:
         connection, end = spawn.Pipe()
-        process = spawn.Process(target=serve, args=(end, side, config, weights), daemon=True)
+        process = spawn.Process(target=serve, args=(end, side, config, weights, tasks), daemon=True)
         process.start()
         end.close()  # an EOFError here when it fails
         return connection
@@ -283,8 +310,9 @@ def main() -> None:
     for connection in sides.values():
         connection.recv()
     batch = f"batches of {config.train.batch_size}"
-    print(f"{options.config}, {batch}, {weights.device}, {os.cpu_count()} CPU cores", flush=True)
-    print_table(sides, options.turns)
+    which = f"{options.config}, {config.optimizer.name}"
+    print(f"{which}, {batch}, {weights.device}, {os.cpu_count()} CPU cores", flush=True)
+    print_table(sides, tasks, options.turns)
     for connection in sides.values():
         connection.send(None)
     profiler = spawn.Process(target=print_profile, args=(config,))

@@ -19,11 +19,11 @@ from pivq_jax.quantizer import squared_distances
 from pivq_jax.steps import (
     TrainState,
     make_discriminator_optimizer,
-    make_optimizer,
     make_steps,
     replace_codebook,
 )
 from pivq_jax.train import objective_from_config
+from pivq_jax.training.optimizer import make_optimizer
 from tests.reference.model import PIVQ as Reference
 from tests.reference.quantizer import recombine
 from tests.reference.training import Trainer
@@ -32,7 +32,10 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 STEPS = 10
 OPTIMIZER = {
+    "name": "muon",
     "learning_rate": 1e-3,
+    "muon_learning_rate": 6e-3,
+    "momentum": 0.95,
     "warmup_steps": 3,
     "weight_decay": 0.1,
     "clip_norm": 0.5,
@@ -228,14 +231,15 @@ def compare_gradients(ours: dict[str, np.ndarray], module: torch.nn.Module) -> N
         assert difference <= max(1e-4 * norm, 1e-7 * whole), name
 
 
-def test_ten_optimizer_steps(tiny_config):
+@pytest.mark.parametrize("name", ["muon", slow("adamw")])
+def test_ten_optimizer_steps(tiny_config, name):
     """Continuous, then with quantizer and discriminator after the delayed initialisation."""
-    twins, seed, codebook_size = make_twins(tiny_config, {}), 5, 32
+    twins, seed, codebook_size = make_twins(tiny_config, {"optimizer.name": name}), 5, 32
     config = twins.config.to_dict()
     config["train"] = {"steps": STEPS, "ema_decay": 0.3}
     trainer = Trainer(twins.reference, config)
     load_into(trainer.discriminator, twins.judge)
-    optimizer, schedule = make_optimizer(steps=STEPS, **OPTIMIZER)
+    optimizer, schedule = make_optimizer(steps=STEPS, **{**OPTIMIZER, "name": name})
     judge_optimizer = make_discriminator_optimizer(
         learning_rate=config["adversarial"]["learning_rate"], clip_norm=OPTIMIZER["clip_norm"]
     )

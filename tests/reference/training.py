@@ -1,13 +1,15 @@
 """Losses and the training step in PyTorch; without augmentation and the perceptual network."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.reference.discriminator import Discriminator, discriminator_hinge, generator_hinge
 from tests.reference.model import PIVQ
+from tests.reference.muon import Muon
 from tests.reference.quantizer import recombine
 
 
@@ -20,6 +22,52 @@ def nearest_patch_loss(images: Tensor, references: Tensor, patch: int = 8) -> Te
     return distances.min(-1).values.mean()
 
 
+def make_optimizers(
+    model: PIVQ,
+    *,
+    name: str,
+    learning_rate: float,
+    muon_learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    **_: float,
+) -> list[torch.optim.Optimizer]:
+    """AdamW at its peak rate and, unless it has all parameters, Muon at its own.
+
+    `name` is 'adamw'; 'muon', which has the weights of linear layers and convolutions; or
+    'torch.optim.Muon', PyTorch's own, in bfloat16 and for those of linear layers alone.
+    """
+    kinds = {"adamw": (), "muon": (nn.Linear, nn.Conv2d), "torch.optim.Muon": (nn.Linear,)}[name]
+    matrices = [module.weight for module in model.modules() if isinstance(module, kinds)]
+    theirs = {id(weight) for weight in matrices}
+    named = {n: p for n, p in model.named_parameters() if id(p) not in theirs}
+    decays = {n: p.ndim > 1 and n != "quantizer.codebook" for n, p in named.items()}
+    groups: list[dict] = [
+        {"params": [p for n, p in named.items() if decays[n]]},
+        {"params": [p for n, p in named.items() if not decays[n]], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            groups,
+            lr=learning_rate,
+            betas=(0.9, 0.99),
+            eps=1e-8,
+            weight_decay=weight_decay,
+            fused=True,
+        )
+    ]
+    shared: dict[str, Any] = {
+        "lr": muon_learning_rate,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+    }
+    if name == "muon":
+        optimizers.append(Muon(matrices, **shared))
+    elif name == "torch.optim.Muon":
+        optimizers.append(torch.optim.Muon(matrices, **shared, adjust_lr_fn="match_rms_adamw"))
+    return optimizers
+
+
 class Trainer:
     """A model, its discriminator, their optimizers, the schedule and the averaged weights."""
 
@@ -28,20 +76,7 @@ class Trainer:
         self.model, self.weights, self.adversarial = model, config["loss"], config["adversarial"]
         optimizer, train = config["optimizer"], config["train"]
         self.clip_norm, self.ema_decay = optimizer["clip_norm"], train["ema_decay"]
-        named = dict(model.named_parameters())
-        decays = {n: p.ndim > 1 and n != "quantizer.codebook" for n, p in named.items()}
-        groups: list[dict] = [
-            {"params": [p for n, p in named.items() if decays[n]]},
-            {"params": [p for n, p in named.items() if not decays[n]], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(
-            groups,
-            lr=optimizer["learning_rate"],
-            betas=(0.9, 0.99),
-            eps=1e-8,
-            weight_decay=optimizer["weight_decay"],
-            fused=True,
-        )
+        self.optimizers = make_optimizers(model, **optimizer)
         warmup, total = optimizer["warmup_steps"], train["steps"]
 
         def schedule(step: int) -> float:
@@ -49,8 +84,10 @@ class Trainer:
                 return step / warmup
             return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / (total - warmup))))
 
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
-        self.ema = {name: p.detach().clone() for name, p in named.items()}
+        self.schedules = [
+            torch.optim.lr_scheduler.LambdaLR(each, schedule) for each in self.optimizers
+        ]
+        self.ema = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.steps_done = 0
         judged = {
             "reconstructed": self.adversarial["weight"],
@@ -130,7 +167,7 @@ class Trainer:
     ) -> dict[str, Tensor]:
         """One step on images [B, 3, H, W]; the terms of the loss before it."""
         terms, made = self.losses(images, phase, directions)
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         terms["total"].backward()
         if phase == "adversarial":
             self.discriminator_optimizer.zero_grad()  # of what the generator's loss left there
@@ -142,8 +179,9 @@ class Trainer:
             if parameter.grad is None:  # the unused codebook: its count of steps goes on
                 parameter.grad = torch.zeros_like(parameter)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        self.optimizer.step()
-        self.schedule.step()
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         decay = min(self.ema_decay, (1 + self.steps_done) / (10 + self.steps_done))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.values()), list(self.model.parameters()), 1 - decay)
@@ -156,6 +194,6 @@ class Trainer:
         parameter = self.model.quantizer.codebook
         parameter.copy_(codebook)
         self.ema["quantizer.codebook"].copy_(codebook)
-        for name, value in self.optimizer.state[parameter].items():
+        for name, value in self.optimizers[0].state[parameter].items():
             if name != "step":
                 value.zero_()
