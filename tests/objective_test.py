@@ -33,7 +33,7 @@ def setting(tiny_config, faces):
     objective = dataclasses.replace(
         objective,
         perceptual=perceptual,
-        weights=dataclasses.replace(objective.weights, perceptual=0.3),
+        weights=dataclasses.replace(objective.weights, perceptual=0.3, variance=0.2),
     )
     images = jnp.asarray(faces[:8, ::3, ::3], jnp.float32) / 127.5 - 1
     params = jax.jit(model.init)(jax.random.key(0), images)["params"]
@@ -64,6 +64,7 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
         apply = objective.model.apply
         if phase == Phase.CONTINUOUS:
             made, extra = apply({"params": params}, images, method="autoencode"), 0.0
+            vectors = apply({"params": params}, images, method="latents")
         else:
             made, quantized = apply({"params": params}, images)
             recombined = objective._recombine(params, quantized.columns, jax.random.split(KEY)[0])
@@ -78,6 +79,9 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
             nearest = [patch.mean((2, 3, 4)).min(1).mean() for patch in patches]
             extra = quantized.codebook_loss + 0.25 * quantized.commitment_loss
             extra += 0.5 * sum(nearest) / 4
+            vectors = quantized.vectors
+        deviations = jnp.sqrt(jnp.var(vectors, 0).mean(-1) + 1e-6)
+        extra += 0.2 * jnp.maximum(0.5 - deviations, 0).mean()
         fidelity = jnp.mean(jnp.abs(made - images))
         return fidelity + 0.3 * jnp.mean(perceptual(frozen, made, images)) + extra
 

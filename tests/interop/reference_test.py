@@ -91,6 +91,7 @@ def make_twins(tiny_config: Any, changes: dict[str, Any]) -> Twins:
         {
             "loss.l2": 0.5,
             "loss.recombination": 0.5,
+            "loss.variance": 0.3,
             "adversarial.weight": 0.25,
             "adversarial.recombined_weight": 0.5,
             "adversarial.augmentations": "",
@@ -202,7 +203,7 @@ def check_losses_and_gradients(twins: Twins, phase: Phase) -> None:
     )
     images, trainer = torch_images(twins.images), twins.trainer
     terms, made = trainer.losses(images, phase.name.lower(), directions_at(twins, key))
-    names = {"l1": "l1", "loss": "total"}
+    names = {"l1": "l1", "loss": "total", "variance": "variance"}
     if phase >= Phase.QUANTIZED:
         names |= {"quantization_error": "codebook", "recombination": "recombination"}
     if phase == Phase.ADVERSARIAL:

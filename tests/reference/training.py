@@ -134,6 +134,9 @@ class Trainer:
             made["recombined"] = model.decoder(codebook[mixed])
         if phase != "continuous" and weights["recombination"]:
             terms["recombination"] = nearest_patch_loss(made["recombined"], images)
+        if weights["variance"]:
+            deviations = (vectors.var(0, unbiased=False).mean(-1) + 1e-6).sqrt()
+            terms["variance"] = (0.5 - deviations).relu().mean()
         terms["total"] = sum(weights[name] * value for name, value in terms.items())
         if judges:
             pixels = weights["l1"] * terms["l1"] + weights["l2"] * terms["l2"]
