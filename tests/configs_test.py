@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pivq_jax.check_config import check_config, check_workdir
+from pivq_jax.check_config import ADDED, check_config, check_workdir, read_config
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.errors import InputError
 from pivq_jax.model.pivq import pivq_from_config
@@ -118,7 +118,10 @@ BAD = {
     "quantizer.method": "guess",
     "quantizer.init_step": 8000,
     "quantizer.revive_until": 1.5,
+    "optimizer.name": "sgd",
     "optimizer.learning_rate": 0.0,
+    "optimizer.muon_learning_rate": 0.0,
+    "optimizer.momentum": 1.0,
     "optimizer.warmup_steps": 9000,
     "train.log_every": 0,
     "train.ema_decay": -0.1,
@@ -175,3 +178,26 @@ def test_a_workdir_keeps_to_its_config(tmp_path):
     config.seed, config.model.width = 5, 256
     with pytest.raises(InputError, match=r"model\.width = 128, seed = 0 there"):
         check_workdir(config, tmp_path)
+
+
+def test_a_workdir_from_before_muon_is_one_of_adamw(tmp_path):
+    config = get_config("image_folder")
+    before = config.to_dict()
+    for field in ("name", "muon_learning_rate", "momentum"):
+        del before["optimizer"][field]
+    (tmp_path / "config.json").write_text(json.dumps(before))
+    with pytest.raises(InputError, match=r"another config \(optimizer\.name = adamw there\): "):
+        check_workdir(config, tmp_path)
+    config.optimizer.name = "adamw"
+    check_workdir(config, tmp_path)
+    assert read_config(tmp_path) == json.loads(json.dumps(config.to_dict()))
+    config.optimizer.learning_rate *= 2
+    with pytest.raises(InputError, match=r"another config \(optimizer\.learning_rate = "):
+        check_workdir(config, tmp_path)
+
+
+@pytest.mark.parametrize("room", ADDED)
+def test_a_new_field_s_value_of_before_passes_the_checks(room):
+    config = get_config("toon_faces")
+    config[room].update(ADDED[room])
+    check_config(config, training=False)

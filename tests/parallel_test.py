@@ -315,7 +315,8 @@ def test_a_device_of_eight_holds_an_eighth_of_the_ffhq_state():
     _, mesh, _, state = ffhq_on_eight()
     whole, held = bytes_of(state, shardings_of(state, mesh))
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    assert whole > 4 * 4 * parameters  # with averages and both moments, and the discriminator
+    # With averages, a momentum each (both of Adam's where it is not Muon's) and the discriminator.
+    assert whole > 3 * 4 * parameters
     assert held <= 1.10 * whole / 8
     print(f"{held / 2**20:.0f} MiB of {whole / 2**20:.0f} MiB: {8 * held / whole:.3f} eighths")
 
@@ -393,6 +394,6 @@ def test_the_compiled_ffhq_step_leaves_an_eighth_of_the_state_on_each_of_eight_d
     done = commands.run(code=COMPILED, devices=8)
     assert done.code == 0, done.stderr
     leaves, whole, held = map(int, done.stdout.split())
-    assert leaves > 1000 and whole > 3e9
+    assert leaves > 1000 and whole > 2.6e9
     assert held <= 1.10 * whole / 8
     print(f"{held / 2**20:.0f} MiB of {whole / 2**20:.0f} MiB: {8 * held / whole:.3f} eighths")
