@@ -5,17 +5,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optax.contrib import MuonState
 
 from pivq_jax.matching import METHODS
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.objective import Phase
 from pivq_jax.parallel import make_mesh
-from pivq_jax.steps import TrainState, make_optimizer, replace_codebook
+from pivq_jax.steps import TrainState, replace_codebook
 from pivq_jax.train import steps_from_config
+from pivq_jax.training.optimizer import OPTIMIZERS, make_optimizer
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
-OPTIMIZER = {"learning_rate": 1e-2, "warmup_steps": 10, "weight_decay": 0.1, "clip_norm": 1.0}
+OPTIMIZER = {
+    "steps": 100,
+    "learning_rate": 1e-2,
+    "muon_learning_rate": 1e-2,
+    "momentum": 0.95,
+    "warmup_steps": 10,
+    "weight_decay": 0.1,
+    "clip_norm": 1.0,
+}
 
 
 def adam(opt_state) -> optax.ScaleByAdamState:
@@ -23,50 +33,28 @@ def adam(opt_state) -> optax.ScaleByAdamState:
     return next(x for x in found if isinstance(x, optax.ScaleByAdamState))
 
 
-def test_schedule_warms_up_and_decays_to_zero():
-    _, schedule = make_optimizer(steps=100, **OPTIMIZER)
-    assert schedule(0) == 0 and schedule(5) == pytest.approx(5e-3)
-    assert schedule(10) == pytest.approx(1e-2)
-    # Half-way between the warm-up's end and the last step the cosine is at half.
-    assert schedule(55) == pytest.approx(5e-3)
-    assert schedule(100) == pytest.approx(0, abs=1e-9)
+def first_moments(opt_state) -> list[jax.Array]:
+    """Of every parameter, whichever optimizer has it."""
+    kinds = (optax.ScaleByAdamState, MuonState)
+    found = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kinds))
+    return jax.tree.leaves([x.mu for x in found if isinstance(x, kinds)])
 
 
-def test_only_matrices_decay_and_the_codebook_does_not():
-    params = {
-        "quantizer": {"codebook": jnp.ones((4, 2))},
-        "dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
-    }
-    optimizer, schedule = make_optimizer(steps=100, **OPTIMIZER)
-    state, zero = optimizer.init(params), jax.tree.map(jnp.zeros_like, params)
-    _, state = optimizer.update(zero, state, params)  # step 0: the rate is zero
-    updates, _ = optimizer.update(zero, state, params)
-    np.testing.assert_allclose(updates["dense"]["kernel"], -0.1 * schedule(1), rtol=1e-6)
-    np.testing.assert_array_equal(updates["dense"]["bias"], 0)
-    np.testing.assert_array_equal(updates["quantizer"]["codebook"], 0)
-
-
-def test_gradients_are_clipped_by_their_global_norm():
-    params = {"a": {"kernel": jnp.zeros((2, 2))}, "b": {"bias": jnp.zeros(3)}}
-    optimizer, _ = make_optimizer(steps=100, **OPTIMIZER)
-    _, large = optimizer.update(
-        jax.tree.map(lambda x: x + 1e3, params), optimizer.init(params), params
-    )
-    norm = np.sqrt(7 * 1e6)
-    np.testing.assert_allclose(adam(large).mu["a"]["kernel"], 0.1 * 1e3 / norm, rtol=1e-5)
-
-
-def test_replaced_entries_have_no_moments_and_their_averages_follow():
+@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+def test_replaced_entries_have_no_moments_and_their_averages_follow(optimizer_name):
     rng = np.random.default_rng(0)
 
     def random() -> dict:
         return {
             "quantizer": {"codebook": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)},
-            "decoder": {"codebook": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)},
+            "decoder": {
+                "codebook": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32),
+                "kernel": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32),
+            },
         }
 
     params, ema = random(), random()
-    optimizer, _ = make_optimizer(steps=100, **OPTIMIZER)
+    optimizer, _ = make_optimizer(name=optimizer_name, **OPTIMIZER)
     opt_state = optimizer.init(params)
     for _ in range(3):
         _, opt_state = optimizer.update(random(), opt_state, params)
@@ -88,6 +76,9 @@ def test_replaced_entries_have_no_moments_and_their_averages_follow():
         # Another parameter of the same name stays as it is.
         np.testing.assert_array_equal(now["decoder"]["codebook"], old["decoder"]["codebook"])
     assert np.any(adam(opt_state).nu["quantizer"]["codebook"][changed] != 0)  # were not zero
+    # Nor do the moments of anything else change, Muon's among them.
+    kept = zip(first_moments(opt_state), first_moments(after.opt_state), strict=True)
+    assert sum(not np.array_equal(old, now) for old, now in kept) == 1
     assert adam(after.opt_state).count == 3 and after.step == 3
     np.testing.assert_array_equal(after.uses, 0)
 
@@ -179,8 +170,10 @@ def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
     np.testing.assert_array_equal(whole.uses, parts.uses)
     for name in metrics:
         assert float(of_parts[name]) == pytest.approx(float(metrics[name]), rel=1e-4), name
-    # Moments rather than parameters: Adam's first step is the gradient's sign.
-    first, second = adam(whole.opt_state).mu, adam(parts.opt_state).mu
+    # Moments rather than parameters: Adam's first step is the gradient's sign, and Muon's has all
+    # of its directions at one size, those that are but rounding among them.
+    first, second = first_moments(whole.opt_state), first_moments(parts.opt_state)
+    assert len(first) == len(jax.tree.leaves(whole.params))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), first, second)
 
 

@@ -1,0 +1,406 @@
+"""Muon and AdamW: which parameter has which, optax as the oracle, one device against eight."""
+
+import itertools
+import json
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from optax.contrib import MuonDimensionNumbers, MuonState
+
+from configs.toon_faces import get_config
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.training.optimizer import (
+    OPTIMIZERS,
+    UPDATE_RMS,
+    labels,
+    make_optimizer,
+    orthogonalise,
+    stack_sharding,
+)
+
+OPTIMIZER = {
+    "steps": 100,
+    "learning_rate": 1e-2,
+    "muon_learning_rate": 3e-2,
+    "momentum": 0.95,
+    "warmup_steps": 10,
+    "weight_decay": 0.1,
+    "clip_norm": 1.0,
+}
+both = pytest.mark.parametrize("name", OPTIMIZERS)
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+
+def state_of(kind, opt_state):
+    """The one state of an optax transformation's kind."""
+    found = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind))
+    (state,) = (x for x in found if isinstance(x, kind))
+    return state
+
+
+@both
+def test_schedule_warms_up_and_decays_to_zero(name):
+    _, schedule = make_optimizer(name=name, **OPTIMIZER)
+    assert schedule(0) == 0 and schedule(5) == pytest.approx(5e-3)
+    assert schedule(10) == pytest.approx(1e-2)
+    # Half-way between the warm-up's end and the last step the cosine is at half.
+    assert schedule(55) == pytest.approx(5e-3)
+    assert schedule(100) == pytest.approx(0, abs=1e-9)
+
+
+@both
+def test_only_matrices_decay_and_the_codebook_does_not(name):
+    params = {
+        "quantizer": {"codebook": jnp.ones((4, 2))},
+        "encoder": {"queries": jnp.ones((3, 2))},
+        "dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+        "conv": {"kernel": jnp.ones((3, 3, 2, 4))},
+    }
+    optimizer, schedule = make_optimizer(name=name, **OPTIMIZER)
+    state, zero = optimizer.init(params), jax.tree.map(jnp.zeros_like, params)
+    _, state = optimizer.update(zero, state, params)  # step 0: the rate is zero
+    updates, _ = optimizer.update(zero, state, params)
+    rate = schedule(1) * (3 if name == "muon" else 1)  # Muon's peak is three times AdamW's
+    np.testing.assert_allclose(updates["dense"]["kernel"], -0.1 * rate, rtol=1e-6)
+    np.testing.assert_allclose(updates["conv"]["kernel"], -0.1 * rate, rtol=1e-6)
+    np.testing.assert_allclose(updates["encoder"]["queries"], -0.1 * schedule(1), rtol=1e-6)
+    np.testing.assert_array_equal(updates["dense"]["bias"], 0)
+    np.testing.assert_array_equal(updates["quantizer"]["codebook"], 0)
+
+
+@both
+def test_gradients_are_clipped_by_the_global_norm_of_all(name):
+    params = {"a": {"kernel": jnp.zeros((2, 2))}, "b": {"bias": jnp.zeros(3)}}
+    optimizer, _ = make_optimizer(name=name, **OPTIMIZER)
+    _, state = optimizer.update(
+        jax.tree.map(lambda x: x + 1e3, params), optimizer.init(params), params
+    )
+    clipped = 1e3 / np.sqrt(7 * 1e6)
+    adam = state_of(optax.ScaleByAdamState, state)
+    np.testing.assert_allclose(adam.mu["b"]["bias"], 0.1 * clipped, rtol=1e-5)
+    if name == "muon":
+        muon = state_of(MuonState, state)
+        np.testing.assert_allclose(muon.mu["a"]["kernel"], 0.05 * clipped, rtol=1e-5)
+    else:
+        np.testing.assert_allclose(adam.mu["a"]["kernel"], 0.1 * clipped, rtol=1e-5)
+
+
+def expand(*patterns: str) -> set[str]:
+    """Names of patterns with alternatives in braces, as a shell has them."""
+    names = []
+    for pattern in patterns:
+        parts = [part.split(",") for part in re.split(r"[{}]", pattern)]
+        names += ["".join(choice) for choice in itertools.product(*parts)]
+    assert len(names) == len({*names})
+    return {*names}
+
+
+# Every leaf of the default model.
+MUON = expand(
+    "encoder/{patches,latents}/kernel",
+    "encoder/block_{0,1}/self_attention/{query,key,value,out}/kernel",
+    "encoder/block_{0,1}/mlp/{hidden,out}/kernel",
+    "decoder/codes/kernel",
+    "decoder/set_block_0/self_attention/{query,key,value,out}/kernel",
+    "decoder/set_block_0/mlp/{hidden,out}/kernel",
+    "decoder/block_{0,1}/{self,cross}_attention/{query,key,value,out}/kernel",
+    "decoder/block_{0,1}/mlp/{hidden,out}/kernel",
+    "decoder/output/{expand,conv,pixels}/kernel",
+)
+ADAMW = expand(
+    "quantizer/codebook",
+    "{encoder,decoder}/queries",
+    "encoder/{patches,latents}/bias",
+    "encoder/block_{0,1}/self_attention/{query,key,value,out}/bias",
+    "encoder/block_{0,1}/self_attention/{query,key}_norm/{scale,bias}",
+    "encoder/block_{0,1}/{self_attention,mlp}_norm/{scale,bias}",
+    "encoder/block_{0,1}/mlp/{hidden,out}/bias",
+    "encoder/norm/{scale,bias}",
+    "decoder/codes/bias",
+    "decoder/set_block_0/self_attention/{query,key,value,out}/bias",
+    "decoder/set_block_0/self_attention/{query,key}_norm/{scale,bias}",
+    "decoder/set_block_0/{self_attention,mlp}_norm/{scale,bias}",
+    "decoder/set_block_0/mlp/{hidden,out}/bias",
+    "decoder/block_{0,1}/{self,cross}_attention/{query,key,value,out}/bias",
+    "decoder/block_{0,1}/{self,cross}_attention/{query,key}_norm/{scale,bias}",
+    "decoder/block_{0,1}/{self_attention,cross_attention,mlp}_norm/{scale,bias}",
+    "decoder/block_{0,1}/mlp/{hidden,out}/bias",
+    "decoder/{set_norm,norm}/{scale,bias}",
+    "decoder/output/{expand,conv,pixels}/bias",
+)
+# What decayed before there was Muon: each matrix but the codebook.
+DECAYS = MUON | {"encoder/queries", "decoder/queries"}
+
+
+def name_of(path) -> str:
+    return "/".join(part.key for part in path)
+
+
+def named(tree) -> dict:
+    return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    """The default model's parameters."""
+    config = get_config()
+    size = config.data.image_size
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    return jax.eval_shape(pivq_from_config(config).init, jax.random.key(0), images)["params"]
+
+
+def test_every_parameter_of_the_default_model_has_its_optimizer(shapes):
+    found = named(labels(shapes))
+    assert found == dict.fromkeys(MUON, "muon") | dict.fromkeys(ADAMW, "adamw")
+
+
+@both
+def test_the_state_holds_what_its_optimizer_needs_and_no_more(name, shapes):
+    optimizer, _ = make_optimizer(name=name, **OPTIMIZER)
+    state = jax.eval_shape(optimizer.init, shapes)
+    adam = state_of(optax.ScaleByAdamState, state)
+    assert named(adam.mu).keys() == named(adam.nu).keys()
+    assert named(adam.mu).keys() == (ADAMW if name == "muon" else MUON | ADAMW)
+    if name == "muon":
+        assert named(state_of(MuonState, state).mu).keys() == MUON
+
+
+def several_steps(optimizer, shapes, count: int = 5):
+    """Parameters, updates and state after steps on gradients drawn at random."""
+    rng = np.random.default_rng(0)
+
+    def random():
+        return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
+
+    params, update = random(), jax.jit(optimizer.update)
+    state = optimizer.init(params)
+    for _ in range(count):
+        updates, state = update(random(), state, params)
+        params = optax.apply_updates(params, updates)
+    return params, updates, state
+
+
+def schedule(peak: float) -> optax.Schedule:
+    return optax.warmup_cosine_decay_schedule(0.0, peak, 10, 100)
+
+
+def the_adamw_of_before() -> optax.GradientTransformation:
+    def decays(params):
+        return jax.tree_util.tree_map_with_path(lambda path, _: name_of(path) in DECAYS, params)
+
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule(1e-2), b1=0.9, b2=0.99, weight_decay=0.1, mask=decays),
+    )
+
+
+def test_adamw_is_the_one_of_before_bit_for_bit(shapes):
+    ours, _ = make_optimizer(name="adamw", **OPTIMIZER)
+    found, expected = (several_steps(one, shapes) for one in (ours, the_adamw_of_before()))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)  # of one structure too
+
+
+def test_muon_is_that_of_optax(shapes):
+    """In float32, whose sums run in another order where matrices are stacked and transposed."""
+
+    def as_matrices(params):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: (
+                MuonDimensionNumbers((*range(x.ndim - 1),), x.ndim - 1)
+                if name_of(path) in MUON
+                else None
+            ),
+            params,
+        )
+
+    theirs = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.contrib.muon(
+            schedule(3e-2),
+            beta=0.95,
+            weight_decay=0.1,
+            muon_weight_dimension_numbers=as_matrices,
+            consistent_rms=0.2,
+        ),
+    )
+    ours, _ = make_optimizer(name="muon", **OPTIMIZER)
+    found, updates, _ = several_steps(ours, shapes)
+    expected, of_theirs, _ = several_steps(theirs, shapes)
+    # Those that are not Muon's have the AdamW of before: optax's Muon gives them another.
+    adamw, _, _ = several_steps(the_adamw_of_before(), shapes)
+    found, updates, expected, of_theirs, adamw = map(
+        named, (found, updates, expected, of_theirs, adamw)
+    )
+    for name in MUON:
+        largest = np.abs(of_theirs[name]).max()
+        assert largest > 1e-3
+        np.testing.assert_allclose(
+            updates[name], of_theirs[name], rtol=0, atol=1e-5 * largest, err_msg=name
+        )
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-6, err_msg=name)
+    for name in ADAMW:
+        np.testing.assert_allclose(found[name], adamw[name], rtol=0, atol=1e-6, err_msg=name)
+
+
+def orthogonalised(kernels):
+    """Float32 kernels, as `orthogonalise` leaves them."""
+    kernels = jax.tree.map(jnp.float32, kernels)
+    found, _ = orthogonalise().update(kernels, optax.EmptyState())
+    return found
+
+
+KERNELS = {"wide": (32, 128), "upright": (256, 64), "conv": (3, 3, 8, 24), "again": (32, 128)}
+
+
+def test_singular_values_are_about_one_and_the_root_mean_square_as_documented():
+    rng = np.random.default_rng(0)
+    kernels = {name: rng.normal(size=shape) * 1e-3 for name, shape in KERNELS.items()}
+    for name, update in orthogonalised(kernels).items():
+        rows, columns = kernels[name].reshape(-1, KERNELS[name][-1]).shape
+        matrix = np.asarray(update, np.float64).reshape(rows, columns)
+        values = np.linalg.svd(matrix, compute_uv=False)
+        values /= UPDATE_RMS * math.sqrt(max(rows, columns))
+        assert values.min() > 0.5 and values.max() < 1.3, name
+        assert np.sqrt(np.mean(matrix**2)) == pytest.approx(UPDATE_RMS, rel=0.2), name
+
+
+@pytest.mark.parametrize("shape", [*KERNELS.values(), (64, 64)])
+def test_the_iterations_are_a_polynomial_of_the_singular_values(shape):
+    """Against NumPy's decomposition in float64, and the polynomial of Jordan et al. (2024)."""
+    kernel = np.random.default_rng(1).normal(size=shape)
+    left, values, right = np.linalg.svd(kernel.reshape(-1, shape[-1]), full_matrices=False)
+    values /= np.linalg.norm(values)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    expected = 0.2 * math.sqrt(max(left.shape[0], right.shape[1])) * (left * values) @ right
+    found = np.asarray(orthogonalised({"kernel": kernel})["kernel"])
+    np.testing.assert_allclose(found, expected.reshape(shape), atol=1e-5)
+
+
+def test_kernels_do_not_depend_on_others_in_their_batch():
+    rng = np.random.default_rng(2)
+    kernels = {str(i): rng.normal(size=(16, 32)) for i in range(3)}
+    kernels["zero"] = np.zeros((32, 16))  # without a gradient: no update, and no NaN
+    together = orthogonalised(kernels)
+    np.testing.assert_array_equal(together["zero"], 0)
+    for name in "012":
+        alone = orthogonalised({name: kernels[name]})
+        np.testing.assert_allclose(together[name], alone[name], atol=1e-6)
+
+
+def mesh_of(count: int) -> Mesh:
+    """As if there were so many devices: the same one again and again."""
+    return Mesh(np.array([jax.devices()[0]] * count).reshape(-1, 1), ("data", "fsdp"))
+
+
+@pytest.mark.parametrize(
+    "shape, devices, split",
+    [
+        ((20, 64, 256), 8, (8, 1)),  # more matrices than devices
+        ((8, 64, 256), 8, (8, 1)),
+        ((5, 64, 256), 8, (8, 1)),  # four pairs of devices would be too few
+        ((4, 64, 256), 8, (4, 2)),
+        ((3, 64, 256), 8, (4, 2)),
+        ((1, 64, 256), 8, (1, 8)),
+        ((1, 64, 252), 8, (2, 4)),  # columns that eight do not divide
+        ((1, 65, 255), 8, (8, 1)),  # nor two
+        ((1, 64, 252), 6, (1, 6)),
+        ((1, 64, 256), 1, (1, 1)),
+        ((153, 768, 768), 256, (256, 1)),  # of ffhq
+        ((52, 768, 3072), 256, (64, 4)),
+    ],
+)
+def test_a_batch_of_matrices_is_split_by_count_and_then_by_columns(shape, devices, split):
+    sharding = stack_sharding(shape, mesh_of(devices))
+    assert sharding.mesh.devices.shape == split
+    assert sharding.spec == P("matrices", None, "columns")
+
+
+@given(st.integers(1, 300), st.integers(1, 100), st.sampled_from([1, 2, 3, 6, 8, 16, 64]))
+def test_every_device_has_a_share_and_none_more_than_whole_matrices_would_give(
+    count, columns, devices
+):
+    sharding = stack_sharding((count, 1, columns), mesh_of(devices))
+    matrices, sharing = sharding.mesh.devices.shape
+    assert matrices * sharing == devices and columns % sharing == 0
+    whole = count + -count % matrices  # as the batch is filled
+    share, _, of_columns = sharding.shard_shape((whole, 1, columns))
+    assert share * of_columns <= -(-count // devices) * columns
+    # No more devices could share a matrix without taking turns.
+    finer = [n for n in range(sharing + 1, devices + 1) if devices % n == 0 and columns % n == 0]
+    assert all(devices // n < count for n in finer)
+
+
+ON_MESHES = """
+import json
+import jax, numpy as np, optax
+from pivq_jax.parallel import make_mesh, shardings_of
+from pivq_jax.training.optimizer import orthogonalise
+
+shapes = {shapes!r}
+rng = np.random.default_rng(0)
+kernels = {{name: np.float32(rng.normal(size=shape)) for name, shape in shapes.items()}}
+one = jax.devices()[:1]
+meshes = {{"1": make_mesh(devices=one), "8x1": make_mesh(1), "2x4": make_mesh(4)}}
+
+def on(mesh):
+    transformation = orthogonalise(mesh)
+    places = shardings_of(kernels, mesh)
+    update = jax.jit(
+        lambda kernels: transformation.update(kernels, optax.EmptyState())[0],
+        in_shardings=(places,),
+        out_shardings=places,
+    )
+    compiled = update.lower(kernels).compile()
+    split = sum(not place.is_fully_replicated for place in jax.tree.leaves(places))
+    found = compiled(jax.device_put(kernels, places))
+    return jax.device_get(found), compiled.cost_analysis()["flops"], split
+
+result = {{name: on(mesh) for name, mesh in meshes.items()}}
+found = {{f"{{name}}/{{key}}": x for name in result for key, x in result[name][0].items()}}
+np.savez({result!r}, **found)
+print(json.dumps({{name: values[1:] for name, values in result.items()}}))
+"""
+
+
+def test_eight_devices_share_the_iterations_out_and_find_what_one_does(commands, tmp_path):
+    shapes = {
+        **{f"square_{i}": (128, 128) for i in range(9)},  # more than devices
+        **{f"wide_{i}": (64, 256) for i in range(2)},  # with the next, three
+        "upright": (256, 64),
+        "alone": (96, 384),
+        "conv": (3, 3, 16, 64),
+        "odd": (15, 21),  # that two devices cannot share
+    }
+    file = tmp_path / "result.npz"
+    done = commands.run(code=ON_MESHES.format(shapes=shapes, result=str(file)), devices=8)
+    assert done.code == 0, done.stderr
+    flops = {name: values[0] for name, values in json.loads(done.stdout).items()}
+    split = {name: values[1] for name, values in json.loads(done.stdout).items()}
+    assert split["1"] == split["8x1"] == 0 < split["2x4"]  # parameters lie apart there
+
+    rng = np.random.default_rng(0)
+    whole = orthogonalised({name: rng.normal(size=shape) for name, shape in shapes.items()})
+    with np.load(file) as found:
+        for mesh, name in itertools.product(("1", "8x1", "2x4"), shapes):
+            # Columns are summed over in parts.
+            np.testing.assert_allclose(
+                found[f"{mesh}/{name}"], whole[name], atol=1e-5, err_msg=f"{name} on {mesh}"
+            )
+
+    # Of n x m, n <= m, an iteration takes 4 n n m + 2 n n n flops, a little more for sums.
+    sides = [(math.prod(shape[:-1]), shape[-1]) for shape in shapes.values()]
+    least = sum(5 * (4 * min(x) ** 2 * max(x) + 2 * min(x) ** 3) for x in sides)
+    assert least < flops["1"] < 1.2 * least
+    for mesh in ("8x1", "2x4"):
+        assert flops[mesh] < flops["1"] / 4, mesh
