@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -149,6 +150,39 @@ def test_a_run_killed_at_20_random_moments_ends_as_the_unbroken_one(commands, ti
         kills += 1
     assert commands.run(*arguments).code == 0
     assert_same_end(workdir, tiny_run.workdir, 160)
+
+
+def test_a_run_from_before_muon_opens_and_goes_on_with_adamw(commands, tiny_arguments, tmp_path):
+    """Its config.json lacks the fields that came with Muon."""
+    import pivq_jax
+
+    unbroken, workdir = tmp_path / "unbroken", tmp_path / "run"
+    steps = ["--config.quantizer.init_step=20", "--config.adversarial.start_step=30"]
+    steps += ["--config.train.steps=40", "--config.train.picture_every=40", "--mode=train"]
+    muon = [*tiny_arguments, f"--workdir={workdir}", *steps]
+    adamw = [*muon, "--config.optimizer.name=adamw"]
+    done = commands.run(*adamw, f"--workdir={unbroken}")
+    assert done.code == 0, done.stderr
+    # All but its last checkpoint, of step 30.
+    shutil.copytree(unbroken, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "40")
+    config = json.loads((workdir / "config.json").read_text())
+    for field in ("name", "muon_learning_rate", "momentum"):
+        del config["optimizer"][field]
+    (workdir / "config.json").write_text(json.dumps(config))
+
+    assert pivq_jax.load(workdir).step == 30
+
+    done = commands.run(*muon)
+    assert done.code == 2
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert "another config (optimizer.name = adamw there)" in error
+    assert "Traceback" not in done.stderr and steps_in(workdir) == [30]
+
+    done = commands.run(*adamw)
+    assert done.code == 0, done.stderr
+    assert "resuming from step 30 " in done.stdout
+    assert_same_end(workdir, unbroken, 40)
 
 
 def start_pair(commands, arguments: list[str]) -> list:
