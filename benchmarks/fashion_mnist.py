@@ -24,7 +24,7 @@ CLASSES = (
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """An array of bytes in the idx format: 0, 0, 8, its rank, its sizes (big-endian int32), data."""
+    """Bytes in the idx format: 0, 0, 8, the rank, the sizes (big-endian int32), the data."""
     data = gzip.decompress(path.read_bytes())
     if data[:3] != b"\0\0\x08":
         raise SystemExit(f"{path} is no idx file of bytes: give Fashion-MNIST's own files")

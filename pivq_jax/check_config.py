@@ -27,9 +27,10 @@ UNTRAINED = (
     *("train.log_every", "train.checkpoint_every", "train.picture_every"),
     *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample."),
 )
-# Fields that were added since, with what runs without them in their config.json were trained with.
-ADDED = {
-    "optimizer": {"name": "adamw", "muon_learning_rate": 6e-3, "momentum": 0.95},
+# Fields that were added since, with what runs without them in their config.json were trained with;
+# None: nothing depended on it.
+ADDED: dict[str, dict[str, Any]] = {
+    "optimizer": {"name": "adamw", "muon_learning_rate": None, "momentum": None},
     "loss": {"variance": 0.0},
 }
 
@@ -301,5 +302,5 @@ def _differences(held: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
         here, there = wanted.get(name), held.get(name)
         if isinstance(here, dict) or isinstance(there, dict):  # a room may be new
             yield from _differences(there or {}, here or {}, f"{prefix}{name}.")
-        elif here != there:
+        elif here != there and not (there is None and name in held):
             yield f"{prefix}{name} = {there}"

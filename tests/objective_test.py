@@ -148,9 +148,8 @@ def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(settin
 
 def test_only_the_decoder_learns_from_recombined_sets(setting):
     objective, params, judge, frozen, images = setting
-    weights = dataclasses.replace(
-        objective.weights, l1=0.0, l2=0.0, perceptual=0.0, codebook=0.0, commitment=0.0
-    )
+    others = {field.name: 0.0 for field in dataclasses.fields(objective.weights)}
+    weights = dataclasses.replace(objective.weights, **others | {"recombination": 0.5})
     only = dataclasses.replace(objective, weights=weights, adversary=None)
     gradients = run(only, Phase.QUANTIZED, params, judge, frozen, images).params
     largest = {

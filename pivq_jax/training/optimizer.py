@@ -128,11 +128,16 @@ def orthogonalise(mesh: Mesh | None = None) -> optax.GradientTransformation:
         for shape, numbers in groups.items():
             stack = jnp.stack([flat[number] for number in numbers])
             if mesh is not None:
-                sharding = stack_sharding(stack.shape, mesh)
-                fill = -len(stack) % sharding.mesh.devices.shape[0]
+                split = stack_sharding(stack.shape, mesh)
+                whole = NamedSharding(split.mesh, PartitionSpec())
+                fill = -len(stack) % split.mesh.devices.shape[0]
                 stack = jnp.pad(stack, ((0, fill), (0, 0), (0, 0)))
-                stack = jax.lax.with_sharding_constraint(stack, sharding)
+                # Whole before it is split and after, or each of its matrices travels by itself.
+                stack = jax.lax.with_sharding_constraint(stack, whole)
+                stack = jax.lax.with_sharding_constraint(stack, split)
             stack, _ = iterations.update(stack, iterations.init(stack))
+            if mesh is not None:
+                stack = jax.lax.with_sharding_constraint(stack, whole)
             stack *= UPDATE_RMS * math.sqrt(max(shape))
             for number, matrix in zip(numbers, stack):
                 leaf = matrix.T if upright[number] else matrix
