@@ -175,7 +175,7 @@ def _distribution(metrics: dict[str, Any]) -> list[str | Table]:
         return []
     names = ("sample_images", "fid", "precision", "recall", "density", "coverage")
     compared = {"samples": metrics, **metrics["baselines"]}
-    return [
+    parts: list[str | Table] = [
         f"Against {metrics['real_images']:,} test images, k = {metrics['neighbours']}. Features: "
         f"{metrics['feature_network']}. Images: {metrics['feature_preprocessing']}.",
         Table(
@@ -183,6 +183,11 @@ def _distribution(metrics: dict[str, Any]) -> list[str | Table]:
             [(title, *(row[n] for n in names)) for title, row in compared.items()],
         ),
     ]
+    if "k3" in metrics:
+        few = names[2:]
+        rows = [(title, *(row["k3"][n] for n in few)) for title, row in compared.items()]
+        parts.append(Table(("k = 3", *few), rows))
+    return parts
 
 
 def _attributes(metrics: dict[str, Any]) -> list[str | Table]:

@@ -35,6 +35,7 @@ from pivq_jax.evaluation.pictures import (
     save_png,
     usage_chart,
 )
+from pivq_jax.evaluation.prdc import prdc
 from pivq_jax.evaluation.reconstruction import (
     decode_batched,
     decode_batches,
@@ -54,6 +55,8 @@ from pivq_jax.losses.perceptual_weights import load_lpips
 
 PROBE_IMAGES = 10_000  # training images that probes are fitted on, at most
 ATLAS_CODES = 12
+# Beside the k of the config, since papers differ: 3 in Kynkäänniemi et al., 5 in Naeem et al.
+FEW_NEIGHBOURS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +188,10 @@ def distribution(evaluation: Evaluation) -> dict[str, Any]:
     averaged = average_pixels(evaluation.parents, evaluation.samples.parents)
 
     def compare(features: np.ndarray) -> dict[str, Any]:
-        return {"sample_images": len(features), **compare_features(real, features, k)}
+        found = {"sample_images": len(features), **compare_features(real, features, k)}
+        if least > FEW_NEIGHBOURS:
+            found["k3"] = prdc(real, features, FEW_NEIGHBOURS)._asdict()
+        return found
 
     return {
         **compare(evaluation.sample_features),

@@ -36,7 +36,7 @@ def test_split(trained, commands):
 def test_metrics_are_complete(trained):
     numbers = {n for n, value in trained.metrics.items() if isinstance(value, int | float)}
     assert numbers == set(NUMBERS.split())
-    others = {"left_out", "baselines", "feature_network", "feature_preprocessing"}
+    others = {"left_out", "baselines", "feature_network", "feature_preprocessing", "k3"}
     assert set(trained.metrics) == numbers | others
     assert trained.metrics["left_out"] == {}  # the folder has no labels, so nothing to probe
     assert "VGG16" in trained.metrics["feature_network"]
@@ -45,10 +45,12 @@ def test_metrics_are_complete(trained):
 def test_samples_and_baselines_are_measured_alike(trained):
     metrics = trained.metrics
     names = ("sample_images", "fid", "precision", "recall", "density", "coverage")
-    compared = [{n: metrics[n] for n in names}, *metrics["baselines"].values()]
+    compared = [{n: metrics[n] for n in (*names, "k3")}, *metrics["baselines"].values()]
     assert set(metrics["baselines"]) == {"training images", "averaged pairs"}
     for row in compared:
-        assert tuple(row) == names and all(math.isfinite(value) for value in row.values())
+        few = row["k3"]
+        assert tuple(few) == names[2:] and all(math.isfinite(value) for value in few.values())
+        assert tuple(row) == (*names, "k3") and all(math.isfinite(row[n]) for n in names)
         assert all(0 <= row[n] <= 1 for n in ("precision", "recall", "coverage"))
     # A model of sixty steps draws worse faces than real ones are.
     assert metrics["baselines"]["training images"]["fid"] < metrics["fid"]
