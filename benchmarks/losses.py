@@ -154,6 +154,7 @@ def main() -> None:
                 **changes,
                 "adversarial.augmentations": options.augmentations,
                 "optimizer.learning_rate": options.learning_rate,
+                "optimizer.muon_learning_rate": 4 * options.learning_rate,  # as in the config
                 "optimizer.warmup_steps": min(50, options.steps // 2),
                 "train.steps": options.steps,
             }
