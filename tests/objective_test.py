@@ -81,7 +81,7 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
             extra += 0.5 * sum(nearest) / 4
             vectors = quantized.vectors
         deviations = jnp.sqrt(jnp.var(vectors, 0).mean(-1) + 1e-6)
-        extra += 0.2 * jnp.maximum(0.5 - deviations, 0).mean()
+        extra += 0.2 * jnp.maximum(0.25 - deviations, 0).mean()
         fidelity = jnp.mean(jnp.abs(made - images))
         return fidelity + 0.3 * jnp.mean(perceptual(frozen, made, images)) + extra
 

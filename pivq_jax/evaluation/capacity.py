@@ -15,6 +15,8 @@ from pivq_jax.quantizer import KINDS
 
 # An entry counts as used if at least one image in this many holds it.
 USED_ONCE_IN = 1000
+# An entry that at least this share of the images hold says next to nothing of an image.
+CONSTANT_SHARE = 0.9
 
 
 def ceiling_bits(kind: str, num_codes: int, codebook_size: int) -> float:
@@ -66,6 +68,7 @@ def capacity(codes: npt.ArrayLike, codebook_size: int, kind: str) -> dict[str, f
         image)). Positional: sum over n of H(code at place n);
       - `distinct_codes_per_image`: mean over the images;
       - `codes_used`: number of entries that at least 0.1 % of the images hold;
+      - `constant_codes`: number of entries that at least 90 % of the images hold;
       - `perplexity`: 2 ** entropy of the histogram of all codes, from 1 to K;
       - `images`: M.
 
@@ -112,6 +115,7 @@ def capacity(codes: npt.ArrayLike, codebook_size: int, kind: str) -> dict[str, f
         "marginal_bits": min(ceiling, marginal),
         "distinct_codes_per_image": occurring.size / images,
         "codes_used": int(np.sum((images_with > 0) & (images_with * USED_ONCE_IN >= images))),
+        "constant_codes": int(np.sum(images_with >= CONSTANT_SHARE * images)),
         "perplexity": 2.0 ** _entropy_bits(np.bincount(codes.reshape(-1))),
         "images": images,
     }

@@ -137,7 +137,7 @@ def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
                 " marginal bits are an upper bound on their entropy.",
                 figures(
                     *("ceiling_bits", "marginal_bits", "distinct_codes_per_image", "codes_used"),
-                    "perplexity",
+                    *("constant_codes", "perplexity"),
                 ),
                 *pictures(
                     ("usage", "Share of test images that hold each entry, most used first."),

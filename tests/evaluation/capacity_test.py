@@ -30,6 +30,7 @@ def test_sets_by_hand():
         "marginal_bits": pytest.approx(2.0),
         "distinct_codes_per_image": 2.0,
         "codes_used": 3,
+        "constant_codes": 1,
         "perplexity": pytest.approx(2**1.5),
         "images": 4,
     }
@@ -90,6 +91,7 @@ def test_agrees_with_scipy_on_the_whole_count_matrix(seed, images, n, kind):
     )
     assert measures["distinct_codes_per_image"] == pytest.approx((counts > 0).sum(1).mean())
     assert measures["codes_used"] == (counts > 0).any(0).sum()
+    assert measures["constant_codes"] == ((counts > 0).mean(0) > 0.89999).sum()
     usage = scipy.stats.entropy(counts.sum(0), base=2)
     assert measures["perplexity"] == pytest.approx(2**usage)
     if kind != "positional":

@@ -16,8 +16,8 @@ from pivq_jax.data.sources import First
 from pivq_jax.evaluation import report
 from pivq_jax.evaluation.stages import Settings
 
-NUMBERS = """step psnr l1 ssim lpips rfid codes_used distinct_codes_per_image perplexity
-marginal_bits ceiling_bits images image_size num_codes codebook_size train_seconds
+NUMBERS = """step psnr l1 ssim lpips rfid codes_used constant_codes distinct_codes_per_image
+perplexity marginal_bits ceiling_bits images image_size num_codes codebook_size train_seconds
 train_images_per_second sample_images_per_second parameters fid precision recall density coverage
 real_images sample_images neighbours nearest_training_images parents_of_many"""
 STAGES = ("reconstruction", "perceptual", "samples", "attributes", "distribution", "neighbours")
@@ -186,6 +186,7 @@ def test_capacity_is_of_the_whole_test_split(trained, trained_model, test_split)
     assert metrics["marginal_bits"] == pytest.approx(expected, rel=1e-3)
     assert metrics["distinct_codes_per_image"] == 32
     assert abs(metrics["codes_used"] - np.sum(shares >= 0.001)) <= 1
+    assert abs(metrics["constant_codes"] - np.sum(shares >= 0.9)) <= 1
 
 
 def test_parameters_are_those_of_the_checkpoint(trained, trained_model):

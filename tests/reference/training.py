@@ -136,7 +136,7 @@ class Trainer:
             terms["recombination"] = nearest_patch_loss(made["recombined"], images)
         if weights["variance"]:
             deviations = (vectors.var(0, unbiased=False).mean(-1) + 1e-6).sqrt()
-            terms["variance"] = (0.5 - deviations).relu().mean()
+            terms["variance"] = (0.25 - deviations).relu().mean()
         terms["total"] = sum(weights[name] * value for name, value in terms.items())
         if judges:
             pixels = weights["l1"] * terms["l1"] + weights["l2"] * terms["l2"]
