@@ -124,6 +124,7 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
     nearest = ((latents[:, None].astype(np.float64) - codebook) ** 2).mean(-1).min(1).mean()
     assert error >= nearest - 1e-6  # one to one cannot be nearer than the nearest
     expected = metrics["l1"] + 1.25 * error + 0.5 * metrics["recombination"]
+    expected += 0.3 * metrics["variance"]
     assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
 
     # The average moves towards the parameters, at first fast: decay min(0.999, 1 / 10).
@@ -154,9 +155,9 @@ def test_an_invalid_matching_makes_the_loss_not_finite(steps, images):
 
 
 def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
-    """But for recombination, which pairs images within a part."""
+    """But for recombination, which pairs images within a part, and their latents' variance."""
     config = tiny_config.copy_and_resolve_references()
-    config.loss.recombination = 0.0
+    config.loss.recombination = config.loss.variance = 0.0
     results = []
     for parts in (1, 4):
         config.train.accumulation = parts
@@ -178,9 +179,10 @@ def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
 
 
 def test_the_discriminator_learns_from_parts_what_it_learns_from_the_batch(images, tiny_config):
-    """But for the adaptive weight and recombination, which each part has for itself."""
+    """But for the adaptive weight and what concerns several images: each part has its own."""
     config = tiny_config.copy_and_resolve_references()
-    config.loss.recombination = config.adversarial.recombined_weight = 0.0
+    config.loss.recombination = config.loss.variance = 0.0
+    config.adversarial.recombined_weight = 0.0
     config.adversarial.augmentations = ""
     moments = []
     for parts in (1, 4):
