@@ -291,10 +291,14 @@ def read_config(workdir: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): choose another --workdir") from error
-    for section, fields in ADDED.items():
-        if section in config:  # else it is damaged otherwise, which others tell
-            config[section] = fields | config[section]
-    return config
+    return with_added_fields(config)
+
+
+def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
+    """A config of this or an earlier version, with the fields that were added since."""
+    # A section that is missing is told of where it is needed.
+    added = {name: fields | config[name] for name, fields in ADDED.items() if name in config}
+    return config | added
 
 
 def _differences(held: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
