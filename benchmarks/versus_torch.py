@@ -59,6 +59,7 @@ TORCH_MUON = "torch.optim.Muon"  # the training step with it, on PyTorch's side
 # Where an operation belongs, by what its scope contains; the first that fits.
 PARTS = {
     "matching and distances": r"/matching/",
+    "Muon's iterations": r"/muon/",
     "attention": r"_attention/",
     "MLP": r"/mlp/",
     "layer norms": r"norm",

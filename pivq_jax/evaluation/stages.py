@@ -188,7 +188,8 @@ def distribution(evaluation: Evaluation) -> dict[str, Any]:
     averaged = average_pixels(evaluation.parents, evaluation.samples.parents)
 
     def compare(features: np.ndarray) -> dict[str, Any]:
-        found = {"sample_images": len(features), **compare_features(real, features, k)}
+        found: dict[str, Any] = {"sample_images": len(features)}
+        found |= compare_features(real, features, k)
         if least > FEW_NEIGHBOURS:
             found["k3"] = prdc(real, features, FEW_NEIGHBOURS)._asdict()
         return found

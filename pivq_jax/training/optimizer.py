@@ -9,6 +9,7 @@ Muon costs, run once for all matrices of a shape and are shared out over the dev
 
 import collections
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -108,43 +109,56 @@ def orthogonalise(mesh: Mesh | None = None) -> optax.GradientTransformation:
 
     It has no state. Kernels are taken as matrices [inputs, outputs], the upright ones transposed,
     which the iterations allow. With a mesh each batch is split over its devices (`stack_sharding`),
-    so that none repeats another's work.
+    so that none repeats another's work. Updates end with a root mean square of `UPDATE_RMS`.
     """
-    iterations = scale_by_muon(
+    muon = scale_by_muon(
         beta=0.0,
         nesterov=False,
         ns_steps=ITERATIONS,
         weight_dimension_numbers=partial(jax.tree.map, lambda _: MuonDimensionNumbers(1, 2)),
     )
 
+    def iterate(stack: jax.Array) -> jax.Array:
+        return muon.update(stack, muon.init(stack))[0]
+
     def update(updates: Params, state: optax.EmptyState, params: Params = None) -> Any:
         leaves, tree = jax.tree.flatten(updates)
-        matrices = [leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves]
-        upright = [rows > columns for rows, columns in (matrix.shape for matrix in matrices)]
-        flat = [matrix.T if up else matrix for matrix, up in zip(matrices, upright)]
-        groups = collections.defaultdict(list)
-        for number, matrix in enumerate(flat):
+        wide = [_wide(leaf) for leaf in leaves]
+        groups = collections.defaultdict(list)  # the numbers of the leaves of each shape
+        for number, matrix in enumerate(wide):
             groups[matrix.shape].append(number)
         for shape, numbers in groups.items():
-            stack = jnp.stack([flat[number] for number in numbers])
-            if mesh is not None:
-                split = stack_sharding(stack.shape, mesh)
-                whole = NamedSharding(split.mesh, PartitionSpec())
-                fill = -len(stack) % split.mesh.devices.shape[0]
-                stack = jnp.pad(stack, ((0, fill), (0, 0), (0, 0)))
-                # Whole before it is split and after, or each of its matrices travels by itself.
-                stack = jax.lax.with_sharding_constraint(stack, whole)
-                stack = jax.lax.with_sharding_constraint(stack, split)
-            stack, _ = iterations.update(stack, iterations.init(stack))
-            if mesh is not None:
-                stack = jax.lax.with_sharding_constraint(stack, whole)
+            stack = jnp.stack([wide[number] for number in numbers])
+            with jax.named_scope("muon"):  # benchmarks/versus_torch.py looks for this name
+                stack = iterate(stack) if mesh is None else _shared_out(iterate, stack, mesh)
             stack *= UPDATE_RMS * math.sqrt(max(shape))
             for number, matrix in zip(numbers, stack):
-                leaf = matrix.T if upright[number] else matrix
-                leaves[number] = leaf.reshape(leaves[number].shape)
+                kernel = leaves[number]
+                is_upright = kernel.size > kernel.shape[-1] ** 2
+                leaves[number] = (matrix.T if is_upright else matrix).reshape(kernel.shape)
         return jax.tree.unflatten(tree, leaves), state
 
     return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+def _wide(kernel: jax.Array) -> jax.Array:
+    """A kernel [..., outputs] as a matrix with no more rows than columns."""
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    return matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def _shared_out(
+    iterate: Callable[[jax.Array], jax.Array], stack: jax.Array, mesh: Mesh
+) -> jax.Array:
+    """`iterate(stack)`, [count, rows, columns], each device doing its share of it."""
+    count, split = len(stack), stack_sharding(stack.shape, mesh)
+    whole = NamedSharding(split.mesh, PartitionSpec())
+    fill = -count % split.mesh.devices.shape[0]
+    stack = jnp.pad(stack, ((0, fill), (0, 0), (0, 0)))
+    # Whole before it is split and after, or each of its matrices travels by itself.
+    stack = jax.lax.with_sharding_constraint(stack, whole)
+    stack = iterate(jax.lax.with_sharding_constraint(stack, split))
+    return jax.lax.with_sharding_constraint(stack, whole)[:count]
 
 
 def stack_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
