@@ -7,7 +7,8 @@ about 24 bits together. Sixteen codes are enough for them, and few codes make wh
 are recombined: with 32, one attribute is spread over several codes and parents disagree within it.
 K = 32 N: with learned queries a latent tends to own K / N entries. The loss on recombined sets
 (docs/method.md) keeps what sampling decodes free of noise. The perceptual loss makes a step a sixth
-longer; in 14 % fewer steps LPIPS is a fifth lower than without it (docs/training.md).
+longer; in 14 % fewer steps LPIPS is a fifth lower than without it. docs/training.md has what the
+other settings were chosen by.
 
 Variants: `:smoke` (a minute), `:nearest`, `:positional`; several with commas.
 """
@@ -28,5 +29,5 @@ def get_config(variants: str = "") -> ConfigDict:
     config.loss.l2 = 0.5
     config.loss.perceptual = 0.05
     config.loss.recombination = 0.5
-    config.train.steps = 5_600
+    config.train.steps = 7_000
     return with_variants(config, variants)
