@@ -92,7 +92,10 @@ def main() -> None:
 
     curves: dict[str, list[Curve]] = collections.defaultdict(list)
     for workdir in options.workdir:
-        curves[re.sub(r"[_-]?\d+$", "", workdir.name)].append(measure(workdir))
+        curve = measure(workdir)
+        if not curve:
+            parser.error(f"{workdir} has no checkpoint with a codebook: train on")
+        curves[re.sub(r"[_-]?\d+$", "", workdir.name)].append(curve)
 
     print(f"\n| | seconds to {options.target:g} dB, each run | mean | last PSNR, mean |")
     print("| --- | --- | ---: | ---: |")

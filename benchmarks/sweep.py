@@ -133,18 +133,22 @@ def main() -> None:
     started = time.perf_counter()
     with ThreadPoolExecutor(len(cores)) as pool:
         futures = [pool.submit(measure, *each) for each in todo]
-        for number, future in enumerate(as_completed(futures), 1):
-            row = future.result()
-            rows.append(row)
-            options.rows.parent.mkdir(parents=True, exist_ok=True)
-            with options.rows.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            left = (time.perf_counter() - started) / number * (len(todo) - number)
-            print(
-                f"{number}/{len(todo)} {row['name']}, seed {row['seed']}: {row['psnr']:.2f} dB;"
-                f" about {left / 60:.0f} min left",
-                flush=True,
-            )
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                row = future.result()
+                rows.append(row)
+                options.rows.parent.mkdir(parents=True, exist_ok=True)
+                with options.rows.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                left = (time.perf_counter() - started) / number * (len(todo) - number)
+                print(
+                    f"{number}/{len(todo)} {row['name']}, seed {row['seed']}: {row['psnr']:.2f} dB;"
+                    f" about {left / 60:.0f} min left",
+                    flush=True,
+                )
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # those that run are finished, and found next time
+            raise
     print(table([row for row in rows if row["steps"] == options.steps]))
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from pivq_jax.check_config import read_config
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.model.pivq import pivq_from_config
@@ -85,10 +86,7 @@ def main() -> None:
     options = parser.parse_args()
     bind_to_one_core()
 
-    config, mesh = (
-        ConfigDict(json.loads((options.workdir / "config.json").read_text())),
-        make_mesh(),
-    )
+    config, mesh = ConfigDict(read_config(options.workdir)), make_mesh()
     source = dataset_from_config(config).train
     batch = next(train_batches(source, batch_size=config.train.batch_size, seed=config.seed))
     images = put_batch({"image": batch["image"]}, mesh)["image"]

@@ -11,8 +11,8 @@ timing. The sides take turns of some calls each; the table gives medians and, fo
 PyTorch, the median over turns of our time over its time. At the end the operations of one of our
 training steps are added up, on one core.
 
-Both take the config's optimizer, and both Muons run in float32, the matrices of one shape in one
-batch. With --torch-muon a further row has our training step beside PyTorch's with its own
+Both take the config's optimizer. Both Muons run in float32 on a CPU, the matrices of one shape in
+one batch. With --torch-muon a further row has our training step beside PyTorch's with its own
 `torch.optim.Muon`, which does less: bfloat16, linear layers alone, convolutions by AdamW.
 
 The perceptual network and the augmentations of the discriminator's images are left out on both

@@ -27,10 +27,10 @@ UNTRAINED = (
     *("train.log_every", "train.checkpoint_every", "train.picture_every"),
     *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample."),
 )
-# Fields that were added since, with what runs without them in their config.json were trained with;
-# None: nothing depended on it.
+MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # what AdamW does not use
+# Fields that were added since, with what runs without them in their config.json were trained with.
 ADDED: dict[str, dict[str, Any]] = {
-    "optimizer": {"name": "adamw", "muon_learning_rate": None, "momentum": None},
+    "optimizer": {"name": "adamw", "muon_learning_rate": 6e-3, "momentum": 0.95},
     "loss": {"variance": 0.0},
 }
 
@@ -159,10 +159,10 @@ def check_config(config: Any, training: bool) -> None:
     )
     part = train.batch_size // train.accumulation
     need(
-        part > 1 or (loss.recombination == 0 and adversarial.recombined_weight == 0),
+        part > 1 or loss.recombination == adversarial.recombined_weight == loss.variance == 0,
         f"train.batch_size = {train.batch_size} in train.accumulation = {train.accumulation} parts"
-        " leaves one image in each, nothing to recombine: raise the former, or set"
-        " loss.recombination = 0 and adversarial.recombined_weight = 0",
+        " leaves one image in each, with none to be recombined with or to differ from: raise the"
+        " former, or set loss.recombination = adversarial.recombined_weight = loss.variance = 0",
     )
     if loss.perceptual > 0:
         smallest = BACKBONES[loss.perceptual_network].minimum_size
@@ -263,10 +263,9 @@ def check_workdir(config: Any, workdir: Path, writes: bool = True) -> None:
             )
         return
     held, wanted = read_config(workdir), json.loads(json.dumps(config.to_dict()))
+    free = UNTRAINED if config.optimizer.name == "muon" else (*UNTRAINED, *MUON_ALONE)
     differences = sorted(
-        difference
-        for difference in _differences(held, wanted)
-        if not difference.startswith(UNTRAINED)
+        difference for difference in _differences(held, wanted) if not difference.startswith(free)
     )
     if differences:
         raise InputError(
@@ -288,15 +287,16 @@ def read_config(workdir: Path) -> dict[str, Any]:
             " --config and --workdir"
         )
     try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
+        return with_added_fields(json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}): choose another --workdir") from error
-    return with_added_fields(config)
 
 
 def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """A config of this or an earlier version, with the fields that were added since."""
-    # A section that is missing is told of where it is needed.
+    """A config of this or an earlier version, with the fields that were added since.
+
+    A section that is missing stays so: whoever needs it tells.
+    """
     added = {name: fields | config[name] for name, fields in ADDED.items() if name in config}
     return config | added
 
@@ -306,5 +306,5 @@ def _differences(held: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
         here, there = wanted.get(name), held.get(name)
         if isinstance(here, dict) or isinstance(there, dict):  # a room may be new
             yield from _differences(there or {}, here or {}, f"{prefix}{name}.")
-        elif here != there and not (there is None and name in held):
+        elif here != there:
             yield f"{prefix}{name} = {there}"

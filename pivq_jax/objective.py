@@ -54,7 +54,7 @@ class Made(NamedTuple):
     """What the parameters make of a batch; the losses are functions of it."""
 
     fakes: Fakes  # 'reconstructed' and, where a loss needs it, 'recombined'
-    vectors: jax.Array  # f32 [B, N, D]: what the decoder got of the images
+    latents: jax.Array  # f32 [B, N, D], before quantization
     codebook_loss: jax.Array | None = None
     commitment_loss: jax.Array | None = None
 
@@ -154,15 +154,15 @@ class Objective:
     ) -> tuple[Made, Quantized | None]:
         if phase == Phase.CONTINUOUS:
             latents = self._apply(params, images, method="latents")
-            images = self._apply(params, latents, method="decode_vectors")
-            return Made({"reconstructed": images}, latents), None
+            reconstructed = self._apply(params, latents, method="decode_vectors")
+            return Made({"reconstructed": reconstructed}, latents), None
         reconstructed, quantized = self._apply(params, images)
         fakes = {"reconstructed": reconstructed}
         judged = phase == Phase.ADVERSARIAL and self.adversary and self.adversary.recombined > 0
         if judged or self.weights.recombination > 0:
             fakes["recombined"] = self._recombine(params, quantized.columns, key)
         losses = quantized.codebook_loss, quantized.commitment_loss
-        return Made(fakes, quantized.vectors, *losses), quantized
+        return Made(fakes, quantized.latents, *losses), quantized
 
     def _recombine(self, params: Params, columns: jax.Array, key: jax.Array) -> jax.Array:
         """Images of the code sets of one half of the batch recombined with those of the other.
@@ -200,7 +200,7 @@ class Objective:
         """The losses of latents, of the quantizer and of recombined sets."""
         weights, total, metrics = self.weights, jnp.float32(0), {}
         if weights.variance > 0:
-            metrics["variance"] = variance_loss(made.vectors)
+            metrics["variance"] = variance_loss(made.latents)
             total += weights.variance * metrics["variance"]
         if made.codebook_loss is None or made.commitment_loss is None:
             return total, metrics

@@ -31,6 +31,7 @@ class Quantized(NamedTuple):
     codebook_loss: jax.Array  # f32 []: moves entries to their latents
     commitment_loss: jax.Array  # f32 []: moves latents to their entries
     converged: jax.Array  # bool [B]: False where the matching found no valid answer
+    latents: jax.Array  # f32 [B, N, D]: as they came
 
 
 def squared_distances(latents: jax.Array, codebook: jax.Array) -> jax.Array:
@@ -101,6 +102,7 @@ class Quantizer(nn.Module):
             codebook_loss=jnp.mean((jax.lax.stop_gradient(latents) - entries) ** 2),
             commitment_loss=jnp.mean((latents - jax.lax.stop_gradient(entries)) ** 2),
             converged=converged,
+            latents=latents,
         )
 
     def lookup(self, columns: jax.Array) -> jax.Array:

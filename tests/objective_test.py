@@ -64,7 +64,6 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
         apply = objective.model.apply
         if phase == Phase.CONTINUOUS:
             made, extra = apply({"params": params}, images, method="autoencode"), 0.0
-            vectors = apply({"params": params}, images, method="latents")
         else:
             made, quantized = apply({"params": params}, images)
             recombined = objective._recombine(params, quantized.columns, jax.random.split(KEY)[0])
@@ -79,8 +78,8 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
             nearest = [patch.mean((2, 3, 4)).min(1).mean() for patch in patches]
             extra = quantized.codebook_loss + 0.25 * quantized.commitment_loss
             extra += 0.5 * sum(nearest) / 4
-            vectors = quantized.vectors
-        deviations = jnp.sqrt(jnp.var(vectors, 0).mean(-1) + 1e-6)
+        latents = apply({"params": params}, images, method="latents")
+        deviations = jnp.sqrt(jnp.var(latents, 0).mean(-1) + 1e-6)
         extra += 0.2 * jnp.maximum(0.25 - deviations, 0).mean()
         fidelity = jnp.mean(jnp.abs(made - images))
         return fidelity + 0.3 * jnp.mean(perceptual(frozen, made, images)) + extra

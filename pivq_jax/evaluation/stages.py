@@ -190,7 +190,7 @@ def distribution(evaluation: Evaluation) -> dict[str, Any]:
     def compare(features: np.ndarray) -> dict[str, Any]:
         found: dict[str, Any] = {"sample_images": len(features)}
         found |= compare_features(real, features, k)
-        if least > FEW_NEIGHBOURS:
+        if least > FEW_NEIGHBOURS != k:
             found["k3"] = prdc(real, features, FEW_NEIGHBOURS)._asdict()
         return found
 

@@ -26,7 +26,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from pivq_jax.check_config import with_added_fields
 from pivq_jax.checkpoints import Checkpoints
 from pivq_jax.errors import InputError
 from pivq_jax.files import as_path, local_path, write_json
@@ -61,7 +60,7 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
     arrays, description = read_weights(path)
     mesh, params, step = make_mesh(), jax.device_put(arrays), description["step"]
     try:
-        config = ConfigDict(with_added_fields(description["config"]))
+        config = ConfigDict(description["config"])
         if step <= (start := config.quantizer.init_step):
             raise InputError(
                 f"{path} is of step {step}, but training makes its codebook at step {start}, over"

@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from pivq_jax.check_config import check_config
+from pivq_jax.check_config import check_config, with_added_fields
 from pivq_jax.errors import InputError
 from pivq_jax.files import write_atomically
 from pivq_jax.interop.weights import Params, from_torch, to_torch
@@ -64,7 +64,8 @@ def _checked(text: str, path: Path) -> dict[str, Any]:
     """The description of a model: `config` whole, `step` an integer, the others dicts."""
     try:
         description = json.loads(text)
-        config = ConfigDict(dict(description["config"]))
+        description["config"] = with_added_fields(dict(description["config"]))
+        config = ConfigDict(description["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} does not say what model it is: its metadata needs an entry {KEY!r}, JSON with"

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 Params = Any
@@ -132,7 +132,7 @@ def orthogonalise(mesh: Mesh | None = None) -> optax.GradientTransformation:
             with jax.named_scope("muon"):  # benchmarks/versus_torch.py looks for this name
                 stack = iterate(stack) if mesh is None else _shared_out(iterate, stack, mesh)
             stack *= UPDATE_RMS * math.sqrt(max(shape))
-            for number, matrix in zip(numbers, stack):
+            for number, matrix in zip(numbers, stack, strict=True):
                 kernel = leaves[number]
                 is_upright = kernel.size > kernel.shape[-1] ** 2
                 leaves[number] = (matrix.T if is_upright else matrix).reshape(kernel.shape)
@@ -174,5 +174,7 @@ def stack_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
         for n in range(1, len(devices) + 1)
         if len(devices) % n == 0 and columns % n == 0 and (n == 1 or len(devices) // n >= count)
     )
-    over = Mesh(devices.reshape(-1, sharing), ("matrices", "columns"))
+    over = Mesh(
+        devices.reshape(-1, sharing), ("matrices", "columns"), axis_types=(AxisType.Auto,) * 2
+    )
     return NamedSharding(over, PartitionSpec("matrices", None, "columns"))

@@ -135,7 +135,7 @@ class Trainer:
         if phase != "continuous" and weights["recombination"]:
             terms["recombination"] = nearest_patch_loss(made["recombined"], images)
         if weights["variance"]:
-            deviations = (vectors.var(0, unbiased=False).mean(-1) + 1e-6).sqrt()
+            deviations = (latents.var(0, unbiased=False).mean(-1) + 1e-6).sqrt()
             terms["variance"] = (0.25 - deviations).relu().mean()
         terms["total"] = sum(weights[name] * value for name, value in terms.items())
         if judges:
