@@ -8,9 +8,10 @@ image; D = 64 keeps an entry's neighbours apart where K is large. 256 patches of
 width 512 and 8 blocks on either side.
 
 Cost: 66.2 million parameters and 2.8 of the discriminator; 33 TFLOP a step, 36 once the
-discriminator judges, and 0.9 of Muon's iterations, which the chips share. On 16 chips of TPU v5e that is about 0.9 hours, an estimate from these flops
-at 35 % of 197 TFLOP/s a chip; `python -m launch.plan --config=configs/celeba.py --topology=v5e:4x4`
-computes flops, memory and traffic with the TPU's compiler. Never yet run at full size.
+discriminator judges, and 0.9 of Muon's iterations, which the chips share. On 16 chips of TPU v5e
+that is about 0.9 hours, an estimate from these flops at 35 % of 197 TFLOP/s a chip; `python -m
+launch.plan --config=configs/celeba.py --topology=v5e:4x4` computes flops, memory and traffic with
+the TPU's compiler. Never yet run at full size.
 Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`,
 `:positional`; several with commas.
 """

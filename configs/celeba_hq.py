@@ -8,10 +8,10 @@ twice its codes, at the same K = 16 N. FFHQ's model with 8 blocks on either side
 half the steps and batch: there are 24,000 training images.
 
 Cost: 152.7 million parameters and 2.8 of the discriminator; 47 TFLOP a step, 53 once the
-discriminator judges, and 3 of Muon's iterations, which the chips share. On 16 chips of TPU v5e that is about 0.7 hours, an estimate from these flops
-at 35 % of 197 TFLOP/s a chip; `python -m launch.plan --config=configs/celeba_hq.py
---topology=v5e:4x4` computes flops, memory and traffic with the TPU's compiler. Never yet run at
-full size.
+discriminator judges, and 3 of Muon's iterations, which the chips share. On 16 chips of TPU v5e that
+is about 0.7 hours, an estimate from these flops at 35 % of 197 TFLOP/s a chip; `python -m
+launch.plan --config=configs/celeba_hq.py --topology=v5e:4x4` computes flops, memory and traffic
+with the TPU's compiler. Never yet run at full size.
 Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`,
 `:positional`; several with commas.
 """

@@ -8,9 +8,10 @@ twice its codes, at the same K = 16 N. 256 patches of 16 pixels, a ViT of width 
 either side.
 
 Cost: 218.8 million parameters and 2.8 of the discriminator; 135 TFLOP a step, 147 once the
-discriminator judges, and 4 of Muon's iterations, which the chips share. On 16 chips of TPU v5e that is about 3.7 hours, an estimate from these flops
-at 35 % of 197 TFLOP/s a chip; `python -m launch.plan --config=configs/ffhq.py --topology=v5e:4x4`
-computes flops, memory and traffic with the TPU's compiler. Never yet run at full size.
+discriminator judges, and 4 of Muon's iterations, which the chips share. On 16 chips of TPU v5e that
+is about 3.7 hours, an estimate from these flops at 35 % of 197 TFLOP/s a chip; `python -m
+launch.plan --config=configs/ffhq.py --topology=v5e:4x4` computes flops, memory and traffic with the
+TPU's compiler. Never yet run at full size.
 Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`,
 `:positional`; several with commas.
 """
