@@ -25,6 +25,7 @@ def get_config(variants: str = "") -> ConfigDict:
     config.data.name = "toon_faces"
     config.model.num_codes = 16
     config.quantizer.codebook_size = 512
+    config.quantizer.init_step = 1_500
     config.quantizer.init_batches = 96
     config.loss.l2 = 0.5
     config.loss.perceptual = 0.05
