@@ -1,10 +1,11 @@
 """How the default run is trained: settings changed one at a time, by short runs.
 
-    python -m benchmarks.sweep [--only=NAME,...] [--seeds=1] [--steps=1000]
+    python -m benchmarks.sweep [--only=NAME ...] [--seeds=1] [--steps=1000]
 
 Trains and evaluates the default config with each change below, two runs side by side, each bound to
 a core, and prints a table. Rows are added to --rows (docs/tables/sweep.jsonl) as they come; what
-stands there is not run again, so the same command goes on where it was stopped. Short runs learn a
+stands there is not run again, so the same command goes on where it was stopped (empty the file when
+the default config has changed). Linux alone can bind runs to cores. Short runs learn a
 codebook early (step 250) and average their weights over few steps, in all rows alike.
 """
 
@@ -92,15 +93,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", help="rows, with commas; all by default")
+    parser.add_argument("--only", nargs="+", default=list(ROWS), metavar="NAME", help="rows")
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0 on")
     parser.add_argument("--steps", type=int, default=1_000)
     parser.add_argument("--output", type=Path, default=Path("runs/sweep"), help="of the runs")
     parser.add_argument("--rows", type=Path, default=Path("docs/tables/sweep.jsonl"))
     options = parser.parse_args()
-    names = options.only.split(",") if options.only else list(ROWS)
+    names = options.only
     if unknown := [name for name in names if name not in ROWS]:
-        parser.error(f"--only: {unknown[0]!r} is unknown, use some of {', '.join(ROWS)}")
+        parser.error(f"--only: {unknown[0]!r} is unknown, use some of {'; '.join(ROWS)}")
 
     rows = read_rows(options.rows)
     done = {(row["name"], row["steps"], row["seed"]) for row in rows}
