@@ -5,8 +5,8 @@
 Trains and evaluates the default config with each change below, two runs side by side, each bound to
 a core, and prints a table. Rows are added to --rows (docs/tables/sweep.jsonl) as they come; what
 stands there is not run again, so the same command goes on where it was stopped (empty the file when
-the default config has changed). Linux alone can bind runs to cores. Short runs learn a
-codebook early (step 250) and average their weights over few steps, in all rows alike.
+the default config has changed). Linux alone can bind runs to cores. Short runs learn a codebook
+early (step 250) and average their weights over few steps, in all rows alike.
 """
 
 import argparse
@@ -42,8 +42,16 @@ ROWS: dict[str, dict[str, str]] = {
     "warm-up of 50 steps": {"optimizer.warmup_steps": "50"},
     "no weight decay": {"optimizer.weight_decay": "0"},
     "weight decay 0.1": {"optimizer.weight_decay": "0.1"},
-    "batches of 8, twice the steps": {"train.batch_size": "8", "train.steps": "2x"},
-    "batches of 32, half the steps": {"train.batch_size": "32", "train.steps": "0.5x"},
+    "batches of 8, twice the steps": {
+        "train.batch_size": "8",
+        "train.steps": "2x",
+        "quantizer.init_step": "500",
+    },
+    "batches of 32, half the steps": {
+        "train.batch_size": "32",
+        "train.steps": "0.5x",
+        "quantizer.init_step": "125",
+    },
     "averages over 1,000 steps": {"train.ema_decay": "0.999"},
     "no clipping": {"optimizer.clip_norm": "1e9"},
     "codebook from step 100": {"quantizer.init_step": "100"},
