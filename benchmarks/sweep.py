@@ -86,7 +86,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     """In Markdown, in the order of `ROWS`; of several seeds, a line each."""
     titles = [title for title, _, _ in COLUMNS]
-    lines = [f"| | seed | {' | '.join(titles)} | least probe |", "| --- |" + " ---: |" * 10]
+    lines = [
+        f"| | seed | {' | '.join(titles)} | least probe |",
+        "| --- |" + " ---: |" * (len(titles) + 2),
+    ]
     for name in ROWS:
         for row in sorted((row for row in rows if row["name"] == name), key=lambda r: r["seed"]):
             cells = [f"{row[key]:.{digits}f}" for _, key, digits in COLUMNS]

@@ -58,9 +58,9 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise InputError(f"{workdir} exists: give a new --to")
     arrays, description = read_weights(path)
-    mesh, params, step = make_mesh(), jax.device_put(arrays), description["step"]
+    config, mesh, params = ConfigDict(description["config"]), make_mesh(), jax.device_put(arrays)
+    step = description["step"]
     try:
-        config = ConfigDict(description["config"])
         if step <= (start := config.quantizer.init_step):
             raise InputError(
                 f"{path} is of step {step}, but training makes its codebook at step {start}, over"

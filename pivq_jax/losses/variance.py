@@ -9,7 +9,7 @@ DEVIATION = 0.25
 EPSILON = 1e-6  # keeps the gradient finite where all images have the same latent
 
 
-def variance_loss(latents: jax.Array, deviation: float = DEVIATION) -> jax.Array:
+def variance_loss(latents: jax.Array) -> jax.Array:
     """How far each query's latents are from differing between images (Bardes et al. 2022,
     arXiv 2105.04906, equation 1).
 
@@ -19,11 +19,10 @@ def variance_loss(latents: jax.Array, deviation: float = DEVIATION) -> jax.Array
 
     Args:
         latents: f32 [B, N, D], in query order.
-        deviation: a query's standard deviation over the batch, root mean square over D, that is
-            enough; below it the loss grows linearly.
 
     Returns:
-        f32 []: mean over the queries.
+        f32 []: mean over the queries of what a query's standard deviation over the batch (root mean
+        square over D) lacks of `DEVIATION`.
     """
     variance = jnp.mean(jnp.var(latents.astype(jnp.float32), axis=0), axis=-1)
-    return jnp.mean(jax.nn.relu(deviation - jnp.sqrt(variance + EPSILON)))
+    return jnp.mean(jax.nn.relu(DEVIATION - jnp.sqrt(variance + EPSILON)))
