@@ -28,15 +28,15 @@ import jax
 import numpy as np
 
 import pivq_jax
+from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
-from pivq_jax.evaluation.pictures import grid, save_png
 from pivq_jax.evaluation.probes import code_features
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.samples import average_pixels
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import pair_codes, random_pairs
-from pivq_jax.train import dataset_from_config
+from pivq_jax.training.loop import dataset_from_config
 
 PICTURED = 12  # samples by each rule in the picture
 CHOICES = 64  # uniform ones that the most plausible is taken of

@@ -77,9 +77,9 @@ def step_images_a_second(config: Any, steps: int = 20) -> float:
     """Of the training step that most of the run consists of; the median of `steps`."""
     import jax
 
+    from pivq_jax.common.parallel import make_mesh, put_batch
     from pivq_jax.model.pivq import pivq_from_config
-    from pivq_jax.parallel import make_mesh, put_batch
-    from pivq_jax.train import frozen_from_config, phase_at, steps_from_config
+    from pivq_jax.training.loop import frozen_from_config, phase_at, steps_from_config
 
     mesh = make_mesh(config.mesh.fsdp)
     functions = steps_from_config(config, pivq_from_config(config, mesh), mesh)

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 
 import pivq_jax
-from pivq_jax.checkpoints import Checkpoints
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import write_json
 from pivq_jax.evaluation.reconstruction import reconstruct_split
-from pivq_jax.files import write_json
-from pivq_jax.train import dataset_from_config
+from pivq_jax.training.checkpoints import Checkpoints
+from pivq_jax.training.loop import dataset_from_config
 
 Curve = list[dict[str, float]]  # step, seconds, psnr
 

@@ -28,20 +28,20 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import pivq_jax
+from pivq_jax.common.parallel import put_batch
+from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
-from pivq_jax.evaluation.pictures import grid, save_png
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, reconstruct_split
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.objective import Phase
-from pivq_jax.parallel import put_batch
 from pivq_jax.sampling import random_pairs
-from pivq_jax.train import dataset_from_config, frozen_from_config, steps_from_config
+from pivq_jax.training.loop import dataset_from_config, frozen_from_config, steps_from_config
+from pivq_jax.training.objective import Phase
 
 VARIANTS: dict[str, dict[str, float]] = {
     "pixel losses": {},

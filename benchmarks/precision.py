@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.configs import config_from_file
+from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import eval_batches, train_batches
 from pivq_jax.matching import match
 from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.objective import Phase
-from pivq_jax.parallel import make_mesh, put_batch
-from pivq_jax.quantizer import squared_distances
-from pivq_jax.train import dataset_from_config, frozen_from_config, steps_from_config
+from pivq_jax.model.quantizer import squared_distances
+from pivq_jax.training.loop import dataset_from_config, frozen_from_config, steps_from_config
+from pivq_jax.training.objective import Phase
 
 
 def main() -> None:

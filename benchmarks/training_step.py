@@ -24,12 +24,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from pivq_jax.check_config import read_config
-from pivq_jax.checkpoints import Checkpoints
+from pivq_jax.common.parallel import make_mesh, put_batch
+from pivq_jax.config.check import read_config
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.parallel import make_mesh, put_batch
-from pivq_jax.train import (
+from pivq_jax.training.checkpoints import Checkpoints
+from pivq_jax.training.loop import (
     dataset_from_config,
     frozen_from_config,
     phase_at,

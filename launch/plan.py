@@ -29,7 +29,7 @@ from absl import app, flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from pivq_jax.command_line import parse_flags, refuse
+from pivq_jax.common.command_line import parse_flags, refuse
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/ffhq.py")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, such as v5e:16x16.")
@@ -109,7 +109,7 @@ def devices_of(topology: str) -> list[Any]:
     """
     from jax.experimental import topologies
 
-    from pivq_jax.errors import InputError
+    from pivq_jax.common.errors import InputError
 
     version = topology.split(":")[0]
     if version not in CHIPS or ":" not in topology:
@@ -141,11 +141,11 @@ def lower(config: Any, devices: list[Any]) -> tuple[Any, float]:
     import jax
     import jax.numpy as jnp
 
-    from pivq_jax.check_config import check_devices
+    from pivq_jax.common.parallel import make_mesh, over_batch, replicated, shardings_of
+    from pivq_jax.config.check import check_devices
     from pivq_jax.losses.perceptual_weights import weight_shapes
     from pivq_jax.model.pivq import pivq_from_config
-    from pivq_jax.parallel import make_mesh, over_batch, replicated, shardings_of
-    from pivq_jax.train import phase_at, steps_from_config
+    from pivq_jax.training.loop import phase_at, steps_from_config
 
     check_devices(config, len(devices))
     mesh = make_mesh(config.mesh.fsdp, devices)
@@ -229,8 +229,8 @@ def compile_step(lowered: Any) -> Any:
 
 def shares_out(config: Any, chips: int, factor: int) -> bool:
     """Whether the chips can share out a batch in `factor` times as many parts."""
-    from pivq_jax.check_config import check_devices
-    from pivq_jax.errors import InputError
+    from pivq_jax.common.errors import InputError
+    from pivq_jax.config.check import check_devices
 
     changed = config.copy_and_resolve_references()
     changed.train.accumulation *= factor
@@ -355,7 +355,7 @@ def _size(shape: tuple[int, ...]) -> int:
 
 def main(arguments: list[str]) -> int:
     """Plan one config, or print the table."""
-    from pivq_jax.errors import InputError
+    from pivq_jax.common.errors import InputError
 
     try:
         if len(arguments) > 1:
@@ -371,7 +371,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _plan_one(config: Any, topology: str) -> int:
-    from pivq_jax.check_config import check_config
+    from pivq_jax.config.check import check_config
 
     check_config(config, training=False)
     devices = devices_of(topology)

@@ -13,15 +13,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pivq_jax import sampling
-from pivq_jax.check_config import read_config
-from pivq_jax.checkpoints import Checkpoints
-from pivq_jax.compilation import compiler_options
-from pivq_jax.errors import InputError
-from pivq_jax.files import as_path, local_path
+from pivq_jax.common.compilation import compiler_options
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import as_path, local_path
+from pivq_jax.common.parallel import make_mesh, over_batch, own_copy, replicated, split_rows
+from pivq_jax.config.check import read_config
 from pivq_jax.interop.pretrained import read_pretrained, write_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
-from pivq_jax.parallel import make_mesh, over_batch, own_copy, replicated, split_rows
+from pivq_jax.training.checkpoints import Checkpoints
 
 # Images in [-1, 1] that were resized may overshoot; those in [0, 255] or of unit variance do more.
 MOST = 1.5

@@ -25,7 +25,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from pivq_jax.command_line import parse_flags, refuse
+from pivq_jax.common.command_line import parse_flags, refuse
 
 MODES = ("train", "evaluate", "sample", "interpolate", "reconstruct")
 
@@ -61,11 +61,11 @@ def _run() -> int:
     import jax  # takes seconds, so mistakes in flags are told before
 
     from pivq_jax import modes
-    from pivq_jax.check_config import check_config
-    from pivq_jax.errors import InputError
-    from pivq_jax.files import as_path
-    from pivq_jax.parallel import join_processes
-    from pivq_jax.stopping import Interrupted
+    from pivq_jax.common.errors import InputError
+    from pivq_jax.common.files import as_path
+    from pivq_jax.common.parallel import join_processes
+    from pivq_jax.config.check import check_config
+    from pivq_jax.training.stopping import Interrupted
 
     logging.set_verbosity(logging.WARNING)
     # What XLA has compiled once is read from here by every later run.

@@ -8,21 +8,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from pivq_jax.check_config import check_workdir
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import write_json
+from pivq_jax.common.parallel import say
+from pivq_jax.common.pictures import grid, interpolation_grid, magnification, save_png
+from pivq_jax.config.check import check_workdir
 from pivq_jax.data.images import list_images, load_image
 from pivq_jax.data.sources import First, Source
-from pivq_jax.errors import InputError
 from pivq_jax.evaluation.features import feature_extractor
-from pivq_jax.evaluation.pictures import grid, interpolation_grid, magnification, save_png
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.samples import sample_paths, sample_recombined
 from pivq_jax.evaluation.stages import Settings
-from pivq_jax.files import write_json
 from pivq_jax.inference import load
-from pivq_jax.parallel import say
-from pivq_jax.stopping import end_on_sigterm
-from pivq_jax.train import dataset_from_config, train
+from pivq_jax.training.loop import dataset_from_config, train
+from pivq_jax.training.stopping import end_on_sigterm
 
 # Parents are drawn from so many training images; encoding them takes seconds on a CPU.
 PARENT_POOL = 1_000

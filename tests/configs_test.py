@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pivq_jax.check_config import ADDED, check_config, check_workdir, read_config
-from pivq_jax.checkpoints import Checkpoints
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.parallel import make_mesh
+from pivq_jax.config.check import ADDED, check_config, check_workdir, read_config
 from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.parallel import make_mesh
-from pivq_jax.train import train
+from pivq_jax.training.checkpoints import Checkpoints
+from pivq_jax.training.loop import train
 
 NAMES = ("toon_faces", "image_folder", "celeba", "celeba_hq", "ffhq")
 VARIANTS = ("", "smoke", "nearest", "positional", "smoke,nearest", "smoke,positional")

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pivq_jax
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.parallel import make_mesh
 from pivq_jax.inference import TrainedModel
 from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.parallel import make_mesh
 
 N, K = 32, 512  # of the trained run
 

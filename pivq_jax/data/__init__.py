@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data.sources import RandomSource, RecordSource, Source
-from pivq_jax.errors import InputError
 
 # Data sets of real faces, prepared from their official files.
 OFFICIAL = ("celeba", "celeba_hq", "ffhq")

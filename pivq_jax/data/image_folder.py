@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from absl import logging
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data import images
 from pivq_jax.data.preparation import progress, usable_cores
-from pivq_jax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 

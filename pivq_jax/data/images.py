@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 
 # The endings of files that count as images, in lower case.
 EXTENSIONS = frozenset(

@@ -15,11 +15,11 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data.image_folder import SPLITS, assign_splits
 from pivq_jax.data.images import EXTENSIONS, walk
 from pivq_jax.data.records import RESERVED
 from pivq_jax.data.shards import Entry
-from pivq_jax.errors import InputError
 
 # The values of an attribute that the official lists give as -1 and 1.
 BINARY = ("no", "yes")

@@ -18,8 +18,8 @@ import grain
 import numpy as np
 from absl import flags
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data.sources import Example, Source
-from pivq_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
 

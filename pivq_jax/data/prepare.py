@@ -26,8 +26,8 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data.preparation import default_data_dir, locked, progress, usable_cores
-from pivq_jax.errors import InputError
 
 NAMES = ("celeba", "celeba_hq", "ffhq", "image_folder")
 

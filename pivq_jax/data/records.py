@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
-from pivq_jax.errors import InputError
-from pivq_jax.files import as_path, write_json
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import as_path, write_json
 
 P = TypeVar("P", bound=PurePath)  # pathlib's paths and etils.epath's
 

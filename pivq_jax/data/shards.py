@@ -16,9 +16,9 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import write_json
 from pivq_jax.data import images, records
-from pivq_jax.errors import InputError
-from pivq_jax.files import write_json
 
 
 class Entry(NamedTuple):

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data import toon_render
 from pivq_jax.data.preparation import progress
-from pivq_jax.errors import InputError
 
 _DESCRIPTION = """\
 Cartoon faces in ten independent factors: seven components (beard, clothes, eyebrows, eyes, hair,

@@ -22,8 +22,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data.preparation import usable_cores
-from pivq_jax.errors import InputError
 
 SPLIT_SIZES = {"train": 10_000, "validation": 1_000, "test": 1_000}
 

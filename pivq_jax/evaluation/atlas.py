@@ -10,9 +10,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from pivq_jax import sampling
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.pictures import Pixels, grid
 from pivq_jax.data.sources import Example, Source
-from pivq_jax.errors import InputError
-from pivq_jax.evaluation.pictures import Pixels, grid
 from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.inference import TrainedModel
 

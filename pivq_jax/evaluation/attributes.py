@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Example, Source
-from pivq_jax.errors import InputError
 from pivq_jax.evaluation.dci import dci
 from pivq_jax.evaluation.probes import (
     Labelled,

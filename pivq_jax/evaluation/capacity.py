@@ -11,7 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from pivq_jax.quantizer import KINDS
+from pivq_jax.model.quantizer import KINDS
 
 # An entry counts as used if at least one image in this many holds it.
 USED_ONCE_IN = 1000

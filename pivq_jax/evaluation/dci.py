@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 
 
 class DCI(NamedTuple):

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 
 # Entries of one block of distances, and the most rows that it has.
 BLOCK_SIZE, BLOCK_ROWS = 2**22, 256

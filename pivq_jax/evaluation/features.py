@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from pivq_jax.compilation import compiler_options
+from pivq_jax.common.compilation import compiler_options
+from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
-from pivq_jax.errors import InputError
 from pivq_jax.evaluation import inception
 from pivq_jax.losses.backbones import VGG16
 from pivq_jax.losses.perceptual import lpips_features

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from pivq_jax.weights import check_weights, download, read_state_dict
+from pivq_jax.common.weights import check_weights, download, read_state_dict
 
 # The file pytorch-fid downloads, 96 MB.
 WEIGHTS_URL = (

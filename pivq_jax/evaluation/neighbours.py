@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import distances
 
 # Candidates beyond the k that are asked for; the float32 bounds rarely leave open more.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import distances
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import optax
 
-from pivq_jax.errors import InputError
-from pivq_jax.quantizer import KINDS
+from pivq_jax.common.errors import InputError
+from pivq_jax.model.quantizer import KINDS
 
 # Penalties tried, strongest first, as shares of the least one that makes all weights zero.
 PENALTIES = (10**-0.5, 10**-1.0, 10**-1.5)

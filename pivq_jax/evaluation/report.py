@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import write_atomically, write_json
 from pivq_jax.data import Dataset
-from pivq_jax.errors import InputError
 from pivq_jax.evaluation.html import Picture, Section, Table, page
 from pivq_jax.evaluation.stages import STAGES, Evaluation, Settings
-from pivq_jax.files import write_atomically, write_json
 from pivq_jax.inference import TrainedModel
 
 

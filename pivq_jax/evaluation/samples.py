@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax import sampling
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.pictures import magnification, sample_grid
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.data.sources import Example, Source
-from pivq_jax.errors import InputError
-from pivq_jax.evaluation.pictures import magnification, sample_grid
 from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.inference import TrainedModel
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 
 # Wang et al. 2004: the window and the two constants.
 WINDOW, SIGMA = 11, 1.5

@@ -14,20 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from pivq_jax.compilation import compiler_options
-from pivq_jax.data import Dataset
-from pivq_jax.data.images import images_to_float
-from pivq_jax.data.pipeline import eval_batches
-from pivq_jax.data.sources import First, Source
-from pivq_jax.errors import InputError
-from pivq_jax.evaluation.atlas import atlas_picture, exchange, informative_codes
-from pivq_jax.evaluation.attributes import attribute_metrics, encode_labelled
-from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.distribution import compare_features
-from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
-from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
-from pivq_jax.evaluation.neighbours import nearest_neighbours
-from pivq_jax.evaluation.pictures import (
+from pivq_jax.common.compilation import compiler_options
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.pictures import (
     grid,
     interpolation_grid,
     magnification,
@@ -35,6 +24,17 @@ from pivq_jax.evaluation.pictures import (
     save_png,
     usage_chart,
 )
+from pivq_jax.data import Dataset
+from pivq_jax.data.images import images_to_float
+from pivq_jax.data.pipeline import eval_batches
+from pivq_jax.data.sources import First, Source
+from pivq_jax.evaluation.atlas import atlas_picture, exchange, informative_codes
+from pivq_jax.evaluation.attributes import attribute_metrics, encode_labelled
+from pivq_jax.evaluation.capacity import capacity
+from pivq_jax.evaluation.distribution import compare_features
+from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
+from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
+from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.prdc import prdc
 from pivq_jax.evaluation.reconstruction import (
     decode_batched,

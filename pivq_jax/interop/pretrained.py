@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pivq_jax.errors import InputError
-from pivq_jax.files import write_atomically, write_json
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import write_atomically, write_json
 from pivq_jax.interop.safetensors_file import read_weights, write_weights
 from pivq_jax.interop.weights import Params
 

@@ -16,9 +16,9 @@ import safetensors
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from pivq_jax.check_config import check_config, with_added_fields
-from pivq_jax.errors import InputError
-from pivq_jax.files import write_atomically
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import write_atomically
+from pivq_jax.config.check import check_config, with_added_fields
 from pivq_jax.interop.weights import Params, from_torch, to_torch
 from pivq_jax.model.pivq import pivq_from_config
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 
 Params = Any
 # Axes of a Flax kernel in the order that PyTorch keeps them, by number of axes.

@@ -10,7 +10,7 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 
 
 class AlexNet(nn.Module):

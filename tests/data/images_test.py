@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float, images_to_uint8, list_images, load_image
-from pivq_jax.errors import InputError
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data import layouts
-from pivq_jax.errors import InputError
 from tests.data import official
 
 

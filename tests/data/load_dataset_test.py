@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data import NAMES, OFFICIAL, load_dataset, load_toon_faces
 from pivq_jax.data.sources import RecordSource
-from pivq_jax.errors import InputError
 
 
 def test_random_is_seeded_distinct_and_labelled():

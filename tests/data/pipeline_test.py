@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data.pipeline import eval_batches, train_batches
 from pivq_jax.data.sources import RandomSource
-from pivq_jax.errors import InputError
 from tests.data.conftest import process_children
 
 

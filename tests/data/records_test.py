@@ -5,8 +5,8 @@ from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data import load_dataset, prepare, records
-from pivq_jax.errors import InputError
 from tests.data.conftest import prepare_arguments
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data import load_toon_faces, toon_render
 from pivq_jax.data.images import load_image
-from pivq_jax.errors import InputError
 
 SIZES = {"train": 12, "validation": 4, "test": 4}
 BUILD = """

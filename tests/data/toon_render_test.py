@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data import toon_render
-from pivq_jax.errors import InputError
 
 # SHA-256 of the pixels of the first two faces of train, validation and test.
 PIXELS_SHA256 = {

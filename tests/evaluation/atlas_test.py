@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import atlas
 
 K, N, M = 24, 5, 400

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import First, RandomSource
-from pivq_jax.errors import InputError
 from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled
 
 FACTORS = {"shade": ("dark", "light"), "odd": ("no", "yes", "very"), "same": ("a", "b")}
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 @pytest.fixture(scope="module", params=["matching", "positional"])
 def model(request, tiny_config):
     """A tiny model with its initial weights."""
+    from pivq_jax.common.parallel import make_mesh
     from pivq_jax.inference import TrainedModel
     from pivq_jax.model.pivq import pivq_from_config
-    from pivq_jax.parallel import make_mesh
 
     config = tiny_config.copy_and_resolve_references()
     config.quantizer.kind = request.param

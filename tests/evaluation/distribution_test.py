@@ -5,7 +5,7 @@ import prdc as package
 import pytest
 from pytorch_fid.fid_score import calculate_frechet_distance
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation.distribution import compare_features
 
 

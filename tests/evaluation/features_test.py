@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import features, inception
 from pivq_jax.evaluation.features import NETWORKS, feature_extractor
 

@@ -6,7 +6,7 @@ import pytest
 import scipy.linalg
 from hypothesis import strategies as st
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
 
 

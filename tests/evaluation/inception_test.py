@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from pytorch_fid import inception as authors
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.weights import download
 from pivq_jax.evaluation import inception
-from pivq_jax.weights import download
 
 
 @pytest.fixture(scope="module")

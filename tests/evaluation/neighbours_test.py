@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import distances
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 

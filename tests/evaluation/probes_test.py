@@ -7,7 +7,7 @@ import sklearn.linear_model
 import sklearn.metrics
 from hypothesis import strategies as st
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import probes
 from pivq_jax.evaluation.probes import Labelled
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pivq_jax import sampling
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import samples
 
 K, N, POOL = 24, 6, 20

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pivq_jax
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,7 +136,7 @@ def test_a_hub_id_offline_is_one_clear_error(tmp_path):
     pytest.importorskip("huggingface_hub")
     code = (
         "import pivq_jax\n"
-        "from pivq_jax.errors import InputError\n"
+        "from pivq_jax.common.errors import InputError\n"
         "try:\n    pivq_jax.from_pretrained('somebody/faces')\n"
         "except InputError as error:\n    print(error)"
     )

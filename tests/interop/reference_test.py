@@ -11,20 +11,20 @@ import scipy.optimize
 import torch
 
 from pivq_jax import sampling
+from pivq_jax.common.parallel import make_mesh
 from pivq_jax.interop import to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
-from pivq_jax.objective import Objective, Phase
-from pivq_jax.parallel import make_mesh
-from pivq_jax.quantizer import squared_distances
-from pivq_jax.steps import (
+from pivq_jax.model.quantizer import squared_distances
+from pivq_jax.training.loop import objective_from_config
+from pivq_jax.training.objective import Objective, Phase
+from pivq_jax.training.optimizer import make_optimizer
+from pivq_jax.training.steps import (
     TrainState,
     make_discriminator_optimizer,
     make_steps,
     replace_codebook,
 )
-from pivq_jax.train import objective_from_config
-from pivq_jax.training.optimizer import make_optimizer
 from tests.reference.model import PIVQ as Reference
 from tests.reference.muon import Muon
 from tests.reference.quantizer import recombine

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 from pivq_jax.interop import from_torch, to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
 from tests.reference.model import PIVQ as Reference

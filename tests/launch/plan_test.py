@@ -9,7 +9,7 @@ import pytest
 
 from launch import plan
 from launch.hlo import Program
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 
 ROOT = Path(__file__).parent.parent.parent
 

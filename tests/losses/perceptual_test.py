@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pivq_jax.errors import InputError
+from pivq_jax.common.errors import InputError
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import lpips, lpips_distance, lpips_features
 from pivq_jax.losses.perceptual_weights import load_lpips

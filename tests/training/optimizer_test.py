@@ -344,7 +344,7 @@ def test_every_device_has_a_share_and_none_more_than_whole_matrices_would_give(
 ON_MESHES = """
 import json
 import jax, numpy as np, optax
-from pivq_jax.parallel import make_mesh, shardings_of
+from pivq_jax.common.parallel import make_mesh, shardings_of
 from pivq_jax.training.optimizer import orthogonalise
 
 shapes = {shapes!r}

@@ -1,0 +1,162 @@
+"""Arrays out of pickled files, without running what a pickle may ask for.
+
+A pickle is a program: loading one calls any function it names. These unpicklers know a handful of
+names, which stand for arrays, and refuse every other.
+"""
+
+import collections
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import traverse_util
+
+from pivq_jax.common.errors import InputError
+
+# What the first of the pickles in a PyTorch file before version 1.6 holds.
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+_STORAGES = {
+    "HalfStorage": np.dtype("<f2"),
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "LongStorage": np.dtype("<i8"),
+}
+
+
+def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """Nested dictionaries of NumPy arrays from a pickle, flat: names are joined by dots.
+
+    Raises:
+        InputError: no such file, a damaged one, or a pickle that asks for anything but arrays;
+            ends in `remedy`.
+    """
+    try:
+        tree = _NumpyUnpickler(io.BytesIO(path.read_bytes())).load()
+        tensors = traverse_util.flatten_dict(tree, sep=".")
+    except Exception as error:  # a damaged pickle can raise anything
+        raise InputError(f"{path} is not a whole pickle of arrays ({error}): {remedy}") from error
+    return {name: np.asarray(tensor) for name, tensor in tensors.items()}
+
+
+def read_torch_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """A state dict that `torch.save` wrote, in either of its formats; PyTorch is not needed.
+
+    Args:
+        path: a zip archive (PyTorch 1.6 and later) or a sequence of pickles (before).
+        remedy: what a person can do about a bad file, as the end of the message.
+
+    Raises:
+        InputError: no such file, a damaged one, or one that asks for anything but tensors of
+            16-, 32- or 64-bit floats and 64-bit integers.
+    """
+    try:
+        content = path.read_bytes()
+        is_zip = zipfile.is_zipfile(io.BytesIO(content))
+        found, storages = (_read_zip if is_zip else _read_legacy)(content)
+        return {str(name): tensor.read(storages) for name, tensor in found.items()}
+    except Exception as error:  # a damaged pickle can raise anything
+        raise InputError(f"{path} is not a whole PyTorch state dict ({error}): {remedy}") from error
+
+
+class _NumpyUnpickler(pickle.Unpickler):
+    """Loads NumPy arrays and what Python builds itself: dictionaries, lists, strings, numbers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        match module, name:
+            case "numpy", "ndarray":
+                return np.ndarray
+            case "numpy", "dtype":
+                return np.dtype
+            case "numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct":
+                return _empty_array
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
+
+
+def _empty_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
+    """What a pickled array is before its state is set."""
+    return np.ndarray(shape, code.decode())
+
+
+class _Tensor(NamedTuple):
+    """A tensor as the pickle describes it: a view of a storage, whose data are elsewhere."""
+
+    dtype: np.dtype
+    storage: str
+    offset: int  # this and the strides count elements
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def read(self, storages: dict[str, bytes]) -> np.ndarray:
+        data = np.frombuffer(storages[self.storage], self.dtype)
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        if min(self.shape, default=1) < 1 or min(self.offset, *self.strides, 0) < 0:
+            raise ValueError(f"a tensor of shape {self.shape} and strides {self.strides}")
+        if last >= len(data):
+            raise ValueError(f"storage {self.storage} ends before its tensor")
+        strides = [s * self.dtype.itemsize for s in self.strides]
+        view = np.lib.stride_tricks.as_strided(data[self.offset :], self.shape, strides)
+        return np.ascontiguousarray(view).reshape(self.shape)
+
+
+class _TorchUnpickler(pickle.Unpickler):
+    """Loads dictionaries of `_Tensor`."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        match module, name:
+            case "collections", "OrderedDict":
+                return collections.OrderedDict
+            case "torch._utils", "_rebuild_tensor_v2":
+                return _rebuild_tensor
+            case "torch._utils", "_rebuild_parameter":
+                return _rebuild_parameter
+            case "torch", storage if storage in _STORAGES:
+                return _STORAGES[storage]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not a tensor")
+
+    def persistent_load(self, pid: Any) -> tuple[np.dtype, str]:
+        kind, dtype, key, *_ = pid
+        if kind != "storage" or not isinstance(dtype, np.dtype):
+            raise pickle.UnpicklingError(f"it asks for {kind!r}, which is not a storage")
+        return dtype, str(key)
+
+
+def _rebuild_tensor(
+    storage: tuple[np.dtype, str], offset: int, shape: Any, strides: Any, *_: Any
+) -> _Tensor:
+    return _Tensor(*storage, offset, tuple(shape), tuple(strides))
+
+
+def _rebuild_parameter(data: _Tensor, *_: Any) -> _Tensor:
+    return data
+
+
+def _read_zip(content: bytes) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
+    """The state dict and its storages from an archive of `data.pkl` and `data/<key>`."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = archive.namelist()
+        (pickled,) = (name for name in names if name.split("/")[1:] == ["data.pkl"])
+        root = pickled.removesuffix("data.pkl")
+        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+            raise ValueError("its numbers are big-endian")
+        found = _TorchUnpickler(io.BytesIO(archive.read(pickled))).load()
+        prefix = f"{root}data/"
+        storages = {n.removeprefix(prefix): archive.read(n) for n in names if n.startswith(prefix)}
+    return found, storages
+
+
+def _read_legacy(content: bytes) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
+    """The same from the older format: four pickles, the storages' keys, the storages."""
+    file = io.BytesIO(content)
+    magic, _, system, found, keys = (_TorchUnpickler(file).load() for _ in range(5))
+    if magic != _LEGACY_MAGIC or not system["little_endian"]:
+        raise ValueError("it does not begin as a PyTorch file does")
+    itemsizes = {tensor.storage: tensor.dtype.itemsize for tensor in found.values()}
+    storages = {}
+    for key in keys:
+        length = int.from_bytes(file.read(8), "little") * itemsizes[key]
+        storages[key] = file.read(length)
+    return found, storages

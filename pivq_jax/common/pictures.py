@@ -1,0 +1,213 @@
+"""Grids of images as uint8 arrays, and PNG files of them.
+
+Images are uint8 [M, H, W, 3] throughout. `scale` enlarges by nearest neighbour, so that the pixels
+of tiny images can be looked at; `pad` is the gap in pixels of the finished picture.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pivq_jax.common.files import as_path, write_atomically
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def grid(
+    images: npt.ArrayLike, columns: int, scale: int = 1, pad: int = 2, background: int = 255
+) -> Pixels:
+    """Lays images out row by row.
+
+    Args:
+      images: uint8 [M, H, W, 3], M at least 1.
+      columns: images in a row, at least 1; a last row may stay short.
+      scale: enlargement, at least 1.
+      pad: gap between the images and around them, at least 0.
+      background: grey value of gaps and empty places, in [0, 255].
+
+    Returns:
+      uint8 [rows * (H * scale + pad) + pad, columns * (W * scale + pad) + pad, 3].
+
+    Raises:
+      ValueError: for a wrong shape or an option out of range.
+      TypeError: for images that are not uint8.
+    """
+    images = _check(images, "images")
+    for name, value, least in (("columns", columns, 1), ("scale", scale, 1), ("pad", pad, 0)):
+        if value < least:
+            raise ValueError(f"{name} = {value}: use at least {least}")
+    if not 0 <= background <= 255:
+        raise ValueError(f"background = {background}: use a grey value in [0, 255]")
+    images = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    count, height, width, _ = images.shape
+    rows = -(-count // columns)
+    shape = (rows * (height + pad) + pad, columns * (width + pad) + pad, 3)
+    picture = np.full(shape, background, np.uint8)
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        top, left = pad + row * (height + pad), pad + column * (width + pad)
+        picture[top : top + height, left : left + width] = image
+    return picture
+
+
+def reconstruction_grid(
+    originals: npt.ArrayLike,
+    reconstructions: npt.ArrayLike,
+    columns: int = 8,
+    scale: int = 1,
+    pad: int = 2,
+    background: int = 255,
+) -> Pixels:
+    """Lays out pairs of rows: the originals, and below each its reconstruction.
+
+    Args:
+      originals: uint8 [M, H, W, 3].
+      reconstructions: uint8 [M, H, W, 3].
+      columns: pairs side by side; no more than M are used.
+      scale: as in `grid`.
+      pad: as in `grid`.
+      background: as in `grid`.
+
+    Raises:
+      ValueError, TypeError: as in `grid`, and for unequal shapes.
+    """
+    pairs = _check_alike(originals=originals, reconstructions=reconstructions)
+    columns = min(columns, pairs.shape[1])
+    # Each pair is one tall tile, so a short last row needs no blanks between its two halves.
+    tiles = _join(pairs, axis=1, scale=scale, pad=pad, background=background)
+    return grid(tiles, columns, pad=pad, background=background)
+
+
+def interpolation_grid(
+    images: npt.ArrayLike, scale: int = 1, pad: int = 2, background: int = 255
+) -> Pixels:
+    """Lays out interpolations: a row for each pair of images, a column for each step.
+
+    Args:
+      images: uint8 [steps, B, H, W, 3].
+      scale: as in `grid`.
+      pad: as in `grid`.
+      background: as in `grid`.
+
+    Raises:
+      ValueError, TypeError: as in `grid`.
+    """
+    images = np.asarray(images)
+    if images.ndim != 5:
+        raise ValueError(f"images have shape {images.shape}: give [steps, B, H, W, 3]")
+    steps = images.shape[0]
+    flat = images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
+    return grid(flat, max(1, steps), scale, pad, background)
+
+
+def magnification(image_size: int) -> int:
+    """The scale at which small images are shown: at least 65 pixels a side."""
+    return max(1, 128 // image_size)
+
+
+def sample_grid(
+    parents_a: npt.ArrayLike,
+    parents_b: npt.ArrayLike,
+    samples: npt.ArrayLike,
+    columns: int = 3,
+    scale: int = 1,
+    pad: int = 2,
+    background: int = 255,
+) -> Pixels:
+    """Lays out triples, so that one sees where a sample came from: parent A, sample, parent B.
+
+    Args:
+      parents_a: uint8 [M, H, W, 3].
+      parents_b: uint8 [M, H, W, 3].
+      samples: uint8 [M, H, W, 3].
+      columns: triples side by side; no more than M are used.
+      scale: as in `grid`.
+      pad: gap within a triple; between triples it is four times as wide.
+      background: as in `grid`.
+
+    Raises:
+      ValueError, TypeError: as in `grid`, and for unequal shapes.
+    """
+    triples = _check_alike(parents_a=parents_a, samples=samples, parents_b=parents_b)
+    columns = min(columns, triples.shape[1])
+    tiles = _join(triples, axis=2, scale=scale, pad=pad, background=background)
+    return grid(tiles, columns, pad=4 * pad, background=background)
+
+
+def usage_chart(codes: npt.ArrayLike, codebook_size: int, height: int = 160) -> Pixels:
+    """Draws the share of images that hold each codebook entry as bars, the most used entry first.
+
+    Args:
+      codes: int [M, N], values in [0, codebook_size).
+      codebook_size: K; bars are 2 pixels wide for the usual hundreds, 1 for thousands.
+      height: pixels of the highest bar.
+
+    Returns:
+      uint8 [height + 4, about K or 2 K, 3].
+    """
+    codes = np.asarray(codes)
+    has = np.zeros((len(codes), codebook_size), bool)
+    has[np.arange(len(codes))[:, None], codes] = True
+    shares = np.sort(has.mean(0))[::-1]
+    bars = np.repeat(np.rint(shares / shares[0] * height), 2 if codebook_size < 1_000 else 1)
+    filled = np.arange(height, 0, -1)[:, None] <= bars
+    picture = np.where(filled[..., None], [70, 110, 180], 255).astype(np.uint8)
+    return np.pad(picture, ((2, 2), (2, 2), (0, 0)), constant_values=255)
+
+
+def save_png(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
+    """Writes a picture as PNG; folders are made, and an existing file is replaced whole.
+
+    The file is written under a temporary name beside `path` and then renamed, so that no reader
+    sees half a picture and an interrupted write leaves the old one.
+
+    Args:
+      path: name of the file.
+      array: uint8 [H, W, 3].
+
+    Raises:
+      ValueError: for a wrong shape.
+      TypeError: for an array that is not uint8.
+    """
+    picture = np.asarray(array)
+    if picture.ndim != 3:
+        raise ValueError(f"a picture has shape {picture.shape}: give [H, W, 3]")
+    picture = _check(picture[None], "a picture")[0]
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="PNG", optimize=True)
+    write_atomically(as_path(os.fspath(path)), file.getvalue())
+
+
+def _join(parts: Pixels, axis: int, scale: int, pad: int, background: int) -> Pixels:
+    """Joins the P images of each group of uint8 [P, M, H, W, 3] along axis 1 (H) or 2 (W)."""
+    columns = 1 if axis == 1 else len(parts)
+    tiles = [grid(group, columns, scale, pad, background) for group in parts.swapaxes(0, 1)]
+    # `grid` frames its picture; the outer grid draws the gaps around a tile.
+    return np.stack([tile[pad : len(tile) - pad, pad : tile.shape[1] - pad] for tile in tiles])
+
+
+def _check_alike(**named: npt.ArrayLike) -> Pixels:
+    """Checks that all have one shape and stacks them: uint8 [P, M, H, W, 3]."""
+    arrays = {name: _check(value, name) for name, value in named.items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"shapes differ ({listed}): give equally many images of one size")
+    return np.stack(list(arrays.values()))
+
+
+def _check(images: npt.ArrayLike, name: str) -> Pixels:
+    array = np.asarray(images)
+    if array.dtype != np.uint8:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}: give uint8; from [-1, 1] that is "
+            "np.clip(np.round((x + 1) * 127.5), 0, 255).astype(np.uint8)"
+        )
+    if array.ndim != 4 or array.shape[-1] != 3 or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}: give [M, H, W, 3], not empty")
+    return array

@@ -1,0 +1,310 @@
+"""A config is checked whole before any work starts."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.evaluation.features import NETWORKS
+from pivq_jax.losses.adversarial import AUGMENTATIONS
+from pivq_jax.losses.backbones import BACKBONES
+from pivq_jax.losses.recombination import PATCH_SIZE as RECOMBINATION_PATCH
+from pivq_jax.matching import METHODS
+from pivq_jax.model.discriminator import GROUPS as NORM_GROUPS
+from pivq_jax.model.quantizer import KINDS
+from pivq_jax.training.optimizer import OPTIMIZERS
+
+OUTPUTS = ("conv", "patch")
+DTYPES = ("float32", "bfloat16")
+# These fields may change between the runs in a workdir: nothing that is trained depends on them.
+# Paths are among them, since the same files may lie elsewhere on the next machine.
+UNTRAINED = (
+    *("data.path", "data.workers", "loss.perceptual_weights"),
+    *("train.log_every", "train.checkpoint_every", "train.picture_every"),
+    *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample."),
+)
+MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # what AdamW does not use
+# Fields that were added since, with what runs without them in their config.json were trained with.
+ADDED: dict[str, dict[str, Any]] = {
+    "optimizer": {"name": "adamw", "muon_learning_rate": 6e-3, "momentum": 0.95},
+    "loss": {"variance": 0.0},
+}
+
+
+def need(good: bool, message: str) -> None:
+    """Raise the message as an `InputError` unless `good`."""
+    if not good:
+        raise InputError(message)
+
+
+def check_config(config: Any, training: bool) -> None:
+    """Refuse values that do not fit each other or, for training, this machine's devices.
+
+    Raises:
+        InputError: names the fields, the limit and what to change.
+    """
+    data, model, quantizer = config.data, config.model, config.quantizer
+    train, loss, sample = config.train, config.loss, config.sample
+    adversarial = config.adversarial
+
+    def need_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+        need(value in choices, f"{name} = {value!r} is unknown: use one of {', '.join(choices)}")
+
+    need_choice("quantizer.kind", quantizer.kind, KINDS)
+    need_choice("quantizer.method", quantizer.method, METHODS)
+    need_choice("model.output", model.output, OUTPUTS)
+    need_choice("model.dtype", model.dtype, DTYPES)
+    need_choice("optimizer.name", config.optimizer.name, OPTIMIZERS)
+    need_choice("evaluate.features", config.evaluate.features, NETWORKS)
+    need_choice("loss.perceptual_network", loss.perceptual_network, tuple(BACKBONES))
+    for name in filter(None, adversarial.augmentations.split(",")):
+        need_choice("adversarial.augmentations", name, tuple(AUGMENTATIONS))
+
+    for room, fields in {
+        "data": ["image_size"],
+        "model": [
+            *("num_codes", "patch_size", "width", "heads", "encoder_depth"),
+            *("decoder_depth", "mlp_ratio", "output_channels"),
+        ],
+        "quantizer": ["codebook_size", "init_batches", "revive_every"],
+        "adversarial": ["channels", "layers"],
+        "train": [
+            *("steps", "batch_size", "accumulation"),
+            *("log_every", "checkpoint_every", "picture_every"),
+        ],
+        "checkpoints": ["keep"],
+        "mesh": ["fsdp"],
+        "evaluate": ["batch_size", "samples", "neighbours"],
+        "sample": ["count", "interpolations"],
+    }.items():
+        for field in fields:
+            value = config[room][field]
+            need(value >= 1, f"{room}.{field} = {value} must be at least 1")
+    for name, value in {
+        "data.workers": data.workers,
+        "model.set_depth": model.set_depth,
+        "quantizer.init_step": quantizer.init_step,
+        "checkpoints.keep_best": config.checkpoints.keep_best,
+        "profile.first_step": config.profile.first_step,
+        "profile.steps": config.profile.steps,
+        "optimizer.warmup_steps": config.optimizer.warmup_steps,
+        "optimizer.weight_decay": config.optimizer.weight_decay,
+        "adversarial.weight": adversarial.weight,
+        "adversarial.recombined_weight": adversarial.recombined_weight,
+        "adversarial.max_adaptive_weight": adversarial.max_adaptive_weight,
+        **{f"loss.{name}": value for name, value in loss.items() if isinstance(value, float)},
+    }.items():
+        need(value >= 0, f"{name} = {value} must not be negative")
+    for name, value in {
+        "optimizer.learning_rate": config.optimizer.learning_rate,
+        "optimizer.muon_learning_rate": config.optimizer.muon_learning_rate,
+        "optimizer.clip_norm": config.optimizer.clip_norm,
+        "adversarial.learning_rate": adversarial.learning_rate,
+        "loss.l1 + loss.l2": loss.l1 + loss.l2,
+    }.items():
+        need(value > 0, f"{name} = {value} must be positive")
+    for name, value in {
+        "quantizer.revive_until": quantizer.revive_until,
+        "quantizer.revive_threshold": quantizer.revive_threshold,
+        "train.ema_decay": train.ema_decay,
+        "sample.fraction": sample.fraction,
+    }.items():
+        need(0 <= value <= 1, f"{name} = {value} must be in [0, 1]")
+    momentum = config.optimizer.momentum
+    need(0 <= momentum < 1, f"optimizer.momentum = {momentum} must be in [0, 1)")
+    need(
+        sample.steps >= 2, f"sample.steps = {sample.steps}: an interpolation has at least 2 images"
+    )
+
+    need(
+        -(2**63) <= config.seed < 2**63,
+        f"seed = {config.seed} must be a signed integer of 64 bits",
+    )
+    need(
+        model.code_dim >= 2,
+        f"model.code_dim = {model.code_dim} must be at least 2: latents have mean 0, deviation 1",
+    )
+    size, patch = data.image_size, model.patch_size
+    need(
+        size % patch == 0,
+        f"data.image_size = {size} is not divisible by model.patch_size = {patch}: change either",
+    )
+    need(
+        model.output == "patch" or patch % 2 == 0,
+        f"model.output = 'conv' emits 2x2 pixels: model.patch_size = {patch} must be even, or use"
+        " model.output = 'patch'",
+    )
+    need(
+        model.width % (4 * model.heads) == 0,
+        f"model.width = {model.width} must be a multiple of 4 * model.heads = {4 * model.heads}",
+    )
+    need(
+        quantizer.kind != "matching" or model.num_codes < quantizer.codebook_size,
+        f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
+        f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
+    )
+    need(
+        loss.recombination == 0 or size % RECOMBINATION_PATCH == 0,
+        f"loss.recombination compares patches of {RECOMBINATION_PATCH} pixels: data.image_size ="
+        f" {size} must be a multiple, or set loss.recombination = 0",
+    )
+    need(
+        train.batch_size % train.accumulation == 0,
+        f"train.batch_size = {train.batch_size} is not divisible by train.accumulation ="
+        f" {train.accumulation}: change either",
+    )
+    part = train.batch_size // train.accumulation
+    need(
+        part > 1 or loss.recombination == adversarial.recombined_weight == loss.variance == 0,
+        f"train.batch_size = {train.batch_size} in train.accumulation = {train.accumulation} parts"
+        " leaves one image in each, with none to be recombined with or to differ from: raise the"
+        " former, or set loss.recombination = adversarial.recombined_weight = loss.variance = 0",
+    )
+    if loss.perceptual > 0:
+        smallest = BACKBONES[loss.perceptual_network].minimum_size
+        need(
+            size >= smallest,
+            f"data.image_size = {size} is too small for loss.perceptual_network ="
+            f" {loss.perceptual_network!r}: {smallest} at least, or set loss.perceptual = 0",
+        )
+    if adversarial.weight > 0 or adversarial.recombined_weight > 0:
+        need(
+            adversarial.start_step >= quantizer.init_step,
+            f"adversarial.start_step = {adversarial.start_step} must not be before"
+            f" quantizer.init_step = {quantizer.init_step}",
+        )
+        need(
+            adversarial.start_step < train.steps,
+            f"adversarial.start_step = {adversarial.start_step} must be below train.steps ="
+            f" {train.steps}, or set adversarial.weight = 0 and adversarial.recombined_weight = 0",
+        )
+        # Two convolutions of stride 1 take a pixel each.
+        smallest = 3 * 2**adversarial.layers
+        need(
+            size >= smallest,
+            f"data.image_size = {size} is too small for adversarial.layers ="
+            f" {adversarial.layers}: {smallest} at least, or fewer layers",
+        )
+        need(
+            adversarial.channels % NORM_GROUPS == 0,
+            f"adversarial.channels = {adversarial.channels} must be a multiple of {NORM_GROUPS}",
+        )
+    latents = quantizer.init_batches * train.batch_size * model.num_codes
+    need(
+        latents >= quantizer.codebook_size,
+        f"quantizer.init_batches = {quantizer.init_batches} batches give {latents} latents, fewer"
+        f" than quantizer.codebook_size = {quantizer.codebook_size}: raise it",
+    )
+    for name, value in {
+        "quantizer.init_step": quantizer.init_step,
+        "optimizer.warmup_steps": config.optimizer.warmup_steps,
+    }.items():
+        need(value < train.steps, f"{name} = {value} must be below train.steps = {train.steps}")
+
+    if training:
+        check_devices(config, jax.device_count())
+
+
+def check_devices(config: Any, devices: int) -> None:
+    """Refuse a config that so many devices cannot share out.
+
+    Raises:
+        InputError: names the fields and values that would fit.
+    """
+    train = config.train
+    part = train.batch_size // train.accumulation
+    fitting = ", ".join(str(n) for n in range(1, devices + 1) if devices % n == 0)
+    need(
+        config.mesh.fsdp <= devices,
+        f"mesh.fsdp = {config.mesh.fsdp} is more than the {devices} device(s): use one of"
+        f" {fitting}, or more devices",
+    )
+    need(
+        devices % config.mesh.fsdp == 0,
+        f"mesh.fsdp = {config.mesh.fsdp} does not divide the {devices} devices: use one of"
+        f" {fitting}",
+    )
+    # Half as many images are recombined, and the devices share these out too.
+    recombines = config.loss.recombination > 0 or config.adversarial.recombined_weight > 0
+    halves = 2 if recombines and devices > 1 else 1
+    need(
+        part % (halves * devices) == 0,
+        f"train.batch_size = {train.batch_size} in train.accumulation = {train.accumulation} parts"
+        f" is not divisible by {'twice ' if halves == 2 else ''}{devices} devices: use a multiple"
+        f" of {halves * devices * train.accumulation}"
+        + (" (half of a batch is recombined)" if halves == 2 else ""),
+    )
+
+
+def check_workdir(config: Any, workdir: Path, writes: bool = True) -> None:
+    """Refuse a workdir whose run was started with another config, or that cannot be written.
+
+    Raises:
+        InputError: names the fields that differ and their values there, or the package that this
+            kind of remote storage needs.
+    """
+    try:
+        place = next((path for path in (workdir, *workdir.parents) if path.exists()), None)
+    except ImportError as error:  # etils names the package
+        raise InputError(f"cannot open {workdir}: {error}") from error
+    if place and not place.is_dir():
+        raise InputError(f"{place} is a file: choose another --workdir")
+    if writes and isinstance(place, Path) and not os.access(place, os.W_OK):
+        raise InputError(f"{place} cannot be written: choose another --workdir")
+    path = workdir / "config.json"
+    if not path.exists():
+        if (workdir / "checkpoints").exists():
+            raise InputError(
+                f"{workdir} has checkpoints but no config.json: choose another --workdir"
+            )
+        return
+    held, wanted = read_config(workdir), json.loads(json.dumps(config.to_dict()))
+    free = UNTRAINED if config.optimizer.name == "muon" else (*UNTRAINED, *MUON_ALONE)
+    differences = sorted(
+        difference for difference in _differences(held, wanted) if not difference.startswith(free)
+    )
+    if differences:
+        raise InputError(
+            f"{workdir} holds a run with another config ({', '.join(differences)} there): choose"
+            " another --workdir, or the same config"
+        )
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The resolved config of the run in a workdir, with the fields that were added since.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise InputError(
+            f"{workdir} holds no run (no config.json): train first, with --mode=train and the same"
+            " --config and --workdir"
+        )
+    try:
+        return with_added_fields(json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}): choose another --workdir") from error
+
+
+def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
+    """A config of this or an earlier version, with the fields that were added since.
+
+    A section that is missing stays so: whoever needs it tells.
+    """
+    added = {name: fields | config[name] for name, fields in ADDED.items() if name in config}
+    return config | added
+
+
+def _differences(held: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
+    for name in held.keys() | wanted.keys():
+        here, there = wanted.get(name), held.get(name)
+        if isinstance(here, dict) or isinstance(there, dict):  # a room may be new
+            yield from _differences(there or {}, here or {}, f"{prefix}{name}.")
+        elif here != there:
+            yield f"{prefix}{name} = {there}"

@@ -1,0 +1,128 @@
+"""python -m pivq_jax.convert --from=model.safetensors --to=WORKDIR, or the other way round
+
+A trained run becomes one safetensors file under PyTorch's names and layouts, with its averaged
+weights and, in the metadata, its config; such a file becomes a workdir that every mode of
+pivq_jax.main and pivq_jax.load can open.
+
+    python -m pivq_jax.convert --from=runs/toon_faces --to=toon_faces.safetensors
+    python -m pivq_jax.convert --from=toon_faces.safetensors --to=runs/from_torch
+
+A file written in PyTorch needs the config in its metadata:
+
+    description = {"config": json.load(open("runs/toon_faces/config.json"))}
+    safetensors.torch.save_file(model.state_dict(), path, {"pivq_jax": json.dumps(description)})
+
+Everything is checked before anything is written, and an existing workdir is never written to.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import as_path, local_path, write_json
+from pivq_jax.common.parallel import make_mesh
+from pivq_jax.inference import load
+from pivq_jax.interop.safetensors_file import read_weights, write_weights
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.training.checkpoints import Checkpoints
+from pivq_jax.training.loop import steps_from_config
+
+
+def file_from_workdir(workdir: Path, path: Path) -> None:
+    """Write the averaged weights of the newest checkpoint; an existing file is replaced.
+
+    Raises:
+        InputError: the workdir holds no trained model.
+    """
+    model = load(workdir)
+    write_weights(path, model.params, model.description)
+
+
+def workdir_from_file(path: Path, workdir: Path) -> None:
+    """Write a workdir whose newest checkpoint holds the file's weights, also as averages.
+
+    Its step is the file's, or the last of the config. The optimizer has no moments.
+
+    Raises:
+        InputError: the workdir exists, the file is not a model's (see `read_weights`), or its step
+            is one at which training would make a codebook.
+    """
+    if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
+        raise InputError(f"{workdir} exists: give a new --to")
+    arrays, description = read_weights(path)
+    config, mesh, params = ConfigDict(description["config"]), make_mesh(), jax.device_put(arrays)
+    step = description["step"]
+    try:
+        if step <= (start := config.quantizer.init_step):
+            raise InputError(
+                f"{path} is of step {step}, but training makes its codebook at step {start}, over"
+                ' the one in the file: leave "step" out of its metadata for the last step'
+            )
+        state = steps_from_config(config, pivq_from_config(config, mesh), mesh).create()
+    except (AttributeError, KeyError, TypeError) as error:  # fields of another version
+        raise InputError(f"the config in {path} is not that of a run, whole: {error}") from error
+    state = state.replace(
+        step=jnp.int32(step),
+        params=params,
+        ema_params=params,
+        # The schedule of the learning rate goes by the optimizer's count of steps.
+        opt_state=jax.tree.map(
+            lambda x: jnp.full_like(x, step) if x.ndim == 0 else x, state.opt_state
+        ),
+    )
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    temporary = workdir.with_name(f".{workdir.name}.{os.getpid()}.tmp")
+    try:
+        write_json(temporary / "config.json", config.to_dict())
+        with Checkpoints(temporary) as checkpoints:
+            checkpoints.save(step, state, description["progress"])
+        temporary.replace(workdir)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Convert as the flags say; one line and 2 on a mistake, 1 where nothing can be written."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pivq_jax.convert",
+        usage="%(prog)s --from=SOURCE --to=TARGET",
+        description=__doc__.partition("\n\n")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add: Any = parser.add_argument
+    add("--from", dest="source", required=True, help="a workdir or *.safetensors")
+    add("--to", dest="target", required=True, help="a new workdir or *.safetensors")
+    options = parser.parse_args(arguments)
+    try:
+        target = local_path(options.target)
+        if target.suffix == ".safetensors":
+            source = as_path(options.source)
+            if not source.is_dir():
+                raise InputError(f"{source} is no workdir: give the folder of a run as --from")
+            file_from_workdir(source, target)
+        else:
+            source = local_path(options.source)
+            if source.is_dir():
+                raise InputError(f"{source} is a folder: for its weights, --to=NAME.safetensors")
+            workdir_from_file(source, target)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, no permission
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{target} holds the model of {source}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

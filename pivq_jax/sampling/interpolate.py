@@ -1,0 +1,62 @@
+"""Interpolation: the paired codes of two images exchanged one after another."""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+
+from pivq_jax.sampling.pairing import canonical, check_codes, pair, rank_of_pairs
+
+
+def interpolate(
+    codes_a: jax.typing.ArrayLike,
+    codes_b: jax.typing.ArrayLike,
+    codebook: jax.typing.ArrayLike,
+    steps: int,
+    kind: str = "matching",
+) -> jax.Array:
+    """Exchanges the paired codes of A and B one after another, the cheapest pair first.
+
+    Args:
+      codes_a: int [..., N], the images at the start; as in `recombine`.
+      codes_b: int [..., N], the images at the end.
+      codebook: float [K, D], finite.
+      steps: number of images along the way, both ends included; static, at least 2.
+      kind: as in `recombine`.
+
+    Returns:
+      int32 [steps, ..., N]. Row 0 is A and the last row is B, both in canonical order. Row s has
+      the cheapest pairs exchanged that together come nearest to s / (steps - 1) of the squared
+      distance of all pairs, so rows are evenly spaced in codebook space, and what one row has
+      exchanged stays exchanged in all later ones.
+
+    Raises:
+      ValueError: for unequal or wrong shapes, a codebook too small for sets of N, fewer than 2
+        steps, or an unknown kind.
+      TypeError: for codes or steps that are not integers.
+    """
+    codes_a, codes_b, codebook = check_codes(codes_a, codes_b, codebook, kind)
+    steps = operator.index(steps)
+    if steps < 2:
+        raise ValueError(f"steps = {steps}, but both ends count: use at least 2 steps")
+    return _interpolate(codes_a, codes_b, codebook, steps, kind)
+
+
+@functools.partial(jax.jit, static_argnames=("steps", "kind"))
+def _interpolate(
+    codes_a: jax.Array, codes_b: jax.Array, codebook: jax.Array, steps: int, kind: str
+) -> jax.Array:
+    shape = codes_a.shape
+    codes_a, partners, pair_cost = pair(codes_a, codes_b, codebook, kind)
+    rank = rank_of_pairs(pair_cost, codes_a != partners)
+    # How far the exchanges lead when a pair's turn comes; common codes cost nothing and rank last.
+    cost = jnp.where(codes_a == partners, 0.0, pair_cost)
+    earlier = rank[:, None, :] < rank[:, :, None]
+    middle = (earlier * cost[:, None, :]).sum(-1) + cost / 2
+    step = jnp.arange(steps)[:, None, None]
+    reached = step / (steps - 1) * cost.sum(-1, keepdims=True)
+    exchanged = jnp.where((step > 0) & (middle <= reached), partners, codes_a)
+    return canonical(exchanged, kind).reshape(steps, *shape)

@@ -1,0 +1,225 @@
+"""Orbax in one place: atomic checkpoints of the training state, restored onto any mesh."""
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from orbax.checkpoint import checkpoint_managers
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.parallel import shardings_of
+
+SCORE = "score"  # in `progress`: the higher the better; without it never among the best
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `<workdir>/checkpoints/<step>/`.
+
+    Orbax writes each to a temporary name and renames it when it is complete, so a killed run
+    leaves only whole ones; an older one is deleted only after that. All processes of a run take
+    part in every call.
+
+    Args:
+        workdir: of the run; may be remote.
+        read_only: write and delete nothing.
+        keep: so many of the newest are kept. One alone leaves nothing if it is damaged.
+        keep_best: so many of those with the highest `progress["score"]` are kept besides.
+    """
+
+    def __init__(
+        self, workdir: Path, *, read_only: bool = False, keep: int = 2, keep_best: int = 0
+    ) -> None:
+        remote = "://" in str(workdir)
+        self.directory = (workdir if remote else workdir.absolute()) / "checkpoints"
+        self._read_only = read_only
+        self._scores = _Best(keep_best)
+        latest = checkpoint_managers.LatestN(keep)
+        policy = checkpoint_managers.AnyPreservationPolicy([latest, self._scores])
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=None if read_only else policy,
+            create=not read_only,
+            # What killed runs left half-written would fill the disk in the end.
+            cleanup_tmp_directories=not read_only,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        for step in self.steps() if keep_best else []:
+            with contextlib.suppress(Exception):  # a damaged one has no score; see `restore`
+                progress = ocp.args.Composite(progress=ocp.args.JsonRestore())
+                self._scores.add(step, self._manager.restore(step, args=progress)["progress"])
+
+    def steps(self) -> list[int]:
+        """The steps of all complete checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def latest_step(self) -> int | None:
+        """The step of the newest complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
+        """Begin to write; training may go on meanwhile. `progress` is small and JSON.
+
+        A step that is saved already stays as it is.
+
+        Raises:
+            OSError: this or the write before failed, as on a full disk; earlier ones are intact.
+        """
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(state), progress=ocp.args.JsonSave(progress)
+        )
+        with self._write_errors():
+            self._manager.wait_until_finished()  # its deletions go by the scores until then
+            self._scores.add(step, progress)
+            self._manager.save(step, args=items)
+
+    def wait(self) -> None:
+        """Wait until everything is written; raises as `save`."""
+        with self._write_errors():
+            self._manager.wait_until_finished()
+
+    def restore(
+        self, state: Any, mesh: Mesh, step: int | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """The newest state that can be read, or that of `step`, and its progress.
+
+        A damaged checkpoint is reported and the one before it is used; unless `read_only` it is
+        then renamed to `<step>.damaged`.
+
+        Args:
+            state: a tree of arrays or `jax.ShapeDtypeStruct`s, as `jax.eval_shape` gives it. A
+                dictionary with some of the state's fields restores these alone.
+            mesh: the mesh onto which the arrays are placed.
+            step: of a checkpoint that is kept.
+
+        Raises:
+            InputError: there is no checkpoint, or none can be read.
+        """
+        kept = self.steps()
+        if step is not None and step not in kept:
+            others = ", ".join(map(str, kept)) or "none"
+            raise InputError(f"{self.directory} holds no checkpoint of step {step}; kept: {others}")
+        steps = kept if step is None else [step]
+        if not steps:
+            raise InputError(
+                f"{self.directory.parent} holds no checkpoint: train first, with --mode=train and"
+                " the same --config and --workdir"
+            )
+        damaged: list[int] = []
+        for step in reversed(steps):
+            reason = "another process cannot read it"
+            try:
+                restored = self._restore_step(step, state, mesh)
+            except Exception as error:  # every kind of damage raises another
+                restored, reason = None, (str(error).splitlines() or [repr(error)])[0][:300]
+            if _in_all_processes(restored is not None):
+                assert restored is not None
+                self._set_aside(damaged)
+                return restored
+            damaged.append(step)
+            print(
+                f"the checkpoint of step {step} in {self.directory} cannot be read ({reason})"
+                + ("; trying the one before" if step != steps[0] else ""),
+                file=sys.stderr,
+                flush=True,
+            )
+        raise InputError(
+            f"no checkpoint in {self.directory} can be read with this config: see the lines above,"
+            " and choose another --workdir"
+        )
+
+    def _restore_step(self, step: int, state: Any, mesh: Mesh) -> tuple[Any, dict[str, Any]]:
+        target = jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            state,
+            shardings_of(state, mesh),
+        )
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeRestore(
+                target,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+                partial_restore=True,
+            ),
+            progress=ocp.args.JsonRestore(),
+        )
+        restored = self._manager.restore(step, args=items)
+        # A partial restore leaves what the file lacks as the shape that was asked for.
+        if not all(isinstance(x, jax.Array) for x in jax.tree.leaves(restored["state"])):
+            raise ValueError("it holds other arrays than this config has")
+        return restored["state"], restored["progress"]
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Rename damaged ones, so that their steps can be saved again."""
+        if self._read_only or not steps:
+            return
+        if jax.process_index() == 0:
+            for step in steps:
+                names = (f"{step}.damaged{again}" for again in ("", *map(str, range(2, 1000))))
+                free = (path for name in names if not (path := self.directory / name).exists())
+                (self.directory / str(step)).rename(next(free))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+        self._manager.reload()
+
+    @contextlib.contextmanager
+    def _write_errors(self) -> Iterator[None]:
+        """Whatever the storage layers raise becomes one OSError that says what is left."""
+        try:
+            yield
+        except Exception as error:
+            whole = self._manager.all_steps(read=True)
+            left = f"that of step {max(whole)} is whole" if whole else "there is none before it"
+            reason = (str(error).splitlines() or [repr(error)])[0][:300]
+            raise OSError(
+                f"a checkpoint could not be written in {self.directory} ({reason}); {left}; with"
+                " more space the same command continues"
+            ) from error
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:
+            self.close()
+        else:  # the error that ends the run says more than a failed write after it
+            with contextlib.suppress(OSError):
+                self.close()
+
+    def close(self) -> None:
+        """Wait until everything is written; raises as `save`."""
+        with self._write_errors():
+            try:
+                self._manager.wait_until_finished()
+            finally:
+                self._manager.close()
+
+
+class _Best(checkpoint_managers.PreservationPolicy):
+    """Keeps the checkpoints with the highest scores."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._scores: dict[int, float] = {}
+
+    def add(self, step: int, progress: dict[str, Any]) -> None:
+        self._scores[step] = progress.get(SCORE, -math.inf)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        held = {x.step: self._scores.get(x.step, -math.inf) for x in checkpoints}
+        scored = sorted((step for step in held if held[step] > -math.inf), key=held.__getitem__)
+        best = scored[-self._count :] if self._count else []
+        return [x.step in best for x in checkpoints]
+
+
+def _in_all_processes(good: bool) -> bool:
+    if jax.process_count() == 1:
+        return good
+    return bool(np.all(multihost_utils.process_allgather(np.bool_(good))))

@@ -1,0 +1,164 @@
+"""Where a run says what it does: console, TensorBoard and JSON lines."""
+
+import json
+import statistics
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import jax
+from tensorboardX import SummaryWriter
+
+from pivq_jax.common.files import write_atomically
+
+T = TypeVar("T")
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class TrainingLog:
+    """Console lines with ETA, `log.jsonl` and TensorBoard events, all continued after a resume.
+
+    A context manager: leaving it writes out what is still buffered.
+    """
+
+    def __init__(self, workdir: Path, first_step: int, total_steps: int) -> None:
+        self._path = workdir / "log.jsonl"
+        self._total_steps = total_steps
+        self._step, self._time = first_step, time.perf_counter()
+        # Compilation, k-means and pictures make single windows slow; the median forgets them.
+        self._speeds: deque[float] = deque(maxlen=9)
+        self._waited = 0.0
+        # Lines after the checkpoint that the run resumed from will be written again.
+        kept = [line for line in self._lines() if json.loads(line)["step"] <= first_step]
+        self._text = "".join(line + "\n" for line in kept)
+        write_atomically(self._path, self._text.encode())
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+
+    def _lines(self) -> list[str]:
+        """The whole lines of the log; a full disk may have cut the last one short."""
+        if not self._path.exists():
+            return []
+        lines = self._path.read_text().split("\n")[:-1]
+        return [line for line in lines if line.endswith("}")]
+
+    def watch(self, batches: Iterator[T]) -> Iterator[T]:
+        """The same batches; how long each is waited for goes into the log."""
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            self._waited += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
+
+    def write(self, step: int, metrics: Mapping[str, float], batch_size: int) -> None:
+        """One line for `step`; its speed is the mean since the line before.
+
+        Beside the metrics: `images_per_second`, `step_seconds`, `input_wait` (the share of the time
+        in which training waited for images) and, where the device tells, `device_memory_peak` in
+        bytes.
+        """
+        now = time.perf_counter()
+        seconds = max(now - self._time, 1e-9)
+        speed = (step - self._step) / seconds
+        record = {
+            "step": step,
+            **metrics,
+            "images_per_second": speed * batch_size,
+            "step_seconds": 1 / speed,
+            "input_wait": self._waited / seconds,
+        }
+        memory = jax.local_devices()[0].memory_stats() or {}
+        if "peak_bytes_in_use" in memory:
+            record["device_memory_peak"] = memory["peak_bytes_in_use"]
+        self._step, self._time, self._waited = step, now, 0.0
+        self._speeds.append(speed)
+        self._append(json.dumps(record) + "\n")
+        for name, value in record.items():
+            if name != "step":
+                self._events.add_scalar(f"train/{name}", value, step)
+        eta = format_duration((self._total_steps - step) / statistics.median(self._speeds))
+        print(
+            f"step {step:>6}/{self._total_steps}  loss {metrics['loss']:.4f}  "
+            f"PSNR {metrics['psnr']:5.2f} dB  {speed * batch_size:6.1f} images/s  ETA {eta}",
+            flush=True,
+        )
+
+    def _append(self, line: str) -> None:
+        if "://" in str(self._path):  # objects in remote storage cannot grow
+            self._text += line
+            write_atomically(self._path, self._text.encode())
+            return
+        with self._path.open("a") as file:
+            file.write(line)
+
+    def __enter__(self) -> "TrainingLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._events.close()
+
+
+class ProfilerTrace:
+    """A profiler trace of chosen steps, in `<workdir>/profile`, for TensorBoard or Perfetto.
+
+    A context manager: leaving it ends a trace that is still running.
+
+    Args:
+        workdir: of the run.
+        first_step: the trace begins when so many steps are done.
+        steps: how many it holds; 0: there is none.
+    """
+
+    def __init__(self, workdir: Path, first_step: int, steps: int) -> None:
+        self._directory = workdir / "profile"
+        self._first, self._last = first_step, first_step + steps
+        self._running = ""  # where it is written
+
+    def at(self, step: int, pending: Any) -> None:
+        """Begin or end it, with `step` steps done; `pending` is what the last of them computes."""
+        if step == self._first < self._last:
+            jax.block_until_ready(pending)  # earlier steps stay outside
+            remote = "://" in str(self._directory)
+            self._running = tempfile.mkdtemp() if remote else str(self._directory)
+            jax.profiler.start_trace(self._running)
+        elif step == self._last:
+            self._stop(pending)
+
+    def _stop(self, pending: Any = None) -> None:
+        if not self._running:
+            return
+        jax.block_until_ready(pending)
+        jax.profiler.stop_trace()
+        local, self._running = Path(self._running), ""
+        if "://" in str(self._directory):  # the profiler writes local files only
+            for file in local.rglob("*.*"):
+                write_atomically(self._directory / file.relative_to(local), file.read_bytes())
+        if jax.process_index() == 0:
+            print(f"profile of steps {self._first} to {self._last} in {self._directory}")
+
+    def __enter__(self) -> "ProfilerTrace":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop()

@@ -1,0 +1,212 @@
+"""What a training step minimises, and the gradients of it."""
+
+import dataclasses
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import value_and_grad
+
+from pivq_jax import sampling
+from pivq_jax.common.parallel import map_over_batch
+from pivq_jax.losses.adversarial import adaptive_weight
+from pivq_jax.losses.recombination import nearest_patch_loss
+from pivq_jax.losses.reconstruction import pixel_loss, psnr
+from pivq_jax.losses.variance import variance_loss
+from pivq_jax.model.pivq import PIVQ
+from pivq_jax.model.quantizer import Quantized, count_uses
+from pivq_jax.training.adversary import Adversary, Fakes, Metrics, Params
+
+
+class Phase(enum.IntEnum):
+    """The three parts of a run; each is a program of its own."""
+
+    CONTINUOUS = 0  # the autoencoder alone, before the codebook's initialisation
+    QUANTIZED = 1
+    ADVERSARIAL = 2  # quantized, and the discriminator judges
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms of the loss."""
+
+    l1: float
+    l2: float
+    perceptual: float
+    codebook: float
+    commitment: float
+    recombination: float
+    variance: float
+
+
+class Gradients(NamedTuple):
+    """What one batch says."""
+
+    params: Params
+    discriminator: Params  # None but in the adversarial phase
+    metrics: Metrics
+    uses: jax.Array  # int32 [K]: how often each entry was chosen
+
+
+class Made(NamedTuple):
+    """What the parameters make of a batch; the losses are functions of it."""
+
+    fakes: Fakes  # 'reconstructed' and, where a loss needs it, 'recombined'
+    latents: jax.Array  # f32 [B, N, D], before quantization
+    codebook_loss: jax.Array | None = None
+    commitment_loss: jax.Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The loss of a batch.
+
+    Attributes:
+        model: the autoencoder.
+        weights: of the terms that need no discriminator.
+        perceptual: (its weights, images, targets) -> distances f32 [B]; None where not used.
+        adversary: None where no phase is adversarial.
+    """
+
+    model: PIVQ
+    weights: LossWeights
+    perceptual: Callable[[Params, jax.Array, jax.Array], jax.Array] | None = None
+    adversary: Adversary | None = None
+
+    def gradients(
+        self,
+        params: Params,
+        discriminator: Params,
+        frozen: Params,
+        images: jax.Array,
+        key: jax.Array,
+        phase: Phase,
+    ) -> Gradients:
+        """The gradients of both players and the figures to log.
+
+        The forward pass runs once. Losses are differentiated with respect to what it made, and
+        these cotangents are pulled back through it: all together for the update and, for the
+        adaptive weight, twice to the decoder's last layer, as the compiler drops the rest.
+
+        Args:
+            params: of the model.
+            discriminator: its parameters; not read but in the adversarial phase.
+            frozen: the perceptual network's weights.
+            images: f32 [B, H, W, 3] in [-1, 1].
+            key: decides which codes are exchanged and how the discriminator's images are augmented.
+            phase: of the run.
+        """
+        key_mix, key_judge = jax.random.split(key)
+        made, pull_back, quantized = jax.vjp(
+            lambda params: self._make(params, images, key_mix, phase), params, has_aux=True
+        )
+        (fidelity, metrics), to_images = value_and_grad(self._fidelity, has_aux=True)(
+            made, images, frozen
+        )
+        (other, figures), cotangents = value_and_grad(self._structure, has_aux=True)(made, images)
+        cotangents = jax.tree.map(jnp.add, cotangents, to_images)
+        loss, metrics = fidelity + other, metrics | figures
+        judge_gradients, uses = None, jnp.zeros(self.model.codebook_size, jnp.int32)
+
+        if phase == Phase.ADVERSARIAL:
+            adversary = self.adversary
+            assert adversary is not None
+            realism, to_fakes = value_and_grad(
+                lambda made: adversary.generator_loss(discriminator, made.fakes, key_judge)
+            )(made)
+
+            def at_last_layer(cotangents: Made) -> jax.Array:
+                return pull_back(cotangents)[0]["decoder"]["output"]["pixels"]["kernel"]
+
+            adaptive = adaptive_weight(
+                at_last_layer(to_images), at_last_layer(to_fakes), adversary.max_adaptive_weight
+            )
+            scale = adaptive * adversary.total_weight
+            cotangents = jax.tree.map(lambda x, y: x + scale * y, cotangents, to_fakes)
+            loss += scale * realism
+            (judgement, figures), judge_gradients = value_and_grad(
+                adversary.discriminator_loss, has_aux=True
+            )(discriminator, made.fakes, images, key_judge)
+            metrics |= {
+                "adversarial": realism,
+                "adaptive_weight": adaptive,
+                "discriminator": judgement,
+                **figures,
+            }
+
+        if quantized is not None:
+            # A matching that did not converge must stop the run, not train on a wrong answer: the
+            # NaN reaches the gradients and so every later loss.
+            valid = jnp.where(jnp.all(quantized.converged), 1.0, jnp.nan)
+            cotangents = jax.tree.map(lambda x: x * valid, cotangents)
+            loss *= valid
+            uses = count_uses(quantized.columns, self.model.codebook_size)
+        (gradients,) = pull_back(cotangents)
+        return Gradients(gradients, judge_gradients, {"loss": loss, **metrics}, uses)
+
+    def _apply(self, params: Params, *args: jax.Array, method: str | None = None) -> Any:
+        return self.model.apply({"params": params}, *args, method=method)
+
+    def _make(
+        self, params: Params, images: jax.Array, key: jax.Array, phase: Phase
+    ) -> tuple[Made, Quantized | None]:
+        if phase == Phase.CONTINUOUS:
+            latents = self._apply(params, images, method="latents")
+            reconstructed = self._apply(params, latents, method="decode_vectors")
+            return Made({"reconstructed": reconstructed}, latents), None
+        reconstructed, quantized = self._apply(params, images)
+        fakes = {"reconstructed": reconstructed}
+        judged = phase == Phase.ADVERSARIAL and self.adversary and self.adversary.recombined > 0
+        if judged or self.weights.recombination > 0:
+            fakes["recombined"] = self._recombine(params, quantized.columns, key)
+        losses = quantized.codebook_loss, quantized.commitment_loss
+        return Made(fakes, quantized.latents, *losses), quantized
+
+    def _recombine(self, params: Params, columns: jax.Array, key: jax.Array) -> jax.Array:
+        """Images of the code sets of one half of the batch recombined with those of the other.
+
+        Only the decoder learns from them: codes and entries stay what real images made them.
+        """
+        half = columns.shape[0] // 2
+        codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
+        codes = sampling.canonical(columns, self.model.kind)
+        pairs = codes[:half], codes[half : 2 * half], jax.random.split(key, half)
+
+        def mix(pairs: tuple[jax.Array, ...], codebook: jax.Array) -> jax.Array:
+            return jax.vmap(
+                lambda a, b, key: sampling.recombine(a, b, codebook, key, 0.5, self.model.kind)
+            )(*pairs)
+
+        # Its matching, too, communicates nothing. See `assign`.
+        mixed = map_over_batch(mix, self.model.mesh)(pairs, codebook)
+        return self._apply(params, codebook[mixed], method="decode_vectors")
+
+    def _fidelity(self, made: Made, images: jax.Array, frozen: Params) -> tuple[jax.Array, Metrics]:
+        """How far reconstructions are from their images."""
+        reconstructed, weights = made.fakes["reconstructed"], self.weights
+        total = pixel_loss(reconstructed, images, weights.l1, weights.l2)
+        metrics = {
+            "l1": jnp.mean(jnp.abs(reconstructed - images)),
+            "psnr": jnp.mean(psnr(reconstructed, images, 2.0)),
+        }
+        if self.perceptual is not None:
+            metrics["lpips"] = jnp.mean(self.perceptual(frozen, reconstructed, images))
+            total += weights.perceptual * metrics["lpips"]
+        return total, metrics
+
+    def _structure(self, made: Made, images: jax.Array) -> tuple[jax.Array, Metrics]:
+        """The losses of latents, of the quantizer and of recombined sets."""
+        weights, total, metrics = self.weights, jnp.float32(0), {}
+        if weights.variance > 0:
+            metrics["variance"] = variance_loss(made.latents)
+            total += weights.variance * metrics["variance"]
+        if made.codebook_loss is None or made.commitment_loss is None:
+            return total, metrics
+        total += weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss
+        metrics["quantization_error"] = made.codebook_loss
+        if weights.recombination > 0:
+            metrics["recombination"] = nearest_patch_loss(made.fakes["recombined"], images)
+            total += weights.recombination * metrics["recombination"]
+        return total, metrics

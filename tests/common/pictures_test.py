@@ -1,0 +1,128 @@
+"""Grids hold every image where it belongs, and files are written whole."""
+
+import pathlib
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from PIL import Image
+
+from pivq_jax.common import pictures
+
+H, W = 3, 4
+
+
+def images(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 200, (*shape, H, W, 3), dtype=np.uint8)
+
+
+@hypothesis.given(st.integers(1, 7), st.integers(1, 4), st.integers(1, 3), st.integers(0, 3))
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_grid_places_every_image_and_fills_the_rest(count, columns, scale, pad):
+    tiles = images(count)
+    picture = pictures.grid(tiles, columns, scale, pad, background=255)
+    rows = -(-count // columns)
+    height, width = H * scale + pad, W * scale + pad
+    assert picture.shape == (rows * height + pad, columns * width + pad, 3)
+    assert picture.dtype == np.uint8
+    rest = np.ones(picture.shape[:2], bool)
+    for index, tile in enumerate(tiles):
+        top, left = pad + index // columns * height, pad + index % columns * width
+        place = np.s_[top : top + H * scale, left : left + W * scale]
+        for dy in range(scale):
+            for dx in range(scale):
+                np.testing.assert_array_equal(picture[place][dy::scale, dx::scale], tile)
+        rest[place] = False
+    assert np.all(picture[rest] == 255)
+
+
+def test_reconstructions_lie_below_their_originals():
+    originals, reconstructions = images(3), images(3, seed=1)
+    picture = pictures.reconstruction_grid(originals, reconstructions, columns=2, pad=1)
+    order = [*originals[:2], *reconstructions[:2], originals[2], None, reconstructions[2], None]
+    blank = np.full((H, W, 3), 255, np.uint8)
+    expected = pictures.grid([blank if o is None else o for o in order], 2, pad=1)
+    np.testing.assert_array_equal(picture, expected)
+
+
+def test_fewer_images_than_columns_leave_no_empty_columns():
+    picture = pictures.reconstruction_grid(images(2), images(2), columns=8, pad=0)
+    assert picture.shape == (2 * H, 2 * W, 3)
+
+
+def test_interpolations_run_from_left_to_right():
+    steps = images(3, 2)
+    picture = pictures.interpolation_grid(steps, scale=2, pad=0)
+    assert picture.shape == (2 * 2 * H, 3 * 2 * W, 3)
+    for step in range(3):
+        for pair in range(2):
+            tile = picture[pair * 2 * H :: 2, step * 2 * W :: 2][:H, :W]
+            np.testing.assert_array_equal(tile, steps[step, pair])
+
+
+def test_samples_lie_between_their_parents():
+    a, b, samples = images(3, seed=1), images(3, seed=2), images(3, seed=3)
+    picture = pictures.sample_grid(a, b, samples, columns=2, pad=1)
+    assert picture.shape == (2 * (H + 4) + 4, 2 * (3 * W + 2 + 4) + 4, 3)
+    triple = picture[4 : 4 + H, 4 : 4 + 3 * W + 2]
+    for place, expected in enumerate((a[0], samples[0], b[0])):
+        np.testing.assert_array_equal(triple[:, place * (W + 1) :][:, :W], expected)
+
+
+def test_png_holds_the_picture_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "new" / "picture.png"
+    picture = pictures.grid(images(4), 2)
+    pictures.save_png(path, picture)
+    pictures.save_png(str(path), picture[::-1])  # replaces
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), picture[::-1])
+    assert [p.name for p in path.parent.iterdir()] == ["picture.png"]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "picture.png"
+    picture = pictures.grid(images(1), 1)
+    pictures.save_png(path, picture)
+
+    write_bytes = pathlib.Path.write_bytes
+
+    def half_written(self, content):
+        write_bytes(self, content[: len(content) // 2])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", half_written)
+    with pytest.raises(OSError, match="disk full"):
+        pictures.save_png(path, picture)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), picture)
+    assert [p.name for p in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_refusals_name_the_value_and_the_remedy(tmp_path):
+    with pytest.raises(TypeError, match=r"float64: give uint8; from \[-1, 1\]"):
+        pictures.grid(images(2) / 255, 2)
+    with pytest.raises(ValueError, match=r"\(3, 4, 3\): give \[M, H, W, 3\]"):
+        pictures.grid(images(), 2)
+    with pytest.raises(ValueError, match="not empty"):
+        pictures.grid(images(0), 2)
+    for option in ({"columns": 0}, {"scale": 0}, {"pad": -1}, {"background": 256}):
+        with pytest.raises(ValueError, match=f"{next(iter(option))} = "):
+            pictures.grid(images(2), **{"columns": 2, **option})
+    with pytest.raises(ValueError, match=r"originals \(2, 3, 4, 3\), reconstructions \(3,"):
+        pictures.reconstruction_grid(images(2), images(3))
+    with pytest.raises(ValueError, match="shapes differ"):
+        pictures.sample_grid(images(2), images(2), images(1))
+    with pytest.raises(ValueError, match="steps, B"):
+        pictures.interpolation_grid(images(2))
+    with pytest.raises(ValueError, match=r"give \[H, W, 3\]"):
+        pictures.save_png(tmp_path / "x.png", images(2))
+    with pytest.raises(TypeError, match="float64"):
+        pictures.save_png(tmp_path / "x.png", images(2)[0] / 2)
+
+
+def test_usage_chart_sorts_the_shares_of_images():
+    codes = np.array([[0, 1], [0, 2], [0, 2], [0, 2]])  # shares 1, 1/4, 3/4 of four images
+    picture = pictures.usage_chart(codes, codebook_size=5, height=40)
+    assert picture.shape == (44, 14, 3) and picture.dtype == np.uint8
+    heights = (picture[..., 0] < 255).sum(0)[2:-2:2]
+    np.testing.assert_array_equal(heights, [40, 30, 10, 0, 0])
+    np.testing.assert_array_equal(picture[:, 2::2][:, :5], picture[:, 3::2][:, :5])

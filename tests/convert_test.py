@@ -1,0 +1,232 @@
+"""`python -m pivq_jax.convert`: a run to a safetensors file and back."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+
+import pivq_jax
+from pivq_jax import convert
+from tests.reference.model import PIVQ as Reference
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "model.safetensors"
+    assert convert.main([f"--from={tiny_run.workdir}", f"--to={path}"]) == 0
+    return path
+
+
+def contents(path: Path) -> tuple[dict, dict]:
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def everything(directory: Path) -> dict[str, bytes | None]:
+    """Every file and folder below a directory."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
+        for path in directory.rglob("*")
+    }
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The one line of a refusal."""
+    assert convert.main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert captured.out == "" and line.startswith("error: ")
+    return line
+
+
+def test_there_and_back(tiny_run, exported, tmp_path, fast_compilation):
+    workdir, again = tmp_path / "deep" / "run", tmp_path / "again.safetensors"
+    assert convert.main([f"--from={exported}", f"--to={workdir}"]) == 0
+    assert convert.main([f"--from={workdir}", f"--to={again}"]) == 0
+    first, second = contents(exported), contents(again)
+    assert {n: a.tobytes() for n, a in first[0].items()} == {
+        n: a.tobytes() for n, a in second[0].items()
+    }
+    assert os.listdir(workdir.parent) == ["run"]  # nothing temporary is left
+
+    ours, theirs = pivq_jax.load(workdir), pivq_jax.load(tiny_run.workdir)
+    assert (ours.step, ours.progress) == (theirs.step, theirs.progress)
+    assert ours.config.to_dict() == theirs.config.to_dict()
+    for a, b in zip(jax.tree.leaves(ours.params), jax.tree.leaves(theirs.params), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_a_converted_run_serves_every_mode_and_is_at_its_end(
+    commands, tiny_run, exported, tmp_path, fast_compilation
+):
+    workdir = tmp_path / "run"
+    convert.workdir_from_file(exported, workdir)
+    done = commands.run(*tiny_run.arguments[:-1], f"--workdir={workdir}")
+    assert done.code == 0, done.stderr
+    assert "resuming from step 160" in done.stdout and "trained in" not in done.stdout
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics["psnr"] == tiny_run.metrics["psnr"]
+
+
+def test_a_file_written_in_pytorch_becomes_a_run(tiny_config, tmp_path, fast_compilation):
+    config = tiny_config.to_dict()
+    reference, path = Reference(config), tmp_path / "theirs.safetensors"
+    metadata = {"pivq_jax": json.dumps({"config": config})}
+    safetensors.torch.save_file(reference.state_dict(), path, metadata)
+    convert.workdir_from_file(path, tmp_path / "run")
+    model = pivq_jax.load(tmp_path / "run")
+    assert model.step == config["train"]["steps"]
+    np.testing.assert_array_equal(model.codebook, reference.quantizer.codebook.detach())
+
+
+def test_pytorch_opens_the_file(exported):
+    metadata = json.loads(contents(exported)[1]["pivq_jax"])
+    Reference(metadata["config"]).load_state_dict(safetensors.torch.load_file(exported))
+    assert metadata["step"] == 160 and metadata["metrics"]["psnr"] > 0
+
+
+# What is done to the metadata, and what the error must say.
+DESCRIPTIONS: dict[str, tuple[Callable[[dict], Any], str]] = {
+    "with a text for a config": (
+        lambda it: it.update(config="abc"),
+        "does not say what model it is",
+    ),
+    "with a part of a config": (lambda it: it.update(config={"model": {}}), "describes no model"),
+    "of no model": (lambda it: it["config"]["model"].pop("width"), "describes no model"),
+    "of a run without an optimizer": (
+        lambda it: it["config"].pop("optimizer"),
+        "is not that of a run, whole",
+    ),
+    "of a run without a loss's weight": (
+        lambda it: it["config"]["loss"].pop("recombination"),
+        "is not that of a run, whole",
+    ),
+    "of a run with an unknown loss": (
+        lambda it: it["config"]["loss"].update(colour=1.0),
+        "is not that of a run, whole",
+    ),
+    "of a step before its codebook": (lambda it: it.update(step=60), "codebook at step 60, over"),
+    "with a text for a step": (lambda it: it.update(step="x"), "step = 'x' must be a number"),
+    "without progress": (
+        lambda it: it.update(progress=None),
+        "progress = None must be a JSON object",
+    ),
+}
+
+
+def damage(name: str, path: Path, whole: Path) -> str:
+    """Write a damaged copy of a file; what the error must say of it."""
+    arrays, metadata = contents(whole)
+    if name == "truncated":
+        path.write_bytes(whole.read_bytes()[:-100])
+        return "damaged or no safetensors file"
+    if name == "cut within its header":
+        path.write_bytes(whole.read_bytes()[:50])
+        return "damaged or no safetensors file"
+    if name == "empty":
+        path.write_bytes(b"")
+        return "damaged or no safetensors file"
+    if name == "pickled":
+        path.write_bytes(b"\x80\x02}q\x00." * 20)
+        return "damaged or no safetensors file"
+    if name == "of another model":
+        safetensors.numpy.save_file({"wte.weight": np.zeros((2, 2), np.float32)}, path)
+        return "does not say what model it is"
+    if name in DESCRIPTIONS:
+        change, expected = DESCRIPTIONS[name]
+        description = json.loads(metadata["pivq_jax"])
+        change(description)
+        safetensors.numpy.save_file(arrays, path, {"pivq_jax": json.dumps(description)})
+        return expected
+    if name == "with NaN":
+        arrays["encoder.norm.weight"][0], arrays["decoder.codes.bias"][-1] = np.nan, np.inf
+        safetensors.numpy.save_file(arrays, path, metadata)
+        return "holds NaN or infinity in decoder.codes.bias, encoder.norm.weight"
+    assert name == "with wrong arrays"
+    arrays["encoder.norm.weight"] = arrays["encoder.norm.weight"][:-1].copy()
+    del arrays["decoder.codes.bias"]
+    arrays["decoder.mystery"] = np.zeros(2, np.float32)
+    safetensors.numpy.save_file(arrays, path, metadata)
+    return "decoder.codes.bias is missing; encoder.norm.weight is float32 [15] and must be float32"
+
+
+def test_a_place_that_cannot_be_written_is_one_line(capsys, exported, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert convert.main([f"--from={exported}", f"--to={tmp_path / 'file' / 'run'}"]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "truncated",
+        "cut within its header",
+        "empty",
+        "pickled",
+        "of another model",
+        "with wrong arrays",
+        "with NaN",
+        *DESCRIPTIONS,
+    ],
+)
+def test_a_bad_file_is_refused_and_the_target_untouched(capsys, exported, tmp_path, name):
+    path, targets = tmp_path / "bad.safetensors", tmp_path / "targets"
+    expected = damage(name, path, exported)
+    (targets / "empty").mkdir(parents=True)
+    before = everything(targets)
+    for target in ("new", "empty"):
+        line = refused(capsys, f"--from={path}", f"--to={targets / target}")
+        assert str(path) in line and expected in line
+    if name == "with wrong arrays":
+        assert "decoder.mystery is not known" in line
+    assert everything(targets) == before
+
+
+def test_an_existing_run_is_never_written_to(capsys, exported, tiny_run, tmp_path):
+    target = tmp_path / "run"
+    shutil.copytree(tiny_run.workdir, target)
+    before = everything(target)
+    assert "exists: give a new --to" in refused(capsys, f"--from={exported}", f"--to={target}")
+    assert everything(target) == before
+
+
+@pytest.mark.parametrize(
+    "source, target, message",
+    [
+        ("missing.safetensors", "run", "does not exist"),
+        ("model.pt", "run", "not named *.safetensors"),
+        ("missing", "model.safetensors", "is no workdir"),
+        ("empty", "model.safetensors", "holds no run"),
+        ("empty", "run", "is a folder: for its weights, --to=NAME.safetensors"),
+    ],
+)
+def test_a_wrong_source_is_refused(capsys, tmp_path, source, target, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "model.pt").write_bytes(b"pickle")
+    before = everything(tmp_path)
+    line = refused(capsys, f"--from={tmp_path / source}", f"--to={tmp_path / target}")
+    assert message in line and everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "source, target",
+    [("model.safetensors", "gs://b/run"), ("gs://b/model.safetensors", "run"), ("run", "s3://b/x")],
+)
+def test_what_is_written_or_read_as_a_file_is_local(capsys, tmp_path, monkeypatch, source, target):
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, f"--from={source}", f"--to={target}")
+    assert "is in remote storage: use a local path" in line and not any(tmp_path.iterdir())
+
+
+def test_a_failed_export_keeps_the_file_that_was_there(capsys, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"precious")
+    refused(capsys, f"--from={tmp_path}", f"--to={tmp_path / 'model.safetensors'}")
+    assert (tmp_path / "model.safetensors").read_bytes() == b"precious"

@@ -1,0 +1,253 @@
+"""The quantizer against SciPy, NumPy and the definitions of its losses."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from pivq_jax.model.quantizer import (
+    Quantizer,
+    assign,
+    count_uses,
+    initial_codebook,
+    revive_dead,
+    squared_distances,
+)
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+assign_matching = jax.jit(functools.partial(assign, kind="matching"))
+revive = jax.jit(revive_dead)
+k_means = jax.jit(initial_codebook, static_argnums=1)
+
+
+def distances64(latents: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+    difference = latents.astype(np.float64)[:, :, None] - codebook.astype(np.float64)
+    return np.sum(difference**2, -1)
+
+
+def draw(seed: int, b: int = 3, n: int = 6, k: int = 20, d: int = 5, scale: float = 1.0):
+    rng = np.random.default_rng(seed)
+    latents = scale * rng.normal(size=(b, n, d)) + rng.normal(size=(b, 1, d))
+    return latents.astype(np.float32), rng.normal(size=(k, d)).astype(np.float32)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([1e-2, 1.0, 30.0]))
+def test_squared_distances_agree_with_float64(seed, scale):
+    latents, codebook = draw(seed, scale=scale)
+    result = np.asarray(squared_distances(jnp.asarray(latents), jnp.asarray(codebook)))
+    assert result.dtype == np.float32 and np.all(result >= 0)
+    expected = distances64(latents, codebook)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5 * max(1, scale**2))
+
+
+def test_squared_distances_are_float32_for_bfloat16_input():
+    latents, codebook = draw(0)
+    low = jnp.asarray(latents, jnp.bfloat16)
+    result = squared_distances(low, jnp.asarray(codebook))
+    assert result.dtype == jnp.float32
+    np.testing.assert_allclose(result, distances64(np.asarray(low, np.float32), codebook), 1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([0.01, 1.0, 5.0]))
+def test_matching_is_the_optimal_assignment_of_scipy(seed, scale):
+    latents, codebook = draw(seed, scale=scale)  # 0.01: all latents want the same entry
+    columns, converged = assign_matching(latents, codebook)
+    assert np.all(converged)
+    for row, cost in zip(np.asarray(columns), distances64(latents, codebook)):
+        assert len(set(row.tolist())) == 6 and row.min() >= 0 and row.max() < 20
+        best = cost[linear_sum_assignment(cost)].sum()
+        np.testing.assert_allclose(cost[np.arange(6), row].sum(), best, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31))
+def test_nearest_is_the_nearest(seed):
+    latents, codebook = draw(seed)
+    for kind in ("nearest", "positional"):
+        columns, converged = assign(jnp.asarray(latents), jnp.asarray(codebook), kind)
+        assert np.all(converged)
+        np.testing.assert_array_equal(columns, distances64(latents, codebook).argmin(-1))
+
+
+def test_matching_and_nearest_agree_where_nothing_conflicts():
+    _, codebook = draw(0)
+    chosen = np.array([[3, 1, 4, 15, 9, 2]])
+    latents = codebook[chosen] + 1e-3
+    for kind in ("matching", "nearest"):
+        columns, _ = assign(jnp.asarray(latents), jnp.asarray(codebook), kind)
+        np.testing.assert_array_equal(columns, chosen)
+
+
+@pytest.mark.parametrize("quickly", [False, True])
+@pytest.mark.parametrize("kind", ["matching", "nearest"])
+def test_latents_that_are_not_finite_are_reported_for_their_image_alone(kind, quickly):
+    latents, codebook = draw(0)
+    latents[1, 2, 0] = np.nan
+    # Fused with the assignment, a maximum of NaN and 0 may become 0: both ways of compiling.
+    jax.config.update("jax_disable_most_optimizations", quickly)
+    try:
+        _, converged = jax.jit(functools.partial(assign, kind=kind))(latents, codebook)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", True)  # as the fixture has it
+    assert np.asarray(converged).tolist() == [True, False, True]
+
+
+def quantize(latents, codebook, kind="matching"):
+    module = Quantizer(len(codebook), codebook.shape[1], kind)
+    return module.apply({"params": {"codebook": codebook}}, latents)
+
+
+@pytest.mark.parametrize("kind", ["matching", "nearest"])
+def test_quantized_vectors_are_codebook_entries(kind):
+    latents, codebook = draw(1)
+    result = quantize(jnp.asarray(latents), jnp.asarray(codebook), kind)
+    np.testing.assert_allclose(result.vectors, codebook[np.asarray(result.columns)], atol=1e-6)
+
+
+def test_losses_are_the_mean_squared_quantization_error():
+    latents, codebook = draw(2)
+    result = quantize(jnp.asarray(latents), jnp.asarray(codebook))
+    error = np.mean((latents.astype(np.float64) - codebook[np.asarray(result.columns)]) ** 2)
+    np.testing.assert_allclose(result.codebook_loss, error, rtol=1e-5)
+    np.testing.assert_allclose(result.commitment_loss, error, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["matching", "nearest"])
+def test_gradients_go_straight_through_to_the_latents_alone(kind):
+    latents, codebook = draw(3)
+    direction = np.random.default_rng(0).normal(size=latents.shape).astype(np.float32)
+
+    def project(latents, codebook):
+        return jnp.sum(quantize(latents, codebook, kind).vectors * direction)
+
+    to_latents, to_codebook = jax.grad(project, (0, 1))(jnp.asarray(latents), jnp.asarray(codebook))
+    np.testing.assert_array_equal(to_latents, direction)
+    np.testing.assert_array_equal(to_codebook, np.zeros_like(codebook))
+
+
+@pytest.mark.parametrize("kind", ["matching", "nearest"])
+def test_each_loss_moves_only_what_it_should(kind):
+    latents, codebook = draw(4)
+    arrays = jnp.asarray(latents), jnp.asarray(codebook)
+    columns = np.asarray(quantize(*arrays, kind).columns)
+    error = 2 * (latents - codebook[columns]) / latents.size
+
+    of_codebook = jax.grad(lambda z, c: quantize(z, c, kind).codebook_loss, (0, 1))(*arrays)
+    np.testing.assert_array_equal(of_codebook[0], np.zeros_like(latents))
+    expected = np.zeros_like(codebook)
+    np.add.at(expected, columns, -error)
+    np.testing.assert_allclose(of_codebook[1], expected, rtol=1e-4, atol=1e-7)
+
+    of_commitment = jax.grad(lambda z, c: quantize(z, c, kind).commitment_loss, (0, 1))(*arrays)
+    np.testing.assert_allclose(of_commitment[0], error, rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(of_commitment[1], np.zeros_like(codebook))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=4, max_size=4))
+def test_uses_are_counted(columns):
+    result = count_uses(jnp.asarray(columns).reshape(2, 2), 7)
+    np.testing.assert_array_equal(result, np.bincount(columns, minlength=7))
+
+
+def test_initial_codebook_covers_every_cluster():
+    rng = np.random.default_rng(0)
+    centres = 10 * rng.normal(size=(6, 4))
+    latents = np.concatenate([c + 0.1 * rng.normal(size=(50, 4)) for c in centres])
+    codebook = k_means(jnp.asarray(rng.permutation(latents)), 6, jax.random.key(0))
+    assert codebook.shape == (6, 4) and codebook.dtype == jnp.float32
+    to_centres = distances64(centres[None], np.asarray(codebook))[0]
+    assert np.all(to_centres.min(1) < 0.1)  # each centre has an entry
+    assert len(set(to_centres.argmin(1))) == 6  # of its own
+
+
+def test_initial_codebook_lies_among_the_latents():
+    latents, _ = draw(5, b=10, n=30)
+    flat = latents.reshape(-1, 5)
+    codebook = np.asarray(k_means(jnp.asarray(flat), 16, jax.random.key(1)))
+    assert np.all(np.isfinite(codebook))
+    assert np.all(codebook >= flat.min(0)) and np.all(codebook <= flat.max(0))
+    chosen = flat[np.random.default_rng(0).permutation(300)[:16]]
+    error = distances64(flat[None], codebook).min(-1).mean()
+    assert error < distances64(flat[None], chosen).min(-1).mean()  # better than a random draw
+
+
+def test_initial_codebook_depends_on_the_key_alone():
+    latents, _ = draw(6, b=10)
+    flat = jnp.asarray(latents.reshape(-1, 5))
+    first, again = (k_means(flat, 8, jax.random.key(3)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    other = k_means(flat, 8, jax.random.key(4))
+    assert not np.array_equal(np.sort(first, axis=0), np.sort(other, axis=0))
+
+
+def test_initial_codebook_refuses_fewer_latents_than_entries():
+    with pytest.raises(ValueError, match=r"at least codebook_size = 20 latents, got 19.*raise"):
+        initial_codebook(jnp.ones((19, 3)), 20, jax.random.key(0))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.sets(st.integers(0, 19)))
+def test_exactly_the_dead_entries_move_onto_latents_of_the_batch(seed, dead):
+    latents, codebook = draw(seed, b=4)  # 24 latents, at least as many as dead entries
+    uses = np.full(20, 100, np.int32)
+    uses[list(dead)] = 0
+    columns, _ = assign_matching(latents, codebook)
+    key = jax.random.key(seed)
+    new, mask = map(np.asarray, revive(codebook, uses, latents, columns, key, 0.05))
+    expected = np.isin(np.arange(20), list(dead)) & (uses.mean() > 0)
+    np.testing.assert_array_equal(mask, expected)
+    np.testing.assert_array_equal(new[~mask], codebook[~mask])  # bit for bit
+    flat = {row.tobytes() for row in latents.reshape(-1, 5)}
+    moved = [row.tobytes() for row in new[mask]]
+    assert set(moved) <= flat and len(set(moved)) == len(moved)  # each onto another latent
+
+
+def test_fewer_latents_than_dead_entries_revive_so_many():
+    latents, codebook = draw(0, b=1, n=4)
+    uses = np.zeros(20, np.int32)
+    uses[:2] = 50
+    columns, _ = assign_matching(latents, codebook)
+    new, mask = map(np.asarray, revive(codebook, uses, latents, columns, jax.random.key(0), 0.05))
+    assert mask.sum() == 4 and not mask[:2].any()
+    assert {r.tobytes() for r in new[mask]} == {r.tobytes() for r in latents.reshape(-1, 5)}
+    np.testing.assert_array_equal(new[~mask], codebook[~mask])
+
+
+def test_the_threshold_is_a_fraction_of_the_mean_use():
+    latents, codebook = draw(0, k=4)
+    uses = np.array([4, 6, 95, 95], np.int32)  # mean 50
+    columns = np.zeros(latents.shape[:2], np.int32)
+    for threshold, dead in ((0.05, 0), (0.1, 1), (0.2, 2), (0.0, 0)):
+        _, mask = revive(codebook, uses, latents, columns, jax.random.key(0), threshold)
+        assert np.asarray(mask).tolist() == [i < dead for i in range(4)]
+
+
+def test_entries_arise_where_the_error_is():
+    codebook = np.array([[0.0, 0.0], [50.0, 50.0]], np.float32)
+    latents = np.zeros((1, 100, 2), np.float32)
+    latents[0, 37] = 3.0  # the only latent that its entry does not serve
+    columns, uses = np.zeros((1, 100), np.int32), np.array([100, 0], np.int32)
+    for seed in range(5):
+        new, _ = revive(codebook, uses, latents, columns, jax.random.key(seed), 0.05)
+        np.testing.assert_array_equal(new[1], [3.0, 3.0])
+
+
+def test_a_latent_is_drawn_as_often_as_its_squared_error_says():
+    codebook = np.array([[0.0, 0.0], [50.0, 50.0]], np.float32)
+    latents = np.zeros((1, 10, 2), np.float32)
+    latents[0, 2, 0], latents[0, 7, 1] = 1.0, np.sqrt(3.0)
+    columns, uses = np.zeros((1, 10), np.int32), np.array([10, 0], np.int32)
+    keys = jax.random.split(jax.random.key(0), 1000)
+    new, _ = jax.vmap(lambda key: revive(codebook, uses, latents, columns, key, 0.05))(keys)
+    far = np.asarray(new)[:, 1, 1] > 0
+    assert np.all(far | (np.asarray(new)[:, 1, 0] == 1.0))
+    assert far.mean() == pytest.approx(0.75, abs=0.05)  # 3.6 standard deviations

@@ -1,0 +1,235 @@
+"""Checkpoints: whole ones come back bit for bit, the newest first, a part alone on request."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.parallel import make_mesh, replicated
+from pivq_jax.training.checkpoints import Checkpoints
+
+
+def make_state(seed: int) -> dict:
+    rng = np.random.default_rng(seed)
+    return {
+        "step": jnp.int32(seed),
+        "params": {"a": jnp.asarray(rng.normal(size=(3, 4)), jnp.float32)},
+        "uses": jnp.asarray(rng.integers(0, 9, 5), jnp.int32),
+    }
+
+
+def test_newest_state_and_progress_come_back_on_the_mesh(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run")
+    for step in (1, 2):
+        checkpoints.save(step, make_state(step), {"train_seconds": step / 8})
+    checkpoints.close()
+
+    mesh = make_mesh()
+    again = Checkpoints(tmp_path / "run")
+    assert again.latest_step() == 2
+    state, progress = again.restore(jax.eval_shape(lambda: make_state(0)), mesh)
+    again.close()
+    assert progress == {"train_seconds": 0.25}
+    jax.tree.map(np.testing.assert_array_equal, state, make_state(2))
+    for leaf, original in zip(jax.tree.leaves(state), jax.tree.leaves(make_state(2)), strict=True):
+        assert leaf.dtype == original.dtype
+        assert leaf.sharding.is_equivalent_to(replicated(mesh), leaf.ndim)
+
+
+def test_a_part_of_the_state_comes_back_alone(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(7, make_state(7), {})
+    part, _ = checkpoints.restore({"step": jax.ShapeDtypeStruct((), jnp.int32)}, make_mesh())
+    checkpoints.close()
+    assert set(part) == {"step"} and part["step"] == 7
+
+
+def test_old_checkpoints_make_room(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        checkpoints.save(step, make_state(step), {})
+    checkpoints.close()
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names & {"1", "2", "3"} == {"2", "3"}
+
+
+def test_reading_writes_nothing(tmp_path):
+    with (
+        pytest.raises((InputError, FileNotFoundError, ValueError)),
+        Checkpoints(tmp_path / "run", read_only=True) as checkpoints,
+    ):
+        checkpoints.restore(jax.eval_shape(lambda: make_state(0)), make_mesh())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_step_that_is_saved_already_stays(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, make_state(5), {"train_seconds": 1.0})
+    checkpoints.save(5, make_state(6), {"train_seconds": 2.0})
+    _, progress = checkpoints.restore(jax.eval_shape(lambda: make_state(0)), make_mesh())
+    checkpoints.close()
+    assert progress == {"train_seconds": 1.0}
+
+
+def test_what_a_killed_run_left_half_written_does_not_count(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, make_state(5), {})
+    checkpoints.close()
+    (tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp").mkdir()
+    again = Checkpoints(tmp_path)
+    latest = again.latest_step()
+    again.close()
+    assert latest == 5
+
+
+def test_no_checkpoint_is_refused_with_what_to_do(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run")
+    with pytest.raises(InputError, match=r"run holds no checkpoint: train first.*--mode=train"):
+        checkpoints.restore(jax.eval_shape(lambda: make_state(0)), make_mesh())
+    checkpoints.close()
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    scores = {1: None, 2: 21.0, 3: 25.0, 4: 22.0, 5: 24.0, 6: 20.0, 7: None}
+
+    def save(steps) -> None:
+        with Checkpoints(tmp_path, keep=1, keep_best=2) as checkpoints:
+            for step in steps:
+                score = {} if scores[step] is None else {"score": scores[step]}
+                checkpoints.save(step, make_state(step), score)
+
+    save([1, 2, 3, 4])
+    assert kept(tmp_path) == {3, 4}
+    save([5, 6, 7])  # the scores of a run before are known
+    assert kept(tmp_path) == {3, 5, 7}
+    shapes = jax.eval_shape(lambda: make_state(0))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        for step in (3, 5, 7):
+            assert checkpoints.restore(shapes, make_mesh(), step)[1].get("score") == scores[step]
+        with pytest.raises(InputError, match="no checkpoint of step 4; kept: 3, 5, 7"):
+            checkpoints.restore(shapes, make_mesh(), 4)
+
+
+def kept(workdir) -> set[int]:
+    return {int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()}
+
+
+def damage_by_truncation(path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_whichever_file_is_truncated_training_has_a_state_to_go_on_from(tmp_path, capfd):
+    whole = tmp_path / "whole"
+    with Checkpoints(whole) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, make_state(step), {"train_seconds": float(step)})
+    files = [p for p in (whole / "checkpoints" / "2").rglob("*") if p.is_file()]
+    assert len(files) > 5
+    reported = 0
+    for number, file in enumerate(files):
+        workdir = tmp_path / str(number)
+        shutil.copytree(whole, workdir)
+        damage_by_truncation(workdir / file.relative_to(whole))
+        with Checkpoints(workdir) as checkpoints:
+            state, progress = checkpoints.restore(
+                jax.eval_shape(lambda: make_state(0)), make_mesh()
+            )
+            step = int(state["step"])
+            # What was read is one of the two states, whole; a file may be redundant.
+            jax.tree.map(np.testing.assert_array_equal, state, make_state(step))
+            assert progress == {"train_seconds": float(step)}
+            errors = capfd.readouterr().err
+            assert ("the checkpoint of step 2" in errors) == (step == 1), errors
+            reported += step == 1
+            checkpoints.save(2, make_state(2), {"train_seconds": 2.0})
+        assert kept(workdir) == {1, 2}
+        with Checkpoints(workdir) as checkpoints:
+            state, _ = checkpoints.restore(jax.eval_shape(lambda: make_state(0)), make_mesh())
+        jax.tree.map(np.testing.assert_array_equal, state, make_state(2))
+    assert reported >= 3
+
+
+def test_a_step_damaged_again_is_set_aside_beside_the_first(tmp_path):
+    like = jax.eval_shape(lambda: make_state(0))
+    for _ in range(2):
+        with Checkpoints(tmp_path) as checkpoints:
+            for step in (1, 2):
+                checkpoints.save(step, make_state(step), {})
+        (tmp_path / "checkpoints" / "2" / "state" / "_METADATA").write_text("{")
+        with Checkpoints(tmp_path) as checkpoints:
+            assert checkpoints.restore(like, make_mesh())[0]["step"] == 1
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names >= {"1", "2.damaged", "2.damaged2"} and "2" not in names
+
+
+def test_reading_reports_damage_and_changes_nothing(tmp_path, capfd):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, make_state(step), {})
+    (tmp_path / "checkpoints" / "2" / "progress" / "metadata").write_text("{")
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        like = jax.eval_shape(lambda: make_state(0))
+        state, _ = checkpoints.restore(like, make_mesh())
+        assert state["step"] == 1 and kept(tmp_path) == {1, 2}
+        errors = capfd.readouterr().err
+        assert "the checkpoint of step 2" in errors and "trying the one before" in errors
+        with pytest.raises(InputError, match=r"no checkpoint in .* can be read"):
+            checkpoints.restore(like, make_mesh(), step=2)
+        errors = capfd.readouterr().err
+        assert "the checkpoint of step 2" in errors and "trying" not in errors
+    assert kept(tmp_path) == {1, 2}
+
+
+def test_nothing_readable_is_refused_and_stays_where_it_is(tmp_path, capfd):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1), {})
+        checkpoints.wait()
+        shapes = jax.eval_shape(lambda: {"params": {"b": jnp.zeros((3, 4))}})
+        with pytest.raises(InputError, match=r"no checkpoint in .* can be read with this config"):
+            checkpoints.restore(shapes, make_mesh())
+    assert kept(tmp_path) == {1}
+
+
+FILL = """
+import resource, sys
+from pathlib import Path
+import jax.numpy as jnp, numpy as np
+from pivq_jax.training.checkpoints import Checkpoints
+
+state = {{"step": jnp.int32(0), "x": np.random.default_rng(0).random(400_000, np.float32)}}
+with Checkpoints(Path({workdir!r})) as checkpoints:
+    checkpoints.save(1, state, {{}})
+    checkpoints.wait()
+    # No file may grow beyond this: writing fails in the middle, as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+    for step in (2, 3, 4):
+        try:
+            checkpoints.save(step, state, {{}})
+            checkpoints.wait()
+        except OSError as error:
+            print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+
+
+def test_a_write_that_fails_leaves_the_earlier_ones(commands, tmp_path):
+    done = commands.run(code=FILL.format(workdir=str(tmp_path)))
+    assert done.code == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3
+    assert all("could not be written" in x and "step 1 is whole" in x for x in lines), lines
+    assert kept(tmp_path) == {1}
+    with Checkpoints(tmp_path) as checkpoints:
+        shapes = {
+            "step": jax.ShapeDtypeStruct((), jnp.int32),
+            "x": jax.ShapeDtypeStruct((400_000,), jnp.float32),
+        }
+        state, _ = checkpoints.restore(shapes, make_mesh())
+        expected = np.random.default_rng(0).random(400_000, np.float32)
+        np.testing.assert_array_equal(state["x"], expected)
+        checkpoints.save(2, state, {})
+    assert kept(tmp_path) == {1, 2}
+    assert not [p for p in (tmp_path / "checkpoints").iterdir() if "tmp" in p.name]

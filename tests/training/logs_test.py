@@ -1,0 +1,125 @@
+"""The log of a run: speeds, input wait, remote storage, profiler traces."""
+
+import json
+import time
+
+import fsspec
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from pivq_jax.common.files import as_path, write_json
+from pivq_jax.common.pictures import save_png
+from pivq_jax.training.logs import ProfilerTrace, TrainingLog
+
+METRICS = {"loss": 1.0, "psnr": 20.0}
+
+
+def read(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_time_waited_for_images_is_a_share_of_the_whole(tmp_path):
+    def slow():
+        for number in range(4):
+            time.sleep(0.05)
+            yield number
+
+    with TrainingLog(tmp_path, 0, 4) as log:
+        seen = []
+        for number in log.watch(slow()):
+            seen.append(number)
+            time.sleep(0.05)
+            if number in (1, 3):
+                log.write(number + 1, METRICS, batch_size=8)
+    assert seen == [0, 1, 2, 3]
+    for line in read(tmp_path / "log.jsonl"):
+        assert line["input_wait"] == pytest.approx(0.5, abs=0.2)
+        assert line["step_seconds"] >= 0.1  # two sleeps
+        assert line["images_per_second"] == pytest.approx(8 / line["step_seconds"])
+
+
+def test_device_memory_is_logged_where_the_device_tells(tmp_path, monkeypatch):
+    class Device:
+        def memory_stats(self):
+            return {"bytes_in_use": 5, "peak_bytes_in_use": 7}
+
+    with TrainingLog(tmp_path, 0, 2) as log:
+        log.write(1, METRICS, batch_size=8)
+        monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+        log.write(2, METRICS, batch_size=8)
+    first, second = read(tmp_path / "log.jsonl")
+    assert second["device_memory_peak"] == 7
+    assert ("device_memory_peak" in first) == bool(jax.devices()[0].memory_stats())
+
+
+def test_a_profiler_trace_holds_the_chosen_steps(tmp_path, capsys):
+    with ProfilerTrace(tmp_path, first_step=2, steps=3) as trace:
+        for step in range(8):
+            trace.at(step, jnp.ones(4) * step)
+            assert ("profile of steps 2 to 5" in capsys.readouterr().out) == (step == 5)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_run_that_stops_early_keeps_its_trace(tmp_path):
+    with ProfilerTrace(tmp_path, first_step=0, steps=5) as trace:
+        trace.at(0, None)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_no_trace_unless_asked_for(tmp_path):
+    with ProfilerTrace(tmp_path, first_step=0, steps=0) as trace:
+        for step in range(3):
+            trace.at(step, None)
+    assert not (tmp_path / "profile").exists()
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """gs://bucket, kept in memory."""
+    memory = fsspec.filesystem("memory")
+    monkeypatch.setattr(epath.backend.fsspec_backend, "fs", lambda path: memory)
+    yield as_path("gs://bucket/run")
+    memory.store.clear()
+
+
+def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
+    written = []
+
+    class Writer:  # TensorBoard's own access to remote storage is its affair
+        def __init__(self, directory, purge_step):
+            written.append((directory, purge_step))
+
+        add_scalar = close = lambda *_: None
+
+    monkeypatch.setattr("pivq_jax.training.logs.SummaryWriter", Writer)
+    with TrainingLog(bucket, 0, 4) as log:
+        for step in (1, 2, 3):
+            log.write(step, METRICS, batch_size=8)
+            assert [line["step"] for line in read(bucket / "log.jsonl")] == [*range(1, step + 1)]
+    with TrainingLog(bucket, 2, 4) as log:
+        log.write(4, METRICS, batch_size=8)
+    assert [line["step"] for line in read(bucket / "log.jsonl")] == [1, 2, 4]
+    assert written == [("gs://bucket/run/tensorboard", 1), ("gs://bucket/run/tensorboard", 3)]
+
+
+def test_reports_pictures_and_traces_go_to_remote_storage(bucket):
+    write_json(bucket / "config.json", {"a": 1})
+    write_json(bucket / "config.json", {"a": 2})
+    assert json.loads((bucket / "config.json").read_text()) == {"a": 2}
+    save_png(bucket / "pictures" / "step_1.png", np.zeros((4, 4, 3), np.uint8))
+    assert (bucket / "pictures" / "step_1.png").read_bytes().startswith(b"\x89PNG")
+    with ProfilerTrace(bucket, first_step=0, steps=1) as trace:
+        trace.at(0, None)
+        trace.at(1, None)
+    assert (bucket / "profile" / "plugins").is_dir()
+    assert not [path.name for path in bucket.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_paths_with_a_scheme_are_remote(tmp_path):
+    assert isinstance(as_path("gs://bucket/run") / "log.jsonl", epath.Path)
+    assert str(as_path("gs://bucket/run") / "log.jsonl") == "gs://bucket/run/log.jsonl"
+    assert as_path(str(tmp_path)) == tmp_path
+    assert as_path("~/run").is_absolute()

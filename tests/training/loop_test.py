@@ -1,0 +1,210 @@
+"""Runs by the real command: the loss falls, and no interruption changes the result."""
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from pivq_jax.common.parallel import make_mesh
+from pivq_jax.data import load_dataset
+from pivq_jax.data.sources import First
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.training.loop import _tend_codebook, _validation, phase_at, steps_from_config
+from pivq_jax.training.objective import Phase
+
+TIMINGS = {"train_seconds", "train_images_per_second", "sample_images_per_second"}
+
+
+def read_log(workdir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+
+
+def restore_all(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """Every leaf of a checkpoint's state, read without the project's code."""
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        tree = checkpointer.restore(workdir / "checkpoints" / str(step) / "state")
+    flat: dict[str, np.ndarray] = {}
+
+    def walk(prefix: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for name, child in node.items():
+                walk(f"{prefix}/{name}", child)
+        elif isinstance(node, list | tuple):
+            for i, child in enumerate(node):
+                walk(f"{prefix}/{i}", child)
+        elif node is not None:
+            flat[prefix] = np.asarray(node)
+
+    walk("", tree)
+    return flat
+
+
+def test_phases_begin_at_their_steps(tiny_config):
+    steps = (0, 59, 60, 99, 100, 159)
+    expected = [Phase.CONTINUOUS] * 2 + [Phase.QUANTIZED] * 2 + [Phase.ADVERSARIAL] * 2
+    assert [phase_at(tiny_config, step) for step in steps] == expected
+    config = tiny_config.copy_and_resolve_references()
+    config.adversarial.weight = config.adversarial.recombined_weight = 0.0
+    assert phase_at(config, 159) == Phase.QUANTIZED
+
+
+def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config):
+    config = tiny_config.copy_and_resolve_references()
+    config.quantizer.revive_until = 0.6  # of 160 steps
+    called, state = [], SimpleNamespace(params=None)
+
+    def initialise(given, latents):
+        called.append(("initialise", step, latents.shape))
+        return given
+
+    def revive(given, images):
+        called.append(("revive", step, images))
+        return given, 1
+
+    steps = SimpleNamespace(
+        latents=lambda params, images: jnp.zeros((8, 8, 8)), initialise=initialise, revive=revive
+    )
+
+    def batches(first_step):
+        assert first_step == 60
+        while True:
+            yield {"image": None}
+
+    for step in range(160):
+        assert _tend_codebook(config, steps, state, step, "images", batches) is state
+    revivals = [("revive", step, "images") for step in (70, 80, 90)]
+    assert called == [("initialise", 60, (8 * 8 * 8, 8)), *revivals]
+
+
+def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config, fast_compilation):
+    mesh, data = make_mesh(), load_dataset("random", image_size=16)
+    data = dataclasses.replace(data, validation=First(data.validation, 3))  # of a batch of 8
+    steps = steps_from_config(tiny_config, pivq_from_config(tiny_config, mesh), mesh)
+    state = steps.create()
+    state = state.replace(ema_params=jax.tree.map(lambda x: 1.5 * x + 0.01, state.params))
+    shown, made = _validation(tiny_config, mesh, steps, state, data, Phase.CONTINUOUS)
+    np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(3)])
+    averaged, last = (
+        steps.reconstruct(params, jnp.asarray(shown), False)
+        for params in (state.ema_params, state.params)
+    )
+    assert made.shape == averaged.shape
+    np.testing.assert_allclose(made.astype(int), np.asarray(averaged).astype(int), atol=1)
+    assert np.abs(made.astype(int) - np.asarray(last)).mean() > 2
+
+
+def test_loss_falls(tiny_run):
+    log = read_log(tiny_run.workdir)
+    early = np.mean([line["l1"] for line in log[:3]])
+    before_codebook = np.mean([line["l1"] for line in log if 45 <= line["step"] <= 60])
+    late = np.mean([line["l1"] for line in log[-3:]])
+    assert before_codebook < 0.8 * early
+    assert late < 0.8 * early
+    assert log[-1]["psnr"] > log[0]["psnr"] + 2.0
+
+
+def test_log_holds_what_was_trained(tiny_run):
+    log = read_log(tiny_run.workdir)
+    assert [line["step"] for line in log] == list(range(5, 161, 5))
+    for line in log:
+        assert all(np.isfinite(value) for value in line.values())
+        assert ("quantization_error" in line) == (line["step"] > 60)
+        assert ("discriminator" in line) == (line["step"] > 100)
+    # Linear warm-up over 10 steps to the peak, then down; the rate of step s is that of s - 1.
+    rates = {line["step"]: line["learning_rate"] for line in log}
+    assert rates[5] == pytest.approx(1.5e-3 * 4 / 10)
+    assert rates[160] < 0.01 * 1.5e-3
+    assert max(rates.values()) <= 1.5e-3 * (1 + 1e-6)
+
+
+def test_console_names_the_codebook_once_and_counts_down(tiny_run):
+    lines = tiny_run.finished.stdout.splitlines()
+    assert sum("initialised by k-means" in line for line in lines) == 1
+    assert any(line.startswith("step    160/160") and "ETA 0:00" in line for line in lines)
+
+
+def test_only_two_checkpoints_are_kept(tiny_run):
+    names = {path.name for path in (tiny_run.workdir / "checkpoints").iterdir()}
+    assert {name for name in names if name.isdigit()} == {"150", "160"}
+
+
+def test_interruptions_came_when_meant(interrupted):
+    parts, steps = interrupted["parts"], interrupted["steps"]
+    assert [part.code for part in parts] == [-9, -9, 130, 0], [part.stderr for part in parts]
+    assert 10 <= steps[0] < 60 < 80 <= steps[1] < steps[2] < 160
+    assert f"resuming from step {steps[0]} " in parts[1].stdout
+    assert f"resuming from step {steps[1]} " in parts[2].stdout
+    assert f"resuming from step {steps[2]} " in parts[3].stdout
+
+
+def test_ctrl_c_writes_a_checkpoint_of_the_step_it_stops_at(interrupted):
+    ctrl_c, step = interrupted["parts"][2], interrupted["steps"][2]
+    assert ctrl_c.stdout.splitlines()[-1].startswith(f"stopped at step {step};")
+    assert "Traceback" not in ctrl_c.stderr
+
+
+def test_interrupted_run_ends_bit_for_bit_as_the_unbroken_one(tiny_run, interrupted):
+    unbroken = restore_all(tiny_run.workdir, 160)
+    resumed = restore_all(interrupted["workdir"], 160)
+    assert unbroken.keys() == resumed.keys()
+    assert sum(name.startswith("/params/") for name in unbroken) > 20
+    assert sum(name.startswith("/opt_state/") for name in unbroken) > 40
+    assert sum(name.startswith("/discriminator/") for name in unbroken) > 5
+    assert sum(name.startswith("/discriminator_opt_state/") for name in unbroken) > 10
+    for name, value in unbroken.items():
+        assert value.dtype == resumed[name].dtype
+        np.testing.assert_array_equal(value, resumed[name], err_msg=name)
+
+
+def test_interrupted_run_has_the_same_metrics(tiny_run, interrupted):
+    resumed = json.loads((interrupted["workdir"] / "metrics.json").read_text())
+    assert resumed.keys() == tiny_run.metrics.keys()
+    for name in resumed.keys() - TIMINGS:
+        assert resumed[name] == tiny_run.metrics[name], name
+
+
+def test_interrupted_run_logs_each_step_once(tiny_run, interrupted):
+    speeds = {"images_per_second", "step_seconds", "input_wait"}
+
+    def without_speed(log: list[dict[str, float]]) -> list[dict[str, float]]:
+        return [{k: v for k, v in line.items() if k not in speeds} for line in log]
+
+    resumed = without_speed(read_log(interrupted["workdir"]))
+    assert resumed == without_speed(read_log(tiny_run.workdir))
+
+
+def test_interrupted_run_draws_the_same_pictures(tiny_run, interrupted):
+    pictures = [path.relative_to(tiny_run.workdir) for path in tiny_run.workdir.rglob("*.png")]
+    pictures = [path for path in pictures if path.parts[0] != "reconstructed"]  # of another test
+    names = {path.name for path in pictures}
+    assert names >= {"samples.png", "interpolations.png", "reconstructions.png", "parents.png"}
+    for path in pictures:
+        unbroken = (tiny_run.workdir / path).read_bytes()
+        assert unbroken == (interrupted["workdir"] / path).read_bytes(), path
+
+
+def test_loss_that_is_not_finite_stops_the_run(commands, tiny_arguments, tmp_path):
+    arguments = [
+        *tiny_arguments,
+        "--config.optimizer.learning_rate=1e25",
+        "--config.optimizer.warmup_steps=40",
+        "--config.train.checkpoint_every=1",
+        "--config.train.log_every=1",
+        f"--workdir={tmp_path / 'run'}",
+    ]
+    done = commands.run(*arguments)
+    assert done.code == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "learning_rate" in errors[0] and "Traceback" not in done.stderr
+    steps = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()]
+    assert f"step {max(steps)}" in errors[0]
+    for name, value in restore_all(tmp_path / "run", max(steps)).items():
+        assert np.all(np.isfinite(value)), name
+    assert all(np.isfinite(line["loss"]) for line in read_log(tmp_path / "run"))

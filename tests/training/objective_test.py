@@ -1,0 +1,158 @@
+"""The gradients of a step against those of the plain sum of its losses."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pivq_jax.losses.adversarial import augment, discriminator_hinge
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.training.loop import objective_from_config
+from pivq_jax.training.objective import Objective, Phase
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+KEY = jax.random.key(3)
+
+
+def perceptual(frozen, images, targets):
+    """A stand-in that is cheap: distances of one linear feature map."""
+    return jnp.mean(jnp.square((images - targets) @ frozen), axis=(1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def setting(tiny_config, faces):
+    """An objective with every term, parameters, a discriminator and images."""
+    config = tiny_config.copy_and_resolve_references()
+    config.adversarial.update({"weight": 0.8, "recombined_weight": 0.4, "channels": 8, "layers": 1})
+    config.adversarial.augmentations = "colour,translation"
+    model = pivq_from_config(config)
+    objective = objective_from_config(config, model)
+    objective = dataclasses.replace(
+        objective,
+        perceptual=perceptual,
+        weights=dataclasses.replace(objective.weights, perceptual=0.3, variance=0.2),
+    )
+    images = jnp.asarray(faces[:8, ::3, ::3], jnp.float32) / 127.5 - 1
+    params = jax.jit(model.init)(jax.random.key(0), images)["params"]
+    judge = objective.adversary.discriminator.init(jax.random.key(1), images)["params"]
+    frozen = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
+    return objective, params, judge, frozen, images
+
+
+def run(objective: Objective, phase: Phase, params, judge, frozen, images):
+    return jax.jit(objective.gradients, static_argnames="phase")(
+        params, judge, frozen, images, KEY, phase=phase
+    )
+
+
+def close(ours, expected) -> None:
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6, rtol=1e-4), ours, expected
+    )
+
+
+@pytest.mark.parametrize("phase", [Phase.CONTINUOUS, Phase.QUANTIZED])
+def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting, phase):
+    objective, params, judge, frozen, images = setting
+    found = run(objective, phase, params, judge, frozen, images)
+    assert found.discriminator is None
+
+    def plain(params):
+        apply = objective.model.apply
+        if phase == Phase.CONTINUOUS:
+            made, extra = apply({"params": params}, images, method="autoencode"), 0.0
+        else:
+            made, quantized = apply({"params": params}, images)
+            recombined = objective._recombine(params, quantized.columns, jax.random.split(KEY)[0])
+            patches = [  # 8x8 patches of 16x16 images
+                jnp.abs(
+                    recombined[:, None, y : y + 8, x : x + 8]
+                    - images[None, :, y : y + 8, x : x + 8]
+                )
+                for y in (0, 8)
+                for x in (0, 8)
+            ]
+            nearest = [patch.mean((2, 3, 4)).min(1).mean() for patch in patches]
+            extra = quantized.codebook_loss + 0.25 * quantized.commitment_loss
+            extra += 0.5 * sum(nearest) / 4
+        latents = apply({"params": params}, images, method="latents")
+        deviations = jnp.sqrt(jnp.var(latents, 0).mean(-1) + 1e-6)
+        extra += 0.2 * jnp.maximum(0.25 - deviations, 0).mean()
+        fidelity = jnp.mean(jnp.abs(made - images))
+        return fidelity + 0.3 * jnp.mean(perceptual(frozen, made, images)) + extra
+
+    loss, expected = jax.jit(jax.value_and_grad(plain))(params)
+    assert float(found.metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
+    close(found.params, expected)
+
+
+def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(setting):
+    objective, params, judge, frozen, images = setting
+    found = run(objective, Phase.ADVERSARIAL, params, judge, frozen, images)
+    key_mix, key_judge = jax.random.split(KEY)
+    adversary = objective.adversary
+
+    def images_of(params):
+        made, quantized = objective.model.apply({"params": params}, images)
+        return made, objective._recombine(params, quantized.columns, key_mix)
+
+    def logits(judge, images, number):
+        seen = augment(images, jax.random.fold_in(key_judge, number), adversary.augmentations)
+        return adversary.discriminator.apply({"params": judge}, seen)
+
+    def fidelity(params):
+        made, _ = images_of(params)
+        distance = jnp.mean(perceptual(frozen, made, images))
+        return jnp.mean(jnp.abs(made - images)) + 0.3 * distance
+
+    def realism(params):  # 0.8 and 0.4 of 1.2
+        made, recombined = images_of(params)
+        return -(2 * logits(judge, made, 0).mean() + logits(judge, recombined, 1).mean()) / 3
+
+    def judgement(judge):
+        made, recombined = images_of(params)
+        real = logits(judge, images, 2)
+        return (
+            2 * discriminator_hinge(real, logits(judge, made, 0))
+            + discriminator_hinge(real, logits(judge, recombined, 1))
+        ) / 3
+
+    of_fidelity, of_realism = (jax.jit(jax.grad(f))(params) for f in (fidelity, realism))
+    norms = [
+        float(jnp.linalg.norm(g["decoder"]["output"]["pixels"]["kernel"]))
+        for g in (of_fidelity, of_realism)
+    ]
+    adaptive = norms[0] / (norms[1] + 1e-4)
+    assert float(found.metrics["adaptive_weight"]) == pytest.approx(adaptive, rel=1e-3)
+
+    quantized = run(objective, Phase.QUANTIZED, params, judge, frozen, images)
+    scale = 1.2 * adaptive
+    expected = jax.tree.map(lambda x, y: x + scale * y, quantized.params, of_realism)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4 * (1 + np.abs(b).max())),
+        found.params,
+        expected,
+    )
+    loss, expected = jax.jit(jax.value_and_grad(judgement))(judge)
+    assert float(found.metrics["discriminator"]) == pytest.approx(float(loss), rel=1e-5)
+    close(found.discriminator, expected)
+    assert adversary.total_weight == pytest.approx(1.2)
+    names = {"adversarial", "adaptive_weight", "discriminator"}
+    names |= {"logits_real", "logits_reconstructed", "logits_recombined"}
+    assert names <= set(found.metrics) and not names & set(quantized.metrics)
+
+
+def test_only_the_decoder_learns_from_recombined_sets(setting):
+    objective, params, judge, frozen, images = setting
+    others = {field.name: 0.0 for field in dataclasses.fields(objective.weights)}
+    weights = dataclasses.replace(objective.weights, **others | {"recombination": 0.5})
+    only = dataclasses.replace(objective, weights=weights, adversary=None)
+    gradients = run(only, Phase.QUANTIZED, params, judge, frozen, images).params
+    largest = {
+        room: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradients[room]))
+        for room in gradients
+    }
+    assert largest["decoder"] > 0 and largest["encoder"] == largest["quantizer"] == 0

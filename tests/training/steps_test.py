@@ -1,0 +1,219 @@
+"""The jitted steps on a small model, and what happens to the optimizer when entries move."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from optax.contrib import MuonState
+
+from pivq_jax.common.parallel import make_mesh
+from pivq_jax.matching import METHODS
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.training.loop import steps_from_config
+from pivq_jax.training.objective import Phase
+from pivq_jax.training.optimizer import OPTIMIZERS, make_optimizer
+from pivq_jax.training.steps import TrainState, replace_codebook
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+OPTIMIZER = {
+    "steps": 100,
+    "learning_rate": 1e-2,
+    "muon_learning_rate": 1e-2,
+    "momentum": 0.95,
+    "warmup_steps": 10,
+    "weight_decay": 0.1,
+    "clip_norm": 1.0,
+}
+
+
+def adam(opt_state) -> optax.ScaleByAdamState:
+    found = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState))
+    return next(x for x in found if isinstance(x, optax.ScaleByAdamState))
+
+
+def first_moments(opt_state) -> list[jax.Array]:
+    """Of every parameter, whichever optimizer has it."""
+    kinds = (optax.ScaleByAdamState, MuonState)
+    found = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kinds))
+    return jax.tree.leaves([x.mu for x in found if isinstance(x, kinds)])
+
+
+@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+def test_replaced_entries_have_no_moments_and_their_averages_follow(optimizer_name):
+    rng = np.random.default_rng(0)
+
+    def random() -> dict:
+        return {
+            "quantizer": {"codebook": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)},
+            "decoder": {
+                "codebook": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32),
+                "kernel": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32),
+            },
+        }
+
+    params, ema = random(), random()
+    optimizer, _ = make_optimizer(name=optimizer_name, **OPTIMIZER)
+    opt_state = optimizer.init(params)
+    for _ in range(3):
+        _, opt_state = optimizer.update(random(), opt_state, params)
+    state = TrainState(jnp.int32(3), params, ema, opt_state, jnp.arange(5, dtype=jnp.int32))
+    new = jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)
+    changed = np.array([False, True, False, True, False])
+    after = replace_codebook(state, new, jnp.asarray(changed))
+
+    trees = {
+        "params": (state.params, after.params, new),
+        "ema": (state.ema_params, after.ema_params, new),
+        "first moment": (adam(opt_state).mu, adam(after.opt_state).mu, np.zeros((5, 3))),
+        "second moment": (adam(opt_state).nu, adam(after.opt_state).nu, np.zeros((5, 3))),
+    }
+    for name, (old, now, expected) in trees.items():
+        entries, before = now["quantizer"]["codebook"], old["quantizer"]["codebook"]
+        np.testing.assert_array_equal(entries[changed], expected[changed], err_msg=name)
+        np.testing.assert_array_equal(entries[~changed], before[~changed], err_msg=name)
+        # Another parameter of the same name stays as it is.
+        np.testing.assert_array_equal(now["decoder"]["codebook"], old["decoder"]["codebook"])
+    assert np.any(adam(opt_state).nu["quantizer"]["codebook"][changed] != 0)  # were not zero
+    # Nor do the moments of anything else change, Muon's among them.
+    kept = zip(first_moments(opt_state), first_moments(after.opt_state), strict=True)
+    assert sum(not np.array_equal(old, now) for old, now in kept) == 1
+    assert adam(after.opt_state).count == 3 and after.step == 3
+    np.testing.assert_array_equal(after.uses, 0)
+
+
+@pytest.fixture(scope="module")
+def steps(tiny_config):
+    mesh = make_mesh()
+    return steps_from_config(tiny_config, pivq_from_config(tiny_config, mesh), mesh)
+
+
+@pytest.fixture(scope="module")
+def images(faces):
+    return np.ascontiguousarray(faces[:8, ::3, ::3])
+
+
+def copy(state: TrainState) -> TrainState:
+    return jax.tree.map(jnp.copy, state)  # the steps take their state's memory
+
+
+def test_a_life_of_a_codebook(steps, images, tiny_config):
+    created = steps.create()
+    np.testing.assert_array_equal(
+        created.params["quantizer"]["codebook"], created.ema_params["quantizer"]["codebook"]
+    )
+
+    # Initialised from latents of these images: every entry lies among them.
+    latents = np.asarray(steps.latents(created.params, jnp.asarray(images))).reshape(-1, 8)
+    state = steps.initialise(copy(created), jnp.asarray(latents))
+    codebook = np.asarray(state.params["quantizer"]["codebook"])
+    assert np.all(codebook >= latents.min(0) - 1e-5) and np.all(codebook <= latents.max(0) + 1e-5)
+    np.testing.assert_array_equal(codebook, state.ema_params["quantizer"]["codebook"])
+    for name in ("encoder", "decoder"):
+        jax.tree.map(np.testing.assert_array_equal, state.params[name], created.params[name])
+
+    # A step counts the entries that it used: N distinct ones an image.
+    before = copy(state)
+    state, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)
+    assert state.step == 1
+    uses = np.asarray(state.uses)
+    assert uses.sum() == 8 * 8 and uses.max() <= 8
+    metrics = {name: float(value) for name, value in metrics.items()}
+    error = metrics["quantization_error"]
+    nearest = ((latents[:, None].astype(np.float64) - codebook) ** 2).mean(-1).min(1).mean()
+    assert error >= nearest - 1e-6  # one to one cannot be nearer than the nearest
+    expected = metrics["l1"] + 1.25 * error + 0.5 * metrics["recombination"]
+    expected += 0.3 * metrics["variance"]
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
+
+    # The average moves towards the parameters, at first fast: decay min(0.999, 1 / 10).
+    expected = jax.tree.map(lambda ema, new: 0.1 * ema + 0.9 * new, before.ema_params, state.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.ema_params, expected
+    )
+
+    # A revival moves the unused entries and nothing else.
+    before = copy(state)
+    state, revived = steps.revive(state, jnp.asarray(images))
+    dead = uses < 0.05 * uses.mean()
+    assert int(revived) == dead.sum()
+    now = np.asarray(state.params["quantizer"]["codebook"])
+    then = np.asarray(before.params["quantizer"]["codebook"])
+    np.testing.assert_array_equal(now[~dead], then[~dead])
+    assert dead.sum() == 0 or np.all(np.any(now[dead] != then[dead], axis=1))
+    np.testing.assert_array_equal(state.uses, 0)
+
+
+def test_an_invalid_matching_makes_the_loss_not_finite(steps, images):
+    state = steps.create()
+    entries = state.params["quantizer"]["codebook"].at[3, 0].set(jnp.nan)
+    state = replace_codebook(state, entries, jnp.ones(32, bool))
+    _, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)
+    assert not np.isfinite(metrics["loss"])
+    assert not np.isfinite(metrics["gradient_norm"])  # so that no later step recovers
+
+
+def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
+    """But for recombination, which pairs images within a part, and their latents' variance."""
+    config = tiny_config.copy_and_resolve_references()
+    config.loss.recombination = config.loss.variance = 0.0
+    results = []
+    for parts in (1, 4):
+        config.train.accumulation = parts
+        mesh = make_mesh()
+        steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+        state = steps.create()
+        latents = steps.latents(state.params, jnp.asarray(images)).reshape(-1, 8)
+        state = steps.initialise(state, latents)
+        results.append(steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED))
+    (whole, metrics), (parts, of_parts) = results
+    np.testing.assert_array_equal(whole.uses, parts.uses)
+    for name in metrics:
+        assert float(of_parts[name]) == pytest.approx(float(metrics[name]), rel=1e-4), name
+    # Moments rather than parameters: Adam's first step is the gradient's sign, and Muon's has all
+    # of its directions at one size, those that are but rounding among them.
+    first, second = first_moments(whole.opt_state), first_moments(parts.opt_state)
+    assert len(first) == len(jax.tree.leaves(whole.params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), first, second)
+
+
+def test_the_discriminator_learns_from_parts_what_it_learns_from_the_batch(images, tiny_config):
+    """But for the adaptive weight and what concerns several images: each part has its own."""
+    config = tiny_config.copy_and_resolve_references()
+    config.loss.recombination = config.loss.variance = 0.0
+    config.adversarial.recombined_weight = 0.0
+    config.adversarial.augmentations = ""
+    moments = []
+    for parts in (1, 4):
+        config.train.accumulation = parts
+        mesh = make_mesh()
+        steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+        state, metrics = steps.train(steps.create(), jnp.asarray(images), None, Phase.ADVERSARIAL)
+        moments.append(adam(state.discriminator_opt_state).mu)
+        assert float(metrics["discriminator_gradient_norm"]) > 0
+    whole, of_parts = moments
+    largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(whole))
+    assert largest > 1e-4
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * largest), whole, of_parts
+    )
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["auction", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:] if m != "auction")],
+)
+def test_every_solver_trains(method, images, tiny_config):
+    config = tiny_config.copy_and_resolve_references()
+    config.quantizer.method = method
+    mesh = make_mesh()
+    steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+    state, losses = steps.create(), []
+    latents = steps.latents(state.params, jnp.asarray(images)).reshape(-1, 8)
+    state = steps.initialise(state, latents)
+    for _ in range(12):
+        state, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0]
+    assert np.asarray(state.uses).sum() == 12 * 8 * 8

@@ -1,0 +1,75 @@
+"""Stop requests: one process answers its own signals, several agree on a step."""
+
+import signal
+
+import pytest
+
+from pivq_jax.training.stopping import Interrupted, stop_requests
+from tests.conftest import free_address
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_process_stops_after_the_step(number, code, capsys):
+    with stop_requests() as asked:
+        assert asked(1) == 0
+        signal.raise_signal(number)
+        assert asked(2) == number == asked(3)
+    assert "stopping after this step" in capsys.readouterr().out
+    assert Interrupted(number, 2).exit_code == code
+    assert "stopped at step 2; the same command continues" in str(Interrupted(number, 2))
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+    with pytest.raises(KeyboardInterrupt), stop_requests():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_handlers_are_given_back():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stop_requests():
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+# Steps of different length, so that the processes are at different ones when the signal comes.
+AGREE = """
+import sys, time
+from pathlib import Path
+from pivq_jax.common.parallel import join_processes
+from pivq_jax.training.stopping import Interrupted, stop_requests
+
+join_processes({how!r})
+try:
+    with stop_requests() as asked:
+        for step in range(1, 100_000):
+            time.sleep({seconds})
+            if step == 20:
+                Path({ready!r}).touch()
+            if stop := asked(step):
+                raise Interrupted(stop, step)
+except Interrupted as interrupted:
+    print(interrupted)
+    sys.exit(interrupted.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    "number, codes", [(signal.SIGTERM, [143, 143]), (signal.SIGINT, [143, 130])]
+)
+def test_several_processes_stop_at_one_step(commands, tmp_path, number, codes):
+    address = free_address()
+    ready = [tmp_path / str(index) for index in range(2)]
+    pair = [
+        commands.start(
+            code=AGREE.format(
+                how=f"{address},2,{index}", seconds=0.01 + 0.02 * index, ready=str(ready[index])
+            )
+        )
+        for index in range(2)
+    ]
+    pair[1].kill_when(lambda: all(path.exists() for path in ready), number)
+    done = [command.wait() for command in pair]
+    assert [one.code for one in done] == codes, [one.stderr for one in done]
+    last = [one.stdout.splitlines()[-1] for one in done]
+    assert last[0] == last[1] and last[0].startswith("stopped at step ")
