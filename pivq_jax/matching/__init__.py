@@ -1,11 +1,12 @@
-"""Exact batched assignment in JAX: give each row its own column at the least total cost.
+"""Batched linear assignment in JAX: one distinct column per row at minimum total cost.
 
     from pivq_jax.matching import match
-    result = match(cost)    # cost: float [..., N, K], N <= K
+
+    result = match(cost)    # cost: float [..., N, K] with N <= K
     result.columns          # int32 [..., N], all distinct
 
-The package depends on nothing but JAX (and ott-jax when `method="sinkhorn"` is asked for) and is
-usable on its own. docs/matching.md explains the methods and shows what they cost.
+The package depends only on JAX (and on ott-jax for `method="sinkhorn"`) and can be used on its own.
+docs/matching.md describes the methods and compares their cost.
 """
 
 from pivq_jax.matching.interface import METHODS, Matching, match

@@ -1,4 +1,4 @@
-"""Exact assignment for a whole batch in few sequential steps: bidding, then shortest paths."""
+"""Exact batched assignment in few sequential steps: bidding, then shortest augmenting paths."""
 
 from typing import NamedTuple
 
@@ -9,30 +9,47 @@ from pivq_jax.matching.waves import augment_all
 
 
 class Steps(NamedTuple):
-    """Sequential steps of a batch, each int32."""
+    """Number of sequential steps taken by one batch.
 
-    rounds: jax.Array  # of bidding
-    waves: jax.Array  # of shortest paths
-    searches: jax.Array  # waves that ended a search in some problem
+    Attributes:
+        rounds: int32, rounds of bidding.
+        waves: int32, waves of the shortest-path search.
+        searches: int32, waves that completed a search in at least one problem.
+    """
+
+    rounds: jax.Array
+    waves: jax.Array
+    searches: jax.Array
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Solves all problems of a batch in one loop of rounds and one loop of waves.
+    """Solves all problems of a batch together: one loop of bidding rounds, then one loop of waves.
 
     Args:
-      cost: float32 [B, N, K], N <= K, entries below 2 in size, or +inf (forbidden).
+        cost: float32 [B, N, K], N <= K. Each entry is smaller than 2 in magnitude, or +inf
+            (forbidden pair).
 
     Returns:
-      columns: int32 [B, N], the column of each row; -1 for rows left over in a problem that has no
-        complete matching.
-      prices: float32 [B, K], column potentials; for N < K never positive, 0 on unmatched columns.
+        columns: int32 [B, N], the column of each row; -1 for rows that remain unmatched in a
+        problem without a complete matching.
+        prices: float32 [B, K], column potentials; if N < K, never positive, and 0 for unmatched
+        columns.
     """
     columns, prices, _ = solve_counted(cost)
     return columns, prices
 
 
 def solve_counted(cost: jax.Array) -> tuple[jax.Array, jax.Array, Steps]:
-    """`solve`, and the sequential steps it took."""
+    """Same as `solve`, and also returns the number of sequential steps.
+
+    Args:
+        cost: float32 [B, N, K], as in `solve`.
+
+    Returns:
+        columns: int32 [B, N], as in `solve`.
+        prices: float32 [B, K], as in `solve`.
+        steps: `Steps`.
+    """
     offers, rounds = bid(cost)
     offers, turns = augment_all(cost, offers)
     return offers.column_of, offers.prices, Steps(rounds, *turns)

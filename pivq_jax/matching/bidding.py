@@ -1,15 +1,16 @@
-"""Jacobi bidding: all free rows of all problems bid at once, many rounds in one loop.
+"""Jacobi bidding: all free rows of all problems bid at once, for many rounds in one loop.
 
 Source: D. P. Bertsekas, "The auction algorithm: a distributed relaxation method for the assignment
-problem", Annals of Operations Research 14, 1988. Prices here are potentials to subtract from the
-cost, so they fall where an auctioneer's would rise.
+problem", Annals of Operations Research 14, 1988. Prices here are potentials that are subtracted
+from the cost, so they fall where an auctioneer's prices would rise.
 
-At eps = 0 a round keeps complementary slackness: a matched pair is tight, that is, its column is
-cheapest for its row. With N < K prices start at 0 and a column that was never sold keeps 0, which
-is what the dual of the rectangular problem demands. So any number of rounds may be followed by
-shortest augmenting paths, and the result is exact. With N = K no column stays free at the end, any
-prices will do, and the rounds may begin with eps > 0: that ends price wars between similar rows
-sooner. Rows that are not tight as eps falls are set free again.
+With eps = 0, a round preserves complementary slackness: every matched pair is tight, i.e. the
+column is the cheapest one for its row. If N < K, prices start at 0 and a column that has never been
+sold keeps price 0, as the dual of the rectangular problem requires. Any number of rounds can
+therefore be followed by shortest augmenting paths, and the result is exact. If N = K, no column is
+free at the end, any prices are dual feasible, and the rounds may start with eps > 0, which ends
+price wars between similar rows earlier. Rows that are no longer tight when eps decreases are
+released.
 """
 
 from typing import NamedTuple
@@ -19,28 +20,35 @@ import jax.numpy as jnp
 
 from pivq_jax.matching.minima import least, least_two
 
-_ROUNDS = 90  # at eps = 0, and as many scaled ones before where N = K
-_PATIENCE = 4  # rounds without a further row matched; paths do the rest in fewer steps
-_START, _END = 0.06, 0.0006  # eps of the first and the last scaled round, in units of the spread
+_ROUNDS = 90  # with eps = 0; if N = K, the same number of rounds with eps > 0 precedes them
+_PATIENCE = 4  # rounds without progress; after that, shortest paths need fewer steps
+_START, _END = 0.06, 0.0006  # eps of the first and last scaled round, in units of the spread
 
 
 class Offers(NamedTuple):
-    """A partial matching with prices, between two rounds."""
+    """A partial matching and its prices.
 
-    row_of: jax.Array  # int32 [B, K], -1: free
-    column_of: jax.Array  # int32 [B, N], -1: free
-    prices: jax.Array  # float32 [B, K]
+    Attributes:
+        row_of: int32 [B, K], the row of each column; -1 if free.
+        column_of: int32 [B, N], the column of each row; -1 if free.
+        prices: float32 [B, K].
+    """
+
+    row_of: jax.Array
+    column_of: jax.Array
+    prices: jax.Array
 
 
 def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
-    """Bids from an empty matching till all rows are matched or rounds bring little.
+    """Bids from an empty matching until all rows are matched or rounds stop making progress.
 
     Args:
-      cost: float32 [B, N, K], N <= K, finite or +inf.
+        cost: float32 [B, N, K], N <= K, finite or +inf.
 
     Returns:
-      offers: matched pairs are tight up to rounding; for N < K unsold columns have price 0 exactly.
-      rounds: int32.
+        offers: `Offers`. Matched pairs are tight up to rounding; if N < K, unsold columns have
+        price 0 exactly.
+        rounds: int32, the number of rounds.
     """
     batch, num_rows, num_columns = cost.shape
     square = num_rows == num_columns
@@ -67,7 +75,7 @@ def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
             eps = _START * spread * (_END / _START) ** (count / _ROUNDS)
             eps = jnp.where(count < scaled, eps, 0.0)
         offers, any_bid = _round(cost, offers, eps)
-        free = jnp.sum(offers.column_of < 0, dtype=jnp.int32)  # with x64 too
+        free = jnp.sum(offers.column_of < 0, dtype=jnp.int32)  # also under x64
         idle = jnp.where((free < left) | (count < scaled), 0, idle + 1)
         idle = jnp.where(any_bid, idle, _PATIENCE)
         return count + 1, jnp.minimum(free, left), idle, offers
@@ -86,7 +94,7 @@ def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
 
 
 def _release(reduced: jax.Array, best: jax.Array, offers: Offers, eps) -> Offers:
-    """Frees the rows whose own column is more than eps (and rounding) dearer than their best."""
+    """Frees rows whose column costs over `eps` more than their cheapest one, beyond rounding."""
     row_of, column_of, prices = offers
     iota = jnp.arange(reduced.shape[2], dtype=jnp.int32)
     own = jnp.min(jnp.where(iota == column_of[..., None], reduced, jnp.inf), axis=2)
@@ -97,7 +105,7 @@ def _release(reduced: jax.Array, best: jax.Array, offers: Offers, eps) -> Offers
 
 
 def _round(cost: jax.Array, offers: Offers, eps: jax.Array | None) -> tuple[Offers, jax.Array]:
-    """One round; eps is float32 [B], or None for eps = 0 and no rows to release."""
+    """Runs one round. `eps` is float32 [B], or None for eps = 0, where no row needs releasing."""
     num_rows, num_columns = cost.shape[1:]
     columns_iota = jnp.arange(num_columns, dtype=jnp.int32)
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
@@ -106,8 +114,8 @@ def _round(cost: jax.Array, offers: Offers, eps: jax.Array | None) -> tuple[Offe
         offers = _release(reduced, jnp.min(reduced, axis=2), offers, eps[:, None])
     row_of, column_of, prices = offers
 
-    # The cheapest column. Ties: a free one if there is any, and each row looks from another place
-    # on, so that few rows collide.
+    # The cheapest column. Ties go to a free column if there is one; each row starts its search at a
+    # different column, so that few rows collide.
     shift = rows_iota * (num_columns // num_rows)
     turned = columns_iota - shift[:, None]
     turned = jnp.where(turned < 0, turned + num_columns, turned)
@@ -116,8 +124,8 @@ def _round(cost: jax.Array, offers: Offers, eps: jax.Array | None) -> tuple[Offe
     wish = rank % num_columns + shift
     wish = jnp.where(wish >= num_columns, wish - num_columns, wish)
 
-    # A bid moves the price till the row is indifferent between its two best columns (and eps more).
-    # Without a move, taking a column from another row would only swap them for ever.
+    # A bid lowers the price until the row is indifferent between its two best columns, and by eps
+    # more. Without a change in price, two rows would take a column from each other forever.
     step = jnp.where(second < jnp.inf, second - best, 0.0)
     if eps is not None:
         step = step + eps[:, None]

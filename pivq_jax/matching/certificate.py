@@ -1,30 +1,31 @@
-"""What every method shares: cleaning the input, completing a matching, certifying its cost."""
+"""Steps shared by all methods: sanitizing the input, completing a matching, bounding its gap."""
 
 import jax
 import jax.numpy as jnp
 
-_INFINITE = 0x7F800000  # the bits of +inf
+_INFINITE = 0x7F800000  # bit pattern of +inf
 
 
 def prepare(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Makes any float32 batch safe to solve.
+    """Makes an arbitrary float32 batch safe to solve.
 
     Args:
-      cost: float32 [B, N, K].
+        cost: float32 [B, N, K].
 
     Returns:
-      safe: float32 [B, N, K], scaled by a power of two (exact) so that finite entries are less
-        than 2 in size and sums cannot overflow; a problem that holds NaN or -inf is all zeros.
-      scale: float32 [B], what `safe` must be multiplied by to give `cost` back.
-      valid: bool [B], False for a problem that holds NaN or -inf.
+        safe: float32 [B, N, K], scaled by a power of two (exact) so that finite entries are smaller
+        than 2 in magnitude and sums cannot overflow; all zeros for a problem that contains NaN or
+        -inf.
+        scale: float32 [B], the factor that converts `safe` back to `cost`.
+        valid: bool [B], False for a problem that contains NaN or -inf.
     """
-    # One integer pass: with the sign bit off, NaN sorts above inf, and inf above all numbers.
+    # One integer pass: without the sign bit, NaN sorts above inf, and inf above all finite numbers.
     bits = jax.lax.bitcast_convert_type(cost, jnp.int32)
-    size = jnp.where(bits == _INFINITE, 0, bits & 0x7FFFFFFF)  # +inf is welcome, -inf is not
+    size = jnp.where(bits == _INFINITE, 0, bits & 0x7FFFFFFF)  # +inf is allowed, -inf is not
     largest = jnp.max(size, axis=(-2, -1))
     valid = largest < _INFINITE
     exponent = jnp.where(valid, (largest >> 23) - 127, 0)
-    # Two factors: 2^-exponent itself leaves the range of float32 for the smallest and largest cost.
+    # Two factors, as 2^-exponent may be outside the range of float32 for very small or large costs.
     half = exponent // 2
     one = jnp.ones(cost.shape[:-2], jnp.float32)
     first, second = jnp.ldexp(one, -half), jnp.ldexp(one, half - exponent)
@@ -34,7 +35,15 @@ def prepare(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def complete(columns: jax.Array, num_columns: int) -> jax.Array:
-    """Gives rows that have no column (-1) the free columns, in order. int32 [B, N] -> [B, N]."""
+    """Assigns the free columns, in ascending order, to the rows without a column.
+
+    Args:
+        columns: int32 [B, N], distinct where not -1.
+        num_columns: K.
+
+    Returns:
+        int32 [B, N], all distinct and in [0, K).
+    """
 
     def fill(columns):
         batch = columns.shape[0]
@@ -50,25 +59,34 @@ def complete(columns: jax.Array, num_columns: int) -> jax.Array:
 
 
 def total(cost: jax.Array, columns: jax.Array) -> jax.Array:
-    """Sum of the chosen entries. cost [..., N, K], columns int32 [..., N] -> [...]."""
+    """Sums the chosen entries.
+
+    Args:
+        cost: float [..., N, K].
+        columns: int32 [..., N].
+
+    Returns:
+        float [...].
+    """
     return jnp.sum(jnp.take_along_axis(cost, columns[..., None], axis=-1)[..., 0], axis=-1)
 
 
 def certify(cost: jax.Array, columns: jax.Array, prices: jax.Array) -> jax.Array:
-    """Bounds cost minus optimum by weak duality, whatever the prices are.
+    """Bounds the cost minus the optimum by weak duality, for any prices.
 
-    With y_i = min_j (c_ij - p_j) the dual value sum y + sum p never exceeds the optimum, provided
-    p <= 0 when some columns stay free. So the excess of the matching is at most
-    sum_i (c_i,s(i) - p_s(i) - y_i) - sum of p over the free columns, where each term is >= 0.
-    A term for the rounding of the differences is added, so that the bound holds for real numbers.
+    With y_i = min_j (c_ij - p_j), the dual value sum y + sum p never exceeds the optimum, provided
+    p <= 0 if some columns remain free. The excess of the matching is therefore at most sum_i
+    (c_i,s(i) - p_s(i) - y_i) minus the sum of p over the free columns, and each of these terms is
+    nonnegative. A bound on the rounding of the differences is added, so that the result also holds
+    in exact arithmetic.
 
     Args:
-      cost: float32 [B, N, K], as `prepare` leaves it.
-      columns: int32 [B, N], distinct.
-      prices: float32 [B, K], finite.
+        cost: float32 [B, N, K], as returned by `prepare`.
+        columns: int32 [B, N], distinct.
+        prices: float32 [B, K], finite.
 
     Returns:
-      float32 [B], never negative, or inf where a chosen pair is forbidden.
+        float32 [B], nonnegative; inf where a chosen pair is forbidden.
     """
     num_rows, num_columns = cost.shape[-2:]
     if num_rows < num_columns:
@@ -79,12 +97,12 @@ def certify(cost: jax.Array, columns: jax.Array, prices: jax.Array) -> jax.Array
     gap = jnp.sum(chosen - best, axis=-1)
     rounding = jnp.sum(jnp.abs(chosen) + jnp.abs(best), axis=-1)
     if num_rows < num_columns:
-        # All prices are <= 0, so this difference is the sum over the columns left free; where it
-        # cancels, its own rounding belongs to the bound.
+        # All prices are <= 0, so all terms of this sum over the free columns increase the bound.
         index = jnp.arange(cost.shape[0])[:, None]
         used = jnp.zeros(prices.shape, bool).at[index, columns].set(True)
         gap = gap - jnp.sum(jnp.where(used, 0.0, prices), axis=-1)
-    # A difference is off by 2^-24 of itself at most, a sum of n terms >= 0 by n times that.
+    # The relative error of a difference is at most 2^-24, that of a sum of n nonnegative terms at
+    # most n times that.
     unit = 2.0**-24
     gap = (gap + 2 * unit * rounding) * (1 + unit * (num_rows + num_columns))
     return jnp.where(jnp.isfinite(gap), gap, jnp.inf)

@@ -1,19 +1,21 @@
-"""The cheap baseline: always the cheapest pair that is left."""
+"""Greedy baseline: repeatedly match the cheapest remaining pair."""
 
 import jax
 import jax.numpy as jnp
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Matches by ascending cost. Not exact, and may end incomplete where pairs are forbidden.
+    """Matches pairs in ascending order of cost; not exact, and incomplete if only forbidden pairs
+    remain.
 
     Args:
-      cost: float32 [B, N, K], N <= K, finite or +inf.
+        cost: float32 [B, N, K], N <= K, finite or +inf.
 
     Returns:
-      columns: int32 [B, N]; -1 where only forbidden columns are left.
-      prices: float32 [B, K]: for N < K zero, which bounds the cost by the sum of row minima; for
-        N = K column minima of what exceeds the row minima, the first step of the Hungarian method.
+        columns: int32 [B, N]; -1 where only forbidden columns remain.
+        prices: float32 [B, K]. If N < K, zero, which bounds the optimum by the sum of row minima.
+        If N = K, the column minima of the cost minus the row minima, the first step of the
+        Hungarian method.
     """
     columns = pair_off(cost)
     prices = jnp.zeros(cost.shape[::2], jnp.float32)
@@ -25,10 +27,16 @@ def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def pair_off(cost: jax.Array) -> jax.Array:
-    """Matches all mutual favourites, again and again. float32 [B, N, K] -> int32 [B, N].
+    """Repeatedly matches all mutually cheapest pairs.
 
-    The cheapest pair that is left is a pair of mutual favourites, so at most N rounds give what
-    sorting all pairs would give (between equal costs, the lower index first).
+    The cheapest remaining pair is always mutually cheapest, so at most N rounds give the same
+    result as sorting all pairs. Equal costs are ordered by index.
+
+    Args:
+        cost: float32 [B, N, K], N <= K, finite or +inf.
+
+    Returns:
+        int32 [B, N]; -1 where only forbidden columns remain.
     """
     batch, num_rows, num_columns = cost.shape
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
@@ -43,8 +51,8 @@ def pair_off(cost: jax.Array) -> jax.Array:
         wished = (columns_iota == wish[..., None]) & (low < jnp.inf)
         offer = jnp.where(wished, left, jnp.inf)
         best = jnp.min(offer, axis=1, keepdims=True)
-        # No row may bid lower for the column later: a row that wishes for another has less there,
-        # but that one may be lost to it. So only a column's overall favourite wins.
+        # No row may request the column at a lower cost later. A row that now requests another,
+        # cheaper column may lose that one, so only the column's cheapest row of all wins.
         favourite = jnp.min(left, axis=1, keepdims=True)
         wins = wished & (offer == best) & (best == favourite)
         first = jnp.min(jnp.where(wins, rows_iota[:, None], num_rows), axis=1)

@@ -1,4 +1,4 @@
-"""`match`: one entrance to every assignment method."""
+"""`match`: the common entry point of all assignment methods."""
 
 import functools
 from typing import NamedTuple
@@ -12,14 +12,15 @@ METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
 
 
 class Matching(NamedTuple):
-    """A one-to-one assignment of rows to columns, for each problem of a batch.
+    """A one-to-one assignment of rows to columns for each problem of a batch.
 
     Attributes:
-      columns: int32 [..., N], the column of each row, all distinct, always valid indices.
-      cost: float32 [...], the sum of the chosen entries.
-      gap: float32 [...], certified bound on the cost minus the optimum; inf if not converged.
-      converged: bool [...], False if the problem holds NaN or -inf, or if no complete matching
-        without a forbidden (+inf) pair was found.
+        columns: int32 [..., N], the column of each row. Always distinct and valid indices.
+        cost: float32 [...], the sum of the chosen entries.
+        gap: float32 [...], certified upper bound on the cost minus the optimum; inf if not
+            converged.
+        converged: bool [...], False if the problem contains NaN or -inf, or if no complete matching
+            without forbidden (+inf) pairs was found.
     """
 
     columns: jax.Array
@@ -29,32 +30,34 @@ class Matching(NamedTuple):
 
 
 def match(cost: jax.Array, method: str = "auto") -> Matching:
-    """Assigns each row its own column so that the total cost is least.
+    """Assigns a distinct column to each row so that the total cost is minimal.
+
+    Works under `jit`, `vmap` (solved as one batch), `lax.map`, and `shard_map` over the batch axis
+    (without collectives; pass `check_vma=False`). No gradient flows through the assignment itself.
+    The gradient of `cost` is 1 at the chosen entries and 0 elsewhere, as is that of the optimum;
+    the gradient of `gap` is 0.
 
     Args:
-      cost: floating [..., N, K], 1 <= N <= K, any leading batch shape, computed with as float32.
-        +inf forbids a pair.
-      method: how to solve it.
-        - "shortest_path": exact; one problem after the other. The fastest on CPU.
-        - "auction": exact; all problems at once in few sequential steps. For GPU and TPU.
-        - "sinkhorn": not exact; needs ott-jax. `gap` says how far off it may be.
-        - "greedy": not exact; the cheapest pair first. The baseline.
-        - "auto": "shortest_path" where the code is compiled for CPU, or where N = 1 or the batch
-          is one problem of at most 16 rows, which leaves nothing to do at once; otherwise
-          "auction". The shape decides at trace time, the platform when the program is lowered,
-          so that one traced function serves several.
+        cost: floating-point [..., N, K] with 1 <= N <= K and any leading batch shape; converted to
+            float32. +inf forbids a pair.
+        method: the solver, one of `METHODS`:
+
+            - "shortest_path": exact; one problem after another. Fastest on CPU.
+            - "auction": exact; all problems together in few sequential steps. For GPU and TPU.
+            - "sinkhorn": not exact; requires ott-jax. `gap` bounds the error.
+            - "greedy": not exact; the cheapest pair first. A baseline.
+            - "auto": "shortest_path" if compiled for CPU, if N = 1, or for a single problem of at
+              most 16 rows, which offers too little parallelism; otherwise "auction". The shape is
+              checked at trace time and the platform at lowering, so one traced function serves
+              several platforms.
 
     Returns:
-      A `Matching` with the leading shape of `cost`. The columns are a valid one-to-one assignment
-      on every input. See `Matching` for what NaN, -inf and infeasible problems give.
-
-    Works under jit, vmap (solved as one batch), lax.map and shard_map over the batch (without a
-    collective; pass check_vma=False). No gradient flows through the assignment itself; that of
-    `cost` is 1 at the chosen entries and 0 elsewhere, as the optimum's is, and that of `gap` is 0.
+        A `Matching` with the leading shape of `cost`. Its columns are a valid one-to-one assignment
+        for every input; see `Matching` for NaN, -inf and infeasible problems.
 
     Raises:
-      ValueError: at trace time, if `cost` is not a floating array of such a shape, or if `method`
-        is unknown.
+        ValueError: at trace time, if `cost` is not a floating-point array of such a shape, or if
+            `method` is unknown.
     """
     if method not in METHODS:
         raise ValueError(f"unknown matching method {method!r}: use one of {', '.join(METHODS)}")
@@ -73,7 +76,7 @@ def match(cost: jax.Array, method: str = "auto") -> Matching:
 
 @functools.cache
 def _solver(method: str):
-    """A function from float32 [..., N, K] to columns, gap and converged."""
+    """Returns a function that maps float32 [..., N, K] to columns, gap and converged."""
 
     @jax.custom_batching.custom_vmap
     def solve(cost):
@@ -83,7 +86,7 @@ def _solver(method: str):
 
     @solve.def_vmap
     def _(axis_size, in_batched, cost):
-        # Batching the loops of a solver would be slow; a larger batch is what solvers are made for.
+        # Batching the loops of a solver would be slow; solvers take a larger batch directly.
         del axis_size
         return solve(cost), (in_batched[0],) * 3
 
@@ -91,7 +94,7 @@ def _solver(method: str):
 
 
 def _solve_flat(cost: jax.Array, method: str) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Solves float32 [B, N, K] by one of `METHODS`."""
+    """Solves float32 [B, N, K] with one of `METHODS`."""
     if method == "auto":
         one_by_one = functools.partial(_solve_flat, method="shortest_path")
         if cost.shape[1] == 1 or (cost.shape[0] == 1 and cost.shape[1] <= 16):
@@ -99,7 +102,7 @@ def _solve_flat(cost: jax.Array, method: str) -> tuple[jax.Array, jax.Array, jax
         at_once = functools.partial(_solve_flat, method="auction")
         return jax.lax.platform_dependent(cost, cpu=one_by_one, default=at_once)
     if method == "shortest_path":
-        # From cleaning to certificate one problem at a time, which then stays in the cache.
+        # All steps for one problem before the next, so that its costs stay in the cache.
         def solve_first(cost):
             columns, prices = shortest_path.solve(cost[0])
             return columns[None], prices[None]
@@ -116,7 +119,7 @@ def _solve_flat(cost: jax.Array, method: str) -> tuple[jax.Array, jax.Array, jax
 
 
 def _solve_safely(cost: jax.Array, solve) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Cleans the costs, solves, completes the columns and certifies the result."""
+    """Sanitizes the costs, solves, completes the columns and certifies the result."""
     safe, scale, valid = certificate.prepare(cost)
     columns, prices = solve(safe)
     complete = jnp.all(columns >= 0, axis=1)

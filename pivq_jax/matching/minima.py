@@ -1,7 +1,7 @@
-"""Minima with their places, found in one pass over the array where that is what costs.
+"""Minima with their positions, in one pass over the array on platforms where that is faster.
 
-On TPU and GPU a pass is bound by memory, so one reduction carries everything along. XLA on CPU
-vectorises a plain minimum but not such a reduction, so there it is one pass for each result.
+On TPU and GPU a pass is bound by memory bandwidth, so a single reduction computes all results. XLA
+for CPU vectorizes a plain minimum but not such a reduction, so there each result takes one pass.
 """
 
 import functools
@@ -15,15 +15,15 @@ _LAST = np.int32(2**31 - 1)
 
 
 def least(values: jax.Array, codes: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    """The least value along an axis, and the least of the codes that stand where it is.
+    """Returns the minimum along an axis, and the smallest code among the positions that attain it.
 
     Args:
-      values: float32, no NaN.
-      codes: int32 of the same shape.
-      axis: not negative.
+        values: float32 of any shape, without NaN.
+        codes: int32 of the same shape.
+        axis: the axis to reduce, nonnegative.
 
     Returns:
-      float32 and int32, without the axis.
+        The minimum, float32, and the code, int32, both without `axis`.
     """
     return jax.lax.platform_dependent(
         values,
@@ -34,15 +34,15 @@ def least(values: jax.Array, codes: jax.Array, axis: int) -> tuple[jax.Array, ja
 
 
 def least_two(values: jax.Array, codes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The two least values along the last axis, and the code of the least.
+    """Returns the two smallest values along the last axis, and the code of the smallest.
 
     Args:
-      values: float32 [..., K], no NaN.
-      codes: int32 [..., K], all distinct along the axis. Of equal values the one with the least
-        code comes first.
+        values: float32 [..., K], without NaN.
+        codes: int32 [..., K], distinct along the last axis. Ties are broken by the smaller code.
 
     Returns:
-      least and second least (inf for K = 1): float32 [...]; code: int32 [...].
+        The smallest value, float32 [...]; the second smallest, float32 [...], inf if K = 1; and the
+        code of the smallest, int32 [...].
     """
     return jax.lax.platform_dependent(
         values, codes, cpu=_least_two_by_passes, default=_least_two_at_once

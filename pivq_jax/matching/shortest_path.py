@@ -1,4 +1,4 @@
-"""Exact assignment, one problem at a time: greedy start, then shortest augmenting paths.
+"""Exact assignment of one problem at a time: greedy start, then shortest augmenting paths.
 
 Source: R. Jonker and A. Volgenant, "A shortest augmenting path algorithm for dense and sparse
 linear assignment problems", Computing 38, 1987; for N < K, D. F. Crouse, "On implementing 2D
@@ -13,39 +13,44 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from pivq_jax.matching.keys import DONE, INFINITE, from_key, to_key
 
-_ONE_KERNEL = 4096  # columns; wider arrays may be split over threads, which one kernel cannot do
+_ONE_KERNEL = 4096  # columns; XLA may split wider arrays over threads, which one kernel cannot
 
 
 class _Partial(NamedTuple):
-    """A partial matching, in which every matched pair is tight under the prices."""
+    """A partial matching in which every matched pair is tight under the prices."""
 
-    column_of: jax.Array  # int32 [N], -1: free
-    row_of: jax.Array  # int32 [K], -1: free
+    column_of: jax.Array  # int32 [N], -1 if free
+    row_of: jax.Array  # int32 [K], -1 if free
     prices: jax.Array  # float32 [K]
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Solves one problem. Use lax.map for more: vmap would run finished problems on, and hang.
+    """Solves one problem.
+
+    Use `jax.lax.map` for a batch. Under `vmap`, problems that are finished would continue to
+    iterate and might never terminate.
 
     Args:
-      cost: float32 [N, K], N <= K, entries below 2 in size, or +inf (forbidden).
+        cost: float32 [N, K], N <= K. Each entry is smaller than 2 in magnitude, or +inf (forbidden
+            pair).
 
     Returns:
-      columns: int32 [N], the column of each row; -1 for rows left over in a problem that has no
-        complete matching.
-      prices: float32 [K], column potentials; for N < K never positive, and 0 on unmatched columns.
+        columns: int32 [N], the column of each row; -1 for rows that remain unmatched in a problem
+        without a complete matching.
+        prices: float32 [K], column potentials; if N < K, never positive, and 0 for unmatched
+        columns.
     """
     partial = jax.jit(_augment_all)(cost, _greedy_start(cost))
     if cost.shape[1] <= _ONE_KERNEL:
-        # XLA on CPU then compiles the call into one native function instead of starting a kernel
-        # for each operation of each turn, which takes longer than these short vectors do. Other
-        # platforms, and versions that do not know the attribute, run the same program without.
+        # XLA for CPU then compiles the call into one native function. Otherwise it launches one
+        # kernel per operation and iteration, which takes longer than computing these short vectors.
+        # Other platforms, and versions that do not know the attribute, ignore it.
         partial = set_xla_metadata(partial, xla_cpu_small_call="true", inlineable="false")
     return partial.column_of, partial.prices
 
 
 def _augment_all(cost: jax.Array, partial: _Partial) -> _Partial:
-    """Matches the free rows one after the other."""
+    """Matches the free rows one after another."""
     num_rows = cost.shape[0]
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
 
@@ -55,27 +60,27 @@ def _augment_all(cost: jax.Array, partial: _Partial) -> _Partial:
     def insert(state):
         row, partial = state
         partial, found = _augment(cost, row, partial)
-        # A row without a path stays without one: the problem is infeasible, so leave it there.
+        # A row without an augmenting path will never have one: the problem is infeasible, so stop.
         return jnp.where(found, next_free(partial.column_of), num_rows), partial
 
-    # Each turn matches one more row or ends the loop, so at most N turns.
+    # Each iteration matches one more row or ends the loop, so there are at most N iterations.
     start = (next_free(partial.column_of), partial)
     return jax.lax.while_loop(lambda state: state[0] < num_rows, insert, start)[1]
 
 
 def _greedy_start(cost: jax.Array) -> _Partial:
-    """Every row asks for its cheapest column, and the first to ask gets it."""
+    """Lets every row request its cheapest column; the first row to request a column gets it."""
     num_rows, num_columns = cost.shape
     columns_iota = jnp.arange(num_columns, dtype=jnp.int32)
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
     prices = jnp.zeros(num_columns, jnp.float32)
     if num_rows == num_columns:
-        # No column stays free, so none needs a price of 0, and column minima are a better start.
+        # No column remains free, so prices need not be 0, and column minima are a better start.
         prices = from_key(jnp.min(to_key(cost), axis=0))
         prices = jnp.where(prices == jnp.inf, 0.0, prices)
     reduced = cost - prices
     best = jnp.min(reduced, axis=1)
-    # Each row looks for its minimum from another place on, so that with many ties few rows collide.
+    # Each row starts its search at a different column, so that few rows collide in case of ties.
     shift = rows_iota * (num_columns // num_rows)
     turned = columns_iota - shift[:, None]
     turned = jnp.where(turned < 0, turned + num_columns, turned)
@@ -96,8 +101,8 @@ def _augment(cost: jax.Array, row: jax.Array, partial: _Partial) -> tuple[_Parti
     column_of, row_of, prices = partial
     num_columns = cost.shape[1]
     iota = jnp.arange(num_columns, dtype=jnp.int32)
-    # Least code among the nearest columns: a free one if there is any (ties would otherwise make
-    # the search needlessly long), else the owner and the column in one number.
+    # Encodes the owner and the column in one number. The smallest code among the nearest columns is
+    # that of a free column if there is one; otherwise ties would prolong the search.
     codes = (row_of + 1) * num_columns + iota
 
     def nearest(keys):
@@ -105,7 +110,7 @@ def _augment(cost: jax.Array, row: jax.Array, partial: _Partial) -> tuple[_Parti
         return low, jnp.min(jnp.where(keys == low, codes, DONE))
 
     def searching(state):
-        # Each turn takes one more matched column out, so at most N turns.
+        # Each iteration removes one matched column from the queue, so there are at most N.
         low, code = state[:2]
         return (low < INFINITE) & (code >= num_columns)
 
@@ -114,7 +119,7 @@ def _augment(cost: jax.Array, row: jax.Array, partial: _Partial) -> tuple[_Parti
         owner, column = code // num_columns - 1, code % num_columns
         level = from_key(low)
         base = cost[owner, column] - prices[column] - level
-        # Rounding may not undercut the frontier: columns leave the queue in order.
+        # Rounding must not move a distance below the frontier: columns leave the queue in order.
         onward = to_key(jnp.maximum(cost[owner] - prices - base, level))
         open_ = (keys != DONE) & (iota != column)
         pred = jnp.where(open_ & (onward < keys), owner, pred)
@@ -126,7 +131,7 @@ def _augment(cost: jax.Array, row: jax.Array, partial: _Partial) -> tuple[_Parti
     start = (*nearest(keys), keys, jnp.full(num_columns, row, jnp.int32), far)
     low, code, _, pred, reached = jax.lax.while_loop(searching, expand, start)
     found = low < INFINITE
-    # inf where not reached, and everywhere 0 for a dead end.
+    # Only columns that were reached change, and none if there is no augmenting path.
     change = jnp.where(found, jnp.minimum(reached - from_key(low), 0.0), 0.0)
 
     def flip(state):

@@ -1,7 +1,7 @@
-"""Entropic transport, rounded to a one-to-one assignment. Not exact.
+"""Entropic optimal transport, rounded to a one-to-one assignment. Not exact.
 
-Source: M. Cuturi, "Sinkhorn distances: lightspeed computation of optimal transport", NIPS 2013,
-as implemented in ott-jax.
+Source: M. Cuturi, "Sinkhorn distances: lightspeed computation of optimal transport", NIPS 2013, as
+implemented in ott-jax.
 """
 
 import jax
@@ -18,20 +18,20 @@ def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Rounds a transport plan by taking its largest entries first.
 
     Args:
-      cost: float32 [B, N, K], N <= K, finite or +inf.
+        cost: float32 [B, N, K], N <= K, finite or +inf.
 
     Returns:
-      columns: int32 [B, N]; -1 where only forbidden columns are left.
-      prices: float32 [B, K], the plan's column potentials.
+        columns: int32 [B, N]; -1 where only forbidden columns remain.
+        prices: float32 [B, K], the column potentials of the plan.
     """
     prices, row_duals = jax.vmap(_potentials)(cost)
-    # The logarithm of the plan, up to scale and sign.
+    # The logarithm of the plan, up to a negative factor.
     return pair_off(cost - row_duals[..., None] - prices[:, None, :]), prices
 
 
 def _potentials(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Potentials of columns and rows of one problem; those of the columns fit the free ones' 0."""
-    # ott-jax takes a second to import, and the other methods do without it.
+    """Returns the column and row potentials of one problem; free columns have price 0."""
+    # ott-jax takes a second to import and is not needed by the other methods.
     from ott.geometry import geometry
     from ott.problems.linear import linear_problem
     from ott.solvers.linear import sinkhorn
@@ -40,13 +40,13 @@ def _potentials(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
     finite = jnp.isfinite(cost)
     excess = jnp.where(finite, cost - jnp.min(cost, axis=1, keepdims=True), 0.0)
     spread = jnp.sum(excess) / jnp.maximum(jnp.sum(finite, dtype=jnp.float32), 1)
-    # Twice the range for each row: no complete matching without forbidden pairs costs more.
+    # Forbidden pairs cost more than any allowed one, by twice the largest excess of a row.
     barrier = jnp.max(jnp.where(finite, cost, -2.0)) + 2.0 * jnp.max(excess)
     cost = jnp.where(finite, cost, barrier)
     rows, columns = jnp.ones(num_rows, cost.dtype), jnp.ones(num_columns, cost.dtype)
     slack = num_columns - num_rows
     if slack:
-        # One more row takes the free columns, at no cost.
+        # An additional row takes the free columns at no cost.
         cost = jnp.concatenate([cost, jnp.zeros((1, num_columns), cost.dtype)])
         rows = jnp.append(rows, float(slack))
     epsilon = jnp.maximum(_EPSILON * spread, 1e-7)
