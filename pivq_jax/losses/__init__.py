@@ -1,0 +1,1 @@
+"""Loss functions: pixel, perceptual, adversarial, recombination and variance terms."""

@@ -1,4 +1,4 @@
-"""Adversarial losses: hinge, the adaptive weight, and differentiable augmentation."""
+"""Adversarial losses: hinge losses, the adaptive weight, and differentiable augmentation."""
 
 from collections.abc import Callable
 
@@ -7,61 +7,108 @@ import jax.numpy as jnp
 
 
 def discriminator_hinge(real: jax.Array, fake: jax.Array) -> jax.Array:
-    """What the discriminator minimises (Lim and Ye 2017, arXiv 1705.02894): f32 logits -> f32 [].
+    """Hinge loss of the discriminator (Lim and Ye 2017, arXiv 1705.02894).
 
-    Zero once every real logit is above 1 and every fake one below -1; logits have any shape.
+    Zero if every real logit is above 1 and every fake logit below -1.
+
+    Args:
+        real: f32 logits of real images, any shape.
+        fake: f32 logits of generated images, any shape.
+
+    Returns:
+        f32 [].
     """
     return 0.5 * (jnp.mean(jax.nn.relu(1.0 - real)) + jnp.mean(jax.nn.relu(1.0 + fake)))
 
 
 def generator_hinge(fake: jax.Array) -> jax.Array:
-    """What the generator minimises: minus the mean logit of its images, f32 []."""
+    """Hinge loss of the generator: the negative mean logit of its images.
+
+    Args:
+        fake: f32 logits of generated images, any shape.
+
+    Returns:
+        f32 [].
+    """
     return -jnp.mean(fake)
 
 
 def adaptive_weight(
     reconstruction: jax.Array, adversarial: jax.Array, max_weight: float
 ) -> jax.Array:
-    """The weight that makes the adversarial gradient as large as the reconstruction's.
+    """Weight that scales the adversarial gradient to the norm of the reconstruction gradient.
 
-    VQ-GAN's rule (Esser et al. 2021, arXiv 2012.09841, equation 7): the ratio of the gradients'
+    The rule of VQ-GAN (Esser et al. 2021, arXiv 2012.09841, equation 7): the ratio of the gradient
     norms at the last layer of the decoder, clipped.
 
     Args:
-        reconstruction: gradient of the reconstruction losses with respect to that layer's kernel.
-        adversarial: gradient of the generator's adversarial loss there, of the same shape.
+        reconstruction: gradient of the reconstruction losses with respect to the kernel of that
+            layer.
+        adversarial: gradient of the generator's adversarial loss, of the same shape.
         max_weight: upper limit of the result.
 
     Returns:
-        f32 [], without a gradient.
+        f32 [], without gradient.
     """
     ratio = jnp.linalg.norm(reconstruction.ravel()) / (jnp.linalg.norm(adversarial.ravel()) + 1e-4)
     return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, max_weight))
 
 
 # Differentiable augmentation (Zhao et al. 2020, arXiv 2006.10738). Each function takes images
-# f32 [B, H, W, 3] in [-1, 1] and one draw an image.
+# f32 [B, H, W, 3] in [-1, 1] and one parameter per image.
 
 
 def brightness(images: jax.Array, shift: jax.Array) -> jax.Array:
-    """Add `shift` f32 [B]."""
+    """Adds a constant to each image.
+
+    Args:
+        images: f32 [B, H, W, 3].
+        shift: f32 [B].
+
+    Returns:
+        f32 [B, H, W, 3].
+    """
     return images + shift[:, None, None, None]
 
 
 def saturation(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """Scale the distance of each pixel from its grey by `factor` f32 [B]."""
+    """Scales the difference of each pixel from its grey value.
+
+    Args:
+        images: f32 [B, H, W, 3].
+        factor: f32 [B].
+
+    Returns:
+        f32 [B, H, W, 3].
+    """
     grey = jnp.mean(images, axis=-1, keepdims=True)
     return (images - grey) * factor[:, None, None, None] + grey
 
 
 def contrast(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """Scale the distance of each pixel from the image's mean by `factor` f32 [B]."""
+    """Scales the difference of each pixel from the mean of its image.
+
+    Args:
+        images: f32 [B, H, W, 3].
+        factor: f32 [B].
+
+    Returns:
+        f32 [B, H, W, 3].
+    """
     mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
     return (images - mean) * factor[:, None, None, None] + mean
 
 
 def translation(images: jax.Array, offset: jax.Array) -> jax.Array:
-    """Move the content by `offset` int32 [B, 2] pixels, down and right; zeros come in."""
+    """Translates each image and fills with zeros.
+
+    Args:
+        images: f32 [B, H, W, 3].
+        offset: int32 [B, 2], pixels down and to the right.
+
+    Returns:
+        f32 [B, H, W, 3].
+    """
 
     def move(image: jax.Array, offset: jax.Array) -> jax.Array:
         height, width, _ = image.shape
@@ -73,7 +120,15 @@ def translation(images: jax.Array, offset: jax.Array) -> jax.Array:
 
 
 def cutout(images: jax.Array, centre: jax.Array) -> jax.Array:
-    """Set to zero the square of half the image's side around `centre` int32 [B, 2]."""
+    """Sets a square of half the image's height and width to zero in each image.
+
+    Args:
+        images: f32 [B, H, W, 3].
+        centre: int32 [B, 2], row and column of the centre of the square; may lie outside the image.
+
+    Returns:
+        f32 [B, H, W, 3].
+    """
 
     def inside(size: int, centre: jax.Array) -> jax.Array:
         first = centre[:, None] - size // 4
@@ -108,12 +163,19 @@ AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def augment(images: jax.Array, key: jax.Array, policy: tuple[str, ...]) -> jax.Array:
-    """Random augmentations of what the discriminator sees, real or fake, each image its own.
+    """Applies random augmentations to images, with independent parameters for each image.
 
     Args:
-        images: f32 [B, H, W, 3].
-        key: a PRNG key.
-        policy: names in `AUGMENTATIONS`, applied in this order; none leaves the images alone.
+        images: f32 [B, H, W, 3] in [-1, 1], real or generated.
+        key: PRNG key.
+        policy: names from `AUGMENTATIONS`, applied in this order. An empty policy returns the
+            images unchanged.
+
+    Returns:
+        f32 [B, H, W, 3].
+
+    Raises:
+        KeyError: if a name is not in `AUGMENTATIONS`.
     """
     for name, each in zip(policy, jax.random.split(key, len(policy)), strict=True):
         images = AUGMENTATIONS[name](images, each)

@@ -1,7 +1,7 @@
-"""The convolutional parts of AlexNet and VGG16, as torchvision has them, for perceptual features.
+"""Convolutional parts of AlexNet and VGG16 as in torchvision, for perceptual features.
 
-Convolutions and pooling only, so any image size above a minimum will do. Each network gives five
-feature maps, those that LPIPS compares: outputs of a ReLU, from fine to coarse.
+They consist of convolutions and pooling only, so any image size above a minimum is accepted. Each
+network returns the five feature maps that LPIPS compares: outputs of a ReLU, from fine to coarse.
 """
 
 import functools
@@ -14,7 +14,13 @@ from pivq_jax.common.errors import InputError
 
 
 class AlexNet(nn.Module):
-    """AlexNet in its one-tower form (Krizhevsky 2014, arXiv 1404.5997)."""
+    """AlexNet in its single-tower form (Krizhevsky 2014, arXiv 1404.5997).
+
+    Attributes:
+        precision: precision of the convolutions; None for the default of the device.
+        channels: channels of the five feature maps.
+        minimum_size: smallest height and width of images, in pixels.
+    """
 
     precision: str | None = "highest"
 
@@ -23,7 +29,14 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
-        """x f32 [B, H, W, 3] -> five f32 [B, h, w, C], strides 4, 8, 16, 16, 16."""
+        """Returns five feature maps.
+
+        Args:
+            x: f32 [B, H, W, 3], normalized images.
+
+        Returns:
+            Five arrays f32 [B, h, w, C] with strides 4, 8, 16, 16 and 16.
+        """
         features = []
         for i, (channels, kernel) in enumerate(zip(self.channels, (11, 5, 3, 3, 3))):
             if i in (1, 2):
@@ -38,7 +51,13 @@ class AlexNet(nn.Module):
 
 
 class VGG16(nn.Module):
-    """VGG16 without batch norm (Simonyan and Zisserman 2015, arXiv 1409.1556)."""
+    """VGG16 without batch normalization (Simonyan and Zisserman 2015, arXiv 1409.1556).
+
+    Attributes:
+        precision: precision of the convolutions; None for the default of the device.
+        channels: channels of the five feature maps.
+        minimum_size: smallest height and width of images, in pixels.
+    """
 
     precision: str | None = "highest"
 
@@ -47,7 +66,14 @@ class VGG16(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
-        """x f32 [B, H, W, 3] -> five f32 [B, h, w, C], strides 1, 2, 4, 8, 16."""
+        """Returns five feature maps.
+
+        Args:
+            x: f32 [B, H, W, 3], normalized images.
+
+        Returns:
+            Five arrays f32 [B, h, w, C] with strides 1, 2, 4, 8 and 16.
+        """
         features: list[jax.Array] = []
         index = 0
         for channels, layers in zip(self.channels, (2, 2, 3, 3, 3)):
@@ -65,10 +91,13 @@ BACKBONES: dict[str, type[AlexNet] | type[VGG16]] = {"alex": AlexNet, "vgg": VGG
 
 
 def get_backbone(network: str) -> type[AlexNet] | type[VGG16]:
-    """The class for a network's name.
+    """Returns the module class of a network.
+
+    Args:
+        network: a name from `BACKBONES`.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: if the name is unknown.
     """
     if network not in BACKBONES:
         raise InputError(f"perceptual network {network!r}: choose one of {', '.join(BACKBONES)}")
@@ -76,10 +105,16 @@ def get_backbone(network: str) -> type[AlexNet] | type[VGG16]:
 
 
 def check_image_size(network: str, height: int, width: int) -> None:
-    """Refuses images of which a pooling layer would leave nothing.
+    """Raises an error for images that are too small for the pooling layers of a network.
+
+    Args:
+        network: a name from `BACKBONES`.
+        height: image height in pixels.
+        width: image width in pixels.
 
     Raises:
-        InputError: a side is below the network's minimum, 31 pixels for `alex` and 16 for `vgg`.
+        InputError: if the name is unknown or a side is below the minimum, 31 pixels for `alex` and
+            16 for `vgg`.
     """
     minimum = get_backbone(network).minimum_size
     if min(height, width) < minimum:

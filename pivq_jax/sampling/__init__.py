@@ -1,7 +1,7 @@
-"""New images from the codes of real ones: recombination and interpolation, with no learned prior.
+"""New images from the codes of real images, by recombination and interpolation; no learned prior.
 
-Everything has fixed shapes and no host loop. The functions can be called as they are, under `jit`
-(`kind` and `steps` static) and under `vmap`.
+All functions have fixed shapes and no host loops. They can be called directly, under `jit` (with
+static `kind` and `steps`) and under `vmap`.
 """
 
 from pivq_jax.sampling.interpolate import interpolate

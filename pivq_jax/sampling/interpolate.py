@@ -1,4 +1,4 @@
-"""Interpolation: the paired codes of two images exchanged one after another."""
+"""Interpolation: exchanges the paired codes of two images one after another."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def interpolate(
     """Exchanges the paired codes of A and B one after another, the cheapest pair first.
 
     Args:
-      codes_a: int [..., N], the images at the start; as in `recombine`.
-      codes_b: int [..., N], the images at the end.
-      codebook: float [K, D], finite.
-      steps: number of images along the way, both ends included; static, at least 2.
-      kind: as in `recombine`.
+        codes_a: int [..., N], codes of the start images; see `recombine`.
+        codes_b: int [..., N], codes of the end images.
+        codebook: float [K, D], finite.
+        steps: number of steps, including both ends; static, at least 2.
+        kind: see `recombine`.
 
     Returns:
-      int32 [steps, ..., N]. Row 0 is A and the last row is B, both in canonical order. Row s has
-      the cheapest pairs exchanged that together come nearest to s / (steps - 1) of the squared
-      distance of all pairs, so rows are evenly spaced in codebook space, and what one row has
-      exchanged stays exchanged in all later ones.
+        int32 [steps, ..., N]. The first step is A and the last is B, both in canonical order. At
+        step s, the cheapest pairs are exchanged such that their share of the total squared distance
+        of all pairs is closest to s / (steps - 1), so steps are evenly spaced in codebook space.
+        Pairs that are exchanged at one step remain exchanged at all later ones.
 
     Raises:
-      ValueError: for unequal or wrong shapes, a codebook too small for sets of N, fewer than 2
-        steps, or an unknown kind.
-      TypeError: for codes or steps that are not integers.
+        ValueError: if shapes are unequal or wrong, the codebook is too small for sets of N codes,
+            `steps` is below 2, or `kind` is unknown.
+        TypeError: if codes or `steps` are not integers.
     """
     codes_a, codes_b, codebook = check_codes(codes_a, codes_b, codebook, kind)
     steps = operator.index(steps)
@@ -52,7 +52,7 @@ def _interpolate(
     shape = codes_a.shape
     codes_a, partners, pair_cost = pair(codes_a, codes_b, codebook, kind)
     rank = rank_of_pairs(pair_cost, codes_a != partners)
-    # How far the exchanges lead when a pair's turn comes; common codes cost nothing and rank last.
+    # The distance covered halfway through each exchange; common codes cost nothing and rank last.
     cost = jnp.where(codes_a == partners, 0.0, pair_cost)
     earlier = rank[:, None, :] < rank[:, :, None]
     middle = (earlier * cost[:, None, :]).sum(-1) + cost / 2

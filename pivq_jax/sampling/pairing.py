@@ -1,8 +1,9 @@
-"""Like for like: which code of one image stands where another image has which.
+"""Pairing of the codes of two images: which code of A corresponds to which code of B.
 
-Codes that both images hold are their own partners. The rest of A is paired with the rest of B
-one-to-one, at the least total squared distance in codebook space. The rest of B holds nothing that
-A holds, so any of these pairs may be exchanged and the result is a valid set.
+Codes that both images contain are paired with themselves. The remaining codes of A are paired
+one-to-one with the remaining codes of B at minimum total squared distance in codebook space. As
+these two sets have no code in common, any of the pairs may be exchanged and the result is a valid
+set.
 """
 
 from __future__ import annotations
@@ -22,21 +23,23 @@ def pair_codes(
     codebook: jax.typing.ArrayLike,
     kind: str = "matching",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What `recombine` and `interpolate` may exchange: the partner in B of each code of A.
+    """Returns the partner in B of each code of A: the pairs that `recombine` and `interpolate`
+    exchange.
 
     Args:
-      codes_a: int [..., N]; as in `recombine`.
-      codes_b: int [..., N].
-      codebook: float [K, D], finite.
-      kind: as in `recombine`.
+        codes_a: int [..., N]; see `recombine`.
+        codes_b: int [..., N].
+        codebook: float [K, D], finite.
+        kind: see `recombine`.
 
     Returns:
-      codes of A in canonical order, int32 [..., N]; their partners in B, int32 [..., N], which are
-      the codes themselves where both images hold them; the squared distance of each to its partner
-      in codebook space, float32 [..., N].
+        A tuple of the codes of A in canonical order, int32 [..., N]; their partners in B, int32
+        [..., N], equal to the codes of A where both images contain the code; and the squared
+        distance in codebook space of each code to its partner, float32 [..., N].
 
     Raises:
-      ValueError, TypeError: as `recombine`.
+        ValueError: see `recombine`.
+        TypeError: see `recombine`.
     """
     codes_a, codes_b, codebook = check_codes(codes_a, codes_b, codebook, kind)
     shape = codes_a.shape
@@ -45,7 +48,15 @@ def pair_codes(
 
 
 def canonical(codes: jax.Array, kind: str) -> jax.Array:
-    """Codes [..., N] in the one order in which they are kept: sorted, `positional` as they are."""
+    """Returns codes in canonical order: sorted, except for `positional`, which keeps positions.
+
+    Args:
+        codes: int [..., N].
+        kind: `matching`, `nearest` or `positional`.
+
+    Returns:
+        int [..., N].
+    """
     return codes if kind == "positional" else jnp.sort(codes, axis=-1)
 
 
@@ -53,27 +64,33 @@ def canonical(codes: jax.Array, kind: str) -> jax.Array:
 def pair(
     codes_a: jax.Array, codes_b: jax.Array, codebook: jax.Array, kind: str
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gives each code of A its partner in B; common codes are their own partner.
+    """Pairs each code of A with a code of B; codes in common are paired with themselves.
 
-    The rest of A and the rest of B have no code in common (also as multisets), so
-    `codes_a != partners` tells the pairs from the common codes.
+    The remaining codes of A and B have no code in common (as multisets, too), so `codes_a !=
+    partners` marks the codes that can be exchanged.
+
+    Args:
+        codes_a: int32 [..., N].
+        codes_b: int32 [..., N].
+        codebook: float32 [K, D].
+        kind: see `recombine`.
 
     Returns:
-      A in canonical order, int32 [B, N]; the partners, int32 [B, N]; and the squared distance
-      of each to its partner, float32 [B, N].
+        A tuple of A in canonical order, int32 [B, N]; the partners, int32 [B, N]; and the squared
+        distance of each code to its partner, float32 [B, N]. Leading axes are flattened to B.
     """
     n = codes_a.shape[-1]
     codes_a = canonical(codes_a.reshape(-1, n), kind)
     codes_b = canonical(codes_b.reshape(-1, n), kind)
-    # Distances do not change with the origin; near the mean the expanded square loses least.
+    # Distances do not depend on the origin; around the mean the expanded square is most accurate.
     codebook = codebook - codebook.mean(axis=0)
     if kind == "positional":
         difference = codebook[codes_a] - codebook[codes_b]
         return codes_a, codes_b, jnp.square(difference).sum(-1)
 
     cost = _squared_distance(codebook[codes_a], codebook[codes_b])
-    # The least total cost alone may give a common code away. It is therefore forced onto itself:
-    # every other pair in its row and its column is forbidden, and one matching does it all.
+    # Minimizing the total cost alone may pair a common code with another one. To pair it with
+    # itself, all other entries of its row and column are forbidden; one matching then suffices.
     same = (codes_a[:, :, None] == codes_b[:, None, :]) & (
         _copy_number(codes_a)[:, :, None] == _copy_number(codes_b)[:, None, :]
     )
@@ -85,24 +102,32 @@ def pair(
 
 
 def rank_of_pairs(score: jax.Array, paired: jax.Array) -> jax.Array:
-    """Ranks the pairs of each row by score, ascending; what is not a pair ranks last."""
+    """Ranks the pairs of each image by ascending score; codes that are not pairs rank last.
+
+    Args:
+        score: float [B, N].
+        paired: bool [B, N].
+
+    Returns:
+        int32 [B, N], a permutation of 0 to N - 1 in each row.
+    """
     order = jnp.argsort(jnp.where(paired, score, jnp.inf), axis=-1)
     return jnp.argsort(order, axis=-1)
 
 
 def _copy_number(codes: jax.Array) -> jax.Array:
-    """Counts, for each code of a sorted int32 [B, N], the equal ones before it: 0 in a set."""
+    """Returns the number of equal codes before each code of a sorted int32 [B, N]; 0 for sets."""
     places = jnp.arange(codes.shape[-1])
     equal_before = (codes[:, :, None] == codes[:, None, :]) & (places[:, None] > places[None, :])
     return equal_before.sum(-1)
 
 
 def _squared_distance(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Squared Euclidean distance of all pairs, float32 [B, N, N], without an [N, N, D] array."""
+    """Squared Euclidean distances of all pairs, float32 [B, N, N], without an [N, N, D] array."""
     product = jnp.einsum("bnd,bmd->bnm", x, y, precision=jax.lax.Precision.HIGHEST)
     norms = jnp.square(x).sum(-1)[:, :, None] + jnp.square(y).sum(-1)[:, None, :]
     squared = norms - 2.0 * product
-    return jnp.where(squared < 0, 0.0, squared)  # not maximum(), see `quantizer.squared_distances`
+    return jnp.where(squared < 0, 0.0, squared)  # not maximum(); see `quantizer.squared_distances`
 
 
 def check_codes(
@@ -111,7 +136,21 @@ def check_codes(
     codebook: jax.typing.ArrayLike,
     kind: str,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Refuses what no shape-only program could handle; returns int32, int32 and float32 arrays."""
+    """Checks arguments by shape, dtype and name, and converts them to int32, int32 and float32.
+
+    Args:
+        codes_a: int [..., N].
+        codes_b: int [..., N].
+        codebook: float [K, D].
+        kind: `matching`, `nearest` or `positional`.
+
+    Returns:
+        `codes_a` and `codes_b` as int32 and `codebook` as float32 arrays.
+
+    Raises:
+        ValueError: see `recombine`.
+        TypeError: see `recombine`.
+    """
     if kind not in KINDS:
         raise ValueError(f"kind = {kind!r} is unknown: use one of {', '.join(KINDS)}")
     codes_a, codes_b, codebook = jnp.asarray(codes_a), jnp.asarray(codes_b), jnp.asarray(codebook)

@@ -1,13 +1,13 @@
-"""New images from the codes of real ones: recombination.
+"""New images from the codes of real images by recombination.
 
-A position-free image is a set of codes, so a new image is made by exchanging some of the codes of
-one image for codes of another and decoding the result once: no learned prior, constant time.
+A position-free image is a set of codes, so a new image can be made by exchanging some codes of one
+image for codes of another and decoding the result once: no learned prior, constant time.
 
-Which codes are exchanged matters. They are paired like for like (`pairing`), and an exchanged pair
+The choice of codes matters. Similar codes are paired (see `pairing`), and exchanging a pair
 replaces its code of A by its code of B. An attribute of a face is spread over several codes, and a
-random choice of pairs tears it apart. Codes that belong together tend to lie near each other, so
-pairs are exchanged together that lie on one side of a random hyperplane in codebook space
-(docs/results.md compares the ways to choose).
+random subset of pairs would tear it apart. Related codes tend to lie close to each other, so all
+pairs on one side of a random hyperplane in codebook space are exchanged together (docs/results.md
+compares several ways to choose).
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ def recombine(
     fraction: jax.typing.ArrayLike = 0.5,
     kind: str = "matching",
 ) -> jax.Array:
-    """Exchanges the paired codes of A on one side of a random hyperplane for their partners in B.
+    """Exchanges the codes of A on one side of a random hyperplane for their partners in B.
 
     Args:
-      codes_a: int [..., N], values in [0, K); the images that are changed. For `matching` the N
-        codes of an image are distinct. Values are not checked: they may be traced.
-      codes_b: int [..., N], the images that codes are taken from.
-      codebook: float [K, D], finite.
-      key: one PRNG key; each image draws with its own key folded out of it, so an image's result
-        does not depend on how many others share its batch.
-      fraction: scalar in [0, 1], may be traced. Of an image's P pairs, round(fraction * P) are
-        exchanged (halves round to even): those whose middle in codebook space comes first along a
-        random direction. 0 gives A and 1 gives B.
-      kind: `matching` (sets), `nearest` (multisets: the c-th copy of a code in A is common with its
-        c-th copy in B) or `positional` (place n of A is paired with place n of B; places that agree
-        are not pairs).
+        codes_a: int [..., N], values in [0, K); codes of the images to change. For `matching`, the
+            N codes of an image are distinct. Values are not checked, as they may be traced.
+        codes_b: int [..., N], codes of the images that replacements are taken from.
+        codebook: float [K, D], finite.
+        key: PRNG key. Each image uses its own key folded from it, so its result does not depend on
+            the size of the batch.
+        fraction: scalar in [0, 1], may be traced. Of the P pairs of an image, round(fraction * P)
+            are exchanged (halves round to even): those whose midpoints in codebook space come first
+            along a random direction. 0 returns A and 1 returns B.
+        kind: `matching` (sets), `nearest` (multisets: the c-th copy of a code in A corresponds to
+            its c-th copy in B) or `positional` (position n of A is paired with position n of B,
+            unless their codes are equal).
 
     Returns:
-      int32 [..., N], sorted, except for `positional`, which keeps the places.
+        int32 [..., N], sorted, except for `positional`, where codes keep their positions.
 
     Raises:
-      ValueError: for unequal or wrong shapes, a codebook too small for sets of N, a concrete
-        fraction outside [0, 1], or an unknown kind.
-      TypeError: for codes that are not integers.
+        ValueError: if shapes are unequal or wrong, the codebook is too small for sets of N codes, a
+            concrete `fraction` is outside [0, 1], or `kind` is unknown.
+        TypeError: if codes are not integers.
     """
     codes_a, codes_b, codebook = check_codes(codes_a, codes_b, codebook, kind)
     fraction = _check_fraction(fraction)
@@ -65,24 +65,25 @@ def recombine_many(
     fraction: jax.typing.ArrayLike | None = None,
     kind: str = "matching",
 ) -> jax.Array:
-    """Recombines two or more parents: `recombine` the first with the second, that with the third...
+    """Recombines two or more parents: the first with the second, the result with the third, etc.
 
-    The fractions of these steps are such that in the end all parents but the first have brought in
-    equally many codes, up to rounding and to the codes that parents share.
+    The fractions of these steps are chosen such that all parents but the first finally contribute
+    the same number of codes, up to rounding and to codes that parents have in common.
 
     Args:
-      parents: int [P, ..., N], the codes of P >= 2 parents of each new image.
-      codebook: float [K, D], finite.
-      key: as in `recombine`.
-      fraction: scalar in [0, 1]: the share of the first parent's codes that is exchanged, by all
-        others together. By default (P - 1) / P, so that all parents count alike.
-      kind: as in `recombine`.
+        parents: int [P, ..., N], the codes of P >= 2 parents of each new image.
+        codebook: float [K, D], finite.
+        key: see `recombine`.
+        fraction: scalar in [0, 1], the fraction of the first parent's codes that is exchanged in
+            total. Defaults to (P - 1) / P, with which all parents contribute equally.
+        kind: see `recombine`.
 
     Returns:
-      int32 [..., N], as `recombine`.
+        int32 [..., N], as from `recombine`.
 
     Raises:
-      ValueError, TypeError: as `recombine`, and for fewer than two parents.
+        ValueError: see `recombine`, and if there are fewer than two parents.
+        TypeError: see `recombine`.
     """
     parents = jnp.asarray(parents)
     count = parents.shape[0] if parents.ndim > 1 else 0
@@ -93,7 +94,7 @@ def recombine_many(
     codes = parents[0]
     keys = jax.random.split(key, count - 1)
     for following, parent, own_key in zip(range(count - 2, -1, -1), parents[1:], keys, strict=True):
-        # Those that follow replace a part of what this parent brings in; share is what stays.
+        # Later parents replace some of this parent's codes; `share` is the fraction that remains.
         kept = 1 - following * share
         step = jnp.minimum(share / kept, 1.0)
         codes = recombine(codes, parent, codebook, own_key, step, kind)
@@ -107,21 +108,22 @@ def exchange_code(
     code: jax.typing.ArrayLike,
     kind: str = "matching",
 ) -> jax.Array:
-    """Exchanges one code of A for what B has in its stead, like for like.
+    """Exchanges a single code of A for its partner in B.
 
     Args:
-      codes_a: int [..., N], the images that are changed.
-      codes_b: int [..., N], the images that the replacement is taken from.
-      codebook: float [K, D], finite.
-      code: int scalar, the codebook entry. All its copies in A are exchanged that are no common
-        code of A and B; where there is none, A is returned.
-      kind: as in `recombine`.
+        codes_a: int [..., N], codes of the images to change.
+        codes_b: int [..., N], codes of the images that the replacement is taken from.
+        codebook: float [K, D], finite.
+        code: int scalar, the codebook entry. All its copies in A that are not also in B are
+            exchanged; if there are none, A is returned.
+        kind: see `recombine`.
 
     Returns:
-      int32 [..., N], as `recombine`.
+        int32 [..., N], as from `recombine`.
 
     Raises:
-      ValueError, TypeError: as `recombine`.
+        ValueError: see `recombine`.
+        TypeError: see `recombine`.
     """
     codes_a, codes_b, codebook = check_codes(codes_a, codes_b, codebook, kind)
     return _exchange_code(codes_a, codes_b, codebook, jnp.asarray(code, jnp.int32), kind)
@@ -141,7 +143,7 @@ def _recombine(
     indices = jnp.arange(codes_a.shape[0])
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
     directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
-    middles = codebook[codes_a] + codebook[partners]  # twice that: only their order counts
+    middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
     places = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
     paired = codes_a != partners
     quota = jnp.round(fraction * paired.sum(-1, keepdims=True))
