@@ -1,4 +1,4 @@
-"""Data sets and the input pipeline. `load_dataset` is the door; heavy imports wait until needed."""
+"""Data sets and the input pipeline. Use `load_dataset`; heavy imports are deferred until needed."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.sources import RandomSource, RecordSource, Source
 
-# Data sets of real faces, prepared from their official files.
+# Data sets of real faces, prepared from their official files by `pivq_jax.data.prepare`.
 OFFICIAL = ("celeba", "celeba_hq", "ffhq")
 NAMES = ("toon_faces", "image_folder", "random", *OFFICIAL)
 
@@ -25,11 +25,13 @@ class Dataset:
     """A data set of square RGB images in three splits.
 
     Attributes:
-      name: as given to `load_dataset`.
-      image_size: height and width in pixels.
-      train, validation, test: random access; `split[i]` is a dict of `image` uint8 [H, W, 3] and
-        each factor as an int.
-      factors: the names of the values of each labelled factor; empty where there are no labels.
+        name: the name given to `load_dataset`.
+        image_size: height and width in pixels.
+        train: training images, random access; `split[i]` is a dictionary with `image`, uint8 [H, W,
+            3], and each factor as an int.
+        validation: validation images, as `train`.
+        test: test images, as `train`.
+        factors: names of the values of each labelled factor; empty if there are no labels.
     """
 
     name: str
@@ -41,9 +43,10 @@ class Dataset:
 
     @cached_property
     def identity(self) -> str:
-        """Another text for other images or labels, the same wherever and however they are kept.
+        """Description that differs for different images or labels, however they are stored.
 
-        It goes by the number of images in each split and the content of up to 256 of them.
+        It is computed from the number of images in each split and the content of up to 256 images
+        per split.
         """
         splits = {"training": self.train, "validation": self.validation, "test": self.test}
         digest = hashlib.sha256()
@@ -65,24 +68,28 @@ def load_dataset(
 ) -> Dataset:
     """Loads a data set.
 
-    `toon_faces` and the images of a folder are prepared on first use; the official data sets by
-    `python -m pivq_jax.data.prepare` before. If the image size is not prepared but a larger one
-    is, its images are resized on reading.
+    `toon_faces` and the images of a folder are prepared on first use; the official data sets must
+    be prepared before with `python -m pivq_jax.data.prepare`. If the image size is not prepared but
+    a larger one is, its images are resized on reading.
 
     Args:
-      name: one of `NAMES`. `toon_faces` is drawn on this machine; `image_folder` reads any
-        directory tree of images; `random` is noise for trying out; `celeba`, `celeba_hq` and `ffhq`
-        are what their names say.
-      image_size: height and width in pixels.
-      path: where prepared data is kept, `prepare`'s --output; `data_dir` by default. May be remote,
-        such as gs://bucket/data: it is copied to `data_dir` once. For `image_folder` it may also be
-        the directory of the images themselves.
-      data_dir: what is prepared on first use goes here; $PIVQ_DATA_DIR or ~/.cache/pivq_jax/data by
-        default.
+        name: one of `NAMES`. `toon_faces` is drawn on this machine; `image_folder` reads any
+            directory tree of images; `random` is noise for quick trials; `celeba`, `celeba_hq` and
+            `ffhq` are the official data sets.
+        image_size: height and width in pixels.
+        path: directory of prepared data, the --output of `prepare`; defaults to `data_dir`. May be
+            remote, such as gs://bucket/data; it is then copied to `data_dir` once. For
+            `image_folder` it may also be the directory of the images.
+        data_dir: directory for data that is prepared on first use; defaults to $PIVQ_DATA_DIR or
+            ~/.cache/pivq_jax/data.
+
+    Returns:
+        A `Dataset` whose images are uint8 [image_size, image_size, 3].
 
     Raises:
-      InputError: unknown name, missing path, no readable images there, data that is not prepared,
-        the packages that draw `toon_faces` missing or drawing other faces, or damaged data.
+        InputError: if the name is unknown, the path is missing or has no readable images, the data
+            is not prepared or is damaged, or the packages that draw `toon_faces` are missing or
+            draw different faces.
     """
     if name == "random":
         return Dataset(
@@ -127,7 +134,21 @@ def load_toon_faces(
     data_dir: str | os.PathLike[str] | None = None,
     sizes: dict[str, int] | None = None,
 ) -> Dataset:
-    """Loads `toon_faces`; `sizes` shrinks splits, e.g. {'train': 100}, to their first images."""
+    """Loads `toon_faces`, optionally with smaller splits.
+
+    Args:
+        image_size: height and width in pixels, 16 to 1024.
+        data_dir: see `load_dataset`.
+        sizes: number of images per split, e.g. `{"train": 100}`; these are the first images of the
+            split. Other splits are complete.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        InputError: if the size or a split is invalid, or the packages that draw the faces are
+            missing or draw different faces.
+    """
     from pivq_jax.data import toon_faces, toon_render
 
     config = toon_faces.make_config(image_size, sizes)
@@ -157,7 +178,7 @@ def _prepared(
 
 
 def _find_prepared(name: str, image_size: int, path: str, cache: Path) -> Path | None:
-    """The directory of prepared data: of this size, else of the next larger one."""
+    """Returns the directory of prepared data of this size, otherwise of the next larger size."""
     from pivq_jax.data import records
 
     root = Path(path).expanduser() if path else cache
@@ -185,11 +206,12 @@ def _open_prepared(name: str, image_size: int, directory: Path) -> Dataset:
 
 @contextlib.contextmanager
 def _damage_named(directory: str | os.PathLike[str]) -> Iterator[None]:
+    """Converts errors on reading prepared data to an `InputError` that names the directory."""
     try:
         yield
     except Exception as error:  # any type: it depends on what is missing or cut short
         reason = " ".join(str(error).split())
         raise InputError(
             f"the prepared data in {directory} is damaged ({reason}): delete that directory and"
-            " run again to prepare it anew"
+            " run the command again"
         ) from error

@@ -1,4 +1,4 @@
-"""Any directory tree of aligned images as a data set: resized, cropped, split and cached."""
+"""Directory trees of aligned images as a data set: resized, cropped, split and cached."""
 
 import collections
 import concurrent.futures
@@ -21,16 +21,22 @@ from pivq_jax.data.preparation import progress, usable_cores
 
 SPLITS = ("train", "validation", "test")
 
-# In so few files chance may leave a split empty, or fill it with corrupt files only: these are read
-# before they are split.
+# With this number of files or fewer, a split could by chance be empty or contain only corrupt
+# files, so images are read before they are assigned to splits.
 _FEW = 200
 
 
 def assign_splits(names: Sequence[str]) -> dict[str, str]:
-    """Maps file names to splits by hash: 80 % train, 10 % validation, 10 % test.
+    """Assigns files to splits by a hash of their names: 80 % train, 10 % validation, 10 % test.
 
-    A name's split does not depend on the other names, but for tiny sets: of three names or more,
-    every split gets at least one.
+    The split of a name does not depend on other names, except in very small sets: with at least
+    three names, every split gets at least one.
+
+    Args:
+        names: file names, relative to the data set.
+
+    Returns:
+        The split of each name: `train`, `validation` or `test`.
     """
     shares = {
         name: int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) % 100 for name in names
@@ -53,7 +59,13 @@ def assign_splits(names: Sequence[str]) -> dict[str, str]:
 
 @dataclasses.dataclass(kw_only=True)
 class ImageFolderConfig(tfds.core.BuilderConfig):
-    """root: the directory. files: its images, relative. image_size: height and width in pixels."""
+    """Configuration of an `ImageFolder` builder.
+
+    Attributes:
+        root: directory of the images.
+        files: paths of the images, relative to `root`.
+        image_size: height and width in pixels.
+    """
 
     root: Path = Path()
     files: tuple[str, ...] = ()
@@ -61,13 +73,21 @@ class ImageFolderConfig(tfds.core.BuilderConfig):
 
 
 def make_config(path: str | os.PathLike[str], image_size: int) -> ImageFolderConfig:
-    """The configuration for a directory, named after its contents.
+    """Returns the configuration for a directory, with a name derived from its contents.
 
-    The name covers the absolute path, the image size, and every file's name, size and time of
-    change: where any of them differs, the data is prepared anew.
+    The name depends on the absolute path, the image size, and the name, size and modification time
+    of every file. If any of these change, the data is prepared again.
+
+    Args:
+        path: directory of the images.
+        image_size: height and width in pixels, at least 8.
+
+    Returns:
+        An `ImageFolderConfig`.
 
     Raises:
-      InputError: image_size below 8, no such directory, or no image in it.
+        InputError: if `image_size` is below 8, the directory does not exist, or it contains no
+            image.
     """
     if image_size < 8:
         raise InputError(f"image_size is {image_size}: it must be at least 8")
@@ -89,14 +109,14 @@ def make_config(path: str | os.PathLike[str], image_size: int) -> ImageFolderCon
 
 
 class ImageFolder(tfds.core.GeneratorBasedBuilder):
-    """Builder of a directory of images; works without TensorFlow.
+    """Builder for a directory of images; works without TensorFlow.
 
-    Files that cannot be read are named in the log and left out.
+    Files that cannot be read are logged and skipped.
     """
 
     name = "image_folder"
     VERSION = tfds.core.Version("1.0.0")
-    # Nothing is downloaded; looking for a list of checksums would need importlib_resources.
+    # Nothing is downloaded; searching for a list of checksums would need importlib_resources.
     url_infos: ClassVar[dict[str, Any]] = {}
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -107,7 +127,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
             description=f"The images of {images.readable_name(self.builder_config.root)},"
             f" {size} x {size} pixels.",
             features=tfds.features.FeaturesDict({"image": image}),
-            disable_shuffling=True,  # in the order of file names
+            disable_shuffling=True,  # ordered by file name
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Any]]]:
@@ -119,7 +139,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
             if len(encoded) < len(SPLITS):
                 raise InputError(
                     f"{len(encoded)} readable images in {root} ({len(names)} files): a data set "
-                    "needs at least 3, one a split"
+                    "needs at least 3, one per split"
                 )
             names = tuple(encoded)
         splits = assign_splits(names)
@@ -137,7 +157,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
             pngs = (encoded[name] for name in names)
         count = 0
         for count, png in enumerate(pngs, 1):
-            # A file object: for an ndarray tensorflow-datasets would call TensorFlow to encode it.
+            # A file object, because tensorflow-datasets encodes arrays with TensorFlow.
             yield count - 1, {"image": io.BytesIO(png)}
         if not count:
             raise InputError(
@@ -146,7 +166,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
             )
 
     def _readable(self, names: Sequence[str], what: str) -> Iterator[tuple[str, bytes]]:
-        """Yields (name, PNG file) of the images that can be read, in order; warns of the rest."""
+        """Yields (name, PNG file) of the images that can be read, in order; logs the others."""
         root, size = self.builder_config.root, self.builder_config.image_size
 
         def convert(name: str) -> tuple[str, bytes | InputError]:
@@ -157,7 +177,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
 
         skipped = 0
         label = f"{root.name} {size}px: reading {what}"
-        # Threads do: Pillow lets go of the interpreter while it decodes, resizes and encodes.
+        # Threads suffice: Pillow releases the interpreter lock while decoding and resizing.
         for name, result in progress(_map(convert, names), label, len(names)):
             if isinstance(result, bytes):
                 yield name, result
@@ -169,7 +189,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
 
 
 def _map(function: Callable[[str], Any], items: Iterable[str]) -> Iterator[Any]:
-    """Like `map`, on all cores; unlike `Executor.map`, with few results waiting in memory."""
+    """Like `map`, on all cores; unlike `Executor.map`, keeps only a few results in memory."""
     workers = usable_cores()
     queue = iter(items)
     pending: collections.deque[concurrent.futures.Future[Any]] = collections.deque()

@@ -1,4 +1,4 @@
-"""Image files and pixel values: reading, resizing, and uint8 [0, 255] <-> float32 [-1, 1]."""
+"""Image files and pixel values: reading, resizing, and conversion from [0, 255] to [-1, 1]."""
 
 import io
 import os
@@ -10,26 +10,47 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 
-# The endings of files that count as images, in lower case.
+# Extensions of files that are treated as images, in lower case.
 EXTENSIONS = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 
 
 def images_to_float(images: Any) -> Any:
-    """uint8 images in [0, 255] -> float32 in [-1, 1]; NumPy and JAX arrays of any shape."""
+    """Converts uint8 images in [0, 255] to float32 in [-1, 1].
+
+    Args:
+        images: NumPy or JAX array of any shape.
+
+    Returns:
+        An array of the same kind and shape.
+    """
     return images.astype("float32") / 127.5 - 1.0
 
 
 def images_to_uint8(images: Any) -> Any:
-    """float images in [-1, 1] -> uint8, rounded, and clipped outside; NumPy and JAX arrays."""
+    """Converts float images in [-1, 1] to uint8, rounded and clipped to [0, 255].
+
+    Args:
+        images: NumPy or JAX array of any shape.
+
+    Returns:
+        An array of the same kind and shape.
+    """
     return ((images.astype("float32") + 1.0) * 127.5).clip(0.0, 255.0).round().astype("uint8")
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """The files of a directory tree; links are followed, each directory is entered once.
+    """Yields the files of a directory tree; follows links and enters each directory once.
 
-    Links come last, so that a file keeps its name when a link to its directory is added.
+    Links are followed last, so that the path of a file does not change when a link to its directory
+    is added.
+
+    Args:
+        root: the directory.
+
+    Yields:
+        Paths below `root`; broken links are omitted.
     """
     entered, starts = set(), [os.fspath(root)]
     while starts:
@@ -39,20 +60,26 @@ def walk(root: Path) -> Iterator[Path]:
                 below.clear()
                 continue
             entered.add((stat.st_dev, stat.st_ino))
-            below.sort()  # so that of two links to a directory the same one is entered every time
+            below.sort()  # so that of two links to a directory, always the same one is followed
             inside = (os.path.join(directory, name) for name in below)
             starts += filter(os.path.islink, inside)
-            # A link to nothing does not exist.
+            # Omits broken links.
             yield from (path for name in names if (path := Path(directory, name)).exists())
 
 
 def list_images(directory: str | os.PathLike[str]) -> list[Path]:
-    """The image files of a directory tree, by extension, sorted by relative path.
+    """Lists the image files of a directory tree, by extension, sorted by relative path.
 
-    Hidden files (such as macOS' `._x.jpg`) do not count.
+    Hidden files (such as `._x.jpg` of macOS) are ignored.
+
+    Args:
+        directory: root of the tree.
+
+    Returns:
+        The paths, below `directory`.
 
     Raises:
-      InputError: no such directory, or no image in it.
+        InputError: if the directory does not exist or contains no image.
     """
     root = Path(directory).expanduser()
     if not root.exists():
@@ -72,19 +99,27 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
 
 
 def readable_name(path: str | os.PathLike[str]) -> str:
-    """A path as it can be printed and stored: names that are no UTF-8 cannot as they are."""
+    """Returns a path as printable text; bytes that are not valid UTF-8 are replaced."""
     return os.fsencode(path).decode(errors="replace")
 
 
 class ShapeError(InputError):
-    """An image that can be read but has not the size it should have."""
+    """A readable image that does not have the required size."""
 
 
 def load_image(path: str | os.PathLike[str], size: int) -> np.ndarray:
-    """Reads an image file as uint8 [size, size, 3], as `decode_image` does.
+    """Reads an image file; see `decode_image`.
+
+    Args:
+        path: the file.
+        size: height and width of the result in pixels.
+
+    Returns:
+        uint8 [size, size, 3].
 
     Raises:
-      InputError: the file is no readable image; the message names it and the reason.
+        InputError: if the file is not a readable image; the message contains its name and the
+            reason.
     """
     return decode_image(path, size, name=readable_name(path))
 
@@ -97,21 +132,24 @@ def decode_image(
     crop: int = 0,
     shape: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Decodes an image as uint8 [size, size, 3].
+    """Decodes an image and resizes its central square.
 
-    Turned as its EXIF orientation says, grey and CMYK converted to RGB, transparency laid on white,
-    then the central square resized (antialiased, Lanczos).
+    The image is rotated according to its EXIF orientation, grey and CMYK images are converted to
+    RGB, and transparency is composited onto white. Resizing is antialiased (Lanczos).
 
     Args:
-      file: the path or the open file.
-      size: height and width of the result.
-      name: the file's name in messages.
-      crop: the side of the central square in pixels; as large as fits by default.
-      shape: the (width, height) that the image must have, if any.
+        file: the path or the open file.
+        size: height and width of the result in pixels.
+        name: name of the file in error messages.
+        crop: side of the central square in pixels; 0 for the largest square.
+        shape: required (width, height) of the image; None for any.
+
+    Returns:
+        uint8 [size, size, 3].
 
     Raises:
-      ShapeError: another shape, or smaller than `crop`.
-      InputError: no readable image; the message names it and the reason.
+        ShapeError: if the image has a different shape or is smaller than `crop`.
+        InputError: if it is not a readable image; the message contains its name and the reason.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -135,14 +173,21 @@ def decode_image(
         raise
     except UnidentifiedImageError as error:
         raise InputError(f"cannot read image {name}: not an image of a known format") from error
-    except Exception as error:  # Pillow's decoders raise nearly any type on a broken file
+    except Exception as error:  # Pillow's decoders raise almost any type for a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"cannot read image {name}: {reason}") from error
     return np.array(resized)
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """A PNG file of an image uint8 [H, W, 3]."""
+    """Encodes an image as PNG.
+
+    Args:
+        image: uint8 [H, W, 3].
+
+    Returns:
+        The contents of the file.
+    """
     from PIL import Image
 
     file = io.BytesIO()
@@ -154,10 +199,10 @@ def _to_rgb(image: Any) -> Any:
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
-        # Grey of 16 bits or more: Pillow's own conversion would clip at 255 instead of scaling.
+        # Grey with 16 bits or more: Pillow's own conversion clips at 255 instead of scaling.
         values = np.asarray(image, np.float32)
         scale = 65535.0
-        if image.mode == "F":  # these come in several ranges: the values decide
+        if image.mode == "F":  # the range varies between files and is inferred from the values
             scale = next((top for top in (1.0, 255.0) if values.max() <= top), scale)
         return Image.fromarray(np.uint8(values.clip(0.0, scale) * (255.0 / scale))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

@@ -1,6 +1,6 @@
-"""The official layouts of CelebA, CelebA-HQ and FFHQ, and trees of images: what is in which split.
+"""Layouts of CelebA, CelebA-HQ, FFHQ and of directory trees: which image is in which split.
 
-Each reader checks all lists before any image is read. Sources:
+Each reader validates all lists before any image is read. Sources:
 
 - CelebA: Liu et al. 2015, arXiv 1411.7766; mmlab.ie.cuhk.edu.hk/projects/CelebA.html
 - CelebA-HQ: Karras et al. 2018, arXiv 1710.10196, as in CelebAMask-HQ: Lee et al. 2020, arXiv
@@ -21,28 +21,28 @@ from pivq_jax.data.images import EXTENSIONS, walk
 from pivq_jax.data.records import RESERVED
 from pivq_jax.data.shards import Entry
 
-# The values of an attribute that the official lists give as -1 and 1.
+# Names of the attribute values -1 and 1 of the official lists.
 BINARY = ("no", "yes")
 
-# Where the official downloads put what a directory is searched for.
+# Subdirectories of the official downloads that are searched for files.
 _PLACES = ("", "Img", "Anno", "Eval", "CelebAMask-HQ", "CelebA-HQ")
 
 _FFHQ_TRAIN = 60_000
 _FFHQ_IMAGES = 70_000
 
-# An attribute with more values than this is taken for a mistake, such as a column of numbers.
+# An attribute with more values is assumed to be a mistake, such as a column of numbers.
 _MAX_VALUES = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What a source holds.
+    """Images and labels of a source.
 
     Attributes:
-      root: the directory of the images, or a zip archive of them.
-      splits: the images of each split, in order.
-      factors: the names of the values of each attribute.
-      shape: (width, height) of every image; None where any will do.
+        root: directory of the images, or a zip archive.
+        splits: images of each split, in order.
+        factors: names of the values of each attribute.
+        shape: (width, height) of every image; None if they may differ.
     """
 
     root: Path
@@ -52,10 +52,16 @@ class Listing:
 
 
 def celeba(source: Path) -> Listing:
-    """CelebA: aligned images (folder or zip), 40 attributes, the official partition.
+    """Lists CelebA: aligned images (folder or zip), 40 attributes, the official partition.
+
+    Args:
+        source: directory of the official files.
+
+    Returns:
+        A `Listing`.
 
     Raises:
-      InputError: a file is missing, damaged or does not fit the others.
+        InputError: if a file is missing, damaged or inconsistent with the others.
     """
     wanted = "a directory with img_align_celeba (folder or .zip), list_attr_celeba.txt and "
     wanted += "list_eval_partition.txt, CelebA's own files"
@@ -76,10 +82,16 @@ def celeba(source: Path) -> Listing:
 
 
 def celeba_hq(source: Path) -> Listing:
-    """CelebA-HQ as in CelebAMask-HQ; each image is in the split of its original in CelebA.
+    """Lists CelebA-HQ as in CelebAMask-HQ; images have the split of their original in CelebA.
+
+    Args:
+        source: directory of the official files, with CelebA's list_eval_partition.txt.
+
+    Returns:
+        A `Listing`.
 
     Raises:
-      InputError: a file is missing, damaged or does not fit the others.
+        InputError: if a file is missing, damaged or inconsistent with the others.
     """
     wanted = "the directory CelebAMask-HQ with CelebA-HQ-img, CelebA-HQ-to-CelebA-mapping.txt and "
     wanted += "CelebAMask-HQ-attribute-anno.txt"
@@ -110,10 +122,18 @@ def celeba_hq(source: Path) -> Listing:
 
 
 def ffhq(source: Path) -> Listing:
-    """FFHQ: images 0 to 59,999 train, 60,000 to 69,999 validation; no test split, no attributes.
+    """Lists FFHQ: images 0 to 59,999 train, 60,000 to 69,999 validation.
+
+    FFHQ has no test split and no attributes.
+
+    Args:
+        source: directory of the official files, or images1024x1024 or thumbnails128x128 itself.
+
+    Returns:
+        A `Listing`.
 
     Raises:
-      InputError: no image of either split is there.
+        InputError: if either split has no image.
     """
     sides = {"images1024x1024": 1024, "thumbnails128x128": 128}
     wanted = "images1024x1024 or thumbnails128x128, or a directory that holds one of them"
@@ -138,15 +158,18 @@ def ffhq(source: Path) -> Listing:
 
 
 def image_folder(source: Path, attributes: Path | None = None) -> Listing:
-    """Any tree of images, split by a hash of their names within it.
+    """Lists a directory tree of images, split by a hash of their relative paths.
 
     Args:
-      source: the directory.
-      attributes: a CSV file: the image's path within `source`, then a value an attribute; the first
-        row names the attributes. Every image needs a row.
+        source: the directory.
+        attributes: a CSV file whose first row names the attributes; each other row contains the
+            path of an image within `source` and one value per attribute. Every image needs a row.
+
+    Returns:
+        A `Listing`.
 
     Raises:
-      InputError: fewer than three images, or attributes that are missing or do not fit.
+        InputError: if there are fewer than three images, or attributes are missing or invalid.
     """
     _check_directory(source, "a directory of images")
     stamps = {
@@ -158,7 +181,7 @@ def image_folder(source: Path, attributes: Path | None = None) -> Listing:
     if len(stamps) < len(SPLITS):
         raise InputError(
             f"{source} holds {len(stamps)} images (files that end in"
-            f" {' '.join(sorted(EXTENSIONS))}): a data set needs at least 3, one a split"
+            f" {' '.join(sorted(EXTENSIONS))}): a data set needs at least 3, one per split"
         )
     factors: dict[str, tuple[str, ...]] = {}
     rows: dict[str, tuple[int, ...]] = dict.fromkeys(stamps, ())
@@ -187,7 +210,7 @@ def _check_directory(source: Path, wanted: str) -> None:
 
 
 def _find(source: Path, names: Sequence[str], wanted: str) -> Path:
-    """The first of `names` that is in the directory, or in a place that downloads have."""
+    """Returns the first of `names` in the directory or a subdirectory that downloads have."""
     for name in names:
         for place in _PLACES:
             if (source / place / name).exists():
@@ -196,7 +219,7 @@ def _find(source: Path, names: Sequence[str], wanted: str) -> Path:
 
 
 def _files(root: Path) -> dict[str, str]:
-    """The files of a directory tree or zip archive, relative, and what changes when they do."""
+    """Returns the relative path and a stamp, which changes with the file, of each file."""
     if root.is_dir():
         found = {}
         for path in walk(root):
@@ -212,12 +235,12 @@ def _files(root: Path) -> dict[str, str]:
 
 
 def _by_name(stamps: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """(file, stamp) by the last part of the file's name."""
+    """Maps the last component of each path to (file, stamp)."""
     return {PurePosixPath(file).name: (file, stamp) for file, stamp in stamps.items()}
 
 
 def _need_all(wanted: Iterable[str], there: Iterable[str], where: Path, other: Path) -> None:
-    """Every wanted name, which `where` holds, has to be in `other`."""
+    """Raises an error if a wanted name, listed in `where`, is missing in `other`."""
     wanted = list(wanted)
     missing = sorted(set(wanted) - set(there))
     if missing:
@@ -228,7 +251,7 @@ def _need_all(wanted: Iterable[str], there: Iterable[str], where: Path, other: P
 
 
 def _lines(path: Path) -> list[list[str]]:
-    """The fields of each line that is not empty."""
+    """Returns the fields of each nonempty line."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -238,7 +261,7 @@ def _lines(path: Path) -> list[list[str]]:
 
 
 def _read_partition(path: Path) -> dict[str, str]:
-    """The split of each image: lines such as `000001.jpg 0`."""
+    """Returns the split of each image, from lines such as `000001.jpg 0`."""
     partition = {}
     for fields in _lines(path):
         if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
@@ -254,7 +277,10 @@ def _read_partition(path: Path) -> dict[str, str]:
 
 
 def _read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
-    """(attribute names, 0 or 1 each of each image); the first line is the number of images."""
+    """Returns the attribute names and, for each image, 0 or 1 per attribute.
+
+    The first line is the number of images and the second contains the names.
+    """
     lines = _lines(path)
     if len(lines) < 2 or len(lines[0]) != 1 or not lines[0][0].isdigit():
         raise InputError(
@@ -278,7 +304,7 @@ def _read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]
 
 
 def _read_mapping(path: Path) -> dict[int, str]:
-    """The image of CelebA that each of CelebA-HQ was made of: `idx orig_idx orig_file`."""
+    """Returns the CelebA image of each CelebA-HQ image, from lines `idx orig_idx orig_file`."""
     mapping = {}
     for fields in _lines(path)[1:]:
         if len(fields) != 3 or not fields[0].isdigit():
@@ -293,7 +319,7 @@ def _read_mapping(path: Path) -> dict[int, str]:
 
 
 def _read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[int, ...]]]:
-    """(the values of each attribute, sorted; the index of its value of each attribute, by image)"""
+    """Returns the sorted values of each attribute, and the indices of each image's values."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             (_, *names), *rows = [row for row in csv.reader(file) if row] or [[""]]
@@ -307,7 +333,8 @@ def _read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[i
             )
     if not names:
         raise InputError(
-            f"{path} names no attributes: its first row has the image, then a name each"
+            f"{path} names no attributes: its first row must have a name for the image column and"
+            " one for each attribute"
         )
     for row in rows:
         if len(row) != 1 + len(names) or not all(row):
@@ -330,6 +357,6 @@ def _read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[i
 
 
 def _natural(value: str) -> tuple[bool, int, str]:
-    """Integers by size, before all else by spelling."""
+    """Sort key: integers first, by value, then other values alphabetically."""
     number = re.fullmatch(r"-?\d+", value)
     return number is None, int(value) if number else 0, value

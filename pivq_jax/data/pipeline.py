@@ -1,7 +1,7 @@
-"""The input pipeline: batches whose contents derive from the seed and the global step alone.
+"""Input pipeline: the contents of a batch depend only on the seed and the global step.
 
-There is no iterator state to save. A run that resumes at step s asks for batches from s on and gets
-what the uninterrupted run would have got, on any number of processes.
+There is no iterator state to save. A run that resumes at step s requests the batches from s on and
+gets the same batches as the uninterrupted run, on any number of processes.
 """
 
 import atexit
@@ -23,7 +23,7 @@ from pivq_jax.data.sources import Example, Source
 
 Batch = dict[str, np.ndarray]
 
-# Few threads: enough to have the next batches ready, without taking the cores from training.
+# Enough threads to have the next batches ready, few enough to leave the cores to training.
 _READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
 
 
@@ -38,29 +38,31 @@ def train_batches(
     process_count: int = 1,
     workers: int = 0,
 ) -> Generator[Batch]:
-    """Endless training batches for steps `start_step`, `start_step` + 1, ...
+    """Returns endless training batches for steps `start_step`, `start_step` + 1, ...
 
-    The images come in a new random order every epoch, each once an epoch; epochs follow each other
-    without a gap, so a batch may hold the end of one and the start of the next. The batch of a step
-    is a pure function of (source, seed, step, batch_size, flip); a process gets its rows of it.
+    Images are shuffled anew in every epoch, and each occurs once per epoch. Epochs follow each
+    other without a gap, so a batch may contain the end of one and the start of the next. The batch
+    of a step is a pure function of (source, seed, step, batch_size, flip), and each process gets
+    its rows of it.
 
     Args:
-      source: random access to the images.
-      batch_size: images in the global batch.
-      seed: any int; decides order and flips.
-      start_step: the global step of the first batch.
-      flip: mirror each image with probability 1/2.
-      process_index: which rows: b * process_index and following, b = batch_size / process_count.
-      process_count: number of processes that share the global batch.
-      workers: number of processes that read, decode and flip for this one; the batches are the
-        same. 0: threads of this process do. Close the generator to end them: when it is collected,
-        at exit, and when this process is killed they also end.
+        source: random access to the images.
+        batch_size: number of images in the global batch.
+        seed: any int; determines order and flips.
+        start_step: global step of the first batch.
+        flip: whether to mirror each image with probability 1/2.
+        process_index: index of this process, which gets rows b * process_index to b *
+            (process_index + 1) - 1 with b = batch_size / process_count.
+        process_count: number of processes that share the global batch.
+        workers: number of subprocesses that read, decode and flip; 0 to use threads of this
+            process. The batches are the same. Close the generator to end the subprocesses; they
+            also end when it is garbage collected, when this process exits, and when it is killed.
 
     Yields:
-      `image` uint8 [b, H, W, 3] and each factor as int32 [b].
+        A dictionary with `image`, uint8 [b, H, W, 3], and each factor as int32 [b].
 
     Raises:
-      InputError: an empty source, or numbers that do not fit each other.
+        InputError: if the source is empty, or numbers are out of range or inconsistent.
     """
     if workers < 0:
         raise InputError(f"workers is {workers}: give a number of processes, or 0 for none")
@@ -78,7 +80,7 @@ def train_batches(
     steps = grain.MapDataset.range(sys.maxsize // batch_size - start_step)
     batches = steps.map(batch_at).to_iter_dataset(_READ)
     if workers:
-        if not flags.FLAGS.is_parsed():  # Grain reads its own; not every program parses absl's
+        if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which not every program parses
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
         batches = batches.mp_prefetch(options, _start_worker)
@@ -86,7 +88,7 @@ def train_batches(
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Ctrl-C is for the parent to handle, and whoever kills it ends its workers too."""
+    """Ignores Ctrl-C, which the parent handles, and ends this worker when the parent is killed."""
     del index, count
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -97,12 +99,12 @@ def _start_worker(index: int, count: int) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    # Grain ends its workers one after another, and taking down what it imports takes seconds.
+    # Grain ends its workers one after another, and regular shutdown of the imports takes seconds.
     atexit.register(os._exit, 0)
 
 
 def _closing(batches: Any) -> Generator[Batch]:
-    """The same, closed with the generator."""
+    """Yields the batches and closes their iterator when the generator is closed."""
     try:
         yield from batches
     finally:
@@ -112,20 +114,22 @@ def _closing(batches: Any) -> Generator[Batch]:
 def eval_batches(
     source: Source, batch_size: int, *, process_index: int = 0, process_count: int = 1
 ) -> Iterator[Batch]:
-    """All images once and in order, in batches of one shape.
+    """Returns all images once and in order, in batches of constant shape.
 
     Args:
-      source: random access to the images.
-      batch_size: images in the global batch.
-      process_index: which rows of the global batch, as in `train_batches`.
-      process_count: number of processes that share the global batch; all get as many batches.
+        source: random access to the images.
+        batch_size: number of images in the global batch.
+        process_index: index of this process; determines its rows, as in `train_batches`.
+        process_count: number of processes that share the global batch; all get the same number of
+            batches.
 
     Yields:
-      `image` uint8 [b, H, W, 3], each factor as int32 [b], and `mask` bool [b], which is False for
-      the rows that fill up the last batch: these repeat the last image and must not be counted.
+        A dictionary with `image`, uint8 [b, H, W, 3], each factor as int32 [b], and `mask`, bool
+        [b], which is False for the rows that fill the last batch; these repeat the last image and
+        must be ignored.
 
     Raises:
-      InputError: an empty source, or numbers that do not fit each other.
+        InputError: if the source is empty, or numbers are out of range or inconsistent.
     """
     rows = _local_rows(batch_size, process_index, process_count)
     count = len(source)
@@ -142,7 +146,7 @@ def eval_batches(
 
 
 def _local_rows(batch_size: int, process_index: int, process_count: int) -> range:
-    """The rows of the global batch that belong to a process."""
+    """Returns the rows of the global batch that belong to a process."""
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}: it must be at least 1")
     if process_count < 1 or batch_size % process_count:
@@ -157,9 +161,9 @@ def _local_rows(batch_size: int, process_index: int, process_count: int) -> rang
 
 
 def _shuffled(source: Source, seed: int, flip: bool) -> Any:
-    """Endless examples: position p is image p mod n of the order of epoch p // n."""
-    # Grain shuffles epoch e with (seed + e) mod 2^32: hashing keeps the runs of neighbouring seeds
-    # from being the same run an epoch later, and admits any int.
+    """Returns endless examples: position p is image p mod n in the order of epoch p // n."""
+    # Grain shuffles epoch e with (seed + e) mod 2^32. Without hashing, seed s + 1 would give the
+    # batches of seed s one epoch later; hashing also allows any int.
     mixed = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4], "little")
     examples = grain.MapDataset.source(source).seed(mixed).shuffle().repeat()
     return examples.random_map(_random_flip) if flip else examples

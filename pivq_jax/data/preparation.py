@@ -1,4 +1,4 @@
-"""Builds a tensorflow-datasets data set once, quietly, and never by halves."""
+"""Builds a tensorflow-datasets data set once, quietly and atomically."""
 
 import contextlib
 import io
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 def default_data_dir() -> Path:
-    """The directory of prepared data: $PIVQ_DATA_DIR, else ~/.cache/pivq_jax/data."""
+    """Returns the directory of prepared data: $PIVQ_DATA_DIR, or else ~/.cache/pivq_jax/data."""
     return Path(os.environ.get("PIVQ_DATA_DIR") or "~/.cache/pivq_jax/data").expanduser()
 
 
 def usable_cores() -> int:
-    """How many of the machine's cores this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -30,13 +30,16 @@ def usable_cores() -> int:
 def prepare(make_builder: Callable[[], Any]) -> Any:
     """Returns a builder whose data is on disk, building it if needed.
 
-    tensorflow-datasets writes to a temporary directory and renames it when complete, so what has
-    the final name is whole. A lock lets one process build while others wait for its result; the
-    system drops the lock of a process that dies.
+    tensorflow-datasets writes to a temporary directory and renames it when it is complete, so a
+    directory with the final name is complete. A lock lets one process build while others wait for
+    the result; the operating system releases the lock of a process that dies.
 
     Args:
-      make_builder: makes the `tfds.core.GeneratorBasedBuilder`. It is called again once the lock
-        is held, as a builder looks for its data when it is made.
+        make_builder: returns the `tfds.core.GeneratorBasedBuilder`. It is called again once the
+            lock is held, as a builder looks for its data when it is created.
+
+    Returns:
+        The builder.
     """
     with quiet():
         builder = make_builder()
@@ -46,7 +49,7 @@ def prepare(make_builder: Callable[[], Any]) -> Any:
         with locked(target.parent / f".{target.name}.lock", builder.info.full_name):
             builder = make_builder()
             if not target.exists():
-                # Nobody else builds while the lock is held: these are remains of a killed build.
+                # No other process builds while the lock is held: these are left by killed builds.
                 for remains in target.parent.glob(f"*incomplete*{target.name}*"):
                     shutil.rmtree(remains, ignore_errors=True)
                 builder.download_and_prepare(download_dir=target.parent / ".downloads")
@@ -54,17 +57,32 @@ def prepare(make_builder: Callable[[], Any]) -> Any:
 
 
 def progress(items: Iterable[T], label: str, total: int, unit: str = " images") -> Iterable[T]:
-    """The items behind a progress bar with ETA on stderr; in a file, a line every ten seconds."""
+    """Wraps items in a progress bar on stderr; if stderr is a file, prints every ten seconds.
+
+    Args:
+        items: the items.
+        label: text before the bar.
+        total: number of items.
+        unit: text after the counts.
+
+    Returns:
+        An iterable over the same items.
+    """
     interval = 0.1 if sys.stderr.isatty() else 10.0
     return tqdm(items, label, total=total, unit=unit, mininterval=interval)
 
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Holds an exclusive lock on a file, waiting for it as long as needed."""
+    """Holds an exclusive lock on a file; waits for it if another process holds it.
+
+    Args:
+        path: the lock file; created if needed.
+        what: description of the protected data in the message printed while waiting.
+    """
     try:
         import fcntl
-    except ImportError:  # no such locks on this system: the rename still keeps the data whole
+    except ImportError:  # not supported on this system; renaming is still atomic
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,9 +97,10 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silences what tensorflow-datasets logs, prints and counts; warnings of others come through.
+    """Suppresses the output of tensorflow-datasets; warnings of other packages remain visible.
 
-    What it would say, such as "Downloading ... Unknown size", is not true of data made here.
+    Its messages, such as "Downloading ... Unknown size", do not apply to data that is generated
+    here.
     """
     from tensorflow_datasets.core.utils import tqdm_utils
 

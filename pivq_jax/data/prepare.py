@@ -1,18 +1,18 @@
-"""Turns the official files of a data set into a prepared one, resized once, for training.
+"""Prepares a data set for training from its official files.
 
     python -m pivq_jax.data.prepare --dataset=celeba --source=~/celeba --size=128
     python -m pivq_jax.main --config=configs/celeba.py
 
-What --source must hold:
+Contents of --source:
   celeba        img_align_celeba (folder or .zip), list_attr_celeba.txt, list_eval_partition.txt
   celeba_hq     CelebA-HQ-img, CelebA-HQ-to-CelebA-mapping.txt, CelebAMask-HQ-attribute-anno.txt
                 and CelebA's list_eval_partition.txt
   ffhq          images1024x1024 or thumbnails128x128
-  image_folder  any tree of aligned images; --attributes=FILE.csv labels them
+  image_folder  any directory tree of aligned images; --attributes=FILE.csv adds labels
 
-The central square of each image is resized (Lanczos) and kept as PNG. An image that cannot be read
-is named and skipped; if that happens to more than 1 % nothing is made. The command may be stopped
-at any moment: given again it continues, and the data set is the same byte for byte.
+The central square of each image is resized (Lanczos) and stored as PNG. Images that cannot be read
+are reported and skipped; if they are more than 1 %, the command fails. The command may be
+interrupted at any time; if it is run again, it continues and produces the same bytes.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from pivq_jax.data.preparation import default_data_dir, locked, progress, usable
 
 NAMES = ("celeba", "celeba_hq", "ffhq", "image_folder")
 
-# Images a shard: what a stopped run loses at most, a worker.
+# Images per shard: the most that each worker loses if the command is interrupted.
 _SHARD_IMAGES = 1024
 
 _MAX_SKIPPED = 0.01
@@ -47,24 +47,25 @@ def prepare_dataset(
     attributes: Path | None = None,
     workers: int = 1,
 ) -> dict[str, Any]:
-    """Prepares a data set in `output`/`name`/`image_size`px, or finds it there.
+    """Prepares a data set in `output`/`name`/`image_size`px, unless it is already there.
 
     Args:
-      name: one of `NAMES`.
-      source: the directory of the official files; see `layouts`.
-      image_size: height and width in pixels.
-      output: where prepared data sets are kept.
-      crop: the side of the central square that is resized; 0: as large as fits.
-      attributes: a CSV file, for `image_folder`.
-      workers: number of processes.
+        name: one of `NAMES`.
+        source: directory of the official files; see `layouts`.
+        image_size: height and width in pixels, at least 8.
+        output: directory of prepared data sets.
+        crop: side of the central square that is resized, in pixels; 0 for the largest square.
+        attributes: a CSV file, for `image_folder` only; see `layouts.image_folder`.
+        workers: number of processes.
 
     Returns:
-      What `prepared.json` says: among others `images`, the number in each split, and `skipped`.
+        The contents of `prepared.json`, including `images`, the number of images in each split, and
+        `skipped`.
 
     Raises:
-      InputError: the source does not hold what it should, or over 1 % of it cannot be read; other
-        data is prepared there; numbers that do not fit.
-      OSError: a full disk; what is done is kept for the next call.
+        InputError: if the source is incomplete, more than 1 % of it cannot be read, different data
+            is prepared in `output`, or an argument is out of range.
+        OSError: if the disk is full; the next call continues with the work done so far.
     """
     from pivq_jax.data import layouts, records
 
@@ -73,7 +74,7 @@ def prepare_dataset(
     if workers < 1:
         raise InputError(f"--workers is {workers}: it must be at least 1")
     if attributes is not None and name != "image_folder":
-        raise InputError(f"--attributes is for image_folder: {name} brings its own")
+        raise InputError(f"--attributes is for image_folder: {name} has its own")
     if attributes is not None:
         listing = layouts.image_folder(source, attributes)
     else:
@@ -99,7 +100,7 @@ def prepare_dataset(
 
 
 def _check_sizes(name: str, image_size: int, crop: int, listing: Any) -> None:
-    """Enlarged images teach nothing; `image_folder` may hold any sizes and takes them."""
+    """Rejects sizes that would enlarge images; `image_folder` may contain any sizes."""
     if crop < 0:
         raise InputError(f"--crop is {crop}: give the side of a square in pixels")
     if listing.shape is None:
@@ -116,7 +117,7 @@ def _check_sizes(name: str, image_size: int, crop: int, listing: Any) -> None:
 
 
 def _digest(listing: Any) -> str:
-    """Of names, splits and attributes: tells one source from another, wherever it lies."""
+    """Returns a hash of names, splits and attributes, independent of the location of the source."""
     entries = {
         split: [(entry.file, entry.factors) for entry in entries]
         for split, entries in listing.splits.items()
@@ -125,7 +126,7 @@ def _digest(listing: Any) -> str:
 
 
 def _make(work: Path, listing: Any, asked: dict[str, Any], workers: int) -> None:
-    """Writes the data set to `work`/data, going on from what an earlier call left there."""
+    """Writes the data set to `work`/data, continuing the work of an earlier call."""
     from pivq_jax.data import records, shards
 
     name, image_size = asked["name"], asked["image_size"]
@@ -183,7 +184,7 @@ def _shards(work: Path, name: str, split: str, entries: Sequence[Any]) -> Iterat
 
 
 def _with_progress(recipe: Any, missing: list[Any], workers: int, label: str) -> Generator[str]:
-    """Writes shards behind a progress bar; yields why an image was skipped, having said it."""
+    """Writes shards with a progress bar; prints and yields the reason for each skipped image."""
     from tqdm import tqdm
 
     from pivq_jax.data import shards
@@ -200,7 +201,7 @@ def _check_skipped(skipped: list[str], total: int, root: Path) -> None:
     if len(skipped) > _MAX_SKIPPED * total:
         raise InputError(
             f"more than 1 % of the {total:,} images in {root} cannot be read ({skipped[0]}):"
-            " get whole files"
+            " download it again"
         )
 
 
@@ -217,14 +218,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--dataset", required=True, choices=NAMES, help="which data set")
+    parser.add_argument("--dataset", required=True, choices=NAMES, help="name of the data set")
     parser.add_argument("--source", required=True, type=Path, help="directory of its files")
     parser.add_argument("--size", required=True, type=int, help="height and width in pixels")
     parser.add_argument(
         "--output",
         type=Path,
-        help="where to keep it, then also given to training as --config.data.path=DIR; default"
-        " $PIVQ_DATA_DIR or ~/.cache/pivq_jax/data, where training looks by itself",
+        help="directory for prepared data, also to be passed to training as --config.data.path=DIR;"
+        " default: $PIVQ_DATA_DIR or ~/.cache/pivq_jax/data, where training looks by itself",
     )
     parser.add_argument(
         "--crop",
@@ -236,8 +237,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--attributes",
         type=Path,
-        help="for image_folder: a CSV file whose first row names the attributes; each other row has"
-        " an image's path within --source and its values",
+        help="for image_folder: a CSV file whose first row names the attributes; each other row"
+        " contains the path of an image within --source and its values",
     )
     parser.add_argument(
         "--workers",
@@ -249,7 +250,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
+    """Runs the command.
+
+    Args:
+        arguments: command-line arguments without the program; defaults to `sys.argv[1:]`.
+
+    Returns:
+        The exit status: 0 on success, 1 for I/O errors, 2 for invalid input, 130 if interrupted.
+    """
     options = _parse(arguments)
     try:
         output = (options.output or default_data_dir()).expanduser().absolute()

@@ -1,8 +1,8 @@
-"""Prepared data sets on disk: records, metadata and where they lie.
+"""Storage of prepared data sets: records, metadata and locations.
 
-A data set NAME at S pixels is the directory NAME/Spx: array_record files of tf.Example messages
-(`image`, a PNG file, and an integer a factor), the metadata by which tensorflow-datasets opens it,
-and `prepared.json`, which says what it was made of.
+A data set NAME at S pixels is the directory NAME/Spx. It contains array_record files of tf.Example
+messages (`image`, a PNG file, and one integer per factor), the metadata with which
+tensorflow-datasets opens it, and `prepared.json`, which describes its origin.
 """
 
 import hashlib
@@ -17,28 +17,53 @@ from typing import Any, TypeVar
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_json
 
-P = TypeVar("P", bound=PurePath)  # pathlib's paths and etils.epath's
+P = TypeVar("P", bound=PurePath)  # pathlib and etils.epath paths
 
 _VERSION = "1.0.0"
 _MANIFEST = "prepared.json"
 
-# Names that batches use for themselves.
+# Keys of a batch that are not factors.
 RESERVED = ("image", "mask")
 
 
 def set_directory(root: P, name: str, image_size: int) -> P:
-    """Where a data set is kept below `root`."""
+    """Returns the directory of a data set.
+
+    Args:
+        root: directory of prepared data sets.
+        name: name of the data set.
+        image_size: height and width in pixels.
+
+    Returns:
+        `root`/`name`/`image_size`px.
+    """
     return root / name / f"{image_size}px"
 
 
 def prepared_sizes(root: Any, name: str) -> list[int]:
-    """The image sizes at which a data set is prepared below `root`, a path; ascending."""
+    """Returns the image sizes at which a data set is prepared, in ascending order.
+
+    Args:
+        root: directory of prepared data sets, a local or remote path.
+        name: name of the data set.
+
+    Returns:
+        Heights and widths in pixels.
+    """
     names = (path.parent.name for path in (root / name).glob(f"*px/{_MANIFEST}"))
     return sorted(int(found[1]) for found in (re.fullmatch(r"(\d+)px", n) for n in names) if found)
 
 
 def encode(png: bytes, factors: Mapping[str, int]) -> bytes:
-    """A record; the same bytes for the same arguments."""
+    """Serializes an image and its factors; deterministic.
+
+    Args:
+        png: contents of a PNG file.
+        factors: value of each factor.
+
+    Returns:
+        A serialized tf.Example message.
+    """
     from tensorflow_datasets.proto import tf_example_pb2
 
     example = tf_example_pb2.Example()
@@ -50,9 +75,15 @@ def encode(png: bytes, factors: Mapping[str, int]) -> bytes:
 
 
 def decode(record: bytes) -> tuple[bytes, dict[str, int]]:
-    """(PNG file, factors) of a record.
+    """Inverse of `encode`.
 
-    tensorflow-datasets reads the same, in five times the time where there are 40 factors.
+    tensorflow-datasets can read the same records, but with 40 factors takes five times as long.
+
+    Args:
+        record: a serialized tf.Example message.
+
+    Returns:
+        The contents of the PNG file, and the value of each factor.
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -62,7 +93,7 @@ def decode(record: bytes) -> tuple[bytes, dict[str, int]]:
 
 
 def shard_name(name: str, split: str, index: int, count: int) -> str:
-    """The file name of shard `index` of `count`, as tensorflow-datasets has it."""
+    """Returns the file name of shard `index` of `count`, as used by tensorflow-datasets."""
     return f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
@@ -75,16 +106,16 @@ def write_metadata(
     shard_bytes: Mapping[str, int],
     manifest: Mapping[str, Any],
 ) -> None:
-    """Writes what is needed to open the shards in `directory`; the manifest comes last.
+    """Writes the files needed to open the shards in `directory`; the manifest is written last.
 
     Args:
-      directory: holds the shards, named by `shard_name`.
-      name: of the data set.
-      image_size: height and width in pixels.
-      factors: the names of the values of each factor.
-      shard_lengths: records in each shard of each split.
-      shard_bytes: bytes of records in each split.
-      manifest: what `read_manifest` is to return, besides the factors.
+        directory: directory of the shards, which are named by `shard_name`.
+        name: name of the data set.
+        image_size: height and width in pixels.
+        factors: names of the values of each factor.
+        shard_lengths: number of records in each shard of each split.
+        shard_bytes: number of bytes of records in each split.
+        manifest: content of `prepared.json`, to which the factors are added.
     """
     import tensorflow_datasets as tfds
     from etils import epath
@@ -126,36 +157,53 @@ def write_metadata(
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """What `prepared.json` says.
+    """Reads `prepared.json`.
+
+    Args:
+        directory: directory of the prepared data set.
+
+    Returns:
+        Its contents.
 
     Raises:
-      InputError: it is missing or damaged.
+        InputError: if it is missing or damaged.
     """
     try:
         return json.loads((directory / _MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise InputError(
             f"the prepared data in {directory} is damaged ({_MANIFEST}: {error}): delete that "
-            "directory and prepare it anew"
+            "directory and prepare it again"
         ) from error
 
 
 def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path:
-    """Copies a data set from remote storage such as gs://bucket/data, once; array_record files are
-    read at random, and only from disk.
+    """Copies a prepared data set from remote storage to a local cache, once.
 
-    The size is `image_size`, else the next larger one there.
+    array_record files are read by random access, which requires a local disk. If `image_size` is
+    not available, the next larger size is copied.
+
+    Args:
+        remote: URL of a directory of prepared data sets, such as gs://bucket/data.
+        name: name of the data set.
+        image_size: height and width in pixels.
+        cache: local directory for copies.
 
     Returns:
-      The directory below `cache` that is to `remote` what `output` was to `prepare`.
+        The local directory that corresponds to `remote`. It does not contain the data set if
+        `remote` has no sufficient size.
+
+    Raises:
+        InputError: if the kind of storage is unknown, or the package that it requires is not
+            installed.
     """
     from pivq_jax.data.preparation import locked, progress
 
     local = cache / "fetched" / hashlib.sha256(remote.encode()).hexdigest()[:16]
-    place: Any = as_path(remote)  # etils' paths, unlike pathlib's, can be copied
+    place: Any = as_path(remote)  # etils paths, unlike pathlib paths, can be copied
     try:
         sizes = [size for size in prepared_sizes(place, name) if size >= image_size]
-    except ImportError as error:  # etils names the package that this kind of storage needs
+    except ImportError as error:  # its message names the package that this storage requires
         raise InputError(f"cannot open {remote}: {error}") from error
     if not sizes:
         return local

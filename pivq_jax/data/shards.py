@@ -1,4 +1,4 @@
-"""Writes the shards of a data set in parallel, each once, whole or not at all."""
+"""Writes the shards of a data set in parallel, each once and atomically."""
 
 import contextlib
 import functools
@@ -22,33 +22,56 @@ from pivq_jax.data import images, records
 
 
 class Entry(NamedTuple):
-    """An image of the source."""
+    """An image of the source.
 
-    file: str  # relative to the directory, or a member of the archive
-    stamp: str  # changes when the file does
+    Attributes:
+        file: path relative to the directory, or a member of the archive.
+        stamp: text that changes when the file changes.
+        factors: value of each factor.
+    """
+
+    file: str
+    stamp: str
     factors: tuple[int, ...]
 
 
 class Recipe(NamedTuple):
-    """How all images of a data set are made."""
+    """Common description of how the images of a data set are made.
 
-    root: str  # the directory of images, or a zip archive
+    Attributes:
+        root: directory of the images, or a zip archive.
+        image_size: height and width in pixels.
+        crop: side of the central square in pixels; 0 for the largest square.
+        shape: required width and height of every image; None for any.
+        factors: names of the factors.
+    """
+
+    root: str
     image_size: int
-    crop: int  # side of the central square; 0: as large as fits
-    shape: tuple[int, int] | None  # width and height that every image must have
-    factors: tuple[str, ...]  # names
+    crop: int
+    shape: tuple[int, int] | None
+    factors: tuple[str, ...]
 
 
 class Shard(NamedTuple):
-    """A shard to write."""
+    """A shard to write.
 
-    path: Path  # its name once it is whole
-    summary: Path  # written afterwards: digest, images, bytes, size, skipped
+    Attributes:
+        path: final path of the shard.
+        summary: path of its summary, written after the shard: digest, images, bytes, size, skipped.
+        entries: its images.
+    """
+
+    path: Path
+    summary: Path
     entries: tuple[Entry, ...]
 
 
 def digest(recipe: Recipe, shard: Shard) -> str:
-    """What the contents of a shard depend on; the place of the source is not part of it."""
+    """Returns a hash of everything that determines the contents of a shard.
+
+    The location of the source is not included.
+    """
     import PIL
 
     parts = (PIL.__version__, recipe._replace(root=""), shard.entries)
@@ -56,7 +79,7 @@ def digest(recipe: Recipe, shard: Shard) -> str:
 
 
 def read_summary(recipe: Recipe, shard: Shard) -> dict[str, Any] | None:
-    """The summary of a shard that is whole and up to date; None for others."""
+    """Reads the summary of a shard; None if the shard is missing, incomplete or out of date."""
     try:
         summary = json.loads(shard.summary.read_text())
         good = summary["digest"] == digest(recipe, shard)
@@ -66,14 +89,22 @@ def read_summary(recipe: Recipe, shard: Shard) -> dict[str, Any] | None:
 
 
 def write_shards(recipe: Recipe, shards: Sequence[Shard], workers: int) -> Generator[str]:
-    """Writes shards in worker processes; yields '' an image, or the reason why it is skipped.
+    """Writes shards in worker processes.
 
-    Closing the generator, or any exception, ends the workers; should this process be killed, they
-    end at their next image.
+    Closing the generator, or any exception, ends the workers; if this process is killed, they end
+    at their next image.
+
+    Args:
+        recipe: how the images are made.
+        shards: the shards to write.
+        workers: number of processes.
+
+    Yields:
+        For each image, an empty string, or the reason why it is skipped.
 
     Raises:
-      InputError: an image of the wrong shape.
-      OSError: a shard cannot be written, or a worker died.
+        InputError: if an image has the wrong shape.
+        OSError: if a shard cannot be written or a worker dies.
     """
     context = multiprocessing.get_context("spawn")
     running: dict[multiprocessing.connection.Connection, Any] = {}
@@ -115,7 +146,7 @@ def write_shards(recipe: Recipe, shards: Sequence[Shard], workers: int) -> Gener
 
 @contextlib.contextmanager
 def _ctrl_c_held_back() -> Iterator[None]:
-    """Processes that start here never get Ctrl-C: this process alone decides, and ends them."""
+    """Processes started in this context never receive Ctrl-C; the parent decides and ends them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -124,7 +155,7 @@ def _ctrl_c_held_back() -> Iterator[None]:
 
 
 def _work(connection: Any, recipe: Recipe, shards: Sequence[Shard]) -> None:
-    """Sends a text an image, None at the end, or an exception."""
+    """Sends one message per image, then None; or an exception."""
     try:
         for shard in shards:
             for reason in _write_shard(recipe, shard):
@@ -139,6 +170,7 @@ def _work(connection: Any, recipe: Recipe, shards: Sequence[Shard]) -> None:
 
 
 def _write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
+    """Writes a shard; yields one message per image, as `write_shards`."""
     from array_record.python import array_record_module
 
     part = shard.path.with_name(f".{shard.path.name}.part")
@@ -162,7 +194,7 @@ def _write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
                 count, total = count + 1, total + len(record)
             yield reason
         writer.close()
-    except RuntimeError as error:  # what the writer raises, on a full disk for one
+    except RuntimeError as error:  # raised by the writer, for example if the disk is full
         raise OSError(f"cannot write {shard.path}: {error}") from error
     os.replace(part, shard.path)
     summary = {"digest": digest(recipe, shard), "images": count, "bytes": total}
@@ -171,7 +203,7 @@ def _write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
 
 
 def _read(recipe: Recipe, entry: Entry) -> Any:
-    """The image of an entry, uint8 [S, S, 3]."""
+    """Returns the image of an entry, uint8 [S, S, 3]."""
     if os.path.isfile(recipe.root):
         try:
             content = _archive(recipe.root).read(entry.file)

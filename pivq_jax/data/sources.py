@@ -1,4 +1,4 @@
-"""Random-access sources: `len(source)` and `source[i] -> {'image': uint8 [H, W, 3], factors}`."""
+"""Random-access sources: `source[i]` is `{"image": uint8 [H, W, 3], factor: int, ...}`."""
 
 import io
 from collections.abc import Mapping
@@ -10,8 +10,9 @@ from pivq_jax.data.records import decode
 
 Example = dict[str, Any]
 
-# Splits up to this size stay decoded in memory once read: 174,000 images at 64 x 64, which CelebA's
-# training images fit. Decoding takes 0.15 ms an image, for which a fast accelerator would wait.
+# Splits up to this size remain decoded in memory once read: 174,000 images of 64 x 64 pixels, more
+# than the training split of CelebA. Decoding takes 0.15 ms per image, and a fast accelerator would
+# wait for it.
 _MEMORY_LIMIT = 2**31
 
 
@@ -21,21 +22,22 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Example:
-        """Returns `image` uint8 [H, W, 3] and each factor as an int; do not write into them."""
+        """Returns `image`, uint8 [H, W, 3], and each factor as an int; do not modify the array."""
         ...
 
 
 class RecordSource:
     """A split of a prepared data set.
 
-    Pickled, it is opened again without what it keeps decoded, and keeps nothing: worker processes
-    have the time to decode, and each would need the memory.
+    Unpickled copies reopen the files and do not cache decoded images: worker processes have time to
+    decode, and each would need the memory.
 
     Args:
-      builder: a tensorflow-datasets builder of the data.
-      split: the name of the split.
-      memory_limit: the largest split to keep decoded, in bytes.
-      image_size: height and width to which images are resized on reading; as stored by default.
+        builder: a tensorflow-datasets builder of the data.
+        split: name of the split.
+        memory_limit: size in bytes of the largest split to keep decoded in memory.
+        image_size: height and width in pixels to which images are resized on reading; defaults to
+            the stored size.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class RecordSource:
             raise IndexError(f"image {index} of {len(self)}")
         if self._kept is None:
             return self._read(index)
-        # Threads may read the same image twice; either result is right.
+        # Two threads may read the same image; both results are equal.
         example = self._kept[index]
         if example is None:
             example = self._read(index)
@@ -84,7 +86,12 @@ class RecordSource:
 
 
 class First:
-    """The first `count` images of a source, or all if it has fewer."""
+    """The first images of a source.
+
+    Args:
+        source: random access to the images.
+        count: number of images; at most all images of the source are used.
+    """
 
     def __init__(self, source: Source, count: int):
         self._source, self._count = source, min(count, len(source))
@@ -99,9 +106,14 @@ class First:
 
 
 class RandomSource:
-    """Noise images, a pure function of (seed, index): for trying out without real data.
+    """Noise images for quick trials; a pure function of (seed, index).
 
-    Odd images are light and even ones dark, which the factor `shade` tells.
+    Images with odd indices are light and the others dark, as the factor `shade` indicates.
+
+    Args:
+        image_size: height and width in pixels.
+        count: number of images.
+        seed: determines the images.
     """
 
     factors: Mapping[str, tuple[str, ...]] = {"shade": ("dark", "light")}

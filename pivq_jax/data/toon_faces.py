@@ -1,4 +1,4 @@
-"""The default data set: 12,000 cartoon faces with ten labelled factors, drawn on this machine."""
+"""The default data set: 12,000 cartoon faces with ten labelled factors, drawn locally."""
 
 import dataclasses
 import io
@@ -35,7 +35,12 @@ _CITATION = """\
 
 @dataclasses.dataclass(kw_only=True)
 class ToonFacesConfig(tfds.core.BuilderConfig):
-    """image_size: height and width in pixels. sizes: images a split, for a smaller data set."""
+    """Configuration of a `ToonFaces` builder.
+
+    Attributes:
+        image_size: height and width in pixels.
+        sizes: number of images per split; smaller than the full splits in tests.
+    """
 
     image_size: int = 64
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -56,7 +61,7 @@ class ToonFaces(tfds.core.GeneratorBasedBuilder):
     name = "toon_faces"
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
-    # Nothing is downloaded; looking for a list of checksums would need importlib_resources.
+    # Nothing is downloaded; searching for a list of checksums would need importlib_resources.
     url_infos: ClassVar[dict[str, Any]] = {}
     BUILDER_CONFIGS: ClassVar = [_config(size, toon_render.SPLIT_SIZES) for size in (64, 32, 128)]
 
@@ -78,7 +83,7 @@ class ToonFaces(tfds.core.GeneratorBasedBuilder):
             homepage="https://www.dicebear.com/styles/toon-head/",
             citation=_CITATION,
             license="CC BY 4.0, Johan Melin",
-            disable_shuffling=True,  # image i of a split is the face of its i-th seed
+            disable_shuffling=True,  # image i of a split is the face of its seed i
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Any]]]:
@@ -92,7 +97,7 @@ class ToonFaces(tfds.core.GeneratorBasedBuilder):
         bar = progress(faces, f"toon_faces {size}px: drawing {split}", count)
         drawn = []
         for index, (png, factors) in enumerate(bar):
-            # A file object: for an ndarray tensorflow-datasets would call TensorFlow to encode it.
+            # A file object, because tensorflow-datasets encodes arrays with TensorFlow.
             yield index, {"image": io.BytesIO(png), **factors}
             drawn.append(factors)
         whole = count == toon_render.SPLIT_SIZES[split]
@@ -105,17 +110,23 @@ class ToonFaces(tfds.core.GeneratorBasedBuilder):
 
 
 def make_config(image_size: int = 64, sizes: dict[str, int] | None = None) -> ToonFacesConfig:
-    """The configuration for an image size, and for tests with fewer images than the real splits.
+    """Returns the configuration for an image size and, for tests, smaller splits.
 
-    The first images of a smaller split are those of the real one.
+    Args:
+        image_size: height and width in pixels, 16 to 1024.
+        sizes: number of images per split, the first ones of the full split; missing splits are
+            complete.
+
+    Returns:
+        A `ToonFacesConfig`.
 
     Raises:
-      InputError: an image size outside 16 to 1024, an unknown split or too large a split.
+        InputError: if the image size is out of range, or a split is unknown or too large.
     """
     if not 16 <= image_size <= 1024:
         raise InputError(f"toon_faces image_size is {image_size}: choose one from 16 to 1024")
     for split, count in (sizes or {}).items():
-        toon_render.face_seeds(split, count)  # refuses what it does not have
+        toon_render.face_seeds(split, count)  # raises an error for invalid splits
     config = _config(image_size, {**toon_render.SPLIT_SIZES, **(sizes or {})})
-    # tensorflow-datasets wants its own object where a configuration is predefined.
+    # tensorflow-datasets requires its own object for predefined configurations.
     return ToonFaces.builder_configs.get(config.name, config)

@@ -1,12 +1,12 @@
-"""Renders the toon faces: seeds, factors and pixels, and the worker processes that draw them.
+"""Renders the toon faces: seeds, factors, pixels, and the worker processes that draw them.
 
-The faces are DiceBear's "Toon Head" style by Johan Melin (CC BY 4.0). A face is a pure function of
-its seed, and the seeds are fixed for ever: `toon_faces/<split>/<i>` for i = 0, 1, 2, ..., without
-the few seeds that would repeat a face drawn before (`TWINS`).
+The faces are in the "Toon Head" style of DiceBear by Johan Melin (CC BY 4.0). A face is a pure
+function of its seed, and the seeds are fixed: `toon_faces/<split>/<i>` for i = 0, 1, 2, ..., except
+for a few seeds that would repeat a previous face (`TWINS`).
 
-This module also is the worker: `python -m pivq_jax.data.toon_render` writes faces to its standard
-output. It imports neither JAX nor tensorflow-datasets, so that a worker starts quickly; and being
-no `multiprocessing` child it neither forks a process that runs JAX nor imports the caller's script.
+This module is also the worker: `python -m pivq_jax.data.toon_render` writes faces to its standard
+output. It imports neither JAX nor tensorflow-datasets, so a worker starts quickly. As it is not a
+`multiprocessing` child, it neither forks a process that runs JAX nor imports the caller's script.
 """
 
 import functools
@@ -27,8 +27,8 @@ from pivq_jax.data.preparation import usable_cores
 
 SPLIT_SIZES = {"train": 10_000, "validation": 1_000, "test": 1_000}
 
-# Seeds whose ten factors repeat those of a test, validation or earlier train face. Leaving them
-# out makes all 12,000 faces distinct, so no held-out face has been seen in training.
+# Seeds whose ten factors repeat those of a test, validation or earlier training face. Without them
+# all 12,000 faces are distinct, so no held-out face occurs in the training split.
 TWINS: dict[str, frozenset[int]] = {
     "train": frozenset({1344, 2197, 3651, 7064, 8359, 8529, 8579, 8638, 8907}),
     "validation": frozenset(),
@@ -38,14 +38,14 @@ TWINS: dict[str, frozenset[int]] = {
 # The renderer that defines version 1.0.0 of the data set.
 PINNED = {"dicebear-core": "10.7.0", "dicebear-styles": "10.6.0", "resvg-py": "0.5.0"}
 
-# SHA-256 of the factors of all faces of a split (`factors_digest`), which are all distinct.
+# SHA-256 of the factors of all faces of a split, see `factors_digest`.
 FACTORS_SHA256 = {
     "train": "24cb7904d6c9650769f306525f687ddeef6e7e28ca7723a203af3d2369da49e8",
     "validation": "d614e1696fbda902f998f063673245cf96fc039a3fb5a71c826526d05e5f4bf5",
     "test": "3b70e8f56774c50a55be3af838b82b562c646e0ef73421ed21fc9492107e5db7",
 }
 
-# SHA-256 of the drawings (as SVG text) and factors of the first faces of every split.
+# SHA-256 of the drawings (SVG) and factors of the first faces of every split.
 FINGERPRINT = "9eb69e7bc26d503c361769a7919010d5b874ee04a989be6569af938b5d812791"
 
 _COLORS = {
@@ -54,7 +54,7 @@ _COLORS = {
     "skin": "#5c3829 #f1c3a5 #a36b4f #c68e7a #b98e6a",
 }
 
-# The labelled factors and their values; `none` is the absent component.
+# The labelled factors and their values; `none` means that the component is absent.
 FACTORS: dict[str, tuple[str, ...]] = {
     "beard": ("none", "chin", "chinMoustache", "fullBeard", "longBeard", "moustacheTwirl"),
     "clothes": ("dress", "openJacket", "shirt", "tShirt", "turtleNeck"),
@@ -72,17 +72,24 @@ Face = tuple[bytes, dict[str, str]]  # PNG file, factors
 
 
 def face_seeds(split: str, count: int | None = None) -> list[str]:
-    """The DiceBear seeds of the first `count` faces of a split (default: all of them).
+    """Returns the DiceBear seeds of the first faces of a split.
+
+    Args:
+        split: train, validation or test.
+        count: number of faces; defaults to all faces of the split.
+
+    Returns:
+        The seeds, in order.
 
     Raises:
-      InputError: for an unknown split, or more faces than the split has.
+        InputError: if the split is unknown or `count` is out of range.
     """
     if split not in SPLIT_SIZES:
         raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLIT_SIZES)}")
     size = SPLIT_SIZES[split]
     count = size if count is None else count
     if not 0 < count <= size:
-        raise InputError(f"{count} faces asked of {split}: ask for 1 to {size}")
+        raise InputError(f"{count} faces of {split} requested: use 1 to {size}")
     candidates = range(size + len(TWINS[split]))
     kept = [i for i in candidates if i not in TWINS[split]]
     return [f"toon_faces/{split}/{i}" for i in kept[:count]]
@@ -105,7 +112,14 @@ def _avatar(seed: str, size: int) -> Any:
 
 
 def face_factors(seed: str) -> dict[str, str]:
-    """The factors of the face of a seed: a value of `FACTORS[name]` for each name."""
+    """Returns the factors of a face.
+
+    Args:
+        seed: DiceBear seed.
+
+    Returns:
+        One of the values `FACTORS[name]` for each factor name.
+    """
     options = _avatar(seed, 64).to_json()["options"]
     factors = {}
     for name in FACTORS:
@@ -118,14 +132,29 @@ def face_factors(seed: str) -> dict[str, str]:
 
 
 def draw_face(seed: str, size: int) -> str:
-    """Draws the face of a seed as SVG text."""
+    """Draws a face.
+
+    Args:
+        seed: DiceBear seed.
+        size: height and width in pixels.
+
+    Returns:
+        The drawing as SVG text.
+    """
     return _avatar(seed, size).to_string()
 
 
 def render_face(seed: str, size: int) -> Face:
-    """Renders the face of a seed: (PNG file of an RGB image [size, size, 3] on white, factors).
+    """Renders a face.
 
-    resvg antialiases, and at 32 and 64 pixels its direct output is as clean as a supersampled one.
+    resvg antialiases; at 32 and 64 pixels its direct output is as clean as a supersampled one.
+
+    Args:
+        seed: DiceBear seed.
+        size: height and width in pixels.
+
+    Returns:
+        The PNG file of an RGB image [size, size, 3] on white, and the factors.
     """
     import resvg_py
     from PIL import Image
@@ -140,7 +169,7 @@ def render_face(seed: str, size: int) -> Face:
 
 
 def factors_digest(faces: Iterable[dict[str, str]]) -> str:
-    """SHA-256 of the factors of consecutive faces."""
+    """Returns the SHA-256 of the factors of consecutive faces."""
     digest = hashlib.sha256()
     for factors in faces:
         digest.update(json.dumps(list(factors.values())).encode() + b"\n")
@@ -148,7 +177,7 @@ def factors_digest(faces: Iterable[dict[str, str]]) -> str:
 
 
 def renderer_fingerprint(faces_per_split: int = 8) -> str:
-    """SHA-256 of the drawings and factors of the first faces: the same for the same renderer."""
+    """Returns the SHA-256 of the first drawings and their factors; identifies the renderer."""
     digest = hashlib.sha256()
     for split in SPLIT_SIZES:
         for seed in face_seeds(split, faces_per_split):
@@ -158,10 +187,10 @@ def renderer_fingerprint(faces_per_split: int = 8) -> str:
 
 
 def check_renderer() -> None:
-    """Makes sure that the installed packages draw the faces that version 1.0.0 consists of.
+    """Checks that the installed packages draw the faces of version 1.0.0 of the data set.
 
     Raises:
-      InputError: a package is missing, or the installed packages draw other faces.
+        InputError: if a package is missing or the installed packages draw different faces.
     """
     pins = " ".join(f"{name}=={version}" for name, version in PINNED.items())
     installed = {}
@@ -173,7 +202,7 @@ def check_renderer() -> None:
                 f"toon_faces is drawn by {name}, which is not installed: pip install {pins}"
             ) from None
     others = ", ".join(f"{n} {v}" for n, v in installed.items() if v != PINNED[n])
-    # The fingerprint is of vector drawings: another resvg could still colour other pixels.
+    # The fingerprint covers vector drawings only; another version of resvg may give other pixels.
     if others or renderer_fingerprint() != FINGERPRINT:
         raise InputError(
             "the installed packages draw other faces than toon_faces 1.0.0 "
@@ -184,25 +213,29 @@ def check_renderer() -> None:
 def render_faces(
     split: str, size: int, *, count: int | None = None, workers: int | None = None
 ) -> Iterator[Face]:
-    """Renders a split in order, in parallel.
+    """Renders the faces of a split in order, in parallel.
 
-    Worker w of W renders faces w, w + W, ... and blocks when its pipe is full, so memory stays
-    flat. Closing the generator, or any exception, ends the workers; should this process be
-    killed, they end at their next write.
+    Worker w of W renders faces w, w + W, ... and blocks when its pipe is full, so memory use is
+    constant. Closing the generator, or any exception, ends the workers; if this process is killed,
+    they end at their next write.
 
     Args:
-      split: train, validation or test.
-      size: height and width in pixels.
-      count: how many of the split's faces; all by default.
-      workers: number of processes; all cores by default.
+        split: train, validation or test.
+        size: height and width in pixels.
+        count: number of faces; defaults to all faces of the split.
+        workers: number of processes; defaults to all cores.
+
+    Yields:
+        For each face, its PNG file and its factors.
 
     Raises:
-      RuntimeError: a worker ended early (its traceback is on stderr).
+        InputError: if the split is unknown or `count` is out of range.
+        RuntimeError: if a worker fails (its traceback is on stderr).
     """
     total = len(face_seeds(split, count))
     workers = min(workers or usable_cores(), total)
-    # The children find the package wherever this process found it. Each has a process group of
-    # its own, which Ctrl-C does not reach: this process alone decides, and ends them.
+    # Workers find the package where this process found it. Each has its own process group, which
+    # Ctrl-C does not reach; this process ends them.
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
     processes: list[subprocess.Popen[bytes]] = []
     try:
@@ -232,8 +265,8 @@ def render_faces(
 
 
 def _work(split: str, size: int, total: int, worker: int, workers: int) -> None:
-    """Writes this worker's faces to standard output as consecutive pickles."""
-    # Whatever a library prints must not get between the faces.
+    """Writes the faces of this worker to standard output as consecutive pickles."""
+    # Redirects output of libraries to stderr, so that stdout contains only faces.
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
