@@ -1,4 +1,4 @@
-"""absl's flags, but `--help` teaches and every mistake is one line with what to do."""
+"""Command-line flags of absl, with the module docstring as `--help` and one-line errors."""
 
 import re
 import sys
@@ -8,11 +8,14 @@ from absl import flags
 
 
 def parse_flags(config: Any, arguments: list[str]) -> list[str]:
-    """What is left of the arguments once flags are parsed; ends the program with 2 on a mistake.
+    """Parses flags; on invalid flags, prints an error and exits with status 2.
 
     Args:
-      config: what `config_flags.DEFINE_config_file` returned.
-      arguments: `sys.argv`.
+        config: the result of `config_flags.DEFINE_config_file`.
+        arguments: `sys.argv`.
+
+    Returns:
+        The remaining arguments.
     """
     if any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
         program = sys.modules["__main__"]
@@ -24,8 +27,8 @@ def parse_flags(config: Any, arguments: list[str]) -> list[str]:
         if config.value is not None:
             config.value.lock()  # a config that did not load raises here
         return rest
-    except (AttributeError, KeyError) as error:  # config_flags raises these on unknown fields
-        quoted = re.search(r"\w+", str(error.args[0]))  # the name, perhaps in escaped quotes
+    except (AttributeError, KeyError) as error:  # raised by config_flags for unknown fields
+        quoted = re.search(r"\w+", str(error.args[0]))  # the name, possibly in escaped quotes
         field = quoted.group() if quoted else str(error)
         names = [argument.split("=")[0] for argument in arguments]
         named = next((name for name in names if field in name.split(".")), field)
@@ -37,12 +40,19 @@ def parse_flags(config: Any, arguments: list[str]) -> list[str]:
         SyntaxError,
         ValueError,
         TypeError,
-    ) as error:  # may quote a whole traceback
+    ) as error:  # the message may contain a traceback
         message = [line for line in str(error).splitlines() if line.strip()][-1].strip()
     sys.exit(refuse(message))
 
 
 def refuse(message: str) -> int:
-    """Tell what is wrong; the exit code of wrong input."""
+    """Prints an error message to stderr.
+
+    Args:
+        message: one line.
+
+    Returns:
+        2, the exit status for invalid input.
+    """
     print(f"error: {message}", file=sys.stderr)
     return 2

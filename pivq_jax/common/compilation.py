@@ -1,13 +1,14 @@
-"""What the compiler is told about programs with convolutions."""
+"""Compiler options for programs with convolutions."""
 
 import functools
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
-# On a CPU, XLA hands convolutions to YNNPACK, which ran them on one thread (jaxlib 0.10). Listing
-# what else it takes by default leaves them to XLA, which uses all: Inception takes half the time,
-# decoding and a training step with LPIPS a tenth less (docs/interop.md).
+# On CPU, XLA delegates convolutions to YNNPACK, which runs them on one thread (jaxlib 0.10). This
+# value lists the other operations that are delegated by default, so convolutions stay with XLA,
+# which uses all threads. This halves the time of Inception, and decoding and training steps with
+# LPIPS take a tenth less (docs/interop.md).
 _CPU_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": (
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
@@ -16,7 +17,14 @@ _CPU_OPTIONS = {
 
 
 def compiler_options(mesh: Mesh | AbstractMesh | None = None) -> dict[str, str]:
-    """For `jax.jit` of such a program on this mesh; without devices, on JAX's default ones."""
+    """Returns options for `jax.jit` of a program with convolutions.
+
+    Args:
+        mesh: the devices to compile for; without devices, the default ones of JAX.
+
+    Returns:
+        Names and values of XLA options; empty if none are needed.
+    """
     if mesh is None or isinstance(mesh, AbstractMesh):
         platform = jax.default_backend()
     else:
@@ -26,7 +34,7 @@ def compiler_options(mesh: Mesh | AbstractMesh | None = None) -> dict[str, str]:
 
 @functools.cache
 def _known_here() -> bool:
-    """Whether this jaxlib knows the options, which are experimental."""
+    """Whether this version of jaxlib knows the options, which are experimental."""
     try:
         jax.jit(lambda: 0, compiler_options=_CPU_OPTIONS).lower().compile()
     except jax.errors.JaxRuntimeError:

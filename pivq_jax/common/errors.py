@@ -1,5 +1,8 @@
-"""The one exception that a person, not the program, has to mend."""
+"""The exception for invalid user input."""
 
 
 class InputError(ValueError):
-    """A wrong value from outside: says in one line which value, which limit and what to do."""
+    """Invalid user input: flags, config or files.
+
+    The message is a single line that states the value, the limit and the remedy.
+    """

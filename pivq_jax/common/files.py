@@ -1,4 +1,4 @@
-"""Files that are never half-written."""
+"""Paths and atomic writes."""
 
 import json
 import uuid
@@ -9,10 +9,16 @@ from pivq_jax.common.errors import InputError
 
 
 def as_path(name: str) -> Path:
-    """A local path, or one in remote storage such as gs://bucket/run, which has its methods.
+    """Converts a name to a local path, or to a path in remote storage such as gs://bucket/run.
+
+    Args:
+        name: a local path, in which `~` is expanded, or a URL.
+
+    Returns:
+        A `Path`, or an `etils.epath.Path`, which has the same methods.
 
     Raises:
-        InputError: the kind of storage is unknown.
+        InputError: if the kind of storage is unknown.
     """
     if "://" not in name:
         return Path(name).expanduser()
@@ -25,10 +31,16 @@ def as_path(name: str) -> Path:
 
 
 def local_path(name: str) -> Path:
-    """A local path.
+    """Converts a name to a local path.
+
+    Args:
+        name: a local path, in which `~` is expanded.
+
+    Returns:
+        The path.
 
     Raises:
-        InputError: it is one in remote storage.
+        InputError: if it is a URL.
     """
     if "://" in name:
         raise InputError(f"{name} is in remote storage: use a local path, and copy from or to it")
@@ -36,7 +48,12 @@ def local_path(name: str) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside `path`, then rename."""
+    """Writes a file under a temporary name in the same directory, then renames it.
+
+    Args:
+        path: final path; missing directories are created.
+        content: the new content.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -47,5 +64,13 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented JSON, written atomically; NaN and infinity are refused."""
+    """Writes indented JSON atomically.
+
+    Args:
+        path: final path; missing directories are created.
+        value: a value that JSON can represent.
+
+    Raises:
+        ValueError: if the value contains NaN or infinity.
+    """
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -1,7 +1,7 @@
-"""Arrays out of pickled files, without running what a pickle may ask for.
+"""Reads arrays from pickled files without executing code in them.
 
-A pickle is a program: loading one calls any function it names. These unpicklers know a handful of
-names, which stand for arrays, and refuse every other.
+A pickle is a program: loading one calls any function that it names. These unpicklers know the few
+names that stand for arrays and reject all others.
 """
 
 import collections
@@ -16,7 +16,7 @@ from flax import traverse_util
 
 from pivq_jax.common.errors import InputError
 
-# What the first of the pickles in a PyTorch file before version 1.6 holds.
+# Content of the first pickle in a PyTorch file before version 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 _STORAGES = {
@@ -28,11 +28,17 @@ _STORAGES = {
 
 
 def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Nested dictionaries of NumPy arrays from a pickle, flat: names are joined by dots.
+    """Reads nested dictionaries of NumPy arrays from a pickle.
+
+    Args:
+        path: the file.
+        remedy: what the user can do about an invalid file; appended to the error message.
+
+    Returns:
+        A flat dictionary; nested keys are joined by dots.
 
     Raises:
-        InputError: no such file, a damaged one, or a pickle that asks for anything but arrays;
-            ends in `remedy`.
+        InputError: if the file is missing or damaged, or contains anything but arrays.
     """
     try:
         tree = _NumpyUnpickler(io.BytesIO(path.read_bytes())).load()
@@ -43,27 +49,30 @@ def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
 
 
 def read_torch_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """A state dict that `torch.save` wrote, in either of its formats; PyTorch is not needed.
+    """Reads a state dict written by `torch.save`, in either of its formats, without PyTorch.
 
     Args:
         path: a zip archive (PyTorch 1.6 and later) or a sequence of pickles (before).
-        remedy: what a person can do about a bad file, as the end of the message.
+        remedy: what the user can do about an invalid file; appended to the error message.
+
+    Returns:
+        The arrays by name.
 
     Raises:
-        InputError: no such file, a damaged one, or one that asks for anything but tensors of
-            16-, 32- or 64-bit floats and 64-bit integers.
+        InputError: if the file is missing or damaged, or contains anything but tensors of 16-, 32-
+            or 64-bit floats and 64-bit integers.
     """
     try:
         content = path.read_bytes()
         is_zip = zipfile.is_zipfile(io.BytesIO(content))
-        found, storages = (_read_zip if is_zip else _read_legacy)(content)
-        return {str(name): tensor.read(storages) for name, tensor in found.items()}
+        tensors, storages = (_read_zip if is_zip else _read_legacy)(content)
+        return {str(name): tensor.read(storages) for name, tensor in tensors.items()}
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(f"{path} is not a whole PyTorch state dict ({error}): {remedy}") from error
 
 
 class _NumpyUnpickler(pickle.Unpickler):
-    """Loads NumPy arrays and what Python builds itself: dictionaries, lists, strings, numbers."""
+    """Unpickler of NumPy arrays and of built-in types: dictionaries, lists, strings, numbers."""
 
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
@@ -77,16 +86,16 @@ class _NumpyUnpickler(pickle.Unpickler):
 
 
 def _empty_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
-    """What a pickled array is before its state is set."""
+    """Returns a pickled array before its state is set."""
     return np.ndarray(shape, code.decode())
 
 
 class _Tensor(NamedTuple):
-    """A tensor as the pickle describes it: a view of a storage, whose data are elsewhere."""
+    """A pickled tensor: a view of a storage whose data are elsewhere."""
 
     dtype: np.dtype
     storage: str
-    offset: int  # this and the strides count elements
+    offset: int  # in elements, as the strides
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
@@ -103,7 +112,7 @@ class _Tensor(NamedTuple):
 
 
 class _TorchUnpickler(pickle.Unpickler):
-    """Loads dictionaries of `_Tensor`."""
+    """Unpickler of dictionaries of `_Tensor`."""
 
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
@@ -135,28 +144,28 @@ def _rebuild_parameter(data: _Tensor, *_: Any) -> _Tensor:
 
 
 def _read_zip(content: bytes) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
-    """The state dict and its storages from an archive of `data.pkl` and `data/<key>`."""
+    """Returns the state dict and its storages from an archive with `data.pkl` and `data/<key>`."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = archive.namelist()
         (pickled,) = (name for name in names if name.split("/")[1:] == ["data.pkl"])
         root = pickled.removesuffix("data.pkl")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
             raise ValueError("its numbers are big-endian")
-        found = _TorchUnpickler(io.BytesIO(archive.read(pickled))).load()
+        tensors = _TorchUnpickler(io.BytesIO(archive.read(pickled))).load()
         prefix = f"{root}data/"
         storages = {n.removeprefix(prefix): archive.read(n) for n in names if n.startswith(prefix)}
-    return found, storages
+    return tensors, storages
 
 
 def _read_legacy(content: bytes) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
-    """The same from the older format: four pickles, the storages' keys, the storages."""
+    """Same for the older format: four pickles, the keys of the storages, the storages."""
     file = io.BytesIO(content)
-    magic, _, system, found, keys = (_TorchUnpickler(file).load() for _ in range(5))
+    magic, _, system, tensors, keys = (_TorchUnpickler(file).load() for _ in range(5))
     if magic != _LEGACY_MAGIC or not system["little_endian"]:
         raise ValueError("it does not begin as a PyTorch file does")
-    itemsizes = {tensor.storage: tensor.dtype.itemsize for tensor in found.values()}
+    itemsizes = {tensor.storage: tensor.dtype.itemsize for tensor in tensors.values()}
     storages = {}
     for key in keys:
         length = int.from_bytes(file.read(8), "little") * itemsizes[key]
         storages[key] = file.read(length)
-    return found, storages
+    return tensors, storages

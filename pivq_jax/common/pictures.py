@@ -1,7 +1,7 @@
-"""Grids of images as uint8 arrays, and PNG files of them.
+"""Grids of images as uint8 arrays, and PNG files.
 
 Images are uint8 [M, H, W, 3] throughout. `scale` enlarges by nearest neighbour, so that the pixels
-of tiny images can be looked at; `pad` is the gap in pixels of the finished picture.
+of small images are visible; `pad` is the gap in pixels of the result.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ Pixels = npt.NDArray[np.uint8]
 def grid(
     images: npt.ArrayLike, columns: int, scale: int = 1, pad: int = 2, background: int = 255
 ) -> Pixels:
-    """Lays images out row by row.
+    """Arranges images in a grid, row by row.
 
     Args:
-      images: uint8 [M, H, W, 3], M at least 1.
-      columns: images in a row, at least 1; a last row may stay short.
-      scale: enlargement, at least 1.
-      pad: gap between the images and around them, at least 0.
-      background: grey value of gaps and empty places, in [0, 255].
+        images: uint8 [M, H, W, 3], M at least 1.
+        columns: number of images per row, at least 1; the last row may be shorter.
+        scale: enlargement, at least 1.
+        pad: gap between the images and around them in pixels, at least 0.
+        background: grey value of gaps and empty positions, in [0, 255].
 
     Returns:
-      uint8 [rows * (H * scale + pad) + pad, columns * (W * scale + pad) + pad, 3].
+        uint8 [rows * (H * scale + pad) + pad, columns * (W * scale + pad) + pad, 3].
 
     Raises:
-      ValueError: for a wrong shape or an option out of range.
-      TypeError: for images that are not uint8.
+        ValueError: if a shape is wrong or an option is out of range.
+        TypeError: if images are not uint8.
     """
     images = _check(images, "images")
     for name, value, least in (("columns", columns, 1), ("scale", scale, 1), ("pad", pad, 0)):
@@ -63,22 +63,26 @@ def reconstruction_grid(
     pad: int = 2,
     background: int = 255,
 ) -> Pixels:
-    """Lays out pairs of rows: the originals, and below each its reconstruction.
+    """Arranges originals and reconstructions in a grid, each reconstruction below its original.
 
     Args:
-      originals: uint8 [M, H, W, 3].
-      reconstructions: uint8 [M, H, W, 3].
-      columns: pairs side by side; no more than M are used.
-      scale: as in `grid`.
-      pad: as in `grid`.
-      background: as in `grid`.
+        originals: uint8 [M, H, W, 3].
+        reconstructions: uint8 [M, H, W, 3].
+        columns: number of pairs per row, at most M.
+        scale: see `grid`.
+        pad: see `grid`.
+        background: see `grid`.
+
+    Returns:
+        A picture, uint8 [height, width, 3].
 
     Raises:
-      ValueError, TypeError: as in `grid`, and for unequal shapes.
+        ValueError: see `grid`, and if shapes differ.
+        TypeError: see `grid`.
     """
     pairs = _check_alike(originals=originals, reconstructions=reconstructions)
     columns = min(columns, pairs.shape[1])
-    # Each pair is one tall tile, so a short last row needs no blanks between its two halves.
+    # Each pair is one tall tile, so that the last row may be shorter.
     tiles = _join(pairs, axis=1, scale=scale, pad=pad, background=background)
     return grid(tiles, columns, pad=pad, background=background)
 
@@ -86,16 +90,20 @@ def reconstruction_grid(
 def interpolation_grid(
     images: npt.ArrayLike, scale: int = 1, pad: int = 2, background: int = 255
 ) -> Pixels:
-    """Lays out interpolations: a row for each pair of images, a column for each step.
+    """Arranges interpolations in a grid with one row per pair of images and one column per step.
 
     Args:
-      images: uint8 [steps, B, H, W, 3].
-      scale: as in `grid`.
-      pad: as in `grid`.
-      background: as in `grid`.
+        images: uint8 [steps, B, H, W, 3].
+        scale: see `grid`.
+        pad: see `grid`.
+        background: see `grid`.
+
+    Returns:
+        A picture, uint8 [height, width, 3].
 
     Raises:
-      ValueError, TypeError: as in `grid`.
+        ValueError: see `grid`.
+        TypeError: see `grid`.
     """
     images = np.asarray(images)
     if images.ndim != 5:
@@ -106,7 +114,7 @@ def interpolation_grid(
 
 
 def magnification(image_size: int) -> int:
-    """The scale at which small images are shown: at least 65 pixels a side."""
+    """Returns the enlargement with which small images have at least 65 pixels per side."""
     return max(1, 128 // image_size)
 
 
@@ -119,19 +127,23 @@ def sample_grid(
     pad: int = 2,
     background: int = 255,
 ) -> Pixels:
-    """Lays out triples, so that one sees where a sample came from: parent A, sample, parent B.
+    """Arranges triples of parent A, sample and parent B in a grid.
 
     Args:
-      parents_a: uint8 [M, H, W, 3].
-      parents_b: uint8 [M, H, W, 3].
-      samples: uint8 [M, H, W, 3].
-      columns: triples side by side; no more than M are used.
-      scale: as in `grid`.
-      pad: gap within a triple; between triples it is four times as wide.
-      background: as in `grid`.
+        parents_a: uint8 [M, H, W, 3].
+        parents_b: uint8 [M, H, W, 3].
+        samples: uint8 [M, H, W, 3].
+        columns: number of triples per row, at most M.
+        scale: see `grid`.
+        pad: gap within a triple; the gap between triples is four times as wide.
+        background: see `grid`.
+
+    Returns:
+        A picture, uint8 [height, width, 3].
 
     Raises:
-      ValueError, TypeError: as in `grid`, and for unequal shapes.
+        ValueError: see `grid`, and if shapes differ.
+        TypeError: see `grid`.
     """
     triples = _check_alike(parents_a=parents_a, samples=samples, parents_b=parents_b)
     columns = min(columns, triples.shape[1])
@@ -140,15 +152,15 @@ def sample_grid(
 
 
 def usage_chart(codes: npt.ArrayLike, codebook_size: int, height: int = 160) -> Pixels:
-    """Draws the share of images that hold each codebook entry as bars, the most used entry first.
+    """Bar chart of the fraction of images that contain each codebook entry, most frequent first.
 
     Args:
-      codes: int [M, N], values in [0, codebook_size).
-      codebook_size: K; bars are 2 pixels wide for the usual hundreds, 1 for thousands.
-      height: pixels of the highest bar.
+        codes: int [M, N], values in [0, codebook_size).
+        codebook_size: K. Bars are 2 pixels wide for K below 1,000, otherwise 1 pixel.
+        height: height of the highest bar in pixels.
 
     Returns:
-      uint8 [height + 4, about K or 2 K, 3].
+        uint8 [height + 4, 2 K + 4 or K + 4, 3].
     """
     codes = np.asarray(codes)
     has = np.zeros((len(codes), codebook_size), bool)
@@ -161,18 +173,18 @@ def usage_chart(codes: npt.ArrayLike, codebook_size: int, height: int = 160) -> 
 
 
 def save_png(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
-    """Writes a picture as PNG; folders are made, and an existing file is replaced whole.
+    """Writes a picture as a PNG file, atomically; missing directories are created.
 
-    The file is written under a temporary name beside `path` and then renamed, so that no reader
-    sees half a picture and an interrupted write leaves the old one.
+    The file is written under a temporary name in the same directory and then renamed, so an
+    interrupted write leaves an existing file intact.
 
     Args:
-      path: name of the file.
-      array: uint8 [H, W, 3].
+        path: name of the file, local or remote.
+        array: uint8 [H, W, 3].
 
     Raises:
-      ValueError: for a wrong shape.
-      TypeError: for an array that is not uint8.
+        ValueError: if the shape is wrong.
+        TypeError: if the array is not uint8.
     """
     picture = np.asarray(array)
     if picture.ndim != 3:
@@ -187,12 +199,12 @@ def _join(parts: Pixels, axis: int, scale: int, pad: int, background: int) -> Pi
     """Joins the P images of each group of uint8 [P, M, H, W, 3] along axis 1 (H) or 2 (W)."""
     columns = 1 if axis == 1 else len(parts)
     tiles = [grid(group, columns, scale, pad, background) for group in parts.swapaxes(0, 1)]
-    # `grid` frames its picture; the outer grid draws the gaps around a tile.
+    # Removes the frame that `grid` adds; the outer grid draws the gaps around a tile.
     return np.stack([tile[pad : len(tile) - pad, pad : tile.shape[1] - pad] for tile in tiles])
 
 
 def _check_alike(**named: npt.ArrayLike) -> Pixels:
-    """Checks that all have one shape and stacks them: uint8 [P, M, H, W, 3]."""
+    """Checks that all arrays have the same shape and stacks them: uint8 [P, M, H, W, 3]."""
     arrays = {name: _check(value, name) for name, value in named.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) > 1:

@@ -107,8 +107,8 @@ def load_dataset(
     from pivq_jax.data import preparation
 
     cache = Path(data_dir).expanduser() if data_dir else preparation.default_data_dir()
-    if found := _find_prepared(name, image_size, os.fspath(path), cache):
-        return _open_prepared(name, image_size, found)
+    if directory := _find_prepared(name, image_size, os.fspath(path), cache):
+        return _open_prepared(name, image_size, directory)
     if name == "image_folder":
         if not os.fspath(path):
             raise InputError(

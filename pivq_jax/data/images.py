@@ -86,12 +86,12 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
         raise InputError(f"no directory {root}: give the path of a directory of images")
     if not root.is_dir():
         raise InputError(f"{root} is a file: give the path of a directory of images")
-    found = (
+    paths = (
         path
         for path in walk(root)
         if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
     )
-    files = sorted(found, key=lambda path: path.relative_to(root).as_posix())
+    files = sorted(paths, key=lambda path: path.relative_to(root).as_posix())
     if not files:
         kinds = " ".join(sorted(EXTENSIONS))
         raise InputError(f"no image in {root}: put files into it that end in one of {kinds}")

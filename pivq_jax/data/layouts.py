@@ -139,19 +139,19 @@ def ffhq(source: Path) -> Listing:
     wanted = "images1024x1024 or thumbnails128x128, or a directory that holds one of them"
     _check_directory(source, wanted)
     root = source if source.name in sides else _find(source, tuple(sides), wanted)
-    found = {}
+    files = {}
     for file, stamp in _files(root).items():
         if number := re.fullmatch(r"(\d{5})\.png", PurePosixPath(file).name):
-            found[int(number[1])] = Entry(file, stamp, ())
+            files[int(number[1])] = Entry(file, stamp, ())
     splits = {
-        "train": [found[number] for number in sorted(found) if number < _FFHQ_TRAIN],
-        "validation": [found[number] for number in sorted(found) if number >= _FFHQ_TRAIN],
+        "train": [files[number] for number in sorted(files) if number < _FFHQ_TRAIN],
+        "validation": [files[number] for number in sorted(files) if number >= _FFHQ_TRAIN],
     }
     for split, entries in splits.items():
         if not entries:
             raise InputError(
                 f"{root} holds no {split} image of FFHQ (00000.png to 59999.png train, the others"
-                f" validation; {len(found):,} of {_FFHQ_IMAGES:,} are there): complete the download"
+                f" validation; {len(files):,} of {_FFHQ_IMAGES:,} are there): complete the download"
             )
     side = sides[root.name]
     return Listing(root, splits, {}, (side, side))
@@ -221,11 +221,11 @@ def _find(source: Path, names: Sequence[str], wanted: str) -> Path:
 def _files(root: Path) -> dict[str, str]:
     """Returns the relative path and a stamp, which changes with the file, of each file."""
     if root.is_dir():
-        found = {}
+        stamps = {}
         for path in walk(root):
             stat = path.stat()
-            found[path.relative_to(root).as_posix()] = f"{stat.st_size} {stat.st_mtime_ns}"
-        return found
+            stamps[path.relative_to(root).as_posix()] = f"{stat.st_size} {stat.st_mtime_ns}"
+        return stamps
     try:
         with zipfile.ZipFile(root) as archive:
             members = archive.infolist()

@@ -156,7 +156,7 @@ def _make(work: Path, listing: Any, asked: dict[str, Any], workers: int) -> None
 
     summaries = {shard.path: shards.read_summary(recipe, shard) for shard in everything}
     in_order = {split: [summaries[s.path] or {} for s in plan[split]] for split in plan}
-    lengths = {split: [s["images"] for s in found] for split, found in in_order.items()}
+    lengths = {split: [s["images"] for s in parts] for split, parts in in_order.items()}
     for split, counts in lengths.items():
         if not sum(counts):
             raise InputError(
@@ -165,9 +165,9 @@ def _make(work: Path, listing: Any, asked: dict[str, Any], workers: int) -> None
     manifest = {
         **asked,
         "images": {split: sum(counts) for split, counts in lengths.items()},
-        "skipped": [line for found in in_order.values() for s in found for line in s["skipped"]],
+        "skipped": [line for parts in in_order.values() for s in parts for line in s["skipped"]],
     }
-    sizes = {split: sum(s["bytes"] for s in found) for split, found in in_order.items()}
+    sizes = {split: sum(s["bytes"] for s in parts) for split, parts in in_order.items()}
     records.write_metadata(
         work / "data", name, image_size, listing.factors, lengths, sizes, manifest
     )

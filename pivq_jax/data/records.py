@@ -51,7 +51,7 @@ def prepared_sizes(root: Any, name: str) -> list[int]:
         Heights and widths in pixels.
     """
     names = (path.parent.name for path in (root / name).glob(f"*px/{_MANIFEST}"))
-    return sorted(int(found[1]) for found in (re.fullmatch(r"(\d+)px", n) for n in names) if found)
+    return sorted(int(match[1]) for match in (re.fullmatch(r"(\d+)px", n) for n in names) if match)
 
 
 def encode(png: bytes, factors: Mapping[str, int]) -> bytes:

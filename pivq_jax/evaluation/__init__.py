@@ -1,5 +1,5 @@
-"""Evaluation: what a trained model can say, how well it says it, and pictures of both.
+"""Evaluation of trained models: metrics and pictures.
 
-Nothing is imported here; import the module that is needed, such as
+Nothing is imported here; import the modules that are needed, such as
 `pivq_jax.evaluation.capacity`.
 """

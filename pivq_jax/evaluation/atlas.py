@@ -1,4 +1,4 @@
-"""The code atlas: for a code, the images that have it, and what changes when it is exchanged."""
+"""Code atlas: for each code, images that contain it and the effect of exchanging it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,42 +16,62 @@ from pivq_jax.data.sources import Example, Source
 from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.inference import TrainedModel
 
-# Grey levels: a code that changes no pixel by more gets a pale heat map, not a map of rounding.
+# Grey levels. Heat maps with a smaller maximum are not stretched to the full colour range, so that
+# they do not show rounding.
 FAINT = 8.0
 
 
 class Meaning(NamedTuple):
-    """What having a code says about an image."""
+    """What the presence of a code in an image indicates.
+
+    Attributes:
+        code: the codebook entry.
+        share: fraction of images that contain the code.
+        bits: mutual information of the code's presence and `factor`; without labels, the entropy of
+            its presence.
+        factor: the factor with the largest mutual information; empty without labels.
+        value: the value of the factor that is most over-represented in images with the code.
+        value_share: fraction with this value among images with the code.
+        value_share_of_all: fraction with this value among all images.
+    """
 
     code: int
-    share: float  # of the images that have it
-    bits: float  # mutual information of having it and `factor`; without labels, its entropy
-    factor: str = ""  # the factor it tells most of; empty without labels
-    value: str = ""  # the value that is most over-represented among the images that have it
-    value_share: float = 0.0  # of the images that have the code, those with the value
-    value_share_of_all: float = 0.0  # the same of all images
+    share: float
+    bits: float
+    factor: str = ""
+    value: str = ""
+    value_share: float = 0.0
+    value_share_of_all: float = 0.0
 
 
 class Exchange(NamedTuple):
-    """What exchanging a code does to the decoded images that have it."""
+    """Effect of exchanging a code on decoded images that contain it.
 
-    images: np.ndarray  # int [E], the images it was exchanged in, rows of `codes`
-    before: np.ndarray  # uint8 [E, H, W, 3]
-    after: np.ndarray  # uint8 [E, H, W, 3]
-    change: np.ndarray  # f32 [H, W], mean absolute change in grey levels (0 to 255)
+    Attributes:
+        images: int [E], the images it was exchanged in, as rows of `codes`.
+        before: uint8 [E, H, W, 3], images decoded from the original codes.
+        after: uint8 [E, H, W, 3], images decoded after the exchange.
+        change: f32 [H, W], mean absolute change in grey levels (0 to 255).
+    """
+
+    images: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    change: np.ndarray
 
 
 def mutual_information(present: npt.ArrayLike, labels: npt.ArrayLike) -> np.ndarray:
-    """Mutual information, in bits, of having each code and a factor.
+    """Mutual information of the presence of each code and a factor, in bits.
 
-    Empirical, with no correction for chance: about (C - 1) / (2 M ln 2) bits too high.
+    The estimate is empirical and not corrected for chance: for independent variables it is about (C
+    - 1) / (2 M ln 2) bits too high.
 
     Args:
-      present: bool [M, K], whether image m has code k.
-      labels: int [M], the factor's class of each image, at least 0.
+        present: bool [M, K], whether image m contains code k.
+        labels: int [M], class of each image, at least 0.
 
     Returns:
-      f64 [K].
+        f64 [K].
     """
     present, labels = np.asarray(present, bool), np.asarray(labels)
     one_hot = np.eye(int(labels.max()) + 1)[labels]
@@ -70,19 +90,23 @@ def informative_codes(
     factors: Mapping[str, Sequence[str]],
     count: int,
 ) -> list[Meaning]:
-    """The codes that say most, factor by factor.
+    """Returns the most informative codes, balanced between factors.
 
-    Each code belongs to the factor that it has the most mutual information with. The factors, the
-    best told first, give their best codes in turn, so that no factor fills the list. Without labels
-    the codes of most entropy come first: those that about half of the images have.
+    Each code is attributed to the factor with which it has the largest mutual information. Factors
+    contribute their best codes in turn, starting with the factor that is represented best, so that
+    no factor dominates the list. Without labels, the codes of highest entropy come first, i.e.
+    those that occur in about half of the images.
 
     Args:
-      codes: int [M, N], values in [0, K).
-      codebook_size: K.
-      labels: int [M, A].
-      factors: attribute -> names of its classes, A of them; empty where there are no labels.
-      count: codes to list, at least 1. Fewer are listed if fewer say anything: with labels, beyond
-        chance (a likelihood-ratio test at 1 %, corrected for the number of codes and factors).
+        codes: int [M, N], values in [0, K).
+        codebook_size: K.
+        labels: int [M, A].
+        factors: names of the classes of each of the A attributes; empty without labels.
+        count: maximum number of codes, at least 1. With labels, only codes beyond chance are listed
+            (likelihood-ratio test at 1 %, corrected for the number of codes and factors).
+
+    Returns:
+        At most `count` meanings.
     """
     codes, labels = np.asarray(codes), np.asarray(labels)
     present = np.zeros((len(codes), codebook_size), bool)
@@ -135,22 +159,26 @@ def informative_codes(
 def exchange(
     model: TrainedModel, codes: np.ndarray, code: int, count: int, seed: int, batch_size: int
 ) -> Exchange:
-    """Exchanges a code, in images that have it, for what other images have in its stead.
+    """Exchanges a code, in images that contain it, for its partner in other images.
 
-    Each image that has the code is paired with a random one that does not, their sets are paired
-    like for like as in recombination, and the code's partner takes its place. So it is the
-    exchange that sampling makes, one code alone, and the sets stay valid.
+    Each image with the code is paired with a random image without it; their sets are paired as in
+    recombination, and the code is replaced by its partner. This is the exchange that sampling
+    makes, for one code alone, and the sets remain valid.
 
     Args:
-      model: the trained model.
-      codes: int32 [M, N], the codes of real images.
-      code: the codebook entry.
-      count: images to exchange it in: the first ones that have it, or all if there are fewer.
-      seed: decides the other images.
-      batch_size: images decoded at once.
+        model: the trained model.
+        codes: int32 [M, N], the codes of real images.
+        code: the codebook entry.
+        count: number of images to exchange it in: the first ones that contain it, or all if there
+            are fewer.
+        seed: determines the other images.
+        batch_size: number of images decoded at once.
+
+    Returns:
+        An `Exchange`.
 
     Raises:
-      InputError: no image has the code, or all have.
+        InputError: if the code is in no image or in all images.
     """
     has = (codes == code).any(1)
     if not has.any() or has.all():
@@ -174,17 +202,20 @@ def atlas_picture(
     examples: int = 6,
     pairs: int = 2,
 ) -> Pixels:
-    """A row for each code: what it says, images that have it, exchanges, and where pixels change.
+    """Draws one row per code: its meaning, images with it, exchanges, and a map of the change.
 
-    The heat map runs from white (no change) over yellow and red to black (the row's largest change,
-    or `FAINT` if that is less), by the square root, so that small changes can be seen. The text
+    The heat map ranges from white (no change) through yellow and red to black (the row's largest
+    change, or `FAINT` if that is larger), on a square-root scale that shows small changes. The text
     gives the mean and the largest change in grey levels.
 
     Args:
-      source: the images that the exchanges' `images` point into.
-      entries: of each code, at least one.
-      examples: images that have it, in each row.
-      pairs: decoded images before and after the exchange, in each row.
+        source: the images that `Exchange.images` refers to.
+        entries: meaning and exchange of each code, at least one.
+        examples: number of images with the code per row.
+        pairs: number of decoded images before and after the exchange per row.
+
+    Returns:
+        uint8 [height, width, 3].
     """
     size = entries[0][1].before.shape[1]
     scale = max(1, -(-64 // size))  # tiles of 64 pixels or more: four lines of text fit
@@ -199,15 +230,15 @@ def atlas_picture(
     titles = ("images that have the code", "decoded; beside it, code exchanged", "mean change")
     for left, title in zip(starts, titles, strict=True):
         draw.text((left, 4), title, "black", font)
-    for row, (meaning, found) in enumerate(entries):
+    for row, (meaning, effect) in enumerate(entries):
         top = head + row * (tile + pad)
         draw.line((0, top - pad, canvas.width, top - pad), "lightgrey")
-        draw.multiline_text((pad, top), _describe(meaning, found), "black", font, spacing=2)
-        if re.fullmatch("#[0-9a-fA-F]{6}", meaning.value):  # a colour, which its number hides
+        draw.multiline_text((pad, top), _describe(meaning, effect), "black", font, spacing=2)
+        if re.fullmatch("#[0-9a-fA-F]{6}", meaning.value):  # shows the colour itself
             draw.rectangle((margin - 22, top + 15, margin - 8, top + 29), meaning.value, "grey")
-        originals = np.stack([source[int(i)]["image"] for i in found.images[:examples]])
-        shown = np.stack([found.before[:pairs], found.after[:pairs]], axis=1)
-        heat = _heat(found.change)
+        originals = np.stack([source[int(i)]["image"] for i in effect.images[:examples]])
+        shown = np.stack([effect.before[:pairs], effect.after[:pairs]], axis=1)
+        heat = _heat(effect.change)
         parts: list[Pixels] = [originals, shown.reshape(-1, *heat.shape), heat[None]]
         for left, images in zip(starts, parts, strict=True):
             strip = grid(images, len(images), scale, pad)[pad:-pad, pad:]
@@ -215,7 +246,7 @@ def atlas_picture(
     return np.asarray(canvas)
 
 
-def _describe(meaning: Meaning, found: Exchange) -> str:
+def _describe(meaning: Meaning, effect: Exchange) -> str:
     lines = [f"code {meaning.code}, in {meaning.share:.1%} of images"]
     if meaning.factor:
         lines.append(f"{meaning.factor}: {meaning.value}")
@@ -223,12 +254,12 @@ def _describe(meaning: Meaning, found: Exchange) -> str:
             f"{meaning.value_share:.0%} with it, {meaning.value_share_of_all:.0%} of all;"
             f" {meaning.bits:.2f} bits"
         )
-    lines.append(f"change: mean {found.change.mean():.1f}, largest {found.change.max():.0f}")
+    lines.append(f"change: mean {effect.change.mean():.1f}, largest {effect.change.max():.0f}")
     return "\n".join(lines)
 
 
 def _heat(change: np.ndarray) -> Pixels:
-    """f32 [H, W] -> uint8 [H, W, 3]."""
+    """Maps changes, f32 [H, W], to colours, uint8 [H, W, 3]."""
     level = np.sqrt(change / max(float(change.max()), FAINT))
     stops = np.array([[255, 255, 255], [255, 220, 90], [215, 40, 30], [0, 0, 0]])
     at = np.linspace(0, 1, len(stops))

@@ -1,4 +1,4 @@
-"""What a model's codes say about labelled attributes: probes and DCI, codes beside latents."""
+"""Information about labelled attributes in codes and latents: probes and DCI."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,11 +21,17 @@ from pivq_jax.inference import TrainedModel
 
 
 class Encoded(NamedTuple):
-    """A split through the encoder, one row an image."""
+    """Codes, latents and labels of a split.
 
-    codes: np.ndarray  # int32 [M, N], as `TrainedModel.encode` gives them
-    latents: np.ndarray  # f32 [M, N, D], in query order
-    labels: np.ndarray  # int32 [M, A]
+    Attributes:
+        codes: int32 [M, N], as returned by `TrainedModel.encode`.
+        latents: f32 [M, N, D], in query order.
+        labels: int32 [M, A].
+    """
+
+    codes: np.ndarray
+    latents: np.ndarray
+    labels: np.ndarray
 
 
 def encode_labelled(
@@ -34,11 +40,20 @@ def encode_labelled(
     names: Sequence[str],
     batch_size: int,
 ) -> Encoded:
-    """Codes, latents and labels of a split.
+    """Encodes a split and collects its labels.
+
+    Args:
+        model: the trained model.
+        source: the images.
+        names: the A attributes to collect.
+        batch_size: number of images encoded at once.
+
+    Returns:
+        An `Encoded`.
 
     Raises:
-      InputError: the split is empty or lacks a label of `names`.
-      ValueError: an image gives no codes.
+        InputError: if the split is empty or lacks a label of `names`.
+        ValueError: if an image has no codes.
     """
     if len(source) and (missing := [name for name in names if name not in source[0]]):
         raise InputError(f"the images have no label {', '.join(missing)}: use a labelled data set")
@@ -62,34 +77,42 @@ def attribute_metrics(
 ) -> dict[str, Any]:
     """Probes of every attribute and DCI, from codes and from continuous latents, for a JSON file.
 
+    The result contains:
+
+    - `probe_train_images`, `probe_test_images`: numbers of images;
+    - `attributes`: for each attribute, `classes`; `majority`, the balanced accuracy of always
+      predicting the most frequent class; and `codes` and `latents`, the balanced accuracies on the
+      test images, with their `..._error` (standard error) and `..._converged` (whether the fit
+      reached its tolerance, see `probes`);
+    - `attributes_left_out`: the reason for each attribute that was not probed;
+    - `dci`: `disentanglement`, `completeness` and `informativeness` of `codes` (features: those of
+      `code_features`) and `latents` (features: whole latents); empty if fewer than two attributes
+      were probed or N = 1.
+
+    No value is NaN.
+
     Args:
-      train: what probes are fitted on.
-      validation: what their penalties are chosen on.
-      test: what they are judged on.
-      factors: attribute -> names of its classes, in the order of the labels' columns.
-      codebook_size: K.
-      kind: of the quantizer.
+        train: images for fitting the probes.
+        validation: images for choosing their penalties.
+        test: images for measuring their accuracy.
+        factors: names of the classes of each attribute, in the order of the label columns.
+        codebook_size: K.
+        kind: kind of the quantizer: `matching`, `nearest` or `positional`.
 
     Returns:
-      `probe_train_images`, `probe_test_images`; `attributes`: for each attribute `classes`,
-      `majority` (balanced accuracy of always saying the commonest class), and `codes`, `latents`
-      (balanced accuracy on the test images) with their `..._error` (standard error) and
-      `..._converged` (whether the fit came to its tolerance, see `probes`); `attributes_left_out`:
-      attribute -> reason; `dci`: `disentanglement`, `completeness` and `informativeness` of `codes`
-      (features: those of `code_features`) and `latents` (features: whole latents), empty if fewer
-      than two attributes were probed or N = 1. No value is NaN.
+        The metrics by name.
 
     Raises:
-      InputError: as `probes.probe_attributes`.
+        InputError: see `probes.probe_attributes`.
     """
     splits = (train, validation, test)
     codes = code_features(codebook_size, kind, *(split.codes for split in splits))
     latents = latent_features(*(split.latents for split in splits))
-    found = {}
+    results = {}
     for name, features in (("codes", codes), ("latents", latents)):
         labelled = [Labelled(x, split.labels) for x, split in zip(features, splits, strict=True)]
-        found[name] = probe_attributes(labelled[0], labelled[1], labelled[2], factors)
-    by_codes = found["codes"]
+        results[name] = probe_attributes(labelled[0], labelled[1], labelled[2], factors)
+    by_codes = results["codes"]
     metrics: dict[str, Any] = {
         "probe_train_images": len(train.codes),
         "probe_test_images": len(test.codes),
@@ -101,21 +124,21 @@ def attribute_metrics(
         metrics["attributes"][name] = {
             "classes": len(factors[name]),
             "majority": float(by_codes.majority[row]),
-            **{of: float(result.accuracy[row]) for of, result in found.items()},
-            **{f"{of}_error": float(result.error[row]) for of, result in found.items()},
-            **{f"{of}_converged": bool(result.converged[row]) for of, result in found.items()},
+            **{of: float(result.accuracy[row]) for of, result in results.items()},
+            **{f"{of}_error": float(result.error[row]) for of, result in results.items()},
+            **{f"{of}_converged": bool(result.converged[row]) for of, result in results.items()},
         }
     num_latents = train.latents.shape[1]
     if len(by_codes.names) > 1 and num_latents > 1:
         metrics["dci"] = {
             "codes": _dci(by_codes, by_codes.importance),
-            "latents": _dci(found["latents"], _by_latent(found["latents"], num_latents)),
+            "latents": _dci(results["latents"], _by_latent(results["latents"], num_latents)),
         }
     return metrics
 
 
 def _by_latent(result: ProbeResult, num_latents: int) -> np.ndarray:
-    """Importance of whole latents, f64 [N, P]: a latent's own axes mean nothing."""
+    """Importance of whole latents, f64 [N, P]; the axes of a latent have no meaning."""
     return result.importance.reshape(num_latents, -1, len(result.names)).sum(1)
 
 

@@ -1,7 +1,7 @@
-"""Effective capacity: how many bits an image's codes can carry, and how many they seem to carry.
+"""Effective capacity: how many bits the codes of an image can carry, and how many they do carry.
 
-Everything is computed in float64 over a whole split. A small batch shows few codes, so its
-entropies come out low; read the measures together with the number of images they rest on.
+All measures are computed in float64 over a whole split. Few images show few codes and so
+underestimate entropies; always read the measures together with the number of images.
 """
 
 from __future__ import annotations
@@ -13,25 +13,28 @@ import numpy.typing as npt
 
 from pivq_jax.model.quantizer import KINDS
 
-# An entry counts as used if at least one image in this many holds it.
+# An entry counts as used if at least one in this number of images contains it.
 USED_ONCE_IN = 1000
-# An entry that at least this share of the images hold says next to nothing of an image.
+# An entry that is in at least this fraction of the images carries almost no information.
 CONSTANT_SHARE = 0.9
 
 
 def ceiling_bits(kind: str, num_codes: int, codebook_size: int) -> float:
     """Returns log2 of the number of different messages of `num_codes` codes.
 
-    With N codes out of K entries: `matching` log2 C(K, N), sets; `nearest` log2 C(K + N - 1, N),
-    multisets; `positional` N log2 K, sequences.
+    With N codes and K entries, this is log2 C(K, N) for `matching` (sets), log2 C(K + N - 1, N) for
+    `nearest` (multisets), and N log2 K for `positional` (sequences).
 
     Args:
-      kind: `matching`, `nearest` or `positional`.
-      num_codes: N, at least 1.
-      codebook_size: K, at least 1; for `matching` at least N.
+        kind: `matching`, `nearest` or `positional`.
+        num_codes: N, at least 1.
+        codebook_size: K, at least 1; for `matching` at least N.
+
+    Returns:
+        Bits per image.
 
     Raises:
-      ValueError: for an unknown kind or sizes out of range.
+        ValueError: if the kind is unknown or a size is out of range.
     """
     if kind not in KINDS:
         raise ValueError(f"kind = {kind!r} is unknown: use one of {', '.join(KINDS)}")
@@ -54,28 +57,31 @@ def ceiling_bits(kind: str, num_codes: int, codebook_size: int) -> float:
 def capacity(codes: npt.ArrayLike, codebook_size: int, kind: str) -> dict[str, float]:
     """Measures the effective capacity of a model from the codes of a whole split.
 
+    The result contains:
+
+    - `ceiling_bits`: see the function of that name;
+    - `marginal_bits`: an upper bound on the entropy of the decoder's input, from empirical
+      marginals. For sets and multisets, the minimum of the ceiling and the sum over k of H(count of
+      k in an image); for `positional`, the sum over n of H(code at position n);
+    - `distinct_codes_per_image`: mean over the images;
+    - `codes_used`: number of entries that at least 0.1 % of the images contain;
+    - `constant_codes`: number of entries that at least 90 % of the images contain;
+    - `perplexity`: 2 to the power of the entropy of the histogram of all codes, from 1 to K;
+    - `images`: M.
+
     Args:
-      codes: int [M, N], the codes of M images, values in [0, codebook_size). The order within an
-        image counts for `positional` only.
-      codebook_size: K, the number of codebook entries.
-      kind: `matching` (the codes of an image are distinct), `nearest` or `positional`.
+        codes: int [M, N], the codes of M images, values in [0, codebook_size). The order within an
+            image matters for `positional` only.
+        codebook_size: K, the number of codebook entries.
+        kind: `matching` (the codes of an image are distinct), `nearest` or `positional`.
 
     Returns:
-      A dictionary with
-      - `ceiling_bits`: see the function of that name;
-      - `marginal_bits`: an upper bound on the entropy of what the decoder receives, from
-        empirical marginals. Sets and multisets: min(ceiling, sum over k of H(count of k in an
-        image)). Positional: sum over n of H(code at place n);
-      - `distinct_codes_per_image`: mean over the images;
-      - `codes_used`: number of entries that at least 0.1 % of the images hold;
-      - `constant_codes`: number of entries that at least 90 % of the images hold;
-      - `perplexity`: 2 ** entropy of the histogram of all codes, from 1 to K;
-      - `images`: M.
+        The measures by name.
 
     Raises:
-      ValueError: for an unknown kind, a shape other than [M, N], no images, codes out of range, or
-        repeated codes in an image of kind `matching`.
-      TypeError: for codes that are not integers.
+        ValueError: if the kind is unknown, the shape is not [M, N], there are no images, codes are
+            out of range, or codes repeat within an image for `matching`.
+        TypeError: if codes are not integers.
     """
     codes = np.asarray(codes)
     if codes.ndim != 2 or codes.size == 0:
@@ -91,7 +97,7 @@ def capacity(codes: npt.ArrayLike, codebook_size: int, kind: str) -> dict[str, f
             f"entries: give codes in [0, {codebook_size}) or the codebook's real size"
         )
 
-    # One number for each (image, code) that occurs, and how often: size M N instead of M K.
+    # Number and frequency of each (image, code) that occurs: M N values instead of M K.
     offsets = np.arange(images, dtype=np.int64)[:, None] * codebook_size
     occurring, counts = np.unique(codes.astype(np.int64) + offsets, return_counts=True)
     if kind == "matching" and occurring.size < codes.size:
@@ -106,7 +112,7 @@ def capacity(codes: npt.ArrayLike, codebook_size: int, kind: str) -> dict[str, f
     if kind == "positional":
         marginal = sum(_entropy_bits(np.bincount(place)) for place in codes.T)
     else:
-        # Most counts are zero and do not occur above; they are what is left of the M images.
+        # Zero counts, which are most of them, are not listed above; they are the remaining images.
         _, frequency = np.unique(entries * (num_codes + 1) + counts, return_counts=True)
         marginal = _surprise_bits(frequency, images) + _surprise_bits(images - images_with, images)
 

@@ -1,8 +1,8 @@
-"""Disentanglement, completeness and informativeness of a representation.
+"""Disentanglement, completeness and informativeness (DCI) of a representation.
 
-Eastwood and Williams, "A framework for the quantitative evaluation of disentangled
-representations", ICLR 2018. Everything starts from an importance matrix: how much each feature of
-the representation matters when each factor is predicted from it.
+Source: Eastwood and Williams, "A framework for the quantitative evaluation of disentangled
+representations", ICLR 2018. The scores are computed from an importance matrix: how much each
+feature of the representation matters for predicting each factor.
 """
 
 from typing import NamedTuple
@@ -14,32 +14,43 @@ from pivq_jax.common.errors import InputError
 
 
 class DCI(NamedTuple):
-    """The three scores, each in [0, 1], 1 the best."""
+    """The three scores, each in [0, 1]; higher is better.
 
-    disentanglement: float  # does a feature tell of one factor only?
-    completeness: float  # is a factor told by one feature only?
-    informativeness: float  # how well are factors predicted?
+    Attributes:
+        disentanglement: whether each feature is important for a single factor only.
+        completeness: whether each factor is predicted by a single feature only.
+        informativeness: how well factors are predicted.
+    """
+
+    disentanglement: float
+    completeness: float
+    informativeness: float
 
 
 def dci(importance: npt.ArrayLike, accuracy: npt.ArrayLike) -> DCI:
-    """DCI from an importance matrix and the accuracies of the probes it comes from.
+    """Computes DCI from an importance matrix and the accuracies of the probes that it comes from.
 
-    Each factor's importances are first scaled to sum to 1, as a random forest's do, so that no
-    factor counts for more because its weights are larger. Then, with R that matrix:
+    The importances of each factor are first scaled to sum to 1, like those of a random forest, so
+    that a factor does not count more because its weights are larger. Let R be the scaled matrix:
 
-    - a feature's disentanglement is 1 - H(R[f] / sum of R[f]) / log A; the mean over features is
-      weighted by their sums. A feature of no importance does not count.
-    - a factor's completeness is 1 - H(R[:, a]) / log F, and the mean is over factors. A factor that
-      no feature matters for has 0.
-    - informativeness is the mean of `accuracy`.
+    - The disentanglement of a feature is `1 - H(R[f] / sum(R[f])) / log(A)`; the mean over features
+      is weighted by their sums. Features without importance do not count.
+    - The completeness of a factor is `1 - H(R[:, a]) / log(F)`; the mean is over factors. It is 0
+      for a factor for which no feature is important.
+    - The informativeness is the mean of `accuracy`.
 
     Args:
-      importance: float [F, A] of F features for A factors, finite, at least 0; F and A at least 2.
-      accuracy: float [A], in [0, 1].
+        importance: float [F, A] of F features for A factors, finite, at least 0; F and A at least
+            2.
+        accuracy: float [A], in [0, 1].
+
+    Returns:
+        A `DCI`.
 
     Raises:
-      InputError: fewer than two features or factors, for which the entropies mean nothing.
-      ValueError: shapes that do not fit, or values out of range, NaN among them.
+        InputError: if there are fewer than two features or factors, for which the entropies are not
+            defined.
+        ValueError: if shapes are inconsistent, or values are out of range or NaN.
     """
     importance = np.asarray(importance, np.float64)
     accuracy = np.asarray(accuracy, np.float64)
@@ -56,13 +67,13 @@ def dci(importance: npt.ArrayLike, accuracy: npt.ArrayLike) -> DCI:
         raise ValueError("importance has negative or non-finite values: give absolute weights")
     if not ((accuracy >= 0).all() and (accuracy <= 1).all()):  # also refuses NaN
         raise ValueError(f"accuracy is {accuracy}: give shares in [0, 1]")
-    told = importance.sum(0) > 0
-    if not told.any():
+    matters = importance.sum(0) > 0
+    if not matters.any():
         return DCI(0.0, 0.0, float(accuracy.mean()))
-    share = importance / np.where(told, importance.sum(0), 1.0)
+    share = importance / np.where(matters, importance.sum(0), 1.0)
     weight = share.sum(1)
     purity = 1 - _entropy(share[weight > 0] / weight[weight > 0, None]) / np.log(factors)
-    focus = np.where(told, 1 - _entropy(share.T) / np.log(features), 0.0)
+    focus = np.where(matters, 1 - _entropy(share.T) / np.log(features), 0.0)
     return DCI(
         disentanglement=float(np.average(purity, weights=weight[weight > 0])),
         completeness=float(focus.mean()),
@@ -71,5 +82,5 @@ def dci(importance: npt.ArrayLike, accuracy: npt.ArrayLike) -> DCI:
 
 
 def _entropy(shares: np.ndarray) -> np.ndarray:
-    """Entropy in nats of each row, with 0 log 0 = 0."""
+    """Entropy of each row in nats, with 0 log 0 = 0."""
     return -np.sum(shares * np.log(np.where(shares > 0, shares, 1.0)), axis=-1)

@@ -1,8 +1,8 @@
-"""Exact comparisons of Euclidean distances at the price of float32 ones.
+"""Exact comparisons of Euclidean distances at the cost of float32 arithmetic.
 
-A block of squared distances comes from one float32 matrix product on the default device, with a
-bound on its rounding error. What the bound cannot decide (a handful of pairs in a million) is
-computed again in float64 on the host.
+A block of squared distances is computed by one float32 matrix product on the default device, with a
+bound on its rounding error. Comparisons that the bound cannot decide (a handful of pairs in a
+million) are repeated in float64 on the host.
 """
 
 from __future__ import annotations
@@ -20,29 +20,42 @@ from tqdm import tqdm
 
 from pivq_jax.common.errors import InputError
 
-# Entries of one block of distances, and the most rows that it has.
+# Maximum numbers of entries and rows of one block of distances.
 BLOCK_SIZE, BLOCK_ROWS = 2**22, 256
-# Features of pairs that are gathered at once for a recheck: what fits a cache.
+# Number of features gathered at once for a recheck; fits into a cache.
 RECHECK_SIZE = 2**17
-# Squares of larger values come near the end of float32.
+# Squares of larger values approach the limit of float32.
 LARGEST = 1e15
-# Unit roundoff of float32, and more than what one product or sum of this module loses to underflow.
+# Unit roundoff of float32, and a bound on the underflow of any product or sum in this module.
 ROUNDOFF, UNDERFLOW = 2.0**-24, 1e-37
 
 
 class Points(NamedTuple):
-    """Feature vectors with a common vector subtracted: a pytree that a jitted function takes."""
+    """Feature vectors with a common vector subtracted; a pytree.
 
-    values: jax.Array  # f32 [M, F]; on the host a NumPy array
-    norms: jax.Array  # f32 [M], squared lengths of `values`
+    Attributes:
+        values: f32 [M, F]; a NumPy array on the host.
+        norms: f32 [M], squared lengths of `values`.
+    """
+
+    values: jax.Array
+    norms: jax.Array
 
 
 def as_features(features: npt.ArrayLike, name: str, least: int = 1) -> np.ndarray:
-    """Checks features and returns them as f32 [M, F] on the host.
+    """Validates features and returns them as float32 on the host.
+
+    Args:
+        features: numbers [M, F].
+        name: name of the features in error messages.
+        least: minimum number of rows.
+
+    Returns:
+        f32 [M, F].
 
     Raises:
-        InputError: not [M, F], fewer than `least` rows, no columns, not numbers, NaN, infinity, or
-            values beyond 1e15.
+        InputError: if the shape is not [M, F], there are fewer than `least` rows or no columns, or
+            values are not numbers, NaN, infinite or beyond 1e15.
     """
     array = np.asarray(features)
     if array.ndim != 2 or array.shape[1] == 0:
@@ -65,7 +78,16 @@ def as_features(features: npt.ArrayLike, name: str, least: int = 1) -> np.ndarra
 
 
 def check_alike(first: np.ndarray, second: np.ndarray, names: str) -> None:
-    """Refuses features of different networks: `names` says which two sets they are."""
+    """Checks that features have the same dimension, as those of one network have.
+
+    Args:
+        first: [M, F].
+        second: [L, F].
+        names: names of the two sets in error messages.
+
+    Raises:
+        InputError: if the dimensions differ.
+    """
     if first.shape[1] != second.shape[1]:
         raise InputError(
             f"{names} have {first.shape[1]} and {second.shape[1]} features an image: "
@@ -74,19 +96,34 @@ def check_alike(first: np.ndarray, second: np.ndarray, names: str) -> None:
 
 
 def centred(features: np.ndarray, centre: np.ndarray) -> Points:
-    """Subtracts one vector f32 [F] from all rows: distances stay, and error bounds shrink."""
+    """Subtracts a vector from all rows: distances do not change, and error bounds get tighter.
+
+    Args:
+        features: f32 [M, F].
+        centre: f32 [F].
+
+    Returns:
+        The `Points`, on the host.
+    """
     values: Any = features - centre
     norms: Any = np.einsum("ij,ij->i", values, values, dtype=np.float64).astype(np.float32)
     return Points(values, norms)
 
 
 def bounds(x: Points, y: Points) -> tuple[jax.Array, jax.Array]:
-    """Squared distances of all pairs from below and above: two f32 [M, L].
+    """Lower and upper bounds of the squared distances of all pairs.
 
-    |error| <= F u sum |x_i y_i| for a product summed in any order, u = 2**-24 (Higham 2002,
-    section 3.1), and sum |x_i y_i| <= (|x|**2 + |y|**2) / 2. The constants on top cover the
-    rounding of the centring, of the norms and of the sums here, and a matrix unit that builds
-    float32 from bfloat16 parts.
+    The error of a product summed in any order is at most F u times the sum of the absolute
+    products, with u = 2^-24 (Higham 2002, section 3.1), and that sum is at most half the sum of the
+    squared norms. The additional constants cover the rounding of the centring, of the norms and of
+    the sums here, and matrix units that compose float32 from bfloat16 parts.
+
+    Args:
+        x: M points.
+        y: L points.
+
+    Returns:
+        The lower and the upper bounds, each f32 [M, L].
     """
     features = x.values.shape[1]
     contract = (((1,), (1,)), ((), ()))
@@ -100,7 +137,17 @@ def bounds(x: Points, y: Points) -> tuple[jax.Array, jax.Array]:
 def squared_distances(
     x: np.ndarray, y: np.ndarray, rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """|x[rows] - y[columns]|**2, one for each pair, from f32 features in float64: f64 [P]."""
+    """Squared distances of pairs of rows, from float32 features in float64.
+
+    Args:
+        x: f32 [M, F].
+        y: f32 [L, F].
+        rows: int [P], rows of `x`.
+        columns: int [P], rows of `y`.
+
+    Returns:
+        f64 [P].
+    """
     result = np.empty(len(rows))
     step = max(1, RECHECK_SIZE // x.shape[1])
     for start in range(0, len(rows), step):
@@ -111,14 +158,25 @@ def squared_distances(
 
 
 def rounded_roots(squared: np.ndarray) -> np.ndarray:
-    """f64 -> f32 distances, rounded where scikit-learn rounds: before the root and after it."""
+    """Converts squared distances, f64, to distances, f32; rounds like scikit-learn.
+
+    scikit-learn rounds before and after taking the root.
+    """
     return np.sqrt(squared.astype(np.float32))
 
 
 def row_blocks(rows: np.ndarray, columns: int, label: str) -> Iterator[np.ndarray]:
-    """The row numbers in blocks whose distances to `columns` points are a bounded amount.
+    """Yields row numbers in blocks whose distances to `columns` points fit into memory.
 
     A progress bar on stderr appears after five seconds.
+
+    Args:
+        rows: int [M], the row numbers.
+        columns: number of points that each row is compared with.
+        label: text before the progress bar.
+
+    Yields:
+        int [m], consecutive parts of `rows`.
     """
     size = int(np.clip(BLOCK_SIZE // columns, 16, BLOCK_ROWS))
     interval = 0.1 if sys.stderr.isatty() else 10.0
@@ -132,17 +190,23 @@ def row_blocks(rows: np.ndarray, columns: int, label: str) -> Iterator[np.ndarra
 
 
 def block_of(points: Points, rows: np.ndarray) -> Points:
-    """Some of the points."""
+    """Selects the points with the given row numbers."""
     return Points(points.values[rows], points.norms[rows])
 
 
 @functools.partial(jax.jit, static_argnames="count")
 def lowest(x: Points, y: Points, count: int) -> tuple[jax.Array, jax.Array]:
-    """The `count` points y whose squared distances have the smallest lower bounds, for each x.
+    """For each point of `x`, the points of `y` whose distances have the smallest lower bounds.
+
+    Args:
+        x: M points.
+        y: L points.
+        count: number of points to select, static.
 
     Returns:
-        int32 [M, count], and f32 [M, count] their lower bounds, ascending. They are not reduced
-        to the last one here: XLA for CPU then sorts whole rows, which takes fifteen times as long.
+        The rows of `y`, int32 [M, count], and the lower bounds of their squared distances, f32 [M,
+        count], ascending. All bounds are returned, because if only the last one were used here, XLA
+        for CPU would sort complete rows, which takes fifteen times as long.
     """
     low, _ = bounds(x, y)
     negated, indices = jax.lax.top_k(-low, count)

@@ -1,4 +1,4 @@
-"""How near a set of images is to a set of real ones: FID and PRDC of their features."""
+"""Comparison of generated with real images: FID and PRDC of their features."""
 
 import numpy as np
 
@@ -7,10 +7,18 @@ from pivq_jax.evaluation.prdc import prdc
 
 
 def compare_features(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:
-    """`fid`, `precision`, `recall`, `density` and `coverage` of f32 [M, F] and f32 [L, F].
+    """Computes `fid`, `precision`, `recall`, `density` and `coverage`.
+
+    Args:
+        real: f32 [M, F], features of real images.
+        fake: f32 [L, F], features of generated images.
+        k: number of neighbours for precision, recall, density and coverage.
+
+    Returns:
+        The metrics by name.
 
     Raises:
-        InputError: k images or fewer, or features that are not finite.
+        InputError: if a set has k images or fewer, or features are not finite.
     """
     quality = prdc(real, fake, k)._asdict()
     return {"fid": frechet_distance(*feature_moments(real), *feature_moments(fake)), **quality}

@@ -1,7 +1,8 @@
-"""Features of images, for metrics that compare distributions: FID, precision, recall and so on.
+"""Image features for metrics that compare distributions, such as FID, precision and recall.
 
-Such a metric means nothing without the network, its weights and the way images are prepared for it:
-`FeatureExtractor.network` and `.preprocessing` say them in a line each, for the report.
+Such a metric is meaningful only together with the network, its weights and the preprocessing of
+images. `FeatureExtractor.network` and `FeatureExtractor.preprocessing` describe them for the
+report.
 """
 
 import sys
@@ -23,7 +24,7 @@ from pivq_jax.losses.backbones import VGG16
 from pivq_jax.losses.perceptual import lpips_features
 from pivq_jax.losses.perceptual_weights import load_lpips
 
-# The fourth of five: it tells damaged images from real ones best: docs/perceptual.md.
+# The fourth of five blocks distinguishes damaged images from real ones best (docs/perceptual.md).
 _VGG_BLOCK = 3
 
 NETWORKS = ("vgg", *(f"inception_{dim}" for dim in inception.BLOCK_DIMS))
@@ -31,47 +32,59 @@ NETWORKS = ("vgg", *(f"inception_{dim}" for dim in inception.BLOCK_DIMS))
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Images to feature vectors, one compiled batch at a time."""
+    """Maps images to feature vectors, one compiled batch at a time.
 
-    name: str  # as `feature_extractor` takes it
-    dim: int  # numbers in a feature vector
-    network: str  # one line: which network, weights and layers
-    preprocessing: str  # one line: what is done to uint8 images first
-    minimum_size: int  # pixels a side of the smallest images
+    Attributes:
+        name: name of the features, as in `feature_extractor`.
+        dim: length of a feature vector.
+        network: network, weights and layers, in one line.
+        preprocessing: preprocessing of uint8 images, in one line.
+        minimum_size: smallest height and width of images in pixels.
+        batch_size: number of images per batch.
+        params: parameters of the network.
+        apply: jitted function of `params` and uint8 images [B, H, W, 3]; returns f32 [B, dim].
+    """
+
+    name: str
+    dim: int
+    network: str
+    preprocessing: str
+    minimum_size: int
     batch_size: int
     params: Any = field(repr=False)
-    apply: Callable[[Any, jax.Array], jax.Array] = field(repr=False)  # jitted
+    apply: Callable[[Any, jax.Array], jax.Array] = field(repr=False)
 
     def extract(
         self, images: np.ndarray | Iterable[np.ndarray], total: int | None = None
     ) -> np.ndarray:
-        """The features of all images, in their order.
+        """Computes the features of images.
 
         Args:
-            images: uint8 [M, H, W, 3], or batches [m, H, W, 3] of any sizes m, one after another.
-            total: number of images for the progress bar, where it cannot be seen.
+            images: uint8 [M, H, W, 3], or an iterable of batches [m, H, W, 3] of any sizes m.
+            total: number of images for the progress bar, if `images` is an iterable.
 
         Returns:
-            f32 [M, dim].
+            f32 [M, dim], in the order of the images.
 
         Raises:
-            InputError: no image, another shape or type, or images below `minimum_size`.
+            InputError: if there is no image, a shape or dtype is wrong, or images are smaller than
+                `minimum_size`.
         """
         if isinstance(images, np.ndarray):
             total, images = len(images), [images]
         interval = 0.1 if sys.stderr.isatty() else 10.0
-        found = []
+        parts = []
         with tqdm(desc=self.name, total=total, unit=" images", mininterval=interval) as bar:
             for batch in _rebatch(images, self.batch_size):
                 self._check(batch)
-                # The last batch is filled up, so that one program serves for all.
+                # The last batch is padded, so that only one shape is compiled.
                 filled = np.resize(batch, (self.batch_size, *batch.shape[1:]))
                 features = self.apply(self.params, jnp.asarray(filled))
-                found.append(np.asarray(features)[: len(batch)])
+                parts.append(np.asarray(features)[: len(batch)])
                 bar.update(len(batch))
-        if not found:
+        if not parts:
             raise InputError("there are no images to take features of: give at least one")
-        return np.concatenate(found)
+        return np.concatenate(parts)
 
     def _check(self, batch: np.ndarray) -> None:
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[-1] != 3:
@@ -86,18 +99,22 @@ class FeatureExtractor:
 
 
 def feature_extractor(name: str, path: str = "", batch_size: int = 50) -> FeatureExtractor:
-    """Loads a network.
+    """Loads a feature network.
 
     Args:
-        name: `vgg` needs no download; `inception_2048` is what FID is defined with;
+        name: `vgg` needs no download; `inception_2048` is the network that defines FID;
             `inception_64`, `inception_192` and `inception_768` are its earlier blocks, averaged
-            over the image, as pytorch-fid's `--dims`.
-        path: of the weights, a file, for Inception also a URL, see `load_lpips` and
-            `load_inception`; empty for the usual ones.
-        batch_size: images at a time.
+            over the image, like the option `--dims` of pytorch-fid.
+        path: file with the weights, for Inception also a URL; see `load_lpips` and
+            `load_inception`. Empty for the default weights.
+        batch_size: number of images per batch.
+
+    Returns:
+        A `FeatureExtractor`.
 
     Raises:
-        InputError: an unknown name, or weights that are missing or wrong.
+        InputError: if the name is unknown, `batch_size` is below 1, or the weights are missing or
+            invalid.
     """
     if name not in NETWORKS:
         raise InputError(f"features {name!r} are unknown: choose one of {', '.join(NETWORKS)}")
@@ -137,12 +154,12 @@ def feature_extractor(name: str, path: str = "", batch_size: int = 50) -> Featur
 
 
 def _vgg_features(params: Any, images: jax.Array) -> jax.Array:
-    """uint8 [B, H, W, 3] -> f32 [B, 512]."""
+    """Maps uint8 [B, H, W, 3] to f32 [B, 512]."""
     return jnp.mean(lpips_features(params, images_to_float(images), "vgg")[_VGG_BLOCK], (1, 2))
 
 
 def _rebatch(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Batches of `size` images, and at last what is left."""
+    """Yields batches of `size` images, and finally the remaining ones."""
     rest: np.ndarray | None = None
     for batch in batches:
         if rest is not None and rest.shape[1:] != batch.shape[1:]:

@@ -1,4 +1,4 @@
-"""Fréchet distance between gaussians fitted to features: with Inception's features, the FID."""
+"""Fréchet distance between Gaussians fitted to features; FID for features of Inception."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -11,29 +11,37 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation.distances import as_features
 
 Array = np.ndarray | jax.Array
-# Rows that are widened to float64 at once.
+# Number of rows that are converted to float64 at once.
 ROWS = 1024
 
 
 class Moments(NamedTuple):
-    """Of feature vectors; `frechet_distance(*moments_a, *moments_b)` takes them as they are."""
+    """Moments of feature vectors; pass them as `frechet_distance(*moments_a, *moments_b)`.
 
-    mean: np.ndarray  # f64 [F]
-    covariance: np.ndarray  # f64 [F, F], unbiased: divided by M - 1, as in np.cov
+    Attributes:
+        mean: f64 [F].
+        covariance: f64 [F, F], unbiased: divided by M - 1, like `np.cov`.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
 
 
 def feature_moments(features: Array | Iterable[Array]) -> Moments:
-    """Mean and covariance in one pass, accumulated in float64.
+    """Computes mean and covariance in one pass, accumulated in float64.
 
     Blocks are merged around their own means (Chan, Golub and LeVeque 1983), so a large common
-    offset costs no digits.
+    offset costs no precision.
 
     Args:
-        features: f32 [M, F] as an array, or an iterable of such batches.
+        features: f32 [M, F], or an iterable of batches [m, F].
+
+    Returns:
+        The `Moments`.
 
     Raises:
-        InputError: bad features (see `distances.as_features`), batches of different F, or fewer
-            than two images, whose covariance is not defined.
+        InputError: if features are invalid (see `distances.as_features`), batches have different F,
+            or there are fewer than two images, so that the covariance is not defined.
     """
     count, mean, scatter = 0, np.zeros(0), np.zeros((0, 0))
     for part in [features] if isinstance(features, Array) else features:
@@ -59,26 +67,30 @@ def feature_moments(features: Array | Iterable[Array]) -> Moments:
 def frechet_distance(
     mu1: npt.ArrayLike, sigma1: npt.ArrayLike, mu2: npt.ArrayLike, sigma2: npt.ArrayLike
 ) -> float:
-    """|mu1 - mu2|**2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2), in float64 (Dowson and Landau 1982).
+    """Squared Fréchet distance between two Gaussians, in float64 (Dowson and Landau 1982).
 
-    The squared 2-Wasserstein distance between two gaussians; FID (Heusel et al. 2017,
-    arXiv 1706.08500) is its value on Inception features. The trace of the root is the sum of the
-    singular values of S1^1/2 S2^1/2, from symmetric eigen-decompositions, without the root of a
-    rounded product: it stays accurate where a covariance is singular, and needs no ridge.
+    The distance is `|mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2)`, the squared
+    2-Wasserstein distance. FID (Heusel et al. 2017, arXiv 1706.08500) is its value for features of
+    Inception. The trace of the root is computed as the sum of the singular values of `S1^1/2
+    S2^1/2`, from symmetric eigendecompositions, without the root of a rounded product. It is
+    accurate for singular covariances and needs no regularization.
 
-    Covariances of M < F + 1 images are singular. The distance is then still defined, but biased
-    upwards, as it is to a lesser degree for every M: compare values of equal M only (FID is
-    customarily given for 50,000 images, at least 10,000).
+    Covariances of M < F + 1 images are singular. The distance is then still defined but biased
+    upwards, as it is to a lesser degree for every M: compare values for equal M only (FID is
+    customarily computed with 50,000 images, at least 10,000).
 
     Args:
-        mu1, mu2: f64 [F] means.
-        sigma1, sigma2: f64 [F, F] covariances, symmetric and positive semi-definite.
+        mu1: f64 [F], mean of the first Gaussian.
+        sigma1: f64 [F, F], its covariance, symmetric and positive semi-definite.
+        mu2: f64 [F], mean of the second Gaussian.
+        sigma2: f64 [F, F], its covariance.
 
     Returns:
-        The distance, at least 0; the square of a feature's unit.
+        The distance, at least 0, in squared units of the features.
 
     Raises:
-        InputError: shapes that do not fit, NaN or infinity, or a matrix that is no covariance.
+        InputError: if shapes are inconsistent, values are NaN or infinite, or a matrix is not a
+            covariance.
     """
     mean1, mean2 = np.asarray(mu1, np.float64), np.asarray(mu2, np.float64)
     first, second = np.asarray(sigma1, np.float64), np.asarray(sigma2, np.float64)
@@ -95,7 +107,7 @@ def frechet_distance(
 
 
 def _root(sigma: np.ndarray, size: int, name: str) -> np.ndarray:
-    """f64 [F, rank] with root @ root.T = sigma."""
+    """Returns a factor, f64 [F, rank], with `root @ root.T == sigma`."""
     if sigma.shape != (size, size):
         raise InputError(f"{name} has shape {sigma.shape}: give {(size, size)}, as the means have")
     if not np.all(np.isfinite(sigma)):
@@ -108,6 +120,6 @@ def _root(sigma: np.ndarray, size: int, name: str) -> np.ndarray:
         raise InputError(
             f"{name} has the negative eigenvalue {values[0]:.3g}: give a covariance, in float64"
         )
-    # Smaller ones are the rounding of zeros, whose roots would not be small.
+    # Smaller eigenvalues are rounding errors of zeros, and their roots would not be small.
     kept = values > size * np.finfo(np.float64).eps * values[-1]
     return vectors[:, kept] * np.sqrt(values[kept])

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of headings, text, tables and pictures."""
+"""Self-contained HTML pages with headings, text, tables and pictures."""
 
 import base64
 import dataclasses
@@ -22,7 +22,12 @@ th:first-child, td:first-child { text-align: left; }
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of cells; floats are shown with four significant digits."""
+    """A table; floats are shown with four significant digits.
+
+    Attributes:
+        header: column names.
+        rows: cells of each row.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -30,7 +35,12 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A PNG file's bytes with what it shows."""
+    """A picture with a caption.
+
+    Attributes:
+        png: contents of a PNG file.
+        caption: description of the picture.
+    """
 
     png: bytes
     caption: str
@@ -38,14 +48,27 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it: paragraphs of plain text, tables and pictures."""
+    """A section of a page.
+
+    Attributes:
+        title: heading.
+        parts: paragraphs of plain text, tables and pictures.
+    """
 
     title: str
     parts: Sequence[str | Table | Picture]
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """The page as text."""
+    """Renders a page.
+
+    Args:
+        title: heading of the page.
+        sections: its sections, in order.
+
+    Returns:
+        The HTML document.
+    """
     body = "".join(
         f"<h2>{html.escape(section.title)}</h2>\n{''.join(map(_part, section.parts))}"
         for section in sections

@@ -1,9 +1,9 @@
-"""FID's Inception-v3: the network of the 2015 TensorFlow graph, as pytorch-fid ports it.
+"""Inception-v3 for FID: the network of the 2015 TensorFlow graph, as ported by pytorch-fid.
 
-Szegedy et al. 2016, arXiv 1512.00567, with what that graph does otherwise than the paper and than
-torchvision: average pooling leaves out the padding, and the last block pools by maximum. Frechet
-inception distances are comparable only if computed with this network, these weights and this way of
-resizing.
+Source: Szegedy et al. 2016, arXiv 1512.00567. The graph differs from the paper and from
+torchvision: average pooling excludes the padding, and the last block uses maximum pooling. Fréchet
+inception distances are comparable only if they are computed with this network, these weights and
+this way of resizing.
 """
 
 import functools
@@ -19,13 +19,13 @@ from flax import traverse_util
 
 from pivq_jax.common.weights import check_weights, download, read_state_dict
 
-# The file pytorch-fid downloads, 96 MB.
+# The file that pytorch-fid downloads, 96 MB.
 WEIGHTS_URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
     "pt_inception-2015-12-05-6726825d.pth"
     "#sha256=6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 )
-SIZE = 299  # pixels a side of the network's input
+SIZE = 299  # height and width of the network's input in pixels
 BLOCK_DIMS = (64, 192, 768, 2048)  # channels of the four feature blocks
 
 _BN_EPSILON = 1e-3
@@ -40,16 +40,19 @@ _REMEDY = (
 class InceptionV3(nn.Module):
     """The convolutional part; batch norms are folded into the convolutions, see `load_inception`.
 
-    Modules are named as in torchvision.
+    Modules have the same names as in torchvision.
     """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
-        """The four feature blocks of images prepared by `prepare`.
+        """Returns the four feature blocks.
 
-        x f32 [B, 299, 299, 3] -> f32 [B, 73, 73, 64], [B, 35, 35, 192], [B, 17, 17, 768] and
-        [B, 1, 1, 2048]: after the first and second pooling, before the auxiliary classifier, and
-        after the last pooling.
+        Args:
+            x: f32 [B, 299, 299, 3], images from `prepare`.
+
+        Returns:
+            f32 [B, 73, 73, 64], [B, 35, 35, 192], [B, 17, 17, 768] and [B, 1, 1, 2048]: after the
+            first and second pooling, before the auxiliary classifier, and after the last pooling.
         """
         x = _Conv(32, 3, 2, "VALID", name="Conv2d_1a_3x3")(x)
         x = _Conv(32, 3, padding="VALID", name="Conv2d_2a_3x3")(x)
@@ -73,10 +76,16 @@ class InceptionV3(nn.Module):
 
 
 def prepare(images: jax.Array) -> jax.Array:
-    """Images in [0, 255], [B, H, W, 3] -> f32 [B, 299, 299, 3] in [-1, 1].
+    """Resizes and scales images for `InceptionV3`.
 
-    Bilinear, corners not aligned, without antialiasing even where it shrinks: the rule of
-    pytorch-fid, which its published numbers depend on.
+    Resizing is bilinear, with corners not aligned and without antialiasing even when downsampling,
+    as in pytorch-fid; its published numbers depend on this.
+
+    Args:
+        images: [B, H, W, 3] in [0, 255], any dtype.
+
+    Returns:
+        f32 [B, 299, 299, 3] in [-1, 1].
     """
     shape = (len(images), SIZE, SIZE, 3)
     scaled = images.astype(jnp.float32) / 255.0
@@ -84,16 +93,19 @@ def prepare(images: jax.Array) -> jax.Array:
 
 
 def load_inception(path: str | Path = "") -> dict[str, Any]:
-    """The network's parameters.
+    """Loads the parameters of `InceptionV3`.
 
     Args:
-        path: pytorch-fid's file, or its tensors in a safetensors file; or a URL of one of these
-            that ends in `#sha256=` and its checksum. Empty: `WEIGHTS_URL`. What is downloaded is
-            kept in `default_weights_dir()`.
+        path: the file of pytorch-fid, or a safetensors file with its tensors, or a URL of either
+            that ends in `#sha256=` and the checksum. Empty for `WEIGHTS_URL`. Downloads are cached
+            in `default_weights_dir()`.
+
+    Returns:
+        The parameters as nested dictionaries of f32 arrays.
 
     Raises:
-        InputError: no answer, another checksum, or a file that is damaged, lacks a tensor or
-            holds one of another shape.
+        InputError: if the download fails or has a different checksum, or if the file is damaged,
+            lacks a tensor or contains one of another shape.
     """
     url = str(path) or WEIGHTS_URL
     file = download(url, _REMEDY) if "://" in url else Path(path).expanduser()
@@ -101,18 +113,21 @@ def load_inception(path: str | Path = "") -> dict[str, Any]:
 
 
 def fold_batch_norms(state_dict: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
-    """The parameters of `InceptionV3` from PyTorch's.
+    """Converts a PyTorch state dict to the parameters of `InceptionV3`.
 
-    A batch norm after a convolution is itself linear: its scale goes into the kernel, the rest into
-    a bias.
+    A batch norm after a convolution is linear: its scale is folded into the kernel and the rest
+    into a bias.
 
     Args:
-        state_dict: of pytorch-fid's `fid_inception_v3`, its classifier included, which tells it
-            from torchvision's Inception.
-        source: names it in messages.
+        state_dict: tensors of `fid_inception_v3` of pytorch-fid, including its classifier, which
+            distinguishes it from torchvision's Inception.
+        source: name of the file in error messages.
+
+    Returns:
+        The parameters as nested dictionaries of f32 arrays.
 
     Raises:
-        InputError: names what is missing, unexpected or of another shape.
+        InputError: if tensors are missing, unexpected or of another shape.
     """
     kernels = _kernel_shapes()
     expected: dict[tuple[str, ...], tuple[int, ...]] = {
@@ -140,7 +155,7 @@ def fold_batch_norms(state_dict: Mapping[str, np.ndarray], source: str) -> dict[
 
 @functools.cache
 def _kernel_shapes() -> dict[tuple[str, ...], tuple[int, ...]]:
-    """The shape of each convolution's kernel, by the module's path."""
+    """Returns the kernel shape of each convolution, keyed by the path of its module."""
     image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
     variables = jax.eval_shape(InceptionV3().init, jax.random.key(0), image)
     leaves = traverse_util.flatten_dict(variables["params"])
@@ -165,7 +180,7 @@ class _Conv(nn.Module):
 
 
 def _average(x: jax.Array) -> jax.Array:
-    """3x3 mean of what lies inside the image."""
+    """3x3 average over pixels inside the image."""
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
 
 
@@ -244,7 +259,7 @@ class _BlockD(nn.Module):
 class _BlockE(nn.Module):
     """8x8, branches that end in 1x3 and 3x1 side by side."""
 
-    pool: Any  # of the last branch: the one thing in which the two blocks of this kind differ
+    pool: Any  # pooling of the last branch, the only difference between the two blocks
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Nearest neighbours in feature space, exact: would a sample be a copy of a training image?"""
+"""Exact nearest neighbours in feature space, for example to detect copies of training images."""
 
 from typing import NamedTuple
 
@@ -9,34 +9,40 @@ import numpy.typing as npt
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import distances
 
-# Candidates beyond the k that are asked for; the float32 bounds rarely leave open more.
+# Number of candidates in addition to k; the float32 bounds rarely require more.
 SPARE = 6
 
 
 class Neighbours(NamedTuple):
-    """The k nearest points of each query, nearest first."""
+    """The k nearest points of each query, nearest first.
 
-    indices: np.ndarray  # int32 [M, k], rows of the pool
-    distances: np.ndarray  # f32 [M, k], Euclidean
+    Attributes:
+        indices: int32 [M, k], rows of the pool.
+        distances: f32 [M, k], Euclidean distances.
+    """
+
+    indices: np.ndarray
+    distances: np.ndarray
 
 
 def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> Neighbours:
-    """Finds the k nearest of a pool for each query, by exact Euclidean distance.
+    """Finds the k nearest points of a pool for each query, by exact Euclidean distance.
 
-    Memory grows with (M + L) F, not with M L. Neighbours at equal distance come in the order of
-    their rows; where more than k are equally near, which of them are returned is not specified.
-    A query that is itself in the pool is its own neighbour at distance 0.
+    Memory use grows with (M + L) F, not with M L. Neighbours at equal distance are ordered by row;
+    if more than k are equally near, it is unspecified which are returned. A query that is also in
+    the pool is its own neighbour at distance 0.
 
     Args:
-        queries: f32 [M, F] features, such as samples'.
-        pool: f32 [L, F] features of the same network, such as training images'.
-        k: neighbours to return, 1 <= k <= L.
+        queries: f32 [M, F], features such as those of samples.
+        pool: f32 [L, F], features of the same network, such as those of training images.
+        k: number of neighbours, 1 <= k <= L.
 
     Returns:
-        `Neighbours`: indices int32 [M, k] and distances f32 [M, k].
+        The `Neighbours`.
 
     Raises:
-        InputError: bad features (see `distances.as_features`), different F, or k out of range.
+        InputError: if features are invalid (see `distances.as_features`) or have different F, or k
+            is out of range.
     """
     queries = distances.as_features(queries, "queries")
     pool = distances.as_features(pool, "the pool's features")
@@ -47,7 +53,7 @@ def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> N
     centre = pool.mean(axis=0, dtype=np.float64).astype(np.float32)
     points = distances.centred(queries, centre)
     targets = jax.device_put(distances.centred(pool, centre))
-    found = Neighbours(
+    result = Neighbours(
         np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
     )
     unsettled, count = np.arange(len(queries)), min(len(pool), k + SPARE)
@@ -60,10 +66,10 @@ def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> N
             squared = distances.squared_distances(queries, pool, *pairs).reshape(columns.shape)
             order = np.lexsort((columns, squared))[:, :k]
             squared = np.take_along_axis(squared, order, axis=1)
-            found.indices[rows] = np.take_along_axis(columns, order, axis=1)
-            found.distances[rows] = distances.rounded_roots(squared)
+            result.indices[rows] = np.take_along_axis(columns, order, axis=1)
+            result.distances[rows] = distances.rounded_roots(squared)
             if count < len(pool):
                 left.append(rows[squared[:, -1] > np.maximum(low[:, -1], 0.0)])
-        # Where points that were no candidates may be nearer: again, among more.
+        # Repeats the search with more candidates where other points may be nearer.
         unsettled, count = np.concatenate([*left, unsettled[:0]]), min(len(pool), 4 * count)
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage of generated images, in feature space."""
+"""Precision, recall, density and coverage (PRDC) of generated images in feature space."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,14 @@ from pivq_jax.evaluation.neighbours import nearest_neighbours
 
 
 class PRDC(NamedTuple):
-    """Shares in [0, 1], but for density, which may exceed 1 (at most M / k)."""
+    """The four metrics, in [0, 1], except for density, which may exceed 1 (at most M / k).
+
+    Attributes:
+        precision: fraction of fake images within the real manifold.
+        recall: fraction of real images within the fake manifold.
+        density: mean number of real balls around a fake image, divided by k.
+        coverage: fraction of real images with a fake image in their ball.
+    """
 
     precision: float
     recall: float
@@ -22,40 +29,44 @@ class PRDC(NamedTuple):
 
 
 def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
-    """Precision and recall (Kynkäänniemi et al. 2019, arXiv 1904.06991), density and coverage
-    (Naeem et al. 2020, arXiv 2002.09797).
+    """Computes precision, recall, density and coverage.
 
-    The ball of an image is the open one around its features that reaches to its k-th nearest
-    neighbour in its own set, itself not counted. Then
-    - precision: share of fake images inside the ball of some real image;
-    - recall: share of real images inside the ball of some fake image;
-    - density: mean over fake images of (number of real balls they lie inside) / k;
-    - coverage: share of real images whose ball holds some fake image.
+    Sources: precision and recall, Kynkäänniemi et al. 2019, arXiv 1904.06991; density and coverage,
+    Naeem et al. 2020, arXiv 2002.09797.
 
-    Distances are compared as the `prdc` package does, after rounding to float32, from differences
-    taken in float64, so equal distances are equal here: an image with k or more exact copies in
+    The ball of an image is the open ball around its features whose radius is the distance to its
+    k-th nearest neighbour in its own set, excluding itself. Then:
+
+    - precision is the fraction of fake images inside the ball of some real image;
+    - recall is the fraction of real images inside the ball of some fake image;
+    - density is the mean over fake images of the number of real balls that contain them, divided by
+      k;
+    - coverage is the fraction of real images whose ball contains some fake image.
+
+    Distances are computed from differences in float64 and compared after rounding to float32, as in
+    the `prdc` package, so equal distances are equal here. An image with k or more exact copies in
     its set has an empty ball. Two identical sets without such copies have precision, recall and
-    coverage 1. The order of images does not matter. Memory grows with (M + L) F, not with M L.
+    coverage 1. The order of images does not matter. Memory use grows with (M + L) F, not with M L.
 
     Args:
         real: f32 [M, F] features, M > k.
-        fake: f32 [L, F] features of the same network, L > k. Unequal M and L are allowed, but
-            values compare only at equal M, L and k.
-        k: neighbours, at least 1; 5 as in Naeem et al.
+        fake: f32 [L, F] features of the same network, L > k. M and L may differ, but values are
+            comparable only for equal M, L and k.
+        k: number of neighbours, at least 1; 5 in Naeem et al.
 
     Returns:
-        The four values as Python floats.
+        A `PRDC` of Python floats.
 
     Raises:
-        InputError: bad features (see `distances.as_features`), different F, k < 1, or k images or
-            fewer in a set.
+        InputError: if features are invalid (see `distances.as_features`) or have different F, k <
+            1, or a set has k images or fewer.
     """
     if k < 1:
         raise InputError(f"k = {k}: use at least 1 neighbour")
     real = distances.as_features(real, "real features", k + 1)
     fake = distances.as_features(fake, "fake features", k + 1)
     distances.check_alike(real, fake, "real and fake images")
-    # k + 1 because an image is the first of its own neighbours.
+    # k + 1, because the first neighbour of an image is the image itself.
     real_radii = nearest_neighbours(real, real, k + 1).distances[:, k]
     fake_radii = nearest_neighbours(fake, fake, k + 1).distances[:, k]
 
@@ -87,12 +98,12 @@ def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
 
 
 class _Block(NamedTuple):
-    """What a block of real images adds: first what the bounds prove, then what they leave open."""
+    """Contribution of a block of real images: proven decisions, and pairs left undecided."""
 
     balls_around: jax.Array  # int32 [L]
     covered: jax.Array  # bool [M]
     recalled: jax.Array  # bool [M]
-    unsure: jax.Array  # uint8 [M, L]: bit 0, is it inside the real ball; bit 1, inside the fake
+    unsure: jax.Array  # uint8 [M, L], undecided: bit 0, inside the real ball; bit 1, the fake ball
 
 
 @jax.jit
@@ -109,8 +120,8 @@ def _compare(real: distances.Points, fake: distances.Points, real_radii, fake_ra
 
 
 def _inside(low: jax.Array, high: jax.Array, radii: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Whether distances are surely below the radii, and whether that is open."""
-    # The margins outweigh the rounding of radius and distance to float32.
+    """Whether distances are certainly below the radii, and whether this is undecided."""
+    # The margins exceed the rounding of radius and distance to float32.
     squared, margin = radii**2, 8 * distances.ROUNDOFF
     surely = high < squared * (1 - margin) - distances.UNDERFLOW
     possibly = jnp.maximum(low, 0) < squared * (1 + margin) + distances.UNDERFLOW

@@ -1,4 +1,4 @@
-"""A whole split through the model and back."""
+"""Encoding, decoding and reconstruction of a whole split."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -15,19 +15,35 @@ from pivq_jax.losses.reconstruction import psnr
 
 
 class Reconstructions(NamedTuple):
-    """What `reconstruct_split` found, one row an image, in the split's order.
+    """Reconstructions of a split, in its order; errors are those of output rounded to uint8.
 
-    Errors are those of uint8-rounded output.
+    Attributes:
+        codes: int32 [M, N].
+        psnr: f32 [M], in dB.
+        l1: f32 [M], mean absolute error of pixels in [-1, 1].
+        ssim: f32 [M]; NaN if images are smaller than its window.
     """
 
-    codes: np.ndarray  # int32 [M, N]
-    psnr: np.ndarray  # f32 [M], dB
-    l1: np.ndarray  # f32 [M], mean absolute error, pixels in [-1, 1]
-    ssim: np.ndarray  # f32 [M]; NaN where images are smaller than its window
+    codes: np.ndarray
+    psnr: np.ndarray
+    l1: np.ndarray
+    ssim: np.ndarray
 
 
 def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> Reconstructions:
-    """Encode and decode every image of a split, `batch_size` at a time."""
+    """Encodes and decodes every image of a split.
+
+    Args:
+        model: the trained model.
+        source: the images.
+        batch_size: number of images processed at once.
+
+    Returns:
+        The `Reconstructions`.
+
+    Raises:
+        InputError: if the split is empty.
+    """
     parts: list[tuple[np.ndarray, ...]] = []
     for batch in eval_batches(source, batch_size):
         codes = model.encode(images_to_float(batch["image"]))
@@ -45,7 +61,19 @@ def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> R
 def encode_split(
     model: TrainedModel, source: Source | Sequence[Example], batch_size: int
 ) -> np.ndarray:
-    """The codes of every image of a split, int32 [M, N], in its order."""
+    """Encodes every image of a split.
+
+    Args:
+        model: the trained model.
+        source: the images.
+        batch_size: number of images processed at once.
+
+    Returns:
+        int32 [M, N], in the order of the split.
+
+    Raises:
+        InputError: if the split is empty.
+    """
     return np.concatenate(
         [
             np.asarray(model.encode(images_to_float(batch["image"])))[batch["mask"]]
@@ -55,7 +83,16 @@ def encode_split(
 
 
 def decode_batches(model: TrainedModel, codes: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Codes int32 [M, N] -> images uint8 [m, H, W, 3], m at most `batch_size`, compiled once."""
+    """Decodes codes in batches of constant shape, compiled once.
+
+    Args:
+        model: the trained model.
+        codes: int32 [M, N].
+        batch_size: number of images decoded at once.
+
+    Yields:
+        uint8 [m, H, W, 3] with m <= batch_size.
+    """
     for start in range(0, len(codes), batch_size):
         batch = codes[start : start + batch_size]
         filled = np.resize(batch, (batch_size, codes.shape[1]))
@@ -63,5 +100,14 @@ def decode_batches(model: TrainedModel, codes: np.ndarray, batch_size: int) -> I
 
 
 def decode_batched(model: TrainedModel, codes: np.ndarray, batch_size: int) -> np.ndarray:
-    """Codes int32 [M, N] -> images uint8 [M, H, W, 3]."""
+    """Decodes codes in batches.
+
+    Args:
+        model: the trained model.
+        codes: int32 [M, N], M at least 1.
+        batch_size: number of images decoded at once.
+
+    Returns:
+        uint8 [M, H, W, 3].
+    """
     return np.concatenate(list(decode_batches(model, codes, batch_size)))

@@ -1,4 +1,4 @@
-"""The report: `metrics.json` and `report/index.html`, stage by stage, keeping what is computed."""
+"""The evaluation report, `metrics.json` and `report/index.html`, computed stage by stage."""
 
 import json
 import sys
@@ -19,14 +19,20 @@ from pivq_jax.inference import TrainedModel
 def write_report(
     model: TrainedModel, dataset: Dataset, settings: Settings, workdir: Path
 ) -> dict[str, Any]:
-    """Evaluate a model on the test split of its data.
+    """Evaluates a model on the test split of its data.
 
-    Writes into `workdir` after every stage: `report/<stage>.json` and the stage's pictures, so that
-    an evaluation that was stopped goes on where it was; at the end `metrics.json` and
-    `report/index.html`. A stage that the data does not allow is left out, with its reason.
+    After every stage, its results and pictures are written to `workdir`/report, so an interrupted
+    evaluation continues with the next stage. At the end, `metrics.json` and `report/index.html` are
+    written. Stages that the data does not support are left out, with the reason.
+
+    Args:
+        model: the trained model.
+        dataset: its data.
+        settings: options of the evaluation.
+        workdir: directory of the run.
 
     Returns:
-        what metrics.json holds.
+        The content of `metrics.json`.
     """
     config, folder = model.config, workdir / "report"
     evaluation = Evaluation(model, dataset, settings, config.seed, folder)
@@ -42,7 +48,7 @@ def write_report(
             model.step * config.train.batch_size / seconds if seconds else None
         ),
     }
-    # What the results of a stage depend on, besides the code.
+    # Everything that the results of a stage depend on, except for the code.
     made_for = {
         "step": model.step,
         "seconds": seconds,
@@ -53,7 +59,7 @@ def write_report(
     left_out: dict[str, str] = {}
     for number, (name, stage) in enumerate(STAGES.items(), 1):
         kept = _read(folder / f"{name}.json")
-        # What was left out is tried again: its reason may be gone, such as a missing file.
+        # Stages that were left out are tried again, as a missing file may now exist.
         if kept is None or "left_out" in kept or kept["made_for"] != made_for:
             if jax.process_index() == 0:
                 print(f"evaluating, {number} of {len(STAGES)}: {name}", file=sys.stderr, flush=True)
@@ -76,7 +82,7 @@ def write_report(
     if jax.process_index() == 0:
         write_json(workdir / "metrics.json", metrics)
         for path in folder.glob("*.png"):
-            if path.stem not in pictures:  # of earlier weights
+            if path.stem not in pictures:  # from earlier weights
                 path.unlink()
         title = f"{config.name}, step {model.step:,}"
         write_atomically(folder / "index.html", page(title, _sections(metrics, folder)).encode())
@@ -84,7 +90,11 @@ def write_report(
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
-    """The single figures, a line each."""
+    """Prints the scalar metrics, one per line.
+
+    Args:
+        metrics: the result of `write_report`.
+    """
     for name, value in metrics.items():
         if isinstance(value, float):
             print(f"  {name:<26} {value:.4f}")
@@ -112,7 +122,7 @@ def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
     def figures(*names: str) -> Table:
         return Table(("", ""), [(n, metrics[n]) for n in names if metrics.get(n) is not None])
 
-    found = [
+    sections = [
         Section(
             "Model",
             [
@@ -133,14 +143,14 @@ def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
         Section(
             "Capacity",
             [
-                "Bits an image over the test split: the ceiling counts all possible codes, the"
+                "Bits per image over the test split: the ceiling counts all possible codes, the"
                 " marginal bits are an upper bound on their entropy.",
                 figures(
                     *("ceiling_bits", "marginal_bits", "distinct_codes_per_image", "codes_used"),
                     *("constant_codes", "perplexity"),
                 ),
                 *pictures(
-                    ("usage", "Share of test images that hold each entry, most used first."),
+                    ("usage", "Fraction of test images that contain each entry, descending."),
                 ),
             ],
         ),
@@ -151,9 +161,9 @@ def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
                 *_distribution(metrics),
                 *pictures(
                     ("samples", "Samples."),
-                    ("parents", "Parent, sample, parent."),
+                    ("parents", "Triples of parent, sample and parent."),
                     ("many_parents", "Samples of more than two parents."),
-                    ("interpolations", "From image to image, exchanging codes."),
+                    ("interpolations", "Interpolations between two images by exchanging codes."),
                     (
                         "neighbours",
                         "Samples, each followed by the nearest of the training images they were"
@@ -166,8 +176,8 @@ def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
     ]
     if metrics["left_out"]:
         reasons = [f"{stage}: {reason}" for stage, reason in metrics["left_out"].items()]
-        found.append(Section("Left out", reasons))
-    return found
+        sections.append(Section("Left out", reasons))
+    return sections
 
 
 def _distribution(metrics: dict[str, Any]) -> list[str | Table]:

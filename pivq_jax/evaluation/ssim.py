@@ -1,4 +1,4 @@
-"""Structural similarity of images."""
+"""Structural similarity (SSIM) of images."""
 
 import math
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 
-# Wang et al. 2004: the window and the two constants.
+# Window and constants of Wang et al. 2004.
 WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03
 
@@ -19,24 +19,24 @@ def ssim(
     low: float = -1.0,
     high: float = 1.0,
 ) -> jax.Array:
-    """Mean structural similarity (Wang et al. 2004), one an image: [B, H, W, C] twice -> f32 [B].
+    """Mean structural similarity of each pair of images (Wang et al. 2004).
 
-    Gaussian window of 11 x 11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03, covariances divided by
-    the sum of weights, the mean over channels and over all windows that lie inside the image. Run
-    as one jitted function, in float32.
+    Uses a Gaussian window of 11 x 11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03 and covariances
+    divided by the sum of weights; averages over channels and over all windows inside the image.
+    Runs as one jitted function in float32.
 
     Args:
         images: [B, H, W, C], H and W at least 11.
-        references: the same shape.
-        low: pixel value of black. SSIM depends on where intensities start, so values are shifted
-            to [0, high - low] first.
-        high: pixel value of white. (-1, 1) are the model's images; (0, 255) uint8.
+        references: same shape as `images`.
+        low: pixel value of black. SSIM depends on the origin of intensities, so values are first
+            shifted to [0, high - low].
+        high: pixel value of white: (low, high) is (-1, 1) for model output and (0, 255) for uint8.
 
     Returns:
         f32 [B] in [-1, 1]; 1 for equal images.
 
     Raises:
-        InputError: wrong shapes or range, or an image with NaN or infinity.
+        InputError: if shapes or the range are invalid, or an image contains NaN or infinity.
     """
     if images.shape != references.shape or images.ndim != 4 or 0 in images.shape:
         raise InputError(
@@ -72,7 +72,7 @@ def _weights() -> np.ndarray:
 
 
 def _shifted(x: jax.Array, axis: int) -> list[jax.Array]:
-    """The pixels at each place of the window, one array a place."""
+    """Returns the pixels at each position of the window, one array per position."""
     length = x.shape[axis] - WINDOW + 1
     return [jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(WINDOW)]
 
@@ -82,9 +82,10 @@ def _mean(x: jax.Array, axis: int) -> jax.Array:
 
 
 def _covariance(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Over windows, by the law of total covariance: within columns and between their means.
+    """Covariance over windows: within columns plus between their means (law of total covariance).
 
-    E[xy] - E[x] E[y] would lose, in float32, what SSIM's constants leave visible in flat areas.
+    In float32, `E[xy] - E[x] E[y]` would lose differences in flat areas that SSIM's constants leave
+    visible.
     """
 
     def along(x: jax.Array, y: jax.Array, axis: int) -> jax.Array:
