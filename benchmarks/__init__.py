@@ -1,1 +1,1 @@
-"""Comparisons that print a table; each peer is measured in the same run."""
+"""Comparisons that print a table; the compared programs are measured in the same run."""

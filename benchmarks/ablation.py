@@ -1,13 +1,13 @@
-"""Matching against nearest neighbour and against positions: trained alike, measured alike.
+"""Compares matching with nearest neighbour and with positions, under equal conditions.
 
     python -m benchmarks.ablation --config=configs/toon_faces.py --seeds=3 [--steps=2000]
 
-Trains every kind with every seed for equal steps on equal batches by `python -m pivq_jax.main`,
-each run in its own folder of --output (named after the changes by default), and prints one table:
-mean and deviation over the seeds of the figures in each run's metrics.json, which docs/metrics.md
-defines. What a run has trained and evaluated is not repeated, so the same command picks up where it
-was stopped.
-Fields of the config are changed for all runs by --set=NAME=VALUE, as often as needed.
+Trains every kind with every seed for the same number of steps on the same batches with `python -m
+pivq_jax.main`, each run in its own folder of --output (named after the changes by default), and
+prints a table with the mean and standard deviation over seeds of the metrics in metrics.json, which
+docs/metrics.md defines. Finished training and evaluation is not repeated, so the same command
+continues after an interruption. Fields of the config are changed for all runs by --set=NAME=VALUE,
+which may be repeated.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.runs import run
 
 KINDS = ("matching", "nearest", "positional")
-# What the table shows: its name, the name in metrics.json, digits.
+# Rows of the table: title, name in metrics.json, digits.
 ROWS = (
     ("PSNR dB", "psnr", 2),
     ("SSIM", "ssim", 4),
@@ -41,7 +41,14 @@ ROWS = (
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """A Markdown table: a row a figure, a column a kind."""
+    """Formats a Markdown table with one row per metric and one column per kind.
+
+    Args:
+        results: the metrics of each run, by kind.
+
+    Returns:
+        The table.
+    """
     lines = ["| | " + " | ".join(results) + " |", "| --- |" + " ---: |" * len(results)]
     for title, name, digits in ROWS:
         cells = []
@@ -59,20 +66,28 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def folder_name(config: str, changes: dict[str, str]) -> str:
-    """A folder for each comparison: a run goes on only with the config that it began with."""
+    """Returns the folder of a comparison; each combination of changes has its own.
+
+    Args:
+        config: config file, with variants after a colon if any.
+        changes: values of the changed fields.
+
+    Returns:
+        The name of the folder.
+    """
     fields = sorted(f"{name}={value}" for name, value in changes.items())
     return ",".join([Path(config).name.replace(".py", ""), *fields]).replace("/", "_")
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Runs what is missing and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", default="configs/toon_faces.py", help="may have variants")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--config", default="configs/toon_faces.py", help="may include variants")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     parser.add_argument(
-        "--steps", type=int, default=2_000, help="2,000: eight minutes a run on two idle cores"
+        "--steps", type=int, default=2_000, help="2,000 take eight minutes on two idle cores"
     )
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
@@ -90,7 +105,7 @@ def main() -> None:
     started, total = time.perf_counter(), options.seeds * len(kinds)
     results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     for number in range(total):
-        seed, kind = divmod(number, len(kinds))  # all kinds of a seed first: an early table is fair
+        seed, kind = divmod(number, len(kinds))  # all kinds of a seed before the next seed
         kind = kinds[kind]
         config = options.config
         if kind != "matching":
@@ -104,9 +119,9 @@ def main() -> None:
             f" {spent / 60:.0f} min spent, about {left / 60:.0f} min left",
             flush=True,
         )
-    found = table(results)
-    (output / "table.md").write_text(found + "\n")
-    print(f"\n{found}\n\nwritten to {output}/table.md")
+    text = table(results)
+    (output / "table.md").write_text(text + "\n")
+    print(f"\n{text}\n\nwritten to {output}/table.md")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,23 @@
-"""Which of two parents' codes to exchange: the ways compared on trained runs.
+"""Compares rules for choosing which codes of two parents to exchange, on trained runs.
 
     python -m benchmarks.exchange --workdir runs/toon_faces [RUN ...] [--seeds=3]
 
-Makes the same pairs of training images into samples, half of the paired codes exchanged but for the
-first two rows, by every rule below, and compares these with the test images (FID, precision,
-recall, density and coverage in VGG16 features): mean and deviation over all runs and, in each,
-`--seeds` drawings of pairs. `new` is how far samples are from the nearer parent's reconstruction,
-the mean absolute difference of pixels (of 255): a rule that returns a parent is good at all else.
-Written to --output: exchange.json and, of the first run, exchange.png: two rows of parents and
-below them a row a rule, in the order of the table.
+Makes samples of the same pairs of training images by every rule below, with half of the paired
+codes exchanged except in the first two rows, and compares them with the test images (FID,
+precision, recall, density and coverage in VGG16 features). Prints the mean and standard deviation
+over all runs and, for each, `--seeds` draws of pairs. `new` is the distance of samples from the
+reconstruction of the nearer parent, as mean absolute difference of pixels (of 255): a rule that
+returns a parent is good in all other metrics. Writes to --output: exchange.json and, for the first
+run, exchange.png with two rows of parents and one row per rule, in the order of the table.
 
   pixels        no codes: the two images averaged
-  nothing       the first parents' reconstructions
+  nothing       reconstructions of the first parents
   any partner   half of the codes that differ, chosen at random, for random ones of the other parent
-  uniform       half of the pairs at random; pairs are made by the least total distance, as below
-  cheapest      the half of the pairs that are nearest to each other
-  dearest       the half of the pairs that are farthest from each other
-  hyperplane    `pivq_jax.sampling.recombine`: pairs that lie together
-  plausible     of 64 uniform choices the one whose codes most often meet in training images
+  uniform       a random half of the pairs; pairs have the least total distance, as below
+  cheapest      the half of the pairs with the smallest distances
+  dearest       the half of the pairs with the largest distances
+  hyperplane    `pivq_jax.sampling.recombine`: pairs that are close to each other
+  plausible     of 64 uniform choices, the one whose codes most often co-occur in training images
 """
 
 import argparse
@@ -38,19 +38,19 @@ from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import pair_codes, random_pairs
 from pivq_jax.training.loop import dataset_from_config
 
-PICTURED = 12  # samples by each rule in the picture
-CHOICES = 64  # uniform ones that the most plausible is taken of
+PICTURED = 12  # samples per rule in the picture
+CHOICES = 64  # uniform choices, of which the most plausible is used
 
 
 def chosen_half(scores: np.ndarray, first: np.ndarray, partners: np.ndarray) -> np.ndarray:
-    """Exchanges the half of the pairs with the lowest scores, all [S, N]."""
+    """Exchanges the half of the pairs with the lowest scores; all arrays are [S, N]."""
     paired = first != partners
     rank = np.argsort(np.argsort(np.where(paired, scores, np.inf), axis=-1), axis=-1)
     return np.where(rank < np.round(0.5 * paired.sum(-1, keepdims=True)), partners, first)
 
 
 def any_partner(first: np.ndarray, partners: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Exchanges half of the codes that differ, without regard to what is like what, [S, N]."""
+    """Exchanges half of the codes that differ for random codes of the other parent, [S, N]."""
     shuffled = partners.copy()
     for row, differs in zip(shuffled, first != partners, strict=True):
         row[differs] = rng.permutation(row[differs])
@@ -60,7 +60,7 @@ def any_partner(first: np.ndarray, partners: np.ndarray, rng: np.random.Generato
 def plausible(
     first: np.ndarray, partners: np.ndarray, lift: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Of many uniform choices of half of the pairs that with the largest sum of log lifts."""
+    """Of many uniform choices of half of the pairs, returns the one with the largest log lifts."""
 
     def sum_of_lifts(sets: np.ndarray) -> np.ndarray:
         lifts = lift[sets[:, :, None], sets[:, None, :]]
@@ -74,7 +74,7 @@ def plausible(
 
 
 def log_lift(codes: np.ndarray, codebook_size: int) -> np.ndarray:
-    """How much oftener than by chance two codes meet in an image, f32 [K, K], from int [M, N]."""
+    """Log of the co-occurrence of codes relative to chance, f32 [K, K], from codes int [M, N]."""
     (has,) = code_features(codebook_size, "matching", codes)
     share, together, least = has.mean(0), has.T @ has / len(has), 0.1 / len(has)
     return np.log((together + least) / (np.outer(share, share) + least))
@@ -83,7 +83,7 @@ def log_lift(codes: np.ndarray, codebook_size: int) -> np.ndarray:
 def by_code(
     model: TrainedModel, codes: np.ndarray, pairs: np.ndarray, lift: np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
-    """The codes of the samples by each rule, int [S, N]."""
+    """Returns the codes of the samples of each rule, int [S, N]."""
     rng = np.random.default_rng(seed)
     a, b = codes[pairs].swapaxes(0, 1)
     first, partners, cost = map(np.asarray, pair_codes(a, b, model.codebook))
@@ -99,7 +99,7 @@ def by_code(
 
 
 def newness(made: np.ndarray, parents: tuple[np.ndarray, np.ndarray]) -> float:
-    """Mean absolute difference from the nearer of two images, all uint8 [S, H, W, 3]."""
+    """Mean absolute difference from the nearer of two images; all uint8 [S, H, W, 3]."""
     apart = [np.abs(made.astype(np.float32) - parent).mean((1, 2, 3)) for parent in parents]
     return float(np.mean(np.minimum(*apart)))
 
@@ -107,7 +107,7 @@ def newness(made: np.ndarray, parents: tuple[np.ndarray, np.ndarray]) -> float:
 def measure(
     workdir: Path, samples: int, seeds: int
 ) -> tuple[dict[str, list[dict[str, float]]], np.ndarray]:
-    """The figures of one run, by rule, of each drawing of pairs; and the picture."""
+    """Returns the metrics of one run by rule, for each draw of pairs, and the picture."""
     model = pivq_jax.load(workdir)
     if model.kind != "matching":
         raise SystemExit(f"{workdir} has {model.kind} codes: give a matching run")
@@ -138,23 +138,23 @@ def measure(
             )
             picture = [*originals, *(made[:PICTURED] for made in images.values())]
         for name, made in images.items():
-            found = compare_features(real, extractor.extract(made)) | {
+            values = compare_features(real, extractor.extract(made)) | {
                 "new": newness(made, rebuilt)
             }
-            figures.setdefault(name, []).append(found)
-            print(f"seed {seed}, {name}:", *(f"{k} {v:.4f}" for k, v in found.items()), flush=True)
+            figures.setdefault(name, []).append(values)
+            print(f"seed {seed}, {name}:", *(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
     return figures, grid(np.concatenate(picture), PICTURED)
 
 
 def main() -> None:
-    """Sample by every rule and print the table."""
+    """Makes samples by every rule and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--workdir", type=Path, nargs="+", default=[Path("runs/toon_faces")], help="trained runs"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="drawings of pairs, from 0 on")
+    parser.add_argument("--seeds", type=int, default=3, help="number of draws of pairs")
     parser.add_argument("--samples", type=int, default=1_000)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
@@ -170,7 +170,7 @@ def main() -> None:
     names = list(figures[rules[0]][0])
     print(f"\n{'':<12}", *(f"{name:>17}" for name in names))
     for rule in rules:
-        drawn = [each for found in by_run.values() for each in found[rule]]
+        drawn = [each for by_rule in by_run.values() for each in by_rule[rule]]
         values = np.array([[each[name] for name in names] for each in drawn])
         cells = zip(values.mean(0), values.std(0, ddof=len(values) > 1), strict=True)
         print(f"{rule:<12}", *(f"{mean:8.4f} ± {spread:.4f}" for mean, spread in cells))

@@ -1,12 +1,13 @@
-"""Real photographs to try: Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747) as a folder of PNGs.
+"""Writes Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747) as a folder of PNG files.
 
     apt-get install dataset-fashion-mnist
     python -m benchmarks.fashion_mnist --output=runs/fashion_mnist_images
     python -m pivq_jax.main --config=configs/image_folder.py \\
       --config.data.path=runs/fashion_mnist_images --config.data.image_size=32
 
-Writes the 70,000 grey images of 28x28 pixels, as <output>/<class>/<number>.png. --source is where
-its four files lie, in the idx format of MNIST, gzipped; Debian's package puts them there.
+Writes the 70,000 grey images of 28x28 pixels to <output>/<class>/<number>.png, as an example of
+photographs. --source is the directory of its four files in the idx format of MNIST, gzipped; by
+default, that of the Debian package.
 """
 
 import argparse
@@ -24,17 +25,17 @@ CLASSES = (
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Bytes in the idx format: 0, 0, 8, the rank, the sizes (big-endian int32), the data."""
+    """Reads bytes in the idx format: 0, 0, 8, the rank, the sizes (big-endian int32), the data."""
     data = gzip.decompress(path.read_bytes())
     if data[:3] != b"\0\0\x08":
-        raise SystemExit(f"{path} is no idx file of bytes: give Fashion-MNIST's own files")
+        raise SystemExit(f"{path} is not an idx file of bytes: give the files of Fashion-MNIST")
     rank = data[3]
     shape = np.frombuffer(data, ">i4", rank, offset=4)
     return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
 def main() -> None:
-    """Write the images."""
+    """Writes the images."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     if not options.source.is_dir():
-        parser.error(f"--source={options.source} is no directory: give that of the four files")
+        parser.error(f"--source={options.source} is not a directory: give that of the four files")
     for name in CLASSES:
         (options.output / name).mkdir(parents=True, exist_ok=True)
     for split in ("train", "t10k"):

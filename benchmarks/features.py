@@ -1,13 +1,14 @@
-"""Which features of VGG16 tell images apart: what the choice in evaluation/features.py rests on.
+"""Compares features of VGG16 by how well they separate images; see evaluation/features.py.
 
     python -m benchmarks.features [--images=600] [--size=64]
 
-Toon Head faces, half of them real images, the others held out. For each candidate, density and
-coverage (k = 5) against the real images of: the held-out images, which should have 1; the same
-blurred by a pixel, with noise of 10 grey levels, averaged with another face, and cut into patches
-of 8 and 32 pixels that come from two faces by turns at random. All but the first should be low.
-Then the balanced accuracy of a linear classifier of the held-out faces' ten factors, fitted to the
-real ones by ridge regression: how much of a face the features hold.
+Uses Toon Head faces, half of them as real images and the others held out. For each candidate,
+computes density and coverage (k = 5) against the real images for the held-out images, which should
+have 1, and for versions of them that should have low values: blurred by a pixel, with noise of 10
+grey levels, averaged with another face, and composed of patches of 8 or 32 pixels from two faces at
+random. Then computes the balanced accuracy of a linear classifier (ridge regression) of the ten
+factors, fitted on the real and measured on the held-out faces: how much of a face the features
+represent.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from pivq_jax.losses.perceptual_weights import load_lpips
 
 
 def damaged(images: np.ndarray) -> dict[str, np.ndarray]:
-    """The images and, by name, what is made of them; uint8 [M, H, W, 3] all."""
+    """Returns the images and damaged versions of them by name, each uint8 [M, H, W, 3]."""
     rng = np.random.default_rng(0)
     floats, others = images.astype(np.float32), np.roll(images, 1, 0)
 
@@ -53,7 +54,7 @@ def damaged(images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def candidates(params: Any, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Features by name, f32 [M, F] each."""
+    """Returns the candidate features by name, each f32 [M, F]."""
 
     @jax.jit
     def means(params: Any, batch: jax.Array) -> tuple[list[jax.Array], ...]:
@@ -76,7 +77,7 @@ def candidates(params: Any, images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def classify(train: np.ndarray, test: np.ndarray, factors: list[dict[str, str]]) -> float:
-    """Mean balanced accuracy over factors; `factors` of train, then of test."""
+    """Mean balanced accuracy over factors; `factors` are those of `train`, then those of `test`."""
     mean, deviation = train.mean(0), train.std(0) + 1e-6
     train, test = ((x.astype(np.float64) - mean) / deviation for x in (train, test))
     kernel = train @ train.T
@@ -87,17 +88,17 @@ def classify(train: np.ndarray, test: np.ndarray, factors: list[dict[str, str]])
         fitted, wanted = labels[: len(train)], labels[len(train) :]
         targets = np.eye(len(values))[fitted]
         offset = targets.mean(0)
-        found = np.argmax(test @ train.T @ inverse @ (targets - offset) + offset, 1)
-        accuracies.append(np.mean([np.mean(found[wanted == c] == c) for c in np.unique(wanted)]))
+        guesses = np.argmax(test @ train.T @ inverse @ (targets - offset) + offset, 1)
+        accuracies.append(np.mean([np.mean(guesses[wanted == c] == c) for c in np.unique(wanted)]))
     return float(np.mean(accuracies))
 
 
 def main() -> None:
-    """Print the table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=600, help="real ones, and held-out ones")
+    parser.add_argument("--images", type=int, default=600, help="images in each of two sets")
     parser.add_argument("--size", type=int, default=64)
     options = parser.parse_args()
 
@@ -118,8 +119,8 @@ def main() -> None:
     for kind, reference in of_real.items():
         cells = ""
         for name in sets:
-            found = prdc(reference, of_sets[name][kind])
-            cells += f"{found.density:8.2f} /{found.coverage:4.2f}"
+            result = prdc(reference, of_sets[name][kind])
+            cells += f"{result.density:8.2f} /{result.coverage:4.2f}"
         accuracy = classify(reference, of_sets["held out"][kind], factors)
         print(f"{kind:<15}{cells}{accuracy:9.2f}", flush=True)
 

@@ -1,13 +1,12 @@
-"""How many images a second the input pipeline gives, next to what training takes.
+"""Measures the throughput of the input pipeline, relative to that of training.
 
     python -m benchmarks.input_pipeline [--config=configs/toon_faces.py] [--workers=0,1,2]
 
-Prepares pictures with the detail of photographs (so many bytes as PNG as those), which also says
-how fast `pivq_jax.data.prepare` is, then reads batches of them as training does: flipped, of the
-config's batch size, by threads of this process (0 workers) or by worker processes. `cached` keeps
-decoded images in memory, as training does with splits of up to 2 GiB; worker processes never do.
-The last column compares with the config's own training step, measured here too, on batches that are
-in memory already.
+Prepares pictures with the detail (and size as PNG) of photographs, which also measures the speed of
+`pivq_jax.data.prepare`, then reads batches of them as in training: flipped, with the batch size of
+the config, by threads of this process (0 workers) or by worker processes. `cached` keeps decoded
+images in memory, as training does for splits of up to 2 GiB; worker processes never do. The last
+column is relative to the training step of the config, measured here on batches in memory.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from pivq_jax.data.sources import RecordSource
 
 
 def photograph(seed: int, size: int) -> Image.Image:
-    """Smooth shapes on all scales and a little noise."""
+    """Smooth shapes on all scales with a little noise."""
     rng = np.random.default_rng(seed)
     pixels = np.zeros((size, size, 3), np.float32)
     side, weight = 4, 1.0
@@ -43,7 +42,7 @@ def photograph(seed: int, size: int) -> Image.Image:
 
 
 def make_records(folder: Path, size: int, count: int, workers: int) -> Any:
-    """A builder of prepared pictures; prints how long preparing took and what they weigh."""
+    """Returns a builder of prepared pictures; prints the preparation time and their size."""
     import tensorflow_datasets as tfds
 
     source = folder / f"source_{size}"
@@ -56,15 +55,21 @@ def make_records(folder: Path, size: int, count: int, workers: int) -> Any:
     directory = set_directory(folder, "image_folder", size)
     weight = sum(file.stat().st_size for file in directory.glob("*.array_record*")) / count
     print(
-        f"{size} px: {count} images prepared in {seconds:.1f} s by {workers} processes, their start"
-        f" included; {weight / 1024:.0f} KiB an image",
+        f"{size} px: {count} images prepared in {seconds:.1f} s by {workers} processes, including"
+        f" their start; {weight / 1024:.0f} KiB per image",
         flush=True,
     )
     return tfds.builder_from_directory(directory)
 
 
 def images_a_second(batches: Iterator[Any], skip: int, seconds: float) -> float:
-    """Of an endless stream, after so many batches."""
+    """Images per second of an endless stream of batches.
+
+    Args:
+        batches: the batches.
+        skip: number of batches before the measurement.
+        seconds: duration of the measurement.
+    """
     for _ in range(skip):
         next(batches)
     count, started = 0, time.perf_counter()
@@ -74,7 +79,7 @@ def images_a_second(batches: Iterator[Any], skip: int, seconds: float) -> float:
 
 
 def step_images_a_second(config: Any, steps: int = 20) -> float:
-    """Of the training step that most of the run consists of; the median of `steps`."""
+    """Images per second of the training step of the last phase; the median of `steps` steps."""
     import jax
 
     from pivq_jax.common.parallel import make_mesh, put_batch
@@ -98,21 +103,21 @@ def step_images_a_second(config: Any, steps: int = 20) -> float:
 
 
 def main() -> None:
-    """Print the table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default="configs/toon_faces.py")
     parser.add_argument("--workers", default="0,1,2", help="numbers of processes to try")
-    parser.add_argument("--sizes", default="64,128,256", help="pixels a side")
-    parser.add_argument("--images", type=int, default=512, help="pictures of each size")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each measurement")
+    parser.add_argument("--sizes", default="64,128,256", help="heights and widths in pixels")
+    parser.add_argument("--images", type=int, default=512, help="number of pictures of each size")
+    parser.add_argument("--seconds", type=float, default=5.0, help="duration of each measurement")
     options = parser.parse_args()
     workers = [int(number) for number in options.workers.split(",")]
 
     config = config_from_file(options.config)
     step = step_images_a_second(config)
-    print(f"{options.config}: the training step takes {step:.0f} images/s", flush=True)
+    print(f"{options.config}: the training step processes {step:.0f} images/s", flush=True)
     with tempfile.TemporaryDirectory() as name:
         for size in map(int, options.sizes.split(",")):
             builder = make_records(Path(name), size, options.images, max(1, *workers))

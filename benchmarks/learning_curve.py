@@ -1,15 +1,15 @@
-"""How fast a model learns: PSNR against training time, and the time to a given PSNR.
+"""Measures how fast a model learns: PSNR over training time, and the time to a given PSNR.
 
     python -m pivq_jax.main --config=configs/toon_faces.py --workdir=runs/curve/muon_0 \\
       --config.train.checkpoint_every=100 --config.checkpoints.keep=1000 --config.seed=0
     python -m benchmarks.learning_curve --workdir runs/curve/muon_* [--target=30]
 
-Measures every checkpoint of each run: the mean PSNR of the whole validation split, by averaged
-weights, from the first one with a codebook on. Time is what training took up to it, compilation and
-the writing of checkpoints included, evaluation not. Runs that differ in nothing but the number at
-the end of their names (`muon_0`, `muon_1`) are seeds of one setting. Prints the seconds at which
-each run first reaches the target; what was measured is kept in `curve.json` of its folder and not
-measured again. Written to --output: learning_curve.png (with matplotlib).
+For every checkpoint of each run with a codebook, measures the mean PSNR of the averaged weights on
+the whole validation split. Times are those of training, including compilation and the writing of
+checkpoints, excluding evaluation. Runs whose names differ only in a number at the end (`muon_0`,
+`muon_1`) are seeds of one setting. Prints the seconds at which each run first reaches the target.
+Measurements are kept in `curve.json` in the folder of a run and not repeated. Writes
+learning_curve.png (with matplotlib) to --output.
 """
 
 import argparse
@@ -33,7 +33,7 @@ Curve = list[dict[str, float]]  # step, seconds, psnr
 
 
 def measure(workdir: Path) -> Curve:
-    """The curve of one run, oldest checkpoint first; those measured before are kept."""
+    """Returns the curve of one run, oldest checkpoint first; earlier measurements are reused."""
     path = workdir / "curve.json"
     curve: Curve = json.loads(path.read_text()) if path.exists() else []
     with Checkpoints(workdir, read_only=True) as checkpoints:
@@ -47,9 +47,9 @@ def measure(workdir: Path) -> Curve:
         except InputError:  # before the codebook
             continue
         dataset = dataset or dataset_from_config(model.config)
-        found = reconstruct_split(model, dataset.validation, model.config.evaluate.batch_size)
+        result = reconstruct_split(model, dataset.validation, model.config.evaluate.batch_size)
         row = {"step": step, "seconds": model.progress["train_seconds"]}
-        curve.append(row | {"psnr": float(np.mean(found.psnr))})
+        curve.append(row | {"psnr": float(np.mean(result.psnr))})
         print(
             f"{workdir} step {step}: {row['seconds']:.0f} s, {curve[-1]['psnr']:.2f} dB", flush=True
         )
@@ -58,7 +58,7 @@ def measure(workdir: Path) -> Curve:
 
 
 def plot(curves: dict[str, list[Curve]], target: float, path: Path) -> None:
-    """A colour a setting, a line a seed."""
+    """Plots one colour per setting and one line per seed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -81,7 +81,7 @@ def plot(curves: dict[str, list[Curve]], target: float, path: Path) -> None:
 
 
 def main() -> None:
-    """Measure the runs and print the table."""
+    """Measures the runs and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -94,7 +94,7 @@ def main() -> None:
     for workdir in options.workdir:
         curve = measure(workdir)
         if not curve:
-            parser.error(f"{workdir} has no checkpoint with a codebook: train on")
+            parser.error(f"{workdir} has no checkpoint with a codebook: continue its training")
         curves[re.sub(r"[_-]?\d+$", "", workdir.name)].append(curve)
 
     print(f"\n| | seconds to {options.target:g} dB, each run | mean | last PSNR, mean |")

@@ -1,16 +1,16 @@
-"""What the discriminator and the perceptual loss do, from one trained run.
+"""Measures the effect of the discriminator and of the perceptual loss, from one trained run.
 
     python -m benchmarks.losses --workdir=runs/toon_faces [--steps=1000]
 
-Starting from the run's averaged weights, each variant trains on for so many steps with the same
-data, keys and learning rate: with the losses of pixels and codes alone, with the perceptual loss,
-and, without it, with a discriminator that judges reconstructions, images decoded from recombined
-code sets, or both. Every 100 steps it measures PSNR of the averaged weights on 500 validation
-images and logs the adaptive weight; at the end LPIPS of these (AlexNet, and VGG16, which no variant
-trains on), and samples from recombined code sets of training images compared with the test images
-(FID, precision, recall, density and coverage in VGG16 features). Written to --output: losses.json,
-the curves losses.png (with matplotlib) and losses_samples.png: two rows of parents, and below them
-what each variant makes of them, a row a variant in the order of the table.
+Starting from the averaged weights of the run, each variant is trained for the same number of steps
+with the same data, keys and learning rate: with the losses on pixels and codes alone; with the
+perceptual loss; and, without it, with a discriminator of reconstructions, of images decoded from
+recombined code sets, or of both. Every 100 steps, measures the PSNR of the averaged weights on 500
+validation images and logs the adaptive weight. At the end, measures LPIPS on these images (AlexNet,
+and VGG16, which no variant trains with) and compares samples from recombined code sets of training
+images with the test images (FID, precision, recall, density and coverage in VGG16 features). Writes
+to --output: losses.json, the curves losses.png (with matplotlib) and losses_samples.png with two
+rows of parents and one row of samples per variant, in the order of the table.
 """
 
 import argparse
@@ -51,21 +51,21 @@ VARIANTS: dict[str, dict[str, float]] = {
     "both judged": {"adversarial.weight": 0.5, "adversarial.recombined_weight": 0.5},
 }
 EVERY = 100  # steps between measurements
-SHOWN_STEP = 500  # of the table's second column
-PICTURED = 12  # samples of each variant in the picture
+SHOWN_STEP = 500  # step of the second column of the table
+PICTURED = 12  # samples per variant in the picture
 VALIDATION_IMAGES = 500
 
 
 def continue_training(
     base: TrainedModel, config: Any, train: Any, validation: Any
 ) -> Iterator[tuple[TrainedModel, dict[str, float]]]:
-    """The model and its figures before the first step and after every `EVERY` of them."""
+    """Yields the model and its metrics before the first step and after every `EVERY` steps."""
     mesh, batch_size = base.mesh, config.evaluate.batch_size
     steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
     frozen = frozen_from_config(config, mesh)
     judges = config.adversarial.weight + config.adversarial.recombined_weight > 0
     phase = Phase.ADVERSARIAL if judges else Phase.QUANTIZED
-    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731 (a step takes its state's memory)
+    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731 (a step donates its state)
     state = steps.create().replace(params=copy(base.params), ema_params=copy(base.params))
     batches = train_batches(
         train, batch_size=config.train.batch_size, seed=config.seed + 1, flip=config.data.flip
@@ -82,7 +82,7 @@ def continue_training(
 
 
 def plot(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
-    """PSNR and the adaptive weight over the steps."""
+    """Plots PSNR and the adaptive weight over the steps."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -105,13 +105,13 @@ def plot(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
 
 
 def main() -> None:
-    """Train the variants and print the table."""
+    """Trains the variants and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", type=Path, default=Path("runs/toon_faces"))
     parser.add_argument("--steps", type=int, default=1_000)
-    parser.add_argument("--learning_rate", type=float, default=5e-4, help="peak, of a cosine")
+    parser.add_argument("--learning_rate", type=float, default=5e-4, help="peak of the schedule")
     parser.add_argument("--augmentations", default="", help="see configs/common.py")
     parser.add_argument("--samples", type=int, default=1_000)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))

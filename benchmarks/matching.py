@@ -1,10 +1,10 @@
-"""Matching against its peers: `python -m benchmarks.matching [--quick] [--tpu=v5e:2x2]`.
+"""Compares matching with other solvers: `python -m benchmarks.matching [--quick] [--tpu=v5e:2x2]`.
 
-Every method solves the same batches in one run, taking turns; the table gives medians. SciPy and
-lapx get float64 arrays made beforehand and run on the host in one thread. Peers that are not
-installed (lapx, optax, torch with torch-linear-assignment) are left out. `--tpu` adds what the TPU
-compiler estimates, and needs libtpu (`pip install "jax[tpu]"`) but no TPU. On a machine with a GPU
-the JAX methods run there.
+All methods solve the same batches in one run, in turn; the table contains medians. SciPy and lapx
+get precomputed float64 arrays and run on the host in one thread. Solvers that are not installed
+(lapx, optax, torch with torch-linear-assignment) are left out. `--tpu` adds estimates of the TPU
+compiler, which need libtpu (`pip install "jax[tpu]"`) but no TPU. On a machine with a GPU the JAX
+methods run there.
 """
 
 import argparse
@@ -40,12 +40,25 @@ DIMENSIONS = 64
 
 
 def make_cost(kind: str, batch: int, num_rows: int, num_columns: int, seed: int = 0) -> np.ndarray:
-    """float32 [batch, num_rows, num_columns]: squared distances of latents to one codebook.
+    """Returns squared distances of latents to one codebook.
 
-    gaussian: latents and codebook normal in 64 dimensions. noised: latents are random codebook
-    entries with noise 0.3, so that some want the same one. clustered: N / 8 clusters an image with
-    noise 0.15; about 95 % of the latents share their nearest entry. low_rank: normal in 2
-    dimensions. integer: no distances but integers below 100, with many ties.
+    Args:
+        kind: distribution of the costs:
+
+            - gaussian: latents and codebook are normal in 64 dimensions.
+            - noised: latents are random codebook entries with noise 0.3, so some prefer the same
+              one.
+            - clustered: N / 8 clusters per image with noise 0.15; about 95 % of the latents share
+              their nearest entry.
+            - low_rank: normal in 2 dimensions.
+            - integer: integers below 100 with many ties instead of distances.
+        batch: number of problems B.
+        num_rows: N.
+        num_columns: K.
+        seed: determines the costs.
+
+    Returns:
+        float32 [B, N, K].
     """
     rng = np.random.default_rng(seed)
     if kind == "integer":
@@ -66,10 +79,12 @@ def make_cost(kind: str, batch: int, num_rows: int, num_columns: int, seed: int 
 
 
 def solve_scipy(cost: np.ndarray) -> np.ndarray:
+    """Columns int64 [B, N] by SciPy, one problem after another."""
     return np.stack([scipy.optimize.linear_sum_assignment(problem)[1] for problem in cost])
 
 
 def solve_lapx(cost: np.ndarray) -> np.ndarray:
+    """Columns int32 [B, N] by lapx, one problem after another."""
     import lap
 
     square = cost.shape[1] == cost.shape[2]
@@ -77,6 +92,7 @@ def solve_lapx(cost: np.ndarray) -> np.ndarray:
 
 
 def solve_torch(cost: Any) -> Any:
+    """Columns int64 [B, N] by torch-linear-assignment."""
     import torch
     from torch_linear_assignment import batch_linear_assignment
 
@@ -87,27 +103,29 @@ def solve_torch(cost: Any) -> Any:
 
 
 def optax_solver(mapped: bool) -> Callable[[jax.Array], jax.Array]:
+    """Returns the Hungarian algorithm of optax for a batch, by `lax.map` or by `vmap`."""
     import optax
 
     def one(cost):
-        # Both rows and columns: for N = K one of them alone is known without solving anything.
+        # Returns rows and columns, as for N = K one of them is known without solving the problem.
         return optax.assignment.hungarian_algorithm(cost)
 
     return functools.partial(jax.lax.map, one) if mapped else jax.vmap(one)
 
 
 def has(*modules: str) -> bool:
+    """Whether all modules are installed."""
     return all(importlib.util.find_spec(module) for module in modules)
 
 
 def compiled(solve: Callable[[jax.Array], Any], cost: jax.Array) -> Callable[[], Any]:
-    """A call that runs compiled code and waits for it."""
+    """Returns a function that runs compiled code and waits for it."""
     program = jax.jit(solve).lower(cost).compile()
     return lambda: jax.block_until_ready(program(cost))
 
 
 def runners(cost: np.ndarray, own: tuple[str, ...], slow: bool) -> dict[str, Callable[[], Any]]:
-    """A call for each method that can run here, on this batch."""
+    """Returns a function for each method that is available here, for this batch."""
     wide, on_device = cost.astype(np.float64), jnp.asarray(cost)
     calls: dict[str, Callable[[], Any]] = {"scipy": lambda: solve_scipy(wide)}
     if has("lap"):
@@ -130,7 +148,7 @@ def runners(cost: np.ndarray, own: tuple[str, ...], slow: bool) -> dict[str, Cal
 def time_in_turns(
     calls: dict[str, Callable[[], Any]], repeats: int, budget: float
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Median seconds and the last result of each call; a slow one is repeated less often."""
+    """Median seconds and the last result of each call; slow calls are repeated less often."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     results = {}
     for _ in range(repeats):
@@ -145,25 +163,26 @@ def time_in_turns(
 
 @jax.jit
 def count_steps(cost: jax.Array) -> auction.Steps:
+    """Number of sequential steps of `auction` for a batch."""
     return auction.solve_counted(certificate.prepare(cost)[0])[2]
 
 
 def excess(cost: np.ndarray, columns: Any, optimum: np.ndarray) -> float:
-    """The largest relative cost above SciPy's optimum in the batch."""
+    """Largest relative cost above SciPy's optimum in the batch."""
     columns = np.asarray(columns)[..., None]
     total = np.take_along_axis(cost.astype(np.float64), columns, 2)[..., 0].sum(-1)
     return float(np.max((total - optimum) / size_of(cost, optimum)))
 
 
 def size_of(cost: np.ndarray, optimum: np.ndarray) -> np.ndarray:
-    """What errors are relative to: the optimum, or the mean cost where that is larger."""
+    """Reference for relative errors: the optimum, or the mean cost if that is larger."""
     return np.maximum(optimum, cost.mean((1, 2)))
 
 
 def run_cell(
     size: tuple[int, int, int], kind: str, own: tuple[str, ...], slow: bool, repeats: int
 ) -> dict[str, Any]:
-    """Times, ratios, excesses and steps of one size and kind."""
+    """Times, ratios, excesses and steps for one size and kind."""
     cost = make_cost(kind, *size)
     seconds, results = time_in_turns(runners(cost, own, slow), repeats, budget=0.4)
     picked = np.asarray(results["scipy"])[..., None]
@@ -181,6 +200,7 @@ def run_cell(
 
 
 def print_row(row: dict[str, Any]) -> None:
+    """Prints the result of `run_cell`."""
     size = "x".join(map(str, row["size"]))
     ratios = "  ".join(
         f"{name} {ratio:.2f}" for name, ratio in row["ratio"].items() if name != "scipy"
@@ -194,11 +214,12 @@ def print_row(row: dict[str, Any]) -> None:
 
 
 def geometric_mean(values: list[float]) -> float:
+    """Geometric mean of positive values."""
     return float(np.exp(np.mean(np.log(values))))
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Prints one line for each thing to show, and returns the figures."""
+    """Prints one line per criterion and returns the values."""
     ratios = [row["ratio"]["auto"] for row in rows]
     worst = max(rows, key=lambda row: row["ratio"]["auto"])
     summary: dict[str, Any] = {
@@ -237,16 +258,17 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 f"{strict} if the end of a search counts as one more"
             )
     for name in ("auto", "auction", "sinkhorn", "greedy"):
-        found = [row["excess"][name] for row in rows if name in row["excess"]]
+        over = [row["excess"][name] for row in rows if name in row["excess"]]
         bounds = [row["gap"][name] for row in rows if name in row["gap"]]
-        if found:
+        if over:
             print(
-                f"{name}: largest excess {max(found):.1e} of the cost, certified {max(bounds):.1e}"
+                f"{name}: largest excess {max(over):.1e} of the cost, certified {max(bounds):.1e}"
             )
     return summary
 
 
 def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """Plots the ratios to SciPy."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -268,9 +290,10 @@ def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
 
 
 def main() -> None:
+    """Prints the table and writes it to --output."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="three sizes, exact methods only")
-    parser.add_argument("--tpu", metavar="TOPOLOGY", help="such as v5e:2x2")
+    parser.add_argument("--tpu", metavar="TOPOLOGY", help="TPU slice to estimate, such as v5e:2x2")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/benchmarks"))
     options = parser.parse_args()
     if options.tpu:

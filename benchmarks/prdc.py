@@ -1,10 +1,12 @@
-"""PRDC against the `prdc` package: `python -m benchmarks.prdc [--images=10000 --features=2048]`.
+"""Compares PRDC with the `prdc` package.
 
-Both compute precision, recall, density and coverage of the same two random sets, each in a process
-of its own. Printed are seconds, what the process's peak memory grew by from the moment when it
-held the features and had run once on a few of them (imports, threads, compiler), the ratios, and
-whether all four values are equal. The two take turns; the table gives the medians. Needs Linux
-(`/proc`) and `pip install prdc`.
+    python -m benchmarks.prdc [--images=10000 --features=2048]
+
+Both compute precision, recall, density and coverage of the same two random sets, each in its own
+process. Prints seconds, the increase of peak memory relative to the state after loading the
+features and a first run on a few of them (imports, threads, compiler), the ratios, and whether all
+four values are equal. The two alternate; the table contains medians. Requires Linux (`/proc`) and
+`pip install prdc`.
 """
 
 import argparse
@@ -27,7 +29,7 @@ VALUES = ("precision", "recall", "density", "coverage")
 
 
 def method(name: str) -> Callable[[np.ndarray, np.ndarray, int], tuple[float, ...]]:
-    """The function that returns the four values."""
+    """Returns the function that computes the four values."""
     if name == "pivq_jax":
         from pivq_jax.evaluation.prdc import prdc
 
@@ -36,7 +38,7 @@ def method(name: str) -> Callable[[np.ndarray, np.ndarray, int], tuple[float, ..
     from prdc import compute_prdc
 
     def package(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, ...]:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints the numbers of images
+        with contextlib.redirect_stdout(io.StringIO()):  # the package prints the numbers of images
             values = compute_prdc(real, fake, nearest_k=k)
         return tuple(float(values[name]) for name in VALUES)
 
@@ -44,14 +46,14 @@ def method(name: str) -> Callable[[np.ndarray, np.ndarray, int], tuple[float, ..
 
 
 def memory(field: str) -> float:
-    """MiB of this process: `VmRSS`, now, or `VmHWM`, the peak since the last reset."""
+    """Memory of this process in MiB: `VmRSS` (current) or `VmHWM` (peak since the last reset)."""
     with open("/proc/self/status") as status:
         line = next(line for line in status if line.startswith(field))
     return int(line.split()[1]) / 1024
 
 
 def measure(name: str, images: int, features: int, k: int) -> dict[str, Any]:
-    """Runs one of them in this process."""
+    """Measures one of the two in this process."""
     rng = np.random.default_rng(0)
     real = rng.standard_normal((images, features), np.float32)
     fake = rng.standard_normal((images, features), np.float32)
@@ -59,7 +61,7 @@ def measure(name: str, images: int, features: int, k: int) -> dict[str, Any]:
     few = min(images, 1000)
     compute(real[:few], fake[:few], k)
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak starts again from here
+        file.write("5")  # resets the peak
     before = memory("VmRSS")
     started = time.perf_counter()
     values = compute(real, fake, k)
@@ -68,18 +70,18 @@ def measure(name: str, images: int, features: int, k: int) -> dict[str, Any]:
 
 
 def device() -> str:
-    """What JAX computes on, asked of a process of its own."""
+    """Name of the device that JAX uses, determined in a separate process."""
     question = "import jax; print(jax.devices()[0].device_kind)"
     asked = subprocess.run([sys.executable, "-c", question], check=True, capture_output=True)
     return asked.stdout.decode().strip()
 
 
 def main() -> None:
-    """Print the table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=10_000, help="in each of the two sets")
+    parser.add_argument("--images", type=int, default=10_000, help="number of images in each set")
     parser.add_argument("--features", type=int, default=2048)
     parser.add_argument("--k", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=1)

@@ -1,11 +1,11 @@
-"""bfloat16 against float32 at the moment when the codebook is initialised.
+"""Compares bfloat16 with float32 at the time when the codebook is initialized.
 
     python -m benchmarks.precision [--config=configs/toon_faces.py] [--images=1000]
 
-Trains the config's model in float32 up to the initialisation of its codebook, initialises it, and
-encodes validation images once more with activations in bfloat16: the same parameters, the same
-codebook. Prints the share of codes that are equal, as sets, and how the matching cost differs. How
-training in bfloat16 ends is seen by training: add --config.model.dtype=bfloat16 to its command.
+Trains the model of the config in float32 until its codebook is initialized, then encodes validation
+images again with activations in bfloat16, with the same parameters and codebook. Prints the
+fraction of codes that are equal, as sets, and the difference in matching cost. For the result of
+training in bfloat16, add --config.model.dtype=bfloat16 to the training command.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pivq_jax.training.objective import Phase
 
 
 def main() -> None:
-    """Train, compare, print."""
+    """Trains, compares and prints."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,7 +57,7 @@ def main() -> None:
     codebook = params["quantizer"]["codebook"]
 
     source = [dataset.validation[i] for i in range(min(options.images, len(dataset.validation)))]
-    found: dict[str, list[Any]] = {}
+    assigned: dict[str, list[Any]] = {}
     for dtype in ("float32", "bfloat16"):
         config.model.dtype = dtype
         model = pivq_from_config(config, mesh)
@@ -68,18 +68,18 @@ def main() -> None:
             return match(squared_distances(latents, codebook))
 
         def assign_real(batch: Any, assign: Any = assign) -> Any:
-            """The last batch is filled up; only its real images count."""
+            """Assigns the real images of a batch; the last batch is padded."""
             return jax.tree.map(lambda x: x[batch["mask"]], assign(batch["image"]))
 
         held_out = eval_batches(source, config.train.batch_size)
-        found[dtype] = [assign_real(batch) for batch in held_out]
-    pairs = list(zip(*found.values(), strict=True))
+        assigned[dtype] = [assign_real(batch) for batch in held_out]
+    pairs = list(zip(*assigned.values(), strict=True))
     equal = [
         len(np.intersect1d(x, y))
         for a, b in pairs
         for x, y in zip(a.columns, b.columns, strict=True)
     ]
-    costs = [np.sum([np.sum(result.cost) for result in results]) for results in found.values()]
+    costs = [np.sum([np.sum(result.cost) for result in results]) for results in assigned.values()]
     print(f"{jax.devices()[0].device_kind}; {len(source):,} images at step {settings.init_step}")
     print(f"codes equal in both: {np.mean(equal) / config.model.num_codes:.2%}")
     print(f"matching cost in bfloat16: {costs[1] / costs[0] - 1:+.3%} of that in float32")

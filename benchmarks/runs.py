@@ -1,4 +1,4 @@
-"""Runs of the whole program that a benchmark asks for, and the figures they end with."""
+"""Runs the training program for a benchmark and returns its metrics."""
 
 import json
 import os
@@ -11,13 +11,19 @@ from typing import Any
 def run(
     config: str, changes: dict[str, str], workdir: Path, core: int | None = None
 ) -> dict[str, Any]:
-    """Train and evaluate a model by `pivq_jax.main`, as far as that is not done; its metrics.
+    """Trains and evaluates a model with `pivq_jax.main`, unless that is already done.
 
     Args:
-        config: file, with variants after a colon if any.
-        changes: fields of the config and their values.
-        workdir: of the run; what it prints is added to `output.txt` there.
-        core: the only one that the run may use; all of them by default.
+        config: config file, with variants after a colon if any.
+        changes: values of changed config fields.
+        workdir: directory of the run; output is appended to `output.txt` there.
+        core: the only core that the run may use; all cores by default.
+
+    Returns:
+        The contents of `metrics.json`.
+
+    Raises:
+        SystemExit: if the run fails.
     """
     fields = [f"--config.{name}={value}" for name, value in changes.items()]
     command = [

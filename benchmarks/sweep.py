@@ -1,12 +1,12 @@
-"""How the default run is trained: settings changed one at a time, by short runs.
+"""Changes the training settings of the default run one at a time, in short runs.
 
     python -m benchmarks.sweep [--only=NAME ...] [--seeds=1] [--steps=1000]
 
-Trains and evaluates the default config with each change below, two runs side by side, each bound to
-a core, and prints a table. Rows are added to --rows (docs/tables/sweep.jsonl) as they come; what
-stands there is not run again, so the same command goes on where it was stopped (empty the file when
-the default config has changed). Linux alone can bind runs to cores. Short runs learn a codebook
-early (step 250) and average their weights over few steps, in all rows alike.
+Trains and evaluates the default config with each of the changes below, two runs at a time, each
+pinned to a core, and prints a table. Rows are appended to --rows (docs/tables/sweep.jsonl) as they
+finish and are not repeated, so the same command continues after an interruption (empty the file
+when the default config has changed). Requires Linux to pin runs to cores. In all rows, the short
+runs initialize the codebook early (step 250) and average their weights over few steps.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks.runs import run
 
 CONFIG = "configs/toon_faces.py"
 SIDE_BY_SIDE = 2
-# What is the same in all rows but where a row changes it.
+# Settings of all rows, unless a row changes them.
 SCREEN = {
     "quantizer.init_step": "250",
     "train.ema_decay": "0.99",
@@ -71,7 +71,7 @@ COLUMNS = (
 
 
 def changes_of(name: str, steps: int, seed: int) -> dict[str, str]:
-    """All fields that a row's run changes; a number of steps such as '2x' is relative."""
+    """Returns the config fields that a row changes; a number of steps such as '2x' is relative."""
     changes = SCREEN | {"train.steps": str(steps), "seed": str(seed)} | ROWS[name]
     if changes["train.steps"].endswith("x"):
         changes["train.steps"] = str(round(steps * float(changes["train.steps"][:-1])))
@@ -79,12 +79,12 @@ def changes_of(name: str, steps: int, seed: int) -> dict[str, str]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Those of earlier calls."""
+    """Returns the rows of earlier calls."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """In Markdown, in the order of `ROWS`; of several seeds, a line each."""
+    """Formats the rows as Markdown, in the order of `ROWS`, with one line per seed."""
     titles = [title for title, _, _ in COLUMNS]
     lines = [
         f"| | seed | {' | '.join(titles)} | least probe |",
@@ -100,14 +100,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Runs what is missing and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", default=list(ROWS), metavar="NAME", help="rows")
-    parser.add_argument("--seeds", type=int, default=1, help="how many, from 0 on")
+    parser.add_argument("--only", nargs="+", default=list(ROWS), metavar="NAME", help="rows to run")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
     parser.add_argument("--steps", type=int, default=1_000)
-    parser.add_argument("--output", type=Path, default=Path("runs/sweep"), help="of the runs")
+    parser.add_argument("--output", type=Path, default=Path("runs/sweep"), help="folder of runs")
     parser.add_argument("--rows", type=Path, default=Path("docs/tables/sweep.jsonl"))
     options = parser.parse_args()
     names = options.only
@@ -131,15 +131,15 @@ def main() -> None:
         core = free.get()
         try:
             workdir = options.output / f"{name.replace(' ', '_')},{options.steps},{seed}"
-            found = run(CONFIG, changes_of(name, options.steps, seed), workdir, core)
+            metrics = run(CONFIG, changes_of(name, options.steps, seed), workdir, core)
         finally:
             free.put(core)
         return {
             "name": name,
             "steps": options.steps,
             "seed": seed,
-            **{key: found[key] for _, key, _ in COLUMNS},
-            "probes": {factor: each["codes"] for factor, each in found["attributes"].items()},
+            **{key: metrics[key] for _, key, _ in COLUMNS},
+            "probes": {factor: each["codes"] for factor, each in metrics["attributes"].items()},
         }
 
     started = time.perf_counter()
@@ -159,7 +159,7 @@ def main() -> None:
                     flush=True,
                 )
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # those that run are finished, and found next time
+            pool.shutdown(cancel_futures=True)  # running ones finish and are reused next time
             raise
     print(table([row for row in rows if row["steps"] == options.steps]))
 

@@ -1,11 +1,11 @@
-"""How long a training step takes, and how much of it is matching.
+"""Measures the time of a training step and the fraction of it that matching takes.
 
     python -m benchmarks.training_step --workdir=runs/toon_faces [--methods=auto,auction,greedy]
 
-Opens the newest checkpoint of a trained run, so that costs are those of real latents and a real
-codebook. For each solver it times the whole jitted step (median, solvers interleaved), then
-profiles three steps and adds up the operations that belong to matching: the distances, the solver
-and its certificate. Their share is that of the time of a step. All on one core, see
+Opens the newest checkpoint of a trained run, so that the costs are those of real latents and a real
+codebook. For each solver, times the whole jitted step (median, solvers interleaved), then profiles
+three steps and sums the operations that belong to matching: the distances, the solver and its
+certificate. Their fraction is relative to the time of a step. Everything runs on one core, see
 `bind_to_one_core`.
 """
 
@@ -38,32 +38,32 @@ from pivq_jax.training.loop import (
 
 
 def entry_operations(hlo: str) -> dict[str, str]:
-    """Name -> scope of the operations in the entry computation of compiled HLO text.
+    """Maps names to scopes of the operations in the entry computation of compiled HLO text.
 
-    A loop is one operation there, so nothing is counted twice.
+    A loop is a single operation there, so nothing is counted twice.
     """
-    found = {}
+    scopes = {}
     for line in hlo[hlo.index("\nENTRY ") :].splitlines()[2:]:
         if line.startswith("}"):
             break
         if instruction := re.match(r"\s+(?:ROOT )?%?([\w.-]+) = ", line):
             scope = re.search(r'op_name="([^"]*)"', line)
-            found[instruction[1]] = scope[1] if scope else ""
-    return found
+            scopes[instruction[1]] = scope[1] if scope else ""
+    return scopes
 
 
 def bind_to_one_core() -> None:
-    """Before anything is asked of JAX; does nothing where the system cannot.
+    """Pins this process to one core, if the system supports it; call it before using JAX.
 
-    On several cores operations overlap, and of some, such as loops and convolutions, XLA's trace
-    holds the start alone.
+    On several cores operations overlap, and for some, such as loops and convolutions, XLA's trace
+    contains only their start.
     """
     if hasattr(os, "sched_setaffinity"):  # Linux
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def profile(run: Any, directory: str) -> collections.Counter[str]:
-    """Milliseconds of each HLO operation while `run()` runs."""
+    """Returns the milliseconds of each HLO operation while `run()` runs."""
     with jax.profiler.trace(directory):
         run()
     (path,) = Path(directory).glob("plugins/profile/*/*.trace.json.gz")
@@ -76,7 +76,7 @@ def profile(run: Any, directory: str) -> collections.Counter[str]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,24 +1,25 @@
-"""The model against its twin in PyTorch: the whole training step, encoding, decoding, sampling.
+"""Compares the model with its PyTorch counterpart: training step, encoding, decoding, sampling.
 
     python -m benchmarks.versus_torch [--config=configs/toon_faces.py] [--turns=12] [--no-compile]
         [--batch-size=N] [--optimizer=muon|adamw] [--torch-muon]
 
-Both get the same weights, shapes and batches and do the same work (tests/interop/reference_test.py
-shows that they give the same numbers). PyTorch runs as it is and through `torch.compile`, with its
-default threads; its matching is SciPy's. Each side has a process of its own, since the thread
-pools of both in one process slow each other down. Everything is compiled and warm before the first
-timing. The sides take turns of some calls each; the table gives medians and, for each call of
-PyTorch, the median over turns of our time over its time. At the end the operations of one of our
-training steps are added up, on one core.
+Both have the same weights, shapes and batches and do the same work (tests/interop/reference_test.py
+shows that they give the same numbers). PyTorch runs in eager mode and with `torch.compile`, with
+its default threads; its matching is SciPy's. Each side has its own process, since the thread pools
+of both in one process slow each other down. Everything is compiled and warmed up before the first
+measurement. The sides alternate; the table contains medians and, for each call of PyTorch, the
+median over turns of the ratio of our time to its time. At the end, prints a profile of the
+operations of one of our training steps, on one core.
 
-Both take the config's optimizer. Both Muons run in float32 on a CPU, the matrices of one shape in
-one batch. With --torch-muon a further row has our training step beside PyTorch's with its own
-`torch.optim.Muon`, which does less: bfloat16, linear layers alone, convolutions by AdamW.
+Both use the optimizer of the config. Both versions of Muon run in float32 on CPU, with the matrices
+of one shape in one batch. With --torch-muon, another row compares our training step with PyTorch's
+using its own `torch.optim.Muon`, which does less: it uses bfloat16 and handles only linear layers,
+with convolutions left to AdamW.
 
 The perceptual network and the augmentations of the discriminator's images are left out on both
-sides. On a GPU both run there and hold their memory at once: --config=configs/ffhq.py needs a
-smaller batch than its own 256, such as --batch-size=32, which takes 15 GiB on our side by the count
-of `launch.plan`.
+sides. On a GPU both sides run there and hold their memory at the same time:
+--config=configs/ffhq.py needs a smaller batch than its 256, such as --batch-size=32, for which
+`launch.plan` counts 15 GiB on our side.
 """
 
 import argparse
@@ -53,10 +54,10 @@ from tests.reference.training import Trainer
 
 Calls = dict[str, Callable[[], Any]]
 OURS = "pivq_jax"
-WARM_UP, TIMED = 0.3, 0.6  # seconds of a turn
+WARM_UP, TIMED = 0.3, 0.6  # seconds per turn
 TASKS = ("training step", "encode", "decode", "sample")
-TORCH_MUON = "torch.optim.Muon"  # the training step with it, on PyTorch's side
-# Where an operation belongs, by what its scope contains; the first that fits.
+TORCH_MUON = "torch.optim.Muon"  # name of the row with PyTorch's own Muon
+# Patterns in the scope of an operation; the first match determines its category.
 PARTS = {
     "matching and distances": r"/matching/",
     "Muon's iterations": r"/muon/",
@@ -69,7 +70,7 @@ PARTS = {
 
 
 class Weights(NamedTuple):
-    """What PyTorch's side gets from ours."""
+    """Inputs of PyTorch's side from ours."""
 
     state_dict: dict[str, np.ndarray]
     codes: np.ndarray  # int32 [B, N]
@@ -78,7 +79,7 @@ class Weights(NamedTuple):
 
 
 class Ours:
-    """The calls on our side; `state` has a codebook that fits the batch's latents."""
+    """The calls on our side, with a codebook that fits the latents of the batch."""
 
     def __init__(self, config: Any, pixels: np.ndarray) -> None:
         self.mesh, self.phase = make_mesh(), phase_at(config, config.train.steps - 1)
@@ -99,14 +100,18 @@ class Ours:
         self.codes = self.model.encode(self.floats)
 
     def train(self) -> None:
+        """Runs one training step."""
         self.state, metrics = self.program(self.state, self.images, None)
         jax.block_until_ready((self.state, metrics))
 
     def weights(self) -> Weights:
+        """Returns the inputs of PyTorch's side."""
         state_dict, codes = to_torch(self.model.params), np.asarray(self.codes)
         return Weights(state_dict, codes, self.phase.name.lower(), jax.devices()[0].device_kind)
 
     def calls(self) -> Calls:
+        """Returns the calls by task."""
+
         def sample() -> Any:
             key = jax.random.key(0)
             mixed = self.model.recombine(self.codes, self.codes[::-1], key)
@@ -139,13 +144,15 @@ class Theirs:
         self.codes = torch.from_numpy(np.array(ours.codes)).long().to(self.device)
 
     def images(self) -> torch.Tensor:
+        """Returns the images as float [B, 3, H, W] in [-1, 1]."""
         return self.pixels.permute(0, 3, 1, 2).contiguous() / 127.5 - 1
 
     def directions(self, count: int) -> torch.Tensor:
+        """Draws `count` directions for recombination."""
         return torch.randn(count, self.model.quantizer.codebook.shape[1], device=self.device)
 
     def step(self, optimizer: str) -> Callable[[], Any]:
-        """The training step by an optimizer of this name."""
+        """Returns the training step with the optimizer of this name."""
         settings = {**self.config["optimizer"], "name": optimizer}
         trainer = Trainer(self.model, {**self.config, "optimizer": settings})
         if self.phase == "adversarial":
@@ -156,6 +163,7 @@ class Theirs:
         )
 
     def run(self, call: Callable[[], Any]) -> Any:
+        """Runs a call in the dtype of the config and waits for it."""
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.half):
             result = call()
         if self.device == "cuda":
@@ -164,9 +172,11 @@ class Theirs:
 
     @torch.inference_mode()
     def without_gradients(self, call: Callable[[], Any]) -> Any:
+        """Same as `run`, without gradients."""
         return self.run(call)
 
     def calls(self, tasks: Sequence[str]) -> Calls:
+        """Returns the calls by task."""
         model, count = self.model, len(self.pixels)
         images = self.images()
 
@@ -188,7 +198,7 @@ class Theirs:
 def serve(
     connection: Connection, side: str, config: Any, weights: Weights | None, tasks: Sequence[str]
 ) -> None:
-    """Be one side in a process of its own: time the calls that are asked for."""
+    """Runs one side in its own process and times the calls that are requested."""
     pixels = pixels_for(config)
     if weights is None:
         ours = Ours(config, pixels)
@@ -204,7 +214,7 @@ def serve(
 
 
 def time_calls(call: Callable[[], Any]) -> float:
-    """Median milliseconds of calls one after another, once the cores have woken up."""
+    """Median milliseconds of consecutive calls, after a warm-up."""
     times: list[float] = []
     begun = time.perf_counter()
     while (passed := time.perf_counter() - begun) < WARM_UP + TIMED or not times:
@@ -216,7 +226,7 @@ def time_calls(call: Callable[[], Any]) -> float:
 
 
 def print_table(sides: dict[str, Connection], tasks: Sequence[str], turns: int) -> None:
-    """Medians of each task on each side, and ours over theirs."""
+    """Prints the medians of each task on each side, and the ratios."""
     others = [name for name in sides if name != OURS]
     heads = "".join(f"{name:>15}{'ours / it':>11}" for name in others)
     print(f"{'milliseconds':<18}{OURS:>9}{heads}")
@@ -234,7 +244,7 @@ def print_table(sides: dict[str, Connection], tasks: Sequence[str], turns: int) 
 
 
 def print_profile(config: Any) -> None:
-    """Where the time of a training step goes; binds its process to one core."""
+    """Prints where the time of a training step goes; pins its process to one core."""
     bind_to_one_core()
     ours = Ours(config, pixels_for(config))
 
@@ -247,8 +257,8 @@ def print_profile(config: Any) -> None:
         durations = profile(three_steps, directory)
     parts: dict[str, float] = collections.defaultdict(float)
     for name, scope in entry_operations(ours.program.as_text() or "").items():
-        found = (part for part, pattern in PARTS.items() if re.search(pattern, scope))
-        parts[next(found, "losses, optimizer, averages")] += durations[name] / 3
+        names = (part for part, pattern in PARTS.items() if re.search(pattern, scope))
+        parts[next(names, "losses, optimizer, averages")] += durations[name] / 3
     print("\nour training step by operations (forward and backward), on one core")
     total = sum(parts.values())
     for part, milliseconds in sorted(parts.items(), key=lambda item: -item[1]):
@@ -256,7 +266,7 @@ def print_profile(config: Any) -> None:
 
 
 def config_of(name: str, batch_size: int | None = None, optimizer: str | None = None) -> Any:
-    """The config of a file without what is left out on both sides."""
+    """Loads a config without the parts that are left out on both sides."""
     config = config_from_file(name)
     config.train.batch_size = batch_size or config.train.batch_size
     config.optimizer.name = optimizer or config.optimizer.name
@@ -266,42 +276,42 @@ def config_of(name: str, batch_size: int | None = None, optimizer: str | None = 
 
 
 def pixels_for(config: Any) -> np.ndarray:
-    """A batch of noise, uint8 [B, H, W, 3]."""
+    """Returns a batch of noise, uint8 [B, H, W, 3]."""
     size = config.data.image_size
     shape = (config.train.batch_size, size, size, 3)
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
 def main() -> None:
-    """Print the table and the profile."""
+    """Prints the table and the profile."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default="configs/toon_faces.py", help="file[:variants]")
     parser.add_argument("--turns", type=int, default=12)
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--batch-size", type=int, help="images; the config's by default")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, help="the config's by default")
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
+    parser.add_argument("--batch-size", type=int, help="default: that of the config")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, help="default: that of the config")
     parser.add_argument(
         "--torch-muon",
         action="store_true",
-        help="a further row: the training step where PyTorch takes its own torch.optim.Muon",
+        help="add a row with PyTorch's own torch.optim.Muon",
     )
     options = parser.parse_args()
     config = config_of(options.config, options.batch_size, options.optimizer)
     if options.torch_muon and config.optimizer.name != "muon":
-        parser.error("--torch-muon stands beside our Muon: --optimizer=muon")
+        parser.error("--torch-muon is compared with our Muon: use --optimizer=muon")
     if options.torch_muon and not hasattr(torch.optim, "Muon"):
         parser.error(f"--torch-muon: PyTorch {torch.__version__} has no {TORCH_MUON}")
     tasks = (*TASKS, TORCH_MUON) if options.torch_muon else TASKS
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # leaves room on a GPU for PyTorch
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # leaves GPU memory to PyTorch
     spawn = multiprocessing.get_context("spawn")
 
     def start(side: str, weights: Weights | None) -> Connection:
         connection, end = spawn.Pipe()
         process = spawn.Process(target=serve, args=(end, side, config, weights, tasks), daemon=True)
         process.start()
-        end.close()  # an EOFError here when it fails
+        end.close()  # so that recv() raises EOFError if the process fails
         return connection
 
     sides = {OURS: start(OURS, None)}

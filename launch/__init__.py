@@ -1,1 +1,1 @@
-"""Scripts and plans to run training on clusters; see README.md."""
+"""Scripts and plans for training on clusters; see README.md."""

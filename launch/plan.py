@@ -1,19 +1,19 @@
 """python -m launch.plan --config=configs/ffhq.py --topology=v5e:16x16
 
-Compiles the training step of a config for a TPU slice, with the compiler that the slice would use
-and without the slice: pip install "jax[tpu]" is all it takes. Tells whether it fits, what each chip
-computes and sends, and estimates the time of a step.
+Compiles the training step of a config for a TPU slice with the compiler of the slice, but without
+the slice; this only requires pip install "jax[tpu]". Prints whether it fits, what each chip
+computes and sends, and an estimate of the step time.
 
-Topologies are as Cloud TPU writes them: v5e:4x4, v5e:16x16, v4:2x2x2, v5p:4x4x4, v6e:8x8, ...
-Fields of the config are changed as in training, --config.mesh.fsdp=4 for example.
+Topologies are written as in Cloud TPU: v5e:4x4, v5e:16x16, v4:2x2x2, v5p:4x4x4, v6e:8x8, ...
+Fields of the config are changed as in training, for example --config.mesh.fsdp=4.
 
-  --table   instead of one config: celeba, celeba_hq and ffhq on four slices, as in docs/scaling.md
-            (an hour or more)
+  --table   celeba, celeba_hq and ffhq on four slices instead of one config, as in docs/scaling.md
+            (takes an hour or more)
 
-Exit codes: 0 it fits, 1 it does not, 2 wrong input. A compilation takes minutes and no accelerator.
-The compiler is told to hurry, which leaves the flops as they are, but not
-the traffic and the time, by up to a third (docs/scaling.md);
-JAX_EXEC_TIME_OPTIMIZATION_EFFORT=0 before the command makes it work as hard as in training.
+Exit status: 0 if it fits, 1 if it does not, 2 for invalid input. Compilation takes minutes and
+needs no accelerator. The compiler runs with reduced effort, which does not affect the flops but
+changes the traffic and the time by up to a third (docs/scaling.md); set
+JAX_EXEC_TIME_OPTIMIZATION_EFFORT=0 to compile with the same effort as in training.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such 
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, such as v5e:16x16.")
 _TABLE = flags.DEFINE_bool("table", False, "Print the table of docs/scaling.md.")
 _COMPARE = flags.DEFINE_bool(
-    "compare", False, "Compile for one chip too and compare its flops, at the same images a chip."
+    "compare", False, "Also compile for one chip and compare its flops, with equal images per chip."
 )
 
 TABLE_CONFIGS = ("celeba", "celeba_hq", "ffhq")
@@ -44,12 +44,19 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """Peak figures of a chip, from Cloud TPU's documentation of each version."""
+    """Peak performance of a chip, from the Cloud TPU documentation.
 
-    flops: float  # a second, bfloat16
-    memory: float  # bytes
-    bandwidth: float  # bytes a second, of its memory
-    links: float  # bytes a second that it can send to other chips, one direction
+    Attributes:
+        flops: floating-point operations per second, in bfloat16.
+        memory: memory in bytes.
+        bandwidth: memory bandwidth in bytes per second.
+        links: bandwidth to other chips in bytes per second, in one direction.
+    """
+
+    flops: float
+    memory: float
+    bandwidth: float
+    links: float
 
 
 CHIPS = {
@@ -61,33 +68,51 @@ CHIPS = {
 
 
 class DoesNotFit(Exception):
-    """The compiler found no way to hold the step in a chip's memory."""
+    """The step does not fit into the memory of a chip.
+
+    Args:
+        used: bytes that are needed.
+        limit: bytes that are available.
+    """
 
     def __init__(self, used: float, limit: float) -> None:
-        super().__init__(f"needs {used / GIB:.1f} GiB a chip of {limit / GIB:.1f} GiB")
+        super().__init__(f"needs {used / GIB:.1f} GiB per chip of {limit / GIB:.1f} GiB")
         self.used, self.limit = used, limit
 
 
 class Plan(NamedTuple):
-    """What the compiler says of a step, all figures a chip."""
+    """The compiler's analysis of a training step; all quantities are per chip.
+
+    Attributes:
+        topology: name of the slice.
+        chips: number of chips.
+        batch_size: number of images in the global batch.
+        state: bytes of persistent state: parameters, averages, moments.
+        memory: bytes at the peak.
+        flops: floating-point operations per step.
+        traffic: bytes per step to and from memory.
+        moved: bytes per step sent by each kind of collective.
+        seconds: compilation time.
+    """
 
     topology: str
     chips: int
     batch_size: int
-    state: float  # bytes that stay: parameters, averages, moments
-    memory: float  # bytes at the peak
-    flops: float  # a step
-    traffic: float  # bytes a step, to and from its memory
-    moved: dict[str, float]  # bytes a step that each kind of collective sends
-    seconds: float  # of compilation
+    state: float
+    memory: float
+    flops: float
+    traffic: float
+    moved: dict[str, float]
+    seconds: float
 
     @property
     def chip(self) -> Chip:
+        """Peak performance of a chip of the slice."""
         return CHIPS[self.topology.split(":")[0]]
 
     @property
     def times(self) -> dict[str, float]:
-        """Seconds a step that each resource is busy at its peak speed."""
+        """Seconds per step that each resource is busy at its peak performance."""
         return {
             "compute": self.flops / self.chip.flops,
             "memory": self.traffic / self.chip.bandwidth,
@@ -96,16 +121,19 @@ class Plan(NamedTuple):
 
     @property
     def step_seconds(self) -> float:
-        """The roofline: the slower of compute and memory, and then the links, not overlapped."""
+        """Roofline: the slower of compute and memory, plus the links, without overlap."""
         times = self.times
         return max(times["compute"], times["memory"]) + times["links"]
 
 
 def devices_of(topology: str) -> list[Any]:
-    """The devices of a slice that need not exist.
+    """Returns the devices of a slice, which need not exist.
+
+    Args:
+        topology: name of the slice, such as v5e:4x4.
 
     Raises:
-        InputError: jax[tpu] is missing, or there is no such slice.
+        InputError: if jax[tpu] is not installed or there is no such slice.
     """
     from jax.experimental import topologies
 
@@ -119,24 +147,31 @@ def devices_of(topology: str) -> list[Any]:
         )
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("the TPU's compiler is not installed: pip install 'jax[tpu]'")
-    # The two cores of a v4 or v5p chip work as one device, as JAX has it on the real slice.
+    # The two cores of a v4 or v5p chip are one device, as on the real slice.
     options = {"chip_config_name": "megacore"} if version in ("v4", "v5p") else {}
     try:
         slice_ = topologies.get_topology_desc(topology, platform="tpu", **options)
         return list(slice_.devices)
-    except Exception as error:  # the runtime's own, of several types
+    except Exception as error:  # runtime errors of several types
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"--topology={topology} cannot be had ({reason}): give a shape that Cloud TPU offers,"
+            f"--topology={topology} is not available ({reason}): use a shape that Cloud TPU offers,"
             " such as v5e:4x4"
         ) from error
 
 
 def lower(config: Any, devices: list[Any]) -> tuple[Any, float]:
-    """The traced training step of the last phase on these devices, and a chip's bytes of state.
+    """Lowers the training step of the last phase for these devices.
+
+    Args:
+        config: the config.
+        devices: the devices, which need not exist.
+
+    Returns:
+        The lowered step, and the bytes of state per chip.
 
     Raises:
-        InputError: the config does not fit the devices.
+        InputError: if the config does not fit the devices.
     """
     import jax
     import jax.numpy as jnp
@@ -174,12 +209,20 @@ def lower(config: Any, devices: list[Any]) -> tuple[Any, float]:
 
 
 def make_plan(config: Any, topology: str, devices: list[Any] | None = None) -> Plan:
-    """Compile the training step for a slice, or for some of its devices.
+    """Compiles the training step for a slice, or for some of its devices.
+
+    Args:
+        config: the config.
+        topology: name of the slice.
+        devices: the devices; defaults to all devices of the slice.
+
+    Returns:
+        The `Plan`.
 
     Raises:
-        InputError: the config does not fit the devices.
-        DoesNotFit: it does not fit a chip's memory.
-        AssertionError: there is communication inside matching.
+        InputError: if the config does not fit the devices.
+        DoesNotFit: if the step does not fit into the memory of a chip.
+        AssertionError: if there is communication inside matching.
     """
     from launch.hlo import Program
 
@@ -202,7 +245,7 @@ def make_plan(config: Any, topology: str, devices: list[Any] | None = None) -> P
         - memory.alias_size_in_bytes
         + memory.temp_size_in_bytes
         + memory.generated_code_size_in_bytes,
-        # The compiler counts the body of a loop once; the parts of a batch are one.
+        # The compiler counts the body of a loop once, including that over the parts of a batch.
         flops=cost["flops"] * config.train.accumulation,
         traffic=cost["bytes accessed"] * config.train.accumulation,
         moved=program.moved_by_kind(),
@@ -211,24 +254,24 @@ def make_plan(config: Any, topology: str, devices: list[Any] | None = None) -> P
 
 
 def compile_step(lowered: Any) -> Any:
-    """The compiled program.
+    """Compiles a lowered step.
 
     Raises:
-        DoesNotFit: it does not fit a chip's memory.
+        DoesNotFit: if it does not fit into the memory of a chip.
     """
     try:
         return lowered.compile()
-    except Exception as error:  # the runtime's own
-        found = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", str(error))
-        if not found:
+    except Exception as error:  # runtime errors of several types
+        match = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", str(error))
+        if not match:
             raise
         unit = {name: 1024**power for power, name in enumerate("KMGT", start=1)}
-        used, limit = (float(found[i]) * unit[found[i + 1]] for i in (1, 3))
+        used, limit = (float(match[i]) * unit[match[i + 1]] for i in (1, 3))
         raise DoesNotFit(used, limit) from error
 
 
 def shares_out(config: Any, chips: int, factor: int) -> bool:
-    """Whether the chips can share out a batch in `factor` times as many parts."""
+    """Whether the batch can be split over the chips in `factor` times as many parts."""
     from pivq_jax.common.errors import InputError
     from pivq_jax.config.check import check_devices
 
@@ -242,60 +285,70 @@ def shares_out(config: Any, chips: int, factor: int) -> bool:
 
 
 def knobs(config: Any, chips: int, state: float, excess: float) -> list[str]:
-    """What to change in a config that needs `excess` bytes too much on each of `chips`."""
-    found = []
+    """Suggests changes for a config that exceeds the memory of a chip.
+
+    Args:
+        config: the config.
+        chips: number of chips.
+        state: bytes of state per chip.
+        excess: bytes that are missing per chip.
+
+    Returns:
+        One line per suggestion.
+    """
+    advice = []
     fsdp = config.mesh.fsdp
     if fsdp < chips:
         saved = state * (1 - fsdp / chips)
-        found.append(
+        advice.append(
             f"--config.mesh.fsdp={chips}: splits the state over all chips, saving up to"
             f" {saved / GIB:.1f} GiB of its {state / GIB:.1f} GiB"
             + (" (not enough alone)" if saved < excess else "")
         )
     if not config.model.remat:
-        found.append(
+        advice.append(
             "--config.model.remat=True: keeps only the inputs of each block, for a third more flops"
         )
     images = config.train.batch_size // config.train.accumulation // chips
     factor = next((n for n in range(2, images + 1) if shares_out(config, chips, n)), None)
     if factor:
-        found.append(
+        advice.append(
             f"--config.train.accumulation={config.train.accumulation * factor}:"
-            f" {images // factor} images a chip at a time instead of {images}, the same step"
+            f" {images // factor} images per chip at a time instead of {images}, the same step"
         )
-        found.append(
-            f"--config.train.batch_size={config.train.batch_size // factor}: fewer images a step"
+        advice.append(
+            f"--config.train.batch_size={config.train.batch_size // factor}: fewer images per step"
         )
-    found.append("a slice with more chips, or chips with more memory (v4 and v6e: 32 GiB)")
-    return found
+    advice.append("a slice with more chips, or chips with more memory (v4 and v6e: 32 GiB)")
+    return advice
 
 
 def describe(plan: Plan, config: Any) -> str:
-    """The plan for people."""
+    """Formats a plan as text."""
     times, chip = plan.times, plan.chip
     lines = [
         f"{config.name} on {plan.topology}: {plan.chips} chips, mesh"
         f" {plan.chips // config.mesh.fsdp}x{config.mesh.fsdp}, batch of {plan.batch_size} in"
         f" {config.train.accumulation} part(s); compiled in {plan.seconds:.0f} s",
-        "a chip:",
+        "per chip:",
         f"  memory       {plan.memory / GIB:8.2f} GiB of {chip.memory / GIB:.0f}, of which state"
         f" {plan.state / GIB:.2f}",
-        f"  flops        {plan.flops / 1e12:8.2f} TFLOP a step",
-        f"  HBM traffic  {plan.traffic / GIB:8.2f} GiB a step",
+        f"  flops        {plan.flops / 1e12:8.2f} TFLOP per step",
+        f"  HBM traffic  {plan.traffic / GIB:8.2f} GiB per step",
         *(
-            f"  {kind:<20} {sent / 2**20:10.1f} MiB sent a step"
+            f"  {kind:<20} {sent / 2**20:10.1f} MiB sent per step"
             for kind, sent in sorted(plan.moved.items())
         ),
         "estimate (roofline: every resource at its peak, loops of matching counted once):",
         "  " + ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in times.items()),
         f"  step {1e3 * plan.step_seconds:.1f} ms at best,"
-        f" {plan.batch_size / plan.step_seconds:,.0f} images a second",
+        f" {plan.batch_size / plan.step_seconds:,.0f} images per second",
     ]
     return "\n".join(lines)
 
 
 def table() -> None:
-    """The table of docs/scaling.md, printed line by line as it grows."""
+    """Prints the table of docs/scaling.md, line by line."""
     titles = (
         *("config, slice", "batch", "fsdp", "GiB a chip: state / peak / of", "TFLOP a chip"),
         *("MiB sent a chip", "step at best, ms", "images/s at best", "flops against one chip"),
@@ -305,7 +358,7 @@ def table() -> None:
     for name, topology in tqdm(rows, unit="row"):
         config = importlib.import_module(f"configs.{name}").get_config("")
         tqdm.write(_row(config, topology))
-        sys.stdout.flush()  # a row takes minutes: none is lost when the table is stopped
+        sys.stdout.flush()  # a row takes minutes and should not be lost on interruption
 
 
 def _row(config: Any, topology: str) -> str:
@@ -332,9 +385,10 @@ def _row(config: Any, topology: str) -> str:
 
 
 def flops_against_one_chip(config: Any, plan: Plan, devices: list[Any]) -> str:
-    """Flops a chip over those of a step on one chip alone with as many images, as text.
+    """Flops per chip relative to those of a step on a single chip with the same number of images.
 
-    The one chip holds the whole state, which may be too much for it.
+    The single chip holds the whole state, for which its memory may be too small; the text then says
+    so.
     """
     alone = config.copy_and_resolve_references()
     alone.unlock()
@@ -354,7 +408,7 @@ def _size(shape: tuple[int, ...]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Plan one config, or print the table."""
+    """Plans one config, or prints the table."""
     from pivq_jax.common.errors import InputError
 
     try:
@@ -364,7 +418,7 @@ def main(arguments: list[str]) -> int:
             table()
             return 0
         if _CONFIG.value is None or not _TOPOLOGY.value:
-            raise InputError("give --config and --topology; --help tells more")
+            raise InputError("give --config and --topology; see --help")
         return _plan_one(_CONFIG.value, _TOPOLOGY.value)
     except InputError as error:
         return refuse(str(error))
@@ -381,19 +435,19 @@ def _plan_one(config: Any, topology: str) -> int:
         _, state = lower(config, devices)
         excess = error.used - error.limit
         print(f"{config.name} does not fit {topology}: {error}, {excess / GIB:.1f} GiB too much.")
-        print("What would help:")
+        print("Possible changes:")
         print("\n".join(f"  {knob}" for knob in knobs(config, len(devices), state, excess)))
         return 1
     print(describe(plan, config))
     if _COMPARE.value:
         ratio = flops_against_one_chip(config, plan, devices)
-        print(f"flops a chip over those of one chip alone with as many images: {ratio}")
+        print(f"flops per chip, relative to a single chip with as many images: {ratio}")
     return 0
 
 
 if __name__ == "__main__":
-    # The compiler runs here, on the CPU, and asks no metadata server for a TPU.
+    # The compiler runs on this CPU, without asking a metadata server for a TPU.
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-    os.environ.setdefault("JAX_EXEC_TIME_OPTIMIZATION_EFFORT", "-1")  # a seventh of the time
+    os.environ.setdefault("JAX_EXEC_TIME_OPTIMIZATION_EFFORT", "-1")  # takes a seventh of the time
     app.run(main, flags_parser=partial(parse_flags, _CONFIG))

@@ -76,9 +76,9 @@ def test_the_plan_is_told_as_an_estimate():
 
     text = plan.describe(make(), get_config())
     assert "ffhq on v5e:4x4: 16 chips, mesh 16x1, batch of 256" in text
-    assert "7.45 GiB of 16" in text and "19.70 TFLOP a step" in text
+    assert "7.45 GiB of 16" in text and "19.70 TFLOP per step" in text
     assert "all-gather" in text and "953.7 MiB" in text
-    assert "estimate" in text and "110.0 ms at best, 2,327 images a second" in text
+    assert "estimate" in text and "110.0 ms at best, 2,327 images per second" in text
 
 
 def test_what_would_help_a_step_that_does_not_fit():
@@ -125,7 +125,7 @@ def test_the_compilers_refusal_says_by_how_much():
                 " space hbm. Used 21.42G of 15.75G hbm. Exceeded hbm capacity by 5.67G."
             )
 
-    with pytest.raises(plan.DoesNotFit, match=r"needs 21.4 GiB a chip of 15.8 GiB") as error:
+    with pytest.raises(plan.DoesNotFit, match=r"needs 21.4 GiB per chip of 15.8 GiB") as error:
         plan.compile_step(Lowered())
     assert error.value.used - error.value.limit == pytest.approx(5.67 * plan.GIB)
 
