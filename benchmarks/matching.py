@@ -53,8 +53,8 @@ def make_cost(kind: str, batch: int, num_rows: int, num_columns: int, seed: int 
             - low_rank: normal in 2 dimensions.
             - integer: integers below 100 with many ties instead of distances.
         batch: number of problems B.
-        num_rows: N.
-        num_columns: K.
+        num_rows: N, the number of rows.
+        num_columns: K, the number of columns.
         seed: determines the costs.
 
     Returns:

@@ -441,7 +441,7 @@ def _plan_one(config: Any, topology: str) -> int:
     print(describe(plan, config))
     if _COMPARE.value:
         ratio = flops_against_one_chip(config, plan, devices)
-        print(f"flops per chip, relative to a single chip with as many images: {ratio}")
+        print(f"flops per chip, relative to one chip with the same number of images: {ratio}")
     return 0
 
 

@@ -114,7 +114,11 @@ def interpolation_grid(
 
 
 def magnification(image_size: int) -> int:
-    """Returns the enlargement with which small images have at least 65 pixels per side."""
+    """Returns the enlargement with which small images have at least 65 pixels per side.
+
+    Args:
+        image_size: height and width in pixels.
+    """
     return max(1, 128 // image_size)
 
 
@@ -156,7 +160,8 @@ def usage_chart(codes: npt.ArrayLike, codebook_size: int, height: int = 160) -> 
 
     Args:
         codes: int [M, N], values in [0, codebook_size).
-        codebook_size: K. Bars are 2 pixels wide for K below 1,000, otherwise 1 pixel.
+        codebook_size: K, the number of codebook entries. Bars are 2 pixels wide for K below 1,000,
+            otherwise 1 pixel.
         height: height of the highest bar in pixels.
 
     Returns:

@@ -99,7 +99,11 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
 
 
 def readable_name(path: str | os.PathLike[str]) -> str:
-    """Returns a path as printable text; bytes that are not valid UTF-8 are replaced."""
+    """Returns a path as printable text; bytes that are not valid UTF-8 are replaced.
+
+    Args:
+        path: any path.
+    """
     return os.fsencode(path).decode(errors="replace")
 
 

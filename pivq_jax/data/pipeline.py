@@ -40,7 +40,7 @@ def train_batches(
 ) -> Generator[Batch]:
     """Returns endless training batches for steps `start_step`, `start_step` + 1, ...
 
-    Images are shuffled anew in every epoch, and each occurs once per epoch. Epochs follow each
+    Images are reshuffled in every epoch, and each occurs once per epoch. Epochs follow each
     other without a gap, so a batch may contain the end of one and the start of the next. The batch
     of a step is a pure function of (source, seed, step, batch_size, flip), and each process gets
     its rows of it.

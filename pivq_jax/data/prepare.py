@@ -47,7 +47,7 @@ def prepare_dataset(
     attributes: Path | None = None,
     workers: int = 1,
 ) -> dict[str, Any]:
-    """Prepares a data set in `output`/`name`/`image_size`px, unless it is already there.
+    """Prepares a data set in `{output}/{name}/{image_size}px`, unless it is already there.
 
     Args:
         name: one of `NAMES`.

@@ -35,7 +35,7 @@ def set_directory(root: P, name: str, image_size: int) -> P:
         image_size: height and width in pixels.
 
     Returns:
-        `root`/`name`/`image_size`px.
+        `{root}/{name}/{image_size}px`.
     """
     return root / name / f"{image_size}px"
 
@@ -93,7 +93,14 @@ def decode(record: bytes) -> tuple[bytes, dict[str, int]]:
 
 
 def shard_name(name: str, split: str, index: int, count: int) -> str:
-    """Returns the file name of shard `index` of `count`, as used by tensorflow-datasets."""
+    """Returns the file name of a shard, as used by tensorflow-datasets.
+
+    Args:
+        name: name of the data set.
+        split: name of the split.
+        index: index of the shard.
+        count: number of shards of the split.
+    """
     return f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 

@@ -71,6 +71,10 @@ def digest(recipe: Recipe, shard: Shard) -> str:
     """Returns a hash of everything that determines the contents of a shard.
 
     The location of the source is not included.
+
+    Args:
+        recipe: how the images are made.
+        shard: the shard.
     """
     import PIL
 
@@ -79,7 +83,15 @@ def digest(recipe: Recipe, shard: Shard) -> str:
 
 
 def read_summary(recipe: Recipe, shard: Shard) -> dict[str, Any] | None:
-    """Reads the summary of a shard; None if the shard is missing, incomplete or out of date."""
+    """Reads the summary of a shard.
+
+    Args:
+        recipe: how the images are made.
+        shard: the shard.
+
+    Returns:
+        The summary, or None if the shard is missing, incomplete or out of date.
+    """
     try:
         summary = json.loads(shard.summary.read_text())
         good = summary["digest"] == digest(recipe, shard)

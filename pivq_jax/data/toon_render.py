@@ -169,7 +169,11 @@ def render_face(seed: str, size: int) -> Face:
 
 
 def factors_digest(faces: Iterable[dict[str, str]]) -> str:
-    """Returns the SHA-256 of the factors of consecutive faces."""
+    """Returns the SHA-256 of the factors of consecutive faces.
+
+    Args:
+        faces: the factors of each face.
+    """
     digest = hashlib.sha256()
     for factors in faces:
         digest.update(json.dumps(list(factors.values())).encode() + b"\n")
@@ -177,7 +181,11 @@ def factors_digest(faces: Iterable[dict[str, str]]) -> str:
 
 
 def renderer_fingerprint(faces_per_split: int = 8) -> str:
-    """Returns the SHA-256 of the first drawings and their factors; identifies the renderer."""
+    """Returns the SHA-256 of the first drawings and their factors; identifies the renderer.
+
+    Args:
+        faces_per_split: number of faces per split.
+    """
     digest = hashlib.sha256()
     for split in SPLIT_SIZES:
         for seed in face_seeds(split, faces_per_split):

@@ -99,7 +99,7 @@ def informative_codes(
 
     Args:
         codes: int [M, N], values in [0, K).
-        codebook_size: K.
+        codebook_size: K, the number of codebook entries.
         labels: int [M, A].
         factors: names of the classes of each of the A attributes; empty without labels.
         count: maximum number of codes, at least 1. With labels, only codes beyond chance are listed

@@ -96,7 +96,7 @@ def attribute_metrics(
         validation: images for choosing their penalties.
         test: images for measuring their accuracy.
         factors: names of the classes of each attribute, in the order of the label columns.
-        codebook_size: K.
+        codebook_size: K, the number of codebook entries.
         kind: kind of the quantizer: `matching`, `nearest` or `positional`.
 
     Returns:

@@ -158,9 +158,15 @@ def squared_distances(
 
 
 def rounded_roots(squared: np.ndarray) -> np.ndarray:
-    """Converts squared distances, f64, to distances, f32; rounds like scikit-learn.
+    """Converts squared distances to distances, rounded like those of scikit-learn.
 
-    scikit-learn rounds before and after taking the root.
+    scikit-learn rounds to float32 before and after taking the root.
+
+    Args:
+        squared: f64 of any shape.
+
+    Returns:
+        f32 of the same shape.
     """
     return np.sqrt(squared.astype(np.float32))
 
@@ -190,7 +196,15 @@ def row_blocks(rows: np.ndarray, columns: int, label: str) -> Iterator[np.ndarra
 
 
 def block_of(points: Points, rows: np.ndarray) -> Points:
-    """Selects the points with the given row numbers."""
+    """Selects points by row number.
+
+    Args:
+        points: M points.
+        rows: int [m].
+
+    Returns:
+        m points.
+    """
     return Points(points.values[rows], points.norms[rows])
 
 

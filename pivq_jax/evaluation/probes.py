@@ -87,7 +87,7 @@ def code_features(
     """Converts codes to numeric features: the information that the decoder receives.
 
     Args:
-        codebook_size: K.
+        codebook_size: K, the number of codebook entries.
         kind: for `matching` and `nearest`, features are the counts of each entry (multi-hot); for
             `positional`, the entry at each position (one-hot).
         train: int [M, N], values in [0, K).

@@ -3,7 +3,7 @@
 Two images are compared by the features of a network trained for classification, which represents
 edges, texture and parts where a pixel loss compares single pixels. At five depths, features are
 normalized to unit length at each position; their squared differences are weighted by channel (the
-"heads", which the authors fitted to human judgements), averaged over positions and summed.
+"heads", which the authors fitted to human judgements), averaged over positions and summed::
 
     params = load_lpips("alex")                      # once; see perceptual_weights
     loss = lpips(params, images, targets, "alex")    # pass params through jit as an argument

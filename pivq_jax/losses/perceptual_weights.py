@@ -31,8 +31,8 @@ def load_lpips(network: str = "alex", path: str | Path = "") -> dict[str, Any]:
             package are used and converted on the first call.
 
     Returns:
-        A dictionary with `backbone`, `{"conv_0": {"kernel": f32 [h, w, in, out], "bias": f32
-        [out]}, ...}`, and `heads`, `{"block_0": f32 [C], ...}`.
+        A tree of f32 arrays. `backbone` contains the `kernel` [h, w, in, out] and `bias` [out] of
+        each layer, such as `conv_0`, and `heads` the weights [C] of each block, such as `block_0`.
 
     Raises:
         InputError: if the network is unknown, if there is neither a package nor a path, or if the

@@ -1,5 +1,7 @@
 """Batched linear assignment in JAX: one distinct column per row at minimum total cost.
 
+Usage::
+
     from pivq_jax.matching import match
 
     result = match(cost)    # cost: float [..., N, K] with N <= K

@@ -39,7 +39,7 @@ def complete(columns: jax.Array, num_columns: int) -> jax.Array:
 
     Args:
         columns: int32 [B, N], distinct where not -1.
-        num_columns: K.
+        num_columns: K, the number of columns.
 
     Returns:
         int32 [B, N], all distinct and in [0, K).
