@@ -122,7 +122,7 @@ def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> 
 
     Args:
         latents: f32 [M, D], finite, with M >= codebook_size.
-        codebook_size: K, the number of codebook entries.
+        codebook_size: K.
         key: a PRNG key.
 
     Returns:
