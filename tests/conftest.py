@@ -116,7 +116,7 @@ class Commands:
     def start(
         self, *arguments: str, directory: Path = ROOT, code: str | None = None, devices: int = 1
     ) -> Command:
-        """Start `main` with arguments (or `code`) and so many fake devices."""
+        """Start `main` with arguments (or `code`) and the given number of fake devices."""
         self._count += 1
         streams = [self.directory / f"{self._count}.{name}" for name in ("stdout", "stderr")]
         request = {

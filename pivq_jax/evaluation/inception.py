@@ -222,7 +222,7 @@ class _BlockB(nn.Module):
 
 
 class _BlockC(nn.Module):
-    """17x17, factorised 7x7 and double 7x7 branches."""
+    """17x17, factorized 7x7 and double 7x7 branches."""
 
     channels: int
 

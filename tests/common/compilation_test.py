@@ -1,4 +1,4 @@
-"""What the compiler is told about convolutions."""
+"""Compiler options for convolutions."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -19,7 +19,7 @@ SOURCES: dict[str, tuple[Callable[..., Path], int, int]] = {
 
 @pytest.fixture(scope="session")
 def make_source(faces: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes a new source of a data set; of so many images."""
+    """Makes a new source of a data set, with `count` images."""
 
     def make(name: str, count: int | None = None, **options: bool) -> Path:
         maker, usual, _ = SOURCES[name]

@@ -21,7 +21,7 @@ def logged(caplog):
 
 
 def fill(root, count, start=0):
-    """Images that are told apart by their grey value."""
+    """Writes images that differ in their grey value."""
     for i in range(start, start + count):
         path = root / f"part_{i % 3}" / f"{i:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

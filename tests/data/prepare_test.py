@@ -197,7 +197,7 @@ def held_at(file: Path):
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # whoever waits reads nothing, and goes on
+        with contextlib.suppress(OSError):  # a waiting reader gets nothing and continues
             os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK))
         file.unlink()
         file.write_bytes(content)

@@ -56,5 +56,5 @@ class Muon(torch.optim.Optimizer):
 
 
 def _flat(x: Tensor, rows: int) -> Tensor:
-    """As a matrix of so many rows, transposed where it is upright."""
+    """Reshapes to a matrix with `rows` rows, transposed if it is tall."""
     return x.flatten(1) if len(x) == rows else x.flatten(1).mT

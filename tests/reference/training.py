@@ -152,7 +152,7 @@ class Trainer:
         return self._judge(fakes, lambda fake: discriminator_hinge(real, fake))
 
     def _judge(self, made: dict[str, Tensor], loss) -> Tensor:
-        """The mean over the kinds of images that are judged, by their weights."""
+        """Weighted mean over the kinds of images that the discriminator sees."""
         terms = (w * loss(self.discriminator(made[kind])) for kind, w in self.judged.items())
         return sum(terms) / sum(self.judged.values())
 

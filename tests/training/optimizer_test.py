@@ -299,7 +299,7 @@ def test_kernels_do_not_depend_on_others_in_their_batch():
 
 
 def mesh_of(count: int) -> Mesh:
-    """As if there were so many devices: the same one again and again."""
+    """A mesh of `count` devices, all of which are the first one."""
     return Mesh(np.array([jax.devices()[0]] * count).reshape(-1, 1), ("data", "fsdp"))
 
 

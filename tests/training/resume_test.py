@@ -152,7 +152,7 @@ def test_a_run_killed_at_20_random_moments_ends_as_the_unbroken_one(commands, ti
     assert_same_end(workdir, tiny_run.workdir, 160)
 
 
-@pytest.mark.slow  # configs_test has what it is told by
+@pytest.mark.slow  # configs_test covers the message
 def test_a_run_from_before_muon_opens_and_goes_on_with_adamw(commands, tiny_arguments, tmp_path):
     """Its config.json lacks the fields that came with Muon."""
     import pivq_jax
@@ -202,7 +202,7 @@ def test_two_processes_stop_at_one_step_and_go_on(commands, tiny_run, tmp_path):
     # Of 8 devices each has one image of the half of a batch that is recombined.
     arguments = with_fields(tiny_run.arguments, workdir, picture_every=80, batch_size=16)
     pair = start_pair(commands, arguments)
-    # One host alone is told to go, as when it is preempted.
+    # Only one host receives the signal, as in a preemption.
     pair[1].kill_when(lambda: max(steps_in(workdir), default=0) >= 70, signal.SIGTERM)
     done = [command.wait() for command in pair]
     assert [one.code for one in done] == [143, 143], [one.stderr for one in done]
