@@ -230,7 +230,9 @@ def _files(root: Path) -> dict[str, str]:
         with zipfile.ZipFile(root) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"{root} is no whole zip archive ({error}): download it again") from error
+        raise InputError(
+            f"{root} is not a complete zip archive ({error}): download it again"
+        ) from error
     return {m.filename: f"{m.file_size} {m.CRC:08x}" for m in members if not m.is_dir()}
 
 
@@ -290,7 +292,7 @@ def _read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]
     (count,), names, *rows = lines
     if len(rows) != int(count):
         raise InputError(
-            f"{path} has {len(rows):,} of the {int(count):,} images that its first line promises:"
+            f"{path} has {len(rows):,} of the {int(count):,} images that its first line states:"
             " download it again"
         )
     attributes = {}
@@ -328,8 +330,8 @@ def _read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[i
     for name in names:
         if not re.fullmatch(r"\w[\w .-]*", name) or name in RESERVED or names.count(name) > 1:
             raise InputError(
-                f"{path} has an attribute named {name!r}: names are of letters, digits, spaces and"
-                f" _.-, each one once, and not {' or '.join(RESERVED)}"
+                f"{path} has an attribute named {name!r}: names consist of letters, digits, spaces"
+                f" and _.-, occur once, and are not {' or '.join(RESERVED)}"
             )
     if not names:
         raise InputError(

@@ -201,7 +201,7 @@ def _check_skipped(skipped: list[str], total: int, root: Path) -> None:
     if len(skipped) > _MAX_SKIPPED * total:
         raise InputError(
             f"more than 1 % of the {total:,} images in {root} cannot be read ({skipped[0]}):"
-            " download it again"
+            " download them again"
         )
 
 

@@ -90,7 +90,7 @@ def check_alike(first: np.ndarray, second: np.ndarray, names: str) -> None:
     """
     if first.shape[1] != second.shape[1]:
         raise InputError(
-            f"{names} have {first.shape[1]} and {second.shape[1]} features an image: "
+            f"{names} have {first.shape[1]} and {second.shape[1]} features per image: "
             "take both from one network"
         )
 

@@ -83,7 +83,7 @@ class FeatureExtractor:
                 parts.append(np.asarray(features)[: len(batch)])
                 bar.update(len(batch))
         if not parts:
-            raise InputError("there are no images to take features of: give at least one")
+            raise InputError("there are no images to compute features of: give at least one")
         return np.concatenate(parts)
 
     def _check(self, batch: np.ndarray) -> None:

@@ -47,7 +47,7 @@ def feature_moments(features: Array | Iterable[Array]) -> Moments:
     for part in [features] if isinstance(features, Array) else features:
         batch = as_features(part, "features")
         if count and batch.shape[1] != len(mean):
-            raise InputError(f"batches have {len(mean)} and {batch.shape[1]} features an image")
+            raise InputError(f"batches have {len(mean)} and {batch.shape[1]} features per image")
         for start in range(0, len(batch), ROWS):
             block = batch[start : start + ROWS].astype(np.float64)
             block_mean = block.mean(axis=0)

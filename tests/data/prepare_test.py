@@ -324,7 +324,7 @@ def test_a_truncated_archive_is_named(make_source, tmp_path, capsys):
     archive = source / "img_align_celeba.zip"
     os.truncate(archive, archive.stat().st_size * 2 // 3)
     result = run(capsys, *prepare_arguments("celeba", source, tmp_path))
-    assert_refused(result, tmp_path, "img_align_celeba.zip is no whole zip archive", "again")
+    assert_refused(result, tmp_path, "img_align_celeba.zip is not a complete zip archive", "again")
 
 
 def test_damage_within_an_archive_is_a_broken_image(make_source, tmp_path, capsys):

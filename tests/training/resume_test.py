@@ -152,7 +152,7 @@ def test_a_run_killed_at_20_random_moments_ends_as_the_unbroken_one(commands, ti
     assert_same_end(workdir, tiny_run.workdir, 160)
 
 
-@pytest.mark.slow  # configs_test covers the message
+@pytest.mark.slow  # configs_test covers how such a run is recognized
 def test_a_run_from_before_muon_opens_and_goes_on_with_adamw(commands, tiny_arguments, tmp_path):
     """Its config.json lacks the fields that came with Muon."""
     import pivq_jax
