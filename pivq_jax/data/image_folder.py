@@ -36,7 +36,7 @@ def assign_splits(names: Sequence[str]) -> dict[str, str]:
         names: file names, relative to the data set.
 
     Returns:
-        The split of each name: `train`, `validation` or `test`.
+        The split (`train`, `validation` or `test`) of each name.
     """
     shares = {
         name: int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) % 100 for name in names

@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: command-line arguments without the program; defaults to `sys.argv[1:]`.
 
     Returns:
-        The exit status: 0 on success, 1 for I/O errors, 2 for invalid input, 130 if interrupted.
+        The exit status, 0 on success, 1 for I/O errors, 2 for invalid input, 130 if interrupted.
     """
     options = _parse(arguments)
     try:
