@@ -36,7 +36,7 @@ from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.samples import average_pixels
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import pair_codes, random_pairs
-from pivq_jax.training.loop import dataset_from_config
+from pivq_jax.training.build import dataset_from_config
 
 PICTURED = 12  # samples per rule in the picture
 CHOICES = 64  # uniform choices, of which the most plausible is used

@@ -83,11 +83,10 @@ def step_images_a_second(config: Any, steps: int = 20) -> float:
     import jax
 
     from pivq_jax.common.parallel import make_mesh, put_batch
-    from pivq_jax.model.pivq import pivq_from_config
-    from pivq_jax.training.loop import frozen_from_config, phase_at, steps_from_config
+    from pivq_jax.training.build import frozen_from_config, phase_at, steps_from_config
 
     mesh = make_mesh(config.mesh.fsdp)
-    functions = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+    functions = steps_from_config(config, mesh)
     state, frozen = functions.create(), frozen_from_config(config, mesh)
     size, batch_size = config.data.image_size, config.train.batch_size
     pixels = np.stack([np.asarray(photograph(i, size)) for i in range(batch_size)])

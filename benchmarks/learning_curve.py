@@ -26,8 +26,8 @@ import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
 from pivq_jax.evaluation.reconstruction import reconstruct_split
+from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.loop import dataset_from_config
 
 Curve = list[dict[str, float]]  # step, seconds, psnr
 

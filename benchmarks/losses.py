@@ -38,9 +38,8 @@ from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, rec
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
-from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.sampling import random_pairs
-from pivq_jax.training.loop import dataset_from_config, frozen_from_config, steps_from_config
+from pivq_jax.training.build import dataset_from_config, frozen_from_config, steps_from_config
 from pivq_jax.training.objective import Phase
 
 VARIANTS: dict[str, dict[str, float]] = {
@@ -61,7 +60,7 @@ def continue_training(
 ) -> Iterator[tuple[TrainedModel, dict[str, float]]]:
     """Yields the model and its metrics before the first step and after every `EVERY` steps."""
     mesh, batch_size = base.mesh, config.evaluate.batch_size
-    steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+    steps = steps_from_config(config, mesh)
     frozen = frozen_from_config(config, mesh)
     judges = config.adversarial.weight + config.adversarial.recombined_weight > 0
     phase = Phase.ADVERSARIAL if judges else Phase.QUANTIZED

@@ -22,7 +22,7 @@ from pivq_jax.data.pipeline import eval_batches, train_batches
 from pivq_jax.matching import match
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.model.quantizer import squared_distances
-from pivq_jax.training.loop import dataset_from_config, frozen_from_config, steps_from_config
+from pivq_jax.training.build import dataset_from_config, frozen_from_config, steps_from_config
 from pivq_jax.training.objective import Phase
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     config, mesh = config_from_file(options.config), make_mesh()
     config.model.dtype = "float32"
     dataset, frozen = dataset_from_config(config), frozen_from_config(config, mesh)
-    steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+    steps = steps_from_config(config, mesh)
     state, latents = steps.create(), []
     batches = train_batches(
         dataset.train, batch_size=config.train.batch_size, seed=config.seed, flip=config.data.flip

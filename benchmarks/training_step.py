@@ -27,14 +27,13 @@ from ml_collections import ConfigDict
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config.check import read_config
 from pivq_jax.data.pipeline import train_batches
-from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.loop import (
+from pivq_jax.training.build import (
     dataset_from_config,
     frozen_from_config,
     phase_at,
     steps_from_config,
 )
+from pivq_jax.training.checkpoints import Checkpoints
 
 
 def entry_operations(hlo: str) -> dict[str, str]:
@@ -97,7 +96,7 @@ def main() -> None:
     times: dict[str, list[float]] = {}
     for method in options.methods.split(","):
         config.quantizer.method = method
-        steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+        steps = steps_from_config(config, mesh)
         with Checkpoints(options.workdir, read_only=True) as checkpoints:
             states[method], _ = checkpoints.restore(jax.eval_shape(steps.create), mesh)
         compiled[method] = steps.train.lower(states[method], images, frozen, phase=phase).compile()

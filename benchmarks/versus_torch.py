@@ -44,8 +44,7 @@ from benchmarks.training_step import bind_to_one_core, entry_operations, profile
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import to_torch
-from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.training.loop import phase_at, steps_from_config
+from pivq_jax.training.build import phase_at, steps_from_config
 from pivq_jax.training.optimizer import OPTIMIZERS
 from pivq_jax.training.steps import replace_codebook
 from tests.reference.model import PIVQ as Reference
@@ -83,7 +82,7 @@ class Ours:
 
     def __init__(self, config: Any, pixels: np.ndarray) -> None:
         self.mesh, self.phase = make_mesh(), phase_at(config, config.train.steps - 1)
-        self.steps = steps_from_config(config, pivq_from_config(config, self.mesh), self.mesh)
+        self.steps = steps_from_config(config, self.mesh)
         self.images = put_batch({"image": pixels}, self.mesh)["image"]
         state = self.steps.create()
         latents = np.asarray(self.steps.latents(state.params, self.images))

@@ -179,12 +179,11 @@ def lower(config: Any, devices: list[Any]) -> tuple[Any, float]:
     from pivq_jax.common.parallel import make_mesh, over_batch, replicated, shardings_of
     from pivq_jax.config.check import check_devices
     from pivq_jax.losses.perceptual_weights import weight_shapes
-    from pivq_jax.model.pivq import pivq_from_config
-    from pivq_jax.training.loop import phase_at, steps_from_config
+    from pivq_jax.training.build import phase_at, steps_from_config
 
     check_devices(config, len(devices))
     mesh = make_mesh(config.mesh.fsdp, devices)
-    steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+    steps = steps_from_config(config, mesh)
 
     def placed(tree: Any, shardings: Any) -> Any:
         return jax.tree.map(

@@ -31,9 +31,8 @@ from pivq_jax.common.files import as_path, local_path, write_json
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.inference import load
 from pivq_jax.interop.safetensors_file import read_weights, write_weights
-from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.loop import steps_from_config
 
 
 def file_from_workdir(workdir: Path, path: Path) -> None:
@@ -66,7 +65,7 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
                 f"{path} is of step {step}, but training makes its codebook at step {start}, over"
                 ' the one in the file: leave "step" out of its metadata for the last step'
             )
-        state = steps_from_config(config, pivq_from_config(config, mesh), mesh).create()
+        state = steps_from_config(config, mesh).create()
     except (AttributeError, KeyError, TypeError) as error:  # fields of another version
         raise InputError(f"the config in {path} is not that of a run, whole: {error}") from error
     state = state.replace(

@@ -21,7 +21,8 @@ from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.samples import sample_paths, sample_recombined
 from pivq_jax.evaluation.stages import Settings
 from pivq_jax.inference import load
-from pivq_jax.training.loop import dataset_from_config, train
+from pivq_jax.training.build import dataset_from_config
+from pivq_jax.training.loop import train
 from pivq_jax.training.stopping import end_on_sigterm
 
 # Parents are drawn from so many training images; encoding them takes seconds on a CPU.

@@ -42,7 +42,7 @@ class LossWeights:
 
 
 class Gradients(NamedTuple):
-    """What one batch says."""
+    """Gradients, metrics and code counts of one batch."""
 
     params: Params
     discriminator: Params  # None but in the adversarial phase

@@ -1,4 +1,8 @@
-"""The training state and the jitted steps on it: train, initialise the codebook, revive entries."""
+"""The training state and the steps on it: train, initialise the codebook, revive its entries.
+
+Every step is a function of a state and of plain arguments. `make_steps` binds these, jits the
+steps and says which array lies where; nothing else here knows that there are several devices.
+"""
 
 import enum
 from collections.abc import Callable
@@ -9,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
 from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.parallel import over_batch, replicated, shardings_of
 from pivq_jax.data.images import images_to_float, images_to_uint8
+from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import assign, initial_codebook, revive_dead
 from pivq_jax.training.objective import Gradients, Metrics, Objective, Params, Phase
 
@@ -21,7 +26,7 @@ CODEBOOK = ("quantizer", "codebook")
 
 
 class Draw(enum.IntEnum):
-    """What a key is for; the numbers are part of what a seed means."""
+    """Purpose of a random key; changing a value changes every seeded run."""
 
     PARAMS = 0
     CODEBOOK = 1
@@ -43,14 +48,14 @@ class TrainState(struct.PyTreeNode):
 
 
 class Steps(NamedTuple):
-    """The jitted functions of a run."""
+    """The jitted steps of a run; `create` and `train` can also be lowered without being run."""
 
-    create: Callable[[], TrainState]
+    create: jax.stages.Wrapped  # () -> state
     train: jax.stages.Wrapped  # (state, images, frozen, phase) -> (state, metrics)
-    latents: Callable[[Params, jax.Array], jax.Array]
-    reconstruct: Callable[..., jax.Array]
-    initialise: Callable[[TrainState, jax.Array], TrainState]
-    revive: Callable[[TrainState, jax.Array], tuple[TrainState, jax.Array]]
+    latents: Callable[[Params, jax.Array], jax.Array]  # (params, images)
+    reconstruct: Callable[[Params, jax.Array, bool], jax.Array]  # (params, images, quantize)
+    initialise: Callable[[TrainState, jax.Array], TrainState]  # (state, latents)
+    revive: Callable[[TrainState, jax.Array], tuple[TrainState, jax.Array]]  # (state, images)
 
 
 def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array) -> TrainState:
@@ -88,6 +93,238 @@ def make_discriminator_optimizer(
     )
 
 
+def key_at(seed: int, draw: Draw, step: jax.typing.ArrayLike) -> jax.Array:
+    """The PRNG key of one draw at one step.
+
+    Keys are derived from the seed and the step alone, so a resumed run draws what an unbroken one
+    would have drawn.
+    """
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), draw), step)
+
+
+def create_state(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    discriminator_optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+) -> TrainState:
+    """The state before the first step, with randomly initialised networks.
+
+    Args:
+        objective: its model and, if there is one, its discriminator are initialised.
+        optimizer: of the model.
+        discriminator_optimizer: of the discriminator.
+        seed: of the run.
+    """
+    model, step = objective.model, jnp.int32(0)
+    images = jnp.zeros((1, model.image_size, model.image_size, 3))
+    params = model.init(key_at(seed, Draw.PARAMS, step), images)["params"]
+    discriminator = None
+    if objective.adversary is not None:
+        network = objective.adversary.discriminator
+        discriminator = network.init(key_at(seed, Draw.DISCRIMINATOR, step), images)["params"]
+    return TrainState(
+        step=step,
+        params=params,
+        ema_params=jax.tree.map(jnp.copy, params),
+        opt_state=optimizer.init(params),
+        uses=jnp.zeros(model.codebook_size, jnp.int32),
+        discriminator=discriminator,
+        discriminator_opt_state=(
+            None if discriminator is None else discriminator_optimizer.init(discriminator)
+        ),
+    )
+
+
+def batch_gradients(
+    objective: Objective,
+    state: TrainState,
+    images: jax.Array,
+    frozen: Params,
+    key: jax.Array,
+    phase: Phase,
+    *,
+    accumulation: int = 1,
+    parts_sharding: Sharding | None = None,
+) -> Gradients:
+    """Gradients of a whole batch: at once, or as the mean over parts of it, one after another.
+
+    Args:
+        objective: the loss.
+        state: holds the parameters.
+        images: uint8 [B, H, W, 3].
+        frozen: the perceptual network's weights.
+        key: a PRNG key.
+        phase: of the run.
+        accumulation: number of parts; divides B.
+        parts_sharding: if set, where the parts uint8 [accumulation, B / accumulation, H, W, 3] lie.
+
+    Returns:
+        gradients and metrics averaged over the parts, code counts summed.
+    """
+    of_part = partial(objective.gradients, state.params, state.discriminator, frozen)
+    if accumulation == 1:
+        return of_part(images_to_float(images), key, phase)
+    # Every n-th image forms a part, so that the parts are split over the devices as the batch.
+    parts = images.reshape(-1, accumulation, *images.shape[1:]).swapaxes(0, 1)
+    if parts_sharding is not None:
+        parts = jax.lax.with_sharding_constraint(parts, parts_sharding)
+
+    def add(total: Gradients, part: tuple[jax.Array, jax.Array]) -> tuple[Gradients, None]:
+        number, images = part
+        found = of_part(images_to_float(images), jax.random.fold_in(key, number), phase)
+        return jax.tree.map(jnp.add, total, found), None
+
+    shapes = jax.eval_shape(lambda: of_part(images_to_float(parts[0]), key, phase))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, (jnp.arange(accumulation), parts))
+    mean = jax.tree.map(lambda x: x / accumulation, total._replace(uses=None))
+    return mean._replace(uses=total.uses)
+
+
+def train_step(
+    state: TrainState,
+    images: jax.Array,
+    frozen: Params,
+    phase: Phase,
+    *,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    discriminator_optimizer: optax.GradientTransformation,
+    seed: int,
+    ema_decay: float,
+    accumulation: int = 1,
+    parts_sharding: Sharding | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One optimizer step.
+
+    Args:
+        state: the training state.
+        images: uint8 [B, H, W, 3].
+        frozen: the perceptual network's weights, None if it is not used.
+        phase: of the run.
+        objective: the loss.
+        optimizer: of the model.
+        schedule: learning rate to log, by step.
+        discriminator_optimizer: of the discriminator; used in the adversarial phase only.
+        seed: of the run.
+        ema_decay: of the averaged parameters, approached from below.
+        accumulation: number of parts that the batch is computed in, see `batch_gradients`.
+        parts_sharding: see `batch_gradients`.
+
+    Returns:
+        the state after the step, and metrics, float32 [] each.
+    """
+    key = key_at(seed, Draw.LOSS, state.step)
+    gradients = batch_gradients(
+        objective,
+        state,
+        images,
+        frozen,
+        key,
+        phase,
+        accumulation=accumulation,
+        parts_sharding=parts_sharding,
+    )
+    updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    # A young average follows fast, so that early evaluations are not of the initial weights.
+    decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+    if phase == Phase.ADVERSARIAL:
+        updates, discriminator_opt_state = discriminator_optimizer.update(
+            gradients.discriminator, state.discriminator_opt_state
+        )
+        state = state.replace(
+            discriminator=optax.apply_updates(state.discriminator, updates),
+            discriminator_opt_state=discriminator_opt_state,
+        )
+    metrics = {
+        **gradients.metrics,
+        "gradient_norm": optax.global_norm(gradients.params),
+        "learning_rate": schedule(state.step),
+    }
+    if phase == Phase.ADVERSARIAL:
+        metrics["discriminator_gradient_norm"] = optax.global_norm(gradients.discriminator)
+    return state.replace(
+        step=state.step + 1,
+        params=params,
+        ema_params=optax.incremental_update(params, state.ema_params, 1.0 - decay),
+        opt_state=opt_state,
+        uses=state.uses + gradients.uses,
+    ), metrics
+
+
+def compute_latents(params: Params, images: jax.Array, *, model: PIVQ) -> jax.Array:
+    """Latents f32 [B, N, D] of images uint8 [B, H, W, 3]."""
+    latents: Any = model.apply({"params": params}, images_to_float(images), method="latents")
+    return latents
+
+
+def reconstruct(params: Params, images: jax.Array, quantize: bool, *, model: PIVQ) -> jax.Array:
+    """Reconstructions of images, both uint8 [B, H, W, 3].
+
+    Args:
+        params: of the model.
+        images: the originals.
+        quantize: if False, latents are decoded as they are, as before the codebook's start.
+        model: the autoencoder.
+    """
+    variables, floats = {"params": params}, images_to_float(images)
+    made: Any = (
+        model.apply(variables, floats)[0]
+        if quantize
+        else model.apply(variables, floats, method="autoencode")
+    )
+    return images_to_uint8(made)
+
+
+def initialise_codebook(
+    state: TrainState, latents: jax.Array, *, model: PIVQ, seed: int
+) -> TrainState:
+    """The state with a codebook made from latents, once, before quantization begins.
+
+    Args:
+        state: the training state.
+        latents: f32 [M, D], of many batches.
+        model: the autoencoder.
+        seed: of the run.
+    """
+    key = key_at(seed, Draw.CODEBOOK, state.step)
+    codebook = initial_codebook(latents, model.codebook_size, key)
+    return replace_codebook(state, codebook, jnp.ones(model.codebook_size, bool))
+
+
+def revive_entries(
+    state: TrainState,
+    images: jax.Array,
+    *,
+    model: PIVQ,
+    seed: int,
+    threshold: float,
+    mesh: Mesh | None = None,
+) -> tuple[TrainState, jax.Array]:
+    """Moves dead codebook entries onto latents of a batch.
+
+    Args:
+        state: the training state.
+        images: uint8 [B, H, W, 3].
+        model: the autoencoder.
+        seed: of the run.
+        threshold: see `revive_dead`.
+
+    Returns:
+        the new state, and the number of entries that were moved, int32 [].
+    """
+    codebook = state.params["quantizer"]["codebook"]
+    latents = compute_latents(state.params, images, model=model)
+    columns, _ = assign(latents, codebook, model.kind, model.method, mesh)
+    key = key_at(seed, Draw.REVIVAL, state.step)
+    codebook, revived = revive_dead(codebook, state.uses, latents, columns, key, threshold)
+    return replace_codebook(state, codebook, revived), jnp.sum(revived)
+
+
 def make_steps(
     objective: Objective,
     optimizer: optax.GradientTransformation,
@@ -100,132 +337,38 @@ def make_steps(
     ema_decay: float,
     revive_threshold: float,
 ) -> Steps:
-    """Jit the steps for one mesh; `parallel` decides what lies where on it.
+    """Binds the steps to their settings and jits them for one mesh.
 
-    Keys are derived from (seed, step) alone, so a resumed run draws what the unbroken one drew.
+    `common.parallel` decides what lies where on the mesh. Steps that return a state reuse the
+    memory of the one that they are given.
     """
     model = objective.model
-
-    def key_at(step: jax.Array, purpose: Draw) -> jax.Array:
-        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), step)
-
-    def apply(params: Params, images: jax.Array, method: str | None = None) -> Any:
-        return model.apply({"params": params}, images, method=method)
-
-    def create() -> TrainState:
-        size = model.image_size
-        images = jnp.zeros((mesh.size, size, size, 3))
-        params = model.init(key_at(jnp.int32(0), Draw.PARAMS), images)["params"]
-        judge = None
-        if objective.adversary is not None:
-            network = objective.adversary.discriminator
-            judge = network.init(key_at(jnp.int32(0), Draw.DISCRIMINATOR), images)["params"]
-        return TrainState(
-            step=jnp.int32(0),
-            params=params,
-            ema_params=jax.tree.map(jnp.copy, params),
-            opt_state=optimizer.init(params),
-            uses=jnp.zeros(model.codebook_size, jnp.int32),
-            discriminator=judge,
-            discriminator_opt_state=None if judge is None else discriminator_optimizer.init(judge),
-        )
+    create = partial(create_state, objective, optimizer, discriminator_optimizer, seed=seed)
+    train = partial(
+        train_step,
+        objective=objective,
+        optimizer=optimizer,
+        schedule=schedule,
+        discriminator_optimizer=discriminator_optimizer,
+        seed=seed,
+        ema_decay=ema_decay,
+        accumulation=accumulation,
+        parts_sharding=over_batch(mesh, axis=1),
+    )
+    latents = partial(compute_latents, model=model)
+    initialise = partial(initialise_codebook, model=model, seed=seed)
+    revive = partial(revive_entries, model=model, seed=seed, threshold=revive_threshold, mesh=mesh)
 
     whole, rows = replicated(mesh), over_batch(mesh)
-    jit = partial(jax.jit, compiler_options=compiler_options(mesh))
     placed = shardings_of(jax.eval_shape(create), mesh)
-
-    def gradients(state: TrainState, images: jax.Array, frozen: Params, phase: Phase) -> Gradients:
-        """Of the whole batch: at once, or as the mean over its parts, one after another."""
-        of_part = partial(objective.gradients, state.params, state.discriminator, frozen)
-        key = key_at(state.step, Draw.LOSS)
-        if accumulation == 1:
-            return of_part(images_to_float(images), key, phase)
-        # Every n-th image forms a part, so that the parts are split over the devices as the batch.
-        parts = images.reshape(-1, accumulation, *images.shape[1:]).swapaxes(0, 1)
-        parts = jax.lax.with_sharding_constraint(parts, over_batch(mesh, axis=1))
-
-        def add(total: Gradients, part: tuple[jax.Array, jax.Array]) -> tuple[Gradients, None]:
-            number, images = part
-            found = of_part(images_to_float(images), jax.random.fold_in(key, number), phase)
-            return jax.tree.map(jnp.add, total, found), None
-
-        shapes = jax.eval_shape(lambda: of_part(images_to_float(parts[0]), key, phase))
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        total, _ = jax.lax.scan(add, zeros, (jnp.arange(accumulation), parts))
-        mean = jax.tree.map(lambda x: x / accumulation, total._replace(uses=None))
-        return mean._replace(uses=total.uses)
-
-    @partial(jit, donate_argnums=0, static_argnames="phase", out_shardings=(placed, whole))
-    def train(
-        state: TrainState, images: jax.Array, frozen: Params, phase: Phase
-    ) -> tuple[TrainState, Metrics]:
-        """One optimizer step on images uint8 [B, H, W, 3]."""
-        found = gradients(state, images, frozen, phase)
-        updates, opt_state = optimizer.update(found.params, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        # A young average follows fast, so that early evaluations are not of the initial weights.
-        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        if phase == Phase.ADVERSARIAL:
-            updates, discriminator_opt_state = discriminator_optimizer.update(
-                found.discriminator, state.discriminator_opt_state
-            )
-            state = state.replace(
-                discriminator=optax.apply_updates(state.discriminator, updates),
-                discriminator_opt_state=discriminator_opt_state,
-            )
-        metrics = {
-            **found.metrics,
-            "gradient_norm": optax.global_norm(found.params),
-            "learning_rate": schedule(state.step),
-        }
-        if phase == Phase.ADVERSARIAL:
-            metrics["discriminator_gradient_norm"] = optax.global_norm(found.discriminator)
-        return state.replace(
-            step=state.step + 1,
-            params=params,
-            ema_params=optax.incremental_update(params, state.ema_params, 1.0 - decay),
-            opt_state=opt_state,
-            uses=state.uses + found.uses,
-        ), metrics
-
-    def latents_of(params: Params, images: jax.Array) -> jax.Array:
-        return apply(params, images_to_float(images), method="latents")
-
-    @partial(jit, static_argnames="quantize", out_shardings=whole)
-    def reconstruct(params: Params, images: jax.Array, quantize: bool) -> jax.Array:
-        """images uint8 [B, H, W, 3] -> their reconstructions, uint8."""
-        floats = images_to_float(images)
-        if quantize:
-            return images_to_uint8(apply(params, floats)[0])
-        return images_to_uint8(apply(params, floats, method="autoencode"))
-
-    @partial(jax.jit, donate_argnums=0, out_shardings=placed)
-    def initialise(state: TrainState, latents: jax.Array) -> TrainState:
-        """The codebook from latents f32 [M, D] of many batches, once, before quantization."""
-        codebook = initial_codebook(latents, model.codebook_size, key_at(state.step, Draw.CODEBOOK))
-        return replace_codebook(state, codebook, jnp.ones(model.codebook_size, bool))
-
-    @partial(jit, donate_argnums=0, out_shardings=(placed, whole))
-    def revive(state: TrainState, images: jax.Array) -> tuple[TrainState, jax.Array]:
-        """Move dead entries onto latents of images uint8 [B, H, W, 3]; also how many."""
-        codebook = state.params["quantizer"]["codebook"]
-        latents = latents_of(state.params, images)
-        columns, _ = assign(latents, codebook, model.kind, model.method, mesh)
-        codebook, revived = revive_dead(
-            codebook,
-            state.uses,
-            latents,
-            columns,
-            key_at(state.step, Draw.REVIVAL),
-            revive_threshold,
-        )
-        return replace_codebook(state, codebook, revived), jnp.sum(revived)
-
+    jit = partial(jax.jit, compiler_options=compiler_options(mesh))
     return Steps(
         create=jax.jit(create, out_shardings=placed),
-        train=train,
-        latents=jit(latents_of, in_shardings=(placed.params, rows), out_shardings=whole),
-        reconstruct=reconstruct,
-        initialise=initialise,
-        revive=revive,
+        train=jit(train, donate_argnums=0, static_argnames="phase", out_shardings=(placed, whole)),
+        latents=jit(latents, in_shardings=(placed.params, rows), out_shardings=whole),
+        reconstruct=jit(
+            partial(reconstruct, model=model), static_argnames="quantize", out_shardings=whole
+        ),
+        initialise=jax.jit(initialise, donate_argnums=0, out_shardings=placed),
+        revive=jit(revive, donate_argnums=0, out_shardings=(placed, whole)),
     )

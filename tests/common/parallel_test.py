@@ -31,11 +31,10 @@ from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
 from configs.{config} import get_config
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.training.objective import Phase
 from pivq_jax.common.parallel import join_processes, make_mesh, put_batch, replicated
 from pivq_jax.model.quantizer import assign
-from pivq_jax.training.loop import frozen_from_config, steps_from_config
+from pivq_jax.training.build import frozen_from_config, steps_from_config
 
 join_processes({processes!r})
 config = get_config({variants!r})
@@ -54,7 +53,7 @@ meshes = {{
 }}
 result = {{"continuous": {{}}, "quantized": {{}}, "codes": {{}}, "split": {{}}}}
 frozen = {{n: frozen_from_config(config, mesh) for n, mesh in meshes.items()}}
-every = {{n: steps_from_config(config, pivq_from_config(config, m), m) for n, m in meshes.items()}}
+every = {{n: steps_from_config(config, m) for n, m in meshes.items()}}
 for n, mesh in meshes.items():
     state, losses = every[n].create(), []
     for step in range(20):
@@ -235,16 +234,15 @@ from pathlib import Path
 import jax, numpy as np
 from configs.image_folder import get_config
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.training.objective import Phase
 from pivq_jax.common.parallel import make_mesh, put_batch
-from pivq_jax.training.loop import steps_from_config
+from pivq_jax.training.build import steps_from_config
 
 config = get_config("smoke")
 config.update_from_flattened_dict({fields!r})
 images = np.load({images!r})[: config.train.batch_size]
 meshes = {{"1x8": make_mesh(8), "1": make_mesh(devices=jax.devices()[:1]), "2x4": make_mesh(4)}}
-every = {{n: steps_from_config(config, pivq_from_config(config, m), m) for n, m in meshes.items()}}
+every = {{n: steps_from_config(config, m) for n, m in meshes.items()}}
 
 def step(state, name):
     batch = put_batch({{"image": images}}, meshes[name])["image"]
@@ -301,13 +299,12 @@ def bytes_of(tree, shardings) -> tuple[int, int]:
 def ffhq_on_eight():
     """The config, its mesh, its steps and the shapes of its state."""
     from configs.ffhq import get_config
-    from pivq_jax.model.pivq import pivq_from_config
-    from pivq_jax.training.loop import steps_from_config
+    from pivq_jax.training.build import steps_from_config
 
     config = get_config()
     config.mesh.fsdp = 8
     mesh = AbstractMesh((1, 8), ("data", "fsdp"), (AxisType.Auto,) * 2)
-    steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+    steps = steps_from_config(config, mesh)
     return config, mesh, steps, jax.eval_shape(steps.create)
 
 

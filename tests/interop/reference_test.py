@@ -16,7 +16,7 @@ from pivq_jax.interop import to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.model.quantizer import squared_distances
-from pivq_jax.training.loop import objective_from_config
+from pivq_jax.training.build import objective_from_config
 from pivq_jax.training.objective import Objective, Phase
 from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.steps import (

@@ -15,8 +15,8 @@ import pytest
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.data import load_dataset
 from pivq_jax.data.sources import First
-from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.training.loop import _tend_codebook, _validation, phase_at, steps_from_config
+from pivq_jax.training import loop
+from pivq_jax.training.build import phase_at, steps_from_config
 from pivq_jax.training.objective import Phase
 
 TIMINGS = {"train_seconds", "train_images_per_second", "sample_images_per_second"}
@@ -55,7 +55,13 @@ def test_phases_begin_at_their_steps(tiny_config):
     assert phase_at(config, 159) == Phase.QUANTIZED
 
 
-def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config):
+def run_of(config, **fields) -> loop.Run:
+    """A run that has the given fields alone."""
+    names = [field.name for field in dataclasses.fields(loop.Run)]
+    return loop.Run(**{**dict.fromkeys(names), "config": config, **fields})
+
+
+def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config, monkeypatch):
     config = tiny_config.copy_and_resolve_references()
     config.quantizer.revive_until = 0.6  # of 160 steps
     called, state = [], SimpleNamespace(params=None)
@@ -72,13 +78,15 @@ def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config):
         latents=lambda params, images: jnp.zeros((8, 8, 8)), initialise=initialise, revive=revive
     )
 
-    def batches(first_step):
+    def batches(run, first_step):
         assert first_step == 60
         while True:
-            yield {"image": None}
+            yield None
 
+    monkeypatch.setattr(loop, "_batches", batches)
+    run = run_of(config, steps=steps)
     for step in range(160):
-        assert _tend_codebook(config, steps, state, step, "images", batches) is state
+        assert loop._tend_codebook(run, state, step, "images") is state
     revivals = [("revive", step, "images") for step in (70, 80, 90)]
     assert called == [("initialise", 60, (8 * 8 * 8, 8)), *revivals]
 
@@ -86,10 +94,11 @@ def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config):
 def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config, fast_compilation):
     mesh, data = make_mesh(), load_dataset("random", image_size=16)
     data = dataclasses.replace(data, validation=First(data.validation, 3))  # of a batch of 8
-    steps = steps_from_config(tiny_config, pivq_from_config(tiny_config, mesh), mesh)
+    steps = steps_from_config(tiny_config, mesh)
     state = steps.create()
     state = state.replace(ema_params=jax.tree.map(lambda x: 1.5 * x + 0.01, state.params))
-    shown, made = _validation(tiny_config, mesh, steps, state, data, Phase.CONTINUOUS)
+    run = run_of(tiny_config, mesh=mesh, steps=steps, dataset=data)
+    shown, made = loop._validate(run, state, Phase.CONTINUOUS)
     np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(3)])
     averaged, last = (
         steps.reconstruct(params, jnp.asarray(shown), False)

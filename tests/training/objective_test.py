@@ -9,7 +9,7 @@ import pytest
 
 from pivq_jax.losses.adversarial import augment, discriminator_hinge
 from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.training.loop import objective_from_config
+from pivq_jax.training.build import objective_from_config
 from pivq_jax.training.objective import Objective, Phase
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")

@@ -9,8 +9,7 @@ from optax.contrib import MuonState
 
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.matching import METHODS
-from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.training.loop import steps_from_config
+from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.optimizer import OPTIMIZERS, make_optimizer
 from pivq_jax.training.steps import TrainState, replace_codebook
@@ -86,7 +85,7 @@ def test_replaced_entries_have_no_moments_and_their_averages_follow(optimizer_na
 @pytest.fixture(scope="module")
 def steps(tiny_config):
     mesh = make_mesh()
-    return steps_from_config(tiny_config, pivq_from_config(tiny_config, mesh), mesh)
+    return steps_from_config(tiny_config, mesh)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +161,7 @@ def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
     for parts in (1, 4):
         config.train.accumulation = parts
         mesh = make_mesh()
-        steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+        steps = steps_from_config(config, mesh)
         state = steps.create()
         latents = steps.latents(state.params, jnp.asarray(images)).reshape(-1, 8)
         state = steps.initialise(state, latents)
@@ -188,7 +187,7 @@ def test_the_discriminator_learns_from_parts_what_it_learns_from_the_batch(image
     for parts in (1, 4):
         config.train.accumulation = parts
         mesh = make_mesh()
-        steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+        steps = steps_from_config(config, mesh)
         state, metrics = steps.train(steps.create(), jnp.asarray(images), None, Phase.ADVERSARIAL)
         moments.append(adam(state.discriminator_opt_state).mu)
         assert float(metrics["discriminator_gradient_norm"]) > 0
@@ -208,7 +207,7 @@ def test_every_solver_trains(method, images, tiny_config):
     config = tiny_config.copy_and_resolve_references()
     config.quantizer.method = method
     mesh = make_mesh()
-    steps = steps_from_config(config, pivq_from_config(config, mesh), mesh)
+    steps = steps_from_config(config, mesh)
     state, losses = steps.create(), []
     latents = steps.latents(state.params, jnp.asarray(images)).reshape(-1, 8)
     state = steps.initialise(state, latents)
