@@ -86,7 +86,7 @@ def by_code(
     """Returns the codes of the samples of each rule, int [S, N]."""
     rng = np.random.default_rng(seed)
     a, b = codes[pairs].swapaxes(0, 1)
-    first, partners, cost = map(np.asarray, pair_codes(a, b, model.codebook))
+    first, partners, cost = map(np.asarray, pair_codes(a, b, model.codebook, method=model.method))
     return {
         "nothing": first,
         "any partner": any_partner(first, partners, rng),

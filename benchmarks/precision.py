@@ -60,7 +60,7 @@ def main() -> None:
     assigned: dict[str, list[Any]] = {}
     for dtype in ("float32", "bfloat16"):
         config.model.dtype = dtype
-        model = pivq_from_config(config, mesh)
+        model = pivq_from_config(config)
 
         @jax.jit
         def assign(images: jax.Array, model: Any = model) -> Any:

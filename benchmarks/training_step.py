@@ -35,6 +35,9 @@ from pivq_jax.training.build import (
 )
 from pivq_jax.training.checkpoints import Checkpoints
 
+# The names of `pivq_jax.matching.match` and of the distances that it is given.
+MATCHING = re.compile(r"(^|[/(])(matching|distances)[/)]")
+
 
 def entry_operations(hlo: str) -> dict[str, str]:
     """Maps names to scopes of the operations in the entry computation of compiled HLO text.
@@ -124,7 +127,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             durations = profile(lambda: three_steps(method), directory)  # noqa: B023
         step_time = statistics.median(times[method])
-        matching = sum(durations[n] for n, scope in operations.items() if "/matching/" in scope) / 3
+        matching = (
+            sum(durations[n] for n, scope in operations.items() if MATCHING.search(scope)) / 3
+        )
         print(f"{method:<14} {step_time:8.1f} {matching:12.2f} {matching / step_time:12.1%}")
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 KINDS = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
-# The names that the quantizer and `pivq_jax.matching` give to what they compute.
-MATCHING = re.compile(r"(^|[/(])(matching|solve)[/)]")
+# The scope of what `pivq_jax.matching.match` computes; transformations put it in brackets.
+MATCHING = re.compile(r"(^|[/(])matching[/)]")
 
 _BITS = {"pred": 8, "bf16": 16, "token": 0}
 

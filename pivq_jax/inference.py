@@ -16,15 +16,22 @@ from pivq_jax import sampling
 from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path
-from pivq_jax.common.parallel import make_mesh, over_batch, own_copy, replicated, split_rows
+from pivq_jax.common.parallel import (
+    make_mesh,
+    map_over_batch,
+    over_batch,
+    own_copy,
+    replicated,
+    split_rows,
+)
 from pivq_jax.config.check import read_config
 from pivq_jax.interop.pretrained import read_pretrained, write_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.training.checkpoints import Checkpoints
 
-# Images in [-1, 1] that were resized may overshoot; those in [0, 255] or of unit variance do more.
-MOST = 1.5
+# Allow resize overshoot; reject [0, 255] or standardized images.
+MAX_ABS_PIXEL = 1.5
 # Fields of the config that name files of the machine it was trained on.
 PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
 
@@ -37,6 +44,8 @@ class TrainedModel:
 
     Attributes:
         config: the run's resolved config.
+        kind: of its quantizer.
+        method: the solver of its matching, for recombination too.
         step: the training step of the weights.
         progress: what the run recorded beside them, such as `train_seconds`.
         mesh: the devices that batches are split over.
@@ -55,7 +64,8 @@ class TrainedModel:
         self.config, self.mesh, self.step, self.progress = config, mesh, step, progress
         self.params, self.metrics = params, metrics or {}
         self.kind = config.quantizer.kind
-        model = pivq_from_config(config, mesh)
+        self.method = config.quantizer.method
+        model = pivq_from_config(config, partial(map_over_batch, mesh=mesh))
         whole, rows = replicated(mesh), over_batch(mesh)
         jit = partial(
             jax.jit,
@@ -94,7 +104,7 @@ class TrainedModel:
             raise ValueError(f"images have shape {images.shape}: give {shape}")
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f"images have dtype {images.dtype}: give floats in [-1, 1]")
-        if jnp.abs(images).max() > MOST:
+        if jnp.abs(images).max() > MAX_ABS_PIXEL:
             extent = f"{images.min():g} to {images.max():g}"
             raise ValueError(f"images range from {extent}: give floats in [-1, 1]")
         codes, converged, latents = self._by_rows(self._encode, images)
@@ -127,15 +137,13 @@ class TrainedModel:
         self, codes_a: jax.Array, codes_b: jax.Array, key: jax.Array, fraction: float = 0.5
     ) -> jax.Array:
         """New code sets from those of two images, see `sampling.recombine`: -> int32 [B, N]."""
-        return sampling.recombine(
-            self._checked(codes_a), self._checked(codes_b), self.codebook, key, fraction, self.kind
-        )
+        a, b = self._checked(codes_a), self._checked(codes_b)
+        return sampling.recombine(a, b, self.codebook, key, fraction, self.kind, self.method)
 
     def interpolate(self, codes_a: jax.Array, codes_b: jax.Array, steps: int) -> jax.Array:
         """From A to B by exchanging codes, see `sampling.interpolate`: -> int32 [steps, B, N]."""
-        return sampling.interpolate(
-            self._checked(codes_a), self._checked(codes_b), self.codebook, steps, self.kind
-        )
+        a, b = self._checked(codes_a), self._checked(codes_b)
+        return sampling.interpolate(a, b, self.codebook, steps, self.kind, self.method)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write `model.safetensors`, `config.json` and a model card; see `from_pretrained`.

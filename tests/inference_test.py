@@ -145,7 +145,7 @@ def test_the_other_kinds(tiny_config, fast_compilation, kind):
     config.quantizer.kind = kind
     mesh = make_mesh()
     blank = jnp.zeros((1, 16, 16, 3))
-    shapes = jax.eval_shape(pivq_from_config(config, mesh).init, jax.random.key(0), blank)
+    shapes = jax.eval_shape(pivq_from_config(config).init, jax.random.key(0), blank)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
     model = TrainedModel(config, mesh, params["params"], 1, {})

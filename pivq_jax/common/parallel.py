@@ -107,15 +107,13 @@ def own_copy(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
-def map_over_batch(function: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
+def map_over_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """`function(batched, shared)` run on each device's own rows, without any communication.
 
     The first argument and every result are split along their leading axis, the second argument is
     whole on every device. Rows that the devices do not divide are not split: each device runs all.
-    Without a mesh it is the function itself.
+    Matching is run so: a compiler would split its loops by communication in each of their turns.
     """
-    if mesh is None:
-        return function
 
     def mapped(batched: Any, shared: Any) -> Any:
         rows = jax.tree.leaves(batched)[0].shape[0]

@@ -189,7 +189,9 @@ def exchange(
     key = jax.random.fold_in(jax.random.key(seed), code)
     drawn = others[np.asarray(jax.random.randint(key, (count,), 0, len(others)))]
     filled = np.resize(images, count)  # one shape, so that all codes share one compilation
-    edited = sampling.exchange_code(codes[filled], codes[drawn], model.codebook, code, model.kind)
+    edited = sampling.exchange_code(
+        codes[filled], codes[drawn], model.codebook, code, model.kind, model.method
+    )
     before = decode_batched(model, codes[images], batch_size)
     after = decode_batched(model, np.asarray(edited)[: len(images)], batch_size)
     change = np.abs(after.astype(np.float32) - before.astype(np.float32)).mean((0, 3))

@@ -78,7 +78,9 @@ def sample_recombined(
     def sample(start: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.resize(np.arange(start, min(start + batch_size, count)), batch_size)
         sets = codes[groups[rows]]
-        mixed = _recombine(sets, model.codebook, key_mix, rows, fraction, kind=model.kind)
+        mixed = _recombine(
+            *(sets, model.codebook, key_mix, rows, fraction), kind=model.kind, method=model.method
+        )
         return np.asarray(images_to_uint8(model.decode(mixed))), np.asarray(mixed)
 
     batches = [sample(start) for start in range(0, count, batch_size)]
@@ -128,7 +130,7 @@ def average_pixels(source: Source | Sequence[Example], parents: np.ndarray) -> n
     return np.stack(averaged)
 
 
-@functools.partial(jax.jit, static_argnames="kind")
+@functools.partial(jax.jit, static_argnames=("kind", "method"))
 def _recombine(
     sets: jax.Array,
     codebook: jax.Array,
@@ -136,12 +138,13 @@ def _recombine(
     indices: jax.Array,
     fraction: jax.Array,
     kind: str,
+    method: str,
 ) -> jax.Array:
     """Parents int32 [B, P, N] -> int32 [B, N]; each image has a key of its own index."""
 
     def one(parents: jax.Array, index: jax.Array) -> jax.Array:
         own_key = jax.random.fold_in(key, index)
-        return sampling.recombine_many(parents, codebook, own_key, fraction, kind)
+        return sampling.recombine_many(parents, codebook, own_key, fraction, kind, method)
 
     return jax.vmap(one)(sets, indices)
 

@@ -1,15 +1,16 @@
 """PIVQ: encoder, quantizer and decoder composed."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from pivq_jax.model.decoder import Decoder
 from pivq_jax.model.encoder import Encoder
-from pivq_jax.model.quantizer import Quantized, Quantizer
+from pivq_jax.model.quantizer import Matcher, Quantized, Quantizer, match_latents
 
 
 class PIVQ(nn.Module):
@@ -29,10 +30,9 @@ class PIVQ(nn.Module):
     output: str = "conv"
     output_channels: int = 32
     kind: str = "matching"
-    method: str = "auto"
+    matcher: Matcher = match_latents
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
-    mesh: Mesh | None = None
 
     def setup(self) -> None:
         self.encoder = Encoder(
@@ -46,9 +46,7 @@ class PIVQ(nn.Module):
             dtype=self.dtype,
             remat=self.remat,
         )
-        self.quantizer = Quantizer(
-            self.codebook_size, self.code_dim, self.kind, self.method, self.mesh
-        )
+        self.quantizer = Quantizer(self.codebook_size, self.code_dim, self.kind, self.matcher)
         self.decoder = Decoder(
             image_size=self.image_size,
             patch_size=self.patch_size,
@@ -92,13 +90,20 @@ class PIVQ(nn.Module):
         return self.decoder(vectors)
 
 
-def pivq_from_config(config: Any, mesh: Mesh | None = None) -> PIVQ:
-    """The model that a config describes; `mesh` splits the matching over its devices."""
+def pivq_from_config(
+    config: Any, map_rows: Callable[[Matcher], Matcher] = lambda matcher: matcher
+) -> PIVQ:
+    """The model that a config describes.
+
+    Args:
+        config: of a run.
+        map_rows: how the matching is run over a batch; for several devices give
+            `partial(common.parallel.map_over_batch, mesh=mesh)`.
+    """
     return PIVQ(
         **{**config.model, "dtype": jnp.dtype(config.model.dtype)},
         image_size=config.data.image_size,
         codebook_size=config.quantizer.codebook_size,
         kind=config.quantizer.kind,
-        method=config.quantizer.method,
-        mesh=mesh,
+        matcher=map_rows(partial(match_latents, method=config.quantizer.method)),
     )

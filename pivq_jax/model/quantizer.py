@@ -9,17 +9,18 @@ Kinds (`kind`):
 Distances, assignment and losses are float32 whatever the model's dtype is.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
-from pivq_jax.common.parallel import map_over_batch
 from pivq_jax.matching import match
 
 KINDS = ("matching", "nearest", "positional")
+# (latents f32 [B, N, D], codebook f32 [K, D]) -> columns int32 [B, N], converged bool [B]
+Matcher = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 KMEANS_SAMPLES = 32  # latents an entry that k-means sees at most: its memory grows with them
 
 
@@ -38,42 +39,48 @@ def squared_distances(latents: jax.Array, codebook: jax.Array) -> jax.Array:
     """Squared Euclidean distances, f32 [B, N, D] and f32 [K, D] -> f32 [B, N, K], at least 0."""
     latents = latents.astype(jnp.float32)
     codebook = codebook.astype(jnp.float32)
-    products = jnp.einsum("bnd,kd->bnk", latents, codebook, precision=jax.lax.Precision.HIGHEST)
-    norms = jnp.sum(latents**2, -1, keepdims=True) + jnp.sum(codebook**2, -1)
-    distances = norms - 2 * products
-    # Not maximum(): on CPU it may turn NaN into 0, and a broken image would pass for a good one.
-    return jnp.where(distances < 0, 0.0, distances)
+    with jax.named_scope("distances"):  # benchmarks/training_step.py looks for this name
+        products = jnp.einsum("bnd,kd->bnk", latents, codebook, precision=jax.lax.Precision.HIGHEST)
+        norms = jnp.sum(latents**2, -1, keepdims=True) + jnp.sum(codebook**2, -1)
+        distances = norms - 2 * products
+        # Not maximum(): on CPU it may turn NaN into 0, and a broken image would look valid.
+        return jnp.where(distances < 0, 0.0, distances)
+
+
+def match_latents(
+    latents: jax.Array, codebook: jax.Array, method: str = "auto"
+) -> tuple[jax.Array, jax.Array]:
+    """The codebook entry of each latent, one to one in each image, at the least total distance.
+
+    Args:
+        latents: f32 [B, N, D].
+        codebook: f32 [K, D], K >= N.
+        method: the solver, see `pivq_jax.matching.match`.
+
+    Returns:
+        columns int32 [B, N], and converged bool [B]: False where latents were not finite.
+    """
+    result = match(squared_distances(latents, codebook), method=method)
+    return result.columns, result.converged
 
 
 def assign(
-    latents: jax.Array,
-    codebook: jax.Array,
-    kind: str,
-    method: str = "auto",
-    mesh: Mesh | None = None,
+    latents: jax.Array, codebook: jax.Array, kind: str, matcher: Matcher = match_latents
 ) -> tuple[jax.Array, jax.Array]:
-    """The codebook entry of each latent.
+    """The codebook entry of each latent; no gradient flows through it.
 
     Args:
         latents: f32 [B, N, D].
         codebook: f32 [K, D].
         kind: one of `KINDS`.
-        method: the solver that `matching` uses, see `pivq_jax.matching.match`.
-        mesh: shard the matching over the batch axis of this mesh (no communication).
+        matcher: what assigns for `matching`. Whoever compiles for several devices gives one that
+            matches the images of each device there, as no compiler splits its loops by itself.
 
     Returns:
         columns int32 [B, N], and converged bool [B]: False where latents were not finite.
     """
     if kind == "matching":
-
-        def solve(latents: jax.Array, codebook: jax.Array) -> tuple[jax.Array, jax.Array]:
-            with jax.named_scope("matching"):  # benchmarks/training_step.py looks for this name
-                result = match(squared_distances(latents, codebook), method=method)
-            return result.columns, result.converged
-
-        return map_over_batch(solve, mesh)(
-            jax.lax.stop_gradient(latents), jax.lax.stop_gradient(codebook)
-        )
+        return matcher(jax.lax.stop_gradient(latents), jax.lax.stop_gradient(codebook))
     cost = squared_distances(latents, codebook)
     return jnp.argmin(cost, -1).astype(jnp.int32), jnp.all(jnp.isfinite(cost), axis=(1, 2))
 
@@ -84,8 +91,7 @@ class Quantizer(nn.Module):
     codebook_size: int  # K
     code_dim: int  # D
     kind: str
-    method: str = "auto"
-    mesh: Mesh | None = None
+    matcher: Matcher = match_latents
 
     def setup(self) -> None:
         self.codebook = self.param(
@@ -94,7 +100,7 @@ class Quantizer(nn.Module):
 
     def __call__(self, latents: jax.Array) -> Quantized:
         """latents f32 [B, N, D] -> Quantized."""
-        columns, converged = assign(latents, self.codebook, self.kind, self.method, self.mesh)
+        columns, converged = assign(latents, self.codebook, self.kind, self.matcher)
         entries = self.lookup(columns)
         return Quantized(
             vectors=latents + jax.lax.stop_gradient(entries - latents),

@@ -1,7 +1,7 @@
 """New images from the codes of real images, by recombination and interpolation; no learned prior.
 
 All functions have fixed shapes and no host loops. They can be called directly, under `jit` (with
-static `kind` and `steps`) and under `vmap`.
+static `kind`, `method` and `steps`) and under `vmap`.
 """
 
 from pivq_jax.sampling.interpolate import interpolate

@@ -17,6 +17,7 @@ def interpolate(
     codebook: jax.typing.ArrayLike,
     steps: int,
     kind: str = "matching",
+    method: str = "auto",
 ) -> jax.Array:
     """Exchanges the paired codes of A and B one after another, the cheapest pair first.
 
@@ -26,6 +27,7 @@ def interpolate(
         codebook: float [K, D], finite.
         steps: number of steps, including both ends; static, at least 2.
         kind: see `recombine`.
+        method: see `recombine`.
 
     Returns:
         int32 [steps, ..., N]. The first step is A and the last is B, both in canonical order. At
@@ -42,15 +44,15 @@ def interpolate(
     steps = operator.index(steps)
     if steps < 2:
         raise ValueError(f"steps = {steps}, but both ends count: use at least 2 steps")
-    return _interpolate(codes_a, codes_b, codebook, steps, kind)
+    return _interpolate(codes_a, codes_b, codebook, steps, kind, method)
 
 
-@functools.partial(jax.jit, static_argnames=("steps", "kind"))
+@functools.partial(jax.jit, static_argnames=("steps", "kind", "method"))
 def _interpolate(
-    codes_a: jax.Array, codes_b: jax.Array, codebook: jax.Array, steps: int, kind: str
+    codes_a: jax.Array, codes_b: jax.Array, codebook: jax.Array, steps: int, kind: str, method: str
 ) -> jax.Array:
     shape = codes_a.shape
-    codes_a, partners, pair_cost = pair(codes_a, codes_b, codebook, kind)
+    codes_a, partners, pair_cost = pair(codes_a, codes_b, codebook, kind, method)
     rank = rank_of_pairs(pair_cost, codes_a != partners)
     # The distance covered halfway through each exchange; common codes cost nothing and rank last.
     cost = jnp.where(codes_a == partners, 0.0, pair_cost)

@@ -22,6 +22,7 @@ def pair_codes(
     codes_b: jax.typing.ArrayLike,
     codebook: jax.typing.ArrayLike,
     kind: str = "matching",
+    method: str = "auto",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the partner in B of each code of A: the pairs that `recombine` and `interpolate`
     exchange.
@@ -31,6 +32,7 @@ def pair_codes(
         codes_b: int [..., N].
         codebook: float [K, D], finite.
         kind: see `recombine`.
+        method: see `recombine`.
 
     Returns:
         A tuple of the codes of A in canonical order, int32 [..., N]; their partners in B, int32
@@ -43,7 +45,7 @@ def pair_codes(
     """
     codes_a, codes_b, codebook = check_codes(codes_a, codes_b, codebook, kind)
     shape = codes_a.shape
-    first, partners, cost = pair(codes_a, codes_b, codebook, kind)
+    first, partners, cost = pair(codes_a, codes_b, codebook, kind, method)
     return first.reshape(shape), partners.reshape(shape), cost.reshape(shape)
 
 
@@ -60,9 +62,9 @@ def canonical(codes: jax.Array, kind: str) -> jax.Array:
     return codes if kind == "positional" else jnp.sort(codes, axis=-1)
 
 
-@functools.partial(jax.jit, static_argnames="kind")
+@functools.partial(jax.jit, static_argnames=("kind", "method"))
 def pair(
-    codes_a: jax.Array, codes_b: jax.Array, codebook: jax.Array, kind: str
+    codes_a: jax.Array, codes_b: jax.Array, codebook: jax.Array, kind: str, method: str
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Pairs each code of A with a code of B; codes in common are paired with themselves.
 
@@ -74,6 +76,7 @@ def pair(
         codes_b: int32 [..., N].
         codebook: float32 [K, D].
         kind: see `recombine`.
+        method: see `recombine`.
 
     Returns:
         A tuple of A in canonical order, int32 [B, N]; the partners, int32 [B, N]; and the squared
@@ -96,7 +99,7 @@ def pair(
     )
     taken = same.any(-1, keepdims=True) | same.any(-2, keepdims=True)
     cost = jnp.where(same, 0.0, jnp.where(taken, jnp.inf, cost))
-    columns = match(cost).columns
+    columns = match(cost, method).columns
     pair_cost = jnp.take_along_axis(cost, columns[..., None], axis=-1)[..., 0]
     return codes_a, jnp.take_along_axis(codes_b, columns, axis=-1), pair_cost
 

@@ -28,6 +28,7 @@ def recombine(
     key: jax.Array,
     fraction: jax.typing.ArrayLike = 0.5,
     kind: str = "matching",
+    method: str = "auto",
 ) -> jax.Array:
     """Exchanges the codes of A on one side of a random hyperplane for their partners in B.
 
@@ -44,6 +45,7 @@ def recombine(
         kind: `matching` (sets), `nearest` (multisets: the c-th copy of a code in A corresponds to
             its c-th copy in B) or `positional` (position n of A is paired with position n of B,
             unless their codes are equal).
+        method: the solver that pairs the codes, see `pivq_jax.matching.match`.
 
     Returns:
         int32 [..., N], sorted, except for `positional`, where codes keep their positions.
@@ -55,7 +57,7 @@ def recombine(
     """
     codes_a, codes_b, codebook = check_codes(codes_a, codes_b, codebook, kind)
     fraction = _check_fraction(fraction)
-    return _recombine(codes_a, codes_b, codebook, key, fraction, kind)
+    return _recombine(codes_a, codes_b, codebook, key, fraction, kind, method)
 
 
 def recombine_many(
@@ -64,6 +66,7 @@ def recombine_many(
     key: jax.Array,
     fraction: jax.typing.ArrayLike | None = None,
     kind: str = "matching",
+    method: str = "auto",
 ) -> jax.Array:
     """Recombines two or more parents: the first with the second, the result with the third, etc.
 
@@ -77,6 +80,7 @@ def recombine_many(
         fraction: scalar in [0, 1], the fraction of the first parent's codes that is exchanged in
             total. Defaults to (P - 1) / P, with which all parents contribute equally.
         kind: see `recombine`.
+        method: see `recombine`.
 
     Returns:
         int32 [..., N], as from `recombine`.
@@ -97,7 +101,7 @@ def recombine_many(
         # Later parents replace some of this parent's codes; `share` is the fraction that remains.
         kept = 1 - following * share
         step = jnp.minimum(share / kept, 1.0)
-        codes = recombine(codes, parent, codebook, own_key, step, kind)
+        codes = recombine(codes, parent, codebook, own_key, step, kind, method)
     return codes
 
 
@@ -107,6 +111,7 @@ def exchange_code(
     codebook: jax.typing.ArrayLike,
     code: jax.typing.ArrayLike,
     kind: str = "matching",
+    method: str = "auto",
 ) -> jax.Array:
     """Exchanges a single code of A for its partner in B.
 
@@ -117,6 +122,7 @@ def exchange_code(
         code: int scalar, the codebook entry. All its copies in A that are not also in B are
             exchanged; if there are none, A is returned.
         kind: see `recombine`.
+        method: see `recombine`.
 
     Returns:
         int32 [..., N], as from `recombine`.
@@ -126,10 +132,10 @@ def exchange_code(
         TypeError: see `recombine`.
     """
     codes_a, codes_b, codebook = check_codes(codes_a, codes_b, codebook, kind)
-    return _exchange_code(codes_a, codes_b, codebook, jnp.asarray(code, jnp.int32), kind)
+    return _exchange_code(codes_a, codes_b, codebook, jnp.asarray(code, jnp.int32), kind, method)
 
 
-@functools.partial(jax.jit, static_argnames="kind")
+@functools.partial(jax.jit, static_argnames=("kind", "method"))
 def _recombine(
     codes_a: jax.Array,
     codes_b: jax.Array,
@@ -137,9 +143,10 @@ def _recombine(
     key: jax.Array,
     fraction: jax.Array,
     kind: str,
+    method: str,
 ) -> jax.Array:
     shape = codes_a.shape
-    codes_a, partners, _ = pair(codes_a, codes_b, codebook, kind)
+    codes_a, partners, _ = pair(codes_a, codes_b, codebook, kind, method)
     indices = jnp.arange(codes_a.shape[0])
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
     directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
@@ -151,12 +158,17 @@ def _recombine(
     return canonical(exchanged, kind).reshape(shape)
 
 
-@functools.partial(jax.jit, static_argnames="kind")
+@functools.partial(jax.jit, static_argnames=("kind", "method"))
 def _exchange_code(
-    codes_a: jax.Array, codes_b: jax.Array, codebook: jax.Array, code: jax.Array, kind: str
+    codes_a: jax.Array,
+    codes_b: jax.Array,
+    codebook: jax.Array,
+    code: jax.Array,
+    kind: str,
+    method: str,
 ) -> jax.Array:
     shape = codes_a.shape
-    codes_a, partners, _ = pair(codes_a, codes_b, codebook, kind)
+    codes_a, partners, _ = pair(codes_a, codes_b, codebook, kind, method)
     exchanged = jnp.where(codes_a == code, partners, codes_a)
     return canonical(exchanged, kind).reshape(shape)
 

@@ -1,5 +1,6 @@
 """What a config describes, built: data, losses, steps. All else takes plain arguments."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,14 +9,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import replicated
+from pivq_jax.common.parallel import map_over_batch, replicated
 from pivq_jax.data import Dataset, load_dataset
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.training.adversary import Adversary
-from pivq_jax.training.objective import LossWeights, Objective, Phase
+from pivq_jax.training.objective import LossWeights, Objective, Phase, recombine_pairs
 from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.steps import Steps, make_discriminator_optimizer, make_steps
 
@@ -32,13 +33,24 @@ def dataset_from_config(config: Any) -> Dataset:
     return dataset
 
 
-def objective_from_config(config: Any, model: PIVQ) -> Objective:
-    """The loss that a config describes."""
+def objective_from_config(
+    config: Any,
+    model: PIVQ,
+    map_rows: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
+) -> Objective:
+    """The loss that a config describes; `map_rows` is as in `pivq_from_config`."""
     weights = dict(config.loss)
     network = weights.pop("perceptual_network")
     weights.pop("perceptual_weights")
     perceptual = partial(lpips, network=network) if weights["perceptual"] else None
-    return Objective(model, LossWeights(**weights), perceptual, adversary_from_config(config))
+    recombine = partial(recombine_pairs, kind=model.kind, method=config.quantizer.method)
+    return Objective(
+        model,
+        LossWeights(**weights),
+        map_rows(recombine),
+        perceptual,
+        adversary_from_config(config),
+    )
 
 
 def adversary_from_config(config: Any) -> Adversary | None:
@@ -79,13 +91,14 @@ def phase_at(config: Any, step: int) -> Phase:
 
 def steps_from_config(config: Any, mesh: Mesh) -> Steps:
     """The jitted steps that a config describes, for the devices of a mesh."""
-    model = pivq_from_config(config, mesh)
+    map_rows = partial(map_over_batch, mesh=mesh)
+    objective = objective_from_config(config, pivq_from_config(config, map_rows), map_rows)
     optimizer, schedule = make_optimizer(steps=config.train.steps, **config.optimizer, mesh=mesh)
     discriminator_optimizer = make_discriminator_optimizer(
         learning_rate=config.adversarial.learning_rate, clip_norm=config.optimizer.clip_norm
     )
     return make_steps(
-        objective_from_config(config, model),
+        objective,
         optimizer,
         schedule,
         discriminator_optimizer,

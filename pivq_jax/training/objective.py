@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax import value_and_grad
 
 from pivq_jax import sampling
-from pivq_jax.common.parallel import map_over_batch
 from pivq_jax.losses.adversarial import adaptive_weight
 from pivq_jax.losses.recombination import nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
@@ -41,6 +40,27 @@ class LossWeights:
     variance: float
 
 
+# int32 [B, N], int32 [B, N] and one key for each pair
+Pairs = tuple[jax.Array, jax.Array, jax.Array]
+
+
+def recombine_pairs(pairs: Pairs, codebook: jax.Array, kind: str, method: str) -> jax.Array:
+    """Exchanges half of the codes that differ, for every pair of images of a batch.
+
+    Args:
+        pairs: codes int32 [B, N], codes to take from int32 [B, N], and PRNG keys [B].
+        codebook: f32 [K, D].
+        kind: of the quantizer.
+        method: the solver of its matching.
+
+    Returns:
+        int32 [B, N].
+    """
+    return jax.vmap(lambda a, b, key: sampling.recombine(a, b, codebook, key, 0.5, kind, method))(
+        *pairs
+    )
+
+
 class Gradients(NamedTuple):
     """Gradients, metrics and code counts of one batch."""
 
@@ -66,12 +86,14 @@ class Objective:
     Attributes:
         model: the autoencoder.
         weights: of the terms that need no discriminator.
+        recombine: (pairs of images, codebook) -> new code sets, see `recombine_pairs`.
         perceptual: (its weights, images, targets) -> distances f32 [B]; None where not used.
         adversary: None where no phase is adversarial.
     """
 
     model: PIVQ
     weights: LossWeights
+    recombine: Callable[[Pairs, jax.Array], jax.Array]
     perceptual: Callable[[Params, jax.Array, jax.Array], jax.Array] | None = None
     adversary: Adversary | None = None
 
@@ -173,14 +195,7 @@ class Objective:
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
         codes = sampling.canonical(columns, self.model.kind)
         pairs = codes[:half], codes[half : 2 * half], jax.random.split(key, half)
-
-        def mix(pairs: tuple[jax.Array, ...], codebook: jax.Array) -> jax.Array:
-            return jax.vmap(
-                lambda a, b, key: sampling.recombine(a, b, codebook, key, 0.5, self.model.kind)
-            )(*pairs)
-
-        # Its matching, too, communicates nothing. See `assign`.
-        mixed = map_over_batch(mix, self.model.mesh)(pairs, codebook)
+        mixed = self.recombine(pairs, codebook)
         return self._apply(params, codebook[mixed], method="decode_vectors")
 
     def _fidelity(self, made: Made, images: jax.Array, frozen: Params) -> tuple[jax.Array, Metrics]:

@@ -303,7 +303,6 @@ def revive_entries(
     model: PIVQ,
     seed: int,
     threshold: float,
-    mesh: Mesh | None = None,
 ) -> tuple[TrainState, jax.Array]:
     """Moves dead codebook entries onto latents of a batch.
 
@@ -319,7 +318,7 @@ def revive_entries(
     """
     codebook = state.params["quantizer"]["codebook"]
     latents = compute_latents(state.params, images, model=model)
-    columns, _ = assign(latents, codebook, model.kind, model.method, mesh)
+    columns, _ = assign(latents, codebook, model.kind, model.matcher)
     key = key_at(seed, Draw.REVIVAL, state.step)
     codebook, revived = revive_dead(codebook, state.uses, latents, columns, key, threshold)
     return replace_codebook(state, codebook, revived), jnp.sum(revived)
@@ -357,7 +356,7 @@ def make_steps(
     )
     latents = partial(compute_latents, model=model)
     initialise = partial(initialise_codebook, model=model, seed=seed)
-    revive = partial(revive_entries, model=model, seed=seed, threshold=revive_threshold, mesh=mesh)
+    revive = partial(revive_entries, model=model, seed=seed, threshold=revive_threshold)
 
     whole, rows = replicated(mesh), over_batch(mesh)
     placed = shardings_of(jax.eval_shape(create), mesh)

@@ -32,8 +32,10 @@ import jax, jax.numpy as jnp, numpy as np
 from configs.{config} import get_config
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.objective import Phase
-from pivq_jax.common.parallel import join_processes, make_mesh, put_batch, replicated
-from pivq_jax.model.quantizer import assign
+from pivq_jax.common.parallel import (
+    join_processes, make_mesh, map_over_batch, put_batch, replicated
+)
+from pivq_jax.model.quantizer import assign, match_latents
 from pivq_jax.training.build import frozen_from_config, steps_from_config
 
 join_processes({processes!r})
@@ -72,7 +74,8 @@ for n, mesh in meshes.items():
     checkpoints.close()
     latents = every[n].latents(state.params, batch(20, mesh))
     codebook = state.params["quantizer"]["codebook"]
-    match = partial(assign, kind=config.quantizer.kind, mesh=mesh)
+    matcher = map_over_batch(match_latents, mesh)
+    match = partial(assign, kind=config.quantizer.kind, matcher=matcher)
     codes, _ = jax.jit(match, out_shardings=replicated(mesh))(latents, codebook)
     result["codes"][n] = jnp.sort(codes, -1).tolist()
     losses = []
@@ -203,7 +206,6 @@ def test_map_over_batch_is_the_function_itself():
     mapped = map_over_batch(scale, make_mesh())(x, y)
     for ours, expected in zip(mapped, scale(x, y), strict=True):
         np.testing.assert_array_equal(ours, expected)
-    assert map_over_batch(scale, None) is scale
 
 
 def test_large_arrays_are_split_along_their_largest_axis_that_fits():

@@ -3,13 +3,19 @@
 import importlib.util
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from launch import plan
-from launch.hlo import Program
+from launch.hlo import MATCHING, Program
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.parallel import make_mesh, map_over_batch
+from pivq_jax.model.quantizer import match_latents
+from pivq_jax.training.objective import recombine_pairs
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -35,9 +41,9 @@ def test_bytes_that_each_device_sends():
 @pytest.mark.parametrize(
     "scope",
     [
-        "jit(train)/jvp(PIVQ)/quantizer/shard_map/matching/while",
-        "jit(train)/matching/jit(solve)/cond/while",
-        "jit(train)/jit(recombine)/jit(solve)/while",
+        "jit(train_step)/jvp(PIVQ)/quantizer/shard_map/matching/jit(solve)/while",
+        "jit(train_step)/vmap(matching)/jit(solve)/cond/branch_0_fun/while",
+        "jit(train_step)/shard_map/vmap(jit(_recombine))/jit(pair)/matching/jit(solve)/while",
     ],
 )
 def test_communication_in_a_loop_of_matching_is_found(scope):
@@ -47,7 +53,20 @@ def test_communication_in_a_loop_of_matching_is_found(scope):
 
 def test_communication_elsewhere_is_not_taken_for_matching():
     assert program().collectives_inside_matching() == []
-    assert program("jit(train)/rematching/solver_like/while").collectives_inside_matching() == []
+    assert program("jit(train)/rematching/jit(solve)/while").collectives_inside_matching() == []
+
+
+def test_matching_names_itself_in_quantizing_and_in_recombination():
+    codes, codebook = jnp.zeros((8, 6), jnp.int32), jnp.zeros((20, 4))
+    pairs = codes, codes, jax.random.split(jax.random.key(0), 8)
+    latents = jnp.zeros((8, 6, 4))
+    for function, given in (
+        (partial(match_latents, method="auction"), latents),
+        (partial(recombine_pairs, kind="matching", method="auction"), pairs),
+    ):
+        lowered = jax.jit(map_over_batch(function, make_mesh())).lower(given, codebook)
+        instructions = [found for _, found, _ in Program(lowered.compile().as_text(), 1).walk()]
+        assert any(x.opcode == "while" and MATCHING.search(x.scope) for x in instructions)
 
 
 def make(**fields) -> plan.Plan:

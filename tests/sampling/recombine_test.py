@@ -12,6 +12,7 @@ import scipy.optimize
 from hypothesis import strategies as st
 
 from pivq_jax import sampling
+from pivq_jax.matching import METHODS
 from pivq_jax.model.quantizer import KINDS
 
 B, N, K, D = 4, 6, 16, 3  # one shape for most tests: each kind compiles once
@@ -57,6 +58,21 @@ def num_exchanged(a, c, kind):
 
 def canonical(codes, kind):
     return codes if kind == "positional" else np.sort(codes, axis=-1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_solver_pairs_what_differs_and_keeps_what_is_common(method):
+    rng = np.random.default_rng(0)
+    a, b = (np.stack([rng.permutation(K - 4)[:N] for _ in range(B)]) for _ in range(2))
+    first, partners, cost = map(np.asarray, sampling.pair_codes(a, b, CODEBOOK, method=method))
+    for row_a, row_b, row, partner in zip(a, b, first, partners, strict=True):
+        np.testing.assert_array_equal(row, np.sort(row_a))
+        np.testing.assert_array_equal(np.sort(partner), np.sort(row_b))
+        assert set(row[row == partner]) == set(row_a) & set(row_b)
+    least = np.asarray(sampling.pair_codes(a, b, CODEBOOK)[2]).sum(-1)
+    if method in ("auto", "shortest_path", "auction"):
+        np.testing.assert_allclose(cost.sum(-1), least, rtol=1e-5)
+    assert np.all(cost.sum(-1) >= least * (1 - 1e-5))
 
 
 @hypothesis.given(any_case, st.sampled_from([0.0, 0.2, 0.5, 0.8, 1.0]))
