@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.configs import config_from_file
+from pivq_jax.config import Config, load_config
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.prepare import prepare_dataset
 from pivq_jax.data.records import set_directory
@@ -78,7 +78,7 @@ def images_a_second(batches: Iterator[Any], skip: int, seconds: float) -> float:
     return count / passed
 
 
-def step_images_a_second(config: Any, steps: int = 20) -> float:
+def step_images_a_second(config: Config, steps: int = 20) -> float:
     """Images per second of the training step of the last phase; the median of `steps` steps."""
     import jax
 
@@ -114,7 +114,7 @@ def main() -> None:
     options = parser.parse_args()
     workers = [int(number) for number in options.workers.split(",")]
 
-    config = config_from_file(options.config)
+    config = load_config(options.config)
     step = step_images_a_second(config)
     print(f"{options.config}: the training step processes {step:.0f} images/s", flush=True)
     with tempfile.TemporaryDirectory() as name:

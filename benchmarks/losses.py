@@ -25,11 +25,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 import pivq_jax
 from pivq_jax.common.parallel import put_batch
 from pivq_jax.common.pictures import grid, save_png
+from pivq_jax.config import Config
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.evaluation.distribution import compare_features
@@ -56,7 +56,7 @@ VALIDATION_IMAGES = 500
 
 
 def continue_training(
-    base: TrainedModel, config: Any, train: Any, validation: Any
+    base: TrainedModel, config: Config, train: Any, validation: Any
 ) -> Iterator[tuple[TrainedModel, dict[str, float]]]:
     """Yields the model and its metrics before the first step and after every `EVERY` steps."""
     mesh, batch_size = base.mesh, config.evaluate.batch_size
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/toon_faces"))
     parser.add_argument("--steps", type=int, default=1_000)
     parser.add_argument("--learning_rate", type=float, default=5e-4, help="peak of the schedule")
-    parser.add_argument("--augmentations", default="", help="see configs/common.py")
+    parser.add_argument("--augmentations", default="", help="see docs/config.md")
     parser.add_argument("--samples", type=int, default=1_000)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
@@ -146,8 +146,7 @@ def main() -> None:
         np.stack([pool[i]["image"] for i in parents[:PICTURED]]) for parents in (first, second)
     ]
     for name, changes in VARIANTS.items():
-        config = ConfigDict(base.config.to_dict())
-        config.update_from_flattened_dict(
+        config = base.config.with_fields(
             {
                 "loss.perceptual": 0.0,
                 **changes,

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.configs import config_from_file
 from pivq_jax.common.parallel import make_mesh, put_batch
+from pivq_jax.config import load_config
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import eval_batches, train_batches
 from pivq_jax.matching import match
@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_000)
     options = parser.parse_args()
 
-    config, mesh = config_from_file(options.config), make_mesh()
-    config.model.dtype = "float32"
+    mesh = make_mesh()
+    config = load_config(options.config).with_fields({"model.dtype": "float32"})
     dataset, frozen = dataset_from_config(config), frozen_from_config(config, mesh)
     steps = steps_from_config(config, mesh)
     state, latents = steps.create(), []
@@ -59,8 +59,7 @@ def main() -> None:
     source = [dataset.validation[i] for i in range(min(options.images, len(dataset.validation)))]
     assigned: dict[str, list[Any]] = {}
     for dtype in ("float32", "bfloat16"):
-        config.model.dtype = dtype
-        model = pivq_from_config(config)
+        model = pivq_from_config(config.with_fields({"model.dtype": dtype}))
 
         @jax.jit
         def assign(images: jax.Array, model: Any = model) -> Any:

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config.check import read_config
+from pivq_jax.config.fields import Config
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.training.build import (
     dataset_from_config,
@@ -88,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     bind_to_one_core()
 
-    config, mesh = ConfigDict(read_config(options.workdir)), make_mesh()
+    config, mesh = Config.from_dict(read_config(options.workdir)), make_mesh()
     source = dataset_from_config(config).train
     batch = next(train_batches(source, batch_size=config.train.batch_size, seed=config.seed))
     images = put_batch({"image": batch["image"]}, mesh)["image"]
@@ -98,8 +98,7 @@ def main() -> None:
     states: dict[str, Any] = {}
     times: dict[str, list[float]] = {}
     for method in options.methods.split(","):
-        config.quantizer.method = method
-        steps = steps_from_config(config, mesh)
+        steps = steps_from_config(config.with_fields({"quantizer.method": method}), mesh)
         with Checkpoints(options.workdir, read_only=True) as checkpoints:
             states[method], _ = checkpoints.restore(jax.eval_shape(steps.create), mesh)
         compiled[method] = steps.train.lower(states[method], images, frozen, phase=phase).compile()

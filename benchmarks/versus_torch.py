@@ -39,9 +39,9 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.configs import config_from_file
 from benchmarks.training_step import bind_to_one_core, entry_operations, profile
 from pivq_jax.common.parallel import make_mesh, put_batch
+from pivq_jax.config import Config, load_config
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import to_torch
 from pivq_jax.training.build import phase_at, steps_from_config
@@ -80,7 +80,7 @@ class Weights(NamedTuple):
 class Ours:
     """The calls on our side, with a codebook that fits the latents of the batch."""
 
-    def __init__(self, config: Any, pixels: np.ndarray) -> None:
+    def __init__(self, config: Config, pixels: np.ndarray) -> None:
         self.mesh, self.phase = make_mesh(), phase_at(config, config.train.steps - 1)
         self.steps = steps_from_config(config, self.mesh)
         self.images = put_batch({"image": pixels}, self.mesh)["image"]
@@ -89,8 +89,10 @@ class Ours:
         latents = latents.reshape(-1, config.model.code_dim)
         rng, entries = np.random.default_rng(1), config.quantizer.codebook_size
         codebook = latents[rng.integers(0, len(latents), entries)]
-        codebook = jnp.asarray(codebook + 0.3 * rng.normal(size=codebook.shape), jnp.float32)
-        self.state = replace_codebook(state, codebook, jnp.ones(entries, bool))
+        codebook = codebook + 0.3 * rng.normal(size=codebook.shape)
+        self.state = replace_codebook(
+            state, jnp.asarray(codebook, jnp.float32), jnp.ones(entries, bool)
+        )
         params = jax.tree.map(jnp.copy, self.state.params)
         self.model = TrainedModel(config, self.mesh, params, 0, {})
         arguments = (self.state, self.images, None)
@@ -128,7 +130,7 @@ class Ours:
 class Theirs:
     """The same calls in PyTorch, with the same weights."""
 
-    def __init__(self, config: Any, ours: Weights, pixels: np.ndarray, compiled: bool) -> None:
+    def __init__(self, config: Config, ours: Weights, pixels: np.ndarray, compiled: bool) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.half, self.kind = config.model.dtype == "bfloat16", config.quantizer.kind
         reference = Reference(config.to_dict())
@@ -195,7 +197,7 @@ class Theirs:
 
 
 def serve(
-    connection: Connection, side: str, config: Any, weights: Weights | None, tasks: Sequence[str]
+    connection: Connection, side: str, config: Config, weights: Weights | None, tasks: Sequence[str]
 ) -> None:
     """Runs one side in its own process and times the calls that are requested."""
     pixels = pixels_for(config)
@@ -242,7 +244,7 @@ def print_table(sides: dict[str, Connection], tasks: Sequence[str], turns: int) 
         print(line, flush=True)
 
 
-def print_profile(config: Any) -> None:
+def print_profile(config: Config) -> None:
     """Prints where the time of a training step goes; pins its process to one core."""
     bind_to_one_core()
     ours = Ours(config, pixels_for(config))
@@ -264,17 +266,20 @@ def print_profile(config: Any) -> None:
         print(f"  {part:<28}{milliseconds:8.1f} ms {milliseconds / total:6.1%}")
 
 
-def config_of(name: str, batch_size: int | None = None, optimizer: str | None = None) -> Any:
+def config_of(name: str, batch_size: int | None = None, optimizer: str | None = None) -> Config:
     """Loads a config without the parts that are left out on both sides."""
-    config = config_from_file(name)
-    config.train.batch_size = batch_size or config.train.batch_size
-    config.optimizer.name = optimizer or config.optimizer.name
-    config.loss.perceptual = 0.0
-    config.adversarial.augmentations = ""
-    return config
+    config = load_config(name)
+    return config.with_fields(
+        {
+            "train.batch_size": batch_size or config.train.batch_size,
+            "optimizer.name": optimizer or config.optimizer.name,
+            "loss.perceptual": 0.0,
+            "adversarial.augmentations": "",
+        }
+    )
 
 
-def pixels_for(config: Any) -> np.ndarray:
+def pixels_for(config: Config) -> np.ndarray:
     """Returns a batch of noise, uint8 [B, H, W, 3]."""
     size = config.data.image_size
     shape = (config.train.batch_size, size, size, 3)
@@ -286,7 +291,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", default="configs/toon_faces.py", help="file[:variants]")
+    parser.add_argument(
+        "--config", default="configs/toon_faces.py", help="name or file, [:variants]"
+    )
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     parser.add_argument("--batch-size", type=int, help="default: that of the config")

@@ -18,7 +18,7 @@ Variants: `:smoke` (random images of this size and a tiny model, a minute on a C
 
 from ml_collections import ConfigDict
 
-from configs.common import ACCELERATOR, SMOKE_RANDOM, base_config, with_variants
+from pivq_jax.config import ACCELERATOR, SMOKE_RANDOM, base_config, with_variants
 
 
 def get_config(variants: str = "") -> ConfigDict:

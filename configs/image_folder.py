@@ -11,7 +11,7 @@ Variants: `:smoke` (a minute on a CPU), `:nearest`, `:positional`; several with 
 
 from ml_collections import ConfigDict
 
-from configs.common import base_config, with_variants
+from pivq_jax.config import base_config, with_variants
 
 
 def get_config(variants: str = "") -> ConfigDict:

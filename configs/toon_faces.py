@@ -15,7 +15,7 @@ Variants: `:smoke` (a minute), `:nearest`, `:positional`; several with commas.
 
 from ml_collections import ConfigDict
 
-from configs.common import base_config, with_variants
+from pivq_jax.config import base_config, with_variants
 
 
 def get_config(variants: str = "") -> ConfigDict:

@@ -26,12 +26,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from absl import app, flags
-from ml_collections import config_flags
 from tqdm import tqdm
 
 from pivq_jax.common.command_line import parse_flags, refuse
+from pivq_jax.config.fields import Config
+from pivq_jax.config.loader import define_config_flag, load_config
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/ffhq.py")
+_CONFIG = define_config_flag()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, such as v5e:16x16.")
 _TABLE = flags.DEFINE_bool("table", False, "Print the table of docs/scaling.md.")
 _COMPARE = flags.DEFINE_bool(
@@ -160,7 +161,7 @@ def devices_of(topology: str) -> list[Any]:
         ) from error
 
 
-def lower(config: Any, devices: list[Any]) -> tuple[Any, float]:
+def lower(config: Config, devices: list[Any]) -> tuple[Any, float]:
     """Lowers the training step of the last phase for these devices.
 
     Args:
@@ -207,7 +208,7 @@ def lower(config: Any, devices: list[Any]) -> tuple[Any, float]:
     return steps.train.lower(state, images, frozen, phase), held
 
 
-def make_plan(config: Any, topology: str, devices: list[Any] | None = None) -> Plan:
+def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -> Plan:
     """Compiles the training step for a slice, or for some of its devices.
 
     Args:
@@ -269,13 +270,12 @@ def compile_step(lowered: Any) -> Any:
         raise DoesNotFit(used, limit) from error
 
 
-def shares_out(config: Any, chips: int, factor: int) -> bool:
+def shares_out(config: Config, chips: int, factor: int) -> bool:
     """Whether the batch can be split over the chips in `factor` times as many parts."""
     from pivq_jax.common.errors import InputError
     from pivq_jax.config.check import check_devices
 
-    changed = config.copy_and_resolve_references()
-    changed.train.accumulation *= factor
+    changed = config.with_fields({"train.accumulation": config.train.accumulation * factor})
     try:
         check_devices(changed, chips)
     except InputError:
@@ -283,7 +283,7 @@ def shares_out(config: Any, chips: int, factor: int) -> bool:
     return config.train.batch_size % changed.train.accumulation == 0
 
 
-def knobs(config: Any, chips: int, state: float, excess: float) -> list[str]:
+def knobs(config: Config, chips: int, state: float, excess: float) -> list[str]:
     """Suggests changes for a config that exceeds the memory of a chip.
 
     Args:
@@ -322,7 +322,7 @@ def knobs(config: Any, chips: int, state: float, excess: float) -> list[str]:
     return advice
 
 
-def describe(plan: Plan, config: Any) -> str:
+def describe(plan: Plan, config: Config) -> str:
     """Formats a plan as text."""
     times, chip = plan.times, plan.chip
     lines = [
@@ -355,15 +355,18 @@ def table() -> None:
     print(f"| {' | '.join(titles)} |\n" + "|" + " --- |" * len(titles), flush=True)
     rows = list(itertools.product(TABLE_CONFIGS, TABLE_TOPOLOGIES))
     for name, topology in tqdm(rows, unit="row"):
-        config = importlib.import_module(f"configs.{name}").get_config("")
-        tqdm.write(_row(config, topology))
+        tqdm.write(_row(load_config(name), topology))
         sys.stdout.flush()  # a row takes minutes and should not be lost on interruption
 
 
-def _row(config: Any, topology: str) -> str:
+def _row(config: Config, topology: str) -> str:
     devices = devices_of(topology)
-    config.mesh.fsdp = min(config.mesh.fsdp, len(devices))
-    config.train.batch_size = max(config.train.batch_size, len(devices))
+    config = config.with_fields(
+        {
+            "mesh.fsdp": min(config.mesh.fsdp, len(devices)),
+            "train.batch_size": max(config.train.batch_size, len(devices)),
+        }
+    )
     cells = [f"{config.name}, {topology}", f"{config.train.batch_size}", f"{config.mesh.fsdp}"]
     try:
         plan = make_plan(config, topology, devices)
@@ -383,16 +386,14 @@ def _row(config: Any, topology: str) -> str:
     )
 
 
-def flops_against_one_chip(config: Any, plan: Plan, devices: list[Any]) -> str:
+def flops_against_one_chip(config: Config, plan: Plan, devices: list[Any]) -> str:
     """Flops per chip relative to those of a step on a single chip with the same number of images.
 
     The single chip holds the whole state, for which its memory may be too small; the text then says
     so.
     """
-    alone = config.copy_and_resolve_references()
-    alone.unlock()
-    alone.mesh.fsdp = 1
-    alone.train.batch_size = config.train.batch_size // len(devices)
+    batch_size = config.train.batch_size // len(devices)
+    alone = config.with_fields({"mesh.fsdp": 1, "train.batch_size": batch_size})
     try:
         return f"{plan.flops / make_plan(alone, plan.topology, devices[:1]).flops:.3f}"
     except DoesNotFit:
@@ -418,12 +419,12 @@ def main(arguments: list[str]) -> int:
             return 0
         if _CONFIG.value is None or not _TOPOLOGY.value:
             raise InputError("give --config and --topology; see --help")
-        return _plan_one(_CONFIG.value, _TOPOLOGY.value)
+        return _plan_one(Config.from_dict(_CONFIG.value.to_dict()), _TOPOLOGY.value)
     except InputError as error:
         return refuse(str(error))
 
 
-def _plan_one(config: Any, topology: str) -> int:
+def _plan_one(config: Config, topology: str) -> int:
     from pivq_jax.config.check import check_config
 
     check_config(config, training=False)
@@ -449,4 +450,4 @@ if __name__ == "__main__":
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     os.environ.setdefault("JAX_EXEC_TIME_OPTIMIZATION_EFFORT", "-1")  # takes a seventh of the time
-    app.run(main, flags_parser=partial(parse_flags, _CONFIG))
+    app.run(main, flags_parser=partial(parse_flags, _CONFIG, sys.modules[__name__]))

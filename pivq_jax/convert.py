@@ -24,11 +24,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path, write_json
 from pivq_jax.common.parallel import make_mesh
+from pivq_jax.config.fields import Config
 from pivq_jax.inference import load
 from pivq_jax.interop.safetensors_file import read_weights, write_weights
 from pivq_jax.training.build import steps_from_config
@@ -57,17 +57,17 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise InputError(f"{workdir} exists: give a new --to")
     arrays, description = read_weights(path)
-    config, mesh, params = ConfigDict(description["config"]), make_mesh(), jax.device_put(arrays)
-    step = description["step"]
     try:
-        if step <= (start := config.quantizer.init_step):
-            raise InputError(
-                f"{path} is of step {step}, but training makes its codebook at step {start}, over"
-                ' the one in the file: leave "step" out of its metadata for the last step'
-            )
-        state = steps_from_config(config, mesh).create()
-    except (AttributeError, KeyError, TypeError) as error:  # fields of another version
+        config = Config.from_dict(description["config"])
+    except InputError as error:  # fields of another version
         raise InputError(f"the config in {path} is not that of a run, whole: {error}") from error
+    step, mesh, params = description["step"], make_mesh(), jax.device_put(arrays)
+    if step <= (start := config.quantizer.init_step):
+        raise InputError(
+            f"{path} is of step {step}, but training makes its codebook at step {start}, over"
+            ' the one in the file: leave "step" out of its metadata for the last step'
+        )
+    state = steps_from_config(config, mesh).create()
     state = state.replace(
         step=jnp.int32(step),
         params=params,

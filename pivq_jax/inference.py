@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from pivq_jax import sampling
 from pivq_jax.common.compilation import compiler_options
@@ -25,8 +24,9 @@ from pivq_jax.common.parallel import (
     split_rows,
 )
 from pivq_jax.config.check import read_config
+from pivq_jax.config.fields import Config
 from pivq_jax.interop.pretrained import read_pretrained, write_pretrained
-from pivq_jax.interop.safetensors_file import model_shapes
+from pivq_jax.interop.safetensors_file import config_of_model, model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.training.checkpoints import Checkpoints
 
@@ -54,7 +54,7 @@ class TrainedModel:
 
     def __init__(
         self,
-        config: Any,
+        config: Config,
         mesh: Mesh,
         params: Any,
         step: int,
@@ -179,8 +179,9 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
             initialised yet.
     """
     workdir = as_path(str(workdir))
-    config = ConfigDict(read_config(workdir))
-    mesh, shapes = make_mesh(), model_shapes(config, f"{workdir}/config.json")
+    origin = f"{workdir}/config.json"
+    config = config_of_model(read_config(workdir), origin)
+    mesh, shapes = make_mesh(), model_shapes(config, origin)
     with Checkpoints(workdir, read_only=True) as checkpoints:
         state, progress = checkpoints.restore(
             {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes}, mesh, step
@@ -209,7 +210,7 @@ def from_pretrained(where: str | Path) -> TrainedModel:
         InputError: it does not exist, cannot be fetched, or is damaged.
     """
     params, description = read_pretrained(where)
-    mesh, config = make_mesh(), ConfigDict(description["config"])
+    mesh, config = make_mesh(), config_of_model(description["config"], str(where))
     params = jax.device_put(params, replicated(mesh))
     step, progress, metrics = (description[name] for name in ("step", "progress", "metrics"))
     return TrainedModel(config, mesh, params, step, progress, metrics)

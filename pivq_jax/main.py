@@ -23,13 +23,13 @@ from functools import partial
 from pathlib import Path
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from pivq_jax.common.command_line import parse_flags, refuse
+from pivq_jax.config.loader import define_config_flag
 
 MODES = ("train", "evaluate", "sample", "interpolate", "reconstruct")
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/ffhq.py")
+_CONFIG = define_config_flag()
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default runs/<config name>.")
 _INPUT = flags.DEFINE_string("input", None, "Folder of images, for --mode=reconstruct.")
@@ -65,6 +65,7 @@ def _run() -> int:
     from pivq_jax.common.files import as_path
     from pivq_jax.common.parallel import join_processes
     from pivq_jax.config.check import check_config
+    from pivq_jax.config.fields import Config
     from pivq_jax.training.stopping import Interrupted
 
     logging.set_verbosity(logging.WARNING)
@@ -72,10 +73,12 @@ def _run() -> int:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path("~/.cache/pivq_jax/compilation").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    config, mode = _CONFIG.value, _MODE.value
-    if config.data.path and "://" not in config.data.path:
-        config.data.path = os.path.abspath(Path(config.data.path).expanduser())
+    mode = _MODE.value
     try:
+        config = Config.from_dict(_CONFIG.value.to_dict())
+        if config.data.path and "://" not in config.data.path:
+            path = os.path.abspath(Path(config.data.path).expanduser())
+            config = config.with_fields({"data.path": path})
         workdir = as_path(_WORKDIR.value or f"runs/{config.name}")
         join_processes(_DISTRIBUTED.value)
         check_config(config, training=mode == "train")
@@ -97,5 +100,10 @@ def _run() -> int:
     return 0
 
 
+def run() -> None:
+    """The command `pivq_jax`."""
+    app.run(main, flags_parser=partial(parse_flags, _CONFIG, sys.modules[__name__]))
+
+
 if __name__ == "__main__":
-    app.run(main, flags_parser=partial(parse_flags, _CONFIG))
+    run()

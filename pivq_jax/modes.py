@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ from pivq_jax.common.files import write_json
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import grid, interpolation_grid, magnification, save_png
 from pivq_jax.config.check import check_workdir
+from pivq_jax.config.fields import Config
 from pivq_jax.data.images import list_images, load_image
 from pivq_jax.data.sources import First, Source
 from pivq_jax.evaluation.features import feature_extractor
@@ -30,7 +30,7 @@ PARENT_POOL = 1_000
 SHOWN = 24  # samples between their parents
 
 
-def run(mode: str, config: Any, workdir: Path) -> None:
+def run(mode: str, config: Config, workdir: Path) -> None:
     """Run `mode` (any but `reconstruct`); `train` is followed by the others.
 
     Raises:
@@ -54,7 +54,7 @@ def run(mode: str, config: Any, workdir: Path) -> None:
 class _Opened:
     """A trained model with its data; what several modes need is made once."""
 
-    def __init__(self, config: Any, workdir: Path) -> None:
+    def __init__(self, config: Config, workdir: Path) -> None:
         check_workdir(config, workdir)
         self.config, self.workdir = config, workdir
         self.model = load(workdir)
@@ -127,7 +127,7 @@ _WRITERS: dict[str, Callable[[_Opened], None]] = {
 }
 
 
-def reconstruct(config: Any, workdir: Path, source: Path, target: Path) -> None:
+def reconstruct(config: Config, workdir: Path, source: Path, target: Path) -> None:
     """Every image of a folder through the model: PNG files, and their codes in `codes.json`.
 
     Files that cannot be read are named and skipped.

@@ -1,10 +1,8 @@
 """Every config builds with every variant, passes the checks and describes a model."""
 
-import importlib
 import itertools
 import json
 import math
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +10,9 @@ import pytest
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
+from pivq_jax.config import Config, load_config
 from pivq_jax.config.check import ADDED, check_config, check_workdir, read_config
+from pivq_jax.config.loader import experiments
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.loop import train
@@ -21,13 +21,12 @@ NAMES = ("toon_faces", "image_folder", "celeba", "celeba_hq", "ffhq")
 VARIANTS = ("", "smoke", "nearest", "positional", "smoke,nearest", "smoke,positional")
 
 
-def get_config(name: str, variants: str = ""):
-    return importlib.import_module(f"configs.{name}").get_config(variants)
+def get_config(name: str, variants: str = "") -> Config:
+    return load_config(f"{name}:{variants}")
 
 
 def test_the_names_here_are_all_there_are():
-    files = {path.stem for path in (Path(__file__).parent.parent / "configs").glob("*.py")}
-    assert files - {"common", "__init__"} == set(NAMES)
+    assert set(experiments()) == set(NAMES)
 
 
 @pytest.mark.parametrize("name, variants", itertools.product(NAMES, VARIANTS))
@@ -74,8 +73,7 @@ def test_two_kinds_of_quantizer_are_refused():
 def test_the_smoke_variant_steps_on_random_images_of_full_size(
     name, fast_compilation, tmp_path, capsys
 ):
-    config = get_config(name, "smoke")
-    config.update_from_flattened_dict(
+    config = get_config(name, "smoke").with_fields(
         {
             "train.steps": 3,
             "train.batch_size": 2,
@@ -138,19 +136,18 @@ BAD = {
 
 def test_a_discriminator_that_would_never_judge_is_refused():
     config = get_config("celeba")
-    config.train.steps = config.adversarial.start_step
+    config = config.with_fields({"train.steps": config.adversarial.start_step})
     with pytest.raises(
         InputError, match=r"start_step = \d+ must be below train\.steps = \d+, or set"
     ):
         check_config(config, training=False)
-    config.adversarial.weight = config.adversarial.recombined_weight = 0.0
-    check_config(config, training=False)
+    weights = ("adversarial.weight", "adversarial.recombined_weight")
+    check_config(config.with_fields(dict.fromkeys(weights, 0.0)), training=False)
 
 
 @pytest.mark.parametrize("field", BAD)
 def test_a_bad_value_is_refused_by_name(field):
-    config = get_config("image_folder")
-    config.update_from_flattened_dict({field: BAD[field]})
+    config = get_config("image_folder").with_fields({field: BAD[field]})
     with pytest.raises(InputError) as refusal:
         check_config(config, training=True)
     message = str(refusal.value)
@@ -160,9 +157,9 @@ def test_a_bad_value_is_refused_by_name(field):
 def test_matching_alone_needs_more_entries_than_codes():
     for kind in ("nearest", "positional"):
         config = get_config("image_folder", kind)
-        config.quantizer.codebook_size = config.model.num_codes
+        config = config.with_fields({"quantizer.codebook_size": config.model.num_codes})
         check_config(config, training=True)
-    config.quantizer.kind = "matching"
+    config = config.with_fields({"quantizer.kind": "matching"})
     with pytest.raises(InputError, match=r"num_codes = (\d+) .*codebook_size = \1"):
         check_config(config, training=True)
 
@@ -172,12 +169,10 @@ def test_a_workdir_keeps_to_its_config(tmp_path):
     check_workdir(config, tmp_path)  # a new one
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     check_workdir(config, tmp_path)
-    config.sample.count, config.evaluate.batch_size = 3, 7  # nothing trained depends on these
-    config.train.checkpoint_every = 9
-    check_workdir(config, tmp_path)
-    config.seed, config.model.width = 5, 256
+    untrained = {"sample.count": 3, "evaluate.batch_size": 7, "train.checkpoint_every": 9}
+    check_workdir(config.with_fields(untrained), tmp_path)  # nothing trained depends on these
     with pytest.raises(InputError, match=r"model\.width = 128, seed = 0 there"):
-        check_workdir(config, tmp_path)
+        check_workdir(config.with_fields({"seed": 5, "model.width": 256}), tmp_path)
 
 
 def test_a_workdir_from_before_muon_is_one_of_adamw(tmp_path):
@@ -190,18 +185,17 @@ def test_a_workdir_from_before_muon_is_one_of_adamw(tmp_path):
     differ = r"another config \(loss\.variance = 0\.0, optimizer\.name = adamw there\): "
     with pytest.raises(InputError, match=differ):
         check_workdir(config, tmp_path)
-    config.optimizer.name, config.loss.variance = "adamw", 0.0
-    config.optimizer.muon_learning_rate = 0.1  # which AdamW does not use
-    check_workdir(config, tmp_path)
-    config.optimizer.muon_learning_rate = ADDED["optimizer"]["muon_learning_rate"]
+    config = config.with_fields({"optimizer.name": "adamw", "loss.variance": 0.0})
+    # Which AdamW does not use.
+    check_workdir(config.with_fields({"optimizer.muon_learning_rate": 0.1}), tmp_path)
+    assert config.optimizer.muon_learning_rate == ADDED["optimizer"]["muon_learning_rate"]
     assert read_config(tmp_path) == json.loads(json.dumps(config.to_dict()))
-    config.optimizer.learning_rate *= 2
+    doubled = {"optimizer.learning_rate": 2 * config.optimizer.learning_rate}
     with pytest.raises(InputError, match=r"another config \(optimizer\.learning_rate = "):
-        check_workdir(config, tmp_path)
+        check_workdir(config.with_fields(doubled), tmp_path)
 
 
 @pytest.mark.parametrize("room", ADDED)
 def test_a_new_field_s_value_of_before_passes_the_checks(room):
-    config = get_config("toon_faces")
-    config[room].update(ADDED[room])
-    check_config(config, training=False)
+    fields = {f"{room}.{name}": value for name, value in ADDED[room].items()}
+    check_config(get_config("toon_faces").with_fields(fields), training=False)

@@ -139,12 +139,19 @@ def assert_refused(done, *words: str) -> None:
 
 FOLDER = "--config=configs/image_folder.py:smoke"
 WRONG = {
-    "unknown field": ([FOLDER, "--config.model.widht=3"], ["config.model.widht", "common.py"]),
-    "unknown room": ([FOLDER, "--config.modle.width=3"], ["config.modle.width", "common.py"]),
+    "unknown field": (
+        [FOLDER, "--config.model.widht=3"],
+        ["config.model.widht", "pivq_jax.config.table"],
+    ),
+    "unknown room": (
+        [FOLDER, "--config.modle.width=3"],
+        ["config.modle.width", "pivq_jax.config.table"],
+    ),
     "wrong type": ([FOLDER, "--config.train.steps=many"], ["train.steps", "many"]),
     "fraction for an integer": ([FOLDER, "--config.train.steps=1.5"], ["train.steps", "1.5"]),
     "unknown variant": (["--config=configs/toon_faces.py:smal"], ["smal", "smoke"]),
     "no such config": (["--config=configs/nothing.py"], ["configs/nothing.py"]),
+    "no such name": (["--config=toon_face"], ["toon_face'", "toon_faces"]),
     "no config": (["--mode=train"], ["--config"]),
     "unknown mode": ([FOLDER, "--mode=dream"], ["mode", "dream", "reconstruct"]),
     "unknown flag": ([FOLDER, "--werkdir=x"], ["werkdir"]),

@@ -1,0 +1,53 @@
+"""The config: its fields with types and limits, what experiments start from, and the loader.
+
+A config file needs no more than this:
+
+    from pivq_jax.config import base_config, with_variants
+"""
+
+from pivq_jax.config.fields import (
+    AdversarialConfig,
+    CheckpointsConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    LossConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ProfileConfig,
+    QuantizerConfig,
+    SampleConfig,
+    TrainConfig,
+)
+from pivq_jax.config.loader import load_config, load_config_dict
+from pivq_jax.config.presets import (
+    ACCELERATOR,
+    FACES_256,
+    SMOKE_RANDOM,
+    base_config,
+    with_variants,
+)
+
+__all__ = [
+    "ACCELERATOR",
+    "FACES_256",
+    "SMOKE_RANDOM",
+    "AdversarialConfig",
+    "CheckpointsConfig",
+    "Config",
+    "DataConfig",
+    "EvaluateConfig",
+    "LossConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "ProfileConfig",
+    "QuantizerConfig",
+    "SampleConfig",
+    "TrainConfig",
+    "base_config",
+    "load_config",
+    "load_config_dict",
+    "with_variants",
+]

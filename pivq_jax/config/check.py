@@ -3,23 +3,19 @@
 import json
 import os
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.evaluation.features import NETWORKS
-from pivq_jax.losses.adversarial import AUGMENTATIONS
-from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.losses.recombination import PATCH_SIZE as RECOMBINATION_PATCH
-from pivq_jax.matching import METHODS
-from pivq_jax.model.discriminator import GROUPS as NORM_GROUPS
-from pivq_jax.model.quantizer import KINDS
-from pivq_jax.training.optimizer import OPTIMIZERS
+from pivq_jax.config.fields import ADDED, Config, Field, all_fields
 
-OUTPUTS = ("conv", "patch")
-DTYPES = ("float32", "bfloat16")
+# What the checks know of the modules that use the fields; a test compares them.
+RECOMBINATION_PATCH = 8  # pixels: losses.recombination.PATCH_SIZE
+NORM_GROUPS = 8  # model.discriminator.GROUPS
+SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels: minimum_size in losses.backbones
 # These fields may change between the runs in a workdir: nothing that is trained depends on them.
 # Paths are among them, since the same files may lie elsewhere on the next machine.
 UNTRAINED = (
@@ -28,11 +24,6 @@ UNTRAINED = (
     *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample."),
 )
 MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # what AdamW does not use
-# Fields that were added since, with what runs without them in their config.json were trained with.
-ADDED: dict[str, dict[str, Any]] = {
-    "optimizer": {"name": "adamw", "muon_learning_rate": 6e-3, "momentum": 0.95},
-    "loss": {"variance": 0.0},
-}
 
 
 def need(good: bool, message: str) -> None:
@@ -41,93 +32,18 @@ def need(good: bool, message: str) -> None:
         raise InputError(message)
 
 
-def check_config(config: Any, training: bool) -> None:
+def check_config(config: Config, training: bool) -> None:
     """Refuse values that do not fit each other or, for training, this machine's devices.
 
     Raises:
         InputError: names the fields, the limit and what to change.
     """
+    for field in all_fields():
+        _check_field(field, reduce(getattr, field.name.split("."), config))
+
     data, model, quantizer = config.data, config.model, config.quantizer
-    train, loss, sample = config.train, config.loss, config.sample
-    adversarial = config.adversarial
-
-    def need_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-        need(value in choices, f"{name} = {value!r} is unknown: use one of {', '.join(choices)}")
-
-    need_choice("quantizer.kind", quantizer.kind, KINDS)
-    need_choice("quantizer.method", quantizer.method, METHODS)
-    need_choice("model.output", model.output, OUTPUTS)
-    need_choice("model.dtype", model.dtype, DTYPES)
-    need_choice("optimizer.name", config.optimizer.name, OPTIMIZERS)
-    need_choice("evaluate.features", config.evaluate.features, NETWORKS)
-    need_choice("loss.perceptual_network", loss.perceptual_network, tuple(BACKBONES))
-    for name in filter(None, adversarial.augmentations.split(",")):
-        need_choice("adversarial.augmentations", name, tuple(AUGMENTATIONS))
-
-    for room, fields in {
-        "data": ["image_size"],
-        "model": [
-            *("num_codes", "patch_size", "width", "heads", "encoder_depth"),
-            *("decoder_depth", "mlp_ratio", "output_channels"),
-        ],
-        "quantizer": ["codebook_size", "init_batches", "revive_every"],
-        "adversarial": ["channels", "layers"],
-        "train": [
-            *("steps", "batch_size", "accumulation"),
-            *("log_every", "checkpoint_every", "picture_every"),
-        ],
-        "checkpoints": ["keep"],
-        "mesh": ["fsdp"],
-        "evaluate": ["batch_size", "samples", "neighbours"],
-        "sample": ["count", "interpolations"],
-    }.items():
-        for field in fields:
-            value = config[room][field]
-            need(value >= 1, f"{room}.{field} = {value} must be at least 1")
-    for name, value in {
-        "data.workers": data.workers,
-        "model.set_depth": model.set_depth,
-        "quantizer.init_step": quantizer.init_step,
-        "checkpoints.keep_best": config.checkpoints.keep_best,
-        "profile.first_step": config.profile.first_step,
-        "profile.steps": config.profile.steps,
-        "optimizer.warmup_steps": config.optimizer.warmup_steps,
-        "optimizer.weight_decay": config.optimizer.weight_decay,
-        "adversarial.weight": adversarial.weight,
-        "adversarial.recombined_weight": adversarial.recombined_weight,
-        "adversarial.max_adaptive_weight": adversarial.max_adaptive_weight,
-        **{f"loss.{name}": value for name, value in loss.items() if isinstance(value, float)},
-    }.items():
-        need(value >= 0, f"{name} = {value} must not be negative")
-    for name, value in {
-        "optimizer.learning_rate": config.optimizer.learning_rate,
-        "optimizer.muon_learning_rate": config.optimizer.muon_learning_rate,
-        "optimizer.clip_norm": config.optimizer.clip_norm,
-        "adversarial.learning_rate": adversarial.learning_rate,
-        "loss.l1 + loss.l2": loss.l1 + loss.l2,
-    }.items():
-        need(value > 0, f"{name} = {value} must be positive")
-    for name, value in {
-        "quantizer.revive_until": quantizer.revive_until,
-        "quantizer.revive_threshold": quantizer.revive_threshold,
-        "train.ema_decay": train.ema_decay,
-        "sample.fraction": sample.fraction,
-    }.items():
-        need(0 <= value <= 1, f"{name} = {value} must be in [0, 1]")
-    momentum = config.optimizer.momentum
-    need(0 <= momentum < 1, f"optimizer.momentum = {momentum} must be in [0, 1)")
-    need(
-        sample.steps >= 2, f"sample.steps = {sample.steps}: an interpolation has at least 2 images"
-    )
-
-    need(
-        -(2**63) <= config.seed < 2**63,
-        f"seed = {config.seed} must be a signed integer of 64 bits",
-    )
-    need(
-        model.code_dim >= 2,
-        f"model.code_dim = {model.code_dim} must be at least 2: latents have mean 0, deviation 1",
-    )
+    train, loss, adversarial = config.train, config.loss, config.adversarial
+    need(loss.l1 + loss.l2 > 0, f"loss.l1 + loss.l2 = {loss.l1 + loss.l2} must be positive")
     size, patch = data.image_size, model.patch_size
     need(
         size % patch == 0,
@@ -165,7 +81,7 @@ def check_config(config: Any, training: bool) -> None:
         " former, or set loss.recombination = adversarial.recombined_weight = loss.variance = 0",
     )
     if loss.perceptual > 0:
-        smallest = BACKBONES[loss.perceptual_network].minimum_size
+        smallest = SMALLEST_IMAGES[loss.perceptual_network]
         need(
             size >= smallest,
             f"data.image_size = {size} is too small for loss.perceptual_network ="
@@ -209,7 +125,19 @@ def check_config(config: Any, training: bool) -> None:
         check_devices(config, jax.device_count())
 
 
-def check_devices(config: Any, devices: int) -> None:
+def _check_field(field: Field, value: Any) -> None:
+    """Refuse a value that its field cannot have, whatever the others are."""
+    if field.choices:
+        for chosen in filter(None, value.split(",")) if field.several else [value]:
+            need(
+                chosen in field.choices,
+                f"{field.name} = {chosen!r} is unknown: use one of {', '.join(field.choices)}",
+            )
+    if field.limit:
+        need(field.limit.holds(value), f"{field.name} = {value} {field.limit.text}")
+
+
+def check_devices(config: Config, devices: int) -> None:
     """Refuse a config that so many devices cannot share out.
 
     Raises:
@@ -240,7 +168,7 @@ def check_devices(config: Any, devices: int) -> None:
     )
 
 
-def check_workdir(config: Any, workdir: Path, writes: bool = True) -> None:
+def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
     """Refuse a workdir whose run was started with another config, or that cannot be written.
 
     Raises:

@@ -160,7 +160,7 @@ def _prepared(
     name: str,
     image_size: int,
     builder_class: Callable[..., Any],
-    config: Any,
+    builder_config: object,
     data_dir: str | os.PathLike[str] | None,
     factors: dict[str, tuple[str, ...]],
 ) -> Dataset:
@@ -168,7 +168,7 @@ def _prepared(
 
     where = Path(data_dir).expanduser() if data_dir else preparation.default_data_dir()
     builder = preparation.prepare(
-        lambda: builder_class(config=config, data_dir=where, file_format="array_record")
+        lambda: builder_class(config=builder_config, data_dir=where, file_format="array_record")
     )
     with _damage_named(builder.data_dir):
         splits = {s: RecordSource(builder, s) for s in ("train", "validation", "test")}

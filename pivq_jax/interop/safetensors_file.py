@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
-from ml_collections import ConfigDict
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_atomically
 from pivq_jax.config.check import check_config, with_added_fields
+from pivq_jax.config.fields import Config, is_whole
 from pivq_jax.interop.weights import Params, from_torch, to_torch
 from pivq_jax.model.pivq import pivq_from_config
 
@@ -53,7 +53,7 @@ def read_weights(path: Path) -> tuple[Params, dict[str, Any]]:
     except (safetensors.SafetensorError, TypeError) as error:  # TypeError: a type unknown to NumPy
         raise InputError(f"{path} is damaged or no safetensors file ({error})") from error
     description = _checked(metadata.get(KEY, ""), path)
-    shapes = model_shapes(ConfigDict(description["config"]), str(path))
+    shapes = model_shapes(config_of_model(description["config"], str(path)), str(path))
     params = from_torch(arrays, shapes, str(path))
     if broken := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise InputError(f"{path} holds NaN or infinity in {', '.join(broken)}")
@@ -65,21 +65,18 @@ def _checked(text: str, path: Path) -> dict[str, Any]:
     try:
         description = json.loads(text)
         description["config"] = with_added_fields(dict(description["config"]))
-        config = ConfigDict(description["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} does not say what model it is: its metadata needs an entry {KEY!r}, JSON with"
             ' "config", the config.json of a run'
         ) from error
-    try:
-        check_config(config, training=False)
-    except (AttributeError, KeyError):
-        pass  # an earlier version's lacks fields: whether it describes a model, the model tells
-    except (TypeError, ZeroDivisionError) as error:
-        raise InputError(f"the config in {path} describes no model: {error}") from error
-    except InputError as error:
-        raise InputError(f"the config in {path}: {error}") from error
-    step = description.setdefault("step", config.get("train", {}).get("steps"))
+    config = config_of_model(description["config"], str(path))
+    if is_whole(description["config"]):  # what another version lacks cannot be checked
+        try:
+            check_config(config, training=False)
+        except InputError as error:
+            raise InputError(f"the config in {path}: {error}") from error
+    step = description.setdefault("step", description["config"].get("train", {}).get("steps"))
     if not isinstance(step, int) or not 0 <= step < 2**31:
         raise InputError(f"{path}: step = {step!r} must be a number of training steps")
     for name in ("progress", "metrics"):
@@ -88,7 +85,19 @@ def _checked(text: str, path: Path) -> dict[str, Any]:
     return description
 
 
-def model_shapes(config: ConfigDict, origin: str = "config") -> Params:
+def config_of_model(values: dict[str, Any], origin: str) -> Config:
+    """The config that a file holds, which may be of another version; see `Config.of_model`.
+
+    Raises:
+        InputError: the config describes no model.
+    """
+    try:
+        return Config.of_model(values)
+    except InputError as error:
+        raise InputError(f"the config in {origin} describes no model: {error}") from error
+
+
+def model_shapes(config: Config, origin: str = "config") -> Params:
     """The parameters of the model that a config describes, as `jax.ShapeDtypeStruct`s.
 
     Raises:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pivq_jax.config.fields import Config
 from pivq_jax.model.decoder import Decoder
 from pivq_jax.model.encoder import Encoder
 from pivq_jax.model.quantizer import Matcher, Quantized, Quantizer, match_latents
@@ -91,7 +91,7 @@ class PIVQ(nn.Module):
 
 
 def pivq_from_config(
-    config: Any, map_rows: Callable[[Matcher], Matcher] = lambda matcher: matcher
+    config: Config, map_rows: Callable[[Matcher], Matcher] = lambda matcher: matcher
 ) -> PIVQ:
     """The model that a config describes.
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import map_over_batch, replicated
+from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset, load_dataset
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
@@ -21,7 +22,7 @@ from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.steps import Steps, make_discriminator_optimizer, make_steps
 
 
-def dataset_from_config(config: Any) -> Dataset:
+def dataset_from_config(config: Config) -> Dataset:
     """The data set that a config names, built or opened; with at least two training images."""
     data = config.data
     dataset = load_dataset(data.name, image_size=data.image_size, path=data.path)
@@ -34,7 +35,7 @@ def dataset_from_config(config: Any) -> Dataset:
 
 
 def objective_from_config(
-    config: Any,
+    config: Config,
     model: PIVQ,
     map_rows: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
 ) -> Objective:
@@ -53,7 +54,7 @@ def objective_from_config(
     )
 
 
-def adversary_from_config(config: Any) -> Adversary | None:
+def adversary_from_config(config: Config) -> Adversary | None:
     """The discriminator that a config describes, or None where nothing is judged."""
     settings = config.adversarial
     if not settings.weight and not settings.recombined_weight:
@@ -68,7 +69,7 @@ def adversary_from_config(config: Any) -> Adversary | None:
     )
 
 
-def frozen_from_config(config: Any, mesh: Mesh) -> Any:
+def frozen_from_config(config: Config, mesh: Mesh) -> Any:
     """The perceptual network's weights, whole on every device; None where it is not used.
 
     Raises:
@@ -80,7 +81,7 @@ def frozen_from_config(config: Any, mesh: Mesh) -> Any:
     return jax.device_put(weights, replicated(mesh))
 
 
-def phase_at(config: Any, step: int) -> Phase:
+def phase_at(config: Config, step: int) -> Phase:
     """The part of the run that the step after `step` steps belongs to."""
     settings = config.adversarial
     if step < config.quantizer.init_step:
@@ -89,7 +90,7 @@ def phase_at(config: Any, step: int) -> Phase:
     return Phase.ADVERSARIAL if judges and step >= settings.start_step else Phase.QUANTIZED
 
 
-def steps_from_config(config: Any, mesh: Mesh) -> Steps:
+def steps_from_config(config: Config, mesh: Mesh) -> Steps:
     """The jitted steps that a config describes, for the devices of a mesh."""
     map_rows = partial(map_over_batch, mesh=mesh)
     objective = objective_from_config(config, pivq_from_config(config, map_rows), map_rows)

@@ -17,6 +17,7 @@ from pivq_jax.common.files import write_json
 from pivq_jax.common.parallel import make_mesh, put_batch, replicated, say
 from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.config.check import check_workdir
+from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches, train_batches
 from pivq_jax.losses.reconstruction import psnr
@@ -47,7 +48,7 @@ class Run:
         checkpoints: those in the workdir, open.
     """
 
-    config: Any
+    config: Config
     workdir: Path
     dataset: Dataset
     mesh: Mesh
@@ -56,7 +57,7 @@ class Run:
     checkpoints: Checkpoints
 
 
-def train(config: Any, workdir: Path) -> None:
+def train(config: Config, workdir: Path) -> None:
     """Train to `config.train.steps`, from the newest checkpoint in `workdir` if there is one.
 
     Raises:

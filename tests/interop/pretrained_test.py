@@ -111,8 +111,8 @@ def test_saving_to_remote_storage_is_refused(tiny_model):
 
 
 def test_no_path_of_this_machine_is_published(tiny_model, tmp_path, monkeypatch):
-    config = tiny_model.config.copy_and_resolve_references()
-    config.loss.perceptual_weights, config.evaluate.features_path = "/home/me/w", "/home/me/f"
+    paths = {"loss.perceptual_weights": "/home/me/w", "evaluate.features_path": "/home/me/f"}
+    config = tiny_model.config.with_fields(paths)
     monkeypatch.setattr(tiny_model, "config", config)
     tiny_model.save_pretrained(tmp_path)
     written = [path.read_bytes() for path in tmp_path.iterdir()]

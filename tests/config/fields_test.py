@@ -1,0 +1,120 @@
+"""A `Config` is whole and typed, and its choices are what the package implements."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from pivq_jax import matching
+from pivq_jax.common.errors import InputError
+from pivq_jax.config import Config, base_config, check, fields, load_config, table
+from pivq_jax.config.check import check_config, check_workdir, read_config
+from pivq_jax.evaluation.features import NETWORKS
+from pivq_jax.losses.adversarial import AUGMENTATIONS
+from pivq_jax.losses.backbones import BACKBONES
+from pivq_jax.losses.recombination import PATCH_SIZE
+from pivq_jax.model.discriminator import GROUPS
+from pivq_jax.model.quantizer import KINDS
+from pivq_jax.training.optimizer import OPTIMIZERS
+
+# The config.json of a run of toon_faces:smoke from before configs had types.
+BEFORE = Path(__file__).parent / "toon_faces_smoke.json"
+
+
+def test_choices_and_limits_are_those_of_what_uses_the_fields():
+    assert fields.KINDS == KINDS
+    assert fields.METHODS == matching.METHODS
+    assert fields.OPTIMIZERS == OPTIMIZERS
+    assert fields.FEATURE_NETWORKS == NETWORKS
+    assert tuple(AUGMENTATIONS) == fields.AUGMENTATIONS
+    assert tuple(BACKBONES) == fields.PERCEPTUAL_NETWORKS
+    assert {n: network.minimum_size for n, network in BACKBONES.items()} == check.SMALLEST_IMAGES
+    assert (check.RECOMBINATION_PATCH, check.NORM_GROUPS) == (PATCH_SIZE, GROUPS)
+
+
+def test_every_field_has_a_type_a_description_and_a_sound_default():
+    for field in fields.all_fields():
+        assert type(field.default) is field.type in (bool, int, float, str), field
+        assert field.description and not field.description.endswith("."), field
+        assert field.limit is None or field.limit.holds(field.default), field
+        assert field.several or not field.choices or field.default in field.choices, field
+        assert field.before is None or type(field.before) is field.type, field
+    check_config(Config(), training=False)
+
+
+def test_what_flags_change_is_the_same_config():
+    config = base_config()
+    assert Config.from_dict(config.to_dict()) == Config()
+    assert json.dumps(config.to_dict()) == json.dumps(Config().to_dict())
+    config.loss.l2 = 1  # ml_collections makes it a float
+    assert Config.from_dict(config.to_dict()).loss.l2 == 1.0
+
+
+def test_a_config_is_frozen_and_copied_with_other_values():
+    config = Config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.model.width = 3  # type: ignore[misc]
+    changed = config.with_fields({"model.width": 64, "seed": 3, "loss.l2": 1})
+    assert (changed.model.width, changed.seed, config.model.width) == (64, 3, 128)
+    assert type(changed.loss.l2) is float
+    assert dict(**changed.mesh) == {"fsdp": 1}
+    assert hash(config) == hash(Config()) != hash(changed)
+
+
+@pytest.mark.parametrize(
+    "changes, fault",
+    [
+        ({"model.widht": 3}, "model.widht is unknown"),
+        ({"modle.width": 3}, "modle is unknown"),
+        ({"model.width": 1.5}, "model.width = 1.5 must be of type int"),
+        ({"model.width": True}, "model.width = True must be of type int"),
+        ({"model.remat": 1}, "model.remat = 1 must be of type bool"),
+        ({"data.path": None}, "data.path = None must be of type str"),
+        ({"model": 3}, "model = 3 must be a section"),
+    ],
+)
+def test_fields_of_no_config_are_named(changes, fault):
+    with pytest.raises(InputError) as refusal:
+        Config().with_fields(changes)
+    assert str(refusal.value) == fault
+
+
+def test_every_missing_field_is_named():
+    values = Config().to_dict()
+    del values["mesh"], values["train"]["steps"]
+    with pytest.raises(InputError, match=r"^train\.steps is missing, mesh is missing$"):
+        Config.from_dict(values)
+    assert not fields.is_whole(values) and fields.is_whole(Config().to_dict() | {"more": 1})
+
+
+def test_a_model_of_another_version_needs_but_what_it_is_built_from():
+    known = Config().with_fields({"model.width": 64})
+    values = known.to_dict()
+    del values["train"], values["quantizer"]["init_batches"]
+    values["loss"]["colour"] = values["weather"] = 1.0
+    assert Config.of_model(values) == known
+    for section, needed in fields.BUILT_FROM.items():
+        for name in needed:
+            values = known.to_dict()
+            del values[section][name]
+            with pytest.raises(InputError, match=rf"^{section}\.{name} is missing$"):
+                Config.of_model(values)
+    values = known.to_dict()
+    values["model"]["depth"] = 3  # without it the model would be another one
+    with pytest.raises(InputError, match=r"^model\.depth is unknown$"):
+        Config.of_model(values)
+
+
+def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
+    (tmp_path / "config.json").write_text(BEFORE.read_text())
+    config = load_config("toon_faces:smoke")
+    check_workdir(config, tmp_path)
+    values = read_config(tmp_path)
+    assert Config.from_dict(values) == Config.of_model(values) == config
+    assert json.dumps(config.to_dict(), indent=2) + "\n" == BEFORE.read_text()
+
+
+def test_the_page_of_all_fields_is_up_to_date():
+    path = Path(__file__).parents[2] / "docs" / "config.md"
+    assert path.read_text() == table.page(), "python -m pivq_jax.config.table > docs/config.md"
