@@ -106,7 +106,7 @@ def optax_solver(mapped: bool) -> Callable[[jax.Array], jax.Array]:
     """Returns the Hungarian algorithm of optax for a batch, by `lax.map` or by `vmap`."""
     import optax
 
-    def one(cost):
+    def one(cost: jax.Array) -> jax.Array:
         # Returns rows and columns, as for N = K one of them is known without solving the problem.
         return optax.assignment.hungarian_algorithm(cost)
 

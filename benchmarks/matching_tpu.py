@@ -58,7 +58,7 @@ class Program:
         return bodies
 
 
-def compile_for(topology: str, solve, shape: tuple[int, ...]) -> Program:
+def compile_for(topology: str, solve: Any, shape: tuple[int, ...]) -> Program:
     """Compiles a function of one float32 array for the first device of a TPU slice."""
     from jax.experimental import topologies
 
@@ -106,7 +106,7 @@ def estimate(topology: str, cost: np.ndarray, kind: str) -> dict[str, Any]:
     """Prints and returns the estimate for `auction` and for optax under vmap."""
     import optax
 
-    def own(cost):
+    def own(cost: jax.Array) -> Any:
         return auction.solve_counted(certificate.prepare(cost)[0])
 
     steps = jax.device_get(jax.jit(own)(cost)[2])

@@ -107,7 +107,9 @@ class _Block(NamedTuple):
 
 
 @jax.jit
-def _compare(real: distances.Points, fake: distances.Points, real_radii, fake_radii) -> _Block:
+def _compare(
+    real: distances.Points, fake: distances.Points, real_radii: jax.Array, fake_radii: jax.Array
+) -> _Block:
     low, high = distances.bounds(real, fake)
     in_real, maybe_real = _inside(low, high, real_radii[:, None])
     in_fake, maybe_fake = _inside(low, high, fake_radii)

@@ -68,7 +68,9 @@ def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
     )
     scaled = _ROUNDS if square else 0
 
-    def turn(state):
+    def turn(
+        state: tuple[jax.Array, jax.Array, jax.Array, Offers],
+    ) -> tuple[jax.Array, jax.Array, jax.Array, Offers]:
         count, left, idle, offers = state
         eps = None
         if square:
@@ -80,7 +82,7 @@ def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
         idle = jnp.where(any_bid, idle, _PATIENCE)
         return count + 1, jnp.minimum(free, left), idle, offers
 
-    def going(state):
+    def going(state: tuple[jax.Array, jax.Array, jax.Array, Offers]) -> jax.Array:
         count, left, idle, _ = state
         return ((left > 0) & (idle < _PATIENCE) & (count < scaled + _ROUNDS)) | (count < scaled)
 
@@ -93,7 +95,7 @@ def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
     return offers, rounds
 
 
-def _release(reduced: jax.Array, best: jax.Array, offers: Offers, eps) -> Offers:
+def _release(reduced: jax.Array, best: jax.Array, offers: Offers, eps: float | jax.Array) -> Offers:
     """Frees rows whose column costs over `eps` more than their cheapest one, beyond rounding."""
     row_of, column_of, prices = offers
     iota = jnp.arange(reduced.shape[2], dtype=jnp.int32)

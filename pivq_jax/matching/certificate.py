@@ -45,7 +45,7 @@ def complete(columns: jax.Array, num_columns: int) -> jax.Array:
         int32 [B, N], all distinct and in [0, K).
     """
 
-    def fill(columns):
+    def fill(columns: jax.Array) -> jax.Array:
         batch = columns.shape[0]
         index = jnp.arange(batch)[:, None]
         target = jnp.where(columns < 0, num_columns, columns)

@@ -1,7 +1,8 @@
 """`match`: the common entry point of all assignment methods."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,17 +77,17 @@ def match(cost: jax.Array, method: str = "auto") -> Matching:
 
 
 @functools.cache
-def _solver(method: str):
+def _solver(method: str) -> Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
     """Returns a function that maps float32 [..., N, K] to columns, gap and converged."""
 
     @jax.custom_batching.custom_vmap
-    def solve(cost):
+    def solve(cost: jax.Array) -> tuple[jax.Array, ...]:
         batch = cost.shape[:-2]
         results = _solve_flat(cost.reshape(-1, *cost.shape[-2:]), method)
         return tuple(result.reshape(batch + result.shape[1:]) for result in results)
 
     @solve.def_vmap
-    def _(axis_size, in_batched, cost):
+    def _(axis_size: int, in_batched: list[bool], cost: jax.Array) -> Any:
         # Batching the loops of a solver would be slow; solvers take a larger batch directly.
         del axis_size
         return solve(cost), (in_batched[0],) * 3
@@ -104,11 +105,11 @@ def _solve_flat(cost: jax.Array, method: str) -> tuple[jax.Array, jax.Array, jax
         return jax.lax.platform_dependent(cost, cpu=one_by_one, default=at_once)
     if method == "shortest_path":
         # All steps for one problem before the next, so that its costs stay in the cache.
-        def solve_first(cost):
+        def solve_first(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
             columns, prices = shortest_path.solve(cost[0])
             return columns[None], prices[None]
 
-        def solve_one(cost):
+        def solve_one(cost: jax.Array) -> tuple[jax.Array, ...]:
             return tuple(result[0] for result in _solve_safely(cost[None], solve_first))
 
         return jax.lax.map(solve_one, cost)
@@ -119,7 +120,9 @@ def _solve_flat(cost: jax.Array, method: str) -> tuple[jax.Array, jax.Array, jax
     return _solve_safely(cost, {"auction": auction, "greedy": greedy}[method].solve)
 
 
-def _solve_safely(cost: jax.Array, solve) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _solve_safely(
+    cost: jax.Array, solve: Callable[..., tuple[jax.Array, jax.Array]]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Sanitizes the costs, solves, completes the columns and certifies the result."""
     safe, scale, valid = certificate.prepare(cost)
     columns, prices = solve(safe)

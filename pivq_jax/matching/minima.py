@@ -49,27 +49,31 @@ def least_two(values: jax.Array, codes: jax.Array) -> tuple[jax.Array, jax.Array
     )
 
 
-def _least_by_passes(values, codes, axis):
+def _least_by_passes(values: jax.Array, codes: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
     low = jnp.min(values, axis=axis, keepdims=True)
     return jnp.squeeze(low, axis), jnp.min(jnp.where(values == low, codes, _LAST), axis=axis)
 
 
-def _least_at_once(values, codes, axis):
-    def merge(a, b):
+def _least_at_once(values: jax.Array, codes: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    def merge(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         (low_a, code_a), (low_b, code_b) = a, b
         return jnp.minimum(low_a, low_b), _code_of_lower(low_a, code_a, low_b, code_b)
 
     return jax.lax.reduce((values, codes), (_INF, _LAST), merge, (axis,))
 
 
-def _least_two_by_passes(values, codes):
+def _least_two_by_passes(
+    values: jax.Array, codes: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     low, code = _least_by_passes(values, codes, values.ndim - 1)
     rest = jnp.where(codes == code[..., None], _INF, values)
     return low, jnp.min(rest, axis=-1), code
 
 
-def _least_two_at_once(values, codes):
-    def merge(a, b):
+def _least_two_at_once(
+    values: jax.Array, codes: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def merge(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         (low_a, next_a, code_a), (low_b, next_b, code_b) = a, b
         second = jnp.minimum(jnp.maximum(low_a, low_b), jnp.minimum(next_a, next_b))
         code = _code_of_lower(low_a, code_a, low_b, code_b)
@@ -80,6 +84,8 @@ def _least_two_at_once(values, codes):
     return jax.lax.reduce((values, infinite, codes), start, merge, (values.ndim - 1,))
 
 
-def _code_of_lower(low_a, code_a, low_b, code_b):
+def _code_of_lower(
+    low_a: jax.Array, code_a: jax.Array, low_b: jax.Array, code_b: jax.Array
+) -> jax.Array:
     tied = jnp.minimum(code_a, code_b)
     return jnp.where(low_a < low_b, code_a, jnp.where(low_b < low_a, code_b, tied))

@@ -24,6 +24,10 @@ class _Partial(NamedTuple):
     prices: jax.Array  # float32 [K]
 
 
+# low, code, keys, pred, reached: see `_augment`
+_Search = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+
+
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Solves one problem.
 
@@ -54,10 +58,10 @@ def _augment_all(cost: jax.Array, partial: _Partial) -> _Partial:
     num_rows = cost.shape[0]
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
 
-    def next_free(column_of):
+    def next_free(column_of: jax.Array) -> jax.Array:
         return jnp.min(jnp.where(column_of < 0, rows_iota, num_rows))
 
-    def insert(state):
+    def insert(state: tuple[jax.Array, _Partial]) -> tuple[jax.Array, _Partial]:
         row, partial = state
         partial, found = _augment(cost, row, partial)
         # A row without an augmenting path will never have one: the problem is infeasible, so stop.
@@ -105,16 +109,16 @@ def _augment(cost: jax.Array, row: jax.Array, partial: _Partial) -> tuple[_Parti
     # that of a free column if there is one; otherwise ties would prolong the search.
     codes = (row_of + 1) * num_columns + iota
 
-    def nearest(keys):
+    def nearest(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         low = jnp.min(keys)
         return low, jnp.min(jnp.where(keys == low, codes, DONE))
 
-    def searching(state):
+    def searching(state: _Search) -> jax.Array:
         # Each iteration removes one matched column from the queue, so there are at most N.
         low, code = state[:2]
         return (low < INFINITE) & (code >= num_columns)
 
-    def expand(state):
+    def expand(state: _Search) -> _Search:
         low, code, keys, pred, reached = state
         owner, column = code // num_columns - 1, code % num_columns
         level = from_key(low)
@@ -134,7 +138,9 @@ def _augment(cost: jax.Array, row: jax.Array, partial: _Partial) -> tuple[_Parti
     # Only columns that were reached change, and none if there is no augmenting path.
     change = jnp.where(found, jnp.minimum(reached - from_key(low), 0.0), 0.0)
 
-    def flip(state):
+    def flip(
+        state: tuple[jax.Array, jax.Array, jax.Array],
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         column, column_of, row_of = state
         owner = pred[column]
         return column_of[owner], column_of.at[owner].set(column), row_of.at[column].set(owner)

@@ -68,13 +68,13 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Turns]:
     alone = own_bit.copy()  # the chain of a root
     alone[:, 0] = np.arange(num_rows)
 
-    def begin(offers):
+    def begin(offers: Offers) -> jax.Array:
         own = jnp.take_along_axis(cost, jnp.maximum(offers.column_of, 0)[..., None], axis=2)[..., 0]
         own = own - jnp.take_along_axis(offers.prices, jnp.maximum(offers.column_of, 0), axis=1)
         least = jnp.min(cost - offers.prices[:, None, :], axis=2)
         return jnp.where(offers.column_of < 0, least, own)
 
-    def relax(state):
+    def relax(state: _State) -> tuple[jax.Array, jax.Array]:
         # Tight pairs: a matched row is as far as its column, and a root is at 0.
         column_of, prices = state.offers.column_of, state.offers.prices
         reach = jnp.take_along_axis(state.distance, jnp.maximum(column_of, 0), axis=1)
@@ -84,7 +84,7 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Turns]:
         label = jnp.maximum(start[..., None] + cost - prices[:, None, :], reach[..., None])
         return reach, label
 
-    def wave(state):
+    def wave(state: _State) -> _State:
         row_of, column_of, _ = state.offers
         reach, label = relax(state)
         low, row = least(label, jnp.broadcast_to(rows_iota, label.shape), axis=1)
@@ -106,7 +106,7 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Turns]:
         state = state._replace(turn=state.turn + 1, distance=distance, pred=pred, chain=chain)
         return jax.lax.cond(jnp.any(settled), finish, lambda *a: a[0], state, settled, final, moved)
 
-    def finish(state, settled, final, moved):
+    def finish(state: _State, settled: jax.Array, final: jax.Array, moved: jax.Array) -> _State:
         row_of, column_of, prices = state.offers
         distance, pred = state.distance, state.pred
         root = jnp.take_along_axis(state.chain[..., 0], pred, axis=1)
@@ -164,7 +164,9 @@ def _pick(table: jax.Array, index: jax.Array, beyond: float) -> jax.Array:
     return jnp.where(index < size, picked, beyond)
 
 
-def _cuts(reach, label, root, column_of, exit_):
+def _cuts(
+    reach: jax.Array, label: jax.Array, root: jax.Array, column_of: jax.Array, exit_: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """How far prices may change in each tree when free columns must keep the price 0.
 
     One tree may always augment: the one with the nearest exit, with prices cut at that distance in
@@ -193,7 +195,14 @@ def _cuts(reach, label, root, column_of, exit_):
     return jnp.where(closed, exit_, nearest), (closed | (exit_ == nearest)) & (exit_ < _INF)
 
 
-def _flip(sink, root, pred, chain, row_of, column_of):
+def _flip(
+    sink: jax.Array,
+    root: jax.Array,
+    pred: jax.Array,
+    chain: jax.Array,
+    row_of: jax.Array,
+    column_of: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
     """Exchanges matched and unmatched pairs along the path from each root to its sink, at once.
 
     Args:

@@ -81,7 +81,18 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    def __init__(self, *, image_size, patch_size, num_codes, code_dim, width, depth, heads, ratio):
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        patch_size: int,
+        num_codes: int,
+        code_dim: int,
+        width: int,
+        depth: int,
+        heads: int,
+        ratio: int,
+    ) -> None:
         super().__init__()
         side = image_size // patch_size
         self.patches = nn.Conv2d(3, width, patch_size, stride=patch_size)
@@ -133,19 +144,19 @@ class Decoder(nn.Module):
     def __init__(
         self,
         *,
-        image_size,
-        patch_size,
-        num_codes,
-        code_dim,
-        width,
-        set_depth,
-        depth,
-        heads,
-        ratio,
-        output,
-        output_channels,
-        positional,
-    ):
+        image_size: int,
+        patch_size: int,
+        num_codes: int,
+        code_dim: int,
+        width: int,
+        set_depth: int,
+        depth: int,
+        heads: int,
+        ratio: int,
+        output: str,
+        output_channels: int,
+        positional: bool,
+    ) -> None:
         super().__init__()
         self.side = image_size // patch_size
         self.codes = nn.Linear(code_dim, width)

@@ -1,6 +1,7 @@
 """Losses and the training step in PyTorch; without augmentation and the perceptual network."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -151,7 +152,7 @@ class Trainer:
         fakes = {kind: fake.detach() for kind, fake in made.items()}
         return self._judge(fakes, lambda fake: discriminator_hinge(real, fake))
 
-    def _judge(self, made: dict[str, Tensor], loss) -> Tensor:
+    def _judge(self, made: dict[str, Tensor], loss: Callable[[Tensor], Tensor]) -> Tensor:
         """Weighted mean over the kinds of images that the discriminator sees."""
         terms = (w * loss(self.discriminator(made[kind])) for kind, w in self.judged.items())
         return sum(terms) / sum(self.judged.values())
