@@ -60,7 +60,10 @@ def main(arguments: list[str]) -> int:
 def _run() -> int:
     import jax  # takes seconds, so mistakes in flags are told before
 
-    from pivq_jax import modes
+    try:
+        from pivq_jax import modes
+    except ModuleNotFoundError as error:
+        return refuse(f"{error.name} is not installed: pip install 'pivq_jax[train,faces]'")
     from pivq_jax.common.errors import InputError
     from pivq_jax.common.files import as_path
     from pivq_jax.common.parallel import join_processes
