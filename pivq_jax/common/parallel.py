@@ -72,7 +72,7 @@ def shardings_of(state: Any, mesh: Mesh) -> Any:
     `MIN_SHARDED_SIZE` elements are split over 'fsdp' along their largest axis that it divides.
 
     Args:
-        state: a tree of arrays or `jax.ShapeDtypeStruct`s.
+        state: a tree of arrays or of `jax.ShapeDtypeStruct`.
         mesh: of `make_mesh`.
     """
     parts = mesh.shape[FSDP]

@@ -2,6 +2,8 @@
 
 Usage::
 
+Usage::
+
     from pivq_jax.matching import match
 
     result = match(cost)    # cost: float [..., N, K] with N <= K

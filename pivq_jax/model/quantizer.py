@@ -1,6 +1,7 @@
 """The quantizer: latents become codebook entries, one to one (matching) or each its nearest.
 
 Kinds (`kind`):
+
 - `matching`: PI-VQ. A minimum-cost one-to-one assignment of the N latents of an image to the K
   codebook entries (arXiv 2604.01843), so no entry occurs twice in an image.
 - `nearest`: the VQ-VAE assignment (van den Oord et al. 2017, arXiv 1711.00937), many to one.
@@ -128,7 +129,7 @@ def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> 
 
     Args:
         latents: f32 [M, D], finite, with M >= codebook_size.
-        codebook_size: K.
+        codebook_size: K, the number of codebook entries.
         key: a PRNG key.
 
     Returns:
