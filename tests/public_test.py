@@ -1,8 +1,12 @@
-"""What the repository shows to the world: its README on a package index."""
+"""What the repository shows to the world: its README on a package index, its versions."""
 
 import importlib.util
 import re
 from pathlib import Path
+
+import yaml
+
+import pivq_jax
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,3 +44,12 @@ def test_the_build_names_the_repository_only_where_it_is_known(tmp_path):
     urls = '[project.urls]\nRepository = "https://host.example/o/r"\n'
     (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "p"\n{urls}')
     assert build.long_description(tmp_path) == "![Faces](https://host.example/o/r/raw/v1.2/a.png)"
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == pivq_jax.__version__
+
+
+def test_the_changelog_has_this_version():
+    assert f"## [{pivq_jax.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
