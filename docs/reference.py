@@ -1,0 +1,146 @@
+"""Sphinx extension: writes the API reference, a page for each package of `pivq_jax`.
+
+A page has a section for each module: its docstring, then its public names in the order of the
+source. Public is what a package lists in `__all__`; its modules are then its own affair. Elsewhere
+public is every function, class and constant that a module defines without a leading underscore.
+"""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import textwrap
+from pathlib import Path
+from types import ModuleType
+from typing import TypeGuard
+
+import pivq_jax
+
+ROOT = pivq_jax.__name__
+
+
+def pages() -> dict[str, list[str]]:
+    """The modules on each page: those of one package, the package itself first."""
+    found: dict[str, list[str]] = {ROOT: [ROOT]}
+    for module in pkgutil.walk_packages(pivq_jax.__path__, f"{ROOT}."):
+        if any(part.startswith("_") for part in module.name.split(".")):
+            continue
+        package = module.name if module.ispkg else module.name.rpartition(".")[0]
+        found.setdefault(package, []).append(module.name)
+    for package, (first, *rest) in found.items():
+        if package != ROOT and hasattr(importlib.import_module(first), "__all__"):
+            rest = []
+        rest.sort(key=lambda name: _is_command(importlib.import_module(name)))
+        found[package] = [first, *rest]
+    return found
+
+
+def public_names(module: ModuleType) -> list[str]:
+    """What is documented under `module`, in the order of the source."""
+    if hasattr(module, "__all__"):
+        return list(module.__all__)
+    shown = {id(getattr(pivq_jax, name)) for name in pivq_jax.__all__}
+    return [
+        name
+        for name in _definitions(module)
+        if not name.startswith("_") and id(getattr(module, name)) not in shown
+    ]
+
+
+def _source(module: ModuleType) -> str:
+    return Path(module.__file__ or "").read_text(encoding="utf-8")
+
+
+def _is_command(module: ModuleType) -> bool:
+    return 'if __name__ == "__main__":' in _source(module)
+
+
+def _definitions(module: ModuleType) -> dict[str, ast.stmt]:
+    """The statements that define the functions, classes and constants of a module."""
+    found: dict[str, ast.stmt] = {}
+    for node in ast.parse(_source(module)).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [n for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+            found |= {name.id: node for name in names}
+    return found
+
+
+def _entry(module: ModuleType, name: str) -> str:
+    home, value = _home(module, name), getattr(module, name)
+    node = _definitions(home).get(name)
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        text = ast.unparse(node.value) if node.value else ""
+        option = f"   :value: {text}\n" if 0 < len(text) <= 100 else ""
+        return f".. py:data:: {name}\n{option}\n   {_comment(node, home)}\n"
+    if inspect.isclass(value):
+        bases = "" if value.__bases__ in ((object,), (tuple,)) else "   :show-inheritance:\n"
+        fields = _fields(node, home) if isinstance(node, ast.ClassDef) else ""
+        return f".. autoclass:: {name}\n   :members:\n   :undoc-members:\n{bases}\n{fields}\n"
+    return f".. autofunction:: {name}\n"
+
+
+def _home(module: ModuleType, name: str) -> ModuleType:
+    """The module that defines `name`: `module`, or the one it is imported from."""
+    for node in ast.parse(_source(module)).body:
+        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
+            return importlib.import_module(node.module or module.__name__)
+    return module
+
+
+def _fields(node: ast.ClassDef, home: ModuleType) -> str:
+    """The comments on the fields of a class whose docstring does not describe them."""
+    if "Attributes:" in (ast.get_docstring(node) or ""):
+        return ""
+    fields = [(f.target.id, _comment(f, home)) for f in node.body if _is_field(f)]
+    return "\n".join(f"   :ivar {name}: {comment}" for name, comment in fields if comment)
+
+
+def _is_field(node: ast.stmt) -> TypeGuard[ast.AnnAssign]:
+    return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+
+
+def _comment(node: ast.stmt, module: ModuleType) -> str:
+    """The comment on an assignment: the lines above it, or the end of its last line."""
+    lines = [line.strip() for line in _source(module).splitlines()]
+    above = node.lineno - 1
+    while lines[above - 1].startswith("# "):
+        above -= 1
+    if above < node.lineno - 1:
+        return " ".join(line[2:] for line in lines[above : node.lineno - 1])
+    return lines[(node.end_lineno or node.lineno) - 1].partition("  # ")[2]
+
+
+def _section(name: str, underline: str) -> str:
+    module = importlib.import_module(name)
+    parts = [f"{name}\n{underline * len(name)}\n"]
+    if _is_command(module):  # its docstring is its --help
+        usage = textwrap.indent(inspect.getdoc(module) or "", "   ")
+        parts += [f".. py:module:: {name}\n", f".. code-block:: none\n\n{usage}\n"]
+    else:
+        parts.append(f".. automodule:: {name}\n")
+    parts.append(f".. py:currentmodule:: {name}\n")
+    return "\n".join([*parts, *(_entry(module, public) for public in public_names(module))])
+
+
+def write(folder: Path) -> None:
+    """Writes the pages to `folder`, those that changed, and deletes what is no page."""
+    folder.mkdir(exist_ok=True)
+    texts = {
+        folder / f"{package}.rst": "\n".join(
+            _section(module, "-" if index else "=") for index, module in enumerate(modules)
+        )
+        for package, modules in pages().items()
+    }
+    for path in set(folder.iterdir()) - set(texts):
+        path.unlink()
+    for path, text in texts.items():
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def setup(app) -> dict:
+    app.connect("builder-inited", lambda app: write(Path(app.srcdir, "reference")))
+    return {"parallel_read_safe": True}
