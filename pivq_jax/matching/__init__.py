@@ -2,8 +2,6 @@
 
 Usage::
 
-Usage::
-
     from pivq_jax.matching import match
 
     result = match(cost)    # cost: float [..., N, K] with N <= K
