@@ -85,6 +85,21 @@ class RecordSource:
         return {"image": np.array(image), **factors}
 
 
+class After:
+    """The images of a source from `start` on."""
+
+    def __init__(self, source: Source, start: int) -> None:
+        self._source, self._start = source, start
+
+    def __len__(self) -> int:
+        return max(len(self._source) - self._start, 0)
+
+    def __getitem__(self, index: int, /) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        return self._source[self._start + index]
+
+
 class First:
     """The first images of a source.
 

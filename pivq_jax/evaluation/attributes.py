@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.images import images_to_float
-from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Example, Source
 from pivq_jax.evaluation.dci import dci
 from pivq_jax.evaluation.probes import (
@@ -17,6 +15,7 @@ from pivq_jax.evaluation.probes import (
     latent_features,
     probe_attributes,
 )
+from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
 
 
@@ -58,8 +57,7 @@ def encode_labelled(
     if len(source) and (missing := [name for name in names if name not in source[0]]):
         raise InputError(f"the images have no label {', '.join(missing)}: use a labelled data set")
     parts = []
-    for batch in eval_batches(source, batch_size):
-        codes, latents = model.encode_with_latents(images_to_float(batch["image"]))
+    for batch, codes, latents in encode_batches(model, source, batch_size):
         labels = (
             np.stack([batch[name] for name in names], 1) if names else np.empty((batch_size, 0))
         )

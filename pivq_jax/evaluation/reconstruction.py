@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.data.images import images_to_float, images_to_uint8
-from pivq_jax.data.pipeline import eval_batches
+from pivq_jax.data.pipeline import Batch, eval_batches
 from pivq_jax.data.sources import Example, Source
 from pivq_jax.evaluation.ssim import WINDOW, ssim
 from pivq_jax.inference import TrainedModel
@@ -45,8 +46,7 @@ def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> R
         InputError: if the split is empty.
     """
     parts: list[tuple[np.ndarray, ...]] = []
-    for batch in eval_batches(source, batch_size):
-        codes = model.encode(images_to_float(batch["image"]))
+    for batch, codes, _ in encode_batches(model, source, batch_size):
         rounded = images_to_uint8(model.decode(codes))
         originals = jnp.asarray(batch["image"])
         seen, wanted = images_to_float(rounded), images_to_float(originals)
@@ -56,6 +56,18 @@ def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> R
         values = (codes, psnr(rounded, originals, 255.0), error, similarity)
         parts.append(tuple(np.asarray(value)[batch["mask"]] for value in values))
     return Reconstructions(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def encode_batches(
+    model: TrainedModel, source: Source | Sequence[Example], batch_size: int
+) -> Iterator[tuple[Batch, jax.Array, jax.Array]]:
+    """Each batch of a split with its codes int32 [B, N] and latents f32 [B, N, D].
+
+    The last batch is filled up; `batch["mask"]` tells its own images.
+    """
+    for batch in eval_batches(source, batch_size):
+        codes, latents = model.encode_with_latents(images_to_float(batch["image"]))
+        yield batch, codes, latents
 
 
 def encode_split(
@@ -74,12 +86,8 @@ def encode_split(
     Raises:
         InputError: if the split is empty.
     """
-    return np.concatenate(
-        [
-            np.asarray(model.encode(images_to_float(batch["image"])))[batch["mask"]]
-            for batch in eval_batches(source, batch_size)
-        ]
-    )
+    batches = encode_batches(model, source, batch_size)
+    return np.concatenate([np.asarray(codes)[batch["mask"]] for batch, codes, _ in batches])
 
 
 def decode_batches(model: TrainedModel, codes: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

