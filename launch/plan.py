@@ -28,7 +28,8 @@ from typing import Any, NamedTuple
 from absl import app, flags
 from tqdm import tqdm
 
-from pivq_jax.common.command_line import parse_flags, refuse
+from pivq_jax.common.command_line import exit_code, parse_flags
+from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import Config
 from pivq_jax.config.loader import define_config_flag, load_config
 
@@ -137,8 +138,6 @@ def devices_of(topology: str) -> list[Any]:
         InputError: if jax[tpu] is not installed or there is no such slice.
     """
     from jax.experimental import topologies
-
-    from pivq_jax.common.errors import InputError
 
     version = topology.split(":")[0]
     if version not in CHIPS or ":" not in topology:
@@ -272,7 +271,6 @@ def compile_step(lowered: Any) -> Any:
 
 def shares_out(config: Config, chips: int, factor: int) -> bool:
     """Whether the batch can be split over the chips in `factor` times as many parts."""
-    from pivq_jax.common.errors import InputError
     from pivq_jax.config.check import check_devices
 
     changed = config.with_fields({"train.accumulation": config.train.accumulation * factor})
@@ -409,19 +407,18 @@ def _size(shape: tuple[int, ...]) -> int:
 
 def main(arguments: list[str]) -> int:
     """Plans one config, or prints the table."""
-    from pivq_jax.common.errors import InputError
+    return exit_code(partial(_run, arguments))
 
-    try:
-        if len(arguments) > 1:
-            raise InputError(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
-        if _TABLE.value:
-            table()
-            return 0
-        if _CONFIG.value is None or not _TOPOLOGY.value:
-            raise InputError("give --config and --topology; see --help")
-        return _plan_one(Config.from_dict(_CONFIG.value.to_dict()), _TOPOLOGY.value)
-    except InputError as error:
-        return refuse(str(error))
+
+def _run(arguments: list[str]) -> int:
+    if len(arguments) > 1:
+        raise InputError(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
+    if _TABLE.value:
+        table()
+        return 0
+    if _CONFIG.value is None or not _TOPOLOGY.value:
+        raise InputError("give --config and --topology; see --help")
+    return _plan_one(Config.from_dict(_CONFIG.value.to_dict()), _TOPOLOGY.value)
 
 
 def _plan_one(config: Config, topology: str) -> int:

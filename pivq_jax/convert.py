@@ -15,22 +15,23 @@ A file written in PyTorch needs the config in its metadata:
 Everything is checked before anything is written, and an existing workdir is never written to.
 """
 
-import argparse
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path, write_json
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.fields import Config
 from pivq_jax.inference import load
-from pivq_jax.interop.safetensors_file import read_weights, write_weights
+from pivq_jax.interop.safetensors_file import read_model, write_model
 from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.checkpoints import Checkpoints
 
@@ -42,7 +43,7 @@ def file_from_workdir(workdir: Path, path: Path) -> None:
         InputError: the workdir holds no trained model.
     """
     model = load(workdir)
-    write_weights(path, model.params, model.description)
+    write_model(path, model.params, model.description)
 
 
 def workdir_from_file(path: Path, workdir: Path) -> None:
@@ -51,12 +52,12 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
     Its step is the file's, or the last of the config. The optimizer has no moments.
 
     Raises:
-        InputError: the workdir exists, the file is not a model's (see `read_weights`), or its step
+        InputError: the workdir exists, the file is not a model's (see `read_model`), or its step
             is one at which training would make a codebook.
     """
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise InputError(f"{workdir} exists: give a new --to")
-    arrays, description = read_weights(path)
+    arrays, description = read_model(path)
     try:
         config = Config.from_dict(description["config"])
     except InputError as error:  # fields of another version
@@ -90,35 +91,30 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Convert as the flags say; one line and 2 on a mistake, 1 where nothing can be written."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m pivq_jax.convert",
         usage="%(prog)s --from=SOURCE --to=TARGET",
         description=__doc__.partition("\n\n")[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add: Any = parser.add_argument
     add("--from", dest="source", required=True, help="a workdir or *.safetensors")
     add("--to", dest="target", required=True, help="a new workdir or *.safetensors")
     options = parser.parse_args(arguments)
-    try:
-        target = local_path(options.target)
-        if target.suffix == ".safetensors":
-            source = as_path(options.source)
-            if not source.is_dir():
-                raise InputError(f"{source} is no workdir: give the folder of a run as --from")
-            file_from_workdir(source, target)
-        else:
-            source = local_path(options.source)
-            if source.is_dir():
-                raise InputError(f"{source} is a folder: for its weights, --to=NAME.safetensors")
-            workdir_from_file(source, target)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, no permission
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_code(partial(_convert, options.source, options.target))
+
+
+def _convert(source_name: str, target_name: str) -> int:
+    target = local_path(target_name)
+    if target.suffix == ".safetensors":
+        source = as_path(source_name)
+        if not source.is_dir():
+            raise InputError(f"{source} is no workdir: give the folder of a run as --from")
+        file_from_workdir(source, target)
+    else:
+        source = local_path(source_name)
+        if source.is_dir():
+            raise InputError(f"{source} is a folder: for its weights, --to=NAME.safetensors")
+        workdir_from_file(source, target)
     print(f"{target} holds the model of {source}")
     return 0
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from pivq_jax.common.command_line import parse_flags, refuse
+from pivq_jax.common.command_line import exit_code, parse_flags, refuse
 from pivq_jax.config.loader import define_config_flag
 
 MODES = ("train", "evaluate", "sample", "interpolate", "reconstruct")
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
             return refuse(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
         if _CONFIG.value is None:
             return refuse("--config is missing: give one such as --config=configs/toon_faces.py")
-        return _run()
+        return exit_code(_run)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues from the last checkpoint")
         return 130
@@ -65,7 +65,7 @@ def _run() -> int:
     except ModuleNotFoundError as error:
         return refuse(f"{error.name} is not installed: pip install 'pivq_jax[train,faces]'")
     from pivq_jax.common.errors import InputError
-    from pivq_jax.common.files import as_path
+    from pivq_jax.common.files import as_path, is_remote
     from pivq_jax.common.parallel import join_processes
     from pivq_jax.config.check import check_config
     from pivq_jax.config.fields import Config
@@ -76,27 +76,21 @@ def _run() -> int:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path("~/.cache/pivq_jax/compilation").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    mode = _MODE.value
+    config, mode = Config.from_dict(_CONFIG.value.to_dict()), _MODE.value
+    if config.data.path and not is_remote(config.data.path):
+        path = os.path.abspath(Path(config.data.path).expanduser())
+        config = config.with_fields({"data.path": path})
+    workdir = as_path(_WORKDIR.value or f"runs/{config.name}")
+    join_processes(_DISTRIBUTED.value)
+    check_config(config, training=mode == "train")
+    if mode == "reconstruct":
+        if not _INPUT.value:
+            raise InputError("--mode=reconstruct needs the folder of images: give --input=DIR")
+        output = as_path(_OUTPUT.value) if _OUTPUT.value else workdir / "reconstructed"
+        modes.reconstruct(config, workdir, Path(_INPUT.value).expanduser(), output)
+        return 0
     try:
-        config = Config.from_dict(_CONFIG.value.to_dict())
-        if config.data.path and "://" not in config.data.path:
-            path = os.path.abspath(Path(config.data.path).expanduser())
-            config = config.with_fields({"data.path": path})
-        workdir = as_path(_WORKDIR.value or f"runs/{config.name}")
-        join_processes(_DISTRIBUTED.value)
-        check_config(config, training=mode == "train")
-        if mode != "reconstruct":
-            modes.run(mode, config, workdir)
-        elif not _INPUT.value:
-            return refuse("--mode=reconstruct needs the folder of images: give --input=DIR")
-        else:
-            output = as_path(_OUTPUT.value) if _OUTPUT.value else workdir / "reconstructed"
-            modes.reconstruct(config, workdir, Path(_INPUT.value).expanduser(), output)
-    except InputError as error:
-        return refuse(str(error))
-    except (FloatingPointError, OSError) as error:  # diverged; a full disk, no permission
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        modes.run(mode, config, workdir)
     except Interrupted as interrupted:
         print(interrupted)
         return interrupted.exit_code

@@ -1,15 +1,36 @@
-"""Command-line flags of absl, with the module docstring as `--help` and one-line errors."""
+"""Command lines: the module docstring is the `--help`, and every mistake is a one-line error.
 
+Commands that take a config have absl's flags, as its fields become flags (`parse_flags`); all
+others use argparse (`CommandParser`), which needs neither absl nor a config.
+"""
+
+import argparse
 import re
 import sys
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from absl import flags
+from pivq_jax.common.errors import InputError
+
+if TYPE_CHECKING:
+    from absl import flags
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that explains a command by its module's docstring and ends with 2 on a mistake."""
+
+    def __init__(self, **options: Any) -> None:
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(formatter_class=form, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with one line."""
+        sys.exit(refuse(f"{message} (--help explains)"))
 
 
 def parse_flags(
-    config: flags.FlagHolder[Any], program: ModuleType, arguments: list[str]
+    config: "flags.FlagHolder[Any]", program: ModuleType, arguments: list[str]
 ) -> list[str]:
     """Parses flags; on invalid flags, prints an error and exits with status 2.
 
@@ -21,6 +42,8 @@ def parse_flags(
     Returns:
         The remaining arguments.
     """
+    from absl import flags
+
     if any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
         print(program.__doc__)
         print(flags.FLAGS.module_help(program) or "")
@@ -45,6 +68,28 @@ def parse_flags(
     ) as error:  # the message may contain a traceback
         message = [line for line in str(error).splitlines() if line.strip()][-1].strip()
     sys.exit(refuse(message))
+
+
+def exit_code(command: Callable[[], int], remedy: str = "") -> int:
+    """Run a command and return its exit code; expected errors are told in one line.
+
+    Args:
+        command: returns an exit code.
+        remedy: what helps after a failed write, added to its line.
+
+    Returns:
+        that of the command; 2 for wrong input; 1 if training diverged or a file could not be
+        read or written, as on a full disk or without permission.
+    """
+    try:
+        return command()
+    except InputError as error:
+        return refuse(str(error))
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error}{remedy}", file=sys.stderr)
+    return 1
 
 
 def refuse(message: str) -> int:

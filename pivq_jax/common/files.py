@@ -8,6 +8,11 @@ from typing import Any, cast
 from pivq_jax.common.errors import InputError
 
 
+def is_remote(path: Path | str) -> bool:
+    """Whether a path is one in remote storage, such as gs://bucket/run, or a URL."""
+    return "://" in str(path)
+
+
 def as_path(name: str) -> Path:
     """Converts a name to a local path, or to a path in remote storage such as gs://bucket/run.
 
@@ -20,7 +25,7 @@ def as_path(name: str) -> Path:
     Raises:
         InputError: if the kind of storage is unknown.
     """
-    if "://" not in name:
+    if not is_remote(name):
         return Path(name).expanduser()
     from etils import epath
 
@@ -42,7 +47,7 @@ def local_path(name: str) -> Path:
     Raises:
         InputError: if it is a URL.
     """
-    if "://" in name:
+    if is_remote(name):
         raise InputError(f"{name} is in remote storage: use a local path, and copy from or to it")
     return Path(name).expanduser()
 

@@ -4,7 +4,6 @@ import hashlib
 import http.client
 import os
 import re
-import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -15,11 +14,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from flax import traverse_util
-from tqdm import tqdm
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.pickles import read_torch_file
+from pivq_jax.common.progress import progress_bar
 
 
 def default_weights_dir() -> Path:
@@ -69,25 +68,40 @@ def write_weights(path: Path, tree: Any) -> None:
     write_atomically(path, safetensors.numpy.save(whole))
 
 
+def find_faults(
+    tensors: Mapping[str, np.ndarray], expected: Mapping[str, Any], any_float: bool = False
+) -> list[str]:
+    """What is wrong with named tensors: those missing, unexpected, misshapen or of another type.
+
+    Args:
+        tensors: by name.
+        expected: what has a `shape` and a `dtype`, by name.
+        any_float: allow every type of floating point numbers.
+
+    Returns:
+        a phrase for each fault; none if nothing is wrong.
+    """
+    found = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
+    found += [f"{name} is unexpected" for name in sorted(tensors.keys() - expected.keys())]
+    for name in sorted(expected.keys() & tensors.keys()):
+        tensor, wanted = tensors[name], expected[name]
+        if tensor.shape != tuple(wanted.shape):
+            found.append(f"{name} has shape {tensor.shape}, not {tuple(wanted.shape)}")
+        elif any_float and not np.issubdtype(tensor.dtype, np.floating):
+            found.append(f"{name} has type {tensor.dtype}, not a float")
+        elif not any_float and tensor.dtype != wanted.dtype:
+            found.append(f"{name} has type {tensor.dtype}, not {wanted.dtype}")
+    return found
+
+
 def check_weights(tensors: Mapping[str, np.ndarray], shapes: Any, source: str, remedy: str) -> Any:
     """The tree of `shapes`, filled with the tensors as float32.
 
     Raises:
         InputError: naming missing, unexpected and misshapen tensors, five and how many more.
     """
-    expected = {
-        name: tuple(leaf.shape)
-        for name, leaf in traverse_util.flatten_dict(shapes, sep=".").items()
-    }
-    wrong = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
-    wrong += [f"{name} is unexpected" for name in sorted(tensors.keys() - expected.keys())]
-    for name in sorted(expected.keys() & tensors.keys()):
-        tensor = tensors[name]
-        if tensor.shape != expected[name]:
-            wrong.append(f"{name} has shape {tensor.shape}, not {expected[name]}")
-        elif not np.issubdtype(tensor.dtype, np.floating):
-            wrong.append(f"{name} has type {tensor.dtype}, not a float")
-    if wrong:
+    expected = traverse_util.flatten_dict(shapes, sep=".")
+    if wrong := find_faults(tensors, expected, any_float=True):
         shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise InputError(f"{source} does not hold these weights: {shown}: {remedy}")
     filled = {name: np.asarray(tensors[name], np.float32) for name in expected}
@@ -127,11 +141,10 @@ def download(url: str, remedy: str) -> Path:
 
 def _fetch(address: str, name: str, remedy: str) -> bytes:
     """The answer of a server, with a progress bar."""
-    interval = 0.1 if sys.stderr.isatty() else 10.0
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             total = int(answer.headers.get("Content-Length", 0)) or None
-            bar = tqdm(desc=name, total=total, unit="B", unit_scale=True, mininterval=interval)
+            bar = progress_bar(desc=name, total=total, unit="B", unit_scale=True)
             content = bytearray()
             with bar:
                 while part := answer.read(2**20):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import is_remote
 from pivq_jax.data.sources import RandomSource, RecordSource, Source
 
 # Data sets of real faces, prepared from their official files by `pivq_jax.data.prepare`.
@@ -182,7 +183,7 @@ def _find_prepared(name: str, image_size: int, path: str, cache: Path) -> Path |
     from pivq_jax.data import records
 
     root = Path(path).expanduser() if path else cache
-    if "://" in path:
+    if is_remote(path):
         root = records.fetch(path, name, image_size, cache)
     sizes = [size for size in records.prepared_sizes(root, name) if size >= image_size]
     return records.set_directory(root, name, sizes[0]) if sizes else None

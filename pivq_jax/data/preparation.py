@@ -4,13 +4,13 @@ import contextlib
 import io
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import logging
-from tqdm import tqdm
+
+from pivq_jax.common.progress import progress_bar
 
 T = TypeVar("T")
 
@@ -68,8 +68,8 @@ def progress(items: Iterable[T], label: str, total: int, unit: str = " images") 
     Returns:
         An iterable over the same items.
     """
-    interval = 0.1 if sys.stderr.isatty() else 10.0
-    return tqdm(items, label, total=total, unit=unit, mininterval=interval)
+    bar: Iterable[T] = progress_bar(items, desc=label, total=total, unit=unit)
+    return bar
 
 
 @contextlib.contextmanager

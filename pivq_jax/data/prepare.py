@@ -23,9 +23,11 @@ import shlex
 import shutil
 import sys
 from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.preparation import default_data_dir, locked, progress, usable_cores
 
@@ -205,19 +207,8 @@ def _check_skipped(skipped: list[str], total: int, root: Path) -> None:
         )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message} (--help explains)", file=sys.stderr)
-        sys.exit(2)
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
-        prog="python -m pivq_jax.data.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser(prog="python -m pivq_jax.data.prepare", description=__doc__)
     parser.add_argument("--dataset", required=True, choices=NAMES, help="name of the data set")
     parser.add_argument("--source", required=True, type=Path, help="directory of its files")
     parser.add_argument("--size", required=True, type=int, help="height and width in pixels")
@@ -258,27 +249,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status, 0 on success, 1 for I/O errors, 2 for invalid input, 130 if interrupted.
     """
-    options = _parse(arguments)
+    remedy = "the same command continues where this stopped"
     try:
-        output = (options.output or default_data_dir()).expanduser().absolute()
-        manifest = prepare_dataset(
-            options.dataset,
-            options.source.expanduser().absolute(),
-            options.size,
-            output=output,
-            crop=options.crop,
-            attributes=options.attributes and options.attributes.expanduser(),
-            workers=options.workers,
-        )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error}: the same command continues where this stopped", file=sys.stderr)
-        return 1
+        return exit_code(partial(_prepare, _parse(arguments)), f": {remedy}")
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues where this stopped", file=sys.stderr)
+        print(f"\ninterrupted; {remedy}", file=sys.stderr)
         return 130
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    output = (options.output or default_data_dir()).expanduser().absolute()
+    manifest = prepare_dataset(
+        options.dataset,
+        options.source.expanduser().absolute(),
+        options.size,
+        output=output,
+        crop=options.crop,
+        attributes=options.attributes and options.attributes.expanduser(),
+        workers=options.workers,
+    )
     counts = ", ".join(f"{count:,} {split}" for split, count in manifest["images"].items())
     attributes, skipped = len(manifest["factors"]), len(manifest["skipped"])
     print(f"{options.dataset} at {options.size} pixels in {output}: {counts} images")

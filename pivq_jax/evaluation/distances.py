@@ -8,7 +8,6 @@ million) are repeated in float64 on the host.
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.progress import progress_bar
 
 # Maximum numbers of entries and rows of one block of distances.
 BLOCK_SIZE, BLOCK_ROWS = 2**22, 256
@@ -185,10 +184,7 @@ def row_blocks(rows: np.ndarray, columns: int, label: str) -> Iterator[np.ndarra
         int [m], consecutive parts of `rows`.
     """
     size = int(np.clip(BLOCK_SIZE // columns, 16, BLOCK_ROWS))
-    interval = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(
-        desc=label, total=len(rows), unit=" images", delay=5, mininterval=interval
-    ) as progress:
+    with progress_bar(desc=label, total=len(rows), unit=" images", delay=5) as progress:
         for start in range(0, len(rows), size):
             block = rows[start : start + size]
             yield block

@@ -5,7 +5,6 @@ images. `FeatureExtractor.network` and `FeatureExtractor.preprocessing` describe
 report.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.progress import progress_bar
 from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation import inception
 from pivq_jax.losses.backbones import VGG16
@@ -72,9 +71,8 @@ class FeatureExtractor:
         """
         if isinstance(images, np.ndarray):
             total, images = len(images), [images]
-        interval = 0.1 if sys.stderr.isatty() else 10.0
         parts = []
-        with tqdm(desc=self.name, total=total, unit=" images", mininterval=interval) as bar:
+        with progress_bar(desc=self.name, total=total, unit=" images") as bar:
             for batch in _rebatch(images, self.batch_size):
                 self._check(batch)
                 # The last batch is padded, so that only one shape is compiled.

@@ -11,7 +11,7 @@ from typing import Any
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_atomically, write_json
-from pivq_jax.interop.safetensors_file import read_weights, write_weights
+from pivq_jax.interop.safetensors_file import read_model, write_model
 from pivq_jax.interop.weights import Params
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -30,7 +30,7 @@ def write_pretrained(directory: Path, params: Params, description: dict[str, Any
     """
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file: give a directory")
-    write_weights(directory / WEIGHTS, params, description)
+    write_model(directory / WEIGHTS, params, description)
     write_json(directory / CONFIG, description)
     write_atomically(directory / CARD, model_card(description).encode())
 
@@ -50,7 +50,7 @@ def read_pretrained(where: str | Path) -> tuple[Params, dict[str, Any]]:
         directory = _download(str(where))
     if not (directory / WEIGHTS).is_file():
         raise InputError(f"{where} holds no {WEIGHTS}: give what save_pretrained wrote")
-    return read_weights(directory / WEIGHTS)
+    return read_model(directory / WEIGHTS)
 
 
 def _download(name: str) -> Path:

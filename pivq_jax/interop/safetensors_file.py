@@ -25,13 +25,13 @@ from pivq_jax.model.pivq import pivq_from_config
 KEY = "pivq_jax"
 
 
-def write_weights(path: Path, params: Params, description: dict[str, Any]) -> None:
+def write_model(path: Path, params: Params, description: dict[str, Any]) -> None:
     """Write parameters and their description (JSON, with at least `config`), atomically."""
     metadata = {"format": "pt", KEY: json.dumps(description, allow_nan=False)}
     write_atomically(path, safetensors.numpy.save(to_torch(params), metadata))
 
 
-def read_weights(path: Path) -> tuple[Params, dict[str, Any]]:
+def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
     """The parameters and their description.
 
     Raises:

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.weights import find_faults
 
 Params = Any
 # Axes of a Flax kernel in the order that PyTorch keeps them, by number of axes.
@@ -50,35 +51,25 @@ def from_torch(
         a tree like `expected`, of NumPy arrays.
 
     Raises:
-        InputError: names every array that is missing, unknown, or of another shape or type.
+        InputError: names every array that is missing, unexpected, or of another shape or type.
     """
-    faults: list[str] = []
-    unknown = set(state_dict)
-
-    def take(path: tuple[Any, ...], wanted: Any) -> np.ndarray | None:
-        name, shape = torch_name(path), wanted.shape
-        axes = tuple(range(len(shape)))
+    tensors = {name: np.asarray(tensor) for name, tensor in state_dict.items()}
+    theirs = {}
+    for path, wanted in jax.tree_util.tree_leaves_with_path(expected):
+        shape = wanted.shape
         if path[-1].key == "kernel":
-            axes = FROM_TORCH[len(shape)]
             shape = tuple(shape[i] for i in TO_TORCH[len(shape)])
-        if name not in state_dict:
-            faults.append(f"{name} is missing")
-            return None
-        unknown.discard(name)
-        array = np.asarray(state_dict[name])
-        if array.shape != shape or array.dtype != wanted.dtype:
-            faults.append(
-                f"{name} is {array.dtype} {list(array.shape)} and must be {wanted.dtype}"
-                f" {list(shape)}"
-            )
-            return None
-        return np.array(array.transpose(axes), order="C")
-
-    params = jax.tree_util.tree_map_with_path(take, expected)
-    faults += [f"{name} is not known" for name in sorted(unknown)]
-    if faults:
+        theirs[torch_name(path)] = jax.ShapeDtypeStruct(shape, wanted.dtype)
+    if faults := find_faults(tensors, theirs):
         raise InputError(f"{origin} does not fit the model of its config: {'; '.join(faults)}")
-    return params
+
+    def take(path: tuple[Any, ...], wanted: Any) -> np.ndarray:
+        tensor = tensors[torch_name(path)]
+        if path[-1].key == "kernel":
+            tensor = tensor.transpose(FROM_TORCH[tensor.ndim])
+        return np.array(tensor, order="C")
+
+    return jax.tree_util.tree_map_with_path(take, expected)
 
 
 def torch_name(path: tuple[Any, ...]) -> str:

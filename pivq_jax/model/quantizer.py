@@ -36,13 +36,20 @@ class Quantized(NamedTuple):
     latents: jax.Array  # f32 [B, N, D]: as they came
 
 
-def squared_distances(latents: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Squared Euclidean distances, f32 [B, N, D] and f32 [K, D] -> f32 [B, N, K], at least 0."""
-    latents = latents.astype(jnp.float32)
-    codebook = codebook.astype(jnp.float32)
+def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Squared Euclidean distances of all pairs of vectors, without an array [..., N, K, D].
+
+    Args:
+        x: [..., N, D], such as latents.
+        y: [K, D], such as the codebook, or [..., K, D].
+
+    Returns:
+        f32 [..., N, K], at least 0.
+    """
+    x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     with jax.named_scope("distances"):  # benchmarks/training_step.py looks for this name
-        products = jnp.einsum("bnd,kd->bnk", latents, codebook, precision=jax.lax.Precision.HIGHEST)
-        norms = jnp.sum(latents**2, -1, keepdims=True) + jnp.sum(codebook**2, -1)
+        products = jnp.einsum("...nd,...kd->...nk", x, y, precision=jax.lax.Precision.HIGHEST)
+        norms = jnp.sum(x**2, -1)[..., :, None] + jnp.sum(y**2, -1)[..., None, :]
         distances = norms - 2 * products
         # Not maximum(): on CPU it may turn NaN into 0, and a broken image would look valid.
         return jnp.where(distances < 0, 0.0, distances)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.matching import match
-from pivq_jax.model.quantizer import KINDS
+from pivq_jax.model.quantizer import KINDS, squared_distances
 
 
 def pair_codes(
@@ -91,7 +91,7 @@ def pair(
         difference = codebook[codes_a] - codebook[codes_b]
         return codes_a, codes_b, jnp.square(difference).sum(-1)
 
-    cost = _squared_distance(codebook[codes_a], codebook[codes_b])
+    cost = squared_distances(codebook[codes_a], codebook[codes_b])
     # Minimizing the total cost alone may pair a common code with another one. To pair it with
     # itself, all other entries of its row and column are forbidden; one matching then suffices.
     same = (codes_a[:, :, None] == codes_b[:, None, :]) & (
@@ -123,14 +123,6 @@ def _copy_number(codes: jax.Array) -> jax.Array:
     places = jnp.arange(codes.shape[-1])
     equal_before = (codes[:, :, None] == codes[:, None, :]) & (places[:, None] > places[None, :])
     return equal_before.sum(-1)
-
-
-def _squared_distance(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Squared Euclidean distances of all pairs, float32 [B, N, N], without an [N, N, D] array."""
-    product = jnp.einsum("bnd,bmd->bnm", x, y, precision=jax.lax.Precision.HIGHEST)
-    norms = jnp.square(x).sum(-1)[:, :, None] + jnp.square(y).sum(-1)[:, None, :]
-    squared = norms - 2.0 * product
-    return jnp.where(squared < 0, 0.0, squared)  # not maximum(); see `quantizer.squared_distances`
 
 
 def check_codes(

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import is_remote
 from pivq_jax.common.parallel import shardings_of
 
 SCORE = "score"  # in `progress`: the higher the better; without it never among the best
@@ -37,8 +38,7 @@ class Checkpoints:
     def __init__(
         self, workdir: Path, *, read_only: bool = False, keep: int = 2, keep_best: int = 0
     ) -> None:
-        remote = "://" in str(workdir)
-        self.directory = (workdir if remote else workdir.absolute()) / "checkpoints"
+        self.directory = (workdir if is_remote(workdir) else workdir.absolute()) / "checkpoints"
         self._read_only = read_only
         self._scores = _Best(keep_best)
         latest = checkpoint_managers.LatestN(keep)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import jax
 from tensorboardX import SummaryWriter
 
-from pivq_jax.common.files import write_atomically
+from pivq_jax.common.files import is_remote, write_atomically
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class TrainingLog:
         )
 
     def _append(self, line: str) -> None:
-        if "://" in str(self._path):  # objects in remote storage cannot grow
+        if is_remote(self._path):  # objects in remote storage cannot grow
             self._text += line
             write_atomically(self._path, self._text.encode())
             return
@@ -134,7 +134,7 @@ class ProfilerTrace:
         """Begin or end it, with `step` steps done; `pending` is what the last of them computes."""
         if step == self._first < self._last:
             jax.block_until_ready(pending)  # earlier steps stay outside
-            remote = "://" in str(self._directory)
+            remote = is_remote(self._directory)
             self._running = tempfile.mkdtemp() if remote else str(self._directory)
             jax.profiler.start_trace(self._running)
         elif step == self._last:
@@ -146,7 +146,7 @@ class ProfilerTrace:
         jax.block_until_ready(pending)
         jax.profiler.stop_trace()
         local, self._running = Path(self._running), ""
-        if "://" in str(self._directory):  # the profiler writes local files only
+        if is_remote(self._directory):  # the profiler writes local files only
             for file in local.rglob("*.*"):
                 write_atomically(self._directory / file.relative_to(local), file.read_bytes())
         if jax.process_index() == 0:

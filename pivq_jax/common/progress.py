@@ -1,0 +1,17 @@
+"""Progress bars on stderr."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+
+def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
+    """A bar of tqdm with ETA; in a file instead of a terminal, a line every ten seconds.
+
+    Args:
+        items: what is iterated over; without, call `update`.
+        **options: of `tqdm.tqdm`, such as `desc`, `total` and `unit`.
+    """
+    return tqdm(items, mininterval=0.1 if sys.stderr.isatty() else 10.0, **options)
