@@ -162,7 +162,7 @@ def time_in_turns(
 
 
 @jax.jit
-def count_steps(cost: jax.Array) -> auction.Steps:
+def count_steps(cost: jax.Array) -> auction.StepCounts:
     """Number of sequential steps of `auction` for a batch."""
     return auction.solve_counted(certificate.prepare(cost)[0])[2]
 

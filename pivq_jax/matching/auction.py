@@ -8,7 +8,7 @@ from pivq_jax.matching.bidding import bid
 from pivq_jax.matching.waves import augment_all
 
 
-class Steps(NamedTuple):
+class StepCounts(NamedTuple):
     """Number of sequential steps taken by one batch.
 
     Attributes:
@@ -39,7 +39,7 @@ def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
     return columns, prices
 
 
-def solve_counted(cost: jax.Array) -> tuple[jax.Array, jax.Array, Steps]:
+def solve_counted(cost: jax.Array) -> tuple[jax.Array, jax.Array, StepCounts]:
     """Same as `solve`, and also returns the number of sequential steps.
 
     Args:
@@ -48,8 +48,8 @@ def solve_counted(cost: jax.Array) -> tuple[jax.Array, jax.Array, Steps]:
     Returns:
         columns: int32 [B, N], as in `solve`.
         prices: float32 [B, K], as in `solve`.
-        steps: `Steps`.
+        steps: `StepCounts`.
     """
     offers, rounds = bid(cost)
     offers, turns = augment_all(cost, offers)
-    return offers.column_of, offers.prices, Steps(rounds, *turns)
+    return offers.col4row, offers.prices, StepCounts(rounds, *turns)

@@ -29,13 +29,13 @@ class Offers(NamedTuple):
     """A partial matching and its prices.
 
     Attributes:
-        row_of: int32 [B, K], the row of each column; -1 if free.
-        column_of: int32 [B, N], the column of each row; -1 if free.
+        row4col: int32 [B, K], the row of each column; -1 if free.
+        col4row: int32 [B, N], the column of each row; -1 if free.
         prices: float32 [B, K].
     """
 
-    row_of: jax.Array
-    column_of: jax.Array
+    row4col: jax.Array
+    col4row: jax.Array
     prices: jax.Array
 
 
@@ -77,7 +77,7 @@ def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
             eps = _START * spread * (_END / _START) ** (count / _ROUNDS)
             eps = jnp.where(count < scaled, eps, 0.0)
         offers, any_bid = _round(cost, offers, eps)
-        free = jnp.sum(offers.column_of < 0, dtype=jnp.int32)  # also under x64
+        free = jnp.sum(offers.col4row < 0, dtype=jnp.int32)  # also under x64
         idle = jnp.where((free < left) | (count < scaled), 0, idle + 1)
         idle = jnp.where(any_bid, idle, _PATIENCE)
         return count + 1, jnp.minimum(free, left), idle, offers
@@ -97,13 +97,13 @@ def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
 
 def _release(reduced: jax.Array, best: jax.Array, offers: Offers, eps: float | jax.Array) -> Offers:
     """Frees rows whose column costs over `eps` more than their cheapest one, beyond rounding."""
-    row_of, column_of, prices = offers
+    row4col, col4row, prices = offers
     iota = jnp.arange(reduced.shape[2], dtype=jnp.int32)
-    own = jnp.min(jnp.where(iota == column_of[..., None], reduced, jnp.inf), axis=2)
+    own = jnp.min(jnp.where(iota == col4row[..., None], reduced, jnp.inf), axis=2)
     rounding = 2.0**-23 * (jnp.abs(own) + jnp.abs(best))
-    column_of = jnp.where(own - best > eps + rounding, -1, column_of)
-    kept = jnp.take_along_axis(column_of, jnp.maximum(row_of, 0), axis=1) == iota
-    return Offers(jnp.where(kept, row_of, -1), column_of, prices)
+    col4row = jnp.where(own - best > eps + rounding, -1, col4row)
+    kept = jnp.take_along_axis(col4row, jnp.maximum(row4col, 0), axis=1) == iota
+    return Offers(jnp.where(kept, row4col, -1), col4row, prices)
 
 
 def _round(cost: jax.Array, offers: Offers, eps: jax.Array | None) -> tuple[Offers, jax.Array]:
@@ -114,14 +114,14 @@ def _round(cost: jax.Array, offers: Offers, eps: jax.Array | None) -> tuple[Offe
     reduced = cost - offers.prices[:, None, :]
     if eps is not None:
         offers = _release(reduced, jnp.min(reduced, axis=2), offers, eps[:, None])
-    row_of, column_of, prices = offers
+    row4col, col4row, prices = offers
 
     # The cheapest column. Ties go to a free column if there is one; each row starts its search at a
     # different column, so that few rows collide.
     shift = rows_iota * (num_columns // num_rows)
     turned = columns_iota - shift[:, None]
     turned = jnp.where(turned < 0, turned + num_columns, turned)
-    rank = jnp.where(row_of < 0, 0, num_columns)[:, None, :] + turned
+    rank = jnp.where(row4col < 0, 0, num_columns)[:, None, :] + turned
     best, second, rank = least_two(reduced, rank)
     wish = rank % num_columns + shift
     wish = jnp.where(wish >= num_columns, wish - num_columns, wish)
@@ -131,15 +131,15 @@ def _round(cost: jax.Array, offers: Offers, eps: jax.Array | None) -> tuple[Offe
     step = jnp.where(second < jnp.inf, second - best, 0.0)
     if eps is not None:
         step = step + eps[:, None]
-    bids = (column_of < 0) & (best < jnp.inf) & ((rank < num_columns) | (step > 0))
+    bids = (col4row < 0) & (best < jnp.inf) & ((rank < num_columns) | (step > 0))
     wished = (columns_iota == wish[..., None]) & bids[..., None]
     offer = jnp.where(wished, prices[:, None, :] - step[..., None], jnp.inf)
     bidder = jnp.broadcast_to(rows_iota[:, None], offer.shape)
     low, winner = least(offer, bidder, axis=1)
     sold = low < jnp.inf
-    row_of = jnp.where(sold, winner, row_of)
+    row4col = jnp.where(sold, winner, row4col)
     prices = jnp.where(sold, low, prices)
-    column_of = jnp.where(bids, wish, column_of)
-    holder = jnp.take_along_axis(row_of, jnp.maximum(column_of, 0), axis=1)
-    column_of = jnp.where(holder == rows_iota, column_of, -1)
-    return Offers(row_of, column_of, prices), jnp.any(bids)
+    col4row = jnp.where(bids, wish, col4row)
+    holder = jnp.take_along_axis(row4col, jnp.maximum(col4row, 0), axis=1)
+    col4row = jnp.where(holder == rows_iota, col4row, -1)
+    return Offers(row4col, col4row, prices), jnp.any(bids)

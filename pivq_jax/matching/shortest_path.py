@@ -19,8 +19,8 @@ _ONE_KERNEL = 4096  # columns; XLA may split wider arrays over threads, which on
 class _Partial(NamedTuple):
     """A partial matching in which every matched pair is tight under the prices."""
 
-    column_of: jax.Array  # int32 [N], -1 if free
-    row_of: jax.Array  # int32 [K], -1 if free
+    col4row: jax.Array  # int32 [N], -1 if free
+    row4col: jax.Array  # int32 [K], -1 if free
     prices: jax.Array  # float32 [K]
 
 
@@ -50,7 +50,7 @@ def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
         # kernel per operation and iteration, which takes longer than computing these short vectors.
         # Other platforms, and versions that do not know the attribute, ignore it.
         partial = set_xla_metadata(partial, xla_cpu_small_call="true", inlineable="false")
-    return partial.column_of, partial.prices
+    return partial.col4row, partial.prices
 
 
 def _augment_all(cost: jax.Array, partial: _Partial) -> _Partial:
@@ -58,17 +58,17 @@ def _augment_all(cost: jax.Array, partial: _Partial) -> _Partial:
     num_rows = cost.shape[0]
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
 
-    def next_free(column_of: jax.Array) -> jax.Array:
-        return jnp.min(jnp.where(column_of < 0, rows_iota, num_rows))
+    def next_free(col4row: jax.Array) -> jax.Array:
+        return jnp.min(jnp.where(col4row < 0, rows_iota, num_rows))
 
     def insert(state: tuple[jax.Array, _Partial]) -> tuple[jax.Array, _Partial]:
         row, partial = state
         partial, found = _augment(cost, row, partial)
         # A row without an augmenting path will never have one: the problem is infeasible, so stop.
-        return jnp.where(found, next_free(partial.column_of), num_rows), partial
+        return jnp.where(found, next_free(partial.col4row), num_rows), partial
 
     # Each iteration matches one more row or ends the loop, so there are at most N iterations.
-    start = (next_free(partial.column_of), partial)
+    start = (next_free(partial.col4row), partial)
     return jax.lax.while_loop(lambda state: state[0] < num_rows, insert, start)[1]
 
 
@@ -91,23 +91,23 @@ def _greedy_start(cost: jax.Array) -> _Partial:
     wish = jnp.min(jnp.where(reduced == best[:, None], turned, num_columns), axis=1) + shift
     wish = jnp.where(wish >= num_columns, wish - num_columns, wish)
     wish = jnp.where(best < jnp.inf, wish, num_columns)
-    row_of = jnp.full(num_columns + 1, num_rows, jnp.int32).at[wish].min(rows_iota)
-    won = (row_of[wish] == rows_iota) & (wish < num_columns)
+    row4col = jnp.full(num_columns + 1, num_rows, jnp.int32).at[wish].min(rows_iota)
+    won = (row4col[wish] == rows_iota) & (wish < num_columns)
     return _Partial(
-        column_of=jnp.where(won, wish, -1),
-        row_of=jnp.where(row_of == num_rows, -1, row_of)[:num_columns],
+        col4row=jnp.where(won, wish, -1),
+        row4col=jnp.where(row4col == num_rows, -1, row4col)[:num_columns],
         prices=prices,
     )
 
 
 def _augment(cost: jax.Array, row: jax.Array, partial: _Partial) -> tuple[_Partial, jax.Array]:
     """Matches one free row along a shortest path of reduced costs (dense Dijkstra)."""
-    column_of, row_of, prices = partial
+    col4row, row4col, prices = partial
     num_columns = cost.shape[1]
     iota = jnp.arange(num_columns, dtype=jnp.int32)
     # Encodes the owner and the column in one number. The smallest code among the nearest columns is
     # that of a free column if there is one; otherwise ties would prolong the search.
-    codes = (row_of + 1) * num_columns + iota
+    codes = (row4col + 1) * num_columns + iota
 
     def nearest(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         low = jnp.min(keys)
@@ -141,11 +141,11 @@ def _augment(cost: jax.Array, row: jax.Array, partial: _Partial) -> tuple[_Parti
     def flip(
         state: tuple[jax.Array, jax.Array, jax.Array],
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        column, column_of, row_of = state
+        column, col4row, row4col = state
         owner = pred[column]
-        return column_of[owner], column_of.at[owner].set(column), row_of.at[column].set(owner)
+        return col4row[owner], col4row.at[owner].set(column), row4col.at[column].set(owner)
 
-    _, column_of, row_of = jax.lax.while_loop(
-        lambda state: state[0] >= 0, flip, (jnp.where(found, code, -1), column_of, row_of)
+    _, col4row, row4col = jax.lax.while_loop(
+        lambda state: state[0] >= 0, flip, (jnp.where(found, code, -1), col4row, row4col)
     )
-    return _Partial(column_of, row_of, prices + change), found
+    return _Partial(col4row, row4col, prices + change), found

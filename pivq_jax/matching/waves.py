@@ -6,12 +6,24 @@ Dijkstra takes as many as its tree has columns. Problems do not wait for each ot
 found its paths augments and begins its next search in the same turn. Each row carries the set of
 rows between its root and itself along, so that paths need not be walked back.
 
-Source of the scheme, a primal-dual method with shortest paths from all free rows at once:
-J. Edmonds and R. M. Karp, "Theoretical improvements in algorithmic efficiency for network flow
-problems", JACM 19, 1972. For N = K prices may change everywhere, so every tree of the forest that
-holds a free column augments; for N < K free columns must keep the price 0, see `_cuts`.
+Sources: J. Edmonds and R. M. Karp, "Theoretical improvements in algorithmic efficiency for network
+flow problems", JACM 19, 1972, for the scheme, a primal-dual method with shortest paths from all
+free rows at once; E. Balas, D. Miller, J. Pekny and P. Toth, "A parallel shortest augmenting path
+algorithm for the assignment problem", JACM 38, 1991, for augmenting several trees of the forest
+after one search. For N = K prices may change everywhere, so every tree that holds a free column
+augments; for N < K free columns must keep the price 0, see `_cuts`.
+
+Notation, after the literature: `u` are the duals of rows and `v` those of columns (prices),
+`row4col` and `col4row` the matching, -1 where free. Indices: b problem, i row, j column.
+
+Invariant between searches: `cost[b, i, j] - u[b, i] - v[b, j] >= 0` for all pairs, up to rounding,
+with equality for matched ones; for N < K also `v <= 0`, and `v = 0` on free columns. So a complete
+matching has the least cost. In a search, `distance[b, j]` is the length under these reduced costs
+of some path from a free row, a root, to column j; `pred` and `chain` say which. It only falls, and
+it is least once the waves that could still lower it are farther out, which `_wave` decides.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -34,12 +46,11 @@ class Turns(NamedTuple):
 
 class _State(NamedTuple):
     turn: jax.Array  # int32
-    distance: jax.Array  # float32 [B, K], from the nearest root
-    pred: jax.Array  # int32 [B, K], the row before
-    chain: (
-        jax.Array
-    )  # int32 [B, N, 1 + N / 32], the root of each row and, as bits, the rows between
-    duals: jax.Array  # float32 [B, N], reduced cost of the own column, or least one of a free row
+    distance: jax.Array  # float32 [B, K], of the path to each column, inf where there is none yet
+    pred: jax.Array  # int32 [B, K], the row before each column on its path
+    # int32 [B, N, 1 + N / 32]: the root of each row's path and, as bits, the rows on that path.
+    chain: jax.Array
+    u: jax.Array  # float32 [B, N]
     offers: Offers
     live: jax.Array  # bool [B]
     searches: jax.Array  # int32, turns in which a search ended
@@ -57,104 +68,149 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Turns]:
       turns: what it took.
     """
     batch, num_rows, num_columns = cost.shape
-    square = num_rows == num_columns
-    rows_iota = jnp.arange(num_rows, dtype=jnp.int32)[:, None]
-    columns_iota = jnp.arange(num_columns, dtype=jnp.int32)
-    own_bit = np.zeros((num_rows, 1 + -(-num_rows // _BITS)), np.uint32)
-    own_bit[np.arange(num_rows), 1 + np.arange(num_rows) // _BITS] = 1 << (
-        np.arange(num_rows) % _BITS
-    )
-    own_bit = own_bit.view(np.int32)
-    alone = own_bit.copy()  # the chain of a root
-    alone[:, 0] = np.arange(num_rows)
-
-    def begin(offers: Offers) -> jax.Array:
-        own = jnp.take_along_axis(cost, jnp.maximum(offers.column_of, 0)[..., None], axis=2)[..., 0]
-        own = own - jnp.take_along_axis(offers.prices, jnp.maximum(offers.column_of, 0), axis=1)
-        least = jnp.min(cost - offers.prices[:, None, :], axis=2)
-        return jnp.where(offers.column_of < 0, least, own)
-
-    def relax(state: _State) -> tuple[jax.Array, jax.Array]:
-        # Tight pairs: a matched row is as far as its column, and a root is at 0.
-        column_of, prices = state.offers.column_of, state.offers.prices
-        reach = jnp.take_along_axis(state.distance, jnp.maximum(column_of, 0), axis=1)
-        reach = jnp.where(column_of < 0, 0.0, reach)
-        start = jnp.where(reach < _INF, reach - state.duals, _INF)
-        # No edge is shorter than 0, rounding or not; so labels settle within N + 1 waves.
-        label = jnp.maximum(start[..., None] + cost - prices[:, None, :], reach[..., None])
-        return reach, label
-
-    def wave(state: _State) -> _State:
-        row_of, column_of, _ = state.offers
-        reach, label = relax(state)
-        low, row = least(label, jnp.broadcast_to(rows_iota, label.shape), axis=1)
-        closer = low < state.distance
-        distance = jnp.where(closer, low, state.distance)
-        pred = jnp.where(closer, row, state.pred)
-        before = jnp.take_along_axis(pred, jnp.maximum(column_of, 0), axis=1)
-        chain = jnp.take_along_axis(state.chain, before[..., None], axis=1) | own_bit
-        chain = jnp.where((column_of < 0)[..., None], alone, chain)
-        # Labels up to the least one that just changed are final, and chains below the nearest one
-        # that just changed. Free columns lead nowhere, so changes there do not count. For N = K a
-        # full search pays: all trees may augment after it.
-        free = row_of < 0
-        final = jnp.min(jnp.where(closer & ~free, low, _INF), axis=1)
-        moved = jnp.any(chain != state.chain, axis=2) & (column_of >= 0)
-        moved = jnp.min(jnp.where(moved, reach, _INF), axis=1)
-        nearest = _INF if square else jnp.min(jnp.where(free, distance, _INF), axis=1)
-        settled = state.live & (final >= nearest) & ((moved > nearest) | (moved == _INF))
-        state = state._replace(turn=state.turn + 1, distance=distance, pred=pred, chain=chain)
-        return jax.lax.cond(jnp.any(settled), finish, lambda *a: a[0], state, settled, final, moved)
-
-    def finish(state: _State, settled: jax.Array, final: jax.Array, moved: jax.Array) -> _State:
-        row_of, column_of, prices = state.offers
-        distance, pred = state.distance, state.pred
-        root = jnp.take_along_axis(state.chain[..., 0], pred, axis=1)
-        root = jnp.where(distance < _INF, root, num_rows)
-        exits = (root[:, None, :] == rows_iota) & (row_of < 0)[:, None, :]
-        exits = jnp.where(exits, distance[:, None, :], _INF)
-        # Of each root, the distance of its nearest free column, and that column.
-        exit_, sink = least(exits, jnp.broadcast_to(columns_iota, exits.shape), axis=2)
-        exit_ = jnp.where((exit_ <= final[:, None]) & (exit_ < moved[:, None]), exit_, _INF)
-        if square:
-            augments = exit_ < _INF
-            furthest = jnp.max(jnp.where(distance < _INF, distance, -_INF), axis=1)
-            cut = jnp.broadcast_to(furthest[:, None], exit_.shape)
-        else:
-            reach, label = relax(state)
-            cut, augments = _cuts(reach, label, root, column_of, exit_)
-        found = jnp.any(augments, axis=1) & settled
-        prices = jnp.where(
-            found[:, None] & (distance < _INF),
-            prices + jnp.minimum(distance - _pick(cut, root, _INF), 0.0),
-            prices,
-        )
-        sink = jnp.where(augments & settled[:, None], sink, num_columns)
-        row_of, column_of = _flip(sink, root, pred, state.chain, row_of, column_of)
-        offers = Offers(row_of, column_of, prices)
-        left = jnp.any(column_of < 0, axis=1)
-        return state._replace(
-            distance=jnp.where(settled[:, None], _INF, distance),
-            duals=jnp.where(settled[:, None], begin(offers), state.duals),
-            offers=offers,
-            live=state.live & jnp.where(settled, found & left, True),
-            searches=state.searches + 1,
-        )
-
     state = _State(
         jnp.int32(0),
         jnp.full((batch, num_columns), _INF, jnp.float32),
         jnp.zeros((batch, num_columns), jnp.int32),
-        jnp.zeros((batch, *own_bit.shape), jnp.int32),
-        begin(offers),
+        jnp.zeros((batch, *_row_bits(num_rows).shape), jnp.int32),
+        _row_duals(cost, offers),
         offers,
-        jnp.any(offers.column_of < 0, axis=1),
+        jnp.any(offers.col4row < 0, axis=1),
         jnp.int32(0),
     )
     # A search ends within 2 N + 2 waves, labels settling first and chains after them, and matches
     # a row or stops its problem: the loop is finite.
-    state = jax.lax.while_loop(lambda state: jnp.any(state.live), wave, state)
+    state = jax.lax.while_loop(lambda state: jnp.any(state.live), partial(_wave, cost), state)
     return state.offers, Turns(state.turn, state.searches)
+
+
+def _row_bits(num_rows: int) -> np.ndarray:
+    """Chains with the bit of each row alone and no root, int32 [N, 1 + N / 32]."""
+    rows = np.arange(num_rows)
+    bits = np.zeros((num_rows, 1 + -(-num_rows // _BITS)), np.uint32)
+    bits[rows, 1 + rows // _BITS] = 1 << (rows % _BITS)
+    return bits.view(np.int32)
+
+
+def _row_duals(cost: jax.Array, offers: Offers) -> jax.Array:
+    """`u`, float32 [B, N]: what a matched row pays for its column, the least that a free one would.
+
+    Args:
+      cost: float32 [B, N, K].
+      offers: the matching and its prices.
+    """
+    _, col4row, v = offers
+    column = jnp.maximum(col4row, 0)
+    own = jnp.take_along_axis(cost, column[..., None], axis=2)[..., 0]
+    own = own - jnp.take_along_axis(v, column, axis=1)
+    cheapest = jnp.min(cost - v[:, None, :], axis=2)
+    return jnp.where(col4row < 0, cheapest, own)
+
+
+def _relax(cost: jax.Array, state: _State) -> tuple[jax.Array, jax.Array]:
+    """The edges of all rows: how far rows are, and columns by way of each.
+
+    Returns:
+      reach: float32 [B, N], from a root to each row. Matched pairs are tight, so a matched row is
+        as far as its column; a root is at 0.
+      label: float32 [B, N, K], from a root by way of each row to each column.
+    """
+    _, col4row, v = state.offers
+    reach = jnp.take_along_axis(state.distance, jnp.maximum(col4row, 0), axis=1)
+    reach = jnp.where(col4row < 0, 0.0, reach)
+    start = jnp.where(reach < _INF, reach - state.u, _INF)
+    # No edge is shorter than 0, rounding or not; so labels settle within N + 1 waves.
+    label = jnp.maximum(start[..., None] + cost - v[:, None, :], reach[..., None])
+    return reach, label
+
+
+def _wave(cost: jax.Array, state: _State) -> _State:
+    """One turn: relaxes all edges, then ends the searches that have settled."""
+    _, num_rows, num_columns = cost.shape
+    row4col, col4row, _ = state.offers
+    rows = jnp.arange(num_rows, dtype=jnp.int32)[:, None]
+    row_bits = _row_bits(num_rows)
+    root_chain = row_bits.copy()
+    root_chain[:, 0] = np.arange(num_rows)
+
+    reach, label = _relax(cost, state)
+    low, row = least(label, jnp.broadcast_to(rows, label.shape), axis=1)
+    closer = low < state.distance
+    distance = jnp.where(closer, low, state.distance)
+    pred = jnp.where(closer, row, state.pred)
+    before = jnp.take_along_axis(pred, jnp.maximum(col4row, 0), axis=1)
+    chain = jnp.take_along_axis(state.chain, before[..., None], axis=1) | row_bits
+    chain = jnp.where((col4row < 0)[..., None], root_chain, chain)
+    # Distances up to the least one that just changed are final, and chains below the nearest one
+    # that just changed. Free columns lead nowhere, so changes there do not count. For N = K a full
+    # search pays: all trees may augment after it.
+    free = row4col < 0
+    final = jnp.min(jnp.where(closer & ~free, low, _INF), axis=1)
+    moved = jnp.any(chain != state.chain, axis=2) & (col4row >= 0)
+    moved = jnp.min(jnp.where(moved, reach, _INF), axis=1)
+    square = num_rows == num_columns
+    nearest = _INF if square else jnp.min(jnp.where(free, distance, _INF), axis=1)
+    settled = state.live & (final >= nearest) & ((moved > nearest) | (moved == _INF))
+    state = state._replace(turn=state.turn + 1, distance=distance, pred=pred, chain=chain)
+
+    def end(state: _State, settled: jax.Array, final: jax.Array, moved: jax.Array) -> _State:
+        return _end_searches(cost, state, settled, final, moved)
+
+    def go_on(state: _State, *_: jax.Array) -> _State:
+        return state
+
+    return jax.lax.cond(jnp.any(settled), end, go_on, state, settled, final, moved)
+
+
+def _end_searches(
+    cost: jax.Array, state: _State, settled: jax.Array, final: jax.Array, moved: jax.Array
+) -> _State:
+    """Augments the problems whose search has settled, and begins their next search.
+
+    Args:
+      cost: float32 [B, N, K].
+      state: after a wave.
+      settled: bool [B], the problems meant.
+      final: float32 [B], distances up to this one are least.
+      moved: float32 [B], chains below this distance are complete.
+    """
+    _, num_rows, num_columns = cost.shape
+    row4col, col4row, v = state.offers
+    distance, pred = state.distance, state.pred
+    rows = jnp.arange(num_rows, dtype=jnp.int32)[:, None]
+    columns = jnp.arange(num_columns, dtype=jnp.int32)
+    # The tree of each column: the root of its path, N where there is none.
+    root = jnp.take_along_axis(state.chain[..., 0], pred, axis=1)
+    root = jnp.where(distance < _INF, root, num_rows)
+    sinks = (root[:, None, :] == rows) & (row4col < 0)[:, None, :]
+    sinks = jnp.where(sinks, distance[:, None, :], _INF)
+    # Of each root, the distance of the nearest free column in its tree, and that column.
+    sink_distance, sink = least(sinks, jnp.broadcast_to(columns, sinks.shape), axis=2)
+    known = (sink_distance <= final[:, None]) & (sink_distance < moved[:, None])
+    sink_distance = jnp.where(known, sink_distance, _INF)
+    if num_rows == num_columns:
+        augments = sink_distance < _INF
+        furthest = jnp.max(jnp.where(distance < _INF, distance, -_INF), axis=1)
+        cut = jnp.broadcast_to(furthest[:, None], sink_distance.shape)
+    else:
+        cut, augments = _cuts(*_relax(cost, state), root, col4row, sink_distance)
+    augmented = jnp.any(augments, axis=1) & settled
+    v = jnp.where(
+        augmented[:, None] & (distance < _INF),
+        v + jnp.minimum(distance - _pick(cut, root, _INF), 0.0),
+        v,
+    )
+    sink = jnp.where(augments & settled[:, None], sink, num_columns)
+    row4col, col4row = _flip(sink, root, pred, state.chain, row4col, col4row)
+    offers = Offers(row4col, col4row, v)
+    left = jnp.any(col4row < 0, axis=1)
+    return state._replace(
+        distance=jnp.where(settled[:, None], _INF, distance),
+        u=jnp.where(settled[:, None], _row_duals(cost, offers), state.u),
+        offers=offers,
+        live=state.live & jnp.where(settled, augmented & left, True),
+        searches=state.searches + 1,
+    )
 
 
 def _pick(table: jax.Array, index: jax.Array, beyond: float) -> jax.Array:
@@ -165,34 +221,41 @@ def _pick(table: jax.Array, index: jax.Array, beyond: float) -> jax.Array:
 
 
 def _cuts(
-    reach: jax.Array, label: jax.Array, root: jax.Array, column_of: jax.Array, exit_: jax.Array
+    reach: jax.Array,
+    label: jax.Array,
+    root: jax.Array,
+    col4row: jax.Array,
+    sink_distance: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """How far prices may change in each tree when free columns must keep the price 0.
 
-    One tree may always augment: the one with the nearest exit, with prices cut at that distance in
-    all trees. A tree that no edge leaves before its own exit may be cut there instead and augment
-    too: within its cut it is what a search from its root alone would have found, and it touches no
-    other (E. Balas, D. Miller, J. Pekny and P. Toth, "A parallel shortest augmenting path algorithm
-    for the assignment problem", JACM 38, 1991).
+    One tree may always augment: the one with the nearest free column, with prices cut at that
+    distance in all trees. A tree that no edge leaves before its own free column is closed: it may
+    be cut there instead and augment too, since within its cut it is what a search from its root
+    alone would have found, and it touches no other (Balas, Miller, Pekny and Toth).
 
     Args:
-      reach: float32 [B, N]; label: float32 [B, N, K], distance of each column through each row.
-      root: int32 [B, K]; column_of: int32 [B, N]; exit_: float32 [B, N], inf where not a root.
+      reach: float32 [B, N] and
+      label: float32 [B, N, K], as `_relax` gives them.
+      root: int32 [B, K], the tree of each column.
+      col4row: int32 [B, N].
+      sink_distance: float32 [B, N], of the free column of each root, inf where not a root.
 
     Returns:
       cut: float32 [B, N], for each root; augments: bool [B, N].
     """
-    num_rows = column_of.shape[1]
-    rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
-    row_root = jnp.take_along_axis(root, jnp.maximum(column_of, 0), axis=1)
-    row_root = jnp.where(column_of < 0, rows_iota, row_root)
-    row_exit = _pick(exit_, row_root, _INF)
-    abroad = jnp.where(root[:, None, :] != row_root[..., None], label, _INF)
-    leaves = (reach < row_exit) & (jnp.min(abroad, axis=2) < row_exit)
-    open_ = jnp.any(leaves[:, None, :] & (row_root[:, None, :] == rows_iota[:, None]), axis=2)
-    nearest = jnp.min(exit_, axis=1, keepdims=True)
-    closed = ~open_ & (exit_ < _INF)
-    return jnp.where(closed, exit_, nearest), (closed | (exit_ == nearest)) & (exit_ < _INF)
+    num_rows = col4row.shape[1]
+    rows = jnp.arange(num_rows, dtype=jnp.int32)
+    row_root = jnp.take_along_axis(root, jnp.maximum(col4row, 0), axis=1)
+    row_root = jnp.where(col4row < 0, rows, row_root)
+    row_sink_distance = _pick(sink_distance, row_root, _INF)
+    to_other_tree = jnp.where(root[:, None, :] != row_root[..., None], label, _INF)
+    leaves = (reach < row_sink_distance) & (jnp.min(to_other_tree, axis=2) < row_sink_distance)
+    is_left = jnp.any(leaves[:, None, :] & (row_root[:, None, :] == rows[:, None]), axis=2)
+    nearest = jnp.min(sink_distance, axis=1, keepdims=True)
+    closed = ~is_left & (sink_distance < _INF)
+    augments = (closed | (sink_distance == nearest)) & (sink_distance < _INF)
+    return jnp.where(closed, sink_distance, nearest), augments
 
 
 def _flip(
@@ -200,30 +263,30 @@ def _flip(
     root: jax.Array,
     pred: jax.Array,
     chain: jax.Array,
-    row_of: jax.Array,
-    column_of: jax.Array,
+    row4col: jax.Array,
+    col4row: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Exchanges matched and unmatched pairs along the path from each root to its sink, at once.
 
     Args:
       sink: int32 [B, N], for each root the free column at the end of its path, or K.
       root: int32 [B, K]; pred: int32 [B, K]; chain: int32 [B, N, 1 + N / 32].
-      row_of: int32 [B, K]; column_of: int32 [B, N].
+      row4col: int32 [B, K]; col4row: int32 [B, N].
 
     Returns:
-      row_of, column_of.
+      row4col, col4row.
     """
-    num_rows, num_columns = column_of.shape[1], row_of.shape[1]
-    rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
-    columns_iota = jnp.arange(num_columns, dtype=jnp.int32)
+    num_rows, num_columns = col4row.shape[1], row4col.shape[1]
+    rows = jnp.arange(num_rows, dtype=jnp.int32)
+    columns = jnp.arange(num_columns, dtype=jnp.int32)
     last = jnp.take_along_axis(pred, jnp.minimum(sink, num_columns - 1), axis=1)
     paths = jnp.take_along_axis(chain[..., 1:], last[..., None], axis=1)
     paths = jnp.where((sink < num_columns)[..., None], paths, 0)
     paths = jax.lax.reduce(paths, np.int32(0), jax.lax.bitwise_or, (1,))  # trees share no row
-    on_path = jnp.repeat(paths, _BITS, axis=1)[:, :num_rows] >> (rows_iota % _BITS) & 1
+    on_path = jnp.repeat(paths, _BITS, axis=1)[:, :num_rows] >> (rows % _BITS) & 1
     # The columns on a path are the sink and those that its rows own so far.
-    flips = _pick(on_path, jnp.where(row_of < 0, num_rows, row_of), 0) == 1
-    flips = flips | ((row_of < 0) & (_pick(sink, root, num_columns) == columns_iota))
-    lane = jnp.arange(sink.shape[0])[:, None]
-    column_of = column_of.at[lane, jnp.where(flips, pred, num_rows)].set(columns_iota, mode="drop")
-    return jnp.where(flips, pred, row_of), column_of
+    flips = _pick(on_path, jnp.where(row4col < 0, num_rows, row4col), 0) == 1
+    flips = flips | ((row4col < 0) & (_pick(sink, root, num_columns) == columns))
+    problem = jnp.arange(sink.shape[0])[:, None]
+    col4row = col4row.at[problem, jnp.where(flips, pred, num_rows)].set(columns, mode="drop")
+    return jnp.where(flips, pred, row4col), col4row

@@ -39,11 +39,11 @@ def test_all_paths_turn_at_once(shape):
     """More rows than a word has bits, few bids: nearly all is left to paths of many rows."""
     rng = np.random.default_rng(1)
     cost = _distances(rng.normal(size=(4, shape[0], 2)), rng.normal(size=(shape[1], 2)))
-    row_of = np.full((4, shape[1]), -1, np.int32)
-    column_of = np.full((4, shape[0]), -1, np.int32)
+    row4col = np.full((4, shape[1]), -1, np.int32)
+    col4row = np.full((4, shape[0]), -1, np.int32)
     prices = np.zeros((4, shape[1]), np.float32)
-    offers, turns = jax.jit(augment_all)(cost, Offers(row_of, column_of, prices))
-    for problem, columns, owners in zip(cost, offers.column_of, offers.row_of):
+    offers, turns = jax.jit(augment_all)(cost, Offers(row4col, col4row, prices))
+    for problem, columns, owners in zip(cost, offers.col4row, offers.row4col):
         best = problem[scipy.optimize.linear_sum_assignment(problem)].sum()
         np.testing.assert_allclose(problem[np.arange(shape[0]), columns].sum(), best, rtol=1e-5)
         np.testing.assert_array_equal(owners[columns], np.arange(shape[0]))
