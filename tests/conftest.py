@@ -261,11 +261,9 @@ def tiny_run(commands: Commands, tiny_arguments: list[str], tmp_path_factory: An
 @pytest.fixture(scope="session")
 def tiny_config() -> Any:
     """The config of the tiny run, without its data."""
-    from configs.image_folder import get_config
+    from pivq_jax.config import load_config
 
-    config = get_config("smoke")
-    config.update_from_flattened_dict(TINY)
-    return config
+    return load_config("image_folder:smoke").with_fields(TINY)
 
 
 @pytest.fixture(scope="session")

@@ -141,8 +141,7 @@ def test_codes_of_another_kind_are_refused(trained_model, codes):
 
 @pytest.mark.parametrize("kind", ["nearest", "positional"])
 def test_the_other_kinds(tiny_config, fast_compilation, kind):
-    config = tiny_config.copy_and_resolve_references()
-    config.quantizer.kind = kind
+    config = tiny_config.with_fields({"quantizer.kind": kind})
     mesh = make_mesh()
     blank = jnp.zeros((1, 16, 16, 3))
     shapes = jax.eval_shape(pivq_from_config(config).init, jax.random.key(0), blank)

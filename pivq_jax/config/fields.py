@@ -6,10 +6,20 @@ metadata of the dataclasses' fields; `check` enforces the limits and `table` pri
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self, get_type_hints
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.config.limits import (
+    BELOW_ONE,
+    FRACTION,
+    INT64,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Limit,
+    at_least,
+    setting,
+)
 
 # Choices of fields. This module imports nothing that implements them; a test compares them.
 KINDS = ("matching", "nearest", "positional")
@@ -20,59 +30,6 @@ PERCEPTUAL_NETWORKS = ("alex", "vgg")
 AUGMENTATIONS = ("colour", "translation", "cutout")
 OPTIMIZERS = ("muon", "adamw")
 FEATURE_NETWORKS = ("vgg", "inception_64", "inception_192", "inception_768", "inception_2048")
-
-
-class Limit(NamedTuple):
-    """A range of values."""
-
-    symbol: str  # for tables
-    text: str  # for errors, after the field and its value
-    holds: Callable[[float], bool]
-
-
-def at_least(least: int, reason: str = "") -> Limit:
-    """Numbers from `least` upwards; the reason is told where it is no matter of course."""
-    text = f"must be at least {least}" + (f": {reason}" if reason else "")
-    return Limit(f"≥ {least}", text, lambda value: value >= least)
-
-
-NOT_NEGATIVE = Limit("≥ 0", "must not be negative", lambda value: value >= 0)
-POSITIVE = Limit("> 0", "must be positive", lambda value: value > 0)
-FRACTION = Limit("0 to 1", "must be in [0, 1]", lambda value: 0 <= value <= 1)
-BELOW_ONE = Limit("0 to below 1", "must be in [0, 1)", lambda value: 0 <= value < 1)
-INT64 = Limit(
-    "64 bits, signed", "must be a signed integer of 64 bits", lambda x: -(2**63) <= x < 2**63
-)
-
-
-def setting(
-    default: Any,
-    description: str,
-    limit: Limit | None = None,
-    *,
-    choices: tuple[str, ...] = (),
-    several: bool = False,
-    before: Any = None,
-) -> Any:
-    """A field of a section.
-
-    Args:
-        default: for a laptop's CPU.
-        description: one line.
-        limit: the range of its values.
-        choices: its values.
-        several: whether the value may be several of the choices, with commas, or none.
-        before: for a field that was added after runs had been trained, the value that they were
-            trained with.
-    """
-    metadata = {
-        "description": description,
-        "limit": limit,
-        "choices": choices,
-        "several": several,
-        "before": before,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,9 +290,8 @@ class Config(Section):
                 del whole[section][field]
         for name, value in values.items():
             if isinstance(known.get(name), dict) and isinstance(value, Mapping):
-                whole[name] |= {
-                    f: x for f, x in value.items() if f in known[name] or name == "model"
-                }
+                fields = value if name == "model" else known[name].keys() & value.keys()
+                whole[name] |= {field: value[field] for field in fields}
             elif name in known:
                 whole[name] = value
         return cls.from_dict(whole)
@@ -353,9 +309,11 @@ class Config(Section):
         values = self.to_dict()
         for name, value in fields.items():
             *sections, field = name.split(".")
-            place = values
+            place: Any = values
             for section in sections:
-                place = place.setdefault(section, {})
+                place = place.get(section)
+                if not isinstance(place, dict):
+                    raise InputError(f"{name} is unknown")
             place[field] = value
         return self.from_dict(values)
 

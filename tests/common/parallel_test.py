@@ -29,7 +29,7 @@ import json, sys
 from functools import partial
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
-from configs.{config} import get_config
+from pivq_jax.config import load_config
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.objective import Phase
 from pivq_jax.common.parallel import (
@@ -39,8 +39,7 @@ from pivq_jax.model.quantizer import assign, match_latents
 from pivq_jax.training.build import frozen_from_config, steps_from_config
 
 join_processes({processes!r})
-config = get_config({variants!r})
-config.update_from_flattened_dict({fields!r})
+config = load_config("{config}:{variants}").with_fields({fields!r})
 images = np.load({images!r})
 size = config.train.batch_size
 
@@ -234,14 +233,13 @@ STATE_ON = """
 import json
 from pathlib import Path
 import jax, numpy as np
-from configs.image_folder import get_config
+from pivq_jax.config import load_config
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.objective import Phase
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.training.build import steps_from_config
 
-config = get_config("smoke")
-config.update_from_flattened_dict({fields!r})
+config = load_config("image_folder:smoke").with_fields({fields!r})
 images = np.load({images!r})[: config.train.batch_size]
 meshes = {{"1x8": make_mesh(8), "1": make_mesh(devices=jax.devices()[:1]), "2x4": make_mesh(4)}}
 every = {{n: steps_from_config(config, m) for n, m in meshes.items()}}
@@ -269,7 +267,7 @@ print(json.dumps(result))
 def small_fields(tiny_config) -> dict:
     """Of the tiny config, but wide enough for some parameters to be split."""
     rooms = ("data", "model", "quantizer", "loss", "optimizer", "train")
-    fields = {f"{room}.{name}": x for room in rooms for name, x in tiny_config[room].items()}
+    fields = {f"{room}.{name}": x for room in rooms for name, x in dict(tiny_config[room]).items()}
     return {**fields, "model.width": 64}
 
 
@@ -300,11 +298,10 @@ def bytes_of(tree, shardings) -> tuple[int, int]:
 
 def ffhq_on_eight():
     """The config, its mesh, its steps and the shapes of its state."""
-    from configs.ffhq import get_config
+    from pivq_jax.config import load_config
     from pivq_jax.training.build import steps_from_config
 
-    config = get_config()
-    config.mesh.fsdp = 8
+    config = load_config("ffhq").with_fields({"mesh.fsdp": 8})
     mesh = AbstractMesh((1, 8), ("data", "fsdp"), (AxisType.Auto,) * 2)
     steps = steps_from_config(config, mesh)
     return config, mesh, steps, jax.eval_shape(steps.create)
@@ -340,10 +337,8 @@ def test_a_device_of_eight_holds_an_eighth_of_the_ffhq_state():
     ],
 )
 def test_a_mesh_that_does_not_fit_is_refused(tiny_config, devices, fields, message):
-    config = tiny_config.copy_and_resolve_references()
-    config.update_from_flattened_dict(fields)
     with pytest.raises(InputError, match=message):
-        check_devices(config, devices)
+        check_devices(tiny_config.with_fields(fields), devices)
 
 
 def test_a_mesh_that_does_not_fit_is_refused_before_any_work(commands, tiny_arguments, tmp_path):
@@ -373,11 +368,12 @@ def test_one_process_joins_nothing():
 
 COMPILED = """
 import jax, numpy as np
-from configs.ffhq import get_config
 from launch.plan import lower
+from pivq_jax.config import load_config
 
-config = get_config()
-config.mesh.fsdp, config.train.batch_size, config.train.accumulation = 8, 16, 1
+config = load_config("ffhq").with_fields(
+    {"mesh.fsdp": 8, "train.batch_size": 16, "train.accumulation": 1}
+)
 lowered, _ = lower(config, jax.devices())
 state, _ = lowered.compile().output_shardings
 shapes, _ = lowered.out_info

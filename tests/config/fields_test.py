@@ -10,6 +10,7 @@ from pivq_jax import matching
 from pivq_jax.common.errors import InputError
 from pivq_jax.config import Config, base_config, check, fields, load_config, table
 from pivq_jax.config.check import check_config, check_workdir, read_config
+from pivq_jax.data import NAMES
 from pivq_jax.evaluation.features import NETWORKS
 from pivq_jax.losses.adversarial import AUGMENTATIONS
 from pivq_jax.losses.backbones import BACKBONES
@@ -26,6 +27,8 @@ def test_choices_and_limits_are_those_of_what_uses_the_fields():
     assert fields.KINDS == KINDS
     assert fields.METHODS == matching.METHODS
     assert fields.OPTIMIZERS == OPTIMIZERS
+    described = fields.DataConfig.__dataclass_fields__["name"].metadata["description"]
+    assert set(NAMES) <= set(described.replace(" or ", ", ").split(", "))
     assert fields.FEATURE_NETWORKS == NETWORKS
     assert tuple(AUGMENTATIONS) == fields.AUGMENTATIONS
     assert tuple(BACKBONES) == fields.PERCEPTUAL_NETWORKS
@@ -66,7 +69,8 @@ def test_a_config_is_frozen_and_copied_with_other_values():
     "changes, fault",
     [
         ({"model.widht": 3}, "model.widht is unknown"),
-        ({"modle.width": 3}, "modle is unknown"),
+        ({"modle.width": 3}, "modle.width is unknown"),
+        ({"seed.width": 3}, "seed.width is unknown"),
         ({"model.width": 1.5}, "model.width = 1.5 must be of type int"),
         ({"model.width": True}, "model.width = True must be of type int"),
         ({"model.remat": 1}, "model.remat = 1 must be of type bool"),

@@ -24,8 +24,7 @@ def model(request, tiny_config):
     from pivq_jax.inference import TrainedModel
     from pivq_jax.model.pivq import pivq_from_config
 
-    config = tiny_config.copy_and_resolve_references()
-    config.quantizer.kind = request.param
+    config = tiny_config.with_fields({"quantizer.kind": request.param})
     size = config.data.image_size
     network = pivq_from_config(config)
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]

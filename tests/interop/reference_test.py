@@ -12,6 +12,7 @@ import torch
 
 from pivq_jax import sampling
 from pivq_jax.common.parallel import make_mesh
+from pivq_jax.config import Config
 from pivq_jax.interop import to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
@@ -52,7 +53,7 @@ VARIANTS = {
 class Twins(NamedTuple):
     """One model twice, with equal weights."""
 
-    config: Any
+    config: Config
     model: PIVQ
     objective: Objective
     params: Any
@@ -85,9 +86,8 @@ def load_into(module: torch.nn.Module, params: Any) -> None:
     module.load_state_dict({n: torch.from_numpy(a) for n, a in to_torch(params).items()})
 
 
-def make_twins(tiny_config: Any, changes: dict[str, Any]) -> Twins:
-    config = tiny_config.copy_and_resolve_references()
-    config.update_from_flattened_dict(
+def make_twins(tiny_config: Config, changes: dict[str, Any]) -> Twins:
+    config = tiny_config.with_fields(
         {
             "loss.l2": 0.5,
             "loss.recombination": 0.5,

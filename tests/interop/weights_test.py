@@ -14,9 +14,7 @@ VARIANTS = [("matching", "conv"), ("nearest", "patch"), ("positional", "conv")]
 
 
 def changed(config, kind: str, output: str):
-    config = config.copy_and_resolve_references()
-    config.quantizer.kind, config.model.output = kind, output
-    return config
+    return config.with_fields({"quantizer.kind": kind, "model.output": output})
 
 
 def random_params(config, seed: int = 0):

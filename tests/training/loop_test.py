@@ -50,8 +50,8 @@ def test_phases_begin_at_their_steps(tiny_config):
     steps = (0, 59, 60, 99, 100, 159)
     expected = [Phase.CONTINUOUS] * 2 + [Phase.QUANTIZED] * 2 + [Phase.ADVERSARIAL] * 2
     assert [phase_at(tiny_config, step) for step in steps] == expected
-    config = tiny_config.copy_and_resolve_references()
-    config.adversarial.weight = config.adversarial.recombined_weight = 0.0
+    weights = ("adversarial.weight", "adversarial.recombined_weight")
+    config = tiny_config.with_fields(dict.fromkeys(weights, 0.0))
     assert phase_at(config, 159) == Phase.QUANTIZED
 
 
@@ -62,8 +62,7 @@ def run_of(config, **fields) -> loop.Run:
 
 
 def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config, monkeypatch):
-    config = tiny_config.copy_and_resolve_references()
-    config.quantizer.revive_until = 0.6  # of 160 steps
+    config = tiny_config.with_fields({"quantizer.revive_until": 0.6})  # of 160 steps
     called, state = [], SimpleNamespace(params=None)
 
     def initialise(given, latents):

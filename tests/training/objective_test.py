@@ -25,9 +25,15 @@ def perceptual(frozen, images, targets):
 @pytest.fixture(scope="module")
 def setting(tiny_config, faces):
     """An objective with every term, parameters, a discriminator and images."""
-    config = tiny_config.copy_and_resolve_references()
-    config.adversarial.update({"weight": 0.8, "recombined_weight": 0.4, "channels": 8, "layers": 1})
-    config.adversarial.augmentations = "colour,translation"
+    config = tiny_config.with_fields(
+        {
+            "adversarial.weight": 0.8,
+            "adversarial.recombined_weight": 0.4,
+            "adversarial.channels": 8,
+            "adversarial.layers": 1,
+            "adversarial.augmentations": "colour,translation",
+        }
+    )
     model = pivq_from_config(config)
     objective = objective_from_config(config, model)
     objective = dataclasses.replace(

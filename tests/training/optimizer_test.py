@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from optax.contrib import MuonDimensionNumbers, MuonState
 
-from configs.toon_faces import get_config
+from pivq_jax.config import load_config
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.training.optimizer import (
     OPTIMIZERS,
@@ -153,7 +153,7 @@ def named(tree) -> dict:
 @pytest.fixture(scope="module")
 def shapes():
     """The default model's parameters."""
-    config = get_config()
+    config = load_config("toon_faces")
     size = config.data.image_size
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     return jax.eval_shape(pivq_from_config(config).init, jax.random.key(0), images)["params"]

@@ -155,11 +155,10 @@ def test_an_invalid_matching_makes_the_loss_not_finite(steps, images):
 
 def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
     """But for recombination, which pairs images within a part, and their latents' variance."""
-    config = tiny_config.copy_and_resolve_references()
-    config.loss.recombination = config.loss.variance = 0.0
+    alone = {"loss.recombination": 0.0, "loss.variance": 0.0}
     results = []
     for parts in (1, 4):
-        config.train.accumulation = parts
+        config = tiny_config.with_fields({**alone, "train.accumulation": parts})
         mesh = make_mesh()
         steps = steps_from_config(config, mesh)
         state = steps.create()
@@ -179,13 +178,15 @@ def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
 
 def test_the_discriminator_learns_from_parts_what_it_learns_from_the_batch(images, tiny_config):
     """But for the adaptive weight and what concerns several images: each part has its own."""
-    config = tiny_config.copy_and_resolve_references()
-    config.loss.recombination = config.loss.variance = 0.0
-    config.adversarial.recombined_weight = 0.0
-    config.adversarial.augmentations = ""
+    alone = {
+        "loss.recombination": 0.0,
+        "loss.variance": 0.0,
+        "adversarial.recombined_weight": 0.0,
+        "adversarial.augmentations": "",
+    }
     moments = []
     for parts in (1, 4):
-        config.train.accumulation = parts
+        config = tiny_config.with_fields({**alone, "train.accumulation": parts})
         mesh = make_mesh()
         steps = steps_from_config(config, mesh)
         state, metrics = steps.train(steps.create(), jnp.asarray(images), None, Phase.ADVERSARIAL)
@@ -204,8 +205,7 @@ def test_the_discriminator_learns_from_parts_what_it_learns_from_the_batch(image
     ["auction", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:] if m != "auction")],
 )
 def test_every_solver_trains(method, images, tiny_config):
-    config = tiny_config.copy_and_resolve_references()
-    config.quantizer.method = method
+    config = tiny_config.with_fields({"quantizer.method": method})
     mesh = make_mesh()
     steps = steps_from_config(config, mesh)
     state, losses = steps.create(), []
