@@ -12,6 +12,7 @@ Modes:
 
 Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
+A config is a file or the name of one that comes with the package: `pivq_jax --config=toon_faces`.
 
 Exit codes: 0 done; 2 wrong input, told before any work; 1 failed (loss not finite, disk full);
 130 stopped by Ctrl-C, 143 by SIGTERM: the same command continues from the checkpoint just written.
