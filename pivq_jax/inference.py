@@ -134,11 +134,41 @@ class TrainedModel:
         return jax.tree.map(lambda y: y[: x.shape[0]], result)
 
     def recombine(
-        self, codes_a: jax.Array, codes_b: jax.Array, key: jax.Array, fraction: float = 0.5
+        self,
+        codes_a: jax.Array,
+        codes_b: jax.Array,
+        key: jax.Array,
+        fraction: float = 0.5,
+        lift: jax.Array | None = None,
     ) -> jax.Array:
-        """New code sets from those of two images, see `sampling.recombine`: -> int32 [B, N]."""
+        """Makes new code sets from those of two images, see `sampling.recombine`.
+
+        Args:
+            codes_a: int [B, N], the images to change.
+            codes_b: int [B, N], the images that codes are taken from.
+            key: PRNG key.
+            fraction: fraction of the differing codes that is exchanged, in [0, 1].
+            lift: float32 [K, K], the result of `log_lift` for some real images. It makes better
+                samples of a model whose codes depend on each other.
+
+        Returns:
+            int32 [B, N].
+
+        Raises:
+            ValueError: see `sampling.recombine`.
+        """
         a, b = self._checked(codes_a), self._checked(codes_b)
-        return sampling.recombine(a, b, self.codebook, key, fraction, self.kind, self.method)
+        return sampling.recombine(a, b, self.codebook, key, fraction, self.kind, self.method, lift)
+
+    def log_lift(self, codes: jax.Array | np.ndarray) -> jax.Array:
+        """Computes which codes go together, f32 [K, K], from int [M, N]; see `sampling.log_lift`.
+
+        Raises:
+            ValueError: if the model is `positional`, or for codes that are not its own.
+        """
+        if self.kind == "positional":
+            raise ValueError("positional codes mean nothing without their places: there is no lift")
+        return sampling.log_lift(np.asarray(self._checked(codes)), len(self.codebook))
 
     def interpolate(self, codes_a: jax.Array, codes_b: jax.Array, steps: int) -> jax.Array:
         """From A to B by exchanging codes, see `sampling.interpolate`: -> int32 [steps, B, N]."""

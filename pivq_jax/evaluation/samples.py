@@ -52,6 +52,7 @@ def sample_recombined(
     batch_size: int,
     parents: int = 2,
     fraction: float | None = None,
+    lift: jax.Array | None = None,
 ) -> Samples:
     """Recombined images of parents drawn at random.
 
@@ -64,6 +65,7 @@ def sample_recombined(
       parents: P, of each image, at least 2; all different.
       fraction: share of the first parent's codes that is exchanged, see `sampling.recombine_many`;
         by default all parents count alike.
+      lift: float32 [K, K], see `sampling.recombine`.
 
     Raises:
       InputError: a pool too small, or numbers out of range.
@@ -79,7 +81,9 @@ def sample_recombined(
         rows = np.resize(np.arange(start, min(start + batch_size, count)), batch_size)
         sets = codes[groups[rows]]
         mixed = _recombine(
-            *(sets, model.codebook, key_mix, rows, fraction), kind=model.kind, method=model.method
+            *(sets, model.codebook, key_mix, rows, fraction, lift),
+            kind=model.kind,
+            method=model.method,
         )
         return np.asarray(images_to_uint8(model.decode(mixed))), np.asarray(mixed)
 
@@ -137,6 +141,7 @@ def _recombine(
     key: jax.Array,
     indices: jax.Array,
     fraction: jax.Array,
+    lift: jax.Array | None,
     kind: str,
     method: str,
 ) -> jax.Array:
@@ -144,7 +149,7 @@ def _recombine(
 
     def one(parents: jax.Array, index: jax.Array) -> jax.Array:
         own_key = jax.random.fold_in(key, index)
-        return sampling.recombine_many(parents, codebook, own_key, fraction, kind, method)
+        return sampling.recombine_many(parents, codebook, own_key, fraction, kind, method, lift)
 
     return jax.vmap(one)(sets, indices)
 

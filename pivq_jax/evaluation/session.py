@@ -16,6 +16,8 @@ from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.samples import Samples, sample_recombined
 from pivq_jax.inference import TrainedModel
 
+LIFT_IMAGES = 10_000  # training images that tell which codes go together, at most
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -84,9 +86,17 @@ class Session:
                 self.seed,
                 self.settings.batch_size,
                 fraction=fraction,
+                lift=self.lift,
             )
             self._samples[made_of] = samples
         return Samples(*(part[:count] for part in samples))
+
+    @cached_property
+    def lift(self) -> jax.Array | None:
+        """f32 [K, K]: which codes go together in training images; None for positional codes."""
+        if self.model.kind == "positional":
+            return None
+        return self.model.log_lift(self.pool_codes(LIFT_IMAGES))
 
     @cached_property
     def parents(self) -> Source:

@@ -138,7 +138,8 @@ def samples(session: Session) -> dict[str, Any]:
     session.save("parents", found.between_parents(parents, 24))
     many = min(4, len(parents))
     mixed = sample_recombined(
-        model, session.parent_codes, 16, session.seed + 1, settings.batch_size, many
+        *(model, session.parent_codes, 16, session.seed + 1, settings.batch_size, many),
+        lift=session.lift,
     )
     session.save("many_parents", grid(mixed.images, 8, scale))
     paths = sample_paths(model, session.parent_codes, 8, 9, session.seed + 2, settings.batch_size)

@@ -5,6 +5,7 @@ static `kind`, `method` and `steps`) and under `vmap`.
 """
 
 from pivq_jax.sampling.interpolate import interpolate
+from pivq_jax.sampling.lift import log_lift
 from pivq_jax.sampling.pairing import canonical, pair_codes
 from pivq_jax.sampling.parents import random_pairs, random_parents
 from pivq_jax.sampling.recombine import exchange_code, recombine, recombine_many
@@ -13,6 +14,7 @@ __all__ = [
     "canonical",
     "exchange_code",
     "interpolate",
+    "log_lift",
     "pair_codes",
     "random_pairs",
     "random_parents",

@@ -16,6 +16,10 @@ import jax.numpy as jnp
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import KINDS, squared_distances
 
+# Weight of a log lift of 1 relative to the mean squared distance of two codebook entries. The
+# samples of the default model depend little on it (docs/results.md).
+LIFT_WEIGHT = 1 / 16
+
 
 def pair_codes(
     codes_a: jax.typing.ArrayLike,
@@ -64,7 +68,12 @@ def canonical(codes: jax.Array, kind: str) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("kind", "method"))
 def pair(
-    codes_a: jax.Array, codes_b: jax.Array, codebook: jax.Array, kind: str, method: str
+    codes_a: jax.Array,
+    codes_b: jax.Array,
+    codebook: jax.Array,
+    kind: str,
+    method: str,
+    lift: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Pairs each code of A with a code of B; codes in common are paired with themselves.
 
@@ -77,6 +86,7 @@ def pair(
         codebook: float32 [K, D].
         kind: see `recombine`.
         method: see `recombine`.
+        lift: float32 [K, K], see `recombine`.
 
     Returns:
         A tuple of A in canonical order, int32 [B, N]; the partners, int32 [B, N]; and the squared
@@ -91,7 +101,12 @@ def pair(
         difference = codebook[codes_a] - codebook[codes_b]
         return codes_a, codes_b, jnp.square(difference).sum(-1)
 
-    cost = squared_distances(codebook[codes_a], codebook[codes_b])
+    distance = squared_distances(codebook[codes_a], codebook[codes_b])
+    cost = distance
+    if lift is not None:
+        mean = 2 * jnp.square(codebook).sum(-1).mean()
+        together = lift[codes_a[:, :, None], codes_b[:, None, :]]
+        cost = distance / jnp.maximum(mean, jnp.finfo(jnp.float32).tiny) + LIFT_WEIGHT * together
     # Minimizing the total cost alone may pair a common code with another one. To pair it with
     # itself, all other entries of its row and column are forbidden; one matching then suffices.
     same = (codes_a[:, :, None] == codes_b[:, None, :]) & (
@@ -100,7 +115,8 @@ def pair(
     taken = same.any(-1, keepdims=True) | same.any(-2, keepdims=True)
     cost = jnp.where(same, 0.0, jnp.where(taken, jnp.inf, cost))
     columns = match(cost, method).columns
-    pair_cost = jnp.take_along_axis(cost, columns[..., None], axis=-1)[..., 0]
+    distance = jnp.where(same, 0.0, distance)
+    pair_cost = jnp.take_along_axis(distance, columns[..., None], axis=-1)[..., 0]
     return codes_a, jnp.take_along_axis(codes_b, columns, axis=-1), pair_cost
 
 

@@ -6,8 +6,10 @@ image for codes of another and decoding the result once: no learned prior, const
 The choice of codes matters. Similar codes are paired (see `pairing`), and exchanging a pair
 replaces its code of A by its code of B. An attribute of a face is spread over several codes, and a
 random subset of pairs would tear it apart. Related codes tend to lie close to each other, so all
-pairs on one side of a random hyperplane in codebook space are exchanged together (docs/results.md
-compares several ways to choose).
+pairs on one side of a random hyperplane in codebook space are exchanged together. If it is known
+which codes occur together in real images (`lift`), codes that are alternatives to each other are
+paired, and swaps improve the choice of the hyperplane until the new set is as plausible as they can
+make it (docs/results.md compares several ways to choose).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pivq_jax.sampling.lift import improve_exchange
 from pivq_jax.sampling.pairing import canonical, check_codes, pair, rank_of_pairs
 
 
@@ -29,6 +32,7 @@ def recombine(
     fraction: jax.typing.ArrayLike = 0.5,
     kind: str = "matching",
     method: str = "auto",
+    lift: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
     """Exchanges the codes of A on one side of a random hyperplane for their partners in B.
 
@@ -46,18 +50,23 @@ def recombine(
             its c-th copy in B) or `positional` (position n of A is paired with position n of B,
             unless their codes are equal).
         method: the solver that pairs the codes, see `pivq_jax.matching.match`.
+        lift: float [K, K], the codes that go together, see `log_lift`. With it, codes that are
+            alternatives to each other are paired, and the hyperplane's choice is improved by swaps
+            (`improve_exchange`). Not for `positional`, where a code means nothing without its
+            position.
 
     Returns:
         int32 [..., N], sorted, except for `positional`, where codes keep their positions.
 
     Raises:
         ValueError: if shapes are unequal or wrong, the codebook is too small for sets of N codes, a
-            concrete `fraction` is outside [0, 1], or `kind` is unknown.
+            concrete `fraction` is outside [0, 1], `kind` is unknown, or `lift` does not fit.
         TypeError: if codes are not integers.
     """
     codes_a, codes_b, codebook = check_codes(codes_a, codes_b, codebook, kind)
     fraction = _check_fraction(fraction)
-    return _recombine(codes_a, codes_b, codebook, key, fraction, kind, method)
+    lift = _check_lift(lift, codebook, kind)
+    return _recombine(codes_a, codes_b, codebook, key, fraction, kind, method, lift)
 
 
 def recombine_many(
@@ -67,6 +76,7 @@ def recombine_many(
     fraction: jax.typing.ArrayLike | None = None,
     kind: str = "matching",
     method: str = "auto",
+    lift: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
     """Recombines two or more parents: the first with the second, the result with the third, etc.
 
@@ -81,6 +91,7 @@ def recombine_many(
             total. Defaults to (P - 1) / P, with which all parents contribute equally.
         kind: see `recombine`.
         method: see `recombine`.
+        lift: see `recombine`.
 
     Returns:
         int32 [..., N], as from `recombine`.
@@ -101,7 +112,7 @@ def recombine_many(
         # Later parents replace some of this parent's codes; `share` is the fraction that remains.
         kept = 1 - following * share
         step = jnp.minimum(share / kept, 1.0)
-        codes = recombine(codes, parent, codebook, own_key, step, kind, method)
+        codes = recombine(codes, parent, codebook, own_key, step, kind, method, lift)
     return codes
 
 
@@ -144,9 +155,10 @@ def _recombine(
     fraction: jax.Array,
     kind: str,
     method: str,
+    lift: jax.Array | None,
 ) -> jax.Array:
     shape = codes_a.shape
-    codes_a, partners, _ = pair(codes_a, codes_b, codebook, kind, method)
+    codes_a, partners, _ = pair(codes_a, codes_b, codebook, kind, method, lift)
     indices = jnp.arange(codes_a.shape[0])
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
     directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
@@ -154,8 +166,11 @@ def _recombine(
     places = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
     paired = codes_a != partners
     quota = jnp.round(fraction * paired.sum(-1, keepdims=True))
-    exchanged = jnp.where(rank_of_pairs(places, paired) < quota, partners, codes_a)
-    return canonical(exchanged, kind).reshape(shape)
+    exchanged = paired & (rank_of_pairs(places, paired) < quota)
+    if lift is not None:
+        improve = jax.vmap(improve_exchange, in_axes=(0, 0, 0, None))
+        exchanged = improve(codes_a, partners, exchanged, lift)
+    return canonical(jnp.where(exchanged, partners, codes_a), kind).reshape(shape)
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "method"))
@@ -182,3 +197,19 @@ def _check_fraction(fraction: jax.typing.ArrayLike) -> jax.Array:
         if not 0.0 <= value <= 1.0:  # also refuses NaN
             raise ValueError(f"fraction = {value:g} is outside [0, 1]: use a share of the pairs")
     return array
+
+
+def _check_lift(
+    lift: jax.typing.ArrayLike | None, codebook: jax.Array, kind: str
+) -> jax.Array | None:
+    if lift is None:
+        return None
+    if kind == "positional":
+        raise ValueError("positional codes mean nothing without their places: leave lift out")
+    lift, size = jnp.asarray(lift, jnp.float32), codebook.shape[0]
+    if lift.shape != (size, size):
+        raise ValueError(
+            f"lift has shape {lift.shape}, but the codebook has {size} entries: give"
+            f" log_lift(codes, {size})"
+        )
+    return lift

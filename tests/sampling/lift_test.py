@@ -1,0 +1,139 @@
+"""Which codes go together: counts against NumPy, swaps against every choice there is."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pivq_jax import sampling
+from pivq_jax.sampling.lift import improve_exchange
+
+K, N = 24, 6
+
+
+def sets(count: int, seed: int) -> np.ndarray:
+    """Code sets from two groups of codes that never meet: the even and the odd ones."""
+    rng = np.random.default_rng(seed)
+    half = [np.sort(rng.choice(K // 2, N, replace=False)) for _ in range(count)]
+    return 2 * np.stack(half) + rng.integers(0, 2, (count, 1))
+
+
+def plausibility(codes: np.ndarray, lift: np.ndarray) -> float:
+    return sum(lift[i, j] for i, j in itertools.combinations(codes, 2))
+
+
+def test_log_lift_counts_as_numpy_does(monkeypatch):
+    monkeypatch.setattr("pivq_jax.sampling.lift.BLOCK", 16)  # the last block is a shorter one
+    codes = np.random.default_rng(0).integers(0, K, (50, N))  # multisets
+    lift = np.asarray(sampling.log_lift(codes, K))
+    holds = np.zeros((50, K))
+    for row, each in enumerate(codes):
+        holds[row, each] = 1
+    expected = np.outer(holds.sum(0), holds.sum(0)) / 50
+    right = np.log((holds.T @ holds + 1) / (expected + 1))
+    np.fill_diagonal(right, 0)
+    np.testing.assert_allclose(lift, right, atol=1e-5)
+
+
+def test_codes_that_meet_have_lift_above_zero_and_alternatives_below():
+    lift = np.asarray(sampling.log_lift(sets(500, 0), K))
+    meets = np.add.outer(np.arange(K), np.arange(K)) % 2 == 0
+    np.fill_diagonal(meets, False)
+    assert (lift[meets] > 0).all() and (lift[~meets & ~np.eye(K, dtype=bool)] < 0).all()
+
+
+@pytest.mark.parametrize(
+    "codes, fault",
+    [
+        (np.zeros((0, 4), np.int32), "at least one image"),
+        (np.zeros(4, np.int32), "at least one image"),
+        (np.zeros((2, 4), np.float32), "integers"),
+        (np.full((2, 4), K), f"a codebook of {K}"),
+        (np.full((2, 4), -1), "range from -1"),
+    ],
+)
+def test_codes_that_cannot_be_counted_are_refused(codes, fault):
+    with pytest.raises(ValueError, match=fault):
+        sampling.log_lift(codes, K)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.integers(0, N))
+def test_swaps_end_where_no_swap_helps(seed, common):
+    """Against every single swap, computed from scratch; the size of the exchange stays."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.permutation(K)
+    codes, partners = drawn[:N], drawn[N : 2 * N].copy()
+    partners[:common] = codes[:common]
+    lift = rng.normal(size=(K, K)).astype(np.float32)
+    lift += lift.T
+    start = (codes != partners) & (rng.random(N) < 0.5)
+    end = np.asarray(
+        improve_exchange(*map(jnp.asarray, (codes, partners, start)), jnp.asarray(lift))
+    )
+    assert end.sum() == start.sum() and not end[codes == partners].any()
+
+    def value(exchanged: np.ndarray) -> float:
+        return plausibility(np.where(exchanged, partners, codes), lift)
+
+    best = value(end)
+    assert best >= value(start) - 1e-3
+    for back, forth in itertools.product(np.flatnonzero(end), np.flatnonzero(~end)):
+        if codes[forth] != partners[forth]:
+            swapped = end.copy()
+            swapped[back], swapped[forth] = False, True
+            assert value(swapped) <= best + 2e-3
+
+
+def test_recombined_sets_are_valid_and_go_together():
+    codes = sets(400, 0)
+    lift = sampling.log_lift(codes, K)
+    codebook = np.random.default_rng(1).normal(size=(K, 4))
+    a, b = codes[:200], codes[200:]
+    key = jax.random.key(0)
+    plain = np.asarray(sampling.recombine(a, b, codebook, key))
+    made = np.asarray(sampling.recombine(a, b, codebook, key, lift=lift))
+    assert (np.diff(made, axis=-1) > 0).all()
+    for row, first, second in zip(made, a, b, strict=True):
+        assert {*first} & {*second} <= {*row} <= {*first} | {*second}
+    table = np.asarray(lift)
+    better = [plausibility(row, table) for row in made]
+    assert np.mean(better) > np.mean([plausibility(row, table) for row in plain])
+
+
+def test_fraction_keeps_its_meaning():
+    codes = sets(40, 3)
+    lift = sampling.log_lift(codes, K)
+    codebook = np.random.default_rng(1).normal(size=(K, 4))
+    a, b = codes[:20], codes[20:]
+    for fraction in (0.0, 0.25, 1.0):
+        made = np.asarray(
+            sampling.recombine(a, b, codebook, jax.random.key(1), fraction, lift=lift)
+        )
+        for row, first, second in zip(made, a, b, strict=True):
+            differ = len({*second} - {*first})
+            assert len({*row} - {*first}) == np.round(fraction * differ)
+
+
+def test_many_parents_and_multisets():
+    codes = np.sort(np.random.default_rng(0).integers(0, K, (30, N)), axis=-1)
+    lift = sampling.log_lift(codes, K)
+    codebook = np.random.default_rng(1).normal(size=(K, 4))
+    parents = codes.reshape(3, 10, N)
+    made = sampling.recombine_many(parents, codebook, jax.random.key(0), kind="nearest", lift=lift)
+    for row, *group in zip(np.asarray(made), *parents, strict=True):
+        assert {*row} <= set(np.concatenate(group))
+
+
+def test_a_lift_that_does_not_fit_is_refused():
+    codes, codebook = sets(2, 0), np.zeros((K, 4))
+    with pytest.raises(ValueError, match=r"log_lift\(codes, 24\)"):
+        sampling.recombine(codes, codes, codebook, jax.random.key(0), lift=np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="leave lift out"):
+        sampling.recombine(
+            codes, codes, codebook, jax.random.key(0), kind="positional", lift=np.zeros((K, K))
+        )
