@@ -18,6 +18,7 @@ run, exchange.png with two rows of parents and one row per rule, in the order of
   dearest       the half of the pairs with the largest distances
   hyperplane    `pivq_jax.sampling.recombine`: pairs that are close to each other
   plausible     of 64 uniform choices, the one whose codes most often co-occur in training images
+  lift          `recombine` with `log_lift` of the training images, as the evaluation samples
 """
 
 import argparse
@@ -31,7 +32,6 @@ import pivq_jax
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
-from pivq_jax.evaluation.probes import code_features
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.samples import average_pixels
 from pivq_jax.inference import TrainedModel
@@ -64,7 +64,7 @@ def plausible(
 
     def sum_of_lifts(sets: np.ndarray) -> np.ndarray:
         lifts = lift[sets[:, :, None], sets[:, None, :]]
-        return lifts.sum((1, 2)) - lifts.trace(axis1=1, axis2=2)
+        return lifts.sum((1, 2))
 
     choices = np.stack(
         [chosen_half(rng.random(first.shape), first, partners) for _ in range(CHOICES)]
@@ -73,15 +73,8 @@ def plausible(
     return choices[best, np.arange(len(first))]
 
 
-def log_lift(codes: np.ndarray, codebook_size: int) -> np.ndarray:
-    """Log of the co-occurrence of codes relative to chance, f32 [K, K], from codes int [M, N]."""
-    (has,) = code_features(codebook_size, "matching", codes)
-    share, together, least = has.mean(0), has.T @ has / len(has), 0.1 / len(has)
-    return np.log((together + least) / (np.outer(share, share) + least))
-
-
 def by_code(
-    model: TrainedModel, codes: np.ndarray, pairs: np.ndarray, lift: np.ndarray, seed: int
+    model: TrainedModel, codes: np.ndarray, pairs: np.ndarray, lift: jax.Array, seed: int
 ) -> dict[str, np.ndarray]:
     """Returns the codes of the samples of each rule, int [S, N]."""
     rng = np.random.default_rng(seed)
@@ -94,7 +87,8 @@ def by_code(
         "cheapest": chosen_half(cost, first, partners),
         "dearest": chosen_half(-cost, first, partners),
         "hyperplane": np.asarray(model.recombine(a, b, jax.random.key(seed))),
-        "plausible": plausible(first, partners, lift, rng),
+        "plausible": plausible(first, partners, np.asarray(lift), rng),
+        "lift": np.asarray(model.recombine(a, b, jax.random.key(seed), lift=lift)),
     }
 
 
@@ -115,7 +109,7 @@ def measure(
     count = min(samples, len(dataset.train))
     parents = [dataset.train[i] for i in range(count)]
     every = encode_split(model, dataset.train, batch_size)
-    codes, lift = every[:count], log_lift(every, model.config.quantizer.codebook_size)
+    codes, lift = every[:count], model.log_lift(every)
     test = np.stack([dataset.test[i]["image"] for i in range(len(dataset.test))])
     extractor = feature_extractor("vgg")
     real = extractor.extract(test)
