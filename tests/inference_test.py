@@ -82,6 +82,20 @@ def test_recombined_and_interpolated_codes_are_sets_of_the_parents_codes(trained
         assert set(a[row]) & set(b[row]) <= set(np.asarray(mixed)[row])
 
 
+def test_recombined_codes_go_together_with_the_lift_of_many_images(trained_model):
+    codes = random_sets(0, 64)
+    lift = trained_model.log_lift(codes)
+    key = jax.random.key(0)
+    mixed = np.asarray(trained_model.recombine(codes[:8], codes[8:16], key, lift=lift))
+    assert is_set(mixed)
+
+    def plausibility(sets: np.ndarray) -> float:
+        return float(np.asarray(lift)[sets[:, :, None], sets[:, None]].sum())
+
+    plain = np.asarray(trained_model.recombine(codes[:8], codes[8:16], key))
+    assert plausibility(mixed) > plausibility(plain)
+
+
 def test_an_image_decodes_alike_in_any_batch(trained_model, images):
     codes = np.asarray(trained_model.encode(images))
     np.testing.assert_array_equal(trained_model.encode(images[:3]), codes[:3])

@@ -19,20 +19,27 @@ def session(monkeypatch) -> Any:
     config = SimpleNamespace(seed=3, model=SimpleNamespace(num_codes=2))
     settings = Settings(8, 20, "vgg", "", neighbours=5, lpips_path="")
     data = load_dataset("random", image_size=16)
-    made = Session(SimpleNamespace(config=config), data, settings, Path("nowhere"))
+    model = SimpleNamespace(config=config, kind="matching", log_lift=len)
+    made = Session(model, data, settings, Path("nowhere"))
     made.encoded, made.sampled = [], []
 
     def encode(model, source, batch_size):
         made.encoded.append(len(source))
         return np.stack([source[i]["image"][0, 0, :2].astype(np.int32) for i in range(len(source))])
 
-    def sample(model, codes, count, seed, batch_size, fraction):
+    def sample(model, codes, count, seed, batch_size, fraction, lift):
+        assert lift == len(data.train)  # all images tell which codes go together
         made.sampled.append((len(codes), count, seed, fraction))
         return Samples(*(np.arange(count),) * 3)
 
     monkeypatch.setattr(session_module, "encode_split", encode)
     monkeypatch.setattr(session_module, "sample_recombined", sample)
     return made
+
+
+def test_positional_codes_have_no_lift(session):
+    session.model.kind = "positional"
+    assert session.lift is None
 
 
 def test_no_image_is_encoded_twice_but_those_of_an_unfinished_batch(session):
