@@ -93,7 +93,11 @@ class QuantizerConfig(Section):
     """The codebook and the assignment of latents to it."""
 
     kind: str = setting("matching", "how latents are assigned: see method.md", choices=KINDS)
-    method: str = setting("auto", "solver that matching uses: see matching.md", choices=METHODS)
+    method: str = setting(
+        "auto",
+        "solver of matching, in recombination too: see matching.md",
+        choices=METHODS,
+    )
     codebook_size: int = setting(512, "K, must exceed N under matching", at_least(1))
     init_step: int = setting(
         800, "step at which the codebook is initialised; continuous before", NOT_NEGATIVE
