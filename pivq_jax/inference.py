@@ -1,4 +1,4 @@
-"""A trained model to encode, decode, recombine and interpolate with: `load`, `from_pretrained`."""
+"""Inference with trained models, opened by `load` or `from_pretrained`."""
 
 import json
 from collections.abc import Callable
@@ -32,24 +32,30 @@ from pivq_jax.training.checkpoints import Checkpoints
 
 # Allow resize overshoot; reject [0, 255] or standardized images.
 MAX_ABS_PIXEL = 1.5
-# Fields of the config that name files of the machine it was trained on.
+# Config fields that hold paths of the machine on which the model was trained.
 PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
 
 
 class TrainedModel:
-    """A trained PIVQ with its averaged weights; every method is jitted.
+    """A trained PI-VQ autoencoder with its averaged weights.
 
-    Codes are int32 [B, N], sorted in each image (`positional`: in latent order). `decode` takes
-    the codes of an image in any order and gives the same bits for each (but for `positional`).
+    The networks are jitted and compiled once per batch size. Codes are int32 [B, N], sorted within
+    each image; those of a `positional` model are in the order of its latents. `decode` accepts the
+    codes of an image in any order and returns bitwise the same image for each order, except for
+    `positional` models, where the order matters.
+
+    Shapes use B images, N codes per image, K codebook entries of dimension D, and images of H x W
+    pixels, where H = W = `config.data.image_size`.
 
     Attributes:
-        config: the run's resolved config.
-        kind: of its quantizer.
-        method: the solver of its matching, for recombination too.
-        step: the training step of the weights.
-        progress: what the run recorded beside them, such as `train_seconds`.
-        mesh: the devices that batches are split over.
-        metrics: the figures of the run's `metrics.json`, empty if these weights were not evaluated.
+        config: the resolved config of the run.
+        params: the averaged parameters, a tree of float32 arrays.
+        kind: kind of quantizer, one of `model.quantizer.KINDS`.
+        method: solver of the matching, also used for recombination.
+        step: training step of the weights.
+        progress: what was saved with the weights, such as `train_seconds`.
+        mesh: devices over which batches are split.
+        metrics: contents of the run's `metrics.json`; empty if these weights were not evaluated.
     """
 
     def __init__(
@@ -78,26 +84,51 @@ class TrainedModel:
 
     @property
     def codebook(self) -> jax.Array:
-        """f32 [K, D]."""
+        """The codebook, float32 [K, D]."""
         return own_copy(self.params["quantizer"]["codebook"])
 
     @property
     def num_parameters(self) -> int:
-        """Numbers in the encoder, the codebook and the decoder."""
+        """The number of parameters of the encoder, the codebook and the decoder."""
         return sum(x.size for x in jax.tree.leaves(self.params))
 
     @property
     def description(self) -> dict[str, Any]:
-        """What goes with the weights into a file: JSON."""
+        """The JSON metadata saved with the weights.
+
+        Its entries are `config`, `step`, `progress` and `metrics`.
+        """
         names = ("step", "progress", "metrics")
         return {"config": self.config.to_dict(), **{name: getattr(self, name) for name in names}}
 
     def encode(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """images f32 [B, H, W, 3] in [-1, 1] -> codes int32 [B, N]."""
+        """Encodes images.
+
+        Args:
+            images: floating point [B, H, W, 3], B >= 1, in [-1, 1].
+
+        Returns:
+            int32 [B, N], the codes of each image, values in [0, K).
+
+        Raises:
+            ValueError: if the shape, dtype or range of `images` is wrong, or an image is not
+                finite.
+        """
         return self.encode_with_latents(images)[0]
 
     def encode_with_latents(self, images: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
-        """As `encode`; besides, the latents f32 [B, N, D] in query order, before quantization."""
+        """Encodes images and also returns their latents.
+
+        Args:
+            images: floating point [B, H, W, 3], B >= 1, in [-1, 1].
+
+        Returns:
+            codes int32 [B, N] as in `encode`, and the latents float32 [B, N, D] before
+            quantization, in the order of the encoder's queries.
+
+        Raises:
+            ValueError: as in `encode`.
+        """
         images, size = jnp.asarray(images), self.config.data.image_size
         if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
             shape = f"[B, {size}, {size}, 3], B at least 1"
@@ -113,7 +144,18 @@ class TrainedModel:
         return codes, latents
 
     def decode(self, codes: jax.Array | np.ndarray) -> jax.Array:
-        """codes int32 [B, N] in any order -> images f32 [B, H, W, 3] in [-1, 1]."""
+        """Decodes codes.
+
+        Args:
+            codes: integers [B, N], B >= 1, values in [0, K). Their order within an image matters
+                for `positional` models only.
+
+        Returns:
+            float32 [B, H, W, 3], images in [-1, 1].
+
+        Raises:
+            ValueError: if the shape, dtype or range of `codes` is wrong.
+        """
         return self._by_rows(self._decode, self._checked(codes))
 
     def _checked(self, codes: jax.Array | np.ndarray) -> jax.Array:
@@ -127,7 +169,7 @@ class TrainedModel:
         return codes
 
     def _by_rows(self, function: Callable[..., Any], x: jax.Array) -> Any:
-        # The rows are split over the devices, so their number is filled up to a multiple.
+        # Rows are split over the devices, so their number is padded to a multiple of the devices.
         fill = -x.shape[0] % self.mesh.size
         padded = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)]) if fill else x
         result = own_copy(function(self.params, split_rows(padded, self.mesh)))
@@ -141,45 +183,68 @@ class TrainedModel:
         fraction: float = 0.5,
         lift: jax.Array | None = None,
     ) -> jax.Array:
-        """Makes new code sets from those of two images, see `sampling.recombine`.
+        """Recombines the codes of pairs of images; see `sampling.recombine`.
 
         Args:
-            codes_a: int [B, N], the images to change.
-            codes_b: int [B, N], the images that codes are taken from.
+            codes_a: integers [B, N], codes of the images to change.
+            codes_b: integers [B, N], codes of the images to take codes from.
             key: PRNG key.
             fraction: fraction of the differing codes that is exchanged, in [0, 1].
-            lift: float32 [K, K], the result of `log_lift` for some real images. It makes better
-                samples of a model whose codes depend on each other.
+            lift: float32 [K, K], the result of `log_lift` for real images. It improves samples if
+                the codes of an image depend on each other.
 
         Returns:
             int32 [B, N].
 
         Raises:
-            ValueError: see `sampling.recombine`.
+            ValueError: if the codes are invalid (see `decode`), or as in `sampling.recombine`.
         """
         a, b = self._checked(codes_a), self._checked(codes_b)
         return sampling.recombine(a, b, self.codebook, key, fraction, self.kind, self.method, lift)
 
     def log_lift(self, codes: jax.Array | np.ndarray) -> jax.Array:
-        """Computes which codes go together, f32 [K, K], from int [M, N]; see `sampling.log_lift`.
+        """Computes the log lift of all pairs of codes; see `sampling.log_lift`.
+
+        Args:
+            codes: integers [M, N], codes of M >= 1 images.
+
+        Returns:
+            float32 [K, K].
 
         Raises:
-            ValueError: if the model is `positional`, or for codes that are not its own.
+            ValueError: if the model is `positional`, or the codes are invalid (see `decode`).
         """
         if self.kind == "positional":
             raise ValueError("positional codes mean nothing without their places: there is no lift")
         return sampling.log_lift(np.asarray(self._checked(codes)), len(self.codebook))
 
     def interpolate(self, codes_a: jax.Array, codes_b: jax.Array, steps: int) -> jax.Array:
-        """From A to B by exchanging codes, see `sampling.interpolate`: -> int32 [steps, B, N]."""
+        """Interpolates between pairs of images by exchanging codes; see `sampling.interpolate`.
+
+        Args:
+            codes_a: integers [B, N], codes of the first image of each pair.
+            codes_b: integers [B, N], codes of the last image of each pair.
+            steps: number of images per pair, both ends included, at least 2.
+
+        Returns:
+            int32 [steps, B, N].
+
+        Raises:
+            ValueError: if the codes are invalid (see `decode`), or as in `sampling.interpolate`.
+        """
         a, b = self._checked(codes_a), self._checked(codes_b)
         return sampling.interpolate(a, b, self.codebook, steps, self.kind, self.method)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write `model.safetensors`, `config.json` and a model card; see `from_pretrained`.
+        """Writes `model.safetensors`, `config.json` and a model card for `from_pretrained`.
+
+        Paths in the config are emptied, as they are only valid on this machine.
+
+        Args:
+            directory: local directory, created if missing; files of these names are replaced.
 
         Raises:
-            InputError: the directory is one in remote storage.
+            InputError: if `directory` is in remote storage or is a file.
         """
         description = self.description
         for section, field in PATHS:
@@ -195,18 +260,25 @@ def _encode(model: PIVQ, params: Any, images: jax.Array) -> tuple[jax.Array, jax
 
 
 def _decode(model: PIVQ, params: Any, codes: jax.Array) -> jax.Array:
-    # Sums over a set depend on its order in their last bits: one order, one image.
+    # The last bits of a sum depend on the order of its terms; sorting makes the result unique.
     codes = sampling.canonical(codes, model.kind)
     images: Any = model.apply({"params": params}, codes, method="decode")
     return jnp.clip(images, -1.0, 1.0)
 
 
 def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
-    """The model of a finished or running training, at its newest checkpoint or that of `step`.
+    """Loads the model of a finished or running training from its workdir.
+
+    Args:
+        workdir: local or remote directory of the run.
+        step: step of the checkpoint to load; by default the newest readable one.
+
+    Returns:
+        the model, with its weights on all devices of this process' mesh.
 
     Raises:
-        InputError: the workdir does not exist, holds no such checkpoint, or its codebook is not
-            initialised yet.
+        InputError: if the workdir does not exist, has no such checkpoint, or its codebook is not
+            initialized yet.
     """
     workdir = as_path(str(workdir))
     origin = f"{workdir}/config.json"
@@ -216,7 +288,7 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
         state, progress = checkpoints.restore(
             {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes}, mesh, step
         )
-    progress.pop("data", None)  # which images it was trained on matters to this workdir alone
+    progress.pop("data", None)  # the identity of the training data is only needed to resume
     step = int(state["step"])
     if step <= config.quantizer.init_step:
         raise InputError(
@@ -231,13 +303,16 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
 
 
 def from_pretrained(where: str | Path) -> TrainedModel:
-    """The model that `save_pretrained` wrote.
+    """Loads a model written by `TrainedModel.save_pretrained`.
 
     Args:
         where: a directory, or the id of a model on the Hugging Face hub, 'owner/name'.
 
+    Returns:
+        the model, with its weights on all devices.
+
     Raises:
-        InputError: it does not exist, cannot be fetched, or is damaged.
+        InputError: if the model does not exist, cannot be downloaded, or is damaged.
     """
     params, description = read_pretrained(where)
     mesh, config = make_mesh(), config_of_model(description["config"], str(where))

@@ -1,4 +1,4 @@
-"""The decoder: a set of code vectors becomes an image; it cannot see an order."""
+"""The decoder: from a set of code vectors to an image, independent of their order."""
 
 import flax.linen as nn
 import jax
@@ -9,33 +9,49 @@ from pivq_jax.model.primitives import LayerNorm, dense, gelu
 
 
 def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
-    """[B, h, w, factor * factor * C] -> [B, h * factor, w * factor, C]."""
+    """Moves channels to pixels.
+
+    Args:
+        x: [B, h, w, factor * factor * C].
+        factor: enlargement of height and width.
+
+    Returns:
+        [B, h * factor, w * factor, C], of the dtype of `x`.
+    """
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height, width, factor, factor, channels // factor**2)
     x = x.transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, height * factor, width * factor, -1)
 
 
-# The last layer of either output is named `pixels`: the adaptive weight is taken at its kernel.
+# The last layer of both outputs is named `pixels`; the adaptive weight is computed at its kernel.
 
 
 class PatchOutput(nn.Module):
-    """Each grid cell becomes its patch of pixels by one linear map."""
+    """Maps each grid cell to its patch of pixels by one linear layer."""
 
     patch_size: int
 
     @nn.compact
     def __call__(self, grid: jax.Array) -> jax.Array:
-        """[B, h, w, W] -> [B, h * patch_size, w * patch_size, 3]."""
+        """Applies the layer.
+
+        Args:
+            grid: [B, h, w, width].
+
+        Returns:
+            float32 [B, h * patch_size, w * patch_size, 3].
+        """
         x = dense(3 * self.patch_size**2, jnp.float32, "pixels")(grid)
         return depth_to_space(x, self.patch_size)
 
 
 class ConvOutput(nn.Module):
-    """Pixels drawn across patch borders: two 3x3 convolutions at half the image's resolution.
+    """Maps grid cells to pixels by two 3x3 convolutions at half the resolution of the image.
 
-    A linear output leaves the patch grid visible. At full resolution convolutions cost more than
-    all attention, so they run at half resolution and the last one emits 2x2 pixels at a time.
+    A linear output leaves the patch grid visible; convolutions smooth the borders of patches. At
+    full resolution, they would cost more than all attention layers, so they run at half resolution
+    and the last one outputs 2x2 pixels per position.
     """
 
     patch_size: int
@@ -44,7 +60,14 @@ class ConvOutput(nn.Module):
 
     @nn.compact
     def __call__(self, grid: jax.Array) -> jax.Array:
-        """[B, h, w, W] -> [B, h * patch_size, w * patch_size, 3]."""
+        """Applies the layers.
+
+        Args:
+            grid: [B, h, w, width].
+
+        Returns:
+            float32 [B, h * patch_size, w * patch_size, 3].
+        """
         factor = self.patch_size // 2
         x = dense(self.channels * factor**2, self.dtype, "expand")(grid)
         x = depth_to_space(x, factor)
@@ -57,10 +80,10 @@ class ConvOutput(nn.Module):
 class Decoder(nn.Module):
     """Transformer from a set of code vectors to an image.
 
-    Code embeddings get no position (unless `positional`, the VQ-VAE style baseline) and pass
-    through self-attention, which is permutation equivariant. A grid of position queries, one a
-    patch, then alternates self-attention, an image-wide view, with cross-attention to the set,
-    which is permutation invariant.
+    Code embeddings have no position (except in the `positional` baseline, as in VQ-VAE) and pass
+    through self-attention, which is permutation equivariant. A grid of queries, one per patch, then
+    alternates self-attention across the image with cross-attention to the set, which is permutation
+    invariant.
     """
 
     image_size: int
@@ -74,11 +97,18 @@ class Decoder(nn.Module):
     positional: bool = False
     mlp_ratio: int = 4
     dtype: jnp.dtype = jnp.float32
-    remat: bool = False  # keep only the input of each block for the backward pass
+    remat: bool = False  # recompute activations within blocks in the backward pass
 
     @nn.compact
     def __call__(self, quantized: jax.Array) -> jax.Array:
-        """quantized f32 [B, N, D] -> images f32 [B, image_size, image_size, 3]."""
+        """Decodes code vectors.
+
+        Args:
+            quantized: float32 [B, N, D].
+
+        Returns:
+            float32 [B, image_size, image_size, 3], images nominally in [-1, 1], not clipped.
+        """
         batch, num_codes, _ = quantized.shape
         codes = dense(self.width, self.dtype, "codes")(quantized)
         if self.positional:
@@ -92,7 +122,7 @@ class Decoder(nn.Module):
         side = self.image_size // self.patch_size
         queries = self.param("queries", nn.initializers.normal(0.02), (side**2, self.width))
         queries = (queries + positions_2d(side, side, self.width)).astype(self.dtype)
-        x = queries[None]  # all images share it until the first cross-attention
+        x = queries[None]  # shared by all images until the first cross-attention
         for i in range(self.depth):
             x = block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x, codes)
         x = LayerNorm(self.dtype, name="norm")(x).reshape(batch, side, side, self.width)

@@ -1,4 +1,4 @@
-"""The discriminator: which patches of an image look real."""
+"""The patch discriminator for adversarial training."""
 
 import flax.linen as nn
 import jax
@@ -6,24 +6,31 @@ import jax.numpy as jnp
 
 from pivq_jax.model.primitives import NORM_EPSILON
 
-GROUPS = 8  # of channels, in the norms
+GROUPS = 8  # number of channel groups in group norms
 
 
 class Discriminator(nn.Module):
     """PatchGAN (Isola et al. 2017, arXiv 1611.07004): a logit for each overlapping patch.
 
-    4x4 convolutions, stride 2, with leaky ReLU; three of them judge patches of 70 pixels. Group
-    norm stands where the original has batch norm, which would couple the images of a batch (and of
-    all devices) and add a state to the model.
+    4x4 convolutions of stride 2 with leaky ReLU; with three of them, a logit sees a patch of 70
+    pixels. Group norm replaces the original's batch norm, which would couple the images of a batch
+    (across all devices) and add state to the model.
     """
 
-    channels: int  # of the first layer; doubled by each later one, at most eightfold
-    layers: int  # convolutions of stride 2
+    channels: int  # of the first layer; doubled by each later layer, up to 8 times as many
+    layers: int  # number of convolutions of stride 2
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """images f32 [B, H, W, 3] in [-1, 1] -> logits f32 [B, h, w], high where it looks real."""
+        """Computes a logit for each patch.
+
+        Args:
+            images: float32 [B, H, W, 3] in [-1, 1].
+
+        Returns:
+            float32 [B, h, w], logits, high for patches that look real.
+        """
 
         def conv(
             x: jax.Array, features: int, stride: int, name: str, use_bias: bool = True

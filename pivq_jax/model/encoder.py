@@ -1,4 +1,4 @@
-"""The encoder: an image becomes N latents whose order carries no meaning."""
+"""The encoder: from an image to N latents whose order has no meaning."""
 
 import flax.linen as nn
 import jax
@@ -11,10 +11,9 @@ from pivq_jax.model.primitives import NORM_EPSILON, LayerNorm, dense
 class Encoder(nn.Module):
     """Vision transformer over image patches and N learned latent queries.
 
-    Patches carry fixed 2-D positions; queries attend to the patches and to each other in every
-    block (as TiTok's encoder does, Yu et al. 2024, arXiv 2406.07550). Each latent is normalised to
-    zero mean and unit variance, without learned scale, so that the codebook lives at a fixed
-    scale.
+    Patches have fixed 2-D position embeddings. Queries attend to the patches and to each other in
+    every block, as in TiTok's encoder (Yu et al. 2024, arXiv 2406.07550). Each latent is normalized
+    to zero mean and unit variance, without a learned scale, which fixes the scale of the codebook.
     """
 
     num_codes: int  # N
@@ -25,11 +24,18 @@ class Encoder(nn.Module):
     heads: int
     mlp_ratio: int = 4
     dtype: jnp.dtype = jnp.float32
-    remat: bool = False  # keep only the input of each block for the backward pass
+    remat: bool = False  # recompute activations within blocks in the backward pass
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """images f32 [B, H, W, 3] in [-1, 1] -> latents f32 [B, N, D]."""
+        """Encodes images.
+
+        Args:
+            images: float32 [B, H, W, 3] in [-1, 1]; H and W are multiples of `patch_size`.
+
+        Returns:
+            float32 [B, N, D], latents, each with zero mean and unit variance.
+        """
         p = self.patch_size
         x = nn.Conv(
             self.width, (p, p), strides=(p, p), padding="VALID", dtype=self.dtype, name="patches"
@@ -43,7 +49,7 @@ class Encoder(nn.Module):
         x = jnp.concatenate([x, queries], axis=1)
         block = block_class(self.remat)
         for i in range(self.depth):
-            # Nothing reads what the last block would make of the patches.
+            # The patches are not needed after the last block.
             last = self.num_codes if i == self.depth - 1 else None
             x = block(self.heads, self.mlp_ratio, self.dtype, last, name=f"block_{i}")(x)
 

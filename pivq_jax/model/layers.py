@@ -1,7 +1,7 @@
-"""Layers that encoder and decoder share: attention, MLP, transformer blocks, 2-D positions.
+"""Layers shared by the encoder and the decoder: attention, MLP, transformer block, 2-D positions.
 
 All modules compute in `dtype` and keep their parameters in float32. Norms use epsilon 1e-6 and are
-computed in float32 whatever `dtype` is.
+computed in float32 for every `dtype`.
 """
 
 import flax.linen as nn
@@ -13,11 +13,21 @@ from pivq_jax.model.primitives import LayerNorm, dense, gelu
 
 
 def positions_2d(height: int, width: int, channels: int) -> np.ndarray:
-    """Fixed 2-D sine and cosine positions, f32 [height * width, channels].
+    """Computes fixed 2-D sine and cosine position embeddings.
 
-    Half of the channels describe the row, half the column; wavelengths grow geometrically from
-    2 pi to 10,000 * 2 pi as in Vaswani et al. (2017), arXiv 1706.03762. `channels` must be a
-    multiple of 4.
+    Half of the channels encode the row, half the column. Wavelengths grow geometrically from 2 pi
+    to 10,000 * 2 pi, as in Vaswani et al. 2017, arXiv 1706.03762.
+
+    Args:
+        height: number of rows of the grid.
+        width: number of columns of the grid.
+        channels: size of an embedding, a multiple of 4.
+
+    Returns:
+        float32 [height * width, channels], row by row.
+
+    Raises:
+        ValueError: if `channels` is not a multiple of 4.
     """
     if channels % 4:
         raise ValueError(f"positions_2d: channels = {channels} must be a multiple of 4")
@@ -30,10 +40,10 @@ def positions_2d(height: int, width: int, channels: int) -> np.ndarray:
 
 
 class Attention(nn.Module):
-    """Multi-head dot-product attention; keys and values from `context` (default: the input).
+    """Multi-head dot-product attention, to the input itself or to a context.
 
-    Queries and keys are layer-normed a head (Dehghani et al. 2023, arXiv 2302.05442), which
-    keeps the logits bounded at the high learning rates that short runs need.
+    Queries and keys are normalized per head (Dehghani et al. 2023, arXiv 2302.05442), which bounds
+    the logits at the high learning rates of short runs.
     """
 
     heads: int
@@ -41,7 +51,15 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """x [B, T, W], or [1, T, W] where all images share it; context [B, S, W] -> [B, T, W]."""
+        """Applies attention.
+
+        Args:
+            x: [B, T, W], tokens that attend; [1, T, W] if all images share them.
+            context: [B, S, W], tokens attended to; `x` by default.
+
+        Returns:
+            [B, T, W], of dtype `dtype`.
+        """
         context = x if context is None else context
         width = x.shape[-1]
 
@@ -59,33 +77,39 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Dense, GELU (tanh form), Dense; the hidden layer is `ratio` times as wide."""
+    """Two dense layers with GELU (tanh form) between them; the hidden width is `ratio` * W."""
 
     ratio: int = 4
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [..., W] -> [..., W]."""
+        """Applies the layers to x [..., W]; returns [..., W] of dtype `dtype`."""
         width = x.shape[-1]
         x = dense(self.ratio * width, self.dtype, "hidden")(x)
         return dense(width, self.dtype, "out")(gelu(x))
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: self-attention, cross-attention if there is a context, MLP.
-
-    With `last`, so many tokens at the end are computed; the others are attended to, and dropped.
-    """
+    """Pre-norm transformer block: self-attention, cross-attention if there is a context, MLP."""
 
     heads: int
     mlp_ratio: int = 4
     dtype: jnp.dtype = jnp.float32
+    # If set, only the last `last` tokens are updated and returned.
     last: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """x [B, T, W], or [1, T, W] before a context [B, S, W] -> [B, T or `last`, W]."""
+        """Applies the block.
+
+        Args:
+            x: [B, T, W], tokens; [1, T, W] if all images share them and there is a context.
+            context: [B, S, W], tokens for cross-attention, which is skipped by default.
+
+        Returns:
+            [B, T, W], or [B, `last`, W].
+        """
         y = LayerNorm(self.dtype, name="self_attention_norm")(x)
         kept = slice(-self.last if self.last else None, None)
         attention = Attention(self.heads, self.dtype, name="self_attention")
@@ -98,5 +122,5 @@ class Block(nn.Module):
 
 
 def block_class(remat: bool) -> type[Block]:
-    """`Block`, or one whose activations are computed again in the backward pass, to save memory."""
+    """Returns `Block`, or if `remat`, `Block` with recomputed activations to save memory."""
     return nn.remat(Block) if remat else Block

@@ -1,4 +1,4 @@
-"""PIVQ: encoder, quantizer and decoder composed."""
+"""The PI-VQ autoencoder: encoder, quantizer and decoder."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,11 @@ from pivq_jax.model.quantizer import Matcher, Quantized, Quantizer, match_latent
 
 
 class PIVQ(nn.Module):
-    """The permutation-invariant vector-quantized autoencoder (arXiv 2604.01843)."""
+    """The permutation-invariant vector-quantized autoencoder (arXiv 2604.01843).
+
+    Images are float32 [B, H, W, 3] in [-1, 1] with H = W = `image_size`. Decoded images may exceed
+    this range.
+    """
 
     image_size: int
     patch_size: int
@@ -63,42 +67,75 @@ class PIVQ(nn.Module):
         )
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, Quantized]:
-        """images f32 [B, H, W, 3] in [-1, 1] -> (their reconstructions, the quantizer's result)."""
+        """Reconstructs images from their quantized latents.
+
+        Args:
+            images: float32 [B, H, W, 3] in [-1, 1].
+
+        Returns:
+            reconstructions float32 [B, H, W, 3], and the `Quantized` latents.
+        """
         quantized = self.quantizer(self.latents(images))
         return self.decoder(quantized.vectors), quantized
 
     def autoencode(self, images: jax.Array) -> jax.Array:
-        """Without quantization, as before the codebook's initialisation: images -> images."""
+        """Reconstructs images without quantization, as before the codebook is initialized.
+
+        Args:
+            images: float32 [B, H, W, 3] in [-1, 1].
+
+        Returns:
+            float32 [B, H, W, 3].
+        """
         return self.decoder(self.latents(images))
 
     def latents(self, images: jax.Array) -> jax.Array:
-        """images f32 [B, H, W, 3] -> latents f32 [B, N, D]."""
+        """Computes the latents float32 [B, N, D] of images float32 [B, H, W, 3]."""
         return self.encoder(images)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """images f32 [B, H, W, 3] -> columns int32 [B, N], converged bool [B], latents."""
+        """Encodes images.
+
+        Args:
+            images: float32 [B, H, W, 3] in [-1, 1].
+
+        Returns:
+            columns int32 [B, N], the codebook entry of each latent; converged bool [B], False if
+            the latents of an image are not finite; and the latents float32 [B, N, D].
+        """
         latents = self.latents(images)
         quantized = self.quantizer(latents)
         return quantized.columns, quantized.converged, latents
 
     def decode(self, columns: jax.Array) -> jax.Array:
-        """columns int32 [B, N] -> images f32 [B, H, W, 3]; in any order but for `positional`."""
+        """Decodes codebook entries.
+
+        Args:
+            columns: int32 [B, N]. Their order within an image matters for `positional` models only.
+
+        Returns:
+            float32 [B, H, W, 3].
+        """
         return self.decoder(self.quantizer.lookup(columns))
 
     def decode_vectors(self, vectors: jax.Array) -> jax.Array:
-        """Code vectors f32 [B, N, D] -> images f32 [B, H, W, 3]."""
+        """Decodes code vectors float32 [B, N, D] to images float32 [B, H, W, 3]."""
         return self.decoder(vectors)
 
 
 def pivq_from_config(
     config: Config, map_rows: Callable[[Matcher], Matcher] = lambda matcher: matcher
 ) -> PIVQ:
-    """The model that a config describes.
+    """Builds the model of a config.
 
     Args:
-        config: of a run.
-        map_rows: how the matching is run over a batch; for several devices give
-            `partial(common.parallel.map_over_batch, mesh=mesh)`.
+        config: config of a run.
+        map_rows: transformation of the matching. For several devices, pass
+            `partial(common.parallel.map_over_batch, mesh=mesh)`, which matches the images of each
+            device on that device.
+
+    Returns:
+        the model, without parameters.
     """
     return PIVQ(
         **{**config.model, "dtype": jnp.dtype(config.model.dtype)},

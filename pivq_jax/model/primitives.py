@@ -1,8 +1,8 @@
-"""Dense, LayerNorm and GELU whose gradients are fast on a CPU too.
+"""Dense, LayerNorm and GELU with gradients that are also fast on CPUs.
 
-Parameters, initial values and results are those of Flax's; only the gradients are written out
-here. On a CPU a training step spends its time in many small products and norms, and XLA turns
-what JAX derives by itself into slow code there: with these a step takes a seventh less time
+Parameters, initial values and results are those of Flax; only the gradients are defined here. On a
+CPU, a training step spends its time in many small products and norms, for which XLA generates slow
+code from the gradients that JAX derives. With these, a step takes a seventh less time
 (docs/interop.md).
 """
 
@@ -33,14 +33,14 @@ def _product_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple
         return jax.lax.dot_general(x, y, ((rows, rows), ((), ())))
 
     def of_kernel(x: jax.Array, g: jax.Array) -> jax.Array:
-        """What JAX derives."""
+        """The gradient that JAX derives."""
         return transposed_product(g, x).T
 
     def of_kernel_on_cpu(x: jax.Array, g: jax.Array) -> jax.Array:
-        """The narrower of x and g is transposed, since that is a copy.
+        """Transposes the narrower of x and g, since a transposition is a copy.
 
-        Without the barrier XLA would fold the outer transposition into the product, which then
-        misses the fast kernels.
+        Without the barrier, XLA would fold the outer transposition into the product, which would
+        then not use the fast kernels.
         """
         if x.shape[-1] <= g.shape[-1]:
             return transposed_product(x, g)
@@ -53,7 +53,13 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 def dense(features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
-    """Flax's Dense layer with bias, computing in `dtype`."""
+    """Returns Flax's Dense layer with bias, computing in `dtype`.
+
+    Args:
+        features: size of the last axis of the output.
+        dtype: dtype of the computation and the output; parameters are float32.
+        name: name of the layer.
+    """
 
     def product(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any) -> jax.Array:
         return _product(x, kernel)
@@ -63,9 +69,10 @@ def dense(features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
 
 @jax.checkpoint
 def gelu(x: jax.Array) -> jax.Array:
-    """GELU in its tanh form, of any shape. The gradient takes the tanh again instead of keeping it.
+    """Applies GELU in its tanh form to an array of any shape; keeps the dtype.
 
-    That is a pass over memory less on a CPU, and on any device less to keep.
+    The backward pass recomputes the tanh instead of storing it. This saves memory, and on a CPU one
+    pass over memory.
     """
     return nn.gelu(x)
 
@@ -78,7 +85,7 @@ def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def _normalised(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """x [..., W] with zero mean and unit variance, and by what it was multiplied: f32."""
+    """x [..., W] normalized to zero mean and unit variance, and the factor applied; float32."""
     x = x.astype(jnp.float32)
     centred = x - jnp.mean(x, -1, keepdims=True)
     factor = jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + NORM_EPSILON)
@@ -94,7 +101,7 @@ def _layer_norm_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tu
     normal, factor = _normalised(x)
 
     def mean_scaled(y: jax.Array) -> jax.Array:
-        """Mean of y * scale over the last axis; a product on a CPU, where XLA stores y * scale."""
+        """Mean of y * scale over the last axis; a product on CPUs, or XLA would store y * scale."""
         return jax.lax.platform_dependent(
             y,
             cpu=lambda y: y @ (scale[:, None] / len(scale)),
@@ -116,7 +123,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [..., W] -> `dtype` [..., W]."""
+        """Normalizes x [..., W]; returns [..., W] of dtype `dtype`."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         return _layer_norm(x, scale, bias).astype(self.dtype)

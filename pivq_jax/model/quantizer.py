@@ -1,13 +1,13 @@
-"""The quantizer: latents become codebook entries, one to one (matching) or each its nearest.
+"""The quantizer: assigns codebook entries to latents, by matching or to the nearest entry.
 
-Kinds (`kind`):
+Kinds of assignment (`kind`):
 
 - `matching`: PI-VQ. A minimum-cost one-to-one assignment of the N latents of an image to the K
   codebook entries (arXiv 2604.01843), so no entry occurs twice in an image.
-- `nearest`: the VQ-VAE assignment (van den Oord et al. 2017, arXiv 1711.00937), many to one.
-- `positional`: `nearest`, and the decoder knows each code's place.
+- `nearest`: the assignment of VQ-VAE (van den Oord et al. 2017, arXiv 1711.00937), many to one.
+- `positional`: as `nearest`, and the decoder uses the position of each code.
 
-Distances, assignment and losses are float32 whatever the model's dtype is.
+Distances, assignment and losses are computed in float32 for every dtype of the model.
 """
 
 from collections.abc import Callable
@@ -22,51 +22,54 @@ from pivq_jax.matching import match
 KINDS = ("matching", "nearest", "positional")
 # (latents f32 [B, N, D], codebook f32 [K, D]) -> columns int32 [B, N], converged bool [B]
 Matcher = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-KMEANS_SAMPLES = 32  # latents an entry that k-means sees at most: its memory grows with them
+KMEANS_SAMPLES = 32  # most latents per entry for k-means, whose memory grows with them
 
 
 class Quantized(NamedTuple):
-    """What the quantizer makes of one batch of latents."""
+    """The quantized latents of a batch."""
 
-    vectors: jax.Array  # f32 [B, N, D]: straight-through, gradients reach the latents
-    columns: jax.Array  # int32 [B, N]: the entry of each latent
-    codebook_loss: jax.Array  # f32 []: moves entries to their latents
-    commitment_loss: jax.Array  # f32 []: moves latents to their entries
-    converged: jax.Array  # bool [B]: False where the matching found no valid answer
-    latents: jax.Array  # f32 [B, N, D]: as they came
+    vectors: jax.Array  # float32 [B, N, D], straight-through: gradients pass to the latents
+    columns: jax.Array  # int32 [B, N], the entry of each latent
+    codebook_loss: jax.Array  # float32 [], pulls entries towards their latents
+    commitment_loss: jax.Array  # float32 [], pulls latents towards their entries
+    converged: jax.Array  # bool [B], False if the matching has no valid result
+    latents: jax.Array  # float32 [B, N, D], the input
 
 
 def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Squared Euclidean distances of all pairs of vectors, without an array [..., N, K, D].
+    """Computes squared Euclidean distances of all pairs, without an array [..., N, K, D].
 
     Args:
         x: [..., N, D], such as latents.
-        y: [K, D], such as the codebook, or [..., K, D].
+        y: [K, D] or [..., K, D], such as the codebook.
 
     Returns:
-        f32 [..., N, K], at least 0.
+        float32 [..., N, K], at least 0.
     """
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     with jax.named_scope("distances"):  # benchmarks/training_step.py looks for this name
         products = jnp.einsum("...nd,...kd->...nk", x, y, precision=jax.lax.Precision.HIGHEST)
         norms = jnp.sum(x**2, -1)[..., :, None] + jnp.sum(y**2, -1)[..., None, :]
         distances = norms - 2 * products
-        # Not maximum(): on CPU it may turn NaN into 0, and a broken image would look valid.
+        # Not maximum(): on a CPU it may turn NaN into 0, and a broken image would look valid.
         return jnp.where(distances < 0, 0.0, distances)
 
 
 def match_latents(
     latents: jax.Array, codebook: jax.Array, method: str = "auto"
 ) -> tuple[jax.Array, jax.Array]:
-    """The codebook entry of each latent, one to one in each image, at the least total distance.
+    """Assigns entries to the latents of each image one to one, at minimum total squared distance.
 
     Args:
-        latents: f32 [B, N, D].
-        codebook: f32 [K, D], K >= N.
-        method: the solver, see `pivq_jax.matching.match`.
+        latents: float32 [B, N, D].
+        codebook: float32 [K, D], K >= N.
+        method: the solver; see `pivq_jax.matching.match`.
 
     Returns:
-        columns int32 [B, N], and converged bool [B]: False where latents were not finite.
+        columns int32 [B, N], and converged bool [B], which is False if latents are not finite.
+
+    Raises:
+        ValueError: as in `pivq_jax.matching.match`.
     """
     result = match(squared_distances(latents, codebook), method=method)
     return result.columns, result.converged
@@ -75,17 +78,18 @@ def match_latents(
 def assign(
     latents: jax.Array, codebook: jax.Array, kind: str, matcher: Matcher = match_latents
 ) -> tuple[jax.Array, jax.Array]:
-    """The codebook entry of each latent; no gradient flows through it.
+    """Assigns a codebook entry to each latent; no gradient flows through the assignment.
 
     Args:
-        latents: f32 [B, N, D].
-        codebook: f32 [K, D].
+        latents: float32 [B, N, D].
+        codebook: float32 [K, D].
         kind: one of `KINDS`.
-        matcher: what assigns for `matching`. Whoever compiles for several devices gives one that
-            matches the images of each device there, as no compiler splits its loops by itself.
+        matcher: the assignment for `matching`. For several devices, pass one that matches the
+            images of each device on that device, since the compiler does not partition the loops
+            of a matching by itself.
 
     Returns:
-        columns int32 [B, N], and converged bool [B]: False where latents were not finite.
+        columns int32 [B, N], and converged bool [B], which is False if latents are not finite.
     """
     if kind == "matching":
         return matcher(jax.lax.stop_gradient(latents), jax.lax.stop_gradient(codebook))
@@ -94,7 +98,7 @@ def assign(
 
 
 class Quantizer(nn.Module):
-    """Codebook f32 [K, D] with straight-through assignment."""
+    """Codebook float32 [K, D] with straight-through assignment."""
 
     codebook_size: int  # K
     code_dim: int  # D
@@ -107,7 +111,7 @@ class Quantizer(nn.Module):
         )
 
     def __call__(self, latents: jax.Array) -> Quantized:
-        """latents f32 [B, N, D] -> Quantized."""
+        """Quantizes latents float32 [B, N, D]; returns `Quantized`."""
         columns, converged = assign(latents, self.codebook, self.kind, self.matcher)
         entries = self.lookup(columns)
         return Quantized(
@@ -120,27 +124,38 @@ class Quantizer(nn.Module):
         )
 
     def lookup(self, columns: jax.Array) -> jax.Array:
-        """columns int32 [B, N] -> f32 [B, N, D]."""
+        """Returns the entries float32 [B, N, D] of columns int32 [B, N]."""
         return self.codebook[columns]
 
 
 def count_uses(columns: jax.Array, codebook_size: int) -> jax.Array:
-    """How many latents of the batch chose each entry, int32 [B, N] -> int32 [K]."""
+    """Counts the latents assigned to each entry.
+
+    Args:
+        columns: int32 [B, N], the entry of each latent.
+        codebook_size: K.
+
+    Returns:
+        int32 [K].
+    """
     return jnp.zeros(codebook_size, jnp.int32).at[columns.reshape(-1)].add(1)
 
 
 def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> jax.Array:
-    """Delayed initialisation: k-means (k-means++ start) over latents of many batches.
+    """Computes the initial codebook by k-means, started by k-means++, on latents of many batches.
 
-    Of more than `KMEANS_SAMPLES * codebook_size` latents, so many are drawn.
+    At most `KMEANS_SAMPLES * codebook_size` latents are used, drawn without replacement.
 
     Args:
-        latents: f32 [M, D], finite, with M >= codebook_size.
+        latents: floating point [M, D], finite, M >= K.
         codebook_size: K, the number of codebook entries.
-        key: a PRNG key.
+        key: PRNG key.
 
     Returns:
-        f32 [K, D]: the centroids.
+        float32 [K, D], the centroids.
+
+    Raises:
+        ValueError: if M < K.
     """
     from ott.tools import k_means
 
@@ -167,27 +182,29 @@ def revive_dead(
     key: jax.Array,
     threshold: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """Move dead entries onto latents that are badly served.
+    """Moves dead entries to latents with a large quantization error.
 
-    An entry is dead if it was used less than `threshold` times the mean. Each dead entry takes a
-    latent of the batch, drawn without replacement with probability proportional to its squared
-    distance from its own entry (the k-means++ rule), so that new entries arise where the error is.
+    An entry is dead if its use count is below `threshold` times the mean count. Each dead entry is
+    replaced by a latent of the batch, drawn without replacement with probability proportional to
+    its squared distance to its own entry (the k-means++ rule), so new entries appear where the
+    error is large.
 
     Args:
-        codebook: f32 [K, D].
-        uses: int32 [K], counted since the last revival.
-        latents: f32 [B, N, D]; columns: int32 [B, N], their entries.
-        key: a PRNG key.
-        threshold: as a fraction of the mean use.
+        codebook: float32 [K, D].
+        uses: int32 [K], use counts since the last revival.
+        latents: float32 [B, N, D].
+        columns: int32 [B, N], the entry of each latent.
+        key: PRNG key.
+        threshold: fraction of the mean use count.
 
     Returns:
-        the new codebook f32 [K, D] and the mask of revived entries bool [K].
+        the new codebook float32 [K, D], and bool [K], the entries that were replaced.
     """
     entries = codebook.shape[0]
     flat = latents.reshape(-1, latents.shape[-1])
     error = jnp.sum((flat - codebook[columns.reshape(-1)]) ** 2, -1)
-    # Gumbel top-k draws without replacement; the order of the draw is random, so rank r serves
-    # the r-th dead entry. A batch with fewer latents than dead entries revives only so many.
+    # Gumbel top-k draws without replacement and in random order, so the r-th draw replaces the
+    # r-th dead entry. A batch with fewer latents than dead entries revives as many as it can.
     scores = jnp.log(error + 1e-12) + jax.random.gumbel(key, error.shape)
     drawn = flat[jax.lax.top_k(scores, min(entries, flat.shape[0]))[1]]
     dead = uses < threshold * jnp.mean(uses.astype(jnp.float32))
