@@ -1,1 +1,1 @@
-"""How a run is trained."""
+"""Training: objective, optimizer, steps, loop, checkpoints and logs."""

@@ -1,4 +1,4 @@
-"""The discriminator's side of the objective: what it judges, and the losses of both players."""
+"""Adversarial training: the fake images of the discriminator, and the losses of both networks."""
 
 import dataclasses
 from typing import Any
@@ -11,19 +11,20 @@ from pivq_jax.model.discriminator import Discriminator
 
 Params = Any
 Metrics = dict[str, jax.Array]
-Fakes = dict[str, jax.Array]  # f32 [B, H, W, 3] each, by the names of `Adversary.weights`
+Fakes = dict[str, jax.Array]  # float32 [B, H, W, 3] each; keys as in `Adversary.weights`
 
 
 @dataclasses.dataclass(frozen=True)
 class Adversary:
-    """The discriminator and the weights of what it judges; kinds of weight 0 are not judged.
+    """The discriminator and the weights of its kinds of fake images; weight 0 disables a kind.
 
     Attributes:
         discriminator: the network; its parameters are an argument of every method.
         reconstructed: weight of reconstructions.
         recombined: weight of images decoded from recombined code sets.
-        max_adaptive_weight: the limit of the factor that both weights have in common.
-        augmentations: names in `losses.adversarial.AUGMENTATIONS`.
+        max_adaptive_weight: upper limit of the adaptive factor common to both weights.
+        augmentations: augmentations of all images that the discriminator sees, names in
+            `losses.adversarial.AUGMENTATIONS`.
     """
 
     discriminator: Discriminator
@@ -34,17 +35,26 @@ class Adversary:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Of each kind that is judged."""
+        """The positive weights by kind of fake image, 'reconstructed' or 'recombined'."""
         weights = {"reconstructed": self.reconstructed, "recombined": self.recombined}
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     @property
     def total_weight(self) -> float:
-        """Of all that is judged."""
+        """The sum of `weights`."""
         return sum(self.weights.values())
 
     def generator_loss(self, params: Params, fakes: Fakes, key: jax.Array) -> jax.Array:
-        """The generator's hinge loss, f32 [], averaged over the kinds by their weights."""
+        """Computes the generator's hinge loss, averaged over the kinds by their weights.
+
+        Args:
+            params: parameters of the discriminator.
+            fakes: images float32 [B, H, W, 3] in [-1, 1] of each kind in `weights`; B may differ.
+            key: PRNG key of the augmentations.
+
+        Returns:
+            float32 [].
+        """
         total = jnp.float32(0)
         for i, (name, weight) in enumerate(self.weights.items()):
             logits = self._logits(params, fakes[name], jax.random.fold_in(key, i))
@@ -54,12 +64,22 @@ class Adversary:
     def discriminator_loss(
         self, params: Params, fakes: Fakes, images: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        """The discriminator's hinge loss, f32 [], averaged likewise; also mean logits to log."""
+        """Computes the discriminator's hinge loss, averaged over the kinds by their weights.
+
+        Args:
+            params: parameters of the discriminator.
+            fakes: images float32 [B, H, W, 3] in [-1, 1] of each kind in `weights`; B may differ.
+            images: float32 [B, H, W, 3] in [-1, 1], real images.
+            key: PRNG key of the augmentations, the same as for `generator_loss`.
+
+        Returns:
+            the loss, float32 [], and the mean logits of each kind for the log, float32 [] each.
+        """
         real = self._logits(params, images, jax.random.fold_in(key, len(self.weights)))
         total, metrics = jnp.float32(0), {"logits_real": jnp.mean(real)}
         for i, (name, weight) in enumerate(self.weights.items()):
-            # The key of `generator_loss`: the same augmented images, so the compiler finds the
-            # same logits and computes them once.
+            # The same key as in `generator_loss` gives the same augmented images, so the compiler
+            # computes their logits once for both losses.
             fake = self._logits(params, fakes[name], jax.random.fold_in(key, i))
             total += weight * discriminator_hinge(real, fake)
             metrics[f"logits_{name}"] = jnp.mean(fake)

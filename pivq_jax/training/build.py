@@ -1,4 +1,4 @@
-"""What a config describes, built: data, losses, steps. All else takes plain arguments."""
+"""Builds data, losses and steps from a config; other training modules take plain arguments."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +23,18 @@ from pivq_jax.training.steps import Steps, make_discriminator_optimizer, make_st
 
 
 def dataset_from_config(config: Config) -> Dataset:
-    """The data set that a config names, built or opened; with at least two training images."""
+    """Builds or opens the data set of a config.
+
+    Args:
+        config: config of a run.
+
+    Returns:
+        the data set, with at least two training images.
+
+    Raises:
+        InputError: if the data is missing or damaged, or has fewer than two training images; see
+            `load_dataset`.
+    """
     data = config.data
     dataset = load_dataset(data.name, image_size=data.image_size, path=data.path)
     if len(dataset.train) < 2:
@@ -39,7 +50,16 @@ def objective_from_config(
     model: PIVQ,
     map_rows: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
 ) -> Objective:
-    """The loss that a config describes; `map_rows` is as in `pivq_from_config`."""
+    """Builds the loss of a config.
+
+    Args:
+        config: config of a run.
+        model: the autoencoder.
+        map_rows: transformation of the recombination, as in `pivq_from_config`.
+
+    Returns:
+        the objective, without parameters.
+    """
     weights = dict(config.loss)
     network = weights.pop("perceptual_network")
     weights.pop("perceptual_weights")
@@ -55,7 +75,7 @@ def objective_from_config(
 
 
 def adversary_from_config(config: Config) -> Adversary | None:
-    """The discriminator that a config describes, or None where nothing is judged."""
+    """Builds the discriminator of a config, or None if both adversarial weights are 0."""
     settings = config.adversarial
     if not settings.weight and not settings.recombined_weight:
         return None
@@ -70,10 +90,17 @@ def adversary_from_config(config: Config) -> Adversary | None:
 
 
 def frozen_from_config(config: Config, mesh: Mesh) -> Any:
-    """The perceptual network's weights, whole on every device; None where it is not used.
+    """Loads the weights of the perceptual network.
+
+    Args:
+        config: config of a run.
+        mesh: devices, each of which gets a full copy.
+
+    Returns:
+        a tree of float32 arrays, or None if the perceptual loss is not used.
 
     Raises:
-        InputError: the file is missing or is not what it should be.
+        InputError: if the file of weights is missing or invalid.
     """
     if not config.loss.perceptual:
         return None
@@ -82,7 +109,7 @@ def frozen_from_config(config: Config, mesh: Mesh) -> Any:
 
 
 def phase_at(config: Config, step: int) -> Phase:
-    """The part of the run that the step after `step` steps belongs to."""
+    """Returns the phase of the training step that follows `step` completed steps."""
     settings = config.adversarial
     if step < config.quantizer.init_step:
         return Phase.CONTINUOUS
@@ -91,7 +118,15 @@ def phase_at(config: Config, step: int) -> Phase:
 
 
 def steps_from_config(config: Config, mesh: Mesh) -> Steps:
-    """The jitted steps that a config describes, for the devices of a mesh."""
+    """Builds the jitted steps of a config for the devices of a mesh.
+
+    Args:
+        config: config of a run.
+        mesh: devices, see `common.parallel.make_mesh`.
+
+    Returns:
+        the `Steps`. Nothing is compiled before their first call.
+    """
     map_rows = partial(map_over_batch, mesh=mesh)
     objective = objective_from_config(config, pivq_from_config(config, map_rows), map_rows)
     optimizer, schedule = make_optimizer(steps=config.train.steps, **config.optimizer, mesh=mesh)

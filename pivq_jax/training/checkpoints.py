@@ -1,4 +1,4 @@
-"""Orbax in one place: atomic checkpoints of the training state, restored onto any mesh."""
+"""Atomic checkpoints of the training state with Orbax, which can be restored onto any mesh."""
 
 import contextlib
 import math
@@ -18,21 +18,22 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import is_remote
 from pivq_jax.common.parallel import shardings_of
 
-SCORE = "score"  # in `progress`: the higher the better; without it never among the best
+# Key in `progress`; higher is better. A checkpoint without a score is never among the best.
+SCORE = "score"
 
 
 class Checkpoints:
     """The checkpoints of one run, in `<workdir>/checkpoints/<step>/`.
 
-    Orbax writes each to a temporary name and renames it when it is complete, so a killed run
-    leaves only whole ones; an older one is deleted only after that. All processes of a run take
-    part in every call.
+    Orbax writes each checkpoint under a temporary name and renames it once it is complete, so a
+    killed run leaves only complete checkpoints. Older ones are deleted only after that. All
+    processes of a run must take part in every call. A context manager that closes itself.
 
     Args:
-        workdir: of the run; may be remote.
-        read_only: write and delete nothing.
-        keep: so many of the newest are kept. One alone leaves nothing if it is damaged.
-        keep_best: so many of those with the highest `progress["score"]` are kept besides.
+        workdir: directory of the run, local or remote.
+        read_only: whether to write and delete nothing.
+        keep: number of newest checkpoints to keep. With 1, none is left if that one is damaged.
+        keep_best: number of checkpoints with the highest `progress["score"]` to keep as well.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else policy,
             create=not read_only,
-            # What killed runs left half-written would fill the disk in the end.
+            # Incomplete checkpoints of killed runs would eventually fill the disk.
             cleanup_tmp_directories=not read_only,
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -56,20 +57,26 @@ class Checkpoints:
                 self._scores.add(step, self._manager.restore(step, args=progress)["progress"])
 
     def steps(self) -> list[int]:
-        """The steps of all complete checkpoints, oldest first."""
+        """Returns the steps of all complete checkpoints in ascending order."""
         return sorted(self._manager.all_steps())
 
     def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint, or None."""
+        """Returns the step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """Begin to write; training may go on meanwhile. `progress` is small and JSON.
+        """Starts to write a checkpoint in the background.
 
-        A step that is saved already stays as it is.
+        Does nothing if there is a checkpoint of this step.
+
+        Args:
+            step: number of completed training steps.
+            state: tree of arrays.
+            progress: small dictionary of JSON values.
 
         Raises:
-            OSError: this or the write before failed, as on a full disk; earlier ones are intact.
+            OSError: if this or the previous write failed, for example on a full disk; earlier
+                checkpoints are intact.
         """
         if step in self._manager.all_steps():
             return
@@ -77,31 +84,38 @@ class Checkpoints:
             state=ocp.args.PyTreeSave(state), progress=ocp.args.JsonSave(progress)
         )
         with self._write_errors():
-            self._manager.wait_until_finished()  # its deletions go by the scores until then
+            self._manager.wait_until_finished()  # its deletions depend on the scores so far
             self._scores.add(step, progress)
             self._manager.save(step, args=items)
 
     def wait(self) -> None:
-        """Wait until everything is written; raises as `save`."""
+        """Waits until all checkpoints are written.
+
+        Raises:
+            OSError: if a write failed.
+        """
         with self._write_errors():
             self._manager.wait_until_finished()
 
     def restore(
         self, state: Any, mesh: Mesh, step: int | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """The newest state that can be read, or that of `step`, and its progress.
+        """Restores the newest readable checkpoint, or that of `step`.
 
-        A damaged checkpoint is reported and the one before it is used; unless `read_only` it is
-        then renamed to `<step>.damaged`.
+        A damaged checkpoint is reported on stderr and the previous one is used. Unless `read_only`,
+        the damaged one is then renamed to `<step>.damaged`.
 
         Args:
-            state: a tree of arrays or `jax.ShapeDtypeStruct`s, as `jax.eval_shape` gives it. A
-                dictionary with some of the state's fields restores these alone.
-            mesh: the mesh onto which the arrays are placed.
-            step: of a checkpoint that is kept.
+            state: a tree of arrays or `jax.ShapeDtypeStruct`s, as returned by `jax.eval_shape`. A
+                dictionary with some of the fields of the state restores only these.
+            mesh: devices on which the arrays are placed, see `common.parallel.shardings_of`.
+            step: step of the checkpoint; by default the newest readable one.
+
+        Returns:
+            the state, and its `progress`.
 
         Raises:
-            InputError: there is no checkpoint, or none can be read.
+            InputError: if there is no such checkpoint, or none can be read.
         """
         kept = self.steps()
         if step is not None and step not in kept:
@@ -118,7 +132,7 @@ class Checkpoints:
             reason = "another process cannot read it"
             try:
                 restored = self._restore_step(step, state, mesh)
-            except Exception as error:  # every kind of damage raises another
+            except Exception as error:  # each kind of damage raises another exception
                 restored, reason = None, (str(error).splitlines() or [repr(error)])[0][:300]
             if _in_all_processes(restored is not None):
                 assert restored is not None
@@ -151,13 +165,13 @@ class Checkpoints:
             progress=ocp.args.JsonRestore(),
         )
         restored = self._manager.restore(step, args=items)
-        # A partial restore leaves what the file lacks as the shape that was asked for.
+        # A partial restore leaves arrays missing in the file as `jax.ShapeDtypeStruct`.
         if not all(isinstance(x, jax.Array) for x in jax.tree.leaves(restored["state"])):
             raise ValueError("it holds other arrays than this config has")
         return restored["state"], restored["progress"]
 
     def _set_aside(self, steps: list[int]) -> None:
-        """Rename damaged ones, so that their steps can be saved again."""
+        """Renames damaged checkpoints, so that their steps can be saved again."""
         if self._read_only or not steps:
             return
         if jax.process_index() == 0:
@@ -171,7 +185,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _write_errors(self) -> Iterator[None]:
-        """Whatever the storage layers raise becomes one OSError that says what is left."""
+        """Turns any exception of the storage layers into an OSError that states what is intact."""
         try:
             yield
         except Exception as error:
@@ -189,12 +203,16 @@ class Checkpoints:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
             self.close()
-        else:  # the error that ends the run says more than a failed write after it
+        else:  # do not hide the error that ends the run behind a failed write
             with contextlib.suppress(OSError):
                 self.close()
 
     def close(self) -> None:
-        """Wait until everything is written; raises as `save`."""
+        """Waits until all checkpoints are written and releases resources.
+
+        Raises:
+            OSError: if a write failed.
+        """
         with self._write_errors():
             try:
                 self._manager.wait_until_finished()

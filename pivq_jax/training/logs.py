@@ -1,4 +1,4 @@
-"""Where a run says what it does: console, TensorBoard and JSON lines."""
+"""Training logs: console, TensorBoard, JSON lines and profiler traces."""
 
 import json
 import statistics
@@ -19,40 +19,45 @@ T = TypeVar("T")
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
+    """Formats seconds as h:mm:ss, or m:ss below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 class TrainingLog:
-    """Console lines with ETA, `log.jsonl` and TensorBoard events, all continued after a resume.
+    """Console lines with ETA, `log.jsonl` and TensorBoard events, continued when a run resumes.
 
-    A context manager: leaving it writes out what is still buffered.
+    A context manager that flushes all buffers on exit.
+
+    Args:
+        workdir: directory of the run, local or remote.
+        first_step: number of steps completed before; later entries of the log are removed.
+        total_steps: last step of the run, for the ETA.
     """
 
     def __init__(self, workdir: Path, first_step: int, total_steps: int) -> None:
         self._path = workdir / "log.jsonl"
         self._total_steps = total_steps
         self._step, self._time = first_step, time.perf_counter()
-        # Compilation, k-means and pictures make single windows slow; the median forgets them.
+        # Compilation, k-means and pictures slow down single windows; the median ignores them.
         self._speeds: deque[float] = deque(maxlen=9)
         self._waited = 0.0
-        # Lines after the checkpoint that the run resumed from will be written again.
+        # Lines after the restored checkpoint will be written again.
         kept = [line for line in self._lines() if json.loads(line)["step"] <= first_step]
         self._text = "".join(line + "\n" for line in kept)
         write_atomically(self._path, self._text.encode())
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
 
     def _lines(self) -> list[str]:
-        """The whole lines of the log; a full disk may have cut the last one short."""
+        """The complete lines of the log; the last one may be truncated after a full disk."""
         if not self._path.exists():
             return []
         lines = self._path.read_text().split("\n")[:-1]
         return [line for line in lines if line.endswith("}")]
 
     def watch(self, batches: Iterator[T]) -> Iterator[T]:
-        """The same batches; how long each is waited for goes into the log."""
+        """Yields the same batches and measures the time spent waiting for them."""
         while True:
             started = time.perf_counter()
             batch = next(batches, None)
@@ -62,11 +67,16 @@ class TrainingLog:
             yield batch
 
     def write(self, step: int, metrics: Mapping[str, float], batch_size: int) -> None:
-        """One line for `step`; its speed is the mean since the line before.
+        """Writes one line; its speed is the mean since the previous line.
 
-        Beside the metrics: `images_per_second`, `step_seconds`, `input_wait` (the share of the time
-        in which training waited for images) and, where the device tells, `device_memory_peak` in
-        bytes.
+        In addition to the metrics, it records `images_per_second`, `step_seconds`, `input_wait`
+        (fraction of the time spent waiting for images) and, if the device reports it,
+        `device_memory_peak` in bytes.
+
+        Args:
+            step: number of completed steps.
+            metrics: values by name; `loss` and `psnr` (dB) are required.
+            batch_size: images per step.
         """
         now = time.perf_counter()
         seconds = max(now - self._time, 1e-9)
@@ -115,25 +125,30 @@ class TrainingLog:
 
 
 class ProfilerTrace:
-    """A profiler trace of chosen steps, in `<workdir>/profile`, for TensorBoard or Perfetto.
+    """A profiler trace of a range of steps in `<workdir>/profile`, for TensorBoard or Perfetto.
 
-    A context manager: leaving it ends a trace that is still running.
+    A context manager that stops a running trace on exit.
 
     Args:
-        workdir: of the run.
-        first_step: the trace begins when so many steps are done.
-        steps: how many it holds; 0: there is none.
+        workdir: directory of the run, local or remote.
+        first_step: number of completed steps at which the trace starts.
+        steps: number of steps in the trace; 0 disables it.
     """
 
     def __init__(self, workdir: Path, first_step: int, steps: int) -> None:
         self._directory = workdir / "profile"
         self._first, self._last = first_step, first_step + steps
-        self._running = ""  # where it is written
+        self._running = ""  # local directory of the running trace
 
     def at(self, step: int, pending: Any) -> None:
-        """Begin or end it, with `step` steps done; `pending` is what the last of them computes."""
+        """Starts or stops the trace if due.
+
+        Args:
+            step: number of completed steps.
+            pending: arrays computed by the last step, which are waited for.
+        """
         if step == self._first < self._last:
-            jax.block_until_ready(pending)  # earlier steps stay outside
+            jax.block_until_ready(pending)  # exclude earlier steps
             remote = is_remote(self._directory)
             self._running = tempfile.mkdtemp() if remote else str(self._directory)
             jax.profiler.start_trace(self._running)

@@ -1,4 +1,4 @@
-"""What a training step minimises, and the gradients of it."""
+"""The training objective and its gradients."""
 
 import dataclasses
 import enum
@@ -20,16 +20,16 @@ from pivq_jax.training.adversary import Adversary, Fakes, Metrics, Params
 
 
 class Phase(enum.IntEnum):
-    """The three parts of a run; each is a program of its own."""
+    """The phases of a run; each is compiled separately."""
 
-    CONTINUOUS = 0  # the autoencoder alone, before the codebook's initialisation
+    CONTINUOUS = 0  # without quantization, before the codebook is initialized
     QUANTIZED = 1
-    ADVERSARIAL = 2  # quantized, and the discriminator judges
+    ADVERSARIAL = 2  # quantized, with the discriminator
 
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms of the loss."""
+    """Weights of the terms of the loss that need no discriminator; see `LossConfig`."""
 
     l1: float
     l2: float
@@ -40,21 +40,24 @@ class LossWeights:
     variance: float
 
 
-# int32 [B, N], int32 [B, N] and one key for each pair
+# Codes int32 [B, N], codes int32 [B, N], and PRNG keys [B].
 Pairs = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def recombine_pairs(pairs: Pairs, codebook: jax.Array, kind: str, method: str) -> jax.Array:
-    """Exchanges half of the codes that differ, for every pair of images of a batch.
+    """Exchanges half of the differing codes of each pair of images.
 
     Args:
-        pairs: codes int32 [B, N], codes to take from int32 [B, N], and PRNG keys [B].
-        codebook: f32 [K, D].
-        kind: of the quantizer.
-        method: the solver of its matching.
+        pairs: codes to change int32 [B, N], codes to take from int32 [B, N], and PRNG keys [B].
+        codebook: float32 [K, D].
+        kind: kind of quantizer.
+        method: solver of the matching.
 
     Returns:
         int32 [B, N].
+
+    Raises:
+        ValueError: as in `sampling.recombine`.
     """
     return jax.vmap(lambda a, b, key: sampling.recombine(a, b, codebook, key, 0.5, kind, method))(
         *pairs
@@ -65,16 +68,16 @@ class Gradients(NamedTuple):
     """Gradients, metrics and code counts of one batch."""
 
     params: Params
-    discriminator: Params  # None but in the adversarial phase
-    metrics: Metrics
-    uses: jax.Array  # int32 [K]: how often each entry was chosen
+    discriminator: Params  # None before the adversarial phase
+    metrics: Metrics  # float32 [] each
+    uses: jax.Array  # int32 [K], use count of each entry
 
 
 class Made(NamedTuple):
-    """What the parameters make of a batch; the losses are functions of it."""
+    """Outputs of the autoencoder for a batch, from which the losses are computed."""
 
-    fakes: Fakes  # 'reconstructed' and, where a loss needs it, 'recombined'
-    latents: jax.Array  # f32 [B, N, D], before quantization
+    fakes: Fakes  # 'reconstructed' and, if a loss needs it, 'recombined'
+    latents: jax.Array  # float32 [B, N, D], before quantization
     codebook_loss: jax.Array | None = None
     commitment_loss: jax.Array | None = None
 
@@ -85,10 +88,12 @@ class Objective:
 
     Attributes:
         model: the autoencoder.
-        weights: of the terms that need no discriminator.
-        recombine: (pairs of images, codebook) -> new code sets, see `recombine_pairs`.
-        perceptual: (its weights, images, targets) -> distances f32 [B]; None where not used.
-        adversary: None where no phase is adversarial.
+        weights: weights of the terms that need no discriminator.
+        recombine: function of pairs of images and the codebook that returns new code sets; see
+            `recombine_pairs`.
+        perceptual: function of its weights, images and targets that returns distances float32 [B];
+            None if not used.
+        adversary: None if there is no adversarial phase.
     """
 
     model: PIVQ
@@ -106,19 +111,24 @@ class Objective:
         key: jax.Array,
         phase: Phase,
     ) -> Gradients:
-        """The gradients of both players and the figures to log.
+        """Computes the gradients of both networks and the metrics of a batch.
 
-        The forward pass runs once. Losses are differentiated with respect to what it made, and
-        these cotangents are pulled back through it: all together for the update and, for the
-        adaptive weight, twice to the decoder's last layer, as the compiler drops the rest.
+        The forward pass runs once. The losses are differentiated with respect to its outputs, and
+        the cotangents are pulled back through it, once for the update and, for the adaptive weight,
+        twice to the last layer of the decoder; the compiler removes the unused rest of these two.
+
+        If the matching of an image does not converge, all gradients of the model are NaN.
 
         Args:
-            params: of the model.
-            discriminator: its parameters; not read but in the adversarial phase.
-            frozen: the perceptual network's weights.
-            images: f32 [B, H, W, 3] in [-1, 1].
-            key: decides which codes are exchanged and how the discriminator's images are augmented.
-            phase: of the run.
+            params: parameters of the model.
+            discriminator: parameters of the discriminator, used in the adversarial phase only.
+            frozen: weights of the perceptual network, None if it is not used.
+            images: float32 [B, H, W, 3] in [-1, 1].
+            key: PRNG key of the recombination and of the discriminator's augmentations.
+            phase: phase of the run.
+
+        Returns:
+            the `Gradients`, of the dtypes of the parameters.
         """
         key_mix, key_judge = jax.random.split(key)
         made, pull_back, quantized = jax.vjp(
@@ -159,8 +169,8 @@ class Objective:
             }
 
         if quantized is not None:
-            # A matching that did not converge must stop the run, not train on a wrong answer: the
-            # NaN reaches the gradients and so every later loss.
+            # A matching that did not converge must stop the run instead of training on a wrong
+            # result. The NaN reaches the gradients and thus every later loss.
             valid = jnp.where(jnp.all(quantized.converged), 1.0, jnp.nan)
             cotangents = jax.tree.map(lambda x: x * valid, cotangents)
             loss *= valid
@@ -187,9 +197,9 @@ class Objective:
         return Made(fakes, quantized.latents, *losses), quantized
 
     def _recombine(self, params: Params, columns: jax.Array, key: jax.Array) -> jax.Array:
-        """Images of the code sets of one half of the batch recombined with those of the other.
+        """Decodes code sets of one half of the batch recombined with those of the other half.
 
-        Only the decoder learns from them: codes and entries stay what real images made them.
+        Only the decoder gets gradients from them, not the encoder and the codebook.
         """
         half = columns.shape[0] // 2
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
@@ -199,7 +209,7 @@ class Objective:
         return self._apply(params, codebook[mixed], method="decode_vectors")
 
     def _fidelity(self, made: Made, images: jax.Array, frozen: Params) -> tuple[jax.Array, Metrics]:
-        """How far reconstructions are from their images."""
+        """The reconstruction losses, and metrics."""
         reconstructed, weights = made.fakes["reconstructed"], self.weights
         total = pixel_loss(reconstructed, images, weights.l1, weights.l2)
         metrics = {
@@ -212,7 +222,7 @@ class Objective:
         return total, metrics
 
     def _structure(self, made: Made, images: jax.Array) -> tuple[jax.Array, Metrics]:
-        """The losses of latents, of the quantizer and of recombined sets."""
+        """The losses of latents, of the quantizer and of recombined code sets, and metrics."""
         weights, total, metrics = self.weights, jnp.float32(0), {}
         if weights.variance > 0:
             metrics["variance"] = variance_loss(made.latents)

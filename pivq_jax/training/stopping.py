@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: asked once, every process of a run stops after the same step."""
+"""Ctrl-C and SIGTERM: all processes of a run stop after the same step."""
 
 import contextlib
 import signal
@@ -10,10 +10,14 @@ from jax.experimental import multihost_utils
 
 
 class Interrupted(Exception):
-    """The run was asked to stop (Ctrl-C or SIGTERM) and has written a checkpoint.
+    """The run was stopped by Ctrl-C or SIGTERM after a checkpoint was written.
+
+    Args:
+        signal_number: the signal.
+        step: number of completed steps.
 
     Attributes:
-        exit_code: 130 after Ctrl-C, 143 after SIGTERM, as shells have it.
+        exit_code: 130 after Ctrl-C, 143 after SIGTERM, as in shells.
     """
 
     def __init__(self, signal_number: int, step: int) -> None:
@@ -22,9 +26,9 @@ class Interrupted(Exception):
 
 
 def end_on_sigterm() -> None:
-    """Where nobody asks for stops: SIGTERM ends the process, also one of several.
+    """Makes SIGTERM end the process outside of `stop_requests`.
 
-    There JAX has installed a handler of its own, which only remembers the signal.
+    With several processes, JAX installs a handler that only records the signal; this removes it.
     """
     if jax.process_count() > 1:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -32,11 +36,16 @@ def end_on_sigterm() -> None:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[int], int]]:
-    """A function to ask after every step: (steps done) -> the signal to stop for, or 0.
+    """Handles Ctrl-C and SIGTERM while the context is open.
 
-    A second Ctrl-C interrupts at once. Of several processes one alone may get the signal, as when
-    one host of a slice is preempted. JAX's coordination service then tells the others, and all
-    agree on the next step that none has done yet; without a signal nothing is sent.
+    A second Ctrl-C interrupts immediately. With several processes, a single one may receive the
+    signal, for example if one host of a slice is preempted. JAX's coordination service then
+    notifies the others, and all agree on the next step that none has completed. Without a signal,
+    there is no communication.
+
+    Yields:
+        a function to call after every step with the number of completed steps. It returns the
+        number of the signal to stop for, or 0.
     """
     several = jax.process_count() > 1
     received: list[int] = []
@@ -56,7 +65,7 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
             return 0
         return received[0] if received else signal.SIGTERM
 
-    # Of several processes SIGTERM is left to the handler that JAX has installed.
+    # With several processes, SIGTERM is left to JAX's handler.
     handled = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, receive) for number in handled}
     try:
