@@ -1,4 +1,4 @@
-"""The loop: restore, step, log, checkpoint."""
+"""The training loop: restores, trains, logs and writes checkpoints."""
 
 import contextlib
 import dataclasses
@@ -36,16 +36,16 @@ from pivq_jax.training.stopping import Interrupted, stop_requests
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What stays the same from the first step of a run to the last.
+    """The constants of a run.
 
     Attributes:
-        config: of the run.
-        workdir: where everything is written.
-        dataset: its splits.
+        config: the resolved config.
+        workdir: directory for all output, local or remote.
+        dataset: the data set with its splits.
         mesh: the devices.
-        steps: jitted for the mesh.
-        frozen: the perceptual network's weights, None if it is not used.
-        checkpoints: those in the workdir, open.
+        steps: the steps, jitted for the mesh.
+        frozen: weights of the perceptual network, None if it is not used.
+        checkpoints: open checkpoints of the workdir.
     """
 
     config: Config
@@ -58,13 +58,18 @@ class Run:
 
 
 def train(config: Config, workdir: Path) -> None:
-    """Train to `config.train.steps`, from the newest checkpoint in `workdir` if there is one.
+    """Trains up to step `config.train.steps`, from the newest checkpoint in `workdir` if any.
+
+    Args:
+        config: config of the run, checked by `check_config`.
+        workdir: directory of the run, local or remote, created if missing.
 
     Raises:
-        InputError: if the workdir holds another config or a run on other data, or the data is
-            missing.
+        InputError: if the workdir belongs to another config or other data, or if data or weights
+            of the perceptual network are missing.
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
-        FloatingPointError: if the loss is no longer finite; the last checkpoint is kept.
+        FloatingPointError: if the loss or a gradient is not finite; checkpoints are kept.
+        OSError: if a checkpoint cannot be written.
     """
     check_workdir(config, workdir)
     dataset = dataset_from_config(config)
@@ -76,7 +81,7 @@ def train(config: Config, workdir: Path) -> None:
         if jax.process_index() == 0:
             write_json(workdir / "config.json", config.to_dict())
 
-    # First of all in a new workdir; where there is a run, only once it can be continued.
+    # In a new workdir, first of all; in that of an existing run, only once it can be continued.
     if new := not (workdir / "config.json").exists():
         write_config()
 
@@ -90,12 +95,12 @@ def train(config: Config, workdir: Path) -> None:
 
 
 def _first_state(run: Run) -> tuple[TrainState, float]:
-    """The state to go on from, and the seconds of training that led to it."""
+    """The state to continue from, and the seconds of training spent on it."""
     if run.checkpoints.latest_step() is None:
         return run.steps.create(), 0.0
     state, progress = run.checkpoints.restore(jax.eval_shape(run.steps.create), run.mesh)
     identity = run.dataset.identity
-    # Converted weights have neither entry.
+    # Converted weights have neither of the two entries.
     if (trained_on := progress.get("data", identity)) != identity:
         raise InputError(
             f"{run.workdir} was trained on other data ({trained_on}) than is given now"
@@ -106,7 +111,7 @@ def _first_state(run: Run) -> tuple[TrainState, float]:
 
 
 def _loop(run: Run, state: TrainState, seconds: float) -> None:
-    """Train from `state`, which `seconds` of training led to, to the last step."""
+    """Trains to the last step from `state`, on which `seconds` of training were spent."""
     config, first_step, last_step = run.config, int(state.step), run.config.train.steps
     started = time.perf_counter() - seconds
     count = sum(x.size for x in jax.tree.leaves(state.params))
@@ -116,7 +121,7 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
     )
     with (
         stop_requests() as stop_asked,
-        # Checkpoints are written by all processes, all else by the first.
+        # Checkpoints are written by all processes, everything else by the first.
         TrainingLog(run.workdir, first_step, last_step)
         if jax.process_index() == 0
         else contextlib.nullcontext() as log,
@@ -124,8 +129,8 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
         contextlib.closing(_batches(run, first_step, config.data.workers)) as stream,
     ):
         for step, images in enumerate(log.watch(stream) if log else stream, start=first_step):
-            # `step` steps are done. What happens here depends only on the state, the step and the
-            # seed, so a run that resumes here repeats it exactly.
+            # `step` steps are completed. What follows depends only on the state, the step and the
+            # seed, so a run resumed here repeats it exactly.
             trace.at(step, state)
             state = _tend_codebook(run, state, step, images)
             phase = phase_at(config, step)
@@ -144,7 +149,7 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
             if step % config.train.picture_every == 0:
                 _save_picture(run, state, step, phase)
             if done:
-                run.checkpoints.wait()  # while another signal still finds us listening
+                run.checkpoints.wait()  # while signals are still handled
             if stop:
                 raise Interrupted(stop, step)
             if done:
@@ -153,7 +158,7 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
 
 
 def _batches(run: Run, step: int, workers: int = 0) -> Generator[jax.Array]:
-    """Training images uint8 [B, H, W, 3], split over the devices, from the batch of `step` on."""
+    """Yields images uint8 [B, H, W, 3], split over the devices, starting at the batch of `step`."""
     host = train_batches(
         run.dataset.train,
         batch_size=run.config.train.batch_size,
@@ -170,7 +175,7 @@ def _batches(run: Run, step: int, workers: int = 0) -> Generator[jax.Array]:
 
 
 def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) -> TrainState:
-    """Delayed initialisation at its step; re-initialisation of dead entries now and then."""
+    """Initializes the codebook when due, or periodically revives its dead entries."""
     settings, steps = run.config.quantizer, run.steps
     if step == settings.init_step:
         started = time.perf_counter()
@@ -195,12 +200,12 @@ def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) ->
 
 
 def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None:
-    """Stop a run that has diverged.
+    """Stops a run that has diverged.
 
-    Gradients are looked at too: the loss is of the weights before this step, the state after it.
+    Gradients are checked as well, since the loss belongs to the weights before the step.
 
     Raises:
-        FloatingPointError: the loss or a gradient is not finite.
+        FloatingPointError: if the loss or a gradient is not finite.
     """
     names, rates = ["loss", "gradient_norm"], ["optimizer.learning_rate"]
     if run.config.optimizer.name == "muon":
@@ -218,7 +223,7 @@ def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None
 
 
 def _save(run: Run, state: TrainState, step: int, phase: Phase, seconds: float) -> None:
-    """Begin to write a checkpoint; with a score if the best are kept, from quantization on."""
+    """Starts to write a checkpoint, with a score if the best are kept and latents are quantized."""
     progress: dict[str, Any] = {"train_seconds": seconds, "data": run.dataset.identity}
     if run.config.checkpoints.keep_best and phase > Phase.CONTINUOUS:
         shown, made = _validate(run, state, phase)
@@ -227,7 +232,7 @@ def _save(run: Run, state: TrainState, step: int, phase: Phase, seconds: float) 
 
 
 def _save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
-    """Write validation images above their reconstructions."""
+    """Writes a picture of validation images above their reconstructions."""
     shown, made = _validate(run, state, phase)
     if jax.process_index() == 0:
         picture = reconstruction_grid(shown[:16], made[:16], scale=2)
@@ -235,9 +240,9 @@ def _save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
 
 
 def _validate(run: Run, state: TrainState, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
-    """The first validation images, at most a batch, and what the averaged weights make of them.
+    """The first validation images, at most a batch, and their reconstructions by averaged weights.
 
-    Both uint8 [n, H, W, 3]. All processes take part and get them all.
+    Both are uint8 [n, H, W, 3]. All processes must take part, and each gets all images.
     """
     validation = run.dataset.validation
     batch = next(
@@ -251,5 +256,5 @@ def _validate(run: Run, state: TrainState, phase: Phase) -> tuple[np.ndarray, np
     images = put_batch({"image": batch["image"]}, run.mesh)["image"]
     made = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
     originals = jax.jit(lambda x: x, out_shardings=replicated(run.mesh))(images)
-    count = len(validation)  # the rows after them fill the batch up
+    count = len(validation)  # further rows are padding
     return jax.device_get(originals)[:count], jax.device_get(made)[:count]

@@ -1,10 +1,10 @@
-"""The optimizers: Muon for matrices beside AdamW for all else, or AdamW alone.
+"""The optimizers: Muon for matrices with AdamW for other parameters, or AdamW for all.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) replaces the momentum of a
-matrix by the nearest matrix whose singular values are all about one, found by a few Newton-Schulz
-iterations. An update then moves every direction of a layer alike, instead of the few that dominate
-the gradient. All formulas are optax's; what is ours is that these iterations, nearly all of what
-Muon costs, run once for all matrices of a shape and are shared out over the devices.
+matrix by the nearest matrix whose singular values are all about one, computed by a few
+Newton-Schulz iterations. An update then changes all directions of a layer equally, instead of the
+few that dominate the gradient. All formulas are those of optax. Here the iterations, nearly all of
+Muon's cost, run once for all matrices of the same shape and are distributed over the devices.
 """
 
 import collections
@@ -22,10 +22,10 @@ from optax.contrib import MuonDimensionNumbers, scale_by_muon
 Params = Any
 
 OPTIMIZERS = ("muon", "adamw")
-# The root mean square of an update's entries before the learning rate, as AdamW's is in practice
-# (Liu et al. 2025, arXiv 2502.16982, section 2.2), so that all shapes learn at one rate.
+# Root mean square of the entries of an update before the learning rate, as for AdamW in practice
+# (Liu et al. 2025, arXiv 2502.16982, section 2.2), so that one rate fits all shapes.
 UPDATE_RMS = 0.2
-ITERATIONS = 5  # of Newton-Schulz
+ITERATIONS = 5  # Newton-Schulz iterations
 
 
 def make_optimizer(
@@ -40,21 +40,24 @@ def make_optimizer(
     clip_norm: float,
     mesh: Mesh | None = None,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer with clipping, linear warm-up and cosine decay to zero, and AdamW's schedule.
+    """Builds the optimizer with clipping, linear warm-up and cosine decay to zero.
 
-    Matrices decay, but for the codebook; vectors (biases, norms) do not.
+    Weight decay applies to matrices except for the codebook, not to vectors (biases and norms).
 
     Args:
-        name: 'muon': kernels by Muon, all else by AdamW (`labels`); or 'adamw': all by AdamW
-            (Loshchilov and Hutter 2019).
-        steps: of the whole run.
-        learning_rate: AdamW's peak.
-        muon_learning_rate: Muon's peak.
-        momentum: Muon's, of Nesterov's kind.
-        warmup_steps: in which both rates rise from zero.
-        weight_decay: times the rate, of both.
-        clip_norm: most of the global norm of all gradients.
-        mesh: share Muon's iterations out over its devices.
+        name: 'muon', Muon for kernels and AdamW for other parameters (see `labels`); or 'adamw',
+            AdamW for all (Loshchilov and Hutter 2019).
+        steps: number of steps of the run.
+        learning_rate: peak learning rate of AdamW.
+        muon_learning_rate: peak learning rate of Muon.
+        momentum: Nesterov momentum of Muon.
+        warmup_steps: steps in which both rates rise from zero.
+        weight_decay: weight decay of both, multiplied by the learning rate.
+        clip_norm: maximum global norm of all gradients.
+        mesh: devices over which Muon's iterations are distributed; by default they are not.
+
+    Returns:
+        the optimizer, and the learning rate of AdamW by step.
     """
 
     def schedule(peak: float) -> optax.Schedule:
@@ -75,11 +78,17 @@ def make_optimizer(
 
 
 def labels(params: Params) -> Params:
-    """Which optimizer has a parameter, 'muon' or 'adamw': a tree of names like `params`.
+    """Returns the optimizer of each parameter.
 
-    Muon has the kernels of dense layers and convolutions. The codebook and the learned queries and
-    places are tables of vectors, not maps from vectors to vectors, and stay with AdamW, as do
-    biases and norms.
+    Muon updates the kernels of dense layers and convolutions. The codebook and the learned queries
+    and positions are tables of vectors, not linear maps, so AdamW updates them, as well as biases
+    and norms.
+
+    Args:
+        params: tree of parameters.
+
+    Returns:
+        a tree like `params` of 'muon' and 'adamw'.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, _: "muon" if path[-1].key == "kernel" else "adamw", params
@@ -93,23 +102,31 @@ def _decays(params: Params) -> Params:
 
 
 def momentum_of_muon(momentum: float) -> optax.GradientTransformation:
-    """Optax's Muon without its iterations: the momentum of each matrix, of norm one."""
+    """Returns optax's Muon without its iterations: the momentum of each matrix, scaled to norm 1.
+
+    Args:
+        momentum: Nesterov momentum.
+    """
     return scale_by_muon(
         beta=momentum, ns_steps=0, weight_dimension_numbers=partial(jax.tree.map, _axes)
     )
 
 
 def _axes(kernel: jax.Array) -> MuonDimensionNumbers:
-    """A kernel as a matrix: the last axis is the output, all others are the input."""
+    """The axes of a kernel as a matrix: the last one is the output, all others are the input."""
     return MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1)
 
 
 def orthogonalise(mesh: Mesh | None = None) -> optax.GradientTransformation:
-    """Optax's Muon without its momentum: Newton-Schulz, all matrices of one shape in one batch.
+    """Returns optax's Muon without its momentum: Newton-Schulz, batched over equal shapes.
 
-    It has no state. Kernels are taken as matrices [inputs, outputs], the upright ones transposed,
-    which the iterations allow. With a mesh each batch is split over its devices (`stack_sharding`),
-    so that none repeats another's work. Updates end with a root mean square of `UPDATE_RMS`.
+    The transformation has no state. Kernels are treated as matrices [inputs, outputs]; those with
+    more rows than columns are transposed, with which the iterations commute. With a mesh, each
+    batch is split over its devices (`stack_sharding`), so that no work is repeated. Updates have a
+    root mean square of about `UPDATE_RMS`.
+
+    Args:
+        mesh: devices over which the iterations are distributed; by default they are not.
     """
     muon = scale_by_muon(
         beta=0.0,
@@ -124,7 +141,7 @@ def orthogonalise(mesh: Mesh | None = None) -> optax.GradientTransformation:
     def update(updates: Params, state: optax.EmptyState, params: Params = None) -> Any:
         leaves, tree = jax.tree.flatten(updates)
         wide = [_wide(leaf) for leaf in leaves]
-        groups = collections.defaultdict(list)  # the numbers of the leaves of each shape
+        groups = collections.defaultdict(list)  # indices of the leaves of each shape
         for number, matrix in enumerate(wide):
             groups[matrix.shape].append(number)
         for shape, numbers in groups.items():
@@ -150,22 +167,29 @@ def _wide(kernel: jax.Array) -> jax.Array:
 def _shared_out(
     iterate: Callable[[jax.Array], jax.Array], stack: jax.Array, mesh: Mesh
 ) -> jax.Array:
-    """`iterate(stack)`, [count, rows, columns], each device doing its share of it."""
+    """`iterate(stack)`, [count, rows, columns], distributed over the devices."""
     count, split = len(stack), stack_sharding(stack.shape, mesh)
     whole = NamedSharding(split.mesh, PartitionSpec())
     fill = -count % split.mesh.devices.shape[0]
     stack = jnp.pad(stack, ((0, fill), (0, 0), (0, 0)))
-    # Whole before it is split and after, or each of its matrices travels by itself.
+    # Replicated before and after the split; otherwise, each matrix is communicated separately.
     stack = jax.lax.with_sharding_constraint(stack, whole)
     stack = iterate(jax.lax.with_sharding_constraint(stack, split))
     return jax.lax.with_sharding_constraint(stack, whole)[:count]
 
 
 def stack_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
-    """How a batch of matrices is split over a mesh: [count, rows, columns], rows <= columns.
+    """Returns the sharding of a batch of matrices.
 
-    Over all devices along `count`; where there are more devices than matrices, several share one
-    and split its columns, over which nearly all products are taken.
+    It is split over all devices along `count`. If there are more devices than matrices, several
+    share a matrix and split its columns, over which nearly all products sum.
+
+    Args:
+        shape: [count, rows, columns], rows <= columns.
+        mesh: the devices.
+
+    Returns:
+        a sharding over a new mesh of the same devices, with axes 'matrices' and 'columns'.
     """
     count, _, columns = shape
     devices = mesh.devices.reshape(-1)

@@ -1,7 +1,7 @@
-"""The training state and the steps on it: train, initialise the codebook, revive its entries.
+"""The training state and its steps: train, initialize the codebook, revive its entries.
 
-Every step is a function of a state and of plain arguments. `make_steps` binds these, jits the
-steps and says which array lies where; nothing else here knows that there are several devices.
+Every step is a pure function of a state and plain arguments. `make_steps` binds these arguments,
+jits the steps and sets the shardings; everything else here is independent of the devices.
 """
 
 import enum
@@ -36,35 +36,58 @@ class Draw(enum.IntEnum):
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that a checkpoint holds."""
+    """The training state, as saved in checkpoints."""
 
-    step: jax.Array  # int32 []: steps done
-    params: Params  # f32
-    ema_params: Params  # f32: exponential moving average, used for evaluation
+    step: jax.Array  # int32 [], number of completed steps
+    params: Params  # float32
+    ema_params: Params  # float32, exponential moving average, used for evaluation
     opt_state: optax.OptState
-    uses: jax.Array  # int32 [K]: how often each entry was chosen since the last revival
-    discriminator: Params = None  # f32; None in a run without adversarial losses
+    uses: jax.Array  # int32 [K], use count of each entry since the last revival
+    discriminator: Params = None  # float32; None in a run without adversarial losses
     discriminator_opt_state: optax.OptState = None
 
 
 class Steps(NamedTuple):
-    """The jitted steps of a run; `create` and `train` can also be lowered without being run."""
+    """The jitted steps of a run, for global arrays on the devices of a mesh.
 
-    create: jax.stages.Wrapped  # () -> state
-    train: jax.stages.Wrapped  # (state, images, frozen, phase) -> (state, metrics)
-    latents: Callable[[Params, jax.Array], jax.Array]  # (params, images)
-    reconstruct: Callable[[Params, jax.Array, bool], jax.Array]  # (params, images, quantize)
-    initialise: Callable[[TrainState, jax.Array], TrainState]  # (state, latents)
-    revive: Callable[[TrainState, jax.Array], tuple[TrainState, jax.Array]]  # (state, images)
+    `train`, `initialise` and `revive` donate their state, which must not be used afterwards.
+    `create` and `train` can also be lowered without being run.
+
+    Attributes:
+        create: function without arguments that returns the initial state; see `create_state`.
+        train: function of a state, images uint8 [B, H, W, 3], the weights of the perceptual network
+            or None, and a static `Phase`, that returns the next state and metrics, float32 [] each;
+            see `train_step`.
+        latents: function of parameters and images uint8 [B, H, W, 3] that returns latents
+            float32 [B, N, D] on every device; see `compute_latents`.
+        reconstruct: function of parameters, images uint8 [B, H, W, 3] and a static bool, whether to
+            quantize, that returns images uint8 [B, H, W, 3] on every device; see `reconstruct`.
+        initialise: function of a state and latents float32 [M, D] that returns the state with a new
+            codebook; see `initialise_codebook`.
+        revive: function of a state and images uint8 [B, H, W, 3] that returns the state and the
+            number of revived entries, int32 []; see `revive_entries`.
+    """
+
+    create: jax.stages.Wrapped
+    train: jax.stages.Wrapped
+    latents: Callable[[Params, jax.Array], jax.Array]
+    reconstruct: Callable[[Params, jax.Array, bool], jax.Array]
+    initialise: Callable[[TrainState, jax.Array], TrainState]
+    revive: Callable[[TrainState, jax.Array], tuple[TrainState, jax.Array]]
 
 
 def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array) -> TrainState:
-    """Put new entries into the parameters; their averages follow, their moments are zeroed.
+    """Replaces codebook entries in the parameters and their averages, and zeroes their moments.
+
+    All use counts are reset.
 
     Args:
         state: the training state.
-        codebook: f32 [K, D].
-        changed: bool [K], the entries that are new.
+        codebook: float32 [K, D].
+        changed: bool [K], the entries to replace.
+
+    Returns:
+        the new state.
     """
     rows = changed[:, None]
 
@@ -87,17 +110,27 @@ def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array)
 def make_discriminator_optimizer(
     *, learning_rate: float, clip_norm: float
 ) -> optax.GradientTransformation:
-    """Adam with the betas of GANs, (0.5, 0.9), at a constant rate, clipped by global norm."""
+    """Returns Adam with betas (0.5, 0.9), usual for GANs, and clipping by global norm.
+
+    Args:
+        learning_rate: constant learning rate.
+        clip_norm: maximum global norm of the gradients.
+    """
     return optax.chain(
         optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate, b1=0.5, b2=0.9)
     )
 
 
 def key_at(seed: int, draw: Draw, step: jax.typing.ArrayLike) -> jax.Array:
-    """The PRNG key of one draw at one step.
+    """Returns the PRNG key of one draw at one step.
 
-    Keys are derived from the seed and the step alone, so a resumed run draws what an unbroken one
-    would have drawn.
+    Keys depend only on the seed, the draw and the step, so a resumed run draws the same values as
+    an uninterrupted one.
+
+    Args:
+        seed: seed of the run.
+        draw: purpose of the key.
+        step: int [], number of completed steps.
     """
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), draw), step)
 
@@ -109,13 +142,16 @@ def create_state(
     *,
     seed: int,
 ) -> TrainState:
-    """The state before the first step, with randomly initialised networks.
+    """Creates the state before the first step, with randomly initialized networks.
 
     Args:
-        objective: its model and, if there is one, its discriminator are initialised.
-        optimizer: of the model.
-        discriminator_optimizer: of the discriminator.
-        seed: of the run.
+        objective: the loss, with the model and the discriminator (if any) to initialize.
+        optimizer: optimizer of the model.
+        discriminator_optimizer: optimizer of the discriminator.
+        seed: seed of the run.
+
+    Returns:
+        the state at step 0.
     """
     model, step = objective.model, jnp.int32(0)
     images = jnp.zeros((1, model.image_size, model.image_size, 3))
@@ -148,25 +184,26 @@ def batch_gradients(
     accumulation: int = 1,
     parts_sharding: Sharding | None = None,
 ) -> Gradients:
-    """Gradients of a whole batch: at once, or as the mean over parts of it, one after another.
+    """Computes the gradients of a batch at once, or sequentially as the mean over its parts.
 
     Args:
         objective: the loss.
-        state: holds the parameters.
+        state: the training state.
         images: uint8 [B, H, W, 3].
-        frozen: the perceptual network's weights.
-        key: a PRNG key.
-        phase: of the run.
-        accumulation: number of parts; divides B.
-        parts_sharding: if set, where the parts uint8 [accumulation, B / accumulation, H, W, 3] lie.
+        frozen: weights of the perceptual network, None if it is not used.
+        key: PRNG key.
+        phase: phase of the run.
+        accumulation: number of parts, a divisor of B.
+        parts_sharding: sharding of the parts uint8 [accumulation, B / accumulation, H, W, 3];
+            by default left to the compiler.
 
     Returns:
-        gradients and metrics averaged over the parts, code counts summed.
+        `Gradients`, with gradients and metrics averaged over the parts, and use counts summed.
     """
     of_part = partial(objective.gradients, state.params, state.discriminator, frozen)
     if accumulation == 1:
         return of_part(images_to_float(images), key, phase)
-    # Every n-th image forms a part, so that the parts are split over the devices as the batch.
+    # Each part takes every n-th image, so it is split over the devices like the batch.
     parts = images.reshape(-1, accumulation, *images.shape[1:]).swapaxes(0, 1)
     if parts_sharding is not None:
         parts = jax.lax.with_sharding_constraint(parts, parts_sharding)
@@ -198,24 +235,24 @@ def train_step(
     accumulation: int = 1,
     parts_sharding: Sharding | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One optimizer step.
+    """Runs one optimizer step.
 
     Args:
         state: the training state.
         images: uint8 [B, H, W, 3].
-        frozen: the perceptual network's weights, None if it is not used.
-        phase: of the run.
+        frozen: weights of the perceptual network, None if it is not used.
+        phase: phase of the run.
         objective: the loss.
-        optimizer: of the model.
-        schedule: learning rate to log, by step.
-        discriminator_optimizer: of the discriminator; used in the adversarial phase only.
-        seed: of the run.
-        ema_decay: of the averaged parameters, approached from below.
-        accumulation: number of parts that the batch is computed in, see `batch_gradients`.
+        optimizer: optimizer of the model.
+        schedule: learning rate by step, for the log only.
+        discriminator_optimizer: optimizer of the discriminator, used in the adversarial phase only.
+        seed: seed of the run.
+        ema_decay: decay of the averaged parameters; lower in the first steps.
+        accumulation: number of parts of the batch, see `batch_gradients`.
         parts_sharding: see `batch_gradients`.
 
     Returns:
-        the state after the step, and metrics, float32 [] each.
+        the next state, and metrics, float32 [] each.
     """
     key = key_at(seed, Draw.LOSS, state.step)
     gradients = batch_gradients(
@@ -230,7 +267,7 @@ def train_step(
     )
     updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    # A young average follows fast, so that early evaluations are not of the initial weights.
+    # The first averages follow quickly, so that early evaluations do not see the initial weights.
     decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
     if phase == Phase.ADVERSARIAL:
         updates, discriminator_opt_state = discriminator_optimizer.update(
@@ -257,19 +294,31 @@ def train_step(
 
 
 def compute_latents(params: Params, images: jax.Array, *, model: PIVQ) -> jax.Array:
-    """Latents f32 [B, N, D] of images uint8 [B, H, W, 3]."""
+    """Computes the latents float32 [B, N, D] of images uint8 [B, H, W, 3].
+
+    Args:
+        params: parameters of the model.
+        images: uint8 [B, H, W, 3].
+        model: the autoencoder.
+
+    Returns:
+        float32 [B, N, D], before quantization.
+    """
     latents: Any = model.apply({"params": params}, images_to_float(images), method="latents")
     return latents
 
 
 def reconstruct(params: Params, images: jax.Array, quantize: bool, *, model: PIVQ) -> jax.Array:
-    """Reconstructions of images, both uint8 [B, H, W, 3].
+    """Reconstructs images.
 
     Args:
-        params: of the model.
-        images: the originals.
-        quantize: if False, latents are decoded as they are, as before the codebook's start.
+        params: parameters of the model.
+        images: uint8 [B, H, W, 3].
+        quantize: whether to quantize latents; False before the codebook is initialized.
         model: the autoencoder.
+
+    Returns:
+        uint8 [B, H, W, 3].
     """
     variables, floats = {"params": params}, images_to_float(images)
     made: Any = (
@@ -283,13 +332,19 @@ def reconstruct(params: Params, images: jax.Array, quantize: bool, *, model: PIV
 def initialise_codebook(
     state: TrainState, latents: jax.Array, *, model: PIVQ, seed: int
 ) -> TrainState:
-    """The state with a codebook made from latents, once, before quantization begins.
+    """Initializes the codebook from latents, once, before quantization begins.
 
     Args:
         state: the training state.
-        latents: f32 [M, D], of many batches.
+        latents: float32 [M, D], of many batches, M >= K.
         model: the autoencoder.
-        seed: of the run.
+        seed: seed of the run.
+
+    Returns:
+        the state with the new codebook.
+
+    Raises:
+        ValueError: if M < K; see `initial_codebook`.
     """
     key = key_at(seed, Draw.CODEBOOK, state.step)
     codebook = initial_codebook(latents, model.codebook_size, key)
@@ -304,17 +359,17 @@ def revive_entries(
     seed: int,
     threshold: float,
 ) -> tuple[TrainState, jax.Array]:
-    """Moves dead codebook entries onto latents of a batch.
+    """Moves dead codebook entries to latents of a batch; see `revive_dead`.
 
     Args:
         state: the training state.
         images: uint8 [B, H, W, 3].
         model: the autoencoder.
-        seed: of the run.
-        threshold: see `revive_dead`.
+        seed: seed of the run.
+        threshold: fraction of the mean use count below which an entry is dead.
 
     Returns:
-        the new state, and the number of entries that were moved, int32 [].
+        the new state, and the number of moved entries, int32 [].
     """
     codebook = state.params["quantizer"]["codebook"]
     latents = compute_latents(state.params, images, model=model)
@@ -336,10 +391,24 @@ def make_steps(
     ema_decay: float,
     revive_threshold: float,
 ) -> Steps:
-    """Binds the steps to their settings and jits them for one mesh.
+    """Binds the steps to their settings and jits them for a mesh.
 
-    `common.parallel` decides what lies where on the mesh. Steps that return a state reuse the
-    memory of the one that they are given.
+    `common.parallel` decides how arrays are sharded. Steps that take and return a state donate the
+    memory of their argument.
+
+    Args:
+        objective: the loss.
+        optimizer: optimizer of the model.
+        schedule: learning rate by step, for the log only.
+        discriminator_optimizer: optimizer of the discriminator.
+        mesh: devices, see `common.parallel.make_mesh`.
+        seed: seed of the run.
+        accumulation: number of parts of a batch, see `batch_gradients`.
+        ema_decay: decay of the averaged parameters.
+        revive_threshold: fraction of the mean use count below which an entry is dead.
+
+    Returns:
+        the `Steps`.
     """
     model = objective.model
     create = partial(create_state, objective, optimizer, discriminator_optimizer, seed=seed)
