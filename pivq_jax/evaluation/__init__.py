@@ -1,5 +1,5 @@
 """Evaluation of trained models: metrics and pictures.
 
-Nothing is imported here; import the modules that are needed, such as
+This package imports none of its modules; import those you need, such as
 `pivq_jax.evaluation.capacity`.
 """

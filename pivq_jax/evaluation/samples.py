@@ -1,8 +1,8 @@
-"""New images from the code sets of real ones, with their parents: what metrics and pictures need.
+"""New images from the code sets of real ones, with their parents, for metrics and pictures.
 
-Parents come from `codes`, the codes of real images as `encode_split` gives them. Each new image is
+Parents are drawn from the codes of real images, as returned by `encode_split`. Each new image takes
 one N x N matching per exchange and one pass of the decoder; there is no prior. The same seed gives
-the same codes whatever the batch size is.
+the same codes for every batch size.
 """
 
 import functools
@@ -27,21 +27,29 @@ class Samples(NamedTuple):
 
     images: np.ndarray  # uint8 [S, H, W, 3]
     codes: np.ndarray  # int32 [S, N]
-    parents: np.ndarray  # int32 [S, P]: rows of the pool; the first is the one that is changed
+    parents: np.ndarray  # int32 [S, P], indices into the pool; the first is the image changed
 
     def between_parents(self, pool: Source, count: int) -> np.ndarray:
-        """A picture of the first `count` images, each between its first two parents."""
+        """Draws the first `count` images, each between its first two parents.
+
+        Args:
+            pool: the images that `parents` refers to.
+            count: number of images to draw, at most S.
+
+        Returns:
+            uint8 [height, width, 3].
+        """
         images, parents = self.images[:count], self.parents[:count, :2]
         first, second = (np.stack([pool[int(i)]["image"] for i in side]) for side in parents.T)
         return sample_grid(first, second, images, scale=magnification(images.shape[1]))
 
 
 class Paths(NamedTuple):
-    """Interpolations."""
+    """Interpolations between pairs of images."""
 
     images: np.ndarray  # uint8 [steps, S, H, W, 3]
     codes: np.ndarray  # int32 [steps, S, N]
-    parents: np.ndarray  # int32 [S, 2]: start and end, rows of the pool
+    parents: np.ndarray  # int32 [S, 2], start and end, indices into the pool
 
 
 def sample_recombined(
@@ -54,21 +62,24 @@ def sample_recombined(
     fraction: float | None = None,
     lift: jax.Array | None = None,
 ) -> Samples:
-    """Recombined images of parents drawn at random.
+    """Recombines and decodes the codes of parents drawn at random.
 
     Args:
-      model: the trained model.
-      codes: int32 [M, N], the pool of parents, M at least `parents`.
-      count: S, images to make.
-      seed: decides parents and exchanges.
-      batch_size: images decoded at once.
-      parents: P, of each image, at least 2; all different.
-      fraction: share of the first parent's codes that is exchanged, see `sampling.recombine_many`;
-        by default all parents count alike.
-      lift: float32 [K, K], see `sampling.recombine`.
+        model: the trained model.
+        codes: int32 [M, N], codes of the pool of parents, M >= P.
+        count: S, the number of images, at least 1.
+        seed: seed of the choice of parents and of the exchanges.
+        batch_size: number of images decoded at once, at least 1.
+        parents: P, the number of different parents per image, at least 2.
+        fraction: fraction of the first parent's codes that is exchanged, in [0, 1]; see
+            `sampling.recombine_many`. By default, all parents contribute equally.
+        lift: float32 [K, K], see `sampling.recombine`.
+
+    Returns:
+        The `Samples`.
 
     Raises:
-      InputError: a pool too small, or numbers out of range.
+        InputError: if the pool is too small, or an argument is out of range.
     """
     _check_at_least(1, count=count, batch_size=batch_size)
     if fraction is not None and not 0 <= fraction <= 1:
@@ -95,18 +106,22 @@ def sample_recombined(
 def sample_paths(
     model: TrainedModel, codes: np.ndarray, count: int, steps: int, seed: int, batch_size: int
 ) -> Paths:
-    """Interpolations between random pairs of the pool, both ends included.
+    """Interpolates between random pairs of images of a pool.
 
     Args:
-      model: the trained model.
-      codes: int32 [M, N], the pool, M at least 2.
-      count: S, number of paths.
-      steps: images along each path, at least 2; see `sampling.interpolate`.
-      seed: decides the pairs.
-      batch_size: images decoded at once.
+        model: the trained model.
+        codes: int32 [M, N], codes of the pool, M >= 2.
+        count: S, the number of pairs, at least 1.
+        steps: number of images per pair, both ends included, at least 2; see
+            `sampling.interpolate`.
+        seed: seed of the choice of pairs.
+        batch_size: number of images decoded at once, at least 1.
+
+    Returns:
+        The `Paths`.
 
     Raises:
-      InputError: a pool too small, or numbers out of range.
+        InputError: if the pool is too small, or an argument is out of range.
     """
     _check_at_least(1, count=count, batch_size=batch_size)
     _check_at_least(2, steps=steps)
@@ -118,14 +133,14 @@ def sample_paths(
 
 
 def average_pixels(source: Source | Sequence[Example], parents: np.ndarray) -> np.ndarray:
-    """The baseline that uses no model: the mean of the parents' pixels.
+    """Averages the pixels of parents, a baseline without a model.
 
     Args:
-      source: the images that `parents` points into.
-      parents: int [S, P].
+        source: images uint8 [H, W, 3].
+        parents: integers [S, P], indices into `source`, S >= 1.
 
     Returns:
-      uint8 [S, H, W, 3], rounded (halves to even).
+        uint8 [S, H, W, 3], rounded half to even.
     """
     averaged = [
         np.rint(np.mean([source[int(i)]["image"] for i in group], axis=0)).astype(np.uint8)
@@ -145,7 +160,7 @@ def _recombine(
     kind: str,
     method: str,
 ) -> jax.Array:
-    """Parents int32 [B, P, N] -> int32 [B, N]; each image has a key of its own index."""
+    """Recombines parents int32 [B, P, N] to int32 [B, N], with a key per image from its index."""
 
     def one(parents: jax.Array, index: jax.Array) -> jax.Array:
         own_key = jax.random.fold_in(key, index)

