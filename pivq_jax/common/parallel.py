@@ -1,7 +1,7 @@
-"""Mesh and sharding in one place; the rest of the code does not know how many devices there are.
+"""Meshes and shardings; other modules are independent of the number of devices.
 
-jit with `NamedSharding` is used throughout, the successor of pmap and pjit: one program, arrays
-that say where they live, and collectives that the compiler inserts.
+All computations use `jax.jit` with `NamedSharding`: a single program on global arrays, with
+collectives inserted by the compiler.
 """
 
 from collections.abc import Callable
@@ -13,23 +13,23 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pivq_jax.common.errors import InputError
 
-# The batch is split over both; large parameters, with their averages and moments, over the second.
+# The batch is split over both axes; large parameters, with averages and moments, over the second.
 DATA, FSDP = "data", "fsdp"
 BATCH_AXES = (DATA, FSDP)
-# Smaller arrays are kept whole everywhere: splitting them saves nothing and costs latency.
+# Arrays with fewer elements are replicated, as splitting them costs latency and saves little.
 MIN_SHARDED_SIZE = 2**14
 
 
 def join_processes(how: str) -> None:
-    """Become one of the processes of a run, before anything else is asked of JAX.
+    """Joins the processes of a distributed run; must precede any other use of JAX.
 
     Args:
-        how: '' for a run of one process; 'auto' where JAX finds the others, as on the hosts of a
-            TPU slice, in a Slurm step and under Open MPI; or 'ADDRESS:PORT,COUNT,INDEX': where
-            process 0 listens, how many there are, and which this is.
+        how: '' for a single process; 'auto' if JAX can detect the other processes, as on the hosts
+            of a TPU slice, in a Slurm step and under Open MPI; or 'ADDRESS:PORT,COUNT,INDEX', the
+            address of process 0, the number of processes, and the index of this one.
 
     Raises:
-        InputError: of another form, or the others cannot be found or reached.
+        InputError: if `how` has another form, or the other processes cannot be found or reached.
     """
     if not how:
         return
@@ -49,31 +49,40 @@ def join_processes(how: str) -> None:
 
 
 def make_mesh(fsdp: int = 1, devices: Any = None) -> Mesh:
-    """A mesh ('data', 'fsdp') over all devices; `fsdp` divides their number."""
+    """Returns a mesh with axes ('data', 'fsdp').
+
+    Args:
+        fsdp: number of devices that share one copy of the state, a divisor of their total number.
+        devices: sequence of devices; by default all devices of all processes.
+    """
     devices = jax.devices() if devices is None else devices
     shape = (len(devices) // fsdp, fsdp)
     return jax.make_mesh(shape, BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A full copy on every device."""
+    """Returns the sharding of an array with a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def over_batch(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """This axis split over the whole mesh."""
+    """Returns the sharding of an array whose axis `axis` is split over all devices."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, BATCH_AXES))
 
 
 def shardings_of(state: Any, mesh: Mesh) -> Any:
-    """Where each array of a training state lives: a tree of `NamedSharding` like `state`.
+    """Returns the sharding of each array of a training state.
 
-    Fully sharded data parallelism (Rajbhandari et al. 2020, arXiv 1910.02054): arrays of at least
-    `MIN_SHARDED_SIZE` elements are split over 'fsdp' along their largest axis that it divides.
+    This is fully sharded data parallelism (Rajbhandari et al. 2020, arXiv 1910.02054). Arrays of at
+    least `MIN_SHARDED_SIZE` elements are split over 'fsdp' along their largest axis that is
+    divisible by its size; others are replicated.
 
     Args:
-        state: a tree of arrays or of `jax.ShapeDtypeStruct`.
-        mesh: of `make_mesh`.
+        state: a tree of arrays or `jax.ShapeDtypeStruct`s.
+        mesh: a mesh of `make_mesh`.
+
+    Returns:
+        a tree of `NamedSharding` like `state`.
     """
     parts = mesh.shape[FSDP]
 
@@ -88,7 +97,19 @@ def shardings_of(state: Any, mesh: Mesh) -> Any:
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Global arrays of this process' rows; with one process, of the whole batch."""
+    """Assembles global arrays from the rows of each process, split over all devices.
+
+    Args:
+        batch: arrays [B / P, ...] by name, the rows of this process out of P processes; B is
+            divisible by the number of devices.
+        mesh: a mesh of `make_mesh`.
+
+    Returns:
+        global arrays [B, ...] of the same dtypes, by name.
+
+    Raises:
+        ValueError: if B is not divisible by the number of devices.
+    """
     return {
         name: jax.make_array_from_process_local_data(over_batch(mesh), value)
         for name, value in batch.items()
@@ -96,23 +117,51 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def split_rows(x: jax.Array, mesh: Mesh) -> jax.Array:
-    """An array that every process has whole, with its rows split over the devices."""
+    """Splits the rows of an array, of which every process has a full copy, over all devices.
+
+    Args:
+        x: [B, ...], of any dtype, the same in all processes; B is divisible by the number of
+            devices.
+        mesh: a mesh of `make_mesh`.
+
+    Returns:
+        a global array of the same shape and dtype.
+
+    Raises:
+        ValueError: if B is not divisible by the number of devices.
+    """
     if jax.process_count() == 1:
         return jax.device_put(x, over_batch(mesh))
     return jax.make_array_from_process_local_data(over_batch(mesh), np.asarray(x), x.shape)
 
 
 def own_copy(tree: Any) -> Any:
-    """Of arrays that are whole on every device, the copy on this process' first one."""
+    """Returns the copies of replicated arrays on the first device of this process.
+
+    Args:
+        tree: a tree of arrays that are replicated on all devices.
+
+    Returns:
+        a tree of arrays of the same shapes and dtypes, each on one device.
+    """
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
 def map_over_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """`function(batched, shared)` run on each device's own rows, without any communication.
+    """Maps a function over the rows of each device, without communication.
 
-    The first argument and every result are split along their leading axis, the second argument is
-    whole on every device. Rows that the devices do not divide are not split: each device runs all.
-    Matching is run so: a compiler would split its loops by communication in each of their turns.
+    Used for matching, whose loops the compiler would otherwise partition with communication in
+    every iteration.
+
+    Args:
+        function: function of `(batched, shared)`, trees of arrays, whose results have the rows of
+            `batched` as their leading axis, each independent of other rows.
+        mesh: a mesh of `make_mesh`.
+
+    Returns:
+        the same function for global arrays. `batched` and the results are split along their leading
+        axis, and `shared` is replicated. If the number of rows is not divisible by the number of
+        devices, every device computes all rows.
     """
 
     def mapped(batched: Any, shared: Any) -> Any:
@@ -127,6 +176,6 @@ def map_over_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., An
 
 
 def say(line: str) -> None:
-    """Print it once, however many processes there are."""
+    """Prints a line in the first process only."""
     if jax.process_index() == 0:
         print(line, flush=True)

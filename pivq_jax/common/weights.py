@@ -1,4 +1,4 @@
-"""Files of network weights: where they are kept, how they are read and checked."""
+"""Files of network weights: location, download, reading and checks."""
 
 import hashlib
 import http.client
@@ -22,29 +22,40 @@ from pivq_jax.common.progress import progress_bar
 
 
 def default_weights_dir() -> Path:
-    """The directory of converted weights: $PIVQ_WEIGHTS_DIR, else ~/.cache/pivq_jax/weights."""
+    """Returns the directory of weights, $PIVQ_WEIGHTS_DIR or else ~/.cache/pivq_jax/weights."""
     return Path(os.environ.get("PIVQ_WEIGHTS_DIR") or "~/.cache/pivq_jax/weights").expanduser()
 
 
 def read_weights(path: Path, shapes: Any, remedy: str) -> Any:
-    """A tree of float32 arrays from a safetensors file, checked before use.
+    """Reads a tree of arrays from a safetensors file and checks their names and shapes.
 
     Args:
-        path: the file; the tensors are named by their place in the tree, as `backbone.conv_0.bias`.
-        shapes: nested dictionaries whose leaves have a `shape`, as `jax.eval_shape` gives them.
-        remedy: what a person can do about a bad file, as the end of a sentence.
+        path: the file; tensors are named by their path in the tree, e.g. `backbone.conv_0.bias`.
+        shapes: nested dictionaries whose leaves have a `shape`, as returned by `jax.eval_shape`.
+        remedy: advice for the user if the file is invalid, the end of the error message.
+
+    Returns:
+        a tree like `shapes` of float32 NumPy arrays.
 
     Raises:
-        InputError: no such file, not a whole safetensors file, or not these tensors.
+        InputError: if the file is missing, is not a complete safetensors file, or contains other
+            tensors.
     """
     return check_weights(_read_safetensors(path, remedy), shapes, str(path), remedy)
 
 
 def read_state_dict(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Tensors under PyTorch's names, from a `.safetensors` file or from what `torch.save` wrote.
+    """Reads a PyTorch state dict from a `.safetensors` file or a file written by `torch.save`.
+
+    Args:
+        path: the file.
+        remedy: advice for the user if the file is invalid, the end of the error message.
+
+    Returns:
+        NumPy arrays by PyTorch's names.
 
     Raises:
-        InputError: no such file, or not a whole one of its kind.
+        InputError: if the file is missing, incomplete or of another format.
     """
     if path.suffix == ".safetensors":
         return _read_safetensors(path, remedy)
@@ -61,9 +72,14 @@ def _read_safetensors(path: Path, remedy: str) -> dict[str, np.ndarray]:
 
 
 def write_weights(path: Path, tree: Any) -> None:
-    """Nested dictionaries of arrays to a safetensors file, as `read_weights` reads it."""
+    """Writes nested dictionaries of arrays to a safetensors file for `read_weights`.
+
+    Args:
+        path: the file, replaced atomically if it exists.
+        tree: nested dictionaries of arrays.
+    """
     tensors = traverse_util.flatten_dict(tree, sep=".")
-    # safetensors writes the memory as it lies, so a transposed view would come back scrambled.
+    # safetensors writes raw memory, so a transposed view would be saved with the wrong layout.
     whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     write_atomically(path, safetensors.numpy.save(whole))
 
@@ -71,15 +87,15 @@ def write_weights(path: Path, tree: Any) -> None:
 def find_faults(
     tensors: Mapping[str, np.ndarray], expected: Mapping[str, Any], any_float: bool = False
 ) -> list[str]:
-    """What is wrong with named tensors: those missing, unexpected, misshapen or of another type.
+    """Lists tensors that are missing, unexpected, or of another shape or type.
 
     Args:
-        tensors: by name.
-        expected: what has a `shape` and a `dtype`, by name.
-        any_float: allow every type of floating point numbers.
+        tensors: tensors by name.
+        expected: objects with a `shape` and a `dtype` by name.
+        any_float: whether to accept every floating point dtype instead of the expected one.
 
     Returns:
-        a phrase for each fault; none if nothing is wrong.
+        a phrase for each fault, in a fixed order.
     """
     found = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
     found += [f"{name} is unexpected" for name in sorted(tensors.keys() - expected.keys())]
@@ -95,10 +111,20 @@ def find_faults(
 
 
 def check_weights(tensors: Mapping[str, np.ndarray], shapes: Any, source: str, remedy: str) -> Any:
-    """The tree of `shapes`, filled with the tensors as float32.
+    """Arranges named tensors in a tree and checks their shapes.
+
+    Args:
+        tensors: floating point tensors by path in the tree, e.g. `backbone.conv_0.bias`.
+        shapes: nested dictionaries whose leaves have a `shape`.
+        source: name of the source of the tensors for error messages.
+        remedy: advice for the user, the end of the error message.
+
+    Returns:
+        a tree like `shapes` of float32 NumPy arrays.
 
     Raises:
-        InputError: naming missing, unexpected and misshapen tensors, five and how many more.
+        InputError: if tensors are missing, unexpected, or of another shape or type; the message
+            names up to five of them.
     """
     expected = traverse_util.flatten_dict(shapes, sep=".")
     if wrong := find_faults(tensors, expected, any_float=True):
@@ -109,14 +135,18 @@ def check_weights(tensors: Mapping[str, np.ndarray], shapes: Any, source: str, r
 
 
 def download(url: str, remedy: str) -> Path:
-    """A file from the network, fetched once and kept in `default_weights_dir()`.
+    """Downloads a file once and caches it in `default_weights_dir()`.
 
     Args:
-        url: http or https, ending in `#sha256=` and the checksum of the file in hexadecimals.
-        remedy: what a person can do without a network, as the end of a sentence.
+        url: an http or https URL that ends in `#sha256=` and the hexadecimal checksum of the file.
+        remedy: advice for a user without a network, the end of the error message.
+
+    Returns:
+        the path of the cached file.
 
     Raises:
-        InputError: no checksum in the URL, no answer, or a file that has another checksum.
+        InputError: if the URL has no checksum, the download fails, or the file has another
+            checksum.
     """
     address, _, fragment = url.partition("#")
     checksum = fragment.removeprefix("sha256=").lower()
@@ -127,7 +157,7 @@ def download(url: str, remedy: str) -> Path:
             f"{url} is not a URL that can be trusted: write https://..., then #sha256= and the 64"
             " digits of the file's checksum"
         )
-    # Part of the checksum in the name: another version is another file.
+    # The path contains part of the checksum, so different versions are different files.
     name = Path(urllib.parse.urlsplit(address).path).name
     path = default_weights_dir() / checksum[:16] / name
     if not path.exists():
@@ -140,7 +170,7 @@ def download(url: str, remedy: str) -> Path:
 
 
 def _fetch(address: str, name: str, remedy: str) -> bytes:
-    """The answer of a server, with a progress bar."""
+    """Downloads a file into memory, with a progress bar."""
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             total = int(answer.headers.get("Content-Length", 0)) or None

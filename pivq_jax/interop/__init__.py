@@ -1,4 +1,4 @@
-"""PyTorch weights in and out, and the published form of a model; PyTorch itself is not needed."""
+"""Conversion from and to PyTorch weights, and published models; PyTorch itself is not needed."""
 
 from pivq_jax.interop.weights import from_torch, to_torch
 

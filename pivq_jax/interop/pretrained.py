@@ -1,7 +1,7 @@
-"""The published form of a model: a directory in the layout of the Hugging Face hub.
+"""Published models: directories in the layout of the Hugging Face hub.
 
-`model.safetensors` holds the weights and, in its metadata, what is needed to use them;
-`config.json` repeats that for the hub and for reading; `README.md` is the model card.
+`model.safetensors` contains the weights and, in its metadata, the description needed to use them.
+`config.json` repeats the description for the hub and for readers; `README.md` is the model card.
 """
 
 import json
@@ -18,15 +18,15 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
 def write_pretrained(directory: Path, params: Params, description: dict[str, Any]) -> None:
-    """Write the three files; what the directory holds under their names is replaced.
+    """Writes the three files of a published model, replacing existing ones.
 
     Args:
-        directory: made if it is missing.
-        params: the weights to publish.
-        description: JSON with `config`, `step`, `progress` and `metrics`.
+        directory: local directory, created if missing.
+        params: the weights, a tree of float32 arrays.
+        description: JSON values `config`, `step`, `progress` and `metrics`.
 
     Raises:
-        InputError: there is a file in the directory's place.
+        InputError: if `directory` is a file.
     """
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file: give a directory")
@@ -36,13 +36,16 @@ def write_pretrained(directory: Path, params: Params, description: dict[str, Any
 
 
 def read_pretrained(where: str | Path) -> tuple[Params, dict[str, Any]]:
-    """The parameters and the description of a directory or of a model on the hub.
+    """Reads a published model from a directory or from the hub.
 
     Args:
-        where: a directory that `write_pretrained` wrote, or a hub id, 'owner/name'.
+        where: a directory written by `write_pretrained`, or a hub id, 'owner/name'.
+
+    Returns:
+        the parameters, a tree of float32 NumPy arrays, and the description; see `read_model`.
 
     Raises:
-        InputError: there is no such directory or model, the hub cannot be reached, or the files
+        InputError: if there is no such directory or model, the hub cannot be reached, or the files
             are damaged.
     """
     directory = Path(where).expanduser()
@@ -54,7 +57,7 @@ def read_pretrained(where: str | Path) -> tuple[Params, dict[str, Any]]:
 
 
 def _download(name: str) -> Path:
-    """The model's files from the hub, or from its cache on this machine."""
+    """Downloads the files of a model from the hub, or finds them in its local cache."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise InputError(f"{name} is neither a directory nor a hub id such as owner/name")
     try:
@@ -66,7 +69,7 @@ def _download(name: str) -> Path:
         ) from error
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=[WEIGHTS, CONFIG]))
-    # What it raises without a network, without such a model, or for an id that cannot be one.
+    # Raised if there is no network or no such model, or if the id is invalid.
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
@@ -76,7 +79,14 @@ def _download(name: str) -> Path:
 
 
 def model_card(description: dict[str, Any]) -> str:
-    """The README.md of a published model: what it is, how it is used, what was measured."""
+    """Writes the text of a model card (README.md) with usage and metrics.
+
+    Args:
+        description: JSON values `config`, `step` and `metrics`; the config must be complete.
+
+    Returns:
+        Markdown, with YAML metadata for the hub.
+    """
     config, metrics = description["config"], description["metrics"]
     data, model, quantizer = config["data"], config["model"], config["quantizer"]
     numbers = {

@@ -1,8 +1,8 @@
-"""Weights in a safetensors file: PyTorch's names, and in the metadata what the model is.
+"""Weights in safetensors files with PyTorch's names, and a description of the model as metadata.
 
-The metadata's entry `pivq_jax` is JSON: `config`, the resolved config of the run, and where known
-`step` (otherwise the config's last), `progress` and `metrics`. Pickled files are not read: opening
-one runs what it holds.
+The entry `pivq_jax` of the metadata is JSON with `config`, the resolved config of the run, and
+optionally `step` (by default the last step of the config), `progress` and `metrics`. Pickled files
+are not supported, since opening one may execute code in it.
 """
 
 import json
@@ -26,18 +26,34 @@ KEY = "pivq_jax"
 
 
 def write_model(path: Path, params: Params, description: dict[str, Any]) -> None:
-    """Write parameters and their description (JSON, with at least `config`), atomically."""
+    """Writes parameters and their description atomically.
+
+    Args:
+        path: the file, replaced if it exists.
+        params: a tree of float32 arrays.
+        description: JSON values, with at least `config`.
+
+    Raises:
+        ValueError: if the description contains NaN or infinity.
+    """
     metadata = {"format": "pt", KEY: json.dumps(description, allow_nan=False)}
     write_atomically(path, safetensors.numpy.save(to_torch(params), metadata))
 
 
 def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
-    """The parameters and their description.
+    """Reads and checks parameters and their description.
+
+    Args:
+        path: a local file named `*.safetensors`.
+
+    Returns:
+        the parameters, a tree of float32 NumPy arrays, and the description with `config`, `step`,
+        `progress` and `metrics`.
 
     Raises:
-        InputError: the file is no safetensors file, holds no config or one that does not fit, or
-            its arrays are not those of the config's model; then all that are missing, unknown or of
-            another shape are named, or all that are not finite.
+        InputError: if the file is not a safetensors file, has no config or an invalid one, or its
+            arrays do not fit the model of the config. The message then names all arrays that are
+            missing, unexpected or of another shape or type, or that are not finite.
     """
     if path.suffix != ".safetensors":
         raise InputError(
@@ -61,7 +77,7 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
 
 
 def _checked(text: str, path: Path) -> dict[str, Any]:
-    """The description of a model: `config` whole, `step` an integer, the others dicts."""
+    """The checked description in `text`, with `config`, `step`, `progress` and `metrics`."""
     try:
         description = json.loads(text)
         description["config"] = with_added_fields(dict(description["config"]))
@@ -71,7 +87,7 @@ def _checked(text: str, path: Path) -> dict[str, Any]:
             ' "config", the config.json of a run'
         ) from error
     config = config_of_model(description["config"], str(path))
-    if is_whole(description["config"]):  # what another version lacks cannot be checked
+    if is_whole(description["config"]):  # that of another version cannot be checked
         try:
             check_config(config, training=False)
         except InputError as error:
@@ -86,10 +102,17 @@ def _checked(text: str, path: Path) -> dict[str, Any]:
 
 
 def config_of_model(values: dict[str, Any], origin: str) -> Config:
-    """The config that a file holds, which may be of another version; see `Config.of_model`.
+    """Builds the config of a trained model, possibly of another version; see `Config.of_model`.
+
+    Args:
+        values: nested mappings of fields.
+        origin: name of the source for error messages.
+
+    Returns:
+        the config.
 
     Raises:
-        InputError: the config describes no model.
+        InputError: if the config does not describe a model.
     """
     try:
         return Config.of_model(values)
@@ -98,10 +121,17 @@ def config_of_model(values: dict[str, Any], origin: str) -> Config:
 
 
 def model_shapes(config: Config, origin: str = "config") -> Params:
-    """The parameters of the model that a config describes, as `jax.ShapeDtypeStruct`s.
+    """Computes the shapes and dtypes of the parameters of a config's model.
+
+    Args:
+        config: the config.
+        origin: name of its source for error messages.
+
+    Returns:
+        a tree of `jax.ShapeDtypeStruct`.
 
     Raises:
-        InputError: the config describes no model.
+        InputError: if the config does not describe a model.
     """
     try:
         size = config.data.image_size

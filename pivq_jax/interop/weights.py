@@ -1,4 +1,6 @@
-"""Parameters under PyTorch's names and layouts, and back: copies of the same numbers.
+"""Conversion of parameters to PyTorch's names and layouts and back; values stay the same.
+
+::
 
     encoder/block_0/mlp/hidden/kernel   [in, out]                  in Flax is
     encoder.blocks.0.mlp.hidden.weight  [out, in]                  in PyTorch, and
@@ -20,13 +22,20 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.weights import find_faults
 
 Params = Any
-# Axes of a Flax kernel in the order that PyTorch keeps them, by number of axes.
+# Axes of a Flax kernel in the order of PyTorch, by number of axes.
 TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
 FROM_TORCH = {2: (1, 0), 4: (2, 3, 1, 0)}
 
 
 def to_torch(params: Params) -> dict[str, np.ndarray]:
-    """A PyTorch state dict, as NumPy arrays, of Flax parameters; `from_torch` gives them back."""
+    """Converts Flax parameters to a PyTorch state dict; `from_torch` is the inverse.
+
+    Args:
+        params: a tree of arrays.
+
+    Returns:
+        copies as NumPy arrays of the same dtypes, by PyTorch's names.
+    """
     state_dict = {}
     for path, value in jax.tree_util.tree_leaves_with_path(params):
         array = np.asarray(value)
@@ -39,19 +48,20 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
 def from_torch(
     state_dict: Mapping[str, np.ndarray], expected: Params, origin: str = "state_dict"
 ) -> Params:
-    """Flax parameters of a PyTorch state dict.
+    """Converts a PyTorch state dict to Flax parameters.
 
     Args:
-        state_dict: name -> float32 array; a tensor is given as `tensor.detach().cpu().numpy()`.
-        expected: the parameters that must come out, as arrays or `jax.ShapeDtypeStruct`s: those of
-            `jax.eval_shape(model.init, ...)["params"]`, or see `model_shapes`.
-        origin: names the state dict in errors.
+        state_dict: float32 arrays by name; pass a tensor as `tensor.detach().cpu().numpy()`.
+        expected: tree of the parameters, as arrays or `jax.ShapeDtypeStruct`s, for example
+            `jax.eval_shape(model.init, ...)["params"]`; see also `model_shapes`.
+        origin: name of the state dict for error messages.
 
     Returns:
-        a tree like `expected`, of NumPy arrays.
+        a tree like `expected` of NumPy arrays, which are copies.
 
     Raises:
-        InputError: names every array that is missing, unexpected, or of another shape or type.
+        InputError: if arrays are missing, unexpected, or of another shape or type; the message
+            names all of them.
     """
     tensors = {name: np.asarray(tensor) for name, tensor in state_dict.items()}
     theirs = {}
@@ -73,7 +83,11 @@ def from_torch(
 
 
 def torch_name(path: tuple[Any, ...]) -> str:
-    """The PyTorch name of a Flax parameter: modules with a number are items of a list."""
+    """Returns the PyTorch name of a Flax parameter; numbered modules become items of a list.
+
+    Args:
+        path: keys of the parameter in its tree, as in `jax.tree_util.tree_leaves_with_path`.
+    """
     *modules, leaf = (part.key for part in path)
     modules = [re.sub(r"^(\w+)_(\d+)$", r"\1s.\2", module) for module in modules]
     return ".".join([*modules, {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)])

@@ -1,9 +1,9 @@
-"""Which codes go together, learned from the code sets of real images by counting.
+"""The log lift of pairs of codes, estimated by counting in the code sets of real images.
 
-Two codes that meet in an image more often than by chance belong together; two that never meet,
-although both are frequent, are alternatives to each other. The *log lift* of a pair says both:
-log p(both) / (p(one) p(other)), the pointwise mutual information of their presence (Church & Hanks
-1990). `recombine` uses it to pair the codes of two images and to choose what is exchanged.
+Two codes that occur in the same image more often than by chance belong together; two frequent codes
+that never do are alternatives to each other. The *log lift* of a pair measures both. It is
+log(p(both) / (p(one) p(other))), the pointwise mutual information of their presence (Church and
+Hanks 1990). `recombine` uses it to pair the codes of two images and to choose the pairs exchanged.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-BLOCK = 1_024  # images counted at once
+BLOCK = 1_024  # number of images counted at once
 
 
 def log_lift(codes: np.ndarray, codebook_size: int) -> jax.Array:
-    """Computes how much more often than by chance two codes occur in one image.
+    """Computes the log lift of all pairs of codes, i.e. how much they co-occur beyond chance.
 
     Args:
-        codes: int [M, N], the code sets (or multisets) of M >= 1 images, values in [0, K). A few
-        thousand images of the training split are enough for the default model.
+        codes: integers [M, N], the code sets (or multisets) of M >= 1 images, values in [0, K). A
+            few thousand images of the training split are enough for the default model.
         codebook_size: K.
 
     Returns:
-        float32 [K, K], symmetric, zero on the diagonal. Both the observed and the expected number
-        of images are counted as one more than they are, so pairs of rare codes stay near zero.
+        float32 [K, K], symmetric, zero on the diagonal. One is added to the observed and to the
+        expected number of images, so pairs of rare codes stay near zero.
 
     Raises:
-        ValueError: for codes that are not integers [M, N] with M >= 1, or values outside [0, K).
+        ValueError: if `codes` are not integers [M, N] with M >= 1, or not in [0, K).
     """
     codes = np.asarray(codes)
     if codes.ndim != 2 or not len(codes) or not np.issubdtype(codes.dtype, np.integer):
@@ -52,7 +52,7 @@ def log_lift(codes: np.ndarray, codebook_size: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="codebook_size")
 def _count_pairs(codes: jax.Array, codebook_size: int) -> jax.Array:
-    """Images of int [M, N] that hold both codes of a pair, float32 [K, K]; exact below 2^24."""
+    """Counts images of int [M, N] with both codes of a pair, float32 [K, K]; exact below 2^24."""
     holds = jnp.zeros((len(codes), codebook_size), jnp.float32)
     holds = holds.at[jnp.arange(len(codes))[:, None], codes].set(1.0)
     return jnp.matmul(holds.T, holds, precision=jax.lax.Precision.HIGHEST)
@@ -61,44 +61,45 @@ def _count_pairs(codes: jax.Array, codebook_size: int) -> jax.Array:
 def improve_exchange(
     codes_a: jax.Array, partners: jax.Array, exchanged: jax.Array, lift: jax.Array
 ) -> jax.Array:
-    """Makes a choice of exchanged pairs the most plausible one that swaps lead to.
+    """Improves the choice of exchanged pairs by swaps until a local optimum of plausibility.
 
-    The plausibility of an image's codes is the sum of the log lifts of all their pairs. As long as
-    this makes it grow, one exchanged pair and one pair that is kept swap roles; of all such swaps
-    the best is taken first (Kernighan & Lin 1970, "An efficient heuristic procedure for
+    The plausibility of an image's codes is the sum of the log lifts of all pairs of codes. A swap
+    keeps one exchanged pair and exchanges one kept pair instead. As long as plausibility increases,
+    the best swap is applied (Kernighan and Lin 1970, "An efficient heuristic procedure for
     partitioning graphs", with single swaps). The number of exchanged pairs stays the same.
 
     Args:
         codes_a: int32 [N], the codes of one image.
-        partners: int32 [N], what each would be exchanged for; equal to it where it is no pair.
-        exchanged: bool [N], the pairs that are exchanged at the start.
-        lift: float32 [K, K], as `log_lift` gives it.
+        partners: int32 [N], the code for which each would be exchanged; equal to it if the code has
+            no partner.
+        exchanged: bool [N], the pairs exchanged initially.
+        lift: float32 [K, K], a result of `log_lift`.
 
     Returns:
-        bool [N], the pairs that are exchanged at the end.
+        bool [N], the pairs exchanged finally.
     """
     n = codes_a.shape[0]
     paired = codes_a != partners
     a_a = lift[codes_a[:, None], codes_a]
     a_b = lift[codes_a[:, None], partners]
     b_b = lift[partners[:, None], partners]
-    # The two codes of one pair are never in the set together.
+    # The two codes of a pair are never in the set together.
     own = jnp.eye(n, dtype=bool)
     a_a, a_b, b_b = (jnp.where(own, 0.0, table) for table in (a_a, a_b, b_b))
     correction = a_b + a_b.T - a_a - b_b
 
     def gains(exchanged: jax.Array) -> jax.Array:
-        """What each swap adds to the plausibility, [N (exchanged now), N (kept now)]."""
-        with_a = jnp.where(exchanged, a_b, a_a).sum(-1)  # of code i of A with the present others
+        """The gain in plausibility of each swap, [N (exchanged now), N (kept now)]."""
+        with_a = jnp.where(exchanged, a_b, a_a).sum(-1)  # lifts of code i of A with the other codes
         with_b = jnp.where(exchanged, b_b, a_b.T).sum(-1)
-        change = with_b - with_a  # of exchanging i
+        change = with_b - with_a  # if pair i is exchanged
         gain = change[None, :] - change[:, None] + correction
         allowed = (paired & exchanged)[:, None] & (paired & ~exchanged)[None, :]
         return jnp.where(allowed, gain, -jnp.inf)
 
     def worthwhile(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         _, gain, swaps = carry
-        # Below the tolerance it is rounding; the limit is for lifts that are no numbers.
+        # Gains below the tolerance are rounding errors; the limit is for lifts that are NaN.
         return (gain.max() > 1e-3) & (swaps < n * n)
 
     def swap(
