@@ -1,6 +1,6 @@
-"""The config: its fields with types and limits, what experiments start from, and the loader.
+"""Configs: typed fields with limits, base configs of experiments, and the loader.
 
-A config file needs no more than this:
+A config file only needs::
 
     from pivq_jax.config import base_config, with_variants
 """

@@ -1,4 +1,4 @@
-"""A config is checked whole before any work starts."""
+"""Checks of a config before any work starts."""
 
 import json
 import os
@@ -12,31 +12,35 @@ import jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import ADDED, Config, Field, all_fields
 
-# What the checks know of the modules that use the fields; a test compares them.
+# Constants of modules that use the fields, repeated here; a test compares them.
 RECOMBINATION_PATCH = 8  # pixels: losses.recombination.PATCH_SIZE
 NORM_GROUPS = 8  # model.discriminator.GROUPS
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels: minimum_size in losses.backbones
-# These fields may change between the runs in a workdir: nothing that is trained depends on them.
-# Paths are among them, since the same files may lie elsewhere on the next machine.
+# Fields that may change when a run is continued, since training results do not depend on them.
+# Paths are among them, since the same files may have another location on another machine.
 UNTRAINED = (
     *("data.path", "data.workers", "loss.perceptual_weights"),
     *("train.log_every", "train.checkpoint_every", "train.picture_every"),
     *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample."),
 )
-MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # what AdamW does not use
+MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # not used by AdamW
 
 
 def need(good: bool, message: str) -> None:
-    """Raise the message as an `InputError` unless `good`."""
+    """Raises `InputError` with this message unless `good`."""
     if not good:
         raise InputError(message)
 
 
 def check_config(config: Config, training: bool) -> None:
-    """Refuse values that do not fit each other or, for training, this machine's devices.
+    """Checks the fields of a config, their combination and, for training, the devices.
+
+    Args:
+        config: the config.
+        training: whether to check that the batch can be split over the devices of this run.
 
     Raises:
-        InputError: names the fields, the limit and what to change.
+        InputError: if a value is invalid; the message names the fields, the limit and the remedy.
     """
     for field in all_fields():
         _check_field(field, reduce(getattr, field.name.split("."), config))
@@ -98,7 +102,7 @@ def check_config(config: Config, training: bool) -> None:
             f"adversarial.start_step = {adversarial.start_step} must be below train.steps ="
             f" {train.steps}, or set adversarial.weight = 0 and adversarial.recombined_weight = 0",
         )
-        # Two convolutions of stride 1 take a pixel each.
+        # Each of the two convolutions of stride 1 shrinks the image by a pixel.
         smallest = 3 * 2**adversarial.layers
         need(
             size >= smallest,
@@ -126,7 +130,7 @@ def check_config(config: Config, training: bool) -> None:
 
 
 def _check_field(field: Field, value: Any) -> None:
-    """Refuse a value that its field cannot have, whatever the others are."""
+    """Checks the value of a single field."""
     if field.choices:
         for chosen in filter(None, value.split(",")) if field.several else [value]:
             need(
@@ -138,10 +142,14 @@ def _check_field(field: Field, value: Any) -> None:
 
 
 def check_devices(config: Config, devices: int) -> None:
-    """Refuse a config that so many devices cannot share out.
+    """Checks that the batch and the state can be split over the devices.
+
+    Args:
+        config: the config.
+        devices: number of devices of all processes.
 
     Raises:
-        InputError: names the fields and values that would fit.
+        InputError: if they cannot; the message names the fields and values that would fit.
     """
     train = config.train
     part = train.batch_size // train.accumulation
@@ -156,7 +164,7 @@ def check_devices(config: Config, devices: int) -> None:
         f"mesh.fsdp = {config.mesh.fsdp} does not divide the {devices} devices: use one of"
         f" {fitting}",
     )
-    # Half as many images are recombined, and the devices share these out too.
+    # Half as many images are recombined, and these are split over the devices as well.
     recombines = config.loss.recombination > 0 or config.adversarial.recombined_weight > 0
     halves = 2 if recombines and devices > 1 else 1
     need(
@@ -169,11 +177,19 @@ def check_devices(config: Config, devices: int) -> None:
 
 
 def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
-    """Refuse a workdir whose run was started with another config, or that cannot be written.
+    """Checks that a workdir is new or belongs to a run with the same config.
+
+    Fields in `UNTRAINED` may differ.
+
+    Args:
+        config: the config of the run.
+        workdir: directory of the run, local or remote.
+        writes: whether the workdir must be writable.
 
     Raises:
-        InputError: names the fields that differ and their values there, or the package that this
-            kind of remote storage needs.
+        InputError: if the workdir belongs to a run with another config (the message names the
+            fields that differ and their values in the workdir), is not a directory, cannot be
+            written, or is in remote storage for which a package is missing.
     """
     try:
         place = next((path for path in (workdir, *workdir.parents) if path.exists()), None)
@@ -203,10 +219,16 @@ def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-    """The resolved config of the run in a workdir, with the fields that were added since.
+    """Reads the resolved config of the run in a workdir, completed by `with_added_fields`.
+
+    Args:
+        workdir: directory of the run, local or remote.
+
+    Returns:
+        nested dictionaries of fields.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: if there is no `config.json`, or it is damaged.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -221,9 +243,15 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
 
 def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """A config of this or an earlier version, with the fields that were added since.
+    """Adds fields that were introduced after a config was saved.
 
-    A section that is missing stays so: whoever needs it tells.
+    Missing sections are not added; they are reported where they are used.
+
+    Args:
+        config: nested dictionaries of fields, from this or an earlier version.
+
+    Returns:
+        a new dictionary.
     """
     added = {name: fields | config[name] for name, fields in ADDED.items() if name in config}
     return config | added
@@ -232,7 +260,7 @@ def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
 def _differences(held: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
     for name in held.keys() | wanted.keys():
         here, there = wanted.get(name), held.get(name)
-        if isinstance(here, dict) or isinstance(there, dict):  # a room may be new
+        if isinstance(here, dict) or isinstance(there, dict):  # one may lack the section
             yield from _differences(there or {}, here or {}, f"{prefix}{name}.")
         elif here != there:
             yield f"{prefix}{name} = {there}"

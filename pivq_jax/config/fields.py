@@ -1,8 +1,8 @@
-"""The fields of a config: name, type, default, description and limits of each, in one place.
+"""The fields of a config with their names, types, defaults, descriptions and limits.
 
-A config is written as an `ml_collections.ConfigDict`, whose fields the command line can change, and
-used as a `Config`, which is frozen and whose fields have types. Descriptions and limits are the
-metadata of the dataclasses' fields; `check` enforces the limits and `table` prints them all.
+Config files return an `ml_collections.ConfigDict`, whose fields can be changed on the command line.
+The code uses a `Config`, which is frozen and typed. Descriptions and limits are metadata of the
+fields of the dataclasses; `config.check` enforces the limits and `config.table` prints all fields.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from pivq_jax.config.limits import (
     setting,
 )
 
-# Choices of fields. This module imports nothing that implements them; a test compares them.
+# Choices of fields. This module does not import their implementations; a test compares them.
 KINDS = ("matching", "nearest", "positional")
 METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
 OUTPUTS = ("conv", "patch")
@@ -34,10 +34,10 @@ FEATURE_NETWORKS = ("vgg", "inception_64", "inception_192", "inception_768", "in
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """Fields by name; a section unpacks as a mapping does, as in `Checkpoints(**section)`."""
+    """A group of fields. It can be unpacked like a mapping, as in `Checkpoints(**section)`."""
 
     def keys(self) -> list[str]:
-        """The names of the fields."""
+        """Returns the names of the fields."""
         return [field.name for field in dataclasses.fields(self)]
 
     def __getitem__(self, name: str) -> Any:
@@ -250,7 +250,7 @@ class SampleConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Config(Section):
-    """All fields of a run; whole, and each of its type. `check_config` checks the values."""
+    """All fields of a run, complete and of the right types; `check_config` checks the values."""
 
     name: str = setting("", "names the default workdir, runs/NAME")
     seed: int = setting(0, "order of the data, initial weights, all other draws", INT64)
@@ -269,10 +269,17 @@ class Config(Section):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The config of nested mappings, such as `ConfigDict.to_dict()` or a config.json gives.
+        """Builds a config from nested mappings.
+
+        Args:
+            values: all fields, as in `ConfigDict.to_dict()` or a `config.json`.
+
+        Returns:
+            the config.
 
         Raises:
-            InputError: names every field that is missing, unknown or of another type.
+            InputError: if fields are missing, unknown or of another type; the message names all of
+                them.
         """
         if faults := list(_faults(cls, values)):
             raise InputError(", ".join(faults))
@@ -280,13 +287,20 @@ class Config(Section):
 
     @classmethod
     def of_model(cls, values: Mapping[str, Any]) -> Self:
-        """The config of a trained model, whose run may have been of another version.
+        """Builds the config of a trained model, whose run may be of another version.
 
-        What a model is built from must be there, and no other field of `model`. Any other field
-        may be missing, which gives it its default, or unknown, which leaves it out.
+        The fields that define the model (`BUILT_FROM`) are required, and `model` must have no other
+        fields. Other missing fields get their defaults, and other unknown fields are ignored.
+
+        Args:
+            values: nested mappings of fields.
+
+        Returns:
+            the config.
 
         Raises:
-            InputError: names every field that is missing, unknown or of another type.
+            InputError: if fields are missing, unknown or of another type; the message names all of
+                them.
         """
         known, whole = cls().to_dict(), cls().to_dict()
         for section, needed in BUILT_FROM.items():
@@ -301,14 +315,17 @@ class Config(Section):
         return cls.from_dict(whole)
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dicts, sorted by name as in a ConfigDict: JSON."""
+        """Returns nested dictionaries of JSON values, sorted by name as in a ConfigDict."""
         return _sorted(dataclasses.asdict(self))
 
     def with_fields(self, fields: Mapping[str, Any]) -> Self:
-        """A copy with other values of some fields, given by dotted names such as `mesh.fsdp`.
+        """Returns a copy with other values of some fields.
+
+        Args:
+            fields: values by dotted name, such as `mesh.fsdp`.
 
         Raises:
-            InputError: there is no such field, or the value is of another type.
+            InputError: if there is no such field, or a value is of another type.
         """
         values = self.to_dict()
         for name, value in fields.items():
@@ -322,7 +339,7 @@ class Config(Section):
         return self.from_dict(values)
 
 
-# The fields that say what model it is; see `pivq_from_config`.
+# Fields that define the model, by section; see `pivq_from_config`.
 BUILT_FROM: dict[str, tuple[str, ...]] = {
     "data": ("image_size",),
     "model": tuple(field.name for field in dataclasses.fields(ModelConfig)),
@@ -331,9 +348,9 @@ BUILT_FROM: dict[str, tuple[str, ...]] = {
 
 
 class Field(NamedTuple):
-    """A field of a config, with all that is said of it."""
+    """A field of a config with its metadata; see `config.limits.setting`."""
 
-    name: str  # dotted
+    name: str  # dotted, such as `mesh.fsdp`
     type: type
     default: Any
     description: str
@@ -344,7 +361,12 @@ class Field(NamedTuple):
 
 
 def all_fields(section: type[Section] = Config, prefix: str = "") -> Iterator[Field]:
-    """Every field of a section and of those in it."""
+    """Yields the fields of a section and of its subsections.
+
+    Args:
+        section: the section, by default the whole config.
+        prefix: prefix of the names, such as `mesh.`.
+    """
     types = get_type_hints(section)
     for field in dataclasses.fields(section):
         name, kind = f"{prefix}{field.name}", types[field.name]
@@ -363,12 +385,12 @@ def _added() -> dict[str, dict[str, Any]]:
     return added
 
 
-# Fields that were added since, with what runs without them in their config.json were trained with.
+# Fields added later, by section, with the values that runs without them were trained with.
 ADDED = _added()
 
 
 def is_whole(values: Mapping[str, Any]) -> bool:
-    """Whether nested mappings lack no field of a config; they may have unknown ones."""
+    """Returns whether nested mappings have all fields of a config; unknown fields are allowed."""
     return all(
         name in values and (not isinstance(known, dict) or known.keys() <= values[name].keys())
         for name, known in Config().to_dict().items()

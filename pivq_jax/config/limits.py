@@ -1,4 +1,4 @@
-"""What is said of a field besides its type and its default: `setting`, and limits of numbers."""
+"""Metadata of config fields: descriptions, choices and limits of numbers."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,13 +8,18 @@ from typing import Any, NamedTuple
 class Limit(NamedTuple):
     """A range of values."""
 
-    symbol: str  # for tables
-    text: str  # for errors, after the field and its value
-    holds: Callable[[float], bool]
+    symbol: str  # text for tables
+    text: str  # text for error messages, after the field and its value
+    holds: Callable[[float], bool]  # whether a value is in the range
 
 
 def at_least(least: int, reason: str = "") -> Limit:
-    """Numbers from `least` upwards; the reason is told where it is no matter of course."""
+    """Returns the limit of numbers that are at least `least`.
+
+    Args:
+        least: smallest valid value.
+        reason: reason for the error message, if it is not obvious.
+    """
     text = f"must be at least {least}" + (f": {reason}" if reason else "")
     return Limit(f"≥ {least}", text, lambda value: value >= least)
 
@@ -37,16 +42,18 @@ def setting(
     several: bool = False,
     before: Any = None,
 ) -> Any:
-    """A field of a section.
+    """Defines a field of a section.
 
     Args:
-        default: for a laptop's CPU.
-        description: one line.
-        limit: the range of its values.
-        choices: its values.
-        several: whether the value may be several of the choices, with commas, or none.
-        before: for a field that was added after runs had been trained, the value that they were
-            trained with.
+        default: default value, suited to a laptop's CPU.
+        description: description in one line.
+        limit: range of valid values, if any.
+        choices: valid values, if limited to these.
+        several: whether the value is a list of choices, separated by commas and possibly empty.
+        before: for a field added later, the value that earlier runs were trained with.
+
+    Returns:
+        a `dataclasses.field`.
     """
     metadata = {
         "description": description,

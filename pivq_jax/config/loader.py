@@ -1,4 +1,4 @@
-"""Experiments by name or file: `toon_faces`, `configs/ffhq.py`, `/any/where/mine.py:smoke`."""
+"""Loads configs by name or file: `toon_faces`, `configs/ffhq.py`, `/any/where/mine.py:smoke`."""
 
 import runpy
 from pathlib import Path
@@ -10,28 +10,31 @@ import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import Config
 
-flags.disclaim_key_flags()  # a flag defined here is one of the module that asked for it
+flags.disclaim_key_flags()  # flags defined here belong to the calling module
 
 
 def experiments() -> dict[str, Path]:
-    """The files of the experiments that come with the package, by name."""
+    """Returns the config files of the experiments in the package by name."""
     package = Path(pivq_jax.__file__).parent
-    # An installed package holds them; in a checkout their folder lies beside it.
+    # In an installed package, they are inside; in a checkout, their folder is beside the package.
     folders = (package / "configs", package.parent / "configs")
     files = next((sorted(f.glob("*.py")) for f in folders if f.is_dir()), [])
     return {file.stem: file for file in files if file.stem != "__init__"}
 
 
 def load_config_dict(name: str) -> ConfigDict:
-    """The config of an experiment, as flags change it.
+    """Loads the config of an experiment in the form that flags can change.
 
     Args:
-        name: the name of an experiment of this package, or a file that ends in .py; variants may
+        name: name of an experiment in this package, or a file that ends in `.py`; variants may
             follow a colon, as in `toon_faces:smoke,nearest`.
 
+    Returns:
+        the config with its variants applied, not locked.
+
     Raises:
-        InputError: there is no such experiment or file, or it gives no config.
-        ValueError: there is no such variant.
+        InputError: if there is no such experiment or file, or it does not define a config.
+        ValueError: if there is no such variant, or variants exclude each other.
     """
     where, _, variants = name.partition(":")
     known = experiments()
@@ -59,21 +62,27 @@ def load_config_dict(name: str) -> ConfigDict:
 
 
 def load_config(name: str) -> Config:
-    """The config of an experiment, as it is used; see `load_config_dict`.
+    """Loads the typed config of an experiment.
+
+    Args:
+        name: name or file of the experiment, with variants; see `load_config_dict`.
+
+    Returns:
+        the config; its values are not checked, see `check_config`.
 
     Raises:
-        InputError: there is no such experiment or file, or it gives no whole config.
-        ValueError: there is no such variant.
+        InputError: if there is no such experiment or file, or its config is incomplete.
+        ValueError: if there is no such variant, or variants exclude each other.
     """
     return Config.from_dict(load_config_dict(name).to_dict())
 
 
 class _Parser(flags.ArgumentParser[ConfigDict]):
-    """Of the value of --config."""
+    """Parser of the value of --config."""
 
     def parse(self, argument: str) -> ConfigDict:
         config = load_config_dict(argument)
-        config.lock()  # a field that does not exist is a mistake
+        config.lock()  # flags must not add fields
         return config
 
     def flag_type(self) -> str:
@@ -81,7 +90,7 @@ class _Parser(flags.ArgumentParser[ConfigDict]):
 
 
 def define_config_flag() -> flags.FlagHolder[ConfigDict]:
-    """The flag --config, with --config.SECTION.FIELD=VALUE for every field."""
+    """Defines the flag --config, with --config.SECTION.FIELD=VALUE for every field."""
     holder = config_flags.DEFINE_config_file(
         "config",
         None,

@@ -1,6 +1,6 @@
-"""What experiments start from: all fields, shared recipes, and the variants of every config.
+"""Base config, shared recipes and variants of experiments.
 
-An experiment is a file with `get_config(variants)`; see `configs/`.
+An experiment is a file that defines `get_config(variants)`; see `configs/`.
 """
 
 from typing import Any
@@ -11,11 +11,11 @@ from pivq_jax.config.fields import Config
 
 VARIANTS = ("smoke", "nearest", "positional")
 
-# The full recipe, for real faces on accelerators. The weights of the losses are VQ-GAN's habits
-# (Esser et al. 2021): L1 and LPIPS alike, the discriminator once reconstructions are good. Nothing
-# trains on recombined sets here: judging them gave no better samples where it was tried, beside
-# loss.recombination (docs/training.md), and neither has been tried on photographs. Muon's peak is
-# four times AdamW's, as in the default config; the steps are half of what was planned for AdamW.
+# The full recipe, for real faces on accelerators. The weights of the losses follow VQ-GAN (Esser et
+# al. 2021): equal weights of L1 and LPIPS, and a discriminator once reconstructions are good. There
+# is no loss on recombined sets: a discriminator on them did not improve samples in experiments with
+# loss.recombination (docs/training.md), and neither has been tried on photographs. Muon's peak rate
+# is four times AdamW's, as in the default config; half of the steps planned for AdamW are used.
 ACCELERATOR = {
     "data.flip": True,
     "data.workers": 8,
@@ -40,8 +40,8 @@ ACCELERATOR = {
     "evaluate.samples": 10_000,
 }
 
-# Faces at 256x256, few images: a ViT of 12 blocks on either side over 256 patches of 16 pixels, and
-# augmentation of what the discriminator sees, which would otherwise learn 30,000 faces by heart.
+# Faces at 256x256, few images: ViTs of 12 blocks as encoder and decoder over 256 patches of 16
+# pixels, and augmentation for the discriminator, which would otherwise memorize 30,000 faces.
 FACES_256 = {
     **ACCELERATOR,
     "data.image_size": 256,
@@ -57,22 +57,31 @@ FACES_256 = {
     "adversarial.augmentations": "colour,translation,cutout",
 }
 
-# `:smoke` of these: random images of the full size, no worker processes.
+# Variant `:smoke` of these recipes: random images of the full size, no worker processes.
 SMOKE_RANDOM = {"data.name": "random", "data.workers": 0}
 
 
 def base_config() -> ConfigDict:
-    """Every field of a config, with defaults for a laptop's CPU; see `fields`."""
+    """Returns a config with all fields at their defaults, for a laptop's CPU; see `fields`."""
     return ConfigDict(Config().to_dict())
 
 
 def with_variants(
     config: ConfigDict, variants: str, smoke: dict[str, Any] | None = None
 ) -> ConfigDict:
-    """Apply the variants after the colon of --config, such as `:smoke` or `:smoke,nearest`.
+    """Applies the variants that follow the colon of --config, such as `:smoke` or `:smoke,nearest`.
 
-    `smoke` names the fields (dotted) that make this config run in a minute or two on a CPU; the
-    defaults shorten the run and shrink the model.
+    Args:
+        config: the config, changed in place.
+        variants: names in `VARIANTS`, separated by commas; '' for none.
+        smoke: further changes for the variant `smoke`, by dotted name. Its defaults shorten the run
+            and shrink the model, to run in a minute or two on a CPU.
+
+    Returns:
+        `config`, with the variants appended to its name.
+
+    Raises:
+        ValueError: if a variant is unknown, or variants exclude each other.
     """
     asked = [variant for variant in (variants or "").split(",") if variant]
     if {"nearest", "positional"} <= {*asked}:

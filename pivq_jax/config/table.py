@@ -18,12 +18,12 @@ must fit together is checked before any work starts. What the fields do is in
 
 
 def main() -> None:
-    """Print the page."""
+    """Prints the page."""
     print(page(), end="")
 
 
 def page() -> str:
-    """The page, Markdown."""
+    """Returns the page in Markdown."""
     sections: dict[str, list[Field]] = {}
     for field in all_fields():
         sections.setdefault(field.name.rpartition(".")[0], []).append(field)
