@@ -1,18 +1,18 @@
 """python -m pivq_jax.convert --from=model.safetensors --to=WORKDIR, or the other way round
 
-A trained run becomes one safetensors file under PyTorch's names and layouts, with its averaged
-weights and, in the metadata, its config; such a file becomes a workdir that every mode of
-pivq_jax.main and pivq_jax.load can open.
+Converts a trained run to a safetensors file with its averaged weights under PyTorch's names and
+layouts and its config in the metadata, or such a file to a workdir that every mode of pivq_jax.main
+and pivq_jax.load can open.
 
     python -m pivq_jax.convert --from=runs/toon_faces --to=toon_faces.safetensors
     python -m pivq_jax.convert --from=toon_faces.safetensors --to=runs/from_torch
 
-A file written in PyTorch needs the config in its metadata:
+A file written by PyTorch needs the config in its metadata:
 
     description = {"config": json.load(open("runs/toon_faces/config.json"))}
     safetensors.torch.save_file(model.state_dict(), path, {"pivq_jax": json.dumps(description)})
 
-Everything is checked before anything is written, and an existing workdir is never written to.
+All input is checked before anything is written, and existing workdirs are never changed.
 """
 
 import os
@@ -37,23 +37,32 @@ from pivq_jax.training.checkpoints import Checkpoints
 
 
 def file_from_workdir(workdir: Path, path: Path) -> None:
-    """Write the averaged weights of the newest checkpoint; an existing file is replaced.
+    """Writes the averaged weights of the newest checkpoint to a safetensors file.
+
+    Args:
+        workdir: directory of the run, local or remote.
+        path: local file, replaced if it exists.
 
     Raises:
-        InputError: the workdir holds no trained model.
+        InputError: if the workdir has no trained model.
     """
     model = load(workdir)
     write_model(path, model.params, model.description)
 
 
 def workdir_from_file(path: Path, workdir: Path) -> None:
-    """Write a workdir whose newest checkpoint holds the file's weights, also as averages.
+    """Writes a workdir with a checkpoint of a file's weights, which are also the averages.
 
-    Its step is the file's, or the last of the config. The optimizer has no moments.
+    The step is that of the file, or the last one of its config. All moments of the optimizer are
+    zero.
+
+    Args:
+        path: safetensors file, see `read_model`.
+        workdir: new local directory.
 
     Raises:
-        InputError: the workdir exists, the file is not a model's (see `read_model`), or its step
-            is one at which training would make a codebook.
+        InputError: if the workdir exists and is not empty, the file is not that of a model, or
+            training would initialize the codebook at its step or later.
     """
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise InputError(f"{workdir} exists: give a new --to")
@@ -73,7 +82,7 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
         step=jnp.int32(step),
         params=params,
         ema_params=params,
-        # The schedule of the learning rate goes by the optimizer's count of steps.
+        # The schedule of the learning rate uses the optimizer's count of steps.
         opt_state=jax.tree.map(
             lambda x: jnp.full_like(x, step) if x.ndim == 0 else x, state.opt_state
         ),
@@ -90,7 +99,14 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Convert as the flags say; one line and 2 on a mistake, 1 where nothing can be written."""
+    """Runs the conversion given by the command line.
+
+    Args:
+        arguments: arguments of the command line, by default those of the process.
+
+    Returns:
+        the exit code, 0, 2 for invalid input, or 1 if the output cannot be written.
+    """
     parser = CommandParser(
         prog="python -m pivq_jax.convert",
         usage="%(prog)s --from=SOURCE --to=TARGET",

@@ -1,21 +1,22 @@
 """python -m pivq_jax.main --config=configs/toon_faces.py [--mode=train] [--workdir=runs/toon_faces]
 
-Trains PI-VQ, a permutation-invariant vector-quantized autoencoder, and uses what was trained.
+Trains PI-VQ, a permutation-invariant vector-quantized autoencoder, and uses trained models.
 
 Modes:
   train        train (or continue), then evaluate, sample and interpolate; the default
-  evaluate     metrics.json and report/index.html, with its pictures, on the test split
-  sample       samples.png: new images from the recombined codes of training images;
-               parents.png: some of them between their parents
-  interpolate  interpolations.png: from image to image by exchanging codes
-  reconstruct  every image of --input through the model into --output, with its codes
+  evaluate     write metrics.json and report/index.html for the test split
+  sample       write samples.png, new images from the recombined codes of training images,
+               and parents.png, some of them between their parents
+  interpolate  write interpolations.png, paths between images by exchanging codes
+  reconstruct  reconstruct every image of --input, and write images and codes to --output
 
 Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
-A config is a file or the name of one that comes with the package: `pivq_jax --config=toon_faces`.
+A config is a file or the name of one in the package: `pivq_jax --config=toon_faces`.
 
-Exit codes: 0 done; 2 wrong input, told before any work; 1 failed (loss not finite, disk full);
-130 stopped by Ctrl-C, 143 by SIGTERM: the same command continues from the checkpoint just written.
+Exit codes: 0 success; 2 invalid input, reported before any work; 1 failure (loss not finite, disk
+full); 130 stopped by Ctrl-C, 143 by SIGTERM, after which the same command continues from the
+checkpoint just written.
 """
 
 import os
@@ -46,7 +47,14 @@ _DISTRIBUTED = flags.DEFINE_string(
 
 
 def main(arguments: list[str]) -> int:
-    """Check the config, then hand over to the mode."""
+    """Checks the flags and the config, then runs the mode.
+
+    Args:
+        arguments: program name and positional arguments, of which there must be none.
+
+    Returns:
+        the exit code; see the module's docstring.
+    """
     try:
         if len(arguments) > 1:
             return refuse(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
@@ -59,7 +67,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run() -> int:
-    import jax  # takes seconds, so mistakes in flags are told before
+    import jax  # takes seconds, so invalid flags are reported before
 
     try:
         from pivq_jax import modes
@@ -73,7 +81,7 @@ def _run() -> int:
     from pivq_jax.training.stopping import Interrupted
 
     logging.set_verbosity(logging.WARNING)
-    # What XLA has compiled once is read from here by every later run.
+    # Later runs reuse compiled programs from this cache.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path("~/.cache/pivq_jax/compilation").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -99,7 +107,7 @@ def _run() -> int:
 
 
 def run() -> None:
-    """The command `pivq_jax`."""
+    """Entry point of the command `pivq_jax`."""
     app.run(main, flags_parser=partial(parse_flags, _CONFIG, sys.modules[__name__]))
 
 

@@ -1,4 +1,4 @@
-"""What each `--mode` does: train, evaluate, sample, interpolate, reconstruct."""
+"""Implementations of the values of `--mode`."""
 
 from pathlib import Path
 
@@ -23,17 +23,23 @@ from pivq_jax.training.stopping import end_on_sigterm
 
 
 def run(mode: str, config: Config, workdir: Path) -> None:
-    """Run `mode` (any but `reconstruct`); `train` is followed by the others.
+    """Runs a mode other than `reconstruct`; `train` is followed by the others.
+
+    Args:
+        mode: 'train', 'evaluate', 'sample' or 'interpolate'.
+        config: config of the run, checked by `check_config`.
+        workdir: directory of the run, local or remote.
 
     Raises:
-        InputError: no data, no trained model, a workdir of another config, or no weights of the
-            network that the evaluation needs.
-        Interrupted, FloatingPointError: see `train`.
+        InputError: if there is no data, no trained model, or no file of weights that the evaluation
+            needs, or if the workdir belongs to another config.
+        Interrupted: see `train`.
+        FloatingPointError: see `train`.
     """
     if mode == "train":
         settings = config.evaluate
         if (settings.features, settings.features_path) != ("vgg", ""):
-            # So that weights which are missing are told before hours of training.
+            # Report missing weights before hours of training.
             feature_extractor(settings.features, settings.features_path)
         train(config, workdir)
     end_on_sigterm()
@@ -47,7 +53,7 @@ def run(mode: str, config: Config, workdir: Path) -> None:
 
 
 def _open(config: Config, workdir: Path) -> Session:
-    """The trained model of a workdir with the data and settings of a config."""
+    """Opens the trained model of a workdir with the data and settings of a config."""
     check_workdir(config, workdir)
     loss = config.loss
     lpips_path = loss.perceptual_weights if loss.perceptual_network == "alex" else ""
@@ -56,7 +62,7 @@ def _open(config: Config, workdir: Path) -> Session:
 
 
 def _evaluate(session: Session) -> None:
-    """`metrics.json` and `report/` of the test split."""
+    """Writes `metrics.json` and `report/` for the test split."""
     model, workdir = session.model, session.workdir
     say(f"evaluating step {model.step} on {len(session.dataset.test):,} test images")
     metrics = write_report(session)
@@ -66,12 +72,18 @@ def _evaluate(session: Session) -> None:
 
 
 def reconstruct(config: Config, workdir: Path, source: Path, target: Path) -> None:
-    """Every image of a folder through the model: PNG files, and their codes in `codes.json`.
+    """Reconstructs all images of a folder to PNG files, and writes their codes to `codes.json`.
 
-    Files that cannot be read are named and skipped.
+    Files that cannot be read are reported and skipped.
+
+    Args:
+        config: config of the run, for checks, image size and batch size.
+        workdir: directory of the run, local or remote.
+        source: local folder of images of any size.
+        target: output folder, local or remote.
 
     Raises:
-        InputError: no folder, no readable image in it, or no trained model.
+        InputError: if there is no such folder, no readable image in it, or no trained model.
     """
     end_on_sigterm()
     paths = list_images(source)

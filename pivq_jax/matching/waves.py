@@ -1,26 +1,28 @@
-"""Shortest augmenting paths for a whole batch, found by waves instead of column by column.
+"""Shortest augmenting paths for a batch, searched in waves instead of column by column.
 
-A turn of the loop relaxes the edges of all rows at once (one Bellman-Ford wave, an [N, K] minimum
-that a vector unit swallows whole), so a search takes as many turns as its paths have hops, where
-Dijkstra takes as many as its tree has columns. Problems do not wait for each other: one that has
-found its paths augments and begins its next search in the same turn. Each row carries the set of
-rows between its root and itself along, so that paths need not be walked back.
+An iteration of the loop relaxes the edges of all rows at once (one Bellman-Ford wave, an [N, K]
+minimum that suits vector units), so a search takes as many iterations as its paths have hops,
+whereas Dijkstra's algorithm takes as many as its tree has columns. Problems do not wait for each
+other: as soon as the paths of a problem are known, it augments and begins its next search in the
+same iteration. Each row stores the set of rows on its path from the root, so that paths need not be
+traced back.
 
 Sources: J. Edmonds and R. M. Karp, "Theoretical improvements in algorithmic efficiency for network
 flow problems", JACM 19, 1972, for the scheme, a primal-dual method with shortest paths from all
 free rows at once; E. Balas, D. Miller, J. Pekny and P. Toth, "A parallel shortest augmenting path
 algorithm for the assignment problem", JACM 38, 1991, for augmenting several trees of the forest
-after one search. For N = K prices may change everywhere, so every tree that holds a free column
-augments; for N < K free columns must keep the price 0, see `_cuts`.
+after one search. If N = K, prices may change everywhere, so every tree with a free column augments;
+if N < K, free columns must keep price 0, see `_cuts`.
 
-Notation, after the literature: `u` are the duals of rows and `v` those of columns (prices),
-`row4col` and `col4row` the matching, -1 where free. Indices: b problem, i row, j column.
+Notation, as in the literature: `u` are the duals of rows and `v` those of columns (prices);
+`row4col` and `col4row` are the matching, -1 if free. Indices: b problem, i row, j column.
 
 Invariant between searches: `cost[b, i, j] - u[b, i] - v[b, j] >= 0` for all pairs, up to rounding,
-with equality for matched ones; for N < K also `v <= 0`, and `v = 0` on free columns. So a complete
-matching has the least cost. In a search, `distance[b, j]` is the length under these reduced costs
-of some path from a free row, a root, to column j; `pred` and `chain` say which. It only falls, and
-it is least once the waves that could still lower it are farther out, which `_wave` decides.
+with equality for matched pairs; if N < K, also `v <= 0`, and `v = 0` for free columns. Therefore, a
+complete matching has minimum cost. During a search, `distance[b, j]` is the length under these
+reduced costs of some path from a free row, a root, to column j; `pred` and `chain` describe the
+path. The distance only decreases, and it is minimal once all waves that could still lower it are
+farther out, which `_wave` determines.
 """
 
 from functools import partial
@@ -38,34 +40,34 @@ _BITS = 32
 
 
 class Turns(NamedTuple):
-    """Turns of the loop, each int32."""
+    """Numbers of iterations of the loop, each int32 []."""
 
-    waves: jax.Array
-    searches: jax.Array  # waves that ended a search in some problem
+    waves: jax.Array  # all iterations
+    searches: jax.Array  # iterations in which a search of some problem ended
 
 
 class _State(NamedTuple):
-    turn: jax.Array  # int32
-    distance: jax.Array  # float32 [B, K], of the path to each column, inf where there is none yet
+    turn: jax.Array  # int32 [], number of iterations
+    distance: jax.Array  # float32 [B, K], length of the path to each column, inf if none yet
     pred: jax.Array  # int32 [B, K], the row before each column on its path
-    # int32 [B, N, 1 + N / 32]: the root of each row's path and, as bits, the rows on that path.
+    # int32 [B, N, 1 + N / 32], the root of each row's path and, as bits, the rows on that path.
     chain: jax.Array
     u: jax.Array  # float32 [B, N]
     offers: Offers
-    live: jax.Array  # bool [B]
-    searches: jax.Array  # int32, turns in which a search ended
+    live: jax.Array  # bool [B], problems with further searches
+    searches: jax.Array  # int32 [], iterations in which a search ended
 
 
 def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Turns]:
     """Matches all free rows along shortest paths of reduced costs.
 
     Args:
-      cost: float32 [B, N, K], finite or +inf.
-      offers: a partial matching, tight under its prices; for N < K free columns have price 0.
+        cost: float32 [B, N, K], N <= K, finite or +inf.
+        offers: a partial matching, tight under its prices; if N < K, free columns have price 0.
 
     Returns:
-      offers: complete, unless a problem has no augmenting path; that problem stops there.
-      turns: what it took.
+        offers: a complete matching, except for problems without an augmenting path, which stop.
+        turns: numbers of iterations.
     """
     batch, num_rows, num_columns = cost.shape
     state = _State(
@@ -78,14 +80,14 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Turns]:
         jnp.any(offers.col4row < 0, axis=1),
         jnp.int32(0),
     )
-    # A search ends within 2 N + 2 waves, labels settling first and chains after them, and matches
-    # a row or stops its problem: the loop is finite.
+    # A search ends within 2 N + 2 waves, as labels settle first and chains after them, and then
+    # matches a row or stops its problem. The loop is therefore finite.
     state = jax.lax.while_loop(lambda state: jnp.any(state.live), partial(_wave, cost), state)
     return state.offers, Turns(state.turn, state.searches)
 
 
 def _row_bits(num_rows: int) -> np.ndarray:
-    """Chains with the bit of each row alone and no root, int32 [N, 1 + N / 32]."""
+    """Chains with only the bit of each row, and root 0, int32 [N, 1 + N / 32]."""
     rows = np.arange(num_rows)
     bits = np.zeros((num_rows, 1 + -(-num_rows // _BITS)), np.uint32)
     bits[rows, 1 + rows // _BITS] = 1 << (rows % _BITS)
@@ -93,11 +95,11 @@ def _row_bits(num_rows: int) -> np.ndarray:
 
 
 def _row_duals(cost: jax.Array, offers: Offers) -> jax.Array:
-    """`u`, float32 [B, N]: what a matched row pays for its column, the least that a free one would.
+    """Computes `u`, float32 [B, N], the reduced cost of each row's column, or the minimum if free.
 
     Args:
-      cost: float32 [B, N, K].
-      offers: the matching and its prices.
+        cost: float32 [B, N, K].
+        offers: the matching and its prices.
     """
     _, col4row, v = offers
     column = jnp.maximum(col4row, 0)
@@ -108,24 +110,24 @@ def _row_duals(cost: jax.Array, offers: Offers) -> jax.Array:
 
 
 def _relax(cost: jax.Array, state: _State) -> tuple[jax.Array, jax.Array]:
-    """The edges of all rows: how far rows are, and columns by way of each.
+    """Relaxes the edges of all rows.
 
     Returns:
-      reach: float32 [B, N], from a root to each row. Matched pairs are tight, so a matched row is
-        as far as its column; a root is at 0.
-      label: float32 [B, N, K], from a root by way of each row to each column.
+        reach: float32 [B, N], distance from a root to each row. Matched pairs are tight, so a
+        matched row has the distance of its column; roots have distance 0.
+        label: float32 [B, N, K], distance from a root to each column with each row as the last.
     """
     _, col4row, v = state.offers
     reach = jnp.take_along_axis(state.distance, jnp.maximum(col4row, 0), axis=1)
     reach = jnp.where(col4row < 0, 0.0, reach)
     start = jnp.where(reach < _INF, reach - state.u, _INF)
-    # No edge is shorter than 0, rounding or not; so labels settle within N + 1 waves.
+    # No edge is shorter than 0, in spite of rounding, so labels settle within N + 1 waves.
     label = jnp.maximum(start[..., None] + cost - v[:, None, :], reach[..., None])
     return reach, label
 
 
 def _wave(cost: jax.Array, state: _State) -> _State:
-    """One turn: relaxes all edges, then ends the searches that have settled."""
+    """Runs one iteration: relaxes all edges, then ends the searches that have settled."""
     _, num_rows, num_columns = cost.shape
     row4col, col4row, _ = state.offers
     rows = jnp.arange(num_rows, dtype=jnp.int32)[:, None]
@@ -141,9 +143,9 @@ def _wave(cost: jax.Array, state: _State) -> _State:
     before = jnp.take_along_axis(pred, jnp.maximum(col4row, 0), axis=1)
     chain = jnp.take_along_axis(state.chain, before[..., None], axis=1) | row_bits
     chain = jnp.where((col4row < 0)[..., None], root_chain, chain)
-    # Distances up to the least one that just changed are final, and chains below the nearest one
-    # that just changed. Free columns lead nowhere, so changes there do not count. For N = K a full
-    # search pays: all trees may augment after it.
+    # Distances up to the smallest one that just changed are final, and so are chains below the
+    # nearest one that just changed. Changes at free columns do not count, as no path continues
+    # there. If N = K, a full search pays off, since all trees may augment after it.
     free = row4col < 0
     final = jnp.min(jnp.where(closer & ~free, low, _INF), axis=1)
     moved = jnp.any(chain != state.chain, axis=2) & (col4row >= 0)
@@ -168,23 +170,23 @@ def _end_searches(
     """Augments the problems whose search has settled, and begins their next search.
 
     Args:
-      cost: float32 [B, N, K].
-      state: after a wave.
-      settled: bool [B], the problems meant.
-      final: float32 [B], distances up to this one are least.
-      moved: float32 [B], chains below this distance are complete.
+        cost: float32 [B, N, K].
+        state: the state after a wave.
+        settled: bool [B], the problems to augment.
+        final: float32 [B], distances up to this one are minimal.
+        moved: float32 [B], chains below this distance are complete.
     """
     _, num_rows, num_columns = cost.shape
     row4col, col4row, v = state.offers
     distance, pred = state.distance, state.pred
     rows = jnp.arange(num_rows, dtype=jnp.int32)[:, None]
     columns = jnp.arange(num_columns, dtype=jnp.int32)
-    # The tree of each column: the root of its path, N where there is none.
+    # The tree of each column, i.e. the root of its path; N if there is none.
     root = jnp.take_along_axis(state.chain[..., 0], pred, axis=1)
     root = jnp.where(distance < _INF, root, num_rows)
     sinks = (root[:, None, :] == rows) & (row4col < 0)[:, None, :]
     sinks = jnp.where(sinks, distance[:, None, :], _INF)
-    # Of each root, the distance of the nearest free column in its tree, and that column.
+    # For each root, the distance of the nearest free column in its tree, and that column.
     sink_distance, sink = least(sinks, jnp.broadcast_to(columns, sinks.shape), axis=2)
     known = (sink_distance <= final[:, None]) & (sink_distance < moved[:, None])
     sink_distance = jnp.where(known, sink_distance, _INF)
@@ -214,7 +216,7 @@ def _end_searches(
 
 
 def _pick(table: jax.Array, index: jax.Array, beyond: float) -> jax.Array:
-    """table[b, index[b, :]], where an index past the end reads `beyond`."""
+    """Returns table[b, index[b, :]], and `beyond` for an index past the end."""
     size = table.shape[1]
     picked = jnp.take_along_axis(table, jnp.minimum(index, size - 1), axis=1)
     return jnp.where(index < size, picked, beyond)
@@ -227,22 +229,24 @@ def _cuts(
     col4row: jax.Array,
     sink_distance: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """How far prices may change in each tree when free columns must keep the price 0.
+    """Limits the change of prices in each tree such that free columns keep price 0.
 
-    One tree may always augment: the one with the nearest free column, with prices cut at that
-    distance in all trees. A tree that no edge leaves before its own free column is closed: it may
-    be cut there instead and augment too, since within its cut it is what a search from its root
-    alone would have found, and it touches no other (Balas, Miller, Pekny and Toth).
+    The tree with the nearest free column can always augment, with prices cut at that distance in
+    all trees. A tree is closed if no edge leaves it before its own free column. It can be cut there
+    instead and augment too, since within its cut it equals the tree of a search from its root
+    alone and touches no other tree (Balas, Miller, Pekny and Toth).
 
     Args:
-      reach: float32 [B, N] and
-      label: float32 [B, N, K], as `_relax` gives them.
-      root: int32 [B, K], the tree of each column.
-      col4row: int32 [B, N].
-      sink_distance: float32 [B, N], of the free column of each root, inf where not a root.
+        reach: float32 [B, N], see `_relax`.
+        label: float32 [B, N, K], see `_relax`.
+        root: int32 [B, K], the tree of each column.
+        col4row: int32 [B, N].
+        sink_distance: float32 [B, N], distance of the free column of each root; inf if the row is
+            not a root.
 
     Returns:
-      cut: float32 [B, N], for each root; augments: bool [B, N].
+        cut: float32 [B, N], the distance at which prices are cut in the tree of each root.
+        augments: bool [B, N], the roots whose trees augment.
     """
     num_rows = col4row.shape[1]
     rows = jnp.arange(num_rows, dtype=jnp.int32)
@@ -266,15 +270,18 @@ def _flip(
     row4col: jax.Array,
     col4row: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Exchanges matched and unmatched pairs along the path from each root to its sink, at once.
+    """Swaps matched and unmatched pairs along the paths from all roots to their sinks.
 
     Args:
-      sink: int32 [B, N], for each root the free column at the end of its path, or K.
-      root: int32 [B, K]; pred: int32 [B, K]; chain: int32 [B, N, 1 + N / 32].
-      row4col: int32 [B, K]; col4row: int32 [B, N].
+        sink: int32 [B, N], the free column at the end of each root's path; K if there is none.
+        root: int32 [B, K], the tree of each column.
+        pred: int32 [B, K], see `_State`.
+        chain: int32 [B, N, 1 + N / 32], see `_State`.
+        row4col: int32 [B, K].
+        col4row: int32 [B, N].
 
     Returns:
-      row4col, col4row.
+        the new `row4col` and `col4row`.
     """
     num_rows, num_columns = col4row.shape[1], row4col.shape[1]
     rows = jnp.arange(num_rows, dtype=jnp.int32)
@@ -284,7 +291,7 @@ def _flip(
     paths = jnp.where((sink < num_columns)[..., None], paths, 0)
     paths = jax.lax.reduce(paths, np.int32(0), jax.lax.bitwise_or, (1,))  # trees share no row
     on_path = jnp.repeat(paths, _BITS, axis=1)[:, :num_rows] >> (rows % _BITS) & 1
-    # The columns on a path are the sink and those that its rows own so far.
+    # The columns on a path are the sink and those matched to its rows so far.
     flips = _pick(on_path, jnp.where(row4col < 0, num_rows, row4col), 0) == 1
     flips = flips | ((row4col < 0) & (_pick(sink, root, num_columns) == columns))
     problem = jnp.arange(sink.shape[0])[:, None]
