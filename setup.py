@@ -1,7 +1,7 @@
-"""The README as a package index shows it; all other metadata is in pyproject.toml.
+"""The README for package indexes; all other metadata is in pyproject.toml.
 
-An index has the text alone, so links to files of the repository must name it. Which it is says
-`[project.urls] Repository` in pyproject.toml; without it the links stay as they are.
+An index only has the text, so links to files must point to the repository, the URL of which is
+`[project.urls] Repository` in pyproject.toml. Without this entry, links are not changed.
 """
 
 import re
@@ -10,12 +10,15 @@ from pathlib import Path
 
 
 def absolute_links(text: str, repository: str, revision: str) -> str:
-    """Markdown whose links and pictures work without the files beside it.
+    """Makes relative links and pictures in Markdown absolute.
 
     Args:
-      text: Markdown with links relative to the root of the repository.
-      repository: its address, such as that of a project on GitHub.
-      revision: the tag or commit to point at.
+        text: Markdown with links relative to the root of the repository.
+        repository: URL of the repository, such as that of a project on GitHub.
+        revision: tag or commit to link to.
+
+    Returns:
+        Markdown with absolute links.
     """
 
     def replace(match: re.Match) -> str:
@@ -27,6 +30,7 @@ def absolute_links(text: str, repository: str, revision: str) -> str:
 
 
 def long_description(root: Path) -> str:
+    """Returns the README in a directory, with absolute links if its repository is known."""
     text = (root / "README.md").read_text(encoding="utf-8")
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     if not (repository := project.get("urls", {}).get("Repository")):

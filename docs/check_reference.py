@@ -1,4 +1,4 @@
-"""Fails, with their names, if public names of the package are missing from the built site.
+"""Fails and lists the names if public names of the package are missing from the built site.
 
 python docs/check_reference.py docs/_build/objects.inv
 """
@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "pivq_jax"
 
 
 def exported(tree: ast.Module) -> list[str] | None:
-    """What a module lists in `__all__`."""
+    """Returns the names in `__all__` of a module, or None if it has none."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return ast.literal_eval(node.value)
@@ -21,7 +21,7 @@ def exported(tree: ast.Module) -> list[str] | None:
 
 
 def defined(tree: ast.Module) -> list[str]:
-    """The functions, classes with their methods, and constants that a module defines."""
+    """Returns the functions, classes with their methods, and constants defined in a module."""
     names: list[str] = []
     for node in tree.body:
         match node:
@@ -38,7 +38,7 @@ def defined(tree: ast.Module) -> list[str]:
 
 
 def public_names() -> set[str]:
-    """Full names of all that is public, read from the source alone."""
+    """Returns the full names of all public objects, determined from the source only."""
     trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
     names = set()
     for path, tree in trees.items():
@@ -48,12 +48,13 @@ def public_names() -> set[str]:
         if path == package or package.parent == PACKAGE or exported(trees[package]) is None:
             found = exported(tree)
             names |= {f"{module}.{name}" for name in (defined(tree) if found is None else found)}
-    # `load` and `from_pretrained` are shown where they are imported from: `pivq_jax`.
+    # `load` and `from_pretrained` are documented in `pivq_jax`, from where they are imported.
     top = exported(trees[PACKAGE / "__init__.py"]) or []
     return names - {f"{PACKAGE.name}.inference.{name}" for name in top}
 
 
 def main(inventory: str) -> int:
+    """Compares the public names with the inventory of the site; returns the exit code."""
     entries = InventoryFile.loads(Path(inventory).read_bytes(), uri="").data
     shown = {name for kind, names in entries.items() if kind.startswith("py:") for name in names}
     names = public_names()

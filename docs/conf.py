@@ -1,4 +1,4 @@
-"""Sphinx: the pages of this folder and the API reference, as one site.
+"""Sphinx configuration of the site: the pages of this folder and the API reference.
 
 sphinx-build -W --keep-going -b html docs docs/_build
 """
@@ -17,7 +17,7 @@ from sphinx.util.typing import stringify_annotation
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(DOCS)]
-os.environ["PYTHONPATH"] = os.pathsep.join(  # of the kernel that runs the notebooks
+os.environ["PYTHONPATH"] = os.pathsep.join(  # for the kernel that runs the notebooks
     filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
 )
 
@@ -45,14 +45,14 @@ myst_heading_anchors = 3  # as on GitHub
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 
-default_role = "py:obj"  # `name` in a docstring: a link where there is such a name
+default_role = "py:obj"  # `name` in a docstring is a link if such a name exists
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_default_options = {"special-members": "__call__"}
 napoleon_use_ivar = True
-napoleon_attr_annotations = False  # types are in the signature
+napoleon_attr_annotations = False  # signatures show the types
 next(f for f in PyObject.doc_field_types if f.name == "variable").label = "Attributes"
-ARRAY_LIKE = stringify_annotation(numpy.typing.ArrayLike, "smart")  # a union of three lines
+ARRAY_LIKE = stringify_annotation(numpy.typing.ArrayLike, "smart")  # a union, three lines long
 python_maximum_signature_line_length = 88
 highlight_language = "none"  # indented blocks are commands
 
@@ -64,10 +64,10 @@ html_theme_options = (
     else {}
 )
 
-# With a section of their own in the API reference.
+# Modules that have a section in the API reference.
 MODULES = {module for modules in reference.pages().values() for module in modules}
 
-# Files outside docs/ that are pages of the site.
+# Files outside of docs/ that are pages of the site.
 PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
@@ -77,12 +77,12 @@ PAGES = {
 
 
 def site_links(text: str, folder: Path) -> str:
-    """Links as they are on GitHub, from a file in `folder`, as they must be in the site."""
+    """Converts links of a file in `folder` from those that work on GitHub to those of the site."""
 
     def replace(match: re.Match) -> str:
         label, target, anchor = match.groups(default="")
         if not (path := (folder / target).resolve()).exists():
-            return match[0]  # a mistake, which the build names
+            return match[0]  # a broken link, reported by the build
         name = path.relative_to(ROOT).as_posix()
         if name in PAGES or path.is_relative_to(DOCS):
             return f"[{label}]({PAGES.get(name) or path.relative_to(DOCS).as_posix()}{anchor})"
@@ -98,12 +98,12 @@ def site_links(text: str, folder: Path) -> str:
 
 def setup(app) -> None:
     def skip(app, what: str, name: str, member: object, skipped: bool, options) -> bool | None:
-        # The fields of a class are in its signature, and in its docstring under "Attributes".
+        # Fields of a class are in its signature and under "Attributes" in its docstring.
         field = not (inspect.isroutine(member) or isinstance(member, property))
         return True if what == "class" and (field or name == "setup") else None
 
     def close_literals(app, what, name, obj, options, lines: list[str]) -> None:
-        # reStructuredText takes the end of `name` for one only if no letter follows: `Array`s.
+        # In reStructuredText, the end of `name` must not be followed by a letter, as in `Array`s.
         def escape(match: re.Match) -> str:
             return match[0] + ("\\ " if match.string[match.end() :][:1].isalnum() else "")
 
@@ -111,7 +111,7 @@ def setup(app) -> None:
 
     def shorten(app, what, name, obj, options, signature: str | None, returned: str | None):
         def short(text: str) -> str:
-            # What Flax adds to the fields of each module.
+            # Fields that Flax adds to each module.
             text = re.sub(r"(, )?parent: [^=]*= <[^>]*>, name: str \| None = None", "", text)
             text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
             return text.replace(ARRAY_LIKE, "ArrayLike")

@@ -1,8 +1,8 @@
-"""Sphinx extension: writes the API reference, a page for each package of `pivq_jax`.
+"""Sphinx extension that writes the API reference, one page per package of `pivq_jax`.
 
-A page has a section for each module: its docstring, then its public names in the order of the
-source. Public is what a package lists in `__all__`; its modules are then its own affair. Elsewhere
-public is every function, class and constant that a module defines without a leading underscore.
+A page has a section for each module with its docstring and its public names in source order. If a
+package has `__all__`, these names are public and its modules are private. Otherwise, all functions,
+classes and constants defined in a module without a leading underscore are public.
 """
 
 import ast
@@ -20,7 +20,7 @@ ROOT = pivq_jax.__name__
 
 
 def pages() -> dict[str, list[str]]:
-    """The modules on each page: those of one package, the package itself first."""
+    """Returns the modules on the page of each package, the package itself first."""
     found: dict[str, list[str]] = {ROOT: [ROOT]}
     for module in pkgutil.walk_packages(pivq_jax.__path__, f"{ROOT}."):
         if any(part.startswith("_") for part in module.name.split(".")):
@@ -36,7 +36,7 @@ def pages() -> dict[str, list[str]]:
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """What is documented under `module`, in the order of the source."""
+    """Returns the names documented under `module`, in the order of the source."""
     if hasattr(module, "__all__"):
         return list(module.__all__)
     shown = {id(getattr(pivq_jax, name)) for name in pivq_jax.__all__}
@@ -91,7 +91,7 @@ def _home(module: ModuleType, name: str) -> ModuleType:
 
 
 def _fields(node: ast.ClassDef, home: ModuleType) -> str:
-    """The comments on the fields of a class whose docstring does not describe them."""
+    """The comments on the fields of a class, unless its docstring describes them."""
     if "Attributes:" in (ast.get_docstring(node) or ""):
         return ""
     fields = [(f.target.id, _comment(f, home)) for f in node.body if _is_field(f)]
@@ -103,7 +103,7 @@ def _is_field(node: ast.stmt) -> TypeGuard[ast.AnnAssign]:
 
 
 def _comment(node: ast.stmt, module: ModuleType) -> str:
-    """The comment on an assignment: the lines above it, or the end of its last line."""
+    """The comment on an assignment, in the lines above it or at the end of its last line."""
     lines = [line.strip() for line in _source(module).splitlines()]
     above = node.lineno - 1
     while lines[above - 1].startswith("# "):
@@ -116,7 +116,7 @@ def _comment(node: ast.stmt, module: ModuleType) -> str:
 def _section(name: str, underline: str) -> str:
     module = importlib.import_module(name)
     parts = [f"{name}\n{underline * len(name)}\n"]
-    if _is_command(module):  # its docstring is its --help
+    if _is_command(module):  # its docstring is its help text
         usage = textwrap.indent(inspect.getdoc(module) or "", "   ")
         parts += [f".. py:module:: {name}\n", f".. code-block:: none\n\n{usage}\n"]
     else:
@@ -126,7 +126,7 @@ def _section(name: str, underline: str) -> str:
 
 
 def write(folder: Path) -> None:
-    """Writes the pages to `folder`, those that changed, and deletes what is no page."""
+    """Writes pages that changed to `folder`, and deletes all other files in it."""
     folder.mkdir(exist_ok=True)
     texts = {
         folder / f"{package}.rst": "\n".join(
@@ -142,5 +142,6 @@ def write(folder: Path) -> None:
 
 
 def setup(app) -> dict:
+    """Registers the extension."""
     app.connect("builder-inited", lambda app: write(Path(app.srcdir, "reference")))
     return {"parallel_read_safe": True}

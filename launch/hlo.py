@@ -1,4 +1,4 @@
-"""What the text of a compiled program (HLO) says about its communication."""
+"""Analysis of the communication of a compiled program from its text (HLO)."""
 
 import collections
 import math
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 KINDS = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
-# The scope of what `pivq_jax.matching.match` computes; transformations put it in brackets.
+# The scope of computations in `pivq_jax.matching.match`; transformations put it in brackets.
 MATCHING = re.compile(r"(^|[/(])matching[/)]")
 
 _BITS = {"pred": 8, "bf16": 16, "token": 0}
@@ -17,19 +17,19 @@ class Instruction(NamedTuple):
     """One line of a computation."""
 
     name: str
-    shapes: tuple[int, ...]  # bytes of each part of the result
+    shapes: tuple[int, ...]  # size of each part of the result in bytes
     opcode: str
-    attributes: str  # all that follows the opcode
+    attributes: str  # the text after the opcode
 
     @property
     def scope(self) -> str:
-        """Where in the traced program it comes from, '' if that is not known."""
+        """The name of its origin in the traced program, '' if unknown."""
         found = re.search(r'op_name="([^"]*)"', self.attributes)
         return found[1] if found else ""
 
     @property
     def called(self) -> list[str]:
-        """Names of the computations that it runs."""
+        """The names of the computations that it calls."""
         names = re.findall(
             r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)="
             r"%?([\w.-]+)",
@@ -41,21 +41,26 @@ class Instruction(NamedTuple):
 
     @property
     def trips(self) -> int:
-        """How often the body of this loop runs: 1 if the compiler does not know."""
+        """The number of iterations of a loop, 1 if unknown to the compiler."""
         found = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', self.attributes)
         return int(found[1]) if found else 1
 
 
 class Collective(NamedTuple):
-    """A collective operation, as often as it runs in a step."""
+    """A collective operation with all its executions in a step."""
 
-    kind: str  # one of KINDS
-    moved: float  # bytes that each device sends in a step, by a ring algorithm
-    scope: str
+    kind: str  # one of `KINDS`
+    moved: float  # bytes sent per device and step, by a ring algorithm
+    scope: str  # see `Instruction.scope`
 
 
 class Program:
-    """The computations of a module in text form, as `compiled.as_text()` gives it."""
+    """The computations of a compiled program.
+
+    Args:
+        text: text of the program, as returned by `compiled.as_text()`.
+        devices: number of devices that the program runs on.
+    """
 
     def __init__(self, text: str, devices: int) -> None:
         self._devices = devices
@@ -70,23 +75,35 @@ class Program:
                 current.append(instruction)
 
     def walk(self, name: str = "", times: int = 1) -> Iterator[tuple[str, Instruction, int]]:
-        """(computation, instruction, how often it runs) of all that a computation runs."""
+        """Yields the instructions of a computation and of all computations that it calls.
+
+        Args:
+            name: name of the computation, by default the entry.
+            times: number of executions of the computation.
+
+        Yields:
+            name of the computation, instruction, and number of executions of the instruction.
+        """
         name = name or self.entry
         for instruction in self.computations.get(name, ()):
             yield name, instruction, times
             if instruction.opcode.removesuffix("-start") in KINDS:
-                continue  # what it calls adds two numbers
+                continue  # it calls a scalar addition
             for called in instruction.called:
                 yield from self.walk(called, times * instruction.trips)
 
     def collectives(self, name: str = "") -> list[Collective]:
-        """All of a computation and of what it calls; of the whole program by default."""
+        """Lists the collectives of a computation and of all computations that it calls.
+
+        Args:
+            name: name of the computation, by default the entry.
+        """
         found = []
         for computation, instruction, times in self.walk(name):
             kind = instruction.opcode.removesuffix("-start")
             if kind not in KINDS:
                 continue
-            # TPUs fuse an all-reduce of which each keeps its part.
+            # TPUs fuse an all-reduce with slicing, which amounts to a reduce-scatter.
             scattered = kind == "all-reduce" and "all-reduce-scatter" in computation
             kind = "reduce-scatter" if scattered else kind
             moved = times * self._moved(instruction, kind, scattered)
@@ -94,14 +111,14 @@ class Program:
         return found
 
     def moved_by_kind(self) -> dict[str, float]:
-        """Bytes that each device sends in a step."""
+        """Returns the bytes sent per device and step by kind of collective."""
         total: dict[str, float] = collections.defaultdict(float)
         for collective in self.collectives():
             total[collective.kind] += collective.moved
         return dict(total)
 
     def collectives_inside_matching(self) -> list[Collective]:
-        """Those that carry its name, and those in its loops."""
+        """Lists the collectives in the scope of matching, and those in its loops."""
         found = [x for x in self.collectives() if MATCHING.search(x.scope)]
         for _, instruction, _ in self.walk():
             if instruction.opcode == "while" and MATCHING.search(instruction.scope):
@@ -112,18 +129,18 @@ class Program:
     def _moved(self, instruction: Instruction, kind: str, scattered: bool) -> float:
         shapes = instruction.shapes
         if instruction.opcode.endswith("-start") and kind != "all-reduce" and len(shapes) > 1:
-            # (operands, results, perhaps two numbers more)
+            # (operands, results, and possibly two more numbers)
             shapes = shapes[1:2] if kind == "collective-permute" else shapes[len(shapes) // 2 :]
         size, group = sum(shapes), self._group(instruction)
         share = (group - 1) / group
         if kind == "all-reduce":
             return 2 * size * share
         if kind == "reduce-scatter" and not scattered:
-            return size * (group - 1)  # `size` is what each keeps
+            return size * (group - 1)  # `size` is the part that each device keeps
         return size if kind == "collective-permute" else size * share
 
     def _group(self, instruction: Instruction) -> int:
-        """How many devices take part together."""
+        """The number of devices that take part together."""
         text = instruction.attributes
         if found := re.search(r"replica_groups=\[\d+,(\d+)\]<=", text):
             return int(found[1])
@@ -133,7 +150,7 @@ class Program:
 
 
 def _parse(line: str) -> Instruction | None:
-    """A line such as `%a.1 = (f32[8,2]{1,0}, u32[]) all-gather-start(%b), channel_id=1, ...`."""
+    """Parses `%a.1 = (f32[8,2]{1,0}, u32[]) all-gather-start(%b), channel_id=1, ...` and such."""
     start = re.match(r"\s+(?:ROOT )?%?([\w.-]+) = ", line)
     if not start:
         return None
@@ -148,7 +165,7 @@ def _parse(line: str) -> Instruction | None:
 
 
 def _end_of_type(text: str) -> int:
-    """Where the type that a text begins with ends: at the first space outside of brackets."""
+    """The end of the type at the start of a text, i.e. the first space outside of brackets."""
     depth = 0
     for position, character in enumerate(text):
         depth += (character in "({[") - (character in ")}]")
