@@ -3,15 +3,16 @@
     python -m pivq_jax.data.prepare --dataset=celeba --source=DIR --size=128
     python -m pivq_jax.main --config=configs/celeba.py
 
-N = 128 codes of K = 2,048: a latent has 16 entries to choose from, log2 C(K, N) = 686 bits an
-image; D = 64 keeps an entry's neighbours apart where K is large. 256 patches of 8 pixels, a ViT of
-width 512 and 8 blocks on either side.
+N = 128 codes of K = 2,048, i.e. 16 entries per latent and log2 C(K, N) = 686 bits per image; D = 64
+keeps neighbouring entries apart for large K. Encoder and decoder are ViTs of width 512 with 8
+blocks, on 256 patches of 8 x 8 pixels.
 
-Cost: 66.2 million parameters and 2.8 of the discriminator; 33 TFLOP a step, 36 once the
-discriminator judges, and 0.9 of Muon's iterations, which the chips share. On 16 chips of TPU v5e
-that is about 0.9 hours, an estimate from these flops at 35 % of 197 TFLOP/s a chip; `python -m
-launch.plan --config=configs/celeba.py --topology=v5e:4x4` computes flops, memory and traffic with
-the TPU's compiler. Never yet run at full size.
+Cost: 66.2 million parameters and 2.8 million of the discriminator; 33 TFLOP per step, 36 in the
+adversarial phase, and 0.9 for Muon's iterations, which are distributed over the chips. On 16 chips
+of TPU v5e, training takes about 0.9 hours, estimated from these flops at 35 % of 197 TFLOP/s per
+chip. `python -m launch.plan --config=configs/celeba.py --topology=v5e:4x4` computes flops, memory
+and communication with the TPU compiler. This config has not been run at full size yet.
+
 Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`,
 `:positional`; several with commas.
 """
@@ -22,7 +23,7 @@ from pivq_jax.config import ACCELERATOR, SMOKE_RANDOM, base_config, with_variant
 
 
 def get_config(variants: str = "") -> ConfigDict:
-    """The experiment's config."""
+    """Returns the config of the experiment with the given variants, see `with_variants`."""
     config = base_config()
     config.name = config.data.name = "celeba"
     config.update_from_flattened_dict(ACCELERATOR)

@@ -3,15 +3,17 @@
     python -m pivq_jax.data.prepare --dataset=celeba_hq --source=DIR --size=256
     python -m pivq_jax.main --config=configs/celeba_hq.py
 
-N = 256 codes of K = 4,096 (log2 C(K, N) = 1,376 bits an image), for four times CelebA's pixels
-twice its codes, at the same K = 16 N. FFHQ's model with 8 blocks on either side rather than 12 and
-half the steps and batch: there are 24,000 training images.
+N = 256 codes of K = 4,096 (log2 C(K, N) = 1,376 bits per image), twice the codes of CelebA for four
+times as many pixels, with K = 16 N as there. The model is that of FFHQ with 8 instead of 12 blocks
+in encoder and decoder. Steps and batch are half of those of FFHQ, as there are only 24,000 training
+images.
 
-Cost: 152.7 million parameters and 2.8 of the discriminator; 47 TFLOP a step, 53 once the
-discriminator judges, and 3 of Muon's iterations, which the chips share. On 16 chips of TPU v5e that
-is about 0.7 hours, an estimate from these flops at 35 % of 197 TFLOP/s a chip; `python -m
-launch.plan --config=configs/celeba_hq.py --topology=v5e:4x4` computes flops, memory and traffic
-with the TPU's compiler. Never yet run at full size.
+Cost: 152.7 million parameters and 2.8 million of the discriminator; 47 TFLOP per step, 53 in the
+adversarial phase, and 3 for Muon's iterations, which are distributed over the chips. On 16 chips of
+TPU v5e, training takes about 0.7 hours, estimated from these flops at 35 % of 197 TFLOP/s per chip.
+`python -m launch.plan --config=configs/celeba_hq.py --topology=v5e:4x4` computes flops, memory and
+communication with the TPU compiler. This config has not been run at full size yet.
+
 Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`,
 `:positional`; several with commas.
 """
@@ -22,7 +24,7 @@ from pivq_jax.config import FACES_256, SMOKE_RANDOM, base_config, with_variants
 
 
 def get_config(variants: str = "") -> ConfigDict:
-    """The experiment's config."""
+    """Returns the config of the experiment with the given variants, see `with_variants`."""
     config = base_config()
     config.name = config.data.name = "celeba_hq"
     config.update_from_flattened_dict(FACES_256)

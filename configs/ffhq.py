@@ -3,15 +3,16 @@
     python -m pivq_jax.data.prepare --dataset=ffhq --source=DIR --size=256
     python -m pivq_jax.main --config=configs/ffhq.py
 
-N = 256 codes of K = 4,096 (log2 C(K, N) = 1,376 bits an image), for four times CelebA's pixels
-twice its codes, at the same K = 16 N. 256 patches of 16 pixels, a ViT of width 768 and 12 blocks on
-either side.
+N = 256 codes of K = 4,096 (log2 C(K, N) = 1,376 bits per image), twice the codes of CelebA for four
+times as many pixels, with K = 16 N as there. Encoder and decoder are ViTs of width 768 with 12
+blocks, on 256 patches of 16 x 16 pixels.
 
-Cost: 218.8 million parameters and 2.8 of the discriminator; 135 TFLOP a step, 147 once the
-discriminator judges, and 4 of Muon's iterations, which the chips share. On 16 chips of TPU v5e that
-is about 3.7 hours, an estimate from these flops at 35 % of 197 TFLOP/s a chip; `python -m
-launch.plan --config=configs/ffhq.py --topology=v5e:4x4` computes flops, memory and traffic with the
-TPU's compiler. Never yet run at full size.
+Cost: 218.8 million parameters and 2.8 million of the discriminator; 135 TFLOP per step, 147 in the
+adversarial phase, and 4 for Muon's iterations, which are distributed over the chips. On 16 chips of
+TPU v5e, training takes about 3.7 hours, estimated from these flops at 35 % of 197 TFLOP/s per chip.
+`python -m launch.plan --config=configs/ffhq.py --topology=v5e:4x4` computes flops, memory and
+communication with the TPU compiler. This config has not been run at full size yet.
+
 Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`,
 `:positional`; several with commas.
 """
@@ -22,7 +23,7 @@ from pivq_jax.config import FACES_256, SMOKE_RANDOM, base_config, with_variants
 
 
 def get_config(variants: str = "") -> ConfigDict:
-    """The experiment's config."""
+    """Returns the config of the experiment with the given variants, see `with_variants`."""
     config = base_config()
     config.name = config.data.name = "ffhq"
     config.update_from_flattened_dict(FACES_256)

@@ -2,9 +2,9 @@
 
     python -m pivq_jax.main --config=configs/image_folder.py --config.data.path=DIR
 
-The central square of each image is resized to 64x64 once, cached, and the images are split 80/10/10
-into train, validation and test by a hash of their names. Unreadable files are named and skipped.
-The model is the default one, made for a laptop; `configs/ffhq.py` is a start for a GPU or TPU.
+The central square of each image is resized to 64x64 once and cached. Images are split 80/10/10 into
+training, validation and test images by a hash of their names. Unreadable files are reported and
+skipped. The model is the default one for laptops; `configs/ffhq.py` is a start for a GPU or TPU.
 
 Variants: `:smoke` (a minute on a CPU), `:nearest`, `:positional`; several with commas.
 """
@@ -15,7 +15,7 @@ from pivq_jax.config import base_config, with_variants
 
 
 def get_config(variants: str = "") -> ConfigDict:
-    """The experiment's config."""
+    """Returns the config of the experiment with the given variants, see `with_variants`."""
     config = base_config()
     config.name = "image_folder"
     config.data.name = "image_folder"

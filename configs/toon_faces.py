@@ -2,13 +2,13 @@
 
     python -m pivq_jax.main --config=configs/toon_faces.py --workdir=runs/toon_faces
 
-Cost and result: see the README's table, measured with this command. The faces vary in ten factors,
-about 24 bits together. Sixteen codes are enough for them, and few codes make whole faces when sets
-are recombined: with 32, one attribute is spread over several codes and parents disagree within it.
-K = 32 N: with learned queries a latent tends to own K / N entries. The loss on recombined sets
-(docs/method.md) keeps what sampling decodes free of noise. The perceptual loss makes a step a sixth
-longer; in 14 % fewer steps LPIPS is a fifth lower than without it. docs/training.md has what the
-other settings were chosen by.
+Cost and results are in the README's table, measured with this command. The faces vary in ten
+factors, about 24 bits in total. Sixteen codes are enough for them, and recombined sets of few codes
+give consistent faces; with 32, an attribute is spread over several codes, which may then come from
+different parents. K = 32 N, as with learned queries each latent tends to use its own K / N entries.
+The loss on recombined sets (docs/method.md) keeps samples free of noise. The perceptual loss makes
+a step a sixth longer; with 14 % fewer steps, LPIPS is a fifth lower than without it. The choice of
+the other settings is explained in docs/training.md.
 
 Variants: `:smoke` (a minute), `:nearest`, `:positional`; several with commas.
 """
@@ -19,7 +19,7 @@ from pivq_jax.config import base_config, with_variants
 
 
 def get_config(variants: str = "") -> ConfigDict:
-    """The experiment's config."""
+    """Returns the config of the experiment with the given variants, see `with_variants`."""
     config = base_config()
     config.name = "toon_faces"
     config.data.name = "toon_faces"
