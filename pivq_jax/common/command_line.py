@@ -1,7 +1,7 @@
-"""Command lines: the module docstring is the `--help`, and every mistake is a one-line error.
+"""Command lines with the module's docstring as `--help`, and one-line errors for invalid input.
 
-Commands that take a config have absl's flags, as its fields become flags (`parse_flags`); all
-others use argparse (`CommandParser`), which needs neither absl nor a config.
+Commands with a config use absl (`parse_flags`), where every field of the config is a flag; others
+use argparse (`CommandParser`), which needs neither absl nor a config.
 """
 
 import argparse
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that explains a command by its module's docstring and ends with 2 on a mistake."""
+    """A parser with the module's docstring as help, and exit status 2 for invalid arguments."""
 
     def __init__(self, **options: Any) -> None:
         form = argparse.RawDescriptionHelpFormatter
         super().__init__(formatter_class=form, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        """End the program with one line."""
+        """Exits with status 2 and a one-line error."""
         sys.exit(refuse(f"{message} (--help explains)"))
 
 
@@ -71,15 +71,15 @@ def parse_flags(
 
 
 def exit_code(command: Callable[[], int], remedy: str = "") -> int:
-    """Run a command and return its exit code; expected errors are told in one line.
+    """Runs a command and returns its exit code; expected errors are reported in one line.
 
     Args:
-        command: returns an exit code.
-        remedy: what helps after a failed write, added to its line.
+        command: function that returns an exit code.
+        remedy: advice after a failed read or write, appended to the error.
 
     Returns:
-        that of the command; 2 for wrong input; 1 if training diverged or a file could not be
-        read or written, as on a full disk or without permission.
+        the exit code of the command, 2 for invalid input, or 1 if training diverged or a file
+        could not be read or written, for example on a full disk.
     """
     try:
         return command()

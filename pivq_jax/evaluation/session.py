@@ -153,7 +153,17 @@ class Session:
         return self.extractor.extract(self.samples.images)
 
     def features_of(self, source: Source) -> np.ndarray:
-        """Computes the features of a source of M images, float32 [M, F]."""
+        """Computes the features of images.
+
+        Args:
+            source: M images uint8 [H, W, 3].
+
+        Returns:
+            float32 [M, F].
+
+        Raises:
+            InputError: if the weights of the feature network are missing or invalid.
+        """
         batches = eval_batches(source, self.settings.batch_size)
         images = (batch["image"][batch["mask"]] for batch in batches)
         return self.extractor.extract(images, len(source))

@@ -79,7 +79,7 @@ def gelu(x: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """x [..., W], scale f32 [W], bias f32 [W] -> f32 [..., W]."""
+    """Normalizes x [..., W] with scale and bias float32 [W]; returns float32 [..., W]."""
     normal, _ = _normalised(x)
     return normal * scale + bias
 

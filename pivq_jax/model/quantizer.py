@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from pivq_jax.matching import match
 
 KINDS = ("matching", "nearest", "positional")
-# (latents f32 [B, N, D], codebook f32 [K, D]) -> columns int32 [B, N], converged bool [B]
+# Function of latents float32 [B, N, D] and codebook float32 [K, D] that returns columns int32
+# [B, N] and converged bool [B]; see `match_latents`.
 Matcher = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 KMEANS_SAMPLES = 32  # most latents per entry for k-means, whose memory grows with them
 

@@ -109,7 +109,12 @@ def frozen_from_config(config: Config, mesh: Mesh) -> Any:
 
 
 def phase_at(config: Config, step: int) -> Phase:
-    """Returns the phase of the training step that follows `step` completed steps."""
+    """Returns the phase of the training step that follows `step` completed steps.
+
+    Args:
+        config: config of a run.
+        step: number of completed steps.
+    """
     settings = config.adversarial
     if step < config.quantizer.init_step:
         return Phase.CONTINUOUS
