@@ -274,7 +274,7 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
         step: step of the checkpoint to load; by default the newest readable one.
 
     Returns:
-        the model, with its weights on all devices of this process' mesh.
+        the model, with its weights on all devices.
 
     Raises:
         InputError: if the workdir does not exist, has no such checkpoint, or its codebook is not

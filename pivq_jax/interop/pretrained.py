@@ -79,7 +79,7 @@ def _download(name: str) -> Path:
 
 
 def model_card(description: dict[str, Any]) -> str:
-    """Writes the text of a model card (README.md) with usage and metrics.
+    """Returns the text of a model card (README.md) with usage and metrics.
 
     Args:
         description: JSON values `config`, `step` and `metrics`; the config must be complete.

@@ -87,7 +87,7 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Turns]:
 
 
 def _row_bits(num_rows: int) -> np.ndarray:
-    """Chains with only the bit of each row, and root 0, int32 [N, 1 + N / 32]."""
+    """Chains with only the bit of each row and an empty (zero) root, int32 [N, 1 + N / 32]."""
     rows = np.arange(num_rows)
     bits = np.zeros((num_rows, 1 + -(-num_rows // _BITS)), np.uint32)
     bits[rows, 1 + rows // _BITS] = 1 << (rows % _BITS)
