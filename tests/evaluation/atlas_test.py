@@ -17,7 +17,7 @@ FACTORS = {"colour": ("#ff0000", "#00ff00", "#0000ff"), "hat": ("no", "yes"), "n
 class Lamps:
     """Stands for a trained model: code k lights pixel k of a 4 x 6 image."""
 
-    kind = "matching"
+    kind, method = "matching", "auto"
     codebook = jnp.asarray(np.random.default_rng(0).normal(size=(K, 3)), jnp.float32)
 
     def decode(self, codes):

@@ -230,7 +230,7 @@ def test_reconstruction_is_the_decoding_of_its_own_columns():
 def test_config_gives_every_field(tiny_config):
     config = tiny_config.with_fields({"quantizer.method": "greedy"})
     model = pivq_from_config(config)
-    assert model.method == "greedy"
+    assert model.matcher.keywords == {"method": "greedy"}
     for name, value in dict(config.model).items():
         assert getattr(model, name) == value
     assert model.image_size == 16 and model.codebook_size == 32 and model.kind == "matching"
