@@ -4,8 +4,6 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from tqdm import tqdm
-
 
 def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
     """A bar of tqdm with ETA; in a file instead of a terminal, a line every ten seconds.
@@ -14,4 +12,6 @@ def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
         items: what is iterated over; without, call `update`.
         **options: of `tqdm.tqdm`, such as `desc`, `total` and `unit`.
     """
+    from tqdm import tqdm  # opening a model does without
+
     return tqdm(items, mininterval=0.1 if sys.stderr.isatty() else 10.0, **options)
