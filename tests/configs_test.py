@@ -66,10 +66,8 @@ def test_two_kinds_of_quantizer_are_refused():
         get_config("toon_faces", "nearest,positional")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["celeba", *(pytest.param(name, marks=pytest.mark.slow) for name in ("celeba_hq", "ffhq"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["celeba", "celeba_hq", "ffhq"])
 def test_the_smoke_variant_steps_on_random_images_of_full_size(
     name, fast_compilation, tmp_path, capsys
 ):

@@ -15,7 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported
+# Before jax is imported. XLA's older CPU emitters compile tiny models in less than half the time;
+# `XLA_FLAGS= pytest` tests what users run.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+XLA_FLAGS = os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+STARTED = time.monotonic()
 # In the background of a shell Ctrl-C is ignored, and the tests' commands would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -50,6 +54,18 @@ TINY = {
     "sample.interpolations": 2,
     "sample.steps": 3,
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the option --minutes."""
+    parser.addoption("--minutes", type=float, help="skip what is not begun after so many minutes")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a test whose turn comes too late."""
+    minutes = item.config.getoption("--minutes")
+    if minutes is not None and time.monotonic() - STARTED > 60 * minutes:
+        pytest.skip(f"not begun after {minutes:g} minutes")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -122,7 +138,9 @@ class Commands:
         request = {
             "arguments": arguments,
             "directory": str(directory),
-            "environment": {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+            "environment": {
+                "XLA_FLAGS": f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
+            },
             "stdout": str(streams[0]),
             "stderr": str(streams[1]),
             **({} if code is None else {"code": code}),

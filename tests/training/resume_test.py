@@ -95,6 +95,7 @@ def with_fields(arguments: list[str], workdir: Path, **fields: int) -> list[str]
     return [*arguments[:-1], *changed, f"--workdir={workdir}"]
 
 
+@pytest.mark.slow  # loop_test has three of the faults
 def test_a_run_with_every_fault_ends_as_the_unbroken_one(commands, tiny_run, tmp_path):
     workdir, rng = tmp_path / "run", random.Random(0)
     # So many checkpoints that one is always being written.
