@@ -80,6 +80,16 @@ class Session:
             self._codes = np.concatenate([self._codes[:kept], encoded])
         return self._codes[: len(source)]
 
+    def keep_codes(self, codes: np.ndarray) -> None:
+        """Keeps codes that were computed elsewhere, so that `pool_codes` does not repeat the work.
+
+        Args:
+            codes: int32 [M, N], of the first M training images, encoded in batches of
+                `settings.batch_size`.
+        """
+        if len(codes) > len(self._codes):
+            self._codes = codes
+
     def recombined(self, pool: int, count: int, fraction: float = 0.5) -> Samples:
         """Decodes recombined pairs of the first `pool` training images; results are cached.
 

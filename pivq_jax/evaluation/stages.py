@@ -238,6 +238,7 @@ def attributes(session: Session) -> dict[str, Any]:
         return encode_labelled(model, split, tuple(dataset.factors), settings.batch_size)
 
     train = encode(First(dataset.train, PROBE_IMAGES))
+    session.keep_codes(train.codes)
     chosen = informative_codes(train.codes, size, train.labels, dataset.factors, ATLAS_CODES)
     exchanges = [
         (
@@ -314,8 +315,8 @@ def sampling_speed(model: TrainedModel, codes: np.ndarray, batch_size: int) -> f
 STAGES: dict[str, Callable[[Session], dict[str, Any]]] = {
     "reconstruction": reconstruction,
     "perceptual": perceptual,
+    "attributes": attributes,  # before all that needs the codes of training images
     "samples": samples,
-    "attributes": attributes,
     "distribution": distribution,
     "neighbours": neighbours,
 }

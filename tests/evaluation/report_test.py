@@ -20,7 +20,7 @@ NUMBERS = """step psnr l1 ssim lpips rfid codes_used constant_codes distinct_cod
 perplexity marginal_bits ceiling_bits images image_size num_codes codebook_size train_seconds
 train_images_per_second sample_images_per_second parameters fid precision recall density coverage
 real_images sample_images neighbours nearest_training_images parents_of_many"""
-STAGES = ("reconstruction", "perceptual", "samples", "attributes", "distribution", "neighbours")
+STAGES = ("reconstruction", "perceptual", "attributes", "samples", "distribution", "neighbours")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_stopped_evaluation_keeps_what_it_has(trained, trained_model, commands
     done = commands.run(*trained.arguments[:-1], f"--workdir={workdir}", "--mode=evaluate")
     assert done.code == 0, done.stderr
     again = re.findall(r"evaluating, \d of 6: (\w+)", done.stderr)
-    assert again == ["samples", "attributes", "neighbours"]
+    assert again == ["attributes", "samples", "neighbours"]
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics == trained.metrics | {"fid": 123.0}
     assert {path.stem for path in folder.glob("*.json")} == set(STAGES)

@@ -49,6 +49,14 @@ def test_no_image_is_encoded_twice_but_those_of_an_unfinished_batch(session):
     assert session.encoded == [20, 50 - 16]
 
 
+def test_codes_that_a_stage_has_are_kept(session):
+    given = np.arange(60).reshape(30, 2)
+    session.keep_codes(given)
+    session.keep_codes(given[:10])  # fewer than there are
+    np.testing.assert_array_equal(session.pool_codes(30), given)
+    assert session.encoded == []
+
+
 def test_samples_are_drawn_again_only_from_other_parents(session):
     assert len(session.samples.images) == 20
     assert len(session.recombined(20, 8).images) == 8
