@@ -128,6 +128,12 @@ class LossConfig(Section):
     recombination: float = setting(
         0.0, "of the loss on images decoded from recombined sets", NOT_NEGATIVE
     )
+    recombination_warmup: float = setting(
+        1.0,
+        "fraction of the steps with a codebook in which that weight rises from 0",
+        FRACTION,
+        before=0.0,
+    )
     variance: float = setting(
         0.3, "of the loss on latents that are the same for all images", NOT_NEGATIVE, before=0.0
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
@@ -63,6 +64,7 @@ def objective_from_config(
     weights = dict(config.loss)
     network = weights.pop("perceptual_network")
     weights.pop("perceptual_weights")
+    weights.pop("recombination_warmup")  # see recombination_schedule
     perceptual = partial(lpips, network=network) if weights["perceptual"] else None
     recombine = partial(recombine_pairs, kind=model.kind, method=config.quantizer.method)
     return Objective(
@@ -122,6 +124,24 @@ def phase_at(config: Config, step: int) -> Phase:
     return Phase.ADVERSARIAL if judges and step >= settings.start_step else Phase.QUANTIZED
 
 
+def recombination_schedule(config: Config) -> optax.Schedule:
+    """Returns the factor of the weight of the loss on recombined sets, by step.
+
+    It rises linearly from 0 when the codebook is initialized to 1. The decoder thus learns the
+    codes first: at full weight from the start it may stop using a code, which is then lost.
+
+    Args:
+        config: config of a run.
+    """
+    begin = config.quantizer.init_step
+    steps = config.loss.recombination_warmup * (config.train.steps - begin)
+
+    def factor(step: jax.typing.ArrayLike) -> jax.Array:
+        return jnp.clip((step - begin) / steps, 0.0, 1.0) if steps else jnp.float32(1)
+
+    return factor
+
+
 def steps_from_config(config: Config, mesh: Mesh) -> Steps:
     """Builds the jitted steps of a config for the devices of a mesh.
 
@@ -147,5 +167,6 @@ def steps_from_config(config: Config, mesh: Mesh) -> Steps:
         seed=config.seed,
         accumulation=config.train.accumulation,
         ema_decay=config.train.ema_decay,
+        recombination_schedule=recombination_schedule(config),
         revive_threshold=config.quantizer.revive_threshold,
     )

@@ -110,6 +110,7 @@ class Objective:
         images: jax.Array,
         key: jax.Array,
         phase: Phase,
+        recombination_scale: jax.typing.ArrayLike = 1.0,
     ) -> Gradients:
         """Computes the gradients of both networks and the metrics of a batch.
 
@@ -126,6 +127,7 @@ class Objective:
             images: float32 [B, H, W, 3] in [-1, 1].
             key: PRNG key of the recombination and of the discriminator's augmentations.
             phase: phase of the run.
+            recombination_scale: float [], factor of the weight of the loss on recombined sets.
 
         Returns:
             the `Gradients`, of the dtypes of the parameters.
@@ -137,7 +139,9 @@ class Objective:
         (fidelity, metrics), to_images = value_and_grad(self._fidelity, has_aux=True)(
             made, images, frozen
         )
-        (other, figures), cotangents = value_and_grad(self._structure, has_aux=True)(made, images)
+        (other, figures), cotangents = value_and_grad(self._structure, has_aux=True)(
+            made, images, recombination_scale
+        )
         cotangents = jax.tree.map(jnp.add, cotangents, to_images)
         loss, metrics = fidelity + other, metrics | figures
         judge_gradients, uses = None, jnp.zeros(self.model.codebook_size, jnp.int32)
@@ -221,7 +225,9 @@ class Objective:
             total += weights.perceptual * metrics["lpips"]
         return total, metrics
 
-    def _structure(self, made: Made, images: jax.Array) -> tuple[jax.Array, Metrics]:
+    def _structure(
+        self, made: Made, images: jax.Array, recombination_scale: jax.typing.ArrayLike
+    ) -> tuple[jax.Array, Metrics]:
         """The losses of latents, of the quantizer and of recombined code sets, and metrics."""
         weights, total, metrics = self.weights, jnp.float32(0), {}
         if weights.variance > 0:
@@ -233,5 +239,5 @@ class Objective:
         metrics["quantization_error"] = made.codebook_loss
         if weights.recombination > 0:
             metrics["recombination"] = nearest_patch_loss(made.fakes["recombined"], images)
-            total += weights.recombination * metrics["recombination"]
+            total += recombination_scale * weights.recombination * metrics["recombination"]
         return total, metrics

@@ -181,6 +181,7 @@ def batch_gradients(
     key: jax.Array,
     phase: Phase,
     *,
+    recombination_scale: jax.typing.ArrayLike = 1.0,
     accumulation: int = 1,
     parts_sharding: Sharding | None = None,
 ) -> Gradients:
@@ -193,6 +194,7 @@ def batch_gradients(
         frozen: weights of the perceptual network, None if it is not used.
         key: PRNG key.
         phase: phase of the run.
+        recombination_scale: float [], see `Objective.gradients`.
         accumulation: number of parts, a divisor of B.
         parts_sharding: sharding of the parts uint8 [accumulation, B / accumulation, H, W, 3];
             by default left to the compiler.
@@ -200,7 +202,13 @@ def batch_gradients(
     Returns:
         `Gradients`, with gradients and metrics averaged over the parts, and use counts summed.
     """
-    of_part = partial(objective.gradients, state.params, state.discriminator, frozen)
+    of_part = partial(
+        objective.gradients,
+        state.params,
+        state.discriminator,
+        frozen,
+        recombination_scale=recombination_scale,
+    )
     if accumulation == 1:
         return of_part(images_to_float(images), key, phase)
     # Each part takes every n-th image, so it is split over the devices like the batch.
@@ -232,6 +240,7 @@ def train_step(
     discriminator_optimizer: optax.GradientTransformation,
     seed: int,
     ema_decay: float,
+    recombination_schedule: optax.Schedule = lambda step: 1.0,
     accumulation: int = 1,
     parts_sharding: Sharding | None = None,
 ) -> tuple[TrainState, Metrics]:
@@ -248,6 +257,7 @@ def train_step(
         discriminator_optimizer: optimizer of the discriminator, used in the adversarial phase only.
         seed: seed of the run.
         ema_decay: decay of the averaged parameters; lower in the first steps.
+        recombination_schedule: factor of the weight of the loss on recombined sets, by step.
         accumulation: number of parts of the batch, see `batch_gradients`.
         parts_sharding: see `batch_gradients`.
 
@@ -262,6 +272,7 @@ def train_step(
         frozen,
         key,
         phase,
+        recombination_scale=recombination_schedule(state.step),
         accumulation=accumulation,
         parts_sharding=parts_sharding,
     )
@@ -389,6 +400,7 @@ def make_steps(
     seed: int,
     accumulation: int,
     ema_decay: float,
+    recombination_schedule: optax.Schedule,
     revive_threshold: float,
 ) -> Steps:
     """Binds the steps to their settings and jits them for a mesh.
@@ -405,6 +417,7 @@ def make_steps(
         seed: seed of the run.
         accumulation: number of parts of a batch, see `batch_gradients`.
         ema_decay: decay of the averaged parameters.
+        recombination_schedule: factor of the weight of the loss on recombined sets, by step.
         revive_threshold: fraction of the mean use count below which an entry is dead.
 
     Returns:
@@ -420,6 +433,7 @@ def make_steps(
         discriminator_optimizer=discriminator_optimizer,
         seed=seed,
         ema_decay=ema_decay,
+        recombination_schedule=recombination_schedule,
         accumulation=accumulation,
         parts_sharding=over_batch(mesh, axis=1),
     )

@@ -286,6 +286,7 @@ def test_ten_optimizer_steps(tiny_config, name):
     twins, seed, codebook_size = make_twins(tiny_config, {"optimizer.name": name}), 5, 32
     config = twins.config.to_dict()
     config["train"] = {"steps": STEPS, "ema_decay": 0.3}
+    config["quantizer"]["init_step"] = 2
     trainer = Trainer(twins.reference, config)
     load_into(trainer.discriminator, twins.judge)
     optimizer, schedule = make_optimizer(steps=STEPS, **{**OPTIMIZER, "name": name})
@@ -301,6 +302,7 @@ def test_ten_optimizer_steps(tiny_config, name):
         seed=seed,
         accumulation=1,
         ema_decay=0.3,  # reached from the fourth step on
+        recombination_schedule=lambda step: jnp.clip((step - 2) / 8, 0, 1),
         revive_threshold=0.0,
     )
     state = TrainState(

@@ -85,6 +85,13 @@ class Trainer:
                 return step / warmup
             return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / (total - warmup))))
 
+        begin = config["quantizer"]["init_step"]
+        rise = self.weights["recombination_warmup"] * (total - begin)
+
+        def recombination_scale(step: int) -> float:
+            return min(max((step - begin) / rise, 0.0), 1.0) if rise else 1.0
+
+        self.recombination_scale = recombination_scale
         self.schedules = [
             torch.optim.lr_scheduler.LambdaLR(each, schedule) for each in self.optimizers
         ]
@@ -107,14 +114,19 @@ class Trainer:
             )
 
     def losses(
-        self, images: Tensor, phase: str, directions: Tensor | None = None
+        self,
+        images: Tensor,
+        phase: str,
+        directions: Tensor | None = None,
+        recombination_scale: float = 1.0,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The terms of the loss with their weighted sum `total`; the images that were made.
 
         `phase` is 'continuous', 'quantized' or 'adversarial'. `directions` [B / 2, D] say which
-        codes are exchanged first in the recombined sets.
+        codes are exchanged first in the recombined sets, whose weight is scaled.
         """
-        model, weights, terms = self.model, self.weights, {}
+        model, weights, terms = self.model, dict(self.weights), {}
+        weights["recombination"] *= recombination_scale
         vectors = latents = model.encoder(images)
         if phase != "continuous":
             quantized = model.quantizer(latents)
@@ -126,14 +138,14 @@ class Trainer:
         terms["l1"], terms["l2"] = error.abs().mean(), error.square().mean()
         judges = phase == "adversarial"
         if phase != "continuous" and (
-            weights["recombination"] or (judges and "recombined" in self.judged)
+            self.weights["recombination"] or (judges and "recombined" in self.judged)
         ):
             half, codebook = len(images) // 2, model.quantizer.codebook.detach()
             a, b = quantized.columns[:half], quantized.columns[half : 2 * half]
             assert directions is not None
             mixed = recombine(a, b, codebook, directions, 0.5, model.kind)
             made["recombined"] = model.decoder(codebook[mixed])
-        if phase != "continuous" and weights["recombination"]:
+        if phase != "continuous" and self.weights["recombination"]:
             terms["recombination"] = nearest_patch_loss(made["recombined"], images)
         if weights["variance"]:
             deviations = (latents.var(0, unbiased=False).mean(-1) + 1e-6).sqrt()
@@ -170,7 +182,8 @@ class Trainer:
         self, images: Tensor, phase: str, directions: Tensor | None = None
     ) -> dict[str, Tensor]:
         """One step on images [B, 3, H, W]; the terms of the loss before it."""
-        terms, made = self.losses(images, phase, directions)
+        scale = self.recombination_scale(self.steps_done)
+        terms, made = self.losses(images, phase, directions, scale)
         self.model.zero_grad()
         terms["total"].backward()
         if phase == "adversarial":

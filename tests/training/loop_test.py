@@ -16,7 +16,7 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.data import load_dataset
 from pivq_jax.data.sources import First
 from pivq_jax.training import loop
-from pivq_jax.training.build import phase_at, steps_from_config
+from pivq_jax.training.build import phase_at, recombination_schedule, steps_from_config
 from pivq_jax.training.objective import Phase
 
 TIMINGS = {"train_seconds", "train_images_per_second", "sample_images_per_second"}
@@ -53,6 +53,15 @@ def test_phases_begin_at_their_steps(tiny_config):
     weights = ("adversarial.weight", "adversarial.recombined_weight")
     config = tiny_config.with_fields(dict.fromkeys(weights, 0.0))
     assert phase_at(config, 159) == Phase.QUANTIZED
+
+
+@pytest.mark.parametrize(
+    "warmup, expected", [(0.0, [1, 1, 1, 1]), (0.5, [0, 0, 0.5, 1]), (1.0, [0, 0, 0.25, 1])]
+)
+def test_recombination_s_weight_rises_from_the_codebook_on(tiny_config, warmup, expected):
+    config = tiny_config.with_fields({"loss.recombination_warmup": warmup})  # 60 of 160 steps
+    factor = recombination_schedule(config)
+    assert [float(factor(step)) for step in (0, 60, 85, 160)] == expected
 
 
 def run_of(config, **fields) -> loop.Run:
