@@ -68,11 +68,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"not begun after {minutes:g} minutes")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share what is costly to make go to one worker: a trained run, or their file's."""
     for item in items:
-        shares_run = {"trained", "tiny_run"} & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("runs" if shares_run else str(item.path)))
+        shared = {"trained", "tiny_run"} & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group(max(shared, default=str(item.path))))
 
 
 class Finished(NamedTuple):
@@ -238,24 +239,16 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="session")
 def trained(commands: Commands, mixed_folder: Path, tmp_path_factory: Any) -> Run:
-    """`image_folder.py:smoke` on `mixed_folder` in a process of its own, all modes of `train`."""
+    """`image_folder.py:smoke` on `mixed_folder`, from the training to the report."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
     arguments = [
         "--config=configs/image_folder.py:smoke",
         f"--config.data.path={mixed_folder}",
         f"--workdir={workdir}",
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "pivq_jax.main", *arguments],
-        cwd=ROOT,
-        # Features of the evaluation come from VGG16, which is not tiny.
-        env=commands.environment | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    metrics = json.loads((workdir / "metrics.json").read_text())
-    return Run(workdir, arguments, Finished(done.returncode, done.stdout, done.stderr), metrics)
+    done = commands.run(*arguments)
+    assert done.code == 0, done.stderr
+    return Run(workdir, arguments, done, json.loads((workdir / "metrics.json").read_text()))
 
 
 @pytest.fixture(scope="session")

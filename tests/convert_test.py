@@ -64,6 +64,7 @@ def test_there_and_back(tiny_run, exported, tmp_path, fast_compilation):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
+@pytest.mark.slow
 def test_a_converted_run_serves_every_mode_and_is_at_its_end(
     commands, tiny_run, exported, tmp_path, fast_compilation
 ):

@@ -112,11 +112,13 @@ def test_a_model_of_another_version_needs_but_what_it_is_built_from():
 
 def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
     (tmp_path / "config.json").write_text(BEFORE.read_text())
-    config = load_config("toon_faces:smoke")
+    config = load_config("toon_faces:smoke").with_fields({"loss.recombination_warmup": 0.0})
     check_workdir(config, tmp_path)
     values = read_config(tmp_path)
     assert Config.from_dict(values) == Config.of_model(values) == config
-    assert json.dumps(config.to_dict(), indent=2) + "\n" == BEFORE.read_text()
+    written = config.to_dict()
+    del written["loss"]["recombination_warmup"]  # which came later
+    assert json.dumps(written, indent=2) + "\n" == BEFORE.read_text()
 
 
 def test_the_page_of_all_fields_is_up_to_date():

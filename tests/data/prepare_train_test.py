@@ -34,12 +34,13 @@ FIELDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "image_size"),
     [
         # VGG16 takes no images below 16, so the report goes without what needs its features.
         ("celeba", 12),
-        *(pytest.param(name, 16, marks=pytest.mark.slow) for name in SOURCES),
+        *((name, 16) for name in SOURCES),
     ],
 )
 def test_official_files_to_metrics(commands, sources, tmp_path, name, image_size):
