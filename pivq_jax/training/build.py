@@ -18,9 +18,10 @@ from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.training.adversary import Adversary
+from pivq_jax.training.jitted import Steps, make_steps
 from pivq_jax.training.objective import LossWeights, Objective, Phase, recombine_pairs
 from pivq_jax.training.optimizer import make_optimizer
-from pivq_jax.training.steps import Steps, make_discriminator_optimizer, make_steps
+from pivq_jax.training.steps import make_discriminator_optimizer
 
 
 def dataset_from_config(config: Config) -> Dataset:

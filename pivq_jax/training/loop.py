@@ -28,9 +28,10 @@ from pivq_jax.training.build import (
     steps_from_config,
 )
 from pivq_jax.training.checkpoints import SCORE, Checkpoints
+from pivq_jax.training.jitted import Steps
 from pivq_jax.training.logs import ProfilerTrace, TrainingLog, format_duration
 from pivq_jax.training.objective import Params, Phase
-from pivq_jax.training.steps import Steps, TrainState
+from pivq_jax.training.steps import TrainState
 from pivq_jax.training.stopping import Interrupted, stop_requests
 
 

@@ -18,12 +18,12 @@ from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.training.build import objective_from_config
+from pivq_jax.training.jitted import make_steps
 from pivq_jax.training.objective import Objective, Phase
 from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.steps import (
     TrainState,
     make_discriminator_optimizer,
-    make_steps,
     replace_codebook,
 )
 from tests.reference.model import PIVQ as Reference
