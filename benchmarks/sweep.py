@@ -57,6 +57,7 @@ ROWS: dict[str, dict[str, str]] = {
     "codebook from step 100": {"quantizer.init_step": "100"},
     "codebook from step 500": {"quantizer.init_step": "500"},
     "recombination's weight 2": {"loss.recombination": "2.0"},
+    "recombination at full weight at once": {"loss.recombination_warmup": "0"},
 }
 COLUMNS = (
     ("PSNR dB", "psnr", 2),
