@@ -167,6 +167,9 @@ def test_a_workdir_keeps_to_its_config(tmp_path):
     check_workdir(config, tmp_path)  # a new one
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     check_workdir(config, tmp_path)
+    no_effect = {"loss.recombination": 0.0, "loss.recombination_warmup": 0.5}
+    with pytest.raises(InputError, match=r"\(loss\.recombination = [0-9.]+ there\)"):
+        check_workdir(config.with_fields(no_effect), tmp_path)
     untrained = {"sample.count": 3, "evaluate.batch_size": 7, "train.checkpoint_every": 9}
     check_workdir(config.with_fields(untrained), tmp_path)  # nothing trained depends on these
     with pytest.raises(InputError, match=r"model\.width = 128, seed = 0 there"):
@@ -178,12 +181,17 @@ def test_a_workdir_from_before_muon_is_one_of_adamw(tmp_path):
     before = config.to_dict()
     for field in ("name", "muon_learning_rate", "momentum"):
         del before["optimizer"][field]
-    del before["loss"]["variance"]
+    del before["loss"]["variance"], before["loss"]["recombination_warmup"]
     (tmp_path / "config.json").write_text(json.dumps(before))
-    differ = r"another config \(loss\.variance = 0\.0, optimizer\.name = adamw there\): "
+    differ = (
+        r"another config \(loss\.recombination_warmup = 0\.0, loss\.variance = 0\.0,"
+        r" optimizer\.name = adamw there\): "
+    )
     with pytest.raises(InputError, match=differ):
         check_workdir(config, tmp_path)
-    config = config.with_fields({"optimizer.name": "adamw", "loss.variance": 0.0})
+    config = config.with_fields(
+        {"optimizer.name": "adamw", "loss.variance": 0.0, "loss.recombination_warmup": 0.0}
+    )
     # Which AdamW does not use.
     check_workdir(config.with_fields({"optimizer.muon_learning_rate": 0.1}), tmp_path)
     assert config.optimizer.muon_learning_rate == ADDED["optimizer"]["muon_learning_rate"]

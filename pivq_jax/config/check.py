@@ -179,7 +179,7 @@ def check_devices(config: Config, devices: int) -> None:
 def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
     """Checks that a workdir is new or belongs to a run with the same config.
 
-    Fields in `UNTRAINED` may differ.
+    Fields in `UNTRAINED` may differ, and those that have no effect.
 
     Args:
         config: the config of the run.
@@ -207,7 +207,11 @@ def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
             )
         return
     held, wanted = read_config(workdir), json.loads(json.dumps(config.to_dict()))
-    free = UNTRAINED if config.optimizer.name == "muon" else (*UNTRAINED, *MUON_ALONE)
+    free: tuple[str, ...] = UNTRAINED
+    if config.optimizer.name != "muon":
+        free += MUON_ALONE
+    if not config.loss.recombination:
+        free += ("loss.recombination_warmup ",)
     differences = sorted(
         difference for difference in _differences(held, wanted) if not difference.startswith(free)
     )

@@ -162,7 +162,8 @@ def test_a_run_from_before_muon_opens_and_goes_on_with_adamw(commands, tiny_argu
     steps = ["--config.quantizer.init_step=20", "--config.adversarial.start_step=30"]
     steps += ["--config.train.steps=40", "--config.train.picture_every=40", "--mode=train"]
     muon = [*tiny_arguments, f"--workdir={workdir}", *steps]
-    adamw = [*muon, "--config.optimizer.name=adamw", "--config.loss.variance=0"]
+    losses = ["--config.loss.variance=0", "--config.loss.recombination_warmup=0"]
+    adamw = [*muon, "--config.optimizer.name=adamw", *losses]
     done = commands.run(*adamw, f"--workdir={unbroken}")
     assert done.code == 0, done.stderr
     # All but its last checkpoint, of step 30.
@@ -171,7 +172,7 @@ def test_a_run_from_before_muon_opens_and_goes_on_with_adamw(commands, tiny_argu
     config = json.loads((workdir / "config.json").read_text())
     for field in ("name", "muon_learning_rate", "momentum"):
         del config["optimizer"][field]
-    del config["loss"]["variance"]
+    del config["loss"]["variance"], config["loss"]["recombination_warmup"]
     (workdir / "config.json").write_text(json.dumps(config))
 
     assert pivq_jax.load(workdir).step == 30
@@ -179,7 +180,8 @@ def test_a_run_from_before_muon_opens_and_goes_on_with_adamw(commands, tiny_argu
     done = commands.run(*muon)
     assert done.code == 2
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    assert "another config (loss.variance = 0.0, optimizer.name = adamw there)" in error
+    fields = "loss.recombination_warmup = 0.0, loss.variance = 0.0, optimizer.name = adamw"
+    assert f"another config ({fields} there)" in error
     assert "Traceback" not in done.stderr and steps_in(workdir) == [30]
 
     done = commands.run(*adamw)
