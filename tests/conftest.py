@@ -307,10 +307,10 @@ def interrupt_at(command: Command, workdir: Path, step: int, number: int) -> Fin
 
 @pytest.fixture(scope="session")
 def interrupted(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> dict[str, Any]:
-    """The tiny run once more: killed before and after the codebook's start, then Ctrl-C."""
+    """The tiny run once more: killed after the codebook's start, then Ctrl-C."""
     workdir = tmp_path_factory.mktemp("interrupted") / "run"
     arguments = [*tiny_run.arguments[:-1], f"--workdir={workdir}"]
-    moments = [(10, signal.SIGKILL), (80, signal.SIGKILL), (110, signal.SIGINT)]
+    moments = [(80, signal.SIGKILL), (110, signal.SIGINT)]
     parts, steps = [], []
     for step, number in moments:
         command = commands.start(*arguments)

@@ -130,7 +130,7 @@ def check(result: dict, fsdp: tuple[int, ...]) -> None:
         assert quantized[name][0] == pytest.approx(quantized["1"][0], rel=1e-3), name
 
 
-@pytest.mark.slow  # optimizer_test has the iterations on eight devices, and below are states
+@pytest.mark.slow
 def test_eight_devices_train_as_one_does(commands, faces, tiny_config, tmp_path):
     fields = small_fields(tiny_config)
     images = np.ascontiguousarray(faces[:, ::3, ::3])
@@ -272,6 +272,7 @@ def small_fields(tiny_config) -> dict:
     return {**fields, "model.width": 64}
 
 
+@pytest.mark.slow
 def test_a_state_of_eight_devices_is_restored_onto_others(commands, faces, tiny_config, tmp_path):
     np.save(tmp_path / "images.npy", faces[:, ::3, ::3])
     code = STATE_ON.format(

@@ -218,7 +218,9 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_workers_outlive_ctrl_c_but_not_their_parent(commands, number):
     command = commands.start(code=WAITING)
     output = commands.directory / f"{commands._count}.stdout"

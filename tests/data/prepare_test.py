@@ -228,7 +228,10 @@ def interrupt(commands, name, source, output, number):
     return finished, kept, len(workers)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "celeba" else pytest.param(name, marks=pytest.mark.slow) for name in SOURCES],
+)
 def test_killed_and_run_again_gives_the_same_bytes(
     commands, sources, prepared, tmp_path, capsys, name
 ):

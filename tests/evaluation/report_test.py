@@ -130,6 +130,7 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
         assert len(done) == expected and metrics["psnr"] == 1.0
 
 
+@pytest.mark.slow
 def test_what_is_left_out_or_of_other_images_leaves_nothing_behind(
     trained, trained_model, small_folder, commands, tmp_path
 ):

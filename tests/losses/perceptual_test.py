@@ -27,7 +27,13 @@ def value_and_gradient(params, a, b, network):
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight:UserWarning")
 
 
-@pytest.fixture(scope="module", params=list(BACKBONES))
+@pytest.fixture(
+    scope="module",
+    # VGG16 takes 25 times the work.
+    params=[
+        name if name == "alex" else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES
+    ],
+)
 def network(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -122,6 +122,8 @@ import re
 import jax, numpy as np
 from jax.sharding import PartitionSpec as P
 from pivq_jax.matching import match
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 cost = np.random.default_rng(0).normal(size=(16, 12, 20)).astype(np.float32)
 for method in ("shortest_path", "auction"):

@@ -154,15 +154,14 @@ def test_only_two_checkpoints_are_kept(tiny_run):
 
 def test_interruptions_came_when_meant(interrupted):
     parts, steps = interrupted["parts"], interrupted["steps"]
-    assert [part.code for part in parts] == [-9, -9, 130, 0], [part.stderr for part in parts]
-    assert 10 <= steps[0] < 60 < 80 <= steps[1] < steps[2] < 160
+    assert [part.code for part in parts] == [-9, 130, 0], [part.stderr for part in parts]
+    assert 60 < 80 <= steps[0] < steps[1] < 160
     assert f"resuming from step {steps[0]} " in parts[1].stdout
     assert f"resuming from step {steps[1]} " in parts[2].stdout
-    assert f"resuming from step {steps[2]} " in parts[3].stdout
 
 
 def test_ctrl_c_writes_a_checkpoint_of_the_step_it_stops_at(interrupted):
-    ctrl_c, step = interrupted["parts"][2], interrupted["steps"][2]
+    ctrl_c, step = interrupted["parts"][1], interrupted["steps"][1]
     assert ctrl_c.stdout.splitlines()[-1].startswith(f"stopped at step {step};")
     assert "Traceback" not in ctrl_c.stderr
 

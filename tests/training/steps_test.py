@@ -176,6 +176,7 @@ def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), first, second)
 
 
+@pytest.mark.slow
 def test_the_discriminator_learns_from_parts_what_it_learns_from_the_batch(images, tiny_config):
     """But for the adaptive weight and what concerns several images: each part has its own."""
     alone = {
