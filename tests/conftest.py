@@ -244,6 +244,7 @@ def trained(commands: Commands, mixed_folder: Path, tmp_path_factory: Any) -> Ru
     arguments = [
         "--config=configs/image_folder.py:smoke",
         f"--config.data.path={mixed_folder}",
+        "--config.evaluate.samples=50",
         f"--workdir={workdir}",
     ]
     done = commands.run(*arguments)

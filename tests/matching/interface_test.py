@@ -12,6 +12,8 @@ import pytest
 from pivq_jax.matching import METHODS, match
 from tests.matching import problems
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 COST = problems.make("gaussian", 6, 5, 9, seed=0)
 
 
@@ -122,8 +124,6 @@ import re
 import jax, numpy as np
 from jax.sharding import PartitionSpec as P
 from pivq_jax.matching import match
-
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 cost = np.random.default_rng(0).normal(size=(16, 12, 20)).astype(np.float32)
 for method in ("shortest_path", "auction"):

@@ -179,6 +179,7 @@ def test_gradients_are_finite_and_reach_every_parameter(kind, dtype, set_depth):
         assert np.any(value != 0), name
 
 
+@pytest.mark.slow
 def test_rematerialisation_changes_memory_not_gradients(monkeypatch):
     images = noise((2, 16, 16, 3))
 

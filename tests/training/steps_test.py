@@ -153,6 +153,7 @@ def test_an_invalid_matching_makes_the_loss_not_finite(steps, images):
     assert not np.isfinite(metrics["gradient_norm"])  # so that no later step recovers
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
     """But for recombination, which pairs images within a part, and their latents' variance."""
     alone = {"loss.recombination": 0.0, "loss.variance": 0.0}
