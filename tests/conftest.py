@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-# Before jax is imported. XLA's older CPU emitters compile tiny models in less than half the time;
-# `XLA_FLAGS= pytest` tests what users run.
+# Before jax is imported. Models are tiny: compilation is all the time there is. XLA's older CPU
+# emitters take half of it, and further passes are left out where the fixture `fast_compilation` is
+# used. `XLA_FLAGS= pytest` compiles as users do.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+FAST = "XLA_FLAGS" not in os.environ
 XLA_FLAGS = os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 STARTED = time.monotonic()
 # In the background of a shell Ctrl-C is ignored, and the tests' commands would inherit that.
@@ -110,8 +112,7 @@ class Commands:
             "HOME": str(directory / "home"),  # holds the compilation cache
             "PIVQ_DATA_DIR": str(directory / "data"),
             "PYTHONPATH": str(ROOT),
-            # The models are tiny: compilation is all the time there is.
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(FAST)),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         self._server = subprocess.Popen(
@@ -176,7 +177,7 @@ def fast_compilation() -> Iterator[None]:
     import jax
 
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", FAST)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
 
