@@ -6,6 +6,7 @@ names that stand for arrays and reject all others.
 
 import collections
 import io
+import math
 import pickle
 import zipfile
 from pathlib import Path
@@ -18,6 +19,8 @@ from pivq_jax.common.errors import InputError
 
 # Content of the first pickle in a PyTorch file before version 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+_NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
 _STORAGES = {
     "HalfStorage": np.dtype("<f2"),
@@ -45,7 +48,10 @@ def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
         tensors = traverse_util.flatten_dict(tree, sep=".")
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(f"{path} is not a whole pickle of arrays ({error}): {remedy}") from error
-    return {name: np.asarray(tensor) for name, tensor in tensors.items()}
+    return {
+        name: tensor.value if isinstance(tensor, _NumpyArray) else np.asarray(tensor)
+        for name, tensor in tensors.items()
+    }
 
 
 def read_torch_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
@@ -77,17 +83,42 @@ class _NumpyUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
             case "numpy", "ndarray":
-                return np.ndarray
+                return name  # the first argument of _reconstruct; it cannot be called
             case "numpy", "dtype":
-                return np.dtype
+                return _NumpyDtype
             case "numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct":
-                return _empty_array
+                return _NumpyArray
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
 
 
-def _empty_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
-    """Returns a pickled array before its state is set."""
-    return np.ndarray(shape, code.decode())
+class _NumpyDtype:
+    """A pickled dtype: a number of fixed size.
+
+    NumPy's own classes must not restore their state from an untrusted file: a dtype of objects with
+    its flags cleared makes an array of pointers from the bytes of the file.
+    """
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if code not in _NUMBERS:
+            raise pickle.UnpicklingError(f"its numbers are {code!r}: use one of {_NUMBERS}")
+        self.value = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.value = self.value.newbyteorder({"<": "<", ">": ">", "|": "|"}[state[1]])
+
+
+class _NumpyArray:
+    """A pickled array."""
+
+    def __init__(self, *_: Any) -> None:
+        self.value = np.empty(0)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, data = state
+        if not isinstance(dtype, _NumpyDtype) or not isinstance(data, bytes):
+            raise pickle.UnpicklingError("an array has no bytes or no dtype")
+        order: Any = "F" if fortran else "C"
+        self.value = np.frombuffer(data, dtype.value).reshape(shape, order=order)
 
 
 class _Tensor(NamedTuple):
@@ -106,6 +137,8 @@ class _Tensor(NamedTuple):
             raise ValueError(f"a tensor of shape {self.shape} and strides {self.strides}")
         if last >= len(data):
             raise ValueError(f"storage {self.storage} ends before its tensor")
+        if math.prod(self.shape) > len(data):  # a stride of 0 repeats what is there
+            raise ValueError(f"a tensor of shape {self.shape} in {len(data)} numbers")
         strides = [s * self.dtype.itemsize for s in self.strides]
         view = np.lib.stride_tricks.as_strided(data[self.offset :], self.shape, strides)
         return np.ascontiguousarray(view).reshape(self.shape)
@@ -147,6 +180,8 @@ def _read_zip(content: bytes) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
     """Returns the state dict and its storages from an archive with `data.pkl` and `data/<key>`."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = archive.namelist()
+        if sum(entry.file_size for entry in archive.infolist()) > len(content):
+            raise ValueError("it is compressed, which PyTorch's files are not")
         (pickled,) = (name for name in names if name.split("/")[1:] == ["data.pkl"])
         root = pickled.removesuffix("data.pkl")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
