@@ -104,7 +104,8 @@ class _NumpyDtype:
         self.value = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.value = self.value.newbyteorder({"<": "<", ">": ">", "|": "|"}[state[1]])
+        if state[1] in ("<", ">"):
+            self.value = self.value.newbyteorder(state[1])
 
 
 class _NumpyArray:

@@ -8,6 +8,7 @@ import atexit
 import hashlib
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -23,6 +24,9 @@ from pivq_jax.data.sources import Example, Source
 
 Batch = dict[str, np.ndarray]
 
+SHARED_MEMORY = "/dev/shm"  # where Grain's workers leave their batches, on Linux
+# Batches of a worker there: six by measurement (Grain 0.2, two of them waiting), and a spare one.
+SHARED_BATCHES = 7
 # Enough threads to have the next batches ready, few enough to leave the cores to training.
 _READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
 
@@ -62,7 +66,8 @@ def train_batches(
         A dictionary with `image`, uint8 [b, H, W, 3], and each factor as int32 [b].
 
     Raises:
-        InputError: if the source is empty, or numbers are out of range or inconsistent.
+        InputError: if the source is empty, numbers are out of range or inconsistent, or the
+            machine has too little shared memory for the workers.
     """
     if workers < 0:
         raise InputError(f"workers is {workers}: give a number of processes, or 0 for none")
@@ -80,11 +85,28 @@ def train_batches(
     steps = grain.MapDataset.range(sys.maxsize // batch_size - start_step)
     batches = steps.map(batch_at).to_iter_dataset(_READ)
     if workers:
+        _check_shared_memory(workers, len(rows) * np.asarray(source[0]["image"]).nbytes)
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which not every program parses
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
         batches = batches.mp_prefetch(options, _start_worker)
     return _closing(iter(batches))
+
+
+def _check_shared_memory(workers: int, batch_bytes: int) -> None:
+    """Refuses workers that would be killed (SIGBUS) when the shared memory is full."""
+    if not os.path.isdir(SHARED_MEMORY):
+        return
+    needed = SHARED_BATCHES * workers * batch_bytes
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if free < needed:
+        fitting = free // (SHARED_BATCHES * batch_bytes)
+        raise InputError(
+            f"{workers} data workers need {needed / 2**20:.0f} MiB of shared memory, and"
+            f" {SHARED_MEMORY} has {free / 2**20:.0f} MiB free: give the container more (docker run"
+            f" --shm-size={needed / 2**30 + 1:.0f}g), or use at most {fitting} with"
+            " --config.data.workers"
+        )
 
 
 def _start_worker(index: int, count: int) -> None:

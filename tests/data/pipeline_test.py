@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -247,3 +248,15 @@ def test_errors_of_the_source_reach_the_caller():
 
     with pytest.raises(OSError, match="disk on fire"):
         next(train_batches(Broken(5), batch_size=2, seed=0))
+
+
+def test_workers_are_refused_where_shared_memory_is_short(monkeypatch):
+    """As in a container with 64 MiB; without the check a worker ends by SIGBUS."""
+    usage = SimpleNamespace(free=64 * 2**20)
+    monkeypatch.setattr("pivq_jax.data.pipeline.shutil.disk_usage", lambda path: usage)
+    source = [{"image": np.zeros((256, 256, 3), np.uint8)}] * 64
+    with pytest.raises(
+        InputError, match=r"8 data workers need 672 MiB .* 64 MiB free: .*at most 0"
+    ):
+        train_batches(source, batch_size=64, seed=0, workers=8)
+    train_batches(source, batch_size=64, seed=0).close()  # threads need none

@@ -8,6 +8,9 @@ import jsonschema
 import pytest
 import yaml
 
+from pivq_jax.config import load_config
+from pivq_jax.data.pipeline import SHARED_BATCHES, SHARED_MEMORY
+
 ROOT = Path(__file__).parent.parent.parent
 MANIFEST = yaml.safe_load((ROOT / "launch" / "gke_jobset.yaml").read_text())
 SCHEMA = yaml.safe_load((Path(__file__).parent / "jobset_schema.yaml").read_text())
@@ -76,3 +79,14 @@ def test_the_arguments_are_those_of_main():
     for name in names:
         assert f'"{name.split(".")[0]}"' in source, name
     assert any(argument.startswith("--workdir=gs://") for argument in container["args"])
+
+
+def test_the_data_workers_have_shared_memory():
+    config = load_config("ffhq")
+    pod = job_of(MANIFEST)["template"]["spec"]
+    hosts, image = job_of(MANIFEST)["parallelism"], 3 * config.data.image_size**2
+    needed = SHARED_BATCHES * config.data.workers * config.train.batch_size // hosts * image
+    (mount,) = pod["containers"][0]["volumeMounts"]
+    (volume,) = (each for each in pod["volumes"] if each["name"] == mount["name"])
+    assert mount["mountPath"] == SHARED_MEMORY and volume["emptyDir"]["medium"] == "Memory"
+    assert int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30 > needed > 64e6
