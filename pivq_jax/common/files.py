@@ -1,6 +1,7 @@
 """Paths and atomic writes."""
 
 import json
+import os
 import uuid
 from pathlib import Path
 from typing import Any, cast
@@ -55,6 +56,9 @@ def local_path(name: str) -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name in the same directory, then renames it.
 
+    After a power cut a local file has its old or its new content, and the new one once this
+    function has returned.
+
     Args:
         path: final path; missing directories are created.
         content: the new content.
@@ -63,9 +67,40 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_bytes(content)
+        sync(temporary)
         temporary.replace(path)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Makes a local file, or the names in a local directory, survive a power cut.
+
+    Args:
+        path: the file or directory; nothing is done for one in remote storage.
+    """
+    if is_remote(path):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Makes a local directory with all that it contains survive a power cut.
+
+    Args:
+        path: the directory; nothing is done for one in remote storage.
+    """
+    if not is_remote(path):
+        for folder, _, files in os.walk(path):
+            for name in files:
+                sync(Path(folder, name))
+            sync(Path(folder))
+        sync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import is_remote
+from pivq_jax.common.files import is_remote, sync_tree
 from pivq_jax.common.parallel import shardings_of
 
 # Key in `progress`; higher is better. A checkpoint without a score is never among the best.
@@ -41,6 +41,7 @@ class Checkpoints:
     ) -> None:
         self.directory = (workdir if is_remote(workdir) else workdir.absolute()) / "checkpoints"
         self._read_only = read_only
+        self._unsynced: int | None = None  # step of the newest checkpoint, if it was just written
         self._scores = _Best(keep_best)
         latest = checkpoint_managers.LatestN(keep)
         policy = checkpoint_managers.AnyPreservationPolicy([latest, self._scores])
@@ -84,9 +85,10 @@ class Checkpoints:
             state=ocp.args.PyTreeSave(state), progress=ocp.args.JsonSave(progress)
         )
         with self._write_errors():
-            self._manager.wait_until_finished()  # its deletions depend on the scores so far
+            self._finish()  # its deletions depend on the scores so far
             self._scores.add(step, progress)
             self._manager.save(step, args=items)
+            self._unsynced = step
 
     def wait(self) -> None:
         """Waits until all checkpoints are written.
@@ -95,7 +97,17 @@ class Checkpoints:
             OSError: if a write failed.
         """
         with self._write_errors():
-            self._manager.wait_until_finished()
+            self._finish()
+
+    def _finish(self) -> None:
+        """Waits for the current write and makes it survive a power cut.
+
+        If two or more are kept, the one before it, which does so already, is not yet deleted.
+        """
+        self._manager.wait_until_finished()
+        if self._unsynced is not None and jax.process_index() == 0:
+            sync_tree(self.directory / str(self._unsynced))
+        self._unsynced = None
 
     def restore(
         self, state: Any, mesh: Mesh, step: int | None = None

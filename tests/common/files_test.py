@@ -1,0 +1,57 @@
+"""Files that survive a power cut: what is written is synced before it is relied on."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pivq_jax.common.files import sync_tree, write_atomically
+from pivq_jax.training.checkpoints import Checkpoints
+
+
+@pytest.fixture
+def synced(monkeypatch) -> list[tuple[str, list[str]]]:
+    """Each path that is synced, by name, and the names beside it at that moment."""
+    calls = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        folder = path if path.is_dir() else path.parent
+        calls.append((str(path), sorted(each.name for each in folder.iterdir())))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return calls
+
+
+def test_content_is_synced_before_the_rename_and_the_name_after_it(tmp_path, synced):
+    path = tmp_path / "config.json"
+    path.write_text("old")
+    write_atomically(path, b"new")
+    (content, beside), (folder, names) = synced
+    assert content.endswith(".tmp") and "config.json" in beside and len(beside) == 2
+    assert folder == str(tmp_path) and names == ["config.json"]
+    assert path.read_text() == "new"
+
+
+def test_a_tree_is_synced_with_the_names_in_each_directory(tmp_path, synced):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").write_text("c")
+    sync_tree(tmp_path / "a")
+    assert {path for path, _ in synced} == {
+        str(tmp_path / name) for name in ("a/b/c", "a/b", "a")
+    } | {str(tmp_path)}
+
+
+def test_a_checkpoint_is_synced_before_the_one_before_it_is_deleted(tmp_path, synced):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, {"x": np.arange(4)}, {})
+            done = {int(n) for path, _ in synced for n in Path(path).parts if n.isdigit()}
+            assert set(range(1, step)) <= done
+            # Of the two before a new one, the later is on the disk.
+            assert step < 3 or {2} <= set(checkpoints.steps())
+        checkpoints.wait()
+    assert any(f"{tmp_path}/checkpoints/3/" in path for path, _ in synced)
