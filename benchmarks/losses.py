@@ -149,6 +149,7 @@ def main() -> None:
         config = base.config.with_fields(
             {
                 "loss.perceptual": 0.0,
+                "loss.recombination_warmup": 0.0,  # the model is trained already
                 **changes,
                 "adversarial.augmentations": options.augmentations,
                 "optimizer.learning_rate": options.learning_rate,

@@ -1,6 +1,5 @@
 """Inference with trained models, opened by `load` or `from_pretrained`."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from jax.sharding import Mesh
 from pivq_jax import sampling
 from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import as_path, local_path
+from pivq_jax.common.files import as_path, local_path, read_object
 from pivq_jax.common.parallel import (
     make_mesh,
     map_over_batch,
@@ -295,8 +294,7 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
             f"{workdir} is at step {step}, but the codebook is initialised at step"
             f" {config.quantizer.init_step}: train on"
         )
-    path = workdir / "metrics.json"
-    metrics = json.loads(path.read_text()) if path.exists() else {}
+    metrics = read_object(workdir / "metrics.json")
     if metrics.get("step") != step:  # of earlier weights
         metrics = {}
     return TrainedModel(config, mesh, state["ema_params"], step, progress, metrics)

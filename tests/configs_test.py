@@ -170,6 +170,11 @@ def test_a_workdir_keeps_to_its_config(tmp_path):
     no_effect = {"loss.recombination": 0.0, "loss.recombination_warmup": 0.5}
     with pytest.raises(InputError, match=r"\(loss\.recombination = [0-9.]+ there\)"):
         check_workdir(config.with_fields(no_effect), tmp_path)
+    (tmp_path / "config.json").write_text(
+        json.dumps(config.with_fields({"loss.recombination": 0.0}).to_dict())
+    )
+    check_workdir(config.with_fields(no_effect), tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     untrained = {"sample.count": 3, "evaluate.batch_size": 7, "train.checkpoint_every": 9}
     check_workdir(config.with_fields(untrained), tmp_path)  # nothing trained depends on these
     with pytest.raises(InputError, match=r"model\.width = 128, seed = 0 there"):

@@ -19,8 +19,9 @@ import pytest
 # emitters take half of it, and further passes are left out where the fixture `fast_compilation` is
 # used. `XLA_FLAGS= pytest` compiles as users do.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-FAST = "XLA_FLAGS" not in os.environ
-XLA_FLAGS = os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+QUICK = "--xla_cpu_use_fusion_emitters=false"
+XLA_FLAGS = os.environ.setdefault("XLA_FLAGS", QUICK)  # a worker inherits what its parent has set
+FAST = XLA_FLAGS == QUICK
 STARTED = time.monotonic()
 # In the background of a shell Ctrl-C is ignored, and the tests' commands would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -74,6 +75,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share what is costly to make go to one worker: a trained run, or their file's."""
     for item in items:
+        # A test that uses both runs belongs to one group, too.
         shared = {"trained", "tiny_run"} & set(getattr(item, "fixturenames", ()))
         item.add_marker(pytest.mark.xdist_group(max(shared, default=str(item.path))))
 
@@ -309,10 +311,10 @@ def interrupt_at(command: Command, workdir: Path, step: int, number: int) -> Fin
 
 @pytest.fixture(scope="session")
 def interrupted(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> dict[str, Any]:
-    """The tiny run once more: killed after the codebook's start, then Ctrl-C."""
+    """The tiny run once more: killed before the codebook's start, Ctrl-C after it."""
     workdir = tmp_path_factory.mktemp("interrupted") / "run"
     arguments = [*tiny_run.arguments[:-1], f"--workdir={workdir}"]
-    moments = [(80, signal.SIGKILL), (110, signal.SIGINT)]
+    moments = [(10, signal.SIGKILL), (110, signal.SIGINT)]
     parts, steps = [], []
     for step, number in moments:
         command = commands.start(*arguments)

@@ -114,3 +114,19 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: if the value contains NaN or infinity.
     """
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON object that can be made again.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The object; empty if the file is missing or damaged.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

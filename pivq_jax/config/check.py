@@ -179,7 +179,8 @@ def check_devices(config: Config, devices: int) -> None:
 def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
     """Checks that a workdir is new or belongs to a run with the same config.
 
-    Fields in `UNTRAINED` may differ, and those that have no effect.
+    Fields in `UNTRAINED` may differ, as may Muon's under AdamW, and the warm-up of the loss on
+    recombined sets if its weight is 0.
 
     Args:
         config: the config of the run.
@@ -211,7 +212,7 @@ def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
     if config.optimizer.name != "muon":
         free += MUON_ALONE
     if not config.loss.recombination:
-        free += ("loss.recombination_warmup ",)
+        free += ("loss.recombination_warmup",)
     differences = sorted(
         difference for difference in _differences(held, wanted) if not difference.startswith(free)
     )

@@ -1,7 +1,6 @@
 """The evaluation report, `metrics.json` and `report/index.html`, computed stage by stage."""
 
 import dataclasses
-import json
 import sys
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import jax
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import write_atomically, write_json
+from pivq_jax.common.files import read_object, write_atomically, write_json
 from pivq_jax.evaluation.html import Picture, Section, Table, page
 from pivq_jax.evaluation.session import Session
 from pivq_jax.evaluation.stages import STAGES
@@ -53,9 +52,9 @@ def write_report(session: Session) -> dict[str, Any]:
     pictures: list[str] = []
     left_out: dict[str, str] = {}
     for number, (name, stage) in enumerate(STAGES.items(), 1):
-        kept = _read(folder / f"{name}.json")
+        kept = read_object(folder / f"{name}.json")
         # Stages that were left out are tried again, as a missing file may now exist.
-        if kept is None or "left_out" in kept or kept["made_for"] != made_for:
+        if "metrics" not in kept or kept.get("made_for") != made_for:
             if jax.process_index() == 0:
                 print(f"evaluating, {number} of {len(STAGES)}: {name}", file=sys.stderr, flush=True)
             started = time.perf_counter()
@@ -97,13 +96,6 @@ def print_metrics(metrics: dict[str, Any]) -> None:
             print(f"  {name:<26} {value}")
     for stage, reason in metrics["left_out"].items():
         print(f"  left out, {stage}: {reason}")
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:

@@ -222,7 +222,7 @@ def attributes(session: Session) -> dict[str, Any]:
     """Fits probes for every labelled factor, computes DCI, and draws the atlas of codes.
 
     Args:
-        session: the session; gets the picture of the atlas.
+        session: the session; gets the picture of the atlas and the codes of training images.
 
     Returns:
         the metrics of `attribute_metrics` and, averaged over the factors, `probe_accuracy` and
@@ -315,7 +315,7 @@ def sampling_speed(model: TrainedModel, codes: np.ndarray, batch_size: int) -> f
 STAGES: dict[str, Callable[[Session], dict[str, Any]]] = {
     "reconstruction": reconstruction,
     "perceptual": perceptual,
-    "attributes": attributes,  # before all that needs the codes of training images
+    "attributes": attributes,  # first of those that encode training images, only for speed
     "samples": samples,
     "distribution": distribution,
     "neighbours": neighbours,

@@ -126,16 +126,18 @@ def phase_at(config: Config, step: int) -> Phase:
 
 
 def recombination_schedule(config: Config) -> optax.Schedule:
-    """Returns the factor of the weight of the loss on recombined sets, by step.
+    """Returns the factor of the weight of the loss on recombined sets, float32 [], by step.
 
-    It rises linearly from 0 when the codebook is initialized to 1. The decoder thus learns the
-    codes first: at full weight from the start it may stop using a code, which is then lost.
+    It is 0 until `quantizer.init_step` and then rises linearly to 1 within
+    `loss.recombination_warmup` of the remaining steps; it is always 1 if that is 0. The decoder
+    thus learns the codes first: at full weight from the start it may stop using a code, which is
+    then lost.
 
     Args:
         config: config of a run.
     """
     begin = config.quantizer.init_step
-    steps = config.loss.recombination_warmup * (config.train.steps - begin)
+    steps = config.loss.recombination_warmup * max(0, config.train.steps - begin)
 
     def factor(step: jax.typing.ArrayLike) -> jax.Array:
         return jnp.clip((step - begin) / steps, 0.0, 1.0) if steps else jnp.float32(1)

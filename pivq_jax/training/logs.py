@@ -1,6 +1,7 @@
 """Training logs: console, TensorBoard, JSON lines and profiler traces."""
 
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -25,6 +26,14 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def _step_of(line: str) -> float:
+    """The step of a line of the log; infinity if the line is damaged."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return math.inf
+
+
 class TrainingLog:
     """Console lines with ETA, `log.jsonl` and TensorBoard events, continued when a run resumes.
 
@@ -44,17 +53,16 @@ class TrainingLog:
         self._speeds: deque[float] = deque(maxlen=9)
         self._waited = 0.0
         # Lines after the restored checkpoint will be written again.
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= first_step]
+        kept = [line for line in self._lines() if _step_of(line) <= first_step]
         self._text = "".join(line + "\n" for line in kept)
         write_atomically(self._path, self._text.encode())
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
 
     def _lines(self) -> list[str]:
-        """The complete lines of the log; the last one may be truncated after a full disk."""
+        """The whole lines of the log; a full disk may have truncated one."""
         if not self._path.exists():
             return []
-        lines = self._path.read_text().split("\n")[:-1]
-        return [line for line in lines if line.endswith("}")]
+        return self._path.read_bytes().decode(errors="replace").split("\n")[:-1]
 
     def watch(self, batches: Iterator[T]) -> Iterator[T]:
         """Yields the same batches and measures the time spent waiting for them."""

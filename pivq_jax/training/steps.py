@@ -208,7 +208,7 @@ def train_step(
     discriminator_optimizer: optax.GradientTransformation,
     seed: int,
     ema_decay: float,
-    recombination_schedule: optax.Schedule = lambda step: 1.0,
+    recombination_schedule: optax.Schedule,
     accumulation: int = 1,
     parts_sharding: Sharding | None = None,
 ) -> tuple[TrainState, Metrics]:

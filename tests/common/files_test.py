@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pivq_jax.common.files import sync_tree, write_atomically
+from pivq_jax.common.files import read_object, sync_tree, write_atomically, write_json
 from pivq_jax.training.checkpoints import Checkpoints
 
 
@@ -55,3 +55,13 @@ def test_a_checkpoint_is_synced_before_the_one_before_it_is_deleted(tmp_path, sy
             assert step < 3 or {2} <= set(checkpoints.steps())
         checkpoints.wait()
     assert any(f"{tmp_path}/checkpoints/3/" in path for path, _ in synced)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"3", b"{", b"\xff", b"[" * 100_000])
+def test_a_damaged_object_is_an_empty_one(tmp_path, content):
+    path = tmp_path / "metrics.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert read_object(path) == {}
+    write_json(path, {"step": 3})
+    assert read_object(path) == {"step": 3}

@@ -123,3 +123,16 @@ def test_paths_with_a_scheme_are_remote(tmp_path):
     assert str(as_path("gs://bucket/run") / "log.jsonl") == "gs://bucket/run/log.jsonl"
     assert as_path(str(tmp_path)) == tmp_path
     assert as_path("~/run").is_absolute()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"[1]\n", b"{}\n", b"null\n", b"\xff\xfe\n", b'{"step": "a"}\n', b'{"step": 4']
+)
+def test_a_damaged_line_is_dropped(tmp_path, damage):
+    whole = [b'{"step": 1}\n', b'{"step": 2}\n']
+    (tmp_path / "log.jsonl").write_bytes(whole[0] + damage + whole[1] + b'{"step": 9}\n')
+    with TrainingLog(tmp_path, 5, 10):
+        pass
+    kept = (tmp_path / "log.jsonl").read_bytes()
+    # A line without an end takes the next one with it.
+    assert kept == (whole[0] if not damage.endswith(b"\n") else b"".join(whole))

@@ -155,7 +155,7 @@ def test_only_two_checkpoints_are_kept(tiny_run):
 def test_interruptions_came_when_meant(interrupted):
     parts, steps = interrupted["parts"], interrupted["steps"]
     assert [part.code for part in parts] == [-9, 130, 0], [part.stderr for part in parts]
-    assert 60 < 80 <= steps[0] < steps[1] < 160
+    assert 10 <= steps[0] < 60 < 110 <= steps[1] < 160
     assert f"resuming from step {steps[0]} " in parts[1].stdout
     assert f"resuming from step {steps[1]} " in parts[2].stdout
 

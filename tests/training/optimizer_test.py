@@ -26,6 +26,7 @@ from pivq_jax.training.optimizer import (
     orthogonalise,
     stack_sharding,
 )
+from tests.conftest import FAST
 
 OPTIMIZER = {
     "steps": 100,
@@ -245,7 +246,11 @@ def test_muon_is_that_of_optax(shapes):
         largest = np.abs(of_theirs[name]).max()
         assert largest > 1e-3
         np.testing.assert_allclose(
-            updates[name], of_theirs[name], rtol=0, atol=2e-5 * largest, err_msg=name
+            updates[name],
+            of_theirs[name],
+            rtol=0,
+            atol=(2e-5 if FAST else 1e-5) * largest,
+            err_msg=name,
         )
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-6, err_msg=name)
     for name in ADAMW:

@@ -95,7 +95,7 @@ def with_fields(arguments: list[str], workdir: Path, **fields: int) -> list[str]
     return [*arguments[:-1], *changed, f"--workdir={workdir}"]
 
 
-@pytest.mark.slow  # loop_test has three of the faults
+@pytest.mark.slow  # loop_test has SIGKILL and Ctrl-C
 def test_a_run_with_every_fault_ends_as_the_unbroken_one(commands, tiny_run, tmp_path):
     workdir, rng = tmp_path / "run", random.Random(0)
     # So many checkpoints that one is always being written.
@@ -199,7 +199,7 @@ def start_pair(commands, arguments: list[str]) -> list:
     ]
 
 
-@pytest.mark.slow  # the agreement alone is in stopping_test, training in parallel_test
+@pytest.mark.slow  # the agreement alone is in stopping_test
 def test_two_processes_stop_at_one_step_and_go_on(commands, tiny_run, tmp_path):
     workdir = tmp_path / "run"
     # Of 8 devices each has one image of the half of a batch that is recombined.
