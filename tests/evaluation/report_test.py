@@ -70,6 +70,7 @@ def test_report_is_one_page_with_every_picture(trained):
     assert f"{trained.metrics['psnr']:.4g}" in text
 
 
+@pytest.mark.slow
 def test_a_stopped_evaluation_keeps_what_it_has(trained, trained_model, commands, tmp_path):
     """Computed again are only the stages that were lost, of another step, or left out."""
     workdir = tmp_path / "run"
