@@ -149,7 +149,7 @@ def batch_gradients(
     key: jax.Array,
     phase: Phase,
     *,
-    recombination_scale: jax.typing.ArrayLike = 1.0,
+    recombination_scale: jax.typing.ArrayLike,
     accumulation: int = 1,
     parts_sharding: Sharding | None = None,
 ) -> Gradients:
