@@ -10,7 +10,8 @@ from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import save_png
 from pivq_jax.config.check import check_workdir
 from pivq_jax.config.fields import Config
-from pivq_jax.data.images import list_images, load_image
+from pivq_jax.data.images import load_image
+from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation import stages
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
@@ -86,15 +87,15 @@ def reconstruct(config: Config, workdir: Path, source: Path, target: Path) -> No
         InputError: if there is no such folder, no readable image in it, or no trained model.
     """
     end_on_sigterm()
-    paths = list_images(source)
+    files = list_images(source)
     check_workdir(config, workdir, writes=False)
     model, writes = load(workdir), jax.process_index() == 0
     batch_size, codes = config.evaluate.batch_size, {}
-    for start in range(0, len(paths), batch_size):
+    for start in range(0, len(files), batch_size):
         readable = {}
-        for path in paths[start : start + batch_size]:
+        for file in files[start : start + batch_size]:
             try:
-                readable[path.relative_to(source)] = load_image(path, config.data.image_size)
+                readable[Path(file)] = load_image(source / file, config.data.image_size)
             except InputError as error:
                 say(f"skipped: {error}")
         if not readable:

@@ -5,10 +5,9 @@ import dataclasses
 import hashlib
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -116,10 +115,9 @@ def load_dataset(
                 "image_folder needs the directory that holds your images: give it as"
                 " --config.data.path=DIR"
             )
-        from pivq_jax.data import image_folder
+        from pivq_jax.data.image_folder import prepared_folder
 
-        config = image_folder.make_config(path, image_size)
-        return _prepared(name, image_size, image_folder.ImageFolder, config, data_dir, {})
+        return _open_prepared(name, image_size, prepared_folder(path, image_size, cache))
     output = f" --output={shlex.quote(os.fspath(path))}" if os.fspath(path) else ""
     raise InputError(
         f"{name} is not prepared at {image_size} pixels in {os.fspath(path) or cache}: run"
@@ -150,32 +148,11 @@ def load_toon_faces(
         InputError: if the size or a split is invalid, or the packages that draw the faces are
             missing or draw different faces.
     """
-    from pivq_jax.data import toon_faces, toon_render
+    from pivq_jax.data import preparation, toon_faces
 
-    config = toon_faces.make_config(image_size, sizes)
-    factors = dict(toon_render.FACTORS)
-    return _prepared("toon_faces", image_size, toon_faces.ToonFaces, config, data_dir, factors)
-
-
-def _prepared(
-    name: str,
-    image_size: int,
-    builder_class: Callable[..., Any],
-    builder_config: object,
-    data_dir: str | os.PathLike[str] | None,
-    factors: dict[str, tuple[str, ...]],
-) -> Dataset:
-    from pivq_jax.data import preparation
-
-    where = Path(data_dir).expanduser() if data_dir else preparation.default_data_dir()
-    builder = preparation.prepare(
-        lambda: builder_class(config=builder_config, data_dir=where, file_format="array_record")
-    )
-    with _damage_named(builder.data_dir):
-        splits = {s: RecordSource(builder, s) for s in ("train", "validation", "test")}
-        for split in splits.values():
-            split[0]
-    return Dataset(name, image_size, **splits, factors=factors)
+    cache = Path(data_dir).expanduser() if data_dir else preparation.default_data_dir()
+    directory = toon_faces.prepared_faces(image_size, cache, sizes)
+    return _open_prepared("toon_faces", image_size, directory)
 
 
 def _find_prepared(name: str, image_size: int, path: str, cache: Path) -> Path | None:

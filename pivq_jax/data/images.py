@@ -2,8 +2,6 @@
 
 import io
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -40,62 +38,14 @@ def images_to_uint8(images: Any) -> Any:
     return ((images.astype("float32") + 1.0) * 127.5).clip(0.0, 255.0).round().astype("uint8")
 
 
-def walk(root: Path) -> Iterator[Path]:
-    """Yields the files of a directory tree; follows links and enters each directory once.
-
-    Links are followed last, so that the path of a file does not change when a link to its directory
-    is added.
+def is_image(name: str) -> bool:
+    """Whether a file is treated as an image: by its extension, unless it is hidden.
 
     Args:
-        root: the directory.
-
-    Yields:
-        Paths below `root`; broken links are omitted.
+        name: name or path of the file.
     """
-    entered, starts = set(), [os.fspath(root)]
-    while starts:
-        for directory, below, names in os.walk(starts.pop(0)):
-            stat = os.stat(directory)
-            if (stat.st_dev, stat.st_ino) in entered:
-                below.clear()
-                continue
-            entered.add((stat.st_dev, stat.st_ino))
-            below.sort()  # so that of two links to a directory, always the same one is followed
-            inside = (os.path.join(directory, name) for name in below)
-            starts += filter(os.path.islink, inside)
-            # Omits broken links.
-            yield from (path for name in names if (path := Path(directory, name)).exists())
-
-
-def list_images(directory: str | os.PathLike[str]) -> list[Path]:
-    """Lists the image files of a directory tree, by extension, sorted by relative path.
-
-    Hidden files (such as `._x.jpg` of macOS) are ignored.
-
-    Args:
-        directory: root of the tree.
-
-    Returns:
-        The paths, below `directory`.
-
-    Raises:
-        InputError: if the directory does not exist or contains no image.
-    """
-    root = Path(directory).expanduser()
-    if not root.exists():
-        raise InputError(f"no directory {root}: give the path of a directory of images")
-    if not root.is_dir():
-        raise InputError(f"{root} is a file: give the path of a directory of images")
-    paths = (
-        path
-        for path in walk(root)
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
-    )
-    files = sorted(paths, key=lambda path: path.relative_to(root).as_posix())
-    if not files:
-        kinds = " ".join(sorted(EXTENSIONS))
-        raise InputError(f"no image in {root}: put files into it that end in one of {kinds}")
-    return files
+    base = os.path.basename(name)  # hidden ones include `._x.jpg` of macOS
+    return os.path.splitext(base)[1].lower() in EXTENSIONS and not base.startswith(".")
 
 
 def readable_name(path: str | os.PathLike[str]) -> str:

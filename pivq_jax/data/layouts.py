@@ -8,18 +8,23 @@ Each reader validates all lists before any image is read. Sources:
 - FFHQ: Karras et al. 2019, arXiv 1812.04948; github.com/NVlabs/ffhq-dataset
 """
 
+import collections
 import csv
 import dataclasses
+import hashlib
+import os
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.image_folder import SPLITS, assign_splits
-from pivq_jax.data.images import EXTENSIONS, walk
+from pivq_jax.data.images import EXTENSIONS, is_image
 from pivq_jax.data.records import RESERVED
 from pivq_jax.data.shards import Entry
+from pivq_jax.data.tree import list_files
+
+SPLITS = ("train", "validation", "test")
 
 # Names of the attribute values -1 and 1 of the official lists.
 BINARY = ("no", "yes")
@@ -172,12 +177,7 @@ def image_folder(source: Path, attributes: Path | None = None) -> Listing:
         InputError: if there are fewer than three images, or attributes are missing or invalid.
     """
     _check_directory(source, "a directory of images")
-    stamps = {
-        file: stamp
-        for file, stamp in _files(source).items()
-        if PurePosixPath(file).suffix.lower() in EXTENSIONS
-        and not PurePosixPath(file).name.startswith(".")
-    }
+    stamps = {file: stamp for file, stamp in list_files(source).items() if is_image(file)}
     if len(stamps) < len(SPLITS):
         raise InputError(
             f"{source} holds {len(stamps)} images (files that end in"
@@ -188,11 +188,55 @@ def image_folder(source: Path, attributes: Path | None = None) -> Listing:
     if attributes is not None:
         factors, rows = _read_csv(attributes)
         _need_all(stamps, rows, source, attributes)
-    assigned = assign_splits(sorted(stamps))
+    entries = [Entry(file, stamp, rows[file]) for file, stamp in stamps.items()]
+    return Listing(source, in_splits(entries), factors, None)
+
+
+def in_splits(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Assigns entries to splits; see `assign_splits`.
+
+    Args:
+        entries: the images, in order.
+
+    Returns:
+        The entries of each split, in order.
+    """
+    assigned = assign_splits([entry.file for entry in entries])
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    for file in sorted(stamps):
-        splits[assigned[file]].append(Entry(file, stamps[file], rows[file]))
-    return Listing(source, splits, factors, None)
+    for entry in entries:
+        splits[assigned[entry.file]].append(entry)
+    return splits
+
+
+def assign_splits(names: Sequence[str]) -> dict[str, str]:
+    """Assigns files to splits by a hash of their names: 80 % train, 10 % validation, 10 % test.
+
+    The split of a name does not depend on other names, except in very small sets: with at least
+    three names, every split gets at least one.
+
+    Args:
+        names: file names, relative to the data set.
+
+    Returns:
+        The split (`train`, `validation` or `test`) of each name.
+    """
+    shares = {
+        name: int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) % 100 for name in names
+    }
+    splits = {
+        name: "train" if share < 80 else "validation" if share < 90 else "test"
+        for name, share in shares.items()
+    }
+    if len(splits) >= len(SPLITS):
+        for split in SPLITS:
+            counts = collections.Counter(splits.values())
+            if not counts[split]:
+                largest = max(SPLITS, key=lambda other: counts[other])
+                moved = min(
+                    (n for n in splits if splits[n] == largest), key=lambda n: (shares[n], n)
+                )
+                splits[moved] = split
+    return splits
 
 
 READERS: dict[str, Callable[[Path], Listing]] = {
@@ -221,11 +265,7 @@ def _find(source: Path, names: Sequence[str], wanted: str) -> Path:
 def _files(root: Path) -> dict[str, str]:
     """Returns the relative path and a stamp, which changes with the file, of each file."""
     if root.is_dir():
-        stamps = {}
-        for path in walk(root):
-            stat = path.stat()
-            stamps[path.relative_to(root).as_posix()] = f"{stat.st_size} {stat.st_mtime_ns}"
-        return stamps
+        return list_files(root)
     try:
         with zipfile.ZipFile(root) as archive:
             members = archive.infolist()

@@ -1,18 +1,57 @@
-"""Builds a tensorflow-datasets data set once, quietly and atomically."""
+"""Prepares a data set once: in shards, in parallel, continuing where an earlier call stopped."""
 
 import contextlib
-import io
+import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import logging
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.common.progress import progress_bar
+from pivq_jax.data import records, shards
+from pivq_jax.data.records import Card
+from pivq_jax.data.shards import Entry, Recipe, Shard
 
 T = TypeVar("T")
+
+# Images per shard: the most that each worker loses if it is interrupted.
+_SHARD_IMAGES = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is prepared.
+
+    Attributes:
+        name: name of the data set.
+        image_size: height and width in pixels.
+        splits: images of each split, in order.
+        factors: names of the values of each factor.
+        recipe: how the records are made.
+        origin: entries of `prepared.json` that describe the source.
+        source: the source in messages.
+        label: the data set in messages.
+        max_skipped: largest fraction of images that cannot be read.
+        check: called with the directory of the complete shards; may raise an error.
+        card: description, citation and licence for other programs.
+    """
+
+    name: str
+    image_size: int
+    splits: Mapping[str, Sequence[Entry]]
+    factors: Mapping[str, Sequence[str]]
+    recipe: Recipe
+    origin: Mapping[str, Any]
+    source: str
+    label: str
+    max_skipped: float = 1.0
+    check: Callable[[Path], None] = lambda directory: None
+    card: Card = records.NO_CARD
 
 
 def default_data_dir() -> Path:
@@ -27,33 +66,123 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def prepare(make_builder: Callable[[], Any]) -> Any:
-    """Returns a builder whose data is on disk, building it if needed.
+def prepare(
+    target: Path, make_plan: Callable[[], Plan], *, workers: int, stem: str | None = None
+) -> dict[str, Any]:
+    """Prepares a data set in `target`, unless it is already there.
 
-    tensorflow-datasets writes to a temporary directory and renames it when it is complete, so a
-    directory with the final name is complete. A lock lets one process build while others wait for
-    the result; the operating system releases the lock of a process that dies.
+    Work is done in a hidden directory that is renamed when it is complete, so a directory with the
+    final name is complete. A lock lets one process work while others wait for the result; the
+    operating system releases the lock of a process that dies.
 
     Args:
-        make_builder: returns the `tfds.core.GeneratorBasedBuilder`. It is called again once the
-            lock is held, as a builder looks for its data when it is created.
+        target: directory of the prepared data.
+        make_plan: returns what to prepare; called only if there is something to do.
+        workers: number of processes; 0 to use this one.
+        stem: what the hidden directory and the lock are named after; defaults to the name of
+            `target`.
 
     Returns:
-        The builder.
+        The contents of `prepared.json`, including `images`, the number of images in each split, and
+        `skipped`.
+
+    Raises:
+        InputError: if more images than the plan allows cannot be read, or all of a split.
+        OSError: if the disk is full; the next call continues with the work done so far.
     """
-    with quiet():
-        builder = make_builder()
-        target = Path(builder.data_dir)
-        if target.exists():
-            return builder
-        with locked(target.parent / f".{target.name}.lock", builder.info.full_name):
-            builder = make_builder()
+    stem = stem or target.name
+    work = target.with_name(f".{stem}.incomplete")
+    if not target.exists():
+        with locked(target.with_name(f".{stem}.lock"), f"{target.parent.name}/{stem}"):
             if not target.exists():
-                # No other process builds while the lock is held: these are left by killed builds.
-                for remains in target.parent.glob(f"*incomplete*{target.name}*"):
-                    shutil.rmtree(remains, ignore_errors=True)
-                builder.download_and_prepare(download_dir=target.parent / ".downloads")
-        return builder
+                _make(work, make_plan(), workers)
+                os.replace(work / "data", target)
+            shutil.rmtree(work, ignore_errors=True)
+    return records.read_manifest(target)
+
+
+def _make(work: Path, plan: Plan, workers: int) -> None:
+    """Writes the data set to `work`/data, continuing the work of an earlier call."""
+    recipe = plan.recipe
+    parts = {
+        split: list(_shards(work, plan.name, split, entries))
+        for split, entries in plan.splits.items()
+    }
+    everything = [shard for shards_of_split in parts.values() for shard in shards_of_split]
+    (work / "data").mkdir(parents=True, exist_ok=True)
+    (work / "done").mkdir(exist_ok=True)
+    expected = {path for shard in everything for path in (shard.path, shard.summary)}
+    for path in [*(work / "data").iterdir(), *(work / "done").iterdir()]:
+        if path not in expected:
+            path.unlink()
+
+    summaries = {shard.path: shards.read_summary(recipe, shard) for shard in everything}
+    missing = [shard for shard in everything if summaries[shard.path] is None]
+    skipped = [line for summary in summaries.values() if summary for line in summary["skipped"]]
+    _check_skipped(plan, skipped)
+    for reason in _with_progress(plan, missing, workers):
+        skipped.append(reason)
+        _check_skipped(plan, skipped)
+
+    summaries = {shard.path: shards.read_summary(recipe, shard) for shard in everything}
+    in_order = {split: [summaries[s.path] or {} for s in parts[split]] for split in parts}
+    lengths = {split: [s["images"] for s in of_split] for split, of_split in in_order.items()}
+    for split, counts in lengths.items():
+        if not sum(counts):
+            count = len(plan.splits[split])
+            raise InputError(
+                f"none of the {count:,} {split} images in {plan.source} can be read: see above"
+                if count
+                else f"no {split} image of {plan.name} in {plan.source}: give a complete source"
+            )
+    plan.check(work / "data")
+    manifest = {
+        **plan.origin,
+        "images": {split: sum(counts) for split, counts in lengths.items()},
+        "skipped": [
+            line for of_split in in_order.values() for s in of_split for line in s["skipped"]
+        ],
+    }
+    sizes = {split: sum(s["bytes"] for s in of_split) for split, of_split in in_order.items()}
+    records.write_metadata(
+        work / "data",
+        plan.name,
+        plan.image_size,
+        plan.factors,
+        lengths,
+        sizes,
+        manifest,
+        plan.card,
+    )
+
+
+def _shards(work: Path, name: str, split: str, entries: Sequence[Entry]) -> Iterator[Shard]:
+    count = max(1, -(-len(entries) // _SHARD_IMAGES))
+    for index in range(count):
+        file = records.shard_name(name, split, index, count)
+        part = tuple(entries[index * _SHARD_IMAGES : (index + 1) * _SHARD_IMAGES])
+        yield Shard(work / "data" / file, work / "done" / f"{file}.json", part)
+
+
+def _with_progress(plan: Plan, missing: list[Shard], workers: int) -> Generator[str]:
+    """Writes shards with a progress bar; prints and yields the reason for each skipped image."""
+    from tqdm import tqdm
+
+    images = sum(len(shard.entries) for shard in missing)
+    with contextlib.closing(shards.write_shards(plan.recipe, missing, workers)) as reasons:
+        for reason in progress(reasons, plan.label, images):
+            if reason:
+                tqdm.write(f"skipped: {reason}", file=sys.stderr)
+                yield reason
+
+
+def _check_skipped(plan: Plan, skipped: list[str]) -> None:
+    total = sum(len(entries) for entries in plan.splits.values())
+    if len(skipped) > plan.max_skipped * total:
+        raise InputError(
+            f"more than {100 * plan.max_skipped:g} % of the {total:,} images in {plan.source}"
+            f" cannot be read ({skipped[0]}): download them again"
+        )
 
 
 def progress(items: Iterable[T], label: str, total: int, unit: str = " images") -> Iterable[T]:
@@ -93,27 +222,3 @@ def locked(path: Path, what: str) -> Iterator[None]:
             logging.warning("another process is preparing %s: waiting for it", what)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppresses the output of tensorflow-datasets; warnings of other packages remain visible.
-
-    Its messages, such as "Downloading ... Unknown size", do not apply to data that is generated
-    here.
-    """
-    from tensorflow_datasets.core.utils import tqdm_utils
-
-    def is_ours(record: Any) -> bool:
-        return "tensorflow_datasets" not in record.pathname
-
-    logger = logging.get_absl_logger()
-    bars_were_on = tqdm_utils._active
-    logger.addFilter(is_ours)
-    tqdm_utils.display_progress_bar(False)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.removeFilter(is_ours)
-        tqdm_utils.display_progress_bar(bars_were_on)

@@ -16,25 +16,23 @@ interrupted at any time; if it is run again, it continues and produces the same 
 """
 
 import argparse
-import contextlib
 import hashlib
 import os
 import shlex
-import shutil
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.preparation import default_data_dir, locked, progress, usable_cores
+from pivq_jax.data import layouts, preparation, records
+from pivq_jax.data.images import readable_name
+from pivq_jax.data.preparation import Plan, default_data_dir, usable_cores
+from pivq_jax.data.shards import FileRecipe
 
 NAMES = ("celeba", "celeba_hq", "ffhq", "image_folder")
-
-# Images per shard: the most that each worker loses if the command is interrupted.
-_SHARD_IMAGES = 1024
 
 _MAX_SKIPPED = 0.01
 
@@ -69,8 +67,6 @@ def prepare_dataset(
             is prepared in `output`, or an argument is out of range.
         OSError: if the disk is full; the next call continues with the work done so far.
     """
-    from pivq_jax.data import layouts, records
-
     if image_size < 8:
         raise InputError(f"--size is {image_size}: it must be at least 8")
     if workers < 1:
@@ -83,16 +79,10 @@ def prepare_dataset(
         listing = layouts.READERS[name](source)
     _check_sizes(name, image_size, crop, listing)
 
+    plan = make_plan(name, listing, image_size, crop=crop, max_skipped=_MAX_SKIPPED)
     target = records.set_directory(output, name, image_size)
-    work = target.with_name(f".{target.name}.incomplete")
-    asked = {"name": name, "image_size": image_size, "crop": crop, "source": _digest(listing)}
-    with locked(target.with_name(f".{target.name}.lock"), f"{name} at {image_size} pixels"):
-        if not target.exists():
-            _make(work, listing, asked, workers)
-            os.replace(work / "data", target)
-        shutil.rmtree(work, ignore_errors=True)
-    manifest = records.read_manifest(target)
-    differing = [key for key, value in asked.items() if manifest.get(key) != value]
+    manifest = preparation.prepare(target, lambda: plan, workers=workers)
+    differing = [key for key, value in plan.origin.items() if manifest.get(key) != value]
     if differing:
         raise InputError(
             f"{target} was made with another {' and '.join(differing)}: delete it, or choose"
@@ -101,7 +91,43 @@ def prepare_dataset(
     return manifest
 
 
-def _check_sizes(name: str, image_size: int, crop: int, listing: Any) -> None:
+def make_plan(
+    name: str,
+    listing: layouts.Listing,
+    image_size: int,
+    *,
+    crop: int = 0,
+    max_skipped: float = 1.0,
+) -> Plan:
+    """Returns the plan that prepares listed image files.
+
+    Args:
+        name: name of the data set.
+        listing: the images.
+        image_size: height and width in pixels.
+        crop: side of the central square that is resized, in pixels; 0 for the largest square.
+        max_skipped: largest fraction of images that cannot be read.
+    """
+    root, factors = os.fspath(listing.root), tuple(listing.factors)
+    return Plan(
+        name=name,
+        image_size=image_size,
+        splits=listing.splits,
+        factors=listing.factors,
+        recipe=FileRecipe(root, image_size, crop, listing.shape, factors),
+        origin={
+            "name": name,
+            "image_size": image_size,
+            "crop": crop,
+            "source": _digest(listing),
+        },
+        source=readable_name(listing.root),
+        label=f"{name} {image_size}px",
+        max_skipped=max_skipped,
+    )
+
+
+def _check_sizes(name: str, image_size: int, crop: int, listing: layouts.Listing) -> None:
     """Rejects sizes that would enlarge images; `image_folder` may contain any sizes."""
     if crop < 0:
         raise InputError(f"--crop is {crop}: give the side of a square in pixels")
@@ -118,93 +144,14 @@ def _check_sizes(name: str, image_size: int, crop: int, listing: Any) -> None:
         )
 
 
-def _digest(listing: Any) -> str:
+def _digest(listing: layouts.Listing) -> str:
     """Returns a hash of names, splits and attributes, independent of the location of the source."""
     entries = {
         split: [(entry.file, entry.factors) for entry in entries]
         for split, entries in listing.splits.items()
     }
-    return hashlib.sha256(repr((entries, listing.factors)).encode()).hexdigest()[:16]
-
-
-def _make(work: Path, listing: Any, asked: dict[str, Any], workers: int) -> None:
-    """Writes the data set to `work`/data, continuing the work of an earlier call."""
-    from pivq_jax.data import records, shards
-
-    name, image_size = asked["name"], asked["image_size"]
-    recipe = shards.Recipe(
-        os.fspath(listing.root), image_size, asked["crop"], listing.shape, tuple(listing.factors)
-    )
-    plan = {
-        split: list(_shards(work, name, split, entries))
-        for split, entries in listing.splits.items()
-    }
-    everything = [shard for shards_of_split in plan.values() for shard in shards_of_split]
-    (work / "data").mkdir(parents=True, exist_ok=True)
-    (work / "done").mkdir(exist_ok=True)
-    expected = {path for shard in everything for path in (shard.path, shard.summary)}
-    for path in [*(work / "data").iterdir(), *(work / "done").iterdir()]:
-        if path not in expected:
-            path.unlink()
-
-    summaries = {shard.path: shards.read_summary(recipe, shard) for shard in everything}
-    missing = [shard for shard in everything if summaries[shard.path] is None]
-    skipped = [line for summary in summaries.values() if summary for line in summary["skipped"]]
-    total = sum(len(shard.entries) for shard in everything)
-    _check_skipped(skipped, total, listing.root)
-    for reason in _with_progress(recipe, missing, workers, f"{name} {image_size}px"):
-        skipped.append(reason)
-        _check_skipped(skipped, total, listing.root)
-
-    summaries = {shard.path: shards.read_summary(recipe, shard) for shard in everything}
-    in_order = {split: [summaries[s.path] or {} for s in plan[split]] for split in plan}
-    lengths = {split: [s["images"] for s in parts] for split, parts in in_order.items()}
-    for split, counts in lengths.items():
-        if not sum(counts):
-            raise InputError(
-                f"no {split} image of {name} in {listing.root}: give a complete source"
-            )
-    manifest = {
-        **asked,
-        "images": {split: sum(counts) for split, counts in lengths.items()},
-        "skipped": [line for parts in in_order.values() for s in parts for line in s["skipped"]],
-    }
-    sizes = {split: sum(s["bytes"] for s in parts) for split, parts in in_order.items()}
-    records.write_metadata(
-        work / "data", name, image_size, listing.factors, lengths, sizes, manifest
-    )
-
-
-def _shards(work: Path, name: str, split: str, entries: Sequence[Any]) -> Iterator[Any]:
-    from pivq_jax.data import records, shards
-
-    count = max(1, -(-len(entries) // _SHARD_IMAGES))
-    for index in range(count):
-        file = records.shard_name(name, split, index, count)
-        part = tuple(entries[index * _SHARD_IMAGES : (index + 1) * _SHARD_IMAGES])
-        yield shards.Shard(work / "data" / file, work / "done" / f"{file}.json", part)
-
-
-def _with_progress(recipe: Any, missing: list[Any], workers: int, label: str) -> Generator[str]:
-    """Writes shards with a progress bar; prints and yields the reason for each skipped image."""
-    from tqdm import tqdm
-
-    from pivq_jax.data import shards
-
-    images = sum(len(shard.entries) for shard in missing)
-    with contextlib.closing(shards.write_shards(recipe, missing, workers)) as reasons:
-        for reason in progress(reasons, label, images):
-            if reason:
-                tqdm.write(f"skipped: {reason}", file=sys.stderr)
-                yield reason
-
-
-def _check_skipped(skipped: list[str], total: int, root: Path) -> None:
-    if len(skipped) > _MAX_SKIPPED * total:
-        raise InputError(
-            f"more than 1 % of the {total:,} images in {root} cannot be read ({skipped[0]}):"
-            " download them again"
-        )
+    text = repr((entries, listing.factors))
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

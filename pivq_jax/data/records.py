@@ -5,12 +5,13 @@ messages (`image`, a PNG file, and one integer per factor), the metadata with wh
 tensorflow-datasets opens it, and `prepared.json`, which describes its origin.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -24,6 +25,26 @@ _MANIFEST = "prepared.json"
 
 # Keys of a batch that are not factors.
 RESERVED = ("image", "mask")
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What `dataset_info.json` tells other programs and people about a data set.
+
+    Attributes:
+        description: text about the data.
+        citation: BibTeX entry.
+        homepage: address of its page.
+        licence: terms of use; also written to the file LICENSE.
+    """
+
+    description: str = ""
+    citation: str = ""
+    homepage: str = ""
+    licence: str | None = None
+
+
+NO_CARD = Card()
 
 
 def set_directory(root: P, name: str, image_size: int) -> P:
@@ -104,6 +125,22 @@ def shard_name(name: str, split: str, index: int, count: int) -> str:
     return f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
+def read_split(directory: Path, name: str, split: str) -> Iterator[tuple[bytes, dict[str, int]]]:
+    """Yields the PNG file and the factors of each record of a split, in order.
+
+    Args:
+        directory: directory of the shards.
+        name: name of the data set.
+        split: name of the split.
+    """
+    from array_record.python import array_record_module
+
+    for shard in sorted(directory.glob(f"{name}-{split}.array_record-*")):
+        reader = array_record_module.ArrayRecordReader(os.fspath(shard))
+        yield from map(decode, reader.read_all())
+        reader.close()
+
+
 def write_metadata(
     directory: Path,
     name: str,
@@ -112,6 +149,7 @@ def write_metadata(
     shard_lengths: Mapping[str, Sequence[int]],
     shard_bytes: Mapping[str, int],
     manifest: Mapping[str, Any],
+    card: Card = NO_CARD,
 ) -> None:
     """Writes the files needed to open the shards in `directory`; the manifest is written last.
 
@@ -123,6 +161,7 @@ def write_metadata(
         shard_lengths: number of records in each shard of each split.
         shard_bytes: number of bytes of records in each split.
         manifest: content of `prepared.json`, to which the factors are added.
+        card: description, citation and licence.
     """
     import tensorflow_datasets as tfds
     from etils import epath
@@ -138,7 +177,10 @@ def write_metadata(
     )
     info = tfds.core.DatasetInfo(
         builder=identity,
-        description=f"{name}, {image_size} x {image_size} pixels.",
+        description=card.description or f"{name}, {image_size} x {image_size} pixels.",
+        citation=card.citation or None,
+        homepage=card.homepage or None,
+        license=card.licence,
         features=tfds.features.FeaturesDict({"image": image, **labels}),
         disable_shuffling=True,
     )

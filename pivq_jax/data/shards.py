@@ -8,13 +8,16 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
+import pickle
+import subprocess
+import sys
 import traceback
 import zipfile
 import zlib
 from collections.abc import Generator, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
@@ -25,8 +28,8 @@ class Entry(NamedTuple):
     """An image of the source.
 
     Attributes:
-        file: path relative to the directory, or a member of the archive.
-        stamp: text that changes when the file changes.
+        file: path relative to the directory, or a member of the archive; the seed of a drawing.
+        stamp: text that changes when the image changes.
         factors: value of each factor.
     """
 
@@ -35,8 +38,29 @@ class Entry(NamedTuple):
     factors: tuple[int, ...]
 
 
-class Recipe(NamedTuple):
-    """Common description of how the images of a data set are made.
+class Recipe(Protocol):
+    """How the records of a data set are made; can be pickled."""
+
+    @property
+    def identity(self) -> str:
+        """Text that differs if the same entries would give other records."""
+        ...
+
+    def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]:
+        """Returns the PNG file of an entry, and its factors.
+
+        Args:
+            entry: the entry.
+
+        Raises:
+            images.ShapeError: if the whole source is of the wrong kind.
+            InputError: if the entry cannot be read and must be skipped.
+        """
+        ...
+
+
+class FileRecipe(NamedTuple):
+    """Makes records from image files.
 
     Attributes:
         root: directory of the images, or a zip archive.
@@ -51,6 +75,38 @@ class Recipe(NamedTuple):
     crop: int
     shape: tuple[int, int] | None
     factors: tuple[str, ...]
+
+    @property
+    def identity(self) -> str:
+        """See `Recipe`; the location of the images is not included."""
+        import PIL
+
+        return repr((PIL.__version__, self._replace(root="")))
+
+    def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]:
+        """See `Recipe`."""
+        factors = dict(zip(self.factors, entry.factors, strict=True))
+        return images.encode_png(self._read(entry)), factors
+
+    def _read(self, entry: Entry) -> Any:
+        """Returns the image of an entry, uint8 [S, S, 3]."""
+        if os.path.isfile(self.root):
+            try:
+                content = _archive(self.root).read(entry.file)
+            except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+                raise InputError(f"cannot read image {entry.file}: {error}") from error
+            file: Any = io.BytesIO(content)
+        else:
+            file = os.path.join(self.root, entry.file)
+        name = images.readable_name(entry.file)
+        return images.decode_image(
+            file, self.image_size, name=name, crop=self.crop, shape=self.shape
+        )
+
+
+@functools.cache
+def _archive(path: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
 
 
 class Shard(NamedTuple):
@@ -70,16 +126,13 @@ class Shard(NamedTuple):
 def digest(recipe: Recipe, shard: Shard) -> str:
     """Returns a hash of everything that determines the contents of a shard.
 
-    The location of the source is not included.
-
     Args:
         recipe: how the images are made.
         shard: the shard.
     """
-    import PIL
-
-    parts = (PIL.__version__, recipe._replace(root=""), shard.entries)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    return hashlib.sha256(
+        repr((recipe.identity, shard.entries)).encode("utf-8", "surrogateescape")
+    ).hexdigest()
 
 
 def read_summary(recipe: Recipe, shard: Shard) -> dict[str, Any] | None:
@@ -104,12 +157,13 @@ def write_shards(recipe: Recipe, shards: Sequence[Shard], workers: int) -> Gener
     """Writes shards in worker processes.
 
     Closing the generator, or any exception, ends the workers; if this process is killed, they end
-    at their next image.
+    at their next image. They are not `multiprocessing` children, which would import the script of
+    the caller: it need not be written for that.
 
     Args:
         recipe: how the images are made.
         shards: the shards to write.
-        workers: number of processes.
+        workers: number of processes; 0 to use this one.
 
     Yields:
         For each image, an empty string, or the reason why it is skipped.
@@ -118,56 +172,68 @@ def write_shards(recipe: Recipe, shards: Sequence[Shard], workers: int) -> Gener
         InputError: if an image has the wrong shape.
         OSError: if a shard cannot be written or a worker dies.
     """
-    context = multiprocessing.get_context("spawn")
-    running: dict[multiprocessing.connection.Connection, Any] = {}
+    if not workers:
+        for shard in shards:
+            yield from _write_shard(recipe, shard)
+        return
+    running: dict[Connection, subprocess.Popen[bytes]] = {}
     processes = []
     try:
         for worker in range(min(workers, len(shards))):
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_work, args=(theirs, recipe, shards[worker::workers]), daemon=True
-            )
-            with _ctrl_c_held_back():
-                process.start()
-            theirs.close()
+            connection, process = _start_worker()
             processes.append(process)
-            running[ours] = process
+            running[connection] = process
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin:  # it is dead: seen below
+                pickle.dump((recipe, shards[worker::workers]), process.stdin)
         while running:
-            for connection in multiprocessing.connection.wait(list(running)):
-                assert isinstance(connection, multiprocessing.connection.Connection)
+            for ready in multiprocessing.connection.wait(list(running)):
+                assert isinstance(ready, Connection)
                 try:
-                    message = connection.recv()
+                    message = ready.recv()
                 except EOFError:
-                    running[connection].join()
+                    status = running[ready].wait()
                     raise OSError(
-                        f"a worker process ended with status {running[connection].exitcode}, "
-                        "perhaps for lack of memory: run again with fewer --workers"
+                        f"a worker process ended with status {status}, perhaps for lack of memory:"
+                        " use fewer processes"
                     ) from None
                 if isinstance(message, str):
                     yield message
                 elif message is None:
-                    del running[connection]
+                    del running[ready]
                 else:
                     raise message
     finally:
         for process in processes:
             process.kill()
         for process in processes:
-            process.join()
+            process.wait()
 
 
-@contextlib.contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
-    """Processes started in this context never receive Ctrl-C; the parent decides and ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _start_worker() -> tuple[Connection, "subprocess.Popen[bytes]"]:
+    """Starts a process that runs `work`, and returns the connection for its messages."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    # Workers find the package where this process found it. Each has its own process group, which
+    # Ctrl-C does not reach; this process ends them.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pivq_jax.data.worker", str(theirs.fileno())],
+        stdin=subprocess.PIPE,
+        pass_fds=[theirs.fileno()],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+        process_group=0,
+    )
+    theirs.close()
+    return ours, process
 
 
-def _work(connection: Any, recipe: Recipe, shards: Sequence[Shard]) -> None:
-    """Sends one message per image, then None; or an exception."""
+def work(connection: Connection, recipe: Recipe, shards: Sequence[Shard]) -> None:
+    """Writes shards in a worker; sends one message per image, then None; or an exception.
+
+    Args:
+        connection: to the process that called `write_shards`.
+        recipe: how the images are made.
+        shards: the shards to write.
+    """
     try:
         for shard in shards:
             for reason in _write_shard(recipe, shard):
@@ -193,15 +259,14 @@ def _write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
         for entry in shard.entries:
             reason = ""
             try:
-                image = _read(recipe, entry)
+                png, factors = recipe.make(entry)
             except images.ShapeError:
                 raise
             except InputError as error:
                 reason = str(error)
                 skipped.append(reason)
             else:
-                factors = dict(zip(recipe.factors, entry.factors, strict=True))
-                record = records.encode(images.encode_png(image), factors)
+                record = records.encode(png, factors)
                 writer.write(record)
                 count, total = count + 1, total + len(record)
             yield reason
@@ -212,23 +277,3 @@ def _write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
     summary = {"digest": digest(recipe, shard), "images": count, "bytes": total}
     size = shard.path.stat().st_size
     write_json(shard.summary, {**summary, "size": size, "skipped": skipped})
-
-
-def _read(recipe: Recipe, entry: Entry) -> Any:
-    """Returns the image of an entry, uint8 [S, S, 3]."""
-    if os.path.isfile(recipe.root):
-        try:
-            content = _archive(recipe.root).read(entry.file)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-            raise InputError(f"cannot read image {entry.file}: {error}") from error
-        file: Any = io.BytesIO(content)
-    else:
-        file = os.path.join(recipe.root, entry.file)
-    return images.decode_image(
-        file, recipe.image_size, name=entry.file, crop=recipe.crop, shape=recipe.shape
-    )
-
-
-@functools.cache
-def _archive(path: str) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)

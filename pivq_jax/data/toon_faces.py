@@ -1,17 +1,25 @@
-"""The default data set: 12,000 cartoon faces with ten labelled factors, drawn locally."""
+"""`toon_faces`: 12,000 cartoon faces with ten labelled factors, drawn on first use.
 
-import dataclasses
-import io
-from collections.abc import Iterator
-from typing import Any, ClassVar
+Based on Toon Head by Johan Melin (CC BY 4.0) and tooling by DiceBear.
+"""
 
-import tensorflow_datasets as tfds
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import toon_render
-from pivq_jax.data.preparation import progress
+from pivq_jax.data import preparation, records, toon_render
+from pivq_jax.data.preparation import Plan, usable_cores
+from pivq_jax.data.shards import Entry
 
-_DESCRIPTION = """\
+NAME = "toon_faces"
+VERSION = "1.0.0"
+
+# A worker process takes about as long to start as this number of faces to draw.
+_FACES_PER_WORKER = 200
+
+_CARD = records.Card(
+    description="""\
 Cartoon faces in ten independent factors: seven components (beard, clothes, eyebrows, eyes, hair,
 mouth, rear hair) and three colours (clothes, hair, skin). The faces are aligned, on white, and all
 different: no face of one split occurs in another. They are rendered locally from fixed seeds, so
@@ -21,112 +29,106 @@ The drawings are a remix of "ToonHead" (https://www.figma.com/community/file/158
 by Johan Melin (https://www.johanmelin.com), licensed under CC BY 4.0
 (https://creativecommons.org/licenses/by/4.0/), as distributed and varied by DiceBear
 (https://www.dicebear.com), rendered with resvg.
-"""
-
-_CITATION = """\
+""",
+    citation="""\
 @misc{melin_toon_head,
   author = {Johan Melin},
   title = {Toon Head},
   howpublished = {\\url{https://www.dicebear.com/styles/toon-head/}},
   note = {Avatar style of DiceBear, licensed under CC BY 4.0},
 }
-"""
+""",
+    homepage="https://www.dicebear.com/styles/toon-head/",
+    licence="CC BY 4.0, Johan Melin",
+)
 
 
-@dataclasses.dataclass(kw_only=True)
-class ToonFacesConfig(tfds.core.BuilderConfig):
-    """Configuration of a `ToonFaces` builder.
+class FaceRecipe(NamedTuple):
+    """Draws faces; the file of an entry is the seed of the face.
 
     Attributes:
         image_size: height and width in pixels.
-        sizes: number of images per split; smaller than the full splits in tests.
     """
 
-    image_size: int = 64
-    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+    image_size: int
+
+    @property
+    def identity(self) -> str:
+        """See `shards.Recipe`."""
+        return f"{NAME} {VERSION} {self.image_size}"
+
+    def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]:
+        """See `shards.Recipe`."""
+        png, factors = toon_render.render_face(entry.file, self.image_size)
+        values = toon_render.FACTORS
+        return png, {name: values[name].index(value) for name, value in factors.items()}
 
 
-def _config(image_size: int, sizes: dict[str, int]) -> ToonFacesConfig:
-    name = f"{image_size}px"
-    if sizes != toon_render.SPLIT_SIZES:
-        name += "_" + "_".join(str(count) for count in sizes.values())
-    return ToonFacesConfig(
-        name=name, description=f"{image_size} pixels", image_size=image_size, sizes=sizes
-    )
-
-
-class ToonFaces(tfds.core.GeneratorBasedBuilder):
-    """Builder of `toon_faces`; works without TensorFlow."""
-
-    name = "toon_faces"
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
-    # Nothing is downloaded; searching for a list of checksums would need importlib_resources.
-    url_infos: ClassVar[dict[str, Any]] = {}
-    BUILDER_CONFIGS: ClassVar = [_config(size, toon_render.SPLIT_SIZES) for size in (64, 32, 128)]
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        size = self.builder_config.image_size
-        labels = {
-            name: tfds.features.ClassLabel(names=list(values))
-            for name, values in toon_render.FACTORS.items()
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(size, size, 3), encoding_format="png"),
-                    **labels,
-                }
-            ),
-            homepage="https://www.dicebear.com/styles/toon-head/",
-            citation=_CITATION,
-            license="CC BY 4.0, Johan Melin",
-            disable_shuffling=True,  # image i of a split is the face of its seed i
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Any]]]:
-        del dl_manager  # nothing to download
-        toon_render.check_renderer()
-        return {split: self._generate_examples(split) for split in toon_render.SPLIT_SIZES}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, Any]]:
-        size, count = self.builder_config.image_size, self.builder_config.sizes[split]
-        faces = toon_render.render_faces(split, size, count=count)
-        bar = progress(faces, f"toon_faces {size}px: drawing {split}", count)
-        drawn = []
-        for index, (png, factors) in enumerate(bar):
-            # A file object, because tensorflow-datasets encodes arrays with TensorFlow.
-            yield index, {"image": io.BytesIO(png), **factors}
-            drawn.append(factors)
-        whole = count == toon_render.SPLIT_SIZES[split]
-        digest = toon_render.factors_digest(drawn)
-        if whole and digest != toon_render.FACTORS_SHA256[split]:
-            raise RuntimeError(
-                f"the {split} faces are not those of toon_faces {self.version}: the digest of "
-                f"their factors is {digest}, not {toon_render.FACTORS_SHA256[split]}"
-            )
-
-
-def make_config(image_size: int = 64, sizes: dict[str, int] | None = None) -> ToonFacesConfig:
-    """Returns the configuration for an image size and, for tests, smaller splits.
+def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None = None) -> Path:
+    """Returns the directory of the prepared faces, which are drawn on first use.
 
     Args:
         image_size: height and width in pixels, 16 to 1024.
+        cache: directory of prepared data.
         sizes: number of images per split, the first ones of the full split; missing splits are
             complete.
 
     Returns:
-        A `ToonFacesConfig`.
+        A directory within `cache`.
 
     Raises:
-        InputError: if the image size is out of range, or a split is unknown or too large.
+        InputError: if the image size is out of range, a split is unknown or too large, or the
+            packages that draw the faces are missing or draw different faces.
+        OSError: if the disk is full; the next call continues.
     """
     if not 16 <= image_size <= 1024:
         raise InputError(f"toon_faces image_size is {image_size}: choose one from 16 to 1024")
-    for split, count in (sizes or {}).items():
-        toon_render.face_seeds(split, count)  # raises an error for invalid splits
-    config = _config(image_size, {**toon_render.SPLIT_SIZES, **(sizes or {})})
-    # tensorflow-datasets requires its own object for predefined configurations.
-    return ToonFaces.builder_configs.get(config.name, config)
+    whole = toon_render.SPLIT_SIZES
+    seeds = {
+        split: toon_render.face_seeds(split, count)
+        for split, count in {**whole, **(sizes or {})}.items()
+    }
+    counts = [len(of_split) for of_split in seeds.values()]
+    name = f"{image_size}px-{VERSION}"
+    if counts != list(whole.values()):
+        name += "-" + "-".join(map(str, counts))
+
+    def make_plan() -> Plan:
+        toon_render.check_renderer()
+        return Plan(
+            name=NAME,
+            image_size=image_size,
+            splits={
+                split: [Entry(seed, VERSION, ()) for seed in of_split]
+                for split, of_split in seeds.items()
+            },
+            factors=toon_render.FACTORS,
+            recipe=FaceRecipe(image_size),
+            origin={"name": NAME, "version": VERSION, "image_size": image_size},
+            source=NAME,
+            label=f"{NAME} {image_size}px: drawing",
+            check=lambda directory: _check_factors(directory, seeds),
+            card=_CARD,
+        )
+
+    workers = min(usable_cores(), sum(counts) // _FACES_PER_WORKER)
+    target = cache / NAME / name
+    preparation.prepare(target, make_plan, workers=workers)
+    return target
+
+
+def _check_factors(directory: Path, seeds: Mapping[str, list[str]]) -> None:
+    """Compares the factors of whole splits with those of this version of the data set."""
+    for split, of_split in seeds.items():
+        if len(of_split) < toon_render.SPLIT_SIZES[split]:
+            continue
+        drawn = (factors for _, factors in records.read_split(directory, NAME, split))
+        values = toon_render.FACTORS
+        digest = toon_render.factors_digest(
+            {name: values[name][factors[name]] for name in values} for factors in drawn
+        )
+        if digest != toon_render.FACTORS_SHA256[split]:
+            raise RuntimeError(
+                f"the {split} faces are not those of toon_faces {VERSION}: the digest of their"
+                f" factors is {digest}, not {toon_render.FACTORS_SHA256[split]}"
+            )

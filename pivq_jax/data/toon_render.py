@@ -1,12 +1,8 @@
-"""Renders the toon faces: seeds, factors, pixels, and the worker processes that draw them.
+"""Renders the toon faces: seeds, factors and pixels.
 
 The faces are in the "Toon Head" style of DiceBear by Johan Melin (CC BY 4.0). A face is a pure
 function of its seed, and the seeds are fixed: `toon_faces/<split>/<i>` for i = 0, 1, 2, ..., except
 for a few seeds that would repeat a previous face (`TWINS`).
-
-This module is also the worker: `python -m pivq_jax.data.toon_render` writes faces to its standard
-output. It imports neither JAX nor tensorflow-datasets, so a worker starts quickly. As it is not a
-`multiprocessing` child, it neither forks a process that runs JAX nor imports the caller's script.
 """
 
 import functools
@@ -15,15 +11,10 @@ import importlib.metadata
 import importlib.resources
 import io
 import json
-import os
-import pickle
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.preparation import usable_cores
 
 SPLIT_SIZES = {"train": 10_000, "validation": 1_000, "test": 1_000}
 
@@ -216,74 +207,3 @@ def check_renderer() -> None:
             "the installed packages draw other faces than toon_faces 1.0.0 "
             f"({others or 'versions are the pinned ones'}): pip install {pins}"
         )
-
-
-def render_faces(
-    split: str, size: int, *, count: int | None = None, workers: int | None = None
-) -> Iterator[Face]:
-    """Renders the faces of a split in order, in parallel.
-
-    Worker w of W renders faces w, w + W, ... and blocks when its pipe is full, so memory use is
-    constant. Closing the generator, or any exception, ends the workers; if this process is killed,
-    they end at their next write.
-
-    Args:
-        split: train, validation or test.
-        size: height and width in pixels.
-        count: number of faces; defaults to all faces of the split.
-        workers: number of processes; defaults to all cores.
-
-    Yields:
-        For each face, its PNG file and its factors.
-
-    Raises:
-        InputError: if the split is unknown or `count` is out of range.
-        RuntimeError: if a worker fails (its traceback is on stderr).
-    """
-    total = len(face_seeds(split, count))
-    workers = min(workers or usable_cores(), total)
-    # Workers find the package where this process found it. Each has its own process group, which
-    # Ctrl-C does not reach; this process ends them.
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        for worker in range(workers):
-            arguments = [split, str(size), str(total), str(worker), str(workers)]
-            command = [sys.executable, "-m", "pivq_jax.data.toon_render", *arguments]
-            processes.append(
-                subprocess.Popen(command, stdout=subprocess.PIPE, env=env, process_group=0)
-            )
-        for index in range(total):
-            process = processes[index % workers]
-            assert process.stdout is not None
-            try:
-                yield pickle.load(process.stdout)
-            except EOFError:
-                raise RuntimeError(
-                    f"a rendering process ended with status {process.wait()} at face {index} of "
-                    f"{split}: see its error above"
-                ) from None
-    finally:
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-
-
-def _work(split: str, size: int, total: int, worker: int, workers: int) -> None:
-    """Writes the faces of this worker to standard output as consecutive pickles."""
-    # Redirects output of libraries to stderr, so that stdout contains only faces.
-    output = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    try:
-        for seed in face_seeds(split, total)[worker::workers]:
-            pickle.dump(render_face(seed, size), output)
-            output.flush()
-    except BrokenPipeError:  # the parent is gone
-        os._exit(1)
-
-
-if __name__ == "__main__":
-    _work(sys.argv[1], *map(int, sys.argv[2:]))

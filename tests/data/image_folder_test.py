@@ -1,7 +1,9 @@
 """Directories of images: splits, corrupt files, caching."""
 
 import collections
+import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +11,18 @@ import pytest
 from PIL import Image
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import image_folder, layouts, load_dataset
+from pivq_jax.data import image_folder, layouts, load_dataset, preparation
+from pivq_jax.data.shards import FileRecipe
 
 SPLITS = ("train", "validation", "test")
 
 
 @pytest.fixture
-def logged(caplog):
-    """The warnings that were logged, as text."""
-    return lambda: [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+def printed(capsys):
+    """The lines about skipped images that were printed since the last call."""
+    return lambda: [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped")
+    ]
 
 
 def fill(root, count, start=0):
@@ -51,19 +56,19 @@ def test_every_image_is_in_exactly_one_split(tmp_path):
 
 def test_splits_are_80_10_10_and_depend_on_the_name_alone():
     names = [f"{i:06d}.jpg" for i in range(5000)]
-    splits = image_folder.assign_splits(names)
+    splits = layouts.assign_splits(names)
     counts = collections.Counter(splits.values())
     assert 3900 < counts["train"] < 4100
     assert 420 < counts["validation"] < 580
     assert 420 < counts["test"] < 580
-    fewer = image_folder.assign_splits(names[1000:2000])
+    fewer = layouts.assign_splits(names[1000:2000])
     assert all(splits[name] == split for name, split in fewer.items())
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 8, 13])
 def test_tiny_sets_fill_every_split(count):
     for offset in range(40):
-        splits = image_folder.assign_splits([f"{offset + i}.png" for i in range(count)])
+        splits = layouts.assign_splits([f"{offset + i}.png" for i in range(count)])
         assert len(splits) == count
         assert set(splits.values()) == set(SPLITS)
 
@@ -73,7 +78,7 @@ def test_three_images_suffice(tmp_path):
     assert [len(getattr(data, split)) for split in SPLITS] == [1, 1, 1]
 
 
-def test_odd_files_are_read_and_corrupt_ones_named_and_skipped(tmp_path, logged):
+def test_odd_files_are_read_and_corrupt_ones_named_and_skipped(tmp_path, printed):
     root = fill(tmp_path / "faces", 6)
     Image.new("L", (9, 9), 100).save(root / "grey.jpg")
     Image.new("RGBA", (9, 9), (0, 0, 0, 0)).save(root / "alpha.png")
@@ -84,29 +89,27 @@ def test_odd_files_are_read_and_corrupt_ones_named_and_skipped(tmp_path, logged)
     data = load(root, tmp_path)
     found = sorted(grey for split in SPLITS for grey in greys(getattr(data, split)))
     np.testing.assert_allclose(found, [0, 1, 2, 3, 4, 5, 100, 100, 150, 255], atol=2)
-    warnings = logged()
-    assert len(warnings) == 3
-    assert "corrupt.png" in warnings[0]
-    assert "empty.jpg" in warnings[1]
-    assert warnings[2] == f"2 of 12 images of {root} skipped"
+    lines = printed()
+    assert len(lines) == 2
+    assert "corrupt.png" in lines[0]
+    assert "empty.jpg" in lines[1]
 
 
-def test_large_folders_are_streamed_and_skip_corrupt_files(tmp_path, monkeypatch, logged):
+def test_large_folders_are_streamed_and_skip_corrupt_files(tmp_path, monkeypatch, printed):
     monkeypatch.setattr(image_folder, "_FEW", 5)
     root = fill(tmp_path / "faces", 60)
     (root / "part_1" / "0004.png").write_bytes(b"broken")
     data = load(root, tmp_path)
     found = sorted(grey for split in SPLITS for grey in greys(getattr(data, split)))
     assert found == [i for i in range(60) if i != 4]
-    name = root / "part_1" / "0004.png"
-    assert logged() == [
-        f"skipped: cannot read image {name}: not an image of a known format",
-        f"1 of 49 images of {root} skipped",
-    ]
+    line = "cannot read image part_1/0004.png: not an image of a known format"
+    assert printed() == [f"skipped: {line}"]
+    (manifest,) = (tmp_path / "data").rglob("prepared.json")
+    assert json.loads(manifest.read_text())["skipped"] == [line]
 
 
 @pytest.mark.parametrize("few", [200, 1])
-def test_only_corrupt_files_is_one_error_and_leaves_nothing(tmp_path, monkeypatch, few):
+def test_only_corrupt_files_is_one_error_and_no_data_set(tmp_path, monkeypatch, few):
     monkeypatch.setattr(image_folder, "_FEW", few)
     root = tmp_path / "faces"
     root.mkdir()
@@ -115,33 +118,79 @@ def test_only_corrupt_files_is_one_error_and_leaves_nothing(tmp_path, monkeypatc
     message = "0 readable images in .*needs at least 3" if few == 200 else "none of the .* train"
     with pytest.raises(InputError, match=message):
         load(root, tmp_path)
-    assert not list((tmp_path / "data").rglob("*.json"))
+    assert not list((tmp_path / "data").rglob("prepared.json"))
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The names of the images that were read since the last call."""
+    names = []
+    make = FileRecipe.make
+
+    def counting(recipe, entry):
+        names.append(entry.file)
+        return make(recipe, entry)
+
+    monkeypatch.setattr(FileRecipe, "make", counting)
+
+    def take():
+        found = sorted(set(names))
+        names.clear()
+        return found
+
+    return take
+
+
+def test_prepared_data_is_kept_until_the_folder_changes(tmp_path, made):
+    root = fill(tmp_path / "faces", 5)
+    first = load(root, tmp_path)
+    assert len(made()) == 5
+    again = load(root, tmp_path)
+    assert not made()
+    assert greys(again.train) == greys(first.train)
+    load(root, tmp_path, image_size=16)
+    assert len(made()) == 5
+    (root / "part_0" / "notes.txt").write_text("this changes the directory, not the images")
+    load(root, tmp_path)
+    assert not made()
+    os.utime(root / "part_0" / "0000.png", ns=(0, 0))
+    load(root, tmp_path)
+    assert len(made()) == 5
+    fill(root, 1, start=5)
+    assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 6
+
+
+def test_a_stop_is_continued(tmp_path, monkeypatch, made):
+    monkeypatch.setattr(preparation, "_SHARD_IMAGES", 4)
+    monkeypatch.setattr(image_folder, "_FEW", 1)
+    root = fill(tmp_path / "faces", 40)
+    counting = FileRecipe.make
+    last = layouts.image_folder(root).splits["test"][-1].file  # of the last split, so written last
+
+    def stopped(recipe, entry):
+        if entry.file == last:
+            raise KeyboardInterrupt
+        return counting(recipe, entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileRecipe, "make", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            load(root, tmp_path)
+    written = made()
+    data = load(root, tmp_path)
+    # Nothing is read twice but the rest of the interrupted shard.
+    assert len(written) > 30 and len(set(made()) & set(written)) < 4
+    assert sum(len(getattr(data, split)) for split in SPLITS) == 40
     assert not list((tmp_path / "data").rglob("*incomplete*"))
 
 
-def test_prepared_data_is_kept_until_the_folder_changes(tmp_path, monkeypatch):
-    root = fill(tmp_path / "faces", 5)
-    read = []
-    load_image = image_folder.images.load_image
-
-    def counting(path, size):
-        read.append(path)
-        return load_image(path, size)
-
-    monkeypatch.setattr(image_folder.images, "load_image", counting)
-    first = load(root, tmp_path)
-    assert len(read) == 5
-    again = load(root, tmp_path)
-    assert len(read) == 5
-    assert greys(again.train) == greys(first.train)
-    load(root, tmp_path, image_size=16)
-    assert len(read) == 10
-    os.utime(root / "part_0" / "0000.png", ns=(0, 0))
-    load(root, tmp_path)
-    assert len(read) == 15
-    fill(root, 1, start=5)
-    load(root, tmp_path)
-    assert len(read) == 21
+def test_a_large_split_needs_no_tensorflow(tmp_path, monkeypatch):
+    """tensorflow-datasets' own writer spills to disk with TensorFlow beyond some size."""
+    monkeypatch.setattr(image_folder, "_FEW", 1)
+    monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 1, raising=True)
+    data = load(fill(tmp_path / "faces", 30), tmp_path)
+    assert len(data.train) + len(data.validation) + len(data.test) == 30
+    assert "tensorflow" not in sys.modules
 
 
 def test_names_in_no_encoding_are_names_too(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.images import images_to_float, images_to_uint8, list_images, load_image
+from pivq_jax.data.images import images_to_float, images_to_uint8, load_image
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -132,23 +132,3 @@ def test_a_corrupt_file_is_named_in_one_line(tmp_path, content):
     with pytest.raises(InputError, match=r"cannot read image .*bad\.png: ") as caught:
         load_image(path, 16)
     assert "\n" not in str(caught.value)
-
-
-def test_a_tree_is_listed_in_the_order_of_relative_paths(tmp_path):
-    dot = Image.new("RGB", (2, 2))
-    for name in ("b/2.PNG", "b/10.jpeg", "a.bmp", "b/._2.png"):
-        save(tmp_path / name, dot, format="PNG")
-    (tmp_path / "notes.txt").write_text("not an image")
-    (tmp_path / "directory.png").mkdir()
-    listed = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
-    assert listed == ["a.bmp", "b/10.jpeg", "b/2.PNG"]
-
-
-def test_no_images_is_one_clear_error(tmp_path):
-    with pytest.raises(InputError, match=r"no directory .*nowhere: give the path"):
-        list_images(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"no image in .*\.jpg"):
-        list_images(tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is a file: give the path of a directory"):
-        list_images(tmp_path / "file")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import NAMES, OFFICIAL, load_dataset, load_toon_faces
+from pivq_jax.data import NAMES, OFFICIAL, load_dataset
 from pivq_jax.data.sources import RecordSource
 
 
@@ -84,14 +84,12 @@ def test_the_cache_directory_comes_from_the_environment(tmp_path, monkeypatch):
 
 
 def test_small_splits_are_decoded_once_and_large_ones_every_time(tmp_path):
-    from pivq_jax.data import preparation, toon_faces
+    import tensorflow_datasets as tfds
+
+    from pivq_jax.data.toon_faces import prepared_faces
 
     sizes = {"train": 2, "validation": 1, "test": 1}
-    load_toon_faces(32, data_dir=tmp_path, sizes=sizes)
-    config = toon_faces.make_config(32, sizes)
-    builder = preparation.prepare(
-        lambda: toon_faces.ToonFaces(config=config, data_dir=tmp_path, file_format="array_record")
-    )
+    builder = tfds.builder_from_directory(prepared_faces(32, tmp_path, sizes))
     kept = RecordSource(builder, "train")
     streamed = RecordSource(builder, "train", memory_limit=2 * 32 * 32 * 3 - 1)
     assert kept[1]["image"] is kept[1]["image"]

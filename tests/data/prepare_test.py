@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pivq_jax.data import load_dataset, prepare
+from pivq_jax.data import load_dataset, preparation, prepare
 from tests.data import official
 from tests.data.conftest import SOURCES, prepare_arguments, process_children
 
@@ -66,7 +66,7 @@ def expected(name: str, source: Path, count: int) -> dict[str, list[tuple[Path, 
 def small_shards():
     """Several shards of these few images, as the interrupted commands have."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "_SHARD_IMAGES", 4)
+        patch.setattr(preparation, "_SHARD_IMAGES", 4)
         yield
 
 
@@ -137,11 +137,8 @@ def test_a_folder_keeps_its_splits_and_has_the_attributes_of_the_csv(prepared, s
 def test_tensorflow_datasets_reads_it_alike(prepared):
     import tensorflow_datasets as tfds
 
-    from pivq_jax.data.preparation import quiet
-
-    with quiet():
-        builder = tfds.builder_from_directory(prepared / "celeba" / "32px")
-        theirs = builder.as_data_source("test")[1]
+    builder = tfds.builder_from_directory(prepared / "celeba" / "32px")
+    theirs = builder.as_data_source("test")[1]
     ours = load_dataset("celeba", image_size=32, path=prepared).test[1]
     assert theirs.keys() == ours.keys()
     for name, value in ours.items():
@@ -170,8 +167,8 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 SCRIPT = """
 import resource, sys
-from pivq_jax.data import prepare
-prepare._SHARD_IMAGES = 4
+from pivq_jax.data import preparation, prepare
+preparation._SHARD_IMAGES = 4
 {before}
 sys.exit(prepare.main({arguments}))
 """

@@ -11,13 +11,20 @@ import numpy as np
 import pytest
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import load_toon_faces, toon_render
+from pivq_jax.data import load_toon_faces, preparation, toon_render
 from pivq_jax.data.images import load_image
+from pivq_jax.data.toon_faces import prepared_faces
 
 SIZES = {"train": 12, "validation": 4, "test": 4}
 BUILD = """
-import sys
-from pivq_jax.data import load_toon_faces
+import sys, time
+from pivq_jax.data import load_toon_faces, toon_render
+render_face = toon_render.render_face
+def draw(seed, size):
+    if '/test/' in seed:
+        time.sleep(float(sys.argv[3]))
+    return render_face(seed, size)
+toon_render.render_face = draw
 data = load_toon_faces(32, data_dir=sys.argv[1], sizes={'train': int(sys.argv[2]),
                        'validation': 4, 'test': 4})
 print(len(data.train), int(sum(data.test[i]['image'].sum(dtype='int64') for i in range(4))))
@@ -34,19 +41,21 @@ def faces(data_dir):
     return load_toon_faces(32, data_dir=data_dir, sizes=SIZES)
 
 
-def start_build(data_dir: Path, count: int) -> subprocess.Popen:
-    command = [sys.executable, "-c", BUILD, str(data_dir), str(count)]
+def start_build(data_dir: Path, count: int, delay: float = 0.0) -> subprocess.Popen:
+    """Draws in one process; the test faces are drawn last, each after a delay in seconds."""
+    command = [sys.executable, "-c", BUILD, str(data_dir), str(count), str(delay)]
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
 
 
 def unfinished(data_dir: Path) -> list[Path]:
-    return list(data_dir.glob("toon_faces/*/*incomplete*"))
+    return list(data_dir.glob("toon_faces/*.incomplete/data/*"))
 
 
 def finished(data_dir: Path) -> list[Path]:
-    return [p.parent for p in data_dir.glob("toon_faces/*/1.0.0/dataset_info.json")]
+    found = data_dir.glob("toon_faces/*/prepared.json")
+    return [path.parent for path in found if not path.parent.name.startswith(".")]
 
 
 def wait_until(condition, seconds: float = 60.0) -> bool:
@@ -84,19 +93,17 @@ def test_prepared_data_is_opened_without_drawing(faces, data_dir, monkeypatch):
     def draw(*args, **kwargs):
         raise AssertionError("drawn again")
 
-    monkeypatch.setattr(toon_render, "render_faces", draw)
+    monkeypatch.setattr(toon_render, "render_face", draw)
     monkeypatch.setattr(toon_render, "check_renderer", draw)
     again = load_toon_faces(32, data_dir=data_dir, sizes=SIZES)
     np.testing.assert_array_equal(again.train[5]["image"], faces.train[5]["image"])
 
 
-def test_predefined_sizes_are_the_real_splits():
-    from pivq_jax.data import toon_faces
-
-    config = toon_faces.make_config(64)
-    assert config is toon_faces.ToonFaces.builder_configs["64px"]
-    assert config.sizes == {"train": 10_000, "validation": 1_000, "test": 1_000}
-    assert toon_faces.make_config(48).name == "48px"
+def test_the_whole_splits_have_their_own_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "prepare", lambda target, *_, **__: target)
+    assert prepared_faces(64, tmp_path).name == "64px-1.0.0"
+    assert prepared_faces(64, tmp_path, dict(toon_render.SPLIT_SIZES)).name == "64px-1.0.0"
+    assert prepared_faces(48, tmp_path, {"train": 9}).name == "48px-1.0.0-9-1000-1000"
 
 
 def test_the_card_credits_the_artist(faces, data_dir):
@@ -112,17 +119,22 @@ def test_image_sizes_have_limits(size, tmp_path):
         load_toon_faces(size, data_dir=tmp_path)
 
 
-def test_an_error_while_drawing_leaves_nothing(tmp_path, monkeypatch):
-    def draw(split, size, *, count):
-        if split == "test":
-            raise RuntimeError("out of ink")
-        yield from (toon_render.render_face(s, size) for s in toon_render.face_seeds(split, count))
+def test_an_error_while_drawing_leaves_no_data_set_and_is_continued(tmp_path, monkeypatch):
+    render_face, drawn = toon_render.render_face, []
 
-    monkeypatch.setattr(toon_render, "render_faces", draw)
-    with pytest.raises(RuntimeError, match="out of ink"):
+    def draw(seed, size):
+        drawn.append(seed)
+        if "/test/" in seed and len(drawn) < 20:
+            raise ZeroDivisionError("out of ink")
+        return render_face(seed, size)
+
+    monkeypatch.setattr(toon_render, "render_face", draw)
+    with pytest.raises(ZeroDivisionError, match="out of ink"):
         load_toon_faces(32, data_dir=tmp_path, sizes=SIZES)
     assert not finished(tmp_path)
-    assert not unfinished(tmp_path)
+    drawn[:] = range(20)
+    assert len(load_toon_faces(32, data_dir=tmp_path, sizes=SIZES).test) == 4
+    assert drawn[20:] == toon_render.face_seeds("test", 4)  # the others were kept
 
 
 def test_a_whole_split_of_other_faces_is_refused(tmp_path, monkeypatch):
@@ -133,7 +145,7 @@ def test_a_whole_split_of_other_faces_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_interrupted_build_leaves_nothing(tmp_path):
+def test_interrupted_build_is_no_data_set(tmp_path):
     build = start_build(tmp_path, 10_000)
     assert wait_until(lambda: unfinished(tmp_path)), build.communicate()
     build.send_signal(signal.SIGINT)
@@ -141,19 +153,23 @@ def test_interrupted_build_leaves_nothing(tmp_path):
     assert build.returncode != 0
     assert "KeyboardInterrupt" in errors
     assert not finished(tmp_path)
-    assert not unfinished(tmp_path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_killed_build_does_not_load_and_is_cleared_away(tmp_path, monkeypatch):
-    build = start_build(tmp_path, 12)
-    assert wait_until(lambda: unfinished(tmp_path)), build.communicate()
+def test_killed_build_does_not_load_and_is_continued(tmp_path, monkeypatch):
+    build = start_build(tmp_path, 12, delay=60.0)
+    done = "toon_faces/*.incomplete/done/[!.]*-validation*.json"
+    assert wait_until(lambda: list(tmp_path.glob(done))), build.communicate()
     build.kill()
-    # Waits for the drawing processes too: they hold the other end of stderr until they end.
     build.communicate(timeout=60)
     assert not finished(tmp_path)
     assert unfinished(tmp_path)
+    render_face, drawn = toon_render.render_face, []
+    monkeypatch.setattr(
+        toon_render, "render_face", lambda *face: drawn.append(face[0]) or render_face(*face)
+    )
     assert len(load_toon_faces(32, data_dir=tmp_path, sizes=SIZES).train) == 12
+    assert drawn == toon_render.face_seeds("test", 4)
     assert not unfinished(tmp_path)
 
 
@@ -164,7 +180,7 @@ def test_two_builds_at_once_give_one_whole_data_set(tmp_path):
     assert outputs[0][0] == outputs[1][0]
     assert outputs[0][0].startswith("12 ")
     assert len(finished(tmp_path)) == 1
-    drawn = [errors for _, errors in outputs if "drawing train" in errors]
+    drawn = [errors for _, errors in outputs if "drawing" in errors]
     assert len(drawn) == 1
     assert all("tensorflow" not in errors.lower() for _, errors in outputs)
 

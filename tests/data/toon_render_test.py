@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import importlib.resources
 import io
-import itertools
 import json
 import os
 import platform
@@ -105,35 +104,7 @@ def test_seeds_refuse_what_is_not_there(split, count, message):
         toon_render.face_seeds(split, count)
 
 
-def test_workers_render_in_order():
-    faces = list(toon_render.render_faces("validation", 32, count=7, workers=3))
-    seeds = toon_render.face_seeds("validation", 7)
-    assert faces == [toon_render.render_face(seed, 32) for seed in seeds]
-
-
-def test_closing_ends_the_workers(monkeypatch):
-    started = []
-
-    class Popen(subprocess.Popen):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            started.append(self)
-
-    monkeypatch.setattr(subprocess, "Popen", Popen)
-    faces = toon_render.render_faces("train", 32, workers=2)
-    assert len(list(itertools.islice(faces, 3))) == 3
-    assert [process.poll() for process in started] == [None, None]
-    faces.close()
-    assert [process.poll() for process in started] == [-9, -9]
-
-
-def test_a_failing_worker_is_an_error_not_a_hang(capfd):
-    with pytest.raises(RuntimeError, match="ended with status 1 at face 0 of train"):
-        list(toon_render.render_faces("train", 0, count=3, workers=1))
-    assert "Traceback" in capfd.readouterr().err
-
-
-def test_workers_do_not_import_jax():
+def test_rendering_does_not_import_jax():
     code = (
         "import sys; from pivq_jax.data import toon_render as r;"
         "r.render_face(r.face_seeds('test', 1)[0], 32);"
