@@ -48,7 +48,7 @@ class Section:
 class DataConfig(Section):
     """The images."""
 
-    name: str = setting("", "toon_faces, image_folder, celeba, celeba_hq, ffhq or random")
+    name: str = setting("", "toon_faces, image_folder, celeba, celeba_hq, ffhq, tfds or random")
     path: str = setting("", "images, or where prepared data is: see data.md")
     image_size: int = setting(64, "pixels per side", at_least(1))
     flip: bool = setting(False, "random horizontal flip")

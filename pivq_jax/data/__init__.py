@@ -17,7 +17,7 @@ from pivq_jax.data.sources import RandomSource, RecordSource, Source
 
 # Data sets of real faces, prepared from their official files by `pivq_jax.data.prepare`.
 OFFICIAL = ("celeba", "celeba_hq", "ffhq")
-NAMES = ("toon_faces", "image_folder", "random", *OFFICIAL)
+NAMES = ("toon_faces", "image_folder", "tfds", "random", *OFFICIAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +74,14 @@ def load_dataset(
 
     Args:
         name: one of `NAMES`. `toon_faces` is drawn on this machine; `image_folder` reads any
-            directory tree of images; `random` is noise for quick trials; `celeba`, `celeba_hq` and
-            `ffhq` are the official data sets.
+            directory tree of images; `tfds` reads any data set that tensorflow-datasets has
+            prepared; `random` is noise for quick trials; `celeba`, `celeba_hq` and `ffhq` are the
+            official data sets.
         image_size: height and width in pixels.
         path: directory of prepared data, the --output of `prepare`; defaults to `data_dir`. May be
             remote, such as gs://bucket/data; it is then copied to `data_dir` once. For
-            `image_folder` it may also be the directory of the images.
+            `image_folder` it may also be the directory of the images; for `tfds` it is the
+            directory of the data set.
         data_dir: directory for data that is prepared on first use; defaults to $PIVQ_DATA_DIR or
             ~/.cache/pivq_jax/data.
 
@@ -104,6 +106,8 @@ def load_dataset(
         return load_toon_faces(image_size, data_dir=data_dir)
     if name not in NAMES:
         raise InputError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
+    if name == "tfds":
+        return _open_tfds(image_size, os.fspath(path))
     from pivq_jax.data import preparation
 
     cache = Path(data_dir).expanduser() if data_dir else preparation.default_data_dir()
@@ -182,14 +186,33 @@ def _open_prepared(name: str, image_size: int, directory: Path) -> Dataset:
     return Dataset(name, image_size, **splits, factors=factors)
 
 
+def _open_tfds(image_size: int, path: str) -> Dataset:
+    from pivq_jax.data.tfds_directory import open_directory
+
+    if not path:
+        raise InputError(
+            "tfds needs the directory of a data set that tensorflow-datasets has prepared: give it"
+            " as --config.data.path=DIR"
+        )
+    with _damage_named(path, "prepare it again with tensorflow-datasets"):
+        splits, factors = open_directory(path, image_size)
+        for split in splits.values():
+            split[0]
+    return Dataset("tfds", image_size, **splits, factors=factors)
+
+
 @contextlib.contextmanager
-def _damage_named(directory: str | os.PathLike[str]) -> Iterator[None]:
+def _damage_named(
+    directory: str | os.PathLike[str],
+    remedy: str = "delete that directory and run the command again",
+) -> Iterator[None]:
     """Converts errors on reading prepared data to an `InputError` that names the directory."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:  # any type: it depends on what is missing or cut short
         reason = " ".join(str(error).split())
         raise InputError(
-            f"the prepared data in {directory} is damaged ({reason}): delete that directory and"
-            " run the command again"
+            f"the prepared data in {directory} is damaged ({reason}): {remedy}"
         ) from error

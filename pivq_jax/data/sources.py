@@ -26,11 +26,53 @@ class Source(Protocol):
         ...
 
 
-class RecordSource:
-    """A split of a prepared data set.
+class Cached:
+    """Images that remain decoded in memory once read, if the whole split fits.
 
-    Unpickled copies reopen the files and do not cache decoded images: worker processes have time to
-    decode, and each would need the memory.
+    Unpickled copies do not cache: worker processes have time to decode, and each would need the
+    memory. Subclasses define `__len__` and `read`.
+
+    Args:
+        image_size: height and width in pixels.
+        memory_limit: size in bytes of the largest split to keep.
+    """
+
+    def __init__(self, image_size: int, memory_limit: int = _MEMORY_LIMIT) -> None:
+        self._size = image_size
+        self._kept: list[Example | None] | None = None
+        if len(self) * 3 * image_size**2 <= memory_limit:
+            self._kept = [None] * len(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self, index: int) -> Example:
+        """Reads and decodes an image.
+
+        Args:
+            index: index of the image.
+        """
+        raise NotImplementedError
+
+    def __getitem__(self, index: int, /) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        if self._kept is None:
+            return self.read(index)
+        # Two threads may read the same image; both results are equal.
+        example = self._kept[index]
+        if example is None:
+            example = self.read(index)
+            example["image"].setflags(write=False)
+            self._kept[index] = example
+        return dict(example)
+
+
+class RecordSource(Cached):
+    """A split of a prepared data set. Unpickled copies reopen the files.
 
     Args:
         builder: a tensorflow-datasets builder of the data.
@@ -51,31 +93,13 @@ class RecordSource:
 
         raw = decode.DeserializeMethod.RAW_BYTES
         self._records = builder.as_data_source(split, deserialize_method=raw)
-        self._size = image_size or builder.info.features["image"].shape[0]
-        self._kept: list[Example | None] | None = None
-        if len(self._records) * 3 * self._size**2 <= memory_limit:
-            self._kept = [None] * len(self._records)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None}
+        super().__init__(image_size or builder.info.features["image"].shape[0], memory_limit)
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int, /) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        if self._kept is None:
-            return self._read(index)
-        # Two threads may read the same image; both results are equal.
-        example = self._kept[index]
-        if example is None:
-            example = self._read(index)
-            example["image"].setflags(write=False)
-            self._kept[index] = example
-        return dict(example)
-
-    def _read(self, index: int) -> Example:
+    def read(self, index: int) -> Example:
+        """See `Cached`."""
         from PIL import Image
 
         png, factors = decode(self._records[index])
@@ -83,6 +107,26 @@ class RecordSource:
         if image.size != (self._size, self._size):
             image = image.resize((self._size, self._size), Image.Resampling.LANCZOS)
         return {"image": np.array(image), **factors}
+
+
+class Selected:
+    """Some images of a source.
+
+    Args:
+        source: random access to the images.
+        indices: int [n], the selected images.
+    """
+
+    def __init__(self, source: Source, indices: np.ndarray) -> None:
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int, /) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        return self._source[int(self._indices[index])]
 
 
 class After:
