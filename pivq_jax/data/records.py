@@ -227,10 +227,11 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path:
-    """Copies a prepared data set from remote storage to a local cache, once.
+    """Copies a prepared data set from remote storage to a local cache.
 
     array_record files are read by random access, which requires a local disk. If `image_size` is
-    not available, the next larger size is copied.
+    not available, the next larger size is copied. If the size or time of a remote file changes, it
+    is another data set with its own copy: a run that uses the earlier copy goes on.
 
     Args:
         remote: URL of a directory of prepared data sets, such as gs://bucket/data.
@@ -248,22 +249,26 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path:
     """
     from pivq_jax.data.preparation import locked, progress
 
-    local = cache / "fetched" / hashlib.sha256(remote.encode()).hexdigest()[:16]
     place: Any = as_path(remote)  # etils paths, unlike pathlib paths, can be copied
     try:
         sizes = [size for size in prepared_sizes(place, name) if size >= image_size]
     except ImportError as error:  # its message names the package that this storage requires
         raise InputError(f"cannot open {remote}: {error}") from error
     if not sizes:
-        return local
+        return cache / "fetched" / "nothing"
     source = set_directory(place, name, sizes[0])
+    files = sorted(source.iterdir())
+    version = hashlib.sha256(f"{remote}\n{(source / _MANIFEST).read_text()}".encode())
+    for file in files:
+        status = file.stat()  # of etils: some kinds of storage have no time, which is 0 then
+        version.update(f"{file.name}\t{status.length}\t{status.mtime}\n".encode())
+    local = cache / "fetched" / version.hexdigest()[:16]
     target = set_directory(local, name, sizes[0])
     with locked(target.with_name(f".{target.name}.lock"), f"{name} from {remote}"):
         if not target.exists():
             work = target.with_name(f".{target.name}.incomplete")
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
-            files = sorted(source.iterdir())
             for file in progress(files, f"copying {source}", len(files), unit=" files"):
                 file.copy(work / file.name)
             work.rename(target)

@@ -1,5 +1,7 @@
 """Records, and data sets in buckets."""
 
+import shutil
+
 import pytest
 from etils import epath
 from hypothesis import given, settings
@@ -21,7 +23,7 @@ def test_records_round_trip_in_one_spelling(png, factors):
     assert records.encode(png, dict(reversed(factors.items()))) == record
 
 
-def test_a_data_set_in_a_bucket_is_copied_once(sources, tmp_path, monkeypatch):
+def test_a_data_set_in_a_bucket_is_copied_once(sources, make_source, tmp_path, monkeypatch):
     bucket, cache = tmp_path / "bucket", tmp_path / "cache"
     assert prepare.main(prepare_arguments("ffhq", sources["ffhq"], bucket)) == 0
     real, opened = epath.Path, []
@@ -41,6 +43,14 @@ def test_a_data_set_in_a_bucket_is_copied_once(sources, tmp_path, monkeypatch):
     assert {file.name: file.stat().st_mtime_ns for file in copy.iterdir()} == changed
     with pytest.raises(InputError, match="not prepared at 64 pixels in gs://bucket"):
         load_dataset("ffhq", image_size=64, path="gs://bucket", data_dir=cache)
+
+    # Other data in the same place is another copy; the earlier one may be in use.
+    shutil.rmtree(bucket)
+    few = make_source("ffhq", 12)
+    assert prepare.main(prepare_arguments("ffhq", few, bucket)) == 0
+    other = load_dataset("ffhq", image_size=32, path="gs://bucket", data_dir=cache)
+    assert other.identity != first.identity
+    assert len(list(cache.glob("fetched/*/ffhq/32px"))) == 2
 
 
 def test_a_damaged_data_set_is_named(sources, tmp_path):

@@ -1,0 +1,141 @@
+"""Shows what prepared data there is, and deletes what is no longer needed.
+
+    python -m pivq_jax.data.cache
+    python -m pivq_jax.data.cache --delete NAME [NAME ...]
+
+Own images are prepared again when they change, and data in buckets is copied again when it changes.
+Earlier versions remain, as a run may use them. Anything may be deleted while no run uses it: it is
+made again when it is needed.
+"""
+
+import argparse
+import datetime
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from pivq_jax.common.command_line import CommandParser, exit_code
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import read_object
+from pivq_jax.data.preparation import default_data_dir
+
+
+class Prepared(NamedTuple):
+    """A directory in the cache.
+
+    Attributes:
+        name: its path relative to the cache.
+        size: in bytes.
+        made: when it was completed, or last written to.
+        images: number of images; 0 if it is not complete.
+    """
+
+    name: str
+    size: int
+    made: datetime.datetime
+    images: int
+
+
+def contents(cache: Path) -> list[Prepared]:
+    """Lists the prepared data sets and the unfinished ones, newest first.
+
+    Args:
+        cache: directory of prepared data.
+
+    Returns:
+        One entry per data set.
+    """
+    found = [_describe(path, cache) for path in _directories(cache)]
+    return sorted(found, key=lambda entry: entry.made, reverse=True)
+
+
+def _directories(cache: Path) -> Iterator[Path]:
+    """Yields what is in `{name}` and in `fetched/{copy}/{name}`."""
+    for home in [*cache.glob("*"), *cache.glob("fetched/*/*")]:
+        if home.is_dir() and home.name != "fetched" and not home.name.startswith("."):
+            yield from (path for path in home.iterdir() if _is_data_set(path))
+
+
+def _is_data_set(path: Path) -> bool:
+    return (path / "prepared.json").exists() or path.name.endswith(".incomplete")
+
+
+def _describe(path: Path, cache: Path) -> Prepared:
+    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+    made = datetime.datetime.fromtimestamp(max((file.st_mtime for file in files), default=0))
+    images = read_object(path / "prepared.json").get("images", {})
+    size = sum(file.st_size for file in files)
+    return Prepared(path.relative_to(cache).as_posix(), size, made, sum(images.values()))
+
+
+def delete(cache: Path, names: Sequence[str]) -> int:
+    """Deletes data sets.
+
+    Args:
+        cache: directory of prepared data.
+        names: their names, as in `contents`.
+
+    Returns:
+        The number of bytes that were freed.
+
+    Raises:
+        InputError: if one of them does not exist; then none is deleted.
+    """
+    sizes = {entry.name: entry.size for entry in contents(cache)}
+    for name in names:
+        if name not in sizes:
+            raise InputError(
+                f"--delete={name}: there is no such data set in {cache}; without --delete, this"
+                " command lists them"
+            )
+    for name in names:
+        hidden = (cache / name).with_name(f".{Path(name).name}.deleted")
+        os.replace(cache / name, hidden)  # a stop in the middle leaves nothing that looks whole
+        shutil.rmtree(hidden)
+    return sum(sizes[name] for name in set(names))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = CommandParser(prog="python -m pivq_jax.data.cache", description=__doc__)
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        help="directory of prepared data; default: $PIVQ_DATA_DIR or ~/.cache/pivq_jax/data",
+    )
+    parser.add_argument("--delete", nargs="+", default=[], metavar="NAME", help="data sets")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: command-line arguments without the program; defaults to `sys.argv[1:]`.
+
+    Returns:
+        The exit status, 0 on success, 1 for I/O errors, 2 for invalid input.
+    """
+    return exit_code(partial(_run, _parse(arguments)))
+
+
+def _run(options: argparse.Namespace) -> int:
+    cache = (options.directory or default_data_dir()).expanduser().absolute()
+    if options.delete:
+        print(f"{delete(cache, options.delete) / 2**20:,.0f} MiB freed in {cache}")
+        return 0
+    found = contents(cache)
+    for entry in found:
+        what = f"{entry.images:,} images" if entry.images else "unfinished"
+        size = f"{entry.size / 2**20:,.0f} MiB"
+        print(f"{size:>12}  {entry.made:%Y-%m-%d %H:%M}  {what:>16}  {entry.name}")
+    total = sum(entry.size for entry in found)
+    print(f"{total / 2**20:,.0f} MiB in {len(found)} data sets in {cache}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
