@@ -6,6 +6,7 @@ gets the same batches as the uninterrupted run, on any number of processes.
 
 import atexit
 import hashlib
+import importlib.metadata
 import multiprocessing
 import os
 import shutil
@@ -91,6 +92,11 @@ def train_batches(
         options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
         batches = batches.mp_prefetch(options, _start_worker)
     return _closing(iter(batches))
+
+
+def shuffled_by() -> str:
+    """Returns the package and version that determine the order of the training images."""
+    return f"grain {importlib.metadata.version('grain')}"
 
 
 def _check_shared_memory(workers: int, batch_bytes: int) -> None:

@@ -5,13 +5,22 @@ linear assignment problems", Computing 38, 1987; for N < K, D. F. Crouse, "On im
 rectangular assignment algorithms", IEEE Trans. Aerospace and Electronic Systems 52, 2016.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.xla_metadata import set_xla_metadata
 
 from pivq_jax.matching.keys import DONE, INFINITE, from_key, to_key
+
+try:
+    from jax.experimental.xla_metadata import set_xla_metadata
+except ImportError:  # an experimental part of JAX, which may move; it only makes the solver faster
+
+    def set_xla_metadata(value: Any, **attributes: str) -> Any:  # type: ignore[misc]
+        """Returns the value without attributes."""
+        del attributes
+        return value
+
 
 _ONE_KERNEL = 4096  # columns; XLA may split wider arrays over threads, which one kernel cannot
 

@@ -19,7 +19,7 @@ from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.config.check import check_workdir
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
-from pivq_jax.data.pipeline import eval_batches, train_batches
+from pivq_jax.data.pipeline import eval_batches, shuffled_by, train_batches
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.build import (
     dataset_from_config,
@@ -101,13 +101,18 @@ def _first_state(run: Run) -> tuple[TrainState, float]:
         return run.steps.create(), 0.0
     state, progress = run.checkpoints.restore(jax.eval_shape(run.steps.create), run.mesh)
     identity = run.dataset.identity
-    # Converted weights have neither of the two entries.
+    # Converted weights have none of the entries.
     if (trained_on := progress.get("data", identity)) != identity:
         raise InputError(
             f"{run.workdir} was trained on other data ({trained_on}) than is given now"
             f" ({identity}): give the data that it began with, or choose another --workdir"
         )
     say(f"resuming from step {int(state.step)} in {run.workdir}")
+    if (order := progress.get("order", shuffled_by())) != shuffled_by():
+        say(
+            f"the order of the images may change from here on: it was that of {order}, and"
+            f" {shuffled_by()} is installed"
+        )
     return state, progress.get("train_seconds", 0.0)
 
 
@@ -225,7 +230,11 @@ def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None
 
 def _save(run: Run, state: TrainState, step: int, phase: Phase, seconds: float) -> None:
     """Starts to write a checkpoint, with a score if the best are kept and latents are quantized."""
-    progress: dict[str, Any] = {"train_seconds": seconds, "data": run.dataset.identity}
+    progress: dict[str, Any] = {
+        "train_seconds": seconds,
+        "data": run.dataset.identity,
+        "order": shuffled_by(),
+    }
     if run.config.checkpoints.keep_best and phase > Phase.CONTINUOUS:
         shown, made = _validate(run, state, phase)
         progress[SCORE] = float(jnp.mean(psnr(jnp.asarray(made), jnp.asarray(shown), 255.0)))

@@ -1,11 +1,14 @@
 """Both exact methods against SciPy in float64; the inexact ones against their own certificate."""
 
 import functools
+import importlib.util
+import sys
 
 import hypothesis
 import jax
 import numpy as np
 import pytest
+import scipy.optimize
 from hypothesis import strategies
 
 from pivq_jax.matching import auction, certificate, match, shortest_path
@@ -88,3 +91,13 @@ def test_exact_on_what_hypothesis_finds(method, data):
     values = data.draw(strategies.lists(entry, min_size=size, max_size=size))
     cost = np.array(values, np.float32).reshape(8, *shape)
     _check(cost, method)
+
+
+def test_without_an_experimental_part_of_jax_it_is_as_exact(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax.experimental.xla_metadata", None)
+    spec = importlib.util.spec_from_file_location("alone", shortest_path.__file__)
+    alone = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(alone)
+    cost = np.random.default_rng(0).random((5, 9), np.float32)
+    columns = jax.jit(alone.solve)(cost)[0]
+    assert columns.tolist() == scipy.optimize.linear_sum_assignment(cost)[1].tolist()

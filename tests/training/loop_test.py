@@ -14,6 +14,7 @@ import pytest
 
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.data import load_dataset
+from pivq_jax.data.pipeline import shuffled_by
 from pivq_jax.data.sources import First
 from pivq_jax.training import loop
 from pivq_jax.training.build import phase_at, recombination_schedule, steps_from_config
@@ -97,6 +98,28 @@ def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config, monkeyp
         assert loop._tend_codebook(run, state, step, "images") is state
     revivals = [("revive", step, "images") for step in (70, 80, 90)]
     assert called == [("initialise", 60, (8 * 8 * 8, 8)), *revivals]
+
+
+@pytest.mark.parametrize("made_by", [None, "grain 0.0.1", "here"])
+def test_another_order_of_the_images_is_mentioned(tiny_config, monkeypatch, capsys, made_by):
+    progress = {"data": "faces"}
+    if made_by is not None:
+        progress["order"] = shuffled_by() if made_by == "here" else made_by
+    checkpoints = SimpleNamespace(
+        latest_step=lambda: 7, restore=lambda shapes, mesh: (SimpleNamespace(step=7), progress)
+    )
+    run = run_of(
+        tiny_config,
+        checkpoints=checkpoints,
+        dataset=SimpleNamespace(identity="faces"),
+        steps=SimpleNamespace(create=None),
+    )
+    monkeypatch.setattr(jax, "eval_shape", lambda create: None)
+    loop._first_state(run)
+    lines = capsys.readouterr().out.splitlines()
+    changed = [line for line in lines if "order of the images may change" in line]
+    assert len(changed) == (made_by == "grain 0.0.1")
+    assert all("grain 0.0.1" in line and shuffled_by() in line for line in changed)
 
 
 def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config, fast_compilation):
