@@ -151,7 +151,7 @@ def _features(features: Any, directory: Path) -> tuple[str, dict[str, tuple[str,
     if len(images) != 1:
         raise InputError(
             f"the data set in {directory} has {len(images)} image features"
-            f" ({', '.join(images) or ', '.join(features)}): it must have one"
+            f" ({', '.join(sorted(images or features))}): it must have one"
         )
     factors = {
         name: tuple(feature.names)
