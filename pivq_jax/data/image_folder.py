@@ -1,5 +1,6 @@
 """Directory trees of aligned images as a data set, prepared on first use."""
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -72,9 +73,9 @@ def _plan(root: Path, image_size: int) -> Plan:
                 f"{len(readable)} readable images in {readable_name(root)} ({len(entries)} files):"
                 " a data set needs at least 3, one per split"
             )
-        splits = layouts.in_splits(readable)
-        listing = layouts.Listing(listing.root, splits, listing.factors, listing.shape)
-    return prepare.make_plan(NAME, listing, image_size)
+        listing = dataclasses.replace(listing, splits=layouts.in_splits(readable))
+    plan = prepare.make_plan(NAME, listing, image_size)
+    return dataclasses.replace(plan, label=f"{readable_name(root.name)} {image_size}px")
 
 
 def _readable(entries: list[Entry], recipe: FileRecipe) -> list[Entry]:
