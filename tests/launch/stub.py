@@ -1,7 +1,8 @@
 """A `gcloud` that owns no machine: it records its calls and plays the slice in a directory.
 
 $STUB holds `calls`, one a line as JSON; `answers`, lines of JSON [part of a call, output, exit
-code] of which the first that fits is used up (the output "SIGTERM" stops the script that calls);
+code] of which the first that fits is used up (the output "SIGTERM" stops the script that calls,
+null is as if there were none, and with "lost" the call is done but its answer is not given);
 `codes`, what training exits with, one a start; and worker0, worker1: their homes.
 
 Other ends of training than a code: "lost", all of it dies without a word, as with its machine;
@@ -42,7 +43,7 @@ mkdir -p .venv/bin && cat > .venv/bin/python <<'END' && chmod +x .venv/bin/pytho
 """
 
 
-def answer_of(call: str) -> tuple[str, int] | None:
+def answer_of(call: str) -> tuple[str | None, int] | None:
     """The scripted answer to a call, which is used up."""
     lines = (STUB / "answers").read_text().splitlines()
     for number, line in enumerate(lines):
@@ -61,6 +62,9 @@ def on_worker(home: Path, command: str) -> int:
 
 
 def create() -> int:
+    if WORKERS[0].exists():
+        print("ERROR: ALREADY_EXISTS", file=sys.stderr)
+        return 1
     for home in WORKERS:
         shutil.rmtree(home, ignore_errors=True)
         (home / ".local" / "bin").mkdir(parents=True)
@@ -73,11 +77,20 @@ def main(arguments: list[str]) -> int:
     with (STUB / "calls").open("a") as file:
         file.write(json.dumps(arguments) + "\n")
     scripted = answer_of(shlex.join(arguments))
-    if scripted is not None:
+    if scripted is not None and scripted[0] == "lost":
+        act(arguments)
+        print("the connection was lost", file=sys.stderr)
+        return scripted[1]
+    if scripted is not None and scripted[0] is not None:
         if scripted[0] == "SIGTERM":
             os.kill(os.getppid(), signal.SIGTERM)
         print(scripted[0], file=sys.stderr if scripted[1] else sys.stdout)
         return scripted[1]
+    return act(arguments)
+
+
+def act(arguments: list[str]) -> int:
+    """Does what is asked for."""
     assert arguments[:2] == ["compute", "tpus"], arguments
     group, verb, *rest = arguments[2:]
     options = dict(x[2:].split("=", 1) for x in rest if x.startswith("--") and "=" in x)

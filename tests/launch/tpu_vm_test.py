@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def script(tmp_path):
         (stub / "bin" / name).write_text(text)
         (stub / "bin" / name).chmod(0o755)
 
-    def run(command, *options, answers=(), codes=(0,), training=TRAINING) -> Done:
+    def run(command, *options, answers=(), codes=(0,), training=TRAINING, spare=False) -> Done:
         (stub / "answers").write_text("\n".join(map(json.dumps, answers)))
         (stub / "codes").write_text("".join(f"{code}\n" for code in codes))
         (stub / "calls").write_text("")
@@ -66,7 +67,8 @@ def script(tmp_path):
             timeout=600,
         )
         calls = [json.loads(line) for line in (stub / "calls").read_text().splitlines()]
-        assert not (stub / "answers").read_text(), "an answer was never asked for"
+        left = (stub / "answers").read_text()
+        assert not left or spare, "an answer was never asked for"
         return Done(done.returncode, calls, done.stdout, done.stderr, stub / "worker0")
 
     return run
@@ -250,6 +252,20 @@ def test_a_slice_that_cannot_be_deleted_is_told(script):
     done = script("run", "--type=v5litepod-16", answers=answers)
     assert done.code == 6 and done.verbs == [*LIFE, "delete", "delete"]
     assert "n could not be deleted: it is there, and billed until deleted" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_no_slice_is_left_or_deleted_wrongly_where_every_fourth_call_fails(script, seed):
+    chance = random.Random(seed)
+    fates = [["", None, 0], ["", "timed out", 255], ["", "lost", 255]]
+    answers = [fates[0], *chance.choices(fates, weights=[6, 1, 1], k=500)]
+    codes = [chance.choice(["lost", "orphan", 143]), *[0] * 50]
+    done = script("run", "--type=v5litepod-16", answers=answers, codes=codes, spare=True)
+    # Trained, or three set-ups, starts or deletions in a row went wrong.
+    assert done.code in (0, 4, 5, 6)
+    assert done.worker.exists() == (done.code == 6)
+    assert {*done.verbs[done.verbs.index("delete") :]} == {"delete"}  # at the end only
 
 
 def test_an_interrupted_watch_says_that_the_slice_is_billed(script):
