@@ -66,7 +66,6 @@ def create() -> int:
         print("ERROR: ALREADY_EXISTS", file=sys.stderr)
         return 1
     for home in WORKERS:
-        shutil.rmtree(home, ignore_errors=True)
         (home / ".local" / "bin").mkdir(parents=True)
         (home / ".local" / "bin" / "uv").write_text(UV)
         (home / ".local" / "bin" / "uv").chmod(0o755)

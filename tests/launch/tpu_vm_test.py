@@ -170,6 +170,7 @@ def test_what_is_left_of_training_ends_before_it_is_started_again(script):
     assert (done.worker / "started").read_text().count("--workdir=gs://b/run") == 2
 
 
+@pytest.mark.slow
 def test_a_second_start_leaves_living_training_alone(script):
     assert script("create", "--type=v4-8", training=()).code == 0
     assert script("setup", training=()).code == 0
@@ -203,6 +204,7 @@ def test_an_outage_of_the_network_is_no_preemption(script):
     assert "it may be fine, and is billed: failed to resolve oauth2.googleapis.com" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_survives_an_outage_at_any_point(script):
     answers = [
         ["queued-resources describe", "NOT_FOUND", 1],  # the name is free
