@@ -16,18 +16,16 @@ changes the traffic and the time by up to a third (docs/scaling.md); set
 JAX_EXEC_TIME_OPTIMIZATION_EFFORT=0 to compile with the same effort as in training.
 """
 
-import importlib.util
 import itertools
 import os
-import re
 import sys
-import time
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import app, flags
 from tqdm import tqdm
 
+from launch.compiler import ENVIRONMENT, GIB, DoesNotFit, Plan, devices_of, lower, make_plan
 from pivq_jax.common.command_line import exit_code, parse_flags
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import Config
@@ -42,231 +40,6 @@ _COMPARE = flags.DEFINE_bool(
 
 TABLE_CONFIGS = ("celeba", "celeba_hq", "ffhq")
 TABLE_TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v4:2x2x2", "v6e:8x8")
-GIB = 2**30
-
-
-class Chip(NamedTuple):
-    """Peak performance of a chip, from the Cloud TPU documentation.
-
-    Attributes:
-        flops: floating-point operations per second, in bfloat16.
-        memory: memory in bytes.
-        bandwidth: memory bandwidth in bytes per second.
-        links: bandwidth to other chips in bytes per second, in one direction.
-    """
-
-    flops: float
-    memory: float
-    bandwidth: float
-    links: float
-
-
-CHIPS = {
-    "v4": Chip(275e12, 32 * GIB, 1.2e12, 300e9),
-    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9),
-    "v5p": Chip(459e12, 95 * GIB, 2.765e12, 600e9),
-    "v6e": Chip(918e12, 32 * GIB, 1.638e12, 400e9),
-}
-
-
-class DoesNotFit(Exception):
-    """The step does not fit into the memory of a chip.
-
-    Args:
-        used: bytes that are needed.
-        limit: bytes that are available.
-    """
-
-    def __init__(self, used: float, limit: float) -> None:
-        super().__init__(f"needs {used / GIB:.1f} GiB per chip of {limit / GIB:.1f} GiB")
-        self.used, self.limit = used, limit
-
-
-class Plan(NamedTuple):
-    """The compiler's analysis of a training step; all quantities are per chip.
-
-    Attributes:
-        topology: name of the slice.
-        chips: number of chips.
-        batch_size: number of images in the global batch.
-        state: bytes of persistent state: parameters, averages, moments.
-        memory: bytes at the peak.
-        flops: floating-point operations per step.
-        traffic: bytes per step to and from memory.
-        moved: bytes per step sent by each kind of collective.
-        seconds: compilation time.
-    """
-
-    topology: str
-    chips: int
-    batch_size: int
-    state: float
-    memory: float
-    flops: float
-    traffic: float
-    moved: dict[str, float]
-    seconds: float
-
-    @property
-    def chip(self) -> Chip:
-        """Peak performance of a chip of the slice."""
-        return CHIPS[self.topology.split(":")[0]]
-
-    @property
-    def times(self) -> dict[str, float]:
-        """Seconds per step that each resource is busy at its peak performance."""
-        return {
-            "compute": self.flops / self.chip.flops,
-            "memory": self.traffic / self.chip.bandwidth,
-            "links": sum(self.moved.values()) / self.chip.links,
-        }
-
-    @property
-    def step_seconds(self) -> float:
-        """Roofline: the slower of compute and memory, plus the links, without overlap."""
-        times = self.times
-        return max(times["compute"], times["memory"]) + times["links"]
-
-
-def devices_of(topology: str) -> list[Any]:
-    """Returns the devices of a slice, which need not exist.
-
-    Args:
-        topology: name of the slice, such as v5e:4x4.
-
-    Raises:
-        InputError: if jax[tpu] is not installed or there is no such slice.
-    """
-    from jax.experimental import topologies
-
-    version = topology.split(":")[0]
-    if version not in CHIPS or ":" not in topology:
-        raise InputError(
-            f"--topology={topology} is unknown: give one of {', '.join(CHIPS)} and its shape, such"
-            " as v5e:4x4"
-        )
-    if importlib.util.find_spec("libtpu") is None:
-        raise InputError("the TPU's compiler is not installed: pip install 'jax[tpu]'")
-    # The two cores of a v4 or v5p chip are one device, as on the real slice.
-    options = {"chip_config_name": "megacore"} if version in ("v4", "v5p") else {}
-    try:
-        slice_ = topologies.get_topology_desc(topology, platform="tpu", **options)
-        return list(slice_.devices)
-    except Exception as error:  # runtime errors of several types
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"--topology={topology} is not available ({reason}): use a shape that Cloud TPU offers,"
-            " such as v5e:4x4"
-        ) from error
-
-
-def lower(config: Config, devices: list[Any]) -> tuple[Any, float]:
-    """Lowers the training step of the last phase for these devices.
-
-    Args:
-        config: the config.
-        devices: the devices, which need not exist.
-
-    Returns:
-        The lowered step, and the bytes of state per chip.
-
-    Raises:
-        InputError: if the config does not fit the devices.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    from pivq_jax.common.parallel import make_mesh, over_batch, replicated, shardings_of
-    from pivq_jax.config.check import check_devices
-    from pivq_jax.losses.perceptual_weights import weight_shapes
-    from pivq_jax.training.build import phase_at, steps_from_config
-
-    check_devices(config, len(devices))
-    mesh = make_mesh(config.mesh.fsdp, devices)
-    steps = steps_from_config(config, mesh)
-
-    def placed(tree: Any, shardings: Any) -> Any:
-        return jax.tree.map(
-            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings
-        )
-
-    state = jax.eval_shape(steps.create)
-    state = placed(state, shardings_of(state, mesh))
-    size = config.data.image_size
-    images = jax.ShapeDtypeStruct(
-        (config.train.batch_size, size, size, 3), jnp.uint8, sharding=over_batch(mesh)
-    )
-    frozen = None
-    if config.loss.perceptual:
-        shapes = weight_shapes(config.loss.perceptual_network)
-        frozen = placed(shapes, jax.tree.map(lambda _: replicated(mesh), shapes))
-    held = sum(
-        x.dtype.itemsize * _size(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(state)
-    )
-    phase = phase_at(config, config.train.steps - 1)
-    return steps.train.lower(state, images, frozen, phase), held
-
-
-def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -> Plan:
-    """Compiles the training step for a slice, or for some of its devices.
-
-    Args:
-        config: the config.
-        topology: name of the slice.
-        devices: the devices; defaults to all devices of the slice.
-
-    Returns:
-        The `Plan`.
-
-    Raises:
-        InputError: if the config does not fit the devices.
-        DoesNotFit: if the step does not fit into the memory of a chip.
-        AssertionError: if there is communication inside matching.
-    """
-    from launch.hlo import Program
-
-    devices = devices_of(topology) if devices is None else devices
-    lowered, held = lower(config, devices)
-    started = time.perf_counter()
-    compiled = compile_step(lowered)
-    seconds = time.perf_counter() - started
-    program = Program(compiled.as_text(), len(devices))
-    inside = program.collectives_inside_matching()
-    assert not inside, f"communication inside matching: {inside}"
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    return Plan(
-        topology=topology,
-        chips=len(devices),
-        batch_size=config.train.batch_size,
-        state=held,
-        memory=memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.generated_code_size_in_bytes,
-        # The compiler counts the body of a loop once, including that over the parts of a batch.
-        flops=cost["flops"] * config.train.accumulation,
-        traffic=cost["bytes accessed"] * config.train.accumulation,
-        moved=program.moved_by_kind(),
-        seconds=seconds,
-    )
-
-
-def compile_step(lowered: Any) -> Any:
-    """Compiles a lowered step.
-
-    Raises:
-        DoesNotFit: if it does not fit into the memory of a chip.
-    """
-    try:
-        return lowered.compile()
-    except Exception as error:  # runtime errors of several types
-        match = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", str(error))
-        if not match:
-            raise
-        unit = {name: 1024**power for power, name in enumerate("KMGT", start=1)}
-        used, limit = (float(match[i]) * unit[match[i + 1]] for i in (1, 3))
-        raise DoesNotFit(used, limit) from error
 
 
 def shares_out(config: Config, chips: int, factor: int) -> bool:
@@ -398,13 +171,6 @@ def flops_against_one_chip(config: Config, plan: Plan, devices: list[Any]) -> st
         return "one chip cannot hold it"
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for side in shape:
-        size *= side
-    return size
-
-
 def main(arguments: list[str]) -> int:
     """Plans one config, or prints the table."""
     return exit_code(partial(_run, arguments))
@@ -443,8 +209,6 @@ def _plan_one(config: Config, topology: str) -> int:
 
 
 if __name__ == "__main__":
-    # The compiler runs on this CPU, without asking a metadata server for a TPU.
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    os.environ.update(ENVIRONMENT)
     os.environ.setdefault("JAX_EXEC_TIME_OPTIMIZATION_EFFORT", "-1")  # takes a seventh of the time
     app.run(main, flags_parser=partial(parse_flags, _CONFIG, sys.modules[__name__]))

@@ -5,11 +5,12 @@
 #     --config=configs/ffhq.py --config.data.path=gs://BUCKET/data --workdir=gs://BUCKET/ffhq
 #
 # Commands:
-#   run     all of the below in order; after a preemption it creates the slice again and resumes
+#   run     all of the below in order; starts training again where it died, after a preemption on a
+#           new slice
 #   create  request the slice and wait until it is ready
 #   setup   copy the committed code to every worker and install it
 #   train   start training on every worker; it goes on when the connection ends
-#   wait    wait for its end, with its exit code: 75 if the slice was preempted
+#   wait    wait for its end, with its exit code: 75 if the slice was lost, 5 if no training lives
 #   logs    what the first worker printed; --follow goes on
 #   delete  give the slice back: until then it is billed
 #
@@ -21,16 +22,21 @@
 #   --direct             create at once or fail, rather than by a queued resource
 #   --resumes=COUNT      how often `run` resumes before it gives up (100)
 #   --poll=SECONDS       between two looks at the slice (60)
+#   --patience=LOOKS     so many in a row without a sound answer from the workers, and `run`
+#                        replaces the slice (30)
 #   --keep               `run` does not delete the slice at the end
 #   --dry_run            print the commands instead; the questions among them count as well answered
 #   --follow             for `logs`
 #
 # What follows `--` goes to `python -m pivq_jax.main`. A --workdir of gs:// is needed to resume:
 # the disks of a preempted slice are gone. Exit codes of `run`: 0 trained, 2 wrong arguments, 3 the
-# slice could not be had, 4 set-up failed, 75 preempted too often; any other is that of training.
+# slice could not be had, 4 set-up failed, 5 training does not stay alive on a healthy slice, 6
+# trained, but the slice could not be deleted, 75 slices lost too often, 130 interrupted, and the
+# slice goes on; any other is that of training. While Cloud TPU cannot be reached, `run` waits.
 set -euo pipefail
 
-readonly PREEMPTED=75 TERMINATED=143 # the latter is that of training after SIGTERM
+readonly IDLE=5 BILLED=6 LOST=75 TERMINATED=143 # the last is that of training after SIGTERM
+readonly TRIES=3 # looks at idle workers, starts that none survives, set-ups, and deletions
 readonly TPU=(gcloud compute tpus tpu-vm) QUEUE=(gcloud compute tpus queued-resources)
 
 usage() { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"; }
@@ -49,14 +55,6 @@ do_it() {
   if [[ -z "$dry_run" ]]; then "$@"; fi
 }
 
-# The same for a question; under --dry_run the answer is the first argument.
-ask() {
-  local answer=$1
-  shift
-  show "$@"
-  if [[ -n "$dry_run" ]]; then echo "$answer"; else "$@"; fi
-}
-
 runtime_of() {
   case "$1" in
     v5litepod-*) echo v2-alpha-tpuv5-lite ;;
@@ -67,64 +65,82 @@ runtime_of() {
   esac
 }
 
+# Without the flag a connection that breaks without a word would be waited on for ever.
 on_workers() { # WORKER COMMAND
-  do_it "${TPU[@]}" ssh "$name" "${where[@]}" --worker="$1" --command="$2"
+  do_it "${TPU[@]}" ssh "$name" "${where[@]}" --worker="$1" --ssh-flag=-oServerAliveInterval=30 \
+    --command="$2"
 }
+
+# Sets `state` to that of the slice, or of the request for it, and to GONE if there is none; fails
+# with a `reason` if the question itself did, which says nothing about the slice.
+ask_state() { # slice|request
+  local question=("${TPU[@]}" describe "$name" "${where[@]}" --format='value(state)')
+  state=READY # under --dry_run
+  if [[ "$1" == request && -z "$direct" ]]; then
+    question=("${QUEUE[@]}" describe "$name" "${where[@]}" --format='value(state.state)')
+    state=ACTIVE
+  fi
+  show "${question[@]}"
+  if [[ -n "$dry_run" ]] || state=$("${question[@]}" 2>"$scratch/reason"); then return; fi
+  reason=$(<"$scratch/reason")
+  [[ "$reason" == *NOT_FOUND* ]] || return 1
+  state=GONE
+}
+
+# The same, but waits for an answer: meanwhile no slice could be watched, created or deleted either.
+look_at() { # slice|request
+  outage=''
+  until ask_state "$1"; do
+    outage=1
+    echo "no answer about $name, asking again; it may be fine, and is billed: $reason" >&2
+    sleep "$poll"
+  done
+}
+
+# Whether the slice that was looked at does not come back.
+is_lost() { [[ "$state" =~ ^(GONE|PREEMPTED|TERMINATED|STOPPING|STOPPED|DELETING|HIDING|HIDDEN)$ ]]; }
 
 # `run` deletes its slice at the end: the name must not be that of another one.
 check_name_is_free() {
-  local question=("${QUEUE[@]}") answer
-  [[ -z "$direct" ]] || question=("${TPU[@]}")
-  question+=(describe "$name" "${where[@]}" --format='value(name)')
-  show "${question[@]}"
-  if [[ -n "$dry_run" ]]; then return; fi
-  if answer=$("${question[@]}" 2>&1); then
+  ask_state request || fail 3 "whether $name exists could not be asked: $reason"
+  [[ -n "$dry_run" || "$state" == GONE ]] ||
     fail 3 "$name exists: take up its watch with wait, or delete it first"
-  elif [[ "$answer" != *NOT_FOUND* ]]; then
-    fail 3 "whether $name exists could not be asked: $answer"
-  fi
 }
 
-node_state() {
-  for _ in 1 2 3; do # one lost answer is no preemption
-    ask READY "${TPU[@]}" describe "$name" "${where[@]}" --format='value(state)' && return
-    sleep "$poll"
+# Makes a request again if the network was down meanwhile; one that was heard needs no second.
+request() { # COMMAND...
+  until do_it "$@"; do
+    look_at request
+    [[ "$state" == GONE ]] || return 0
+    [[ -n "$outage" ]] || return 3
   done
-  echo UNKNOWN
 }
 
 create() {
-  local state
   if [[ -n "$direct" ]]; then
-    do_it "${TPU[@]}" create "$name" "${where[@]}" --accelerator-type="$type" \
-      --version="$runtime" ${spot:+--spot} || return 3
+    request "${TPU[@]}" create "$name" "${where[@]}" --accelerator-type="$type" \
+      --version="$runtime" ${spot:+--spot} || return
   else
-    do_it "${QUEUE[@]}" create "$name" "${where[@]}" --node-id="$name" \
-      --accelerator-type="$type" --runtime-version="$runtime" ${spot:+--spot} || return 3
-    while true; do
-      state=$(ask ACTIVE "${QUEUE[@]}" describe "$name" "${where[@]}" \
-        --format='value(state.state)') || return 3
-      case "$state" in
-        ACTIVE) break ;;
-        FAILED | SUSPENDING | SUSPENDED)
-          echo "the request for $type in $zone ended as $state: try another zone, size or time" >&2
-          return 3
-          ;;
-        *)
-          echo "request $name: $state" >&2
-          sleep "$poll"
-          ;;
-      esac
-    done
+    request "${QUEUE[@]}" create "$name" "${where[@]}" --node-id="$name" \
+      --accelerator-type="$type" --runtime-version="$runtime" ${spot:+--spot} || return
   fi
+  while true; do
+    look_at request
+    [[ "$state" != ACTIVE && "$state" != READY ]] || return 0
+    if is_lost || [[ "$state" =~ ^(FAILED|SUSPENDING|SUSPENDED)$ ]]; then
+      echo "the request for $type in $zone ended as $state: try another zone, size or time" >&2
+      return 3
+    fi
+    echo "request $name: $state" >&2
+    sleep "$poll"
+  done
 }
 
 setup() {
-  local archive
-  archive=$(mktemp -d)/pivq_jax.tar.gz
+  local archive=$scratch/pivq_jax.tar.gz
   do_it git -C "$(dirname "$0")/.." archive --output="$archive" HEAD || return 4
-  do_it "${TPU[@]}" scp "$archive" "$name:pivq_jax.tar.gz" "${where[@]}" --worker=all || return 4
-  rm -rf "$(dirname "$archive")"
+  do_it "${TPU[@]}" scp "$archive" "$name:pivq_jax.tar.gz" "${where[@]}" --worker=all \
+    --scp-flag=-oServerAliveInterval=30 || return 4
   # uv brings the Python that the image lacks.
   on_workers all "set -e; mkdir -p pivq_jax; tar -xzf pivq_jax.tar.gz -C pivq_jax; cd pivq_jax;\
  python3 -m pip install --user --quiet uv; ~/.local/bin/uv venv --quiet --clear --python 3.11 .venv;\
@@ -132,33 +148,65 @@ setup() {
  -r requirements.txt 'jax[tpu]' 'etils[epath-gcs]'" || return 4
 }
 
+# Training holds a lock on the file `training`, with its process group in it, for as long as any of
+# it lives. A worker where it lives is left alone: after a broken connection gcloud repeats commands.
 train() {
-  local arguments
+  local arguments program
   arguments=$(printf '%q ' "${arguments_of_main[@]}")
-  on_workers all "cd pivq_jax; rm -f ../exit_code;\
- nohup bash -c $(printf '%q' ".venv/bin/python -m pivq_jax.main --distributed=auto $arguments;\
- echo \$? > ../exit_code") >> ../train.log 2>&1 < /dev/null &"
+  # The shell outlives SIGTERM, to tell the exit code of training.
+  program="exec 9>>../training; flock --timeout 2 9 || exit; echo \$\$ > ../training; trap : TERM;\
+ .venv/bin/python -m pivq_jax.main --distributed=auto $arguments; echo \$? > ../exit_code"
+  on_workers all "cd pivq_jax; flock --nonblock ../training rm -f ../exit_code;\
+ nohup setsid bash -c $(printf '%q' "$program") >> ../train.log 2>&1 < /dev/null &"
+}
+
+# Ends what is left of training: it cannot go on without the workers that died.
+stop() {
+  # shellcheck disable=SC2016 # the worker expands it
+  local kill='kill -KILL -- "-$(cat training)"; flock --timeout 60 training rm -f exit_code'
+  on_workers all "flock --nonblock training rm -f exit_code || { $kill; }"
+}
+
+# What training is on each worker, by line: its exit code, `running`, or `idle` if it neither lives
+# nor left a code; nothing unless all have answered.
+ask_workers() {
+  # shellcheck disable=SC2016 # the worker expands it
+  local answers code='echo exit_code $(grep -s . exit_code || echo idle)'
+  answers=$(on_workers all "if flock --nonblock training true; then $code;\
+ else echo exit_code running; fi") || return 0
+  [[ -z "$dry_run" ]] || answers='exit_code 0'
+  sed -n 's/.*exit_code \([0-9a-z]*\).*/\1/p' <<<"$answers"
 }
 
 # The exit code of training once all workers have ended.
 wait_for_end() {
-  local answers codes state
+  local codes failed idle=0 unsound=0
+  lived=''
   while true; do
-    state=$(node_state)
-    [[ "$state" == READY ]] || {
+    look_at slice
+    if is_lost; then
       echo "the slice is $state" >&2
-      return "$PREEMPTED"
-    }
-    # shellcheck disable=SC2016 # the worker expands it
-    if answers=$(ask "exit_code 0" "${TPU[@]}" ssh "$name" "${where[@]}" --worker=all \
-      --command='echo exit_code $(cat exit_code 2>/dev/null || echo none)'); then
-      codes=$(sed -n 's/.*exit_code \([0-9a-z]*\).*/\1/p' <<<"$answers" | sort -n)
-      if [[ -n "$codes" && "$codes" != *none* ]]; then
-        [[ "$codes" != *"$TERMINATED"* ]] || return "$TERMINATED"
-        # Where one fails the others are aborted, with a higher code that says less.
-        codes=$(sed '/^0$/d' <<<"$codes" | head -1)
-        return "${codes:-0}"
-      fi
+      return "$LOST"
+    fi
+    codes=''
+    [[ "$state" != READY ]] || codes=$(ask_workers)
+    # Where one fails the others are aborted, with a higher code that says less.
+    failed=$(grep -x '[1-9][0-9]*' <<<"$codes" | sort -n | head -1) || true
+    [[ "$codes" != *"$TERMINATED"* ]] || failed=$TERMINATED
+    case "$codes" in
+      *idle*) idle=$((idle + 1)) ;;
+      *running*) idle=0 lived=1 ;;
+      ?*) return "${failed:-0}" ;;
+    esac
+    if ((idle == TRIES)); then
+      echo "the slice is $state, but training has died without an exit code, or never begun" >&2
+      return "$IDLE"
+    fi
+    if [[ -n "$codes" && -z "$failed" ]]; then unsound=0; else unsound=$((unsound + 1)); fi
+    if ((unsound == patience)); then
+      [[ -z "$failed" ]] || return "$failed" # and the others hang
+      echo "the slice is $state, but its workers have not answered $patience times" >&2
+      return "$LOST"
     fi
     sleep "$poll"
   done
@@ -176,13 +224,33 @@ delete() {
   fi
 }
 
+# Deletes the slice, however long the network is down.
+give_back() {
+  local try
+  for ((try = 1; try <= TRIES; try++)); do
+    delete && return
+    look_at request
+    [[ "$state" != GONE ]] || return 0
+    sleep "$poll"
+  done
+  return "$BILLED"
+}
+
+is_billed() { # STATE
+  echo "$1, and billed until deleted: $0 delete --name=$name ${where[*]}${direct:+ --direct}" >&2
+}
+
 # A new slice, trained on until training or the slice ends.
 attempt() {
+  local try=1
   create || return
-  if ! setup; then
-    [[ "$(node_state)" == READY ]] && return 4
-    return "$PREEMPTED"
-  fi
+  until setup; do
+    look_at slice
+    [[ "$state" == READY ]] || return "$LOST"
+    ((try < TRIES)) || return 4
+    try=$((try + 1))
+    sleep "$poll"
+  done
   train_and_wait
 }
 
@@ -191,29 +259,41 @@ train_and_wait() {
   wait_for_end
 }
 
+# Starts training again on the same slice.
+restart() {
+  look_at slice
+  ! is_lost || return "$LOST"
+  stop || sleep "$poll"
+  train_and_wait
+}
+
 run() {
-  local code=0 resumed=0
+  local code=0 resumed=0 fruitless=0
   check_name_is_free
+  trap 'is_billed "$name is no longer watched (resume with wait)"; exit 130' INT TERM
   attempt || code=$?
-  while [[ "$code" == "$PREEMPTED" || "$code" == "$TERMINATED" ]] && ((resumed < resumes)); do
+  while [[ "$code" =~ ^($LOST|$TERMINATED|$IDLE)$ ]] && ((resumed < resumes)); do
+    if [[ "$code" != "$IDLE" || -n "$lived" ]]; then fruitless=0; else fruitless=$((fruitless + 1)); fi
+    if ((fruitless == TRIES)); then
+      echo "error: training was started $TRIES times and never seen alive: giving up" >&2
+      break
+    fi
     resumed=$((resumed + 1))
-    echo "stopped by a preemption; resuming, number $resumed of at most $resumes" >&2
-    if [[ "$code" == "$TERMINATED" && "$(node_state)" == READY ]]; then # only the hosts restarted
-      code=0
-      train_and_wait || code=$?
+    echo "training stopped early; resuming, number $resumed of at most $resumes" >&2
+    if [[ "$code" == "$LOST" ]]; then
+      { code=0 && give_back && attempt; } || code=$?
     else
-      code=0
-      delete || true
-      attempt || code=$?
+      { code=0 && restart; } || code=$?
     fi
   done
-  if [[ "$code" != 0 && "$code" != 3 && "$code" != "$PREEMPTED" ]]; then
+  if [[ ! "$code" =~ ^(0|3|$BILLED|$LOST)$ ]]; then
     logs 50 || true
   fi
   if [[ -n "$keep" ]]; then
-    echo "kept and billed: $0 delete --name=$name ${where[*]}${direct:+ --direct}" >&2
-  else
-    delete || echo "could not delete $name: it may still be billed" >&2
+    is_billed "$name is kept"
+  elif ! give_back; then
+    is_billed "error: $name could not be deleted: it is there"
+    [[ "$code" != 0 ]] || code=$BILLED
   fi
   return "$code"
 }
@@ -225,7 +305,7 @@ command=${1:-}
 }
 shift
 name='' zone='' type='' runtime='' spot='' direct='' keep='' dry_run='' follow=''
-resumes=100 poll=60 arguments_of_main=() where=()
+resumes=100 poll=60 patience=30 state='' reason='' outage='' lived='' arguments_of_main=() where=()
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --name=*) name=${1#*=} ;;
@@ -235,6 +315,7 @@ while [[ $# -gt 0 ]]; do
     --runtime=*) runtime=${1#*=} ;;
     --resumes=*) resumes=${1#*=} ;;
     --poll=*) poll=${1#*=} ;;
+    --patience=*) patience=${1#*=} ;;
     --spot) spot=1 ;;
     --direct) direct=1 ;;
     --keep) keep=1 ;;
@@ -262,6 +343,7 @@ where+=(--zone="$zone")
 for count in "$resumes" "$poll"; do
   [[ "$count" =~ ^[0-9]+$ ]] || fail 2 "--resumes and --poll are whole numbers, not '$count'"
 done
+[[ "$patience" =~ ^[1-9][0-9]*$ ]] || fail 2 "--patience is a number from 1, not '$patience'"
 if [[ "$command" == run || "$command" == create ]]; then
   [[ -n "$type" ]] || fail 2 "give --type=TYPE, such as --type=v5litepod-16"
   runtime=${runtime:-$(runtime_of "$type")}
@@ -272,5 +354,7 @@ fi
 if [[ "$command" == run && " ${arguments_of_main[*]} " != *" --workdir=gs://"* ]]; then
   fail 2 "run resumes from the workdir, and local disks are lost: give --workdir=gs://BUCKET/RUN"
 fi
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 [[ "$command" != wait ]] || command=wait_for_end
 "$command"

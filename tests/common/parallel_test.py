@@ -381,7 +381,7 @@ def test_one_process_joins_nothing():
 
 COMPILED = """
 import jax, numpy as np
-from launch.plan import lower
+from launch.compiler import lower
 from pivq_jax.config import load_config
 
 config = load_config("ffhq").with_fields(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from launch import plan
+from launch import compiler, plan
 from launch.hlo import MATCHING, Program
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh, map_over_batch
@@ -70,7 +70,7 @@ def test_matching_names_itself_in_quantizing_and_in_recombination():
         assert any(x.opcode == "while" and MATCHING.search(x.scope) for x in instructions)
 
 
-def make(**fields) -> plan.Plan:
+def make(**fields) -> compiler.Plan:
     values = {
         "topology": "v5e:4x4",
         "chips": 16,
@@ -82,7 +82,7 @@ def make(**fields) -> plan.Plan:
         "moved": {"all-reduce": 1e9, "all-gather": 1e9},
         "seconds": 60.0,
     }
-    return plan.Plan(**(values | fields))
+    return compiler.Plan(**(values | fields))
 
 
 def test_the_roofline():
@@ -102,7 +102,7 @@ def test_the_plan_is_told_as_an_estimate():
 def test_what_would_help_a_step_that_does_not_fit():
     batch = {"train.batch_size": 256, "train.accumulation": 1}
     config = load_config("ffhq").with_fields({"model.remat": False, "mesh.fsdp": 1, **batch})
-    advice = plan.knobs(config, chips=16, state=4 * plan.GIB, excess=2 * plan.GIB)
+    advice = plan.knobs(config, chips=16, state=4 * compiler.GIB, excess=2 * compiler.GIB)
     names = [line.split(":")[0].split("=")[0] for line in advice]
     assert names[:4] == [
         "--config.mesh.fsdp",
@@ -113,7 +113,7 @@ def test_what_would_help_a_step_that_does_not_fit():
     assert advice[0].startswith("--config.mesh.fsdp=16:") and "3.8 GiB" in advice[0]
     assert advice[2].startswith("--config.train.accumulation=2:") and "8 images" in advice[2]
     config = config.with_fields({"model.remat": True, "mesh.fsdp": 16, "train.batch_size": 16})
-    assert [line[:7] for line in plan.knobs(config, 16, plan.GIB, plan.GIB)] == ["a slice"]
+    assert [line[:7] for line in plan.knobs(config, 16, compiler.GIB, compiler.GIB)] == ["a slice"]
 
 
 def test_only_a_batch_that_the_chips_can_share_out_is_advised():
@@ -125,7 +125,7 @@ def test_only_a_batch_that_the_chips_can_share_out_is_advised():
 
     def parts(chips: int) -> list[str]:
         sharded = config.with_fields({"mesh.fsdp": chips})
-        advice = plan.knobs(sharded, chips, plan.GIB, plan.GIB)
+        advice = plan.knobs(sharded, chips, compiler.GIB, compiler.GIB)
         return [line.split(":")[0] for line in advice if "train." in line]
 
     assert parts(64) == ["--config.train.accumulation=2", "--config.train.batch_size=128"]
@@ -140,9 +140,9 @@ def test_the_compilers_refusal_says_by_how_much():
                 " space hbm. Used 21.42G of 15.75G hbm. Exceeded hbm capacity by 5.67G."
             )
 
-    with pytest.raises(plan.DoesNotFit, match=r"needs 21.4 GiB per chip of 15.8 GiB") as error:
-        plan.compile_step(Lowered())
-    assert error.value.used - error.value.limit == pytest.approx(5.67 * plan.GIB)
+    with pytest.raises(compiler.DoesNotFit, match=r"needs 21.4 GiB per chip of 15.8 GiB") as error:
+        compiler.compile_step(Lowered())
+    assert error.value.used - error.value.limit == pytest.approx(5.67 * compiler.GIB)
 
 
 def test_another_failure_of_the_compiler_is_not_hidden():
@@ -151,13 +151,13 @@ def test_another_failure_of_the_compiler_is_not_hidden():
             raise RuntimeError("INTERNAL: something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        plan.compile_step(Lowered())
+        compiler.compile_step(Lowered())
 
 
 @pytest.mark.parametrize("topology", ["v5e", "v9:2x2", "tpu"])
 def test_unknown_topologies_are_refused(topology):
     with pytest.raises(InputError, match=r"is unknown: give one of v4, v5e, v5p, v6e"):
-        plan.devices_of(topology)
+        compiler.devices_of(topology)
 
 
 def test_mistakes_in_flags_are_one_line():
@@ -171,23 +171,24 @@ def test_mistakes_in_flags_are_one_line():
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="it is installed")
 def test_a_missing_compiler_is_named():
     with pytest.raises(InputError, match=r"pip install 'jax\[tpu\]'"):
-        plan.devices_of("v5e:4x4")
+        compiler.devices_of("v5e:4x4")
 
 
 # The TPU's compiler loads once a process, and its environment must be set before JAX's import.
 COMPILE = """
-import os, sys
-os.environ.update(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1")
-from launch import plan
+import os
+from launch.compiler import ENVIRONMENT
+os.environ.update(ENVIRONMENT)
+from launch import compiler, plan
 from pivq_jax.config import load_config
 
 config = load_config("image_folder:smoke").with_fields({
     "model.width": 128, "mesh.fsdp": 2, "loss.recombination": 0.5,
     "optimizer.name": "adamw",  # of Muon's iterations four chips do a quarter each
 })
-assert len(plan.devices_of("v4:2x2x2")) == 8  # chips, of two cores each
-devices = plan.devices_of("v5e:2x2")
-found = plan.make_plan(config, "v5e:2x2", devices)
+assert len(compiler.devices_of("v4:2x2x2")) == 8  # chips, of two cores each
+devices = compiler.devices_of("v5e:2x2")
+found = compiler.make_plan(config, "v5e:2x2", devices)
 print(plan.describe(found, config))
 ratio = plan.flops_against_one_chip(config, found, devices)
 print(ratio, found.chips, found.moved.get("all-gather", 0), found.memory, found.state)
@@ -199,7 +200,19 @@ print(ratio, found.chips, found.moved.get("all-gather", 0), found.memory, found.
 def test_a_small_step_compiled_for_a_slice():
     done = subprocess.run([sys.executable, "-c", COMPILE], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert not done.stderr
     ratio, chips, gathered, memory, state = map(float, done.stdout.splitlines()[-1].split())
     assert ratio == pytest.approx(1, abs=0.05) and chips == 4
     assert gathered > 0  # the parameters, for fsdp
-    assert 0 < state < memory < plan.CHIPS["v5e"].memory
+    assert 0 < state < memory < compiler.CHIPS["v5e"].memory
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs jax[tpu]")
+def test_the_compiler_does_not_complain_about_this_machine():
+    command = [sys.executable, "-m", "launch.plan", "--config=image_folder:smoke"]
+    done = subprocess.run(
+        [*command, "--topology=v5e:1x1"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: --topology=v5e:1x1 is not available (")

@@ -1,10 +1,13 @@
 """The TPU script against a stub of gcloud: what it calls, and how it ends."""
 
+import fcntl
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +18,10 @@ SCRIPT = ROOT / "launch" / "tpu_vm.sh"
 STUB = Path(__file__).parent / "stub.py"
 WHERE = ["--name=n", "--zone=z", "--poll=0"]
 TRAINING = ["--config=configs/ffhq.py", "--config.name=two words", "--workdir=gs://b/run"]
+
+
+LIFE = ["create", "scp", "ssh", "ssh", "delete"]  # of a slice: set-up, start
+RESTART = ["ssh", "ssh"]  # ends what is left on the same slice, then starts
 
 
 class Done(NamedTuple):
@@ -28,7 +35,7 @@ class Done(NamedTuple):
     def verbs(self) -> list[str]:
         """`create`, `ssh`, ... in order, without the questions."""
         called = [" ".join(call[2:4]) for call in self.calls]
-        asked = ["exit_code $(cat" in call[-1] or "describe" in call for call in self.calls]
+        asked = ["echo exit_code" in call[-1] or "describe" in call for call in self.calls]
         return [name.split()[1] for name, question in zip(called, asked) if not question]
 
 
@@ -36,12 +43,18 @@ class Done(NamedTuple):
 def script(tmp_path):
     stub = tmp_path / "stub"
     (stub / "bin").mkdir(parents=True)
-    gcloud = f'#!/bin/bash\nexec "{sys.executable}" -S "{STUB}" "$@"\n'
-    for name, text in {"gcloud": gcloud, "python3": "#!/bin/bash\n"}.items():
+    with tarfile.open(stub / "code.tar.gz", "w:gz"):
+        pass  # packing and unpacking all of the repository takes longer than the rest
+    commands = {
+        "gcloud": f'#!/bin/bash\nexec "{sys.executable}" -S "{STUB}" "$@"\n',
+        "git": '#!/bin/bash\ncp "$STUB/code.tar.gz" "${4#--output=}"\n',
+        "python3": "#!/bin/bash\n",
+    }
+    for name, text in commands.items():
         (stub / "bin" / name).write_text(text)
         (stub / "bin" / name).chmod(0o755)
 
-    def run(command, *options, answers=(), codes=(0,), training=TRAINING) -> Done:
+    def run(command, *options, answers=(), codes=(0,), training=TRAINING, spare=False) -> Done:
         (stub / "answers").write_text("\n".join(map(json.dumps, answers)))
         (stub / "codes").write_text("".join(f"{code}\n" for code in codes))
         (stub / "calls").write_text("")
@@ -54,13 +67,15 @@ def script(tmp_path):
             timeout=600,
         )
         calls = [json.loads(line) for line in (stub / "calls").read_text().splitlines()]
-        assert not (stub / "answers").read_text(), "an answer was never asked for"
+        left = (stub / "answers").read_text()
+        assert not left or spare, "an answer was never asked for"
         return Done(done.returncode, calls, done.stdout, done.stderr, stub / "worker0")
 
     return run
 
 
-def test_a_normal_run(script):
+def test_a_normal_run(script, tmp_path):
+    (tmp_path / "stub" / "bin" / "git").unlink()  # the real one packs the code
     done = script("run", "--type=v5litepod-16", "--spot", "--keep", "--project=other")
     assert done.code == 0, done.stderr
     assert done.stderr.endswith(" delete --name=n --project=other --zone=z\n")
@@ -121,15 +136,145 @@ def test_a_run_preempted_once_ends_well(script):
 def test_restarted_hosts_resume_on_the_same_slice(script):
     done = script("run", "--type=v5litepod-16", "--keep", codes=[143, 143, 0])
     assert done.code == 0, done.stderr
-    assert done.verbs == ["create", "scp", "ssh", "ssh", "ssh", "ssh"]
+    assert done.verbs == ["create", "scp", "ssh", "ssh", *RESTART, *RESTART]
     assert (done.worker / "started").read_text().count("--workdir=gs://b/run") == 3
 
 
-def test_a_lost_answer_is_no_preemption(script):
-    answers = [["tpu-vm describe", "", 1], ["--worker=all '--command=echo exit_code", "", 255]]
+def test_a_start_whose_connection_fails_is_repeated_on_the_same_slice(script):
+    done = script("run", "--type=v5litepod-16", answers=[["nohup", "", 255]])
+    assert done.code == 0, done.stderr
+    assert done.verbs == [*LIFE[:-1], *RESTART, "delete"]
+    assert "the slice is READY, but training has died without an exit code, or" in done.stderr
+    assert "resuming, number 1 of at most 100" in done.stderr
+
+
+def test_training_that_dies_without_a_word_is_started_again_on_the_same_slice(script):
+    done = script("run", "--type=v5litepod-16", "--keep", codes=["lost", 0])
+    assert done.code == 0, done.stderr
+    assert done.verbs == [*LIFE[:-1], *RESTART]
+    assert (done.worker / "started").read_text().count("--workdir=gs://b/run") == 2
+
+
+def test_training_that_outlives_its_shell_is_left_alone_while_it_lives(script):
+    done = script("run", "--type=v5litepod-16", "--keep", codes=["orphan", 0])
+    assert done.code == 0, done.stderr
+    assert done.verbs == [*LIFE[:-1], *RESTART]
+    looks = [call for call in done.calls if "echo exit_code" in call[-1]]
+    assert len(looks) >= 2 + 3 + 1  # while it lived, idle, at the end
+
+
+def test_what_is_left_of_training_ends_before_it_is_started_again(script):
+    done = script("run", "--type=v5litepod-16", "--keep", codes=["half", 0])
+    assert done.code == 0, done.stderr
+    assert done.verbs == [*LIFE[:-1], *RESTART]
+    assert (done.worker / "started").read_text().count("--workdir=gs://b/run") == 2
+
+
+@pytest.mark.slow
+def test_a_second_start_leaves_living_training_alone(script):
+    assert script("create", "--type=v4-8", training=()).code == 0
+    assert script("setup", training=()).code == 0
+    with (script("train").worker / "training").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = script("train", codes=[0, 0])
+    assert (done.worker / "started").read_text().count("--workdir=gs://b/run") == 1
+
+
+@pytest.mark.slow
+def test_training_that_never_stays_alive_is_given_up(script):
+    done = script("run", "--type=v5litepod-16", codes=["lost"] * 3)
+    assert done.code == 5
+    assert done.verbs == [*LIFE[:-1], *RESTART, *RESTART, "ssh", "delete"]
+    assert "error: training was started 3 times and never seen alive: giving up" in done.stderr
+    assert done.stdout.endswith("this is worker worker0\n") and not done.worker.exists()
+
+
+def test_wait_ends_where_no_training_lives(script):
+    assert script("create", "--type=v4-8", training=()).code == 0
+    done = script("wait", training=())
+    assert done.code == 5 and done.verbs == [] and done.worker.exists()
+
+
+def test_an_outage_of_the_network_is_no_preemption(script):
+    down = ["tpu-vm describe", "failed to resolve oauth2.googleapis.com", 1]
+    answers = [*[down] * 5, ["echo exit_code", "", 255], *[down] * 4]
     done = script("run", "--type=v5litepod-16", answers=answers)
     assert done.code == 0, done.stderr
-    assert done.verbs == ["create", "scp", "ssh", "ssh", "delete"]
+    assert done.verbs == LIFE
+    assert "it may be fine, and is billed: failed to resolve oauth2.googleapis.com" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_survives_an_outage_at_any_point(script):
+    answers = [
+        ["queued-resources describe", "NOT_FOUND", 1],  # the name is free
+        ["queued-resources create", "timed out", 1],
+        ["queued-resources describe", "timed out", 1],
+        ["queued-resources describe", "NOT_FOUND", 1],  # the request was not heard
+        ["queued-resources describe", "timed out", 1],
+        ["scp", "", 255],
+        ["tpu-vm describe", "timed out", 1],
+        ["queued-resources delete", "timed out", 1],
+    ]
+    done = script("run", "--type=v5litepod-16", answers=answers)
+    assert done.code == 0, done.stderr
+    verbs = ["create", "create", "scp", "scp", "ssh", "ssh", "delete", "delete"]
+    assert done.verbs == verbs and not done.worker.exists()
+
+
+def test_a_slice_that_is_gone_is_lost_at_once(script):
+    answers = [["tpu-vm describe", "NOT_FOUND: Resource was not found", 1]]
+    done = script("run", "--type=v5litepod-16", "--resumes=1", answers=answers)
+    assert done.code == 0, done.stderr
+    assert done.verbs == LIFE + LIFE and "the slice is GONE" in done.stderr
+
+
+def test_a_slice_under_repair_is_waited_for(script):
+    answers = [["tpu-vm describe", state, 0] for state in ("RESTARTING", "REPAIRING")]
+    done = script("run", "--type=v5litepod-16", answers=answers)
+    assert done.code == 0 and done.verbs == LIFE, done.stderr
+
+
+def test_a_slice_whose_workers_do_not_answer_is_replaced(script):
+    answers = [["echo exit_code", "", 255]] * 2
+    done = script("run", "--type=v5litepod-16", "--patience=2", answers=answers)
+    assert done.code == 0, done.stderr
+    assert done.verbs == LIFE + LIFE
+    assert "the slice is READY, but its workers have not answered 2 times" in done.stderr
+
+
+def test_workers_that_hang_after_the_failure_of_one_are_not_waited_for(script):
+    answers = [["echo exit_code", "exit_code running\nexit_code 1", 0]] * 2
+    done = script("run", "--type=v5litepod-16", "--patience=2", answers=answers)
+    assert done.code == 1 and done.verbs == [*LIFE[:-1], "ssh", "delete"]
+
+
+def test_a_slice_that_cannot_be_deleted_is_told(script):
+    answers = [["delete", "PERMISSION_DENIED", 1]] * 3
+    done = script("run", "--type=v5litepod-16", answers=answers)
+    assert done.code == 6 and done.verbs == [*LIFE, "delete", "delete"]
+    assert "n could not be deleted: it is there, and billed until deleted" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_no_slice_is_left_or_deleted_wrongly_where_every_fourth_call_fails(script, seed):
+    chance = random.Random(seed)
+    fates = [["", None, 0], ["", "timed out", 255], ["", "lost", 255]]
+    answers = [fates[0], *chance.choices(fates, weights=[6, 1, 1], k=500)]
+    codes = [chance.choice(["lost", "orphan", 143]), *[0] * 50]
+    done = script("run", "--type=v5litepod-16", answers=answers, codes=codes, spare=True)
+    # Trained, or three set-ups, starts or deletions in a row went wrong.
+    assert done.code in (0, 4, 5, 6)
+    assert done.worker.exists() == (done.code == 6)
+    assert {*done.verbs[done.verbs.index("delete") :]} == {"delete"}  # at the end only
+
+
+def test_an_interrupted_watch_says_that_the_slice_is_billed(script):
+    done = script("run", "--type=v5litepod-16", answers=[["nohup", "SIGTERM", 0]])
+    assert done.code == 130 and done.worker.exists()
+    assert done.stderr.endswith(" delete --name=n --zone=z\n")
+    assert "n is no longer watched (resume with wait), and billed" in done.stderr
 
 
 def test_failed_training_is_shown_and_the_slice_given_back(script):
@@ -140,13 +285,13 @@ def test_failed_training_is_shown_and_the_slice_given_back(script):
 
 
 def test_the_error_of_one_worker_comes_before_the_abort_of_others(script):
-    answers = [["--command=echo exit_code", "exit_code 134\nexit_code 1\nexit_code 134", 0]]
+    answers = [["echo exit_code", "exit_code 134\nexit_code 1\nexit_code 134", 0]]
     assert script("run", "--type=v5litepod-16", answers=answers).code == 1
 
 
 @pytest.mark.parametrize("state", ["FAILED", "SUSPENDED"])
 def test_a_slice_that_cannot_be_had(script, state):
-    answers = [["value(state.state)", state, 0]]
+    answers = [["value(state.state)", "NOT_FOUND", 1], ["value(state.state)", state, 0]]
     done = script("run", "--type=v5litepod-16", answers=answers)
     assert done.code == 3 and done.verbs == ["create", "delete"]
     assert f"ended as {state}: try another zone" in done.stderr
@@ -166,15 +311,15 @@ def test_a_slice_of_that_name_is_left_alone(script, options):
 
 
 def test_a_question_without_an_answer_creates_nothing(script):
-    answers = [["value(name)", "PERMISSION_DENIED", 1]]
+    answers = [["value(state.state)", "PERMISSION_DENIED", 1]]
     done = script("run", "--type=v4-8", answers=answers)
     assert done.code == 3 and done.verbs == []
     assert "whether n exists could not be asked: PERMISSION_DENIED" in done.stderr
 
 
 def test_failed_set_up(script):
-    done = script("run", "--type=v5litepod-16", answers=[["scp", "", 1]])
-    assert done.code == 4 and done.verbs == ["create", "scp", "ssh", "delete"]
+    done = script("run", "--type=v5litepod-16", answers=[["scp", "", 1]] * 3)
+    assert done.code == 4 and done.verbs == ["create", "scp", "scp", "scp", "ssh", "delete"]
 
 
 def test_logs_wait_and_delete_alone(script):
@@ -207,6 +352,7 @@ def test_a_dry_run_prints_every_command_and_runs_none(script):
         (["sing"], "unknown command sing: use run, create"),
         (["run", "--colour=red"], "unknown option --colour=red"),
         (["run", "--type=v4-8", "--name="], "give --name=NAME and --zone=ZONE"),
+        (["run", "--type=v4-8", "--patience=0"], "--patience is a number from 1, not '0'"),
         (["run", "--type=v4-8", "--resumes=x"], "--resumes and --poll are whole numbers, not 'x'"),
     ],
 )
