@@ -128,16 +128,16 @@ def damage(name: str, path: Path, whole: Path) -> str:
     arrays, metadata = contents(whole)
     if name == "truncated":
         path.write_bytes(whole.read_bytes()[:-100])
-        return "damaged or no safetensors file"
+        return "not a whole safetensors file"
     if name == "cut within its header":
         path.write_bytes(whole.read_bytes()[:50])
-        return "damaged or no safetensors file"
+        return "not a whole safetensors file"
     if name == "empty":
         path.write_bytes(b"")
-        return "damaged or no safetensors file"
+        return "not a whole safetensors file"
     if name == "pickled":
         path.write_bytes(b"\x80\x02}q\x00." * 20)
-        return "damaged or no safetensors file"
+        return "not a whole safetensors file"
     if name == "of another model":
         safetensors.numpy.save_file({"wte.weight": np.zeros((2, 2), np.float32)}, path)
         return "does not say what model it is"
