@@ -24,7 +24,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def reason(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
     """Returns the message of an error that a library raised for a damaged file, in a short line.
 
     Args:

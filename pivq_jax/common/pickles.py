@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from pivq_jax.common.errors import InputError, reason
+from pivq_jax.common.errors import InputError, brief
 
 # Content of the first pickle in a PyTorch file before version 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -67,7 +67,7 @@ def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
         }
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(
-            f"{path} is not a whole pickle of arrays ({reason(error)}): {remedy}"
+            f"{path} is not a whole pickle of arrays ({brief(error)}): {remedy}"
         ) from error
 
 
@@ -98,7 +98,7 @@ def read_torch_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
         return arrays
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(
-            f"{path} is not a whole PyTorch state dict ({reason(error)}): {remedy}"
+            f"{path} is not a whole PyTorch state dict ({brief(error)}): {remedy}"
         ) from error
 
 

@@ -15,11 +15,10 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
-from pivq_jax.common.errors import InputError, reason
+from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.pickles import read_torch_file
 from pivq_jax.common.progress import progress_bar
-
 
 # Types of numbers in safetensors files that NumPy has; bfloat16 comes with JAX.
 _DTYPES = (
@@ -109,7 +108,7 @@ def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, np.ndarray], di
         raise
     except Exception as error:  # the library raises several types for a damaged file
         raise InputError(
-            f"{path} is not a whole safetensors file ({reason(error)}): {remedy}"
+            f"{path} is not a whole safetensors file ({brief(error)}): {remedy}"
         ) from error
 
 

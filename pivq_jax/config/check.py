@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from pivq_jax.common.errors import InputError, reason
+from pivq_jax.common.errors import InputError, brief
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
 
 # Constants of modules that use the fields, repeated here; a test compares them.
@@ -271,9 +271,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
     try:
         return with_added_fields(json.loads(path.read_text()))
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} is damaged ({reason(error)}): choose another --workdir"
-        ) from error
+        raise InputError(f"{path} is damaged ({brief(error)}): choose another --workdir") from error
 
 
 def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,11 @@ import os
 import signal
 import traceback
 import zipfile
-import zlib
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import write_json
 from pivq_jax.data import images, records
 
@@ -94,9 +93,9 @@ def read_summary(recipe: Recipe, shard: Shard) -> dict[str, Any] | None:
     """
     try:
         summary = json.loads(shard.summary.read_text())
-        good = summary["digest"] == digest(recipe, shard)
+        good = summary["digest"] == digest(recipe, shard) and "skipped" in summary
         return summary if good and shard.path.stat().st_size == summary["size"] else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -216,16 +215,17 @@ def _write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
 
 def _read(recipe: Recipe, entry: Entry) -> Any:
     """Returns the image of an entry, uint8 [S, S, 3]."""
+    name = images.readable_name(entry.file)
     if os.path.isfile(recipe.root):
         try:
             content = _archive(recipe.root).read(entry.file)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-            raise InputError(f"cannot read image {entry.file}: {error}") from error
+        except Exception as error:  # zipfile and its decompressors raise many types
+            raise InputError(f"cannot read image {name}: {brief(error)}") from error
         file: Any = io.BytesIO(content)
     else:
         file = os.path.join(recipe.root, entry.file)
     return images.decode_image(
-        file, recipe.image_size, name=entry.file, crop=recipe.crop, shape=recipe.shape
+        file, recipe.image_size, name=name, crop=recipe.crop, shape=recipe.shape
     )
 
 
