@@ -202,7 +202,7 @@ def test_an_existing_run_is_never_written_to(capsys, exported, tiny_run, tmp_pat
 @pytest.mark.parametrize(
     "source, target, message",
     [
-        ("missing.safetensors", "run", "does not exist"),
+        ("missing.safetensors", "run", "is not a file: give a file of"),
         ("model.pt", "run", "not named *.safetensors"),
         ("missing", "model.safetensors", "is no workdir"),
         ("empty", "model.safetensors", "holds no run"),

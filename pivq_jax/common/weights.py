@@ -37,6 +37,9 @@ _DTYPES = (
     "BOOL",
 )
 
+# Tensors in the largest safetensors file that is read, some twenty times those of a deep model.
+_MAX_TENSORS = 50_000
+
 
 def default_weights_dir() -> Path:
     """Returns the directory of weights, $PIVQ_WEIGHTS_DIR or else ~/.cache/pivq_jax/weights."""
@@ -97,6 +100,8 @@ def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, np.ndarray], di
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             names = file.keys()
+            if len(names) > _MAX_TENSORS:
+                raise InputError(f"{path} holds {len(names):,} tensors, more than {_MAX_TENSORS:,}")
             dtypes = {name: file.get_slice(name).get_dtype() for name in names}
             if strange := [name for name in names if dtypes[name] not in _DTYPES]:
                 raise InputError(
