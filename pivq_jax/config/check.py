@@ -16,9 +16,7 @@ from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
 # Constants of modules that use the fields, repeated here; a test compares them.
 RECOMBINATION_PATCH = 8  # pixels: losses.recombination.PATCH_SIZE
 NORM_GROUPS = 8  # model.discriminator.GROUPS
-MAX_POSITIONS = (
-    2**25
-)  # numbers in the table of the patches' positions, which takes half a GB to make
+MAX_POSITIONS = 2**24  # numbers in the table of positions of patches; half a GB to make
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels: minimum_size in losses.backbones
 # Fields that may change when a run is continued, since training results do not depend on them.
 # Paths are among them, since the same files may have another location on another machine.
