@@ -136,12 +136,13 @@ def mutate_tree(tree: Any, made: list[Change]) -> Any:
             del place[key]
             continue
         other, name = places[size % len(places)]
+        odd = copy.deepcopy(JSON_VALUES[size % len(JSON_VALUES)])
         if kind == "splice" and name in other:
             place[key] = copy.deepcopy(other[name])
         elif kind == "insert" and isinstance(place, dict):
-            place[f"{key}{TEXTS[value % len(TEXTS)]}"] = JSON_VALUES[size % len(JSON_VALUES)]
+            place[f"{key}{TEXTS[value % len(TEXTS)]}"] = odd
         else:
-            place[key] = JSON_VALUES[size % len(JSON_VALUES)]
+            place[key] = odd
     return tree
 
 

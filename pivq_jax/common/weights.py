@@ -21,7 +21,21 @@ from pivq_jax.common.pickles import read_torch_file
 from pivq_jax.common.progress import progress_bar
 
 # Types of numbers in safetensors files that NumPy has; bfloat16 comes with JAX.
-_DTYPES = "F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL".split()
+_DTYPES = (
+    "F64",
+    "F32",
+    "F16",
+    "BF16",
+    "I64",
+    "I32",
+    "I16",
+    "I8",
+    "U64",
+    "U32",
+    "U16",
+    "U8",
+    "BOOL",
+)
 
 # Tensors in the largest safetensors file that is read, some twenty times those of a deep model.
 _MAX_TENSORS = 50_000

@@ -239,7 +239,8 @@ def _files(root: Path) -> dict[str, str]:
         return stamps
     try:
         with zipfile.ZipFile(root) as archive:
-            members = archive.infolist()
+            # `is_dir` fails for a member without a name.
+            members = [m for m in archive.infolist() if not m.filename.endswith("/")]
     except Exception as error:  # zipfile raises many types for a damaged directory
         raise InputError(
             f"{root} is not a complete zip archive ({brief(error)}): download it again"
@@ -252,7 +253,7 @@ def _files(root: Path) -> dict[str, str]:
                 f"{root} has {member.filename} with {member.file_size:,} bytes, more than"
                 f" {_MAX_MEMBER:,}: download it again"
             )
-    return {m.filename: f"{m.file_size} {m.CRC:08x}" for m in members if not m.is_dir()}
+    return {m.filename: f"{m.file_size} {m.CRC:08x}" for m in members}
 
 
 def _by_name(stamps: dict[str, str]) -> dict[str, tuple[str, str]]:

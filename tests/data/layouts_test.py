@@ -1,5 +1,7 @@
 """Lists of what a source holds: places, attributes and what is wrong with them."""
 
+import zipfile
+
 import pytest
 
 from pivq_jax.common.errors import InputError
@@ -183,3 +185,11 @@ def test_images_without_a_reader_are_mentioned(tmp_path, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path}: 2 .jxl are not read"
     ]
+
+
+def test_a_member_without_a_name_is_none_of_the_images(celeba):
+    official.zip_images(celeba)
+    with zipfile.ZipFile(celeba / "img_align_celeba.zip", "a") as archive:
+        archive.writestr("x", b"")
+        archive.filelist[-1].filename = ""
+    assert sum(map(len, layouts.celeba(celeba).splits.values())) == 6
