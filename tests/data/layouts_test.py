@@ -143,7 +143,7 @@ def test_numbers_of_any_length_are_values(tmp_path):
     assert factors == {"id": ("9", "10", long)}
 
 
-@pytest.mark.parametrize("number", ["9" * 5000, "²"])
+@pytest.mark.parametrize("number", ["9" * 5000, "²"], ids=len)
 def test_numbers_in_lists_have_a_few_digits(celeba, number):
     path = celeba / "list_attr_celeba.txt"
     path.write_text(path.read_text().replace("6", number, 1))
