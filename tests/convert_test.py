@@ -120,6 +120,22 @@ DESCRIPTIONS: dict[str, tuple[Callable[[dict], Any], str]] = {
         lambda it: it.update(progress=None),
         "progress = None must be a JSON object",
     ),
+    "of a million blocks": (
+        lambda it: it["config"]["model"].update(encoder_depth=10**6),
+        "model.encoder_depth = 1000000 must be at least 1 and at most 128",
+    ),
+    "of a million blocks, of another version": (
+        lambda it: it["config"].pop("loss") and it["config"]["model"].update(decoder_depth=10**6),
+        "model.decoder_depth = 1000000 must be at least 1 and at most 128",
+    ),
+    "of a huge codebook": (
+        lambda it: it["config"]["quantizer"].update(codebook_size=10**20),
+        "quantizer.codebook_size = 100000000000000000000 must be at least 1 and at most 1,048,576",
+    ),
+    "of a huge image": (
+        lambda it: it["config"]["data"].update(image_size=10**9),
+        "data.image_size = 1000000000 must be at least 1 and at most 8,192",
+    ),
 }
 
 
@@ -128,16 +144,16 @@ def damage(name: str, path: Path, whole: Path) -> str:
     arrays, metadata = contents(whole)
     if name == "truncated":
         path.write_bytes(whole.read_bytes()[:-100])
-        return "damaged or no safetensors file"
+        return "not a whole safetensors file"
     if name == "cut within its header":
         path.write_bytes(whole.read_bytes()[:50])
-        return "damaged or no safetensors file"
+        return "not a whole safetensors file"
     if name == "empty":
         path.write_bytes(b"")
-        return "damaged or no safetensors file"
+        return "not a whole safetensors file"
     if name == "pickled":
         path.write_bytes(b"\x80\x02}q\x00." * 20)
-        return "damaged or no safetensors file"
+        return "not a whole safetensors file"
     if name == "of another model":
         safetensors.numpy.save_file({"wte.weight": np.zeros((2, 2), np.float32)}, path)
         return "does not say what model it is"
@@ -202,7 +218,7 @@ def test_an_existing_run_is_never_written_to(capsys, exported, tiny_run, tmp_pat
 @pytest.mark.parametrize(
     "source, target, message",
     [
-        ("missing.safetensors", "run", "does not exist"),
+        ("missing.safetensors", "run", "is not a file: give a file of"),
         ("model.pt", "run", "not named *.safetensors"),
         ("missing", "model.safetensors", "is no workdir"),
         ("empty", "model.safetensors", "holds no run"),

@@ -4,5 +4,37 @@
 class InputError(ValueError):
     """Invalid user input: flags, config or files.
 
-    The message is a single line that states the value, the limit and the remedy.
+    The message is a single line that states the value, the limit and the remedy. Characters that a
+    terminal would not print, as names of files may contain, are shown as escapes.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    r"""Returns text in which line breaks, control and other unprintable characters are escaped.
+
+    Args:
+        text: any text, such as the name of a file.
+
+    >>> printable("a\x1b[2J.png")
+    'a\\x1b[2J.png'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def brief(error: BaseException) -> str:
+    """Returns the message of an error that a library raised for a damaged file, in a short line.
+
+    Args:
+        error: the error.
+
+    Returns:
+        Its message, of at most 200 characters, or the name of its type if it has none.
+    """
+    try:
+        text = " ".join(str(error).split())
+    except RecursionError:  # it quotes a deeply nested value
+        text = ""
+    return (text if len(text) <= 200 else f"{text[:197]}...") or type(error).__name__

@@ -8,25 +8,40 @@ import collections
 import io
 import math
 import pickle
+import pickletools
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, brief
 
 # Content of the first pickle in a PyTorch file before version 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 _NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
+# Three times the opcodes of Inception-v3, the largest state dict that is read. More could nest
+# tuples so deeply that hashing them overflows the stack.
+_MAX_OPCODES = 60_000
+
+# Tensors that share a storage are copied, so together they may be larger than the file.
+_MAX_COPIES = 4
+
+
+class _Storage(NamedTuple):
+    """A type of storage; without attributes that a pickle could set."""
+
+    dtype: np.dtype
+
+
 _STORAGES = {
-    "HalfStorage": np.dtype("<f2"),
-    "FloatStorage": np.dtype("<f4"),
-    "DoubleStorage": np.dtype("<f8"),
-    "LongStorage": np.dtype("<i8"),
+    "HalfStorage": _Storage(np.dtype("<f2")),
+    "FloatStorage": _Storage(np.dtype("<f4")),
+    "DoubleStorage": _Storage(np.dtype("<f8")),
+    "LongStorage": _Storage(np.dtype("<i8")),
 }
 
 
@@ -44,14 +59,16 @@ def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
         InputError: if the file is missing or damaged, or contains anything but arrays.
     """
     try:
-        tree = _NumpyUnpickler(io.BytesIO(path.read_bytes())).load()
+        tree = _load(_NumpyUnpickler, io.BytesIO(path.read_bytes()))
         tensors = traverse_util.flatten_dict(tree, sep=".")
+        return {
+            name: tensor.value if isinstance(tensor, _NumpyArray) else _number(tensor)
+            for name, tensor in tensors.items()
+        }
     except Exception as error:  # a damaged pickle can raise anything
-        raise InputError(f"{path} is not a whole pickle of arrays ({error}): {remedy}") from error
-    return {
-        name: tensor.value if isinstance(tensor, _NumpyArray) else np.asarray(tensor)
-        for name, tensor in tensors.items()
-    }
+        raise InputError(
+            f"{path} is not a whole pickle of arrays ({brief(error)}): {remedy}"
+        ) from error
 
 
 def read_torch_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
@@ -72,9 +89,38 @@ def read_torch_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
         content = path.read_bytes()
         is_zip = zipfile.is_zipfile(io.BytesIO(content))
         tensors, storages = (_read_zip if is_zip else _read_legacy)(content)
-        return {str(name): tensor.read(storages) for name, tensor in tensors.items()}
+        arrays, left = {}, _MAX_COPIES * len(content)
+        for name, tensor in tensors.items():
+            arrays[str(name)] = tensor.read(storages)
+            left -= arrays[str(name)].nbytes
+            if left < 0:
+                raise ValueError(f"its tensors are {_MAX_COPIES} times as large as the file")
+        return arrays
     except Exception as error:  # a damaged pickle can raise anything
-        raise InputError(f"{path} is not a whole PyTorch state dict ({error}): {remedy}") from error
+        raise InputError(
+            f"{path} is not a whole PyTorch state dict ({brief(error)}): {remedy}"
+        ) from error
+
+
+def _load(unpickler: type[pickle.Unpickler], file: IO[bytes]) -> Any:
+    """Loads the next pickle of a file, after a look at its opcodes.
+
+    The unpickler itself would allocate a memo, or bytes, of whatever size an opcode states.
+    """
+    start = file.tell()
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if count > _MAX_OPCODES:
+            raise pickle.UnpicklingError(f"it has more than {_MAX_OPCODES:,} opcodes")
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= (argument or 0) <= count:
+            raise pickle.UnpicklingError(f"it memoizes {argument:,} values in {count:,} opcodes")
+    file.seek(start)
+    return unpickler(file).load()
+
+
+def _number(value: Any) -> np.ndarray:
+    if not isinstance(value, bool | int | float):
+        raise pickle.UnpicklingError(f"it holds a {type(value).__name__}, which is not an array")
+    return np.asarray(value)
 
 
 class _NumpyUnpickler(pickle.Unpickler):
@@ -161,15 +207,18 @@ class _TorchUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not a tensor")
 
     def persistent_load(self, pid: Any) -> tuple[np.dtype, str]:
-        kind, dtype, key, *_ = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype):
-            raise pickle.UnpicklingError(f"it asks for {kind!r}, which is not a storage")
-        return dtype, str(key)
+        kind, storage, key, *_ = pid
+        if kind != "storage" or not isinstance(storage, _Storage):
+            raise pickle.UnpicklingError("it refers to something that is not a storage")
+        return storage.dtype, str(key)
 
 
 def _rebuild_tensor(
     storage: tuple[np.dtype, str], offset: int, shape: Any, strides: Any, *_: Any
 ) -> _Tensor:
+    numbers = (offset, *shape, *strides)
+    if len(shape) > 8 or not all(isinstance(n, int) and abs(n) < 2**48 for n in numbers):
+        raise pickle.UnpicklingError(f"a tensor of {len(shape)} axes, or of no or huge numbers")
     return _Tensor(*storage, offset, tuple(shape), tuple(strides))
 
 
@@ -187,21 +236,20 @@ def _read_zip(content: bytes) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
         root = pickled.removesuffix("data.pkl")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
             raise ValueError("its numbers are big-endian")
-        tensors = _TorchUnpickler(io.BytesIO(archive.read(pickled))).load()
-        prefix = f"{root}data/"
-        storages = {n.removeprefix(prefix): archive.read(n) for n in names if n.startswith(prefix)}
-    return tensors, storages
+        tensors = _load(_TorchUnpickler, io.BytesIO(archive.read(pickled)))
+        used = {tensor.storage for tensor in tensors.values()}
+        return tensors, {key: archive.read(f"{root}data/{key}") for key in used}
 
 
 def _read_legacy(content: bytes) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
     """Same for the older format: four pickles, the keys of the storages, the storages."""
     file = io.BytesIO(content)
-    magic, _, system, tensors, keys = (_TorchUnpickler(file).load() for _ in range(5))
+    magic, _, system, tensors, keys = (_load(_TorchUnpickler, file) for _ in range(5))
     if magic != _LEGACY_MAGIC or not system["little_endian"]:
         raise ValueError("it does not begin as a PyTorch file does")
     itemsizes = {tensor.storage: tensor.dtype.itemsize for tensor in tensors.values()}
     storages = {}
-    for key in keys:
+    for key in map(str, keys):
         length = int.from_bytes(file.read(8), "little") * itemsizes[key]
         storages[key] = file.read(length)
     return tensors, storages

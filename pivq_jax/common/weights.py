@@ -15,10 +15,30 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.pickles import read_torch_file
 from pivq_jax.common.progress import progress_bar
+
+# Types of numbers in safetensors files that NumPy has; bfloat16 comes with JAX.
+_DTYPES = (
+    "F64",
+    "F32",
+    "F16",
+    "BF16",
+    "I64",
+    "I32",
+    "I16",
+    "I8",
+    "U64",
+    "U32",
+    "U16",
+    "U8",
+    "BOOL",
+)
+
+# Tensors in the largest safetensors file that is read, some twenty times those of a deep model.
+_MAX_TENSORS = 50_000
 
 
 def default_weights_dir() -> Path:
@@ -41,7 +61,7 @@ def read_weights(path: Path, shapes: Any, remedy: str) -> Any:
         InputError: if the file is missing, is not a complete safetensors file, or contains other
             tensors.
     """
-    return check_weights(_read_safetensors(path, remedy), shapes, str(path), remedy)
+    return check_weights(read_safetensors(path, remedy)[0], shapes, str(path), remedy)
 
 
 def read_state_dict(path: Path, remedy: str) -> dict[str, np.ndarray]:
@@ -58,17 +78,43 @@ def read_state_dict(path: Path, remedy: str) -> dict[str, np.ndarray]:
         InputError: if the file is missing, incomplete or of another format.
     """
     if path.suffix == ".safetensors":
-        return _read_safetensors(path, remedy)
+        return read_safetensors(path, remedy)[0]
     return read_torch_file(path, remedy)
 
 
-def _read_safetensors(path: Path, remedy: str) -> dict[str, np.ndarray]:
+def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Reads a safetensors file.
+
+    Args:
+        path: the file.
+        remedy: advice for the user if the file is invalid, the end of the error message.
+
+    Returns:
+        The arrays by name, and the metadata.
+
+    Raises:
+        InputError: if the file is missing, incomplete, or holds numbers that NumPy does not have.
+    """
     if not path.is_file():
         raise InputError(f"{path} is not a file: {remedy}")
     try:
-        return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, KeyError) as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}): {remedy}") from error
+        with safetensors.safe_open(path, framework="numpy") as file:
+            names = file.keys()
+            if len(names) > _MAX_TENSORS:
+                raise InputError(f"{path} holds {len(names):,} tensors, more than {_MAX_TENSORS:,}")
+            dtypes = {name: file.get_slice(name).get_dtype() for name in names}
+            if strange := [name for name in names if dtypes[name] not in _DTYPES]:
+                raise InputError(
+                    f"{path} holds {strange[0]} as {dtypes[strange[0]]}: use one of"
+                    f" {', '.join(_DTYPES)}"
+                )
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except InputError:
+        raise
+    except Exception as error:  # the library raises several types for a damaged file
+        raise InputError(
+            f"{path} is not a whole safetensors file ({brief(error)}): {remedy}"
+        ) from error
 
 
 def write_weights(path: Path, tree: Any) -> None:
@@ -77,11 +123,25 @@ def write_weights(path: Path, tree: Any) -> None:
     Args:
         path: the file, replaced atomically if it exists.
         tree: nested dictionaries of arrays.
+
+    Raises:
+        InputError: if the file cannot be written.
     """
     tensors = traverse_util.flatten_dict(tree, sep=".")
     # safetensors writes raw memory, so a transposed view would be saved with the wrong layout.
     whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    write_atomically(path, safetensors.numpy.save(whole))
+    _keep(path, safetensors.numpy.save(whole))
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Writes a file of the cache."""
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}): set PIVQ_WEIGHTS_DIR to a directory that"
+            " can, or to one that holds the file"
+        ) from error
 
 
 def find_faults(
@@ -145,8 +205,8 @@ def download(url: str, remedy: str) -> Path:
         the path of the cached file.
 
     Raises:
-        InputError: if the URL has no checksum, the download fails, or the file has another
-            checksum.
+        InputError: if the URL has no checksum, the download fails, the file has another checksum,
+            or it cannot be written.
     """
     address, _, fragment = url.partition("#")
     checksum = fragment.removeprefix("sha256=").lower()
@@ -165,7 +225,7 @@ def download(url: str, remedy: str) -> Path:
         found = hashlib.sha256(content).hexdigest()
         if found != checksum:
             raise InputError(f"{address} has the SHA-256 {found}, not {checksum}: {remedy}")
-        write_atomically(path, content)
+        _keep(path, content)
     return path
 
 

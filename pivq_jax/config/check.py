@@ -2,6 +2,7 @@
 
 import json
 import os
+import reprlib
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 import jax
 
-from pivq_jax.common.errors import InputError
-from pivq_jax.config.fields import ADDED, Config, Field, all_fields
+from pivq_jax.common.errors import InputError, brief
+from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
 
 # Constants of modules that use the fields, repeated here; a test compares them.
 RECOMBINATION_PATCH = 8  # pixels: losses.recombination.PATCH_SIZE
 NORM_GROUPS = 8  # model.discriminator.GROUPS
+MAX_POSITIONS = 2**24  # numbers in the table of positions of patches; half a GB to make
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels: minimum_size in losses.backbones
 # Fields that may change when a run is continued, since training results do not depend on them.
 # Paths are among them, since the same files may have another location on another machine.
@@ -44,29 +46,11 @@ def check_config(config: Config, training: bool) -> None:
     """
     for field in all_fields():
         _check_field(field, reduce(getattr, field.name.split("."), config))
+    check_model(config)
 
-    data, model, quantizer = config.data, config.model, config.quantizer
+    size, model, quantizer = config.data.image_size, config.model, config.quantizer
     train, loss, adversarial = config.train, config.loss, config.adversarial
     need(loss.l1 + loss.l2 > 0, f"loss.l1 + loss.l2 = {loss.l1 + loss.l2} must be positive")
-    size, patch = data.image_size, model.patch_size
-    need(
-        size % patch == 0,
-        f"data.image_size = {size} is not divisible by model.patch_size = {patch}: change either",
-    )
-    need(
-        model.output == "patch" or patch % 2 == 0,
-        f"model.output = 'conv' emits 2x2 pixels: model.patch_size = {patch} must be even, or use"
-        " model.output = 'patch'",
-    )
-    need(
-        model.width % (4 * model.heads) == 0,
-        f"model.width = {model.width} must be a multiple of 4 * model.heads = {4 * model.heads}",
-    )
-    need(
-        quantizer.kind != "matching" or model.num_codes < quantizer.codebook_size,
-        f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
-        f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
-    )
     need(
         loss.recombination == 0 or size % RECOMBINATION_PATCH == 0,
         f"loss.recombination compares patches of {RECOMBINATION_PATCH} pixels: data.image_size ="
@@ -129,6 +113,47 @@ def check_config(config: Config, training: bool) -> None:
         check_devices(config, jax.device_count())
 
 
+def check_model(config: Config) -> None:
+    """Checks the fields from which the model is built, also for a config of another version.
+
+    Args:
+        config: the config.
+
+    Raises:
+        InputError: if a value is invalid; the message names the fields, the limit and the remedy.
+    """
+    for field in all_fields():
+        section, _, name = field.name.partition(".")
+        if name in BUILT_FROM.get(section, ()):
+            _check_field(field, config[section][name])
+    size, patch = config.data.image_size, config.model.patch_size
+    model, quantizer = config.model, config.quantizer
+    need(
+        size % patch == 0,
+        f"data.image_size = {size} is not divisible by model.patch_size = {patch}: change either",
+    )
+    need(
+        model.output == "patch" or patch % 2 == 0,
+        f"model.output = 'conv' emits 2x2 pixels: model.patch_size = {patch} must be even, or use"
+        " model.output = 'patch'",
+    )
+    need(
+        model.width % (4 * model.heads) == 0,
+        f"model.width = {model.width} must be a multiple of 4 * model.heads = {4 * model.heads}",
+    )
+    need(
+        quantizer.kind != "matching" or model.num_codes < quantizer.codebook_size,
+        f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
+        f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
+    )
+    positions = (size // patch) ** 2 * model.width
+    need(
+        positions <= MAX_POSITIONS,
+        f"(data.image_size / model.patch_size)² * model.width = {positions:,} must be at most"
+        f" {MAX_POSITIONS:,}: raise model.patch_size",
+    )
+
+
 def _check_field(field: Field, value: Any) -> None:
     """Checks the value of a single field."""
     if field.choices:
@@ -138,7 +163,7 @@ def _check_field(field: Field, value: Any) -> None:
                 f"{field.name} = {chosen!r} is unknown: use one of {', '.join(field.choices)}",
             )
     if field.limit:
-        need(field.limit.holds(value), f"{field.name} = {value} {field.limit.text}")
+        need(field.limit.holds(value), f"{field.name} = {reprlib.repr(value)} {field.limit.text}")
 
 
 def check_devices(config: Config, devices: int) -> None:
@@ -243,8 +268,8 @@ def read_config(workdir: Path) -> dict[str, Any]:
         )
     try:
         return with_added_fields(json.loads(path.read_text()))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}): choose another --workdir") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({brief(error)}): choose another --workdir") from error
 
 
 def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:

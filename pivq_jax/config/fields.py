@@ -6,6 +6,8 @@ fields of the dataclasses; `config.check` enforces the limits and `config.table`
 """
 
 import dataclasses
+import reprlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self, get_type_hints
 
@@ -50,12 +52,12 @@ class DataConfig(Section):
 
     name: str = setting("", "toon_faces, image_folder, celeba, celeba_hq, ffhq, tfds or random")
     path: str = setting("", "images, or where prepared data is: see data.md")
-    image_size: int = setting(64, "pixels per side", at_least(1))
+    image_size: int = setting(64, "pixels per side", at_least(1, most=8_192))
     flip: bool = setting(False, "random horizontal flip")
     workers: int = setting(
         0,
         "processes that read and decode; 0: threads, enough for small images",
-        NOT_NEGATIVE,
+        at_least(0, most=1_024),
     )
 
 
@@ -63,27 +65,27 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The encoder and the decoder."""
 
-    num_codes: int = setting(32, "N, latents and codes per image", at_least(1))
+    num_codes: int = setting(32, "N, latents and codes per image", at_least(1, most=65_536))
     code_dim: int = setting(
         32,
         "D, size of a latent or codebook entry",
-        at_least(2, "latents have mean 0, deviation 1"),
+        at_least(2, "latents have mean 0, deviation 1", most=16_384),
     )
     patch_size: int = setting(
-        8, "pixels per side of an encoder patch and of a decoder grid cell", at_least(1)
+        8, "pixels per side of an encoder patch and of a decoder grid cell", at_least(1, most=1_024)
     )
-    width: int = setting(128, "channels of both transformers", at_least(1))
-    heads: int = setting(2, "attention heads", at_least(1))
-    encoder_depth: int = setting(2, "blocks over patches and latent queries", at_least(1))
-    set_depth: int = setting(1, "decoder blocks over the set of codes", NOT_NEGATIVE)
+    width: int = setting(128, "channels of both transformers", at_least(1, most=16_384))
+    heads: int = setting(2, "attention heads", at_least(1, most=1_024))
+    encoder_depth: int = setting(2, "blocks over patches and latent queries", at_least(1, most=128))
+    set_depth: int = setting(1, "decoder blocks over the set of codes", at_least(0, most=128))
     decoder_depth: int = setting(
-        2, "decoder blocks over the grid, cross-attending to the set", at_least(1)
+        2, "decoder blocks over the grid, cross-attending to the set", at_least(1, most=128)
     )
-    mlp_ratio: int = setting(4, "hidden width of an MLP over its width", at_least(1))
+    mlp_ratio: int = setting(4, "hidden width of an MLP over its width", at_least(1, most=64))
     output: str = setting(
         "conv", "convolutional, or linear patches, which show the grid", choices=OUTPUTS
     )
-    output_channels: int = setting(32, "width of the conv output", at_least(1))
+    output_channels: int = setting(32, "width of the conv output", at_least(1, most=16_384))
     dtype: str = setting("float32", "of activations; bfloat16 on accelerators", choices=DTYPES)
     remat: bool = setting(False, "compute blocks again in the backward pass, which saves memory")
 
@@ -98,7 +100,9 @@ class QuantizerConfig(Section):
         "solver of matching, in recombination too: see matching.md",
         choices=METHODS,
     )
-    codebook_size: int = setting(512, "K, must exceed N under matching", at_least(1))
+    codebook_size: int = setting(
+        512, "K, must exceed N under matching", at_least(1, most=1_048_576)
+    )
     init_step: int = setting(
         800, "step at which the codebook is initialised; continuous before", NOT_NEGATIVE
     )
@@ -152,9 +156,9 @@ class AdversarialConfig(Section):
     start_step: int = setting(4_000, "first step; not before the codebook's initialisation")
     max_adaptive_weight: float = setting(1e4, "limit of the adaptive weight", NOT_NEGATIVE)
     learning_rate: float = setting(2e-4, "of the discriminator", POSITIVE)
-    channels: int = setting(32, "of its first layer", at_least(1))
+    channels: int = setting(32, "of its first layer", at_least(1, most=16_384))
     layers: int = setting(
-        2, "convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70", at_least(1)
+        2, "convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70", at_least(1, most=12)
     )
     augmentations: str = setting("", "of the images it sees", choices=AUGMENTATIONS, several=True)
 
@@ -416,15 +420,17 @@ def _faults(section: type[Section], values: Mapping[str, Any], prefix: str = "")
             if isinstance(value, Mapping):
                 yield from _faults(kind, value, f"{prefix}{name}.")
             else:
-                yield f"{prefix}{name} = {value!r} must be a section"
+                yield f"{prefix}{name} = {reprlib.repr(value)} must be a section"
         elif not _is_of_type(value, kind):
-            yield f"{prefix}{name} = {value!r} must be of type {kind.__name__}"
+            yield f"{prefix}{name} = {reprlib.repr(value)} must be of type {kind.__name__}"
 
 
 def _is_of_type(value: Any, kind: type) -> bool:
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
-    return isinstance(value, int | float if kind is float else kind)
+    if kind is float and isinstance(value, int):
+        return abs(value) <= sys.float_info.max
+    return isinstance(value, kind)
 
 
 def _build(section: type[Any], values: Mapping[str, Any]) -> Any:

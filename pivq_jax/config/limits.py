@@ -1,6 +1,7 @@
 """Metadata of config fields: descriptions, choices and limits of numbers."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,19 +14,26 @@ class Limit(NamedTuple):
     holds: Callable[[float], bool]  # whether a value is in the range
 
 
-def at_least(least: int, reason: str = "") -> Limit:
-    """Returns the limit of numbers that are at least `least`.
+# Counts fit into 32 bits, signed.
+MOST = 2**31 - 1
+
+
+def at_least(least: int, reason: str = "", *, most: int = MOST) -> Limit:
+    """Returns the limit of whole numbers that are at least `least`.
 
     Args:
         least: smallest valid value.
         reason: reason for the error message, if it is not obvious.
+        most: largest valid value. Where a config comes with a file from elsewhere, it bounds the
+            time and memory that opening the file takes; no useful model is near it.
     """
-    text = f"must be at least {least}" + (f": {reason}" if reason else "")
-    return Limit(f"≥ {least}", text, lambda value: value >= least)
+    text = f"must be at least {least} and at most {most:,}" + (f": {reason}" if reason else "")
+    symbol = f"≥ {least}" if most == MOST else f"{least} to {most:,}"
+    return Limit(symbol, text, lambda value: least <= value <= most)
 
 
-NOT_NEGATIVE = Limit("≥ 0", "must not be negative", lambda value: value >= 0)
-POSITIVE = Limit("> 0", "must be positive", lambda value: value > 0)
+NOT_NEGATIVE = Limit("≥ 0", "must be finite and not negative", lambda value: 0 <= value < math.inf)
+POSITIVE = Limit("> 0", "must be finite and positive", lambda value: 0 < value < math.inf)
 FRACTION = Limit("0 to 1", "must be in [0, 1]", lambda value: 0 <= value <= 1)
 BELOW_ONE = Limit("0 to below 1", "must be in [0, 1)", lambda value: 0 <= value < 1)
 INT64 = Limit(

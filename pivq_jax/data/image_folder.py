@@ -49,7 +49,7 @@ def prepared_folder(path: str | os.PathLike[str], image_size: int, cache: Path) 
     home = cache / NAME
     content, count = tree.fingerprint(root, home / ".listings" / f"{place}.json")
     if not count:
-        raise tree.no_images(root)
+        tree.list_images(root)  # raises the error
     label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
     version = hashlib.sha256(f"{place}\n{image_size}\n{content}".encode()).hexdigest()[:16]
     target = home / f"{label}_{image_size}px_{version}"

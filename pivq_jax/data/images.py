@@ -1,17 +1,61 @@
 """Image files and pixel values: reading, resizing, and conversion from [0, 255] to [-1, 1]."""
 
+import collections
+import functools
+import importlib.util
 import io
 import os
+import warnings
+from collections.abc import Iterable
 from typing import IO, Any
 
 import numpy as np
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, brief, printable
+
+# Extensions of each of Pillow's formats. No other format is decoded, whatever a file is named:
+# Pillow runs Ghostscript on PostScript, for example.
+_FORMATS = {
+    "AVIF": (".avif",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "HEIF": (".heic", ".heif"),
+    "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg"),
+    "PNG": (".png",),
+    "PPM": (".pgm", ".ppm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+
+# Modules that read formats which not every installation of Pillow reads.
+_READERS = {"AVIF": "PIL._avif", "HEIF": "pillow_heif"}
+
+
+def _has_reader(kind: str) -> bool:
+    try:
+        return kind not in _READERS or importlib.util.find_spec(_READERS[kind]) is not None
+    except ImportError:  # Pillow itself is missing
+        return False
+
+
+FORMATS = tuple(kind for kind in _FORMATS if _has_reader(kind))
 
 # Extensions of files that are treated as images, in lower case.
-EXTENSIONS = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
+EXTENSIONS = frozenset(extension for kind in FORMATS for extension in _FORMATS[kind])
+
+# Extensions of images that nothing here reads, beside the above that lack a reader.
+_OTHERS = ".arw .cr2 .cr3 .dng .exr .hdr .jp2 .jxl .nef .orf .psd .raf .rw2 .svg .tga"
+_UNREAD = (
+    frozenset(_OTHERS.split()) | {e for kind in _FORMATS.values() for e in kind}
+) - EXTENSIONS
+
+# Pixels of the largest image that is decoded, that of a camera of 50 million. Up to 20 bytes a
+# pixel are in memory at once (WebP with transparency), 1 GB in each thread, of a file of a few KB.
+MAX_PIXELS = 8_192 * 6_144
+
+# Of a JPEG file up to this size every second row and column may be decoded; the coefficients of all
+# may be in memory. That of a camera of 108 million.
+MAX_HALVED_PIXELS = 12_032 * 9_024
 
 
 def images_to_float(images: Any) -> Any:
@@ -49,12 +93,51 @@ def is_image(name: str) -> bool:
 
 
 def readable_name(path: str | os.PathLike[str]) -> str:
-    """Returns a path as printable text; bytes that are not valid UTF-8 are replaced.
+    """Returns a path as printable text.
+
+    Bytes that are not valid UTF-8 are replaced, and control characters are escaped.
 
     Args:
         path: any path.
     """
-    return os.fsencode(path).decode(errors="replace")
+    return printable(os.fsencode(path).decode(errors="replace"))
+
+
+def unread_kinds(names: Iterable[str]) -> str:
+    """Describes the images that are passed over because nothing here reads their format.
+
+    Args:
+        names: names or paths of files, as a listing finds them; hidden files are ignored.
+
+    Returns:
+        Such as `12 .heic, 1 .jxl are not read (.heic: pip install pillow-heif)`; empty if there are
+        none.
+    """
+    found = collections.Counter(
+        suffix
+        for name in names
+        if (suffix := os.path.splitext(name)[1].lower()) in _UNREAD
+        and not os.path.basename(name).startswith(".")
+    )
+    if not found:
+        return ""
+    counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(found.items()))
+    heif = " (.heic: pip install pillow-heif)" if found.keys() & {*_FORMATS["HEIF"]} else ""
+    return f"{counts} are not read{heif}"
+
+
+@functools.cache
+def _pillow() -> Any:
+    """Pillow, with the reader of HEIC if there is one."""
+    from PIL import Image
+
+    if "HEIF" in FORMATS:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    # It is for images of 89 million pixels; `MAX_HALVED_PIXELS` allows some.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    return Image
 
 
 class ShapeError(InputError):
@@ -89,7 +172,9 @@ def decode_image(
     """Decodes an image and resizes its central square.
 
     The image is rotated according to its EXIF orientation, grey and CMYK images are converted to
-    RGB, and transparency is composited onto white. Resizing is antialiased (Lanczos).
+    RGB, and transparency is composited onto white. Resizing is antialiased (Lanczos). Images of
+    more than `MAX_PIXELS` are refused, except for JPEG files of up to `MAX_HALVED_PIXELS`, of which
+    every second row and column is decoded.
 
     Args:
         file: the path or the open file.
@@ -105,10 +190,11 @@ def decode_image(
         ShapeError: if the image has a different shape or is smaller than `crop`.
         InputError: if it is not a readable image; the message contains its name and the reason.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps, UnidentifiedImageError
 
+    Image = _pillow()
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
             width, height = opened.size
             if shape is not None and (width, height) != shape:
                 raise ShapeError(
@@ -118,7 +204,15 @@ def decode_image(
                 raise ShapeError(
                     f"{name} is {width} x {height} pixels, less than the crop of {crop}"
                 )
-            image = _to_rgb(ImageOps.exif_transpose(opened))
+            if MAX_PIXELS < width * height <= MAX_HALVED_PIXELS and not crop:
+                opened.draft(None, (width // 2, height // 2))  # does nothing but for JPEG
+            if opened.width * opened.height > MAX_PIXELS:
+                raise InputError(
+                    f"cannot read image {name}: {width} x {height} pixels are more than"
+                    f" {MAX_PIXELS:,}: make it smaller"
+                )
+            ImageOps.exif_transpose(opened, in_place=True)
+            image = _to_rgb(opened)
         side = crop or min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         square = image.crop((left, top, left + side, top + side))
@@ -128,8 +222,7 @@ def decode_image(
     except UnidentifiedImageError as error:
         raise InputError(f"cannot read image {name}: not an image of a known format") from error
     except Exception as error:  # Pillow's decoders raise almost any type for a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"cannot read image {name}: {reason}") from error
+        raise InputError(f"cannot read image {name}: {brief(error)}") from error
     return np.array(resized)
 
 
@@ -154,13 +247,18 @@ def _to_rgb(image: Any) -> Any:
 
     if image.mode.startswith("I") or image.mode == "F":
         # Grey with 16 bits or more: Pillow's own conversion clips at 255 instead of scaling.
-        values = np.asarray(image, np.float32)
+        values = np.array(image, np.float32)
         scale = 65535.0
         if image.mode == "F":  # the range varies between files and is inferred from the values
+            if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+                raise ValueError("it has pixels that are NaN or infinite")
             scale = next((top for top in (1.0, 255.0) if values.max() <= top), scale)
-        return Image.fromarray(np.uint8(values.clip(0.0, scale) * (255.0 / scale))).convert("RGB")
+        np.clip(values, 0.0, scale, out=values)
+        values *= 255.0 / scale
+        return Image.fromarray(np.uint8(values)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
+        if image.mode != "RGBA":
+            image = image.convert("RGBA")
         canvas = Image.new("RGBA", image.size, "white")
         canvas.alpha_composite(image)
         image = canvas

@@ -18,8 +18,10 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from pivq_jax.common.errors import InputError
-from pivq_jax.data.images import EXTENSIONS, is_image
+from absl import logging
+
+from pivq_jax.common.errors import InputError, brief
+from pivq_jax.data.images import EXTENSIONS, is_image, readable_name, unread_kinds
 from pivq_jax.data.records import RESERVED
 from pivq_jax.data.shards import Entry
 from pivq_jax.data.tree import list_files
@@ -34,6 +36,9 @@ _PLACES = ("", "Img", "Anno", "Eval", "CelebAMask-HQ", "CelebA-HQ")
 
 _FFHQ_TRAIN = 60_000
 _FFHQ_IMAGES = 70_000
+
+# Bytes of the largest image in an archive; those of CelebA, of 178 x 218 pixels, have some 10 KB.
+_MAX_MEMBER = 2**26
 
 # An attribute with more values is assumed to be a mistake, such as a column of numbers.
 _MAX_VALUES = 256
@@ -177,12 +182,17 @@ def image_folder(source: Path, attributes: Path | None = None) -> Listing:
         InputError: if there are fewer than three images, or attributes are missing or invalid.
     """
     _check_directory(source, "a directory of images")
-    stamps = {file: stamp for file, stamp in list_files(source).items() if is_image(file)}
+    files = list_files(source)
+    stamps = {file: stamp for file, stamp in files.items() if is_image(file)}
+    unread = unread_kinds(files)
     if len(stamps) < len(SPLITS):
         raise InputError(
             f"{source} holds {len(stamps)} images (files that end in"
-            f" {' '.join(sorted(EXTENSIONS))}): a data set needs at least 3, one per split"
+            f" {' '.join(sorted(EXTENSIONS))}{f'; {unread}' if unread else ''}): a data set needs"
+            " at least 3, one per split"
         )
+    if unread:
+        logging.warning("%s: %s", readable_name(source), unread)
     factors: dict[str, tuple[str, ...]] = {}
     rows: dict[str, tuple[int, ...]] = dict.fromkeys(stamps, ())
     if attributes is not None:
@@ -275,12 +285,21 @@ def _files(root: Path) -> dict[str, str]:
         return list_files(root)
     try:
         with zipfile.ZipFile(root) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError) as error:
+            # `is_dir` fails for a member without a name.
+            members = [m for m in archive.infolist() if not m.filename.endswith("/")]
+    except Exception as error:  # zipfile raises many types for a damaged directory
         raise InputError(
-            f"{root} is not a complete zip archive ({error}): download it again"
+            f"{root} is not a complete zip archive ({brief(error)}): download it again"
         ) from error
-    return {m.filename: f"{m.file_size} {m.CRC:08x}" for m in members if not m.is_dir()}
+    for member in members:
+        if member.flag_bits & 1:
+            raise InputError(f"{root} is encrypted: unzip it, and give the folder in its place")
+        if member.file_size > _MAX_MEMBER:
+            raise InputError(
+                f"{root} has {member.filename} with {member.file_size:,} bytes, more than"
+                f" {_MAX_MEMBER:,}: download it again"
+            )
+    return {m.filename: f"{m.file_size} {m.CRC:08x}" for m in members}
 
 
 def _by_name(stamps: dict[str, str]) -> dict[str, tuple[str, str]]:
@@ -331,7 +350,7 @@ def _read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]
     The first line is the number of images and the second contains the names.
     """
     lines = _lines(path)
-    if len(lines) < 2 or len(lines[0]) != 1 or not lines[0][0].isdigit():
+    if len(lines) < 2 or len(lines[0]) != 1 or not re.fullmatch(r"[0-9]{1,9}", lines[0][0]):
         raise InputError(
             f"{path} does not begin with the number of images and the attributes' names: download"
             " it again"
@@ -346,7 +365,8 @@ def _read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]
     for image, *values in rows:
         if len(values) != len(names) or not set(values) <= {"-1", "1"}:
             raise InputError(
-                f"{path} does not give {image} {len(names)} values of -1 or 1: download it again"
+                f"{path} does not give {image[:60]} {len(names)} values of -1 or 1: download it"
+                " again"
             )
         attributes[image] = tuple(int(value == "1") for value in values)
     return names, attributes
@@ -356,7 +376,7 @@ def _read_mapping(path: Path) -> dict[int, str]:
     """Returns the CelebA image of each CelebA-HQ image, from lines `idx orig_idx orig_file`."""
     mapping = {}
     for fields in _lines(path)[1:]:
-        if len(fields) != 3 or not fields[0].isdigit():
+        if len(fields) != 3 or not re.fullmatch(r"[0-9]{1,9}", fields[0]):
             raise InputError(
                 f"{path} has the line {' '.join(fields)[:60]!r}, not `idx orig_idx orig_file`:"
                 " download it again"
@@ -374,11 +394,12 @@ def _read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[i
             (_, *names), *rows = [row for row in csv.reader(file) if row] or [[""]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}") from error
+    counts = collections.Counter(names)
     for name in names:
-        if not re.fullmatch(r"\w[\w .-]*", name) or name in RESERVED or names.count(name) > 1:
+        if not re.fullmatch(r"\w[\w .-]*", name) or name in RESERVED or counts[name] > 1:
             raise InputError(
-                f"{path} has an attribute named {name!r}: names consist of letters, digits, spaces"
-                f" and _.-, occur once, and are not {' or '.join(RESERVED)}"
+                f"{path} has an attribute named {name[:60]!r}: names consist of letters, digits,"
+                f" spaces and _.-, occur once, and are not {' or '.join(RESERVED)}"
             )
     if not names:
         raise InputError(
@@ -388,7 +409,7 @@ def _read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[i
     for row in rows:
         if len(row) != 1 + len(names) or not all(row):
             raise InputError(
-                f"{path} does not give {row[0]!r} a value for each of {len(names)} names"
+                f"{path} does not give {row[0][:60]!r} a value for each of {len(names)} names"
             )
     values = {}
     for column, name in enumerate(names, 1):
@@ -407,5 +428,5 @@ def _read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[i
 
 def _natural(value: str) -> tuple[bool, int, str]:
     """Sort key: integers first, by value, then other values alphabetically."""
-    number = re.fullmatch(r"-?\d+", value)
+    number = re.fullmatch(r"-?\d{1,18}", value)  # longer ones are no class, and slow to convert
     return number is None, int(value) if number else 0, value

@@ -13,13 +13,12 @@ import subprocess
 import sys
 import traceback
 import zipfile
-import zlib
 from collections.abc import Generator, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import write_json
 from pivq_jax.data import images, records
 
@@ -90,15 +89,15 @@ class FileRecipe(NamedTuple):
 
     def _read(self, entry: Entry) -> Any:
         """Returns the image of an entry, uint8 [S, S, 3]."""
+        name = images.readable_name(entry.file)
         if os.path.isfile(self.root):
             try:
                 content = _archive(self.root).read(entry.file)
-            except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-                raise InputError(f"cannot read image {entry.file}: {error}") from error
+            except Exception as error:  # zipfile and its decompressors raise many types
+                raise InputError(f"cannot read image {name}: {brief(error)}") from error
             file: Any = io.BytesIO(content)
         else:
             file = os.path.join(self.root, entry.file)
-        name = images.readable_name(entry.file)
         return images.decode_image(
             file, self.image_size, name=name, crop=self.crop, shape=self.shape
         )
@@ -147,9 +146,9 @@ def read_summary(recipe: Recipe, shard: Shard) -> dict[str, Any] | None:
     """
     try:
         summary = json.loads(shard.summary.read_text())
-        good = summary["digest"] == digest(recipe, shard)
+        good = summary["digest"] == digest(recipe, shard) and "skipped" in summary
         return summary if good and shard.path.stat().st_size == summary["size"] else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -12,7 +12,7 @@ from absl import logging
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically
-from pivq_jax.data.images import EXTENSIONS, is_image
+from pivq_jax.data.images import EXTENSIONS, is_image, unread_kinds
 
 # Files whose stamps are compared even if their directory has not changed: overwriting a file does
 # not change its directory.
@@ -74,9 +74,14 @@ def list_images(directory: str | os.PathLike[str]) -> list[str]:
         InputError: if the directory does not exist or contains no image.
     """
     root = existing_directory(directory)
-    if not (files := [file for file in list_files(root) if is_image(file)]):
-        raise no_images(root)
-    return files
+    files = list_files(root)
+    if not (found := [file for file in files if is_image(file)]):
+        kinds, unread = " ".join(sorted(EXTENSIONS)), unread_kinds(files)
+        raise InputError(
+            f"no image in {root}: put files into it that end in one of {kinds}"
+            + (f" ({unread})" if unread else "")
+        )
+    return found
 
 
 def existing_directory(directory: str | os.PathLike[str]) -> Path:
@@ -94,12 +99,6 @@ def existing_directory(directory: str | os.PathLike[str]) -> Path:
     if not root.is_dir():
         raise InputError(f"{root} is a file: give the path of a directory of images")
     return root
-
-
-def no_images(root: Path) -> InputError:
-    """Returns the error for a directory without images."""
-    kinds = " ".join(sorted(EXTENSIONS))
-    return InputError(f"no image in {root}: put files into it that end in one of {kinds}")
 
 
 def fingerprint(root: Path, record: Path) -> tuple[str, int]:

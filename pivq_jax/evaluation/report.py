@@ -54,7 +54,7 @@ def write_report(session: Session) -> dict[str, Any]:
     for number, (name, stage) in enumerate(STAGES.items(), 1):
         kept = read_object(folder / f"{name}.json")
         # Stages that were left out are tried again, as a missing file may now exist.
-        if "metrics" not in kept or kept.get("made_for") != made_for:
+        if not isinstance(kept.get("metrics"), dict) or kept.get("made_for") != made_for:
             if jax.process_index() == 0:
                 print(f"evaluating, {number} of {len(STAGES)}: {name}", file=sys.stderr, flush=True)
             started = time.perf_counter()

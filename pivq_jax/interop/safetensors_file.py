@@ -6,18 +6,19 @@ are not supported, since opening one may execute code in it.
 """
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_atomically
-from pivq_jax.config.check import check_config, with_added_fields
+from pivq_jax.common.weights import read_safetensors
+from pivq_jax.config.check import check_config, check_model, with_added_fields
 from pivq_jax.config.fields import Config, is_whole
 from pivq_jax.interop.weights import Params, from_torch, to_torch
 from pivq_jax.model.pivq import pivq_from_config
@@ -60,14 +61,7 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
             f"{path} is not named *.safetensors, the one format that is read: in PyTorch, write it"
             " with safetensors.torch.save_file"
         )
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: give a safetensors file")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, TypeError) as error:  # TypeError: a type unknown to NumPy
-        raise InputError(f"{path} is damaged or no safetensors file ({error})") from error
+    arrays, metadata = read_safetensors(path, "give a file of pivq_jax.convert or save_pretrained")
     description = _checked(metadata.get(KEY, ""), path)
     shapes = model_shapes(config_of_model(description["config"], str(path)), str(path))
     params = from_torch(arrays, shapes, str(path))
@@ -81,7 +75,7 @@ def _checked(text: str, path: Path) -> dict[str, Any]:
     try:
         description = json.loads(text)
         description["config"] = with_added_fields(dict(description["config"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} does not say what model it is: its metadata needs an entry {KEY!r}, JSON with"
             ' "config", the config.json of a run'
@@ -94,10 +88,11 @@ def _checked(text: str, path: Path) -> dict[str, Any]:
             raise InputError(f"the config in {path}: {error}") from error
     step = description.setdefault("step", description["config"].get("train", {}).get("steps"))
     if not isinstance(step, int) or not 0 <= step < 2**31:
-        raise InputError(f"{path}: step = {step!r} must be a number of training steps")
+        raise InputError(f"{path}: step = {reprlib.repr(step)} must be a number of training steps")
     for name in ("progress", "metrics"):
         if not isinstance(description.setdefault(name, {}), dict):
-            raise InputError(f"{path}: {name} = {description[name]!r} must be a JSON object")
+            shown = reprlib.repr(description[name])
+            raise InputError(f"{path}: {name} = {shown} must be a JSON object")
     return description
 
 
@@ -115,7 +110,9 @@ def config_of_model(values: dict[str, Any], origin: str) -> Config:
         InputError: if the config does not describe a model.
     """
     try:
-        return Config.of_model(values)
+        config = Config.of_model(values)
+        check_model(config)
+        return config
     except InputError as error:
         raise InputError(f"the config in {origin} describes no model: {error}") from error
 

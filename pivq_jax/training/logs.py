@@ -30,7 +30,7 @@ def _step_of(line: str) -> float:
     """The step of a line of the log; infinity if the line is damaged."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return math.inf
 
 

@@ -124,3 +124,27 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
 def test_the_page_of_all_fields_is_up_to_date():
     path = Path(__file__).parents[2] / "docs" / "config.md"
     assert path.read_text() == table.page(), "python -m pivq_jax.config.table > docs/config.md"
+
+
+def test_no_number_is_unlimited():
+    """Neither in a config file nor in what comes with a model from elsewhere."""
+    for field in fields.all_fields():
+        if field.limit:
+            assert not field.limit.holds(float("inf")), field
+            assert not field.limit.holds(float("nan")), field
+    limits = {field.name: field.limit for field in fields.all_fields()}
+    for name in ("model.encoder_depth", "model.decoder_depth", "quantizer.codebook_size"):
+        assert not limits[name].holds(10**7)
+
+
+def test_a_table_of_positions_that_takes_gigabytes_is_refused():
+    sizes = {"data.image_size": 8192, "model.patch_size": 2}
+    with pytest.raises(InputError, match=r"2,147,483,648 must be at most 16,777,216: raise"):
+        check_config(Config().with_fields(sizes), training=False)
+
+
+@pytest.mark.parametrize("value", [10**400, "x" * 10_000, [[[[]]]] * 1000], ids=type)
+def test_a_value_of_another_type_is_shown_in_short(value):
+    with pytest.raises(InputError, match=r"^loss\.l1 = .* must be of type float$") as refusal:
+        Config().with_fields({"loss.l1": value})
+    assert len(str(refusal.value)) < 200

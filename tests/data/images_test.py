@@ -1,5 +1,8 @@
 """Image files in all their variety, and the conversion of pixel values."""
 
+import importlib.util
+import zlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.images import images_to_float, images_to_uint8, load_image
+from pivq_jax.data import images
+from pivq_jax.data.images import (
+    decode_image,
+    images_to_float,
+    images_to_uint8,
+    load_image,
+    unread_kinds,
+)
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -132,3 +142,73 @@ def test_a_corrupt_file_is_named_in_one_line(tmp_path, content):
     with pytest.raises(InputError, match=r"cannot read image .*bad\.png: ") as caught:
         load_image(path, 16)
     assert "\n" not in str(caught.value)
+
+
+def test_the_size_is_checked_before_an_image_is_decoded(tmp_path, monkeypatch):
+    """A small file of 12,000 x 12,000 pixels; a JPEG file is decoded at half its size."""
+    path = save(tmp_path / "a.png", Image.new("1", (1, 1)))
+    content = bytearray(path.read_bytes())
+    content[16:24] = 2 * (12_000).to_bytes(4)
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.png: 12000 x 12000 pixels are more than 50,331,648"):
+        load_image(path, 16)
+
+    monkeypatch.setattr(images, "MAX_PIXELS", 100 * 100)
+    monkeypatch.setattr(images, "MAX_HALVED_PIXELS", 200 * 200)
+    for name, side in (("a.png", 101), ("a.webp", 101), ("a.jpg", 201)):
+        path = save(tmp_path / name, Image.new("RGB", (side, side), RED))
+        with pytest.raises(InputError, match=f"{side} x {side} pixels are more than 10,000: make"):
+            load_image(path, 16)
+    for name, side in (("a.png", 100), ("a.jpg", 199)):
+        path = save(tmp_path / name, Image.new("RGB", (side, side), RED))
+        assert_color(load_image(path, 16), RED, tolerance=2)
+    with pytest.raises(InputError, match="199 x 199 pixels are more than 10,000"):
+        decode_image(path, 16, name="a.jpg", crop=150)  # of the pixels of the file
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_a_float_image_with_a_pixel_that_is_not_finite_is_refused(tmp_path, odd):
+    pixels = np.full((8, 8), 90, np.float32)
+    pixels[3, 4] = odd
+    path = save(tmp_path / "a.tif", Image.fromarray(pixels))
+    with pytest.raises(InputError, match=r"a\.tif: it has pixels that are NaN or infinite"):
+        load_image(path, 8)
+
+
+@pytest.mark.parametrize("name, form", [("a.jfif", "JPEG"), ("a.jpe", "JPEG"), ("a.avif", "AVIF")])
+def test_what_pillow_reads_is_read(tmp_path, name, form):
+    if form not in images.FORMATS:
+        pytest.skip("this Pillow has no AVIF")
+    path = save(tmp_path / name, Image.new("RGB", (16, 16), RED), format=form)
+    assert images.is_image(name)
+    assert_color(load_image(path, 8), RED, tolerance=3)
+
+
+@pytest.mark.parametrize("form", ["EPS", "ICO", "TGA"])
+def test_other_formats_are_not_decoded_under_a_usual_name(tmp_path, form):
+    path = save(tmp_path / "a.png", Image.new("RGB", (16, 16), RED), format=form)
+    with pytest.raises(InputError, match="not an image of a known format"):
+        load_image(path, 8)
+
+
+def test_images_without_a_reader_are_counted(monkeypatch):
+    monkeypatch.setattr(images, "_UNREAD", frozenset((".heic", ".jxl")))
+    names = ["a.heic", "b/c.HEIC", "d.jxl", "e.png", "f.txt", ".g.heic", "heic", "h/.heic"]
+    expected = "2 .heic, 1 .jxl are not read (.heic: pip install pillow-heif)"
+    assert unread_kinds(names) == expected
+    assert unread_kinds(["d.jxl"]) == "1 .jxl are not read" and unread_kinds(["e.png"]) == ""
+
+
+def test_readers_that_are_not_installed_are_not_asked(monkeypatch):
+    assert images._UNREAD.isdisjoint(images.EXTENSIONS) and ".jxl" in images._UNREAD
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert [images._has_reader(kind) for kind in ("PNG", "AVIF", "HEIF")] == [True, False, False]
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path):
+    path = tmp_path / "a\x1b[2J\n.png"
+    path.write_bytes(b"no image")
+    with pytest.raises(InputError) as refusal:
+        load_image(path, 8)
+    assert r"a\x1b[2J\n.png" in str(refusal.value) and str(refusal.value).isprintable()

@@ -1,5 +1,7 @@
 """Lists of what a source holds: places, attributes and what is wrong with them."""
 
+import zipfile
+
 import pytest
 
 from pivq_jax.common.errors import InputError
@@ -132,3 +134,62 @@ def test_attributes_that_do_not_fit(tmp_path, table, message):
 def test_two_images_are_no_data_set(tmp_path):
     with pytest.raises(InputError, match=r"holds 2 images .* at least 3"):
         layouts.image_folder(touch(tmp_path, "a.png", "b.png", "c.txt"))
+
+
+def test_numbers_of_any_length_are_values(tmp_path):
+    source, long = touch(tmp_path / "images", "a.png", "b.png", "c.png"), "9" * 5000
+    (tmp_path / "table.csv").write_text(f"name,id\na.png,{long}\nb.png,10\nc.png,9\n")
+    factors = layouts.image_folder(source, tmp_path / "table.csv").factors
+    assert factors == {"id": ("9", "10", long)}
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "²"], ids=len)
+def test_numbers_in_lists_have_a_few_digits(celeba, number):
+    path = celeba / "list_attr_celeba.txt"
+    path.write_text(path.read_text().replace("6", number, 1))
+    with pytest.raises(InputError, match="does not begin with the number of images"):
+        layouts.celeba(celeba)
+    (celeba / "mapping.txt").write_text(f"idx orig_idx orig_file\n{number} 0 000001.jpg\n")
+    with pytest.raises(InputError, match="has the line"):
+        layouts._read_mapping(celeba / "mapping.txt")
+
+
+def test_an_encrypted_archive_is_named_as_such(celeba):
+    official.zip_images(celeba)
+    path = celeba / "img_align_celeba.zip"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # a flag of the first member
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is encrypted: unzip it, and give the folder"):
+        layouts.celeba(celeba)
+
+
+def test_an_archive_with_a_huge_member_is_refused_before_it_is_read(celeba):
+    official.zip_images(celeba)
+    path = celeba / "img_align_celeba.zip"
+    content = bytearray(path.read_bytes())
+    start = content.index(b"PK\x01\x02") + 24
+    content[start : start + 4] = (2**30).to_bytes(4, "little")
+    path.write_bytes(content)
+    message = r"000001\.jpg with 1,073,741,824 bytes, more than 67,108,864: download it again"
+    with pytest.raises(InputError, match=message):
+        layouts.celeba(celeba)
+
+
+def test_images_without_a_reader_are_mentioned(tmp_path, caplog):
+    source = touch(tmp_path, "a.png", "b.png", "c.jxl", "d/e.jxl")
+    with pytest.raises(InputError, match=r"holds 2 images .*; 2 \.jxl are not read\): a data set"):
+        layouts.image_folder(source)
+    assert not caplog.records
+    layouts.image_folder(touch(tmp_path, "f.png"))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: 2 .jxl are not read"
+    ]
+
+
+def test_a_member_without_a_name_is_none_of_the_images(celeba):
+    official.zip_images(celeba)
+    with zipfile.ZipFile(celeba / "img_align_celeba.zip", "a") as archive:
+        archive.writestr("x", b"")
+        archive.filelist[-1].filename = ""
+    assert sum(map(len, layouts.celeba(celeba).splits.values())) == 6

@@ -129,6 +129,12 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
     ):
         metrics = report.write_report(Session(model, images, asked, tmp_path))
         assert len(done) == expected and metrics["psnr"] == 1.0
+    kept = tmp_path / "report" / "counted.json"
+    whole = json.loads(kept.read_text())
+    for damaged in ({}, [], whole | {"metrics": 3}):
+        kept.write_text(json.dumps(damaged))
+        assert report.write_report(Session(model, images, asked, tmp_path))["psnr"] == 1.0
+    assert len(done) == 8
 
 
 @pytest.mark.slow

@@ -126,7 +126,17 @@ def test_paths_with_a_scheme_are_remote(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [b"[1]\n", b"{}\n", b"null\n", b"\xff\xfe\n", b'{"step": "a"}\n', b'{"step": 4']
+    "damage",
+    [
+        b"[1]\n",
+        b"{}\n",
+        b"null\n",
+        b"\xff\xfe\n",
+        b'{"step": "a"}\n',
+        b'{"step": 4',
+        b'{"step": %d}\n' % 10**400,
+    ],
+    ids=range(7),
 )
 def test_a_damaged_line_is_dropped(tmp_path, damage):
     whole = [b'{"step": 1}\n', b'{"step": 2}\n']
