@@ -1,8 +1,8 @@
 """The initial codebook: k-means on latents of many batches.
 
-The algorithm is that of `ott.tools.k_means`, with the same draws, and on a CPU with the same result
-to the last bit or two. It is written again because the sums of a cluster there are a scatter that
-adds floats, which a GPU does in any order, so that no two runs would begin alike.
+The algorithm is that of `ott.tools.k_means`, with the same draws and, on a CPU, the same result. It
+is written again because the sums of a cluster there are a scatter that adds floats, which a GPU
+does in any order, so that no two runs would begin alike.
 """
 
 import math
