@@ -22,10 +22,11 @@ from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.jitted import Steps
 from pivq_jax.training.objective import Phase
 
-EVERYTHING = {
-    "data.image_size": 32,  # the least for AlexNet
-    "model.patch_size": 8,
+EVERY_LOSS = {
     "loss.perceptual": 1.0,
+    "loss.recombination": 0.5,
+    "adversarial.weight": 0.5,
+    "adversarial.recombined_weight": 0.5,
     "adversarial.augmentations": "colour,translation,cutout",
 }
 COMBINED = re.compile(r"= stablehlo\.(add|minimum|maximum|and|or) ")
@@ -92,7 +93,8 @@ def test_initialisation_and_revival_have_an_order_on_a_gpu(everything):
 @pytest.fixture(scope="module")
 def everything(tiny_config) -> tuple[Steps, Config]:
     """A tiny model with all losses."""
-    config = tiny_config.with_fields(EVERYTHING)
+    size = {"data.image_size": 32, "model.patch_size": 8}  # enough for AlexNet
+    config = tiny_config.with_fields({**EVERY_LOSS, **size})
     return steps_from_config(config, make_mesh()), config
 
 
@@ -102,7 +104,7 @@ def everything(tiny_config) -> tuple[Steps, Config]:
 def test_every_config_has_an_order_on_a_gpu(name, variants):
     config = load_config(f"{name}:{variants}")
     network = "vgg" if name == "toon_faces" else "alex"
-    config = config.with_fields({"loss.perceptual": 1.0, "loss.perceptual_network": network})
+    config = config.with_fields({**EVERY_LOSS, "loss.perceptual_network": network})
     steps = steps_from_config(config, make_mesh())
     for phase in Phase:
         assert not unordered(steps.train, *arguments(steps, config, phase)), phase
