@@ -5,12 +5,41 @@ network returns the five feature maps that LPIPS compares: outputs of a ReLU, fr
 """
 
 import functools
+import itertools
 from typing import ClassVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from pivq_jax.common.errors import InputError
+
+
+def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
+    """Maximum of each window; without padding, as `nn.max_pool`.
+
+    The gradient goes to the first of several equal maxima, as in PyTorch. `nn.max_pool` has the
+    same one, but as a select-and-scatter, which XLA refuses on a GPU if results are to be
+    deterministic.
+
+    Args:
+        x: f32 [B, H, W, C].
+        window: height and width of a window.
+        stride: step from one window to the next.
+
+    Returns:
+        f32 [B, (H - window) // stride + 1, (W - window) // stride + 1, C].
+    """
+    height, width = ((size - window) // stride * stride + 1 for size in x.shape[1:3])
+    largest: jax.Array | None = None
+    for row, column in itertools.product(range(window), repeat=2):
+        one = x[:, row : row + height : stride, column : column + width : stride]
+        if largest is None:
+            largest = one
+        else:
+            largest = jnp.where((one > largest) | jnp.isnan(one), one, largest)
+    assert largest is not None
+    return largest
 
 
 class AlexNet(nn.Module):
@@ -40,7 +69,7 @@ class AlexNet(nn.Module):
         features = []
         for i, (channels, kernel) in enumerate(zip(self.channels, (11, 5, 3, 3, 3))):
             if i in (1, 2):
-                x = nn.max_pool(x, (3, 3), (2, 2))
+                x = max_pool(x, 3, 2)
             stride, padding = (4, 2) if i == 0 else (1, kernel // 2)
             convolution = functools.partial(
                 nn.Conv, strides=stride, padding=padding, precision=self.precision
@@ -78,7 +107,7 @@ class VGG16(nn.Module):
         index = 0
         for channels, layers in zip(self.channels, (2, 2, 3, 3, 3)):
             if features:
-                x = nn.max_pool(x, (2, 2), (2, 2))
+                x = max_pool(x, 2, 2)
             for _ in range(layers):
                 name = f"conv_{index}"
                 x = nn.relu(nn.Conv(channels, (3, 3), precision=self.precision, name=name)(x))

@@ -48,8 +48,10 @@ def complete(columns: jax.Array, num_columns: int) -> jax.Array:
     def fill(columns: jax.Array) -> jax.Array:
         batch = columns.shape[0]
         index = jnp.arange(batch)[:, None]
-        target = jnp.where(columns < 0, num_columns, columns)
-        used = jnp.zeros((batch, num_columns), bool).at[index, target].set(True, mode="drop")
+        beyond = num_columns + jnp.arange(columns.shape[1], dtype=columns.dtype)  # dropped
+        target = jnp.where(columns < 0, beyond, columns)
+        used = jnp.zeros((batch, num_columns), bool)
+        used = used.at[index, target].set(True, mode="drop", unique_indices=True)
         free = jnp.argsort(used, axis=-1, stable=True).astype(jnp.int32)
         rank = jnp.cumsum(columns < 0, axis=-1) - 1
         spare = jnp.take_along_axis(free, jnp.clip(rank, 0, num_columns - 1), axis=-1)
@@ -99,7 +101,8 @@ def certify(cost: jax.Array, columns: jax.Array, prices: jax.Array) -> jax.Array
     if num_rows < num_columns:
         # All prices are <= 0, so all terms of this sum over the free columns increase the bound.
         index = jnp.arange(cost.shape[0])[:, None]
-        used = jnp.zeros(prices.shape, bool).at[index, columns].set(True)
+        used = jnp.zeros(prices.shape, bool)
+        used = used.at[index, columns].set(True, unique_indices=True)
         gap = gap - jnp.sum(jnp.where(used, 0.0, prices), axis=-1)
     # The relative error of a difference is at most 2^-24, that of a sum of n nonnegative terms at
     # most n times that.

@@ -295,5 +295,7 @@ def _flip(
     flips = _pick(on_path, jnp.where(row4col < 0, num_rows, row4col), 0) == 1
     flips = flips | ((row4col < 0) & (_pick(sink, root, num_columns) == columns))
     problem = jnp.arange(sink.shape[0])[:, None]
-    col4row = col4row.at[problem, jnp.where(flips, pred, num_rows)].set(columns, mode="drop")
+    # Rows beyond the last are dropped. They differ, too: a GPU need not order what is set.
+    row = jnp.where(flips, pred, num_rows + columns)
+    col4row = col4row.at[problem, row].set(columns, mode="drop", unique_indices=True)
     return jnp.where(flips, pred, row4col), col4row

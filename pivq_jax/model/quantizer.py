@@ -23,7 +23,6 @@ KINDS = ("matching", "nearest", "positional")
 # Function of latents float32 [B, N, D] and codebook float32 [K, D] that returns columns int32
 # [B, N] and converged bool [B]; see `match_latents`.
 Matcher = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-KMEANS_SAMPLES = 32  # most latents per entry for k-means, whose memory grows with them
 
 
 class Quantized(NamedTuple):
@@ -54,6 +53,42 @@ def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
         distances = norms - 2 * products
         # Not maximum(): on a CPU it may turn NaN into 0, and a broken image would look valid.
         return jnp.where(distances < 0, 0.0, distances)
+
+
+@jax.custom_vjp
+def look_up(codebook: jax.Array, columns: jax.Array) -> jax.Array:
+    """Returns the entries of columns.
+
+    The gradient of an indexed array is a scatter that adds the cotangents of equal columns. A GPU
+    does this in any order, and floats then differ from run to run; here, it is a product with
+    one-hot rows.
+
+    Args:
+        codebook: float32 [K, D].
+        columns: int32 [B, N].
+
+    Returns:
+        float32 [B, N, D].
+    """
+    return codebook[columns]
+
+
+def _look_up_forward(
+    codebook: jax.Array, columns: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return codebook[columns], (codebook, columns)
+
+
+def _look_up_backward(
+    saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, None]:
+    codebook, columns = saved
+    rows = jax.nn.one_hot(columns.reshape(-1), codebook.shape[0], dtype=cotangent.dtype)
+    flat = cotangent.reshape(-1, cotangent.shape[-1])
+    return jnp.einsum("mk,md->kd", rows, flat, precision=jax.lax.Precision.HIGHEST), None
+
+
+look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 def match_latents(
@@ -126,7 +161,7 @@ class Quantizer(nn.Module):
 
     def lookup(self, columns: jax.Array) -> jax.Array:
         """Returns the entries float32 [B, N, D] of columns int32 [B, N]."""
-        return self.codebook[columns]
+        return look_up(self.codebook, columns)
 
 
 def count_uses(columns: jax.Array, codebook_size: int) -> jax.Array:
@@ -140,39 +175,6 @@ def count_uses(columns: jax.Array, codebook_size: int) -> jax.Array:
         int32 [K].
     """
     return jnp.zeros(codebook_size, jnp.int32).at[columns.reshape(-1)].add(1)
-
-
-def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> jax.Array:
-    """Computes the initial codebook by k-means, started by k-means++, on latents of many batches.
-
-    At most `KMEANS_SAMPLES * codebook_size` latents are used, drawn without replacement.
-
-    Args:
-        latents: floating point [M, D], finite, M >= K.
-        codebook_size: K, the number of codebook entries.
-        key: PRNG key.
-
-    Returns:
-        float32 [K, D], the centroids.
-
-    Raises:
-        ValueError: if M < K.
-    """
-    from ott.tools import k_means
-
-    if latents.shape[0] < codebook_size:
-        raise ValueError(
-            f"k-means needs at least codebook_size = {codebook_size} latents, got"
-            f" {latents.shape[0]}: raise quantizer.init_batches"
-        )
-    key_draw, key_start = jax.random.split(key)
-    if latents.shape[0] > KMEANS_SAMPLES * codebook_size:
-        drawn = jax.random.permutation(key_draw, latents.shape[0])
-        latents = latents[drawn[: KMEANS_SAMPLES * codebook_size]]
-    result = k_means.k_means(
-        latents.astype(jnp.float32), codebook_size, n_init=1, max_iterations=50, rng=key_start
-    )
-    return result.centroids
 
 
 def revive_dead(

@@ -15,8 +15,9 @@ from flax import struct
 from jax.sharding import Sharding
 
 from pivq_jax.data.images import images_to_float, images_to_uint8
+from pivq_jax.model.k_means import initial_codebook
 from pivq_jax.model.pivq import PIVQ
-from pivq_jax.model.quantizer import assign, initial_codebook, revive_dead
+from pivq_jax.model.quantizer import assign, revive_dead
 from pivq_jax.training.objective import Gradients, Metrics, Objective, Params, Phase
 
 CODEBOOK = ("quantizer", "codebook")

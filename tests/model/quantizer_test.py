@@ -14,7 +14,6 @@ from pivq_jax.model.quantizer import (
     Quantizer,
     assign,
     count_uses,
-    initial_codebook,
     revive_dead,
     squared_distances,
 )
@@ -23,7 +22,6 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 assign_matching = jax.jit(functools.partial(assign, kind="matching"))
 revive = jax.jit(revive_dead)
-k_means = jax.jit(initial_codebook, static_argnums=1)
 
 
 def distances64(latents: np.ndarray, codebook: np.ndarray) -> np.ndarray:
@@ -157,42 +155,6 @@ def test_each_loss_moves_only_what_it_should(kind):
 def test_uses_are_counted(columns):
     result = count_uses(jnp.asarray(columns).reshape(2, 2), 7)
     np.testing.assert_array_equal(result, np.bincount(columns, minlength=7))
-
-
-def test_initial_codebook_covers_every_cluster():
-    rng = np.random.default_rng(0)
-    centres = 10 * rng.normal(size=(6, 4))
-    latents = np.concatenate([c + 0.1 * rng.normal(size=(50, 4)) for c in centres])
-    codebook = k_means(jnp.asarray(rng.permutation(latents)), 6, jax.random.key(0))
-    assert codebook.shape == (6, 4) and codebook.dtype == jnp.float32
-    to_centres = distances64(centres[None], np.asarray(codebook))[0]
-    assert np.all(to_centres.min(1) < 0.1)  # each centre has an entry
-    assert len(set(to_centres.argmin(1))) == 6  # of its own
-
-
-def test_initial_codebook_lies_among_the_latents():
-    latents, _ = draw(5, b=10, n=30)
-    flat = latents.reshape(-1, 5)
-    codebook = np.asarray(k_means(jnp.asarray(flat), 16, jax.random.key(1)))
-    assert np.all(np.isfinite(codebook))
-    assert np.all(codebook >= flat.min(0)) and np.all(codebook <= flat.max(0))
-    chosen = flat[np.random.default_rng(0).permutation(300)[:16]]
-    error = distances64(flat[None], codebook).min(-1).mean()
-    assert error < distances64(flat[None], chosen).min(-1).mean()  # better than a random draw
-
-
-def test_initial_codebook_depends_on_the_key_alone():
-    latents, _ = draw(6, b=10)
-    flat = jnp.asarray(latents.reshape(-1, 5))
-    first, again = (k_means(flat, 8, jax.random.key(3)) for _ in range(2))
-    np.testing.assert_array_equal(first, again)
-    other = k_means(flat, 8, jax.random.key(4))
-    assert not np.array_equal(np.sort(first, axis=0), np.sort(other, axis=0))
-
-
-def test_initial_codebook_refuses_fewer_latents_than_entries():
-    with pytest.raises(ValueError, match=r"at least codebook_size = 20 latents, got 19.*raise"):
-        initial_codebook(jnp.ones((19, 3)), 20, jax.random.key(0))
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,0 +1,164 @@
+"""The initial codebook: k-means on latents of many batches.
+
+The algorithm is that of `ott.tools.k_means`, with the same draws and, on a CPU, the same result. It
+is written again because the sums of a cluster there are a scatter that adds floats, which a GPU
+does in any order, so that no two runs would begin alike.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pivq_jax.model.quantizer import count_uses, squared_distances
+
+SAMPLES = 32  # most latents per entry, as memory grows with them
+ITERATIONS = 50  # at most
+TOLERANCE = 1e-4  # of the sum of the squared distances that the centroids move
+
+
+class _State(NamedTuple):
+    """The state between two iterations."""
+
+    iteration: jax.Array  # int32 []
+    centroids: jax.Array  # float32 [K, D]
+    owners: jax.Array  # int32 [M], the cluster of each point, -1 before the first iteration
+    settled: jax.Array  # bool []
+
+
+def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> jax.Array:
+    """Computes the initial codebook by k-means, started by k-means++, on latents of many batches.
+
+    At most `SAMPLES * codebook_size` latents are used, drawn without replacement.
+
+    Args:
+        latents: floating point [M, D], finite, M >= K.
+        codebook_size: K, the number of codebook entries.
+        key: PRNG key.
+
+    Returns:
+        float32 [K, D], the centroids.
+
+    Raises:
+        ValueError: if M < K.
+    """
+    if latents.shape[0] < codebook_size:
+        raise ValueError(
+            f"k-means needs at least codebook_size = {codebook_size} latents, got"
+            f" {latents.shape[0]}: raise quantizer.init_batches"
+        )
+    key_draw, key_start = jax.random.split(key)
+    if latents.shape[0] > SAMPLES * codebook_size:
+        drawn = jax.random.permutation(key_draw, latents.shape[0])
+        latents = latents[drawn[: SAMPLES * codebook_size]]
+    return k_means(latents.astype(jnp.float32), codebook_size, jax.random.split(key_start, 1)[0])
+
+
+def k_means(points: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
+    """Minimizes the sum of squared distances of points to their centroids (Lloyd 1982).
+
+    An empty cluster gets the point that is furthest from its centroid.
+
+    Args:
+        points: float32 [M, D], M >= K.
+        clusters: K.
+        key: PRNG key of the start, k-means++.
+
+    Returns:
+        float32 [K, D], the centroids.
+    """
+
+    def improve(state: _State) -> _State:
+        cost = squared_distances(points, state.centroids)
+        owners = jnp.argmin(cost, 1).astype(jnp.int32)
+        filled = _fill_empty(owners, jnp.min(cost, 1), clusters)
+        centroids = _move(state.centroids, points, filled)
+        moved = jnp.sum((centroids - state.centroids) ** 2)
+        settled = jnp.all(owners == state.owners) | (moved <= TOLERANCE)
+        return _State(state.iteration + 1, centroids, owners, settled)
+
+    def improving(state: _State) -> jax.Array:
+        return ~state.settled & (state.iteration < ITERATIONS)
+
+    start = _State(
+        iteration=jnp.int32(0),
+        centroids=_plus_plus(points, clusters, key),
+        owners=jnp.full(points.shape[0], -1, jnp.int32),
+        settled=jnp.asarray(False),
+    )
+    return jax.lax.while_loop(improving, improve, start).centroids
+
+
+def _plus_plus(points: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
+    """Draws the first centroids, float32 [K, D], among the points (k-means++, greedy).
+
+    One after another, with probability proportional to the squared distance from the nearest one so
+    far; of a few that are drawn, the best one is taken (Arthur and Vassilvitskii 2007).
+
+    Args:
+        points: float32 [M, D].
+        clusters: K.
+        key: PRNG key.
+    """
+    trials = 2 + int(math.log(clusters))
+
+    def add(
+        number: int | jax.Array, state: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        key, centroids, distances = state
+        key_draw, key = jax.random.split(key)
+        drawn = jax.random.choice(key_draw, len(points), (trials,), p=distances)
+        candidates = points[drawn]
+        distances = jnp.minimum(squared_distances(candidates, points), distances)
+        best = jnp.argmin(jnp.sum(distances, 1))
+        return key, centroids.at[number].set(candidates[best]), distances[best]
+
+    key_draw, key = jax.random.split(key)
+    first = points[jax.random.choice(key_draw, len(points))]
+    centroids = jnp.zeros((clusters, points.shape[1]), jnp.float32).at[0].set(first)
+    start = (key, centroids, squared_distances(first[None], points)[0])
+    return jax.lax.fori_loop(1, clusters, add, start)[1]
+
+
+def _fill_empty(owners: jax.Array, distances: jax.Array, clusters: int) -> jax.Array:
+    """Moves the points with the largest distances to the empty clusters, one to each.
+
+    Args:
+        owners: int32 [M], the cluster of each point.
+        distances: float32 [M], from its centroid.
+        clusters: K.
+
+    Returns:
+        int32 [M].
+    """
+    empty = count_uses(owners, clusters) == 0
+    far = jax.lax.top_k(distances, clusters)[1]
+    moved = jnp.where(empty, jnp.arange(clusters, dtype=jnp.int32), owners[far])
+    return owners.at[far].set(moved, unique_indices=True)
+
+
+def _move(centroids: jax.Array, points: jax.Array, owners: jax.Array) -> jax.Array:
+    """Moves centroids to the means of their clusters; those without a point stay.
+
+    The points of a cluster are added one by one, in their order, for all clusters at once.
+
+    Args:
+        centroids: float32 [K, D].
+        points: float32 [M, D].
+        owners: int32 [M], the cluster of each point.
+
+    Returns:
+        float32 [K, D].
+    """
+    sizes = count_uses(owners, len(centroids))
+    order = jnp.argsort(owners, stable=True)  # the points of the first cluster, of the second, ...
+    begin = jnp.cumsum(sizes) - sizes
+
+    def add(number: jax.Array, sums: jax.Array) -> jax.Array:
+        point = points[order[jnp.minimum(begin + number, len(points) - 1)]]
+        return jnp.where((number < sizes)[:, None], sums + point, sums)
+
+    sums = jax.lax.fori_loop(0, jnp.max(sizes), add, jnp.zeros_like(centroids))
+    means = sums * (1.0 / jnp.maximum(sizes, 1).astype(jnp.float32))[:, None]
+    return jnp.where((sizes > 0)[:, None], means, centroids)

@@ -1,0 +1,82 @@
+"""k-means for the initial codebook: against ott-jax, and on points with a known answer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ott.tools import k_means as ott_k_means
+
+from pivq_jax.model.k_means import initial_codebook, k_means
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+initialise = jax.jit(initial_codebook, static_argnums=1)
+cluster = jax.jit(k_means, static_argnums=1)
+
+
+@jax.jit
+def cluster_with_ott(points, key):
+    return ott_k_means.k_means(points, 24, n_init=1, max_iterations=50, rng=key).centroids
+
+
+def draw(seed: int, m: int) -> np.ndarray:
+    """float32 [m, 5], in images of six that have a mean of their own."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(m // 6, 6, 5)) + rng.normal(size=(m // 6, 1, 5))
+    return points.reshape(-1, 5).astype(np.float32)
+
+
+def distances64(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    difference = np.asarray(x, np.float64)[:, None] - np.asarray(y, np.float64)
+    return np.sum(difference**2, -1)
+
+
+def test_clusters_are_those_of_ott():
+    points = jnp.asarray(draw(0, 600))
+    for key in jax.random.split(jax.random.key(0), 3):
+        expected = cluster_with_ott(points, key)
+        result = cluster(points, 24, jax.random.split(key, 1)[0])  # ott draws from n_init keys
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_fewer_different_points_than_clusters_all_become_centroids():
+    """The others are empty at first, and get points that no longer differ from a centroid."""
+    values = draw(1, 6)
+    points = jnp.asarray(np.random.default_rng(0).permutation(np.repeat(values, 10, axis=0)))
+    centroids = cluster(points, 9, jax.random.key(0))
+    to_values = distances64(values, centroids)
+    assert to_values.min(1).max() < 1e-10 and to_values.min(0).max() < 1e-10
+
+
+def test_initial_codebook_covers_every_cluster():
+    rng = np.random.default_rng(0)
+    centres = 10 * rng.normal(size=(6, 4))
+    latents = np.concatenate([c + 0.1 * rng.normal(size=(50, 4)) for c in centres])
+    codebook = initialise(jnp.asarray(rng.permutation(latents)), 6, jax.random.key(0))
+    assert codebook.shape == (6, 4) and codebook.dtype == jnp.float32
+    to_centres = distances64(centres, codebook)
+    assert np.all(to_centres.min(1) < 0.1)  # each centre has an entry
+    assert len(set(to_centres.argmin(1))) == 6  # of its own
+
+
+def test_initial_codebook_lies_among_the_latents():
+    flat = draw(5, 300)
+    codebook = np.asarray(initialise(jnp.asarray(flat), 16, jax.random.key(1)))
+    assert np.all(np.isfinite(codebook))
+    assert np.all(codebook >= flat.min(0)) and np.all(codebook <= flat.max(0))
+    chosen = flat[np.random.default_rng(0).permutation(300)[:16]]
+    error = distances64(flat, codebook).min(-1).mean()
+    assert error < distances64(flat, chosen).min(-1).mean()  # better than a random draw
+
+
+def test_initial_codebook_depends_on_the_key_alone():
+    flat = jnp.asarray(draw(6, 60))
+    first, again = (initialise(flat, 8, jax.random.key(3)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    other = initialise(flat, 8, jax.random.key(4))
+    assert not np.array_equal(np.sort(first, axis=0), np.sort(other, axis=0))
+
+
+def test_initial_codebook_refuses_fewer_latents_than_entries():
+    with pytest.raises(ValueError, match=r"at least codebook_size = 20 latents, got 19.*raise"):
+        initial_codebook(jnp.ones((19, 3)), 20, jax.random.key(0))
