@@ -11,11 +11,13 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_json
+from pivq_jax.common.retry import retried
 
 P = TypeVar("P", bound=PurePath)  # pathlib and etils.epath paths
 
@@ -177,7 +179,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """
     try:
         return json.loads((directory / _MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         raise InputError(
             f"the prepared data in {directory} is damaged ({_MANIFEST}: {error}): delete that "
             "directory and prepare it again"
@@ -209,7 +211,8 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path:
     local = cache / "fetched" / hashlib.sha256(remote.encode()).hexdigest()[:16]
     place: Any = as_path(remote)  # etils paths, unlike pathlib paths, can be copied
     try:
-        sizes = [size for size in prepared_sizes(place, name) if size >= image_size]
+        prepared = retried(lambda: prepared_sizes(place, name), f"{name} in {remote}")
+        sizes = [size for size in prepared if size >= image_size]
     except ImportError as error:  # its message names the package that this storage requires
         raise InputError(f"cannot open {remote}: {error}") from error
     if not sizes:
@@ -221,8 +224,9 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path:
             work = target.with_name(f".{target.name}.incomplete")
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
-            files = sorted(source.iterdir())
+            files = retried(lambda: sorted(source.iterdir()), str(source))
             for file in progress(files, f"copying {source}", len(files), unit=" files"):
-                file.copy(work / file.name)
+                copy = partial(file.copy, work / file.name, overwrite=True)  # a part of it, perhaps
+                retried(copy, str(file))
             work.rename(target)
     return local

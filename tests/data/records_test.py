@@ -1,12 +1,15 @@
 """Records, and data sets in buckets."""
 
+import errno
+
 import pytest
 from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pivq_jax.common import retry
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import load_dataset, prepare, records
+from pivq_jax.data import _damage_named, load_dataset, prepare, records
 from tests.data.conftest import prepare_arguments
 
 
@@ -31,8 +34,20 @@ def test_a_data_set_in_a_bucket_is_copied_once(sources, tmp_path, monkeypatch):
         return real(str(name).replace("gs://bucket", str(bucket)))
 
     monkeypatch.setattr(epath, "Path", path)
+    # The bucket answers too late at first.
+    kind, errors, slept = type(real(tmp_path)), [TimeoutError("slow"), ConnectionError("reset")], []
+    copy = kind.copy
+
+    def late(self, *arguments, **options):
+        if errors:
+            raise errors.pop()
+        return copy(self, *arguments, **options)
+
+    monkeypatch.setattr(kind, "copy", late)
+    monkeypatch.setattr(retry.time, "sleep", slept.append)
     first = load_dataset("ffhq", image_size=16, path="gs://bucket", data_dir=cache)
     assert "gs://bucket" in opened and len(first.train) == 30
+    assert slept == [1, 2]
     assert first.train[0]["image"].shape == (16, 16, 3)
     (copy,) = cache.glob("fetched/*/ffhq/32px")
     changed = {file.name: file.stat().st_mtime_ns for file in copy.iterdir()}
@@ -50,6 +65,8 @@ def test_a_damaged_data_set_is_named(sources, tmp_path):
     with pytest.raises(InputError, match=rf"prepared data in {shard.parent} is damaged") as refusal:
         load_dataset("ffhq", image_size=32, path=tmp_path)
     assert "\n" not in str(refusal.value)
+    with pytest.raises(OSError, match="Input/output"), _damage_named(tmp_path):
+        raise OSError(errno.EIO, "Input/output error")  # the disk's, which says nothing of the data
     (shard.parent / "prepared.json").write_text("{")
     with pytest.raises(InputError, match=r"prepared\.json.*delete that directory"):
         load_dataset("ffhq", image_size=32, path=tmp_path)
