@@ -104,21 +104,19 @@ def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
 
 
 def test_a_full_disk_ends_the_run_with_the_name_of_the_file(tmp_path, monkeypatch):
-    full = OSError(errno.ENOSPC, "No space left on device")
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def flush(self):
-        raise full
-
-    monkeypatch.setattr("tensorboardX.event_file_writer.EventsWriter.flush", flush)
     no_space = "No space left on device: "
     with (
         pytest.raises(OSError, match=rf"{no_space}.*/tensorboard'"),
         TrainingLog(tmp_path, 0, 99) as log,
     ):
-        for step in range(1, 50):  # more than wait in a queue
+        monkeypatch.setattr("tensorboardX.event_file_writer.EventsWriter.write_event", full)
+        for step in range(1, 50):  # more than would wait for a thread that has died
             log.write(step, METRICS, batch_size=8)
     with pytest.raises(OSError, match=rf"{no_space}.*/config\.json'"):
-        monkeypatch.setattr("os.fsync", lambda descriptor: flush(None))
+        monkeypatch.setattr("os.fsync", full)
         write_json(tmp_path / "config.json", {})
 
 
