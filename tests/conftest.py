@@ -289,6 +289,18 @@ def trained_model(trained: Run) -> Any:
     return pivq_jax.load(trained.workdir)
 
 
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """gs://bucket/run, kept in memory."""
+    import fsspec
+    from etils import epath
+
+    memory = fsspec.filesystem("memory")
+    monkeypatch.setattr(epath.backend.fsspec_backend, "fs", lambda path: memory)
+    yield epath.Path("gs://bucket/run")
+    memory.store.clear()
+
+
 def free_address() -> str:
     """HOST:PORT where nothing listens, for the processes of a run to meet."""
     with socket.socket() as listener:

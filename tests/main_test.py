@@ -2,13 +2,17 @@
 
 import json
 import math
+import os
 import re
 import shutil
+import time
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from pivq_jax.common.lock import DirectoryLock
 
 CODES, ENTRIES = 32, 512  # of image_folder.py
 
@@ -71,10 +75,12 @@ def test_each_mode_makes_its_files_again(commands, trained, tmp_path, mode, name
     shutil.copytree(trained.workdir, workdir)
     for name in names:
         (workdir / name).unlink()
-    before = {path.name for path in workdir.iterdir()}
-    done = commands.run(*trained.arguments[:-1], f"--workdir={workdir}", f"--mode={mode}")
+    with DirectoryLock(workdir):  # beside a training that goes on
+        before = {path.name for path in workdir.iterdir()}
+        done = commands.run(*trained.arguments[:-1], f"--workdir={workdir}", f"--mode={mode}")
+        made = {path.name for path in workdir.iterdir()} - before
     assert done.code == 0, done.stderr
-    assert {path.name for path in workdir.iterdir()} - before == set(names)
+    assert made == set(names)
     for name in names:
         if name.endswith(".png"):
             assert Image.open(workdir / name).size == Image.open(trained.workdir / name).size
@@ -135,6 +141,17 @@ def assert_refused(done, *words: str) -> None:
     for word in words:
         assert word in lines[0], lines[0]
     assert not done.stdout
+
+
+def test_a_workdir_in_which_another_process_trains_is_refused(commands, trained):
+    with DirectoryLock(trained.workdir):
+        before = {path: path.stat().st_mtime_ns for path in trained.workdir.rglob("*")}
+        started = time.monotonic()
+        done = commands.run(*trained.arguments)
+        assert time.monotonic() - started < 10
+        for path, changed in before.items():
+            assert path.stat().st_mtime_ns == changed or path == trained.workdir, path
+    assert_refused(done, f"process {os.getpid()} on {os.uname().nodename} for 0:00:", "--workdir")
 
 
 FOLDER = "--config=configs/image_folder.py:smoke"

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pivq_jax.common.errors import InputError
@@ -173,6 +174,26 @@ def map_over_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., An
         )(batched, shared)
 
     return mapped
+
+
+def from_first_process(text: str) -> str:
+    """Returns what process 0 gives; all processes must call this.
+
+    Args:
+        text: at most 5,000 bytes of it are sent.
+    """
+    if jax.process_count() == 1:
+        return text
+    sent = np.frombuffer(text.encode()[:5000].ljust(5000, b"\0"), np.uint8)
+    received = np.asarray(multihost_utils.broadcast_one_to_all(sent), np.uint8)
+    return received.tobytes().rstrip(b"\0").decode(errors="replace")
+
+
+def worst_of_processes(outcome: int) -> int:
+    """Returns the largest number that any process gives; all processes must call this."""
+    if jax.process_count() == 1:
+        return outcome
+    return int(np.max(multihost_utils.process_allgather(np.int32(outcome))))
 
 
 def say(line: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import is_remote
+from pivq_jax.common.retry import may_pass
 from pivq_jax.data.sources import RandomSource, RecordSource, Source
 
 # Data sets of real faces, prepared from their official files by `pivq_jax.data.prepare`.
@@ -212,6 +213,8 @@ def _damage_named(
     except InputError:
         raise
     except Exception as error:  # any type: it depends on what is missing or cut short
+        if may_pass(error):  # the storage is the reason: that is no damage
+            raise
         reason = " ".join(str(error).split())
         raise InputError(
             f"the prepared data in {directory} is damaged ({reason}): {remedy}"

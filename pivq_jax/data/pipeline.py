@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -69,6 +70,7 @@ def train_batches(
     Raises:
         InputError: if the source is empty, numbers are out of range or inconsistent, or the
             machine has too little shared memory for the workers.
+        ChildProcessError: if a worker was killed.
     """
     if workers < 0:
         raise InputError(f"workers is {workers}: give a number of processes, or 0 for none")
@@ -135,6 +137,14 @@ def _closing(batches: Any) -> Generator[Batch]:
     """Yields the batches and closes their iterator when the generator is closed."""
     try:
         yield from batches
+    except RuntimeError as error:  # Grain's is of no kind of its own
+        killed = re.search(r"Worker process was terminated .* exit code (-?\d+)", str(error))
+        if not killed:
+            raise
+        raise ChildProcessError(
+            f"a data worker was killed (exit code {killed[1]}), perhaps for lack of memory: use"
+            " fewer with --config.data.workers; the same command continues from the last checkpoint"
+        ) from error
     finally:
         batches.close()
 

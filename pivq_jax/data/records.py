@@ -12,11 +12,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_json
+from pivq_jax.common.retry import retried
 
 P = TypeVar("P", bound=PurePath)  # pathlib and etils.epath paths
 
@@ -218,8 +220,11 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         InputError: if it is missing or damaged.
     """
     try:
-        return json.loads((directory / _MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+        manifest = json.loads((directory / _MANIFEST).read_text())
+        if not {"factors", "images", "skipped"} <= set(manifest):
+            raise ValueError("it lacks entries")
+        return manifest
+    except (FileNotFoundError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"the prepared data in {directory} is damaged ({_MANIFEST}: {error}): delete that "
             "directory and prepare it again"
@@ -251,18 +256,15 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path:
 
     place: Any = as_path(remote)  # etils paths, unlike pathlib paths, can be copied
     try:
-        sizes = [size for size in prepared_sizes(place, name) if size >= image_size]
+        prepared = retried(lambda: prepared_sizes(place, name), f"{name} in {remote}")
+        sizes = [size for size in prepared if size >= image_size]
     except ImportError as error:  # its message names the package that this storage requires
         raise InputError(f"cannot open {remote}: {error}") from error
     if not sizes:
         return cache / "fetched" / "nothing"
     source = set_directory(place, name, sizes[0])
-    files = sorted(source.iterdir())
-    version = hashlib.sha256(f"{remote}\n{(source / _MANIFEST).read_text()}".encode())
-    for file in files:
-        status = file.stat()  # of etils: some kinds of storage have no time, which is 0 then
-        version.update(f"{file.name}\t{status.length}\t{status.mtime}\n".encode())
-    local = cache / "fetched" / version.hexdigest()[:16]
+    files, version = retried(lambda: _versioned(source), str(source))
+    local = cache / "fetched" / hashlib.sha256(f"{remote}\n{version}".encode()).hexdigest()[:16]
     target = set_directory(local, name, sizes[0])
     with locked(target.with_name(f".{target.name}.lock"), f"{name} from {remote}"):
         if not target.exists():
@@ -270,6 +272,17 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
             for file in progress(files, f"copying {source}", len(files), unit=" files"):
-                file.copy(work / file.name)
+                copy = partial(file.copy, work / file.name, overwrite=True)  # a part of it, perhaps
+                retried(copy, str(file))
             work.rename(target)
     return local
+
+
+def _versioned(source: Any) -> tuple[list[Any], str]:
+    """Returns the files of a remote directory, and text that differs if one of them changes."""
+    files = sorted(source.iterdir())
+    lines = [(source / _MANIFEST).read_text()]
+    for file in files:
+        status = file.stat()  # of etils: some kinds of storage have no time, which is 0 then
+        lines.append(f"{file.name}\t{status.length}\t{status.mtime}")
+    return files, "\n".join(lines)

@@ -1,22 +1,36 @@
 """Atomic checkpoints of the training state with Orbax, which can be restored onto any mesh."""
 
 import contextlib
+import enum
+import functools
+import logging
 import math
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import is_remote, sync_tree
-from pivq_jax.common.parallel import shardings_of
+from pivq_jax.common.parallel import shardings_of, worst_of_processes
+from pivq_jax.common.retry import (
+    DELAYS,
+    causes,
+    first_line,
+    may_pass,
+    say_again,
+    tensorstore_status,
+)
+
+T = TypeVar("T")
 
 # Key in `progress`; higher is better. A checkpoint without a score is never among the best.
 SCORE = "score"
@@ -52,10 +66,11 @@ class Checkpoints:
             cleanup_tmp_directories=not read_only,
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
+        if not read_only:
+            _raise_errors_only()
         for step in self.steps() if keep_best else []:
-            with contextlib.suppress(Exception):  # a damaged one has no score; see `restore`
-                progress = ocp.args.Composite(progress=ocp.args.JsonRestore())
-                self._scores.add(step, self._manager.restore(step, args=progress)["progress"])
+            with contextlib.suppress(_Damaged):  # it has no score; see `restore`
+                self._scores.add(step, self._read(step, self._progress))
 
     def steps(self) -> list[int]:
         """Returns the steps of all complete checkpoints in ascending order."""
@@ -115,7 +130,8 @@ class Checkpoints:
         """Restores the newest readable checkpoint, or that of `step`.
 
         A damaged checkpoint is reported on stderr and the previous one is used. Unless `read_only`,
-        the damaged one is then renamed to `<step>.damaged`.
+        the damaged one is then renamed to `<step>.damaged`. A read that fails for another reason,
+        such as a timeout, says nothing about the checkpoint: it is repeated, then given up.
 
         Args:
             state: a tree of arrays or `jax.ShapeDtypeStruct`s, as returned by `jax.eval_shape`. A
@@ -127,7 +143,8 @@ class Checkpoints:
             the state, and its `progress`.
 
         Raises:
-            InputError: if there is no such checkpoint, or none can be read.
+            InputError: if there is no such checkpoint, or all are damaged.
+            OSError: if a checkpoint cannot be read, which may be whole. Nothing is changed.
         """
         kept = self.steps()
         if step is not None and step not in kept:
@@ -139,30 +156,64 @@ class Checkpoints:
                 f"{self.directory.parent} holds no checkpoint: train first, with --mode=train and"
                 " the same --config and --workdir"
             )
-        damaged: list[int] = []
+        newest, damaged = step is None, list[int]()
         for step in reversed(steps):
-            reason = "another process cannot read it"
             try:
-                restored = self._restore_step(step, state, mesh)
-            except Exception as error:  # each kind of damage raises another exception
-                restored, reason = None, (str(error).splitlines() or [repr(error)])[0][:300]
-            if _in_all_processes(restored is not None):
-                assert restored is not None
+                restored = self._read(
+                    step, lambda step: self._state_and_progress(step, state, mesh)
+                )
+            except _Damaged as damage:
+                if self._read_only and newest and not (self.directory / str(step)).exists():
+                    self._manager.reload()  # the run has deleted it, and has newer ones
+                    return self.restore(state, mesh)
+                damaged.append(step)
+                print(
+                    f"the checkpoint of step {step} in {self.directory} cannot be read ({damage})"
+                    + ("; trying the one before" if step != steps[0] else ""),
+                    file=sys.stderr,
+                    flush=True,
+                )
+            else:
                 self._set_aside(damaged)
                 return restored
-            damaged.append(step)
-            print(
-                f"the checkpoint of step {step} in {self.directory} cannot be read ({reason})"
-                + ("; trying the one before" if step != steps[0] else ""),
-                file=sys.stderr,
-                flush=True,
-            )
         raise InputError(
             f"no checkpoint in {self.directory} can be read with this config: see the lines above,"
             " and choose another --workdir"
         )
 
-    def _restore_step(self, step: int, state: Any, mesh: Mesh) -> tuple[Any, dict[str, Any]]:
+    def _read(self, step: int, read: Callable[[int], T]) -> T:
+        """Reads from a checkpoint; all processes agree on the outcome.
+
+        Raises:
+            _Damaged: if there is evidence in any process that the checkpoint is damaged.
+            OSError: if it cannot be read for another reason.
+        """
+        what, reason = f"the checkpoint of step {step} in {self.directory}", ""
+        for delay in (*DELAYS, None):
+            outcome, reason = _Outcome.READ, "another process cannot read it"
+            try:
+                value = read(step)
+            except Exception as error:
+                outcome, reason = _judge(error), first_line(error)
+            worst = worst_of_processes(outcome)
+            if worst == _Outcome.READ:
+                return value
+            if worst == _Outcome.DAMAGED:
+                raise _Damaged(reason)
+            if worst == _Outcome.FAILED or delay is None:
+                break
+            say_again(what, reason, delay)
+            time.sleep(delay)
+        raise OSError(
+            f"{what} cannot be read ({reason}); it may be whole and stays; the same command tries"
+            " again"
+        )
+
+    def _progress(self, step: int) -> dict[str, Any]:
+        items = ocp.args.Composite(progress=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=items)["progress"]
+
+    def _state_and_progress(self, step: int, state: Any, mesh: Mesh) -> tuple[Any, dict[str, Any]]:
         target = jax.tree.map(
             lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
             state,
@@ -201,12 +252,12 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            whole = self._manager.all_steps(read=True)
+            self._manager.reload()
+            whole = self._manager.all_steps()
             left = f"that of step {max(whole)} is whole" if whole else "there is none before it"
-            reason = (str(error).splitlines() or [repr(error)])[0][:300]
             raise OSError(
-                f"a checkpoint could not be written in {self.directory} ({reason}); {left}; with"
-                " more space the same command continues"
+                f"a checkpoint could not be written in {self.directory} ({first_line(error)});"
+                f" {left}; with more space the same command continues"
             ) from error
 
     def __enter__(self) -> "Checkpoints":
@@ -232,6 +283,25 @@ class Checkpoints:
                 self._manager.close()
 
 
+@functools.cache
+def _raise_errors_only() -> None:
+    """Keeps Orbax's threads from printing their errors, thousands of lines on a full disk.
+
+    Whoever waits for a write is raised its error.
+    """
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and {"orbax", "asyncio"} & set(Path(record.pathname).parts))
+
+    def report(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):  # of a thread that has ended
+            before(unraisable)
+
+    absl_logging.get_absl_logger().addFilter(wanted)
+    logging.getLogger("asyncio").addFilter(wanted)
+    before, sys.unraisablehook = sys.unraisablehook, report
+
+
 class _Best(checkpoint_managers.PreservationPolicy):
     """Keeps the checkpoints with the highest scores."""
 
@@ -249,7 +319,39 @@ class _Best(checkpoint_managers.PreservationPolicy):
         return [x.step in best for x in checkpoints]
 
 
-def _in_all_processes(good: bool) -> bool:
-    if jax.process_count() == 1:
-        return good
-    return bool(np.all(multihost_utils.process_allgather(np.bool_(good))))
+class _Damaged(Exception):
+    """There is evidence that a checkpoint is damaged."""
+
+
+class _Outcome(enum.IntEnum):
+    """Of a read. If processes disagree, the largest decides."""
+
+    READ = 0
+    DAMAGED = 1
+    MAY_PASS = 2
+    FAILED = 3
+
+
+# The statuses of TensorStore that are due to the contents; "" is none.
+_DAMAGE = {"DATA_LOSS", "OUT_OF_RANGE", "NOT_FOUND", "INVALID_ARGUMENT", ""}
+
+
+def _judge(error: Exception) -> _Outcome:
+    """What an exception says about a checkpoint; each kind of damage raises another one.
+
+    Evidence of damage is a missing file, a status of TensorStore such as DATA_LOSS (a checksum that
+    does not fit) or OUT_OF_RANGE (a short file), and contents that cannot be parsed.
+    """
+    if may_pass(error):
+        return _Outcome.MAY_PASS
+    evidence = False
+    for each in causes(error):
+        if isinstance(each, OSError | RuntimeError | MemoryError):
+            if not isinstance(each, FileNotFoundError):
+                return _Outcome.FAILED
+            evidence = True
+        elif isinstance(each, ValueError | LookupError | TypeError | AttributeError):
+            if tensorstore_status(each) not in _DAMAGE:  # such as PERMISSION_DENIED
+                return _Outcome.FAILED
+            evidence = True
+    return _Outcome.DAMAGED if evidence else _Outcome.FAILED

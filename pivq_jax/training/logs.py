@@ -1,5 +1,6 @@
 """Training logs: console, TensorBoard, JSON lines and profiler traces."""
 
+import contextlib
 import json
 import math
 import statistics
@@ -12,11 +13,16 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import directory_check
 
-from pivq_jax.common.files import is_remote, write_atomically
+from pivq_jax.common.files import errors_named, is_remote, write_atomically
 
 T = TypeVar("T")
+
+FLUSHED_EVERY = 120.0  # seconds between writes of TensorBoard's events, which may be an upload
 
 
 def format_duration(seconds: float) -> str:
@@ -56,7 +62,7 @@ class TrainingLog:
         kept = [line for line in self._lines() if _step_of(line) <= first_step]
         self._text = "".join(line + "\n" for line in kept)
         write_atomically(self._path, self._text.encode())
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._events = _Events(workdir / "tensorboard", purge_step=first_step + 1)
 
     def _lines(self) -> list[str]:
         """The whole lines of the log; a full disk may have truncated one."""
@@ -102,9 +108,8 @@ class TrainingLog:
         self._step, self._time, self._waited = step, now, 0.0
         self._speeds.append(speed)
         self._append(json.dumps(record) + "\n")
-        for name, value in record.items():
-            if name != "step":
-                self._events.add_scalar(f"train/{name}", value, step)
+        values = {f"train/{name}": value for name, value in record.items() if name != "step"}
+        self._events.write(step, values)
         eta = format_duration((self._total_steps - step) / statistics.median(self._speeds))
         print(
             f"step {step:>6}/{self._total_steps}  loss {metrics['loss']:.4f}  "
@@ -117,7 +122,7 @@ class TrainingLog:
             self._text += line
             write_atomically(self._path, self._text.encode())
             return
-        with self._path.open("a") as file:
+        with errors_named(self._path), self._path.open("a") as file:
             file.write(line)
 
     def __enter__(self) -> "TrainingLog":
@@ -129,7 +134,44 @@ class TrainingLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._events.close()
+        with errors_named(self._events.directory) if kind is None else contextlib.suppress(OSError):
+            self._events.close()
+
+
+class _Events:
+    """A TensorBoard event file.
+
+    The writer's own thread, which `tensorboardX.SummaryWriter` has, dies on a full disk, and then
+    training waits for it for ever.
+
+    Args:
+        directory: local or remote, created if missing.
+        purge_step: events from this step on in earlier files are out of date.
+    """
+
+    def __init__(self, directory: Path, purge_step: int) -> None:
+        self.directory = directory
+        self._flushed = 0.0
+        with errors_named(directory):
+            directory_check(str(directory))
+            self._writer = EventsWriter(str(directory / "events"))
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(step=purge_step, file_version="brain.Event:2"))
+            self._writer.write_event(Event(step=purge_step, session_log=start))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes values by name; they are in the file at most two minutes later."""
+        now = time.time()
+        with errors_named(self.directory):
+            for name, value in values.items():
+                scalar = summary.scalar(name, value)
+                self._writer.write_event(Event(wall_time=now, step=step, summary=scalar))
+            if now - self._flushed > FLUSHED_EVERY:
+                self._writer.flush()
+                self._flushed = now
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 class ProfilerTrace:

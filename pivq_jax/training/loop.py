@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
-from pivq_jax.common.parallel import make_mesh, put_batch, replicated, say
+from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.common.parallel import from_first_process, make_mesh, put_batch, replicated, say
 from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.config.check import check_workdir
 from pivq_jax.config.fields import Config
@@ -47,6 +48,7 @@ class Run:
         steps: the steps, jitted for the mesh.
         frozen: weights of the perceptual network, None if it is not used.
         checkpoints: open checkpoints of the workdir.
+        lock: the lock on the workdir, which the first process holds.
     """
 
     config: Config
@@ -56,6 +58,7 @@ class Run:
     steps: Steps
     frozen: Params
     checkpoints: Checkpoints
+    lock: DirectoryLock
 
 
 def train(config: Config, workdir: Path) -> None:
@@ -66,13 +69,35 @@ def train(config: Config, workdir: Path) -> None:
         workdir: directory of the run, local or remote, created if missing.
 
     Raises:
-        InputError: if the workdir belongs to another config or other data, or if data or weights
-            of the perceptual network are missing.
+        InputError: if the workdir belongs to another config or other data, if another process
+            trains in it, or if data or weights of the perceptual network are missing.
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
         FloatingPointError: if the loss or a gradient is not finite; checkpoints are kept.
-        OSError: if a checkpoint cannot be written.
+        OSError: if a file cannot be written, or a checkpoint cannot be read for a reason that may
+            pass.
     """
     check_workdir(config, workdir)
+    with _alone_in(workdir) as lock:
+        _train(config, workdir, lock)
+
+
+@contextlib.contextmanager
+def _alone_in(workdir: Path) -> Iterator[DirectoryLock]:
+    """Locks the workdir in the first process; all raise InputError if that is refused."""
+    # What starts several processes restarts them at once, on other machines, and not for ever.
+    lock, refusal = DirectoryLock(workdir, patient=jax.process_count() > 1), ""
+    with contextlib.ExitStack() as held:
+        if jax.process_index() == 0:
+            try:
+                held.enter_context(lock)
+            except Exception as error:  # whatever it is, the others wait for an answer
+                refusal = str(error) or repr(error)
+        if refusal := from_first_process(refusal):
+            raise InputError(refusal)
+        yield lock
+
+
+def _train(config: Config, workdir: Path, lock: DirectoryLock) -> None:
     dataset = dataset_from_config(config)
     mesh = make_mesh(config.mesh.fsdp)
     frozen = frozen_from_config(config, mesh)
@@ -87,7 +112,7 @@ def train(config: Config, workdir: Path) -> None:
         write_config()
 
     with Checkpoints(workdir, **config.checkpoints) as checkpoints:
-        run = Run(config, workdir, dataset, mesh, steps, frozen, checkpoints)
+        run = Run(config, workdir, dataset, mesh, steps, frozen, checkpoints, lock)
         state, seconds = _first_state(run)
         if not new:
             write_config()
@@ -137,6 +162,7 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
         for step, images in enumerate(log.watch(stream) if log else stream, start=first_step):
             # `step` steps are completed. What follows depends only on the state, the step and the
             # seed, so a run resumed here repeats it exactly.
+            run.lock.check()
             trace.at(step, state)
             state = _tend_codebook(run, state, step, images)
             phase = phase_at(config, step)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.data import pipeline
 from pivq_jax.data.pipeline import eval_batches, train_batches
 from pivq_jax.data.sources import RandomSource
 from tests.data.conftest import process_children
@@ -248,6 +249,35 @@ def test_errors_of_the_source_reach_the_caller():
 
     with pytest.raises(OSError, match="disk on fire"):
         next(train_batches(Broken(5), batch_size=2, seed=0))
+
+
+def fail_with(message: str):
+    yield {"image": None}
+    raise RuntimeError(message)
+
+
+def test_a_killed_worker_is_reported_in_one_line():
+    killed = "Worker process was terminated unexpectedly with exit code -9. Search the logs"
+    batches = pipeline._closing(fail_with(killed))
+    next(batches)
+    with pytest.raises(ChildProcessError, match=r"killed \(exit code -9\).*data\.workers") as end:
+        next(batches)
+    assert "\n" not in str(end.value)
+    with pytest.raises(RuntimeError, match="another"):
+        list(pipeline._closing(fail_with("another")))
+
+
+@pytest.mark.slow
+def test_batches_end_when_a_worker_is_killed():
+    before = set(multiprocessing.active_children())
+    batches = train_batches(RandomSource(8, 50, seed=0), batch_size=8, seed=0, workers=2)
+    next(batches)
+    workers = set(multiprocessing.active_children()) - before
+    os.kill(next(iter(workers)).pid, signal.SIGKILL)
+    with pytest.raises(ChildProcessError, match="exit code -9"):
+        for _ in range(100):
+            next(batches)
+    assert not set(multiprocessing.active_children()) & workers
 
 
 def test_workers_are_refused_where_shared_memory_is_short(monkeypatch):

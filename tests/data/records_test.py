@@ -1,5 +1,6 @@
 """Records, and data sets in buckets."""
 
+import errno
 import shutil
 
 import pytest
@@ -7,8 +8,9 @@ from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pivq_jax.common import retry
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import load_dataset, prepare, records
+from pivq_jax.data import _damage_named, load_dataset, prepare, records
 from tests.data.conftest import prepare_arguments
 
 
@@ -33,14 +35,26 @@ def test_a_data_set_in_a_bucket_is_copied_once(sources, make_source, tmp_path, m
         return real(str(name).replace("gs://bucket", str(bucket)))
 
     monkeypatch.setattr(epath, "Path", path)
+    # The bucket answers too late at first.
+    kind, errors, slept = type(real(tmp_path)), [TimeoutError("slow"), ConnectionError("reset")], []
+    copy = kind.copy
+
+    def late(self, *arguments, **options):
+        if errors:
+            raise errors.pop()
+        return copy(self, *arguments, **options)
+
+    monkeypatch.setattr(kind, "copy", late)
+    monkeypatch.setattr(retry.time, "sleep", slept.append)
     first = load_dataset("ffhq", image_size=16, path="gs://bucket", data_dir=cache)
     assert "gs://bucket" in opened and len(first.train) == 30
+    assert slept == [1, 2]
     assert first.train[0]["image"].shape == (16, 16, 3)
-    (copy,) = cache.glob("fetched/*/ffhq/32px")
-    changed = {file.name: file.stat().st_mtime_ns for file in copy.iterdir()}
+    (local,) = cache.glob("fetched/*/ffhq/32px")
+    changed = {file.name: file.stat().st_mtime_ns for file in local.iterdir()}
     assert changed.keys() == {file.name for file in (bucket / "ffhq" / "32px").iterdir()}
     load_dataset("ffhq", image_size=32, path="gs://bucket", data_dir=cache)
-    assert {file.name: file.stat().st_mtime_ns for file in copy.iterdir()} == changed
+    assert {file.name: file.stat().st_mtime_ns for file in local.iterdir()} == changed
     with pytest.raises(InputError, match="not prepared at 64 pixels in gs://bucket"):
         load_dataset("ffhq", image_size=64, path="gs://bucket", data_dir=cache)
 
@@ -60,6 +74,9 @@ def test_a_damaged_data_set_is_named(sources, tmp_path):
     with pytest.raises(InputError, match=rf"prepared data in {shard.parent} is damaged") as refusal:
         load_dataset("ffhq", image_size=32, path=tmp_path)
     assert "\n" not in str(refusal.value)
-    (shard.parent / "prepared.json").write_text("{")
-    with pytest.raises(InputError, match=r"prepared\.json.*delete that directory"):
-        load_dataset("ffhq", image_size=32, path=tmp_path)
+    with pytest.raises(OSError, match="Input/output"), _damage_named(tmp_path):
+        raise OSError(errno.EIO, "Input/output error")  # the disk's, which says nothing of the data
+    for content in ("{", "{}", "[]", "[" * 100_000):
+        (shard.parent / "prepared.json").write_text(content)
+        with pytest.raises(InputError, match=r"prepared\.json.*delete that directory"):
+            load_dataset("ffhq", image_size=32, path=tmp_path)

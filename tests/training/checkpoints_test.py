@@ -1,14 +1,17 @@
 """Checkpoints: whole ones come back bit for bit, the newest first, a part alone on request."""
 
+import errno
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh, replicated
+from pivq_jax.training import checkpoints as module
 from pivq_jax.training.checkpoints import Checkpoints
 
 
@@ -191,6 +194,155 @@ def test_nothing_readable_is_refused_and_stays_where_it_is(tmp_path, capfd):
         with pytest.raises(InputError, match=r"no checkpoint in .* can be read with this config"):
             checkpoints.restore(shapes, make_mesh())
     assert kept(tmp_path) == {1}
+
+
+LIKE = jax.eval_shape(lambda: make_state(0))
+
+
+@pytest.fixture
+def slept(monkeypatch) -> list[float]:
+    """The seconds of the waits, which are left out."""
+    seconds: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", seconds.append)
+    return seconds
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A workdir with checkpoints of steps 1 and 2."""
+    workdir = tmp_path_factory.mktemp("saved")
+    with Checkpoints(workdir) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, make_state(step), {"score": float(step)})
+    return workdir
+
+
+@pytest.fixture
+def two_steps(saved, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(saved, tmp_path / "run")
+
+
+def fail(checkpoints, errors: list[Exception]) -> None:
+    """The next reads of these checkpoints end in these errors."""
+    real, left = checkpoints._manager.restore, iter(errors)
+
+    def restore(*arguments, **options):
+        if error := next(left, None):
+            raise error
+        return real(*arguments, **options)
+
+    checkpoints._manager.restore = restore
+
+
+def read_error(text: str) -> Exception:
+    """As Orbax wraps one of TensorStore."""
+    error = Exception("Encountered error while reading array index: (slice(0, 4, 1),)")
+    error.__cause__ = ValueError(text)
+    return error
+
+
+def test_a_read_that_times_out_is_repeated_and_no_damage(two_steps, slept, capfd):
+    with Checkpoints(two_steps) as checkpoints:
+        eio = OSError(errno.EIO, "Input/output error")
+        fail(checkpoints, [TimeoutError("slow"), read_error("UNAVAILABLE: Error reading"), eio])
+        state, _ = checkpoints.restore(LIKE, make_mesh())
+    assert state["step"] == 2 and slept == [1, 2, 4]
+    errors = capfd.readouterr().err
+    assert "the checkpoint of step 2" in errors and "(slow); trying again in 1 s" in errors
+    assert {path.name for path in (two_steps / "checkpoints").iterdir()} >= {"1", "2"}
+    assert not list(two_steps.rglob("*.damaged*"))
+
+
+@pytest.mark.parametrize(
+    "error, attempts",
+    [
+        (TimeoutError("reason"), 5),
+        (read_error("DEADLINE_EXCEEDED: reason"), 5),
+        (read_error("PERMISSION_DENIED: reason"), 1),
+        (PermissionError(errno.EACCES, "reason"), 1),
+        (MemoryError("reason"), 1),
+        (RuntimeError("RESOURCE_EXHAUSTED: reason"), 1),  # of the device
+    ],
+)
+def test_a_read_that_fails_without_evidence_of_damage_changes_nothing(
+    two_steps, slept, error, attempts
+):
+    with Checkpoints(two_steps) as checkpoints:
+        fail(checkpoints, [error] * attempts)
+        with pytest.raises(
+            OSError, match=r"step 2 in .* cannot be read .*; it may be whole"
+        ) as end:
+            checkpoints.restore(LIKE, make_mesh())
+        assert "\n" not in str(end.value) and len(slept) == attempts - 1
+        assert kept(two_steps) == {1, 2} and not list(two_steps.rglob("*.damaged*"))
+        # With the storage back, the same command goes on from the newest.
+        assert checkpoints.restore(LIKE, make_mesh())[0]["step"] == 2
+
+
+def test_one_process_waits_for_another_that_reads_again(two_steps, slept, monkeypatch):
+    theirs = [module._Outcome.MAY_PASS]
+
+    def worst(outcome: int) -> int:
+        return max(outcome, theirs.pop() if theirs else 0)
+
+    monkeypatch.setattr(module, "worst_of_processes", worst)
+    with Checkpoints(two_steps) as checkpoints:
+        assert checkpoints.restore(LIKE, make_mesh())[0]["step"] == 2
+    assert slept == [1] and kept(two_steps) == {1, 2}
+
+
+def test_a_score_that_cannot_be_read_costs_no_checkpoint(two_steps, slept, monkeypatch):
+    real = ocp.CheckpointManager.restore
+    errors = [TimeoutError()] * 3
+
+    def restore(*arguments, **options):
+        if errors:
+            raise errors.pop()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
+    with Checkpoints(two_steps, keep=1, keep_best=1) as checkpoints:
+        checkpoints.save(3, make_state(3), {"score": 0.0})
+    assert not errors and kept(two_steps) == {2, 3}
+    errors += [TimeoutError()] * 5
+    with pytest.raises(OSError, match="may be whole"):
+        Checkpoints(two_steps, keep=1, keep_best=1)
+    assert kept(two_steps) == {2, 3}
+
+
+@pytest.mark.slow
+def test_whichever_file_is_missing_or_flipped_is_damage_or_does_not_matter(two_steps, slept):
+    """But for flips in the arrays themselves, of which there is no checksum."""
+    folder, reported = two_steps / "checkpoints" / "2", set()
+    rng = np.random.default_rng(0)
+    for file in [p for p in folder.rglob("*") if p.is_file()]:
+        content = file.read_bytes()
+        flipped = bytearray(content)
+        flipped[rng.integers(len(flipped))] ^= 128
+        for damaged in (None, flipped):
+            if damaged is None:
+                file.unlink()
+            else:
+                file.write_bytes(damaged)
+            with Checkpoints(two_steps, read_only=True) as checkpoints:
+                step = int(checkpoints.restore(LIKE, make_mesh())[0]["step"])
+            if step == 1:
+                reported.add((file.name, damaged is None))
+            file.write_bytes(content)
+    assert not slept  # none is mistaken for one that may pass
+    found = {name for name, _ in reported}
+    assert {"_METADATA", "metadata", "manifest.ocdbt", "process_0"} <= found
+    assert len({name for name, missing in reported if missing}) >= 3
+
+
+def test_a_reader_beside_a_run_goes_on_with_what_the_run_has_not_deleted(two_steps, capfd):
+    with Checkpoints(two_steps, read_only=True) as checkpoints:
+        with Checkpoints(two_steps, keep=1) as run:
+            run.save(3, make_state(3), {})
+        assert kept(two_steps) == {3}
+        state, _ = checkpoints.restore(LIKE, make_mesh())
+    assert state["step"] == 3 and not capfd.readouterr().err
 
 
 FILL = """

@@ -1,9 +1,9 @@
 """The log of a run: speeds, input wait, remote storage, profiler traces."""
 
+import errno
 import json
 import time
 
-import fsspec
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +12,7 @@ from etils import epath
 
 from pivq_jax.common.files import as_path, write_json
 from pivq_jax.common.pictures import save_png
+from pivq_jax.training import logs
 from pivq_jax.training.logs import ProfilerTrace, TrainingLog
 
 METRICS = {"loss": 1.0, "psnr": 20.0}
@@ -76,25 +77,20 @@ def test_no_trace_unless_asked_for(tmp_path):
     assert not (tmp_path / "profile").exists()
 
 
-@pytest.fixture
-def bucket(monkeypatch):
-    """gs://bucket, kept in memory."""
-    memory = fsspec.filesystem("memory")
-    monkeypatch.setattr(epath.backend.fsspec_backend, "fs", lambda path: memory)
-    yield as_path("gs://bucket/run")
-    memory.store.clear()
-
-
 def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
     written = []
 
     class Writer:  # TensorBoard's own access to remote storage is its affair
-        def __init__(self, directory, purge_step):
-            written.append((directory, purge_step))
+        def __init__(self, prefix):
+            written.append([prefix])
 
-        add_scalar = close = lambda *_: None
+        def write_event(self, event):
+            written[-1].append(event.step)
 
-    monkeypatch.setattr("pivq_jax.training.logs.SummaryWriter", Writer)
+        flush = close = lambda _: None
+
+    monkeypatch.setattr(logs, "EventsWriter", Writer)
+    monkeypatch.setattr(logs, "directory_check", lambda directory: None)
     with TrainingLog(bucket, 0, 4) as log:
         for step in (1, 2, 3):
             log.write(step, METRICS, batch_size=8)
@@ -102,7 +98,26 @@ def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
     with TrainingLog(bucket, 2, 4) as log:
         log.write(4, METRICS, batch_size=8)
     assert [line["step"] for line in read(bucket / "log.jsonl")] == [1, 2, 4]
-    assert written == [("gs://bucket/run/tensorboard", 1), ("gs://bucket/run/tensorboard", 3)]
+    files, *steps = zip(*written, strict=False)
+    assert files == ("gs://bucket/run/tensorboard/events",) * 2
+    assert steps[0] == (1, 3)  # earlier events from these steps on are out of date
+
+
+def test_a_full_disk_ends_the_run_with_the_name_of_the_file(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    no_space = "No space left on device: "
+    with (
+        pytest.raises(OSError, match=rf"{no_space}.*/tensorboard'"),
+        TrainingLog(tmp_path, 0, 99) as log,
+    ):
+        monkeypatch.setattr("tensorboardX.event_file_writer.EventsWriter.write_event", full)
+        for step in range(1, 50):  # more than would wait for a thread that has died
+            log.write(step, METRICS, batch_size=8)
+    with pytest.raises(OSError, match=rf"{no_space}.*/config\.json'"):
+        monkeypatch.setattr("os.fsync", full)
+        write_json(tmp_path / "config.json", {})
 
 
 def test_reports_pictures_and_traces_go_to_remote_storage(bucket):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.data import load_dataset
 from pivq_jax.data.pipeline import shuffled_by
@@ -138,6 +141,21 @@ def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config, fast_
     assert made.shape == averaged.shape
     np.testing.assert_allclose(made.astype(int), np.asarray(averaged).astype(int), atol=1)
     assert np.abs(made.astype(int) - np.asarray(last)).mean() > 2
+
+
+def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
+    # Of this one, as if it were not the first, and of the first.
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(loop, "from_first_process", lambda text: text or "in use")
+    with pytest.raises(InputError, match="in use"), loop._alone_in(tmp_path):
+        pass
+    monkeypatch.undo()
+    refused = pytest.raises(InputError, match=f"by process {os.getpid()}")
+    with DirectoryLock(tmp_path), refused, loop._alone_in(tmp_path):
+        pass
+    with loop._alone_in(tmp_path):
+        assert list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_loss_falls(tiny_run):

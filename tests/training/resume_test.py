@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from pivq_jax.common.lock import DirectoryLock
 from tests.conftest import free_address
 
 # Main with a limit on the size of files: writing a checkpoint fails midway, as on a full disk. The
@@ -140,7 +141,7 @@ def test_a_run_with_every_fault_ends_as_the_unbroken_one(commands, tiny_run, tmp
 def test_a_run_killed_at_20_random_moments_ends_as_the_unbroken_one(commands, tiny_run, tmp_path):
     workdir, rng = tmp_path / "run", random.Random(1)
     arguments = with_fields(tiny_run.arguments, workdir, checkpoint_every=2)
-    kills = 0
+    kills = stale = 0
     while kills < 20:
         if not kill_at_random(commands, arguments, workdir, rng, most=0.15):
             # It came to its end: the kills go on in a run of their own.
@@ -149,8 +150,38 @@ def test_a_run_killed_at_20_random_moments_ends_as_the_unbroken_one(commands, ti
             arguments = with_fields(tiny_run.arguments, workdir, checkpoint_every=2)
             continue
         kills += 1
+        stale += bool(list(workdir.glob(".lock-*")))  # none if it was evaluating
+    assert stale >= 15
     assert commands.run(*arguments).code == 0
+    assert not list(workdir.glob(".lock-*"))
     assert_same_end(workdir, tiny_run.workdir, 160)
+
+
+@pytest.mark.slow  # main_test has one refusal
+def test_a_second_process_is_refused_20_times_and_the_first_unharmed(commands, tiny_run, tmp_path):
+    refusals, runs, times = 0, 0, []
+    while refusals < 20:
+        workdir = tmp_path / f"run_{runs}"
+        arguments = with_fields(tiny_run.arguments, workdir, checkpoint_every=1)
+        first = commands.start(*arguments)
+        while not (claims := list(workdir.glob(".lock-*"))):
+            assert not ended(first.pid)
+            time.sleep(0.01)
+        while refusals < 20 and claims[0].exists():
+            started = time.monotonic()
+            second = commands.run(*arguments)
+            times.append(time.monotonic() - started)
+            if not claims[0].exists():  # the first may have ended before
+                break
+            assert second.code == 2 and times[-1] < 10, second
+            (line,) = second.stderr.splitlines()
+            assert f"process {first.pid} on {os.uname().nodename} for 0:0" in line
+            refusals += 1
+        done = first.wait()
+        assert done.code == 0, done.stderr
+        assert_same_end(workdir, tiny_run.workdir, 160)
+        runs += 1
+    print(f"20 refusals in {min(times):.1f} to {max(times):.1f} s, beside {runs} runs")
 
 
 @pytest.mark.slow  # configs_test covers how such a run is recognized
@@ -188,6 +219,18 @@ def test_a_run_from_before_muon_opens_and_goes_on_with_adamw(commands, tiny_argu
     assert done.code == 0, done.stderr
     assert "resuming from step 30 " in done.stdout
     assert_same_end(workdir, unbroken, 40)
+
+
+@pytest.mark.slow  # loop_test has it without a second process
+def test_two_processes_are_refused_together(commands, tiny_run, tmp_path):
+    arguments = with_fields(tiny_run.arguments, tmp_path, batch_size=16)
+    with DirectoryLock(tmp_path):
+        done = [command.wait() for command in start_pair(commands, arguments)]
+    assert [one.code for one in done] == [2, 2], [one.stderr for one in done]
+    for one in done:
+        (line,) = [line for line in one.stderr.splitlines() if line.startswith("error: ")]
+        assert f"process {os.getpid()} on {os.uname().nodename}" in line
+    assert not list(tmp_path.iterdir())
 
 
 def start_pair(commands, arguments: list[str]) -> list:

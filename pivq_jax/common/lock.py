@@ -1,0 +1,310 @@
+"""A lock on a directory, so that a second process does not write to it.
+
+A process that holds or wants the lock has a file of its own in the directory, its claim, written
+anew every 20 seconds. It holds the lock if, once its claim is written, it finds no other that
+counts. A claim no longer counts if it is 60 seconds old, or if its process was on this machine and
+has ended. This needs no more of the storage than that a listing shows what was written before, so
+it works in buckets too.
+
+Where the file system has `flock`, the directory is locked with it as well: the operating system
+releases it at once when the process ends, and tells containers of one machine apart. It does not
+replace the claims, as on NFS or FUSE other machines may not see it.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import platform
+import random
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import is_remote, read_object, write_atomically
+
+RENEWED_EVERY = 20.0  # seconds
+COUNTS_FOR = 60.0  # seconds without renewal
+ATTEMPTS = 3  # two processes that start at the same time may at first refuse each other
+PREFIX = ".lock-"  # of the names of claims
+
+
+class DirectoryLock:
+    """Holds the lock on a directory while the context is open.
+
+    Args:
+        directory: local or remote, created if missing. What the lock created is deleted at the
+            end if nothing else was written.
+        patient: whether to wait, up to a minute, for the end of a lock that is not renewed.
+
+    Raises:
+        InputError: on entry, within seconds unless `patient`, if another process holds the lock.
+        OSError: on entry, if the directory cannot be written.
+    """
+
+    def __init__(self, directory: Path, patient: bool = False) -> None:
+        self._directory, self._patient = directory, patient
+        self._claim = directory / f"{PREFIX}{uuid.uuid4().hex[:12]}"
+        self._since = time.time()
+        self._renewed = 0.0  # time of the last renewal, which goes on while a machine sleeps
+        self._flock: int | None = None  # descriptor of the locked directory
+        self._created: list[Path] = []
+        self._ended = threading.Event()
+        self._renewal = threading.Thread(target=self._renew_until_ended, daemon=True)
+        self._taken_by = ""
+
+    def check(self) -> None:
+        """Checks that the lock was not lost.
+
+        Raises:
+            OSError: if another process has taken the lock, since this one was suspended for a
+                minute or longer.
+        """
+        if self._taken_by:
+            raise OSError(
+                f"{self._directory} was taken over by {self._taken_by}, as this process did not"
+                f" renew its lock for {COUNTS_FOR:.0f} s; nothing more is written there"
+            )
+
+    def __enter__(self) -> "DirectoryLock":
+        if not is_remote(self._directory):
+            places = (self._directory, *self._directory.parents)
+            self._created = [place for place in places if not place.exists()]
+            self._directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self._acquire()
+        except BaseException:
+            self._release()
+            raise
+        self._renewal.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._renewal.join(10)  # seconds, in case the storage hangs
+        self._release()
+
+    def _acquire(self) -> None:
+        last_age = 0.0
+        for attempt in itertools.count(1):
+            held, holder = self._try()
+            if held:
+                return
+            waits = False
+            if holder and holder.may_have_ended and self._patient:
+                waits = holder.age >= last_age  # otherwise it was renewed
+                last_age = holder.age
+            if attempt >= ATTEMPTS and not waits:
+                break
+            if attempt == ATTEMPTS and holder:
+                say = f"waiting whether {holder.process} still trains in {self._directory}"
+                print(say, file=sys.stderr, flush=True)
+            time.sleep(random.uniform(0.2, 1.5))
+        who, wait = holder.process if holder else "another process", ""
+        if holder and holder.may_have_ended:
+            wait = f" (if that process has ended, the lock does in {COUNTS_FOR - holder.age:.0f} s)"
+        raise InputError(
+            f"{self._directory} is being trained in by {who}: wait for its end, or choose another"
+            f" --workdir{wait}"
+        )
+
+    def _try(self) -> "tuple[bool, _Other | None]":
+        """Returns whether this process holds the lock now, and if not, which other, if known."""
+        try:
+            self._take_flock()
+        except BlockingIOError:  # whatever the ages of the claims
+            alive = min(self._others(), default=None, key=lambda other: other.age)
+            if alive:
+                alive.may_have_ended = False
+            return False, alive
+        holder = self._contend()
+        if holder:
+            self._claim.unlink(missing_ok=True)
+        return holder is None, holder
+
+    def _contend(self) -> "_Other | None":
+        """Writes the claim; returns another one that counts, or else deletes those that do not."""
+        self._write()
+        others = self._others()
+        flocked = os.fstat(self._flock).st_dev if self._flock is not None else None
+        counting = [other for other in others if other.counts(flocked)]
+        if counting:
+            return counting[0]
+        for other in others:
+            other.path.unlink(missing_ok=True)
+        return None
+
+    def _write(self) -> None:
+        record = {
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "since": self._since,
+            "renewed": time.time(),
+            "machine": _machine(),
+            "pids": _pid_namespace(),
+            "started": _start_of(os.getpid()),
+            "flocked": os.fstat(self._flock).st_dev if self._flock is not None else None,
+        }
+        write_atomically(self._claim, json.dumps(record).encode())
+        self._renewed = time.time()
+
+    def _others(self) -> "list[_Other]":
+        """The claims of other processes."""
+        now = _modified(self._claim) or time.time()  # by the storage's clock, if it has one
+        others = []
+        for path in self._directory.iterdir():
+            if not path.name.startswith(PREFIX) or path.name == self._claim.name:
+                continue
+            record = read_object(path)
+            with contextlib.suppress(FileNotFoundError):  # it has just been released
+                written = _modified(path)
+                renewed = written if written else float(record.get("renewed") or 0)
+                others.append(_Other(path, record, now - renewed if renewed else 0.0))
+        return others
+
+    def _renew_until_ended(self) -> None:
+        while not self._ended.wait(RENEWED_EVERY) and not self._taken_by:
+            # What fails now may succeed the next time; by then the claim may not count any more.
+            with contextlib.suppress(Exception):
+                self._renew()
+
+    def _renew(self) -> None:
+        kept = time.time() - self._renewed < COUNTS_FOR and bool(read_object(self._claim))
+        if kept and is_remote(self._claim):
+            self._write()
+        elif kept:  # also on a full disk
+            os.utime(self._claim)
+            self._renewed = time.time()
+        elif other := self._contend():
+            self._taken_by = other.process
+            self._claim.unlink(missing_ok=True)
+
+    def _take_flock(self) -> None:
+        """Locks the directory where that is possible.
+
+        Raises:
+            BlockingIOError: if another process has locked it.
+        """
+        if self._flock is not None or is_remote(self._directory):
+            return
+        try:
+            import fcntl
+        except ImportError:  # not on this system
+            return
+        descriptor = os.open(self._directory, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise
+        except OSError:  # not on this file system
+            os.close(descriptor)
+            return
+        self._flock = descriptor
+        _descriptors.add(descriptor)
+
+    def _release(self) -> None:
+        with contextlib.suppress(OSError):
+            self._claim.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: a run has begun
+            for place in self._created:
+                place.rmdir()
+        if self._flock is not None:
+            _descriptors.discard(self._flock)
+            os.close(self._flock)
+            self._flock = None
+
+
+class _Other:
+    """The claim of another process; `age` is the time since its renewal in seconds."""
+
+    def __init__(self, path: Path, record: dict[str, Any], age: float) -> None:
+        self.path, self.age, self._record = path, age, record
+        self.may_have_ended = not self._is_visible  # only the age of the claim tells
+
+    @property
+    def process(self) -> str:
+        held = time.time() - float(self._record.get("since") or time.time())
+        minutes, seconds = divmod(max(0, round(held)), 60)
+        host, pid = (self._record.get(name, "unknown") for name in ("host", "pid"))
+        return f"process {pid} on {host} for {minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+    @property
+    def _is_here(self) -> bool:
+        return self._record.get("machine") == _machine()
+
+    @property
+    def _is_visible(self) -> bool:
+        """Whether /proc of this process tells whether the other is alive."""
+        return self._is_here and self._record.get("pids") == _pid_namespace() != ""
+
+    def counts(self, flocked: int | None) -> bool:
+        """Whether its process may be alive.
+
+        Args:
+            flocked: device of the directory if this process has locked it with `flock`.
+        """
+        if self.age >= COUNTS_FOR:
+            return False
+        if self._is_visible:  # a process id is used again: compare what has started
+            return self._record.get("started") == _start_of(int(self._record.get("pid", 0)))
+        # Another container on this machine: it would hold the lock of the same file system.
+        locks_here = flocked is not None and self._record.get("flocked") == flocked
+        return not (self._is_here and locks_here)
+
+
+def _machine() -> str:
+    """Identifies this machine since it was started; hosts of containers may have one name."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return platform.node()
+
+
+def _pid_namespace() -> str:
+    """Identifies the set of process ids that this process sees; empty without /proc."""
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
+
+
+def _start_of(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot; None if it has ended or is unknown."""
+    try:
+        # The name of the command, in parentheses, may contain anything.
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return None
+    return None if state in "ZX" else int(fields[18])
+
+
+def _modified(path: Path) -> float:
+    """Time of the last write in seconds, by the storage's clock; 0 if the storage has none."""
+    try:
+        stat: Any = path.stat()
+    except FileNotFoundError:
+        return 0.0
+    return float(stat.mtime if hasattr(stat, "mtime") else stat.st_mtime)
+
+
+_descriptors: set[int] = set()  # of locked directories
+
+
+def _close_in_child() -> None:
+    """Lets the lock end with the parent: a child that reads images may outlive it."""
+    for descriptor in _descriptors:
+        os.close(descriptor)
+    _descriptors.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
