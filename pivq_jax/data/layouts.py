@@ -203,17 +203,20 @@ def image_folder(source: Path, attributes: Path | None = None) -> Listing:
 
 
 def in_splits(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Assigns entries to splits; see `assign_splits`.
+    """Assigns entries to splits, see `assign_splits`, and orders each split by a hash of the names.
+
+    Names are often sorted by their contents, as in folders of classes. By their hashes, the first
+    images of a split are a random sample of it: the parents of samples, for example.
 
     Args:
-        entries: the images, in order.
+        entries: the images.
 
     Returns:
-        The entries of each split, in order.
+        The entries of each split, in an order that depends on their names alone.
     """
     assigned = assign_splits([entry.file for entry in entries])
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    for entry in entries:
+    for entry in sorted(entries, key=lambda entry: _hash(entry.file)):
         splits[assigned[entry.file]].append(entry)
     return splits
 
@@ -253,7 +256,11 @@ def share(name: str) -> int:
     Args:
         name: name of an image.
     """
-    return int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) % 100
+    return int(_hash(name)[:8], 16) % 100
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
 READERS: dict[str, Callable[[Path], Listing]] = {

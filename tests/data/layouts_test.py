@@ -1,5 +1,6 @@
 """Lists of what a source holds: places, attributes and what is wrong with them."""
 
+import collections
 import zipfile
 
 import pytest
@@ -193,3 +194,16 @@ def test_a_member_without_a_name_is_none_of_the_images(celeba):
         archive.writestr("x", b"")
         archive.filelist[-1].filename = ""
     assert sum(map(len, layouts.celeba(celeba).splits.values())) == 6
+
+
+def test_the_first_images_of_a_split_are_a_sample_of_all_folders(tmp_path):
+    for folder in ("boots", "coats", "shirts"):
+        (tmp_path / folder).mkdir()
+        for index in range(100):
+            (tmp_path / folder / f"{index}.png").touch()
+    train = [entry.file for entry in layouts.image_folder(tmp_path).splits["train"]]
+    first = collections.Counter(file.split("/")[0] for file in train[:60])
+    assert all(10 < first[folder] < 30 for folder in ("boots", "coats", "shirts"))
+    (tmp_path / "boots" / "new.png").touch()
+    again = [entry.file for entry in layouts.image_folder(tmp_path).splits["train"]]
+    assert [file for file in again if file != "boots/new.png"] == train
