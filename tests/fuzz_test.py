@@ -296,9 +296,10 @@ def test_archives_of_images(count, folder):
         root.write_bytes(content)
         shards._archive.cache_clear()
         listing = layouts.celeba(folder)
-        recipe = shards.Recipe(os.fspath(listing.root), 8, 0, listing.shape, tuple(listing.factors))
+        factors = tuple(listing.factors)
+        recipe = shards.FileRecipe(os.fspath(listing.root), 8, 0, listing.shape, factors)
         for entry in listing.splits["validation"]:
-            shards._read(recipe, entry)
+            recipe.make(entry)
 
     explore(count, st.builds(damage, st.integers(0, 3), changes, st.booleans()), read)
     shards._archive.cache_clear()

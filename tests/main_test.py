@@ -33,7 +33,7 @@ def test_training_makes_everything(trained):
 def test_the_corrupt_file_is_named_and_skipped_once_and_no_other(trained):
     skipped = [line for line in trained.finished.stderr.splitlines() if "skipped: " in line]
     assert len(skipped) == 1 and "123.png" in skipped[0]
-    assert re.search(r" 1 of \d+ images of .*my faces skipped", trained.finished.stderr)
+    assert re.search(r"\b1 of \d+ images of .*my faces skipped", trained.finished.stderr)
 
 
 def test_the_config_is_kept_as_resolved(trained, mixed_folder):

@@ -136,6 +136,9 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
                 else f"no {split} image of {plan.name} in {plan.source}: give a complete source"
             )
     plan.check(work / "data")
+    if skipped:
+        total = sum(len(entries) for entries in plan.splits.values())
+        print(f"{len(skipped):,} of {total:,} images of {plan.source} skipped", file=sys.stderr)
     manifest = {
         **plan.origin,
         "images": {split: sum(counts) for split, counts in lengths.items()},

@@ -21,9 +21,9 @@ import os, sys, time
 from pathlib import Path
 from pivq_jax.common.lock import DirectoryLock
 with DirectoryLock(Path(sys.argv[1])):
-    child = os.fork() if len(sys.argv) > 2 else 1  # one that reads images, say
-    if child:
-        print("held", child, flush=True)
+    forked = len(sys.argv) > 2  # a child that reads images, say
+    if not forked or os.fork() == 0:
+        print("held", os.getpid(), flush=True)  # the child: it has closed what it inherited
     time.sleep(100)
 """
 

@@ -95,6 +95,7 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
     close(found.params, expected)
 
 
+@pytest.mark.slow
 def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(setting):
     objective, params, judge, frozen, images = setting
     found = run(objective, Phase.ADVERSARIAL, params, judge, frozen, images)
