@@ -10,13 +10,15 @@ import numpy as np
 from pivq_jax.common.pictures import magnification, save_png
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
-from pivq_jax.data.sources import After, First, Source
+from pivq_jax.data.sources import First, Source
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.samples import Samples, sample_recombined
 from pivq_jax.inference import TrainedModel
 
-LIFT_IMAGES = 10_000  # most training images from which the log lift of codes is estimated
+# Most training images whose codes are used: as parents, for the log lift and to fit probes.
+# Encoding them takes seconds on a CPU.
+POOL_IMAGES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Settings:
     """Settings of an evaluation; see `EvaluateConfig`."""
 
     batch_size: int  # images processed at once
-    samples: int  # number of recombined images, and of training images they are drawn from
+    samples: int  # number of recombined images, and of training images compared with them
     features: str  # network of the distribution metrics
     features_path: str  # file of its weights
     neighbours: int  # k of PRDC
@@ -53,48 +55,26 @@ class Session:
         self.workdir, self.seed = workdir, int(model.config.seed)
         self.scale = magnification(dataset.image_size)
         self.pictures: list[str] = []
-        self._codes = np.empty((0, model.config.model.num_codes), np.int32)
-        self._samples: dict[tuple[int, float], Samples] = {}
+        self._samples: dict[float, Samples] = {}
 
-    def pool(self, count: int) -> Source:
-        """Returns the first `count` training images (all if there are fewer), a pool of parents."""
-        return First(self.dataset.train, count)
+    @cached_property
+    def pool(self) -> Source:
+        """The first `POOL_IMAGES` training images: the pool of parents."""
+        return First(self.dataset.train, POOL_IMAGES)
 
-    def pool_codes(self, count: int) -> np.ndarray:
-        """Computes the codes of `pool(count)`; no image is encoded twice, up to whole batches.
-
-        Args:
-            count: number of training images.
-
-        Returns:
-            int32 [M, N], where M is `count` or the number of training images if that is smaller.
+    @cached_property
+    def pool_codes(self) -> np.ndarray:
+        """The codes of `pool`, int32 [M, N]. A stage that computes them with others may set them.
 
         Raises:
             ValueError: if an image has no codes, see `TrainedModel.encode`.
         """
-        source, size = self.pool(count), self.settings.batch_size
-        if len(self._codes) < len(source):
-            # Whole batches, so that codes do not depend on the order of requests.
-            kept = len(self._codes) // size * size
-            encoded = encode_split(self.model, After(source, kept), size)
-            self._codes = np.concatenate([self._codes[:kept], encoded])
-        return self._codes[: len(source)]
+        return encode_split(self.model, self.pool, self.settings.batch_size)
 
-    def keep_codes(self, codes: np.ndarray) -> None:
-        """Keeps codes that were computed elsewhere, so that `pool_codes` does not repeat the work.
+    def recombined(self, count: int, fraction: float = 0.5) -> Samples:
+        """Decodes recombined pairs of images of `pool`; results are cached.
 
         Args:
-            codes: int32 [M, N], of the first M training images, encoded in batches of
-                `settings.batch_size`.
-        """
-        if len(codes) > len(self._codes):
-            self._codes = codes
-
-    def recombined(self, pool: int, count: int, fraction: float = 0.5) -> Samples:
-        """Decodes recombined pairs of the first `pool` training images; results are cached.
-
-        Args:
-            pool: number of training images from which parents are drawn.
             count: number of samples. A sample does not depend on the number of samples after it.
             fraction: fraction of the first parent's codes that is exchanged, in [0, 1].
 
@@ -104,19 +84,18 @@ class Session:
         Raises:
             InputError: as in `sample_recombined`.
         """
-        made_of = len(self.pool(pool)), fraction
-        samples = self._samples.get(made_of)
+        samples = self._samples.get(fraction)
         if samples is None or len(samples.images) < count:
             samples = sample_recombined(
                 self.model,
-                self.pool_codes(pool),
+                self.pool_codes,
                 count,
                 self.seed,
                 self.settings.batch_size,
                 fraction=fraction,
                 lift=self.lift,
             )
-            self._samples[made_of] = samples
+            self._samples[fraction] = samples
         return Samples(*(part[:count] for part in samples))
 
     @cached_property
@@ -124,22 +103,17 @@ class Session:
         """The log lift of codes in training images, float32 [K, K]; None for positional codes."""
         if self.model.kind == "positional":
             return None
-        return self.model.log_lift(self.pool_codes(LIFT_IMAGES))
-
-    @cached_property
-    def parents(self) -> Source:
-        """The training images from which the parents of `samples` are drawn."""
-        return self.pool(self.settings.samples)
-
-    @property
-    def parent_codes(self) -> np.ndarray:
-        """The codes of `parents`, int32 [M, N]."""
-        return self.pool_codes(self.settings.samples)
+        return self.model.log_lift(self.pool_codes)
 
     @property
     def samples(self) -> Samples:
-        """The samples of the evaluation, `settings.samples` recombined pairs of `parents`."""
-        return self.recombined(self.settings.samples, self.settings.samples)
+        """The samples of the evaluation, `settings.samples` recombined pairs."""
+        return self.recombined(self.settings.samples)
+
+    @cached_property
+    def training_images(self) -> Source:
+        """As many training images as there are samples, to be compared with them."""
+        return First(self.dataset.train, self.settings.samples)
 
     @cached_property
     def test_codes(self) -> np.ndarray:
@@ -153,9 +127,9 @@ class Session:
         return feature_extractor(settings.features, settings.features_path, settings.batch_size)
 
     @cached_property
-    def parent_features(self) -> np.ndarray:
-        """The features of `parents`, float32 [M, F]."""
-        return self.features_of(self.parents)
+    def training_features(self) -> np.ndarray:
+        """The features of `training_images`, float32 [M, F]."""
+        return self.features_of(self.training_images)
 
     @cached_property
     def sample_features(self) -> np.ndarray:

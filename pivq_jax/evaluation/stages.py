@@ -24,7 +24,7 @@ from pivq_jax.common.pictures import (
 )
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import eval_batches
-from pivq_jax.data.sources import First, Source
+from pivq_jax.data.sources import After, Selected, Source
 from pivq_jax.evaluation.atlas import atlas_picture, exchange, informative_codes
 from pivq_jax.evaluation.attributes import attribute_metrics, encode_labelled
 from pivq_jax.evaluation.capacity import capacity
@@ -48,12 +48,9 @@ from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
 
-PROBE_IMAGES = 10_000  # most training images on which probes are fitted
 ATLAS_CODES = 12  # most codes in the atlas
 # Second k of PRDC, since papers differ: 3 in Kynkäänniemi et al., 5 in Naeem et al.
 FEW_NEIGHBOURS = 3
-# Training images from which `sample` and `interpolate` draw; encoding them takes seconds on a CPU.
-PARENT_POOL = 1_000
 SHOWN = 24  # samples shown between their parents
 
 
@@ -139,12 +136,12 @@ def distribution(session: Session) -> dict[str, Any]:
             feature network are missing or invalid.
     """
     settings, test = session.settings, session.dataset.test
-    if (least := min(len(test), len(session.parents))) <= settings.neighbours:
+    if (least := min(len(test), len(session.training_images))) <= settings.neighbours:
         raise InputError(f"{least} images are too few for k = {settings.neighbours} neighbours")
     real, k = session.features_of(test), settings.neighbours
     batches = decode_batches(session.model, session.test_codes, settings.batch_size)
     rebuilt = session.extractor.extract(batches, len(test))
-    averaged = average_pixels(session.parents, session.samples.parents)
+    averaged = average_pixels(session.pool, session.samples.parents)
 
     def compare(features: np.ndarray) -> dict[str, Any]:
         found: dict[str, Any] = {"sample_images": len(features)}
@@ -157,7 +154,7 @@ def distribution(session: Session) -> dict[str, Any]:
         **compare(session.sample_features),
         "rfid": frechet_distance(*feature_moments(real), *feature_moments(rebuilt)),
         "baselines": {
-            "training images": compare(session.parent_features),
+            "training images": compare(session.training_features),
             "averaged pairs": compare(session.extractor.extract(averaged)),
         },
         "feature_network": session.extractor.network,
@@ -179,23 +176,24 @@ def samples(session: Session) -> dict[str, Any]:
     Raises:
         InputError: if there are fewer than two training images.
     """
-    model, settings, parents = session.model, session.settings, session.parents
+    model, codes, batch_size = session.model, session.pool_codes, session.settings.batch_size
     found, scale = session.samples, session.scale
     session.save("samples", grid(found.images[:64], 8, scale))
-    session.save("parents", found.between_parents(parents, 24))
-    many = min(4, len(parents))
+    session.save("parents", found.between_parents(session.pool, SHOWN))
+    many = min(4, len(codes))
     mixed = sample_recombined(
-        *(model, session.parent_codes, 16, session.seed + 1, settings.batch_size, many),
-        lift=session.lift,
+        *(model, codes, 16, session.seed + 1, batch_size, many), lift=session.lift
     )
     session.save("many_parents", grid(mixed.images, 8, scale))
-    paths = sample_paths(model, session.parent_codes, 8, 9, session.seed + 2, settings.batch_size)
+    paths = sample_paths(model, codes, 8, 9, session.seed + 2, batch_size)
     session.save("interpolations", interpolation_grid(paths.images, scale))
     return {"parents_of_many": many}
 
 
 def neighbours(session: Session) -> dict[str, Any]:
     """Draws samples beside their nearest training images, which would reveal copies.
+
+    The parents of these samples are among the images that are searched.
 
     Args:
         session: the session; gets the picture.
@@ -206,16 +204,22 @@ def neighbours(session: Session) -> dict[str, Any]:
     Raises:
         InputError: if the weights of the feature network are missing or invalid.
     """
-    parents, found = session.parents, session.samples
-    near = min(5, len(parents))
+    found, count = session.samples, len(session.training_images)
     shown = min(10, len(found.images))
-    nearest = nearest_neighbours(session.sample_features[:shown], session.parent_features, near)
+    others = np.unique(found.parents[:shown])
+    searched = Selected(session.pool, np.concatenate([np.arange(count), others[others >= count]]))
+    near = min(5, len(searched))
+    features = session.training_features
+    if len(searched) > count:
+        added = session.features_of(After(searched, count))
+        features = np.concatenate([features, added])
+    nearest = nearest_neighbours(session.sample_features[:shown], features, near)
     rows = [
-        np.stack([image, *(parents[int(i)]["image"] for i in row)])
+        np.stack([image, *(searched[int(i)]["image"] for i in row)])
         for image, row in zip(found.images, nearest.indices, strict=False)
     ]
     session.save("neighbours", grid(np.concatenate(rows), 2 * (near + 1), session.scale))
-    return {"nearest_training_images": len(parents)}
+    return {"nearest_training_images": len(searched)}
 
 
 def attributes(session: Session) -> dict[str, Any]:
@@ -237,8 +241,8 @@ def attributes(session: Session) -> dict[str, Any]:
     def encode(split: Source) -> Any:
         return encode_labelled(model, split, tuple(dataset.factors), settings.batch_size)
 
-    train = encode(First(dataset.train, PROBE_IMAGES))
-    session.keep_codes(train.codes)
+    train = encode(session.pool)
+    session.pool_codes = train.codes  # so that no stage encodes them again
     chosen = informative_codes(train.codes, size, train.labels, dataset.factors, ATLAS_CODES)
     exchanges = [
         (
@@ -270,9 +274,9 @@ def sample(session: Session, count: int, fraction: float) -> None:
     Raises:
         InputError: as in `sample_recombined`.
     """
-    found = session.recombined(PARENT_POOL, count, fraction)
+    found = session.recombined(count, fraction)
     session.write("samples.png", grid(found.images, columns=8, scale=session.scale))
-    session.write("parents.png", found.between_parents(session.pool(PARENT_POOL), SHOWN))
+    session.write("parents.png", found.between_parents(session.pool, SHOWN))
 
 
 def interpolate(session: Session, count: int, steps: int) -> None:
@@ -286,7 +290,7 @@ def interpolate(session: Session, count: int, steps: int) -> None:
     Raises:
         InputError: as in `sample_paths`.
     """
-    codes, batch_size = session.pool_codes(PARENT_POOL), session.settings.batch_size
+    codes, batch_size = session.pool_codes, session.settings.batch_size
     found = sample_paths(session.model, codes, count, steps, session.seed, batch_size)
     session.write("interpolations.png", interpolation_grid(found.images, scale=session.scale))
 

@@ -42,26 +42,25 @@ def test_positional_codes_have_no_lift(session):
     assert session.lift is None
 
 
-def test_no_image_is_encoded_twice_but_those_of_an_unfinished_batch(session):
+def test_the_pool_is_encoded_once(session, monkeypatch):
+    monkeypatch.setattr(session_module, "POOL_IMAGES", 50)
     expected = [session.dataset.train[i]["image"][0, 0, :2] for i in range(50)]
-    for count in (20, 5, 50, 20):
-        np.testing.assert_array_equal(session.pool_codes(count), expected[:count])
-    assert session.encoded == [20, 50 - 16]
+    for _ in range(2):
+        np.testing.assert_array_equal(session.pool_codes, expected)
+    assert session.encoded == [50] and len(session.pool) == 50
+    assert len(session.training_images) == 20
 
 
 def test_codes_that_a_stage_has_are_kept(session):
-    given = np.arange(60).reshape(30, 2)
-    session.keep_codes(given)
-    session.keep_codes(given[:10])  # fewer than there are
-    np.testing.assert_array_equal(session.pool_codes(30), given)
-    assert session.encoded == []
+    session.pool_codes = np.arange(60).reshape(30, 2)
+    assert len(session.pool_codes) == 30 and session.encoded == []
 
 
-def test_samples_are_drawn_again_only_from_other_parents(session):
+def test_samples_are_drawn_again_only_if_they_are_others(session):
+    count = len(session.dataset.train)
     assert len(session.samples.images) == 20
-    assert len(session.recombined(20, 8).images) == 8
-    assert session.sampled == [(20, 20, 3, 0.5)]
-    session.recombined(20, 30)
-    session.recombined(20, 8, fraction=0.25)
-    session.recombined(30, 8)
-    assert session.sampled[1:] == [(20, 30, 3, 0.5), (20, 8, 3, 0.25), (30, 8, 3, 0.5)]
+    assert len(session.recombined(8).images) == 8
+    assert session.sampled == [(count, 20, 3, 0.5)]
+    session.recombined(30)
+    session.recombined(8, fraction=0.25)
+    assert session.sampled[1:] == [(count, 30, 3, 0.5), (count, 8, 3, 0.25)]
