@@ -67,7 +67,6 @@ COLUMNS = (
     ("coverage", "coverage", 3),
     ("probes", "probe_accuracy", 3),
     ("used", "codes_used", 0),
-    ("s", "train_seconds", 0),
 )
 
 
