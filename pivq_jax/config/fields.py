@@ -231,7 +231,7 @@ class EvaluateConfig(Section):
 
     batch_size: int = setting(50, "images at a time", at_least(1))
     samples: int = setting(
-        1_000, "recombined images, and training images they come from", at_least(1)
+        1_000, "recombined images, and training images compared with them", at_least(1)
     )
     features: str = setting(
         "vgg",
