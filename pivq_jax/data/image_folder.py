@@ -47,15 +47,26 @@ def prepared_folder(path: str | os.PathLike[str], image_size: int, cache: Path) 
     root = tree.existing_directory(path).resolve()
     place = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     home = cache / NAME
-    content, count = tree.fingerprint(root, home / ".listings" / f"{place}.json")
+    record = home / ".listings" / f"{place}.json"
+    content, count = tree.fingerprint(root, record)
     if not count:
         tree.list_images(root)  # raises the error
     label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
     version = hashlib.sha256(f"{place}\n{image_size}\n{content}".encode()).hexdigest()[:16]
     target = home / f"{label}_{image_size}px_{version}"
+
+    def make_plan() -> Plan:
+        plan = _plan(root, image_size)
+        if tree.fingerprint(root, record)[0] != content:
+            raise InputError(
+                f"{readable_name(root)} changed while it was listed: run the command again once it"
+                " is complete"
+            )
+        return plan
+
     preparation.prepare(
         target,
-        lambda: _plan(root, image_size),
+        make_plan,
         workers=min(usable_cores(), count // _IMAGES_PER_WORKER),
         # Not of its version: a folder that changes leaves one unfinished directory, not many.
         stem=f"{label}_{image_size}px_{place}",
@@ -65,9 +76,11 @@ def prepared_folder(path: str | os.PathLike[str], image_size: int, cache: Path) 
 
 def _plan(root: Path, image_size: int) -> Plan:
     listing = layouts.image_folder(root)
+    skipped: list[str] = []
     entries = [entry for part in listing.splits.values() for entry in part]
     if len(entries) <= _FEW:
-        readable = _readable(sorted(entries), FileRecipe(os.fspath(root), image_size, 0, None, ()))
+        recipe = FileRecipe(os.fspath(root), image_size, 0, None, ())
+        readable, skipped = _readable(sorted(entries), recipe)
         if len(readable) < len(layouts.SPLITS):
             raise InputError(
                 f"{len(readable)} readable images in {readable_name(root)} ({len(entries)} files):"
@@ -75,17 +88,19 @@ def _plan(root: Path, image_size: int) -> Plan:
             )
         listing = dataclasses.replace(listing, splits=layouts.in_splits(readable))
     plan = prepare.make_plan(NAME, listing, image_size)
-    return dataclasses.replace(plan, label=f"{readable_name(root.name)} {image_size}px")
+    label = f"{readable_name(root.name)} {image_size}px"
+    return dataclasses.replace(plan, label=label, skipped=tuple(skipped))
 
 
-def _readable(entries: list[Entry], recipe: FileRecipe) -> list[Entry]:
-    """Returns the entries that can be read, and prints why others cannot."""
-    readable = []
+def _readable(entries: list[Entry], recipe: FileRecipe) -> tuple[list[Entry], list[str]]:
+    """Returns the entries that can be read, and why others cannot, which is printed as well."""
+    readable, skipped = [], []
     for entry in entries:
         try:
             recipe.make(entry)
         except InputError as error:
+            skipped.append(str(error))
             print(f"skipped: {error}", file=sys.stderr)
         else:
             readable.append(entry)
-    return readable
+    return readable, skipped

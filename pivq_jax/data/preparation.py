@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from absl import logging
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import sync
 from pivq_jax.common.progress import progress_bar
 from pivq_jax.data import records, shards
 from pivq_jax.data.records import Card
@@ -37,6 +38,7 @@ class Plan:
         source: the source in messages.
         label: the data set in messages.
         max_skipped: largest fraction of images that cannot be read.
+        skipped: why images that are in no split were left out.
         check: called with the directory of the complete shards; may raise an error.
         card: description, citation and licence for other programs.
     """
@@ -50,6 +52,7 @@ class Plan:
     source: str
     label: str
     max_skipped: float = 1.0
+    skipped: Sequence[str] = ()
     check: Callable[[Path], None] = lambda directory: None
     card: Card = records.NO_CARD
 
@@ -97,6 +100,7 @@ def prepare(
             if not target.exists():
                 _make(work, make_plan(), workers)
                 os.replace(work / "data", target)
+                sync(target.parent)
             shutil.rmtree(work, ignore_errors=True)
     return records.read_manifest(target)
 
@@ -136,14 +140,16 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
                 else f"no {split} image of {plan.name} in {plan.source}: give a complete source"
             )
     plan.check(work / "data")
+    skipped += plan.skipped
     if skipped:
-        total = sum(len(entries) for entries in plan.splits.values())
+        total = sum(len(entries) for entries in plan.splits.values()) + len(plan.skipped)
         print(f"{len(skipped):,} of {total:,} images of {plan.source} skipped", file=sys.stderr)
     manifest = {
         **plan.origin,
         "images": {split: sum(counts) for split, counts in lengths.items()},
         "skipped": [
-            line for of_split in in_order.values() for s in of_split for line in s["skipped"]
+            *plan.skipped,
+            *(line for of_split in in_order.values() for s in of_split for line in s["skipped"]),
         ],
     }
     sizes = {split: sum(s["bytes"] for s in of_split) for split, of_split in in_order.items()}
@@ -211,10 +217,13 @@ def locked(path: Path, what: str) -> Iterator[None]:
     Args:
         path: the lock file; created if needed.
         what: description of the protected data in the message printed while waiting.
+
+    Raises:
+        OSError: if the file cannot be written, or the file system has no locks.
     """
     try:
         import fcntl
-    except ImportError:  # not supported on this system; renaming is still atomic
+    except ImportError:  # not on this system
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,4 +233,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
         except BlockingIOError:
             logging.warning("another process is preparing %s: waiting for it", what)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise OSError(
+                f"{path} cannot be locked ({error.strerror}): name a directory on a file system"
+                " that has locks, such as a local disk, with PIVQ_DATA_DIR or --output"
+            ) from error
         yield

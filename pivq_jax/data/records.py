@@ -266,6 +266,8 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path:
     files, version = retried(lambda: _versioned(source), str(source))
     local = cache / "fetched" / hashlib.sha256(f"{remote}\n{version}".encode()).hexdigest()[:16]
     target = set_directory(local, name, sizes[0])
+    if target.exists():
+        return local
     with locked(target.with_name(f".{target.name}.lock"), f"{name} from {remote}"):
         if not target.exists():
             work = target.with_name(f".{target.name}.incomplete")

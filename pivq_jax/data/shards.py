@@ -9,6 +9,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import traceback
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.files import write_json
+from pivq_jax.common.files import sync, write_json
 from pivq_jax.data import images, records
 
 
@@ -178,10 +179,11 @@ def write_shards(recipe: Recipe, shards: Sequence[Shard], workers: int) -> Gener
     running: dict[Connection, subprocess.Popen[bytes]] = {}
     processes = []
     try:
-        for worker in range(min(workers, len(shards))):
+        for _ in range(min(workers, len(shards))):
             connection, process = _start_worker()
             processes.append(process)
             running[connection] = process
+        for worker, process in enumerate(processes):
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError), process.stdin:  # it is dead: seen below
                 pickle.dump((recipe, shards[worker::workers]), process.stdin)
@@ -193,8 +195,12 @@ def write_shards(recipe: Recipe, shards: Sequence[Shard], workers: int) -> Gener
                 except EOFError:
                     status = running[ready].wait()
                     raise OSError(
-                        f"a worker process ended with status {status}, perhaps for lack of memory:"
-                        " use fewer processes"
+                        f"a worker process ended with status {status}"
+                        + (
+                            ", perhaps for lack of memory: use fewer cores, such as with taskset"
+                            if status == -signal.SIGKILL
+                            else ": see its error above"
+                        )
                     ) from None
                 if isinstance(message, str):
                     yield message
@@ -215,7 +221,7 @@ def _start_worker() -> tuple[Connection, "subprocess.Popen[bytes]"]:
     # Workers find the package where this process found it. Each has its own process group, which
     # Ctrl-C does not reach; this process ends them.
     process = subprocess.Popen(
-        [sys.executable, "-m", "pivq_jax.data.worker", str(theirs.fileno())],
+        [sys.executable, "-P", "-m", "pivq_jax.data.worker", str(theirs.fileno())],
         stdin=subprocess.PIPE,
         pass_fds=[theirs.fileno()],
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
@@ -272,6 +278,7 @@ def _write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
         writer.close()
     except RuntimeError as error:  # raised by the writer, for example if the disk is full
         raise OSError(f"cannot write {shard.path}: {error}") from error
+    sync(part)
     os.replace(part, shard.path)
     summary = {"digest": digest(recipe, shard), "images": count, "bytes": total}
     size = shard.path.stat().st_size

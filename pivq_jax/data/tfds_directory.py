@@ -1,5 +1,6 @@
 """Any data set that tensorflow-datasets has prepared, with one image per example."""
 
+import importlib.util
 import io
 import os
 from collections.abc import Mapping
@@ -139,6 +140,9 @@ def _check_format(builder: Any, directory: Path) -> None:
             " only TensorFlow can read: where it is installed, run `tfds convert_format"
             f" --dataset_version_dir={directory} --out_file_format=array_record`"
         )
+    parquet = builder.info.file_format == FileFormat.PARQUET
+    if parquet and importlib.util.find_spec("pyarrow") is None:
+        raise InputError(f"the files in {directory} are in the format parquet: pip install pyarrow")
 
 
 def _features(features: Any, directory: Path) -> tuple[str, dict[str, tuple[str, ...]]]:
@@ -152,6 +156,11 @@ def _features(features: Any, directory: Path) -> tuple[str, dict[str, tuple[str,
         raise InputError(
             f"the data set in {directory} has {len(images)} image features"
             f" ({', '.join(sorted(images or features))}): it must have one"
+        )
+    if features[images[0]].np_dtype not in (np.uint8, np.uint16):
+        raise InputError(
+            f"the images in {directory} are of type {np.dtype(features[images[0]].np_dtype)}: they"
+            " must be uint8 or uint16"
         )
     factors = {
         name: tuple(feature.names)

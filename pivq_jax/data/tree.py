@@ -1,10 +1,12 @@
 """Listings of directory trees: every file with a stamp that changes when the file does."""
 
+import contextlib
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +14,14 @@ from absl import logging
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically
-from pivq_jax.data.images import EXTENSIONS, is_image, unread_kinds
+from pivq_jax.data.images import EXTENSIONS, is_image, readable_name, unread_kinds
 
 # Files whose stamps are compared even if their directory has not changed: overwriting a file does
 # not change its directory.
 _SAMPLED = 10_000
 
 # A directory that changed within this time before it was listed could change again without a new
-# modification time: file systems record times in steps of up to two seconds.
+# time: file systems record times in steps of up to two seconds.
 _RECENT_NS = 3 * 10**9
 
 
@@ -27,18 +29,40 @@ class Directory(NamedTuple):
     """A listed directory.
 
     Attributes:
-        changed: its modification time in nanoseconds.
+        stamp: its times of modification and change; empty if it must be listed again.
         below: its subdirectories, as paths relative to the root.
         links: links to directories, as paths relative to the root.
         images: number of image files, not counting those below.
         digest: hash of their names and stamps.
     """
 
-    changed: int
+    stamp: str
     below: list[str]
     links: list[str]
     images: int
     digest: str
+
+
+class _Sample:
+    """Files that are compared again, a sample that is uniform over all files that are offered.
+
+    Attributes:
+        share: files with a smaller hash of their name are kept.
+        stamps: the stamp of each file.
+    """
+
+    def __init__(self, share: int = 2**32) -> None:
+        self.share, self.stamps = share, dict[str, str]()
+
+    def offer(self, files: Iterable[tuple[str, str]]) -> None:
+        """Keeps some of the files."""
+        self.stamps.update((file, stamp) for file, stamp in files if self._has(file))
+        while len(self.stamps) > _SAMPLED:
+            self.share //= 2
+            self.stamps = {f: stamp for f, stamp in self.stamps.items() if self._has(f)}
+
+    def _has(self, file: str) -> bool:
+        return zlib.crc32(os.fsencode(file)) < self.share
 
 
 def list_files(root: Path) -> dict[str, str]:
@@ -104,34 +128,29 @@ def existing_directory(directory: str | os.PathLike[str]) -> Path:
 def fingerprint(root: Path, record: Path) -> tuple[str, int]:
     """Returns a hash of the names and stamps of all image files of a directory tree.
 
-    What was found is kept in a file. The next call lists only directories that were modified since
+    What was found is kept in a file. The next call lists only directories that were changed since
     then (something was added, removed or renamed in them), and compares the stamps of up to 10,000
     files spread over the tree to notice that files were overwritten.
 
     Args:
         root: the directory.
-        record: file for what was found.
+        record: file for what was found; if it cannot be written, all is listed again next time.
 
     Returns:
         The hash, and the number of image files.
     """
-    known, sample = _read_record(record)
-    if any(_stamp(os.path.join(root, file)) != stamp for file, stamp in sample.items()):
-        known, sample = {}, {}
+    known, earlier = _read_record(record)
+    if any(_stamp(os.path.join(root, f)) != stamp for f, stamp in earlier.stamps.items()):
+        known, earlier = {}, _Sample()
     directories: dict[str, Directory] = {}
-    fresh: list[tuple[str, str]] = []
+    sample = _Sample(earlier.share)
     for name, directory, files in _walk(os.fspath(root), known):
         directories[name] = directory
-        fresh += ((file, stamp) for file, stamp in files.items() if is_image(file))
-        if len(fresh) > 8 * _SAMPLED:
-            fresh = fresh[::2]
+        sample.offer((file, stamp) for file, stamp in files.items() if is_image(file))
     if directories != known:
-        unchanged = {
-            name for name, directory in directories.items() if directory is known.get(name)
-        }
-        fresh += (item for item in sample.items() if os.path.dirname(item[0]) in unchanged)
-        step = max(1, -(-len(fresh) // _SAMPLED))
-        _write_record(record, directories, dict(fresh[::step]))
+        same = {name for name, directory in directories.items() if directory is known.get(name)}
+        sample.offer(each for each in earlier.stamps.items() if os.path.dirname(each[0]) in same)
+        _write_record(record, directories, sample)
     digest = hashlib.sha256()
     for name in sorted(directories):
         if directories[name].images:
@@ -150,46 +169,57 @@ def _walk(
             name = pending.pop()
             try:
                 status = os.stat(os.path.join(root, name))
-            except OSError:  # just deleted
+            except FileNotFoundError:  # just deleted
                 continue
             if (status.st_dev, status.st_ino) in entered:
                 continue
             entered.add((status.st_dev, status.st_ino))
-            directory, files = known.get(name), dict[str, str]()
-            if directory is None or directory.changed != status.st_mtime_ns:
-                directory, files = _list(root, name, status.st_mtime_ns)
+            stamp, files = _directory_stamp(status), dict[str, str]()
+            directory = known.get(name)
+            if directory is None or not stamp or directory.stamp != stamp:
+                directory, files = _list(root, name, stamp)
             pending += reversed(directory.below)
             starts += directory.links
             yield name, directory, files
 
 
-def _list(root: str, name: str, changed: int) -> tuple[Directory, dict[str, str]]:
-    """Lists a directory, in order of names, so that of two links always the same is followed."""
+def _directory_stamp(status: os.stat_result) -> str:
+    """Returns the times of a directory; empty if it changed so recently that they may not tell."""
+    if max(status.st_mtime_ns, status.st_ctime_ns) > time.time_ns() - _RECENT_NS:
+        return ""
+    return f"{status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def _list(root: str, name: str, stamp: str) -> tuple[Directory, dict[str, str]]:
+    """Lists a directory, in order of names, so that of two links always the same is followed.
+
+    If something in it cannot be looked at, it is listed again next time.
+    """
     below: list[str] = []
     links: list[str] = []
     files: dict[str, str] = {}
     digest, images = hashlib.sha256(), 0
-    if changed > time.time_ns() - _RECENT_NS:
-        changed = -1  # list it again next time
     try:
-        entries = sorted(os.scandir(os.path.join(root, name)), key=lambda entry: entry.name)
+        with os.scandir(os.path.join(root, name)) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:  # such as lost+found, which only the administrator may read
-        logging.warning("%s is left out: %s", error.filename, error.strerror)
-        entries = []
+        logging.warning("%s is left out: %s", readable_name(error.filename), error.strerror)
+        entries, stamp = [], ""
     for entry in entries:
         path = os.path.join(name, entry.name)
-        if entry.is_dir():
-            (links if entry.is_symlink() else below).append(path)
-            continue
         try:
+            if entry.is_dir():
+                (links if entry.is_symlink() else below).append(path)
+                continue
             status = entry.stat()
-        except OSError:  # a broken link, or just deleted
+        except OSError:  # a broken link, whose target may come
+            stamp = ""
             continue
         files[path] = f"{status.st_size} {status.st_mtime_ns}"
         if is_image(path):
             digest.update(os.fsencode(f"{entry.name}\t{files[path]}\n"))
             images += 1
-    return Directory(changed, below, links, images, digest.hexdigest()), files
+    return Directory(stamp, below, links, images, digest.hexdigest()), files
 
 
 def _stamp(path: str) -> str:
@@ -200,18 +230,27 @@ def _stamp(path: str) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _read_record(path: Path) -> tuple[dict[str, Directory], dict[str, str]]:
-    record = read_object(path)
+def _read_record(path: Path) -> tuple[dict[str, Directory], _Sample]:
     try:
+        record = read_object(path)
+        if record["extensions"] != sorted(EXTENSIONS):  # a reader was installed or removed
+            return {}, _Sample()
         known = {name: Directory(*fields) for name, fields in record["directories"].items()}
-        return known, dict(record["sample"])
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return {}, {}  # missing, or of another version
+        sample = _Sample(int(record["share"]))
+        sample.stamps = dict(record["sample"])
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        return {}, _Sample()  # missing, or of another version
+    return known, sample
 
 
-def _write_record(
-    path: Path, directories: Mapping[str, Directory], sample: Mapping[str, str]
-) -> None:
-    record = {"directories": directories, "sample": sample}
-    # Names that are not valid UTF-8 are escaped by JSON as lone surrogates, which it reads again.
-    write_atomically(path, json.dumps(record).encode())
+def _write_record(path: Path, directories: Mapping[str, Directory], sample: _Sample) -> None:
+    record = {
+        "extensions": sorted(EXTENSIONS),
+        "directories": directories,
+        "share": sample.share,
+        "sample": sample.stamps,
+    }
+    # A cache may be read-only for those who use it. JSON escapes names that are not valid UTF-8 as
+    # lone surrogates, which it reads again.
+    with contextlib.suppress(OSError):
+        write_atomically(path, json.dumps(record).encode())

@@ -207,7 +207,9 @@ def neighbours(session: Session) -> dict[str, Any]:
     found, count = session.samples, len(session.training_images)
     shown = min(10, len(found.images))
     others = np.unique(found.parents[:shown])
-    searched = Selected(session.pool, np.concatenate([np.arange(count), others[others >= count]]))
+    searched = Selected(
+        session.dataset.train, np.concatenate([np.arange(count), others[others >= count]])
+    )
     near = min(5, len(searched))
     features = session.training_features
     if len(searched) > count:

@@ -88,9 +88,12 @@ def test_odd_files_are_read_and_corrupt_ones_named_and_skipped(tmp_path, printed
     found = sorted(grey for split in SPLITS for grey in greys(getattr(data, split)))
     np.testing.assert_allclose(found, [0, 1, 2, 3, 4, 5, 100, 100, 150, 255], atol=2)
     lines = printed()
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "corrupt.png" in lines[0]
     assert "empty.jpg" in lines[1]
+    assert lines[2] == f"2 of 12 images of {root} skipped"
+    (manifest,) = (tmp_path / "data").rglob("prepared.json")
+    assert [f"skipped: {line}" for line in json.loads(manifest.read_text())["skipped"]] == lines[:2]
 
 
 def test_large_folders_are_streamed_and_skip_corrupt_files(tmp_path, monkeypatch, printed):
@@ -180,6 +183,21 @@ def test_a_stop_is_continued(tmp_path, monkeypatch, made):
     assert len(written) > 30 and len(set(made()) & set(written)) < 4
     assert sum(len(getattr(data, split)) for split in SPLITS) == 40
     assert not list((tmp_path / "data").rglob("*incomplete*"))
+
+
+def test_a_folder_that_changes_while_it_is_listed_is_refused(tmp_path, monkeypatch):
+    root = fill(tmp_path / "faces", 9)
+    listing = layouts.image_folder
+
+    def late(source):
+        fill(root, 1, start=9)
+        return listing(source)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layouts, "image_folder", late)
+        with pytest.raises(InputError, match="changed while it was listed: run the command again"):
+            load(root, tmp_path)
+    assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 10
 
 
 def test_a_large_split_needs_no_tensorflow(tmp_path, monkeypatch):

@@ -1,12 +1,14 @@
 """Listings of directory trees, and the record that saves listing them again."""
 
+import collections
+import json
 import os
 import time
 
 import pytest
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import tree
+from pivq_jax.data import images, tree
 from pivq_jax.data.tree import fingerprint, list_images
 
 
@@ -31,20 +33,19 @@ def test_no_images_is_one_clear_error(tmp_path):
 
 
 @pytest.fixture
-def root(tmp_path):
-    """Three directories of files, modified long ago."""
+def root(tmp_path, monkeypatch):
+    """Three directories of files, whose times are believed at once."""
+    monkeypatch.setattr(tree, "_RECENT_NS", 0)
     for name in ("a/1.png", "a/2.jpg", "b/c/3.png", "b/notes.txt"):
         path = tmp_path / "root" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    age(tmp_path / "root")
     return tmp_path / "root"
 
 
-def age(root):
-    """Makes all directories look old: recently changed ones are listed again anyway."""
-    for directory, _, _ in os.walk(root):
-        os.utime(directory, ns=(0, os.stat(directory).st_mtime_ns - 10**12))
+def later():
+    """Waits until the clock of the file system has moved on."""
+    time.sleep(0.02)
 
 
 @pytest.fixture
@@ -53,9 +54,9 @@ def listed(monkeypatch):
     names = []
     real = tree._list
 
-    def counting(root, name, changed):
+    def counting(root, name, stamp):
         names.append(name)
-        return real(root, name, changed)
+        return real(root, name, stamp)
 
     monkeypatch.setattr(tree, "_list", counting)
 
@@ -73,26 +74,38 @@ def test_only_changed_directories_are_listed_again(root, tmp_path, listed):
     assert first[1] == 3 and listed() == ["", "a", "b", "b/c"]
     assert fingerprint(root, record) == first and listed() == []
 
+    later()
     (root / "b/more.txt").touch()
     assert fingerprint(root, record) == first and listed() == ["b"]
-    age(root)
-    fingerprint(root, record), listed()
 
+    later()
     (root / "b/c/4.png").touch()
     other = fingerprint(root, record)
     assert other[1] == 4 and other != first and listed() == ["b/c"]
+    later()
     (root / "b/c/4.png").unlink()
     assert fingerprint(root, record) == first
+    later()
     (root / "b/c/d").mkdir()
     (root / "b/c/d/5.png").touch()
     assert fingerprint(root, record)[1] == 4
     assert fingerprint(root, record) == fingerprint(root, tmp_path / "another record.json")
 
 
+def test_a_time_of_modification_that_was_set_back_hides_nothing(root, tmp_path):
+    """As by unpacking an archive whose times were normalised."""
+    record = tmp_path / "record.json"
+    fingerprint(root, record)
+    before = os.stat(root / "a")
+    later()
+    (root / "a/3.png").touch()
+    os.utime(root / "a", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert fingerprint(root, record)[1] == 4
+
+
 def test_overwritten_files_are_noticed_without_a_change_of_their_directory(root, tmp_path, listed):
     record = tmp_path / "record.json"
     first = fingerprint(root, record)
-    age(root)
     (root / "a/2.jpg").write_text("other content")
     second = fingerprint(root, record)
     assert second != first and second[1] == 3
@@ -102,13 +115,10 @@ def test_overwritten_files_are_noticed_without_a_change_of_their_directory(root,
 
 def test_a_directory_that_just_changed_is_listed_again(tmp_path, listed):
     (tmp_path / "root").mkdir()
-    record = tmp_path / "record.json"
     for count in range(3):
-        assert fingerprint(tmp_path / "root", record)[1] == count
-        os.utime(tmp_path / "root", ns=(0, time.time_ns()))
-        before = os.stat(tmp_path / "root").st_mtime_ns
+        assert fingerprint(tmp_path / "root", tmp_path / "record.json")[1] == count
         (tmp_path / "root" / f"{count}.png").touch()
-        os.utime(tmp_path / "root", ns=(0, before))  # a coarse clock
+    assert listed() == ["", "", ""]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"directories": {"": [1]}, "sample": {}}'])
@@ -120,31 +130,69 @@ def test_a_damaged_record_is_made_again(root, tmp_path, content):
     assert record.stat().st_size > 100
 
 
-def test_the_record_of_many_files_is_small(tmp_path, monkeypatch, listed):
-    monkeypatch.setattr(tree, "_SAMPLED", 10)
-    for index in range(200):
-        path = tmp_path / "root" / str(index % 7) / f"{index}.png"
+def test_a_record_that_cannot_be_written_is_no_error(root, tmp_path, monkeypatch):
+    def refuse(path, content):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tree, "write_atomically", refuse)
+    first = fingerprint(root, tmp_path / "record.json")
+    assert fingerprint(root, tmp_path / "record.json") == first
+
+
+def test_another_reader_finds_its_images_in_unchanged_directories(root, tmp_path, monkeypatch):
+    later()
+    (root / "a/3.heic").touch()
+    record = tmp_path / "record.json"
+    with monkeypatch.context() as patch:
+        for module in (tree, images):
+            patch.setattr(module, "EXTENSIONS", images.EXTENSIONS - {".heic"})
+        assert fingerprint(root, record)[1] == 3
+    for module in (tree, images):
+        monkeypatch.setattr(module, "EXTENSIONS", images.EXTENSIONS | {".heic"})
+    assert fingerprint(root, record)[1] == 4
+
+
+def test_the_record_of_many_files_is_small_and_spread_over_them(tmp_path, monkeypatch, listed):
+    monkeypatch.setattr(tree, "_RECENT_NS", 0)
+    monkeypatch.setattr(tree, "_SAMPLED", 100)
+    for index in range(2000):
+        path = tmp_path / "root" / str(index // 200) / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     record = tmp_path / "record.json"
     first = fingerprint(tmp_path / "root", record)
-    assert record.read_text().count(".png") <= 10
-    os.remove(tmp_path / "root" / "3" / "3.png")
-    age(tmp_path / "root")
+    sample = json.loads(record.read_text())["sample"]
+    counts = collections.Counter(file.split("/")[0] for file in sample)
+    assert 50 <= len(sample) <= 100 and len(counts) == 10 and max(counts.values()) <= 25
+    later()
+    os.remove(tmp_path / "root" / "3" / "603.png")
     second = fingerprint(tmp_path / "root", record)
-    assert second[1] == 199 and second != first
+    assert second[1] == 1999 and second != first
     listed()
     assert fingerprint(tmp_path / "root", record) == second and listed() == []
 
 
-def test_directories_without_permission_are_left_out_with_a_warning(root, monkeypatch, caplog):
-    real = os.scandir
+def test_what_could_not_be_looked_at_is_looked_at_again(root, tmp_path, monkeypatch, caplog):
+    real, record = os.scandir, tmp_path / "record.json"
 
     def scandir(path):
         if path.endswith("/b"):
             raise PermissionError(13, "Permission denied", path)
         return real(path)
 
-    monkeypatch.setattr(os, "scandir", scandir)
-    assert list_images(root) == ["a/1.png", "a/2.jpg"]
-    assert [r.getMessage() for r in caplog.records] == [f"{root}/b is left out: Permission denied"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        assert list_images(root) == ["a/1.png", "a/2.jpg"]
+        assert fingerprint(root, record)[1] == 2
+    warning = f"{root}/b is left out: Permission denied"
+    assert [r.getMessage() for r in caplog.records] == [warning, warning]
+    assert fingerprint(root, record)[1] == 3
+
+
+def test_links_to_nothing_and_to_themselves_are_ignored_until_they_lead_somewhere(root, tmp_path):
+    (root / "loop").symlink_to(root / "loop")
+    (root / "a/share.png").symlink_to(tmp_path / "share.png")
+    record = tmp_path / "record.json"
+    assert fingerprint(root, record)[1] == 3
+    (tmp_path / "share.png").touch()
+    assert fingerprint(root, record)[1] == 4 and "a/share.png" in list_images(root)
