@@ -52,6 +52,7 @@ def run_again(commands, trained, *extra: str):
     return commands.run(*trained.arguments, *extra)
 
 
+@pytest.mark.slow
 def test_training_again_does_not_train_again(commands, trained, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained.workdir, workdir)
@@ -67,7 +68,7 @@ def test_training_again_does_not_train_again(commands, trained, tmp_path):
     [
         ("evaluate", ["metrics.json"]),
         ("sample", ["samples.png", "parents.png"]),
-        ("interpolate", ["interpolations.png"]),
+        pytest.param("interpolate", ["interpolations.png"], marks=pytest.mark.slow),
     ],
 )
 def test_each_mode_makes_its_files_again(commands, trained, tmp_path, mode, names):

@@ -206,6 +206,7 @@ def the_adamw_of_before() -> optax.GradientTransformation:
     )
 
 
+@pytest.mark.slow
 def test_adamw_is_the_one_of_before_bit_for_bit(shapes):
     ours, _ = make_optimizer(name="adamw", **OPTIMIZER)
     found, expected = (several_steps(one, shapes) for one in (ours, the_adamw_of_before()))
