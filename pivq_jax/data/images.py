@@ -110,8 +110,8 @@ def unread_kinds(names: Iterable[str]) -> str:
         names: names or paths of files, as a listing finds them; hidden files are ignored.
 
     Returns:
-        Such as `12 .heic, 1 .jxl are not read (.heic: pip install pillow-heif)`; empty if there are
-        none.
+        One line with the number of files of each kind and, where one is known, the package that
+        reads it; empty if there are no such files.
     """
     found = collections.Counter(
         suffix
