@@ -1,11 +1,16 @@
 """Nearest neighbours against a sort of all distances in float64."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.evaluation import distances
+from pivq_jax.data import load_dataset
+from pivq_jax.data.sources import First
+from pivq_jax.evaluation import distances, stages
 from pivq_jax.evaluation.neighbours import nearest_neighbours
+from pivq_jax.evaluation.samples import Samples
 
 
 def normal(seed, *shape):
@@ -89,3 +94,36 @@ def test_bounds_hold_the_exact_distances(offset):
 def test_bad_input_is_named(queries, pool, k, words):
     with pytest.raises(InputError, match=words):
         nearest_neighbours(queries, pool, k)
+
+
+@pytest.mark.parametrize("samples", [4, 12, 30])  # fewer and more training images than the pool has
+def test_the_parents_of_the_samples_shown_are_searched(samples):
+    train = load_dataset("random", image_size=16).train
+    pool = First(train, 20)
+    parents = np.array([[3, 19], [17, 2]])
+    images = np.stack([pool[int(first)]["image"] for first, _ in parents])  # copies of a parent
+
+    def features(source):
+        return np.stack([source[i]["image"].ravel() for i in range(len(source))]).astype(np.float32)
+
+    saved = {}
+    session = SimpleNamespace(
+        dataset=SimpleNamespace(train=train),
+        samples=Samples(images, None, parents),
+        training_images=First(train, samples),
+        training_features=features(First(train, samples)),
+        sample_features=images.reshape(2, -1).astype(np.float32),
+        features_of=features,
+        scale=1,
+        save=saved.__setitem__,
+    )
+    others = {int(i) for i in parents.ravel() if i >= samples}
+    assert stages.neighbours(session) == {"nearest_training_images": samples + len(others)}
+    # Each sample is followed by its nearest image, a copy of which it is.
+    near = min(5, samples + len(others))
+    for sample in range(2):
+        shown, nearest = (
+            saved["neighbours"][2:18, 18 * column + 2 : 18 * column + 18]
+            for column in (sample * (near + 1), sample * (near + 1) + 1)
+        )
+        np.testing.assert_array_equal(shown, nearest)
