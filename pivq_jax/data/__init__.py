@@ -109,9 +109,7 @@ def load_dataset(
         raise InputError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
     if name == "tfds":
         return _open_tfds(image_size, os.fspath(path))
-    from pivq_jax.data import preparation
-
-    cache = Path(data_dir).expanduser() if data_dir else preparation.default_data_dir()
+    cache = _cache(data_dir)
     if directory := _find_prepared(name, image_size, os.fspath(path), cache):
         return _open_prepared(name, image_size, directory)
     if name == "image_folder":
@@ -153,11 +151,18 @@ def load_toon_faces(
         InputError: if the size or a split is invalid, or the packages that draw the faces are
             missing or draw different faces.
     """
-    from pivq_jax.data import preparation, toon_faces
+    from pivq_jax.data import toon_faces
 
-    cache = Path(data_dir).expanduser() if data_dir else preparation.default_data_dir()
+    cache = _cache(data_dir)
     directory = toon_faces.prepared_faces(image_size, cache, sizes)
     return _open_prepared("toon_faces", image_size, directory)
+
+
+def _cache(data_dir: str | os.PathLike[str] | None) -> Path:
+    """Returns the directory for data that is prepared on first use."""
+    from pivq_jax.data import preparation
+
+    return Path(data_dir).expanduser() if data_dir else preparation.default_data_dir()
 
 
 def _find_prepared(name: str, image_size: int, path: str, cache: Path) -> Path | None:

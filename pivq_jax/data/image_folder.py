@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import layouts, preparation, prepare, tree
+from pivq_jax.data import layouts, preparation, prepare, splits, tree
 from pivq_jax.data.images import readable_name
-from pivq_jax.data.preparation import Plan, usable_cores
+from pivq_jax.data.preparation import Plan, workers_for
 from pivq_jax.data.shards import Entry, FileRecipe
 
 NAME = "image_folder"
@@ -18,9 +18,6 @@ NAME = "image_folder"
 # With this number of files or fewer, a split could by chance be empty or contain only corrupt
 # files, so images are read before they are assigned to splits.
 _FEW = 200
-
-# A worker process takes about as long to start as this number of images to read.
-_IMAGES_PER_WORKER = 200
 
 
 def prepared_folder(path: str | os.PathLike[str], image_size: int, cache: Path) -> Path:
@@ -67,7 +64,7 @@ def prepared_folder(path: str | os.PathLike[str], image_size: int, cache: Path) 
     preparation.prepare(
         target,
         make_plan,
-        workers=min(usable_cores(), count // _IMAGES_PER_WORKER),
+        workers=workers_for(count),
         # Not of its version: a folder that changes leaves one unfinished directory, not many.
         stem=f"{label}_{image_size}px_{place}",
     )
@@ -81,12 +78,12 @@ def _plan(root: Path, image_size: int) -> Plan:
     if len(entries) <= _FEW:
         recipe = FileRecipe(os.fspath(root), image_size, 0, None, ())
         readable, skipped = _readable(sorted(entries), recipe)
-        if len(readable) < len(layouts.SPLITS):
+        if len(readable) < len(splits.SPLITS):
             raise InputError(
                 f"{len(readable)} readable images in {readable_name(root)} ({len(entries)} files):"
                 " a data set needs at least 3, one per split"
             )
-        listing = dataclasses.replace(listing, splits=layouts.in_splits(readable))
+        listing = dataclasses.replace(listing, splits=splits.in_splits(readable))
     plan = prepare.make_plan(NAME, listing, image_size)
     label = f"{readable_name(root.name)} {image_size}px"
     return dataclasses.replace(plan, label=label, skipped=tuple(skipped))

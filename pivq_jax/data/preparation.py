@@ -23,6 +23,9 @@ T = TypeVar("T")
 # Images per shard: the most that each worker loses if it is interrupted.
 _SHARD_IMAGES = 1024
 
+# A worker process takes about as long to start as this number of images to read or to draw.
+_IMAGES_PER_WORKER = 200
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -67,6 +70,15 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def workers_for(images: int) -> int:
+    """Returns the number of worker processes for images that are prepared on first use.
+
+    Args:
+        images: number of images; with few of them, none are worth the time to start.
+    """
+    return min(usable_cores(), images // _IMAGES_PER_WORKER)
 
 
 def prepare(

@@ -13,9 +13,9 @@ from absl import logging
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import is_remote
 from pivq_jax.data.images import decode_image
-from pivq_jax.data.layouts import SPLITS, share
 from pivq_jax.data.records import RESERVED
 from pivq_jax.data.sources import Cached, Example, Selected, Source
+from pivq_jax.data.splits import SPLITS, share
 
 _INFO = "dataset_info.json"
 

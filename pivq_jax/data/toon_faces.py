@@ -9,14 +9,11 @@ from typing import NamedTuple
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import preparation, records, toon_render
-from pivq_jax.data.preparation import Plan, usable_cores
+from pivq_jax.data.preparation import Plan, workers_for
 from pivq_jax.data.shards import Entry
 
 NAME = "toon_faces"
 VERSION = "1.0.0"
-
-# A worker process takes about as long to start as this number of faces to draw.
-_FACES_PER_WORKER = 200
 
 _CARD = records.Card(
     description="""\
@@ -111,9 +108,8 @@ def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None
             card=_CARD,
         )
 
-    workers = min(usable_cores(), sum(counts) // _FACES_PER_WORKER)
     target = cache / NAME / name
-    preparation.prepare(target, make_plan, workers=workers)
+    preparation.prepare(target, make_plan, workers=workers_for(sum(counts)))
     return target
 
 

@@ -215,7 +215,7 @@ def _list(root: str, name: str, stamp: str) -> tuple[Directory, dict[str, str]]:
         except OSError:  # a broken link, whose target may come
             stamp = ""
             continue
-        files[path] = f"{status.st_size} {status.st_mtime_ns}"
+        files[path] = _file_stamp(status)
         if is_image(path):
             digest.update(os.fsencode(f"{entry.name}\t{files[path]}\n"))
             images += 1
@@ -224,9 +224,12 @@ def _list(root: str, name: str, stamp: str) -> tuple[Directory, dict[str, str]]:
 
 def _stamp(path: str) -> str:
     try:
-        status = os.stat(path)
+        return _file_stamp(os.stat(path))
     except OSError:
         return ""
+
+
+def _file_stamp(status: os.stat_result) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 

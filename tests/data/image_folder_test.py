@@ -13,6 +13,7 @@ from PIL import Image
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import image_folder, layouts, load_dataset, preparation
 from pivq_jax.data.shards import FileRecipe
+from pivq_jax.data.splits import assign_splits
 
 SPLITS = ("train", "validation", "test")
 
@@ -54,19 +55,19 @@ def test_every_image_is_in_exactly_one_split(tmp_path):
 
 def test_splits_are_80_10_10_and_depend_on_the_name_alone():
     names = [f"{i:06d}.jpg" for i in range(5000)]
-    splits = layouts.assign_splits(names)
+    splits = assign_splits(names)
     counts = collections.Counter(splits.values())
     assert 3900 < counts["train"] < 4100
     assert 420 < counts["validation"] < 580
     assert 420 < counts["test"] < 580
-    fewer = layouts.assign_splits(names[1000:2000])
+    fewer = assign_splits(names[1000:2000])
     assert all(splits[name] == split for name, split in fewer.items())
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 8, 13])
 def test_tiny_sets_fill_every_split(count):
     for offset in range(40):
-        splits = layouts.assign_splits([f"{offset + i}.png" for i in range(count)])
+        splits = assign_splits([f"{offset + i}.png" for i in range(count)])
         assert len(splits) == count
         assert set(splits.values()) == set(SPLITS)
 
