@@ -108,6 +108,7 @@ BAD = {
     "model.width": 30,
     "model.code_dim": 1,
     "model.patch_size": 7,
+    "model.latents": "slots",
     "model.dtype": "float16",
     "model.output": "unet",
     "quantizer.kind": "grid",
@@ -159,6 +160,14 @@ def test_matching_alone_needs_more_entries_than_codes():
         check_config(config, training=True)
     config = config.with_fields({"quantizer.kind": "matching"})
     with pytest.raises(InputError, match=r"num_codes = (\d+) .*codebook_size = \1"):
+        check_config(config, training=True)
+
+
+def test_latents_from_patches_are_squares_of_them():
+    config = get_config("toon_faces").with_fields({"model.latents": "patches"})
+    check_config(config, training=True)  # 16 from 8x8 patches
+    config = config.with_fields({"model.num_codes": 32})
+    with pytest.raises(InputError, match=r"num_codes = 32 .*: use one of 1, 4, 16, 64$"):
         check_config(config, training=True)
 
 

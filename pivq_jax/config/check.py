@@ -146,7 +146,15 @@ def check_model(config: Config) -> None:
         f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
         f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
     )
-    positions = (size // patch) ** 2 * model.width
+    patches = (size // patch) ** 2
+    if model.latents == "patches":
+        fitting = [patches // n**2 for n in range(size // patch, 0, -1) if size // patch % n == 0]
+        need(
+            model.num_codes in fitting,
+            f"model.num_codes = {model.num_codes} does not split the {patches} patches of"
+            f" model.latents = 'patches' into squares: use one of {', '.join(map(str, fitting))}",
+        )
+    positions = patches * model.width
     need(
         positions <= MAX_POSITIONS,
         f"(data.image_size / model.patch_size)² * model.width = {positions:,} must be at most"

@@ -25,6 +25,7 @@ from pivq_jax.config.limits import (
 
 # Choices of fields. This module does not import their implementations; a test compares them.
 KINDS = ("matching", "nearest", "positional")
+LATENTS = ("queries", "patches")
 METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
 OUTPUTS = ("conv", "patch")
 DTYPES = ("float32", "bfloat16")
@@ -66,6 +67,12 @@ class ModelConfig(Section):
     """The encoder and the decoder."""
 
     num_codes: int = setting(32, "N, latents and codes per image", at_least(1, most=65_536))
+    latents: str = setting(
+        "queries",
+        "learned queries, or averages over blocks of patches: see architecture.md",
+        choices=LATENTS,
+        before="queries",
+    )
     code_dim: int = setting(
         32,
         "D, size of a latent or codebook entry",
@@ -299,8 +306,9 @@ class Config(Section):
     def of_model(cls, values: Mapping[str, Any]) -> Self:
         """Builds the config of a trained model, whose run may be of another version.
 
-        The fields that define the model (`BUILT_FROM`) are required, and `model` must have no other
-        fields. Other missing fields get their defaults, and other unknown fields are ignored.
+        The fields that define the model (`BUILT_FROM`) are required, except for those added later
+        (`ADDED`), and `model` must have no other fields. Other missing fields get their defaults,
+        and other unknown fields are ignored.
 
         Args:
             values: nested mappings of fields.
@@ -316,6 +324,7 @@ class Config(Section):
         for section, needed in BUILT_FROM.items():
             for field in needed:
                 del whole[section][field]
+            whole[section] |= ADDED.get(section, {})
         for name, value in values.items():
             if isinstance(known.get(name), dict) and isinstance(value, Mapping):
                 fields = value if name == "model" else known[name].keys() & value.keys()

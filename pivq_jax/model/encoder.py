@@ -1,5 +1,7 @@
 """The encoder: from an image to N latents whose order has no meaning."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,13 +9,37 @@ import jax.numpy as jnp
 from pivq_jax.model.layers import block_class, positions_2d
 from pivq_jax.model.primitives import NORM_EPSILON, LayerNorm, dense
 
+LATENTS = ("queries", "patches")
+
+
+def pool(grid: jax.Array, count: int) -> jax.Array:
+    """Averages square blocks of a grid.
+
+    Args:
+        grid: [B, h, w, C].
+        count: number of blocks; h * w / count is the square of a divisor of h and w.
+
+    Returns:
+        [B, count, C], row by row, of the dtype of `grid`.
+    """
+    batch, height, width, channels = grid.shape
+    side = math.isqrt(height * width // count)
+    blocks = grid.reshape(batch, height // side, side, width // side, side, channels)
+    return blocks.mean((2, 4)).reshape(batch, count, channels)
+
 
 class Encoder(nn.Module):
-    """Vision transformer over image patches and N learned latent queries.
+    """Vision transformer over image patches.
 
-    Patches have fixed 2-D position embeddings. Queries attend to the patches and to each other in
-    every block, as in TiTok's encoder (Yu et al. 2024, arXiv 2406.07550). Each latent is normalized
-    to zero mean and unit variance, without a learned scale, which fixes the scale of the codebook.
+    Patches have fixed 2-D position embeddings. The N latents are computed from (`latents`):
+
+    - `queries`: N learned queries, which attend to the patches and to each other in every block, as
+      in TiTok's encoder (Yu et al. 2024, arXiv 2406.07550).
+    - `patches`: the patches themselves, averaged over square blocks if N is smaller than their
+      number.
+
+    Each latent is normalized to zero mean and unit variance, without a learned scale, which fixes
+    the scale of the codebook.
     """
 
     num_codes: int  # N
@@ -22,6 +48,7 @@ class Encoder(nn.Module):
     width: int
     depth: int
     heads: int
+    latents: str = "queries"  # one of `LATENTS`
     mlp_ratio: int = 4
     dtype: jnp.dtype = jnp.float32
     remat: bool = False  # recompute activations within blocks in the backward pass
@@ -44,14 +71,18 @@ class Encoder(nn.Module):
         x = x.reshape(batch, height * width, self.width)
         x = x + positions_2d(height, width, self.width).astype(self.dtype)
 
-        queries = self.param("queries", nn.initializers.normal(1.0), (self.num_codes, self.width))
-        queries = jnp.broadcast_to(queries.astype(self.dtype), (batch, *queries.shape))
-        x = jnp.concatenate([x, queries], axis=1)
+        if self.latents == "queries":
+            shape = (self.num_codes, self.width)
+            queries = self.param("queries", nn.initializers.normal(1.0), shape)
+            queries = jnp.broadcast_to(queries.astype(self.dtype), (batch, *shape))
+            x = jnp.concatenate([x, queries], axis=1)
         block = block_class(self.remat)
         for i in range(self.depth):
-            # The patches are not needed after the last block.
-            last = self.num_codes if i == self.depth - 1 else None
+            # The patches are not needed after the last block, unless they are the latents.
+            last = self.num_codes if self.latents == "queries" and i == self.depth - 1 else None
             x = block(self.heads, self.mlp_ratio, self.dtype, last, name=f"block_{i}")(x)
+        if self.latents == "patches":
+            x = pool(x.reshape(batch, height, width, self.width), self.num_codes)
 
         latents = LayerNorm(self.dtype, name="norm")(x)
         latents = dense(self.code_dim, jnp.float32, "latents")(latents)

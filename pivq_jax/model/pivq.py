@@ -30,6 +30,7 @@ class PIVQ(nn.Module):
     encoder_depth: int
     set_depth: int
     decoder_depth: int
+    latents_from: str = "queries"  # one of `encoder.LATENTS`
     mlp_ratio: int = 4
     output: str = "conv"
     output_channels: int = 32
@@ -46,6 +47,7 @@ class PIVQ(nn.Module):
             width=self.width,
             depth=self.encoder_depth,
             heads=self.heads,
+            latents=self.latents_from,
             mlp_ratio=self.mlp_ratio,
             dtype=self.dtype,
             remat=self.remat,
@@ -137,8 +139,10 @@ def pivq_from_config(
     Returns:
         the model, without parameters.
     """
+    fields = {**config.model, "dtype": jnp.dtype(config.model.dtype)}
     return PIVQ(
-        **{**config.model, "dtype": jnp.dtype(config.model.dtype)},
+        latents_from=fields.pop("latents"),
+        **fields,
         image_size=config.data.image_size,
         codebook_size=config.quantizer.codebook_size,
         kind=config.quantizer.kind,

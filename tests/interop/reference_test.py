@@ -45,7 +45,12 @@ OPTIMIZER = {
 }
 VARIANTS = {
     "default": {},
-    "nearest, patches": {"quantizer.kind": "nearest", "model.output": "patch"},
+    "nearest, patches": {
+        "quantizer.kind": "nearest",
+        "model.output": "patch",
+        "model.latents": "patches",
+        "model.num_codes": 4,
+    },
     "positional": {"quantizer.kind": "positional", "model.set_depth": 2},
 }
 

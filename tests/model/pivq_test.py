@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pivq_jax.model import decoder as decoder_module
 from pivq_jax.model import layers
+from pivq_jax.model.encoder import LATENTS, pool
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -147,8 +148,32 @@ def test_latents_of_an_image_differ_and_depend_on_the_image():
     assert np.max(np.abs(latents[0] - latents[1])) > 1e-3
 
 
-def test_encoder_sees_where_a_patch_is():
-    model, params = initialised()
+def test_pool_averages_square_blocks_row_by_row():
+    grid = noise((2, 4, 6, 3))
+    pooled = pool(grid, 6)
+    for row, column in np.ndindex(2, 3):
+        block = grid[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        np.testing.assert_allclose(pooled[:, 3 * row + column], block.mean((1, 2)), atol=1e-6)
+    np.testing.assert_array_equal(pool(grid, 24), grid.reshape(2, 24, 3))
+
+
+@pytest.mark.parametrize("num_codes", [4, 16])
+def test_latents_from_patches_belong_to_their_block_of_the_image(num_codes):
+    """Which attention would hide: without blocks, a latent depends on its own patches alone."""
+    model, params = initialised(latents_from="patches", num_codes=num_codes, encoder_depth=0)
+    assert "queries" not in params["encoder"]
+    images = np.asarray(noise((1, 16, 16, 3)))
+    changed = images.copy()
+    changed[:, 4:8, 12:] += 0.5  # the patch in row 1, column 3
+    latents = apply(model, params, jnp.concatenate([images, changed]), "latents")
+    assert latents.shape == (2, num_codes, 8)
+    moved = np.flatnonzero(np.abs(latents[1] - latents[0]).max(-1) > 1e-4)
+    assert moved.tolist() == [{4: 1, 16: 7}[num_codes]]
+
+
+@pytest.mark.parametrize("latents_from", LATENTS)
+def test_encoder_sees_where_a_patch_is(latents_from):
+    model, params = initialised(latents_from=latents_from, num_codes=4)
     image = np.asarray(noise((1, 16, 16, 3)))
     swapped = image.copy()
     swapped[:, :4], swapped[:, 4:8] = image[:, 4:8], image[:, :4]
@@ -233,5 +258,5 @@ def test_config_gives_every_field(tiny_config):
     model = pivq_from_config(config)
     assert model.matcher.keywords == {"method": "greedy"}
     for name, value in dict(config.model).items():
-        assert getattr(model, name) == value
+        assert getattr(model, {"latents": "latents_from"}.get(name, name)) == value
     assert model.image_size == 16 and model.codebook_size == 32 and model.kind == "matching"

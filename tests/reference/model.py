@@ -81,12 +81,15 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
+    queries: nn.Parameter | None
+
     def __init__(
         self,
         *,
         image_size: int,
         patch_size: int,
         num_codes: int,
+        latents: str,
         code_dim: int,
         width: int,
         depth: int,
@@ -95,9 +98,10 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         side = image_size // patch_size
+        self.num_codes, self.side = num_codes, side
         self.patches = nn.Conv2d(3, width, patch_size, stride=patch_size)
         self.register_buffer("positions", positions_2d(side, side, width), persistent=False)
-        self.queries = nn.Parameter(torch.randn(num_codes, width))
+        self.queries = nn.Parameter(torch.randn(num_codes, width)) if latents == "queries" else None
         self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
         self.norm = layer_norm(width)
         self.latents = nn.Linear(width, code_dim)
@@ -105,10 +109,16 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> latents [B, N, D]."""
         x = self.patches(images).flatten(2).transpose(1, 2) + self.positions
-        x = torch.cat([x, self.queries.expand(len(x), -1, -1)], dim=1)
+        if self.queries is not None:
+            x = torch.cat([x, self.queries.expand(len(x), -1, -1)], dim=1)
         for block in self.blocks:
             x = block(x)
-        latents = self.latents(self.norm(x[:, -len(self.queries) :]))
+        if self.queries is not None:
+            x = x[:, -self.num_codes :]
+        else:
+            grid = x.transpose(1, 2).unflatten(2, (self.side, self.side))
+            x = F.avg_pool2d(grid, round(self.side / self.num_codes**0.5)).flatten(2).mT
+        latents = self.latents(self.norm(x))
         return F.layer_norm(latents, latents.shape[-1:], eps=1e-6)
 
 
@@ -199,7 +209,7 @@ class PIVQ(nn.Module):
             "ratio": model["mlp_ratio"],
             **{n: model[n] for n in ("patch_size", "num_codes", "code_dim", "width", "heads")},
         }
-        self.encoder = Encoder(**shared, depth=model["encoder_depth"])
+        self.encoder = Encoder(**shared, latents=model["latents"], depth=model["encoder_depth"])
         self.quantizer = quantizer.Quantizer(
             config["quantizer"]["codebook_size"], model["code_dim"], self.kind
         )
