@@ -23,7 +23,7 @@ SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels: minimum_size in losses.back
 UNTRAINED = (
     *("data.path", "data.workers", "loss.perceptual_weights"),
     *("train.log_every", "train.checkpoint_every", "train.picture_every"),
-    *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample."),
+    *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample.", "prior."),
 )
 MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # not used by AdamW
 
