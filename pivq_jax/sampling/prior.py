@@ -170,10 +170,10 @@ def complete_sets(
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))
     places, filled = jnp.arange(n), known
     for step, count in enumerate(counts.tolist()):
-        logs = prior.apply({"params": params}, codes, jnp.broadcast_to(places < filled, (batch, n)))
-        noise = jax.vmap(
-            lambda k, step=step: jax.random.gumbel(jax.random.fold_in(k, step), logs.shape[1:])
-        )(keys)
+        given = jnp.broadcast_to(places < filled, (batch, n))
+        logs = prior.apply({"params": params}, codes, given)
+        own = jax.vmap(partial(jax.random.fold_in, data=step))(keys)
+        noise = jax.vmap(partial(jax.random.gumbel, shape=logs.shape[1:]))(own)
         # The largest of the sums are a draw without replacement (Gumbel top-k).
         drawn = jax.lax.top_k(logs / temperature + noise, count)[1]
         codes = jax.lax.dynamic_update_slice(codes, drawn.astype(codes.dtype), (0, filled))

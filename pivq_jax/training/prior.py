@@ -182,7 +182,7 @@ def _description(settings: PriorConfig, codebook_size: int, codes: np.ndarray) -
     return {
         "codebook_size": codebook_size,
         "codes": fingerprint(codes),
-        **{name: settings[name] for name in settings.keys()},
+        **settings,
     }
 
 

@@ -17,7 +17,7 @@ from pivq_jax.training.stopping import Interrupted
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 K = 16
-SETTINGS = PriorConfig(width=16, depth=1, heads=2, steps=120, batch_size=64, learning_rate=1e-2)
+SETTINGS = PriorConfig(width=16, depth=1, heads=2, steps=80, batch_size=64, learning_rate=1e-2)
 
 
 def draw(seed: int, count: int) -> np.ndarray:
@@ -61,7 +61,7 @@ def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, 
         run(tmp_path)
     again = run(tmp_path)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("/")[0].split()[1] for line in lines[:9]] == [*map(str, range(6, 55, 6))]
+    assert [line.split("/")[0].split()[1] for line in lines[:9]] == [*map(str, range(4, 37, 4))]
     assert again.bits == whole[1].bits
     jax.tree.map(np.testing.assert_array_equal, again.params, whole[1].params)
 
