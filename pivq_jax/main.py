@@ -10,6 +10,12 @@ Modes:
   interpolate  write interpolations.png, paths between images by exchanging codes
   reconstruct  reconstruct every image of --input, and write images and codes to --output
 
+With --pretrained=NAME, a published model stands for the workdir of all modes but train, and results
+are written to --workdir, by default the current directory; --config may then be left out. NAME is a
+model of the package (toon_faces), a directory, or the id of one on the Hugging Face hub:
+
+    python -m pivq_jax.main --pretrained=toon_faces --mode=sample
+
 Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
 A config is a file or the name of one in the package: `pivq_jax --config=toon_faces`.
@@ -34,6 +40,9 @@ MODES = ("train", "evaluate", "sample", "interpolate", "reconstruct")
 _CONFIG = define_config_flag()
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default runs/<config name>.")
+_PRETRAINED = flags.DEFINE_string(
+    "pretrained", None, "A published model, used instead of that of a workdir."
+)
 _INPUT = flags.DEFINE_string("input", None, "Folder of images, for --mode=reconstruct.")
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Where --mode=reconstruct writes; default <workdir>/reconstructed."
@@ -58,7 +67,12 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) > 1:
             return refuse(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
-        if _CONFIG.value is None:
+        if _PRETRAINED.value is not None and _MODE.value == "train":
+            return refuse(
+                "--pretrained is of a trained model: give --mode=evaluate, sample, interpolate or"
+                " reconstruct"
+            )
+        if _CONFIG.value is None and _PRETRAINED.value is None:
             return refuse("--config is missing: give one such as --config=configs/toon_faces.py")
         return exit_code(_run)
     except KeyboardInterrupt:
@@ -78,6 +92,7 @@ def _run() -> int:
     from pivq_jax.common.parallel import join_processes
     from pivq_jax.config.check import check_config
     from pivq_jax.config.fields import Config
+    from pivq_jax.inference import from_pretrained
     from pivq_jax.training.stopping import Interrupted
 
     logging.set_verbosity(logging.WARNING)
@@ -85,21 +100,27 @@ def _run() -> int:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path("~/.cache/pivq_jax/compilation").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    config, mode = Config.from_dict(_CONFIG.value.to_dict()), _MODE.value
+    join_processes(_DISTRIBUTED.value)
+    published = None if _PRETRAINED.value is None else from_pretrained(_PRETRAINED.value)
+    if _CONFIG.value is None:
+        assert published is not None  # `main` has checked it
+        config = published.config
+    else:
+        config = Config.from_dict(_CONFIG.value.to_dict())
+    mode = _MODE.value
     if config.data.path and not is_remote(config.data.path):
         path = os.path.abspath(Path(config.data.path).expanduser())
         config = config.with_fields({"data.path": path})
-    workdir = as_path(_WORKDIR.value or f"runs/{config.name}")
-    join_processes(_DISTRIBUTED.value)
+    workdir = as_path(_WORKDIR.value or (f"runs/{config.name}" if published is None else "."))
     check_config(config, training=mode == "train")
     if mode == "reconstruct":
         if not _INPUT.value:
             raise InputError("--mode=reconstruct needs the folder of images: give --input=DIR")
         output = as_path(_OUTPUT.value) if _OUTPUT.value else workdir / "reconstructed"
-        modes.reconstruct(config, workdir, Path(_INPUT.value).expanduser(), output)
+        modes.reconstruct(config, workdir, Path(_INPUT.value).expanduser(), output, published)
         return 0
     try:
-        modes.run(mode, config, workdir)
+        modes.run(mode, config, workdir, published)
     except Interrupted as interrupted:
         print(interrupted)
         return interrupted.exit_code
