@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 
+from pivq_jax.codec import folders
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
 from pivq_jax.common.parallel import say
@@ -25,7 +26,7 @@ from pivq_jax.training.stopping import end_on_sigterm
 
 
 def run(mode: str, config: Config, workdir: Path, published: TrainedModel | None = None) -> None:
-    """Runs a mode other than `reconstruct`; `train` is followed by the others.
+    """Runs a mode that needs the data; `train` is followed by the others.
 
     Args:
         mode: 'train', 'evaluate', 'sample' or 'interpolate'.
@@ -58,7 +59,7 @@ def run(mode: str, config: Config, workdir: Path, published: TrainedModel | None
 
 def _open(mode: str, config: Config, workdir: Path, published: TrainedModel | None) -> Session:
     """Opens a trained model with the data and settings of a config."""
-    model = _model(config, workdir, published)
+    model = _open_model(config, workdir, published)
     loss = config.loss
     lpips_path = loss.perceptual_weights if loss.perceptual_network == "alex" else ""
     settings = Settings(**config.evaluate, lpips_path=lpips_path)
@@ -72,14 +73,15 @@ def _open(mode: str, config: Config, workdir: Path, published: TrainedModel | No
     return session
 
 
-def _model(
-    config: Config, workdir: Path, published: TrainedModel | None, writes: bool = True
+def _open_model(
+    config: Config | None, workdir: Path, published: TrainedModel | None, writes: bool = True
 ) -> TrainedModel:
-    """Returns the published model or opens that of the workdir, once both fit the config."""
+    """Returns the published model or opens that of the workdir, if it fits a config given."""
     if published is None:
-        check_workdir(config, workdir, writes)
+        if config:
+            check_workdir(config, workdir, writes)
         return load(workdir)
-    if differences := trained_differences(published.config.to_dict(), config):
+    if config and (differences := trained_differences(published.config.to_dict(), config)):
         raise InputError(
             f"the published model is of another config ({', '.join(differences)} there): leave out"
             " --config, or give the same"
@@ -127,7 +129,8 @@ def reconstruct(
     """
     end_on_sigterm()
     files = list_images(source)
-    model, writes = _model(config, workdir, published, writes=False), jax.process_index() == 0
+    model = _open_model(config, workdir, published, writes=False)
+    writes = jax.process_index() == 0
     batch_size, codes = config.evaluate.batch_size, {}
     for start in range(0, len(files), batch_size):
         readable = {}
@@ -150,3 +153,55 @@ def reconstruct(
     if writes:
         write_json(target / "codes.json", codes)
     say(f"{len(codes):,} images and codes.json in {target}")
+
+
+def compress(
+    config: Config | None,
+    workdir: Path,
+    source: Path,
+    target: Path,
+    code: str,
+    published: TrainedModel | None = None,
+) -> None:
+    """Writes the codes of all images of a folder to a file; see `codec.folders.compress`.
+
+    Args:
+        config: config of the run, for checks and batch size; None for that of the workdir.
+        workdir: directory of the run, local or remote.
+        source: local folder of images of any size.
+        target: the file, local or remote.
+        code: `fixed` or `short`.
+        published: a model used instead of that of the workdir.
+
+    Raises:
+        InputError: as in `codec.folders.compress`, or if there is no trained model.
+    """
+    end_on_sigterm()
+    model = _open_model(config, workdir, published, writes=False)
+    batch_size = (config or model.config).evaluate.batch_size
+    folders.compress(model, source, target, batch_size, code)
+
+
+def decompress(
+    config: Config | None,
+    workdir: Path,
+    source: Path,
+    target: Path,
+    published: TrainedModel | None = None,
+) -> None:
+    """Decodes a file of codes to a folder of PNG files; see `codec.folders.decompress`.
+
+    Args:
+        config: config of the run, for checks and batch size; None for that of the workdir.
+        workdir: directory of the run, local or remote.
+        source: the file, local or remote.
+        target: local folder, new or empty.
+        published: a model used instead of that of the workdir.
+
+    Raises:
+        InputError: as in `codec.folders.decompress`, or if there is no trained model.
+    """
+    end_on_sigterm()
+    model = _open_model(config, workdir, published, writes=False)
+    batch_size = (config or model.config).evaluate.batch_size
+    folders.decompress(model, source, target, batch_size)

@@ -10,7 +10,7 @@ LEVELS = (
     {"model", "losses", "data", "sampling"},
     {"training", "interop"},
     {"inference"},
-    {"evaluation"},
+    {"evaluation", "codec"},
     {"modes", "convert"},
     {"main", "__init__"},
 )
