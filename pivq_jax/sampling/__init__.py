@@ -8,7 +8,12 @@ from pivq_jax.sampling.interpolate import interpolate
 from pivq_jax.sampling.lift import log_lift
 from pivq_jax.sampling.pairing import canonical, pair_codes
 from pivq_jax.sampling.parents import random_pairs, random_parents
-from pivq_jax.sampling.recombine import exchange_code, recombine, recombine_many
+from pivq_jax.sampling.recombine import (
+    exchange_code,
+    recombine,
+    recombine_groups,
+    recombine_many,
+)
 
 __all__ = [
     "canonical",
@@ -19,5 +24,6 @@ __all__ = [
     "random_pairs",
     "random_parents",
     "recombine",
+    "recombine_groups",
     "recombine_many",
 ]
