@@ -14,6 +14,7 @@ prior.png with the samples of the prior.
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -26,6 +27,7 @@ from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.inference import PRIOR
 from pivq_jax.sampling.prior import complete_sets, prior_bits
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.prior import train_prior
@@ -66,12 +68,16 @@ def main() -> None:
     validation = encode_split(model, session.dataset.validation, batch_size)
     started = time.perf_counter()
     prior = train_prior(
-        *(config.prior, size, train, validation, options.workdir / "prior", config.seed)
+        *(config.prior, size, train, validation),
+        directory=options.workdir / PRIOR,
+        seed=config.seed,
+        model_step=model.step,
     )
     print(f"trained in {time.perf_counter() - started:.0f} s", flush=True)
     real = session.features_of(session.dataset.test)
     key = jax.random.key(config.seed)
-    blank = jnp.zeros((options.samples, train.shape[1]), jnp.int32)
+    n = train.shape[1]
+    blank = jnp.zeros((options.samples, n), jnp.int32)
 
     rows: dict[str, dict[str, float]] = {}
 
@@ -90,12 +96,15 @@ def main() -> None:
     measure("recombined", session.samples.codes, session.samples.images)
     shown = None
     for passes, temperature in SETTINGS:
-        draw = lambda p=passes, t=temperature: np.asarray(
-            complete_sets(prior.network, prior.params, blank, key, temperature=t, passes=p)
+        draw = partial(
+            complete_sets,
+            *(prior.network, prior.params, blank),
+            temperature=temperature,
+            passes=passes,
         )
-        codes = draw()
+        codes = np.asarray(draw(key))
         started = time.perf_counter()
-        draw()
+        jax.block_until_ready(draw(key))
         speed = options.samples / (time.perf_counter() - started)
         images = decode_batched(model, codes, batch_size)
         name = f"prior, {passes} passes, temperature {temperature}"

@@ -30,9 +30,11 @@ from pivq_jax.interop.pretrained import read_pretrained, write_pretrained
 from pivq_jax.interop.safetensors_file import config_of_model, model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.training.checkpoints import Checkpoints
+from pivq_jax.training.prior import Prior, load_prior
 
 # Allow resize overshoot; reject [0, 255] or standardized images.
 MAX_ABS_PIXEL = 1.5
+PRIOR = "prior"  # directory of the prior in a workdir
 # Config fields that hold paths of the machine on which the model was trained.
 PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
 
@@ -57,6 +59,7 @@ class TrainedModel:
         progress: what was saved with the weights, such as `train_seconds`.
         mesh: devices over which batches are split.
         metrics: contents of the run's `metrics.json`; empty if these weights were not evaluated.
+        prior: the prior over sets that `--mode=train_prior` has trained for these weights, or None.
     """
 
     def __init__(
@@ -68,12 +71,14 @@ class TrainedModel:
         progress: dict,
         metrics: dict | None = None,
         parents: np.ndarray | None = None,
+        prior: Prior | None = None,
     ) -> None:
         self.config, self.mesh, self.step, self.progress = config, mesh, step, progress
         self.params, self.metrics = params, metrics or {}
         self.kind = config.quantizer.kind
         self.method = config.quantizer.method
         self.parents = parents
+        self.prior = prior
         model = pivq_from_config(config, partial(map_over_batch, mesh=mesh))
         whole, rows = replicated(mesh), over_batch(mesh)
         jit = partial(
@@ -218,6 +223,69 @@ class TrainedModel:
         a, b = self._checked(codes_a), self._checked(codes_b)
         return sampling.recombine(a, b, self.codebook, key, fraction, self.kind, self.method, lift)
 
+    def sample_prior(
+        self, key: jax.Array, count: int, temperature: float = 1.0, passes: int = 16
+    ) -> jax.Array:
+        """Draws the codes of new images from the prior, without parents.
+
+        Args:
+            key: PRNG key.
+            count: number of images, at least 1.
+            temperature: positive; below 1, likely codes are drawn more often.
+            passes: most passes of the prior's network, at least 1; see `complete`.
+
+        Returns:
+            int32 [count, N]; `decode` makes images of them.
+
+        Raises:
+            ValueError: if the model has no prior, or an argument is out of range.
+        """
+        if count < 1:
+            raise ValueError(f"count = {count}: draw at least 1 image")
+        return self.complete(np.empty((count, 0), np.int32), key, temperature, passes)
+
+    def complete(
+        self,
+        codes: jax.Array | np.ndarray,
+        key: jax.Array,
+        temperature: float = 1.0,
+        passes: int = 16,
+    ) -> jax.Array:
+        """Completes parts of sets with codes drawn from the prior.
+
+        Args:
+            codes: integers [B, M], B >= 1, M <= N distinct codes of each image, in [0, K).
+            key: PRNG key.
+            temperature: positive; below 1, likely codes are drawn more often.
+            passes: most passes of the prior's network, at least 1. With fewer than there are
+                missing codes, several are drawn at once, without regard to each other.
+
+        Returns:
+            int32 [B, N], each row with the codes given.
+
+        Raises:
+            ValueError: if the model has no prior, or an argument is out of range.
+        """
+        if self.prior is None:
+            raise ValueError("the model has no prior: train one with --mode=train_prior")
+        if not temperature > 0 or passes < 1:
+            raise ValueError(
+                f"temperature = {temperature:g}, passes = {passes}: both must be positive"
+            )
+        codes, n = np.asarray(codes), self.config.model.num_codes
+        known = codes.shape[1] if codes.ndim == 2 else n + 1
+        if known > n or not len(codes) or not np.issubdtype(codes.dtype, np.integer):
+            shape = f"[B, M], B at least 1, M at most {n}"
+            raise ValueError(f"codes are {codes.dtype} {codes.shape}: give integers {shape}")
+        size = len(self.codebook)
+        distinct = np.all(np.diff(np.sort(codes, axis=1), axis=1))
+        if known and (codes.min() < 0 or codes.max() >= size or not distinct):
+            raise ValueError(f"the codes of an image must be distinct and in [0, {size})")
+        given = np.pad(codes.astype(np.int32), ((0, 0), (0, n - known)))
+        return sampling.complete_sets(
+            *(self.prior.network, self.prior.params, given, key, known, temperature, passes)
+        )
+
     def sample(self, key: jax.Array, count: int) -> jax.Array:
         """Draws the codes of new images: each recombines two of `parents`, drawn at random.
 
@@ -348,7 +416,9 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
     metrics = read_object(workdir / "metrics.json")
     if metrics.get("step") != step:  # of earlier weights
         metrics = {}
-    return TrainedModel(config, mesh, state["ema_params"], step, progress, metrics)
+    n, size = config.model.num_codes, config.quantizer.codebook_size
+    prior = load_prior(workdir / PRIOR, size, n, step)
+    return TrainedModel(config, mesh, state["ema_params"], step, progress, metrics, None, prior)
 
 
 def from_pretrained(where: str | Path) -> TrainedModel:

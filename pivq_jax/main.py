@@ -9,6 +9,8 @@ Modes:
                and parents.png, some of them between their parents
   interpolate  write interpolations.png, paths between images by exchanging codes
   reconstruct  reconstruct every image of --input, and write images and codes to --output
+  train_prior  train a prior over the code sets of the training images; with it,
+               --mode=sample --prior writes prior_samples.png, new images without parents
   compress     write the codes of every image of the folder --input to the file --output: 13 bytes
                an image for 16 codes of 512, fewer with --code=short
   decompress   decode the file --input to PNG files in the new folder --output
@@ -16,9 +18,10 @@ Modes:
 The last two need no --config, only the --workdir of a run:
   --mode=compress --workdir=runs/toon_faces --input=DIR --output=faces.pivq [--code=short]
 
-With --pretrained=NAME, a published model stands for the workdir of all modes but train, and results
-are written to --workdir, by default the current directory; --config may then be left out. NAME is a
-model of the package (toon_faces), a directory, or the id of one on the Hugging Face hub:
+With --pretrained=NAME, a published model stands for the workdir of all modes but train and
+train_prior, and results are written to --workdir, by default the current directory; --config may
+then be left out. NAME is a model of the package (toon_faces), a directory, or the id of one on the
+Hugging Face hub:
 
     python -m pivq_jax.main --pretrained=toon_faces --mode=sample
 
@@ -42,7 +45,10 @@ from absl import app, flags, logging
 from pivq_jax.common.command_line import exit_code, parse_flags, refuse
 from pivq_jax.config.loader import define_config_flag
 
-MODES = ("train", "evaluate", "sample", "interpolate", "reconstruct", "compress", "decompress")
+MODES = (
+    *("train", "evaluate", "sample", "interpolate", "reconstruct", "train_prior"),
+    *("compress", "decompress"),
+)
 # Modes that only need the workdir of a run.
 WITHOUT_CONFIG = ("compress", "decompress")
 
@@ -66,6 +72,9 @@ _CODE = flags.DEFINE_enum(
     ("fixed", "short"),
     "For compress: all images take equally many bytes, or fewer the more frequent their codes are.",
 )
+_PRIOR = flags.DEFINE_bool(
+    "prior", False, "For sample: draw sets from the prior instead of recombining training images."
+)
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed",
     os.environ.get("PIVQ_DISTRIBUTED", ""),
@@ -86,10 +95,10 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) > 1:
             return refuse(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
-        if _PRETRAINED.value is not None and _MODE.value == "train":
+        if _PRETRAINED.value is not None and _MODE.value in ("train", "train_prior"):
             return refuse(
                 "--pretrained is of a trained model: give --mode, one of"
-                f" {', '.join(mode for mode in MODES if mode != 'train')}"
+                f" {', '.join(mode for mode in MODES if not mode.startswith('train'))}"
             )
         if _CONFIG.value is None and _PRETRAINED.value is None:
             if _MODE.value not in WITHOUT_CONFIG:
@@ -152,7 +161,7 @@ def _run() -> int:
         modes.reconstruct(config, workdir, Path(_INPUT.value).expanduser(), output, published)
         return 0
     try:
-        modes.run(mode, config, workdir, published)
+        modes.run(mode, config, workdir, published, _PRIOR.value)
     except Interrupted as interrupted:
         print(interrupted)
         return interrupted.exit_code

@@ -19,21 +19,29 @@ from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import Decoded, decode_batched, encode_split
 from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.session import Session, Settings
-from pivq_jax.inference import TrainedModel, load
+from pivq_jax.inference import PRIOR, TrainedModel, load
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.loop import train
+from pivq_jax.training.prior import train_prior
 from pivq_jax.training.stopping import end_on_sigterm
 
 
-def run(mode: str, config: Config, workdir: Path, published: TrainedModel | None = None) -> None:
+def run(
+    mode: str,
+    config: Config,
+    workdir: Path,
+    published: TrainedModel | None = None,
+    from_prior: bool = False,
+) -> None:
     """Runs a mode that needs the data; `train` is followed by the others.
 
     Args:
-        mode: 'train', 'evaluate', 'sample' or 'interpolate'.
+        mode: 'train', 'evaluate', 'sample', 'interpolate' or 'train_prior'.
         config: config of the run, checked by `check_config`.
         workdir: directory of the run, local or remote.
         published: a model used instead of that of the workdir, which is then only written to; not
-            for 'train'.
+            for 'train' and 'train_prior'.
+        from_prior: whether 'sample' draws from the prior instead of recombining.
 
     Raises:
         InputError: if there is no data, no trained model, or no file of weights that the evaluation
@@ -51,7 +59,11 @@ def run(mode: str, config: Config, workdir: Path, published: TrainedModel | None
     session = _open(mode, config, workdir, published)
     if mode in ("evaluate", "train"):
         _evaluate(session)
-    if mode in ("sample", "train"):
+    if mode == "train_prior":
+        _train_prior(session, config)
+    elif mode == "sample" and from_prior:
+        stages.sample_prior(session, config.sample.count)
+    elif mode in ("sample", "train"):
         stages.sample(session, config.sample.count, config.sample.fraction)
     if mode in ("interpolate", "train"):
         stages.interpolate(session, config.sample.interpolations, config.sample.steps)
@@ -71,6 +83,22 @@ def _open(mode: str, config: Config, workdir: Path, published: TrainedModel | No
     session = Session(model, dataset, settings, workdir)
     session.pool, session.pool_codes = shown, model.parents
     return session
+
+
+def _train_prior(session: Session, config: Config) -> None:
+    """Trains the prior over the sets of the training images and writes it to the workdir."""
+    model, batch_size = session.model, session.settings.batch_size
+    if model.kind != "matching":
+        raise InputError(f"the prior is one over sets, and {model.kind} codes are none")
+    say(f"encoding {len(session.pool):,} training images")
+    prior = train_prior(
+        *(config.prior, config.quantizer.codebook_size, session.pool_codes),
+        encode_split(model, session.dataset.validation, batch_size),
+        directory=session.workdir / PRIOR,
+        seed=config.seed,
+        model_step=model.step,
+    )
+    say(f"the prior is in {session.workdir / PRIOR}: {prior.bits:.1f} bits a validation set")
 
 
 def _open_model(

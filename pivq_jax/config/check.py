@@ -109,6 +109,11 @@ def check_config(config: Config, training: bool) -> None:
     }.items():
         need(value < train.steps, f"{name} = {value} must be below train.steps = {train.steps}")
 
+    prior = config.prior
+    need(
+        prior.width % prior.heads == 0,
+        f"prior.width = {prior.width} must be a multiple of prior.heads = {prior.heads}",
+    )
     if training:
         check_devices(config, jax.device_count())
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -54,7 +55,12 @@ class SetPrior(nn.Module):
         return jax.nn.log_softmax(jnp.where(given, -jnp.inf, logits))
 
 
-def prior_loss(prior: SetPrior, params: dict, codes: jax.Array, key: jax.Array) -> jax.Array:
+def _apply(prior: SetPrior, params: Any, codes: jax.Array, known: jax.Array) -> jax.Array:
+    result: Any = prior.apply({"params": params}, codes, known)
+    return result
+
+
+def prior_loss(prior: SetPrior, params: Any, codes: jax.Array, key: jax.Array) -> jax.Array:
     """Estimates the bits of each set from one random part of it.
 
     The number of known codes is spread evenly over the batch, which lowers the variance of the
@@ -76,14 +82,14 @@ def prior_loss(prior: SetPrior, params: dict, codes: jax.Array, key: jax.Array) 
     count = jnp.floor(n * ((jnp.arange(batch) / batch + start) % 1.0)).astype(jnp.int32)
     count = jnp.minimum(count, n - 1)  # the product may round up to n
     known = jnp.arange(n) < count[:, None]
-    logs = jnp.take_along_axis(prior.apply({"params": params}, codes, known), codes, axis=1)
+    logs = jnp.take_along_axis(_apply(prior, params, codes, known), codes, axis=1)
     mean = jnp.sum(jnp.where(known, 0.0, logs), axis=1) / (n - count)
     return -(n * mean + math.lgamma(n + 1)) / math.log(2)
 
 
 @partial(jax.jit, static_argnames=("prior", "orders"))
 def prior_bits(
-    prior: SetPrior, params: dict, codes: jax.Array, key: jax.Array, orders: int = 16
+    prior: SetPrior, params: Any, codes: jax.Array, key: jax.Array, orders: int = 16
 ) -> jax.Array:
     """Computes an upper bound on the bits of each set under the prior.
 
@@ -107,7 +113,7 @@ def prior_bits(
 
         def of_next(m: jax.Array) -> jax.Array:
             known = jnp.broadcast_to(jnp.arange(n) < m, codes.shape)
-            logs = prior.apply({"params": params}, ordered, known)
+            logs = _apply(prior, params, ordered, known)
             return jnp.take_along_axis(logs, ordered[:, m][:, None], axis=1)[:, 0]
 
         return jax.lax.map(of_next, jnp.arange(n)).sum(0)
@@ -143,7 +149,7 @@ def reveal_counts(missing: int, passes: int) -> np.ndarray:
 @partial(jax.jit, static_argnames=("prior", "known", "passes"))
 def complete_sets(
     prior: SetPrior,
-    params: dict,
+    params: Any,
     codes: jax.Array,
     key: jax.Array,
     known: int = 0,
@@ -171,7 +177,7 @@ def complete_sets(
     places, filled = jnp.arange(n), known
     for step, count in enumerate(counts.tolist()):
         given = jnp.broadcast_to(places < filled, (batch, n))
-        logs = prior.apply({"params": params}, codes, given)
+        logs = _apply(prior, params, codes, given)
         own = jax.vmap(partial(jax.random.fold_in, data=step))(keys)
         noise = jax.vmap(partial(jax.random.gumbel, shape=logs.shape[1:]))(own)
         # The largest of the sums are a draw without replacement (Gumbel top-k).

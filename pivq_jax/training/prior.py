@@ -26,6 +26,7 @@ from pivq_jax.training.stopping import Interrupted, stop_requests
 VALIDATIONS = 20
 # Random parts of each validation set per validation.
 PARTS = 8
+DESCRIPTION = "prior.json"  # what the prior was trained on, beside its checkpoints
 
 
 class PriorState(NamedTuple):
@@ -46,21 +47,6 @@ class Prior(NamedTuple):
     bits: float  # upper bound on the bits of a set of the validation split
 
 
-def fingerprint(codes: np.ndarray) -> int:
-    """Returns a checksum of codes, which tells whether a prior was trained on them."""
-    return zlib.crc32(np.ascontiguousarray(codes, np.int32).tobytes())
-
-
-def prior_from_config(settings: PriorConfig, codebook_size: int) -> SetPrior:
-    """Builds the network.
-
-    Args:
-        settings: section `prior` of a config.
-        codebook_size: K.
-    """
-    return SetPrior(codebook_size, settings.width, settings.depth, settings.heads)
-
-
 def train_prior(
     settings: PriorConfig,
     codebook_size: int,
@@ -68,6 +54,7 @@ def train_prior(
     validation: np.ndarray,
     directory: Path,
     seed: int,
+    model_step: int,
 ) -> Prior:
     """Trains a prior, from the newest checkpoint in `directory` if any.
 
@@ -78,6 +65,7 @@ def train_prior(
         validation: int32 [V, N], sets that choose the best weights.
         directory: local or remote directory for checkpoints, created if missing.
         seed: seed of initial weights, batches and parts.
+        model_step: training step of the model that encoded the images.
 
     Returns:
         the prior with the best validation.
@@ -89,15 +77,17 @@ def train_prior(
         FloatingPointError: if the loss is not finite.
         OSError: if a file cannot be written.
     """
-    wanted = _description(settings, codebook_size, train)
-    held = read_object(directory / "prior.json")
-    if held and held != wanted:
+    wanted = {
+        "model_step": model_step,
+        "codes": zlib.crc32(np.ascontiguousarray(train, np.int32).tobytes()),
+        **settings,
+    }
+    if (held := read_object(directory / DESCRIPTION)) and held != wanted:
         raise InputError(
-            f"{directory} holds a prior of other codes or settings: delete it, or choose another"
-            " --workdir"
+            f"{directory} holds a prior of other codes or settings: delete it to train anew"
         )
     mesh = make_mesh()
-    network, everywhere = prior_from_config(settings, codebook_size), replicated(mesh)
+    network, everywhere = _network(settings, codebook_size), replicated(mesh)
     optimizer, _ = make_optimizer(
         name="muon",
         steps=settings.steps,
@@ -116,7 +106,7 @@ def train_prior(
 
     with DirectoryLock(directory), Checkpoints(directory) as checkpoints, stop_requests() as asked:
         if jax.process_index() == 0:
-            write_json(directory / "prior.json", wanted)
+            write_json(directory / DESCRIPTION, wanted)
         if checkpoints.latest_step() is None:
             state = jax.jit(create, out_shardings=everywhere)()
         else:
@@ -148,42 +138,42 @@ def train_prior(
 
 
 def load_prior(
-    settings: PriorConfig, codebook_size: int, codes: np.ndarray, directory: Path
-) -> Prior:
-    """Loads a trained prior.
+    directory: Path, codebook_size: int, num_codes: int, model_step: int
+) -> Prior | None:
+    """Loads a trained prior, or one in training.
 
     Args:
-        settings: section `prior` of a config.
-        codebook_size: K.
-        codes: int32 [M, N], the codes that it was trained on.
         directory: the directory given to `train_prior`.
+        codebook_size: K.
+        num_codes: N.
+        model_step: training step of the model that encodes images.
 
     Returns:
-        the prior with the best validation.
+        the prior with the best validation, or None if there is none or it is of another step of the
+        model, whose codes mean something else.
 
     Raises:
-        InputError: if there is none, or it was trained on other codes.
+        InputError: if the prior is damaged.
     """
-    held = read_object(directory / "prior.json")
-    if held != _description(settings, codebook_size, codes):
-        which = "a prior of other codes or settings" if held else "no prior"
-        raise InputError(f"{directory} holds {which}: train one with --mode=train_prior")
-    network = prior_from_config(settings, codebook_size)
-    place = jax.ShapeDtypeStruct
-    params = jax.eval_shape(partial(_parameters, network, codes.shape[1]), jax.random.key(0))
+    held = read_object(directory / DESCRIPTION)
+    if held.get("model_step") != model_step:
+        return None
+    try:
+        fields = {name: held[name] for name in dict(PriorConfig())}
+        network = _network(PriorConfig(**fields), codebook_size)
+    except KeyError as error:
+        raise InputError(f"{directory / DESCRIPTION} is damaged: delete {directory}") from error
+    params = jax.eval_shape(partial(_parameters, network, num_codes), jax.random.key(0))
+    bits = jax.ShapeDtypeStruct((), jnp.float32)
     with Checkpoints(directory, read_only=True) as checkpoints:
-        state, _ = checkpoints.restore(
-            {"best": params, "best_bits": place((), jnp.float32)}, make_mesh()
-        )
+        if checkpoints.latest_step() is None:
+            return None
+        state, _ = checkpoints.restore({"best": params, "best_bits": bits}, make_mesh())
     return Prior(network, state["best"], float(state["best_bits"]))
 
 
-def _description(settings: PriorConfig, codebook_size: int, codes: np.ndarray) -> dict[str, Any]:
-    return {
-        "codebook_size": codebook_size,
-        "codes": fingerprint(codes),
-        **settings,
-    }
+def _network(settings: PriorConfig, codebook_size: int) -> SetPrior:
+    return SetPrior(codebook_size, settings.width, settings.depth, settings.heads)
 
 
 def _parameters(network: SetPrior, n: int, key: jax.Array) -> Any:
