@@ -1,6 +1,8 @@
-"""What the base dependencies must do: match, make a model, publish and open it, encode, decode."""
+"""What the base dependencies must do: match, make a model, publish and open it, encode, decode,
+and make the first faces from the model in the package."""
 
 import tempfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -28,3 +30,9 @@ with tempfile.TemporaryDirectory() as folder:
 np.testing.assert_array_equal(again.encode(images), codes)
 np.testing.assert_array_equal(again.decode(codes), model.decode(codes))
 print(f"{pivq_jax.__file__}: codes {codes.shape}, images {again.decode(codes).shape}")
+
+faces = pivq_jax.from_pretrained("toon_faces")
+drawn = faces.decode(faces.sample(jax.random.key(0), 16))
+with tempfile.TemporaryDirectory() as folder:
+    pivq_jax.save_grid(Path(folder) / "faces.png", drawn)
+    print(f"16 faces, a PNG of {(Path(folder) / 'faces.png').stat().st_size:,} bytes")

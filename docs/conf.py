@@ -44,6 +44,8 @@ extensions = [
 myst_heading_anchors = 3  # as on GitHub
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
+nb_execution_timeout = 600  # seconds for a cell; one trains a model
+nb_execution_in_temp = True  # notebooks write pictures
 
 default_role = "py:obj"  # `name` in a docstring is a link if such a name exists
 autodoc_inherit_docstrings = False
@@ -78,6 +80,7 @@ PAGES = {
 
 def site_links(text: str, folder: Path) -> str:
     """Converts links of a file in `folder` from those that work on GitHub to those of the site."""
+    page = folder if folder.is_relative_to(DOCS) else DOCS  # other files are included in one there
 
     def replace(match: re.Match) -> str:
         label, target, anchor = match.groups(default="")
@@ -85,13 +88,14 @@ def site_links(text: str, folder: Path) -> str:
             return match[0]  # a broken link, reported by the build
         name = path.relative_to(ROOT).as_posix()
         if name in PAGES or path.is_relative_to(DOCS):
-            return f"[{label}]({PAGES.get(name) or path.relative_to(DOCS).as_posix()}{anchor})"
+            target = DOCS / PAGES[name] if name in PAGES else path
+            return f"[{label}]({Path(os.path.relpath(target, page)).as_posix()}{anchor})"
         if name.startswith("pivq_jax/"):
             module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
             return f"[{label}](#{module if module in MODULES else module.rpartition('.')[0]})"
         if REPOSITORY:
             return f"[{label}]({REPOSITORY}/blob/main/{name})"
-        return label if path.is_dir() else f"[{label}](path:{os.path.relpath(path, DOCS)})"
+        return label if path.is_dir() else f"[{label}](path:{os.path.relpath(path, page)})"
 
     return re.sub(r"\[([^][]*)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)", replace, text)
 
@@ -119,8 +123,8 @@ def setup(app) -> None:
         return signature and short(signature), returned and short(returned)
 
     def source_read(app, docname: str, content: list[str]) -> None:
-        if app.env.doc2path(docname).suffix == ".md":
-            content[0] = site_links(content[0], DOCS)
+        if (path := app.env.doc2path(docname)).suffix == ".md":
+            content[0] = site_links(content[0], path.parent)
 
     def include_read(app, path: Path, docname: str, content: list[str]) -> None:
         content[0] = site_links(content[0], (DOCS / path).resolve().parent)

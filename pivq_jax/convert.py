@@ -1,6 +1,14 @@
-"""python -m pivq_jax.convert --from=model.safetensors --to=WORKDIR, or the other way round
+"""python -m pivq_jax.convert --from=WORKDIR --to=DIR, or to and from model.safetensors
 
-Converts a trained run to a safetensors file with its averaged weights under PyTorch's names and
+Publishes a trained run as a directory for pivq_jax.from_pretrained and --pretrained: averaged
+weights, model card, and the code sets of the first 10,000 training images, of which new images are
+made; the data must be at hand for them. --push uploads it, or one made before, to the Hugging Face
+hub (pip install huggingface_hub; hf auth login).
+
+    python -m pivq_jax.convert --from=runs/toon_faces --to=published/toon_faces
+    python -m pivq_jax.convert --from=published/toon_faces --push=OWNER/NAME
+
+Also converts a run to a safetensors file with its averaged weights under PyTorch's names and
 layouts and its config in the metadata, or such a file to a workdir that every mode of pivq_jax.main
 and pivq_jax.load can open.
 
@@ -30,10 +38,35 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path, write_json
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.fields import Config
+from pivq_jax.data.sources import First
+from pivq_jax.evaluation.reconstruction import encode_split
+from pivq_jax.evaluation.session import POOL_IMAGES
 from pivq_jax.inference import load
+from pivq_jax.interop.hub import check_upload
+from pivq_jax.interop.pretrained import check_target, upload_pretrained
 from pivq_jax.interop.safetensors_file import read_model, write_model
-from pivq_jax.training.build import steps_from_config
+from pivq_jax.training.build import dataset_from_config, steps_from_config
 from pivq_jax.training.checkpoints import Checkpoints
+
+
+def publish(workdir: Path, directory: Path) -> None:
+    """Writes the newest checkpoint's averaged weights as a published model with its parents.
+
+    The parents are the first `POOL_IMAGES` training images, those of the run's own samples.
+
+    Args:
+        workdir: directory of the run, local or remote.
+        directory: local directory; the files of a published model in it are replaced.
+
+    Raises:
+        InputError: if the workdir has no trained model, its data is not at hand, or `directory` is
+            a file or the workdir of a run.
+    """
+    check_target(directory)
+    model = load(workdir)
+    images = First(dataset_from_config(model.config).train, POOL_IMAGES)
+    model.parents = encode_split(model, images, model.config.evaluate.batch_size)
+    model.save_pretrained(directory)
 
 
 def file_from_workdir(workdir: Path, path: Path) -> None:
@@ -109,29 +142,41 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = CommandParser(
         prog="python -m pivq_jax.convert",
-        usage="%(prog)s --from=SOURCE --to=TARGET",
+        usage="%(prog)s --from=SOURCE [--to=TARGET] [--push=OWNER/NAME]",
         description=__doc__.partition("\n\n")[2],
     )
     add: Any = parser.add_argument
-    add("--from", dest="source", required=True, help="a workdir or *.safetensors")
-    add("--to", dest="target", required=True, help="a new workdir or *.safetensors")
+    add("--from", dest="source", required=True, help="a workdir, published model or *.safetensors")
+    add("--to", dest="target", help="a directory or *.safetensors; a new workdir for the latter")
+    add("--push", metavar="OWNER/NAME", help="upload the published model to the hub")
     options = parser.parse_args(arguments)
-    return exit_code(partial(_convert, options.source, options.target))
+    if not options.target and not options.push:
+        parser.error("give --to=TARGET or --push=OWNER/NAME")
+    return exit_code(partial(_convert, options.source, options.target, options.push))
 
 
-def _convert(source_name: str, target_name: str) -> int:
-    target = local_path(target_name)
-    if target.suffix == ".safetensors":
-        source = as_path(source_name)
-        if not source.is_dir():
+def _convert(source_name: str, target_name: str | None, hub_name: str | None) -> int:
+    target = local_path(target_name or source_name)
+    from_file = source_name.endswith(".safetensors") or Path(source_name).expanduser().is_file()
+    if hub_name:
+        check_upload(hub_name)
+        if from_file or target.suffix == ".safetensors":
+            raise InputError(
+                "--push uploads a published model: give --from=WORKDIR with --to=DIR, or the DIR of"
+                " one as --from"
+            )
+    if target_name:
+        if from_file and target.suffix != ".safetensors":
+            workdir_from_file(local_path(source_name), target)
+        elif not (source := as_path(source_name)).is_dir():
             raise InputError(f"{source} is no workdir: give the folder of a run as --from")
-        file_from_workdir(source, target)
-    else:
-        source = local_path(source_name)
-        if source.is_dir():
-            raise InputError(f"{source} is a folder: for its weights, --to=NAME.safetensors")
-        workdir_from_file(source, target)
-    print(f"{target} holds the model of {source}")
+        elif target.suffix == ".safetensors":
+            file_from_workdir(source, target)
+        else:
+            publish(source, target)
+        print(f"{target} holds the model of {source_name}")
+    if hub_name:
+        print(f"uploaded to {upload_pretrained(target, hub_name)}")
     return 0
 
 

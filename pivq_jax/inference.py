@@ -22,15 +22,19 @@ from pivq_jax.common.parallel import (
     replicated,
     split_rows,
 )
+from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.config.check import read_config
 from pivq_jax.config.fields import Config
+from pivq_jax.data.images import images_to_uint8
 from pivq_jax.interop.pretrained import read_pretrained, write_pretrained
 from pivq_jax.interop.safetensors_file import config_of_model, model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.training.checkpoints import Checkpoints
+from pivq_jax.training.prior import Prior, load_prior
 
 # Allow resize overshoot; reject [0, 255] or standardized images.
 MAX_ABS_PIXEL = 1.5
+PRIOR = "prior"  # directory of the prior in a workdir
 # Config fields that hold paths of the machine on which the model was trained.
 PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
 
@@ -55,6 +59,7 @@ class TrainedModel:
         progress: what was saved with the weights, such as `train_seconds`.
         mesh: devices over which batches are split.
         metrics: contents of the run's `metrics.json`; empty if these weights were not evaluated.
+        prior: the prior over sets that `--mode=train_prior` has trained for these weights, or None.
     """
 
     def __init__(
@@ -65,11 +70,15 @@ class TrainedModel:
         step: int,
         progress: dict,
         metrics: dict | None = None,
+        parents: np.ndarray | None = None,
+        prior: Prior | None = None,
     ) -> None:
         self.config, self.mesh, self.step, self.progress = config, mesh, step, progress
         self.params, self.metrics = params, metrics or {}
         self.kind = config.quantizer.kind
         self.method = config.quantizer.method
+        self.parents = parents
+        self.prior = prior
         model = pivq_from_config(config, partial(map_over_batch, mesh=mesh))
         whole, rows = replicated(mesh), over_batch(mesh)
         jit = partial(
@@ -85,6 +94,19 @@ class TrainedModel:
     def codebook(self) -> jax.Array:
         """The codebook, float32 [K, D]."""
         return own_copy(self.params["quantizer"]["codebook"])
+
+    @property
+    def parents(self) -> np.ndarray | None:
+        """The codes of training images that `sample` recombines, int32 [M, N], or None.
+
+        Published models bring them; to the model of a workdir, codes can be assigned.
+        """
+        return self._parents
+
+    @parents.setter
+    def parents(self, codes: jax.Array | np.ndarray | None) -> None:
+        self._parents = None if codes is None else np.asarray(self._checked(codes))
+        self._lift: jax.Array | None = None  # of these parents, computed on first use
 
     @property
     def num_parameters(self) -> int:
@@ -201,6 +223,103 @@ class TrainedModel:
         a, b = self._checked(codes_a), self._checked(codes_b)
         return sampling.recombine(a, b, self.codebook, key, fraction, self.kind, self.method, lift)
 
+    def sample_prior(
+        self, key: jax.Array, count: int, temperature: float = 1.0, passes: int = 16
+    ) -> jax.Array:
+        """Draws the codes of new images from the prior, without parents.
+
+        Args:
+            key: PRNG key.
+            count: number of images, at least 1.
+            temperature: positive; below 1, likely codes are drawn more often.
+            passes: most passes of the prior's network, at least 1; see `complete`.
+
+        Returns:
+            int32 [count, N]; `decode` makes images of them.
+
+        Raises:
+            ValueError: if the model has no prior, or an argument is out of range.
+        """
+        if count < 1:
+            raise ValueError(f"count = {count}: draw at least 1 image")
+        return self.complete(np.empty((count, 0), np.int32), key, temperature, passes)
+
+    def complete(
+        self,
+        codes: jax.Array | np.ndarray,
+        key: jax.Array,
+        temperature: float = 1.0,
+        passes: int = 16,
+    ) -> jax.Array:
+        """Completes parts of sets with codes drawn from the prior.
+
+        Args:
+            codes: integers [B, M], B >= 1, M <= N distinct codes of each image, in [0, K).
+            key: PRNG key.
+            temperature: positive; below 1, likely codes are drawn more often.
+            passes: most passes of the prior's network, at least 1. With fewer than there are
+                missing codes, several are drawn at once, without regard to each other.
+
+        Returns:
+            int32 [B, N], each row with the codes given.
+
+        Raises:
+            ValueError: if the model has no prior, or an argument is out of range.
+        """
+        if self.prior is None:
+            raise ValueError("the model has no prior: train one with --mode=train_prior")
+        if not temperature > 0 or passes < 1:
+            raise ValueError(
+                f"temperature = {temperature:g}, passes = {passes}: both must be positive"
+            )
+        codes, n = np.asarray(codes), self.config.model.num_codes
+        known = codes.shape[1] if codes.ndim == 2 else n + 1
+        if known > n or not len(codes) or not np.issubdtype(codes.dtype, np.integer):
+            shape = f"[B, M], B at least 1, M at most {n}"
+            raise ValueError(f"codes are {codes.dtype} {codes.shape}: give integers {shape}")
+        size = len(self.codebook)
+        distinct = np.all(np.diff(np.sort(codes, axis=1), axis=1))
+        if known and (codes.min() < 0 or codes.max() >= size or not distinct):
+            raise ValueError(f"the codes of an image must be distinct and in [0, {size})")
+        given = np.pad(codes.astype(np.int32), ((0, 0), (0, n - known)))
+        return sampling.complete_sets(
+            *(self.prior.network, self.prior.params, given, key, known, temperature, passes)
+        )
+
+    def sample(self, key: jax.Array, count: int) -> jax.Array:
+        """Draws the codes of new images: each recombines two of `parents`, drawn at random.
+
+        Half of the differing codes are exchanged, with the log lift of all parents.
+
+        Args:
+            key: PRNG key. `jax.random.key(SEED)` gives the codes of `--mode=sample` of a run with
+                this seed.
+            count: number of images, at least 1.
+
+        Returns:
+            int32 [count, N]; `decode` makes images of them.
+
+        Raises:
+            ValueError: if the model has fewer than two parents, or `count` is not positive.
+        """
+        if self.parents is None or len(self.parents) < 2:
+            raise ValueError(
+                "the model has no parents to recombine: set model.parents ="
+                " model.encode(images) of training images"
+            )
+        if count < 1:
+            raise ValueError(f"count = {count}: draw at least 1 image")
+        if self._lift is None and self.kind != "positional":
+            self._lift = self.log_lift(self.parents)
+        key_parents, key_mix = jax.random.split(key)
+        groups = self.parents[sampling.random_pairs(key_parents, count, len(self.parents))]
+        return sampling.recombine_groups(
+            *(groups, self.codebook, key_mix, np.arange(count), 0.5),
+            kind=self.kind,
+            method=self.method,
+            lift=self._lift,
+        )
+
     def log_lift(self, codes: jax.Array | np.ndarray) -> jax.Array:
         """Computes the log lift of all pairs of codes; see `sampling.log_lift`.
 
@@ -235,7 +354,7 @@ class TrainedModel:
         return sampling.interpolate(a, b, self.codebook, steps, self.kind, self.method)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Writes `model.safetensors`, `config.json` and a model card for `from_pretrained`.
+        """Writes weights, parents, description and a model card for `from_pretrained`.
 
         Paths in the config are emptied, as they are only valid on this machine.
 
@@ -249,7 +368,7 @@ class TrainedModel:
         for section, field in PATHS:
             if field in description["config"].get(section, {}):
                 description["config"][section][field] = ""  # means nothing elsewhere
-        write_pretrained(local_path(str(directory)), self.params, description)
+        write_pretrained(local_path(str(directory)), self.params, description, self.parents)
 
 
 def _encode(model: PIVQ, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -297,23 +416,44 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
     metrics = read_object(workdir / "metrics.json")
     if metrics.get("step") != step:  # of earlier weights
         metrics = {}
-    return TrainedModel(config, mesh, state["ema_params"], step, progress, metrics)
+    n, size = config.model.num_codes, config.quantizer.codebook_size
+    prior = load_prior(workdir / PRIOR, size, n, step)
+    return TrainedModel(config, mesh, state["ema_params"], step, progress, metrics, None, prior)
 
 
 def from_pretrained(where: str | Path) -> TrainedModel:
-    """Loads a model written by `TrainedModel.save_pretrained`.
+    """Loads a model that this package brings, or one written by `TrainedModel.save_pretrained`.
 
     Args:
-        where: a directory, or the id of a model on the Hugging Face hub, 'owner/name'.
+        where: a directory, the name of a model in the package (`toon_faces`), or the id of a model
+            on the Hugging Face hub, 'owner/name', in this order.
 
     Returns:
-        the model, with its weights on all devices.
+        the model, with its weights on all devices, and with its parents if they were published.
 
     Raises:
-        InputError: if the model does not exist, cannot be downloaded, or is damaged.
+        InputError: if the model does not exist, cannot be downloaded, is of another format, or is
+            damaged.
     """
-    params, description = read_pretrained(where)
+    params, description, parents = read_pretrained(where)
     mesh, config = make_mesh(), config_of_model(description["config"], str(where))
     params = jax.device_put(params, replicated(mesh))
     step, progress, metrics = (description[name] for name in ("step", "progress", "metrics"))
-    return TrainedModel(config, mesh, params, step, progress, metrics)
+    return TrainedModel(config, mesh, params, step, progress, metrics, parents)
+
+
+def save_grid(path: str | Path, images: jax.Array | np.ndarray, columns: int = 8) -> None:
+    """Writes images as one PNG file, row by row.
+
+    Args:
+        path: name of the file, local or remote; missing directories are created.
+        images: [M, H, W, 3], M at least 1: floating point in [-1, 1], as from `decode`, or uint8.
+        columns: number of images per row; the last row may be shorter.
+
+    Raises:
+        ValueError: if the shape of `images` is wrong, or `columns` is not positive.
+    """
+    images = np.asarray(images)
+    pixels = images if images.dtype == np.uint8 else images_to_uint8(images)
+    scale = magnification(images.shape[1]) if images.ndim == 4 and images.size else 1
+    save_png(path, grid(pixels, columns, scale))

@@ -9,6 +9,21 @@ Modes:
                and parents.png, some of them between their parents
   interpolate  write interpolations.png, paths between images by exchanging codes
   reconstruct  reconstruct every image of --input, and write images and codes to --output
+  train_prior  train a prior over the code sets of the training images; with it,
+               --mode=sample --prior writes prior_samples.png, new images without parents
+  compress     write the codes of every image of the folder --input to the file --output: 13 bytes
+               an image for 16 codes of 512, fewer with --code=short
+  decompress   decode the file --input to PNG files in the new folder --output
+
+The last two need no --config, only the --workdir of a run:
+  --mode=compress --workdir=runs/toon_faces --input=DIR --output=faces.pivq [--code=short]
+
+With --pretrained=NAME, a published model stands for the workdir of all modes but train and
+train_prior, and results are written to --workdir, by default the current directory; --config may
+then be left out. NAME is a model of the package (toon_faces), a directory, or the id of one on the
+Hugging Face hub:
+
+    python -m pivq_jax.main --pretrained=toon_faces --mode=sample
 
 Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
@@ -23,20 +38,42 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 
 from pivq_jax.common.command_line import exit_code, parse_flags, refuse
 from pivq_jax.config.loader import define_config_flag
 
-MODES = ("train", "evaluate", "sample", "interpolate", "reconstruct")
+MODES = (
+    *("train", "evaluate", "sample", "interpolate", "reconstruct", "train_prior"),
+    *("compress", "decompress"),
+)
+# Modes that only need the workdir of a run.
+WITHOUT_CONFIG = ("compress", "decompress")
 
 _CONFIG = define_config_flag()
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default runs/<config name>.")
-_INPUT = flags.DEFINE_string("input", None, "Folder of images, for --mode=reconstruct.")
+_PRETRAINED = flags.DEFINE_string(
+    "pretrained", None, "A published model, used instead of that of a workdir."
+)
+_INPUT = flags.DEFINE_string(
+    "input", None, "Folder of images for reconstruct and compress; file of codes for decompress."
+)
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Where --mode=reconstruct writes; default <workdir>/reconstructed."
+    "output",
+    None,
+    "What reconstruct (default <workdir>/reconstructed), compress and decompress write.",
+)
+_CODE = flags.DEFINE_enum(
+    "code",
+    "fixed",
+    ("fixed", "short"),
+    "For compress: all images take equally many bytes, or fewer the more frequent their codes are.",
+)
+_PRIOR = flags.DEFINE_bool(
+    "prior", False, "For sample: draw sets from the prior instead of recombining training images."
 )
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed",
@@ -58,11 +95,24 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) > 1:
             return refuse(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
-        if _CONFIG.value is None:
-            return refuse("--config is missing: give one such as --config=configs/toon_faces.py")
+        if _PRETRAINED.value is not None and _MODE.value in ("train", "train_prior"):
+            return refuse(
+                "--pretrained is of a trained model: give --mode, one of"
+                f" {', '.join(mode for mode in MODES if not mode.startswith('train'))}"
+            )
+        if _CONFIG.value is None and _PRETRAINED.value is None:
+            if _MODE.value not in WITHOUT_CONFIG:
+                return refuse(
+                    "--config is missing: give one such as --config=configs/toon_faces.py"
+                )
+            if not _WORKDIR.value:
+                return refuse("--workdir is missing: give that of a run, or its --config")
         return exit_code(_run)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues from the last checkpoint")
+        if _MODE.value in WITHOUT_CONFIG:
+            print("\ninterrupted; nothing was written")
+        else:
+            print("\ninterrupted; the same command continues from the last checkpoint")
         return 130
 
 
@@ -78,6 +128,7 @@ def _run() -> int:
     from pivq_jax.common.parallel import join_processes
     from pivq_jax.config.check import check_config
     from pivq_jax.config.fields import Config
+    from pivq_jax.inference import from_pretrained
     from pivq_jax.training.stopping import Interrupted
 
     logging.set_verbosity(logging.WARNING)
@@ -85,25 +136,56 @@ def _run() -> int:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path("~/.cache/pivq_jax/compilation").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    config, mode = Config.from_dict(_CONFIG.value.to_dict()), _MODE.value
+    mode = _MODE.value
+    join_processes(_DISTRIBUTED.value)
+    published = None if _PRETRAINED.value is None else from_pretrained(_PRETRAINED.value)
+    if _CONFIG.value is not None:
+        config = Config.from_dict(_CONFIG.value.to_dict())
+    elif published is not None:
+        config = published.config
+    else:  # `main` has checked that the mode needs none
+        _code_files(None, as_path(_WORKDIR.value), None)
+        return 0
     if config.data.path and not is_remote(config.data.path):
         path = os.path.abspath(Path(config.data.path).expanduser())
         config = config.with_fields({"data.path": path})
-    workdir = as_path(_WORKDIR.value or f"runs/{config.name}")
-    join_processes(_DISTRIBUTED.value)
+    workdir = as_path(_WORKDIR.value or (f"runs/{config.name}" if published is None else "."))
     check_config(config, training=mode == "train")
+    if mode in WITHOUT_CONFIG:
+        _code_files(config, workdir, published)
+        return 0
     if mode == "reconstruct":
         if not _INPUT.value:
             raise InputError("--mode=reconstruct needs the folder of images: give --input=DIR")
         output = as_path(_OUTPUT.value) if _OUTPUT.value else workdir / "reconstructed"
-        modes.reconstruct(config, workdir, Path(_INPUT.value).expanduser(), output)
+        modes.reconstruct(config, workdir, Path(_INPUT.value).expanduser(), output, published)
         return 0
     try:
-        modes.run(mode, config, workdir)
+        modes.run(mode, config, workdir, published, _PRIOR.value)
     except Interrupted as interrupted:
         print(interrupted)
         return interrupted.exit_code
     return 0
+
+
+def _code_files(config: Any, workdir: Path, published: Any) -> None:
+    """Compresses or decompresses; config and published model may be None for the workdir's."""
+    from pivq_jax import modes
+    from pivq_jax.common.errors import InputError
+    from pivq_jax.common.files import as_path, local_path
+
+    mode = _MODE.value
+    if not _INPUT.value or not _OUTPUT.value:
+        given = "--input=FOLDER and --output=FILE"
+        if mode == "decompress":
+            given = "--input=FILE and --output=FOLDER"
+        raise InputError(f"--mode={mode} needs {given}")
+    if mode == "compress":
+        source, target = local_path(_INPUT.value), as_path(_OUTPUT.value)
+        modes.compress(config, workdir, source, target, _CODE.value, published)
+    else:
+        source, target = as_path(_INPUT.value), local_path(_OUTPUT.value)
+        modes.decompress(config, workdir, source, target, published)
 
 
 def run() -> None:

@@ -4,36 +4,48 @@ from pathlib import Path
 
 import jax
 
+from pivq_jax.codec import folders
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import save_png
-from pivq_jax.config.check import check_workdir
+from pivq_jax.config.check import check_place, check_workdir, trained_differences
 from pivq_jax.config.fields import Config
+from pivq_jax.data import Dataset
 from pivq_jax.data.images import load_image
 from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation import stages
 from pivq_jax.evaluation.features import feature_extractor
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.evaluation.reconstruction import Decoded, decode_batched, encode_split
 from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.session import Session, Settings
-from pivq_jax.inference import load
+from pivq_jax.inference import PRIOR, TrainedModel, load
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.loop import train
+from pivq_jax.training.prior import train_prior
 from pivq_jax.training.stopping import end_on_sigterm
 
 
-def run(mode: str, config: Config, workdir: Path) -> None:
-    """Runs a mode other than `reconstruct`; `train` is followed by the others.
+def run(
+    mode: str,
+    config: Config,
+    workdir: Path,
+    published: TrainedModel | None = None,
+    from_prior: bool = False,
+) -> None:
+    """Runs a mode that needs the data; `train` is followed by the others.
 
     Args:
-        mode: 'train', 'evaluate', 'sample' or 'interpolate'.
+        mode: 'train', 'evaluate', 'sample', 'interpolate' or 'train_prior'.
         config: config of the run, checked by `check_config`.
         workdir: directory of the run, local or remote.
+        published: a model used instead of that of the workdir, which is then only written to; not
+            for 'train' and 'train_prior'.
+        from_prior: whether 'sample' draws from the prior instead of recombining.
 
     Raises:
         InputError: if there is no data, no trained model, or no file of weights that the evaluation
-            needs, or if the workdir belongs to another config.
+            needs, or if the workdir or the published model belongs to another config.
         Interrupted: see `train`.
         FloatingPointError: see `train`.
     """
@@ -44,22 +56,71 @@ def run(mode: str, config: Config, workdir: Path) -> None:
             feature_extractor(settings.features, settings.features_path)
         train(config, workdir)
     end_on_sigterm()
-    session = _open(config, workdir)
+    session = _open(mode, config, workdir, published)
     if mode in ("evaluate", "train"):
         _evaluate(session)
-    if mode in ("sample", "train"):
+    if mode == "train_prior":
+        _train_prior(session, config)
+    elif mode == "sample" and from_prior:
+        stages.sample_prior(session, config.sample.count)
+    elif mode in ("sample", "train"):
         stages.sample(session, config.sample.count, config.sample.fraction)
     if mode in ("interpolate", "train"):
         stages.interpolate(session, config.sample.interpolations, config.sample.steps)
 
 
-def _open(config: Config, workdir: Path) -> Session:
-    """Opens the trained model of a workdir with the data and settings of a config."""
-    check_workdir(config, workdir)
+def _open(mode: str, config: Config, workdir: Path, published: TrainedModel | None) -> Session:
+    """Opens a trained model with the data and settings of a config."""
+    model = _open_model(config, workdir, published)
     loss = config.loss
     lpips_path = loss.perceptual_weights if loss.perceptual_network == "alex" else ""
     settings = Settings(**config.evaluate, lpips_path=lpips_path)
-    return Session(load(workdir), dataset_from_config(config), settings, workdir)
+    if model.parents is None or mode == "evaluate":
+        return Session(model, dataset_from_config(config), settings, workdir)
+    # The codes of the parents are at hand, so their images need not be: decoded ones are shown.
+    shown = Decoded(model, model.parents)
+    dataset = Dataset(config.data.name, config.data.image_size, shown, shown, shown, factors={})
+    session = Session(model, dataset, settings, workdir)
+    session.pool, session.pool_codes = shown, model.parents
+    return session
+
+
+def _train_prior(session: Session, config: Config) -> None:
+    """Trains the prior over the sets of the training images and writes it to the workdir."""
+    model, batch_size = session.model, session.settings.batch_size
+    if model.kind != "matching":
+        raise InputError(f"the prior is one over sets, and {model.kind} codes are none")
+    say(f"encoding {len(session.pool):,} training images")
+    prior = train_prior(
+        *(config.prior, config.quantizer.codebook_size, session.pool_codes),
+        encode_split(model, session.dataset.validation, batch_size),
+        directory=session.workdir / PRIOR,
+        seed=config.seed,
+        model_step=model.step,
+    )
+    say(f"the prior is in {session.workdir / PRIOR}: {prior.bits:.1f} bits a validation set")
+
+
+def _open_model(
+    config: Config | None, workdir: Path, published: TrainedModel | None, writes: bool = True
+) -> TrainedModel:
+    """Returns the published model or opens that of the workdir, if it fits a config given."""
+    if published is None:
+        if config:
+            check_workdir(config, workdir, writes)
+        return load(workdir)
+    if config and (differences := trained_differences(published.config.to_dict(), config)):
+        raise InputError(
+            f"the published model is of another config ({', '.join(differences)} there): leave out"
+            " --config, or give the same"
+        )
+    if writes:
+        check_place(workdir)
+        if (workdir / "checkpoints").exists():
+            raise InputError(
+                f"{workdir} holds a run, whose results would be replaced: choose another --workdir"
+            )
+    return published
 
 
 def _evaluate(session: Session) -> None:
@@ -72,7 +133,13 @@ def _evaluate(session: Session) -> None:
     say(f"wrote {workdir / 'metrics.json'} and {workdir / 'report' / 'index.html'}")
 
 
-def reconstruct(config: Config, workdir: Path, source: Path, target: Path) -> None:
+def reconstruct(
+    config: Config,
+    workdir: Path,
+    source: Path,
+    target: Path,
+    published: TrainedModel | None = None,
+) -> None:
     """Reconstructs all images of a folder to PNG files, and writes their codes to `codes.json`.
 
     Files that cannot be read are reported and skipped.
@@ -82,14 +149,16 @@ def reconstruct(config: Config, workdir: Path, source: Path, target: Path) -> No
         workdir: directory of the run, local or remote.
         source: local folder of images of any size.
         target: output folder, local or remote.
+        published: a model used instead of that of the workdir.
 
     Raises:
-        InputError: if there is no such folder, no readable image in it, or no trained model.
+        InputError: if there is no such folder, no readable image in it, or no trained model, or if
+            the workdir or the published model belongs to another config.
     """
     end_on_sigterm()
     files = list_images(source)
-    check_workdir(config, workdir, writes=False)
-    model, writes = load(workdir), jax.process_index() == 0
+    model = _open_model(config, workdir, published, writes=False)
+    writes = jax.process_index() == 0
     batch_size, codes = config.evaluate.batch_size, {}
     for start in range(0, len(files), batch_size):
         readable = {}
@@ -112,3 +181,55 @@ def reconstruct(config: Config, workdir: Path, source: Path, target: Path) -> No
     if writes:
         write_json(target / "codes.json", codes)
     say(f"{len(codes):,} images and codes.json in {target}")
+
+
+def compress(
+    config: Config | None,
+    workdir: Path,
+    source: Path,
+    target: Path,
+    code: str,
+    published: TrainedModel | None = None,
+) -> None:
+    """Writes the codes of all images of a folder to a file; see `codec.folders.compress`.
+
+    Args:
+        config: config of the run, for checks and batch size; None for that of the workdir.
+        workdir: directory of the run, local or remote.
+        source: local folder of images of any size.
+        target: the file, local or remote.
+        code: `fixed` or `short`.
+        published: a model used instead of that of the workdir.
+
+    Raises:
+        InputError: as in `codec.folders.compress`, or if there is no trained model.
+    """
+    end_on_sigterm()
+    model = _open_model(config, workdir, published, writes=False)
+    batch_size = (config or model.config).evaluate.batch_size
+    folders.compress(model, source, target, batch_size, code)
+
+
+def decompress(
+    config: Config | None,
+    workdir: Path,
+    source: Path,
+    target: Path,
+    published: TrainedModel | None = None,
+) -> None:
+    """Decodes a file of codes to a folder of PNG files; see `codec.folders.decompress`.
+
+    Args:
+        config: config of the run, for checks and batch size; None for that of the workdir.
+        workdir: directory of the run, local or remote.
+        source: the file, local or remote.
+        target: local folder, new or empty.
+        published: a model used instead of that of the workdir.
+
+    Raises:
+        InputError: as in `codec.folders.decompress`, or if there is no trained model.
+    """
+    end_on_sigterm()
+    model = _open_model(config, workdir, published, writes=False)
+    batch_size = (config or model.config).evaluate.batch_size
+    folders.decompress(model, source, target, batch_size)

@@ -207,6 +207,43 @@ def test_a_bad_file_is_refused_and_the_target_untouched(capsys, exported, tmp_pa
     assert everything(targets) == before
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--from=run"], "give --to=TARGET or --push=OWNER/NAME"),
+        (["--from=run", "--push=faces"], "faces is no hub id"),
+        (["--from=empty", "--push=me/faces"], "empty holds no model.safetensors"),
+        (["--from=empty", "--to=a.safetensors", "--push=me/faces"], "uploads a published model"),
+        (["--from=a.safetensors", "--to=run", "--push=me/faces"], "uploads a published model"),
+    ],
+)
+def test_what_cannot_be_uploaded_is_refused(capsys, tmp_path, monkeypatch, arguments, message):
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    try:
+        assert convert.main(arguments) == 2
+    except SystemExit as refusal:  # by the parser
+        assert refusal.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message in line
+    assert os.listdir(tmp_path) == ["empty"]
+
+
+def test_a_published_model_is_uploaded(capsys, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "check_upload", lambda name: None)
+    monkeypatch.setattr(convert, "upload_pretrained", lambda *given: f"https://hub {given}")
+    assert convert.main([f"--from={tmp_path}", "--push=me/faces"]) == 0
+    assert capsys.readouterr().out == f"uploaded to https://hub {(tmp_path, 'me/faces')}\n"
+
+
+def test_a_model_is_not_published_into_a_run(capsys, tiny_run, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    line = refused(capsys, f"--from={tiny_run.workdir}", f"--to={tmp_path / 'run'}")
+    assert "holds a run: give another directory" in line
+    assert os.listdir(tmp_path / "run") == ["checkpoints"]
+
+
 def test_an_existing_run_is_never_written_to(capsys, exported, tiny_run, tmp_path):
     target = tmp_path / "run"
     shutil.copytree(tiny_run.workdir, target)
@@ -222,7 +259,8 @@ def test_an_existing_run_is_never_written_to(capsys, exported, tiny_run, tmp_pat
         ("model.pt", "run", "not named *.safetensors"),
         ("missing", "model.safetensors", "is no workdir"),
         ("empty", "model.safetensors", "holds no run"),
-        ("empty", "run", "is a folder: for its weights, --to=NAME.safetensors"),
+        ("empty", "run", "holds no run"),
+        ("missing", "run", "is no workdir"),
     ],
 )
 def test_a_wrong_source_is_refused(capsys, tmp_path, source, target, message):

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
+from pivq_jax.common.pictures import grid
+from pivq_jax.evaluation.samples import sample_recombined
 from pivq_jax.inference import TrainedModel
 from pivq_jax.model.pivq import pivq_from_config
 
@@ -96,6 +99,41 @@ def test_recombined_codes_go_together_with_the_lift_of_many_images(trained_model
     assert plausibility(mixed) > plausibility(plain)
 
 
+def test_samples_are_those_of_an_evaluation_with_this_seed(trained_model, monkeypatch):
+    codes = random_sets(1, 40)
+    monkeypatch.setattr(trained_model, "parents", codes)
+    drawn = trained_model.sample(jax.random.key(3), 9)
+    assert drawn.shape == (9, N) and is_set(drawn)
+    lift = trained_model.log_lift(codes)
+    expected = sample_recombined(trained_model, codes, 9, seed=3, batch_size=8, lift=lift)
+    np.testing.assert_array_equal(drawn, expected.codes)
+    trained_model.parents = codes[:2]
+    assert set(np.asarray(trained_model.sample(jax.random.key(3), 1))[0]) <= set(codes[:2].flat)
+
+
+def test_without_parents_there_are_no_samples(trained_model, monkeypatch):
+    for parents in (None, random_sets(0, 1)):
+        monkeypatch.setattr(trained_model, "parents", parents)
+        with pytest.raises(ValueError, match=r"no parents to recombine: set model\.parents ="):
+            trained_model.sample(jax.random.key(0), 4)
+    monkeypatch.setattr(trained_model, "parents", random_sets(0, 2))
+    with pytest.raises(ValueError, match="count = 0: draw at least 1"):
+        trained_model.sample(jax.random.key(0), 0)
+    with pytest.raises(ValueError, match="codes are int32"):
+        trained_model.parents = random_sets(0, 2)[:, :5]
+
+
+def test_a_grid_of_images_is_written(tmp_path, images):
+    pivq_jax.save_grid(tmp_path / "new" / "grid.png", jnp.asarray(images[:5]), columns=3)
+    picture = np.asarray(Image.open(tmp_path / "new" / "grid.png"))
+    pixels = np.round((images[:5] + 1) * 127.5).astype(np.uint8)
+    np.testing.assert_array_equal(picture, grid(pixels, 3, scale=2))
+    pivq_jax.save_grid(tmp_path / "grid.png", pixels, columns=3)
+    assert (tmp_path / "grid.png").read_bytes() == (tmp_path / "new" / "grid.png").read_bytes()
+    with pytest.raises(ValueError, match="give"):
+        pivq_jax.save_grid(tmp_path / "one.png", images[0])
+
+
 def test_an_image_decodes_alike_in_any_batch(trained_model, images):
     codes = np.asarray(trained_model.encode(images))
     np.testing.assert_array_equal(trained_model.encode(images[:3]), codes[:3])
@@ -169,6 +207,8 @@ def test_the_other_kinds(tiny_config, fast_compilation, kind):
     encoded = np.asarray(model.encode(rng.uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)))
     assert encoded.shape == (3, 8) and encoded.min() >= 0 and encoded.max() < 32
     assert kind == "positional" or np.all(np.diff(encoded, axis=1) >= 0)
+    model.parents = encoded
+    assert set(np.asarray(model.sample(jax.random.key(0), 2)).flat) <= set(encoded.flat)
 
 
 def test_a_workdir_without_a_run_is_refused(tmp_path):

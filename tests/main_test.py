@@ -8,10 +8,12 @@ import shutil
 import time
 from importlib.util import find_spec
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+import pivq_jax
 from pivq_jax.common.lock import DirectoryLock
 
 CODES, ENTRIES = 32, 512  # of image_folder.py
@@ -321,3 +323,36 @@ def test_tensorflow_is_never_imported(commands, tiny_run):
 def test_metrics_of_the_command_are_finite_numbers(trained):
     numbers = [value for value in trained.metrics.values() if isinstance(value, int | float)]
     assert len(numbers) > 20 and all(math.isfinite(value) for value in numbers)
+
+
+@pytest.mark.slow
+def test_a_prior_is_trained_and_sampled(commands, trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained.workdir, workdir)
+    arguments = [*trained.arguments[:-1], f"--workdir={workdir}"]
+    refused = commands.run(*arguments, "--mode=sample", "--prior")
+    assert refused.code == 2 and "train one with --mode=train_prior" in refused.stderr
+    settings = ["--config.prior.steps=20", "--config.prior.width=16"]
+    done = commands.run(*arguments, "--mode=train_prior", *settings)
+    assert done.code == 0, done.stderr
+    assert "bits a validation set" in done.stdout and "step     20/20" in done.stdout
+    done = commands.run(*arguments, "--mode=sample", "--prior", "--config.sample.count=8")
+    assert done.code == 0, done.stderr
+    assert (workdir / "prior_samples.png").exists()
+    model = pivq_jax.load(workdir)
+    n, size = model.config.model.num_codes, model.config.quantizer.codebook_size
+    codes = np.asarray(model.sample_prior(jax.random.key(0), 5, temperature=0.5))
+    assert codes.shape == (5, n) and all(len({*row}) == n for row in codes.tolist())
+    part = codes[:, : n // 2]
+    whole = np.asarray(model.complete(part, jax.random.key(1), passes=2))
+    assert all(
+        {*some} <= {*every} for some, every in zip(part.tolist(), whole.tolist(), strict=True)
+    )
+    assert model.decode(whole).shape[0] == 5
+    for bad in (codes[0], codes.astype(float), codes + size, codes[:, [0, 0]]):
+        with pytest.raises(ValueError, match="codes"):
+            model.complete(bad, jax.random.key(0))
+    with pytest.raises(ValueError, match="temperature = 0"):
+        model.sample_prior(jax.random.key(0), 1, temperature=0)
+    with pytest.raises(ValueError, match="count = 0"):
+        model.sample_prior(jax.random.key(0), 0)

@@ -20,10 +20,10 @@ MAX_POSITIONS = 2**24  # numbers in the table of positions of patches; half a GB
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels: minimum_size in losses.backbones
 # Fields that may change when a run is continued, since training results do not depend on them.
 # Paths are among them, since the same files may have another location on another machine.
-UNTRAINED = (
+UNTRAINED: tuple[str, ...] = (
     *("data.path", "data.workers", "loss.perceptual_weights"),
     *("train.log_every", "train.checkpoint_every", "train.picture_every"),
-    *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample."),
+    *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample.", "prior."),
 )
 MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # not used by AdamW
 
@@ -109,6 +109,11 @@ def check_config(config: Config, training: bool) -> None:
     }.items():
         need(value < train.steps, f"{name} = {value} must be below train.steps = {train.steps}")
 
+    prior = config.prior
+    need(
+        prior.width % prior.heads == 0,
+        f"prior.width = {prior.width} must be a multiple of prior.heads = {prior.heads}",
+    )
     if training:
         check_devices(config, jax.device_count())
 
@@ -209,21 +214,16 @@ def check_devices(config: Config, devices: int) -> None:
     )
 
 
-def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
-    """Checks that a workdir is new or belongs to a run with the same config.
-
-    Fields in `UNTRAINED` may differ, as may Muon's under AdamW, and the warm-up of the loss on
-    recombined sets if its weight is 0.
+def check_place(workdir: Path, writes: bool = True) -> None:
+    """Checks that a workdir is a directory, or can become one.
 
     Args:
-        config: the config of the run.
-        workdir: directory of the run, local or remote.
-        writes: whether the workdir must be writable.
+        workdir: local or remote directory.
+        writes: whether it must be writable.
 
     Raises:
-        InputError: if the workdir belongs to a run with another config (the message names the
-            fields that differ and their values in the workdir), is not a directory, cannot be
-            written, or is in remote storage for which a package is missing.
+        InputError: if the workdir is not a directory, cannot be written, or is in remote storage
+            for which a package is missing.
     """
     try:
         place = next((path for path in (workdir, *workdir.parents) if path.exists()), None)
@@ -233,6 +233,21 @@ def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
         raise InputError(f"{place} is a file: choose another --workdir")
     if writes and isinstance(place, Path) and not os.access(place, os.W_OK):
         raise InputError(f"{place} cannot be written: choose another --workdir")
+
+
+def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
+    """Checks that a workdir is new or belongs to a run with the same config.
+
+    Args:
+        config: the config of the run; see `trained_differences`.
+        workdir: directory of the run, local or remote.
+        writes: whether the workdir must be writable.
+
+    Raises:
+        InputError: if the workdir belongs to a run with another config (the message names the
+            fields that differ and their values in the workdir), or as in `check_place`.
+    """
+    check_place(workdir, writes)
     path = workdir / "config.json"
     if not path.exists():
         if (workdir / "checkpoints").exists():
@@ -240,20 +255,32 @@ def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
                 f"{workdir} has checkpoints but no config.json: choose another --workdir"
             )
         return
-    held, wanted = read_config(workdir), json.loads(json.dumps(config.to_dict()))
-    free: tuple[str, ...] = UNTRAINED
-    if config.optimizer.name != "muon":
-        free += MUON_ALONE
-    if not config.loss.recombination:
-        free += ("loss.recombination_warmup",)
-    differences = sorted(
-        difference for difference in _differences(held, wanted) if not difference.startswith(free)
-    )
-    if differences:
+    if differences := trained_differences(read_config(workdir), config):
         raise InputError(
             f"{workdir} holds a run with another config ({', '.join(differences)} there): choose"
             " another --workdir, or the same config"
         )
+
+
+def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
+    """Lists the differences between two configs that make their trained models different.
+
+    Args:
+        held: nested dictionaries of fields, those of a trained model.
+        config: another config. Fields in `UNTRAINED` may differ, as may Muon's under AdamW, and the
+            warm-up of the loss on recombined sets if its weight is 0.
+
+    Returns:
+        a phrase for each difference: the field and its value in `held`.
+    """
+    wanted, free = json.loads(json.dumps(config.to_dict())), UNTRAINED
+    if config.optimizer.name != "muon":
+        free += MUON_ALONE
+    if not config.loss.recombination:
+        free += ("loss.recombination_warmup",)
+    return sorted(
+        difference for difference in _differences(held, wanted) if not difference.startswith(free)
+    )
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

@@ -266,6 +266,19 @@ class SampleConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class PriorConfig(Section):
+    """The optional prior over sets of codes: see prior.md."""
+
+    width: int = setting(128, "channels of its transformer", at_least(1, most=16_384))
+    depth: int = setting(2, "blocks", at_least(1, most=128))
+    heads: int = setting(2, "attention heads", at_least(1, most=1_024))
+    steps: int = setting(1_500, "optimizer steps", at_least(1))
+    batch_size: int = setting(256, "sets per step", at_least(1))
+    learning_rate: float = setting(3e-3, "AdamW's peak; Muon's is four times as high", POSITIVE)
+    weight_decay: float = setting(0.1, "of kernels, decoupled", NOT_NEGATIVE)
+
+
+@dataclasses.dataclass(frozen=True)
 class Config(Section):
     """All fields of a run, complete and of the right types; `check_config` checks the values."""
 
@@ -283,6 +296,7 @@ class Config(Section):
     mesh: MeshConfig = MeshConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     sample: SampleConfig = SampleConfig()
+    prior: PriorConfig = PriorConfig()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

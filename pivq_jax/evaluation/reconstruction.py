@@ -119,3 +119,23 @@ def decode_batched(model: TrainedModel, codes: np.ndarray, batch_size: int) -> n
         uint8 [M, H, W, 3].
     """
     return np.concatenate(list(decode_batches(model, codes, batch_size)))
+
+
+class Decoded:
+    """The images of code sets, as a `Source` that decodes them one by one.
+
+    Args:
+        model: the trained model.
+        codes: int32 [M, N].
+    """
+
+    def __init__(self, model: TrainedModel, codes: np.ndarray) -> None:
+        self._model, self._codes = model, codes
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __getitem__(self, index: int, /) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        return {"image": decode_batched(self._model, self._codes[index][None], 1)[0]}

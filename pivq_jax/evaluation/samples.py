@@ -5,7 +5,6 @@ one N x N matching per exchange and one pass of the decoder; there is no prior. 
 the same codes for every batch size.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -91,10 +90,8 @@ def sample_recombined(
     def sample(start: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.resize(np.arange(start, min(start + batch_size, count)), batch_size)
         sets = codes[groups[rows]]
-        mixed = _recombine(
-            *(sets, model.codebook, key_mix, rows, fraction, lift),
-            kind=model.kind,
-            method=model.method,
+        mixed = sampling.recombine_groups(
+            sets, model.codebook, key_mix, rows, fraction, model.kind, model.method, lift
         )
         return np.asarray(images_to_uint8(model.decode(mixed))), np.asarray(mixed)
 
@@ -147,26 +144,6 @@ def average_pixels(source: Source | Sequence[Example], parents: np.ndarray) -> n
         for group in parents
     ]
     return np.stack(averaged)
-
-
-@functools.partial(jax.jit, static_argnames=("kind", "method"))
-def _recombine(
-    sets: jax.Array,
-    codebook: jax.Array,
-    key: jax.Array,
-    indices: jax.Array,
-    fraction: jax.Array,
-    lift: jax.Array | None,
-    kind: str,
-    method: str,
-) -> jax.Array:
-    """Recombines parents int32 [B, P, N] to int32 [B, N], with a key per image from its index."""
-
-    def one(parents: jax.Array, index: jax.Array) -> jax.Array:
-        own_key = jax.random.fold_in(key, index)
-        return sampling.recombine_many(parents, codebook, own_key, fraction, kind, method, lift)
-
-    return jax.vmap(one)(sets, indices)
 
 
 def _draw(key: jax.Array, count: int, size: int, parents: int) -> np.ndarray:

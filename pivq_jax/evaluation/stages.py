@@ -281,6 +281,24 @@ def sample(session: Session, count: int, fraction: float) -> None:
     session.write("parents.png", found.between_parents(session.pool, SHOWN))
 
 
+def sample_prior(session: Session, count: int) -> None:
+    """Writes `prior_samples.png` of sets drawn from the prior, without parents.
+
+    Args:
+        session: the session, which writes the picture.
+        count: number of samples.
+
+    Raises:
+        InputError: if the model has no prior.
+    """
+    model = session.model
+    if model.prior is None:
+        raise InputError("the model has no prior: train one with --mode=train_prior")
+    codes = np.asarray(model.sample_prior(jax.random.key(session.seed), count))
+    images = decode_batched(model, codes, session.settings.batch_size)
+    session.write("prior_samples.png", grid(images, columns=8, scale=session.scale))
+
+
 def interpolate(session: Session, count: int, steps: int) -> None:
     """Writes `interpolations.png`, one row per pair of images, exchanging codes step by step.
 

@@ -1,151 +1,130 @@
 """Published models: directories in the layout of the Hugging Face hub.
 
 `model.safetensors` contains the weights and, in its metadata, the description needed to use them.
-`config.json` repeats the description for the hub and for readers; `README.md` is the model card.
+`parents.safetensors` contains code sets of training images, from which new images are made; it may
+be missing. `config.json` repeats the description for the hub and for readers; `README.md` is the
+model card. The package brings such directories itself, see `shipped_models`.
 """
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_atomically, write_json
-from pivq_jax.interop.safetensors_file import read_model, write_model
+from pivq_jax.interop.card import model_card
+from pivq_jax.interop.hub import check_upload, download, is_hub_id, upload
+from pivq_jax.interop.parents import read_parents, write_parents
+from pivq_jax.interop.safetensors_file import FORMAT_VERSION, read_model, write_model
 from pivq_jax.interop.weights import Params
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, PARENTS = "model.safetensors", "parents.safetensors"
+CONFIG, CARD = "config.json", "README.md"
+FILES = (WEIGHTS, PARENTS, CONFIG, CARD)
 
 
-def write_pretrained(directory: Path, params: Params, description: dict[str, Any]) -> None:
-    """Writes the three files of a published model, replacing existing ones.
+def shipped_models() -> dict[str, Path]:
+    """Returns the directories of the published models in the package, by name."""
+    folder = Path(pivq_jax.__file__).parent / "pretrained"
+    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{WEIGHTS}"))}
+
+
+def check_target(directory: Path) -> None:
+    """Checks that a published model can be written to a directory.
+
+    Args:
+        directory: local directory, which need not exist.
+
+    Raises:
+        InputError: if `directory` is a file, or the workdir of a run, which has a config.json, too.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file: give a directory")
+    if (directory / "checkpoints").exists():
+        raise InputError(f"{directory} holds a run: give another directory")
+
+
+def write_pretrained(
+    directory: Path, params: Params, description: dict[str, Any], parents: np.ndarray | None = None
+) -> None:
+    """Writes the files of a published model, replacing existing ones.
 
     Args:
         directory: local directory, created if missing.
         params: the weights, a tree of float32 arrays.
         description: JSON values `config`, `step`, `progress` and `metrics`.
+        parents: int32 [M, N], the codes of training images; None to publish none.
 
     Raises:
-        InputError: if `directory` is a file.
+        InputError: as in `check_target`.
     """
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file: give a directory")
+    check_target(directory)
+    (directory / PARENTS).unlink(missing_ok=True)  # never beside weights of which they are not
     write_model(directory / WEIGHTS, params, description)
-    write_json(directory / CONFIG, description)
-    write_atomically(directory / CARD, model_card(description).encode())
+    if parents is not None:
+        quantizer = description["config"]["quantizer"]
+        write_parents(directory / PARENTS, parents, quantizer["codebook_size"], quantizer["kind"])
+    write_json(directory / CONFIG, {"format_version": FORMAT_VERSION, **description})
+    card = model_card(description, 0 if parents is None else len(parents))
+    write_atomically(directory / CARD, card.encode())
 
 
-def read_pretrained(where: str | Path) -> tuple[Params, dict[str, Any]]:
-    """Reads a published model from a directory or from the hub.
+def read_pretrained(where: str | Path) -> tuple[Params, dict[str, Any], np.ndarray | None]:
+    """Reads a published model from a directory, from the package, or from the hub.
 
     Args:
-        where: a directory written by `write_pretrained`, or a hub id, 'owner/name'.
+        where: a directory written by `write_pretrained`, the name of a model in the package, or a
+            hub id, 'owner/name', in this order.
 
     Returns:
-        the parameters, a tree of float32 NumPy arrays, and the description; see `read_model`.
+        the parameters, a tree of float32 NumPy arrays; the description; see `read_model`; and the
+        codes of training images, int32 [M, N], or None if none were published.
 
     Raises:
         InputError: if there is no such directory or model, the hub cannot be reached, or the files
             are damaged.
     """
+    shipped = shipped_models()
     directory = Path(where).expanduser()
     if not directory.is_dir():
-        directory = _download(str(where))
+        if (name := str(where)) not in shipped and not is_hub_id(name):
+            raise InputError(
+                f"{name} is no directory here, no model of the package ({', '.join(shipped)}) and"
+                " no hub id such as owner/name: give one of these"
+            )
+        directory = shipped.get(name) or download(name, [WEIGHTS, PARENTS, CONFIG])
+    return _read(directory)
+
+
+def _read(directory: Path) -> tuple[Params, dict[str, Any], np.ndarray | None]:
     if not (directory / WEIGHTS).is_file():
-        raise InputError(f"{where} holds no {WEIGHTS}: give what save_pretrained wrote")
-    return read_model(directory / WEIGHTS)
+        raise InputError(f"{directory} holds no {WEIGHTS}: give what save_pretrained wrote")
+    params, description = read_model(directory / WEIGHTS)
+    parents = None
+    if (directory / PARENTS).is_file():
+        num_codes = description["config"]["model"]["num_codes"]
+        quantizer = description["config"]["quantizer"]
+        parents = read_parents(
+            directory / PARENTS, num_codes, quantizer["codebook_size"], quantizer["kind"]
+        )
+    return params, description, parents
 
 
-def _download(name: str) -> Path:
-    """Downloads the files of a model from the hub, or finds them in its local cache."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise InputError(f"{name} is neither a directory nor a hub id such as owner/name")
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise InputError(
-            f"{name} is not a directory here, and fetching it from the hub needs huggingface_hub:"
-            " pip install huggingface_hub"
-        ) from error
-    try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=[WEIGHTS, CONFIG]))
-    # Raised if there is no network or no such model, or if the id is invalid.
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{name} is not a directory here and could not be fetched from the hub ({reason}):"
-            " check the id and the network, or give a directory"
-        ) from error
-
-
-def model_card(description: dict[str, Any]) -> str:
-    """Returns the text of a model card (README.md) with usage and metrics.
+def upload_pretrained(directory: Path, name: str) -> str:
+    """Uploads a published model to the hub, where it is created if it is new.
 
     Args:
-        description: JSON values `config`, `step` and `metrics`; the config must be complete.
+        directory: a directory written by `write_pretrained`.
+        name: hub id, 'owner/name'.
 
     Returns:
-        Markdown, with YAML metadata for the hub.
+        the address of the commit.
+
+    Raises:
+        InputError: if the directory holds no model or a damaged one, or as in `upload`.
     """
-    config, metrics = description["config"], description["metrics"]
-    data, model, quantizer = config["data"], config["model"], config["quantizer"]
-    numbers = {
-        name: value
-        for name, value in metrics.items()
-        if type(value) in (int, float) and name != "step"
-    }
-    head: dict[str, Any] = {
-        "library_name": "pivq_jax",
-        "pipeline_tag": "unconditional-image-generation",
-        "tags": ["jax", "vector-quantization", "autoencoder", "image-generation"],
-    }
-    if numbers:
-        head["model-index"] = [
-            {
-                "name": config["name"],
-                "results": [
-                    {
-                        "task": {"type": head["pipeline_tag"]},
-                        "dataset": {"type": data["name"], "name": data["name"], "split": "test"},
-                        "metrics": [{"type": n, "value": value} for n, value in numbers.items()],
-                    }
-                ],
-            }
-        ]
-    front = "\n".join(
-        f"{name}: {json.dumps(value)}" for name, value in head.items()
-    )  # JSON is YAML
-    rows = "\n".join(
-        f"| {name} | {value:.4g} |" if isinstance(value, float) else f"| {name} | {value} |"
-        for name, value in numbers.items()
-    )
-    measured = f"## Test split\n\n| metric | value |\n| --- | --- |\n{rows}\n" if numbers else ""
-    form = {
-        "matching": "a set of distinct codes",
-        "nearest": "a multiset of codes",
-        "positional": "a code for each of its latents",
-    }[quantizer["kind"]]
-    size, count, kind = data["image_size"], model["num_codes"], quantizer["kind"]
-    return f"""---
-{front}
----
-
-# {config["name"]}
-
-A PI-VQ autoencoder ([arXiv 2604.01843](https://arxiv.org/abs/2604.01843)) for images of
-{size}x{size} pixels, trained with pivq_jax on `{data["name"]}` for {description["step"]} steps.
-An image is {form}: {count} of {quantizer["codebook_size"]} (`quantizer.kind = "{kind}"`).
-
-```python
-import jax
-import pivq_jax
-
-model = pivq_jax.from_pretrained("path/or/hub-id")
-codes = model.encode(images)  # f32 [B, {size}, {size}, 3] in [-1, 1] -> int32 [B, {count}]
-images = model.decode(codes)
-mixed = model.decode(model.recombine(codes, codes[::-1], jax.random.key(0)))
-```
-
-The names and layouts of the weights are PyTorch's.
-
-{measured}"""
+    check_upload(name)
+    _read(directory)  # nothing damaged is published
+    return upload(directory, name, FILES)

@@ -1,8 +1,9 @@
 """Weights in safetensors files with PyTorch's names, and a description of the model as metadata.
 
 The entry `pivq_jax` of the metadata is JSON with `config`, the resolved config of the run, and
-optionally `step` (by default the last step of the config), `progress` and `metrics`. Pickled files
-are not supported, since opening one may execute code in it.
+optionally `step` (by default the last step of the config), `progress`, `metrics` and
+`format_version` (by default 1). Pickled files are not supported, since opening one may execute code
+in it.
 """
 
 import json
@@ -24,6 +25,7 @@ from pivq_jax.interop.weights import Params, from_torch, to_torch
 from pivq_jax.model.pivq import pivq_from_config
 
 KEY = "pivq_jax"
+FORMAT_VERSION = 1  # raised when files are written that earlier versions would misread
 
 
 def write_model(path: Path, params: Params, description: dict[str, Any]) -> None:
@@ -37,6 +39,7 @@ def write_model(path: Path, params: Params, description: dict[str, Any]) -> None
     Raises:
         ValueError: if the description contains NaN or infinity.
     """
+    description = {"format_version": FORMAT_VERSION, **description}
     metadata = {"format": "pt", KEY: json.dumps(description, allow_nan=False)}
     write_atomically(path, safetensors.numpy.save(to_torch(params), metadata))
 
@@ -52,9 +55,10 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
         `progress` and `metrics`.
 
     Raises:
-        InputError: if the file is not a safetensors file, has no config or an invalid one, or its
-            arrays do not fit the model of the config. The message then names all arrays that are
-            missing, unexpected or of another shape or type, or that are not finite.
+        InputError: if the file is not a safetensors file, is of another format version, has no
+            config or an invalid one, or its arrays do not fit the model of the config. The message
+            then names all arrays that are missing, unexpected or of another shape or type, or that
+            are not finite.
     """
     if path.suffix != ".safetensors":
         raise InputError(
@@ -73,13 +77,20 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
 def _checked(text: str, path: Path) -> dict[str, Any]:
     """The checked description in `text`, with `config`, `step`, `progress` and `metrics`."""
     try:
-        description = json.loads(text)
-        description["config"] = with_added_fields(dict(description["config"]))
+        description = dict(json.loads(text))
+        version = description.pop("format_version", FORMAT_VERSION)
+        if version == FORMAT_VERSION:
+            description["config"] = with_added_fields(dict(description["config"]))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} does not say what model it is: its metadata needs an entry {KEY!r}, JSON with"
             ' "config", the config.json of a run'
         ) from error
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format_version = {reprlib.repr(version)}, and this version of pivq_jax"
+            f" reads {FORMAT_VERSION}: use the version that wrote the file, or a newer one"
+        )
     config = config_of_model(description["config"], str(path))
     if is_whole(description["config"]):  # that of another version cannot be checked
         try:

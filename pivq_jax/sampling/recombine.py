@@ -116,6 +116,44 @@ def recombine_many(
     return codes
 
 
+@functools.partial(jax.jit, static_argnames=("kind", "method"))
+def recombine_groups(
+    groups: jax.typing.ArrayLike,
+    codebook: jax.typing.ArrayLike,
+    key: jax.Array,
+    indices: jax.typing.ArrayLike,
+    fraction: jax.typing.ArrayLike,
+    kind: str = "matching",
+    method: str = "auto",
+    lift: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    """Recombines each group of parents with a key of its own, whatever the batch it is in.
+
+    Args:
+        groups: int [B, P, N], the codes of P >= 2 parents of each new image.
+        codebook: float [K, D], finite.
+        key: PRNG key of all new images.
+        indices: int [B], the number of each new image, folded into the key.
+        fraction: see `recombine_many`.
+        kind: see `recombine`.
+        method: see `recombine`.
+        lift: see `recombine`.
+
+    Returns:
+        int32 [B, N], as from `recombine_many`.
+
+    Raises:
+        ValueError: see `recombine_many`.
+        TypeError: see `recombine_many`.
+    """
+
+    def one(parents: jax.Array, index: jax.Array) -> jax.Array:
+        own_key = jax.random.fold_in(key, index)
+        return recombine_many(parents, codebook, own_key, fraction, kind, method, lift)
+
+    return jax.vmap(one)(jnp.asarray(groups), jnp.asarray(indices))
+
+
 def exchange_code(
     codes_a: jax.typing.ArrayLike,
     codes_b: jax.typing.ArrayLike,

@@ -2,22 +2,29 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import pivq_jax
 from pivq_jax.common.errors import InputError
+from pivq_jax.interop.pretrained import upload_pretrained
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def tiny_model(tiny_run):
-    return pivq_jax.load(tiny_run.workdir)
+    model = pivq_jax.load(tiny_run.workdir)
+    assert model.parents is None  # a workdir has the images themselves
+    rng = np.random.default_rng(1)
+    model.parents = np.stack([rng.permutation(32)[:8] for _ in range(30)])
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +32,12 @@ def published(tiny_model, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("published") / "faces"
     tiny_model.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def copy(published, tmp_path) -> Path:
+    """The published model, to be damaged."""
+    return Path(shutil.copytree(published, tmp_path / "copy"))
 
 
 OPEN = """
@@ -64,6 +77,15 @@ def test_it_knows_what_the_run_knew(tiny_model, tiny_run, published):
     assert model.config.to_dict() == config
     images = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
     np.testing.assert_array_equal(model.encode(images), tiny_model.encode(images))
+    np.testing.assert_array_equal(model.parents, np.sort(tiny_model.parents))
+
+
+def test_a_model_may_be_published_without_parents(tiny_model, copy, monkeypatch):
+    monkeypatch.setattr(tiny_model, "parents", None)
+    tiny_model.save_pretrained(copy)  # over one with parents
+    assert not (copy / "parents.safetensors").exists()
+    assert "model.sample" not in (copy / "README.md").read_text()
+    assert pivq_jax.from_pretrained(copy).parents is None
 
 
 def test_the_directory_is_what_the_hub_expects(published, tiny_run):
@@ -71,11 +93,23 @@ def test_the_directory_is_what_the_hub_expects(published, tiny_run):
         "README.md",
         "config.json",
         "model.safetensors",
+        "parents.safetensors",
     }
     assert json.loads((published / "config.json").read_text())["config"]["name"]
     card = (published / "README.md").read_text()
     assert f"| psnr | {tiny_run.metrics['psnr']:.4g} |" in card
     assert str(tiny_run.arguments[1].split("=")[-1]) not in card  # the data's folder
+    assert "license" not in card  # that of the images is not known
+
+
+def test_the_card_of_drawn_faces_names_their_licence(tiny_model, tmp_path, monkeypatch):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    config = tiny_model.config.with_fields({"data.name": "toon_faces"})
+    monkeypatch.setattr(tiny_model, "config", config)
+    tiny_model.save_pretrained(tmp_path)
+    card = huggingface_hub.ModelCard.load(tmp_path / "README.md")
+    assert card.data.license == "cc-by-4.0"
+    assert "Johan Melin" in card.text and "licenses/by/4.0" in card.text
 
 
 def test_the_hub_can_read_the_card(published, tiny_run):
@@ -105,6 +139,13 @@ def test_saving_over_a_file_is_refused(tiny_model, tmp_path):
     assert (tmp_path / "faces").read_text() == "precious"
 
 
+def test_saving_over_a_run_is_refused(tiny_model, tiny_run):
+    before = (tiny_run.workdir / "config.json").read_bytes()
+    with pytest.raises(InputError, match="holds a run: give another directory"):
+        tiny_model.save_pretrained(tiny_run.workdir)
+    assert (tiny_run.workdir / "config.json").read_bytes() == before
+
+
 def test_saving_to_remote_storage_is_refused(tiny_model):
     with pytest.raises(InputError, match=r"gs://bucket/faces is in remote storage: use a local"):
         tiny_model.save_pretrained("gs://bucket/faces")
@@ -116,7 +157,7 @@ def test_no_path_of_this_machine_is_published(tiny_model, tmp_path, monkeypatch)
     monkeypatch.setattr(tiny_model, "config", config)
     tiny_model.save_pretrained(tmp_path)
     written = [path.read_bytes() for path in tmp_path.iterdir()]
-    assert len(written) == 3 and not any(b"/home/me" in content for content in written)
+    assert len(written) == 4 and not any(b"/home/me" in content for content in written)
 
 
 def test_a_hub_id_is_fetched(published, monkeypatch):
@@ -129,7 +170,8 @@ def test_a_hub_id_is_fetched(published, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert pivq_jax.from_pretrained("somebody/faces").step == 160
-    assert asked == [("somebody/faces", {"allow_patterns": ["model.safetensors", "config.json"]})]
+    files = ["model.safetensors", "parents.safetensors", "config.json"]
+    assert asked == [("somebody/faces", {"allow_patterns": files})]
 
 
 def test_a_hub_id_offline_is_one_clear_error(tmp_path):
@@ -158,11 +200,100 @@ def test_a_hub_id_without_the_hub_library_is_one_clear_error(monkeypatch):
 @pytest.mark.parametrize(
     "where, message",
     [
-        ("no such directory", "neither a directory nor a hub id"),
-        ("/no/such/directory", "neither a directory nor a hub id"),
+        ("no such directory", r"no directory here, no model of the package \(toon_faces\) and no"),
+        ("/no/such/directory", r"no directory here, no model of the package \(toon_faces\) and no"),
         (".", "holds no model.safetensors"),
     ],
 )
 def test_what_is_no_model_is_refused(where, message):
     with pytest.raises(InputError, match=message):
         pivq_jax.from_pretrained(where)
+
+
+def test_a_directory_comes_before_the_package_and_the_package_before_the_hub(
+    published, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert pivq_jax.from_pretrained("toon_faces").config.name == "toon_faces"
+    shutil.copytree(published, tmp_path / "toon_faces")
+    assert pivq_jax.from_pretrained("toon_faces").config.name == "image_folder_smoke"
+
+
+def test_a_file_of_another_format_is_refused(copy):
+    path = copy / "model.safetensors"
+    with safetensors.safe_open(path, framework="numpy") as file:
+        description = json.loads(file.metadata()["pivq_jax"])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert description["format_version"] == 1
+    assert json.loads((copy / "config.json").read_text()) == description
+    description = {"format_version": 2, "weights": "elsewhere"}
+    safetensors.numpy.save_file(arrays, path, {"pivq_jax": json.dumps(description)})
+    with pytest.raises(InputError, match=r"format_version = 2, and this version .* reads 1: use"):
+        pivq_jax.from_pretrained(copy)
+
+
+RANKS = {
+    "of another name": ({"codes": np.zeros((3, 3), np.uint8)}, "does not hold the ranks"),
+    "of no image": ({"ranks": np.zeros((0, 3), np.uint8)}, "does not hold the ranks"),
+    "of another length": ({"ranks": np.zeros((3, 13), np.uint8)}, "is not of its model"),
+    "of another type": ({"ranks": np.zeros((3, 3), np.int32)}, "is not of its model"),
+    "beyond the last": ({"ranks": np.full((3, 3), 255, np.uint8)}, "is not of its model"),
+}
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_damaged_parents_are_refused(copy, name):
+    arrays, message = RANKS[name]  # C(32, 8) sets: 24 bits
+    safetensors.numpy.save_file(arrays, copy / "parents.safetensors")
+    with pytest.raises(InputError, match=message):
+        pivq_jax.from_pretrained(copy)
+
+
+class Hub:
+    """Stands for the hub: keeps what it is asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+        huggingface_hub = pytest.importorskip("huggingface_hub")
+        self.asked: list[tuple] = []
+        self.error = error
+        monkeypatch.setattr(huggingface_hub, "create_repo", self.create_repo)
+        monkeypatch.setattr(huggingface_hub, "upload_folder", self.upload_folder)
+
+    def create_repo(self, name: str, *, exist_ok: bool) -> None:
+        if self.error:
+            raise self.error
+        self.asked.append((name, exist_ok))
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, allow_patterns: list[str]) -> str:
+        files = sorted(path.name for path in folder_path.iterdir())
+        self.asked.append((repo_id, [name for name in files if name in allow_patterns]))
+        return f"https://hub/{repo_id}/commit/1"
+
+
+def test_a_model_is_uploaded(copy, monkeypatch):
+    hub = Hub(monkeypatch)
+    (copy / "notes.txt").write_text("private")
+    assert upload_pretrained(copy, "somebody/faces") == "https://hub/somebody/faces/commit/1"
+    files = ["README.md", "config.json", "model.safetensors", "parents.safetensors"]
+    assert hub.asked == [("somebody/faces", True), ("somebody/faces", files)]
+
+
+def test_a_damaged_model_is_not_uploaded(copy, monkeypatch):
+    hub = Hub(monkeypatch)
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        upload_pretrained(copy, "somebody/faces")
+    assert not hub.asked
+
+
+def test_a_refusal_of_the_hub_is_one_clear_error(copy, monkeypatch):
+    Hub(monkeypatch, OSError("401 Client Error\n\nInvalid token"))
+    message = r"could not be uploaded to somebody/faces \(401 Client Error Invalid token\): check"
+    with pytest.raises(InputError, match=message):
+        upload_pretrained(copy, "somebody/faces")
+    with pytest.raises(InputError, match="faces is no hub id: give one such as owner/name"):
+        upload_pretrained(copy, "faces")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match="uploading to somebody/faces needs huggingface_hub"):
+        upload_pretrained(copy, "somebody/faces")

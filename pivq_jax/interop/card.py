@@ -1,0 +1,115 @@
+"""The card of a published model: README.md with usage, licence and metrics."""
+
+import json
+from typing import Any, NamedTuple
+
+
+class Terms(NamedTuple):
+    """The licence of a model, where that of its training images decides it."""
+
+    identifier: str  # the hub's name of the licence
+    text: str  # Markdown
+
+
+# By the name of the data set. Elsewhere the one who publishes a model chooses its licence.
+TERMS = {
+    "toon_faces": Terms(
+        "cc-by-4.0",
+        """The weights and the code sets are published under
+[CC BY 4.0](https://creativecommons.org/licenses/by/4.0/), the licence of the drawings that they
+were made from: a remix of "Toon Head" by [Johan Melin](https://www.johanmelin.com), CC BY 4.0,
+through [DiceBear](https://www.dicebear.com). Give the same credit with faces that the model draws.
+The code of pivq_jax is Apache-2.0.""",
+    )
+}
+
+_FORMS = {
+    "matching": "a set of distinct codes",
+    "nearest": "a multiset of codes",
+    "positional": "a code for each of its latents",
+}
+
+
+def model_card(description: dict[str, Any], parents: int = 0) -> str:
+    """Returns the text of a model card (README.md) with usage, licence and metrics.
+
+    Args:
+        description: JSON values `config`, `step` and `metrics`; the config must be complete.
+        parents: number of code sets published with the weights.
+
+    Returns:
+        Markdown, with YAML metadata for the hub.
+    """
+    config, metrics = description["config"], description["metrics"]
+    data, model, quantizer = config["data"], config["model"], config["quantizer"]
+    numbers = {
+        name: value
+        for name, value in metrics.items()
+        if type(value) in (int, float) and name != "step"
+    }
+    terms = TERMS.get(data["name"])
+    front = "\n".join(
+        f"{name}: {json.dumps(value)}" for name, value in _metadata(config, numbers, terms).items()
+    )  # JSON is YAML
+    rows = "\n".join(
+        f"| {name} | {value:.4g} |" if isinstance(value, float) else f"| {name} | {value} |"
+        for name, value in numbers.items()
+    )
+    licence = f"\n## Licence\n\n{terms.text}\n" if terms else ""
+    measured = f"\n## Test split\n\n| metric | value |\n| --- | --- |\n{rows}\n" if numbers else ""
+    size, count, kind = data["image_size"], model["num_codes"], quantizer["kind"]
+    new = (
+        f"new = model.decode(model.sample(jax.random.key(0), 16))  # of {parents:,} images' codes\n"
+        if parents
+        else ""
+    )
+    return f"""---
+{front}
+---
+
+# {config["name"]}
+
+A PI-VQ autoencoder ([arXiv 2604.01843](https://arxiv.org/abs/2604.01843)) for images of
+{size}x{size} pixels, trained with pivq_jax on `{data["name"]}` for {description["step"]} steps.
+An image is {_FORMS[kind]}: {count} of {quantizer["codebook_size"]} (`quantizer.kind = "{kind}"`).
+
+```python
+import jax
+import pivq_jax
+
+model = pivq_jax.from_pretrained("path/or/hub-id")
+{new}codes = model.encode(images)  # f32 [B, {size}, {size}, 3] in [-1, 1] -> int32 [B, {count}]
+images = model.decode(codes)
+mixed = model.decode(model.recombine(codes, codes[::-1], jax.random.key(0)))
+```
+
+The names and layouts of the weights are PyTorch's.
+{licence}{measured}"""
+
+
+def _metadata(
+    config: dict[str, Any], numbers: dict[str, Any], terms: Terms | None
+) -> dict[str, Any]:
+    """The card's metadata for the hub."""
+    task, data = "unconditional-image-generation", config["data"]["name"]
+    head: dict[str, Any] = {
+        "library_name": "pivq_jax",
+        "pipeline_tag": task,
+        "tags": ["jax", "vector-quantization", "autoencoder", "image-generation"],
+    }
+    if terms:
+        head["license"] = terms.identifier
+    if numbers:
+        head["model-index"] = [
+            {
+                "name": config["name"],
+                "results": [
+                    {
+                        "task": {"type": task},
+                        "dataset": {"type": data, "name": data, "split": "test"},
+                        "metrics": [{"type": n, "value": value} for n, value in numbers.items()],
+                    }
+                ],
+            }
+        ]
+    return head

@@ -1,0 +1,89 @@
+"""Download from and upload to the Hugging Face hub, for which huggingface_hub must be installed."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pivq_jax.common.errors import InputError, brief
+
+
+def is_hub_id(name: str) -> bool:
+    """Returns whether a name has the form 'owner/name'."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+
+
+def check_upload(name: str) -> None:
+    """Checks, before work starts, that an upload is possible.
+
+    Args:
+        name: hub id, 'owner/name'.
+
+    Raises:
+        InputError: if the id is invalid or huggingface_hub is not installed.
+    """
+    if not is_hub_id(name):
+        raise InputError(f"{name} is no hub id: give one such as owner/name")
+    _library(f"uploading to {name}")
+
+
+def download(name: str, files: Sequence[str]) -> Path:
+    """Downloads files of a model, or finds them in the hub's local cache.
+
+    Args:
+        name: hub id, 'owner/name'.
+        files: names of the files, of which some may not exist.
+
+    Returns:
+        the local directory that holds them.
+
+    Raises:
+        InputError: if huggingface_hub is not installed, there is no such model, or the hub cannot
+            be reached.
+    """
+    hub = _library(f"{name} is not a directory here, and fetching it from the hub")
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=list(files)))
+    # Raised if there is no network or no such model, or if the id is invalid.
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{name} is not a directory here and could not be fetched from the hub"
+            f" ({brief(error)}): check the id and the network, or give a directory"
+        ) from error
+
+
+def upload(directory: Path, name: str, files: Sequence[str]) -> str:
+    """Uploads files of a directory in one commit; the model is created on the hub if it is new.
+
+    Args:
+        directory: local directory.
+        name: hub id, 'owner/name'.
+        files: names of the files, of which some may not exist.
+
+    Returns:
+        the address of the commit.
+
+    Raises:
+        InputError: as in `check_upload`, or if the hub cannot be reached or refuses.
+    """
+    check_upload(name)
+    hub = _library(f"uploading to {name}")
+    try:
+        hub.create_repo(name, exist_ok=True)
+        patterns = list(files)
+        commit = hub.upload_folder(repo_id=name, folder_path=directory, allow_patterns=patterns)
+    # Raised if there is no network or no token, or if the hub refuses the id or the token.
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{directory} could not be uploaded to {name} ({brief(error)}): check the id, the"
+            " network and `hf auth login`"
+        ) from error
+    return str(commit)
+
+
+def _library(task: str) -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise InputError(f"{task} needs huggingface_hub: pip install huggingface_hub") from error
+    return huggingface_hub

@@ -1,0 +1,187 @@
+"""A learned prior over sets of codes: sets from nothing, and completions of partial sets.
+
+A set has no order, so the prior predicts, from any part of a set, the codes that are still missing.
+It is an autoregressive model averaged over all orders (Uria et al. 2014, "A deep and tractable
+density estimator"; Hoogeboom et al. 2022, arXiv 2110.02037). With c a random order of the N codes,
+
+    log p(set) >= log N! + E_c sum_m log p(c_m | {c_1, ..., c_(m-1)}),
+
+as each of the N! orders yields the same set. The network sees the known codes without positions and
+gives no probability to them, so every set that is drawn has N distinct codes.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pivq_jax.model.layers import Block
+from pivq_jax.model.primitives import LayerNorm, dense
+
+
+class SetPrior(nn.Module):
+    """Transformer from a partial set of codes to the probabilities of the missing ones."""
+
+    codebook_size: int  # K
+    width: int
+    depth: int
+    heads: int
+
+    @nn.compact
+    def __call__(self, codes: jax.Array, known: jax.Array) -> jax.Array:
+        """Predicts the missing codes.
+
+        Args:
+            codes: int32 [B, N]. Their order has no effect.
+            known: bool [B, N], the codes that are given; the others are not read.
+
+        Returns:
+            float32 [B, K], log probabilities of a missing code, -inf for known codes.
+        """
+        embed = nn.Embed(self.codebook_size, self.width, name="codes")
+        missing = self.param("missing", nn.initializers.normal(0.02), (self.width,))
+        x = jnp.where(known[..., None], embed(jnp.where(known, codes, 0)), missing)
+        for i in range(self.depth):
+            x = Block(self.heads, name=f"block_{i}")(x)
+        x = LayerNorm(jnp.float32, name="norm")(x.mean(1))
+        logits = dense(self.codebook_size, jnp.float32, "logits")(x)
+        given = jax.nn.one_hot(jnp.where(known, codes, -1), self.codebook_size).any(1)
+        return jax.nn.log_softmax(jnp.where(given, -jnp.inf, logits))
+
+
+def _apply(prior: SetPrior, params: Any, codes: jax.Array, known: jax.Array) -> jax.Array:
+    result: Any = prior.apply({"params": params}, codes, known)
+    return result
+
+
+def prior_loss(prior: SetPrior, params: Any, codes: jax.Array, key: jax.Array) -> jax.Array:
+    """Estimates the bits of each set from one random part of it.
+
+    The number of known codes is spread evenly over the batch, which lowers the variance of the
+    mean.
+
+    Args:
+        prior: the network.
+        params: its parameters.
+        codes: int32 [B, N], sets of distinct codes.
+        key: PRNG key of the parts.
+
+    Returns:
+        float32 [B], in expectation an upper bound on -log2 p(set).
+    """
+    batch, n = codes.shape
+    key_order, key_count = jax.random.split(key)
+    codes = jax.random.permutation(key_order, codes, axis=1, independent=True)
+    start = jax.random.uniform(key_count)
+    count = jnp.floor(n * ((jnp.arange(batch) / batch + start) % 1.0)).astype(jnp.int32)
+    count = jnp.minimum(count, n - 1)  # the product may round up to n
+    known = jnp.arange(n) < count[:, None]
+    logs = jnp.take_along_axis(_apply(prior, params, codes, known), codes, axis=1)
+    mean = jnp.sum(jnp.where(known, 0.0, logs), axis=1) / (n - count)
+    return -(n * mean + math.lgamma(n + 1)) / math.log(2)
+
+
+@partial(jax.jit, static_argnames=("prior", "orders"))
+def prior_bits(
+    prior: SetPrior, params: Any, codes: jax.Array, key: jax.Array, orders: int = 16
+) -> jax.Array:
+    """Computes an upper bound on the bits of each set under the prior.
+
+    The bound averages the probability over random orders (Burda et al. 2016, arXiv 1509.00519); the
+    more orders, the tighter it is.
+
+    Args:
+        prior: the network.
+        params: its parameters.
+        codes: int32 [B, N], sets of distinct codes.
+        key: PRNG key of the orders.
+        orders: number of orders.
+
+    Returns:
+        float32 [B], in expectation an upper bound on -log2 p(set).
+    """
+    n = codes.shape[1]
+
+    def of_order(key: jax.Array) -> jax.Array:
+        ordered = jax.random.permutation(key, codes, axis=1, independent=True)
+
+        def of_next(m: jax.Array) -> jax.Array:
+            known = jnp.broadcast_to(jnp.arange(n) < m, codes.shape)
+            logs = _apply(prior, params, ordered, known)
+            return jnp.take_along_axis(logs, ordered[:, m][:, None], axis=1)[:, 0]
+
+        return jax.lax.map(of_next, jnp.arange(n)).sum(0)
+
+    logs = jax.lax.map(of_order, jax.random.split(key, orders))
+    log_mean = jax.nn.logsumexp(logs, axis=0) - math.log(orders)
+    return -(log_mean + math.lgamma(n + 1)) / math.log(2)
+
+
+def reveal_counts(missing: int, passes: int) -> np.ndarray:
+    """Returns how many codes each pass of the sampler adds.
+
+    A code depends on those already there, so the first ones are drawn one by one and later passes
+    add more at once, along a quarter of a cosine (Chang et al. 2022, arXiv 2202.04200).
+
+    Args:
+        missing: number of missing codes.
+        passes: largest number of passes, at least 1.
+
+    Returns:
+        int64 [min(passes, missing)], each at least 1, of sum `missing`.
+    """
+    passes = min(passes, missing)
+    steps = np.arange(1, passes + 1)
+    done = np.round(missing * (1 - np.cos(np.pi / 2 * steps / max(passes, 1)))).astype(np.int64)
+    # At least one code a pass, and at least one left for each that follows.
+    for step in range(passes):
+        least = (done[step - 1] if step else 0) + 1
+        done[step] = min(max(done[step], least), missing - (passes - 1 - step))
+    return np.diff(done, prepend=0)
+
+
+@partial(jax.jit, static_argnames=("prior", "known", "passes"))
+def complete_sets(
+    prior: SetPrior,
+    params: Any,
+    codes: jax.Array,
+    key: jax.Array,
+    known: int = 0,
+    temperature: jax.typing.ArrayLike = 1.0,
+    passes: int = 16,
+) -> jax.Array:
+    """Draws the missing codes of partial sets.
+
+    Args:
+        prior: the network.
+        params: its parameters.
+        codes: int32 [B, N], of which the first `known` are given, distinct in each row.
+        key: PRNG key. Each set uses its own key folded from it.
+        known: number of given codes, at most N; 0 draws whole sets.
+        temperature: positive; below 1, likely codes are drawn more often.
+        passes: most passes of the network. With fewer than there are missing codes, those of one
+            pass are drawn without regard to each other, but are distinct.
+
+    Returns:
+        int32 [B, N], sorted, distinct in each row.
+    """
+    batch, n = codes.shape
+    counts = reveal_counts(n - known, passes)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))
+    places, filled = jnp.arange(n), known
+    for step, count in enumerate(counts.tolist()):
+        given = jnp.broadcast_to(places < filled, (batch, n))
+        logs = _apply(prior, params, codes, given)
+        own = jax.vmap(partial(jax.random.fold_in, data=step))(keys)
+        noise = jax.vmap(partial(jax.random.gumbel, shape=logs.shape[1:]))(own)
+        # The largest of the sums are a draw without replacement (Gumbel top-k).
+        drawn = jax.lax.top_k(logs / temperature + noise, count)[1]
+        codes = jax.lax.dynamic_update_slice(codes, drawn.astype(codes.dtype), (0, filled))
+        filled += count
+    return jnp.sort(codes, axis=-1)

@@ -1,0 +1,217 @@
+"""Training of the prior over sets of codes; see `sampling.prior`."""
+
+import time
+import zlib
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import read_object, write_json
+from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.common.parallel import make_mesh, replicated, say
+from pivq_jax.config.fields import PriorConfig
+from pivq_jax.sampling.prior import SetPrior, prior_loss
+from pivq_jax.training.checkpoints import Checkpoints
+from pivq_jax.training.logs import format_duration
+from pivq_jax.training.optimizer import make_optimizer
+from pivq_jax.training.stopping import Interrupted, stop_requests
+
+# Validations in a run; the weights of the best one are kept, as small data sets overfit.
+VALIDATIONS = 20
+# Random parts of each validation set per validation.
+PARTS = 8
+DESCRIPTION = "prior.json"  # what the prior was trained on, beside its checkpoints
+
+
+class PriorState(NamedTuple):
+    """What a checkpoint of the training holds."""
+
+    step: jax.Array  # int32 []
+    params: Any
+    optimizer: Any
+    best: Any  # parameters of the best validation so far
+    best_bits: jax.Array  # float32 [], bits per validation set with them
+
+
+class Prior(NamedTuple):
+    """A trained prior."""
+
+    network: SetPrior
+    params: Any
+    bits: float  # upper bound on the bits of a set of the validation split
+
+
+def train_prior(
+    settings: PriorConfig,
+    codebook_size: int,
+    train: np.ndarray,
+    validation: np.ndarray,
+    directory: Path,
+    seed: int,
+    model_step: int,
+) -> Prior:
+    """Trains a prior, from the newest checkpoint in `directory` if any.
+
+    Args:
+        settings: section `prior` of a config.
+        codebook_size: K.
+        train: int32 [M, N], sets of the training split.
+        validation: int32 [V, N], sets that choose the best weights.
+        directory: local or remote directory for checkpoints, created if missing.
+        seed: seed of initial weights, batches and parts.
+        model_step: training step of the model that encoded the images.
+
+    Returns:
+        the prior with the best validation.
+
+    Raises:
+        InputError: if the directory holds a prior of other codes or of another size, or another
+            process trains in it.
+        Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
+        FloatingPointError: if the loss is not finite.
+        OSError: if a file cannot be written.
+    """
+    wanted = {
+        "model_step": model_step,
+        "codes": zlib.crc32(np.ascontiguousarray(train, np.int32).tobytes()),
+        **settings,
+    }
+    if (held := read_object(directory / DESCRIPTION)) and held != wanted:
+        raise InputError(
+            f"{directory} holds a prior of other codes or settings: delete it to train anew"
+        )
+    mesh = make_mesh()
+    network, everywhere = _network(settings, codebook_size), replicated(mesh)
+    optimizer, _ = make_optimizer(
+        name="muon",
+        steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        muon_learning_rate=4 * settings.learning_rate,
+        momentum=0.95,
+        warmup_steps=min(100, settings.steps // 10),
+        weight_decay=settings.weight_decay,
+        clip_norm=1.0,
+    )
+    create = partial(_create, network, optimizer, seed, train.shape[1])
+    step_of = jax.jit(partial(_step, network, optimizer, settings.batch_size, seed))
+    validate = jax.jit(partial(_validate, network, seed))
+    train, validation = (jax.device_put(x, everywhere) for x in (train, validation))
+    every = max(1, settings.steps // VALIDATIONS)
+
+    with DirectoryLock(directory), Checkpoints(directory) as checkpoints, stop_requests() as asked:
+        if jax.process_index() == 0:
+            write_json(directory / DESCRIPTION, wanted)
+        if checkpoints.latest_step() is None:
+            state = jax.jit(create, out_shardings=everywhere)()
+        else:
+            state, _ = checkpoints.restore(jax.eval_shape(create), mesh)
+            state = PriorState(*state)
+        first, started = int(state.step), time.perf_counter()
+        for step in range(first + 1, settings.steps + 1):
+            state, bits = step_of(state, train)
+            stop, done = asked(step), step == settings.steps
+            if step % every == 0 or done:
+                state = validate(state, validation)
+                if not np.isfinite(float(bits)):
+                    raise FloatingPointError(
+                        f"the bits of the prior are {float(bits)} at step {step}: lower"
+                        " prior.learning_rate"
+                    )
+                left = (time.perf_counter() - started) / (step - first) * (settings.steps - step)
+                say(
+                    f"step {step:>6}/{settings.steps}  {float(bits):6.2f} bits a set,"
+                    f" best of validation {float(state.best_bits):6.2f}"
+                    f"  ETA {format_duration(left)}"
+                )
+            if step % every == 0 or done or stop:
+                checkpoints.save(step, state, {})
+            if stop:
+                checkpoints.wait()
+                raise Interrupted(stop, step)
+    return Prior(network, state.best, float(state.best_bits))
+
+
+def load_prior(
+    directory: Path, codebook_size: int, num_codes: int, model_step: int
+) -> Prior | None:
+    """Loads a trained prior, or one in training.
+
+    Args:
+        directory: the directory given to `train_prior`.
+        codebook_size: K.
+        num_codes: N.
+        model_step: training step of the model that encodes images.
+
+    Returns:
+        the prior with the best validation, or None if there is none or it is of another step of the
+        model, whose codes mean something else.
+
+    Raises:
+        InputError: if the prior is damaged.
+    """
+    held = read_object(directory / DESCRIPTION)
+    if held.get("model_step") != model_step:
+        return None
+    try:
+        fields = {name: held[name] for name in dict(PriorConfig())}
+        network = _network(PriorConfig(**fields), codebook_size)
+    except KeyError as error:
+        raise InputError(f"{directory / DESCRIPTION} is damaged: delete {directory}") from error
+    params = jax.eval_shape(partial(_parameters, network, num_codes), jax.random.key(0))
+    bits = jax.ShapeDtypeStruct((), jnp.float32)
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        if checkpoints.latest_step() is None:
+            return None
+        state, _ = checkpoints.restore({"best": params, "best_bits": bits}, make_mesh())
+    return Prior(network, state["best"], float(state["best_bits"]))
+
+
+def _network(settings: PriorConfig, codebook_size: int) -> SetPrior:
+    return SetPrior(codebook_size, settings.width, settings.depth, settings.heads)
+
+
+def _parameters(network: SetPrior, n: int, key: jax.Array) -> Any:
+    return network.init(key, jnp.zeros((1, n), jnp.int32), jnp.zeros((1, n), bool))["params"]
+
+
+def _create(
+    network: SetPrior, optimizer: optax.GradientTransformation, seed: int, n: int
+) -> PriorState:
+    params = _parameters(network, n, jax.random.key(seed))
+    return PriorState(jnp.int32(0), params, optimizer.init(params), params, jnp.float32(jnp.inf))
+
+
+def _step(
+    network: SetPrior,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    seed: int,
+    state: PriorState,
+    codes: jax.Array,
+) -> tuple[PriorState, jax.Array]:
+    """One step on a random batch; also returns its mean bits."""
+    key_rows, key_parts = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.step))
+    rows = jax.random.randint(key_rows, (batch_size,), 0, len(codes))
+    bits, gradients = jax.value_and_grad(
+        lambda params: jnp.mean(prior_loss(network, params, codes[rows], key_parts))
+    )(state.params)
+    updates, moments = optimizer.update(gradients, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(step=state.step + 1, params=params, optimizer=moments), bits
+
+
+def _validate(network: SetPrior, seed: int, state: PriorState, codes: jax.Array) -> PriorState:
+    """Keeps the current parameters if they are the best so far, on the same parts each time."""
+    keys = jax.random.split(jax.random.key(seed), PARTS)
+    bits = jnp.mean(
+        jax.lax.map(lambda key: jnp.mean(prior_loss(network, state.params, codes, key)), keys)
+    )
+    better = bits < state.best_bits
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, state.best)
+    return state._replace(best=best, best_bits=jnp.where(better, bits, state.best_bits))

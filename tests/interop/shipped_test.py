@@ -1,0 +1,66 @@
+"""The models that the package brings: whatever their weights, they do what their name says."""
+
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import pivq_jax
+from pivq_jax.data import toon_render
+from pivq_jax.interop.pretrained import shipped_models
+
+SHIPPED = shipped_models()
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return pivq_jax.from_pretrained("toon_faces")
+
+
+def drawn_faces(split: str, count: int, size: int) -> np.ndarray:
+    """f32 [count, size, size, 3] in [-1, 1], the first of a split."""
+    files = [toon_render.render_face(s, size)[0] for s in toon_render.face_seeds(split, count)]
+    images = [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
+    return np.stack(images).astype(np.float32) / 127.5 - 1
+
+
+def test_held_out_faces_are_reconstructed(model):
+    faces = drawn_faces("test", 32, model.config.data.image_size)
+    error = np.square((np.asarray(model.decode(model.encode(faces))) - faces) / 2).mean((1, 2, 3))
+    assert np.mean(-10 * np.log10(error)) > 35  # dB
+
+
+def test_the_parents_are_the_training_images(model):
+    assert model.parents.shape == (10_000, model.config.model.num_codes)
+    codes = np.asarray(model.encode(drawn_faces("train", 32, model.config.data.image_size)))
+    same = [len({*a} & {*b}) / len(a) for a, b in zip(codes, model.parents[:32], strict=True)]
+    assert np.mean(same) > 0.98  # other processors round differently
+
+
+def test_new_faces_are_of_two_parents_each_and_new(model):
+    new = np.asarray(model.sample(jax.random.key(0), 32))
+    known = {tuple(codes) for codes in model.parents}
+    assert sum(tuple(codes) not in known for codes in new) > 28
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_files_are_small_and_carry_no_path(name):
+    files = {path.name: path.read_bytes() for path in SHIPPED[name].iterdir()}
+    assert files.keys() == {"README.md", "config.json", "model.safetensors", "parents.safetensors"}
+    assert sum(map(len, files.values())) < 6_000_000
+    assert len(files["parents.safetensors"]) < 13 * 10_000 + 200
+    assert not [file for file, content in files.items() if b"/home/" in content]
+    config = json.loads(files["config.json"])["config"]
+    paths = [config["data"]["path"], config["loss"]["perceptual_weights"]]
+    assert [*paths, config["evaluate"]["features_path"]] == ["", "", ""]
+
+
+def test_the_card_has_figures_and_credits_the_drawings():
+    card = (SHIPPED["toon_faces"] / "README.md").read_text()
+    for text in ('license: "cc-by-4.0"', "Johan Melin", "CC BY 4.0", "| psnr |", "| fid |"):
+        assert text in card

@@ -1,0 +1,100 @@
+"""`--pretrained`: a published model stands for the workdir of every mode but training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pivq_jax
+
+
+@pytest.fixture(scope="module")
+def published(commands, tiny_run, tmp_path_factory) -> Path:
+    """The tiny run, published by the command."""
+    directory = tmp_path_factory.mktemp("published") / "tiny"
+    arguments = [f"--from={tiny_run.workdir}", f"--to={directory}"]
+    done = commands.run(
+        code=f"import sys; from pivq_jax import convert\nsys.exit(convert.main({arguments}))"
+    )
+    assert done.code == 0, done.stderr
+    assert done.stdout == f"{directory} holds the model of {tiny_run.workdir}\n"
+    return directory
+
+
+def test_samples_are_those_of_the_run_without_its_data(commands, tiny_run, published, tmp_path):
+    done = commands.run(f"--pretrained={published}", "--mode=sample", directory=tmp_path)
+    assert done.code == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "parents.png"}
+    expected = (tiny_run.workdir / "samples.png").read_bytes()
+    assert (tmp_path / "samples.png").read_bytes() == expected
+    # The samples lie between decoded parents, not between the images that the run had.
+    ours, theirs = (Image.open(where / "parents.png") for where in (tmp_path, tiny_run.workdir))
+    assert ours.size == theirs.size
+
+
+@pytest.mark.slow
+def test_interpolations_are_those_of_the_run(commands, tiny_run, published, tmp_path):
+    out = tmp_path / "out"
+    done = commands.run(
+        *tiny_run.arguments[:-1],
+        f"--pretrained={published}",
+        "--mode=interpolate",
+        f"--workdir={out}",
+    )
+    assert done.code == 0, done.stderr
+    expected = (tiny_run.workdir / "interpolations.png").read_bytes()
+    assert (out / "interpolations.png").read_bytes() == expected
+
+
+@pytest.mark.slow
+def test_the_evaluation_gives_the_figures_of_the_run(commands, tiny_run, published, tmp_path):
+    done = commands.run(
+        *tiny_run.arguments[:-1],
+        f"--pretrained={published}",
+        "--mode=evaluate",
+        f"--workdir={tmp_path}",
+    )
+    assert done.code == 0, done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    speed = "sample_images_per_second"
+    assert {**metrics, speed: 0} == {**tiny_run.metrics, speed: 0}
+    assert (tmp_path / "report" / "index.html").exists()
+
+
+@pytest.mark.slow
+def test_reconstructions_are_those_of_the_model(commands, published, small_folder, tmp_path):
+    arguments = [f"--pretrained={published}", "--mode=reconstruct", f"--input={small_folder}"]
+    done = commands.run(*arguments, directory=tmp_path)
+    assert done.code == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["reconstructed"]
+    codes = json.loads((tmp_path / "reconstructed" / "codes.json").read_text())
+    model = pivq_jax.from_pretrained(published)
+    image = np.asarray(Image.open(small_folder / "3.png"), np.float32) / 127.5 - 1
+    assert np.asarray(model.encode(image[None])).tolist() == [codes["3.png"]]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], ["--pretrained", "--mode=evaluate, sample"]),
+        (["--mode=sample", "--config.model.width=32"], ["model.width = 16", "leave out --config"]),
+        (["--mode=sample", "--workdir={run}"], ["holds a run", "--workdir"]),
+    ],
+)
+def test_mistakes_are_refused(commands, tiny_run, published, tmp_path, arguments, words):
+    given = [argument.format(run=tiny_run.workdir) for argument in arguments]
+    config = tiny_run.arguments[:-1] if given and "config" in given[-1] else []
+    done = commands.run(f"--pretrained={published}", *config, *given, directory=tmp_path)
+    assert done.code == 2 and not done.stdout, done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and all(word in line for word in words), line
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_name_lists_those_of_the_package(commands, tmp_path):
+    done = commands.run("--pretrained=tune_faces", "--mode=sample", directory=tmp_path)
+    assert done.code == 2 and not done.stdout, done
+    (line,) = done.stderr.splitlines()
+    assert "tune_faces is no directory here, no model of the package (toon_faces)" in line

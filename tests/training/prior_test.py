@@ -1,0 +1,77 @@
+"""The prior learns what depends on what, continues bit for bit, and belongs to its codes."""
+
+import contextlib
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.config.fields import PriorConfig
+from pivq_jax.training import prior as module
+from pivq_jax.training.prior import load_prior, train_prior
+from pivq_jax.training.stopping import Interrupted
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+K = 16
+SETTINGS = PriorConfig(width=16, depth=1, heads=2, steps=80, batch_size=64, learning_rate=1e-2)
+
+
+def draw(seed: int, count: int) -> np.ndarray:
+    """Sets of three codes, one of 0 to 7 and two that follow from it: 3 bits each."""
+    first = np.random.default_rng(seed).integers(0, 8, count)
+    return np.stack([first, 8 + first // 2, 12 + first // 2], axis=1).astype(np.int32)
+
+
+TRAIN, VALIDATION = draw(0, 400), draw(1, 100)
+
+
+def run(directory):
+    return train_prior(SETTINGS, K, TRAIN, VALIDATION, directory, seed=0, model_step=7)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("prior")
+    return directory, run(directory)
+
+
+def test_dependent_codes_cost_few_bits(whole):
+    _, prior = whole
+    assert 3 - 0.1 < prior.bits < 4  # independent codes would cost over 7
+
+
+def test_what_is_loaded_is_what_was_trained(whole):
+    directory, prior = whole
+    loaded = load_prior(directory, K, 3, model_step=7)
+    assert loaded.bits == prior.bits and loaded.network == prior.network
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, prior.params)
+
+
+@pytest.mark.slow
+def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, capsys):
+    @contextlib.contextmanager
+    def stopped_at_step_50():
+        yield lambda step: signal.SIGINT if step == 50 else 0
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped at step 50"):
+        patch.setattr(module, "stop_requests", stopped_at_step_50)
+        run(tmp_path)
+    again = run(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("/")[0].split()[1] for line in lines[:9]] == [*map(str, range(4, 37, 4))]
+    assert again.bits == whole[1].bits
+    jax.tree.map(np.testing.assert_array_equal, again.params, whole[1].params)
+
+
+def test_a_prior_of_other_codes_is_refused(whole, tmp_path):
+    directory, _ = whole
+    with pytest.raises(InputError, match="holds a prior of other codes or settings: delete it"):
+        train_prior(SETTINGS, K, TRAIN[::-1], VALIDATION, directory, seed=0, model_step=7)
+    assert load_prior(directory, K, 3, model_step=8) is None  # the model was trained on
+    assert load_prior(tmp_path, K, 3, model_step=7) is None
+    (tmp_path / "prior.json").write_text('{"model_step": 7}')
+    with pytest.raises(InputError, match=r"prior\.json is damaged: delete"):
+        load_prior(tmp_path, K, 3, model_step=7)
