@@ -362,7 +362,7 @@ class TrainedModel:
             directory: local directory, created if missing; files of these names are replaced.
 
         Raises:
-            InputError: if `directory` is in remote storage or is a file.
+            InputError: if `directory` is in remote storage, a file, or the workdir of a run.
         """
         description = self.description
         for section, field in PATHS:
