@@ -26,8 +26,10 @@
  *
  * @typedef {object} Entry
  * @property {number} group - index in `Model.groups`; -1 if the entry tells nothing beyond chance.
- * @property {string} text - one line, such as "hair: bun, 82% with it, 9% of all"; "" if nothing is
- *     known.
+ * @property {string} value - the value of the factor that it tells, such as "bun"; one that looks
+ *     like "#f97316" is shown as that colour; "" if there is none.
+ * @property {string} text - one line, such as "hair: bun in 82% of images with it, 9% of all"; ""
+ *     if nothing is known.
  * @property {number} share - fraction of training images with the entry, 0 to 1.
  */
 
