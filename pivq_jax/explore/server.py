@@ -205,7 +205,7 @@ def serve(engine: Engine, listener: socket.socket, address: str) -> None:
         make_app(engine, address),
         lifespan="off",
         ws="none",
-        log_level="warning",
+        log_level="critical",  # answers print what goes wrong themselves
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=2,  # a browser keeps its connections open
