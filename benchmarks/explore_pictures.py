@@ -51,7 +51,7 @@ def photograph(browser: Any, address: str, output: Path) -> None:
     keep(page, "replace", whole=False)
     page.keyboard.press("Escape")
     page.locator("#choose-a").click()
-    page.wait_for_selector("#examples-list .thumb >> nth=23")
+    page.wait_for_selector("#examples-list button.thumb >> nth=23")
     keep(page, "choose", whole=False)
     keep(opened(WIDE, "dark", fragment), "dark")
     keep(opened(NARROW, "light", fragment), "narrow")

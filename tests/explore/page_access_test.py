@@ -76,7 +76,7 @@ def test_axe_finds_no_violation_and_nothing_overflows(open_page, size, scheme):
     check("error")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Choose for A").click()
-    page.wait_for_selector("#examples-list .thumb >> nth=23")
+    page.wait_for_selector("#examples-list button.thumb >> nth=23")
     check("images")
 
 

@@ -113,6 +113,13 @@ def test_an_image_is_chosen(open_page, engine):
     assert_shown(page, engine, pairs_of(engine, 0, 30).a.tolist())
     np.testing.assert_array_equal(pixels(page, "image-b"), engine.dataset.test[30]["image"])
     page.get_by_role("button", name="Choose for A").click()
+    page.get_by_label("Any number").fill("127")
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "() => document.getElementById('name-a').textContent === 'test image 127'"
+    )
+    assert_shown(page, engine, pairs_of(engine, 127, 30).a.tolist())
+    page.get_by_role("button", name="Choose for A").click()
     page.keyboard.press("Escape")
     assert page.get_by_role("dialog").count() == 0
     assert page.evaluate("document.activeElement.id") == "choose-a"
