@@ -14,9 +14,11 @@ Modes:
   compress     write the codes of every image of the folder --input to the file --output: 13 bytes
                an image for 16 codes of 512, fewer with --code=short
   decompress   decode the file --input to PNG files in the new folder --output
+  explore      serve a page on localhost to take images apart; --address and --port say where
 
-The last two need no --config, only the --workdir of a run:
+The last three need no --config, only the --workdir of a run:
   --mode=compress --workdir=runs/toon_faces --input=DIR --output=faces.pivq [--code=short]
+  --mode=explore --workdir=runs/toon_faces
 
 With --pretrained=NAME, a published model stands for the workdir of all modes but train and
 train_prior, and results are written to --workdir, by default the current directory; --config may
@@ -47,10 +49,10 @@ from pivq_jax.config.loader import define_config_flag
 
 MODES = (
     *("train", "evaluate", "sample", "interpolate", "reconstruct", "train_prior"),
-    *("compress", "decompress"),
+    *("compress", "decompress", "explore"),
 )
 # Modes that only need the workdir of a run.
-WITHOUT_CONFIG = ("compress", "decompress")
+WITHOUT_CONFIG = ("compress", "decompress", "explore")
 
 _CONFIG = define_config_flag()
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
@@ -74,6 +76,12 @@ _CODE = flags.DEFINE_enum(
 )
 _PRIOR = flags.DEFINE_bool(
     "prior", False, "For sample: draw sets from the prior instead of recombining training images."
+)
+_ADDRESS = flags.DEFINE_string(
+    "address", "127.0.0.1", "Where --mode=explore listens; 0.0.0.0 also for other machines."
+)
+_PORT = flags.DEFINE_integer(
+    "port", 8765, "Port of --mode=explore; 0 for any free one.", lower_bound=0, upper_bound=65_535
 )
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed",
@@ -144,7 +152,7 @@ def _run() -> int:
     elif published is not None:
         config = published.config
     else:  # `main` has checked that the mode needs none
-        _code_files(None, as_path(_WORKDIR.value), None)
+        _run_with_workdir(None, as_path(_WORKDIR.value), None)
         return 0
     if config.data.path and not is_remote(config.data.path):
         path = os.path.abspath(Path(config.data.path).expanduser())
@@ -152,7 +160,7 @@ def _run() -> int:
     workdir = as_path(_WORKDIR.value or (f"runs/{config.name}" if published is None else "."))
     check_config(config, training=mode == "train")
     if mode in WITHOUT_CONFIG:
-        _code_files(config, workdir, published)
+        _run_with_workdir(config, workdir, published)
         return 0
     if mode == "reconstruct":
         if not _INPUT.value:
@@ -168,13 +176,16 @@ def _run() -> int:
     return 0
 
 
-def _code_files(config: Any, workdir: Path, published: Any) -> None:
-    """Compresses or decompresses; config and published model may be None for the workdir's."""
+def _run_with_workdir(config: Any, workdir: Path, published: Any) -> None:
+    """Runs a mode of `WITHOUT_CONFIG`; config and published model may be None for the workdir's."""
     from pivq_jax import modes
     from pivq_jax.common.errors import InputError
     from pivq_jax.common.files import as_path, local_path
 
     mode = _MODE.value
+    if mode == "explore":
+        modes.explore(config, workdir, _ADDRESS.value, _PORT.value, published)
+        return
     if not _INPUT.value or not _OUTPUT.value:
         given = "--input=FOLDER and --output=FILE"
         if mode == "decompress":

@@ -77,12 +77,17 @@ def _open(mode: str, config: Config, workdir: Path, published: TrainedModel | No
     settings = Settings(**config.evaluate, lpips_path=lpips_path)
     if model.parents is None or mode == "evaluate":
         return Session(model, dataset_from_config(config), settings, workdir)
-    # The codes of the parents are at hand, so their images need not be: decoded ones are shown.
-    shown = Decoded(model, model.parents)
-    dataset = Dataset(config.data.name, config.data.image_size, shown, shown, shown, factors={})
+    dataset = _of_parents(model)
     session = Session(model, dataset, settings, workdir)
-    session.pool, session.pool_codes = shown, model.parents
+    session.pool, session.pool_codes = dataset.train, model.parents
     return session
+
+
+def _of_parents(model: TrainedModel) -> Dataset:
+    """The decoded parents of a published model, whose images need not be at hand."""
+    assert model.parents is not None
+    shown, data = Decoded(model, model.parents), model.config.data
+    return Dataset(data.name, data.image_size, shown, shown, shown, factors={})
 
 
 def _train_prior(session: Session, config: Config) -> None:
@@ -233,3 +238,52 @@ def decompress(
     model = _open_model(config, workdir, published, writes=False)
     batch_size = (config or model.config).evaluate.batch_size
     folders.decompress(model, source, target, batch_size)
+
+
+def explore(
+    config: Config | None,
+    workdir: Path,
+    address: str,
+    port: int,
+    published: TrainedModel | None = None,
+) -> None:
+    """Serves the explorer, a page to take images apart, until Ctrl-C.
+
+    Args:
+        config: config of the run, checked by `check_config`; by default the one in the workdir.
+        workdir: directory of the run, local or remote.
+        address: where to listen, such as '127.0.0.1'.
+        port: the port; 0 for any free one.
+        published: a model used instead of that of the workdir. If its data is not at hand, its
+            parents are shown as they decode.
+
+    Raises:
+        InputError: if a package is missing, the port is in use, there is no data or no trained
+            model, or the workdir or the published model belongs to another config.
+    """
+    try:
+        from pivq_jax.explore.server import listen, serve, url
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"--mode=explore needs {error.name}: pip install 'pivq_jax[explore]'"
+        ) from error
+    from pivq_jax.explore.engine import Engine
+
+    if jax.process_count() > 1:
+        raise InputError("--mode=explore runs in one process: leave --distributed out")
+    with listen(address, port) as listener:
+        try:
+            model = _open_model(config, workdir, published, writes=False)
+            try:
+                dataset = dataset_from_config(config or model.config)
+            except (InputError, ImportError) as error:
+                if model.parents is None:
+                    raise
+                say(f"training images are shown as they decode ({error})")
+                dataset = _of_parents(model)
+            engine = Engine(model, dataset)
+            what = workdir if published is None else model.config.name
+            print(f"explore {what} at {url(listener, address)} (Ctrl-C ends)", flush=True)
+            serve(engine, listener, address)
+        except KeyboardInterrupt:
+            print("\nstopped")

@@ -11,6 +11,7 @@ LEVELS = (
     {"training", "interop"},
     {"inference"},
     {"evaluation", "codec"},
+    {"explore"},
     {"modes", "convert"},
     {"main", "__init__"},
 )

@@ -190,28 +190,42 @@ def open_file(path: str | Path, model: TrainedModel) -> Contents:
         start = opened.read(len(MAGIC))
         # Any other file may be larger than the memory.
         contents = parse(start + opened.read() if start == MAGIC else start, str(file))
+    check_contents(contents, model, str(file))
+    return contents
+
+
+def check_contents(contents: Contents, model: TrainedModel, origin: str) -> None:
+    """Checks that the codes of a file are those of a model, before they are decoded.
+
+    Args:
+        contents: a result of `parse`.
+        model: the model that made the codes.
+        origin: name of the file for error messages.
+
+    Raises:
+        InputError: as in `read`.
+    """
     config, own = model.config, fingerprint(model.params)
     if contents.fingerprint != own:
         raise InputError(
-            f"{file} is of a model with fingerprint {contents.fingerprint.hex()}, and this one has"
-            f" {own.hex()}: give the model that wrote it"
+            f"{origin} is of a model with fingerprint {contents.fingerprint.hex()}, and this one"
+            f" has {own.hex()}: give the model that wrote it"
         )
     sizes = config.model.num_codes, config.quantizer.codebook_size, config.data.image_size
     claimed = contents.num_codes, contents.codebook_size, contents.image_size
     if (contents.kind, *claimed) != (model.kind, *sizes):
         raise InputError(
-            f"{file} is of {contents.kind} codes with N, K and image size {claimed}, and this model"
-            f" is {model.kind} with {sizes}: give the model that wrote it"
+            f"{origin} is of {contents.kind} codes with N, K and image size {claimed}, and this"
+            f" model is {model.kind} with {sizes}: give the model that wrote it"
         )
     if contents.code == "fixed":
         expected = len(contents.names) * bytes_per_image(*sizes[:2], model.kind)
         if len(contents.data) != expected:
             raise InputError(
-                f"{file} is damaged: {len(contents.data)} bytes of codes, not {expected}"
+                f"{origin} is damaged: {len(contents.data)} bytes of codes, not {expected}"
             )
     else:
         check_short(model, "short")
-    return contents
 
 
 def batches_of(contents: Contents, batch_size: int, origin: str) -> Iterator[npt.NDArray[np.int32]]:

@@ -11,6 +11,7 @@ from pivq_jax.sampling.pairing import canonical, pair_codes
 from pivq_jax.sampling.parents import random_pairs, random_parents
 from pivq_jax.sampling.prior import SetPrior, complete_sets, prior_bits
 from pivq_jax.sampling.recombine import (
+    choose_exchange,
     exchange_code,
     recombine,
     recombine_groups,
@@ -20,6 +21,7 @@ from pivq_jax.sampling.recombine import (
 __all__ = [
     "SetPrior",
     "canonical",
+    "choose_exchange",
     "complete_sets",
     "exchange_code",
     "interpolate",
