@@ -1,4 +1,4 @@
-"""python -m pivq_jax.convert --from=model.safetensors --to=WORKDIR, or the other way round
+"""python -m pivq_jax.convert --from=model.safetensors --to=WORKDIR, the other way round, or to ONNX
 
 Converts a trained run to a safetensors file with its averaged weights under PyTorch's names and
 layouts and its config in the metadata, or such a file to a workdir that every mode of pivq_jax.main
@@ -6,6 +6,14 @@ and pivq_jax.load can open.
 
     python -m pivq_jax.convert --from=runs/toon_faces --to=toon_faces.safetensors
     python -m pivq_jax.convert --from=toon_faces.safetensors --to=runs/from_torch
+
+Both can be converted to ONNX files, which other runtimes and browsers can use:
+
+    python -m pivq_jax.convert --from=runs/toon_faces --to=exported/toon_faces.onnx
+
+writes toon_faces.encoder.onnx (images to latents), toon_faces.decoder.onnx (code vectors to images)
+and toon_faces.codes.safetensors (the codebook, and the codes of the first --training_codes training
+images of the run: parents of new images) to exported/. This needs `pip install onnx`.
 
 A file written by PyTorch needs the config in its metadata:
 
@@ -30,9 +38,15 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path, write_json
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.fields import Config
+from pivq_jax.data.sources import First
+from pivq_jax.evaluation.reconstruction import encode_split
+from pivq_jax.evaluation.session import POOL_IMAGES
 from pivq_jax.inference import load
+from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
+from pivq_jax.interop.onnx_graph import import_onnx
+from pivq_jax.interop.pretrained import without_paths
 from pivq_jax.interop.safetensors_file import read_model, write_model
-from pivq_jax.training.build import steps_from_config
+from pivq_jax.training.build import dataset_from_config, steps_from_config
 from pivq_jax.training.checkpoints import Checkpoints
 
 
@@ -98,6 +112,42 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def onnx_from_workdir(workdir: Path, path: Path, training_codes: int = POOL_IMAGES) -> None:
+    """Writes the averaged weights of the newest checkpoint to ONNX files, see `write_onnx`.
+
+    Args:
+        workdir: directory of the run, local or remote.
+        path: local `DIR/NAME.onnx`; the files of `onnx_paths` are replaced if they exist.
+        training_codes: number of training images whose codes are included, at most.
+
+    Raises:
+        InputError: if the workdir has no trained model, its data is missing, or as in `write_onnx`.
+    """
+    model, codes = load(workdir), None
+    if training_codes:
+        try:
+            dataset = dataset_from_config(model.config)
+        except InputError as error:
+            raise InputError(f"{error}; or leave them out with --training_codes=0") from error
+        pool = First(dataset.train, training_codes)
+        codes = encode_split(model, pool, model.config.evaluate.batch_size)
+    write_onnx(path, model.params, without_paths(model.description), codes)
+
+
+def onnx_from_file(source: Path, path: Path) -> None:
+    """Writes the weights of a safetensors file to ONNX files, see `write_onnx`.
+
+    Args:
+        source: safetensors file, see `read_model`.
+        path: local `DIR/NAME.onnx`; the files of `onnx_paths` are replaced if they exist.
+
+    Raises:
+        InputError: if the file is not that of a model, or as in `write_onnx`.
+    """
+    params, description = read_model(source)
+    write_onnx(path, params, without_paths(description))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the conversion given by the command line.
 
@@ -109,20 +159,41 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = CommandParser(
         prog="python -m pivq_jax.convert",
-        usage="%(prog)s --from=SOURCE --to=TARGET",
+        usage="%(prog)s --from=SOURCE --to=TARGET [--training_codes=COUNT]",
         description=__doc__.partition("\n\n")[2],
     )
     add: Any = parser.add_argument
     add("--from", dest="source", required=True, help="a workdir or *.safetensors")
-    add("--to", dest="target", required=True, help="a new workdir or *.safetensors")
+    add("--to", dest="target", required=True, help="a new workdir, *.safetensors or *.onnx")
+    add(
+        "--training_codes",
+        type=int,
+        metavar="COUNT",
+        help="from a workdir to *.onnx: include the codes of so many training images"
+        f" ({POOL_IMAGES}; 0: none)",
+    )
     options = parser.parse_args(arguments)
-    return exit_code(partial(_convert, options.source, options.target))
+    return exit_code(partial(_convert, options.source, options.target, options.training_codes))
 
 
-def _convert(source_name: str, target_name: str) -> int:
-    target = local_path(target_name)
+def _convert(source_name: str, target_name: str, training_codes: int | None) -> int:
+    target, source = local_path(target_name), as_path(source_name)
+    if training_codes is not None:
+        if target.suffix != ".onnx" or source.suffix == ".safetensors":
+            raise InputError("--training_codes is only for a workdir that becomes *.onnx")
+        if training_codes < 0:
+            raise InputError(f"--training_codes={training_codes} is negative: 0 includes none")
+    if target.suffix == ".onnx":
+        import_onnx()
+        if source.is_dir():
+            count = POOL_IMAGES if training_codes is None else training_codes
+            onnx_from_workdir(source, target, count)
+        else:
+            onnx_from_file(local_path(source_name), target)
+        names = ", ".join(file.name for file in onnx_paths(target))
+        print(f"{names} in {target.parent} hold the model of {source}")
+        return 0
     if target.suffix == ".safetensors":
-        source = as_path(source_name)
         if not source.is_dir():
             raise InputError(f"{source} is no workdir: give the folder of a run as --from")
         file_from_workdir(source, target)

@@ -24,15 +24,13 @@ from pivq_jax.common.parallel import (
 )
 from pivq_jax.config.check import read_config
 from pivq_jax.config.fields import Config
-from pivq_jax.interop.pretrained import read_pretrained, write_pretrained
+from pivq_jax.interop.pretrained import read_pretrained, without_paths, write_pretrained
 from pivq_jax.interop.safetensors_file import config_of_model, model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.training.checkpoints import Checkpoints
 
 # Allow resize overshoot; reject [0, 255] or standardized images.
 MAX_ABS_PIXEL = 1.5
-# Config fields that hold paths of the machine on which the model was trained.
-PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
 
 
 class TrainedModel:
@@ -245,11 +243,7 @@ class TrainedModel:
         Raises:
             InputError: if `directory` is in remote storage or is a file.
         """
-        description = self.description
-        for section, field in PATHS:
-            if field in description["config"].get(section, {}):
-                description["config"][section][field] = ""  # means nothing elsewhere
-        write_pretrained(local_path(str(directory)), self.params, description)
+        write_pretrained(local_path(str(directory)), self.params, without_paths(self.description))
 
 
 def _encode(model: PIVQ, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

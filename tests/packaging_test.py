@@ -20,7 +20,8 @@ def requirements(name: str) -> set[str]:
 def test_the_one_line_set_up_installs_all_that_running_needs():
     dependencies = PROJECT["project"]["dependencies"]
     assert requirements("requirements.txt") == {*dependencies, *EXTRAS["train"], *EXTRAS["faces"]}
-    assert requirements("requirements-test.txt") == {*EXTRAS["test"], *EXTRAS["hub"]}
+    tested = {*EXTRAS["test"], *EXTRAS["hub"], *EXTRAS["onnx"]}
+    assert requirements("requirements-test.txt") == tested
 
 
 def test_every_package_is_listed():
