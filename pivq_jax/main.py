@@ -9,6 +9,8 @@ Modes:
                and parents.png, some of them between their parents
   interpolate  write interpolations.png, paths between images by exchanging codes
   reconstruct  reconstruct every image of --input, and write images and codes to --output
+  explore      serve a page on localhost to take images apart; --config may be left out, and
+               --address and --port say where
 
 Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
@@ -29,7 +31,7 @@ from absl import app, flags, logging
 from pivq_jax.common.command_line import exit_code, parse_flags, refuse
 from pivq_jax.config.loader import define_config_flag
 
-MODES = ("train", "evaluate", "sample", "interpolate", "reconstruct")
+MODES = ("train", "evaluate", "sample", "interpolate", "reconstruct", "explore")
 
 _CONFIG = define_config_flag()
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
@@ -37,6 +39,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default ru
 _INPUT = flags.DEFINE_string("input", None, "Folder of images, for --mode=reconstruct.")
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Where --mode=reconstruct writes; default <workdir>/reconstructed."
+)
+_ADDRESS = flags.DEFINE_string(
+    "address", "127.0.0.1", "Where --mode=explore listens; 0.0.0.0 also for other machines."
+)
+_PORT = flags.DEFINE_integer(
+    "port", 8765, "Port of --mode=explore; 0 for any free one.", lower_bound=0, upper_bound=65_535
 )
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed",
@@ -58,7 +66,7 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) > 1:
             return refuse(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
-        if _CONFIG.value is None:
+        if _CONFIG.value is None and not (_MODE.value == "explore" and _WORKDIR.value):
             return refuse("--config is missing: give one such as --config=configs/toon_faces.py")
         return exit_code(_run)
     except KeyboardInterrupt:
@@ -85,7 +93,11 @@ def _run() -> int:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path("~/.cache/pivq_jax/compilation").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    config, mode = Config.from_dict(_CONFIG.value.to_dict()), _MODE.value
+    mode = _MODE.value
+    if _CONFIG.value is None:  # to explore takes no more than the workdir has
+        modes.explore(None, as_path(_WORKDIR.value), _ADDRESS.value, _PORT.value)
+        return 0
+    config = Config.from_dict(_CONFIG.value.to_dict())
     if config.data.path and not is_remote(config.data.path):
         path = os.path.abspath(Path(config.data.path).expanduser())
         config = config.with_fields({"data.path": path})
@@ -97,6 +109,9 @@ def _run() -> int:
             raise InputError("--mode=reconstruct needs the folder of images: give --input=DIR")
         output = as_path(_OUTPUT.value) if _OUTPUT.value else workdir / "reconstructed"
         modes.reconstruct(config, workdir, Path(_INPUT.value).expanduser(), output)
+        return 0
+    if mode == "explore":
+        modes.explore(config, workdir, _ADDRESS.value, _PORT.value)
         return 0
     try:
         modes.run(mode, config, workdir)

@@ -112,3 +112,38 @@ def reconstruct(config: Config, workdir: Path, source: Path, target: Path) -> No
     if writes:
         write_json(target / "codes.json", codes)
     say(f"{len(codes):,} images and codes.json in {target}")
+
+
+def explore(config: Config | None, workdir: Path, address: str, port: int) -> None:
+    """Serves the explorer, a page to take images apart, until Ctrl-C.
+
+    Args:
+        config: config of the run, checked by `check_config`; by default the one in the workdir.
+        workdir: directory of the run, local or remote.
+        address: where to listen, such as '127.0.0.1'.
+        port: the port; 0 for any free one.
+
+    Raises:
+        InputError: if a package is missing, the port is in use, there is no data or no trained
+            model, or the workdir belongs to another config.
+    """
+    try:
+        from pivq_jax.explore.server import listen, serve, url
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"--mode=explore needs {error.name}: pip install 'pivq_jax[explore]'"
+        ) from error
+    from pivq_jax.explore.engine import Engine
+
+    if jax.process_count() > 1:
+        raise InputError("--mode=explore runs in one process: leave --distributed out")
+    if config:
+        check_workdir(config, workdir, writes=False)
+    with listen(address, port) as listener:
+        try:
+            model = load(workdir)
+            engine = Engine(model, dataset_from_config(config or model.config))
+            print(f"explore {workdir} at {url(listener, address)} (Ctrl-C ends)", flush=True)
+            serve(engine, listener, address)
+        except KeyboardInterrupt:
+            print("\nstopped")

@@ -76,7 +76,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share what is costly to make go to one worker: a trained run, or their file's."""
     for item in items:
         # A test that uses both runs belongs to one group, too.
-        shared = {"trained", "tiny_run"} & set(getattr(item, "fixturenames", ()))
+        shared = {"trained", "tiny_run", "engine"} & set(getattr(item, "fixturenames", ()))
         item.add_marker(pytest.mark.xdist_group(max(shared, default=str(item.path))))
 
 
@@ -287,6 +287,27 @@ def trained_model(trained: Run) -> Any:
     import pivq_jax
 
     return pivq_jax.load(trained.workdir)
+
+
+@pytest.fixture(scope="session")
+def engine(tiny_config: Any) -> Any:
+    """An explorer of a tiny model with random weights: 8 of 32 codes, 512 + 128 images of noise."""
+    import jax
+
+    from pivq_jax.common.parallel import make_mesh
+    from pivq_jax.data import load_dataset
+    from pivq_jax.explore.engine import Engine
+    from pivq_jax.inference import TrainedModel
+    from pivq_jax.model.pivq import pivq_from_config
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", FAST)
+    data = load_dataset("random", image_size=16)
+    images = data.train[0]["image"][None].astype(np.float32)
+    params = jax.jit(pivq_from_config(tiny_config).init)(jax.random.key(0), images)["params"]
+    made = Engine(TrainedModel(tiny_config, make_mesh(), params, step=1, progress={}), data)
+    jax.config.update("jax_disable_most_optimizations", before)
+    return made
 
 
 @pytest.fixture

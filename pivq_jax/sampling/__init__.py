@@ -8,10 +8,16 @@ from pivq_jax.sampling.interpolate import interpolate
 from pivq_jax.sampling.lift import log_lift
 from pivq_jax.sampling.pairing import canonical, pair_codes
 from pivq_jax.sampling.parents import random_pairs, random_parents
-from pivq_jax.sampling.recombine import exchange_code, recombine, recombine_many
+from pivq_jax.sampling.recombine import (
+    choose_exchange,
+    exchange_code,
+    recombine,
+    recombine_many,
+)
 
 __all__ = [
     "canonical",
+    "choose_exchange",
     "exchange_code",
     "interpolate",
     "log_lift",

@@ -159,6 +159,32 @@ def _recombine(
 ) -> jax.Array:
     shape = codes_a.shape
     codes_a, partners, _ = pair(codes_a, codes_b, codebook, kind, method, lift)
+    exchanged = choose_exchange(codes_a, partners, codebook, key, fraction, lift)
+    return canonical(jnp.where(exchanged, partners, codes_a), kind).reshape(shape)
+
+
+@jax.jit
+def choose_exchange(
+    codes_a: jax.Array,
+    partners: jax.Array,
+    codebook: jax.Array,
+    key: jax.Array,
+    fraction: jax.Array,
+    lift: jax.Array | None = None,
+) -> jax.Array:
+    """Chooses the pairs that `recombine` exchanges.
+
+    Args:
+        codes_a: int32 [B, N], codes of A as returned by `pair_codes`.
+        partners: int32 [B, N], their partners in B.
+        codebook: float32 [K, D].
+        key: see `recombine`.
+        fraction: float32 scalar in [0, 1], see `recombine`.
+        lift: float32 [K, K], see `recombine`.
+
+    Returns:
+        bool [B, N], the codes of A to replace by their partners.
+    """
     indices = jnp.arange(codes_a.shape[0])
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
     directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
@@ -170,7 +196,7 @@ def _recombine(
     if lift is not None:
         improve = jax.vmap(improve_exchange, in_axes=(0, 0, 0, None))
         exchanged = improve(codes_a, partners, exchanged, lift)
-    return canonical(jnp.where(exchanged, partners, codes_a), kind).reshape(shape)
+    return exchanged
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "method"))

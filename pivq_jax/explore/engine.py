@@ -1,0 +1,300 @@
+"""What the page asks for, computed by a trained model; knows nothing of the web.
+
+Arrays go in and out; shapes are fixed, so that nothing compiles after `Engine` is made. It is not
+for use by two threads at once.
+"""
+
+import hashlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pivq_jax import sampling
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.parallel import say
+from pivq_jax.data import Dataset
+from pivq_jax.data.images import images_to_float, images_to_uint8
+from pivq_jax.explore.meanings import find_meanings
+from pivq_jax.explore.pool import Pool, encode_pool, nearest
+from pivq_jax.inference import TrainedModel
+
+# Most images decoded at once, and the seconds that this may take while a person waits.
+MAX_BATCH = 12
+BATCH_SECONDS = 0.25
+MAX_EXAMPLES = 48  # most images of `Engine.examples` at once
+
+
+class Picture(NamedTuple):
+    """An image with its codes."""
+
+    name: str  # such as 'test image 12'
+    codes: np.ndarray  # int32 [N], canonical
+    image: np.ndarray  # uint8 [S, S, 3]
+
+
+class Pairs(NamedTuple):
+    """Two paired code sets, see `sampling.pair_codes`."""
+
+    a: np.ndarray  # int32 [N], codes of A in canonical order
+    b: np.ndarray  # int32 [N], the partner of each in B
+    cost: np.ndarray  # f32 [N], squared distance of each pair
+
+
+class NewFace(NamedTuple):
+    """Two recombined training images."""
+
+    a: Picture
+    b: Picture
+    pairs: Pairs
+    codes: np.ndarray  # int32 [N], the new set: entry n is `pairs.a[n]` or `pairs.b[n]`
+
+
+class Nearest(NamedTuple):
+    """The training image that looks most like another image."""
+
+    picture: Picture
+    difference: float  # mean absolute difference of pixels in grey levels
+    searched: int  # number of training images
+
+
+class Engine:
+    """A trained model with its data, compiled and ready.
+
+    Args:
+        model: the trained model.
+        dataset: its data set; without, there are no images to choose from, no new faces, and codes
+            are grouped by clusters of entries.
+
+    Attributes:
+        model: the trained model.
+        size: S, height and width of images.
+        batch: most sets of one `decode`.
+
+    Raises:
+        ValueError: if a training image has no codes, see `TrainedModel.encode`.
+    """
+
+    def __init__(self, model: TrainedModel, dataset: Dataset | None) -> None:
+        self.model, self.dataset = model, dataset
+        self.size = int(model.config.data.image_size)
+        self.batch = 1
+        self._codebook = model.codebook
+        self._entries = np.asarray(self._codebook, np.float64)
+        self._pool: Pool | None = None
+        self._lift: jax.Array | None = None
+        self._compile()
+        codes, labels = np.zeros((0, self.num_codes), np.int32), np.zeros((0, 0), np.int32)
+        factors: dict[str, tuple[str, ...]] = {}
+        if dataset is not None:
+            factors, batch_size = dataset.factors, int(model.config.evaluate.batch_size)
+            self._pool = encode_pool(model, dataset.train, tuple(factors), batch_size)
+            codes, labels, _ = self._pool
+            if model.kind != "positional":
+                self._lift = model.log_lift(codes)
+            self.recombine(jax.random.key(0))
+            self.nearest(codes[0])
+        seed = int(model.config.seed)
+        self._meanings = find_meanings(codes, labels, factors, self._codebook, seed)
+
+    def _compile(self) -> None:
+        say("compiling")
+        codes = np.arange(self.num_codes)
+        self.encode(np.zeros((self.size, self.size, 3), np.uint8))
+        self.pair(codes, codes)
+        self.decode(codes[None])
+        began = time.monotonic()
+        self.decode(codes[None])
+        fits = int(BATCH_SECONDS / max(time.monotonic() - began, 1e-6))
+        self.batch = min(max(fits, 1), MAX_BATCH)
+        self.decode(codes[None])
+
+    @property
+    def num_codes(self) -> int:
+        """N, the number of codes of an image."""
+        return int(self.model.config.model.num_codes)
+
+    @property
+    def num_examples(self) -> int:
+        """The number of test images to choose from."""
+        return len(self.dataset.test) if self.dataset else 0
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the `Model` of page/backend.js, JSON values."""
+        model, meanings = self.model, self._meanings
+        columns = (meanings.group.tolist(), meanings.value, meanings.text, meanings.share.tolist())
+        names = ("group", "value", "text", "share")
+        return {
+            "id": hashlib.sha256(np.asarray(self._codebook).tobytes()).hexdigest()[:12],
+            "title": f"{model.config.name}, step {model.step:,}",
+            "kind": model.kind,
+            "imageSize": self.size,
+            "numCodes": self.num_codes,
+            "codebookSize": len(self._codebook),
+            "examples": self.num_examples,
+            "exampleName": "test image",
+            "trainingImages": len(self._pool.codes) if self._pool else 0,
+            "batch": self.batch,
+            "grouping": meanings.grouping,
+            "groups": list(meanings.groups),
+            "entries": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
+        }
+
+    def check(self, sets: Any) -> np.ndarray:
+        """Checks code sets that come from outside.
+
+        Args:
+            sets: a list of lists of integers, or what else there is.
+
+        Returns:
+            int32 [B, N].
+
+        Raises:
+            InputError: if they are not B >= 1 sets of N codes of this model.
+        """
+        n, k = self.num_codes, len(self._codebook)
+        lists = isinstance(sets, list) and sets and all(isinstance(codes, list) for codes in sets)
+        if not lists or not all(
+            len(codes) == n and all(type(code) is int and 0 <= code < k for code in codes)
+            for codes in sets
+        ):
+            raise InputError(f"codes of this model are {n} integers from 0 to {k - 1}")
+        if self.model.kind == "matching" and any(len({*codes}) < n for codes in sets):
+            raise InputError("a code occurs twice: the codes of this model are distinct")
+        return np.array(sets, np.int32)
+
+    def examples(self, start: int, count: int) -> np.ndarray:
+        """Returns test images.
+
+        Args:
+            start: index of the first one.
+            count: how many, at most `MAX_EXAMPLES`; fewer are returned at the end of the split.
+
+        Returns:
+            uint8 [count, S, S, 3].
+
+        Raises:
+            InputError: if a number is out of range.
+        """
+        if not 0 <= start < self.num_examples or not 1 <= count <= MAX_EXAMPLES:
+            raise InputError(f"there are no {count} test images from {start} on")
+        assert self.dataset
+        stop = min(start + count, self.num_examples)
+        return np.stack([self.dataset.test[i]["image"] for i in range(start, stop)])
+
+    def example(self, index: int) -> Picture:
+        """Encodes a test image.
+
+        Args:
+            index: its index.
+
+        Raises:
+            InputError: if there is no such image.
+        """
+        return Picture(f"test image {index}", *self.encode(self.examples(index, 1)[0]))
+
+    def encode(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Encodes an image.
+
+        Args:
+            image: uint8 [S, S, 3].
+
+        Returns:
+            int32 [N], its codes, and the image.
+        """
+        return np.asarray(self.model.encode(images_to_float(image[None])))[0], image
+
+    def decode(self, sets: np.ndarray) -> np.ndarray:
+        """Decodes code sets.
+
+        Args:
+            sets: int [B, N], 1 <= B <= `batch`.
+
+        Returns:
+            uint8 [B, S, S, 3].
+
+        Raises:
+            InputError: if there are too many.
+        """
+        if len(sets) > self.batch:
+            raise InputError(f"{len(sets)} sets at once: give at most {self.batch}")
+        filled = sets if len(sets) == 1 else np.resize(sets, (self.batch, sets.shape[1]))
+        return np.asarray(images_to_uint8(self.model.decode(filled)))[: len(sets)]
+
+    def pair(self, a: np.ndarray, b: np.ndarray) -> Pairs:
+        """Pairs two code sets, int [N]."""
+        model = self.model
+        return Pairs(
+            *map(np.asarray, sampling.pair_codes(a, b, self._codebook, model.kind, model.method))
+        )
+
+    def recombine(self, key: jax.Array) -> NewFace:
+        """Recombines two training images drawn at random.
+
+        They are paired by distance, as on the page; which pairs are exchanged is chosen as in the
+        samples of an evaluation.
+
+        Args:
+            key: PRNG key.
+
+        Raises:
+            InputError: if there are fewer than two training images.
+        """
+        pool = self._training_images()
+        if len(pool.codes) < 2:
+            raise InputError("a new face needs two training images, but there is one")
+        key_parents, key_mix = jax.random.split(key)
+        first, second = sampling.random_pairs(key_parents, 1, len(pool.codes))[0].tolist()
+        a, b = self._training_image(first), self._training_image(second)
+        pairs = self.pair(a.codes, b.codes)
+        exchanged = sampling.choose_exchange(
+            jnp.asarray(pairs.a)[None],
+            jnp.asarray(pairs.b)[None],
+            self._codebook,
+            key_mix,
+            jnp.float32(0.5),
+            self._lift,
+        )[0]
+        return NewFace(a, b, pairs, np.where(exchanged, pairs.b, pairs.a))
+
+    def nearest(self, codes: np.ndarray) -> Nearest:
+        """Finds the training image that looks most like a decoded set.
+
+        Args:
+            codes: int [N].
+
+        Raises:
+            InputError: if there are no training images.
+        """
+        pool = self._training_images()
+        image = self.decode(codes[None])[0]
+        picture = self._training_image(nearest(image, pool))
+        difference = np.abs(image.astype(np.float32) - picture.image).mean()
+        return Nearest(picture, float(difference), len(pool.codes))
+
+    def neighbours(self, code: int) -> np.ndarray:
+        """Returns all other codebook entries by distance, the nearest first: int [K - 1].
+
+        Args:
+            code: the codebook entry.
+
+        Raises:
+            InputError: if there is no such entry.
+        """
+        if not 0 <= code < len(self._entries):
+            raise InputError(f"code {code}: entries are 0 to {len(self._entries) - 1}")
+        distance = np.square(self._entries - self._entries[code]).sum(-1)
+        distance[code] = -1.0
+        return np.argsort(distance, kind="stable")[1:]
+
+    def _training_images(self) -> Pool:
+        if self._pool is None:
+            raise InputError("the training images of this model are not on this machine")
+        return self._pool
+
+    def _training_image(self, index: int) -> Picture:
+        assert self.dataset and self._pool
+        image = self.dataset.train[index]["image"]
+        return Picture(f"training image {index}", self._pool.codes[index], image)

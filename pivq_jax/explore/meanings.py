@@ -1,0 +1,88 @@
+"""What codebook entries tell: groups for colouring them, and a line of text for each."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from pivq_jax.evaluation.atlas import informative_codes
+from pivq_jax.model.k_means import k_means
+from pivq_jax.model.quantizer import squared_distances
+
+CLUSTERS = 8  # groups of entries where there are no labels; more colours are hard to tell apart
+
+
+class Meanings(NamedTuple):
+    """What each of the K codebook entries tells.
+
+    Attributes:
+        grouping: 'factor' if groups are labelled factors, 'cluster' if clusters of entries.
+        groups: names of the groups.
+        group: int [K], index in `groups`; -1 for an entry that tells nothing beyond chance.
+        value: the value of the factor that an entry tells, or ''.
+        text: one line about each entry, or ''.
+        share: f64 [K], fraction of images that contain the entry.
+    """
+
+    grouping: str
+    groups: tuple[str, ...]
+    group: np.ndarray
+    value: tuple[str, ...]
+    text: tuple[str, ...]
+    share: np.ndarray
+
+
+def find_meanings(
+    codes: np.ndarray,
+    labels: np.ndarray,
+    factors: Mapping[str, Sequence[str]],
+    codebook: jax.Array,
+    seed: int,
+) -> Meanings:
+    """Attributes each entry to the factor that it tells most about, as the code atlas does.
+
+    Without labels, entries are grouped by k-means on the codebook.
+
+    Args:
+        codes: int32 [M, N], the codes of real images; M may be 0.
+        labels: int [M, A], their labels.
+        factors: names of the values of each of the A factors; empty without labels.
+        codebook: float32 [K, D].
+        seed: determines the clusters.
+
+    Returns:
+        The `Meanings`.
+    """
+    size = len(codebook)
+    share = np.zeros(size)
+    if len(codes):
+        present = np.zeros((len(codes), size), bool)
+        present[np.arange(len(codes))[:, None], codes] = True
+        share = present.mean(0)
+    if not factors or not len(codes):
+        return _clusters(codebook, share, seed)
+    group, value, text = np.full(size, -1), [""] * size, [""] * size
+    names = list(factors)
+    for found in informative_codes(codes, size, labels, factors, size):
+        group[found.code] = names.index(found.factor)
+        value[found.code] = found.value
+        text[found.code] = (
+            f"{_words(found.factor)}: {found.value} in {found.value_share:.0%} of images with it,"
+            f" {found.value_share_of_all:.0%} of all"
+        )
+    groups = tuple(_words(name) for name in names)
+    return Meanings("factor", groups, group, tuple(value), tuple(text), share)
+
+
+def _clusters(codebook: jax.Array, share: np.ndarray, seed: int) -> Meanings:
+    count = min(CLUSTERS, len(codebook))
+    centroids = jax.jit(k_means, static_argnums=1)(codebook, count, jax.random.key(seed))
+    group = np.asarray(squared_distances(codebook, centroids)).argmin(1)
+    nothing = ("",) * len(codebook)
+    names = tuple(f"cluster {i + 1}" for i in range(count))
+    return Meanings("cluster", names, group, nothing, nothing, share)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

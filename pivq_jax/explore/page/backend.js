@@ -1,0 +1,207 @@
+/**
+ * The interface between the page and the model.
+ *
+ * The page calls a `Backend` and nothing else: it never fetches, and knows neither JAX nor ONNX.
+ * `server.js` implements it with requests to `pivq_jax.explore`. An implementation without a server
+ * extends `Backend`, too, and is given to the page instead, in a `start.js` of its own:
+ *
+ *     import { explore } from "./explorer.js";
+ *     import { ServerBackend } from "./server.js";
+ *     explore(new ServerBackend());
+ *
+ * Shapes: N codes an image, K codebook entries, images of S x S pixels.
+ *
+ * - A code set is an array of N integers in [0, K). Results of `pair` keep the order of their slots;
+ *   whatever takes a set takes it in any order, except for `positional` models, where the place of a
+ *   code in the array is its place in the image.
+ * - An image is an `ImageData` of S x S pixels, opaque.
+ * - Every method may be called while another one runs. A backend may work on one thing at a time;
+ *   the page aborts a `decode` through its signal when a newer one replaces it.
+ * - Every method rejects with a `BackendError`, whose message is one sentence for the page to show:
+ *   what is wrong and what to do. An aborted call rejects with the signal's reason.
+ */
+
+/**
+ * What the presence of a codebook entry in an image tells.
+ *
+ * @typedef {object} Entry
+ * @property {number} group - index in `Model.groups`; -1 if the entry tells nothing beyond chance.
+ * @property {string} value - the value of the factor that it tells, such as "bun"; one that looks
+ *     like "#f97316" is shown as that colour; "" if there is none.
+ * @property {string} text - one line, such as "hair: bun in 82% of images with it, 9% of all"; ""
+ *     if nothing is known.
+ * @property {number} share - fraction of training images with the entry, 0 to 1.
+ */
+
+/**
+ * The model, all that stays the same while the page is open.
+ *
+ * @typedef {object} Model
+ * @property {string} id - short text without spaces that differs for other weights. Links hold it,
+ *     so that codes are not shown with a model that they do not belong to.
+ * @property {string} title - for the heading, such as "toon_faces, step 7,000".
+ * @property {"matching"|"nearest"|"positional"} kind - kind of quantizer: only with `matching` are
+ *     the codes of a set distinct, only with `positional` does their order matter.
+ * @property {number} imageSize - S.
+ * @property {number} numCodes - N.
+ * @property {number} codebookSize - K.
+ * @property {number} examples - number of images of `example`, 0 if there are none.
+ * @property {string} exampleName - what they are, in the singular: "test image".
+ * @property {number} trainingImages - number of images that `recombine` draws from and `nearest`
+ *     searches; 0 if the backend has none: the page then leaves out both.
+ * @property {number} batch - most sets of one `decode`, at least 1.
+ * @property {"factor"|"cluster"} grouping - what groups are: labelled factors, or clusters of
+ *     codebook entries.
+ * @property {string[]} groups - name of each group, such as "hair" or "cluster 3".
+ * @property {Entry[]} entries - K entries.
+ */
+
+/**
+ * An image with its codes.
+ *
+ * @typedef {object} Picture
+ * @property {string} name - such as "test image 12"; shown, never interpreted.
+ * @property {number[]} codes - its code set, canonical: sorted unless `positional`.
+ * @property {ImageData} image - the image that was encoded, cropped and resized as in training.
+ */
+
+/**
+ * Two code sets, paired as `pivq_jax.sampling.pair_codes` pairs them: codes that both have are
+ * paired with themselves, the others one-to-one at minimum total squared distance of their entries.
+ *
+ * @typedef {object} Pairs
+ * @property {number[]} a - the codes of A in canonical order; index n is slot n.
+ * @property {number[]} b - the partner of each in B, equal to it where the code is common.
+ * @property {number[]} cost - squared distance of each code and its partner; 0 for common codes.
+ *     The interpolation exchanges the pairs of a != b one after another, the cheapest first (equally
+ *     cheap ones in the order of slots).
+ */
+
+/** An error with a message for the page to show. */
+export class BackendError extends Error {
+  constructor(message) {
+    super(message);
+    this.name = "BackendError";
+  }
+}
+
+/** The interface; each method below is to be implemented. */
+export class Backend {
+  /**
+   * Gets ready: waits for the server, or downloads and compiles. Called once, before all else.
+   *
+   * @param {(text: string, fraction: number) => void} progress - called as the work goes on with
+   *     what is done now ("compiling the decoder") and the fraction done of all work, 0 to 1.
+   * @returns {Promise<Model>}
+   */
+  async open(progress) {
+    throw new BackendError("open is not implemented");
+  }
+
+  /**
+   * Images to choose from, without their codes.
+   *
+   * @param {number} start - index of the first one.
+   * @param {number} count - how many, at most 48; fewer come where `Model.examples` ends.
+   * @returns {Promise<ImageData[]>}
+   */
+  async examples(start, count) {
+    throw new BackendError("examples is not implemented");
+  }
+
+  /**
+   * Encodes one of them.
+   *
+   * @param {number} index - in [0, Model.examples).
+   * @returns {Promise<Picture>}
+   */
+  async example(index) {
+    throw new BackendError("example is not implemented");
+  }
+
+  /**
+   * Encodes a person's own image: its central square, resized as in training.
+   *
+   * @param {Blob} file - a PNG or JPEG file; anything else is refused.
+   * @param {string} name - the name of the file, which becomes the name of the picture.
+   * @returns {Promise<Picture>}
+   */
+  async encode(file, name) {
+    throw new BackendError("encode is not implemented");
+  }
+
+  /**
+   * Pairs two code sets.
+   *
+   * @param {number[]} a
+   * @param {number[]} b
+   * @returns {Promise<Pairs>}
+   */
+  async pair(a, b) {
+    throw new BackendError("pair is not implemented");
+  }
+
+  /**
+   * Decodes code sets.
+   *
+   * @param {number[][]} sets - 1 to `Model.batch` code sets.
+   * @param {AbortSignal} [signal] - ends the call.
+   * @returns {Promise<ImageData[]>} one image a set.
+   */
+  async decode(sets, signal) {
+    throw new BackendError("decode is not implemented");
+  }
+
+  /**
+   * Recombines two different training images, drawn at random, for a new face.
+   *
+   * @returns {Promise<{a: Picture, b: Picture, pairs: Pairs, codes: number[]}>} the parents, their
+   *     pairs, and the new set in the order of slots: `codes[n]` is `pairs.a[n]` or `pairs.b[n]`.
+   */
+  async recombine() {
+    throw new BackendError("recombine is not implemented");
+  }
+
+  /**
+   * The training image that looks most like the decoded set.
+   *
+   * @param {number[]} codes
+   * @param {AbortSignal} [signal] - ends the call.
+   * @returns {Promise<{picture: Picture, difference: number, searched: number}>} `difference` is the
+   *     mean absolute difference of their pixels in grey levels, 0 to 255; `searched` the number of
+   *     training images looked at.
+   */
+  async nearest(codes, signal) {
+    throw new BackendError("nearest is not implemented");
+  }
+
+  /**
+   * All other codebook entries, the nearest first.
+   *
+   * @param {number} code - a codebook entry.
+   * @returns {Promise<number[]>} K - 1 entries by distance in codebook space.
+   */
+  async neighbours(code) {
+    throw new BackendError("neighbours is not implemented");
+  }
+
+  /**
+   * Writes a code set as a file.
+   *
+   * @param {number[]} codes
+   * @returns {Promise<{name: string, file: Blob}>} the file with a name to save it by.
+   */
+  async writeCodes(codes) {
+    throw new BackendError("writeCodes is not implemented");
+  }
+
+  /**
+   * Reads a file of `writeCodes`; one of another model is refused.
+   *
+   * @param {Blob} file
+   * @returns {Promise<number[]>} the (first) code set in it.
+   */
+  async readCodes(file) {
+    throw new BackendError("readCodes is not implemented");
+  }
+}

@@ -1,0 +1,352 @@
+/** The page: what a person does, and what is shown. */
+
+import { BackendError } from "./backend.js";
+import { closeByButtons, Entries, Examples, showLink } from "./dialogs.js";
+import { download, paint } from "./pictures.js";
+import { Slots } from "./slots.js";
+import {
+  countExchanged,
+  exchange,
+  exchangeOrder,
+  fromFragment,
+  History,
+  interpolate,
+  replace,
+  stateOf,
+  toFragment,
+} from "./state.js";
+
+const SETTLED = 200; // milliseconds without a change, until the link and the nearest image follow
+const IMAGES = "image/png,image/jpeg";
+const CODES = ".pivq";
+
+const find = (id) => document.getElementById(id);
+
+/**
+ * Starts the page.
+ *
+ * @param {import("./backend.js").Backend} backend
+ */
+export async function explore(backend) {
+  try {
+    const model = await backend.open((text, fraction) => {
+      find("loading-text").textContent = text;
+      find("loading-bar").value = fraction;
+    });
+    find("loading").hidden = true;
+    await new Explorer(backend, model).start();
+  } catch (error) {
+    find("loading").hidden = false;
+    find("loading-bar").hidden = true;
+    find("loading-text").textContent = messageOf(error);
+  }
+}
+
+class Explorer {
+  #backend;
+  #model;
+  #history = new History();
+  #slots;
+  #examples;
+  #entries;
+  #image = null; // the present state, decoded
+  #decoding = false;
+  #settling = 0;
+  #comparing = new AbortController();
+
+  constructor(backend, model) {
+    this.#backend = backend;
+    this.#model = model;
+    const act = (work) => this.#act(work);
+    this.#slots = new Slots(model, {
+      exchange: (slot) => this.#exchange(slot),
+      replace: (slot) => this.#replace(slot),
+    });
+    this.#examples = new Examples(backend, model, act);
+    this.#entries = new Entries(backend, model, act);
+    closeByButtons();
+    this.#listen();
+  }
+
+  async start() {
+    const { title, numCodes, codebookSize, imageSize, kind } = this.#model;
+    find("model").textContent =
+      `${title}: ${numCodes} of ${codebookSize} codes (${kind}), ${imageSize} × ${imageSize} pixels`;
+    find("copy").hidden = !this.#model.trainingImages;
+    find("new-face").hidden = !this.#model.trainingImages;
+    for (const side of ["a", "b"]) find(`choose-${side}`).hidden = !this.#model.examples;
+    find("explorer").hidden = false;
+    if (location.hash.length > 1) await this.#openLink();
+    if (!this.#history.present) await this.#try(() => this.#begin());
+  }
+
+  /** Shows something to begin with, if there is anything. */
+  async #begin() {
+    if (this.#model.examples > 1) {
+      const a = await this.#example(0);
+      await this.#pairUp(a, await this.#example(1));
+    } else if (this.#model.trainingImages > 1) {
+      await this.#newFace();
+    }
+  }
+
+  #listen() {
+    const on = (id, event, act) => find(id).addEventListener(event, act);
+    on("undo", "click", () => this.#undo());
+    on("redo", "click", () => this.#redo());
+    on("new-face", "click", () => this.#act(() => this.#newFace()));
+    on("open", "click", () => this.#pick(CODES, (file) => this.#openCodes(file)));
+    on("save-codes", "click", () => this.#act(() => this.#saveCodes()));
+    on("save-image", "click", () => this.#act(() => this.#saveImage()));
+    on("copy-link", "click", () => this.#copyLink());
+    on("alert-close", "click", () => (find("alert").hidden = true));
+    for (const side of ["a", "b"]) {
+      on(`choose-${side}`, "click", () =>
+        this.#examples.open(side.toUpperCase(), (index) =>
+          this.#act(async () => this.#setSide(side, await this.#example(index))),
+        ),
+      );
+      on(`file-${side}`, "click", () => this.#pick(IMAGES, (file) => this.#openImage(side, file)));
+    }
+    on("slider", "input", () => this.#slide(find("slider").valueAsNumber));
+    on("slider", "change", () => this.#history.end());
+    document.addEventListener("keydown", (event) => this.#key(event));
+    addEventListener("hashchange", () => this.#openLink());
+    this.#listenForDrops();
+  }
+
+  #key(event) {
+    if (!(event.ctrlKey || event.metaKey) || event.altKey || document.querySelector("dialog[open]")) return;
+    const key = event.key.toLowerCase();
+    if (key === "z" && !event.shiftKey) this.#undo();
+    else if (key === "y" || key === "z") this.#redo();
+    else return;
+    event.preventDefault();
+  }
+
+  #listenForDrops() {
+    const over = (shown) => (find("drop").hidden = !shown);
+    document.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      over(event.dataTransfer.types.includes("Files"));
+    });
+    document.addEventListener("dragleave", (event) => event.relatedTarget ?? over(false));
+    document.addEventListener("drop", (event) => {
+      event.preventDefault();
+      over(false);
+      const files = [...event.dataTransfer.files];
+      const first = event.target.closest?.("#side-b") ? "b" : "a";
+      const sides = files.length > 1 ? ["a", "b"] : [first];
+      this.#act(async () => {
+        for (const [index, file] of files.slice(0, 2).entries()) {
+          if (file.name.endsWith(CODES)) await this.#openCodes(file);
+          else await this.#openImage(sides[index], file);
+        }
+      });
+    });
+  }
+
+  /** Lets a person pick a file. */
+  #pick(accept, use) {
+    const input = find("file");
+    input.accept = accept;
+    input.value = "";
+    input.onchange = () => input.files.length && this.#act(() => use(input.files[0]));
+    input.click();
+  }
+
+  /** Does what a person asked for; what failed before is then no longer of interest. */
+  #act(work) {
+    find("alert").hidden = true;
+    return this.#try(work);
+  }
+
+  /** Does something that may fail; shows why it did. */
+  async #try(work) {
+    try {
+      await work();
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      if (!(error instanceof BackendError)) console.error(error);
+      // All beside an open dialog is out of reach.
+      (document.querySelector("dialog[open]") ?? find("alert-place")).prepend(find("alert"));
+      find("alert-text").textContent = messageOf(error);
+      find("alert").hidden = false;
+    }
+  }
+
+  #say(text) {
+    find("status").textContent = text;
+  }
+
+  async #example(index) {
+    return { ...(await this.#backend.example(index)), example: index };
+  }
+
+  async #openImage(side, file) {
+    await this.#setSide(side, await this.#backend.encode(file, file.name));
+  }
+
+  async #openCodes(file) {
+    const codes = await this.#backend.readCodes(file);
+    const [image] = await this.#backend.decode([codes]);
+    await this.#setSide("a", { name: file.name, codes, image });
+  }
+
+  /** Takes an image for A or B; the first of all is both. */
+  async #setSide(side, picture) {
+    const { a = picture, b = picture } = this.#history.present ?? {};
+    await (side === "a" ? this.#pairUp(picture, b) : this.#pairUp(a, picture));
+  }
+
+  async #pairUp(a, b) {
+    this.#change(stateOf(a, b, await this.#backend.pair(a.codes, b.codes)));
+    this.#say(`A is ${a.name}, B is ${b.name}.`);
+  }
+
+  async #newFace() {
+    const { a, b, pairs, codes } = await this.#backend.recombine();
+    this.#change({ a, b, pairs, codes });
+    this.#say(`A new face, of ${a.name} and ${b.name}.`);
+  }
+
+  #exchange(slot) {
+    this.#act(async () => {
+      const before = this.#history.present.codes[slot];
+      this.#change(exchange(this.#history.present, slot, this.#model.kind));
+      this.#say(`Code ${before} exchanged for ${this.#history.present.codes[slot]}.`);
+    });
+  }
+
+  #slide(count) {
+    this.#change(interpolate(this.#history.present, count), "slider");
+  }
+
+  #replace(slot) {
+    if (!this.#image) return;
+    this.#entries.open(this.#history.present, slot, this.#image, (code) => {
+      this.#change(replace(this.#history.present, slot, code, this.#model.kind));
+      this.#say(`Code ${code} put in.`);
+    });
+  }
+
+  #undo() {
+    if (!this.#history.canUndo) return;
+    this.#history.undo();
+    this.#show();
+    this.#say("Undone.");
+  }
+
+  #redo() {
+    if (!this.#history.canRedo) return;
+    this.#history.redo();
+    this.#show();
+    this.#say("Done again.");
+  }
+
+  #change(state, gesture) {
+    this.#history.push(state, gesture);
+    this.#show();
+  }
+
+  /** Shows the present state; the decoded image follows. */
+  #show() {
+    const { a, b, pairs } = this.#history.present;
+    paint(find("image-a"), a.image, `A: ${a.name}`);
+    paint(find("image-b"), b.image, `B: ${b.name}`);
+    find("name-a").textContent = a.name;
+    find("name-b").textContent = b.name;
+    this.#slots.show(this.#history.present);
+    const all = exchangeOrder(pairs).length;
+    const text = `${countExchanged(this.#history.present)} of ${all} pairs exchanged`;
+    const slider = find("slider");
+    slider.max = all;
+    slider.value = countExchanged(this.#history.present);
+    slider.disabled = !all;
+    slider.setAttribute("aria-valuetext", text);
+    find("exchanged").textContent = text;
+    find("undo").disabled = !this.#history.canUndo;
+    find("redo").disabled = !this.#history.canRedo;
+    this.#decode();
+    this.#comparing.abort();
+    clearTimeout(this.#settling);
+    this.#settling = setTimeout(() => this.#settle(), SETTLED);
+  }
+
+  /** Decodes the present state; what changes meanwhile is decoded next, and the rest left out. */
+  async #decode() {
+    if (this.#decoding) return;
+    this.#decoding = true;
+    find("result").setAttribute("aria-busy", "true");
+    await this.#try(async () => {
+      for (let codes = null; codes !== this.#history.present.codes; ) {
+        codes = this.#history.present.codes;
+        [this.#image] = await this.#backend.decode([codes]);
+        paint(find("image"), this.#image, `Decoded: ${find("exchanged").textContent}`);
+      }
+    });
+    this.#decoding = false;
+    find("result").setAttribute("aria-busy", "false");
+  }
+
+  /** Once a state stays: its link, and the training image most like it. */
+  async #settle() {
+    const state = this.#history.present;
+    history.replaceState(null, "", `#${toFragment(state, this.#model)}`);
+    if (!this.#model.trainingImages) return;
+    this.#comparing = new AbortController();
+    await this.#try(async () => {
+      const found = await this.#backend.nearest(state.codes, this.#comparing.signal);
+      if (state !== this.#history.present) return;
+      const { picture, difference, searched } = found;
+      paint(find("image-copy"), picture.image, `Nearest training image: ${picture.name}`);
+      find("name-copy").textContent = picture.name;
+      find("about-copy").textContent =
+        `${shared(state.codes, picture.codes)} of ${state.codes.length} codes in common. Pixels differ` +
+        ` by ${difference.toFixed(1)} of 255. ${searched.toLocaleString("en")} were searched.`;
+    });
+  }
+
+  async #saveImage() {
+    const blob = await new Promise((resolve) => find("image").toBlob(resolve, "image/png"));
+    download(blob, "face.png");
+  }
+
+  async #saveCodes() {
+    const { name, file } = await this.#backend.writeCodes(this.#history.present.codes);
+    download(file, name);
+  }
+
+  async #copyLink() {
+    const link = new URL(location.href);
+    link.hash = toFragment(this.#history.present, this.#model);
+    try {
+      await navigator.clipboard.writeText(link.href);
+      this.#say("Link copied.");
+      find("copy-link").textContent = "Copied";
+      setTimeout(() => (find("copy-link").textContent = "Copy link"), 2_000);
+    } catch {
+      showLink(link.href);
+    }
+  }
+
+  #openLink() {
+    return this.#act(async () => {
+      this.#change(await fromFragment(location.hash.slice(1), this.#model, this.#backend));
+    });
+  }
+}
+
+/** How many codes two sets share, copies counted. */
+function shared(one, other) {
+  const left = [...other];
+  return one.filter((code) => {
+    const place = left.indexOf(code);
+    if (place >= 0) left.splice(place, 1);
+    return place >= 0;
+  }).length;
+}
+
+function messageOf(error) {
+  return error instanceof BackendError ? error.message : `Something failed: ${error.message}`;
+}

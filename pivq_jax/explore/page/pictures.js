@@ -1,0 +1,55 @@
+/** Images on the page. */
+
+/** Grey levels of change that are shown in full. */
+const CLEAR = 24;
+const FAINT = 0.12;
+
+/** Paints an image into a canvas. */
+export function paint(canvas, image, label) {
+  if (canvas.width !== image.width || canvas.height !== image.height) {
+    canvas.width = image.width;
+    canvas.height = image.height;
+  }
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  canvas.setAttribute("aria-label", label);
+}
+
+/** A canvas for an image that its button names. */
+export function thumbnail(image) {
+  const canvas = document.createElement("canvas");
+  canvas.setAttribute("aria-hidden", "true");
+  if (image) paint(canvas, image, "");
+  return canvas;
+}
+
+/**
+ * What changes from one image to another: the second, faint where it is equal to the first.
+ *
+ * @param {ImageData} before
+ * @param {ImageData} after
+ * @returns {{image: ImageData, mean: number}} with the mean absolute change in grey levels.
+ */
+export function change(before, after) {
+  const image = new ImageData(after.width, after.height);
+  let sum = 0;
+  for (let at = 0; at < after.data.length; at += 4) {
+    let most = 0;
+    for (let channel = at; channel < at + 3; channel++) {
+      image.data[channel] = after.data[channel];
+      const difference = Math.abs(after.data[channel] - before.data[channel]);
+      sum += difference;
+      most = Math.max(most, difference);
+    }
+    image.data[at + 3] = 255 * (FAINT + (1 - FAINT) * Math.min(1, most / CLEAR));
+  }
+  return { image, mean: sum / (0.75 * after.data.length) };
+}
+
+/** Saves a file under a name. */
+export function download(file, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(file);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

@@ -1,0 +1,97 @@
+/** The backend of the page that `pivq_jax.explore.server` serves. */
+
+import { Backend, BackendError } from "./backend.js";
+
+const MAX_FILE = 2 ** 25; // bytes, as in uploads.py
+
+export class ServerBackend extends Backend {
+  #size = 0;
+
+  async open(progress) {
+    progress("Opening the model", 0);
+    const model = await ask("model");
+    this.#size = model.imageSize;
+    return model;
+  }
+
+  async examples(start, count) {
+    const images = await ask("examples", { start, count });
+    return images.map((image) => this.#image(image));
+  }
+
+  async example(index) {
+    return this.#picture(await ask("example", { index }));
+  }
+
+  async encode(file, name) {
+    if (file.size > MAX_FILE) {
+      throw new BackendError(`The file has more than ${MAX_FILE / 2 ** 20} MB: choose a smaller one.`);
+    }
+    return { ...this.#picture(await ask("encode", file)), name };
+  }
+
+  async pair(a, b) {
+    return ask("pair", { a, b });
+  }
+
+  async decode(sets, signal) {
+    const images = await ask("decode", { sets }, signal);
+    return images.map((image) => this.#image(image));
+  }
+
+  async recombine() {
+    const [seed] = crypto.getRandomValues(new Uint32Array(1));
+    const found = await ask("recombine", { seed: seed >>> 1 });
+    return { ...found, a: this.#picture(found.a), b: this.#picture(found.b) };
+  }
+
+  async nearest(codes, signal) {
+    const found = await ask("nearest", { codes }, signal);
+    return { ...found, picture: this.#picture(found.picture) };
+  }
+
+  async neighbours(code) {
+    return ask("neighbours", { code });
+  }
+
+  #picture(picture) {
+    return { ...picture, image: this.#image(picture.image) };
+  }
+
+  /** Converts base64 of RGB to an ImageData. */
+  #image(text) {
+    const rgb = atob(text);
+    const image = new ImageData(this.#size, this.#size);
+    for (let from = 0, to = 0; from < rgb.length; to += 4) {
+      image.data[to] = rgb.charCodeAt(from++);
+      image.data[to + 1] = rgb.charCodeAt(from++);
+      image.data[to + 2] = rgb.charCodeAt(from++);
+      image.data[to + 3] = 255;
+    }
+    return image;
+  }
+}
+
+/** Sends a request: a file as it is, anything else as JSON; without a body, a GET. */
+async function ask(name, body, signal) {
+  const options = { signal };
+  if (body !== undefined) {
+    options.method = "POST";
+    options.body = body instanceof Blob ? body : JSON.stringify(body);
+  }
+  let response;
+  try {
+    response = await fetch(`api/${name}`, options);
+  } catch (error) {
+    if (signal?.aborted) throw signal.reason;
+    throw new BackendError("The server does not answer: is it still running?");
+  }
+  const answer = await response.json().catch(() => ({ error: "The server's answer is cut short" }));
+  if (signal?.aborted) throw signal.reason;
+  if (answer.error) throw new BackendError(sentence(answer.error));
+  return answer;
+}
+
+function sentence(text) {
+  return `${text[0].toUpperCase()}${text.slice(1)}.`;
+}

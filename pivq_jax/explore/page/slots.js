@@ -1,0 +1,183 @@
+/** The code sets as columns of chips: each code of A above its partner in B. */
+
+import { commonSlots, exchangeOrder } from "./state.js";
+
+const COLOUR = /^#[0-9a-f]{6}$/i;
+
+/** Makes an element: `tag.class.other`, with text or children. */
+export function make(selector, ...children) {
+  const [tag, ...classes] = selector.split(".");
+  const element = document.createElement(tag);
+  element.classList.add(...classes);
+  if (tag === "button") element.type = "button";
+  element.append(...children);
+  return element;
+}
+
+/** A line about an entry. */
+export function describe(code, model) {
+  const { text, share, group } = model.entries[code];
+  const told = text || (group >= 0 ? model.groups[group] : "tells no factor beyond chance");
+  const often = model.trainingImages ? `; in ${(100 * share).toFixed(1)}% of training images` : "";
+  return `Code ${code}: ${told}${often}.`;
+}
+
+/** A chip of a code; its colour is that of its group. */
+export function chip(code, model, prefix = "") {
+  const { group, value } = model.entries[code];
+  const element = make("span.chip", make("span.unseen", prefix), make("span.code", String(code)));
+  if (COLOUR.test(value)) {
+    const swatch = make("span.swatch");
+    swatch.style.backgroundColor = value;
+    element.append(swatch);
+  }
+  colour(element, group, model);
+  const word = value && !COLOUR.test(value) ? value : (model.groups[group] ?? "no factor");
+  element.append(make("span.tells", word));
+  return element;
+}
+
+function colour(element, group, model) {
+  if (group >= 0) element.style.setProperty("--hue", (25 + (360 * group) / model.groups.length) % 360);
+  else element.classList.add("plain");
+}
+
+export class Slots {
+  #model;
+  #on;
+  #pairs = null;
+  #parts = new Map(); // by slot: {box, pair, chips}
+  #places = [document.getElementById("slots"), document.getElementById("common")];
+  #about = document.getElementById("about-code");
+
+  /**
+   * @param {import("./backend.js").Model} model
+   * @param {{exchange: (slot: number) => void, replace: (slot: number) => void}} on
+   */
+  constructor(model, on) {
+    this.#model = model;
+    this.#on = on;
+    for (const place of this.#places) {
+      place.addEventListener("keydown", (event) => this.#move(event, place));
+      place.addEventListener("focusin", (event) => this.#focus(event.target, place));
+      place.addEventListener("pointerover", (event) => this.#tell(event.target));
+    }
+  }
+
+  /** @param {import("./state.js").State} state */
+  show(state) {
+    if (state.pairs !== this.#pairs) this.#build(state.pairs);
+    for (const [slot, { box, pair, chips }] of this.#parts) {
+      const code = state.codes[slot];
+      const own = code !== state.pairs.a[slot] && code !== state.pairs.b[slot];
+      if (chips.own?.dataset.code !== String(code)) chips.own?.remove();
+      if (own && !chips.own?.isConnected) {
+        chips.own = chip(code, this.#model, "By hand: ");
+        chips.own.dataset.code = code;
+        pair.append(chips.own);
+      }
+      if (!own) chips.own = undefined;
+      box.dataset.code = code;
+      box.classList.toggle("by-hand", own);
+      mark(chips.a, code === state.pairs.a[slot]);
+      if (chips.b) mark(chips.b, code === state.pairs.b[slot]);
+      if (chips.own) mark(chips.own, true);
+      if (chips.b) pair.setAttribute("aria-pressed", String(code === state.pairs.b[slot]));
+      const name = box.querySelector(".replace");
+      if (name) name.setAttribute("aria-label", `Replace ${code}`);
+    }
+  }
+
+  #build(pairs) {
+    this.#pairs = pairs;
+    this.#parts.clear();
+    const common = commonSlots(pairs);
+    const columns = [exchangeOrder(pairs), common];
+    for (const [index, place] of this.#places.entries()) {
+      place.replaceChildren(...columns[index].map((slot) => this.#column(slot, pairs)));
+      const first = place.querySelector("button");
+      for (const button of place.querySelectorAll("button")) button.tabIndex = button === first ? 0 : -1;
+    }
+    document.getElementById("common-part").hidden = !common.length;
+    this.#about.textContent = "";
+    this.#legend(new Set([...pairs.a, ...pairs.b].map((code) => this.#model.entries[code].group)));
+  }
+
+  #column(slot, pairs) {
+    const model = this.#model;
+    const differs = pairs.a[slot] !== pairs.b[slot];
+    const chips = { a: chip(pairs.a[slot], model, differs ? "A: " : "") };
+    const pair = make("button.pair", chips.a);
+    const box = make("div.slot", pair);
+    if (differs) {
+      chips.b = chip(pairs.b[slot], model, "B: ");
+      pair.append(chips.b);
+      pair.addEventListener("click", () => this.#on.exchange(slot));
+      const replace = make("button.replace", "Replace");
+      replace.addEventListener("click", () => this.#on.replace(slot));
+      box.append(replace);
+    } else {
+      pair.prepend(make("span.unseen", "Replace "));
+      pair.addEventListener("click", () => this.#on.replace(slot));
+    }
+    this.#parts.set(slot, { box, pair, chips });
+    box.dataset.slot = slot;
+    return box;
+  }
+
+  #legend(groups) {
+    const names = [...groups].sort((one, other) => one - other);
+    const items = names.filter((group) => group >= 0).map((group) => [group, this.#model.groups[group]]);
+    if (groups.has(-1)) items.push([-1, "no factor beyond chance"]);
+    const legend = document.getElementById("legend");
+    legend.replaceChildren(
+      ...items.map(([group, name]) => {
+        const dot = make("span.dot");
+        colour(dot, group, this.#model);
+        return make("li", dot, name);
+      }),
+    );
+  }
+
+  /** Arrow keys go from button to button; the tab key leaves them. */
+  #move(event, place) {
+    const button = event.target.closest("button");
+    if (!button || event.ctrlKey || event.altKey || event.metaKey) return;
+    const alike = button.classList.contains("replace") ? ".replace" : ".pair";
+    const all = [...place.querySelectorAll(alike)];
+    const box = button.parentElement;
+    const index = all.indexOf(button);
+    const next = {
+      ArrowRight: all[index + 1],
+      ArrowLeft: all[index - 1],
+      Home: all[0],
+      End: all.at(-1),
+      ArrowDown: box.querySelector(".replace"),
+      ArrowUp: box.querySelector(".pair"),
+    }[event.key];
+    if (next === undefined || next === null) return;
+    event.preventDefault();
+    next.focus();
+  }
+
+  #focus(target, place) {
+    const button = target.closest("button");
+    if (!button) return;
+    for (const other of place.querySelectorAll("button")) other.tabIndex = other === button ? 0 : -1;
+    this.#tell(button);
+  }
+
+  #tell(target) {
+    const box = target.closest(".slot");
+    if (!box) return;
+    const slot = Number(box.dataset.slot);
+    const codes = [this.#pairs.a[slot], this.#pairs.b[slot], Number(box.dataset.code)];
+    this.#about.textContent = [...new Set(codes)].map((code) => describe(code, this.#model)).join(" ");
+  }
+}
+
+function mark(element, present) {
+  element.classList.toggle("present", present);
+  if (!present) element.querySelector(".state")?.remove();
+  else if (!element.querySelector(".state")) element.append(make("span.unseen.state", ", in the image "));
+}

@@ -1,0 +1,167 @@
+/**
+ * The state of the page, undo, and links. States are never changed, only replaced.
+ *
+ * @typedef {object} Side
+ * @property {string} name
+ * @property {number[]} codes
+ * @property {ImageData} image
+ * @property {number} [example] - its index, if it is one of the backend's examples.
+ *
+ * @typedef {object} State
+ * @property {Side} a
+ * @property {Side} b
+ * @property {import("./backend.js").Pairs} pairs
+ * @property {number[]} codes - the code in each slot: that of `pairs.a`, of `pairs.b`, or another.
+ */
+
+import { BackendError } from "./backend.js";
+
+const MAX_UNDO = 500;
+const MAX_NAME = 60; // characters of a name in a link
+
+/** The state in which A is decoded. */
+export function stateOf(a, b, pairs) {
+  return { a, b, pairs, codes: [...pairs.a] };
+}
+
+/** The slots of pairs that differ, in the order in which the interpolation exchanges them. */
+export function exchangeOrder(pairs) {
+  const slots = [...pairs.a.keys()].filter((slot) => pairs.a[slot] !== pairs.b[slot]);
+  return slots.sort((one, other) => pairs.cost[one] - pairs.cost[other] || one - other);
+}
+
+/** The slots of codes that both images have. */
+export function commonSlots(pairs) {
+  return [...pairs.a.keys()].filter((slot) => pairs.a[slot] === pairs.b[slot]);
+}
+
+/** How many pairs are exchanged. */
+export function countExchanged({ pairs, codes }) {
+  return exchangeOrder(pairs).filter((slot) => codes[slot] === pairs.b[slot]).length;
+}
+
+/** Exchanges a code for its partner; a code put in by hand for that of A. */
+export function exchange(state, slot, kind) {
+  const { pairs, codes } = state;
+  return replace(state, slot, (codes[slot] === pairs.a[slot] ? pairs.b : pairs.a)[slot], kind);
+}
+
+/** Puts a code into a slot. */
+export function replace(state, slot, code, kind) {
+  const holder = state.codes.indexOf(code);
+  if (kind === "matching" && holder >= 0 && holder !== slot) {
+    throw new BackendError(
+      `Code ${code} is in the image already, put there by hand: take it out there first.`,
+    );
+  }
+  return { ...state, codes: state.codes.with(slot, code) };
+}
+
+/** The interpolation with a number of pairs exchanged; codes put in by hand are taken out. */
+export function interpolate(state, count) {
+  const { pairs } = state;
+  const codes = [...pairs.a];
+  for (const slot of exchangeOrder(pairs).slice(0, count)) codes[slot] = pairs.b[slot];
+  return { ...state, codes };
+}
+
+/** What was shown before, and after. */
+export class History {
+  #past = [];
+  #future = [];
+  #gesture = null;
+  /** @type {State} */
+  present = null;
+
+  /**
+   * @param {State} state
+   * @param {string} [gesture] - states of one gesture, such as pulling the slider, are undone at once.
+   */
+  push(state, gesture = null) {
+    if (this.present && (gesture === null || gesture !== this.#gesture)) {
+      this.#past = [...this.#past.slice(1 - MAX_UNDO), this.present];
+    }
+    this.#gesture = gesture;
+    this.#future = [];
+    this.present = state;
+  }
+
+  /** Ends a gesture. */
+  end() {
+    this.#gesture = null;
+  }
+
+  get canUndo() {
+    return this.#past.length > 0;
+  }
+
+  get canRedo() {
+    return this.#future.length > 0;
+  }
+
+  undo() {
+    this.#future.push(this.present);
+    this.present = this.#past.pop();
+    this.#gesture = null;
+  }
+
+  redo() {
+    this.#past.push(this.present);
+    this.present = this.#future.pop();
+    this.#gesture = null;
+  }
+}
+
+/** The fragment of a link to a state, without "#". */
+export function toFragment(state, model) {
+  const fields = new URLSearchParams({ m: model.id });
+  for (const name of ["a", "b"]) {
+    const side = state[name];
+    if (side.example !== undefined) {
+      fields.set(name, `e${side.example}`);
+    } else {
+      fields.set(name, side.codes.join("."));
+      fields.set(`${name}n`, side.name.slice(0, MAX_NAME));
+    }
+  }
+  fields.set("c", state.codes.join("."));
+  return fields.toString();
+}
+
+/**
+ * Opens a link.
+ *
+ * @param {string} fragment - anything.
+ * @param {import("./backend.js").Model} model
+ * @param {import("./backend.js").Backend} backend
+ * @returns {Promise<State>}
+ */
+export async function fromFragment(fragment, model, backend) {
+  const fields = new URLSearchParams(fragment);
+  if (fields.get("m") !== model.id) {
+    throw new BackendError("The link is for another model: open it where that model is served.");
+  }
+  const side = async (name) => {
+    const text = fields.get(name) ?? "";
+    if (/^e\d{1,9}$/.test(text)) {
+      const example = Number(text.slice(1));
+      return { ...(await backend.example(example)), example };
+    }
+    const codes = parseCodes(text, model);
+    const [image] = await backend.decode([codes]);
+    return { name: (fields.get(`${name}n`) ?? "").slice(0, MAX_NAME), codes, image };
+  };
+  const [a, b] = [await side("a"), await side("b")];
+  const codes = parseCodes(fields.get("c") ?? "", model);
+  return { a, b, pairs: await backend.pair(a.codes, b.codes), codes };
+}
+
+function parseCodes(text, model) {
+  const codes = /^\d{1,9}(\.\d{1,9})*$/.test(text) ? text.split(".").map(Number) : [];
+  const fit =
+    codes.length === model.numCodes &&
+    codes.every((code) => code < model.codebookSize) &&
+    (model.kind !== "matching" || new Set(codes).size === codes.length);
+  if (!fit) throw new BackendError("The link is damaged: copy it again.");
+  return codes;
+}

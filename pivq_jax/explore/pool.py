@@ -1,0 +1,112 @@
+"""Training images with their codes: parents of new faces, and what these are compared with."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pivq_jax.common.progress import progress_bar
+from pivq_jax.data.sources import First, Source
+from pivq_jax.evaluation.reconstruction import encode_batches
+from pivq_jax.evaluation.session import POOL_IMAGES
+from pivq_jax.inference import TrainedModel
+
+# Images are searched at up to this size: 10,000 of them take 30 MB and some ten milliseconds.
+SEARCH_SIZE = 32
+# Training images are encoded for this time at most; a large model on a CPU may need a second each.
+SECONDS = 60.0
+
+
+class Pool(NamedTuple):
+    """The first M training images, in order.
+
+    Attributes:
+        codes: int32 [M, N].
+        labels: int32 [M, A].
+        small: uint8 [M, s, s, 3], the images at no more than `SEARCH_SIZE` pixels.
+    """
+
+    codes: np.ndarray
+    labels: np.ndarray
+    small: jax.Array
+
+
+def encode_pool(
+    model: TrainedModel,
+    source: Source,
+    factors: Sequence[str],
+    batch_size: int,
+    seconds: float = SECONDS,
+) -> Pool:
+    """Encodes training images until all are done, `POOL_IMAGES` are, or time is up.
+
+    Args:
+        model: the trained model.
+        source: the training images, at least one.
+        factors: names of the A labels to collect.
+        batch_size: number of images encoded at once; at least these are encoded.
+        seconds: time after which no further batch begins.
+
+    Returns:
+        The `Pool`.
+
+    Raises:
+        ValueError: if an image has no codes, see `TrainedModel.encode`.
+    """
+    images = First(source, POOL_IMAGES)
+    parts: list[tuple[np.ndarray, ...]] = []
+    began = time.monotonic()
+    with progress_bar(desc="encoding training images", total=len(images), unit="image") as bar:
+        for batch, codes, _ in encode_batches(model, images, batch_size):
+            mask = batch["mask"]
+            labels = (
+                np.stack([batch[name] for name in factors], 1)
+                if factors
+                else np.empty((len(mask), 0), np.int32)
+            )
+            parts.append(
+                tuple(np.asarray(x)[mask] for x in (codes, labels, shrink(batch["image"])))
+            )
+            bar.update(int(mask.sum()))
+            if time.monotonic() - began > seconds:
+                break
+    codes, labels, small = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Pool(codes, labels, jnp.asarray(small))
+
+
+@jax.jit
+def shrink(images: jax.Array) -> jax.Array:
+    """Resizes images to at most `SEARCH_SIZE` pixels, antialiased.
+
+    Args:
+        images: uint8 [B, S, S, 3].
+
+    Returns:
+        uint8 [B, s, s, 3] with s = min(S, `SEARCH_SIZE`).
+    """
+    size = min(images.shape[1], SEARCH_SIZE)
+    shape = (len(images), size, size, 3)
+    resized = jax.image.resize(images.astype(jnp.float32), shape, "linear")
+    return resized.round().clip(0, 255).astype(jnp.uint8)
+
+
+def nearest(image: np.ndarray, pool: Pool) -> int:
+    """Finds the image of a pool that is nearest in pixels, by Euclidean distance of small versions.
+
+    Args:
+        image: uint8 [S, S, 3], of the size of the training images.
+        pool: the training images.
+
+    Returns:
+        Its index in the pool.
+    """
+    return int(_nearest(shrink(image[None])[0], pool.small))
+
+
+@jax.jit
+def _nearest(image: jax.Array, small: jax.Array) -> jax.Array:
+    difference = small.astype(jnp.float32) - image.astype(jnp.float32)
+    return jnp.argmin(jnp.square(difference).sum((1, 2, 3)))

@@ -1,0 +1,305 @@
+"""The server behind the page: Starlette and uvicorn around an `Engine`.
+
+Requests and answers are JSON, images in them base64 of uint8 RGB, files as they are; page/server.js
+is the other side. JAX does one thing at a time, in a thread beside that of the server.
+"""
+
+import asyncio
+import base64
+import json
+import socket
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.explore.engine import Engine, Nearest, NewFace, Pairs, Picture
+from pivq_jax.explore.guard import Guard
+from pivq_jax.explore.uploads import MAX_BYTES, read_image
+
+PAGE = Path(__file__).parent / "page"
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+MAX_JSON = 2**20  # bytes; twelve sets of 4,096 codes fit
+MAX_WAITING = 32  # requests; the page itself never has as many
+
+
+class Refusal(Exception):
+    """An answer other than 200.
+
+    Args:
+        status: the status.
+        message: one sentence for the page to show.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Work:
+    """Runs what needs JAX, one after another, and refuses what would wait for too many others."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._waiting = 0
+        self._reading = False
+
+    async def run(self, request: Request, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs a function in a thread when its turn comes, unless the page has given up by then.
+
+        Args:
+            request: the request that it is for.
+            function: the function.
+            *arguments: its arguments.
+
+        Returns:
+            its result.
+
+        Raises:
+            Refusal: if too many requests wait.
+            ClientDisconnect: if the page has given up.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise Refusal(503, "the server is busy: try again in a moment")
+        self._waiting += 1
+        try:
+            async with self._lock:
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+                return await run_in_threadpool(function, *arguments)
+        finally:
+            self._waiting -= 1
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Held while a file is received and decoded; there may be one at a time.
+
+        Raises:
+            Refusal: if there is one already.
+        """
+        if self._reading:
+            raise Refusal(429, "another file is being read: try again in a moment")
+        self._reading = True
+        try:
+            yield
+        finally:
+            self._reading = False
+
+
+def make_app(engine: Engine, address: str = "localhost") -> Starlette:
+    """Returns the server as an ASGI application.
+
+    Args:
+        engine: what answers.
+        address: where it will listen, see `Guard`.
+    """
+    work = Work()
+    model = _json(engine.describe())
+
+    async def describe(request: Request) -> Response:
+        return Response(model, media_type="application/json")
+
+    def answers(name: str, find: Callable[[dict[str, Any]], Any]) -> Route:
+        async def respond(request: Request) -> Response:
+            body = _object(await _body(request, MAX_JSON))
+            found = await work.run(request, find, body)
+            return Response(_json(_plain(found)), media_type="application/json")
+
+        return _route(f"/api/{name}", respond, "POST")
+
+    async def encode(request: Request) -> Response:
+        async with work.reading():
+            content = await _body(request, MAX_BYTES)
+            image = await run_in_threadpool(read_image, content, engine.size)
+            del content
+            picture = Picture("", *await work.run(request, engine.encode, image))
+        return Response(_json(_plain(picture)), media_type="application/json")
+
+    def codes_of(body: dict[str, Any], name: str) -> np.ndarray:
+        return engine.check([body.get(name)])[0]
+
+    def recombine(body: dict[str, Any]) -> NewFace:
+        return engine.recombine(jax.random.key(_integer(body, "seed")))
+
+    return Starlette(
+        routes=[
+            *_page_routes(),
+            _route("/api/model", describe, "GET"),
+            answers(
+                "examples",
+                lambda body: list(
+                    engine.examples(_integer(body, "start"), _integer(body, "count"))
+                ),
+            ),
+            answers("example", lambda body: engine.example(_integer(body, "index"))),
+            answers("pair", lambda body: engine.pair(codes_of(body, "a"), codes_of(body, "b"))),
+            answers("decode", lambda body: list(engine.decode(engine.check(body.get("sets"))))),
+            answers("recombine", recombine),
+            answers("nearest", lambda body: engine.nearest(codes_of(body, "codes"))),
+            answers("neighbours", lambda body: engine.neighbours(_integer(body, "code"))),
+            _route("/api/encode", encode, "POST"),
+        ],
+        middleware=[Middleware(Guard, address=address)],
+    )
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """Listens at an address; what connects waits until `serve` answers.
+
+    Args:
+        address: name or number, such as 'localhost' or '127.0.0.1'.
+        port: the port; 0 for any free one.
+
+    Returns:
+        the socket.
+
+    Raises:
+        InputError: if the port is in use, or the address is not one of this machine.
+    """
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise InputError(f"--address={address} is unknown here: use localhost") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(place)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"cannot serve at {address}, port {port} ({reason}): give another --port"
+        ) from error
+    return listener
+
+
+def serve(engine: Engine, listener: socket.socket, address: str) -> None:
+    """Answers requests until Ctrl-C.
+
+    Args:
+        engine: what answers.
+        listener: the socket of `listen`.
+        address: the address given to `listen`.
+    """
+    config = uvicorn.Config(
+        make_app(engine, address),
+        lifespan="off",
+        ws="none",
+        log_level="critical",  # answers print what goes wrong themselves
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,  # a browser keeps its connections open
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def url(listener: socket.socket, address: str) -> str:
+    """Returns the address of the page.
+
+    Args:
+        listener: the socket of `listen`.
+        address: the address given to `listen`.
+    """
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{listener.getsockname()[1]}/"
+
+
+def _page_routes() -> list[Route]:
+    """Routes of the files of the page, read once: no path of a request reaches the disk."""
+
+    def route(path: str, content: bytes, kind: str) -> Route:
+        async def respond(request: Request) -> Response:
+            return Response(content, media_type=kind)
+
+        return _route(path, respond, "GET")
+
+    files = {file.name: file for file in sorted(PAGE.iterdir()) if file.suffix in TYPES}
+    routes = [route(f"/{n}", file.read_bytes(), TYPES[file.suffix]) for n, file in files.items()]
+    return [route("/", files["index.html"].read_bytes(), "text/html"), *routes]
+
+
+def _route(path: str, respond: Callable[[Request], Any], method: str) -> Route:
+    """A route on which expected errors become JSON with one sentence."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await respond(request)
+        except Refusal as refusal:
+            return JSONResponse({"error": str(refusal)}, refusal.status)
+        except InputError as error:
+            return JSONResponse({"error": str(error)}, 400)
+        except ClientDisconnect:
+            return Response(status_code=499)  # read by no one
+        except Exception:
+            traceback.print_exc()
+            return JSONResponse({"error": "the server failed: its terminal says why"}, 500)
+
+    return Route(path, answer, methods=[method])
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """Reads the body of a request; refuses one of more than `limit` bytes before it is all read."""
+    refusal = Refusal(413, f"this is more than {limit / 2**20:,.0f} MB: give a smaller file")
+    if int(request.headers.get("content-length", 0)) > limit:
+        raise refusal
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise refusal
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise InputError("the request is no JSON object")
+    return value
+
+
+def _integer(body: dict[str, Any], name: str) -> int:
+    value = body.get(name)
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise InputError(f"{name} must be an integer from 0 to {2**31 - 1}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Converts results of an `Engine` to JSON values; uint8 images to base64."""
+    if isinstance(value, Picture | Pairs | NewFace | Nearest):
+        return {name: _plain(part) for name, part in value._asdict().items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.ndarray):
+        if value.dtype == np.uint8:
+            return base64.b64encode(np.ascontiguousarray(value)).decode()
+        return value.tolist()
+    return value
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False).encode()

@@ -1,0 +1,203 @@
+"""What the page asks for, against NumPy and SciPy."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.data.images import images_to_float
+from pivq_jax.explore import engine as engine_module
+from pivq_jax.explore.engine import MAX_EXAMPLES, Engine
+
+N, K, SIZE = 8, 32, 16  # of the tiny model
+PAGE = Path(engine_module.__file__).parent / "page"
+
+
+def some_sets(seed: int, count: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.stack([np.sort(rng.permutation(K)[:N]) for _ in range(count)]).astype(np.int32)
+
+
+def test_the_description_has_what_the_interface_says(engine):
+    text = (PAGE / "backend.js").read_text()
+    typedefs = dict(re.findall(r"@typedef \{object\} (\w+)\n(.*?)\*/", text, re.DOTALL))
+    properties = {
+        name: set(re.findall(r"@property \{.*?\} (\w+)", body)) for name, body in typedefs.items()
+    }
+    found = engine.describe()
+    assert properties["Model"] == found.keys()
+    assert len(found["entries"]) == found["codebookSize"] == K
+    assert all(entry.keys() == properties["Entry"] for entry in found["entries"])
+    assert found["numCodes"] == N and found["imageSize"] == SIZE
+    assert found["examples"] == 128 and found["trainingImages"] == 512
+    assert {entry["group"] for entry in found["entries"]} <= {-1, *range(len(found["groups"]))}
+    assert properties["Pairs"] == {*engine_module.Pairs._fields}
+    assert properties["Picture"] == {*engine_module.Picture._fields}
+
+
+def test_images_are_encoded_and_decoded_as_the_model_does(engine):
+    model, test = engine.model, engine.dataset.test
+    picture = engine.example(5)
+    assert picture.name == "test image 5"
+    np.testing.assert_array_equal(picture.image, test[5]["image"])
+    codes = np.asarray(model.encode(images_to_float(test[5]["image"][None])))
+    np.testing.assert_array_equal(picture.codes, codes[0])
+    sets = some_sets(0, engine.batch)
+    one_by_one = np.concatenate([engine.decode(row[None]) for row in sets])
+    together = engine.decode(sets)
+    assert together.dtype == np.uint8 and together.shape == (len(sets), SIZE, SIZE, 3)
+    assert np.abs(together.astype(int) - one_by_one).max() <= 1
+    exact = (np.asarray(model.decode(sets)) + 1) * 127.5
+    assert np.abs(together - exact).max() < 0.51
+
+
+def test_pairs_cost_the_least(engine):
+    codebook = np.asarray(engine.model.codebook, np.float64)
+    for a, b in zip(some_sets(1, 10), some_sets(2, 10), strict=True):
+        pairs = engine.pair(a, b)
+        np.testing.assert_array_equal(pairs.a, a)
+        np.testing.assert_array_equal(np.sort(pairs.b), b)
+        common = np.isin(a, b)
+        np.testing.assert_array_equal(pairs.a[common], pairs.b[common])
+        left, right = a[~common], b[~np.isin(b, a)]
+        cost = np.square(codebook[left][:, None] - codebook[right]).sum(-1)
+        least = cost[linear_sum_assignment(cost)].sum()
+        np.testing.assert_allclose(pairs.cost.sum(), least, rtol=1e-5)
+
+
+def test_a_new_face_takes_half_of_the_pairs_of_two_training_images(engine):
+    pool, train, parents = engine._pool, engine.dataset.train, set()
+    for seed in range(5):
+        face = engine.recombine(jax.random.key(seed))
+        for picture in (face.a, face.b):
+            index = int(picture.name.removeprefix("training image "))
+            parents.add(index)
+            np.testing.assert_array_equal(picture.image, train[index]["image"])
+            np.testing.assert_array_equal(picture.codes, pool.codes[index])
+        assert face.a.name != face.b.name
+        np.testing.assert_array_equal(face.pairs.a, face.a.codes)
+        np.testing.assert_array_equal(np.sort(face.pairs.b), face.b.codes)
+        differs = face.pairs.a != face.pairs.b
+        exchanged = differs & (face.codes == face.pairs.b)
+        np.testing.assert_array_equal(face.codes, np.where(exchanged, face.pairs.b, face.pairs.a))
+        assert exchanged.sum() == round(differs.sum() / 2)
+    assert len(parents) > 5
+
+
+def test_the_nearest_training_image_is_told_with_its_distance(engine):
+    codes = some_sets(3, 1)[0]
+    found, decoded = engine.nearest(codes), engine.decode(codes[None])[0].astype(np.float64)
+    index = int(found.picture.name.removeprefix("training image "))
+    train = engine.dataset.train
+    distances = [
+        np.square(train[i]["image"] - decoded).sum() for i in range(len(train))
+    ]  # 16 pixels: nothing is made smaller
+    assert index == np.argmin(distances) and found.searched == len(train)
+    difference = np.abs(train[index]["image"] - decoded).mean()
+    assert found.difference == pytest.approx(difference, rel=1e-5)
+    np.testing.assert_array_equal(found.picture.codes, engine._pool.codes[index])
+
+
+def test_neighbours_are_all_other_entries_by_distance(engine):
+    codebook = np.asarray(engine.model.codebook, np.float64)
+    for code in (0, 17, K - 1):
+        found = engine.neighbours(code)
+        assert sorted([code, *found.tolist()]) == list(range(K))
+        distances = np.linalg.norm(codebook[found] - codebook[code], axis=-1)
+        assert np.all(np.diff(distances) >= -1e-9)
+
+
+def test_nothing_compiles_once_it_is_ready(engine):
+    compiled = []
+
+    def note(event: str, duration: float, **_: object) -> None:
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        engine.example(7)
+        engine.encode(np.full((SIZE, SIZE, 3), 9, np.uint8))
+        for count in range(1, engine.batch + 1):
+            engine.decode(some_sets(4, count))
+        engine.pair(*some_sets(5, 2))
+        engine.recombine(jax.random.key(123))
+        engine.nearest(some_sets(6, 1)[0])
+        engine.neighbours(3)
+        assert not compiled
+        jax.jit(lambda x: x * 5 - 3)(np.arange(7))  # the listener does listen
+        assert compiled
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
+WRONG = {
+    "no list": None,
+    "no set": [],
+    "no sets": [1, 2, 3],
+    "too few": [[1, 2, 3]],
+    "too many": [list(range(N + 1))],
+    "negative": [[-1, *range(N - 1)]],
+    "too large": [[K, *range(N - 1)]],
+    "a fraction": [[1.5, *range(N - 1)]],
+    "a truth": [[True, *range(2, N + 1)]],
+    "text": ["12345678"],
+    "twice": [[3, 3, *range(10, 10 + N - 2)]],
+    "one of two": [list(range(N)), [0] * N],
+}
+
+
+@pytest.mark.parametrize("sets", WRONG.values(), ids=WRONG)
+def test_what_are_no_code_sets_is_refused(engine, sets):
+    with pytest.raises(InputError):
+        engine.check(sets)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.text(), inner, max_size=2),
+    )
+    | st.lists(st.lists(st.integers(-1, K), min_size=N - 1, max_size=N + 1), max_size=3)
+)
+def test_whatever_passes_as_code_sets_decodes(engine, value):
+    try:
+        sets = engine.check(value)
+    except InputError:
+        return
+    assert sets.shape == (len(value), N) and sets.dtype == np.int32
+    assert all(len({*row}) == N and min(row) >= 0 and max(row) < K for row in sets.tolist())
+
+
+def test_numbers_out_of_range_are_refused(engine):
+    count = engine.num_examples
+    assert len(engine.examples(count - 3, MAX_EXAMPLES)) == 3
+    for start, number in ((-1, 1), (count, 1), (0, 0), (0, MAX_EXAMPLES + 1)):
+        with pytest.raises(InputError, match="test images"):
+            engine.examples(start, number)
+    for code in (-1, K):
+        with pytest.raises(InputError, match=str(K - 1)):
+            engine.neighbours(code)
+    with pytest.raises(InputError, match=str(engine.batch)):
+        engine.decode(some_sets(0, engine.batch + 1))
+
+
+def test_without_data_codes_can_be_decoded_and_are_grouped_by_clusters(engine):
+    bare = Engine(engine.model, None)
+    found = bare.describe()
+    assert found["examples"] == found["trainingImages"] == 0
+    assert found["grouping"] == "cluster" and found["groups"][0] == "cluster 1"
+    assert found["id"] == engine.describe()["id"]
+    sets = some_sets(7, 1)
+    np.testing.assert_array_equal(bare.decode(sets), engine.decode(sets))
+    with pytest.raises(InputError, match="not on this machine"):
+        bare.nearest(sets[0])
+    with pytest.raises(InputError, match="not on this machine"):
+        bare.recombine(jax.random.key(0))

@@ -1,0 +1,50 @@
+"""Colours and lines for codebook entries."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pivq_jax.explore.meanings import CLUSTERS, find_meanings
+
+FACTORS = {"rear_hair": ("none", "long"), "shade": ("dark", "mid", "light")}
+
+
+@pytest.fixture(scope="module")
+def labelled() -> tuple[np.ndarray, np.ndarray]:
+    """Entries 0 and 1 tell the first factor, 2 to 4 the second, 5 to 9 nothing."""
+    rng = np.random.default_rng(0)
+    labels = np.stack([rng.integers(0, 2, 400), rng.integers(0, 3, 400)], 1)
+    chance = 5 + rng.permuted(np.tile(np.arange(5), (400, 1)), axis=1)[:, :2]
+    return np.column_stack([labels[:, 0], 2 + labels[:, 1], chance]), labels
+
+
+def test_entries_get_the_factor_that_they_tell(labelled):
+    codes, labels = labelled
+    found = find_meanings(codes, labels, FACTORS, jnp.zeros((12, 3)), 0)
+    assert found.grouping == "factor" and found.groups == ("rear hair", "shade")
+    assert found.group.tolist() == [0, 0, 1, 1, 1] + 7 * [-1]
+    assert found.value[:5] == ("none", "long", "dark", "mid", "light")
+    assert found.text[1].startswith("rear hair: long in 100% of images with it, ")
+    assert set(found.text[5:]) == set(found.value[5:]) == {""}
+    np.testing.assert_allclose(found.share, np.bincount(codes.ravel(), minlength=12) / 400)
+
+
+@pytest.mark.parametrize("images", [0, 5])
+def test_without_labels_entries_near_each_other_are_a_group(images):
+    rng = np.random.default_rng(0)
+    centres = 10 * rng.standard_normal((CLUSTERS, 4))
+    owners = rng.permutation(np.arange(5 * CLUSTERS) % CLUSTERS)
+    codebook = jnp.asarray(centres[owners] + 0.01 * rng.standard_normal((len(owners), 4)))
+    codes = np.arange(2 * images).reshape(images, 2)
+    labels = np.zeros((images, 0), np.int32)
+    found = find_meanings(codes, labels, {}, codebook, 3)
+    assert found.grouping == "cluster" and len(found.groups) == CLUSTERS
+    assert len({*zip(owners.tolist(), found.group.tolist(), strict=True)}) == CLUSTERS
+    assert found.share.sum() == pytest.approx(2 if images else 0)
+
+
+def test_labels_without_images_are_none():
+    codebook = jax.random.normal(jax.random.key(0), (20, 2))
+    empty = np.zeros((0, 2), np.int32)
+    assert find_meanings(empty, empty, FACTORS, codebook, 0).grouping == "cluster"

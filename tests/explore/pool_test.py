@@ -1,0 +1,60 @@
+"""Training images in small, and the nearest of them."""
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from pivq_jax.data import load_dataset
+from pivq_jax.explore import pool as pool_module
+from pivq_jax.explore.pool import SEARCH_SIZE, Pool, encode_pool, nearest, shrink
+
+
+def test_shrunken_images_are_those_of_pillow():
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    small = np.asarray(shrink(images))
+    size = (SEARCH_SIZE, SEARCH_SIZE)
+    for image, found in zip(images, small, strict=True):
+        expected = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+        assert np.abs(np.asarray(expected).astype(int) - found).max() <= 1
+    np.testing.assert_array_equal(shrink(images[:, :16, :16]), images[:, :16, :16])
+
+
+def test_the_nearest_is_the_nearest():
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (50, 16, 16, 3), np.uint8)
+    pool = Pool(np.zeros((50, 1)), np.zeros((50, 0)), jnp.asarray(images))
+    for index in (0, 31, 49):
+        noise = rng.integers(-30, 31, images[index].shape)
+        blurred = np.clip(images[index] + noise, 0, 255).astype(np.uint8)
+        assert nearest(blurred, pool) == index
+
+
+@pytest.fixture
+def model():
+    """A stand-in whose code of an image is the value of its first pixel."""
+
+    def encode(images):
+        return jnp.round((images[:, 0, 0, :1] + 1) * 127.5).astype(jnp.int32), None
+
+    return SimpleNamespace(encode_with_latents=encode)
+
+
+@pytest.mark.parametrize("factors", [("shade",), ()])
+def test_all_training_images_are_encoded_in_order(model, factors, monkeypatch):
+    train = load_dataset("random", image_size=16).train
+    monkeypatch.setattr(pool_module, "POOL_IMAGES", 70)
+    found = encode_pool(model, train, factors, 32)
+    images = np.stack([train[i]["image"] for i in range(70)])
+    np.testing.assert_array_equal(found.small, images)
+    np.testing.assert_array_equal(found.codes[:, 0], images[:, 0, 0, 0])
+    assert found.labels.shape == (70, len(factors))
+    if factors:
+        np.testing.assert_array_equal(found.labels[:, 0], np.arange(70) % 2)
+
+
+def test_a_batch_is_encoded_even_without_time(model):
+    train = load_dataset("random", image_size=16).train
+    assert len(encode_pool(model, train, (), 8, seconds=-1.0).codes) == 8

@@ -1,0 +1,250 @@
+"""Requests and answers, without a browser."""
+
+import asyncio
+import base64
+import io
+import json
+import re
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.requests import ClientDisconnect
+from starlette.testclient import TestClient
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.data.images import load_image
+from pivq_jax.explore import server as server_module
+from pivq_jax.explore.server import MAX_JSON, PAGE, Refusal, Work, listen, make_app, url
+
+N, SIZE = 8, 16  # of the tiny model
+ORIGIN = "http://127.0.0.1:8765"
+
+
+@pytest.fixture(scope="module")
+def client(engine) -> TestClient:
+    return TestClient(make_app(engine, "127.0.0.1"), base_url=ORIGIN)
+
+
+def ask(client: TestClient, name: str, **body: object):
+    answer = client.post(f"/api/{name}", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def image_of(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(SIZE, SIZE, 3)
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_the_page_and_its_files_are_served(client):
+    answer = client.get("/")
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")
+    served = {"/"}
+    for kind, pattern in (("html", r'(?:src|href)="([^"]+)"'), ("js", r'from "\./([^"]+)"')):
+        for file in PAGE.glob(f"*.{kind}"):
+            for name in re.findall(pattern, file.read_text()):
+                answer = client.get(f"/{name}")
+                assert answer.status_code == 200, name
+                assert answer.content == (PAGE / name).read_bytes()
+                served.add(f"/{name}")
+    assert {"/start.js", "/explorer.js", "/backend.js", "/style.css"} <= served
+    assert client.get("/explorer.js").headers["content-type"].startswith("text/javascript")
+
+
+@pytest.mark.parametrize(
+    "path", ["/server.py", "/../server.py", "/%2e%2e/server.py", "/page/index.html", "/etc/passwd"]
+)
+def test_nothing_else_is_served(client, path):
+    assert client.get(path).status_code == 404
+
+
+def test_nothing_is_loaded_from_elsewhere_and_nothing_is_inline():
+    for file in PAGE.iterdir():
+        text = file.read_text()
+        if file.suffix in (".html", ".css"):
+            assert not re.search(r"https?://(?!www\.w3\.org)", text)
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text)
+        assert not re.search(r"<script>|<style>|\son\w+=|\sstyle=", text), file
+
+
+def test_every_answer_is_that_of_the_engine(client, engine):
+    assert client.get("/api/model").json() == json.loads(json.dumps(engine.describe()))
+    test = engine.dataset.test
+    images = ask(client, "examples", start=3, count=4)
+    for index, image in enumerate(images):
+        np.testing.assert_array_equal(image_of(image), test[3 + index]["image"])
+    a, b = ask(client, "example", index=0), ask(client, "example", index=1)
+    assert a["name"] == "test image 0" and a["codes"] == engine.example(0).codes.tolist()
+    pairs = ask(client, "pair", a=a["codes"], b=b["codes"])
+    expected = engine.pair(np.array(a["codes"]), np.array(b["codes"]))
+    assert pairs == {name: part.tolist() for name, part in expected._asdict().items()}
+    decoded = ask(client, "decode", sets=[a["codes"], pairs["b"]])
+    for text, image in zip(decoded, engine.decode(np.array([a["codes"], pairs["b"]])), strict=True):
+        np.testing.assert_array_equal(image_of(text), image)
+    near = ask(client, "nearest", codes=a["codes"])
+    assert near["searched"] == 512 and near["picture"]["name"].startswith("training image ")
+    assert ask(client, "neighbours", code=3) == engine.neighbours(3).tolist()
+    face = ask(client, "recombine", seed=7)
+    assert face == ask(client, "recombine", seed=7) != ask(client, "recombine", seed=8)
+    assert len(face["codes"]) == N and image_of(face["a"]["image"]).shape == (SIZE, SIZE, 3)
+
+
+def test_an_own_image_is_cropped_and_encoded(client, engine, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "own.png").write_bytes(png(rng.integers(0, 256, (40, 60, 3), np.uint8)))
+    answer = client.post("/api/encode", content=(tmp_path / "own.png").read_bytes()).json()
+    image = load_image(tmp_path / "own.png", SIZE)
+    np.testing.assert_array_equal(image_of(answer["image"]), image)
+    assert answer["codes"] == engine.encode(image)[0].tolist()
+
+
+WRONG = {
+    "no JSON": ("decode", b"{", "JSON"),
+    "no object": ("decode", b"[1]", "JSON"),
+    "deep": ("decode", b"[" * 100_000, "JSON"),
+    "a long number": ("decode", b'{"sets": ' + b"9" * 10_000 + b"}", "JSON"),
+    "no sets": ("decode", b"{}", "codes"),
+    "no codes": ("nearest", b'{"codes": "../../etc/passwd"}', "codes"),
+    "not a number": ("nearest", b'{"codes": [NaN, 1, 2, 3, 4, 5, 6, 7]}', "codes"),
+    "no index": ("example", b'{"index": "0"}', "index"),
+    "a truth": ("example", b'{"index": true}', "index"),
+    "an index too large": ("example", b'{"index": 99999}', "99999"),
+    "negative": ("examples", b'{"start": -1, "count": 3}', "start"),
+    "too many": ("examples", b'{"start": 0, "count": 1000}', "1000"),
+    "no seed": ("recombine", b"{}", "seed"),
+    "no entry": ("neighbours", b'{"code": 32}', "31"),
+    "no image": ("encode", b"<html>", "PNG or JPEG"),
+    "nothing": ("encode", b"", "PNG or JPEG"),
+}
+
+
+@pytest.mark.parametrize("name, body, word", WRONG.values(), ids=WRONG)
+def test_wrong_requests_get_a_sentence(client, name, body, word):
+    answer = client.post(f"/api/{name}", content=body)
+    assert answer.status_code == 400
+    assert answer.json().keys() == {"error"} and word in answer.json()["error"]
+
+
+def test_only_the_page_of_this_server_is_answered(client):
+    body = {"json": {"index": 0}}
+    for headers in (
+        {"Host": "evil.example"},
+        {"Origin": "http://evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
+        assert client.post("/api/example", headers=headers, **body).status_code == 403
+        assert client.get("/api/model", headers=headers).status_code == 403
+    assert client.options("/api/example").status_code == 405  # no CORS
+    assert client.get("/api/example").status_code == 405
+
+
+def test_a_body_above_the_limit_is_refused_before_it_is_read(client, monkeypatch):
+    monkeypatch.setattr(server_module, "MAX_BYTES", 2**20)
+    read = []
+
+    def parts():
+        for _ in range(64):
+            read.append(2**18)
+            yield bytes(2**18)
+
+    answer = client.post("/api/encode", content=parts())  # of unknown length
+    assert answer.status_code == 413 and "1 MB" in answer.json()["error"]
+    assert client.post("/api/encode", content=bytes(2**20 + 1)).status_code == 413
+    assert client.post("/api/encode", content=bytes(2**20)).status_code == 400
+    assert client.post("/api/decode", content=bytes(MAX_JSON + 1)).status_code == 413
+
+
+def test_a_second_file_is_refused_while_one_is_read(client, monkeypatch):
+    begun, end = threading.Event(), threading.Event()
+
+    def slow(content: bytes, size: int) -> np.ndarray:
+        begun.set()
+        assert end.wait(60)
+        return np.zeros((size, size, 3), np.uint8)
+
+    monkeypatch.setattr(server_module, "read_image", slow)
+    with client:  # one event loop for both requests
+        answers = []
+        first = threading.Thread(
+            target=lambda: answers.append(client.post("/api/encode", content=b"image"))
+        )
+        first.start()
+        assert begun.wait(60)
+        second = client.post("/api/encode", content=b"image")
+        assert second.status_code == 429 and "another file" in second.json()["error"]
+        assert ask(client, "example", index=0)["codes"]  # what is small goes on
+        end.set()
+        first.join()
+        assert answers[0].status_code == 200
+        assert client.post("/api/encode", content=b"image").status_code == 200
+
+
+def test_what_fails_inside_is_not_told_outside(client, engine, monkeypatch, capsys):
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("secret path /home/someone")
+
+    monkeypatch.setattr(engine, "neighbours", broken)
+    answer = client.post("/api/neighbours", json={"code": 1})
+    assert answer.status_code == 500 and "secret" not in answer.text
+    assert "secret" in capsys.readouterr().err
+
+
+def test_work_is_done_one_after_another_and_left_where_nobody_waits(monkeypatch):
+    monkeypatch.setattr(server_module, "MAX_WAITING", 3)
+    at_once, most, done = 0, 0, []
+
+    def job(name: str) -> str:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.01)
+        at_once -= 1
+        done.append(name)
+        return name
+
+    def request(gone: bool):
+        async def is_disconnected() -> bool:
+            return gone
+
+        return SimpleNamespace(is_disconnected=is_disconnected)
+
+    async def several() -> list:
+        work = Work()
+        jobs = [work.run(request(name == "b"), job, name) for name in "abcd"]
+        return await asyncio.gather(*jobs, return_exceptions=True)
+
+    a, b, c, d = asyncio.run(several())
+    assert (a, c) == ("a", "c") and done == ["a", "c"] and most == 1
+    assert isinstance(b, ClientDisconnect)
+    assert isinstance(d, Refusal) and d.status == 503
+
+
+def test_a_port_in_use_and_an_unknown_address_are_errors():
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        assert url(first, "127.0.0.1") == f"http://127.0.0.1:{port}/"
+        with pytest.raises(InputError, match=f"port {port} .*in use.*--port"):
+            listen("127.0.0.1", port)
+    with listen("127.0.0.1", port):  # at once after the first has ended
+        pass
+    for address in ("no.such.host.invalid", "203.0.113.7"):
+        with pytest.raises(InputError, match="--"):
+            listen(address, 0)
+
+
+def test_an_address_of_version_6_stands_in_brackets():
+    try:
+        listener = listen("::1", 0)
+    except (OSError, InputError):
+        pytest.skip("this machine has no IPv6")
+    with listener:
+        assert url(listener, "::1").startswith("http://[::1]:")
