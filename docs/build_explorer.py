@@ -11,7 +11,6 @@ runtime is installed from npm to docs/explorer/node_modules first, in the versio
 package-lock.json, if it is not there; this needs Node.
 """
 
-import json
 import shutil
 import subprocess
 import sys
@@ -26,12 +25,11 @@ from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path, write_json
 from pivq_jax.common.parallel import say
-from pivq_jax.data import Dataset
 from pivq_jax.data.images import encode_png
 from pivq_jax.data.sources import First, Source
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.explore.engine import Engine
-from pivq_jax.inference import TrainedModel, load
+from pivq_jax.inference import load
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
 from pivq_jax.interop.pretrained import without_paths
@@ -60,22 +58,22 @@ def build(workdir: Path, output: Path) -> None:
         raise InputError(f"{output} exists and is no explorer: give a new --output")
     runtime = find_runtime()
     model = load(workdir)
+    engine = Engine(model, dataset_from_config(model.config))
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".explorer.", dir=output.parent) as temporary:
         folder = Path(temporary) / "explorer"
-        write_folder(folder, model, dataset_from_config(model.config), runtime)
+        write_folder(folder, engine, runtime)
         if output.exists():
             output.rename(Path(temporary) / "before")
         folder.rename(output)
 
 
-def write_folder(folder: Path, model: TrainedModel, dataset: Dataset, runtime: Path) -> None:
+def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
     """Writes the files of the explorer.
 
     Args:
         folder: a new directory.
-        model: the trained model.
-        dataset: its data set.
+        engine: the trained model with its data set.
         runtime: the directory of onnxruntime-web's files.
 
     Raises:
@@ -85,11 +83,12 @@ def write_folder(folder: Path, model: TrainedModel, dataset: Dataset, runtime: P
     for file in (*EXPLORER.glob("*.js"), *(runtime / name for name in RUNTIME)):
         shutil.copy(file, folder)
 
-    engine, batch_size = Engine(model, dataset), model.config.evaluate.batch_size
+    model, dataset, pool = engine.model, engine.dataset, engine.pool
+    assert dataset and pool
     tests = First(dataset.test, TEST_IMAGES)
-    training = First(dataset.train, min(TRAINING_IMAGES, len(engine.pool.codes)))
-    codes, description = engine.pool.codes, without_paths(model.description)
-    write_onnx(folder / "model.onnx", model.params, description, codes)
+    training = First(dataset.train, min(TRAINING_IMAGES, len(pool.codes)))
+    description = without_paths(model.description)
+    write_onnx(folder / "model.onnx", model.params, description, pool.codes)
     for name, images in (("test.png", tests), ("training.png", training)):
         (folder / name).write_bytes(encode_png(album(images)))
     numbers = {"examples": len(tests), "trainingImages": len(training)}
@@ -99,7 +98,7 @@ def write_folder(folder: Path, model: TrainedModel, dataset: Dataset, runtime: P
         {
             "model": {**engine.describe(), **numbers},
             "sizes": {file.name: file.stat().st_size for file in files},
-            "testCodes": encode_split(model, tests, batch_size).tolist(),
+            "testCodes": encode_split(model, tests, model.config.evaluate.batch_size).tolist(),
         },
     )
 
