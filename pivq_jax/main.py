@@ -9,8 +9,14 @@ Modes:
                and parents.png, some of them between their parents
   interpolate  write interpolations.png, paths between images by exchanging codes
   reconstruct  reconstruct every image of --input, and write images and codes to --output
-  explore      serve a page on localhost to take images apart; --config may be left out, and
-               --address and --port say where
+  compress     write the codes of every image of the folder --input to the file --output: 13 bytes
+               an image for 16 codes of 512, fewer with --code=short
+  decompress   decode the file --input to PNG files in the new folder --output
+  explore      serve a page on localhost to take images apart; --address and --port say where
+
+The last three need no --config, only the --workdir of a run:
+  --mode=compress --workdir=runs/toon_faces --input=DIR --output=faces.pivq [--code=short]
+  --mode=explore --workdir=runs/toon_faces
 
 Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
@@ -25,20 +31,42 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 
 from pivq_jax.common.command_line import exit_code, parse_flags, refuse
 from pivq_jax.config.loader import define_config_flag
 
-MODES = ("train", "evaluate", "sample", "interpolate", "reconstruct", "explore")
+MODES = (
+    "train",
+    "evaluate",
+    "sample",
+    "interpolate",
+    "reconstruct",
+    "compress",
+    "decompress",
+    "explore",
+)
+# Modes that only need the workdir of a run.
+WITHOUT_CONFIG = ("compress", "decompress", "explore")
 
 _CONFIG = define_config_flag()
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default runs/<config name>.")
-_INPUT = flags.DEFINE_string("input", None, "Folder of images, for --mode=reconstruct.")
+_INPUT = flags.DEFINE_string(
+    "input", None, "Folder of images for reconstruct and compress; file of codes for decompress."
+)
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Where --mode=reconstruct writes; default <workdir>/reconstructed."
+    "output",
+    None,
+    "What reconstruct (default <workdir>/reconstructed), compress and decompress write.",
+)
+_CODE = flags.DEFINE_enum(
+    "code",
+    "fixed",
+    ("fixed", "short"),
+    "For compress: all images take equally many bytes, or fewer the more frequent their codes are.",
 )
 _ADDRESS = flags.DEFINE_string(
     "address", "127.0.0.1", "Where --mode=explore listens; 0.0.0.0 also for other machines."
@@ -66,11 +94,19 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) > 1:
             return refuse(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
-        if _CONFIG.value is None and not (_MODE.value == "explore" and _WORKDIR.value):
-            return refuse("--config is missing: give one such as --config=configs/toon_faces.py")
+        if _CONFIG.value is None:
+            if _MODE.value not in WITHOUT_CONFIG:
+                return refuse(
+                    "--config is missing: give one such as --config=configs/toon_faces.py"
+                )
+            if not _WORKDIR.value:
+                return refuse("--workdir is missing: give that of a run, or its --config")
         return exit_code(_run)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues from the last checkpoint")
+        if _MODE.value in WITHOUT_CONFIG:
+            print("\ninterrupted; nothing was written")
+        else:
+            print("\ninterrupted; the same command continues from the last checkpoint")
         return 130
 
 
@@ -94,8 +130,9 @@ def _run() -> int:
         cache = Path("~/.cache/pivq_jax/compilation").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
     mode = _MODE.value
-    if _CONFIG.value is None:  # to explore takes no more than the workdir has
-        modes.explore(None, as_path(_WORKDIR.value), _ADDRESS.value, _PORT.value)
+    if _CONFIG.value is None:
+        join_processes(_DISTRIBUTED.value)
+        _run_with_workdir(None, as_path(_WORKDIR.value))
         return 0
     config = Config.from_dict(_CONFIG.value.to_dict())
     if config.data.path and not is_remote(config.data.path):
@@ -104,6 +141,9 @@ def _run() -> int:
     workdir = as_path(_WORKDIR.value or f"runs/{config.name}")
     join_processes(_DISTRIBUTED.value)
     check_config(config, training=mode == "train")
+    if mode in WITHOUT_CONFIG:
+        _run_with_workdir(config, workdir)
+        return 0
     if mode == "reconstruct":
         if not _INPUT.value:
             raise InputError("--mode=reconstruct needs the folder of images: give --input=DIR")
@@ -119,6 +159,29 @@ def _run() -> int:
         print(interrupted)
         return interrupted.exit_code
     return 0
+
+
+def _run_with_workdir(config: Any, workdir: Path) -> None:
+    """Runs a mode of `WITHOUT_CONFIG`, with a `Config` or None for that of the workdir."""
+    from pivq_jax import modes
+    from pivq_jax.common.errors import InputError
+    from pivq_jax.common.files import as_path, local_path
+
+    mode = _MODE.value
+    if mode == "explore":
+        modes.explore(config, workdir, _ADDRESS.value, _PORT.value)
+        return
+    if not _INPUT.value or not _OUTPUT.value:
+        given = "--input=FOLDER and --output=FILE"
+        if mode == "decompress":
+            given = "--input=FILE and --output=FOLDER"
+        raise InputError(f"--mode={mode} needs {given}")
+    if mode == "compress":
+        source, target = local_path(_INPUT.value), as_path(_OUTPUT.value)
+        modes.compress(config, workdir, source, target, _CODE.value)
+    else:
+        source, target = as_path(_INPUT.value), local_path(_OUTPUT.value)
+        modes.decompress(config, workdir, source, target)
 
 
 def run() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 
+from pivq_jax.codec import folders
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
 from pivq_jax.common.parallel import say
@@ -17,14 +18,14 @@ from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.session import Session, Settings
-from pivq_jax.inference import load
+from pivq_jax.inference import TrainedModel, load
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.loop import train
 from pivq_jax.training.stopping import end_on_sigterm
 
 
 def run(mode: str, config: Config, workdir: Path) -> None:
-    """Runs a mode other than `reconstruct`; `train` is followed by the others.
+    """Runs a mode that needs the data; `train` is followed by the others.
 
     Args:
         mode: 'train', 'evaluate', 'sample' or 'interpolate'.
@@ -114,6 +115,39 @@ def reconstruct(config: Config, workdir: Path, source: Path, target: Path) -> No
     say(f"{len(codes):,} images and codes.json in {target}")
 
 
+def compress(config: Config | None, workdir: Path, source: Path, target: Path, code: str) -> None:
+    """Writes the codes of all images of a folder to a file; see `codec.folders.compress`.
+
+    Args:
+        config: config of the run, for checks and batch size; None for that of the workdir.
+        workdir: directory of the run, local or remote.
+        source: local folder of images of any size.
+        target: the file, local or remote.
+        code: `fixed` or `short`.
+
+    Raises:
+        InputError: as in `codec.folders.compress`, or if there is no trained model.
+    """
+    model, batch_size = _open_model(config, workdir)
+    folders.compress(model, source, target, batch_size, code)
+
+
+def decompress(config: Config | None, workdir: Path, source: Path, target: Path) -> None:
+    """Decodes a file of codes to a folder of PNG files; see `codec.folders.decompress`.
+
+    Args:
+        config: config of the run, for checks and batch size; None for that of the workdir.
+        workdir: directory of the run, local or remote.
+        source: the file, local or remote.
+        target: local folder, new or empty.
+
+    Raises:
+        InputError: as in `codec.folders.decompress`, or if there is no trained model.
+    """
+    model, batch_size = _open_model(config, workdir)
+    folders.decompress(model, source, target, batch_size)
+
+
 def explore(config: Config | None, workdir: Path, address: str, port: int) -> None:
     """Serves the explorer, a page to take images apart, until Ctrl-C.
 
@@ -137,13 +171,20 @@ def explore(config: Config | None, workdir: Path, address: str, port: int) -> No
 
     if jax.process_count() > 1:
         raise InputError("--mode=explore runs in one process: leave --distributed out")
-    if config:
-        check_workdir(config, workdir, writes=False)
     with listen(address, port) as listener:
         try:
-            model = load(workdir)
+            model, _ = _open_model(config, workdir)
             engine = Engine(model, dataset_from_config(config or model.config))
             print(f"explore {workdir} at {url(listener, address)} (Ctrl-C ends)", flush=True)
             serve(engine, listener, address)
         except KeyboardInterrupt:
             print("\nstopped")
+
+
+def _open_model(config: Config | None, workdir: Path) -> tuple[TrainedModel, int]:
+    """Opens the trained model of a workdir, which a config must fit if there is one."""
+    end_on_sigterm()
+    if config:
+        check_workdir(config, workdir, writes=False)
+    model = load(workdir)
+    return model, (config or model.config).evaluate.batch_size

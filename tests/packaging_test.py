@@ -20,8 +20,9 @@ def requirements(name: str) -> set[str]:
 def test_the_one_line_set_up_installs_all_that_running_needs():
     dependencies = PROJECT["project"]["dependencies"]
     assert requirements("requirements.txt") == {*dependencies, *EXTRAS["train"], *EXTRAS["faces"]}
-    tested = {*EXTRAS["test"], *EXTRAS["hub"], *EXTRAS["onnx"]}
-    assert requirements("requirements-test.txt") == tested
+    assert requirements("requirements-test.txt") == {
+        name for extra in ("test", "hub", "onnx", "explore") for name in EXTRAS[extra]
+    }
 
 
 def test_every_package_is_listed():

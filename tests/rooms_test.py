@@ -10,7 +10,8 @@ LEVELS = (
     {"model", "losses", "data", "sampling"},
     {"training", "interop"},
     {"inference"},
-    {"evaluation"},
+    {"evaluation", "codec"},
+    {"explore"},
     {"modes", "convert"},
     {"main", "__init__"},
 )

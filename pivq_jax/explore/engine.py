@@ -4,7 +4,6 @@ Arrays go in and out; shapes are fixed, so that nothing compiles after `Engine` 
 for use by two threads at once.
 """
 
-import hashlib
 import time
 from typing import Any, NamedTuple
 
@@ -13,6 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax import sampling
+from pivq_jax.codec import fingerprint
+from pivq_jax.codec.container import pack, parse
+from pivq_jax.codec.files import batches_of, check_contents, contents_of
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import say
 from pivq_jax.data import Dataset
@@ -84,6 +86,7 @@ class Engine:
         self.batch = 1
         self._codebook = model.codebook
         self._entries = np.asarray(self._codebook, np.float64)
+        self._id = fingerprint(model.params).hex()
         self.pool: Pool | None = None
         self._lift: jax.Array | None = None
         self._compile()
@@ -128,7 +131,7 @@ class Engine:
         columns = (meanings.group.tolist(), meanings.value, meanings.text, meanings.share.tolist())
         names = ("group", "value", "text", "share")
         return {
-            "id": hashlib.sha256(np.asarray(self._codebook).tobytes()).hexdigest()[:12],
+            "id": self._id,
             "title": f"{model.config.name}, step {model.step:,}",
             "kind": model.kind,
             "imageSize": self.size,
@@ -289,6 +292,23 @@ class Engine:
         distance = np.square(self._entries - self._entries[code]).sum(-1)
         distance[code] = -1.0
         return np.argsort(distance, kind="stable")[1:]
+
+    def write_codes(self, codes: np.ndarray) -> bytes:
+        """Writes a code set, int [N], as the contents of a file of `pivq_jax.codec`."""
+        return pack(contents_of(self.model, codes[None], ["face"], "fixed"))
+
+    def read_codes(self, content: bytes) -> np.ndarray:
+        """Reads the first code set of a file of `pivq_jax.codec`, int32 [N].
+
+        Args:
+            content: the contents of the file.
+
+        Raises:
+            InputError: if it is no such file, is damaged, or of another model.
+        """
+        contents = parse(content, "the file")
+        check_contents(contents, self.model, "the file")
+        return next(batches_of(contents, 1, "the file"))[0]
 
     def _training_images(self) -> Pool:
         if self.pool is None:

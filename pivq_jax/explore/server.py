@@ -132,6 +132,17 @@ def make_app(engine: Engine, address: str = "localhost") -> Starlette:
             picture = Picture("", *await work.run(request, engine.encode, image))
         return Response(_json(_plain(picture)), media_type="application/json")
 
+    async def read_codes(request: Request) -> Response:
+        async with work.reading():
+            content = await _body(request, MAX_BYTES)
+            codes = await work.run(request, engine.read_codes, content)
+        return Response(_json(_plain(codes)), media_type="application/json")
+
+    async def write_codes(request: Request) -> Response:
+        codes = codes_of(_object(await _body(request, MAX_JSON)), "codes")
+        content = await work.run(request, engine.write_codes, codes)
+        return Response(content, media_type="application/octet-stream")
+
     def codes_of(body: dict[str, Any], name: str) -> np.ndarray:
         return engine.check([body.get(name)])[0]
 
@@ -155,6 +166,8 @@ def make_app(engine: Engine, address: str = "localhost") -> Starlette:
             answers("nearest", lambda body: engine.nearest(codes_of(body, "codes"))),
             answers("neighbours", lambda body: engine.neighbours(_integer(body, "code"))),
             _route("/api/encode", encode, "POST"),
+            _route("/api/codes/read", read_codes, "POST"),
+            _route("/api/codes/write", write_codes, "POST"),
         ],
         middleware=[Middleware(Guard, address=address)],
     )

@@ -24,9 +24,7 @@ export class ServerBackend extends Backend {
   }
 
   async encode(file, name) {
-    if (file.size > MAX_FILE) {
-      throw new BackendError(`The file has more than ${MAX_FILE / 2 ** 20} MB: choose a smaller one.`);
-    }
+    checkSize(file);
     return { ...this.#picture(await ask("encode", file)), name };
   }
 
@@ -54,6 +52,16 @@ export class ServerBackend extends Backend {
     return ask("neighbours", { code });
   }
 
+  async writeCodes(codes) {
+    const response = await send("codes/write", { codes });
+    return { name: "face.pivq", file: await response.blob() };
+  }
+
+  async readCodes(file) {
+    checkSize(file);
+    return ask("codes/read", file);
+  }
+
   #picture(picture) {
     return { ...picture, image: this.#image(picture.image) };
   }
@@ -72,8 +80,26 @@ export class ServerBackend extends Backend {
   }
 }
 
-/** Sends a request: a file as it is, anything else as JSON; without a body, a GET. */
+/** Refuses a file that the server would refuse once it is sent. */
+function checkSize(file) {
+  if (file.size > MAX_FILE) {
+    throw new BackendError(`The file has more than ${MAX_FILE / 2 ** 20} MB: choose a smaller one.`);
+  }
+}
+
+/** Sends a request; the answer is JSON. */
 async function ask(name, body, signal) {
+  const response = await send(name, body, signal);
+  try {
+    return await response.json();
+  } catch {
+    signal?.throwIfAborted();
+    throw new BackendError("The answer of the server is cut short: is it still running?");
+  }
+}
+
+/** Sends a request: a file as it is, anything else as JSON; without a body, a GET. */
+async function send(name, body, signal) {
   const options = { signal };
   if (body !== undefined) {
     options.method = "POST";
@@ -82,16 +108,11 @@ async function ask(name, body, signal) {
   let response;
   try {
     response = await fetch(`api/${name}`, options);
-  } catch (error) {
-    if (signal?.aborted) throw signal.reason;
+  } catch {
+    signal?.throwIfAborted();
     throw new BackendError("The server does not answer: is it still running?");
   }
-  const answer = await response.json().catch(() => ({ error: "The server's answer is cut short" }));
-  if (signal?.aborted) throw signal.reason;
-  if (answer.error) throw new BackendError(sentence(answer.error));
-  return answer;
-}
-
-function sentence(text) {
-  return `${text[0].toUpperCase()}${text.slice(1)}.`;
+  if (response.ok) return response;
+  const { error = "the server failed" } = await response.json().catch(() => ({}));
+  throw new BackendError(`${error[0].toUpperCase()}${error.slice(1)}.`);
 }

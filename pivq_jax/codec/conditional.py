@@ -1,0 +1,200 @@
+"""Shorter codes for sets: an arithmetic code that knows how frequent each entry is.
+
+Given weights w_k, a set S of N entries has the probability prod_{k in S} w_k / e_N(w), where e_N
+is the elementary symmetric polynomial. This conditional Bernoulli distribution (Chen, Dempster and
+Liu 1994) is that of independent entries, each in an image with odds w_k, given that there are N of
+them; with equal weights, all sets are equally likely.
+
+Entry by entry it is decided whether an image contains it. Of the entries from k on, of which j are
+in the set, entry k is one with probability w_k e_{j-1}(k + 1) / e_j(k), where e_j(k) is the
+polynomial of the weights from k on, which follows from the last entry backwards. All arithmetic is
+that of integers, so every machine decodes alike.
+
+The code word of a set is the shortest string of bits that begins only numbers in its interval
+(Shannon, Fano and Elias), at most two bits more than -log2 of its probability. No code word begins
+another one, so they are stored without their lengths, and each can be decoded alone.
+"""
+
+from array import array
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from pivq_jax.common.errors import InputError
+
+# Probabilities are multiples of 2**-24.
+_PRECISION = 24
+_CERTAIN = 1 << _PRECISION
+# Fractional bits of the ratios of polynomials.
+_FRACTION = 32
+# An interval has a width of at least 2**44 and at most 2**60.
+_WIDEST, _NARROWEST, _DIGIT = 60, 44, 16
+
+Table = list[array]
+
+
+def inclusion_table(weights: Sequence[int], num_codes: int) -> Table:
+    """Computes the probability that an entry is in the set, given the number of codes from it on.
+
+    Args:
+        weights: K integers, at least 0, at least N of them positive; entries of weight 0 are in no
+            set.
+        num_codes: N.
+
+    Returns:
+        For each entry an array of N + 1 integers: item j is the probability that the entry is in
+        the set if j codes are left, in units of 2**-24. It is 0 or 2**24 only if that is certain.
+
+    Raises:
+        InputError: if fewer than N weights are positive, as in a damaged file.
+    """
+    if (positive := sum(weight > 0 for weight in weights)) < num_codes:
+        raise InputError(f"{positive} entries have a weight: sets of {num_codes} codes need more")
+    table: Table = []
+    # Item j of `ratios` is e_j / e_{j-1} of the entries after the current one; it is 0 if fewer
+    # than j of them have a positive weight. `left` is the number of those from the current one on.
+    ratios, left = [0] * (num_codes + 1), 0
+    for weight in reversed(weights):
+        row = array("I", bytes(4 * (num_codes + 1)))
+        table.append(row)
+        if not weight:
+            continue
+        scaled = weight << _FRACTION
+        left += 1
+        # e_j(k) / e_{j-1}(k) = (r_j + w) r_{j-1} / (r_{j-1} + w), r being the ratios after entry k.
+        ratio, before = 1, 1
+        for j in range(1, min(num_codes, left) + 1):
+            total = ratios[j] + scaled
+            row[j] = min(max((scaled << _PRECISION) // total, 1), _CERTAIN - 1)
+            if j == left:
+                row[j] = _CERTAIN
+            ratio, ratios[j] = ratios[j], max(total * ratio // before, 1)
+            before = total
+    table.reverse()
+    return table
+
+
+def encode_sets(codes: np.ndarray, table: Table) -> bytes:
+    """Encodes sets; `decode_sets` is the inverse.
+
+    Args:
+        codes: int [M, N], sorted within each image, distinct.
+        table: the result of `inclusion_table`.
+
+    Returns:
+        The code words one after another, the most significant bit of a byte first, filled up with
+        zeros to a whole byte.
+
+    Raises:
+        ValueError: if the weight of a code is 0.
+    """
+    content, pending, held = bytearray(), 0, 0  # `held` bits are not yet in `content`
+    for row in codes.tolist():
+        word, length = encode_set(row, table)
+        pending, held = pending << length | word, held + length
+        content += (pending >> held % 8).to_bytes(held // 8, "big")
+        held %= 8
+        pending &= (1 << held) - 1
+    return bytes(content) + (pending << -held % 8).to_bytes(-(-held // 8), "big")
+
+
+def encode_set(codes: Sequence[int], table: Table) -> tuple[int, int]:
+    """Returns the code word of a set.
+
+    Args:
+        codes: the N codes of an image, sorted, distinct.
+        table: the result of `inclusion_table`.
+
+    Returns:
+        the code word as a number, and its length in bits.
+
+    Raises:
+        ValueError: if the weight of a code is 0.
+    """
+    low, width, bits, left = 0, 1 << _WIDEST, _WIDEST, len(codes)
+    members = iter(codes)
+    member = next(members)
+    for entry, row in enumerate(table):
+        chance = row[left]
+        if entry == member:
+            if not chance:
+                raise ValueError(f"code {entry} has weight 0")
+            if chance != _CERTAIN:
+                width = (width >> _PRECISION) * chance
+            left -= 1
+            if not left:
+                break
+            member = next(members)
+        elif chance:
+            part = (width >> _PRECISION) * chance
+            low += part
+            width -= part
+        while width < 1 << _NARROWEST:
+            low, width, bits = low << _DIGIT, width << _DIGIT, bits + _DIGIT
+    return _code_word(low, width, bits)
+
+
+def decode_sets(content: bytes, count: int, num_codes: int, table: Table) -> Iterator[list[int]]:
+    """Decodes the code words of sets.
+
+    Args:
+        content: the result of `encode_sets`.
+        count: number of sets.
+        num_codes: N.
+        table: the result of `inclusion_table`.
+
+    Yields:
+        The codes of each set, sorted.
+
+    Raises:
+        InputError: if the content is not what `encode_sets` returns for this number of sets.
+    """
+    position = 0
+
+    def bits_at(start: int, length: int) -> int:
+        first, last = start // 8, -(-(start + length) // 8)
+        window = int.from_bytes(content[first:last].ljust(last - first, b"\0"), "big")
+        return (window >> (8 * last - start - length)) & ((1 << length) - 1)
+
+    for _ in range(count):
+        width, bits, left = 1 << _WIDEST, _WIDEST, num_codes
+        offset = bits_at(position, bits)  # of the content within the interval
+        codes = []
+        for entry, row in enumerate(table):
+            chance = row[left]
+            if chance == _CERTAIN:
+                part = width
+            elif chance:
+                part = (width >> _PRECISION) * chance
+            else:
+                continue
+            if offset < part:
+                width = part
+                codes.append(entry)
+                left -= 1
+                if not left:
+                    break
+            else:
+                offset -= part
+                width -= part
+            while width < 1 << _NARROWEST:
+                offset = offset << _DIGIT | bits_at(position + bits, _DIGIT)
+                width, bits = width << _DIGIT, bits + _DIGIT
+        read = bits_at(position, bits)
+        word, length = _code_word(read - offset, width, bits)
+        position += length
+        if word != read >> (bits - length) or position > 8 * len(content):
+            raise InputError("the data is damaged: it is not what the codes are written as")
+        yield codes
+    if -(-position // 8) != len(content) or bits_at(position, 8 * len(content) - position):
+        raise InputError("the data is damaged: there is more of it than the codes take")
+
+
+def _code_word(low: int, width: int, bits: int) -> tuple[int, int]:
+    """The shortest string of bits that begins only numbers in [low, low + width) of 2**bits."""
+    free = width.bit_length() - 1
+    while True:
+        word = -(-low >> free)
+        if (word + 1) << free <= low + width:
+            return word, bits - free
+        free -= 1

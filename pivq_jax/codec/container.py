@@ -1,0 +1,166 @@
+"""The file of codes, to the bit; docs/codec.md describes it.
+
+    offset  bytes
+         0      4  "PIVQ"
+         4      1  version of the format, 1
+         5      1  kind of codes: 0 sets, 1 multisets, 2 sequences
+         6      1  code: 0 fixed, 1 short
+         7      8  fingerprint of the model's weights
+        15      4  N, codes of an image
+        19      4  K, entries of the codebook
+        23      4  height and width of the images in pixels
+        27      4  M, number of images
+        31      4  L, number of bytes of the list
+        35      L  list, compressed: levels of the entries if short, names of the images
+      35+L      D  codes of the images
+    35+L+D      8  checksum: the first bytes of SHA-256 of all before it
+
+Numbers are unsigned, their most significant byte first.
+"""
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pivq_jax.codec.names import check_names
+from pivq_jax.common.errors import InputError
+
+MAGIC = b"PIVQ"
+VERSION = 1
+KINDS = ("matching", "nearest", "positional")
+CODES = ("fixed", "short")
+# Bytes of the list before compression: a million names of 64 bytes.
+MAX_LIST = 2**26
+CHECKSUM_BYTES = 8
+
+_HEAD = struct.Struct(">4sBBB8s5I")
+
+
+class Contents(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        kind: `matching`, `nearest` or `positional`.
+        code: `fixed` or `short`.
+        fingerprint: of the model, 8 bytes; see `fingerprint`.
+        num_codes: N.
+        codebook_size: K.
+        image_size: height and width of the images in pixels.
+        levels: for `short`, the level of each entry, K bytes; otherwise empty.
+        names: of the images, M.
+        data: the codes of the images, one after another.
+    """
+
+    kind: str
+    code: str
+    fingerprint: bytes
+    num_codes: int
+    codebook_size: int
+    image_size: int
+    levels: bytes
+    names: tuple[str, ...]
+    data: bytes
+
+
+def pack(contents: Contents) -> bytes:
+    """Returns the bytes of a file.
+
+    Args:
+        contents: what it holds.
+
+    Raises:
+        InputError: if there are no images, a name cannot be stored (see `check_names`), or the
+            names are too long for one file.
+    """
+    if not contents.names:
+        raise InputError("there are no images: give at least one")
+    check_names(contents.names)
+    listed = contents.levels + b"".join(name.encode() + b"\0" for name in contents.names)
+    if len(listed) > MAX_LIST:
+        raise InputError(
+            f"the names of {len(contents.names):,} images take {len(listed):,} bytes, more than"
+            f" {MAX_LIST:,}: write several files"
+        )
+    compressed = zlib.compress(listed, 9)
+    head = _HEAD.pack(
+        MAGIC,
+        VERSION,
+        KINDS.index(contents.kind),
+        CODES.index(contents.code),
+        contents.fingerprint,
+        contents.num_codes,
+        contents.codebook_size,
+        contents.image_size,
+        len(contents.names),
+        len(compressed),
+    )
+    body = head + compressed + contents.data
+    return body + _checksum(body)
+
+
+def parse(content: bytes, origin: str) -> Contents:
+    """Reads the bytes of a file. What its head claims is believed only as far as bytes are there.
+
+    Args:
+        content: the bytes.
+        origin: name of the file for error messages.
+
+    Returns:
+        The contents. Nothing is known about `data` but that it is what was written.
+
+    Raises:
+        InputError: if it is not such a file, of another version, cut or damaged, or has a name that
+            cannot be written (see `check_names`).
+    """
+    if content[:4] != MAGIC:
+        raise InputError(f"{origin} is not a file of codes: give one that --mode=compress wrote")
+    version = content[4:5]
+    if version and version[0] != VERSION:
+        raise InputError(
+            f"{origin} has version {version[0]} of the format and this program reads version"
+            f" {VERSION}: use the version of pivq_jax that wrote it"
+        )
+    body, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+    if len(body) < _HEAD.size or _checksum(body) != checksum:
+        raise InputError(f"{origin} is damaged or incomplete: copy it again")
+    _, _, kind, code, fingerprint, n, k, image_size, count, listed = _HEAD.unpack_from(body)
+    end = _HEAD.size + listed
+    if kind >= len(KINDS) or code >= len(CODES) or end > len(body):
+        raise InputError(f"{origin} is damaged: its head is wrong")
+    try:
+        levels, names = _read_list(body[_HEAD.size : end], k if code else 0, count)
+    except InputError as error:
+        raise InputError(f"{origin} is damaged: {error}") from error
+    return Contents(
+        KINDS[kind], CODES[code], fingerprint, n, k, image_size, levels, names, body[end:]
+    )
+
+
+def _read_list(compressed: bytes, num_levels: int, count: int) -> tuple[bytes, tuple[str, ...]]:
+    stream = zlib.decompressobj()
+    try:
+        listed = stream.decompress(compressed, MAX_LIST + 1)
+    except zlib.error as error:
+        raise InputError("its list cannot be decompressed") from error
+    if not stream.eof or stream.unused_data or len(listed) > MAX_LIST:
+        raise InputError("its list has another length than its head says")
+    if not count or listed.count(b"\0", num_levels) != count or listed[-1:] != b"\0":
+        raise InputError(f"its list does not hold {count:,} names")
+    return listed[:num_levels], check_names(_split(listed, num_levels))
+
+
+def _split(listed: bytes, start: int) -> Iterator[str]:
+    """Yields the names one at a time, so that no more are taken apart than are good."""
+    while start < len(listed):
+        end = listed.index(b"\0", start)
+        try:
+            yield listed[start:end].decode()
+        except UnicodeDecodeError as error:
+            raise InputError("a name is not UTF-8") from error
+        start = end + 1
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.sha256(body).digest()[:CHECKSUM_BYTES]

@@ -1,0 +1,158 @@
+"""Folders of images to files of codes, and back."""
+
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from pivq_jax.codec.container import Contents, pack
+from pivq_jax.codec.files import batches_of, check_short, contents_of, open_file
+from pivq_jax.codec.names import check_names, png_name
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import is_remote, sync_tree, write_atomically
+from pivq_jax.common.parallel import say
+from pivq_jax.common.progress import progress_bar
+from pivq_jax.data.images import encode_png, load_image
+from pivq_jax.data.tree import list_images
+from pivq_jax.evaluation.capacity import capacity
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.inference import TrainedModel
+
+
+def compress(
+    model: TrainedModel, source: Path, target: Path, batch_size: int, code: str = "fixed"
+) -> None:
+    """Writes the codes of all images of a folder to a file.
+
+    Images are cropped and resized as for training. Files that cannot be read are reported and
+    skipped. One batch of images is in memory at a time, and the codes of all.
+
+    Args:
+        model: the trained model.
+        source: local folder of images of any size.
+        target: the file, local or remote, replaced if it exists.
+        batch_size: number of images encoded at once.
+        code: `fixed` or `short`, see `write`.
+
+    Raises:
+        InputError: if there is no such folder, no readable image in it, a name that cannot be
+            stored, the target is a folder or cannot be written, or the model has no short code.
+    """
+    check_short(model, code)
+    files = check_names(Path(file).as_posix() for file in list_images(source))
+    if target.is_dir():
+        raise InputError(f"{target} is a folder: give the name of a file as --output")
+    _check_place(target)
+    # N codes of an image take 2 N bytes until the file is written.
+    dtype = np.min_scalar_type(model.config.quantizer.codebook_size - 1)
+    names: list[str] = []
+    codes: list[np.ndarray] = []
+    first = jax.process_index() == 0
+    with progress_bar(
+        desc="compressing", total=len(files), unit=" images", disable=not first
+    ) as bar:
+        for start in range(0, len(files), batch_size):
+            images = []
+            for name in (batch := files[start : start + batch_size]):
+                try:
+                    image = load_image(source / name, model.config.data.image_size)
+                except InputError as error:
+                    if first:
+                        bar.write(f"skipped: {error}")
+                    continue
+                images.append({"image": image})
+                names.append(name)
+            if images:
+                codes.append(encode_split(model, images, batch_size).astype(dtype))
+            bar.update(len(batch))
+    if not codes:
+        raise InputError(f"no readable image in {source}: see the lines above")
+    whole = np.concatenate(codes)
+    contents = contents_of(model, whole, names, code)
+    content = pack(contents)
+    if first:
+        write_atomically(target, content)
+    measured = capacity(whole, contents.codebook_size, contents.kind)
+    say(f"{len(names):,} images in {target}: {sizes(contents, len(content), measured)}")
+
+
+def sizes(contents: Contents, total: int, measured: dict[str, float]) -> str:
+    """Describes the size of a file in a line.
+
+    Args:
+        contents: what it holds.
+        total: its number of bytes.
+        measured: the result of `capacity` for its codes.
+    """
+    count, each = len(contents.names), len(contents.data) / len(contents.names)
+    bits = " and ".join(
+        f"{name} = {measured[name]:.1f} ({measured[name] / 8:.1f} bytes)"
+        for name in ("ceiling_bits", "marginal_bits")
+    )
+    return (
+        f"{total:,} bytes; {each:.2f} bytes an image for codes ({contents.code}), beside {bits},"
+        f" and {(total - len(contents.data)) / count:.2f} for names and the rest"
+    )
+
+
+def decompress(model: TrainedModel, source: Path, target: Path, batch_size: int) -> None:
+    """Decodes a file of codes to a folder of PNG files, which appears once it is complete.
+
+    Args:
+        model: the model that wrote the file.
+        source: the file, local or remote.
+        target: local folder, new or empty.
+        batch_size: number of images decoded at once.
+
+    Raises:
+        InputError: if the file cannot be read (see `read`), or the folder exists and is not empty,
+            or two names are one on its file system.
+    """
+    contents = open_file(source, model)
+    target = target.resolve()
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"{target} exists: give a new --output, as nothing is replaced")
+    _check_place(target)
+    first = jax.process_index() == 0
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    names = iter(contents.names)
+    try:
+        with progress_bar(
+            desc="decompressing", total=len(contents.names), unit=" images", disable=not first
+        ) as bar:
+            for codes in batches_of(contents, batch_size, str(source)):
+                for image, name in zip(decode_batched(model, codes, batch_size), names):
+                    if first:
+                        _write_new(temporary / png_name(name), encode_png(image))
+                bar.update(len(codes))
+        if first:
+            sync_tree(temporary)
+            if target.exists():
+                target.rmdir()
+            temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    say(f"{len(contents.names):,} images in {target}")
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError as error:  # upper and lower case, or two forms of an accent
+        raise InputError(
+            f"two images are named {path.name!r} on this file system: decompress them on one that"
+            " tells upper from lower case"
+        ) from error
+
+
+def _check_place(target: Path) -> None:
+    """Reports before the work that a local file or folder cannot be made."""
+    if is_remote(target):
+        return
+    place = next(path for path in target.absolute().parents if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise InputError(f"{target} cannot be written: choose another --output")
