@@ -4,6 +4,7 @@
  */
 
 import { Backend, BackendError } from "./backend.js";
+import { readCodes, writeCodes } from "./codes.js";
 import { env, InferenceSession, Tensor } from "./ort.wasm.bundle.min.mjs";
 import { logLift, pairCodes, quantize, recombine } from "./pairing.js";
 import { resize, shrink, toBytes, toFloat } from "./pixels.js";
@@ -148,6 +149,15 @@ export class BrowserBackend extends Backend {
     return [...distance.keys()].filter((k) => k !== code).sort((k, l) => distance[k] - distance[l]);
   }
 
+  async writeCodes(codes) {
+    return { name: "face.pivq", file: new Blob([await writeCodes(codes, this.#model)]) };
+  }
+
+  async readCodes(file) {
+    checkSize(file);
+    return readCodes(new Uint8Array(await file.arrayBuffer()), this.#model);
+  }
+
   async #trainingImage(index) {
     const { numCodes } = this.#model;
     const codes = [...this.#trainingCodes.subarray(index * numCodes, (index + 1) * numCodes)];
@@ -231,11 +241,15 @@ function once(make) {
   };
 }
 
-/** Decodes a file and takes its central square, with transparency on white. */
-async function readImage(file) {
+function checkSize(file) {
   if (file.size > MAX_FILE) {
     throw new BackendError(`The file has more than ${MAX_FILE / 2 ** 20} MB: choose a smaller one.`);
   }
+}
+
+/** Decodes a file and takes its central square, with transparency on white. */
+async function readImage(file) {
+  checkSize(file);
   const begin = new Uint8Array(await file.slice(0, 4).arrayBuffer());
   let bitmap = null;
   if ([PNG, JPEG].some((magic) => magic.every((byte, i) => begin[i] === byte))) {

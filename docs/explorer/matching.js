@@ -36,13 +36,14 @@ export function match(cost, rows, columns) {
     let row = start;
     let level = 0;
     let column = -1;
+    let floor = -Infinity; // rounding must not move a distance below those of the columns done
     do {
       const base = level - rowPrices[row];
       column = -1;
       let least = Infinity;
       for (let other = 0; other < columns; other++) {
         if (done[other]) continue;
-        const onward = Math.max(level, base + cost[row * columns + other] - prices[other]);
+        const onward = Math.max(floor, base + cost[row * columns + other] - prices[other]);
         if (onward < distance[other]) {
           distance[other] = onward;
           before[other] = row;
@@ -54,7 +55,7 @@ export function match(cost, rows, columns) {
         }
       }
       if (column < 0) throw new RangeError("every assignment contains a forbidden pair");
-      level = least;
+      level = floor = least;
       done[column] = 1;
       path.push(column);
       row = rowOf[column];
