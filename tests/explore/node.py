@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-EXPLORER = Path(__file__).parents[2] / "docs" / "explorer"
+ROOT = Path(__file__).parents[2]
+SOURCES = (ROOT / "pivq_jax" / "explore" / "page", ROOT / "docs" / "explorer")
 READ = """
 import { readFileSync } from "node:fs";
 const given = JSON.parse(readFileSync(0));
@@ -26,7 +27,7 @@ def run_js(module: str, names: str, body: str, folder: Path, **given: Any) -> An
     """Runs a script that imports `names` from a module and sees values as properties of `given`.
 
     Args:
-        module: file in docs/explorer.
+        module: file in docs/explorer, or in the page.
         names: comma-separated.
         body: the script, which calls `answer` with its result.
         folder: a temporary directory, for arrays.
@@ -45,7 +46,12 @@ def run_js(module: str, names: str, body: str, folder: Path, **given: Any) -> An
             file.write_bytes(np.ascontiguousarray(value).tobytes())
             arrays[name] = {"file": str(file), "type": TYPES[value.dtype.name]}
             del given[name]
-    url = (EXPLORER / module).as_uri()
+    page = folder / "page"  # as docs/build_explorer.py lays them out
+    page.mkdir(exist_ok=True)
+    for source in SOURCES:
+        for file in (*source.glob("*.js"), *source.glob("package.json")):
+            shutil.copy(file, page)
+    url = (page / module).as_uri()
     script = f"import {{ {names} }} from {json.dumps(url)};\n{READ}"
     script += f"const answer = (value) => console.log(JSON.stringify(value));\n{body}"
     done = subprocess.run(
