@@ -31,7 +31,7 @@ REPOSITORY = PROJECT.get("urls", {}).get("Repository", "").rstrip("/")
 project = "pivq_jax"
 author = copyright = "pivq_jax contributors"
 version = release = pivq_jax.__version__
-exclude_patterns = ["_build", "jupyter_execute"]
+exclude_patterns = ["_build", "explorer", "jupyter_execute"]
 extensions = [
     "myst_nb",
     "reference",

@@ -1,4 +1,4 @@
-"""python -m pivq_jax.convert --from=WORKDIR --to=DIR, or to and from model.safetensors
+"""python -m pivq_jax.convert --from=WORKDIR --to=DIR, to and from model.safetensors, or to ONNX
 
 Publishes a trained run as a directory for pivq_jax.from_pretrained and --pretrained: averaged
 weights, model card, and the code sets of the first 10,000 training images, of which new images are
@@ -14,6 +14,14 @@ and pivq_jax.load can open.
 
     python -m pivq_jax.convert --from=runs/toon_faces --to=toon_faces.safetensors
     python -m pivq_jax.convert --from=toon_faces.safetensors --to=runs/from_torch
+
+Both can be converted to ONNX files, which other runtimes and browsers can use:
+
+    python -m pivq_jax.convert --from=runs/toon_faces --to=exported/toon_faces.onnx
+
+writes toon_faces.encoder.onnx (images to latents), toon_faces.decoder.onnx (code vectors to images)
+and toon_faces.codes.safetensors (the codebook, and the codes of the first --training_codes training
+images of the run: parents of new images) to exported/. This needs `pip install onnx`.
 
 A file written by PyTorch needs the config in its metadata:
 
@@ -41,9 +49,16 @@ from pivq_jax.config.fields import Config
 from pivq_jax.data.sources import First
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.session import POOL_IMAGES
-from pivq_jax.inference import load
+from pivq_jax.inference import from_pretrained, load
 from pivq_jax.interop.hub import check_upload
-from pivq_jax.interop.pretrained import check_target, upload_pretrained
+from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
+from pivq_jax.interop.onnx_graph import import_onnx
+from pivq_jax.interop.pretrained import (
+    WEIGHTS,
+    check_target,
+    upload_pretrained,
+    without_paths,
+)
 from pivq_jax.interop.safetensors_file import read_model, write_model
 from pivq_jax.training.build import dataset_from_config, steps_from_config
 from pivq_jax.training.checkpoints import Checkpoints
@@ -131,6 +146,42 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def onnx_from_workdir(workdir: Path, path: Path, training_codes: int = POOL_IMAGES) -> None:
+    """Writes the averaged weights of the newest checkpoint to ONNX files, see `write_onnx`.
+
+    Args:
+        workdir: directory of the run, local or remote.
+        path: local `DIR/NAME.onnx`; the files of `onnx_paths` are replaced if they exist.
+        training_codes: number of training images whose codes are included, at most.
+
+    Raises:
+        InputError: if the workdir has no trained model, its data is missing, or as in `write_onnx`.
+    """
+    model, codes = load(workdir), None
+    if training_codes:
+        try:
+            dataset = dataset_from_config(model.config)
+        except InputError as error:
+            raise InputError(f"{error}; or leave them out with --training_codes=0") from error
+        pool = First(dataset.train, training_codes)
+        codes = encode_split(model, pool, model.config.evaluate.batch_size)
+    write_onnx(path, model.params, without_paths(model.description), codes)
+
+
+def onnx_from_file(source: Path, path: Path) -> None:
+    """Writes the weights of a safetensors file to ONNX files, see `write_onnx`.
+
+    Args:
+        source: safetensors file, see `read_model`.
+        path: local `DIR/NAME.onnx`; the files of `onnx_paths` are replaced if they exist.
+
+    Raises:
+        InputError: if the file is not that of a model, or as in `write_onnx`.
+    """
+    params, description = read_model(source)
+    write_onnx(path, params, without_paths(description))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the conversion given by the command line.
 
@@ -147,24 +198,49 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add: Any = parser.add_argument
     add("--from", dest="source", required=True, help="a workdir, published model or *.safetensors")
-    add("--to", dest="target", help="a directory or *.safetensors; a new workdir for the latter")
+    add(
+        "--to",
+        dest="target",
+        help="a directory, *.safetensors or *.onnx; from *.safetensors, a new workdir or *.onnx",
+    )
     add("--push", metavar="OWNER/NAME", help="upload the published model to the hub")
+    add(
+        "--training_codes",
+        type=int,
+        metavar="COUNT",
+        help="from a workdir to *.onnx: include the codes of so many training images"
+        f" ({POOL_IMAGES}; 0: none)",
+    )
     options = parser.parse_args(arguments)
     if not options.target and not options.push:
         parser.error("give --to=TARGET or --push=OWNER/NAME")
-    return exit_code(partial(_convert, options.source, options.target, options.push))
+    return exit_code(
+        partial(_convert, options.source, options.target, options.push, options.training_codes)
+    )
 
 
-def _convert(source_name: str, target_name: str | None, hub_name: str | None) -> int:
+def _convert(
+    source_name: str, target_name: str | None, hub_name: str | None, training_codes: int | None
+) -> int:
     target = local_path(target_name or source_name)
     from_file = source_name.endswith(".safetensors") or Path(source_name).expanduser().is_file()
     if hub_name:
         check_upload(hub_name)
-        if from_file or target.suffix == ".safetensors":
+        if from_file or target.suffix in (".safetensors", ".onnx"):
             raise InputError(
                 "--push uploads a published model: give --from=WORKDIR with --to=DIR, or the DIR of"
                 " one as --from"
             )
+    if training_codes is not None:
+        if target.suffix != ".onnx" or from_file:
+            raise InputError("--training_codes is only for a workdir that becomes *.onnx")
+        if training_codes < 0:
+            raise InputError(f"--training_codes={training_codes} is negative: 0 includes none")
+    if target.suffix == ".onnx":
+        _to_onnx(source_name, from_file, target, training_codes)
+        names = ", ".join(file.name for file in onnx_paths(target))
+        print(f"{names} in {target.parent} hold the model of {source_name}")
+        return 0
     if target_name:
         if from_file and target.suffix != ".safetensors":
             workdir_from_file(local_path(source_name), target)
@@ -178,6 +254,18 @@ def _convert(source_name: str, target_name: str | None, hub_name: str | None) ->
     if hub_name:
         print(f"uploaded to {upload_pretrained(target, hub_name)}")
     return 0
+
+
+def _to_onnx(source_name: str, from_file: bool, target: Path, training_codes: int | None) -> None:
+    import_onnx()
+    source = as_path(source_name)
+    if from_file or not source.is_dir():
+        onnx_from_file(local_path(source_name), target)
+    elif (source / WEIGHTS).exists() and training_codes is None:
+        model = from_pretrained(source_name)
+        write_onnx(target, model.params, without_paths(model.description), model.parents)
+    else:
+        onnx_from_workdir(source, target, POOL_IMAGES if training_codes is None else training_codes)
 
 
 if __name__ == "__main__":

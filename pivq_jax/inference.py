@@ -26,7 +26,7 @@ from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.config.check import read_config
 from pivq_jax.config.fields import Config
 from pivq_jax.data.images import images_to_uint8
-from pivq_jax.interop.pretrained import read_pretrained, write_pretrained
+from pivq_jax.interop.pretrained import read_pretrained, without_paths, write_pretrained
 from pivq_jax.interop.safetensors_file import config_of_model, model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.training.checkpoints import Checkpoints
@@ -35,8 +35,6 @@ from pivq_jax.training.prior import Prior, load_prior
 # Allow resize overshoot; reject [0, 255] or standardized images.
 MAX_ABS_PIXEL = 1.5
 PRIOR = "prior"  # directory of the prior in a workdir
-# Config fields that hold paths of the machine on which the model was trained.
-PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
 
 
 class TrainedModel:
@@ -364,10 +362,7 @@ class TrainedModel:
         Raises:
             InputError: if `directory` is in remote storage, a file, or the workdir of a run.
         """
-        description = self.description
-        for section, field in PATHS:
-            if field in description["config"].get(section, {}):
-                description["config"][section][field] = ""  # means nothing elsewhere
+        description = without_paths(self.description)
         write_pretrained(local_path(str(directory)), self.params, description, self.parents)
 
 

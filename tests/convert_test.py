@@ -1,4 +1,4 @@
-"""`python -m pivq_jax.convert`: a run to a safetensors file and back."""
+"""`python -m pivq_jax.convert`: a run to a safetensors file and back, and to ONNX files."""
 
 import json
 import os
@@ -9,12 +9,16 @@ from typing import Any
 
 import jax
 import numpy as np
+import onnxruntime
 import pytest
 import safetensors.numpy
 import safetensors.torch
 
 import pivq_jax
 from pivq_jax import convert
+from pivq_jax.interop.onnx_file import onnx_paths
+from pivq_jax.model.quantizer import match_latents
+from pivq_jax.training.build import dataset_from_config
 from tests.reference.model import PIVQ as Reference
 
 
@@ -92,6 +96,75 @@ def test_pytorch_opens_the_file(exported):
     metadata = json.loads(contents(exported)[1]["pivq_jax"])
     Reference(metadata["config"]).load_state_dict(safetensors.torch.load_file(exported))
     assert metadata["step"] == 160 and metadata["metrics"]["psnr"] > 0
+
+
+@pytest.fixture(scope="module")
+def onnx_files(tiny_run, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "faces.onnx"
+    assert convert.main([f"--from={tiny_run.workdir}", f"--to={path}"]) == 0
+    return path
+
+
+def test_onnx_files_do_what_the_model_does(tiny_run, onnx_files):
+    model = pivq_jax.load(tiny_run.workdir)
+    encoder, decoder, codes = onnx_paths(onnx_files)
+    codebook = contents(codes)[0]["codebook"]
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
+
+    (latents,) = onnxruntime.InferenceSession(encoder).run(None, {"images": images})
+    columns = np.sort(match_latents(latents, codebook)[0])
+    np.testing.assert_array_equal(columns, model.encode(images))
+    vectors = codebook[columns]
+    (decoded,) = onnxruntime.InferenceSession(decoder).run(None, {"vectors": vectors})
+    np.testing.assert_allclose(decoded, model.decode(columns), rtol=0, atol=1e-4)
+
+
+def test_onnx_files_hold_the_codes_of_the_training_images(tiny_run, onnx_files):
+    model = pivq_jax.load(tiny_run.workdir)
+    train = dataset_from_config(model.config).train
+    images = np.stack([train[i]["image"] for i in range(len(train))]) / np.float32(127.5) - 1
+    arrays, metadata = contents(onnx_paths(onnx_files)[2])
+    np.testing.assert_array_equal(arrays["training_codes"], model.encode(images))
+    config = json.loads(metadata["pivq_jax"])["config"]
+    assert config["name"] == model.config.name and config["data"]["path"] == ""  # stays at home
+
+
+def test_a_safetensors_file_becomes_the_same_networks(exported, onnx_files, tmp_path, capsys):
+    path = tmp_path / "deep" / "again.onnx"
+    assert convert.main([f"--from={exported}", f"--to={path}"]) == 0
+    names = "again.encoder.onnx, again.decoder.onnx, again.codes.safetensors"
+    assert capsys.readouterr().out == f"{names} in {path.parent} hold the model of {exported}\n"
+    theirs, ours = onnx_paths(onnx_files), onnx_paths(path)
+    assert [file.read_bytes() for file in ours[:2]] == [file.read_bytes() for file in theirs[:2]]
+    assert contents(ours[2])[0].keys() == {"codebook"}
+
+
+@pytest.mark.parametrize(
+    "source, target, count, message",
+    [
+        ("run", "model.onnx", -1, "--training_codes=-1 is negative: 0 includes none"),
+        ("run", "model.safetensors", 5, "--training_codes is only for a workdir that becomes"),
+        ("m.safetensors", "model.onnx", 5, "--training_codes is only for a workdir that becomes"),
+    ],
+)
+def test_wrong_numbers_of_training_codes_are_refused(
+    capsys, tmp_path, source, target, count, message
+):
+    arguments = [f"--from={tmp_path / source}", f"--to={tmp_path / target}"]
+    assert message in refused(capsys, *arguments, f"--training_codes={count}")
+
+
+def test_training_images_that_are_gone_can_be_left_out(capsys, tiny_run, tmp_path):
+    workdir, path = tmp_path / "run", tmp_path / "out" / "model.onnx"
+    shutil.copytree(tiny_run.workdir, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["path"] = str(tmp_path / "gone")
+    (workdir / "config.json").write_text(json.dumps(config))
+    line = refused(capsys, f"--from={workdir}", f"--to={path}")
+    assert "gone" in line and line.endswith("; or leave them out with --training_codes=0")
+    assert not path.parent.exists()
+    assert convert.main([f"--from={workdir}", f"--to={path}", "--training_codes=0"]) == 0
+    assert contents(onnx_paths(path)[2])[0].keys() == {"codebook"}
 
 
 # What is done to the metadata, and what the error must say.
@@ -261,6 +334,8 @@ def test_an_existing_run_is_never_written_to(capsys, exported, tiny_run, tmp_pat
         ("empty", "model.safetensors", "holds no run"),
         ("empty", "run", "holds no run"),
         ("missing", "run", "is no workdir"),
+        ("empty", "model.onnx", "holds no run"),
+        ("model.pt", "model.onnx", "not named *.safetensors"),
     ],
 )
 def test_a_wrong_source_is_refused(capsys, tmp_path, source, target, message):

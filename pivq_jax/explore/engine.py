@@ -71,6 +71,7 @@ class Engine:
     Attributes:
         model: the trained model.
         size: S, height and width of images.
+        pool: the training images with their codes; None without a data set.
 
     Raises:
         ValueError: if a training image has no codes, see `TrainedModel.encode`.
@@ -82,15 +83,15 @@ class Engine:
         self._codebook = model.codebook
         self._entries = np.asarray(self._codebook, np.float64)
         self._id = fingerprint(model.params).hex()
-        self._pool: Pool | None = None
+        self.pool: Pool | None = None
         self._lift: jax.Array | None = None
         self._compile()
         codes, labels = np.zeros((0, self.num_codes), np.int32), np.zeros((0, 0), np.int32)
         factors: dict[str, tuple[str, ...]] = {}
         if dataset is not None:
             factors, batch_size = dataset.factors, int(model.config.evaluate.batch_size)
-            self._pool = encode_pool(model, dataset.train, tuple(factors), batch_size)
-            codes, labels, _ = self._pool
+            self.pool = encode_pool(model, dataset.train, tuple(factors), batch_size)
+            codes, labels, _ = self.pool
             if model.kind != "positional":
                 self._lift = model.log_lift(codes)
             self.recombine(jax.random.key(0))
@@ -133,7 +134,7 @@ class Engine:
             "codebookSize": len(self._codebook),
             "examples": self.num_examples,
             "exampleName": "test image",
-            "trainingImages": len(self._pool.codes) if self._pool else 0,
+            "trainingImages": len(self.pool.codes) if self.pool else 0,
             "batch": BATCH,
             "grouping": meanings.grouping,
             "groups": list(meanings.groups),
@@ -305,11 +306,11 @@ class Engine:
         return next(batches_of(contents, 1, "the file"))[0]
 
     def _training_images(self) -> Pool:
-        if self._pool is None:
+        if self.pool is None:
             raise InputError("the training images of this model are not on this machine")
-        return self._pool
+        return self.pool
 
     def _training_image(self, index: int) -> Picture:
-        assert self.dataset and self._pool
+        assert self.dataset and self.pool
         image = self.dataset.train[index]["image"]
-        return Picture(f"training image {index}", self._pool.codes[index], image)
+        return Picture(f"training image {index}", self.pool.codes[index], image)

@@ -1,5 +1,6 @@
-"""Conversion from and to PyTorch weights, and published models; PyTorch itself is not needed."""
+"""Conversion from and to PyTorch weights, published models, ONNX; PyTorch itself is not needed."""
 
+from pivq_jax.interop.onnx_file import write_onnx
 from pivq_jax.interop.weights import from_torch, to_torch
 
-__all__ = ["from_torch", "to_torch"]
+__all__ = ["from_torch", "to_torch", "write_onnx"]

@@ -1,0 +1,173 @@
+"""python -m docs.build_explorer --workdir=runs/toon_faces [--output=docs/_build/explorer]
+
+Builds the explorer as a folder of static files: the page of `--mode=explore` with a model that runs
+in the visitor's browser. Any web server can serve it, such as
+
+    python -m http.server --directory docs/_build/explorer
+
+(a browser does not load the model from file:// addresses). The folder holds the page, the networks
+as ONNX files, their runtime (13 MB of WebAssembly), 200 test images and 1,000 training images. The
+runtime is installed from npm to docs/explorer/node_modules first, in the version of
+package-lock.json, if it is not there; this needs Node.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pivq_jax.common.command_line import CommandParser, exit_code
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import as_path, local_path, write_json
+from pivq_jax.common.parallel import say
+from pivq_jax.data.images import encode_png
+from pivq_jax.data.sources import First, Source
+from pivq_jax.evaluation.reconstruction import encode_split
+from pivq_jax.explore.engine import Engine
+from pivq_jax.inference import load
+from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
+from pivq_jax.interop.onnx_graph import import_onnx
+from pivq_jax.interop.pretrained import without_paths
+from pivq_jax.training.build import dataset_from_config
+
+DOCS = Path(__file__).parent
+EXPLORER = DOCS / "explorer"
+PAGE = DOCS.parent / "pivq_jax" / "explore" / "page"
+RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+TEST_IMAGES, TRAINING_IMAGES = 200, 1_000
+
+
+def build(workdir: Path, output: Path) -> None:
+    """Builds the folder from a run.
+
+    Args:
+        workdir: directory of the run, local or remote.
+        output: local directory, replaced if it is one of this program.
+
+    Raises:
+        InputError: if the workdir has no trained model, its data is missing, a package is missing,
+            or `output` is something else.
+    """
+    import_onnx()
+    if output.exists() and any(output.iterdir()) and not (output / "explorer.json").is_file():
+        raise InputError(f"{output} exists and is no explorer: give a new --output")
+    runtime = find_runtime()
+    model = load(workdir)
+    engine = Engine(model, dataset_from_config(model.config))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".explorer.", dir=output.parent) as temporary:
+        folder = Path(temporary) / "explorer"
+        write_folder(folder, engine, runtime)
+        if output.exists():
+            output.rename(Path(temporary) / "before")
+        folder.rename(output)
+
+
+def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
+    """Writes the files of the explorer.
+
+    Args:
+        folder: a new directory.
+        engine: the trained model with its data set.
+        runtime: the directory of onnxruntime-web's files.
+
+    Raises:
+        InputError: as in `write_onnx`.
+    """
+    shutil.copytree(PAGE, folder, ignore=shutil.ignore_patterns("server.js", "start.js"))
+    for file in (*EXPLORER.glob("*.js"), *(runtime / name for name in RUNTIME)):
+        shutil.copy(file, folder)
+
+    model, dataset, pool = engine.model, engine.dataset, engine.pool
+    assert dataset and pool
+    tests = First(dataset.test, TEST_IMAGES)
+    training = First(dataset.train, min(TRAINING_IMAGES, len(pool.codes)))
+    description = without_paths(model.description)
+    write_onnx(folder / "model.onnx", model.params, description, pool.codes)
+    for name, images in (("test.png", tests), ("training.png", training)):
+        (folder / name).write_bytes(encode_png(album(images)))
+    numbers = {"examples": len(tests), "trainingImages": len(training)}
+    files = [*onnx_paths(folder / "model.onnx"), folder / RUNTIME[1]]
+    write_json(
+        folder / "explorer.json",
+        {
+            "model": {**engine.describe(), **numbers},
+            "sizes": {file.name: file.stat().st_size for file in files},
+            "testCodes": encode_split(model, tests, model.config.evaluate.batch_size).tolist(),
+        },
+    )
+
+
+def find_runtime() -> Path:
+    """Returns the directory of onnxruntime-web's files, which is installed if it is missing.
+
+    Raises:
+        InputError: if it cannot be installed.
+    """
+    folder = EXPLORER / "node_modules" / "onnxruntime-web" / "dist"
+    if not folder.is_dir():
+        npm = shutil.which("npm")
+        if npm is None:
+            raise InputError("npm is not installed: install Node, from https://nodejs.org")
+        say("installing onnxruntime-web")
+        install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(install, cwd=EXPLORER, capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
+            raise InputError(f"npm ci failed in {EXPLORER} ({reason}): is there a network?")
+    return folder
+
+
+def album(images: Source) -> np.ndarray:
+    """Lays images out in rows, in one picture that is about square.
+
+    Args:
+        images: M images uint8 [S, S, 3], M >= 1.
+
+    Returns:
+        uint8 [R S, C S, 3]; row by row, the last row filled with black.
+    """
+    columns = int(np.ceil(np.sqrt(len(images))))
+    rows = -(-len(images) // columns)
+    size = images[0]["image"].shape[0]
+    picture = np.zeros((rows, size, columns, size, 3), np.uint8)
+    for i in range(len(images)):
+        picture[i // columns, :, i % columns] = images[i]["image"]
+    return picture.reshape(rows * size, columns * size, 3)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: arguments of the command line, by default those of the process.
+
+    Returns:
+        the exit code, 0, 2 for invalid input, or 1 if the output cannot be written.
+    """
+    parser = CommandParser(
+        prog="python -m docs.build_explorer",
+        usage="%(prog)s --workdir=WORKDIR [--output=DIR]",
+        description=(__doc__ or "").partition("\n\n")[2],
+    )
+    add: Any = parser.add_argument
+    add("--workdir", required=True, help="the workdir of a run")
+    add("--output", default=str(DOCS / "_build" / "explorer"), help="the folder (%(default)s)")
+    options = parser.parse_args(arguments)
+    return exit_code(partial(_build, options.workdir, options.output))
+
+
+def _build(workdir_name: str, output_name: str) -> int:
+    workdir, output = as_path(workdir_name), local_path(output_name)
+    build(workdir, output)
+    print(f"{output} holds the explorer: python -m http.server --directory {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""docs/explorer/codes.js beside `pivq_jax.codec`: each reads what the other writes."""
+
+import numpy as np
+import pytest
+from pivq_jax.codec.enumeration import unrank
+
+from pivq_jax.codec import rank
+from pivq_jax.codec.container import Contents, pack, parse
+from tests.explore.node import run_js
+
+ID = "0123456789abcdef"
+SIZES = [("matching", 16, 512), ("matching", 3, 4), ("matching", 6, 7), ("matching", 64, 2048)]
+SIZES += [("nearest", 16, 512), ("nearest", 5, 2), ("nearest", 1, 9), ("positional", 16, 512)]
+WRITE = """
+given.files = [];
+for (const codes of given.codes) given.files.push([...await writeCodes(codes, given.model)]);
+answer(given.files);
+"""
+READ = """
+const read = async (file) => {
+  try { return await readCodes(Uint8Array.from(file), given.model); }
+  catch (error) { return `${error.name}: ${error.message}`; }
+};
+answer(await Promise.all(given.files.map(read)));
+"""
+
+
+def model(kind: str = "matching", num_codes: int = 16, size: int = 512) -> dict:
+    return {
+        "id": ID,
+        "kind": kind,
+        "numCodes": num_codes,
+        "codebookSize": size,
+        "imageSize": 64,
+    }
+
+
+def draw(kind: str, num_codes: int, size: int) -> np.ndarray:
+    """Codes, among them the first and the last ones of all."""
+    rng = np.random.default_rng(0)
+    codes = [rng.choice(size, num_codes, replace=kind != "matching") for _ in range(6)]
+    if kind == "matching":
+        codes += [np.arange(num_codes), np.arange(size)[-num_codes:]]
+    else:
+        codes += [np.zeros(num_codes, int), np.full(num_codes, size - 1)]
+    return np.array(codes)
+
+
+def written(codes: np.ndarray, **fields) -> bytes:
+    """A file that Python writes, with other fields than those of `model()` if some are given."""
+    contents = Contents("matching", "fixed", bytes.fromhex(ID), 16, 512, 64, b"", (), b"")
+    names = tuple(f"{i}.png" for i in range(len(codes)))
+    contents = contents._replace(names=names, **fields)
+    if not contents.data:
+        data = rank(codes, contents.codebook_size, contents.kind).tobytes()
+        contents = contents._replace(data=data)
+    return pack(contents)
+
+
+@pytest.mark.parametrize("kind, num_codes, size", SIZES)
+def test_each_reads_what_the_other_writes(kind, num_codes, size, tmp_path):
+    codes = draw(kind, num_codes, size)
+    canonical = codes if kind == "positional" else np.sort(codes, axis=1)
+    given = model(kind, num_codes, size)
+    files = run_js("codes.js", "writeCodes", WRITE, tmp_path, codes=codes.tolist(), model=given)
+    for file, expected in zip(files, canonical, strict=True):
+        contents = parse(bytes(file), "the file")
+        assert contents.fingerprint.hex() == ID and contents.names == ("face",)
+        assert (contents.kind, contents.code, contents.image_size) == (kind, "fixed", 64)
+        ranks = np.frombuffer(contents.data, np.uint8)[None]
+        assert unrank(ranks, num_codes, size, kind)[0].tolist() == expected.tolist()
+    fields = {"kind": kind, "num_codes": num_codes, "codebook_size": size}
+    theirs = [list(written(codes[i:], **fields)) for i in range(len(codes))]
+    found = run_js("codes.js", "readCodes", READ, tmp_path, files=theirs, model=given)
+    assert found == canonical.tolist()
+
+
+def test_other_files_are_refused(tmp_path):
+    codes = draw("matching", 16, 512)
+    whole = written(codes)
+    files = {
+        "is not a file of codes": b"",
+        "is not a file of codes ": b"\x89PNG\r\n",
+        "has version 9": whole[:4] + b"\x09" + whole[5:],
+        "is damaged or incomplete": whole[:-1],
+        "is damaged or incomplete ": whole[:60] + bytes([whole[60] ^ 1]) + whole[61:],
+        "is damaged or incomplete: ": b"PIVQ\x01",
+        "is of another model, fedcba9876543210": written(
+            codes, fingerprint=bytes.fromhex("fedcba9876543210")
+        ),
+        "is of another model, 0123": written(codes, image_size=32),
+        "has short codes": written(codes, code="short", levels=bytes(512)),
+        "is damaged": written(codes, data=b"\xff" * 13 * len(codes)),
+        "is damaged or": written(codes, data=b"\x00"),
+    }
+    given = {"files": [list(file) for file in files.values()], "model": model()}
+    answers = run_js("codes.js", "readCodes", READ, tmp_path, **given)
+    for expected, answer in zip(files, answers, strict=True):
+        assert answer.startswith("BackendError: The file ") and expected.strip() in answer
