@@ -152,7 +152,7 @@ def _run() -> int:
     elif published is not None:
         config = published.config
     else:  # `main` has checked that the mode needs none
-        _run_with_workdir(None, as_path(_WORKDIR.value), None)
+        _run_with_workdir(None, as_path(_WORKDIR.value or ""), None)
         return 0
     if config.data.path and not is_remote(config.data.path):
         path = os.path.abspath(Path(config.data.path).expanduser())

@@ -310,7 +310,8 @@ def read_config(workdir: Path) -> dict[str, Any]:
 def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
     """Adds fields that were introduced after a config was saved.
 
-    Missing sections are not added; they are reported where they are used.
+    A missing section is only added if it was introduced later as a whole; another one is reported
+    where it is used.
 
     Args:
         config: nested dictionaries of fields, from this or an earlier version.
@@ -318,7 +319,11 @@ def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
     Returns:
         a new dictionary.
     """
-    added = {name: fields | config[name] for name, fields in ADDED.items() if name in config}
+    added = {
+        name: fields | config.get(name, {})
+        for name, fields in ADDED.items()
+        if name in config or fields.keys() == {*Config()[name].keys()}
+    }
     return config | added
 
 

@@ -269,13 +269,15 @@ class SampleConfig(Section):
 class PriorConfig(Section):
     """The optional prior over sets of codes: see prior.md."""
 
-    width: int = setting(128, "channels of its transformer", at_least(1, most=16_384))
-    depth: int = setting(2, "blocks", at_least(1, most=128))
-    heads: int = setting(2, "attention heads", at_least(1, most=1_024))
-    steps: int = setting(1_500, "optimizer steps", at_least(1))
-    batch_size: int = setting(256, "sets per step", at_least(1))
-    learning_rate: float = setting(3e-3, "AdamW's peak; Muon's is four times as high", POSITIVE)
-    weight_decay: float = setting(0.1, "of kernels, decoupled", NOT_NEGATIVE)
+    width: int = setting(128, "channels of its transformer", at_least(1, most=16_384), before=128)
+    depth: int = setting(2, "blocks", at_least(1, most=128), before=2)
+    heads: int = setting(2, "attention heads", at_least(1, most=1_024), before=2)
+    steps: int = setting(1_500, "optimizer steps", at_least(1), before=1_500)
+    batch_size: int = setting(256, "sets per step", at_least(1), before=256)
+    learning_rate: float = setting(
+        3e-3, "AdamW's peak; Muon's is four times as high", POSITIVE, before=3e-3
+    )
+    weight_decay: float = setting(0.1, "of kernels, decoupled", NOT_NEGATIVE, before=0.1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,8 +77,8 @@ def encode_pool(
             end = min(end, time.monotonic() + seconds)
             if time.monotonic() >= end:
                 break
-    codes, labels, small = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Pool(codes, labels, jnp.asarray(small))
+    all_codes, all_labels, small = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Pool(all_codes, all_labels, jnp.asarray(small))
 
 
 @jax.jit
