@@ -196,6 +196,9 @@ WRONG = {
         [FOLDER, "--config.evaluate.features_path=/no/weights.safetensors"],
         ["/no/weights.safetensors"],
     ),
+    "explore no run": (["--mode=explore", "--port=0", "--workdir=/no/run"], ["no config.json"]),
+    "explore what": (["--mode=explore"], ["--workdir"]),
+    "no port": ([FOLDER, "--mode=explore", "--port=65536"], ["65536", "65535"]),
     "reconstruct what": ([FOLDER, "--mode=reconstruct"], ["--input=DIR"]),
 }
 

@@ -208,15 +208,15 @@ def check_contents(contents: Contents, model: TrainedModel, origin: str) -> None
     config, own = model.config, fingerprint(model.params)
     if contents.fingerprint != own:
         raise InputError(
-            f"{origin} is of a model with fingerprint {contents.fingerprint.hex()}, and this one has"
-            f" {own.hex()}: give the model that wrote it"
+            f"{origin} is of a model with fingerprint {contents.fingerprint.hex()}, and this one"
+            f" has {own.hex()}: give the model that wrote it"
         )
     sizes = config.model.num_codes, config.quantizer.codebook_size, config.data.image_size
     claimed = contents.num_codes, contents.codebook_size, contents.image_size
     if (contents.kind, *claimed) != (model.kind, *sizes):
         raise InputError(
-            f"{origin} is of {contents.kind} codes with N, K and image size {claimed}, and this model"
-            f" is {model.kind} with {sizes}: give the model that wrote it"
+            f"{origin} is of {contents.kind} codes with N, K and image size {claimed}, and this"
+            f" model is {model.kind} with {sizes}: give the model that wrote it"
         )
     if contents.code == "fixed":
         expected = len(contents.names) * bytes_per_image(*sizes[:2], model.kind)

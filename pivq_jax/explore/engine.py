@@ -4,7 +4,6 @@ Arrays go in and out; shapes are fixed, so that nothing compiles after `Engine` 
 for use by two threads at once.
 """
 
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -16,16 +15,15 @@ from pivq_jax.codec import fingerprint
 from pivq_jax.codec.container import pack, parse
 from pivq_jax.codec.files import batches_of, check_contents, contents_of
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import say
+from pivq_jax.common.progress import progress_bar
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.explore.meanings import find_meanings
 from pivq_jax.explore.pool import Pool, encode_pool, nearest
 from pivq_jax.inference import TrainedModel
 
-# Most images decoded at once, and the seconds that this may take while a person waits.
-MAX_BATCH = 12
-BATCH_SECONDS = 0.25
+# Images decoded at once. More would not be much faster, and a large model would be busy for long.
+BATCH = 4
 MAX_EXAMPLES = 48  # most images of `Engine.examples` at once
 
 
@@ -73,7 +71,6 @@ class Engine:
     Attributes:
         model: the trained model.
         size: S, height and width of images.
-        batch: most sets of one `decode`.
         pool: the training images with their codes; None without a data set.
 
     Raises:
@@ -83,7 +80,6 @@ class Engine:
     def __init__(self, model: TrainedModel, dataset: Dataset | None) -> None:
         self.model, self.dataset = model, dataset
         self.size = int(model.config.data.image_size)
-        self.batch = 1
         self._codebook = model.codebook
         self._entries = np.asarray(self._codebook, np.float64)
         self._id = fingerprint(model.params).hex()
@@ -104,16 +100,15 @@ class Engine:
         self._meanings = find_meanings(codes, labels, factors, self._codebook, seed)
 
     def _compile(self) -> None:
-        say("compiling")
-        codes = np.arange(self.num_codes)
-        self.encode(np.zeros((self.size, self.size, 3), np.uint8))
-        self.pair(codes, codes)
-        self.decode(codes[None])
-        began = time.monotonic()
-        self.decode(codes[None])
-        fits = int(BATCH_SECONDS / max(time.monotonic() - began, 1e-6))
-        self.batch = min(max(fits, 1), MAX_BATCH)
-        self.decode(codes[None])
+        codes, image = np.arange(self.num_codes), np.zeros((self.size, self.size, 3), np.uint8)
+        programs = (
+            lambda: self.decode(codes[None]),
+            lambda: self.decode(codes[None].repeat(BATCH, 0)),
+            lambda: self.encode(image),
+            lambda: self.pair(codes, codes),
+        )
+        for run in progress_bar(programs, desc="compiling", unit="program"):
+            run()
 
     @property
     def num_codes(self) -> int:
@@ -140,7 +135,7 @@ class Engine:
             "examples": self.num_examples,
             "exampleName": "test image",
             "trainingImages": len(self.pool.codes) if self.pool else 0,
-            "batch": self.batch,
+            "batch": BATCH,
             "grouping": meanings.grouping,
             "groups": list(meanings.groups),
             "entries": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
@@ -214,7 +209,7 @@ class Engine:
         """Decodes code sets.
 
         Args:
-            sets: int [B, N], 1 <= B <= `batch`.
+            sets: int [B, N], 1 <= B <= `BATCH`.
 
         Returns:
             uint8 [B, S, S, 3].
@@ -222,9 +217,9 @@ class Engine:
         Raises:
             InputError: if there are too many.
         """
-        if len(sets) > self.batch:
-            raise InputError(f"{len(sets)} sets at once: give at most {self.batch}")
-        filled = sets if len(sets) == 1 else np.resize(sets, (self.batch, sets.shape[1]))
+        if len(sets) > BATCH:
+            raise InputError(f"{len(sets)} sets at once: give at most {BATCH}")
+        filled = sets if len(sets) == 1 else np.resize(sets, (BATCH, sets.shape[1]))
         return np.asarray(images_to_uint8(self.model.decode(filled)))[: len(sets)]
 
     def pair(self, a: np.ndarray, b: np.ndarray) -> Pairs:

@@ -6,8 +6,8 @@ the `Host` header then still holds that name.
 """
 
 import ipaddress
+import re
 import socket
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -50,6 +50,9 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
+        if scope["type"] == "lifespan":  # no request
+            await self._app(scope, receive, send)
+            return
         headers = Headers(scope=scope)
         if reason := self._reason(headers, scope["path"], scope["method"]):
             refusal = JSONResponse({"error": f"refused: {reason}"}, 403)
@@ -72,11 +75,11 @@ class Guard:
         return ""
 
     def _is_ours(self, host: str) -> bool:
+        parts = re.fullmatch(r"(?:\[([\da-f.:]+)\]|([^][:@/]+))(?::\d+)?", host.lower())
+        if not parts:
+            return False
+        name = parts[1] or parts[2]
         try:
-            name = urlsplit(f"//{host}").hostname or ""
-            if name in self._names:
-                return True
-            ipaddress.ip_address(name)
+            return name in self._names or bool(ipaddress.ip_address(name))
         except ValueError:
             return False
-        return True

@@ -1,5 +1,6 @@
 """Training images with their codes: parents of new faces, and what these are compared with."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -48,7 +49,8 @@ def encode_pool(
         source: the training images, at least one.
         factors: names of the A labels to collect.
         batch_size: number of images encoded at once; at least these are encoded.
-        seconds: time after which no further batch begins.
+        seconds: time after the first batch, in which the encoder is compiled, until which further
+            ones begin.
 
     Returns:
         The `Pool`.
@@ -58,7 +60,7 @@ def encode_pool(
     """
     images = First(source, POOL_IMAGES)
     parts: list[tuple[np.ndarray, ...]] = []
-    began = time.monotonic()
+    end = math.inf
     with progress_bar(desc="encoding training images", total=len(images), unit="image") as bar:
         for batch, codes, _ in encode_batches(model, images, batch_size):
             mask = batch["mask"]
@@ -71,7 +73,9 @@ def encode_pool(
                 tuple(np.asarray(x)[mask] for x in (codes, labels, shrink(batch["image"])))
             )
             bar.update(int(mask.sum()))
-            if time.monotonic() - began > seconds:
+            # The first batch compiles.
+            end = min(end, time.monotonic() + seconds)
+            if time.monotonic() >= end:
                 break
     codes, labels, small = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Pool(codes, labels, jnp.asarray(small))

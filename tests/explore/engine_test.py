@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
 from pivq_jax.explore import engine as engine_module
-from pivq_jax.explore.engine import MAX_EXAMPLES, Engine
+from pivq_jax.explore.engine import BATCH, MAX_EXAMPLES, Engine
 
 N, K, SIZE = 8, 32, 16  # of the tiny model
 PAGE = Path(engine_module.__file__).parent / "page"
@@ -48,7 +48,7 @@ def test_images_are_encoded_and_decoded_as_the_model_does(engine):
     np.testing.assert_array_equal(picture.image, test[5]["image"])
     codes = np.asarray(model.encode(images_to_float(test[5]["image"][None])))
     np.testing.assert_array_equal(picture.codes, codes[0])
-    sets = some_sets(0, engine.batch)
+    sets = some_sets(0, BATCH)
     one_by_one = np.concatenate([engine.decode(row[None]) for row in sets])
     together = engine.decode(sets)
     assert together.dtype == np.uint8 and together.shape == (len(sets), SIZE, SIZE, 3)
@@ -124,7 +124,7 @@ def test_nothing_compiles_once_it_is_ready(engine):
     try:
         engine.example(7)
         engine.encode(np.full((SIZE, SIZE, 3), 9, np.uint8))
-        for count in range(1, engine.batch + 1):
+        for count in range(1, BATCH + 1):
             engine.decode(some_sets(4, count))
         engine.pair(*some_sets(5, 2))
         engine.recombine(jax.random.key(123))
@@ -185,8 +185,8 @@ def test_numbers_out_of_range_are_refused(engine):
     for code in (-1, K):
         with pytest.raises(InputError, match=str(K - 1)):
             engine.neighbours(code)
-    with pytest.raises(InputError, match=str(engine.batch)):
-        engine.decode(some_sets(0, engine.batch + 1))
+    with pytest.raises(InputError, match=str(BATCH)):
+        engine.decode(some_sets(0, BATCH + 1))
 
 
 def test_without_data_codes_can_be_decoded_and_are_grouped_by_clusters(engine):

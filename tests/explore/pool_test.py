@@ -57,4 +57,4 @@ def test_all_training_images_are_encoded_in_order(model, factors, monkeypatch):
 
 def test_a_batch_is_encoded_even_without_time(model):
     train = load_dataset("random", image_size=16).train
-    assert len(encode_pool(model, train, (), 8, seconds=-1.0).codes) == 8
+    assert len(encode_pool(model, train, (), 8, seconds=0.0).codes) == 8

@@ -30,8 +30,14 @@ export class Examples {
     this.#backend = backend;
     this.#model = model;
     this.#act = act;
-    find("examples-before").addEventListener("click", () => this.#turn(this.#start - EXAMPLES));
+    find("examples-previous").addEventListener("click", () => this.#turn(this.#start - EXAMPLES));
     find("examples-next").addEventListener("click", () => this.#turn(this.#start + EXAMPLES));
+    const number = find("examples-number");
+    number.max = model.examples - 1;
+    find("examples-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#take(number.valueAsNumber);
+    });
   }
 
   /**
@@ -41,6 +47,10 @@ export class Examples {
   open(letter, choose) {
     this.#choose = choose;
     find("title-examples").textContent = `Choose a ${this.#model.exampleName} for ${letter}`;
+    const list = find("examples-list");
+    if (!list.children.length) {
+      list.append(...Array.from({ length: EXAMPLES }, () => make("div.thumb", thumbnail(null))));
+    }
     this.#dialog.showModal();
     this.#turn(this.#start);
   }
@@ -53,18 +63,20 @@ export class Examples {
         const index = start + place;
         const button = make("button.thumb", thumbnail(image), make("span", String(index)));
         button.setAttribute("aria-label", `${index}, ${this.#model.exampleName}`);
-        button.addEventListener("click", () => {
-          this.#dialog.close();
-          this.#choose(index);
-        });
+        button.addEventListener("click", () => this.#take(index));
         return button;
       });
       find("examples-list").replaceChildren(...buttons);
       const end = start + images.length;
       find("examples-where").textContent = `${start} to ${end - 1} of ${this.#model.examples}`;
-      find("examples-before").disabled = start === 0;
+      find("examples-previous").disabled = start === 0;
       find("examples-next").disabled = end >= this.#model.examples;
     });
+  }
+
+  #take(index) {
+    this.#dialog.close();
+    this.#choose(index);
   }
 }
 

@@ -130,7 +130,9 @@ class Explorer {
       event.preventDefault();
       over(event.dataTransfer.types.includes("Files"));
     });
-    document.addEventListener("dragleave", (event) => event.relatedTarget ?? over(false));
+    document.addEventListener("dragleave", (event) => {
+      if (!event.relatedTarget) over(false);
+    });
     document.addEventListener("drop", (event) => {
       event.preventDefault();
       over(false);
@@ -265,6 +267,7 @@ class Explorer {
     slider.disabled = !all;
     slider.setAttribute("aria-valuetext", text);
     find("exchanged").textContent = text;
+    for (const id of ["save-codes", "save-image", "copy-link"]) find(id).disabled = false;
     find("undo").disabled = !this.#history.canUndo;
     find("redo").disabled = !this.#history.canRedo;
     this.#decode();

@@ -2,7 +2,7 @@
 
 /** Grey levels of change that are shown in full. */
 const CLEAR = 24;
-const FAINT = 0.12;
+const FAINT = 0.2;
 
 /** Paints an image into a canvas. */
 export function paint(canvas, image, label) {

@@ -1,0 +1,113 @@
+"""What a test sees and does on the page."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SIZES = ((400, 850), (1600, 1000))
+SCHEMES = ("light", "dark")
+
+
+@contextlib.contextmanager
+def served(engine: Any) -> Iterator[str]:
+    """Serves the page in a thread; its address."""
+    import uvicorn
+
+    from pivq_jax.explore.server import listen, make_app, url
+
+    with listen("127.0.0.1", 0) as listener:
+        config = uvicorn.Config(
+            make_app(engine, "127.0.0.1"),
+            lifespan="off",
+            log_level="critical",
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield url(listener, "127.0.0.1")
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def settle(page: Any) -> None:
+    """Waits until the image, its neighbour and the link are those of the state."""
+    page.wait_for_function(
+        """() => document.getElementById("result").getAttribute("aria-busy") === "false"
+        && document.getElementById("name-copy").textContent
+        && location.hash.includes("c=" + [...document.querySelectorAll(".slot")]
+            .sort((one, other) => one.dataset.slot - other.dataset.slot)
+            .map((slot) => slot.dataset.code).join("."))"""
+    )
+
+
+def codes_of(page: Any) -> list[int]:
+    """The codes in the order of slots, as the columns show them."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll(".slot")]
+        .sort((one, other) => one.dataset.slot - other.dataset.slot)
+        .map((slot) => Number(slot.dataset.code))"""
+    )
+
+
+def pixels(page: Any, canvas: str = "image") -> np.ndarray:
+    """The pixels of a canvas, uint8 [S, S, 3]."""
+    values = page.evaluate(
+        """(id) => {
+        const canvas = document.getElementById(id);
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return [...data];
+    }""",
+        canvas,
+    )
+    side = int((len(values) / 4) ** 0.5)
+    return np.array(values, np.uint8).reshape(side, side, 4)[..., :3]
+
+
+def assert_shown(page: Any, engine: Any, codes: list[int]) -> None:
+    """These codes are shown, and their image."""
+    settle(page)
+    assert codes_of(page) == codes
+    np.testing.assert_array_equal(pixels(page), engine.decode(np.array([codes]))[0])
+
+
+def pairs_of(engine: Any, first: int = 0, second: int = 1) -> Any:
+    """The pairs of two test images."""
+    return engine.pair(engine.example(first).codes, engine.example(second).codes)
+
+
+def by_cost(pairs: Any) -> list[int]:
+    """The slots in the order in which the interpolation exchanges them."""
+    order = np.argsort(pairs.cost, kind="stable")
+    return [int(slot) for slot in order if pairs.a[slot] != pairs.b[slot]]
+
+
+def image_file(folder: Path, name: str = "own.png", size: tuple[int, int] = (50, 40)) -> Path:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / name)
+    return folder / name
+
+
+def drop(page: Any, target: str, *files: tuple[str, bytes]) -> None:
+    """Drops files onto an element."""
+    transfer = page.evaluate_handle(
+        """(files) => {
+        const transfer = new DataTransfer();
+        for (const [name, bytes] of files) {
+            transfer.items.add(new File([new Uint8Array(bytes)], name));
+        }
+        return transfer;
+    }""",
+        [[name, list(content)] for name, content in files],
+    )
+    page.dispatch_event(target, "dragover", {"dataTransfer": transfer})
+    assert page.locator("#drop").is_visible()
+    page.dispatch_event(target, "drop", {"dataTransfer": transfer})
+    assert page.locator("#drop").is_hidden()

@@ -1,0 +1,71 @@
+"""`--mode=explore`: from the start to Ctrl-C."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from pivq_jax.explore.server import listen
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)])
+def test_the_page_of_a_run_is_served_until_it_is_stopped(commands, tiny_run, number, code):
+    workdir = f"--workdir={tiny_run.workdir}"
+    before = {path: path.stat().st_mtime_ns for path in tiny_run.workdir.rglob("*")}
+    command = commands.start("--mode=explore", workdir, "--port=0")
+    output = commands.directory / f"{commands._count}.stdout"
+    found = []
+
+    def ready() -> bool:
+        found[:] = re.findall(r"http://127\.0\.0\.1:\d+/", output.read_text())
+        return bool(found)
+
+    def use() -> bool:
+        if not ready():
+            return False
+        with urllib.request.urlopen(found[0]) as page:
+            assert b"<title>PI-VQ explorer</title>" in page.read()
+        with urllib.request.urlopen(f"{found[0]}api/model") as answer:
+            model = json.load(answer)
+        assert model["numCodes"] == 8 and model["trainingImages"] > 8
+        assert model["grouping"] == "cluster"  # a folder has no labels
+        return True
+
+    command.kill_when(use, number)
+    done = command.wait()
+    assert done.code == code and "Traceback" not in done.stderr, done
+    assert ("stopped" in done.stdout) == (number == signal.SIGINT)
+    assert {path: path.stat().st_mtime_ns for path in tiny_run.workdir.rglob("*")} == before
+
+
+def test_a_port_in_use_is_one_error_before_the_model_is_opened(commands, tmp_path):
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        done = commands.run("--mode=explore", f"--workdir={tmp_path}", f"--port={port}")
+    assert done.code == 2 and len(done.stderr.splitlines()) == 1
+    assert f"port {port}" in done.stderr and "in use" in done.stderr
+
+
+def test_a_missing_extra_is_named_and_nothing_else_needs_it(tmp_path):
+    code = f"""
+import sys
+sys.modules["starlette"] = None
+from pathlib import Path
+from pivq_jax import main, modes
+from pivq_jax.common.errors import InputError
+assert "uvicorn" not in sys.modules
+try:
+    modes.explore(None, Path({str(tmp_path)!r}), "127.0.0.1", 0)
+except InputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "pip install 'pivq_jax[explore]'" in done.stdout, done

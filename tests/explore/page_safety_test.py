@@ -1,0 +1,128 @@
+"""The page in a real browser: what is refused, and what a person is told then."""
+
+import json
+import shutil
+import socket
+import threading
+from urllib.parse import urlsplit
+
+import pytest
+
+from pivq_jax.data.images import load_image
+from pivq_jax.explore.engine import Engine
+from tests.explore.browser import (
+    assert_shown,
+    codes_of,
+    drop,
+    image_file,
+    pairs_of,
+    served,
+    settle,
+)
+
+pytestmark = pytest.mark.slow
+
+
+def test_files_that_are_no_images_are_refused_with_a_reason(open_page, tmp_path):
+    page = open_page()
+    before, alert = codes_of(page), page.get_by_role("alert")
+    drop(page, "#side-a", ("no.png", b"no image"))
+    alert.get_by_text("no PNG or JPEG").wait_for()
+    page.get_by_role("button", name="Close").click()
+    assert alert.count() == 0
+    drop(page, "#side-a", ("no.pivq", b"no codes"))
+    alert.get_by_text("not a file of codes").wait_for()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Own image for A").click()
+    (tmp_path / "large.png").write_bytes(bytes(2**25 + 1))
+    chooser.value.set_files(tmp_path / "large.png")
+    alert.get_by_text("more than 32 MB").wait_for()
+    assert codes_of(page) == before and page.get_by_role("button", name="Undo").is_disabled()
+
+
+def test_links_that_do_not_fit_are_refused_with_a_reason(open_page, engine):
+    own = engine.describe()["id"]
+    damaged = [
+        ("#m=other&a=e0&b=e1&c=1", "another model"),
+        (f"#m={own}&a=e0&b=e1&c=1.2", "damaged"),
+        (f"#m={own}&a=e0&b=e1&c=1.1.2.3.4.5.6.7", "damaged"),
+        (f"#m={own}&a=e0&b=e1&c=1.2.3.4.5.6.7.99", "damaged"),
+        (f"#m={own}&a=e99999&b=e1&c=1.2.3.4.5.6.7.8", "no 1 test images"),
+        (f"#m={own}&a=<script>&b=e1&c=1.2.3.4.5.6.7.8", "damaged"),
+        ("#%%%", "another model"),
+    ]
+    for fragment, word in damaged:
+        page = open_page(fragment)
+        page.get_by_role("alert").get_by_text(word).wait_for()
+        assert_shown(page, engine, pairs_of(engine).a.tolist())  # as without a link
+
+
+def test_a_server_that_is_gone_is_told(browser, engine):
+    page = browser.new_page()
+    with served(engine) as address:
+        page.goto(address)
+        settle(page)
+    page.locator("#slots .pair").first.click()
+    page.get_by_role("alert").get_by_text("does not answer").wait_for()
+    page.close()
+
+
+def test_without_data_a_person_begins_with_own_images(browser, engine, tmp_path):
+    bare = Engine(engine.model, None)
+    page = browser.new_page()
+    with served(bare) as address:
+        page.goto(address)
+        page.get_by_text("drop one to begin").wait_for()
+        assert page.get_by_role("button", name="Save image").is_disabled()
+        for name in ("New face", "Choose for A"):
+            assert page.get_by_role("button", name=name).count() == 0
+        assert page.get_by_text("Nearest training image").is_hidden()
+        drop(page, "body", ("one.png", image_file(tmp_path).read_bytes()))
+        page.wait_for_function("() => location.hash.includes('one.png')")
+        own = engine.encode(load_image(image_file(tmp_path), engine.size))[0]
+        assert codes_of(page) == own.tolist()
+        assert page.locator("#name-b").text_content() == "one.png"  # it is both for now
+    page.close()
+
+
+def test_pages_of_other_sites_get_nothing(browser, address):
+    """A page at another origin, and one whose name leads here, as after DNS rebinding."""
+    port = urlsplit(address).port
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        evil = f"http://localhost:{other.getsockname()[1]}/"
+        body = b"<!doctype html><title>other</title>"
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n"
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = other.accept()
+                except OSError:
+                    return
+                connection.recv(65_536)
+                connection.sendall(head.encode() + body)
+                connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        page = browser.new_page()
+        page.goto(evil)
+        for mode in ("cors", "no-cors"):
+            kind = page.evaluate(
+                """([address, mode]) => fetch(address + "api/model", { mode })
+                .then((answer) => answer.type + answer.status, () => "refused")""",
+                [address, mode],
+            )
+            assert kind in ("refused", "opaque0")
+        page.close()
+        other.shutdown(socket.SHUT_RDWR)
+    program = browser.browser_type
+    rebound = program.launch(
+        executable_path=shutil.which("chromium"),
+        args=["--no-sandbox", "--host-resolver-rules=MAP evil.example 127.0.0.1"],
+    )
+    page = rebound.new_page()
+    answer = page.goto(f"http://evil.example:{port}/")
+    assert answer.status == 403 and json.loads(answer.text()).keys() == {"error"}
+    rebound.close()
