@@ -27,8 +27,8 @@ CHROMIUM = shutil.which("chromium")
 BACKEND = """
 async (given) => {
   const { BrowserBackend } = await import("/browser.js");
-  const backend = globalThis.backend ??= new BrowserBackend();
-  globalThis.model ??= await backend.open(() => {});
+  const backend = globalThis.tested ??= new BrowserBackend();
+  globalThis.opened ??= await backend.open(() => {});
   const plain = (value) => {
     if (value instanceof ImageData) return { width: value.width, data: [...value.data] };
     if (Array.isArray(value)) return value.map(plain);
@@ -37,7 +37,7 @@ async (given) => {
     }
     return value;
   };
-  if (given.method === "open") return globalThis.model;
+  if (given.method === "open") return globalThis.opened;
   if (given.method === "encode") {
     const bytes = Uint8Array.from(atob(given.arguments[0]), (letter) => letter.charCodeAt(0));
     given.arguments[0] = new Blob([bytes]);
@@ -207,6 +207,22 @@ def test_the_nearest_training_image_is_the_same(page, engine):
         assert abs(found["difference"] - expected.difference) < 0.1
 
 
+def test_a_file_of_codes_is_the_same_on_both_sides(page, engine):
+    (codes,) = random_sets(1)
+    both = """async (codes) => {
+      const { name, file } = await globalThis.tested.writeCodes(codes);
+      const read = await globalThis.tested.readCodes(file);
+      return { name, read, file: [...new Uint8Array(await file.arrayBuffer())] };
+    }"""
+    found = page.evaluate(both, codes)
+    assert found["name"] == "face.pivq" and found["read"] == sorted(codes)
+    assert engine.read_codes(bytes(found["file"])).tolist() == sorted(codes)
+    read = """async (file) =>
+      globalThis.tested.readCodes(new Blob([Uint8Array.from(file)]))"""
+    theirs = engine.write_codes(np.array(codes))
+    assert page.evaluate(read, list(theirs)) == sorted(codes)
+
+
 def test_neighbours_are_the_same(page, engine):
     for code in (0, 31):
         assert call(page, "neighbours", code) == engine.neighbours(code).tolist()
@@ -238,7 +254,7 @@ def test_images_lie_in_rows():
 
 @pytest.mark.parametrize(
     "workdir, output, message",
-    [("none", "new", "does not exist"), ("none", "full", "exists and is no explorer")],
+    [("none", "new", "holds no run"), ("none", "full", "exists and is no explorer")],
 )
 def test_what_cannot_be_built_is_refused(capsys, tmp_path, workdir, output, message):
     (tmp_path / "full").mkdir()
