@@ -43,6 +43,7 @@ def photograph(browser: Any, address: str, output: Path) -> None:
     slider.focus()
     for _ in range(int(slider.get_attribute("max") or 0) // 2):
         page.keyboard.press("ArrowRight")
+    slider.blur()
     settle(page)
     keep(page, "wide")
     fragment = page.evaluate("location.hash")

@@ -35,7 +35,7 @@ def test_the_description_has_what_the_interface_says(engine):
     assert len(found["entries"]) == found["codebookSize"] == K
     assert all(entry.keys() == properties["Entry"] for entry in found["entries"])
     assert found["numCodes"] == N and found["imageSize"] == SIZE
-    assert found["examples"] == 128 and found["trainingImages"] == 512
+    assert found["examples"] == 128 and found["trainingImages"] == 64
     assert {entry["group"] for entry in found["entries"]} <= {-1, *range(len(found["groups"]))}
     assert properties["Pairs"] == {*engine_module.Pairs._fields}
     assert properties["Picture"] == {*engine_module.Picture._fields}

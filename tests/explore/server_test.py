@@ -91,7 +91,7 @@ def test_every_answer_is_that_of_the_engine(client, engine):
     for text, image in zip(decoded, engine.decode(np.array([a["codes"], pairs["b"]])), strict=True):
         np.testing.assert_array_equal(image_of(text), image)
     near = ask(client, "nearest", codes=a["codes"])
-    assert near["searched"] == 512 and near["picture"]["name"].startswith("training image ")
+    assert near["searched"] == 64 and near["picture"]["name"].startswith("training image ")
     assert ask(client, "neighbours", code=3) == engine.neighbours(3).tolist()
     face = ask(client, "recombine", seed=7)
     assert face == ask(client, "recombine", seed=7) != ask(client, "recombine", seed=8)
