@@ -1,11 +1,8 @@
 """The explorer without a server, in Chromium: the same codes and images as with one."""
 
 import base64
-import functools
-import http.server
 import io
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.explore_browser import serving
 from docs.build_explorer import album, find_runtime, main, write_folder
 from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
@@ -51,13 +49,6 @@ async (given) => {
 """
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Says nothing."""
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def folder(engine, tmp_path_factory) -> Path:
     try:
@@ -73,18 +64,15 @@ def folder(engine, tmp_path_factory) -> Path:
 def page(folder, browser) -> Iterator[Any]:
     """The page, open; at the end it must have reported no error."""
     faults: list[str] = []
-    handler = functools.partial(Handler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(folder) as address:
         page = browser.new_page()
         page.set_default_timeout(300_000)
         page.on("console", lambda it: faults.append(it.text) if it.type == "error" else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        page.goto(address)
         page.wait_for_selector("#explorer:not([hidden])")
         yield page
         page.close()
-        server.shutdown()
     assert faults == []
 
 
@@ -223,7 +211,7 @@ def test_neighbours_are_the_same(page, engine):
 def test_a_pair_is_exchanged_and_the_exchange_undone(page, engine):
     settle(page)
     before, image = codes_of(page), shown_pixels(page)
-    page.locator(".slot button").first.click()
+    page.locator("#slots .pair").first.click()
     settle(page)
     after = codes_of(page)
     assert sum(one != other for one, other in zip(before, after, strict=True)) == 1
