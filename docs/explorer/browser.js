@@ -15,8 +15,6 @@ const MAX_PIXELS = 8192 * 6144; // of a person's own image
 const PNG = [0x89, 0x50, 0x4e, 0x47];
 const JPEG = [0xff, 0xd8, 0xff];
 const MAX_EXAMPLES = 48;
-const MAX_BATCH = 12; // sets decoded at once,
-const BATCH_TIME = 250; // as long as this takes no more milliseconds
 
 const RUNTIME = "ort-wasm-simd-threaded.wasm";
 const DECODER = "model.decoder.onnx";
@@ -67,13 +65,7 @@ export class BrowserBackend extends Backend {
     this.#codebook = { values: arrays.codebook.values, size, dim };
     this.#trainingCodes = arrays.training_codes.values;
     if (model.kind !== "positional") this.#lift = logLift(this.#trainingCodes, model.numCodes, size);
-
-    const set = [[...Array(model.numCodes).keys()]];
-    await this.decode(set);
-    const began = performance.now();
-    await this.decode(set);
-    const fits = Math.floor(BATCH_TIME / (performance.now() - began));
-    return { ...model, batch: Math.min(Math.max(fits, 1), MAX_BATCH) };
+    return model;
   }
 
   async examples(start, count) {
@@ -83,6 +75,7 @@ export class BrowserBackend extends Backend {
   }
 
   async example(index) {
+    if (!this.#testCodes[index]) throw new BackendError(`There is no test image ${index}: choose another one.`);
     const image = (await this.#tests()).image(index);
     return { name: `test image ${index}`, codes: this.#testCodes[index], image };
   }

@@ -72,7 +72,7 @@ def test_pairs_cost_the_least(engine):
 
 
 def test_a_new_face_takes_half_of_the_pairs_of_two_training_images(engine):
-    pool, train, parents = engine._pool, engine.dataset.train, set()
+    pool, train, parents = engine.pool, engine.dataset.train, set()
     for seed in range(5):
         face = engine.recombine(jax.random.key(seed))
         for picture in (face.a, face.b):
@@ -101,7 +101,7 @@ def test_the_nearest_training_image_is_told_with_its_distance(engine):
     assert index == np.argmin(distances) and found.searched == len(train)
     difference = np.abs(train[index]["image"] - decoded).mean()
     assert found.difference == pytest.approx(difference, rel=1e-5)
-    np.testing.assert_array_equal(found.picture.codes, engine._pool.codes[index])
+    np.testing.assert_array_equal(found.picture.codes, engine.pool.codes[index])
 
 
 def test_neighbours_are_all_other_entries_by_distance(engine):

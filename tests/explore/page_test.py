@@ -234,7 +234,7 @@ def test_a_new_face_is_shown_beside_the_training_image_most_like_it(open_page, e
     settle(page)
     names = [page.locator(f"#name-{side}").text_content() for side in "ab"]
     indices = [int(name.removeprefix("training image ")) for name in names]
-    pairs = engine.pair(*engine._pool.codes[indices])
+    pairs = engine.pair(*engine.pool.codes[indices])
     codes = np.array(codes_of(page))
     assert np.all((codes == pairs.a) | (codes == pairs.b))
     differs = pairs.a != pairs.b

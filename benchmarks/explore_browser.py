@@ -1,0 +1,126 @@
+"""Measures how soon the explorer without a server does what the page asks for.
+
+    python -m docs.build_explorer --workdir=runs/toon_faces
+    python -m benchmarks.explore_browser [--folder=docs/_build/explorer] [--times=50]
+
+Opens the folder in Debian's chromium, driven by playwright (requirements-test.txt), and asks its
+backend for what benchmarks/explore.py asks a server for, and for the codes of an own image. Prints
+the median and the largest time in milliseconds, after one of each kind, and the time until the page
+is ready.
+"""
+
+import argparse
+import contextlib
+import functools
+import http.server
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Returns the times of each kind in milliseconds.
+MEASURE = """
+async (times) => {
+  const { BrowserBackend } = await import("/browser.js");
+  const backend = new BrowserBackend();
+  const model = await backend.open(() => {});
+  const [first, second] = [await backend.example(0), await backend.example(1)];
+  const pairs = await backend.pair(first.codes, second.codes);
+  const differing = pairs.a.flatMap((code, n) => (code === pairs.b[n] ? [] : [n]));
+  const codes = [...pairs.a];
+  const any = (list) => list[Math.floor(Math.random() * list.length)];
+  const canvas = new OffscreenCanvas(300, 200);
+  canvas.getContext("2d").fillRect(50, 50, 50, 50);
+  const own = await canvas.convertToBlob();
+  const kinds = {
+    "exchange": () => {
+      const slot = any(differing);
+      codes[slot] = (codes[slot] === pairs.a[slot] ? pairs.b : pairs.a)[slot];
+      return backend.decode([codes]);
+    },
+    "twelve changes": async () => {
+      const slot = any([...codes.keys()]);
+      const near = (await backend.neighbours(codes[slot])).filter((code) => !codes.includes(code));
+      const sets = near.slice(0, 12).map((code) => codes.with(slot, code));
+      for (let start = 0; start < sets.length; start += model.batch) {
+        await backend.decode(sets.slice(start, start + model.batch));
+      }
+    },
+    "nearest image": () => backend.nearest(codes),
+    "new face": () => backend.recombine(),
+    "own image": () => backend.encode(own, "own.png"),
+  };
+  const taken = {};
+  for (const [name, act] of Object.entries(kinds)) {
+    await act();
+    taken[name] = [];
+    for (let i = 0; i < times; i++) {
+      const began = performance.now();
+      await act();
+      taken[name].push(performance.now() - began);
+    }
+  }
+  return { title: model.title, taken };
+}
+"""
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files and prints nothing."""
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Does nothing."""
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Serves the files of a folder on localhost.
+
+    Args:
+        folder: the folder.
+
+    Yields:
+        its address.
+    """
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+
+
+def main() -> None:
+    """Serves, opens, measures and prints."""
+    from playwright.sync_api import sync_playwright
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, default=Path("docs/_build/explorer"))
+    parser.add_argument("--times", type=int, default=50)
+    options = parser.parse_args()
+    with serving(options.folder) as address, sync_playwright() as playwright:
+        program = shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_default_timeout(600_000)
+        began = time.perf_counter()
+        page.goto(address)
+        page.wait_for_selector("#explorer:not([hidden])")
+        ready = 1e3 * (time.perf_counter() - began)
+        found = page.evaluate(MEASURE, options.times)
+        print(f"{found['title']}; ready after {ready:.0f} ms")
+        print(f"{'':<16}{'median ms':>11}{'largest ms':>12}")
+        for name, times in found["taken"].items():
+            print(f"{name:<16}{np.median(times):11.1f}{max(times):12.1f}", flush=True)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
