@@ -1,9 +1,9 @@
 """python -m pivq_jax.convert --from=WORKDIR --to=DIR, to and from model.safetensors, or to ONNX
 
 Publishes a trained run as a directory for pivq_jax.from_pretrained and --pretrained: averaged
-weights, model card, and the code sets of the first 10,000 training images, of which new images are
-made; the data must be at hand for them. --push uploads it, or one made before, to the Hugging Face
-hub (pip install huggingface_hub; hf auth login).
+weights, model card, the prior if it has one, and the code sets of the first 10,000 training images,
+of which new images are made; the data must be at hand for them. --push uploads it, or one made
+before, to the Hugging Face hub (pip install huggingface_hub; hf auth login).
 
     python -m pivq_jax.convert --from=runs/toon_faces --to=published/toon_faces
     python -m pivq_jax.convert --from=published/toon_faces --push=OWNER/NAME

@@ -30,7 +30,7 @@ from pivq_jax.interop.pretrained import read_pretrained, without_paths, write_pr
 from pivq_jax.interop.safetensors_file import config_of_model, model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.prior import Prior, load_prior
+from pivq_jax.training.prior import load_prior
 
 # Allow resize overshoot; reject [0, 255] or standardized images.
 MAX_ABS_PIXEL = 1.5
@@ -57,7 +57,8 @@ class TrainedModel:
         progress: what was saved with the weights, such as `train_seconds`.
         mesh: devices over which batches are split.
         metrics: contents of the run's `metrics.json`; empty if these weights were not evaluated.
-        prior: the prior over sets that `--mode=train_prior` has trained for these weights, or None.
+        prior: the prior over sets that `--mode=train_prior` has trained for these weights, or that
+            was published with them, or None.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class TrainedModel:
         progress: dict,
         metrics: dict | None = None,
         parents: np.ndarray | None = None,
-        prior: Prior | None = None,
+        prior: sampling.Prior | None = None,
     ) -> None:
         self.config, self.mesh, self.step, self.progress = config, mesh, step, progress
         self.params, self.metrics = params, metrics or {}
@@ -352,7 +353,7 @@ class TrainedModel:
         return sampling.interpolate(a, b, self.codebook, steps, self.kind, self.method)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Writes weights, parents, description and a model card for `from_pretrained`.
+        """Writes weights, parents, prior, description and a model card for `from_pretrained`.
 
         Paths in the config are emptied, as they are only valid on this machine.
 
@@ -363,7 +364,8 @@ class TrainedModel:
             InputError: if `directory` is in remote storage, a file, or the workdir of a run.
         """
         description = without_paths(self.description)
-        write_pretrained(local_path(str(directory)), self.params, description, self.parents)
+        place = local_path(str(directory))
+        write_pretrained(place, self.params, description, self.parents, self.prior)
 
 
 def _encode(model: PIVQ, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -424,17 +426,18 @@ def from_pretrained(where: str | Path) -> TrainedModel:
             on the Hugging Face hub, 'owner/name', in this order.
 
     Returns:
-        the model, with its weights on all devices, and with its parents if they were published.
+        the model, with its weights on all devices, and with its parents and prior if they were
+        published.
 
     Raises:
         InputError: if the model does not exist, cannot be downloaded, is of another format, or is
             damaged.
     """
-    params, description, parents = read_pretrained(where)
+    params, description, parents, prior = read_pretrained(where)
     mesh, config = make_mesh(), config_of_model(description["config"], str(where))
     params = jax.device_put(params, replicated(mesh))
     step, progress, metrics = (description[name] for name in ("step", "progress", "metrics"))
-    return TrainedModel(config, mesh, params, step, progress, metrics, parents)
+    return TrainedModel(config, mesh, params, step, progress, metrics, parents, prior)
 
 
 def save_grid(path: str | Path, images: jax.Array | np.ndarray, columns: int = 8) -> None:

@@ -23,6 +23,9 @@ The code of pivq_jax is Apache-2.0.""",
     )
 }
 
+# Metrics that say nothing about the model, or that the card has elsewhere.
+LEFT_OUT = ("step", "train_seconds", "train_images_per_second", "sample_images_per_second")
+
 _FORMS = {
     "matching": "a set of distinct codes",
     "nearest": "a multiset of codes",
@@ -45,7 +48,7 @@ def model_card(description: dict[str, Any], parents: int = 0) -> str:
     numbers = {
         name: value
         for name, value in metrics.items()
-        if type(value) in (int, float) and name != "step"
+        if type(value) in (int, float) and name not in LEFT_OUT
     }
     terms = TERMS.get(data["name"])
     front = "\n".join(

@@ -1,13 +1,14 @@
 """Published models: directories in the layout of the Hugging Face hub.
 
 `model.safetensors` contains the weights and, in its metadata, the description needed to use them.
-`parents.safetensors` contains code sets of training images, from which new images are made; it may
-be missing. `config.json` repeats the description for the hub and for readers; `README.md` is the
-model card. The package brings such directories itself, see `shipped_models`.
+`parents.safetensors` contains code sets of training images, from which new images are made, and
+`prior.safetensors` a prior over such sets; both may be missing. `config.json` repeats the
+description for the hub and for readers; `README.md` is the model card. The package brings such
+directories itself, see `shipped_models`.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,12 +18,14 @@ from pivq_jax.common.files import write_atomically, write_json
 from pivq_jax.interop.card import model_card
 from pivq_jax.interop.hub import check_upload, download, is_hub_id, upload
 from pivq_jax.interop.parents import read_parents, write_parents
+from pivq_jax.interop.prior import read_prior, write_prior
 from pivq_jax.interop.safetensors_file import FORMAT_VERSION, read_model, write_model
 from pivq_jax.interop.weights import Params
+from pivq_jax.sampling.prior import Prior
 
-WEIGHTS, PARENTS = "model.safetensors", "parents.safetensors"
+WEIGHTS, PARENTS, PRIOR = "model.safetensors", "parents.safetensors", "prior.safetensors"
 CONFIG, CARD = "config.json", "README.md"
-FILES = (WEIGHTS, PARENTS, CONFIG, CARD)
+FILES = (WEIGHTS, PARENTS, PRIOR, CONFIG, CARD)
 # Config fields that hold paths of the machine on which the model was trained.
 PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
 
@@ -38,6 +41,15 @@ def without_paths(description: dict[str, Any]) -> dict[str, Any]:
         if field in config.get(section, {}):
             config[section] = {**config[section], field: ""}
     return {**description, "config": config}
+
+
+class Published(NamedTuple):
+    """A published model."""
+
+    params: Params  # a tree of float32 NumPy arrays
+    description: dict[str, Any]  # see `read_model`
+    parents: np.ndarray | None  # int32 [M, N], the codes of training images
+    prior: Prior | None
 
 
 def shipped_models() -> dict[str, Path]:
@@ -62,7 +74,11 @@ def check_target(directory: Path) -> None:
 
 
 def write_pretrained(
-    directory: Path, params: Params, description: dict[str, Any], parents: np.ndarray | None = None
+    directory: Path,
+    params: Params,
+    description: dict[str, Any],
+    parents: np.ndarray | None = None,
+    prior: Prior | None = None,
 ) -> None:
     """Writes the files of a published model, replacing existing ones.
 
@@ -71,22 +87,26 @@ def write_pretrained(
         params: the weights, a tree of float32 arrays.
         description: JSON values `config`, `step`, `progress` and `metrics`.
         parents: int32 [M, N], the codes of training images; None to publish none.
+        prior: the prior over code sets; None to publish none.
 
     Raises:
         InputError: as in `check_target`.
     """
     check_target(directory)
-    (directory / PARENTS).unlink(missing_ok=True)  # never beside weights of which they are not
+    for name in (PARENTS, PRIOR):  # never beside weights of which they are not
+        (directory / name).unlink(missing_ok=True)
     write_model(directory / WEIGHTS, params, description)
     if parents is not None:
         quantizer = description["config"]["quantizer"]
         write_parents(directory / PARENTS, parents, quantizer["codebook_size"], quantizer["kind"])
+    if prior is not None:
+        write_prior(directory / PRIOR, prior)
     write_json(directory / CONFIG, {"format_version": FORMAT_VERSION, **description})
     card = model_card(description, 0 if parents is None else len(parents))
     write_atomically(directory / CARD, card.encode())
 
 
-def read_pretrained(where: str | Path) -> tuple[Params, dict[str, Any], np.ndarray | None]:
+def read_pretrained(where: str | Path) -> Published:
     """Reads a published model from a directory, from the package, or from the hub.
 
     Args:
@@ -94,8 +114,7 @@ def read_pretrained(where: str | Path) -> tuple[Params, dict[str, Any], np.ndarr
             hub id, 'owner/name', in this order.
 
     Returns:
-        the parameters, a tree of float32 NumPy arrays; the description; see `read_model`; and the
-        codes of training images, int32 [M, N], or None if none were published.
+        what was published.
 
     Raises:
         InputError: if there is no such directory or model, the hub cannot be reached, or the files
@@ -109,22 +128,24 @@ def read_pretrained(where: str | Path) -> tuple[Params, dict[str, Any], np.ndarr
                 f"{name} is no directory here, no model of the package ({', '.join(shipped)}) and"
                 " no hub id such as owner/name: give one of these"
             )
-        directory = shipped.get(name) or download(name, [WEIGHTS, PARENTS, CONFIG])
+        directory = shipped.get(name) or download(name, [WEIGHTS, PARENTS, PRIOR, CONFIG])
     return _read(directory)
 
 
-def _read(directory: Path) -> tuple[Params, dict[str, Any], np.ndarray | None]:
+def _read(directory: Path) -> Published:
     if not (directory / WEIGHTS).is_file():
         raise InputError(f"{directory} holds no {WEIGHTS}: give what save_pretrained wrote")
     params, description = read_model(directory / WEIGHTS)
-    parents = None
+    parents, prior = None, None
+    num_codes = description["config"]["model"]["num_codes"]
+    quantizer = description["config"]["quantizer"]
     if (directory / PARENTS).is_file():
-        num_codes = description["config"]["model"]["num_codes"]
-        quantizer = description["config"]["quantizer"]
         parents = read_parents(
             directory / PARENTS, num_codes, quantizer["codebook_size"], quantizer["kind"]
         )
-    return params, description, parents
+    if (directory / PRIOR).is_file():
+        prior = read_prior(directory / PRIOR, num_codes, quantizer["codebook_size"])
+    return Published(params, description, parents, prior)
 
 
 def upload_pretrained(directory: Path, name: str) -> str:

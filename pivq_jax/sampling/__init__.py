@@ -9,7 +9,7 @@ from pivq_jax.sampling.interpolate import interpolate
 from pivq_jax.sampling.lift import log_lift
 from pivq_jax.sampling.pairing import canonical, pair_codes
 from pivq_jax.sampling.parents import random_pairs, random_parents
-from pivq_jax.sampling.prior import SetPrior, complete_sets, prior_bits
+from pivq_jax.sampling.prior import Prior, SetPrior, complete_sets, prior_bits
 from pivq_jax.sampling.recombine import (
     choose_exchange,
     exchange_code,
@@ -19,6 +19,7 @@ from pivq_jax.sampling.recombine import (
 )
 
 __all__ = [
+    "Prior",
     "SetPrior",
     "canonical",
     "choose_exchange",

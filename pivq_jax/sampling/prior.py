@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -53,6 +53,14 @@ class SetPrior(nn.Module):
         logits = dense(self.codebook_size, jnp.float32, "logits")(x)
         given = jax.nn.one_hot(jnp.where(known, codes, -1), self.codebook_size).any(1)
         return jax.nn.log_softmax(jnp.where(given, -jnp.inf, logits))
+
+
+class Prior(NamedTuple):
+    """A trained prior."""
+
+    network: SetPrior
+    params: Any
+    bits: float  # upper bound on the bits of a set of the validation split
 
 
 def _apply(prior: SetPrior, params: Any, codes: jax.Array, known: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from pivq_jax.common.files import read_object, write_json
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import make_mesh, replicated, say
 from pivq_jax.config.fields import PriorConfig
-from pivq_jax.sampling.prior import SetPrior, prior_loss
+from pivq_jax.sampling.prior import Prior, SetPrior, prior_loss
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.logs import format_duration
 from pivq_jax.training.optimizer import make_optimizer
@@ -37,14 +37,6 @@ class PriorState(NamedTuple):
     optimizer: Any
     best: Any  # parameters of the best validation so far
     best_bits: jax.Array  # float32 [], bits per validation set with them
-
-
-class Prior(NamedTuple):
-    """A trained prior."""
-
-    network: SetPrior
-    params: Any
-    bits: float  # upper bound on the bits of a set of the validation split
 
 
 def train_prior(

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -14,6 +16,7 @@ import safetensors.numpy
 import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.interop.pretrained import upload_pretrained
+from pivq_jax.sampling import Prior, SetPrior
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +27,9 @@ def tiny_model(tiny_run):
     assert model.parents is None  # a workdir has the images themselves
     rng = np.random.default_rng(1)
     model.parents = np.stack([rng.permutation(32)[:8] for _ in range(30)])
+    network, codes = SetPrior(32, width=8, depth=1, heads=2), jnp.zeros((1, 8), jnp.int32)
+    weights = jax.jit(network.init)(jax.random.key(0), codes, codes > 0)["params"]
+    model.prior = Prior(network, weights, bits=20.5)
     return model
 
 
@@ -78,14 +84,20 @@ def test_it_knows_what_the_run_knew(tiny_model, tiny_run, published):
     images = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
     np.testing.assert_array_equal(model.encode(images), tiny_model.encode(images))
     np.testing.assert_array_equal(model.parents, np.sort(tiny_model.parents))
+    assert (model.prior.network, model.prior.bits) == (tiny_model.prior.network, 20.5)
+    drawn = (m.sample_prior(jax.random.key(0), 9) for m in (model, tiny_model))
+    np.testing.assert_array_equal(*drawn)
 
 
-def test_a_model_may_be_published_without_parents(tiny_model, copy, monkeypatch):
+def test_a_model_may_be_published_without_parents_and_prior(tiny_model, copy, monkeypatch):
     monkeypatch.setattr(tiny_model, "parents", None)
-    tiny_model.save_pretrained(copy)  # over one with parents
+    monkeypatch.setattr(tiny_model, "prior", None)
+    tiny_model.save_pretrained(copy)  # over one with both
     assert not (copy / "parents.safetensors").exists()
+    assert not (copy / "prior.safetensors").exists()
     assert "model.sample" not in (copy / "README.md").read_text()
-    assert pivq_jax.from_pretrained(copy).parents is None
+    model = pivq_jax.from_pretrained(copy)
+    assert model.parents is model.prior is None
 
 
 def test_the_directory_is_what_the_hub_expects(published, tiny_run):
@@ -94,6 +106,7 @@ def test_the_directory_is_what_the_hub_expects(published, tiny_run):
         "config.json",
         "model.safetensors",
         "parents.safetensors",
+        "prior.safetensors",
     }
     assert json.loads((published / "config.json").read_text())["config"]["name"]
     card = (published / "README.md").read_text()
@@ -157,7 +170,7 @@ def test_no_path_of_this_machine_is_published(tiny_model, tmp_path, monkeypatch)
     monkeypatch.setattr(tiny_model, "config", config)
     tiny_model.save_pretrained(tmp_path)
     written = [path.read_bytes() for path in tmp_path.iterdir()]
-    assert len(written) == 4 and not any(b"/home/me" in content for content in written)
+    assert len(written) == 5 and not any(b"/home/me" in content for content in written)
 
 
 def test_a_hub_id_is_fetched(published, monkeypatch):
@@ -170,7 +183,7 @@ def test_a_hub_id_is_fetched(published, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert pivq_jax.from_pretrained("somebody/faces").step == 160
-    files = ["model.safetensors", "parents.safetensors", "config.json"]
+    files = ["model.safetensors", "parents.safetensors", "prior.safetensors", "config.json"]
     assert asked == [("somebody/faces", {"allow_patterns": files})]
 
 
@@ -255,6 +268,30 @@ def test_damaged_parents_are_refused(copy, name):
         pivq_jax.from_pretrained(copy)
 
 
+PRIORS = {
+    "of other sizes": ({"width": 16, "depth": 1, "heads": 2}, {}, "does not hold the weights"),
+    "of a huge size": ({"width": 10**9, "depth": 1, "heads": 2}, {}, "is no prior"),
+    "of no size": ({"width": 8}, {}, "is no prior"),
+    "of text": ("width", {}, "is no prior"),
+    "of NaN": (
+        {"width": 8, "depth": 1, "heads": 2},
+        {"missing": np.full(8, np.nan, np.float32)},
+        "does not hold the weights",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_a_damaged_prior_is_refused(copy, name):
+    sizes, changed, message = PRIORS[name]
+    path = copy / "prior.safetensors"
+    arrays = safetensors.numpy.load_file(path) | changed
+    held = {**sizes, "bits": 1.0} if isinstance(sizes, dict) else sizes
+    safetensors.numpy.save_file(arrays, path, {"pivq_jax_prior": json.dumps(held)})
+    with pytest.raises(InputError, match=message):
+        pivq_jax.from_pretrained(copy)
+
+
 class Hub:
     """Stands for the hub: keeps what it is asked."""
 
@@ -280,7 +317,11 @@ def test_a_model_is_uploaded(copy, monkeypatch):
     hub = Hub(monkeypatch)
     (copy / "notes.txt").write_text("private")
     assert upload_pretrained(copy, "somebody/faces") == "https://hub/somebody/faces/commit/1"
-    files = ["README.md", "config.json", "model.safetensors", "parents.safetensors"]
+    files = [
+        "README.md",
+        "config.json",
+        *(f"{n}.safetensors" for n in ("model", "parents", "prior")),
+    ]
     assert hub.asked == [("somebody/faces", True), ("somebody/faces", files)]
 
 
