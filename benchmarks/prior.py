@@ -27,10 +27,10 @@ from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.session import Session, Settings
-from pivq_jax.inference import PRIOR
 from pivq_jax.sampling.prior import complete_sets, prior_bits
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.prior import train_prior
+from pivq_jax.training.prior_files import PRIOR
 
 SETTINGS = ((16, 1.0), (16, 0.9), (16, 0.8), (8, 1.0), (4, 1.0))  # passes, temperature
 

@@ -30,11 +30,10 @@ from pivq_jax.interop.pretrained import read_pretrained, without_paths, write_pr
 from pivq_jax.interop.safetensors_file import config_of_model, model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.prior import load_prior
+from pivq_jax.training.prior_files import PRIOR, load_prior
 
 # Allow resize overshoot; reject [0, 255] or standardized images.
 MAX_ABS_PIXEL = 1.5
-PRIOR = "prior"  # directory of the prior in a workdir
 
 
 class TrainedModel:

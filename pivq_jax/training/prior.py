@@ -20,13 +20,13 @@ from pivq_jax.sampling.prior import Prior, SetPrior, prior_loss
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.logs import format_duration
 from pivq_jax.training.optimizer import make_optimizer
+from pivq_jax.training.prior_files import DESCRIPTION, initial_parameters, network_of
 from pivq_jax.training.stopping import Interrupted, stop_requests
 
 # Validations in a run; the weights of the best one are kept, as small data sets overfit.
 VALIDATIONS = 20
 # Random parts of each validation set per validation.
 PARTS = 8
-DESCRIPTION = "prior.json"  # what the prior was trained on, beside its checkpoints
 
 
 class PriorState(NamedTuple):
@@ -79,7 +79,7 @@ def train_prior(
             f"{directory} holds a prior of other codes or settings: delete it to train anew"
         )
     mesh = make_mesh()
-    network, everywhere = _network(settings, codebook_size), replicated(mesh)
+    network, everywhere = network_of(settings, codebook_size), replicated(mesh)
     optimizer, _ = make_optimizer(
         name="muon",
         steps=settings.steps,
@@ -129,53 +129,10 @@ def train_prior(
     return Prior(network, state.best, float(state.best_bits))
 
 
-def load_prior(
-    directory: Path, codebook_size: int, num_codes: int, model_step: int
-) -> Prior | None:
-    """Loads a trained prior, or one in training.
-
-    Args:
-        directory: the directory given to `train_prior`.
-        codebook_size: K.
-        num_codes: N.
-        model_step: training step of the model that encodes images.
-
-    Returns:
-        the prior with the best validation, or None if there is none or it is of another step of the
-        model, whose codes mean something else.
-
-    Raises:
-        InputError: if the prior is damaged.
-    """
-    held = read_object(directory / DESCRIPTION)
-    if held.get("model_step") != model_step:
-        return None
-    try:
-        fields = {name: held[name] for name in dict(PriorConfig())}
-        network = _network(PriorConfig(**fields), codebook_size)
-    except KeyError as error:
-        raise InputError(f"{directory / DESCRIPTION} is damaged: delete {directory}") from error
-    params = jax.eval_shape(partial(_parameters, network, num_codes), jax.random.key(0))
-    bits = jax.ShapeDtypeStruct((), jnp.float32)
-    with Checkpoints(directory, read_only=True) as checkpoints:
-        if checkpoints.latest_step() is None:
-            return None
-        state, _ = checkpoints.restore({"best": params, "best_bits": bits}, make_mesh())
-    return Prior(network, state["best"], float(state["best_bits"]))
-
-
-def _network(settings: PriorConfig, codebook_size: int) -> SetPrior:
-    return SetPrior(codebook_size, settings.width, settings.depth, settings.heads)
-
-
-def _parameters(network: SetPrior, n: int, key: jax.Array) -> Any:
-    return network.init(key, jnp.zeros((1, n), jnp.int32), jnp.zeros((1, n), bool))["params"]
-
-
 def _create(
     network: SetPrior, optimizer: optax.GradientTransformation, seed: int, n: int
 ) -> PriorState:
-    params = _parameters(network, n, jax.random.key(seed))
+    params = initial_parameters(network, n, jax.random.key(seed))
     return PriorState(jnp.int32(0), params, optimizer.init(params), params, jnp.float32(jnp.inf))
 
 

@@ -10,7 +10,8 @@ import pytest
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import PriorConfig
 from pivq_jax.training import prior as module
-from pivq_jax.training.prior import load_prior, train_prior
+from pivq_jax.training.prior import train_prior
+from pivq_jax.training.prior_files import load_prior
 from pivq_jax.training.stopping import Interrupted
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")

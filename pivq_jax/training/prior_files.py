@@ -1,0 +1,78 @@
+"""The prior in a workdir. Reading it needs neither the optimizer nor the data."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import read_object
+from pivq_jax.common.parallel import make_mesh
+from pivq_jax.config.fields import PriorConfig
+from pivq_jax.sampling.prior import Prior, SetPrior
+from pivq_jax.training.checkpoints import Checkpoints
+
+PRIOR = "prior"  # directory of the prior in a workdir
+DESCRIPTION = "prior.json"  # what the prior was trained on, beside its checkpoints
+
+
+def load_prior(
+    directory: Path, codebook_size: int, num_codes: int, model_step: int
+) -> Prior | None:
+    """Loads a trained prior, or one in training.
+
+    Args:
+        directory: the directory given to `train_prior`.
+        codebook_size: K.
+        num_codes: N.
+        model_step: training step of the model that encodes images.
+
+    Returns:
+        the prior with the best validation, or None if there is none or it is of another step of the
+        model, whose codes mean something else.
+
+    Raises:
+        InputError: if the prior is damaged.
+    """
+    held = read_object(directory / DESCRIPTION)
+    if held.get("model_step") != model_step:
+        return None
+    try:
+        fields = {name: held[name] for name in dict(PriorConfig())}
+        network = network_of(PriorConfig(**fields), codebook_size)
+    except KeyError as error:
+        raise InputError(f"{directory / DESCRIPTION} is damaged: delete {directory}") from error
+    params = jax.eval_shape(partial(initial_parameters, network, num_codes), jax.random.key(0))
+    bits = jax.ShapeDtypeStruct((), jnp.float32)
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        if checkpoints.latest_step() is None:
+            return None
+        state, _ = checkpoints.restore({"best": params, "best_bits": bits}, make_mesh())
+    return Prior(network, state["best"], float(state["best_bits"]))
+
+
+def network_of(settings: PriorConfig, codebook_size: int) -> SetPrior:
+    """Builds the network of a config.
+
+    Args:
+        settings: section `prior` of a config.
+        codebook_size: K.
+    """
+    return SetPrior(codebook_size, settings.width, settings.depth, settings.heads)
+
+
+def initial_parameters(network: SetPrior, num_codes: int, key: jax.Array) -> Any:
+    """Draws parameters.
+
+    Args:
+        network: the network.
+        num_codes: N.
+        key: PRNG key.
+
+    Returns:
+        a tree of float32 arrays.
+    """
+    n = num_codes
+    return network.init(key, jnp.zeros((1, n), jnp.int32), jnp.zeros((1, n), bool))["params"]
