@@ -1,5 +1,7 @@
-"""What the base dependencies must do: match, make a model, publish and open it, encode, decode,
-and make the first faces from the model in the package."""
+"""What the base dependencies must do: match, make a model, publish and open it, encode, decode.
+
+And write codes to a file and read them, and draw the first faces with the model in the package.
+"""
 
 import tempfile
 from pathlib import Path
@@ -8,6 +10,7 @@ import jax
 import numpy as np
 
 import pivq_jax
+from pivq_jax import codec
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import load_config
 from pivq_jax.inference import TrainedModel
@@ -27,6 +30,8 @@ codes = model.encode(images)
 with tempfile.TemporaryDirectory() as folder:
     model.save_pretrained(folder)
     again = pivq_jax.from_pretrained(folder)
+    codec.write(f"{folder}/two.pivq", model, codes, ["a.png", "b.png"])
+    np.testing.assert_array_equal(codec.read(f"{folder}/two.pivq", again).codes, codes)
 np.testing.assert_array_equal(again.encode(images), codes)
 np.testing.assert_array_equal(again.decode(codes), model.decode(codes))
 print(f"{pivq_jax.__file__}: codes {codes.shape}, images {again.decode(codes).shape}")
@@ -34,5 +39,6 @@ print(f"{pivq_jax.__file__}: codes {codes.shape}, images {again.decode(codes).sh
 faces = pivq_jax.from_pretrained("toon_faces")
 drawn = faces.decode(faces.sample(jax.random.key(0), 16))
 with tempfile.TemporaryDirectory() as folder:
-    pivq_jax.save_grid(Path(folder) / "faces.png", drawn)
-    print(f"16 faces, a PNG of {(Path(folder) / 'faces.png').stat().st_size:,} bytes")
+    picture = Path(folder) / "faces.png"
+    pivq_jax.save_grid(picture, drawn)
+    print(f"16 faces, a PNG of {picture.stat().st_size:,} bytes")

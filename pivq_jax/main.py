@@ -135,7 +135,7 @@ def _run() -> int:
     elif published is not None:
         config = published.config
     else:  # `main` has checked that the mode needs none
-        _code_files(None, as_path(_WORKDIR.value), None)
+        _code_files(None, as_path(_WORKDIR.value or ""), None)
         return 0
     if config.data.path and not is_remote(config.data.path):
         path = os.path.abspath(Path(config.data.path).expanduser())

@@ -197,6 +197,9 @@ WRONG = {
         ["/no/weights.safetensors"],
     ),
     "reconstruct what": ([FOLDER, "--mode=reconstruct"], ["--input=DIR"]),
+    "decompress what": (["--mode=decompress", "--output=x"], ["--input=FILE and --output=FOLDER"]),
+    "compress with what": (["--mode=compress", "--input=.", "--output=x"], ["--mode=train"]),
+    "unknown code": ([FOLDER, "--mode=compress", "--code=tiny"], ["tiny", "short"]),
 }
 
 
@@ -287,7 +290,8 @@ def test_a_workdir_with_a_damaged_config_is_refused(commands, small_folder, tmp_
 def test_help_says_what_the_modes_do(commands):
     done = commands.run("--help")
     assert done.code == 0 and not done.stderr
-    for word in ("train", "evaluate", "sample", "interpolate", "reconstruct", "--workdir"):
+    modes = ("train", "evaluate", "sample", "interpolate", "reconstruct", "compress", "decompress")
+    for word in (*modes, "--workdir", "--code"):
         assert word in done.stdout
 
 
