@@ -97,8 +97,9 @@ def test_codes_are_written_and_read(commands, published, small_folder, tmp_path)
 )
 def test_mistakes_are_refused(commands, tiny_run, published, tmp_path, arguments, words):
     given = [argument.format(run=tiny_run.workdir) for argument in arguments]
-    config = tiny_run.arguments[:-1] if given and "config" in given[-1] else []
-    done = commands.run(f"--pretrained={published}", *config, *given, directory=tmp_path)
+    if "--config.model.width=32" in given:
+        given = ["--config=image_folder:smoke", *tiny_run.arguments[1:-1], *given]
+    done = commands.run(f"--pretrained={published}", *given, directory=tmp_path)
     assert done.code == 2 and not done.stdout, done
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and all(word in line for word in words), line
