@@ -1,5 +1,7 @@
-"""What the base dependencies must do: match, make a model, publish and open it, encode, decode,
-write codes to a file and read them, and make the first faces from the model in the package."""
+"""What the base dependencies must do: match, make a model, publish and open it, encode, decode.
+
+And write codes to a file and read them, and draw the first faces with the model in the package.
+"""
 
 import tempfile
 from pathlib import Path
@@ -37,5 +39,6 @@ print(f"{pivq_jax.__file__}: codes {codes.shape}, images {again.decode(codes).sh
 faces = pivq_jax.from_pretrained("toon_faces")
 drawn = faces.decode(faces.sample(jax.random.key(0), 16))
 with tempfile.TemporaryDirectory() as folder:
-    pivq_jax.save_grid(Path(folder) / "faces.png", drawn)
-    print(f"16 faces, a PNG of {(Path(folder) / 'faces.png').stat().st_size:,} bytes")
+    picture = Path(folder) / "faces.png"
+    pivq_jax.save_grid(picture, drawn)
+    print(f"16 faces, a PNG of {picture.stat().st_size:,} bytes")

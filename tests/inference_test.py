@@ -99,7 +99,9 @@ def test_recombined_codes_go_together_with_the_lift_of_many_images(trained_model
     assert plausibility(mixed) > plausibility(plain)
 
 
-def test_samples_are_those_of_an_evaluation_with_this_seed(trained_model, monkeypatch):
+def test_samples_are_those_of_an_evaluation_with_this_seed(
+    trained_model, monkeypatch, fast_compilation
+):
     codes = random_sets(1, 40)
     monkeypatch.setattr(trained_model, "parents", codes)
     drawn = trained_model.sample(jax.random.key(3), 9)

@@ -75,18 +75,31 @@ def test_reconstructions_are_those_of_the_model(commands, published, small_folde
     assert np.asarray(model.encode(image[None])).tolist() == [codes["3.png"]]
 
 
+@pytest.mark.slow
+def test_codes_are_written_and_read(commands, published, small_folder, tmp_path):
+    model, file = f"--pretrained={published}", tmp_path / "faces.pivq"
+    for arguments in (
+        ["--mode=compress", f"--input={small_folder}", f"--output={file}"],
+        ["--mode=decompress", f"--input={file}", f"--output={tmp_path / 'faces'}"],
+    ):
+        done = commands.run(model, *arguments, directory=tmp_path)
+        assert done.code == 0, done.stderr
+    assert len(list((tmp_path / "faces").iterdir())) == 40
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ([], ["--pretrained", "--mode=evaluate, sample"]),
+        ([], ["--pretrained", "give --mode, one of evaluate, sample"]),
         (["--mode=sample", "--config.model.width=32"], ["model.width = 16", "leave out --config"]),
         (["--mode=sample", "--workdir={run}"], ["holds a run", "--workdir"]),
     ],
 )
 def test_mistakes_are_refused(commands, tiny_run, published, tmp_path, arguments, words):
     given = [argument.format(run=tiny_run.workdir) for argument in arguments]
-    config = tiny_run.arguments[:-1] if given and "config" in given[-1] else []
-    done = commands.run(f"--pretrained={published}", *config, *given, directory=tmp_path)
+    if "--config.model.width=32" in given:
+        given = ["--config=image_folder:smoke", *tiny_run.arguments[1:-1], *given]
+    done = commands.run(f"--pretrained={published}", *given, directory=tmp_path)
     assert done.code == 2 and not done.stdout, done
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and all(word in line for word in words), line

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pivq_jax.codec import bytes_per_image, rank, unrank
+from pivq_jax.common.enumeration import bytes_per_image, rank, unrank
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation.capacity import ceiling_bits
 from pivq_jax.model.quantizer import KINDS
