@@ -8,17 +8,45 @@ explorer_replace.png, explorer_choose.png and explorer_narrow.png.
 """
 
 import argparse
+import base64
 import shutil
 from pathlib import Path
 from typing import Any
 
-from benchmarks.explore import serving
+import numpy as np
+
+from benchmarks.explore import Client, serving
 
 WIDE, NARROW = (1_600, 1_000), (400, 860)
 
 
+def telling_state(client: Client) -> tuple[int, int]:
+    """Finds the number of exchanges between test images 0 and 1 that makes an image most unlike
+    both, and the pair of which a further exchange then changes most, in the order of columns."""
+
+    def decode(codes: np.ndarray) -> np.ndarray:
+        (image,) = client.ask("decode", sets=[codes.tolist()])
+        return np.frombuffer(base64.b64decode(image), np.uint8).astype(np.float32)
+
+    first, second = (client.ask("example", index=index)["codes"] for index in (0, 1))
+    pairs = {name: np.array(x) for name, x in client.ask("pair", a=first, b=second).items()}
+    a, b = pairs["a"], pairs["b"]
+    order = [slot for slot in np.argsort(pairs["cost"], kind="stable") if a[slot] != b[slot]]
+    path = [np.where(np.isin(np.arange(len(a)), order[:n]), b, a) for n in range(len(order) + 1)]
+    images = [decode(codes) for codes in path]
+    apart = [min(np.abs(image - images[end]).mean() for end in (0, -1)) for image in images]
+    codes, image = path[np.argmax(apart)], images[np.argmax(apart)]
+    changes = []
+    for slot in order:
+        changed = codes.copy()
+        changed[slot] = a[slot] if codes[slot] == b[slot] else b[slot]
+        changes.append(np.abs(decode(changed) - image).mean())
+    return int(np.argmax(apart)), int(np.argmax(changes))
+
+
 def photograph(browser: Any, address: str, output: Path) -> None:
     """Writes all pictures."""
+    exchanged, column = telling_state(Client(address))
 
     def opened(size: tuple[int, int], scheme: str, fragment: str = "") -> Any:
         page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
@@ -41,13 +69,13 @@ def photograph(browser: Any, address: str, output: Path) -> None:
     page = opened(WIDE, "light")
     slider = page.locator("#slider")
     slider.focus()
-    for _ in range(int(slider.get_attribute("max") or 0) // 2):
+    for _ in range(exchanged):
         page.keyboard.press("ArrowRight")
     slider.blur()
     settle(page)
     keep(page, "wide")
     fragment = page.evaluate("location.hash")
-    page.locator("#slots .replace").first.click()
+    page.locator("#slots .replace").nth(column).click()
     page.wait_for_selector("#entries-list .amount >> nth=11")
     keep(page, "replace", whole=False)
     page.keyboard.press("Escape")

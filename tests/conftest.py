@@ -292,33 +292,13 @@ def trained_model(trained: Run) -> Any:
 @pytest.fixture(scope="session")
 def engine(tiny_config: Any) -> Any:
     """An explorer of a tiny untrained model: 8 of 32 codes, 64 + 128 images of noise."""
-    import dataclasses
-
     import jax
 
-    from pivq_jax.common.parallel import make_mesh
-    from pivq_jax.data import load_dataset
-    from pivq_jax.data.images import images_to_float
-    from pivq_jax.data.sources import First
-    from pivq_jax.explore.engine import Engine
-    from pivq_jax.inference import TrainedModel
-    from pivq_jax.model.pivq import pivq_from_config
+    from tests.explore.engines import untrained_engine
 
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", FAST)
-    data = load_dataset("random", image_size=16)
-    data = dataclasses.replace(data, train=First(data.train, 64))
-    images = images_to_float(np.stack([data.train[i]["image"] for i in range(4)]))
-    config = tiny_config.with_fields({"evaluate.batch_size": 1})  # the page encodes one, too
-    init = pivq_from_config(config).init
-    shapes = jax.eval_shape(init, jax.random.key(0), images)["params"]  # compiles nothing
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda s: rng.normal(0, 0.25, s.shape).astype(np.float32), shapes)
-    model = TrainedModel(config, make_mesh(), params, step=1, progress={})
-    # Latents of images as entries: with random ones all images would have about the same codes.
-    latents = [model.encode_with_latents(image[None])[1][0] for image in images]
-    params["quantizer"]["codebook"] = jax.numpy.concatenate(latents)
-    made = Engine(model, data)
+    made = untrained_engine(tiny_config)
     jax.config.update("jax_disable_most_optimizations", before)
     return made
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from pivq_jax.codec.enumeration import unrank
 
 from pivq_jax.codec import rank
 from pivq_jax.codec.container import Contents, pack, parse
+from pivq_jax.common.enumeration import unrank
 from tests.explore.node import run_js
 
 ID = "0123456789abcdef"

@@ -25,7 +25,9 @@ def test_the_page_of_a_run_is_served_until_it_is_stopped(commands, tiny_run, num
     found = []
 
     def ready() -> bool:
-        found[:] = re.findall(r"http://127\.0\.0\.1:\d+/", output.read_text())
+        found[:] = re.findall(
+            r"http://127\.0\.0\.1:\d+/", output.read_text() if output.exists() else ""
+        )
         return bool(found)
 
     def use() -> bool:

@@ -107,6 +107,13 @@ def test_an_own_image_is_cropped_and_encoded(client, engine, tmp_path):
     assert answer["codes"] == engine.encode(image)[0].tolist()
 
 
+def test_codes_are_saved_and_opened(client, engine):
+    codes = engine.example(3).codes.tolist()
+    saved = client.post("/api/codes/write", json={"codes": codes})
+    assert saved.headers["content-type"] == "application/octet-stream"
+    assert client.post("/api/codes/read", content=saved.content).json() == codes
+
+
 WRONG = {
     "no JSON": ("decode", b"{", "JSON"),
     "no object": ("decode", b"[1]", "JSON"),
@@ -123,6 +130,8 @@ WRONG = {
     "no seed": ("recombine", b"{}", "seed"),
     "no entry": ("neighbours", b'{"code": 32}', "31"),
     "no image": ("encode", b"<html>", "PNG or JPEG"),
+    "no file of codes": ("codes/read", b"PK", "file of codes"),
+    "nothing to write": ("codes/write", b"{}", "codes"),
     "nothing": ("encode", b"", "PNG or JPEG"),
 }
 
