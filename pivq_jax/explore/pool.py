@@ -77,13 +77,8 @@ def encode_pool(
             end = min(end, time.monotonic() + seconds)
             if time.monotonic() >= end:
                 break
-<<<<<<< HEAD
-    all_codes, all_labels, small = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Pool(all_codes, all_labels, jnp.asarray(small))
-=======
     joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
     return Pool(joined[0], joined[1], jnp.asarray(joined[2]))
->>>>>>> explore
 
 
 @jax.jit
