@@ -97,14 +97,16 @@ def serving(folder: Path) -> Iterator[str]:
 
 def main() -> None:
     """Serves, opens, measures and prints."""
-    from playwright.sync_api import sync_playwright
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, default=Path("docs/_build/explorer"))
     parser.add_argument("--times", type=int, default=50)
     options = parser.parse_args()
+    if not (options.folder / "explorer.json").is_file():
+        raise SystemExit(f"{options.folder} is no explorer: build it with docs.build_explorer")
+    from playwright.sync_api import sync_playwright
+
     with serving(options.folder) as address, sync_playwright() as playwright:
         program = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
