@@ -320,7 +320,7 @@ def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
         a new dictionary.
     """
     added = {
-        name: fields | config.get(name, {})
+        name: fields | (config[name] if name in config else {})
         for name, fields in ADDED.items()
         if name in config or fields.keys() == {*Config()[name].keys()}
     }

@@ -48,11 +48,20 @@ def test_new_faces_are_of_two_parents_each_and_new(model):
     assert sum(tuple(codes) not in known for codes in new) > 28
 
 
+def test_the_prior_draws_new_sets_like_those_of_the_training_images(model):
+    drawn = np.asarray(model.sample_prior(jax.random.key(0), 64, temperature=0.9))
+    known = np.zeros((len(model.parents), len(model.codebook)), bool)
+    np.put_along_axis(known, model.parents, True, axis=1)
+    shared = np.array([known[:, codes].sum(1).max() for codes in drawn])
+    assert np.mean(shared) > 10 and np.mean(shared == drawn.shape[1]) < 0.1
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_files_are_small_and_carry_no_path(name):
     files = {path.name: path.read_bytes() for path in SHIPPED[name].iterdir()}
-    assert files.keys() == {"README.md", "config.json", "model.safetensors", "parents.safetensors"}
-    assert sum(map(len, files.values())) < 6_000_000
+    weights = {f"{part}.safetensors" for part in ("model", "parents", "prior")}
+    assert files.keys() == {"README.md", "config.json"} | weights
+    assert sum(map(len, files.values())) < 8_000_000
     assert len(files["parents.safetensors"]) < 13 * 10_000 + 200
     assert not [file for file, content in files.items() if b"/home/" in content]
     config = json.loads(files["config.json"])["config"]
