@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image, features
 
@@ -140,13 +141,13 @@ class Setting:
         ended = time.perf_counter()
         head = len(self.encode(np.full_like(images[0], 128)))
         total = float(np.mean([len(file) for file in files]))
-        times = [1e3 * t / len(images) for t in (between - started, ended - between)]
-        return Row(self.label, total, max(total - head, 0.0), *times, decoded)
+        encode_ms, decode_ms = (1e3 * t / len(images) for t in (between - started, ended - between))
+        return Row(self.label, total, max(total - head, 0.0), encode_ms, decode_ms, decoded)
 
 
 def mean_psnr(row: Row, images: np.ndarray) -> float:
     """Mean PSNR of the images of a row, in dB."""
-    return float(np.mean(psnr(row.images, images, 255.0)))
+    return float(np.mean(psnr(jnp.asarray(row.images), jnp.asarray(images), 255.0)))
 
 
 def smallest(form: Format, images: np.ndarray) -> Setting:
@@ -196,7 +197,7 @@ def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
         ended = time.perf_counter()
     alone = len(pack(contents_of(model, codes[:1], names[:1], code))) if code == "fixed" else None
     payload = len(contents.data) / len(images)
-    times = [1e3 * t / len(images) for t in (between - started, ended - between)]
+    encode_ms, decode_ms = (1e3 * t / len(images) for t in (between - started, ended - between))
     bits = capacity(codes, size, model.kind)
     line = (
         f"One file of all {len(images):,} images ({contents.code} code): {len(content):,} bytes,"
@@ -204,7 +205,7 @@ def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
         f" `ceiling_bits` {bits['ceiling_bits']:.1f} = {bits['ceiling_bits'] / 8:.2f} bytes and"
         f" `marginal_bits` {bits['marginal_bits']:.1f} = {bits['marginal_bits'] / 8:.2f} bytes."
     )
-    return Row(f"pivq, {code}", alone, payload, *times, decoded), line
+    return Row(f"pivq, {code}", alone, payload, encode_ms, decode_ms, decoded), line
 
 
 def perceptual_distance(batch_size: int) -> Callable[[np.ndarray, np.ndarray], float]:
