@@ -319,8 +319,9 @@ def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
     Returns:
         a new dictionary.
     """
+    config = dict(config)  # what was read may be no object
     added = {
-        name: fields | (config[name] if name in config else {})
+        name: fields | config.get(name, {})
         for name, fields in ADDED.items()
         if name in config or fields.keys() == {*Config()[name].keys()}
     }
