@@ -44,7 +44,7 @@ extensions = [
 myst_heading_anchors = 3  # as on GitHub
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 600  # seconds for a cell; one trains a model
+nb_execution_timeout = 1_200  # seconds for a cell; one trains a model
 nb_execution_in_temp = True  # notebooks write pictures
 
 default_role = "py:obj"  # `name` in a docstring is a link if such a name exists
