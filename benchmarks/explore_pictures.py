@@ -4,7 +4,7 @@
 
 Serves the page of a trained run as `--mode=explore` does, and photographs it in Debian's chromium,
 driven by playwright (requirements-test.txt): explorer_wide.png, explorer_dark.png,
-explorer_replace.png, explorer_choose.png and explorer_narrow.png.
+explorer_replace.png and explorer_narrow.png.
 """
 
 import argparse
@@ -18,35 +18,46 @@ import numpy as np
 from benchmarks.explore import Client, serving
 
 WIDE, NARROW = (1_600, 1_000), (400, 860)
+PAIRS = 8  # of test images, of which one is shown
 
 
-def telling_state(client: Client) -> tuple[int, int]:
-    """Finds the number of exchanges between test images 0 and 1 that makes an image most unlike
-    both, and the pair of which a further exchange then changes most, in the order of columns."""
+def telling_state(client: Client) -> tuple[str, int, int]:
+    """Finds a state to show, among the interpolations of the first pairs of test images.
+
+    Returns:
+        the fragment of the link to two images; the number of exchanges at which the image is far
+        from both, and nearer to a training image, as a face without faults is; and the column of
+        the pair of which one more exchange changes the image most.
+    """
 
     def decode(codes: np.ndarray) -> np.ndarray:
         (image,) = client.ask("decode", sets=[codes.tolist()])
         return np.frombuffer(base64.b64decode(image), np.uint8).astype(np.float32)
 
-    first, second = (client.ask("example", index=index)["codes"] for index in (0, 1))
-    pairs = {name: np.array(x) for name, x in client.ask("pair", a=first, b=second).items()}
-    a, b = pairs["a"], pairs["b"]
-    order = [slot for slot in np.argsort(pairs["cost"], kind="stable") if a[slot] != b[slot]]
-    path = [np.where(np.isin(np.arange(len(a)), order[:n]), b, a) for n in range(len(order) + 1)]
-    images = [decode(codes) for codes in path]
-    apart = [min(np.abs(image - images[end]).mean() for end in (0, -1)) for image in images]
-    codes, image = path[np.argmax(apart)], images[np.argmax(apart)]
-    changes = []
-    for slot in order:
-        changed = codes.copy()
-        changed[slot] = a[slot] if codes[slot] == b[slot] else b[slot]
-        changes.append(np.abs(decode(changed) - image).mean())
-    return int(np.argmax(apart)), int(np.argmax(changes))
+    model, best, found = client.ask("model")["id"], -np.inf, ("", 0, 0)
+    for example in range(0, 2 * PAIRS, 2):
+        ends = [client.ask("example", index=example + side)["codes"] for side in (0, 1)]
+        pairs = {key: np.array(x) for key, x in client.ask("pair", a=ends[0], b=ends[1]).items()}
+        a, b = pairs["a"], pairs["b"]
+        order = [slot for slot in np.argsort(pairs["cost"], kind="stable") if a[slot] != b[slot]]
+        first, last = decode(a), decode(b)
+        for count in range(len(order) + 1):
+            codes = np.where(np.isin(np.arange(len(a)), order[:count]), b, a)
+            image = decode(codes)
+            apart = min(np.abs(image - end).mean() for end in (first, last))
+            score = apart - client.ask("nearest", codes=codes.tolist())["difference"]
+            if score > best:
+                turned = [np.where(np.arange(len(a)) == n, a + b - codes, codes) for n in order]
+                changes = [np.abs(decode(other) - image).mean() for other in turned]
+                start = ".".join(map(str, a))
+                fragment = f"#m={model}&a=e{example}&b=e{example + 1}&c={start}"
+                best, found = score, (fragment, count, int(np.argmax(changes)))
+    return found
 
 
 def photograph(browser: Any, address: str, output: Path) -> None:
     """Writes all pictures."""
-    exchanged, column = telling_state(Client(address))
+    start, exchanged, column = telling_state(Client(address))
 
     def opened(size: tuple[int, int], scheme: str, fragment: str = "") -> Any:
         page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
@@ -66,7 +77,7 @@ def photograph(browser: Any, address: str, output: Path) -> None:
         page.screenshot(path=output / f"explorer_{name}.png", full_page=whole)
         print(f"wrote {output / f'explorer_{name}.png'}", flush=True)
 
-    page = opened(WIDE, "light")
+    page = opened(WIDE, "light", start)
     slider = page.locator("#slider")
     slider.focus()
     for _ in range(exchanged):
@@ -78,12 +89,8 @@ def photograph(browser: Any, address: str, output: Path) -> None:
     page.locator("#slots .replace").nth(column).click()
     page.wait_for_selector("#entries-list .amount >> nth=11")
     keep(page, "replace", whole=False)
-    page.keyboard.press("Escape")
-    page.locator("#choose-a").click()
-    page.wait_for_selector("#examples-list button.thumb >> nth=23")
-    keep(page, "choose", whole=False)
     keep(opened(WIDE, "dark", fragment), "dark")
-    keep(opened(NARROW, "light", fragment), "narrow")
+    keep(opened(NARROW, "light", fragment), "narrow", whole=False)
 
 
 def main() -> None:
