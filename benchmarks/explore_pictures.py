@@ -4,7 +4,7 @@
 
 Serves the page of a trained run as `--mode=explore` does, and photographs it in Debian's chromium,
 driven by playwright (requirements-test.txt): explorer_wide.png, explorer_dark.png,
-explorer_replace.png, explorer_choose.png and explorer_narrow.png.
+explorer_replace.png and explorer_narrow.png.
 """
 
 import argparse
@@ -89,12 +89,8 @@ def photograph(browser: Any, address: str, output: Path) -> None:
     page.locator("#slots .replace").nth(column).click()
     page.wait_for_selector("#entries-list .amount >> nth=11")
     keep(page, "replace", whole=False)
-    page.keyboard.press("Escape")
-    page.locator("#choose-a").click()
-    page.wait_for_selector("#examples-list button.thumb >> nth=23")
-    keep(page, "choose", whole=False)
     keep(opened(WIDE, "dark", fragment), "dark")
-    keep(opened(NARROW, "light", fragment), "narrow")
+    keep(opened(NARROW, "light", fragment), "narrow", whole=False)
 
 
 def main() -> None:
