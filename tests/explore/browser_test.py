@@ -18,6 +18,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.explore.uploads import read_image
 from tests.explore.browser import codes_of, settle
 from tests.explore.browser import pixels as shown_pixels
+from tests.explore.node import missing
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +55,7 @@ def folder(engine, tmp_path_factory) -> Path:
     try:
         runtime = find_runtime()
     except InputError as error:
-        pytest.skip(str(error))
+        missing(str(error))
     path = tmp_path_factory.mktemp("static") / "explorer"
     write_folder(path, engine, runtime)
     return path

@@ -1,10 +1,11 @@
 """Runs modules of the page in Node, which knows the same JavaScript as a browser."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -23,6 +24,11 @@ TYPES = {"float32": "Float32Array", "float64": "Float64Array", "int32": "Int32Ar
 TYPES |= {"uint8": "Uint8Array"}
 
 
+def missing(reason: str) -> NoReturn:
+    """Skips a test, or for .ci/run fails it."""
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+
+
 def run_js(module: str, names: str, body: str, folder: Path, **given: Any) -> Any:
     """Runs a script that imports `names` from a module and sees values as properties of `given`.
 
@@ -38,7 +44,7 @@ def run_js(module: str, names: str, body: str, folder: Path, **given: Any) -> An
     """
     node = shutil.which("node")
     if node is None:
-        pytest.skip("node is not installed")
+        missing("node is not installed: apt-get install nodejs")
     arrays = {}
     for name, value in list(given.items()):
         if isinstance(value, np.ndarray):
