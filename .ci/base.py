@@ -1,4 +1,7 @@
-"""What the base dependencies must do: match, make a model, publish and open it, encode, decode."""
+"""What the base dependencies must do: match, make a model, publish and open it, encode, decode.
+
+And write codes to a file and read them.
+"""
 
 import tempfile
 
@@ -6,6 +9,7 @@ import jax
 import numpy as np
 
 import pivq_jax
+from pivq_jax import codec
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import load_config
 from pivq_jax.inference import TrainedModel
@@ -25,6 +29,8 @@ codes = model.encode(images)
 with tempfile.TemporaryDirectory() as folder:
     model.save_pretrained(folder)
     again = pivq_jax.from_pretrained(folder)
+    codec.write(f"{folder}/two.pivq", model, codes, ["a.png", "b.png"])
+    np.testing.assert_array_equal(codec.read(f"{folder}/two.pivq", again).codes, codes)
 np.testing.assert_array_equal(again.encode(images), codes)
 np.testing.assert_array_equal(again.decode(codes), model.decode(codes))
 print(f"{pivq_jax.__file__}: codes {codes.shape}, images {again.decode(codes).shape}")

@@ -4,21 +4,60 @@
 
 Serves the page of a trained run as `--mode=explore` does, and photographs it in Debian's chromium,
 driven by playwright (requirements-test.txt): explorer_wide.png, explorer_dark.png,
-explorer_replace.png, explorer_choose.png and explorer_narrow.png.
+explorer_replace.png and explorer_narrow.png.
 """
 
 import argparse
+import base64
 import shutil
 from pathlib import Path
 from typing import Any
 
-from benchmarks.explore import serving
+import numpy as np
+
+from benchmarks.explore import Client, serving
 
 WIDE, NARROW = (1_600, 1_000), (400, 860)
+PAIRS = 8  # of test images, of which one is shown
+
+
+def telling_state(client: Client) -> tuple[str, int, int]:
+    """Finds a state to show, among the interpolations of the first pairs of test images.
+
+    Returns:
+        the fragment of the link to two images; the number of exchanges at which the image is far
+        from both, and nearer to a training image, as a face without faults is; and the column of
+        the pair of which one more exchange changes the image most.
+    """
+
+    def decode(codes: np.ndarray) -> np.ndarray:
+        (image,) = client.ask("decode", sets=[codes.tolist()])
+        return np.frombuffer(base64.b64decode(image), np.uint8).astype(np.float32)
+
+    model, best, found = client.ask("model")["id"], -np.inf, ("", 0, 0)
+    for example in range(0, 2 * PAIRS, 2):
+        ends = [client.ask("example", index=example + side)["codes"] for side in (0, 1)]
+        pairs = {key: np.array(x) for key, x in client.ask("pair", a=ends[0], b=ends[1]).items()}
+        a, b = pairs["a"], pairs["b"]
+        order = [slot for slot in np.argsort(pairs["cost"], kind="stable") if a[slot] != b[slot]]
+        first, last = decode(a), decode(b)
+        for count in range(len(order) + 1):
+            codes = np.where(np.isin(np.arange(len(a)), order[:count]), b, a)
+            image = decode(codes)
+            apart = min(np.abs(image - end).mean() for end in (first, last))
+            score = apart - client.ask("nearest", codes=codes.tolist())["difference"]
+            if score > best:
+                turned = [np.where(np.arange(len(a)) == n, a + b - codes, codes) for n in order]
+                changes = [np.abs(decode(other) - image).mean() for other in turned]
+                start = ".".join(map(str, a))
+                fragment = f"#m={model}&a=e{example}&b=e{example + 1}&c={start}"
+                best, found = score, (fragment, count, int(np.argmax(changes)))
+    return found
 
 
 def photograph(browser: Any, address: str, output: Path) -> None:
     """Writes all pictures."""
+    start, exchanged, column = telling_state(Client(address))
 
     def opened(size: tuple[int, int], scheme: str, fragment: str = "") -> Any:
         page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
@@ -38,23 +77,20 @@ def photograph(browser: Any, address: str, output: Path) -> None:
         page.screenshot(path=output / f"explorer_{name}.png", full_page=whole)
         print(f"wrote {output / f'explorer_{name}.png'}", flush=True)
 
-    page = opened(WIDE, "light")
+    page = opened(WIDE, "light", start)
     slider = page.locator("#slider")
     slider.focus()
-    for _ in range(int(slider.get_attribute("max") or 0) // 2):
+    for _ in range(exchanged):
         page.keyboard.press("ArrowRight")
+    slider.blur()
     settle(page)
     keep(page, "wide")
     fragment = page.evaluate("location.hash")
-    page.locator("#slots .replace").first.click()
+    page.locator("#slots .replace").nth(column).click()
     page.wait_for_selector("#entries-list .amount >> nth=11")
     keep(page, "replace", whole=False)
-    page.keyboard.press("Escape")
-    page.locator("#choose-a").click()
-    page.wait_for_selector("#examples-list button.thumb >> nth=23")
-    keep(page, "choose", whole=False)
     keep(opened(WIDE, "dark", fragment), "dark")
-    keep(opened(NARROW, "light", fragment), "narrow")
+    keep(opened(NARROW, "light", fragment), "narrow", whole=False)
 
 
 def main() -> None:

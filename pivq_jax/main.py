@@ -132,7 +132,7 @@ def _run() -> int:
     mode = _MODE.value
     if _CONFIG.value is None:
         join_processes(_DISTRIBUTED.value)
-        _run_with_workdir(None, as_path(_WORKDIR.value))
+        _run_with_workdir(None, as_path(_WORKDIR.value or ""))
         return 0
     config = Config.from_dict(_CONFIG.value.to_dict())
     if config.data.path and not is_remote(config.data.path):

@@ -291,26 +291,14 @@ def trained_model(trained: Run) -> Any:
 
 @pytest.fixture(scope="session")
 def engine(tiny_config: Any) -> Any:
-    """An explorer of a tiny untrained model: 8 of 32 codes, 512 + 128 images of noise."""
+    """An explorer of a tiny untrained model: 8 of 32 codes, 64 + 128 images of noise."""
     import jax
 
-    from pivq_jax.common.parallel import make_mesh
-    from pivq_jax.data import load_dataset
-    from pivq_jax.data.images import images_to_float
-    from pivq_jax.explore.engine import Engine
-    from pivq_jax.inference import TrainedModel
-    from pivq_jax.model.pivq import pivq_from_config
+    from tests.explore.engines import untrained_engine
 
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", FAST)
-    data = load_dataset("random", image_size=16)
-    images = images_to_float(np.stack([data.train[i]["image"] for i in range(8)]))
-    params = jax.jit(pivq_from_config(tiny_config).init)(jax.random.key(0), images)["params"]
-    model = TrainedModel(tiny_config, make_mesh(), params, step=1, progress={})
-    # Latents of images as entries: with random ones all images would have about the same codes.
-    latents = model.encode_with_latents(images)[1].reshape(-1, tiny_config.model.code_dim)
-    params["quantizer"]["codebook"] = latents[: tiny_config.quantizer.codebook_size]
-    made = Engine(model, data)
+    made = untrained_engine(tiny_config)
     jax.config.update("jax_disable_most_optimizations", before)
     return made
 

@@ -6,6 +6,7 @@ most of them (checksums, lengths), so that they reach deep. They are the same in
 
 import collections
 import functools
+import hashlib
 import io
 import json
 import os
@@ -14,10 +15,12 @@ import resource
 import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -26,11 +29,15 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pivq_jax import codec
+from pivq_jax.codec import container
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.pickles import read_numpy_pickle, read_torch_file
 from pivq_jax.config import Config
 from pivq_jax.config.check import check_config, read_config
 from pivq_jax.data import images, layouts, shards
+from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import safetensors_file
 from tests.mutations import (
     OPCODES,
@@ -303,6 +310,45 @@ def test_archives_of_images(count, folder):
 
     explore(count, st.builds(damage, st.integers(0, 3), changes, st.booleans()), read)
     shards._archive.cache_clear()
+
+
+@thorough()
+def test_files_of_codes(count, tmp_path):
+    config = Config.from_dict(tiny())
+    shapes = safetensors_file.model_shapes(config)
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
+    model = TrainedModel(config, make_mesh(), params, step=1, progress={})
+    path, wholes, size = tmp_path / "case.pivq", [], config.quantizer.codebook_size
+    codes = np.sort(
+        np.random.default_rng(0).permuted(np.tile(np.arange(20), (500, 1)), axis=1)[:, :2]
+    )
+    for code in ("fixed", "short"):
+        codec.write(path, model, codes, [f"{i}/a.png" for i in range(500)], code)
+        wholes.append(path.read_bytes())
+    levels = wholes[1][35:]
+    assert container.parse(wholes[1], "").code == "short"
+
+    def damage(which: int, made: list[Change], part: str) -> bytes:
+        """A file with a right checksum, damaged in its bytes, in its list or in its codes."""
+        if part == "bytes":
+            body = mutate(wholes[which][:-8], made, levels)
+            return body + hashlib.sha256(body).digest()[:8]
+        whole = container.parse(wholes[which], "")
+        if part == "data":
+            return container.pack(whole._replace(data=mutate(whole.data, made, levels)))
+        (length,) = struct.unpack(">I", wholes[which][31:35])
+        listed = zlib.decompress(wholes[which][35 : 35 + length])
+        listed = zlib.compress(mutate(listed, made, levels, b"\0/.\xff"), 1)
+        body = wholes[which][:31] + struct.pack(">I", len(listed)) + listed + whole.data
+        return body + hashlib.sha256(body).digest()[:8]
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        found = codec.read(path, model).codes
+        assert found.min() >= 0 and found.max() < size and np.all(np.diff(found) > 0)
+
+    parts = st.sampled_from(["bytes", "data", "data", "list"])
+    explore(count, st.builds(damage, st.integers(0, 1), changes, parts), read)
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged metadata

@@ -200,6 +200,9 @@ WRONG = {
     "explore what": (["--mode=explore"], ["--workdir"]),
     "no port": ([FOLDER, "--mode=explore", "--port=65536"], ["65536", "65535"]),
     "reconstruct what": ([FOLDER, "--mode=reconstruct"], ["--input=DIR"]),
+    "decompress what": (["--mode=decompress", "--output=x"], ["--input=FILE and --output=FOLDER"]),
+    "compress with what": (["--mode=compress", "--input=.", "--output=x"], ["--mode=train"]),
+    "unknown code": ([FOLDER, "--mode=compress", "--code=tiny"], ["tiny", "short"]),
 }
 
 
@@ -290,7 +293,8 @@ def test_a_workdir_with_a_damaged_config_is_refused(commands, small_folder, tmp_
 def test_help_says_what_the_modes_do(commands):
     done = commands.run("--help")
     assert done.code == 0 and not done.stderr
-    for word in ("train", "evaluate", "sample", "interpolate", "reconstruct", "--workdir"):
+    modes = ("train", "evaluate", "sample", "interpolate", "reconstruct", "compress", "decompress")
+    for word in (*modes, "--workdir", "--code"):
         assert word in done.stdout
 
 

@@ -4,12 +4,10 @@
 format of files is described in docs/codec.md.
 """
 
-from pivq_jax.codec.container import Contents
 from pivq_jax.codec.enumeration import bytes_per_image, rank, unrank
 from pivq_jax.codec.files import ImageCodes, fingerprint, read, write
 
 __all__ = [
-    "Contents",
     "ImageCodes",
     "bytes_per_image",
     "fingerprint",

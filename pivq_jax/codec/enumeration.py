@@ -63,9 +63,10 @@ def rank(codes: npt.ArrayLike, codebook_size: int, kind: str = "matching") -> np
     size = bytes_per_image(codes.shape[1], codebook_size, kind)
     ranks = np.empty((len(codes), size), np.uint8)
     for start in range(0, len(codes), _AT_ONCE):
+        rows = ranks[start : start + _AT_ONCE]
         numbers = _numbers(codes[start : start + _AT_ONCE], codebook_size, kind)
         content = b"".join(number.to_bytes(size, "big") for number in numbers)
-        ranks[start : start + _AT_ONCE] = np.frombuffer(content, np.uint8).reshape(-1, size)
+        rows[:] = np.frombuffer(content, np.uint8).reshape(rows.shape)
     return ranks
 
 

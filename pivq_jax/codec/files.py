@@ -245,7 +245,8 @@ def batches_of(contents: Contents, batch_size: int, origin: str) -> Iterator[npt
     count, n, k = len(contents.names), contents.num_codes, contents.codebook_size
     try:
         if contents.code == "fixed":
-            ranks = np.frombuffer(contents.data, np.uint8).reshape(count, -1)
+            size = bytes_per_image(n, k, contents.kind)
+            ranks = np.frombuffer(contents.data, np.uint8).reshape(count, size)
             for start in range(0, count, batch_size):
                 yield unrank(ranks[start : start + batch_size], n, k, contents.kind)
             return

@@ -77,8 +77,8 @@ def encode_pool(
             end = min(end, time.monotonic() + seconds)
             if time.monotonic() >= end:
                 break
-    codes, labels, small = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Pool(codes, labels, jnp.asarray(small))
+    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return Pool(joined[0], joined[1], jnp.asarray(joined[2]))
 
 
 @jax.jit

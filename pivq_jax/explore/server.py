@@ -309,7 +309,7 @@ def _plain(value: Any) -> Any:
         return [_plain(part) for part in value]
     if isinstance(value, np.ndarray):
         if value.dtype == np.uint8:
-            return base64.b64encode(np.ascontiguousarray(value)).decode()
+            return base64.b64encode(value.tobytes()).decode()
         return value.tolist()
     return value
 

@@ -1,6 +1,8 @@
 """What a test sees and does on the page."""
 
+import base64
 import contextlib
+import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,16 +61,9 @@ def codes_of(page: Any) -> list[int]:
 
 def pixels(page: Any, canvas: str = "image") -> np.ndarray:
     """The pixels of a canvas, uint8 [S, S, 3]."""
-    values = page.evaluate(
-        """(id) => {
-        const canvas = document.getElementById(id);
-        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-        return [...data];
-    }""",
-        canvas,
-    )
-    side = int((len(values) / 4) ** 0.5)
-    return np.array(values, np.uint8).reshape(side, side, 4)[..., :3]
+    data = page.evaluate("(id) => document.getElementById(id).toDataURL()", canvas)
+    image = Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2])))
+    return np.asarray(image.convert("RGB"))
 
 
 def assert_shown(page: Any, engine: Any, codes: list[int]) -> None:

@@ -25,7 +25,9 @@ def test_the_page_of_a_run_is_served_until_it_is_stopped(commands, tiny_run, num
     found = []
 
     def ready() -> bool:
-        found[:] = re.findall(r"http://127\.0\.0\.1:\d+/", output.read_text())
+        found[:] = re.findall(
+            r"http://127\.0\.0\.1:\d+/", output.read_text() if output.exists() else ""
+        )
         return bool(found)
 
     def use() -> bool:
@@ -46,6 +48,7 @@ def test_the_page_of_a_run_is_served_until_it_is_stopped(commands, tiny_run, num
     assert {path: path.stat().st_mtime_ns for path in tiny_run.workdir.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_one_error_before_the_model_is_opened(commands, tmp_path):
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
@@ -54,6 +57,7 @@ def test_a_port_in_use_is_one_error_before_the_model_is_opened(commands, tmp_pat
     assert f"port {port}" in done.stderr and "in use" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_extra_is_named_and_nothing_else_needs_it(tmp_path):
     code = f"""
 import sys

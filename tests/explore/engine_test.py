@@ -1,5 +1,6 @@
 """What the page asks for, against NumPy and SciPy."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
 from pivq_jax.explore import engine as engine_module
 from pivq_jax.explore.engine import BATCH, MAX_EXAMPLES, Engine
+from tests.explore.engines import untrained_engine
 
 N, K, SIZE = 8, 32, 16  # of the tiny model
 PAGE = Path(engine_module.__file__).parent / "page"
@@ -35,7 +37,7 @@ def test_the_description_has_what_the_interface_says(engine):
     assert len(found["entries"]) == found["codebookSize"] == K
     assert all(entry.keys() == properties["Entry"] for entry in found["entries"])
     assert found["numCodes"] == N and found["imageSize"] == SIZE
-    assert found["examples"] == 128 and found["trainingImages"] == 512
+    assert found["examples"] == 128 and found["trainingImages"] == 64
     assert {entry["group"] for entry in found["entries"]} <= {-1, *range(len(found["groups"]))}
     assert properties["Pairs"] == {*engine_module.Pairs._fields}
     assert properties["Picture"] == {*engine_module.Picture._fields}
@@ -111,6 +113,20 @@ def test_neighbours_are_all_other_entries_by_distance(engine):
         assert sorted([code, *found.tolist()]) == list(range(K))
         distances = np.linalg.norm(codebook[found] - codebook[code], axis=-1)
         assert np.all(np.diff(distances) >= -1e-9)
+
+
+def test_codes_are_written_and_read_and_only_with_their_model(engine):
+    codes = some_sets(8, 1)[0]
+    content = engine.write_codes(codes)
+    np.testing.assert_array_equal(engine.read_codes(content), codes)
+    for damaged in (b"", b"text", content[:-1], content[:20] + b"x" + content[21:]):
+        with pytest.raises(InputError, match="the file"):
+            engine.read_codes(damaged)
+    other = bytearray(content[:-8])
+    other[7] ^= 1  # the fingerprint
+    other += hashlib.sha256(other).digest()[:8]
+    with pytest.raises(InputError, match="fingerprint"):
+        engine.read_codes(bytes(other))
 
 
 def test_nothing_compiles_once_it_is_ready(engine):
@@ -201,3 +217,22 @@ def test_without_data_codes_can_be_decoded_and_are_grouped_by_clusters(engine):
         bare.nearest(sets[0])
     with pytest.raises(InputError, match="not on this machine"):
         bare.recombine(jax.random.key(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["nearest", "positional"])
+def test_other_kinds_of_codes_are_exchanged_in_their_own_way(tiny_config, kind):
+    own = untrained_engine(tiny_config.with_fields({"quantizer.kind": kind}))
+    assert own.describe()["kind"] == kind
+    repeated = np.zeros((1, N), np.int32)
+    np.testing.assert_array_equal(own.check(repeated.tolist()), repeated)  # need not be distinct
+    for seed in range(3):
+        face = own.recombine(jax.random.key(seed))
+        assert np.all((face.codes == face.pairs.a) | (face.codes == face.pairs.b))
+        order = (lambda codes: codes) if kind == "positional" else np.sort
+        np.testing.assert_array_equal(face.pairs.a, face.a.codes)
+        np.testing.assert_array_equal(order(face.pairs.b), face.b.codes)
+        again = own.read_codes(own.write_codes(face.codes))
+        np.testing.assert_array_equal(again, order(face.codes))
+        found = own.nearest(face.codes)
+        assert found.searched == 64

@@ -91,8 +91,9 @@ def test_narrow_and_wide_pages_lay_images_out_as_they_should(open_page):
     assert narrow["image-a"]["y"] == narrow["image-b"]["y"] > narrow["image"]["y"]
     left = [wide[name]["x"] for name in ("image-a", "image", "image-b", "image-copy")]
     assert left == sorted(left)
-    assert wide["image"]["width"] > wide["image-a"]["width"] == wide["image-b"]["width"]
-    assert all(box["width"] == pytest.approx(box["height"]) for box in wide.values())
+    assert wide["image"]["width"] > 1.3 * wide["image-a"]["width"]
+    assert wide["image-a"]["width"] == pytest.approx(wide["image-b"]["width"], abs=1)
+    assert all(box["width"] == pytest.approx(box["height"], abs=1) for box in wide.values())
 
 
 def test_colours_follow_the_scheme(open_page):

@@ -91,7 +91,7 @@ def test_every_answer_is_that_of_the_engine(client, engine):
     for text, image in zip(decoded, engine.decode(np.array([a["codes"], pairs["b"]])), strict=True):
         np.testing.assert_array_equal(image_of(text), image)
     near = ask(client, "nearest", codes=a["codes"])
-    assert near["searched"] == 512 and near["picture"]["name"].startswith("training image ")
+    assert near["searched"] == 64 and near["picture"]["name"].startswith("training image ")
     assert ask(client, "neighbours", code=3) == engine.neighbours(3).tolist()
     face = ask(client, "recombine", seed=7)
     assert face == ask(client, "recombine", seed=7) != ask(client, "recombine", seed=8)
@@ -105,6 +105,13 @@ def test_an_own_image_is_cropped_and_encoded(client, engine, tmp_path):
     image = load_image(tmp_path / "own.png", SIZE)
     np.testing.assert_array_equal(image_of(answer["image"]), image)
     assert answer["codes"] == engine.encode(image)[0].tolist()
+
+
+def test_codes_are_saved_and_opened(client, engine):
+    codes = engine.example(3).codes.tolist()
+    saved = client.post("/api/codes/write", json={"codes": codes})
+    assert saved.headers["content-type"] == "application/octet-stream"
+    assert client.post("/api/codes/read", content=saved.content).json() == codes
 
 
 WRONG = {
@@ -123,6 +130,8 @@ WRONG = {
     "no seed": ("recombine", b"{}", "seed"),
     "no entry": ("neighbours", b'{"code": 32}', "31"),
     "no image": ("encode", b"<html>", "PNG or JPEG"),
+    "no file of codes": ("codes/read", b"PK", "file of codes"),
+    "nothing to write": ("codes/write", b"{}", "codes"),
     "nothing": ("encode", b"", "PNG or JPEG"),
 }
 

@@ -33,7 +33,7 @@ export function chip(code, model, prefix = "") {
   }
   colour(element, group, model);
   const word = value && !COLOUR.test(value) ? value : (model.groups[group] ?? "no factor");
-  element.append(make("span.tells", word));
+  element.append(" ", make("span.tells", word));
   return element;
 }
 

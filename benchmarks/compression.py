@@ -1,0 +1,312 @@
+"""Compares files of codes with JPEG, WebP, AVIF and JPEG XL on the test images of a trained run.
+
+    pip install pillow-jxl-plugin   # for JPEG XL, which is left out without
+    python -m benchmarks.compression --workdir=runs/toon_faces [--images=1000]
+
+Each format is measured at three settings: the smallest that it has at full size (its lowest
+quality); the best with about as many bytes as our codes take, for which the image is made smaller
+before and larger after; and the lowest quality with at least our PSNR. Both searches use the first
+32 images and bytes without headers.
+
+  file       bytes of a file with one image; for ours with its name, and with the fixed code
+  payload    without headers: for ours the codes; for the others the file less that of a uniformly
+             grey image with the same setting, which holds all that does not depend on the image
+  encode, decode   milliseconds an image, ours in batches and the others one by one, pixels to bytes
+             and back in memory; compilation apart
+
+Writes compression.md, the table, and compression.png to --output. Rows of the picture: test images;
+ours; then each format, in the order of the table, with about as many bytes of payload; then each at
+its smallest full size.
+
+The comparison is not fair. Our model has learned this kind of image, reproduces no other, and is
+part of the program that decodes (its size is printed); the others know nothing of the images and
+serve all. Below some hundred bytes they are used outside of what they are made for.
+"""
+
+import argparse
+import dataclasses
+import io
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, features
+
+import pivq_jax
+from pivq_jax.codec.container import pack
+from pivq_jax.codec.files import batches_of, contents_of
+from pivq_jax.common.compilation import compiler_options
+from pivq_jax.common.files import write_atomically
+from pivq_jax.common.pictures import grid, magnification, save_png
+from pivq_jax.data.images import images_to_float
+from pivq_jax.evaluation.capacity import capacity
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.inference import TrainedModel
+from pivq_jax.losses.backbones import BACKBONES
+from pivq_jax.losses.perceptual import lpips
+from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.losses.reconstruction import psnr
+from pivq_jax.training.build import dataset_from_config
+
+SEARCHED = 32  # images for the choice of settings
+PICTURED = 12
+QUALITIES = (0, 10, 25, 50, 75)  # tried on smaller images
+
+
+class Format(NamedTuple):
+    """A peer.
+
+    Attributes:
+        name: for Pillow.
+        options: of its encoder, for the smallest files.
+        fine: further options for high quality.
+    """
+
+    name: str
+    options: dict[str, Any]
+    fine: dict[str, Any]
+
+
+FORMATS = (
+    Format("JPEG", {"optimize": True}, {"subsampling": 0}),
+    Format("WEBP", {"method": 6}, {"use_sharp_yuv": True}),
+    Format("AVIF", {}, {"subsampling": "4:4:4"}),
+    Format("JXL", {}, {}),
+)
+
+
+@dataclasses.dataclass
+class Row:
+    """What was measured.
+
+    Attributes:
+        label: format and setting.
+        file: mean bytes of a file with one image; None if that has another code.
+        payload: mean bytes without headers.
+        encode_ms: milliseconds an image.
+        decode_ms: milliseconds an image.
+        images: uint8 [M, H, W, 3], decoded.
+    """
+
+    label: str
+    file: float | None
+    payload: float
+    encode_ms: float
+    decode_ms: float
+    images: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A format with a quality from 0 to 100, and the side in pixels at which images are encoded."""
+
+    form: Format
+    quality: int
+    side: int
+    fine: bool = False
+
+    @property
+    def label(self) -> str:
+        """What the table calls it."""
+        return f"{self.form.name} {self.quality} at {self.side} x {self.side}"
+
+    def encode(self, image: np.ndarray) -> bytes:
+        """Returns the file of an image uint8 [H, W, 3]."""
+        picture, file = Image.fromarray(image), io.BytesIO()
+        if self.side != picture.width:
+            picture = picture.resize((self.side, self.side), Image.Resampling.LANCZOS)
+        options = self.form.options | (self.form.fine if self.fine else {})
+        picture.save(file, self.form.name, quality=self.quality, **options)
+        return file.getvalue()
+
+    def decode(self, file: bytes, size: int) -> np.ndarray:
+        """Returns the image in a file, uint8 [size, size, 3]."""
+        picture = Image.open(io.BytesIO(file)).convert("RGB")
+        if picture.width != size:
+            picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+        return np.array(picture)
+
+    def measure(self, images: np.ndarray) -> Row:
+        """Encodes and decodes images, uint8 [M, H, W, 3]."""
+        size = images.shape[1]
+        started = time.perf_counter()
+        files = [self.encode(image) for image in images]
+        between = time.perf_counter()
+        decoded = np.stack([self.decode(file, size) for file in files])
+        ended = time.perf_counter()
+        head = len(self.encode(np.full_like(images[0], 128)))
+        total = float(np.mean([len(file) for file in files]))
+        encode_ms, decode_ms = (1e3 * t / len(images) for t in (between - started, ended - between))
+        return Row(self.label, total, max(total - head, 0.0), encode_ms, decode_ms, decoded)
+
+
+def mean_psnr(row: Row, images: np.ndarray) -> float:
+    """Mean PSNR of the images of a row, in dB."""
+    return float(np.mean(psnr(jnp.asarray(row.images), jnp.asarray(images), 255.0)))
+
+
+def smallest(form: Format, images: np.ndarray) -> Setting:
+    """The lowest quality at full size."""
+    return Setting(form, 0, images.shape[1])
+
+
+def about(form: Format, images: np.ndarray, budget: float) -> Setting:
+    """The best PSNR within a budget of bytes of payload, or else the smallest payload."""
+    found = []
+    side = images.shape[1]
+    while side >= 4:
+        for quality in QUALITIES:
+            setting = Setting(form, quality, side)
+            row = setting.measure(images)
+            found.append((setting, row.payload, mean_psnr(row, images)))
+        side //= 2
+    within = [each for each in found if each[1] <= budget]
+    if within:
+        return max(within, key=lambda each: each[2])[0]
+    return min(found, key=lambda each: each[1])[0]
+
+
+def as_good(form: Format, images: np.ndarray, wanted: float) -> Setting:
+    """The lowest quality at full size with this PSNR, or else the highest quality."""
+    low, high = 0, 100
+    while low < high:
+        middle = (low + high) // 2
+        row = Setting(form, middle, images.shape[1], fine=True).measure(images)
+        low, high = (low, middle) if mean_psnr(row, images) >= wanted else (middle + 1, high)
+    return Setting(form, low, images.shape[1], fine=True)
+
+
+def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
+    """Measures our codec; also returns a line about a file of all images."""
+    batch_size, size = model.config.evaluate.batch_size, len(model.codebook)
+    source = [{"image": image} for image in images]
+    names = [f"{i:06d}.png" for i in range(len(images))]
+    for count in (batch_size, len(images)):  # the first is for compilation
+        started = time.perf_counter()
+        codes = encode_split(model, source[:count], batch_size)
+        contents = contents_of(model, codes, names[:count], code)
+        content = pack(contents)
+        between = time.perf_counter()
+        (found,) = batches_of(contents, count, "file")
+        decoded = decode_batched(model, found, batch_size)
+        ended = time.perf_counter()
+    alone = len(pack(contents_of(model, codes[:1], names[:1], code))) if code == "fixed" else None
+    payload = len(contents.data) / len(images)
+    encode_ms, decode_ms = (1e3 * t / len(images) for t in (between - started, ended - between))
+    bits = capacity(codes, size, model.kind)
+    line = (
+        f"One file of all {len(images):,} images ({contents.code} code): {len(content):,} bytes,"
+        f" {len(content) / len(images):.2f} an image; {payload:.2f} of them codes, beside"
+        f" `ceiling_bits` {bits['ceiling_bits']:.1f} = {bits['ceiling_bits'] / 8:.2f} bytes and"
+        f" `marginal_bits` {bits['marginal_bits']:.1f} = {bits['marginal_bits'] / 8:.2f} bytes."
+    )
+    return Row(f"pivq, {code}", alone, payload, encode_ms, decode_ms, decoded), line
+
+
+def perceptual_distance(batch_size: int) -> Callable[[np.ndarray, np.ndarray], float]:
+    """Returns a function that computes the mean LPIPS (AlexNet) of uint8 [M, H, W, 3] images."""
+    weights = load_lpips("alex")
+    distance = jax.jit(partial(lpips, network="alex"), compiler_options=compiler_options())
+
+    def mean(a: np.ndarray, b: np.ndarray) -> float:
+        values = []
+        for start in range(0, len(a), batch_size):
+            pair = [x[start : start + batch_size] for x in (a, b)]
+            filled = [images_to_float(np.resize(x, (batch_size, *x.shape[1:]))) for x in pair]
+            values.append(np.asarray(distance(weights, *filled))[: len(pair[0])])
+        return float(np.mean(np.concatenate(values)))
+
+    return mean
+
+
+def installed() -> list[Format]:
+    """Returns the formats that can be written here, and says why others cannot."""
+    found = []
+    for form in FORMATS:
+        remedy = ""
+        if form.name == "AVIF" and not features.check("avif"):
+            remedy = "pip install -U pillow (11.3 or newer)"
+        if form.name == "JXL":
+            try:
+                import pillow_jxl  # noqa: F401
+            except ImportError:
+                remedy = "pip install pillow-jxl-plugin"
+        if remedy:
+            print(f"{form.name} is left out: {remedy}")
+        else:
+            found.append(form)
+    return found
+
+
+def table(rows: Sequence[Row], images: np.ndarray, batch_size: int) -> str:
+    """Formats the rows as Markdown."""
+    distance = None
+    if images.shape[1] >= BACKBONES["alex"].minimum_size:
+        distance = perceptual_distance(batch_size)
+    lines = [
+        "| | file | payload | PSNR dB | LPIPS | encode ms | decode ms |",
+        "| --- |" + " ---: |" * 6,
+    ]
+    for row in rows:
+        apart = f"{distance(row.images, images):.4f}" if distance else ""
+        cells = [f"{row.file:.1f}" if row.file else "", f"{row.payload:.1f}"]
+        cells += [f"{mean_psnr(row, images):.2f}", apart]
+        cells += [f"{row.encode_ms:.2f}", f"{row.decode_ms:.2f}"]
+        lines.append(f"| {row.label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures all formats and prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="a trained run")
+    parser.add_argument("--images", type=int, default=1_000, help="number of test images")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
+    options = parser.parse_args()
+
+    formats, model = installed(), pivq_jax.load(options.workdir)
+    test = dataset_from_config(model.config).test
+    count = min(options.images, len(test))
+    images = np.stack([test[i]["image"] for i in range(count)])
+    codes = ("fixed", "short") if model.kind == "matching" else ("fixed",)
+    rows, notes = map(list, zip(*(ours(model, images, code) for code in codes), strict=True))
+    few, budget, wanted = images[:SEARCHED], rows[0].payload, mean_psnr(rows[0], images)
+    choices: tuple[Callable[[Format], Setting], ...] = (
+        partial(about, images=few, budget=budget),
+        partial(smallest, images=few),
+        partial(as_good, images=few, wanted=wanted),
+    )
+    by_choice: list[list[Row]] = []
+    for choose in choices:
+        by_choice.append([])
+        for form in formats:
+            setting = choose(form)
+            by_choice[-1].append(setting.measure(images))
+            print(f"measured {setting.label}", flush=True)
+    rows += [row for chosen in by_choice for row in chosen]
+    notes.append(
+        f"Means over {count:,} test images of {images.shape[1]} x {images.shape[2]} pixels;"
+        f" {jax.devices()[0].device_kind}. Our model, which decodes, has"
+        f" {model.num_parameters:,} parameters, {4 * model.num_parameters / 1e6:.1f} MB."
+    )
+    text = table(rows, images, model.config.evaluate.batch_size) + "\n\n" + "\n".join(notes) + "\n"
+    print(f"\n{text}")
+    write_atomically(options.output / "compression.md", text.encode())
+    pictured = [images, rows[0].images, *(row.images for chosen in by_choice[:2] for row in chosen)]
+    shown = np.concatenate([each[:PICTURED] for each in pictured])
+    save_png(
+        options.output / "compression.png",
+        grid(shown, min(PICTURED, count), magnification(images.shape[1])),
+    )
+    print(f"wrote compression.md and compression.png to {options.output}")
+
+
+if __name__ == "__main__":
+    main()

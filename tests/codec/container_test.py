@@ -1,0 +1,162 @@
+"""The format of files: the vectors of docs/codec.md, and what is refused."""
+
+import hashlib
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pivq_jax.codec import container, rank, unrank
+from pivq_jax.codec.conditional import decode_sets, encode_sets, inclusion_table
+from pivq_jax.codec.container import MAX_LIST, Contents, pack, parse
+from pivq_jax.codec.frequencies import entry_levels, weights_of
+from pivq_jax.common.errors import InputError
+
+CODES = np.array([[0, 1, 2], [1, 4, 7], [0, 1, 7]])
+FIXED = Contents(
+    kind="matching",
+    code="fixed",
+    fingerprint=bytes(range(1, 9)),
+    num_codes=3,
+    codebook_size=8,
+    image_size=16,
+    levels=b"",
+    names=("a.png", "b/c.jpg", "ü.png"),
+    data=bytes([0, 32, 5]),
+)
+SHORT = FIXED._replace(code="short", levels=bytes([4, 8, 1, 0, 1, 0, 0, 4]), data=b"\x1c\xc0")
+VECTORS = {
+    "fixed": (
+        FIXED,
+        "50495651 01 00 00 0102030405060708 00000003 00000008 00000010 00000003 0000001a"
+        " 78da4bd42bc84b6748d24fd6cb2a486738bc07cc05004d0c072a"
+        " 002005 8c1e2684ca462d2c",
+    ),
+    "short": (
+        SHORT,
+        "50495651 01 00 01 0102030405060708 00000003 00000008 00000010 00000003 00000022"
+        " 78da63e160646064606049d42bc84b6748d24fd6cb2a486738bc07cc05004ef4073c"
+        " 1cc0 31bb3f51ada2d8f5",
+    ),
+}
+
+
+def finish(body: bytes) -> bytes:
+    return body + hashlib.sha256(body).digest()[:8]
+
+
+def head(listed: bytes, *, kind=0, code=0, n=3, k=8, size=16, count=3, length=None) -> bytes:
+    numbers = (n, k, size, count, len(listed) if length is None else length)
+    start = struct.pack(">4sBBB8s5I", b"PIVQ", 1, kind, code, bytes(8), *numbers)
+    return start + listed
+
+
+@pytest.fixture
+def vectors() -> dict[str, tuple[Contents, bytes]]:
+    return {name: (held, bytes.fromhex(text)) for name, (held, text) in VECTORS.items()}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_the_vectors_are_read_and_written(vectors, name):
+    contents, content = vectors[name]
+    assert parse(content, name) == contents
+    written = pack(contents)
+    assert parse(written, name) == contents
+    # Another zlib may compress the list otherwise.
+    assert written[:31] == content[:31]
+    (length,) = struct.unpack(">I", written[31:35])
+    listed = b"a.png\0b/c.jpg\0\xc3\xbc.png\0"
+    assert zlib.decompress(written[35 : 35 + length]) == contents.levels + listed
+    assert written[35 + length :] == finish(written[:-8])[35 + length :]
+    assert written[35 + length : -8] == contents.data
+
+
+def test_the_codes_of_the_vectors():
+    np.testing.assert_array_equal(unrank(np.array([[0], [32], [5]], np.uint8), 3, 8), CODES)
+    assert rank(CODES, 8).tobytes() == FIXED.data
+    levels = entry_levels(CODES, 8)
+    assert levels == SHORT.levels
+    table = inclusion_table(weights_of(levels), 3)
+    assert encode_sets(CODES, table) == SHORT.data
+    assert list(decode_sets(SHORT.data, 3, 3, table)) == CODES.tolist()
+
+
+def test_docs_show_the_vectors():
+    page = (Path(__file__).parents[2] / "docs" / "codec.md").read_text()
+    shown = "".join(page.split())
+    for _, text in VECTORS.values():
+        assert text.replace(" ", "") in shown
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_every_changed_byte_is_noticed(vectors, name):
+    _, content = vectors[name]
+    for index in range(len(content)):
+        for change in (1, 2, 4, 8, 16, 32, 64, 128, 255):
+            changed = bytearray(content)
+            changed[index] ^= change
+            with pytest.raises(InputError):
+                parse(bytes(changed), "file")
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_every_cut_and_every_addition_is_noticed(vectors, name):
+    _, content = vectors[name]
+    for length in range(len(content)):
+        with pytest.raises(InputError):
+            parse(content[:length], "file")
+        with pytest.raises(InputError):
+            parse(content[length:] if length else content + b"\0", "file")
+
+
+def test_another_version_is_named(vectors):
+    _, content = vectors["fixed"]
+    with pytest.raises(InputError, match=r"version 2 of the format .* version 1"):
+        parse(finish(content[:4] + b"\2" + content[5:-8]), "file")
+
+
+def test_another_kind_of_file_is_named():
+    with pytest.raises(InputError, match=r"photo\.png is not a file of codes"):
+        parse(b"\x89PNG\r\n\x1a\n", "photo.png")
+
+
+NAMES = zlib.compress(b"a\0b\0c\0")
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        (head(NAMES, kind=3), "its head is wrong"),
+        (head(NAMES, code=2), "its head is wrong"),
+        (head(NAMES, length=2**32 - 1), "its head is wrong"),
+        (head(NAMES, length=3), "its list has another length"),
+        (head(NAMES + b"x"), "its list has another length"),
+        (head(b"no zlib"), "cannot be decompressed"),
+        (head(NAMES, count=2**32 - 1), "does not hold 4,294,967,295 names"),
+        (head(NAMES, count=2), "does not hold 2 names"),
+        (head(NAMES, code=1, k=2**32 - 1), "does not hold 3 names"),
+        (head(zlib.compress(b""), count=0), "does not hold 0 names"),
+        (head(zlib.compress(b"a\0b\0c\0d")), "does not hold 3 names"),
+        (head(zlib.compress(b"a\0\xff\0c\0")), "not UTF-8"),
+        (head(zlib.compress(b"a\0../b\0c\0")), "not a path below a folder"),
+        (head(zlib.compress(b"a\0b\0a\0")), "'a' occurs twice"),
+        (head(zlib.compress(b"a\0\0c\0")), "is empty"),
+        (head(zlib.compress(b"a\0" * 10**6), count=10**6), "occurs twice"),
+        (head(zlib.compress(bytes(MAX_LIST + 1), 1), count=MAX_LIST), "another length"),
+    ],
+    ids=range(17),
+)
+def test_claims_of_a_head_are_believed_only_as_far_as_bytes_are_there(body, words):
+    with pytest.raises(InputError, match=words) as refused:
+        parse(finish(body), "file")
+    assert str(refused.value).startswith("file is damaged: ")
+
+
+def test_no_images_and_too_long_names_are_refused(monkeypatch):
+    monkeypatch.setattr(container, "MAX_LIST", 100)
+    with pytest.raises(InputError, match="no images"):
+        pack(FIXED._replace(names=()))
+    with pytest.raises(InputError, match="names of 2 images take 101 bytes, more than 100"):
+        pack(FIXED._replace(names=("x" * 49, "y" * 50)))

@@ -1,0 +1,207 @@
+"""Files of codes with their model, which need not be trained for that."""
+
+import zlib
+
+import jax
+import numpy as np
+import pytest
+
+import pivq_jax
+from pivq_jax import codec
+from pivq_jax.codec.container import pack, parse
+from pivq_jax.codec.files import check_short
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.parallel import make_mesh
+from pivq_jax.inference import TrainedModel
+from pivq_jax.interop.safetensors_file import model_shapes
+from pivq_jax.model.quantizer import KINDS
+
+N, K = 8, 32
+
+
+def make_model(config, kind: str = "matching", seed: int = 0, **fields) -> TrainedModel:
+    """A model with random weights."""
+    config = config.with_fields({"quantizer.kind": kind, **fields})
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), model_shapes(config)
+    )
+    return TrainedModel(config, make_mesh(), params, step=100, progress={})
+
+
+@pytest.fixture(scope="module")
+def models(tiny_config) -> dict[str, TrainedModel]:
+    return {kind: make_model(tiny_config, kind) for kind in KINDS}
+
+
+def some_codes(kind: str, count: int = 5, seed: int = 0) -> np.ndarray:
+    """Codes as a model gives them, some entries much more frequent than others."""
+    rng = np.random.default_rng(seed)
+    if kind != "matching":
+        codes = rng.integers(0, K, (count, N)).astype(np.int32)
+        return np.sort(codes, 1) if kind == "nearest" else codes
+    keys = np.linspace(0, 6, K) + rng.gumbel(size=(count, K))
+    return np.sort(np.argsort(keys, axis=1)[:, :N].astype(np.int32), axis=1)
+
+
+def names(count: int = 5) -> list[str]:
+    return [f"{i}.png" for i in range(count)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_round_trip(models, tmp_path, kind):
+    path, codes = tmp_path / "below" / "faces.pivq", some_codes(kind)
+    codec.write(path, models[kind], codes, names())
+    assert [file.name for file in path.parent.iterdir()] == ["faces.pivq"]
+    found = codec.read(str(path), models[kind])
+    assert found.names == tuple(names()) and found.codes.dtype == np.int32
+    np.testing.assert_array_equal(found.codes, codes)
+    contents = parse(path.read_bytes(), "file")
+    assert len(contents.data) == 5 * codec.bytes_per_image(N, K, kind)
+
+
+def test_short_codes(models, tmp_path):
+    codes, sizes = some_codes("matching", 500), {}
+    for code in ("fixed", "short"):
+        path = tmp_path / code
+        codec.write(path, models["matching"], codes, names(500), code)
+        np.testing.assert_array_equal(codec.read(path, models["matching"]).codes, codes)
+        assert parse(path.read_bytes(), "file").code == code
+        sizes[code] = path.stat().st_size
+    assert sizes["short"] < sizes["fixed"] - 500
+
+
+def test_short_codes_of_few_images_are_fixed_ones(models, tmp_path):
+    codec.write(tmp_path / "a", models["matching"], some_codes("matching", 1), ["a"], "short")
+    codec.write(tmp_path / "b", models["matching"], some_codes("matching", 1), ["a"])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["nearest", "positional"])
+def test_short_codes_are_for_sets(models, tmp_path, kind):
+    with pytest.raises(InputError, match=f"for sets .* is {kind}: use the fixed one"):
+        codec.write(tmp_path / "a", models[kind], some_codes(kind), names(), "short")
+    assert not list(tmp_path.iterdir())
+
+
+def test_short_codes_of_a_huge_codebook_are_refused(tiny_config):
+    config = tiny_config.with_fields({"quantizer.codebook_size": 2**20, "model.num_codes": 20})
+
+    class Large:
+        kind = "matching"
+
+    Large.config = config
+    with pytest.raises(InputError, match=r"N x K = 20,971,520 probabilities"):
+        check_short(Large, "short")
+    with pytest.raises(InputError, match="'shorter' is unknown"):
+        check_short(Large, "shorter")
+
+
+def test_a_published_model_reads_the_files_of_its_run(models, tmp_path):
+    model, codes = models["matching"], some_codes("matching")
+    codec.write(tmp_path / "faces.pivq", model, codes, names())
+    model.save_pretrained(tmp_path / "published")
+    again = pivq_jax.from_pretrained(tmp_path / "published")
+    assert codec.fingerprint(again.params) == codec.fingerprint(model.params)
+    np.testing.assert_array_equal(codec.read(tmp_path / "faces.pivq", again).codes, codes)
+
+
+def test_the_fingerprint_is_that_of_names_shapes_and_values():
+    weights = {"a": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}
+    # python -c: sha256(b"a.weight\n(3, 2)\n" + array([0, 3, 1, 4, 2, 5], "<f4").tobytes())
+    assert codec.fingerprint(weights).hex() == "05cc26e9af116515"
+    others = [
+        {"a": {"kernel": np.arange(6, dtype=np.float32).reshape(3, 2)}},
+        {"b": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}},
+        {"a": {"kernel": np.nextafter(weights["a"]["kernel"], np.float32(9))}},
+    ]
+    found = {codec.fingerprint(each) for each in [weights, *others]}
+    assert len(found) == 4 and {len(each) for each in found} == {8}
+
+
+def test_another_model_is_refused(models, tiny_config, tmp_path):
+    path = tmp_path / "faces.pivq"
+    codec.write(path, models["matching"], some_codes("matching"), names())
+    other = make_model(tiny_config, seed=1)
+    with pytest.raises(InputError, match=r"fingerprint .* give the model that wrote it"):
+        codec.read(path, other)
+    # The weights are the same.
+    with pytest.raises(InputError, match=r"matching codes .* this model is nearest"):
+        codec.read(path, models["nearest"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_codes_of_another_form_are_refused(models, tmp_path, kind):
+    model, codes, path = models[kind], some_codes(kind), tmp_path / "faces.pivq"
+    for wrong in (codes[:, :-1], codes[:-1], codes + K, codes - K, codes[0], codes[None]):
+        with pytest.raises(ValueError):
+            codec.write(path, model, wrong, names())
+    with pytest.raises(TypeError):
+        codec.write(path, model, codes.astype(float), names())
+    with pytest.raises(InputError, match="no images"):
+        codec.write(path, model, codes[:0], [])
+    with pytest.raises(InputError, match="occurs twice"):
+        codec.write(path, model, codes, ["a"] * 5)
+    assert not path.exists()
+
+
+def test_files_that_are_none_are_refused(models, tmp_path):
+    model = models["matching"]
+    with pytest.raises(InputError, match="no file"):
+        codec.read(tmp_path / "nothing", model)
+    with pytest.raises(InputError, match="no file"):
+        codec.read(tmp_path, model)
+    for content in (b"", b"PIV", b"PIVQ", b"PIVQ\1", b"\x89PNG"):
+        (tmp_path / "file").write_bytes(content)
+        with pytest.raises(InputError):
+            codec.read(tmp_path / "file", model)
+
+
+@pytest.mark.parametrize("code, count", [("fixed", 3), ("short", 60)])
+def test_every_changed_byte_and_every_cut_is_one_error(models, tmp_path, code, count):
+    path, model = tmp_path / "faces.pivq", models["matching"]
+    codec.write(path, model, some_codes("matching", count), names(count), code)
+    content = path.read_bytes()
+    assert parse(content, "file").code == code
+    cases = [content[:length] for length in range(len(content))]
+    for index in range(len(content)):
+        changed = bytearray(content)
+        changed[index] ^= 1 + index % 255
+        cases.append(bytes(changed))
+    assert codec.read(path, model).names == tuple(names(count))
+    for case in cases:
+        path.write_bytes(case)
+        with pytest.raises(InputError) as refused:
+            codec.read(path, model)
+        assert str(refused.value).isprintable()
+
+
+def test_damage_behind_a_good_checksum_is_one_error(models, tmp_path):
+    path, model = tmp_path / "faces.pivq", models["matching"]
+    codec.write(path, model, some_codes("matching", 60), names(60), "short")
+    short = parse(path.read_bytes(), "file")
+    codec.write(path, model, some_codes("matching", 60), names(60))
+    fixed = parse(path.read_bytes(), "file")
+    cases = {
+        "179 bytes of codes, not 180": fixed._replace(data=fixed.data[:-1]),
+        "60 bytes of codes, not 180": fixed._replace(data=bytes(60)),
+        "rank beyond the last": fixed._replace(data=b"\xff" * len(fixed.data)),
+        "more of it than": short._replace(data=short.data + b"\0"),
+        "not what the codes": short._replace(data=short.data[:-1]),
+        "7 entries have a weight": short._replace(levels=bytes([1] * 7 + [0] * 25)),
+        "N, K and image size": fixed._replace(num_codes=2**31, codebook_size=2**32 - 1),
+    }
+    for words, contents in cases.items():
+        path.write_bytes(pack(contents))
+        with pytest.raises(InputError, match=words) as refused:
+            codec.read(path, model)
+        assert str(refused.value).startswith(str(path))
+
+
+def test_lists_compress(models, tmp_path):
+    """A thousand numbered names take a few bytes each."""
+    path = tmp_path / "faces.pivq"
+    codec.write(path, models["matching"], some_codes("matching", 1000), names(1000))
+    contents = parse(path.read_bytes(), "file")
+    listed = b"".join(name.encode() + b"\0" for name in contents.names)
+    assert path.stat().st_size == 35 + len(zlib.compress(listed, 9)) + len(contents.data) + 8

@@ -1,0 +1,171 @@
+"""Folders to files of codes and back: the command, and what it refuses."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pivq_jax
+from pivq_jax import codec
+from pivq_jax.codec import folders
+from pivq_jax.codec.container import pack, parse
+from pivq_jax.common.errors import InputError
+from pivq_jax.data.images import images_to_uint8, load_image
+from pivq_jax.data.tree import list_images
+from pivq_jax.evaluation.reconstruction import encode_split
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return pivq_jax.load(tiny_run.workdir)
+
+
+@pytest.fixture
+def source(small_folder, tmp_path) -> Path:
+    """40 images, some nested, of other sizes or names, and two files that are none."""
+    folder = shutil.copytree(small_folder, tmp_path / "in")
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "1.png").rename(folder / "deep" / "er" / "ü 顔.png")
+    Image.open(folder / "2.png").resize((90, 70)).save(folder / "deep" / "2.JPG", "JPEG")
+    (folder / "2.png").unlink()
+    (folder / "corrupt.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("not meant")
+    return folder
+
+
+def test_the_command_there_and_back(commands, tiny_run, model, source, tmp_path):
+    file, target = tmp_path / "faces.pivq", tmp_path / "out"
+    workdir = f"--workdir={tiny_run.workdir}"
+    done = commands.run(
+        "--mode=compress", workdir, f"--input={source}", f"--output={file}", "--code=short"
+    )
+    assert done.code == 0, done.stderr
+    skipped, summary = done.stdout.splitlines()
+    assert skipped.startswith("skipped: ") and "corrupt.png" in skipped
+    assert f"40 images in {file}: {file.stat().st_size:,} bytes" in summary
+    assert "ceiling_bits = 23.3 (2.9 bytes)" in summary and "marginal_bits = " in summary
+    assert "compressing" in done.stderr and "40" not in os.listdir(source)
+
+    names = [name for name in list_images(source) if name != "corrupt.png"]
+    images = [{"image": load_image(source / name, 16)} for name in names]
+    found = codec.read(file, model)
+    assert list(found.names) == names
+    np.testing.assert_array_equal(found.codes, encode_split(model, images, 8))
+
+    done = commands.run("--mode=decompress", workdir, f"--input={file}", f"--output={target}")
+    assert done.code == 0, done.stderr
+    assert f"40 images in {target}" in done.stdout
+    written = {path.relative_to(target).as_posix() for path in target.rglob("*.png")}
+    assert written == {*names} - {"deep/2.JPG"} | {"deep/2.JPG.png"}
+    for name, codes in zip(names, found.codes, strict=True):
+        decoded = np.asarray(images_to_uint8(model.decode(np.repeat(codes[None], 8, 0))))[0]
+        picture = np.asarray(Image.open(target / name.replace("JPG", "JPG.png")), np.int16)
+        # A command may be compiled otherwise.
+        assert picture.shape == (16, 16, 3) and np.max(np.abs(picture - decoded)) <= 1
+    assert sorted(os.listdir(tmp_path)) == ["faces.pivq", "in", "out"]
+
+
+def test_a_file_is_replaced_and_a_folder_is_not(model, small_folder, tmp_path):
+    file = tmp_path / "faces.pivq"
+    file.write_bytes(b"earlier")
+    folders.compress(model, small_folder, file, 8)
+    assert len(parse(file.read_bytes(), "file").names) == 40
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "0.png").write_bytes(b"precious")
+    for target in (tmp_path / "full", file):
+        with pytest.raises(InputError, match="exists: give a new --output"):
+            folders.decompress(model, file, target, 8)
+    assert (tmp_path / "full" / "0.png").read_bytes() == b"precious"
+    (tmp_path / "empty").mkdir()
+    folders.decompress(model, file, tmp_path / "empty", 8)
+    assert len(os.listdir(tmp_path / "empty")) == 40
+
+
+@pytest.fixture
+def file(model, tmp_path) -> Path:
+    codes = np.stack([np.sort(np.random.default_rng(i).permutation(32)[:8]) for i in range(60)])
+    codec.write(tmp_path / "faces.pivq", model, codes, [f"{i}.png" for i in range(60)])
+    return tmp_path / "faces.pivq"
+
+
+def assert_nothing_left(tmp_path: Path) -> None:
+    assert os.listdir(tmp_path) == ["faces.pivq"]
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/tmp/evil.png", "a/../../evil.png", "", "0.png"])
+def test_names_never_lead_out_of_the_folder(model, file, tmp_path, monkeypatch, name):
+    contents = parse(file.read_bytes(), "file")
+    monkeypatch.setattr("pivq_jax.codec.container.check_names", tuple)  # as another program would
+    file.write_bytes(pack(contents._replace(names=(*contents.names[:-1], name))))
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="the name"):
+        folders.decompress(model, file, tmp_path / "out", 8)
+    assert_nothing_left(tmp_path)
+
+
+def test_damage_found_on_the_way_leaves_nothing(model, file, tmp_path):
+    contents = parse(file.read_bytes(), "file")
+    damaged = contents.data[:-3] + b"\xff\xff\xff"
+    file.write_bytes(pack(contents._replace(data=damaged)))
+    with pytest.raises(InputError, match=r"faces\.pivq: image .* rank beyond the last"):
+        folders.decompress(model, file, tmp_path / "out", 8)
+    assert_nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interruption_leaves_nothing(model, file, tmp_path, monkeypatch, error):
+    written = []
+
+    def encode(image):
+        if len(written) == 20:
+            raise error
+        written.append(image)
+        return b""
+
+    monkeypatch.setattr(folders, "encode_png", encode)
+    with pytest.raises(type(error) if isinstance(error, OSError) else error):
+        folders.decompress(model, file, tmp_path / "out", 8)
+    assert_nothing_left(tmp_path)
+
+
+def test_names_that_are_one_on_a_file_system_are_refused(model, file, tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "png_name", lambda name: name.replace("7", "3"))
+    with pytest.raises(InputError, match=r"two images are named '3\.png' on this file system"):
+        folders.decompress(model, file, tmp_path / "out", 8)
+    assert_nothing_left(tmp_path)
+
+
+def test_what_cannot_be_compressed_is_refused_before_the_work(
+    model, small_folder, tmp_path, monkeypatch
+):
+    def never(*arguments):
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr(folders, "encode_split", never)
+    with pytest.raises(InputError, match="is a folder: give the name of a file"):
+        folders.compress(model, small_folder, tmp_path, 8)
+    (tmp_path / "text").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        folders.compress(model, small_folder, tmp_path / "text" / "faces.pivq", 8)
+    with pytest.raises(InputError, match="no directory"):
+        folders.compress(model, tmp_path / "nothing", tmp_path / "faces.pivq", 8)
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    shutil.copy(small_folder / "0.png", os.fsencode(strange) + b"/\xff.png")
+    with pytest.raises(InputError, match="is not Unicode"):
+        folders.compress(model, strange, tmp_path / "faces.pivq", 8)
+    (strange / os.fsdecode(b"\xff.png")).unlink()
+    shutil.copy(small_folder / "0.png", strange / "a.jpg")
+    shutil.copy(small_folder / "0.png", strange / "a.jpg.png")
+    with pytest.raises(InputError, match="would become one file"):
+        folders.compress(model, strange, tmp_path / "faces.pivq", 8)
+    (strange / "a.jpg").write_bytes(b"")
+    (strange / "a.jpg.png").unlink()
+    with pytest.raises(InputError, match="no readable image"):
+        folders.compress(model, strange, tmp_path / "faces.pivq", 8)
+    assert not (tmp_path / "faces.pivq").exists()
