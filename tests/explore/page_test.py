@@ -284,8 +284,10 @@ def test_a_link_holds_the_state(open_page, engine):
     page.wait_for_function(
         "() => document.getElementById('name-a').textContent.startsWith('training')"
     )
-    page.locator("#slots .pair").first.click()
     settle(page)
+    if page.locator("#slots .pair").count():  # two images of noise may have the same codes
+        page.locator("#slots .pair").first.click()
+        settle(page)
     page.get_by_role("button", name="Copy link").click()
     page.get_by_text("Link copied").wait_for(state="attached")
     link = page.evaluate("navigator.clipboard.readText()")
