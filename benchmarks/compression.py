@@ -5,8 +5,8 @@
 
 Each format is measured at three settings: the smallest that it has at full size (its lowest
 quality); the best with about as many bytes as our codes take, for which the image is made smaller
-before and larger after; and the lowest quality with at least our PSNR. Both searches use the first
-32 images and bytes without headers.
+before and larger after; and the lowest quality with our PSNR (colours at full resolution where the
+format can). Both searches use the first 32 images. The command takes about two minutes.
 
   file       bytes of a file with one image; for ours with its name, and with the fixed code
   payload    without headers: for ours the codes; for the others the file less that of a uniformly
@@ -296,7 +296,7 @@ def main() -> None:
         f" {jax.devices()[0].device_kind}. Our model, which decodes, has"
         f" {model.num_parameters:,} parameters, {4 * model.num_parameters / 1e6:.1f} MB."
     )
-    text = table(rows, images, model.config.evaluate.batch_size) + "\n\n" + "\n".join(notes) + "\n"
+    text = "\n\n".join([table(rows, images, model.config.evaluate.batch_size), *notes]) + "\n"
     print(f"\n{text}")
     write_atomically(options.output / "compression.md", text.encode())
     pictured = [images, rows[0].images, *(row.images for chosen in by_choice[:2] for row in chosen)]

@@ -57,7 +57,11 @@ def test_the_command_there_and_back(commands, tiny_run, model, source, tmp_path)
     assert list(found.names) == names
     np.testing.assert_array_equal(found.codes, encode_split(model, images, 8))
 
-    done = commands.run("--mode=decompress", workdir, f"--input={file}", f"--output={target}")
+    back = ["--mode=decompress", f"--input={file}", f"--output={target}"]
+    done = commands.run(*tiny_run.arguments, *back, "--config.model.width=32")
+    assert done.code == 2 and "another config (model.width = 16 there)" in done.stderr
+    assert not target.exists()
+    done = commands.run(*tiny_run.arguments, *back)
     assert done.code == 0, done.stderr
     assert f"40 images in {target}" in done.stdout
     written = {path.relative_to(target).as_posix() for path in target.rglob("*.png")}
