@@ -296,7 +296,7 @@ def main() -> None:
         f" {jax.devices()[0].device_kind}. Our model, which decodes, has"
         f" {model.num_parameters:,} parameters, {4 * model.num_parameters / 1e6:.1f} MB."
     )
-    text = table(rows, images, model.config.evaluate.batch_size) + "\n\n" + "\n\n".join(notes) + "\n"
+    text = "\n\n".join([table(rows, images, model.config.evaluate.batch_size), *notes]) + "\n"
     print(f"\n{text}")
     write_atomically(options.output / "compression.md", text.encode())
     pictured = [images, rows[0].images, *(row.images for chosen in by_choice[:2] for row in chosen)]
