@@ -2,8 +2,8 @@
 
     python -m benchmarks.prior --workdir runs/toon_faces [--samples=1000]
 
-Trains the prior of the run first if it has none (`--mode=train_prior`). Prints, for recombination
-and for the prior at several temperatures and numbers of passes, FID, precision, recall, density and
+The run must have a prior (`--mode=train_prior`). Prints, for recombination and for the prior at
+several temperatures and numbers of passes, FID, precision, recall, density and
 coverage against the test images, and how new the samples are: the number of codes (of N) that a
 sample has in common with the most similar training image, where test images show what is usual. The
 last lines compare the bits of a set on the test split: under the prior, with independent codes
@@ -14,23 +14,19 @@ prior.png with the samples of the prior.
 import argparse
 import json
 import time
-from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import pivq_jax
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.evaluation.session import Session, Settings
-from pivq_jax.sampling.prior import complete_sets, prior_bits
+from pivq_jax.sampling import prior_bits
 from pivq_jax.training.build import dataset_from_config
-from pivq_jax.training.prior import train_prior
-from pivq_jax.training.prior_files import PRIOR
 
 SETTINGS = ((16, 1.0), (16, 0.9), (16, 0.8), (8, 1.0), (4, 1.0))  # passes, temperature
 
@@ -56,7 +52,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="default <workdir>/prior_comparison")
     options = parser.parse_args()
     model = pivq_jax.load(options.workdir)
-    config, size = model.config, model.config.quantizer.codebook_size
+    prior, config, size = model.prior, model.config, model.config.quantizer.codebook_size
+    if prior is None:
+        raise SystemExit(f"{options.workdir} has no prior: train one with --mode=train_prior")
     session = Session(
         model,
         dataset_from_config(config),
@@ -65,19 +63,9 @@ def main() -> None:
     )
     batch_size = session.settings.batch_size
     train = session.pool_codes
-    validation = encode_split(model, session.dataset.validation, batch_size)
-    started = time.perf_counter()
-    prior = train_prior(
-        *(config.prior, size, train, validation),
-        directory=options.workdir / PRIOR,
-        seed=config.seed,
-        model_step=model.step,
-    )
-    print(f"trained in {time.perf_counter() - started:.0f} s", flush=True)
     real = session.features_of(session.dataset.test)
     key = jax.random.key(config.seed)
     n = train.shape[1]
-    blank = jnp.zeros((options.samples, n), jnp.int32)
 
     rows: dict[str, dict[str, float]] = {}
 
@@ -89,28 +77,22 @@ def main() -> None:
         rows[name] = {k: float(v) for k, v in found.items() if isinstance(v, float)}
         rows[name] |= {
             "shared": float(shared.mean()),
-            "copies": int((shared == shared.max()).sum()),
+            "copies": int((shared == n).sum()),
         }
         print(name, {k: round(v, 4) for k, v in rows[name].items()}, flush=True)
 
     measure("recombined", session.samples.codes, session.samples.images)
-    shown = None
+    shown = []
     for passes, temperature in SETTINGS:
-        draw = partial(
-            complete_sets,
-            *(prior.network, prior.params, blank),
-            temperature=temperature,
-            passes=passes,
-        )
-        codes = np.asarray(draw(key))
-        started = time.perf_counter()
-        jax.block_until_ready(draw(key))
+        codes = np.asarray(model.sample_prior(key, options.samples, temperature, passes))
+        started = time.perf_counter()  # of a second draw, without compilation
+        jax.block_until_ready(model.sample_prior(key, options.samples, temperature, passes))
         speed = options.samples / (time.perf_counter() - started)
         images = decode_batched(model, codes, batch_size)
         name = f"prior, {passes} passes, temperature {temperature}"
         measure(name, codes, images)
         rows[name]["sets_per_second"] = speed
-        shown = images if shown is None else shown
+        shown.append(images)
     test = session.test_codes
     print("test images share", shared_codes(test, train, size).mean())
     bits = prior_bits(prior.network, prior.params, test, key, orders=16)
@@ -124,8 +106,7 @@ def main() -> None:
     output = options.output or options.workdir / "prior_comparison"
     output.mkdir(parents=True, exist_ok=True)
     (output / "prior.json").write_text(json.dumps(rows, indent=2))
-    assert shown is not None
-    save_png(output / "prior.png", grid(shown[:64], 8, session.scale))
+    save_png(output / "prior.png", grid(shown[0][:64], 8, session.scale))
 
 
 if __name__ == "__main__":
