@@ -40,6 +40,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
@@ -49,7 +50,7 @@ from pivq_jax.config.fields import Config
 from pivq_jax.data.sources import First
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.session import POOL_IMAGES
-from pivq_jax.inference import from_pretrained, load
+from pivq_jax.inference import TrainedModel, from_pretrained, load
 from pivq_jax.interop.hub import check_upload
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
@@ -79,9 +80,14 @@ def publish(workdir: Path, directory: Path) -> None:
     """
     check_target(directory)
     model = load(workdir)
-    images = First(dataset_from_config(model.config).train, POOL_IMAGES)
-    model.parents = encode_split(model, images, model.config.evaluate.batch_size)
+    model.parents = _training_codes(model, POOL_IMAGES)
     model.save_pretrained(directory)
+
+
+def _training_codes(model: TrainedModel, count: int) -> np.ndarray:
+    """The codes of the first `count` training images of the model's run, int32 [M, N]."""
+    images = First(dataset_from_config(model.config).train, count)
+    return encode_split(model, images, model.config.evaluate.batch_size)
 
 
 def file_from_workdir(workdir: Path, path: Path) -> None:
@@ -160,11 +166,9 @@ def onnx_from_workdir(workdir: Path, path: Path, training_codes: int = POOL_IMAG
     model, codes = load(workdir), None
     if training_codes:
         try:
-            dataset = dataset_from_config(model.config)
+            codes = _training_codes(model, training_codes)
         except InputError as error:
             raise InputError(f"{error}; or leave them out with --training_codes=0") from error
-        pool = First(dataset.train, training_codes)
-        codes = encode_split(model, pool, model.config.evaluate.batch_size)
     write_onnx(path, model.params, without_paths(model.description), codes)
 
 

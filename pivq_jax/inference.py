@@ -177,13 +177,14 @@ class TrainedModel:
         """
         return self._by_rows(self._decode, self._checked(codes))
 
-    def _checked(self, codes: jax.Array | np.ndarray) -> jax.Array:
+    def _checked(self, codes: jax.Array | np.ndarray, partial_sets: bool = False) -> jax.Array:
         codes, n, k = jnp.asarray(codes), self.config.model.num_codes, len(self.codebook)
-        fits = codes.ndim == 2 and codes.shape[1] == n and len(codes)
+        least = 0 if partial_sets else n
+        fits = codes.ndim == 2 and least <= codes.shape[1] <= n and len(codes)
         if not fits or not jnp.issubdtype(codes.dtype, jnp.integer):
-            shape = f"[B, {n}], B at least 1"
+            shape = f"[B, {f'M <= {n}' if partial_sets else n}], B at least 1"
             raise ValueError(f"codes are {codes.dtype} {codes.shape}: give integers {shape}")
-        if int(codes.min()) < 0 or int(codes.max()) >= k:
+        if codes.size and (int(codes.min()) < 0 or int(codes.max()) >= k):
             raise ValueError(f"codes range from {codes.min()} to {codes.max()}: give [0, {k})")
         return codes
 
@@ -270,16 +271,12 @@ class TrainedModel:
             raise ValueError(
                 f"temperature = {temperature:g}, passes = {passes}: both must be positive"
             )
-        codes, n = np.asarray(codes), self.config.model.num_codes
-        known = codes.shape[1] if codes.ndim == 2 else n + 1
-        if known > n or not len(codes) or not np.issubdtype(codes.dtype, np.integer):
-            shape = f"[B, M], B at least 1, M at most {n}"
-            raise ValueError(f"codes are {codes.dtype} {codes.shape}: give integers {shape}")
-        size = len(self.codebook)
-        distinct = np.all(np.diff(np.sort(codes, axis=1), axis=1))
-        if known and (codes.min() < 0 or codes.max() >= size or not distinct):
-            raise ValueError(f"the codes of an image must be distinct and in [0, {size})")
-        given = np.pad(codes.astype(np.int32), ((0, 0), (0, n - known)))
+        part = self._checked(codes, partial_sets=True)
+        if not jnp.all(jnp.diff(jnp.sort(part, axis=1), axis=1)):
+            raise ValueError("the codes of an image must be distinct")
+        known = part.shape[1]
+        missing = self.config.model.num_codes - known
+        given = jnp.pad(part.astype(jnp.int32), ((0, 0), (0, missing)))
         return sampling.complete_sets(
             *(self.prior.network, self.prior.params, given, key, known, temperature, passes)
         )
@@ -435,6 +432,8 @@ def from_pretrained(where: str | Path) -> TrainedModel:
     params, description, parents, prior = read_pretrained(where)
     mesh, config = make_mesh(), config_of_model(description["config"], str(where))
     params = jax.device_put(params, replicated(mesh))
+    if prior is not None:  # once, not whenever it draws
+        prior = prior._replace(params=jax.device_put(prior.params, replicated(mesh)))
     step, progress, metrics = (description[name] for name in ("step", "progress", "metrics"))
     return TrainedModel(config, mesh, params, step, progress, metrics, parents, prior)
 
