@@ -48,6 +48,7 @@ from pivq_jax.common.files import as_path, local_path, write_json
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.fields import Config
 from pivq_jax.data.sources import First
+from pivq_jax.evaluation.attributes import encode_labelled
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.session import POOL_IMAGES
 from pivq_jax.inference import TrainedModel, from_pretrained, load
@@ -61,6 +62,7 @@ from pivq_jax.interop.pretrained import (
     without_paths,
 )
 from pivq_jax.interop.safetensors_file import read_model, write_model
+from pivq_jax.sampling import Labels
 from pivq_jax.training.build import dataset_from_config, steps_from_config
 from pivq_jax.training.checkpoints import Checkpoints
 
@@ -68,7 +70,8 @@ from pivq_jax.training.checkpoints import Checkpoints
 def publish(workdir: Path, directory: Path) -> None:
     """Writes the newest checkpoint's averaged weights as a published model with its parents.
 
-    The parents are the first `POOL_IMAGES` training images, those of the run's own samples.
+    The parents are the first `POOL_IMAGES` training images, those of the run's own samples, with
+    their labels.
 
     Args:
         workdir: directory of the run, local or remote.
@@ -80,7 +83,11 @@ def publish(workdir: Path, directory: Path) -> None:
     """
     check_target(directory)
     model = load(workdir)
-    model.parents = _training_codes(model, POOL_IMAGES)
+    dataset = dataset_from_config(model.config)
+    images, factors = First(dataset.train, POOL_IMAGES), dataset.factors
+    encoded = encode_labelled(model, images, tuple(factors), model.config.evaluate.batch_size)
+    model.parents = encoded.codes
+    model.labels = Labels(encoded.labels, factors) if factors else None
     model.save_pretrained(directory)
 
 

@@ -70,12 +70,14 @@ class TrainedModel:
         metrics: dict | None = None,
         parents: np.ndarray | None = None,
         prior: sampling.Prior | None = None,
+        labels: sampling.Labels | None = None,
     ) -> None:
         self.config, self.mesh, self.step, self.progress = config, mesh, step, progress
         self.params, self.metrics = params, metrics or {}
         self.kind = config.quantizer.kind
         self.method = config.quantizer.method
         self.parents = parents
+        self.labels = labels
         self.prior = prior
         model = pivq_from_config(config, partial(map_over_batch, mesh=mesh))
         whole, rows = replicated(mesh), over_batch(mesh)
@@ -104,7 +106,25 @@ class TrainedModel:
     @parents.setter
     def parents(self, codes: jax.Array | np.ndarray | None) -> None:
         self._parents = None if codes is None else np.asarray(self._checked(codes))
-        self._lift: jax.Array | None = None  # of these parents, computed on first use
+        self._labels: sampling.Labels | None = None
+        # Of these parents, computed on first use.
+        self._lift: jax.Array | None = None
+        self._table: sampling.FactorTable | None = None
+
+    @property
+    def labels(self) -> sampling.Labels | None:
+        """The labels of `parents`, from which `edit` knows what codes say, or None.
+
+        Published models bring them if their data is labelled; to other models, they can be assigned
+        after the parents.
+        """
+        return self._labels
+
+    @labels.setter
+    def labels(self, labels: sampling.Labels | None) -> None:
+        count = 0 if self.parents is None else len(self.parents)
+        self._labels = labels and sampling.check_labels(labels, count)
+        self._table = None
 
     @property
     def num_parameters(self) -> int:
@@ -304,16 +324,66 @@ class TrainedModel:
             )
         if count < 1:
             raise ValueError(f"count = {count}: draw at least 1 image")
-        if self._lift is None and self.kind != "positional":
-            self._lift = self.log_lift(self.parents)
+        lift = None if self.kind == "positional" else self._parents_lift()
         key_parents, key_mix = jax.random.split(key)
         groups = self.parents[sampling.random_pairs(key_parents, count, len(self.parents))]
         return sampling.recombine_groups(
             *(groups, self.codebook, key_mix, np.arange(count), 0.5),
             kind=self.kind,
             method=self.method,
-            lift=self._lift,
+            lift=lift,
         )
+
+    def read_factors(self, codes: jax.Array | np.ndarray) -> np.ndarray:
+        """Reads the factors of images from their codes; see `sampling.read_factors`.
+
+        Args:
+            codes: integers [B, N].
+
+        Returns:
+            int32 [B, A], the likeliest value of each factor, an index into `labels.factors`.
+
+        Raises:
+            ValueError: if the model has no labels, or the codes are invalid (see `decode`).
+        """
+        codes = self._checked(codes)
+        return np.asarray(sampling.read_factors(codes, self._factor_table()).argmax(-1), np.int32)
+
+    def edit(self, codes: jax.Array | np.ndarray, **changes: str) -> jax.Array:
+        """Replaces as few codes as needed to change factors of images; see `sampling.edit`.
+
+        Args:
+            codes: integers [B, N].
+            changes: the wanted value by factor, as in `hair="bun"`; see `labels.factors`.
+
+        Returns:
+            int32 [B, N].
+
+        Raises:
+            ValueError: if the model has no labels, a factor or a value is unknown, or the codes are
+                invalid (see `decode`).
+        """
+        codes, table = self._checked(codes), self._factor_table()
+        assert self.labels
+        wanted = np.tile(self.labels.wanted(**changes), (len(codes), 1))
+        lift = self._parents_lift()
+        return sampling.edit(codes, wanted, table, self.codebook, lift, self.kind, self.method)
+
+    def _factor_table(self) -> sampling.FactorTable:
+        if self.parents is None or self.labels is None or self.kind == "positional":
+            raise ValueError(
+                "the model has no labels of code sets: set model.parents = model.encode(images) of"
+                " labelled training images, and model.labels"
+            )
+        if self._table is None:
+            self._table = sampling.factor_table(self.parents, self.labels, len(self.codebook))
+        return self._table
+
+    def _parents_lift(self) -> jax.Array:
+        assert self.parents is not None
+        if self._lift is None:
+            self._lift = self.log_lift(self.parents)
+        return self._lift
 
     def log_lift(self, codes: jax.Array | np.ndarray) -> jax.Array:
         """Computes the log lift of all pairs of codes; see `sampling.log_lift`.
@@ -349,7 +419,7 @@ class TrainedModel:
         return sampling.interpolate(a, b, self.codebook, steps, self.kind, self.method)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Writes weights, parents, prior, description and a model card for `from_pretrained`.
+        """Writes what `from_pretrained` reads: weights, parents with labels, prior and model card.
 
         Paths in the config are emptied, as they are only valid on this machine.
 
@@ -361,7 +431,7 @@ class TrainedModel:
         """
         description = without_paths(self.description)
         place = local_path(str(directory))
-        write_pretrained(place, self.params, description, self.parents, self.prior)
+        write_pretrained(place, self.params, description, self.parents, self.prior, self.labels)
 
 
 def _encode(model: PIVQ, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -422,20 +492,20 @@ def from_pretrained(where: str | Path) -> TrainedModel:
             on the Hugging Face hub, 'owner/name', in this order.
 
     Returns:
-        the model, with its weights on all devices, and with its parents and prior if they were
-        published.
+        the model, with its weights on all devices, and with its parents, their labels and a prior
+        if they were published.
 
     Raises:
         InputError: if the model does not exist, cannot be downloaded, is of another format, or is
             damaged.
     """
-    params, description, parents, prior = read_pretrained(where)
+    params, description, parents, labels, prior = read_pretrained(where)
     mesh, config = make_mesh(), config_of_model(description["config"], str(where))
     params = jax.device_put(params, replicated(mesh))
     if prior is not None:  # once, not whenever it draws
         prior = prior._replace(params=jax.device_put(prior.params, replicated(mesh)))
     step, progress, metrics = (description[name] for name in ("step", "progress", "metrics"))
-    return TrainedModel(config, mesh, params, step, progress, metrics, parents, prior)
+    return TrainedModel(config, mesh, params, step, progress, metrics, parents, prior, labels)
 
 
 def save_grid(path: str | Path, images: jax.Array | np.ndarray, columns: int = 8) -> None:

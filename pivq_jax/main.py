@@ -8,6 +8,8 @@ Modes:
   sample       write samples.png, new images from the recombined codes of training images,
                and parents.png, some of them between their parents
   interpolate  write interpolations.png, paths between images by exchanging codes
+  edit         write edits.png, a face with every value of every labelled factor; with one or more
+               --set=FACTOR=VALUE test images changed so, with --input and --output your own ones
   reconstruct  reconstruct every image of --input, and write images and codes to --output
   train_prior  train a prior over the code sets of the training images; with it,
                --mode=sample --prior writes prior_samples.png, new images without parents
@@ -48,7 +50,7 @@ from pivq_jax.common.command_line import exit_code, parse_flags, refuse
 from pivq_jax.config.loader import define_config_flag
 
 MODES = (
-    *("train", "evaluate", "sample", "interpolate", "reconstruct", "train_prior"),
+    *("train", "evaluate", "sample", "interpolate", "edit", "reconstruct", "train_prior"),
     *("compress", "decompress", "explore"),
 )
 # Modes that only need the workdir of a run.
@@ -61,12 +63,18 @@ _PRETRAINED = flags.DEFINE_string(
     "pretrained", None, "A published model, used instead of that of a workdir."
 )
 _INPUT = flags.DEFINE_string(
-    "input", None, "Folder of images for reconstruct and compress; file of codes for decompress."
+    "input",
+    None,
+    "Folder of images for reconstruct, edit and compress; file of codes for decompress.",
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "What reconstruct (default <workdir>/reconstructed), compress and decompress write.",
+    "What reconstruct (default <workdir>/reconstructed), edit (<workdir>/edited), compress and"
+    " decompress write.",
+)
+_SET = flags.DEFINE_multi_string(
+    "set", [], "For edit: a factor and its wanted value, as in --set=hair=bun; may be repeated."
 )
 _CODE = flags.DEFINE_enum(
     "code",
@@ -162,18 +170,36 @@ def _run() -> int:
     if mode in WITHOUT_CONFIG:
         _run_with_workdir(config, workdir, published)
         return 0
-    if mode == "reconstruct":
+    changes = _changes(_SET.value) if mode == "edit" else {}
+    if mode == "reconstruct" or (mode == "edit" and _INPUT.value):
         if not _INPUT.value:
             raise InputError("--mode=reconstruct needs the folder of images: give --input=DIR")
-        output = as_path(_OUTPUT.value) if _OUTPUT.value else workdir / "reconstructed"
-        modes.reconstruct(config, workdir, Path(_INPUT.value).expanduser(), output, published)
+        if mode == "edit" and not changes:
+            raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
+        folder = "edited" if changes else "reconstructed"
+        output = as_path(_OUTPUT.value) if _OUTPUT.value else workdir / folder
+        source = Path(_INPUT.value).expanduser()
+        modes.reconstruct(config, workdir, source, output, published, changes)
         return 0
     try:
-        modes.run(mode, config, workdir, published, _PRIOR.value)
+        modes.run(mode, config, workdir, published, _PRIOR.value, changes)
     except Interrupted as interrupted:
         print(interrupted)
         return interrupted.exit_code
     return 0
+
+
+def _changes(given: list[str]) -> dict[str, str]:
+    """The wanted value by factor of flags such as 'hair=bun'."""
+    from pivq_jax.common.errors import InputError
+
+    changes = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not name or not equals or name in changes:
+            raise InputError(f"--set={each}: give each factor once, as in --set=hair=bun")
+        changes[name] = value
+    return changes
 
 
 def _run_with_workdir(config: Any, workdir: Path, published: Any) -> None:

@@ -1,8 +1,10 @@
 """Implementations of the values of `--mode`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from pivq_jax.codec import folders
 from pivq_jax.common.errors import InputError
@@ -14,7 +16,7 @@ from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import load_image
 from pivq_jax.data.tree import list_images
-from pivq_jax.evaluation import stages
+from pivq_jax.evaluation import edits, stages
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import Decoded, decode_batched, encode_split
 from pivq_jax.evaluation.report import print_metrics, write_report
@@ -33,16 +35,18 @@ def run(
     workdir: Path,
     published: TrainedModel | None = None,
     from_prior: bool = False,
+    changes: Mapping[str, str] | None = None,
 ) -> None:
     """Runs a mode that needs the data; `train` is followed by the others.
 
     Args:
-        mode: 'train', 'evaluate', 'sample', 'interpolate' or 'train_prior'.
+        mode: 'train', 'evaluate', 'sample', 'interpolate', 'edit' or 'train_prior'.
         config: config of the run, checked by `check_config`.
         workdir: directory of the run, local or remote.
         published: a model used instead of that of the workdir, which is then only written to; not
             for 'train' and 'train_prior'.
         from_prior: whether 'sample' draws from the prior instead of recombining.
+        changes: for 'edit', the wanted value by factor.
 
     Raises:
         InputError: if there is no data, no trained model, or no file of weights that the evaluation
@@ -66,6 +70,8 @@ def run(
         stages.sample_prior(session, config.sample.count)
     elif mode in ("sample", "train"):
         stages.sample(session, config.sample.count, config.sample.fraction)
+    elif mode == "edit":
+        edits.edit(session, changes or {}, config.sample.count)
     if mode in ("interpolate", "train"):
         stages.interpolate(session, config.sample.interpolations, config.sample.steps)
 
@@ -87,8 +93,9 @@ def _open(mode: str, config: Config, workdir: Path, published: TrainedModel | No
 def _of_parents(model: TrainedModel) -> Dataset:
     """The decoded parents of a published model, whose images need not be at hand."""
     assert model.parents is not None
-    shown, data = Decoded(model, model.parents), model.config.data
-    return Dataset(data.name, data.image_size, shown, shown, shown, factors={})
+    shown, data = Decoded(model, model.parents, model.labels), model.config.data
+    factors = dict(model.labels.factors) if model.labels else {}
+    return Dataset(data.name, data.image_size, shown, shown, shown, factors)
 
 
 def _train_prior(session: Session, config: Config) -> None:
@@ -145,6 +152,7 @@ def reconstruct(
     source: Path,
     target: Path,
     published: TrainedModel | None = None,
+    changes: Mapping[str, str] | None = None,
 ) -> None:
     """Reconstructs all images of a folder to PNG files, and writes their codes to `codes.json`.
 
@@ -156,14 +164,19 @@ def reconstruct(
         source: local folder of images of any size.
         target: output folder, local or remote.
         published: a model used instead of that of the workdir.
+        changes: values of factors that the images are given, see `TrainedModel.edit`.
 
     Raises:
-        InputError: if there is no such folder, no readable image in it, or no trained model, or if
-            the workdir or the published model belongs to another config.
+        InputError: if there is no such folder, no readable image in it, or no trained model, if the
+            workdir or the published model belongs to another config, or a change is unknown.
     """
     end_on_sigterm()
     files = list_images(source)
-    model = _open_model(config, workdir, published, writes=False)
+    if changes:
+        model = edits.learn_factors(_open("edit", config, workdir, published))
+        edits.check_changes(model, changes)
+    else:
+        model = _open_model(config, workdir, published, writes=False)
     writes = jax.process_index() == 0
     batch_size, codes = config.evaluate.batch_size, {}
     for start in range(0, len(files), batch_size):
@@ -177,6 +190,8 @@ def reconstruct(
             continue
         images = [{"image": image} for image in readable.values()]
         found = encode_split(model, images, batch_size)
+        if changes:
+            found = np.asarray(model.edit(found, **changes))
         decoded = decode_batched(model, found, batch_size)
         for name, image, row in zip(readable, decoded, found.tolist(), strict=True):
             if writes:

@@ -87,12 +87,35 @@ def test_codes_are_written_and_read(commands, published, small_folder, tmp_path)
     assert len(list((tmp_path / "faces").iterdir())) == 40
 
 
+@pytest.mark.slow
+def test_faces_are_edited(commands, tmp_path):
+    model = ["--pretrained=toon_faces", "--mode=edit"]
+    done = commands.run(*model, directory=tmp_path)
+    assert (done.code, done.stdout) == (0, "wrote edits.png\n"), done.stderr
+    assert Image.open(tmp_path / "edits.png").size == (1_450, 1_500)
+    (tmp_path / "edits.png").rename(tmp_path / "all.png")
+    done = commands.run(*model, "--set=hair=bun", "--set=eyes=wide", directory=tmp_path)
+    assert done.code == 0 and Image.open(tmp_path / "edits.png").size[0] == 1_042, done.stderr
+    done = commands.run(*model, "--set=hair=bun", f"--input={tmp_path}", directory=tmp_path)
+    assert done.code == 0, done.stderr
+    codes = json.loads((tmp_path / "edited" / "codes.json").read_text())
+    assert codes.keys() == {"all.png", "edits.png"}
+    found = pivq_jax.from_pretrained("toon_faces").read_factors(np.array([*codes.values()]))
+    assert (found[:, 4] == 0).all()  # hair: bun
+    done = commands.run(*model, "--set=hair=red", directory=tmp_path)
+    assert done.code == 2 and "hair = 'red' is unknown: use one of bun" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
         ([], ["--pretrained", "give --mode, one of evaluate, sample"]),
         (["--mode=sample", "--config.model.width=32"], ["model.width = 16", "leave out --config"]),
         (["--mode=sample", "--workdir={run}"], ["holds a run", "--workdir"]),
+        (["--mode=edit", "--set=hair=bun"], ["labelled images", "have none"]),
+        (["--mode=edit", "--set=hair"], ["--set=hair", "as in --set=hair=bun"]),
+        (["--mode=edit", "--set=a=b", "--set=a=c"], ["--set=a=c", "once"]),
+        (["--mode=edit", "--input=."], ["give --set"]),
     ],
 )
 def test_mistakes_are_refused(commands, tiny_run, published, tmp_path, arguments, words):

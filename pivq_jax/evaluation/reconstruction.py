@@ -13,6 +13,7 @@ from pivq_jax.data.sources import Example, Source
 from pivq_jax.evaluation.ssim import WINDOW, ssim
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.reconstruction import psnr
+from pivq_jax.sampling import Labels
 
 
 class Reconstructions(NamedTuple):
@@ -127,10 +128,13 @@ class Decoded:
     Args:
         model: the trained model.
         codes: int32 [M, N].
+        labels: labels of the images, if there are any.
     """
 
-    def __init__(self, model: TrainedModel, codes: np.ndarray) -> None:
-        self._model, self._codes = model, codes
+    def __init__(
+        self, model: TrainedModel, codes: np.ndarray, labels: Labels | None = None
+    ) -> None:
+        self._model, self._codes, self._labels = model, codes, labels
 
     def __len__(self) -> int:
         return len(self._codes)
@@ -138,4 +142,8 @@ class Decoded:
     def __getitem__(self, index: int, /) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        return {"image": decode_batched(self._model, self._codes[index][None], 1)[0]}
+        image = decode_batched(self._model, self._codes[index][None], 1)[0]
+        if self._labels is None:
+            return {"image": image}
+        values = self._labels.values[index].tolist()
+        return {"image": image, **dict(zip(self._labels.factors, values, strict=True))}

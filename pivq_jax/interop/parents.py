@@ -1,5 +1,9 @@
-"""Code sets of training images in safetensors files, each as its rank: 13 bytes for 16 of 512."""
+"""Code sets of training images in safetensors files, each as its rank: 13 bytes for 16 of 512.
 
+Labels of the images may be stored with them, one byte each; the names of their values are metadata.
+"""
+
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +13,17 @@ from pivq_jax.common.enumeration import rank, unrank
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.weights import read_safetensors
+from pivq_jax.sampling.edit import Labels, check_labels
 
-RANKS = "ranks"  # name of the one tensor, uint8 [M, bytes of a rank]
+RANKS = "ranks"  # name of a tensor, uint8 [M, bytes of a rank]
+LABELS = "labels"  # uint8 [M, A], if there are labels
+FACTORS = "pivq_jax_factors"  # key of the metadata
+MOST_VALUES = 256  # of a factor
 
 
-def write_parents(path: Path, codes: np.ndarray, codebook_size: int, kind: str) -> None:
+def write_parents(
+    path: Path, codes: np.ndarray, codebook_size: int, kind: str, labels: Labels | None = None
+) -> None:
     """Writes the codes of images atomically.
 
     Args:
@@ -21,12 +31,19 @@ def write_parents(path: Path, codes: np.ndarray, codebook_size: int, kind: str) 
         codes: integers [M, N], values in [0, codebook_size).
         codebook_size: K, the number of codebook entries.
         kind: kind of quantizer, `matching`, `nearest` or `positional`.
+        labels: the labels of the images, if there are any. They are left out if a factor has more
+            than 256 values.
     """
-    ranks = rank(codes, codebook_size, kind)
-    write_atomically(path, safetensors.numpy.save({RANKS: ranks}))
+    arrays, metadata = {RANKS: rank(codes, codebook_size, kind)}, {}
+    if labels and max(map(len, labels.factors.values())) <= MOST_VALUES:
+        arrays[LABELS] = labels.values.astype(np.uint8)
+        metadata[FACTORS] = json.dumps(dict(labels.factors))
+    write_atomically(path, safetensors.numpy.save(arrays, metadata))
 
 
-def read_parents(path: Path, num_codes: int, codebook_size: int, kind: str) -> np.ndarray:
+def read_parents(
+    path: Path, num_codes: int, codebook_size: int, kind: str
+) -> tuple[np.ndarray, Labels | None]:
     """Reads the codes of images.
 
     Args:
@@ -36,16 +53,23 @@ def read_parents(path: Path, num_codes: int, codebook_size: int, kind: str) -> n
         kind: see `write_parents`.
 
     Returns:
-        int32 [M, N].
+        int32 [M, N], and the labels or None.
 
     Raises:
         InputError: if the file is damaged or of another model.
     """
     remedy = "give a directory that save_pretrained wrote"
-    arrays, _ = read_safetensors(path, remedy)
-    if arrays.keys() != {RANKS} or not len(arrays[RANKS]):
+    arrays, metadata = read_safetensors(path, remedy)
+    if arrays.keys() not in ({RANKS}, {RANKS, LABELS}) or not len(arrays[RANKS]):
         raise InputError(f"{path} does not hold the ranks of code sets: {remedy}")
     try:
-        return unrank(arrays[RANKS], num_codes, codebook_size, kind)
-    except ValueError as error:
+        codes = unrank(arrays[RANKS], num_codes, codebook_size, kind)
+        if LABELS not in arrays:
+            return codes, None
+        factors = {
+            str(name): tuple(map(str, values))
+            for name, values in dict(json.loads(metadata[FACTORS])).items()
+        }
+        return codes, check_labels(Labels(arrays[LABELS], factors), len(codes))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not of its model ({brief(error)}): {remedy}") from error

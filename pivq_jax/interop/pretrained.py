@@ -1,10 +1,10 @@
 """Published models: directories in the layout of the Hugging Face hub.
 
 `model.safetensors` contains the weights and, in its metadata, the description needed to use them.
-`parents.safetensors` contains code sets of training images, from which new images are made, and
-`prior.safetensors` a prior over such sets; both may be missing. `config.json` repeats the
-description for the hub and for readers; `README.md` is the model card. The package brings such
-directories itself, see `shipped_models`.
+`parents.safetensors` contains code sets of training images, from which new images are made, with
+the labels of these images if there are any, and `prior.safetensors` a prior over such sets; both
+may be missing. `config.json` repeats the description for the hub and for readers; `README.md` is
+the model card. The package brings such directories itself, see `shipped_models`.
 """
 
 from pathlib import Path
@@ -21,6 +21,7 @@ from pivq_jax.interop.parents import read_parents, write_parents
 from pivq_jax.interop.prior import read_prior, write_prior
 from pivq_jax.interop.safetensors_file import FORMAT_VERSION, read_model, write_model
 from pivq_jax.interop.weights import Params
+from pivq_jax.sampling.edit import Labels
 from pivq_jax.sampling.prior import Prior
 
 WEIGHTS, PARENTS, PRIOR = "model.safetensors", "parents.safetensors", "prior.safetensors"
@@ -49,6 +50,7 @@ class Published(NamedTuple):
     params: Params  # a tree of float32 NumPy arrays
     description: dict[str, Any]  # see `read_model`
     parents: np.ndarray | None  # int32 [M, N], the codes of training images
+    labels: Labels | None  # of these images
     prior: Prior | None
 
 
@@ -79,6 +81,7 @@ def write_pretrained(
     description: dict[str, Any],
     parents: np.ndarray | None = None,
     prior: Prior | None = None,
+    labels: Labels | None = None,
 ) -> None:
     """Writes the files of a published model, replacing existing ones.
 
@@ -88,6 +91,7 @@ def write_pretrained(
         description: JSON values `config`, `step`, `progress` and `metrics`.
         parents: int32 [M, N], the codes of training images; None to publish none.
         prior: the prior over code sets; None to publish none.
+        labels: labels of the parents, if there are any.
 
     Raises:
         InputError: as in `check_target`.
@@ -98,7 +102,8 @@ def write_pretrained(
     write_model(directory / WEIGHTS, params, description)
     if parents is not None:
         quantizer = description["config"]["quantizer"]
-        write_parents(directory / PARENTS, parents, quantizer["codebook_size"], quantizer["kind"])
+        size, kind = quantizer["codebook_size"], quantizer["kind"]
+        write_parents(directory / PARENTS, parents, size, kind, labels)
     if prior is not None:
         write_prior(directory / PRIOR, prior)
     write_json(directory / CONFIG, {"format_version": FORMAT_VERSION, **description})
@@ -136,16 +141,16 @@ def _read(directory: Path) -> Published:
     if not (directory / WEIGHTS).is_file():
         raise InputError(f"{directory} holds no {WEIGHTS}: give what save_pretrained wrote")
     params, description = read_model(directory / WEIGHTS)
-    parents, prior = None, None
+    parents, labels, prior = None, None, None
     num_codes = description["config"]["model"]["num_codes"]
     quantizer = description["config"]["quantizer"]
     if (directory / PARENTS).is_file():
-        parents = read_parents(
+        parents, labels = read_parents(
             directory / PARENTS, num_codes, quantizer["codebook_size"], quantizer["kind"]
         )
     if (directory / PRIOR).is_file():
         prior = read_prior(directory / PRIOR, num_codes, quantizer["codebook_size"])
-    return Published(params, description, parents, prior)
+    return Published(params, description, parents, labels, prior)
 
 
 def upload_pretrained(directory: Path, name: str) -> str:

@@ -1,10 +1,18 @@
-"""New images from the codes of real images, by recombination and interpolation, or by an
-optional prior.
+"""New images from the codes of real images, by recombination, interpolation and edits, or by
+an optional prior.
 
 All functions have fixed shapes and no host loops. They can be called directly, under `jit` (with
 static `kind`, `method` and `steps`) and under `vmap`.
 """
 
+from pivq_jax.sampling.edit import (
+    FactorTable,
+    Labels,
+    check_labels,
+    edit,
+    factor_table,
+    read_factors,
+)
 from pivq_jax.sampling.interpolate import interpolate
 from pivq_jax.sampling.lift import log_lift
 from pivq_jax.sampling.pairing import canonical, pair_codes
@@ -19,18 +27,24 @@ from pivq_jax.sampling.recombine import (
 )
 
 __all__ = [
+    "FactorTable",
+    "Labels",
     "Prior",
     "SetPrior",
     "canonical",
+    "check_labels",
     "choose_exchange",
     "complete_sets",
+    "edit",
     "exchange_code",
+    "factor_table",
     "interpolate",
     "log_lift",
     "pair_codes",
     "prior_bits",
     "random_pairs",
     "random_parents",
+    "read_factors",
     "recombine",
     "recombine_groups",
     "recombine_many",

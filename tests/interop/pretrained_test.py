@@ -16,9 +16,10 @@ import safetensors.numpy
 import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.interop.pretrained import upload_pretrained
-from pivq_jax.sampling import Prior, SetPrior
+from pivq_jax.sampling import Labels, Prior, SetPrior
 
 ROOT = Path(__file__).parents[2]
+FACTORS = {"hair": ("none", "short", "long"), "beard": ("none", "a little", "long")}
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,7 @@ def tiny_model(tiny_run):
     assert model.parents is None  # a workdir has the images themselves
     rng = np.random.default_rng(1)
     model.parents = np.stack([rng.permutation(32)[:8] for _ in range(30)])
+    model.labels = Labels(rng.integers(0, 3, (30, 2)), FACTORS)
     network, codes = SetPrior(32, width=8, depth=1, heads=2), jnp.zeros((1, 8), jnp.int32)
     weights = jax.jit(network.init)(jax.random.key(0), codes, codes > 0)["params"]
     model.prior = Prior(network, weights, bits=20.5)
@@ -84,6 +86,10 @@ def test_it_knows_what_the_run_knew(tiny_model, tiny_run, published):
     images = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
     np.testing.assert_array_equal(model.encode(images), tiny_model.encode(images))
     np.testing.assert_array_equal(model.parents, np.sort(tiny_model.parents))
+    np.testing.assert_array_equal(model.labels.values, tiny_model.labels.values)
+    assert model.labels.factors == FACTORS
+    edited = (m.edit(np.sort(tiny_model.parents), hair="long") for m in (model, tiny_model))
+    np.testing.assert_array_equal(*edited)
     assert (model.prior.network, model.prior.bits) == (tiny_model.prior.network, 20.5)
     drawn = (m.sample_prior(jax.random.key(0), 9) for m in (model, tiny_model))
     np.testing.assert_array_equal(*drawn)
@@ -97,7 +103,16 @@ def test_a_model_may_be_published_without_parents_and_prior(tiny_model, copy, mo
     assert not (copy / "prior.safetensors").exists()
     assert "model.sample" not in (copy / "README.md").read_text()
     model = pivq_jax.from_pretrained(copy)
-    assert model.parents is model.prior is None
+    assert model.parents is model.labels is model.prior is None
+    with pytest.raises(ValueError, match="has no labels"):
+        model.edit(np.arange(8)[None], hair="long")
+
+
+def test_parents_without_labels_may_be_published(tiny_model, copy, monkeypatch):
+    monkeypatch.setattr(tiny_model, "_labels", None)
+    tiny_model.save_pretrained(copy)
+    model = pivq_jax.from_pretrained(copy)
+    assert model.labels is None and len(model.parents) == 30
 
 
 def test_the_directory_is_what_the_hub_expects(published, tiny_run):
@@ -266,6 +281,26 @@ def test_damaged_parents_are_refused(copy, name):
     arrays, message = RANKS[name]  # C(32, 8) sets: 24 bits
     safetensors.numpy.save_file(arrays, copy / "parents.safetensors")
     with pytest.raises(InputError, match=message):
+        pivq_jax.from_pretrained(copy)
+
+
+LABELS = {
+    "of no names": (np.zeros((30, 2), np.uint8), None),
+    "of names that are none": (np.zeros((30, 2), np.uint8), [1]),
+    "of fewer images": (np.zeros((29, 2), np.uint8), FACTORS),
+    "of more factors": (np.zeros((30, 3), np.uint8), FACTORS),
+    "beyond the last": (np.full((30, 2), 3, np.uint8), FACTORS),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_damaged_labels_are_refused(copy, name):
+    labels, factors = LABELS[name]
+    path = copy / "parents.safetensors"
+    arrays = {**safetensors.numpy.load_file(path), "labels": labels}
+    metadata = {} if factors is None else {"pivq_jax_factors": json.dumps(factors)}
+    safetensors.numpy.save_file(arrays, path, metadata)
+    with pytest.raises(InputError, match="is not of its model"):
         pivq_jax.from_pretrained(copy)
 
 

@@ -56,13 +56,28 @@ def test_the_prior_draws_new_sets_like_those_of_the_training_images(model):
     assert np.mean(shared) > 10 and np.mean(shared == drawn.shape[1]) < 0.1
 
 
+def test_edits_change_what_is_asked_and_little_else(model):
+    codes = model.parents[:200]
+    factors = model.labels.factors
+    assert list(factors) == list(toon_render.FACTORS)
+    before = model.read_factors(codes)
+    assert np.mean(before == model.labels.values[:200]) > 0.9
+    hair = list(factors).index("hair")
+    edited = np.asarray(model.edit(codes, hair="bun"))
+    after = model.read_factors(edited)
+    assert np.mean(after[:, hair] == factors["hair"].index("bun")) > 0.97
+    assert np.mean(np.delete(after, hair, 1) == np.delete(before, hair, 1)) > 0.97
+    changed = [len({*new} - {*old}) for new, old in zip(edited, codes, strict=True)]
+    assert 0 < np.mean(changed) < 4
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_files_are_small_and_carry_no_path(name):
     files = {path.name: path.read_bytes() for path in SHIPPED[name].iterdir()}
     weights = {f"{part}.safetensors" for part in ("model", "parents", "prior")}
     assert files.keys() == {"README.md", "config.json"} | weights
     assert sum(map(len, files.values())) < 8_000_000
-    assert len(files["parents.safetensors"]) < 13 * 10_000 + 200
+    assert len(files["parents.safetensors"]) < (13 + 10) * 10_000 + 2_000
     assert not [file for file, content in files.items() if b"/home/" in content]
     config = json.loads(files["config.json"])["config"]
     paths = [config["data"]["path"], config["loss"]["perceptual_weights"]]

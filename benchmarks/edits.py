@@ -1,0 +1,166 @@
+"""Measures edits of faces by a classifier of pixels that the edits know nothing of.
+
+    python -m benchmarks.edits --pretrained=toon_faces [--seed=0]
+    python -m benchmarks.edits --workdir=runs/toon_faces
+
+The judge is a convolutional network that is trained here on the pixels of the training images, and
+kept in --output. Each test image gets another value of one factor, both drawn at random (of the
+values that the judge does not see in its reconstruction). Prints, in all and by factor, how often
+the judge reads the edited image as asked, how many of the other factors it reads as in the
+reconstruction, and how many codes changed; and how often it reads images and reconstructions right,
+which bounds the first. Writes to --output: edits.json and edits.png with all values of one face.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import serialization
+
+import pivq_jax
+from pivq_jax.common.files import write_atomically
+from pivq_jax.common.pictures import save_png
+from pivq_jax.common.progress import progress_bar
+from pivq_jax.data.images import images_to_float
+from pivq_jax.data.sources import First, Source
+from pivq_jax.evaluation.edits import all_values, learn_factors
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.training.build import dataset_from_config
+
+STEPS, BATCH = 1_250, 64
+
+
+class Judge(nn.Module):
+    """Classifier of images, for all factors at once."""
+
+    classes: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps float32 [B, H, W, 3] to logits [B, A, C], -inf beyond the values of a factor."""
+        for width in (32, 64, 128, 128):
+            x = nn.gelu(nn.GroupNorm(8)(nn.Conv(width, (3, 3), strides=(2, 2))(x)))
+        x = nn.gelu(nn.Dense(256)(x.reshape(len(x), -1)))
+        logits = nn.Dense(len(self.classes) * max(self.classes))(x)
+        exists = jnp.arange(max(self.classes)) < jnp.array(self.classes)[:, None]
+        return jnp.where(exists, logits.reshape(-1, *exists.shape), -jnp.inf)
+
+
+def images_and_labels(source: Source, factors: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images of a split, uint8 [M, H, W, 3], and their labels, int [M, A]."""
+    examples = [source[i] for i in range(len(source))]
+    labels = np.array([[int(each[name]) for name in factors] for each in examples])
+    return np.stack([each["image"] for each in examples]), labels
+
+
+def trained_judge(judge: Judge, images: np.ndarray, labels: np.ndarray, path: Path) -> Any:
+    """Returns the parameters of the judge, trained unless `path` holds them."""
+    params = judge.init(jax.random.key(0), jnp.zeros((1, *images.shape[1:])))
+    if path.exists():
+        return serialization.from_bytes(params, path.read_bytes())
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, 100, STEPS)
+    optimizer = optax.adamw(schedule, weight_decay=0.01)
+
+    @jax.jit
+    def update(params: Any, state: Any, images: jax.Array, labels: jax.Array) -> Any:
+        def loss(params: Any) -> jax.Array:
+            logits = judge.apply(params, images_to_float(images))
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return losses.sum(1).mean()
+
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    state, rng = optimizer.init(params), np.random.default_rng(0)
+    for _ in progress_bar(range(STEPS), desc="training the judge", unit="step"):
+        batch = rng.integers(0, len(images), BATCH)
+        params, state = update(params, state, images[batch], labels[batch])
+    write_atomically(path, serialization.to_bytes(params))
+    return params
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=Path, help="a finished run")
+    parser.add_argument("--pretrained", help="a published model, used instead")
+    parser.add_argument("--seed", type=int, default=0, help="of the values asked for")
+    parser.add_argument("--output", type=Path, help="default <workdir>/edits or runs/edits")
+    options = parser.parse_args()
+    if (options.workdir is None) == (options.pretrained is None):
+        parser.error("give either --workdir or --pretrained")
+    output = options.output or (options.workdir or Path("runs")) / "edits"
+    load = pivq_jax.load if options.workdir else pivq_jax.from_pretrained
+    model = load(options.workdir or options.pretrained)
+    dataset = dataset_from_config(model.config)
+    settings = Settings(**model.config.evaluate, lpips_path="")
+    session = Session(model, dataset, settings, output)
+    learn_factors(session)
+    factors, size = dataset.factors, settings.batch_size
+
+    judge = Judge(tuple(map(len, factors.values())))
+    train = images_and_labels(First(dataset.train, 10_000), factors)
+    params = trained_judge(judge, *train, output / "judge.msgpack")
+
+    @jax.jit
+    def apply(batch: jax.Array) -> jax.Array:
+        logits: Any = judge.apply(params, images_to_float(batch))
+        return logits.argmax(-1)
+
+    def judged(images: np.ndarray) -> np.ndarray:
+        batches = [images[i : i + size] for i in range(0, len(images), size)]
+        return np.concatenate([np.asarray(apply(batch)) for batch in batches])
+
+    images, labels = images_and_labels(dataset.test, factors)
+    codes = encode_split(model, dataset.test, size)
+    before = judged(decode_batched(model, codes, size))
+    rng, names = np.random.default_rng(options.seed), list(factors)
+    chosen = rng.integers(0, len(names), len(codes))
+    edited, asked = np.empty_like(codes), np.empty(len(codes), int)
+    for row, factor in enumerate(chosen):
+        others = [v for v in range(judge.classes[factor]) if v != before[row, factor]]
+        asked[row] = rng.choice(others)
+    for factor, name in enumerate(names):
+        for value, wanted in enumerate(factors[name]):
+            rows = (chosen == factor) & (asked == value)
+            if rows.any():
+                edited[rows] = model.edit(codes[rows], **{name: wanted})
+    after = judged(decode_batched(model, edited, size))
+
+    all_rows = np.arange(len(codes))
+    as_asked = after[all_rows, chosen] == asked
+    other = np.ones(after.shape, bool)
+    other[all_rows, chosen] = False
+    kept = np.where(other, after == before, False).sum(1) / (len(names) - 1)
+    changed = np.array([len({*new} - {*old}) for new, old in zip(edited, codes, strict=True)])
+    right = {"images": judged(images) == labels, "reconstructions": before == labels}
+    rows = {}
+    print("| | edits | read as asked | others kept | codes changed | images | reconstructions |")
+    print("| --- |" + " ---: |" * 6)
+    for factor, name in enumerate(["all factors", *names], -1):
+        which = chosen == factor if factor >= 0 else all_rows >= 0
+        column = slice(None) if factor < 0 else factor
+        rows[name] = {
+            "edits": int(which.sum()),
+            "asked": float(as_asked[which].mean()),
+            "kept": float(kept[which].mean()),
+            "changed": float(changed[which].mean()),
+            **{of: float(is_right[:, column].mean()) for of, is_right in right.items()},
+        }
+        cells = [f"{value:.3f}" for value in list(rows[name].values())[1:]]
+        print(f"| {name} | {rows[name]['edits']} | {' | '.join(cells)} |")
+    write_atomically(output / "edits.json", json.dumps(rows, indent=2).encode())
+    save_png(output / "edits.png", all_values(model, codes[0], session.scale))
+
+
+if __name__ == "__main__":
+    main()

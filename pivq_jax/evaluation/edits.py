@@ -1,0 +1,114 @@
+"""Edits of images by the labelled factors of a data set, with pictures."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.pictures import Pixels, grid, reconstruction_grid
+from pivq_jax.data.sources import First
+from pivq_jax.evaluation.attributes import encode_labelled
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.evaluation.session import Session
+from pivq_jax.inference import TrainedModel
+from pivq_jax.sampling import Labels
+
+
+def learn_factors(session: Session) -> TrainedModel:
+    """Gives a model its labelled parents for `TrainedModel.edit`, unless it came with them.
+
+    Args:
+        session: the session, whose training images are encoded.
+
+    Returns:
+        the model.
+
+    Raises:
+        InputError: if the images have no labels, or codes mean nothing without their places.
+    """
+    model, dataset = session.model, session.dataset
+    if model.kind == "positional":
+        raise InputError("edits replace codes of sets, and positional codes are none")
+    if model.labels is None:
+        if not dataset.factors:
+            raise InputError("edits need labelled images, and these have none")
+        names, batch_size = tuple(dataset.factors), session.settings.batch_size
+        encoded = encode_labelled(model, session.pool, names, batch_size)
+        model.parents = encoded.codes
+        model.labels = Labels(encoded.labels, dataset.factors)
+    return model
+
+
+def check_changes(model: TrainedModel, changes: Mapping[str, str]) -> None:
+    """Checks that a model knows the factors and values of an edit.
+
+    Args:
+        model: a model with labels, see `learn_factors`.
+        changes: the wanted value by factor.
+
+    Raises:
+        InputError: if a factor or a value is unknown.
+    """
+    assert model.labels
+    try:
+        model.labels.wanted(**changes)
+    except ValueError as error:
+        raise InputError(f"--set: {error}") from error
+
+
+def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
+    """Writes `edits.png`: test images, decoded, and the same with other values of factors.
+
+    Args:
+        session: the session, which writes the picture.
+        changes: the wanted value by factor. If empty, the picture shows the first test image with
+            every value of every factor.
+        count: number of test images.
+
+    Raises:
+        InputError: as in `learn_factors` and `check_changes`.
+    """
+    model, batch_size = learn_factors(session), session.settings.batch_size
+    if not changes:
+        codes = encode_split(model, First(session.dataset.test, 1), batch_size)
+        session.write("edits.png", all_values(model, codes[0], session.scale))
+        return
+    check_changes(model, changes)
+    codes = encode_split(model, First(session.dataset.test, count), batch_size)
+    before = decode_batched(model, codes, batch_size)
+    after = decode_batched(model, np.asarray(model.edit(codes, **changes)), batch_size)
+    session.write("edits.png", reconstruction_grid(before, after, 8, session.scale))
+
+
+def all_values(model: TrainedModel, codes: np.ndarray, scale: int = 1) -> Pixels:
+    """Draws an image with every value of every factor, one row per factor.
+
+    Args:
+        model: a model with labels.
+        codes: int [N], the codes of the image.
+        scale: enlargement of images.
+
+    Returns:
+        uint8 [height, width, 3]. The value that the codes have now is framed.
+    """
+    assert model.labels
+    factors = model.labels.factors
+    now = model.read_factors(codes[None])[0]
+    size, pad, head, margin = int(model.config.data.image_size) * scale, 6, 16, 110
+    most = max(map(len, factors.values()))
+    width, height = margin + most * (size + pad), len(factors) * (size + head + pad)
+    canvas = Image.new("RGB", (width, height), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=11)
+    for row, (name, values) in enumerate(factors.items()):
+        top = row * (size + head + pad)
+        draw.text((pad, top + head), name, "black", font)
+        edited = np.concatenate([model.edit(codes[None], **{name: value}) for value in values])
+        for column, image in enumerate(decode_batched(model, edited, len(values))):
+            left = margin + column * (size + pad)
+            draw.text((left, top + 1), values[column][: size // 6], "black", font)
+            canvas.paste(Image.fromarray(grid(image[None], 1, scale, 0)), (left, top + head))
+            if column == now[row]:
+                box = (left - 2, top + head - 2, left + size + 1, top + head + size + 1)
+                draw.rectangle(box, outline="black", width=2)
+    return np.asarray(canvas)

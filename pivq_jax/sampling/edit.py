@@ -1,0 +1,198 @@
+"""Edits: the nearest set of codes that says another value of a factor.
+
+An edit is a matching, as the quantization of latents is. The rows are the codes of an image, the
+columns are all codebook entries, and the cost of replacing code s by entry k is
+
+    |s - k|^2 / m + L(s, k) / 3 - 2 log p(v | k) - 1/2 sum_g sum_u q_g(u) log p(u | k),
+
+where m is the mean squared distance of two entries, L the log lift (alternatives to each other,
+such as two mouths, never occur together), v the wanted value, and p(u | k) the fraction of labelled
+images with value u among those with code k. The other factors g are to keep the values that the
+image has, read from its codes as q_g. Codes that do not speak against the wanted value, with p(v |
+s) >= 3/4 p(v), stay, and so does each for which no entry is cheaper.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pivq_jax.matching import match
+from pivq_jax.model.quantizer import squared_distances
+from pivq_jax.sampling.pairing import canonical
+
+LIFT_WEIGHT, WANTED_WEIGHT, KEPT_WEIGHT = 1 / 3, 2.0, 0.5
+# Smaller differences of p(value | code) and p(value) are often chance.
+LEAST_EVIDENCE = math.log(3 / 4)
+
+
+class Labels(NamedTuple):
+    """The labelled factors of images, such as the colour of the hair.
+
+    Attributes:
+        values: int32 [M, A], the value of each factor, an index into its names.
+        factors: the names of the values of each of the A factors, in the order of the columns.
+    """
+
+    values: np.ndarray
+    factors: Mapping[str, tuple[str, ...]]
+
+    def wanted(self, **changes: str) -> np.ndarray:
+        """Returns the row of values that `edit` asks for.
+
+        Args:
+            changes: names of wanted values by factor.
+
+        Returns:
+            int32 [A], -1 for factors that are to be kept.
+
+        Raises:
+            ValueError: if a factor or a value is unknown, or there is none.
+        """
+        if not changes:
+            raise ValueError(f"nothing to change: give some of {', '.join(self.factors)}")
+        result = np.full(len(self.factors), -1, np.int32)
+        for name, value in changes.items():
+            if name not in self.factors:
+                raise ValueError(f"factor {name!r} is unknown: use {', '.join(self.factors)}")
+            if value not in self.factors[name]:
+                raise ValueError(
+                    f"{name} = {value!r} is unknown: use one of {', '.join(self.factors[name])}"
+                )
+            result[list(self.factors).index(name)] = self.factors[name].index(value)
+        return result
+
+
+def check_labels(labels: Labels, count: int) -> Labels:
+    """Checks the labels of images.
+
+    Args:
+        labels: the labels.
+        count: M, the number of images.
+
+    Returns:
+        the labels, of type int32.
+
+    Raises:
+        ValueError: if there are no factors, or the values do not fit them.
+    """
+    values, classes = np.asarray(labels.values), [len(names) for names in labels.factors.values()]
+    if not classes or values.shape != (count, len(classes)):
+        shape = f"[{count}, {len(classes)}]"
+        raise ValueError(f"labels have shape {values.shape}: give {shape} and at least one factor")
+    if not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(f"labels are {values.dtype}: give integers")
+    if count and (np.any(values < 0) or np.any(values.max(0) >= classes)):
+        raise ValueError(f"a label is out of range: the factors have {classes} values")
+    return Labels(values.astype(np.int32), labels.factors)
+
+
+class FactorTable(NamedTuple):
+    """How often labelled images have each value of each factor.
+
+    Factors have different numbers of values; C is the largest, and `overall` is -inf for the rest.
+
+    Attributes:
+        given_code: float32 [K, A, C], log p(value | code), 0 beyond the values of a factor.
+        overall: float32 [A, C], log p(value).
+    """
+
+    given_code: jax.Array
+    overall: jax.Array
+
+
+def factor_table(codes: np.ndarray, labels: Labels, codebook_size: int) -> FactorTable:
+    """Counts the values of factors in labelled images.
+
+    Each code gets one more image, of average values, so that no probability is zero.
+
+    Args:
+        codes: integers [M, N], code sets of M >= 1 images, values in [0, K).
+        labels: their labels, see `check_labels`.
+        codebook_size: K.
+
+    Returns:
+        the table.
+    """
+    classes = [len(names) for names in labels.factors.values()]
+    holds = np.zeros((len(codes), codebook_size), np.float32)
+    np.put_along_axis(holds, np.asarray(codes), 1.0, axis=1)
+    given = np.zeros((codebook_size, len(classes), max(classes)), np.float32)
+    overall = np.full((len(classes), max(classes)), -np.inf, np.float32)
+    for factor, count in enumerate(classes):
+        has = np.eye(count, dtype=np.float32)[labels.values[:, factor]]
+        share = np.maximum(has.sum(0), 0.5)  # a value that never occurs is rare, not impossible
+        share /= share.sum()
+        together = holds.T @ has + share
+        given[:, factor, :count] = np.log(together / together.sum(1, keepdims=True))
+        overall[factor, :count] = np.log(share)
+    return FactorTable(jnp.asarray(given), jnp.asarray(overall))
+
+
+@jax.jit
+def read_factors(codes: jax.Array, table: FactorTable) -> jax.Array:
+    """Reads the factors of images from their codes, as if codes were independent given a factor.
+
+    Args:
+        codes: int32 [B, N].
+        table: the result of `factor_table`.
+
+    Returns:
+        float32 [B, A, C], the probability of each value (naive Bayes).
+    """
+    known = jnp.isfinite(table.overall)
+    evidence = table.given_code[codes] - jnp.where(known, table.overall, 0.0)
+    return jax.nn.softmax(table.overall + evidence.sum(1))
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "method"))
+def edit(
+    codes: jax.Array,
+    wanted: jax.Array,
+    table: FactorTable,
+    codebook: jax.Array,
+    lift: jax.Array,
+    kind: str = "matching",
+    method: str = "auto",
+) -> jax.Array:
+    """Replaces codes so that images have wanted values of factors, and keeps all else.
+
+    Args:
+        codes: int32 [B, N].
+        wanted: int32 [B, A], the wanted value of each factor, or -1 to keep the one there is.
+        table: the result of `factor_table`.
+        codebook: float32 [K, D].
+        lift: float32 [K, K], the result of `log_lift`.
+        kind: kind of the quantizer, `matching` or `nearest`. With `nearest`, each code is replaced
+            regardless of the others.
+        method: solver of the matching, see `match`.
+
+    Returns:
+        int32 [B, N] in canonical order.
+    """
+    codebook = codebook - codebook.mean(axis=0)
+    mean = 2 * jnp.square(codebook).sum(-1).mean()
+    distance = squared_distances(codebook[codes], codebook)
+    distance /= jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
+    itself = codes[..., None] == jnp.arange(len(codebook))
+    # A code is its own best alternative.
+    together = jnp.where(itself, lift.min(), lift[codes])
+
+    is_asked = wanted[..., None] >= 0
+    asked = jnp.arange(table.overall.shape[-1]) == wanted[..., None]
+    goal = jnp.where(is_asked, asked * WANTED_WEIGHT, read_factors(codes, table) * KEPT_WEIGHT)
+    fit = jnp.einsum("kac,bac->bk", table.given_code, goal, precision=jax.lax.Precision.HIGHEST)
+    cost = jnp.where(itself, 0.0, distance) + LIFT_WEIGHT * together - fit[:, None]
+
+    # The evidence of each code for the wanted values, [B, N, A].
+    evidence = jnp.where(asked[:, None], table.given_code[codes] - table.overall, 0.0).sum(-1)
+    stays = jnp.all(evidence >= LEAST_EVIDENCE, axis=-1)
+    cost = jnp.where(stays[..., None] & ~itself, jnp.inf, cost)
+    columns = match(cost, method).columns if kind == "matching" else jnp.argmin(cost, axis=-1)
+    return canonical(columns.astype(jnp.int32), kind)
