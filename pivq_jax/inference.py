@@ -34,6 +34,8 @@ from pivq_jax.training.prior_files import PRIOR, load_prior
 
 # Allow resize overshoot; reject [0, 255] or standardized images.
 MAX_ABS_PIXEL = 1.5
+# Images completed at once, and parents from which each completion may begin.
+COMPLETED_AT_ONCE, COMPLETION_PARENTS = 8, 64
 
 
 class TrainedModel:
@@ -89,6 +91,11 @@ class TrainedModel:
         )
         self._encode = jit(partial(_encode, model))
         self._decode = jit(partial(_decode, model))
+        self._fit = jax.jit(
+            partial(_fit, model, config.quantizer.method),
+            static_argnums=0,
+            compiler_options=compiler_options(mesh),
+        )
 
     @property
     def codebook(self) -> jax.Array:
@@ -168,6 +175,12 @@ class TrainedModel:
         Raises:
             ValueError: as in `encode`.
         """
+        codes, converged, latents = self._by_rows(self._encode, self._checked_images(images))
+        if not np.all(converged):
+            raise ValueError(f"image {int(np.argmin(converged))} gives no codes: is it finite?")
+        return codes, latents
+
+    def _checked_images(self, images: jax.Array | np.ndarray) -> jax.Array:
         images, size = jnp.asarray(images), self.config.data.image_size
         if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
             shape = f"[B, {size}, {size}, 3], B at least 1"
@@ -177,10 +190,7 @@ class TrainedModel:
         if jnp.abs(images).max() > MAX_ABS_PIXEL:
             extent = f"{images.min():g} to {images.max():g}"
             raise ValueError(f"images range from {extent}: give floats in [-1, 1]")
-        codes, converged, latents = self._by_rows(self._encode, images)
-        if not np.all(converged):
-            raise ValueError(f"image {int(np.argmin(converged))} gives no codes: is it finite?")
-        return codes, latents
+        return images
 
     def decode(self, codes: jax.Array | np.ndarray) -> jax.Array:
         """Decodes codes.
@@ -251,7 +261,7 @@ class TrainedModel:
             key: PRNG key.
             count: number of images, at least 1.
             temperature: positive; below 1, likely codes are drawn more often.
-            passes: most passes of the prior's network, at least 1; see `complete`.
+            passes: most passes of the prior's network, at least 1; see `complete_sets`.
 
         Returns:
             int32 [count, N]; `decode` makes images of them.
@@ -261,9 +271,9 @@ class TrainedModel:
         """
         if count < 1:
             raise ValueError(f"count = {count}: draw at least 1 image")
-        return self.complete(np.empty((count, 0), np.int32), key, temperature, passes)
+        return self.complete_sets(np.empty((count, 0), np.int32), key, temperature, passes)
 
-    def complete(
+    def complete_sets(
         self,
         codes: jax.Array | np.ndarray,
         key: jax.Array,
@@ -300,6 +310,75 @@ class TrainedModel:
         return sampling.complete_sets(
             *(self.prior.network, self.prior.params, given, key, known, temperature, passes)
         )
+
+    def complete(
+        self,
+        images: jax.Array | np.ndarray,
+        visible: jax.Array | np.ndarray,
+        use_prior: bool | None = None,
+    ) -> jax.Array:
+        """Finds codes whose images have the visible pixels of given ones.
+
+        The descent (`sampling.fit_visible`) begins with those codes that fit best, out of the codes
+        of the image with its hole filled in several colours and, if the model has parents, those
+        parents that have most codes in common with them.
+
+        Args:
+            images: floating point [B, H, W, 3] in [-1, 1]; hidden pixels are not read.
+            visible: bool [H, W] or [B, H, W], False for the pixels to be found.
+            use_prior: whether the prior makes hidden parts likely; by default if there is one.
+
+        Returns:
+            int32 [B, N].
+
+        Raises:
+            ValueError: if the model is `positional`, has no prior to use, no pixel of an image is
+                visible, or an argument is invalid, as in `encode`.
+        """
+        images, visible = self._checked_images(images), jnp.asarray(visible)
+        if self.kind == "positional":
+            raise ValueError("completion changes sets, and positional codes are none")
+        if use_prior and self.prior is None:
+            raise ValueError("the model has no prior: train one with --mode=train_prior")
+        size = self.config.data.image_size
+        fits = visible.shape in ((size, size), (len(images), size, size))
+        if visible.dtype != bool or not fits:
+            raise ValueError(
+                f"visible is {visible.dtype} {visible.shape}: give bool [{size}, {size}] or"
+                f" [{len(images)}, {size}, {size}]"
+            )
+        if not jnp.all(visible.any((-2, -1))):
+            raise ValueError("no pixel of an image is visible: use sample or sample_prior")
+        prior = self.prior if use_prior is not False else None
+        seen = jnp.broadcast_to(visible, images.shape[:3]).astype(jnp.float32)[..., None]
+        results = []
+        for start in range(0, len(images), COMPLETED_AT_ONCE):
+            rows = slice(start, start + COMPLETED_AT_ONCE)
+            codes = self._first_guess(images[rows], seen[rows])
+            if prior is None:
+                network, weights = None, None
+            else:
+                network, weights = prior.network, prior.params
+            results.append(
+                self._fit(network, self.params, weights, codes, images[rows], seen[rows])
+            )
+        return own_copy(jnp.concatenate(results))
+
+    def _first_guess(self, images: jax.Array, visible: jax.Array) -> jax.Array:
+        """Of several code sets of each image, the one that fits its visible pixels best."""
+        mean = jnp.sum(images * visible, (1, 2)) / jnp.sum(visible, (1, 2))
+        fills = (mean[:, None, None], jnp.ones(()), jnp.zeros(()))
+        guesses = [self.encode(jnp.where(visible > 0, images, fill)) for fill in fills]
+        if self.parents is not None:
+            holds = np.zeros((len(images), len(self.codebook)), np.float32)
+            for guess in guesses:
+                np.add.at(holds, (np.arange(len(images))[:, None], np.asarray(guess)), 1.0)
+            shared = np.stack([row[self.parents].sum(1) for row in holds])
+            near = np.argsort(-shared, axis=1, kind="stable")[:, :COMPLETION_PARENTS]
+            guesses += [jnp.asarray(self.parents[column]) for column in near.T]
+        errors = [sampling.visible_error(self.decode(codes), images, visible) for codes in guesses]
+        best = jnp.argmin(jnp.stack(errors), axis=0)
+        return jnp.stack(guesses)[best, jnp.arange(len(images))]
 
     def sample(self, key: jax.Array, count: int) -> jax.Array:
         """Draws the codes of new images: each recombines two of `parents`, drawn at random.
@@ -445,6 +524,25 @@ def _decode(model: PIVQ, params: Any, codes: jax.Array) -> jax.Array:
     codes = sampling.canonical(codes, model.kind)
     images: Any = model.apply({"params": params}, codes, method="decode")
     return jnp.clip(images, -1.0, 1.0)
+
+
+def _fit(
+    model: PIVQ,
+    method: str,
+    network: sampling.SetPrior | None,
+    params: Any,
+    prior_params: Any,
+    codes: jax.Array,
+    images: jax.Array,
+    visible: jax.Array,
+) -> jax.Array:
+    def decode(vectors: jax.Array) -> jax.Array:
+        result: Any = model.apply({"params": params}, vectors, method="decode_vectors")
+        return result
+
+    prior = None if network is None else sampling.Prior(network, prior_params, 0.0)
+    codebook = params["quantizer"]["codebook"]
+    return sampling.fit_visible(decode, codebook, codes, images, visible, prior, method)
 
 
 def load(workdir: str | Path, step: int | None = None) -> TrainedModel:

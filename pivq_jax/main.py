@@ -10,6 +10,7 @@ Modes:
   interpolate  write interpolations.png, paths between images by exchanging codes
   edit         write edits.png, a face with every value of every labelled factor; with one or more
                --set=FACTOR=VALUE test images changed so, with --input and --output your own ones
+  complete     write completions.png, test images of which a part is hidden (--hide), completed
   reconstruct  reconstruct every image of --input, and write images and codes to --output
   train_prior  train a prior over the code sets of the training images; with it,
                --mode=sample --prior writes prior_samples.png, new images without parents
@@ -50,7 +51,8 @@ from pivq_jax.common.command_line import exit_code, parse_flags, refuse
 from pivq_jax.config.loader import define_config_flag
 
 MODES = (
-    *("train", "evaluate", "sample", "interpolate", "edit", "reconstruct", "train_prior"),
+    *("train", "evaluate", "sample", "interpolate", "edit", "complete"),
+    *("reconstruct", "train_prior"),
     *("compress", "decompress", "explore"),
 )
 # Modes that only need the workdir of a run.
@@ -75,6 +77,12 @@ _OUTPUT = flags.DEFINE_string(
 )
 _SET = flags.DEFINE_multi_string(
     "set", [], "For edit: a factor and its wanted value, as in --set=hair=bun; may be repeated."
+)
+_HIDE = flags.DEFINE_enum(
+    "hide",
+    "left",
+    ("left", "right", "upper", "lower", "centre", "patches"),
+    "For complete: what is hidden, a half, the centre, or half of all patches.",
 )
 _CODE = flags.DEFINE_enum(
     "code",
@@ -182,7 +190,7 @@ def _run() -> int:
         modes.reconstruct(config, workdir, source, output, published, changes)
         return 0
     try:
-        modes.run(mode, config, workdir, published, _PRIOR.value, changes)
+        modes.run(mode, config, workdir, published, _PRIOR.value, changes, _HIDE.value)
     except Interrupted as interrupted:
         print(interrupted)
         return interrupted.exit_code

@@ -16,7 +16,7 @@ from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import load_image
 from pivq_jax.data.tree import list_images
-from pivq_jax.evaluation import edits, stages
+from pivq_jax.evaluation import completions, edits, stages
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import Decoded, decode_batched, encode_split
 from pivq_jax.evaluation.report import print_metrics, write_report
@@ -36,17 +36,19 @@ def run(
     published: TrainedModel | None = None,
     from_prior: bool = False,
     changes: Mapping[str, str] | None = None,
+    hidden: str = "left",
 ) -> None:
     """Runs a mode that needs the data; `train` is followed by the others.
 
     Args:
-        mode: 'train', 'evaluate', 'sample', 'interpolate', 'edit' or 'train_prior'.
+        mode: 'train', 'evaluate', 'sample', 'interpolate', 'edit', 'complete' or 'train_prior'.
         config: config of the run, checked by `check_config`.
         workdir: directory of the run, local or remote.
         published: a model used instead of that of the workdir, which is then only written to; not
             for 'train' and 'train_prior'.
         from_prior: whether 'sample' draws from the prior instead of recombining.
         changes: for 'edit', the wanted value by factor.
+        hidden: for 'complete', the region that is hidden, one of `completions.REGIONS`.
 
     Raises:
         InputError: if there is no data, no trained model, or no file of weights that the evaluation
@@ -72,6 +74,8 @@ def run(
         stages.sample(session, config.sample.count, config.sample.fraction)
     elif mode == "edit":
         edits.edit(session, changes or {}, config.sample.count)
+    elif mode == "complete":
+        completions.write_completions(session, hidden, stages.SHOWN)
     if mode in ("interpolate", "train"):
         stages.interpolate(session, config.sample.interpolations, config.sample.steps)
 

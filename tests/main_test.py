@@ -351,14 +351,14 @@ def test_a_prior_is_trained_and_sampled(commands, trained, tmp_path):
     codes = np.asarray(model.sample_prior(jax.random.key(0), 5, temperature=0.5))
     assert codes.shape == (5, n) and all(len({*row}) == n for row in codes.tolist())
     part = codes[:, : n // 2]
-    whole = np.asarray(model.complete(part, jax.random.key(1), passes=2))
+    whole = np.asarray(model.complete_sets(part, jax.random.key(1), passes=2))
     assert all(
         {*some} <= {*every} for some, every in zip(part.tolist(), whole.tolist(), strict=True)
     )
     assert model.decode(whole).shape[0] == 5
     for bad in (codes[0], codes.astype(float), codes + size, codes[:, [0, 0]]):
         with pytest.raises(ValueError, match="codes"):
-            model.complete(bad, jax.random.key(0))
+            model.complete_sets(bad, jax.random.key(0))
     with pytest.raises(ValueError, match="temperature = 0"):
         model.sample_prior(jax.random.key(0), 1, temperature=0)
     with pytest.raises(ValueError, match="count = 0"):

@@ -106,6 +106,15 @@ def test_faces_are_edited(commands, tmp_path):
     assert done.code == 2 and "hair = 'red' is unknown: use one of bun" in done.stderr
 
 
+@pytest.mark.slow
+def test_faces_are_completed(commands, tmp_path):
+    done = commands.run(
+        "--pretrained=toon_faces", "--mode=complete", "--hide=centre", directory=tmp_path
+    )
+    assert (done.code, done.stdout) == (0, "wrote completions.png\n"), done.stderr
+    assert Image.open(tmp_path / "completions.png").size[0] > 1_000
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [

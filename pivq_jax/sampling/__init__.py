@@ -1,10 +1,11 @@
-"""New images from the codes of real images, by recombination, interpolation and edits, or by
-an optional prior.
+"""New images from the codes of real images, by recombination, interpolation, edits and completion,
+or by an optional prior.
 
 All functions have fixed shapes and no host loops. They can be called directly, under `jit` (with
 static `kind`, `method` and `steps`) and under `vmap`.
 """
 
+from pivq_jax.sampling.completion import fit_visible, visible_error
 from pivq_jax.sampling.edit import (
     FactorTable,
     Labels,
@@ -38,6 +39,7 @@ __all__ = [
     "edit",
     "exchange_code",
     "factor_table",
+    "fit_visible",
     "interpolate",
     "log_lift",
     "pair_codes",
@@ -48,4 +50,5 @@ __all__ = [
     "recombine",
     "recombine_groups",
     "recombine_many",
+    "visible_error",
 ]

@@ -1,0 +1,122 @@
+"""Measures completions of faces, beside the nearest training image.
+
+    python -m benchmarks.completion --pretrained=toon_faces [--images=200]
+    python -m benchmarks.completion --workdir=runs/toon_faces
+
+Hides the left half, the centre and half of all patches of test images. Prints the PSNR inside the
+hole of: the training image whose visible pixels are nearest; completions without the prior and, if
+the model has one, with it; and the reconstruction of the whole image, which bounds them. No method
+knows a factor that is hidden altogether, as the factors of a face are independent. Writes to
+--output: completion.json, and completion.png with the first images: what is visible, the nearest
+training image, completions without and with the prior, the original.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+import pivq_jax
+from pivq_jax.common.files import write_atomically
+from pivq_jax.common.pictures import grid, magnification, save_png
+from pivq_jax.common.progress import progress_bar
+from pivq_jax.data.images import images_to_float, images_to_uint8
+from pivq_jax.data.sources import First
+from pivq_jax.evaluation.completions import GREY, visible_pixels
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.evaluation.session import POOL_IMAGES
+from pivq_jax.training.build import dataset_from_config
+
+REGIONS = ("left", "centre", "patches")
+SHOWN = 4  # images of each region in the picture
+
+
+def psnr_inside(images: np.ndarray, truth: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Returns the PSNR of hidden pixels in dB, [B], of uint8 images [B, H, W, 3]."""
+    squares = np.square((images.astype(np.float64) - truth) / 255).mean(-1)
+    hidden = ~visible
+    return -10 * np.log10((squares * hidden).sum((1, 2)) / hidden.sum((1, 2)))
+
+
+def nearest(images: np.ndarray, visible: np.ndarray, training: np.ndarray) -> np.ndarray:
+    """Returns for each image the training image whose visible pixels are nearest, [B]."""
+    found = []
+    for image, seen in zip(images, visible, strict=True):
+        difference = training[:, seen].astype(np.float32) - image[seen]
+        found.append(np.square(difference).sum((1, 2)).argmin())
+    return np.array(found)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=Path, help="a finished run")
+    parser.add_argument("--pretrained", help="a published model, used instead")
+    parser.add_argument("--images", type=int, default=200, help="test images")
+    parser.add_argument(
+        "--output", type=Path, help="default <workdir>/completion or runs/completion"
+    )
+    options = parser.parse_args()
+    if (options.workdir is None) == (options.pretrained is None):
+        parser.error("give either --workdir or --pretrained")
+    output = options.output or (options.workdir or Path("runs")) / "completion"
+    load = pivq_jax.load if options.workdir else pivq_jax.from_pretrained
+    model = load(options.workdir or options.pretrained)
+    dataset, size = dataset_from_config(model.config), model.config.evaluate.batch_size
+    pool = First(dataset.train, POOL_IMAGES)
+    if model.parents is None:
+        model.parents = encode_split(model, pool, size)
+    training = np.stack([pool[i]["image"] for i in range(len(pool))])
+    images = np.stack([dataset.test[i]["image"] for i in range(options.images)])
+    whole = decode_batched(model, encode_split(model, First(dataset.test, len(images)), size), size)
+
+    def completed(visible: np.ndarray, use_prior: bool) -> np.ndarray:
+        parts = []
+        for start in progress_bar(range(0, len(images), 8), desc="completing", unit="8 images"):
+            rows = slice(start, start + 8)
+            x = np.asarray(images_to_float(images[rows]))
+            parts.append(images_to_uint8(model.decode(model.complete(x, visible[rows], use_prior))))
+        return np.concatenate(parts)
+
+    rows: dict[str, dict[str, float]] = {}
+    tiles = []
+    for region in REGIONS:
+        visible = visible_pixels(region, dataset.image_size, len(images))
+        found = {"nearest training image": training[nearest(images, visible, training)]}
+        seconds = {}
+        for name, use_prior in (("without the prior", False), ("with the prior", True)):
+            if use_prior and model.prior is None:
+                continue
+            started = time.perf_counter()
+            found[name] = completed(visible, use_prior)
+            seconds[f"{name}, s an image"] = (time.perf_counter() - started) / len(images)
+        shown = np.where(visible[..., None], images, np.uint8(GREY))
+        tiles += [x[:SHOWN] for x in (shown, *found.values(), images)]
+        found["reconstruction"] = whole
+        inside = {name: psnr_inside(x, images, visible) for name, x in found.items()}
+        best = inside["nearest training image"]
+        rows[region] = {
+            **{name: float(values.mean()) for name, values in inside.items()},
+            **{
+                f"{name}, better": float((inside[name] > best).mean())
+                for name in found
+                if name.startswith("with")
+            },
+            **seconds,
+        }
+        print(region, {name: round(value, 3) for name, value in rows[region].items()}, flush=True)
+    write_atomically(output / "completion.json", json.dumps(rows, indent=2).encode())
+    # One row per image and one column per way, [regions * SHOWN, ways].
+    columns = np.stack(tiles).reshape(len(REGIONS), -1, *tiles[0].shape).swapaxes(1, 2)
+    flat = columns.reshape(-1, *images.shape[1:])
+    save_png(
+        output / "completion.png", grid(flat, columns.shape[2], magnification(dataset.image_size))
+    )
+
+
+if __name__ == "__main__":
+    main()

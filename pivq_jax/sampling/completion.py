@@ -1,0 +1,151 @@
+"""Completion of images of which only some pixels are visible.
+
+The codes sought are those of
+
+    E(S) = |x - decode(S)|^2 / (2 V) - log p(S),
+
+where the distance is that of visible pixels and p is the prior over sets, or the same for all sets.
+Each step makes candidates by descent through the decoder and by the prior, and takes the best one
+if it is better than S, until none is.
+
+With g the gradient of the first term at the code vectors, replacing code s by entry k changes E by
+about c(s, k) = g_s (k - s) - log p(k | S - s) + log p(s | S - s). Candidates are the matchings of
+least c(s, k) + |k - s|^2 / (2 t), proximal gradient steps of several lengths t, and the single
+replacements for which c, or the part of it that is the prior's, is least.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from pivq_jax.matching import match
+from pivq_jax.model.quantizer import squared_distances
+from pivq_jax.sampling.prior import Prior
+
+# V, in units of squared differences of pixels in [0, 1]. It is more than reconstructions err, as
+# errors of neighbouring pixels are alike.
+VARIANCE = 0.01
+LENGTHS = tuple(4.0**i for i in range(5))  # t
+SINGLE = 12  # replacements of one code, of each of two kinds
+LEAST_LOG = -20.0  # of the prior's probabilities, which may be zero
+LEAST_GAIN = 1e-2  # smaller improvements end the descent
+MOST_STEPS = 64
+
+# Codes int32 [B, N], whether the last step improved them, bool [B], and the number of steps.
+State = tuple[jax.Array, jax.Array, jax.Array]
+
+
+def visible_error(decoded: jax.Array, images: jax.Array, visible: jax.Array) -> jax.Array:
+    """Sums the squared errors of visible pixels, in [0, 1].
+
+    Args:
+        decoded: float32 [..., H, W, 3] in [-1, 1].
+        images: float32 [..., H, W, 3] in [-1, 1].
+        visible: float32 [..., H, W, 1], 1 for visible pixels, 0 for others.
+
+    Returns:
+        float32 [...].
+    """
+    return jnp.sum(jnp.square((decoded - images) / 2) * visible, axis=(-3, -2, -1))
+
+
+def fit_visible(
+    decode: Callable[[jax.Array], jax.Array],
+    codebook: jax.Array,
+    codes: jax.Array,
+    images: jax.Array,
+    visible: jax.Array,
+    prior: Prior | None = None,
+    method: str = "auto",
+) -> jax.Array:
+    """Changes codes until the visible pixels of their images fit best.
+
+    Args:
+        decode: maps code vectors float32 [B, N, D] to images float32 [B, H, W, 3].
+        codebook: float32 [K, D].
+        codes: int32 [B, N], where to begin; distinct in each row.
+        images: float32 [B, H, W, 3] in [-1, 1].
+        visible: float32 [B, H, W, 1], 1 for visible pixels, 0 for those to be found.
+        prior: prior over sets, or None if all are alike.
+        method: solver of the matching, see `match`.
+
+    Returns:
+        int32 [B, N], distinct and sorted in each row.
+    """
+    step = functools.partial(_step, decode, codebook, images, visible, prior, method)
+
+    def goes_on(state: State) -> jax.Array:
+        return jnp.any(state[1]) & (state[2] < MOST_STEPS)
+
+    def body(state: State) -> State:
+        return (*step(state[0]), state[2] + 1)
+
+    start = (codes, jnp.ones(len(codes), bool), jnp.int32(0))
+    return jnp.sort(jax.lax.while_loop(goes_on, body, start)[0], axis=-1)
+
+
+def _step(
+    decode: Callable[[jax.Array], jax.Array],
+    codebook: jax.Array,
+    images: jax.Array,
+    visible: jax.Array,
+    prior: Prior | None,
+    method: str,
+    codes: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Better codes where a candidate is better, and whether one is, bool [B]."""
+    size = len(codebook)
+    vectors = codebook[codes]
+
+    def energy(vectors: jax.Array) -> jax.Array:
+        return visible_error(decode(vectors).clip(-1, 1), images, visible) / (2 * VARIANCE)
+
+    current, pull_back = jax.vjp(energy, vectors)
+    (gradient,) = pull_back(jnp.ones_like(current))
+    linear = jnp.einsum("bnd,kd->bnk", gradient, codebook)
+    linear -= jnp.take_along_axis(linear, codes[..., None], axis=-1)
+    gain = jnp.zeros_like(linear) if prior is None else _log_gain(prior, codes)
+    change = linear - gain
+    itself = jax.nn.one_hot(codes, size, dtype=bool)
+    distance = jnp.where(itself, 0.0, squared_distances(vectors, codebook))
+
+    lengths = jnp.array(LENGTHS)[:, None, None]
+    steps = match(change[:, None] + distance[:, None] / (2 * lengths), method).columns
+    held = itself.any(1, keepdims=True)
+    kinds = [change] if prior is None else [change, -gain]
+    singles = [_replacements(codes, jnp.where(held, jnp.inf, kind)) for kind in kinds]
+    candidates = jnp.concatenate([steps, *singles], axis=1)  # [B, C, N]
+    # Sums of single changes; exact for one replacement.
+    gains = jnp.take_along_axis(gain[:, None], candidates[..., None], axis=-1)[..., 0].sum(-1)
+
+    energies = jax.lax.map(lambda each: energy(codebook[each]), candidates.swapaxes(0, 1)).T - gains
+    best = jnp.argmin(energies, axis=1)[:, None]
+    improved = jnp.take_along_axis(energies, best, axis=1)[:, 0] < current - LEAST_GAIN
+    chosen = jnp.take_along_axis(candidates, best[..., None], axis=1)[:, 0]
+    return jnp.where(improved[:, None], chosen, codes), improved
+
+
+def _log_gain(prior: Prior, codes: jax.Array) -> jax.Array:
+    """log p(k | S - s) - log p(s | S - s) for each code s of S and each entry k, [B, N, K]."""
+    batch, n = codes.shape
+    others = jnp.broadcast_to(~jnp.eye(n, dtype=bool), (batch, n, n))
+    repeated = jnp.broadcast_to(codes[:, None], (batch, n, n))
+    logs = prior.network.apply(
+        {"params": prior.params}, repeated.reshape(-1, n), others.reshape(-1, n)
+    )
+    logs = jnp.maximum(jnp.asarray(logs).reshape(batch, n, -1), LEAST_LOG)
+    return logs - jnp.take_along_axis(logs, codes[..., None], axis=-1)
+
+
+def _replacements(codes: jax.Array, scores: jax.Array) -> jax.Array:
+    """The sets with one code replaced whose scores [B, N, K] are least, int32 [B, SINGLE, N]."""
+    _, n, size = scores.shape
+    count = min(SINGLE, n * size)
+    best, flat = jax.lax.top_k(-scores.reshape(len(codes), -1), count)
+    place, entry = flat // size, flat % size
+    replaced = (jnp.arange(n) == place[..., None]) & jnp.isfinite(best)[..., None]
+    return jnp.where(replaced, entry[..., None], codes[:, None])

@@ -1,0 +1,89 @@
+"""Completion by a trained model: what is hidden, what is refused, what fits."""
+
+import numpy as np
+import pytest
+
+import pivq_jax
+from pivq_jax.evaluation.completions import REGIONS, complete, visible_pixels
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return pivq_jax.load(tiny_run.workdir)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_regions(region):
+    visible = visible_pixels(region, 16, 5, seed=3)
+    assert visible.shape == (5, 16, 16) and visible.dtype == bool
+    assert np.mean(visible) == (0.75 if region == "centre" else 0.5)
+    same = (visible == visible[0]).all()
+    assert same == (region != "patches")
+    mirrored = {"left": "right", "upper": "lower"}.get(region)
+    if mirrored:
+        assert (visible == ~visible_pixels(mirrored, 16, 5)).all()
+
+
+def test_patches_are_whole_and_drawn_for_each_image():
+    visible = visible_pixels("patches", 24, 40, seed=1)
+    cells = visible.reshape(40, 8, 3, 8, 3)
+    assert (cells == cells[:, :, :1, :, :1]).all()
+    assert (visible == visible_pixels("patches", 24, 40, seed=1)).all()
+    assert visible.mean(0).min() > 0.2 and visible.mean(0).max() < 0.8
+
+
+def test_an_unknown_region_is_refused():
+    with pytest.raises(ValueError, match="region = 'top' is unknown: use one of left, right"):
+        visible_pixels("top", 16, 1)
+
+
+def test_hidden_pixels_are_not_read_and_visible_ones_fit(model):
+    rng = np.random.default_rng(0)
+    codes = np.sort(np.stack([rng.permutation(32)[:8] for _ in range(10)]))
+    images = np.asarray(model.decode(codes))
+    visible = visible_pixels("left", 16, 10)[0]
+    found = np.asarray(model.complete(images, visible))
+    assert found.dtype == np.int32 and (np.diff(found) > 0).all()
+    others = np.where(visible[..., None], images, rng.uniform(-1, 1, images.shape))
+    np.testing.assert_array_equal(model.complete(others.astype(np.float32), visible), found)
+
+    def error(codes):
+        squares = np.square(np.asarray(model.decode(codes)) - images).sum(-1)
+        return squares[:, visible].sum(1)
+
+    filled = np.where(visible[..., None], images, 0.0)
+    assert error(found).sum() <= error(model.encode(filled)).sum()
+
+
+def test_parents_are_where_it_may_begin(model, monkeypatch):
+    rng = np.random.default_rng(0)
+    parents = np.sort(np.stack([rng.permutation(32)[:8] for _ in range(20)]))
+    monkeypatch.setattr(model, "parents", parents)
+    images = np.asarray(model.decode(parents[:4]))
+    guess = model._first_guess(images, np.ones((4, 16, 16, 1), np.float32))
+    np.testing.assert_array_equal(guess, parents[:4])
+    visible, codes = complete(model, np.uint8((images + 1) * 127.5), "patches", seed=2)
+    assert visible.shape == (4, 16, 16) and codes.shape == (4, 8)
+
+
+@pytest.mark.parametrize(
+    "visible, use_prior, message",
+    [
+        (np.ones((16, 16), bool), True, "has no prior"),
+        (np.ones((16, 16)), None, "visible is float32"),
+        (np.ones((16, 8), bool), None, r"give bool \[16, 16\] or \[2, 16, 16\]"),
+        (np.ones((3, 16, 16), bool), None, r"give bool \[16, 16\] or \[2, 16, 16\]"),
+        (np.zeros((16, 16), bool), None, "no pixel of an image is visible"),
+        (np.eye(2, dtype=bool)[0][:, None, None].repeat(16, 1).repeat(16, 2), None, "no pixel"),
+    ],
+)
+def test_mistakes_are_one_error(model, visible, use_prior, message):
+    with pytest.raises(ValueError, match=message):
+        model.complete(np.zeros((2, 16, 16, 3), np.float32), visible, use_prior)
+
+
+def test_images_are_checked_as_in_encode(model):
+    with pytest.raises(ValueError, match="images have shape"):
+        model.complete(np.zeros((2, 8, 8, 3), np.float32), np.ones((8, 8), bool))

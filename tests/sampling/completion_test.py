@@ -1,0 +1,104 @@
+"""Completion: the true set is found where it can be, by the pixels and by the prior."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pivq_jax import sampling
+from pivq_jax.sampling import Prior, SetPrior, completion
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+# A made-up decoder: the image is the sum of one pattern per code.
+K, N, D, SIZE = 20, 3, 5, 8
+RNG = np.random.default_rng(0)
+CODEBOOK = jnp.float32(RNG.normal(size=(K, D)))
+PATTERNS = jnp.float32(RNG.normal(size=(D, SIZE * SIZE * 3)) / 12)
+
+
+def decode(vectors: jax.Array) -> jax.Array:
+    return (vectors.sum(1) @ PATTERNS).reshape(-1, SIZE, SIZE, 3)
+
+
+def sets(count: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.sort(np.stack([rng.choice(K, N, replace=False) for _ in range(count)])).astype(
+        np.int32
+    )
+
+
+def energy(codes, images, visible) -> np.ndarray:
+    decoded = decode(CODEBOOK[codes]).clip(-1, 1)
+    return np.asarray(sampling.visible_error(decoded, images, visible))
+
+
+@pytest.mark.parametrize("hidden", [0, 4, 7])
+def test_no_replacement_of_one_code_fits_better(hidden, monkeypatch):
+    monkeypatch.setattr(completion, "SINGLE", N * K)  # the search sees them all
+    truth, start = sets(20, seed=1), sets(20, seed=2)
+    images = decode(CODEBOOK[truth]).clip(-1, 1)
+    visible = jnp.ones((20, SIZE, SIZE, 1)).at[:, :hidden].set(0)
+    garbage = jnp.where(visible > 0, images, 0.7)  # is not read
+    found = np.asarray(sampling.fit_visible(decode, CODEBOOK, start, garbage, visible))
+    assert found.dtype == np.int32 and (np.diff(found) > 0).all()
+    reached = energy(found, images, visible)
+    assert np.mean(reached) < np.mean(energy(start, images, visible)) / 2
+    for place in range(N):
+        for entry in range(K):
+            other = found.copy()
+            other[:, place] = entry
+            valid = (found != entry).all(1)
+            least = 2 * completion.VARIANCE * completion.LEAST_GAIN
+            worse = energy(other, images, visible) > reached - least - 1e-5
+            assert worse[valid].all()
+
+
+def test_one_wrong_code_is_found():
+    truth = sets(30, seed=1)
+    start = truth.copy()
+    for row in start:
+        row[0] = np.setdiff1d(np.arange(K), row)[5]
+    images, visible = decode(CODEBOOK[truth]).clip(-1, 1), jnp.ones((30, SIZE, SIZE, 1))
+    found = np.asarray(sampling.fit_visible(decode, CODEBOOK, start, images, visible))
+    assert np.mean((found == truth).all(1)) > 0.7
+
+
+def test_no_step_is_worse_and_the_last_one_changes_nothing():
+    truth, codes = sets(20, seed=3), sets(20, seed=4)
+    images, visible = decode(CODEBOOK[truth]).clip(-1, 1), jnp.ones((20, SIZE, SIZE, 1))
+    step = jax.jit(
+        lambda codes: completion._step(decode, CODEBOOK, images, visible, None, "auto", codes)
+    )
+    last = energy(codes, images, visible)
+    for _ in range(10):
+        new, improved = step(codes)
+        now = energy(np.asarray(new), images, visible)
+        assert (now[np.asarray(improved)] < last[np.asarray(improved)]).all()
+        assert (np.asarray(new)[~np.asarray(improved)] == codes[~np.asarray(improved)]).all()
+        codes, last = np.asarray(new), now
+    end = sampling.fit_visible(decode, CODEBOOK, sets(20, seed=4), images, visible)
+    assert not np.any(np.asarray(step(end)[1]))
+
+
+def test_the_prior_decides_what_pixels_do_not():
+    network = SetPrior(K, width=8, depth=1, heads=1)
+    codes = jnp.zeros((1, N), jnp.int32)
+    params = network.init(jax.random.key(0), codes, codes > 0)["params"]
+    # Whatever is known, codes below 5 are likely and all others are not.
+    bias = jnp.where(jnp.arange(K) < 5, 0.0, -8.0)
+    kernel = jnp.zeros_like(params["logits"]["kernel"])
+    prior = Prior(network, {**params, "logits": {"kernel": kernel, "bias": bias}}, 0.0)
+    images, visible = jnp.zeros((8, SIZE, SIZE, 3)), jnp.zeros((8, SIZE, SIZE, 1))
+    found = np.asarray(sampling.fit_visible(decode, CODEBOOK, sets(8, 5), images, visible, prior))
+    assert (found < 5).all() and (np.diff(found) > 0).all()
+    # Pixels that are seen outweigh it.
+    truth = np.tile(np.int32([7, 11, 19]), (8, 1))
+    images, visible = decode(CODEBOOK[truth]), jnp.ones((8, SIZE, SIZE, 1))
+    images = images * 20 / jnp.abs(images).max()
+
+    def bright(vectors: jax.Array) -> jax.Array:
+        return decode(vectors) * 20 / jnp.abs(decode(CODEBOOK[truth[:1]])).max()
+
+    found = sampling.fit_visible(bright, CODEBOOK, truth, images, visible, prior)
+    np.testing.assert_array_equal(found, truth)
