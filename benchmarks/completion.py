@@ -42,11 +42,13 @@ def psnr_inside(images: np.ndarray, truth: np.ndarray, visible: np.ndarray) -> n
 
 def nearest(images: np.ndarray, visible: np.ndarray, training: np.ndarray) -> np.ndarray:
     """Returns for each image the training image whose visible pixels are nearest, [B]."""
-    found = []
-    for image, seen in zip(images, visible, strict=True):
-        difference = training[:, seen].astype(np.float32) - image[seen]
-        found.append(np.square(difference).sum((1, 2)).argmin())
-    return np.array(found)
+    seen = np.repeat(visible[..., None], 3, axis=-1).reshape(len(images), -1).astype(np.float32)
+    wanted = images.reshape(len(images), -1) * seen
+    distances = []
+    for start in range(0, len(training), 1_000):
+        block = training[start : start + 1_000].reshape(-1, seen.shape[1]).astype(np.float32)
+        distances.append(np.square(block) @ seen.T - 2 * block @ wanted.T)
+    return np.concatenate(distances).argmin(0)
 
 
 def main() -> None:
