@@ -351,18 +351,13 @@ class TrainedModel:
             raise ValueError("no pixel of an image is visible: use sample or sample_prior")
         prior = self.prior if use_prior is not False else None
         seen = jnp.broadcast_to(visible, images.shape[:3]).astype(jnp.float32)[..., None]
-        results = []
+        network, weights = (prior.network, own_copy(prior.params)) if prior else (None, None)
+        params, results = own_copy(self.params), []
         for start in range(0, len(images), COMPLETED_AT_ONCE):
             rows = slice(start, start + COMPLETED_AT_ONCE)
             codes = self._first_guess(images[rows], seen[rows])
-            if prior is None:
-                network, weights = None, None
-            else:
-                network, weights = prior.network, prior.params
-            results.append(
-                self._fit(network, self.params, weights, codes, images[rows], seen[rows])
-            )
-        return own_copy(jnp.concatenate(results))
+            results.append(self._fit(network, params, weights, codes, images[rows], seen[rows]))
+        return jnp.concatenate(results)
 
     def _first_guess(self, images: jax.Array, visible: jax.Array) -> jax.Array:
         """Of several code sets of each image, the one that fits its visible pixels best."""
