@@ -187,6 +187,33 @@ def test_a_run_of_one_device_is_loaded_by_eight(commands, trained, trained_model
     np.testing.assert_allclose(result["decoded"], trained_model.decode(expected[:5]), atol=1e-5)
 
 
+EDITS = """
+import numpy as np, jax, pivq_jax
+model = pivq_jax.from_pretrained("toon_faces")
+assert model.mesh.size == {devices}
+codes = model.parents[:3]
+visible = np.arange(64)[:, None] >= np.full(64, 32)
+edited = model.edit(codes, hair="bun", eyes="wide")
+completed = model.complete(model.decode(codes), visible)
+np.savez({result!r}, edited=edited, completed=completed)
+"""
+
+
+@pytest.mark.slow
+def test_eight_devices_edit_and_complete_as_one_does(commands, tmp_path):
+    results = []
+    for devices in (1, 8):
+        path = tmp_path / f"{devices}.npz"
+        code = EDITS.format(devices=devices, result=str(path))
+        done = commands.run(code=code, devices=devices)
+        assert done.code == 0, done.stderr
+        results.append(np.load(path))
+    one, eight = results
+    np.testing.assert_array_equal(eight["edited"], one["edited"])
+    # Rounding may lead the search elsewhere.
+    assert np.mean(eight["completed"] == one["completed"]) > 0.6
+
+
 def matching_cost(model, image, codes) -> float:
     """The least total squared distance between an image's latents and the entries of its codes."""
     _, latents = model.encode_with_latents(image[None])
