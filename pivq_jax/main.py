@@ -15,7 +15,7 @@ Modes:
   train_prior  train a prior over the code sets of the training images; with it,
                --mode=sample --prior writes prior_samples.png, new images without parents
   compress     write the codes of every image of the folder --input to the file --output: 13 bytes
-               an image for 16 codes of 512, fewer with --code=short
+               an image for 16 codes of 512, fewer with --code=short, fewest with --code=prior
   decompress   decode the file --input to PNG files in the new folder --output
   explore      serve a page on localhost to take images apart; --address and --port say where
 
@@ -87,8 +87,9 @@ _HIDE = flags.DEFINE_enum(
 _CODE = flags.DEFINE_enum(
     "code",
     "fixed",
-    ("fixed", "short"),
-    "For compress: all images take equally many bytes, or fewer the more frequent their codes are.",
+    ("fixed", "short", "prior"),
+    "For compress: all images take equally many bytes; or fewer the more frequent their codes are;"
+    " or fewer the more likely the model's prior finds them.",
 )
 _PRIOR = flags.DEFINE_bool(
     "prior", False, "For sample: draw sets from the prior instead of recombining training images."

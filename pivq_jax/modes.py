@@ -223,7 +223,7 @@ def compress(
         workdir: directory of the run, local or remote.
         source: local folder of images of any size.
         target: the file, local or remote.
-        code: `fixed` or `short`.
+        code: `fixed`, `short` or `prior`.
         published: a model used instead of that of the workdir.
 
     Raises:

@@ -39,6 +39,8 @@ from pivq_jax.config.check import check_config, read_config
 from pivq_jax.data import images, layouts, shards
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import safetensors_file
+from pivq_jax.sampling.prior import SetPrior
+from tests.codec.priors import random_prior
 from tests.mutations import (
     OPCODES,
     Change,
@@ -317,16 +319,19 @@ def test_files_of_codes(count, tmp_path):
     config = Config.from_dict(tiny())
     shapes = safetensors_file.model_shapes(config)
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
-    model = TrainedModel(config, make_mesh(), params, step=1, progress={})
     path, wholes, size = tmp_path / "case.pivq", [], config.quantizer.codebook_size
+    prior = random_prior(SetPrior(size, width=8, depth=1, heads=1))
+    prior.params["logits"]["bias"][:20] += 5
+    model = TrainedModel(config, make_mesh(), params, step=1, progress={}, prior=prior)
     codes = np.sort(
         np.random.default_rng(0).permuted(np.tile(np.arange(20), (500, 1)), axis=1)[:, :2]
     )
-    for code in ("fixed", "short"):
-        codec.write(path, model, codes, [f"{i}/a.png" for i in range(500)], code)
+    for code, count in (("fixed", 500), ("short", 500), ("prior", 20)):
+        names = [f"{i}/a.png" for i in range(count)]
+        codec.write(path, model, codes[:count], names, code)
         wholes.append(path.read_bytes())
+        assert container.parse(wholes[-1], "").code == code
     levels = wholes[1][35:]
-    assert container.parse(wholes[1], "").code == "short"
 
     def damage(which: int, made: list[Change], part: str) -> bytes:
         """A file with a right checksum, damaged in its bytes, in its list or in its codes."""
@@ -348,7 +353,7 @@ def test_files_of_codes(count, tmp_path):
         assert found.min() >= 0 and found.max() < size and np.all(np.diff(found) > 0)
 
     parts = st.sampled_from(["bytes", "data", "data", "list"])
-    explore(count, st.builds(damage, st.integers(0, 1), changes, parts), read)
+    explore(count, st.builds(damage, st.integers(0, 2), changes, parts), read)
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged metadata

@@ -5,6 +5,7 @@ import { canonical } from "./pairing.js";
 
 const MAGIC = "PIVQ";
 const VERSION = 1;
+const VERSION_WITH_PRIOR = 2;
 const KINDS = ["matching", "nearest", "positional"];
 const FIXED = 0;
 const HEAD = 35; // bytes
@@ -46,6 +47,9 @@ export async function writeCodes(codes, model) {
 export async function readCodes(file, model) {
   if (new TextDecoder().decode(file.subarray(0, 4)) !== MAGIC) {
     throw new BackendError("The file is not a file of codes: give one that was saved here.");
+  }
+  if (file[4] === VERSION_WITH_PRIOR) {
+    throw new BackendError("The file is written with a prior, which this page does not read: compress without it.");
   }
   if (file[4] !== VERSION) throw new BackendError(`The file has version ${file[4]}, this page reads ${VERSION}.`);
   const body = file.subarray(0, -CHECKSUM);

@@ -2,16 +2,17 @@
 
     offset  bytes
          0      4  "PIVQ"
-         4      1  version of the format, 1
+         4      1  version of the format: 2 with the code by a prior, otherwise 1
          5      1  kind of codes: 0 sets, 1 multisets, 2 sequences
-         6      1  code: 0 fixed, 1 short
+         6      1  code: 0 fixed, 1 short, 2 prior
          7      8  fingerprint of the model's weights
         15      4  N, codes of an image
         19      4  K, entries of the codebook
         23      4  height and width of the images in pixels
         27      4  M, number of images
         31      4  L, number of bytes of the list
-        35      L  list, compressed: levels of the entries if short, names of the images
+        35      L  list, compressed: levels of the entries if short, fingerprint of the prior if by
+                   a prior; names of the images
       35+L      D  codes of the images
     35+L+D      8  checksum: the first bytes of SHA-256 of all before it
 
@@ -24,13 +25,14 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pivq_jax.codec.fingerprints import PRIOR_BYTES
 from pivq_jax.codec.names import check_names
 from pivq_jax.common.errors import InputError
 
 MAGIC = b"PIVQ"
-VERSION = 1
+VERSIONS = (1, 2)
 KINDS = ("matching", "nearest", "positional")
-CODES = ("fixed", "short")
+CODES = ("fixed", "short", "prior")
 # Bytes of the list before compression: a million names of 64 bytes.
 MAX_LIST = 2**26
 CHECKSUM_BYTES = 8
@@ -43,12 +45,13 @@ class Contents(NamedTuple):
 
     Attributes:
         kind: `matching`, `nearest` or `positional`.
-        code: `fixed` or `short`.
+        code: `fixed`, `short` or `prior`.
         fingerprint: of the model, 8 bytes; see `fingerprint`.
         num_codes: N.
         codebook_size: K.
         image_size: height and width of the images in pixels.
-        levels: for `short`, the level of each entry, K bytes; otherwise empty.
+        table: for `short`, the level of each entry, K bytes; for `prior`, the fingerprint of the
+            prior, 4 bytes; see `prior_fingerprint`; otherwise empty.
         names: of the images, M.
         data: the codes of the images, one after another.
     """
@@ -59,7 +62,7 @@ class Contents(NamedTuple):
     num_codes: int
     codebook_size: int
     image_size: int
-    levels: bytes
+    table: bytes
     names: tuple[str, ...]
     data: bytes
 
@@ -77,7 +80,7 @@ def pack(contents: Contents) -> bytes:
     if not contents.names:
         raise InputError("there are no images: give at least one")
     check_names(contents.names)
-    listed = contents.levels + b"".join(name.encode() + b"\0" for name in contents.names)
+    listed = contents.table + b"".join(name.encode() + b"\0" for name in contents.names)
     if len(listed) > MAX_LIST:
         raise InputError(
             f"the names of {len(contents.names):,} images take {len(listed):,} bytes, more than"
@@ -86,7 +89,7 @@ def pack(contents: Contents) -> bytes:
     compressed = zlib.compress(listed, 9)
     head = _HEAD.pack(
         MAGIC,
-        VERSION,
+        _version(contents.code),
         KINDS.index(contents.kind),
         CODES.index(contents.code),
         contents.fingerprint,
@@ -117,28 +120,35 @@ def parse(content: bytes, origin: str) -> Contents:
     if content[:4] != MAGIC:
         raise InputError(f"{origin} is not a file of codes: give one that --mode=compress wrote")
     version = content[4:5]
-    if version and version[0] != VERSION:
+    if version and version[0] not in VERSIONS:
         raise InputError(
-            f"{origin} has version {version[0]} of the format and this program reads version"
-            f" {VERSION}: use the version of pivq_jax that wrote it"
+            f"{origin} has version {version[0]} of the format and this program reads versions"
+            f" {' and '.join(map(str, VERSIONS))}: use the version of pivq_jax that wrote it"
         )
     body, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
     if len(body) < _HEAD.size or _checksum(body) != checksum:
         raise InputError(f"{origin} is damaged or incomplete: copy it again")
     _, _, kind, code, fingerprint, n, k, image_size, count, listed = _HEAD.unpack_from(body)
     end = _HEAD.size + listed
-    if kind >= len(KINDS) or code >= len(CODES) or end > len(body):
+    known = kind < len(KINDS) and code < len(CODES) and version[0] == _version(CODES[code])
+    if not known or end > len(body):
         raise InputError(f"{origin} is damaged: its head is wrong")
+    size = {"fixed": 0, "short": k, "prior": PRIOR_BYTES}[CODES[code]]
     try:
-        levels, names = _read_list(body[_HEAD.size : end], k if code else 0, count)
+        table, names = _read_list(body[_HEAD.size : end], size, count)
     except InputError as error:
         raise InputError(f"{origin} is damaged: {error}") from error
     return Contents(
-        KINDS[kind], CODES[code], fingerprint, n, k, image_size, levels, names, body[end:]
+        KINDS[kind], CODES[code], fingerprint, n, k, image_size, table, names, body[end:]
     )
 
 
-def _read_list(compressed: bytes, num_levels: int, count: int) -> tuple[bytes, tuple[str, ...]]:
+def _version(code: str) -> int:
+    """The first version with this code, so that older programs read all that they can."""
+    return 2 if code == "prior" else 1
+
+
+def _read_list(compressed: bytes, size: int, count: int) -> tuple[bytes, tuple[str, ...]]:
     stream = zlib.decompressobj()
     try:
         listed = stream.decompress(compressed, MAX_LIST + 1)
@@ -146,9 +156,9 @@ def _read_list(compressed: bytes, num_levels: int, count: int) -> tuple[bytes, t
         raise InputError("its list cannot be decompressed") from error
     if not stream.eof or stream.unused_data or len(listed) > MAX_LIST:
         raise InputError("its list has another length than its head says")
-    if not count or listed.count(b"\0", num_levels) != count or listed[-1:] != b"\0":
+    if not count or listed.count(b"\0", size) != count or listed[-1:] != b"\0":
         raise InputError(f"its list does not hold {count:,} names")
-    return listed[:num_levels], check_names(_split(listed, num_levels))
+    return listed[:size], check_names(_split(listed, size))
 
 
 def _split(listed: bytes, start: int) -> Iterator[str]:

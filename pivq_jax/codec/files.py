@@ -1,23 +1,22 @@
 """Files of codes, written and read with the model that the codes belong to."""
 
-import hashlib
 import itertools
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pivq_jax.codec.conditional import decode_sets, encode_sets, inclusion_table
+from pivq_jax.codec import bits_back, conditional
 from pivq_jax.codec.container import CODES, MAGIC, Contents, pack, parse
+from pivq_jax.codec.exact_prior import ExactPrior
+from pivq_jax.codec.fingerprints import fingerprint, prior_fingerprint
 from pivq_jax.codec.frequencies import entry_levels, weights_of
 from pivq_jax.common.enumeration import bytes_per_image, check_codes, rank, unrank
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_atomically
 from pivq_jax.inference import TrainedModel
-from pivq_jax.interop import to_torch
 
 # Entries of the largest table of probabilities: seconds and 64 MiB.
 MAX_TABLE = 2**24
@@ -35,26 +34,6 @@ class ImageCodes(NamedTuple):
     names: tuple[str, ...]
 
 
-def fingerprint(params: Any) -> bytes:
-    """Returns a fingerprint of the weights of a model; the step and the config do not matter.
-
-    It is that of the arrays of a published `model.safetensors`: the first bytes of SHA-256 of, for
-    each array in order of its name, the name and its shape as in `(2, 3)`, each followed by a line
-    break, and its values as float32, the least significant byte first.
-
-    Args:
-        params: parameters, a tree of float32 arrays.
-
-    Returns:
-        8 bytes.
-    """
-    digest = hashlib.sha256()
-    for name, array in sorted(to_torch(params).items()):
-        digest.update(f"{name}\n{array.shape}\n".encode())
-        digest.update(array.astype("<f4", copy=False).tobytes())
-    return digest.digest()[:8]
-
-
 def write(
     path: str | Path,
     model: TrainedModel,
@@ -69,10 +48,12 @@ def write(
         model: the model that made the codes.
         codes: integers [M, N], M at least 1, as `TrainedModel.encode` returns them.
         names: M names, all different; see `check_names`.
-        code: `fixed`, or `short` for the shorter one of the two, for sets only.
+        code: `fixed`; or, for sets only, `short` for the shorter one of the two, or `prior` for the
+            shortest one of three, for a model with a prior.
 
     Raises:
-        InputError: if a name cannot be stored, there are no images, or the model has no short code.
+        InputError: if a name cannot be stored, there are no images, or the model does not have
+            this code.
         ValueError: if the codes are not those of M images of this model.
     """
     write_atomically(as_path(str(path)), pack(contents_of(model, codes, names, code)))
@@ -90,15 +71,19 @@ def read(path: str | Path, model: TrainedModel) -> ImageCodes:
 
     Raises:
         InputError: if there is no such file, it is not a file of codes, is damaged, of another
-            version or of another model.
+            version, of another model, or written with a prior that the model does not have.
     """
     contents = open_file(path, model)
-    codes = list(batches_of(contents, len(contents.names), str(path)))
+    codes = list(batches_of(contents, model, len(contents.names), str(path)))
     return ImageCodes(np.concatenate(codes), contents.names)
 
 
 def contents_of(
-    model: TrainedModel, codes: npt.ArrayLike, names: Sequence[str], code: str
+    model: TrainedModel,
+    codes: npt.ArrayLike,
+    names: Sequence[str],
+    code: str,
+    advance: Callable[[int], object] | None = None,
 ) -> Contents:
     """Encodes the codes of images; see `write`.
 
@@ -106,49 +91,50 @@ def contents_of(
         model: the model that made the codes.
         codes: integers [M, N].
         names: M names.
-        code: `fixed` or `short`.
+        code: `fixed`, `short` or `prior`.
+        advance: for `prior`, which takes time: called with numbers of images that are done.
 
     Returns:
-        The contents of a file. For `short`, their `code` is `fixed` if that is shorter.
+        The contents of a file. Their `code` may be one that gives a shorter file than the code
+        asked for; see `write`.
 
     Raises:
-        InputError: if the model has no short code.
+        InputError: if the model does not have this code, or, unless that is `fixed`, a name cannot
+            be stored.
         ValueError: if the codes are not those of M images of this model.
     """
     config, codes = model.config, np.asarray(codes)
     num_codes, size = config.model.num_codes, config.quantizer.codebook_size
-    check_short(model, code)
+    check_code(model, code)
     check_codes(codes, size, model.kind)
     if codes.shape != (len(names), num_codes):
         raise ValueError(
             f"codes have shape {codes.shape}: give [{len(names)}, {num_codes}] for the names"
         )
-    data, levels = rank(codes, size, model.kind).tobytes(), b""
-    if code == "short" and len(codes):
-        found = entry_levels(codes, size)
-        table = inclusion_table(weights_of(found), num_codes)
-        shorter = encode_sets(np.sort(codes, axis=1), table)
-        if len(shorter) + len(zlib.compress(found, 9)) < len(data):
-            data, levels = shorter, found
-    return Contents(
-        model.kind,
-        "short" if levels else "fixed",
-        fingerprint(model.params),
-        num_codes,
-        size,
-        config.data.image_size,
-        levels,
-        tuple(names),
-        data,
+    ranks = rank(codes, size, model.kind).tobytes()
+    fixed = Contents(
+        *(model.kind, "fixed", fingerprint(model.params), num_codes, size, config.data.image_size),
+        *(b"", tuple(names), ranks),
     )
+    if code == "fixed" or not len(codes):
+        return fixed
+    levels = entry_levels(codes, size)
+    chances = conditional.inclusion_table(weights_of(levels), num_codes)
+    data = conditional.encode_sets(np.sort(codes, axis=1), chances)
+    found = [fixed, fixed._replace(code="short", table=levels, data=data)]
+    if code == "prior":
+        prior = exact_prior(model)
+        data = bits_back.encode_sets(codes, prior, advance)
+        found.append(fixed._replace(code="prior", table=prior.fingerprint, data=data))
+    return min(found, key=lambda contents: len(pack(contents)))
 
 
-def check_short(model: TrainedModel, code: str) -> None:
+def check_code(model: TrainedModel, code: str) -> None:
     """Checks that the codes of a model can be encoded as asked for.
 
     Args:
         model: the model.
-        code: `fixed` or `short`.
+        code: `fixed`, `short` or `prior`.
 
     Raises:
         InputError: if they cannot.
@@ -159,7 +145,7 @@ def check_short(model: TrainedModel, code: str) -> None:
         return
     if model.kind != "matching":
         raise InputError(
-            f"the short code is for sets of distinct codes and this model is {model.kind}: use"
+            f"the {code} code is for sets of distinct codes and this model is {model.kind}: use"
             " the fixed one"
         )
     entries = model.config.model.num_codes * model.config.quantizer.codebook_size
@@ -168,6 +154,25 @@ def check_short(model: TrainedModel, code: str) -> None:
             f"the short code needs a table of N x K = {entries:,} probabilities, more than"
             f" {MAX_TABLE:,}: use the fixed one"
         )
+    if code == "prior":
+        exact_prior(model)
+
+
+def exact_prior(model: TrainedModel) -> ExactPrior:
+    """Returns the prior of a model as codes use it.
+
+    Args:
+        model: the model.
+
+    Raises:
+        InputError: if it has none that can be used.
+    """
+    if model.prior is None:
+        raise InputError(
+            "this model has no prior to code with: train one with --mode=train_prior, or use the"
+            " short code"
+        )
+    return ExactPrior(model.prior, model.config.model.num_codes)
 
 
 def open_file(path: str | Path, model: TrainedModel) -> Contents:
@@ -224,15 +229,26 @@ def check_contents(contents: Contents, model: TrainedModel, origin: str) -> None
             raise InputError(
                 f"{origin} is damaged: {len(contents.data)} bytes of codes, not {expected}"
             )
+    elif contents.code == "short":
+        check_code(model, "short")
     else:
-        check_short(model, "short")
+        held = "none" if model.prior is None else prior_fingerprint(model.prior.params).hex()
+        if contents.table.hex() != held:
+            raise InputError(
+                f"{origin} is written with the prior with fingerprint {contents.table.hex()}, and"
+                f" that of this model is {held}: give the model with the prior that wrote it"
+            )
+        check_code(model, "prior")
 
 
-def batches_of(contents: Contents, batch_size: int, origin: str) -> Iterator[npt.NDArray[np.int32]]:
+def batches_of(
+    contents: Contents, model: TrainedModel, batch_size: int, origin: str
+) -> Iterator[npt.NDArray[np.int32]]:
     """Decodes the codes of a file.
 
     Args:
         contents: the result of `open_file`.
+        model: the model that made the codes.
         batch_size: number of images decoded at once.
         origin: name of the file for error messages.
 
@@ -250,8 +266,11 @@ def batches_of(contents: Contents, batch_size: int, origin: str) -> Iterator[npt
             for start in range(0, count, batch_size):
                 yield unrank(ranks[start : start + batch_size], n, k, contents.kind)
             return
-        table = inclusion_table(weights_of(contents.levels), n)
-        sets = decode_sets(contents.data, count, n, table)
+        if contents.code == "short":
+            chances = conditional.inclusion_table(weights_of(contents.table), n)
+            sets = conditional.decode_sets(contents.data, count, n, chances)
+        else:
+            sets = bits_back.decode_sets(contents.data, count, exact_prior(model))
         while batch := list(itertools.islice(sets, batch_size)):
             yield np.array(batch, np.int32)
     except InputError as error:

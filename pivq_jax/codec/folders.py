@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from pivq_jax.codec.container import Contents, pack
-from pivq_jax.codec.files import batches_of, check_short, contents_of, open_file
+from pivq_jax.codec.files import batches_of, check_code, contents_of, open_file
 from pivq_jax.codec.names import check_names, png_name
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import is_remote, sync_tree, write_atomically
@@ -34,13 +34,14 @@ def compress(
         source: local folder of images of any size.
         target: the file, local or remote, replaced if it exists.
         batch_size: number of images encoded at once.
-        code: `fixed` or `short`, see `write`.
+        code: `fixed`, `short` or `prior`, see `write`.
 
     Raises:
         InputError: if there is no such folder, no readable image in it, a name that cannot be
-            stored, the target is a folder or cannot be written, or the model has no short code.
+            stored, the target is a folder or cannot be written, or the model does not have this
+            code.
     """
-    check_short(model, code)
+    check_code(model, code)
     files = check_names(Path(file).as_posix() for file in list_images(source))
     if target.is_dir():
         raise InputError(f"{target} is a folder: give the name of a file as --output")
@@ -70,7 +71,10 @@ def compress(
     if not codes:
         raise InputError(f"no readable image in {source}: see the lines above")
     whole = np.concatenate(codes)
-    contents = contents_of(model, whole, names, code)
+    with progress_bar(
+        desc="coding", total=len(names), unit=" images", disable=not first or code != "prior"
+    ) as bar:
+        contents = contents_of(model, whole, names, code, bar.update)
     content = pack(contents)
     if first:
         write_atomically(target, content)
@@ -122,7 +126,7 @@ def decompress(model: TrainedModel, source: Path, target: Path, batch_size: int)
         with progress_bar(
             desc="decompressing", total=len(contents.names), unit=" images", disable=not first
         ) as bar:
-            for codes in batches_of(contents, batch_size, str(source)):
+            for codes in batches_of(contents, model, batch_size, str(source)):
                 for image, name in zip(decode_batched(model, codes, batch_size), names):
                     if first:
                         _write_new(temporary / png_name(name), encode_png(image))

@@ -299,11 +299,11 @@ class Engine:
             content: the contents of the file.
 
         Raises:
-            InputError: if it is no such file, is damaged, or of another model.
+            InputError: if it is no such file, is damaged, or of another model or prior.
         """
         contents = parse(content, "the file")
         check_contents(contents, self.model, "the file")
-        return next(batches_of(contents, 1, "the file"))[0]
+        return next(batches_of(contents, self.model, 1, "the file"))[0]
 
     def _training_images(self) -> Pool:
         if self.pool is None:

@@ -10,12 +10,15 @@ import pytest
 import pivq_jax
 from pivq_jax import codec
 from pivq_jax.codec.container import pack, parse
-from pivq_jax.codec.files import check_short
+from pivq_jax.codec.files import check_code
+from pivq_jax.codec.fingerprints import prior_fingerprint
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.quantizer import KINDS
+from pivq_jax.sampling.prior import SetPrior
+from tests.codec.priors import random_prior
 
 N, K = 8, 32
 
@@ -40,6 +43,13 @@ def make_model(config, kind: str = "matching", seed: int = 0) -> TrainedModel:
 @pytest.fixture(scope="module")
 def models(tiny_config) -> dict[str, TrainedModel]:
     return {kind: make_model(tiny_config, kind) for kind in KINDS}
+
+
+def with_prior(model: TrainedModel, seed: int = 0) -> TrainedModel:
+    """The same model with a prior to which, as in `some_codes`, the first entries are likely."""
+    prior = random_prior(SetPrior(K, width=8, depth=1, heads=2), seed, scale=0.1)
+    prior.params["logits"]["bias"] += np.linspace(6, 0, K, dtype=np.float32)
+    return TrainedModel(model.config, model.mesh, model.params, 100, {}, prior=prior)
 
 
 def some_codes(kind: str, count: int = 5, seed: int = 0) -> np.ndarray:
@@ -85,10 +95,68 @@ def test_short_codes_of_few_images_are_fixed_ones(models, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_codes_by_a_prior(models, tmp_path):
+    model, codes, sizes = with_prior(models["matching"]), some_codes("matching", 100), {}
+    for code in ("fixed", "short", "prior"):
+        path = tmp_path / code
+        codec.write(path, model, codes, names(100), code)
+        np.testing.assert_array_equal(codec.read(path, model).codes, codes)
+        assert parse(path.read_bytes(), "file").code == code
+        sizes[code] = path.stat().st_size
+    assert sizes["prior"] < sizes["short"] < sizes["fixed"]
+    # The others do not need it.
+    for code in ("fixed", "short"):
+        np.testing.assert_array_equal(codec.read(tmp_path / code, models["matching"]).codes, codes)
+
+
+@pytest.mark.parametrize("count, expected", [(1, "fixed"), (500, "short")])
+def test_a_prior_that_does_not_fit_is_left_out(models, tmp_path, count, expected):
+    """Of one image, its fingerprint would take more than it saves."""
+    model, codes = with_prior(models["matching"]), some_codes("matching", count)
+    codes = np.sort(K - 1 - codes) if count > 1 else codes
+    codec.write(tmp_path / "a", model, codes, names(count), "prior")
+    codec.write(tmp_path / "b", model, codes, names(count), expected)
+    assert parse((tmp_path / "a").read_bytes(), "file").code == expected
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_prior_must_be_the_one_that_wrote(models, tmp_path):
+    path, model = tmp_path / "faces.pivq", models["matching"]
+    with pytest.raises(InputError, match="no prior to code with: train one"):
+        codec.write(path, model, some_codes("matching"), names(), "prior")
+    assert not path.exists()
+    codec.write(path, with_prior(model), some_codes("matching", 30), names(30), "prior")
+    own, other = (prior_fingerprint(with_prior(model, seed).prior.params).hex() for seed in (0, 1))
+    for reader, held in ((model, "none"), (with_prior(model, seed=1), other)):
+        with pytest.raises(InputError) as refused:
+            codec.read(path, reader)
+        assert str(refused.value) == (
+            f"{path} is written with the prior with fingerprint {own}, and that of this model is"
+            f" {held}: give the model with the prior that wrote it"
+        )
+
+
+def test_a_prior_that_is_not_exact_is_refused(models, tmp_path):
+    model = with_prior(models["matching"])
+    model.prior.params["logits"]["kernel"] += np.float32(2000)
+    with pytest.raises(InputError, match="computed alike on every machine: its logits/kernel"):
+        codec.write(tmp_path / "a", model, some_codes("matching"), names(), "prior")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_published_prior_reads_the_files_of_its_run(models, tmp_path):
+    model, codes = with_prior(models["matching"]), some_codes("matching", 30)
+    codec.write(tmp_path / "faces.pivq", model, codes, names(30), "prior")
+    model.save_pretrained(tmp_path / "published")
+    again = pivq_jax.from_pretrained(tmp_path / "published")
+    np.testing.assert_array_equal(codec.read(tmp_path / "faces.pivq", again).codes, codes)
+
+
+@pytest.mark.parametrize("code", ["short", "prior"])
 @pytest.mark.parametrize("kind", ["nearest", "positional"])
-def test_short_codes_are_for_sets(models, tmp_path, kind):
-    with pytest.raises(InputError, match=f"for sets .* is {kind}: use the fixed one"):
-        codec.write(tmp_path / "a", models[kind], some_codes(kind), names(), "short")
+def test_short_codes_are_for_sets(models, tmp_path, kind, code):
+    with pytest.raises(InputError, match=f"{code} code is for sets .* is {kind}: use the fixed"):
+        codec.write(tmp_path / "a", models[kind], some_codes(kind), names(), code)
     assert not list(tmp_path.iterdir())
 
 
@@ -100,9 +168,9 @@ def test_short_codes_of_a_huge_codebook_are_refused(tiny_config):
 
     Large.config = config
     with pytest.raises(InputError, match=r"N x K = 20,971,520 probabilities"):
-        check_short(Large, "short")
+        check_code(Large, "short")
     with pytest.raises(InputError, match="'shorter' is unknown"):
-        check_short(Large, "shorter")
+        check_code(Large, "shorter")
 
 
 def test_a_published_model_reads_the_files_of_its_run(models, tmp_path):
@@ -165,9 +233,9 @@ def test_files_that_are_none_are_refused(models, tmp_path):
             codec.read(tmp_path / "file", model)
 
 
-@pytest.mark.parametrize("code, count", [("fixed", 3), ("short", 60)])
+@pytest.mark.parametrize("code, count", [("fixed", 3), ("short", 60), ("prior", 20)])
 def test_every_changed_byte_and_every_cut_is_one_error(models, tmp_path, code, count):
-    path, model = tmp_path / "faces.pivq", models["matching"]
+    path, model = tmp_path / "faces.pivq", with_prior(models["matching"])
     codec.write(path, model, some_codes("matching", count), names(count), code)
     content = path.read_bytes()
     assert parse(content, "file").code == code
@@ -185,7 +253,9 @@ def test_every_changed_byte_and_every_cut_is_one_error(models, tmp_path, code, c
 
 
 def test_damage_behind_a_good_checksum_is_one_error(models, tmp_path):
-    path, model = tmp_path / "faces.pivq", models["matching"]
+    path, model = tmp_path / "faces.pivq", with_prior(models["matching"])
+    codec.write(path, model, some_codes("matching", 60), names(60), "prior")
+    prior = parse(path.read_bytes(), "file")
     codec.write(path, model, some_codes("matching", 60), names(60), "short")
     short = parse(path.read_bytes(), "file")
     codec.write(path, model, some_codes("matching", 60), names(60))
@@ -196,12 +266,16 @@ def test_damage_behind_a_good_checksum_is_one_error(models, tmp_path):
         "rank beyond the last": fixed._replace(data=b"\xff" * len(fixed.data)),
         "more of it than": short._replace(data=short.data + b"\0"),
         "not what the codes": short._replace(data=short.data[:-1]),
-        "7 entries have a weight": short._replace(levels=bytes([1] * 7 + [0] * 25)),
+        "7 entries have a weight": short._replace(table=bytes([1] * 7 + [0] * 25)),
+        "it begins with a zero": prior._replace(data=b"\0" + prior.data),
+        "is not what the codes are written as": prior._replace(data=prior.data[:-1]),
+        "is not what the codes are written as ": prior._replace(data=prior.data + b"\0"),
+        "with fingerprint 00000000, and": prior._replace(table=bytes(4)),
         "N, K and image size": fixed._replace(num_codes=2**31, codebook_size=2**32 - 1),
     }
     for words, contents in cases.items():
         path.write_bytes(pack(contents))
-        with pytest.raises(InputError, match=words) as refused:
+        with pytest.raises(InputError, match=words.strip()) as refused:
             codec.read(path, model)
         assert str(refused.value).startswith(str(path))
 

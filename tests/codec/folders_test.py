@@ -16,6 +16,9 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_uint8, load_image
 from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation.reconstruction import encode_split
+from pivq_jax.inference import TrainedModel
+from pivq_jax.sampling.prior import SetPrior
+from tests.codec.priors import random_prior
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -88,6 +91,31 @@ def test_a_file_is_replaced_and_a_folder_is_not(model, small_folder, tmp_path):
     (tmp_path / "empty").mkdir()
     folders.decompress(model, file, tmp_path / "empty", 8)
     assert len(os.listdir(tmp_path / "empty")) == 40
+
+
+def test_with_a_prior(model, small_folder, tmp_path, capfd):
+    """Its writing, which takes longer than that of other codes, shows progress."""
+    file = tmp_path / "faces.pivq"
+    with pytest.raises(InputError, match="no prior to code with"):
+        folders.compress(model, small_folder, file, 8, "prior")
+    assert capfd.readouterr().err == ""
+    codes = encode_split(model, [load(small_folder / f"{i}.png") for i in range(40)], 8)
+    network = SetPrior(32, width=8, depth=1, heads=2)
+    prior = random_prior(network, scale=0.0)
+    prior.params["logits"]["bias"] += np.log(np.bincount(codes.ravel(), minlength=32) + 0.1)
+    able = TrainedModel(model.config, model.mesh, model.params, model.step, {}, prior=prior)
+    folders.compress(able, small_folder, file, 8, "prior")
+    shown = capfd.readouterr()
+    assert "for codes (prior)" in shown.out and "coding: 100%" in shown.err
+    folders.decompress(able, file, tmp_path / "out", 8)
+    assert len(os.listdir(tmp_path / "out")) == 40
+    with pytest.raises(InputError, match="that of this model is none"):
+        folders.decompress(model, file, tmp_path / "again", 8)
+    assert sorted(os.listdir(tmp_path)) == ["faces.pivq", "out"]
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    return {"image": load_image(path, 16)}
 
 
 @pytest.fixture

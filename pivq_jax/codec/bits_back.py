@@ -1,0 +1,129 @@
+"""Sets of codes in about as many bits as a prior over sets expects.
+
+In a sequence, N codes take log2 N! bits more than as a set, since it also tells an order. So that
+these are not lost, the order is drawn from bits that are already written, and tells them (bits
+back; for sets, Severo et al. 2022, arXiv 2107.09202): beginning with the whole set, the writer pops
+from its stack which of the remaining codes comes last, takes it away, and pushes it with the
+probability it has if the others are known. The reader pops the codes in order, and after each
+pushes which of those so far it is.
+
+The sets of a group of images are coded step by step together, so that a pass of the network serves
+all of them. The first steps pop more than they push: while most codes are known, the next one tells
+less than its place. So groups grow with the stack, and the first image does without.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from pivq_jax.codec.exact_prior import ExactPrior, Integers
+from pivq_jax.codec.stack import PRECISION, Stack
+from pivq_jax.common.errors import InputError
+
+LARGEST_GROUP = 64  # part of the format, as all that the order of symbols depends on
+
+
+def encode_sets(
+    codes: npt.ArrayLike, prior: ExactPrior, advance: Callable[[int], object] | None = None
+) -> bytes:
+    """Encodes sets; `decode_sets` is the inverse.
+
+    Args:
+        codes: integers [M, N], distinct within each image.
+        prior: the prior.
+        advance: called with the number of images of each group that is done.
+
+    Returns:
+        The stack, see `Stack.to_bytes`. The first image is on top.
+    """
+    codes = np.sort(np.asarray(codes, np.int64), axis=1)
+    stack = Stack()
+    end = len(codes)
+    for size in group_sizes(end):
+        _push_sets(stack, codes[end - size : end], prior)
+        end -= size
+        if advance:
+            advance(size)
+    return stack.to_bytes()
+
+
+def decode_sets(content: bytes, count: int, prior: ExactPrior) -> Iterator[list[int]]:
+    """Decodes sets.
+
+    Args:
+        content: the result of `encode_sets`.
+        count: number of sets.
+        prior: the prior they were encoded with.
+
+    Yields:
+        The codes of each set, sorted.
+
+    Raises:
+        InputError: if the content is not what `encode_sets` returns for this number of sets.
+    """
+    stack = Stack.from_bytes(content)
+    for size in reversed(group_sizes(count)):
+        yield from _pop_sets(stack, size, prior).tolist()
+    if not stack.is_empty():
+        raise InputError("the data is damaged: it is not what the codes are written as")
+
+
+def group_sizes(count: int) -> list[int]:
+    """Returns the sizes of groups in the order they are written: as many as before, at most 64.
+
+    Args:
+        count: number of images.
+
+    >>> group_sizes(20), group_sizes(200)
+    ([1, 1, 2, 4, 8, 4], [1, 1, 2, 4, 8, 16, 32, 64, 64, 8])
+    """
+    sizes: list[int] = []
+    before = 0
+    while before < count:
+        sizes.append(min(max(before, 1), LARGEST_GROUP, count - before))
+        before += sizes[-1]
+    return sizes
+
+
+def _push_sets(stack: Stack, codes: Integers, prior: ExactPrior) -> None:
+    """Pushes sets, int64 [B, N], sorted."""
+    rows = np.arange(len(codes))
+    for count in range(codes.shape[1], 0, -1):
+        places = np.empty(len(codes), np.int64)
+        for row in rows:
+            # The place whose interval this is in; see `_interval`.
+            place = ((stack.peek() + 1) * count - 1) >> PRECISION
+            stack.pop(*_interval(place, count))
+            places[row] = place
+        taken = codes[rows, places]
+        codes = codes[np.arange(count) != places[:, None]].reshape(len(codes), count - 1)
+        lengths = prior.frequencies(codes)
+        ends = lengths.cumsum(1)[rows, taken].tolist()
+        for end, length in zip(ends, lengths[rows, taken].tolist(), strict=True):
+            stack.push(end - length, length)
+
+
+def _pop_sets(stack: Stack, count: int, prior: ExactPrior) -> Integers:
+    """The inverse of `_push_sets`: returns int64 [B, N], sorted."""
+    codes = np.empty((count, 0), np.int64)
+    for known in range(prior.num_codes):
+        lengths = prior.frequencies(codes)
+        ends = lengths.cumsum(1)
+        new = np.empty(count, np.int64)
+        for row in reversed(range(count)):
+            code = int(np.searchsorted(ends[row], stack.peek(), "right"))
+            length = int(lengths[row, code])
+            stack.pop(int(ends[row, code]) - length, length)
+            new[row] = code
+        places = (codes < new[:, None]).sum(1)
+        codes = np.sort(np.concatenate([codes, new[:, None]], axis=1), axis=1)
+        for place in reversed(places.tolist()):
+            stack.push(*_interval(place, known + 1))
+    return codes
+
+
+def _interval(place: int, count: int) -> tuple[int, int]:
+    """Start and length of the interval of one of `count` places, which are equally likely."""
+    start, end = ((i << PRECISION) // count for i in (place, place + 1))
+    return start, end - start

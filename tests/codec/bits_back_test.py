@@ -1,0 +1,109 @@
+"""Sets on a stack, as a prior expects them."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pivq_jax.codec.bits_back import decode_sets, encode_sets, group_sizes
+from pivq_jax.codec.exact_prior import ExactPrior
+from pivq_jax.common.errors import InputError
+from pivq_jax.sampling.prior import SetPrior
+from tests.codec.priors import make_prior, random_prior, uniform_prior
+
+# K, and priors for sets of N, from one entry that is left over to all but one.
+SIZES = [(2, 1), (5, 1), (6, 5), (12, 4), (30, 8)]
+PRIORS = {
+    size: ExactPrior(random_prior(SetPrior(size[0], width=8, depth=1, heads=2)), size[1])
+    for size in SIZES
+}
+
+
+def draw(size: int, num_codes: int, count: int, seed: int = 0) -> np.ndarray:
+    """Any sets, their codes in any order."""
+    rng = np.random.default_rng(seed)
+    return np.array([rng.permutation(size)[:num_codes] for _ in range(count)])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sampled_from(SIZES), st.integers(1, 30), st.integers(0, 2**32))
+def test_round_trip(size, count, seed):
+    codes, prior = draw(*size, count, seed), PRIORS[size]
+    content = encode_sets(codes, prior)
+    assert list(decode_sets(content, count, prior)) == np.sort(codes, axis=1).tolist()
+
+
+def test_groups_grow_with_what_is_written():
+    for count in range(300):
+        sizes = group_sizes(count)
+        assert sum(sizes) == count and max(sizes, default=0) <= 64
+        before = itertools.accumulate(sizes, initial=0)
+        assert all(size <= max(1, written) for size, written in zip(sizes, before, strict=False))
+    assert group_sizes(1000) == [1, 1, 2, 4, 8, 16, 32, *[64] * 14, 40]
+
+
+def test_many_images_are_coded_in_their_order_and_counted():
+    codes, prior = draw(30, 8, 200), PRIORS[30, 8]
+    done: list[int] = []
+    content = encode_sets(codes, prior, done.append)
+    assert done == group_sizes(200)
+    assert list(decode_sets(content, 200, prior)) == np.sort(codes, axis=1).tolist()
+
+
+@pytest.mark.parametrize("size, num_codes", [(40, 6), (300, 16)])
+def test_equally_likely_sets_take_no_more_bits_than_their_number(size, num_codes):
+    """What an order tells is not in the file: log2 C(K, N) bits a set are enough."""
+    prior = ExactPrior(uniform_prior(SetPrior(size, width=4, depth=1, heads=1)), num_codes)
+    bits, sizes = math.log2(math.comb(size, num_codes)), {}
+    for count in (1, 10, 100):
+        content = encode_sets(draw(size, num_codes, count), prior)
+        sizes[count] = 8 * len(content)
+        assert sizes[count] < count * bits * 1.0001 + 32
+    assert sizes[100] > 99 * bits
+
+
+def test_likely_sets_are_short():
+    """Entries that the prior expects, whatever is known, take few bits."""
+    network = SetPrior(50, width=4, depth=1, heads=1)
+    expected = np.where(np.arange(50) < 5, 12.0, 0.0)
+    prior = make_prior(
+        network, lambda name, shape: expected if name == "logits/bias" else np.zeros(shape)
+    )
+    exact = ExactPrior(prior, 4)
+    likely, unlikely = draw(5, 4, 100), 5 + draw(45, 4, 100)
+    assert abs(8 * len(encode_sets(likely, exact)) - 100 * math.log2(5)) < 40
+    assert len(encode_sets(unlikely, exact)) > 100 * 7
+
+
+def test_every_other_content_is_refused_or_other_sets():
+    codes, prior = np.sort(draw(12, 4, 5)), PRIORS[12, 4]
+    content = encode_sets(codes, prior)
+    cases = [content[:length] for length in range(len(content))] + [content + b"\0", b"\0"]
+    for bit in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 128 >> bit % 8
+        cases.append(bytes(changed))
+    refused = 0
+    for case in cases:
+        try:
+            others = list(decode_sets(case, 5, prior))
+        except InputError as error:
+            assert "damaged" in str(error)
+            refused += 1
+            continue
+        # No two contents hold the same sets.
+        assert others != codes.tolist() and encode_sets(others, prior) == case
+    assert refused > len(cases) // 2
+    for count in (4, 6):
+        with pytest.raises(InputError, match="damaged"):
+            list(decode_sets(content, count, prior))
+
+
+def test_another_prior_does_not_read_it():
+    content = encode_sets(draw(12, 4, 9), PRIORS[12, 4])
+    other = ExactPrior(random_prior(SetPrior(12, width=8, depth=1, heads=2), seed=1), 4)
+    with pytest.raises(InputError, match="damaged"):
+        list(decode_sets(content, 9, other))
