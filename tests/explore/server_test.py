@@ -56,7 +56,7 @@ def test_the_page_and_its_files_are_served(client):
                 assert answer.status_code == 200, name
                 assert answer.content == (PAGE / name).read_bytes()
                 served.add(f"/{name}")
-    assert {"/start.js", "/explorer.js", "/backend.js", "/style.css"} <= served
+    assert {"/start.js", "/explorer.js", "/backend.js", "/base.css"} <= served
     assert client.get("/explorer.js").headers["content-type"].startswith("text/javascript")
 
 
