@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
@@ -91,8 +92,13 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
     write_onnx(folder / "model.onnx", model.params, description, pool.codes)
     for name, images in (("test.png", tests), ("training.png", training)):
         (folder / name).write_bytes(encode_png(album(images)))
-    numbers = {"examples": len(tests), "trainingImages": len(training)}
     files = [*onnx_paths(folder / "model.onnx"), folder / RUNTIME[1]]
+    if engine.factors:
+        table = {name: np.asarray(x) for name, x in engine.factors.table._asdict().items()}
+        file = folder / "factors.safetensors"
+        file.write_bytes(safetensors.numpy.save(table))
+        files.append(file)
+    numbers = {"examples": len(tests), "trainingImages": len(training)}
     write_json(
         folder / "explorer.json",
         {

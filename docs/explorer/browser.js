@@ -5,6 +5,7 @@
 
 import { Backend, BackendError } from "./backend.js";
 import { readCodes, writeCodes } from "./codes.js";
+import { edit, readFactors } from "./edits.js";
 import { env, InferenceSession, Tensor } from "./ort.wasm.bundle.min.mjs";
 import { logLift, pairCodes, quantize, recombine } from "./pairing.js";
 import { resize, shrink, toBytes, toFloat } from "./pixels.js";
@@ -19,6 +20,7 @@ const MAX_EXAMPLES = 48;
 const RUNTIME = "ort-wasm-simd-threaded.wasm";
 const DECODER = "model.decoder.onnx";
 const CODES = "model.codes.safetensors";
+const FACTORS = "factors.safetensors";
 
 export class BrowserBackend extends Backend {
   #model; // see backend.js
@@ -26,6 +28,7 @@ export class BrowserBackend extends Backend {
   #trainingCodes; // [M, N] of all images that the log lift counts; some of them have pictures
   #codebook; // see pairing.js
   #lift; // [K, K]; undefined if positional
+  #table; // see edits.js; undefined without labels
   #decoder;
   #running = Promise.resolve(); // onnxruntime does one thing at a time
 
@@ -42,10 +45,10 @@ export class BrowserBackend extends Backend {
     const { model, testCodes, sizes } = await load("explorer.json", (file) => file.json());
     this.#model = model;
     this.#testCodes = testCodes;
-    const names = [RUNTIME, DECODER, CODES];
+    const names = [RUNTIME, DECODER, CODES, ...(model.factors.length ? [FACTORS] : [])];
     const total = names.reduce((sum, name) => sum + sizes[name], 0);
     let done = 0;
-    const [runtime, decoder, codes] = await Promise.all(
+    const [runtime, decoder, codes, counts] = await Promise.all(
       names.map((name) =>
         load(name, (file) =>
           collect(file, (bytes) => {
@@ -65,6 +68,11 @@ export class BrowserBackend extends Backend {
     this.#codebook = { values: arrays.codebook.values, size, dim };
     this.#trainingCodes = arrays.training_codes.values;
     if (model.kind !== "positional") this.#lift = logLift(this.#trainingCodes, model.numCodes, size);
+    if (counts) {
+      const { given_code: given, overall } = readSafetensors(counts.buffer);
+      const [factors, values] = overall.shape;
+      this.#table = { given: given.values, overall: overall.values, factors, values };
+    }
     return model;
   }
 
@@ -140,6 +148,14 @@ export class BrowserBackend extends Backend {
       return sum;
     });
     return [...distance.keys()].filter((k) => k !== code).sort((k, l) => distance[k] - distance[l]);
+  }
+
+  async readFactors(codes) {
+    return readFactors(codes, this.#table).map((row) => row.indexOf(Math.max(...row)));
+  }
+
+  async edit(codes, factor, value) {
+    return edit(codes, factor, value, this.#table, this.#codebook, this.#lift, this.#model.kind);
   }
 
   async writeCodes(codes) {

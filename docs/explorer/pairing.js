@@ -15,7 +15,7 @@ const LIFT_WEIGHT = 1 / 16;
 const SMALLEST = 2 ** -126; // normal float32
 
 /** Squared distance of the vectors of `dim` values that begin at two places. */
-function squaredDistance(one, from, other, to, dim) {
+export function squaredDistance(one, from, other, to, dim) {
   let sum = 0;
   for (let d = 0; d < dim; d++) sum += (one[from + d] - other[to + d]) ** 2;
   return sum;
@@ -46,11 +46,16 @@ export function quantize(latents, { values, size, dim }, kind) {
   }
   if (kind === "matching") return canonical(match(cost, count, size), kind);
   if (!cost.every(Number.isFinite)) throw new RangeError("the latents are not finite");
-  const codes = Array.from({ length: count }, (_, n) => {
-    const row = cost.subarray(n * size, (n + 1) * size);
+  return canonical(cheapest(cost, count), kind);
+}
+
+/** The column of least cost in each row: of [rows, columns], row by row. */
+export function cheapest(cost, rows) {
+  const columns = cost.length / rows;
+  return Array.from({ length: rows }, (_, n) => {
+    const row = cost.subarray(n * columns, (n + 1) * columns);
     return row.indexOf(row.reduce((least, value) => Math.min(least, value)));
   });
-  return canonical(codes, kind);
 }
 
 /**
@@ -79,7 +84,7 @@ export function pairCodes(codesA, codesB, codebook, kind, lift) {
   const rows = [...a.keys()].filter((n) => same[n] < 0);
   const columns = [...b.keys()].filter((m) => !taken.has(m));
 
-  const scale = lift ? 1 / Math.max(meanSquaredDistance(codebook), SMALLEST) : 1;
+  const scale = lift ? distanceScale(codebook) : 1;
   const cost = rows.flatMap((n) =>
     columns.map((m) => scale * apart(a[n], b[m]) + (lift ? LIFT_WEIGHT * lift[a[n] * size + b[m]] : 0)),
   );
@@ -96,11 +101,12 @@ function copyNumber(codes, index) {
   return index - codes.indexOf(codes[index]);
 }
 
-/** The mean squared distance of two independently drawn codebook entries. */
-function meanSquaredDistance({ values, size, dim }) {
+/** One over the mean squared distance of two independently drawn codebook entries. */
+export function distanceScale({ values, size, dim }) {
   const mean = new Float64Array(dim);
   values.forEach((value, i) => (mean[i % dim] += value / size));
-  return (2 * values.reduce((sum, value, i) => sum + (value - mean[i % dim]) ** 2, 0)) / size;
+  const squares = values.reduce((sum, value, i) => sum + (value - mean[i % dim]) ** 2, 0);
+  return 1 / Math.max((2 * squares) / size, SMALLEST);
 }
 
 /**

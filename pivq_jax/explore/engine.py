@@ -18,9 +18,12 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.progress import progress_bar
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_float, images_to_uint8
-from pivq_jax.explore.meanings import find_meanings
+from pivq_jax.explore.factors import Factors
+from pivq_jax.explore.meanings import find_meanings, words
 from pivq_jax.explore.pool import Pool, encode_pool, nearest
 from pivq_jax.inference import TrainedModel
+from pivq_jax.interop.card import TERMS
+from pivq_jax.sampling import Labels
 
 # Images decoded at once. More would not be much faster, and a large model would be busy for long.
 BATCH = 4
@@ -72,6 +75,7 @@ class Engine:
         model: the trained model.
         size: S, height and width of images.
         pool: the training images with their codes; None without a data set.
+        factors: what edits need; None without labels, and if codes have places.
 
     Raises:
         ValueError: if a training image has no codes, see `TrainedModel.encode`.
@@ -84,6 +88,7 @@ class Engine:
         self._entries = np.asarray(self._codebook, np.float64)
         self._id = fingerprint(model.params).hex()
         self.pool: Pool | None = None
+        self.factors: Factors | None = None
         self._lift: jax.Array | None = None
         self._compile()
         codes, labels = np.zeros((0, self.num_codes), np.int32), np.zeros((0, 0), np.int32)
@@ -92,12 +97,29 @@ class Engine:
             factors, batch_size = dataset.factors, int(model.config.evaluate.batch_size)
             self.pool = encode_pool(model, dataset.train, tuple(factors), batch_size)
             codes, labels, _ = self.pool
-            if model.kind != "positional":
-                self._lift = model.log_lift(codes)
+        self._count()
+        if dataset is not None:
             self.recombine(jax.random.key(0))
             self.nearest(codes[0])
         seed = int(model.config.seed)
         self._meanings = find_meanings(codes, labels, factors, self._codebook, seed)
+
+    def _count(self) -> None:
+        """Counts which codes and labels meet, and compiles what needs the counts."""
+        model, labels = self.model, self.model.labels
+        codes = model.parents if labels else None
+        if labels is None and self.pool and self.dataset:
+            codes, factors = self.pool.codes, self.dataset.factors
+            labels = Labels(self.pool.labels, factors) if factors else None
+        if codes is None or model.kind == "positional":
+            return
+        self._lift = model.log_lift(codes)
+        if labels:
+            table = sampling.factor_table(codes, labels, len(self._codebook))
+            how = (self._codebook, self._lift, model.kind, model.method)
+            self.factors = Factors(labels, table, *how)
+            self.read_factors(codes[0])
+            self.edit(codes[0], 0, 0)
 
     def _compile(self) -> None:
         codes, image = np.arange(self.num_codes), np.zeros((self.size, self.size, 3), np.uint8)
@@ -125,6 +147,7 @@ class Engine:
         model, meanings = self.model, self._meanings
         columns = (meanings.group.tolist(), meanings.value, meanings.text, meanings.share.tolist())
         names = ("group", "value", "text", "share")
+        terms = TERMS.get(model.config.data.name)
         return {
             "id": self._id,
             "title": f"{model.config.name}, step {model.step:,}",
@@ -139,6 +162,11 @@ class Engine:
             "grouping": meanings.grouping,
             "groups": list(meanings.groups),
             "entries": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
+            "factors": [
+                {"name": words(name), "values": list(values)}
+                for name, values in (self.factors.labels.factors if self.factors else {}).items()
+            ],
+            "credit": terms.credit if terms else "",
         }
 
     def check(self, sets: Any) -> np.ndarray:
@@ -288,6 +316,33 @@ class Engine:
         distance[code] = -1.0
         return np.argsort(distance, kind="stable")[1:]
 
+    def read_factors(self, codes: np.ndarray) -> np.ndarray:
+        """Returns the values of the factors of an image, as its codes say: int [A].
+
+        Args:
+            codes: int [N].
+
+        Raises:
+            InputError: if there are no factors.
+        """
+        return self._known_factors().read(codes)
+
+    def edit(self, codes: np.ndarray, factor: int, value: int) -> np.ndarray:
+        """Gives a factor another value; see `Factors.edit`.
+
+        Args:
+            codes: int [N].
+            factor: index of the factor.
+            value: index of the wanted value.
+
+        Returns:
+            int32 [N], in the order of `codes`.
+
+        Raises:
+            InputError: if there is no such factor or value.
+        """
+        return self._known_factors().edit(codes, factor, value)
+
     def write_codes(self, codes: np.ndarray) -> bytes:
         """Writes a code set, int [N], as the contents of a file of `pivq_jax.codec`."""
         return pack(contents_of(self.model, codes[None], ["face"], "fixed"))
@@ -309,6 +364,11 @@ class Engine:
         if self.pool is None:
             raise InputError("the training images of this model are not on this machine")
         return self.pool
+
+    def _known_factors(self) -> Factors:
+        if self.factors is None:
+            raise InputError("this model has no factors: its training images have no labels")
+        return self.factors
 
     def _training_image(self, index: int) -> Picture:
         assert self.dataset and self.pool

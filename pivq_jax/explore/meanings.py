@@ -68,10 +68,10 @@ def find_meanings(
         group[found.code] = names.index(found.factor)
         value[found.code] = found.value
         text[found.code] = (
-            f"{_words(found.factor)}: {found.value} in {found.value_share:.0%} of images with it,"
+            f"{words(found.factor)}: {found.value} in {found.value_share:.0%} of images with it,"
             f" {found.value_share_of_all:.0%} of all"
         )
-    groups = tuple(_words(name) for name in names)
+    groups = tuple(words(name) for name in names)
     return Meanings("factor", groups, group, tuple(value), tuple(text), share)
 
 
@@ -84,5 +84,6 @@ def _clusters(codebook: jax.Array, share: np.ndarray, seed: int) -> Meanings:
     return Meanings("cluster", names, group, nothing, nothing, share)
 
 
-def _words(name: str) -> str:
+def words(name: str) -> str:
+    """Returns the name of a factor as text."""
     return name.replace("_", " ")

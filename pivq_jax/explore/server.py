@@ -149,6 +149,10 @@ def make_app(engine: Engine, address: str = "localhost") -> Starlette:
     def recombine(body: dict[str, Any]) -> NewFace:
         return engine.recombine(jax.random.key(_integer(body, "seed")))
 
+    def edit(body: dict[str, Any]) -> np.ndarray:
+        factor, value = _integer(body, "factor"), _integer(body, "value")
+        return engine.edit(codes_of(body, "codes"), factor, value)
+
     return Starlette(
         routes=[
             *_page_routes(),
@@ -164,6 +168,8 @@ def make_app(engine: Engine, address: str = "localhost") -> Starlette:
             answers("decode", lambda body: list(engine.decode(engine.check(body.get("sets"))))),
             answers("recombine", recombine),
             answers("nearest", lambda body: engine.nearest(codes_of(body, "codes"))),
+            answers("factors/read", lambda body: engine.read_factors(codes_of(body, "codes"))),
+            answers("edit", edit),
             answers("neighbours", lambda body: engine.neighbours(_integer(body, "code"))),
             _route("/api/encode", encode, "POST"),
             _route("/api/codes/read", read_codes, "POST"),

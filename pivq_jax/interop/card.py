@@ -8,6 +8,7 @@ class Terms(NamedTuple):
     """The licence of a model, where that of its training images decides it."""
 
     identifier: str  # the hub's name of the licence
+    credit: str  # to give where images are shown in public, Markdown
     text: str  # Markdown
 
 
@@ -15,6 +16,9 @@ class Terms(NamedTuple):
 TERMS = {
     "toon_faces": Terms(
         "cc-by-4.0",
+        'The faces are a remix of "Toon Head" by [Johan Melin](https://www.johanmelin.com),'
+        " licensed under [CC BY 4.0](https://creativecommons.org/licenses/by/4.0/), as distributed"
+        " and varied by [DiceBear](https://www.dicebear.com).",
         """The weights and the code sets are published under
 [CC BY 4.0](https://creativecommons.org/licenses/by/4.0/), the licence of the drawings that they
 were made from: a remix of "Toon Head" by [Johan Melin](https://www.johanmelin.com), CC BY 4.0,

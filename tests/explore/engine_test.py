@@ -1,5 +1,6 @@
 """What the page asks for, against NumPy and SciPy."""
 
+import copy
 import hashlib
 import re
 from pathlib import Path
@@ -11,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
+from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
 from pivq_jax.explore import engine as engine_module
 from pivq_jax.explore.engine import BATCH, MAX_EXAMPLES, Engine
+from pivq_jax.sampling import Labels
 from tests.explore.engines import untrained_engine
 
 N, K, SIZE = 8, 32, 16  # of the tiny model
@@ -39,6 +42,8 @@ def test_the_description_has_what_the_interface_says(engine):
     assert found["numCodes"] == N and found["imageSize"] == SIZE
     assert found["examples"] == 128 and found["trainingImages"] == 64
     assert {entry["group"] for entry in found["entries"]} <= {-1, *range(len(found["groups"]))}
+    assert found["factors"] == [{"name": "shade", "values": ["dark", "light"]}]
+    assert properties["Factor"] == {*found["factors"][0]}
     assert properties["Pairs"] == {*engine_module.Pairs._fields}
     assert properties["Picture"] == {*engine_module.Picture._fields}
 
@@ -115,6 +120,54 @@ def test_neighbours_are_all_other_entries_by_distance(engine):
         assert np.all(np.diff(distances) >= -1e-9)
 
 
+@pytest.fixture(scope="module")
+def published(engine):
+    """The model as if it were published: with labels of its parents, which are the other ones."""
+    model = copy.copy(engine.model)
+    model.parents = engine.pool.codes
+    model.labels = Labels(1 - engine.pool.labels, {"shade": ("light", "dark")})
+    return model
+
+
+def test_factors_are_read_and_changed_as_the_model_does(engine, published):
+    for codes in (*(engine.example(i).codes for i in range(6)), *some_sets(9, 10)):
+        given = np.random.default_rng(0).permutation(codes)
+        assert engine.read_factors(given).tolist() == 1 - published.read_factors(codes[None])[0]
+        for value, name in enumerate(("dark", "light")):
+            edited = engine.edit(given, 0, value)
+            expected = np.asarray(published.edit(codes[None], shade=name))[0]
+            np.testing.assert_array_equal(np.sort(edited), expected)
+
+
+def test_edited_codes_are_in_the_places_of_those_they_replace(engine):
+    codebook, replaced = np.asarray(engine.model.codebook, np.float64), 0
+    for codes in some_sets(10, 30):
+        codes = np.random.default_rng(0).permutation(codes)
+        edited = engine.edit(codes, 0, 1 - int(engine.read_factors(codes)[0]))
+        stays = edited == codes
+        np.testing.assert_array_equal(stays, np.isin(codes, edited))
+        cost = np.square(codebook[codes[~stays]][:, None] - codebook[edited[~stays]]).sum(-1)
+        least = cost[linear_sum_assignment(cost)].sum()
+        np.testing.assert_allclose(np.trace(cost), least, rtol=1e-5, atol=1e-9)
+        replaced += 0 < (~stays).sum() < N
+    assert replaced  # some, not all
+
+
+def test_labels_of_a_published_model_come_first_and_need_no_data(engine, published):
+    own = copy.copy(published)
+    own.config = own.config.with_fields({"data.name": "toon_faces"})
+    alone = Engine(own, None)
+    found = alone.describe()
+    assert found["factors"] == [{"name": "shade", "values": ["light", "dark"]}]
+    for word in ("Johan Melin", "licenses/by/4.0", "DiceBear"):
+        assert word in found["credit"]
+    assert engine.describe()["credit"] == ""
+    for i in range(4):
+        codes = engine.example(i).codes
+        assert alone.read_factors(codes) == 1 - engine.read_factors(codes)
+        np.testing.assert_array_equal(alone.edit(codes, 0, 0), engine.edit(codes, 0, 1))
+
+
 def test_codes_are_written_and_read_and_only_with_their_model(engine):
     codes = some_sets(8, 1)[0]
     content = engine.write_codes(codes)
@@ -146,6 +199,8 @@ def test_nothing_compiles_once_it_is_ready(engine):
         engine.recombine(jax.random.key(123))
         engine.nearest(some_sets(6, 1)[0])
         engine.neighbours(3)
+        engine.read_factors(some_sets(6, 1)[0])
+        engine.edit(some_sets(6, 1)[0], 0, 1)
         assert not compiled
         jax.jit(lambda x: x * 5 - 3)(np.arange(7))  # the listener does listen
         assert compiled
@@ -201,6 +256,13 @@ def test_numbers_out_of_range_are_refused(engine):
     for code in (-1, K):
         with pytest.raises(InputError, match=str(K - 1)):
             engine.neighbours(code)
+    for factor, value, message in (
+        (1, 0, "factor 1"),
+        (-1, 0, "factor -1"),
+        (0, 2, "shade are 0 to 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            engine.edit(some_sets(0, 1)[0], factor, value)
     with pytest.raises(InputError, match=str(BATCH)):
         engine.decode(some_sets(0, BATCH + 1))
 
@@ -217,6 +279,10 @@ def test_without_data_codes_can_be_decoded_and_are_grouped_by_clusters(engine):
         bare.nearest(sets[0])
     with pytest.raises(InputError, match="not on this machine"):
         bare.recombine(jax.random.key(0))
+    assert found["factors"] == []
+    for ask in (lambda: bare.read_factors(sets[0]), lambda: bare.edit(sets[0], 0, 0)):
+        with pytest.raises(InputError, match="no labels"):
+            ask()
 
 
 @pytest.mark.slow
@@ -236,3 +302,10 @@ def test_other_kinds_of_codes_are_exchanged_in_their_own_way(tiny_config, kind):
         np.testing.assert_array_equal(again, order(face.codes))
         found = own.nearest(face.codes)
         assert found.searched == 64
+        if kind == "nearest":
+            (value,) = own.read_factors(face.codes).tolist()
+            edited = own.edit(face.codes, 0, 1 - value)
+            expected = sampling.edit(face.codes[None], np.array([[1 - value]]), *own.factors[1:])
+            np.testing.assert_array_equal(np.sort(edited), expected[0])
+        else:
+            assert own.factors is None and own.describe()["factors"] == []

@@ -64,6 +64,9 @@ def test_a_server_that_is_gone_is_told(browser, engine):
         settle(page)
     page.locator("#slots .pair").first.click()
     page.get_by_role("alert").get_by_text("does not answer").wait_for()
+    page.get_by_label("shade").select_option(label="light")
+    page.get_by_role("alert").get_by_text("does not answer").wait_for()
+    assert page.get_by_label("shade").evaluate("(select) => select.selectedIndex") == 0
     page.close()
 
 
@@ -77,6 +80,7 @@ def test_without_data_a_person_begins_with_own_images(browser, engine, tmp_path)
         for name in ("New face", "Choose for A"):
             assert page.get_by_role("button", name=name).count() == 0
         assert page.get_by_text("Nearest training image").is_hidden()
+        assert page.locator("#factors").is_hidden()  # there are no labels
         drop(page, "body", ("one.png", image_file(tmp_path).read_bytes()))
         page.wait_for_function("() => location.hash.includes('one.png')")
         own = engine.encode(load_image(image_file(tmp_path), engine.size))[0]

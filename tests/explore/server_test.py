@@ -56,7 +56,7 @@ def test_the_page_and_its_files_are_served(client):
                 assert answer.status_code == 200, name
                 assert answer.content == (PAGE / name).read_bytes()
                 served.add(f"/{name}")
-    assert {"/start.js", "/explorer.js", "/backend.js", "/style.css"} <= served
+    assert {"/start.js", "/explorer.js", "/backend.js", "/base.css"} <= served
     assert client.get("/explorer.js").headers["content-type"].startswith("text/javascript")
 
 
@@ -92,6 +92,9 @@ def test_every_answer_is_that_of_the_engine(client, engine):
         np.testing.assert_array_equal(image_of(text), image)
     near = ask(client, "nearest", codes=a["codes"])
     assert near["searched"] == 64 and near["picture"]["name"].startswith("training image ")
+    assert ask(client, "factors/read", codes=a["codes"]) == [0]
+    edited = ask(client, "edit", codes=a["codes"], factor=0, value=1)
+    assert edited == engine.edit(np.array(a["codes"]), 0, 1).tolist() != a["codes"]
     assert ask(client, "neighbours", code=3) == engine.neighbours(3).tolist()
     face = ask(client, "recombine", seed=7)
     assert face == ask(client, "recombine", seed=7) != ask(client, "recombine", seed=8)
@@ -114,6 +117,7 @@ def test_codes_are_saved_and_opened(client, engine):
     assert client.post("/api/codes/read", content=saved.content).json() == codes
 
 
+EDIT = b'{"codes": [0, 1, 2, 3, 4, 5, 6, 7], "factor": %s}'
 WRONG = {
     "no JSON": ("decode", b"{", "JSON"),
     "no object": ("decode", b"[1]", "JSON"),
@@ -129,6 +133,12 @@ WRONG = {
     "too many": ("examples", b'{"start": 0, "count": 1000}', "1000"),
     "no seed": ("recombine", b"{}", "seed"),
     "no entry": ("neighbours", b'{"code": 32}', "31"),
+    "no codes to read": ("factors/read", b'{"codes": [1, 2]}', "codes"),
+    "no codes to edit": ("edit", b'{"factor": 0, "value": 0}', "codes"),
+    "no factor": ("edit", EDIT % b'1, "value": 0', "factor 1"),
+    "no value": ("edit", EDIT % b'0, "value": 2', "value 2"),
+    "a named value": ("edit", EDIT % b'0, "value": "light"', "value must be"),
+    "a negative factor": ("edit", EDIT % b'-1, "value": 0', "factor must be"),
     "no image": ("encode", b"<html>", "PNG or JPEG"),
     "no file of codes": ("codes/read", b"PK", "file of codes"),
     "nothing to write": ("codes/write", b"{}", "codes"),

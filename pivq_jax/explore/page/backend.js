@@ -54,6 +54,19 @@
  *     codebook entries.
  * @property {string[]} groups - name of each group, such as "hair" or "cluster 3".
  * @property {Entry[]} entries - K entries.
+ * @property {Factor[]} factors - labelled factors that `readFactors` reads and `edit` changes; none
+ *     if training images have no labels, or codes are `positional`: the page then leaves out both.
+ * @property {string} credit - whose images the model was trained on, if they ask for credit: a
+ *     sentence with links as in Markdown, [text](https://...); "" if not.
+ */
+
+/**
+ * A labelled factor of images, such as the colour of the hair.
+ *
+ * @typedef {object} Factor
+ * @property {string} name - such as "hair color".
+ * @property {string[]} values - names of its values; one that looks like "#f97316" is shown as that
+ *     colour, too.
  */
 
 /**
@@ -183,6 +196,31 @@ export class Backend {
    */
   async neighbours(code) {
     throw new BackendError("neighbours is not implemented");
+  }
+
+  /**
+   * Reads the factors of an image from its codes.
+   *
+   * @param {number[]} codes
+   * @returns {Promise<number[]>} the likeliest value of each of `Model.factors`, an index into its
+   *     values.
+   */
+  async readFactors(codes) {
+    throw new BackendError("readFactors is not implemented");
+  }
+
+  /**
+   * Gives a factor another value by replacing the codes that speak against it, as
+   * `pivq_jax.sampling.edit` does.
+   *
+   * @param {number[]} codes
+   * @param {number} factor - index in `Model.factors`.
+   * @param {number} value - the wanted value, an index into its values.
+   * @returns {Promise<number[]>} in the order of `codes`: entry n is that of `codes`, or the one
+   *     that replaces it. Those taken out and put in are paired as in `Pairs`.
+   */
+  async edit(codes, factor, value) {
+    throw new BackendError("edit is not implemented");
   }
 
   /**

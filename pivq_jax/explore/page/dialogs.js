@@ -1,7 +1,8 @@
 /** The dialogs: images to choose from, and entries to put in the place of a code. */
 
+import { make } from "./elements.js";
 import { change, paint, thumbnail } from "./pictures.js";
-import { chip, describe, make } from "./slots.js";
+import { chip, describe } from "./slots.js";
 import { replace } from "./state.js";
 
 const EXAMPLES = 24; // images a page

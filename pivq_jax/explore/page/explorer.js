@@ -2,9 +2,12 @@
 
 import { BackendError } from "./backend.js";
 import { closeByButtons, Entries, Examples, showLink } from "./dialogs.js";
+import { linked } from "./elements.js";
+import { Factors } from "./factors.js";
 import { download, paint } from "./pictures.js";
 import { Slots } from "./slots.js";
 import {
+  countDiffering,
   countExchanged,
   exchange,
   exchangeOrder,
@@ -49,6 +52,8 @@ class Explorer {
   #slots;
   #examples;
   #entries;
+  #factors;
+  #turning = Promise.resolve(); // one after another
   #image = null; // the present state, decoded
   #decoding = false;
   #settling = 0;
@@ -64,6 +69,7 @@ class Explorer {
     });
     this.#examples = new Examples(backend, model, act);
     this.#entries = new Entries(backend, model, act);
+    this.#factors = new Factors(model, (factor, value) => this.#turn(factor, value));
     closeByButtons();
     this.#listen();
   }
@@ -72,6 +78,8 @@ class Explorer {
     const { title, numCodes, codebookSize, imageSize, kind } = this.#model;
     find("model").textContent =
       `${title}: ${numCodes} of ${codebookSize} codes (${kind}), ${imageSize} × ${imageSize} pixels`;
+    find("credit").hidden = !this.#model.credit;
+    find("credit").replaceChildren(...linked(this.#model.credit));
     find("copy").hidden = !this.#model.trainingImages;
     find("new-face").hidden = !this.#model.trainingImages;
     for (const side of ["a", "b"]) find(`choose-${side}`).hidden = !this.#model.examples;
@@ -232,6 +240,31 @@ class Explorer {
     });
   }
 
+  /** Turns a factor; further choices of the same factor begin with the face before the first. */
+  #turn(factor, value) {
+    const gesture = `factor ${factor}`;
+    const work = async () => {
+      let values;
+      try {
+        let present, before, codes;
+        do {
+          present = this.#history.present;
+          before = this.#history.before(gesture);
+          codes = await this.#backend.edit(before.codes, factor, value);
+          values = await this.#backend.readFactors(codes);
+        } while (present !== this.#history.present);
+        const replaced = countDiffering(codes, before.codes);
+        if (countDiffering(codes, present.codes)) this.#change({ ...before, codes }, gesture);
+        const text = this.#factors.outcome(factor, value, values[factor], replaced);
+        this.#factors.tell(text);
+        this.#say(text);
+      } finally {
+        this.#factors.show(values);
+      }
+    };
+    this.#turning = this.#turning.then(() => this.#act(work));
+  }
+
   #undo() {
     if (!this.#history.canUndo) return;
     this.#history.undo();
@@ -259,6 +292,7 @@ class Explorer {
     find("name-a").textContent = a.name;
     find("name-b").textContent = b.name;
     this.#slots.show(this.#history.present);
+    this.#factors.tell();
     const all = exchangeOrder(pairs).length;
     const text = `${countExchanged(this.#history.present)} of ${all} pairs exchanged`;
     const slider = find("slider");
@@ -286,6 +320,7 @@ class Explorer {
         codes = this.#history.present.codes;
         [this.#image] = await this.#backend.decode([codes]);
         paint(find("image"), this.#image, `Decoded: ${find("exchanged").textContent}`);
+        if (this.#model.factors.length) this.#factors.show(await this.#backend.readFactors(codes));
       }
     });
     this.#decoding = false;

@@ -52,6 +52,14 @@ export class ServerBackend extends Backend {
     return ask("neighbours", { code });
   }
 
+  async readFactors(codes) {
+    return ask("factors/read", { codes });
+  }
+
+  async edit(codes, factor, value) {
+    return ask("edit", { codes, factor, value });
+  }
+
   async writeCodes(codes) {
     const response = await send("codes/write", { codes });
     return { name: "face.pivq", file: await response.blob() };

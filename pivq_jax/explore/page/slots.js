@@ -1,17 +1,13 @@
 /** The code sets as columns of chips: each code of A above its partner in B. */
 
+import { make } from "./elements.js";
 import { commonSlots, exchangeOrder } from "./state.js";
 
 const COLOUR = /^#[0-9a-f]{6}$/i;
 
-/** Makes an element: `tag.class.other`, with text or children. */
-export function make(selector, ...children) {
-  const [tag, ...classes] = selector.split(".");
-  const element = document.createElement(tag);
-  element.classList.add(...classes);
-  if (tag === "button") element.type = "button";
-  element.append(...children);
-  return element;
+/** Whether the value of a factor is a colour. */
+export function isColour(value) {
+  return COLOUR.test(value);
 }
 
 /** A line about an entry. */
@@ -26,13 +22,13 @@ export function describe(code, model) {
 export function chip(code, model, prefix = "") {
   const { group, value } = model.entries[code];
   const element = make("span.chip", make("span.unseen", prefix), make("span.code", String(code)));
-  if (COLOUR.test(value)) {
+  if (isColour(value)) {
     const swatch = make("span.swatch");
     swatch.style.backgroundColor = value;
     element.append(swatch);
   }
   colour(element, group, model);
-  const word = value && !COLOUR.test(value) ? value : (model.groups[group] ?? "no factor");
+  const word = value && !isColour(value) ? value : (model.groups[group] ?? "no factor");
   element.append(" ", make("span.tells", word));
   return element;
 }

@@ -40,6 +40,11 @@ export function countExchanged({ pairs, codes }) {
   return exchangeOrder(pairs).filter((slot) => codes[slot] === pairs.b[slot]).length;
 }
 
+/** How many codes differ between two sets in the order of slots. */
+export function countDiffering(codes, others) {
+  return codes.filter((code, slot) => code !== others[slot]).length;
+}
+
 /** Exchanges a code for its partner; a code put in by hand for that of A. */
 export function exchange(state, slot, kind) {
   const { pairs, codes } = state;
@@ -84,6 +89,11 @@ export class History {
     this.#gesture = gesture;
     this.#future = [];
     this.present = state;
+  }
+
+  /** The state in which a gesture began, or would begin now. */
+  before(gesture) {
+    return gesture === this.#gesture ? this.#past.at(-1) : this.present;
   }
 
   /** Ends a gesture. */

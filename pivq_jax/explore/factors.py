@@ -1,0 +1,71 @@
+"""Labelled factors: what the codes of an image say of them, and edits that change one of them."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from pivq_jax import sampling
+from pivq_jax.common.errors import InputError
+from pivq_jax.sampling import FactorTable, Labels
+
+
+class Factors(NamedTuple):
+    """What training images tell of the factors that they are labelled with.
+
+    Attributes:
+        labels: their labels, of A factors.
+        table: how often they have each value.
+        codebook: float32 [K, D].
+        lift: float32 [K, K], the log lift of their codes.
+        kind: kind of the quantizer, `matching` or `nearest`.
+        method: solver of the matching.
+    """
+
+    labels: Labels
+    table: FactorTable
+    codebook: jax.Array
+    lift: jax.Array
+    kind: str
+    method: str
+
+    def read(self, codes: np.ndarray) -> np.ndarray:
+        """Reads the factors of an image.
+
+        Args:
+            codes: int [N].
+
+        Returns:
+            int64 [A], the likeliest value of each factor.
+        """
+        return np.asarray(sampling.read_factors(codes[None], self.table))[0].argmax(-1)
+
+    def edit(self, codes: np.ndarray, factor: int, value: int) -> np.ndarray:
+        """Gives a factor another value; see `sampling.edit`.
+
+        Args:
+            codes: int [N], in any order.
+            factor: the factor, an index into those of the labels.
+            value: the wanted value, an index into those of the factor.
+
+        Returns:
+            int32 [N]: entry n is that of `codes`, or what replaces it. Codes taken out and codes
+            put in are paired as by `sampling.pair_codes`.
+
+        Raises:
+            InputError: if there is no such factor or value.
+        """
+        factors = self.labels.factors
+        if not 0 <= factor < len(factors):
+            raise InputError(f"factor {factor}: factors are 0 to {len(factors) - 1}")
+        name, values = list(factors.items())[factor]
+        if not 0 <= value < len(values):
+            raise InputError(f"value {value}: values of {name} are 0 to {len(values) - 1}")
+        wanted = np.full((1, len(factors)), -1, np.int32)
+        wanted[0, factor] = value
+        how = (self.codebook, self.lift, self.kind, self.method)
+        new = sampling.edit(codes[None], wanted, self.table, *how)[0]
+        _, partners, _ = sampling.pair_codes(codes, new, self.codebook, self.kind, self.method)
+        replaced = np.empty(len(codes), np.int32)
+        replaced[np.argsort(codes, kind="stable")] = partners  # those of the sorted codes
+        return replaced

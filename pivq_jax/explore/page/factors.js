@@ -1,0 +1,81 @@
+/** The labelled factors of the image in the middle: a select for each, which shows its value. */
+
+import { make } from "./elements.js";
+import { isColour } from "./slots.js";
+
+const HINT = "As the codes say. Choose another value to turn one.";
+
+const find = (id) => document.getElementById(id);
+
+export class Factors {
+  #model;
+  #values = null;
+  #parts; // of each factor
+
+  /**
+   * @param {import("./backend.js").Model} model
+   * @param {(factor: number, value: number) => void} turn - called with the value that is chosen.
+   */
+  constructor(model, turn) {
+    this.#model = model;
+    this.#parts = model.factors.map(({ name, values }, factor) => {
+      const select = make("select", ...values.map(option));
+      select.selectedIndex = -1;
+      select.disabled = true; // until there is a value
+      select.addEventListener("change", () => turn(factor, select.selectedIndex));
+      const swatch = make("span.swatch");
+      swatch.hidden = true;
+      return { select, swatch, label: make("label.factor", make("span", name, swatch), select) };
+    });
+    find("factor-list").replaceChildren(...this.#parts.map(({ label }) => label));
+    find("factors").hidden = !model.factors.length;
+    this.tell();
+  }
+
+  /** Shows the values of the factors; those shown last if there are none given. */
+  show(values = this.#values) {
+    this.#values = values;
+    for (const [factor, { select, swatch }] of this.#parts.entries()) {
+      const value = this.#model.factors[factor].values[values[factor]];
+      select.disabled = false;
+      select.selectedIndex = values[factor];
+      swatch.hidden = !isColour(value);
+      if (isColour(value)) swatch.style.backgroundColor = value;
+    }
+  }
+
+  /** Shows what became of a choice; without a text, what a person may do. */
+  tell(text = HINT) {
+    find("turned").textContent = text;
+  }
+
+  /**
+   * What became of a choice.
+   *
+   * @param {number} factor
+   * @param {number} asked - the value chosen.
+   * @param {number} found - the value that the codes now say.
+   * @param {number} count - how many codes were replaced.
+   */
+  outcome(factor, asked, found, count) {
+    const { name, values } = this.#model.factors[factor];
+    const but = found === asked ? "" : `, not ${values[asked]}`;
+    const codes = count ? `${count} ${count > 1 ? "codes" : "code"}` : "no code";
+    return `The codes say ${name}: ${values[found]}${but}. Replaced: ${codes}.`;
+  }
+}
+
+function option(value) {
+  const element = make("option", value);
+  if (isColour(value)) {
+    element.style.backgroundColor = value;
+    element.style.color = isDark(value) ? "white" : "black";
+  }
+  return element;
+}
+
+/** Whether white is easier to read on a colour than black, by their contrast (WCAG). */
+function isDark(colour) {
+  const [red, green, blue] = [1, 3, 5].map((at) => (parseInt(colour.slice(at, at + 2), 16) / 255) ** 2.2);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.18;
+}

@@ -1,0 +1,69 @@
+"""docs/explorer/edits.js beside `pivq_jax.sampling`."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pivq_jax
+from pivq_jax import sampling
+from pivq_jax.explore.factors import Factors
+from tests.explore.node import run_js
+from tests.sampling.edit_test import K, N, world
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+BODY = """
+const { size, factors, kind } = given;
+const codebook = { values: given.entries, size, dim: given.entries.length / size };
+const table = { given: given.given_code, overall: given.overall, factors };
+table.values = given.overall.length / factors;
+answer(given.cases.map(([codes, factor, value]) => ({
+  read: readFactors(codes, table),
+  edited: edit(codes, factor, value, table, codebook, given.lift, kind),
+})));
+"""
+
+
+def compare(known: Factors, sets: np.ndarray, rng: np.random.Generator, folder: Path) -> float:
+    """Edits each set by both; the mean number of codes replaced."""
+    counts = [len(values) for values in known.labels.factors.values()]
+    factors = rng.integers(0, len(counts), len(sets))
+    values = [int(rng.integers(counts[factor])) for factor in factors]
+    cases = list(zip(sets.tolist(), factors.tolist(), values, strict=True))
+    table = {name: np.asarray(part) for name, part in known.table._asdict().items()}
+    arrays = table | {"entries": np.asarray(known.codebook), "lift": np.asarray(known.lift)}
+    sizes = {"size": len(known.codebook), "factors": len(counts), "kind": known.kind}
+    names = "edit, readFactors"
+    found = run_js("edits.js", names, BODY, folder, cases=cases, **sizes, **arrays)
+    read = np.array([one["read"] for one in found])
+    np.testing.assert_allclose(read, sampling.read_factors(sets, known.table), atol=1e-4)
+    edited = [known.edit(codes, *wanted).tolist() for codes, *wanted in zip(sets, factors, values)]
+    assert [one["edited"] for one in found] == edited
+    return float((sets != edited).sum(1).mean())
+
+
+@pytest.mark.parametrize("kind", ["matching", "nearest"])
+def test_it_edits_what_python_edits(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    codes, labels = world(500)
+    codebook = jnp.asarray(rng.normal(size=(K, 3)), jnp.float32)
+    table, lift = sampling.factor_table(codes, labels, K), sampling.log_lift(codes, K)
+    known = Factors(labels, table, codebook, lift, kind, "auto")
+    if kind == "nearest":
+        sets = rng.integers(0, K, (40, N))  # with copies
+    else:
+        sets = np.stack([rng.permutation(K)[:N] for _ in range(40)])
+    assert compare(known, sets, rng, tmp_path) > 0.5
+
+
+@pytest.mark.slow
+def test_it_edits_faces_as_the_published_model_does(tmp_path):
+    model = pivq_jax.from_pretrained("toon_faces")
+    codes, labels, rng = model.parents, model.labels, np.random.default_rng(1)
+    table = sampling.factor_table(codes, labels, len(model.codebook))
+    lift = model.log_lift(codes)
+    known = Factors(labels, table, model.codebook, lift, model.kind, model.method)
+    sets = rng.permuted(codes[rng.integers(0, len(codes), 300)], axis=1)
+    assert compare(known, sets, rng, tmp_path) > 1

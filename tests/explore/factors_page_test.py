@@ -1,0 +1,131 @@
+"""Factors in a real browser, turned with a server and without."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.explore_browser import serving
+from docs.build_explorer import find_runtime, write_folder
+from pivq_jax.common.errors import InputError
+from pivq_jax.explore.engine import Engine
+from tests.explore.browser import SCHEMES, SIZES, codes_of, pixels, served, settle
+from tests.explore.node import missing
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def credited(engine) -> Engine:
+    """The engine as if its images were drawn faces."""
+    model = copy.copy(engine.model)
+    model.config = model.config.with_fields({"data.name": "toon_faces"})
+    return Engine(model, engine.dataset)
+
+
+@pytest.fixture(scope="module", params=["server", "static"])
+def address(request, credited, tmp_path_factory) -> Iterator[str]:
+    if request.param == "server":
+        with served(credited) as found:
+            yield found
+        return
+    try:
+        runtime = find_runtime()
+    except InputError as error:
+        missing(str(error))
+    folder = tmp_path_factory.mktemp("static") / "explorer"
+    write_folder(folder, credited, runtime)
+    with serving(folder) as found:
+        yield found
+
+
+def dark_faces(engine: Engine) -> str:
+    """A link to two dark images, of which the first is decoded."""
+    codes = ".".join(map(str, engine.example(0).codes))
+    return f"#m={engine.describe()['id']}&a=e0&b=e2&c={codes}"
+
+
+def shown(page: Any) -> str:
+    """The value that the page shows."""
+    settle(page)
+    return page.get_by_label("shade").evaluate("(select) => select.selectedOptions[0].text")
+
+
+def wait_for_outcome(page: Any, value: str) -> None:
+    """Waits until the page tells what became of a choice."""
+    page.locator("#turned", has_text=f"The codes say shade: {value}.").wait_for()
+
+
+def assert_decoded(page: Any, engine: Engine, codes: list[int]) -> None:
+    """Shown are these codes and their image, but for a rounding of floats."""
+    assert codes_of(page) == codes
+    difference = pixels(page) - engine.decode(np.array([codes]))[0].astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_factor_is_turned_and_that_is_undone(open_page, credited):
+    page = open_page(dark_faces(credited))
+    assert shown(page) == "dark"
+    before, image = codes_of(page), pixels(page)
+    after = credited.edit(np.array(before), 0, 1).tolist()
+    page.get_by_label("shade").select_option(label="light")
+    wait_for_outcome(page, "light")
+    assert shown(page) == "light"
+    assert_decoded(page, credited, after)
+    assert (pixels(page) != image).any()
+    replaced = sum(one != other for one, other in zip(before, after, strict=True))
+    assert f"Replaced: {replaced} code" in page.locator("#turned").text_content()
+    assert page.locator(".by-hand").count() == replaced
+    page.get_by_role("button", name="Undo").click()
+    assert shown(page) == "dark"
+    assert codes_of(page) == before and page.locator(".by-hand").count() == 0
+    np.testing.assert_array_equal(pixels(page), image)
+    assert "Choose another value" in page.locator("#turned").text_content()
+    page.get_by_role("button", name="Redo").click()
+    assert shown(page) == "light"
+    other = open_page(page.evaluate("location.hash"))
+    assert shown(other) == "light" and codes_of(other) == after
+
+
+def test_choices_of_one_factor_begin_with_the_same_face(open_page, credited):
+    page = open_page(dark_faces(credited))
+    before, select = codes_of(page), page.get_by_label("shade")
+    after = credited.edit(np.array(before), 0, 1).tolist()
+    select.focus()
+    for key, value, codes in (
+        ("ArrowDown", "light", after),
+        ("ArrowUp", "dark", before),
+        ("ArrowDown", "light", after),
+    ):
+        page.keyboard.press(key)
+        wait_for_outcome(page, value)
+        assert shown(page) == value and codes_of(page) == codes
+    said = page.locator("#status").text_content()
+    assert said == page.locator("#turned").text_content()
+    page.keyboard.press("Control+z")
+    assert shown(page) == "dark" and codes_of(page) == before
+    assert page.get_by_role("button", name="Undo").is_disabled()
+
+
+@pytest.mark.parametrize("size, scheme", zip(SIZES, SCHEMES, strict=True))
+def test_axe_finds_no_violation_after_a_turn(open_page, credited, size, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page(dark_faces(credited), size, scheme)
+    page.get_by_label("shade").select_option(label="light")
+    wait_for_outcome(page, "light")
+    settle(page)
+    found = Axe().run(page, options={"resultTypes": ["violations", "incomplete"]})
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+
+
+def test_the_drawings_are_credited(open_page, credited):
+    page = open_page()
+    credit = page.get_by_role("contentinfo")
+    assert "Johan Melin" in credit.text_content() and "](" not in credit.text_content()
+    links = credit.get_by_role("link")
+    assert links.get_by_text("CC BY 4.0").get_attribute("href").endswith("/licenses/by/4.0/")
+    assert links.get_by_text("DiceBear").get_attribute("href") == "https://www.dicebear.com"
