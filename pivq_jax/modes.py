@@ -8,10 +8,10 @@ import numpy as np
 
 from pivq_jax.codec import folders
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import write_json
+from pivq_jax.common.files import check_directory, write_json
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import save_png
-from pivq_jax.config.check import check_place, check_workdir, trained_differences
+from pivq_jax.config.check import check_workdir, trained_differences
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import load_image
@@ -132,7 +132,7 @@ def _open_model(
             " --config, or give the same"
         )
     if writes:
-        check_place(workdir)
+        check_directory(workdir, "--workdir")
         if (workdir / "checkpoints").exists():
             raise InputError(
                 f"{workdir} holds a run, whose results would be replaced: choose another --workdir"

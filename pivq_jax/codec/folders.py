@@ -11,7 +11,7 @@ from pivq_jax.codec.container import Contents, pack
 from pivq_jax.codec.files import batches_of, check_code, contents_of, open_file
 from pivq_jax.codec.names import check_names, png_name
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import is_remote, sync_tree, write_atomically
+from pivq_jax.common.files import check_directory, sync_tree, write_atomically
 from pivq_jax.common.parallel import say
 from pivq_jax.common.progress import progress_bar
 from pivq_jax.data.images import encode_png, load_image
@@ -43,9 +43,9 @@ def compress(
     """
     check_code(model, code)
     files = check_names(Path(file).as_posix() for file in list_images(source))
+    check_directory(target.parent, "--output")
     if target.is_dir():
         raise InputError(f"{target} is a folder: give the name of a file as --output")
-    _check_place(target)
     # N codes of an image take 2 N bytes until the file is written.
     dtype = np.min_scalar_type(model.config.quantizer.codebook_size - 1)
     names: list[str] = []
@@ -118,7 +118,7 @@ def decompress(model: TrainedModel, source: Path, target: Path, batch_size: int)
     target = target.resolve()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise InputError(f"{target} exists: give a new --output, as nothing is replaced")
-    _check_place(target)
+    check_directory(target.parent, "--output")
     first = jax.process_index() == 0
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     names = iter(contents.names)
@@ -151,12 +151,3 @@ def _write_new(path: Path, content: bytes) -> None:
             f"two images are named {path.name!r} on this file system: decompress them on one that"
             " tells upper from lower case"
         ) from error
-
-
-def _check_place(target: Path) -> None:
-    """Reports before the work that a local file or folder cannot be made."""
-    if is_remote(target):
-        return
-    place = next(path for path in target.absolute().parents if path.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise InputError(f"{target} cannot be written: choose another --output")

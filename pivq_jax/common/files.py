@@ -55,6 +55,28 @@ def local_path(name: str) -> Path:
     return Path(name).expanduser()
 
 
+def check_directory(directory: Path, flag: str, writes: bool = True) -> None:
+    """Checks that a path is a directory, or can become one.
+
+    Args:
+        directory: local or remote path.
+        flag: the flag that gave it, such as '--workdir', for the message.
+        writes: whether it must be writable, if it is local.
+
+    Raises:
+        InputError: if it is not a directory or below one, cannot be written, or is in remote
+            storage for which a package is missing.
+    """
+    try:
+        place = next((path for path in (directory, *directory.parents) if path.exists()), None)
+    except ImportError as error:  # etils names the package
+        raise InputError(f"cannot open {directory}: {error}") from error
+    if place and not place.is_dir():
+        raise InputError(f"{place} is a file: choose another {flag}")
+    if writes and isinstance(place, Path) and not os.access(place, os.W_OK):
+        raise InputError(f"{place} cannot be written: choose another {flag}")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name in the same directory, then renames it.
 

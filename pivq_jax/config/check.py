@@ -1,7 +1,6 @@
 """Checks of a config before any work starts."""
 
 import json
-import os
 import reprlib
 from collections.abc import Iterator
 from functools import reduce
@@ -11,6 +10,7 @@ from typing import Any
 import jax
 
 from pivq_jax.common.errors import InputError, brief
+from pivq_jax.common.files import check_directory
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
 
 # Constants of modules that use the fields, repeated here; a test compares them.
@@ -214,27 +214,6 @@ def check_devices(config: Config, devices: int) -> None:
     )
 
 
-def check_place(workdir: Path, writes: bool = True) -> None:
-    """Checks that a workdir is a directory, or can become one.
-
-    Args:
-        workdir: local or remote directory.
-        writes: whether it must be writable.
-
-    Raises:
-        InputError: if the workdir is not a directory, cannot be written, or is in remote storage
-            for which a package is missing.
-    """
-    try:
-        place = next((path for path in (workdir, *workdir.parents) if path.exists()), None)
-    except ImportError as error:  # etils names the package
-        raise InputError(f"cannot open {workdir}: {error}") from error
-    if place and not place.is_dir():
-        raise InputError(f"{place} is a file: choose another --workdir")
-    if writes and isinstance(place, Path) and not os.access(place, os.W_OK):
-        raise InputError(f"{place} cannot be written: choose another --workdir")
-
-
 def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
     """Checks that a workdir is new or belongs to a run with the same config.
 
@@ -245,9 +224,9 @@ def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
 
     Raises:
         InputError: if the workdir belongs to a run with another config (the message names the
-            fields that differ and their values in the workdir), or as in `check_place`.
+            fields that differ and their values in the workdir), or as in `check_directory`.
     """
-    check_place(workdir, writes)
+    check_directory(workdir, "--workdir", writes)
     path = workdir / "config.json"
     if not path.exists():
         if (workdir / "checkpoints").exists():

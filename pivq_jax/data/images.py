@@ -127,16 +127,27 @@ def unread_kinds(names: Iterable[str]) -> str:
 
 
 @functools.cache
-def _pillow() -> Any:
-    """Pillow, with the reader of HEIC if there is one."""
+def _pillow_with_heic() -> Any:
     from PIL import Image
 
     if "HEIF" in FORMATS:
         import pillow_heif
 
         pillow_heif.register_heif_opener()
-    # It is for images of 89 million pixels; `MAX_HALVED_PIXELS` allows some.
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    return Image
+
+
+def pillow() -> Any:
+    """Returns the module `PIL.Image`, to open files with.
+
+    It reads HEIC if there is a reader, and does not warn of images of 89 million pixels, which
+    those who open files with it refuse, or decode at half their size.
+    """
+    Image = _pillow_with_heic()
+    # Asked for each file: a program that restores its filters of warnings takes this one away. Not
+    # added twice: each addition makes Python repeat warnings that it shows once.
+    if ("ignore", None, Image.DecompressionBombWarning, None, 0) not in warnings.filters:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     return Image
 
 
@@ -192,7 +203,7 @@ def decode_image(
     """
     from PIL import ImageOps, UnidentifiedImageError
 
-    Image = _pillow()
+    Image = pillow()
     try:
         with Image.open(file, formats=FORMATS) as opened:
             width, height = opened.size

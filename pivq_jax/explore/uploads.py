@@ -5,7 +5,7 @@ import io
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.images import MAX_PIXELS, decode_image
+from pivq_jax.data.images import MAX_PIXELS, decode_image, pillow
 
 # The largest file that is accepted, in bytes: a PNG file of a camera of 10 million pixels.
 MAX_BYTES = 2**25
@@ -26,8 +26,7 @@ def read_image(content: bytes, size: int) -> np.ndarray:
     Raises:
         InputError: if it is no such file, is damaged, or has more than `MAX_PIXELS` pixels.
     """
-    from PIL import Image
-
+    Image = pillow()
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
             width, height = opened.size

@@ -182,7 +182,7 @@ def test_what_cannot_be_compressed_is_refused_before_the_work(
     with pytest.raises(InputError, match="is a folder: give the name of a file"):
         folders.compress(model, small_folder, tmp_path, 8)
     (tmp_path / "text").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="text is a file: choose another --output"):
         folders.compress(model, small_folder, tmp_path / "text" / "faces.pivq", 8)
     with pytest.raises(InputError, match="no directory"):
         folders.compress(model, tmp_path / "nothing", tmp_path / "faces.pivq", 8)

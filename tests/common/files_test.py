@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pivq_jax.common.files import read_object, sync_tree, write_atomically, write_json
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import (
+    check_directory,
+    read_object,
+    sync_tree,
+    write_atomically,
+    write_json,
+)
 from pivq_jax.training.checkpoints import Checkpoints
 
 
@@ -65,3 +72,19 @@ def test_a_damaged_object_is_an_empty_one(tmp_path, content):
     assert read_object(path) == {}
     write_json(path, {"step": 3})
     assert read_object(path) == {"step": 3}
+
+
+def test_a_place_for_output_is_a_directory_or_can_become_one(tmp_path, monkeypatch):
+    check_directory(tmp_path, "--to")
+    check_directory(tmp_path / "new" / "below", "--to")
+    monkeypatch.chdir(tmp_path)
+    check_directory(Path("new"), "--to")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", Path("file")):
+        with pytest.raises(InputError, match=r"file is a file: choose another --to$"):
+            check_directory(place, "--to")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write to all
+    with pytest.raises(InputError, match=r" cannot be written: choose another --to$"):
+        check_directory(tmp_path / "new", "--to")
+    check_directory(tmp_path / "new", "--to", writes=False)

@@ -1,6 +1,7 @@
 """Image files in all their variety, and the conversion of pixel values."""
 
 import importlib.util
+import warnings
 import zlib
 
 import jax
@@ -144,13 +145,18 @@ def test_a_corrupt_file_is_named_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_the_size_is_checked_before_an_image_is_decoded(tmp_path, monkeypatch):
-    """A small file of 12,000 x 12,000 pixels; a JPEG file is decoded at half its size."""
-    path = save(tmp_path / "a.png", Image.new("1", (1, 1)))
-    content = bytearray(path.read_bytes())
-    content[16:24] = 2 * (12_000).to_bytes(4)
+def claimed_png(path, side):
+    """A PNG file of a few bytes whose header claims a size."""
+    content = bytearray(save(path, Image.new("1", (1, 1))).read_bytes())
+    content[16:24] = 2 * side.to_bytes(4)
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
     path.write_bytes(content)
+    return path
+
+
+def test_the_size_is_checked_before_an_image_is_decoded(tmp_path, monkeypatch):
+    """A small file of 12,000 x 12,000 pixels; a JPEG file is decoded at half its size."""
+    path = claimed_png(tmp_path / "a.png", 12_000)
     with pytest.raises(InputError, match=r"a\.png: 12000 x 12000 pixels are more than 50,331,648"):
         load_image(path, 16)
 
@@ -165,6 +171,16 @@ def test_the_size_is_checked_before_an_image_is_decoded(tmp_path, monkeypatch):
         assert_color(load_image(path, 16), RED, tolerance=2)
     with pytest.raises(InputError, match="199 x 199 pixels are more than 10,000"):
         decode_image(path, 16, name="a.jpg", crop=150)  # of the pixels of the file
+
+
+def test_large_images_give_no_warning_of_pillow(tmp_path):
+    """Its limit is another, also once a program has restored its filters of warnings."""
+    path = claimed_png(tmp_path / "a.png", 12_000)
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(InputError, match="pixels are more than"):
+                load_image(path, 16)
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
