@@ -7,6 +7,7 @@ process id; {"wait": PID} answers its exit code, negative for a signal.
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -47,6 +48,10 @@ def serve() -> None:
     for name in ("ott.tools.k_means", "tensorboardX", "pivq_jax.data.image_folder"):
         importlib.import_module(name)
     importlib.import_module("pivq_jax.modes")
+    # As in `conftest.py`; what is frozen stays shared with the commands, too.
+    gc.set_threshold(100_000, 20, 100)
+    gc.collect()
+    gc.freeze()
 
     for line in sys.stdin:
         request = json.loads(line)

@@ -1,5 +1,6 @@
 """Fixtures that several tests share: commands, folders of faces, one trained run."""
 
+import gc
 import io
 import json
 import os
@@ -23,6 +24,9 @@ QUICK = "--xla_cpu_use_fusion_emitters=false"
 XLA_FLAGS = os.environ.setdefault("XLA_FLAGS", QUICK)  # a worker inherits what its parent has set
 FAST = XLA_FLAGS == QUICK
 STARTED = time.monotonic()
+# Tracing makes millions of small objects that live long: collecting cycles as often as Python does
+# takes a quarter of its time. `command_server.py` does the same.
+gc.set_threshold(100_000, 20, 100)
 # In the background of a shell Ctrl-C is ignored, and the tests' commands would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -48,9 +52,9 @@ TINY = {
     "train.steps": 160,
     "train.batch_size": 8,
     "train.log_every": 5,
-    "train.checkpoint_every": 10,
+    "train.checkpoint_every": 20,
     "train.picture_every": 150,
-    "evaluate.batch_size": 8,
+    "evaluate.batch_size": 20,  # a batch of VGG takes a second, of few images or many
     "evaluate.samples": 40,  # more than there are training images
     "evaluate.neighbours": 1,
     "sample.count": 8,
@@ -69,6 +73,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     minutes = item.config.getoption("--minutes")
     if minutes is not None and time.monotonic() - STARTED > 60 * minutes:
         pytest.skip(f"not begun after {minutes:g} minutes")
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what imports have made out of all later collections of cycles."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -337,10 +347,10 @@ def interrupt_at(command: Command, workdir: Path, step: int, number: int) -> Fin
 
 @pytest.fixture(scope="session")
 def interrupted(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> dict[str, Any]:
-    """The tiny run once more: killed before the codebook's start, Ctrl-C after it."""
+    """The tiny run once more: killed before the codebook's start, Ctrl-C with all losses."""
     workdir = tmp_path_factory.mktemp("interrupted") / "run"
     arguments = [*tiny_run.arguments[:-1], f"--workdir={workdir}"]
-    moments = [(10, signal.SIGKILL), (110, signal.SIGINT)]
+    moments = [(20, signal.SIGKILL), (100, signal.SIGINT)]
     parts, steps = [], []
     for step, number in moments:
         command = commands.start(*arguments)

@@ -134,7 +134,7 @@ def test_reconstruct_into_the_workdir_by_default(commands, tiny_run, small_folde
     done = commands.run(*tiny_run.arguments, "--mode=reconstruct", f"--input={small_folder}")
     assert done.code == 0, done.stderr
     codes = json.loads((tiny_run.workdir / "reconstructed" / "codes.json").read_text())
-    assert len(codes) == 40  # five batches of eight
+    assert len(codes) == 40  # two batches of 20
 
 
 def assert_refused(done, *words: str) -> None:

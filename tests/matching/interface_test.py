@@ -1,6 +1,5 @@
 """`match` under the transformations of JAX, and on input that no method may accept or hang on."""
 
-import os
 import subprocess
 import sys
 
@@ -137,8 +136,6 @@ print("same")
 """
 
 
-def test_sharded_over_eight_devices_without_a_collective():
-    flags = "--xla_force_host_platform_device_count=8"
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, env=env)
-    assert done.stdout.strip() == "same", done.stderr
+def test_sharded_over_eight_devices_without_a_collective(commands):
+    done = commands.run(code=SHARDED, devices=8)
+    assert done.code == 0 and done.stdout.strip() == "same", done.stderr

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 K, N = 24, 6
 
+improve = jax.jit(improve_exchange)
+
 
 def sets(count: int, seed: int) -> np.ndarray:
     """Code sets from two groups of codes that never meet: the even and the odd ones."""
@@ -74,9 +76,7 @@ def test_swaps_end_where_no_swap_helps(seed, common):
     lift = rng.normal(size=(K, K)).astype(np.float32)
     lift += lift.T
     start = (codes != partners) & (rng.random(N) < 0.5)
-    end = np.asarray(
-        improve_exchange(*map(jnp.asarray, (codes, partners, start)), jnp.asarray(lift))
-    )
+    end = np.asarray(improve(codes, partners, start, lift))
     assert end.sum() == start.sum() and not end[codes == partners].any()
 
     def value(exchanged: np.ndarray) -> float:

@@ -28,15 +28,18 @@ SETS = np.array(list(itertools.combinations(range(K), N)), np.int32)
 
 @functools.cache
 def params():
-    drawn = PRIOR.init(jax.random.key(0), jnp.zeros((1, N), int), jnp.zeros((1, N), bool))
+    shapes = jax.eval_shape(PRIOR.init, jax.random.key(0), SETS, SETS < K)["params"]
     rng = np.random.default_rng(0)  # larger than at first, so that sets differ in probability
-    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 1, x.shape), x.dtype), drawn["params"])
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 1, x.shape), x.dtype), shapes)
+
+
+apply = jax.jit(PRIOR.apply)
 
 
 def log_p(codes, count):
     """Log probabilities of the next code, given the first `count` of each row."""
     known = np.broadcast_to(np.arange(N) < count, codes.shape)
-    return np.asarray(PRIOR.apply({"params": params()}, codes, known), np.float64)
+    return np.asarray(apply({"params": params()}, codes, known), np.float64)
 
 
 @functools.cache

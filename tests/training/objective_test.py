@@ -43,7 +43,7 @@ def setting(tiny_config, faces):
     )
     images = jnp.asarray(faces[:8, ::3, ::3], jnp.float32) / 127.5 - 1
     params = jax.jit(model.init)(jax.random.key(0), images)["params"]
-    judge = objective.adversary.discriminator.init(jax.random.key(1), images)["params"]
+    judge = jax.jit(objective.adversary.discriminator.init)(jax.random.key(1), images)["params"]
     frozen = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
     return objective, params, judge, frozen, images
 

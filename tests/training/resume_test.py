@@ -192,6 +192,7 @@ def test_a_run_from_before_muon_opens_and_goes_on_with_adamw(commands, tiny_argu
     unbroken, workdir = tmp_path / "unbroken", tmp_path / "run"
     steps = ["--config.quantizer.init_step=20", "--config.adversarial.start_step=30"]
     steps += ["--config.train.steps=40", "--config.train.picture_every=40", "--mode=train"]
+    steps += ["--config.train.checkpoint_every=10"]
     muon = [*tiny_arguments, f"--workdir={workdir}", *steps]
     losses = ["--config.loss.variance=0", "--config.loss.recombination_warmup=0"]
     adamw = [*muon, "--config.optimizer.name=adamw", *losses]
