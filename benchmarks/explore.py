@@ -1,12 +1,12 @@
 """Measures how soon the explorer's page gets what it asks for.
 
-    python -m benchmarks.explore [--workdir=runs/toon_faces] [--requests=50]
+    python -m benchmarks.explore [--workdir=runs/toon_faces | --pretrained=NAME] [--requests=50]
 
-Serves the page of a trained run as `--mode=explore` does, and asks for what the page asks for, over
-HTTP on localhost: an exchange (the new set is decoded), the twelve changes that neighbouring
-entries would make, the nearest training image, a new face. Prints the median and the largest time
-from the request to the last byte of the answer, in milliseconds, after one request of each kind. A
-person sees an exchange at once if it takes less than 100.
+Serves the page of a trained model as `--mode=explore` does, and asks for what the page asks for,
+over HTTP on localhost: an exchange (the new set is decoded), another value of a factor, the twelve
+changes that neighbouring entries would make, the nearest training image, a new face. Prints the
+median and the largest time from the request to the last byte of the answer, in milliseconds, after
+one request of each kind. A person sees an exchange at once if it takes less than 100.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,11 +25,11 @@ import numpy as np
 
 
 @contextlib.contextmanager
-def serving(workdir: Path) -> Iterator[str]:
-    """Serves the explorer of a run in a process of its own.
+def serving(model: str) -> Iterator[str]:
+    """Serves the explorer of a model in a process of its own.
 
     Args:
-        workdir: directory of the run.
+        model: the flag that names it, see `read_arguments`.
 
     Yields:
         the address of the page, once it answers.
@@ -38,7 +37,7 @@ def serving(workdir: Path) -> Iterator[str]:
     Raises:
         SystemExit: if it cannot be served.
     """
-    command = [sys.executable, "-m", "pivq_jax.main", "--mode=explore", f"--workdir={workdir}"]
+    command = [sys.executable, "-m", "pivq_jax.main", "--mode=explore", model]
     server = subprocess.Popen([*command, "--port=0"], stdout=subprocess.PIPE, text=True)
     assert server.stdout
     try:
@@ -46,11 +45,34 @@ def serving(workdir: Path) -> Iterator[str]:
         while found is None and (line := server.stdout.readline()):
             found = re.search(r"http://\S+", line)
         if found is None:
-            raise SystemExit(f"{workdir} cannot be explored: see the lines above")
+            raise SystemExit(f"{model} cannot be explored: see the lines above")
         yield found[0]
     finally:
         server.terminate()
         server.communicate()
+
+
+def read_arguments(description: str | None, **others: Any) -> tuple[str, argparse.Namespace]:
+    """Reads the command line.
+
+    Args:
+        description: of the program.
+        others: further options with their defaults.
+
+    Returns:
+        the flag that names the model, and all options.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--workdir", default="runs/toon_faces", help="a run (%(default)s)")
+    which.add_argument("--pretrained", help="a published model, instead")
+    for name, default in others.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    options = parser.parse_args()
+    named = options.pretrained and f"--pretrained={options.pretrained}"
+    return named or f"--workdir={options.workdir}", options
 
 
 class Client:
@@ -77,6 +99,7 @@ class Client:
 def measure(client: Client, requests: int) -> dict[str, np.ndarray]:
     """Returns the times of each kind of request, milliseconds [requests]."""
     model = client.ask("model")
+    factors = model["factors"]
     first, second = (client.ask("example", index=i)["codes"] for i in (0, 1))
     pairs = client.ask("pair", a=first, b=second)
     differing = [n for n, (a, b) in enumerate(zip(pairs["a"], pairs["b"], strict=True)) if a != b]
@@ -87,6 +110,13 @@ def measure(client: Client, requests: int) -> dict[str, np.ndarray]:
         codes[slot] = pairs["b" if codes[slot] == pairs["a"][slot] else "a"][slot]
         client.ask("decode", sets=[codes])
 
+    def turn() -> None:
+        factor = int(rng.integers(len(factors)))
+        value = int(rng.integers(len(factors[factor]["values"])))
+        edited = client.ask("edit", codes=codes, factor=factor, value=value)
+        client.ask("factors/read", codes=edited)
+        client.ask("decode", sets=[edited])
+
     def changes() -> None:
         slot = int(rng.integers(len(codes)))
         near = [entry for entry in client.ask("neighbours", code=codes[slot]) if entry not in codes]
@@ -96,6 +126,7 @@ def measure(client: Client, requests: int) -> dict[str, np.ndarray]:
 
     kinds = {
         "exchange": exchange,
+        **({"another value": turn} if factors else {}),
         "twelve changes": changes,
         "nearest image": lambda: client.ask("nearest", codes=codes),
         "new face": lambda: client.ask("recombine", seed=int(rng.integers(2**31))),
@@ -114,13 +145,8 @@ def measure(client: Client, requests: int) -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Serves, asks and prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", type=Path, default=Path("runs/toon_faces"))
-    parser.add_argument("--requests", type=int, default=50)
-    options = parser.parse_args()
-    with serving(options.workdir) as address:
+    flag, options = read_arguments(__doc__, requests=50)
+    with serving(flag) as address:
         client = Client(address)
         print(client.ask("model")["title"])
         print(f"{'':<16}{'median ms':>11}{'largest ms':>12}")

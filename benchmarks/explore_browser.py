@@ -42,6 +42,13 @@ async (times) => {
       codes[slot] = (codes[slot] === pairs.a[slot] ? pairs.b : pairs.a)[slot];
       return backend.decode([codes]);
     },
+    "another value": async () => {
+      const factor = Math.floor(Math.random() * model.factors.length);
+      const value = Math.floor(Math.random() * model.factors[factor].values.length);
+      const edited = await backend.edit(codes, factor, value);
+      await backend.readFactors(edited);
+      return backend.decode([edited]);
+    },
     "twelve changes": async () => {
       const slot = any([...codes.keys()]);
       const near = (await backend.neighbours(codes[slot])).filter((code) => !codes.includes(code));
@@ -54,6 +61,7 @@ async (times) => {
     "new face": () => backend.recombine(),
     "own image": () => backend.encode(own, "own.png"),
   };
+  if (!model.factors.length) delete kinds["another value"];
   const taken = {};
   for (const [name, act] of Object.entries(kinds)) {
     await act();

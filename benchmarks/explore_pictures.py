@@ -1,24 +1,53 @@
 """Makes the pictures of the explorer in the documentation.
 
-    python -m benchmarks.explore_pictures [--workdir=runs/toon_faces] [--output=docs/pictures]
+    python -m benchmarks.explore_pictures [--workdir=runs/toon_faces | --pretrained=toon_faces]
 
-Serves the page of a trained run as `--mode=explore` does, and photographs it in Debian's chromium,
-driven by playwright (requirements-test.txt): explorer_wide.png, explorer_dark.png,
-explorer_replace.png and explorer_narrow.png.
+Serves the page of a trained model as `--mode=explore` does, and photographs it in Debian's
+chromium, driven by playwright (requirements-test.txt): explorer_wide.png, explorer_replace.png,
+explorer_dark.png, in which a factor is changed if there are any, and explorer_narrow.png. --output
+is where they are written, docs/pictures by default.
 """
 
-import argparse
 import base64
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.explore import Client, serving
+from benchmarks.explore import Client, read_arguments, serving
 
 WIDE, NARROW = (1_600, 1_000), (400, 860)
 PAIRS = 8  # of test images, of which one is shown
+
+
+def decoded(client: Client, codes: np.ndarray) -> np.ndarray:
+    """The pixels of an image, float32 [...] in grey levels."""
+    (image,) = client.ask("decode", sets=[codes.tolist()])
+    return np.frombuffer(base64.b64decode(image), np.uint8).astype(np.float32)
+
+
+def telling_edit(client: Client, codes: np.ndarray) -> tuple[str, str]:
+    """Finds the edit that changes an image most for each code that it replaces.
+
+    Args:
+        client: a connection to the page of a model with labelled factors.
+        codes: int [N].
+
+    Returns:
+        the name of the factor, and that of its new value.
+    """
+    image, best, found = decoded(client, codes), 0.0, ("", "")
+    for factor, known in enumerate(client.ask("model")["factors"]):
+        for value, name in enumerate(known["values"]):
+            wanted = {"factor": factor, "value": value}
+            edited = np.array(client.ask("edit", codes=codes.tolist(), **wanted))
+            replaced = max(1, np.count_nonzero(edited != codes))
+            change = np.abs(decoded(client, edited) - image).mean() / replaced
+            if change > best:
+                best, found = change, (known["name"], name)
+    return found
 
 
 def telling_state(client: Client) -> tuple[str, int, int]:
@@ -30,10 +59,7 @@ def telling_state(client: Client) -> tuple[str, int, int]:
         the pair of which one more exchange changes the image most.
     """
 
-    def decode(codes: np.ndarray) -> np.ndarray:
-        (image,) = client.ask("decode", sets=[codes.tolist()])
-        return np.frombuffer(base64.b64decode(image), np.uint8).astype(np.float32)
-
+    decode = partial(decoded, client)
     model, best, found = client.ask("model")["id"], -np.inf, ("", 0, 0)
     for example in range(0, 2 * PAIRS, 2):
         ends = [client.ask("example", index=example + side)["codes"] for side in (0, 1)]
@@ -89,24 +115,25 @@ def photograph(browser: Any, address: str, output: Path) -> None:
     page.locator("#slots .replace").nth(column).click()
     page.wait_for_selector("#entries-list .amount >> nth=11")
     keep(page, "replace", whole=False)
-    keep(opened(WIDE, "dark", fragment), "dark")
+    page = opened(WIDE, "dark", start)
+    if page.locator(".factor").count():
+        codes = np.array(start.split("&c=")[1].split("."), int)
+        name, value = telling_edit(Client(address), codes)
+        page.get_by_label(name, exact=True).select_option(label=value)
+        settle(page)
+    keep(page, "dark")
     keep(opened(NARROW, "light", fragment), "narrow", whole=False)
 
 
 def main() -> None:
     """Serves and photographs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", type=Path, default=Path("runs/toon_faces"))
-    parser.add_argument("--output", type=Path, default=Path("docs/pictures"))
-    options = parser.parse_args()
+    flag, options = read_arguments(__doc__, output=Path("docs/pictures"))
     program = shutil.which("chromium")
     if not program:
         raise SystemExit("chromium is not installed: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
-    with serving(options.workdir) as address, sync_playwright() as playwright:
+    with serving(flag) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         photograph(browser, address, options.output)
         browser.close()

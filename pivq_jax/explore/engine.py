@@ -367,7 +367,7 @@ class Engine:
 
     def _known_factors(self) -> Factors:
         if self.factors is None:
-            raise InputError("this model has no factors: its training images have no labels")
+            raise InputError("there are no factors: images have no labels, or codes have places")
         return self.factors
 
     def _training_image(self, index: int) -> Picture:

@@ -9,8 +9,8 @@ import pytest
 import pivq_jax
 from pivq_jax import sampling
 from pivq_jax.explore.factors import Factors
+from pivq_jax.sampling import Labels
 from tests.explore.node import run_js
-from tests.sampling.edit_test import K, N, world
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -46,15 +46,19 @@ def compare(known: Factors, sets: np.ndarray, rng: np.random.Generator, folder: 
 
 @pytest.mark.parametrize("kind", ["matching", "nearest"])
 def test_it_edits_what_python_edits(kind, tmp_path):
-    rng = np.random.default_rng(0)
-    codes, labels = world(500)
-    codebook = jnp.asarray(rng.normal(size=(K, 3)), jnp.float32)
-    table, lift = sampling.factor_table(codes, labels, K), sampling.log_lift(codes, K)
-    known = Factors(labels, table, codebook, lift, kind, "auto")
+    rng, n, k, count = np.random.default_rng(0), 8, 48, 400
+    factors = {"mood": ("glad", "sad", "calm"), "shade": ("dark", "light"), "age": ("young",)}
+    values = np.stack([rng.integers(0, len(names), count) for names in factors.values()], 1)
+    # How much an entry is liked in images of each value: all entries tell a little of all factors.
+    liked = rng.normal(size=(3, 2, 1, k))[tuple(values.T)]
+    codes = np.argsort(liked + rng.gumbel(size=(count, k)))[:, -n:].astype(np.int32)
+    table = sampling.factor_table(codes, labels := Labels(values, factors), k)
+    codebook = jnp.asarray(rng.normal(size=(k, 3)), jnp.float32)
+    known = Factors(labels, table, codebook, sampling.log_lift(codes, k), kind, "auto")
     if kind == "nearest":
-        sets = rng.integers(0, K, (40, N))  # with copies
+        sets = rng.integers(0, k, (100, n))  # with copies
     else:
-        sets = np.stack([rng.permutation(K)[:N] for _ in range(40)])
+        sets = np.stack([rng.permutation(k)[:n] for _ in range(100)])
     assert compare(known, sets, rng, tmp_path) > 0.5
 
 

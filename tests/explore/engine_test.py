@@ -139,20 +139,6 @@ def test_factors_are_read_and_changed_as_the_model_does(engine, published):
             np.testing.assert_array_equal(np.sort(edited), expected)
 
 
-def test_edited_codes_are_in_the_places_of_those_they_replace(engine):
-    codebook, replaced = np.asarray(engine.model.codebook, np.float64), 0
-    for codes in some_sets(10, 30):
-        codes = np.random.default_rng(0).permutation(codes)
-        edited = engine.edit(codes, 0, 1 - int(engine.read_factors(codes)[0]))
-        stays = edited == codes
-        np.testing.assert_array_equal(stays, np.isin(codes, edited))
-        cost = np.square(codebook[codes[~stays]][:, None] - codebook[edited[~stays]]).sum(-1)
-        least = cost[linear_sum_assignment(cost)].sum()
-        np.testing.assert_allclose(np.trace(cost), least, rtol=1e-5, atol=1e-9)
-        replaced += 0 < (~stays).sum() < N
-    assert replaced  # some, not all
-
-
 def test_labels_of_a_published_model_come_first_and_need_no_data(engine, published):
     own = copy.copy(published)
     own.config = own.config.with_fields({"data.name": "toon_faces"})
@@ -256,13 +242,6 @@ def test_numbers_out_of_range_are_refused(engine):
     for code in (-1, K):
         with pytest.raises(InputError, match=str(K - 1)):
             engine.neighbours(code)
-    for factor, value, message in (
-        (1, 0, "factor 1"),
-        (-1, 0, "factor -1"),
-        (0, 2, "shade are 0 to 1"),
-    ):
-        with pytest.raises(InputError, match=message):
-            engine.edit(some_sets(0, 1)[0], factor, value)
     with pytest.raises(InputError, match=str(BATCH)):
         engine.decode(some_sets(0, BATCH + 1))
 

@@ -50,7 +50,9 @@ def dark_faces(engine: Engine) -> str:
 def shown(page: Any) -> str:
     """The value that the page shows."""
     settle(page)
-    return page.get_by_label("shade").evaluate("(select) => select.selectedOptions[0].text")
+    return page.get_by_role("combobox", name="shade", exact=True).evaluate(
+        "(select) => select.selectedOptions[0].text"
+    )
 
 
 def wait_for_outcome(page: Any, value: str) -> None:
@@ -70,7 +72,7 @@ def test_a_factor_is_turned_and_that_is_undone(open_page, credited):
     assert shown(page) == "dark"
     before, image = codes_of(page), pixels(page)
     after = credited.edit(np.array(before), 0, 1).tolist()
-    page.get_by_label("shade").select_option(label="light")
+    page.get_by_role("combobox", name="shade", exact=True).select_option(label="light")
     wait_for_outcome(page, "light")
     assert shown(page) == "light"
     assert_decoded(page, credited, after)
@@ -91,7 +93,7 @@ def test_a_factor_is_turned_and_that_is_undone(open_page, credited):
 
 def test_choices_of_one_factor_begin_with_the_same_face(open_page, credited):
     page = open_page(dark_faces(credited))
-    before, select = codes_of(page), page.get_by_label("shade")
+    before, select = codes_of(page), page.get_by_role("combobox", name="shade", exact=True)
     after = credited.edit(np.array(before), 0, 1).tolist()
     select.focus()
     for key, value, codes in (
@@ -114,7 +116,7 @@ def test_axe_finds_no_violation_after_a_turn(open_page, credited, size, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
     page = open_page(dark_faces(credited), size, scheme)
-    page.get_by_label("shade").select_option(label="light")
+    page.get_by_role("combobox", name="shade", exact=True).select_option(label="light")
     wait_for_outcome(page, "light")
     settle(page)
     found = Axe().run(page, options={"resultTypes": ["violations", "incomplete"]})

@@ -3,7 +3,7 @@
 import { make } from "./elements.js";
 import { isColour } from "./slots.js";
 
-const HINT = "As the codes say. Choose another value to turn one.";
+const HINT = "As the codes say. Choose another value to edit.";
 
 const find = (id) => document.getElementById(id);
 
@@ -25,9 +25,11 @@ export class Factors {
       select.addEventListener("change", () => turn(factor, select.selectedIndex));
       const swatch = make("span.swatch");
       swatch.hidden = true;
-      return { select, swatch, label: make("label.factor", make("span", name, swatch), select) };
+      const label = make("label", name, swatch);
+      label.htmlFor = select.id = `factor-${factor}`;
+      return { select, swatch, box: make("div.factor", label, select) };
     });
-    find("factor-list").replaceChildren(...this.#parts.map(({ label }) => label));
+    find("factor-list").replaceChildren(...this.#parts.map(({ box }) => box));
     find("factors").hidden = !model.factors.length;
     this.tell();
   }
