@@ -326,9 +326,9 @@ def test_files_of_codes(count, tmp_path):
     codes = np.sort(
         np.random.default_rng(0).permuted(np.tile(np.arange(20), (500, 1)), axis=1)[:, :2]
     )
-    for code, count in (("fixed", 500), ("short", 500), ("prior", 20)):
-        names = [f"{i}/a.png" for i in range(count)]
-        codec.write(path, model, codes[:count], names, code)
+    for code, written in (("fixed", 500), ("short", 500), ("prior", 20)):
+        names = [f"{i}/a.png" for i in range(written)]
+        codec.write(path, model, codes[:written], names, code)
         wholes.append(path.read_bytes())
         assert container.parse(wholes[-1], "").code == code
     levels = wholes[1][35:]
