@@ -2,21 +2,26 @@
 
     pip install pillow-jxl-plugin   # for JPEG XL, which is left out without
     python -m benchmarks.compression --workdir=runs/toon_faces [--images=1000]
+    python -m benchmarks.compression --pretrained=toon_faces --only-ours
 
 Each format is measured at three settings: the smallest that it has at full size (its lowest
 quality); the best with about as many bytes as our codes take, for which the image is made smaller
 before and larger after; and the lowest quality with our PSNR (colours at full resolution where the
 format can). Both searches use the first 32 images. The command takes about two minutes.
 
-  file       bytes of a file with one image; for ours with its name, and with the fixed code
+  file       bytes of a file with one image; for ours with its name, mean over the first 32
   payload    without headers: for ours the codes; for the others the file less that of a uniformly
              grey image with the same setting, which holds all that does not depend on the image
   encode, decode   milliseconds an image, ours in batches and the others one by one, pixels to bytes
              and back in memory; compilation apart
 
-Writes compression.md, the table, and compression.png to --output. Rows of the picture: test images;
-ours; then each format, in the order of the table, with about as many bytes of payload; then each at
-its smallest full size.
+A second table is of our files with more and more of the images: bytes an image with everything
+(file) and of the codes alone (codes), and seconds of processor time to write and read the
+codes, without encoding and decoding images. With --only-ours, no other format is measured.
+
+Writes compression.md, the tables, and compression.png to --output. Rows of the picture: test
+images; ours; then each format, in the order of the table, with about as many bytes of payload; then
+each at its smallest full size.
 
 The comparison is not fair. Our model has learned this kind of image, reproduces no other, and is
 part of the program that decodes (its size is printed); the others know nothing of the images and
@@ -26,6 +31,7 @@ serve all. Below some hundred bytes they are used outside of what they are made 
 import argparse
 import dataclasses
 import io
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -192,10 +198,13 @@ def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
         contents = contents_of(model, codes, names[:count], code)
         content = pack(contents)
         between = time.perf_counter()
-        (found,) = batches_of(contents, count, "file")
+        (found,) = batches_of(contents, model, count, "file")
         decoded = decode_batched(model, found, batch_size)
         ended = time.perf_counter()
-    alone = len(pack(contents_of(model, codes[:1], names[:1], code))) if code == "fixed" else None
+    alone = None  # one image never has a short code
+    if code != "short":
+        files = [pack(contents_of(model, row[None], names[:1], code)) for row in codes[:SEARCHED]]
+        alone = float(np.mean([len(file) for file in files]))
     payload = len(contents.data) / len(images)
     encode_ms, decode_ms = (1e3 * t / len(images) for t in (between - started, ended - between))
     bits = capacity(codes, size, model.kind)
@@ -206,6 +215,30 @@ def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
         f" `marginal_bits` {bits['marginal_bits']:.1f} = {bits['marginal_bits'] / 8:.2f} bytes."
     )
     return Row(f"pivq, {code}", alone, payload, encode_ms, decode_ms, decoded), line
+
+
+def by_count(model: TrainedModel, codes: np.ndarray, kinds: Sequence[str]) -> str:
+    """Formats a table of files with the first 1, 10, 100, ... images, as Markdown."""
+    lines = [
+        "| images | code | file | codes | write s | read s |",
+        "| ---: | --- |" + " ---: |" * 4,
+    ]
+    counts = [10**i for i in range(len(str(len(codes))))]
+    for count, code in itertools.product(counts, kinds):
+        names = [f"{i:06d}.png" for i in range(count)]
+        started = time.process_time()
+        contents = contents_of(model, codes[:count], names, code)
+        if contents.code != code:  # it is longer
+            continue
+        file = pack(contents)
+        between = time.process_time()
+        (found,) = batches_of(contents, model, count, "file")
+        ended = time.process_time()
+        assert np.array_equal(found, codes[:count])
+        sizes = [f"{len(content) / count:.2f}" for content in (file, contents.data)]
+        seconds = [f"{t:.2f}" for t in (between - started, ended - between)]
+        lines.append(f"| {count:,} | {code} | {' | '.join(sizes + seconds)} |")
+    return "\n".join(lines)
 
 
 def perceptual_distance(batch_size: int) -> Callable[[np.ndarray, np.ndarray], float]:
@@ -266,17 +299,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", type=Path, required=True, help="a trained run")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--workdir", type=Path, help="a trained run")
+    which.add_argument("--pretrained", help="a published model")
     parser.add_argument("--images", type=int, default=1_000, help="number of test images")
+    parser.add_argument("--only-ours", action="store_true", help="measure no other format")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
 
-    formats, model = installed(), pivq_jax.load(options.workdir)
+    formats = [] if options.only_ours else installed()
+    if options.pretrained:
+        model = pivq_jax.from_pretrained(options.pretrained)
+    else:
+        model = pivq_jax.load(options.workdir)
     test = dataset_from_config(model.config).test
     count = min(options.images, len(test))
     images = np.stack([test[i]["image"] for i in range(count)])
-    codes = ("fixed", "short") if model.kind == "matching" else ("fixed",)
-    rows, notes = map(list, zip(*(ours(model, images, code) for code in codes), strict=True))
+    kinds = ["fixed", "short"] if model.kind == "matching" else ["fixed"]
+    kinds += ["prior"] if model.prior else []
+    rows, notes = map(list, zip(*(ours(model, images, code) for code in kinds), strict=True))
+    source = [{"image": image} for image in images]
+    codes = encode_split(model, source, model.config.evaluate.batch_size)
+    notes.append(by_count(model, codes, kinds))
     few, budget, wanted = images[:SEARCHED], rows[0].payload, mean_psnr(rows[0], images)
     choices: tuple[Callable[[Format], Setting], ...] = (
         partial(about, images=few, budget=budget),
