@@ -5,13 +5,13 @@
 
 The model must have a prior (`--mode=train_prior`). Prints, for recombination with and without the
 log lift, alone or where the prior picks the best of several exchanges, and for the prior alone at
-several temperatures and numbers of passes: FID, precision, recall, density and coverage against the test images; how new
-the samples are, as the number of codes (of N) that a sample has in common with the most similar
-training image and, if it has parents, as its distance from the reconstruction of the nearer one
-(`new`, as in `benchmarks.exchange`); and sets per second, without decoding. Test images show how
-many common codes are usual. The last lines compare the bits of a set on the test split: under the
-prior, with independent codes (`marginal_bits`) and of the set alone (`ceiling_bits`). Writes to
---output: prior.json, and prior.png with the samples of the prior.
+several temperatures and numbers of passes: FID, precision, recall, density and coverage against the
+test images; how new the samples are, as the number of codes (of N) that a sample has in common with
+the most similar training image and, if it has parents, as its distance from the reconstruction of
+the nearer one (`new`, as in `benchmarks.exchange`); and sets per second, without decoding. Test
+images show how many common codes are usual. The last lines compare the bits of a set on the test
+split: under the prior, with independent codes (`marginal_bits`) and of the set alone
+(`ceiling_bits`). Writes to --output: prior.json, and prior.png with the samples of the prior.
 """
 
 import argparse
