@@ -99,51 +99,9 @@ def test_recombined_codes_go_together_with_the_lift_of_many_images(trained_model
     assert plausibility(mixed) > plausibility(plain)
 
 
-WITH_PRIOR = """
-import numpy as np, jax
-from pivq_jax.common.parallel import make_mesh, replicated
-from pivq_jax.config import load_config
-from pivq_jax.inference import TrainedModel
-from pivq_jax.sampling import Prior, SetPrior
-
-rng, mesh = np.random.default_rng(0), make_mesh()
-codes = np.stack([rng.permutation({k})[:{n}] for _ in range(10)]).astype(np.int32)
-network = SetPrior({k}, width=8, depth=1, heads=2)
-shapes = jax.eval_shape(network.init, jax.random.key(0), codes, codes > 0)["params"]
-params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
-params, codebook = jax.device_put((params, rng.normal(size=({k}, 4))), replicated(mesh))
-config = load_config("image_folder:smoke")
-model = TrainedModel(config, mesh, dict(quantizer=dict(codebook=codebook)), 1, {{}})
-a, b = jax.device_put((codes[:5], codes[5:]), jax.devices()[0])  # where `encode` leaves them
-try:
-    model.recombine(a, b, jax.random.key(1), prior=True)
-except ValueError as error:
-    assert "no prior: train one with --mode=train_prior" in str(error)
-else:
-    raise AssertionError("recombined by a prior that there is not")
-model.prior = Prior(network, params, 0.0)
-found = dict(
-    prior=model.recombine(a, b, jax.random.key(1), prior=True),
-    none=model.recombine(a, b, jax.random.key(1)),
-    completed=model.complete(a[:, :{n} - 2], jax.random.key(1)),
-)
-np.savez({result!r}, **found, devices=mesh.size)
-"""
-
-
-def test_a_prior_recombines_and_completes_alike_on_any_number_of_devices(commands, tmp_path):
-    results = []
-    for devices in (1, 8):
-        file = str(tmp_path / f"{devices}.npz")
-        code = WITH_PRIOR.format(k=K, n=N, result=file)
-        done = commands.run(code=code, devices=devices)
-        assert done.code == 0, done.stderr
-        results.append(dict(np.load(file)))
-        assert results[-1].pop("devices") == devices
-    for name, expected in results[0].items():
-        np.testing.assert_array_equal(results[1][name], expected)
-        assert is_set(expected)
-    assert np.any(results[0]["prior"] != results[0]["none"])
+def test_without_a_prior_none_recombines(trained_model):
+    with pytest.raises(ValueError, match="no prior: train one with --mode=train_prior"):
+        trained_model.recombine(random_sets(0), random_sets(1), jax.random.key(0), prior=True)
 
 
 def test_samples_are_those_of_an_evaluation_with_this_seed(

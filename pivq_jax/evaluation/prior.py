@@ -97,6 +97,8 @@ def _completions(session: Session, key: jax.Array) -> np.ndarray:
     rows = [whole]
     for i, fraction in enumerate(GIVEN):
         given = np.tile(order[:, : round(fraction * whole.shape[1])], (TIMES, 1))
-        rows.append(np.asarray(session.model.complete(given, jax.random.fold_in(key_drawn, i))))
+        rows.append(
+            np.asarray(session.model.complete_sets(given, jax.random.fold_in(key_drawn, i)))
+        )
     images = decode_batched(session.model, np.concatenate(rows), session.settings.batch_size)
     return grid(images, len(whole), session.scale)

@@ -119,7 +119,7 @@ def test_completions_keep_ever_fewer_codes(model, tmp_path, monkeypatch):
         asked.append(codes)
         return sets(len(asked), len(codes))
 
-    monkeypatch.setattr(model, "complete", complete)
+    monkeypatch.setattr(model, "complete_sets", complete)
     picture = module._completions(session, jax.random.key(0))
     assert [codes.shape for codes in asked] == [(16, 6), (16, 4), (16, 2)]
     for codes in asked:
