@@ -1,45 +1,44 @@
-"""Compares samples from a prior over sets with recombined parents, on a trained run.
+"""Compares samples from a prior over sets with recombined parents, on a trained model.
 
     python -m benchmarks.prior --workdir runs/toon_faces [--samples=1000]
+    python -m benchmarks.prior --pretrained toon_faces
 
-The run must have a prior (`--mode=train_prior`). Prints, for recombination and for the prior at
-several temperatures and numbers of passes, FID, precision, recall, density and
-coverage against the test images, and how new the samples are: the number of codes (of N) that a
-sample has in common with the most similar training image, where test images show what is usual. The
-last lines compare the bits of a set on the test split: under the prior, with independent codes
-(`marginal_bits`) and of the set alone (`ceiling_bits`). Writes to --output: prior.json, and
-prior.png with the samples of the prior.
+The model must have a prior (`--mode=train_prior`). Prints, for recombination with and without the
+log lift, alone or where the prior picks the best of several exchanges, and for the prior alone at
+several temperatures and numbers of passes: FID, precision, recall, density and coverage against the
+test images; how new the samples are, as the number of codes (of N) that a sample has in common with
+the most similar training image and, if it has parents, as its distance from the reconstruction of
+the nearer one (`new`, as in `benchmarks.exchange`); and sets per second, without decoding. Test
+images show how many common codes are usual. The last lines compare the bits of a set on the test
+split: under the prior, with independent codes (`marginal_bits`) and of the set alone
+(`ceiling_bits`). Writes to --output: prior.json, and prior.png with the samples of the prior.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
 import pivq_jax
+from benchmarks.exchange import newness
+from pivq_jax import sampling
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
+from pivq_jax.evaluation.neighbours import nearest_sets
 from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.sampling import prior_bits
 from pivq_jax.training.build import dataset_from_config
 
 SETTINGS = ((16, 1.0), (16, 0.9), (16, 0.8), (8, 1.0), (4, 1.0))  # passes, temperature
-
-
-def shared_codes(sets: np.ndarray, training: np.ndarray, codebook_size: int) -> np.ndarray:
-    """Returns the largest number of codes that each set has in common with a training set."""
-
-    def membership(codes: np.ndarray) -> np.ndarray:
-        holds = np.zeros((len(codes), codebook_size), np.float32)
-        np.put_along_axis(holds, codes, 1, axis=1)
-        return holds
-
-    return (membership(sets) @ membership(training).T).max(1)
+# Exchanges compared by the prior, none of them for recombination without it; with log lift or not.
+CANDIDATES = ((0, True), (16, True), (0, False), (16, False))
 
 
 def main() -> None:
@@ -47,54 +46,71 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", type=Path, required=True, help="a finished run")
+    parser.add_argument("--workdir", type=Path, help="a finished run")
+    parser.add_argument("--pretrained", help="a published model, used instead")
     parser.add_argument("--samples", type=int, default=1_000)
-    parser.add_argument("--output", type=Path, help="default <workdir>/prior_comparison")
+    parser.add_argument("--output", type=Path, help="default prior_comparison in --workdir or runs")
     options = parser.parse_args()
-    model = pivq_jax.load(options.workdir)
+    if (options.workdir is None) == (options.pretrained is None):
+        parser.error("give either --workdir or --pretrained")
+    output = options.output or (options.workdir or Path("runs")) / "prior_comparison"
+    load = pivq_jax.load if options.workdir else pivq_jax.from_pretrained
+    model = load(options.workdir or options.pretrained)
     prior, config, size = model.prior, model.config, model.config.quantizer.codebook_size
     if prior is None:
-        raise SystemExit(f"{options.workdir} has no prior: train one with --mode=train_prior")
+        parser.error("the model has no prior: train one with --mode=train_prior")
     session = Session(
         model,
         dataset_from_config(config),
         Settings(**{**config.evaluate, "samples": options.samples}, lpips_path=""),
-        options.workdir,
+        output,
     )
     batch_size = session.settings.batch_size
     train = session.pool_codes
     real = session.features_of(session.dataset.test)
     key = jax.random.key(config.seed)
+    key_parents, key_mix = jax.random.split(key)  # the parents are those of an evaluation
     n = train.shape[1]
+    pairs = np.asarray(sampling.random_pairs(key_parents, options.samples, len(train)))
+    a, b = train[pairs].swapaxes(0, 1)
+    parents = decode_batched(model, a, batch_size), decode_batched(model, b, batch_size)
 
     rows: dict[str, dict[str, float]] = {}
 
-    def measure(name: str, codes: np.ndarray, images: np.ndarray) -> None:
+    def measure(name: str, draw: Callable[[], jax.Array], new: bool = False) -> np.ndarray:
+        codes = np.asarray(draw())
+        started = time.perf_counter()  # of a second draw, without compilation
+        jax.block_until_ready(draw())
+        speed = options.samples / (time.perf_counter() - started)
+        images = decode_batched(model, codes, batch_size)
         found = compare_features(
             real, session.extractor.extract(images), session.settings.neighbours
         )
-        shared = shared_codes(codes, train, size)
+        _, shared = nearest_sets(codes, train, size)
         rows[name] = {k: float(v) for k, v in found.items() if isinstance(v, float)}
+        rows[name] |= {"new": newness(images, parents)} if new else {}
         rows[name] |= {
             "shared": float(shared.mean()),
             "copies": int((shared == n).sum()),
+            "sets_per_second": speed,
         }
         print(name, {k: round(v, 4) for k, v in rows[name].items()}, flush=True)
+        return images
 
-    measure("recombined", session.samples.codes, session.samples.images)
+    recombine = partial(sampling.recombine, a, b, model.codebook, key_mix, method=model.method)
+    for count, with_lift in CANDIDATES:
+        name = f"recombined {'with' if with_lift else 'without'} log lift"
+        draw = partial(recombine, lift=session.lift if with_lift else None)
+        if count:
+            name += f", best of {count}"
+            draw = partial(draw, prior=prior, candidates=count)
+        measure(name, draw, new=True)
     shown = []
     for passes, temperature in SETTINGS:
-        codes = np.asarray(model.sample_prior(key, options.samples, temperature, passes))
-        started = time.perf_counter()  # of a second draw, without compilation
-        jax.block_until_ready(model.sample_prior(key, options.samples, temperature, passes))
-        speed = options.samples / (time.perf_counter() - started)
-        images = decode_batched(model, codes, batch_size)
-        name = f"prior, {passes} passes, temperature {temperature}"
-        measure(name, codes, images)
-        rows[name]["sets_per_second"] = speed
-        shown.append(images)
+        draw = partial(model.sample_prior, key, options.samples, temperature, passes)
+        shown.append(measure(f"prior, {passes} passes, temperature {temperature}", draw))
     test = session.test_codes
-    print("test images share", shared_codes(test, train, size).mean())
+    print("test images share", nearest_sets(test, train, size)[1].mean())
     bits = prior_bits(prior.network, prior.params, test, key, orders=16)
     used = capacity(test, size, model.kind)
     rows["bits"] = {
@@ -103,7 +119,6 @@ def main() -> None:
         "ceiling": used["ceiling_bits"],
     }
     print(rows["bits"])
-    output = options.output or options.workdir / "prior_comparison"
     output.mkdir(parents=True, exist_ok=True)
     (output / "prior.json").write_text(json.dumps(rows, indent=2))
     save_png(output / "prior.png", grid(shown[0][:64], 8, session.scale))

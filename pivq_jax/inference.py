@@ -232,6 +232,7 @@ class TrainedModel:
         key: jax.Array,
         fraction: float = 0.5,
         lift: jax.Array | None = None,
+        prior: bool = False,
     ) -> jax.Array:
         """Recombines the codes of pairs of images; see `sampling.recombine`.
 
@@ -242,15 +243,27 @@ class TrainedModel:
             fraction: fraction of the differing codes that is exchanged, in [0, 1].
             lift: float32 [K, K], the result of `log_lift` for real images. It improves samples if
                 the codes of an image depend on each other.
+            prior: whether the model's prior picks the most plausible of several exchanges. Give
+                `lift`, too: the exchanges to pick from are then much better.
 
         Returns:
             int32 [B, N].
 
         Raises:
-            ValueError: if the codes are invalid (see `decode`), or as in `sampling.recombine`.
+            ValueError: if the codes are invalid (see `decode`), if `prior` is set and the model has
+                none, or as in `sampling.recombine`.
         """
         a, b = self._checked(codes_a), self._checked(codes_b)
-        return sampling.recombine(a, b, self.codebook, key, fraction, self.kind, self.method, lift)
+        judge = self._own_prior() if prior else None
+        return sampling.recombine(
+            *(a, b, self.codebook, key, fraction, self.kind, self.method, lift, judge)
+        )
+
+    def _own_prior(self) -> sampling.Prior:
+        """The prior with its parameters where codes are: on this process's first device."""
+        if self.prior is None:
+            raise ValueError("the model has no prior: train one with --mode=train_prior")
+        return self.prior._replace(params=own_copy(self.prior.params))
 
     def sample_prior(
         self, key: jax.Array, count: int, temperature: float = 1.0, passes: int = 16
@@ -295,8 +308,7 @@ class TrainedModel:
         Raises:
             ValueError: if the model has no prior, or an argument is out of range.
         """
-        if self.prior is None:
-            raise ValueError("the model has no prior: train one with --mode=train_prior")
+        prior = self._own_prior()
         if not temperature > 0 or passes < 1:
             raise ValueError(
                 f"temperature = {temperature:g}, passes = {passes}: both must be positive"
@@ -308,7 +320,7 @@ class TrainedModel:
         missing = self.config.model.num_codes - known
         given = jnp.pad(part.astype(jnp.int32), ((0, 0), (0, missing)))
         return sampling.complete_sets(
-            *(self.prior.network, self.prior.params, given, key, known, temperature, passes)
+            *(prior.network, prior.params, given, key, known, temperature, passes)
         )
 
     def complete(

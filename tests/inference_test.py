@@ -99,6 +99,11 @@ def test_recombined_codes_go_together_with_the_lift_of_many_images(trained_model
     assert plausibility(mixed) > plausibility(plain)
 
 
+def test_without_a_prior_none_recombines(trained_model):
+    with pytest.raises(ValueError, match="no prior: train one with --mode=train_prior"):
+        trained_model.recombine(random_sets(0), random_sets(1), jax.random.key(0), prior=True)
+
+
 def test_samples_are_those_of_an_evaluation_with_this_seed(
     trained_model, monkeypatch, fast_compilation
 ):

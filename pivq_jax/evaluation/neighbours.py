@@ -1,4 +1,4 @@
-"""Exact nearest neighbours in feature space, for example to detect copies of training images."""
+"""Exact nearest neighbours of images, by features or by codes, for example to detect copies."""
 
 from typing import NamedTuple
 
@@ -73,3 +73,24 @@ def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> N
         # Repeats the search with more candidates where other points may be nearer.
         unsettled, count = np.concatenate([*left, unsettled[:0]]), min(len(pool), 4 * count)
     return result
+
+
+def nearest_sets(
+    sets: np.ndarray, pool: np.ndarray, codebook_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds, for each set of codes, the set of a pool that has most codes in common with it.
+
+    Args:
+        sets: int [M, N], distinct codes in [0, K) in each row.
+        pool: int [L, N], such as the sets of training images.
+        codebook_size: K.
+
+    Returns:
+        A tuple of the rows of the pool, int64 [M], the first of those with equally many codes in
+        common, and of these numbers, int64 [M]; N for a copy.
+    """
+    holds = np.zeros((codebook_size, len(pool)), bool)
+    holds[pool.T, np.arange(len(pool))] = True
+    common = np.stack([holds[row].sum(0) for row in sets])
+    nearest = common.argmax(1)
+    return nearest, common[np.arange(len(sets)), nearest]

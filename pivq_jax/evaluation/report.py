@@ -3,14 +3,18 @@
 import dataclasses
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically, write_json
+from pivq_jax.common.parallel import own_copy
 from pivq_jax.evaluation.html import Picture, Section, Table, page
+from pivq_jax.evaluation.prior import TEMPERATURES, describe_prior
 from pivq_jax.evaluation.session import Session
 from pivq_jax.evaluation.stages import STAGES
 
@@ -21,7 +25,7 @@ def write_report(session: Session) -> dict[str, Any]:
     After every stage, its results and pictures are written to `report` in the session's workdir, so
     an interrupted evaluation continues with the next stage. At the end, `metrics.json` and
     `report/index.html` are written. Stages that the data does not support are left out, with the
-    reason.
+    reason. A prior over sets is a stage of its own, if the model has one.
 
     Args:
         session: the trained model and its data.
@@ -49,17 +53,22 @@ def write_report(session: Session) -> dict[str, Any]:
         "data": session.dataset.identity,
         **dataclasses.asdict(session.settings),
     }
+    stages = [(name, stage, made_for) for name, stage in STAGES.items()]
+    if model.prior is not None:  # may be trained later, or anew, and concerns no other stage
+        stages.append(
+            ("prior", describe_prior, made_for | {"prior": _checksum(model.prior.params)})
+        )
     pictures: list[str] = []
     left_out: dict[str, str] = {}
-    for number, (name, stage) in enumerate(STAGES.items(), 1):
+    for number, (name, stage, wanted) in enumerate(stages, 1):
         kept = read_object(folder / f"{name}.json")
         # Stages that were left out are tried again, as a missing file may now exist.
-        if not isinstance(kept.get("metrics"), dict) or kept.get("made_for") != made_for:
+        if not isinstance(kept.get("metrics"), dict) or kept.get("made_for") != wanted:
             if jax.process_index() == 0:
-                print(f"evaluating, {number} of {len(STAGES)}: {name}", file=sys.stderr, flush=True)
+                print(f"evaluating, {number} of {len(stages)}: {name}", file=sys.stderr, flush=True)
             started = time.perf_counter()
             session.pictures = []
-            kept = {"made_for": made_for}
+            kept = {"made_for": wanted}
             try:
                 kept["metrics"] = stage(session)
             except InputError as error:
@@ -81,6 +90,13 @@ def write_report(session: Session) -> dict[str, Any]:
         title = f"{config.name}, step {model.step:,}"
         write_atomically(folder / "index.html", page(title, _sections(metrics, folder)).encode())
     return metrics
+
+
+def _checksum(params: Any) -> int:
+    checksum = 0
+    for leaf in jax.tree.leaves(own_copy(params)):
+        checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
+    return checksum
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
@@ -161,6 +177,33 @@ def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
         ),
         Section("What codes mean", [*_attributes(metrics), *pictures(("atlas", "Code atlas."))]),
     ]
+    if "prior_bits" in metrics:
+        below = "each above the reconstruction of the training image with most codes in common"
+        sections.insert(
+            -1,
+            Section(
+                "Prior",
+                [
+                    "Bits per image over the test split: an upper bound on those of the prior, and"
+                    " what independent codes and all possible ones would take.",
+                    figures("prior_bits", "marginal_bits", "ceiling_bits"),
+                    _sets_of_prior(metrics),
+                    *pictures(
+                        *(
+                            (f"prior_temperature_{t:g}", f"Drawn at temperature {t:g}, {below}.")
+                            for t in TEMPERATURES
+                        ),
+                        ("prior_recombined", f"Recombined, {below}."),
+                        (
+                            "prior_completions",
+                            "Test images from all their codes in the top row; below, from three"
+                            " quarters, a half and a quarter of them, completed by the prior in two"
+                            " ways each.",
+                        ),
+                    ),
+                ],
+            ),
+        )
     if metrics["left_out"]:
         reasons = [f"{stage}: {reason}" for stage, reason in metrics["left_out"].items()]
         sections.append(Section("Left out", reasons))
@@ -185,6 +228,13 @@ def _distribution(metrics: dict[str, Any]) -> list[str | Table]:
         rows = [(title, *(row["k3"][n] for n in few)) for title, row in compared.items()]
         parts.append(Table(("k = 3", *few), rows))
     return parts
+
+
+def _sets_of_prior(metrics: dict[str, Any]) -> Table:
+    names = ("sets", "shared_codes", "copies")
+    header = ("", "sets", "codes shared with the nearest training image", "copies of one")
+    rows = metrics["prior_sets"].items()
+    return Table(header, [(name, *(row[n] for n in names)) for name, row in rows])
 
 
 def _attributes(metrics: dict[str, Any]) -> list[str | Table]:

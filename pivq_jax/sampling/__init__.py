@@ -5,6 +5,7 @@ All functions have fixed shapes and no host loops. They can be called directly, 
 static `kind`, `method` and `steps`) and under `vmap`.
 """
 
+from pivq_jax.sampling.choice import choose_exchange
 from pivq_jax.sampling.completion import fit_visible, visible_error
 from pivq_jax.sampling.edit import (
     FactorTable,
@@ -20,7 +21,6 @@ from pivq_jax.sampling.pairing import canonical, pair_codes
 from pivq_jax.sampling.parents import random_pairs, random_parents
 from pivq_jax.sampling.prior import Prior, SetPrior, complete_sets, prior_bits
 from pivq_jax.sampling.recombine import (
-    choose_exchange,
     exchange_code,
     recombine,
     recombine_groups,

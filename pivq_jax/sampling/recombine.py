@@ -9,19 +9,22 @@ random subset of pairs would tear it apart. Related codes tend to lie close to e
 pairs on one side of a random hyperplane in codebook space are exchanged together. If it is known
 which codes occur together in real images (`lift`), codes that are alternatives to each other are
 paired, and swaps improve the choice of the hyperplane until the new set is as plausible as they can
-make it (docs/results.md compares several ways to choose).
+make it (docs/results.md compares several ways to choose). A prior over sets, where there is one,
+picks the best of several such choices (docs/prior.md).
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pivq_jax.sampling.lift import improve_exchange
-from pivq_jax.sampling.pairing import canonical, check_codes, pair, rank_of_pairs
+from pivq_jax.sampling.choice import CANDIDATES, choose_exchange, choose_plausible
+from pivq_jax.sampling.pairing import canonical, check_codes, pair
+from pivq_jax.sampling.prior import Prior, SetPrior
 
 
 def recombine(
@@ -33,6 +36,8 @@ def recombine(
     kind: str = "matching",
     method: str = "auto",
     lift: jax.typing.ArrayLike | None = None,
+    prior: Prior | None = None,
+    candidates: int = CANDIDATES,
 ) -> jax.Array:
     """Exchanges the codes of A on one side of a random hyperplane for their partners in B.
 
@@ -54,19 +59,35 @@ def recombine(
             alternatives to each other are paired, and the hyperplane's choice is improved by swaps
             (`improve_exchange`). Not for `positional`, where a code means nothing without its
             position.
+        prior: a prior over sets, for `matching` only. With it, several hyperplanes are tried for
+            each image, and the choice is used whose set is most plausible (`choose_plausible`).
+        candidates: number of hyperplanes tried with a prior, at least 1; without one, of no effect.
 
     Returns:
         int32 [..., N], sorted, except for `positional`, where codes keep their positions.
 
     Raises:
         ValueError: if shapes are unequal or wrong, the codebook is too small for sets of N codes, a
-            concrete `fraction` is outside [0, 1], `kind` is unknown, or `lift` does not fit.
+            concrete `fraction` is outside [0, 1], `kind` is unknown, `lift` or `prior` does not
+            fit, or `candidates` is below 1.
         TypeError: if codes are not integers.
     """
     codes_a, codes_b, codebook = check_codes(codes_a, codes_b, codebook, kind)
     fraction = _check_fraction(fraction)
     lift = _check_lift(lift, codebook, kind)
-    return _recombine(codes_a, codes_b, codebook, key, fraction, kind, method, lift)
+    if prior is None:
+        return _recombine(codes_a, codes_b, codebook, key, fraction, kind, method, lift)
+    if kind != "matching" or prior.network.codebook_size != len(codebook):
+        raise ValueError(
+            f"a prior over sets of {prior.network.codebook_size} codes judges none of kind"
+            f" {kind!r} of {len(codebook)}: give the prior of this model"
+        )
+    if candidates < 1:
+        raise ValueError(f"candidates = {candidates}: compare at least 1 choice")
+    network, params = prior.network, prior.params
+    return _recombine_plausible(
+        *(network, params, codes_a, codes_b, codebook, key, fraction, method, lift, candidates)
+    )
 
 
 def recombine_many(
@@ -201,40 +222,25 @@ def _recombine(
     return canonical(jnp.where(exchanged, partners, codes_a), kind).reshape(shape)
 
 
-@jax.jit
-def choose_exchange(
+@functools.partial(jax.jit, static_argnames=("network", "method", "candidates"))
+def _recombine_plausible(
+    network: SetPrior,
+    params: Any,
     codes_a: jax.Array,
-    partners: jax.Array,
+    codes_b: jax.Array,
     codebook: jax.Array,
     key: jax.Array,
     fraction: jax.Array,
-    lift: jax.Array | None = None,
+    method: str,
+    lift: jax.Array | None,
+    candidates: int,
 ) -> jax.Array:
-    """Chooses the pairs that `recombine` exchanges.
-
-    Args:
-        codes_a: int32 [B, N], codes of A as returned by `pair_codes`.
-        partners: int32 [B, N], their partners in B.
-        codebook: float32 [K, D].
-        key: see `recombine`.
-        fraction: float32 scalar in [0, 1], see `recombine`.
-        lift: float32 [K, K], see `recombine`.
-
-    Returns:
-        bool [B, N], the codes of A to replace by their partners.
-    """
-    indices = jnp.arange(codes_a.shape[0])
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
-    directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
-    middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
-    places = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
-    paired = codes_a != partners
-    quota = jnp.round(fraction * paired.sum(-1, keepdims=True))
-    exchanged = paired & (rank_of_pairs(places, paired) < quota)
-    if lift is not None:
-        improve = jax.vmap(improve_exchange, in_axes=(0, 0, 0, None))
-        exchanged = improve(codes_a, partners, exchanged, lift)
-    return exchanged
+    shape = codes_a.shape
+    codes_a, partners, _ = pair(codes_a, codes_b, codebook, "matching", method, lift)
+    exchanged = choose_plausible(
+        network, params, codes_a, partners, codebook, key, fraction, lift, candidates
+    )
+    return canonical(jnp.where(exchanged, partners, codes_a), "matching").reshape(shape)
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "method"))

@@ -195,12 +195,18 @@ codes = model.parents[:3]
 visible = np.arange(64)[:, None] >= np.full(64, 32)
 edited = model.edit(codes, hair="bun", eyes="wide")
 completed = model.complete(model.decode(codes), visible)
-np.savez({result!r}, edited=edited, completed=completed)
+a, b, key = jax.device_put(codes, jax.devices()[0]), codes[::-1], jax.random.key(0)
+found = {{
+    "edited": edited,
+    "recombined": model.recombine(a, b, key, prior=True),
+    "sets": model.complete_sets(a[:, :12], key),
+}}
+np.savez({result!r}, completed=completed, **found)
 """
 
 
 @pytest.mark.slow
-def test_eight_devices_edit_and_complete_as_one_does(commands, tmp_path):
+def test_eight_devices_edit_recombine_and_complete_as_one_does(commands, tmp_path):
     results = []
     for devices in (1, 8):
         path = tmp_path / f"{devices}.npz"
@@ -209,7 +215,8 @@ def test_eight_devices_edit_and_complete_as_one_does(commands, tmp_path):
         assert done.code == 0, done.stderr
         results.append(np.load(path))
     one, eight = results
-    np.testing.assert_array_equal(eight["edited"], one["edited"])
+    for name in ("edited", "recombined", "sets"):
+        np.testing.assert_array_equal(eight[name], one[name])
     # Rounding may lead the search elsewhere.
     assert np.mean(eight["completed"] == one["completed"]) > 0.6
 

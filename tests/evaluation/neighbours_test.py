@@ -9,7 +9,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.data import load_dataset
 from pivq_jax.data.sources import First
 from pivq_jax.evaluation import distances, stages
-from pivq_jax.evaluation.neighbours import nearest_neighbours
+from pivq_jax.evaluation.neighbours import nearest_neighbours, nearest_sets
 from pivq_jax.evaluation.samples import Samples
 
 
@@ -127,3 +127,14 @@ def test_the_parents_of_the_samples_shown_are_searched(samples):
             for column in (sample * (near + 1), sample * (near + 1) + 1)
         )
         np.testing.assert_array_equal(shown, nearest)
+
+
+def test_nearest_sets_have_most_codes_in_common():
+    rng = np.random.default_rng(0)
+    sets, pool = (np.stack([rng.permutation(20)[:5] for _ in range(n)]) for n in (30, 40))
+    pool[7] = sets[3][::-1]  # a copy, in another order
+    nearest, shared = nearest_sets(sets, pool, 20)
+    common = np.array([[len({*a} & {*b}) for b in pool.tolist()] for a in sets.tolist()])
+    np.testing.assert_array_equal(nearest, common.argmax(1))
+    np.testing.assert_array_equal(shared, common.max(1))
+    assert (nearest[3], shared[3]) == (7, 5)

@@ -11,6 +11,7 @@ from PIL import Image
 import pivq_jax
 from pivq_jax.data import toon_render
 from pivq_jax.interop.pretrained import shipped_models
+from pivq_jax.sampling import prior_bits
 
 SHIPPED = shipped_models()
 
@@ -69,6 +70,22 @@ def test_edits_change_what_is_asked_and_little_else(model):
     assert np.mean(np.delete(after, hair, 1) == np.delete(before, hair, 1)) > 0.97
     changed = [len({*new} - {*old}) for new, old in zip(edited, codes, strict=True)]
     assert 0 < np.mean(changed) < 4
+
+
+def test_the_prior_picks_the_more_plausible_of_several_exchanges(model):
+    a, b = model.parents[:12], model.parents[12:24]
+    key, lift = jax.random.key(0), model.log_lift(model.parents)
+    plain = model.recombine(a, b, key, lift=lift)
+    picked = model.recombine(a, b, key, lift=lift, prior=True)
+    for row, *parents in zip(np.asarray(picked).tolist(), a.tolist(), b.tolist(), strict=True):
+        common, either = {*parents[0]} & {*parents[1]}, {*parents[0]} | {*parents[1]}
+        assert len({*row}) == len(row) and common <= {*row} <= either
+    prior = model.prior
+    bits = [
+        prior_bits(prior.network, prior.params, codes, jax.random.key(1), orders=2)
+        for codes in (plain, picked)
+    ]
+    assert np.mean(bits[1]) < np.mean(bits[0]) - 1
 
 
 @pytest.mark.parametrize("name", SHIPPED)

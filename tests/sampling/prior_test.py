@@ -16,6 +16,7 @@ from pivq_jax.sampling.prior import (
     complete_sets,
     prior_bits,
     prior_loss,
+    pseudo_likelihood,
     reveal_counts,
 )
 
@@ -122,3 +123,15 @@ def test_passes_add_all_missing_codes_the_first_ones_slowly(missing, passes):
     assert np.all(counts >= 1)
     if missing >= 4 * passes >= 8:
         assert counts[0] < counts[-1]
+
+
+@pytest.mark.parametrize("passes", [2, 7])
+def test_the_pseudo_likelihood_is_that_of_each_group_given_the_others(passes):
+    groups = [[n for n in range(N) if n % passes == group] for group in range(min(passes, N))]
+    expected = 0
+    for hidden in groups:
+        known = np.array([[n not in hidden for n in range(N)]] * len(SETS))
+        logs = np.asarray(PRIOR.apply({"params": params()}, SETS, known))
+        expected += np.take_along_axis(logs, SETS[:, hidden], 1).sum(1)
+    found = pseudo_likelihood(PRIOR, params(), SETS, passes)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

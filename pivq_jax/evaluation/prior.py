@@ -1,0 +1,104 @@
+"""The report's section on a prior over sets: its bits, sets drawn from it, and completions."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from pivq_jax.common.parallel import own_copy
+from pivq_jax.common.pictures import grid, reconstruction_grid
+from pivq_jax.evaluation.neighbours import nearest_sets
+from pivq_jax.evaluation.reconstruction import decode_batched
+from pivq_jax.evaluation.session import Session
+from pivq_jax.sampling import prior_bits
+
+ORDERS = 4  # of the codes of a set, over which its probability is averaged
+TEMPERATURES = (1.0, 0.9)
+AT_ONCE = 256  # sets drawn or judged at once, which bounds the memory used
+SHOWN = 16  # sets of each kind in the pictures
+# Test images whose sets are completed, and how often, and the fractions of their codes given.
+COMPLETED, TIMES, GIVEN = 8, 2, (3 / 4, 1 / 2, 1 / 4)
+
+
+def describe_prior(session: Session) -> dict[str, Any]:
+    """Measures the prior of a model on the test split, and draws sets and completions.
+
+    Args:
+        session: the session, whose model has a prior; gets a picture of sets drawn at each
+            temperature and of recombined ones, and one of completions.
+
+    Returns:
+        `prior_bits`, an upper bound on the mean bits of a set of the test split; `prior_sets`, for
+        each kind of sets their number `sets`, `shared_codes`, the mean number of codes in common
+        with the most similar training image, and `copies`, the number of sets of a training image.
+
+    Raises:
+        InputError: if there are fewer than two training images.
+        ValueError: if an image has no codes, see `TrainedModel.encode`.
+    """
+    keys = jax.random.split(jax.random.key(session.seed), 3)
+    made = {"test images": session.test_codes, "recombined": session.samples.codes}
+    for temperature in TEMPERATURES:
+        made[f"temperature {temperature:g}"] = _draw(session, keys[0], temperature)
+    sets = {}
+    for name, codes in made.items():
+        nearest, shared = nearest_sets(codes, session.pool_codes, len(session.model.codebook))
+        sets[name] = {
+            "sets": len(codes),
+            "shared_codes": float(shared.mean()),
+            "copies": int(np.sum(shared == codes.shape[1])),
+        }
+        if name != "test images":
+            picture = _beside(session, codes[:SHOWN], session.pool_codes[nearest[:SHOWN]])
+            session.save(f"prior_{name.replace(' ', '_')}", picture)
+    session.save("prior_completions", _completions(session, keys[1]))
+    return {"prior_bits": _bits(session, keys[2]), "prior_sets": sets}
+
+
+def _draw(session: Session, key: jax.Array, temperature: float) -> np.ndarray:
+    """Draws `settings.samples` sets, int32 [S, N]."""
+    count = session.settings.samples
+    at_once = min(AT_ONCE, count)
+    batches = [
+        session.model.sample_prior(jax.random.fold_in(key, start), at_once, temperature)
+        for start in range(0, count, at_once)
+    ]
+    return np.concatenate(batches)[:count]
+
+
+def _bits(session: Session, key: jax.Array) -> float:
+    """Computes the mean bits of the test split, in batches of constant shape."""
+    prior, codes = session.model.prior, session.test_codes
+    assert prior is not None
+    params, at_once = own_copy(prior.params), min(AT_ONCE, len(codes))
+    bits = []
+    for start in range(0, len(codes), at_once):
+        own, batch = jax.random.fold_in(key, start), codes[start : start + at_once]
+        filled = np.resize(batch, (at_once, codes.shape[1]))
+        found = prior_bits(prior.network, params, filled, own, orders=ORDERS)
+        bits.append(np.asarray(found)[: len(batch)])
+    return float(np.mean(np.concatenate(bits), dtype=np.float64))
+
+
+def _beside(session: Session, codes: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+    """A picture of the images of sets, each above that of another set."""
+    images = decode_batched(
+        session.model, np.concatenate([codes, nearest]), session.settings.batch_size
+    )
+    return reconstruction_grid(images[: len(codes)], images[len(codes) :], 8, session.scale)
+
+
+def _completions(session: Session, key: jax.Array) -> np.ndarray:
+    """A picture: test images from all their codes, then from ever fewer given ones, completed."""
+    key_order, key_drawn = jax.random.split(key)
+    whole = session.test_codes[:COMPLETED]
+    # More given codes include the fewer ones.
+    order = np.asarray(jax.random.permutation(key_order, whole, axis=1, independent=True))
+    rows = [whole]
+    for i, fraction in enumerate(GIVEN):
+        given = np.tile(order[:, : round(fraction * whole.shape[1])], (TIMES, 1))
+        rows.append(
+            np.asarray(session.model.complete_sets(given, jax.random.fold_in(key_drawn, i)))
+        )
+    images = decode_batched(session.model, np.concatenate(rows), session.settings.batch_size)
+    return grid(images, len(whole), session.scale)

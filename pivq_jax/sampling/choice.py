@@ -1,0 +1,105 @@
+"""Which pairs of codes `recombine` exchanges.
+
+A random hyperplane, with swaps if the log lift is given, makes one choice for each image. Other
+hyperplanes make other choices. A prior over sets (`prior`) tells which of them gives the set most
+like those of real images: it knows how all codes of a set depend on each other, not only two.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pivq_jax.sampling.lift import improve_exchange
+from pivq_jax.sampling.pairing import rank_of_pairs
+from pivq_jax.sampling.prior import SetPrior, pseudo_likelihood
+
+CANDIDATES = 16  # choices compared for each image
+# Passes of the prior's network for each. With twice or four times as many, the choices are as good.
+PASSES = 4
+ROWS = 256  # sets in a pass, which bounds the memory used
+
+
+@jax.jit
+def choose_exchange(
+    codes_a: jax.Array,
+    partners: jax.Array,
+    codebook: jax.Array,
+    key: jax.Array,
+    fraction: jax.Array,
+    lift: jax.Array | None = None,
+) -> jax.Array:
+    """Chooses the pairs that `recombine` exchanges.
+
+    Args:
+        codes_a: int32 [B, N], codes of A as returned by `pair_codes`.
+        partners: int32 [B, N], their partners in B.
+        codebook: float32 [K, D].
+        key: see `recombine`.
+        fraction: float32 scalar in [0, 1], see `recombine`.
+        lift: float32 [K, K], see `recombine`.
+
+    Returns:
+        bool [B, N], the codes of A to replace by their partners.
+    """
+    indices = jnp.arange(codes_a.shape[0])
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
+    directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
+    middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
+    places = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
+    paired = codes_a != partners
+    quota = jnp.round(fraction * paired.sum(-1, keepdims=True))
+    exchanged = paired & (rank_of_pairs(places, paired) < quota)
+    if lift is not None:
+        improve = jax.vmap(improve_exchange, in_axes=(0, 0, 0, None))
+        exchanged = improve(codes_a, partners, exchanged, lift)
+    return exchanged
+
+
+@functools.partial(jax.jit, static_argnames=("network", "candidates"))
+def choose_plausible(
+    network: SetPrior,
+    params: Any,
+    codes_a: jax.Array,
+    partners: jax.Array,
+    codebook: jax.Array,
+    key: jax.Array,
+    fraction: jax.Array,
+    lift: jax.Array | None = None,
+    candidates: int = CANDIDATES,
+) -> jax.Array:
+    """Chooses the pairs to exchange as `choose_exchange` does, several times, and keeps the best.
+
+    Args:
+        network: the network of the prior.
+        params: its parameters.
+        codes_a: int32 [B, N], see `choose_exchange`; distinct in each row.
+        partners: int32 [B, N], see `choose_exchange`.
+        codebook: float32 [K, D].
+        key: see `recombine`.
+        fraction: float32 scalar in [0, 1], see `recombine`.
+        lift: float32 [K, K], see `recombine`.
+        candidates: C, the number of choices compared, at least 1. The first is the one that
+            `choose_exchange` makes with the same key.
+
+    Returns:
+        bool [B, N], the codes of A to replace by their partners.
+    """
+    batch, n = codes_a.shape
+    # Images fold their numbers into the key, and none of them has this one.
+    others = jax.random.split(jax.random.fold_in(key, 2**32 - 1), candidates - 1)
+    keys = jnp.concatenate([key[None], others])
+    choices = jax.lax.map(
+        lambda own: choose_exchange(codes_a, partners, codebook, own, fraction, lift), keys
+    )
+    sets = jnp.where(choices, partners, codes_a).reshape(-1, n)
+    scores = jax.lax.map(
+        lambda codes: pseudo_likelihood(network, params, codes[None], PASSES)[0],
+        sets,
+        batch_size=ROWS,
+    )
+    best = jnp.argmax(scores.reshape(candidates, batch), axis=0)
+    return choices[best, jnp.arange(batch)]

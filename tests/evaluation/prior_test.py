@@ -1,0 +1,166 @@
+"""The report's figures and pictures of a prior, for an untrained model whose sets are known."""
+
+import copy
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from pivq_jax.common.parallel import make_mesh
+from pivq_jax.common.pictures import reconstruction_grid
+from pivq_jax.data import load_dataset
+from pivq_jax.evaluation import prior as module
+from pivq_jax.evaluation import report
+from pivq_jax.evaluation.reconstruction import decode_batched
+from pivq_jax.evaluation.samples import Samples
+from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.inference import TrainedModel
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.sampling import Prior, SetPrior, prior_bits
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+N, K = 8, 32  # of the tiny config
+
+
+def sets(seed: int, count: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.sort([rng.permutation(K)[:N] for _ in range(count)]).astype(np.int32)
+
+
+def prior_of(seed: int) -> Prior:
+    network, codes = SetPrior(K, width=8, depth=1, heads=2), jnp.zeros((1, N), jnp.int32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), codes, codes > 0)["params"]
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), x.dtype), shapes)
+    return Prior(network, params, bits=0.0)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config: Any, fast_compilation: None) -> TrainedModel:
+    blank = jnp.zeros((1, 16, 16, 3))
+    shapes = jax.eval_shape(pivq_from_config(tiny_config).init, jax.random.key(0), blank)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.2, x.shape), x.dtype), shapes)
+    return TrainedModel(tiny_config, make_mesh(), params["params"], 7, {}, prior=prior_of(0))
+
+
+def session_of(model: TrainedModel, workdir: Any) -> Session:
+    """Nothing is encoded: 30 training and 11 test images, 20 samples of which four are copies."""
+    data, settings = load_dataset("random", image_size=16), Settings(8, 20, "vgg", "", 1, "")
+    session = Session(model, data, settings, workdir)
+    session.pool_codes, session.test_codes = sets(1, 30), sets(2, 11)
+    codes = np.concatenate([session.pool_codes[:4], sets(3, 16)])
+    images = np.zeros((20, 16, 16, 3), np.uint8)
+    session._samples[0.5] = Samples(images, codes, np.zeros((20, 2), np.int32))
+    return session
+
+
+def shared_with(codes: np.ndarray, pool: np.ndarray) -> list[int]:
+    return [max(len({*row} & {*other}) for other in pool.tolist()) for row in codes.tolist()]
+
+
+@pytest.fixture(scope="module")
+def described(model: TrainedModel, tmp_path_factory: Any) -> tuple[Session, dict]:
+    session = session_of(model, tmp_path_factory.mktemp("described"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "GIVEN", (3 / 4,))  # each fraction is compiled
+        metrics = module.describe_prior(session)
+    return session, metrics
+
+
+def test_the_bits_are_those_of_the_whole_test_split(described):
+    session, metrics = described
+    prior = session.model.prior
+    each = [
+        prior_bits(prior.network, prior.params, session.test_codes, jax.random.key(i), orders=4)
+        for i in range(8)
+    ]
+    assert metrics["prior_bits"] == pytest.approx(np.mean(each), abs=6 * np.std(np.mean(each, 1)))
+
+
+def test_shared_codes_and_copies_are_counted(described):
+    session, metrics = described
+    found = metrics["prior_sets"]
+    assert set(found) == {"test images", "recombined", "temperature 1", "temperature 0.9"}
+    assert [found[name]["sets"] for name in ("test images", "temperature 1")] == [11, 20]
+    for name, codes in (
+        ("test images", session.test_codes),
+        ("recombined", session.samples.codes),
+    ):
+        shared = shared_with(codes, session.pool_codes)
+        assert found[name]["shared_codes"] == pytest.approx(np.mean(shared))
+        assert found[name]["copies"] == shared.count(N)
+    assert found["recombined"]["copies"] == 4
+
+
+def test_the_pictures_are_of_sets_above_the_nearest_training_images(described):
+    session, _ = described
+    assert session.pictures == [
+        *("prior_recombined", "prior_temperature_1", "prior_temperature_0.9", "prior_completions"),
+    ]
+    codes = session.samples.codes[:16]
+    shared = [[len({*a} & {*b}) for b in session.pool_codes.tolist()] for a in codes.tolist()]
+    nearest = session.pool_codes[np.argmax(shared, axis=1)]
+    decoded = (decode_batched(session.model, each, 8) for each in (codes, nearest))
+    picture = np.asarray(Image.open(session.report / "prior_recombined.png"))
+    np.testing.assert_array_equal(picture, reconstruction_grid(*decoded, 8, session.scale))
+
+
+def test_completions_keep_ever_fewer_codes(model, tmp_path, monkeypatch):
+    session = session_of(model, tmp_path)
+    asked: list[np.ndarray] = []
+
+    def complete(codes: np.ndarray, key: jax.Array) -> np.ndarray:
+        asked.append(codes)
+        return sets(len(asked), len(codes))
+
+    monkeypatch.setattr(model, "complete_sets", complete)
+    picture = module._completions(session, jax.random.key(0))
+    assert [codes.shape for codes in asked] == [(16, 6), (16, 4), (16, 2)]
+    for codes in asked:
+        np.testing.assert_array_equal(codes[:8], codes[8:])  # two ways each
+        for given, whole in zip(codes[:8], session.test_codes[:8], strict=True):
+            assert {*given.tolist()} <= {*whole.tolist()}
+    side = 16 * session.scale + 2
+    assert picture.shape == (7 * side + 2, 8 * side + 2, 3)  # all codes, then three times two rows
+    first = decode_batched(model, session.test_codes[:1], 1)[0]
+    shown = picture[2 : side : session.scale, 2 : side : session.scale]
+    assert np.abs(shown.astype(int) - first).max() <= 1
+
+
+def test_the_stage_is_done_again_for_another_prior_and_leaves_none_behind(
+    model, tmp_path, monkeypatch
+):
+    done = []
+    monkeypatch.setattr(report, "STAGES", {"counted": lambda it: done.append("counted") or {}})
+
+    def describe(session: Session) -> dict[str, Any]:
+        done.append("prior")
+        session.save("prior_completions", np.zeros((4, 4, 3), np.uint8))
+        row = {"sets": 1, "shared_codes": 2.5, "copies": 0}
+        return {"prior_bits": 3.25, "prior_sets": {"recombined": row}}
+
+    monkeypatch.setattr(report, "describe_prior", describe)
+    folder = tmp_path / "report"
+    other, without = copy.copy(model), copy.copy(model)
+    other.prior, without.prior = prior_of(1), None
+
+    assert "prior_bits" not in report.write_report(session_of(without, tmp_path))
+    assert not list(folder.glob("*prior*")) and "Prior" not in (folder / "index.html").read_text()
+    for prior, expected in ((model, 1), (model, 1), (other, 2), (other, 2), (model, 3)):
+        metrics = report.write_report(session_of(prior, tmp_path))
+        assert done == ["counted"] + expected * ["prior"]
+        assert metrics["prior_bits"] == 3.25 and metrics["left_out"] == {}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    page = (folder / "index.html").read_text()
+    assert "<h2>Prior</h2>" in page and "<td>3.25</td>" in page and "<td>2.5</td>" in page
+    assert page.index("<h2>Samples") < page.index("<h2>Prior") < page.index("<h2>What codes mean")
+    # The model was trained on, or the prior deleted.
+    assert "prior_sets" not in report.write_report(session_of(without, tmp_path))
+    assert not list(folder.glob("prior*.png"))
+    assert "Prior" not in (folder / "index.html").read_text()
