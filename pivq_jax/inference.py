@@ -243,8 +243,8 @@ class TrainedModel:
             fraction: fraction of the differing codes that is exchanged, in [0, 1].
             lift: float32 [K, K], the result of `log_lift` for real images. It improves samples if
                 the codes of an image depend on each other.
-            prior: whether the model's prior picks the most plausible of several exchanges. Give
-                `lift`, too: the exchanges to pick from are then much better.
+            prior: whether the model's prior picks the most plausible of 16 exchanges. It takes the
+                place of `lift` in part only, and beside it changes little (docs/prior.md).
 
         Returns:
             int32 [B, N].
