@@ -24,7 +24,7 @@ from pivq_jax.sampling import Prior, SetPrior, prior_bits
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
-N, K = 8, 32  # of the tiny config
+N, K = 4, 32
 
 
 def sets(seed: int, count: int) -> np.ndarray:
@@ -42,11 +42,11 @@ def prior_of(seed: int) -> Prior:
 
 @pytest.fixture(scope="module")
 def model(tiny_config: Any, fast_compilation: None) -> TrainedModel:
-    blank = jnp.zeros((1, 16, 16, 3))
-    shapes = jax.eval_shape(pivq_from_config(tiny_config).init, jax.random.key(0), blank)
+    config, blank = tiny_config.with_fields({"model.num_codes": N}), jnp.zeros((1, 16, 16, 3))
+    shapes = jax.eval_shape(pivq_from_config(config).init, jax.random.key(0), blank)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.2, x.shape), x.dtype), shapes)
-    return TrainedModel(tiny_config, make_mesh(), params["params"], 7, {}, prior=prior_of(0))
+    return TrainedModel(config, make_mesh(), params["params"], 7, {}, prior=prior_of(0))
 
 
 def session_of(model: TrainedModel, workdir: Any) -> Session:
@@ -121,7 +121,7 @@ def test_completions_keep_ever_fewer_codes(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(model, "complete_sets", complete)
     picture = module._completions(session, jax.random.key(0))
-    assert [codes.shape for codes in asked] == [(16, 6), (16, 4), (16, 2)]
+    assert [codes.shape for codes in asked] == [(16, 3), (16, 2), (16, 1)]
     for codes in asked:
         np.testing.assert_array_equal(codes[:8], codes[8:])  # two ways each
         for given, whole in zip(codes[:8], session.test_codes[:8], strict=True):

@@ -62,12 +62,13 @@ def test_of_two_halves_the_one_is_exchanged_that_the_prior_knows(wanted):
         assert made[0].tolist() == known != other
 
 
+ALIKE = np.tile([0, 1, 4, 5], (200, 1))  # images with the same parents
+EIGHT = np.random.default_rng(1).normal(size=(8, 8)).astype(np.float32)
+TWICE = np.concatenate([EIGHT, EIGHT + 0.01])  # the partner of k is k + 8
+
+
 def recombine_alike(table, key=KEY):
-    """200 images with the same parents; a table of zeros leaves the first candidate."""
-    a = np.tile([0, 1, 4, 5], (200, 1))
-    codebook = np.random.default_rng(1).normal(size=(8, 8))
-    codebook = np.concatenate([codebook, codebook + 0.01])  # the partner of k is k + 8
-    return recombine(table, key, a, a + 8, codebook, candidates=32)
+    return recombine(table, key, ALIKE, ALIKE + 8, TWICE, candidates=32)
 
 
 def test_codes_that_go_together_stay_together():
@@ -80,6 +81,8 @@ def test_codes_that_go_together_stay_together():
     }
     assert whole["prior"] == 1 and whole["none"] < 0.6
     assert np.all((made["prior"] >= 8).sum(1) == HALF)  # as many are exchanged as ever
+    # A prior that finds all sets alike leaves the first choice.
+    np.testing.assert_array_equal(made["none"], sampling.recombine(ALIKE, ALIKE + 8, TWICE, KEY))
 
 
 @functools.cache
