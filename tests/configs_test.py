@@ -19,6 +19,7 @@ from pivq_jax.training.loop import train
 
 NAMES = ("toon_faces", "image_folder", "celeba", "celeba_hq", "ffhq")
 VARIANTS = ("", "smoke", "nearest", "positional", "smoke,nearest", "smoke,positional")
+CASES = itertools.product(NAMES, VARIANTS)
 
 
 def get_config(name: str, variants: str = "") -> Config:
@@ -29,7 +30,13 @@ def test_the_names_here_are_all_there_are():
     assert set(experiments()) == set(NAMES)
 
 
-@pytest.mark.parametrize("name, variants", itertools.product(NAMES, VARIANTS))
+def case(name: str, variants: str):
+    """Slow: those of large models that differ from their smoke variants by their size alone."""
+    large = name.startswith(("celeba", "ffhq")) and variants in ("nearest", "positional")
+    return pytest.param(name, variants, marks=[pytest.mark.slow] * large)
+
+
+@pytest.mark.parametrize("name, variants", itertools.starmap(case, CASES))
 def test_config_is_sound_and_its_model_initialises(name, variants):
     config = get_config(name, variants)
     check_config(config, training=True)
@@ -68,9 +75,7 @@ def test_two_kinds_of_quantizer_are_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["celeba", "celeba_hq", "ffhq"])
-def test_the_smoke_variant_steps_on_random_images_of_full_size(
-    name, fast_compilation, tmp_path, capsys
-):
+def test_the_smoke_variant_steps_on_random_images_of_full_size(name, tmp_path, capsys):
     config = get_config(name, "smoke").with_fields(
         {
             "train.steps": 3,

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 # Before jax is imported. Models are tiny: compilation is all the time there is. XLA's older CPU
-# emitters take half of it, and further passes are left out where the fixture `fast_compilation` is
-# used. `XLA_FLAGS= pytest` compiles as users do.
+# emitters take half of it, one module of LLVM less than its usual 32, and most optimizations are
+# left out. `XLA_FLAGS= pytest` compiles as users do.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-QUICK = "--xla_cpu_use_fusion_emitters=false"
+QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 XLA_FLAGS = os.environ.setdefault("XLA_FLAGS", QUICK)  # a worker inherits what its parent has set
-FAST = XLA_FLAGS == QUICK
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(XLA_FLAGS == QUICK))
 STARTED = time.monotonic()
 # Tracing makes millions of small objects that live long: collecting cycles as often as Python does
 # takes a quarter of its time. `command_server.py` does the same.
@@ -85,8 +85,11 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share what is costly to make go to one worker: a trained run, or their file's."""
     for item in items:
+        costly = {"trained", "tiny_run", "engine"}
+        if item.get_closest_marker("slow"):
+            costly.remove("engine")  # made in seconds, while its tests in a browser take minutes
         # A test that uses both runs belongs to one group, too.
-        shared = {"trained", "tiny_run", "engine"} & set(getattr(item, "fixturenames", ()))
+        shared = costly & set(getattr(item, "fixturenames", ()))
         item.add_marker(pytest.mark.xdist_group(max(shared, default=str(item.path))))
 
 
@@ -124,7 +127,6 @@ class Commands:
             "HOME": str(directory / "home"),  # holds the compilation cache
             "PIVQ_DATA_DIR": str(directory / "data"),
             "PYTHONPATH": str(ROOT),
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(FAST)),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         self._server = subprocess.Popen(
@@ -183,17 +185,6 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     server.close()
 
 
-@pytest.fixture(scope="module")
-def fast_compilation() -> Iterator[None]:
-    """XLA compiles quickly what runs but briefly."""
-    import jax
-
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", FAST)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture(scope="session")
 def faces() -> np.ndarray:
     """Toon faces, uint8 [40, 48, 48, 3]."""
@@ -208,13 +199,13 @@ def faces() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def mixed_folder(faces: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """500 PNG and JPEG files of mixed sizes: one corrupt, one grey, one with alpha, some nested."""
+    """160 PNG and JPEG files of mixed sizes: one corrupt, one grey, one with alpha, some nested."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("mixed") / "my faces"
     (folder / "nested" / "deep").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for i in range(500):
+    for i in range(160):
         image = Image.fromarray(np.roll(faces[i % 40], i, axis=2))
         image = image.resize(tuple(int(side) for side in rng.integers(20, 97, 2)))
         where = folder / "nested" / "deep" if i % 5 == 0 else folder
@@ -257,7 +248,8 @@ def trained(commands: Commands, mixed_folder: Path, tmp_path_factory: Any) -> Ru
     arguments = [
         "--config=configs/image_folder.py:smoke",
         f"--config.data.path={mixed_folder}",
-        "--config.evaluate.samples=50",
+        "--config.evaluate.samples=20",
+        "--config.evaluate.batch_size=20",
         f"--workdir={workdir}",
     ]
     done = commands.run(*arguments)
@@ -292,6 +284,14 @@ def tiny_config() -> Any:
 
 
 @pytest.fixture(scope="session")
+def tiny_model(tiny_run: Run) -> Any:
+    """`pivq_jax.load` of the tiny run."""
+    import pivq_jax
+
+    return pivq_jax.load(tiny_run.workdir)
+
+
+@pytest.fixture(scope="session")
 def trained_model(trained: Run) -> Any:
     """`pivq_jax.load` of the trained run."""
     import pivq_jax
@@ -302,15 +302,9 @@ def trained_model(trained: Run) -> Any:
 @pytest.fixture(scope="session")
 def engine(tiny_config: Any) -> Any:
     """An explorer of a tiny untrained model: 8 of 32 codes, 64 + 128 images of noise."""
-    import jax
-
     from tests.explore.engines import untrained_engine
 
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", FAST)
-    made = untrained_engine(tiny_config)
-    jax.config.update("jax_disable_most_optimizations", before)
-    return made
+    return untrained_engine(tiny_config)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def refused(capsys, *arguments: str) -> str:
     return line
 
 
-def test_there_and_back(tiny_run, exported, tmp_path, fast_compilation):
+def test_there_and_back(tiny_run, exported, tmp_path):
     workdir, again = tmp_path / "deep" / "run", tmp_path / "again.safetensors"
     assert convert.main([f"--from={exported}", f"--to={workdir}"]) == 0
     assert convert.main([f"--from={workdir}", f"--to={again}"]) == 0
@@ -71,7 +71,7 @@ def test_there_and_back(tiny_run, exported, tmp_path, fast_compilation):
 
 @pytest.mark.slow
 def test_a_converted_run_serves_every_mode_and_is_at_its_end(
-    commands, tiny_run, exported, tmp_path, fast_compilation
+    commands, tiny_run, exported, tmp_path
 ):
     workdir = tmp_path / "run"
     convert.workdir_from_file(exported, workdir)
@@ -82,7 +82,7 @@ def test_a_converted_run_serves_every_mode_and_is_at_its_end(
     assert metrics["psnr"] == tiny_run.metrics["psnr"]
 
 
-def test_a_file_written_in_pytorch_becomes_a_run(tiny_config, tmp_path, fast_compilation):
+def test_a_file_written_in_pytorch_becomes_a_run(tiny_config, tmp_path):
     config = tiny_config.to_dict()
     reference, path = Reference(config), tmp_path / "theirs.safetensors"
     metadata = {"pivq_jax": json.dumps({"config": config})}
@@ -106,8 +106,8 @@ def onnx_files(tiny_run, tmp_path_factory) -> Path:
     return path
 
 
-def test_onnx_files_do_what_the_model_does(tiny_run, onnx_files):
-    model = pivq_jax.load(tiny_run.workdir)
+def test_onnx_files_do_what_the_model_does(tiny_model, onnx_files):
+    model = tiny_model
     encoder, decoder, codes = onnx_paths(onnx_files)
     codebook = contents(codes)[0]["codebook"]
     images = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
@@ -120,8 +120,8 @@ def test_onnx_files_do_what_the_model_does(tiny_run, onnx_files):
     np.testing.assert_allclose(decoded, model.decode(columns), rtol=0, atol=1e-4)
 
 
-def test_onnx_files_hold_the_codes_of_the_training_images(tiny_run, onnx_files):
-    model = pivq_jax.load(tiny_run.workdir)
+def test_onnx_files_hold_the_codes_of_the_training_images(tiny_model, onnx_files):
+    model = tiny_model
     train = dataset_from_config(model.config).train
     images = np.stack([train[i]["image"] for i in range(len(train))]) / np.float32(127.5) - 1
     arrays, metadata = contents(onnx_paths(onnx_files)[2])

@@ -104,9 +104,7 @@ def test_without_a_prior_none_recombines(trained_model):
         trained_model.recombine(random_sets(0), random_sets(1), jax.random.key(0), prior=True)
 
 
-def test_samples_are_those_of_an_evaluation_with_this_seed(
-    trained_model, monkeypatch, fast_compilation
-):
+def test_samples_are_those_of_an_evaluation_with_this_seed(trained_model, monkeypatch):
     codes = random_sets(1, 40)
     monkeypatch.setattr(trained_model, "parents", codes)
     drawn = trained_model.sample(jax.random.key(3), 9)
@@ -199,7 +197,7 @@ def test_codes_of_another_kind_are_refused(trained_model, codes):
 
 
 @pytest.mark.parametrize("kind", ["nearest", "positional"])
-def test_the_other_kinds(tiny_config, fast_compilation, kind):
+def test_the_other_kinds(tiny_config, kind):
     config = tiny_config.with_fields({"quantizer.kind": kind})
     mesh = make_mesh()
     blank = jnp.zeros((1, 16, 16, 3))

@@ -69,7 +69,7 @@ def test_training_again_does_not_train_again(commands, trained, tmp_path):
     "mode, names",
     [
         ("evaluate", ["metrics.json"]),
-        ("sample", ["samples.png", "parents.png"]),
+        pytest.param("sample", ["samples.png", "parents.png"], marks=pytest.mark.slow),
         pytest.param("interpolate", ["interpolations.png"], marks=pytest.mark.slow),
     ],
 )
@@ -92,10 +92,12 @@ def test_each_mode_makes_its_files_again(commands, trained, tmp_path, mode, name
 def test_number_of_samples_may_change_in_a_trained_workdir(commands, trained, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained.workdir, workdir)
+    (workdir / "parents.png").unlink()
     done = commands.run(
         *trained.arguments[:-1], f"--workdir={workdir}", "--mode=sample", "--config.sample.count=8"
     )
     assert done.code == 0, done.stderr
+    assert (workdir / "parents.png").exists()
     few, many = (Image.open(w / "samples.png") for w in (workdir, trained.workdir))
     assert few.width == many.width and few.height < many.height
 
@@ -321,6 +323,7 @@ print("loaded:", loaded)
 """
 
 
+@pytest.mark.slow  # load_dataset_test has it without a run
 def test_tensorflow_is_never_imported(commands, tiny_run):
     done = commands.run(code=TENSORFLOW.format(arguments=tiny_run.arguments))
     assert done.code == 0, done.stderr

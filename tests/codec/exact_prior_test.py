@@ -22,8 +22,6 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.sampling.prior import Prior, SetPrior
 from tests.codec.priors import counted_prior, make_prior, random_prior, uniform_prior
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 N = 6
 NETWORK = SetPrior(codebook_size=20, width=12, depth=2, heads=2)  # sizes that halve unevenly
 LARGER = SetPrior(codebook_size=100, width=48, depth=2, heads=3)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import pivq_jax
 from pivq_jax import codec
 from pivq_jax.codec import folders
 from pivq_jax.codec.container import pack, parse
@@ -20,12 +19,10 @@ from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling.prior import SetPrior
 from tests.codec.priors import random_prior
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 
-
-@pytest.fixture(scope="module")
-def model(tiny_run):
-    return pivq_jax.load(tiny_run.workdir)
+@pytest.fixture
+def model(tiny_model):
+    return tiny_model
 
 
 @pytest.fixture

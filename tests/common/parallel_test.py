@@ -165,26 +165,26 @@ np.savez({result!r}, decoded=decoded, **codes)
 """
 
 
-def test_a_run_of_one_device_is_loaded_by_eight(commands, trained, trained_model, faces, tmp_path):
-    images = np.pad(faces[:16], ((0, 0), (8, 8), (8, 8), (0, 0))).astype(np.float32) / 127.5 - 1
+def test_a_run_of_one_device_is_loaded_by_eight(commands, tiny_run, tiny_model, faces, tmp_path):
+    images = faces[:16, ::3, ::3].astype(np.float32) / 127.5 - 1
     np.save(tmp_path / "images.npy", images)
     code = CODES.format(
-        workdir=str(trained.workdir),
+        workdir=str(tiny_run.workdir),
         images=str(tmp_path / "images.npy"),
         result=str(tmp_path / "result.npz"),
     )
     done = commands.run(code=code, devices=8)
     assert done.code == 0, done.stderr
     result = np.load(tmp_path / "result.npz")
-    expected = np.asarray(trained_model.encode(images))
+    expected = np.asarray(tiny_model.encode(images))
     for count in (1, 5, 16):  # whether or not the devices divide it
         assert result[f"codes_{count}"].shape == (count, expected.shape[1])
         # Fewer rows a device round differently: other codes must be as near to the latents.
         for image, codes, wanted in zip(images, result[f"codes_{count}"], expected, strict=False):
             if not np.array_equal(codes, wanted):
-                costs = [matching_cost(trained_model, image, c) for c in (codes, wanted)]
+                costs = [matching_cost(tiny_model, image, c) for c in (codes, wanted)]
                 assert costs[0] == pytest.approx(costs[1], rel=1e-5)
-    np.testing.assert_allclose(result["decoded"], trained_model.decode(expected[:5]), atol=1e-5)
+    np.testing.assert_allclose(result["decoded"], tiny_model.decode(expected[:5]), atol=1e-5)
 
 
 EDITS = """

@@ -10,7 +10,6 @@ from pivq_jax.evaluation import atlas
 
 K, N, M = 24, 5, 400
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 FACTORS = {"colour": ("#ff0000", "#00ff00", "#0000ff"), "hat": ("no", "yes"), "noise": ("p", "q")}
 
 

@@ -14,8 +14,6 @@ from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_la
 
 FACTORS = {"shade": ("dark", "light"), "odd": ("no", "yes", "very"), "same": ("a", "b")}
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 @pytest.fixture(scope="module", params=["matching", "positional"])
 def model(request, tiny_config):

@@ -6,8 +6,6 @@ import pytest
 import pivq_jax
 from pivq_jax.evaluation.completions import REGIONS, complete, visible_pixels
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 @pytest.fixture(scope="module")
 def model(tiny_run):

@@ -95,7 +95,7 @@ def test_vgg_features_are_means_of_its_fourth_block(vgg):
     np.testing.assert_allclose(vgg.extract(x), expected, atol=1e-5)
 
 
-@pytest.mark.usefixtures("random_inception", "fast_compilation")
+@pytest.mark.usefixtures("random_inception")
 @pytest.mark.parametrize("name", NETWORKS[1:])
 def test_inception_features_are_means_of_its_blocks(inception_blocks, name):
     extractor = feature_extractor(name, batch_size=2)

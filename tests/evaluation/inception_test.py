@@ -68,7 +68,6 @@ def test_resizes_as_pytorch_fid_does(size):
     np.testing.assert_allclose(jax.jit(inception.prepare)(x), expected, atol=1e-5)
 
 
-@pytest.mark.usefixtures("fast_compilation")
 def test_all_four_blocks_equal_pytorch_fids(theirs, params, monkeypatch):
     x = images(2, 64, 48)
     monkeypatch.setattr(authors, "fid_inception_v3", lambda: theirs)

@@ -24,14 +24,14 @@ def normal(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-# Few shapes, because each is compiled: M, L, F.
-SHAPES = ((60, 60, 16), (97, 41, 64), (40, 300, 2048), (300, 200, 3))
+# Few shapes and k, because each is compiled: M, L, F, k.
+SHAPES = ((60, 60, 16, 5), (97, 41, 64, 1), (40, 300, 2048, 7), (300, 200, 3, 3))
 
 
 @pytest.mark.parametrize("case", range(20))
 def test_equals_the_package_on_random_sets(case):
     rng = np.random.default_rng(case)
-    num_real, num_fake, size = SHAPES[case % 4]
+    num_real, num_fake, size, k = SHAPES[case % 4]
     real = normal(case, num_real, size)
     fake = np.float32(rng.uniform(0.6, 1.2)) * normal(case + 100, num_fake, size)
     if case // 4 == 1:  # in a subspace, beside a large common offset
@@ -43,7 +43,6 @@ def test_equals_the_package_on_random_sets(case):
     if case // 4 == 3:  # clusters
         real += 6 * np.sign(normal(0, 7, size))[rng.integers(0, 7, num_real)]
         fake += 6 * np.sign(normal(0, 7, size))[rng.integers(0, 5, num_fake)]
-    k = int(rng.integers(1, 8))
     assert prdc(real, fake, k) == package(real, fake, k)
 
 

@@ -22,8 +22,6 @@ from pivq_jax.inference import TrainedModel
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.sampling import Prior, SetPrior, prior_bits
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 N, K = 4, 32
 
 
@@ -41,7 +39,7 @@ def prior_of(seed: int) -> Prior:
 
 
 @pytest.fixture(scope="module")
-def model(tiny_config: Any, fast_compilation: None) -> TrainedModel:
+def model(tiny_config: Any) -> TrainedModel:
     config, blank = tiny_config.with_fields({"model.num_codes": N}), jnp.zeros((1, 16, 16, 3))
     shapes = jax.eval_shape(pivq_from_config(config).init, jax.random.key(0), blank)
     rng = np.random.default_rng(0)

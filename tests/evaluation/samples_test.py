@@ -12,8 +12,6 @@ from pivq_jax.evaluation import samples
 
 K, N, POOL = 24, 6, 20
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 class Lamps:
     """Stands for a trained model: code k lights pixel k of a 4 x 6 image."""

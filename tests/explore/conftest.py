@@ -1,4 +1,4 @@
-"""An engine is compiled as the tests that use it; the page in a real browser."""
+"""The page in a real browser."""
 
 import os
 import shutil
@@ -8,14 +8,6 @@ from typing import Any
 import pytest
 
 from tests.explore.browser import SCHEMES, SIZES, served, settle
-
-
-@pytest.fixture(autouse=True)
-def compiled_as_the_engine(request: pytest.FixtureRequest) -> None:
-    """Programs are found again only under the settings that they were compiled with."""
-    if "engine" in request.fixturenames:
-        request.getfixturevalue("engine")
-        request.getfixturevalue("fast_compilation")
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,6 @@ from pivq_jax.explore.factors import Factors
 from pivq_jax.sampling import Labels
 from tests.explore.node import run_js
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 BODY = """
 const { size, factors, kind } = given;
 const codebook = { values: given.entries, size, dim: given.entries.length / size };

@@ -28,7 +28,7 @@ def solve(costs: list[np.ndarray], folder) -> list[list[int]]:
         pytest.param({(16, 512): 500, (5, 7): 250, (8, 8): 250}, marks=pytest.mark.slow),
     ],
 )
-def test_it_assigns_what_python_assigns(shapes, tmp_path, fast_compilation):
+def test_it_assigns_what_python_assigns(shapes, tmp_path):
     rng = np.random.default_rng(0)
     batches = [rng.uniform(size=(n, *shape)).astype(np.float32) for shape, n in shapes.items()]
     expected = [columns for batch in batches for columns in np.asarray(match(batch).columns)]

@@ -7,7 +7,6 @@ import pytest
 
 from pivq_jax.explore.meanings import CLUSTERS, find_meanings
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 FACTORS = {"rear_hair": ("none", "long"), "shade": ("dark", "mid", "light")}
 
 

@@ -10,8 +10,6 @@ from pivq_jax.model.quantizer import assign
 from pivq_jax.sampling.pairing import pair, rank_of_pairs
 from tests.explore.node import run_js
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 KINDS = ("matching", "nearest", "positional")
 PAIR = """
 const codebook = { values: given.values, size: given.size, dim: given.values.length / given.size };

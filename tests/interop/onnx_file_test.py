@@ -21,8 +21,6 @@ from pivq_jax.interop.onnx_file import onnx_paths
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.pivq import pivq_from_config
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 TOLERANCE = 1e-4
 # Beyond the configs as they are: what else decides which layers there are.
 VARIANTS = {

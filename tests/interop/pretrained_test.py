@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import copy as shallow_copy
 from pathlib import Path
 
 import jax
@@ -23,8 +24,8 @@ FACTORS = {"hair": ("none", "short", "long"), "beard": ("none", "a little", "lon
 
 
 @pytest.fixture(scope="module")
-def tiny_model(tiny_run):
-    model = pivq_jax.load(tiny_run.workdir)
+def tiny_model(tiny_model):
+    model = shallow_copy(tiny_model)
     assert model.parents is None  # a workdir has the images themselves
     rng = np.random.default_rng(1)
     model.parents = np.stack([rng.permutation(32)[:8] for _ in range(30)])
@@ -83,16 +84,14 @@ def test_it_knows_what_the_run_knew(tiny_model, tiny_run, published):
     assert config["data"]["path"] != ""
     config["data"]["path"] = ""  # stays at home
     assert model.config.to_dict() == config
-    images = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
-    np.testing.assert_array_equal(model.encode(images), tiny_model.encode(images))
     np.testing.assert_array_equal(model.parents, np.sort(tiny_model.parents))
     np.testing.assert_array_equal(model.labels.values, tiny_model.labels.values)
     assert model.labels.factors == FACTORS
     edited = (m.edit(np.sort(tiny_model.parents), hair="long") for m in (model, tiny_model))
     np.testing.assert_array_equal(*edited)
     assert (model.prior.network, model.prior.bits) == (tiny_model.prior.network, 20.5)
-    drawn = (m.sample_prior(jax.random.key(0), 9) for m in (model, tiny_model))
-    np.testing.assert_array_equal(*drawn)
+    for ours, theirs in ((model, tiny_model), (model.prior, tiny_model.prior)):
+        jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
 
 
 def test_a_model_may_be_published_without_parents_and_prior(tiny_model, copy, monkeypatch):

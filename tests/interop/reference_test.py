@@ -31,8 +31,6 @@ from tests.reference.muon import Muon
 from tests.reference.quantizer import recombine
 from tests.reference.training import Trainer
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 STEPS = 10
 OPTIMIZER = {
     "name": "muon",

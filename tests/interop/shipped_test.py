@@ -15,8 +15,6 @@ from pivq_jax.sampling import prior_bits
 
 SHIPPED = shipped_models()
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 @pytest.fixture(scope="module")
 def model():

@@ -63,7 +63,7 @@ def test_matching_names_itself_in_quantizing_and_in_recombination():
     latents = jnp.zeros((8, 6, 4))
     for function, given in (
         (partial(match_latents, method="auction"), latents),
-        (partial(recombine_pairs, kind="matching", method="auction"), pairs),
+        (partial(recombine_pairs, kind="matching", method="shortest_path"), pairs),
     ):
         lowered = jax.jit(map_over_batch(function, make_mesh())).lower(given, codebook)
         instructions = [found for _, found, _ in Program(lowered.compile().as_text(), 1).walk()]

@@ -100,6 +100,7 @@ def test_the_slice_is_given_back_at_the_end(script):
     assert "--version=v2-alpha-tpuv6e" in done.calls[1] and "--spot" not in done.calls[1]
 
 
+@pytest.mark.slow
 def test_a_queue_is_waited_in(script):
     states = ["ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING"]
     answers = [["queued-resources describe", state, 0] for state in states]
@@ -126,6 +127,7 @@ def test_a_preempted_run_resumes_on_a_new_slice(script, tmp_path):
     assert "resuming, number 1 of at most 1" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_preempted_once_ends_well(script):
     lost = [["tpu-vm describe", "PREEMPTED", 0]]
     done = script("run", "--type=v5litepod-16", "--spot", "--keep", answers=lost)
@@ -140,6 +142,7 @@ def test_restarted_hosts_resume_on_the_same_slice(script):
     assert (done.worker / "started").read_text().count("--workdir=gs://b/run") == 3
 
 
+@pytest.mark.slow
 def test_a_start_whose_connection_fails_is_repeated_on_the_same_slice(script):
     done = script("run", "--type=v5litepod-16", answers=[["nohup", "", 255]])
     assert done.code == 0, done.stderr
@@ -148,6 +151,7 @@ def test_a_start_whose_connection_fails_is_repeated_on_the_same_slice(script):
     assert "resuming, number 1 of at most 100" in done.stderr
 
 
+@pytest.mark.slow
 def test_training_that_dies_without_a_word_is_started_again_on_the_same_slice(script):
     done = script("run", "--type=v5litepod-16", "--keep", codes=["lost", 0])
     assert done.code == 0, done.stderr
@@ -155,6 +159,7 @@ def test_training_that_dies_without_a_word_is_started_again_on_the_same_slice(sc
     assert (done.worker / "started").read_text().count("--workdir=gs://b/run") == 2
 
 
+@pytest.mark.slow
 def test_training_that_outlives_its_shell_is_left_alone_while_it_lives(script):
     done = script("run", "--type=v5litepod-16", "--keep", codes=["orphan", 0])
     assert done.code == 0, done.stderr
@@ -163,6 +168,7 @@ def test_training_that_outlives_its_shell_is_left_alone_while_it_lives(script):
     assert len(looks) >= 2 + 3 + 1  # while it lived, idle, at the end
 
 
+@pytest.mark.slow
 def test_what_is_left_of_training_ends_before_it_is_started_again(script):
     done = script("run", "--type=v5litepod-16", "--keep", codes=["half", 0])
     assert done.code == 0, done.stderr
@@ -189,6 +195,7 @@ def test_training_that_never_stays_alive_is_given_up(script):
     assert done.stdout.endswith("this is worker worker0\n") and not done.worker.exists()
 
 
+@pytest.mark.slow
 def test_wait_ends_where_no_training_lives(script):
     assert script("create", "--type=v4-8", training=()).code == 0
     done = script("wait", training=())
@@ -222,6 +229,7 @@ def test_a_run_survives_an_outage_at_any_point(script):
     assert done.verbs == verbs and not done.worker.exists()
 
 
+@pytest.mark.slow
 def test_a_slice_that_is_gone_is_lost_at_once(script):
     answers = [["tpu-vm describe", "NOT_FOUND: Resource was not found", 1]]
     done = script("run", "--type=v5litepod-16", "--resumes=1", answers=answers)
@@ -229,12 +237,14 @@ def test_a_slice_that_is_gone_is_lost_at_once(script):
     assert done.verbs == LIFE + LIFE and "the slice is GONE" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_slice_under_repair_is_waited_for(script):
     answers = [["tpu-vm describe", state, 0] for state in ("RESTARTING", "REPAIRING")]
     done = script("run", "--type=v5litepod-16", answers=answers)
     assert done.code == 0 and done.verbs == LIFE, done.stderr
 
 
+@pytest.mark.slow
 def test_a_slice_whose_workers_do_not_answer_is_replaced(script):
     answers = [["echo exit_code", "", 255]] * 2
     done = script("run", "--type=v5litepod-16", "--patience=2", answers=answers)
@@ -243,6 +253,7 @@ def test_a_slice_whose_workers_do_not_answer_is_replaced(script):
     assert "the slice is READY, but its workers have not answered 2 times" in done.stderr
 
 
+@pytest.mark.slow
 def test_workers_that_hang_after_the_failure_of_one_are_not_waited_for(script):
     answers = [["echo exit_code", "exit_code running\nexit_code 1", 0]] * 2
     done = script("run", "--type=v5litepod-16", "--patience=2", answers=answers)
@@ -284,6 +295,7 @@ def test_failed_training_is_shown_and_the_slice_given_back(script):
     assert done.verbs == ["create", "scp", "ssh", "ssh", "ssh", "delete"]
 
 
+@pytest.mark.slow
 def test_the_error_of_one_worker_comes_before_the_abort_of_others(script):
     answers = [["echo exit_code", "exit_code 134\nexit_code 1\nexit_code 134", 0]]
     assert script("run", "--type=v5litepod-16", answers=answers).code == 1
@@ -310,6 +322,7 @@ def test_a_slice_of_that_name_is_left_alone(script, options):
     assert "error: n exists: take up its watch with wait, or delete it first" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_question_without_an_answer_creates_nothing(script):
     answers = [["value(state.state)", "PERMISSION_DENIED", 1]]
     done = script("run", "--type=v4-8", answers=answers)

@@ -19,8 +19,6 @@ from pivq_jax.losses.adversarial import (
     translation,
 )
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 augment = jax.jit(adversarial.augment, static_argnums=2)
 
 RNG = np.random.default_rng(0)

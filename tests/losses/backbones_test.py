@@ -10,8 +10,6 @@ import torch
 
 from pivq_jax.losses.backbones import max_pool
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def pool_and_pull_back(x, cotangent, window, stride):

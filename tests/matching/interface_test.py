@@ -11,8 +11,6 @@ import pytest
 from pivq_jax.matching import METHODS, match
 from tests.matching import problems
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 COST = problems.make("gaussian", 6, 5, 9, seed=0)
 
 
@@ -58,7 +56,7 @@ def test_vmap_jit_and_map_agree(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("columns", [5, 9])
+@pytest.mark.parametrize("columns", [pytest.param(5, marks=pytest.mark.slow), 9])
 def test_works_where_users_want_64_bits(method, columns):
     want = match(COST[..., :columns], method)
     with jax.enable_x64(True):

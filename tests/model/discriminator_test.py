@@ -3,11 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from pivq_jax.model.discriminator import Discriminator
-
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def test_logits_judge_patches_of_34_pixels_each_image_alone():

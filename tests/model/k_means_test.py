@@ -8,8 +8,6 @@ from ott.tools import k_means as ott_k_means
 
 from pivq_jax.model.k_means import initial_codebook, k_means
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 initialise = jax.jit(initial_codebook, static_argnums=1)
 cluster = jax.jit(k_means, static_argnums=1)
 

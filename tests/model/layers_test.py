@@ -8,8 +8,6 @@ import pytest
 from pivq_jax.model.decoder import depth_to_space
 from pivq_jax.model.layers import Attention, Block, positions_2d
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 def test_positions_are_sines_and_cosines_of_row_and_column():
     positions = positions_2d(3, 5, 8)

@@ -16,8 +16,6 @@ from pivq_jax.model import layers
 from pivq_jax.model.encoder import LATENTS, pool
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 SIZES = {"image_size": 16, "patch_size": 4, "num_codes": 6, "codebook_size": 20, "code_dim": 8}
 
 
@@ -97,8 +95,10 @@ def test_decoder_tells_sets_apart():
 
 
 @pytest.mark.parametrize("output", ["conv", "patch"])
-@pytest.mark.parametrize("image_size, patch_size, batch", [(16, 8, 1), (24, 4, 3), (64, 16, 2)])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "image_size, patch_size, batch, dtype",
+    [(16, 8, 1, jnp.float32), (24, 4, 3, jnp.bfloat16), (64, 16, 2, jnp.float32)],
+)
 def test_shapes_and_types(output, image_size, patch_size, batch, dtype):
     model = make(output=output, image_size=image_size, patch_size=patch_size, dtype=dtype)
     images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.float32)

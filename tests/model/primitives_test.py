@@ -8,8 +8,6 @@ import pytest
 
 from pivq_jax.model.primitives import NORM_EPSILON, LayerNorm, dense, gelu
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 def value_and_gradients(layer, params, x, weights):
     """Of a loss that is not linear in the layer's result."""
@@ -20,14 +18,16 @@ def value_and_gradients(layer, params, x, weights):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
 
 
+KEY = jax.random.key(0)
+
+
 def assert_same(ours, theirs, shape, features, dtype):
-    keys = jax.random.split(jax.random.key(0), 4)
-    x = 2.0 + 3.0 * jax.random.normal(keys[0], shape, dtype)
-    weights = jax.random.normal(keys[1], (*shape[:-1], features))
-    params = ours.init(keys[2], x)
-    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(theirs.init(keys[2], x)), strict=True):
-        np.testing.assert_array_equal(a, b)
-    params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(keys[3], p.shape), params)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(2.0, 3.0, shape), dtype)
+    weights = rng.normal(size=(*shape[:-1], features)).astype(np.float32)
+    shapes, of_theirs = (jax.eval_shape(layer.init, KEY, x) for layer in (ours, theirs))
+    assert shapes == of_theirs
+    params = jax.tree.map(lambda p: rng.normal(0.5, 0.5, p.shape).astype(p.dtype), shapes)
     found = value_and_gradients(ours, params, x, weights)
     expected = value_and_gradients(theirs, params, x, weights)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
@@ -36,6 +36,18 @@ def assert_same(ours, theirs, shape, features, dtype):
         a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
         limit = 1e-5 if dtype == jnp.float32 else 2e-2
         np.testing.assert_allclose(a, b, atol=limit * max(1.0, np.abs(b).max()))
+
+
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [
+        (dense(12, jnp.bfloat16, "layer"), nn.Dense(12, dtype=jnp.bfloat16, name="layer")),
+        (LayerNorm(jnp.float32), nn.LayerNorm(dtype=jnp.float32)),
+    ],
+)
+def test_initial_weights_are_those_of_flax(ours, theirs):
+    found, expected = (jax.jit(layer.init)(KEY, jnp.ones((2, 8))) for layer in (ours, theirs))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -18,8 +18,6 @@ from pivq_jax.model.quantizer import (
     squared_distances,
 )
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 assign_matching = jax.jit(functools.partial(assign, kind="matching"))
 revive = jax.jit(revive_dead)
 

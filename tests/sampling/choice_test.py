@@ -11,8 +11,6 @@ import pytest
 from pivq_jax import sampling
 from pivq_jax.sampling import Prior, SetPrior
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 B, N, K = 12, 4, 16
 # On a line a hyperplane is a point: an image has two halves to exchange, the lower and the upper.
 LINE = np.random.default_rng(0).normal(size=(K, 1)).astype(np.float32)

@@ -8,8 +8,6 @@ import pytest
 from pivq_jax import sampling
 from pivq_jax.sampling import Prior, SetPrior, completion
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 # A made-up decoder: the image is the sum of one pattern per code.
 K, N, D, SIZE = 20, 3, 5, 8
 RNG = np.random.default_rng(0)

@@ -8,8 +8,6 @@ from scipy.optimize import linear_sum_assignment
 from pivq_jax import sampling
 from pivq_jax.sampling import Labels
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 # A made-up world: 4 codes per image, of 4 groups of 6 entries. Those of group 0 tell the colour,
 # those of group 1 the shape, those of group 2 both, those of group 3 nothing.
 N, GROUP = 4, 6

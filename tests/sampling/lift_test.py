@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from pivq_jax import sampling
 from pivq_jax.sampling.lift import improve_exchange
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 K, N = 24, 6
 
 improve = jax.jit(improve_exchange)

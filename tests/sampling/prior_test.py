@@ -20,8 +20,6 @@ from pivq_jax.sampling.prior import (
     reveal_counts,
 )
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 K, N = 5, 3
 PRIOR = SetPrior(K, width=8, depth=1, heads=2)
 SETS = np.array(list(itertools.combinations(range(K), N)), np.int32)

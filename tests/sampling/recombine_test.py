@@ -15,8 +15,6 @@ from pivq_jax import sampling
 from pivq_jax.matching import METHODS
 from pivq_jax.model.quantizer import KINDS
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 B, N, K, D = 4, 6, 16, 3  # one shape for most tests: each kind compiles once
 
 CODEBOOK = np.random.default_rng(0).normal(size=(K, D)).astype(np.float32) + 5.0

@@ -125,7 +125,7 @@ def test_another_order_of_the_images_is_mentioned(tiny_config, monkeypatch, caps
     assert all("grain 0.0.1" in line and shuffled_by() in line for line in changed)
 
 
-def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config, fast_compilation):
+def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
     mesh, data = make_mesh(), load_dataset("random", image_size=16)
     data = dataclasses.replace(data, validation=First(data.validation, 3))  # of a batch of 8
     steps = steps_from_config(tiny_config, mesh)

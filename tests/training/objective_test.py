@@ -12,8 +12,6 @@ from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.training.build import objective_from_config
 from pivq_jax.training.objective import Objective, Phase
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 KEY = jax.random.key(3)
 
 

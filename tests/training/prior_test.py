@@ -14,8 +14,6 @@ from pivq_jax.training.prior import train_prior
 from pivq_jax.training.prior_files import load_prior
 from pivq_jax.training.stopping import Interrupted
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 K = 16
 SETTINGS = PriorConfig(width=16, depth=1, heads=2, steps=80, batch_size=64, learning_rate=1e-2)
 

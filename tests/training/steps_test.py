@@ -14,8 +14,6 @@ from pivq_jax.training.objective import Phase
 from pivq_jax.training.optimizer import OPTIMIZERS, make_optimizer
 from pivq_jax.training.steps import TrainState, replace_codebook
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 OPTIMIZER = {
     "steps": 100,
     "learning_rate": 1e-2,
@@ -97,6 +95,11 @@ def copy(state: TrainState) -> TrainState:
     return jax.tree.map(jnp.copy, state)  # the steps take their state's memory
 
 
+def placed(state: TrainState, created: TrainState) -> TrainState:
+    """A state where `steps.create` places it: for states elsewhere `train` compiles again."""
+    return jax.device_put(state, jax.tree.map(lambda x: x.sharding, created))
+
+
 def test_a_life_of_a_codebook(steps, images, tiny_config):
     created = steps.create()
     np.testing.assert_array_equal(
@@ -113,7 +116,7 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
         jax.tree.map(np.testing.assert_array_equal, state.params[name], created.params[name])
 
     # A step counts the entries that it used: N distinct ones an image.
-    state = state.replace(step=jnp.int32(85))
+    state = placed(state.replace(step=jnp.int32(85)), created)
     before = copy(state)
     state, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)
     assert state.step == 86
@@ -149,9 +152,9 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
 
 
 def test_an_invalid_matching_makes_the_loss_not_finite(steps, images):
-    state = steps.create()
-    entries = state.params["quantizer"]["codebook"].at[3, 0].set(jnp.nan)
-    state = replace_codebook(state, entries, jnp.ones(32, bool))
+    created = steps.create()
+    entries = created.params["quantizer"]["codebook"].at[3, 0].set(jnp.nan)
+    state = placed(replace_codebook(created, entries, jnp.ones(32, bool)), created)
     _, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)
     assert not np.isfinite(metrics["loss"])
     assert not np.isfinite(metrics["gradient_norm"])  # so that no later step recovers
