@@ -86,29 +86,37 @@ def improve_exchange(
     # The two codes of a pair are never in the set together.
     own = jnp.eye(n, dtype=bool)
     a_a, a_b, b_b = (jnp.where(own, 0.0, table) for table in (a_a, a_b, b_b))
-    correction = a_b + a_b.T - a_a - b_b
+    b_a = a_b.T
+    correction = a_b + b_a - a_a - b_b  # symmetric, as all tables but a_b and b_a are
 
-    def gains(exchanged: jax.Array) -> jax.Array:
-        """The gain in plausibility of each swap, [N (exchanged now), N (kept now)]."""
-        with_a = jnp.where(exchanged, a_b, a_a).sum(-1)  # lifts of code i of A with the other codes
-        with_b = jnp.where(exchanged, b_b, a_b.T).sum(-1)
+    def best_swap(exchanged: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The pair to keep, the pair to exchange instead, and the gain in plausibility.
+
+        The gain of swapping i and j is change[j] - change[i] + correction[i, j]. Sums and maxima
+        run over the first axis, which a CPU does for many columns at once, and no table of the
+        gains is stored.
+        """
+        rows = exchanged[:, None]
+        with_a = jnp.where(rows, b_a, a_a).sum(0)  # lifts of code i of A with the other codes
+        with_b = jnp.where(rows, b_b, a_b).sum(0)
         change = with_b - with_a  # if pair i is exchanged
-        gain = change[None, :] - change[:, None] + correction
-        allowed = (paired & exchanged)[:, None] & (paired & ~exchanged)[None, :]
-        return jnp.where(allowed, gain, -jnp.inf)
+        forth = jnp.where(paired & ~exchanged, change, -jnp.inf)
+        gains = (forth[:, None] - change + correction).max(0)
+        gains = jnp.where(paired & exchanged, gains, -jnp.inf)  # of the best swap for each i
+        i = jnp.argmax(gains)
+        return i, jnp.argmax(forth - change[i] + correction[i]), gains[i]
 
-    def worthwhile(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        _, gain, swaps = carry
+    Carry = tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array], jax.Array]
+
+    def worthwhile(carry: Carry) -> jax.Array:
+        _, (_, _, gain), swaps = carry
         # Gains below the tolerance are rounding errors; the limit is for lifts that are NaN.
-        return (gain.max() > 1e-3) & (swaps < n * n)
+        return (gain > 1e-3) & (swaps < n * n)
 
-    def swap(
-        carry: tuple[jax.Array, jax.Array, jax.Array],
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        exchanged, gain, swaps = carry
-        back, forth = jnp.unravel_index(jnp.argmax(gain), gain.shape)
+    def swap(carry: Carry) -> Carry:
+        exchanged, (back, forth, _), swaps = carry
         exchanged = exchanged.at[back].set(False).at[forth].set(True)
-        return exchanged, gains(exchanged), swaps + 1
+        return exchanged, best_swap(exchanged), swaps + 1
 
-    start = (exchanged, gains(exchanged), jnp.int32(0))
+    start = (exchanged, best_swap(exchanged), jnp.int32(0))
     return jax.lax.while_loop(worthwhile, swap, start)[0]

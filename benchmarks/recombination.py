@@ -1,0 +1,92 @@
+"""Times what recombination does per image: pairing, the exchange, its swaps, and edits.
+
+    python -m benchmarks.recombination [--sizes=16:512,256:4096] [--images=32]
+
+For each N:K, draws code sets whose codes depend on each other (the N largest of K random scores of
+rank 16) and a random codebook, and prints milliseconds per image, for a single image and for a
+batch: medians of processor time, after compilation. No model is needed.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pivq_jax import sampling
+
+RANK, FACTORS, VALUES, DIMENSIONS = 16, 4, 5, 32
+COUNTED = 4_000  # sets that log lifts are counted in
+REPEATS = 7
+
+
+def draw_sets(count: int, num_codes: int, codebook_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns sets int32 [count, N] and their hidden scores float [count, RANK]."""
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(count, RANK))
+    scores = hidden @ rng.normal(size=(RANK, codebook_size)) + rng.gumbel(
+        size=(count, codebook_size)
+    )
+    codes = np.argpartition(-scores, num_codes, axis=1)[:, :num_codes]
+    return np.sort(codes, axis=1).astype(np.int32), hidden
+
+
+def milliseconds(function: Callable[..., Any], *arguments: Any) -> float:
+    """Returns the median of processor time of a call, without its compilation."""
+    jax.block_until_ready(function(*arguments))
+    times = []
+    for _ in range(REPEATS):
+        start = time.process_time()
+        jax.block_until_ready(function(*arguments))
+        times.append(time.process_time() - start)
+    return 1e3 * statistics.median(times)
+
+
+def measure(num_codes: int, codebook_size: int, images: int) -> dict[str, tuple[float, float]]:
+    """Returns milliseconds per image of each operation: a single image, and one of a batch."""
+    codes, hidden = draw_sets(COUNTED, num_codes, codebook_size)
+    codebook = jnp.asarray(
+        np.random.default_rng(1).normal(size=(codebook_size, DIMENSIONS)), jnp.float32
+    )
+    lift = sampling.log_lift(codes, codebook_size)
+    labels = np.digitize(hidden[:, :FACTORS], (-0.8, -0.25, 0.25, 0.8)).astype(np.int32)
+    names = {f"factor {i}": tuple("abcde") for i in range(FACTORS)}
+    table = sampling.factor_table(codes, sampling.Labels(labels, names), codebook_size)
+    wanted = np.full((images, FACTORS), -1, np.int32)
+    wanted[:, 0] = 0
+    key = jax.random.key(0)
+    a, b = (jnp.asarray(each) for each in (codes[:images], codes[-images:]))
+
+    operations: dict[str, Callable[[Any, Any], Any]] = {
+        "pair": lambda a, b: sampling.pair_codes(a, b, codebook),
+        "recombine": lambda a, b: sampling.recombine(a, b, codebook, key),
+        "recombine with log lifts": lambda a, b: sampling.recombine(a, b, codebook, key, lift=lift),
+        "edit": lambda a, b: sampling.edit(a, wanted[: len(a)], table, codebook, lift),
+    }
+    return {
+        name: (milliseconds(call, a[:1], b[:1]), milliseconds(call, a, b) / images)
+        for name, call in operations.items()
+    }
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", default="16:512,256:4096", help="N:K, several with commas")
+    parser.add_argument("--images", type=int, default=32, help="images of a batch")
+    options = parser.parse_args()
+    print("| N | K | | one image ms | of a batch ms |\n| ---: | ---: | --- | ---: | ---: |")
+    for size in options.sizes.split(","):
+        num_codes, codebook_size = map(int, size.split(":"))
+        for name, (single, batched) in measure(num_codes, codebook_size, options.images).items():
+            print(f"| {num_codes} | {codebook_size:,} | {name} | {single:.2f} | {batched:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
