@@ -33,7 +33,8 @@ from pivq_jax.data.images import encode_png
 from pivq_jax.data.sources import First, Source
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.explore.engine import Engine
-from pivq_jax.inference import TrainedModel, from_pretrained, load
+from pivq_jax.inference import TrainedModel
+from pivq_jax.inference.opening import from_pretrained, load
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
 from pivq_jax.interop.pretrained import without_paths

@@ -13,7 +13,7 @@ __all__ = ["from_pretrained", "load", "save_grid"]
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from pivq_jax import inference
+        from pivq_jax.inference import opening
 
-        return getattr(inference, name)
+        return getattr(opening, name)
     raise AttributeError(f"module 'pivq_jax' has no attribute {name!r}")

@@ -153,7 +153,7 @@ def _run() -> int:
     from pivq_jax.common.parallel import join_processes
     from pivq_jax.config.check import check_config
     from pivq_jax.config.fields import Config
-    from pivq_jax.inference import from_pretrained
+    from pivq_jax.inference.opening import from_pretrained
     from pivq_jax.training.stopping import Interrupted
 
     logging.set_verbosity(logging.WARNING)

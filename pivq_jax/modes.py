@@ -21,7 +21,8 @@ from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import Decoded, decode_batched, encode_split
 from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.session import Session, Settings
-from pivq_jax.inference import TrainedModel, load
+from pivq_jax.inference import TrainedModel
+from pivq_jax.inference.opening import load
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.loop import train
 from pivq_jax.training.prior import train_prior

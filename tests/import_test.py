@@ -27,7 +27,7 @@ def test_the_package_alone_imports_nothing():
 
 
 def test_load_is_found_lazily_and_nothing_else():
-    from pivq_jax.inference import load
+    from pivq_jax.inference.opening import load
 
     assert pivq_jax.load is load
     assert not hasattr(pivq_jax, "train_everything")

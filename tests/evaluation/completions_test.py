@@ -1,10 +1,12 @@
 """Completion by a trained model: what is hidden, what is refused, what fits."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import pivq_jax
 from pivq_jax.evaluation.completions import REGIONS, complete, visible_pixels
+from pivq_jax.inference.completing import first_guess
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +61,11 @@ def test_parents_are_where_it_may_begin(model, monkeypatch):
     rng = np.random.default_rng(0)
     parents = np.sort(np.stack([rng.permutation(32)[:8] for _ in range(20)]))
     monkeypatch.setattr(model, "parents", parents)
-    images = np.asarray(model.decode(parents[:4]))
-    guess = model._first_guess(images, np.ones((4, 16, 16, 1), np.float32))
+    images = model.decode(parents[:4])
+    seen = jnp.ones((4, 16, 16, 1))
+    guess = first_guess(model.encode, model.decode, 32, parents, images, seen)
     np.testing.assert_array_equal(guess, parents[:4])
-    visible, codes = complete(model, np.uint8((images + 1) * 127.5), "patches", seed=2)
+    visible, codes = complete(model, np.uint8((np.asarray(images) + 1) * 127.5), "patches", seed=2)
     assert visible.shape == (4, 16, 16) and codes.shape == (4, 8)
 
 

@@ -1,4 +1,4 @@
-"""Inference with trained models, opened by `load` or `from_pretrained`."""
+"""The trained model."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,30 +12,22 @@ from jax.sharding import Mesh
 
 from pivq_jax import sampling
 from pivq_jax.common.compilation import compiler_options
-from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import as_path, local_path, read_object
+from pivq_jax.common.files import local_path
 from pivq_jax.common.parallel import (
-    make_mesh,
     map_over_batch,
     over_batch,
     own_copy,
     replicated,
     split_rows,
 )
-from pivq_jax.common.pictures import grid, magnification, save_png
-from pivq_jax.config.check import read_config
 from pivq_jax.config.fields import Config
-from pivq_jax.data.images import images_to_uint8
-from pivq_jax.interop.pretrained import read_pretrained, without_paths, write_pretrained
-from pivq_jax.interop.safetensors_file import config_of_model, model_shapes
+from pivq_jax.inference.completing import check_visible, first_guess, fit
+from pivq_jax.interop.pretrained import without_paths, write_pretrained
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
-from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.prior_files import PRIOR, load_prior
 
 # Allow resize overshoot; reject [0, 255] or standardized images.
 MAX_ABS_PIXEL = 1.5
-# Images completed at once, and parents from which each completion may begin.
-COMPLETED_AT_ONCE, COMPLETION_PARENTS = 8, 64
+COMPLETED_AT_ONCE = 8  # images
 
 
 class TrainedModel:
@@ -92,7 +84,7 @@ class TrainedModel:
         self._encode = jit(partial(_encode, model))
         self._decode = jit(partial(_decode, model))
         self._fit = jax.jit(
-            partial(_fit, model, config.quantizer.method),
+            partial(fit, model, config.quantizer.method),
             static_argnums=0,
             compiler_options=compiler_options(mesh),
         )
@@ -347,45 +339,22 @@ class TrainedModel:
             ValueError: if the model is `positional`, has no prior to use, no pixel of an image is
                 visible, or an argument is invalid, as in `encode`.
         """
-        images, visible = self._checked_images(images), jnp.asarray(visible)
+        images = self._checked_images(images)
         if self.kind == "positional":
             raise ValueError("completion changes sets, and positional codes are none")
         if use_prior and self.prior is None:
             raise ValueError("the model has no prior: train one with --mode=train_prior")
-        size = self.config.data.image_size
-        fits = visible.shape in ((size, size), (len(images), size, size))
-        if visible.dtype != bool or not fits:
-            raise ValueError(
-                f"visible is {visible.dtype} {visible.shape}: give bool [{size}, {size}] or"
-                f" [{len(images)}, {size}, {size}]"
-            )
-        if not jnp.all(visible.any((-2, -1))):
-            raise ValueError("no pixel of an image is visible: use sample or sample_prior")
+        seen = check_visible(visible, images.shape)
         prior = self.prior if use_prior is not False else None
-        seen = jnp.broadcast_to(visible, images.shape[:3]).astype(jnp.float32)[..., None]
         network, weights = (prior.network, own_copy(prior.params)) if prior else (None, None)
         params, results = own_copy(self.params), []
         for start in range(0, len(images), COMPLETED_AT_ONCE):
             rows = slice(start, start + COMPLETED_AT_ONCE)
-            codes = self._first_guess(images[rows], seen[rows])
+            codes = first_guess(
+                self.encode, self.decode, len(self.codebook), self.parents, images[rows], seen[rows]
+            )
             results.append(self._fit(network, params, weights, codes, images[rows], seen[rows]))
         return jnp.concatenate(results)
-
-    def _first_guess(self, images: jax.Array, visible: jax.Array) -> jax.Array:
-        """Of several code sets of each image, the one that fits its visible pixels best."""
-        mean = jnp.sum(images * visible, (1, 2)) / jnp.sum(visible, (1, 2))
-        fills = (mean[:, None, None], jnp.ones(()), jnp.zeros(()))
-        guesses = [self.encode(jnp.where(visible > 0, images, fill)) for fill in fills]
-        if self.parents is not None:
-            holds = np.zeros((len(images), len(self.codebook)), np.float32)
-            for guess in guesses:
-                np.add.at(holds, (np.arange(len(images))[:, None], np.asarray(guess)), 1.0)
-            shared = np.stack([row[self.parents].sum(1) for row in holds])
-            near = np.argsort(-shared, axis=1, kind="stable")[:, :COMPLETION_PARENTS]
-            guesses += [jnp.asarray(self.parents[column]) for column in near.T]
-        errors = [sampling.visible_error(self.decode(codes), images, visible) for codes in guesses]
-        best = jnp.argmin(jnp.stack(errors), axis=0)
-        return jnp.stack(guesses)[best, jnp.arange(len(images))]
 
     def sample(self, key: jax.Array, count: int) -> jax.Array:
         """Draws the codes of new images: each recombines two of `parents`, drawn at random.
@@ -531,100 +500,3 @@ def _decode(model: PIVQ, params: Any, codes: jax.Array) -> jax.Array:
     codes = sampling.canonical(codes, model.kind)
     images: Any = model.apply({"params": params}, codes, method="decode")
     return jnp.clip(images, -1.0, 1.0)
-
-
-def _fit(
-    model: PIVQ,
-    method: str,
-    network: sampling.SetPrior | None,
-    params: Any,
-    prior_params: Any,
-    codes: jax.Array,
-    images: jax.Array,
-    visible: jax.Array,
-) -> jax.Array:
-    def decode(vectors: jax.Array) -> jax.Array:
-        result: Any = model.apply({"params": params}, vectors, method="decode_vectors")
-        return result
-
-    prior = None if network is None else sampling.Prior(network, prior_params, 0.0)
-    codebook = params["quantizer"]["codebook"]
-    return sampling.fit_visible(decode, codebook, codes, images, visible, prior, method)
-
-
-def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
-    """Loads the model of a finished or running training from its workdir.
-
-    Args:
-        workdir: local or remote directory of the run.
-        step: step of the checkpoint to load; by default the newest readable one.
-
-    Returns:
-        the model, with its weights on all devices.
-
-    Raises:
-        InputError: if the workdir does not exist, has no such checkpoint, or its codebook is not
-            initialized yet.
-    """
-    workdir = as_path(str(workdir))
-    origin = f"{workdir}/config.json"
-    config = config_of_model(read_config(workdir), origin)
-    mesh, shapes = make_mesh(), model_shapes(config, origin)
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        state, progress = checkpoints.restore(
-            {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes}, mesh, step
-        )
-    progress.pop("data", None)  # the identity of the training data is only needed to resume
-    step = int(state["step"])
-    if step <= config.quantizer.init_step:
-        raise InputError(
-            f"{workdir} is at step {step}, but the codebook is initialised at step"
-            f" {config.quantizer.init_step}: train on"
-        )
-    metrics = read_object(workdir / "metrics.json")
-    if metrics.get("step") != step:  # of earlier weights
-        metrics = {}
-    n, size = config.model.num_codes, config.quantizer.codebook_size
-    prior = load_prior(workdir / PRIOR, size, n, step)
-    return TrainedModel(config, mesh, state["ema_params"], step, progress, metrics, None, prior)
-
-
-def from_pretrained(where: str | Path) -> TrainedModel:
-    """Loads a model that this package brings, or one written by `TrainedModel.save_pretrained`.
-
-    Args:
-        where: a directory, the name of a model in the package (`toon_faces`), or the id of a model
-            on the Hugging Face hub, 'owner/name', in this order.
-
-    Returns:
-        the model, with its weights on all devices, and with its parents, their labels and a prior
-        if they were published.
-
-    Raises:
-        InputError: if the model does not exist, cannot be downloaded, is of another format, or is
-            damaged.
-    """
-    params, description, parents, labels, prior = read_pretrained(where)
-    mesh, config = make_mesh(), config_of_model(description["config"], str(where))
-    params = jax.device_put(params, replicated(mesh))
-    if prior is not None:  # once, not whenever it draws
-        prior = prior._replace(params=jax.device_put(prior.params, replicated(mesh)))
-    step, progress, metrics = (description[name] for name in ("step", "progress", "metrics"))
-    return TrainedModel(config, mesh, params, step, progress, metrics, parents, prior, labels)
-
-
-def save_grid(path: str | Path, images: jax.Array | np.ndarray, columns: int = 8) -> None:
-    """Writes images as one PNG file, row by row.
-
-    Args:
-        path: name of the file, local or remote; missing directories are created.
-        images: [M, H, W, 3], M at least 1: floating point in [-1, 1], as from `decode`, or uint8.
-        columns: number of images per row; the last row may be shorter.
-
-    Raises:
-        ValueError: if the shape of `images` is wrong, or `columns` is not positive.
-    """
-    images = np.asarray(images)
-    pixels = images if images.dtype == np.uint8 else images_to_uint8(images)
-    scale = magnification(images.shape[1]) if images.ndim == 4 and images.size else 1
-    save_png(path, grid(pixels, columns, scale))

@@ -1,0 +1,112 @@
+"""What `TrainedModel.complete` consists of: visible pixels, first guesses, and their descent."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pivq_jax import sampling
+from pivq_jax.model.pivq import PIVQ
+
+NEAREST_PARENTS = 64  # parents from which the completion of an image may begin
+
+
+def check_visible(visible: jax.typing.ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """Checks which pixels are visible, and returns them for each image.
+
+    Args:
+        visible: bool [H, W] or [B, H, W], False for hidden pixels.
+        shape: shape of the images, (B, H, W, 3).
+
+    Returns:
+        float32 [B, H, W, 1], 0 or 1.
+
+    Raises:
+        ValueError: if `visible` has another type or shape, or all pixels of an image are hidden.
+    """
+    visible = jnp.asarray(visible)
+    count, height, width = shape[:3]
+    if visible.dtype != bool or visible.shape not in ((height, width), (count, height, width)):
+        raise ValueError(
+            f"visible is {visible.dtype} {visible.shape}: give bool [{height}, {width}] or"
+            f" [{count}, {height}, {width}]"
+        )
+    if not jnp.all(visible.any((-2, -1))):
+        raise ValueError("no pixel of an image is visible: use sample or sample_prior")
+    return jnp.broadcast_to(visible, shape[:3]).astype(jnp.float32)[..., None]
+
+
+def first_guess(
+    encode: Callable[[jax.Array], jax.Array],
+    decode: Callable[[jax.Array], jax.Array],
+    codebook_size: int,
+    parents: np.ndarray | None,
+    images: jax.Array,
+    visible: jax.Array,
+) -> jax.Array:
+    """Returns those codes, out of several sets for each image, that fit its visible pixels best.
+
+    These are the codes of the image with its hidden pixels filled in several colours, and the
+    parents that have most codes in common with them.
+
+    Args:
+        encode: function of images that returns codes.
+        decode: function of codes that returns images.
+        codebook_size: K.
+        parents: int32 [M, N], or None.
+        images: float32 [B, H, W, 3].
+        visible: float32 [B, H, W, 1].
+
+    Returns:
+        int32 [B, N].
+    """
+    mean = jnp.sum(images * visible, (1, 2)) / jnp.sum(visible, (1, 2))
+    fills = (mean[:, None, None], jnp.ones(()), jnp.zeros(()))
+    guesses = [encode(jnp.where(visible > 0, images, fill)) for fill in fills]
+    if parents is not None:
+        holds = np.zeros((len(images), codebook_size), np.float32)
+        for guess in guesses:
+            np.add.at(holds, (np.arange(len(images))[:, None], np.asarray(guess)), 1.0)
+        shared = np.stack([row[parents].sum(1) for row in holds])
+        near = np.argsort(-shared, axis=1, kind="stable")[:, :NEAREST_PARENTS]
+        guesses += [jnp.asarray(parents[column]) for column in near.T]
+    errors = [sampling.visible_error(decode(codes), images, visible) for codes in guesses]
+    best = jnp.argmin(jnp.stack(errors), axis=0)
+    return jnp.stack(guesses)[best, jnp.arange(len(images))]
+
+
+def fit(
+    model: PIVQ,
+    method: str,
+    network: sampling.SetPrior | None,
+    params: Any,
+    prior_params: Any,
+    codes: jax.Array,
+    images: jax.Array,
+    visible: jax.Array,
+) -> jax.Array:
+    """Returns `sampling.fit_visible` of a model and, if there is a network, its prior.
+
+    Args:
+        model: the autoencoder.
+        method: solver of the matching.
+        network: the prior's network, or None.
+        params: parameters of the autoencoder.
+        prior_params: parameters of the prior, or None.
+        codes: int32 [B, N], the first guess.
+        images: float32 [B, H, W, 3].
+        visible: float32 [B, H, W, 1].
+
+    Returns:
+        int32 [B, N].
+    """
+
+    def decode(vectors: jax.Array) -> jax.Array:
+        result: Any = model.apply({"params": params}, vectors, method="decode_vectors")
+        return result
+
+    prior = None if network is None else sampling.Prior(network, prior_params, 0.0)
+    codebook = params["quantizer"]["codebook"]
+    return sampling.fit_visible(decode, codebook, codes, images, visible, prior, method)
