@@ -15,7 +15,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_json
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import make_mesh, replicated, say
-from pivq_jax.config.fields import PriorConfig
+from pivq_jax.config.sections import PriorConfig
 from pivq_jax.sampling.prior import Prior, SetPrior, prior_loss
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.logs import format_duration

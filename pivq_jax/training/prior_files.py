@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object
 from pivq_jax.common.parallel import make_mesh
-from pivq_jax.config.fields import PriorConfig
+from pivq_jax.config.sections import PriorConfig
 from pivq_jax.sampling.prior import Prior, SetPrior
 from pivq_jax.training.checkpoints import Checkpoints
 

@@ -8,7 +8,7 @@ import pytest
 
 from pivq_jax import matching
 from pivq_jax.common.errors import InputError
-from pivq_jax.config import Config, base_config, check, fields, load_config, table
+from pivq_jax.config import Config, base_config, check, fields, load_config, sections, table
 from pivq_jax.config.check import check_config, check_workdir, read_config
 from pivq_jax.data import NAMES
 from pivq_jax.evaluation.features import NETWORKS
@@ -25,15 +25,15 @@ BEFORE = Path(__file__).parent / "toon_faces_smoke.json"
 
 
 def test_choices_and_limits_are_those_of_what_uses_the_fields():
-    assert fields.KINDS == KINDS
-    assert fields.LATENTS == LATENTS
-    assert fields.METHODS == matching.METHODS
-    assert fields.OPTIMIZERS == OPTIMIZERS
-    described = fields.DataConfig.__dataclass_fields__["name"].metadata["description"]
+    assert sections.KINDS == KINDS
+    assert sections.LATENTS == LATENTS
+    assert sections.METHODS == matching.METHODS
+    assert sections.OPTIMIZERS == OPTIMIZERS
+    described = sections.DataConfig.__dataclass_fields__["name"].metadata["description"]
     assert set(NAMES) <= set(described.replace(" or ", ", ").split(", "))
-    assert fields.FEATURE_NETWORKS == NETWORKS
-    assert tuple(AUGMENTATIONS) == fields.AUGMENTATIONS
-    assert tuple(BACKBONES) == fields.PERCEPTUAL_NETWORKS
+    assert sections.FEATURE_NETWORKS == NETWORKS
+    assert tuple(AUGMENTATIONS) == sections.AUGMENTATIONS
+    assert tuple(BACKBONES) == sections.PERCEPTUAL_NETWORKS
     assert {n: network.minimum_size for n, network in BACKBONES.items()} == check.SMALLEST_IMAGES
     assert (check.RECOMBINATION_PATCH, check.NORM_GROUPS) == (PATCH_SIZE, GROUPS)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.config.fields import PriorConfig
+from pivq_jax.config.sections import PriorConfig
 from pivq_jax.training import prior as module
 from pivq_jax.training.prior import train_prior
 from pivq_jax.training.prior_files import load_prior
