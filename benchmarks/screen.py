@@ -73,7 +73,8 @@ def main(
     path: Path,
     output: Path,
     columns: Columns = COLUMNS,
-) -> None:
+    steps: int = 1_000,
+) -> list[dict[str, Any]]:
     """Runs what is missing and prints the table.
 
     Args:
@@ -82,6 +83,10 @@ def main(
         path: default of `--rows`, the file of rows.
         output: default of `--output`, the folder of runs.
         columns: columns of the table; rows hold their values.
+        steps: default of `--steps`.
+
+    Returns:
+        the rows of the table.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -90,7 +95,7 @@ def main(
         "--only", nargs="+", default=list(changes), metavar="NAME", help="rows to run"
     )
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
-    parser.add_argument("--steps", type=int, default=1_000)
+    parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--output", type=Path, default=output, help="folder of runs")
     parser.add_argument("--rows", type=Path, default=path)
     options = parser.parse_args()
@@ -145,4 +150,6 @@ def main(
         except BaseException:
             pool.shutdown(cancel_futures=True)  # running ones finish and are reused next time
             raise
-    print(table(changes, [row for row in rows if row["steps"] == options.steps], columns))
+    rows = [row for row in rows if row["steps"] == options.steps]
+    print(table(changes, rows, columns))
+    return rows

@@ -1,0 +1,77 @@
+"""Rate against distortion of sets, multisets and sequences of 8 to 64 codes.
+
+    python -m benchmarks.rate_distortion [--only=NAME ...] [--seeds=1] [--steps=2000]
+
+`benchmarks.screen` describes how rows are run; they are appended to
+docs/tables/rate_distortion.jsonl. With matplotlib, docs/pictures/rate_distortion.png is drawn: PSNR
+and LPIPS against the marginal bits of an image, one curve for each kind.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from benchmarks import screen
+
+KINDS = ("matching", "nearest", "positional")
+COUNTS = (8, 16, 32, 64)
+ROWS = {
+    f"{kind}, N = {count}": {
+        "quantizer.kind": kind,
+        "model.num_codes": str(count),
+        "quantizer.init_step": "500",
+    }
+    for count in COUNTS
+    for kind in KINDS
+}
+COLUMNS = (
+    ("PSNR dB", "psnr", 2),
+    ("LPIPS", "lpips", 4),
+    ("reconstruction FID", "rfid", 4),
+    ("ceiling bits", "ceiling_bits", 1),
+    ("marginal bits", "marginal_bits", 1),
+    ("distinct codes", "distinct_codes_per_image", 1),
+    ("used", "codes_used", 0),
+    ("FID", "fid", 4),
+    ("density", "density", 3),
+    ("probes", "probe_accuracy", 3),
+)
+PICTURE = Path("docs/pictures/rate_distortion.png")
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draws the curves of the first seed; the rows may be incomplete."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
+    for axes, (title, name) in zip(panels, (("PSNR dB", "psnr"), ("LPIPS", "lpips")), strict=True):
+        for kind in KINDS:
+            names = [f"{kind}, N = {count}" for count in COUNTS]
+            found = {row["name"]: row for row in rows if row["seed"] == 0}
+            curve = [found[each] for each in names if each in found]
+            axes.plot(
+                [row["marginal_bits"] for row in curve],
+                [row[name] for row in curve],
+                marker="o",
+                label=kind,
+            )
+        axes.set(xlabel="marginal bits of an image", ylabel=title)
+    panels[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    rows = screen.main(
+        __doc__,
+        ROWS,
+        Path("docs/tables/rate_distortion.jsonl"),
+        Path("runs/rate_distortion"),
+        COLUMNS,
+        steps=2_000,
+    )
+    if importlib.util.find_spec("matplotlib"):
+        plot(rows, PICTURE)
