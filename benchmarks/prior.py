@@ -36,7 +36,7 @@ from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.sampling import prior_bits
 from pivq_jax.training.build import dataset_from_config
 
-SETTINGS = ((16, 1.0), (16, 0.9), (16, 0.8), (8, 1.0), (4, 1.0))  # passes, temperature
+SETTINGS = ((16, 1.0), (16, 0.9), (16, 0.8), (16, 0.7), (8, 1.0), (4, 1.0))  # passes, temperature
 # Exchanges compared by the prior, none of them for recombination without it; with log lift or not.
 CANDIDATES = ((0, True), (16, True), (0, False), (16, False))
 
