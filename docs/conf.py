@@ -132,7 +132,7 @@ def setup(app) -> None:
         content[0] = site_links(content[0], (DOCS / path).resolve().parent)
 
     def carry_explorer(app, exception: Exception | None) -> None:
-        if exception is None and app.builder.name in ("html", "dirhtml"):
+        if exception is None and app.builder.name == "html":
             build(partial(pivq_jax.from_pretrained, "toon_faces"), Path(app.outdir) / "explorer")
 
     app.connect("autodoc-skip-member", skip)

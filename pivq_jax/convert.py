@@ -220,8 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--training_codes",
         type=int,
         metavar="COUNT",
-        help="from a workdir to *.onnx: include the codes of so many training images"
-        f" ({POOL_IMAGES}; 0: none)",
+        help=f"for *.onnx: include the codes of so many training images ({POOL_IMAGES}; 0: none)",
     )
     options = parser.parse_args(arguments)
     if not options.target and not options.push:
@@ -245,7 +244,7 @@ def _convert(
             )
     if training_codes is not None:
         if target.suffix != ".onnx" or from_file:
-            raise InputError("--training_codes is only for a workdir that becomes *.onnx")
+            raise InputError("--training_codes is for a model with images that becomes *.onnx")
         if training_codes < 0:
             raise InputError(f"--training_codes={training_codes} is negative: 0 includes none")
     if target.suffix == ".onnx":
@@ -258,6 +257,11 @@ def _convert(
             workdir_from_file(local_path(source_name), target)
         elif not (source := as_path(source_name)).is_dir():
             raise InputError(f"{source} is no workdir: give the folder of a run as --from")
+        elif (source / WEIGHTS).exists():
+            raise InputError(
+                f"{source} is a published model: copy it, or give a workdir as --from (its weights"
+                f" are in {WEIGHTS})"
+            )
         elif target.suffix == ".safetensors":
             file_from_workdir(source, target)
         else:
@@ -271,13 +275,15 @@ def _convert(
 def _to_onnx(source_name: str, from_file: bool, target: Path, training_codes: int | None) -> None:
     import_onnx()
     source = as_path(source_name)
-    if from_file or not source.is_dir():
+    count = POOL_IMAGES if training_codes is None else training_codes
+    if from_file:
         onnx_from_file(local_path(source_name), target)
-    elif (source / WEIGHTS).exists() and training_codes is None:
-        model = from_pretrained(source_name)
-        write_onnx(target, model.params, without_paths(model.description), model.parents)
+    elif source.is_dir() and not (source / WEIGHTS).exists():
+        onnx_from_workdir(source, target, count)
     else:
-        onnx_from_workdir(source, target, POOL_IMAGES if training_codes is None else training_codes)
+        model = from_pretrained(source_name)
+        codes = model.parents[:count] if model.parents is not None and count else None
+        write_onnx(target, model.params, without_paths(model.description), codes)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ from pivq_jax.training.prior import train_prior
 from pivq_jax.training.prior_files import PRIOR
 from pivq_jax.training.stopping import end_on_sigterm
 
+HELD_OUT = 200  # parents that stand for test images where a published model's data is not at hand
+
 
 def run(
     mode: str,
@@ -89,18 +91,48 @@ def _open(mode: str, config: Config, workdir: Path, published: TrainedModel | No
     settings = Settings(**config.evaluate, lpips_path=lpips_path)
     if model.parents is None or mode == "evaluate":
         return Session(model, dataset_from_config(config), settings, workdir)
-    dataset = _of_parents(model)
+    needs_images = mode not in ("sample", "interpolate")
+    dataset = _images(model, config)[0] if needs_images else _of_parents(model)
     session = Session(model, dataset, settings, workdir)
-    session.pool, session.pool_codes = dataset.train, model.parents
+    session.pool_codes = model.parents
     return session
 
 
-def _of_parents(model: TrainedModel) -> Dataset:
-    """The decoded parents of a published model, whose images need not be at hand."""
-    assert model.parents is not None
-    shown, data = Decoded(model, model.parents, model.labels), model.config.data
-    factors = dict(model.labels.factors) if model.labels else {}
-    return Dataset(data.name, data.image_size, shown, shown, shown, factors)
+def _images(model: TrainedModel, config: Config) -> tuple[Dataset, bool]:
+    """The data of a model or, if it is not at hand, some of its parents, held out and decoded.
+
+    Args:
+        model: the model; parents that take the place of test images are taken from it.
+        config: config with the place of the data.
+
+    Returns:
+        the data set, and whether it consists of decoded parents.
+
+    Raises:
+        InputError: if the data is not at hand, and the model has no parents.
+    """
+    try:
+        return dataset_from_config(config), False
+    except (InputError, ImportError) as error:
+        if model.parents is None or len(model.parents) < 3:
+            raise
+        count = min(HELD_OUT, len(model.parents) - 2)
+        say(f"{count} training images, as they decode, stand for test images ({error})")
+    return _of_parents(model, count), True
+
+
+def _of_parents(model: TrainedModel, held_out: int = 0) -> Dataset:
+    """The decoded parents of a published model, the last ones held out from it as test images."""
+    codes, labels = model.parents, model.labels
+    assert codes is not None
+    count = len(codes) - held_out
+    if held_out:
+        model.parents = codes[:count]
+        model.labels = labels and labels._replace(values=labels.values[:count])
+    train = Decoded(model, codes[:count], labels and labels._replace(values=labels.values[:count]))
+    test = Decoded(model, codes[count:], labels and labels._replace(values=labels.values[count:]))
+    data, factors = model.config.data, dict(labels.factors) if labels else {}
+    return Dataset(data.name, data.image_size, train, test, test, factors)
 
 
 def _train_prior(session: Session, config: Config) -> None:
@@ -275,8 +307,8 @@ def explore(
         workdir: directory of the run, local or remote.
         address: where to listen, such as '127.0.0.1'.
         port: the port; 0 for any free one.
-        published: a model used instead of that of the workdir. If its data is not at hand, its
-            parents are shown as they decode.
+        published: a model used instead of that of the workdir. If its data is not at hand, some of
+            its parents are shown as they decode.
 
     Raises:
         InputError: if a package is missing, the port is in use, there is no data or no trained
@@ -295,14 +327,8 @@ def explore(
     with listen(address, port) as listener:
         try:
             model = _open_model(config, workdir, published, writes=False)
-            try:
-                dataset = dataset_from_config(config or model.config)
-            except (InputError, ImportError) as error:
-                if model.parents is None:
-                    raise
-                say(f"training images are shown as they decode ({error})")
-                dataset = _of_parents(model)
-            engine = Engine(model, dataset)
+            dataset, decoded = _images(model, config or model.config)
+            engine = Engine(model, dataset, "decoded training image" if decoded else "test image")
             what = workdir if published is None else model.config.name
             print(f"explore {what} at {url(listener, address)} (Ctrl-C ends)", flush=True)
             serve(engine, listener, address)

@@ -148,8 +148,13 @@ def test_a_safetensors_file_becomes_the_same_networks(exported, onnx_files, tmp_
     "source, target, count, message",
     [
         ("run", "model.onnx", -1, "--training_codes=-1 is negative: 0 includes none"),
-        ("run", "model.safetensors", 5, "--training_codes is only for a workdir that becomes"),
-        ("m.safetensors", "model.onnx", 5, "--training_codes is only for a workdir that becomes"),
+        ("run", "model.safetensors", 5, "--training_codes is for a model with images"),
+        (
+            "m.safetensors",
+            "model.onnx",
+            5,
+            "--training_codes is for a model with images",
+        ),
     ],
 )
 def test_wrong_numbers_of_training_codes_are_refused(
@@ -170,6 +175,15 @@ def test_training_images_that_are_gone_can_be_left_out(capsys, tiny_run, tmp_pat
     assert not path.parent.exists()
     assert convert.main([f"--from={workdir}", f"--to={path}", "--training_codes=0"]) == 0
     assert contents(onnx_paths(path)[2])[0].keys() == {"codebook"}
+
+
+def test_a_model_of_the_package_becomes_onnx_by_its_name(tmp_path):
+    path = tmp_path / "faces.onnx"
+    assert convert.main(["--from=toon_faces", f"--to={path}", "--training_codes=50"]) == 0
+    model = pivq_jax.from_pretrained("toon_faces")
+    arrays = contents(onnx_paths(path)[2])[0]
+    np.testing.assert_array_equal(arrays["codebook"], model.codebook)
+    np.testing.assert_array_equal(arrays["training_codes"], model.parents[:50])
 
 
 # What is done to the metadata, and what the error must say.
@@ -313,6 +327,12 @@ def test_a_published_model_is_uploaded(capsys, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "upload_pretrained", lambda *given: f"https://hub {given}")
     assert convert.main([f"--from={tmp_path}", "--push=me/faces"]) == 0
     assert capsys.readouterr().out == f"uploaded to https://hub {(tmp_path, 'me/faces')}\n"
+
+
+def test_a_published_model_is_not_published_again(capsys, tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    line = refused(capsys, f"--from={tmp_path}", f"--to={tmp_path / 'again'}")
+    assert "is a published model: copy it" in line
 
 
 def test_a_model_is_not_published_into_a_run(capsys, tiny_run, tmp_path):

@@ -1,4 +1,4 @@
-"""`--pretrained`: a published model stands for the workdir of every mode but training."""
+"""`--pretrained`: a published model stands for the workdir of every mode that does not train."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 import pivq_jax
+from pivq_jax import modes
+from pivq_jax.data.images import images_to_uint8
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,18 @@ def test_codes_are_written_and_read(commands, published, small_folder, tmp_path)
         done = commands.run(model, *arguments, directory=tmp_path)
         assert done.code == 0, done.stderr
     assert len(list((tmp_path / "faces").iterdir())) == 40
+
+
+def test_where_its_data_is_not_at_hand_parents_are_held_out_as_test_images(published, capsys):
+    model = pivq_jax.from_pretrained(published)
+    before = model.parents
+    dataset, decoded = modes._images(model, model.config)
+    assert decoded and "training images, as they decode" in capsys.readouterr().out
+    assert len(dataset.train) == len(model.parents) == 2  # of less than 200, two are left
+    assert len(dataset.test) == len(before) - 2
+    np.testing.assert_array_equal(model.parents, before[:2])
+    first = np.asarray(images_to_uint8(model.decode(before[2:3])))[0]
+    np.testing.assert_array_equal(dataset.test[0]["image"], first)
 
 
 @pytest.mark.slow

@@ -70,6 +70,7 @@ class Engine:
         model: the trained model.
         dataset: its data set; without, there are no images to choose from, no new faces, and codes
             are grouped by clusters of entries.
+        example_name: what the images to choose from are, for the page.
 
     Attributes:
         model: the trained model.
@@ -81,8 +82,10 @@ class Engine:
         ValueError: if a training image has no codes, see `TrainedModel.encode`.
     """
 
-    def __init__(self, model: TrainedModel, dataset: Dataset | None) -> None:
-        self.model, self.dataset = model, dataset
+    def __init__(
+        self, model: TrainedModel, dataset: Dataset | None, example_name: str = "test image"
+    ) -> None:
+        self.model, self.dataset, self._example_name = model, dataset, example_name
         self.size = int(model.config.data.image_size)
         self._codebook = model.codebook
         self._entries = np.asarray(self._codebook, np.float64)
@@ -156,7 +159,7 @@ class Engine:
             "numCodes": self.num_codes,
             "codebookSize": len(self._codebook),
             "examples": self.num_examples,
-            "exampleName": "test image",
+            "exampleName": self._example_name,
             "trainingImages": len(self.pool.codes) if self.pool else 0,
             "batch": BATCH,
             "grouping": meanings.grouping,
@@ -220,7 +223,7 @@ class Engine:
         Raises:
             InputError: if there is no such image.
         """
-        return Picture(f"test image {index}", *self.encode(self.examples(index, 1)[0]))
+        return Picture(f"{self._example_name} {index}", *self.encode(self.examples(index, 1)[0]))
 
     def encode(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Encodes an image.

@@ -84,7 +84,7 @@ An image is {_FORMS[kind]}: {count} of {quantizer["codebook_size"]} (`quantizer.
 import jax
 import pivq_jax
 
-model = pivq_jax.from_pretrained("path/or/hub-id")
+model = pivq_jax.from_pretrained("{config["name"]}")  # or its directory, or OWNER/NAME on the hub
 {new}codes = model.encode(images)  # f32 [B, {size}, {size}, 3] in [-1, 1] -> int32 [B, {count}]
 images = model.decode(codes)
 mixed = model.decode(model.recombine(codes, codes[::-1], jax.random.key(0)))
