@@ -17,7 +17,8 @@ format can). Both searches use the first 32 images. The command takes about two 
 
 A second table is of our files with more and more of the images: bytes an image with everything
 (file) and of the codes alone (codes), and seconds of processor time to write and read the
-codes, without encoding and decoding images. With --only-ours, no other format is measured.
+codes, without encoding and decoding images. A third one is of files in the fixed code with random
+sets of the sizes of three models. With --only-ours, no other format is measured.
 
 Writes compression.md, the tables, and compression.png to --output. Rows of the picture: test
 images; ours; then each format, in the order of the table, with about as many bytes of payload; then
@@ -44,9 +45,10 @@ import numpy as np
 from PIL import Image, features
 
 import pivq_jax
-from pivq_jax.codec.container import pack
+from pivq_jax.codec.container import Contents, pack, parse
 from pivq_jax.codec.files import batches_of, contents_of
 from pivq_jax.common.compilation import compiler_options
+from pivq_jax.common.enumeration import rank, unrank
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.data.images import images_to_float
@@ -62,6 +64,7 @@ from pivq_jax.training.build import dataset_from_config
 SEARCHED = 32  # images for the choice of settings
 PICTURED = 12
 QUALITIES = (0, 10, 25, 50, 75)  # tried on smaller images
+SIZES = ((16, 512, 10_000), (128, 2_048, 1_000), (256, 4_096, 1_000))  # N, K and random sets
 
 
 class Format(NamedTuple):
@@ -241,6 +244,27 @@ def by_count(model: TrainedModel, codes: np.ndarray, kinds: Sequence[str]) -> st
     return "\n".join(lines)
 
 
+def by_size() -> str:
+    """Formats a table of files with random sets in the fixed code, as Markdown."""
+    lines = ["| N | K | images | codes | write s | read s |", "| ---: |" + " ---: |" * 5]
+    rng = np.random.default_rng(0)
+    for num_codes, size, count in SIZES:
+        codes = np.sort(rng.random((count, size)).argsort(axis=1)[:, :num_codes], axis=1)
+        names = tuple(f"{i:06d}.png" for i in range(count))
+        head = ("matching", "fixed", bytes(8), num_codes, size, 64, b"", names)
+        started = time.process_time()
+        file = pack(Contents(*head, rank(codes, size).tobytes()))
+        between = time.process_time()
+        ranks = np.frombuffer(parse(file, "file").data, np.uint8).reshape(count, -1)
+        found = unrank(ranks, num_codes, size)
+        ended = time.process_time()
+        assert np.array_equal(found, codes)
+        cells = [f"{num_codes:,}", f"{size:,}", f"{count:,}", f"{ranks.shape[1]}"]
+        cells += [f"{t:.2f}" for t in (between - started, ended - between)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def perceptual_distance(batch_size: int) -> Callable[[np.ndarray, np.ndarray], float]:
     """Returns a function that computes the mean LPIPS (AlexNet) of uint8 [M, H, W, 3] images."""
     weights = load_lpips("alex")
@@ -320,7 +344,7 @@ def main() -> None:
     rows, notes = map(list, zip(*(ours(model, images, code) for code in kinds), strict=True))
     source = [{"image": image} for image in images]
     codes = encode_split(model, source, model.config.evaluate.batch_size)
-    notes.append(by_count(model, codes, kinds))
+    notes += [by_count(model, codes, kinds), by_size()]
     few, budget, wanted = images[:SEARCHED], rows[0].payload, mean_psnr(rows[0], images)
     choices: tuple[Callable[[Format], Setting], ...] = (
         partial(about, images=few, budget=budget),

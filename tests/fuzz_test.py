@@ -11,7 +11,6 @@ import io
 import json
 import os
 import pickle
-import resource
 import struct
 import time
 import zipfile
@@ -41,6 +40,7 @@ from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import safetensors_file
 from pivq_jax.sampling.prior import SetPrior
 from tests.codec.priors import random_prior
+from tests.memory import peak_memory
 from tests.mutations import (
     OPCODES,
     Change,
@@ -53,20 +53,6 @@ from tests.mutations import (
 
 SECONDS, MEMORY = 5, 2**30  # of the processor for one case; bytes above those at the start
 QUICK, THOROUGH = 100, 10_000  # cases
-
-
-def peak_memory(reset: bool = False) -> int:
-    """Most bytes that were resident, since the last reset where Linux allows that."""
-    if reset:
-        try:
-            Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            return peak_memory()
-    try:
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
-    except (OSError, IndexError):
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def explore(count: int, strategy: Any, read: Callable[[Any], Any]) -> None:

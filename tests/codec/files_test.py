@@ -1,6 +1,8 @@
 """Files of codes with their model, which need not be trained for that."""
 
 import functools
+import subprocess
+import sys
 import zlib
 
 import jax
@@ -19,6 +21,7 @@ from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.quantizer import KINDS
 from pivq_jax.sampling.prior import SetPrior
 from tests.codec.priors import random_prior
+from tests.conftest import ROOT
 
 N, K = 8, 32
 
@@ -76,6 +79,37 @@ def test_round_trip(models, tmp_path, kind):
     np.testing.assert_array_equal(found.codes, codes)
     contents = parse(path.read_bytes(), "file")
     assert len(contents.data) == 5 * codec.bytes_per_image(N, K, kind)
+
+
+SCALE = """
+import sys
+import numpy as np
+from pivq_jax import codec
+from pivq_jax.config import load_config
+from tests.codec.files_test import make_model
+from tests.memory import peak_memory
+
+fields = {"data.image_size": 64, "model.patch_size": 4, "model.width": 16, "model.code_dim": 8}
+fields |= {"model.num_codes": 256, "quantizer.codebook_size": 4_096}
+model = make_model(load_config("image_folder:smoke").with_fields(fields))
+order = np.random.default_rng(0).random((1_000, 4_096)).argsort(axis=1)
+codes = np.sort(order[:, :256], axis=1)
+codec.write(sys.argv[1], model, codes, [f"{i}.png" for i in range(1_000)])
+np.testing.assert_array_equal(codec.read(sys.argv[1], model).codes, codes)
+print(peak_memory())
+"""
+
+
+@pytest.mark.slow
+def test_a_thousand_large_sets_take_little_memory(tmp_path):
+    """All that the process takes is counted, with JAX and the model."""
+    path = tmp_path / "faces.pivq"
+    command = [sys.executable, "-c", SCALE, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert len(parse(path.read_bytes(), "file").data) == 1_000 * 173
+    print(f"{int(done.stdout) / 1e6:.0f} MB")
+    assert int(done.stdout) < 1e9
 
 
 def test_short_codes(models, tmp_path):
