@@ -171,7 +171,7 @@ def test_a_huge_image_is_refused_by_its_header(open_page, engine, claimed):
         read_image(content, engine.size)
     reason = str(refused.value)
     page = open_page()
-    page.evaluate("globalThis.createImageBitmap = () => { throw new Error('was decoded'); }")
+    page.evaluate("() => { globalThis.createImageBitmap = () => Promise.reject(new Error()); }")
     drop(page, "#side-a", ("huge", content))
     page.get_by_role("alert").wait_for()
     said = page.locator("#alert-text").text_content()
