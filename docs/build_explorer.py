@@ -8,11 +8,12 @@ in the visitor's browser. Any web server can serve it, such as
 (a browser does not load the model from file:// addresses). The folder holds the page, the networks
 as ONNX files, their runtime (13 MB of WebAssembly), 200 test images and 1,000 training images. The
 runtime is installed from npm to docs/explorer/node_modules first, in the version of
-package-lock.json, if it is not there; this needs Node. The documentation contains the page of
+package-lock.json, if that is not there; this needs Node. The documentation contains the page of
 toon_faces, the model in the package (docs/conf.py).
 """
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -114,13 +115,17 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
 
 
 def find_runtime() -> Path:
-    """Returns the directory of onnxruntime-web's files, which is installed if it is missing.
+    """Returns the directory of onnxruntime-web's files in the version of package-lock.json.
+
+    It is installed if it is missing or of another version.
 
     Raises:
         InputError: if it cannot be installed.
     """
-    folder = EXPLORER / "node_modules" / "onnxruntime-web" / "dist"
-    if not folder.is_dir():
+    name = "node_modules/onnxruntime-web"
+    lock = json.loads((EXPLORER / "package-lock.json").read_text())
+    folder = EXPLORER / name / "dist"
+    if not folder.is_dir() or _version(EXPLORER / name) != lock["packages"][name]["version"]:
         npm = shutil.which("npm")
         if npm is None:
             raise InputError("npm is not installed: install Node, from https://nodejs.org")
@@ -131,6 +136,14 @@ def find_runtime() -> Path:
             reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
             raise InputError(f"npm ci failed in {EXPLORER} ({reason}): is there a network?")
     return folder
+
+
+def _version(package: Path) -> str | None:
+    """The version of an installed package, None if an installation was cut short."""
+    try:
+        return json.loads((package / "package.json").read_text())["version"]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def album(images: Source) -> np.ndarray:

@@ -6,6 +6,7 @@
 import { Backend, BackendError } from "./backend.js";
 import { readCodes, writeCodes } from "./codes.js";
 import { edit, readFactors } from "./edits.js";
+import { claimedSize } from "./headers.js";
 import { env, InferenceSession, Tensor } from "./ort.wasm.bundle.min.mjs";
 import { logLift, pairCodes, quantize, recombine } from "./pairing.js";
 import { resize, shrink, toBytes, toFloat } from "./pixels.js";
@@ -13,8 +14,6 @@ import { readSafetensors } from "./safetensors.js";
 
 const MAX_FILE = 2 ** 25; // bytes
 const MAX_PIXELS = 8192 * 6144; // of a person's own image
-const PNG = [0x89, 0x50, 0x4e, 0x47];
-const JPEG = [0xff, 0xd8, 0xff];
 const MAX_EXAMPLES = 48;
 
 const RUNTIME = "ort-wasm-simd-threaded.wasm";
@@ -259,18 +258,14 @@ function checkSize(file) {
 /** Decodes a file and takes its central square, with transparency on white. */
 async function readImage(file) {
   checkSize(file);
-  const begin = new Uint8Array(await file.slice(0, 4).arrayBuffer());
-  let bitmap = null;
-  if ([PNG, JPEG].some((magic) => magic.every((byte, i) => begin[i] === byte))) {
-    bitmap = await createImageBitmap(file, EXACT).catch(() => null);
+  const claimed = claimedSize(new Uint8Array(await file.arrayBuffer()));
+  if (claimed && claimed.width * claimed.height > MAX_PIXELS) {
+    const [wide, high, most] = [claimed.width, claimed.height, MAX_PIXELS].map((n) => n.toLocaleString("en"));
+    throw new BackendError(`The image has ${wide} x ${high} pixels, more than ${most}: make it smaller.`);
   }
+  const bitmap = claimed && (await createImageBitmap(file, EXACT).catch(() => null));
   if (!bitmap) throw new BackendError("The file is no PNG or JPEG image: choose another one.");
-  const { width, height } = bitmap;
-  if (width * height > MAX_PIXELS) {
-    const shape = `${width.toLocaleString("en")} × ${height.toLocaleString("en")}`;
-    const most = MAX_PIXELS.toLocaleString("en");
-    throw new BackendError(`The image has ${shape} pixels, more than ${most}: make it smaller.`);
-  }
+  const { width, height } = bitmap; // as it is shown, which may be turned
   const side = Math.min(width, height);
   const context = new OffscreenCanvas(side, side).getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white";

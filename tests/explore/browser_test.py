@@ -4,7 +4,6 @@ import base64
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.explore_browser import serving
-from docs.build_explorer import album, find_runtime, main, write_folder
+from docs.build_explorer import album, main
 from pivq_jax import sampling
-from pivq_jax.common.errors import InputError
 from pivq_jax.explore.uploads import read_image
-from tests.explore.browser import codes_of, settle
-from tests.explore.browser import pixels as shown_pixels
-from tests.explore.node import missing
+from tests.explore.browser import assert_same_image
 
 pytestmark = pytest.mark.slow
 
@@ -48,17 +44,6 @@ async (given) => {
   }
 }
 """
-
-
-@pytest.fixture(scope="module")
-def folder(engine, tmp_path_factory) -> Path:
-    try:
-        runtime = find_runtime()
-    except InputError as error:
-        missing(str(error))
-    path = tmp_path_factory.mktemp("static") / "explorer"
-    write_folder(path, engine, runtime)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +77,6 @@ def random_sets(count: int) -> list[list[int]]:
     return [rng.permutation(32)[:8].tolist() for _ in range(count)]
 
 
-def assert_same_image(found: dict, expected: np.ndarray) -> None:
-    """Equal, but for floats that differ by less than 1e-3 around a half."""
-    difference = np.abs(pixels(found) - expected.astype(int))
-    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
-
-
 def test_the_model_is_described_as_by_the_server(page, engine):
     found, expected = call(page, "open"), engine.describe()
     assert found == expected and found["examples"] == 128
@@ -125,7 +104,7 @@ def test_sets_are_decoded_to_the_same_images(page, engine):
     for found, expected in zip(
         call(page, "decode", sets), engine.decode(np.array(sets)), strict=True
     ):
-        assert_same_image(found, expected)
+        assert_same_image(pixels(found), expected)
     (shuffled,) = call(page, "decode", [sets[0][::-1]])
     assert shuffled == call(page, "decode", sets[:1])[0]
 
@@ -207,21 +186,6 @@ def test_a_file_of_codes_is_the_same_on_both_sides(page, engine):
 def test_neighbours_are_the_same(page, engine):
     for code in (0, 31):
         assert call(page, "neighbours", code) == engine.neighbours(code).tolist()
-
-
-def test_a_pair_is_exchanged_and_the_exchange_undone(page, engine):
-    settle(page)
-    before, image = codes_of(page), shown_pixels(page)
-    page.locator("#slots .pair").first.click()
-    settle(page)
-    after = codes_of(page)
-    assert sum(one != other for one, other in zip(before, after, strict=True)) == 1
-    difference = shown_pixels(page) - engine.decode(np.array([after]))[0].astype(int)
-    assert np.abs(difference).max() <= 1 and (shown_pixels(page) != image).any()
-    page.click("#undo")
-    settle(page)
-    assert codes_of(page) == before
-    np.testing.assert_array_equal(shown_pixels(page), image)
 
 
 def test_images_lie_in_rows():

@@ -1,44 +1,31 @@
 """Factors in a real browser, turned with a server and without."""
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.explore_browser import serving
-from docs.build_explorer import find_runtime, write_folder
-from pivq_jax.common.errors import InputError
 from pivq_jax.explore.engine import Engine
-from tests.explore.browser import SCHEMES, SIZES, codes_of, pixels, served, settle
-from tests.explore.node import missing
+from tests.explore.browser import (
+    SCHEMES,
+    SIZES,
+    assert_shown,
+    both_backends,
+    codes_of,
+    pixels,
+    settle,
+)
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, both_backends]
 
 
 @pytest.fixture(scope="module")
-def credited(engine) -> Engine:
+def engine(engine: Engine) -> Engine:
     """The engine as if its images were drawn faces."""
     model = copy.copy(engine.model)
     model.config = model.config.with_fields({"data.name": "toon_faces"})
     return Engine(model, engine.dataset)
-
-
-@pytest.fixture(scope="module", params=["server", "static"])
-def address(request, credited, tmp_path_factory) -> Iterator[str]:
-    if request.param == "server":
-        with served(credited) as found:
-            yield found
-        return
-    try:
-        runtime = find_runtime()
-    except InputError as error:
-        missing(str(error))
-    folder = tmp_path_factory.mktemp("static") / "explorer"
-    write_folder(folder, credited, runtime)
-    with serving(folder) as found:
-        yield found
 
 
 def dark_faces(engine: Engine) -> str:
@@ -60,22 +47,15 @@ def wait_for_outcome(page: Any, value: str) -> None:
     page.locator("#turned", has_text=f"The codes say shade: {value}.").wait_for()
 
 
-def assert_decoded(page: Any, engine: Engine, codes: list[int]) -> None:
-    """Shown are these codes and their image, but for a rounding of floats."""
-    assert codes_of(page) == codes
-    difference = pixels(page) - engine.decode(np.array([codes]))[0].astype(int)
-    assert np.abs(difference).max() <= 1
-
-
-def test_a_factor_is_turned_and_that_is_undone(open_page, credited):
-    page = open_page(dark_faces(credited))
+def test_a_factor_is_turned_and_that_is_undone(open_page, engine):
+    page = open_page(dark_faces(engine))
     assert shown(page) == "dark"
     before, image = codes_of(page), pixels(page)
-    after = credited.edit(np.array(before), 0, 1).tolist()
+    after = engine.edit(np.array(before), 0, 1).tolist()
     page.get_by_role("combobox", name="shade", exact=True).select_option(label="light")
     wait_for_outcome(page, "light")
     assert shown(page) == "light"
-    assert_decoded(page, credited, after)
+    assert_shown(page, engine, after)
     assert (pixels(page) != image).any()
     replaced = sum(one != other for one, other in zip(before, after, strict=True))
     assert f"Replaced: {replaced} code" in page.locator("#turned").text_content()
@@ -91,10 +71,10 @@ def test_a_factor_is_turned_and_that_is_undone(open_page, credited):
     assert shown(other) == "light" and codes_of(other) == after
 
 
-def test_choices_of_one_factor_begin_with_the_same_face(open_page, credited):
-    page = open_page(dark_faces(credited))
+def test_choices_of_one_factor_begin_with_the_same_face(open_page, engine):
+    page = open_page(dark_faces(engine))
     before, select = codes_of(page), page.get_by_role("combobox", name="shade", exact=True)
-    after = credited.edit(np.array(before), 0, 1).tolist()
+    after = engine.edit(np.array(before), 0, 1).tolist()
     select.focus()
     for key, value, codes in (
         ("ArrowDown", "light", after),
@@ -112,10 +92,10 @@ def test_choices_of_one_factor_begin_with_the_same_face(open_page, credited):
 
 
 @pytest.mark.parametrize("size, scheme", zip(SIZES, SCHEMES, strict=True))
-def test_axe_finds_no_violation_after_a_turn(open_page, credited, size, scheme):
+def test_axe_finds_no_violation_after_a_turn(open_page, engine, size, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
-    page = open_page(dark_faces(credited), size, scheme)
+    page = open_page(dark_faces(engine), size, scheme)
     page.get_by_role("combobox", name="shade", exact=True).select_option(label="light")
     wait_for_outcome(page, "light")
     settle(page)
@@ -124,7 +104,7 @@ def test_axe_finds_no_violation_after_a_turn(open_page, credited, size, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
 
 
-def test_the_drawings_are_credited(open_page, credited):
+def test_the_drawings_are_engine(open_page, engine):
     page = open_page()
     credit = page.get_by_role("contentinfo")
     assert "Johan Melin" in credit.text_content() and "](" not in credit.text_content()

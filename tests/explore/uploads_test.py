@@ -1,39 +1,12 @@
 """Files that a person may drop onto the page."""
 
-import io
-import struct
-import zlib
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import MAX_PIXELS, load_image
 from pivq_jax.explore.uploads import read_image
-
-
-def content_of(image: Image.Image, kind: str) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind)
-    return file.getvalue()
-
-
-def picture(width: int = 30, height: int = 20) -> Image.Image:
-    rng = np.random.default_rng(0)
-    return Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
-
-
-def claimed_png(width: int, height: int) -> bytes:
-    """A PNG file of hardly any bytes whose header claims a size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"")), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+from tests.explore.image_files import claimed_jpeg, claimed_png, content_of, picture
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -72,8 +45,5 @@ def test_huge_images_are_refused_by_their_header(width, height):
 
 
 def test_a_huge_jpeg_is_refused_although_a_folder_would_read_half_of_its_rows():
-    content = bytearray(content_of(picture(), "JPEG"))
-    start = content.index(b"\xff\xc0") + 5  # the frame: height, width
-    content[start : start + 4] = struct.pack(">HH", 10_000, 10_000)
     with pytest.raises(InputError, match="10,000 x 10,000"):
-        read_image(bytes(content), 16)
+        read_image(claimed_jpeg(10_000, 10_000), 16)
