@@ -25,7 +25,9 @@ from pivq_jax.config.limits import (
 
 # Choices of fields. This module does not import their implementations; a test compares them.
 KINDS = ("matching", "nearest", "positional")
-LATENTS = ("queries", "patches")
+LATENTS = ("queries", "patches", "random")
+STEMS = ("patch", "conv")
+GRADIENTS = ("straight_through", "rotation")
 METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
 OUTPUTS = ("conv", "patch")
 DTYPES = ("float32", "bfloat16")
@@ -73,6 +75,12 @@ class ModelConfig(Section):
         choices=LATENTS,
         before="queries",
     )
+    stem: str = setting(
+        "patch",
+        "trial: one convolution of a patch, or three of stride 2",
+        choices=STEMS,
+        before="patch",
+    )
     code_dim: int = setting(
         32,
         "D, size of a latent or codebook entry",
@@ -107,6 +115,12 @@ class QuantizerConfig(Section):
         "solver of matching, in recombination too: see matching.md",
         choices=METHODS,
     )
+    gradient: str = setting(
+        "straight_through",
+        "trial: through the quantizer",
+        choices=GRADIENTS,
+        before="straight_through",
+    )
     codebook_size: int = setting(
         512, "K, must exceed N under matching", at_least(1, most=1_048_576)
     )
@@ -129,6 +143,8 @@ class LossConfig(Section):
 
     l1: float = setting(1.0, "of the mean absolute error, images in [-1, 1]", NOT_NEGATIVE)
     l2: float = setting(0.0, "of the mean squared error", NOT_NEGATIVE)
+    gradient: float = setting(0.0, "trial: of differences of neighbours", NOT_NEGATIVE, before=0.0)
+    frequency: float = setting(0.0, "trial: of the focal frequency loss", NOT_NEGATIVE, before=0.0)
     perceptual: float = setting(0.0, "of LPIPS", NOT_NEGATIVE)
     perceptual_network: str = setting(
         "alex", "network of LPIPS; vgg at 25 times the work", choices=PERCEPTUAL_NETWORKS
@@ -378,7 +394,7 @@ class Config(Section):
 BUILT_FROM: dict[str, tuple[str, ...]] = {
     "data": ("image_size",),
     "model": tuple(field.name for field in dataclasses.fields(ModelConfig)),
-    "quantizer": ("kind", "method", "codebook_size"),
+    "quantizer": ("kind", "method", "codebook_size", "gradient"),
 }
 
 

@@ -36,3 +36,19 @@ def psnr(predictions: jax.Array, targets: jax.Array, peak: float) -> jax.Array:
     error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
     mse = jnp.mean(error**2, axis=(1, 2, 3)) / peak**2
     return -10.0 * jnp.log10(jnp.maximum(mse, 2.0**-48))
+
+
+def gradient_loss(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+    """Mean absolute error of the differences of neighbouring pixels."""
+    error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+    return jnp.mean(jnp.abs(jnp.diff(error, axis=1))) + jnp.mean(jnp.abs(jnp.diff(error, axis=2)))
+
+
+def focal_frequency_loss(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+    """Focal frequency loss (Jiang et al. 2021, arXiv 2012.12821), alpha = 1."""
+    error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+    spectrum = jnp.fft.fft2(error, axes=(1, 2), norm="ortho")
+    squares = jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
+    weights = jax.lax.stop_gradient(jnp.sqrt(squares))
+    weights /= jnp.max(weights, axis=(1, 2), keepdims=True) + 1e-12
+    return jnp.mean(weights * squares)

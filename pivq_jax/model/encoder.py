@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from pivq_jax.model.layers import block_class, positions_2d
 from pivq_jax.model.primitives import NORM_EPSILON, LayerNorm, dense
 
-LATENTS = ("queries", "patches")
+LATENTS = ("queries", "patches", "random")
 
 
 def pool(grid: jax.Array, count: int) -> jax.Array:
@@ -51,6 +51,7 @@ class Encoder(nn.Module):
     latents: str = "queries"  # one of `LATENTS`
     mlp_ratio: int = 4
     dtype: jnp.dtype = jnp.float32
+    stem: str = "patch"
     remat: bool = False  # recompute activations within blocks in the backward pass
 
     @nn.compact
@@ -64,9 +65,16 @@ class Encoder(nn.Module):
             float32 [B, N, D], latents, each with zero mean and unit variance.
         """
         p = self.patch_size
+        x = images
+        if self.stem == "conv":
+            for i in range(int(math.log2(p))):
+                channels = self.width * 2 ** (i + 1) // p
+                x = nn.Conv(channels, (3, 3), strides=(2, 2), dtype=self.dtype, name=f"stem_{i}")(x)
+                x = nn.gelu(LayerNorm(self.dtype, name=f"stem_norm_{i}")(x))
+            p = 1
         x = nn.Conv(
             self.width, (p, p), strides=(p, p), padding="VALID", dtype=self.dtype, name="patches"
-        )(images)
+        )(x)
         batch, height, width, _ = x.shape
         x = x.reshape(batch, height * width, self.width)
         x = x + positions_2d(height, width, self.width).astype(self.dtype)
@@ -76,10 +84,22 @@ class Encoder(nn.Module):
             queries = self.param("queries", nn.initializers.normal(1.0), shape)
             queries = jnp.broadcast_to(queries.astype(self.dtype), (batch, *shape))
             x = jnp.concatenate([x, queries], axis=1)
+        if self.latents == "random":  # slot attention's: drawn anew for each image in training
+            mean = self.param("queries_mean", nn.initializers.normal(1.0), (self.width,))
+            scale = self.param("queries_scale", nn.initializers.zeros, (self.width,))
+            if self.has_rng("queries"):
+                noise = jax.random.normal(
+                    self.make_rng("queries"), (batch, self.num_codes, self.width)
+                )
+            else:
+                noise = jax.random.normal(jax.random.key(0), (1, self.num_codes, self.width))
+                noise = jnp.broadcast_to(noise, (batch, self.num_codes, self.width))
+            queries = (mean + jnp.exp(scale) * noise).astype(self.dtype)
+            x = jnp.concatenate([x, queries], axis=1)
         block = block_class(self.remat)
         for i in range(self.depth):
             # The patches are not needed after the last block, unless they are the latents.
-            last = self.num_codes if self.latents == "queries" and i == self.depth - 1 else None
+            last = self.num_codes if self.latents != "patches" and i == self.depth - 1 else None
             x = block(self.heads, self.mlp_ratio, self.dtype, last, name=f"block_{i}")(x)
         if self.latents == "patches":
             x = pool(x.reshape(batch, height, width, self.width), self.num_codes)

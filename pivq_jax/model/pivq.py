@@ -38,6 +38,8 @@ class PIVQ(nn.Module):
     matcher: Matcher = match_latents
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    stem: str = "patch"
+    gradient: str = "straight_through"
 
     def setup(self) -> None:
         self.encoder = Encoder(
@@ -48,11 +50,14 @@ class PIVQ(nn.Module):
             depth=self.encoder_depth,
             heads=self.heads,
             latents=self.latents_from,
+            stem=self.stem,
             mlp_ratio=self.mlp_ratio,
             dtype=self.dtype,
             remat=self.remat,
         )
-        self.quantizer = Quantizer(self.codebook_size, self.code_dim, self.kind, self.matcher)
+        self.quantizer = Quantizer(
+            self.codebook_size, self.code_dim, self.kind, self.matcher, self.gradient
+        )
         self.decoder = Decoder(
             image_size=self.image_size,
             patch_size=self.patch_size,
@@ -146,5 +151,6 @@ def pivq_from_config(
         image_size=config.data.image_size,
         codebook_size=config.quantizer.codebook_size,
         kind=config.quantizer.kind,
+        gradient=config.quantizer.gradient,
         matcher=map_rows(partial(match_latents, method=config.quantizer.method)),
     )

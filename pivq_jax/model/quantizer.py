@@ -133,6 +133,20 @@ def assign(
     return jnp.argmin(cost, -1).astype(jnp.int32), jnp.all(jnp.isfinite(cost), axis=(1, 2))
 
 
+def rotated(latents: jax.Array, entries: jax.Array) -> jax.Array:
+    """The entries, with the gradient of a rotation and scaling of the latents (arXiv 2410.06424)."""
+    stop = jax.lax.stop_gradient
+    lengths = jnp.linalg.norm(stop(latents), axis=-1, keepdims=True) + 1e-6
+    entry_lengths = jnp.linalg.norm(stop(entries), axis=-1, keepdims=True) + 1e-6
+    e, q = stop(latents) / lengths, stop(entries) / entry_lengths
+    r = e + q
+    r /= jnp.linalg.norm(r, axis=-1, keepdims=True) + 1e-6
+    along_r = jnp.sum(latents * r, -1, keepdims=True)
+    along_e = jnp.sum(latents * e, -1, keepdims=True)
+    turned = latents - 2 * along_r * r + 2 * along_e * q
+    return entry_lengths / lengths * turned
+
+
 class Quantizer(nn.Module):
     """Codebook float32 [K, D] with straight-through assignment."""
 
@@ -140,6 +154,7 @@ class Quantizer(nn.Module):
     code_dim: int  # D
     kind: str
     matcher: Matcher = match_latents
+    gradient: str = "straight_through"
 
     def setup(self) -> None:
         self.codebook = self.param(
@@ -151,7 +166,9 @@ class Quantizer(nn.Module):
         columns, converged = assign(latents, self.codebook, self.kind, self.matcher)
         entries = self.lookup(columns)
         return Quantized(
-            vectors=latents + jax.lax.stop_gradient(entries - latents),
+            vectors=rotated(latents, entries)
+            if self.gradient == "rotation"
+            else latents + jax.lax.stop_gradient(entries - latents),
             columns=columns,
             codebook_loss=jnp.mean((jax.lax.stop_gradient(latents) - entries) ** 2),
             commitment_loss=jnp.mean((latents - jax.lax.stop_gradient(entries)) ** 2),

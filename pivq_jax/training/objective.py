@@ -12,7 +12,7 @@ from jax import value_and_grad
 from pivq_jax import sampling
 from pivq_jax.losses.adversarial import adaptive_weight
 from pivq_jax.losses.recombination import nearest_patch_loss
-from pivq_jax.losses.reconstruction import pixel_loss, psnr
+from pivq_jax.losses.reconstruction import focal_frequency_loss, gradient_loss, pixel_loss, psnr
 from pivq_jax.losses.variance import variance_loss
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import Quantized, count_uses
@@ -33,6 +33,8 @@ class LossWeights:
 
     l1: float
     l2: float
+    gradient: float
+    frequency: float
     perceptual: float
     codebook: float
     commitment: float
@@ -182,17 +184,24 @@ class Objective:
         (gradients,) = pull_back(cotangents)
         return Gradients(gradients, judge_gradients, {"loss": loss, **metrics}, uses)
 
-    def _apply(self, params: Params, *args: jax.Array, method: str | None = None) -> Any:
-        return self.model.apply({"params": params}, *args, method=method)
+    def _apply(
+        self,
+        params: Params,
+        *args: jax.Array,
+        method: str | None = None,
+        key: jax.Array | None = None,
+    ) -> Any:
+        rngs = {"queries": jax.random.fold_in(key, 1)} if key is not None else None
+        return self.model.apply({"params": params}, *args, method=method, rngs=rngs)
 
     def _make(
         self, params: Params, images: jax.Array, key: jax.Array, phase: Phase
     ) -> tuple[Made, Quantized | None]:
         if phase == Phase.CONTINUOUS:
-            latents = self._apply(params, images, method="latents")
+            latents = self._apply(params, images, method="latents", key=key)
             reconstructed = self._apply(params, latents, method="decode_vectors")
             return Made({"reconstructed": reconstructed}, latents), None
-        reconstructed, quantized = self._apply(params, images)
+        reconstructed, quantized = self._apply(params, images, key=key)
         fakes = {"reconstructed": reconstructed}
         judged = phase == Phase.ADVERSARIAL and self.adversary and self.adversary.recombined > 0
         if judged or self.weights.recombination > 0:
@@ -216,6 +225,10 @@ class Objective:
         """The reconstruction losses, and metrics."""
         reconstructed, weights = made.fakes["reconstructed"], self.weights
         total = pixel_loss(reconstructed, images, weights.l1, weights.l2)
+        if weights.gradient:
+            total += weights.gradient * gradient_loss(reconstructed, images)
+        if weights.frequency:
+            total += weights.frequency * focal_frequency_loss(reconstructed, images)
         metrics = {
             "l1": jnp.mean(jnp.abs(reconstructed - images)),
             "psnr": jnp.mean(psnr(reconstructed, images, 2.0)),
