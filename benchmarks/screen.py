@@ -1,0 +1,140 @@
+"""Trains the default config with each of several changes, in short runs, for a table.
+
+Rows are run two at a time, each pinned to a core (which requires Linux), appended to a file of JSON
+lines as they finish, and not repeated, so the same command continues after an interruption (empty
+the file when the default config has changed).
+"""
+
+import argparse
+import json
+import os
+import queue
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from benchmarks.runs import run
+
+CONFIG = "configs/toon_faces.py"
+SIDE_BY_SIDE = 2
+# Settings of all rows, unless a row changes them.
+SCREEN = {
+    "quantizer.init_step": "250",
+    "train.ema_decay": "0.99",
+    "evaluate.samples": "500",
+}
+# Columns of a table: title, name in metrics.json, digits.
+COLUMNS = (
+    ("PSNR dB", "psnr", 2),
+    ("LPIPS", "lpips", 4),
+    ("FID", "fid", 4),
+    ("density", "density", 3),
+    ("coverage", "coverage", 3),
+    ("probes", "probe_accuracy", 3),
+    ("used", "codes_used", 0),
+)
+
+
+def changes_of(change: dict[str, str], steps: int, seed: int) -> dict[str, str]:
+    """Returns the config fields of a run; a number of steps such as '2x' is relative to `steps`."""
+    changes = SCREEN | {"train.steps": str(steps), "seed": str(seed)} | change
+    if changes["train.steps"].endswith("x"):
+        changes["train.steps"] = str(round(steps * float(changes["train.steps"][:-1])))
+    return changes
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of earlier calls."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def table(names: Iterable[str], rows: list[dict[str, Any]]) -> str:
+    """Formats rows as Markdown, in the order of `names`, with one line per seed."""
+    titles = [title for title, _, _ in COLUMNS]
+    lines = [
+        f"| | seed | {' | '.join(titles)} | least probe |",
+        "| --- |" + " ---: |" * (len(titles) + 2),
+    ]
+    for name in names:
+        for row in sorted((row for row in rows if row["name"] == name), key=lambda r: r["seed"]):
+            cells = [f"{row[key]:.{digits}f}" for _, key, digits in COLUMNS]
+            least = min(row["probes"], key=row["probes"].__getitem__)
+            cells.append(f"{row['probes'][least]:.2f} ({least})")
+            lines.append(f"| {name} | {row['seed']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(description: str, changes: dict[str, dict[str, str]], path: Path, output: Path) -> None:
+    """Runs what is missing and prints the table.
+
+    Args:
+        description: text of `--help`.
+        changes: the config fields that each row changes, by the row's name.
+        path: default of `--rows`, the file of rows.
+        output: default of `--output`, the folder of runs.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=list(changes), metavar="NAME", help="rows to run"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
+    parser.add_argument("--steps", type=int, default=1_000)
+    parser.add_argument("--output", type=Path, default=output, help="folder of runs")
+    parser.add_argument("--rows", type=Path, default=path)
+    options = parser.parse_args()
+    names = options.only
+    if unknown := [name for name in names if name not in changes]:
+        parser.error(f"--only: {unknown[0]!r} is unknown, use some of {'; '.join(changes)}")
+
+    rows = read_rows(options.rows)
+    done = {(row["name"], row["steps"], row["seed"]) for row in rows}
+    todo = [
+        (name, seed)
+        for seed in range(options.seeds)
+        for name in names
+        if (name, options.steps, seed) not in done
+    ]
+    free: queue.SimpleQueue[int] = queue.SimpleQueue()
+    cores = sorted(os.sched_getaffinity(0))[:SIDE_BY_SIDE]
+    for core in cores:
+        free.put(core)
+
+    def measure(name: str, seed: int) -> dict[str, Any]:
+        core = free.get()
+        try:
+            workdir = options.output / f"{name.replace(' ', '_')},{options.steps},{seed}"
+            metrics = run(CONFIG, changes_of(changes[name], options.steps, seed), workdir, core)
+        finally:
+            free.put(core)
+        return {
+            "name": name,
+            "steps": options.steps,
+            "seed": seed,
+            **{key: metrics[key] for _, key, _ in COLUMNS},
+            "probes": {factor: each["codes"] for factor, each in metrics["attributes"].items()},
+        }
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(len(cores)) as pool:
+        futures = [pool.submit(measure, *each) for each in todo]
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                row = future.result()
+                rows.append(row)
+                options.rows.parent.mkdir(parents=True, exist_ok=True)
+                with options.rows.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                left = (time.perf_counter() - started) / number * (len(todo) - number)
+                print(
+                    f"{number}/{len(todo)} {row['name']}, seed {row['seed']}: {row['psnr']:.2f} dB;"
+                    f" about {left / 60:.0f} min left",
+                    flush=True,
+                )
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # running ones finish and are reused next time
+            raise
+    print(table(changes, [row for row in rows if row["steps"] == options.steps]))
