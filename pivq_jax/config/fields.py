@@ -199,6 +199,10 @@ class OptimizerConfig(Section):
     learning_rate: float = setting(1.5e-3, "AdamW's peak", POSITIVE)
     muon_learning_rate: float = setting(6e-3, "Muon's peak", POSITIVE, before=6e-3)
     momentum: float = setting(0.95, "Muon's", BELOW_ONE, before=0.95)
+    iterations: int = setting(5, "trial: of Newton and Schulz", at_least(1), before=5)
+    preconditioning: str = setting(
+        "frobenius", "trial", choices=("frobenius", "aol", "schatten"), before="frobenius"
+    )
     warmup_steps: int = setting(200, "steps of linear warm-up", NOT_NEGATIVE)
     weight_decay: float = setting(0.01, "of kernels, decoupled", NOT_NEGATIVE)
     clip_norm: float = setting(1.0, "limit of the gradient's global norm", POSITIVE)

@@ -38,6 +38,8 @@ def make_optimizer(
     warmup_steps: int,
     weight_decay: float,
     clip_norm: float,
+    iterations: int = ITERATIONS,
+    preconditioning: str = "frobenius",
     mesh: Mesh | None = None,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Builds the optimizer with clipping, linear warm-up and cosine decay to zero.
@@ -69,7 +71,7 @@ def make_optimizer(
     if name == "muon":
         muon = optax.chain(
             momentum_of_muon(momentum),
-            orthogonalise(mesh),
+            orthogonalise(mesh, iterations, preconditioning),
             optax.add_decayed_weights(weight_decay),
             optax.scale_by_learning_rate(schedule(muon_learning_rate)),
         )
@@ -117,7 +119,9 @@ def _axes(kernel: jax.Array) -> MuonDimensionNumbers:
     return MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1)
 
 
-def orthogonalise(mesh: Mesh | None = None) -> optax.GradientTransformation:
+def orthogonalise(
+    mesh: Mesh | None = None, iterations: int = ITERATIONS, preconditioning: str = "frobenius"
+) -> optax.GradientTransformation:
     """Returns optax's Muon without its momentum: Newton-Schulz, batched over equal shapes.
 
     The transformation has no state. Kernels are treated as matrices [inputs, outputs]; those with
@@ -131,7 +135,8 @@ def orthogonalise(mesh: Mesh | None = None) -> optax.GradientTransformation:
     muon = scale_by_muon(
         beta=0.0,
         nesterov=False,
-        ns_steps=ITERATIONS,
+        ns_steps=iterations,
+        preconditioning=preconditioning,
         weight_dimension_numbers=partial(jax.tree.map, lambda _: MuonDimensionNumbers(1, 2)),
     )
 
