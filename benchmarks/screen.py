@@ -26,7 +26,8 @@ SCREEN = {
     "evaluate.samples": "500",
 }
 # Columns of a table: title, name in metrics.json, digits.
-COLUMNS = (
+Columns = tuple[tuple[str, str, int], ...]
+COLUMNS: Columns = (
     ("PSNR dB", "psnr", 2),
     ("LPIPS", "lpips", 4),
     ("FID", "fid", 4),
@@ -50,23 +51,29 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def table(names: Iterable[str], rows: list[dict[str, Any]]) -> str:
+def table(names: Iterable[str], rows: list[dict[str, Any]], columns: Columns) -> str:
     """Formats rows as Markdown, in the order of `names`, with one line per seed."""
-    titles = [title for title, _, _ in COLUMNS]
+    titles = [title for title, _, _ in columns]
     lines = [
         f"| | seed | {' | '.join(titles)} | least probe |",
         "| --- |" + " ---: |" * (len(titles) + 2),
     ]
     for name in names:
         for row in sorted((row for row in rows if row["name"] == name), key=lambda r: r["seed"]):
-            cells = [f"{row[key]:.{digits}f}" for _, key, digits in COLUMNS]
+            cells = [f"{row[key]:.{digits}f}" for _, key, digits in columns]
             least = min(row["probes"], key=row["probes"].__getitem__)
             cells.append(f"{row['probes'][least]:.2f} ({least})")
             lines.append(f"| {name} | {row['seed']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def main(description: str, changes: dict[str, dict[str, str]], path: Path, output: Path) -> None:
+def main(
+    description: str,
+    changes: dict[str, dict[str, str]],
+    path: Path,
+    output: Path,
+    columns: Columns = COLUMNS,
+) -> None:
     """Runs what is missing and prints the table.
 
     Args:
@@ -74,6 +81,7 @@ def main(description: str, changes: dict[str, dict[str, str]], path: Path, outpu
         changes: the config fields that each row changes, by the row's name.
         path: default of `--rows`, the file of rows.
         output: default of `--output`, the folder of runs.
+        columns: columns of the table; rows hold their values.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -114,7 +122,7 @@ def main(description: str, changes: dict[str, dict[str, str]], path: Path, outpu
             "name": name,
             "steps": options.steps,
             "seed": seed,
-            **{key: metrics[key] for _, key, _ in COLUMNS},
+            **{key: metrics[key] for _, key, _ in columns},
             "probes": {factor: each["codes"] for factor, each in metrics["attributes"].items()},
         }
 
@@ -137,4 +145,4 @@ def main(description: str, changes: dict[str, dict[str, str]], path: Path, outpu
         except BaseException:
             pool.shutdown(cancel_futures=True)  # running ones finish and are reused next time
             raise
-    print(table(changes, [row for row in rows if row["steps"] == options.steps]))
+    print(table(changes, [row for row in rows if row["steps"] == options.steps], columns))

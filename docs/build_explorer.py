@@ -1,4 +1,4 @@
-"""python -m docs.build_explorer --workdir=runs/toon_faces [--output=docs/_build/explorer]
+"""python -m docs.build_explorer --workdir=WORKDIR | --pretrained=NAME [--output=DIR]
 
 Builds the explorer as a folder of static files: the page of `--mode=explore` with a model that runs
 in the visitor's browser. Any web server can serve it, such as
@@ -8,13 +8,16 @@ in the visitor's browser. Any web server can serve it, such as
 (a browser does not load the model from file:// addresses). The folder holds the page, the networks
 as ONNX files, their runtime (13 MB of WebAssembly), 200 test images and 1,000 training images. The
 runtime is installed from npm to docs/explorer/node_modules first, in the version of
-package-lock.json, if it is not there; this needs Node.
+package-lock.json, if it is not there; this needs Node. The documentation contains the page of
+toon_faces, the model in the package (docs/conf.py).
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,7 @@ from pivq_jax.data.images import encode_png
 from pivq_jax.data.sources import First, Source
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.explore.engine import Engine
-from pivq_jax.inference import load
+from pivq_jax.inference import TrainedModel, from_pretrained, load
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
 from pivq_jax.interop.pretrained import without_paths
@@ -43,22 +46,22 @@ RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 TEST_IMAGES, TRAINING_IMAGES = 200, 1_000
 
 
-def build(workdir: Path, output: Path) -> None:
-    """Builds the folder from a run.
+def build(open_model: Callable[[], TrainedModel], output: Path) -> None:
+    """Builds the folder.
 
     Args:
-        workdir: directory of the run, local or remote.
+        open_model: returns the model; called when all else is known to be there.
         output: local directory, replaced if it is one of this program.
 
     Raises:
-        InputError: if the workdir has no trained model, its data is missing, a package is missing,
-            or `output` is something else.
+        InputError: if the model cannot be opened, its data is missing, a package is missing, or
+            `output` is something else.
     """
     import_onnx()
     if output.exists() and any(output.iterdir()) and not (output / "explorer.json").is_file():
         raise InputError(f"{output} exists and is no explorer: give a new --output")
     runtime = find_runtime()
-    model = load(workdir)
+    model = open_model()
     engine = Engine(model, dataset_from_config(model.config))
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".explorer.", dir=output.parent) as temporary:
@@ -158,19 +161,24 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = CommandParser(
         prog="python -m docs.build_explorer",
-        usage="%(prog)s --workdir=WORKDIR [--output=DIR]",
+        usage="%(prog)s --workdir=WORKDIR | --pretrained=NAME [--output=DIR]",
         description=(__doc__ or "").partition("\n\n")[2],
     )
     add: Any = parser.add_argument
-    add("--workdir", required=True, help="the workdir of a run")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--workdir", help="the workdir of a run")
+    model.add_argument("--pretrained", metavar="NAME", help="a published model, such as toon_faces")
     add("--output", default=str(DOCS / "_build" / "explorer"), help="the folder (%(default)s)")
     options = parser.parse_args(arguments)
-    return exit_code(partial(_build, options.workdir, options.output))
+    return exit_code(partial(_build, options))
 
 
-def _build(workdir_name: str, output_name: str) -> int:
-    workdir, output = as_path(workdir_name), local_path(output_name)
-    build(workdir, output)
+def _build(options: argparse.Namespace) -> int:
+    output = local_path(options.output)
+    if options.pretrained:
+        build(partial(from_pretrained, options.pretrained), output)
+    else:
+        build(partial(load, as_path(options.workdir)), output)
     print(f"{output} holds the explorer: python -m http.server --directory {output}")
     return 0
 

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy.typing
@@ -22,6 +23,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(  # for the kernel that runs the note
 )
 
 import reference  # noqa: E402
+from build_explorer import build  # noqa: E402
 
 import pivq_jax  # noqa: E402
 
@@ -129,7 +131,12 @@ def setup(app) -> None:
     def include_read(app, path: Path, docname: str, content: list[str]) -> None:
         content[0] = site_links(content[0], (DOCS / path).resolve().parent)
 
+    def carry_explorer(app, exception: Exception | None) -> None:
+        if exception is None and app.builder.name in ("html", "dirhtml"):
+            build(partial(pivq_jax.from_pretrained, "toon_faces"), Path(app.outdir) / "explorer")
+
     app.connect("autodoc-skip-member", skip)
+    app.connect("build-finished", carry_explorer)
     app.connect("autodoc-process-docstring", close_literals)
     app.connect("autodoc-process-signature", shorten)
     app.connect("source-read", source_read)

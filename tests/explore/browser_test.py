@@ -232,13 +232,17 @@ def test_images_lie_in_rows():
 
 
 @pytest.mark.parametrize(
-    "workdir, output, message",
-    [("none", "new", "holds no run"), ("none", "full", "exists and is no explorer")],
+    "model, output, message",
+    [
+        ("--workdir={}/none", "new", "holds no run"),
+        ("--pretrained={}/none", "new", "none"),
+        ("--pretrained=toon_faces", "full", "exists and is no explorer"),
+    ],
 )
-def test_what_cannot_be_built_is_refused(capsys, tmp_path, workdir, output, message):
+def test_what_cannot_be_built_is_refused(capsys, tmp_path, model, output, message):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious").write_text("precious")
-    assert main([f"--workdir={tmp_path / workdir}", f"--output={tmp_path / output}"]) == 2
+    assert main([model.format(tmp_path), f"--output={tmp_path / output}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
