@@ -32,6 +32,8 @@ ROWS: dict[str, dict[str, str]] = {
     "Muon of 4 iterations": {"optimizer.iterations": "4"},
     "width 192": {"model.width": "192"},
     "batches of 8": {"train.batch_size": "8"},
+    "memory of 256 images": {"loss.memory": "256"},
+    "mixtures encode to their codes, 0.1": {"loss.cycle": "0.1"},
 }
 
 if __name__ == "__main__":

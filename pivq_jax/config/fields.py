@@ -144,6 +144,12 @@ class LossConfig(Section):
     l1: float = setting(1.0, "of the mean absolute error, images in [-1, 1]", NOT_NEGATIVE)
     l2: float = setting(0.0, "of the mean squared error", NOT_NEGATIVE)
     gradient: float = setting(0.0, "trial: of differences of neighbours", NOT_NEGATIVE, before=0.0)
+    cycle: float = setting(
+        0.0, "trial: mixtures encode to their own codes", NOT_NEGATIVE, before=0.0
+    )
+    memory: int = setting(
+        0, "trial: further images of recombination's patches", NOT_NEGATIVE, before=0
+    )
     frequency: float = setting(0.0, "trial: of the focal frequency loss", NOT_NEGATIVE, before=0.0)
     perceptual: float = setting(0.0, "of LPIPS", NOT_NEGATIVE)
     perceptual_network: str = setting(

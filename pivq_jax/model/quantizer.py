@@ -34,6 +34,7 @@ class Quantized(NamedTuple):
     commitment_loss: jax.Array  # float32 [], pulls latents towards their entries
     converged: jax.Array  # bool [B], False if the matching has no valid result
     latents: jax.Array  # float32 [B, N, D], the input
+    mixed: jax.Array | None = None  # trial
 
 
 def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:

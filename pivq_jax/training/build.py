@@ -65,6 +65,7 @@ def objective_from_config(
     weights = dict(config.loss)
     network = weights.pop("perceptual_network")
     weights.pop("perceptual_weights")
+    weights.pop("memory")
     weights.pop("recombination_warmup")  # see recombination_schedule
     perceptual = partial(lpips, network=network) if weights["perceptual"] else None
     recombine = partial(recombine_pairs, kind=model.kind, method=config.quantizer.method)
@@ -108,6 +109,10 @@ def frozen_from_config(config: Config, mesh: Mesh) -> Any:
     if not config.loss.perceptual:
         return None
     weights = load_lpips(config.loss.perceptual_network, config.loss.perceptual_weights)
+    if config.loss.memory:
+        source = dataset_from_config(config).train
+        rows = [source[i]["image"] for i in range(config.loss.memory)]
+        weights["memory"] = jnp.asarray(rows, jnp.float32) / 127.5 - 1
     return jax.device_put(weights, replicated(mesh))
 
 

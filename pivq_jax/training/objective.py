@@ -15,7 +15,8 @@ from pivq_jax.losses.recombination import nearest_patch_loss
 from pivq_jax.losses.reconstruction import focal_frequency_loss, gradient_loss, pixel_loss, psnr
 from pivq_jax.losses.variance import variance_loss
 from pivq_jax.model.pivq import PIVQ
-from pivq_jax.model.quantizer import Quantized, count_uses
+from pivq_jax.matching import match
+from pivq_jax.model.quantizer import Quantized, count_uses, squared_distances
 from pivq_jax.training.adversary import Adversary, Fakes, Metrics, Params
 
 
@@ -35,6 +36,7 @@ class LossWeights:
     l2: float
     gradient: float
     frequency: float
+    cycle: float
     perceptual: float
     codebook: float
     commitment: float
@@ -142,7 +144,7 @@ class Objective:
             made, images, frozen
         )
         (other, figures), cotangents = value_and_grad(self._structure, has_aux=True)(
-            made, images, recombination_scale
+            made, images, recombination_scale, params, frozen, quantized
         )
         cotangents = jax.tree.map(jnp.add, cotangents, to_images)
         loss, metrics = fidelity + other, metrics | figures
@@ -205,11 +207,14 @@ class Objective:
         fakes = {"reconstructed": reconstructed}
         judged = phase == Phase.ADVERSARIAL and self.adversary and self.adversary.recombined > 0
         if judged or self.weights.recombination > 0:
-            fakes["recombined"] = self._recombine(params, quantized.columns, key)
+            fakes["recombined"], mixed = self._recombine(params, quantized.columns, key)
+            self_mixed = mixed
+        else:
+            self_mixed = None
         losses = quantized.codebook_loss, quantized.commitment_loss
-        return Made(fakes, quantized.latents, *losses), quantized
+        return Made(fakes, quantized.latents, *losses), quantized._replace(mixed=self_mixed)
 
-    def _recombine(self, params: Params, columns: jax.Array, key: jax.Array) -> jax.Array:
+    def _recombine(self, params: Params, columns: jax.Array, key: jax.Array) -> Any:
         """Decodes code sets of one half of the batch recombined with those of the other half.
 
         Only the decoder gets gradients from them, not the encoder and the codebook.
@@ -219,7 +224,7 @@ class Objective:
         codes = sampling.canonical(columns, self.model.kind)
         pairs = codes[:half], codes[half : 2 * half], jax.random.split(key, half)
         mixed = self.recombine(pairs, codebook)
-        return self._apply(params, codebook[mixed], method="decode_vectors")
+        return self._apply(params, codebook[mixed], method="decode_vectors"), mixed
 
     def _fidelity(self, made: Made, images: jax.Array, frozen: Params) -> tuple[jax.Array, Metrics]:
         """The reconstruction losses, and metrics."""
@@ -239,7 +244,13 @@ class Objective:
         return total, metrics
 
     def _structure(
-        self, made: Made, images: jax.Array, recombination_scale: jax.typing.ArrayLike
+        self,
+        made: Made,
+        images: jax.Array,
+        recombination_scale: jax.typing.ArrayLike,
+        params: Params,
+        frozen: Params,
+        quantized: Quantized | None,
     ) -> tuple[jax.Array, Metrics]:
         """The losses of latents, of the quantizer and of recombined code sets, and metrics."""
         weights, total, metrics = self.weights, jnp.float32(0), {}
@@ -251,6 +262,20 @@ class Objective:
         total += weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss
         metrics["quantization_error"] = made.codebook_loss
         if weights.recombination > 0:
-            metrics["recombination"] = nearest_patch_loss(made.fakes["recombined"], images)
+            references = images
+            if frozen is not None and "memory" in frozen:
+                references = jnp.concatenate([images, frozen["memory"]])
+            metrics["recombination"] = nearest_patch_loss(made.fakes["recombined"], references)
             total += recombination_scale * weights.recombination * metrics["recombination"]
+        if weights.cycle > 0:
+            constant = jax.lax.stop_gradient(params)
+            latents = self._apply(constant, made.fakes["recombined"], method="latents")
+            entries = constant["quantizer"]["codebook"][quantized.mixed]
+            columns = match(
+                jax.lax.stop_gradient(squared_distances(latents, entries)),
+                method="shortest_path",
+            ).columns
+            wanted = jnp.take_along_axis(entries, columns[..., None], axis=1)
+            metrics["cycle"] = jnp.mean((latents - wanted) ** 2)
+            total += recombination_scale * weights.cycle * metrics["cycle"]
         return total, metrics
