@@ -3,8 +3,7 @@
     python -m benchmarks.candidates [--only=NAME ...] [--seeds=1] [--steps=1000]
 
 `benchmarks.screen` describes how rows are run; they are appended to docs/tables/candidates.jsonl.
-The seconds of training stand beside each row. The rows at the end have their number of steps
-changed, so that they take as long as the default config.
+The seconds of training stand beside each row.
 """
 
 from pathlib import Path
@@ -31,6 +30,10 @@ ROWS: dict[str, dict[str, str]] = {
     "perceptual loss, weight 0.2": {"loss.perceptual": "0.2"},
     "Muon of 4 iterations": {"optimizer.iterations": "4"},
     "width 192": {"model.width": "192"},
+    "momentum 0.9, weight decay 0.1": {
+        "optimizer.momentum": "0.9",
+        "optimizer.weight_decay": "0.1",
+    },
     "batches of 8": {"train.batch_size": "8"},
     "memory of 256 images": {"loss.memory": "256"},
     "mixtures encode to their codes, 0.1": {"loss.cycle": "0.1"},

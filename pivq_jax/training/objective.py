@@ -14,8 +14,8 @@ from pivq_jax.losses.adversarial import adaptive_weight
 from pivq_jax.losses.recombination import nearest_patch_loss
 from pivq_jax.losses.reconstruction import focal_frequency_loss, gradient_loss, pixel_loss, psnr
 from pivq_jax.losses.variance import variance_loss
-from pivq_jax.model.pivq import PIVQ
 from pivq_jax.matching import match
+from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import Quantized, count_uses, squared_distances
 from pivq_jax.training.adversary import Adversary, Fakes, Metrics, Params
 
