@@ -89,7 +89,7 @@ def main() -> None:
     found: dict[str, dict[str, list[float]]] = {}
     for title, kind, once in ROWS:
         workdirs = [options.runs / f"{kind}_seed{seed}" for seed in range(options.seeds)]
-        rows = [measure(workdir, once) for workdir in workdirs if workdir.is_dir()]
+        rows = [measure(each, once) for each in workdirs if (each / "metrics.json").exists()]
         if rows:
             found[title] = {name: [row[name] for row in rows] for name in COLUMNS}
     if BASE not in found:

@@ -92,7 +92,7 @@ def site_links(text: str, folder: Path) -> str:
         if name in PAGES or path.is_relative_to(DOCS):
             target = DOCS / PAGES[name] if name in PAGES else path
             return f"[{label}]({Path(os.path.relpath(target, page)).as_posix()}{anchor})"
-        if name.startswith("pivq_jax/"):
+        if name.startswith("pivq_jax/") and path.suffix != ".md":
             module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
             return f"[{label}](#{module if module in MODULES else module.rpartition('.')[0]})"
         if REPOSITORY:
