@@ -19,7 +19,7 @@ import numpy as np
 
 from pivq_jax import sampling
 
-RANK, FACTORS, VALUES, DIMENSIONS = 16, 4, 5, 32
+RANK, FACTORS, DIMENSIONS = 16, 4, 32
 COUNTED = 4_000  # sets that log lifts are counted in
 REPEATS = 7
 

@@ -92,13 +92,17 @@ def _open(mode: str, config: Config, workdir: Path, published: TrainedModel | No
     if model.parents is None or mode == "evaluate":
         return Session(model, dataset_from_config(config), settings, workdir)
     needs_images = mode not in ("sample", "interpolate")
-    dataset = _images(model, config)[0] if needs_images else _of_parents(model)
+    dataset, note = _images(model, config) if needs_images else (_of_parents(model), "")
     session = Session(model, dataset, settings, workdir)
     session.pool_codes = model.parents
+    if mode == "edit":
+        edits.learn_factors(session)  # refuses images without labels before anything is said
+    if note:
+        say(note)
     return session
 
 
-def _images(model: TrainedModel, config: Config) -> tuple[Dataset, bool]:
+def _images(model: TrainedModel, config: Config) -> tuple[Dataset, str]:
     """The data of a model or, if it is not at hand, some of its parents, held out and decoded.
 
     Args:
@@ -106,19 +110,19 @@ def _images(model: TrainedModel, config: Config) -> tuple[Dataset, bool]:
         config: config with the place of the data.
 
     Returns:
-        the data set, and whether it consists of decoded parents.
+        the data set, and what to say if it consists of decoded parents, else ''.
 
     Raises:
         InputError: if the data is not at hand, and the model has no parents.
     """
     try:
-        return dataset_from_config(config), False
+        return dataset_from_config(config), ""
     except (InputError, ImportError) as error:
         if model.parents is None or len(model.parents) < 3:
             raise
         count = min(HELD_OUT, len(model.parents) - 2)
-        say(f"{count} training images, as they decode, stand for test images ({error})")
-    return _of_parents(model, count), True
+        note = f"{count} training images, as they decode, stand for test images ({error})"
+    return _of_parents(model, count), note
 
 
 def _of_parents(model: TrainedModel, held_out: int = 0) -> Dataset:
@@ -327,8 +331,10 @@ def explore(
     with listen(address, port) as listener:
         try:
             model = _open_model(config, workdir, published, writes=False)
-            dataset, decoded = _images(model, config or model.config)
-            engine = Engine(model, dataset, "decoded training image" if decoded else "test image")
+            dataset, note = _images(model, config or model.config)
+            if note:
+                say(note)
+            engine = Engine(model, dataset, "decoded training image" if note else "test image")
             what = workdir if published is None else model.config.name
             print(f"explore {what} at {url(listener, address)} (Ctrl-C ends)", flush=True)
             serve(engine, listener, address)

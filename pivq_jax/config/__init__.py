@@ -5,10 +5,18 @@ A config file only needs::
     from pivq_jax.config import base_config, with_variants
 """
 
-from pivq_jax.config.fields import (
+from pivq_jax.config.fields import Config
+from pivq_jax.config.loader import load_config, load_config_dict
+from pivq_jax.config.presets import (
+    ACCELERATOR,
+    FACES_256,
+    SMOKE_RANDOM,
+    base_config,
+    with_variants,
+)
+from pivq_jax.config.sections import (
     AdversarialConfig,
     CheckpointsConfig,
-    Config,
     DataConfig,
     EvaluateConfig,
     LossConfig,
@@ -19,14 +27,6 @@ from pivq_jax.config.fields import (
     QuantizerConfig,
     SampleConfig,
     TrainConfig,
-)
-from pivq_jax.config.loader import load_config, load_config_dict
-from pivq_jax.config.presets import (
-    ACCELERATOR,
-    FACES_256,
-    SMOKE_RANDOM,
-    base_config,
-    with_variants,
 )
 
 __all__ = [
