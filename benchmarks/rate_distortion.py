@@ -1,14 +1,15 @@
 """Rate against distortion of sets, multisets and sequences of 8 to 64 codes.
 
-    python -m benchmarks.rate_distortion [--only=NAME ...] [--seeds=1] [--steps=2000]
+    python -m benchmarks.rate_distortion [--only=NAME ...] [--seeds SEED ...] [--steps=2000]
 
 `benchmarks.screen` describes how rows are run; they are appended to
 docs/tables/rate_distortion.jsonl. With matplotlib, docs/pictures/rate_distortion.png is drawn: PSNR
-and LPIPS against the marginal bits of an image, one curve for each kind.
+and LPIPS against the marginal bits of an image, one curve for each kind, means over seeds.
 """
 
 import importlib.util
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from benchmarks import screen
@@ -24,12 +25,13 @@ ROWS = {
     for count in COUNTS
     for kind in KINDS
 }
+BITS = "marginal_bits"
 COLUMNS = (
     ("PSNR dB", "psnr", 2),
     ("LPIPS", "lpips", 4),
     ("reconstruction FID", "rfid", 4),
     ("ceiling bits", "ceiling_bits", 1),
-    ("marginal bits", "marginal_bits", 1),
+    ("marginal bits", BITS, 1),
     ("distinct codes", "distinct_codes_per_image", 1),
     ("used", "codes_used", 0),
     ("FID", "fid", 4),
@@ -40,7 +42,7 @@ PICTURE = Path("docs/pictures/rate_distortion.png")
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draws the curves of the first seed; the rows may be incomplete."""
+    """Draws the curves; rows may be missing."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -49,15 +51,12 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
     for axes, (title, name) in zip(panels, (("PSNR dB", "psnr"), ("LPIPS", "lpips")), strict=True):
         for kind in KINDS:
-            names = [f"{kind}, N = {count}" for count in COUNTS]
-            found = {row["name"]: row for row in rows if row["seed"] == 0}
-            curve = [found[each] for each in names if each in found]
-            axes.plot(
-                [row["marginal_bits"] for row in curve],
-                [row[name] for row in curve],
-                marker="o",
-                label=kind,
-            )
+            points = []
+            for count in COUNTS:
+                found = [row for row in rows if row["name"] == f"{kind}, N = {count}"]
+                if found:
+                    points.append([mean(row[key] for row in found) for key in (BITS, name)])
+            axes.plot(*zip(*points, strict=True), marker="o", label=kind)
         axes.set(xlabel="marginal bits of an image", ylabel=title)
     panels[0].legend()
     figure.tight_layout()

@@ -94,7 +94,7 @@ def main(
     parser.add_argument(
         "--only", nargs="+", default=list(changes), metavar="NAME", help="rows to run"
     )
-    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--output", type=Path, default=output, help="folder of runs")
     parser.add_argument("--rows", type=Path, default=path)
@@ -107,7 +107,7 @@ def main(
     done = {(row["name"], row["steps"], row["seed"]) for row in rows}
     todo = [
         (name, seed)
-        for seed in range(options.seeds)
+        for seed in options.seeds
         for name in names
         if (name, options.steps, seed) not in done
     ]

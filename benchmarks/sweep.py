@@ -1,6 +1,6 @@
 """Changes the training settings of the default run one at a time, in short runs.
 
-    python -m benchmarks.sweep [--only=NAME ...] [--seeds=1] [--steps=1000]
+    python -m benchmarks.sweep [--only=NAME ...] [--seeds SEED ...] [--steps=1000]
 
 `benchmarks.screen` describes how rows are run; they are appended to docs/tables/sweep.jsonl. In all
 rows, the short runs initialize the codebook early (step 250) and average their weights over few

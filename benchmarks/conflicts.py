@@ -1,0 +1,122 @@
+"""How often latents of an image want the same codebook entry, and what it costs to keep them apart.
+
+    python -m benchmarks.conflicts WORKDIR ... [--images=1000]
+
+For each kept checkpoint with a codebook (`--config.checkpoints.keep` of the training decides how
+many are kept), encodes test images with the averaged weights, as evaluation does, and prints means
+over the images of
+
+  distinct  entries that are nearest to a latent of the image, of N
+  shared    latents of which another latent of the image has the same nearest entry
+  moved     latents whose code is not their nearest entry (0 for nearest neighbour)
+  excess    squared distance of latents to their codes over that to their nearest entries, less
+            one: what one-to-one assignment adds to the quantization error
+
+and the entries in use and the perplexity of the codes, as in docs/metrics.md.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import pivq_jax
+from pivq_jax.common.errors import InputError
+from pivq_jax.data.images import images_to_float
+from pivq_jax.evaluation.capacity import capacity
+from pivq_jax.inference import TrainedModel
+from pivq_jax.model.quantizer import assign, squared_distances
+from pivq_jax.training.build import dataset_from_config
+from pivq_jax.training.checkpoints import Checkpoints
+
+AT_ONCE = 50  # images; distances to all entries are AT_ONCE * N * K floats
+COLUMNS = ("step", "distinct", "shared", "moved", "excess", "entries used", "perplexity")
+
+
+@partial(jax.jit, static_argnames="kind")
+def conflicts(latents: jax.Array, codebook: jax.Array, kind: str) -> dict[str, jax.Array]:
+    """Compares the codes of images with the nearest entries of their latents.
+
+    Args:
+        latents: float32 [B, N, D].
+        codebook: float32 [K, D].
+        kind: kind of quantizer.
+
+    Returns:
+        'codes' int32 [B, N]; 'distinct', 'shared' and 'moved' int32 [B]; and 'cost' and 'least'
+        float32 [B], the sums of squared distances to the codes and to the nearest entries.
+    """
+    distances = squared_distances(latents, codebook)
+    nearest = jnp.argmin(distances, -1)
+    codes, _ = assign(latents, codebook, kind)
+    wanted = jax.nn.one_hot(nearest, codebook.shape[0], dtype=jnp.int32).sum(1)  # [B, K]
+    cost = jnp.take_along_axis(distances, codes[..., None], -1)
+    return {
+        "codes": codes,
+        "distinct": jnp.sum(wanted > 0, -1),
+        "shared": jnp.sum(jnp.where(wanted > 1, wanted, 0), -1),
+        "moved": jnp.sum(codes != nearest, -1),
+        "cost": jnp.sum(cost, (1, 2)),
+        "least": jnp.sum(distances.min(-1), -1),
+    }
+
+
+def measure(model: TrainedModel, images: np.ndarray) -> tuple[float, ...]:
+    """Returns the values of `COLUMNS`.
+
+    Args:
+        model: the model.
+        images: uint8 [M, H, W, 3].
+    """
+    kind, parts = model.kind, []
+    for start in range(0, len(images), AT_ONCE):
+        _, latents = model.encode_with_latents(images_to_float(images[start : start + AT_ONCE]))
+        parts.append(jax.tree.map(np.asarray, conflicts(latents, model.codebook, kind)))
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    use = capacity(found["codes"], len(model.codebook), kind)
+    return (
+        model.step,
+        *(float(found[name].mean()) for name in ("distinct", "shared", "moved")),
+        float(found["cost"].sum() / found["least"].sum()) - 1,
+        use["codes_used"],
+        use["perplexity"],
+    )
+
+
+def main() -> None:
+    """Prints a table for each workdir."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR")
+    parser.add_argument("--images", type=int, default=1_000, help="number of test images")
+    options = parser.parse_args()
+    for workdir in options.workdirs:
+        with Checkpoints(workdir, read_only=True) as checkpoints:
+            steps = checkpoints.steps()
+        tests: np.ndarray | None = None
+        for step in steps:
+            try:
+                model = pivq_jax.load(workdir, step)
+            except InputError:  # before the codebook
+                continue
+            if tests is None:
+                source = dataset_from_config(model.config).test
+                count = min(options.images, len(source))
+                tests = np.stack([source[i]["image"] for i in range(count)])
+                settings = model.config.model.num_codes, model.config.quantizer.codebook_size
+                print(f"\n{workdir}: {model.kind}, N = {settings[0]}, K = {settings[1]}\n")
+                print(f"| {' | '.join(COLUMNS)} |\n|{' ---: |' * len(COLUMNS)}")
+            step, distinct, shared, moved, excess, used, perplexity = measure(model, tests)
+            print(
+                f"| {step:,} | {distinct:.1f} | {shared:.1f} | {moved:.1f} | {100 * excess:.2f} % |"
+                f" {used:.0f} | {perplexity:.0f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
