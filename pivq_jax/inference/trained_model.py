@@ -319,7 +319,7 @@ class TrainedModel:
         self,
         images: jax.Array | np.ndarray,
         visible: jax.Array | np.ndarray,
-        use_prior: bool | None = None,
+        prior: bool | None = None,
     ) -> jax.Array:
         """Finds codes whose images have the visible pixels of given ones.
 
@@ -330,7 +330,7 @@ class TrainedModel:
         Args:
             images: floating point [B, H, W, 3] in [-1, 1]; hidden pixels are not read.
             visible: bool [H, W] or [B, H, W], False for the pixels to be found.
-            use_prior: whether the prior makes hidden parts likely; by default if there is one.
+            prior: whether the model's prior makes hidden parts likely; by default if there is one.
 
         Returns:
             int32 [B, N].
@@ -342,11 +342,11 @@ class TrainedModel:
         images = self._checked_images(images)
         if self.kind == "positional":
             raise ValueError("completion changes sets, and positional codes are none")
-        if use_prior and self.prior is None:
+        if prior and self.prior is None:
             raise ValueError("the model has no prior: train one with --mode=train_prior")
         seen = check_visible(visible, images.shape)
-        prior = self.prior if use_prior is not False else None
-        network, weights = (prior.network, own_copy(prior.params)) if prior else (None, None)
+        judge = self.prior if prior is not False else None
+        network, weights = (judge.network, own_copy(judge.params)) if judge else (None, None)
         params, results = own_copy(self.params), []
         for start in range(0, len(images), COMPLETED_AT_ONCE):
             rows = slice(start, start + COMPLETED_AT_ONCE)

@@ -70,7 +70,7 @@ def test_parents_are_where_it_may_begin(model, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "visible, use_prior, message",
+    "visible, prior, message",
     [
         (np.ones((16, 16), bool), True, "has no prior"),
         (np.ones((16, 16)), None, "visible is float32"),
@@ -80,9 +80,9 @@ def test_parents_are_where_it_may_begin(model, monkeypatch):
         (np.eye(2, dtype=bool)[0][:, None, None].repeat(16, 1).repeat(16, 2), None, "no pixel"),
     ],
 )
-def test_mistakes_are_one_error(model, visible, use_prior, message):
+def test_mistakes_are_one_error(model, visible, prior, message):
     with pytest.raises(ValueError, match=message):
-        model.complete(np.zeros((2, 16, 16, 3), np.float32), visible, use_prior)
+        model.complete(np.zeros((2, 16, 16, 3), np.float32), visible, prior)
 
 
 def test_images_are_checked_as_in_encode(model):
