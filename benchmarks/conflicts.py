@@ -65,7 +65,7 @@ def conflicts(latents: jax.Array, codebook: jax.Array, kind: str) -> dict[str, j
 
 
 def measure(model: TrainedModel, images: np.ndarray) -> tuple[float, ...]:
-    """Returns the values of `COLUMNS`.
+    """Returns the values of `COLUMNS` from 'distinct' on.
 
     Args:
         model: the model.
@@ -78,7 +78,6 @@ def measure(model: TrainedModel, images: np.ndarray) -> tuple[float, ...]:
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     use = capacity(found["codes"], len(model.codebook), kind)
     return (
-        model.step,
         *(float(found[name].mean()) for name in ("distinct", "shared", "moved")),
         float(found["cost"].sum() / found["least"].sum()) - 1,
         use["codes_used"],
@@ -110,7 +109,7 @@ def main() -> None:
                 settings = model.config.model.num_codes, model.config.quantizer.codebook_size
                 print(f"\n{workdir}: {model.kind}, N = {settings[0]}, K = {settings[1]}\n")
                 print(f"| {' | '.join(COLUMNS)} |\n|{' ---: |' * len(COLUMNS)}")
-            step, distinct, shared, moved, excess, used, perplexity = measure(model, tests)
+            distinct, shared, moved, excess, used, perplexity = measure(model, tests)
             print(
                 f"| {step:,} | {distinct:.1f} | {shared:.1f} | {moved:.1f} | {100 * excess:.2f} % |"
                 f" {used:.0f} | {perplexity:.0f} |",

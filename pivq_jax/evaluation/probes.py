@@ -1,29 +1,24 @@
 """Linear probes: how well image attributes can be predicted from codes or latents.
 
-A probe is a multinomial logistic regression with an L1 penalty. It is fitted on training images,
-its penalty is chosen on validation images, and its balanced accuracy is measured on test images.
-The L1 penalty makes it the classification counterpart of the lasso, whose weights `evaluation.dci`
-uses. All attributes are fitted together by accelerated proximal gradients (FISTA, Beck and Teboulle
-2009, with the restarts of O'Donoghue and Candes 2015), so that they share one matrix product.
+A probe is a multinomial logistic regression with an L1 penalty (`evaluation.logistic`). It is
+fitted on training images, its penalty is chosen on validation images, and its balanced accuracy is
+measured on test images. The L1 penalty makes it the classification counterpart of the lasso, whose
+weights `evaluation.dci` uses.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-import optax
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.evaluation import logistic
 from pivq_jax.model.quantizer import KINDS
 
 # Penalties to try, strongest first, relative to the smallest one with which all weights are zero.
 PENALTIES = (10**-0.5, 10**-1.0, 10**-1.5)
-# A fit ends when no optimality condition is violated by more than this fraction of the penalty.
-TOLERANCE = 0.05
-MAX_ITERATIONS = 3_000
 # Maximum number of code features of a positional model. With all pairs of position and entry,
 # 256 x 4,096, the features of 10,000 images would take 39 GiB.
 MAX_CODE_FEATURES = 8_192
@@ -49,7 +44,7 @@ class Probes(NamedTuple):
     Attributes:
         weights: f32 [F, A, C], 0 beyond the classes of an attribute.
         bias: f32 [A, C], -inf for classes that do not occur in training.
-        converged: bool [A], whether the fit is within `TOLERANCE` of the optimum.
+        converged: bool [A], whether the fit is within `logistic.TOLERANCE` of the optimum.
     """
 
     weights: np.ndarray
@@ -68,7 +63,7 @@ class ProbeResult(NamedTuple):
         majority: f64 [P], balanced accuracy of always predicting the most frequent training class.
         penalty: f64 [P], the chosen values of `PENALTIES`.
         importance: f64 [F, P], see `importances`.
-        converged: bool [P], whether the fit is within `TOLERANCE` of the optimum.
+        converged: bool [P], whether the fit is within `logistic.TOLERANCE` of the optimum.
     """
 
     names: tuple[str, ...]
@@ -288,7 +283,7 @@ def fit_probes(
     shares = 1 / (np.maximum(counts, 1) * seen.sum(1, keepdims=True))
     # Centred features make the problem far better conditioned; the bias is corrected at the end.
     mean = data.features.mean(0, dtype=np.float64).astype(np.float32)
-    problem = _Problem(
+    problem = logistic.Problem(
         features=jnp.asarray(data.features - mean),
         labels=jnp.asarray(labels, jnp.int32),
         seen=jnp.asarray(seen),
@@ -300,7 +295,9 @@ def fit_probes(
     else:
         weights = start.weights
         bias = np.where(seen, start.bias, 0.0) + np.tensordot(mean, weights, 1)
-    params, converged = _fit(problem, _Params(jnp.asarray(weights), jnp.asarray(bias)), penalty)
+    params, converged = logistic.fit(
+        problem, logistic.Params(jnp.asarray(weights), jnp.asarray(bias)), penalty
+    )
     weights, bias = np.asarray(params.weights), np.asarray(params.bias)
     bias = np.where(seen, bias - np.tensordot(mean, weights, 1), -np.inf)
     return Probes(weights, bias, np.asarray(converged))
@@ -366,83 +363,3 @@ def _check(
                 f"{split}: labels of {name} range from {low} to {high}, but it has"
                 f" {len(values)} classes: give [0, {len(values)})"
             )
-
-
-class _Params(NamedTuple):
-    weights: jax.Array  # f32 [F, A, C]
-    bias: jax.Array  # f32 [A, C]
-
-
-class _Problem(NamedTuple):
-    features: jax.Array  # f32 [M, F], centred
-    labels: jax.Array  # int32 [M, A]
-    seen: jax.Array  # bool [A, C]
-    shares: jax.Array  # f32 [M, A], weight of each image in the loss; sums to 1 over images
-
-
-class _Search(NamedTuple):
-    params: _Params
-    ahead: _Params  # the point of the next gradient
-    momentum: jax.Array  # f32 [A]
-    off: jax.Array  # f32 [A], the largest violation of the optimality conditions
-    iteration: jax.Array  # int32 []
-
-
-def _loss(params: _Params, problem: _Problem) -> jax.Array:
-    scores = jnp.tensordot(problem.features, params.weights, 1) + params.bias
-    scores = jnp.where(problem.seen, scores, -1e30)
-    entropy = optax.softmax_cross_entropy_with_integer_labels(scores, problem.labels)
-    return jnp.sum(problem.shares * entropy)
-
-
-@jax.jit
-def _fit(problem: _Problem, start: _Params, penalty: float) -> tuple[_Params, jax.Array]:
-    gradient = jax.grad(_loss)
-    curvature = _curvature(problem)[:, None]  # [A, 1], beside classes
-    # With zero weights and equal class shares, the optimal bias is zero.
-    null = gradient(jax.tree.map(jnp.zeros_like, start), problem)
-    strength = penalty * jnp.max(jnp.abs(null.weights), axis=(0, 2))
-
-    def step(search: _Search) -> _Search:
-        slope = gradient(search.ahead, problem)
-        weights = search.ahead.weights - slope.weights / curvature
-        shrink = strength[:, None] / curvature
-        weights = jnp.sign(weights) * jnp.maximum(jnp.abs(weights) - shrink, 0.0)
-        params = _Params(weights, search.ahead.bias - slope.bias / curvature)
-        moved = jax.tree.map(jnp.subtract, params, search.params)
-        step_back = jax.tree.map(jnp.subtract, search.ahead, params)
-        product = jax.tree.map(jnp.multiply, step_back, moved)
-        restart = product.weights.sum((0, 2)) + product.bias.sum(1) > 0
-        momentum = jnp.where(restart, 1.0, (1 + jnp.sqrt(1 + 4 * search.momentum**2)) / 2)
-        pull = jnp.where(restart, 0.0, (search.momentum - 1) / momentum)[:, None]
-        ahead = jax.tree.map(lambda new, change: new + pull * change, params, moved)
-        size = jax.tree.map(jnp.abs, step_back)
-        off = curvature[:, 0] * jnp.maximum(size.weights.max((0, 2)), size.bias.max(1))
-        return _Search(params, ahead, momentum, off, search.iteration + 1)
-
-    def unfinished(search: _Search) -> jax.Array:
-        return jnp.any(search.off > TOLERANCE * strength) & (search.iteration < MAX_ITERATIONS)
-
-    ones = jnp.ones_like(strength)
-    search = _Search(start, start, ones, jnp.inf * ones, jnp.int32(0))
-    search = jax.lax.while_loop(unfinished, step, search)
-    return search.params, search.off <= TOLERANCE * strength
-
-
-def _curvature(problem: _Problem) -> jax.Array:
-    """An upper bound on the curvature of the loss of each attribute, f32 [A]."""
-
-    def step(_: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        vector, constant, _ = carry  # [F, A] and, for the bias, [A]
-        product = problem.shares * (problem.features @ vector + constant)
-        vector, constant = problem.features.T @ product, product.sum(0)
-        norm = jnp.sqrt(jnp.square(vector).sum(0) + jnp.square(constant))
-        return vector / norm, constant / norm, norm
-
-    # Power iteration from a random vector, which is almost surely not orthogonal to the solution.
-    shape = (problem.features.shape[1], problem.shares.shape[1])
-    vector = jax.random.normal(jax.random.key(0), shape)
-    ones = jnp.ones(shape[1])
-    largest = jax.lax.fori_loop(0, 50, step, (vector, ones, ones))[2]
-    # The curvature of softmax is at most half of it; 10 % more, as the iteration underestimates.
-    return 0.55 * largest

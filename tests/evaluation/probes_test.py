@@ -8,7 +8,7 @@ import sklearn.metrics
 from hypothesis import strategies as st
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.evaluation import probes
+from pivq_jax.evaluation import logistic, probes
 from pivq_jax.evaluation.probes import Labelled
 
 FACTORS = {"two": ("a", "b"), "three": ("x", "y", "z"), "four": ("p", "q", "r", "s")}
@@ -63,7 +63,7 @@ def sklearn_fit(features, labels, strength):
 
 @pytest.mark.parametrize("penalty", [0.3, 0.03])
 def test_fit_is_the_optimum_of_scikit_learn(penalty, monkeypatch):
-    monkeypatch.setattr(probes, "TOLERANCE", 0.005)  # no other test has data of this shape
+    monkeypatch.setattr(logistic, "TOLERANCE", 0.005)  # no other test has data of this shape
     data = problem(400, seed=1)
     start = probes.fit_probes(data, SIZES, 0.5)
     for fit in (
