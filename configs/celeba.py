@@ -13,6 +13,10 @@ of TPU v5e, training takes about 0.9 hours, estimated from these flops at 35 % o
 chip. `python -m launch.plan --config=configs/celeba.py --topology=v5e:4x4` computes flops, memory
 and communication with the TPU compiler. This config has not been run at full size yet.
 
+The loss on recombined sets is off, as it has not been tried on photographs of faces. With drawn
+faces it is what keeps samples whole (docs/results.md, "A rehearsal of CelebA's config"), so try
+`--config.loss.recombination=0.5`: a fifth more work, and at least two images per device.
+
 Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`,
 `:positional`; several with commas.
 """
