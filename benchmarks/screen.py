@@ -94,7 +94,9 @@ def main(
     parser.add_argument(
         "--only", nargs="+", default=list(changes), metavar="NAME", help="rows to run"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], metavar="SEED", help="seeds to run"
+    )
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--output", type=Path, default=output, help="folder of runs")
     parser.add_argument("--rows", type=Path, default=path)
