@@ -16,6 +16,7 @@ and the entries in use and the perplexity of the codes, as in docs/metrics.md.
 """
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,10 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import pivq_jax
-from pivq_jax.common.errors import InputError
-from pivq_jax.data.images import images_to_float
+from pivq_jax.config.check import read_config
+from pivq_jax.data.sources import Example
 from pivq_jax.evaluation.capacity import capacity
+from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
+from pivq_jax.interop.safetensors_file import config_of_model
 from pivq_jax.model.quantizer import assign, squared_distances
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import Checkpoints
@@ -64,19 +67,19 @@ def conflicts(latents: jax.Array, codebook: jax.Array, kind: str) -> dict[str, j
     }
 
 
-def measure(model: TrainedModel, images: np.ndarray) -> tuple[float, ...]:
+def measure(model: TrainedModel, tests: Sequence[Example]) -> tuple[float, ...]:
     """Returns the values of `COLUMNS` from 'distinct' on.
 
     Args:
         model: the model.
-        images: uint8 [M, H, W, 3].
+        tests: the images.
     """
-    kind, parts = model.kind, []
-    for start in range(0, len(images), AT_ONCE):
-        _, latents = model.encode_with_latents(images_to_float(images[start : start + AT_ONCE]))
-        parts.append(jax.tree.map(np.asarray, conflicts(latents, model.codebook, kind)))
+    parts = []
+    for batch, _, latents in encode_batches(model, tests, AT_ONCE):
+        part = conflicts(latents, model.codebook, model.kind)
+        parts.append({name: np.asarray(values)[batch["mask"]] for name, values in part.items()})
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    use = capacity(found["codes"], len(model.codebook), kind)
+    use = capacity(found["codes"], len(model.codebook), model.kind)
     return (
         *(float(found[name].mean()) for name in ("distinct", "shared", "moved")),
         float(found["cost"].sum() / found["least"].sum()) - 1,
@@ -94,21 +97,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_000, help="number of test images")
     options = parser.parse_args()
     for workdir in options.workdirs:
+        config = config_of_model(read_config(workdir), str(workdir))
         with Checkpoints(workdir, read_only=True) as checkpoints:
-            steps = checkpoints.steps()
-        tests: np.ndarray | None = None
+            steps = [step for step in checkpoints.steps() if step > config.quantizer.init_step]
+        source = dataset_from_config(config).test
+        tests = [source[i] for i in range(min(options.images, len(source)))]
+        n, size = config.model.num_codes, config.quantizer.codebook_size
+        print(f"\n{workdir}: {config.quantizer.kind}, N = {n}, K = {size}\n")
+        print(f"| {' | '.join(COLUMNS)} |\n|{' ---: |' * len(COLUMNS)}")
         for step in steps:
-            try:
-                model = pivq_jax.load(workdir, step)
-            except InputError:  # before the codebook
-                continue
-            if tests is None:
-                source = dataset_from_config(model.config).test
-                count = min(options.images, len(source))
-                tests = np.stack([source[i]["image"] for i in range(count)])
-                settings = model.config.model.num_codes, model.config.quantizer.codebook_size
-                print(f"\n{workdir}: {model.kind}, N = {settings[0]}, K = {settings[1]}\n")
-                print(f"| {' | '.join(COLUMNS)} |\n|{' ---: |' * len(COLUMNS)}")
+            model = pivq_jax.load(workdir, step)
             distinct, shared, moved, excess, used, perplexity = measure(model, tests)
             print(
                 f"| {step:,} | {distinct:.1f} | {shared:.1f} | {moved:.1f} | {100 * excess:.2f} % |"
