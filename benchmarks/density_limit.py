@@ -1,0 +1,80 @@
+"""How much of the density of samples the errors of reconstruction leave.
+
+    python -m benchmarks.density_limit [WORKDIR ...] [--images=1000]
+
+Takes the model in the package, toon_faces, if no run is given. Compares training images, and their
+reconstructions with nothing exchanged, with the test images in the features of VGG16, as samples
+are compared (docs/metrics.md). Two more rows keep only a part of the error of each reconstruction,
+in feature space: features between those of the image and those of its reconstruction. The last one
+takes away the mean error of all images. `error` is the mean squared error of features over the
+squared median radius of the balls of the test images.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import pivq_jax
+from pivq_jax.evaluation.distribution import compare_features
+from pivq_jax.evaluation.features import feature_extractor
+from pivq_jax.evaluation.neighbours import nearest_neighbours
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.inference import TrainedModel
+from pivq_jax.training.build import dataset_from_config
+
+NEIGHBOURS = 5
+PACKAGED = "toon_faces"
+COLUMNS = ("error", "fid", "precision", "density", "coverage")
+
+
+def measure(model: TrainedModel, count: int) -> dict[str, dict[str, float]]:
+    """Returns the values of `COLUMNS` by row.
+
+    Args:
+        model: the model.
+        count: number of training and of test images, fewer if the data has fewer.
+    """
+    dataset, batch_size = dataset_from_config(model.config), model.config.evaluate.batch_size
+    parents = [dataset.train[i] for i in range(min(count, len(dataset.train)))]
+    test = [dataset.test[i] for i in range(min(count, len(dataset.test)))]
+    codes = encode_split(model, parents, batch_size)
+    extractor = feature_extractor("vgg")
+    real, images = (
+        extractor.extract(np.stack([each["image"] for each in part])) for part in (test, parents)
+    )
+    errors = extractor.extract(decode_batched(model, codes, batch_size)) - images
+    radii = nearest_neighbours(real, real, NEIGHBOURS + 1).distances[:, NEIGHBOURS]
+    rows = {
+        "images": np.zeros_like(errors),
+        "reconstructions": errors,
+        "0.7 of their errors": np.float32(0.7) * errors,
+        "0.5 of their errors": np.float32(0.5) * errors,
+        "without the mean error": errors - errors.mean(0),
+    }
+    return {
+        name: compare_features(real, images + moved, NEIGHBOURS)
+        | {"error": float(np.mean(np.sum(moved**2, -1)) / np.median(radii) ** 2)}
+        for name, moved in rows.items()
+    }
+
+
+def main() -> None:
+    """Prints a table for each model."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workdir", type=Path, nargs="*", metavar="WORKDIR", help="trained runs")
+    parser.add_argument("--images", type=int, default=1_000, help="of each split")
+    options = parser.parse_args()
+    models = {str(workdir): pivq_jax.load(workdir) for workdir in options.workdir}
+    for name, model in (models or {PACKAGED: pivq_jax.from_pretrained(PACKAGED)}).items():
+        print(f"\n{jax.devices()[0].device_kind}; {name} at step {model.step:,}\n")
+        print(f"| | {' | '.join(COLUMNS)} |\n| --- |{' ---: |' * len(COLUMNS)}")
+        for row, values in measure(model, options.images).items():
+            print(f"| {row} | {' | '.join(f'{values[column]:.4f}' for column in COLUMNS)} |")
+
+
+if __name__ == "__main__":
+    main()
