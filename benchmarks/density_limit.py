@@ -1,13 +1,13 @@
 """How much of the density of samples the errors of reconstruction leave.
 
-    python -m benchmarks.density_limit [WORKDIR ...] [--images=1000]
+    python -m benchmarks.density_limit --pretrained toon_faces
+    python -m benchmarks.density_limit --workdir runs/toon_faces
 
-Takes the model in the package, toon_faces, if no run is given. Compares training images, and their
-reconstructions with nothing exchanged, with the test images in the features of VGG16, as samples
-are compared (docs/metrics.md). Two more rows keep only a part of the error of each reconstruction,
-in feature space: features between those of the image and those of its reconstruction. The last one
-takes away the mean error of all images. `error` is the mean squared error of features over the
-squared median radius of the balls of the test images.
+Compares training images, and their reconstructions with nothing exchanged, with the test images in
+the features of VGG16, as samples are compared (docs/metrics.md). Two more rows keep only a part of
+the error of each reconstruction, in feature space: features between those of the image and those of
+its reconstruction. The last one takes away the mean error of all images. `error` is the mean
+squared error of features over the squared median radius of the balls of the test images.
 """
 
 import argparse
@@ -25,7 +25,6 @@ from pivq_jax.inference import TrainedModel
 from pivq_jax.training.build import dataset_from_config
 
 NEIGHBOURS = 5
-PACKAGED = "toon_faces"
 COLUMNS = ("error", "fid", "precision", "density", "coverage")
 
 
@@ -61,19 +60,22 @@ def measure(model: TrainedModel, count: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Prints a table for each model."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workdir", type=Path, nargs="*", metavar="WORKDIR", help="trained runs")
+    parser.add_argument("--workdir", type=Path, help="a finished run")
+    parser.add_argument("--pretrained", help="a published model, used instead")
     parser.add_argument("--images", type=int, default=1_000, help="of each split")
     options = parser.parse_args()
-    models = {str(workdir): pivq_jax.load(workdir) for workdir in options.workdir}
-    for name, model in (models or {PACKAGED: pivq_jax.from_pretrained(PACKAGED)}).items():
-        print(f"\n{jax.devices()[0].device_kind}; {name} at step {model.step:,}\n")
-        print(f"| | {' | '.join(COLUMNS)} |\n| --- |{' ---: |' * len(COLUMNS)}")
-        for row, values in measure(model, options.images).items():
-            print(f"| {row} | {' | '.join(f'{values[column]:.4f}' for column in COLUMNS)} |")
+    if (options.workdir is None) == (options.pretrained is None):
+        parser.error("give either --workdir or --pretrained")
+    load = pivq_jax.load if options.workdir else pivq_jax.from_pretrained
+    model = load(options.workdir or options.pretrained)
+    print(f"{jax.devices()[0].device_kind}; step {model.step:,}\n")
+    print(f"| | {' | '.join(COLUMNS)} |\n| --- |{' ---: |' * len(COLUMNS)}")
+    for row, values in measure(model, options.images).items():
+        print(f"| {row} | {' | '.join(f'{values[column]:.4f}' for column in COLUMNS)} |")
 
 
 if __name__ == "__main__":
