@@ -24,11 +24,13 @@ def get_config(variants: str = "") -> ConfigDict:
     config.name = "toon_faces"
     config.data.name = "toon_faces"
     config.model.num_codes = 16
+    config.model.output = "patch"
+    config.model.local_output = True
     config.quantizer.codebook_size = 512
     config.quantizer.init_step = 1_500
     config.quantizer.init_batches = 96
     config.loss.l2 = 0.5
     config.loss.perceptual = 0.05
     config.loss.recombination = 0.5
-    config.train.steps = 7_000
+    config.train.steps = 8_000
     return with_variants(config, variants)

@@ -82,6 +82,11 @@ class ModelConfig(Section):
         "conv", "convolutional, or linear patches, which show the grid", choices=OUTPUTS
     )
     output_channels: int = setting(32, "width of the conv output", at_least(1, most=16_384))
+    local_output: bool = setting(
+        False,
+        "add a linear layer for each patch to the output, for aligned images: see architecture.md",
+        before=False,
+    )
     dtype: str = setting("float32", "of activations; bfloat16 on accelerators", choices=DTYPES)
     remat: bool = setting(False, "compute blocks again in the backward pass, which saves memory")
 

@@ -146,7 +146,7 @@ def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
     x = graph.constant("decoder/queries", queries[None])  # shared by all images
     for i in range(model.decoder_depth):
         x = block(graph, x, f"decoder/block_{i}", model.heads, codes)
-    x = layer_norm(graph, x, "decoder/norm")
+    cells = x = layer_norm(graph, x, "decoder/norm")
 
     if model.output == "patch":
         x = dense(graph, x, "decoder/output/pixels")
@@ -158,6 +158,11 @@ def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
         x = graph.add("Add", x, y)
         x = convolution(graph, gelu(graph, x), "decoder/output/pixels")
         x = graph.add("DepthToSpace", x, blocksize=2)
+    if model.local_output:
+        kernels = graph.weight("decoder/local_output/kernels")
+        y = graph.add("MatMul", graph.add("Transpose", cells, perm=[1, 0, 2]), kernels)
+        y = graph.add("Transpose", y, perm=[1, 0, 2])
+        x = graph.add("Add", x, _pixels(graph, y, side, model.patch_size))
     x = graph.add("Transpose", x, perm=[0, 2, 3, 1])
     limits = [graph.constant(f"limit_{i}", np.float32(i)) for i in (-1, 1)]
     graph.add("Clip", x, *limits, name="images")

@@ -77,6 +77,36 @@ class ConvOutput(nn.Module):
         return depth_to_space(x, 2)
 
 
+class LocalOutput(nn.Module):
+    """Maps each grid cell to its patch of pixels by a linear layer of its own.
+
+    A locally connected layer, as in networks for aligned faces (Taigman et al. 2014, DeepFace).
+    What a patch can show depends on its place in an aligned image, and one layer for all places has
+    too few directions for all of their shapes. The kernels begin at zero, so that at first only the
+    shared output speaks, to which this one is added.
+    """
+
+    patch_size: int
+
+    @nn.compact
+    def __call__(self, grid: jax.Array) -> jax.Array:
+        """Applies the layers.
+
+        Args:
+            grid: [B, h, w, width].
+
+        Returns:
+            float32 [B, h * patch_size, w * patch_size, 3].
+        """
+        _, height, width, channels = grid.shape
+        shape = (height * width, channels, 3 * self.patch_size**2)
+        # Not named `kernel`: Muon would orthogonalise each of them, at several times its cost.
+        kernels = self.param("kernels", nn.initializers.zeros, shape)
+        cells = grid.astype(jnp.float32).reshape(-1, height * width, channels)
+        x = jnp.einsum("btc,tcp->btp", cells, kernels)
+        return depth_to_space(x.reshape(-1, height, width, shape[-1]), self.patch_size)
+
+
 class Decoder(nn.Module):
     """Transformer from a set of code vectors to an image.
 
@@ -94,6 +124,7 @@ class Decoder(nn.Module):
     heads: int
     output: str  # 'patch' or 'conv'
     output_channels: int
+    local_output: bool = False  # adds a linear layer for each patch
     positional: bool = False
     mlp_ratio: int = 4
     dtype: jnp.dtype = jnp.float32
@@ -131,4 +162,6 @@ class Decoder(nn.Module):
             images = PatchOutput(self.patch_size, name="output")(x)
         else:
             images = ConvOutput(self.patch_size, self.output_channels, self.dtype, name="output")(x)
+        if self.local_output:
+            images += LocalOutput(self.patch_size, name="local_output")(x)
         return images

@@ -34,6 +34,7 @@ class PIVQ(nn.Module):
     mlp_ratio: int = 4
     output: str = "conv"
     output_channels: int = 32
+    local_output: bool = False
     kind: str = "matching"
     matcher: Matcher = match_latents
     dtype: jnp.dtype = jnp.float32
@@ -62,6 +63,7 @@ class PIVQ(nn.Module):
             heads=self.heads,
             output=self.output,
             output_channels=self.output_channels,
+            local_output=self.local_output,
             positional=self.kind == "positional",
             mlp_ratio=self.mlp_ratio,
             dtype=self.dtype,

@@ -27,6 +27,7 @@ VARIANTS = {
     "positional": {"quantizer.kind": "positional"},
     "nearest": {"quantizer.kind": "nearest"},
     "patches": {"model.output": "patch", "model.latents": "patches", "model.num_codes": 16},
+    "local": {"model.output": "conv", "model.local_output": True},
     "no set blocks": {"model.set_depth": 0},
     "deep": {"model.set_depth": 2, "model.decoder_depth": 2, "model.encoder_depth": 3},
     "wide": {"model.mlp_ratio": 2, "model.heads": 4, "model.code_dim": 8},
@@ -44,7 +45,7 @@ def random_params(config: Config) -> Any:
             values /= np.sqrt(np.prod(leaf.shape[:-1]))
         if name.endswith("scale"):
             values = 1 + values / 4
-        if "output/pixels" in name:
+        if name.endswith(("output/pixels/kernel", "output/pixels/bias", "local_output/kernels")):
             values /= 20
         return values.astype(np.float32)
 

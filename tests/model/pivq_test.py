@@ -62,12 +62,12 @@ def decoder(**changes: Any) -> Any:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from(["conv", "patch"]))
-def test_decoder_does_not_see_the_order_of_a_set(seed, output):
+@given(st.integers(0, 2**31), st.sampled_from(["conv", "patch"]), st.booleans())
+def test_decoder_does_not_see_the_order_of_a_set(seed, output, local):
     rng = np.random.default_rng(seed)
     codes = np.stack([rng.permutation(20)[:6] for _ in range(4)])
     shuffled = rng.permuted(codes, axis=1)
-    decode = decoder(kind="matching", output=output)
+    decode = decoder(kind="matching", output=output, local_output=local)
     images = decode(codes)
     np.testing.assert_allclose(images, decode(shuffled), atol=1e-5)
     assert np.std(images) > 1e-3  # not by being blank
@@ -94,13 +94,20 @@ def test_decoder_tells_sets_apart():
     assert np.max(np.abs(a - b)) > 1e-3
 
 
+@pytest.mark.parametrize("local", [False, True])
 @pytest.mark.parametrize("output", ["conv", "patch"])
 @pytest.mark.parametrize(
     "image_size, patch_size, batch, dtype",
     [(16, 8, 1, jnp.float32), (24, 4, 3, jnp.bfloat16), (64, 16, 2, jnp.float32)],
 )
-def test_shapes_and_types(output, image_size, patch_size, batch, dtype):
-    model = make(output=output, image_size=image_size, patch_size=patch_size, dtype=dtype)
+def test_shapes_and_types(output, local, image_size, patch_size, batch, dtype):
+    model = make(
+        output=output,
+        local_output=local,
+        image_size=image_size,
+        patch_size=patch_size,
+        dtype=dtype,
+    )
     images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -114,8 +121,39 @@ def test_shapes_and_types(output, image_size, patch_size, batch, dtype):
     assert quantized.converged.shape == (batch,)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_local_output_is_a_linear_layer_for_each_patch(dtype):
+    rng = np.random.default_rng(0)
+    grid = jnp.asarray(rng.normal(size=(2, 3, 4, 5)), dtype)
+    kernels = rng.normal(size=(12, 5, 12)).astype(np.float32)
+    layer = decoder_module.LocalOutput(patch_size=2)
+    images = layer.apply({"params": {"kernels": kernels}}, grid)
+    assert (images.shape, images.dtype) == ((2, 6, 8, 3), jnp.float32)
+    for row, column in np.ndindex(3, 4):
+        cells = np.asarray(grid[:, row, column], np.float32)
+        patch = (cells @ kernels[4 * row + column]).reshape(2, 2, 2, 3)
+        found = images[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        np.testing.assert_allclose(found, patch, rtol=1e-5, atol=1e-5)
+
+
+def test_local_output_begins_without_effect():
+    """A new model decodes as one without it, but the first step changes its kernels."""
+    images, codes = noise((1, 16, 16, 3)), jnp.arange(6)[None]
+    model, plain = make(local_output=True), make()
+    params = model.init(jax.random.key(0), images)["params"]
+    without = plain.init(jax.random.key(0), images)["params"]
+    decoded = apply(model, params, codes, "decode")
+    np.testing.assert_array_equal(decoded, apply(plain, without, codes, "decode"))
+
+    def loss(params):
+        return jnp.sum(model.apply({"params": params}, codes, method="decode"))
+
+    gradients = jax.grad(loss)(params)["decoder"]["local_output"]["kernels"]
+    assert np.all(np.any(np.asarray(gradients) != 0, (1, 2)))  # of each patch
+
+
 def test_odd_patches_with_the_patch_output():
-    model = make(output="patch", image_size=15, patch_size=5)
+    model = make(output="patch", local_output=True, image_size=15, patch_size=5)
     images = jax.ShapeDtypeStruct((2, 15, 15, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     assert jax.eval_shape(model.apply, variables, images)[0].shape == (2, 15, 15, 3)

@@ -147,6 +147,18 @@ class ConvOutput(nn.Module):
         return depth_to_space(x.permute(0, 2, 3, 1), 2)
 
 
+class LocalOutput(nn.Module):
+    def __init__(self, side: int, patch_size: int, width: int):
+        super().__init__()
+        self.patch_size = patch_size
+        self.kernels = nn.Parameter(torch.zeros(side**2, width, 3 * patch_size**2))
+
+    def forward(self, grid: Tensor) -> Tensor:
+        cells = grid.flatten(1, 2).transpose(0, 1)
+        x = torch.bmm(cells, self.kernels).transpose(0, 1).unflatten(1, grid.shape[1:3])
+        return depth_to_space(x, self.patch_size)
+
+
 class Decoder(nn.Module):
     places: nn.Parameter | None
     positions: Tensor
@@ -165,6 +177,7 @@ class Decoder(nn.Module):
         ratio: int,
         output: str,
         output_channels: int,
+        local_output: bool,
         positional: bool,
     ) -> None:
         super().__init__()
@@ -183,6 +196,7 @@ class Decoder(nn.Module):
             if output == "conv"
             else PatchOutput(patch_size, width)
         )
+        self.local_output = LocalOutput(self.side, patch_size, width) if local_output else None
 
     def forward(self, vectors: Tensor) -> Tensor:
         """[B, N, D] -> images [B, 3, H, W]."""
@@ -195,7 +209,9 @@ class Decoder(nn.Module):
         x = (self.queries + self.positions).expand(len(codes), -1, -1)
         for block in self.blocks:
             x = block(x, codes)
-        return self.output(self.norm(x).unflatten(1, (self.side, self.side)))
+        grid = self.norm(x).unflatten(1, (self.side, self.side))
+        images = self.output(grid)
+        return images if self.local_output is None else images + self.local_output(grid)
 
 
 class PIVQ(nn.Module):
@@ -219,6 +235,7 @@ class PIVQ(nn.Module):
             depth=model["decoder_depth"],
             output=model["output"],
             output_channels=model["output_channels"],
+            local_output=model["local_output"],
             positional=self.kind == "positional",
         )
         self.apply(_initialise)

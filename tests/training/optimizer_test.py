@@ -113,7 +113,7 @@ MUON = expand(
     "decoder/set_block_0/mlp/{hidden,out}/kernel",
     "decoder/block_{0,1}/{self,cross}_attention/{query,key,value,out}/kernel",
     "decoder/block_{0,1}/mlp/{hidden,out}/kernel",
-    "decoder/output/{expand,conv,pixels}/kernel",
+    "decoder/output/pixels/kernel",
 )
 ADAMW = expand(
     "quantizer/codebook",
@@ -134,10 +134,11 @@ ADAMW = expand(
     "decoder/block_{0,1}/{self_attention,cross_attention,mlp}_norm/{scale,bias}",
     "decoder/block_{0,1}/mlp/{hidden,out}/bias",
     "decoder/{set_norm,norm}/{scale,bias}",
-    "decoder/output/{expand,conv,pixels}/bias",
+    "decoder/output/pixels/bias",
+    "decoder/local_output/kernels",
 )
 # What decayed before there was Muon: each matrix but the codebook.
-DECAYS = MUON | {"encoder/queries", "decoder/queries"}
+DECAYS = MUON | {"encoder/queries", "decoder/queries", "decoder/local_output/kernels"}
 
 
 def name_of(path) -> str:
