@@ -9,7 +9,10 @@ PATCH_SIZE = 8
 
 
 def nearest_patch_loss(
-    images: jax.Array, references: jax.Array, patch_size: int = PATCH_SIZE
+    images: jax.Array,
+    references: jax.Array,
+    patch_size: int = PATCH_SIZE,
+    shift: jax.typing.ArrayLike = (0, 0),
 ) -> jax.Array:
     """Mean absolute error of each patch to the most similar real patch at the same position.
 
@@ -23,6 +26,9 @@ def nearest_patch_loss(
         images: f32 [B, H, W, 3], decoded from recombined sets.
         references: f32 [M, H, W, 3], real images.
         patch_size: side of the non-overlapping patches in pixels; divides H and W.
+        shift: int [2], rows and columns by which the grid of patches is moved; patches at one
+            border go on at the opposite one. With a random shift in each step, no border of patches
+            stays where two neighbours may come from different images.
 
     Returns:
         f32 [].
@@ -31,7 +37,8 @@ def nearest_patch_loss(
     def patches(x: jax.Array) -> jax.Array:
         count, height, width, channels = x.shape
         p = patch_size
-        x = x.astype(jnp.float32).reshape(count, height // p, p, width // p, p, channels)
+        x = jnp.roll(x.astype(jnp.float32), shift, (1, 2))
+        x = x.reshape(count, height // p, p, width // p, p, channels)
         return x.transpose(1, 3, 0, 2, 4, 5).reshape(-1, count, p * p * channels)
 
     ours, real = patches(images), patches(jax.lax.stop_gradient(references))

@@ -11,7 +11,7 @@ from jax import value_and_grad
 
 from pivq_jax import sampling
 from pivq_jax.losses.adversarial import adaptive_weight
-from pivq_jax.losses.recombination import nearest_patch_loss
+from pivq_jax.losses.recombination import PATCH_SIZE, nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
 from pivq_jax.losses.variance import variance_loss
 from pivq_jax.model.pivq import PIVQ
@@ -132,7 +132,7 @@ class Objective:
         Returns:
             the `Gradients`, of the dtypes of the parameters.
         """
-        key_mix, key_judge = jax.random.split(key)
+        key_mix, key_judge, key_shift = jax.random.split(key, 3)
         made, pull_back, quantized = jax.vjp(
             lambda params: self._make(params, images, key_mix, phase), params, has_aux=True
         )
@@ -140,7 +140,7 @@ class Objective:
             made, images, frozen
         )
         (other, figures), cotangents = value_and_grad(self._structure, has_aux=True)(
-            made, images, recombination_scale
+            made, images, recombination_scale, key_shift
         )
         cotangents = jax.tree.map(jnp.add, cotangents, to_images)
         loss, metrics = fidelity + other, metrics | figures
@@ -226,7 +226,11 @@ class Objective:
         return total, metrics
 
     def _structure(
-        self, made: Made, images: jax.Array, recombination_scale: jax.typing.ArrayLike
+        self,
+        made: Made,
+        images: jax.Array,
+        recombination_scale: jax.typing.ArrayLike,
+        key: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
         """The losses of latents, of the quantizer and of recombined code sets, and metrics."""
         weights, total, metrics = self.weights, jnp.float32(0), {}
@@ -238,6 +242,9 @@ class Objective:
         total += weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss
         metrics["quantization_error"] = made.codebook_loss
         if weights.recombination > 0:
-            metrics["recombination"] = nearest_patch_loss(made.fakes["recombined"], images)
+            shift = jax.random.randint(key, (2,), 0, PATCH_SIZE)
+            metrics["recombination"] = nearest_patch_loss(
+                made.fakes["recombined"], images, shift=shift
+            )
             total += recombination_scale * weights.recombination * metrics["recombination"]
         return total, metrics

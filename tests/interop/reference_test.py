@@ -15,6 +15,7 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import Config
 from pivq_jax.interop import to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
+from pivq_jax.losses.recombination import PATCH_SIZE
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.training.build import objective_from_config
@@ -136,13 +137,14 @@ def exchange_directions(key: jax.Array, count: int, code_dim: int) -> np.ndarray
     return np.array(jax.vmap(lambda key: jax.random.normal(key, (code_dim,)))(keys))
 
 
-def directions_at(twins: Twins, key: jax.Array) -> torch.Tensor:
-    """Those in a training step whose key is `key`."""
-    key_mix, _ = jax.random.split(key)
+def draws_at(twins: Twins, key: jax.Array) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Directions and the shift of patches in a training step whose key is `key`."""
+    key_mix, _, key_shift = jax.random.split(key, 3)
+    rows, columns = jax.random.randint(key_shift, (2,), 0, PATCH_SIZE).tolist()
     pairs = [
         exchange_directions(k, 1, twins.config.model.code_dim) for k in jax.random.split(key_mix, 4)
     ]
-    return torch.from_numpy(np.concatenate(pairs))
+    return torch.from_numpy(np.concatenate(pairs)), (rows, columns)
 
 
 def test_encoder_decoder_and_codes(twins):
@@ -205,7 +207,7 @@ def check_losses_and_gradients(twins: Twins, phase: Phase) -> None:
         )
     )
     images, trainer = torch_images(twins.images), twins.trainer
-    terms, made = trainer.losses(images, phase.name.lower(), directions_at(twins, key))
+    terms, made = trainer.losses(images, phase.name.lower(), *draws_at(twins, key))
     names = {"l1": "l1", "loss": "total", "variance": "variance"}
     if phase >= Phase.QUANTIZED:
         names |= {"quantization_error": "codebook", "recombination": "recombination"}
@@ -333,7 +335,7 @@ def test_ten_optimizer_steps(tiny_config, name):
             )
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 3), step)
         state, metrics = steps.train(state, pixels, None, phase)
-        terms = trainer.step(images, phase.name.lower(), directions_at(twins, key))
+        terms = trainer.step(images, phase.name.lower(), *draws_at(twins, key))
         assert float(metrics["loss"]) == pytest.approx(float(terms["total"]), rel=1e-4)
 
     players = {

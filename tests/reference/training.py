@@ -13,11 +13,14 @@ from tests.reference.model import PIVQ
 from tests.reference.muon import Muon
 from tests.reference.quantizer import recombine
 
+PATCH_SIZE = 8
 
-def nearest_patch_loss(images: Tensor, references: Tensor, patch: int = 8) -> Tensor:
+
+def nearest_patch_loss(images: Tensor, references: Tensor, shift: tuple[int, int]) -> Tensor:
     """Of each patch, the mean absolute difference to the most similar one at its place."""
     ours, real = (
-        F.unfold(x, patch, stride=patch).permute(2, 0, 1) for x in (images, references.detach())
+        F.unfold(x.roll(shift, (2, 3)), PATCH_SIZE, stride=PATCH_SIZE).permute(2, 0, 1)
+        for x in (images, references.detach())
     )  # [places, B, 3 * patch ** 2]
     distances = (ours[:, :, None] - real[:, None]).abs().mean(-1)
     return distances.min(-1).values.mean()
@@ -118,12 +121,14 @@ class Trainer:
         images: Tensor,
         phase: str,
         directions: Tensor | None = None,
+        shift: tuple[int, int] = (0, 0),
         recombination_scale: float = 1.0,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The terms of the loss with their weighted sum `total`; the images that were made.
 
         `phase` is 'continuous', 'quantized' or 'adversarial'. `directions` [B / 2, D] say which
-        codes are exchanged first in the recombined sets, whose weight is scaled.
+        codes are exchanged first in the recombined sets, whose weight is scaled; `shift` moves the
+        patches to which their loss applies.
         """
         model, weights, terms = self.model, dict(self.weights), {}
         weights["recombination"] *= recombination_scale
@@ -146,7 +151,7 @@ class Trainer:
             mixed = recombine(a, b, codebook, directions, 0.5, model.kind)
             made["recombined"] = model.decoder(codebook[mixed])
         if phase != "continuous" and self.weights["recombination"]:
-            terms["recombination"] = nearest_patch_loss(made["recombined"], images)
+            terms["recombination"] = nearest_patch_loss(made["recombined"], images, shift)
         if weights["variance"]:
             deviations = (latents.var(0, unbiased=False).mean(-1) + 1e-6).sqrt()
             terms["variance"] = (0.25 - deviations).relu().mean()
@@ -179,11 +184,15 @@ class Trainer:
         return ratio.clamp(0, self.adversarial["max_adaptive_weight"]).detach()
 
     def step(
-        self, images: Tensor, phase: str, directions: Tensor | None = None
+        self,
+        images: Tensor,
+        phase: str,
+        directions: Tensor | None = None,
+        shift: tuple[int, int] = (0, 0),
     ) -> dict[str, Tensor]:
         """One step on images [B, 3, H, W]; the terms of the loss before it."""
         scale = self.recombination_scale(self.steps_done)
-        terms, made = self.losses(images, phase, directions, scale)
+        terms, made = self.losses(images, phase, directions, shift, scale)
         self.model.zero_grad()
         terms["total"].backward()
         if phase == "adversarial":
