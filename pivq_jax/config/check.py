@@ -14,7 +14,7 @@ from pivq_jax.common.files import check_directory
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
 
 # Constants of modules that use the fields, repeated here; a test compares them.
-RECOMBINATION_PATCH = 8  # pixels: losses.recombination.PATCH_SIZE
+RECOMBINATION_PATCHES = 4  # along a side: losses.recombination.PATCHES
 NORM_GROUPS = 8  # model.discriminator.GROUPS
 MAX_POSITIONS = 2**24  # numbers in the table of positions of patches; half a GB to make
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels: minimum_size in losses.backbones
@@ -52,8 +52,8 @@ def check_config(config: Config, training: bool) -> None:
     train, loss, adversarial = config.train, config.loss, config.adversarial
     need(loss.l1 + loss.l2 > 0, f"loss.l1 + loss.l2 = {loss.l1 + loss.l2} must be positive")
     need(
-        loss.recombination == 0 or size % RECOMBINATION_PATCH == 0,
-        f"loss.recombination compares patches of {RECOMBINATION_PATCH} pixels: data.image_size ="
+        loss.recombination == 0 or size % RECOMBINATION_PATCHES == 0,
+        f"loss.recombination compares {RECOMBINATION_PATCHES} patches along a side: data.image_size ="
         f" {size} must be a multiple, or set loss.recombination = 0",
     )
     need(

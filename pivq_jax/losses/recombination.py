@@ -3,15 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-# Small enough that neighbouring patches may come from different parents, large enough to contain
-# more than a colour.
-PATCH_SIZE = 8
+# Patches along a side of the image. Small enough that a real image of the batch has one like it,
+# large enough to show what belongs together (docs/results.md).
+PATCHES = 4
 
 
 def nearest_patch_loss(
     images: jax.Array,
     references: jax.Array,
-    patch_size: int = PATCH_SIZE,
+    patch_size: int,
     shift: jax.typing.ArrayLike = (0, 0),
 ) -> jax.Array:
     """Mean absolute error of each patch to the most similar real patch at the same position.

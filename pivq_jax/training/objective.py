@@ -11,7 +11,7 @@ from jax import value_and_grad
 
 from pivq_jax import sampling
 from pivq_jax.losses.adversarial import adaptive_weight
-from pivq_jax.losses.recombination import PATCH_SIZE, nearest_patch_loss
+from pivq_jax.losses.recombination import PATCHES, nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
 from pivq_jax.losses.variance import variance_loss
 from pivq_jax.model.pivq import PIVQ
@@ -242,9 +242,10 @@ class Objective:
         total += weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss
         metrics["quantization_error"] = made.codebook_loss
         if weights.recombination > 0:
-            shift = jax.random.randint(key, (2,), 0, PATCH_SIZE)
+            patch_size = self.model.image_size // PATCHES
+            shift = jax.random.randint(key, (2,), 0, patch_size)
             metrics["recombination"] = nearest_patch_loss(
-                made.fakes["recombined"], images, shift=shift
+                made.fakes["recombined"], images, patch_size, shift
             )
             total += recombination_scale * weights.recombination * metrics["recombination"]
         return total, metrics
