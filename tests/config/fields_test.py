@@ -14,7 +14,7 @@ from pivq_jax.data import NAMES
 from pivq_jax.evaluation.features import NETWORKS
 from pivq_jax.losses.adversarial import AUGMENTATIONS
 from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.losses.recombination import PATCH_SIZE
+from pivq_jax.losses.recombination import PATCHES
 from pivq_jax.model.discriminator import GROUPS
 from pivq_jax.model.encoder import LATENTS
 from pivq_jax.model.quantizer import KINDS
@@ -35,7 +35,7 @@ def test_choices_and_limits_are_those_of_what_uses_the_fields():
     assert tuple(AUGMENTATIONS) == sections.AUGMENTATIONS
     assert tuple(BACKBONES) == sections.PERCEPTUAL_NETWORKS
     assert {n: network.minimum_size for n, network in BACKBONES.items()} == check.SMALLEST_IMAGES
-    assert (check.RECOMBINATION_PATCH, check.NORM_GROUPS) == (PATCH_SIZE, GROUPS)
+    assert (check.RECOMBINATION_PATCHES, check.NORM_GROUPS) == (PATCHES, GROUPS)
 
 
 def test_every_field_has_a_type_a_description_and_a_sound_default():
@@ -117,12 +117,18 @@ def test_a_model_of_another_version_needs_but_what_it_is_built_from():
 
 def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
     (tmp_path / "config.json").write_text(BEFORE.read_text())
-    config = load_config("toon_faces:smoke").with_fields({"loss.recombination_warmup": 0.0})
+    then = {
+        "loss.recombination_warmup": 0.0,
+        "model.output": "conv",
+        "model.local_output": False,
+    }
+    config = load_config("toon_faces:smoke").with_fields(then)
     check_workdir(config, tmp_path)
     values = read_config(tmp_path)
     assert Config.from_dict(values) == Config.of_model(values) == config
     written = config.to_dict()
-    for name in ("loss.recombination_warmup", "model.latents", "prior"):  # which came later
+    later = ("loss.recombination_warmup", "model.latents", "model.local_output", "prior")
+    for name in later:
         section, _, field = name.partition(".")
         del (written[section] if field else written)[field or section]
     assert json.dumps(written, indent=2) + "\n" == BEFORE.read_text()

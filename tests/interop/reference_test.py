@@ -15,7 +15,7 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import Config
 from pivq_jax.interop import to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
-from pivq_jax.losses.recombination import PATCH_SIZE
+from pivq_jax.losses.recombination import PATCHES
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.training.build import objective_from_config
@@ -140,7 +140,8 @@ def exchange_directions(key: jax.Array, count: int, code_dim: int) -> np.ndarray
 def draws_at(twins: Twins, key: jax.Array) -> tuple[torch.Tensor, tuple[int, int]]:
     """Directions and the shift of patches in a training step whose key is `key`."""
     key_mix, _, key_shift = jax.random.split(key, 3)
-    rows, columns = jax.random.randint(key_shift, (2,), 0, PATCH_SIZE).tolist()
+    patch_size = twins.config.data.image_size // PATCHES
+    rows, columns = jax.random.randint(key_shift, (2,), 0, patch_size).tolist()
     pairs = [
         exchange_directions(k, 1, twins.config.model.code_dim) for k in jax.random.split(key_mix, 4)
     ]

@@ -13,13 +13,12 @@ from tests.reference.model import PIVQ
 from tests.reference.muon import Muon
 from tests.reference.quantizer import recombine
 
-PATCH_SIZE = 8
-
 
 def nearest_patch_loss(images: Tensor, references: Tensor, shift: tuple[int, int]) -> Tensor:
     """Of each patch, the mean absolute difference to the most similar one at its place."""
+    patch = images.shape[2] // 4
     ours, real = (
-        F.unfold(x.roll(shift, (2, 3)), PATCH_SIZE, stride=PATCH_SIZE).permute(2, 0, 1)
+        F.unfold(x.roll(shift, (2, 3)), patch, stride=patch).permute(2, 0, 1)
         for x in (images, references.detach())
     )  # [places, B, 3 * patch ** 2]
     distances = (ours[:, :, None] - real[:, None]).abs().mean(-1)

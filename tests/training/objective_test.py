@@ -70,18 +70,18 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
             made, extra = apply({"params": params}, images, method="autoencode"), 0.0
         else:
             made, quantized = apply({"params": params}, images)
-            recombined = objective._recombine(params, quantized.columns, jax.random.split(KEY)[0])
-            patches = [  # 8x8 patches of 16x16 images
-                jnp.abs(
-                    recombined[:, None, y : y + 8, x : x + 8]
-                    - images[None, :, y : y + 8, x : x + 8]
-                )
-                for y in (0, 8)
-                for x in (0, 8)
+            key_mix, _, key_shift = jax.random.split(KEY, 3)
+            recombined = objective._recombine(params, quantized.columns, key_mix)
+            shift = jax.random.randint(key_shift, (2,), 0, 4)
+            ours, real = (jnp.roll(x, shift, (1, 2)) for x in (recombined, images))
+            patches = [  # 4x4 patches of 16x16 images
+                jnp.abs(ours[:, None, y : y + 4, x : x + 4] - real[None, :, y : y + 4, x : x + 4])
+                for y in range(0, 16, 4)
+                for x in range(0, 16, 4)
             ]
             nearest = [patch.mean((2, 3, 4)).min(1).mean() for patch in patches]
             extra = quantized.codebook_loss + 0.25 * quantized.commitment_loss
-            extra += 0.5 * sum(nearest) / 4
+            extra += 0.5 * sum(nearest) / 16
         latents = apply({"params": params}, images, method="latents")
         deviations = jnp.sqrt(jnp.var(latents, 0).mean(-1) + 1e-6)
         extra += 0.2 * jnp.maximum(0.25 - deviations, 0).mean()
@@ -97,7 +97,7 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
 def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(setting):
     objective, params, judge, frozen, images = setting
     found = run(objective, Phase.ADVERSARIAL, params, judge, frozen, images)
-    key_mix, key_judge = jax.random.split(KEY)
+    key_mix, key_judge, _ = jax.random.split(KEY, 3)
     adversary = objective.adversary
 
     def images_of(params):
