@@ -63,7 +63,7 @@ PARTS = {
     "attention": r"_attention/",
     "MLP": r"/mlp/",
     "layer norms": r"norm",
-    "convolutions of the output": r"/output/",
+    "the output": r"/(local_)?output/",
     "other layers": r"/encoder/|/decoder/",
 }
 

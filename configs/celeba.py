@@ -15,7 +15,10 @@ and communication with the TPU compiler. This config has not been run at full si
 
 The loss on recombined sets is off, as it has not been tried on photographs of faces. With drawn
 faces it is what keeps samples whole (docs/results.md, "A rehearsal of CelebA's config"), so try
-`--config.loss.recombination=0.5`: a fifth more work, and at least two images per device.
+`--config.loss.recombination=0.5`: a fifth more work, and at least two images per device. (That
+rehearsal had fixed patches of 8 pixels; today they are a quarter of the image, and move.) A linear
+layer for each patch (`model.local_output`), which made drawn faces sharp, is off for the same
+reason; it would add 25 million parameters.
 
 Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`,
 `:positional`; several with commas.

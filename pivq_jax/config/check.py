@@ -53,7 +53,7 @@ def check_config(config: Config, training: bool) -> None:
     need(loss.l1 + loss.l2 > 0, f"loss.l1 + loss.l2 = {loss.l1 + loss.l2} must be positive")
     need(
         loss.recombination == 0 or size % RECOMBINATION_PATCHES == 0,
-        f"loss.recombination cuts images into {RECOMBINATION_PATCHES} patches a side:"
+        f"loss.recombination cuts images into {RECOMBINATION_PATCHES} patches along a side:"
         f" data.image_size = {size} must be a multiple, or set loss.recombination = 0",
     )
     need(

@@ -8,7 +8,7 @@
     encoder.patches.weight              [out, in, height, width];
     encoder/norm/scale                  is encoder.norm.weight.
 
-Biases, learned queries and the codebook keep name and layout.
+Biases, learned queries, the codebook and the kernels of `LocalOutput` keep name and layout.
 """
 
 import re

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-# Patches along a side of the image. Small enough that a real image of the batch has one like it,
-# large enough to show what belongs together (docs/results.md).
+# Patches along a side of the image: a patch is small enough that some real image of the batch has
+# one like it, and large enough to show what belongs together (docs/results.md).
 PATCHES = 4
 
 
@@ -12,7 +12,7 @@ def nearest_patch_loss(
     images: jax.Array,
     references: jax.Array,
     patch_size: int,
-    shift: jax.typing.ArrayLike = (0, 0),
+    shift: jax.Array | tuple[int, int] = (0, 0),
 ) -> jax.Array:
     """Mean absolute error of each patch to the most similar real patch at the same position.
 

@@ -24,7 +24,8 @@ def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
     return x.reshape(batch, height * factor, width * factor, -1)
 
 
-# The last layer of both outputs is named `pixels`; the adaptive weight is computed at its kernel.
+# The last layer of both outputs is named `pixels`; the adaptive weight is computed at its kernel,
+# also if a local output is added.
 
 
 class PatchOutput(nn.Module):
@@ -82,8 +83,8 @@ class LocalOutput(nn.Module):
 
     A locally connected layer, as in networks for aligned faces (Taigman et al. 2014, DeepFace).
     What a patch can show depends on its place in an aligned image, and one layer for all places has
-    too few directions for all of their shapes. The kernels begin at zero, so that at first only the
-    shared output speaks, to which this one is added.
+    too few directions for all of their shapes. The result is added to that of the shared output;
+    the kernels begin at zero, as this learns faster than from random ones.
     """
 
     patch_size: int

@@ -125,7 +125,8 @@ class Objective:
             discriminator: parameters of the discriminator, used in the adversarial phase only.
             frozen: weights of the perceptual network, None if it is not used.
             images: float32 [B, H, W, 3] in [-1, 1].
-            key: PRNG key of the recombination and of the discriminator's augmentations.
+            key: PRNG key of the recombination, of the patches that its loss compares, and of the
+                discriminator's augmentations.
             phase: phase of the run.
             recombination_scale: float [], factor of the weight of the loss on recombined sets.
 

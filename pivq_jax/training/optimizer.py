@@ -82,7 +82,8 @@ def labels(params: Params) -> Params:
 
     Muon updates the kernels of dense layers and convolutions. The codebook and the learned queries
     and positions are tables of vectors, not linear maps, so AdamW updates them, as well as biases
-    and norms.
+    and norms. It also updates the many kernels of `LocalOutput`, for which Muon would take longer
+    than for all others together.
 
     Args:
         params: tree of parameters.

@@ -43,6 +43,8 @@ def random_params(config: Config) -> Any:
         values = rng.normal(size=leaf.shape)
         if name.endswith("kernel"):
             values /= np.sqrt(np.prod(leaf.shape[:-1]))
+        if name.endswith("kernels"):
+            values /= np.sqrt(leaf.shape[-2])
         if name.endswith("scale"):
             values = 1 + values / 4
         if name.endswith(("output/pixels/kernel", "output/pixels/bias", "local_output/kernels")):

@@ -43,7 +43,7 @@ OPTIMIZER = {
     "clip_norm": 0.5,
 }
 VARIANTS = {
-    "default": {},
+    "default": {"model.local_output": True},
     "nearest, patches": {
         "quantizer.kind": "nearest",
         "model.output": "patch",
@@ -77,6 +77,8 @@ def draw_like(shapes: Any, rng: np.random.Generator) -> Any:
         mean, spread = {"scale": (1, 0.1), "bias": (0, 0.1)}.get(path[-1].key, (0, 1))
         if path[-1].key == "kernel":
             spread = np.prod(shape.shape[:-1]) ** -0.5
+        if path[-1].key == "kernels":
+            spread = shape.shape[-2] ** -0.5
         return jnp.asarray(rng.normal(mean, spread, shape.shape), jnp.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
@@ -191,7 +193,7 @@ def test_recombined_codes(kind):
     "phase", [slow(Phase.CONTINUOUS), slow(Phase.QUANTIZED), Phase.ADVERSARIAL]
 )
 def test_losses_and_gradients(tiny_config, phase):
-    check_losses_and_gradients(make_twins(tiny_config, {}), phase)
+    check_losses_and_gradients(make_twins(tiny_config, VARIANTS["default"]), phase)
 
 
 @pytest.mark.slow

@@ -14,7 +14,10 @@ VARIANTS = [("matching", "conv"), ("nearest", "patch"), ("positional", "conv")]
 
 
 def changed(config, kind: str, output: str):
-    return config.with_fields({"quantizer.kind": kind, "model.output": output})
+    local = output == "patch"
+    return config.with_fields(
+        {"quantizer.kind": kind, "model.output": output, "model.local_output": local}
+    )
 
 
 def random_params(config, seed: int = 0):

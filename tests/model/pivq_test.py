@@ -40,6 +40,8 @@ def initialised(**changes: Any) -> tuple[PIVQ, Any]:
         mean, spread = {"scale": (1, 0.1), "bias": (0, 0.1)}.get(path[-1].key, (0, 1))
         if path[-1].key == "kernel":
             spread = np.prod(shape.shape[:-1]) ** -0.5
+        if path[-1].key == "kernels":
+            spread = shape.shape[-2] ** -0.5
         return jnp.asarray(rng.normal(mean, spread, shape.shape), shape.dtype)
 
     return model, jax.tree_util.tree_map_with_path(draw, shapes)

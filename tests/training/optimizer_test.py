@@ -137,7 +137,7 @@ ADAMW = expand(
     "decoder/output/pixels/bias",
     "decoder/local_output/kernels",
 )
-# What decayed before there was Muon: each matrix but the codebook.
+# What AdamW decays, if it updates all: each matrix but the codebook.
 DECAYS = MUON | {"encoder/queries", "decoder/queries", "decoder/local_output/kernels"}
 
 
