@@ -72,6 +72,7 @@ def objective_from_config(
         model,
         LossWeights(**weights),
         map_rows(recombine),
+        config.quantizer.noise,
         perceptual,
         adversary_from_config(config),
     )

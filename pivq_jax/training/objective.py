@@ -99,6 +99,7 @@ class Objective:
     model: PIVQ
     weights: LossWeights
     recombine: Callable[[Pairs, jax.Array], jax.Array]
+    noise: float = 0.0
     perceptual: Callable[[Params, jax.Array, jax.Array], jax.Array] | None = None
     adversary: Adversary | None = None
 
@@ -190,7 +191,10 @@ class Objective:
     ) -> tuple[Made, Quantized | None]:
         if phase == Phase.CONTINUOUS:
             latents = self._apply(params, images, method="latents")
-            reconstructed = self._apply(params, latents, method="decode_vectors")
+            noisy = latents
+            if self.noise > 0:
+                noisy = latents + self.noise * jax.random.normal(key, latents.shape)
+            reconstructed = self._apply(params, noisy, method="decode_vectors")
             return Made({"reconstructed": reconstructed}, latents), None
         reconstructed, quantized = self._apply(params, images)
         fakes = {"reconstructed": reconstructed}
