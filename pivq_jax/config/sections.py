@@ -16,7 +16,7 @@ from pivq_jax.config.limits import (
 KINDS = ("matching", "nearest", "positional")
 LATENTS = ("queries", "patches")
 METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
-OUTPUTS = ("conv", "patch")
+OUTPUTS = ("conv", "patch", "local", "localconv")
 DTYPES = ("float32", "bfloat16")
 PERCEPTUAL_NETWORKS = ("alex", "vgg")
 AUGMENTATIONS = ("colour", "translation", "cutout")
@@ -62,6 +62,7 @@ class ModelConfig(Section):
         choices=LATENTS,
         before="queries",
     )
+    embedding: str = setting("conv", "shared or local", choices=("conv", "local"), before="conv")
     code_dim: int = setting(
         32,
         "D, size of a latent or codebook entry",

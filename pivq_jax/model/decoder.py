@@ -77,6 +77,20 @@ class ConvOutput(nn.Module):
         return depth_to_space(x, 2)
 
 
+class LocalOutput(nn.Module):
+    patch_size: int
+
+    @nn.compact
+    def __call__(self, grid):
+        _, h, w, width = grid.shape
+        out = 3 * self.patch_size**2
+        kernels = self.param("kernels", nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,)), (h * w, width, out))
+        bias = self.param("bias", nn.initializers.zeros, (h * w, out))
+        t = grid.astype(jnp.float32).reshape(-1, h * w, width)
+        x = jnp.einsum("bti,tio->bto", t, kernels) + bias
+        return depth_to_space(x.reshape(-1, h, w, out), self.patch_size)
+
+
 class Decoder(nn.Module):
     """Transformer from a set of code vectors to an image.
 
@@ -129,6 +143,11 @@ class Decoder(nn.Module):
 
         if self.output == "patch":
             images = PatchOutput(self.patch_size, name="output")(x)
+        elif self.output == "local":
+            images = LocalOutput(self.patch_size, name="output")(x)
+        elif self.output == "localconv":
+            images = ConvOutput(self.patch_size, self.output_channels, self.dtype, name="output")(x)
+            images += LocalOutput(self.patch_size, name="local")(x)
         else:
             images = ConvOutput(self.patch_size, self.output_channels, self.dtype, name="output")(x)
         return images

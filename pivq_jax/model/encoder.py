@@ -49,6 +49,7 @@ class Encoder(nn.Module):
     depth: int
     heads: int
     latents: str = "queries"  # one of `LATENTS`
+    embedding: str = "conv"
     mlp_ratio: int = 4
     dtype: jnp.dtype = jnp.float32
     remat: bool = False  # recompute activations within blocks in the backward pass
@@ -64,11 +65,19 @@ class Encoder(nn.Module):
             float32 [B, N, D], latents, each with zero mean and unit variance.
         """
         p = self.patch_size
-        x = nn.Conv(
-            self.width, (p, p), strides=(p, p), padding="VALID", dtype=self.dtype, name="patches"
-        )(images)
-        batch, height, width, _ = x.shape
-        x = x.reshape(batch, height * width, self.width)
+        if self.embedding == "local":
+            batch, height, width, _ = images.shape
+            height, width = height // p, width // p
+            x = images.reshape(batch, height, p, width, p, 3).transpose(0, 1, 3, 2, 4, 5)
+            x = x.reshape(batch, height * width, p * p * 3)
+            kernels = self.param("kernels", nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,)), (height * width, p * p * 3, self.width))
+            x = jnp.einsum("bti,tio->bto", x, kernels)
+        else:
+            x = nn.Conv(
+                self.width, (p, p), strides=(p, p), padding="VALID", dtype=self.dtype, name="patches"
+            )(images)
+            batch, height, width, _ = x.shape
+            x = x.reshape(batch, height * width, self.width)
         x = x + positions_2d(height, width, self.width).astype(self.dtype)
 
         if self.latents == "queries":

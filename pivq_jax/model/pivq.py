@@ -30,6 +30,7 @@ class PIVQ(nn.Module):
     encoder_depth: int
     set_depth: int
     decoder_depth: int
+    embedding: str = "conv"
     latents_from: str = "queries"  # one of `encoder.LATENTS`
     mlp_ratio: int = 4
     output: str = "conv"
@@ -48,6 +49,7 @@ class PIVQ(nn.Module):
             depth=self.encoder_depth,
             heads=self.heads,
             latents=self.latents_from,
+            embedding=self.embedding,
             mlp_ratio=self.mlp_ratio,
             dtype=self.dtype,
             remat=self.remat,
