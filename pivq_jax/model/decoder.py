@@ -84,7 +84,7 @@ class LocalOutput(nn.Module):
     def __call__(self, grid):
         _, h, w, width = grid.shape
         out = 3 * self.patch_size**2
-        kernels = self.param("kernels", nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,)), (h * w, width, out))
+        kernels = self.param("kernels", nn.initializers.zeros, (h * w, width, out))
         bias = self.param("bias", nn.initializers.zeros, (h * w, out))
         t = grid.astype(jnp.float32).reshape(-1, h * w, width)
         x = jnp.einsum("bti,tio->bto", t, kernels) + bias
