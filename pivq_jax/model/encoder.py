@@ -65,19 +65,16 @@ class Encoder(nn.Module):
             float32 [B, N, D], latents, each with zero mean and unit variance.
         """
         p = self.patch_size
+        x = nn.Conv(
+            self.width, (p, p), strides=(p, p), padding="VALID", dtype=self.dtype, name="patches"
+        )(images)
+        batch, height, width, _ = x.shape
+        x = x.reshape(batch, height * width, self.width)
         if self.embedding == "local":
-            batch, height, width, _ = images.shape
-            height, width = height // p, width // p
-            x = images.reshape(batch, height, p, width, p, 3).transpose(0, 1, 3, 2, 4, 5)
-            x = x.reshape(batch, height * width, p * p * 3)
-            kernels = self.param("kernels", nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,)), (height * width, p * p * 3, self.width))
-            x = jnp.einsum("bti,tio->bto", x, kernels)
-        else:
-            x = nn.Conv(
-                self.width, (p, p), strides=(p, p), padding="VALID", dtype=self.dtype, name="patches"
-            )(images)
-            batch, height, width, _ = x.shape
-            x = x.reshape(batch, height * width, self.width)
+            y = images.reshape(batch, height, p, width, p, 3).transpose(0, 1, 3, 2, 4, 5)
+            y = y.reshape(batch, height * width, p * p * 3)
+            kernels = self.param("kernels", nn.initializers.zeros, (height * width, p * p * 3, self.width))
+            x = x + jnp.einsum("bti,tio->bto", y, kernels)
         x = x + positions_2d(height, width, self.width).astype(self.dtype)
 
         if self.latents == "queries":
