@@ -71,6 +71,8 @@ class ConvOutput(nn.Module):
         factor = self.patch_size // 2
         x = dense(self.channels * factor**2, self.dtype, "expand")(grid)
         x = depth_to_space(x, factor)
+        places = self.param("places", nn.initializers.normal(0.02), x.shape[1:])
+        x = x + places.astype(self.dtype)
         y = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="conv")(gelu(x))
         x = x + y
         x = nn.Conv(12, (3, 3), dtype=jnp.float32, name="pixels")(gelu(x))
