@@ -160,7 +160,7 @@ class Theirs:
             trainer.discriminator.to(self.device)
         count = len(self.pixels) // 2
         return lambda: self.run(
-            lambda: trainer.step(self.images(), self.phase, self.directions(count), (3, 5))
+            lambda: trainer.step(self.images(), self.phase, self.directions(count), shift=(3, 5))
         )
 
     def run(self, call: Callable[[], Any]) -> Any:
