@@ -19,6 +19,8 @@ run, exchange.png with two rows of parents and one row per rule, in the order of
   hyperplane    `pivq_jax.sampling.recombine`: pairs that are close to each other
   plausible     of 64 uniform choices, the one whose codes most often co-occur in training images
   lift          `recombine` with `log_lift` of the training images, as the evaluation samples
+  near parents  the same; the second parent is that of eight with most codes in common with the
+                first one, instead of a random image
 """
 
 import argparse
@@ -40,6 +42,7 @@ from pivq_jax.training.build import dataset_from_config
 
 PICTURED = 12  # samples per rule in the picture
 CHOICES = 64  # uniform choices, of which the most plausible is used
+CANDIDATES = 8  # images, of which the nearest one to the first parent is the second parent
 
 
 def chosen_half(scores: np.ndarray, first: np.ndarray, partners: np.ndarray) -> np.ndarray:
@@ -92,6 +95,19 @@ def by_code(
     }
 
 
+def near_pairs(codes: np.ndarray, pairs: np.ndarray, seed: int) -> np.ndarray:
+    """Pairs with the same first parents as `pairs`, int [S, 2], but a second one near the first."""
+    drawn = [
+        np.asarray(random_pairs(key, len(pairs), len(codes) - 1))[:, 0]
+        for key in jax.random.split(jax.random.key(seed), CANDIDATES)
+    ]
+    first = pairs[:, :1]
+    others = np.stack(drawn, 1)
+    others += others >= first  # any image but the first parent
+    shared = (codes[first][..., None] == codes[others][:, :, None]).any(-1).sum(-1)  # [S, 8]
+    return np.stack([pairs[:, 0], others[np.arange(len(pairs)), shared.argmax(1)]], 1)
+
+
 def newness(made: np.ndarray, parents: tuple[np.ndarray, np.ndarray]) -> float:
     """Mean absolute difference from the nearer of two images; all uint8 [S, H, W, 3]."""
     apart = [np.abs(made.astype(np.float32) - parent).mean((1, 2, 3)) for parent in parents]
@@ -123,7 +139,13 @@ def measure(
         images = {"pixels": average_pixels(parents, pairs)}
         for name, sets in by_code(model, codes, pairs, lift, seed).items():
             images[name] = decode_batched(model, np.sort(sets, -1), batch_size)
-        rebuilt = images["nothing"], decode_batched(model, codes[pairs[:, 1]], batch_size)
+        near = near_pairs(codes, pairs, seed)
+        sets = model.recombine(*codes[near].swapaxes(0, 1), jax.random.key(seed), lift=lift)
+        images["near parents"] = decode_batched(model, np.asarray(sets), batch_size)
+        second, nearer = (
+            decode_batched(model, codes[each[:, 1]], batch_size) for each in (pairs, near)
+        )
+        rebuilt = images["nothing"], second
         apart = np.mean(np.abs(rebuilt[0].astype(np.float32) - rebuilt[1]))
         print(f"seed {seed}: the parents' reconstructions are {apart:.1f} apart")
         if seed == 0:
@@ -132,9 +154,9 @@ def measure(
             )
             picture = [*originals, *(made[:PICTURED] for made in images.values())]
         for name, made in images.items():
-            values = compare_features(real, extractor.extract(made)) | {
-                "new": newness(made, rebuilt)
-            }
+            own = (rebuilt[0], nearer) if name == "near parents" else rebuilt
+            values = compare_features(real, extractor.extract(made))
+            values["new"] = newness(made, own)
             figures.setdefault(name, []).append(values)
             print(f"seed {seed}, {name}:", *(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
     return figures, grid(np.concatenate(picture), PICTURED)
