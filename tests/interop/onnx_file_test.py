@@ -20,6 +20,7 @@ from pivq_jax.interop import onnx_graph, write_onnx
 from pivq_jax.interop.onnx_file import onnx_paths
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.pivq import pivq_from_config
+from tests.parameters import draw_like
 
 TOLERANCE = 1e-4
 # Beyond the configs as they are: what else decides which layers there are.
@@ -36,22 +37,13 @@ VARIANTS = {
 
 def random_params(config: Config) -> Any:
     """Weights of the size of trained ones; images stay well within [-1, 1] and are not clipped."""
-    rng = np.random.default_rng(0)
 
-    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        name = "/".join(part.key for part in path)
-        values = rng.normal(size=leaf.shape)
-        if name.endswith("kernel"):
-            values /= np.sqrt(np.prod(leaf.shape[:-1]))
-        if name.endswith("kernels"):
-            values /= np.sqrt(leaf.shape[-2])
-        if name.endswith("scale"):
-            values = 1 + values / 4
-        if name.endswith(("output/pixels/kernel", "output/pixels/bias", "local_output/kernels")):
-            values /= 20
-        return values.astype(np.float32)
+    def reduce(path: tuple[Any, ...], values: np.ndarray) -> np.ndarray:
+        last = ("pixels/kernel", "pixels/bias", "local_output/kernels")
+        return values / 20 if "/".join(part.key for part in path).endswith(last) else values
 
-    return jax.tree_util.tree_map_with_path(draw, model_shapes(config))
+    params = draw_like(model_shapes(config), np.random.default_rng(0))
+    return jax.tree_util.tree_map_with_path(reduce, jax.device_get(params))
 
 
 def inputs(config: Config, batch: int) -> tuple[np.ndarray, np.ndarray]:

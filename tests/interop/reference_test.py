@@ -27,6 +27,7 @@ from pivq_jax.training.steps import (
     make_discriminator_optimizer,
     replace_codebook,
 )
+from tests.parameters import draw_like
 from tests.reference.model import PIVQ as Reference
 from tests.reference.muon import Muon
 from tests.reference.quantizer import recombine
@@ -70,20 +71,6 @@ class Twins(NamedTuple):
         return self.trainer.model
 
 
-def draw_like(shapes: Any, rng: np.random.Generator) -> Any:
-    """Parameters of the size that training gives them: no zero biases, no unit scales."""
-
-    def draw(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> jax.Array:
-        mean, spread = {"scale": (1, 0.1), "bias": (0, 0.1)}.get(path[-1].key, (0, 1))
-        if path[-1].key == "kernel":
-            spread = np.prod(shape.shape[:-1]) ** -0.5
-        if path[-1].key == "kernels":
-            spread = shape.shape[-2] ** -0.5
-        return jnp.asarray(rng.normal(mean, spread, shape.shape), jnp.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 def torch_images(images: Any) -> torch.Tensor:
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous()
 
@@ -98,6 +85,7 @@ def make_twins(tiny_config: Config, changes: dict[str, Any]) -> Twins:
             "loss.l2": 0.5,
             "loss.recombination": 0.5,
             "loss.variance": 0.3,
+            "loss.redundancy": 0.1,
             "adversarial.weight": 0.25,
             "adversarial.recombined_weight": 0.5,
             "adversarial.augmentations": "",
@@ -211,7 +199,7 @@ def check_losses_and_gradients(twins: Twins, phase: Phase) -> None:
     )
     images, trainer = torch_images(twins.images), twins.trainer
     terms, made = trainer.losses(images, phase.name.lower(), *draws_at(twins, key))
-    names = {"l1": "l1", "loss": "total", "variance": "variance"}
+    names = {"l1": "l1", "loss": "total", "variance": "variance", "redundancy": "redundancy"}
     if phase >= Phase.QUANTIZED:
         names |= {"quantization_error": "codebook", "recombination": "recombination"}
     if phase == Phase.ADVERSARIAL:

@@ -15,6 +15,7 @@ from pivq_jax.model import decoder as decoder_module
 from pivq_jax.model import layers
 from pivq_jax.model.encoder import LATENTS, pool
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
+from tests.parameters import draw_like
 
 SIZES = {"image_size": 16, "patch_size": 4, "num_codes": 6, "codebook_size": 20, "code_dim": 8}
 
@@ -34,17 +35,7 @@ def initialised(**changes: Any) -> tuple[PIVQ, Any]:
     model = make(**changes)
     images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-    rng = np.random.default_rng(0)
-
-    def draw(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> jax.Array:
-        mean, spread = {"scale": (1, 0.1), "bias": (0, 0.1)}.get(path[-1].key, (0, 1))
-        if path[-1].key == "kernel":
-            spread = np.prod(shape.shape[:-1]) ** -0.5
-        if path[-1].key == "kernels":
-            spread = shape.shape[-2] ** -0.5
-        return jnp.asarray(rng.normal(mean, spread, shape.shape), shape.dtype)
-
-    return model, jax.tree_util.tree_map_with_path(draw, shapes)
+    return model, draw_like(shapes, np.random.default_rng(0))
 
 
 @functools.cache

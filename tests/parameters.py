@@ -1,0 +1,21 @@
+"""Random parameters for tests."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def draw_like(shapes: Any, rng: np.random.Generator) -> Any:
+    """Parameters of the size that training gives them: no zero biases, no unit scales."""
+
+    def draw(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> jax.Array:
+        mean, spread = {"scale": (1, 0.1), "bias": (0, 0.1)}.get(path[-1].key, (0, 1))
+        if path[-1].key == "kernel":
+            spread = np.prod(shape.shape[:-1]) ** -0.5
+        if path[-1].key == "kernels":
+            spread = shape.shape[-2] ** -0.5
+        return jnp.asarray(rng.normal(mean, spread, shape.shape), shape.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
