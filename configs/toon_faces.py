@@ -33,6 +33,5 @@ def get_config(variants: str = "") -> ConfigDict:
     config.loss.l2 = 0.5
     config.loss.perceptual = 0.05
     config.loss.recombination = 0.5
-    config.loss.redundancy = 0.03
     config.train.steps = 5_000
     return with_variants(config, variants)

@@ -176,14 +176,6 @@ def test_latents_from_patches_are_squares_of_them():
         check_config(config, training=True)
 
 
-@pytest.mark.parametrize("few", [{"train.accumulation": 8}, {"model.num_codes": 1}])
-def test_redundancy_needs_several_images_and_queries(few):
-    config = get_config("toon_faces").with_fields(few)
-    with pytest.raises(InputError, match=r"num_codes = \d+ queries, .* = \d+ images of a part, "):
-        check_config(config, training=True)
-    check_config(config.with_fields({"loss.redundancy": 0.0}), training=True)
-
-
 def test_a_workdir_keeps_to_its_config(tmp_path):
     config = get_config("image_folder")
     check_workdir(config, tmp_path)  # a new one

@@ -15,7 +15,6 @@ from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
 
 # Constants of modules that use the fields, repeated here; a test compares them.
 RECOMBINATION_PATCHES = 4  # along a side: losses.recombination.PATCHES
-REDUNDANCY_BATCH = 4  # images: losses.redundancy.LEAST_BATCH
 NORM_GROUPS = 8  # model.discriminator.GROUPS
 MAX_POSITIONS = 2**24  # numbers in the table of positions of patches; half a GB to make
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels: minimum_size in losses.backbones
@@ -68,12 +67,6 @@ def check_config(config: Config, training: bool) -> None:
         f"train.batch_size = {train.batch_size} in train.accumulation = {train.accumulation} parts"
         " leaves one image in each, with none to be recombined with or to differ from: raise the"
         " former, or set loss.recombination = adversarial.recombined_weight = loss.variance = 0",
-    )
-    need(
-        loss.redundancy == 0 or (part >= REDUNDANCY_BATCH and model.num_codes > 1),
-        f"loss.redundancy compares model.num_codes = {model.num_codes} queries, at least 2, on the"
-        f" train.batch_size / train.accumulation = {part} images of a part, at least"
-        f" {REDUNDANCY_BATCH}: raise these, or set loss.redundancy = 0",
     )
     if loss.perceptual > 0:
         smallest = SMALLEST_IMAGES[loss.perceptual_network]

@@ -142,9 +142,6 @@ class LossConfig(Section):
     variance: float = setting(
         0.3, "of the loss on latents that are the same for all images", NOT_NEGATIVE, before=0.0
     )
-    redundancy: float = setting(
-        0.0, "of the loss on queries that tell the same about an image", NOT_NEGATIVE, before=0.0
-    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Loss functions: pixel, perceptual, adversarial and recombination terms, and terms of latents."""
+"""Loss functions: pixel, perceptual, adversarial, recombination and variance terms."""

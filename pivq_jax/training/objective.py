@@ -13,7 +13,6 @@ from pivq_jax import sampling
 from pivq_jax.losses.adversarial import adaptive_weight
 from pivq_jax.losses.recombination import PATCHES, nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
-from pivq_jax.losses.redundancy import redundancy_loss
 from pivq_jax.losses.variance import variance_loss
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import Quantized, count_uses
@@ -39,7 +38,6 @@ class LossWeights:
     commitment: float
     recombination: float
     variance: float
-    redundancy: float
 
 
 # Codes int32 [B, N], codes int32 [B, N], and PRNG keys [B].
@@ -240,9 +238,6 @@ class Objective:
         if weights.variance > 0:
             metrics["variance"] = variance_loss(made.latents)
             total += weights.variance * metrics["variance"]
-        if weights.redundancy > 0:
-            metrics["redundancy"] = redundancy_loss(made.latents)
-            total += weights.redundancy * metrics["redundancy"]
         if made.codebook_loss is None or made.commitment_loss is None:
             return total, metrics
         total += weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss

@@ -15,7 +15,6 @@ from pivq_jax.evaluation.features import NETWORKS
 from pivq_jax.losses.adversarial import AUGMENTATIONS
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.recombination import PATCHES
-from pivq_jax.losses.redundancy import LEAST_BATCH
 from pivq_jax.model.discriminator import GROUPS
 from pivq_jax.model.encoder import LATENTS
 from pivq_jax.model.quantizer import KINDS
@@ -37,7 +36,6 @@ def test_choices_and_limits_are_those_of_what_uses_the_fields():
     assert tuple(BACKBONES) == sections.PERCEPTUAL_NETWORKS
     assert {n: network.minimum_size for n, network in BACKBONES.items()} == check.SMALLEST_IMAGES
     assert (check.RECOMBINATION_PATCHES, check.NORM_GROUPS) == (PATCHES, GROUPS)
-    assert check.REDUNDANCY_BATCH == LEAST_BATCH
 
 
 def test_every_field_has_a_type_a_description_and_a_sound_default():
@@ -121,7 +119,6 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
     (tmp_path / "config.json").write_text(BEFORE.read_text())
     then = {
         "loss.recombination_warmup": 0.0,
-        "loss.redundancy": 0.0,
         "model.output": "conv",
         "model.local_output": False,
     }
@@ -130,8 +127,8 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
     values = read_config(tmp_path)
     assert Config.from_dict(values) == Config.of_model(values) == config
     written = config.to_dict()
-    losses = "loss.recombination_warmup", "loss.redundancy"
-    for name in (*losses, "model.latents", "model.local_output", "prior"):
+    later = ("loss.recombination_warmup", "model.latents", "model.local_output", "prior")
+    for name in later:
         section, _, field = name.partition(".")
         del (written[section] if field else written)[field or section]
     assert json.dumps(written, indent=2) + "\n" == BEFORE.read_text()

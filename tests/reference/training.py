@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from itertools import combinations
 from typing import Any
 
 import torch
@@ -24,22 +23,6 @@ def nearest_patch_loss(images: Tensor, references: Tensor, shift: tuple[int, int
     )  # [places, B, 3 * patch ** 2]
     distances = (ours[:, :, None] - real[:, None]).abs().mean(-1)
     return distances.min(-1).values.mean()
-
-
-def redundancy(latents: Tensor) -> Tensor:
-    """The mean CKA of two queries, with the estimate of HSIC of Song et al. 2012, equation 5."""
-    n = len(latents)
-    apart = 1 - torch.eye(n)
-    centred = latents - latents.mean(0)
-    grams = [queries @ queries.T * apart for queries in centred.unbind(1)]
-
-    def hsic(a: Tensor, b: Tensor) -> Tensor:
-        means = a.sum() * b.sum() / ((n - 1) * (n - 2))
-        return torch.trace(a @ b) + means - 2 / (n - 2) * (a @ b).sum()
-
-    norms = [(hsic(gram, gram) + 1e-6).sqrt() for gram in grams]
-    pairs = combinations(range(len(grams)), 2)
-    return torch.stack([hsic(grams[i], grams[j]) / (norms[i] * norms[j]) for i, j in pairs]).mean()
 
 
 def make_optimizers(
@@ -171,8 +154,6 @@ class Trainer:
         if weights["variance"]:
             deviations = (latents.var(0, unbiased=False).mean(-1) + 1e-6).sqrt()
             terms["variance"] = (0.25 - deviations).relu().mean()
-        if weights["redundancy"]:
-            terms["redundancy"] = redundancy(latents)
         terms["total"] = sum(weights[name] * value for name, value in terms.items())
         if judges:
             pixels = weights["l1"] * terms["l1"] + weights["l2"] * terms["l2"]

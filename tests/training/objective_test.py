@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from pivq_jax.losses.adversarial import augment, discriminator_hinge
-from pivq_jax.losses.redundancy import redundancy_loss
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.training.build import objective_from_config
 from pivq_jax.training.objective import Objective, Phase
@@ -38,9 +37,7 @@ def setting(tiny_config, faces):
     objective = dataclasses.replace(
         objective,
         perceptual=perceptual,
-        weights=dataclasses.replace(
-            objective.weights, perceptual=0.3, variance=0.2, redundancy=0.1
-        ),
+        weights=dataclasses.replace(objective.weights, perceptual=0.3, variance=0.2),
     )
     images = jnp.asarray(faces[:8, ::3, ::3], jnp.float32) / 127.5 - 1
     params = jax.jit(model.init)(jax.random.key(0), images)["params"]
@@ -87,7 +84,7 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
             extra += 0.5 * sum(nearest) / 16
         latents = apply({"params": params}, images, method="latents")
         deviations = jnp.sqrt(jnp.var(latents, 0).mean(-1) + 1e-6)
-        extra += 0.2 * jnp.maximum(0.25 - deviations, 0).mean() + 0.1 * redundancy_loss(latents)
+        extra += 0.2 * jnp.maximum(0.25 - deviations, 0).mean()
         fidelity = jnp.mean(jnp.abs(made - images))
         return fidelity + 0.3 * jnp.mean(perceptual(frozen, made, images)) + extra
 

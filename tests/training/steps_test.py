@@ -162,7 +162,7 @@ def test_an_invalid_matching_makes_the_loss_not_finite(steps, images):
 
 @pytest.mark.slow
 def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
-    """But for the losses that compare images within a part."""
+    """But for recombination, which pairs images within a part, and their latents' variance."""
     alone = {"loss.recombination": 0.0, "loss.variance": 0.0}
     results = []
     for parts in (1, 4):
