@@ -25,6 +25,7 @@ run, exchange.png with two rows of parents and one row per rule, in the order of
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -40,6 +41,10 @@ from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import pair_codes, random_pairs
 from pivq_jax.training.build import dataset_from_config
 
+RULES = (
+    *("pixels", "nothing", "any partner", "uniform", "cheapest", "dearest"),
+    *("hyperplane", "plausible", "lift", "near parents"),
+)
 PICTURED = 12  # samples per rule in the picture
 CHOICES = 64  # uniform choices, of which the most plausible is used
 CANDIDATES = 8  # images, of which the nearest one to the first parent is the second parent
@@ -115,7 +120,7 @@ def newness(made: np.ndarray, parents: tuple[np.ndarray, np.ndarray]) -> float:
 
 
 def measure(
-    workdir: Path, samples: int, seeds: int
+    workdir: Path, samples: int, seeds: int, rules: Sequence[str]
 ) -> tuple[dict[str, list[dict[str, float]]], np.ndarray]:
     """Returns the metrics of one run by rule, for each draw of pairs, and the picture."""
     model = pivq_jax.load(workdir)
@@ -136,17 +141,20 @@ def measure(
     picture: list[np.ndarray] = []
     for seed in range(seeds):
         pairs = np.asarray(random_pairs(jax.random.key(seed), samples, count))
-        images = {"pixels": average_pixels(parents, pairs)}
-        for name, sets in by_code(model, codes, pairs, lift, seed).items():
-            images[name] = decode_batched(model, np.sort(sets, -1), batch_size)
         near = near_pairs(codes, pairs, seed)
-        sets = model.recombine(*codes[near].swapaxes(0, 1), jax.random.key(seed), lift=lift)
-        images["near parents"] = decode_batched(model, np.asarray(sets), batch_size)
-        second, nearer = (
-            decode_batched(model, codes[each[:, 1]], batch_size) for each in (pairs, near)
+        found = by_code(model, codes, pairs, lift, seed)
+        found["near parents"] = np.asarray(
+            model.recombine(*codes[near].swapaxes(0, 1), jax.random.key(seed), lift=lift)
         )
-        rebuilt = images["nothing"], second
-        apart = np.mean(np.abs(rebuilt[0].astype(np.float32) - rebuilt[1]))
+        images = {"pixels": average_pixels(parents, pairs)} if "pixels" in rules else {}
+        for name in found:
+            if name in rules:
+                images[name] = decode_batched(model, np.sort(found[name], -1), batch_size)
+        first, second, nearer = (
+            decode_batched(model, codes[each], batch_size)
+            for each in (pairs[:, 0], pairs[:, 1], near[:, 1])
+        )
+        apart = np.mean(np.abs(first.astype(np.float32) - second))
         print(f"seed {seed}: the parents' reconstructions are {apart:.1f} apart")
         if seed == 0:
             originals = (
@@ -154,9 +162,9 @@ def measure(
             )
             picture = [*originals, *(made[:PICTURED] for made in images.values())]
         for name, made in images.items():
-            own = (rebuilt[0], nearer) if name == "near parents" else rebuilt
             values = compare_features(real, extractor.extract(made))
-            values["new"] = newness(made, own)
+            other = nearer if name == "near parents" else second
+            values["new"] = newness(made, (first, other))
             figures.setdefault(name, []).append(values)
             print(f"seed {seed}, {name}:", *(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
     return figures, grid(np.concatenate(picture), PICTURED)
@@ -170,6 +178,9 @@ def main() -> None:
     parser.add_argument(
         "--workdir", type=Path, nargs="+", default=[Path("runs/toon_faces")], help="trained runs"
     )
+    parser.add_argument(
+        "--rules", nargs="+", choices=RULES, default=RULES, metavar="RULE", help="all by default"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="number of draws of pairs")
     parser.add_argument("--samples", type=int, default=1_000)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
@@ -177,7 +188,7 @@ def main() -> None:
 
     by_run: dict[str, dict[str, list[dict[str, float]]]] = {}
     for workdir in options.workdir:
-        figures, picture = measure(workdir, options.samples, options.seeds)
+        figures, picture = measure(workdir, options.samples, options.seeds, options.rules)
         if not by_run:
             save_png(options.output / "exchange.png", picture)
         by_run[str(workdir)] = figures
