@@ -12,6 +12,11 @@ import { match } from "./matching.js";
 /** Weight of a log lift of 1, as in pivq_jax/sampling/pairing.py. */
 const LIFT_WEIGHT = 1 / 16;
 
+/** How far log lifts change the number of exchanged pairs, as in pivq_jax/sampling/choice.py. */
+const SLACK = 0.25;
+
+const NONE = -1; // no pair
+
 const SMALLEST = 2 ** -126; // normal float32
 
 /** Squared distance of the vectors of `dim` values that begin at two places. */
@@ -133,7 +138,7 @@ export function logLift(codes, count, size) {
 
 /**
  * Chooses the pairs that a recombination exchanges, as `pivq_jax.sampling.recombine` does: those
- * whose middles come first along a direction, then improved by swaps if there are log lifts.
+ * whose middles come first along a direction, then improved by moves if there are log lifts.
  *
  * @param {{a: number[], b: number[]}} pairs - from `pairCodes`.
  * @param {Codebook} codebook
@@ -153,7 +158,8 @@ export function recombine({ a, b }, codebook, direction, fraction, lift) {
   const order = [...a.keys()].filter((n) => a[n] !== b[n]).sort((m, n) => middle[m] - middle[n] || m - n);
   const exchanged = a.map(() => false);
   for (const n of order.slice(0, roundHalfToEven(fraction * order.length))) exchanged[n] = true;
-  if (lift) improveExchange(a, b, exchanged, codebook.size, lift);
+  const slack = roundHalfToEven(SLACK * Math.min(fraction, 1 - fraction) * order.length);
+  if (lift) improveExchange(a, b, exchanged, codebook.size, lift, slack);
   return a.map((code, n) => (exchanged[n] ? b[n] : code));
 }
 
@@ -165,33 +171,40 @@ export function roundHalfToEven(value) {
 }
 
 /**
- * Swaps an exchanged and a kept pair, the best first, as long as the sum of the log lifts of all
- * pairs of codes in the set grows (`improve_exchange` in pivq_jax/sampling/lift.py).
+ * Keeps an exchanged pair, exchanges a kept one, or both, the best move first, as long as the sum
+ * of the log lifts of all pairs of codes in the set grows and the number of exchanged pairs changes
+ * by at most `slack` (`improve_exchange` in pivq_jax/sampling/lift.py).
  */
-function improveExchange(a, b, exchanged, size, lift) {
+function improveExchange(a, b, exchanged, size, lift, slack) {
   const slots = [...a.keys()];
   const paired = slots.filter((n) => a[n] !== b[n]);
   // A code's lift with itself counts nothing, and neither does that with its own partner.
   const of = (one, other, m, n) => (m === n ? 0 : lift[one * size + other]);
-  for (let swaps = 0; swaps < a.length ** 2; swaps++) {
+  let more = 0; // exchanged pairs than at first
+  for (let moves = 0; moves < a.length ** 2; moves++) {
     const now = slots.map((n) => (exchanged[n] ? b[n] : a[n]));
     const change = slots.map((m) =>
       slots.reduce((sum, n) => sum + of(b[m], now[n], m, n) - of(a[m], now[n], m, n), 0),
     );
     let best = { gain: 1e-3 }; // smaller gains are rounding errors
-    for (const back of paired.filter((n) => exchanged[n])) {
-      for (const forth of paired.filter((n) => !exchanged[n])) {
-        const correction =
-          of(a[back], b[forth], back, forth) +
-          of(a[forth], b[back], forth, back) -
-          of(a[back], a[forth], back, forth) -
-          of(b[back], b[forth], back, forth);
-        const gain = change[forth] - change[back] + correction;
+    const backs = [...paired.filter((n) => exchanged[n]), ...(more < slack ? [NONE] : [])];
+    const forths = [...paired.filter((n) => !exchanged[n]), ...(more > -slack ? [NONE] : [])];
+    for (const back of backs) {
+      for (const forth of forths) {
+        let gain = (forth === NONE ? 0 : change[forth]) - (back === NONE ? 0 : change[back]);
+        if (back !== NONE && forth !== NONE) {
+          gain +=
+            of(a[back], b[forth], back, forth) +
+            of(a[forth], b[back], forth, back) -
+            of(a[back], a[forth], back, forth) -
+            of(b[back], b[forth], back, forth);
+        }
         if (gain > best.gain) best = { gain, back, forth };
       }
     }
     if (!("back" in best)) return;
-    exchanged[best.back] = false;
-    exchanged[best.forth] = true;
+    if (best.back !== NONE) exchanged[best.back] = false;
+    if (best.forth !== NONE) exchanged[best.forth] = true;
+    more += (best.back === NONE) - (best.forth === NONE);
   }
 }

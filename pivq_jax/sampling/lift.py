@@ -59,14 +59,21 @@ def _count_pairs(codes: jax.Array, codebook_size: int) -> jax.Array:
 
 
 def improve_exchange(
-    codes_a: jax.Array, partners: jax.Array, exchanged: jax.Array, lift: jax.Array
+    codes_a: jax.Array,
+    partners: jax.Array,
+    exchanged: jax.Array,
+    lift: jax.Array,
+    slack: jax.typing.ArrayLike = 0,
 ) -> jax.Array:
-    """Improves the choice of exchanged pairs by swaps until a local optimum of plausibility.
+    """Improves the choice of exchanged pairs by single moves until a local optimum of plausibility.
 
-    The plausibility of an image's codes is the sum of the log lifts of all pairs of codes. A swap
-    keeps one exchanged pair and exchanges one kept pair instead. As long as plausibility increases,
-    the best swap is applied (Kernighan and Lin 1970, "An efficient heuristic procedure for
-    partitioning graphs", with single swaps). The number of exchanged pairs stays the same.
+    The plausibility of an image's codes is the sum of the log lifts of all pairs of codes. A move
+    keeps one exchanged pair and exchanges one kept pair instead, or does one of the two only. As
+    long as plausibility increases, the best move is applied (Kernighan and Lin 1970, "An efficient
+    heuristic procedure for partitioning graphs", with single moves).
+
+    Codes that belong together, such as all that show the colour of the hair, are exchanged together
+    only if their number allows it, so the number of exchanged pairs may change a little.
 
     Args:
         codes_a: int32 [N], the codes of one image.
@@ -74,12 +81,14 @@ def improve_exchange(
             no partner.
         exchanged: bool [N], the pairs exchanged initially.
         lift: float32 [K, K], a result of `log_lift`.
+        slack: scalar, may be traced: the number of exchanged pairs changes by at most this.
 
     Returns:
         bool [N], the pairs exchanged finally.
     """
     n = codes_a.shape[0]
     paired = codes_a != partners
+    quota = exchanged.sum()
     a_a = lift[codes_a[:, None], codes_a]
     a_b = lift[codes_a[:, None], partners]
     b_b = lift[partners[:, None], partners]
@@ -87,36 +96,44 @@ def improve_exchange(
     own = jnp.eye(n, dtype=bool)
     a_a, a_b, b_b = (jnp.where(own, 0.0, table) for table in (a_a, a_b, b_b))
     b_a = a_b.T
-    correction = a_b + b_a - a_a - b_b  # symmetric, as all tables but a_b and b_a are
+    # Symmetric, as all tables but a_b and b_a are. The additional pair stands for none: a move
+    # that exchanges or keeps it changes one pair only.
+    correction = jnp.pad(a_b + b_a - a_a - b_b, (0, 1))
 
-    def best_swap(exchanged: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def best_move(exchanged: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The pair to keep, the pair to exchange instead, and the gain in plausibility.
 
-        The gain of swapping i and j is change[j] - change[i] + correction[i, j]. Sums and maxima
-        run over the first axis, which a CPU does for many columns at once, and no table of the
-        gains is stored.
+        The gain of i and j is change[j] - change[i] + correction[i, j]. Sums and maxima run over
+        the first axis, which a CPU does for many columns at once, and no table of the gains is
+        stored.
         """
         rows = exchanged[:, None]
         with_a = jnp.where(rows, b_a, a_a).sum(0)  # lifts of code i of A with the other codes
         with_b = jnp.where(rows, b_b, a_b).sum(0)
         change = with_b - with_a  # if pair i is exchanged
-        forth = jnp.where(paired & ~exchanged, change, -jnp.inf)
-        gains = (forth[:, None] - change + correction).max(0)
-        gains = jnp.where(paired & exchanged, gains, -jnp.inf)  # of the best swap for each i
+        more = exchanged.sum() - quota
+        forth = jnp.append(
+            jnp.where(paired & ~exchanged, change, -jnp.inf),
+            jnp.where(more + slack > 0, 0, -jnp.inf),
+        )
+        back = jnp.append(
+            jnp.where(paired & exchanged, -change, -jnp.inf), jnp.where(more < slack, 0, -jnp.inf)
+        )
+        gains = (forth[:, None] + correction).max(0) + back  # of the best move for each i
         i = jnp.argmax(gains)
-        return i, jnp.argmax(forth - change[i] + correction[i]), gains[i]
+        return i, jnp.argmax(forth + correction[i]), gains[i]
 
     Carry = tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array], jax.Array]
 
     def worthwhile(carry: Carry) -> jax.Array:
-        _, (_, _, gain), swaps = carry
+        _, (_, _, gain), moves = carry
         # Gains below the tolerance are rounding errors; the limit is for lifts that are NaN.
-        return (gain > 1e-3) & (swaps < n * n)
+        return (gain > 1e-3) & (moves < n * n)
 
-    def swap(carry: Carry) -> Carry:
-        exchanged, (back, forth, _), swaps = carry
-        exchanged = exchanged.at[back].set(False).at[forth].set(True)
-        return exchanged, best_swap(exchanged), swaps + 1
+    def move(carry: Carry) -> Carry:
+        exchanged, (back, forth, _), moves = carry
+        exchanged = exchanged.at[back].set(False, mode="drop").at[forth].set(True, mode="drop")
+        return exchanged, best_move(exchanged), moves + 1
 
-    start = (exchanged, best_swap(exchanged), jnp.int32(0))
-    return jax.lax.while_loop(worthwhile, swap, start)[0]
+    start = (exchanged, best_move(exchanged), jnp.int32(0))
+    return jax.lax.while_loop(worthwhile, move, start)[0]

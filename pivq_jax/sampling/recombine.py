@@ -8,9 +8,9 @@ replaces its code of A by its code of B. An attribute of a face is spread over s
 random subset of pairs would tear it apart. Related codes tend to lie close to each other, so all
 pairs on one side of a random hyperplane in codebook space are exchanged together. If it is known
 which codes occur together in real images (`lift`), codes that are alternatives to each other are
-paired, and swaps improve the choice of the hyperplane until the new set is as plausible as they can
-make it (docs/results.md compares several ways to choose). A prior over sets, where there is one,
-picks the best of several such choices (docs/prior.md).
+paired, and single moves improve the choice of the hyperplane until the new set is as plausible as
+they can make it (docs/results.md compares several ways to choose). A prior over sets, where there
+is one, picks the best of several such choices (docs/prior.md).
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ def recombine(
             unless their codes are equal).
         method: the solver that pairs the codes, see `pivq_jax.matching.match`.
         lift: float [K, K], the codes that go together, see `log_lift`. With it, codes that are
-            alternatives to each other are paired, and the hyperplane's choice is improved by swaps
-            (`improve_exchange`). Not for `positional`, where a code means nothing without its
-            position.
+            alternatives to each other are paired, and the hyperplane's choice is improved by moves
+            of single pairs (`improve_exchange`), which change the number of exchanged pairs by at
+            most a quarter of the smaller of `fraction` and 1 - `fraction`. Not for `positional`,
+            where a code means nothing without its position.
         prior: a prior over sets, for `matching` only. With it, several hyperplanes are tried for
             each image, and the choice is used whose set is most plausible (`choose_plausible`).
         candidates: number of hyperplanes tried with a prior, at least 1; without one, of no effect.

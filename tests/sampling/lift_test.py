@@ -63,9 +63,9 @@ def test_codes_that_cannot_be_counted_are_refused(codes, fault):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**31 - 1), st.integers(0, N))
-def test_swaps_end_where_no_swap_helps(seed, common):
-    """Against every single swap, computed from scratch; the size of the exchange stays."""
+@given(st.integers(0, 2**31 - 1), st.integers(0, N), st.integers(0, 2))
+def test_moves_end_where_no_move_helps(seed, common, slack):
+    """Against every single move, computed from scratch; the exchange keeps to the slack."""
     rng = np.random.default_rng(seed)
     drawn = rng.permutation(K)
     codes, partners = drawn[:N], drawn[N : 2 * N].copy()
@@ -73,19 +73,32 @@ def test_swaps_end_where_no_swap_helps(seed, common):
     lift = rng.normal(size=(K, K)).astype(np.float32)
     lift += lift.T
     start = (codes != partners) & (rng.random(N) < 0.5)
-    end = np.asarray(improve(codes, partners, start, lift))
-    assert end.sum() == start.sum() and not end[codes == partners].any()
+    end = np.asarray(improve(codes, partners, start, lift, slack))
+    assert abs(end.sum() - start.sum()) <= slack and not end[codes == partners].any()
 
     def value(exchanged: np.ndarray) -> float:
         return plausibility(np.where(exchanged, partners, codes), lift)
 
     best = value(end)
     assert best >= value(start) - 1e-3
-    for back, forth in itertools.product(np.flatnonzero(end), np.flatnonzero(~end)):
-        if codes[forth] != partners[forth]:
-            swapped = end.copy()
-            swapped[back], swapped[forth] = False, True
-            assert value(swapped) <= best + 2e-3
+    backs = [[], *([i] for i in np.flatnonzero(end))]
+    forths = [[], *([i] for i in np.flatnonzero(~end & (codes != partners)))]
+    for back, forth in itertools.product(backs, forths):
+        moved = end.copy()
+        moved[back], moved[forth] = False, True
+        if abs(moved.sum() - start.sum()) <= slack:
+            assert value(moved) <= best + 2e-3
+
+
+def test_codes_that_belong_together_move_together():
+    """Five of eight pairs show one thing: half of the pairs would tear it apart."""
+    lift = np.full((16, 16), -1.0, np.float32)
+    for group in ([0, 1, 2, 3, 4], [5, 6, 7], [8, 9, 10, 11, 12], [13, 14, 15]):
+        lift[np.ix_(group, group)] = 1.0
+    codes, partners = np.arange(8), np.arange(8, 16)
+    start = np.arange(8) % 2 == 0
+    assert len({*improve(codes, partners, start, lift, 0)[:5].tolist()}) == 2
+    assert len({*improve(codes, partners, start, lift, 1)[:5].tolist()}) == 1
 
 
 def test_recombined_sets_are_valid_and_go_together():
@@ -105,17 +118,20 @@ def test_recombined_sets_are_valid_and_go_together():
 
 
 def test_fraction_keeps_its_meaning():
+    """Up to a quarter of the smaller part."""
     codes = sets(40, 3)
     lift = sampling.log_lift(codes, K)
     codebook = np.random.default_rng(1).normal(size=(K, 4))
     a, b = codes[:20], codes[20:]
-    for fraction in (0.0, 0.25, 1.0):
+    for fraction in (0.0, 0.25, 0.5, 1.0):
         made = np.asarray(
             sampling.recombine(a, b, codebook, jax.random.key(1), fraction, lift=lift)
         )
         for row, first, second in zip(made, a, b, strict=True):
             differ = len({*second} - {*first})
-            assert len({*row} - {*first}) == np.round(fraction * differ)
+            found = len({*row} - {*first})
+            slack = np.round(min(fraction, 1 - fraction) / 4 * differ)
+            assert abs(found - np.round(fraction * differ)) <= slack
 
 
 def test_many_parents_and_multisets():
