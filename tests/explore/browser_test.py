@@ -155,7 +155,8 @@ def test_a_new_face_is_of_two_training_images(page, engine):
         assert face["pairs"]["a"] == paired.tolist() and face["pairs"]["b"] == partners.tolist()
         exchanged = np.array(face["codes"]) != paired
         assert (np.where(exchanged, partners, paired) == face["codes"]).all()
-        assert exchanged.sum() == round((paired != partners).sum() / 2)
+        pairs = (paired != partners).sum()
+        assert abs(exchanged.sum() - round(pairs / 2)) <= round(pairs / 8)
 
 
 def test_the_nearest_training_image_is_the_same(page, engine):

@@ -78,7 +78,7 @@ def test_pairs_cost_the_least(engine):
         np.testing.assert_allclose(pairs.cost.sum(), least, rtol=1e-5)
 
 
-def test_a_new_face_takes_half_of_the_pairs_of_two_training_images(engine):
+def test_a_new_face_takes_about_half_of_the_pairs_of_two_training_images(engine):
     pool, train, parents = engine.pool, engine.dataset.train, set()
     for seed in range(5):
         face = engine.recombine(jax.random.key(seed))
@@ -93,7 +93,8 @@ def test_a_new_face_takes_half_of_the_pairs_of_two_training_images(engine):
         differs = face.pairs.a != face.pairs.b
         exchanged = differs & (face.codes == face.pairs.b)
         np.testing.assert_array_equal(face.codes, np.where(exchanged, face.pairs.b, face.pairs.a))
-        assert exchanged.sum() == round(differs.sum() / 2)
+        # Log lifts may change the half by an eighth of the pairs.
+        assert abs(exchanged.sum() - round(differs.sum() / 2)) <= round(differs.sum() / 8)
     assert len(parents) > 5
 
 

@@ -258,7 +258,8 @@ def test_a_new_face_is_shown_beside_the_training_image_most_like_it(open_page, e
     codes = np.array(codes_of(page))
     assert np.all((codes == pairs.a) | (codes == pairs.b))
     differs = pairs.a != pairs.b
-    assert (codes != pairs.a).sum() == round(differs.sum() / 2)
+    exchanged = (codes != pairs.a).sum()
+    assert abs(exchanged - round(differs.sum() / 2)) <= round(differs.sum() / 8)
     # Images of 16 x 16 pixels are compared as they are.
     training = np.stack([engine.dataset.train[i]["image"] for i in range(64)]).astype(int)
     changes = pixels(page) - training
