@@ -103,7 +103,8 @@ def recombine_many(
     """Recombines two or more parents: the first with the second, the result with the third, etc.
 
     The fractions of these steps are chosen such that all parents but the first finally contribute
-    the same number of codes, up to rounding and to codes that parents have in common.
+    the same number of codes, up to rounding, to codes that parents have in common, and to what log
+    lifts change.
 
     Args:
         parents: int [P, ..., N], the codes of P >= 2 parents of each new image.
