@@ -85,7 +85,6 @@ def make_twins(tiny_config: Config, changes: dict[str, Any]) -> Twins:
             "loss.l2": 0.5,
             "loss.recombination": 0.5,
             "loss.variance": 0.3,
-            "loss.redundancy": 0.1,
             "adversarial.weight": 0.25,
             "adversarial.recombined_weight": 0.5,
             "adversarial.augmentations": "",
@@ -199,7 +198,7 @@ def check_losses_and_gradients(twins: Twins, phase: Phase) -> None:
     )
     images, trainer = torch_images(twins.images), twins.trainer
     terms, made = trainer.losses(images, phase.name.lower(), *draws_at(twins, key))
-    names = {"l1": "l1", "loss": "total", "variance": "variance", "redundancy": "redundancy"}
+    names = {"l1": "l1", "loss": "total", "variance": "variance"}
     if phase >= Phase.QUANTIZED:
         names |= {"quantization_error": "codebook", "recombination": "recombination"}
     if phase == Phase.ADVERSARIAL:
