@@ -3,12 +3,13 @@
     python -m benchmarks.exchange --workdir runs/toon_faces [RUN ...] [--seeds=3]
 
 Makes samples of the same pairs of training images by every rule below, with half of the paired
-codes exchanged (none in the first two rows, about half in the last two), and compares them with
-the test images (FID, precision, recall, density and coverage in VGG16 features). Prints the mean and standard deviation
-over all runs and, for each, `--seeds` draws of pairs. `new` is the distance of samples from the
-reconstruction of the nearer parent, as mean absolute difference of pixels (of 255): a rule that
-returns a parent is good in all other metrics. Writes to --output: exchange.json and, for the first
-run, exchange.png with two rows of parents and one row per rule, in the order of the table.
+codes exchanged (none in the first two rows, about half in the last two), and compares them with the
+test images (FID, precision, recall, density and coverage in VGG16 features). Prints the mean and
+standard deviation over all runs and, for each, `--seeds` draws of pairs. `new` is the distance of
+samples from the reconstruction of the nearer parent, as mean absolute difference of pixels (of
+255): a rule that returns a parent is good in all other metrics. Writes to --output: exchange.json
+and, for the first run, exchange.png with two rows of parents and one row per rule, in the order of
+the table.
 
   pixels        no codes: the two images averaged
   nothing       reconstructions of the first parents
