@@ -1,4 +1,4 @@
-"""Times what recombination does per image: pairing, the exchange, its swaps, and edits.
+"""Times what recombination does per image: pairing, the exchange, its moves, and edits.
 
     python -m benchmarks.recombination [--sizes=16:512,256:4096] [--images=32]
 

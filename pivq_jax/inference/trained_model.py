@@ -359,7 +359,7 @@ class TrainedModel:
     def sample(self, key: jax.Array, count: int) -> jax.Array:
         """Draws the codes of new images: each recombines two of `parents`, drawn at random.
 
-        Half of the differing codes are exchanged, with the log lift of all parents.
+        About half of the differing codes are exchanged, with the log lift of all parents.
 
         Args:
             key: PRNG key. `jax.random.key(SEED)` gives the codes of `--mode=sample` of a run with

@@ -58,8 +58,8 @@ def recombine(
         lift: float [K, K], the codes that go together, see `log_lift`. With it, codes that are
             alternatives to each other are paired, and the hyperplane's choice is improved by moves
             of single pairs (`improve_exchange`), which change the number of exchanged pairs by at
-            most a quarter of the smaller of `fraction` and 1 - `fraction`. Not for `positional`,
-            where a code means nothing without its position.
+            most round(P min(fraction, 1 - fraction) / 4). Not for `positional`, where a code means
+            nothing without its position.
         prior: a prior over sets, for `matching` only. With it, several hyperplanes are tried for
             each image, and the choice is used whose set is most plausible (`choose_plausible`).
         candidates: number of hyperplanes tried with a prior, at least 1; without one, of no effect.

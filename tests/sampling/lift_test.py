@@ -1,4 +1,4 @@
-"""Which codes go together: counts against NumPy, swaps against every choice there is."""
+"""Which codes go together: counts against NumPy, moves against every other there is."""
 
 import itertools
 
