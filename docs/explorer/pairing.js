@@ -157,8 +157,10 @@ export function recombine({ a, b }, codebook, direction, fraction, lift) {
   const middle = a.map((code, n) => along(code) + along(b[n]));
   const order = [...a.keys()].filter((n) => a[n] !== b[n]).sort((m, n) => middle[m] - middle[n] || m - n);
   const exchanged = a.map(() => false);
-  for (const n of order.slice(0, roundHalfToEven(fraction * order.length))) exchanged[n] = true;
-  const slack = roundHalfToEven(SLACK * Math.min(fraction, 1 - fraction) * order.length);
+  const rounded = (share) => roundHalfToEven(Math.fround(share * order.length)); // as in float32
+  const share = Math.fround(fraction);
+  for (const n of order.slice(0, rounded(share))) exchanged[n] = true;
+  const slack = rounded(SLACK * Math.min(share, Math.fround(1 - share)));
   if (lift) improveExchange(a, b, exchanged, codebook.size, lift, slack);
   return a.map((code, n) => (exchanged[n] ? b[n] : code));
 }

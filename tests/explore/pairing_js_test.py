@@ -108,7 +108,7 @@ def compare_pairs(found, expected) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 0.6, 1.0])
 @pytest.mark.parametrize("with_lift", [False, True])
 def test_it_recombines_as_python_does(with_lift, fraction, tmp_path):
     rng, count, k, dim = np.random.default_rng(2), 60, 64, 8
