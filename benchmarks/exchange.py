@@ -85,12 +85,11 @@ def plausible(
 def by_code(
     model: TrainedModel, codes: np.ndarray, pairs: np.ndarray, lift: jax.Array, seed: int
 ) -> dict[str, np.ndarray]:
-    """Returns the codes of the samples of each rule, int [S, N]."""
+    """Returns the codes of the samples of each rule that exchanges codes of a pair, int [S, N]."""
     rng = np.random.default_rng(seed)
     a, b = codes[pairs].swapaxes(0, 1)
     first, partners, cost = map(np.asarray, pair_codes(a, b, model.codebook, method=model.method))
     return {
-        "nothing": first,
         "any partner": any_partner(first, partners, rng),
         "uniform": chosen_half(rng.random(first.shape), first, partners),
         "cheapest": chosen_half(cost, first, partners),
@@ -142,19 +141,20 @@ def measure(
     picture: list[np.ndarray] = []
     for seed in range(seeds):
         pairs = np.asarray(random_pairs(jax.random.key(seed), samples, count))
-        near = near_pairs(codes, pairs, seed)
-        found = by_code(model, codes, pairs, lift, seed)
-        found["near parents"] = np.asarray(
-            model.recombine(*codes[near].swapaxes(0, 1), jax.random.key(seed), lift=lift)
-        )
-        images = {"pixels": average_pixels(parents, pairs)} if "pixels" in rules else {}
-        for name in found:
+        first, second = (decode_batched(model, codes[side], batch_size) for side in pairs.T)
+        others = dict.fromkeys(rules, second)  # reconstructions of second parents
+        sets = by_code(model, codes, pairs, lift, seed)
+        if "near parents" in rules:
+            near = near_pairs(codes, pairs, seed)
+            others["near parents"] = decode_batched(model, codes[near[:, 1]], batch_size)
+            sets["near parents"] = np.asarray(
+                model.recombine(*codes[near].swapaxes(0, 1), jax.random.key(seed), lift=lift)
+            )
+        images = {"pixels": average_pixels(parents, pairs), "nothing": first}
+        images = {name: made for name, made in images.items() if name in rules}
+        for name in sets:
             if name in rules:
-                images[name] = decode_batched(model, np.sort(found[name], -1), batch_size)
-        first, second, nearer = (
-            decode_batched(model, codes[each], batch_size)
-            for each in (pairs[:, 0], pairs[:, 1], near[:, 1])
-        )
+                images[name] = decode_batched(model, np.sort(sets[name], -1), batch_size)
         apart = np.mean(np.abs(first.astype(np.float32) - second))
         print(f"seed {seed}: the parents' reconstructions are {apart:.1f} apart")
         if seed == 0:
@@ -164,8 +164,7 @@ def measure(
             picture = [*originals, *(made[:PICTURED] for made in images.values())]
         for name, made in images.items():
             values = compare_features(real, extractor.extract(made))
-            other = nearer if name == "near parents" else second
-            values["new"] = newness(made, (first, other))
+            values["new"] = newness(made, (first, others[name]))
             figures.setdefault(name, []).append(values)
             print(f"seed {seed}, {name}:", *(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
     return figures, grid(np.concatenate(picture), PICTURED)

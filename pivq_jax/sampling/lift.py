@@ -63,7 +63,7 @@ def improve_exchange(
     partners: jax.Array,
     exchanged: jax.Array,
     lift: jax.Array,
-    slack: jax.typing.ArrayLike = 0,
+    slack: jax.typing.ArrayLike,
 ) -> jax.Array:
     """Improves the choice of exchanged pairs by single moves until a local optimum of plausibility.
 

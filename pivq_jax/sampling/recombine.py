@@ -49,8 +49,8 @@ def recombine(
         key: PRNG key. Each image uses its own key folded from it, so its result does not depend on
             the size of the batch.
         fraction: scalar in [0, 1], may be traced. Of the P pairs of an image, round(fraction * P)
-            are exchanged (halves round to even): those whose midpoints in codebook space come first
-            along a random direction. 0 returns A and 1 returns B.
+            are exchanged (halves round to even; about as many with `lift`): those whose midpoints
+            in codebook space come first along a random direction. 0 returns A and 1 returns B.
         kind: `matching` (sets), `nearest` (multisets: the c-th copy of a code in A corresponds to
             its c-th copy in B) or `positional` (position n of A is paired with position n of B,
             unless their codes are equal).

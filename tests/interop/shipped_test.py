@@ -55,23 +55,27 @@ def test_the_prior_draws_new_sets_like_those_of_the_training_images(model):
     assert np.mean(shared) > 10 and np.mean(shared == drawn.shape[1]) < 0.1
 
 
-def test_edits_change_what_is_asked_and_little_else(model):
+# The hair and its colour show in many places, so about half of the codes tell them.
+@pytest.mark.parametrize(
+    ("factor", "value", "most"), [("clothes", "shirt", 4), ("eyes", "wide", 4), ("hair", "bun", 8)]
+)
+def test_edits_change_what_is_asked_and_little_else(model, factor, value, most):
     codes = model.parents[:200]
     factors = model.labels.factors
     assert list(factors) == list(toon_render.FACTORS)
     before = model.read_factors(codes)
     assert np.mean(before == model.labels.values[:200]) > 0.9
-    hair = list(factors).index("hair")
-    edited = np.asarray(model.edit(codes, hair="bun"))
+    column = list(factors).index(factor)
+    edited = np.asarray(model.edit(codes, **{factor: value}))
     after = model.read_factors(edited)
-    assert np.mean(after[:, hair] == factors["hair"].index("bun")) > 0.97
-    assert np.mean(np.delete(after, hair, 1) == np.delete(before, hair, 1)) > 0.97
+    assert np.mean(after[:, column] == factors[factor].index(value)) > 0.97
+    assert np.mean(np.delete(after, column, 1) == np.delete(before, column, 1)) > 0.97
     changed = [len({*new} - {*old}) for new, old in zip(edited, codes, strict=True)]
-    assert 0 < np.mean(changed) < 8  # half of the codes
+    assert 0 < np.mean(changed) < most
 
 
 def test_the_prior_picks_the_more_plausible_of_several_exchanges(model):
-    a, b = model.parents[:12], model.parents[12:24]
+    a, b = model.parents[:30], model.parents[30:60]
     key, lift = jax.random.key(0), model.log_lift(model.parents)
     plain = model.recombine(a, b, key, lift=lift)
     picked = model.recombine(a, b, key, lift=lift, prior=True)
@@ -83,7 +87,7 @@ def test_the_prior_picks_the_more_plausible_of_several_exchanges(model):
         prior_bits(prior.network, prior.params, codes, jax.random.key(1), orders=2)
         for codes in (plain, picked)
     ]
-    assert np.mean(bits[1]) < np.mean(bits[0]) - 0.5
+    assert np.mean(bits[1]) < np.mean(bits[0]) - 1
 
 
 @pytest.mark.parametrize("name", SHIPPED)
