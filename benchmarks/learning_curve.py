@@ -4,7 +4,7 @@
       --config.train.checkpoint_every=100 --config.checkpoints.keep=1000 --config.seed=0
     python -m benchmarks.learning_curve --workdir runs/curve/muon_* [--target=30]
 
-For every checkpoint of each run with a codebook, measures the mean PSNR of the averaged weights on
+For every checkpoint of each run, measures the mean PSNR of the averaged weights on
 the whole validation split. Times are those of training, including compilation and the writing of
 checkpoints, excluding evaluation. Runs whose names differ only in a number at the end (`muon_0`,
 `muon_1`) are seeds of one setting. Prints the seconds at which each run first reaches the target.
@@ -44,7 +44,7 @@ def measure(workdir: Path) -> Curve:
             continue
         try:
             model = pivq_jax.load(workdir, step)
-        except InputError:  # before the codebook
+        except InputError:  # of an earlier version, before the codebook
             continue
         dataset = dataset or dataset_from_config(model.config)
         result = reconstruct_split(model, dataset.validation, model.config.evaluate.batch_size)

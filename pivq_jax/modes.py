@@ -181,6 +181,9 @@ def _evaluate(session: Session) -> None:
     """Writes `metrics.json` and `report/` for the test split."""
     model, workdir = session.model, session.workdir
     say(f"evaluating step {model.step} on {len(session.dataset.test):,} test images")
+    if model.progress.get("codebook") == "fitted":
+        start = model.config.quantizer.init_step
+        say(f"its codebook is fitted to its latents; training with one begins at step {start}")
     metrics = write_report(session)
     if jax.process_index() == 0:
         print_metrics(metrics)

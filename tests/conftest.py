@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -341,7 +342,10 @@ def interrupt_at(command: Command, workdir: Path, step: int, number: int) -> Fin
 
 @pytest.fixture(scope="session")
 def interrupted(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> dict[str, Any]:
-    """The tiny run once more: killed before the codebook's start, Ctrl-C with all losses."""
+    """The tiny run once more: killed before the codebook's start, Ctrl-C with all losses.
+
+    Beside the workdir are copies from after both, `part 1` and `part 2`.
+    """
     workdir = tmp_path_factory.mktemp("interrupted") / "run"
     arguments = [*tiny_run.arguments[:-1], f"--workdir={workdir}"]
     moments = [(20, signal.SIGKILL), (100, signal.SIGINT)]
@@ -350,5 +354,6 @@ def interrupted(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> dic
         command = commands.start(*arguments)
         parts.append(interrupt_at(command, workdir, step, number))
         steps.append(checkpoint_steps(workdir)[-1])
+        shutil.copytree(workdir, workdir.with_name(f"part {len(steps)}"))
     parts.append(commands.run(*arguments))
-    return {"workdir": workdir, "parts": parts, "steps": steps}
+    return {"workdir": workdir, "arguments": arguments, "parts": parts, "steps": steps}

@@ -66,6 +66,17 @@ def test_the_evaluation_gives_the_figures_of_the_run(commands, tiny_run, publish
 
 
 @pytest.mark.slow
+def test_a_run_is_evaluated_before_its_codebook_is_trained(commands, interrupted):
+    early = interrupted["workdir"].with_name("part 1")
+    arguments = [*interrupted["arguments"][:-1], f"--workdir={early}"]
+    done = commands.run(*arguments, "--mode=evaluate")
+    assert done.code == 0, done.stderr
+    assert "codebook is fitted to its latents; training with one begins at step 60" in done.stdout
+    metrics = json.loads((early / "metrics.json").read_text())
+    assert metrics["step"] == interrupted["steps"][0] and metrics["codes_used"] > 8
+
+
+@pytest.mark.slow
 def test_reconstructions_are_those_of_the_model(commands, published, small_folder, tmp_path):
     arguments = [f"--pretrained={published}", "--mode=reconstruct", f"--input={small_folder}"]
     done = commands.run(*arguments, directory=tmp_path)

@@ -30,8 +30,8 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
         the model, with its weights on all devices.
 
     Raises:
-        InputError: if the workdir does not exist, has no such checkpoint, or its codebook is not
-            initialized yet.
+        InputError: if the workdir does not exist, has no such checkpoint, or is of an earlier
+            version that wrote checkpoints before there was a codebook, and this is one of them.
     """
     workdir = as_path(str(workdir))
     origin = f"{workdir}/config.json"
@@ -43,7 +43,7 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
         )
     progress.pop("data", None)  # the identity of the training data is only needed to resume
     step = int(state["step"])
-    if step <= config.quantizer.init_step:
+    if step <= config.quantizer.init_step and "codebook" not in progress:
         raise InputError(
             f"{workdir} is at step {step}, but the codebook is initialised at step"
             f" {config.quantizer.init_step}: train on"

@@ -177,6 +177,10 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
             done = step == last_step or bool(stop)
             if step % config.train.checkpoint_every == 0 or done:
                 _check_finite(run, step, metrics)
+                if phase == Phase.CONTINUOUS:
+                    # So that the checkpoint is a model that can be used. Training does not depend
+                    # on the codebook before it is initialized once more, at its own step.
+                    state = _initialise_codebook(run, state, state.ema_params, step)
                 _save(run, state, step, phase, time.perf_counter() - started)
             if step % config.train.picture_every == 0:
                 _save_picture(run, state, step, phase)
@@ -211,15 +215,11 @@ def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) ->
     settings, steps = run.config.quantizer, run.steps
     if step == settings.init_step:
         started = time.perf_counter()
-        with contextlib.closing(_batches(run, step)) as stream:
-            latents = [
-                steps.latents(state.params, next(stream)) for _ in range(settings.init_batches)
-            ]
-        flat = jnp.concatenate(latents).reshape(-1, run.config.model.code_dim)
-        state = jax.block_until_ready(steps.initialise(state, flat))
+        state = _initialise_codebook(run, state, state.params, step)
+        count = settings.init_batches * run.config.train.batch_size * run.config.model.num_codes
         say(
             f"step {step:>6}: codebook of {settings.codebook_size} entries initialised by k-means"
-            f" over {flat.shape[0]:,} latents in {time.perf_counter() - started:.1f} s"
+            f" over {count:,} latents in {time.perf_counter() - started:.1f} s"
         )
     elif (
         settings.init_step < step <= settings.revive_until * run.config.train.steps
@@ -229,6 +229,17 @@ def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) ->
         if int(revived):
             say(f"step {step:>6}: {int(revived)} dead codebook entries re-initialised")
     return state
+
+
+def _initialise_codebook(run: Run, state: TrainState, params: Params, step: int) -> TrainState:
+    """Initializes the codebook from the latents of the next batches, as `params` encode them."""
+    with contextlib.closing(_batches(run, step)) as stream:
+        latents = [
+            run.steps.latents(params, next(stream))
+            for _ in range(run.config.quantizer.init_batches)
+        ]
+    flat = jnp.concatenate(latents).reshape(-1, run.config.model.code_dim)
+    return jax.block_until_ready(run.steps.initialise(state, flat))
 
 
 def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None:
@@ -255,11 +266,15 @@ def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None
 
 
 def _save(run: Run, state: TrainState, step: int, phase: Phase, seconds: float) -> None:
-    """Starts to write a checkpoint, with a score if the best are kept and latents are quantized."""
+    """Starts to write a checkpoint, with a score if the best are kept and latents are quantized.
+
+    What is saved with it states whether the codebook is `trained` or just `fitted` by k-means.
+    """
     progress: dict[str, Any] = {
         "train_seconds": seconds,
         "data": run.dataset.identity,
         "order": shuffled_by(),
+        "codebook": "fitted" if phase == Phase.CONTINUOUS else "trained",
     }
     if run.config.checkpoints.keep_best and phase > Phase.CONTINUOUS:
         shown, made = _validate(run, state, phase)

@@ -1,5 +1,7 @@
 """The public interface of a trained model."""
 
+import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -221,9 +223,14 @@ def test_a_workdir_without_a_run_is_refused(tmp_path):
         pivq_jax.load(tmp_path)
 
 
-def test_a_run_before_its_codebook_is_refused(trained, tmp_path):
+def test_a_checkpoint_of_an_earlier_version_before_its_codebook_is_refused(trained, tmp_path):
     text = (Path(trained.workdir) / "config.json").read_text()
     (tmp_path / "config.json").write_text(text.replace('"init_step": 20', '"init_step": 60'))
-    (tmp_path / "checkpoints").symlink_to(Path(trained.workdir) / "checkpoints")
+    shutil.copytree(Path(trained.workdir) / "checkpoints", tmp_path / "checkpoints")
+    assert pivq_jax.load(tmp_path).progress["codebook"] == "trained"
+    path = tmp_path / "checkpoints" / "60" / "progress" / "metadata"
+    progress = json.loads(path.read_text())
+    del progress["codebook"]
+    path.write_text(json.dumps(progress))
     with pytest.raises(InputError, match="at step 60, but the codebook is initialised at step 60"):
         pivq_jax.load(tmp_path)

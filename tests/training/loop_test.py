@@ -12,11 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from scipy.optimize import linear_sum_assignment
 
+import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.data import load_dataset
+from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import shuffled_by
 from pivq_jax.data.sources import First
 from pivq_jax.training import loop
@@ -199,6 +202,20 @@ def test_interruptions_came_when_meant(interrupted):
     assert 20 <= steps[0] < 60 < 100 < steps[1] < 160
     assert f"resuming from step {steps[0]} " in parts[1].stdout
     assert f"resuming from step {steps[1]} " in parts[2].stdout
+
+
+def test_a_checkpoint_before_the_codebook_s_start_is_a_model(interrupted, faces):
+    early, late = (
+        pivq_jax.load(interrupted["workdir"].with_name(name)) for name in ("part 1", "run")
+    )
+    assert early.step == interrupted["steps"][0] < 60
+    assert (early.progress["codebook"], late.progress["codebook"]) == ("fitted", "trained")
+    # Fitted to the latents of the averaged weights: most of their variance is between entries.
+    codes, latents = early.encode_with_latents(images_to_float(faces[:, ::3, ::3]))
+    entries = np.asarray(early.codebook)[np.asarray(codes)]
+    errors = ((np.asarray(latents)[:, :, None] - entries[:, None]) ** 2).sum(-1)
+    error = sum(errors[i][linear_sum_assignment(errors[i])].sum() for i in range(len(errors)))
+    assert error < 0.5 * ((latents - latents.mean((0, 1))) ** 2).sum()
 
 
 def test_ctrl_c_writes_a_checkpoint_of_the_step_it_stops_at(interrupted):

@@ -151,6 +151,21 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
     np.testing.assert_array_equal(state.uses, 0)
 
 
+def test_a_codebook_in_a_checkpoint_before_its_start_changes_nothing(steps, images):
+    batch = jnp.asarray(images)
+    latents = steps.latents(steps.create().params, batch).reshape(-1, 8)
+
+    def trained(with_checkpoint: bool) -> TrainState:
+        state = steps.create()
+        for number in range(4):
+            if with_checkpoint and number == 2:
+                state = steps.initialise(state, latents)
+            state, _ = steps.train(state, batch, None, Phase.CONTINUOUS)
+        return steps.initialise(state, 2 * latents)
+
+    jax.tree.map(np.testing.assert_array_equal, trained(True), trained(False))
+
+
 def test_an_invalid_matching_makes_the_loss_not_finite(steps, images):
     created = steps.create()
     entries = created.params["quantizer"]["codebook"].at[3, 0].set(jnp.nan)
