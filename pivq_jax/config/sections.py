@@ -107,6 +107,12 @@ class QuantizerConfig(Section):
     init_step: int = setting(
         800, "step at which the codebook is initialised; continuous before", NOT_NEGATIVE
     )
+    noise: float = setting(
+        0.0,
+        "deviation of noise on latents before that step; theirs is 1",
+        NOT_NEGATIVE,
+        before=0.0,
+    )
     init_batches: int = setting(64, "batches whose latents k-means sees", at_least(1))
     revive_every: int = setting(
         100, "steps between re-initialisations of dead entries", at_least(1)

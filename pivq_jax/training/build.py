@@ -74,6 +74,7 @@ def objective_from_config(
         map_rows(recombine),
         perceptual,
         adversary_from_config(config),
+        config.quantizer.noise,
     )
 
 

@@ -94,6 +94,8 @@ class Objective:
         perceptual: function of its weights, images and targets that returns distances float32 [B];
             None if not used.
         adversary: None if there is no adversarial phase.
+        noise: standard deviation of normal noise on the latents of the continuous phase, in place
+            of the error that quantization will make (as Ballé et al. 2017, arXiv 1611.01704).
     """
 
     model: PIVQ
@@ -101,6 +103,7 @@ class Objective:
     recombine: Callable[[Pairs, jax.Array], jax.Array]
     perceptual: Callable[[Params, jax.Array, jax.Array], jax.Array] | None = None
     adversary: Adversary | None = None
+    noise: float = 0.0
 
     def gradients(
         self,
@@ -125,8 +128,8 @@ class Objective:
             discriminator: parameters of the discriminator, used in the adversarial phase only.
             frozen: weights of the perceptual network, None if it is not used.
             images: float32 [B, H, W, 3] in [-1, 1].
-            key: PRNG key of the recombination, of the patches that its loss compares, and of the
-                discriminator's augmentations.
+            key: PRNG key of the noise or of the recombination, of the patches that its loss
+                compares, and of the discriminator's augmentations.
             phase: phase of the run.
             recombination_scale: float [], factor of the weight of the loss on recombined sets.
 
@@ -190,8 +193,10 @@ class Objective:
         self, params: Params, images: jax.Array, key: jax.Array, phase: Phase
     ) -> tuple[Made, Quantized | None]:
         if phase == Phase.CONTINUOUS:
-            latents = self._apply(params, images, method="latents")
-            reconstructed = self._apply(params, latents, method="decode_vectors")
+            latents = vectors = self._apply(params, images, method="latents")
+            if self.noise > 0:
+                vectors += self.noise * jax.random.normal(key, latents.shape)
+            reconstructed = self._apply(params, vectors, method="decode_vectors")
             return Made({"reconstructed": reconstructed}, latents), None
         reconstructed, quantized = self._apply(params, images)
         fakes = {"reconstructed": reconstructed}

@@ -127,7 +127,13 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
     values = read_config(tmp_path)
     assert Config.from_dict(values) == Config.of_model(values) == config
     written = config.to_dict()
-    later = ("loss.recombination_warmup", "model.latents", "model.local_output", "prior")
+    later = (
+        "loss.recombination_warmup",
+        "model.latents",
+        "model.local_output",
+        "prior",
+        "quantizer.noise",
+    )
     for name in later:
         section, _, field = name.partition(".")
         del (written[section] if field else written)[field or section]

@@ -82,6 +82,7 @@ def load_into(module: torch.nn.Module, params: Any) -> None:
 def make_twins(tiny_config: Config, changes: dict[str, Any]) -> Twins:
     config = tiny_config.with_fields(
         {
+            "quantizer.noise": 0.1,
             "loss.l2": 0.5,
             "loss.recombination": 0.5,
             "loss.variance": 0.3,
@@ -126,15 +127,17 @@ def exchange_directions(key: jax.Array, count: int, code_dim: int) -> np.ndarray
     return np.array(jax.vmap(lambda key: jax.random.normal(key, (code_dim,)))(keys))
 
 
-def draws_at(twins: Twins, key: jax.Array) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Directions and the shift of patches in a training step whose key is `key`."""
+def draws_at(twins: Twins, key: jax.Array) -> tuple[torch.Tensor, tuple[int, int], torch.Tensor]:
+    """Directions, shift of patches and noise in a training step whose key is `key`."""
     key_mix, _, key_shift = jax.random.split(key, 3)
     patch_size = twins.config.data.image_size // PATCHES
     rows, columns = jax.random.randint(key_shift, (2,), 0, patch_size).tolist()
     pairs = [
         exchange_directions(k, 1, twins.config.model.code_dim) for k in jax.random.split(key_mix, 4)
     ]
-    return torch.from_numpy(np.concatenate(pairs)), (rows, columns)
+    sizes = len(twins.images), twins.config.model.num_codes, twins.config.model.code_dim
+    noise = np.array(twins.config.quantizer.noise * jax.random.normal(key_mix, sizes))
+    return torch.from_numpy(np.concatenate(pairs)), (rows, columns), torch.from_numpy(noise)
 
 
 def test_encoder_decoder_and_codes(twins):

@@ -121,17 +121,21 @@ class Trainer:
         phase: str,
         directions: Tensor | None = None,
         shift: tuple[int, int] = (0, 0),
+        noise: Tensor | None = None,
         recombination_scale: float = 1.0,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The terms of the loss with their weighted sum `total`; the images that were made.
 
         `phase` is 'continuous', 'quantized' or 'adversarial'. `directions` [B / 2, D] say which
         codes are exchanged first in the recombined sets, whose weight is scaled; `shift` moves the
-        patches to which their loss applies.
+        patches to which their loss applies. `noise` [B, N, D] is added to latents that are not
+        quantized.
         """
         model, weights, terms = self.model, dict(self.weights), {}
         weights["recombination"] *= recombination_scale
         vectors = latents = model.encoder(images)
+        if phase == "continuous" and noise is not None:
+            vectors = latents + noise
         if phase != "continuous":
             quantized = model.quantizer(latents)
             vectors = quantized.vectors
@@ -188,10 +192,11 @@ class Trainer:
         phase: str,
         directions: Tensor | None = None,
         shift: tuple[int, int] = (0, 0),
+        noise: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """One step on images [B, 3, H, W]; the terms of the loss before it."""
         scale = self.recombination_scale(self.steps_done)
-        terms, made = self.losses(images, phase, directions, shift, scale)
+        terms, made = self.losses(images, phase, directions, shift, noise, scale)
         self.model.zero_grad()
         terms["total"].backward()
         if phase == "adversarial":

@@ -58,16 +58,23 @@ def close(ours, expected) -> None:
     )
 
 
-@pytest.mark.parametrize("phase", [Phase.CONTINUOUS, Phase.QUANTIZED])
-def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting, phase):
+@pytest.mark.parametrize(
+    ("phase", "noise"), [(Phase.CONTINUOUS, 0.0), (Phase.CONTINUOUS, 0.3), (Phase.QUANTIZED, 0.3)]
+)
+def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting, phase, noise):
     objective, params, judge, frozen, images = setting
+    objective = dataclasses.replace(objective, noise=noise)
     found = run(objective, phase, params, judge, frozen, images)
     assert found.discriminator is None
 
     def plain(params):
         apply = objective.model.apply
-        if phase == Phase.CONTINUOUS:
+        if phase == Phase.CONTINUOUS and noise == 0:
             made, extra = apply({"params": params}, images, method="autoencode"), 0.0
+        elif phase == Phase.CONTINUOUS:
+            latents = apply({"params": params}, images, method="latents")
+            latents += noise * jax.random.normal(jax.random.split(KEY, 3)[0], latents.shape)
+            made, extra = apply({"params": params}, latents, method="decode_vectors"), 0.0
         else:
             made, quantized = apply({"params": params}, images)
             key_mix, _, key_shift = jax.random.split(KEY, 3)
