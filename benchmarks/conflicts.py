@@ -2,9 +2,9 @@
 
     python -m benchmarks.conflicts WORKDIR ... [--images=1000]
 
-For each kept checkpoint with a codebook (`--config.checkpoints.keep` of the training decides how
-many are kept), encodes test images with the averaged weights, as evaluation does, and prints means
-over the images of
+For each kept checkpoint with a trained codebook (`--config.checkpoints.keep` of the training says
+how many are kept), encodes test images with the averaged weights, as evaluation does, and prints
+means over the images of
 
   distinct  entries that are nearest to a latent of the image, of N
   shared    latents of which another latent of the image has the same nearest entry

@@ -4,12 +4,12 @@
       --config.train.checkpoint_every=100 --config.checkpoints.keep=1000 --config.seed=0
     python -m benchmarks.learning_curve --workdir runs/curve/muon_* [--target=30]
 
-For every checkpoint of each run, measures the mean PSNR of the averaged weights on
-the whole validation split. Times are those of training, including compilation and the writing of
-checkpoints, excluding evaluation. Runs whose names differ only in a number at the end (`muon_0`,
-`muon_1`) are seeds of one setting. Prints the seconds at which each run first reaches the target.
-Measurements are kept in `curve.json` in the folder of a run and not repeated. Writes
-learning_curve.png (with matplotlib) to --output.
+For every checkpoint of each run, measures the mean PSNR of the averaged weights on the whole
+validation split. Times are those of training, including compilation, the writing of checkpoints and
+the k-means of those before the codebook's start, excluding evaluation. Runs whose names differ only
+in a number at the end (`muon_0`, `muon_1`) are seeds of one setting. Prints the seconds at which
+each run first reaches the target. Measurements are kept in `curve.json` in the folder of a run and
+not repeated. Writes learning_curve.png (with matplotlib) to --output.
 """
 
 import argparse

@@ -28,10 +28,12 @@ def get_config(variants: str = "") -> ConfigDict:
     config.model.output = "patch"
     config.model.local_output = True
     config.quantizer.codebook_size = 512
-    config.quantizer.init_step = 2_500
+    config.quantizer.init_step = 4_500
+    config.quantizer.noise = 0.2
     config.quantizer.init_batches = 96
     config.loss.l2 = 0.5
     config.loss.perceptual = 0.05
     config.loss.recombination = 0.5
-    config.train.steps = 7_000
+    config.adversarial.start_step = 6_000
+    config.train.steps = 9_000
     return with_variants(config, variants)

@@ -124,7 +124,8 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
 
     Raises:
         InputError: if the workdir exists and is not empty, the file is not that of a model, or
-            training would initialize the codebook at its step or later.
+            training would initialize the codebook at its step or later, unless that is known to
+            be just fitted to the latents of this step.
     """
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise InputError(f"{workdir} exists: give a new --to")
@@ -134,7 +135,8 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
     except InputError as error:  # fields of another version
         raise InputError(f"the config in {path} is not that of a run, whole: {error}") from error
     step, mesh, params = description["step"], make_mesh(), jax.device_put(arrays)
-    if step <= (start := config.quantizer.init_step):
+    fitted = description["progress"].get("codebook") == "fitted"
+    if step <= (start := config.quantizer.init_step) and not fitted:
         raise InputError(
             f"{path} is of step {step}, but training makes its codebook at step {start}, over"
             ' the one in the file: leave "step" out of its metadata for the last step'

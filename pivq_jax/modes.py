@@ -183,7 +183,7 @@ def _evaluate(session: Session) -> None:
     say(f"evaluating step {model.step} on {len(session.dataset.test):,} test images")
     if model.progress.get("codebook") == "fitted":
         start = model.config.quantizer.init_step
-        say(f"its codebook is fitted to its latents; training with one begins at step {start}")
+        say(f"its codebook is fitted to its latents; it is trained from step {start} on")
     metrics = write_report(session)
     if jax.process_index() == 0:
         print_metrics(metrics)

@@ -189,6 +189,16 @@ def test_a_workdir_keeps_to_its_config(tmp_path):
     )
     check_workdir(config.with_fields(no_effect), tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    judge = {"adversarial.start_step": 6_000, "adversarial.channels": 8}
+    check_workdir(config.with_fields(judge), tmp_path)
+    judging = {**judge, "adversarial.weight": 0.5}
+    (tmp_path / "config.json").write_text(json.dumps(config.with_fields(judging).to_dict()))
+    with pytest.raises(InputError, match=r"\(adversarial\.weight = 0\.5 there\)"):
+        check_workdir(config, tmp_path)
+    both = r"\(adversarial\.channels = 8, adversarial\.start_step = 6000 there\)"
+    with pytest.raises(InputError, match=both):
+        check_workdir(config.with_fields({"adversarial.weight": 0.5}), tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     untrained = {"sample.count": 3, "evaluate.batch_size": 7, "train.checkpoint_every": 9}
     check_workdir(config.with_fields(untrained), tmp_path)  # nothing trained depends on these
     with pytest.raises(InputError, match=r"model\.width = 128, seed = 0 there"):

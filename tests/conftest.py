@@ -42,6 +42,7 @@ TINY = {
     "model.width": 16,
     "quantizer.codebook_size": 32,
     "quantizer.init_step": 60,
+    "quantizer.noise": 0.1,
     "quantizer.init_batches": 8,
     "quantizer.revive_every": 10,
     "loss.l2": 0.0,
@@ -344,7 +345,7 @@ def interrupt_at(command: Command, workdir: Path, step: int, number: int) -> Fin
 def interrupted(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> dict[str, Any]:
     """The tiny run once more: killed before the codebook's start, Ctrl-C with all losses.
 
-    Beside the workdir are copies from after both, `part 1` and `part 2`.
+    The directory `early` beside the workdir is a copy from after the first.
     """
     workdir = tmp_path_factory.mktemp("interrupted") / "run"
     arguments = [*tiny_run.arguments[:-1], f"--workdir={workdir}"]
@@ -354,6 +355,7 @@ def interrupted(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> dic
         command = commands.start(*arguments)
         parts.append(interrupt_at(command, workdir, step, number))
         steps.append(checkpoint_steps(workdir)[-1])
-        shutil.copytree(workdir, workdir.with_name(f"part {len(steps)}"))
+        if len(steps) == 1:
+            shutil.copytree(workdir, workdir.with_name("early"))
     parts.append(commands.run(*arguments))
     return {"workdir": workdir, "arguments": arguments, "parts": parts, "steps": steps}

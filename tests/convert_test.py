@@ -69,6 +69,16 @@ def test_there_and_back(tiny_run, exported, tmp_path):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
+def test_a_run_from_before_its_codebook_is_trained_goes_there_and_back(interrupted, tmp_path):
+    early, workdir = interrupted["workdir"].with_name("early"), tmp_path / "run"
+    assert convert.main([f"--from={early}", f"--to={tmp_path / 'early.safetensors'}"]) == 0
+    assert convert.main([f"--from={tmp_path / 'early.safetensors'}", f"--to={workdir}"]) == 0
+    ours, theirs = pivq_jax.load(workdir), pivq_jax.load(early)
+    assert ours.step == theirs.step < ours.config.quantizer.init_step
+    assert ours.progress["codebook"] == "fitted"
+    np.testing.assert_array_equal(ours.codebook, theirs.codebook)
+
+
 @pytest.mark.slow
 def test_a_converted_run_serves_every_mode_and_is_at_its_end(
     commands, tiny_run, exported, tmp_path

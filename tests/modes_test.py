@@ -67,11 +67,11 @@ def test_the_evaluation_gives_the_figures_of_the_run(commands, tiny_run, publish
 
 @pytest.mark.slow
 def test_a_run_is_evaluated_before_its_codebook_is_trained(commands, interrupted):
-    early = interrupted["workdir"].with_name("part 1")
+    early = interrupted["workdir"].with_name("early")
     arguments = [*interrupted["arguments"][:-1], f"--workdir={early}"]
     done = commands.run(*arguments, "--mode=evaluate")
     assert done.code == 0, done.stderr
-    assert "codebook is fitted to its latents; training with one begins at step 60" in done.stdout
+    assert "its codebook is fitted to its latents" in done.stdout
     metrics = json.loads((early / "metrics.json").read_text())
     assert metrics["step"] == interrupted["steps"][0] and metrics["codes_used"] > 8
 

@@ -26,6 +26,11 @@ UNTRAINED: tuple[str, ...] = (
     *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample.", "prior."),
 )
 MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # not used by AdamW
+# Not used if the discriminator judges nothing.
+JUDGE_ALONE: tuple[str, ...] = (
+    *("adversarial.start_step", "adversarial.max_adaptive_weight", "adversarial.learning_rate"),
+    *("adversarial.channels", "adversarial.layers", "adversarial.augmentations"),
+)
 
 
 def need(good: bool, message: str) -> None:
@@ -246,8 +251,8 @@ def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
 
     Args:
         held: nested dictionaries of fields, those of a trained model.
-        config: another config. Fields in `UNTRAINED` may differ, as may Muon's under AdamW, and the
-            warm-up of the loss on recombined sets if its weight is 0.
+        config: another config. Fields in `UNTRAINED` may differ, as may Muon's under AdamW, and
+            those of the loss on recombined sets and of the discriminator if their weights are 0.
 
     Returns:
         a phrase for each difference: the field and its value in `held`.
@@ -257,6 +262,8 @@ def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
         free += MUON_ALONE
     if not config.loss.recombination:
         free += ("loss.recombination_warmup",)
+    if not config.adversarial.weight and not config.adversarial.recombined_weight:
+        free += JUDGE_ALONE
     return sorted(
         difference for difference in _differences(held, wanted) if not difference.startswith(free)
     )

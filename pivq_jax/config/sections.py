@@ -109,7 +109,7 @@ class QuantizerConfig(Section):
     )
     noise: float = setting(
         0.0,
-        "deviation of noise on latents before that step; theirs is 1",
+        "standard deviation of noise on latents before init_step; theirs is 1",
         NOT_NEGATIVE,
         before=0.0,
     )

@@ -30,8 +30,9 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
         the model, with its weights on all devices.
 
     Raises:
-        InputError: if the workdir does not exist, has no such checkpoint, or is of an earlier
-            version that wrote checkpoints before there was a codebook, and this is one of them.
+        InputError: if the workdir does not exist, has no such checkpoint, or this one is from
+            before the codebook's start and contains none, as it was written by an earlier version
+            or when several processes had to stop.
     """
     workdir = as_path(str(workdir))
     origin = f"{workdir}/config.json"
@@ -43,7 +44,7 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
         )
     progress.pop("data", None)  # the identity of the training data is only needed to resume
     step = int(state["step"])
-    if step <= config.quantizer.init_step and "codebook" not in progress:
+    if step <= config.quantizer.init_step and progress.get("codebook", "none") == "none":
         raise InputError(
             f"{workdir} is at step {step}, but the codebook is initialised at step"
             f" {config.quantizer.init_step}: train on"

@@ -177,11 +177,9 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
             done = step == last_step or bool(stop)
             if step % config.train.checkpoint_every == 0 or done:
                 _check_finite(run, step, metrics)
-                if phase == Phase.CONTINUOUS:
-                    # So that the checkpoint is a model that can be used. Training does not depend
-                    # on the codebook before it is initialized once more, at its own step.
-                    state = _initialise_codebook(run, state, state.ema_params, step)
-                _save(run, state, step, phase, time.perf_counter() - started)
+                # Several processes that must stop, as they are preempted, may have little time.
+                in_haste = bool(stop) and jax.process_count() > 1
+                state = _save(run, state, step, phase, time.perf_counter() - started, in_haste)
             if step % config.train.picture_every == 0:
                 _save_picture(run, state, step, phase)
             if done:
@@ -265,21 +263,41 @@ def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None
             )
 
 
-def _save(run: Run, state: TrainState, step: int, phase: Phase, seconds: float) -> None:
+def _save(
+    run: Run, state: TrainState, step: int, phase: Phase, seconds: float, in_haste: bool = False
+) -> TrainState:
     """Starts to write a checkpoint, with a score if the best are kept and latents are quantized.
 
-    What is saved with it states whether the codebook is `trained` or just `fitted` by k-means.
+    Before the codebook's start, one is fitted to the latents of the averaged weights, so that the
+    checkpoint is a model that can be used. Training does not depend on it.
+
+    Args:
+        run: the run.
+        state: the state after `step` steps.
+        step: number of completed steps.
+        phase: phase of the last one.
+        seconds: seconds of training.
+        in_haste: fit no codebook.
+
+    Returns:
+        the saved state.
     """
+    codebook = "trained"
+    if phase == Phase.CONTINUOUS:
+        codebook = "none" if in_haste else "fitted"
+    if codebook == "fitted":
+        state = _initialise_codebook(run, state, state.ema_params, step)
     progress: dict[str, Any] = {
         "train_seconds": seconds,
         "data": run.dataset.identity,
         "order": shuffled_by(),
-        "codebook": "fitted" if phase == Phase.CONTINUOUS else "trained",
+        "codebook": codebook,
     }
     if run.config.checkpoints.keep_best and phase > Phase.CONTINUOUS:
         shown, made = _validate(run, state, phase)
         progress[SCORE] = float(jnp.mean(psnr(jnp.asarray(made), jnp.asarray(shown), 255.0)))
     run.checkpoints.save(step, state, progress)
+    return state
 
 
 def _save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:

@@ -294,7 +294,7 @@ def reconstruct(params: Params, images: jax.Array, quantize: bool, *, model: PIV
     Args:
         params: parameters of the model.
         images: uint8 [B, H, W, 3].
-        quantize: whether to quantize latents; False before the codebook is initialized.
+        quantize: whether to quantize latents; False in the continuous phase.
         model: the autoencoder.
 
     Returns:
@@ -312,7 +312,7 @@ def reconstruct(params: Params, images: jax.Array, quantize: bool, *, model: PIV
 def initialise_codebook(
     state: TrainState, latents: jax.Array, *, model: PIVQ, seed: int
 ) -> TrainState:
-    """Initializes the codebook from latents, once, before quantization begins.
+    """Initializes the codebook from latents.
 
     Args:
         state: the training state.

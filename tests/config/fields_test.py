@@ -119,6 +119,7 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
     (tmp_path / "config.json").write_text(BEFORE.read_text())
     then = {
         "loss.recombination_warmup": 0.0,
+        "quantizer.noise": 0.0,
         "model.output": "conv",
         "model.local_output": False,
     }

@@ -206,16 +206,42 @@ def test_interruptions_came_when_meant(interrupted):
 
 def test_a_checkpoint_before_the_codebook_s_start_is_a_model(interrupted, faces):
     early, late = (
-        pivq_jax.load(interrupted["workdir"].with_name(name)) for name in ("part 1", "run")
+        pivq_jax.load(interrupted["workdir"].with_name(name)) for name in ("early", "run")
     )
     assert early.step == interrupted["steps"][0] < 60
     assert (early.progress["codebook"], late.progress["codebook"]) == ("fitted", "trained")
-    # Fitted to the latents of the averaged weights: most of their variance is between entries.
     codes, latents = early.encode_with_latents(images_to_float(faces[:, ::3, ::3]))
     entries = np.asarray(early.codebook)[np.asarray(codes)]
     errors = ((np.asarray(latents)[:, :, None] - entries[:, None]) ** 2).sum(-1)
     error = sum(errors[i][linear_sum_assignment(errors[i])].sum() for i in range(len(errors)))
     assert error < 0.5 * ((latents - latents.mean((0, 1))) ** 2).sum()
+
+
+@pytest.mark.parametrize(
+    ("phase", "in_haste", "codebook"),
+    [
+        (Phase.CONTINUOUS, False, "fitted"),
+        (Phase.CONTINUOUS, True, "none"),
+        (Phase.QUANTIZED, False, "trained"),
+        (Phase.QUANTIZED, True, "trained"),
+    ],
+)
+def test_a_codebook_is_fitted_to_the_averaged_weights_alone(
+    tiny_config, monkeypatch, phase, in_haste, codebook
+):
+    saved = []
+    run = run_of(
+        tiny_config,
+        dataset=SimpleNamespace(identity="data"),
+        checkpoints=SimpleNamespace(save=lambda *arguments: saved.append(arguments)),
+    )
+    monkeypatch.setattr(loop, "_initialise_codebook", lambda *arguments: arguments)
+    state = SimpleNamespace(params="last", ema_params="averaged")
+    after = loop._save(run, state, 40, phase, 7.0, in_haste)
+    assert after == ((run, state, "averaged", 40) if codebook == "fitted" else state)
+    [(step, written, progress)] = saved
+    assert (step, written, progress["codebook"]) == (40, after, codebook)
+    assert progress["train_seconds"] == 7.0
 
 
 def test_ctrl_c_writes_a_checkpoint_of_the_step_it_stops_at(interrupted):
