@@ -35,6 +35,8 @@ from pivq_jax.training.objective import Params, Phase
 from pivq_jax.training.steps import TrainState
 from pivq_jax.training.stopping import Interrupted, stop_requests
 
+CHECKED = ("loss", "gradient_norm", "discriminator_gradient_norm", "latent_norm")
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -230,13 +232,18 @@ def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) ->
 
 
 def _initialise_codebook(run: Run, state: TrainState, params: Params, step: int) -> TrainState:
-    """Initializes the codebook from the latents of the next batches, as `params` encode them."""
+    """Initializes the codebook from the latents of the next batches, as `params` encode them.
+
+    Raises:
+        FloatingPointError: if a latent is not finite.
+    """
     with contextlib.closing(_batches(run, step)) as stream:
         latents = [
             run.steps.latents(params, next(stream))
             for _ in range(run.config.quantizer.init_batches)
         ]
     flat = jnp.concatenate(latents).reshape(-1, run.config.model.code_dim)
+    _check_finite(run, step, {"latent_norm": jnp.linalg.norm(flat)})
     return jax.block_until_ready(run.steps.initialise(state, flat))
 
 
@@ -246,16 +253,15 @@ def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None
     Gradients are checked as well, since the loss belongs to the weights before the step.
 
     Raises:
-        FloatingPointError: if the loss or a gradient is not finite.
+        FloatingPointError: if one of `CHECKED` is not finite.
     """
-    names, rates = ["loss", "gradient_norm"], ["optimizer.learning_rate"]
+    rates = ["optimizer.learning_rate"]
     if run.config.optimizer.name == "muon":
         rates.append("optimizer.muon_learning_rate")
     if "discriminator_gradient_norm" in metrics:
-        names.append("discriminator_gradient_norm")
         rates.append("adversarial.learning_rate")
-    for name in names:
-        if not np.isfinite(value := float(metrics[name])):
+    for name in CHECKED:
+        if name in metrics and not np.isfinite(value := float(metrics[name])):
             raise FloatingPointError(
                 f"the {name} is {value} at step {step}: lower {' or '.join(rates)}, in a new"
                 " --workdir; the last good checkpoint is that of step"

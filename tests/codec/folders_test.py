@@ -92,23 +92,26 @@ def test_a_file_is_replaced_and_a_folder_is_not(model, small_folder, tmp_path):
 
 def test_with_a_prior(model, small_folder, tmp_path, capfd):
     """Its writing, which takes longer than that of other codes, shows progress."""
-    file = tmp_path / "faces.pivq"
+    file, few = tmp_path / "faces.pivq", tmp_path / "few"
+    few.mkdir()
+    for i in range(40):  # of three faces, so that a prior has something to tell
+        shutil.copy(small_folder / f"{i % 3}.png", few / f"{i}.png")
     with pytest.raises(InputError, match="no prior to code with"):
-        folders.compress(model, small_folder, file, 8, "prior")
+        folders.compress(model, few, file, 8, "prior")
     assert capfd.readouterr().err == ""
-    codes = encode_split(model, [load(small_folder / f"{i}.png") for i in range(40)], 8)
+    codes = encode_split(model, [load(few / f"{i}.png") for i in range(40)], 8)
     network = SetPrior(32, width=8, depth=1, heads=2)
     prior = random_prior(network, scale=0.0)
     prior.params["logits"]["bias"] += np.log(np.bincount(codes.ravel(), minlength=32) + 0.1)
     able = TrainedModel(model.config, model.mesh, model.params, model.step, {}, prior=prior)
-    folders.compress(able, small_folder, file, 8, "prior")
+    folders.compress(able, few, file, 8, "prior")
     shown = capfd.readouterr()
     assert "for codes (prior)" in shown.out and "coding: 100%" in shown.err
     folders.decompress(able, file, tmp_path / "out", 8)
     assert len(os.listdir(tmp_path / "out")) == 40
     with pytest.raises(InputError, match="that of this model is none"):
         folders.decompress(model, file, tmp_path / "again", 8)
-    assert sorted(os.listdir(tmp_path)) == ["faces.pivq", "out"]
+    assert sorted(os.listdir(tmp_path)) == ["faces.pivq", "few", "out"]
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
