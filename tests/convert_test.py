@@ -69,6 +69,7 @@ def test_there_and_back(tiny_run, exported, tmp_path):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
+@pytest.mark.slow
 def test_a_run_from_before_its_codebook_is_trained_goes_there_and_back(interrupted, tmp_path):
     early, workdir = interrupted["workdir"].with_name("early"), tmp_path / "run"
     assert convert.main([f"--from={early}", f"--to={tmp_path / 'early.safetensors'}"]) == 0

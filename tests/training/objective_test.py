@@ -59,7 +59,12 @@ def close(ours, expected) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "noise"), [(Phase.CONTINUOUS, 0.0), (Phase.CONTINUOUS, 0.3), (Phase.QUANTIZED, 0.3)]
+    ("phase", "noise"),
+    [
+        pytest.param(Phase.CONTINUOUS, 0.0, marks=pytest.mark.slow),
+        (Phase.CONTINUOUS, 0.3),
+        (Phase.QUANTIZED, 0.3),
+    ],
 )
 def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting, phase, noise):
     objective, params, judge, frozen, images = setting
