@@ -271,7 +271,7 @@ def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None
 
 
 def _save(
-    run: Run, state: TrainState, step: int, phase: Phase, seconds: float, in_haste: bool = False
+    run: Run, state: TrainState, step: int, phase: Phase, seconds: float, in_haste: bool
 ) -> TrainState:
     """Starts to write a checkpoint, with a score if the best are kept and latents are quantized.
 
