@@ -1,12 +1,13 @@
 """Image files and pixel values: reading, resizing, and conversion from [0, 255] to [-1, 1]."""
 
 import collections
+import contextlib
 import functools
 import importlib.util
 import io
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -201,40 +202,68 @@ def decode_image(
         ShapeError: if the image has a different shape or is smaller than `crop`.
         InputError: if it is not a readable image; the message contains its name and the reason.
     """
-    from PIL import ImageOps, UnidentifiedImageError
-
     Image = pillow()
-    try:
-        with Image.open(file, formats=FORMATS) as opened:
-            width, height = opened.size
-            if shape is not None and (width, height) != shape:
-                raise ShapeError(
-                    f"{name} is {width} x {height} pixels, not {shape[0]} x {shape[1]}"
-                )
-            if crop > min(width, height):
-                raise ShapeError(
-                    f"{name} is {width} x {height} pixels, less than the crop of {crop}"
-                )
-            if MAX_PIXELS < width * height <= MAX_HALVED_PIXELS and not crop:
-                opened.draft(None, (width // 2, height // 2))  # does nothing but for JPEG
-            if opened.width * opened.height > MAX_PIXELS:
-                raise InputError(
-                    f"cannot read image {name}: {width} x {height} pixels are more than"
-                    f" {MAX_PIXELS:,}: make it smaller"
-                )
-            ImageOps.exif_transpose(opened, in_place=True)
-            image = _to_rgb(opened)
+    with _damage_named(name):
+        image = _decode(file, name, crop, shape)
         side = crop or min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         square = image.crop((left, top, left + side, top + side))
-        resized = square.resize((size, size), Image.Resampling.LANCZOS)
+        return np.array(square.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def decode_whole(file: str | os.PathLike[str] | IO[bytes], *, name: str) -> np.ndarray:
+    """Decodes an image as `decode_image` does, but for its square: the whole of it, not resized.
+
+    Args:
+        file: the path or the open file.
+        name: name of the file in error messages.
+
+    Returns:
+        uint8 [H, W, 3].
+
+    Raises:
+        InputError: if it is not a readable image; the message contains its name and the reason.
+    """
+    with _damage_named(name):
+        return np.array(_decode(file, name, 0, None))
+
+
+def _decode(
+    file: str | os.PathLike[str] | IO[bytes], name: str, crop: int, shape: tuple[int, int] | None
+) -> Any:
+    """Returns an upright RGB image of Pillow."""
+    from PIL import ImageOps
+
+    with pillow().open(file, formats=FORMATS) as opened:
+        width, height = opened.size
+        if shape is not None and (width, height) != shape:
+            raise ShapeError(f"{name} is {width} x {height} pixels, not {shape[0]} x {shape[1]}")
+        if crop > min(width, height):
+            raise ShapeError(f"{name} is {width} x {height} pixels, less than the crop of {crop}")
+        if MAX_PIXELS < width * height <= MAX_HALVED_PIXELS and not crop:
+            opened.draft(None, (width // 2, height // 2))  # does nothing but for JPEG
+        if opened.width * opened.height > MAX_PIXELS:
+            raise InputError(
+                f"cannot read image {name}: {width} x {height} pixels are more than"
+                f" {MAX_PIXELS:,}: make it smaller"
+            )
+        ImageOps.exif_transpose(opened, in_place=True)
+        return _to_rgb(opened)
+
+
+@contextlib.contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    """Converts what Pillow raises for a damaged file to an `InputError` that names the file."""
+    from PIL import UnidentifiedImageError
+
+    try:
+        yield
     except InputError:
         raise
     except UnidentifiedImageError as error:
         raise InputError(f"cannot read image {name}: not an image of a known format") from error
     except Exception as error:  # Pillow's decoders raise almost any type for a damaged file
         raise InputError(f"cannot read image {name}: {brief(error)}") from error
-    return np.array(resized)
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -1,27 +1,18 @@
 """Writes the shards of a data set in parallel, each once and atomically."""
 
-import contextlib
 import functools
 import hashlib
 import io
 import json
-import multiprocessing
-import multiprocessing.connection
 import os
-import pickle
-import signal
-import subprocess
-import sys
-import traceback
 import zipfile
 from collections.abc import Generator, Iterator, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import sync, write_json
-from pivq_jax.data import images, records
+from pivq_jax.data import images, records, worker
 
 
 class Entry(NamedTuple):
@@ -154,106 +145,25 @@ def read_summary(recipe: Recipe, shard: Shard) -> dict[str, Any] | None:
 
 
 def write_shards(recipe: Recipe, shards: Sequence[Shard], workers: int) -> Generator[str]:
-    """Writes shards in worker processes.
-
-    Closing the generator, or any exception, ends the workers; if this process is killed, they end
-    at their next image. They are not `multiprocessing` children, which would import the script of
-    the caller: it need not be written for that.
+    """Writes shards in worker processes; see `worker.run`.
 
     Args:
         recipe: how the images are made.
         shards: the shards to write.
         workers: number of processes; 0 to use this one.
 
-    Yields:
+    Returns:
         For each image, an empty string, or the reason why it is skipped.
 
     Raises:
         InputError: if an image has the wrong shape.
         OSError: if a shard cannot be written or a worker dies.
     """
-    if not workers:
-        for shard in shards:
-            yield from _write_shard(recipe, shard)
-        return
-    running: dict[Connection, subprocess.Popen[bytes]] = {}
-    processes = []
-    try:
-        for _ in range(min(workers, len(shards))):
-            connection, process = _start_worker()
-            processes.append(process)
-            running[connection] = process
-        for worker, process in enumerate(processes):
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError), process.stdin:  # it is dead: seen below
-                pickle.dump((recipe, shards[worker::workers]), process.stdin)
-        while running:
-            for ready in multiprocessing.connection.wait(list(running)):
-                assert isinstance(ready, Connection)
-                try:
-                    message = ready.recv()
-                except EOFError:
-                    status = running[ready].wait()
-                    raise OSError(
-                        f"a worker process ended with status {status}"
-                        + (
-                            ", perhaps for lack of memory: use fewer cores, such as with taskset"
-                            if status == -signal.SIGKILL
-                            else ": see its error above"
-                        )
-                    ) from None
-                if isinstance(message, str):
-                    yield message
-                elif message is None:
-                    del running[ready]
-                else:
-                    raise message
-    finally:
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.wait()
-
-
-def _start_worker() -> tuple[Connection, "subprocess.Popen[bytes]"]:
-    """Starts a process that runs `work`, and returns the connection for its messages."""
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    # Workers find the package where this process found it. Each has its own process group, which
-    # Ctrl-C does not reach; this process ends them.
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "pivq_jax.data.worker", str(theirs.fileno())],
-        stdin=subprocess.PIPE,
-        pass_fds=[theirs.fileno()],
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
-        process_group=0,
-    )
-    theirs.close()
-    return ours, process
-
-
-def work(connection: Connection, recipe: Recipe, shards: Sequence[Shard]) -> None:
-    """Writes shards in a worker; sends one message per image, then None; or an exception.
-
-    Args:
-        connection: to the process that called `write_shards`.
-        recipe: how the images are made.
-        shards: the shards to write.
-    """
-    try:
-        for shard in shards:
-            for reason in _write_shard(recipe, shard):
-                connection.send(reason)
-        connection.send(None)
-    except BrokenPipeError:  # the parent is gone
-        return
-    except Exception as error:
-        if not isinstance(error, OSError | InputError):
-            traceback.print_exc()
-        connection.send(error)
+    return worker.run(functools.partial(_write_shard, recipe), shards, workers)
 
 
 def _write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
-    """Writes a shard; yields one message per image, as `write_shards`."""
+    """Writes a shard; yields one message per image."""
     from array_record.python import array_record_module
 
     part = shard.path.with_name(f".{shard.path.name}.part")

@@ -1,13 +1,131 @@
-"""Worker process of `shards.write_shards`: reads its work from standard input.
+"""Work on many items in processes of their own, which end with the one that started them.
 
-It imports neither JAX nor tensorflow-datasets as a whole, so it starts quickly.
+A worker imports what the work needs and no more, neither JAX nor tensorflow-datasets as a whole, so
+it starts quickly.
 """
 
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
 import pickle
+import signal
+import subprocess
 import sys
+import traceback
+from collections.abc import Callable, Generator, Iterable, Sequence
 from multiprocessing.connection import Connection
+from typing import TypeVar
 
-from pivq_jax.data.shards import work
+from pivq_jax.common.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def run(
+    function: Callable[[Item], Iterable[Result]], items: Sequence[Item], workers: int
+) -> Generator[Result]:
+    """Works on items in worker processes.
+
+    Closing the generator, or any exception, ends the workers; if this process is killed, they end
+    at their next result. They are not `multiprocessing` children, which would import the script of
+    the caller: it need not be written for that.
+
+    Args:
+        function: gives the results of an item, which are not None; with its items it can be
+            pickled.
+        items: what to work on; worker w of W has the items w, w + W, ...
+        workers: number of processes; 0 to use this one.
+
+    Yields:
+        The results, as they come.
+
+    Raises:
+        InputError: raised by the function, as any exception.
+        OSError: if a worker dies.
+    """
+    if not workers:
+        for item in items:
+            yield from function(item)
+        return
+    running: dict[Connection, subprocess.Popen[bytes]] = {}
+    processes = []
+    try:
+        for _ in range(min(workers, len(items))):
+            connection, process = _start()
+            processes.append(process)
+            running[connection] = process
+        for index, process in enumerate(processes):
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin:  # it is dead: seen below
+                pickle.dump((function, items[index::workers]), process.stdin)
+        while running:
+            for ready in multiprocessing.connection.wait(list(running)):
+                assert isinstance(ready, Connection)
+                try:
+                    message = ready.recv()
+                except EOFError:
+                    status = running[ready].wait()
+                    raise OSError(
+                        f"a worker process ended with status {status}"
+                        + (
+                            ", perhaps for lack of memory: use fewer cores, such as with taskset"
+                            if status == -signal.SIGKILL
+                            else ": see its error above"
+                        )
+                    ) from None
+                if isinstance(message, Exception):
+                    raise message
+                if message is None:
+                    del running[ready]
+                else:
+                    yield message
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+def _start() -> tuple[Connection, "subprocess.Popen[bytes]"]:
+    """Starts a process that runs `work`, and returns the connection for its messages."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    # Workers find the package where this process found it. Each has its own process group, which
+    # Ctrl-C does not reach; this process ends them.
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "pivq_jax.data.worker", str(theirs.fileno())],
+        stdin=subprocess.PIPE,
+        pass_fds=[theirs.fileno()],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+        process_group=0,
+    )
+    theirs.close()
+    return ours, process
+
+
+def work(
+    connection: Connection, function: Callable[[Item], Iterable[Result]], items: Sequence[Item]
+) -> None:
+    """Works on items in a worker; sends their results, then None; or an exception.
+
+    Args:
+        connection: to the process that called `run`.
+        function: gives the results of an item.
+        items: what to work on.
+    """
+    try:
+        for item in items:
+            for result in function(item):
+                connection.send(result)
+        connection.send(None)
+    except BrokenPipeError:  # the parent is gone
+        return
+    except Exception as error:
+        if not isinstance(error, OSError | InputError):
+            traceback.print_exc()
+        connection.send(error)
+
 
 if __name__ == "__main__":
     work(Connection(int(sys.argv[1]), readable=False), *pickle.load(sys.stdin.buffer))
