@@ -40,8 +40,15 @@ class Section:
 class DataConfig(Section):
     """The images."""
 
-    name: str = setting("", "toon_faces, image_folder, celeba, celeba_hq, ffhq, tfds or random")
+    name: str = setting(
+        "", "toon_faces, image_folder, celeba, celeba_hq, ffhq, lfw, tfds or random"
+    )
     path: str = setting("", "images, or where prepared data is: see data.md")
+    group: str = setting(
+        "",
+        "image_folder: expression for what images of one split have in common, see data.md",
+        before="",
+    )
     image_size: int = setting(64, "pixels per side", at_least(1, most=8_192))
     flip: bool = setting(False, "random horizontal flip")
     workers: int = setting(

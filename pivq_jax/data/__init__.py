@@ -17,7 +17,7 @@ from pivq_jax.common.retry import may_pass
 from pivq_jax.data.sources import RandomSource, RecordSource, Source
 
 # Data sets of real faces, prepared from their official files by `pivq_jax.data.prepare`.
-OFFICIAL = ("celeba", "celeba_hq", "ffhq")
+OFFICIAL = ("celeba", "celeba_hq", "ffhq", "lfw")
 NAMES = ("toon_faces", "image_folder", "tfds", "random", *OFFICIAL)
 
 
@@ -66,6 +66,7 @@ def load_dataset(
     image_size: int,
     path: str | os.PathLike[str] = "",
     data_dir: str | os.PathLike[str] | None = None,
+    group: str = "",
 ) -> Dataset:
     """Loads a data set.
 
@@ -76,8 +77,8 @@ def load_dataset(
     Args:
         name: one of `NAMES`. `toon_faces` is drawn on this machine; `image_folder` reads any
             directory tree of images; `tfds` reads any data set that tensorflow-datasets has
-            prepared; `random` is noise for quick trials; `celeba`, `celeba_hq` and `ffhq` are the
-            official data sets.
+            prepared; `random` is noise for quick trials; `celeba`, `celeba_hq`, `ffhq` and `lfw`
+            are the official data sets.
         image_size: height and width in pixels.
         path: directory of prepared data, the --output of `prepare`; defaults to `data_dir`. May be
             remote, such as gs://bucket/data; it is then copied to `data_dir` once. For
@@ -85,14 +86,18 @@ def load_dataset(
             directory of the data set.
         data_dir: directory for data that is prepared on first use; defaults to $PIVQ_DATA_DIR or
             ~/.cache/pivq_jax/data.
+        group: for `image_folder` alone, a regular expression for the path of an image without its
+            suffix; images for which its first pair of parentheses matches the same are in one
+            split. Other data sets have splits of their own.
 
     Returns:
         A `Dataset` whose images are uint8 [image_size, image_size, 3].
 
     Raises:
-        InputError: if the name is unknown, the path is missing or has no readable images, the data
-            is not prepared or is damaged, or the packages that draw `toon_faces` are missing or
-            draw different faces.
+        InputError: if the name is unknown, the path is missing or has no readable images, the group
+            is no regular expression or the data was prepared with another, the data is not prepared
+            or is damaged, or the packages that draw `toon_faces` are missing or draw different
+            faces.
     """
     if name == "random":
         return Dataset(
@@ -111,6 +116,7 @@ def load_dataset(
         return _open_tfds(image_size, os.fspath(path))
     cache = _cache(data_dir)
     if directory := _find_prepared(name, image_size, os.fspath(path), cache):
+        _check_group(directory, group)
         return _open_prepared(name, image_size, directory)
     if name == "image_folder":
         if not os.fspath(path):
@@ -120,7 +126,7 @@ def load_dataset(
             )
         from pivq_jax.data.image_folder import prepared_folder
 
-        return _open_prepared(name, image_size, prepared_folder(path, image_size, cache))
+        return _open_prepared(name, image_size, prepared_folder(path, image_size, cache, group))
     output = f" --output={shlex.quote(os.fspath(path))}" if os.fspath(path) else ""
     raise InputError(
         f"{name} is not prepared at {image_size} pixels in {os.fspath(path) or cache}: run"
@@ -174,6 +180,19 @@ def _find_prepared(name: str, image_size: int, path: str, cache: Path) -> Path |
         root = records.fetch(path, name, image_size, cache)
     sizes = [size for size in records.prepared_sizes(root, name) if size >= image_size]
     return records.set_directory(root, name, sizes[0]) if sizes else None
+
+
+def _check_group(directory: Path, group: str) -> None:
+    """Rejects prepared data that was split by other groups than those asked for."""
+    from pivq_jax.data import records
+
+    found = records.read_manifest(directory).get("group", "")
+    if group and found != group:
+        raise InputError(
+            f"data.group is {group!r}, but {directory} was prepared with"
+            f" {f'--group={found!r}' if found else 'no --group'}: prepare it again with that"
+            " --group, or set --config.data.group=''"
+        )
 
 
 def _open_prepared(name: str, image_size: int, directory: Path) -> Dataset:

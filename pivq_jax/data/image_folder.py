@@ -20,27 +20,34 @@ NAME = "image_folder"
 _FEW = 200
 
 
-def prepared_folder(path: str | os.PathLike[str], image_size: int, cache: Path) -> Path:
+def prepared_folder(
+    path: str | os.PathLike[str], image_size: int, cache: Path, group: str = ""
+) -> Path:
     """Returns the directory of the prepared images of a folder, which are prepared on first use.
 
-    Its name depends on the absolute path, the image size, and the name, size and modification time
-    of every image. If any of these change, the images are prepared again.
+    Its name depends on the absolute path, the image size, the regular expression for groups, if
+    any, and the name, size and modification time of every image. If any of these change, the images
+    are prepared again.
 
     Args:
         path: directory of the images.
         image_size: height and width in pixels, at least 8.
         cache: directory of prepared data.
+        group: regular expression for what images of one split have in common, see
+            `splits.groups_by`.
 
     Returns:
         A directory within `cache`.
 
     Raises:
-        InputError: if `image_size` is below 8, the directory does not exist, or it contains fewer
-            than three readable images, or none for one of the splits.
+        InputError: if `image_size` is below 8, the regular expression is invalid, the directory
+            does not exist, or it contains fewer than three readable images or groups of them, or
+            none for one of the splits.
         OSError: if the disk is full; the next call continues.
     """
     if image_size < 8:
         raise InputError(f"image_size is {image_size}: it must be at least 8")
+    splits.groups_by(group)  # raises an error
     root = tree.existing_directory(path).resolve()
     place = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     home = cache / NAME
@@ -49,11 +56,12 @@ def prepared_folder(path: str | os.PathLike[str], image_size: int, cache: Path) 
     if not count:
         tree.list_images(root)  # raises the error
     label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
-    version = hashlib.sha256(f"{place}\n{image_size}\n{content}".encode()).hexdigest()[:16]
+    contents = f"{place}\n{image_size}\n{content}" + (f"\n{group}" if group else "")
+    version = hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     target = home / f"{label}_{image_size}px_{version}"
 
     def make_plan() -> Plan:
-        plan = _plan(root, image_size)
+        plan = _plan(root, image_size, group)
         if tree.fingerprint(root, record)[0] != content:
             raise InputError(
                 f"{readable_name(root)} changed while it was listed: run the command again once it"
@@ -71,8 +79,8 @@ def prepared_folder(path: str | os.PathLike[str], image_size: int, cache: Path) 
     return target
 
 
-def _plan(root: Path, image_size: int) -> Plan:
-    listing = layouts.image_folder(root)
+def _plan(root: Path, image_size: int, group: str) -> Plan:
+    listing = layouts.image_folder(root, group=group)
     skipped: list[str] = []
     entries = [entry for part in listing.splits.values() for entry in part]
     if len(entries) <= _FEW:
@@ -83,8 +91,10 @@ def _plan(root: Path, image_size: int) -> Plan:
                 f"{len(readable)} readable images in {readable_name(root)} ({len(entries)} files):"
                 " a data set needs at least 3, one per split"
             )
-        listing = dataclasses.replace(listing, splits=splits.in_splits(readable))
-    plan = prepare.make_plan(NAME, listing, image_size)
+        layouts.check_groups(readable, group)
+        by_group = splits.in_splits(readable, splits.groups_by(group))
+        listing = dataclasses.replace(listing, splits=by_group)
+    plan = prepare.make_plan(NAME, listing, image_size, group=group)
     label = f"{readable_name(root.name)} {image_size}px"
     return dataclasses.replace(plan, label=label, skipped=tuple(skipped))
 

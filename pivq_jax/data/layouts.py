@@ -1,4 +1,4 @@
-"""Layouts of CelebA, CelebA-HQ, FFHQ and of directory trees: which image is in which split.
+"""Layouts of CelebA, CelebA-HQ, FFHQ, LFW and directory trees: which image is in which split.
 
 Each reader validates all lists before any image is read. Sources:
 
@@ -6,10 +6,10 @@ Each reader validates all lists before any image is read. Sources:
 - CelebA-HQ: Karras et al. 2018, arXiv 1710.10196, as in CelebAMask-HQ: Lee et al. 2020, arXiv
   1907.11922; github.com/switchablenorms/CelebAMask-HQ
 - FFHQ: Karras et al. 2019, arXiv 1812.04948; github.com/NVlabs/ffhq-dataset
+- LFW: Huang et al. 2007, technical report 07-49 of the University of Massachusetts, Amherst;
+  funneled: Huang et al. 2007 (ICCV); deep funneled: Huang et al. 2012 (NIPS)
 """
 
-import collections
-import csv
 import dataclasses
 import re
 import zipfile
@@ -19,10 +19,10 @@ from pathlib import Path, PurePosixPath
 from absl import logging
 
 from pivq_jax.common.errors import InputError, brief
+from pivq_jax.data import tables
 from pivq_jax.data.images import EXTENSIONS, is_image, readable_name, unread_kinds
-from pivq_jax.data.records import RESERVED
 from pivq_jax.data.shards import Entry
-from pivq_jax.data.splits import SPLITS, in_splits
+from pivq_jax.data.splits import SPLITS, groups_by, in_splits
 from pivq_jax.data.tree import list_files
 
 # Names of the attribute values -1 and 1 of the official lists.
@@ -34,11 +34,11 @@ _PLACES = ("", "Img", "Anno", "Eval", "CelebAMask-HQ", "CelebA-HQ")
 _FFHQ_TRAIN = 60_000
 _FFHQ_IMAGES = 70_000
 
+# The folders of Labeled Faces in the Wild, original and aligned in two ways.
+_LFW_FOLDERS = ("lfw", "lfw-funneled", "lfw_funneled", "lfw-deepfunneled")
+
 # Bytes of the largest image in an archive; those of CelebA, of 178 x 218 pixels, have some 10 KB.
 _MAX_MEMBER = 2**26
-
-# An attribute with more values is assumed to be a mistake, such as a column of numbers.
-_MAX_VALUES = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +75,9 @@ def celeba(source: Path) -> Listing:
     _check_directory(source, wanted)
     root = _find(source, ("img_align_celeba", "img_align_celeba.zip"), wanted)
     partition_file = _find(source, ("list_eval_partition.txt",), wanted)
-    partition = _read_partition(partition_file)
+    partition = tables.read_partition(partition_file)
     attributes_file = _find(source, ("list_attr_celeba.txt",), wanted)
-    names, attributes = _read_attributes(attributes_file)
+    names, attributes = tables.read_attributes(attributes_file)
 
     stamps = _by_name(_files(root))
     _need_all(partition, stamps, partition_file, root)
@@ -112,9 +112,9 @@ def celeba_hq(source: Path) -> Listing:
         "CelebA's list_eval_partition.txt too, as the splits of CelebA-HQ follow CelebA's: copy it"
         " there (CelebA's download has it in Eval)",
     )
-    names, attributes = _read_attributes(attributes_file)
-    mapping = _read_mapping(mapping_file)
-    partition = _read_partition(partition_file)
+    names, attributes = tables.read_attributes(attributes_file)
+    mapping = tables.read_mapping(mapping_file)
+    partition = tables.read_partition(partition_file)
 
     stamps = _by_name(_files(root))
     images = [f"{index}.jpg" for index in mapping]
@@ -164,21 +164,59 @@ def ffhq(source: Path) -> Listing:
     return Listing(root, splits, {}, (side, side))
 
 
-def image_folder(source: Path, attributes: Path | None = None) -> Listing:
-    """Lists a directory tree of images, split by a hash of their relative paths.
+def lfw(source: Path) -> Listing:
+    """Lists Labeled Faces in the Wild, split by a hash of the person's name.
+
+    Each person is in one split. The official lists of pairs are for verification and are not used.
 
     Args:
-        source: the directory.
-        attributes: a CSV file whose first row names the attributes; each other row contains the
-            path of an image within `source` and one value per attribute. Every image needs a row.
+        source: lfw, lfw-funneled or lfw-deepfunneled, or a directory that holds one of them.
 
     Returns:
         A `Listing`.
 
     Raises:
-        InputError: if there are fewer than three images, or attributes are missing or invalid.
+        InputError: if there are images of fewer than three persons.
+    """
+    wanted = f"{', '.join(_LFW_FOLDERS)}, or a directory that holds one of them"
+    _check_directory(source, wanted)
+    root = source
+    while found := [name for name in _LFW_FOLDERS if (root / name).is_dir()]:  # some copies nest it
+        root = root / found[0]
+    entries = [
+        Entry(file, stamp, ())
+        for file, stamp in _files(root).items()
+        if re.fullmatch(r"([^/]+)/\1_[0-9]{4}\.jpg", PurePosixPath(file).as_posix())
+    ]
+    persons = {PurePosixPath(entry.file).parts[0] for entry in entries}
+    if len(persons) < len(SPLITS):
+        raise InputError(
+            f"{root} holds images (such as NAME/NAME_0001.jpg) of {len(persons)} persons, and needs"
+            f" 3 at least, one per split: give {wanted}"
+        )
+    splits = in_splits(entries, lambda file: PurePosixPath(file).parts[0])
+    return Listing(root, splits, {}, (250, 250))
+
+
+def image_folder(source: Path, attributes: Path | None = None, group: str = "") -> Listing:
+    """Lists a directory tree of images, split by a hash of their relative paths or groups.
+
+    Args:
+        source: the directory.
+        attributes: a CSV file whose first row names the attributes; each other row contains the
+            path of an image within `source` and one value per attribute. Every image needs a row.
+        group: regular expression for what images of one split have in common, see
+            `splits.groups_by`.
+
+    Returns:
+        A `Listing`.
+
+    Raises:
+        InputError: if there are fewer than three images or groups, the regular expression is
+            invalid, or attributes are missing or invalid.
     """
     _check_directory(source, "a directory of images")
+    group_of = groups_by(group)
     files = list_files(source)
     stamps = {file: stamp for file, stamp in files.items() if is_image(file)}
     unread = unread_kinds(files)
@@ -193,16 +231,36 @@ def image_folder(source: Path, attributes: Path | None = None) -> Listing:
     factors: dict[str, tuple[str, ...]] = {}
     rows: dict[str, tuple[int, ...]] = dict.fromkeys(stamps, ())
     if attributes is not None:
-        factors, rows = _read_csv(attributes)
+        factors, rows = tables.read_csv(attributes)
         _need_all(stamps, rows, source, attributes)
     entries = [Entry(file, stamp, rows[file]) for file, stamp in stamps.items()]
-    return Listing(source, in_splits(entries), factors, None)
+    check_groups(entries, group)
+    return Listing(source, in_splits(entries, group_of), factors, None)
+
+
+def check_groups(entries: Sequence[Entry], group: str) -> None:
+    """Rejects a regular expression that gives too few groups to split.
+
+    Args:
+        entries: the images.
+        group: the regular expression, see `splits.groups_by`.
+
+    Raises:
+        InputError: if there are fewer than three groups.
+    """
+    found = set(map(groups_by(group), (entry.file for entry in entries)))
+    if len(found) < len(SPLITS):
+        raise InputError(
+            f"group is {group!r}, by which the {len(entries):,} images are in {len(found)} group(s)"
+            f" ({min(found)[:60]!r}, ...): a data set needs at least 3, one per split"
+        )
 
 
 READERS: dict[str, Callable[[Path], Listing]] = {
     "celeba": celeba,
     "celeba_hq": celeba_hq,
     "ffhq": ffhq,
+    "lfw": lfw,
     "image_folder": image_folder,
 }
 
@@ -259,117 +317,3 @@ def _need_all(wanted: Iterable[str], there: Iterable[str], where: Path, other: P
             f"{len(missing):,} of the {len(wanted):,} images in {where} are not in {other} (the"
             f" first is {missing[0]}): complete it"
         )
-
-
-def _lines(path: Path) -> list[list[str]]:
-    """Returns the fields of each nonempty line."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    lines = [line.split() for line in text.splitlines()]
-    return [fields for fields in lines if fields]
-
-
-def _read_partition(path: Path) -> dict[str, str]:
-    """Returns the split of each image, from lines such as `000001.jpg 0`."""
-    partition = {}
-    for fields in _lines(path):
-        if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
-            raise InputError(
-                f"{path} has the line {' '.join(fields)[:60]!r}, not an image and 0, 1 or 2:"
-                " download it again"
-            )
-        partition[fields[0]] = SPLITS[int(fields[1])]
-    for split in SPLITS:
-        if split not in partition.values():
-            raise InputError(f"{path} names no {split} image: download it again")
-    return partition
-
-
-def _read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
-    """Returns the attribute names and, for each image, 0 or 1 per attribute.
-
-    The first line is the number of images and the second contains the names.
-    """
-    lines = _lines(path)
-    if len(lines) < 2 or len(lines[0]) != 1 or not re.fullmatch(r"[0-9]{1,9}", lines[0][0]):
-        raise InputError(
-            f"{path} does not begin with the number of images and the attributes' names: download"
-            " it again"
-        )
-    (count,), names, *rows = lines
-    if len(rows) != int(count):
-        raise InputError(
-            f"{path} has {len(rows):,} of the {int(count):,} images that its first line states:"
-            " download it again"
-        )
-    attributes = {}
-    for image, *values in rows:
-        if len(values) != len(names) or not set(values) <= {"-1", "1"}:
-            raise InputError(
-                f"{path} does not give {image[:60]} {len(names)} values of -1 or 1: download it"
-                " again"
-            )
-        attributes[image] = tuple(int(value == "1") for value in values)
-    return names, attributes
-
-
-def _read_mapping(path: Path) -> dict[int, str]:
-    """Returns the CelebA image of each CelebA-HQ image, from lines `idx orig_idx orig_file`."""
-    mapping = {}
-    for fields in _lines(path)[1:]:
-        if len(fields) != 3 or not re.fullmatch(r"[0-9]{1,9}", fields[0]):
-            raise InputError(
-                f"{path} has the line {' '.join(fields)[:60]!r}, not `idx orig_idx orig_file`:"
-                " download it again"
-            )
-        mapping[int(fields[0])] = fields[2]
-    if not mapping:
-        raise InputError(f"{path} names no images: download it again")
-    return mapping
-
-
-def _read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[int, ...]]]:
-    """Returns the sorted values of each attribute, and the indices of each image's values."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            (_, *names), *rows = [row for row in csv.reader(file) if row] or [[""]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    counts = collections.Counter(names)
-    for name in names:
-        if not re.fullmatch(r"\w[\w .-]*", name) or name in RESERVED or counts[name] > 1:
-            raise InputError(
-                f"{path} has an attribute named {name[:60]!r}: names consist of letters, digits,"
-                f" spaces and _.-, occur once, and are not {' or '.join(RESERVED)}"
-            )
-    if not names:
-        raise InputError(
-            f"{path} names no attributes: its first row must have a name for the image column and"
-            " one for each attribute"
-        )
-    for row in rows:
-        if len(row) != 1 + len(names) or not all(row):
-            raise InputError(
-                f"{path} does not give {row[0][:60]!r} a value for each of {len(names)} names"
-            )
-    values = {}
-    for column, name in enumerate(names, 1):
-        values[name] = tuple(sorted({row[column] for row in rows}, key=_natural))
-        if len(values[name]) > _MAX_VALUES:
-            raise InputError(
-                f"{path} has {len(values[name]):,} values of {name}: an attribute is a class of at"
-                f" most {_MAX_VALUES}; leave the column out"
-            )
-    place = {name: {value: i for i, value in enumerate(known)} for name, known in values.items()}
-    indices = {
-        row[0]: tuple(place[name][value] for name, value in zip(names, row[1:])) for row in rows
-    }
-    return values, indices
-
-
-def _natural(value: str) -> tuple[bool, int, str]:
-    """Sort key: integers first, by value, then other values alphabetically."""
-    number = re.fullmatch(r"-?\d{1,18}", value)  # longer ones are no class, and slow to convert
-    return number is None, int(value) if number else 0, value

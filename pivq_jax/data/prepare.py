@@ -8,7 +8,9 @@ Contents of --source:
   celeba_hq     CelebA-HQ-img, CelebA-HQ-to-CelebA-mapping.txt, CelebAMask-HQ-attribute-anno.txt
                 and CelebA's list_eval_partition.txt
   ffhq          images1024x1024 or thumbnails128x128
-  image_folder  any directory tree of aligned images; --attributes=FILE.csv adds labels
+  lfw           lfw, lfw-funneled or lfw-deepfunneled; no person is in two splits
+  image_folder  any directory tree of aligned images; --attributes=FILE.csv adds labels,
+                --group='(.*)_[0-9]+' keeps NAME_1.jpg and NAME_2.jpg in one split
 
 The central square of each image is resized (Lanczos) and stored as PNG. Images that cannot be read
 are reported and skipped; if they are more than 1 %, the command fails. The command may be
@@ -32,7 +34,10 @@ from pivq_jax.data.images import readable_name
 from pivq_jax.data.preparation import Plan, default_data_dir, usable_cores
 from pivq_jax.data.shards import FileRecipe
 
-NAMES = ("celeba", "celeba_hq", "ffhq", "image_folder")
+NAMES = ("celeba", "celeba_hq", "ffhq", "lfw", "image_folder")
+
+# The configs of data sets that have none of their own.
+_CONFIGS = {"lfw": "image_folder"}
 
 _MAX_SKIPPED = 0.01
 
@@ -45,6 +50,7 @@ def prepare_dataset(
     output: Path,
     crop: int = 0,
     attributes: Path | None = None,
+    group: str = "",
     workers: int = 1,
 ) -> dict[str, Any]:
     """Prepares a data set in `{output}/{name}/{image_size}px`, unless it is already there.
@@ -56,6 +62,8 @@ def prepare_dataset(
         output: directory of prepared data sets.
         crop: side of the central square that is resized, in pixels; 0 for the largest square.
         attributes: a CSV file, for `image_folder` only; see `layouts.image_folder`.
+        group: regular expression for what images of one split have in common, for `image_folder`
+            only; see `splits.groups_by`.
         workers: number of processes.
 
     Returns:
@@ -73,16 +81,19 @@ def prepare_dataset(
         raise InputError(f"--workers is {workers}: it must be at least 1")
     if attributes is not None and name != "image_folder":
         raise InputError(f"--attributes is for image_folder: {name} has its own")
-    if attributes is not None:
-        listing = layouts.image_folder(source, attributes)
+    if group and name != "image_folder":
+        raise InputError(f"--group is for image_folder: {name} has splits of its own")
+    if name == "image_folder":
+        listing = layouts.image_folder(source, attributes, group)
     else:
         listing = layouts.READERS[name](source)
     _check_sizes(name, image_size, crop, listing)
 
-    plan = make_plan(name, listing, image_size, crop=crop, max_skipped=_MAX_SKIPPED)
+    plan = make_plan(name, listing, image_size, crop=crop, group=group, max_skipped=_MAX_SKIPPED)
     target = records.set_directory(output, name, image_size)
     manifest = preparation.prepare(target, lambda: plan, workers=workers)
-    differing = [key for key, value in plan.origin.items() if manifest.get(key) != value]
+    wanted = {"group": "", **plan.origin}
+    differing = [key for key, value in wanted.items() if manifest.get(key, "") != value]
     if differing:
         raise InputError(
             f"{target} was made with another {' and '.join(differing)}: delete it, or choose"
@@ -97,6 +108,7 @@ def make_plan(
     image_size: int,
     *,
     crop: int = 0,
+    group: str = "",
     max_skipped: float = 1.0,
 ) -> Plan:
     """Returns the plan that prepares listed image files.
@@ -106,6 +118,7 @@ def make_plan(
         listing: the images.
         image_size: height and width in pixels.
         crop: side of the central square that is resized, in pixels; 0 for the largest square.
+        group: regular expression by which the images were split, if any.
         max_skipped: largest fraction of images that cannot be read.
     """
     root, factors = os.fspath(listing.root), tuple(listing.factors)
@@ -120,6 +133,7 @@ def make_plan(
             "image_size": image_size,
             "crop": crop,
             "source": _digest(listing),
+            **({"group": group} if group else {}),
         },
         source=readable_name(listing.root),
         label=f"{name} {image_size}px",
@@ -179,6 +193,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         " contains the path of an image within --source and its values",
     )
     parser.add_argument(
+        "--group",
+        default="",
+        help="for image_folder: a regular expression for the path of an image without its suffix;"
+        " images for which its parentheses match the same are in one split, e.g. '(.*)_[0-9]+' for"
+        " photographs of persons named NAME_0001.jpg",
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         default=usable_cores(),
@@ -213,13 +234,17 @@ def _prepare(options: argparse.Namespace) -> int:
         output=output,
         crop=options.crop,
         attributes=options.attributes and options.attributes.expanduser(),
+        group=options.group,
         workers=options.workers,
     )
     counts = ", ".join(f"{count:,} {split}" for split, count in manifest["images"].items())
     attributes, skipped = len(manifest["factors"]), len(manifest["skipped"])
     print(f"{options.dataset} at {options.size} pixels in {output}: {counts} images")
     print(f"{attributes} attributes; {skipped} images skipped")
-    command = f"python -m pivq_jax.main --config=configs/{options.dataset}.py"
+    config = _CONFIGS.get(options.dataset, options.dataset)
+    command = f"python -m pivq_jax.main --config=configs/{config}.py"
+    if config != options.dataset:
+        command += f" --config.data.name={options.dataset}"
     command += f" --config.data.image_size={options.size}"
     if options.output or options.dataset == "image_folder":
         command += f" --config.data.path={shlex.quote(os.fspath(output))}"

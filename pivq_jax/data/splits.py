@@ -3,14 +3,18 @@
 import collections
 import hashlib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
+from pivq_jax.common.errors import InputError, brief
 from pivq_jax.data.shards import Entry
 
 SPLITS = ("train", "validation", "test")
 
 
-def in_splits(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+def in_splits(
+    entries: Sequence[Entry], group_of: Callable[[str], str] = lambda file: file
+) -> dict[str, list[Entry]]:
     """Assigns entries to splits, see `assign_splits`, and orders each split by a hash of the names.
 
     Names are often sorted by their contents, as in folders of classes. By their hashes, the first
@@ -18,15 +22,55 @@ def in_splits(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
 
     Args:
         entries: the images.
+        group_of: the group of a file: images of one group are in one split, which a hash of the
+            group decides.
 
     Returns:
         The entries of each split, in an order that depends on their names alone.
     """
-    assigned = assign_splits([entry.file for entry in entries])
+    groups = {entry.file: group_of(entry.file) for entry in entries}
+    assigned = assign_splits(list(groups.values()))
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
     for entry in sorted(entries, key=lambda entry: _hash(entry.file)):
-        splits[assigned[entry.file]].append(entry)
+        splits[assigned[groups[entry.file]]].append(entry)
     return splits
+
+
+def groups_by(pattern: str) -> Callable[[str], str]:
+    """Returns the function from a file to the group that a regular expression finds in its name.
+
+    Args:
+        pattern: regular expression for the whole path without its suffix. What its first pair of
+            parentheses matches is the group; a file that it does not match is a group of its own,
+            as all are if the pattern is empty.
+
+    Raises:
+        InputError: if it is not a regular expression, or has no parentheses.
+
+    >>> group = groups_by("(.*)_[0-9]+")
+    >>> group("Ada_Lovelace_0001.jpg"), group("Ada_Lovelace_0002.png"), group("unknown.jpg")
+    ('Ada_Lovelace', 'Ada_Lovelace', 'unknown.jpg')
+    """
+    if not pattern:
+        return lambda file: file
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(
+            f"group is {pattern!r}, which is no regular expression ({brief(error)}): an example is"
+            " '(.*)_[0-9]+', for names such as Ada_Lovelace_0001.jpg"
+        ) from error
+    if not compiled.groups:
+        raise InputError(
+            f"group is {pattern!r}: it must have a pair of parentheses around what names the"
+            " group, as '(.*)_[0-9]+' has"
+        )
+
+    def group_of(file: str) -> str:
+        match = compiled.fullmatch(os.path.splitext(file)[0])
+        return (match and match[1]) or file
+
+    return group_of
 
 
 def assign_splits(names: Sequence[str]) -> dict[str, str]:

@@ -129,6 +129,7 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
     assert Config.from_dict(values) == Config.of_model(values) == config
     written = config.to_dict()
     later = (
+        "data.group",
         "loss.recombination_warmup",
         "model.latents",
         "model.local_output",

@@ -13,6 +13,7 @@ SOURCES: dict[str, tuple[Callable[..., Path], int, int]] = {
     "celeba": (official.make_celeba, 48, 32),
     "celeba_hq": (official.make_celeba_hq, 24, 32),
     "ffhq": (official.make_ffhq, 36, 32),
+    "lfw": (official.make_lfw, 48, 32),
     "image_folder": (official.make_image_folder, 48, 32),
 }
 

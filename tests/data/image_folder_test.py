@@ -33,9 +33,10 @@ def fill(root, count, start=0):
     return root
 
 
-def load(root, tmp_path, image_size=8):
+def load(root, tmp_path, image_size=8, group=""):
+    data_dir = tmp_path / "data"
     return load_dataset(
-        "image_folder", image_size=image_size, path=root, data_dir=tmp_path / "data"
+        "image_folder", image_size=image_size, path=root, data_dir=data_dir, group=group
     )
 
 
@@ -62,6 +63,47 @@ def test_splits_are_80_10_10_and_depend_on_the_name_alone():
     assert 420 < counts["test"] < 580
     fewer = assign_splits(names[1000:2000])
     assert all(splits[name] == split for name, split in fewer.items())
+
+
+def test_images_of_a_group_are_in_one_split(tmp_path):
+    """Of persons with one to five photographs each, in one folder."""
+    persons = {}
+    (tmp_path / "faces").mkdir()
+    for i in range(240):
+        persons[i] = f"Person_{i // 3 if i % 5 else i}"
+        Image.new("RGB", (9, 9), (i, i, i)).save(tmp_path / f"faces/{persons[i]}_{i:04d}.png")
+    plain = load(tmp_path / "faces", tmp_path)
+    data = load(tmp_path / "faces", tmp_path, group="(.*)_[0-9]+")
+    shown = {split: greys(getattr(data, split)) for split in SPLITS}
+    assert sorted(g for part in shown.values() for g in part) == list(range(240))
+    groups = {split: {persons[grey] for grey in shown[split]} for split in SPLITS}
+    assert all(groups.values())
+    assert not groups["train"] & (groups["validation"] | groups["test"])
+    assert not groups["validation"] & groups["test"]
+    assert len(groups["train"]) > 0.7 * sum(map(len, groups.values()))
+
+    # Without, nothing changes: neither the images nor where they are kept.
+    assert plain.identity != data.identity
+    assert load(tmp_path / "faces", tmp_path).identity == plain.identity
+    assert len(list((tmp_path / "data").rglob("prepared.json"))) == 2
+    kept = [json.loads(p.read_text()) for p in (tmp_path / "data").rglob("prepared.json")]
+    assert sorted(manifest.get("group", "") for manifest in kept) == ["", "(.*)_[0-9]+"]
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ("(", r"group is '\(', which is no regular expression \("),
+        (".*_[0-9]+", r"must have a pair of parentheses"),
+        ("(part_).*", r"by which the 9 images are in 1 group\(s\) \('part_', ...\)"),
+    ],
+)
+def test_a_group_that_gives_no_splits_is_refused(tmp_path, group, message):
+    root = fill(tmp_path / "faces", 9)
+    with pytest.raises(InputError, match=message) as caught:
+        load(root, tmp_path, group=group)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("prepared.json"))
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 8, 13])
@@ -203,9 +245,9 @@ def test_a_folder_that_changes_while_it_is_listed_is_refused(tmp_path, monkeypat
     root = fill(tmp_path / "faces", 9)
     listing = layouts.image_folder
 
-    def late(source):
+    def late(source, **options):
         fill(root, 1, start=9)
-        return listing(source)
+        return listing(source, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(layouts, "image_folder", late)

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import layouts
+from pivq_jax.data import layouts, tables
 from tests.data import official
 
 
@@ -94,6 +94,33 @@ def test_an_ffhq_of_one_split_is_refused(tmp_path):
         layouts.ffhq(touch(tmp_path / "other", "x.png"))
 
 
+@pytest.mark.parametrize("folder", ["lfw", "lfw-funneled", "lfw_funneled", "lfw-deepfunneled"])
+def test_lfw_by_its_folder_or_what_holds_it(tmp_path, folder):
+    names = [f"{p}/{p}_{n:04d}.jpg" for p in ("A_B", "C", "D_E", "F-G_H") for n in (1, 2)]
+    others = ["pairs.txt", "lfw-names.txt", "A_B/C_0001.jpg", "A_B/A_B_0001.png", "A_B/A_B_1.jpg"]
+    touch(tmp_path / "x" / folder, *names, *others)
+    nested = tmp_path / "y" / "lfw" / folder / folder
+    touch(nested, *names)
+    for source, root in (
+        (tmp_path / "x", tmp_path / "x" / folder),
+        (tmp_path / "x" / folder, tmp_path / "x" / folder),
+        (tmp_path / "y", nested),
+        (tmp_path / "y" / "lfw", nested),
+    ):
+        listing = layouts.lfw(source)
+        assert listing.root == root and listing.shape == (250, 250) and not listing.factors
+        found = {split: [e.file for e in part] for split, part in listing.splits.items()}
+        assert sorted(f for part in found.values() for f in part) == sorted(names)
+        persons = {split: {file.split("/")[0] for file in part} for split, part in found.items()}
+        assert all(persons.values()) and sum(map(len, persons.values())) == 4
+
+
+def test_an_lfw_without_persons_is_refused(tmp_path):
+    source = touch(tmp_path / "lfw", "A/A_0001.jpg", "A/A_0002.jpg", "B/B_0001.jpg", "c.jpg")
+    with pytest.raises(InputError, match=r"of 2 persons, and needs 3 .*: give lfw, lfw-funneled"):
+        layouts.lfw(source)
+
+
 def test_attributes_of_a_folder_are_sorted_classes(tmp_path):
     source = touch(tmp_path / "images", "a.png", "b/c.jpg", "d.webp", ".hidden.png", "notes.txt")
     table = tmp_path / "table.csv"
@@ -152,7 +179,7 @@ def test_numbers_in_lists_have_a_few_digits(celeba, number):
         layouts.celeba(celeba)
     (celeba / "mapping.txt").write_text(f"idx orig_idx orig_file\n{number} 0 000001.jpg\n")
     with pytest.raises(InputError, match="has the line"):
-        layouts._read_mapping(celeba / "mapping.txt")
+        tables.read_mapping(celeba / "mapping.txt")
 
 
 def test_an_encrypted_archive_is_named_as_such(celeba):

@@ -90,6 +90,19 @@ def make_ffhq(root: Path, faces: np.ndarray, count: int, side: int = 128) -> Pat
     return root
 
 
+def make_lfw(root: Path, faces: np.ndarray, count: int) -> Path:
+    """LFW: one to four photographs of each person, and its lists."""
+    person = number = 0
+    for i in range(count):
+        number = number + 1 if number <= person % 4 else 1
+        person += number == 1
+        name = f"Person_{chr(65 + person % 26)}_{person}"
+        file = root / "lfw-deepfunneled" / name / f"{name}_{number:04d}.jpg"
+        face(faces, i, (250, 250), file)
+    (root / "lfw-deepfunneled" / "pairs.txt").write_text("not an image")
+    return root
+
+
 def make_image_folder(root: Path, faces: np.ndarray, count: int) -> Path:
     """A tree of images of mixed sizes and kinds, with `labels.csv` outside it."""
     rows = ["file,hair,number of eyes"]

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pivq_jax.data import load_dataset, preparation, prepare
+from pivq_jax.data.splits import assign_splits
 from tests.data import official
 from tests.data.conftest import SOURCES, prepare_arguments, process_children
 
@@ -104,6 +105,69 @@ def test_ffhq_is_split_by_number_and_validation_serves_as_test(prepared, sources
         for i, file in enumerate(part):
             np.testing.assert_array_equal(source[i]["image"], central_square(file, 0, 32))
     assert files[30].name == "60000.png"
+
+
+def test_no_person_of_lfw_is_in_two_splits(prepared, sources):
+    """By the pixels: what is in each split is where the persons' hashes put it."""
+    data = load_dataset("lfw", image_size=32, path=prepared)
+    assert data.factors == {}
+    persons = {
+        central_square(file, 0, 32).tobytes(): file.parent.name
+        for file in sources["lfw"].rglob("*.jpg")
+    }
+    found = {}
+    for split in SPLITS:
+        source = getattr(data, split)
+        found[split] = [persons[source[i]["image"].tobytes()] for i in range(len(source))]
+    assert sum(map(len, found.values())) == SOURCES["lfw"][1]
+    assert sum(len(set(names)) for names in found.values()) == len(set(persons.values())) > 10
+    expected = assign_splits(sorted(set(persons.values())))
+    assert all(expected[name] == split for split, names in found.items() for name in names)
+
+
+def test_the_crop_and_the_command_for_lfw(sources, tmp_path, capsys):
+    arguments = prepare_arguments("lfw", sources["lfw"], tmp_path)
+    status, out, _ = run(capsys, *arguments, "--crop=150")
+    assert status == 0 and "--config=configs/image_folder.py --config.data.name=lfw" in out
+    data = load_dataset("lfw", image_size=32, path=tmp_path)
+    cropped = {central_square(f, 150, 32).tobytes() for f in sources["lfw"].rglob("*.jpg")}
+    assert all(data.train[i]["image"].tobytes() in cropped for i in range(len(data.train)))
+    assert_refused(run(capsys, *arguments, "--size=260"), tmp_path / "no", "--size is 260", "250")
+
+
+def test_a_folder_is_split_by_group(make_source, tmp_path, capsys):
+    source = make_source("image_folder")
+    arguments = prepare_arguments("image_folder", source, tmp_path)
+    group = "--group=part_[0-9]/([0-9]).*"  # by the first digit, in whatever folder
+    assert run(capsys, *arguments, group)[0] == 0
+    data = load_dataset("image_folder", image_size=32, path=tmp_path, group=group[8:])
+    files = {central_square(f, 0, 32).tobytes(): f.stem for f in source.rglob("*.??g")}
+    digits = []
+    for split in SPLITS:
+        images = getattr(data, split)
+        digits.append({files[images[i]["image"].tobytes()][0] for i in range(len(images))})
+    assert sum(map(len, digits)) == len(set().union(*digits)) == 10
+
+    # Another one is refused, by `prepare` and on opening.
+    code, out, err = run(capsys, *arguments)
+    assert code == 2 and not out and "made with another group" in err[-1]
+    with pytest.raises(prepare.InputError, match="was prepared with --group='part") as refusal:
+        load_dataset("image_folder", image_size=32, path=tmp_path, group="(.*)_[0-9]+")
+    assert "--config.data.group=''" in str(refusal.value)
+    assert load_dataset("image_folder", image_size=32, path=tmp_path).identity == data.identity
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "words"),
+    [
+        ("image_folder", "(", ["group is '('", "no regular expression"]),
+        ("image_folder", "(part)_.*", ["the 48 images are in 1 group(s) ('part', ...)"]),
+        ("lfw", "(.*)_[0-9]+", ["--group is for image_folder: lfw has splits of its own"]),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(sources, tmp_path, capsys, name, group, words):
+    arguments = prepare_arguments(name, sources[name], tmp_path)
+    assert_refused(run(capsys, *arguments, f"--group={group}"), tmp_path, *words)
 
 
 def test_a_folder_keeps_its_splits_and_has_the_attributes_of_the_csv(prepared, sources):
@@ -208,6 +272,7 @@ def interrupt(commands, name, source, output, number):
         "celeba": lambda: source / "img_align_celeba" / "000020.jpg",
         "celeba_hq": lambda: source / "CelebA-HQ-img" / "10.jpg",
         "ffhq": lambda: source / "thumbnails128x128" / "00000" / "00013.png",
+        "lfw": lambda: images[30],
         "image_folder": lambda: images[30],
     }[name]()
     with held_at(held):

@@ -9,7 +9,7 @@ from tests.data.conftest import SOURCES, prepare_arguments
 
 PREPARE = "import sys; from pivq_jax.data.prepare import main; sys.exit(main({arguments}))"
 
-# The four are one program, compiled once; their own losses have tests of their own.
+# They are one program, compiled once; their own losses have tests of their own.
 FIELDS = {
     **TINY,
     "model.dtype": "float32",

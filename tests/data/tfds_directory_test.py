@@ -49,6 +49,27 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             )
 
 
+class Lfw(Digits):
+    """As tensorflow-datasets prepares Labeled Faces in the Wild: the name is a text."""
+
+    sizes = {"train": 60}  # noqa: RUF012
+
+    def _info(self):
+        features = tfds.features.FeaturesDict(
+            {"label": tfds.features.Text(), "image": tfds.features.Image(shape=(250, 250, 3))}
+        )
+        return tfds.core.DatasetInfo(
+            builder=self, features=features, supervised_keys=("label", "image")
+        )
+
+    def _generate_examples(self, split):
+        for index in range(self.sizes[split]):
+            file = io.BytesIO()
+            Image.new("RGB", (250, 250), (index, 0, 0)).save(file, "JPEG", quality=100)
+            file.seek(0)
+            yield f"Jos\u00e9_{index:04d}", {"label": f"Jos\u00e9_{index // 3}", "image": file}
+
+
 class Pairs(Digits):
     pictures = ("left", "right")
 
@@ -88,6 +109,19 @@ def test_images_labels_and_splits(root, caplog):
     assert sorted(seen["test"]) == list(range(7)) and sorted(seen["train"]) == list(range(60))
     again = load_dataset("tfds", image_size=8, path=root / "digits" / "1.0.0")
     assert again.identity == data.identity
+
+
+def test_lfw_opens_with_its_names_left_out(tmp_path):
+    make(Lfw, tmp_path)
+    data = load_dataset("tfds", image_size=16, path=tmp_path)
+    assert data.factors == {}
+    seen = []
+    for split in (data.train, data.validation, data.test):
+        assert len(split)
+        for i in range(len(split)):
+            assert split[i].keys() == {"image"} and split[i]["image"].shape == (16, 16, 3)
+            seen.append(int(split[i]["image"][8, 8, 0]))
+    assert len(seen) == 60 and np.abs(np.sort(seen) - np.arange(60)).max() <= 2  # JPEG's rounding
 
 
 def test_all_labels_count_if_every_split_has_them(root, monkeypatch, tmp_path):
