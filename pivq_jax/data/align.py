@@ -1,0 +1,103 @@
+"""Aligns photographs of faces: the eyes come to the same places in all of them.
+
+    pip install 'pivq_jax[align]'
+    python -m pivq_jax.data.align --source=photographs --output=aligned --size=128
+    python -m pivq_jax.main --config=configs/image_folder.py --config.data.path=aligned \\
+        --config.data.image_size=128
+
+Each image below --source becomes a square PNG file of the same name and folder below --output. It
+is turned, scaled and moved so that the eyes of its largest face are where --preset has them:
+
+  face     the face alone: .32 and .68 of the width, .42 of the height
+  celeba   as in the central square of CelebA's aligned images: with hair and neck
+  ffhq     as in the aligned images of FFHQ: with hair
+
+What is outside of the photograph is filled by reflection. Photographs without a face, those that
+would have to be enlarged more than twice, those whose edge cuts the face next to an eye, and
+unreadable ones are skipped, counted, and listed in skipped.tsv.
+
+The command may be interrupted at any time; if it is run again, it continues and writes the same
+bytes. Run again after photographs were added or changed, it aligns these; others are kept.
+"""
+
+import argparse
+import functools
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pivq_jax.common.command_line import CommandParser, exit_code
+from pivq_jax.common.errors import InputError
+from pivq_jax.data import alignment, framing, images, preparation
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = CommandParser(prog="python -m pivq_jax.data.align", description=__doc__)
+    parser.add_argument("--source", required=True, type=Path, help="directory of photographs")
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        help="directory for the aligned images, new or of an earlier run of the same command",
+    )
+    parser.add_argument(
+        "--size", required=True, type=int, help="height and width of an aligned image in pixels"
+    )
+    parser.add_argument(
+        "--preset", choices=tuple(framing.PRESETS), default="face", help="see above; default: face"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=preparation.usable_cores(),
+        help="number of processes; default: all cores",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: command-line arguments without the program; defaults to `sys.argv[1:]`.
+
+    Returns:
+        The exit status, 0 on success, 1 for I/O errors, 2 for invalid input, 130 if interrupted.
+    """
+    remedy = "the same command continues where this stopped"
+    try:
+        return exit_code(functools.partial(_run, _parse(arguments)), f": {remedy}")
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {remedy}", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.workers < 1:
+        raise InputError(f"--workers is {options.workers}: it must be at least 1")
+    output = options.output.expanduser().absolute()
+    aligned, skipped = alignment.align_folder(
+        options.source.expanduser().absolute(),
+        output,
+        options.size,
+        preset=options.preset,
+        workers=options.workers,
+    )
+    total, name = aligned + len(skipped), images.readable_name(output)
+    print(f"{aligned:,} of {total:,} photographs aligned at {options.size} pixels in {name}")
+    if skipped:
+        print(
+            f"{len(skipped):,} skipped ({alignment.counts(skipped)}): see {alignment.SKIPPED} there"
+        )
+    print(
+        "train on them: python -m pivq_jax.main --config=configs/image_folder.py"
+        f" --config.data.path={shlex.quote(os.fspath(output))}"
+        f" --config.data.image_size={options.size}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

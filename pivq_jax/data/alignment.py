@@ -1,0 +1,243 @@
+"""Directory trees of photographs of faces, aligned in parallel, each file once and atomically."""
+
+import collections
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import check_directory, read_object, write_atomically, write_json
+from pivq_jax.data import framing, images, landmarks, preparation, tree, worker
+
+# Why photographs are skipped, in the order in which they are counted.
+REASONS = ("no face", "too small", "cut off", "unreadable")
+
+SETTINGS = "align.json"
+SKIPPED = "skipped.tsv"
+_LOCK = ".align.lock"
+
+# Photographs are not enlarged more than this: what has less detail looks like no photograph.
+_MAX_ENLARGEMENT = 2.0
+
+# Nor where an eye is nearer to the edge than this, in distances of the eyes: beyond half of a face
+# one would see its reflection, with the same eye once more.
+_MARGIN = 0.45
+
+# A worker process takes about as long to start as this number of photographs to align.
+_PHOTOGRAPHS_PER_WORKER = 50
+
+Detector = Callable[[np.ndarray], np.ndarray | None]
+
+
+class Skipped(NamedTuple):
+    """A photograph that was not aligned.
+
+    Attributes:
+        file: its path relative to the source.
+        reason: one of `REASONS`; empty for one that was aligned.
+        detail: what was found instead.
+    """
+
+    file: str
+    reason: str
+    detail: str
+
+
+class _Job(NamedTuple):
+    source: str
+    output: str
+    size: int
+    preset: str
+    detector: Detector
+
+
+def align_folder(
+    source: Path,
+    output: Path,
+    size: int,
+    *,
+    preset: str = "face",
+    workers: int = 0,
+    detector: Detector = landmarks.find_eyes,
+) -> tuple[int, list[Skipped]]:
+    """Aligns all photographs of a directory tree.
+
+    Args:
+        source: the directory of photographs.
+        output: the directory of aligned images, which is made; or that of an earlier call with the
+            same arguments, which is completed.
+        size: height and width of an aligned image in pixels, 8 to 8,192.
+        preset: one of `framing.PRESETS`.
+        workers: number of processes; 0 to use this one.
+        detector: from a photograph, uint8 [H, W, 3], to the (x, y) of its eyes, float [2, 2], that
+            on the left of the image first; None if there is no face.
+
+    Returns:
+        The number of aligned images in `output`, and what was skipped, in order of the files.
+
+    Raises:
+        InputError: if an argument is invalid, `source` has no image, two of its images would become
+            one file, `output` holds something else, no image has a face, or the packages that find
+            faces are missing.
+        OSError: if the disk is full; the next call continues with the work done so far.
+    """
+    if not 8 <= size <= 8192:
+        raise InputError(f"--size is {size}: it must be at least 8 and at most 8,192")
+    root = tree.existing_directory(source)
+    check_directory(output, "--output")
+    _check_apart(root, output)
+    files = tree.list_images(root)
+    names = _names(files)
+    versions = landmarks.versions() if detector is landmarks.find_eyes else {}
+    settings = {
+        "source": images.readable_name(root.resolve()),
+        "size": size,
+        "preset": preset,
+        "versions": {**versions, "pillow": _pillow_version()},
+    }
+    new = not output.exists()
+    with preparation.locked(output / _LOCK, images.readable_name(output)):
+        try:
+            _claim(output, settings)
+            job = _Job(os.fspath(root), os.fspath(output), size, preset, detector)
+            todo = [file for file in files if not _is_done(root / file, output / names[file])]
+            skipped = sorted(_align_all(job, todo, workers))
+            aligned = len(files) - len(skipped)
+            if not aligned:
+                (output / SETTINGS).unlink()
+                raise InputError(
+                    f"none of the {len(files):,} images in {root} could be aligned"
+                    f" ({counts(skipped)}; {skipped[0].file}: {skipped[0].detail}): give"
+                    " photographs of faces, upright and seen from the front"
+                )
+        except InputError:
+            if not (output / SETTINGS).exists():  # leave nothing that was not there
+                (output / _LOCK).unlink()
+                with contextlib.suppress(OSError):
+                    output.rmdir() if new else None
+            raise
+        rows = [("file", "reason", "detail"), *skipped]
+        lines = ["\t".join(map(images.readable_name, row)) + "\n" for row in rows]
+        write_atomically(output / SKIPPED, "".join(lines).encode())
+    return aligned, skipped
+
+
+def _check_apart(source: Path, output: Path) -> None:
+    """Rejects an output that later calls would take for photographs, and the reverse."""
+    inner, outer = output.resolve(), source.resolve()
+    if inner == outer:
+        raise InputError(f"--output is {output}, the --source itself: choose another --output")
+    if outer in inner.parents:
+        raise InputError(f"--output {output} is within --source: choose one outside of {source}")
+    if inner in outer.parents:
+        raise InputError(f"--source {source} is within --output: choose one outside of {output}")
+
+
+def _names(files: Sequence[str]) -> dict[str, str]:
+    """Returns the name of each aligned image; two photographs must not become one."""
+    names: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for file in files:
+        name = os.fspath(PurePath(file).with_suffix(".png"))
+        if name in taken:
+            raise InputError(
+                f"{taken[name]} and {file} would both become {name}: rename or remove one of them"
+            )
+        names[file], taken[name] = name, file
+    return names
+
+
+def _pillow_version() -> str:
+    import PIL
+
+    return PIL.__version__
+
+
+def _claim(output: Path, settings: dict[str, Any]) -> None:
+    """Records the settings in the output; rejects one that was made with others."""
+    present = {path.name for path in output.iterdir()} - {_LOCK}
+    if SETTINGS not in present:
+        if present:
+            raise InputError(
+                f"{output} holds other files, such as {min(present)}: choose another --output, or"
+                " an empty directory"
+            )
+        write_json(output / SETTINGS, settings)
+        return
+    found = read_object(output / SETTINGS)
+    if differing := [key for key, value in settings.items() if found.get(key) != value]:
+        raise InputError(
+            f"{output} was made with another {' and '.join(differing)} (see {SETTINGS} there):"
+            " delete it, or choose another --output"
+        )
+    for left in output.rglob(".*.tmp"):  # of a command that was killed
+        left.unlink()
+
+
+def _is_done(photograph: Path, aligned: Path) -> bool:
+    """Whether the aligned image is there, and not older than its photograph."""
+    try:
+        return aligned.stat().st_mtime_ns >= photograph.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+
+
+def _align_all(job: _Job, files: Sequence[str], workers: int) -> Iterator[Skipped]:
+    """Yields what is skipped."""
+    function = functools.partial(_align_file, job)
+    workers = min(workers, len(files) // _PHOTOGRAPHS_PER_WORKER)
+    with contextlib.closing(worker.run(function, files, workers)) as results:
+        for result in preparation.progress(results, "align", len(files), " photographs"):
+            if result.reason:
+                yield result
+
+
+def _align_file(job: _Job, file: str) -> list[Skipped]:
+    """Aligns one photograph; of one that is skipped, no earlier result is left."""
+    target = Path(job.output, file).with_suffix(".png")
+    aligned, reason, detail = _aligned(job, file)
+    if aligned is None:
+        target.unlink(missing_ok=True)
+    else:
+        write_atomically(target, images.encode_png(aligned))
+    return [Skipped(file, reason, detail)]
+
+
+def _aligned(job: _Job, file: str) -> tuple[np.ndarray | None, str, str]:
+    """Returns the aligned image of a photograph; or None, the reason and the detail."""
+    name = images.readable_name(file)
+    try:
+        photograph = images.decode_whole(os.path.join(job.source, file), name=name)
+    except InputError as error:
+        return None, "unreadable", str(error)
+    eyes = job.detector(photograph)
+    if eyes is None:
+        return None, "no face", "no face was found"
+    distance = float(np.linalg.norm(eyes[1] - eyes[0]))
+    least = framing.eye_distance(job.size, job.preset) / _MAX_ENLARGEMENT
+    if distance < least:
+        return None, "too small", f"the eyes are {distance:.1f} pixels apart, less than {least:.1f}"
+    margin = float(np.minimum(eyes, photograph.shape[1::-1] - eyes).min())
+    least = _MARGIN * distance
+    if margin < least:
+        return (
+            None,
+            "cut off",
+            f"an eye is {margin:.1f} pixels from the edge, less than {least:.1f}",
+        )
+    return framing.align(photograph, eyes, job.size, job.preset), "", ""
+
+
+def counts(skipped: Sequence[Skipped]) -> str:
+    """Describes how many photographs were skipped for each reason.
+
+    Args:
+        skipped: the photographs.
+    """
+    found = collections.Counter(each.reason for each in skipped)
+    return ", ".join(f"{found[reason]:,} {reason}" for reason in REASONS if found[reason])

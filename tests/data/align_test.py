@@ -1,0 +1,78 @@
+"""The command: its help, its flags, and what it prints."""
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pivq_jax.data import align, framing
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as exit_request:
+        align.main(["--help"])
+    out = capsys.readouterr().out
+    assert exit_request.value.code == 0
+    for word in ("pivq_jax[align]", "skipped.tsv", "continues", *framing.PRESETS):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "--source"),
+        (["--source=x", "--output=y", "--size=big"], "big"),
+        (["--source=x", "--output=y", "--size=64", "--preset=head"], "head"),
+    ],
+)
+def test_mistakes_in_flags_are_one_line(capsys, arguments, word):
+    with pytest.raises(SystemExit) as exit_request:
+        align.main(arguments)
+    out, err = capsys.readouterr()
+    assert exit_request.value.code == 2 and not out
+    assert err.startswith("error: ") and err.count("\n") == 1 and word in err
+
+
+@pytest.mark.parametrize(
+    ("extra", "word"),
+    [
+        (["--size=4"], "--size is 4: it must be at least 8"),
+        (["--workers=0"], "--workers is 0"),
+        (["--source=/nowhere"], "no directory /nowhere"),
+    ],
+)
+def test_wrong_values_are_refused_before_any_work(tmp_path, capsys, extra, word):
+    (tmp_path / "in").mkdir()
+    arguments = [f"--source={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--size=64"]
+    assert align.main([*arguments, *extra]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("error: ") and err.count("\n") == 1 and word in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_the_extra_it_is_named_before_any_work(tmp_path, capsys, monkeypatch):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "in" / "a.png")
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    arguments = [f"--source={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--size=64"]
+    assert align.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err == "error: dlib is not installed: pip install 'pivq_jax[align]'\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_skipped_is_counted(tmp_path, capsys):
+    pytest.importorskip("dlib")
+    image = pytest.importorskip("skimage.data").astronaut()
+    (tmp_path / "in").mkdir()
+    Image.fromarray(image).save(tmp_path / "in" / "a.jpg")
+    Image.fromarray(np.zeros_like(image)).save(tmp_path / "in" / "b.jpg")
+    (tmp_path / "in" / "c.jpg").write_bytes(b"")
+    arguments = [f"--source={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--size=64"]
+    for _ in range(2):  # the second call does what is left, which is nothing
+        assert align.main(arguments) == 0
+        out = capsys.readouterr().out.splitlines()
+        assert out[0] == f"1 of 3 photographs aligned at 64 pixels in {tmp_path / 'out'}"
+        assert out[1] == "2 skipped (1 no face, 1 unreadable): see skipped.tsv there"
+        assert out[2].startswith("train on them: python -m pivq_jax.main ") and len(out) == 3

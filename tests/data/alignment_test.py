@@ -1,0 +1,257 @@
+"""Folders of drawn faces, aligned: what is written, kept, skipped and refused."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.data import align, alignment, framing
+from pivq_jax.data.tree import list_images
+from tests.data.framing_test import centre, drawn
+
+
+def eyes_of(image):
+    """The detector of `drawn`: a red and a green disc."""
+    found = []
+    for channel in (0, 1):
+        if image[..., channel].max() < 200 or np.ptp(image, -1).max() < 100:
+            return None
+        found.append(centre(image, channel))
+    return np.array(found)
+
+
+def photograph(path, distance=60, angle=0.0, middle=(250, 260), shape=(500, 520), **options):
+    half = 0.5 * distance * np.array([np.cos(angle), np.sin(angle)])
+    eyes = np.array([middle - half, middle + half])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(drawn(eyes, shape, 0.15 * distance)).save(path, **options)
+
+
+@pytest.fixture
+def source(tmp_path):
+    root = tmp_path / "photographs"
+    for i in range(6):
+        photograph(root / f"part {i % 2}" / f"{i}.{('png', 'JPG', 'webp')[i % 3]}", 40 + 7 * i, i)
+    return root
+
+
+def run(source, output, size=32, **options):
+    return alignment.align_folder(source, output, size, detector=eyes_of, **options)
+
+
+def contents(root):
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_each_photograph_becomes_a_png_of_its_name(source, tmp_path):
+    aligned, skipped = run(source, tmp_path / "out", preset="celeba")
+    assert (aligned, skipped) == (6, [])
+    names = sorted(f"part {i % 2}/{i}.png" for i in range(6))
+    assert list_images(tmp_path / "out") == names
+    places = np.array(framing.PRESETS["celeba"]) * 32
+    for name in names:
+        with Image.open(tmp_path / "out" / name) as image:
+            assert image.format == "PNG" and image.mode == "RGB"
+            assert np.abs(eyes_of(np.asarray(image)) - places).max() < 1
+    assert (tmp_path / "out" / "skipped.tsv").read_text() == "file\treason\tdetail\n"
+
+
+def test_the_orientation_of_exif_counts(tmp_path):
+    root = tmp_path / "photographs"
+    photograph(root / "a.png")
+    with Image.open(root / "a.png") as image:
+        turned, exif = image.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    exif[0x0112] = 6  # to be turned back by those who show it
+    turned.save(root / "b.png", exif=exif)
+    run(root, tmp_path / "out")
+    first, second = ((tmp_path / "out" / name).read_bytes() for name in ("a.png", "b.png"))
+    assert first == second
+
+
+def test_what_cannot_be_aligned_is_listed_and_skipped(source, tmp_path):
+    Image.new("RGB", (90, 90), "white").save(source / "none.png")
+    (source / "broken.jpg").write_bytes(b"no image")
+    photograph(source / "far.png", distance=5)
+    photograph(source / "near.png", distance=6)
+    photograph(source / "cut.png", distance=60, middle=(55, 200))  # an eye 25 pixels from the edge
+    aligned, skipped = run(source, tmp_path / "out")
+    assert aligned == 7
+    assert [(each.file, each.reason) for each in skipped] == [
+        ("broken.jpg", "unreadable"),
+        ("cut.png", "cut off"),
+        ("far.png", "too small"),
+        ("none.png", "no face"),
+    ]
+    lines = (tmp_path / "out" / "skipped.tsv").read_text().splitlines()
+    assert lines[0] == "file\treason\tdetail" and len(lines) == 5
+    assert lines[1].startswith("broken.jpg\tunreadable\tcannot read image broken.jpg: not an image")
+    # .36 of 32 pixels is 11.5; half of that, as no more than twice is enlarged.
+    assert lines[2].startswith("cut.png\tcut off\tan eye is 25.") and lines[2].endswith("than 27.0")
+    assert lines[3].endswith(" pixels apart, less than 5.8")
+    assert len(list_images(tmp_path / "out")) == 7
+    assert alignment.counts(skipped) == "1 no face, 1 too small, 1 cut off, 1 unreadable"
+
+
+def test_called_again_it_completes_with_the_same_bytes(source, tmp_path):
+    run(source, tmp_path / "whole")
+    run(source, tmp_path / "out")
+    kept, gone = tmp_path / "out/part 0/0.png", tmp_path / "out/part 1/5.png"
+    os.utime(kept, ns=(2 * 10**18, 2 * 10**18))
+    gone.unlink()
+    (tmp_path / "out/part 0/.4.png.1234.tmp").write_bytes(b"half")  # as a killed command leaves
+    (tmp_path / "out/skipped.tsv").unlink()
+    assert run(source, tmp_path / "out") == (6, [])
+    assert kept.stat().st_mtime_ns == 2 * 10**18
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_changed_and_new_photographs_are_aligned_when_called_again(source, tmp_path):
+    run(source, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    photograph(source / "part 0/0.png", middle=(260, 240), angle=0.5)
+    later = time.time() + 5
+    os.utime(source / "part 0/0.png", (later, later))
+    photograph(source / "new.png")
+    assert run(source, tmp_path / "out")[0] == 7
+    after = contents(tmp_path / "out")
+    assert {name for name in after if after[name] != before.get(name)} == {
+        "part 0/0.png",
+        "new.png",
+    }
+
+
+def test_of_a_photograph_that_lost_its_face_nothing_is_left(source, tmp_path):
+    run(source, tmp_path / "out")
+    Image.new("RGB", (90, 90)).save(source / "part 0" / "0.png")
+    later = time.time() + 5
+    os.utime(source / "part 0/0.png", (later, later))
+    aligned, skipped = run(source, tmp_path / "out")
+    assert aligned == 5 and [each.reason for each in skipped] == ["no face"]
+    assert len(list_images(tmp_path / "out")) == 5
+
+
+def refused(source, output, message, **options):
+    """Nothing is written, nor lost."""
+    before = contents(output) if output.is_dir() else None
+    with pytest.raises(InputError, match=message) as caught:
+        run(source, output, **options)
+    assert "\n" not in str(caught.value)
+    after = contents(output) if output.is_dir() else None
+    assert after == before
+
+
+def test_other_settings_need_another_output(source, tmp_path):
+    run(source, tmp_path / "out")
+    refused(source, tmp_path / "out", "was made with another size", size=40)
+    refused(source, tmp_path / "out", "made with another preset", preset="ffhq")
+    photograph(tmp_path / "other/a.png")
+    refused(tmp_path / "other", tmp_path / "out", "made with another source")
+    settings = json.loads((tmp_path / "out/align.json").read_text())
+    assert settings["size"] == 32 and "pillow" in settings["versions"]
+
+
+def test_sources_and_outputs_that_cannot_be(source, tmp_path):
+    refused(tmp_path / "nowhere", tmp_path / "out", "no directory .*nowhere: give the path")
+    refused(source / "part 0/0.png", tmp_path / "out", "0.png is a file: give the path")
+    refused(source, source, "--output is .*, the --source itself")
+    refused(source, source / "out", "--output .* is within --source")
+    refused(source / "part 0", source, "--source .* is within --output")
+    (tmp_path / "link").symlink_to(source)
+    refused(source, tmp_path / "link", "the --source itself")
+    refused(source, source / "part 0/0.png", "is a file: choose another --output")
+    refused(source, tmp_path / "out", "--size is 7: it must be at least 8", size=7)
+    refused(source, tmp_path / "out", "--size is 9000: .* at most 8,192", size=9000)
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", tmp_path / "out", "no image in .*empty")
+    photograph(tmp_path / "mine" / "holiday.png")
+    refused(source, tmp_path / "mine", "holds other files, such as holiday.png: choose another")
+
+
+def test_two_photographs_of_one_name_are_refused(source, tmp_path):
+    photograph(source / "part 0" / "0.jpg")
+    refused(source, tmp_path / "out", r"part 0/0.jpg and part 0/0.png would both become part 0/0.p")
+
+
+def test_a_folder_without_faces_is_an_error_that_says_so(tmp_path):
+    (tmp_path / "photographs").mkdir()
+    for i in range(3):
+        Image.new("RGB", (50, 50), (i, i, i)).save(tmp_path / "photographs" / f"{i}.png")
+    message = r"none of the 3 images in .* could be aligned \(3 no face; 0.png: no face was found\)"
+    refused(tmp_path / "photographs", tmp_path / "out", message)
+    (tmp_path / "there").mkdir()
+    refused(tmp_path / "photographs", tmp_path / "there", message)
+
+
+def test_workers_write_what_one_process_does(faces, tmp_path, monkeypatch):
+    """With the real detector, which workers import by themselves."""
+    monkeypatch.setattr(alignment, "_PHOTOGRAPHS_PER_WORKER", 1)
+    Image.new("RGB", (90, 90)).save(faces / "0.png")
+    one = alignment.align_folder(faces, tmp_path / "one", 64)
+    assert one[0] == 3 and [each.file for each in one[1]] == ["0.png"]
+    assert alignment.align_folder(faces, tmp_path / "several", 64, workers=2) == one
+    assert contents(tmp_path / "one") == contents(tmp_path / "several")
+    assert list_images(tmp_path / "one") == ["1.png", "2.png", "3.png"]
+
+
+SCRIPT = """
+import resource, sys
+from pivq_jax.data import align, alignment
+alignment._PHOTOGRAPHS_PER_WORKER = 1
+{before}
+sys.exit(align.main({arguments}))
+"""
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """Copies of a photograph with a face."""
+    pytest.importorskip("dlib")
+    image = Image.fromarray(pytest.importorskip("skimage.data").astronaut()[:260, 100:360])
+    (tmp_path / "faces").mkdir()
+    for i in range(4):
+        image.save(tmp_path / "faces" / f"{i}.png")
+    return tmp_path / "faces"
+
+
+def arguments_for(faces, tmp_path):
+    return [f"--source={faces}", f"--output={tmp_path / 'out'}", "--size=32", "--workers=1"]
+
+
+def test_a_full_disk_is_one_error_and_can_be_mended(commands, faces, tmp_path, capsys):
+    arguments = arguments_for(faces, tmp_path)
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))"
+    done = commands.run(code=SCRIPT.format(arguments=arguments, before=limit))
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.code == 1 and len(errors) == 1 and "Traceback" not in done.stderr
+    assert "File too large" in errors[0] and "the same command continues" in errors[0]
+    assert not list((tmp_path / "out").rglob("*.png*"))
+    assert align.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert f"4 of 4 photographs aligned at 32 pixels in {tmp_path / 'out'}" in out
+    assert f"--config.data.path={tmp_path / 'out'} --config.data.image_size=32" in out
+
+
+def test_ctrl_c_ends_all_and_the_command_continues(commands, faces, tmp_path, capsys):
+    arguments = arguments_for(faces, tmp_path)
+    (faces / "3.png").unlink()
+    os.mkfifo(faces / "3.png")  # reading it takes until it is written
+    command = commands.start(code=SCRIPT.format(arguments=arguments, before=""))
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "2.png").exists():
+        assert time.monotonic() < deadline, "it never came that far"
+        time.sleep(0.02)
+    os.kill(command.pid, signal.SIGINT)
+    done = command.wait()
+    assert done.code == 130 and "interrupted; the same command continues" in done.stderr
+    assert "Traceback" not in done.stderr
+    (faces / "3.png").unlink()
+    Path(faces / "3.png").write_bytes((faces / "2.png").read_bytes())
+    kept = (tmp_path / "out" / "1.png").stat().st_mtime_ns
+    assert align.main(arguments) == 0 and "4 of 4" in capsys.readouterr().out
+    assert (tmp_path / "out" / "1.png").stat().st_mtime_ns == kept
