@@ -1,0 +1,335 @@
+"""PI-VQ against a VQ-VAE with a grid of codes, on photographs of faces, at equal training time.
+
+    python -m benchmarks.faces_peers --data=DIR [--minutes=20] [--only NAME ...] [--seeds SEED ...]
+
+DIR holds aligned photographs named NAME_0001.png (docs/data.md, "Photographs of faces"), so that
+splits are by person; for other names, give --group. Rows:
+
+  matching    the model of --config: sets of codes
+  nearest     the same with the nearest entry for each latent: multisets
+  positional  the same with a place for each code: sequences
+  vq_vae      `benchmarks.vq_vae`, a convolutional VQ-VAE in PyTorch: an 8x8 grid of 512 entries
+
+All see the same images in the same order, for the same time, on one core each; two are trained
+side by side, each pinned to a core (which requires Linux). Parameters agree within 20 %, and
+losses of reconstruction are the same, at the weights of the config. There is no discriminator, as
+the VQ-VAE has none; what else the config asks for, such as the loss on recombined sets, is part of
+PI-VQ.
+
+The VQ-VAE trains until its time is over. PI-VQ gets the number of steps that fill the time, from a
+calibration just before, on the same core: what 60 steps of each phase take, their compilation, and
+the codebook's start. The steps of that start and of the warm-up are scaled in proportion. `seconds`
+in the table is the time of training as it then was, with all of this and with checkpoints.
+
+Samples exchange codes of pairs of training images. In PI-VQ these are half of the pairs of codes,
+on one side of a random hyperplane (`pivq_jax.sampling.recombine`). In the grid, the places on one
+side of a random line through its centre come from the second parent or, in a further line of the
+table, half of all places, chosen one by one. All metrics are of 8-bit images, by the functions of
+an evaluation, with the features of VGG16.
+
+Rows are appended to --rows as they finish and not repeated, and an interrupted training of PI-VQ
+continues, so the same command goes on after an interruption (empty the file, and give another
+--output, when the config has changed). With matplotlib, docs/pictures/faces_peers.png is drawn: the
+ceiling of bits of an image against LPIPS, means over seeds.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import multiprocessing
+import os
+import queue
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from statistics import mean
+from typing import Any, TypeVar
+
+import jax
+
+from benchmarks import vq_vae
+from benchmarks.runs import run
+from benchmarks.screen import SIDE_BY_SIDE, read_rows
+from pivq_jax.common.parallel import make_mesh, put_batch
+from pivq_jax.config import Config, load_config
+from pivq_jax.data.pipeline import train_batches
+from pivq_jax.training.build import dataset_from_config, frozen_from_config, steps_from_config
+from pivq_jax.training.objective import Phase
+
+CONFIG = "configs/faces.py"
+GROUP = "(.*)_[0-9]+"
+PICTURE = Path("docs/pictures/faces_peers.png")
+PEER = "vq_vae"
+TITLES = {
+    "matching": "PI-VQ, matching",
+    "nearest": "PI-VQ, nearest",
+    "positional": "PI-VQ, positional",
+    PEER: "VQ-VAE, 8x8 grid",
+}
+CALIBRATION_STEPS = 60
+CALIBRATION_SECONDS = 30.0  # of each phase at most
+LEAST_STEPS = 20
+# Columns of the model: title, name in metrics.json, format.
+COLUMNS = (
+    ("bits", "ceiling_bits", ".0f"),
+    ("marginal bits", "marginal_bits", ".0f"),
+    ("parameters", "parameters", ",.0f"),
+    ("seconds", "train_seconds", ",.0f"),
+    ("steps", "step", ",.0f"),
+    ("PSNR dB", "psnr", ".2f"),
+    ("LPIPS", "lpips", ".4f"),
+    ("reconstruction FID", "rfid", ".4f"),
+)
+QUALITY = ("precision / recall", "density", "coverage")
+SAMPLED = ("fid", "precision", "recall", "density", "coverage", "k3")
+Result = TypeVar("Result")
+
+
+def on_core(core: int, function: Callable[..., Result], *arguments: Any) -> Result:
+    """Calls a function in a new process that may use one core only."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        1, mp_context=spawn, initializer=os.sched_setaffinity, initargs=(0, {core})
+    ) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def settings(data: Path, group: str, seed: int) -> dict[str, Any]:
+    """The fields that differ from the config in all rows."""
+    return {
+        "seed": seed,
+        "data.name": "image_folder",
+        "data.path": str(data.expanduser().absolute()),
+        "data.group": group,
+        "data.image_size": 64,
+        "adversarial.weight": 0.0,
+        "adversarial.recombined_weight": 0.0,
+        "evaluate.features": "vgg",
+        "evaluate.neighbours": 5,
+    }
+
+
+def calibrate(config: Config) -> dict[str, float]:
+    """Measures PI-VQ's training on the cores of this process.
+
+    Returns:
+        `setup`, the seconds of compilation and of the codebook's start, and the seconds of a step
+        of each phase, `continuous` and `quantized`.
+    """
+    dataset, mesh = dataset_from_config(config), make_mesh()
+    frozen, steps = frozen_from_config(config, mesh), steps_from_config(config, mesh)
+    state = steps.create()
+    batches = train_batches(
+        dataset.train, batch_size=config.train.batch_size, seed=config.seed, flip=config.data.flip
+    )
+    costs = {"setup": 0.0}
+    with contextlib.closing(batches):
+
+        def images() -> jax.Array:
+            return put_batch({"image": next(batches)["image"]}, mesh)["image"]
+
+        for phase in (Phase.CONTINUOUS, Phase.QUANTIZED):
+            started = time.perf_counter()
+            if phase == Phase.QUANTIZED:
+                seen = range(config.quantizer.init_batches)
+                latents = [steps.latents(state.params, images()) for _ in seen]
+                flat = jax.numpy.concatenate(latents).reshape(-1, config.model.code_dim)
+                state = jax.block_until_ready(steps.initialise(state, flat))
+            state, metrics = steps.train(state, images(), frozen, phase)
+            jax.block_until_ready((state, metrics))
+            costs["setup"] += time.perf_counter() - started
+            begun, done, spent = time.perf_counter(), 0, 0.0
+            while done < CALIBRATION_STEPS and spent < CALIBRATION_SECONDS:
+                state, metrics = steps.train(state, images(), frozen, phase)
+                jax.block_until_ready((state, metrics))
+                done, spent = done + 1, time.perf_counter() - begun
+            costs[phase.name.lower()] = spent / done
+    return costs
+
+
+def steps_that_fill(seconds: float, config: Config, costs: dict[str, float]) -> dict[str, int]:
+    """The fields of a run that takes this time."""
+    whole, quantizer = config.train.steps, config.quantizer
+    share = min(1.0, quantizer.init_step / whole)
+    step = share * costs["continuous"] + (1 - share) * costs["quantized"]
+    steps = max(LEAST_STEPS, int((seconds - costs["setup"]) / step))
+    return {
+        "train.steps": steps,
+        "train.picture_every": steps + 1,  # none
+        "quantizer.init_step": round(share * steps),
+        "optimizer.warmup_steps": min(
+            steps - 1, round(config.optimizer.warmup_steps * steps / whole)
+        ),
+    }
+
+
+def measure(
+    base: str, name: str, changes: dict[str, Any], seconds: float, workdir: Path, core: int
+) -> dict[str, Any]:
+    """Trains and evaluates the model of a row; returns its metrics."""
+    if name == PEER:
+        return on_core(core, vq_vae.run, load_config(base).with_fields(changes), seconds, workdir)
+    variant = base
+    if name != "matching":
+        variant += f"{',' if ':' in base else ':'}{name}"
+    config = load_config(variant).with_fields(changes)
+    kept = workdir / "calibration.json"  # the same number of steps if the run is continued
+    if not kept.exists():
+        costs = on_core(core, calibrate, config)
+        workdir.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(costs))
+    changes = changes | steps_that_fill(seconds, config, json.loads(kept.read_text()))
+    # From a process without JAX's threads, which do not bear a fork.
+    return on_core(core, run, variant, {k: str(v) for k, v in changes.items()}, workdir)
+
+
+def row_of(name: str, minutes: float, seed: int, metrics: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table from the metrics of a run."""
+    kept = (*(key for _, key, _ in COLUMNS), *SAMPLED, "codes_used", "real_images")
+    row = {"name": name, "minutes": minutes, "seed": seed}
+    row |= {key: metrics[key] for key in kept if key in metrics}
+    return row | {key: metrics[key] for key in ("scattered", "baselines") if key in metrics}
+
+
+def sampled_cells(found: dict[str, Any]) -> list[str]:
+    """The cells of samples: FID, and the rest at k = 5 and k = 3."""
+    cells = [f"{found['fid']:.4f}"]
+    for at in (found, found.get("k3")):
+        if at is None:  # too few images
+            cells += [""] * len(QUALITY)
+            continue
+        cells.append(f"{at['precision']:.3f} / {at['recall']:.3f}")
+        cells += [f"{at[name]:.3f}" for name in ("density", "coverage")]
+    return cells
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Formats rows as Markdown, one line per seed, below what needs no model."""
+    titles = [title for title, _, _ in COLUMNS]
+    titles += ["FID", *(f"{title}, k = {k}" for k in (5, 3) for title in QUALITY)]
+    lines = [
+        f"| | seed | {' | '.join(titles)} |",
+        "| --- |" + " ---: |" * (len(titles) + 1),
+    ]
+
+    def line(title: str, seed: int, model: list[str], found: dict[str, Any]) -> None:
+        cells = [title, str(seed), *(model or [""] * len(COLUMNS)), *sampled_cells(found)]
+        lines.append(f"| {' | '.join(cells)} |")
+
+    seen = set()
+    for row in rows:
+        if "baselines" in row and row["seed"] not in seen:
+            seen.add(row["seed"])
+            for title, found in row["baselines"].items():
+                line(title, row["seed"], [], found)
+    for name, title in TITLES.items():
+        for row in sorted((row for row in rows if row["name"] == name), key=lambda r: r["seed"]):
+            line(title, row["seed"], [format(row[key], how) for _, key, how in COLUMNS], row)
+            if "scattered" in row:
+                line(f"{title}, places one by one", row["seed"], [], row["scattered"])
+    return "\n".join(lines)
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draws bits against LPIPS, one point for each kind of row; rows may be missing."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4))
+    for name, title in TITLES.items():
+        found = [row for row in rows if row["name"] == name]
+        if not found:
+            continue
+        x, y = (mean(row[key] for row in found) for key in ("ceiling_bits", "lpips"))
+        axes.scatter(x, y)
+        axes.annotate(title, (x, y), xytext=(6, 4), textcoords="offset points")
+    axes.set(xlabel="bits of an image, at most", ylabel="LPIPS of test images")
+    axes.margins(x=0.35, y=0.15)
+    axes.set_ylim(bottom=0)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Runs what is missing, prints the table and draws the picture."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of aligned photographs")
+    parser.add_argument("--config", default=CONFIG, help="of PI-VQ; may include variants")
+    parser.add_argument("--group", default=GROUP, help="what the images of one person share")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of training, each row")
+    parser.add_argument(
+        "--only", nargs="+", choices=TITLES, default=list(TITLES), metavar="NAME", help="rows"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
+    parser.add_argument("--output", type=Path, default=Path("runs/faces_peers"), help="of runs")
+    parser.add_argument("--rows", type=Path, default=Path("docs/tables/faces_peers.jsonl"))
+    parser.add_argument("--picture", type=Path, default=PICTURE)
+    options = parser.parse_args()
+    if options.minutes <= 0:
+        parser.error("--minutes: give more than 0")
+    if not options.data.is_dir():
+        parser.error(f"--data={options.data} is not a directory: give that of the photographs")
+
+    rows = read_rows(options.rows)
+    done = {(row["name"], row["minutes"], row["seed"]) for row in rows}
+    todo = [
+        (name, seed)
+        for seed in options.seeds
+        for name in options.only
+        if (name, options.minutes, seed) not in done
+    ]
+    if todo:  # a new folder is prepared once, before several processes open it
+        config = load_config(options.config).with_fields(settings(options.data, options.group, 0))
+        print(dataset_from_config(config).identity, flush=True)
+    free: queue.SimpleQueue[int] = queue.SimpleQueue()
+    cores = sorted(os.sched_getaffinity(0))[:SIDE_BY_SIDE]
+    for core in cores:
+        free.put(core)
+
+    def finish(name: str, seed: int) -> dict[str, Any]:
+        core = free.get()
+        try:
+            workdir = options.output / f"{name},{options.minutes:g},{seed}"
+            changes = settings(options.data, options.group, seed)
+            seconds = 60 * options.minutes
+            metrics = measure(options.config, name, changes, seconds, workdir, core)
+        finally:
+            free.put(core)
+        return row_of(name, options.minutes, seed, metrics)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(len(cores)) as pool:
+        futures = [pool.submit(finish, *each) for each in todo]
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                row = future.result()
+                rows.append(row)
+                options.rows.parent.mkdir(parents=True, exist_ok=True)
+                with options.rows.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                left = (time.perf_counter() - started) / number * (len(todo) - number)
+                print(
+                    f"{number}/{len(todo)} {row['name']}, seed {row['seed']}: LPIPS"
+                    f" {row['lpips']:.4f}; about {left / 60:.0f} min left",
+                    flush=True,
+                )
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # running ones finish and are reused next time
+            raise
+    rows = [row for row in rows if row["minutes"] == options.minutes]
+    print(table(rows))
+    if importlib.util.find_spec("matplotlib"):
+        plot(rows, options.picture)
+    else:
+        print(f"{options.picture} is not drawn: pip install matplotlib")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,339 @@
+"""A convolutional VQ-VAE in PyTorch, the peer of `benchmarks.faces_peers`.
+
+The usual model (van den Oord et al. 2017, arXiv 1711.00937): strided convolutions down to a grid of
+8x8 latents, each replaced by the nearest of 512 entries, and transposed convolutions back, with
+normalized residual blocks as in VQ-GAN. The quantizer is `VectorQuantize` of
+vector-quantize-pytorch as its authors set it (rotation trick), with entries that are moving
+averages, started by k-means on the first batch; unused ones are replaced by latents. It sees the
+same batches as PI-VQ, and its loss is that of reconstruction, at the weights of PI-VQ's config,
+beside the commitment. AdamW's rate falls to 0 over the time it is given. The networks have the
+width with which parameters and codebook are most nearly as many as PI-VQ's.
+
+`metrics.json` has the names of an evaluation (docs/metrics.md), computed by the same functions.
+"""
+
+import contextlib
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import lpips as authors
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
+from vector_quantize_pytorch import VectorQuantize
+
+from pivq_jax.common.compilation import compiler_options
+from pivq_jax.config import Config
+from pivq_jax.data.images import images_to_float
+from pivq_jax.data.pipeline import train_batches
+from pivq_jax.data.sources import First, Source
+from pivq_jax.evaluation.capacity import capacity
+from pivq_jax.evaluation.distribution import compare_features
+from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
+from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
+from pivq_jax.evaluation.prdc import prdc
+from pivq_jax.evaluation.session import POOL_IMAGES
+from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
+from pivq_jax.interop.safetensors_file import model_shapes
+from pivq_jax.losses.perceptual import lpips
+from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.losses.reconstruction import psnr
+from pivq_jax.sampling import random_parents
+from pivq_jax.training.build import dataset_from_config
+
+ENTRIES = 512  # K
+CODE_DIM = 64
+DOWN = 8  # pixels of a side for each place of the grid
+DECAY = 0.99  # of the moving averages of entries
+DEAD = 0.05  # an entry used less than this fraction of the mean is replaced, as in PI-VQ
+RATE = 1e-3  # AdamW's peak
+WARM_UP = 0.025  # of the time
+TOLERANCE = 0.2  # of the number of parameters
+
+
+class Residual(nn.Module):
+    """Two convolutions of normalized features, added to them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.GroupNorm(8, channels) for _ in range(2))
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, C, h, w]."""
+        y = x
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            y = conv(F.silu(norm(y)))
+        return x + y
+
+
+class VQVAE(nn.Module):
+    """The autoencoder; images are float32 [B, 3, H, W] in [-1, 1].
+
+    Args:
+        channels: width of both networks, a multiple of 8.
+        batch_codes: number of codes in a batch of training images.
+        commitment: weight of the commitment loss.
+    """
+
+    def __init__(self, channels: int, batch_codes: int = ENTRIES, commitment: float = 0.25) -> None:
+        super().__init__()
+        few = channels // 2
+        self.encoder = nn.Sequential(
+            *(nn.Conv2d(3, few, 4, 2, 1), nn.SiLU(), nn.Conv2d(few, channels, 4, 2, 1)),
+            *(Residual(channels), nn.Conv2d(channels, channels, 4, 2, 1)),
+            *(Residual(channels), Residual(channels), nn.GroupNorm(8, channels), nn.SiLU()),
+            nn.Conv2d(channels, CODE_DIM, 1),
+        )
+        self.decoder = nn.Sequential(
+            *(nn.Conv2d(CODE_DIM, channels, 3, padding=1), Residual(channels), Residual(channels)),
+            *(nn.ConvTranspose2d(channels, channels, 4, 2, 1), Residual(channels)),
+            *(nn.ConvTranspose2d(channels, few, 4, 2, 1), nn.SiLU()),
+            nn.ConvTranspose2d(few, 3, 4, 2, 1),
+        )
+        self.quantizer = VectorQuantize(
+            dim=CODE_DIM,
+            codebook_size=ENTRIES,
+            decay=DECAY,
+            kmeans_init=True,
+            commitment_weight=commitment,
+            threshold_ema_dead_code=DEAD * batch_codes / ENTRIES,
+            accept_image_fmap=True,
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns reconstructions [B, 3, H, W] and the weighted commitment loss []."""
+        vectors, _, commitment = self.quantizer(self.encoder(images))
+        return self.decoder(vectors), commitment.sum()
+
+    def encode(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> codes int64 [B, places], row by row; in evaluation mode."""
+        return self.quantizer(self.encoder(images))[1].flatten(1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes [B, places] -> images [B, 3, H, W]."""
+        side = math.isqrt(codes.shape[1])
+        vectors = self.quantizer.get_output_from_indices(codes.unflatten(1, (side, side)))
+        return self.decoder(vectors)
+
+    def num_parameters(self) -> int:
+        """The number of weights, and of numbers in the codebook."""
+        return sum(p.numel() for p in self.parameters()) + ENTRIES * CODE_DIM
+
+
+def channels_for(parameters: int) -> int:
+    """Returns the width with which a model has nearly that many parameters.
+
+    Raises:
+        SystemExit: if no width comes within `TOLERANCE`.
+    """
+
+    def apart(channels: int) -> float:
+        with torch.device("meta"):
+            return abs(VQVAE(channels).num_parameters() / parameters - 1)
+
+    channels = min(range(16, 513, 8), key=apart)
+    if apart(channels) > TOLERANCE:
+        raise SystemExit(f"no VQ-VAE has {parameters:,} parameters within {TOLERANCE:.0%}")
+    return channels
+
+
+def torch_lpips(network: str, path: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The authors' LPIPS, with their heads and the backbone that this project trains with.
+
+    Args:
+        network: `alex` or `vgg`.
+        path: file of the weights, see `load_lpips`.
+
+    Returns:
+        Function of two batches [B, 3, H, W] in [-1, 1] that returns their distances.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # old arguments of torchvision
+        module = authors.LPIPS(net=network, pnet_rand=True, verbose=False)
+    backbone = load_lpips(network, path)["backbone"]
+    layers = [each for each in module.net.modules() if isinstance(each, nn.Conv2d)]
+    if len(layers) != len(backbone):
+        raise SystemExit(f"{network} has {len(backbone)} layers here and {len(layers)} in lpips")
+    with torch.no_grad():
+        for i, layer in enumerate(layers):
+            kernel, bias = (np.array(backbone[f"conv_{i}"][name]) for name in ("kernel", "bias"))
+            layer.weight.copy_(torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()))
+            assert layer.bias is not None
+            layer.bias.copy_(torch.from_numpy(bias))
+    module.requires_grad_(False)
+    return convert_conv2d_weight_memory_format(module, torch.channels_last)
+
+
+def to_torch(images: np.ndarray) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [-1, 1], with channels last in memory."""
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def train(model: VQVAE, config: Config, source: Source, seconds: float) -> tuple[int, float]:
+    """Trains for a time; returns the number of steps and the seconds they took."""
+    loss, optimizer_config = config.loss, config.optimizer
+    distance = torch_lpips(loss.perceptual_network, loss.perceptual_weights)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), RATE, (0.9, 0.99), weight_decay=optimizer_config.weight_decay
+    )
+    batches = train_batches(
+        source, batch_size=config.train.batch_size, seed=config.seed, flip=config.data.flip
+    )
+    steps, started = 0, time.perf_counter()
+    with contextlib.closing(batches):
+        for batch in batches:
+            passed = time.perf_counter() - started
+            if passed >= seconds:
+                break
+            share = passed / seconds
+            rate = RATE * min(1.0, share / WARM_UP) * 0.5 * (1 + math.cos(math.pi * share))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            images = to_torch(batch["image"])
+            made, total = model(images)
+            error = made - images
+            total = total + loss.l1 * error.abs().mean() + loss.l2 * error.square().mean()
+            if loss.perceptual:
+                shift = torch.randint(0, loss.perceptual_shift + 1, (2,)).tolist()
+                pair = (x.roll(shift, (2, 3)) for x in (made, images))
+                total = total + loss.perceptual * distance(*pair).mean()
+            optimizer.zero_grad()
+            total.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), optimizer_config.clip_norm)
+            optimizer.step()
+            steps += 1
+            if steps % config.train.log_every == 0:
+                print(
+                    f"VQ-VAE: step {steps:,}, {passed:.0f} s, loss {float(total):.4f}", flush=True
+                )
+    return steps, time.perf_counter() - started
+
+
+@torch.inference_mode()
+def encode_all(model: VQVAE, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Codes int64 [M, places] of uint8 images [M, H, W, 3]."""
+    starts = range(0, len(images), batch_size)
+    parts = [model.encode(to_torch(images[i : i + batch_size])).numpy() for i in starts]
+    return np.concatenate(parts)
+
+
+@torch.inference_mode()
+def decode_all(model: VQVAE, codes: np.ndarray, batch_size: int) -> np.ndarray:
+    """Images uint8 [M, H, W, 3] of codes [M, places]."""
+    parts = []
+    for i in range(0, len(codes), batch_size):
+        made = model.decode(torch.from_numpy(codes[i : i + batch_size])).clamp(-1, 1)
+        pixels = ((made + 1) * 127.5).round().to(torch.uint8)
+        parts.append(pixels.permute(0, 2, 3, 1).contiguous().numpy())
+    return np.concatenate(parts)
+
+
+def half_planes(count: int, side: int, rng: np.random.Generator) -> np.ndarray:
+    """Half of the places of a grid, those on one side of a line of random direction.
+
+    Returns:
+        bool [count, side * side].
+    """
+    angles = rng.uniform(0, 2 * np.pi, count)
+    along = np.stack([np.cos(angles), np.sin(angles)], -1)
+    places = np.stack(np.divmod(np.arange(side**2), side), -1)
+    return first_half(along @ places.T)
+
+
+def first_half(scores: np.ndarray) -> np.ndarray:
+    """The half of each row of [count, places] with the lowest scores, bool."""
+    rank = np.argsort(np.argsort(scores, axis=-1), axis=-1)
+    return rank < scores.shape[1] // 2
+
+
+def mean_lpips(made: np.ndarray, images: np.ndarray, batch_size: int) -> float:
+    """Mean LPIPS (AlexNet) of pairs of uint8 images [M, H, W, 3]."""
+    weights = load_lpips("alex")
+    distance = jax.jit(partial(lpips, network="alex"), compiler_options=compiler_options())
+    total = 0.0
+    for i in range(0, len(images), batch_size):
+        pair = [images_to_float(jnp.asarray(x[i : i + batch_size])) for x in (made, images)]
+        total += float(jnp.sum(distance(weights, *pair)))
+    return total / len(images)
+
+
+def compare(real: np.ndarray, extractor: FeatureExtractor, made: np.ndarray) -> dict[str, Any]:
+    """Metrics of samples, uint8 [S, H, W, 3], against features of real images, as in a report."""
+    features = extractor.extract(made)
+    found: dict[str, Any] = dict(compare_features(real, features))
+    return found | {"k3": prdc(real, features, FEW_NEIGHBOURS)._asdict()}
+
+
+def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
+    """Trains and evaluates a model on one thread, unless that is already done.
+
+    Args:
+        config: config of PI-VQ: its data, batches, losses, number of parameters and evaluation.
+        seconds: time of training.
+        workdir: directory of `metrics.json`.
+
+    Returns:
+        Contents of `metrics.json`. Beside those of an evaluation, `scattered` has the metrics of
+        samples that have half of the places, chosen one by one, of a second parent; in the others,
+        these places are a half-plane.
+    """
+    path = workdir / "metrics.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    torch.set_num_threads(1)
+    torch.manual_seed(config.seed)
+    dataset, batch_size = dataset_from_config(config), config.evaluate.batch_size
+    parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(model_shapes(config)))
+    places = (config.data.image_size // DOWN) ** 2
+    model = VQVAE(
+        channels_for(parameters), config.train.batch_size * places, config.loss.commitment
+    )
+    convert_conv2d_weight_memory_format(model, torch.channels_last)  # a tenth faster
+    steps, spent = train(model.train(), config, dataset.train, seconds)
+    model.eval()
+
+    test = np.stack([dataset.test[i]["image"] for i in range(len(dataset.test))])
+    pool = First(dataset.train, POOL_IMAGES)
+    codes = encode_all(model, test, batch_size)
+    rebuilt = decode_all(model, codes, batch_size)
+    # The parents of an evaluation with this seed.
+    key, _ = jax.random.split(jax.random.key(config.seed))
+    count = config.evaluate.samples
+    parents = np.asarray(random_parents(key, count, len(pool), 2))
+    first, second = (
+        encode_all(model, np.stack([pool[int(i)]["image"] for i in side]), batch_size)
+        for side in parents.T
+    )
+    rng = np.random.default_rng(config.seed)
+    halves = half_planes(count, math.isqrt(places), rng), first_half(rng.random(first.shape))
+    samples = [decode_all(model, np.where(half, second, first), batch_size) for half in halves]
+    extractor = feature_extractor("vgg", batch_size=batch_size)
+    real = extractor.extract(test)
+    metrics: dict[str, Any] = {
+        "step": steps,
+        "parameters": model.num_parameters(),
+        "train_seconds": spent,
+        "psnr": float(np.mean(psnr(jnp.asarray(rebuilt), jnp.asarray(test), 255.0))),
+        "lpips": mean_lpips(rebuilt, test, batch_size),
+        **capacity(codes, ENTRIES, "positional"),
+        "rfid": frechet_distance(
+            *feature_moments(real), *feature_moments(extractor.extract(rebuilt))
+        ),
+        **compare(real, extractor, samples[0]),
+        "scattered": compare(real, extractor, samples[1]),
+        "real_images": len(test),
+    }
+    workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(metrics, indent=2))
+    return metrics
