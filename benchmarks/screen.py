@@ -1,8 +1,8 @@
-"""Trains the default config with each of several changes, in short runs, for a table.
+"""Trains a config with each of several changes, in short runs, for a table.
 
 Rows are run two at a time, each pinned to a core (which requires Linux), appended to a file of JSON
 lines as they finish, and not repeated, so the same command continues after an interruption (empty
-the file when the default config has changed).
+the file when the config has changed).
 """
 
 import argparse
@@ -38,9 +38,11 @@ COLUMNS: Columns = (
 )
 
 
-def changes_of(change: dict[str, str], steps: int, seed: int) -> dict[str, str]:
+def changes_of(
+    change: dict[str, str], steps: int, seed: int, settings: dict[str, str] = SCREEN
+) -> dict[str, str]:
     """Returns the config fields of a run; a number of steps such as '2x' is relative to `steps`."""
-    changes = SCREEN | {"train.steps": str(steps), "seed": str(seed)} | change
+    changes = settings | {"train.steps": str(steps), "seed": str(seed)} | change
     if changes["train.steps"].endswith("x"):
         changes["train.steps"] = str(round(steps * float(changes["train.steps"][:-1])))
     return changes
@@ -54,15 +56,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def table(names: Iterable[str], rows: list[dict[str, Any]], columns: Columns) -> str:
     """Formats rows as Markdown, in the order of `names`, with one line per seed."""
     titles = [title for title, _, _ in columns]
-    lines = [
-        f"| | seed | {' | '.join(titles)} | least probe |",
-        "| --- |" + " ---: |" * (len(titles) + 2),
-    ]
+    if probed := any(row["probes"] for row in rows):
+        titles.append("least probe")
+    lines = [f"| | seed | {' | '.join(titles)} |", "| --- |" + " ---: |" * (len(titles) + 1)]
     for name in names:
         for row in sorted((row for row in rows if row["name"] == name), key=lambda r: r["seed"]):
             cells = [f"{row[key]:.{digits}f}" for _, key, digits in columns]
-            least = min(row["probes"], key=row["probes"].__getitem__)
-            cells.append(f"{row['probes'][least]:.2f} ({least})")
+            if probed:
+                least = min(row["probes"], key=row["probes"].__getitem__)
+                cells.append(f"{row['probes'][least]:.2f} ({least})")
             lines.append(f"| {name} | {row['seed']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -74,6 +76,9 @@ def main(
     output: Path,
     columns: Columns = COLUMNS,
     steps: int = 1_000,
+    config: str = CONFIG,
+    settings: dict[str, str] = SCREEN,
+    data: str = "",
 ) -> list[dict[str, Any]]:
     """Runs what is missing and prints the table.
 
@@ -84,6 +89,9 @@ def main(
         output: default of `--output`, the folder of runs.
         columns: columns of the table; rows hold their values.
         steps: default of `--steps`.
+        config: the config file.
+        settings: fields of all rows, unless a row changes them.
+        data: help text of `--data`, a directory of images; no such option by default.
 
     Returns:
         the rows of the table.
@@ -100,7 +108,11 @@ def main(
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--output", type=Path, default=output, help="folder of runs")
     parser.add_argument("--rows", type=Path, default=path)
+    if data:
+        parser.add_argument("--data", type=Path, required=True, help=data)
     options = parser.parse_args()
+    if data:
+        settings = settings | {"data.path": str(options.data.expanduser().resolve())}
     names = options.only
     if unknown := [name for name in names if name not in changes]:
         parser.error(f"--only: {unknown[0]!r} is unknown, use some of {'; '.join(changes)}")
@@ -122,7 +134,8 @@ def main(
         core = free.get()
         try:
             workdir = options.output / f"{name.replace(' ', '_')},{options.steps},{seed}"
-            metrics = run(CONFIG, changes_of(changes[name], options.steps, seed), workdir, core)
+            fields = changes_of(changes[name], options.steps, seed, settings)
+            metrics = run(config, fields, workdir, core)
         finally:
             free.put(core)
         return {
@@ -130,7 +143,9 @@ def main(
             "steps": options.steps,
             "seed": seed,
             **{key: metrics[key] for _, key, _ in columns},
-            "probes": {factor: each["codes"] for factor, each in metrics["attributes"].items()},
+            "probes": {
+                factor: each["codes"] for factor, each in metrics.get("attributes", {}).items()
+            },
         }
 
     started = time.perf_counter()

@@ -17,7 +17,7 @@ from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.loop import train
 
-NAMES = ("toon_faces", "image_folder", "celeba", "celeba_hq", "ffhq")
+NAMES = ("toon_faces", "image_folder", "faces", "celeba", "celeba_hq", "ffhq")
 VARIANTS = ("", "smoke", "nearest", "positional", "smoke,nearest", "smoke,positional")
 CASES = itertools.product(NAMES, VARIANTS)
 

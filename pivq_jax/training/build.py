@@ -38,7 +38,7 @@ def dataset_from_config(config: Config) -> Dataset:
             `load_dataset`.
     """
     data = config.data
-    dataset = load_dataset(data.name, image_size=data.image_size, path=data.path)
+    dataset = load_dataset(data.name, image_size=data.image_size, path=data.path, group=data.group)
     if len(dataset.train) < 2:
         raise InputError(
             f"{data.path or data.name} gives {len(dataset.train)} training image(s), too few to"
@@ -65,6 +65,7 @@ def objective_from_config(
     weights = dict(config.loss)
     network = weights.pop("perceptual_network")
     weights.pop("perceptual_weights")
+    shift = weights.pop("perceptual_shift")
     weights.pop("recombination_warmup")  # see recombination_schedule
     perceptual = partial(lpips, network=network) if weights["perceptual"] else None
     recombine = partial(recombine_pairs, kind=model.kind, method=config.quantizer.method)
@@ -75,6 +76,7 @@ def objective_from_config(
         perceptual,
         adversary_from_config(config),
         config.quantizer.noise,
+        shift,
     )
 
 

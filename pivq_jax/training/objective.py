@@ -96,6 +96,8 @@ class Objective:
         adversary: None if there is no adversarial phase.
         noise: standard deviation of normal noise on the latents of the continuous phase, in place
             of the error that quantization will make (as Ballé et al. 2017, arXiv 1611.01704).
+        perceptual_shift: most pixels by which images are moved down and to the right, at random in
+            each step, before they are compared; pixels at one border go on at the opposite one.
     """
 
     model: PIVQ
@@ -104,6 +106,7 @@ class Objective:
     perceptual: Callable[[Params, jax.Array, jax.Array], jax.Array] | None = None
     adversary: Adversary | None = None
     noise: float = 0.0
+    perceptual_shift: int = 0
 
     def gradients(
         self,
@@ -137,11 +140,12 @@ class Objective:
             the `Gradients`, of the dtypes of the parameters.
         """
         key_mix, key_judge, key_shift = jax.random.split(key, 3)
+        key_moved = jax.random.fold_in(key_shift, 1)  # key_shift itself is drawn from
         made, pull_back, quantized = jax.vjp(
             lambda params: self._make(params, images, key_mix, phase), params, has_aux=True
         )
         (fidelity, metrics), to_images = value_and_grad(self._fidelity, has_aux=True)(
-            made, images, frozen
+            made, images, frozen, key_moved
         )
         (other, figures), cotangents = value_and_grad(self._structure, has_aux=True)(
             made, images, recombination_scale, key_shift
@@ -218,7 +222,9 @@ class Objective:
         mixed = self.recombine(pairs, codebook)
         return self._apply(params, codebook[mixed], method="decode_vectors")
 
-    def _fidelity(self, made: Made, images: jax.Array, frozen: Params) -> tuple[jax.Array, Metrics]:
+    def _fidelity(
+        self, made: Made, images: jax.Array, frozen: Params, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
         """The reconstruction losses, and metrics."""
         reconstructed, weights = made.fakes["reconstructed"], self.weights
         total = pixel_loss(reconstructed, images, weights.l1, weights.l2)
@@ -227,7 +233,11 @@ class Objective:
             "psnr": jnp.mean(psnr(reconstructed, images, 2.0)),
         }
         if self.perceptual is not None:
-            metrics["lpips"] = jnp.mean(self.perceptual(frozen, reconstructed, images))
+            compared = reconstructed, images
+            if self.perceptual_shift:
+                shift = jax.random.randint(key, (2,), 0, self.perceptual_shift + 1)
+                compared = jax.tree.map(lambda x: jnp.roll(x, shift, (1, 2)), compared)
+            metrics["lpips"] = jnp.mean(self.perceptual(frozen, *compared))
             total += weights.perceptual * metrics["lpips"]
         return total, metrics
 

@@ -22,7 +22,9 @@ def get_config(variants=""):
 
 
 def test_the_experiments_are_the_files_of_configs():
-    assert list(experiments()) == ["celeba", "celeba_hq", "ffhq", "image_folder", "toon_faces"]
+    assert list(experiments()) == [
+        *("celeba", "celeba_hq", "faces", "ffhq", "image_folder", "toon_faces")
+    ]
 
 
 def test_a_name_and_a_file_give_the_same_config(monkeypatch):

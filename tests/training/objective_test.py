@@ -105,6 +105,36 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
     close(found.params, expected)
 
 
+def test_images_are_moved_together_before_they_are_compared(setting):
+    objective, params, judge, frozen, images = setting
+    ramp = jnp.arange(images.shape[1] * images.shape[2], dtype=jnp.float32)
+    ramp = ramp.reshape(images.shape[1:3])
+
+    def at_places(frozen, images, targets):  # unlike `perceptual`, it depends on the places
+        errors = jnp.mean(jnp.square((images - targets) @ frozen), -1)
+        return jnp.mean(errors * ramp, (1, 2))
+
+    objective = dataclasses.replace(objective, perceptual=at_places, perceptual_shift=2, noise=0.0)
+    gradients = jax.jit(objective.gradients, static_argnames="phase")
+    found = [
+        float(gradients(params, judge, frozen, images, key, Phase.CONTINUOUS).metrics["lpips"])
+        for key in jax.random.split(KEY, 6)
+    ]
+    made = objective.model.apply({"params": params}, images, method="autoencode")
+    distances = np.array(
+        [
+            at_places(frozen, *(jnp.roll(x, (down, right), (1, 2)) for x in (made, images))).mean()
+            for down in range(3)
+            for right in range(3)
+        ]
+    )
+    moves = {int(np.argmin(np.abs(distances - each))) for each in found}
+    np.testing.assert_allclose(
+        np.abs(distances - np.array(found)[:, None]).min(1), 0, atol=1e-4 * distances.max()
+    )
+    assert len(moves) > 2  # a new one in each step
+
+
 @pytest.mark.slow
 def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(setting):
     objective, params, judge, frozen, images = setting

@@ -1,0 +1,66 @@
+"""Trains the config for photographs of faces with each of several changes, for a table.
+
+    python -m benchmarks.faces --data=ALIGNED [--only NAME ...] [--seeds SEED ...] [--steps=4000]
+
+ALIGNED is what `pivq_jax.data.align` has made (docs/data.md, "Photographs of faces").
+`benchmarks.screen` describes how rows are run; they are appended to docs/tables/faces.jsonl. Rows
+have the same number of steps; `seconds` is their time of training on one core, as it was.
+"""
+
+from pathlib import Path
+
+from benchmarks import screen
+
+CRITIC = {"adversarial.layers": "3", "adversarial.augmentations": "translation"}
+ROWS: dict[str, dict[str, str]] = {
+    "as the config has it": {},
+    "noise 0.25": {"quantizer.noise": "0.25"},
+    "codebook from an eighth of the steps": {"quantizer.init_step": "500"},
+    "LPIPS of images in place": {"loss.perceptual_shift": "0"},
+    "LPIPS at half the weight": {"loss.perceptual": "0.5"},
+    "64 codes": {"model.num_codes": "64"},
+    "K = 2,048": {"quantizer.codebook_size": "2048"},
+    "codes of 16 dimensions": {"model.code_dim": "16"},
+    "discriminator": CRITIC
+    | {
+        "adversarial.weight": "0.5",
+        "adversarial.recombined_weight": "0.5",
+        "adversarial.start_step": "2800",
+    },
+    "image_folder's settings": {
+        "data.flip": "False",
+        "model.num_codes": "32",
+        "quantizer.codebook_size": "512",
+        "quantizer.init_step": "800",
+        "quantizer.noise": "0",
+        "loss.l2": "0.5",
+        "loss.perceptual": "0",
+        "loss.recombination": "0.5",
+    },
+}
+COLUMNS: screen.Columns = (
+    ("seconds", "train_seconds", 0),
+    ("bits", "ceiling_bits", 0),
+    ("PSNR dB", "psnr", 2),
+    ("LPIPS", "lpips", 4),
+    ("rFID", "rfid", 4),
+    ("FID", "fid", 4),
+    ("precision", "precision", 3),
+    ("recall", "recall", 3),
+    ("density", "density", 3),
+    ("coverage", "coverage", 3),
+    ("used", "codes_used", 0),
+)
+
+if __name__ == "__main__":
+    screen.main(
+        __doc__,
+        ROWS,
+        Path("docs/tables/faces.jsonl"),
+        Path("runs/faces"),
+        COLUMNS,
+        steps=4_000,
+        config="configs/faces.py",
+        settings={},
+        data="directory of aligned images, of which a person's are named NAME_0001.png and so on",
+    )
