@@ -215,7 +215,8 @@ def train(model: VQVAE, config: Config, source: Source, seconds: float) -> tuple
             steps += 1
             if steps % config.train.log_every == 0:
                 print(
-                    f"VQ-VAE: step {steps:,}, {passed:.0f} s, loss {float(total):.4f}", flush=True
+                    f"VQ-VAE: step {steps:,}, {passed:.0f} s, loss {float(total.detach()):.4f}",
+                    flush=True,
                 )
     return steps, time.perf_counter() - started
 
