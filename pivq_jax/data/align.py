@@ -2,7 +2,7 @@
 
     pip install 'pivq_jax[align]'
     python -m pivq_jax.data.align --source=photographs --output=aligned --size=128
-    python -m pivq_jax.main --config=configs/image_folder.py --config.data.path=aligned \\
+    python -m pivq_jax.main --config=configs/faces.py --config.data.path=aligned \\
         --config.data.image_size=128
 
 Each image below --source becomes a square PNG file of the same name and folder below --output. It
@@ -92,7 +92,7 @@ def _run(options: argparse.Namespace) -> int:
             f"{len(skipped):,} skipped ({alignment.counts(skipped)}): see {alignment.SKIPPED} there"
         )
     print(
-        "train on them: python -m pivq_jax.main --config=configs/image_folder.py"
+        "train on them: python -m pivq_jax.main --config=configs/faces.py"
         f" --config.data.path={shlex.quote(os.fspath(output))}"
         f" --config.data.image_size={options.size}"
     )

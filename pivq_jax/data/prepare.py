@@ -37,7 +37,7 @@ from pivq_jax.data.shards import FileRecipe
 NAMES = ("celeba", "celeba_hq", "ffhq", "lfw", "image_folder")
 
 # The configs of data sets that have none of their own.
-_CONFIGS = {"lfw": "image_folder"}
+_CONFIGS = {"lfw": "faces"}
 
 _MAX_SKIPPED = 0.01
 

@@ -128,7 +128,7 @@ def test_no_person_of_lfw_is_in_two_splits(prepared, sources):
 def test_the_crop_and_the_command_for_lfw(sources, tmp_path, capsys):
     arguments = prepare_arguments("lfw", sources["lfw"], tmp_path)
     status, out, _ = run(capsys, *arguments, "--crop=150")
-    assert status == 0 and "--config=configs/image_folder.py --config.data.name=lfw" in out
+    assert status == 0 and "--config=configs/faces.py --config.data.name=lfw" in out
     data = load_dataset("lfw", image_size=32, path=tmp_path)
     cropped = {central_square(f, 150, 32).tobytes() for f in sources["lfw"].rglob("*.jpg")}
     assert all(data.train[i]["image"].tobytes() in cropped for i in range(len(data.train)))
