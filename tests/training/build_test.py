@@ -1,0 +1,31 @@
+"""What is built from a config."""
+
+import collections
+
+import numpy as np
+from PIL import Image
+
+from pivq_jax.config import load_config
+from pivq_jax.training.build import dataset_from_config
+
+
+def test_the_images_of_a_person_are_in_one_split(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIVQ_DATA_DIR", str(tmp_path / "cache"))
+    folder = tmp_path / "aligned"
+    folder.mkdir()
+    people = 40
+    for person in range(people):
+        for number in range(3):
+            image = np.full((8, 8, 3), person * 6, np.uint8)
+            Image.fromarray(image).save(folder / f"Person_{person}_{number:04}.png")
+    config = load_config("faces").with_fields(
+        {"data.path": str(folder), "data.image_size": 8, "model.patch_size": 8}
+    )
+    dataset = dataset_from_config(config)
+    counts = collections.Counter(
+        (name, int(split[i]["image"][0, 0, 0]) // 6)
+        for name, split in vars(dataset).items()
+        if name in ("train", "validation", "test")
+        for i in range(len(split))
+    )
+    assert len(counts) == people and set(counts.values()) == {3}
