@@ -120,11 +120,6 @@ class QuantizerConfig(Section):
         NOT_NEGATIVE,
         before=0.0,
     )
-    frozen: bool = setting(
-        False,
-        "only the decoder learns from init_step on; encoder and codebook stay as they are then",
-        before=False,
-    )
     init_batches: int = setting(64, "batches whose latents k-means sees", at_least(1))
     revive_every: int = setting(
         100, "steps between re-initialisations of dead entries", at_least(1)
@@ -181,7 +176,9 @@ class AdversarialConfig(Section):
     start_step: int = setting(4_000, "first step; not before the codebook's initialisation")
     max_adaptive_weight: float = setting(1e4, "limit of the adaptive weight", NOT_NEGATIVE)
     learning_rate: float = setting(2e-4, "of the discriminator", POSITIVE)
-    channels: int = setting(32, "of its first layer", at_least(1, most=16_384))
+    channels: int = setting(
+        32, "of its first layer", at_least(1, most=16_384)
+    )
     layers: int = setting(
         2,
         "convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70",

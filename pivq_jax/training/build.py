@@ -77,7 +77,6 @@ def objective_from_config(
         adversary_from_config(config),
         config.quantizer.noise,
         shift,
-        config.quantizer.frozen,
     )
 
 

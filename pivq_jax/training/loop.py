@@ -216,8 +216,6 @@ def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) ->
     settings, steps = run.config.quantizer, run.steps
     if step == settings.init_step:
         started = time.perf_counter()
-        if settings.frozen:  # evaluations use the averaged weights, and are to have the same codes
-            state = state.replace(params=jax.tree.map(jnp.copy, state.ema_params))
         state = _initialise_codebook(run, state, state.params, step)
         count = settings.init_batches * run.config.train.batch_size * run.config.model.num_codes
         say(
@@ -225,8 +223,7 @@ def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) ->
             f" over {count:,} latents in {time.perf_counter() - started:.1f} s"
         )
     elif (
-        not settings.frozen
-        and settings.init_step < step <= settings.revive_until * run.config.train.steps
+        settings.init_step < step <= settings.revive_until * run.config.train.steps
         and (step - settings.init_step) % settings.revive_every == 0
     ):
         state, revived = steps.revive(state, images)

@@ -64,11 +64,6 @@ def recombine_pairs(pairs: Pairs, codebook: jax.Array, kind: str, method: str) -
     )
 
 
-def without_decoder(params: Params) -> Params:
-    """Returns the parameters on which codes depend, those of the encoder and the codebook."""
-    return {name: part for name, part in params.items() if name != "decoder"}
-
-
 class Gradients(NamedTuple):
     """Gradients, metrics and code counts of one batch."""
 
@@ -103,7 +98,6 @@ class Objective:
             of the error that quantization will make (as Ballé et al. 2017, arXiv 1611.01704).
         perceptual_shift: most pixels by which images are moved down and to the right, at random in
             each step, before they are compared; pixels at one border go on at the opposite one.
-        frozen_codes: whether encoder and codebook get no gradient once there is a codebook.
     """
 
     model: PIVQ
@@ -113,7 +107,6 @@ class Objective:
     adversary: Adversary | None = None
     noise: float = 0.0
     perceptual_shift: int = 0
-    frozen_codes: bool = False
 
     def gradients(
         self,
@@ -209,8 +202,6 @@ class Objective:
                 vectors += self.noise * jax.random.normal(key, latents.shape)
             reconstructed = self._apply(params, vectors, method="decode_vectors")
             return Made({"reconstructed": reconstructed}, latents), None
-        if self.frozen_codes:
-            params = {**params, **jax.lax.stop_gradient(without_decoder(params))}
         reconstructed, quantized = self._apply(params, images)
         fakes = {"reconstructed": reconstructed}
         judged = phase == Phase.ADVERSARIAL and self.adversary and self.adversary.recombined > 0

@@ -18,14 +18,7 @@ from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.model.k_means import initial_codebook
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import assign, revive_dead
-from pivq_jax.training.objective import (
-    Gradients,
-    Metrics,
-    Objective,
-    Params,
-    Phase,
-    without_decoder,
-)
+from pivq_jax.training.objective import Gradients, Metrics, Objective, Params, Phase
 
 CODEBOOK = ("quantizer", "codebook")
 
@@ -254,8 +247,6 @@ def train_step(
     )
     updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    if objective.frozen_codes and phase > Phase.CONTINUOUS:  # from momentum and decay as well
-        params = {**params, **without_decoder(state.params)}
     # The first averages follow quickly, so that early evaluations do not see the initial weights.
     decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
     if phase == Phase.ADVERSARIAL:

@@ -135,7 +135,6 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
         "model.latents",
         "model.local_output",
         "prior",
-        "quantizer.frozen",
         "quantizer.noise",
     )
     for name in later:

@@ -10,7 +10,7 @@ import pytest
 from pivq_jax.losses.adversarial import augment, discriminator_hinge
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.training.build import objective_from_config
-from pivq_jax.training.objective import Objective, Phase, without_decoder
+from pivq_jax.training.objective import Objective, Phase
 
 KEY = jax.random.key(3)
 
@@ -103,16 +103,6 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
     loss, expected = jax.jit(jax.value_and_grad(plain))(params)
     assert float(found.metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
     close(found.params, expected)
-
-
-def test_frozen_codes_leave_the_decoder_its_gradient_and_the_rest_none(setting):
-    objective, params, judge, frozen, images = setting
-    usual = run(objective, Phase.QUANTIZED, params, judge, frozen, images)
-    objective = dataclasses.replace(objective, frozen_codes=True)
-    found = run(objective, Phase.QUANTIZED, params, judge, frozen, images)
-    close(found.params["decoder"], usual.params["decoder"])
-    assert not any(jnp.any(x) for x in jax.tree.leaves(without_decoder(found.params)))
-    np.testing.assert_array_equal(found.uses, usual.uses)
 
 
 def test_images_are_moved_together_before_they_are_compared(setting):

@@ -238,22 +238,3 @@ def test_every_solver_trains(method, images, tiny_config):
         losses.append(float(metrics["loss"]))
     assert losses[-1] < losses[0]
     assert np.asarray(state.uses).sum() == 12 * 8 * 8
-
-
-def test_frozen_codes_stay_as_they_are_while_the_decoder_learns(images, tiny_config):
-    fields = {"quantizer.frozen": True, "optimizer.weight_decay": 0.1}
-    steps = steps_from_config(tiny_config.with_fields(fields), make_mesh())
-    state = steps.create()
-    for _ in range(2):  # so that there are moments that would move on
-        state, _ = steps.train(state, jnp.asarray(images), None, Phase.CONTINUOUS)
-    before = copy(state)
-    state, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)
-    assert float(metrics["gradient_norm"]) > 0
-    for name in ("encoder", "quantizer"):
-        jax.tree.map(np.testing.assert_array_equal, state.params[name], before.params[name])
-    moved = jax.tree.map(
-        lambda x, y: bool(np.any(np.asarray(x) != np.asarray(y))),
-        state.params["decoder"],
-        before.params["decoder"],
-    )
-    assert all(jax.tree.leaves(moved))
