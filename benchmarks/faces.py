@@ -14,7 +14,8 @@ from benchmarks import screen
 CRITIC = {"adversarial.layers": "3", "adversarial.augmentations": "translation"}
 ROWS: dict[str, dict[str, str]] = {
     "as the config has it": {},
-    "noise 0.25": {"quantizer.noise": "0.25"},
+    "noise 0.2": {"quantizer.noise": "0.2"},
+    "noise 0.6": {"quantizer.noise": "0.6"},
     "codebook from an eighth of the steps": {"quantizer.init_step": "500"},
     "LPIPS of images in place": {"loss.perceptual_shift": "0"},
     "LPIPS at half the weight": {"loss.perceptual": "0.5"},

@@ -35,7 +35,7 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.pickles import read_numpy_pickle, read_torch_file
 from pivq_jax.config import Config
 from pivq_jax.config.check import check_config, read_config
-from pivq_jax.data import images, layouts, shards
+from pivq_jax.data import images, layouts, shards, tables
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import safetensors_file
 from pivq_jax.sampling.prior import SetPrior
@@ -255,7 +255,7 @@ def test_lists_of_attributes(count, folder):
             if which == "table.csv":
                 layouts.image_folder(folder / "img_align_celeba", folder / which)
             elif which == "mapping.txt":
-                layouts._read_mapping(folder / which)
+                tables.read_mapping(folder / which)
             else:
                 layouts.celeba(folder)
         finally:
