@@ -176,9 +176,7 @@ class AdversarialConfig(Section):
     start_step: int = setting(4_000, "first step; not before the codebook's initialisation")
     max_adaptive_weight: float = setting(1e4, "limit of the adaptive weight", NOT_NEGATIVE)
     learning_rate: float = setting(2e-4, "of the discriminator", POSITIVE)
-    channels: int = setting(
-        32, "of its first layer", at_least(1, most=16_384)
-    )
+    channels: int = setting(32, "of its first layer", at_least(1, most=16_384))
     layers: int = setting(
         2,
         "convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70",

@@ -116,7 +116,8 @@ def load_dataset(
         return _open_tfds(image_size, os.fspath(path))
     cache = _cache(data_dir)
     if directory := _find_prepared(name, image_size, os.fspath(path), cache):
-        _check_group(directory, group)
+        if name == "image_folder":
+            _check_group(directory, group)
         return _open_prepared(name, image_size, directory)
     if name == "image_folder":
         if not os.fspath(path):
