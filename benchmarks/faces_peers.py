@@ -39,10 +39,9 @@ import importlib.util
 import json
 import multiprocessing
 import os
-import queue
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import mean
 from typing import Any, TypeVar
@@ -51,7 +50,7 @@ import jax
 
 from benchmarks import vq_vae
 from benchmarks.runs import run
-from benchmarks.screen import SIDE_BY_SIDE, read_rows
+from benchmarks.screen import read_rows, run_side_by_side
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config import Config, load_config
 from pivq_jax.data.pipeline import train_batches
@@ -288,41 +287,14 @@ def main() -> None:
     if todo:  # a new folder is prepared once, before several processes open it
         config = load_config(options.config).with_fields(settings(options.data, options.group, 0))
         print(dataset_from_config(config).identity, flush=True)
-    free: queue.SimpleQueue[int] = queue.SimpleQueue()
-    cores = sorted(os.sched_getaffinity(0))[:SIDE_BY_SIDE]
-    for core in cores:
-        free.put(core)
 
-    def finish(name: str, seed: int) -> dict[str, Any]:
-        core = free.get()
-        try:
-            workdir = options.output / f"{name},{options.minutes:g},{seed}"
-            changes = settings(options.data, options.group, seed)
-            seconds = 60 * options.minutes
-            metrics = measure(options.config, name, changes, seconds, workdir, core)
-        finally:
-            free.put(core)
+    def finish(name: str, seed: int, core: int) -> dict[str, Any]:
+        workdir = options.output / f"{name},{options.minutes:g},{seed}"
+        changes = settings(options.data, options.group, seed)
+        metrics = measure(options.config, name, changes, 60 * options.minutes, workdir, core)
         return row_of(name, options.minutes, seed, metrics)
 
-    started = time.perf_counter()
-    with ThreadPoolExecutor(len(cores)) as pool:
-        futures = [pool.submit(finish, *each) for each in todo]
-        try:
-            for number, future in enumerate(as_completed(futures), 1):
-                row = future.result()
-                rows.append(row)
-                options.rows.parent.mkdir(parents=True, exist_ok=True)
-                with options.rows.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                left = (time.perf_counter() - started) / number * (len(todo) - number)
-                print(
-                    f"{number}/{len(todo)} {row['name']}, seed {row['seed']}: LPIPS"
-                    f" {row['lpips']:.4f}; about {left / 60:.0f} min left",
-                    flush=True,
-                )
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # running ones finish and are reused next time
-            raise
+    rows += run_side_by_side(todo, finish, options.rows, lambda row: f"LPIPS {row['lpips']:.4f}")
     rows = [row for row in rows if row["minutes"] == options.minutes]
     print(table(rows))
     if importlib.util.find_spec("matplotlib"):

@@ -10,7 +10,7 @@ import json
 import os
 import queue
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,58 @@ def table(names: Iterable[str], rows: list[dict[str, Any]], columns: Columns) ->
     return "\n".join(lines)
 
 
+def run_side_by_side(
+    todo: list[tuple[str, int]],
+    measure: Callable[[str, int, int], dict[str, Any]],
+    path: Path,
+    describe: Callable[[dict[str, Any]], str],
+) -> list[dict[str, Any]]:
+    """Measures rows, each on a core of its own, and appends them to a file as they finish.
+
+    Args:
+        todo: name and seed of each row.
+        measure: function of a name, a seed and the core to use that returns the row.
+        path: file of JSON lines.
+        describe: function of a row that returns what is printed of it.
+
+    Returns:
+        the rows.
+    """
+    rows: list[dict[str, Any]] = []
+    free: queue.SimpleQueue[int] = queue.SimpleQueue()
+    cores = sorted(os.sched_getaffinity(0))[:SIDE_BY_SIDE]
+    for core in cores:
+        free.put(core)
+
+    def on_free_core(name: str, seed: int) -> dict[str, Any]:
+        core = free.get()
+        try:
+            return measure(name, seed, core)
+        finally:
+            free.put(core)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(len(cores)) as pool:
+        futures = [pool.submit(on_free_core, *each) for each in todo]
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                row = future.result()
+                rows.append(row)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                left = (time.perf_counter() - started) / number * (len(todo) - number)
+                print(
+                    f"{number}/{len(todo)} {row['name']}, seed {row['seed']}: {describe(row)};"
+                    f" about {left / 60:.0f} min left",
+                    flush=True,
+                )
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # running ones finish and are reused next time
+            raise
+    return rows
+
+
 def main(
     description: str,
     changes: dict[str, dict[str, str]],
@@ -125,19 +177,11 @@ def main(
         for name in names
         if (name, options.steps, seed) not in done
     ]
-    free: queue.SimpleQueue[int] = queue.SimpleQueue()
-    cores = sorted(os.sched_getaffinity(0))[:SIDE_BY_SIDE]
-    for core in cores:
-        free.put(core)
 
-    def measure(name: str, seed: int) -> dict[str, Any]:
-        core = free.get()
-        try:
-            workdir = options.output / f"{name.replace(' ', '_')},{options.steps},{seed}"
-            fields = changes_of(changes[name], options.steps, seed, settings)
-            metrics = run(config, fields, workdir, core)
-        finally:
-            free.put(core)
+    def measure(name: str, seed: int, core: int) -> dict[str, Any]:
+        workdir = options.output / f"{name.replace(' ', '_')},{options.steps},{seed}"
+        fields = changes_of(changes[name], options.steps, seed, settings)
+        metrics = run(config, fields, workdir, core)
         return {
             "name": name,
             "steps": options.steps,
@@ -148,25 +192,7 @@ def main(
             },
         }
 
-    started = time.perf_counter()
-    with ThreadPoolExecutor(len(cores)) as pool:
-        futures = [pool.submit(measure, *each) for each in todo]
-        try:
-            for number, future in enumerate(as_completed(futures), 1):
-                row = future.result()
-                rows.append(row)
-                options.rows.parent.mkdir(parents=True, exist_ok=True)
-                with options.rows.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                left = (time.perf_counter() - started) / number * (len(todo) - number)
-                print(
-                    f"{number}/{len(todo)} {row['name']}, seed {row['seed']}: {row['psnr']:.2f} dB;"
-                    f" about {left / 60:.0f} min left",
-                    flush=True,
-                )
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # running ones finish and are reused next time
-            raise
+    rows += run_side_by_side(todo, measure, options.rows, lambda row: f"{row['psnr']:.2f} dB")
     rows = [row for row in rows if row["steps"] == options.steps]
     print(table(changes, rows, columns))
     return rows

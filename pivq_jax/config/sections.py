@@ -178,9 +178,7 @@ class AdversarialConfig(Section):
     learning_rate: float = setting(2e-4, "of the discriminator", POSITIVE)
     channels: int = setting(32, "of its first layer", at_least(1, most=16_384))
     layers: int = setting(
-        2,
-        "convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70",
-        at_least(1, most=12),
+        2, "convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70", at_least(1, most=12)
     )
     augmentations: str = setting("", "of the images it sees", choices=AUGMENTATIONS, several=True)
 
