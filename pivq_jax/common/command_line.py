@@ -92,6 +92,23 @@ def exit_code(command: Callable[[], int], remedy: str = "") -> int:
     return 1
 
 
+def resumable_exit_code(command: Callable[[], int]) -> int:
+    """Runs a command that continues when it is run again, and says so where it stops.
+
+    Args:
+        command: function that returns an exit code.
+
+    Returns:
+        the exit code as of `exit_code`, or 130 after Ctrl-C.
+    """
+    remedy = "the same command continues where this stopped"
+    try:
+        return exit_code(command, f": {remedy}")
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {remedy}", file=sys.stderr)
+        return 130
+
+
 def refuse(message: str) -> int:
     """Prints an error message to stderr.
 

@@ -28,7 +28,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pivq_jax.common.command_line import CommandParser, exit_code
+from pivq_jax.common.command_line import CommandParser, resumable_exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import alignment, framing, images, preparation
 
@@ -66,12 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status, 0 on success, 1 for I/O errors, 2 for invalid input, 130 if interrupted.
     """
-    remedy = "the same command continues where this stopped"
-    try:
-        return exit_code(functools.partial(_run, _parse(arguments)), f": {remedy}")
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; {remedy}", file=sys.stderr)
-        return 130
+    return resumable_exit_code(functools.partial(_run, _parse(arguments)))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pivq_jax.common.command_line import CommandParser, exit_code
+from pivq_jax.common.command_line import CommandParser, resumable_exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import layouts, preparation, records
 from pivq_jax.data.images import readable_name
@@ -217,12 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status, 0 on success, 1 for I/O errors, 2 for invalid input, 130 if interrupted.
     """
-    remedy = "the same command continues where this stopped"
-    try:
-        return exit_code(partial(_prepare, _parse(arguments)), f": {remedy}")
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; {remedy}", file=sys.stderr)
-        return 130
+    return resumable_exit_code(partial(_prepare, _parse(arguments)))
 
 
 def _prepare(options: argparse.Namespace) -> int:
