@@ -168,11 +168,12 @@ def test_matching_alone_needs_more_entries_than_codes():
         check_config(config, training=True)
 
 
-def test_latents_from_patches_are_squares_of_them():
+def test_latents_from_patches_are_squares_of_them_or_several_for_each():
     config = get_config("toon_faces").with_fields({"model.latents": "patches"})
     check_config(config, training=True)  # 16 from 8x8 patches
+    check_config(config.with_fields({"model.num_codes": 128}), training=True)
     config = config.with_fields({"model.num_codes": 32})
-    with pytest.raises(InputError, match=r"num_codes = 32 .*: use one of 1, 4, 16, 64$"):
+    with pytest.raises(InputError, match=r"num_codes = 32 .*: use one of 1, 4, 16, 64, or a mult"):
         check_config(config, training=True)
 
 

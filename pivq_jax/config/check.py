@@ -160,9 +160,10 @@ def check_model(config: Config) -> None:
     if model.latents == "patches":
         fitting = [patches // n**2 for n in range(size // patch, 0, -1) if size // patch % n == 0]
         need(
-            model.num_codes in fitting,
+            model.num_codes in fitting or model.num_codes % patches == 0,
             f"model.num_codes = {model.num_codes} does not split the {patches} patches of"
-            f" model.latents = 'patches' into squares: use one of {', '.join(map(str, fitting))}",
+            f" model.latents = 'patches' into squares: use one of {', '.join(map(str, fitting))}, or"
+            f" a multiple of {patches} for several latents from each patch",
         )
     positions = patches * model.width
     need(

@@ -65,7 +65,7 @@ class ModelConfig(Section):
     num_codes: int = setting(32, "N, latents and codes per image", at_least(1, most=65_536))
     latents: str = setting(
         "queries",
-        "learned queries, or averages over blocks of patches: see architecture.md",
+        "learned queries, or the patches: see architecture.md",
         choices=LATENTS,
         before="queries",
     )

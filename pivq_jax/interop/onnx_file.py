@@ -110,10 +110,11 @@ def encoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
     for i in range(model.encoder_depth):
         last = model.num_codes if from_queries and i == model.encoder_depth - 1 else None
         x = block(graph, x, f"encoder/block_{i}", model.heads, last=last)
-    if not from_queries:
+    if not from_queries and model.num_codes < side**2:
         x = _averaged(graph, x, side, width, model.num_codes)
 
     x = dense(graph, layer_norm(graph, x, "encoder/norm"), "encoder/latents")
+    x = graph.add("Reshape", x, graph.shape(0, model.num_codes, model.code_dim))
     one = graph.constant("encoder/unit/scale", np.ones(model.code_dim, np.float32))
     graph.add("LayerNormalization", x, one, epsilon=NORM_EPSILON, name="latents")
     images, latents = (size, size, 3), (model.num_codes, model.code_dim)

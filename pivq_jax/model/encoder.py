@@ -36,7 +36,7 @@ class Encoder(nn.Module):
     - `queries`: N learned queries, which attend to the patches and to each other in every block, as
       in TiTok's encoder (Yu et al. 2024, arXiv 2406.07550).
     - `patches`: the patches themselves, averaged over square blocks if N is smaller than their
-      number.
+      number; if N is a multiple of it, several latents are computed from each patch.
 
     Each latent is normalized to zero mean and unit variance, without a learned scale, which fixes
     the scale of the codebook.
@@ -81,11 +81,13 @@ class Encoder(nn.Module):
             # The patches are not needed after the last block, unless they are the latents.
             last = self.num_codes if self.latents == "queries" and i == self.depth - 1 else None
             x = block(self.heads, self.mlp_ratio, self.dtype, last, name=f"block_{i}")(x)
-        if self.latents == "patches":
+        if self.latents == "patches" and self.num_codes < height * width:
             x = pool(x.reshape(batch, height, width, self.width), self.num_codes)
 
         latents = LayerNorm(self.dtype, name="norm")(x)
-        latents = dense(self.code_dim, jnp.float32, "latents")(latents)
+        per_token = self.num_codes // x.shape[1]
+        latents = dense(self.code_dim * per_token, jnp.float32, "latents")(latents)
+        latents = latents.reshape(batch, self.num_codes, self.code_dim)
         unit = nn.LayerNorm(
             epsilon=NORM_EPSILON,
             use_bias=False,

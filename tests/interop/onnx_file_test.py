@@ -28,6 +28,7 @@ VARIANTS = {
     "positional": {"quantizer.kind": "positional"},
     "nearest": {"quantizer.kind": "nearest"},
     "patches": {"model.output": "patch", "model.latents": "patches", "model.num_codes": 16},
+    "several latents from each patch": {"model.latents": "patches", "model.num_codes": 128},
     "local": {"model.output": "conv", "model.local_output": True},
     "no set blocks": {"model.set_depth": 0},
     "deep": {"model.set_depth": 2, "model.decoder_depth": 2, "model.encoder_depth": 3},

@@ -51,7 +51,12 @@ VARIANTS = {
         "model.latents": "patches",
         "model.num_codes": 4,
     },
-    "positional": {"quantizer.kind": "positional", "model.set_depth": 2},
+    "positional": {
+        "quantizer.kind": "positional",
+        "model.set_depth": 2,
+        "model.latents": "patches",
+        "model.num_codes": 32,
+    },
 }
 
 

@@ -193,10 +193,12 @@ def test_pool_averages_square_blocks_row_by_row():
     np.testing.assert_array_equal(pool(grid, 24), grid.reshape(2, 24, 3))
 
 
-@pytest.mark.parametrize("num_codes", [4, 16])
+@pytest.mark.parametrize("num_codes", [4, 16, 32])
 def test_latents_from_patches_belong_to_their_block_of_the_image(num_codes):
     """Which attention would hide: without blocks, a latent depends on its own patches alone."""
-    model, params = initialised(latents_from="patches", num_codes=num_codes, encoder_depth=0)
+    model, params = initialised(
+        latents_from="patches", num_codes=num_codes, codebook_size=40, encoder_depth=0
+    )
     assert "queries" not in params["encoder"]
     images = np.asarray(noise((1, 16, 16, 3)))
     changed = images.copy()
@@ -204,7 +206,7 @@ def test_latents_from_patches_belong_to_their_block_of_the_image(num_codes):
     latents = apply(model, params, jnp.concatenate([images, changed]), "latents")
     assert latents.shape == (2, num_codes, 8)
     moved = np.flatnonzero(np.abs(latents[1] - latents[0]).max(-1) > 1e-4)
-    assert moved.tolist() == [{4: 1, 16: 7}[num_codes]]
+    assert moved.tolist() == {4: [1], 16: [7], 32: [14, 15]}[num_codes]
 
 
 @pytest.mark.parametrize("latents_from", LATENTS)

@@ -104,7 +104,9 @@ class Encoder(nn.Module):
         self.queries = nn.Parameter(torch.randn(num_codes, width)) if latents == "queries" else None
         self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
         self.norm = layer_norm(width)
-        self.latents = nn.Linear(width, code_dim)
+        tokens = min(num_codes, side**2) if latents == "patches" else num_codes
+        self.latents = nn.Linear(width, code_dim * num_codes // tokens)
+        self.code_dim = code_dim
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> latents [B, N, D]."""
@@ -115,10 +117,10 @@ class Encoder(nn.Module):
             x = block(x)
         if self.queries is not None:
             x = x[:, -self.num_codes :]
-        else:
+        elif self.num_codes < self.side**2:
             grid = x.transpose(1, 2).unflatten(2, (self.side, self.side))
             x = F.avg_pool2d(grid, round(self.side / self.num_codes**0.5)).flatten(2).mT
-        latents = self.latents(self.norm(x))
+        latents = self.latents(self.norm(x)).reshape(len(x), self.num_codes, self.code_dim)
         return F.layer_norm(latents, latents.shape[-1:], eps=1e-6)
 
 
