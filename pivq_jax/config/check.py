@@ -162,8 +162,8 @@ def check_model(config: Config) -> None:
         need(
             model.num_codes in fitting or model.num_codes % patches == 0,
             f"model.num_codes = {model.num_codes} does not split the {patches} patches of"
-            f" model.latents = 'patches' into squares: use one of {', '.join(map(str, fitting))}, or"
-            f" a multiple of {patches} for several latents from each patch",
+            f" model.latents = 'patches' into squares: use one of {', '.join(map(str, fitting))},"
+            f" or a multiple of {patches} for several latents from each patch",
         )
     positions = patches * model.width
     need(
