@@ -270,6 +270,12 @@ class SampleConfig(Section):
     fraction: float = setting(
         0.5, "share of the differing codes that is exchanged in samples.png", FRACTION
     )
+    nearest_of: int = setting(
+        1,
+        "images of which the nearest to the first parent is the second; 1 is any image",
+        at_least(1),
+        before=1,
+    )
     interpolations: int = setting(8, "rows of interpolations.png", at_least(1))
     steps: int = setting(
         9,

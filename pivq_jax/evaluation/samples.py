@@ -60,6 +60,7 @@ def sample_recombined(
     parents: int = 2,
     fraction: float | None = None,
     lift: jax.Array | None = None,
+    nearest_of: int = 1,
 ) -> Samples:
     """Recombines and decodes the codes of parents drawn at random.
 
@@ -73,6 +74,8 @@ def sample_recombined(
         fraction: fraction of the first parent's codes that is exchanged, in [0, 1]; see
             `sampling.recombine_many`. By default, all parents contribute equally.
         lift: float32 [K, K], see `sampling.recombine`.
+        nearest_of: number of images from which the parents nearest to the first one are chosen, see
+            `sampling.near_parents`.
 
     Returns:
         The `Samples`.
@@ -84,7 +87,10 @@ def sample_recombined(
     if fraction is not None and not 0 <= fraction <= 1:
         raise InputError(f"fraction = {fraction:g}: use a share in [0, 1]")
     key_parents, key_mix = jax.random.split(jax.random.key(seed))
-    groups = _draw(key_parents, count, len(codes), parents)
+    _check_parents(parents, len(codes))
+    groups = np.asarray(
+        sampling.near_parents(key_parents, count, codes, model.codebook, parents, nearest_of)
+    )
     fraction = (parents - 1) / parents if fraction is None else fraction
 
     def sample(start: int) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +128,8 @@ def sample_paths(
     """
     _check_at_least(1, count=count, batch_size=batch_size)
     _check_at_least(2, steps=steps)
-    pairs = _draw(jax.random.key(seed), count, len(codes), 2)
+    _check_parents(2, len(codes))
+    pairs = np.asarray(sampling.random_pairs(jax.random.key(seed), count, len(codes)))
     ends = jnp.asarray(codes[pairs])
     paths = np.asarray(model.interpolate(ends[:, 0], ends[:, 1], steps))
     images = decode_batched(model, paths.reshape(-1, paths.shape[-1]), batch_size)
@@ -146,11 +153,10 @@ def average_pixels(source: Source | Sequence[Example], parents: np.ndarray) -> n
     return np.stack(averaged)
 
 
-def _draw(key: jax.Array, count: int, size: int, parents: int) -> np.ndarray:
+def _check_parents(parents: int, size: int) -> None:
     _check_at_least(2, parents=parents)
     if size < parents:
         raise InputError(f"{parents} parents of a pool of {size} images: encode more of them")
-    return np.asarray(sampling.random_parents(key, count, size, parents))
 
 
 def _check_at_least(least: int, **values: int) -> None:

@@ -94,6 +94,7 @@ class Session:
                 self.settings.batch_size,
                 fraction=fraction,
                 lift=self.lift,
+                nearest_of=self.model.config.sample.nearest_of,
             )
             self._samples[fraction] = samples
         return Samples(*(part[:count] for part in samples))

@@ -182,7 +182,9 @@ def samples(session: Session) -> dict[str, Any]:
     session.save("parents", found.between_parents(session.pool, SHOWN))
     many = min(4, len(codes))
     mixed = sample_recombined(
-        *(model, codes, 16, session.seed + 1, batch_size, many), lift=session.lift
+        *(model, codes, 16, session.seed + 1, batch_size, many),
+        lift=session.lift,
+        nearest_of=model.config.sample.nearest_of,
     )
     session.save("many_parents", grid(mixed.images, 8, scale))
     paths = sample_paths(model, codes, 8, 9, session.seed + 2, batch_size)

@@ -261,7 +261,7 @@ class Engine:
         )
 
     def recombine(self, key: jax.Array) -> NewFace:
-        """Recombines two training images drawn at random.
+        """Recombines two training images drawn at random, near ones if `sample.nearest_of` asks.
 
         They are paired by distance, as on the page; which pairs are exchanged is chosen as in the
         samples of an evaluation.
@@ -276,7 +276,11 @@ class Engine:
         if len(pool.codes) < 2:
             raise InputError("a new face needs two training images, but there is one")
         key_parents, key_mix = jax.random.split(key)
-        first, second = sampling.random_pairs(key_parents, 1, len(pool.codes))[0].tolist()
+        nearest_of = self.model.config.sample.nearest_of
+        pair = sampling.near_parents(
+            key_parents, 1, pool.codes, self._codebook, nearest_of=nearest_of
+        )
+        first, second = pair[0].tolist()
         a, b = self._training_image(first), self._training_image(second)
         pairs = self.pair(a.codes, b.codes)
         exchanged = sampling.choose_exchange(

@@ -359,7 +359,9 @@ class TrainedModel:
     def sample(self, key: jax.Array, count: int) -> jax.Array:
         """Draws the codes of new images: each recombines two of `parents`, drawn at random.
 
-        About half of the differing codes are exchanged, with the log lift of all parents.
+        The second one is the nearest to the first of `sample.nearest_of` images, see
+        `sampling.near_parents`. About half of the differing codes are exchanged, with the log lift
+        of all parents.
 
         Args:
             key: PRNG key. `jax.random.key(SEED)` gives the codes of `--mode=sample` of a run with
@@ -381,7 +383,11 @@ class TrainedModel:
             raise ValueError(f"count = {count}: draw at least 1 image")
         lift = None if self.kind == "positional" else self._parents_lift()
         key_parents, key_mix = jax.random.split(key)
-        groups = self.parents[sampling.random_pairs(key_parents, count, len(self.parents))]
+        nearest_of = self.config.sample.nearest_of
+        pairs = sampling.near_parents(
+            key_parents, count, self.parents, self.codebook, nearest_of=nearest_of
+        )
+        groups = self.parents[pairs]
         return sampling.recombine_groups(
             *(groups, self.codebook, key_mix, np.arange(count), 0.5),
             kind=self.kind,

@@ -18,7 +18,7 @@ from pivq_jax.sampling.edit import (
 from pivq_jax.sampling.interpolate import interpolate
 from pivq_jax.sampling.lift import log_lift
 from pivq_jax.sampling.pairing import canonical, pair_codes
-from pivq_jax.sampling.parents import random_pairs, random_parents
+from pivq_jax.sampling.parents import near_parents, random_pairs, random_parents
 from pivq_jax.sampling.prior import Prior, SetPrior, complete_sets, prior_bits
 from pivq_jax.sampling.recombine import (
     exchange_code,
@@ -42,6 +42,7 @@ __all__ = [
     "fit_visible",
     "interpolate",
     "log_lift",
+    "near_parents",
     "pair_codes",
     "prior_bits",
     "random_pairs",

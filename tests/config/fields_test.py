@@ -136,6 +136,7 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
         "model.local_output",
         "prior",
         "quantizer.noise",
+        "sample.nearest_of",
     )
     for name in later:
         section, _, field = name.partition(".")
