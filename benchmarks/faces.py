@@ -1,6 +1,6 @@
 """Trains the config for photographs of faces with each of several changes, for a table.
 
-    python -m benchmarks.faces --data=ALIGNED [--only NAME ...] [--seeds SEED ...] [--steps=4000]
+    python -m benchmarks.faces --data=ALIGNED [--only NAME ...] [--seeds SEED ...] [--steps=1500]
 
 ALIGNED is what `pivq_jax.data.align` has made (docs/data.md, "Photographs of faces").
 `benchmarks.screen` describes how rows are run; they are appended to docs/tables/faces.jsonl. Rows
@@ -14,29 +14,38 @@ from benchmarks import screen
 CRITIC = {"adversarial.layers": "3", "adversarial.augmentations": "translation"}
 ROWS: dict[str, dict[str, str]] = {
     "as the config has it": {},
-    "noise 0.2": {"quantizer.noise": "0.2"},
+    "noise 0.4": {"quantizer.noise": "0.4"},
     "noise 0.6": {"quantizer.noise": "0.6"},
-    "codebook from an eighth of the steps": {"quantizer.init_step": "500"},
+    "codebook from an eighth of the steps": {"quantizer.init_step": "190"},
+    "learned queries as latents": {"model.latents": "queries"},
+    "a block over the set": {"model.set_depth": "1"},
+    "no layer for each patch": {"model.local_output": "False"},
     "LPIPS of images in place": {"loss.perceptual_shift": "0"},
     "LPIPS at half the weight": {"loss.perceptual": "0.5"},
     "64 codes": {"model.num_codes": "64"},
+    "128 codes": {"model.num_codes": "128"},
     "K = 2,048": {"quantizer.codebook_size": "2048"},
+    "any two parents": {"sample.nearest_of": "1"},
     "codes of 16 dimensions": {"model.code_dim": "16"},
     "discriminator": CRITIC
     | {
         "adversarial.weight": "0.5",
         "adversarial.recombined_weight": "0.5",
-        "adversarial.start_step": "2800",
+        "adversarial.start_step": "1200",
     },
     "image_folder's settings": {
         "data.flip": "False",
         "model.num_codes": "32",
+        "model.latents": "queries",
+        "model.set_depth": "1",
+        "model.local_output": "False",
         "quantizer.codebook_size": "512",
-        "quantizer.init_step": "800",
+        "quantizer.init_step": "300",
         "quantizer.noise": "0",
         "loss.l2": "0.5",
         "loss.perceptual": "0",
         "loss.recombination": "0.5",
+        "sample.nearest_of": "1",
     },
 }
 COLUMNS: screen.Columns = (
@@ -60,8 +69,8 @@ if __name__ == "__main__":
         Path("docs/tables/faces.jsonl"),
         Path("runs/faces"),
         COLUMNS,
-        steps=4_000,
+        steps=1_500,
         config="configs/faces.py",
-        settings={},
+        settings={"quantizer.init_step": "1100", "train.checkpoint_every": "1500"},
         data="directory of aligned images, of which a person's are named NAME_0001.png and so on",
     )
