@@ -20,8 +20,8 @@ the table.
   hyperplane    `pivq_jax.sampling.recombine`: pairs that are close to each other
   plausible     of 64 uniform choices, the one whose codes most often co-occur in training images
   lift          `recombine` with `log_lift` of the training images, as the evaluation samples
-  near parents  the same; the second parent is that of eight with most codes in common with the
-                first one, instead of a random image
+  near parents  the same with other pairs: the second parent is the nearest of --nearest-of random
+                images to the first (`pivq_jax.sampling.near_parents`)
 """
 
 import argparse
@@ -39,7 +39,7 @@ from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.samples import average_pixels
 from pivq_jax.inference import TrainedModel
-from pivq_jax.sampling import pair_codes, random_pairs
+from pivq_jax.sampling import near_parents, pair_codes, random_pairs
 from pivq_jax.training.build import dataset_from_config
 
 RULES = (
@@ -48,7 +48,6 @@ RULES = (
 )
 PICTURED = 12  # samples per rule in the picture
 CHOICES = 64  # uniform choices, of which the most plausible is used
-CANDIDATES = 8  # images, of which the nearest one to the first parent is the second parent
 
 
 def chosen_half(scores: np.ndarray, first: np.ndarray, partners: np.ndarray) -> np.ndarray:
@@ -100,19 +99,6 @@ def by_code(
     }
 
 
-def near_pairs(codes: np.ndarray, pairs: np.ndarray, seed: int) -> np.ndarray:
-    """Pairs with the same first parents as `pairs`, int [S, 2], but a second one near the first."""
-    drawn = [
-        np.asarray(random_pairs(key, len(pairs), len(codes) - 1))[:, 0]
-        for key in jax.random.split(jax.random.key(seed), CANDIDATES)
-    ]
-    first = pairs[:, :1]
-    others = np.stack(drawn, 1)
-    others += others >= first  # any image but the first parent
-    shared = (codes[first][..., None] == codes[others][:, :, None]).any(-1).sum(-1)  # [S, 8]
-    return np.stack([pairs[:, 0], others[np.arange(len(pairs)), shared.argmax(1)]], 1)
-
-
 def newness(made: np.ndarray, parents: tuple[np.ndarray, np.ndarray]) -> float:
     """Mean absolute difference from the nearer of two images; all uint8 [S, H, W, 3]."""
     apart = [np.abs(made.astype(np.float32) - parent).mean((1, 2, 3)) for parent in parents]
@@ -120,7 +106,7 @@ def newness(made: np.ndarray, parents: tuple[np.ndarray, np.ndarray]) -> float:
 
 
 def measure(
-    workdir: Path, samples: int, seeds: int, rules: Sequence[str]
+    workdir: Path, samples: int, seeds: int, rules: Sequence[str], nearest_of: int
 ) -> tuple[dict[str, list[dict[str, float]]], np.ndarray]:
     """Returns the metrics of one run by rule, for each draw of pairs, and the picture."""
     model = pivq_jax.load(workdir)
@@ -142,13 +128,19 @@ def measure(
     for seed in range(seeds):
         pairs = np.asarray(random_pairs(jax.random.key(seed), samples, count))
         first, second = (decode_batched(model, codes[side], batch_size) for side in pairs.T)
-        others = dict.fromkeys(rules, second)  # reconstructions of second parents
+        rebuilt = dict.fromkeys(rules, (first, second))  # reconstructions of parents
         sets = by_code(model, codes, pairs, lift, seed)
         if "near parents" in rules:
-            near = near_pairs(codes, pairs, seed)
-            others["near parents"] = decode_batched(model, codes[near[:, 1]], batch_size)
+            near = near_parents(
+                jax.random.key(seed), samples, codes, model.codebook, nearest_of=nearest_of
+            )
+            a, b = codes[np.asarray(near)].swapaxes(0, 1)
+            rebuilt["near parents"] = (
+                decode_batched(model, a, batch_size),
+                decode_batched(model, b, batch_size),
+            )
             sets["near parents"] = np.asarray(
-                model.recombine(*codes[near].swapaxes(0, 1), jax.random.key(seed), lift=lift)
+                model.recombine(a, b, jax.random.key(seed), lift=lift)
             )
         images = {"pixels": average_pixels(parents, pairs), "nothing": first}
         images = {name: made for name, made in images.items() if name in rules}
@@ -164,7 +156,7 @@ def measure(
             picture = [*originals, *(made[:PICTURED] for made in images.values())]
         for name, made in images.items():
             values = compare_features(real, extractor.extract(made))
-            values["new"] = newness(made, (first, others[name]))
+            values["new"] = newness(made, rebuilt[name])
             figures.setdefault(name, []).append(values)
             print(f"seed {seed}, {name}:", *(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
     return figures, grid(np.concatenate(picture), PICTURED)
@@ -182,13 +174,16 @@ def main() -> None:
         "--rules", nargs="+", choices=RULES, default=RULES, metavar="RULE", help="all by default"
     )
     parser.add_argument("--seeds", type=int, default=3, help="number of draws of pairs")
+    parser.add_argument("--nearest-of", type=int, default=64, help="of the rule near parents")
     parser.add_argument("--samples", type=int, default=1_000)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
 
     by_run: dict[str, dict[str, list[dict[str, float]]]] = {}
     for workdir in options.workdir:
-        figures, picture = measure(workdir, options.samples, options.seeds, options.rules)
+        figures, picture = measure(
+            workdir, options.samples, options.seeds, options.rules, options.nearest_of
+        )
         if not by_run:
             save_png(options.output / "exchange.png", picture)
         by_run[str(workdir)] = figures
