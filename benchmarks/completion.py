@@ -23,7 +23,7 @@ from pivq_jax.common.files import write_atomically
 from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.common.progress import progress_bar
 from pivq_jax.data.images import images_to_float, images_to_uint8
-from pivq_jax.data.sources import First
+from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.completions import GREY, visible_pixels
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.session import POOL_IMAGES
@@ -73,12 +73,14 @@ def main() -> None:
     load = pivq_jax.load if options.workdir else pivq_jax.from_pretrained
     model = load(options.workdir or options.pretrained)
     dataset, size = dataset_from_config(model.config), model.config.evaluate.batch_size
-    pool = First(dataset.train, POOL_IMAGES)
+    pool = first_images(dataset.train, POOL_IMAGES)
     if model.parents is None:
         model.parents = encode_split(model, pool, size)
     training = np.stack([pool[i]["image"] for i in range(len(pool))])
     images = np.stack([dataset.test[i]["image"] for i in range(options.images)])
-    whole = decode_batched(model, encode_split(model, First(dataset.test, len(images)), size), size)
+    whole = decode_batched(
+        model, encode_split(model, first_images(dataset.test, len(images)), size), size
+    )
 
     def completed(visible: np.ndarray, use_prior: bool) -> np.ndarray:
         parts = []

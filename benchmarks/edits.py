@@ -28,7 +28,7 @@ from pivq_jax.common.files import write_atomically
 from pivq_jax.common.pictures import save_png
 from pivq_jax.common.progress import progress_bar
 from pivq_jax.data.images import images_to_float
-from pivq_jax.data.sources import First, Source
+from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.edits import all_values, learn_factors
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.session import Session, Settings
@@ -108,7 +108,7 @@ def main() -> None:
     factors, size = dataset.factors, settings.batch_size
 
     judge = Judge(tuple(map(len, factors.values())))
-    train = images_and_labels(First(dataset.train, 10_000), factors)
+    train = images_and_labels(first_images(dataset.train, 10_000), factors)
     params = trained_judge(judge, *train, output / "judge.msgpack")
 
     @jax.jit

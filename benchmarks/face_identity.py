@@ -35,7 +35,7 @@ import pivq_jax
 from pivq_jax.common.files import write_json
 from pivq_jax.common.progress import progress_bar
 from pivq_jax.data.framing import PRESETS
-from pivq_jax.data.sources import Selected, Source
+from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
@@ -99,7 +99,7 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
     dataset = dataset_from_config(model.config)
     order = np.random.default_rng(seed).permutation(len(dataset.train))
     held_out = order[:samples]
-    pool = Selected(dataset.train, order[samples : samples + searched])
+    pool = Subset(dataset.train, order[samples : samples + searched])
     codes = encode_split(model, pool, batch_size)
     test = images_of(dataset.test, range(len(dataset.test)))
     recombined = sample_recombined(

@@ -36,7 +36,7 @@ from pivq_jax.common.compilation import compiler_options
 from pivq_jax.config import Config
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import train_batches
-from pivq_jax.data.sources import First, Source
+from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
@@ -305,7 +305,7 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
     model.eval()
 
     test = np.stack([dataset.test[i]["image"] for i in range(len(dataset.test))])
-    pool = First(dataset.train, POOL_IMAGES)
+    pool = first_images(dataset.train, POOL_IMAGES)
     codes = encode_all(model, test, batch_size)
     rebuilt = decode_all(model, codes, batch_size)
     # The parents of an evaluation with this seed.

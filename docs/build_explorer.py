@@ -31,7 +31,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path, write_json
 from pivq_jax.common.parallel import say
 from pivq_jax.data.images import encode_png
-from pivq_jax.data.sources import First, Source
+from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.explore.engine import Engine
 from pivq_jax.inference import TrainedModel
@@ -91,8 +91,8 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
 
     model, dataset, pool = engine.model, engine.dataset, engine.pool
     assert dataset and pool
-    tests = First(dataset.test, TEST_IMAGES)
-    training = First(dataset.train, min(TRAINING_IMAGES, len(pool.codes)))
+    tests = first_images(dataset.test, TEST_IMAGES)
+    training = first_images(dataset.train, min(TRAINING_IMAGES, len(pool.codes)))
     description = without_paths(model.description)
     write_onnx(folder / "model.onnx", model.params, description, pool.codes)
     for name, images in (("test.png", tests), ("training.png", training)):

@@ -47,7 +47,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path, write_json
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.fields import Config
-from pivq_jax.data.sources import First
+from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.attributes import encode_labelled
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.session import POOL_IMAGES
@@ -85,7 +85,7 @@ def publish(workdir: Path, directory: Path) -> None:
     check_target(directory)
     model = load(workdir)
     dataset = dataset_from_config(model.config)
-    images, factors = First(dataset.train, POOL_IMAGES), dataset.factors
+    images, factors = first_images(dataset.train, POOL_IMAGES), dataset.factors
     encoded = encode_labelled(model, images, tuple(factors), model.config.evaluate.batch_size)
     model.parents = encoded.codes
     model.labels = Labels(encoded.labels, factors) if factors else None
@@ -94,7 +94,7 @@ def publish(workdir: Path, directory: Path) -> None:
 
 def _training_codes(model: TrainedModel, count: int) -> np.ndarray:
     """The codes of the first `count` training images of the model's run, int32 [M, N]."""
-    images = First(dataset_from_config(model.config).train, count)
+    images = first_images(dataset_from_config(model.config).train, count)
     return encode_split(model, images, model.config.evaluate.batch_size)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import Config
 
@@ -15,7 +14,7 @@ flags.disclaim_key_flags()  # flags defined here belong to the calling module
 
 def experiments() -> dict[str, Path]:
     """Returns the config files of the experiments in the package by name."""
-    package = Path(pivq_jax.__file__).parent
+    package = Path(__file__).parents[1]
     # In an installed package, they are inside; in a checkout, their folder is beside the package.
     folders = (package / "configs", package.parent / "configs")
     files = next((sorted(f.glob("*.py")) for f in folders if f.is_dir()), [])

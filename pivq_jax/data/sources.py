@@ -109,15 +109,15 @@ class RecordSource(Cached):
         return {"image": np.array(image), **factors}
 
 
-class Selected:
+class Subset:
     """Some images of a source.
 
     Args:
         source: random access to the images.
-        indices: int [n], the selected images.
+        indices: the images of the subset, int [n] or a range.
     """
 
-    def __init__(self, source: Source, indices: np.ndarray) -> None:
+    def __init__(self, source: Source, indices: np.ndarray | range) -> None:
         self._source, self._indices = source, indices
 
     def __len__(self) -> int:
@@ -129,39 +129,9 @@ class Selected:
         return self._source[int(self._indices[index])]
 
 
-class After:
-    """The images of a source from `start` on."""
-
-    def __init__(self, source: Source, start: int) -> None:
-        self._source, self._start = source, start
-
-    def __len__(self) -> int:
-        return max(len(self._source) - self._start, 0)
-
-    def __getitem__(self, index: int, /) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        return self._source[self._start + index]
-
-
-class First:
-    """The first images of a source.
-
-    Args:
-        source: random access to the images.
-        count: number of images; at most all images of the source are used.
-    """
-
-    def __init__(self, source: Source, count: int):
-        self._source, self._count = source, min(count, len(source))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int, /) -> Example:
-        if not 0 <= index < self._count:
-            raise IndexError(f"image {index} of {self._count}")
-        return self._source[index]
+def first_images(source: Source, count: int) -> Subset:
+    """Returns the first `count` images of a source, or all if there are fewer."""
+    return Subset(source, range(min(count, len(source))))
 
 
 class RandomSource:

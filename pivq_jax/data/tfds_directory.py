@@ -14,7 +14,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import is_remote
 from pivq_jax.data.images import decode_image
 from pivq_jax.data.records import RESERVED
-from pivq_jax.data.sources import Cached, Example, Selected, Source
+from pivq_jax.data.sources import Cached, Example, Source, Subset
 from pivq_jax.data.splits import SPLITS, share
 
 _INFO = "dataset_info.json"
@@ -187,8 +187,8 @@ def _cut(parts: dict[str, Any]) -> dict[str, Source]:
     left = np.ones(len(train), bool)
     for split in missing:
         left &= ~of[split]
-        parts[split] = Selected(train, np.flatnonzero(of[split]))
-    parts["train"] = Selected(train, np.flatnonzero(left))
+        parts[split] = Subset(train, np.flatnonzero(of[split]))
+    parts["train"] = Subset(train, np.flatnonzero(left))
     for split in SPLITS:
         if not len(parts[split]):
             raise InputError(f"{len(train)} training images are too few to cut off {missing}")

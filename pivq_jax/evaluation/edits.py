@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import Pixels, grid, reconstruction_grid
-from pivq_jax.data.sources import First
+from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.attributes import encode_labelled
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.session import Session
@@ -71,11 +71,11 @@ def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
     """
     model, batch_size = learn_factors(session), session.settings.batch_size
     if not changes:
-        codes = encode_split(model, First(session.dataset.test, 1), batch_size)
+        codes = encode_split(model, first_images(session.dataset.test, 1), batch_size)
         session.write("edits.png", all_values(model, codes[0], session.scale))
         return
     check_changes(model, changes)
-    codes = encode_split(model, First(session.dataset.test, count), batch_size)
+    codes = encode_split(model, first_images(session.dataset.test, count), batch_size)
     before = decode_batched(model, codes, batch_size)
     after = decode_batched(model, np.asarray(model.edit(codes, **changes)), batch_size)
     session.write("edits.png", reconstruction_grid(before, after, 8, session.scale))

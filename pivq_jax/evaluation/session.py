@@ -10,7 +10,7 @@ import numpy as np
 from pivq_jax.common.pictures import magnification, save_png
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
-from pivq_jax.data.sources import First, Source
+from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.samples import Samples, sample_recombined
@@ -60,7 +60,7 @@ class Session:
     @cached_property
     def pool(self) -> Source:
         """The first `POOL_IMAGES` training images: the pool of parents."""
-        return First(self.dataset.train, POOL_IMAGES)
+        return first_images(self.dataset.train, POOL_IMAGES)
 
     @cached_property
     def pool_codes(self) -> np.ndarray:
@@ -114,7 +114,7 @@ class Session:
     @cached_property
     def training_images(self) -> Source:
         """As many training images as there are samples, to be compared with them."""
-        return First(self.dataset.train, self.settings.samples)
+        return first_images(self.dataset.train, self.settings.samples)
 
     @cached_property
     def test_codes(self) -> np.ndarray:

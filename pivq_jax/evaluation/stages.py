@@ -24,7 +24,7 @@ from pivq_jax.common.pictures import (
 )
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import eval_batches
-from pivq_jax.data.sources import After, Selected, Source
+from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation.atlas import atlas_picture, exchange, informative_codes
 from pivq_jax.evaluation.attributes import attribute_metrics, encode_labelled
 from pivq_jax.evaluation.capacity import capacity
@@ -209,13 +209,13 @@ def neighbours(session: Session) -> dict[str, Any]:
     found, count = session.samples, len(session.training_images)
     shown = min(10, len(found.images))
     others = np.unique(found.parents[:shown])
-    searched = Selected(
+    searched = Subset(
         session.dataset.train, np.concatenate([np.arange(count), others[others >= count]])
     )
     near = min(5, len(searched))
     features = session.training_features
     if len(searched) > count:
-        added = session.features_of(After(searched, count))
+        added = session.features_of(Subset(searched, range(count, len(searched))))
         features = np.concatenate([features, added])
     nearest = nearest_neighbours(session.sample_features[:shown], features, near)
     rows = [

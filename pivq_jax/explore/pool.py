@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.common.progress import progress_bar
-from pivq_jax.data.sources import First, Source
+from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.evaluation.session import POOL_IMAGES
 from pivq_jax.inference import TrainedModel
@@ -58,7 +58,7 @@ def encode_pool(
     Raises:
         ValueError: if an image has no codes, see `TrainedModel.encode`.
     """
-    images = First(source, POOL_IMAGES)
+    images = first_images(source, POOL_IMAGES)
     parts: list[tuple[np.ndarray, ...]] = []
     end = math.inf
     with progress_bar(desc="encoding training images", total=len(images), unit="image") as bar:

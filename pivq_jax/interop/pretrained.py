@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_atomically, write_json
 from pivq_jax.interop.card import model_card
@@ -56,7 +55,7 @@ class Published(NamedTuple):
 
 def shipped_models() -> dict[str, Path]:
     """Returns the directories of the published models in the package, by name."""
-    folder = Path(pivq_jax.__file__).parent / "pretrained"
+    folder = Path(__file__).parents[1] / "pretrained"
     return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{WEIGHTS}"))}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
-from pivq_jax.data.sources import First, RandomSource
+from pivq_jax.data.sources import RandomSource, first_images
 from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled
 
 FACTORS = {"shade": ("dark", "light"), "odd": ("no", "yes", "very"), "same": ("a", "b")}
@@ -39,7 +39,7 @@ def test_codes_latents_and_labels_of_a_split(model):
     distances = np.square(found.latents[:, :, None] - np.asarray(model.codebook)).sum(-1)
     if model.kind == "positional":
         np.testing.assert_array_equal(found.codes, distances.argmin(-1))
-    first = encode_labelled(model, First(source, 5), ["shade"], batch_size=8)
+    first = encode_labelled(model, first_images(source, 5), ["shade"], batch_size=8)
     np.testing.assert_array_equal(first.codes, found.codes[:5])
     with pytest.raises(InputError, match="no label hat"):
         encode_labelled(model, source, ["shade", "hat"], batch_size=8)

@@ -7,7 +7,7 @@ import pytest
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import load_dataset
-from pivq_jax.data.sources import First
+from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation import distances, stages
 from pivq_jax.evaluation.neighbours import nearest_neighbours, nearest_sets
 from pivq_jax.evaluation.samples import Samples
@@ -99,7 +99,7 @@ def test_bad_input_is_named(queries, pool, k, words):
 @pytest.mark.parametrize("samples", [4, 12, 30])  # fewer and more training images than the pool has
 def test_the_parents_of_the_samples_shown_are_searched(samples):
     train = load_dataset("random", image_size=16).train
-    pool = First(train, 20)
+    pool = first_images(train, 20)
     parents = np.array([[3, 19], [17, 2]])
     images = np.stack([pool[int(first)]["image"] for first, _ in parents])  # copies of a parent
 
@@ -110,8 +110,8 @@ def test_the_parents_of_the_samples_shown_are_searched(samples):
     session = SimpleNamespace(
         dataset=SimpleNamespace(train=train),
         samples=Samples(images, None, parents),
-        training_images=First(train, samples),
-        training_features=features(First(train, samples)),
+        training_images=first_images(train, samples),
+        training_features=features(first_images(train, samples)),
         sample_features=images.reshape(2, -1).astype(np.float32),
         features_of=features,
         scale=1,

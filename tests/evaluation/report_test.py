@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.data import load_dataset
-from pivq_jax.data.sources import First
+from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation import report
 from pivq_jax.evaluation.session import Session, Settings
 
@@ -115,7 +115,7 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
     done = []
     monkeypatch.setattr(report, "STAGES", {"counted": lambda it: done.append(it) or {"psnr": 1.0}})
     data = load_dataset("random", image_size=16)
-    fewer = dataclasses.replace(data, test=First(data.test, 100))
+    fewer = dataclasses.replace(data, test=first_images(data.test, 100))
     settings = Settings(8, 40, "vgg", "", neighbours=1, lpips_path="")
     older = copy.copy(trained_model)
     older.step -= 1

@@ -21,7 +21,7 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.data import load_dataset
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import shuffled_by
-from pivq_jax.data.sources import First
+from pivq_jax.data.sources import first_images
 from pivq_jax.training import loop
 from pivq_jax.training.build import phase_at, recombination_schedule, steps_from_config
 from pivq_jax.training.objective import Phase
@@ -130,7 +130,7 @@ def test_another_order_of_the_images_is_mentioned(tiny_config, monkeypatch, caps
 
 def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
     mesh, data = make_mesh(), load_dataset("random", image_size=16)
-    data = dataclasses.replace(data, validation=First(data.validation, 3))  # of a batch of 8
+    data = dataclasses.replace(data, validation=first_images(data.validation, 3))  # of a batch of 8
     steps = steps_from_config(tiny_config, mesh)
     state = steps.create()
     state = state.replace(ema_params=jax.tree.map(lambda x: 1.5 * x + 0.01, state.params))
