@@ -35,8 +35,8 @@ Fields of the config are changed as in --config.train.steps=1000; variants follo
 A config is a file or the name of one in the package: `pivq_jax --config=toon_faces`.
 
 Exit codes: 0 success; 2 invalid input, reported before any work; 1 failure (loss not finite, disk
-full); 130 stopped by Ctrl-C, 143 by SIGTERM, after which the same command continues from the
-checkpoint just written.
+full); 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal, after which the same command
+continues from the checkpoint just written.
 """
 
 import os

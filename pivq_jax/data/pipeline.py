@@ -118,9 +118,11 @@ def _check_shared_memory(workers: int, batch_bytes: int) -> None:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Ignores Ctrl-C, which the parent handles, and ends this worker when the parent is killed."""
+    """Ignores what the parent handles, and ends this worker when the parent is killed."""
     del index, count
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,23 +1,27 @@
-"""Ctrl-C and SIGTERM: all processes of a run stop after the same step."""
+"""Ctrl-C, SIGTERM and a closed terminal: all processes of a run stop after the same step."""
 
 import contextlib
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
+_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
+
 
 class Interrupted(Exception):
-    """The run was stopped by Ctrl-C or SIGTERM after a checkpoint was written.
+    """The run was stopped by a signal after a checkpoint was written.
 
     Args:
         signal_number: the signal.
         step: number of completed steps.
 
     Attributes:
-        exit_code: 130 after Ctrl-C, 143 after SIGTERM, as in shells.
+        exit_code: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, as in shells.
     """
 
     def __init__(self, signal_number: int, step: int) -> None:
@@ -36,12 +40,12 @@ def end_on_sigterm() -> None:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[int], int]]:
-    """Handles Ctrl-C and SIGTERM while the context is open.
+    """Handles Ctrl-C, SIGTERM and SIGHUP (a closed terminal) while the context is open.
 
-    A second Ctrl-C interrupts immediately. With several processes, a single one may receive the
-    signal, for example if one host of a slice is preempted. JAX's coordination service then
-    notifies the others, and all agree on the next step that none has completed. Without a signal,
-    there is no communication.
+    SIGHUP stays ignored where it is, as under nohup. A second Ctrl-C interrupts immediately. With
+    several processes, a single one may receive the signal, for example if one host of a slice is
+    preempted. JAX's coordination service then notifies the others, and all agree on the next step
+    that none has completed. Without a signal, there is no communication.
 
     Yields:
         a function to call after every step with the number of completed steps. It returns the
@@ -54,6 +58,8 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
+        if number == _HANGUP:
+            _leave_terminal()
         print("\nstopping after this step; writing a checkpoint", flush=True)
         if several:
             signal.raise_signal(signal.SIGTERM)  # JAX's own handler
@@ -65,8 +71,11 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
             return 0
         return received[0] if received else signal.SIGTERM
 
-    # With several processes, SIGTERM is left to JAX's handler.
-    handled = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
+    handled = [signal.SIGINT]
+    if not several:  # otherwise it is left to JAX's handler
+        handled.append(signal.SIGTERM)
+    if _HANGUP is not None and signal.getsignal(_HANGUP) != signal.SIG_IGN:
+        handled.append(_HANGUP)
     previous = {number: signal.signal(number, receive) for number in handled}
     try:
         yield asked
@@ -74,3 +83,14 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
         for number, handler in previous.items():
             signal.signal(number, handler)
         end_on_sigterm()
+
+
+def _leave_terminal() -> None:
+    """Discards what is written to a terminal that was closed, where writing is an error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.write("\n")
+            stream.flush()
+        except OSError:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())

@@ -8,7 +8,9 @@ from pivq_jax.training.stopping import Interrupted, stop_requests
 from tests.conftest import free_address
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_one_process_stops_after_the_step(number, code, capsys):
     with stop_requests() as asked:
         assert asked(1) == 0
@@ -26,10 +28,56 @@ def test_a_second_ctrl_c_interrupts_at_once():
 
 
 def test_handlers_are_given_back():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
     with stop_requests():
         assert signal.getsignal(signal.SIGTERM) != before[1]
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_under_nohup_a_closed_terminal_is_no_reason():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requests() as asked:
+            signal.raise_signal(signal.SIGHUP)
+            assert asked(1) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+IN_A_TERMINAL = """
+import os, pty, signal, sys, time
+from pathlib import Path
+
+child, terminal = pty.fork()
+if child == 0:
+    from pivq_jax.training.stopping import Interrupted, stop_requests
+
+    try:
+        with stop_requests() as asked:
+            Path({ready!r}).touch()
+            for step in range(1, 1_000):
+                time.sleep(0.01)
+                print(step, flush=True)
+                if stop := asked(step):
+                    Path({written!r}).touch()  # a checkpoint
+                    raise Interrupted(stop, step)
+    except Interrupted as interrupted:
+        print(interrupted, flush=True)
+        os._exit(interrupted.exit_code)
+while not Path({ready!r}).exists():
+    time.sleep(0.01)
+os.close(terminal)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_terminal_that_is_closed_stops_the_run_after_a_checkpoint(commands, tmp_path):
+    written = tmp_path / "written"
+    code = IN_A_TERMINAL.format(ready=str(tmp_path / "ready"), written=str(written))
+    done = commands.run(code=code)
+    assert done.code == 129, (done.stdout, done.stderr)
+    assert written.exists()
 
 
 # Steps of different length, so that the processes are at different ones when the signal comes.
