@@ -1,5 +1,7 @@
 """Names that become paths."""
 
+import tracemalloc
+
 import pytest
 
 from pivq_jax.codec.names import check_names, png_name
@@ -42,6 +44,23 @@ def test_names_that_would_meet_are_refused(names, words):
         return
     with pytest.raises(InputError, match=words):
         check_names(names)
+
+
+def test_a_name_of_many_folders_is_refused_before_it_is_taken_apart():
+    with pytest.raises(InputError, match=r"'a/a/.*\.\.\.' has 800,001 characters") as refused:
+        check_names(["a/" * 400_000 + "a"])
+    assert len(str(refused.value)) < 300
+
+
+def test_folders_within_folders_take_no_more_memory_than_there_may_be():
+    deep = (f"{i}/{'a/' * 1_900}a" for i in range(10**9))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="folders, too many within each other"):
+            check_names(deep)
+        assert tracemalloc.get_traced_memory()[1] < 2**27
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_first_fault_ends_the_reading():
