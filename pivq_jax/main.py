@@ -149,7 +149,7 @@ def _run() -> int:
     except ModuleNotFoundError as error:
         return refuse(f"{error.name} is not installed: pip install 'pivq_jax[train,faces]'")
     from pivq_jax.common.errors import InputError
-    from pivq_jax.common.files import as_path, is_remote
+    from pivq_jax.common.files import as_path, cache_folder, is_remote
     from pivq_jax.common.parallel import join_processes
     from pivq_jax.config.check import check_config
     from pivq_jax.config.fields import Config
@@ -159,8 +159,7 @@ def _run() -> int:
     logging.set_verbosity(logging.WARNING)
     # Later runs reuse compiled programs from this cache.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path("~/.cache/pivq_jax/compilation").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compilation"))
     mode = _MODE.value
     join_processes(_DISTRIBUTED.value)
     published = None if _PRETRAINED.value is None else from_pretrained(_PRETRAINED.value)

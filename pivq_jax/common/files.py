@@ -1,8 +1,11 @@
 """Paths and atomic writes."""
 
 import contextlib
+import functools
 import json
 import os
+import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +56,30 @@ def local_path(name: str) -> Path:
     if is_remote(name):
         raise InputError(f"{name} is in remote storage: use a local path, and copy from or to it")
     return Path(name).expanduser()
+
+
+def cache_folder() -> Path:
+    """Returns the folder for all that this package keeps between runs, ~/.cache/pivq_jax.
+
+    Without a home directory, as of a user without an entry in a container, it is one for temporary
+    files, and a line on stderr says so.
+    """
+    try:
+        return Path("~/.cache/pivq_jax").expanduser()
+    except RuntimeError:
+        return _temporary_cache(Path(tempfile.gettempdir()) / f"pivq_jax-{os.getuid()}")
+
+
+@functools.cache
+def _temporary_cache(folder: Path) -> Path:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        own = folder.stat().st_uid == os.getuid()  # or another user could put files there
+    except OSError:
+        own = False
+    folder = folder if own else Path(tempfile.mkdtemp(prefix="pivq_jax-"))
+    print(f"there is no home directory: caches are in {folder}", file=sys.stderr)
+    return folder
 
 
 def check_directory(directory: Path, flag: str, writes: bool = True) -> None:

@@ -16,7 +16,7 @@ import safetensors.numpy
 from flax import traverse_util
 
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.files import write_atomically
+from pivq_jax.common.files import cache_folder, write_atomically
 from pivq_jax.common.pickles import read_torch_file
 from pivq_jax.common.progress import progress_bar
 
@@ -43,7 +43,9 @@ _MAX_TENSORS = 50_000
 
 def default_weights_dir() -> Path:
     """Returns the directory of weights, $PIVQ_WEIGHTS_DIR or else ~/.cache/pivq_jax/weights."""
-    return Path(os.environ.get("PIVQ_WEIGHTS_DIR") or "~/.cache/pivq_jax/weights").expanduser()
+    if named := os.environ.get("PIVQ_WEIGHTS_DIR"):
+        return Path(named).expanduser()
+    return cache_folder() / "weights"
 
 
 def read_weights(path: Path, shapes: Any, remedy: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from absl import logging
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import sync
+from pivq_jax.common.files import cache_folder, sync
 from pivq_jax.common.progress import progress_bar
 from pivq_jax.data import records, shards
 from pivq_jax.data.records import Card
@@ -62,7 +62,9 @@ class Plan:
 
 def default_data_dir() -> Path:
     """Returns the directory of prepared data: $PIVQ_DATA_DIR, or else ~/.cache/pivq_jax/data."""
-    return Path(os.environ.get("PIVQ_DATA_DIR") or "~/.cache/pivq_jax/data").expanduser()
+    if named := os.environ.get("PIVQ_DATA_DIR"):
+        return Path(named).expanduser()
+    return cache_folder() / "data"
 
 
 def usable_cores() -> int:

@@ -1,6 +1,8 @@
 """Files that survive a power cut: what is written is synced before it is relied on."""
 
 import os
+import pwd
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import (
+    cache_folder,
     check_directory,
     read_object,
     sync_tree,
@@ -88,3 +91,30 @@ def test_a_place_for_output_is_a_directory_or_can_become_one(tmp_path, monkeypat
     with pytest.raises(InputError, match=r" cannot be written: choose another --to$"):
         check_directory(tmp_path / "new", "--to")
     check_directory(tmp_path / "new", "--to", writes=False)
+
+
+@pytest.fixture
+def homeless(monkeypatch, tmp_path) -> Path:
+    """A user without a home directory; returns the folder for temporary files."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_without_a_home_directory_caches_are_among_temporary_files(homeless, capsys):
+    folder = cache_folder()
+    assert folder == cache_folder() == homeless / f"pivq_jax-{os.getuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    said = capsys.readouterr().err
+    assert said.count("there is no home directory: caches are in ") == 1 and str(folder) in said
+
+
+def test_a_temporary_cache_of_somebody_else_is_not_used(homeless, capsys):
+    (homeless / f"pivq_jax-{os.getuid()}").write_text("taken")
+    folder = cache_folder()
+    assert folder.is_dir() and folder.parent == homeless and str(folder) in capsys.readouterr().err
