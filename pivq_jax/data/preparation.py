@@ -233,15 +233,23 @@ def locked(path: Path, what: str) -> Iterator[None]:
         what: description of the protected data in the message printed while waiting.
 
     Raises:
-        OSError: if the file cannot be written, or the file system has no locks.
+        InputError: if the file cannot be written.
+        OSError: if the file system has no locks.
     """
     try:
         import fcntl
     except ImportError:  # not on this system
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise InputError(
+            f"{path.parent} cannot be written ({error.strerror}): name another directory with"
+            " PIVQ_DATA_DIR, data_dir or --output"
+        ) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -293,3 +293,13 @@ def test_links_are_followed_once_and_those_to_nothing_ignored(tmp_path):
 def test_image_size_has_a_limit(tmp_path):
     with pytest.raises(InputError, match="image_size is 4: it must be at least 8"):
         load(fill(tmp_path / "faces", 3), tmp_path, image_size=4)
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    images, taken = tmp_path / "images", tmp_path / "taken"
+    images.mkdir()
+    taken.touch()
+    for name in "abc":
+        Image.new("RGB", (8, 8)).save(images / f"{name}.png")
+    with pytest.raises(InputError, match=r"taken/.* cannot be written .*: name another directory"):
+        load_dataset("image_folder", image_size=8, path=images, data_dir=taken / "cache")
