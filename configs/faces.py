@@ -48,4 +48,4 @@ def get_config(variants: str = "") -> ConfigDict:
     config.train.steps = 6_600
     config.train.checkpoint_every = 2_400  # before there is a codebook, each takes a k-means
     config.sample.nearest_of = 64
-    return with_variants(config, variants)
+    return with_variants(config, variants, smoke={"quantizer.codebook_size": 512})
