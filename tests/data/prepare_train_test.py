@@ -12,6 +12,7 @@ PREPARE = "import sys; from pivq_jax.data.prepare import main; sys.exit(main({ar
 # They are one program, compiled once; their own losses have tests of their own.
 FIELDS = {
     **TINY,
+    "model.latents": "queries",
     "model.dtype": "float32",
     "quantizer.kind": "nearest",
     "quantizer.init_step": 2,
