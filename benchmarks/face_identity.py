@@ -7,11 +7,11 @@ on three million photographs), so it is a second judge beside VGG16. It needs
 `pip install 'pivq_jax[align]'`, and photographs aligned with the preset `face`, whose split is by
 person, so that no person of the test images is among the training images. Rows:
 
-  training images    other images than those searched for known persons
+  training images    other images than those searched, but in part of the same persons
   averaged pixels    of the parents of recombined images
   reconstructions    of the test images
   of training        reconstructions of training images: a judge worth the name finds most known
-  recombined         as in an evaluation, with log lifts
+  recombined         of any two training images, with log lifts
   prior              sets of the run's prior, if it has one, at temperature 1
 
 FID, precision, recall, density and coverage are those of `compare_features` (k = 5) between the 128
