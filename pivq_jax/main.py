@@ -159,7 +159,7 @@ def _run() -> int:
     logging.set_verbosity(logging.WARNING)
     # Later runs reuse compiled programs from this cache.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compilation"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder("compilation")))
     mode = _MODE.value
     join_processes(_DISTRIBUTED.value)
     published = None if _PRETRAINED.value is None else from_pretrained(_PRETRAINED.value)

@@ -58,16 +58,21 @@ def local_path(name: str) -> Path:
     return Path(name).expanduser()
 
 
-def cache_folder() -> Path:
-    """Returns the folder for all that this package keeps between runs, ~/.cache/pivq_jax.
+def cache_folder(name: str, variable: str = "") -> Path:
+    """Returns the folder for what this package keeps between runs.
 
-    Without a home directory, as of a user without an entry in a container, it is one for temporary
-    files, and a line on stderr says so.
+    Args:
+        name: name of the folder in ~/.cache/pivq_jax. Without a home directory, as of a user
+            without an entry in a container, it is among temporary files, and a line on stderr says
+            so.
+        variable: environment variable that may name another folder.
     """
+    if named := os.environ.get(variable):
+        return Path(named).expanduser()
     try:
-        return Path("~/.cache/pivq_jax").expanduser()
+        return Path("~/.cache/pivq_jax").expanduser() / name
     except RuntimeError:
-        return _temporary_cache(Path(tempfile.gettempdir()) / f"pivq_jax-{os.getuid()}")
+        return _temporary_cache(Path(tempfile.gettempdir()) / f"pivq_jax-{os.getuid()}") / name
 
 
 @functools.cache

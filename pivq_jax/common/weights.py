@@ -2,7 +2,6 @@
 
 import hashlib
 import http.client
-import os
 import re
 import urllib.parse
 import urllib.request
@@ -43,9 +42,7 @@ _MAX_TENSORS = 50_000
 
 def default_weights_dir() -> Path:
     """Returns the directory of weights, $PIVQ_WEIGHTS_DIR or else ~/.cache/pivq_jax/weights."""
-    if named := os.environ.get("PIVQ_WEIGHTS_DIR"):
-        return Path(named).expanduser()
-    return cache_folder() / "weights"
+    return cache_folder("weights", "PIVQ_WEIGHTS_DIR")
 
 
 def read_weights(path: Path, shapes: Any, remedy: str) -> Any:

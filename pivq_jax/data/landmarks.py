@@ -41,8 +41,8 @@ def versions() -> dict[str, str]:
     Raises:
         InputError: if they are not installed.
     """
-    dlib = _import_dlib()
-    _predictor_file()
+    dlib = import_dlib()
+    model_file(_PREDICTOR)
     return {"dlib": dlib.__version__, _PACKAGE: importlib.metadata.version(_PACKAGE)}
 
 
@@ -101,11 +101,12 @@ def _eyes(image: np.ndarray, frame: int) -> np.ndarray | None:
 
 @functools.cache
 def _models() -> tuple[Any, Any]:
-    dlib = _import_dlib()
-    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(_predictor_file()))
+    dlib = import_dlib()
+    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(model_file(_PREDICTOR)))
 
 
-def _import_dlib() -> Any:
+def import_dlib() -> Any:
+    """Returns the module `dlib`, or raises an `InputError` that names the extra."""
     try:
         import dlib
     except ImportError as error:
@@ -113,11 +114,12 @@ def _import_dlib() -> Any:
     return dlib
 
 
-def _predictor_file() -> Path:
+def model_file(name: str) -> Path:
+    """Returns the path of a file of face-recognition-models, such as models/NAME.dat."""
     spec = importlib.util.find_spec(_PACKAGE)  # finds a package without importing it
     if spec is None or not spec.submodule_search_locations:
         raise _missing(_PACKAGE)
-    file = Path(spec.submodule_search_locations[0]) / _PREDICTOR
+    file = Path(spec.submodule_search_locations[0]) / name
     if not file.is_file():
         raise InputError(f"no {file}: install {_PACKAGE} again")
     return file

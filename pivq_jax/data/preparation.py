@@ -62,9 +62,7 @@ class Plan:
 
 def default_data_dir() -> Path:
     """Returns the directory of prepared data: $PIVQ_DATA_DIR, or else ~/.cache/pivq_jax/data."""
-    if named := os.environ.get("PIVQ_DATA_DIR"):
-        return Path(named).expanduser()
-    return cache_folder() / "data"
+    return cache_folder("data", "PIVQ_DATA_DIR")
 
 
 def usable_cores() -> int:

@@ -94,13 +94,12 @@ def near_parents(
     Raises:
         ValueError: if the pool is too small or a number is out of range.
     """
-    codes = jnp.asarray(codes)
-    size = len(codes)
+    size = jnp.shape(codes)[0]
     nearest_of = min(nearest_of, size - 1)
     if nearest_of < parents:
         return random_parents(key, count, size, parents)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(count))
-    return _near_parents(keys, codes, jnp.asarray(codebook), parents, nearest_of)
+    return _near_parents(keys, jnp.asarray(codes), jnp.asarray(codebook), parents, nearest_of)
 
 
 @partial(jax.jit, static_argnames=("parents", "nearest_of"))

@@ -16,7 +16,7 @@ from pivq_jax.evaluation.session import Session, Settings
 @pytest.fixture
 def session(monkeypatch) -> Any:
     """A session whose model is a stand-in; `encoded` and `sampled` count what is made."""
-    sample_config, model_config = SimpleNamespace(nearest_of=1), SimpleNamespace(num_codes=2)
+    sample_config, model_config = SimpleNamespace(nearest_of=7), SimpleNamespace(num_codes=2)
     config = SimpleNamespace(seed=3, model=model_config, sample=sample_config)
     settings = Settings(8, 20, "vgg", "", neighbours=5, lpips_path="")
     data = load_dataset("random", image_size=16)
@@ -29,6 +29,7 @@ def session(monkeypatch) -> Any:
         return np.stack([source[i]["image"][0, 0, :2].astype(np.int32) for i in range(len(source))])
 
     def sample(model, codes, count, seed, batch_size, fraction, lift, nearest_of):
+        assert nearest_of == config.sample.nearest_of
         assert lift == len(data.train)  # all images tell which codes go together
         made.sampled.append((len(codes), count, seed, fraction))
         return Samples(*(np.arange(count),) * 3)
