@@ -12,8 +12,10 @@ from scipy.optimize import linear_sum_assignment
 
 from pivq_jax.model.quantizer import (
     Quantizer,
+    _add_rows,
     assign,
     count_uses,
+    look_up,
     revive_dead,
     squared_distances,
 )
@@ -128,6 +130,17 @@ def test_gradients_go_straight_through_to_the_latents_alone(kind):
     to_latents, to_codebook = jax.grad(project, (0, 1))(jnp.asarray(latents), jnp.asarray(codebook))
     np.testing.assert_array_equal(to_latents, direction)
     np.testing.assert_array_equal(to_codebook, np.zeros_like(codebook))
+
+
+def test_the_gradient_of_entries_is_the_sum_over_their_uses():
+    codebook, columns = jnp.zeros((20, 4)), jax.random.randint(jax.random.key(0), (3, 50), 0, 19)
+    cotangent = jax.random.normal(jax.random.key(1), (3, 50, 4))
+    expected = np.zeros((20, 4))
+    np.add.at(expected, np.asarray(columns), np.asarray(cotangent, np.float64))
+    (gradient,) = jax.vjp(lambda entries: look_up(entries, columns), codebook)[1](cotangent)
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
+    elsewhere = _add_rows(20, columns.reshape(-1), cotangent.reshape(-1, 4))  # on a GPU or TPU
+    np.testing.assert_allclose(elsewhere, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["matching", "nearest"])
