@@ -92,16 +92,7 @@ def encode_split(
 
 
 def decode_batches(model: TrainedModel, codes: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Decodes codes in batches of constant shape, compiled once.
-
-    Args:
-        model: the trained model.
-        codes: int32 [M, N].
-        batch_size: number of images decoded at once.
-
-    Yields:
-        uint8 [m, H, W, 3] with m <= batch_size.
-    """
+    """Decodes codes in batches of constant shape, compiled once; yields uint8 [m, H, W, 3]."""
     for start in range(0, len(codes), batch_size):
         batch = codes[start : start + batch_size]
         filled = np.resize(batch, (batch_size, codes.shape[1]))
