@@ -16,12 +16,7 @@ _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has 
 class Interrupted(Exception):
     """The run was stopped by a signal after a checkpoint was written.
 
-    Args:
-        signal_number: the signal.
-        step: number of completed steps.
-
-    Attributes:
-        exit_code: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, as in shells.
+    Its `exit_code` is that of shells: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
 
     def __init__(self, signal_number: int, step: int) -> None:
@@ -47,9 +42,8 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
     preempted. JAX's coordination service then notifies the others, and all agree on the next step
     that none has completed. Without a signal, there is no communication.
 
-    Yields:
-        a function to call after every step with the number of completed steps. It returns the
-        number of the signal to stop for, or 0.
+    Yields a function to call after every step with the number of completed steps. It returns the
+    number of the signal to stop for, or 0.
     """
     several = jax.process_count() > 1
     received: list[int] = []
