@@ -19,8 +19,7 @@ MOST = 2**31 - 1
 
 
 def at_least(least: int, reason: str = "", *, most: int = MOST) -> Limit:
-    """Returns the limit of whole numbers from `least` to `most`, with a reason unless it is
-    obvious.
+    """Returns the limit of whole numbers from `least` to `most`; gives a reason unless obvious.
 
     Where a config comes with a file from elsewhere, `most` bounds the time and memory that opening
     the file takes; no useful model is near it.

@@ -55,8 +55,7 @@ def set_directory(root: P, name: str, image_size: int) -> P:
 
 
 def prepared_sizes(root: Any, name: str) -> list[int]:
-    """Returns the ascending image sizes at which a data set is prepared in `root`, local or remote.
-    """
+    """Returns, ascending, the image sizes at which a data set is prepared in `root`."""
     names = (path.parent.name for path in (root / name).glob(f"*px/{_MANIFEST}"))
     return sorted(int(match[1]) for match in (re.fullmatch(r"(\d+)px", n) for n in names) if match)
 

@@ -85,8 +85,7 @@ def assign_splits(names: Sequence[str]) -> dict[str, str]:
 
 
 def share(name: str) -> int:
-    """Returns a hash of a name, uniform in 0 to 99: train below 80, validation below 90, then test.
-    """
+    """Returns a hash of a name, uniform in 0 to 99: below 80 train, below 90 validation."""
     return int(_hash(name)[:8], 16) % 100
 
 

@@ -90,8 +90,7 @@ def _row_bits(num_rows: int) -> np.ndarray:
 
 
 def _row_duals(cost: jax.Array, offers: Offers) -> jax.Array:
-    """Computes `u`, float32 [B, N], the reduced cost of each row's column, or the minimum if free.
-    """
+    """Computes `u`, float32 [B, N]: the reduced cost of a row's column, or the minimum if free."""
     _, col4row, v = offers
     column = jnp.maximum(col4row, 0)
     own = jnp.take_along_axis(cost, column[..., None], axis=2)[..., 0]
@@ -247,8 +246,7 @@ def _flip(
     row4col: jax.Array,
     col4row: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Swaps matched and unmatched pairs along the paths from all roots to their sinks (K: no sink).
-    """
+    """Swaps matched and unmatched pairs along the paths from all roots to their sinks, if any."""
     num_rows, num_columns = col4row.shape[1], row4col.shape[1]
     rows = jnp.arange(num_rows, dtype=jnp.int32)
     columns = jnp.arange(num_columns, dtype=jnp.int32)

@@ -110,8 +110,7 @@ def pair(
 
 
 def rank_of_pairs(score: jax.Array, paired: jax.Array) -> jax.Array:
-    """Ranks the pairs [B, N] of each image by ascending score; codes that are not pairs rank last.
-    """
+    """Ranks the pairs [B, N] of each image by ascending score; codes without a pair rank last."""
     order = jnp.argsort(jnp.where(paired, score, jnp.inf), axis=-1)
     return jnp.argsort(order, axis=-1)
 
