@@ -1,5 +1,7 @@
 """The exception for invalid user input."""
 
+__all__ = ["InputError"]
+
 
 class InputError(ValueError):
     """Invalid user input: flags, config or files.

@@ -14,6 +14,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pivq_jax.common.errors import InputError
 
+__all__ = ["make_mesh", "put_batch"]
+
 # The batch is split over both axes; large parameters, with averages and moments, over the second.
 DATA, FSDP = "data", "fsdp"
 BATCH_AXES = (DATA, FSDP)

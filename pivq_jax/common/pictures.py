@@ -15,6 +15,8 @@ from PIL import Image
 
 from pivq_jax.common.files import as_path, write_atomically
 
+__all__ = ["grid", "save_png"]
+
 Pixels = npt.NDArray[np.uint8]
 
 

@@ -16,6 +16,8 @@ from pivq_jax.data.sources import Example, Source
 from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.inference import TrainedModel
 
+__all__ = ["Exchange", "Meaning", "atlas_picture", "exchange", "informative_codes"]
+
 # Grey levels. Heat maps with a smaller maximum are not stretched to the full colour range, so that
 # they do not show rounding.
 FAINT = 8.0

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import distances
 
+__all__ = ["Neighbours", "nearest_neighbours"]
+
 # Number of candidates in addition to k; the float32 bounds rarely require more.
 SPARE = 6
 

@@ -15,6 +15,8 @@ from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.sampling import Labels
 
+__all__ = ["Decoded", "Reconstructions", "decode_batched", "encode_split", "reconstruct_split"]
+
 
 class Reconstructions(NamedTuple):
     """Reconstructions of a split, in its order; errors are those of output rounded to uint8.

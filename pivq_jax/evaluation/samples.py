@@ -20,6 +20,8 @@ from pivq_jax.data.sources import Example, Source
 from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.inference import TrainedModel
 
+__all__ = ["Samples", "average_pixels", "sample_recombined"]
+
 
 class Samples(NamedTuple):
     """Recombined images."""

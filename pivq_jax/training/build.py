@@ -23,6 +23,8 @@ from pivq_jax.training.objective import LossWeights, Objective, Phase, recombine
 from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.steps import make_discriminator_optimizer
 
+__all__ = ["dataset_from_config", "frozen_from_config", "phase_at", "steps_from_config"]
+
 
 def dataset_from_config(config: Config) -> Dataset:
     """Builds or opens the data set of a config.

@@ -30,6 +30,8 @@ from pivq_jax.common.retry import (
     tensorstore_status,
 )
 
+__all__ = ["Checkpoints"]
+
 T = TypeVar("T")
 
 # Key in `progress`; higher is better. A checkpoint without a score is never among the best.

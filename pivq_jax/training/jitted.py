@@ -21,6 +21,8 @@ from pivq_jax.training.steps import (
     train_step,
 )
 
+__all__ = ["Steps"]
+
 
 class Steps(NamedTuple):
     """The jitted steps of a run, for global arrays on the devices of a mesh.

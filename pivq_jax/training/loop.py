@@ -35,6 +35,8 @@ from pivq_jax.training.objective import Params, Phase
 from pivq_jax.training.steps import TrainState
 from pivq_jax.training.stopping import Interrupted, stop_requests
 
+__all__ = ["train"]
+
 # A run stops if one of these is not finite.
 CHECKED = ("loss", "gradient_norm", "discriminator_gradient_norm", "latent_norm")
 

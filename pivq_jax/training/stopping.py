@@ -10,13 +10,20 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+__all__ = ["Interrupted"]
+
 _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 class Interrupted(Exception):
     """The run was stopped by a signal after a checkpoint was written.
 
-    Its `exit_code` is that of shells: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    Args:
+        signal_number: the signal.
+        step: number of completed steps.
+
+    Attributes:
+        exit_code: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, as in shells.
     """
 
     def __init__(self, signal_number: int, step: int) -> None:
