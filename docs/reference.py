@@ -23,11 +23,18 @@ def pages() -> dict[str, list[str]]:
     packages = [m.name for m in pkgutil.walk_packages(pivq_jax.__path__, f"{ROOT}.") if m.ispkg]
     found = {}
     for package in map(importlib.import_module, [ROOT, *packages]):
-        modules = [f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__)]
-        public = [name for name in modules if name.rpartition(".")[2] in package.__all__]
-        commands = [name for name in modules if _is_command(importlib.import_module(name))]
+        names = [f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__)]
+        modules = [importlib.import_module(name) for name in names]
+        # A package may have a function of the name of a module.
+        public = [m.__name__ for m in modules if any(m is value for value in _values(package))]
+        commands = [m.__name__ for m in modules if _is_command(m)]
         found[package.__name__] = [package.__name__, *public, *commands]
     return found
+
+
+def _values(module: ModuleType) -> list[object]:
+    """What the `__all__` of a module names; its own modules must have been imported."""
+    return [getattr(module, name) for name in getattr(module, "__all__", [])]
 
 
 def public_names(module: ModuleType) -> list[str]:
