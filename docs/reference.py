@@ -1,8 +1,7 @@
 """Sphinx extension that writes the API reference, one page per package of `pivq_jax`.
 
-A page has a section for each module with its docstring and its public names in source order. If a
-package has `__all__`, these names are public and its modules are private. Otherwise, all functions,
-classes and constants defined in a module without a leading underscore are public.
+A page has the docstring of the package and what its `__all__` names, in that order. If these are
+modules, each is a section with what its own `__all__` names. Commands follow, with their help.
 """
 
 import ast
@@ -20,31 +19,28 @@ ROOT = pivq_jax.__name__
 
 
 def pages() -> dict[str, list[str]]:
-    """Returns the modules on the page of each package, the package itself first."""
-    found: dict[str, list[str]] = {ROOT: [ROOT]}
-    for module in pkgutil.walk_packages(pivq_jax.__path__, f"{ROOT}."):
-        if any(part.startswith("_") for part in module.name.split(".")):
-            continue
-        package = module.name if module.ispkg else module.name.rpartition(".")[0]
-        found.setdefault(package, []).append(module.name)
-    for package, (first, *rest) in found.items():
-        if package != ROOT and hasattr(importlib.import_module(first), "__all__"):
-            rest = []
-        rest.sort(key=lambda name: _is_command(importlib.import_module(name)))
-        found[package] = [first, *rest]
+    """Returns the modules on the page of each package: itself, its public ones, its commands."""
+    packages = [m.name for m in pkgutil.walk_packages(pivq_jax.__path__, f"{ROOT}.") if m.ispkg]
+    found = {}
+    for package in map(importlib.import_module, [ROOT, *packages]):
+        names = [f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__)]
+        modules = [importlib.import_module(name) for name in names]
+        # A package may have a function of the name of a module.
+        public = [m.__name__ for m in modules if any(m is value for value in _values(package))]
+        commands = [m.__name__ for m in modules if _is_command(m)]
+        found[package.__name__] = [package.__name__, *public, *commands]
     return found
 
 
+def _values(module: ModuleType) -> list[object]:
+    """What the `__all__` of a module names; its own modules must have been imported."""
+    return [getattr(module, name) for name in getattr(module, "__all__", [])]
+
+
 def public_names(module: ModuleType) -> list[str]:
-    """Returns the names documented under `module`, in the order of the source."""
-    if hasattr(module, "__all__"):
-        return list(module.__all__)
-    shown = {id(getattr(pivq_jax, name)) for name in pivq_jax.__all__}
-    return [
-        name
-        for name in _definitions(module)
-        if not name.startswith("_") and id(getattr(module, name)) not in shown
-    ]
+    """Returns the names documented under `module`: those of its `__all__` that are no modules."""
+    names = getattr(module, "__all__", [])
+    return [name for name in names if not inspect.ismodule(getattr(module, name))]
 
 
 def _source(module: ModuleType) -> str:

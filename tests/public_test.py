@@ -1,14 +1,52 @@
-"""What the repository shows to the world: its README on a package index, its versions."""
+"""What the repository shows to the world: names, the README on a package index, versions."""
 
 import importlib.util
+import pkgutil
 import re
+import types
 from pathlib import Path
 
+import pytest
 import yaml
 
 import pivq_jax
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = [m.name for m in pkgutil.iter_modules(pivq_jax.__path__, "pivq_jax.") if m.ispkg]
+
+
+@pytest.mark.parametrize("package", ["pivq_jax", *PACKAGES])
+def test_all_names_of_a_package_can_be_imported(package):
+    names: dict[str, object] = {}
+    exec(f"from {package} import *", names)
+    public = importlib.import_module(package).__all__
+    assert names.keys() - {"__builtins__"} == set(public)
+    modules = {name for name in public if isinstance(names[name], types.ModuleType)}
+    for name in modules:
+        exec(f"from {package}.{name} import *", names)  # raises where a name is missing
+        assert names[name] is not None and importlib.import_module(f"{package}.{name}").__all__
+
+
+def test_the_check_of_the_reference_notices_public_names_without_documentation(tmp_path):
+    spec = importlib.util.spec_from_file_location("check", ROOT / "docs/check_reference.py")
+    assert spec and spec.loader
+    check = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(check)
+    check.PACKAGE = tmp_path / "p"
+    (check.PACKAGE / "room").mkdir(parents=True)
+    (check.PACKAGE / "__init__.py").write_text('__all__ = ["f"]\ndef f():\n    """Text."""\n')
+    (check.PACKAGE / "room" / "__init__.py").write_text('__all__ = ["tools", "unready"]\n')
+    (check.PACKAGE / "room" / "tools.py").write_text('__all__ = ["g"]\ndef g(): ...\n')
+    (check.PACKAGE / "room" / "unready.py").write_text("def h(): ...\n")
+
+    faults: list[str] = []
+    assert check.public_names(check.PACKAGE / "__init__.py", faults) == {"p.f"} and not faults
+    room = check.PACKAGE / "room" / "__init__.py"
+    assert check.public_names(room, faults) == {"p.room.tools.g"}
+    assert faults == [
+        "no docstring: p.room.tools.g",
+        "p.room.unready is public, but has no __all__",
+    ]
 
 
 def setup_module_of_the_build():

@@ -32,15 +32,9 @@ class CommandParser(argparse.ArgumentParser):
 def parse_flags(
     config: "flags.FlagHolder[Any]", program: ModuleType, arguments: list[str]
 ) -> list[str]:
-    """Parses flags; on invalid flags, prints an error and exits with status 2.
+    """Parses flags and returns the other arguments; on invalid flags, exits with status 2.
 
-    Args:
-        config: the config's flag.
-        program: the module whose docstring and flags are the help.
-        arguments: `sys.argv`.
-
-    Returns:
-        The remaining arguments.
+    The docstring and the flags of `program` are the help.
     """
     from absl import flags
 
@@ -73,13 +67,8 @@ def parse_flags(
 def exit_code(command: Callable[[], int], remedy: str = "") -> int:
     """Runs a command and returns its exit code; expected errors are reported in one line.
 
-    Args:
-        command: function that returns an exit code.
-        remedy: advice after a failed read or write, appended to the error.
-
-    Returns:
-        the exit code of the command, 2 for invalid input, or 1 if training diverged or a file
-        could not be read or written, for example on a full disk.
+    That is 2 for invalid input, or 1 if training diverged or a file could not be read or written,
+    for example on a full disk; `remedy` is then appended.
     """
     try:
         return command()
@@ -95,11 +84,7 @@ def exit_code(command: Callable[[], int], remedy: str = "") -> int:
 def resumable_exit_code(command: Callable[[], int]) -> int:
     """Runs a command that continues when it is run again, and says so where it stops.
 
-    Args:
-        command: function that returns an exit code.
-
-    Returns:
-        the exit code as of `exit_code`, or 130 after Ctrl-C.
+    Returns its exit code as of `exit_code`, or 130 after Ctrl-C.
     """
     remedy = "the same command continues where this stopped"
     try:
@@ -110,13 +95,6 @@ def resumable_exit_code(command: Callable[[], int]) -> int:
 
 
 def refuse(message: str) -> int:
-    """Prints an error message to stderr.
-
-    Args:
-        message: one line.
-
-    Returns:
-        2, the exit status for invalid input.
-    """
+    """Prints an error message to stderr; returns 2, the exit status for invalid input."""
     print(f"error: {message}", file=sys.stderr)
     return 2

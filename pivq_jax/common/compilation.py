@@ -17,13 +17,9 @@ _CPU_OPTIONS = {
 
 
 def compiler_options(mesh: Mesh | AbstractMesh | None = None) -> dict[str, str]:
-    """Returns options for `jax.jit` of a program with convolutions.
+    """Returns XLA's options, maybe none, for `jax.jit` of a program with convolutions.
 
-    Args:
-        mesh: the devices to compile for; without devices, the default ones of JAX.
-
-    Returns:
-        Names and values of XLA options; empty if none are needed.
+    Without devices, they are for the default ones of JAX.
     """
     if mesh is None or isinstance(mesh, AbstractMesh):
         platform = jax.default_backend()

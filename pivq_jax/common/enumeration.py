@@ -110,17 +110,7 @@ def unrank(
 
 
 def check_codes(codes: np.ndarray, codebook_size: int, kind: str) -> None:
-    """Checks codes of images.
-
-    Args:
-        codes: the codes, [M, N].
-        codebook_size: K.
-        kind: `matching`, `nearest` or `positional`.
-
-    Raises:
-        ValueError: as in `rank`.
-        TypeError: as in `rank`.
-    """
+    """Checks codes of images, [M, N]; raises ValueError or TypeError as `rank` does."""
     if codes.ndim != 2:
         raise ValueError(f"codes have shape {codes.shape}: give [M, N]")
     if not np.issubdtype(codes.dtype, np.integer):

@@ -1,5 +1,7 @@
 """The exception for invalid user input."""
 
+__all__ = ["InputError"]
+
 
 class InputError(ValueError):
     """Invalid user input: flags, config or files.
@@ -15,9 +17,6 @@ class InputError(ValueError):
 def printable(text: str) -> str:
     r"""Returns text in which line breaks, control and other unprintable characters are escaped.
 
-    Args:
-        text: any text, such as the name of a file.
-
     >>> printable("a\x1b[2J.png")
     'a\\x1b[2J.png'
     """
@@ -27,11 +26,7 @@ def printable(text: str) -> str:
 def brief(error: BaseException) -> str:
     """Returns the message of an error that a library raised for a damaged file, in a short line.
 
-    Args:
-        error: the error.
-
-    Returns:
-        Its message, of at most 200 characters, or the name of its type if it has none.
+    It has at most 200 characters, or is the name of the error's type if there is no message.
     """
     try:
         text = " ".join(str(error).split())

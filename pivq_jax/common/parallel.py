@@ -14,6 +14,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pivq_jax.common.errors import InputError
 
+__all__ = ["make_mesh", "put_batch"]
+
 # The batch is split over both axes; large parameters, with averages and moments, over the second.
 DATA, FSDP = "data", "fsdp"
 BATCH_AXES = (DATA, FSDP)
@@ -24,13 +26,9 @@ MIN_SHARDED_SIZE = 2**14
 def join_processes(how: str) -> None:
     """Joins the processes of a distributed run; must precede any other use of JAX.
 
-    Args:
-        how: '' for a single process; 'auto' if JAX can detect the other processes, as on the hosts
-            of a TPU slice, in a Slurm step and under Open MPI; or 'ADDRESS:PORT,COUNT,INDEX', the
-            address of process 0, the number of processes, and the index of this one.
-
-    Raises:
-        InputError: if `how` has another form, or the other processes cannot be found or reached.
+    `how` is '' for a single process; 'auto' if JAX can detect the other processes, as on the hosts
+    of a TPU slice, in a Slurm step and under Open MPI; or 'ADDRESS:PORT,COUNT,INDEX', the address
+    of process 0, the number of processes, and the index of this one.
     """
     if not how:
         return
@@ -77,13 +75,6 @@ def shardings_of(state: Any, mesh: Mesh) -> Any:
     This is fully sharded data parallelism (Rajbhandari et al. 2020, arXiv 1910.02054). Arrays of at
     least `MIN_SHARDED_SIZE` elements are split over 'fsdp' along their largest axis that is
     divisible by its size; others are replicated.
-
-    Args:
-        state: a tree of arrays or `jax.ShapeDtypeStruct`s.
-        mesh: a mesh of `make_mesh`.
-
-    Returns:
-        a tree of `NamedSharding` like `state`.
     """
     parts = mesh.shape[FSDP]
 
@@ -120,16 +111,7 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 def split_rows(x: jax.Array, mesh: Mesh) -> jax.Array:
     """Splits the rows of an array, of which every process has a full copy, over all devices.
 
-    Args:
-        x: [B, ...], of any dtype, the same in all processes; B is divisible by the number of
-            devices.
-        mesh: a mesh of `make_mesh`.
-
-    Returns:
-        a global array of the same shape and dtype.
-
-    Raises:
-        ValueError: if B is not divisible by the number of devices.
+    Their number must be divisible by that of the devices.
     """
     if jax.process_count() == 1:
         return jax.device_put(x, over_batch(mesh))
@@ -137,14 +119,7 @@ def split_rows(x: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def own_copy(tree: Any) -> Any:
-    """Returns the copies of replicated arrays on the first device of this process.
-
-    Args:
-        tree: a tree of arrays that are replicated on all devices.
-
-    Returns:
-        a tree of arrays of the same shapes and dtypes, each on one device.
-    """
+    """Returns the copies of replicated arrays on the first device of this process."""
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
@@ -152,17 +127,9 @@ def map_over_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., An
     """Maps a function over the rows of each device, without communication.
 
     Used for matching, whose loops the compiler would otherwise partition with communication in
-    every iteration.
-
-    Args:
-        function: function of `(batched, shared)`, trees of arrays, whose results have the rows of
-            `batched` as their leading axis, each independent of other rows.
-        mesh: a mesh of `make_mesh`.
-
-    Returns:
-        the same function for global arrays. `batched` and the results are split along their leading
-        axis, and `shared` is replicated. If the number of rows is not divisible by the number of
-        devices, every device computes all rows.
+    every iteration. The results of `function(batched, shared)` have the rows of `batched`, each
+    independent of other rows, as their leading axis; `shared` is replicated. If the number of rows
+    is not divisible by the number of devices, every device computes all rows.
     """
 
     def mapped(batched: Any, shared: Any) -> Any:
@@ -177,11 +144,7 @@ def map_over_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., An
 
 
 def from_first_process(text: str) -> str:
-    """Returns what process 0 gives; all processes must call this.
-
-    Args:
-        text: at most 5,000 bytes of it are sent.
-    """
+    """Returns what process 0 gives, at most 5,000 bytes of it; all processes must call this."""
     if jax.process_count() == 1:
         return text
     sent = np.frombuffer(text.encode()[:5000].ljust(5000, b"\0"), np.uint8)

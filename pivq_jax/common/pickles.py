@@ -46,17 +46,9 @@ _STORAGES = {
 
 
 def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Reads nested dictionaries of NumPy arrays from a pickle.
+    """Reads nested dictionaries of NumPy arrays from a pickle; nested keys are joined by dots.
 
-    Args:
-        path: the file.
-        remedy: what the user can do about an invalid file; appended to the error message.
-
-    Returns:
-        A flat dictionary; nested keys are joined by dots.
-
-    Raises:
-        InputError: if the file is missing or damaged, or contains anything but arrays.
+    Anything but arrays is an InputError, which ends in the remedy.
     """
     try:
         tree = _load(_NumpyUnpickler, io.BytesIO(path.read_bytes()))
@@ -74,16 +66,8 @@ def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
 def read_torch_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
     """Reads a state dict written by `torch.save`, in either of its formats, without PyTorch.
 
-    Args:
-        path: a zip archive (PyTorch 1.6 and later) or a sequence of pickles (before).
-        remedy: what the user can do about an invalid file; appended to the error message.
-
-    Returns:
-        The arrays by name.
-
-    Raises:
-        InputError: if the file is missing or damaged, or contains anything but tensors of 16-, 32-
-            or 64-bit floats and 64-bit integers.
+    These are a zip archive (PyTorch 1.6 and later) and a sequence of pickles (before). Anything but
+    tensors of 16-, 32- or 64-bit floats and 64-bit integers is an InputError.
     """
     try:
         content = path.read_bytes()

@@ -15,6 +15,8 @@ from PIL import Image
 
 from pivq_jax.common.files import as_path, write_atomically
 
+__all__ = ["grid", "save_png"]
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -63,23 +65,7 @@ def reconstruction_grid(
     pad: int = 2,
     background: int = 255,
 ) -> Pixels:
-    """Arranges originals and reconstructions in a grid, each reconstruction below its original.
-
-    Args:
-        originals: uint8 [M, H, W, 3].
-        reconstructions: uint8 [M, H, W, 3].
-        columns: number of pairs per row, at most M.
-        scale: see `grid`.
-        pad: see `grid`.
-        background: see `grid`.
-
-    Returns:
-        A picture, uint8 [height, width, 3].
-
-    Raises:
-        ValueError: see `grid`, and if shapes differ.
-        TypeError: see `grid`.
-    """
+    """Arranges originals and reconstructions in a grid, each reconstruction below its original."""
     pairs = _check_alike(originals=originals, reconstructions=reconstructions)
     columns = min(columns, pairs.shape[1])
     # Each pair is one tall tile, so that the last row may be shorter.
@@ -90,21 +76,7 @@ def reconstruction_grid(
 def interpolation_grid(
     images: npt.ArrayLike, scale: int = 1, pad: int = 2, background: int = 255
 ) -> Pixels:
-    """Arranges interpolations in a grid with one row per pair of images and one column per step.
-
-    Args:
-        images: uint8 [steps, B, H, W, 3].
-        scale: see `grid`.
-        pad: see `grid`.
-        background: see `grid`.
-
-    Returns:
-        A picture, uint8 [height, width, 3].
-
-    Raises:
-        ValueError: see `grid`.
-        TypeError: see `grid`.
-    """
+    """Arranges interpolations, uint8 [steps, B, H, W, 3], in a row per pair of images."""
     images = np.asarray(images)
     if images.ndim != 5:
         raise ValueError(f"images have shape {images.shape}: give [steps, B, H, W, 3]")
@@ -114,11 +86,7 @@ def interpolation_grid(
 
 
 def magnification(image_size: int) -> int:
-    """Returns the enlargement with which small images have at least 65 pixels per side.
-
-    Args:
-        image_size: height and width in pixels.
-    """
+    """Returns the enlargement with which small images have at least 65 pixels per side."""
     return max(1, 128 // image_size)
 
 
@@ -133,21 +101,7 @@ def sample_grid(
 ) -> Pixels:
     """Arranges triples of parent A, sample and parent B in a grid.
 
-    Args:
-        parents_a: uint8 [M, H, W, 3].
-        parents_b: uint8 [M, H, W, 3].
-        samples: uint8 [M, H, W, 3].
-        columns: number of triples per row, at most M.
-        scale: see `grid`.
-        pad: gap within a triple; the gap between triples is four times as wide.
-        background: see `grid`.
-
-    Returns:
-        A picture, uint8 [height, width, 3].
-
-    Raises:
-        ValueError: see `grid`, and if shapes differ.
-        TypeError: see `grid`.
+    The gap between triples is four times as wide as that within one.
     """
     triples = _check_alike(parents_a=parents_a, samples=samples, parents_b=parents_b)
     columns = min(columns, triples.shape[1])
@@ -158,14 +112,7 @@ def sample_grid(
 def usage_chart(codes: npt.ArrayLike, codebook_size: int, height: int = 160) -> Pixels:
     """Bar chart of the fraction of images that contain each codebook entry, most frequent first.
 
-    Args:
-        codes: int [M, N], values in [0, codebook_size).
-        codebook_size: K, the number of codebook entries. Bars are 2 pixels wide for K below 1,000,
-            otherwise 1 pixel.
-        height: height of the highest bar in pixels.
-
-    Returns:
-        uint8 [height + 4, 2 K + 4 or K + 4, 3].
+    Bars are 2 pixels wide for K below 1,000, otherwise 1 pixel; `height` is that of the highest.
     """
     codes = np.asarray(codes)
     has = np.zeros((len(codes), codebook_size), bool)

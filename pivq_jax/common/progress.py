@@ -8,9 +8,7 @@ from typing import Any
 def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
     """A bar of tqdm with ETA; in a file instead of a terminal, a line every ten seconds.
 
-    Args:
-        items: what is iterated over; without, call `update`.
-        **options: of `tqdm.tqdm`, such as `desc`, `total` and `unit`.
+    The options are those of `tqdm.tqdm`; without items, call `update`.
     """
     from tqdm import tqdm  # opening a model does without
 

@@ -56,8 +56,7 @@ def tensorstore_status(error: BaseException) -> str:
 def may_pass(error: BaseException) -> bool:
     """Whether the same read may succeed later: the storage, not the data, is the reason.
 
-    Args:
-        error: what was raised; errors that led to it count as well.
+    Errors that led to this one count as well.
     """
     for each in causes(error):
         if isinstance(each, TimeoutError | ConnectionError):
@@ -77,18 +76,7 @@ def first_line(error: BaseException) -> str:
 
 
 def retried(read: Callable[[], T], what: str) -> T:
-    """Calls a function again, after 1, 2, 4 and 8 seconds, if it fails for a reason that may pass.
-
-    Args:
-        read: the function.
-        what: what it reads, for messages.
-
-    Returns:
-        What the function returns.
-
-    Raises:
-        OSError: if it fails so for the last time; other errors are passed on.
-    """
+    """Calls a function again, after 1, 2, 4 and 8 seconds, if it fails for what may pass."""
     for delay in DELAYS:
         try:
             return read()
@@ -109,13 +97,7 @@ def retried(read: Callable[[], T], what: str) -> T:
 
 
 def say_again(what: str, error: BaseException | str, delay: float) -> None:
-    """Reports on stderr that a read is repeated.
-
-    Args:
-        what: what is read.
-        error: why it failed.
-        delay: seconds until the next attempt.
-    """
+    """Reports on stderr that a read is repeated after a delay in seconds."""
     reason = error if isinstance(error, str) else first_line(error)
     line = f"{what} cannot be read now ({reason}); trying again in {delay:g} s"
     print(line, file=sys.stderr, flush=True)

@@ -46,53 +46,25 @@ def default_weights_dir() -> Path:
 
 
 def read_weights(path: Path, shapes: Any, remedy: str) -> Any:
-    """Reads a tree of arrays from a safetensors file and checks their names and shapes.
+    """Reads a tree of float32 arrays from a safetensors file and checks their names and shapes.
 
-    Args:
-        path: the file; tensors are named by their path in the tree, e.g. `backbone.conv_0.bias`.
-        shapes: nested dictionaries whose leaves have a `shape`, as returned by `jax.eval_shape`.
-        remedy: advice for the user if the file is invalid, the end of the error message.
-
-    Returns:
-        a tree like `shapes` of float32 NumPy arrays.
-
-    Raises:
-        InputError: if the file is missing, is not a complete safetensors file, or contains other
-            tensors.
+    Tensors are named by their path in the tree, e.g. `backbone.conv_0.bias`. The remedy is the end
+    of the error message, here and below.
     """
     return check_weights(read_safetensors(path, remedy)[0], shapes, str(path), remedy)
 
 
 def read_state_dict(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Reads a PyTorch state dict from a `.safetensors` file or a file written by `torch.save`.
-
-    Args:
-        path: the file.
-        remedy: advice for the user if the file is invalid, the end of the error message.
-
-    Returns:
-        NumPy arrays by PyTorch's names.
-
-    Raises:
-        InputError: if the file is missing, incomplete or of another format.
-    """
+    """Reads a PyTorch state dict from a `.safetensors` file or a file written by `torch.save`."""
     if path.suffix == ".safetensors":
         return read_safetensors(path, remedy)[0]
     return read_torch_file(path, remedy)
 
 
 def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads a safetensors file.
+    """Reads the arrays of a safetensors file, by name, and its metadata.
 
-    Args:
-        path: the file.
-        remedy: advice for the user if the file is invalid, the end of the error message.
-
-    Returns:
-        The arrays by name, and the metadata.
-
-    Raises:
-        InputError: if the file is missing, incomplete, or holds numbers that NumPy does not have.
+    Numbers that NumPy does not have are an InputError.
     """
     if not path.is_file():
         raise InputError(f"{path} is not a file: {remedy}")
@@ -117,15 +89,7 @@ def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, np.ndarray], di
 
 
 def write_weights(path: Path, tree: Any) -> None:
-    """Writes nested dictionaries of arrays to a safetensors file for `read_weights`.
-
-    Args:
-        path: the file, replaced atomically if it exists.
-        tree: nested dictionaries of arrays.
-
-    Raises:
-        InputError: if the file cannot be written.
-    """
+    """Writes nested dictionaries of arrays, atomically, to a file for `read_weights`."""
     tensors = traverse_util.flatten_dict(tree, sep=".")
     # safetensors writes raw memory, so a transposed view would be saved with the wrong layout.
     whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
@@ -146,15 +110,9 @@ def _keep(path: Path, content: bytes) -> None:
 def find_faults(
     tensors: Mapping[str, np.ndarray], expected: Mapping[str, Any], any_float: bool = False
 ) -> list[str]:
-    """Lists tensors that are missing, unexpected, or of another shape or type.
+    """Lists tensors that are missing, unexpected, or of another shape or type, in a fixed order.
 
-    Args:
-        tensors: tensors by name.
-        expected: objects with a `shape` and a `dtype` by name.
-        any_float: whether to accept every floating point dtype instead of the expected one.
-
-    Returns:
-        a phrase for each fault, in a fixed order.
+    `any_float` accepts every floating point dtype instead of the expected one.
     """
     found = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
     found += [f"{name} is unexpected" for name in sorted(tensors.keys() - expected.keys())]
@@ -170,20 +128,9 @@ def find_faults(
 
 
 def check_weights(tensors: Mapping[str, np.ndarray], shapes: Any, source: str, remedy: str) -> Any:
-    """Arranges named tensors in a tree and checks their shapes.
+    """Arranges named tensors in a tree of float32 arrays and checks their shapes.
 
-    Args:
-        tensors: floating point tensors by path in the tree, e.g. `backbone.conv_0.bias`.
-        shapes: nested dictionaries whose leaves have a `shape`.
-        source: name of the source of the tensors for error messages.
-        remedy: advice for the user, the end of the error message.
-
-    Returns:
-        a tree like `shapes` of float32 NumPy arrays.
-
-    Raises:
-        InputError: if tensors are missing, unexpected, or of another shape or type; the message
-            names up to five of them.
+    The InputError names up to five that are missing, unexpected, or of another shape or type.
     """
     expected = traverse_util.flatten_dict(shapes, sep=".")
     if wrong := find_faults(tensors, expected, any_float=True):
@@ -196,16 +143,7 @@ def check_weights(tensors: Mapping[str, np.ndarray], shapes: Any, source: str, r
 def download(url: str, remedy: str) -> Path:
     """Downloads a file once and caches it in `default_weights_dir()`.
 
-    Args:
-        url: an http or https URL that ends in `#sha256=` and the hexadecimal checksum of the file.
-        remedy: advice for a user without a network, the end of the error message.
-
-    Returns:
-        the path of the cached file.
-
-    Raises:
-        InputError: if the URL has no checksum, the download fails, the file has another checksum,
-            or it cannot be written.
+    The URL, http or https, ends in `#sha256=` and the hexadecimal checksum of the file.
     """
     address, _, fragment = url.partition("#")
     checksum = fragment.removeprefix("sha256=").lower()

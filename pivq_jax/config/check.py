@@ -40,14 +40,9 @@ def need(good: bool, message: str) -> None:
 
 
 def check_config(config: Config, training: bool) -> None:
-    """Checks the fields of a config, their combination and, for training, the devices.
+    """Checks the fields of a config, their combination and, for training, the devices of this run.
 
-    Args:
-        config: the config.
-        training: whether to check that the batch can be split over the devices of this run.
-
-    Raises:
-        InputError: if a value is invalid; the message names the fields, the limit and the remedy.
+    Every InputError here names the fields, the limit and the remedy.
     """
     for field in all_fields():
         _check_field(field, reduce(getattr, field.name.split("."), config))
@@ -124,14 +119,7 @@ def check_config(config: Config, training: bool) -> None:
 
 
 def check_model(config: Config) -> None:
-    """Checks the fields from which the model is built, also for a config of another version.
-
-    Args:
-        config: the config.
-
-    Raises:
-        InputError: if a value is invalid; the message names the fields, the limit and the remedy.
-    """
+    """Checks the fields from which the model is built, also for a config of another version."""
     for field in all_fields():
         section, _, name = field.name.partition(".")
         if name in BUILT_FROM.get(section, ()):
@@ -186,15 +174,7 @@ def _check_field(field: Field, value: Any) -> None:
 
 
 def check_devices(config: Config, devices: int) -> None:
-    """Checks that the batch and the state can be split over the devices.
-
-    Args:
-        config: the config.
-        devices: number of devices of all processes.
-
-    Raises:
-        InputError: if they cannot; the message names the fields and values that would fit.
-    """
+    """Checks that the batch and the state can be split over the devices of all processes."""
     train = config.train
     part = train.batch_size // train.accumulation
     fitting = ", ".join(str(n) for n in range(1, devices + 1) if devices % n == 0)
@@ -221,16 +201,10 @@ def check_devices(config: Config, devices: int) -> None:
 
 
 def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
-    """Checks that a workdir is new or belongs to a run with the same config.
+    """Checks that a workdir is new or belongs to a run with the same config, and is writable.
 
-    Args:
-        config: the config of the run; see `trained_differences`.
-        workdir: directory of the run, local or remote.
-        writes: whether the workdir must be writable.
-
-    Raises:
-        InputError: if the workdir belongs to a run with another config (the message names the
-            fields that differ and their values in the workdir), or as in `check_directory`.
+    `trained_differences` says which configs are the same; the error names the fields that differ.
+    Without `writes`, the workdir need not be writable.
     """
     check_directory(workdir, "--workdir", writes)
     path = workdir / "config.json"
@@ -250,13 +224,9 @@ def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
 def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
     """Lists the differences between two configs that make their trained models different.
 
-    Args:
-        held: nested dictionaries of fields, those of a trained model.
-        config: another config. Fields in `UNTRAINED` may differ, as may Muon's under AdamW, and
-            those of the loss on recombined sets and of the discriminator if their weights are 0.
-
-    Returns:
-        a phrase for each difference: the field and its value in `held`.
+    A phrase for each: the field and its value in `held`, nested dictionaries. Fields in `UNTRAINED`
+    may differ, as may Muon's under AdamW, and those of the loss on recombined sets and of the
+    discriminator if their weights are 0.
     """
     wanted, free = json.loads(json.dumps(config.to_dict())), UNTRAINED
     if config.optimizer.name != "muon":
@@ -271,17 +241,7 @@ def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-    """Reads the resolved config of the run in a workdir, completed by `with_added_fields`.
-
-    Args:
-        workdir: directory of the run, local or remote.
-
-    Returns:
-        nested dictionaries of fields.
-
-    Raises:
-        InputError: if there is no `config.json`, or it is damaged.
-    """
+    """Reads the resolved config of the run in a workdir, completed by `with_added_fields`."""
     path = workdir / "config.json"
     if not path.exists():
         raise InputError(
@@ -295,16 +255,10 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
 
 def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """Adds fields that were introduced after a config was saved.
+    """Adds fields that were introduced after a config was saved, to a copy.
 
     A missing section is only added if it was introduced later as a whole; another one is reported
     where it is used.
-
-    Args:
-        config: nested dictionaries of fields, from this or an earlier version.
-
-    Returns:
-        a new dictionary.
     """
     config = dict(config)  # what was read may be no object
     added = {

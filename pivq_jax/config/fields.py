@@ -148,12 +148,7 @@ class Field(NamedTuple):
 
 
 def all_fields(section: type[Section] = Config, prefix: str = "") -> Iterator[Field]:
-    """Yields the fields of a section and of its subsections.
-
-    Args:
-        section: the section, by default the whole config.
-        prefix: prefix of the names, such as `mesh.`.
-    """
+    """Yields the fields of a section and of its subsections, with a prefix such as `mesh.`."""
     types = get_type_hints(section)
     for field in dataclasses.fields(section):
         name, kind = f"{prefix}{field.name}", types[field.name]

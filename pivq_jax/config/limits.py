@@ -19,13 +19,10 @@ MOST = 2**31 - 1
 
 
 def at_least(least: int, reason: str = "", *, most: int = MOST) -> Limit:
-    """Returns the limit of whole numbers that are at least `least`.
+    """Returns the limit of whole numbers from `least` to `most`; gives a reason unless obvious.
 
-    Args:
-        least: smallest valid value.
-        reason: reason for the error message, if it is not obvious.
-        most: largest valid value. Where a config comes with a file from elsewhere, it bounds the
-            time and memory that opening the file takes; no useful model is near it.
+    Where a config comes with a file from elsewhere, `most` bounds the time and memory that opening
+    the file takes; no useful model is near it.
     """
     text = f"must be at least {least} and at most {most:,}" + (f": {reason}" if reason else "")
     symbol = f"≥ {least}" if most == MOST else f"{least} to {most:,}"
@@ -50,18 +47,10 @@ def setting(
     several: bool = False,
     before: Any = None,
 ) -> Any:
-    """Defines a field of a section.
+    """Defines a field of a section, with a default that suits a laptop's CPU.
 
-    Args:
-        default: default value, suited to a laptop's CPU.
-        description: description in one line.
-        limit: range of valid values, if any.
-        choices: valid values, if limited to these.
-        several: whether the value is a list of choices, separated by commas and possibly empty.
-        before: for a field added later, the value that earlier runs were trained with.
-
-    Returns:
-        a `dataclasses.field`.
+    With `several`, the value is a list of `choices`, separated by commas and possibly empty. A
+    field added later has in `before` the value that earlier runs were trained with.
     """
     metadata = {
         "description": description,

@@ -14,7 +14,20 @@ import numpy as np
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import is_remote
 from pivq_jax.common.retry import may_pass
+from pivq_jax.data.images import images_to_float, images_to_uint8, load_image
 from pivq_jax.data.sources import RandomSource, RecordSource, Source
+
+__all__ = [
+    "NAMES",
+    "OFFICIAL",
+    "Dataset",
+    "Source",
+    "images_to_float",
+    "images_to_uint8",
+    "load_dataset",
+    "load_image",
+    "load_toon_faces",
+]
 
 # Data sets of real faces, prepared from their official files by `pivq_jax.data.prepare`.
 OFFICIAL = ("celeba", "celeba_hq", "ffhq", "lfw")

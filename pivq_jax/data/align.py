@@ -58,14 +58,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: command-line arguments without the program; defaults to `sys.argv[1:]`.
-
-    Returns:
-        The exit status, 0 on success, 1 for I/O errors, 2 for invalid input, 130 if interrupted.
-    """
+    """Runs the command; returns 0, or 1 for I/O errors, 2 for invalid input, 130 if interrupted."""
     return resumable_exit_code(functools.partial(_run, _parse(arguments)))
 
 

@@ -65,26 +65,12 @@ def align_folder(
     workers: int = 0,
     detector: Detector = landmarks.find_eyes,
 ) -> tuple[int, list[Skipped]]:
-    """Aligns all photographs of a directory tree.
+    """Aligns all photographs of a directory tree; returns how many, and what was skipped, by file.
 
-    Args:
-        source: the directory of photographs.
-        output: the directory of aligned images, which is made; or that of an earlier call with the
-            same arguments, which is completed.
-        size: height and width of an aligned image in pixels, 8 to 8,192.
-        preset: one of `framing.PRESETS`.
-        workers: number of processes; 0 to use this one.
-        detector: from a photograph, uint8 [H, W, 3], to the (x, y) of its eyes, float [2, 2], that
-            on the left of the image first; None if there is no face.
-
-    Returns:
-        The number of aligned images in `output`, and what was skipped, in order of the files.
-
-    Raises:
-        InputError: if an argument is invalid, `source` has no image, two of its images would become
-            one file, `output` holds something else, no image has a face, or the packages that find
-            faces are missing.
-        OSError: if the disk is full; the next call continues with the work done so far.
+    `output` is made, or completed if an earlier call with the same arguments made it; after a full
+    disk, too, the next call continues. `size` is 8 to 8,192 pixels; with 0 workers, this process
+    works. The detector finds, in a photograph, uint8 [H, W, 3], the (x, y) of the eyes, float [2,
+    2], that on the left of the image first; None if there is no face.
     """
     if not 8 <= size <= 8192:
         raise InputError(f"--size is {size}: it must be at least 8 and at most 8,192")
@@ -234,10 +220,6 @@ def _aligned(job: _Job, file: str) -> tuple[np.ndarray | None, str, str]:
 
 
 def counts(skipped: Sequence[Skipped]) -> str:
-    """Describes how many photographs were skipped for each reason.
-
-    Args:
-        skipped: the photographs.
-    """
+    """Describes how many photographs were skipped for each reason."""
     found = collections.Counter(each.reason for each in skipped)
     return ", ".join(f"{found[reason]:,} {reason}" for reason in REASONS if found[reason])

@@ -41,14 +41,7 @@ class Prepared(NamedTuple):
 
 
 def contents(cache: Path) -> list[Prepared]:
-    """Lists the prepared data sets and the unfinished ones, newest first.
-
-    Args:
-        cache: directory of prepared data.
-
-    Returns:
-        One entry per data set.
-    """
+    """Lists the prepared data sets and the unfinished ones, newest first."""
     found = [_describe(path, cache) for path in _directories(cache)]
     return sorted(found, key=lambda entry: entry.made, reverse=True)
 
@@ -73,18 +66,7 @@ def _describe(path: Path, cache: Path) -> Prepared:
 
 
 def delete(cache: Path, names: Sequence[str]) -> int:
-    """Deletes data sets.
-
-    Args:
-        cache: directory of prepared data.
-        names: their names, as in `contents`.
-
-    Returns:
-        The number of bytes that were freed.
-
-    Raises:
-        InputError: if one of them does not exist; then none is deleted.
-    """
+    """Deletes data sets; returns the bytes freed. If one does not exist, none is deleted."""
     sizes = {entry.name: entry.size for entry in contents(cache)}
     for name in names:
         if name not in sizes:
@@ -111,14 +93,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: command-line arguments without the program; defaults to `sys.argv[1:]`.
-
-    Returns:
-        The exit status, 0 on success, 1 for I/O errors, 2 for invalid input.
-    """
+    """Runs the command; returns 0, or 1 for I/O errors, 2 for invalid input."""
     return exit_code(partial(_run, _parse(arguments)))
 
 

@@ -21,28 +21,16 @@ _OVERSAMPLING = 2
 
 
 def eye_distance(size: int, preset: str) -> float:
-    """Returns the distance of the eyes in an aligned image, in pixels.
-
-    Args:
-        size: height and width of the image in pixels.
-        preset: one of `PRESETS`.
-    """
+    """Returns the distance of the eyes in an aligned image, in pixels."""
     left, right = _complex(np.array(PRESETS[preset]) * size)
     return float(abs(right - left))
 
 
 def similarity(eyes: np.ndarray, size: int, preset: str) -> np.ndarray:
-    """Returns the similarity transform from an aligned image to its photograph.
+    """Returns the similarity transform from an aligned image to its photograph, float64 [2, 3].
 
-    It turns, scales and moves, without mirroring: two points determine it.
-
-    Args:
-        eyes: float [2, 2], (x, y) of the eyes in the photograph, in pixels; they differ.
-        size: height and width of the aligned image in pixels.
-        preset: one of `PRESETS`.
-
-    Returns:
-        float64 [2, 3]: the point (x, y) of the aligned image shows `matrix @ (x, y, 1)`.
+    It turns, scales and moves, without mirroring: two points, the eyes' (x, y) in pixels of the
+    photograph, determine it. The point (x, y) of the aligned image shows `matrix @ (x, y, 1)`.
     """
     # As complex numbers, points z of the aligned image come from a z + b.
     to, come_from = _complex(np.array(PRESETS[preset]) * size), _complex(eyes)
@@ -59,17 +47,8 @@ def align(image: np.ndarray, eyes: np.ndarray, size: int, preset: str) -> np.nda
     """Returns the square of a photograph in which the eyes are at the places of a preset.
 
     What is outside of the photograph is filled by reflection at its edges, as often as needed.
-    Shrinking is antialiased.
-
-    Args:
-        image: the photograph, uint8 [H, W, 3].
-        eyes: float [2, 2], (x, y) of the eyes in pixels, that on the left of the image first; the
-            upper left corner of the image is (0, 0).
-        size: height and width S of the result in pixels.
-        preset: one of `PRESETS`.
-
-    Returns:
-        uint8 [S, S, 3].
+    Shrinking is antialiased. The eyes are (x, y) in pixels, float [2, 2], that on the left of the
+    image first; the upper left corner of the image is (0, 0).
     """
     from PIL import Image
 

@@ -27,23 +27,7 @@ def prepared_folder(
 
     Its name depends on the absolute path, the image size, the regular expression for groups, if
     any, and the name, size and modification time of every image. If any of these change, the images
-    are prepared again.
-
-    Args:
-        path: directory of the images.
-        image_size: height and width in pixels, at least 8.
-        cache: directory of prepared data.
-        group: regular expression for what images of one split have in common, see
-            `splits.groups_by`.
-
-    Returns:
-        A directory within `cache`.
-
-    Raises:
-        InputError: if `image_size` is below 8, the regular expression is invalid, the directory
-            does not exist, or it contains fewer than three readable images or groups of them, or
-            none for one of the splits.
-        OSError: if the disk is full; the next call continues.
+    are prepared again. After a full disk, the next call continues.
     """
     if image_size < 8:
         raise InputError(f"image_size is {image_size}: it must be at least 8")

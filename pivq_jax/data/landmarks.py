@@ -36,30 +36,18 @@ _STEEPEST = 35.0
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of the packages that find faces.
-
-    Raises:
-        InputError: if they are not installed.
-    """
+    """Returns the versions of the packages that find faces, or raises InputError."""
     dlib = import_dlib()
     model_file(_PREDICTOR)
     return {"dlib": dlib.__version__, _PACKAGE: importlib.metadata.version(_PACKAGE)}
 
 
 def find_eyes(image: np.ndarray) -> np.ndarray | None:
-    """Finds the eyes of the largest face.
+    """Finds the centres of the eyes of the largest face, (x, y) in pixels, float64 [2, 2].
 
-    Args:
-        image: uint8 [H, W, 3].
-
-    Returns:
-        float64 [2, 2]: (x, y) of the centre of each eye in pixels, that on the left of the image
-        first; the upper left corner of the image is (0, 0), so the centre of the first pixel (0.5,
-        0.5). None if there is no face, or only one in profile or whose eyes are partly outside of
-        the image.
-
-    Raises:
-        InputError: if the packages are not installed.
+    That on the left of the image comes first; the upper left corner of the image is (0, 0), so the
+    centre of the first pixel (0.5, 0.5). None if there is no face, or only one in profile or whose
+    eyes are partly outside of the image.
     """
     from PIL import Image
 

@@ -59,17 +59,7 @@ class Listing:
 
 
 def celeba(source: Path) -> Listing:
-    """Lists CelebA: aligned images (folder or zip), 40 attributes, the official partition.
-
-    Args:
-        source: directory of the official files.
-
-    Returns:
-        A `Listing`.
-
-    Raises:
-        InputError: if a file is missing, damaged or inconsistent with the others.
-    """
+    """Lists CelebA: aligned images (folder or zip), 40 attributes, the official partition."""
     wanted = "a directory with img_align_celeba (folder or .zip), list_attr_celeba.txt and "
     wanted += "list_eval_partition.txt, CelebA's own files"
     _check_directory(source, wanted)
@@ -91,14 +81,7 @@ def celeba(source: Path) -> Listing:
 def celeba_hq(source: Path) -> Listing:
     """Lists CelebA-HQ as in CelebAMask-HQ; images have the split of their original in CelebA.
 
-    Args:
-        source: directory of the official files, with CelebA's list_eval_partition.txt.
-
-    Returns:
-        A `Listing`.
-
-    Raises:
-        InputError: if a file is missing, damaged or inconsistent with the others.
+    CelebA's list_eval_partition.txt must lie beside its official files.
     """
     wanted = "the directory CelebAMask-HQ with CelebA-HQ-img, CelebA-HQ-to-CelebA-mapping.txt and "
     wanted += "CelebAMask-HQ-attribute-anno.txt"
@@ -131,16 +114,8 @@ def celeba_hq(source: Path) -> Listing:
 def ffhq(source: Path) -> Listing:
     """Lists FFHQ: images 0 to 59,999 train, 60,000 to 69,999 validation.
 
-    FFHQ has no test split and no attributes.
-
-    Args:
-        source: directory of the official files, or images1024x1024 or thumbnails128x128 itself.
-
-    Returns:
-        A `Listing`.
-
-    Raises:
-        InputError: if either split has no image.
+    FFHQ has no test split and no attributes. `source` may be images1024x1024 or thumbnails128x128
+    itself.
     """
     sides = {"images1024x1024": 1024, "thumbnails128x128": 128}
     wanted = "images1024x1024 or thumbnails128x128, or a directory that holds one of them"
@@ -168,15 +143,6 @@ def lfw(source: Path) -> Listing:
     """Lists Labeled Faces in the Wild, split by a hash of the person's name.
 
     Each person is in one split. The official lists of pairs are for verification and are not used.
-
-    Args:
-        source: lfw, lfw-funneled or lfw-deepfunneled, or a directory that holds one of them.
-
-    Returns:
-        A `Listing`.
-
-    Raises:
-        InputError: if there are images of fewer than three persons.
     """
     wanted = f"{', '.join(_LFW_FOLDERS)}, or a directory that holds one of them"
     _check_directory(source, wanted)
@@ -201,19 +167,9 @@ def lfw(source: Path) -> Listing:
 def image_folder(source: Path, attributes: Path | None = None, group: str = "") -> Listing:
     """Lists a directory tree of images, split by a hash of their relative paths or groups.
 
-    Args:
-        source: the directory.
-        attributes: a CSV file whose first row names the attributes; each other row contains the
-            path of an image within `source` and one value per attribute. Every image needs a row.
-        group: regular expression for what images of one split have in common, see
-            `splits.groups_by`.
-
-    Returns:
-        A `Listing`.
-
-    Raises:
-        InputError: if there are fewer than three images or groups, the regular expression is
-            invalid, or attributes are missing or invalid.
+    The first row of the CSV file `attributes` names them; each other row contains the path of an
+    image within `source` and one value per attribute. Every image needs a row. For `group`, see
+    `splits.groups_by`.
     """
     _check_directory(source, "a directory of images")
     group_of = groups_by(group)
@@ -239,15 +195,7 @@ def image_folder(source: Path, attributes: Path | None = None, group: str = "") 
 
 
 def check_groups(entries: Sequence[Entry], group: str) -> None:
-    """Rejects a regular expression that gives too few groups to split.
-
-    Args:
-        entries: the images.
-        group: the regular expression, see `splits.groups_by`.
-
-    Raises:
-        InputError: if there are fewer than three groups.
-    """
+    """Rejects a regular expression that gives too few groups to split."""
     found = set(map(groups_by(group), (entry.file for entry in entries)))
     if len(found) < len(SPLITS):
         raise InputError(

@@ -73,37 +73,19 @@ def usable_cores() -> int:
 
 
 def workers_for(images: int) -> int:
-    """Returns the number of worker processes for images that are prepared on first use.
-
-    Args:
-        images: number of images; with few of them, none are worth the time to start.
-    """
+    """Returns the number of worker processes; for few images, none are worth the time to start."""
     return min(usable_cores(), images // _IMAGES_PER_WORKER)
 
 
 def prepare(
     target: Path, make_plan: Callable[[], Plan], *, workers: int, stem: str | None = None
 ) -> dict[str, Any]:
-    """Prepares a data set in `target`, unless it is already there.
+    """Prepares a data set in `target`, unless it is there; returns the contents of `prepared.json`.
 
     Work is done in a hidden directory that is renamed when it is complete, so a directory with the
-    final name is complete. A lock lets one process work while others wait for the result; the
-    operating system releases the lock of a process that dies.
-
-    Args:
-        target: directory of the prepared data.
-        make_plan: returns what to prepare; called only if there is something to do.
-        workers: number of processes; 0 to use this one.
-        stem: what the hidden directory and the lock are named after; defaults to the name of
-            `target`.
-
-    Returns:
-        The contents of `prepared.json`, including `images`, the number of images in each split, and
-        `skipped`.
-
-    Raises:
-        InputError: if more images than the plan allows cannot be read, or all of a split.
-        OSError: if the disk is full; the next call continues with the work done so far.
+    final name is complete; after a full disk, the next call continues. A lock lets one process work
+    while others wait for the result; the operating system releases the lock of a process that dies.
+    Both are named after `stem`, by default the name of `target`.
     """
     stem = stem or target.name
     work = target.with_name(f".{stem}.incomplete")
@@ -207,17 +189,7 @@ def _check_skipped(plan: Plan, skipped: list[str]) -> None:
 
 
 def progress(items: Iterable[T], label: str, total: int, unit: str = " images") -> Iterable[T]:
-    """Wraps items in a progress bar on stderr; if stderr is a file, prints every ten seconds.
-
-    Args:
-        items: the items.
-        label: text before the bar.
-        total: number of items.
-        unit: text after the counts.
-
-    Returns:
-        An iterable over the same items.
-    """
+    """Wraps items in a progress bar on stderr; if stderr is a file, prints every ten seconds."""
     bar: Iterable[T] = progress_bar(items, desc=label, total=total, unit=unit)
     return bar
 
@@ -226,13 +198,7 @@ def progress(items: Iterable[T], label: str, total: int, unit: str = " images") 
 def locked(path: Path, what: str) -> Iterator[None]:
     """Holds an exclusive lock on a file; waits for it if another process holds it.
 
-    Args:
-        path: the lock file; created if needed.
-        what: description of the protected data in the message printed while waiting.
-
-    Raises:
-        InputError: if the file cannot be written.
-        OSError: if the file system has no locks.
+    Meanwhile, a message says that `what` is waited for.
     """
     try:
         import fcntl

@@ -55,25 +55,9 @@ def prepare_dataset(
 ) -> dict[str, Any]:
     """Prepares a data set in `{output}/{name}/{image_size}px`, unless it is already there.
 
-    Args:
-        name: one of `NAMES`.
-        source: directory of the official files; see `layouts`.
-        image_size: height and width in pixels, at least 8.
-        output: directory of prepared data sets.
-        crop: side of the central square that is resized, in pixels; 0 for the largest square.
-        attributes: a CSV file, for `image_folder` only; see `layouts.image_folder`.
-        group: regular expression for what images of one split have in common, for `image_folder`
-            only; see `splits.groups_by`.
-        workers: number of processes.
-
-    Returns:
-        The contents of `prepared.json`, including `images`, the number of images in each split, and
-        `skipped`.
-
-    Raises:
-        InputError: if the source is incomplete, more than 1 % of it cannot be read, different data
-            is prepared in `output`, or an argument is out of range.
-        OSError: if the disk is full; the next call continues with the work done so far.
+    Returns the contents of `prepared.json`. `crop` is the side of the central square that is
+    resized, in pixels; 0 for the largest square. `attributes` and `group` are for `image_folder`
+    only, see `layouts.image_folder`. After a full disk, the next call continues.
     """
     if image_size < 8:
         raise InputError(f"--size is {image_size}: it must be at least 8")
@@ -111,16 +95,7 @@ def make_plan(
     group: str = "",
     max_skipped: float = 1.0,
 ) -> Plan:
-    """Returns the plan that prepares listed image files.
-
-    Args:
-        name: name of the data set.
-        listing: the images.
-        image_size: height and width in pixels.
-        crop: side of the central square that is resized, in pixels; 0 for the largest square.
-        group: regular expression by which the images were split, if any.
-        max_skipped: largest fraction of images that cannot be read.
-    """
+    """Returns the plan that prepares listed image files; `max_skipped` is a fraction of them."""
     root, factors = os.fspath(listing.root), tuple(listing.factors)
     return Plan(
         name=name,
@@ -209,14 +184,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: command-line arguments without the program; defaults to `sys.argv[1:]`.
-
-    Returns:
-        The exit status, 0 on success, 1 for I/O errors, 2 for invalid input, 130 if interrupted.
-    """
+    """Runs the command; returns 0, or 1 for I/O errors, 2 for invalid input, 130 if interrupted."""
     return resumable_exit_code(partial(_prepare, _parse(arguments)))
 
 

@@ -50,43 +50,18 @@ NO_CARD = Card()
 
 
 def set_directory(root: P, name: str, image_size: int) -> P:
-    """Returns the directory of a data set.
-
-    Args:
-        root: directory of prepared data sets.
-        name: name of the data set.
-        image_size: height and width in pixels.
-
-    Returns:
-        `{root}/{name}/{image_size}px`.
-    """
+    """Returns the directory of a data set, `{root}/{name}/{image_size}px`."""
     return root / name / f"{image_size}px"
 
 
 def prepared_sizes(root: Any, name: str) -> list[int]:
-    """Returns the image sizes at which a data set is prepared, in ascending order.
-
-    Args:
-        root: directory of prepared data sets, a local or remote path.
-        name: name of the data set.
-
-    Returns:
-        Heights and widths in pixels.
-    """
+    """Returns, ascending, the image sizes at which a data set is prepared in `root`."""
     names = (path.parent.name for path in (root / name).glob(f"*px/{_MANIFEST}"))
     return sorted(int(match[1]) for match in (re.fullmatch(r"(\d+)px", n) for n in names) if match)
 
 
 def encode(png: bytes, factors: Mapping[str, int]) -> bytes:
-    """Serializes an image and its factors; deterministic.
-
-    Args:
-        png: contents of a PNG file.
-        factors: value of each factor.
-
-    Returns:
-        A serialized tf.Example message.
-    """
+    """Serializes a PNG file and its factors to a tf.Example message; deterministic."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     example = tf_example_pb2.Example()
@@ -101,12 +76,6 @@ def decode(record: bytes) -> tuple[bytes, dict[str, int]]:
     """Inverse of `encode`.
 
     tensorflow-datasets can read the same records, but with 40 factors takes five times as long.
-
-    Args:
-        record: a serialized tf.Example message.
-
-    Returns:
-        The contents of the PNG file, and the value of each factor.
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -116,25 +85,12 @@ def decode(record: bytes) -> tuple[bytes, dict[str, int]]:
 
 
 def shard_name(name: str, split: str, index: int, count: int) -> str:
-    """Returns the file name of a shard, as used by tensorflow-datasets.
-
-    Args:
-        name: name of the data set.
-        split: name of the split.
-        index: index of the shard.
-        count: number of shards of the split.
-    """
+    """Returns the file name of a shard, as used by tensorflow-datasets."""
     return f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
 def read_split(directory: Path, name: str, split: str) -> Iterator[tuple[bytes, dict[str, int]]]:
-    """Yields the PNG file and the factors of each record of a split, in order.
-
-    Args:
-        directory: directory of the shards.
-        name: name of the data set.
-        split: name of the split.
-    """
+    """Yields the PNG file and the factors of each record of a split, in order."""
     from array_record.python import array_record_module
 
     for shard in sorted(directory.glob(f"{name}-{split}.array_record-*")):
@@ -155,15 +111,7 @@ def write_metadata(
 ) -> None:
     """Writes the files needed to open the shards in `directory`; the manifest is written last.
 
-    Args:
-        directory: directory of the shards, which are named by `shard_name`.
-        name: name of the data set.
-        image_size: height and width in pixels.
-        factors: names of the values of each factor.
-        shard_lengths: number of records in each shard of each split.
-        shard_bytes: number of bytes of records in each split.
-        manifest: content of `prepared.json`, to which the factors are added.
-        card: description, citation and licence.
+    Lengths are numbers of records, and bytes those of records, of each split.
     """
     import tensorflow_datasets as tfds
     from etils import epath
@@ -208,17 +156,7 @@ def write_metadata(
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Reads `prepared.json`.
-
-    Args:
-        directory: directory of the prepared data set.
-
-    Returns:
-        Its contents.
-
-    Raises:
-        InputError: if it is missing or damaged.
-    """
+    """Reads `prepared.json`."""
     try:
         manifest = json.loads((directory / _MANIFEST).read_text())
         if not {"factors", "images", "skipped"} <= set(manifest):
@@ -232,25 +170,12 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path:
-    """Copies a prepared data set from remote storage to a local cache.
+    """Copies a prepared data set from remote storage to the local directory that is returned.
 
     array_record files are read by random access, which requires a local disk. If `image_size` is
-    not available, the next larger size is copied. If the size or time of a remote file changes, it
-    is another data set with its own copy: a run that uses the earlier copy goes on.
-
-    Args:
-        remote: URL of a directory of prepared data sets, such as gs://bucket/data.
-        name: name of the data set.
-        image_size: height and width in pixels.
-        cache: local directory for copies.
-
-    Returns:
-        The local directory that corresponds to `remote`. It does not contain the data set if
-        `remote` has no sufficient size.
-
-    Raises:
-        InputError: if the kind of storage is unknown, or the package that it requires is not
-            installed.
+    not available, the next larger size is copied; if there is none, nothing is. If the size or time
+    of a remote file changes, it is another data set with its own copy: a run that uses the earlier
+    copy goes on.
     """
     from pivq_jax.data.preparation import locked, progress
 

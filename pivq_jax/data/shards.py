@@ -40,12 +40,8 @@ class Recipe(Protocol):
     def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]:
         """Returns the PNG file of an entry, and its factors.
 
-        Args:
-            entry: the entry.
-
-        Raises:
-            images.ShapeError: if the whole source is of the wrong kind.
-            InputError: if the entry cannot be read and must be skipped.
+        Raises `images.ShapeError` if the whole source is of the wrong kind, another InputError if
+        the entry cannot be read and must be skipped.
         """
         ...
 
@@ -115,27 +111,14 @@ class Shard(NamedTuple):
 
 
 def digest(recipe: Recipe, shard: Shard) -> str:
-    """Returns a hash of everything that determines the contents of a shard.
-
-    Args:
-        recipe: how the images are made.
-        shard: the shard.
-    """
+    """Returns a hash of everything that determines the contents of a shard."""
     return hashlib.sha256(
         repr((recipe.identity, shard.entries)).encode("utf-8", "surrogateescape")
     ).hexdigest()
 
 
 def read_summary(recipe: Recipe, shard: Shard) -> dict[str, Any] | None:
-    """Reads the summary of a shard.
-
-    Args:
-        recipe: how the images are made.
-        shard: the shard.
-
-    Returns:
-        The summary, or None if the shard is missing, incomplete or out of date.
-    """
+    """Reads the summary of a shard; None if the shard is missing, incomplete or out of date."""
     try:
         summary = json.loads(shard.summary.read_text())
         good = summary["digest"] == digest(recipe, shard) and "skipped" in summary
@@ -147,17 +130,8 @@ def read_summary(recipe: Recipe, shard: Shard) -> dict[str, Any] | None:
 def write_shards(recipe: Recipe, shards: Sequence[Shard], workers: int) -> Generator[str]:
     """Writes shards in worker processes; see `worker.run`.
 
-    Args:
-        recipe: how the images are made.
-        shards: the shards to write.
-        workers: number of processes; 0 to use this one.
-
-    Returns:
-        For each image, an empty string, or the reason why it is skipped.
-
-    Raises:
-        InputError: if an image has the wrong shape.
-        OSError: if a shard cannot be written or a worker dies.
+    Yields for each image an empty string, or the reason why it is skipped. An image of the wrong
+    shape is an error.
     """
     return worker.run(functools.partial(_write_shard, recipe), shards, workers)
 

@@ -27,14 +27,10 @@ class Source(Protocol):
 
 
 class Cached:
-    """Images that remain decoded in memory once read, if the whole split fits.
+    """Images that remain decoded in memory once read, if the split fits into `memory_limit` bytes.
 
     Unpickled copies do not cache: worker processes have time to decode, and each would need the
     memory. Subclasses define `__len__` and `read`.
-
-    Args:
-        image_size: height and width in pixels.
-        memory_limit: size in bytes of the largest split to keep.
     """
 
     def __init__(self, image_size: int, memory_limit: int = _MEMORY_LIMIT) -> None:
@@ -50,11 +46,7 @@ class Cached:
         raise NotImplementedError
 
     def read(self, index: int) -> Example:
-        """Reads and decodes an image.
-
-        Args:
-            index: index of the image.
-        """
+        """Reads and decodes an image."""
         raise NotImplementedError
 
     def __getitem__(self, index: int, /) -> Example:
@@ -72,15 +64,7 @@ class Cached:
 
 
 class RecordSource(Cached):
-    """A split of a prepared data set. Unpickled copies reopen the files.
-
-    Args:
-        builder: a tensorflow-datasets builder of the data.
-        split: name of the split.
-        memory_limit: size in bytes of the largest split to keep decoded in memory.
-        image_size: height and width in pixels to which images are resized on reading; defaults to
-            the stored size.
-    """
+    """A split of a prepared data set, resized on reading. Unpickled copies reopen the files."""
 
     def __init__(
         self,
@@ -110,12 +94,7 @@ class RecordSource(Cached):
 
 
 class Subset:
-    """Some images of a source.
-
-    Args:
-        source: random access to the images.
-        indices: the images of the subset, int [n] or a range.
-    """
+    """Some images of a source."""
 
     def __init__(self, source: Source, indices: np.ndarray | range) -> None:
         self._source, self._indices = source, indices
@@ -138,11 +117,6 @@ class RandomSource:
     """Noise images for quick trials; a pure function of (seed, index).
 
     Images with odd indices are light and the others dark, as the factor `shade` indicates.
-
-    Args:
-        image_size: height and width in pixels.
-        count: number of images.
-        seed: determines the images.
     """
 
     factors: Mapping[str, tuple[str, ...]] = {"shade": ("dark", "light")}

@@ -18,15 +18,8 @@ def in_splits(
     """Assigns entries to splits, see `assign_splits`, and orders each split by a hash of the names.
 
     Names are often sorted by their contents, as in folders of classes. By their hashes, the first
-    images of a split are a random sample of it: the parents of samples, for example.
-
-    Args:
-        entries: the images.
-        group_of: the group of a file: images of one group are in one split, which a hash of the
-            group decides.
-
-    Returns:
-        The entries of each split, in an order that depends on their names alone.
+    images of a split are a random sample of it: the parents of samples, for example. Images of one
+    group are in one split, which a hash of the group decides.
     """
     groups = {entry.file: group_of(entry.file) for entry in entries}
     assigned = assign_splits(list(groups.values()))
@@ -39,13 +32,8 @@ def in_splits(
 def groups_by(pattern: str) -> Callable[[str], str]:
     """Returns the function from a file to the group that a regular expression finds in its name.
 
-    Args:
-        pattern: regular expression for the whole path without its suffix. What its first pair of
-            parentheses matches is the group; a file that it does not match is a group of its own,
-            as all are if the pattern is empty.
-
-    Raises:
-        InputError: if it is not a regular expression, or has no parentheses.
+    The pattern is for the whole path without its suffix. What its first pair of parentheses matches
+    is the group; a file that it does not match is a group of its own, as all are if it is empty.
 
     >>> group = groups_by("(.*)_[0-9]+")
     >>> group("Ada_Lovelace_0001.jpg"), group("Ada_Lovelace_0002.png"), group("unknown.jpg")
@@ -78,12 +66,6 @@ def assign_splits(names: Sequence[str]) -> dict[str, str]:
 
     The split of a name does not depend on other names, except in very small sets: with at least
     three names, every split gets at least one.
-
-    Args:
-        names: file names, relative to the data set.
-
-    Returns:
-        The split (`train`, `validation` or `test`) of each name.
     """
     shares = {name: share(name) for name in names}
     splits = {
@@ -103,11 +85,7 @@ def assign_splits(names: Sequence[str]) -> dict[str, str]:
 
 
 def share(name: str) -> int:
-    """Returns a hash of a name, uniform in 0 to 99: below 80 train, below 90 validation, then test.
-
-    Args:
-        name: name of an image.
-    """
+    """Returns a hash of a name, uniform in 0 to 99: below 80 train, below 90 validation."""
     return int(_hash(name)[:8], 16) % 100
 
 

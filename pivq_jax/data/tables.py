@@ -24,14 +24,7 @@ def _lines(path: Path) -> list[list[str]]:
 
 
 def read_partition(path: Path) -> dict[str, str]:
-    """Returns the split of each image, from lines such as `000001.jpg 0`.
-
-    Args:
-        path: the file.
-
-    Raises:
-        InputError: if it has other lines, or a split without images.
-    """
+    """Returns the split of each image, from lines such as `000001.jpg 0`."""
     partition = {}
     for fields in _lines(path):
         if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
@@ -50,12 +43,6 @@ def read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
     """Returns the attribute names and, for each image, 0 or 1 per attribute.
 
     The first line is the number of images and the second contains the names.
-
-    Args:
-        path: the file.
-
-    Raises:
-        InputError: if it is not such a file, or incomplete.
     """
     lines = _lines(path)
     if len(lines) < 2 or len(lines[0]) != 1 or not re.fullmatch(r"[0-9]{1,9}", lines[0][0]):
@@ -81,14 +68,7 @@ def read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
 
 
 def read_mapping(path: Path) -> dict[int, str]:
-    """Returns the CelebA image of each CelebA-HQ image, from lines `idx orig_idx orig_file`.
-
-    Args:
-        path: the file.
-
-    Raises:
-        InputError: if it has other lines, or none.
-    """
+    """Returns the CelebA image of each CelebA-HQ image, from lines `idx orig_idx orig_file`."""
     mapping = {}
     for fields in _lines(path)[1:]:
         if len(fields) != 3 or not re.fullmatch(r"[0-9]{1,9}", fields[0]):
@@ -105,12 +85,8 @@ def read_mapping(path: Path) -> dict[int, str]:
 def read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[int, ...]]]:
     """Returns the sorted values of each attribute, and the indices of each image's values.
 
-    Args:
-        path: a CSV file whose first row names the attributes; each other row has the path of an
-            image and its values.
-
-    Raises:
-        InputError: if it cannot be read, or names, rows or values are not those of attributes.
+    The first row of the file names the attributes; each other row has the path of an image and its
+    values.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

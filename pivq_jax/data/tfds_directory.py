@@ -24,15 +24,7 @@ _INSPECTED = 256
 
 
 class TfdsSplit(Cached):
-    """A split of a data set of tensorflow-datasets.
-
-    Args:
-        builder: its builder.
-        split: name of the split.
-        image: name of the image feature.
-        factors: names of the label features.
-        image_size: height and width in pixels to which the central square is resized.
-    """
+    """A split of a data set of tensorflow-datasets; the central square of images is resized."""
 
     def __init__(
         self, builder: Any, split: str, image: str, factors: Mapping[str, Any], image_size: int
@@ -48,11 +40,7 @@ class TfdsSplit(Cached):
         return len(self._records)
 
     def labels(self, index: int) -> dict[str, int]:
-        """Returns the labels of an image.
-
-        Args:
-            index: index of the image.
-        """
+        """Returns the labels of an image."""
         feature = self._features(index)
         return {name: feature[name].int64_list.value[0] for name in self._factors}
 
@@ -72,23 +60,12 @@ class TfdsSplit(Cached):
 def open_directory(
     path: str | os.PathLike[str], image_size: int
 ) -> tuple[dict[str, Source], dict[str, tuple[str, ...]]]:
-    """Opens a data set that tensorflow-datasets has prepared.
+    """Opens a data set that tensorflow-datasets has prepared: its splits and the values of factors.
 
-    It must have one image feature; its ClassLabel features become factors, and other features are
-    ignored. Grey images become RGB, and the central square is resized, as in `image_folder`. A
-    missing validation or test split is 10 % of the training images, selected by a hash of their
-    index.
-
-    Args:
-        path: the directory with `dataset_info.json`, or one that contains a single such directory.
-        image_size: height and width in pixels.
-
-    Returns:
-        The splits train, validation and test; and the names of the values of each factor.
-
-    Raises:
-        InputError: if there is no such data set, it has no or several image features or no training
-            split, or reading its files requires TensorFlow.
+    `path` has `dataset_info.json`, or contains a single such directory. It must have one image
+    feature; its ClassLabel features become factors, and other features are ignored. Grey images
+    become RGB, and the central square is resized, as in `image_folder`. A missing validation or
+    test split is 10 % of the training images, selected by a hash of their index.
     """
     import tensorflow_datasets as tfds
 

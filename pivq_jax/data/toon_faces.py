@@ -41,11 +41,7 @@ by Johan Melin (https://www.johanmelin.com), licensed under CC BY 4.0
 
 
 class FaceRecipe(NamedTuple):
-    """Draws faces; the file of an entry is the seed of the face.
-
-    Attributes:
-        image_size: height and width in pixels.
-    """
+    """Draws faces; the file of an entry is the seed of the face."""
 
     image_size: int
 
@@ -64,19 +60,8 @@ class FaceRecipe(NamedTuple):
 def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None = None) -> Path:
     """Returns the directory of the prepared faces, which are drawn on first use.
 
-    Args:
-        image_size: height and width in pixels, 16 to 1024.
-        cache: directory of prepared data.
-        sizes: number of images per split, the first ones of the full split; missing splits are
-            complete.
-
-    Returns:
-        A directory within `cache`.
-
-    Raises:
-        InputError: if the image size is out of range, a split is unknown or too large, or the
-            packages that draw the faces are missing or draw different faces.
-        OSError: if the disk is full; the next call continues.
+    `sizes` has numbers of images per split, the first ones of the full split; missing splits are
+    complete. After a full disk, the next call continues.
     """
     if not 16 <= image_size <= 1024:
         raise InputError(f"toon_faces image_size is {image_size}: choose one from 16 to 1024")

@@ -63,18 +63,7 @@ Face = tuple[bytes, dict[str, str]]  # PNG file, factors
 
 
 def face_seeds(split: str, count: int | None = None) -> list[str]:
-    """Returns the DiceBear seeds of the first faces of a split.
-
-    Args:
-        split: train, validation or test.
-        count: number of faces; defaults to all faces of the split.
-
-    Returns:
-        The seeds, in order.
-
-    Raises:
-        InputError: if the split is unknown or `count` is out of range.
-    """
+    """Returns the DiceBear seeds of the first faces of a split, by default of all."""
     if split not in SPLIT_SIZES:
         raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLIT_SIZES)}")
     size = SPLIT_SIZES[split]
@@ -103,14 +92,7 @@ def _avatar(seed: str, size: int) -> Any:
 
 
 def face_factors(seed: str) -> dict[str, str]:
-    """Returns the factors of a face.
-
-    Args:
-        seed: DiceBear seed.
-
-    Returns:
-        One of the values `FACTORS[name]` for each factor name.
-    """
+    """Returns the factors of a face: one of the values `FACTORS[name]` for each factor name."""
     options = _avatar(seed, 64).to_json()["options"]
     factors = {}
     for name in FACTORS:
@@ -123,29 +105,14 @@ def face_factors(seed: str) -> dict[str, str]:
 
 
 def draw_face(seed: str, size: int) -> str:
-    """Draws a face.
-
-    Args:
-        seed: DiceBear seed.
-        size: height and width in pixels.
-
-    Returns:
-        The drawing as SVG text.
-    """
+    """Draws a face as SVG text."""
     return _avatar(seed, size).to_string()
 
 
 def render_face(seed: str, size: int) -> Face:
-    """Renders a face.
+    """Renders a face on white as a PNG file.
 
     resvg antialiases; at 32 and 64 pixels its direct output is as clean as a supersampled one.
-
-    Args:
-        seed: DiceBear seed.
-        size: height and width in pixels.
-
-    Returns:
-        The PNG file of an RGB image [size, size, 3] on white, and the factors.
     """
     import resvg_py
     from PIL import Image
@@ -160,11 +127,7 @@ def render_face(seed: str, size: int) -> Face:
 
 
 def factors_digest(faces: Iterable[dict[str, str]]) -> str:
-    """Returns the SHA-256 of the factors of consecutive faces.
-
-    Args:
-        faces: the factors of each face.
-    """
+    """Returns the SHA-256 of the factors of consecutive faces."""
     digest = hashlib.sha256()
     for factors in faces:
         digest.update(json.dumps(list(factors.values())).encode() + b"\n")
@@ -172,11 +135,7 @@ def factors_digest(faces: Iterable[dict[str, str]]) -> str:
 
 
 def renderer_fingerprint(faces_per_split: int = 8) -> str:
-    """Returns the SHA-256 of the first drawings and their factors; identifies the renderer.
-
-    Args:
-        faces_per_split: number of faces per split.
-    """
+    """Returns the SHA-256 of the first drawings and their factors; identifies the renderer."""
     digest = hashlib.sha256()
     for split in SPLIT_SIZES:
         for seed in face_seeds(split, faces_per_split):
@@ -186,11 +145,7 @@ def renderer_fingerprint(faces_per_split: int = 8) -> str:
 
 
 def check_renderer() -> None:
-    """Checks that the installed packages draw the faces of version 1.0.0 of the data set.
-
-    Raises:
-        InputError: if a package is missing or the installed packages draw different faces.
-    """
+    """Raises InputError unless the packages draw the faces of version 1.0.0 of the data set."""
     pins = " ".join(f"{name}=={version}" for name, version in PINNED.items())
     installed = {}
     for name in PINNED:

@@ -66,18 +66,11 @@ class _Sample:
 
 
 def list_files(root: Path) -> dict[str, str]:
-    """Lists all files of a directory tree.
+    """Lists the files of a directory tree: a stamp (size and modification time) by relative path.
 
     Links are followed, each directory is entered once, and links to directories are followed last,
     so that the path of a file does not change when a link to its directory is added. Broken links
-    are omitted.
-
-    Args:
-        root: the directory.
-
-    Returns:
-        A stamp (size and modification time) for each file, by its path relative to `root`, in
-        order of the paths.
+    are omitted. Paths are in order.
     """
     stamps: dict[str, str] = {}
     for _, _, files in _walk(os.fspath(root), {}):
@@ -86,17 +79,7 @@ def list_files(root: Path) -> dict[str, str]:
 
 
 def list_images(directory: str | os.PathLike[str]) -> list[str]:
-    """Lists the image files of a directory tree; see `list_files` and `is_image`.
-
-    Args:
-        directory: root of the tree.
-
-    Returns:
-        The paths, relative to the root and sorted.
-
-    Raises:
-        InputError: if the directory does not exist or contains no image.
-    """
+    """Lists the image files of a directory tree, sorted; see `list_files` and `is_image`."""
     root = existing_directory(directory)
     files = list_files(root)
     if not (found := [file for file in files if is_image(file)]):
@@ -109,14 +92,7 @@ def list_images(directory: str | os.PathLike[str]) -> list[str]:
 
 
 def existing_directory(directory: str | os.PathLike[str]) -> Path:
-    """Returns the path of a directory of images, with `~` expanded.
-
-    Args:
-        directory: the path.
-
-    Raises:
-        InputError: if it does not exist or is a file.
-    """
+    """Returns the path of a directory of images, with `~` expanded."""
     root = Path(directory).expanduser()
     if not root.exists():
         raise InputError(f"no directory {root}: give the path of a directory of images")
@@ -126,18 +102,12 @@ def existing_directory(directory: str | os.PathLike[str]) -> Path:
 
 
 def fingerprint(root: Path, record: Path) -> tuple[str, int]:
-    """Returns a hash of the names and stamps of all image files of a directory tree.
+    """Returns a hash of the names and stamps of all image files of a tree, and their number.
 
     What was found is kept in a file. The next call lists only directories that were changed since
     then (something was added, removed or renamed in them), and compares the stamps of up to 10,000
-    files spread over the tree to notice that files were overwritten.
-
-    Args:
-        root: the directory.
-        record: file for what was found; if it cannot be written, all is listed again next time.
-
-    Returns:
-        The hash, and the number of image files.
+    files spread over the tree to notice that files were overwritten. If the file cannot be written,
+    all is listed again next time.
     """
     known, earlier = _read_record(record)
     if any(_stamp(os.path.join(root, f)) != stamp for f, stamp in earlier.stamps.items()):

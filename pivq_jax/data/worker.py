@@ -26,24 +26,13 @@ Result = TypeVar("Result")
 def run(
     function: Callable[[Item], Iterable[Result]], items: Sequence[Item], workers: int
 ) -> Generator[Result]:
-    """Works on items in worker processes.
+    """Yields the results of a function, which are not None, on items in worker processes.
 
-    Closing the generator, or any exception, ends the workers; if this process is killed, they end
-    at their next result. They are not `multiprocessing` children, which would import the script of
-    the caller: it need not be written for that.
-
-    Args:
-        function: gives the results of an item, which are not None; with its items it can be
-            pickled.
-        items: what to work on; worker w of W has the items w, w + W, ...
-        workers: number of processes; 0 to use this one.
-
-    Yields:
-        The results, as they come.
-
-    Raises:
-        InputError: raised by the function, as any exception.
-        OSError: if a worker dies.
+    Worker w of W has the items w, w + W, ...; with 0 workers, this process works. The function and
+    its items can be pickled, and its exceptions are raised here. Closing the generator, or any
+    exception, ends the workers; if this process is killed, they end at their next result. They are
+    not `multiprocessing` children, which would import the script of the caller: it need not be
+    written for that.
     """
     if not workers:
         for item in items:
@@ -107,13 +96,7 @@ def _start() -> tuple[Connection, "subprocess.Popen[bytes]"]:
 def work(
     connection: Connection, function: Callable[[Item], Iterable[Result]], items: Sequence[Item]
 ) -> None:
-    """Works on items in a worker; sends their results, then None; or an exception.
-
-    Args:
-        connection: to the process that called `run`.
-        function: gives the results of an item.
-        items: what to work on.
-    """
+    """Works on items in a worker; sends their results, then None; or an exception."""
     try:
         for item in items:
             for result in function(item):

@@ -1,5 +1,22 @@
 """Evaluation of trained models: metrics and pictures.
 
-This package imports none of its modules; import those you need, such as
-`pivq_jax.evaluation.capacity`.
+What is public is in the `__all__` of the modules named here, none of which this package imports.
+Import those you need::
+
+    from pivq_jax.evaluation.capacity import capacity
 """
+
+__all__ = [
+    "atlas",
+    "attributes",
+    "capacity",
+    "dci",
+    "distribution",
+    "features",
+    "frechet",
+    "neighbours",
+    "prdc",
+    "reconstruction",
+    "samples",
+    "ssim",
+]

@@ -16,6 +16,8 @@ from pivq_jax.data.sources import Example, Source
 from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.inference import TrainedModel
 
+__all__ = ["Exchange", "Meaning", "atlas_picture", "exchange", "informative_codes"]
+
 # Grey levels. Heat maps with a smaller maximum are not stretched to the full colour range, so that
 # they do not show rounding.
 FAINT = 8.0
@@ -61,17 +63,10 @@ class Exchange(NamedTuple):
 
 
 def mutual_information(present: npt.ArrayLike, labels: npt.ArrayLike) -> np.ndarray:
-    """Mutual information of the presence of each code and a factor, in bits.
+    """Mutual information of the presence [M, K] of each code and a factor [M], in bits, f64 [K].
 
     The estimate is empirical and not corrected for chance: for independent variables it is about (C
     - 1) / (2 M ln 2) bits too high.
-
-    Args:
-        present: bool [M, K], whether image m contains code k.
-        labels: int [M], class of each image, at least 0.
-
-    Returns:
-        f64 [K].
     """
     present, labels = np.asarray(present, bool), np.asarray(labels)
     one_hot = np.eye(int(labels.max()) + 1)[labels]

@@ -18,6 +18,8 @@ from pivq_jax.evaluation.probes import (
 from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
 
+__all__ = ["Encoded", "attribute_metrics", "encode_labelled"]
+
 
 class Encoded(NamedTuple):
     """Codes, latents and labels of a split.

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from pivq_jax.model.quantizer import KINDS
 
+__all__ = ["capacity", "ceiling_bits"]
+
 # An entry counts as used if at least one in this number of images contains it.
 USED_ONCE_IN = 1000
 # An entry that is in at least this fraction of the images carries almost no information.

@@ -13,17 +13,10 @@ GREY = 128  # of hidden pixels in pictures
 
 
 def visible_pixels(region: str, size: int, count: int, seed: int = 0) -> np.ndarray:
-    """Returns which pixels are visible if a region is hidden.
+    """Returns which pixels are visible, bool [B, size, size], if a region of `REGIONS` is hidden.
 
-    Args:
-        region: `left`, `right`, `upper`, `lower`: this half is hidden; `centre`: the square in the
-            middle, of half the width; `patches`: half of 8 x 8 squares, drawn for each image.
-        size: height and width of images.
-        count: B, the number of images.
-        seed: seed of `patches`.
-
-    Returns:
-        bool [B, size, size].
+    A half, or `centre`, the square in the middle, of half the width, or `patches`, half of 8 x 8
+    squares, drawn for each image.
     """
     visible = np.ones((count, size, size), bool)
     half, quarter = size // 2, size // 4
@@ -51,20 +44,7 @@ def visible_pixels(region: str, size: int, count: int, seed: int = 0) -> np.ndar
 def complete(
     model: TrainedModel, images: np.ndarray, region: str, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hides a region of images and completes them.
-
-    Args:
-        model: the trained model.
-        images: uint8 [B, H, W, 3].
-        region: one of `REGIONS`.
-        seed: see `visible_pixels`.
-
-    Returns:
-        the visible pixels, bool [B, H, W], and the codes, int32 [B, N].
-
-    Raises:
-        InputError: if the codes of the model are positional.
-    """
+    """Hides a region of images uint8 [B, H, W, 3]; returns what is visible, and completed codes."""
     if model.kind == "positional":
         raise InputError("completion changes sets, and positional codes are none")
     visible = visible_pixels(region, images.shape[1], len(images), seed)
@@ -72,16 +52,7 @@ def complete(
 
 
 def write_completions(session: Session, region: str, count: int) -> None:
-    """Writes `completions.png`: test images with a hidden region, completed, and whole.
-
-    Args:
-        session: the session, which writes the picture.
-        region: one of `REGIONS`.
-        count: number of test images.
-
-    Raises:
-        InputError: as in `complete`.
-    """
+    """Writes `completions.png`: test images with a hidden region, completed, and whole."""
     model, test = session.model, session.dataset.test
     if model.parents is None:
         model.parents = session.pool_codes

@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
 
+__all__ = ["DCI", "dci"]
+
 
 class DCI(NamedTuple):
     """The three scores, each in [0, 1]; higher is better.

@@ -30,31 +30,16 @@ ROUNDOFF, UNDERFLOW = 2.0**-24, 1e-37
 
 
 class Points(NamedTuple):
-    """Feature vectors with a common vector subtracted; a pytree.
+    """Feature vectors with a common vector subtracted; a pytree."""
 
-    Attributes:
-        values: f32 [M, F]; a NumPy array on the host.
-        norms: f32 [M], squared lengths of `values`.
-    """
-
-    values: jax.Array
-    norms: jax.Array
+    values: jax.Array  # f32 [M, F]; a NumPy array on the host
+    norms: jax.Array  # f32 [M], squared lengths of `values`
 
 
 def as_features(features: npt.ArrayLike, name: str, least: int = 1) -> np.ndarray:
-    """Validates features and returns them as float32 on the host.
+    """Returns features as float32 [M, F] on the host; raises InputError if a value is not finite.
 
-    Args:
-        features: numbers [M, F].
-        name: name of the features in error messages.
-        least: minimum number of rows.
-
-    Returns:
-        f32 [M, F].
-
-    Raises:
-        InputError: if the shape is not [M, F], there are fewer than `least` rows or no columns, or
-            values are not numbers, NaN, infinite or beyond 1e15.
+    There must be `least` rows, and no value beyond 1e15; `name` is that of the error message.
     """
     array = np.asarray(features)
     if array.ndim != 2 or array.shape[1] == 0:
@@ -77,16 +62,7 @@ def as_features(features: npt.ArrayLike, name: str, least: int = 1) -> np.ndarra
 
 
 def check_alike(first: np.ndarray, second: np.ndarray, names: str) -> None:
-    """Checks that features have the same dimension, as those of one network have.
-
-    Args:
-        first: [M, F].
-        second: [L, F].
-        names: names of the two sets in error messages.
-
-    Raises:
-        InputError: if the dimensions differ.
-    """
+    """Checks that features have the same dimension, as those of one network have."""
     if first.shape[1] != second.shape[1]:
         raise InputError(
             f"{names} have {first.shape[1]} and {second.shape[1]} features per image: "
@@ -95,34 +71,19 @@ def check_alike(first: np.ndarray, second: np.ndarray, names: str) -> None:
 
 
 def centred(features: np.ndarray, centre: np.ndarray) -> Points:
-    """Subtracts a vector from all rows: distances do not change, and error bounds get tighter.
-
-    Args:
-        features: f32 [M, F].
-        centre: f32 [F].
-
-    Returns:
-        The `Points`, on the host.
-    """
+    """Subtracts a vector from all rows: distances do not change, and error bounds get tighter."""
     values: Any = features - centre
     norms: Any = np.einsum("ij,ij->i", values, values, dtype=np.float64).astype(np.float32)
     return Points(values, norms)
 
 
 def bounds(x: Points, y: Points) -> tuple[jax.Array, jax.Array]:
-    """Lower and upper bounds of the squared distances of all pairs.
+    """Lower and upper bounds of the squared distances of all pairs, each f32 [M, L].
 
     The error of a product summed in any order is at most F u times the sum of the absolute
     products, with u = 2^-24 (Higham 2002, section 3.1), and that sum is at most half the sum of the
     squared norms. The additional constants cover the rounding of the centring, of the norms and of
     the sums here, and matrix units that compose float32 from bfloat16 parts.
-
-    Args:
-        x: M points.
-        y: L points.
-
-    Returns:
-        The lower and the upper bounds, each f32 [M, L].
     """
     features = x.values.shape[1]
     contract = (((1,), (1,)), ((), ()))
@@ -136,17 +97,7 @@ def bounds(x: Points, y: Points) -> tuple[jax.Array, jax.Array]:
 def squared_distances(
     x: np.ndarray, y: np.ndarray, rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """Squared distances of pairs of rows, from float32 features in float64.
-
-    Args:
-        x: f32 [M, F].
-        y: f32 [L, F].
-        rows: int [P], rows of `x`.
-        columns: int [P], rows of `y`.
-
-    Returns:
-        f64 [P].
-    """
+    """Squared distances of pairs, rows of `x` and `columns` of `y`, in float64 from float32."""
     result = np.empty(len(rows))
     step = max(1, RECHECK_SIZE // x.shape[1])
     for start in range(0, len(rows), step):
@@ -157,15 +108,9 @@ def squared_distances(
 
 
 def rounded_roots(squared: np.ndarray) -> np.ndarray:
-    """Converts squared distances to distances, rounded like those of scikit-learn.
+    """Converts squared distances, f64, to distances, f32, rounded like those of scikit-learn.
 
     scikit-learn rounds to float32 before and after taking the root.
-
-    Args:
-        squared: f64 of any shape.
-
-    Returns:
-        f32 of the same shape.
     """
     return np.sqrt(squared.astype(np.float32))
 
@@ -174,14 +119,6 @@ def row_blocks(rows: np.ndarray, columns: int, label: str) -> Iterator[np.ndarra
     """Yields row numbers in blocks whose distances to `columns` points fit into memory.
 
     A progress bar on stderr appears after five seconds.
-
-    Args:
-        rows: int [M], the row numbers.
-        columns: number of points that each row is compared with.
-        label: text before the progress bar.
-
-    Yields:
-        int [m], consecutive parts of `rows`.
     """
     size = int(np.clip(BLOCK_SIZE // columns, 16, BLOCK_ROWS))
     with progress_bar(desc=label, total=len(rows), unit=" images", delay=5) as progress:
@@ -192,15 +129,7 @@ def row_blocks(rows: np.ndarray, columns: int, label: str) -> Iterator[np.ndarra
 
 
 def block_of(points: Points, rows: np.ndarray) -> Points:
-    """Selects points by row number.
-
-    Args:
-        points: M points.
-        rows: int [m].
-
-    Returns:
-        m points.
-    """
+    """Selects points by row number."""
     return Points(points.values[rows], points.norms[rows])
 
 
@@ -208,15 +137,9 @@ def block_of(points: Points, rows: np.ndarray) -> Points:
 def lowest(x: Points, y: Points, count: int) -> tuple[jax.Array, jax.Array]:
     """For each point of `x`, the points of `y` whose distances have the smallest lower bounds.
 
-    Args:
-        x: M points.
-        y: L points.
-        count: number of points to select, static.
-
-    Returns:
-        The rows of `y`, int32 [M, count], and the lower bounds of their squared distances, f32 [M,
-        count], ascending. All bounds are returned, because if only the last one were used here, XLA
-        for CPU would sort complete rows, which takes fifteen times as long.
+    Returns rows of `y`, int32 [M, count], and the bounds, ascending. All bounds are returned,
+    because if only the last one were used here, XLA for CPU would sort complete rows, which takes
+    fifteen times as long.
     """
     low, _ = bounds(x, y)
     negated, indices = jax.lax.top_k(-low, count)

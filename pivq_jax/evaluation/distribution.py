@@ -5,6 +5,8 @@ import numpy as np
 from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
 from pivq_jax.evaluation.prdc import prdc
 
+__all__ = ["compare_features"]
+
 
 def compare_features(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:
     """Computes `fid`, `precision`, `recall`, `density` and `coverage`.

@@ -18,14 +18,7 @@ from pivq_jax.sampling import Labels
 def learn_factors(session: Session) -> TrainedModel:
     """Gives a model its labelled parents for `TrainedModel.edit`, unless it came with them.
 
-    Args:
-        session: the session, whose training images are encoded.
-
-    Returns:
-        the model.
-
-    Raises:
-        InputError: if the images have no labels, or codes mean nothing without their places.
+    Raises InputError if the images have no labels, or codes mean nothing without their places.
     """
     model, dataset = session.model, session.dataset
     if model.kind == "positional":
@@ -41,15 +34,7 @@ def learn_factors(session: Session) -> TrainedModel:
 
 
 def check_changes(model: TrainedModel, changes: Mapping[str, str]) -> None:
-    """Checks that a model knows the factors and values of an edit.
-
-    Args:
-        model: a model with labels, see `learn_factors`.
-        changes: the wanted value by factor.
-
-    Raises:
-        InputError: if a factor or a value is unknown.
-    """
+    """Raises InputError unless a model with labels knows the factors and values of an edit."""
     assert model.labels
     try:
         model.labels.wanted(**changes)
@@ -60,14 +45,7 @@ def check_changes(model: TrainedModel, changes: Mapping[str, str]) -> None:
 def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
     """Writes `edits.png`: test images, decoded, and the same with other values of factors.
 
-    Args:
-        session: the session, which writes the picture.
-        changes: the wanted value by factor. If empty, the picture shows the first test image with
-            every value of every factor.
-        count: number of test images.
-
-    Raises:
-        InputError: as in `learn_factors` and `check_changes`.
+    Without `changes`, it shows the first test image with every value of every factor.
     """
     model, batch_size = learn_factors(session), session.settings.batch_size
     if not changes:
@@ -84,13 +62,7 @@ def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
 def all_values(model: TrainedModel, codes: np.ndarray, scale: int = 1) -> Pixels:
     """Draws an image with every value of every factor, one row per factor.
 
-    Args:
-        model: a model with labels.
-        codes: int [N], the codes of the image.
-        scale: enlargement of images.
-
-    Returns:
-        uint8 [height, width, 3]. The value that the codes have now is framed.
+    The value that the codes, int [N], have now is framed.
     """
     assert model.labels
     factors = model.labels.factors

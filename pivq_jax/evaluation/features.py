@@ -23,6 +23,8 @@ from pivq_jax.losses.backbones import VGG16
 from pivq_jax.losses.perceptual import lpips_features
 from pivq_jax.losses.perceptual_weights import load_lpips
 
+__all__ = ["FeatureExtractor", "feature_extractor"]
+
 # The fourth of five blocks distinguishes damaged images from real ones best (docs/perceptual.md).
 _VGG_BLOCK = 3
 

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation.distances import as_features
 
+__all__ = ["Moments", "feature_moments", "frechet_distance"]
+
 Array = np.ndarray | jax.Array
 # Number of rows that are converted to float64 at once.
 ROWS = 1024

@@ -22,12 +22,7 @@ th:first-child, td:first-child { text-align: left; }
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table; floats are shown with four significant digits.
-
-    Attributes:
-        header: column names.
-        rows: cells of each row.
-    """
+    """A table; floats are shown with four significant digits."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -35,12 +30,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture with a caption.
-
-    Attributes:
-        png: contents of a PNG file.
-        caption: description of the picture.
-    """
+    """The contents of a PNG file, with a caption."""
 
     png: bytes
     caption: str
@@ -48,27 +38,14 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A section of a page.
-
-    Attributes:
-        title: heading.
-        parts: paragraphs of plain text, tables and pictures.
-    """
+    """A section of a page: paragraphs of plain text, tables and pictures."""
 
     title: str
     parts: Sequence[str | Table | Picture]
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """Renders a page.
-
-    Args:
-        title: heading of the page.
-        sections: its sections, in order.
-
-    Returns:
-        The HTML document.
-    """
+    """Renders an HTML document."""
     body = "".join(
         f"<h2>{html.escape(section.title)}</h2>\n{''.join(map(_part, section.parts))}"
         for section in sections

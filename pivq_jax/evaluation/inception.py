@@ -46,14 +46,10 @@ class InceptionV3(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
-        """Returns the four feature blocks.
+        """Returns the four feature blocks of images f32 [B, 299, 299, 3] from `prepare`.
 
-        Args:
-            x: f32 [B, 299, 299, 3], images from `prepare`.
-
-        Returns:
-            f32 [B, 73, 73, 64], [B, 35, 35, 192], [B, 17, 17, 768] and [B, 1, 1, 2048]: after the
-            first and second pooling, before the auxiliary classifier, and after the last pooling.
+        They are f32 [B, 73, 73, 64], [B, 35, 35, 192], [B, 17, 17, 768] and [B, 1, 1, 2048]: after
+        the first and second pooling, before the auxiliary classifier, and after the last pooling.
         """
         x = _Conv(32, 3, 2, "VALID", name="Conv2d_1a_3x3")(x)
         x = _Conv(32, 3, padding="VALID", name="Conv2d_2a_3x3")(x)
@@ -77,16 +73,10 @@ class InceptionV3(nn.Module):
 
 
 def prepare(images: jax.Array) -> jax.Array:
-    """Resizes and scales images for `InceptionV3`.
+    """Resizes images [B, H, W, 3] and scales them from [0, 255] to [-1, 1] for `InceptionV3`.
 
     Resizing is bilinear, with corners not aligned and without antialiasing even when downsampling,
     as in pytorch-fid; its published numbers depend on this.
-
-    Args:
-        images: [B, H, W, 3] in [0, 255], any dtype.
-
-    Returns:
-        f32 [B, 299, 299, 3] in [-1, 1].
     """
     shape = (len(images), SIZE, SIZE, 3)
     scaled = images.astype(jnp.float32) / 255.0
@@ -94,19 +84,11 @@ def prepare(images: jax.Array) -> jax.Array:
 
 
 def load_inception(path: str | Path = "") -> dict[str, Any]:
-    """Loads the parameters of `InceptionV3`.
+    """Loads the parameters of `InceptionV3` as nested dictionaries of f32 arrays.
 
-    Args:
-        path: the file of pytorch-fid, or a safetensors file with its tensors, or a URL of either
-            that ends in `#sha256=` and the checksum. Empty for `WEIGHTS_URL`. Downloads are cached
-            in `default_weights_dir()`.
-
-    Returns:
-        The parameters as nested dictionaries of f32 arrays.
-
-    Raises:
-        InputError: if the download fails or has a different checksum, or if the file is damaged,
-            lacks a tensor or contains one of another shape.
+    `path` is the file of pytorch-fid, or a safetensors file with its tensors, or a URL of either
+    that ends in `#sha256=` and the checksum; empty for `WEIGHTS_URL`. Downloads are cached in
+    `default_weights_dir()`.
     """
     url = str(path) or WEIGHTS_URL
     file = download(url, _REMEDY) if is_remote(url) else Path(path).expanduser()
@@ -114,21 +96,11 @@ def load_inception(path: str | Path = "") -> dict[str, Any]:
 
 
 def fold_batch_norms(state_dict: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
-    """Converts a PyTorch state dict to the parameters of `InceptionV3`.
+    """Converts a PyTorch state dict of pytorch-fid to the parameters of `InceptionV3`.
 
     A batch norm after a convolution is linear: its scale is folded into the kernel and the rest
-    into a bias.
-
-    Args:
-        state_dict: tensors of `fid_inception_v3` of pytorch-fid, including its classifier, which
-            distinguishes it from torchvision's Inception.
-        source: name of the file in error messages.
-
-    Returns:
-        The parameters as nested dictionaries of f32 arrays.
-
-    Raises:
-        InputError: if tensors are missing, unexpected or of another shape.
+    into a bias. The classifier must be there, as it tells this network from torchvision's
+    Inception.
     """
     kernels = _kernel_shapes()
     expected: dict[tuple[str, ...], tuple[int, ...]] = {

@@ -48,16 +48,10 @@ def _loss(params: Params, problem: Problem) -> jax.Array:
 
 @jax.jit
 def fit(problem: Problem, start: Params, penalty: float) -> tuple[Params, jax.Array]:
-    """Fits all regressions.
+    """Fits all regressions; returns whether each is within `TOLERANCE` of its optimum, bool [A].
 
-    Args:
-        problem: features and labels.
-        start: parameters to start from.
-        penalty: weight of the sum of absolute weights, relative to the smallest one with which all
-            weights are zero.
-
-    Returns:
-        the parameters, and bool [A], whether each regression is within `TOLERANCE` of its optimum.
+    `penalty` is the weight of the sum of absolute weights, relative to the smallest one with which
+    all weights are zero.
     """
     gradient = jax.grad(_loss)
     curvature = _curvature(problem)[:, None]  # [A, 1], beside classes

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import distances
 
+__all__ = ["Neighbours", "nearest_neighbours"]
+
 # Number of candidates in addition to k; the float32 bounds rarely require more.
 SPARE = 6
 
@@ -80,14 +82,8 @@ def nearest_sets(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds, for each set of codes, the set of a pool that has most codes in common with it.
 
-    Args:
-        sets: int [M, N], distinct codes in [0, K) in each row.
-        pool: int [L, N], such as the sets of training images.
-        codebook_size: K.
-
-    Returns:
-        A tuple of the rows of the pool, int64 [M], the first of those with equally many codes in
-        common, and of these numbers, int64 [M]; N for a copy.
+    Returns rows of the pool, int64 [M], the first of several as near, and how many codes are in
+    common, int64 [M]; N for a copy.
     """
     holds = np.zeros((codebook_size, len(pool)), bool)
     holds[pool.T, np.arange(len(pool))] = True

@@ -11,6 +11,8 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import distances
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 
+__all__ = ["PRDC", "prdc"]
+
 
 class PRDC(NamedTuple):
     """The four metrics, in [0, 1], except for density, which may exceed 1 (at most M / k).

@@ -23,18 +23,10 @@ COMPLETED, TIMES, GIVEN = 8, 2, (3 / 4, 1 / 2, 1 / 4)
 def describe_prior(session: Session) -> dict[str, Any]:
     """Measures the prior of a model on the test split, and draws sets and completions.
 
-    Args:
-        session: the session, whose model has a prior; gets a picture of sets drawn at each
-            temperature and of recombined ones, and one of completions.
-
-    Returns:
-        `prior_bits`, an upper bound on the mean bits of a set of the test split; `prior_sets`, for
-        each kind of sets their number `sets`, `shared_codes`, the mean number of codes in common
-        with the most similar training image, and `copies`, the number of sets of a training image.
-
-    Raises:
-        InputError: if there are fewer than two training images.
-        ValueError: if an image has no codes, see `TrainedModel.encode`.
+    Returns `prior_bits`, an upper bound on the mean bits of a set of the test split, and
+    `prior_sets`: for each kind of sets their number `sets`, `shared_codes`, the mean number of
+    codes in common with the most similar training image, and `copies`, the number of sets of a
+    training image.
     """
     keys = jax.random.split(jax.random.key(session.seed), 3)
     made = {"test images": session.test_codes, "recombined": session.samples.codes}

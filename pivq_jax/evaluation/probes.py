@@ -27,12 +27,7 @@ LEAST_VARIANCE = 1e-6
 
 
 class Labelled(NamedTuple):
-    """Features and labels of a split.
-
-    Attributes:
-        features: f32 [M, F].
-        labels: int [M, A], the class of each attribute.
-    """
+    """Features f32 [M, F] of a split, and labels int [M, A], the class of each attribute."""
 
     features: np.ndarray
     labels: np.ndarray
@@ -79,22 +74,10 @@ class ProbeResult(NamedTuple):
 def code_features(
     codebook_size: int, kind: str, train: npt.ArrayLike, *others: npt.ArrayLike
 ) -> tuple[np.ndarray, ...]:
-    """Converts codes to numeric features: the information that the decoder receives.
+    """Converts codes of splits to features f32 [M, F]: the information that the decoder receives.
 
-    Args:
-        codebook_size: K, the number of codebook entries.
-        kind: for `matching` and `nearest`, features are the counts of each entry (multi-hot); for
-            `positional`, the entry at each position (one-hot).
-        train: int [M, N], values in [0, K).
-        others: int [M', N] each, other splits.
-
-    Returns:
-        f32 [M, F] for each split. F = K; for `positional`, F = N * K or `MAX_CODE_FEATURES`,
-        whichever is smaller. In the latter case, features are the pairs of position and entry that
-        are most frequent in `train`.
-
-    Raises:
-        ValueError: if the kind is unknown, a shape is wrong, or codes are not integers in [0, K).
+    These are the counts of each entry (multi-hot), F = K; for `positional`, the entry at each
+    position (one-hot), F = N K, or the `MAX_CODE_FEATURES` pairs most frequent in `train`.
     """
     splits = [_placed(codes, codebook_size, kind) for codes in (train, *others)]
     total = codebook_size * (splits[0].shape[1] if kind == "positional" else 1)
@@ -128,20 +111,12 @@ def _placed(codes: npt.ArrayLike, codebook_size: int, kind: str) -> np.ndarray:
 
 
 def latent_features(train: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Converts latents to numeric features: each latent whitened separately, then concatenated.
+    """Converts latents f32 [M, N, D] to features [M, N * D]: each whitened, then concatenated.
 
     The order of latents has no meaning for the decoder, but query n of the encoder always produces
     latent n, so this is the most informative input for a linear probe. Whitening makes the probe
     independent of the scale of each direction; much of the information in latents is in directions
-    of small variance.
-
-    Args:
-        train: f32 [M, N, D], the images that define the principal axes.
-        others: f32 [M', N, D] each, other splits.
-
-    Returns:
-        f32 [M, N * D] for each split, with unit variance on `train`; 0 in directions that hardly
-        vary there.
+    of small variance. Directions that hardly vary on `train`, which defines the axes, are 0.
     """
     mean = train.mean(0, dtype=np.float64)
     whitening = []
@@ -158,20 +133,10 @@ def latent_features(train: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray,
 
 
 def balanced_accuracy(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> tuple[float, float]:
-    """Mean recall over the classes that occur in `labels`, and its standard error.
+    """Mean recall over the classes that occur in `labels` [M], and its standard error.
 
     With recall r on the n images of each class, the standard error is `sqrt(sum(r (1 - r) / n))`
     divided by the number of classes; it accounts for the choice of the test images.
-
-    Args:
-        labels: int [M], M at least 1.
-        predictions: int [M].
-
-    Returns:
-        The balanced accuracy and its standard error.
-
-    Raises:
-        ValueError: if shapes are wrong.
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.ndim != 1 or labels.size == 0 or labels.shape != predictions.shape:
@@ -190,20 +155,6 @@ def probe_attributes(
     Among equally good penalties, the strongest is chosen. A class that does not occur in training
     is never predicted, so its test images count as errors; a class that does not occur in the test
     split does not count. Attributes of which any split shows only one class are left out.
-
-    Args:
-        train: features f32 [M, F] and labels int [M, A].
-        validation: other images with the same features and attributes.
-        test: same as `validation`.
-        factors: names of the classes of each attribute, in the order of the label columns.
-
-    Returns:
-        A `ProbeResult`.
-
-    Raises:
-        InputError: if features are not finite or all equal, labels are out of range, or no
-            attribute can be probed.
-        ValueError: if shapes are inconsistent.
     """
     splits = {"training": train, "validation": validation, "test": test}
     for split, data in splits.items():
@@ -265,17 +216,9 @@ def fit_probes(
 
     The loss of each attribute is the mean over classes of the mean cross-entropy of the images of a
     class (rare classes count as much as frequent ones, as in the balanced accuracy), plus lambda
-    times the sum of the absolute weights; the bias is not penalized. lambda is `penalty` times the
-    smallest value for which all weights are zero.
-
-    Args:
-        data: features f32 [M, F], finite; labels int [M, A], at least two classes per column.
-        num_classes: number of classes of each of the A attributes.
-        penalty: in (0, 1).
-        start: probes for another penalty to start from, which saves time.
-
-    Returns:
-        The `Probes`.
+    times the sum of the absolute weights; the bias is not penalized. lambda is `penalty`, in (0,
+    1), times the smallest value for which all weights are zero. To start from the probes of another
+    penalty saves time.
     """
     labels, classes = data.labels, max(num_classes)
     counts = np.stack([np.bincount(column, minlength=classes) for column in labels.T])  # [A, C]
@@ -304,30 +247,15 @@ def fit_probes(
 
 
 def predict(probes: Probes, features: np.ndarray) -> np.ndarray:
-    """Predicts the most likely class of each attribute.
-
-    Args:
-        probes: fitted probes.
-        features: f32 [M, F].
-
-    Returns:
-        int [M, A].
-    """
+    """Predicts the most likely class of each attribute, int [M, A]."""
     return (np.tensordot(features, probes.weights, 1) + probes.bias).argmax(-1)
 
 
 def importances(probes: Probes, features: np.ndarray) -> np.ndarray:
-    """Importance of each feature for each attribute.
+    """Importance of each feature for each attribute, f64 [F, A].
 
     This is the sum over classes of the absolute weights, times the standard deviation of the
     feature, so that it does not depend on the scale of the feature.
-
-    Args:
-        probes: fitted probes.
-        features: f32 [M, F], which determine the standard deviations.
-
-    Returns:
-        f64 [F, A], at least 0.
     """
     deviation = features.std(0, dtype=np.float64)
     return np.abs(probes.weights).sum(-1, dtype=np.float64) * deviation[:, None]

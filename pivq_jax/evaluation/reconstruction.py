@@ -15,6 +15,8 @@ from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.sampling import Labels
 
+__all__ = ["Decoded", "Reconstructions", "decode_batched", "encode_split", "reconstruct_split"]
+
 
 class Reconstructions(NamedTuple):
     """Reconstructions of a split, in its order; errors are those of output rounded to uint8.
@@ -92,16 +94,7 @@ def encode_split(
 
 
 def decode_batches(model: TrainedModel, codes: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Decodes codes in batches of constant shape, compiled once.
-
-    Args:
-        model: the trained model.
-        codes: int32 [M, N].
-        batch_size: number of images decoded at once.
-
-    Yields:
-        uint8 [m, H, W, 3] with m <= batch_size.
-    """
+    """Decodes codes in batches of constant shape, compiled once; yields uint8 [m, H, W, 3]."""
     for start in range(0, len(codes), batch_size):
         batch = codes[start : start + batch_size]
         filled = np.resize(batch, (batch_size, codes.shape[1]))

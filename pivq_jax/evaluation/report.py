@@ -20,18 +20,12 @@ from pivq_jax.evaluation.stages import STAGES
 
 
 def write_report(session: Session) -> dict[str, Any]:
-    """Evaluates a model on the test split of its data.
+    """Evaluates a model on the test split of its data; returns the content of `metrics.json`.
 
     After every stage, its results and pictures are written to `report` in the session's workdir, so
     an interrupted evaluation continues with the next stage. At the end, `metrics.json` and
     `report/index.html` are written. Stages that the data does not support are left out, with the
     reason. A prior over sets is a stage of its own, if the model has one.
-
-    Args:
-        session: the trained model and its data.
-
-    Returns:
-        The content of `metrics.json`.
     """
     model, config, folder = session.model, session.model.config, session.report
     seconds = model.progress.get("train_seconds")  # converted weights have none
@@ -100,11 +94,7 @@ def _checksum(params: Any) -> int:
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
-    """Prints the scalar metrics, one per line.
-
-    Args:
-        metrics: the result of `write_report`.
-    """
+    """Prints the scalar metrics, one per line."""
     for name, value in metrics.items():
         if isinstance(value, float):
             print(f"  {name:<26} {value:.4f}")

@@ -20,6 +20,8 @@ from pivq_jax.data.sources import Example, Source
 from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.inference import TrainedModel
 
+__all__ = ["Samples", "average_pixels", "sample_recombined"]
+
 
 class Samples(NamedTuple):
     """Recombined images."""
@@ -29,15 +31,7 @@ class Samples(NamedTuple):
     parents: np.ndarray  # int32 [S, P], indices into the pool; the first is the image changed
 
     def between_parents(self, pool: Source, count: int) -> np.ndarray:
-        """Draws the first `count` images, each between its first two parents.
-
-        Args:
-            pool: the images that `parents` refers to.
-            count: number of images to draw, at most S.
-
-        Returns:
-            uint8 [height, width, 3].
-        """
+        """Draws the first `count` images, each between its first two parents in `pool`."""
         images, parents = self.images[:count], self.parents[:count, :2]
         first, second = (np.stack([pool[int(i)]["image"] for i in side]) for side in parents.T)
         return sample_grid(first, second, images, scale=magnification(images.shape[1]))
@@ -109,23 +103,7 @@ def sample_recombined(
 def sample_paths(
     model: TrainedModel, codes: np.ndarray, count: int, steps: int, seed: int, batch_size: int
 ) -> Paths:
-    """Interpolates between random pairs of images of a pool.
-
-    Args:
-        model: the trained model.
-        codes: int32 [M, N], codes of the pool, M >= 2.
-        count: S, the number of pairs, at least 1.
-        steps: number of images per pair, both ends included, at least 2; see
-            `sampling.interpolate`.
-        seed: seed of the choice of pairs.
-        batch_size: number of images decoded at once, at least 1.
-
-    Returns:
-        The `Paths`.
-
-    Raises:
-        InputError: if the pool is too small, or an argument is out of range.
-    """
+    """Interpolates between `count` random pairs of images of a pool, in `steps` with both ends."""
     _check_at_least(1, count=count, batch_size=batch_size)
     _check_at_least(2, steps=steps)
     _check_parents(2, len(codes))

@@ -37,15 +37,6 @@ class Session:
     """A trained model, its data and the results shared by `stages`, computed on first use.
 
     All processes of a run must use it in the same way; only the first one writes files.
-
-    Attributes:
-        model: the trained model.
-        dataset: the data set with its splits.
-        settings: settings of the evaluation.
-        workdir: directory for the output of stages.
-        seed: seed of the run, which determines all draws.
-        scale: integer enlargement of images in pictures.
-        pictures: names of the pictures saved for the report so far.
     """
 
     def __init__(
@@ -54,7 +45,7 @@ class Session:
         self.model, self.dataset, self.settings = model, dataset, settings
         self.workdir, self.seed = workdir, int(model.config.seed)
         self.scale = magnification(dataset.image_size)
-        self.pictures: list[str] = []
+        self.pictures: list[str] = []  # names of those saved for the report so far
         self._samples: dict[float, Samples] = {}
 
     @cached_property
@@ -64,25 +55,13 @@ class Session:
 
     @cached_property
     def pool_codes(self) -> np.ndarray:
-        """The codes of `pool`, int32 [M, N]. A stage that computes them with others may set them.
-
-        Raises:
-            ValueError: if an image has no codes, see `TrainedModel.encode`.
-        """
+        """The codes of `pool`, int32 [M, N]; a stage that computes them with others sets them."""
         return encode_split(self.model, self.pool, self.settings.batch_size)
 
     def recombined(self, count: int, fraction: float = 0.5) -> Samples:
         """Decodes recombined pairs of images of `pool`; results are cached.
 
-        Args:
-            count: number of samples. A sample does not depend on the number of samples after it.
-            fraction: fraction of the first parent's codes that is exchanged, in [0, 1].
-
-        Returns:
-            the `Samples`, S = `count`.
-
-        Raises:
-            InputError: as in `sample_recombined`.
+        A sample does not depend on the number of samples after it.
         """
         samples = self._samples.get(fraction)
         if samples is None or len(samples.images) < count:
@@ -138,17 +117,7 @@ class Session:
         return self.extractor.extract(self.samples.images)
 
     def features_of(self, source: Source) -> np.ndarray:
-        """Computes the features of images.
-
-        Args:
-            source: M images uint8 [H, W, 3].
-
-        Returns:
-            float32 [M, F].
-
-        Raises:
-            InputError: if the weights of the feature network are missing or invalid.
-        """
+        """Computes the features of images, float32 [M, F]."""
         batches = eval_batches(source, self.settings.batch_size)
         images = (batch["image"][batch["mask"]] for batch in batches)
         return self.extractor.extract(images, len(source))
@@ -159,23 +128,13 @@ class Session:
         return self.workdir / "report"
 
     def save(self, name: str, picture: np.ndarray) -> None:
-        """Saves a picture for the report.
-
-        Args:
-            name: name of the file in `report`, without `.png`.
-            picture: uint8 [H, W, 3].
-        """
+        """Saves a picture for the report, under its name without `.png`."""
         self.pictures.append(name)
         if jax.process_index() == 0:
             save_png(self.report / f"{name}.png", picture)
 
     def write(self, name: str, picture: np.ndarray) -> None:
-        """Writes a picture to the workdir and reports it on the console.
-
-        Args:
-            name: name of the file in `workdir`.
-            picture: uint8 [H, W, 3].
-        """
+        """Writes a picture to the workdir and reports it on the console."""
         if jax.process_index() == 0:
             save_png(self.workdir / name, picture)
             print(f"wrote {self.workdir / name}", flush=True)

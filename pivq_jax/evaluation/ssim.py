@@ -8,6 +8,8 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 
+__all__ = ["ssim"]
+
 # Window and constants of Wang et al. 2004.
 WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03

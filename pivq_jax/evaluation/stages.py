@@ -61,16 +61,8 @@ def _images(source: Any, count: int) -> np.ndarray:
 def reconstruction(session: Session) -> dict[str, Any]:
     """Measures reconstruction, use of the codebook, and speed of sampling on the test split.
 
-    Args:
-        session: the session; gets pictures of reconstructions and of codebook usage.
-
-    Returns:
-        `psnr` (dB), `l1` (pixels in [-1, 1]), `ssim`, the metrics of `capacity`, and
-        `sample_images_per_second`.
-
-    Raises:
-        InputError: if the test split is empty.
-        ValueError: if an image has no codes, see `TrainedModel.encode`.
+    Returns `psnr` (dB), `l1` (pixels in [-1, 1]), `ssim`, the metrics of `capacity`, and
+    `sample_images_per_second`.
     """
     model, settings = session.model, session.settings
     config, test = model.config, session.dataset.test
@@ -90,18 +82,9 @@ def reconstruction(session: Session) -> dict[str, Any]:
 
 
 def perceptual(session: Session) -> dict[str, Any]:
-    """Measures the LPIPS of reconstructions of the test split, in a stage of its own.
+    """Measures `lpips` of reconstructions of the test split, the mean distance with AlexNet.
 
     It is separate from `reconstruction` because its weights may be missing.
-
-    Args:
-        session: the session.
-
-    Returns:
-        `lpips`, the mean distance with AlexNet.
-
-    Raises:
-        InputError: if images are too small, or the weights are missing or invalid.
     """
     settings, test = session.settings, session.dataset.test
     size, least = session.dataset.image_size, BACKBONES["alex"].minimum_size
@@ -124,16 +107,8 @@ def perceptual(session: Session) -> dict[str, Any]:
 def distribution(session: Session) -> dict[str, Any]:
     """Compares samples, baselines and reconstructions with the test split in feature space.
 
-    Args:
-        session: the session.
-
-    Returns:
-        the metrics of `compare_features` for samples, for two `baselines` (training images, and
-        averaged pixels of the samples' parents), `rfid` of reconstructions, and the settings.
-
-    Raises:
-        InputError: if there are too few images for `settings.neighbours`, or the weights of the
-            feature network are missing or invalid.
+    Returns the metrics of `compare_features` for samples, for two `baselines` (training images, and
+    averaged pixels of the samples' parents), `rfid` of reconstructions, and the settings.
     """
     settings, test = session.settings, session.dataset.test
     if (least := min(len(test), len(session.training_images))) <= settings.neighbours:
@@ -165,17 +140,7 @@ def distribution(session: Session) -> dict[str, Any]:
 
 
 def samples(session: Session) -> dict[str, Any]:
-    """Draws samples, samples between their parents, samples of many parents, and interpolations.
-
-    Args:
-        session: the session; gets the pictures.
-
-    Returns:
-        `parents_of_many`, the number of parents of each sample of many parents.
-
-    Raises:
-        InputError: if there are fewer than two training images.
-    """
+    """Draws samples, samples between their parents, samples of many parents, and interpolations."""
     model, codes, batch_size = session.model, session.pool_codes, session.settings.batch_size
     found, scale = session.samples, session.scale
     session.save("samples", grid(found.images[:64], 8, scale))
@@ -196,15 +161,6 @@ def neighbours(session: Session) -> dict[str, Any]:
     """Draws samples beside their nearest training images, which would reveal copies.
 
     The parents of these samples are among the images that are searched.
-
-    Args:
-        session: the session; gets the picture.
-
-    Returns:
-        `nearest_training_images`, the number of training images searched.
-
-    Raises:
-        InputError: if the weights of the feature network are missing or invalid.
     """
     found, count = session.samples, len(session.training_images)
     shown = min(10, len(found.images))
@@ -229,15 +185,8 @@ def neighbours(session: Session) -> dict[str, Any]:
 def attributes(session: Session) -> dict[str, Any]:
     """Fits probes for every labelled factor, computes DCI, and draws the atlas of codes.
 
-    Args:
-        session: the session; gets the picture of the atlas and the codes of training images.
-
-    Returns:
-        the metrics of `attribute_metrics` and, averaged over the factors, `probe_accuracy` and
-        `probe_majority`; empty if the data set has no labels.
-
-    Raises:
-        ValueError: if an image has no codes, see `TrainedModel.encode`.
+    Returns the metrics of `attribute_metrics` and, averaged over the factors, `probe_accuracy` and
+    `probe_majority`; empty if the data set has no labels.
     """
     model, dataset, settings = session.model, session.dataset, session.settings
     kind, size = model.kind, model.config.quantizer.codebook_size
@@ -268,31 +217,14 @@ def attributes(session: Session) -> dict[str, Any]:
 
 
 def sample(session: Session, count: int, fraction: float) -> None:
-    """Writes `samples.png` of recombined code sets, and `parents.png` of some with their parents.
-
-    Args:
-        session: the session, which writes the pictures.
-        count: number of samples.
-        fraction: fraction of the first parent's codes that is exchanged, in [0, 1].
-
-    Raises:
-        InputError: as in `sample_recombined`.
-    """
+    """Writes `samples.png` of recombined code sets, and `parents.png` of some and their parents."""
     found = session.recombined(count, fraction)
     session.write("samples.png", grid(found.images, columns=8, scale=session.scale))
     session.write("parents.png", found.between_parents(session.pool, SHOWN))
 
 
 def sample_prior(session: Session, count: int) -> None:
-    """Writes `prior_samples.png` of sets drawn from the prior, without parents.
-
-    Args:
-        session: the session, which writes the picture.
-        count: number of samples.
-
-    Raises:
-        InputError: if the model has no prior.
-    """
+    """Writes `prior_samples.png` of sets drawn from the prior, without parents."""
     model = session.model
     if model.prior is None:
         raise InputError("the model has no prior: train one with --mode=train_prior")
@@ -302,32 +234,14 @@ def sample_prior(session: Session, count: int) -> None:
 
 
 def interpolate(session: Session, count: int, steps: int) -> None:
-    """Writes `interpolations.png`, one row per pair of images, exchanging codes step by step.
-
-    Args:
-        session: the session, which writes the picture.
-        count: number of pairs.
-        steps: number of images per row, both ends included, at least 2.
-
-    Raises:
-        InputError: as in `sample_paths`.
-    """
+    """Writes `interpolations.png`, one row per pair of images, exchanging codes step by step."""
     codes, batch_size = session.pool_codes, session.settings.batch_size
     found = sample_paths(session.model, codes, count, steps, session.seed, batch_size)
     session.write("interpolations.png", interpolation_grid(found.images, scale=session.scale))
 
 
 def sampling_speed(model: TrainedModel, codes: np.ndarray, batch_size: int) -> float:
-    """Measures the speed of recombination and decoding.
-
-    Args:
-        model: the trained model.
-        codes: int32 [M, N], M >= 1, repeated or truncated to a batch.
-        batch_size: images per batch.
-
-    Returns:
-        images per second, from the median time of ten batches, without compilation.
-    """
+    """Measures images recombined and decoded per second: the median of ten, once compiled."""
     batch = jax.numpy.asarray(np.resize(codes, (batch_size, codes.shape[1])))
     times = []
     for i in range(11):

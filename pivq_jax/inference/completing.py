@@ -14,18 +14,7 @@ NEAREST_PARENTS = 64  # parents from which the completion of an image may begin
 
 
 def check_visible(visible: jax.typing.ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """Checks which pixels are visible, and returns them for each image.
-
-    Args:
-        visible: bool [H, W] or [B, H, W], False for hidden pixels.
-        shape: shape of the images, (B, H, W, 3).
-
-    Returns:
-        float32 [B, H, W, 1], 0 or 1.
-
-    Raises:
-        ValueError: if `visible` has another type or shape, or all pixels of an image are hidden.
-    """
+    """Checks which pixels are visible, bool [H, W] or [B, H, W]; returns float32 [B, H, W, 1]."""
     visible = jnp.asarray(visible)
     count, height, width = shape[:3]
     if visible.dtype != bool or visible.shape not in ((height, width), (count, height, width)):
@@ -50,17 +39,6 @@ def first_guess(
 
     These are the codes of the image with its hidden pixels filled in several colours, and the
     parents that have most codes in common with them.
-
-    Args:
-        encode: function of images that returns codes.
-        decode: function of codes that returns images.
-        codebook_size: K.
-        parents: int32 [M, N], or None.
-        images: float32 [B, H, W, 3].
-        visible: float32 [B, H, W, 1].
-
-    Returns:
-        int32 [B, N].
     """
     mean = jnp.sum(images * visible, (1, 2)) / jnp.sum(visible, (1, 2))
     fills = (mean[:, None, None], jnp.ones(()), jnp.zeros(()))
@@ -87,21 +65,7 @@ def fit(
     images: jax.Array,
     visible: jax.Array,
 ) -> jax.Array:
-    """Returns `sampling.fit_visible` of a model and, if there is a network, its prior.
-
-    Args:
-        model: the autoencoder.
-        method: solver of the matching.
-        network: the prior's network, or None.
-        params: parameters of the autoencoder.
-        prior_params: parameters of the prior, or None.
-        codes: int32 [B, N], the first guess.
-        images: float32 [B, H, W, 3].
-        visible: float32 [B, H, W, 1].
-
-    Returns:
-        int32 [B, N].
-    """
+    """Returns `sampling.fit_visible` of a model and, if there is a network, its prior."""
 
     def decode(vectors: jax.Array) -> jax.Array:
         result: Any = model.apply({"params": params}, vectors, method="decode_vectors")

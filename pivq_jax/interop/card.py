@@ -38,15 +38,7 @@ _FORMS = {
 
 
 def model_card(description: dict[str, Any], parents: int = 0) -> str:
-    """Returns the text of a model card (README.md) with usage, licence and metrics.
-
-    Args:
-        description: JSON values `config`, `step` and `metrics`; the config must be complete.
-        parents: number of code sets published with the weights.
-
-    Returns:
-        Markdown, with YAML metadata for the hub.
-    """
+    """Returns a model card: Markdown with YAML metadata for the hub, usage, licence and metrics."""
     config, metrics = description["config"], description["metrics"]
     data, model, quantizer = config["data"], config["model"], config["quantizer"]
     numbers = {

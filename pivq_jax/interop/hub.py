@@ -14,33 +14,14 @@ def is_hub_id(name: str) -> bool:
 
 
 def check_upload(name: str) -> None:
-    """Checks, before work starts, that an upload is possible.
-
-    Args:
-        name: hub id, 'owner/name'.
-
-    Raises:
-        InputError: if the id is invalid or huggingface_hub is not installed.
-    """
+    """Checks, before work starts, that an upload to the hub id 'owner/name' is possible."""
     if not is_hub_id(name):
         raise InputError(f"{name} is no hub id: give one such as owner/name")
     _library(f"uploading to {name}")
 
 
 def download(name: str, files: Sequence[str]) -> Path:
-    """Downloads files of a model, or finds them in the hub's local cache.
-
-    Args:
-        name: hub id, 'owner/name'.
-        files: names of the files, of which some may not exist.
-
-    Returns:
-        the local directory that holds them.
-
-    Raises:
-        InputError: if huggingface_hub is not installed, there is no such model, or the hub cannot
-            be reached.
-    """
+    """Downloads files of a model, of which some may not exist, or finds them in the hub's cache."""
     hub = _library(f"{name} is not a directory here, and fetching it from the hub")
     try:
         return Path(hub.snapshot_download(name, allow_patterns=list(files)))
@@ -53,19 +34,7 @@ def download(name: str, files: Sequence[str]) -> Path:
 
 
 def upload(directory: Path, name: str, files: Sequence[str]) -> str:
-    """Uploads files of a directory in one commit; the model is created on the hub if it is new.
-
-    Args:
-        directory: local directory.
-        name: hub id, 'owner/name'.
-        files: names of the files, of which some may not exist.
-
-    Returns:
-        the address of the commit.
-
-    Raises:
-        InputError: as in `check_upload`, or if the hub cannot be reached or refuses.
-    """
+    """Uploads files in one commit, whose address is returned; a new model is created on the hub."""
     check_upload(name)
     hub = _library(f"uploading to {name}")
     try:

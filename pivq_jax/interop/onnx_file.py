@@ -36,11 +36,7 @@ from pivq_jax.model.primitives import NORM_EPSILON
 
 
 def onnx_paths(path: Path) -> tuple[Path, Path, Path]:
-    """Returns the files of a model: its encoder, its decoder and its codes.
-
-    Args:
-        path: `DIR/NAME.onnx`, which is not itself a file.
-    """
+    """Returns the files of a model `DIR/NAME.onnx`: its encoder, its decoder and its codes."""
     endings = (".encoder.onnx", ".decoder.onnx", ".codes.safetensors")
     encoder, decoder, codes = (path.with_name(path.stem + ending) for ending in endings)
     return encoder, decoder, codes
@@ -80,16 +76,7 @@ def write_onnx(
 
 
 def encoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> bytes:
-    """Returns the contents of an ONNX file with the encoder, `pivq_jax.model.encoder.Encoder`.
-
-    Args:
-        params: the parameters of the model, a tree of float32 arrays.
-        config: its config.
-        metadata: texts for the file's metadata.
-
-    Raises:
-        InputError: if the package `onnx` is missing, or the encoder is too large for one file.
-    """
+    """Returns the contents of an ONNX file with the encoder, `pivq_jax.model.encoder.Encoder`."""
     model, size = config.model, config.data.image_size
     width, side = model.width, size // model.patch_size
     graph = _graph(params)
@@ -122,16 +109,7 @@ def encoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
 
 
 def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> bytes:
-    """Returns the contents of an ONNX file with the decoder, `pivq_jax.model.decoder.Decoder`.
-
-    Args:
-        params: the parameters of the model, a tree of float32 arrays.
-        config: its config.
-        metadata: texts for the file's metadata.
-
-    Raises:
-        InputError: if the package `onnx` is missing, or the decoder is too large for one file.
-    """
+    """Returns the contents of an ONNX file with the decoder, `pivq_jax.model.decoder.Decoder`."""
     model, size = config.model, config.data.image_size
     width, side = model.width, size // model.patch_size
     graph = _graph(params)

@@ -23,11 +23,7 @@ MAX_BYTES = 2**31 - 2**20  # a file is one protocol buffer
 
 
 def import_onnx() -> Any:
-    """Returns the package `onnx`, which only writing ONNX files needs.
-
-    Raises:
-        InputError: if it is not installed.
-    """
+    """Returns the package `onnx`, which only writing ONNX files needs."""
     try:
         import onnx
     except ImportError as error:
@@ -38,15 +34,8 @@ def import_onnx() -> Any:
 class Graph:
     """Nodes and weights of a network, under construction.
 
-    Values are referred to by name. All computation is in float32.
-
-    Attributes:
-        params: the parameters of the model, float32 arrays by path, such as 'encoder/norm/scale'.
-        nodes: the nodes so far.
-        weights: the weights and constants that they use, by name.
-
-    Raises:
-        InputError: if the package `onnx` is not installed.
+    Values are referred to by name. All computation is in float32. The parameters are arrays by
+    path, such as 'encoder/norm/scale'.
     """
 
     def __init__(self, params: Mapping[str, np.ndarray]) -> None:
@@ -56,17 +45,7 @@ class Graph:
         self.weights: dict[str, np.ndarray] = {}
 
     def add(self, operator: str, *inputs: str, name: str = "", **attributes: Any) -> str:
-        """Appends a node with one output.
-
-        Args:
-            operator: ONNX's name of the operator.
-            inputs: names of its inputs.
-            name: name of the output; by default one is made.
-            attributes: attributes of the operator.
-
-        Returns:
-            the name of its output.
-        """
+        """Appends a node with one output, and returns its name, which by default is made."""
         name = name or f"{operator}_{len(self.nodes)}"
         node = self._onnx.helper.make_node(operator, inputs, [name], name, **attributes)
         self.nodes.append(node)
@@ -77,15 +56,7 @@ class Graph:
         return self.constant(path, self.params[path])
 
     def constant(self, name: str, value: np.typing.ArrayLike) -> str:
-        """Adds an array.
-
-        Args:
-            name: its name; the same name always stands for the same array.
-            value: any array.
-
-        Returns:
-            the name.
-        """
+        """Adds an array and returns its name; the same name always stands for the same array."""
         self.weights[name] = np.array(value, order="C")
         return name
 
@@ -103,14 +74,7 @@ class Graph:
     ) -> bytes:
         """Returns the contents of a file with this network.
 
-        Args:
-            name: name of the network.
-            source: name and shape of the input, without its first axis, which is the batch.
-            target: the same of the output.
-            metadata: texts to go with it.
-
-        Raises:
-            InputError: if the weights do not fit into one file.
+        Input and output are named, with their shapes without the first axis, which is the batch.
         """
         size = sum(value.nbytes for value in self.weights.values())
         if size > MAX_BYTES:
@@ -142,17 +106,10 @@ def dense(graph: Graph, x: str, path: str) -> str:
 
 
 def convolution(graph: Graph, x: str, path: str, stride: int = 1) -> str:
-    """Appends a convolution with bias.
+    """Appends a convolution of x [B, C, H, W] with bias.
 
-    Args:
-        graph: the graph.
-        x: [B, C, H, W].
-        path: path of the layer.
-        stride: 1, with zeros around the image so that its size stays; or the size of the window,
-            with none.
-
-    Returns:
-        [B, O, H / stride, W / stride].
+    With stride 1, there are zeros around the image so that its size stays; another stride is the
+    size of the window, and there are none.
     """
     kernel = graph.params[f"{path}/kernel"]  # [height, width, in, out]
     window = kernel.shape[:2]
@@ -175,18 +132,7 @@ def gelu(graph: Graph, x: str) -> str:
 
 
 def attention(graph: Graph, x: str, context: str, path: str, heads: int) -> str:
-    """Appends attention, `pivq_jax.model.layers.Attention`.
-
-    Args:
-        graph: the graph.
-        x: [B, T, W], or [1, T, W] if all images share it.
-        context: [B, S, W].
-        path: path of the layer.
-        heads: number of heads.
-
-    Returns:
-        [B, T, W].
-    """
+    """Appends attention, `pivq_jax.model.layers.Attention`, with its shapes."""
     width = len(graph.params[f"{path}/query/bias"])
 
     def projected(y: str, name: str) -> str:
@@ -208,19 +154,7 @@ def attention(graph: Graph, x: str, context: str, path: str, heads: int) -> str:
 def block(
     graph: Graph, x: str, path: str, heads: int, context: str = "", last: int | None = None
 ) -> str:
-    """Appends a transformer block, `pivq_jax.model.layers.Block`.
-
-    Args:
-        graph: the graph.
-        x: [B, T, W], or [1, T, W] if all images share it and there is a context.
-        path: path of the block.
-        heads: number of attention heads.
-        context: [B, S, W] for cross-attention, which is skipped by default.
-        last: if given, only so many of the last tokens are updated and returned.
-
-    Returns:
-        [B, T, W], or [B, `last`, W].
-    """
+    """Appends a transformer block, `pivq_jax.model.layers.Block`, with its shapes."""
 
     def kept(y: str) -> str:
         if last is None:

@@ -24,16 +24,7 @@ MOST_VALUES = 256  # of a factor
 def write_parents(
     path: Path, codes: np.ndarray, codebook_size: int, kind: str, labels: Labels | None = None
 ) -> None:
-    """Writes the codes of images atomically.
-
-    Args:
-        path: the file, replaced if it exists.
-        codes: integers [M, N], values in [0, codebook_size).
-        codebook_size: K, the number of codebook entries.
-        kind: kind of quantizer, `matching`, `nearest` or `positional`.
-        labels: the labels of the images, if there are any. They are left out if a factor has more
-            than 256 values.
-    """
+    """Writes the codes of images atomically; labels, too, if no factor has more than 256 values."""
     arrays, metadata = {RANKS: rank(codes, codebook_size, kind)}, {}
     if labels and max(map(len, labels.factors.values())) <= MOST_VALUES:
         arrays[LABELS] = labels.values.astype(np.uint8)
@@ -44,20 +35,7 @@ def write_parents(
 def read_parents(
     path: Path, num_codes: int, codebook_size: int, kind: str
 ) -> tuple[np.ndarray, Labels | None]:
-    """Reads the codes of images.
-
-    Args:
-        path: a file written by `write_parents`.
-        num_codes: N, the number of codes of an image.
-        codebook_size: see `write_parents`.
-        kind: see `write_parents`.
-
-    Returns:
-        int32 [M, N], and the labels or None.
-
-    Raises:
-        InputError: if the file is damaged or of another model.
-    """
+    """Reads the codes of images, int32 [M, N], and labels, if any; refuses another model's."""
     remedy = "give a directory that save_pretrained wrote"
     arrays, metadata = read_safetensors(path, remedy)
     if arrays.keys() not in ({RANKS}, {RANKS, LABELS}) or not len(arrays[RANKS]):

@@ -33,8 +33,7 @@ PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "feature
 def without_paths(description: dict[str, Any]) -> dict[str, Any]:
     """Returns a description with emptied paths, as they are only valid on this machine.
 
-    Args:
-        description: JSON values, with at least `config`, which may be of another version.
+    Its config may be of another version.
     """
     config = {**description["config"]}
     for section, field in PATHS:
@@ -60,13 +59,9 @@ def shipped_models() -> dict[str, Path]:
 
 
 def check_target(directory: Path) -> None:
-    """Checks that a published model can be written to a directory.
+    """Checks that a published model can be written to a local directory, which need not exist.
 
-    Args:
-        directory: local directory, which need not exist.
-
-    Raises:
-        InputError: if `directory` is a file, or the workdir of a run, which has a config.json, too.
+    The workdir of a run is refused, as it has a config.json, too.
     """
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file: give a directory")
@@ -82,19 +77,7 @@ def write_pretrained(
     prior: Prior | None = None,
     labels: Labels | None = None,
 ) -> None:
-    """Writes the files of a published model, replacing existing ones.
-
-    Args:
-        directory: local directory, created if missing.
-        params: the weights, a tree of float32 arrays.
-        description: JSON values `config`, `step`, `progress` and `metrics`.
-        parents: int32 [M, N], the codes of training images; None to publish none.
-        prior: the prior over code sets; None to publish none.
-        labels: labels of the parents, if there are any.
-
-    Raises:
-        InputError: as in `check_target`.
-    """
+    """Writes the files of a published model to a local directory, replacing existing ones."""
     check_target(directory)
     for name in (PARENTS, PRIOR):  # never beside weights of which they are not
         (directory / name).unlink(missing_ok=True)
@@ -111,19 +94,7 @@ def write_pretrained(
 
 
 def read_pretrained(where: str | Path) -> Published:
-    """Reads a published model from a directory, from the package, or from the hub.
-
-    Args:
-        where: a directory written by `write_pretrained`, the name of a model in the package, or a
-            hub id, 'owner/name', in this order.
-
-    Returns:
-        what was published.
-
-    Raises:
-        InputError: if there is no such directory or model, the hub cannot be reached, or the files
-            are damaged.
-    """
+    """Reads a published model from a directory, from the package or from the hub, in this order."""
     shipped = shipped_models()
     directory = Path(where).expanduser()
     if not directory.is_dir():
@@ -153,18 +124,7 @@ def _read(directory: Path) -> Published:
 
 
 def upload_pretrained(directory: Path, name: str) -> str:
-    """Uploads a published model to the hub, where it is created if it is new.
-
-    Args:
-        directory: a directory written by `write_pretrained`.
-        name: hub id, 'owner/name'.
-
-    Returns:
-        the address of the commit.
-
-    Raises:
-        InputError: if the directory holds no model or a damaged one, or as in `upload`.
-    """
+    """Uploads a published model to the hub; returns the address of the commit."""
     check_upload(name)
     _read(directory)  # nothing damaged is published
     return upload(directory, name, FILES)

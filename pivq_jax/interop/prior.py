@@ -20,12 +20,7 @@ MOST = 16_384  # of a size, as a file from elsewhere may hold any number
 
 
 def write_prior(path: Path, prior: Prior) -> None:
-    """Writes a prior atomically.
-
-    Args:
-        path: the file, replaced if it exists.
-        prior: the prior.
-    """
+    """Writes a prior atomically."""
     arrays = traverse_util.flatten_dict(jax.device_get(prior.params), sep="/")
     sizes = {name: getattr(prior.network, name) for name in SIZES}
     metadata = {KEY: json.dumps({**sizes, "bits": prior.bits})}
@@ -33,19 +28,7 @@ def write_prior(path: Path, prior: Prior) -> None:
 
 
 def read_prior(path: Path, num_codes: int, codebook_size: int) -> Prior:
-    """Reads a prior.
-
-    Args:
-        path: a file written by `write_prior`.
-        num_codes: N.
-        codebook_size: K.
-
-    Returns:
-        the prior, its parameters as float32 NumPy arrays.
-
-    Raises:
-        InputError: if the file is damaged or of another model.
-    """
+    """Reads a prior, its parameters as float32 NumPy arrays; refuses that of another model."""
     remedy = "give a directory that save_pretrained wrote"
     arrays, metadata = read_safetensors(path, remedy)
     try:

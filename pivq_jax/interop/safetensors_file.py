@@ -31,13 +31,7 @@ FORMAT_VERSION = 1  # raised when files are written that earlier versions would 
 def write_model(path: Path, params: Params, description: dict[str, Any]) -> None:
     """Writes parameters and their description atomically.
 
-    Args:
-        path: the file, replaced if it exists.
-        params: a tree of float32 arrays.
-        description: JSON values, with at least `config`.
-
-    Raises:
-        ValueError: if the description contains NaN or infinity.
+    Raises ValueError if the description contains NaN or infinity.
     """
     description = {"format_version": FORMAT_VERSION, **description}
     metadata = {"format": "pt", KEY: json.dumps(description, allow_nan=False)}
@@ -45,20 +39,10 @@ def write_model(path: Path, params: Params, description: dict[str, Any]) -> None
 
 
 def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
-    """Reads and checks parameters and their description.
+    """Reads and checks parameters, as NumPy arrays, and their description.
 
-    Args:
-        path: a local file named `*.safetensors`.
-
-    Returns:
-        the parameters, a tree of float32 NumPy arrays, and the description with `config`, `step`,
-        `progress` and `metrics`.
-
-    Raises:
-        InputError: if the file is not a safetensors file, is of another format version, has no
-            config or an invalid one, or its arrays do not fit the model of the config. The message
-            then names all arrays that are missing, unexpected or of another shape or type, or that
-            are not finite.
+    The InputError for arrays that do not fit the model of the config names all that are missing,
+    unexpected or of another shape or type, or that are not finite.
     """
     if path.suffix != ".safetensors":
         raise InputError(
@@ -108,18 +92,7 @@ def _checked(text: str, path: Path) -> dict[str, Any]:
 
 
 def config_of_model(values: dict[str, Any], origin: str) -> Config:
-    """Builds the config of a trained model, possibly of another version; see `Config.of_model`.
-
-    Args:
-        values: nested mappings of fields.
-        origin: name of the source for error messages.
-
-    Returns:
-        the config.
-
-    Raises:
-        InputError: if the config does not describe a model.
-    """
+    """Builds the config of a trained model, possibly of another version; see `Config.of_model`."""
     try:
         config = Config.of_model(values)
         check_model(config)

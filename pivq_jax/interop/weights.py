@@ -83,11 +83,7 @@ def from_torch(
 
 
 def torch_name(path: tuple[Any, ...]) -> str:
-    """Returns the PyTorch name of a Flax parameter; numbered modules become items of a list.
-
-    Args:
-        path: keys of the parameter in its tree, as in `jax.tree_util.tree_leaves_with_path`.
-    """
+    """Returns the PyTorch name of a Flax parameter; numbered modules become items of a list."""
     *modules, leaf = (part.key for part in path)
     modules = [re.sub(r"^(\w+)_(\d+)$", r"\1s.\2", module) for module in modules]
     return ".".join([*modules, {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)])

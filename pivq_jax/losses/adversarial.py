@@ -59,56 +59,24 @@ def adaptive_weight(
 
 
 def brightness(images: jax.Array, shift: jax.Array) -> jax.Array:
-    """Adds a constant to each image.
-
-    Args:
-        images: f32 [B, H, W, 3].
-        shift: f32 [B].
-
-    Returns:
-        f32 [B, H, W, 3].
-    """
+    """Adds a constant, shift f32 [B], to each image."""
     return images + shift[:, None, None, None]
 
 
 def saturation(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """Scales the difference of each pixel from its grey value.
-
-    Args:
-        images: f32 [B, H, W, 3].
-        factor: f32 [B].
-
-    Returns:
-        f32 [B, H, W, 3].
-    """
+    """Scales the difference of each pixel from its grey value by factor f32 [B]."""
     grey = jnp.mean(images, axis=-1, keepdims=True)
     return (images - grey) * factor[:, None, None, None] + grey
 
 
 def contrast(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """Scales the difference of each pixel from the mean of its image.
-
-    Args:
-        images: f32 [B, H, W, 3].
-        factor: f32 [B].
-
-    Returns:
-        f32 [B, H, W, 3].
-    """
+    """Scales the difference of each pixel from the mean of its image by factor f32 [B]."""
     mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
     return (images - mean) * factor[:, None, None, None] + mean
 
 
 def translation(images: jax.Array, offset: jax.Array) -> jax.Array:
-    """Translates each image and fills with zeros.
-
-    Args:
-        images: f32 [B, H, W, 3].
-        offset: int32 [B, 2], pixels down and to the right.
-
-    Returns:
-        f32 [B, H, W, 3].
-    """
+    """Translates each image by offset int32 [B, 2], pixels down and right, and fills with zeros."""
 
     def move(image: jax.Array, offset: jax.Array) -> jax.Array:
         height, width, _ = image.shape
@@ -122,12 +90,7 @@ def translation(images: jax.Array, offset: jax.Array) -> jax.Array:
 def cutout(images: jax.Array, centre: jax.Array) -> jax.Array:
     """Sets a square of half the image's height and width to zero in each image.
 
-    Args:
-        images: f32 [B, H, W, 3].
-        centre: int32 [B, 2], row and column of the centre of the square; may lie outside the image.
-
-    Returns:
-        f32 [B, H, W, 3].
+    Its centre, int32 [B, 2], row and column, may lie outside the image.
     """
 
     def inside(size: int, centre: jax.Array) -> jax.Array:

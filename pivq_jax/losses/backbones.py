@@ -21,14 +21,6 @@ def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
     The gradient goes to the first of several equal maxima, as in PyTorch. `nn.max_pool` has the
     same one, but as a select-and-scatter, which XLA refuses on a GPU if results are to be
     deterministic.
-
-    Args:
-        x: f32 [B, H, W, C].
-        window: height and width of a window.
-        stride: step from one window to the next.
-
-    Returns:
-        f32 [B, (H - window) // stride + 1, (W - window) // stride + 1, C].
     """
     height, width = ((size - window) // stride * stride + 1 for size in x.shape[1:3])
     largest: jax.Array | None = None
@@ -43,29 +35,16 @@ def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
 
 
 class AlexNet(nn.Module):
-    """AlexNet in its single-tower form (Krizhevsky 2014, arXiv 1404.5997).
+    """AlexNet in its single-tower form (Krizhevsky 2014, arXiv 1404.5997)."""
 
-    Attributes:
-        precision: precision of the convolutions; None for the default of the device.
-        channels: channels of the five feature maps.
-        minimum_size: smallest height and width of images, in pixels.
-    """
+    precision: str | None = "highest"  # of the convolutions; None: the default of the device
 
-    precision: str | None = "highest"
-
-    channels: ClassVar[tuple[int, ...]] = (64, 192, 384, 256, 256)
-    minimum_size: ClassVar[int] = 31
+    channels: ClassVar[tuple[int, ...]] = (64, 192, 384, 256, 256)  # of the feature maps
+    minimum_size: ClassVar[int] = 31  # smallest height and width of images, in pixels
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
-        """Returns five feature maps.
-
-        Args:
-            x: f32 [B, H, W, 3], normalized images.
-
-        Returns:
-            Five arrays f32 [B, h, w, C] with strides 4, 8, 16, 16 and 16.
-        """
+        """Returns five feature maps [B, h, w, C] of normalized images; strides 4, 8, 16, 16, 16."""
         features = []
         for i, (channels, kernel) in enumerate(zip(self.channels, (11, 5, 3, 3, 3))):
             if i in (1, 2):
@@ -80,29 +59,16 @@ class AlexNet(nn.Module):
 
 
 class VGG16(nn.Module):
-    """VGG16 without batch normalization (Simonyan and Zisserman 2015, arXiv 1409.1556).
+    """VGG16 without batch normalization (Simonyan and Zisserman 2015, arXiv 1409.1556)."""
 
-    Attributes:
-        precision: precision of the convolutions; None for the default of the device.
-        channels: channels of the five feature maps.
-        minimum_size: smallest height and width of images, in pixels.
-    """
+    precision: str | None = "highest"  # of the convolutions; None: the default of the device
 
-    precision: str | None = "highest"
-
-    channels: ClassVar[tuple[int, ...]] = (64, 128, 256, 512, 512)
-    minimum_size: ClassVar[int] = 16
+    channels: ClassVar[tuple[int, ...]] = (64, 128, 256, 512, 512)  # of the feature maps
+    minimum_size: ClassVar[int] = 16  # smallest height and width of images, in pixels
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
-        """Returns five feature maps.
-
-        Args:
-            x: f32 [B, H, W, 3], normalized images.
-
-        Returns:
-            Five arrays f32 [B, h, w, C] with strides 1, 2, 4, 8 and 16.
-        """
+        """Returns five feature maps [B, h, w, C] of normalized images; strides 1, 2, 4, 8, 16."""
         features: list[jax.Array] = []
         index = 0
         for channels, layers in zip(self.channels, (2, 2, 3, 3, 3)):
@@ -120,31 +86,14 @@ BACKBONES: dict[str, type[AlexNet] | type[VGG16]] = {"alex": AlexNet, "vgg": VGG
 
 
 def get_backbone(network: str) -> type[AlexNet] | type[VGG16]:
-    """Returns the module class of a network.
-
-    Args:
-        network: a name from `BACKBONES`.
-
-    Raises:
-        InputError: if the name is unknown.
-    """
+    """Returns the module class of a network; raises InputError if the name is unknown."""
     if network not in BACKBONES:
         raise InputError(f"perceptual network {network!r}: choose one of {', '.join(BACKBONES)}")
     return BACKBONES[network]
 
 
 def check_image_size(network: str, height: int, width: int) -> None:
-    """Raises an error for images that are too small for the pooling layers of a network.
-
-    Args:
-        network: a name from `BACKBONES`.
-        height: image height in pixels.
-        width: image width in pixels.
-
-    Raises:
-        InputError: if the name is unknown or a side is below the minimum, 31 pixels for `alex` and
-            16 for `vgg`.
-    """
+    """Raises InputError for images that are too small for the pooling layers of a network."""
     minimum = get_backbone(network).minimum_size
     if min(height, width) < minimum:
         raise InputError(

@@ -26,14 +26,7 @@ _EPSILON = 1e-10
 
 
 def normalize_images(images: jax.Array) -> jax.Array:
-    """Normalizes images with the mean and standard deviation of ImageNet.
-
-    Args:
-        images: [..., 3] in [-1, 1], any float dtype.
-
-    Returns:
-        f32 [..., 3].
-    """
+    """Normalizes images [..., 3] in [-1, 1] with ImageNet's mean and standard deviation, to f32."""
     return (images.astype(jnp.float32) - jnp.asarray(_MEAN)) / jnp.asarray(_DEVIATION)
 
 

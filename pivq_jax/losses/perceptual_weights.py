@@ -51,17 +51,7 @@ def load_lpips(network: str = "alex", path: str | Path = "") -> dict[str, Any]:
 
 
 def weight_shapes(network: str) -> dict[str, Any]:
-    """Returns the shapes of the parameters that `load_lpips` loads.
-
-    Args:
-        network: `alex` or `vgg`.
-
-    Returns:
-        The same tree with `jax.ShapeDtypeStruct` leaves.
-
-    Raises:
-        InputError: if the network is unknown.
-    """
+    """Returns the shapes of the parameters that `load_lpips` loads, as `jax.ShapeDtypeStruct`."""
     backbone = get_backbone(network)()
     size = backbone.minimum_size
     image = jnp.zeros((1, size, size, 3))

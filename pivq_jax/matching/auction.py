@@ -23,33 +23,18 @@ class StepCounts(NamedTuple):
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Solves all problems of a batch together: one loop of bidding rounds, then one loop of waves.
+    """Solves cost float32 [B, N, K] with entries below 2 in magnitude, or +inf: forbidden pairs.
 
-    Args:
-        cost: float32 [B, N, K], N <= K. Each entry is smaller than 2 in magnitude, or +inf
-            (forbidden pair).
-
-    Returns:
-        columns: int32 [B, N], the column of each row; -1 for rows that remain unmatched in a
-        problem without a complete matching.
-        prices: float32 [B, K], column potentials; if N < K, never positive, and 0 for unmatched
-        columns.
+    Returns the column of each row, int32 [B, N], -1 where a problem has no complete matching, and
+    the column potentials, float32 [B, K], which if N < K are never positive, and 0 for unmatched
+    columns.
     """
     columns, prices, _ = solve_counted(cost)
     return columns, prices
 
 
 def solve_counted(cost: jax.Array) -> tuple[jax.Array, jax.Array, StepCounts]:
-    """Same as `solve`, and also returns the number of sequential steps.
-
-    Args:
-        cost: float32 [B, N, K], as in `solve`.
-
-    Returns:
-        columns: int32 [B, N], as in `solve`.
-        prices: float32 [B, K], as in `solve`.
-        steps: `StepCounts`.
-    """
+    """Same as `solve`, and also returns the number of sequential steps."""
     offers, rounds = bid(cost)
     offers, turns = augment_all(cost, offers)
     return offers.col4row, offers.prices, StepCounts(rounds, *turns)

@@ -42,13 +42,8 @@ class Offers(NamedTuple):
 def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
     """Bids from an empty matching until all rows are matched or rounds stop making progress.
 
-    Args:
-        cost: float32 [B, N, K], N <= K, finite or +inf.
-
-    Returns:
-        offers: `Offers`. Matched pairs are tight up to rounding; if N < K, unsold columns have
-        price 0 exactly.
-        rounds: int32, the number of rounds.
+    Returns the offers, tight up to rounding, with price 0 exactly for unsold columns if N < K, and
+    the number of rounds, int32 [].
     """
     batch, num_rows, num_columns = cost.shape
     square = num_rows == num_columns

@@ -7,17 +7,11 @@ _INFINITE = 0x7F800000  # bit pattern of +inf
 
 
 def prepare(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Makes an arbitrary float32 batch safe to solve.
+    """Makes cost float32 [B, N, K] safe to solve; returns it scaled, the factors back, and
+    validity.
 
-    Args:
-        cost: float32 [B, N, K].
-
-    Returns:
-        safe: float32 [B, N, K], scaled by a power of two (exact) so that finite entries are smaller
-        than 2 in magnitude and sums cannot overflow; all zeros for a problem that contains NaN or
-        -inf.
-        scale: float32 [B], the factor that converts `safe` back to `cost`.
-        valid: bool [B], False for a problem that contains NaN or -inf.
+    It is scaled by a power of two (exact), so that finite entries are smaller than 2 in magnitude
+    and sums cannot overflow. A problem that contains NaN or -inf is all zeros, and not valid.
     """
     # One integer pass: without the sign bit, NaN sorts above inf, and inf above all finite numbers.
     bits = jax.lax.bitcast_convert_type(cost, jnp.int32)
@@ -35,14 +29,8 @@ def prepare(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def complete(columns: jax.Array, num_columns: int) -> jax.Array:
-    """Assigns the free columns, in ascending order, to the rows without a column.
-
-    Args:
-        columns: int32 [B, N], distinct where not -1.
-        num_columns: K, the number of columns.
-
-    Returns:
-        int32 [B, N], all distinct and in [0, K).
+    """Assigns the free columns, in ascending order, to the rows without a column (-1), int32 [B,
+    N].
     """
 
     def fill(columns: jax.Array) -> jax.Array:
@@ -61,34 +49,19 @@ def complete(columns: jax.Array, num_columns: int) -> jax.Array:
 
 
 def total(cost: jax.Array, columns: jax.Array) -> jax.Array:
-    """Sums the chosen entries.
-
-    Args:
-        cost: float [..., N, K].
-        columns: int32 [..., N].
-
-    Returns:
-        float [...].
-    """
+    """Sums the chosen entries of cost [..., N, K] at columns [..., N]; returns [...]."""
     return jnp.sum(jnp.take_along_axis(cost, columns[..., None], axis=-1)[..., 0], axis=-1)
 
 
 def certify(cost: jax.Array, columns: jax.Array, prices: jax.Array) -> jax.Array:
-    """Bounds the cost minus the optimum by weak duality, for any prices.
+    """Bounds the cost minus the optimum by weak duality, for any finite prices; float32 [B], at
+    least 0.
 
     With y_i = min_j (c_ij - p_j), the dual value sum y + sum p never exceeds the optimum, provided
     p <= 0 if some columns remain free. The excess of the matching is therefore at most sum_i
     (c_i,s(i) - p_s(i) - y_i) minus the sum of p over the free columns, and each of these terms is
     nonnegative. A bound on the rounding of the differences is added, so that the result also holds
-    in exact arithmetic.
-
-    Args:
-        cost: float32 [B, N, K], as returned by `prepare`.
-        columns: int32 [B, N], distinct.
-        prices: float32 [B, K], finite.
-
-    Returns:
-        float32 [B], nonnegative; inf where a chosen pair is forbidden.
+    in exact arithmetic. It is inf where a chosen pair is forbidden.
     """
     num_rows, num_columns = cost.shape[-2:]
     if num_rows < num_columns:

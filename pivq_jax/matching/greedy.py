@@ -5,17 +5,11 @@ import jax.numpy as jnp
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Matches pairs in ascending order of cost; not exact, and incomplete if only forbidden pairs
-    remain.
+    """Matches pairs in ascending order of cost; -1 for rows to which only forbidden columns remain.
 
-    Args:
-        cost: float32 [B, N, K], N <= K, finite or +inf.
-
-    Returns:
-        columns: int32 [B, N]; -1 where only forbidden columns remain.
-        prices: float32 [B, K]. If N < K, zero, which bounds the optimum by the sum of row minima.
-        If N = K, the column minima of the cost minus the row minima, the first step of the
-        Hungarian method.
+    The prices, float32 [B, K], are zero if N < K, which bounds the optimum by the sum of row
+    minima. If N = K, they are the column minima of the cost minus the row minima, the first step of
+    the Hungarian method.
     """
     columns = pair_off(cost)
     prices = jnp.zeros(cost.shape[::2], jnp.float32)
@@ -27,16 +21,10 @@ def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def pair_off(cost: jax.Array) -> jax.Array:
-    """Repeatedly matches all mutually cheapest pairs.
+    """Repeatedly matches all mutually cheapest pairs; -1 where only forbidden columns remain.
 
     The cheapest remaining pair is always mutually cheapest, so at most N rounds give the same
     result as sorting all pairs. Equal costs are ordered by index.
-
-    Args:
-        cost: float32 [B, N, K], N <= K, finite or +inf.
-
-    Returns:
-        int32 [B, N]; -1 where only forbidden columns remain.
     """
     batch, num_rows, num_columns = cost.shape
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)

@@ -15,26 +15,12 @@ INFINITE = 0x7F800000
 
 
 def to_key(values: jax.Array) -> jax.Array:
-    """Converts floats to integers of the same order; -0.0 sorts before 0.0.
-
-    Args:
-        values: float32 of any shape, without NaN.
-
-    Returns:
-        int32 of the same shape.
-    """
+    """Converts float32 without NaN to int32 of the same order; -0.0 sorts before 0.0."""
     bits = jax.lax.bitcast_convert_type(values, jnp.int32)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def from_key(keys: jax.Array) -> jax.Array:
-    """Inverse of `to_key`.
-
-    Args:
-        keys: int32 of any shape.
-
-    Returns:
-        float32 of the same shape.
-    """
+    """Inverse of `to_key`."""
     bits = keys ^ ((keys >> 31) & 0x7FFFFFFF)
     return jax.lax.bitcast_convert_type(bits, jnp.float32)

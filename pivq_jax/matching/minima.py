@@ -17,13 +17,7 @@ _LAST = np.int32(2**31 - 1)
 def least(values: jax.Array, codes: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
     """Returns the minimum along an axis, and the smallest code among the positions that attain it.
 
-    Args:
-        values: float32 of any shape, without NaN.
-        codes: int32 of the same shape.
-        axis: the axis to reduce, nonnegative.
-
-    Returns:
-        The minimum, float32, and the code, int32, both without `axis`.
+    Values are float32 without NaN, codes int32 of the same shape; `axis` is nonnegative.
     """
     return jax.lax.platform_dependent(
         values,
@@ -36,13 +30,8 @@ def least(values: jax.Array, codes: jax.Array, axis: int) -> tuple[jax.Array, ja
 def least_two(values: jax.Array, codes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the two smallest values along the last axis, and the code of the smallest.
 
-    Args:
-        values: float32 [..., K], without NaN.
-        codes: int32 [..., K], distinct along the last axis. Ties are broken by the smaller code.
-
-    Returns:
-        The smallest value, float32 [...]; the second smallest, float32 [...], inf if K = 1; and the
-        code of the smallest, int32 [...].
+    Values are float32 without NaN; codes are int32, distinct along the axis, and the smaller one
+    wins a tie. The second value is inf if K = 1.
     """
     return jax.lax.platform_dependent(
         values, codes, cpu=_least_two_by_passes, default=_least_two_at_once

@@ -38,20 +38,10 @@ _Search = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Solves one problem.
+    """Solves one problem, float32 [N, K]; arguments and results as in `auction.solve`.
 
     Use `jax.lax.map` for a batch. Under `vmap`, problems that are finished would continue to
     iterate and might never terminate.
-
-    Args:
-        cost: float32 [N, K], N <= K. Each entry is smaller than 2 in magnitude, or +inf (forbidden
-            pair).
-
-    Returns:
-        columns: int32 [N], the column of each row; -1 for rows that remain unmatched in a problem
-        without a complete matching.
-        prices: float32 [K], column potentials; if N < K, never positive, and 0 for unmatched
-        columns.
     """
     partial = jax.jit(_augment_all)(cost, _greedy_start(cost))
     if cost.shape[1] <= _ONE_KERNEL:

@@ -15,15 +15,7 @@ _THRESHOLD = 1e-2
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Rounds a transport plan by taking its largest entries first.
-
-    Args:
-        cost: float32 [B, N, K], N <= K, finite or +inf.
-
-    Returns:
-        columns: int32 [B, N]; -1 where only forbidden columns remain.
-        prices: float32 [B, K], the column potentials of the plan.
-    """
+    """Rounds a transport plan, largest entries first; the prices are its potentials."""
     prices, row_duals = jax.vmap(_potentials)(cost)
     # The logarithm of the plan, up to a negative factor.
     return pair_off(cost - row_duals[..., None] - prices[:, None, :]), prices

@@ -61,13 +61,8 @@ class _State(NamedTuple):
 def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Turns]:
     """Matches all free rows along shortest paths of reduced costs.
 
-    Args:
-        cost: float32 [B, N, K], N <= K, finite or +inf.
-        offers: a partial matching, tight under its prices; if N < K, free columns have price 0.
-
-    Returns:
-        offers: a complete matching, except for problems without an augmenting path, which stop.
-        turns: numbers of iterations.
+    The offers must be tight under their prices, with price 0 for free columns if N < K. Afterwards
+    they are complete, except for problems without an augmenting path, which stop.
     """
     batch, num_rows, num_columns = cost.shape
     state = _State(
@@ -95,12 +90,7 @@ def _row_bits(num_rows: int) -> np.ndarray:
 
 
 def _row_duals(cost: jax.Array, offers: Offers) -> jax.Array:
-    """Computes `u`, float32 [B, N], the reduced cost of each row's column, or the minimum if free.
-
-    Args:
-        cost: float32 [B, N, K].
-        offers: the matching and its prices.
-    """
+    """Computes `u`, float32 [B, N]: the reduced cost of a row's column, or the minimum if free."""
     _, col4row, v = offers
     column = jnp.maximum(col4row, 0)
     own = jnp.take_along_axis(cost, column[..., None], axis=2)[..., 0]
@@ -112,10 +102,9 @@ def _row_duals(cost: jax.Array, offers: Offers) -> jax.Array:
 def _relax(cost: jax.Array, state: _State) -> tuple[jax.Array, jax.Array]:
     """Relaxes the edges of all rows.
 
-    Returns:
-        reach: float32 [B, N], distance from a root to each row. Matched pairs are tight, so a
-        matched row has the distance of its column; roots have distance 0.
-        label: float32 [B, N, K], distance from a root to each column with each row as the last.
+    Returns float32 [B, N], the distance from a root to each row, and float32 [B, N, K], that to
+    each column with each row as the last. Matched pairs are tight, so a matched row has the
+    distance of its column; roots have distance 0.
     """
     _, col4row, v = state.offers
     reach = jnp.take_along_axis(state.distance, jnp.maximum(col4row, 0), axis=1)
@@ -169,12 +158,8 @@ def _end_searches(
 ) -> _State:
     """Augments the problems whose search has settled, and begins their next search.
 
-    Args:
-        cost: float32 [B, N, K].
-        state: the state after a wave.
-        settled: bool [B], the problems to augment.
-        final: float32 [B], distances up to this one are minimal.
-        moved: float32 [B], chains below this distance are complete.
+    Distances up to `final`, float32 [B], are minimal, and chains below `moved`, float32 [B],
+    complete.
     """
     _, num_rows, num_columns = cost.shape
     row4col, col4row, v = state.offers
@@ -233,20 +218,11 @@ def _cuts(
 
     The tree with the nearest free column can always augment, with prices cut at that distance in
     all trees. A tree is closed if no edge leaves it before its own free column. It can be cut there
-    instead and augment too, since within its cut it equals the tree of a search from its root
-    alone and touches no other tree (Balas, Miller, Pekny and Toth).
+    instead and augment too, since within its cut it equals the tree of a search from its root alone
+    and touches no other tree (Balas, Miller, Pekny and Toth).
 
-    Args:
-        reach: float32 [B, N], see `_relax`.
-        label: float32 [B, N, K], see `_relax`.
-        root: int32 [B, K], the tree of each column.
-        col4row: int32 [B, N].
-        sink_distance: float32 [B, N], distance of the free column of each root; inf if the row is
-            not a root.
-
-    Returns:
-        cut: float32 [B, N], the distance at which prices are cut in the tree of each root.
-        augments: bool [B, N], the roots whose trees augment.
+    `sink_distance` is inf for rows that are no root. Returns for each root the distance at which
+    prices are cut, float32 [B, N], and whether its tree augments, bool [B, N].
     """
     num_rows = col4row.shape[1]
     rows = jnp.arange(num_rows, dtype=jnp.int32)
@@ -270,19 +246,7 @@ def _flip(
     row4col: jax.Array,
     col4row: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Swaps matched and unmatched pairs along the paths from all roots to their sinks.
-
-    Args:
-        sink: int32 [B, N], the free column at the end of each root's path; K if there is none.
-        root: int32 [B, K], the tree of each column.
-        pred: int32 [B, K], see `_State`.
-        chain: int32 [B, N, 1 + N / 32], see `_State`.
-        row4col: int32 [B, K].
-        col4row: int32 [B, N].
-
-    Returns:
-        the new `row4col` and `col4row`.
-    """
+    """Swaps matched and unmatched pairs along the paths from all roots to their sinks, if any."""
     num_rows, num_columns = col4row.shape[1], row4col.shape[1]
     rows = jnp.arange(num_rows, dtype=jnp.int32)
     columns = jnp.arange(num_columns, dtype=jnp.int32)

@@ -9,14 +9,8 @@ from pivq_jax.model.primitives import LayerNorm, dense, gelu
 
 
 def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
-    """Moves channels to pixels.
-
-    Args:
-        x: [B, h, w, factor * factor * C].
-        factor: enlargement of height and width.
-
-    Returns:
-        [B, h * factor, w * factor, C], of the dtype of `x`.
+    """Moves channels to pixels: [B, h, w, factor * factor * C] becomes [B, h * factor, w * factor,
+    C].
     """
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height, width, factor, factor, channels // factor**2)
@@ -35,14 +29,7 @@ class PatchOutput(nn.Module):
 
     @nn.compact
     def __call__(self, grid: jax.Array) -> jax.Array:
-        """Applies the layer.
-
-        Args:
-            grid: [B, h, w, width].
-
-        Returns:
-            float32 [B, h * patch_size, w * patch_size, 3].
-        """
+        """Maps [B, h, w, width] to pixels, float32 [B, h * patch_size, w * patch_size, 3]."""
         x = dense(3 * self.patch_size**2, jnp.float32, "pixels")(grid)
         return depth_to_space(x, self.patch_size)
 
@@ -61,14 +48,7 @@ class ConvOutput(nn.Module):
 
     @nn.compact
     def __call__(self, grid: jax.Array) -> jax.Array:
-        """Applies the layers.
-
-        Args:
-            grid: [B, h, w, width].
-
-        Returns:
-            float32 [B, h * patch_size, w * patch_size, 3].
-        """
+        """Maps [B, h, w, width] to pixels, float32 [B, h * patch_size, w * patch_size, 3]."""
         factor = self.patch_size // 2
         x = dense(self.channels * factor**2, self.dtype, "expand")(grid)
         x = depth_to_space(x, factor)
@@ -91,14 +71,7 @@ class LocalOutput(nn.Module):
 
     @nn.compact
     def __call__(self, grid: jax.Array) -> jax.Array:
-        """Applies the layers.
-
-        Args:
-            grid: [B, h, w, width].
-
-        Returns:
-            float32 [B, h * patch_size, w * patch_size, 3].
-        """
+        """Maps [B, h, w, width] to pixels, float32 [B, h * patch_size, w * patch_size, 3]."""
         _, height, width, channels = grid.shape
         shape = (height * width, channels, 3 * self.patch_size**2)
         # Not named `kernel`: Muon would orthogonalise each of them, at several times its cost.

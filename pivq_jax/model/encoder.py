@@ -13,14 +13,9 @@ LATENTS = ("queries", "patches")
 
 
 def pool(grid: jax.Array, count: int) -> jax.Array:
-    """Averages square blocks of a grid.
+    """Averages square blocks of a grid [B, h, w, C] to [B, count, C], row by row.
 
-    Args:
-        grid: [B, h, w, C].
-        count: number of blocks; h * w / count is the square of a divisor of h and w.
-
-    Returns:
-        [B, count, C], row by row, of the dtype of `grid`.
+    Here, h * w / count is the square of a divisor of h and w.
     """
     batch, height, width, channels = grid.shape
     side = math.isqrt(height * width // count)

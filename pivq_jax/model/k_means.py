@@ -28,20 +28,10 @@ class _State(NamedTuple):
 
 
 def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> jax.Array:
-    """Computes the initial codebook by k-means, started by k-means++, on latents of many batches.
+    """Computes the codebook [K, D] by k-means, started by k-means++, on latents [M, D] of many
+    batches.
 
     At most `SAMPLES * codebook_size` latents are used, drawn without replacement.
-
-    Args:
-        latents: floating point [M, D], finite, M >= K.
-        codebook_size: K, the number of codebook entries.
-        key: PRNG key.
-
-    Returns:
-        float32 [K, D], the centroids.
-
-    Raises:
-        ValueError: if M < K.
     """
     if latents.shape[0] < codebook_size:
         raise ValueError(
@@ -56,17 +46,10 @@ def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> 
 
 
 def k_means(points: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
-    """Minimizes the sum of squared distances of points to their centroids (Lloyd 1982).
+    """Minimizes the sum of squared distances of points [M, D] to their centroids [K, D] (Lloyd
+    1982).
 
     An empty cluster gets the point that is furthest from its centroid.
-
-    Args:
-        points: float32 [M, D], M >= K.
-        clusters: K.
-        key: PRNG key of the start, k-means++.
-
-    Returns:
-        float32 [K, D], the centroids.
     """
 
     def improve(state: _State) -> _State:
@@ -95,11 +78,6 @@ def _plus_plus(points: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
 
     One after another, with probability proportional to the squared distance from the nearest one so
     far; of a few that are drawn, the best one is taken (Arthur and Vassilvitskii 2007).
-
-    Args:
-        points: float32 [M, D].
-        clusters: K.
-        key: PRNG key.
     """
     trials = 2 + int(math.log(clusters))
 
@@ -122,16 +100,7 @@ def _plus_plus(points: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
 
 
 def _fill_empty(owners: jax.Array, distances: jax.Array, clusters: int) -> jax.Array:
-    """Moves the points with the largest distances to the empty clusters, one to each.
-
-    Args:
-        owners: int32 [M], the cluster of each point.
-        distances: float32 [M], from its centroid.
-        clusters: K.
-
-    Returns:
-        int32 [M].
-    """
+    """Moves the points [M] with the largest distances to the empty clusters, one to each."""
     empty = count_uses(owners, clusters) == 0
     far = jax.lax.top_k(distances, clusters)[1]
     moved = jnp.where(empty, jnp.arange(clusters, dtype=jnp.int32), owners[far])
@@ -142,14 +111,6 @@ def _move(centroids: jax.Array, points: jax.Array, owners: jax.Array) -> jax.Arr
     """Moves centroids to the means of their clusters; those without a point stay.
 
     The points of a cluster are added one by one, in their order, for all clusters at once.
-
-    Args:
-        centroids: float32 [K, D].
-        points: float32 [M, D].
-        owners: int32 [M], the cluster of each point.
-
-    Returns:
-        float32 [K, D].
     """
     sizes = count_uses(owners, len(centroids))
     order = jnp.argsort(owners, stable=True)  # the points of the first cluster, of the second, ...

@@ -13,21 +13,10 @@ from pivq_jax.model.primitives import LayerNorm, dense, gelu
 
 
 def positions_2d(height: int, width: int, channels: int) -> np.ndarray:
-    """Computes fixed 2-D sine and cosine position embeddings.
+    """Computes fixed sine and cosine position embeddings, float32 [height * width, channels].
 
-    Half of the channels encode the row, half the column. Wavelengths grow geometrically from 2 pi
-    to 10,000 * 2 pi, as in Vaswani et al. 2017, arXiv 1706.03762.
-
-    Args:
-        height: number of rows of the grid.
-        width: number of columns of the grid.
-        channels: size of an embedding, a multiple of 4.
-
-    Returns:
-        float32 [height * width, channels], row by row.
-
-    Raises:
-        ValueError: if `channels` is not a multiple of 4.
+    Half of the channels, a multiple of 4, encode the row, half the column. Wavelengths grow
+    geometrically from 2 pi to 10,000 * 2 pi, as in Vaswani et al. 2017, arXiv 1706.03762.
     """
     if channels % 4:
         raise ValueError(f"positions_2d: channels = {channels} must be a multiple of 4")
@@ -51,14 +40,8 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Applies attention.
-
-        Args:
-            x: [B, T, W], tokens that attend; [1, T, W] if all images share them.
-            context: [B, S, W], tokens attended to; `x` by default.
-
-        Returns:
-            [B, T, W], of dtype `dtype`.
+        """Attends from x [B, T, W], or [1, T, W] shared by all images, to the context [B, S, W] or
+        x.
         """
         context = x if context is None else context
         width = x.shape[-1]
@@ -101,14 +84,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Applies the block.
-
-        Args:
-            x: [B, T, W], tokens; [1, T, W] if all images share them and there is a context.
-            context: [B, S, W], tokens for cross-attention, which is skipped by default.
-
-        Returns:
-            [B, T, W], or [B, `last`, W].
+        """Maps x [B, T, W] to [B, T, W] or [B, `last`, W]; with a context, x may be [1, T, W] for
+        all.
         """
         y = LayerNorm(self.dtype, name="self_attention_norm")(x)
         kept = slice(-self.last if self.last else None, None)

@@ -53,13 +53,7 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 def dense(features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
-    """Returns Flax's Dense layer with bias, computing in `dtype`.
-
-    Args:
-        features: size of the last axis of the output.
-        dtype: dtype of the computation and the output; parameters are float32.
-        name: name of the layer.
-    """
+    """Returns Flax's Dense layer with bias and float32 parameters, computing in `dtype`."""
 
     def product(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any) -> jax.Array:
         return _product(x, kernel)

@@ -58,19 +58,12 @@ def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def look_up(codebook: jax.Array, columns: jax.Array) -> jax.Array:
-    """Returns the entries of columns.
+    """Returns the entries float32 [B, N, D] of columns int32 [B, N].
 
     The gradient of an indexed array is a scatter that adds the cotangents of equal columns. A GPU
     does this in any order, and floats then differ from run to run; there, it is a product with
     one-hot rows. On a CPU, whose order is fixed, that product would be a third of a training step
     with a large codebook.
-
-    Args:
-        codebook: float32 [K, D].
-        columns: int32 [B, N].
-
-    Returns:
-        float32 [B, N, D].
     """
     return codebook[columns]
 
@@ -108,16 +101,7 @@ def match_latents(
 ) -> tuple[jax.Array, jax.Array]:
     """Assigns entries to the latents of each image one to one, at minimum total squared distance.
 
-    Args:
-        latents: float32 [B, N, D].
-        codebook: float32 [K, D], K >= N.
-        method: the solver; see `pivq_jax.matching.match`.
-
-    Returns:
-        columns int32 [B, N], and converged bool [B], which is False if latents are not finite.
-
-    Raises:
-        ValueError: as in `pivq_jax.matching.match`.
+    Returns columns int32 [B, N], and converged bool [B], which is False if latents are not finite.
     """
     result = match(squared_distances(latents, codebook), method=method)
     return result.columns, result.converged
@@ -126,18 +110,11 @@ def match_latents(
 def assign(
     latents: jax.Array, codebook: jax.Array, kind: str, matcher: Matcher = match_latents
 ) -> tuple[jax.Array, jax.Array]:
-    """Assigns a codebook entry to each latent; no gradient flows through the assignment.
+    """Assigns an entry to each latent, as `match_latents`; no gradient flows through the
+    assignment.
 
-    Args:
-        latents: float32 [B, N, D].
-        codebook: float32 [K, D].
-        kind: one of `KINDS`.
-        matcher: the assignment for `matching`. For several devices, pass one that matches the
-            images of each device on that device, since the compiler does not partition the loops
-            of a matching by itself.
-
-    Returns:
-        columns int32 [B, N], and converged bool [B], which is False if latents are not finite.
+    For several devices, pass a `matcher` that matches the images of each device on that device,
+    since the compiler does not partition the loops of a matching by itself.
     """
     if kind == "matching":
         return matcher(jax.lax.stop_gradient(latents), jax.lax.stop_gradient(codebook))
@@ -177,15 +154,7 @@ class Quantizer(nn.Module):
 
 
 def count_uses(columns: jax.Array, codebook_size: int) -> jax.Array:
-    """Counts the latents assigned to each entry.
-
-    Args:
-        columns: int32 [B, N], the entry of each latent.
-        codebook_size: K.
-
-    Returns:
-        int32 [K].
-    """
+    """Counts the latents assigned to each entry, int32 [K]."""
     return jnp.zeros(codebook_size, jnp.int32).at[columns.reshape(-1)].add(1)
 
 
@@ -197,23 +166,13 @@ def revive_dead(
     key: jax.Array,
     threshold: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """Moves dead entries to latents with a large quantization error.
+    """Moves dead entries to latents with a large error; returns the codebook, and bool [K], which
+    moved.
 
-    An entry is dead if its use count is below `threshold` times the mean count. Each dead entry is
-    replaced by a latent of the batch, drawn without replacement with probability proportional to
-    its squared distance to its own entry (the k-means++ rule), so new entries appear where the
-    error is large.
-
-    Args:
-        codebook: float32 [K, D].
-        uses: int32 [K], use counts since the last revival.
-        latents: float32 [B, N, D].
-        columns: int32 [B, N], the entry of each latent.
-        key: PRNG key.
-        threshold: fraction of the mean use count.
-
-    Returns:
-        the new codebook float32 [K, D], and bool [K], the entries that were replaced.
+    An entry is dead if its use count since the last revival is below `threshold` times the mean
+    count. Each dead entry is replaced by a latent of the batch, drawn without replacement with
+    probability proportional to its squared distance to its own entry (the k-means++ rule), so new
+    entries appear where the error is large.
     """
     entries = codebook.shape[0]
     flat = latents.reshape(-1, latents.shape[-1])

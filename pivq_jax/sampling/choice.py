@@ -76,22 +76,10 @@ def choose_plausible(
     lift: jax.Array | None = None,
     candidates: int = CANDIDATES,
 ) -> jax.Array:
-    """Chooses the pairs to exchange as `choose_exchange` does, several times, and keeps the best.
+    """Chooses the pairs to exchange as `choose_exchange` does, `candidates` times, and keeps the
+    best.
 
-    Args:
-        network: the network of the prior.
-        params: its parameters.
-        codes_a: int32 [B, N], see `choose_exchange`; distinct in each row.
-        partners: int32 [B, N], see `choose_exchange`.
-        codebook: float32 [K, D].
-        key: see `recombine`.
-        fraction: float32 scalar in [0, 1], see `recombine`.
-        lift: float32 [K, K], see `recombine`.
-        candidates: C, the number of choices compared, at least 1. The first is the one that
-            `choose_exchange` makes with the same key.
-
-    Returns:
-        bool [B, N], the codes of A to replace by their partners.
+    The first candidate is the one that `choose_exchange` makes with the same key.
     """
     batch, n = codes_a.shape
     # Images fold their numbers into the key, and none of them has this one.

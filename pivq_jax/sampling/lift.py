@@ -73,18 +73,8 @@ def improve_exchange(
     heuristic procedure for partitioning graphs", with single moves).
 
     Codes that belong together, such as all that show the colour of the hair, are exchanged together
-    only if their number allows it, so the number of exchanged pairs may change a little.
-
-    Args:
-        codes_a: int32 [N], the codes of one image.
-        partners: int32 [N], the code for which each would be exchanged; equal to it if the code has
-            no partner.
-        exchanged: bool [N], the pairs exchanged initially.
-        lift: float32 [K, K], a result of `log_lift`.
-        slack: scalar, may be traced: the number of exchanged pairs changes by at most this.
-
-    Returns:
-        bool [N], the pairs exchanged finally.
+    only if their number allows it, so the number of exchanged pairs may change, by at most `slack`.
+    All arrays are of one image, [N]; a code without a partner is its own.
     """
     n = codes_a.shape[0]
     paired = codes_a != partners

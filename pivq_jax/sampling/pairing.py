@@ -78,19 +78,8 @@ def pair(
     """Pairs each code of A with a code of B; codes in common are paired with themselves.
 
     The remaining codes of A and B have no code in common (as multisets, too), so `codes_a !=
-    partners` marks the codes that can be exchanged.
-
-    Args:
-        codes_a: int32 [..., N].
-        codes_b: int32 [..., N].
-        codebook: float32 [K, D].
-        kind: see `recombine`.
-        method: see `recombine`.
-        lift: float32 [K, K], see `recombine`.
-
-    Returns:
-        A tuple of A in canonical order, int32 [B, N]; the partners, int32 [B, N]; and the squared
-        distance of each code to its partner, float32 [B, N]. Leading axes are flattened to B.
+    partners` marks the codes that can be exchanged. Returns A in canonical order, the partners and
+    the squared distances, [B, N]: leading axes are flattened to B.
     """
     n = codes_a.shape[-1]
     codes_a = canonical(codes_a.reshape(-1, n), kind)
@@ -121,15 +110,7 @@ def pair(
 
 
 def rank_of_pairs(score: jax.Array, paired: jax.Array) -> jax.Array:
-    """Ranks the pairs of each image by ascending score; codes that are not pairs rank last.
-
-    Args:
-        score: float [B, N].
-        paired: bool [B, N].
-
-    Returns:
-        int32 [B, N], a permutation of 0 to N - 1 in each row.
-    """
+    """Ranks the pairs [B, N] of each image by ascending score; codes without a pair rank last."""
     order = jnp.argsort(jnp.where(paired, score, jnp.inf), axis=-1)
     return jnp.argsort(order, axis=-1)
 
@@ -147,21 +128,7 @@ def check_codes(
     codebook: jax.typing.ArrayLike,
     kind: str,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Checks arguments by shape, dtype and name, and converts them to int32, int32 and float32.
-
-    Args:
-        codes_a: int [..., N].
-        codes_b: int [..., N].
-        codebook: float [K, D].
-        kind: `matching`, `nearest` or `positional`.
-
-    Returns:
-        `codes_a` and `codes_b` as int32 and `codebook` as float32 arrays.
-
-    Raises:
-        ValueError: see `recombine`.
-        TypeError: see `recombine`.
-    """
+    """Checks arguments by shape, dtype and name, and converts them to int32, int32 and float32."""
     if kind not in KINDS:
         raise ValueError(f"kind = {kind!r} is unknown: use one of {', '.join(KINDS)}")
     codes_a, codes_b, codebook = jnp.asarray(codes_a), jnp.asarray(codes_b), jnp.asarray(codebook)

@@ -69,19 +69,11 @@ def _apply(prior: SetPrior, params: Any, codes: jax.Array, known: jax.Array) -> 
 
 
 def prior_loss(prior: SetPrior, params: Any, codes: jax.Array, key: jax.Array) -> jax.Array:
-    """Estimates the bits of each set from one random part of it.
+    """Estimates an upper bound, in expectation, on the bits of each set, from one random part of
+    it.
 
     The number of known codes is spread evenly over the batch, which lowers the variance of the
     mean.
-
-    Args:
-        prior: the network.
-        params: its parameters.
-        codes: int32 [B, N], sets of distinct codes.
-        key: PRNG key of the parts.
-
-    Returns:
-        float32 [B], in expectation an upper bound on -log2 p(set).
     """
     batch, n = codes.shape
     key_order, key_count = jax.random.split(key)
@@ -133,23 +125,13 @@ def prior_bits(
 
 @partial(jax.jit, static_argnames=("prior", "passes"))
 def pseudo_likelihood(prior: SetPrior, params: Any, codes: jax.Array, passes: int = 4) -> jax.Array:
-    """Computes how plausible each set is: a quick figure to compare sets by.
+    """Computes how plausible each set is, float32 [B]: a quick figure to compare sets by.
 
     The codes of a set are dealt into groups, and the log probabilities of the codes of each group,
     given those of all others, are added (Besag 1975, "Statistical analysis of non-lattice data").
     It is no probability of the set, but needs no random orders: sets that differ in a few codes are
-    compared without noise.
-
-    Args:
-        prior: the network.
-        params: its parameters.
-        codes: int32 [B, N], sets of distinct codes. Place n is in group n modulo `passes`, so give
-            what sets have in common, or exchange for each other, at the same places.
-        passes: number of groups and of passes of the network, at least 1; N or more for groups of
-            single codes.
-
-    Returns:
-        float32 [B], at most 0; the larger, the more plausible.
+    compared without noise. Place n is in group n modulo `passes`, so give what sets have in common,
+    or exchange for each other, at the same places.
     """
     places, passes = jnp.arange(codes.shape[1]), min(passes, codes.shape[1])
 
@@ -162,17 +144,11 @@ def pseudo_likelihood(prior: SetPrior, params: Any, codes: jax.Array, passes: in
 
 
 def reveal_counts(missing: int, passes: int) -> np.ndarray:
-    """Returns how many codes each pass of the sampler adds.
+    """Returns how many codes each pass of the sampler adds: at most `passes` numbers, at least 1
+    each.
 
     A code depends on those already there, so the first ones are drawn one by one and later passes
     add more at once, along a quarter of a cosine (Chang et al. 2022, arXiv 2202.04200).
-
-    Args:
-        missing: number of missing codes.
-        passes: largest number of passes, at least 1.
-
-    Returns:
-        int64 [min(passes, missing)], each at least 1, of sum `missing`.
     """
     passes = min(passes, missing)
     steps = np.arange(1, passes + 1)

@@ -45,16 +45,7 @@ class Adversary:
         return sum(self.weights.values())
 
     def generator_loss(self, params: Params, fakes: Fakes, key: jax.Array) -> jax.Array:
-        """Computes the generator's hinge loss, averaged over the kinds by their weights.
-
-        Args:
-            params: parameters of the discriminator.
-            fakes: images float32 [B, H, W, 3] in [-1, 1] of each kind in `weights`; B may differ.
-            key: PRNG key of the augmentations.
-
-        Returns:
-            float32 [].
-        """
+        """Computes the generator's hinge loss, averaged over the kinds by their weights."""
         total = jnp.float32(0)
         for i, (name, weight) in enumerate(self.weights.items()):
             logits = self._logits(params, fakes[name], jax.random.fold_in(key, i))
@@ -66,14 +57,7 @@ class Adversary:
     ) -> tuple[jax.Array, Metrics]:
         """Computes the discriminator's hinge loss, averaged over the kinds by their weights.
 
-        Args:
-            params: parameters of the discriminator.
-            fakes: images float32 [B, H, W, 3] in [-1, 1] of each kind in `weights`; B may differ.
-            images: float32 [B, H, W, 3] in [-1, 1], real images.
-            key: PRNG key of the augmentations, the same as for `generator_loss`.
-
-        Returns:
-            the loss, float32 [], and the mean logits of each kind for the log, float32 [] each.
+        The key is the one given to `generator_loss`. The mean logits of each kind are for the log.
         """
         real = self._logits(params, images, jax.random.fold_in(key, len(self.weights)))
         total, metrics = jnp.float32(0), {"logits_real": jnp.mean(real)}

@@ -23,6 +23,8 @@ from pivq_jax.training.objective import LossWeights, Objective, Phase, recombine
 from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.steps import make_discriminator_optimizer
 
+__all__ = ["dataset_from_config", "frozen_from_config", "phase_at", "steps_from_config"]
+
 
 def dataset_from_config(config: Config) -> Dataset:
     """Builds or opens the data set of a config.
@@ -52,16 +54,7 @@ def objective_from_config(
     model: PIVQ,
     map_rows: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
 ) -> Objective:
-    """Builds the loss of a config.
-
-    Args:
-        config: config of a run.
-        model: the autoencoder.
-        map_rows: transformation of the recombination, as in `pivq_from_config`.
-
-    Returns:
-        the objective, without parameters.
-    """
+    """Builds the loss of a config; `map_rows` transforms recombination as in `pivq_from_config`."""
     weights = dict(config.loss)
     network = weights.pop("perceptual_network")
     weights.pop("perceptual_weights")
@@ -135,9 +128,6 @@ def recombination_schedule(config: Config) -> optax.Schedule:
     `loss.recombination_warmup` of the remaining steps; it is always 1 if that is 0. The decoder
     thus learns the codes first: at full weight from the start it may stop using a code, which is
     then lost.
-
-    Args:
-        config: config of a run.
     """
     begin = config.quantizer.init_step
     steps = config.loss.recombination_warmup * max(0, config.train.steps - begin)

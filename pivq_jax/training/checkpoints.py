@@ -30,6 +30,8 @@ from pivq_jax.common.retry import (
     tensorstore_status,
 )
 
+__all__ = ["Checkpoints"]
+
 T = TypeVar("T")
 
 # Key in `progress`; higher is better. A checkpoint without a score is never among the best.
@@ -184,9 +186,8 @@ class Checkpoints:
     def _read(self, step: int, read: Callable[[int], T]) -> T:
         """Reads from a checkpoint; all processes agree on the outcome.
 
-        Raises:
-            _Damaged: if there is evidence in any process that the checkpoint is damaged.
-            OSError: if it cannot be read for another reason.
+        Raises _Damaged if there is evidence in any process that it is damaged, OSError if it cannot
+        be read for another reason.
         """
         what, reason = f"the checkpoint of step {step} in {self.directory}", ""
         for delay in (*DELAYS, None):

@@ -21,6 +21,8 @@ from pivq_jax.training.steps import (
     train_step,
 )
 
+__all__ = ["Steps"]
+
 
 class Steps(NamedTuple):
     """The jitted steps of a run, for global arrays on the devices of a mesh.
@@ -67,22 +69,7 @@ def make_steps(
     """Binds the steps to their settings and jits them for a mesh.
 
     `common.parallel` decides how arrays are sharded. Steps that take and return a state donate the
-    memory of their argument.
-
-    Args:
-        objective: the loss.
-        optimizer: optimizer of the model.
-        schedule: learning rate by step, for the log only.
-        discriminator_optimizer: optimizer of the discriminator.
-        mesh: devices, see `common.parallel.make_mesh`.
-        seed: seed of the run.
-        accumulation: number of parts of a batch, see `batch_gradients`.
-        ema_decay: decay of the averaged parameters.
-        recombination_schedule: factor of the weight of the loss on recombined sets, by step.
-        revive_threshold: fraction of the mean use count below which an entry is dead.
-
-    Returns:
-        the `Steps`.
+    memory of their argument. The learning rate of `schedule` is for the log only.
     """
     model = objective.model
     create = partial(create_state, objective, optimizer, discriminator_optimizer, seed=seed)

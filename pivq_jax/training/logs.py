@@ -43,12 +43,7 @@ def _step_of(line: str) -> float:
 class TrainingLog:
     """Console lines with ETA, `log.jsonl` and TensorBoard events, continued when a run resumes.
 
-    A context manager that flushes all buffers on exit.
-
-    Args:
-        workdir: directory of the run, local or remote.
-        first_step: number of steps completed before; later entries of the log are removed.
-        total_steps: last step of the run, for the ETA.
+    A context manager that flushes all buffers on exit. Entries after `first_step` are removed.
     """
 
     def __init__(self, workdir: Path, first_step: int, total_steps: int) -> None:
@@ -83,14 +78,9 @@ class TrainingLog:
     def write(self, step: int, metrics: Mapping[str, float], batch_size: int) -> None:
         """Writes one line; its speed is the mean since the previous line.
 
-        In addition to the metrics, it records `images_per_second`, `step_seconds`, `input_wait`
-        (fraction of the time spent waiting for images) and, if the device reports it,
-        `device_memory_peak` in bytes.
-
-        Args:
-            step: number of completed steps.
-            metrics: values by name; `loss` and `psnr` (dB) are required.
-            batch_size: images per step.
+        In addition to the metrics, of which `loss` and `psnr` (dB) are required, it records
+        `images_per_second`, `step_seconds`, `input_wait` (fraction of the time spent waiting for
+        images) and, if the device reports it, `device_memory_peak` in bytes.
         """
         now = time.perf_counter()
         seconds = max(now - self._time, 1e-9)
@@ -139,14 +129,10 @@ class TrainingLog:
 
 
 class _Events:
-    """A TensorBoard event file.
+    """A TensorBoard event file; earlier events from `purge_step` on are out of date.
 
     The writer's own thread, which `tensorboardX.SummaryWriter` has, dies on a full disk, and then
     training waits for it for ever.
-
-    Args:
-        directory: local or remote, created if missing.
-        purge_step: events from this step on in earlier files are out of date.
     """
 
     def __init__(self, directory: Path, purge_step: int) -> None:
@@ -177,12 +163,7 @@ class _Events:
 class ProfilerTrace:
     """A profiler trace of a range of steps in `<workdir>/profile`, for TensorBoard or Perfetto.
 
-    A context manager that stops a running trace on exit.
-
-    Args:
-        workdir: directory of the run, local or remote.
-        first_step: number of completed steps at which the trace starts.
-        steps: number of steps in the trace; 0 disables it.
+    A context manager that stops a running trace on exit. With `steps` 0, there is none.
     """
 
     def __init__(self, workdir: Path, first_step: int, steps: int) -> None:
@@ -191,12 +172,7 @@ class ProfilerTrace:
         self._running = ""  # local directory of the running trace
 
     def at(self, step: int, pending: Any) -> None:
-        """Starts or stops the trace if due.
-
-        Args:
-            step: number of completed steps.
-            pending: arrays computed by the last step, which are waited for.
-        """
+        """Starts or stops the trace if due; waits for `pending`, the arrays of the last step."""
         if step == self._first < self._last:
             jax.block_until_ready(pending)  # exclude earlier steps
             remote = is_remote(self._directory)

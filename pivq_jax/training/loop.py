@@ -35,31 +35,22 @@ from pivq_jax.training.objective import Params, Phase
 from pivq_jax.training.steps import TrainState
 from pivq_jax.training.stopping import Interrupted, stop_requests
 
+__all__ = ["train"]
+
 # A run stops if one of these is not finite.
 CHECKED = ("loss", "gradient_norm", "discriminator_gradient_norm", "latent_norm")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The constants of a run.
-
-    Attributes:
-        config: the resolved config.
-        workdir: directory for all output, local or remote.
-        dataset: the data set with its splits.
-        mesh: the devices.
-        steps: the steps, jitted for the mesh.
-        frozen: weights of the perceptual network, None if it is not used.
-        checkpoints: open checkpoints of the workdir.
-        lock: the lock on the workdir, which the first process holds.
-    """
+    """The constants of a run."""
 
     config: Config
     workdir: Path
     dataset: Dataset
     mesh: Mesh
     steps: Steps
-    frozen: Params
+    frozen: Params  # weights of the perceptual network, None if it is not used
     checkpoints: Checkpoints
     lock: DirectoryLock
 
@@ -233,11 +224,7 @@ def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) ->
 
 
 def _initialise_codebook(run: Run, state: TrainState, params: Params, step: int) -> TrainState:
-    """Initializes the codebook from the latents of the next batches, as `params` encode them.
-
-    Raises:
-        FloatingPointError: if a latent is not finite.
-    """
+    """Initializes the codebook from the latents of the next batches, as `params` encode them."""
     with contextlib.closing(_batches(run, step)) as stream:
         latents = [
             run.steps.latents(params, next(stream))
@@ -249,12 +236,9 @@ def _initialise_codebook(run: Run, state: TrainState, params: Params, step: int)
 
 
 def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None:
-    """Stops a run that has diverged.
+    """Stops a run that has diverged: raises FloatingPointError if one of `CHECKED` is not finite.
 
     Gradients are checked as well, since the loss belongs to the weights before the step.
-
-    Raises:
-        FloatingPointError: if one of `CHECKED` is not finite.
     """
     rates = ["optimizer.learning_rate"]
     if run.config.optimizer.name == "muon":
@@ -275,19 +259,8 @@ def _save(
 ) -> TrainState:
     """Starts to write a checkpoint, with a score if the best are kept and latents are quantized.
 
-    Before the codebook's start, one is fitted to the latents of the averaged weights, so that the
-    checkpoint is a model that can be used. Training does not depend on it.
-
-    Args:
-        run: the run.
-        state: the state after `step` steps.
-        step: number of completed steps.
-        phase: phase of the last one.
-        seconds: seconds of training.
-        in_haste: fit no codebook.
-
-    Returns:
-        the saved state.
+    Before the codebook's start, one is fitted to the latents of the averaged weights, unless
+    `in_haste`, so that the checkpoint is a model that can be used. Training does not depend on it.
     """
     codebook = "trained"
     if phase == Phase.CONTINUOUS:

@@ -42,22 +42,10 @@ def make_optimizer(
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Builds the optimizer with clipping, linear warm-up and cosine decay to zero.
 
-    Weight decay applies to matrices except for the codebook, not to vectors (biases and norms).
-
-    Args:
-        name: 'muon', Muon for kernels and AdamW for other parameters (see `labels`); or 'adamw',
-            AdamW for all (Loshchilov and Hutter 2019).
-        steps: number of steps of the run.
-        learning_rate: peak learning rate of AdamW.
-        muon_learning_rate: peak learning rate of Muon.
-        momentum: Nesterov momentum of Muon.
-        warmup_steps: steps in which both rates rise from zero.
-        weight_decay: weight decay of both, multiplied by the learning rate.
-        clip_norm: maximum global norm of all gradients.
-        mesh: devices over which Muon's iterations are distributed; by default they are not.
-
-    Returns:
-        the optimizer, and the learning rate of AdamW by step.
+    'muon' is Muon for kernels and AdamW for other parameters (see `labels`), 'adamw' AdamW for all
+    (Loshchilov and Hutter 2019). Weight decay, multiplied by the learning rate, applies to matrices
+    except for the codebook, not to vectors (biases and norms). Also returns the learning rate of
+    AdamW by step. With a mesh, Muon's iterations are distributed over it.
     """
 
     def schedule(peak: float) -> optax.Schedule:
@@ -78,18 +66,12 @@ def make_optimizer(
 
 
 def labels(params: Params) -> Params:
-    """Returns the optimizer of each parameter.
+    """Returns the optimizer of each parameter, 'muon' or 'adamw', as a tree.
 
     Muon updates the kernels of dense layers and convolutions. The codebook and the learned queries
     and positions are tables of vectors, not linear maps, so AdamW updates them, as well as biases
     and norms. It also updates the many kernels of `LocalOutput`, for which Muon would take longer
     than for all others together.
-
-    Args:
-        params: tree of parameters.
-
-    Returns:
-        a tree like `params` of 'muon' and 'adamw'.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, _: "muon" if path[-1].key == "kernel" else "adamw", params
@@ -103,11 +85,7 @@ def _decays(params: Params) -> Params:
 
 
 def momentum_of_muon(momentum: float) -> optax.GradientTransformation:
-    """Returns optax's Muon without its iterations: the momentum of each matrix, scaled to norm 1.
-
-    Args:
-        momentum: Nesterov momentum.
-    """
+    """Returns optax's Muon without its iterations: momentum, with each matrix scaled to norm 1."""
     return scale_by_muon(
         beta=momentum, ns_steps=0, weight_dimension_numbers=partial(jax.tree.map, _axes)
     )
@@ -125,9 +103,6 @@ def orthogonalise(mesh: Mesh | None = None) -> optax.GradientTransformation:
     more rows than columns are transposed, with which the iterations commute. With a mesh, each
     batch is split over its devices (`stack_sharding`), so that no work is repeated. Updates have a
     root mean square of about `UPDATE_RMS`.
-
-    Args:
-        mesh: devices over which the iterations are distributed; by default they are not.
     """
     muon = scale_by_muon(
         beta=0.0,
@@ -180,17 +155,10 @@ def _shared_out(
 
 
 def stack_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a batch of matrices.
+    """Returns the sharding of a batch of matrices, [count, rows, columns] with rows <= columns.
 
     It is split over all devices along `count`. If there are more devices than matrices, several
     share a matrix and split its columns, over which nearly all products sum.
-
-    Args:
-        shape: [count, rows, columns], rows <= columns.
-        mesh: the devices.
-
-    Returns:
-        a sharding over a new mesh of the same devices, with axes 'matrices' and 'columns'.
     """
     count, _, columns = shape
     devices = mesh.devices.reshape(-1)

@@ -48,26 +48,10 @@ def train_prior(
     seed: int,
     model_step: int,
 ) -> Prior:
-    """Trains a prior, from the newest checkpoint in `directory` if any.
+    """Trains a prior from the newest checkpoint in `directory`, if any; returns the best validated.
 
-    Args:
-        settings: section `prior` of a config.
-        codebook_size: K.
-        train: int32 [M, N], sets of the training split.
-        validation: int32 [V, N], sets that choose the best weights.
-        directory: local or remote directory for checkpoints, created if missing.
-        seed: seed of initial weights, batches and parts.
-        model_step: training step of the model that encoded the images.
-
-    Returns:
-        the prior with the best validation.
-
-    Raises:
-        InputError: if the directory holds a prior of other codes or of another size, or another
-            process trains in it.
-        Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
-        FloatingPointError: if the loss is not finite.
-        OSError: if a file cannot be written.
+    Sets are int32 [M, N]; `model_step` is the training step of the model that encoded the images.
+    Ctrl-C and SIGTERM raise Interrupted, once a checkpoint is written.
     """
     wanted = {
         "model_step": model_step,

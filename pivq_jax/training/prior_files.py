@@ -21,20 +21,9 @@ DESCRIPTION = "prior.json"  # what the prior was trained on, beside its checkpoi
 def load_prior(
     directory: Path, codebook_size: int, num_codes: int, model_step: int
 ) -> Prior | None:
-    """Loads a trained prior, or one in training.
+    """Loads the prior with the best validation of a directory given to `train_prior`.
 
-    Args:
-        directory: the directory given to `train_prior`.
-        codebook_size: K.
-        num_codes: N.
-        model_step: training step of the model that encodes images.
-
-    Returns:
-        the prior with the best validation, or None if there is none or it is of another step of the
-        model, whose codes mean something else.
-
-    Raises:
-        InputError: if the prior is damaged.
+    None if there is none, or it is of another step of the model, whose codes mean something else.
     """
     held = read_object(directory / DESCRIPTION)
     if held.get("model_step") != model_step:
@@ -54,25 +43,11 @@ def load_prior(
 
 
 def network_of(settings: PriorConfig, codebook_size: int) -> SetPrior:
-    """Builds the network of a config.
-
-    Args:
-        settings: section `prior` of a config.
-        codebook_size: K.
-    """
+    """Builds the network of a config."""
     return SetPrior(codebook_size, settings.width, settings.depth, settings.heads)
 
 
 def initial_parameters(network: SetPrior, num_codes: int, key: jax.Array) -> Any:
-    """Draws parameters.
-
-    Args:
-        network: the network.
-        num_codes: N.
-        key: PRNG key.
-
-    Returns:
-        a tree of float32 arrays.
-    """
+    """Draws parameters, a tree of float32 arrays."""
     n = num_codes
     return network.init(key, jnp.zeros((1, n), jnp.int32), jnp.zeros((1, n), bool))["params"]

@@ -48,15 +48,8 @@ class TrainState(struct.PyTreeNode):
 def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array) -> TrainState:
     """Replaces codebook entries in the parameters and their averages, and zeroes their moments.
 
-    All use counts are reset.
-
-    Args:
-        state: the training state.
-        codebook: float32 [K, D].
-        changed: bool [K], the entries to replace.
-
-    Returns:
-        the new state.
+    `codebook` is float32 [K, D], and `changed`, bool [K], says which to take of it. All use counts
+    are reset.
     """
     rows = changed[:, None]
 
@@ -79,12 +72,7 @@ def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array)
 def make_discriminator_optimizer(
     *, learning_rate: float, clip_norm: float
 ) -> optax.GradientTransformation:
-    """Returns Adam with betas (0.5, 0.9), usual for GANs, and clipping by global norm.
-
-    Args:
-        learning_rate: constant learning rate.
-        clip_norm: maximum global norm of the gradients.
-    """
+    """Returns Adam with betas (0.5, 0.9), usual for GANs, and clipping by global norm."""
     return optax.chain(
         optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate, b1=0.5, b2=0.9)
     )
@@ -95,11 +83,6 @@ def key_at(seed: int, draw: Draw, step: jax.typing.ArrayLike) -> jax.Array:
 
     Keys depend only on the seed, the draw and the step, so a resumed run draws the same values as
     an uninterrupted one.
-
-    Args:
-        seed: seed of the run.
-        draw: purpose of the key.
-        step: int [], number of completed steps.
     """
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), draw), step)
 
@@ -111,17 +94,7 @@ def create_state(
     *,
     seed: int,
 ) -> TrainState:
-    """Creates the state before the first step, with randomly initialized networks.
-
-    Args:
-        objective: the loss, with the model and the discriminator (if any) to initialize.
-        optimizer: optimizer of the model.
-        discriminator_optimizer: optimizer of the discriminator.
-        seed: seed of the run.
-
-    Returns:
-        the state at step 0.
-    """
+    """Creates the state before the first step, with randomly initialized networks."""
     model, step = objective.model, jnp.int32(0)
     images = jnp.zeros((1, model.image_size, model.image_size, 3))
     params = model.init(key_at(seed, Draw.PARAMS, step), images)["params"]
@@ -156,20 +129,9 @@ def batch_gradients(
 ) -> Gradients:
     """Computes the gradients of a batch at once, or sequentially as the mean over its parts.
 
-    Args:
-        objective: the loss.
-        state: the training state.
-        images: uint8 [B, H, W, 3].
-        frozen: weights of the perceptual network, None if it is not used.
-        key: PRNG key.
-        phase: phase of the run.
-        recombination_scale: float [], see `Objective.gradients`.
-        accumulation: number of parts, a divisor of B.
-        parts_sharding: sharding of the parts uint8 [accumulation, B / accumulation, H, W, 3];
-            by default left to the compiler.
-
-    Returns:
-        `Gradients`, with gradients and metrics averaged over the parts, and use counts summed.
+    Images are uint8 [B, H, W, 3], their parts, `accumulation` of them, uint8 [accumulation, B /
+    accumulation, H, W, 3], with a sharding that is by default left to the compiler. Gradients and
+    metrics are averaged over the parts, and use counts summed.
     """
     of_part = partial(
         objective.gradients,
@@ -213,25 +175,10 @@ def train_step(
     accumulation: int = 1,
     parts_sharding: Sharding | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """Runs one optimizer step.
+    """Runs one optimizer step on images uint8 [B, H, W, 3]; metrics are float32 [] each.
 
-    Args:
-        state: the training state.
-        images: uint8 [B, H, W, 3].
-        frozen: weights of the perceptual network, None if it is not used.
-        phase: phase of the run.
-        objective: the loss.
-        optimizer: optimizer of the model.
-        schedule: learning rate by step, for the log only.
-        discriminator_optimizer: optimizer of the discriminator, used in the adversarial phase only.
-        seed: seed of the run.
-        ema_decay: decay of the averaged parameters; lower in the first steps.
-        recombination_schedule: factor of the weight of the loss on recombined sets, by step.
-        accumulation: number of parts of the batch, see `batch_gradients`.
-        parts_sharding: see `batch_gradients`.
-
-    Returns:
-        the next state, and metrics, float32 [] each.
+    The learning rate of `schedule` is for the log only. In the first steps, the averaged parameters
+    decay faster than by `ema_decay`.
     """
     key = key_at(seed, Draw.LOSS, state.step)
     gradients = batch_gradients(
@@ -274,32 +221,13 @@ def train_step(
 
 
 def compute_latents(params: Params, images: jax.Array, *, model: PIVQ) -> jax.Array:
-    """Computes the latents float32 [B, N, D] of images uint8 [B, H, W, 3].
-
-    Args:
-        params: parameters of the model.
-        images: uint8 [B, H, W, 3].
-        model: the autoencoder.
-
-    Returns:
-        float32 [B, N, D], before quantization.
-    """
+    """Computes the latents float32 [B, N, D], before quantization, of images uint8 [B, H, W, 3]."""
     latents: Any = model.apply({"params": params}, images_to_float(images), method="latents")
     return latents
 
 
 def reconstruct(params: Params, images: jax.Array, quantize: bool, *, model: PIVQ) -> jax.Array:
-    """Reconstructs images.
-
-    Args:
-        params: parameters of the model.
-        images: uint8 [B, H, W, 3].
-        quantize: whether to quantize latents; False in the continuous phase.
-        model: the autoencoder.
-
-    Returns:
-        uint8 [B, H, W, 3].
-    """
+    """Reconstructs images uint8 [B, H, W, 3]; without quantization in the continuous phase."""
     variables, floats = {"params": params}, images_to_float(images)
     made: Any = (
         model.apply(variables, floats)[0]
@@ -312,20 +240,7 @@ def reconstruct(params: Params, images: jax.Array, quantize: bool, *, model: PIV
 def initialise_codebook(
     state: TrainState, latents: jax.Array, *, model: PIVQ, seed: int
 ) -> TrainState:
-    """Initializes the codebook from latents.
-
-    Args:
-        state: the training state.
-        latents: float32 [M, D], of many batches, M >= K.
-        model: the autoencoder.
-        seed: seed of the run.
-
-    Returns:
-        the state with the new codebook.
-
-    Raises:
-        ValueError: if M < K; see `initial_codebook`.
-    """
+    """Initializes the codebook from latents float32 [M, D] of many batches, M >= K."""
     key = key_at(seed, Draw.CODEBOOK, state.step)
     codebook = initial_codebook(latents, model.codebook_size, key)
     return replace_codebook(state, codebook, jnp.ones(model.codebook_size, bool))
@@ -341,15 +256,7 @@ def revive_entries(
 ) -> tuple[TrainState, jax.Array]:
     """Moves dead codebook entries to latents of a batch; see `revive_dead`.
 
-    Args:
-        state: the training state.
-        images: uint8 [B, H, W, 3].
-        model: the autoencoder.
-        seed: seed of the run.
-        threshold: fraction of the mean use count below which an entry is dead.
-
-    Returns:
-        the new state, and the number of moved entries, int32 [].
+    Returns their number, too.
     """
     codebook = state.params["quantizer"]["codebook"]
     latents = compute_latents(state.params, images, model=model)

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+__all__ = ["Interrupted"]
+
 _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
@@ -47,9 +49,8 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
     preempted. JAX's coordination service then notifies the others, and all agree on the next step
     that none has completed. Without a signal, there is no communication.
 
-    Yields:
-        a function to call after every step with the number of completed steps. It returns the
-        number of the signal to stop for, or 0.
+    Yields a function to call after every step with the number of completed steps. It returns the
+    number of the signal to stop for, or 0.
     """
     several = jax.process_count() > 1
     received: list[int] = []

@@ -104,7 +104,7 @@ def test_importing_is_light_and_nothing_imports_tensorflow():
     code = """
 import sys
 from pivq_jax.data import load_dataset
-print([m for m in ('jax', 'grain', 'tensorflow_datasets', 'PIL') if m in sys.modules])
+print([m for m in ('jax', 'grain', 'tensorflow_datasets', 'PIL.Image') if m in sys.modules])
 import pivq_jax.data.image_folder, pivq_jax.data.pipeline, pivq_jax.data.toon_faces
 print('tensorflow' in sys.modules)
 """
