@@ -28,7 +28,7 @@ from pivq_jax.training.build import (
     phase_at,
     steps_from_config,
 )
-from pivq_jax.training.checkpoints import SCORE, Checkpoints
+from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.jitted import Steps
 from pivq_jax.training.logs import ProfilerTrace, TrainingLog, format_duration
 from pivq_jax.training.objective import Params, Phase
@@ -73,13 +73,15 @@ def train(config: Config, workdir: Path) -> None:
 
     Raises:
         InputError: if the workdir belongs to another config or other data, if another process
-            trains in it, or if data or weights of the perceptual network are missing.
+            trains in it, if data or weights of the perceptual network are missing, or as in
+            `check_place`.
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
         FloatingPointError: if the loss or a gradient is not finite; checkpoints are kept.
         OSError: if a file cannot be written, or a checkpoint cannot be read for a reason that may
             pass.
     """
     check_workdir(config, workdir)
+    check_place(workdir)
     with _alone_in(workdir) as lock:
         _train(config, workdir, lock)
 
