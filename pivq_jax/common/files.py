@@ -1,17 +1,21 @@
-"""Paths and atomic writes."""
+"""Paths, and files and folders that appear whole or not at all."""
 
 import contextlib
 import functools
 import json
 import os
+import re
+import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from pivq_jax.common.errors import InputError
+
+MAX_NAME_BYTES = 255  # of a file's or folder's name, on most file systems
 
 
 def is_remote(path: Path | str) -> bool:
@@ -109,6 +113,112 @@ def check_directory(directory: Path, flag: str, writes: bool = True) -> None:
         raise InputError(f"{place} cannot be written: choose another {flag}")
 
 
+def check_lengths(names: Iterable[str], remedy: str) -> None:
+    """Checks that names are not too long for a file system.
+
+    Args:
+        names: paths of files to be written, with `/` between the parts.
+        remedy: what to do about a name that is too long, the end of the message.
+
+    Raises:
+        InputError: if a part of a name has more than `MAX_NAME_BYTES` bytes.
+    """
+    for name in names:
+        for part in name.split("/"):
+            if (size := len(part.encode(errors="surrogateescape"))) > MAX_NAME_BYTES:
+                raise InputError(
+                    f"the name {f'{part[:40]}...'!r} would take {size} bytes, more than the"
+                    f" {MAX_NAME_BYTES} of file systems: {remedy}"
+                )
+
+
+def check_new_folder(target: Path, flag: str) -> None:
+    """Checks that a local folder is new or empty, and can be written; see `new_folder`.
+
+    Args:
+        target: the folder.
+        flag: the flag that gave it, such as '--output', for the message.
+
+    Raises:
+        InputError: if it holds anything but what a command that was killed has left there, or as in
+            `check_directory`.
+    """
+    target = target.resolve()
+    if target.exists() and not (
+        target.is_dir() and len(_left_for(target, target)) == len(list(target.iterdir()))
+    ):
+        raise InputError(f"{target} exists: give a new {flag}, as nothing is replaced")
+    check_directory(target, flag)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yields a folder to fill; its contents are those of `target` at the end, or gone on an error.
+
+    A new `target` appears at once. An empty folder, which may be a mounted volume or the current
+    directory, stays the same one, and its entries appear one after another.
+
+    Args:
+        target: local folder for which `check_new_folder` was called.
+    """
+    target = target.resolve()
+    exists = target.exists()
+    place = target if exists else target.parent
+    place.mkdir(parents=True, exist_ok=True)
+    for left in _left_for(target, place):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = place / _temporary_name(target)
+    temporary.mkdir()
+    try:
+        with errors_named(target), _locked(temporary):
+            yield temporary
+            sync_tree(temporary)
+            if exists:
+                for entry in list(temporary.iterdir()):
+                    entry.rename(target / entry.name)
+            else:
+                temporary.rename(target)
+            sync(place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary_name(path: Path) -> str:
+    """A name that no other process uses, never too long for a file system."""
+    return f".{path.name[:50]}.{uuid.uuid4().hex}.tmp"
+
+
+def _left_for(target: Path, place: Path) -> list[Path]:
+    """What commands that were killed left of `target` in the folder `place`."""
+    form = re.compile(rf"\.{re.escape(target.name[:50])}\.[0-9a-f]+\.tmp")
+    found = []
+    for path in place.iterdir():
+        if form.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError), _locked(path) as unused:
+                found += [path] * unused
+    return found
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Locks a folder, where the system can; yields whether it is now known to be ours alone."""
+    try:
+        import fcntl
+    except ImportError:
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # by another process, or not on this file system
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name in the same directory, then renames it.
 
@@ -120,7 +230,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         content: the new content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(_temporary_name(path))
     try:
         with errors_named(path):
             temporary.write_bytes(content)
