@@ -42,7 +42,14 @@ import numpy as np
 
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import as_path, check_new_folder, local_path, new_folder, write_json
+from pivq_jax.common.files import (
+    as_path,
+    check_new_folder,
+    expanded,
+    local_path,
+    new_folder,
+    write_json,
+)
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.fields import Config
 from pivq_jax.data.sources import first_images
@@ -229,7 +236,7 @@ def _convert(
     source_name: str, target_name: str | None, hub_name: str | None, training_codes: int | None
 ) -> int:
     target = local_path(target_name or source_name)
-    from_file = source_name.endswith(".safetensors") or Path(source_name).expanduser().is_file()
+    from_file = source_name.endswith(".safetensors") or expanded(source_name).is_file()
     if hub_name:
         check_upload(hub_name)
         if from_file or target.suffix in (".safetensors", ".onnx"):

@@ -23,6 +23,23 @@ def is_remote(path: Path | str) -> bool:
     return "://" in str(path)
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Returns a local path in which `~` is expanded.
+
+    Args:
+        path: the path.
+
+    Raises:
+        InputError: if there is no such home directory, as for a user without an entry.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: there is no such home directory: set HOME, or give a path without ~"
+        ) from error
+
+
 def as_path(name: str) -> Path:
     """Converts a name to a local path, or to a path in remote storage such as gs://bucket/run.
 
@@ -33,10 +50,10 @@ def as_path(name: str) -> Path:
         A `Path`, or an `etils.epath.Path`, which has the same methods.
 
     Raises:
-        InputError: if the kind of storage is unknown.
+        InputError: if the kind of storage is unknown, or as in `expanded`.
     """
     if not is_remote(name):
-        return Path(name).expanduser()
+        return expanded(name)
     from etils import epath
 
     try:
@@ -55,11 +72,11 @@ def local_path(name: str) -> Path:
         The path.
 
     Raises:
-        InputError: if it is a URL.
+        InputError: if it is a URL, or as in `expanded`.
     """
     if is_remote(name):
         raise InputError(f"{name} is in remote storage: use a local path, and copy from or to it")
-    return Path(name).expanduser()
+    return expanded(name)
 
 
 def cache_folder(name: str, variable: str = "") -> Path:
@@ -72,7 +89,7 @@ def cache_folder(name: str, variable: str = "") -> Path:
         variable: environment variable that may name another folder.
     """
     if named := os.environ.get(variable):
-        return Path(named).expanduser()
+        return expanded(named)
     try:
         return Path("~/.cache/pivq_jax").expanduser() / name
     except RuntimeError:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from absl import logging
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import read_object, write_atomically
+from pivq_jax.common.files import expanded, read_object, write_atomically
 from pivq_jax.data.images import EXTENSIONS, is_image, readable_name, unread_kinds
 
 # Files whose stamps are compared even if their directory has not changed: overwriting a file does
@@ -117,7 +117,7 @@ def existing_directory(directory: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: if it does not exist or is a file.
     """
-    root = Path(directory).expanduser()
+    root = expanded(directory)
     if not root.exists():
         raise InputError(f"no directory {root}: give the path of a directory of images")
     if not root.is_dir():

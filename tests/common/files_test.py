@@ -15,10 +15,13 @@ import pytest
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import (
     MAX_NAME_BYTES,
+    as_path,
     cache_folder,
     check_directory,
     check_lengths,
     check_new_folder,
+    expanded,
+    local_path,
     new_folder,
     read_object,
     sync_tree,
@@ -214,3 +217,14 @@ def test_a_temporary_cache_of_somebody_else_is_not_used(homeless, capsys):
     (homeless / f"pivq_jax-{os.getuid()}").write_text("taken")
     folder = cache_folder("a").parent
     assert folder.is_dir() and folder.parent == homeless and str(folder) in capsys.readouterr().err
+
+
+def test_without_a_home_directory_a_path_in_it_is_refused(homeless, monkeypatch):
+    monkeypatch.setenv("PIVQ_DATA_DIR", "~/data")
+    for path in (expanded, as_path, local_path, lambda name: cache_folder("a", "PIVQ_DATA_DIR")):
+        with pytest.raises(InputError, match=r"^~.*: there is no such home directory: set HOME"):
+            path("~/run")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expanded("~/run") == Path("/home/me/run")
+    with pytest.raises(InputError, match=r"^~nobody-knows/run: there is no such home"):
+        expanded("~nobody-knows/run")
