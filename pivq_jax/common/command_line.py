@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.output import outlive_output
 
 if TYPE_CHECKING:
     from absl import flags
@@ -73,6 +74,8 @@ def parse_flags(
 def exit_code(command: Callable[[], int], remedy: str = "") -> int:
     """Runs a command and returns its exit code; expected errors are reported in one line.
 
+    The command goes on where its output cannot be written any more, see `outlive_output`.
+
     Args:
         command: function that returns an exit code.
         remedy: advice after a failed read or write, appended to the error.
@@ -81,6 +84,7 @@ def exit_code(command: Callable[[], int], remedy: str = "") -> int:
         the exit code of the command, 2 for invalid input, or 1 if training diverged or a file
         could not be read or written, for example on a full disk.
     """
+    outlive_output()
     try:
         return command()
     except InputError as error:
