@@ -31,8 +31,6 @@ A file written by PyTorch needs the config in its metadata:
 All input is checked before anything is written, and existing workdirs are never changed.
 """
 
-import os
-import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -44,7 +42,14 @@ import numpy as np
 
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import as_path, local_path, write_json
+from pivq_jax.common.files import (
+    as_path,
+    check_new_folder,
+    expanded,
+    local_path,
+    new_folder,
+    write_json,
+)
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.fields import Config
 from pivq_jax.data.sources import first_images
@@ -65,7 +70,7 @@ from pivq_jax.interop.pretrained import (
 from pivq_jax.interop.safetensors_file import read_model, write_model
 from pivq_jax.sampling import Labels
 from pivq_jax.training.build import dataset_from_config, steps_from_config
-from pivq_jax.training.checkpoints import Checkpoints
+from pivq_jax.training.checkpoints import Checkpoints, check_place
 
 
 def publish(workdir: Path, directory: Path) -> None:
@@ -123,12 +128,12 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
         workdir: new local directory.
 
     Raises:
-        InputError: if the workdir exists and is not empty, the file is not that of a model, or
-            training would initialize the codebook at its step or later, unless that is known to
-            be just fitted to the latents of this step.
+        InputError: as in `check_place`, if the workdir exists and is not empty, the file is not
+            that of a model, or training would initialize the codebook at its step or later, unless
+            that is known to be just fitted to the latents of this step.
     """
-    if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
-        raise InputError(f"{workdir} exists: give a new --to")
+    check_place(workdir, "--to")
+    check_new_folder(workdir, "--to")
     arrays, description = read_model(path)
     try:
         config = Config.from_dict(description["config"])
@@ -151,15 +156,10 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
             lambda x: jnp.full_like(x, step) if x.ndim == 0 else x, state.opt_state
         ),
     )
-    workdir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = workdir.with_name(f".{workdir.name}.{os.getpid()}.tmp")
-    try:
-        write_json(temporary / "config.json", config.to_dict())
-        with Checkpoints(temporary) as checkpoints:
+    with new_folder(workdir) as folder:
+        write_json(folder / "config.json", config.to_dict())
+        with Checkpoints(folder) as checkpoints:
             checkpoints.save(step, state, description["progress"])
-        temporary.replace(workdir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def onnx_from_workdir(workdir: Path, path: Path, training_codes: int = POOL_IMAGES) -> None:
@@ -236,7 +236,7 @@ def _convert(
     source_name: str, target_name: str | None, hub_name: str | None, training_codes: int | None
 ) -> int:
     target = local_path(target_name or source_name)
-    from_file = source_name.endswith(".safetensors") or Path(source_name).expanduser().is_file()
+    from_file = source_name.endswith(".safetensors") or expanded(source_name).is_file()
     if hub_name:
         check_upload(hub_name)
         if from_file or target.suffix in (".safetensors", ".onnx"):

@@ -149,7 +149,7 @@ def _run() -> int:
     except ModuleNotFoundError as error:
         return refuse(f"{error.name} is not installed: pip install 'pivq_jax[train,faces]'")
     from pivq_jax.common.errors import InputError
-    from pivq_jax.common.files import as_path, cache_folder, is_remote
+    from pivq_jax.common.files import as_path, cache_folder, expanded, is_remote
     from pivq_jax.common.parallel import join_processes
     from pivq_jax.config.check import check_config
     from pivq_jax.config.fields import Config
@@ -171,7 +171,7 @@ def _run() -> int:
         _run_with_workdir(None, as_path(_WORKDIR.value or ""), None)
         return 0
     if config.data.path and not is_remote(config.data.path):
-        path = os.path.abspath(Path(config.data.path).expanduser())
+        path = os.path.abspath(expanded(config.data.path))
         config = config.with_fields({"data.path": path})
     workdir = as_path(_WORKDIR.value or (f"runs/{config.name}" if published is None else "."))
     check_config(config, training=mode == "train")
@@ -186,7 +186,7 @@ def _run() -> int:
             raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
         folder = "edited" if changes else "reconstructed"
         output = as_path(_OUTPUT.value) if _OUTPUT.value else workdir / folder
-        source = Path(_INPUT.value).expanduser()
+        source = expanded(_INPUT.value)
         modes.reconstruct(config, workdir, source, output, published, changes)
         return 0
     try:

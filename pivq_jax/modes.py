@@ -8,7 +8,7 @@ import numpy as np
 
 from pivq_jax.codec import folders
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import check_directory, write_json
+from pivq_jax.common.files import check_directory, check_lengths, write_json
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import save_png
 from pivq_jax.config.check import check_workdir, trained_differences
@@ -24,6 +24,7 @@ from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import load
 from pivq_jax.training.build import dataset_from_config
+from pivq_jax.training.checkpoints import check_place
 from pivq_jax.training.loop import train
 from pivq_jax.training.prior import train_prior
 from pivq_jax.training.prior_files import PRIOR
@@ -144,6 +145,7 @@ def _train_prior(session: Session, config: Config) -> None:
     model, batch_size = session.model, session.settings.batch_size
     if model.kind != "matching":
         raise InputError(f"the prior is one over sets, and {model.kind} codes are none")
+    check_place(session.workdir)
     say(f"encoding {len(session.pool):,} training images")
     prior = train_prior(
         *(config.prior, config.quantizer.codebook_size, session.pool_codes),
@@ -216,6 +218,7 @@ def reconstruct(
     """
     end_on_sigterm()
     files = list_images(source)
+    check_lengths((f"{file}.png" for file in files), "give the image a shorter one")
     if changes:
         model = edits.learn_factors(_open("edit", config, workdir, published))
         edits.check_changes(model, changes)
@@ -271,6 +274,11 @@ def compress(
     """
     end_on_sigterm()
     model = _open_model(config, workdir, published, writes=False)
+    if published is None and model.step < (steps := model.config.train.steps):
+        say(
+            f"the model is at step {model.step} of {steps}: what is written now cannot be read"
+            " after more training, unless these weights are kept with python -m pivq_jax.convert"
+        )
     batch_size = (config or model.config).evaluate.batch_size
     folders.compress(model, source, target, batch_size, code)
 

@@ -280,8 +280,26 @@ def damage(name: str, path: Path, whole: Path) -> str:
 
 def test_a_place_that_cannot_be_written_is_one_line(capsys, exported, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    assert convert.main([f"--from={exported}", f"--to={tmp_path / 'file' / 'run'}"]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
+    line = refused(capsys, f"--from={exported}", f"--to={tmp_path / 'file' / 'run'}")
+    assert "file is a file: choose another --to" in line
+
+
+def test_a_workdir_under_whose_name_checkpoints_are_lost_is_refused(capsys, exported, tmp_path):
+    line = refused(capsys, f"--from={exported}", f"--to={tmp_path / 'cv' / '[b]'}")
+    assert "contains one of [ * ?" in line and "--to" in line and not any(tmp_path.iterdir())
+
+
+def test_what_a_killed_conversion_left_is_not_taken_for_one_s_own(exported, tiny_run, tmp_path):
+    left = tmp_path / f".run.{os.getpid()}.tmp"  # of another model, at the same step
+    shutil.copytree(tiny_run.workdir / "checkpoints" / "160", left / "checkpoints" / "160")
+    arrays, metadata = contents(exported)
+    doubled = {name: 2 * array for name, array in arrays.items()}
+    safetensors.numpy.save_file(doubled, tmp_path / "other.safetensors", metadata)
+    convert.workdir_from_file(tmp_path / "other.safetensors", tmp_path / "run")
+    np.testing.assert_array_equal(
+        pivq_jax.load(tmp_path / "run").codebook, 2 * pivq_jax.load(tiny_run.workdir).codebook
+    )
+    assert sorted(os.listdir(tmp_path)) == ["other.safetensors", "run"]
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,14 @@ def test_a_workdir_without_checkpoint_is_refused(commands, trained, tmp_path):
     assert_refused(done, "no checkpoint", "--mode=train")
 
 
+def test_a_workdir_under_whose_name_checkpoints_are_lost_is_refused(
+    commands, tiny_arguments, tmp_path
+):
+    done = commands.run(*tiny_arguments, f"--workdir={tmp_path / 'br[1]'}")
+    assert_refused(done, "br[1]", "--workdir")
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_workdir_that_is_no_directory_is_refused(commands, small_folder, tmp_path):
     (tmp_path / "run").write_text("a file")
     data = f"--config.data.path={small_folder}"

@@ -1,6 +1,8 @@
 """`--pretrained`: a published model stands for the workdir of every mode that does not train."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 
 import pivq_jax
 from pivq_jax import modes
+from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_uint8
 
 
@@ -86,6 +89,22 @@ def test_reconstructions_are_those_of_the_model(commands, published, small_folde
     model = pivq_jax.from_pretrained(published)
     image = np.asarray(Image.open(small_folder / "3.png"), np.float32) / 127.5 - 1
     assert np.asarray(model.encode(image[None])).tolist() == [codes["3.png"]]
+
+
+def test_long_names_are_reconstructed_or_refused_before_the_work(
+    tiny_model, small_folder, tmp_path
+):
+    source, longest = tmp_path / "in", "a" * 247 + ".png"
+    source.mkdir()
+    shutil.copy(small_folder / "0.png", source / longest)
+    given = (tiny_model.config, tmp_path, source, tmp_path / "out", tiny_model)
+    modes.reconstruct(*given)
+    assert (tmp_path / "out" / f"{longest}.png").is_file()
+    shutil.copy(small_folder / "0.png", source / f"b{longest}")
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(InputError, match=r"would take 256 bytes.*give the image a shorter one"):
+        modes.reconstruct(*given)
+    assert os.listdir(tmp_path) == ["in"]
 
 
 @pytest.mark.slow

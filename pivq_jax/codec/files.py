@@ -53,7 +53,7 @@ def write(
 
     Raises:
         InputError: if a name cannot be stored, there are no images, or the model does not have
-            this code.
+            this code, or a prior that is still in training.
         ValueError: if the codes are not those of M images of this model.
     """
     write_atomically(as_path(str(path)), pack(contents_of(model, codes, names, code)))
@@ -130,15 +130,25 @@ def contents_of(
 
 
 def check_code(model: TrainedModel, code: str) -> None:
-    """Checks that the codes of a model can be encoded as asked for.
+    """Checks that files of a model can be written as asked for.
 
     Args:
         model: the model.
         code: `fixed`, `short` or `prior`.
 
     Raises:
-        InputError: if they cannot.
+        InputError: if they cannot, or could not be read once the prior has been trained on.
     """
+    _check_ability(model, code)
+    if code == "prior" and model.prior is not None and not model.prior.finished:
+        raise InputError(
+            "the prior of this model is not trained to its end, and its files could not be read"
+            " after that: continue with --mode=train_prior, or use the short code"
+        )
+
+
+def _check_ability(model: TrainedModel, code: str) -> None:
+    """Checks that the codes of a model can be encoded and decoded so."""
     if code not in CODES:
         raise InputError(f"code = {code!r} is unknown: use one of {', '.join(CODES)}")
     if code == "fixed":
@@ -230,7 +240,7 @@ def check_contents(contents: Contents, model: TrainedModel, origin: str) -> None
                 f"{origin} is damaged: {len(contents.data)} bytes of codes, not {expected}"
             )
     elif contents.code == "short":
-        check_code(model, "short")
+        _check_ability(model, "short")
     else:
         held = "none" if model.prior is None else prior_fingerprint(model.prior.params).hex()
         if contents.table.hex() != held:
@@ -238,7 +248,7 @@ def check_contents(contents: Contents, model: TrainedModel, origin: str) -> None
                 f"{origin} is written with the prior with fingerprint {contents.table.hex()}, and"
                 f" that of this model is {held}: give the model with the prior that wrote it"
             )
-        check_code(model, "prior")
+        _check_ability(model, "prior")
 
 
 def batches_of(

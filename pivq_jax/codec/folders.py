@@ -1,7 +1,6 @@
 """Folders of images to files of codes, and back."""
 
-import os
-import shutil
+import contextlib
 from pathlib import Path
 
 import jax
@@ -11,8 +10,14 @@ from pivq_jax.codec.container import Contents, pack
 from pivq_jax.codec.files import batches_of, check_code, contents_of, open_file
 from pivq_jax.codec.names import check_names, png_name
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import check_directory, sync_tree, write_atomically
-from pivq_jax.common.parallel import say
+from pivq_jax.common.files import (
+    check_directory,
+    check_lengths,
+    check_new_folder,
+    new_folder,
+    write_atomically,
+)
+from pivq_jax.common.parallel import from_first_process, say
 from pivq_jax.common.progress import progress_bar
 from pivq_jax.data.images import encode_png, load_image
 from pivq_jax.data.tree import list_images
@@ -38,11 +43,12 @@ def compress(
 
     Raises:
         InputError: if there is no such folder, no readable image in it, a name that cannot be
-            stored, the target is a folder or cannot be written, or the model does not have this
-            code.
+            stored or written by `decompress`, the target is a folder or cannot be written, or the
+            model does not have this code, or a prior that is still in training.
     """
     check_code(model, code)
     files = check_names(Path(file).as_posix() for file in list_images(source))
+    check_lengths(map(png_name, files), "give the image a shorter one")
     check_directory(target.parent, "--output")
     if target.is_dir():
         raise InputError(f"{target} is a folder: give the name of a file as --output")
@@ -112,33 +118,33 @@ def decompress(model: TrainedModel, source: Path, target: Path, batch_size: int)
 
     Raises:
         InputError: if the file cannot be read (see `read`), or the folder exists and is not empty,
-            or two names are one on its file system.
+            or two names are one on its file system, or a name is too long for it.
+        OSError: if the folder cannot be written, for example on a full disk.
     """
     contents = open_file(source, model)
-    target = target.resolve()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise InputError(f"{target} exists: give a new --output, as nothing is replaced")
-    check_directory(target.parent, "--output")
-    first = jax.process_index() == 0
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    names = iter(contents.names)
-    try:
-        with progress_bar(
-            desc="decompressing", total=len(contents.names), unit=" images", disable=not first
-        ) as bar:
-            for codes in batches_of(contents, model, batch_size, str(source)):
-                for image, name in zip(decode_batched(model, codes, batch_size), names):
-                    if first:
-                        _write_new(temporary / png_name(name), encode_png(image))
-                bar.update(len(codes))
-        if first:
-            sync_tree(temporary)
-            if target.exists():
-                target.rmdir()
-            temporary.replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    say(f"{len(contents.names):,} images in {target}")
+    files = tuple(png_name(name) for name in contents.names)
+    check_lengths(files, "read the file with pivq_jax.codec.read")
+    first, refusal = jax.process_index() == 0, ""
+    if first:
+        try:
+            check_new_folder(target, "--output")
+        except InputError as error:
+            refusal = str(error)
+    if refusal := from_first_process(refusal):
+        raise InputError(refusal)
+    names = iter(files)
+    with (
+        new_folder(target) if first else contextlib.nullcontext(target) as folder,
+        progress_bar(
+            desc="decompressing", total=len(files), unit=" images", disable=not first
+        ) as bar,
+    ):
+        for codes in batches_of(contents, model, batch_size, str(source)):
+            for image, name in zip(decode_batched(model, codes, batch_size), names):
+                if first:
+                    _write_new(folder / name, encode_png(image))
+            bar.update(len(codes))
+    say(f"{len(files):,} images in {target}")
 
 
 def _write_new(path: Path, content: bytes) -> None:

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.output import outlive_output
 
 if TYPE_CHECKING:
     from absl import flags
@@ -68,8 +69,10 @@ def exit_code(command: Callable[[], int], remedy: str = "") -> int:
     """Runs a command and returns its exit code; expected errors are reported in one line.
 
     That is 2 for invalid input, or 1 if training diverged or a file could not be read or written,
-    for example on a full disk; `remedy` is then appended.
+    for example on a full disk; `remedy` is then appended. The command goes on where its output
+    cannot be written any more, see `outlive_output`.
     """
+    outlive_output()
     try:
         return command()
     except InputError as error:

@@ -1,22 +1,43 @@
-"""Paths and atomic writes."""
+"""Paths, and files and folders that appear whole or not at all."""
 
 import contextlib
 import functools
 import json
 import os
+import re
+import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from pivq_jax.common.errors import InputError
 
+MAX_NAME_BYTES = 255  # of a file's or folder's name, on most file systems
+
 
 def is_remote(path: Path | str) -> bool:
     """Whether a path is one in remote storage, such as gs://bucket/run, or a URL."""
     return "://" in str(path)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Returns a local path in which `~` is expanded.
+
+    Args:
+        path: the path.
+
+    Raises:
+        InputError: if there is no such home directory, as for a user without an entry.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: there is no such home directory: set HOME, or give a path without ~"
+        ) from error
 
 
 def as_path(name: str) -> Path:
@@ -29,10 +50,10 @@ def as_path(name: str) -> Path:
         A `Path`, or an `etils.epath.Path`, which has the same methods.
 
     Raises:
-        InputError: if the kind of storage is unknown.
+        InputError: if the kind of storage is unknown, or as in `expanded`.
     """
     if not is_remote(name):
-        return Path(name).expanduser()
+        return expanded(name)
     from etils import epath
 
     try:
@@ -51,11 +72,11 @@ def local_path(name: str) -> Path:
         The path.
 
     Raises:
-        InputError: if it is a URL.
+        InputError: if it is a URL, or as in `expanded`.
     """
     if is_remote(name):
         raise InputError(f"{name} is in remote storage: use a local path, and copy from or to it")
-    return Path(name).expanduser()
+    return expanded(name)
 
 
 def cache_folder(name: str, variable: str = "") -> Path:
@@ -68,7 +89,7 @@ def cache_folder(name: str, variable: str = "") -> Path:
         variable: environment variable that may name another folder.
     """
     if named := os.environ.get(variable):
-        return Path(named).expanduser()
+        return expanded(named)
     try:
         return Path("~/.cache/pivq_jax").expanduser() / name
     except RuntimeError:
@@ -109,6 +130,112 @@ def check_directory(directory: Path, flag: str, writes: bool = True) -> None:
         raise InputError(f"{place} cannot be written: choose another {flag}")
 
 
+def check_lengths(names: Iterable[str], remedy: str) -> None:
+    """Checks that names are not too long for a file system.
+
+    Args:
+        names: paths of files to be written, with `/` between the parts.
+        remedy: what to do about a name that is too long, the end of the message.
+
+    Raises:
+        InputError: if a part of a name has more than `MAX_NAME_BYTES` bytes.
+    """
+    for name in names:
+        for part in name.split("/"):
+            if (size := len(part.encode(errors="surrogateescape"))) > MAX_NAME_BYTES:
+                raise InputError(
+                    f"the name {f'{part[:40]}...'!r} would take {size} bytes, more than the"
+                    f" {MAX_NAME_BYTES} of file systems: {remedy}"
+                )
+
+
+def check_new_folder(target: Path, flag: str) -> None:
+    """Checks that a local folder is new or empty, and can be written; see `new_folder`.
+
+    Args:
+        target: the folder.
+        flag: the flag that gave it, such as '--output', for the message.
+
+    Raises:
+        InputError: if it holds anything but what a command that was killed has left there, or as in
+            `check_directory`.
+    """
+    target = target.resolve()
+    if target.exists() and not (
+        target.is_dir() and len(_left_for(target, target)) == len(list(target.iterdir()))
+    ):
+        raise InputError(f"{target} exists: give a new {flag}, as nothing is replaced")
+    check_directory(target, flag)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yields a folder to fill; its contents are those of `target` at the end, or gone on an error.
+
+    A new `target` appears at once. An empty folder, which may be a mounted volume or the current
+    directory, stays the same one, and its entries appear one after another.
+
+    Args:
+        target: local folder for which `check_new_folder` was called.
+    """
+    target = target.resolve()
+    exists = target.exists()
+    place = target if exists else target.parent
+    place.mkdir(parents=True, exist_ok=True)
+    for left in _left_for(target, place):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = place / _temporary_name(target)
+    temporary.mkdir()
+    try:
+        with errors_named(target), _locked(temporary):
+            yield temporary
+            sync_tree(temporary)
+            if exists:
+                for entry in list(temporary.iterdir()):
+                    entry.rename(target / entry.name)
+            else:
+                temporary.rename(target)
+            sync(place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary_name(path: Path) -> str:
+    """A name that no other process uses, never too long for a file system."""
+    return f".{path.name[:50]}.{uuid.uuid4().hex}.tmp"
+
+
+def _left_for(target: Path, place: Path) -> list[Path]:
+    """What commands that were killed left of `target` in the folder `place`."""
+    form = re.compile(rf"\.{re.escape(target.name[:50])}\.[0-9a-f]+\.tmp")
+    found = []
+    for path in place.iterdir():
+        if form.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError), _locked(path) as unused:
+                found += [path] * unused
+    return found
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Locks a folder, where the system can; yields whether it is now known to be ours alone."""
+    try:
+        import fcntl
+    except ImportError:
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # by another process, or not on this file system
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name in the same directory, then renames it.
 
@@ -120,7 +247,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         content: the new content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(_temporary_name(path))
     try:
         with errors_named(path):
             temporary.write_bytes(content)

@@ -3,8 +3,9 @@
 A process that holds or wants the lock has a file of its own in the directory, its claim, written
 anew every 20 seconds. It holds the lock if, once its claim is written, it finds no other that
 counts. A claim no longer counts if it is 60 seconds old, or if its process was on this machine and
-has ended. This needs no more of the storage than that a listing shows what was written before, so
-it works in buckets too.
+has ended. One dated in the future, as by a clock that has since been corrected, is as old as the
+time for which a process that wants the lock has seen it unchanged. This needs no more of the
+storage than that a listing shows what was written before, so it works in buckets too.
 
 Where the file system has `flock`, the directory is locked with it as well: the operating system
 releases it at once when the process ends, and tells containers of one machine apart. It does not
@@ -14,6 +15,7 @@ replace the claims, as on NFS or FUSE other machines may not see it.
 import contextlib
 import itertools
 import json
+import math
 import os
 import platform
 import random
@@ -25,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, printable
 from pivq_jax.common.files import is_remote, read_object, write_atomically
 
 RENEWED_EVERY = 20.0  # seconds
@@ -40,7 +42,8 @@ class DirectoryLock:
     Args:
         directory: local or remote, created if missing. What the lock created is deleted at the
             end if nothing else was written.
-        patient: whether to wait, up to a minute, for the end of a lock that is not renewed.
+        patient: whether to wait, up to a minute, for the end of a lock that is not renewed. For one
+            dated in the future this is always done.
 
     Raises:
         InputError: on entry, within seconds unless `patient`, if another process holds the lock.
@@ -54,6 +57,9 @@ class DirectoryLock:
         self._renewed = 0.0  # time of the last renewal, which goes on while a machine sleeps
         self._flock: int | None = None  # descriptor of the locked directory
         self._created: list[Path] = []
+        self._seen: dict[
+            tuple[Path, float], float
+        ] = {}  # claims dated in the future, and since when
         self._ended = threading.Event()
         self._renewal = threading.Thread(target=self._renew_until_ended, daemon=True)
         self._taken_by = ""
@@ -101,7 +107,7 @@ class DirectoryLock:
             if held:
                 return
             waits = False
-            if holder and holder.may_have_ended and self._patient:
+            if holder and holder.may_have_ended and (self._patient or holder.is_ahead):
                 waits = holder.age >= last_age  # otherwise it was renewed
                 last_age = holder.age
             if attempt >= ATTEMPTS and not waits:
@@ -168,8 +174,12 @@ class DirectoryLock:
             record = read_object(path)
             with contextlib.suppress(FileNotFoundError):  # it has just been released
                 written = _modified(path)
-                renewed = written if written else float(record.get("renewed") or 0)
-                others.append(_Other(path, record, now - renewed if renewed else 0.0))
+                renewed = written if written else _number(record.get("renewed"))
+                age = now - renewed if renewed else 0.0
+                if is_ahead := age < -COUNTS_FOR:
+                    instant = time.monotonic()
+                    age = instant - self._seen.setdefault((path, renewed), instant)
+                others.append(_Other(path, record, age, is_ahead))
         return others
 
     def _renew_until_ended(self) -> None:
@@ -226,18 +236,22 @@ class DirectoryLock:
 
 
 class _Other:
-    """The claim of another process; `age` is the time since its renewal in seconds."""
+    """The claim of another process.
 
-    def __init__(self, path: Path, record: dict[str, Any], age: float) -> None:
-        self.path, self.age, self._record = path, age, record
+    `age` is the time since its renewal in seconds; `is_ahead` is whether it is dated in the future.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any], age: float, is_ahead: bool) -> None:
+        self.path, self.age, self.is_ahead, self._record = path, age, is_ahead, record
         self.may_have_ended = not self._is_visible  # only the age of the claim tells
 
     @property
     def process(self) -> str:
-        held = time.time() - float(self._record.get("since") or time.time())
+        held = time.time() - (_number(self._record.get("since")) or time.time())
         minutes, seconds = divmod(max(0, round(held)), 60)
         host, pid = (self._record.get(name, "unknown") for name in ("host", "pid"))
-        return f"process {pid} on {host} for {minutes // 60}:{minutes % 60:02}:{seconds:02}"
+        who = printable(f"process {pid} on {host}")
+        return f"{who} for {minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
     @property
     def _is_here(self) -> bool:
@@ -257,10 +271,20 @@ class _Other:
         if self.age >= COUNTS_FOR:
             return False
         if self._is_visible:  # a process id is used again: compare what has started
-            return self._record.get("started") == _start_of(int(self._record.get("pid", 0)))
+            started = _start_of(int(_number(self._record.get("pid"))))
+            return started is not None and started == self._record.get("started")
         # Another container on this machine: it would hold the lock of the same file system.
         locks_here = flocked is not None and self._record.get("flocked") == flocked
         return not (self._is_here and locks_here)
+
+
+def _number(value: Any) -> float:
+    """A number of a claim; 0 if it is none, as in a damaged one."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 def _machine() -> str:

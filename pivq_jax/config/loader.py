@@ -7,6 +7,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import expanded
 from pivq_jax.config.fields import Config
 
 flags.disclaim_key_flags()  # flags defined here belong to the calling module
@@ -38,7 +39,7 @@ def load_config_dict(name: str) -> ConfigDict:
     where, _, variants = name.partition(":")
     known = experiments()
     if where.endswith(".py"):
-        file = Path(where).expanduser()
+        file = expanded(where)
     elif where in known:
         file = known[where]
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import is_remote
+from pivq_jax.common.files import expanded, is_remote
 from pivq_jax.common.retry import may_pass
 from pivq_jax.data.images import images_to_float, images_to_uint8, load_image
 from pivq_jax.data.sources import RandomSource, RecordSource, Source
@@ -182,14 +182,14 @@ def _cache(data_dir: str | os.PathLike[str] | None) -> Path:
     """Returns the directory for data that is prepared on first use."""
     from pivq_jax.data import preparation
 
-    return Path(data_dir).expanduser() if data_dir else preparation.default_data_dir()
+    return expanded(data_dir) if data_dir else preparation.default_data_dir()
 
 
 def _find_prepared(name: str, image_size: int, path: str, cache: Path) -> Path | None:
     """Returns the directory of prepared data of this size, otherwise of the next larger size."""
     from pivq_jax.data import records
 
-    root = Path(path).expanduser() if path else cache
+    root = expanded(path) if path else cache
     if is_remote(path):
         root = records.fetch(path, name, image_size, cache)
     sizes = [size for size in records.prepared_sizes(root, name) if size >= image_size]

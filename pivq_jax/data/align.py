@@ -30,6 +30,7 @@ from pathlib import Path
 
 from pivq_jax.common.command_line import CommandParser, resumable_exit_code
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import expanded
 from pivq_jax.data import alignment, framing, images, preparation
 
 
@@ -65,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.workers < 1:
         raise InputError(f"--workers is {options.workers}: it must be at least 1")
-    output = options.output.expanduser().absolute()
+    output = expanded(options.output).absolute()
     aligned, skipped = alignment.align_folder(
-        options.source.expanduser().absolute(),
+        expanded(options.source).absolute(),
         output,
         options.size,
         preset=options.preset,

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import read_object
+from pivq_jax.common.files import expanded, read_object
 from pivq_jax.data.preparation import default_data_dir
 
 
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    cache = (options.directory or default_data_dir()).expanduser().absolute()
+    cache = expanded(options.directory or default_data_dir()).absolute()
     if options.delete:
         print(f"{delete(cache, options.delete) / 2**20:,.0f} MiB freed in {cache}")
         return 0

@@ -29,6 +29,7 @@ from typing import Any
 
 from pivq_jax.common.command_line import CommandParser, resumable_exit_code
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import expanded
 from pivq_jax.data import layouts, preparation, records
 from pivq_jax.data.images import readable_name
 from pivq_jax.data.preparation import Plan, default_data_dir, usable_cores
@@ -189,14 +190,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    output = (options.output or default_data_dir()).expanduser().absolute()
+    output = expanded(options.output or default_data_dir()).absolute()
     manifest = prepare_dataset(
         options.dataset,
-        options.source.expanduser().absolute(),
+        expanded(options.source).absolute(),
         options.size,
         output=output,
         crop=options.crop,
-        attributes=options.attributes and options.attributes.expanduser(),
+        attributes=options.attributes and expanded(options.attributes),
         group=options.group,
         workers=options.workers,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import is_remote
+from pivq_jax.common.files import expanded, is_remote
 from pivq_jax.data.images import decode_image
 from pivq_jax.data.records import RESERVED
 from pivq_jax.data.sources import Cached, Example, Source, Subset
@@ -94,7 +94,7 @@ def open_directory(
 def _find(path: str | os.PathLike[str]) -> Path:
     if is_remote(os.fspath(path)):
         raise InputError(f"{path} is remote: copy the data set to a local disk, for random access")
-    root = Path(path).expanduser()
+    root = expanded(path)
     if not root.is_dir():
         raise InputError(f"no directory {root}: give the one that contains {_INFO}")
     found = [root] if (root / _INFO).exists() else sorted(p.parent for p in root.rglob(_INFO))

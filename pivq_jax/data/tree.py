@@ -13,7 +13,7 @@ from typing import NamedTuple
 from absl import logging
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import read_object, write_atomically
+from pivq_jax.common.files import expanded, read_object, write_atomically
 from pivq_jax.data.images import EXTENSIONS, is_image, readable_name, unread_kinds
 
 # Files whose stamps are compared even if their directory has not changed: overwriting a file does
@@ -93,7 +93,7 @@ def list_images(directory: str | os.PathLike[str]) -> list[str]:
 
 def existing_directory(directory: str | os.PathLike[str]) -> Path:
     """Returns the path of a directory of images, with `~` expanded."""
-    root = Path(directory).expanduser()
+    root = expanded(directory)
     if not root.exists():
         raise InputError(f"no directory {root}: give the path of a directory of images")
     if not root.is_dir():

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from pivq_jax.common.files import is_remote
+from pivq_jax.common.files import expanded, is_remote
 from pivq_jax.common.weights import check_weights, download, read_state_dict
 
 # The file that pytorch-fid downloads, 96 MB.
@@ -91,7 +91,7 @@ def load_inception(path: str | Path = "") -> dict[str, Any]:
     `default_weights_dir()`.
     """
     url = str(path) or WEIGHTS_URL
-    file = download(url, _REMEDY) if is_remote(url) else Path(path).expanduser()
+    file = download(url, _REMEDY) if is_remote(url) else expanded(path)
     return fold_batch_norms(read_state_dict(file, _REMEDY), str(file))
 
 

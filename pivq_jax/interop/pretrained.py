@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import write_atomically, write_json
+from pivq_jax.common.files import expanded, write_atomically, write_json
 from pivq_jax.interop.card import model_card
 from pivq_jax.interop.hub import check_upload, download, is_hub_id, upload
 from pivq_jax.interop.parents import read_parents, write_parents
@@ -96,7 +96,7 @@ def write_pretrained(
 def read_pretrained(where: str | Path) -> Published:
     """Reads a published model from a directory, from the package or from the hub, in this order."""
     shipped = shipped_models()
-    directory = Path(where).expanduser()
+    directory = expanded(where)
     if not directory.is_dir():
         if (name := str(where)) not in shipped and not is_hub_id(name):
             raise InputError(

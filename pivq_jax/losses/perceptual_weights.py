@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import expanded
 from pivq_jax.common.pickles import read_numpy_pickle
 from pivq_jax.common.weights import check_weights, default_weights_dir, read_weights, write_weights
 from pivq_jax.losses.backbones import get_backbone
@@ -41,7 +42,7 @@ def load_lpips(network: str = "alex", path: str | Path = "") -> dict[str, Any]:
     shapes = weight_shapes(network)
     if path:
         remedy = f"give the file that load_lpips({network!r}) keeps in {default_weights_dir()}"
-        params = read_weights(Path(path).expanduser(), shapes, remedy)
+        params = read_weights(expanded(path), shapes, remedy)
     else:
         cached = default_weights_dir() / f"lpips_{network}.safetensors"
         if not cached.exists():

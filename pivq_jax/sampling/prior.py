@@ -61,6 +61,7 @@ class Prior(NamedTuple):
     network: SetPrior
     params: Any
     bits: float  # upper bound on the bits of a set of the validation split
+    finished: bool = True  # or its training goes on, which may change its weights
 
 
 def _apply(prior: SetPrior, params: Any, codes: jax.Array, known: jax.Array) -> jax.Array:

@@ -41,10 +41,11 @@ def dataset_from_config(config: Config) -> Dataset:
     """
     data = config.data
     dataset = load_dataset(data.name, image_size=data.image_size, path=data.path, group=data.group)
-    if len(dataset.train) < 2:
+    if (count := len(dataset.train)) < 2:
+        total = count + len(dataset.validation) + len(dataset.test)
         raise InputError(
-            f"{data.path or data.name} gives {len(dataset.train)} training image(s), too few to"
-            " recombine two: add images"
+            f"{data.path or data.name} has {total} images, only {count} of them for training, too"
+            " few to recombine two: add images"
         )
     return dataset
 

@@ -3,6 +3,7 @@
 import contextlib
 import enum
 import functools
+import glob
 import logging
 import math
 import sys
@@ -38,6 +39,28 @@ T = TypeVar("T")
 SCORE = "score"
 
 
+def check_place(workdir: Path, flag: str = "--workdir", writes: bool = True) -> None:
+    """Checks that Orbax can write and read checkpoints in a directory of this name.
+
+    It looks for what it has written by patterns that contain the path, and leaves out what it does
+    not find; TensorStore takes a backslash for a slash.
+
+    Args:
+        workdir: directory of the run, local or remote.
+        flag: the flag that gave it, for the message.
+        writes: whether checkpoints are written; after renaming, patterns do no harm.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    path = str(workdir) if is_remote(workdir) else workdir.absolute().as_posix()
+    if "\\" in path or (writes and glob.escape(path) != path):
+        raise InputError(
+            f"{path} contains one of [ * ? \\, under which checkpoints are lost: choose another"
+            f" {flag}"
+        )
+
+
 class Checkpoints:
     """The checkpoints of one run, in `<workdir>/checkpoints/<step>/`.
 
@@ -50,11 +73,15 @@ class Checkpoints:
         read_only: whether to write and delete nothing.
         keep: number of newest checkpoints to keep. With 1, none is left if that one is damaged.
         keep_best: number of checkpoints with the highest `progress["score"]` to keep as well.
+
+    Raises:
+        InputError: as in `check_place`.
     """
 
     def __init__(
         self, workdir: Path, *, read_only: bool = False, keep: int = 2, keep_best: int = 0
     ) -> None:
+        check_place(workdir, writes=not read_only)
         self.directory = (workdir if is_remote(workdir) else workdir.absolute()) / "checkpoints"
         self._read_only = read_only
         self._unsynced: int | None = None  # step of the newest checkpoint, if it was just written

@@ -18,10 +18,12 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import directory_check
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import errors_named, is_remote, write_atomically
 
 T = TypeVar("T")
 
+LOG = "log.jsonl"
 FLUSHED_EVERY = 120.0  # seconds between writes of TensorBoard's events, which may be an upload
 
 
@@ -30,6 +32,22 @@ def format_duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def check_log(workdir: Path) -> None:
+    """Checks that nothing is in the way of the log.
+
+    Args:
+        workdir: directory of the run, local or remote.
+
+    Raises:
+        InputError: if there is a directory of its name.
+    """
+    if (path := workdir / LOG).is_dir():
+        raise InputError(
+            f"{path} is a directory, and the log is a file of that name: move it away, or choose"
+            " another --workdir"
+        )
 
 
 def _step_of(line: str) -> float:
@@ -47,7 +65,7 @@ class TrainingLog:
     """
 
     def __init__(self, workdir: Path, first_step: int, total_steps: int) -> None:
-        self._path = workdir / "log.jsonl"
+        self._path = workdir / LOG
         self._total_steps = total_steps
         self._step, self._time = first_step, time.perf_counter()
         # Compilation, k-means and pictures slow down single windows; the median ignores them.

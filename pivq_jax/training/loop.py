@@ -28,9 +28,9 @@ from pivq_jax.training.build import (
     phase_at,
     steps_from_config,
 )
-from pivq_jax.training.checkpoints import SCORE, Checkpoints
+from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.jitted import Steps
-from pivq_jax.training.logs import ProfilerTrace, TrainingLog, format_duration
+from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log, format_duration
 from pivq_jax.training.objective import Params, Phase
 from pivq_jax.training.steps import TrainState
 from pivq_jax.training.stopping import Interrupted, stop_requests
@@ -64,13 +64,16 @@ def train(config: Config, workdir: Path) -> None:
 
     Raises:
         InputError: if the workdir belongs to another config or other data, if another process
-            trains in it, or if data or weights of the perceptual network are missing.
+            trains in it, if data or weights of the perceptual network are missing, or as in
+            `check_place` and `check_log`.
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
         FloatingPointError: if the loss or a gradient is not finite; checkpoints are kept.
         OSError: if a file cannot be written, or a checkpoint cannot be read for a reason that may
             pass.
     """
     check_workdir(config, workdir)
+    check_place(workdir)
+    check_log(workdir)
     with _alone_in(workdir) as lock:
         _train(config, workdir, lock)
 
@@ -247,10 +250,11 @@ def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None
         rates.append("adversarial.learning_rate")
     for name in CHECKED:
         if name in metrics and not np.isfinite(value := float(metrics[name])):
+            last = run.checkpoints.latest_step()
             raise FloatingPointError(
                 f"the {name} is {value} at step {step}: lower {' or '.join(rates)}, in a new"
-                " --workdir; the last good checkpoint is that of step"
-                f" {run.checkpoints.latest_step()}"
+                " --workdir; "
+                + (f"the last good checkpoint is that of step {last}" if last else "none was saved")
             )
 
 

@@ -29,17 +29,22 @@ def load_prior(
     if held.get("model_step") != model_step:
         return None
     try:
-        fields = {name: held[name] for name in dict(PriorConfig())}
-        network = network_of(PriorConfig(**fields), codebook_size)
+        settings = PriorConfig(**{name: held[name] for name in dict(PriorConfig())})
+        network = network_of(settings, codebook_size)
     except KeyError as error:
         raise InputError(f"{directory / DESCRIPTION} is damaged: delete {directory}") from error
     params = jax.eval_shape(partial(initial_parameters, network, num_codes), jax.random.key(0))
-    bits = jax.ShapeDtypeStruct((), jnp.float32)
+    wanted = {
+        "step": jax.ShapeDtypeStruct((), jnp.int32),
+        "best": params,
+        "best_bits": jax.ShapeDtypeStruct((), jnp.float32),
+    }
     with Checkpoints(directory, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
             return None
-        state, _ = checkpoints.restore({"best": params, "best_bits": bits}, make_mesh())
-    return Prior(network, state["best"], float(state["best_bits"]))
+        state, _ = checkpoints.restore(wanted, make_mesh())
+    finished = int(state["step"]) >= settings.steps
+    return Prior(network, state["best"], float(state["best_bits"]), finished)
 
 
 def network_of(settings: PriorConfig, codebook_size: int) -> SetPrior:

@@ -1,14 +1,14 @@
 """Ctrl-C, SIGTERM and a closed terminal: all processes of a run stop after the same step."""
 
 import contextlib
-import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+
+from pivq_jax.common.output import outlive_output
 
 __all__ = ["Interrupted"]
 
@@ -60,7 +60,7 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
             raise KeyboardInterrupt
         received.append(number)
         if number == _HANGUP:
-            _leave_terminal()
+            outlive_output()  # writing to a closed terminal is an error
         print("\nstopping after this step; writing a checkpoint", flush=True)
         if several:
             signal.raise_signal(signal.SIGTERM)  # JAX's own handler
@@ -84,14 +84,3 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
         for number, handler in previous.items():
             signal.signal(number, handler)
         end_on_sigterm()
-
-
-def _leave_terminal() -> None:
-    """Discards what is written to a terminal that was closed, where writing is an error."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.write("\n")
-            stream.flush()
-        except OSError:
-            with open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), stream.fileno())

@@ -85,9 +85,12 @@ def test_a_file_is_replaced_and_a_folder_is_not(model, small_folder, tmp_path):
         with pytest.raises(InputError, match="exists: give a new --output"):
             folders.decompress(model, file, target, 8)
     assert (tmp_path / "full" / "0.png").read_bytes() == b"precious"
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty").mkdir(mode=0o700)
+    before = (tmp_path / "empty").stat()
     folders.decompress(model, file, tmp_path / "empty", 8)
     assert len(os.listdir(tmp_path / "empty")) == 40
+    after = (tmp_path / "empty").stat()  # the folder may be a mounted volume
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
 
 
 def test_with_a_prior(model, small_folder, tmp_path, capfd):
@@ -160,9 +163,32 @@ def test_an_interruption_leaves_nothing(model, file, tmp_path, monkeypatch, erro
         return b""
 
     monkeypatch.setattr(folders, "encode_png", encode)
-    with pytest.raises(type(error) if isinstance(error, OSError) else error):
+    with pytest.raises(type(error) if isinstance(error, OSError) else error) as failed:
         folders.decompress(model, file, tmp_path / "out", 8)
+    assert isinstance(error, type) or failed.value.filename == str(tmp_path / "out")
     assert_nothing_left(tmp_path)
+
+
+def test_names_too_long_to_be_written_are_refused_before_the_work(
+    model, small_folder, tmp_path, monkeypatch
+):
+    (tmp_path / "in").mkdir()
+    longest = "a" * 247 + ".jpg"
+    shutil.copy(small_folder / "0.png", tmp_path / "in" / longest)
+    folders.compress(model, tmp_path / "in", tmp_path / "faces.pivq", 8)
+    folders.decompress(model, tmp_path / "faces.pivq", tmp_path / "out", 8)
+    assert os.listdir(tmp_path / "out") == [f"{longest}.png"]
+
+    shutil.copy(small_folder / "0.png", tmp_path / "in" / f"aaa{longest}")
+    codec.write(tmp_path / "long.pivq", model, np.arange(8)[None], [f"aaa{longest}"])
+    before = sorted(os.listdir(tmp_path))
+    for name in ("encode_split", "decode_batched"):
+        monkeypatch.setattr(folders, name, None)
+    with pytest.raises(InputError, match=r"would take 258 bytes.*give the image a shorter one"):
+        folders.compress(model, tmp_path / "in", tmp_path / "more.pivq", 8)
+    with pytest.raises(InputError, match=r"would take 258 bytes.*codec\.read"):
+        folders.decompress(model, tmp_path / "long.pivq", tmp_path / "again", 8)
+    assert sorted(os.listdir(tmp_path)) == before
 
 
 def test_names_that_are_one_on_a_file_system_are_refused(model, file, tmp_path, monkeypatch):

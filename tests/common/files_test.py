@@ -1,7 +1,11 @@
 """Files that survive a power cut: what is written is synced before it is relied on."""
 
+import errno
 import os
 import pwd
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,8 +14,15 @@ import pytest
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import (
+    MAX_NAME_BYTES,
+    as_path,
     cache_folder,
     check_directory,
+    check_lengths,
+    check_new_folder,
+    expanded,
+    local_path,
+    new_folder,
     read_object,
     sync_tree,
     write_atomically,
@@ -93,6 +104,94 @@ def test_a_place_for_output_is_a_directory_or_can_become_one(tmp_path, monkeypat
     check_directory(tmp_path / "new", "--to", writes=False)
 
 
+def test_names_as_long_as_a_file_system_allows_are_written(tmp_path):
+    name = "ü" * 127 + "a"
+    write_atomically(tmp_path / name, b"file")
+    with new_folder(tmp_path / f"{name[:-1]}b") as folder:
+        (folder / "inside").touch()
+    assert sorted(os.listdir(tmp_path)) == [name, f"{name[:-1]}b"]
+    check_lengths([f"below/{name}"], "shorten it")
+    with pytest.raises(InputError, match=rf"'üü.*would take 256 bytes.* {MAX_NAME_BYTES}.*shorten"):
+        check_lengths(["short", f"below/{name}a"], "shorten it")
+
+
+def test_a_new_folder_appears_once_it_is_whole(tmp_path):
+    target = tmp_path / "deep" / "out"
+    check_new_folder(target, "--to")
+    assert not target.parent.exists()
+    with new_folder(target) as folder:
+        (folder / "below").mkdir()
+        (folder / "below" / "file").write_text("content")
+        assert not target.exists()
+    assert (target / "below" / "file").read_text() == "content"
+    assert os.listdir(target.parent) == ["out"]
+    with pytest.raises(InputError, match=r"out exists: give a new --to, as nothing is replaced"):
+        check_new_folder(target, "--to")
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_an_error_leaves_nothing_and_names_the_folder(tmp_path, exists):
+    target = tmp_path / "out"
+    if exists:
+        target.mkdir()
+    with pytest.raises(OSError, match="No space left") as failed, new_folder(target) as folder:
+        (folder / "file").touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert failed.value.filename == str(target)
+    assert list(tmp_path.rglob("*")) == [target] * exists
+
+
+def test_an_empty_folder_stays_the_same_one(tmp_path, monkeypatch):
+    """As a mounted volume and the current directory must, and a private folder should."""
+    target = tmp_path / "out"
+    target.mkdir(mode=0o700)
+    before = target.stat()
+    monkeypatch.chdir(target)
+    check_new_folder(Path("."), "--to")
+    with new_folder(Path(".")) as folder:
+        (folder / "below").mkdir()
+        (folder / "below" / "file").touch()
+    after = target.stat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert os.listdir(".") == ["below"] and os.listdir("below") == ["file"]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from pivq_jax.common.files import new_folder
+with new_folder(Path(sys.argv[1])) as folder:
+    (folder / "partial").touch()
+    print("writes", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tmp_path, exists):
+    target, other = tmp_path / "out", tmp_path / ".other.1.tmp"
+    other.mkdir()
+    if exists:
+        target.mkdir()
+    command = [sys.executable, "-c", KILLED, str(target)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline() == "writes\n"
+    (place,) = [path.parent for path in tmp_path.rglob("partial")]
+    if exists:
+        with pytest.raises(InputError, match="exists"):
+            check_new_folder(target, "--to")
+    else:
+        with pytest.raises(RuntimeError), new_folder(target):
+            raise RuntimeError
+    assert place.exists()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    check_new_folder(target, "--to")
+    with new_folder(target) as folder:
+        (folder / "whole").touch()
+    assert os.listdir(target) == ["whole"] and set(tmp_path.iterdir()) == {target, other}
+
+
 @pytest.fixture
 def homeless(monkeypatch, tmp_path) -> Path:
     """A user without a home directory; returns the folder for temporary files."""
@@ -118,3 +217,14 @@ def test_a_temporary_cache_of_somebody_else_is_not_used(homeless, capsys):
     (homeless / f"pivq_jax-{os.getuid()}").write_text("taken")
     folder = cache_folder("a").parent
     assert folder.is_dir() and folder.parent == homeless and str(folder) in capsys.readouterr().err
+
+
+def test_without_a_home_directory_a_path_in_it_is_refused(homeless, monkeypatch):
+    monkeypatch.setenv("PIVQ_DATA_DIR", "~/data")
+    for path in (expanded, as_path, local_path, lambda name: cache_folder("a", "PIVQ_DATA_DIR")):
+        with pytest.raises(InputError, match=r"^~.*: there is no such home directory: set HOME"):
+            path("~/run")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expanded("~/run") == Path("/home/me/run")
+    with pytest.raises(InputError, match=r"^~nobody-knows/run: there is no such home"):
+        expanded("~nobody-knows/run")

@@ -155,6 +155,42 @@ def test_one_of_several_hosts_waits_for_a_lock_that_is_not_renewed(tmp_path, mon
     assert len(waits) == 9 and path.exists()
 
 
+def test_one_dated_in_the_future_ends_if_it_is_not_renewed(tmp_path, monkeypatch, capfd):
+    """As of a machine that was started again, and its clock corrected."""
+    monkeypatch.setattr(module.random, "uniform", lambda low, high: 0.1)
+    monkeypatch.setattr(module, "COUNTS_FOR", 0.7)
+    other = {"host": "elsewhere", "machine": "other"}
+    path = rewrite(tmp_path, age=-3e7, **other)
+    with DirectoryLock(tmp_path):
+        assert not path.exists()
+    assert "waiting whether process 7 on elsewhere" in capfd.readouterr().err
+
+    path, sleep, waits = rewrite(tmp_path, age=-3e7, **other), time.sleep, []
+
+    def slept(seconds: float) -> None:
+        waits.append(seconds)
+        sleep(seconds)
+        if len(waits) == 4:
+            rewrite(tmp_path, age=-2e7)
+
+    monkeypatch.setattr(module.time, "sleep", slept)
+    with pytest.raises(InputError, match="by process 7 on elsewhere"), DirectoryLock(tmp_path):
+        pass
+    assert len(waits) == 4 and path.exists()
+
+
+@pytest.mark.parametrize("value", ["abc", None, [], float("nan"), float("inf"), 10**400])
+def test_damaged_numbers_are_none(tmp_path, value):
+    here = {"machine": module._machine(), "pids": module._pid_namespace()}
+    fields = {"pid": value, "since": value, "renewed": value}
+    rewrite(tmp_path, **fields, machine="other")
+    with pytest.raises(InputError, match=r"being trained in by process .* for 0:00:00"):
+        DirectoryLock(tmp_path).__enter__()
+    rewrite(tmp_path, **fields, **here)  # there is no such process
+    with DirectoryLock(tmp_path):
+        pass
+
+
 def test_that_of_another_container_on_this_machine_counts_if_flock_does_not_tell(tmp_path):
     device = tmp_path.stat().st_dev
     rewrite(tmp_path, machine=module._machine(), pids="pid:[1]", flocked=device + 1)

@@ -3,8 +3,10 @@
 import collections
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.config import load_config
 from pivq_jax.training.build import dataset_from_config
 
@@ -29,3 +31,16 @@ def test_the_images_of_a_person_are_in_one_split(tmp_path, monkeypatch):
         for i in range(len(split))
     )
     assert len(counts) == people and set(counts.values()) == {3}
+
+
+def test_too_few_images_are_all_counted(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIVQ_DATA_DIR", str(tmp_path / "cache"))
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(folder / f"{number}.png")
+    config = load_config("image_folder").with_fields(
+        {"data.path": str(folder), "data.image_size": 8, "model.patch_size": 8}
+    )
+    with pytest.raises(InputError, match=r"few has 3 images, only 1 of them for training"):
+        dataset_from_config(config)

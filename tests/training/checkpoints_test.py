@@ -42,6 +42,25 @@ def test_newest_state_and_progress_come_back_on_the_mesh(tmp_path):
         assert leaf.sharding.is_equivalent_to(replicated(mesh), leaf.ndim)
 
 
+@pytest.mark.parametrize("name", ["br[1]", "a*", "a?", "back\\slash", "[b]/below"])
+def test_names_under_which_checkpoints_are_lost_are_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"contains one of \[ \* \? \\, .* another --workdir"):
+        Checkpoints(tmp_path / name)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_renamed_workdir_can_be_read(tmp_path):
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(7, make_state(7), {})
+    (tmp_path / "run").rename(tmp_path / "br[1]")
+    with Checkpoints(tmp_path / "br[1]", read_only=True) as checkpoints:
+        state, _ = checkpoints.restore(jax.eval_shape(lambda: make_state(0)), make_mesh())
+    jax.tree.map(np.testing.assert_array_equal, state, make_state(7))
+    (tmp_path / "br[1]").rename(tmp_path / "back\\slash")
+    with pytest.raises(InputError, match="are lost"):
+        Checkpoints(tmp_path / "back\\slash", read_only=True)
+
+
 def test_a_part_of_the_state_comes_back_alone(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(7, make_state(7), {})

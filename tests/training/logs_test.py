@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from etils import epath
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_json
 from pivq_jax.common.pictures import save_png
 from pivq_jax.training import logs
-from pivq_jax.training.logs import ProfilerTrace, TrainingLog
+from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log
 
 METRICS = {"loss": 1.0, "psnr": 20.0}
 
@@ -161,3 +162,10 @@ def test_a_damaged_line_is_dropped(tmp_path, damage):
     kept = (tmp_path / "log.jsonl").read_bytes()
     # A line without an end takes the next one with it.
     assert kept == (whole[0] if not damage.endswith(b"\n") else b"".join(whole))
+
+
+def test_a_directory_in_the_place_of_the_log_is_refused(tmp_path):
+    check_log(tmp_path)
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"log\.jsonl is a directory.* move it away, or choose an"):
+        check_log(tmp_path)

@@ -290,6 +290,13 @@ def test_interrupted_run_draws_the_same_pictures(tiny_run, interrupted):
         assert unbroken == (interrupted["workdir"] / path).read_bytes(), path
 
 
+def test_divergence_before_the_first_checkpoint_names_none(tiny_config):
+    checkpoints = SimpleNamespace(latest_step=lambda: None)
+    run: Any = SimpleNamespace(config=tiny_config, checkpoints=checkpoints)
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 3: .*; none was saved$"):
+        loop._check_finite(run, 3, {"loss": jnp.float32(np.nan)})
+
+
 def test_loss_that_is_not_finite_stops_the_run(commands, tiny_arguments, tmp_path):
     arguments = [
         *tiny_arguments,

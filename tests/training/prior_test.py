@@ -46,6 +46,7 @@ def test_what_is_loaded_is_what_was_trained(whole):
     directory, prior = whole
     loaded = load_prior(directory, K, 3, model_step=7)
     assert loaded.bits == prior.bits and loaded.network == prior.network
+    assert loaded.finished and prior.finished
     jax.tree.map(np.testing.assert_array_equal, loaded.params, prior.params)
 
 
@@ -58,6 +59,7 @@ def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, 
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped at step 50"):
         patch.setattr(module, "stop_requests", stopped_at_step_50)
         run(tmp_path)
+    assert not load_prior(tmp_path, K, 3, model_step=7).finished
     again = run(tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("/")[0].split()[1] for line in lines[:9]] == [*map(str, range(4, 37, 4))]

@@ -1,0 +1,51 @@
+"""Standard output and error that may be lost: a closed pipe or terminal, a full disk."""
+
+import contextlib
+import os
+import sys
+from typing import Any, TextIO
+
+
+def outlive_output() -> None:
+    """Lets the process go on, silently, where its output cannot be written any more.
+
+    Characters that a terminal does not know are written as escapes. Streams that are not those of
+    the process, as of a notebook, are left alone.
+    """
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if stream is None:  # closed before the start
+            setattr(sys, name, open(os.devnull, "w", errors="replace"))  # noqa: SIM115
+        elif stream is getattr(sys, f"__{name}__"):
+            with contextlib.suppress(OSError):  # it may be closed already
+                stream.reconfigure(errors="backslashreplace")
+            setattr(sys, name, _Outlived(stream))
+
+
+class _Outlived:
+    """A text stream that is led to nowhere once it cannot be written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._lead_to_nowhere(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._lead_to_nowhere(error)
+
+    def _lead_to_nowhere(self, error: OSError) -> None:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
+        if self is sys.stdout:
+            print(f"output is lost from here on ({error.strerror})", file=sys.stderr)

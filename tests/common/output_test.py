@@ -1,0 +1,63 @@
+"""Output that is lost ends no command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = r"""
+import sys
+from pathlib import Path
+from pivq_jax.common.command_line import exit_code
+
+def work() -> int:
+    for step in range(10_000):
+        print("step", step, flush=step % 2 == 0)
+    print("runs/\u9854 \u2026", "\udcff")
+    Path(sys.argv[1]).write_text("checkpoint")
+    return 0
+
+sys.exit(exit_code(work))
+"""
+
+
+def run(written: Path, stdout: Any, **options: Any) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", COMMAND, str(written)]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.parametrize("where, reason", [("pipe", "Broken pipe"), ("full", "No space left on")])
+def test_a_command_goes_on_where_its_output_is_lost(tmp_path, where, reason):
+    if where == "full":
+        place = os.open("/dev/full", os.O_WRONLY)
+    else:  # as of `| head`, which has ended
+        reader, place = os.pipe()
+        os.close(reader)
+    done = run(tmp_path / "written", place)
+    os.close(place)
+    assert done.returncode == 0 and (tmp_path / "written").exists(), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"output is lost from here on ({reason}")
+
+
+def test_output_and_errors_may_both_be_lost(tmp_path):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", COMMAND, str(tmp_path / "written")]
+        assert subprocess.run(command, stdout=full, stderr=full).returncode == 0
+    assert (tmp_path / "written").exists()
+
+
+def test_output_and_errors_may_be_closed_from_the_start(tmp_path):
+    command = [sys.executable, "-c", COMMAND, str(tmp_path / "written")]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command])
+    assert done.returncode == 0 and (tmp_path / "written").exists()
+
+
+def test_characters_that_a_terminal_does_not_know_are_escaped(tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = run(tmp_path / "written", subprocess.PIPE, env=environment)
+    assert done.returncode == 0 and not done.stderr
+    assert done.stdout.splitlines()[-1] == r"runs/\u9854 \u2026 \udcff"
