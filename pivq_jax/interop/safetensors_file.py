@@ -26,6 +26,8 @@ from pivq_jax.model.pivq import pivq_from_config
 
 KEY = "pivq_jax"
 FORMAT_VERSION = 1  # raised when files are written that earlier versions would misread
+# Config fields that hold paths (or addresses) of the machine on which the model was trained.
+PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
 
 
 def write_model(path: Path, params: Params, description: dict[str, Any]) -> None:
@@ -75,7 +77,10 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
 
 
 def _checked(text: str, path: Path) -> dict[str, Any]:
-    """The checked description in `text`, with `config`, `step`, `progress` and `metrics`."""
+    """The checked description in `text`, with `config`, `step`, `progress` and `metrics`.
+
+    Whoever wrote the file chose its paths, so none of them is read: only those that a user gives.
+    """
     try:
         description = dict(json.loads(text))
         version = description.pop("format_version", FORMAT_VERSION)
@@ -97,6 +102,7 @@ def _checked(text: str, path: Path) -> dict[str, Any]:
             check_config(config, training=False)
         except InputError as error:
             raise InputError(f"the config in {path}: {error}") from error
+    description = without_paths(description)
     step = description.setdefault("step", description["config"].get("train", {}).get("steps"))
     if not isinstance(step, int) or not 0 <= step < 2**31:
         raise InputError(f"{path}: step = {reprlib.repr(step)} must be a number of training steps")
@@ -148,3 +154,16 @@ def model_shapes(config: Config, origin: str = "config") -> Params:
         return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(f"the config in {origin} describes no model: {error}") from error
+
+
+def without_paths(description: dict[str, Any]) -> dict[str, Any]:
+    """Returns a description with emptied paths, as they are only valid on this machine.
+
+    Args:
+        description: JSON values, with at least `config`, which may be of another version.
+    """
+    config = {**description["config"]}
+    for section, field in PATHS:
+        if field in config.get(section, {}):
+            config[section] = {**config[section], field: ""}
+    return {**description, "config": config}
