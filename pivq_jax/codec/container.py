@@ -26,15 +26,17 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pivq_jax.codec.fingerprints import PRIOR_BYTES
-from pivq_jax.codec.names import check_names
+from pivq_jax.codec.names import MAX_NAMES, check_names
 from pivq_jax.common.errors import InputError
 
 MAGIC = b"PIVQ"
 VERSIONS = (1, 2)
 KINDS = ("matching", "nearest", "positional")
 CODES = ("fixed", "short", "prior")
-# Bytes of the list before compression: a million names of 64 bytes.
-MAX_LIST = 2**26
+# Bytes of the list before compression, and of a whole file. With `MAX_NAMES`, a reader takes less
+# than 256 MiB whatever a file claims.
+MAX_LIST = 2**24
+MAX_FILE = 3 * 2**24
 CHECKSUM_BYTES = 8
 
 _HEAD = struct.Struct(">4sBBB8s5I")
@@ -74,8 +76,8 @@ def pack(contents: Contents) -> bytes:
         contents: what it holds.
 
     Raises:
-        InputError: if there are no images, a name cannot be stored (see `check_names`), or the
-            names are too long for one file.
+        InputError: if there are no images, a name cannot be stored (see `check_names`), or there is
+            too much for one file.
     """
     if not contents.names:
         raise InputError("there are no images: give at least one")
@@ -100,7 +102,24 @@ def pack(contents: Contents) -> bytes:
         len(compressed),
     )
     body = head + compressed + contents.data
+    check_size(len(body) + CHECKSUM_BYTES, f"{len(contents.names):,} images")
     return body + _checksum(body)
+
+
+def check_size(size: int, what: str) -> None:
+    """Checks that a file is not too large to be read.
+
+    Args:
+        size: number of bytes.
+        what: what takes them, for the error message.
+
+    Raises:
+        InputError: if it is.
+    """
+    if size > MAX_FILE:
+        raise InputError(
+            f"{what} take {size:,} bytes, more than {MAX_FILE:,} in a file: write several files"
+        )
 
 
 def parse(content: bytes, origin: str) -> Contents:
@@ -117,6 +136,8 @@ def parse(content: bytes, origin: str) -> Contents:
         InputError: if it is not such a file, of another version, cut or damaged, or has a name that
             cannot be written (see `check_names`).
     """
+    if len(content) > MAX_FILE:
+        raise InputError(f"{origin} has more than {MAX_FILE:,} bytes: give one of fewer images")
     if content[:4] != MAGIC:
         raise InputError(f"{origin} is not a file of codes: give one that --mode=compress wrote")
     version = content[4:5]
@@ -125,7 +146,7 @@ def parse(content: bytes, origin: str) -> Contents:
             f"{origin} has version {version[0]} of the format and this program reads versions"
             f" {' and '.join(map(str, VERSIONS))}: use the version of pivq_jax that wrote it"
         )
-    body, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+    body, checksum = memoryview(content)[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
     if len(body) < _HEAD.size or _checksum(body) != checksum:
         raise InputError(f"{origin} is damaged or incomplete: copy it again")
     _, _, kind, code, fingerprint, n, k, image_size, count, listed = _HEAD.unpack_from(body)
@@ -139,7 +160,7 @@ def parse(content: bytes, origin: str) -> Contents:
     except InputError as error:
         raise InputError(f"{origin} is damaged: {error}") from error
     return Contents(
-        KINDS[kind], CODES[code], fingerprint, n, k, image_size, table, names, body[end:]
+        KINDS[kind], CODES[code], fingerprint, n, k, image_size, table, names, bytes(body[end:])
     )
 
 
@@ -148,7 +169,7 @@ def _version(code: str) -> int:
     return 2 if code == "prior" else 1
 
 
-def _read_list(compressed: bytes, size: int, count: int) -> tuple[bytes, tuple[str, ...]]:
+def _read_list(compressed: memoryview, size: int, count: int) -> tuple[bytes, tuple[str, ...]]:
     stream = zlib.decompressobj()
     try:
         listed = stream.decompress(compressed, MAX_LIST + 1)
@@ -156,9 +177,10 @@ def _read_list(compressed: bytes, size: int, count: int) -> tuple[bytes, tuple[s
         raise InputError("its list cannot be decompressed") from error
     if not stream.eof or stream.unused_data or len(listed) > MAX_LIST:
         raise InputError("its list has another length than its head says")
-    if not count or listed.count(b"\0", size) != count or listed[-1:] != b"\0":
+    if not 0 < count <= MAX_NAMES or listed.count(b"\0", size) != count or listed[-1:] != b"\0":
         raise InputError(f"its list does not hold {count:,} names")
-    return listed[:size], check_names(_split(listed, size))
+    check_names(_split(listed, size))
+    return listed[:size], tuple(_split(listed, size))
 
 
 def _split(listed: bytes, start: int) -> Iterator[str]:
@@ -172,5 +194,5 @@ def _split(listed: bytes, start: int) -> Iterator[str]:
         start = end + 1
 
 
-def _checksum(body: bytes) -> bytes:
+def _checksum(body: bytes | memoryview) -> bytes:
     return hashlib.sha256(body).digest()[:CHECKSUM_BYTES]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pivq_jax.codec import bits_back, conditional
-from pivq_jax.codec.container import CODES, MAGIC, Contents, pack, parse
+from pivq_jax.codec.container import CODES, MAGIC, MAX_FILE, Contents, pack, parse
 from pivq_jax.codec.exact_prior import ExactPrior
 from pivq_jax.codec.fingerprints import fingerprint, prior_fingerprint
 from pivq_jax.codec.frequencies import entry_levels, weights_of
@@ -202,9 +202,11 @@ def open_file(path: str | Path, model: TrainedModel) -> Contents:
     if not file.is_file():
         raise InputError(f"no file {file}: give one that --mode=compress wrote")
     with file.open("rb") as opened:
-        start = opened.read(len(MAGIC))
-        # Any other file may be larger than the memory.
-        contents = parse(start + opened.read() if start == MAGIC else start, str(file))
+        # A file may be larger than the memory.
+        content = opened.read(len(MAGIC))
+        if content == MAGIC:
+            content += opened.read(MAX_FILE + 1 - len(MAGIC))
+    contents = parse(content, str(file))
     check_contents(contents, model, str(file))
     return contents
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pivq_jax.codec.container import Contents, pack
+from pivq_jax.codec.container import Contents, check_size, pack
 from pivq_jax.codec.files import batches_of, check_code, contents_of, open_file
 from pivq_jax.codec.names import check_names, png_name
+from pivq_jax.common.enumeration import bytes_per_image
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import (
     check_directory,
@@ -47,8 +48,13 @@ def compress(
             model does not have this code, or a prior that is still in training.
     """
     check_code(model, code)
-    files = check_names(Path(file).as_posix() for file in list_images(source))
+    files = [Path(file).as_posix() for file in list_images(source)]
+    check_names(files)
     check_lengths(map(png_name, files), "give the image a shorter one")
+    if code == "fixed":
+        quantizer = model.config.quantizer
+        each = bytes_per_image(model.config.model.num_codes, quantizer.codebook_size, model.kind)
+        check_size(each * len(files), f"the codes of {len(files):,} images")
     check_directory(target.parent, "--output")
     if target.is_dir():
         raise InputError(f"{target} is a folder: give the name of a file as --output")

@@ -3,59 +3,59 @@
 A file may come from anywhere, so its names are checked like those of a folder that is compressed.
 """
 
+import itertools
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from pivq_jax.common.errors import InputError
 
-# Of one name in characters, more than most systems can write; and of all folders together, with
-# what Python takes for each: folders of folders are many more characters than the names themselves.
+# Characters of a name, more than most systems can write, and names in one file: in all a reader
+# takes about 70 bytes a name beside the name itself.
 MAX_NAME = 4_096
-_MAX_FOLDERS = 2**26
-_FOLDER = 64
+MAX_NAMES = 2**20
 
 
-def check_names(names: Iterable[str]) -> tuple[str, ...]:
+def check_names(names: Iterable[str]) -> None:
     """Checks that images can be stored under these names, and written below a folder.
 
     Args:
         names: names of images, or paths relative to a folder with `/` between the parts.
 
-    Returns:
-        The names.
-
     Raises:
         InputError: if a name is empty, longer than `MAX_NAME`, absolute, leads out of the folder,
             contains an empty part, NUL or what is not Unicode, occurs twice, or would be written
-            over another one; or if there are too many folders within folders.
+            over another one; or if there are more than `MAX_NAMES`.
     """
-    seen: dict[str, str] = {}  # by what is written
-    folders: dict[str, str] = {}
-    held = 0
+    keys: list[bytes] = []
     for name in names:
         if reason := _fault(name):
             shown = name if len(name) <= 100 else f"{name[:100]}..."
             raise InputError(f"the name {shown!r} {reason}: give the image another name")
-        target = png_name(name)
-        if other := seen.get(target):
-            what = "occurs twice" if other == name else f"and {other!r} would become one file"
-            raise InputError(f"the name {name!r} {what}: give each image a name of its own")
-        seen[target] = name
-        folder = target.rpartition("/")[0]
-        while folder and folder not in folders:
-            folders[folder] = name
-            held += len(folder) + _FOLDER
-            folder = folder.rpartition("/")[0]
-        if held > _MAX_FOLDERS:
+        if len(keys) == MAX_NAMES:
             raise InputError(
-                f"the {len(seen):,} names up to {name[:40]!r} lie in {len(folders):,} folders, too"
-                " many within each other: store fewer images in one file, or in fewer folders"
+                f"there are more than {MAX_NAMES:,} names: store fewer images in one file"
             )
-    if clash := next((target for target in seen if target in folders), None):
-        raise InputError(
-            f"the name {seen[clash]!r} is also the folder of {folders[clash]!r}: rename either"
-        )
-    return tuple(seen.values())
+        keys.append(png_name(name).encode().replace(b"/", _SEPARATOR))
+    # What lies in a folder follows it at once, as nothing sorts before the separator.
+    keys.sort()
+    for first, second in itertools.pairwise(keys):
+        if first == second:
+            raise InputError(
+                f"two images would become {_path(first)!r}: give each image a name of its own"
+            )
+        if second.startswith(first + _SEPARATOR):
+            raise InputError(
+                f"{_path(first)!r} would become an image and the folder of {_path(second)!r}:"
+                " rename either"
+            )
+
+
+_SEPARATOR = b"\0"
+
+
+def _path(key: bytes) -> str:
+    return key.replace(_SEPARATOR, b"/").decode()
 
 
 def png_name(name: str) -> str:
@@ -81,8 +81,8 @@ def _fault(name: str) -> str:
         return "contains NUL"
     if any(part in ("", ".", "..") for part in parts):
         return "is not a path below a folder"
-    # As this system reads it: on Windows, a backslash separates and a colon follows a drive.
-    if Path(name).parts != tuple(parts):
+    # As Windows reads it, where a backslash separates and a colon follows a drive.
+    if os.sep != "/" and Path(name).parts != tuple(parts):
         return "is not a path below a folder on this system"
     try:
         name.encode()

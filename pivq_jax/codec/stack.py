@@ -12,6 +12,9 @@ needs none.
 
 from __future__ import annotations
 
+import sys
+from array import array
+
 from pivq_jax.common.errors import InputError
 
 # Symbols are intervals of [0, 2**24).
@@ -27,7 +30,7 @@ class Stack:
 
     def __init__(self) -> None:
         self._number = 0
-        self._words: list[int] = []
+        self._words = array("I")
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Stack:
@@ -46,14 +49,19 @@ class Stack:
         count = max(0, len(content) - 5) // _WORD_BYTES
         split = len(content) - _WORD_BYTES * count
         stack._number = int.from_bytes(content[:split], "big")
-        starts = range(len(content) - _WORD_BYTES, split - 1, -_WORD_BYTES)
-        stack._words = [int.from_bytes(content[i : i + _WORD_BYTES], "big") for i in starts]
+        stack._words.frombytes(content[split:])
+        if sys.byteorder == "little":
+            stack._words.byteswap()
+        stack._words.reverse()
         return stack
 
     def to_bytes(self) -> bytes:
         """Returns the number without leading zeros and the words, the last one first."""
         number = self._number.to_bytes(-(-self._number.bit_length() // 8), "big")
-        return number + b"".join(word.to_bytes(_WORD_BYTES, "big") for word in self._words[::-1])
+        words = self._words[::-1]
+        if sys.byteorder == "little":
+            words.byteswap()
+        return number + words.tobytes()
 
     def is_empty(self) -> bool:
         """Whether the stack is as it started."""

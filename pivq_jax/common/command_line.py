@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.output import outlive_output
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def parse_flags(
 def exit_code(command: Callable[[], int], remedy: str = "") -> int:
     """Runs a command and returns its exit code; expected errors are reported in one line.
 
-    That is 2 for invalid input, or 1 if training diverged or a file could not be read or written,
-    for example on a full disk; `remedy` is then appended. The command goes on where its output
-    cannot be written any more, see `outlive_output`.
+    That is 2 for invalid input, or 1 if training diverged, a file could not be read or written, for
+    example on a full disk, or there is too little memory; `remedy` is then appended. The command
+    goes on where its output cannot be written any more, see `outlive_output`.
     """
     outlive_output()
     try:
@@ -79,6 +79,14 @@ def exit_code(command: Callable[[], int], remedy: str = "") -> int:
         return refuse(str(error))
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:  # NumPy's or Python's; a device's
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(
+            f"error: there is too little memory ({brief(error)}): lower train.batch_size or, after"
+            " training, evaluate.batch_size; or give smaller images, or fewer at once",
+            file=sys.stderr,
+        )
     except OSError as error:
         print(f"error: {error}{remedy}", file=sys.stderr)
     return 1

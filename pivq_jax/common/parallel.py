@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, printable
 
 __all__ = ["make_mesh", "put_batch"]
 
@@ -160,6 +160,6 @@ def worst_of_processes(outcome: int) -> int:
 
 
 def say(line: str) -> None:
-    """Prints a line in the first process only."""
+    """Prints a line in the first process only. What a file says may contain anything."""
     if jax.process_index() == 0:
-        print(line, flush=True)
+        print(printable(line), flush=True)

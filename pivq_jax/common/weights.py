@@ -1,14 +1,17 @@
 """Files of network weights: location, download, reading and checks."""
 
+import contextlib
 import hashlib
 import http.client
 import re
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -20,24 +23,26 @@ from pivq_jax.common.pickles import read_torch_file
 from pivq_jax.common.progress import progress_bar
 
 # Types of numbers in safetensors files that NumPy has; bfloat16 comes with JAX.
-_DTYPES = (
-    "F64",
-    "F32",
-    "F16",
-    "BF16",
-    "I64",
-    "I32",
-    "I16",
-    "I8",
-    "U64",
-    "U32",
-    "U16",
-    "U8",
-    "BOOL",
-)
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": jnp.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 
-# Tensors in the largest safetensors file that is read, some twenty times those of a deep model.
+# Tensors in the largest safetensors file that is read, some twenty times those of a deep model, and
+# bytes of its header: as Python objects, JSON takes up to twenty times as many.
 _MAX_TENSORS = 50_000
+_MAX_HEADER = 2**22
 
 
 def default_weights_dir() -> Path:
@@ -66,26 +71,61 @@ def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, np.ndarray], di
 
     Numbers that NumPy does not have are an InputError.
     """
+    with _opened(path, remedy) as file:
+        names = _shapes(file, path)
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+
+
+def read_header(path: Path, remedy: str) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, str]]:
+    """Reads what a safetensors file says it holds, for checks before it is all read.
+
+    Args:
+        path: the file.
+        remedy: advice for the user if the file is invalid, the end of the error message.
+
+    Returns:
+        The shapes and dtypes of the arrays by name, and the metadata.
+
+    Raises:
+        InputError: as in `read_safetensors`.
+    """
+    with _opened(path, remedy) as file:
+        return _shapes(file, path), file.metadata() or {}
+
+
+@contextlib.contextmanager
+def _opened(path: Path, remedy: str) -> Iterator[Any]:
     if not path.is_file():
         raise InputError(f"{path} is not a file: {remedy}")
     try:
+        with path.open("rb") as start:
+            header = int.from_bytes(start.read(8), "little")
+        if _MAX_HEADER < header < path.stat().st_size:  # otherwise the library says what is wrong
+            raise InputError(
+                f"{path} has a header of {header:,} bytes, more than {_MAX_HEADER:,}: {remedy}"
+            )
         with safetensors.safe_open(path, framework="numpy") as file:
-            names = file.keys()
-            if len(names) > _MAX_TENSORS:
-                raise InputError(f"{path} holds {len(names):,} tensors, more than {_MAX_TENSORS:,}")
-            dtypes = {name: file.get_slice(name).get_dtype() for name in names}
-            if strange := [name for name in names if dtypes[name] not in _DTYPES]:
-                raise InputError(
-                    f"{path} holds {strange[0]} as {dtypes[strange[0]]}: use one of"
-                    f" {', '.join(_DTYPES)}"
-                )
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except InputError:
+            yield file
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # the library raises several types for a damaged file
         raise InputError(
             f"{path} is not a whole safetensors file ({brief(error)}): {remedy}"
         ) from error
+
+
+def _shapes(file: Any, path: Path) -> dict[str, jax.ShapeDtypeStruct]:
+    names, found = file.keys(), {}
+    if len(names) > _MAX_TENSORS:
+        raise InputError(f"{path} holds {len(names):,} tensors, more than {_MAX_TENSORS:,}")
+    for name in names:
+        held = file.get_slice(name)
+        if held.get_dtype() not in _DTYPES:
+            raise InputError(
+                f"{path} holds {name} as {held.get_dtype()}: use one of {', '.join(_DTYPES)}"
+            )
+        found[name] = jax.ShapeDtypeStruct(tuple(held.get_shape()), _DTYPES[held.get_dtype()])
+    return found
 
 
 def write_weights(path: Path, tree: Any) -> None:
@@ -108,11 +148,12 @@ def _keep(path: Path, content: bytes) -> None:
 
 
 def find_faults(
-    tensors: Mapping[str, np.ndarray], expected: Mapping[str, Any], any_float: bool = False
+    tensors: Mapping[str, Any], expected: Mapping[str, Any], any_float: bool = False
 ) -> list[str]:
     """Lists tensors that are missing, unexpected, or of another shape or type, in a fixed order.
 
-    `any_float` accepts every floating point dtype instead of the expected one.
+    `tensors` may be any objects with a shape and a dtype. `any_float` accepts every floating point
+    dtype instead of the expected one.
     """
     found = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
     found += [f"{name} is unexpected" for name in sorted(tensors.keys() - expected.keys())]

@@ -44,8 +44,7 @@ def check_config(config: Config, training: bool) -> None:
 
     Every InputError here names the fields, the limit and the remedy.
     """
-    for field in all_fields():
-        _check_field(field, reduce(getattr, field.name.split("."), config))
+    check_fields(config)
     check_model(config)
 
     size, model, quantizer = config.data.image_size, config.model, config.quantizer
@@ -116,6 +115,24 @@ def check_config(config: Config, training: bool) -> None:
     )
     if training:
         check_devices(config, jax.device_count())
+
+
+def check_fields(config: Config) -> None:
+    """Checks each field of a config for itself.
+
+    Args:
+        config: the config.
+
+    Raises:
+        InputError: if a value is invalid; the message names the field, the limit and the remedy.
+    """
+    need(
+        config.name.isprintable(),
+        f"name = {reprlib.repr(config.name)} has characters that a terminal would not print: use"
+        " others",
+    )
+    for field in all_fields():
+        _check_field(field, reduce(getattr, field.name.split("."), config))
 
 
 def check_model(config: Config) -> None:

@@ -249,9 +249,11 @@ class MeshConfig(Section):
 class EvaluateConfig(Section):
     """The evaluation on the test split: see metrics.md."""
 
-    batch_size: int = setting(50, "images at a time", at_least(1))
+    batch_size: int = setting(50, "images at a time", at_least(1, most=8_192))
     samples: int = setting(
-        1_000, "recombined images, and training images compared with them", at_least(1)
+        1_000,
+        "recombined images, and training images compared with them",
+        at_least(1, most=1_000_000),
     )
     features: str = setting(
         "vgg",
@@ -266,7 +268,7 @@ class EvaluateConfig(Section):
 class SampleConfig(Section):
     """The pictures of samples and interpolations."""
 
-    count: int = setting(64, "images in samples.png", at_least(1))
+    count: int = setting(64, "images in samples.png", at_least(1, most=4_096))
     fraction: float = setting(
         0.5, "share of the differing codes that is exchanged in samples.png", FRACTION
     )
@@ -276,11 +278,11 @@ class SampleConfig(Section):
         at_least(1),
         before=1,
     )
-    interpolations: int = setting(8, "rows of interpolations.png", at_least(1))
+    interpolations: int = setting(8, "rows of interpolations.png", at_least(1, most=1_024))
     steps: int = setting(
         9,
         "images per row, both ends included",
-        at_least(2, "an interpolation has at least 2 images"),
+        at_least(2, "an interpolation has at least 2 images", most=1_024),
     )
 
 

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -70,7 +71,7 @@ def list_files(root: Path) -> dict[str, str]:
 
     Links are followed, each directory is entered once, and links to directories are followed last,
     so that the path of a file does not change when a link to its directory is added. Broken links
-    are omitted. Paths are in order.
+    are omitted, as are pipes, sockets and devices. Paths are in order.
     """
     stamps: dict[str, str] = {}
     for _, _, files in _walk(os.fspath(root), {}):
@@ -184,6 +185,10 @@ def _list(root: str, name: str, stamp: str) -> tuple[Directory, dict[str, str]]:
             status = entry.stat()
         except OSError:  # a broken link, whose target may come
             stamp = ""
+            continue
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe waits for someone who writes to it
+            if is_image(path):
+                logging.warning("%s is left out: it is no file", readable_name(path))
             continue
         files[path] = _file_stamp(status)
         if is_image(path):

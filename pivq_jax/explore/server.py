@@ -10,6 +10,7 @@ import json
 import socket
 import traceback
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ import jax
 import numpy as np
 import uvicorn
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -27,6 +27,7 @@ from starlette.routing import Route
 from pivq_jax.common.errors import InputError
 from pivq_jax.explore.engine import Engine, Nearest, NewFace, Pairs, Picture
 from pivq_jax.explore.guard import Guard
+from pivq_jax.explore.patience import PatientProtocol
 from pivq_jax.explore.uploads import MAX_BYTES, read_image
 
 PAGE = Path(__file__).parent / "page"
@@ -38,6 +39,8 @@ TYPES = {
 }
 MAX_JSON = 2**20  # bytes; twelve sets of 4,096 codes fit
 MAX_WAITING = 32  # requests; the page itself never has as many
+BODY_SECONDS = 30.0  # for the body of a request: 1 MB a second for the largest file
+END_SECONDS = 2  # for requests to be answered after Ctrl-C; a browser keeps its connections open
 
 
 class Refusal(Exception):
@@ -60,6 +63,8 @@ class Work:
         self._lock = asyncio.Lock()
         self._waiting = 0
         self._reading = False
+        # One for JAX, one for files. What they still do when the event loop ends, ends in silence.
+        self._threads = ThreadPoolExecutor(2)
 
     async def run(self, request: Request, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs a function in a thread when its turn comes, unless the page has given up by then.
@@ -83,9 +88,18 @@ class Work:
             async with self._lock:
                 if await request.is_disconnected():
                     raise ClientDisconnect
-                return await run_in_threadpool(function, *arguments)
+                return await self.aside(function, *arguments)
         finally:
             self._waiting -= 1
+
+    async def aside(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs a function in a thread at once, and returns its result."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, function, *arguments)
+
+    def close(self) -> None:
+        """Waits for what runs."""
+        self._threads.shutdown()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
@@ -103,14 +117,15 @@ class Work:
             self._reading = False
 
 
-def make_app(engine: Engine, address: str = "localhost") -> Starlette:
+def make_app(engine: Engine, address: str = "localhost", work: Work | None = None) -> Starlette:
     """Returns the server as an ASGI application.
 
     Args:
         engine: what answers.
         address: where it will listen, see `Guard`.
+        work: runs what the engine does; by default a new one.
     """
-    work = Work()
+    work = work or Work()
     model = _json(engine.describe())
 
     async def describe(request: Request) -> Response:
@@ -127,7 +142,7 @@ def make_app(engine: Engine, address: str = "localhost") -> Starlette:
     async def encode(request: Request) -> Response:
         async with work.reading():
             content = await _body(request, MAX_BYTES)
-            image = await run_in_threadpool(read_image, content, engine.size)
+            image = await work.aside(read_image, content, engine.size)
             del content
             picture = Picture("", *await work.run(request, engine.encode, image))
         return Response(_json(_plain(picture)), media_type="application/json")
@@ -220,16 +235,21 @@ def serve(engine: Engine, listener: socket.socket, address: str) -> None:
         listener: the socket of `listen`.
         address: the address given to `listen`.
     """
+    work = Work()
     config = uvicorn.Config(
-        make_app(engine, address),
+        make_app(engine, address, work),
+        http=PatientProtocol,
         lifespan="off",
         ws="none",
         log_level="critical",  # answers print what goes wrong themselves
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=2,  # a browser keeps its connections open
+        timeout_graceful_shutdown=END_SECONDS,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        work.close()
 
 
 def url(listener: socket.socket, address: str) -> str:
@@ -264,7 +284,9 @@ def _route(path: str, respond: Callable[[Request], Any], method: str) -> Route:
         try:
             return await respond(request)
         except Refusal as refusal:
-            return JSONResponse({"error": str(refusal)}, refusal.status)
+            # Of what comes too late, the rest is not read.
+            headers = {"Connection": "close"} if refusal.status == 408 else {}
+            return JSONResponse({"error": str(refusal)}, refusal.status, headers)
         except InputError as error:
             return JSONResponse({"error": str(error)}, 400)
         except ClientDisconnect:
@@ -277,16 +299,23 @@ def _route(path: str, respond: Callable[[Request], Any], method: str) -> Route:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """Reads the body of a request; refuses one of more than `limit` bytes before it is all read."""
+    """Reads the body of a request; refuses one of more than `limit` bytes before it is all read.
+
+    It must come within `BODY_SECONDS`, as a file that is received keeps others out.
+    """
     refusal = Refusal(413, f"this is more than {limit / 2**20:,.0f} MB: give a smaller file")
     if int(request.headers.get("content-length", 0)) > limit:
         raise refusal
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise refusal
-        parts.append(part)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise refusal
+                parts.append(part)
+    except TimeoutError as error:
+        raise Refusal(408, f"the request took more than {BODY_SECONDS:g} seconds") from error
     return b"".join(parts)
 
 

@@ -22,7 +22,8 @@ from pivq_jax.common.parallel import (
 )
 from pivq_jax.config.fields import Config
 from pivq_jax.inference.completing import check_visible, first_guess, fit
-from pivq_jax.interop.pretrained import without_paths, write_pretrained
+from pivq_jax.interop.pretrained import write_pretrained
+from pivq_jax.interop.safetensors_file import without_paths
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 
 # Allow resize overshoot; reject [0, 255] or standardized images.

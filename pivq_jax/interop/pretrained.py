@@ -26,20 +26,6 @@ from pivq_jax.sampling.prior import Prior
 WEIGHTS, PARENTS, PRIOR = "model.safetensors", "parents.safetensors", "prior.safetensors"
 CONFIG, CARD = "config.json", "README.md"
 FILES = (WEIGHTS, PARENTS, PRIOR, CONFIG, CARD)
-# Config fields that hold paths of the machine on which the model was trained.
-PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
-
-
-def without_paths(description: dict[str, Any]) -> dict[str, Any]:
-    """Returns a description with emptied paths, as they are only valid on this machine.
-
-    Its config may be of another version.
-    """
-    config = {**description["config"]}
-    for section, field in PATHS:
-        if field in config.get(section, {}):
-            config[section] = {**config[section], field: ""}
-    return {**description, "config": config}
 
 
 class Published(NamedTuple):

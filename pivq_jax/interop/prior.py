@@ -1,6 +1,7 @@
 """Priors over sets in safetensors files: the weights, and the sizes of the network as metadata."""
 
 import json
+import reprlib
 from pathlib import Path
 
 import jax
@@ -11,12 +12,16 @@ from flax import traverse_util
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import write_atomically
-from pivq_jax.common.weights import read_safetensors
+from pivq_jax.common.weights import find_faults, read_header, read_safetensors
+from pivq_jax.config.fields import all_fields
+from pivq_jax.config.sections import PriorConfig
 from pivq_jax.sampling.prior import Prior, SetPrior
 
 KEY = "pivq_jax_prior"
 SIZES = ("width", "depth", "heads")
-MOST = 16_384  # of a size, as a file from elsewhere may hold any number
+LIMITS = {
+    field.name: field.limit for field in all_fields(PriorConfig) if field.limit is not None
+}  # those of a config that a person writes
 
 
 def write_prior(path: Path, prior: Prior) -> None:
@@ -30,24 +35,22 @@ def write_prior(path: Path, prior: Prior) -> None:
 def read_prior(path: Path, num_codes: int, codebook_size: int) -> Prior:
     """Reads a prior, its parameters as float32 NumPy arrays; refuses that of another model."""
     remedy = "give a directory that save_pretrained wrote"
-    arrays, metadata = read_safetensors(path, remedy)
+    shapes, metadata = read_header(path, remedy)
     try:
         held = dict(json.loads(metadata[KEY]))
         sizes = {name: held[name] for name in SIZES}
-        if not all(type(size) is int and 0 < size <= MOST for size in sizes.values()):
-            raise ValueError(f"sizes {sizes}")
+        for name, size in sizes.items():  # a file from elsewhere may hold any number
+            if type(size) is not int or not LIMITS[name].holds(size):
+                raise ValueError(f"{name} = {reprlib.repr(size)} {LIMITS[name].text}")
         network, bits = SetPrior(codebook_size, **sizes), float(held["bits"])
         codes = jnp.zeros((1, num_codes), jnp.int32)
-        shapes = jax.eval_shape(network.init, jax.random.key(0), codes, codes > 0)["params"]
+        params = jax.eval_shape(network.init, jax.random.key(0), codes, codes > 0)["params"]
     except (KeyError, TypeError, ValueError, ZeroDivisionError, RecursionError) as error:
         raise InputError(f"{path} is no prior ({brief(error)}): {remedy}") from error
-    wanted = traverse_util.flatten_dict(shapes, sep="/")
-    fits = arrays.keys() == wanted.keys() and all(
-        arrays[name].shape == wanted[name].shape
-        and arrays[name].dtype == np.float32
-        and np.isfinite(arrays[name]).all()
-        for name in wanted
-    )
-    if not fits:
+    arrays: dict[str, np.ndarray] = {}
+    fits = not find_faults(shapes, traverse_util.flatten_dict(params, sep="/"))
+    if fits:  # otherwise it may be larger than the memory
+        arrays, _ = read_safetensors(path, remedy)
+    if not fits or not all(np.isfinite(array).all() for array in arrays.values()):
         raise InputError(f"{path} does not hold the weights of its prior: {remedy}")
     return Prior(network, traverse_util.unflatten_dict(arrays, sep="/"), bits)

@@ -18,14 +18,16 @@ import safetensors.numpy
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_atomically
-from pivq_jax.common.weights import read_safetensors
-from pivq_jax.config.check import check_config, check_model, with_added_fields
+from pivq_jax.common.weights import read_header, read_safetensors
+from pivq_jax.config.check import check_config, check_fields, check_model, with_added_fields
 from pivq_jax.config.fields import Config, is_whole
-from pivq_jax.interop.weights import Params, from_torch, to_torch
+from pivq_jax.interop.weights import Params, check_state_dict, from_torch, to_torch
 from pivq_jax.model.pivq import pivq_from_config
 
 KEY = "pivq_jax"
 FORMAT_VERSION = 1  # raised when files are written that earlier versions would misread
+# Config fields that hold paths (or addresses) of the machine on which the model was trained.
+PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
 
 
 def write_model(path: Path, params: Params, description: dict[str, Any]) -> None:
@@ -49,9 +51,12 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
             f"{path} is not named *.safetensors, the one format that is read: in PyTorch, write it"
             " with safetensors.torch.save_file"
         )
-    arrays, metadata = read_safetensors(path, "give a file of pivq_jax.convert or save_pretrained")
+    remedy = "give a file of pivq_jax.convert or save_pretrained"
+    held, metadata = read_header(path, remedy)
     description = _checked(metadata.get(KEY, ""), path)
     shapes = model_shapes(config_of_model(description["config"], str(path)), str(path))
+    check_state_dict(held, shapes, str(path))  # before what may be larger than the memory is read
+    arrays, _ = read_safetensors(path, remedy)
     params = from_torch(arrays, shapes, str(path))
     if broken := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise InputError(f"{path} holds NaN or infinity in {', '.join(broken)}")
@@ -59,7 +64,10 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
 
 
 def _checked(text: str, path: Path) -> dict[str, Any]:
-    """The checked description in `text`, with `config`, `step`, `progress` and `metrics`."""
+    """The checked description in `text`, with `config`, `step`, `progress` and `metrics`.
+
+    Whoever wrote the file chose its paths, so none of them is read: only those that a user gives.
+    """
     try:
         description = dict(json.loads(text))
         version = description.pop("format_version", FORMAT_VERSION)
@@ -76,11 +84,15 @@ def _checked(text: str, path: Path) -> dict[str, Any]:
             f" reads {FORMAT_VERSION}: use the version that wrote the file, or a newer one"
         )
     config = config_of_model(description["config"], str(path))
-    if is_whole(description["config"]):  # that of another version cannot be checked
-        try:
+    try:
+        # Fields of another version may not go together.
+        if is_whole(description["config"]):
             check_config(config, training=False)
-        except InputError as error:
-            raise InputError(f"the config in {path}: {error}") from error
+        else:
+            check_fields(config)
+    except InputError as error:
+        raise InputError(f"the config in {path}: {error}") from error
+    description = without_paths(description)
     step = description.setdefault("step", description["config"].get("train", {}).get("steps"))
     if not isinstance(step, int) or not 0 <= step < 2**31:
         raise InputError(f"{path}: step = {reprlib.repr(step)} must be a number of training steps")
@@ -121,3 +133,16 @@ def model_shapes(config: Config, origin: str = "config") -> Params:
         return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(f"the config in {origin} describes no model: {error}") from error
+
+
+def without_paths(description: dict[str, Any]) -> dict[str, Any]:
+    """Returns a description with emptied paths, as they are only valid on this machine.
+
+    Args:
+        description: JSON values, with at least `config`, which may be of another version.
+    """
+    config = {**description["config"]}
+    for section, field in PATHS:
+        if field in config.get(section, {}):
+            config[section] = {**config[section], field: ""}
+    return {**description, "config": config}

@@ -64,14 +64,7 @@ def from_torch(
             names all of them.
     """
     tensors = {name: np.asarray(tensor) for name, tensor in state_dict.items()}
-    theirs = {}
-    for path, wanted in jax.tree_util.tree_leaves_with_path(expected):
-        shape = wanted.shape
-        if path[-1].key == "kernel":
-            shape = tuple(shape[i] for i in TO_TORCH[len(shape)])
-        theirs[torch_name(path)] = jax.ShapeDtypeStruct(shape, wanted.dtype)
-    if faults := find_faults(tensors, theirs):
-        raise InputError(f"{origin} does not fit the model of its config: {'; '.join(faults)}")
+    check_state_dict(tensors, expected, origin)
 
     def take(path: tuple[Any, ...], wanted: Any) -> np.ndarray:
         tensor = tensors[torch_name(path)]
@@ -80,6 +73,29 @@ def from_torch(
         return np.array(tensor, order="C")
 
     return jax.tree_util.tree_map_with_path(take, expected)
+
+
+def check_state_dict(
+    state_dict: Mapping[str, Any], expected: Params, origin: str = "state_dict"
+) -> None:
+    """Checks names, shapes and types of a PyTorch state dict, whose arrays need not be read.
+
+    Args:
+        state_dict: arrays or `jax.ShapeDtypeStruct`s by name.
+        expected: as in `from_torch`.
+        origin: as in `from_torch`.
+
+    Raises:
+        InputError: as in `from_torch`.
+    """
+    theirs = {}
+    for path, wanted in jax.tree_util.tree_leaves_with_path(expected):
+        shape = wanted.shape
+        if path[-1].key == "kernel":
+            shape = tuple(shape[i] for i in TO_TORCH[len(shape)])
+        theirs[torch_name(path)] = jax.ShapeDtypeStruct(shape, wanted.dtype)
+    if faults := find_faults(state_dict, theirs):
+        raise InputError(f"{origin} does not fit the model of its config: {'; '.join(faults)}")
 
 
 def torch_name(path: tuple[Any, ...]) -> str:

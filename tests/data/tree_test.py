@@ -22,6 +22,14 @@ def test_a_tree_is_listed_in_the_order_of_relative_paths(tmp_path):
     assert listed == ["a.bmp", "b/10.jpeg", "b/2.PNG"]
 
 
+def test_what_is_no_file_is_left_out(tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "link.png").symlink_to("a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "to_pipe.png").symlink_to("pipe.png")
+    assert list_images(tmp_path) == ["a.png", "link.png"]
+
+
 def test_no_images_is_one_clear_error(tmp_path):
     with pytest.raises(InputError, match=r"no directory .*nowhere: give the path"):
         list_images(tmp_path / "nowhere")
