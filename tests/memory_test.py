@@ -12,7 +12,6 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import hashlib, json, os, pathlib, struct, sys, zlib
 import jax, numpy as np
-from pivq_jax.codec.container import MAX_FILE, parse
 from pivq_jax.codec.files import open_file
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import Config
@@ -50,7 +49,7 @@ elif name == "names":
     codes(b"".join(b"%07d" % i + end for i in range(8 * most)), 8 * most)
 elif name == "as many names as there may be":
     smile = "\\U0001f642".encode()
-    data = bytes(MAX_FILE - 2**24)
+    data = bytes(2**25)
     codes(b"".join(b"%011d" % i + smile + end for i in range(most)), most, data)
 elif name == "codes":
     (folder / "file").write_bytes(b"PIVQ")

@@ -262,7 +262,7 @@ def test_codes_of_another_form_are_refused(models, tmp_path, kind):
         codec.write(path, model, codes.astype(float), names())
     with pytest.raises(InputError, match="no images"):
         codec.write(path, model, codes[:0], [])
-    with pytest.raises(InputError, match="occurs twice"):
+    with pytest.raises(InputError, match="two images would become"):
         codec.write(path, model, codes, ["a"] * 5)
     assert not path.exists()
 

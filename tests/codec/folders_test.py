@@ -138,7 +138,7 @@ def test_names_never_lead_out_of_the_folder(model, file, tmp_path, monkeypatch, 
     monkeypatch.setattr("pivq_jax.codec.container.check_names", tuple)  # as another program would
     file.write_bytes(pack(contents._replace(names=(*contents.names[:-1], name))))
     monkeypatch.undo()
-    with pytest.raises(InputError, match="the name"):
+    with pytest.raises(InputError, match=r"the name|two images"):
         folders.decompress(model, file, tmp_path / "out", 8)
     assert_nothing_left(tmp_path)
 
@@ -220,7 +220,7 @@ def test_what_cannot_be_compressed_is_refused_before_the_work(
     (strange / os.fsdecode(b"\xff.png")).unlink()
     shutil.copy(small_folder / "0.png", strange / "a.jpg")
     shutil.copy(small_folder / "0.png", strange / "a.jpg.png")
-    with pytest.raises(InputError, match="would become one file"):
+    with pytest.raises(InputError, match="two images would become"):
         folders.compress(model, strange, tmp_path / "faces.pivq", 8)
     (strange / "a.jpg").write_bytes(b"")
     (strange / "a.jpg.png").unlink()
