@@ -38,7 +38,7 @@ from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import from_pretrained, load
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
-from pivq_jax.interop.pretrained import without_paths
+from pivq_jax.interop.safetensors_file import without_paths
 from pivq_jax.training.build import dataset_from_config
 
 DOCS = Path(__file__).parent
