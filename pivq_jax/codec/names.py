@@ -19,13 +19,8 @@ MAX_NAMES = 2**20
 def check_names(names: Iterable[str]) -> None:
     """Checks that images can be stored under these names, and written below a folder.
 
-    Args:
-        names: names of images, or paths relative to a folder with `/` between the parts.
-
-    Raises:
-        InputError: if a name is empty, longer than `MAX_NAME`, absolute, leads out of the folder,
-            contains an empty part, NUL or what is not Unicode, occurs twice, or would be written
-            over another one; or if there are more than `MAX_NAMES`.
+    A name may be a path with `/` between the parts; none may be written over another, or be its
+    folder.
     """
     keys: list[bytes] = []
     for name in names:
@@ -60,9 +55,6 @@ def _path(key: bytes) -> str:
 
 def png_name(name: str) -> str:
     """Returns the name of the PNG file of an image: a name that ends otherwise gets `.png` added.
-
-    Args:
-        name: name of the image.
 
     >>> png_name("a.png"), png_name("below/a.jpg")
     ('a.png', 'below/a.jpg.png')
