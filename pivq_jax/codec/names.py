@@ -15,6 +15,8 @@ from pivq_jax.common.errors import InputError
 MAX_NAME = 4_096
 MAX_NAMES = 2**20
 
+_SEPARATOR = b"\0"  # of the parts of a path here; nothing sorts before it
+
 
 def check_names(names: Iterable[str]) -> None:
     """Checks that images can be stored under these names, and written below a folder.
@@ -32,7 +34,7 @@ def check_names(names: Iterable[str]) -> None:
                 f"there are more than {MAX_NAMES:,} names: store fewer images in one file"
             )
         keys.append(png_name(name).encode().replace(b"/", _SEPARATOR))
-    # What lies in a folder follows it at once, as nothing sorts before the separator.
+    # What lies in a folder follows it at once.
     keys.sort()
     for first, second in itertools.pairwise(keys):
         if first == second:
@@ -44,9 +46,6 @@ def check_names(names: Iterable[str]) -> None:
                 f"{_path(first)!r} would become an image and the folder of {_path(second)!r}:"
                 " rename either"
             )
-
-
-_SEPARATOR = b"\0"
 
 
 def _path(key: bytes) -> str:
