@@ -195,7 +195,8 @@ def reconstruct(
 ) -> None:
     """Reconstructs all images of a folder to PNG files, and writes their codes to `codes.json`.
 
-    Files that cannot be read are reported and skipped. For `changes`, see `TrainedModel.edit`.
+    Images are read from a local folder and written to a local or remote one. Files that cannot be
+    read are reported and skipped. For `changes`, see `TrainedModel.edit`.
     """
     end_on_sigterm()
     files = list_images(source)
