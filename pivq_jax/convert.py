@@ -77,14 +77,6 @@ def publish(workdir: Path, directory: Path) -> None:
 
     The parents are the first `POOL_IMAGES` training images, those of the run's own samples, with
     their labels.
-
-    Args:
-        workdir: directory of the run, local or remote.
-        directory: local directory; the files of a published model in it are replaced.
-
-    Raises:
-        InputError: if the workdir has no trained model, its data is not at hand, or `directory` is
-            a file or the workdir of a run.
     """
     check_target(directory)
     model = load(workdir)
@@ -103,33 +95,17 @@ def _training_codes(model: TrainedModel, count: int) -> np.ndarray:
 
 
 def file_from_workdir(workdir: Path, path: Path) -> None:
-    """Writes the averaged weights of the newest checkpoint to a safetensors file.
-
-    Args:
-        workdir: directory of the run, local or remote.
-        path: local file, replaced if it exists.
-
-    Raises:
-        InputError: if the workdir has no trained model.
-    """
+    """Writes the averaged weights of the newest checkpoint to a safetensors file."""
     model = load(workdir)
     write_model(path, model.params, model.description)
 
 
 def workdir_from_file(path: Path, workdir: Path) -> None:
-    """Writes a workdir with a checkpoint of a file's weights, which are also the averages.
+    """Writes a new workdir with a checkpoint of a file's weights, which are also the averages.
 
     The step is that of the file, or the last one of its config. All moments of the optimizer are
-    zero.
-
-    Args:
-        path: safetensors file, see `read_model`.
-        workdir: new local directory.
-
-    Raises:
-        InputError: as in `check_place`, if the workdir exists and is not empty, the file is not
-            that of a model, or training would initialize the codebook at its step or later, unless
-            that is known to be just fitted to the latents of this step.
+    zero. Refused if training would initialize the codebook at this step or later, unless that is
+    known to be just fitted to the latents of this step.
     """
     check_place(workdir, "--to")
     check_new_folder(workdir, "--to")
@@ -162,16 +138,7 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
 
 
 def onnx_from_workdir(workdir: Path, path: Path, training_codes: int = POOL_IMAGES) -> None:
-    """Writes the averaged weights of the newest checkpoint to ONNX files, see `write_onnx`.
-
-    Args:
-        workdir: directory of the run, local or remote.
-        path: local `DIR/NAME.onnx`; the files of `onnx_paths` are replaced if they exist.
-        training_codes: number of training images whose codes are included, at most.
-
-    Raises:
-        InputError: if the workdir has no trained model, its data is missing, or as in `write_onnx`.
-    """
+    """Writes the averaged weights of the newest checkpoint to ONNX files, see `write_onnx`."""
     model, codes = load(workdir), None
     if training_codes:
         try:
@@ -182,28 +149,13 @@ def onnx_from_workdir(workdir: Path, path: Path, training_codes: int = POOL_IMAG
 
 
 def onnx_from_file(source: Path, path: Path) -> None:
-    """Writes the weights of a safetensors file to ONNX files, see `write_onnx`.
-
-    Args:
-        source: safetensors file, see `read_model`.
-        path: local `DIR/NAME.onnx`; the files of `onnx_paths` are replaced if they exist.
-
-    Raises:
-        InputError: if the file is not that of a model, or as in `write_onnx`.
-    """
+    """Writes the weights of a safetensors file to ONNX files, see `write_onnx`."""
     params, description = read_model(source)
     write_onnx(path, params, description)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the conversion given by the command line.
-
-    Args:
-        arguments: arguments of the command line, by default those of the process.
-
-    Returns:
-        the exit code, 0, 2 for invalid input, or 1 if the output cannot be written.
-    """
+    """Runs the conversion given by the command line and returns the exit code."""
     parser = CommandParser(
         prog="python -m pivq_jax.convert",
         usage="%(prog)s --from=SOURCE [--to=TARGET] [--push=OWNER/NAME]",

@@ -109,14 +109,7 @@ _DISTRIBUTED = flags.DEFINE_string(
 
 
 def main(arguments: list[str]) -> int:
-    """Checks the flags and the config, then runs the mode.
-
-    Args:
-        arguments: program name and positional arguments, of which there must be none.
-
-    Returns:
-        the exit code; see the module's docstring.
-    """
+    """Checks the flags and the config, then runs the mode; returns one of the exit codes above."""
     try:
         if len(arguments) > 1:
             return refuse(f"unexpected argument {arguments[1]!r}: flags look like --name=value")

@@ -44,23 +44,11 @@ def run(
     changes: Mapping[str, str] | None = None,
     hidden: str = "left",
 ) -> None:
-    """Runs a mode that needs the data; `train` is followed by the others.
+    """Runs a mode that needs the data; 'train' evaluates, samples and interpolates as well.
 
-    Args:
-        mode: 'train', 'evaluate', 'sample', 'interpolate', 'edit', 'complete' or 'train_prior'.
-        config: config of the run, checked by `check_config`.
-        workdir: directory of the run, local or remote.
-        published: a model used instead of that of the workdir, which is then only written to; not
-            for 'train' and 'train_prior'.
-        from_prior: whether 'sample' draws from the prior instead of recombining.
-        changes: for 'edit', the wanted value by factor.
-        hidden: for 'complete', the region that is hidden, one of `completions.REGIONS`.
-
-    Raises:
-        InputError: if there is no data, no trained model, or no file of weights that the evaluation
-            needs, or if the workdir or the published model belongs to another config.
-        Interrupted: see `train`.
-        FloatingPointError: see `train`.
+    A `published` model is used instead of that of the workdir, which is then only written to; not
+    for 'train' and 'train_prior'. `changes` are the wanted value by factor for 'edit', `hidden` is
+    one of `completions.REGIONS` for 'complete'.
     """
     if mode in ("train", "evaluate"):
         _check_weights(config)
@@ -119,15 +107,7 @@ def _open(mode: str, config: Config, workdir: Path, published: TrainedModel | No
 def _images(model: TrainedModel, config: Config) -> tuple[Dataset, str]:
     """The data of a model or, if it is not at hand, some of its parents, held out and decoded.
 
-    Args:
-        model: the model; parents that take the place of test images are taken from it.
-        config: config with the place of the data.
-
-    Returns:
-        the data set, and what to say if it consists of decoded parents, else ''.
-
-    Raises:
-        InputError: if the data is not at hand, and the model has no parents.
+    These are taken from the model. Also returns what to say of that, or ''.
     """
     try:
         return dataset_from_config(config), ""
@@ -215,19 +195,8 @@ def reconstruct(
 ) -> None:
     """Reconstructs all images of a folder to PNG files, and writes their codes to `codes.json`.
 
-    Files that cannot be read are reported and skipped.
-
-    Args:
-        config: config of the run, for checks, image size and batch size.
-        workdir: directory of the run, local or remote.
-        source: local folder of images of any size.
-        target: output folder, local or remote.
-        published: a model used instead of that of the workdir.
-        changes: values of factors that the images are given, see `TrainedModel.edit`.
-
-    Raises:
-        InputError: if there is no such folder, no readable image in it, or no trained model, if the
-            workdir or the published model belongs to another config, or a change is unknown.
+    Images are read from a local folder and written to a local or remote one. Files that cannot be
+    read are reported and skipped. For `changes`, see `TrainedModel.edit`.
     """
     end_on_sigterm()
     files = list_images(source)
@@ -272,19 +241,7 @@ def compress(
     code: str,
     published: TrainedModel | None = None,
 ) -> None:
-    """Writes the codes of all images of a folder to a file; see `codec.folders.compress`.
-
-    Args:
-        config: config of the run, for checks and batch size; None for that of the workdir.
-        workdir: directory of the run, local or remote.
-        source: local folder of images of any size.
-        target: the file, local or remote.
-        code: `fixed`, `short` or `prior`.
-        published: a model used instead of that of the workdir.
-
-    Raises:
-        InputError: as in `codec.folders.compress`, or if there is no trained model.
-    """
+    """Writes the codes of all images of a folder to a file; see `codec.folders.compress`."""
     end_on_sigterm()
     model = _open_model(config, workdir, published, writes=False)
     if published is None and model.step < (steps := model.config.train.steps):
@@ -303,18 +260,7 @@ def decompress(
     target: Path,
     published: TrainedModel | None = None,
 ) -> None:
-    """Decodes a file of codes to a folder of PNG files; see `codec.folders.decompress`.
-
-    Args:
-        config: config of the run, for checks and batch size; None for that of the workdir.
-        workdir: directory of the run, local or remote.
-        source: the file, local or remote.
-        target: local folder, new or empty.
-        published: a model used instead of that of the workdir.
-
-    Raises:
-        InputError: as in `codec.folders.decompress`, or if there is no trained model.
-    """
+    """Decodes a file of codes to a folder of PNG files; see `codec.folders.decompress`."""
     end_on_sigterm()
     model = _open_model(config, workdir, published, writes=False)
     batch_size = (config or model.config).evaluate.batch_size
@@ -330,17 +276,7 @@ def explore(
 ) -> None:
     """Serves the explorer, a page to take images apart, until Ctrl-C.
 
-    Args:
-        config: config of the run, checked by `check_config`; by default the one in the workdir.
-        workdir: directory of the run, local or remote.
-        address: where to listen, such as '127.0.0.1'.
-        port: the port; 0 for any free one.
-        published: a model used instead of that of the workdir. If its data is not at hand, some of
-            its parents are shown as they decode.
-
-    Raises:
-        InputError: if a package is missing, the port is in use, there is no data or no trained
-            model, or the workdir or the published model belongs to another config.
+    If the data of a published model is not at hand, some of its parents are shown as they decode.
     """
     try:
         from pivq_jax.explore.server import listen, serve, url

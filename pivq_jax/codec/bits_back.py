@@ -27,15 +27,9 @@ LARGEST_GROUP = 64  # part of the format, as all that the order of symbols depen
 def encode_sets(
     codes: npt.ArrayLike, prior: ExactPrior, advance: Callable[[int], object] | None = None
 ) -> bytes:
-    """Encodes sets; `decode_sets` is the inverse.
+    """Encodes sets [M, N] as a stack, the first image on top; `decode_sets` is the inverse.
 
-    Args:
-        codes: integers [M, N], distinct within each image.
-        prior: the prior.
-        advance: called with the number of images of each group that is done.
-
-    Returns:
-        The stack, see `Stack.to_bytes`. The first image is on top.
+    `advance` is called with the number of images of each group that is done.
     """
     codes = np.sort(np.asarray(codes, np.int64), axis=1)
     stack = Stack()
@@ -49,19 +43,7 @@ def encode_sets(
 
 
 def decode_sets(content: bytes, count: int, prior: ExactPrior) -> Iterator[list[int]]:
-    """Decodes sets.
-
-    Args:
-        content: the result of `encode_sets`.
-        count: number of sets.
-        prior: the prior they were encoded with.
-
-    Yields:
-        The codes of each set, sorted.
-
-    Raises:
-        InputError: if the content is not what `encode_sets` returns for this number of sets.
-    """
+    """Yields the codes of `count` sets, sorted, from what `encode_sets` returned."""
     stack = Stack.from_bytes(content)
     for size in reversed(group_sizes(count)):
         yield from _pop_sets(stack, size, prior).tolist()
@@ -71,9 +53,6 @@ def decode_sets(content: bytes, count: int, prior: ExactPrior) -> Iterator[list[
 
 def group_sizes(count: int) -> list[int]:
     """Returns the sizes of groups in the order they are written: as many as before, at most 64.
-
-    Args:
-        count: number of images.
 
     >>> group_sizes(20), group_sizes(200)
     ([1, 1, 2, 4, 8, 4], [1, 1, 2, 4, 8, 16, 32, 64, 64, 8])

@@ -36,17 +36,8 @@ Table = list[array]
 def inclusion_table(weights: Sequence[int], num_codes: int) -> Table:
     """Computes the probability that an entry is in the set, given the number of codes from it on.
 
-    Args:
-        weights: K integers, at least 0, at least N of them positive; entries of weight 0 are in no
-            set.
-        num_codes: N.
-
-    Returns:
-        For each entry an array of N + 1 integers: item j is the probability that the entry is in
-        the set if j codes are left, in units of 2**-24. It is 0 or 2**24 only if that is certain.
-
-    Raises:
-        InputError: if fewer than N weights are positive, as in a damaged file.
+    Item j of an entry's row of N + 1 is that for j codes left, in units of 2**-24; it is 0 or 2**24
+    only if that is certain. Entries of weight 0 are in no set.
     """
     if (positive := sum(weight > 0 for weight in weights)) < num_codes:
         raise InputError(f"{positive} entries have a weight: sets of {num_codes} codes need more")
@@ -75,18 +66,10 @@ def inclusion_table(weights: Sequence[int], num_codes: int) -> Table:
 
 
 def encode_sets(codes: np.ndarray, table: Table) -> bytes:
-    """Encodes sets; `decode_sets` is the inverse.
+    """Encodes sets, int [M, N], sorted within each image; `decode_sets` is the inverse.
 
-    Args:
-        codes: int [M, N], sorted within each image, distinct.
-        table: the result of `inclusion_table`.
-
-    Returns:
-        The code words one after another, the most significant bit of a byte first, filled up with
-        zeros to a whole byte.
-
-    Raises:
-        ValueError: if the weight of a code is 0.
+    The code words follow each other, the most significant bit of a byte first, filled up with zeros
+    to a whole byte.
     """
     content, pending, held = bytearray(), 0, 0  # `held` bits are not yet in `content`
     for row in codes.tolist():
@@ -99,18 +82,7 @@ def encode_sets(codes: np.ndarray, table: Table) -> bytes:
 
 
 def encode_set(codes: Sequence[int], table: Table) -> tuple[int, int]:
-    """Returns the code word of a set.
-
-    Args:
-        codes: the N codes of an image, sorted, distinct.
-        table: the result of `inclusion_table`.
-
-    Returns:
-        the code word as a number, and its length in bits.
-
-    Raises:
-        ValueError: if the weight of a code is 0.
-    """
+    """Returns the code word of a sorted set as a number, and its length in bits."""
     low, width, bits, left = 0, 1 << _WIDEST, _WIDEST, len(codes)
     members = iter(codes)
     member = next(members)
@@ -135,20 +107,7 @@ def encode_set(codes: Sequence[int], table: Table) -> tuple[int, int]:
 
 
 def decode_sets(content: bytes, count: int, num_codes: int, table: Table) -> Iterator[list[int]]:
-    """Decodes the code words of sets.
-
-    Args:
-        content: the result of `encode_sets`.
-        count: number of sets.
-        num_codes: N.
-        table: the result of `inclusion_table`.
-
-    Yields:
-        The codes of each set, sorted.
-
-    Raises:
-        InputError: if the content is not what `encode_sets` returns for this number of sets.
-    """
+    """Yields the codes of `count` sets, sorted, from what `encode_sets` returned."""
     position = 0
 
     def bits_at(start: int, length: int) -> int:

@@ -70,15 +70,7 @@ class Contents(NamedTuple):
 
 
 def pack(contents: Contents) -> bytes:
-    """Returns the bytes of a file.
-
-    Args:
-        contents: what it holds.
-
-    Raises:
-        InputError: if there are no images, a name cannot be stored (see `check_names`), or there is
-            too much for one file.
-    """
+    """Returns the bytes of a file; refuses no images, names as `check_names` does, and too much."""
     if not contents.names:
         raise InputError("there are no images: give at least one")
     check_names(contents.names)
@@ -107,15 +99,7 @@ def pack(contents: Contents) -> bytes:
 
 
 def check_size(size: int, what: str) -> None:
-    """Checks that a file is not too large to be read.
-
-    Args:
-        size: number of bytes.
-        what: what takes them, for the error message.
-
-    Raises:
-        InputError: if it is.
-    """
+    """Checks that a file is not too large to be read; `what` takes the bytes, for the message."""
     if size > MAX_FILE:
         raise InputError(
             f"{what} take {size:,} bytes, more than {MAX_FILE:,} in a file: write several files"
@@ -125,16 +109,8 @@ def check_size(size: int, what: str) -> None:
 def parse(content: bytes, origin: str) -> Contents:
     """Reads the bytes of a file. What its head claims is believed only as far as bytes are there.
 
-    Args:
-        content: the bytes.
-        origin: name of the file for error messages.
-
-    Returns:
-        The contents. Nothing is known about `data` but that it is what was written.
-
-    Raises:
-        InputError: if it is not such a file, of another version, cut or damaged, or has a name that
-            cannot be written (see `check_names`).
+    Nothing is known about `data` but that it is what was written. `origin` names the file in
+    messages.
     """
     if len(content) > MAX_FILE:
         raise InputError(f"{origin} has more than {MAX_FILE:,} bytes: give one of fewer images")

@@ -45,18 +45,10 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class ExactPrior:
-    """A prior that gives the same frequencies on every machine.
+    """A prior over sets of `num_codes` codes that gives the same frequencies on every machine.
 
-    Args:
-        prior: the prior.
-        num_codes: N, the codes of a set.
-
-    Attributes:
-        num_codes: N.
-        fingerprint: of the prior, see `prior_fingerprint`.
-
-    Raises:
-        InputError: if sums could become larger than those that are exact.
+    Refuses one whose sums could become larger than those that are exact. `fingerprint` is that of
+    `prior_fingerprint`.
     """
 
     def __init__(self, prior: Prior, num_codes: int) -> None:
@@ -74,14 +66,10 @@ class ExactPrior:
         self._norm, self._last = _norm(arrays, "norm"), _dense(arrays, "logits")
 
     def frequencies(self, known: npt.ArrayLike) -> Integers:
-        """Computes how likely each entry is to be one of the missing codes.
+        """Returns how likely each entry is to be a missing code, int64 [B, K]; a row sums to 2**24.
 
-        Args:
-            known: integers [B, m], m < N, the known codes of B sets, sorted and distinct.
-
-        Returns:
-            int64 [B, K], each row of sum 2**24: 0 for known codes, at least 1 for all others. A
-            row depends on nothing but its own set.
+        `known` are integers [B, m], m < N, sorted and distinct. Known codes have 0, all others at
+        least 1; a row depends on nothing but its own set.
         """
         known = np.asarray(known, np.int64)
         logits = self.logits(known)
@@ -90,14 +78,7 @@ class ExactPrior:
         return _shares(logits, allowed)
 
     def logits(self, known: Integers) -> Floats:
-        """Computes the network.
-
-        Args:
-            known: as in `frequencies`.
-
-        Returns:
-            float64 [B, K], the logits of all entries, known or not.
-        """
+        """Computes the network: float64 [B, K], the logits of all entries, known or not."""
         size = max(1, _AT_ONCE // (known.shape[1] + 1))
         parts = [self._logits_of(known[i : i + size]) for i in range(0, len(known), size)]
         return np.concatenate(parts)

@@ -47,7 +47,8 @@ def write(
         path: the file, local or remote, replaced if it exists; the usual suffix is `.pivq`.
         model: the model that made the codes.
         codes: integers [M, N], M at least 1, as `TrainedModel.encode` returns them.
-        names: M names, all different; see `check_names`.
+        names: M different names of up to 4,096 characters, which may be paths below a folder, with
+            `/` between the parts. At most 2^20, and what they take in the file is limited too.
         code: `fixed`; or, for sets only, `short` for the shorter one of the two, or `prior` for the
             shortest one of three, for a model with a prior.
 
@@ -85,23 +86,10 @@ def contents_of(
     code: str,
     advance: Callable[[int], object] | None = None,
 ) -> Contents:
-    """Encodes the codes of images; see `write`.
+    """Encodes codes, integers [M, N], as the contents of a file; see `write`.
 
-    Args:
-        model: the model that made the codes.
-        codes: integers [M, N].
-        names: M names.
-        code: `fixed`, `short` or `prior`.
-        advance: for `prior`, which takes time: called with numbers of images that are done.
-
-    Returns:
-        The contents of a file. Their `code` may be one that gives a shorter file than the code
-        asked for; see `write`.
-
-    Raises:
-        InputError: if the model does not have this code, or, unless that is `fixed`, a name cannot
-            be stored.
-        ValueError: if the codes are not those of M images of this model.
+    Their `code` may be one that gives a shorter file than the code asked for. `advance`, for
+    `prior`, which takes time, is called with numbers of images that are done.
     """
     config, codes = model.config, np.asarray(codes)
     num_codes, size = config.model.num_codes, config.quantizer.codebook_size
@@ -130,14 +118,8 @@ def contents_of(
 
 
 def check_code(model: TrainedModel, code: str) -> None:
-    """Checks that files of a model can be written as asked for.
-
-    Args:
-        model: the model.
-        code: `fixed`, `short` or `prior`.
-
-    Raises:
-        InputError: if they cannot, or could not be read once the prior has been trained on.
+    """Checks that a model has this code, and that its files can be read once its prior is trained
+    on.
     """
     _check_ability(model, code)
     if code == "prior" and model.prior is not None and not model.prior.finished:
@@ -169,14 +151,7 @@ def _check_ability(model: TrainedModel, code: str) -> None:
 
 
 def exact_prior(model: TrainedModel) -> ExactPrior:
-    """Returns the prior of a model as codes use it.
-
-    Args:
-        model: the model.
-
-    Raises:
-        InputError: if it has none that can be used.
-    """
+    """Returns the prior of a model as codes use it."""
     if model.prior is None:
         raise InputError(
             "this model has no prior to code with: train one with --mode=train_prior, or use the"
@@ -186,18 +161,7 @@ def exact_prior(model: TrainedModel) -> ExactPrior:
 
 
 def open_file(path: str | Path, model: TrainedModel) -> Contents:
-    """Reads and checks a file whose codes are not yet decoded.
-
-    Args:
-        path: the file, local or remote.
-        model: the model that made the codes.
-
-    Returns:
-        The contents.
-
-    Raises:
-        InputError: as in `read`.
-    """
+    """Reads and checks a file whose codes are not yet decoded."""
     file = as_path(str(path))
     if not file.is_file():
         raise InputError(f"no file {file}: give one that --mode=compress wrote")
@@ -212,16 +176,7 @@ def open_file(path: str | Path, model: TrainedModel) -> Contents:
 
 
 def check_contents(contents: Contents, model: TrainedModel, origin: str) -> None:
-    """Checks that the codes of a file are those of a model, before they are decoded.
-
-    Args:
-        contents: a result of `parse`.
-        model: the model that made the codes.
-        origin: name of the file for error messages.
-
-    Raises:
-        InputError: as in `read`.
-    """
+    """Checks that the codes of a file are those of a model, before they are decoded."""
     config, own = model.config, fingerprint(model.params)
     if contents.fingerprint != own:
         raise InputError(
@@ -256,20 +211,7 @@ def check_contents(contents: Contents, model: TrainedModel, origin: str) -> None
 def batches_of(
     contents: Contents, model: TrainedModel, batch_size: int, origin: str
 ) -> Iterator[npt.NDArray[np.int32]]:
-    """Decodes the codes of a file.
-
-    Args:
-        contents: the result of `open_file`.
-        model: the model that made the codes.
-        batch_size: number of images decoded at once.
-        origin: name of the file for error messages.
-
-    Yields:
-        int32 [m, N] with m <= batch_size.
-
-    Raises:
-        InputError: if the codes are damaged.
-    """
+    """Decodes the codes of a file: yields int32 [m, N] with m <= batch_size."""
     count, n, k = len(contents.names), contents.num_codes, contents.codebook_size
     try:
         if contents.code == "fixed":

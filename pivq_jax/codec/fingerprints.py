@@ -32,13 +32,7 @@ def fingerprint(params: Any) -> bytes:
 def prior_fingerprint(params: Any) -> bytes:
     """Returns a fingerprint of the weights of a prior: that of its published `prior.safetensors`.
 
-    It has half the length, as it only tells priors over the codes of one model apart.
-
-    Args:
-        params: parameters of a `SetPrior`, a tree of float32 arrays.
-
-    Returns:
-        4 bytes.
+    It has 4 bytes, half the length, as it only tells priors over the codes of one model apart.
     """
     return _digest(traverse_util.flatten_dict(jax.device_get(params), sep="/"))[:PRIOR_BYTES]
 

@@ -30,22 +30,10 @@ from pivq_jax.inference import TrainedModel
 def compress(
     model: TrainedModel, source: Path, target: Path, batch_size: int, code: str = "fixed"
 ) -> None:
-    """Writes the codes of all images of a folder to a file.
+    """Writes the codes of all images of a local folder to a file, local or remote; replaces it.
 
     Images are cropped and resized as for training. Files that cannot be read are reported and
     skipped. One batch of images is in memory at a time, and the codes of all.
-
-    Args:
-        model: the trained model.
-        source: local folder of images of any size.
-        target: the file, local or remote, replaced if it exists.
-        batch_size: number of images encoded at once.
-        code: `fixed`, `short` or `prior`, see `write`.
-
-    Raises:
-        InputError: if there is no such folder, no readable image in it, a name that cannot be
-            stored or written by `decompress`, the target is a folder or cannot be written, or the
-            model does not have this code, or a prior that is still in training.
     """
     check_code(model, code)
     files = [Path(file).as_posix() for file in list_images(source)]
@@ -95,13 +83,7 @@ def compress(
 
 
 def sizes(contents: Contents, total: int, measured: dict[str, float]) -> str:
-    """Describes the size of a file in a line.
-
-    Args:
-        contents: what it holds.
-        total: its number of bytes.
-        measured: the result of `capacity` for its codes.
-    """
+    """Describes the size of a file, `total` bytes, in a line; `measured` is of `capacity`."""
     count, each = len(contents.names), len(contents.data) / len(contents.names)
     bits = " and ".join(
         f"{name} = {measured[name]:.1f} ({measured[name] / 8:.1f} bytes)"
@@ -116,16 +98,7 @@ def sizes(contents: Contents, total: int, measured: dict[str, float]) -> str:
 def decompress(model: TrainedModel, source: Path, target: Path, batch_size: int) -> None:
     """Decodes a file of codes to a folder of PNG files, which appears once it is complete.
 
-    Args:
-        model: the model that wrote the file.
-        source: the file, local or remote.
-        target: local folder, new or empty.
-        batch_size: number of images decoded at once.
-
-    Raises:
-        InputError: if the file cannot be read (see `read`), or the folder exists and is not empty,
-            or two names are one on its file system, or a name is too long for it.
-        OSError: if the folder cannot be written, for example on a full disk.
+    The file may be remote; the folder is local, new or empty.
     """
     contents = open_file(source, model)
     files = tuple(png_name(name) for name in contents.names)

@@ -7,18 +7,11 @@ import numpy.typing as npt
 
 
 def entry_levels(codes: npt.ArrayLike, codebook_size: int) -> bytes:
-    """Returns the levels of the entries in sets of codes.
+    """Returns the levels, K bytes, of the entries in sets of codes [M, N].
 
     An entry that n of M images contain has the odds (n + 1/2) / (M - n + 1/2). Its level is two per
     factor of two, counted from 1 for the rarest entry, and 0 if no image contains it. The rounding
     costs 0.1 bits an image at N = 16.
-
-    Args:
-        codes: integers [M, N], values in [0, codebook_size), distinct within an image.
-        codebook_size: K.
-
-    Returns:
-        K bytes.
     """
     codes = np.asarray(codes)
     found = np.bincount(codes.reshape(-1), minlength=codebook_size)
@@ -28,12 +21,5 @@ def entry_levels(codes: npt.ArrayLike, codebook_size: int) -> bytes:
 
 
 def weights_of(levels: bytes) -> list[int]:
-    """Returns the weights of entries in the distribution of sets, see `inclusion_table`.
-
-    Args:
-        levels: the result of `entry_levels`.
-
-    Returns:
-        For each level l the integer part of the square root of 2^(l + 15), and 0 for level 0.
-    """
+    """Returns the weights of entries in the distribution of sets, see `inclusion_table`."""
     return [math.isqrt(1 << (level + 15)) if level else 0 for level in levels]

@@ -15,17 +15,14 @@ from pivq_jax.common.errors import InputError
 MAX_NAME = 4_096
 MAX_NAMES = 2**20
 
+_SEPARATOR = b"\0"  # of the parts of a path here; nothing sorts before it
+
 
 def check_names(names: Iterable[str]) -> None:
     """Checks that images can be stored under these names, and written below a folder.
 
-    Args:
-        names: names of images, or paths relative to a folder with `/` between the parts.
-
-    Raises:
-        InputError: if a name is empty, longer than `MAX_NAME`, absolute, leads out of the folder,
-            contains an empty part, NUL or what is not Unicode, occurs twice, or would be written
-            over another one; or if there are more than `MAX_NAMES`.
+    A name may be a path with `/` between the parts; none may be written over another, or be its
+    folder.
     """
     keys: list[bytes] = []
     for name in names:
@@ -37,7 +34,7 @@ def check_names(names: Iterable[str]) -> None:
                 f"there are more than {MAX_NAMES:,} names: store fewer images in one file"
             )
         keys.append(png_name(name).encode().replace(b"/", _SEPARATOR))
-    # What lies in a folder follows it at once, as nothing sorts before the separator.
+    # What lies in a folder follows it at once.
     keys.sort()
     for first, second in itertools.pairwise(keys):
         if first == second:
@@ -51,18 +48,12 @@ def check_names(names: Iterable[str]) -> None:
             )
 
 
-_SEPARATOR = b"\0"
-
-
 def _path(key: bytes) -> str:
     return key.replace(_SEPARATOR, b"/").decode()
 
 
 def png_name(name: str) -> str:
     """Returns the name of the PNG file of an image: a name that ends otherwise gets `.png` added.
-
-    Args:
-        name: name of the image.
 
     >>> png_name("a.png"), png_name("below/a.jpg")
     ('a.png', 'below/a.jpg.png')

@@ -34,14 +34,7 @@ class Stack:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Stack:
-        """Reads a stack.
-
-        Args:
-            content: the result of `to_bytes`.
-
-        Raises:
-            InputError: if no stack is written like that.
-        """
+        """Reads what `to_bytes` returns; refuses what it never does."""
         if content[:1] == b"\0":
             raise InputError("the data is damaged: it begins with a zero")
         stack = cls()

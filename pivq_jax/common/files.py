@@ -24,14 +24,7 @@ def is_remote(path: Path | str) -> bool:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Returns a local path in which `~` is expanded.
-
-    Args:
-        path: the path.
-
-    Raises:
-        InputError: if there is no such home directory, as for a user without an entry.
-    """
+    """Returns a local path in which `~` is expanded; without that home directory an InputError."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -43,14 +36,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 def as_path(name: str) -> Path:
     """Converts a name to a local path, or to a path in remote storage such as gs://bucket/run.
 
-    Args:
-        name: a local path, in which `~` is expanded, or a URL.
-
-    Returns:
-        A `Path`, or an `etils.epath.Path`, which has the same methods.
-
-    Raises:
-        InputError: if the kind of storage is unknown, or as in `expanded`.
+    A remote one is an `etils.epath.Path`, which has the same methods.
     """
     if not is_remote(name):
         return expanded(name)
@@ -63,30 +49,17 @@ def as_path(name: str) -> Path:
 
 
 def local_path(name: str) -> Path:
-    """Converts a name to a local path.
-
-    Args:
-        name: a local path, in which `~` is expanded.
-
-    Returns:
-        The path.
-
-    Raises:
-        InputError: if it is a URL, or as in `expanded`.
-    """
+    """Converts a name to a local path, in which `~` is expanded; refuses a URL."""
     if is_remote(name):
         raise InputError(f"{name} is in remote storage: use a local path, and copy from or to it")
     return expanded(name)
 
 
 def cache_folder(name: str, variable: str = "") -> Path:
-    """Returns the folder for what this package keeps between runs.
+    """Returns the folder for what this package keeps between runs: ~/.cache/pivq_jax/`name`.
 
-    Args:
-        name: name of the folder in ~/.cache/pivq_jax. Without a home directory, as of a user
-            without an entry in a container, it is among temporary files, and a line on stderr says
-            so.
-        variable: environment variable that may name another folder.
+    The environment variable, if any, names another one. Without a home directory, as of a user
+    without an entry in a container, it is among temporary files, and a line on stderr says so.
     """
     if named := os.environ.get(variable):
         return expanded(named)
@@ -109,16 +82,9 @@ def _temporary_cache(folder: Path) -> Path:
 
 
 def check_directory(directory: Path, flag: str, writes: bool = True) -> None:
-    """Checks that a path is a directory, or can become one.
+    """Checks that a path is a directory or can become one and, if local, that it can be written.
 
-    Args:
-        directory: local or remote path.
-        flag: the flag that gave it, such as '--workdir', for the message.
-        writes: whether it must be writable, if it is local.
-
-    Raises:
-        InputError: if it is not a directory or below one, cannot be written, or is in remote
-            storage for which a package is missing.
+    `flag` is the one that gave it, such as '--workdir', for the message.
     """
     try:
         place = next((path for path in (directory, *directory.parents) if path.exists()), None)
@@ -131,14 +97,9 @@ def check_directory(directory: Path, flag: str, writes: bool = True) -> None:
 
 
 def check_lengths(names: Iterable[str], remedy: str) -> None:
-    """Checks that names are not too long for a file system.
+    """Checks that names, paths with `/` between the parts, are not too long for a file system.
 
-    Args:
-        names: paths of files to be written, with `/` between the parts.
-        remedy: what to do about a name that is too long, the end of the message.
-
-    Raises:
-        InputError: if a part of a name has more than `MAX_NAME_BYTES` bytes.
+    The remedy is the end of the message.
     """
     for name in names:
         for part in name.split("/"):
@@ -152,13 +113,7 @@ def check_lengths(names: Iterable[str], remedy: str) -> None:
 def check_new_folder(target: Path, flag: str) -> None:
     """Checks that a local folder is new or empty, and can be written; see `new_folder`.
 
-    Args:
-        target: the folder.
-        flag: the flag that gave it, such as '--output', for the message.
-
-    Raises:
-        InputError: if it holds anything but what a command that was killed has left there, or as in
-            `check_directory`.
+    What a command that was killed has left there does not count.
     """
     target = target.resolve()
     if target.exists() and not (
@@ -173,10 +128,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     """Yields a folder to fill; its contents are those of `target` at the end, or gone on an error.
 
     A new `target` appears at once. An empty folder, which may be a mounted volume or the current
-    directory, stays the same one, and its entries appear one after another.
-
-    Args:
-        target: local folder for which `check_new_folder` was called.
+    directory, stays the same one, and its entries appear one after another. Call `check_new_folder`
+    before.
     """
     target = target.resolve()
     exists = target.exists()
@@ -239,12 +192,8 @@ def _locked(folder: Path) -> Iterator[bool]:
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name in the same directory, then renames it.
 
-    After a power cut a local file has its old or its new content, and the new one once this
-    function has returned.
-
-    Args:
-        path: final path; missing directories are created.
-        content: the new content.
+    Missing directories are created. After a power cut a local file has its old or its new content,
+    and the new one once this function has returned.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(_temporary_name(path))
@@ -260,11 +209,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def errors_named(path: Path) -> Iterator[None]:
-    """Adds what was written to an OSError without a file, as on a full disk.
-
-    Args:
-        path: the file or directory.
-    """
+    """Adds the path of what was written to an OSError without a file, as on a full disk."""
     try:
         yield
     except OSError as error:
@@ -274,11 +219,7 @@ def errors_named(path: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Makes a local file, or the names in a local directory, survive a power cut.
-
-    Args:
-        path: the file or directory; nothing is done for one in remote storage.
-    """
+    """Makes a local file, or the names in a local directory, survive a power cut."""
     if is_remote(path):
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -289,11 +230,7 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(path: Path) -> None:
-    """Makes a local directory with all that it contains survive a power cut.
-
-    Args:
-        path: the directory; nothing is done for one in remote storage.
-    """
+    """Makes a local directory with all that it contains survive a power cut."""
     if not is_remote(path):
         for folder, _, files in os.walk(path):
             for name in files:
@@ -303,27 +240,12 @@ def sync_tree(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes indented JSON atomically.
-
-    Args:
-        path: final path; missing directories are created.
-        value: a value that JSON can represent.
-
-    Raises:
-        ValueError: if the value contains NaN or infinity.
-    """
+    """Writes indented JSON atomically; raises ValueError for NaN and infinity."""
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON object that can be made again.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The object; empty if the file is missing or damaged.
-    """
+    """Reads a JSON object that can be made again; it is empty if the file is missing or damaged."""
     try:
         value = json.loads(path.read_text())
     except (FileNotFoundError, ValueError, RecursionError):

@@ -37,17 +37,11 @@ PREFIX = ".lock-"  # of the names of claims
 
 
 class DirectoryLock:
-    """Holds the lock on a directory while the context is open.
+    """Holds the lock on a directory, local or remote, while the context is open.
 
-    Args:
-        directory: local or remote, created if missing. What the lock created is deleted at the
-            end if nothing else was written.
-        patient: whether to wait, up to a minute, for the end of a lock that is not renewed. For one
-            dated in the future this is always done.
-
-    Raises:
-        InputError: on entry, within seconds unless `patient`, if another process holds the lock.
-        OSError: on entry, if the directory cannot be written.
+    A missing directory is created, and deleted at the end if nothing else was written. If another
+    process holds the lock, entry is refused within seconds or, if `patient`, after waiting up to a
+    minute for the end of a lock that is not renewed. For one dated in the future it always waits.
     """
 
     def __init__(self, directory: Path, patient: bool = False) -> None:
@@ -65,11 +59,8 @@ class DirectoryLock:
         self._taken_by = ""
 
     def check(self) -> None:
-        """Checks that the lock was not lost.
-
-        Raises:
-            OSError: if another process has taken the lock, since this one was suspended for a
-                minute or longer.
+        """Raises OSError if another process took the lock, as this one slept for a minute or
+        longer.
         """
         if self._taken_by:
             raise OSError(
@@ -200,11 +191,7 @@ class DirectoryLock:
             self._claim.unlink(missing_ok=True)
 
     def _take_flock(self) -> None:
-        """Locks the directory where that is possible.
-
-        Raises:
-            BlockingIOError: if another process has locked it.
-        """
+        """Locks the directory where possible; BlockingIOError if another process has locked it."""
         if self._flock is not None or is_remote(self._directory):
             return
         try:
@@ -265,8 +252,7 @@ class _Other:
     def counts(self, flocked: int | None) -> bool:
         """Whether its process may be alive.
 
-        Args:
-            flocked: device of the directory if this process has locked it with `flock`.
+        `flocked` is the device of the directory if this process has locked it with `flock`.
         """
         if self.age >= COUNTS_FOR:
             return False

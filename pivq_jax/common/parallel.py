@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from pivq_jax.common.errors import InputError, printable
+from pivq_jax.common.errors import InputError, brief, printable
 
 __all__ = ["make_mesh", "put_batch"]
 
@@ -42,7 +42,7 @@ def join_processes(how: str) -> None:
         jax.distributed.initialize(address, int(count), int(index))
     except (ValueError, RuntimeError) as error:
         raise InputError(
-            f"--distributed={how}: {str(error).splitlines()[0]}: use auto on a TPU slice, under"
+            f"--distributed={how}: {brief(error)}: use auto on a TPU slice, under"
             " Slurm or Open MPI, else ADDRESS:PORT,COUNT,INDEX, such as 10.0.0.1:8476,2,0"
         ) from error
 

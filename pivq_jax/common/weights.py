@@ -77,18 +77,7 @@ def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, np.ndarray], di
 
 
 def read_header(path: Path, remedy: str) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, str]]:
-    """Reads what a safetensors file says it holds, for checks before it is all read.
-
-    Args:
-        path: the file.
-        remedy: advice for the user if the file is invalid, the end of the error message.
-
-    Returns:
-        The shapes and dtypes of the arrays by name, and the metadata.
-
-    Raises:
-        InputError: as in `read_safetensors`.
-    """
+    """Reads the shapes and dtypes in a safetensors file by name, and its metadata, but no array."""
     with _opened(path, remedy) as file:
         return _shapes(file, path), file.metadata() or {}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import expanded, is_remote
 from pivq_jax.common.retry import may_pass
 from pivq_jax.data.images import images_to_float, images_to_uint8, load_image
@@ -253,7 +253,6 @@ def _damage_named(
     except Exception as error:  # any type: it depends on what is missing or cut short
         if may_pass(error):  # the storage is the reason: that is no damage
             raise
-        reason = " ".join(str(error).split())
         raise InputError(
-            f"the prepared data in {directory} is damaged ({reason}): {remedy}"
+            f"the prepared data in {directory} is damaged ({brief(error)}): {remedy}"
         ) from error

@@ -84,11 +84,7 @@ def images_to_uint8(images: Any) -> Any:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is treated as an image: by its extension, unless it is hidden.
-
-    Args:
-        name: name or path of the file.
-    """
+    """Whether a file is treated as an image: by its extension, unless it is hidden."""
     base = os.path.basename(name)  # hidden ones include `._x.jpg` of macOS
     return os.path.splitext(base)[1].lower() in EXTENSIONS and not base.startswith(".")
 
@@ -97,22 +93,15 @@ def readable_name(path: str | os.PathLike[str]) -> str:
     """Returns a path as printable text.
 
     Bytes that are not valid UTF-8 are replaced, and control characters are escaped.
-
-    Args:
-        path: any path.
     """
     return printable(os.fsencode(path).decode(errors="replace"))
 
 
 def unread_kinds(names: Iterable[str]) -> str:
-    """Describes the images that are passed over because nothing here reads their format.
+    """Describes the images that are passed over because nothing here reads their format, in a line.
 
-    Args:
-        names: names or paths of files, as a listing finds them; hidden files are ignored.
-
-    Returns:
-        One line with the number of files of each kind and, where one is known, the package that
-        reads it; empty if there are no such files.
+    It names the package that reads them, where one is known; it is empty if there are none. Hidden
+    files do not count.
     """
     found = collections.Counter(
         suffix
@@ -181,26 +170,16 @@ def decode_image(
     crop: int = 0,
     shape: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Decodes an image and resizes its central square.
+    """Decodes an image and resizes its central square, to uint8 [size, size, 3].
 
     The image is rotated according to its EXIF orientation, grey and CMYK images are converted to
     RGB, and transparency is composited onto white. Resizing is antialiased (Lanczos). Images of
     more than `MAX_PIXELS` are refused, except for JPEG files of up to `MAX_HALVED_PIXELS`, of which
     every second row and column is decoded.
 
-    Args:
-        file: the path or the open file.
-        size: height and width of the result in pixels.
-        name: name of the file in error messages.
-        crop: side of the central square in pixels; 0 for the largest square.
-        shape: required (width, height) of the image; None for any.
-
-    Returns:
-        uint8 [size, size, 3].
-
-    Raises:
-        ShapeError: if the image has a different shape or is smaller than `crop`.
-        InputError: if it is not a readable image; the message contains its name and the reason.
+    `name` is the file's in error messages, `crop` the side of the square in pixels, 0 for the
+    largest one. An image of another (width, height) than `shape`, or smaller than `crop`, is a
+    ShapeError.
     """
     Image = pillow()
     with _damage_named(name):
@@ -212,18 +191,7 @@ def decode_image(
 
 
 def decode_whole(file: str | os.PathLike[str] | IO[bytes], *, name: str) -> np.ndarray:
-    """Decodes an image as `decode_image` does, but for its square: the whole of it, not resized.
-
-    Args:
-        file: the path or the open file.
-        name: name of the file in error messages.
-
-    Returns:
-        uint8 [H, W, 3].
-
-    Raises:
-        InputError: if it is not a readable image; the message contains its name and the reason.
-    """
+    """Decodes an image as `decode_image` does, but all of it, not resized: uint8 [H, W, 3]."""
     with _damage_named(name):
         return np.array(_decode(file, name, 0, None))
 
@@ -267,14 +235,7 @@ def _damage_named(name: str) -> Iterator[None]:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encodes an image as PNG.
-
-    Args:
-        image: uint8 [H, W, 3].
-
-    Returns:
-        The contents of the file.
-    """
+    """Encodes an image, uint8 [H, W, 3], as a PNG file."""
     from PIL import Image
 
     file = io.BytesIO()

@@ -44,33 +44,17 @@ def train_batches(
     process_count: int = 1,
     workers: int = 0,
 ) -> Generator[Batch]:
-    """Returns endless training batches for steps `start_step`, `start_step` + 1, ...
+    """Yields training batches without end, for steps `start_step`, `start_step` + 1, ...
 
-    Images are reshuffled in every epoch, and each occurs once per epoch. Epochs follow each
-    other without a gap, so a batch may contain the end of one and the start of the next. The batch
-    of a step is a pure function of (source, seed, step, batch_size, flip), and each process gets
-    its rows of it.
+    A batch has `image`, uint8 [b, H, W, 3], and each factor as int32 [b], the rows of this process:
+    b * process_index to b * (process_index + 1) - 1 with b = batch_size / process_count. It is a
+    pure function of (source, seed, step, batch_size, flip), with threads of this process (0
+    workers) or with subprocesses. Images are reshuffled in every epoch, and each occurs once per
+    epoch. Epochs follow each other without a gap, so a batch may contain the end of one and the
+    start of the next.
 
-    Args:
-        source: random access to the images.
-        batch_size: number of images in the global batch.
-        seed: any int; determines order and flips.
-        start_step: global step of the first batch.
-        flip: whether to mirror each image with probability 1/2.
-        process_index: index of this process, which gets rows b * process_index to b *
-            (process_index + 1) - 1 with b = batch_size / process_count.
-        process_count: number of processes that share the global batch.
-        workers: number of subprocesses that read, decode and flip; 0 to use threads of this
-            process. The batches are the same. Close the generator to end the subprocesses; they
-            also end when it is garbage collected, when this process exits, and when it is killed.
-
-    Yields:
-        A dictionary with `image`, uint8 [b, H, W, 3], and each factor as int32 [b].
-
-    Raises:
-        InputError: if the source is empty, numbers are out of range or inconsistent, or the
-            machine has too little shared memory for the workers.
-        ChildProcessError: if a worker was killed.
+    Close the generator to end the workers; they also end when it is garbage collected, when this
+    process exits, and when it is killed. A worker that was killed is a ChildProcessError.
     """
     if workers < 0:
         raise InputError(f"workers is {workers}: give a number of processes, or 0 for none")
@@ -154,22 +138,10 @@ def _closing(batches: Any) -> Generator[Batch]:
 def eval_batches(
     source: Source, batch_size: int, *, process_index: int = 0, process_count: int = 1
 ) -> Iterator[Batch]:
-    """Returns all images once and in order, in batches of constant shape.
+    """Returns all images once and in order, in batches of constant shape; see `train_batches`.
 
-    Args:
-        source: random access to the images.
-        batch_size: number of images in the global batch.
-        process_index: index of this process; determines its rows, as in `train_batches`.
-        process_count: number of processes that share the global batch; all get the same number of
-            batches.
-
-    Yields:
-        A dictionary with `image`, uint8 [b, H, W, 3], each factor as int32 [b], and `mask`, bool
-        [b], which is False for the rows that fill the last batch; these repeat the last image and
-        must be ignored.
-
-    Raises:
-        InputError: if the source is empty, or numbers are out of range or inconsistent.
+    They also have `mask`, bool [b], which is False for the rows that fill the last batch; these
+    repeat the last image and must be ignored. All processes get the same number of batches.
     """
     rows = _local_rows(batch_size, process_index, process_count)
     count = len(source)

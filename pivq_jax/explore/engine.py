@@ -66,20 +66,9 @@ class Nearest(NamedTuple):
 class Engine:
     """A trained model with its data, compiled and ready.
 
-    Args:
-        model: the trained model.
-        dataset: its data set; without, there are no images to choose from, no new faces, and codes
-            are grouped by clusters of entries.
-        example_name: what the images to choose from are, for the page.
-
-    Attributes:
-        model: the trained model.
-        size: S, height and width of images.
-        pool: the training images with their codes; None without a data set.
-        factors: what edits need; None without labels, and if codes have places.
-
-    Raises:
-        ValueError: if a training image has no codes, see `TrainedModel.encode`.
+    Without a data set there are no images to choose from, no new faces, and codes are grouped by
+    clusters of entries. `pool` and `factors` are then None, `factors` also without labels, and if
+    codes have places. `example_name` is what the page calls the images to choose from.
     """
 
     def __init__(
@@ -173,17 +162,7 @@ class Engine:
         }
 
     def check(self, sets: Any) -> np.ndarray:
-        """Checks code sets that come from outside.
-
-        Args:
-            sets: a list of lists of integers, or what else there is.
-
-        Returns:
-            int32 [B, N].
-
-        Raises:
-            InputError: if they are not B >= 1 sets of N codes of this model.
-        """
+        """Checks that what comes from outside is B >= 1 sets of N codes; returns int32 [B, N]."""
         n, k = self.num_codes, len(self._codebook)
         lists = isinstance(sets, list) and sets and all(isinstance(codes, list) for codes in sets)
         if not lists or not all(
@@ -196,18 +175,7 @@ class Engine:
         return np.array(sets, np.int32)
 
     def examples(self, start: int, count: int) -> np.ndarray:
-        """Returns test images.
-
-        Args:
-            start: index of the first one.
-            count: how many, at most `MAX_EXAMPLES`; fewer are returned at the end of the split.
-
-        Returns:
-            uint8 [count, S, S, 3].
-
-        Raises:
-            InputError: if a number is out of range.
-        """
+        """Returns test images, uint8 [count, S, S, 3], or fewer at the end of the split."""
         if not 0 <= start < self.num_examples or not 1 <= count <= MAX_EXAMPLES:
             raise InputError(f"there are no {count} test images from {start} on")
         assert self.dataset
@@ -215,39 +183,15 @@ class Engine:
         return np.stack([self.dataset.test[i]["image"] for i in range(start, stop)])
 
     def example(self, index: int) -> Picture:
-        """Encodes a test image.
-
-        Args:
-            index: its index.
-
-        Raises:
-            InputError: if there is no such image.
-        """
+        """Encodes the test image with this index."""
         return Picture(f"{self._example_name} {index}", *self.encode(self.examples(index, 1)[0]))
 
     def encode(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes an image.
-
-        Args:
-            image: uint8 [S, S, 3].
-
-        Returns:
-            int32 [N], its codes, and the image.
-        """
+        """Encodes an image, uint8 [S, S, 3]: its codes, int32 [N], and the image."""
         return np.asarray(self.model.encode(images_to_float(image[None])))[0], image
 
     def decode(self, sets: np.ndarray) -> np.ndarray:
-        """Decodes code sets.
-
-        Args:
-            sets: int [B, N], 1 <= B <= `BATCH`.
-
-        Returns:
-            uint8 [B, S, S, 3].
-
-        Raises:
-            InputError: if there are too many.
-        """
+        """Decodes code sets, int [B, N], to uint8 [B, S, S, 3]; refuses more than `BATCH`."""
         if len(sets) > BATCH:
             raise InputError(f"{len(sets)} sets at once: give at most {BATCH}")
         filled = sets if len(sets) == 1 else np.resize(sets, (BATCH, sets.shape[1]))
@@ -265,12 +209,6 @@ class Engine:
 
         They are paired by distance, as on the page; which pairs are exchanged is chosen as in the
         samples of an evaluation.
-
-        Args:
-            key: PRNG key.
-
-        Raises:
-            InputError: if there are fewer than two training images.
         """
         pool = self._training_images()
         if len(pool.codes) < 2:
@@ -294,14 +232,7 @@ class Engine:
         return NewFace(a, b, pairs, np.where(exchanged, pairs.b, pairs.a))
 
     def nearest(self, codes: np.ndarray) -> Nearest:
-        """Finds the training image that looks most like a decoded set.
-
-        Args:
-            codes: int [N].
-
-        Raises:
-            InputError: if there are no training images.
-        """
+        """Finds the training image that looks most like a decoded set, int [N]."""
         pool = self._training_images()
         image = self.decode(codes[None])[0]
         picture = self._training_image(nearest(image, pool))
@@ -309,14 +240,7 @@ class Engine:
         return Nearest(picture, float(difference), len(pool.codes))
 
     def neighbours(self, code: int) -> np.ndarray:
-        """Returns all other codebook entries by distance, the nearest first: int [K - 1].
-
-        Args:
-            code: the codebook entry.
-
-        Raises:
-            InputError: if there is no such entry.
-        """
+        """Returns all other codebook entries by distance, the nearest first: int [K - 1]."""
         if not 0 <= code < len(self._entries):
             raise InputError(f"code {code}: entries are 0 to {len(self._entries) - 1}")
         distance = np.square(self._entries - self._entries[code]).sum(-1)
@@ -324,30 +248,11 @@ class Engine:
         return np.argsort(distance, kind="stable")[1:]
 
     def read_factors(self, codes: np.ndarray) -> np.ndarray:
-        """Returns the values of the factors of an image, as its codes say: int [A].
-
-        Args:
-            codes: int [N].
-
-        Raises:
-            InputError: if there are no factors.
-        """
+        """Returns the values of the factors of an image, as its codes, int [N], say: int [A]."""
         return self._known_factors().read(codes)
 
     def edit(self, codes: np.ndarray, factor: int, value: int) -> np.ndarray:
-        """Gives a factor another value; see `Factors.edit`.
-
-        Args:
-            codes: int [N].
-            factor: index of the factor.
-            value: index of the wanted value.
-
-        Returns:
-            int32 [N], in the order of `codes`.
-
-        Raises:
-            InputError: if there is no such factor or value.
-        """
+        """Gives a factor another value; see `Factors.edit`."""
         return self._known_factors().edit(codes, factor, value)
 
     def write_codes(self, codes: np.ndarray) -> bytes:
@@ -355,14 +260,7 @@ class Engine:
         return pack(contents_of(self.model, codes[None], ["face"], "fixed"))
 
     def read_codes(self, content: bytes) -> np.ndarray:
-        """Reads the first code set of a file of `pivq_jax.codec`, int32 [N].
-
-        Args:
-            content: the contents of the file.
-
-        Raises:
-            InputError: if it is no such file, is damaged, or of another model or prior.
-        """
+        """Reads the first code set of a file of `pivq_jax.codec`, int32 [N]."""
         contents = parse(content, "the file")
         check_contents(contents, self.model, "the file")
         return next(batches_of(contents, self.model, 1, "the file"))[0]

@@ -30,30 +30,14 @@ class Factors(NamedTuple):
     method: str
 
     def read(self, codes: np.ndarray) -> np.ndarray:
-        """Reads the factors of an image.
-
-        Args:
-            codes: int [N].
-
-        Returns:
-            int64 [A], the likeliest value of each factor.
-        """
+        """Reads the likeliest value of each factor, int64 [A], from codes, int [N]."""
         return np.asarray(sampling.read_factors(codes[None], self.table))[0].argmax(-1)
 
     def edit(self, codes: np.ndarray, factor: int, value: int) -> np.ndarray:
-        """Gives a factor another value; see `sampling.edit`.
+        """Gives a factor another value, both by index, in codes in any order; see `sampling.edit`.
 
-        Args:
-            codes: int [N], in any order.
-            factor: the factor, an index into those of the labels.
-            value: the wanted value, an index into those of the factor.
-
-        Returns:
-            int32 [N]: entry n is that of `codes`, or what replaces it. Codes taken out and codes
-            put in are paired as by `sampling.pair_codes`.
-
-        Raises:
-            InputError: if there is no such factor or value.
+        Entry n of the result, int32 [N], is that of `codes`, or what replaces it. Codes taken out
+        and codes put in are paired as by `sampling.pair_codes`.
         """
         factors = self.labels.factors
         if not 0 <= factor < len(factors):

@@ -32,9 +32,7 @@ HEADERS = {
 class Guard:
     """ASGI middleware around the server.
 
-    Args:
-        app: the server.
-        address: the address it listens at, whose name is allowed in addresses of the page.
+    `address` is the one it listens at, whose name is allowed in addresses of the page.
     """
 
     def __init__(self, app: ASGIApp, address: str) -> None:

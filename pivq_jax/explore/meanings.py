@@ -42,17 +42,8 @@ def find_meanings(
 ) -> Meanings:
     """Attributes each entry to the factor that it tells most about, as the code atlas does.
 
-    Without labels, entries are grouped by k-means on the codebook.
-
-    Args:
-        codes: int32 [M, N], the codes of real images; M may be 0.
-        labels: int [M, A], their labels.
-        factors: names of the values of each of the A factors; empty without labels.
-        codebook: float32 [K, D].
-        seed: determines the clusters.
-
-    Returns:
-        The `Meanings`.
+    Without labels (`factors` empty), entries are grouped by k-means on the codebook. Codes are
+    int32 [M, N], labels int [M, A]; M may be 0. The seed determines the clusters.
     """
     size = len(codebook)
     share = np.zeros(size)

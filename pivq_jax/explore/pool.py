@@ -44,19 +44,7 @@ def encode_pool(
 ) -> Pool:
     """Encodes training images until all are done, `POOL_IMAGES` are, or time is up.
 
-    Args:
-        model: the trained model.
-        source: the training images, at least one.
-        factors: names of the A labels to collect.
-        batch_size: number of images encoded at once; at least these are encoded.
-        seconds: time after the first batch, in which the encoder is compiled, until which further
-            ones begin.
-
-    Returns:
-        The `Pool`.
-
-    Raises:
-        ValueError: if an image has no codes, see `TrainedModel.encode`.
+    `seconds` count from the end of the first batch, in which the encoder is compiled.
     """
     images = first_images(source, POOL_IMAGES)
     parts: list[tuple[np.ndarray, ...]] = []
@@ -83,14 +71,7 @@ def encode_pool(
 
 @jax.jit
 def shrink(images: jax.Array) -> jax.Array:
-    """Resizes images to at most `SEARCH_SIZE` pixels, antialiased.
-
-    Args:
-        images: uint8 [B, S, S, 3].
-
-    Returns:
-        uint8 [B, s, s, 3] with s = min(S, `SEARCH_SIZE`).
-    """
+    """Resizes images, uint8 [B, S, S, 3], to at most `SEARCH_SIZE` pixels a side, antialiased."""
     size = min(images.shape[1], SEARCH_SIZE)
     shape = (len(images), size, size, 3)
     resized = jax.image.resize(images.astype(jnp.float32), shape, "linear")
@@ -98,14 +79,9 @@ def shrink(images: jax.Array) -> jax.Array:
 
 
 def nearest(image: np.ndarray, pool: Pool) -> int:
-    """Finds the image of a pool that is nearest in pixels, by Euclidean distance of small versions.
+    """Returns the index of the image of a pool that is nearest to a whole one, uint8 [S, S, 3].
 
-    Args:
-        image: uint8 [S, S, 3], of the size of the training images.
-        pool: the training images.
-
-    Returns:
-        Its index in the pool.
+    The distance is the Euclidean one between pixels of small versions.
     """
     return int(_nearest(shrink(image[None])[0], pool.small))
 

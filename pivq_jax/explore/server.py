@@ -44,12 +44,7 @@ END_SECONDS = 2  # for requests to be answered after Ctrl-C; a browser keeps its
 
 
 class Refusal(Exception):
-    """An answer other than 200.
-
-    Args:
-        status: the status.
-        message: one sentence for the page to show.
-    """
+    """An answer other than 200, with one sentence for the page to show."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -69,17 +64,7 @@ class Work:
     async def run(self, request: Request, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs a function in a thread when its turn comes, unless the page has given up by then.
 
-        Args:
-            request: the request that it is for.
-            function: the function.
-            *arguments: its arguments.
-
-        Returns:
-            its result.
-
-        Raises:
-            Refusal: if too many requests wait.
-            ClientDisconnect: if the page has given up.
+        That raises ClientDisconnect; if too many requests wait, Refusal is raised.
         """
         if self._waiting >= MAX_WAITING:
             raise Refusal(503, "the server is busy: try again in a moment")
@@ -103,10 +88,8 @@ class Work:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
-        """Held while a file is received and decoded; there may be one at a time.
-
-        Raises:
-            Refusal: if there is one already.
+        """Held while a file is received and decoded; there may be one at a time, others are
+        refused.
         """
         if self._reading:
             raise Refusal(429, "another file is being read: try again in a moment")
@@ -118,13 +101,7 @@ class Work:
 
 
 def make_app(engine: Engine, address: str = "localhost", work: Work | None = None) -> Starlette:
-    """Returns the server as an ASGI application.
-
-    Args:
-        engine: what answers.
-        address: where it will listen, see `Guard`.
-        work: runs what the engine does; by default a new one.
-    """
+    """Returns the server as an ASGI application; see `Guard` for the address."""
     work = work or Work()
     model = _json(engine.describe())
 
@@ -195,17 +172,8 @@ def make_app(engine: Engine, address: str = "localhost", work: Work | None = Non
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """Listens at an address; what connects waits until `serve` answers.
-
-    Args:
-        address: name or number, such as 'localhost' or '127.0.0.1'.
-        port: the port; 0 for any free one.
-
-    Returns:
-        the socket.
-
-    Raises:
-        InputError: if the port is in use, or the address is not one of this machine.
+    """Listens at an address, at any free port if it is 0; what connects waits until `serve`
+    answers.
     """
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
@@ -228,13 +196,7 @@ def listen(address: str, port: int) -> socket.socket:
 
 
 def serve(engine: Engine, listener: socket.socket, address: str) -> None:
-    """Answers requests until Ctrl-C.
-
-    Args:
-        engine: what answers.
-        listener: the socket of `listen`.
-        address: the address given to `listen`.
-    """
+    """Answers requests at the socket and the address of `listen` until Ctrl-C."""
     work = Work()
     config = uvicorn.Config(
         make_app(engine, address, work),
@@ -253,12 +215,7 @@ def serve(engine: Engine, listener: socket.socket, address: str) -> None:
 
 
 def url(listener: socket.socket, address: str) -> str:
-    """Returns the address of the page.
-
-    Args:
-        listener: the socket of `listen`.
-        address: the address given to `listen`.
-    """
+    """Returns the address of the page."""
     host = f"[{address}]" if ":" in address else address
     return f"http://{host}:{listener.getsockname()[1]}/"
 

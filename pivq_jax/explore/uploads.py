@@ -14,17 +14,8 @@ MAX_BYTES = 2**25
 def read_image(content: bytes, size: int) -> np.ndarray:
     """Decodes a PNG or JPEG file and resizes its central square, as `image_folder` does.
 
-    Format and size are taken from the header, before any pixel is decoded.
-
-    Args:
-        content: the file.
-        size: height and width of the result in pixels.
-
-    Returns:
-        uint8 [size, size, 3].
-
-    Raises:
-        InputError: if it is no such file, is damaged, or has more than `MAX_PIXELS` pixels.
+    Format and size are taken from the header, before any pixel is decoded. Returns uint8 [size,
+    size, 3].
     """
     Image = pillow()
     try:

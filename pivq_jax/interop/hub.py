@@ -34,8 +34,10 @@ def download(name: str, files: Sequence[str]) -> Path:
 
 
 def upload(directory: Path, name: str, files: Sequence[str]) -> str:
-    """Uploads files in one commit, whose address is returned; a new model is created on the hub."""
-    check_upload(name)
+    """Uploads files in one commit, whose address is returned; a new model is created on the hub.
+
+    Call `check_upload` before.
+    """
     hub = _library(f"uploading to {name}")
     try:
         hub.create_repo(name, exist_ok=True)

@@ -138,8 +138,7 @@ def model_shapes(config: Config, origin: str = "config") -> Params:
 def without_paths(description: dict[str, Any]) -> dict[str, Any]:
     """Returns a description with emptied paths, as they are only valid on this machine.
 
-    Args:
-        description: JSON values, with at least `config`, which may be of another version.
+    Its `config` may be of another version.
     """
     config = {**description["config"]}
     for section, field in PATHS:

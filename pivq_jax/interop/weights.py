@@ -80,13 +80,7 @@ def check_state_dict(
 ) -> None:
     """Checks names, shapes and types of a PyTorch state dict, whose arrays need not be read.
 
-    Args:
-        state_dict: arrays or `jax.ShapeDtypeStruct`s by name.
-        expected: as in `from_torch`.
-        origin: as in `from_torch`.
-
-    Raises:
-        InputError: as in `from_torch`.
+    It may hold `jax.ShapeDtypeStruct`s instead; see `from_torch`.
     """
     theirs = {}
     for path, wanted in jax.tree_util.tree_leaves_with_path(expected):

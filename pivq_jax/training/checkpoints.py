@@ -43,15 +43,8 @@ def check_place(workdir: Path, flag: str = "--workdir", writes: bool = True) -> 
     """Checks that Orbax can write and read checkpoints in a directory of this name.
 
     It looks for what it has written by patterns that contain the path, and leaves out what it does
-    not find; TensorStore takes a backslash for a slash.
-
-    Args:
-        workdir: directory of the run, local or remote.
-        flag: the flag that gave it, for the message.
-        writes: whether checkpoints are written; after renaming, patterns do no harm.
-
-    Raises:
-        InputError: if it cannot.
+    not find; TensorStore takes a backslash for a slash. Where nothing is written, patterns do no
+    harm.
     """
     path = str(workdir) if is_remote(workdir) else workdir.absolute().as_posix()
     if "\\" in path or (writes and glob.escape(path) != path):
@@ -75,7 +68,7 @@ class Checkpoints:
         keep_best: number of checkpoints with the highest `progress["score"]` to keep as well.
 
     Raises:
-        InputError: as in `check_place`.
+        InputError: if checkpoints would be lost under the name of the workdir.
     """
 
     def __init__(

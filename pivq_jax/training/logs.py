@@ -35,14 +35,7 @@ def format_duration(seconds: float) -> str:
 
 
 def check_log(workdir: Path) -> None:
-    """Checks that nothing is in the way of the log.
-
-    Args:
-        workdir: directory of the run, local or remote.
-
-    Raises:
-        InputError: if there is a directory of its name.
-    """
+    """Checks that nothing is in the way of the log."""
     if (path := workdir / LOG).is_dir():
         raise InputError(
             f"{path} is a directory, and the log is a file of that name: move it away, or choose"

@@ -64,8 +64,8 @@ def train(config: Config, workdir: Path) -> None:
 
     Raises:
         InputError: if the workdir belongs to another config or other data, if another process
-            trains in it, if data or weights of the perceptual network are missing, or as in
-            `check_place` and `check_log`.
+            trains in it, if data or weights of the perceptual network are missing, if checkpoints
+            would be lost under its name, or if a directory takes the place of its log.
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
         FloatingPointError: if the loss or a gradient is not finite; checkpoints are kept.
         OSError: if a file cannot be written, or a checkpoint cannot be read for a reason that may

@@ -408,6 +408,15 @@ def test_auto_without_a_cluster_is_refused(monkeypatch):
         join_processes("auto")
 
 
+def test_an_error_without_a_message_is_refused_by_its_name(monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(InputError, match=r"--distributed=auto: RuntimeError: use auto"):
+        join_processes("auto")
+
+
 def test_one_process_joins_nothing():
     join_processes("")
     assert jax.process_count() == 1
