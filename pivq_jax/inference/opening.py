@@ -32,7 +32,7 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
     Raises:
         InputError: if the workdir does not exist, has no such checkpoint, or this one is from
             before the codebook's start and contains none, as it was written by an earlier version
-            or when several processes had to stop.
+            or after a signal other than Ctrl-C.
     """
     workdir = as_path(str(workdir))
     origin = f"{workdir}/config.json"

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import signal
 import time
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
@@ -174,8 +175,8 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
             done = step == last_step or bool(stop)
             if step % config.train.checkpoint_every == 0 or done:
                 _check_finite(run, step, metrics)
-                # Several processes that must stop, as they are preempted, may have little time.
-                in_haste = bool(stop) and jax.process_count() > 1
+                # What is preempted may have half a minute, and k-means can take longer.
+                in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
                 state = _save(run, state, step, phase, time.perf_counter() - started, in_haste)
             if step % config.train.picture_every == 0:
                 _save_picture(run, state, step, phase)

@@ -12,6 +12,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+import pivq_jax
+from pivq_jax.common.errors import InputError
 from pivq_jax.common.lock import DirectoryLock
 from tests.conftest import free_address
 
@@ -276,3 +278,17 @@ def test_two_processes_stop_at_one_step_and_go_on(commands, tiny_run, tmp_path):
     ended, expected = (json.loads((w / "metrics.json").read_text()) for w in (workdir, alone))
     assert ended["psnr"] == pytest.approx(expected["psnr"], abs=1.0)
     assert ended["step"] == 160
+
+
+def test_a_preempted_run_makes_no_codebook_first(commands, tiny_arguments, tmp_path):
+    workdir = tmp_path / "run"
+    late = ["quantizer.init_step=100000", "adversarial.start_step=100001", "train.steps=200000"]
+    late += ["train.checkpoint_every=200000", "train.picture_every=200000"]
+    fields = [f"--config.{field}" for field in late]
+    command = commands.start(*tiny_arguments, *fields, f"--workdir={workdir}")
+    log = workdir / "log.jsonl"
+    command.kill_when(lambda: log.exists() and bool(log.read_text()), signal.SIGTERM)
+    done = command.wait()
+    assert done.code == 143, done.stderr
+    with pytest.raises(InputError, match="the codebook is initialised at step 100000: train on"):
+        pivq_jax.load(workdir)
