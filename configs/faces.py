@@ -46,6 +46,6 @@ def get_config(variants: str = "") -> ConfigDict:
     config.loss.perceptual = 1.0
     config.loss.perceptual_shift = 3
     config.train.steps = 6_600
-    config.train.checkpoint_every = 2_400  # before there is a codebook, each takes a k-means
+    config.train.checkpoint_every = 2_500  # one before the codebook, as each there takes a k-means
     config.sample.nearest_of = 64
     return with_variants(config, variants, smoke={"quantizer.codebook_size": 512})
