@@ -18,7 +18,7 @@ from pivq_jax.common.files import (
     new_folder,
     write_atomically,
 )
-from pivq_jax.common.parallel import from_first_process, say
+from pivq_jax.common.parallel import check_in_first_process, say
 from pivq_jax.common.progress import progress_bar
 from pivq_jax.data.images import encode_png, load_image
 from pivq_jax.data.tree import list_images
@@ -103,15 +103,8 @@ def decompress(model: TrainedModel, source: Path, target: Path, batch_size: int)
     contents = open_file(source, model)
     files = tuple(png_name(name) for name in contents.names)
     check_lengths(files, "read the file with pivq_jax.codec.read")
-    first, refusal = jax.process_index() == 0, ""
-    if first:
-        try:
-            check_new_folder(target, "--output")
-        except InputError as error:
-            refusal = str(error)
-    if refusal := from_first_process(refusal):
-        raise InputError(refusal)
-    names = iter(files)
+    check_in_first_process(lambda: check_new_folder(target, "--output"))
+    first, names = jax.process_index() == 0, iter(files)
     with (
         new_folder(target) if first else contextlib.nullcontext(target) as folder,
         progress_bar(

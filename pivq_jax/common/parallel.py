@@ -152,6 +152,18 @@ def from_first_process(text: str) -> str:
     return received.tobytes().rstrip(b"\0").decode(errors="replace")
 
 
+def check_in_first_process(check: Callable[[], Any]) -> None:
+    """Runs `check` in process 0; if it fails, all raise InputError. All processes must call it."""
+    refusal = ""
+    if jax.process_index() == 0:
+        try:
+            check()
+        except Exception as error:  # whatever it is, the others wait for an answer
+            refusal = str(error) or repr(error)
+    if refusal := from_first_process(refusal):
+        raise InputError(refusal)
+
+
 def worst_of_processes(outcome: int) -> int:
     """Returns the largest number that any process gives; all processes must call this."""
     if jax.process_count() == 1:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
 from pivq_jax.common.lock import DirectoryLock
-from pivq_jax.common.parallel import from_first_process, make_mesh, put_batch, replicated, say
+from pivq_jax.common.parallel import check_in_first_process, make_mesh, put_batch, replicated, say
 from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.config.check import check_workdir
 from pivq_jax.config.fields import Config
@@ -83,15 +83,9 @@ def train(config: Config, workdir: Path) -> None:
 def _alone_in(workdir: Path) -> Iterator[DirectoryLock]:
     """Locks the workdir in the first process; all raise InputError if that is refused."""
     # What starts several processes restarts them at once, on other machines, and not for ever.
-    lock, refusal = DirectoryLock(workdir, patient=jax.process_count() > 1), ""
+    lock = DirectoryLock(workdir, patient=jax.process_count() > 1)
     with contextlib.ExitStack() as held:
-        if jax.process_index() == 0:
-            try:
-                held.enter_context(lock)
-            except Exception as error:  # whatever it is, the others wait for an answer
-                refusal = str(error) or repr(error)
-        if refusal := from_first_process(refusal):
-            raise InputError(refusal)
+        check_in_first_process(lambda: held.enter_context(lock))
         yield lock
 
 

@@ -15,6 +15,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 import pivq_jax
+from pivq_jax.common import parallel
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import make_mesh
@@ -149,7 +150,7 @@ def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
 def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
     # Of this one, as if it were not the first, and of the first.
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    monkeypatch.setattr(loop, "from_first_process", lambda text: text or "in use")
+    monkeypatch.setattr(parallel, "from_first_process", lambda text: text or "in use")
     with pytest.raises(InputError, match="in use"), loop._alone_in(tmp_path):
         pass
     monkeypatch.undo()
