@@ -199,8 +199,10 @@ def test_workers_write_what_one_process_does(faces, tmp_path, monkeypatch):
     assert list_images(tmp_path / "one") == ["1.png", "2.png", "3.png"]
 
 
+# A pipe is listed too, so that it holds a worker.
 SCRIPT = """
-import resource, sys
+import resource, stat, sys
+stat.S_ISREG = lambda mode: not stat.S_ISDIR(mode)
 from pivq_jax.data import align, alignment
 alignment._PHOTOGRAPHS_PER_WORKER = 1
 {before}
