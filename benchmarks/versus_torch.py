@@ -42,10 +42,10 @@ import torch
 from benchmarks.training_step import bind_to_one_core, entry_operations, profile
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config import Config, load_config
+from pivq_jax.config.sections import OPTIMIZERS
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import to_torch
 from pivq_jax.training.build import phase_at, steps_from_config
-from pivq_jax.training.optimizer import OPTIMIZERS
 from pivq_jax.training.steps import replace_codebook
 from tests.reference.model import PIVQ as Reference
 from tests.reference.quantizer import recombine

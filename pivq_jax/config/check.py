@@ -12,12 +12,10 @@ import jax
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
+from pivq_jax.config.limits import NORM_GROUPS, RECOMBINATION_PATCHES
 
-# Constants of modules that use the fields, repeated here; a test compares them.
-RECOMBINATION_PATCHES = 4  # along a side: losses.recombination.PATCHES
-NORM_GROUPS = 8  # model.discriminator.GROUPS
 MAX_POSITIONS = 2**24  # numbers in the table of positions of patches; half a GB to make
-SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels: minimum_size in losses.backbones
+SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels; a test compares it with losses.backbones
 # Fields that may change when a run is continued, since training results do not depend on them.
 # Paths are among them, since the same files may have another location on another machine.
 UNTRAINED: tuple[str, ...] = (

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jax import value_and_grad
 
 from pivq_jax import sampling
+from pivq_jax.config.limits import RECOMBINATION_PATCHES
+from pivq_jax.config.sections import LossConfig
 from pivq_jax.losses.adversarial import adaptive_weight
-from pivq_jax.losses.recombination import PATCHES, nearest_patch_loss
+from pivq_jax.losses.recombination import nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
 from pivq_jax.losses.variance import variance_loss
 from pivq_jax.model.pivq import PIVQ
@@ -25,19 +27,6 @@ class Phase(enum.IntEnum):
     CONTINUOUS = 0  # without quantization, before the codebook is initialized
     QUANTIZED = 1
     ADVERSARIAL = 2  # quantized, with the discriminator
-
-
-@dataclasses.dataclass(frozen=True)
-class LossWeights:
-    """Weights of the terms of the loss that need no discriminator; see `LossConfig`."""
-
-    l1: float
-    l2: float
-    perceptual: float
-    codebook: float
-    commitment: float
-    recombination: float
-    variance: float
 
 
 # Codes int32 [B, N], codes int32 [B, N], and PRNG keys [B].
@@ -96,17 +85,14 @@ class Objective:
         adversary: None if there is no adversarial phase.
         noise: standard deviation of normal noise on the latents of the continuous phase, in place
             of the error that quantization will make (as Ballé et al. 2017, arXiv 1611.01704).
-        perceptual_shift: most pixels by which images are moved down and to the right, at random in
-            each step, before they are compared; pixels at one border go on at the opposite one.
     """
 
     model: PIVQ
-    weights: LossWeights
+    weights: LossConfig
     recombine: Callable[[Pairs, jax.Array], jax.Array]
     perceptual: Callable[[Params, jax.Array, jax.Array], jax.Array] | None = None
     adversary: Adversary | None = None
     noise: float = 0.0
-    perceptual_shift: int = 0
 
     def gradients(
         self,
@@ -165,7 +151,9 @@ class Objective:
                 return pull_back(cotangents)[0]["decoder"]["output"]["pixels"]["kernel"]
 
             adaptive = adaptive_weight(
-                at_last_layer(to_images), at_last_layer(to_fakes), adversary.max_adaptive_weight
+                at_last_layer(to_images),
+                at_last_layer(to_fakes),
+                adversary.settings.max_adaptive_weight,
             )
             scale = adaptive * adversary.total_weight
             cotangents = jax.tree.map(lambda x, y: x + scale * y, cotangents, to_fakes)
@@ -204,8 +192,8 @@ class Objective:
             return Made({"reconstructed": reconstructed}, latents), None
         reconstructed, quantized = self._apply(params, images)
         fakes = {"reconstructed": reconstructed}
-        judged = phase == Phase.ADVERSARIAL and self.adversary and self.adversary.recombined > 0
-        if judged or self.weights.recombination > 0:
+        judged = phase == Phase.ADVERSARIAL and self.adversary
+        if (judged and "recombined" in judged.weights) or self.weights.recombination > 0:
             fakes["recombined"] = self._recombine(params, quantized.columns, key)
         losses = quantized.codebook_loss, quantized.commitment_loss
         return Made(fakes, quantized.latents, *losses), quantized
@@ -234,8 +222,8 @@ class Objective:
         }
         if self.perceptual is not None:
             compared = reconstructed, images
-            if self.perceptual_shift:
-                shift = jax.random.randint(key, (2,), 0, self.perceptual_shift + 1)
+            if weights.perceptual_shift:  # pixels at one border go on at the opposite one
+                shift = jax.random.randint(key, (2,), 0, weights.perceptual_shift + 1)
                 compared = jax.tree.map(lambda x: jnp.roll(x, shift, (1, 2)), compared)
             metrics["lpips"] = jnp.mean(self.perceptual(frozen, *compared))
             total += weights.perceptual * metrics["lpips"]
@@ -258,7 +246,7 @@ class Objective:
         total += weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss
         metrics["quantization_error"] = made.codebook_loss
         if weights.recombination > 0:
-            patch_size = self.model.image_size // PATCHES
+            patch_size = self.model.image_size // RECOMBINATION_PATCHES
             shift = jax.random.randint(key, (2,), 0, patch_size)
             metrics["recombination"] = nearest_patch_loss(
                 made.fakes["recombined"], images, patch_size, shift
