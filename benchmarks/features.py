@@ -22,9 +22,9 @@ import scipy.ndimage
 from PIL import Image
 from tqdm import tqdm
 
+from pivq_jax.common.progress import progress_bar
 from pivq_jax.data import toon_render
 from pivq_jax.data.images import images_to_float
-from pivq_jax.data.preparation import progress
 from pivq_jax.evaluation.prdc import prdc
 from pivq_jax.losses.backbones import VGG16
 from pivq_jax.losses.perceptual import lpips_features, normalize_images
@@ -105,7 +105,7 @@ def main() -> None:
     seeds = toon_render.face_seeds("train", 2 * options.images)
     faces = [
         toon_render.render_face(seed, options.size)
-        for seed in progress(seeds, "rendering", len(seeds))
+        for seed in progress_bar(seeds, desc="rendering", unit=" images")
     ]
     factors = [face[1] for face in faces]
     images = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png, _ in faces])

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded, read_object
-from pivq_jax.data.preparation import default_data_dir
+from pivq_jax.data.builder import default_data_dir
 
 
 class Prepared(NamedTuple):
