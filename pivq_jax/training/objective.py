@@ -65,7 +65,7 @@ class Gradients(NamedTuple):
 class Made(NamedTuple):
     """Outputs of the autoencoder for a batch, from which the losses are computed."""
 
-    fakes: Fakes  # 'reconstructed' and, if a loss needs it, 'recombined'
+    images: Fakes  # 'reconstructed' and, if a loss needs it, 'recombined'
     latents: jax.Array  # float32 [B, N, D], before quantization
     codebook_loss: jax.Array | None = None
     commitment_loss: jax.Array | None = None
@@ -144,7 +144,7 @@ class Objective:
             adversary = self.adversary
             assert adversary is not None
             realism, to_fakes = value_and_grad(
-                lambda made: adversary.generator_loss(discriminator, made.fakes, key_judge)
+                lambda made: adversary.generator_loss(discriminator, made.images, key_judge)
             )(made)
 
             def at_last_layer(cotangents: Made) -> jax.Array:
@@ -160,7 +160,7 @@ class Objective:
             loss += scale * realism
             (judgement, figures), judge_gradients = value_and_grad(
                 adversary.discriminator_loss, has_aux=True
-            )(discriminator, made.fakes, images, key_judge)
+            )(discriminator, made.images, images, key_judge)
             metrics |= {
                 "adversarial": realism,
                 "adaptive_weight": adaptive,
@@ -191,12 +191,12 @@ class Objective:
             reconstructed = self._apply(params, vectors, method="decode_vectors")
             return Made({"reconstructed": reconstructed}, latents), None
         reconstructed, quantized = self._apply(params, images)
-        fakes = {"reconstructed": reconstructed}
+        decoded = {"reconstructed": reconstructed}
         judged = phase == Phase.ADVERSARIAL and self.adversary
         if (judged and "recombined" in judged.weights) or self.weights.recombination > 0:
-            fakes["recombined"] = self._recombine(params, quantized.columns, key)
+            decoded["recombined"] = self._recombine(params, quantized.columns, key)
         losses = quantized.codebook_loss, quantized.commitment_loss
-        return Made(fakes, quantized.latents, *losses), quantized
+        return Made(decoded, quantized.latents, *losses), quantized
 
     def _recombine(self, params: Params, columns: jax.Array, key: jax.Array) -> jax.Array:
         """Decodes code sets of one half of the batch recombined with those of the other half.
@@ -214,7 +214,7 @@ class Objective:
         self, made: Made, images: jax.Array, frozen: Params, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The reconstruction losses, and metrics."""
-        reconstructed, weights = made.fakes["reconstructed"], self.weights
+        reconstructed, weights = made.images["reconstructed"], self.weights
         total = pixel_loss(reconstructed, images, weights.l1, weights.l2)
         metrics = {
             "l1": jnp.mean(jnp.abs(reconstructed - images)),
@@ -249,7 +249,7 @@ class Objective:
             patch_size = self.model.image_size // RECOMBINATION_PATCHES
             shift = jax.random.randint(key, (2,), 0, patch_size)
             metrics["recombination"] = nearest_patch_loss(
-                made.fakes["recombined"], images, patch_size, shift
+                made.images["recombined"], images, patch_size, shift
             )
             total += recombination_scale * weights.recombination * metrics["recombination"]
         return total, metrics
