@@ -116,14 +116,7 @@ def check_config(config: Config, training: bool) -> None:
 
 
 def check_fields(config: Config) -> None:
-    """Checks each field of a config for itself.
-
-    Args:
-        config: the config.
-
-    Raises:
-        InputError: if a value is invalid; the message names the field, the limit and the remedy.
-    """
+    """Checks each field of a config for itself."""
     need(
         config.name.isprintable(),
         f"name = {reprlib.repr(config.name)} has characters that a terminal would not print: use"

@@ -37,17 +37,11 @@ Detector = Callable[[np.ndarray], np.ndarray | None]
 
 
 class Skipped(NamedTuple):
-    """A photograph that was not aligned.
+    """A photograph that was not aligned."""
 
-    Attributes:
-        file: its path relative to the source.
-        reason: one of `REASONS`; empty for one that was aligned.
-        detail: what was found instead.
-    """
-
-    file: str
-    reason: str
-    detail: str
+    file: str  # its path relative to the source
+    reason: str  # one of `REASONS`; empty for one that was aligned
+    detail: str  # what was found instead
 
 
 class _Job(NamedTuple):

@@ -30,35 +30,21 @@ _IMAGES_PER_WORKER = 200
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is prepared.
+    """What is prepared."""
 
-    Attributes:
-        name: name of the data set.
-        image_size: height and width in pixels.
-        splits: images of each split, in order.
-        factors: names of the values of each factor.
-        recipe: how the records are made.
-        origin: entries of `prepared.json` that describe the source.
-        source: the source in messages.
-        label: the data set in messages.
-        max_skipped: largest fraction of images that cannot be read.
-        skipped: why images that are in no split were left out.
-        check: called with the directory of the complete shards; may raise an error.
-        card: description, citation and licence for other programs.
-    """
-
-    name: str
-    image_size: int
-    splits: Mapping[str, Sequence[Entry]]
-    factors: Mapping[str, Sequence[str]]
-    recipe: Recipe
-    origin: Mapping[str, Any]
-    source: str
-    label: str
-    max_skipped: float = 1.0
-    skipped: Sequence[str] = ()
+    name: str  # name of the data set
+    image_size: int  # height and width in pixels
+    splits: Mapping[str, Sequence[Entry]]  # images of each split, in order
+    factors: Mapping[str, Sequence[str]]  # names of the values of each factor
+    recipe: Recipe  # how the records are made
+    origin: Mapping[str, Any]  # entries of `prepared.json` that describe the source
+    source: str  # the source in messages
+    label: str  # the data set in messages
+    max_skipped: float = 1.0  # largest fraction of images that cannot be read
+    skipped: Sequence[str] = ()  # why images that are in no split were left out
+    # Called with the directory of the complete shards; may raise an error.
     check: Callable[[Path], None] = lambda directory: None
-    card: Card = records.NO_CARD
+    card: Card = records.NO_CARD  # description, citation and licence for other programs
 
 
 def plan_of_files(

@@ -27,19 +27,12 @@ RESERVED = ("image", "mask")
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What `dataset_info.json` tells other programs and people about a data set.
+    """What `dataset_info.json` tells other programs and people about a data set."""
 
-    Attributes:
-        description: text about the data.
-        citation: BibTeX entry.
-        homepage: address of its page.
-        licence: terms of use; also written to the file LICENSE.
-    """
-
-    description: str = ""
-    citation: str = ""
-    homepage: str = ""
-    licence: str | None = None
+    description: str = ""  # text about the data
+    citation: str = ""  # BibTeX entry
+    homepage: str = ""  # address of its page
+    licence: str | None = None  # terms of use; also written to the file LICENSE
 
 
 NO_CARD = Card()

@@ -22,17 +22,11 @@ SECONDS = 60.0
 
 
 class Pool(NamedTuple):
-    """The first M training images, in order.
+    """The first M training images, in order."""
 
-    Attributes:
-        codes: int32 [M, N].
-        labels: int32 [M, A].
-        small: uint8 [M, s, s, 3], the images at no more than `SEARCH_SIZE` pixels.
-    """
-
-    codes: np.ndarray
-    labels: np.ndarray
-    small: jax.Array
+    codes: np.ndarray  # int32 [M, N]
+    labels: np.ndarray  # int32 [M, A]
+    small: jax.Array  # uint8 [M, s, s, 3], the images at no more than `SEARCH_SIZE` pixels
 
 
 def encode_pool(

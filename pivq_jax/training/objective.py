@@ -29,25 +29,12 @@ class Phase(enum.IntEnum):
     ADVERSARIAL = 2  # quantized, with the discriminator
 
 
-# Codes int32 [B, N], codes int32 [B, N], and PRNG keys [B].
+# Codes to change int32 [B, N], codes to take from int32 [B, N], and PRNG keys [B].
 Pairs = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def recombine_pairs(pairs: Pairs, codebook: jax.Array, kind: str, method: str) -> jax.Array:
-    """Exchanges half of the differing codes of each pair of images.
-
-    Args:
-        pairs: codes to change int32 [B, N], codes to take from int32 [B, N], and PRNG keys [B].
-        codebook: float32 [K, D].
-        kind: kind of quantizer.
-        method: solver of the matching.
-
-    Returns:
-        int32 [B, N].
-
-    Raises:
-        ValueError: as in `sampling.recombine`.
-    """
+    """Exchanges half of the differing codes of each pair of images: int32 [B, N]."""
     return jax.vmap(lambda a, b, key: sampling.recombine(a, b, codebook, key, 0.5, kind, method))(
         *pairs
     )
@@ -73,25 +60,19 @@ class Made(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The loss of a batch.
+    """The loss of a batch."""
 
-    Attributes:
-        model: the autoencoder.
-        weights: weights of the terms that need no discriminator.
-        recombine: function of pairs of images and the codebook that returns new code sets; see
-            `recombine_pairs`.
-        perceptual: function of its weights, images and targets that returns distances float32 [B];
-            None if not used.
-        adversary: None if there is no adversarial phase.
-        noise: standard deviation of normal noise on the latents of the continuous phase, in place
-            of the error that quantization will make (as Ballé et al. 2017, arXiv 1611.01704).
-    """
-
-    model: PIVQ
-    weights: LossConfig
+    model: PIVQ  # the autoencoder
+    weights: LossConfig  # weights of the terms that need no discriminator
+    # Function of pairs of images and the codebook that returns new code sets; see
+    # `recombine_pairs`.
     recombine: Callable[[Pairs, jax.Array], jax.Array]
+    # Function of its weights, images and targets that returns distances float32 [B]; None if not
+    # used.
     perceptual: Callable[[Params, jax.Array, jax.Array], jax.Array] | None = None
-    adversary: Adversary | None = None
+    adversary: Adversary | None = None  # None if there is no adversarial phase
+    # Standard deviation of normal noise on the latents of the continuous phase, in place of the
+    # error that quantization will make (as Ballé et al. 2017, arXiv 1611.01704).
     noise: float = 0.0
 
     def gradients(
@@ -112,18 +93,10 @@ class Objective:
 
         If the matching of an image does not converge, all gradients of the model are NaN.
 
-        Args:
-            params: parameters of the model.
-            discriminator: parameters of the discriminator, used in the adversarial phase only.
-            frozen: weights of the perceptual network, None if it is not used.
-            images: float32 [B, H, W, 3] in [-1, 1].
-            key: PRNG key of the noise or of the recombination, of the patches that its loss
-                compares, and of the discriminator's augmentations.
-            phase: phase of the run.
-            recombination_scale: float [], factor of the weight of the loss on recombined sets.
-
-        Returns:
-            the `Gradients`, of the dtypes of the parameters.
+        The parameters of the discriminator are used in the adversarial phase only. `frozen` are the
+        weights of the perceptual network, None if it is not used; images are float32 [B, H, W, 3]
+        in [-1, 1]. `recombination_scale`, float [], is a factor of the weight of the loss on
+        recombined sets.
         """
         key_mix, key_judge, key_shift = jax.random.split(key, 3)
         key_moved = jax.random.fold_in(key_shift, 1)  # key_shift itself is drawn from
