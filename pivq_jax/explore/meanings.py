@@ -18,8 +18,7 @@ class Meanings(NamedTuple):
 
     grouping: str  # 'factor' if groups are labelled factors, 'cluster' if clusters of entries
     groups: tuple[str, ...]  # names of the groups
-    # Int [K], index in `groups`; -1 for an entry that tells nothing beyond chance.
-    group: np.ndarray
+    group: np.ndarray  # int [K], index in `groups`; -1: it tells nothing beyond chance
     value: tuple[str, ...]  # the value of the factor that an entry tells, or ''
     text: tuple[str, ...]  # one line about each entry, or ''
     share: np.ndarray  # f64 [K], fraction of images that contain the entry
