@@ -31,8 +31,9 @@ from pivq_jax.training.build import (
 )
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.jitted import Steps
-from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log, format_duration
+from pivq_jax.training.logs import TrainingLog, check_log, format_duration
 from pivq_jax.training.objective import Params, Phase
+from pivq_jax.training.profiler import ProfilerTrace
 from pivq_jax.training.steps import TrainState
 from pivq_jax.training.stopping import Interrupted, stop_requests
 
