@@ -33,9 +33,7 @@ continues, so the same command goes on after an interruption (empty the file, an
 ceiling of bits of an image against LPIPS, means over seeds.
 """
 
-import argparse
 import contextlib
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -49,6 +47,7 @@ from typing import Any, TypeVar
 import jax
 
 from benchmarks import vq_vae
+from benchmarks.common import has, parser_for, pyplot
 from benchmarks.runs import run
 from benchmarks.screen import read_rows, run_side_by_side
 from pivq_jax.common.parallel import make_mesh, put_batch
@@ -233,11 +232,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Draws bits against LPIPS, one point for each kind of row; rows may be missing."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(6, 4))
     for name, title in TITLES.items():
         found = [row for row in rows if row["name"] == name]
@@ -256,9 +251,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     """Runs what is missing, prints the table and draws the picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of aligned photographs")
     parser.add_argument("--config", default=CONFIG, help="of PI-VQ; may include variants")
     parser.add_argument("--group", default=GROUP, help="what the images of one person share")
@@ -297,7 +290,7 @@ def main() -> None:
     rows += run_side_by_side(todo, finish, options.rows, lambda row: f"LPIPS {row['lpips']:.4f}")
     rows = [row for row in rows if row["minutes"] == options.minutes]
     print(table(rows))
-    if importlib.util.find_spec("matplotlib"):
+    if has("matplotlib"):
         plot(rows, options.picture)
     else:
         print(f"{options.picture} is not drawn: pip install matplotlib")

@@ -11,7 +11,6 @@ factors, fitted on the real and measured on the held-out faces: how much of a fa
 represent.
 """
 
-import argparse
 import io
 from typing import Any
 
@@ -22,6 +21,7 @@ import scipy.ndimage
 from PIL import Image
 from tqdm import tqdm
 
+from benchmarks.common import parser_for
 from pivq_jax.common.progress import progress_bar
 from pivq_jax.data import toon_render
 from pivq_jax.data.images import images_to_float
@@ -95,9 +95,7 @@ def classify(train: np.ndarray, test: np.ndarray, factors: list[dict[str, str]])
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--images", type=int, default=600, help="images in each of two sets")
     parser.add_argument("--size", type=int, default=64)
     options = parser.parse_args()

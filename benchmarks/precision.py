@@ -8,13 +8,13 @@ fraction of codes that are equal, as sets, and the difference in matching cost. 
 training in bfloat16, add --config.model.dtype=bfloat16 to the training command.
 """
 
-import argparse
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.common import parser_for
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config import load_config
 from pivq_jax.data.images import images_to_float
@@ -28,9 +28,7 @@ from pivq_jax.training.objective import Phase
 
 def main() -> None:
     """Trains, compares and prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--config", default="configs/toon_faces.py")
     parser.add_argument("--images", type=int, default=1_000)
     options = parser.parse_args()

@@ -9,7 +9,6 @@ certificate. Their fraction is relative to the time of a step. Everything runs o
 `bind_to_one_core`.
 """
 
-import argparse
 import collections
 import gzip
 import json
@@ -23,6 +22,7 @@ from typing import Any
 
 import jax
 
+from benchmarks.common import parser_for
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config.check import read_config
 from pivq_jax.config.fields import Config
@@ -79,9 +79,7 @@ def profile(run: Any, directory: str) -> collections.Counter[str]:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--workdir", type=Path, default=Path("runs/toon_faces"))
     parser.add_argument("--methods", default="auto,shortest_path,auction,sinkhorn,greedy")
     parser.add_argument("--repeats", type=int, default=20)
