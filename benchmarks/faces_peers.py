@@ -53,7 +53,11 @@ from benchmarks.screen import read_rows, run_side_by_side
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config import Config, load_config
 from pivq_jax.data.pipeline import train_batches
-from pivq_jax.training.build import dataset_from_config, frozen_from_config, steps_from_config
+from pivq_jax.training.build import (
+    dataset_from_config,
+    lpips_weights_from_config,
+    steps_from_config,
+)
 from pivq_jax.training.objective import Phase
 
 CONFIG = "configs/faces.py"
@@ -117,7 +121,7 @@ def calibrate(config: Config) -> dict[str, float]:
         of each phase, `continuous` and `quantized`.
     """
     dataset, mesh = dataset_from_config(config), make_mesh()
-    frozen, steps = frozen_from_config(config, mesh), steps_from_config(config, mesh)
+    lpips, steps = lpips_weights_from_config(config, mesh), steps_from_config(config, mesh)
     state = steps.create()
     batches = train_batches(
         dataset.train, batch_size=config.train.batch_size, seed=config.seed, flip=config.data.flip
@@ -135,12 +139,12 @@ def calibrate(config: Config) -> dict[str, float]:
                 latents = [steps.latents(state.params, images()) for _ in seen]
                 flat = jax.numpy.concatenate(latents).reshape(-1, config.model.code_dim)
                 state = jax.block_until_ready(steps.initialise(state, flat))
-            state, metrics = steps.train(state, images(), frozen, phase)
+            state, metrics = steps.train(state, images(), lpips, phase)
             jax.block_until_ready((state, metrics))
             costs["setup"] += time.perf_counter() - started
             begun, done, spent = time.perf_counter(), 0, 0.0
             while done < CALIBRATION_STEPS and spent < CALIBRATION_SECONDS:
-                state, metrics = steps.train(state, images(), frozen, phase)
+                state, metrics = steps.train(state, images(), lpips, phase)
                 jax.block_until_ready((state, metrics))
                 done, spent = done + 1, time.perf_counter() - begun
             costs[phase.name.lower()] = spent / done

@@ -83,18 +83,18 @@ def step_images_a_second(config: Config, steps: int = 20) -> float:
     import jax
 
     from pivq_jax.common.parallel import make_mesh, put_batch
-    from pivq_jax.training.build import frozen_from_config, phase_at, steps_from_config
+    from pivq_jax.training.build import lpips_weights_from_config, phase_at, steps_from_config
 
     mesh = make_mesh(config.mesh.fsdp)
     functions = steps_from_config(config, mesh)
-    state, frozen = functions.create(), frozen_from_config(config, mesh)
+    state, lpips = functions.create(), lpips_weights_from_config(config, mesh)
     size, batch_size = config.data.image_size, config.train.batch_size
     pixels = np.stack([np.asarray(photograph(i, size)) for i in range(batch_size)])
     images = put_batch({"image": pixels}, mesh)["image"]
     phase, times = phase_at(config, config.train.steps - 1), []
     for step in range(steps + 3):
         started = time.perf_counter()
-        state, metrics = functions.train(state, images, frozen, phase)
+        state, metrics = functions.train(state, images, lpips, phase)
         jax.block_until_ready(metrics)
         if step >= 3:
             times.append(time.perf_counter() - started)

@@ -38,7 +38,11 @@ from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.sampling import random_pairs
-from pivq_jax.training.build import dataset_from_config, frozen_from_config, steps_from_config
+from pivq_jax.training.build import (
+    dataset_from_config,
+    lpips_weights_from_config,
+    steps_from_config,
+)
 from pivq_jax.training.objective import Phase
 
 VARIANTS: dict[str, dict[str, float]] = {
@@ -60,7 +64,7 @@ def continue_training(
     """Yields the model and its metrics before the first step and after every `EVERY` steps."""
     mesh, batch_size = base.mesh, config.evaluate.batch_size
     steps = steps_from_config(config, mesh)
-    frozen = frozen_from_config(config, mesh)
+    lpips = lpips_weights_from_config(config, mesh)
     judges = config.adversarial.weight + config.adversarial.recombined_weight > 0
     phase = Phase.ADVERSARIAL if judges else Phase.QUANTIZED
     copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731 (a step donates its state)
@@ -76,7 +80,7 @@ def continue_training(
             figures = {"step": step, "psnr": float(np.mean(psnr))}
             yield model, figures | {name: float(value) for name, value in metrics.items()}
         images = put_batch({"image": next(batches)["image"]}, mesh)["image"]
-        state, metrics = steps.train(state, images, frozen, phase)
+        state, metrics = steps.train(state, images, lpips, phase)
 
 
 def plot(curves: dict[str, list[dict[str, float]]], path: Path) -> None:

@@ -25,7 +25,7 @@ UNTRAINED: tuple[str, ...] = (
 )
 MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # not used by AdamW
 # Not used if the discriminator judges nothing.
-JUDGE_ALONE: tuple[str, ...] = (
+DISCRIMINATOR_ALONE: tuple[str, ...] = (
     *("adversarial.start_step", "adversarial.max_adaptive_weight", "adversarial.learning_rate"),
     *("adversarial.channels", "adversarial.layers", "adversarial.augmentations"),
 )
@@ -242,7 +242,7 @@ def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
     if not config.loss.recombination:
         free += ("loss.recombination_warmup",)
     if not config.adversarial.weight and not config.adversarial.recombined_weight:
-        free += JUDGE_ALONE
+        free += DISCRIMINATOR_ALONE
     return sorted(
         difference for difference in _differences(held, wanted) if not difference.startswith(free)
     )

@@ -14,7 +14,7 @@ from absl import logging
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import cache_folder, sync
-from pivq_jax.common.progress import progress_bar
+from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data import records, shards
 from pivq_jax.data.images import readable_name
 from pivq_jax.data.layouts import Listing

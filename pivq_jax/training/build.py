@@ -23,7 +23,7 @@ from pivq_jax.training.objective import Objective, Phase, recombine_pairs
 from pivq_jax.training.optimizer import make_discriminator_optimizer, make_optimizer
 from pivq_jax.training.steps import Recipe
 
-__all__ = ["dataset_from_config", "frozen_from_config", "phase_at", "steps_from_config"]
+__all__ = ["dataset_from_config", "lpips_weights_from_config", "phase_at", "steps_from_config"]
 
 
 def dataset_from_config(config: Config) -> Dataset:
@@ -78,7 +78,7 @@ def adversary_from_config(config: Config) -> Adversary | None:
     return Adversary(Discriminator(settings.channels, settings.layers, dtype), settings)
 
 
-def frozen_from_config(config: Config, mesh: Mesh) -> Any:
+def lpips_weights_from_config(config: Config, mesh: Mesh) -> Any:
     """Loads the weights of the perceptual network.
 
     Args:

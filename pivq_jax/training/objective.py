@@ -79,7 +79,7 @@ class Objective:
         self,
         params: Params,
         discriminator: Params,
-        frozen: Params,
+        lpips_weights: Params,
         images: jax.Array,
         key: jax.Array,
         phase: Phase,
@@ -93,31 +93,31 @@ class Objective:
 
         If the matching of an image does not converge, all gradients of the model are NaN.
 
-        The parameters of the discriminator are used in the adversarial phase only. `frozen` are the
-        weights of the perceptual network, None if it is not used; images are float32 [B, H, W, 3]
-        in [-1, 1]. `recombination_scale`, float [], is a factor of the weight of the loss on
-        recombined sets.
+        The parameters of the discriminator are used in the adversarial phase only; the weights of
+        the perceptual network are None if it is not used. Images are float32 [B, H, W, 3] in [-1,
+        1], and `recombination_scale`, float [], is a factor of the weight of the loss on recombined
+        sets.
         """
-        key_mix, key_judge, key_shift = jax.random.split(key, 3)
+        key_mix, key_discriminator, key_shift = jax.random.split(key, 3)
         key_moved = jax.random.fold_in(key_shift, 1)  # key_shift itself is drawn from
         made, pull_back, quantized = jax.vjp(
             lambda params: self._make(params, images, key_mix, phase), params, has_aux=True
         )
         (fidelity, metrics), to_images = value_and_grad(self._fidelity, has_aux=True)(
-            made, images, frozen, key_moved
+            made, images, lpips_weights, key_moved
         )
         (other, figures), cotangents = value_and_grad(self._structure, has_aux=True)(
             made, images, recombination_scale, key_shift
         )
         cotangents = jax.tree.map(jnp.add, cotangents, to_images)
         loss, metrics = fidelity + other, metrics | figures
-        judge_gradients, uses = None, jnp.zeros(self.model.codebook_size, jnp.int32)
+        of_discriminator, uses = None, jnp.zeros(self.model.codebook_size, jnp.int32)
 
         if phase == Phase.ADVERSARIAL:
             adversary = self.adversary
             assert adversary is not None
             realism, to_fakes = value_and_grad(
-                lambda made: adversary.generator_loss(discriminator, made.images, key_judge)
+                lambda made: adversary.generator_loss(discriminator, made.images, key_discriminator)
             )(made)
 
             def at_last_layer(cotangents: Made) -> jax.Array:
@@ -131,13 +131,13 @@ class Objective:
             scale = adaptive * adversary.total_weight
             cotangents = jax.tree.map(lambda x, y: x + scale * y, cotangents, to_fakes)
             loss += scale * realism
-            (judgement, figures), judge_gradients = value_and_grad(
+            (discriminator_loss, figures), of_discriminator = value_and_grad(
                 adversary.discriminator_loss, has_aux=True
-            )(discriminator, made.images, images, key_judge)
+            )(discriminator, made.images, images, key_discriminator)
             metrics |= {
                 "adversarial": realism,
                 "adaptive_weight": adaptive,
-                "discriminator": judgement,
+                "discriminator": discriminator_loss,
                 **figures,
             }
 
@@ -149,7 +149,7 @@ class Objective:
             loss *= valid
             uses = count_uses(quantized.columns, self.model.codebook_size)
         (gradients,) = pull_back(cotangents)
-        return Gradients(gradients, judge_gradients, {"loss": loss, **metrics}, uses)
+        return Gradients(gradients, of_discriminator, {"loss": loss, **metrics}, uses)
 
     def _apply(self, params: Params, *args: jax.Array, method: str | None = None) -> Any:
         return self.model.apply({"params": params}, *args, method=method)
@@ -184,7 +184,7 @@ class Objective:
         return self._apply(params, codebook[mixed], method="decode_vectors")
 
     def _fidelity(
-        self, made: Made, images: jax.Array, frozen: Params, key: jax.Array
+        self, made: Made, images: jax.Array, lpips_weights: Params, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The reconstruction losses, and metrics."""
         reconstructed, weights = made.images["reconstructed"], self.weights
@@ -198,7 +198,7 @@ class Objective:
             if weights.perceptual_shift:  # pixels at one border go on at the opposite one
                 shift = jax.random.randint(key, (2,), 0, weights.perceptual_shift + 1)
                 compared = jax.tree.map(lambda x: jnp.roll(x, shift, (1, 2)), compared)
-            metrics["lpips"] = jnp.mean(self.perceptual(frozen, *compared))
+            metrics["lpips"] = jnp.mean(self.perceptual(lpips_weights, *compared))
             total += weights.perceptual * metrics["lpips"]
         return total, metrics
 

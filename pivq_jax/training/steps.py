@@ -94,7 +94,7 @@ def train_step(
     recipe: Recipe,
     state: TrainState,
     images: jax.Array,
-    frozen: Params,
+    lpips_weights: Params,
     phase: Phase,
     parts_sharding: Sharding | None = None,
 ) -> tuple[TrainState, Metrics]:
@@ -102,7 +102,7 @@ def train_step(
 
     In the first steps, the averaged parameters decay faster than by `recipe.ema_decay`.
     """
-    gradients = batch_gradients(recipe, state, images, frozen, phase, parts_sharding)
+    gradients = batch_gradients(recipe, state, images, lpips_weights, phase, parts_sharding)
     updates, opt_state = recipe.optimizer.update(gradients.params, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     # The first averages follow quickly, so that early evaluations do not see the initial weights.
@@ -134,7 +134,7 @@ def batch_gradients(
     recipe: Recipe,
     state: TrainState,
     images: jax.Array,
-    frozen: Params,
+    lpips_weights: Params,
     phase: Phase,
     parts_sharding: Sharding | None,
 ) -> Gradients:
@@ -150,7 +150,7 @@ def batch_gradients(
     def of_part(images: jax.Array, key: jax.Array) -> Gradients:
         images = images_to_float(images)
         return recipe.objective.gradients(
-            state.params, state.discriminator, frozen, images, key, phase, scale
+            state.params, state.discriminator, lpips_weights, images, key, phase, scale
         )
 
     if count == 1:
