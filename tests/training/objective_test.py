@@ -114,7 +114,8 @@ def test_images_are_moved_together_before_they_are_compared(setting):
         errors = jnp.mean(jnp.square((images - targets) @ lpips), -1)
         return jnp.mean(errors * ramp, (1, 2))
 
-    objective = dataclasses.replace(objective, perceptual=at_places, perceptual_shift=2, noise=0.0)
+    weights = dataclasses.replace(objective.weights, perceptual_shift=2)
+    objective = dataclasses.replace(objective, weights=weights, perceptual=at_places, noise=0.0)
     gradients = jax.jit(objective.gradients, static_argnames="phase")
     found = [
         float(gradients(params, judge, lpips, images, key, Phase.CONTINUOUS).metrics["lpips"])
