@@ -136,8 +136,8 @@ def _of_parents(model: TrainedModel, held_out: int = 0) -> Dataset:
 def _train_prior(session: Session, config: Config) -> None:
     """Trains the prior over the sets of the training images and writes it to the workdir."""
     model, batch_size = session.model, session.settings.batch_size
-    if model.kind != "matching":
-        raise InputError(f"the prior is one over sets, and {model.kind} codes are none")
+    if not model.space.distinct:
+        raise InputError(f"the prior is one over sets, and {model.space.kind} codes are none")
     check_place(session.workdir)
     say(f"encoding {len(session.pool):,} training images")
     prior = train_prior(

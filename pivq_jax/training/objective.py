@@ -44,14 +44,13 @@ class LossWeights:
 Pairs = tuple[jax.Array, jax.Array, jax.Array]
 
 
-def recombine_pairs(pairs: Pairs, codebook: jax.Array, kind: str, method: str) -> jax.Array:
+def recombine_pairs(pairs: Pairs, codebook: jax.Array, space: sampling.CodeSpace) -> jax.Array:
     """Exchanges half of the differing codes of each pair of images.
 
     Args:
         pairs: codes to change int32 [B, N], codes to take from int32 [B, N], and PRNG keys [B].
         codebook: float32 [K, D].
-        kind: kind of quantizer.
-        method: solver of the matching.
+        space: the space of the codes.
 
     Returns:
         int32 [B, N].
@@ -59,9 +58,7 @@ def recombine_pairs(pairs: Pairs, codebook: jax.Array, kind: str, method: str) -
     Raises:
         ValueError: as in `sampling.recombine`.
     """
-    return jax.vmap(lambda a, b, key: sampling.recombine(a, b, codebook, key, 0.5, kind, method))(
-        *pairs
-    )
+    return jax.vmap(lambda a, b, key: sampling.recombine(space, codebook, a, b, key))(*pairs)
 
 
 class Gradients(NamedTuple):
@@ -217,8 +214,7 @@ class Objective:
         """
         half = columns.shape[0] // 2
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
-        codes = sampling.canonical(columns, self.model.kind)
-        pairs = codes[:half], codes[half : 2 * half], jax.random.split(key, half)
+        pairs = columns[:half], columns[half : 2 * half], jax.random.split(key, half)
         mixed = self.recombine(pairs, codebook)
         return self._apply(params, codebook[mixed], method="decode_vectors")
 
