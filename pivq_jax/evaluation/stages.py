@@ -42,7 +42,7 @@ from pivq_jax.evaluation.samples import (
     sample_paths,
     sample_recombined,
 )
-from pivq_jax.evaluation.session import Session
+from pivq_jax.evaluation.session import Draw, Session
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import lpips
@@ -65,18 +65,18 @@ def reconstruction(session: Session) -> dict[str, Any]:
     `sample_images_per_second`.
     """
     model, settings = session.model, session.settings
-    config, test = model.config, session.dataset.test
+    test = session.dataset.test
     result = reconstruct_split(model, test, settings.batch_size)
     session.test_codes = result.codes
     originals = _images(test, 32)
     decoded = decode_batched(model, result.codes[: len(originals)], settings.batch_size)
     session.save("reconstructions", reconstruction_grid(originals, decoded, 8, session.scale))
-    session.save("usage", usage_chart(result.codes, config.quantizer.codebook_size))
+    session.save("usage", usage_chart(result.codes, model.space.codebook_size))
     return {
         "psnr": float(np.mean(result.psnr)),
         "l1": float(np.mean(result.l1)),
         "ssim": None if np.isnan(result.ssim).any() else float(np.mean(result.ssim)),
-        **capacity(result.codes, config.quantizer.codebook_size, config.quantizer.kind),
+        **capacity(model.space, result.codes),
         "sample_images_per_second": sampling_speed(model, result.codes, settings.batch_size),
     }
 
@@ -147,12 +147,12 @@ def samples(session: Session) -> dict[str, Any]:
     session.save("parents", found.between_parents(session.pool, SHOWN))
     many = min(4, len(codes))
     mixed = sample_recombined(
-        *(model, codes, 16, session.seed + 1, batch_size, many),
+        *(model, codes, 16, session.key(Draw.MANY_PARENTS), batch_size, many),
         lift=session.lift,
         nearest_of=model.config.sample.nearest_of,
     )
     session.save("many_parents", grid(mixed.images, 8, scale))
-    paths = sample_paths(model, codes, 8, 9, session.seed + 2, batch_size)
+    paths = sample_paths(model, codes, 8, 9, session.key(Draw.INTERPOLATIONS), batch_size)
     session.save("interpolations", interpolation_grid(paths.images, scale))
     return {"parents_of_many": many}
 
@@ -189,19 +189,16 @@ def attributes(session: Session) -> dict[str, Any]:
     `probe_majority`; empty if the data set has no labels.
     """
     model, dataset, settings = session.model, session.dataset, session.settings
-    kind, size = model.kind, model.config.quantizer.codebook_size
 
     def encode(split: Source) -> Any:
         return encode_labelled(model, split, tuple(dataset.factors), settings.batch_size)
 
     train = encode(session.pool)
     session.pool_codes = train.codes  # so that no stage encodes them again
-    chosen = informative_codes(train.codes, size, train.labels, dataset.factors, ATLAS_CODES)
+    chosen = informative_codes(model.space, train.codes, train.labels, dataset.factors, ATLAS_CODES)
+    key, batch_size = session.key(Draw.ATLAS), settings.batch_size
     exchanges = [
-        (
-            meaning,
-            exchange(model, train.codes, meaning.code, 50, session.seed, settings.batch_size),
-        )
+        (meaning, exchange(model, train.codes, meaning.code, 50, key, batch_size))
         for meaning in chosen
     ]
     if exchanges:
@@ -209,7 +206,7 @@ def attributes(session: Session) -> dict[str, Any]:
     if not dataset.factors:
         return {}
     validation, test = encode(dataset.validation), encode(dataset.test)
-    metrics = attribute_metrics(train, validation, test, dataset.factors, size, kind)
+    metrics = attribute_metrics(train, validation, test, dataset.factors, model.space)
     if found := metrics["attributes"].values():
         metrics["probe_accuracy"] = float(np.mean([each["codes"] for each in found]))
         metrics["probe_majority"] = float(np.mean([each["majority"] for each in found]))
@@ -228,7 +225,7 @@ def sample_prior(session: Session, count: int) -> None:
     model = session.model
     if model.prior is None:
         raise InputError("the model has no prior: train one with --mode=train_prior")
-    codes = np.asarray(model.sample_prior(jax.random.key(session.seed), count))
+    codes = np.asarray(model.sample_prior(session.key(Draw.PRIOR_SETS), count))
     images = decode_batched(model, codes, session.settings.batch_size)
     session.write("prior_samples.png", grid(images, columns=8, scale=session.scale))
 
@@ -236,7 +233,9 @@ def sample_prior(session: Session, count: int) -> None:
 def interpolate(session: Session, count: int, steps: int) -> None:
     """Writes `interpolations.png`, one row per pair of images, exchanging codes step by step."""
     codes, batch_size = session.pool_codes, session.settings.batch_size
-    found = sample_paths(session.model, codes, count, steps, session.seed, batch_size)
+    found = sample_paths(
+        session.model, codes, count, steps, session.key(Draw.INTERPOLATIONS), batch_size
+    )
     session.write("interpolations.png", interpolation_grid(found.images, scale=session.scale))
 
 

@@ -1,4 +1,4 @@
-"""What `TrainedModel.complete` consists of: visible pixels, first guesses, and their descent."""
+"""What is done with given images: they are checked, and completed from their visible pixels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,23 @@ import numpy as np
 from pivq_jax import sampling
 from pivq_jax.model.pivq import PIVQ
 
+# Allow resize overshoot; reject [0, 255] or standardized images.
+MAX_ABS_PIXEL = 1.5
 NEAREST_PARENTS = 64  # parents from which the completion of an image may begin
+
+
+def check_images(images: jax.typing.ArrayLike, size: int) -> jax.Array:
+    """Checks images, floating point [B, size, size, 3] in [-1, 1] up to overshoot."""
+    images = jnp.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
+        shape = f"[B, {size}, {size}, 3], B at least 1"
+        raise ValueError(f"images have shape {images.shape}: give {shape}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images have dtype {images.dtype}: give floats in [-1, 1]")
+    if jnp.abs(images).max() > MAX_ABS_PIXEL:
+        extent = f"{images.min():g} to {images.max():g}"
+        raise ValueError(f"images range from {extent}: give floats in [-1, 1]")
+    return images
 
 
 def check_visible(visible: jax.typing.ArrayLike, shape: tuple[int, ...]) -> jax.Array:
@@ -30,7 +46,7 @@ def check_visible(visible: jax.typing.ArrayLike, shape: tuple[int, ...]) -> jax.
 def first_guess(
     encode: Callable[[jax.Array], jax.Array],
     decode: Callable[[jax.Array], jax.Array],
-    codebook_size: int,
+    space: sampling.CodeSpace,
     parents: np.ndarray | None,
     images: jax.Array,
     visible: jax.Array,
@@ -44,10 +60,8 @@ def first_guess(
     fills = (mean[:, None, None], jnp.ones(()), jnp.zeros(()))
     guesses = [encode(jnp.where(visible > 0, images, fill)) for fill in fills]
     if parents is not None:
-        holds = np.zeros((len(images), codebook_size), np.float32)
-        for guess in guesses:
-            np.add.at(holds, (np.arange(len(images))[:, None], np.asarray(guess)), 1.0)
-        shared = np.stack([row[parents].sum(1) for row in holds])
+        held = sum(space.multi_hot(np.asarray(guess)) for guess in guesses)
+        shared = held @ space.multi_hot(parents).T
         near = np.argsort(-shared, axis=1, kind="stable")[:, :NEAREST_PARENTS]
         guesses += [jnp.asarray(parents[column]) for column in near.T]
     errors = [sampling.visible_error(decode(codes), images, visible) for codes in guesses]

@@ -1,5 +1,6 @@
 """The atlas lists the codes that tell most, and measures what exchanging one changes."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,8 +8,10 @@ import sklearn.metrics
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import atlas
+from pivq_jax.sampling import CodeSpace
 
 K, N, M = 24, 5, 400
+SPACE = CodeSpace(N, K)
 
 FACTORS = {"colour": ("#ff0000", "#00ff00", "#0000ff"), "hat": ("no", "yes"), "noise": ("p", "q")}
 
@@ -16,7 +19,7 @@ FACTORS = {"colour": ("#ff0000", "#00ff00", "#0000ff"), "hat": ("no", "yes"), "n
 class Lamps:
     """Stands for a trained model: code k lights pixel k of a 4 x 6 image."""
 
-    kind, method = "matching", "auto"
+    space = SPACE
     codebook = jnp.asarray(np.random.default_rng(0).normal(size=(K, 3)), jnp.float32)
 
     def decode(self, codes):
@@ -50,7 +53,7 @@ def test_mutual_information_is_that_of_scikit_learn():
 
 def test_the_codes_that_tell_most_are_listed_factor_by_factor(faces):
     codes, labels = faces
-    found = atlas.informative_codes(codes, K, labels, FACTORS, count=10)
+    found = atlas.informative_codes(SPACE, codes, labels, FACTORS, count=10)
     assert [m.factor for m in found[:2]] == ["colour", "hat"]  # the best of each factor first
     assert {m.code for m in found} == {0, 1, 2, 3, 4}  # nothing by chance, nothing that all have
     for meaning in found:
@@ -61,21 +64,21 @@ def test_the_codes_that_tell_most_are_listed_factor_by_factor(faces):
         assert meaning.value_share == pytest.approx(np.mean(labels[has, column] == value))
         assert meaning.value_share_of_all == pytest.approx(np.mean(labels[:, column] == value))
         assert meaning.value_share > 0.8
-    assert [m.code for m in atlas.informative_codes(codes, K, labels, FACTORS, 2)] == [
+    assert [m.code for m in atlas.informative_codes(SPACE, codes, labels, FACTORS, 2)] == [
         m.code for m in found[:2]
     ]
 
 
 def test_without_labels_codes_of_most_entropy_come_first(faces):
     codes, _ = faces
-    found = atlas.informative_codes(codes, K, np.empty((M, 0), int), {}, count=3)
+    found = atlas.informative_codes(SPACE, codes, np.empty((M, 0), int), {}, count=3)
     assert {m.code for m in found[:2]} == {3, 4} and found[0].factor == ""
     assert found[0].bits > 0.99 and found[0].bits >= found[1].bits >= found[2].bits
 
 
 def test_an_exchange_turns_off_the_code_and_nothing_else_of_the_image(faces):
     codes, _ = faces
-    found = atlas.exchange(Lamps(), codes, code=7, count=12, seed=0, batch_size=5)
+    found = atlas.exchange(Lamps(), codes, code=7, count=12, key=jax.random.key(0), batch_size=5)
     has = np.flatnonzero((codes == 7).any(1))
     np.testing.assert_array_equal(found.images, has[:12])
     before, after = (x[..., 0].reshape(12, K) > 127 for x in (found.before, found.after))
@@ -84,7 +87,7 @@ def test_an_exchange_turns_off_the_code_and_nothing_else_of_the_image(faces):
     assert np.all((before & ~after).sum(1) == 1) and np.all((after & ~before).sum(1) == 1)
     expected = 255 * (before != after).mean(0)
     np.testing.assert_allclose(found.change.ravel(), expected, rtol=1e-5)
-    again = atlas.exchange(Lamps(), codes, code=7, count=12, seed=0, batch_size=12)
+    again = atlas.exchange(Lamps(), codes, code=7, count=12, key=jax.random.key(0), batch_size=12)
     np.testing.assert_array_equal(found.after, again.after)
 
 
@@ -93,18 +96,20 @@ def test_fewer_images_than_asked_and_none(faces):
     rare = codes.copy()
     rare[rare == 7] = 8  # sets stay sets for the images used here
     rare[3] = [0, 3, 5, 7, 9]
-    found = atlas.exchange(Lamps(), rare[:20], code=7, count=6, seed=0, batch_size=4)
+    found = atlas.exchange(Lamps(), rare[:20], code=7, count=6, key=jax.random.key(0), batch_size=4)
     assert found.images.tolist() == [3] and found.before.shape == (1, 4, 6, 3)
     with pytest.raises(InputError, match="code 5 is in all of 400 images"):
-        atlas.exchange(Lamps(), codes, code=5, count=6, seed=0, batch_size=4)
+        atlas.exchange(Lamps(), codes, code=5, count=6, key=jax.random.key(0), batch_size=4)
     with pytest.raises(InputError, match="code 7 is in none of 10 images"):
-        atlas.exchange(Lamps(), rare[10:20], code=7, count=6, seed=0, batch_size=4)
+        atlas.exchange(Lamps(), rare[10:20], code=7, count=6, key=jax.random.key(0), batch_size=4)
 
 
 def test_picture_shows_images_exchanges_and_heat(faces):
     codes, labels = faces
-    meanings = atlas.informative_codes(codes, K, labels, FACTORS, 3)
-    entries = [(m, atlas.exchange(Lamps(), codes, m.code, 5, 0, 8)) for m in meanings]
+    meanings = atlas.informative_codes(SPACE, codes, labels, FACTORS, 3)
+    entries = [
+        (m, atlas.exchange(Lamps(), codes, m.code, 5, jax.random.key(0), 8)) for m in meanings
+    ]
     # A class may be called so without being a colour.
     entries[0] = entries[0][0]._replace(value="#1 smile"), entries[0][1]
     source = [{"image": np.full((4, 4, 3), i % 200, np.uint8)} for i in range(M)]

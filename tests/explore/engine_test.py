@@ -1,6 +1,6 @@
 """What the page asks for, against NumPy and SciPy."""
 
-import copy
+import dataclasses
 import hashlib
 import re
 from pathlib import Path
@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
 from pivq_jax.explore import engine as engine_module
@@ -124,10 +123,8 @@ def test_neighbours_are_all_other_entries_by_distance(engine):
 @pytest.fixture(scope="module")
 def published(engine):
     """The model as if it were published: with labels of its parents, which are the other ones."""
-    model = copy.copy(engine.model)
-    model.parents = engine.pool.codes
-    model.labels = Labels(1 - engine.pool.labels, {"shade": ("light", "dark")})
-    return model
+    labels = Labels(1 - engine.pool.labels, {"shade": ("light", "dark")})
+    return dataclasses.replace(engine.model, parents=engine.pool.codes, labels=labels)
 
 
 def test_factors_are_read_and_changed_as_the_model_does(engine, published):
@@ -141,8 +138,8 @@ def test_factors_are_read_and_changed_as_the_model_does(engine, published):
 
 
 def test_labels_of_a_published_model_come_first_and_need_no_data(engine, published):
-    own = copy.copy(published)
-    own.config = own.config.with_fields({"data.name": "toon_faces"})
+    config = published.config.with_fields({"data.name": "toon_faces"})
+    own = dataclasses.replace(published, config=config)
     alone = Engine(own, None)
     found = alone.describe()
     assert found["factors"] == [{"name": "shade", "values": ["light", "dark"]}]
@@ -285,7 +282,8 @@ def test_other_kinds_of_codes_are_exchanged_in_their_own_way(tiny_config, kind):
         if kind == "nearest":
             (value,) = own.read_factors(face.codes).tolist()
             edited = own.edit(face.codes, 0, 1 - value)
-            expected = sampling.edit(face.codes[None], np.array([[1 - value]]), *own.factors[1:])
+            name = ("dark", "light")[1 - value]
+            expected = own.labelled.edit(face.codes[None], shade=name)
             np.testing.assert_array_equal(np.sort(edited), expected[0])
         else:
-            assert own.factors is None and own.describe()["factors"] == []
+            assert own.labelled is None and own.describe()["factors"] == []
