@@ -16,8 +16,12 @@ import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
 
-# Images whose numbers are in memory at once; a column of binomials serves all of them.
+# Images whose numbers are in memory at once; a column of binomials serves all of them. Bytes of the
+# largest column, without which one image is numbered after another; codes, or bytes of numbers, of
+# images at once.
 _AT_ONCE = 4_096
+_MAX_COLUMN = 2**24
+_MAX_CODES = 2**22
 
 
 def bytes_per_image(num_codes: int, codebook_size: int, kind: str = "matching") -> int:
@@ -62,9 +66,10 @@ def rank(codes: npt.ArrayLike, codebook_size: int, kind: str = "matching") -> np
     check_codes(codes, codebook_size, kind)
     size = bytes_per_image(codes.shape[1], codebook_size, kind)
     ranks = np.empty((len(codes), size), np.uint8)
-    for start in range(0, len(codes), _AT_ONCE):
-        rows = ranks[start : start + _AT_ONCE]
-        numbers = _numbers(codes[start : start + _AT_ONCE], codebook_size, kind)
+    step = _at_once(size)
+    for start in range(0, len(codes), step):
+        rows = ranks[start : start + step]
+        numbers = _numbers(codes[start : start + step], codebook_size, kind)
         content = b"".join(number.to_bytes(size, "big") for number in numbers)
         rows[:] = np.frombuffer(content, np.uint8).reshape(rows.shape)
     return ranks
@@ -97,15 +102,16 @@ def unrank(
     if ranks.dtype != np.uint8 or ranks.ndim != 2 or ranks.shape[1] != size:
         raise ValueError(f"ranks are {ranks.dtype} {ranks.shape}: give uint8 [M, {size}]")
     codes = np.empty((len(ranks), num_codes), np.int32)
-    for start in range(0, len(ranks), _AT_ONCE):
-        numbers = [int.from_bytes(row.tobytes(), "big") for row in ranks[start : start + _AT_ONCE]]
+    step = _at_once(max(size, num_codes))
+    for start in range(0, len(ranks), step):
+        numbers = [int.from_bytes(row.tobytes(), "big") for row in ranks[start : start + step]]
         if max(numbers) >= count:
             image = start + next(i for i, number in enumerate(numbers) if number >= count)
             raise InputError(
                 f"image {image} has a rank beyond the last of {num_codes} codes of"
                 f" {codebook_size} entries: the data is damaged, or of another model"
             )
-        codes[start : start + _AT_ONCE] = _codes(numbers, num_codes, codebook_size, kind)
+        codes[start : start + step] = _codes(numbers, num_codes, codebook_size, kind)
     return codes
 
 
@@ -155,6 +161,17 @@ def _count(num_codes: int, codebook_size: int, kind: str) -> int:
 # of C(K - 1 - c_k, N + 1 - k): of those with the same first k - 1 codes and a larger k-th one.
 
 
+def _at_once(size: int) -> int:
+    """Images whose numbers, or as many codes, are in memory at once."""
+    return max(min(_AT_ONCE, _MAX_CODES // max(size, 1)), 1)
+
+
+def _has_table(last: int, num_codes: int) -> bool:
+    """Whether columns of binomials fit into memory."""
+    bits = math.comb(last + 1, num_codes).bit_length()
+    return (last + 1 - num_codes) * (bits // 8 + 32) <= _MAX_COLUMN
+
+
 def _numbers(codes: np.ndarray, codebook_size: int, kind: str) -> list[int]:
     if kind == "positional":
         numbers = [0] * len(codes)
@@ -165,8 +182,11 @@ def _numbers(codes: np.ndarray, codebook_size: int, kind: str) -> list[int]:
     last, shift = _last_entry(num_codes, codebook_size, kind)
     behind = last - (np.sort(codes, axis=1).astype(np.int64) + shift)
     after = [0] * len(codes)
-    for column, rows in zip(_binomials(last, num_codes), behind.T.tolist(), strict=True):
-        after = [n + column[row] for n, row in zip(after, rows, strict=True)]
+    if not _has_table(last, num_codes):
+        after = [_number_after(row, last) for row in behind.tolist()]
+    else:
+        for column, rows in zip(_binomials(last, num_codes), behind.T.tolist(), strict=True):
+            after = [n + column[row] for n, row in zip(after, rows, strict=True)]
     highest = _count(num_codes, codebook_size, kind) - 1
     return [highest - n for n in after]
 
@@ -181,6 +201,8 @@ def _codes(numbers: list[int], num_codes: int, codebook_size: int, kind: str) ->
     last, shift = _last_entry(num_codes, codebook_size, kind)
     highest = _count(num_codes, codebook_size, kind) - 1
     after = [highest - n for n in numbers]
+    if not _has_table(last, num_codes):
+        return last - np.array([_behind(n, num_codes, last) for n in after]) - shift
     for place, column in enumerate(_binomials(last, num_codes)):
         rows = [bisect_right(column, n) - 1 for n in after]
         after = [n - column[row] for n, row in zip(after, rows, strict=True)]
@@ -202,3 +224,31 @@ def _binomials(last: int, num_codes: int) -> Iterator[list[int]]:
     for _ in range(1, num_codes):
         column = [above - value for value, above in itertools.pairwise(column)]
         yield column
+
+
+# Without columns: from one binomial to the next by a product and a quotient.
+
+
+def _number_after(behind: list[int], last: int) -> int:
+    """The sum of C(b, j) over N falling numbers b of up to `last`, with j = N, N - 1, ..., 1."""
+    number, m, value = 0, last, math.comb(last, len(behind))
+    for j, b in zip(range(len(behind), 0, -1), behind, strict=True):
+        while m > b:
+            value, m = value * (m - j) // m, m - 1
+        number += value
+        if j > 1:
+            value, m = value * j // m, m - 1
+    return number
+
+
+def _behind(number: int, num_codes: int, last: int) -> list[int]:
+    """The inverse of `_number_after`."""
+    found, m, value = [], last, math.comb(last, num_codes)
+    for j in range(num_codes, 0, -1):
+        while value > number:
+            value, m = value * (m - j) // m, m - 1
+        found.append(m)
+        number -= value
+        if j > 1:
+            value, m = value * j // m, m - 1
+    return found

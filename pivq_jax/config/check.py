@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.files import check_directory
+from pivq_jax.common.files import check_directory, read_json
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
 
 # Constants of modules that use the fields, repeated here; a test compares them.
@@ -266,7 +266,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
             " --config and --workdir"
         )
     try:
-        return with_added_fields(json.loads(path.read_text()))
+        return with_added_fields(read_json(path))
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({brief(error)}): choose another --workdir") from error
 

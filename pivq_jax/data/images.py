@@ -54,6 +54,7 @@ _UNREAD = (
     frozenset(_OTHERS.split()) | {e for kind in _FORMATS.values() for e in kind}
 ) - EXTENSIONS
 
+
 def images_to_float(images: Any) -> Any:
     """Converts uint8 images in [0, 255] to float32 in [-1, 1].
 
@@ -187,7 +188,9 @@ def decode_image(
 def decode_whole(file: str | os.PathLike[str] | IO[bytes], *, name: str) -> np.ndarray:
     """Decodes an image as `decode_image` does, but all of it, not resized: uint8 [H, W, 3]."""
     with _damage_named(name, FORMATS):
-        return np.concatenate([np.asarray(strip) for strip in _strips(_decode(file, name, FORMATS))])
+        return np.concatenate(
+            [np.asarray(strip) for strip in _strips(_decode(file, name, FORMATS))]
+        )
 
 
 def _decode(

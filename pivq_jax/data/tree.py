@@ -210,7 +210,7 @@ def _file_stamp(status: os.stat_result) -> str:
 
 def _read_record(path: Path) -> tuple[dict[str, Directory], _Sample]:
     try:
-        record = read_object(path)
+        record = read_object(path, 2**28)  # of as many directories as there are
         if record["extensions"] != sorted(EXTENSIONS):  # a reader was installed or removed
             return {}, _Sample()
         known = {name: Directory(*fields) for name, fields in record["directories"].items()}

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pivq_jax.common import enumeration
 from pivq_jax.common.enumeration import bytes_per_image, rank, unrank
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation.capacity import ceiling_bits
@@ -124,3 +125,16 @@ def test_ranks_beyond_the_last_are_refused(kind, count):
 def test_ranks_of_another_form_are_refused(ranks):
     with pytest.raises(ValueError, match=r"uint8 \[M, 1\]"):
         unrank(ranks, 3, 10)
+
+
+@pytest.mark.parametrize("kind", ["matching", "nearest"])
+@pytest.mark.parametrize("num_codes, size", [(1, 2), (3, 6), (4, 4), (20, 300), (299, 300)])
+def test_without_columns_the_numbers_are_the_same(kind, num_codes, size, monkeypatch):
+    rng = np.random.default_rng(0)
+    codes = np.array([rng.choice(size, num_codes, kind == "nearest") for _ in range(20)])
+    first, last = np.arange(num_codes), np.arange(size - num_codes, size)
+    codes = np.sort(np.concatenate([codes, [first, last]]), axis=1)
+    expected = rank(codes, size, kind)
+    monkeypatch.setattr(enumeration, "_MAX_COLUMN", 0)
+    np.testing.assert_array_equal(rank(codes, size, kind), expected)
+    np.testing.assert_array_equal(unrank(expected, num_codes, size, kind), codes)
