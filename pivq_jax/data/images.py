@@ -205,7 +205,9 @@ def _decode(
     from PIL import ImageOps
 
     with contextlib.ExitStack() as stack:
-        raw: Any = stack.enter_context(open(file, "rb")) if _is_path(file) else file
+        raw: Any = file
+        if isinstance(file, str | os.PathLike):
+            raw = stack.enter_context(open(file, "rb"))
         header = Header(raw, name)
         opened = stack.enter_context(pillow().open(header, formats=formats))
         header.passed(opened)
@@ -230,10 +232,6 @@ def _decode(
         left, top = (opened.width - side) // 2, (opened.height - side) // 2
         box = (left, top, left + side, top + side) if square else (0, 0, *opened.size)
         return _to_rgb(opened, box)
-
-
-def _is_path(file: object) -> bool:
-    return isinstance(file, str | os.PathLike)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ Sizes of files are in tests/memory_test.py, paths in tests/modes_test.py.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,21 @@ METADATA = {
 
 
 @pytest.fixture(scope="module")
-def shapes() -> Any:
-    return safetensors_file.model_shapes(Config.from_dict(tiny()))
+def shapes() -> Iterator[Any]:
+    """Of the tiny model; found once for all models of the same networks, which takes a second."""
+    kept: dict[str, Any] = {}
+    find = safetensors_file.model_shapes
+
+    def model_shapes(config: Config, origin: str = "") -> Any:
+        sections = config.to_dict()
+        key = repr([sections["model"], sections["quantizer"], config.data.image_size])
+        if key not in kept:
+            kept[key] = find(config, origin)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(safetensors_file, "model_shapes", model_shapes)
+        yield model_shapes(Config.from_dict(tiny()))
 
 
 def published(folder: Path, shapes: Any, changes: dict[str, Any]) -> None:
