@@ -76,7 +76,8 @@ def published(folder: Path, shapes: Any, changes: dict[str, Any]) -> None:
         *sections, field = name.split(".")
         place: Any = description
         for section in sections:
-            place = place[section] = dict(place[section])
+            place[section] = dict(place[section])
+            place = place[section]
         place[field] = value
     write(folder, shapes, json.dumps(description))
 
