@@ -184,7 +184,8 @@ def _check_field(field: Field, value: Any) -> None:
         for chosen in filter(None, value.split(",")) if field.several else [value]:
             need(
                 chosen in field.choices,
-                f"{field.name} = {chosen!r} is unknown: use one of {', '.join(field.choices)}",
+                f"{field.name} = {reprlib.repr(chosen)} is unknown: use one of"
+                f" {', '.join(field.choices)}",
             )
     if field.limit:
         need(field.limit.holds(value), f"{field.name} = {reprlib.repr(value)} {field.limit.text}")
