@@ -33,7 +33,7 @@ class Header:
     def __init__(self, file: IO[bytes], name: str) -> None:
         self._file, self._name = file, name
         head = file.read(16)
-        whole = head.startswith(b"RIFF") or (head[4:8] == b"ftyp" and head[8:11] != b"avi")
+        whole = head.startswith(b"RIFF") or head[4:11] in (b"ftyphei", b"ftyphev")
         self._most = self._left = _MAX_WHOLE if whole else _MAX_HEADER
         self._passed = False
         if head.startswith(_PNG):
