@@ -250,7 +250,7 @@ def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
         if f"{root}byteorder" in names and member("byteorder", 16) != b"little":
             raise ValueError("its numbers are big-endian")
         tensors = _load(_TorchUnpickler, io.BytesIO(member("data.pkl", _MAX_PICKLE)))
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for key, named in _by_storage(tensors).items():
             storage = member(f"data/{key}", _MAX_TENSORS // 2)
             arrays |= {str(name): tensors[name].read(storage) for name in named}
@@ -265,7 +265,8 @@ def _read_legacy(file: IO[bytes]) -> dict[str, np.ndarray]:
     if magic != _LEGACY_MAGIC or not system["little_endian"]:
         raise ValueError("it does not begin as a PyTorch file does")
     itemsizes = {tensor.storage: tensor.dtype.itemsize for tensor in tensors.values()}
-    named, arrays = _by_storage(tensors), {}
+    named = _by_storage(tensors)
+    arrays: dict[str, np.ndarray] = {}
     for key in map(str, keys):
         length = int.from_bytes(file.read(8), "little") * itemsizes[key]
         storage = file.read(min(length, _MAX_TENSORS // 2))
