@@ -5,6 +5,7 @@ import contextlib
 import csv
 import itertools
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,8 +21,8 @@ _MAX_VALUES = 256
 # What a list may take in memory: characters of a line, attributes, and bytes of all that is kept.
 _MAX_LINE = 2**18
 _MAX_NAMES = 1_024
-_MAX_MEMORY = 160 * 2**20
-_ROW = 160  # bytes of the name of an image and its place in a dictionary, beside the characters
+_MAX_MEMORY = 208 * 2**20
+_PLACE = 80  # bytes of a place in a dictionary, about
 
 
 class _Kept:
@@ -30,8 +31,8 @@ class _Kept:
     def __init__(self, path: Path) -> None:
         self._path, self._left = path, _MAX_MEMORY
 
-    def add(self, size: int) -> None:
-        self._left -= size
+    def add(self, text: str, numbers: int = 0) -> None:
+        self._left -= sys.getsizeof(text) + _PLACE + 8 * numbers
         if self._left < 0:
             raise InputError(
                 f"{self._path} takes more than {_MAX_MEMORY:,} bytes of memory: give fewer images"
@@ -80,7 +81,7 @@ def read_partition(path: Path) -> dict[str, str]:
                 f"{path} has the line {' '.join(fields)[:60]!r}, not an image and 0, 1 or 2:"
                 " download it again"
             )
-        kept.add(_ROW + 4 * len(fields[0]))
+        kept.add(fields[0])
         partition[fields[0]] = SPLITS[int(fields[1])]
     for split in SPLITS:
         if split not in partition.values():
@@ -109,7 +110,7 @@ def read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
                 f"{path} does not give {image[:60]} {len(names)} values of -1 or 1: download it"
                 " again"
             )
-        kept.add(_ROW + 4 * len(image) + 8 * len(names))
+        kept.add(image, len(names))
         attributes[image] = tuple(int(value == "1") for value in values)
     if rows != int(first[0]):
         raise InputError(
@@ -128,7 +129,7 @@ def read_mapping(path: Path) -> dict[int, str]:
                 f"{path} has the line {' '.join(fields)[:60]!r}, not `idx orig_idx orig_file`:"
                 " download it again"
             )
-        kept.add(_ROW + 4 * len(fields[2]))
+        kept.add(fields[2])
         mapping[int(fields[0])] = fields[2]
     if not mapping:
         raise InputError(f"{path} names no images: download it again")
@@ -187,10 +188,10 @@ def _read_rows(
             raise InputError(
                 f"{path} does not give {image[:60]!r} a value for each of {len(names)} names"
             )
-        kept.add(_ROW + 4 * len(image))
+        kept.add(image)
         for name, known, value in zip(names, places, given):
             if value not in known:
-                kept.add(_ROW + 4 * len(value))
+                kept.add(value)
                 known[value] = len(known)
             if len(known) > _MAX_VALUES:
                 raise InputError(
@@ -199,7 +200,7 @@ def _read_rows(
                 )
         combined = tuple(known[value] for known, value in zip(places, given))
         if combined not in combinations:
-            kept.add(_ROW + 8 * len(names))
+            kept.add("", len(names))
             combinations[combined] = combined
         indices[image] = combinations[combined]
     values, orders = {}, []
