@@ -96,7 +96,7 @@ def _(folder: Path) -> Callable[[], object]:
 
 
 @case("codec.read", "", "sets of 4,096 of 65,536 codes", 4_096, 65_536, 2)
-@case("codec.read", "", "sets of nearly all entries", 65_535, 65_537, 300, slow=True)
+@case("codec.read", "", "sets of nearly all entries", 65_535, 65_537, 100, slow=True)
 @case("codec.read", "more than 33,554,432", "more sets of nearly all entries", 65_535, 65_537, 600)
 def _(folder: Path, num_codes: int, size: int, count: int) -> Callable[[], object]:
     from types import SimpleNamespace

@@ -111,7 +111,7 @@ def test_a_prior_killed_three_times(commands, tiny_run, tmp_path):
     seconds = run(commands, *arguments, f"--workdir={whole}")
 
     def names() -> set[str]:
-        return {name for _, *found in os.walk(workdir) for name in sum(found, [])}
+        return {n for _, folders, files in os.walk(workdir) for n in (*folders, *files)}
 
     rng, made = random.Random(40), names()
     for _ in range(3):
