@@ -244,8 +244,10 @@ def _damage_named(name: str, formats: Sequence[str]) -> Iterator[None]:
     except InputError:
         raise
     except UnidentifiedImageError as error:
-        kinds = "a known format" if formats is FORMATS else f"the format {' or '.join(formats)}"
-        raise InputError(f"cannot read image {name}: not an image of {kinds}") from error
+        what = "not an image of a known format"
+        if formats is not FORMATS:
+            what = f"it is no {' or '.join(formats)} image: choose another one"
+        raise InputError(f"cannot read image {name}: {what}") from error
     except Exception as error:  # Pillow's decoders raise almost any type for a damaged file
         raise InputError(f"cannot read image {name}: {brief(error)}") from error
 
