@@ -19,6 +19,9 @@ from pivq_jax.inference import TrainedModel
 
 # Entries of the largest table of probabilities: seconds and 64 MiB.
 MAX_TABLE = 2**24
+# Codes that `read` returns at most, 128 MiB. A file may have more: sets of nearly all entries take
+# next to nothing.
+MAX_CODES = 2**25
 
 
 class ImageCodes(NamedTuple):
@@ -71,11 +74,21 @@ def read(path: str | Path, model: TrainedModel) -> ImageCodes:
 
     Raises:
         InputError: if there is no such file, it is not a file of codes, is damaged, of another
-            version, of another model, or written with a prior that the model does not have.
+            version, of another model, or written with a prior that the model does not have; or if
+            it has more than 2^25 codes, which `--mode=decompress` decodes.
     """
     contents = open_file(path, model)
-    codes = list(batches_of(contents, model, len(contents.names), str(path)))
-    return ImageCodes(np.concatenate(codes), contents.names)
+    shape = len(contents.names), contents.num_codes
+    if shape[0] * shape[1] > MAX_CODES:
+        raise InputError(
+            f"{path} has {shape[0] * shape[1]:,} codes, more than {MAX_CODES:,}: read it with"
+            " --mode=decompress"
+        )
+    codes, start = np.empty(shape, np.int32), 0
+    for batch in batches_of(contents, model, max(2**20 // shape[1], 1), str(path)):
+        codes[start : start + len(batch)] = batch
+        start += len(batch)
+    return ImageCodes(codes, contents.names)
 
 
 def contents_of(

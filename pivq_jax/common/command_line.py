@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.output import outlive_output
+from pivq_jax.common.output import outlive_output, print_and_exit
 
 if TYPE_CHECKING:
     from absl import flags
@@ -24,6 +24,10 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         form = argparse.RawDescriptionHelpFormatter
         super().__init__(formatter_class=form, allow_abbrev=False, **options)
+
+    def print_help(self, file: Any = None) -> NoReturn:
+        """Prints the help and exits."""
+        print_and_exit(self.format_help())
 
     def error(self, message: str) -> NoReturn:
         """Exits with status 2 and a one-line error."""
@@ -40,9 +44,7 @@ def parse_flags(
     from absl import flags
 
     if any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
-        print(program.__doc__)
-        print(flags.FLAGS.module_help(program) or "")
-        sys.exit(0)
+        print_and_exit(f"{program.__doc__}\n{flags.FLAGS.module_help(program) or ''}")
     try:
         return flags.FLAGS(arguments)
     except (AttributeError, KeyError) as error:  # raised by config_flags for unknown fields

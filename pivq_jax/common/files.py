@@ -258,10 +258,25 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON object that can be made again; it is empty if the file is missing or damaged."""
+def read_json(path: Path, most: int = 2**23) -> Any:
+    """Reads JSON of at most so many bytes, which as objects take up to thirty times as many.
+
+    More are a ValueError, as is anything else.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return json.loads(content)
+
+
+def read_object(path: Path, most: int = 2**23) -> dict[str, Any]:
+    """Reads a JSON object that can be made again; it is empty if the file is missing or damaged.
+
+    A larger one than `most` bytes counts as damaged.
+    """
     try:
-        value = json.loads(path.read_text())
+        value = read_json(path, most)
     except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -3,7 +3,31 @@
 import contextlib
 import os
 import sys
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
+
+_BROKEN_PIPE = 141  # what a shell reports for a program that writes on where no one reads
+
+
+def print_and_exit(text: str) -> NoReturn:
+    """Prints what is all that was asked for, as help is, and exits with status 0.
+
+    Where not all of it is read, as by `| head`, it ends in silence, as other programs do.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        _lead_to_nowhere(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            sys.exit(_BROKEN_PIPE)
+        print(f"error: cannot write to standard output ({error.strerror})", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _lead_to_nowhere(stream: TextIO) -> None:
+    """Leaves nothing to write to a stream, so that Python does not try it again at the end."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def outlive_output() -> None:
@@ -35,17 +59,16 @@ class _Outlived:
         try:
             return self._stream.write(text)
         except OSError as error:
-            self._lead_to_nowhere(error)
+            self._lose(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except OSError as error:
-            self._lead_to_nowhere(error)
+            self._lose(error)
 
-    def _lead_to_nowhere(self, error: OSError) -> None:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), self._stream.fileno())
+    def _lose(self, error: OSError) -> None:
+        _lead_to_nowhere(self._stream)
         if self is sys.stdout:
             print(f"output is lost from here on ({error.strerror})", file=sys.stderr)

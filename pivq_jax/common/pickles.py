@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
+from pivq_jax.common.archives import open_archive
 from pivq_jax.common.errors import InputError, brief
 
 # Content of the first pickle in a PyTorch file before version 1.6.
@@ -27,8 +28,12 @@ _NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f
 # tuples so deeply that hashing them overflows the stack.
 _MAX_OPCODES = 60_000
 
-# Tensors that share a storage are copied, so together they may be larger than the file.
-_MAX_COPIES = 4
+# Bytes of the largest pickle of arrays, that of VGG16, which is in memory three times; of the
+# tensors of a PyTorch file, twice those of Inception-v3; and of its other parts.
+_MAX_ARRAYS = 2**26
+_MAX_TENSORS = 192 * 2**20
+_MAX_PICKLE = 2**24
+_MAX_MEMBERS = 20_000
 
 
 class _Storage(NamedTuple):
@@ -51,7 +56,8 @@ def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
     Anything but arrays is an InputError, which ends in the remedy.
     """
     try:
-        tree = _load(_NumpyUnpickler, io.BytesIO(path.read_bytes()))
+        with path.open("rb") as file:
+            tree = _load(_NumpyUnpickler, io.BytesIO(_read(file, _MAX_ARRAYS)))
         tensors = traverse_util.flatten_dict(tree, sep=".")
         return {
             name: tensor.value if isinstance(tensor, _NumpyArray) else _number(tensor)
@@ -70,20 +76,22 @@ def read_torch_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
     tensors of 16-, 32- or 64-bit floats and 64-bit integers is an InputError.
     """
     try:
-        content = path.read_bytes()
-        is_zip = zipfile.is_zipfile(io.BytesIO(content))
-        tensors, storages = (_read_zip if is_zip else _read_legacy)(content)
-        arrays, left = {}, _MAX_COPIES * len(content)
-        for name, tensor in tensors.items():
-            arrays[str(name)] = tensor.read(storages)
-            left -= arrays[str(name)].nbytes
-            if left < 0:
-                raise ValueError(f"its tensors are {_MAX_COPIES} times as large as the file")
-        return arrays
+        with path.open("rb") as file:
+            is_zip = zipfile.is_zipfile(file)
+            file.seek(0)
+            return (_read_zip if is_zip else _read_legacy)(file)
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(
             f"{path} is not a whole PyTorch state dict ({brief(error)}): {remedy}"
         ) from error
+
+
+def _read(file: IO[bytes], most: int) -> bytes:
+    """Reads a file to its end, unless that takes more memory than anything of use does."""
+    content = file.read(most + 1)
+    if len(content) > most:
+        raise pickle.UnpicklingError(f"it has more than {most:,} bytes")
+    return content
 
 
 def _load(unpickler: type[pickle.Unpickler], file: IO[bytes]) -> Any:
@@ -161,8 +169,8 @@ class _Tensor(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def read(self, storages: dict[str, bytes]) -> np.ndarray:
-        data = np.frombuffer(storages[self.storage], self.dtype)
+    def read(self, storage: bytes) -> np.ndarray:
+        data = np.frombuffer(storage, self.dtype)
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         if min(self.shape, default=1) < 1 or min(self.offset, *self.strides, 0) < 0:
             raise ValueError(f"a tensor of shape {self.shape} and strides {self.strides}")
@@ -210,30 +218,57 @@ def _rebuild_parameter(data: _Tensor, *_: Any) -> _Tensor:
     return data
 
 
-def _read_zip(content: bytes) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
-    """Returns the state dict and its storages from an archive with `data.pkl` and `data/<key>`."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+def _by_storage(tensors: dict[str, _Tensor]) -> dict[str, list[str]]:
+    """Returns the names of the tensors of each storage, unless all together are too large."""
+    named: dict[str, list[str]] = {}
+    left = _MAX_TENSORS
+    for name, tensor in tensors.items():
+        named.setdefault(tensor.storage, []).append(name)
+        left -= math.prod(map(abs, tensor.shape)) * tensor.dtype.itemsize
+        if left < 0:
+            raise ValueError(f"its tensors have more than {_MAX_TENSORS:,} bytes")
+    return named
+
+
+def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
+    """Reads an archive with `data.pkl` and `data/<key>`, one storage after another."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    with open_archive(file, _MAX_MEMBERS) as archive:
         names = archive.namelist()
-        if sum(entry.file_size for entry in archive.infolist()) > len(content):
+        if sum(entry.file_size for entry in archive.infolist()) > size:
             raise ValueError("it is compressed, which PyTorch's files are not")
         (pickled,) = (name for name in names if name.split("/")[1:] == ["data.pkl"])
         root = pickled.removesuffix("data.pkl")
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+
+        def member(name: str, most: int) -> bytes:
+            entry = archive.getinfo(root + name)
+            if entry.file_size > most or entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{name} has {entry.file_size:,} bytes, more than {most:,}")
+            return archive.read(root + name)
+
+        if f"{root}byteorder" in names and member("byteorder", 16) != b"little":
             raise ValueError("its numbers are big-endian")
-        tensors = _load(_TorchUnpickler, io.BytesIO(archive.read(pickled)))
-        used = {tensor.storage for tensor in tensors.values()}
-        return tensors, {key: archive.read(f"{root}data/{key}") for key in used}
+        tensors = _load(_TorchUnpickler, io.BytesIO(member("data.pkl", _MAX_PICKLE)))
+        arrays: dict[str, np.ndarray] = {}
+        for key, named in _by_storage(tensors).items():
+            storage = member(f"data/{key}", _MAX_TENSORS // 2)
+            arrays |= {str(name): tensors[name].read(storage) for name in named}
+        return {str(name): arrays[str(name)] for name in tensors}
 
 
-def _read_legacy(content: bytes) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
+def _read_legacy(file: IO[bytes]) -> dict[str, np.ndarray]:
     """Same for the older format: four pickles, the keys of the storages, the storages."""
-    file = io.BytesIO(content)
-    magic, _, system, tensors, keys = (_load(_TorchUnpickler, file) for _ in range(5))
+    start = io.BytesIO(file.read(_MAX_PICKLE))  # an opcode may state any number of bytes
+    magic, _, system, tensors, keys = (_load(_TorchUnpickler, start) for _ in range(5))
+    file.seek(start.tell())
     if magic != _LEGACY_MAGIC or not system["little_endian"]:
         raise ValueError("it does not begin as a PyTorch file does")
     itemsizes = {tensor.storage: tensor.dtype.itemsize for tensor in tensors.values()}
-    storages = {}
+    named = _by_storage(tensors)
+    arrays: dict[str, np.ndarray] = {}
     for key in map(str, keys):
         length = int.from_bytes(file.read(8), "little") * itemsizes[key]
-        storages[key] = file.read(length)
-    return tensors, storages
+        storage = file.read(min(length, _MAX_TENSORS // 2))
+        arrays |= {str(name): tensors[name].read(storage) for name in named[key]}
+    return {str(name): arrays[str(name)] for name in tensors}

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import http.client
+import math
 import re
 import urllib.parse
 import urllib.request
@@ -44,6 +45,9 @@ _DTYPES = {
 _MAX_TENSORS = 50_000
 _MAX_HEADER = 2**22
 
+# Bytes of the tensors of a state dict, twice those of Inception-v3.
+_MAX_STATE = 192 * 2**20
+
 
 def default_weights_dir() -> Path:
     """Returns the directory of weights, $PIVQ_WEIGHTS_DIR or else ~/.cache/pivq_jax/weights."""
@@ -56,14 +60,22 @@ def read_weights(path: Path, shapes: Any, remedy: str) -> Any:
     Tensors are named by their path in the tree, e.g. `backbone.conv_0.bias`. The remedy is the end
     of the error message, here and below.
     """
+    # Before what may be larger than the memory is read.
+    _check_shapes(read_header(path, remedy)[0], shapes, str(path), remedy)
     return check_weights(read_safetensors(path, remedy)[0], shapes, str(path), remedy)
 
 
 def read_state_dict(path: Path, remedy: str) -> dict[str, np.ndarray]:
     """Reads a PyTorch state dict from a `.safetensors` file or a file written by `torch.save`."""
-    if path.suffix == ".safetensors":
-        return read_safetensors(path, remedy)[0]
-    return read_torch_file(path, remedy)
+    if path.suffix != ".safetensors":
+        return read_torch_file(path, remedy)
+    shapes = read_header(path, remedy)[0].values()
+    size = sum(math.prod(each.shape) * np.dtype(each.dtype).itemsize for each in shapes)
+    if size > _MAX_STATE:
+        raise InputError(
+            f"{path} has tensors of {size:,} bytes, more than {_MAX_STATE:,}: {remedy}"
+        )
+    return read_safetensors(path, remedy)[0]
 
 
 def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -162,12 +174,18 @@ def check_weights(tensors: Mapping[str, np.ndarray], shapes: Any, source: str, r
 
     The InputError names up to five that are missing, unexpected, or of another shape or type.
     """
+    _check_shapes(tensors, shapes, source, remedy)
+    names = traverse_util.flatten_dict(shapes, sep=".")
+    filled = {name: np.asarray(tensors[name], np.float32) for name in names}
+    return traverse_util.unflatten_dict(filled, sep=".")
+
+
+def _check_shapes(tensors: Mapping[str, Any], shapes: Any, source: str, remedy: str) -> None:
+    """Checks tensors, or what is known of them from a header, as `check_weights` does."""
     expected = traverse_util.flatten_dict(shapes, sep=".")
     if wrong := find_faults(tensors, expected, any_float=True):
         shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise InputError(f"{source} does not hold these weights: {shown}: {remedy}")
-    filled = {name: np.asarray(tensors[name], np.float32) for name in expected}
-    return traverse_util.unflatten_dict(filled, sep=".")
 
 
 def download(url: str, remedy: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.files import check_directory
+from pivq_jax.common.files import check_directory, read_json
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
 from pivq_jax.config.limits import NORM_GROUPS, RECOMBINATION_PATCHES
 
@@ -188,7 +188,8 @@ def _check_field(field: Field, value: Any) -> None:
         for chosen in filter(None, value.split(",")) if field.several else [value]:
             need(
                 chosen in field.choices,
-                f"{field.name} = {chosen!r} is unknown: use one of {', '.join(field.choices)}",
+                f"{field.name} = {reprlib.repr(chosen)} is unknown: use one of"
+                f" {', '.join(field.choices)}",
             )
     if field.limit:
         need(field.limit.holds(value), f"{field.name} = {reprlib.repr(value)} {field.limit.text}")
@@ -270,7 +271,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
             " --config and --workdir"
         )
     try:
-        return with_added_fields(json.loads(path.read_text()))
+        return with_added_fields(read_json(path))
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({brief(error)}): choose another --workdir") from error
 

@@ -183,7 +183,7 @@ def _faults(section: type[Section], values: Mapping[str, Any], prefix: str = "")
     types = get_type_hints(section)
     for name in values:
         if name not in types:
-            yield f"{prefix}{name} is unknown"
+            yield f"{prefix}{name[:60]} is unknown"  # a published model may hold any text
     for name, kind in types.items():
         value = values.get(name)
         if name not in values:

@@ -6,6 +6,7 @@ Prints every field of a config as Markdown.
 import re
 from typing import get_type_hints
 
+from pivq_jax.common.output import print_and_exit
 from pivq_jax.config.fields import Config, Field, all_fields
 
 HEAD = """# Every field of a config
@@ -19,7 +20,7 @@ must fit together is checked before any work starts. What the fields do is in
 
 def main() -> None:
     """Prints the page."""
-    print(page(), end="")
+    print_and_exit(page().removesuffix("\n"))
 
 
 def page() -> str:

@@ -7,12 +7,13 @@ import importlib.util
 import io
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
 
 from pivq_jax.common.errors import InputError, brief, printable
+from pivq_jax.data.image_memory import Header, check_exif, max_pixels
 
 # Extensions of each of Pillow's formats. No other format is decoded, whatever a file is named:
 # Pillow runs Ghostscript on PostScript, for example.
@@ -39,6 +40,9 @@ def _has_reader(kind: str) -> bool:
         return False
 
 
+# Pixels that are converted at once.
+_STRIP = 2**20
+
 FORMATS = tuple(kind for kind in _FORMATS if _has_reader(kind))
 
 # Extensions of files that are treated as images, in lower case.
@@ -49,14 +53,6 @@ _OTHERS = ".arw .cr2 .cr3 .dng .exr .hdr .jp2 .jxl .nef .orf .psd .raf .rw2 .svg
 _UNREAD = (
     frozenset(_OTHERS.split()) | {e for kind in _FORMATS.values() for e in kind}
 ) - EXTENSIONS
-
-# Pixels of the largest image that is decoded, that of a camera of 50 million. Up to 20 bytes a
-# pixel are in memory at once (WebP with transparency), 1 GB in each thread, of a file of a few KB.
-MAX_PIXELS = 8_192 * 6_144
-
-# Of a JPEG file up to this size every second row and column may be decoded; the coefficients of all
-# may be in memory. That of a camera of 108 million.
-MAX_HALVED_PIXELS = 12_032 * 9_024
 
 
 def images_to_float(images: Any) -> Any:
@@ -130,8 +126,8 @@ def _pillow_with_heic() -> Any:
 def pillow() -> Any:
     """Returns the module `PIL.Image`, to open files with.
 
-    It reads HEIC if there is a reader, and does not warn of images of 89 million pixels, which
-    those who open files with it refuse, or decode at half their size.
+    It reads HEIC if there is a reader, and does not warn of images of 89 million pixels, which are
+    refused, or decoded at half their size, anyway.
     """
     Image = _pillow_with_heic()
     # Asked for each file: a program that restores its filters of warnings takes this one away. Not
@@ -169,58 +165,77 @@ def decode_image(
     name: str,
     crop: int = 0,
     shape: tuple[int, int] | None = None,
+    formats: Sequence[str] = FORMATS,
 ) -> np.ndarray:
     """Decodes an image and resizes its central square, to uint8 [size, size, 3].
 
     The image is rotated according to its EXIF orientation, grey and CMYK images are converted to
-    RGB, and transparency is composited onto white. Resizing is antialiased (Lanczos). Images of
-    more than `MAX_PIXELS` are refused, except for JPEG files of up to `MAX_HALVED_PIXELS`, of which
-    every second row and column is decoded.
+    RGB, and transparency is composited onto white. Resizing is antialiased (Lanczos). Images that
+    would take too much memory, see `image_memory`, are refused by their header: of more than 27
+    million pixels, or 10 million in WebP and AVIF. Of larger JPEG files, up to 109 million, every
+    second row and column is decoded.
 
     `name` is the file's in error messages, `crop` the side of the square in pixels, 0 for the
     largest one. An image of another (width, height) than `shape`, or smaller than `crop`, is a
-    ShapeError.
+    ShapeError. `formats` are Pillow's names of those that are read.
     """
     Image = pillow()
-    with _damage_named(name):
-        image = _decode(file, name, crop, shape)
-        side = crop or min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        square = image.crop((left, top, left + side, top + side))
+    with _damage_named(name, formats):
+        square = _decode(file, name, formats, crop, shape, square=True)
         return np.array(square.resize((size, size), Image.Resampling.LANCZOS))
 
 
 def decode_whole(file: str | os.PathLike[str] | IO[bytes], *, name: str) -> np.ndarray:
     """Decodes an image as `decode_image` does, but all of it, not resized: uint8 [H, W, 3]."""
-    with _damage_named(name):
-        return np.array(_decode(file, name, 0, None))
+    with _damage_named(name, FORMATS):
+        return np.concatenate(
+            [np.asarray(strip) for strip in _strips(_decode(file, name, FORMATS))]
+        )
 
 
 def _decode(
-    file: str | os.PathLike[str] | IO[bytes], name: str, crop: int, shape: tuple[int, int] | None
+    file: str | os.PathLike[str] | IO[bytes],
+    name: str,
+    formats: Sequence[str],
+    crop: int = 0,
+    shape: tuple[int, int] | None = None,
+    square: bool = False,
 ) -> Any:
-    """Returns an upright RGB image of Pillow."""
+    """Returns an upright RGB image of Pillow, or its central square."""
     from PIL import ImageOps
 
-    with pillow().open(file, formats=FORMATS) as opened:
+    with contextlib.ExitStack() as stack:
+        raw: Any = file
+        if isinstance(file, str | os.PathLike):
+            raw = stack.enter_context(open(file, "rb"))
+        header = Header(raw, name)
+        opened = stack.enter_context(pillow().open(header, formats=formats))
+        header.passed(opened)
         width, height = opened.size
         if shape is not None and (width, height) != shape:
             raise ShapeError(f"{name} is {width} x {height} pixels, not {shape[0]} x {shape[1]}")
         if crop > min(width, height):
             raise ShapeError(f"{name} is {width} x {height} pixels, less than the crop of {crop}")
-        if MAX_PIXELS < width * height <= MAX_HALVED_PIXELS and not crop:
-            opened.draft(None, (width // 2, height // 2))  # does nothing but for JPEG
-        if opened.width * opened.height > MAX_PIXELS:
+        pixels, most = width * height, max_pixels(opened)
+        if pixels > most and opened.format in ("JPEG", "MPO") and not crop:
+            most = max_pixels(opened, halved=True)
+            opened.draft(None, (width // 2, height // 2))
+        if pixels > most:
             raise InputError(
-                f"cannot read image {name}: {width} x {height} pixels are more than"
-                f" {MAX_PIXELS:,}: make it smaller"
+                f"cannot read image {name}: {width} x {height} pixels are more than {most:,}: make"
+                " it smaller"
             )
+        opened.load()
+        check_exif(opened, name)
         ImageOps.exif_transpose(opened, in_place=True)
-        return _to_rgb(opened)
+        side = crop or min(opened.size)
+        left, top = (opened.width - side) // 2, (opened.height - side) // 2
+        box = (left, top, left + side, top + side) if square else (0, 0, *opened.size)
+        return _to_rgb(opened, box)
 
 
 @contextlib.contextmanager
-def _damage_named(name: str) -> Iterator[None]:
+def _damage_named(name: str, formats: Sequence[str]) -> Iterator[None]:
     """Converts what Pillow raises for a damaged file to an `InputError` that names the file."""
     from PIL import UnidentifiedImageError
 
@@ -229,7 +244,10 @@ def _damage_named(name: str) -> Iterator[None]:
     except InputError:
         raise
     except UnidentifiedImageError as error:
-        raise InputError(f"cannot read image {name}: not an image of a known format") from error
+        what = "not an image of a known format"
+        if formats is not FORMATS:
+            what = f"it is no {' or '.join(formats)} image: choose another one"
+        raise InputError(f"cannot read image {name}: {what}") from error
     except Exception as error:  # Pillow's decoders raise almost any type for a damaged file
         raise InputError(f"cannot read image {name}: {brief(error)}") from error
 
@@ -243,17 +261,50 @@ def encode_png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _to_rgb(image: Any) -> Any:
+def _strips(image: Any, box: tuple[int, int, int, int] | None = None) -> Iterator[Any]:
+    """Yields parts of an image, or of a box in it, from the top, each of some rows."""
+    left, top, right, bottom = box or (0, 0, *image.size)
+    rows = max(_STRIP // max(right - left, 1), 1)
+    for start in range(top, bottom, rows):
+        yield image.crop((left, start, right, min(start + rows, bottom)))
+
+
+def _to_rgb(image: Any, box: tuple[int, int, int, int]) -> Any:
+    """Returns a box of an image in RGB; it converts some rows after another, to save memory."""
+    from PIL import Image
+
+    scale = _scale(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.crop(box)
+    left, top, right, bottom = box
+    result = Image.new("RGB", (right - left, bottom - top))
+    start = 0
+    for strip in _strips(image, box):
+        result.paste(_strip_to_rgb(strip, scale), (0, start))
+        start += strip.height
+    return result
+
+
+def _scale(image: Any) -> float:
+    """Returns the value of white in an image of one channel with more than 8 bits."""
+    if image.mode != "F":
+        return 65535.0
+    # The range of floats varies between files and is inferred from the values.
+    most = 0.0
+    for strip in _strips(image):
+        values = np.asarray(strip)
+        if not np.isfinite(values).all():
+            raise ValueError("it has pixels that are NaN or infinite")
+        most = max(most, float(values.max()))
+    return next((top for top in (1.0, 255.0) if most <= top), 65535.0)
+
+
+def _strip_to_rgb(image: Any, scale: float) -> Any:
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
         # Grey with 16 bits or more: Pillow's own conversion clips at 255 instead of scaling.
         values = np.array(image, np.float32)
-        scale = 65535.0
-        if image.mode == "F":  # the range varies between files and is inferred from the values
-            if not (np.isfinite(values.min()) and np.isfinite(values.max())):
-                raise ValueError("it has pixels that are NaN or infinite")
-            scale = next((top for top in (1.0, 255.0) if values.max() <= top), scale)
         np.clip(values, 0.0, scale, out=values)
         values *= 255.0 / scale
         return Image.fromarray(np.uint8(values)).convert("RGB")

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from absl import logging
 
+from pivq_jax.common.archives import open_archive
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.data import tables
 from pivq_jax.data.images import EXTENSIONS, is_image, readable_name, unread_kinds
@@ -39,6 +40,9 @@ _LFW_FOLDERS = ("lfw", "lfw-funneled", "lfw_funneled", "lfw-deepfunneled")
 
 # Bytes of the largest image in an archive; those of CelebA, of 178 x 218 pixels, have some 10 KB.
 _MAX_MEMBER = 2**26
+
+# Files in an archive; those of CelebA are 202,599.
+_MAX_MEMBERS = 250_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +230,7 @@ def _files(root: Path) -> dict[str, str]:
     if root.is_dir():
         return list_files(root)
     try:
-        with zipfile.ZipFile(root) as archive:
+        with root.open("rb") as file, open_archive(file, _MAX_MEMBERS) as archive:
             # `is_dir` fails for a member without a name.
             members = [m for m in archive.infolist() if not m.filename.endswith("/")]
     except Exception as error:  # zipfile raises many types for a damaged directory
@@ -234,6 +238,11 @@ def _files(root: Path) -> dict[str, str]:
             f"{root} is not a complete zip archive ({brief(error)}): download it again"
         ) from error
     for member in members:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(
+                f"{root} has {member.filename} compressed by method {member.compress_type}, which"
+                " may take any memory: unzip it, and give the folder in its place"
+            )
         if member.flag_bits & 1:
             raise InputError(f"{root} is encrypted: unzip it, and give the folder in its place")
         if member.file_size > _MAX_MEMBER:

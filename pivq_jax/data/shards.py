@@ -66,7 +66,9 @@ class FileRecipe(NamedTuple):
         name = images.readable_name(entry.file)
         if os.path.isfile(self.root):
             try:
-                content = _archive(self.root).read(entry.file)
+                archive = _archive(self.root)
+                with archive.open(entry.file) as member:  # no more than it claims is decompressed
+                    content = member.read(archive.getinfo(entry.file).file_size)
             except Exception as error:  # zipfile and its decompressors raise many types
                 raise InputError(f"cannot read image {name}: {brief(error)}") from error
             file: Any = io.BytesIO(content)

@@ -40,6 +40,7 @@ TYPES = {
 MAX_JSON = 2**20  # bytes; twelve sets of 4,096 codes fit
 MAX_WAITING = 32  # requests; the page itself never has as many
 BODY_SECONDS = 30.0  # for the body of a request: 1 MB a second for the largest file
+MAX_RECEIVED = 2 * MAX_BYTES  # of all requests whose bodies have not come to their end
 END_SECONDS = 2  # for requests to be answered after Ctrl-C; a browser keeps its connections open
 
 
@@ -58,6 +59,7 @@ class Work:
         self._lock = asyncio.Lock()
         self._waiting = 0
         self._reading = False
+        self._received = 0  # bytes of requests that have not come to their end
         # One for JAX, one for files. What they still do when the event loop ends, ends in silence.
         self._threads = ThreadPoolExecutor(2)
 
@@ -82,15 +84,39 @@ class Work:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, function, *arguments)
 
+    async def body(self, request: Request, limit: int) -> bytes:
+        """Reads the body of a request; refuses more than `limit` bytes before all are read.
+
+        They must come within `BODY_SECONDS`. Until then they keep no one out, unless those of all
+        requests together are too many.
+        """
+        refusal = Refusal(413, f"this is more than {limit / 2**20:,.0f} MB: give a smaller file")
+        if int(request.headers.get("content-length", 0)) > limit:
+            raise refusal
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for part in request.stream():
+                    size += len(part)
+                    self._received += len(part)
+                    if size > limit:
+                        raise refusal
+                    if self._received > MAX_RECEIVED:
+                        raise Refusal(429, "other files are being received: try again in a moment")
+                    parts.append(part)
+        except TimeoutError as error:
+            raise Refusal(408, f"the request took more than {BODY_SECONDS:g} seconds") from error
+        finally:
+            self._received -= size
+        return b"".join(parts)
+
     def close(self) -> None:
         """Waits for what runs."""
         self._threads.shutdown()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
-        """Held while a file is received and decoded; there may be one at a time, others are
-        refused.
-        """
+        """Held while a file is decoded; there may be one at a time, others are refused."""
         if self._reading:
             raise Refusal(429, "another file is being read: try again in a moment")
         self._reading = True
@@ -110,28 +136,28 @@ def make_app(engine: Engine, address: str = "localhost", work: Work | None = Non
 
     def answers(name: str, find: Callable[[dict[str, Any]], Any]) -> Route:
         async def respond(request: Request) -> Response:
-            body = _object(await _body(request, MAX_JSON))
+            body = _object(await work.body(request, MAX_JSON))
             found = await work.run(request, find, body)
             return Response(_json(_plain(found)), media_type="application/json")
 
         return _route(f"/api/{name}", respond, "POST")
 
     async def encode(request: Request) -> Response:
+        content = await work.body(request, MAX_BYTES)
         async with work.reading():
-            content = await _body(request, MAX_BYTES)
             image = await work.aside(read_image, content, engine.size)
             del content
             picture = Picture("", *await work.run(request, engine.encode, image))
         return Response(_json(_plain(picture)), media_type="application/json")
 
     async def read_codes(request: Request) -> Response:
+        content = await work.body(request, MAX_BYTES)
         async with work.reading():
-            content = await _body(request, MAX_BYTES)
             codes = await work.run(request, engine.read_codes, content)
         return Response(_json(_plain(codes)), media_type="application/json")
 
     async def write_codes(request: Request) -> Response:
-        codes = codes_of(_object(await _body(request, MAX_JSON)), "codes")
+        codes = codes_of(_object(await work.body(request, MAX_JSON)), "codes")
         content = await work.run(request, engine.write_codes, codes)
         return Response(content, media_type="application/octet-stream")
 
@@ -253,27 +279,6 @@ def _route(path: str, respond: Callable[[Request], Any], method: str) -> Route:
             return JSONResponse({"error": "the server failed: its terminal says why"}, 500)
 
     return Route(path, answer, methods=[method])
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """Reads the body of a request; refuses one of more than `limit` bytes before it is all read.
-
-    It must come within `BODY_SECONDS`, as a file that is received keeps others out.
-    """
-    refusal = Refusal(413, f"this is more than {limit / 2**20:,.0f} MB: give a smaller file")
-    if int(request.headers.get("content-length", 0)) > limit:
-        raise refusal
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    raise refusal
-                parts.append(part)
-    except TimeoutError as error:
-        raise Refusal(408, f"the request took more than {BODY_SECONDS:g} seconds") from error
-    return b"".join(parts)
 
 
 def _object(body: bytes) -> dict[str, Any]:

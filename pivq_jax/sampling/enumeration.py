@@ -12,14 +12,19 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+_MAX_COLUMN = 2**24  # bytes of a column of binomials; without one, sets are numbered one by one
+
 
 def numbers_of_sets(sets: np.ndarray, size: int) -> list[int]:
     """Numbers sets, int64 [M, N] sorted, of `size` entries from 0 on."""
     num_codes = sets.shape[1]
-    after = [0] * len(sets)
-    behind = (size - 1 - sets).T.tolist()
-    for column, rows in zip(_binomials(size - 1, num_codes), behind, strict=True):
-        after = [n + column[row] for n, row in zip(after, rows, strict=True)]
+    behind = size - 1 - sets
+    if _has_columns(size - 1, num_codes):
+        after = [0] * len(sets)
+        for column, rows in zip(_binomials(size - 1, num_codes), behind.T.tolist(), strict=True):
+            after = [n + column[row] for n, row in zip(after, rows, strict=True)]
+    else:
+        after = [_number_after(row, size - 1) for row in behind.tolist()]
     last = math.comb(size, num_codes) - 1
     return [last - n for n in after]
 
@@ -29,6 +34,8 @@ def sets_of_numbers(numbers: Sequence[int], num_codes: int, size: int) -> np.nda
     places = np.empty((num_codes, len(numbers)), np.int64)
     last = math.comb(size, num_codes) - 1
     after = [last - n for n in numbers]
+    if not _has_columns(size - 1, num_codes):
+        return size - 1 - np.array([_behind(n, num_codes, size - 1) for n in after])
     for place, column in enumerate(_binomials(size - 1, num_codes)):
         rows = [bisect_right(column, n) - 1 for n in after]
         after = [n - column[row] for n, row in zip(after, rows, strict=True)]
@@ -53,6 +60,12 @@ def sequences_of_numbers(numbers: Sequence[int], num_codes: int, size: int) -> n
     return places.T
 
 
+def _has_columns(last: int, num_codes: int) -> bool:
+    """Whether a column of binomials fits into memory."""
+    bits = math.comb(last + 1, num_codes).bit_length()
+    return (last + 1 - num_codes) * (bits // 8 + 32) <= _MAX_COLUMN
+
+
 def _binomials(last: int, num_codes: int) -> Iterator[list[int]]:
     """Yields C(m, j) for all m from 0 to last - (N - j), for j = N, N - 1, ..., 1."""
     column = [math.comb(m, num_codes) for m in range(last + 1)]
@@ -60,3 +73,31 @@ def _binomials(last: int, num_codes: int) -> Iterator[list[int]]:
     for _ in range(1, num_codes):
         column = [above - value for value, above in itertools.pairwise(column)]
         yield column
+
+
+# Without columns: from one binomial to the next by a product and a quotient.
+
+
+def _number_after(behind: list[int], last: int) -> int:
+    """The sum of C(b, j) over N falling numbers b of up to `last`, with j = N, N - 1, ..., 1."""
+    number, m, value = 0, last, math.comb(last, len(behind))
+    for j, b in zip(range(len(behind), 0, -1), behind, strict=True):
+        while m > b:
+            value, m = value * (m - j) // m, m - 1
+        number += value
+        if j > 1:
+            value, m = value * j // m, m - 1
+    return number
+
+
+def _behind(number: int, num_codes: int, last: int) -> list[int]:
+    """The inverse of `_number_after`."""
+    found, m, value = [], last, math.comb(last, num_codes)
+    for j in range(num_codes, 0, -1):
+        while value > number:
+            value, m = value * (m - j) // m, m - 1
+        found.append(m)
+        number -= value
+        if j > 1:
+            value, m = value * j // m, m - 1
+    return found

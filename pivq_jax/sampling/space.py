@@ -17,6 +17,7 @@ from pivq_jax.sampling import enumeration
 
 # Images whose ranks are numbers in memory at once; a column of binomials serves all of them.
 _AT_ONCE = 4_096
+_MAX_CODES = 2**22  # codes, or bytes of ranks, at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,9 +183,10 @@ class CodeSpace:
         """
         codes, size = self.check(codes), self.bytes_per_image
         ranks = np.empty((len(codes), size), np.uint8)
-        for start in range(0, len(codes), _AT_ONCE):
-            rows = ranks[start : start + _AT_ONCE]
-            numbers = self._numbers(codes[start : start + _AT_ONCE])
+        step = self._images_at_once
+        for start in range(0, len(codes), step):
+            rows = ranks[start : start + step]
+            numbers = self._numbers(codes[start : start + step])
             content = b"".join(number.to_bytes(size, "big") for number in numbers)
             rows[:] = np.frombuffer(content, np.uint8).reshape(rows.shape)
         return ranks
@@ -209,8 +211,9 @@ class CodeSpace:
         if ranks.dtype != np.uint8 or ranks.ndim != 2 or ranks.shape[1] != size:
             raise ValueError(f"ranks are {ranks.dtype} {ranks.shape}: give uint8 [M, {size}]")
         codes = np.empty((len(ranks), self.num_codes), np.int32)
-        for start in range(0, len(ranks), _AT_ONCE):
-            rows = ranks[start : start + _AT_ONCE]
+        step = self._images_at_once
+        for start in range(0, len(ranks), step):
+            rows = ranks[start : start + step]
             numbers = [int.from_bytes(row.tobytes(), "big") for row in rows]
             if max(numbers) >= count:
                 image = start + next(i for i, number in enumerate(numbers) if number >= count)
@@ -218,8 +221,13 @@ class CodeSpace:
                     f"image {image} has a rank beyond the last of {self.num_codes} codes of"
                     f" {self.codebook_size} entries: the data is damaged, or of another model"
                 )
-            codes[start : start + _AT_ONCE] = self._codes(numbers)
+            codes[start : start + step] = self._codes(numbers)
         return codes
+
+    @property
+    def _images_at_once(self) -> int:
+        largest = max(self.bytes_per_image, self.num_codes)
+        return max(min(_AT_ONCE, _MAX_CODES // largest), 1)
 
     # The k-th code of a sorted multiset plus k is the k-th code of a set of K + N - 1 entries, and
     # the order stays.

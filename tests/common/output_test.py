@@ -61,3 +61,22 @@ def test_characters_that_a_terminal_does_not_know_are_escaped(tmp_path):
     done = run(tmp_path / "written", subprocess.PIPE, env=environment)
     assert done.returncode == 0 and not done.stderr
     assert done.stdout.splitlines()[-1] == r"runs/\u9854 \u2026 \udcff"
+
+
+@pytest.mark.parametrize("where", ["pipe", "full"])
+@pytest.mark.parametrize("command", ["pivq_jax.main", "pivq_jax.convert"])
+def test_help_that_no_one_reads_ends_in_silence(command, where):
+    """`python -m pivq_jax.main --help | head -1`"""
+    if where == "full":
+        place = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, place = os.pipe()
+        os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", command, "--help"], stdout=place, stderr=subprocess.PIPE, text=True
+    )
+    os.close(place)
+    if where == "pipe":
+        assert done.returncode == 141 and done.stderr == ""
+    else:
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1

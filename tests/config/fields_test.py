@@ -163,3 +163,14 @@ def test_a_value_of_another_type_is_shown_in_short(value):
     with pytest.raises(InputError, match=r"^loss\.l1 = .* must be of type float$") as refusal:
         Config().with_fields({"loss.l1": value})
     assert len(str(refusal.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["model.latents", "adversarial.augmentations", "quantizer.kind"])
+def test_a_value_of_a_million_characters_is_shortened(name):
+    config = Config().with_fields({name: "a" * 10**6})
+    with pytest.raises(InputError, match=f"{name} = 'aaaa") as refusal:
+        check.check_fields(config)
+    assert len(str(refusal.value)) < 300
+    with pytest.raises(InputError, match="is unknown") as refusal:
+        Config.from_dict({**Config().to_dict(), "a" * 10**6: 1})
+    assert len(str(refusal.value)) < 300

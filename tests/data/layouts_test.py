@@ -144,7 +144,7 @@ def test_attributes_of_a_folder_are_sorted_classes(tmp_path):
         ("name,image\na.png,1\n", "attribute named 'image'"),
         ("name,hat,hat\na.png,1,1\n", "attribute named 'hat'"),
         ("name,a/b\na.png,1\n", "attribute named 'a/b'"),
-        ("name,id\n" + "".join(f"{i}.png,{i}\n" for i in range(300)), "300 values of id"),
+        ("name,id\n" + "".join(f"{i}.png,{i}\n" for i in range(300)), "more than 256 values of id"),
         (b"name,hat\n\xff\xfe", "cannot read .*table.csv"),
         (None, "cannot read .*table.csv"),
     ],

@@ -80,6 +80,33 @@ def test_a_stalled_upload_is_ended_and_the_next_one_is_read(running):
     assert running.send("/api/codes/read", "POST", b"abc").recv(100).startswith(b"HTTP/1.1 200")
 
 
+def test_stalled_uploads_keep_no_one_out(running, monkeypatch):
+    monkeypatch.setattr(server_module, "BODY_SECONDS", 60.0)
+    stalled = [
+        running.send(f"/api/{name}", "POST", bytes(100_000), length=2**20)
+        for name in ("codes/read", "encode", "codes/read")
+    ]
+    answer = running.send("/api/codes/read", "POST", b"abc").recv(100)
+    assert answer.startswith(b"HTTP/1.1 200")
+    for connection in stalled:
+        connection.close()
+
+
+def test_all_that_is_received_at_once_is_limited(running, monkeypatch):
+    monkeypatch.setattr(server_module, "BODY_SECONDS", 60.0)
+    monkeypatch.setattr(server_module, "MAX_RECEIVED", 150_000)
+    stalled = running.send("/api/codes/read", "POST", bytes(100_000), length=2**20)
+
+    def answered(status: int) -> bool:
+        """Whether it comes, once the server knows what has happened before."""
+        tries = (running.send("/api/codes/read", "POST", bytes(100_000)) for _ in range(1_000))
+        return any(each.recv(100).startswith(b"HTTP/1.1 %d" % status) for each in tries)
+
+    assert answered(429)
+    stalled.close()
+    assert answered(200)
+
+
 @pytest.mark.parametrize("start", [b"", b"GET /api/mo", b"GET / HTTP/1.1\r\nHost: 127.0"])
 def test_connections_on_which_no_request_comes_are_closed(running, start):
     connections = [running.connect() for _ in range(20)]

@@ -1,0 +1,130 @@
+"""A disk of 2 MiB that is nearly full: each command ends with one line, and not with status 0."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+import os, runpy, sys
+os.environ.update({environment!r})
+sys.argv = [{module!r}, *{arguments!r}]
+runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Path]:
+    """A file system of its own, which only the administrator may make."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    if (
+        os.name != "posix"
+        or not shutil.which("mount")
+        or subprocess.run(command, capture_output=True).returncode
+    ):
+        pytest.skip("mount -t tmpfs is not permitted: run the tests as root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(disk: Path, left: int) -> None:
+    """Leaves so many bytes free."""
+    status = os.statvfs(disk)
+    (disk / "filler").write_bytes(bytes(max(status.f_bavail * status.f_bsize - left, 0)))
+
+
+def one_line(done) -> str:
+    """The error of a command that failed; what is said before, as of images, is no error."""
+    assert done.code in (1, 2), done
+    assert "Traceback" not in done.stderr + done.stdout, done
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def ran(commands, module: str, *arguments: str, **environment: str):
+    code = SCRIPT.format(environment=environment, module=module, arguments=arguments)
+    return commands.run(code=code)
+
+
+@pytest.mark.parametrize("left", [0, 100_000])
+def test_a_workdir(commands, tiny_arguments, disk, left):
+    fill(disk, left)
+    line = one_line(commands.run(*tiny_arguments, f"--workdir={disk / 'run'}"))
+    assert str(disk) in line or "No space left on device" in line
+    (disk / "filler").unlink()
+
+
+@pytest.mark.parametrize("left", [0, 20_000])
+def test_prepared_data(commands, disk, left):
+    fill(disk, left)
+    arguments = ["--config=configs/toon_faces.py:smoke", f"--workdir={disk.parent / 'run'}"]
+    line = one_line(ran(commands, "pivq_jax.main", *arguments, PIVQ_DATA_DIR=str(disk)))
+    assert str(disk) in line
+
+
+def test_compiled_programs_are_only_a_cache(commands, tiny_run, small_folder, disk):
+    """Where they cannot be kept, the command goes on."""
+    fill(disk, 0)
+    output = disk.parent / "faces.pivq"
+    arguments = ["--mode=compress", f"--workdir={tiny_run.workdir}", f"--input={small_folder}"]
+    done = ran(
+        commands,
+        "pivq_jax.main",
+        *arguments,
+        f"--output={output}",
+        JAX_COMPILATION_CACHE_DIR=str(disk / "cache"),
+    )
+    assert done.code == 0 and output.is_file() and "Traceback" not in done.stderr, done
+
+
+def test_weights_of_an_evaluation(commands, tiny_arguments, disk):
+    fill(disk, 0)
+    arguments = [*tiny_arguments, f"--workdir={disk.parent / 'run'}"]
+    done = ran(commands, "pivq_jax.main", *arguments, PIVQ_WEIGHTS_DIR=str(disk))
+    assert done.code == 2 and "Traceback" not in done.stderr, done
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert str(disk) in line and "PIVQ_WEIGHTS_DIR" in line
+
+
+@pytest.mark.parametrize(
+    "mode, left",
+    [
+        ("compress", 0),
+        ("decompress", 0),
+        ("decompress", 5_000),
+        ("reconstruct", 5_000),
+        ("convert", 0),
+        ("convert", 5_000),
+    ],
+)
+def test_output(commands, tiny_run, small_folder, disk, mode, left):
+    workdir, output = f"--workdir={tiny_run.workdir}", disk / "out"
+    if mode == "decompress":
+        file = disk.parent / "faces.pivq"
+        done = commands.run(
+            "--mode=compress", workdir, f"--input={small_folder}", f"--output={file}"
+        )
+        assert done.code == 0, done
+    fill(disk, left)
+    if mode == "convert":
+        arguments = [f"--from={tiny_run.workdir}", f"--to={output}.safetensors"]
+        line = one_line(ran(commands, "pivq_jax.convert", *arguments))
+    elif mode == "decompress":
+        arguments = ["--mode=decompress", workdir, f"--input={file}", f"--output={output}"]
+        line = one_line(commands.run(*arguments))
+    elif mode == "compress":
+        arguments = ["--mode=compress", workdir, f"--input={small_folder}", f"--output={output}"]
+        line = one_line(commands.run(*arguments))
+    else:
+        given = [*tiny_run.arguments, "--mode=reconstruct", f"--input={small_folder}"]
+        line = one_line(commands.run(*given, f"--output={output}"))
+    assert "No space left on device" in line and str(disk) in line
+    assert not output.exists() or mode == "reconstruct"
+    assert not output.with_suffix(".safetensors").exists()
