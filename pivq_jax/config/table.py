@@ -10,9 +10,9 @@ from pivq_jax.config.fields import Config, Field, all_fields
 
 HEAD = """# Every field of a config
 
-Made by `python -m pivq_jax.config.table`. A config file changes these defaults, which are for a
-laptop's CPU, and the command line changes the config, as in `--config.train.steps=1000`. How fields
-must fit together is checked before any work starts. What the fields do is in
+Made by `python -m pivq_jax.config.table`. These are the field defaults, for a laptop's CPU; a
+config file changes them, and the command line changes the config: `--config.train.steps=1000`.
+How fields must fit together is checked before any work starts. What the fields do is in
 [training.md](training.md) and [architecture.md](architecture.md).
 """
 
