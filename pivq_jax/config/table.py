@@ -30,20 +30,26 @@ def page() -> str:
     parts = [HEAD]
     for name, fields in sections.items():
         if name:
-            parts.append(f"## {name}\n\n{get_type_hints(Config)[name].__doc__}\n")
-        parts.append(_table(fields))
+            parts.append(f"## {name}\n")
+        parts.append(_table(fields, get_type_hints(Config)[name].__doc__ if name else ""))
     # Other pages of docs/ are named in descriptions.
     return re.sub(r"(?<=see )(\w+\.md)", r"[\1](\1)", "\n".join(parts))
 
 
-def _table(fields: list[Field]) -> str:
+def _table(fields: list[Field], about: str) -> str:
+    """The fields of a section; what it is about heads the column of descriptions."""
     rows = [
         f"| `{field.name}` | {field.type.__name__} | {_default(field)} | {_values(field)}"
         f" | {field.description} |"
         for field in fields
     ]
     return "\n".join(
-        ["| field | type | default | values | |", "| --- | --- | --- | --- | --- |", *rows, ""]
+        [
+            f"| field | type | default | values | {about} |",
+            "| --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
     )
 
 
