@@ -1,4 +1,4 @@
-"""The default: cartoon faces at 64x64, on a laptop's CPU.
+"""The first config to try: cartoon faces at 64x64, on a laptop's CPU.
 
     python -m pivq_jax.main --config=configs/toon_faces.py --workdir=runs/toon_faces
 
