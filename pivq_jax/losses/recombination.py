@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 # Patches along a side of the image: a patch is small enough that some real image of the batch has
-# one like it, and large enough to show what belongs together (docs/log/2026-11-27-output.md).
+# one like it, and large enough to show what belongs together (docs/results.md).
 PATCHES = 4
 
 
