@@ -10,12 +10,12 @@ continues after an interruption. Fields of the config are changed for all runs b
 which may be repeated.
 """
 
-import argparse
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import parser_for
 from benchmarks.runs import run
 
 KINDS = ("matching", "nearest", "positional")
@@ -81,9 +81,7 @@ def folder_name(config: str, changes: dict[str, str]) -> str:
 
 def main() -> None:
     """Runs what is missing and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--config", default="configs/toon_faces.py", help="may include variants")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     parser.add_argument(

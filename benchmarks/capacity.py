@@ -16,13 +16,13 @@ images, the entropy of n plus the mean of log2 C(K, n)) and `marginal` the sum o
 the entries' counts, as in docs/metrics.md.
 """
 
-import argparse
 import statistics
 from pathlib import Path
 
 import numpy as np
 
 import pivq_jax
+from benchmarks.common import parser_for
 from pivq_jax.evaluation.capacity import capacity, ceiling_bits
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.training.build import dataset_from_config
@@ -79,9 +79,7 @@ def measure(workdir: Path, once: bool) -> dict[str, float]:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="folder of an ablation's runs")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     options = parser.parse_args()

@@ -11,17 +11,16 @@ knows a factor that is hidden altogether, as the factors of a face are independe
 training image, completions without and with the prior, the original.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
 
 import numpy as np
 
-import pivq_jax
+from benchmarks.common import add_model, open_model, output_of, parser_for
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.pictures import grid, labelled, magnification, save_png
-from pivq_jax.common.progress import progress_bar
+from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.completions import GREY, visible_pixels
@@ -57,21 +56,15 @@ def nearest(images: np.ndarray, visible: np.ndarray, training: np.ndarray) -> np
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", type=Path, help="a finished run")
-    parser.add_argument("--pretrained", help="a published model, used instead")
+    parser = parser_for(__doc__)
+    add_model(parser)
     parser.add_argument("--images", type=int, default=200, help="test images")
     parser.add_argument(
         "--output", type=Path, help="default <workdir>/completion or runs/completion"
     )
     options = parser.parse_args()
-    if (options.workdir is None) == (options.pretrained is None):
-        parser.error("give either --workdir or --pretrained")
-    output = options.output or (options.workdir or Path("runs")) / "completion"
-    load = pivq_jax.load if options.workdir else pivq_jax.from_pretrained
-    model = load(options.workdir or options.pretrained)
+    output = output_of(options, "completion")
+    model = open_model(options)
     dataset, size = dataset_from_config(model.config), model.config.evaluate.batch_size
     pool = first_images(dataset.train, POOL_IMAGES)
     if model.parents is None:

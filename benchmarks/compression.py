@@ -29,7 +29,6 @@ part of the program that decodes (its size is printed); the others know nothing 
 serve all. Below some hundred bytes they are used outside of what they are made for.
 """
 
-import argparse
 import dataclasses
 import io
 import itertools
@@ -44,7 +43,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, features
 
-import pivq_jax
+from benchmarks.common import add_model, open_model, parser_for
 from pivq_jax.codec.container import Contents, pack, parse
 from pivq_jax.codec.files import batches_of, contents_of
 from pivq_jax.common.compilation import compiler_options
@@ -320,22 +319,15 @@ def table(rows: Sequence[Row], images: np.ndarray, batch_size: int) -> str:
 
 def main() -> None:
     """Measures all formats and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--workdir", type=Path, help="a trained run")
-    which.add_argument("--pretrained", help="a published model")
+    parser = parser_for(__doc__)
+    add_model(parser)
     parser.add_argument("--images", type=int, default=1_000, help="number of test images")
     parser.add_argument("--only-ours", action="store_true", help="measure no other format")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
 
     formats = [] if options.only_ours else installed()
-    if options.pretrained:
-        model = pivq_jax.from_pretrained(options.pretrained)
-    else:
-        model = pivq_jax.load(options.workdir)
+    model = open_model(options)
     test = dataset_from_config(model.config).test
     count = min(options.images, len(test))
     images = np.stack([test[i]["image"] for i in range(count)])

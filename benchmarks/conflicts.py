@@ -15,7 +15,6 @@ means over the images of
 and the entries in use and the perplexity of the codes, as in docs/metrics.md.
 """
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import pivq_jax
+from benchmarks.common import parser_for
 from pivq_jax.config.check import read_config
 from pivq_jax.data.sources import Example
 from pivq_jax.evaluation.capacity import capacity
@@ -90,9 +90,7 @@ def measure(model: TrainedModel, tests: Sequence[Example]) -> tuple[float, ...]:
 
 def main() -> None:
     """Prints a table for each workdir."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR")
     parser.add_argument("--images", type=int, default=1_000, help="number of test images")
     options = parser.parse_args()

@@ -10,13 +10,10 @@ its reconstruction. The last one takes away the mean error of all images. `error
 squared error of features over the squared median radius of the balls of the test images.
 """
 
-import argparse
-from pathlib import Path
-
 import jax
 import numpy as np
 
-import pivq_jax
+from benchmarks.common import add_model, open_model, parser_for
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.neighbours import nearest_neighbours
@@ -61,17 +58,11 @@ def measure(model: TrainedModel, count: int) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", type=Path, help="a finished run")
-    parser.add_argument("--pretrained", help="a published model, used instead")
+    parser = parser_for(__doc__)
+    add_model(parser)
     parser.add_argument("--images", type=int, default=1_000, help="of each split")
     options = parser.parse_args()
-    if (options.workdir is None) == (options.pretrained is None):
-        parser.error("give either --workdir or --pretrained")
-    load = pivq_jax.load if options.workdir else pivq_jax.from_pretrained
-    model = load(options.workdir or options.pretrained)
+    model = open_model(options)
     print(f"{jax.devices()[0].device_kind}; step {model.step:,}\n")
     print(f"| | {' | '.join(COLUMNS)} |\n| --- |{' ---: |' * len(COLUMNS)}")
     for row, values in measure(model, options.images).items():

@@ -11,7 +11,6 @@ reconstruction, and how many codes changed; and how often it reads images and re
 which bounds the first. Writes to --output: edits.json and edits.png with all values of one face.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,10 @@ import numpy as np
 import optax
 from flax import serialization
 
-import pivq_jax
+from benchmarks.common import add_model, open_model, output_of, parser_for
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.pictures import save_png
-from pivq_jax.common.progress import progress_bar
+from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.edits import all_values, learn_factors
@@ -88,19 +87,13 @@ def trained_judge(judge: Judge, images: np.ndarray, labels: np.ndarray, path: Pa
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", type=Path, help="a finished run")
-    parser.add_argument("--pretrained", help="a published model, used instead")
+    parser = parser_for(__doc__)
+    add_model(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the values asked for")
     parser.add_argument("--output", type=Path, help="default <workdir>/edits or runs/edits")
     options = parser.parse_args()
-    if (options.workdir is None) == (options.pretrained is None):
-        parser.error("give either --workdir or --pretrained")
-    output = options.output or (options.workdir or Path("runs")) / "edits"
-    load = pivq_jax.load if options.workdir else pivq_jax.from_pretrained
-    model = load(options.workdir or options.pretrained)
+    output = output_of(options, "edits")
+    model = open_model(options)
     dataset = dataset_from_config(model.config)
     settings = Settings(**model.config.evaluate, lpips_path="")
     session = Session(model, dataset, settings, output)

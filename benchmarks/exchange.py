@@ -24,7 +24,6 @@ the table.
                 images to the first (`pivq_jax.sampling.near_parents`)
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ import jax
 import numpy as np
 
 import pivq_jax
+from benchmarks.common import parser_for
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
@@ -164,9 +164,7 @@ def measure(
 
 def main() -> None:
     """Makes samples by every rule and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument(
         "--workdir", type=Path, nargs="+", default=[Path("runs/toon_faces")], help="trained runs"
     )

@@ -22,7 +22,6 @@ A face takes a tenth of a second on a core; --searched limits the training image
 parents of recombined images are drawn.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,9 @@ import numpy as np
 from PIL import Image
 
 import pivq_jax
+from benchmarks.common import parser_for
 from pivq_jax.common.files import write_json
-from pivq_jax.common.progress import progress_bar
+from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.framing import PRESETS
 from pivq_jax.data.landmarks import import_dlib, model_file
 from pivq_jax.data.sources import Source, Subset
@@ -124,9 +124,7 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
 
 def main() -> None:
     """Prints the table and writes face_identity.json."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--workdir", type=Path, default=Path("runs/faces"), help="trained run")
     parser.add_argument("--samples", type=int, default=1_000)
     parser.add_argument("--searched", type=int, default=4_000, help="training images searched")

@@ -33,9 +33,7 @@ continues, so the same command goes on after an interruption (empty the file, an
 ceiling of bits of an image against LPIPS, means over seeds.
 """
 
-import argparse
 import contextlib
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -49,12 +47,17 @@ from typing import Any, TypeVar
 import jax
 
 from benchmarks import vq_vae
+from benchmarks.common import has, parser_for, pyplot
 from benchmarks.runs import run
 from benchmarks.screen import read_rows, run_side_by_side
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config import Config, load_config
 from pivq_jax.data.pipeline import train_batches
-from pivq_jax.training.build import dataset_from_config, frozen_from_config, steps_from_config
+from pivq_jax.training.build import (
+    dataset_from_config,
+    lpips_weights_from_config,
+    steps_from_config,
+)
 from pivq_jax.training.objective import Phase
 
 CONFIG = "configs/faces.py"
@@ -118,7 +121,7 @@ def calibrate(config: Config) -> dict[str, float]:
         of each phase, `continuous` and `quantized`.
     """
     dataset, mesh = dataset_from_config(config), make_mesh()
-    frozen, steps = frozen_from_config(config, mesh), steps_from_config(config, mesh)
+    lpips, steps = lpips_weights_from_config(config, mesh), steps_from_config(config, mesh)
     state = steps.create()
     batches = train_batches(
         dataset.train, batch_size=config.train.batch_size, seed=config.seed, flip=config.data.flip
@@ -136,12 +139,12 @@ def calibrate(config: Config) -> dict[str, float]:
                 latents = [steps.latents(state.params, images()) for _ in seen]
                 flat = jax.numpy.concatenate(latents).reshape(-1, config.model.code_dim)
                 state = jax.block_until_ready(steps.initialise(state, flat))
-            state, metrics = steps.train(state, images(), frozen, phase)
+            state, metrics = steps.train(state, images(), lpips, phase)
             jax.block_until_ready((state, metrics))
             costs["setup"] += time.perf_counter() - started
             begun, done, spent = time.perf_counter(), 0, 0.0
             while done < CALIBRATION_STEPS and spent < CALIBRATION_SECONDS:
-                state, metrics = steps.train(state, images(), frozen, phase)
+                state, metrics = steps.train(state, images(), lpips, phase)
                 jax.block_until_ready((state, metrics))
                 done, spent = done + 1, time.perf_counter() - begun
             costs[phase.name.lower()] = spent / done
@@ -233,11 +236,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Draws bits against LPIPS, one point for each kind of row; rows may be missing."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(6, 4))
     for name, title in TITLES.items():
         found = [row for row in rows if row["name"] == name]
@@ -256,9 +255,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     """Runs what is missing, prints the table and draws the picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of aligned photographs")
     parser.add_argument("--config", default=CONFIG, help="of PI-VQ; may include variants")
     parser.add_argument("--group", default=GROUP, help="what the images of one person share")
@@ -297,7 +294,7 @@ def main() -> None:
     rows += run_side_by_side(todo, finish, options.rows, lambda row: f"LPIPS {row['lpips']:.4f}")
     rows = [row for row in rows if row["minutes"] == options.minutes]
     print(table(rows))
-    if importlib.util.find_spec("matplotlib"):
+    if has("matplotlib"):
         plot(rows, options.picture)
     else:
         print(f"{options.picture} is not drawn: pip install matplotlib")

@@ -11,7 +11,6 @@ factors, fitted on the real and measured on the held-out faces: how much of a fa
 represent.
 """
 
-import argparse
 import io
 from typing import Any
 
@@ -22,9 +21,10 @@ import scipy.ndimage
 from PIL import Image
 from tqdm import tqdm
 
+from benchmarks.common import parser_for
+from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data import toon_render
 from pivq_jax.data.images import images_to_float
-from pivq_jax.data.preparation import progress
 from pivq_jax.evaluation.prdc import prdc
 from pivq_jax.losses.backbones import VGG16
 from pivq_jax.losses.perceptual import lpips_features, normalize_images
@@ -95,9 +95,7 @@ def classify(train: np.ndarray, test: np.ndarray, factors: list[dict[str, str]])
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--images", type=int, default=600, help="images in each of two sets")
     parser.add_argument("--size", type=int, default=64)
     options = parser.parse_args()
@@ -105,7 +103,7 @@ def main() -> None:
     seeds = toon_render.face_seeds("train", 2 * options.images)
     faces = [
         toon_render.render_face(seed, options.size)
-        for seed in progress(seeds, "rendering", len(seeds))
+        for seed in progress_bar(seeds, desc="rendering", unit=" images")
     ]
     factors = [face[1] for face in faces]
     images = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png, _ in faces])

@@ -9,7 +9,6 @@ images in memory, as training does for splits of up to 2 GiB; worker processes n
 column is relative to the training step of the config, measured here on batches in memory.
 """
 
-import argparse
 import contextlib
 import statistics
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.common import parser_for
 from pivq_jax.config import Config, load_config
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.prepare import prepare_dataset
@@ -83,18 +83,18 @@ def step_images_a_second(config: Config, steps: int = 20) -> float:
     import jax
 
     from pivq_jax.common.parallel import make_mesh, put_batch
-    from pivq_jax.training.build import frozen_from_config, phase_at, steps_from_config
+    from pivq_jax.training.build import lpips_weights_from_config, phase_at, steps_from_config
 
     mesh = make_mesh(config.mesh.fsdp)
     functions = steps_from_config(config, mesh)
-    state, frozen = functions.create(), frozen_from_config(config, mesh)
+    state, lpips = functions.create(), lpips_weights_from_config(config, mesh)
     size, batch_size = config.data.image_size, config.train.batch_size
     pixels = np.stack([np.asarray(photograph(i, size)) for i in range(batch_size)])
     images = put_batch({"image": pixels}, mesh)["image"]
     phase, times = phase_at(config, config.train.steps - 1), []
     for step in range(steps + 3):
         started = time.perf_counter()
-        state, metrics = functions.train(state, images, frozen, phase)
+        state, metrics = functions.train(state, images, lpips, phase)
         jax.block_until_ready(metrics)
         if step >= 3:
             times.append(time.perf_counter() - started)
@@ -103,9 +103,7 @@ def step_images_a_second(config: Config, steps: int = 20) -> float:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--config", default="configs/toon_faces.py")
     parser.add_argument("--workers", default="0,1,2", help="numbers of processes to try")
     parser.add_argument("--sizes", default="64,128,256", help="heights and widths in pixels")

@@ -12,9 +12,7 @@ each run first reaches the target. Measurements are kept in `curve.json` in the 
 not repeated. Writes learning_curve.png (with matplotlib) to --output.
 """
 
-import argparse
 import collections
-import importlib.util
 import json
 import re
 import statistics
@@ -23,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import pivq_jax
+from benchmarks.common import has, parser_for, pyplot
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
 from pivq_jax.evaluation.reconstruction import reconstruct_split
@@ -59,11 +58,7 @@ def measure(workdir: Path) -> Curve:
 
 def plot(curves: dict[str, list[Curve]], target: float, path: Path) -> None:
     """Plots one colour per setting and one line per seed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(7, 4))
     for number, (name, seeds) in enumerate(curves.items()):
         for seed, curve in enumerate(seeds):
@@ -82,9 +77,7 @@ def plot(curves: dict[str, list[Curve]], target: float, path: Path) -> None:
 
 def main() -> None:
     """Measures the runs and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--workdir", type=Path, nargs="+", required=True, help="trained runs")
     parser.add_argument("--target", type=float, default=30.0, help="PSNR in dB")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
@@ -107,7 +100,7 @@ def main() -> None:
         last = statistics.mean(curve[-1]["psnr"] for curve in seeds)
         each = ", ".join(f"{seconds:.0f}" for seconds in reached)
         print(f"| {name} | {each} | {statistics.mean(reached):.0f} | {last:.2f} |")
-    if importlib.util.find_spec("matplotlib"):
+    if has("matplotlib"):
         options.output.mkdir(parents=True, exist_ok=True)
         plot(curves, options.target, options.output / "learning_curve.png")
 

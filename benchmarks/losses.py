@@ -13,8 +13,6 @@ to --output: losses.json, the curves losses.png (with matplotlib) and losses_sam
 rows of parents and one row of samples per variant, in the order of the table.
 """
 
-import argparse
-import importlib.util
 import json
 import time
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import pivq_jax
+from benchmarks.common import has, parser_for, pyplot
 from pivq_jax.common.parallel import put_batch
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.config import Config
@@ -39,7 +38,11 @@ from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.sampling import random_pairs
-from pivq_jax.training.build import dataset_from_config, frozen_from_config, steps_from_config
+from pivq_jax.training.build import (
+    dataset_from_config,
+    lpips_weights_from_config,
+    steps_from_config,
+)
 from pivq_jax.training.objective import Phase
 
 VARIANTS: dict[str, dict[str, float]] = {
@@ -61,7 +64,7 @@ def continue_training(
     """Yields the model and its metrics before the first step and after every `EVERY` steps."""
     mesh, batch_size = base.mesh, config.evaluate.batch_size
     steps = steps_from_config(config, mesh)
-    frozen = frozen_from_config(config, mesh)
+    lpips = lpips_weights_from_config(config, mesh)
     judges = config.adversarial.weight + config.adversarial.recombined_weight > 0
     phase = Phase.ADVERSARIAL if judges else Phase.QUANTIZED
     copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731 (a step donates its state)
@@ -77,16 +80,12 @@ def continue_training(
             figures = {"step": step, "psnr": float(np.mean(psnr))}
             yield model, figures | {name: float(value) for name, value in metrics.items()}
         images = put_batch({"image": next(batches)["image"]}, mesh)["image"]
-        state, metrics = steps.train(state, images, frozen, phase)
+        state, metrics = steps.train(state, images, lpips, phase)
 
 
 def plot(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
     """Plots PSNR and the adaptive weight over the steps."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     for name, curve in curves.items():
         left.plot([row["step"] for row in curve], [row["psnr"] for row in curve], label=name)
@@ -105,9 +104,7 @@ def plot(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
 
 def main() -> None:
     """Trains the variants and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--workdir", type=Path, default=Path("runs/toon_faces"))
     parser.add_argument("--steps", type=int, default=1_000)
     parser.add_argument("--learning_rate", type=float, default=5e-4, help="peak of the schedule")
@@ -193,7 +190,7 @@ def main() -> None:
     save_png(options.output / "losses_samples.png", grid(np.concatenate(picture), PICTURED))
     report = {"workdir": str(options.workdir), "curves": curves, "quality": quality}
     (options.output / "losses.json").write_text(json.dumps(report, indent=1))
-    if importlib.util.find_spec("matplotlib"):
+    if has("matplotlib"):
         plot(curves, options.output / "losses.png")
 
 

@@ -9,7 +9,6 @@ methods run there.
 
 import argparse
 import functools
-import importlib.util
 import json
 import os
 import pathlib
@@ -24,6 +23,7 @@ import numpy as np
 import scipy.optimize
 
 from benchmarks import matching_tpu
+from benchmarks.common import has, pyplot
 from pivq_jax.matching import auction, certificate, match
 
 SIZES = (
@@ -111,11 +111,6 @@ def optax_solver(mapped: bool) -> Callable[[jax.Array], jax.Array]:
         return optax.assignment.hungarian_algorithm(cost)
 
     return functools.partial(jax.lax.map, one) if mapped else jax.vmap(one)
-
-
-def has(*modules: str) -> bool:
-    """Whether all modules are installed."""
-    return all(importlib.util.find_spec(module) for module in modules)
 
 
 def compiled(solve: Callable[[jax.Array], Any], cost: jax.Array) -> Callable[[], Any]:
@@ -269,11 +264,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Plots the ratios to SciPy."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     names = [name for name in rows[0]["ratio"] if name not in ("scipy",)]
     figure, axes = plt.subplots(figsize=(12, 4.5))
     labels = ["x".join(map(str, row["size"])) + "\n" + row["kind"] for row in rows]

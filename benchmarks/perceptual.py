@@ -7,7 +7,6 @@ pairs and their gradient with respect to the first images. The weights are those
 Without torch and lpips, their column is left out.
 """
 
-import argparse
 import functools
 import importlib.util
 import statistics
@@ -18,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.common import parser_for
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
@@ -53,9 +53,7 @@ def authors(network: str, a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--sizes", default="64,128")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=10)

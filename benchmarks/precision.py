@@ -8,13 +8,13 @@ fraction of codes that are equal, as sets, and the difference in matching cost. 
 training in bfloat16, add --config.model.dtype=bfloat16 to the training command.
 """
 
-import argparse
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.common import parser_for
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config import load_config
 from pivq_jax.data.images import images_to_float
@@ -22,22 +22,24 @@ from pivq_jax.data.pipeline import eval_batches, train_batches
 from pivq_jax.matching import match
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.model.quantizer import squared_distances
-from pivq_jax.training.build import dataset_from_config, frozen_from_config, steps_from_config
+from pivq_jax.training.build import (
+    dataset_from_config,
+    lpips_weights_from_config,
+    steps_from_config,
+)
 from pivq_jax.training.objective import Phase
 
 
 def main() -> None:
     """Trains, compares and prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--config", default="configs/toon_faces.py")
     parser.add_argument("--images", type=int, default=1_000)
     options = parser.parse_args()
 
     mesh = make_mesh()
     config = load_config(options.config).with_fields({"model.dtype": "float32"})
-    dataset, frozen = dataset_from_config(config), frozen_from_config(config, mesh)
+    dataset, lpips = dataset_from_config(config), lpips_weights_from_config(config, mesh)
     steps = steps_from_config(config, mesh)
     state, latents = steps.create(), []
     batches = train_batches(
@@ -47,7 +49,7 @@ def main() -> None:
     for step in range(settings.init_step + settings.init_batches):
         images = put_batch({"image": next(batches)["image"]}, mesh)["image"]
         if step < settings.init_step:
-            state, metrics = steps.train(state, images, frozen, Phase.CONTINUOUS)
+            state, metrics = steps.train(state, images, lpips, Phase.CONTINUOUS)
             if step % 100 == 0:
                 print(f"step {step:>6}  PSNR {float(metrics['psnr']):.2f} dB", flush=True)
         else:

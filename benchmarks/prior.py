@@ -14,7 +14,6 @@ split: under the prior, with independent codes (`marginal_bits`) and of the set 
 (`ceiling_bits`). Writes to --output: prior.json, and prior.png with the samples of the prior.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-import pivq_jax
+from benchmarks.common import add_model, open_model, output_of, parser_for
 from benchmarks.exchange import newness
 from pivq_jax import sampling
 from pivq_jax.common.pictures import grid, save_png
@@ -43,19 +42,13 @@ CANDIDATES = ((0, True), (16, True), (0, False), (16, False))
 
 def main() -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", type=Path, help="a finished run")
-    parser.add_argument("--pretrained", help="a published model, used instead")
+    parser = parser_for(__doc__)
+    add_model(parser)
     parser.add_argument("--samples", type=int, default=1_000)
     parser.add_argument("--output", type=Path, help="default prior_comparison in --workdir or runs")
     options = parser.parse_args()
-    if (options.workdir is None) == (options.pretrained is None):
-        parser.error("give either --workdir or --pretrained")
-    output = options.output or (options.workdir or Path("runs")) / "prior_comparison"
-    load = pivq_jax.load if options.workdir else pivq_jax.from_pretrained
-    model = load(options.workdir or options.pretrained)
+    output = output_of(options, "prior_comparison")
+    model = open_model(options)
     prior, config, size = model.prior, model.config, model.config.quantizer.codebook_size
     if prior is None:
         parser.error("the model has no prior: train one with --mode=train_prior")

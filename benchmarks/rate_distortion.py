@@ -7,12 +7,12 @@ docs/tables/rate_distortion.jsonl. With matplotlib, docs/pictures/rate_distortio
 and LPIPS against the marginal bits of an image, one curve for each kind, means over seeds.
 """
 
-import importlib.util
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from benchmarks import screen
+from benchmarks.common import has, pyplot
 
 KINDS = ("matching", "nearest", "positional")
 COUNTS = (8, 16, 32, 64)
@@ -43,11 +43,7 @@ PICTURE = Path("docs/pictures/rate_distortion.png")
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Draws the curves; rows may be missing."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
     for axes, (title, name) in zip(panels, (("PSNR dB", "psnr"), ("LPIPS", "lpips")), strict=True):
         for kind in KINDS:
@@ -72,5 +68,5 @@ if __name__ == "__main__":
         COLUMNS,
         steps=2_000,
     )
-    if importlib.util.find_spec("matplotlib"):
+    if has("matplotlib"):
         plot(rows, PICTURE)

@@ -7,7 +7,6 @@ rank 16) and a random codebook, and prints milliseconds per image, for a single 
 batch: medians of processor time, after compilation. No model is needed.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.common import parser_for
 from pivq_jax import sampling
 
 RANK, FACTORS, DIMENSIONS = 16, 4, 32
@@ -75,9 +75,7 @@ def measure(num_codes: int, codebook_size: int, images: int) -> dict[str, tuple[
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--sizes", default="16:512,256:4096", help="N:K, several with commas")
     parser.add_argument("--images", type=int, default=32, help="images of a batch")
     options = parser.parse_args()

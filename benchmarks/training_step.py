@@ -9,7 +9,6 @@ certificate. Their fraction is relative to the time of a step. Everything runs o
 `bind_to_one_core`.
 """
 
-import argparse
 import collections
 import gzip
 import json
@@ -23,13 +22,14 @@ from typing import Any
 
 import jax
 
+from benchmarks.common import parser_for
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config.check import read_config
 from pivq_jax.config.fields import Config
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.training.build import (
     dataset_from_config,
-    frozen_from_config,
+    lpips_weights_from_config,
     phase_at,
     steps_from_config,
 )
@@ -79,9 +79,7 @@ def profile(run: Any, directory: str) -> collections.Counter[str]:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--workdir", type=Path, default=Path("runs/toon_faces"))
     parser.add_argument("--methods", default="auto,shortest_path,auction,sinkhorn,greedy")
     parser.add_argument("--repeats", type=int, default=20)
@@ -92,7 +90,8 @@ def main() -> None:
     source = dataset_from_config(config).train
     batch = next(train_batches(source, batch_size=config.train.batch_size, seed=config.seed))
     images = put_batch({"image": batch["image"]}, mesh)["image"]
-    frozen, phase = frozen_from_config(config, mesh), phase_at(config, config.train.steps - 1)
+    lpips = lpips_weights_from_config(config, mesh)
+    phase = phase_at(config, config.train.steps - 1)
 
     compiled: dict[str, Any] = {}
     states: dict[str, Any] = {}
@@ -101,11 +100,11 @@ def main() -> None:
         steps = steps_from_config(config.with_fields({"quantizer.method": method}), mesh)
         with Checkpoints(options.workdir, read_only=True) as checkpoints:
             states[method], _ = checkpoints.restore(jax.eval_shape(steps.create), mesh)
-        compiled[method] = steps.train.lower(states[method], images, frozen, phase=phase).compile()
+        compiled[method] = steps.train.lower(states[method], images, lpips, phase=phase).compile()
         times[method] = []
 
     def step(method: str) -> None:
-        states[method], metrics = compiled[method](states[method], images, frozen)
+        states[method], metrics = compiled[method](states[method], images, lpips)
         jax.block_until_ready(metrics)
 
     for repeat in range(options.repeats + 2):

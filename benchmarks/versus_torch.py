@@ -22,7 +22,6 @@ sides. On a GPU both sides run there and hold their memory at the same time:
 `launch.plan` counts 15 GiB on our side.
 """
 
-import argparse
 import collections
 import multiprocessing
 import os
@@ -39,13 +38,14 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
+from benchmarks.common import parser_for
 from benchmarks.training_step import bind_to_one_core, entry_operations, profile
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config import Config, load_config
+from pivq_jax.config.sections import OPTIMIZERS
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import to_torch
 from pivq_jax.training.build import phase_at, steps_from_config
-from pivq_jax.training.optimizer import OPTIMIZERS
 from pivq_jax.training.steps import replace_codebook
 from tests.reference.model import PIVQ as Reference
 from tests.reference.quantizer import recombine
@@ -288,9 +288,7 @@ def pixels_for(config: Config) -> np.ndarray:
 
 def main() -> None:
     """Prints the table and the profile."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument(
         "--config", default="configs/toon_faces.py", help="name or file, [:variants]"
     )

@@ -175,15 +175,15 @@ def lower(config: Config, devices: list[Any]) -> tuple[Any, float]:
     images = jax.ShapeDtypeStruct(
         (config.train.batch_size, size, size, 3), jnp.uint8, sharding=over_batch(mesh)
     )
-    frozen = None
+    lpips = None
     if config.loss.perceptual:
         shapes = weight_shapes(config.loss.perceptual_network)
-        frozen = placed(shapes, jax.tree.map(lambda _: replicated(mesh), shapes))
+        lpips = placed(shapes, jax.tree.map(lambda _: replicated(mesh), shapes))
     held = sum(
         x.dtype.itemsize * _size(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(state)
     )
     phase = phase_at(config, config.train.steps - 1)
-    return steps.train.lower(state, images, frozen, phase), held
+    return steps.train.lower(state, images, lpips, phase), held
 
 
 def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -> Plan:

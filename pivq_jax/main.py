@@ -3,23 +3,9 @@
 Trains PI-VQ, a permutation-invariant vector-quantized autoencoder, and uses trained models.
 
 Modes:
-  train        train (or continue), then evaluate, sample and interpolate; the default
-  evaluate     write metrics.json and report/index.html for the test split
-  sample       write samples.png, new images from the recombined codes of training images,
-               and parents.png, some of them between their parents
-  interpolate  write interpolations.png, paths between images by exchanging codes
-  edit         write edits.png, a face with every value of every labelled factor; with one or more
-               --set=FACTOR=VALUE test images changed so, with --input and --output your own ones
-  complete     write completions.png, test images of which a part is hidden (--hide), completed
-  reconstruct  reconstruct every image of --input, and write images and codes to --output
-  train_prior  train a prior over the code sets of the training images; with it,
-               --mode=sample --prior writes prior_samples.png, new images without parents
-  compress     write the codes of every image of the folder --input to the file --output: 13 bytes
-               an image for 16 codes of 512, fewer with --code=short, fewest with --code=prior
-  decompress   decode the file --input to PNG files in the new folder --output
-  explore      serve a page on localhost to take images apart; --address and --port say where
+{modes}
 
-The last three need no --config, only the --workdir of a run:
+{without_config} need no --config, only the --workdir of a run:
   --mode=compress --workdir=runs/toon_faces --input=DIR --output=faces.pivq [--code=short]
   --mode=explore --workdir=runs/toon_faces
 
@@ -41,25 +27,85 @@ continues from the checkpoint just written.
 
 import os
 import sys
+import textwrap
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from absl import app, flags, logging
 
 from pivq_jax.common.command_line import exit_code, parse_flags, refuse
+from pivq_jax.common.errors import InputError
 from pivq_jax.config.loader import define_config_flag
 
-MODES = (
-    *("train", "evaluate", "sample", "interpolate", "edit", "complete"),
-    *("reconstruct", "train_prior"),
-    *("compress", "decompress", "explore"),
+
+class Mode(NamedTuple):
+    """A value of --mode. The function in `modes` of the same name runs it."""
+
+    does: str  # for --help
+    needs: tuple[str, ...] = ()  # further flags
+    config: bool = True  # whether the workdir of a run is not enough
+    trains: bool = False  # so that no published model can stand for the workdir
+
+
+MODES = {
+    "train": Mode(
+        "train (or continue), then evaluate, sample and interpolate; the default", trains=True
+    ),
+    "evaluate": Mode("write metrics.json and report/index.html for the test split"),
+    "sample": Mode(
+        "write samples.png, new images from the recombined codes of training images, and"
+        " parents.png, some of them between their parents"
+    ),
+    "interpolate": Mode("write interpolations.png, paths between images by exchanging codes"),
+    "edit": Mode(
+        "write edits.png, a face with every value of every labelled factor; with one or more"
+        " --set=FACTOR=VALUE test images changed so, with --input and --output your own ones"
+    ),
+    "complete": Mode(
+        "write completions.png, test images of which a part is hidden (--hide), completed"
+    ),
+    "reconstruct": Mode(
+        "reconstruct every image of --input, and write images and codes to --output",
+        needs=("--input=DIR",),
+    ),
+    "train_prior": Mode(
+        "train a prior over the code sets of the training images; with it, --mode=sample --prior"
+        " writes prior_samples.png, new images without parents",
+        trains=True,
+    ),
+    "compress": Mode(
+        "write the codes of every image of the folder --input to the file --output: 13 bytes an"
+        " image for 16 codes of 512, fewer with --code=short, fewest with --code=prior",
+        needs=("--input=FOLDER", "--output=FILE"),
+        config=False,
+    ),
+    "decompress": Mode(
+        "decode the file --input to PNG files in the new folder --output",
+        needs=("--input=FILE", "--output=FOLDER"),
+        config=False,
+    ),
+    "explore": Mode(
+        "serve a page on localhost to take images apart; --address and --port say where",
+        config=False,
+    ),
+}
+
+__doc__ = (__doc__ or "").format(
+    modes="\n".join(
+        textwrap.fill(
+            mode.does,
+            width=98,
+            initial_indent=f"  {name:12} ",
+            subsequent_indent=" " * 15,
+            break_on_hyphens=False,
+        )
+        for name, mode in MODES.items()
+    ),
+    without_config=", ".join(name for name, mode in MODES.items() if not mode.config),
 )
-# Modes that only need the workdir of a run.
-WITHOUT_CONFIG = ("compress", "decompress", "explore")
 
 _CONFIG = define_config_flag()
-_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", [*MODES], "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default runs/<config name>.")
 _PRETRAINED = flags.DEFINE_string(
     "pretrained", None, "A published model, used instead of that of a workdir."
@@ -111,37 +157,24 @@ _DISTRIBUTED = flags.DEFINE_string(
 def main(arguments: list[str]) -> int:
     """Checks the flags and the config, then runs the mode; returns one of the exit codes above."""
     try:
-        if len(arguments) > 1:
-            return refuse(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
-        if _PRETRAINED.value is not None and _MODE.value in ("train", "train_prior"):
-            return refuse(
-                "--pretrained is of a trained model: give --mode, one of"
-                f" {', '.join(mode for mode in MODES if not mode.startswith('train'))}"
-            )
-        if _CONFIG.value is None and _PRETRAINED.value is None:
-            if _MODE.value not in WITHOUT_CONFIG:
-                return refuse(
-                    "--config is missing: give one such as --config=configs/toon_faces.py"
-                )
-            if not _WORKDIR.value:
-                return refuse("--workdir is missing: give that of a run, or its --config")
-        return exit_code(_run)
+        return exit_code(partial(_run, arguments))
     except KeyboardInterrupt:
-        if _MODE.value in WITHOUT_CONFIG:
-            print("\ninterrupted; nothing was written")
-        else:
+        if MODES[_MODE.value].config:
             print("\ninterrupted; the same command continues from the last checkpoint")
+        else:
+            print("\ninterrupted; nothing was written")
         return 130
 
 
-def _run() -> int:
+def _run(arguments: list[str]) -> int:
+    _check_flags(arguments)
+    changes = _changes()
     import jax  # takes seconds, so invalid flags are reported before
 
     try:
         from pivq_jax import modes
     except ModuleNotFoundError as error:
         return refuse(f"{error.name} is not installed: pip install 'pivq_jax[train,faces]'")
-    from pivq_jax.common.errors import InputError
     from pivq_jax.common.files import as_path, cache_folder, expanded, is_remote
     from pivq_jax.common.parallel import join_processes
     from pivq_jax.config.check import check_config
@@ -153,77 +186,65 @@ def _run() -> int:
     # Later runs reuse compiled programs from this cache.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder("compilation")))
-    mode = _MODE.value
     join_processes(_DISTRIBUTED.value)
     published = None if _PRETRAINED.value is None else from_pretrained(_PRETRAINED.value)
+    config = published.config if published else None
     if _CONFIG.value is not None:
         config = Config.from_dict(_CONFIG.value.to_dict())
-    elif published is not None:
-        config = published.config
-    else:  # `main` has checked that the mode needs none
-        _run_with_workdir(None, as_path(_WORKDIR.value or ""), None)
-        return 0
-    if config.data.path and not is_remote(config.data.path):
-        path = os.path.abspath(expanded(config.data.path))
-        config = config.with_fields({"data.path": path})
-    workdir = as_path(_WORKDIR.value or (f"runs/{config.name}" if published is None else "."))
-    check_config(config, training=mode == "train")
-    if mode in WITHOUT_CONFIG:
-        _run_with_workdir(config, workdir, published)
-        return 0
-    changes = _changes(_SET.value) if mode == "edit" else {}
-    if mode == "reconstruct" or (mode == "edit" and _INPUT.value):
-        if not _INPUT.value:
-            raise InputError("--mode=reconstruct needs the folder of images: give --input=DIR")
-        if mode == "edit" and not changes:
-            raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
-        folder = "edited" if changes else "reconstructed"
-        output = as_path(_OUTPUT.value) if _OUTPUT.value else workdir / folder
-        source = expanded(_INPUT.value)
-        modes.reconstruct(config, workdir, source, output, published, changes)
-        return 0
+    workdir = _WORKDIR.value or ""
+    if config is not None:
+        if config.data.path and not is_remote(config.data.path):
+            path = os.path.abspath(expanded(config.data.path))
+            config = config.with_fields({"data.path": path})
+        workdir = workdir or (f"runs/{config.name}" if published is None else ".")
+        check_config(config, training=_MODE.value == "train")
+    task = modes.Task(
+        config,
+        as_path(workdir),
+        published,
+        input=_INPUT.value or "",
+        output=_OUTPUT.value or "",
+        changes=changes,
+        hidden=_HIDE.value,
+        code=_CODE.value,
+        from_prior=_PRIOR.value,
+        address=_ADDRESS.value,
+        port=_PORT.value,
+    )
     try:
-        modes.run(mode, config, workdir, published, _PRIOR.value, changes, _HIDE.value)
+        getattr(modes, _MODE.value)(task)
     except Interrupted as interrupted:
         print(interrupted)
         return interrupted.exit_code
     return 0
 
 
-def _changes(given: list[str]) -> dict[str, str]:
-    """The wanted value by factor of flags such as 'hair=bun'."""
-    from pivq_jax.common.errors import InputError
+def _check_flags(arguments: list[str]) -> None:
+    """Checks that the mode has what it needs, and nothing else is given."""
+    mode = MODES[_MODE.value]
+    if len(arguments) > 1:
+        raise InputError(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
+    if _PRETRAINED.value is not None and mode.trains:
+        others = ", ".join(name for name, other in MODES.items() if not other.trains)
+        raise InputError(f"--pretrained is of a trained model: give --mode, one of {others}")
+    if _CONFIG.value is None and _PRETRAINED.value is None:
+        if mode.config:
+            raise InputError("--config is missing: give one such as --config=configs/toon_faces.py")
+        if not _WORKDIR.value:
+            raise InputError("--workdir is missing: give that of a run, or its --config")
+    if not all(flags.FLAGS[flag.strip("-").partition("=")[0]].value for flag in mode.needs):
+        raise InputError(f"--mode={_MODE.value} needs {' and '.join(mode.needs)}")
 
-    changes = {}
-    for each in given:
-        name, equals, value = each.partition("=")
+
+def _changes() -> dict[str, str]:
+    """The wanted value by factor of flags such as --set=hair=bun."""
+    changes: dict[str, str] = {}
+    for given in _SET.value:
+        name, equals, value = given.partition("=")
         if not name or not equals or name in changes:
-            raise InputError(f"--set={each}: give each factor once, as in --set=hair=bun")
+            raise InputError(f"--set={given}: give each factor once, as in --set=hair=bun")
         changes[name] = value
     return changes
-
-
-def _run_with_workdir(config: Any, workdir: Path, published: Any) -> None:
-    """Runs a mode of `WITHOUT_CONFIG`; config and published model may be None for the workdir's."""
-    from pivq_jax import modes
-    from pivq_jax.common.errors import InputError
-    from pivq_jax.common.files import as_path, local_path
-
-    mode = _MODE.value
-    if mode == "explore":
-        modes.explore(config, workdir, _ADDRESS.value, _PORT.value, published)
-        return
-    if not _INPUT.value or not _OUTPUT.value:
-        given = "--input=FOLDER and --output=FILE"
-        if mode == "decompress":
-            given = "--input=FILE and --output=FOLDER"
-        raise InputError(f"--mode={mode} needs {given}")
-    if mode == "compress":
-        source, target = local_path(_INPUT.value), as_path(_OUTPUT.value)
-        modes.compress(config, workdir, source, target, _CODE.value, published)
-    else:
-        source, target = as_path(_INPUT.value), local_path(_OUTPUT.value)
-        modes.decompress(config, workdir, source, target, published)
 
 
 def run() -> None:

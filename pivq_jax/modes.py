@@ -1,5 +1,6 @@
 """Implementations of the values of `--mode`."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +9,14 @@ import numpy as np
 
 from pivq_jax.codec import folders
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import check_directory, check_lengths, write_json
+from pivq_jax.common.files import (
+    as_path,
+    check_directory,
+    check_lengths,
+    expanded,
+    local_path,
+    write_json,
+)
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import save_png
 from pivq_jax.config.check import check_workdir, trained_differences
@@ -25,51 +33,160 @@ from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import load
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.training import loop
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import check_place
-from pivq_jax.training.loop import train
-from pivq_jax.training.prior import train_prior
+from pivq_jax.training.prior import train_prior as fit_prior
 from pivq_jax.training.prior_files import PRIOR
 from pivq_jax.training.stopping import end_on_sigterm
 
 HELD_OUT = 200  # parents that stand for test images where a published model's data is not at hand
 
 
-def run(
-    mode: str,
-    config: Config,
-    workdir: Path,
-    published: TrainedModel | None = None,
-    from_prior: bool = False,
-    changes: Mapping[str, str] | None = None,
-    hidden: str = "left",
-) -> None:
-    """Runs a mode that needs the data; 'train' evaluates, samples and interpolates as well.
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What the command line gives to a mode."""
 
-    A `published` model is used instead of that of the workdir, which is then only written to; not
-    for 'train' and 'train_prior'. `changes` are the wanted value by factor for 'edit', `hidden` is
-    one of `completions.REGIONS` for 'complete'.
+    config: Config | None  # if None, that of the run in the workdir
+    workdir: Path
+    published: TrainedModel | None = None  # stands for the model of the workdir
+    input: str = ""
+    output: str = ""
+    changes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # value by factor
+    hidden: str = "left"  # one of `completions.REGIONS`
+    code: str = "fixed"  # see `codec.folders.compress`
+    from_prior: bool = False
+    address: str = "127.0.0.1"
+    port: int = 0
+
+
+# A function for each value of --mode follows, in the order of `main.MODES`.
+
+
+def train(task: Task) -> None:
+    """Trains (or continues), then evaluates, samples and interpolates."""
+    config = _config(task)
+    _check_weights(config)
+    loop.train(config, task.workdir)
+    session = _open("train", task)
+    _evaluate(session)
+    stages.sample(session, config.sample.count, config.sample.fraction)
+    stages.interpolate(session, config.sample.interpolations, config.sample.steps)
+
+
+def evaluate(task: Task) -> None:
+    """Writes `metrics.json` and `report/` for the test split."""
+    _check_weights(_config(task))
+    _evaluate(_open("evaluate", task))
+
+
+def sample(task: Task) -> None:
+    """Writes a grid of new images, from pairs of training images or from the prior."""
+    session, settings = _open("sample", task), _config(task).sample
+    if task.from_prior:
+        stages.sample_prior(session, settings.count)
+    else:
+        stages.sample(session, settings.count, settings.fraction)
+
+
+def interpolate(task: Task) -> None:
+    """Writes a grid of paths between images."""
+    settings = _config(task).sample
+    stages.interpolate(_open("interpolate", task), settings.interpolations, settings.steps)
+
+
+def edit(task: Task) -> None:
+    """Writes a grid of edited test images or, with an input, its images edited."""
+    if not task.input:
+        edits.edit(_open("edit", task), task.changes, _config(task).sample.count)
+        return
+    if not task.changes:
+        raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
+    _write_images(task, task.changes, "edited")
+
+
+def complete(task: Task) -> None:
+    """Writes a grid of test images of which a part is hidden, completed."""
+    completions.write_completions(_open("complete", task), task.hidden, stages.SHOWN)
+
+
+def reconstruct(task: Task) -> None:
+    """Reconstructs all images of a folder to PNG files, and writes their codes to `codes.json`."""
+    _write_images(task, {}, "reconstructed")
+
+
+def train_prior(task: Task) -> None:
+    """Trains the prior over the sets of the training images and writes it to the workdir."""
+    session, config = _open("train_prior", task), _config(task)
+    model, batch_size = session.model, session.settings.batch_size
+    if model.kind != "matching":
+        raise InputError(f"the prior is one over sets, and {model.kind} codes are none")
+    check_place(session.workdir)
+    say(f"encoding {len(session.pool):,} training images")
+    prior = fit_prior(
+        *(config.prior, config.quantizer.codebook_size, session.pool_codes),
+        encode_split(model, session.dataset.validation, batch_size),
+        directory=session.workdir / PRIOR,
+        seed=config.seed,
+        model_step=model.step,
+    )
+    say(f"the prior is in {session.workdir / PRIOR}: {prior.bits:.1f} bits a validation set")
+
+
+def compress(task: Task) -> None:
+    """Writes the codes of all images of a folder to a file; see `codec.folders.compress`."""
+    source, target = local_path(task.input), as_path(task.output)
+    model = _open_model(task, writes=False)
+    if task.published is None and model.step < (steps := model.config.train.steps):
+        say(
+            f"the model is at step {model.step} of {steps}: what is written now cannot be read"
+            " after more training, unless these weights are kept with python -m pivq_jax.convert"
+        )
+    batch_size = (task.config or model.config).evaluate.batch_size
+    folders.compress(model, source, target, batch_size, task.code)
+
+
+def decompress(task: Task) -> None:
+    """Decodes a file of codes to a folder of PNG files; see `codec.folders.decompress`."""
+    source, target = as_path(task.input), local_path(task.output)
+    model = _open_model(task, writes=False)
+    batch_size = (task.config or model.config).evaluate.batch_size
+    folders.decompress(model, source, target, batch_size)
+
+
+def explore(task: Task) -> None:
+    """Serves the explorer, a page to take images apart, until Ctrl-C.
+
+    If the data of a published model is not at hand, some of its parents are shown as they decode.
     """
-    if mode in ("train", "evaluate"):
-        _check_weights(config)
-    if mode == "train":
-        train(config, workdir)
-    end_on_sigterm()
-    session = _open(mode, config, workdir, published)
-    if mode in ("evaluate", "train"):
-        _evaluate(session)
-    if mode == "train_prior":
-        _train_prior(session, config)
-    elif mode == "sample" and from_prior:
-        stages.sample_prior(session, config.sample.count)
-    elif mode in ("sample", "train"):
-        stages.sample(session, config.sample.count, config.sample.fraction)
-    elif mode == "edit":
-        edits.edit(session, changes or {}, config.sample.count)
-    elif mode == "complete":
-        completions.write_completions(session, hidden, stages.SHOWN)
-    if mode in ("interpolate", "train"):
-        stages.interpolate(session, config.sample.interpolations, config.sample.steps)
+    try:
+        from pivq_jax.explore.server import listen, serve, url
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"--mode=explore needs {error.name}: pip install 'pivq_jax[explore]'"
+        ) from error
+    from pivq_jax.explore.engine import Engine
+
+    if jax.process_count() > 1:
+        raise InputError("--mode=explore runs in one process: leave --distributed out")
+    with listen(task.address, task.port) as listener:
+        try:
+            model = _open_model(task, writes=False)
+            dataset, note = _images(model, task.config or model.config)
+            if note:
+                say(note)
+            engine = Engine(model, dataset, "decoded training image" if note else "test image")
+            what = task.workdir if task.published is None else model.config.name
+            print(f"explore {what} at {url(listener, task.address)} (Ctrl-C ends)", flush=True)
+            serve(engine, listener, task.address)
+        except KeyboardInterrupt:
+            print("\nstopped")
+
+
+def _config(task: Task) -> Config:
+    """The config of a mode that needs one."""
+    assert task.config is not None, "main has checked it"
+    return task.config
 
 
 def _check_weights(config: Config) -> None:
@@ -87,9 +204,9 @@ def _lpips_path(config: Config) -> str:
     return loss.perceptual_weights if loss.perceptual_network == "alex" else ""
 
 
-def _open(mode: str, config: Config, workdir: Path, published: TrainedModel | None) -> Session:
-    """Opens a trained model with the data and settings of a config."""
-    model = _open_model(config, workdir, published)
+def _open(mode: str, task: Task) -> Session:
+    """Opens the model of a task with the data and settings of its config."""
+    model, config, workdir = _open_model(task), _config(task), task.workdir
     settings = Settings(**config.evaluate, lpips_path=_lpips_path(config))
     if model.parents is None or mode == "evaluate":
         return Session(model, dataset_from_config(config), settings, workdir)
@@ -133,32 +250,16 @@ def _of_parents(model: TrainedModel, held_out: int = 0) -> Dataset:
     return Dataset(data.name, data.image_size, train, test, test, factors)
 
 
-def _train_prior(session: Session, config: Config) -> None:
-    """Trains the prior over the sets of the training images and writes it to the workdir."""
-    model, batch_size = session.model, session.settings.batch_size
-    if model.kind != "matching":
-        raise InputError(f"the prior is one over sets, and {model.kind} codes are none")
-    check_place(session.workdir)
-    say(f"encoding {len(session.pool):,} training images")
-    prior = train_prior(
-        *(config.prior, config.quantizer.codebook_size, session.pool_codes),
-        encode_split(model, session.dataset.validation, batch_size),
-        directory=session.workdir / PRIOR,
-        seed=config.seed,
-        model_step=model.step,
-    )
-    say(f"the prior is in {session.workdir / PRIOR}: {prior.bits:.1f} bits a validation set")
-
-
-def _open_model(
-    config: Config | None, workdir: Path, published: TrainedModel | None, writes: bool = True
-) -> TrainedModel:
+def _open_model(task: Task, writes: bool = True) -> TrainedModel:
     """Returns the published model or opens that of the workdir, if it fits a config given."""
-    if published is None:
+    end_on_sigterm()
+    config, workdir = task.config, task.workdir
+    if task.published is None:
         if config:
             check_workdir(config, workdir, writes)
         return load(workdir)
-    if config and (differences := trained_differences(published.config.to_dict(), config)):
+    held = task.published.config.to_dict()
+    if config and (differences := trained_differences(held, config)):
         raise InputError(
             f"the published model is of another config ({', '.join(differences)} there): leave out"
             " --config, or give the same"
@@ -169,7 +270,7 @@ def _open_model(
             raise InputError(
                 f"{workdir} holds a run, whose results would be replaced: choose another --workdir"
             )
-    return published
+    return task.published
 
 
 def _evaluate(session: Session) -> None:
@@ -185,28 +286,23 @@ def _evaluate(session: Session) -> None:
     say(f"wrote {workdir / 'metrics.json'} and {workdir / 'report' / 'index.html'}")
 
 
-def reconstruct(
-    config: Config,
-    workdir: Path,
-    source: Path,
-    target: Path,
-    published: TrainedModel | None = None,
-    changes: Mapping[str, str] | None = None,
-) -> None:
-    """Reconstructs all images of a folder to PNG files, and writes their codes to `codes.json`.
+def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
+    """Writes all images of the input, with the changes if any, to the output or else to `folder`.
 
     Images are read from a local folder and written to a local or remote one. Files that cannot be
-    read are reported and skipped. For `changes`, see `TrainedModel.edit`.
+    read are reported and skipped. For the changes, see `TrainedModel.edit`.
     """
-    end_on_sigterm()
+    source = expanded(task.input)
+    target = as_path(task.output) if task.output else task.workdir / folder
     files = list_images(source)
     check_lengths((f"{file}.png" for file in files), "give the image a shorter one")
     if changes:
-        model = edits.learn_factors(_open("edit", config, workdir, published))
+        model = edits.learn_factors(_open("edit", task))
         edits.check_changes(model, changes)
     else:
-        model = _open_model(config, workdir, published, writes=False)
+        model = _open_model(task, writes=False)
     writes = jax.process_index() == 0
+    config = _config(task)
     batch_size, codes = config.evaluate.batch_size, {}
     for start in range(0, len(files), batch_size):
         readable = {}
@@ -231,72 +327,3 @@ def reconstruct(
     if writes:
         write_json(target / "codes.json", codes)
     say(f"{len(codes):,} images and codes.json in {target}")
-
-
-def compress(
-    config: Config | None,
-    workdir: Path,
-    source: Path,
-    target: Path,
-    code: str,
-    published: TrainedModel | None = None,
-) -> None:
-    """Writes the codes of all images of a folder to a file; see `codec.folders.compress`."""
-    end_on_sigterm()
-    model = _open_model(config, workdir, published, writes=False)
-    if published is None and model.step < (steps := model.config.train.steps):
-        say(
-            f"the model is at step {model.step} of {steps}: what is written now cannot be read"
-            " after more training, unless these weights are kept with python -m pivq_jax.convert"
-        )
-    batch_size = (config or model.config).evaluate.batch_size
-    folders.compress(model, source, target, batch_size, code)
-
-
-def decompress(
-    config: Config | None,
-    workdir: Path,
-    source: Path,
-    target: Path,
-    published: TrainedModel | None = None,
-) -> None:
-    """Decodes a file of codes to a folder of PNG files; see `codec.folders.decompress`."""
-    end_on_sigterm()
-    model = _open_model(config, workdir, published, writes=False)
-    batch_size = (config or model.config).evaluate.batch_size
-    folders.decompress(model, source, target, batch_size)
-
-
-def explore(
-    config: Config | None,
-    workdir: Path,
-    address: str,
-    port: int,
-    published: TrainedModel | None = None,
-) -> None:
-    """Serves the explorer, a page to take images apart, until Ctrl-C.
-
-    If the data of a published model is not at hand, some of its parents are shown as they decode.
-    """
-    try:
-        from pivq_jax.explore.server import listen, serve, url
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"--mode=explore needs {error.name}: pip install 'pivq_jax[explore]'"
-        ) from error
-    from pivq_jax.explore.engine import Engine
-
-    if jax.process_count() > 1:
-        raise InputError("--mode=explore runs in one process: leave --distributed out")
-    with listen(address, port) as listener:
-        try:
-            model = _open_model(config, workdir, published, writes=False)
-            dataset, note = _images(model, config or model.config)
-            if note:
-                say(note)
-            engine = Engine(model, dataset, "decoded training image" if note else "test image")
-            what = workdir if published is None else model.config.name
-            print(f"explore {what} at {url(listener, address)} (Ctrl-C ends)", flush=True)
-            serve(engine, listener, address)
-        except KeyboardInterrupt:
-            print("\nstopped")

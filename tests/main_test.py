@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import pivq_jax
+from pivq_jax import modes
 from pivq_jax.common.lock import DirectoryLock
 
 CODES, ENTRIES = 32, 512  # of image_folder.py
@@ -325,8 +326,11 @@ def test_a_workdir_with_a_damaged_config_is_refused(commands, small_folder, tmp_
 def test_help_says_what_the_modes_do(commands):
     done = commands.run("--help")
     assert done.code == 0 and not done.stderr
-    modes = ("train", "evaluate", "sample", "interpolate", "reconstruct", "compress", "decompress")
-    for word in (*modes, "--workdir", "--code"):
+    table = done.stdout.partition("Modes:")[2].partition("\n\n")[0]
+    listed = re.findall(r"^  (\w+)", table, re.MULTILINE)
+    assert {"train", "evaluate", "sample", "reconstruct", "compress", "explore"} <= {*listed}
+    assert all(callable(getattr(modes, name)) for name in listed)
+    for word in ("--workdir", "--code"):
         assert word in done.stdout
 
 

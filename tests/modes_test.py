@@ -101,13 +101,14 @@ def test_long_names_are_reconstructed_or_refused_before_the_work(
     source, longest = tmp_path / "in", "a" * 247 + ".png"
     source.mkdir()
     shutil.copy(small_folder / "0.png", source / longest)
-    given = (tiny_model.config, tmp_path, source, tmp_path / "out", tiny_model)
-    modes.reconstruct(*given)
+    folders = {"input": str(source), "output": str(tmp_path / "out")}
+    task = modes.Task(tiny_model.config, tmp_path, tiny_model, **folders)
+    modes.reconstruct(task)
     assert (tmp_path / "out" / f"{longest}.png").is_file()
     shutil.copy(small_folder / "0.png", source / f"b{longest}")
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(InputError, match=r"would take 256 bytes.*give the image a shorter one"):
-        modes.reconstruct(*given)
+        modes.reconstruct(task)
     assert os.listdir(tmp_path) == ["in"]
 
 

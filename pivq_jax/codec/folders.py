@@ -19,7 +19,7 @@ from pivq_jax.common.files import (
     write_atomically,
 )
 from pivq_jax.common.parallel import check_in_first_process, say
-from pivq_jax.common.progress import progress_bar
+from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.images import encode_png, load_image
 from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation.capacity import capacity

@@ -172,21 +172,35 @@ def _left_for(target: Path, place: Path) -> list[Path]:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
     """Locks a folder, where the system can; yields whether it is now known to be ours alone."""
+    descriptor = None
+    with contextlib.suppress(BlockingIOError):
+        descriptor = flock(folder)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def flock(path: Path) -> int | None:
+    """Locks a local file or folder until the descriptor that is returned is closed.
+
+    None if this system or file system has no such locks; BlockingIOError if another process has
+    locked it. The operating system releases the lock of a process that ends.
+    """
     try:
         import fcntl
     except ImportError:
-        yield False
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+        return None
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # by another process, or not on this file system
-            yield False
-        else:
-            yield True
-    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
         os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return descriptor
 
 
 def write_atomically(path: Path, content: bytes) -> None:

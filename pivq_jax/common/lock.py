@@ -25,10 +25,10 @@ import time
 import uuid
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pivq_jax.common.errors import InputError, printable
-from pivq_jax.common.files import is_remote, read_object, write_atomically
+from pivq_jax.common.files import flock, is_remote, read_object, write_atomically
 
 RENEWED_EVERY = 20.0  # seconds
 COUNTS_FOR = 60.0  # seconds without renewal
@@ -51,9 +51,7 @@ class DirectoryLock:
         self._renewed = 0.0  # time of the last renewal, which goes on while a machine sleeps
         self._flock: int | None = None  # descriptor of the locked directory
         self._created: list[Path] = []
-        self._seen: dict[
-            tuple[Path, float], float
-        ] = {}  # claims dated in the future, and since when
+        self._seen = dict[tuple[Path, float], float]()  # claims dated ahead, and since when
         self._ended = threading.Event()
         self._renewal = threading.Thread(target=self._renew_until_ended, daemon=True)
         self._taken_by = ""
@@ -94,48 +92,36 @@ class DirectoryLock:
     def _acquire(self) -> None:
         last_age = 0.0
         for attempt in itertools.count(1):
-            held, holder = self._try()
-            if held:
+            holder = self._contend()
+            if holder is None:
                 return
-            waits = False
-            if holder and holder.may_have_ended and (self._patient or holder.is_ahead):
-                waits = holder.age >= last_age  # otherwise it was renewed
-                last_age = holder.age
+            waits = not holder.lives and (self._patient or holder.is_ahead)
+            waits = waits and holder.age >= last_age  # otherwise it was renewed
+            last_age = holder.age
             if attempt >= ATTEMPTS and not waits:
-                break
-            if attempt == ATTEMPTS and holder:
+                left = f"{COUNTS_FOR - holder.age:.0f} s"
+                wait = f" (if that process has ended, the lock does in {left})"
+                raise InputError(
+                    f"{self._directory} is being trained in by {holder.process}: wait for its end,"
+                    f" or choose another --workdir{'' if holder.lives else wait}"
+                )
+            if attempt == ATTEMPTS:
                 say = f"waiting whether {holder.process} still trains in {self._directory}"
                 print(say, file=sys.stderr, flush=True)
             time.sleep(random.uniform(0.2, 1.5))
-        who, wait = holder.process if holder else "another process", ""
-        if holder and holder.may_have_ended:
-            wait = f" (if that process has ended, the lock does in {COUNTS_FOR - holder.age:.0f} s)"
-        raise InputError(
-            f"{self._directory} is being trained in by {who}: wait for its end, or choose another"
-            f" --workdir{wait}"
-        )
 
-    def _try(self) -> "tuple[bool, _Other | None]":
-        """Returns whether this process holds the lock now, and if not, which other, if known."""
+    def _contend(self) -> "_Other | None":
+        """Takes the lock, or returns the process that has it, without a claim then."""
         try:
             self._take_flock()
         except BlockingIOError:  # whatever the ages of the claims
-            alive = min(self._others(), default=None, key=lambda other: other.age)
-            if alive:
-                alive.may_have_ended = False
-            return False, alive
-        holder = self._contend()
-        if holder:
-            self._claim.unlink(missing_ok=True)
-        return holder is None, holder
-
-    def _contend(self) -> "_Other | None":
-        """Writes the claim; returns another one that counts, or else deletes those that do not."""
+            others = sorted(self._others(), key=lambda other: other.age)
+            unknown = _Other(self._claim, "another process", 0.0)
+            return (*others, unknown)[0]._replace(lives=True)
         self._write()
         others = self._others()
-        flocked = os.fstat(self._flock).st_dev if self._flock is not None else None
-        counting = [other for other in others if other.counts(flocked)]
-        if counting:
+        if counting := [other for other in others if not other.ended]:
+            self._claim.unlink(missing_ok=True)
             return counting[0]
         for other in others:
             other.path.unlink(missing_ok=True)
@@ -150,10 +136,15 @@ class DirectoryLock:
             "machine": _machine(),
             "pids": _pid_namespace(),
             "started": _start_of(os.getpid()),
-            "flocked": os.fstat(self._flock).st_dev if self._flock is not None else None,
+            "flocked": self._flocked,
         }
         write_atomically(self._claim, json.dumps(record).encode())
         self._renewed = time.time()
+
+    @property
+    def _flocked(self) -> int | None:
+        """The device of the directory if this process has locked it with `flock`."""
+        return None if self._flock is None else os.fstat(self._flock).st_dev
 
     def _others(self) -> "list[_Other]":
         """The claims of other processes."""
@@ -164,13 +155,14 @@ class DirectoryLock:
                 continue
             record = read_object(path)
             with contextlib.suppress(FileNotFoundError):  # it has just been released
-                written = _modified(path)
-                renewed = written if written else _number(record.get("renewed"))
+                renewed = _modified(path) or _number(record.get("renewed"))
                 age = now - renewed if renewed else 0.0
                 if is_ahead := age < -COUNTS_FOR:
                     instant = time.monotonic()
                     age = instant - self._seen.setdefault((path, renewed), instant)
-                others.append(_Other(path, record, age, is_ahead))
+                lives = _lives(record, self._flocked)
+                ended = age >= COUNTS_FOR or lives is False
+                others.append(_Other(path, _named(record), age, is_ahead, bool(lives), ended))
         return others
 
     def _renew_until_ended(self) -> None:
@@ -188,27 +180,13 @@ class DirectoryLock:
             self._renewed = time.time()
         elif other := self._contend():
             self._taken_by = other.process
-            self._claim.unlink(missing_ok=True)
 
     def _take_flock(self) -> None:
         """Locks the directory where possible; BlockingIOError if another process has locked it."""
-        if self._flock is not None or is_remote(self._directory):
-            return
-        try:
-            import fcntl
-        except ImportError:  # not on this system
-            return
-        descriptor = os.open(self._directory, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise
-        except OSError:  # not on this file system
-            os.close(descriptor)
-            return
-        self._flock = descriptor
-        _descriptors.add(descriptor)
+        if self._flock is None and not is_remote(self._directory):
+            self._flock = flock(self._directory)
+            if self._flock is not None:
+                _descriptors.add(self._flock)
 
     def _release(self) -> None:
         with contextlib.suppress(OSError):
@@ -222,46 +200,38 @@ class DirectoryLock:
             self._flock = None
 
 
-class _Other:
-    """The claim of another process.
+class _Other(NamedTuple):
+    """The claim of another process."""
 
-    `age` is the time since its renewal in seconds; `is_ahead` is whether it is dated in the future.
+    path: Path
+    process: str  # for messages
+    age: float  # seconds since its renewal
+    is_ahead: bool = False  # dated in the future
+    lives: bool = False  # known otherwise than by its age
+    ended: bool = False  # known, or by its age: it no longer counts
+
+
+def _named(record: dict[str, Any]) -> str:
+    held = time.time() - (_number(record.get("since")) or time.time())
+    minutes, seconds = divmod(max(0, round(held)), 60)
+    host, pid = (record.get(name, "unknown") for name in ("host", "pid"))
+    who = printable(f"process {pid} on {host}")
+    return f"{who} for {minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def _lives(record: dict[str, Any], flocked: int | None) -> bool | None:
+    """Whether the process of a claim is alive; None if only the age of the claim tells.
+
+    `flocked` is the device of the directory if this process has locked it with `flock`.
     """
-
-    def __init__(self, path: Path, record: dict[str, Any], age: float, is_ahead: bool) -> None:
-        self.path, self.age, self.is_ahead, self._record = path, age, is_ahead, record
-        self.may_have_ended = not self._is_visible  # only the age of the claim tells
-
-    @property
-    def process(self) -> str:
-        held = time.time() - (_number(self._record.get("since")) or time.time())
-        minutes, seconds = divmod(max(0, round(held)), 60)
-        host, pid = (self._record.get(name, "unknown") for name in ("host", "pid"))
-        who = printable(f"process {pid} on {host}")
-        return f"{who} for {minutes // 60}:{minutes % 60:02}:{seconds:02}"
-
-    @property
-    def _is_here(self) -> bool:
-        return self._record.get("machine") == _machine()
-
-    @property
-    def _is_visible(self) -> bool:
-        """Whether /proc of this process tells whether the other is alive."""
-        return self._is_here and self._record.get("pids") == _pid_namespace() != ""
-
-    def counts(self, flocked: int | None) -> bool:
-        """Whether its process may be alive.
-
-        `flocked` is the device of the directory if this process has locked it with `flock`.
-        """
-        if self.age >= COUNTS_FOR:
-            return False
-        if self._is_visible:  # a process id is used again: compare what has started
-            started = _start_of(int(_number(self._record.get("pid"))))
-            return started is not None and started == self._record.get("started")
-        # Another container on this machine: it would hold the lock of the same file system.
-        locks_here = flocked is not None and self._record.get("flocked") == flocked
-        return not (self._is_here and locks_here)
+    if record.get("machine") != _machine():
+        return None
+    if record.get("pids") == _pid_namespace() != "":  # /proc tells
+        # A process id is used again: compare what has started.
+        started = _start_of(int(_number(record.get("pid"))))
+        return started is not None and started == record.get("started")
+    # Another container on this machine: it would hold the lock of the same file system.
+    return False if flocked is not None and record.get("flocked") == flocked else None
 
 
 def _number(value: Any) -> float:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from pivq_jax.common.errors import brief
+
 T = TypeVar("T")
 
 DELAYS = (1.0, 2.0, 4.0, 8.0)  # seconds between the attempts
@@ -70,11 +72,6 @@ def may_pass(error: BaseException) -> bool:
     return False
 
 
-def first_line(error: BaseException) -> str:
-    """Returns what an error says in at most 300 characters; its kind if it says nothing."""
-    return (str(error).splitlines() or [repr(error)])[0][:300]
-
-
 def retried(read: Callable[[], T], what: str) -> T:
     """Calls a function again, after 1, 2, 4 and 8 seconds, if it fails for what may pass."""
     for delay in DELAYS:
@@ -91,13 +88,13 @@ def retried(read: Callable[[], T], what: str) -> T:
         if not may_pass(error):
             raise
         raise OSError(
-            f"{what} cannot be read after {len(DELAYS) + 1} attempts ({first_line(error)}): the"
+            f"{what} cannot be read after {len(DELAYS) + 1} attempts ({brief(error)}): the"
             " same command tries again"
         ) from error
 
 
 def say_again(what: str, error: BaseException | str, delay: float) -> None:
     """Reports on stderr that a read is repeated after a delay in seconds."""
-    reason = error if isinstance(error, str) else first_line(error)
+    reason = error if isinstance(error, str) else brief(error)
     line = f"{what} cannot be read now ({reason}); trying again in {delay:g} s"
     print(line, file=sys.stderr, flush=True)

@@ -12,12 +12,10 @@ import jax
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
+from pivq_jax.config.limits import NORM_GROUPS, RECOMBINATION_PATCHES
 
-# Constants of modules that use the fields, repeated here; a test compares them.
-RECOMBINATION_PATCHES = 4  # along a side: losses.recombination.PATCHES
-NORM_GROUPS = 8  # model.discriminator.GROUPS
 MAX_POSITIONS = 2**24  # numbers in the table of positions of patches; half a GB to make
-SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels: minimum_size in losses.backbones
+SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels; a test compares it with losses.backbones
 # Fields that may change when a run is continued, since training results do not depend on them.
 # Paths are among them, since the same files may have another location on another machine.
 UNTRAINED: tuple[str, ...] = (
@@ -27,7 +25,7 @@ UNTRAINED: tuple[str, ...] = (
 )
 MUON_ALONE = ("optimizer.muon_learning_rate", "optimizer.momentum")  # not used by AdamW
 # Not used if the discriminator judges nothing.
-JUDGE_ALONE: tuple[str, ...] = (
+DISCRIMINATOR_ALONE: tuple[str, ...] = (
     *("adversarial.start_step", "adversarial.max_adaptive_weight", "adversarial.learning_rate"),
     *("adversarial.channels", "adversarial.layers", "adversarial.augmentations"),
 )
@@ -118,14 +116,7 @@ def check_config(config: Config, training: bool) -> None:
 
 
 def check_fields(config: Config) -> None:
-    """Checks each field of a config for itself.
-
-    Args:
-        config: the config.
-
-    Raises:
-        InputError: if a value is invalid; the message names the field, the limit and the remedy.
-    """
+    """Checks each field of a config for itself."""
     need(
         config.name.isprintable(),
         f"name = {reprlib.repr(config.name)} has characters that a terminal would not print: use"
@@ -251,7 +242,7 @@ def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
     if not config.loss.recombination:
         free += ("loss.recombination_warmup",)
     if not config.adversarial.weight and not config.adversarial.recombined_weight:
-        free += JUDGE_ALONE
+        free += DISCRIMINATOR_ALONE
     return sorted(
         difference for difference in _differences(held, wanted) if not difference.startswith(free)
     )

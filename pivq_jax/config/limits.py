@@ -14,6 +14,12 @@ class Limit(NamedTuple):
     holds: Callable[[float], bool]  # whether a value is in the range
 
 
+# Channel groups in the norms of the discriminator.
+NORM_GROUPS = 8
+# Patches along a side of an image, for the loss on recombined sets: a patch is small enough that
+# some real image of the batch has one like it, and large enough to show what belongs together
+# (docs/results.md).
+RECOMBINATION_PATCHES = 4
 # Counts fit into 32 bits, signed.
 MOST = 2**31 - 1
 

@@ -12,7 +12,8 @@ from pivq_jax.config.limits import (
     setting,
 )
 
-# Choices of fields. This module does not import their implementations; a test compares them.
+# Choices of fields. This module does not import what has an implementation for each; a test
+# compares the names.
 KINDS = ("matching", "nearest", "positional")
 LATENTS = ("queries", "patches")
 METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")

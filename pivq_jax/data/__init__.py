@@ -180,18 +180,19 @@ def load_toon_faces(
 
 def _cache(data_dir: str | os.PathLike[str] | None) -> Path:
     """Returns the directory for data that is prepared on first use."""
-    from pivq_jax.data import preparation
+    from pivq_jax.data.builder import default_data_dir
 
-    return expanded(data_dir) if data_dir else preparation.default_data_dir()
+    return expanded(data_dir) if data_dir else default_data_dir()
 
 
 def _find_prepared(name: str, image_size: int, path: str, cache: Path) -> Path | None:
     """Returns the directory of prepared data of this size, otherwise of the next larger size."""
     from pivq_jax.data import records
+    from pivq_jax.data.fetch import fetch
 
     root = expanded(path) if path else cache
     if is_remote(path):
-        root = records.fetch(path, name, image_size, cache)
+        root = fetch(path, name, image_size, cache)
     sizes = [size for size in records.prepared_sizes(root, name) if size >= image_size]
     return records.set_directory(root, name, sizes[0]) if sizes else None
 

@@ -31,7 +31,8 @@ from pathlib import Path
 from pivq_jax.common.command_line import CommandParser, resumable_exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
-from pivq_jax.data import alignment, framing, images, preparation
+from pivq_jax.data import alignment, framing, images
+from pivq_jax.data.builder import usable_cores
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -52,7 +53,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--workers",
         type=int,
-        default=preparation.usable_cores(),
+        default=usable_cores(),
         help="number of processes; default: all cores",
     )
     return parser.parse_args(arguments)

@@ -12,7 +12,9 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import check_directory, read_object, write_atomically, write_json
-from pivq_jax.data import framing, images, landmarks, preparation, tree, worker
+from pivq_jax.common.progress_bar import progress_bar
+from pivq_jax.data import framing, images, landmarks, tree, worker
+from pivq_jax.data.builder import locked
 
 # Why photographs are skipped, in the order in which they are counted.
 REASONS = ("no face", "too small", "cut off", "unreadable")
@@ -35,17 +37,11 @@ Detector = Callable[[np.ndarray], np.ndarray | None]
 
 
 class Skipped(NamedTuple):
-    """A photograph that was not aligned.
+    """A photograph that was not aligned."""
 
-    Attributes:
-        file: its path relative to the source.
-        reason: one of `REASONS`; empty for one that was aligned.
-        detail: what was found instead.
-    """
-
-    file: str
-    reason: str
-    detail: str
+    file: str  # its path relative to the source
+    reason: str  # one of `REASONS`; empty for one that was aligned
+    detail: str  # what was found instead
 
 
 class _Job(NamedTuple):
@@ -87,7 +83,7 @@ def align_folder(
         "versions": {**versions, "pillow": _pillow_version()},
     }
     new = not output.exists()
-    with preparation.locked(output / _LOCK, images.readable_name(output)):
+    with locked(output / _LOCK, images.readable_name(output)):
         try:
             _claim(output, settings)
             job = _Job(os.fspath(root), os.fspath(output), size, preset, detector)
@@ -178,7 +174,7 @@ def _align_all(job: _Job, files: Sequence[str], workers: int) -> Iterator[Skippe
     function = functools.partial(_align_file, job)
     workers = min(workers, len(files) // _PHOTOGRAPHS_PER_WORKER)
     with contextlib.closing(worker.run(function, files, workers)) as results:
-        for result in preparation.progress(results, "align", len(files), " photographs"):
+        for result in progress_bar(results, desc="align", total=len(files), unit=" photographs"):
             if result.reason:
                 yield result
 

@@ -21,23 +21,16 @@ from typing import NamedTuple
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded, read_object
-from pivq_jax.data.preparation import default_data_dir
+from pivq_jax.data.builder import default_data_dir
 
 
 class Prepared(NamedTuple):
-    """A directory in the cache.
+    """A directory in the cache."""
 
-    Attributes:
-        name: its path relative to the cache.
-        size: in bytes.
-        made: when it was completed, or last written to.
-        images: number of images; 0 if it is not complete.
-    """
-
-    name: str
-    size: int
-    made: datetime.datetime
-    images: int
+    name: str  # its path relative to the cache
+    size: int  # in bytes
+    made: datetime.datetime  # when it was completed, or last written to
+    images: int  # number of images; 0 if it is not complete
 
 
 def contents(cache: Path) -> list[Prepared]:

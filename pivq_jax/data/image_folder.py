@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import layouts, preparation, prepare, splits, tree
+from pivq_jax.data import layouts, splits, tree
+from pivq_jax.data.builder import Plan, build, plan_of_files, workers_for
 from pivq_jax.data.images import readable_name
-from pivq_jax.data.preparation import Plan, workers_for
 from pivq_jax.data.shards import Entry, FileRecipe
 
 NAME = "image_folder"
@@ -34,26 +34,24 @@ def prepared_folder(
     splits.groups_by(group)  # raises an error
     root = tree.existing_directory(path).resolve()
     place = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    home = cache / NAME
-    record = home / ".listings" / f"{place}.json"
-    content, count = tree.fingerprint(root, record)
+    content, count = tree.fingerprint(root)
     if not count:
         tree.list_images(root)  # raises the error
     label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
     contents = f"{place}\n{image_size}\n{content}" + (f"\n{group}" if group else "")
     version = hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    target = home / f"{label}_{image_size}px_{version}"
+    target = cache / NAME / f"{label}_{image_size}px_{version}"
 
     def make_plan() -> Plan:
         plan = _plan(root, image_size, group)
-        if tree.fingerprint(root, record)[0] != content:
+        if tree.fingerprint(root)[0] != content:
             raise InputError(
                 f"{readable_name(root)} changed while it was listed: run the command again once it"
                 " is complete"
             )
         return plan
 
-    preparation.prepare(
+    build(
         target,
         make_plan,
         workers=workers_for(count),
@@ -78,7 +76,7 @@ def _plan(root: Path, image_size: int, group: str) -> Plan:
         layouts.check_groups(readable, group)
         by_group = splits.in_splits(readable, splits.groups_by(group))
         listing = dataclasses.replace(listing, splits=by_group)
-    plan = prepare.make_plan(NAME, listing, image_size, group=group)
+    plan = plan_of_files(NAME, listing, image_size, group=group)
     label = f"{readable_name(root.name)} {image_size}px"
     return dataclasses.replace(plan, label=label, skipped=tuple(skipped))
 

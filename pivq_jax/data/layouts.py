@@ -43,19 +43,12 @@ _MAX_MEMBER = 2**26
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """Images and labels of a source.
+    """Images and labels of a source."""
 
-    Attributes:
-        root: directory of the images, or a zip archive.
-        splits: images of each split, in order.
-        factors: names of the values of each attribute.
-        shape: (width, height) of every image; None if they may differ.
-    """
-
-    root: Path
-    splits: dict[str, list[Entry]]
-    factors: dict[str, tuple[str, ...]]
-    shape: tuple[int, int] | None
+    root: Path  # directory of the images, or a zip archive
+    splits: dict[str, list[Entry]]  # images of each split, in order
+    factors: dict[str, tuple[str, ...]]  # names of the values of each attribute
+    shape: tuple[int, int] | None  # (width, height) of every image; None if they may differ
 
 
 def celeba(source: Path) -> Listing:

@@ -18,7 +18,6 @@ interrupted at any time; if it is run again, it continues and produces the same 
 """
 
 import argparse
-import hashlib
 import os
 import shlex
 import sys
@@ -30,12 +29,8 @@ from typing import Any
 from pivq_jax.common.command_line import CommandParser, resumable_exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
-from pivq_jax.data import layouts, preparation, records
-from pivq_jax.data.images import readable_name
-from pivq_jax.data.preparation import Plan, default_data_dir, usable_cores
-from pivq_jax.data.shards import FileRecipe
-
-NAMES = ("celeba", "celeba_hq", "ffhq", "lfw", "image_folder")
+from pivq_jax.data import layouts, records
+from pivq_jax.data.builder import build, default_data_dir, plan_of_files, usable_cores
 
 # The configs of data sets that have none of their own.
 _CONFIGS = {"lfw": "faces"}
@@ -74,9 +69,11 @@ def prepare_dataset(
         listing = layouts.READERS[name](source)
     _check_sizes(name, image_size, crop, listing)
 
-    plan = make_plan(name, listing, image_size, crop=crop, group=group, max_skipped=_MAX_SKIPPED)
+    plan = plan_of_files(
+        name, listing, image_size, crop=crop, group=group, max_skipped=_MAX_SKIPPED
+    )
     target = records.set_directory(output, name, image_size)
-    manifest = preparation.prepare(target, lambda: plan, workers=workers)
+    manifest = build(target, lambda: plan, workers=workers)
     wanted = {"group": "", **plan.origin}
     differing = [key for key, value in wanted.items() if manifest.get(key, "") != value]
     if differing:
@@ -85,36 +82,6 @@ def prepare_dataset(
             " another --output"
         )
     return manifest
-
-
-def make_plan(
-    name: str,
-    listing: layouts.Listing,
-    image_size: int,
-    *,
-    crop: int = 0,
-    group: str = "",
-    max_skipped: float = 1.0,
-) -> Plan:
-    """Returns the plan that prepares listed image files; `max_skipped` is a fraction of them."""
-    root, factors = os.fspath(listing.root), tuple(listing.factors)
-    return Plan(
-        name=name,
-        image_size=image_size,
-        splits=listing.splits,
-        factors=listing.factors,
-        recipe=FileRecipe(root, image_size, crop, listing.shape, factors),
-        origin={
-            "name": name,
-            "image_size": image_size,
-            "crop": crop,
-            "source": _digest(listing),
-            **({"group": group} if group else {}),
-        },
-        source=readable_name(listing.root),
-        label=f"{name} {image_size}px",
-        max_skipped=max_skipped,
-    )
 
 
 def _check_sizes(name: str, image_size: int, crop: int, listing: layouts.Listing) -> None:
@@ -134,19 +101,11 @@ def _check_sizes(name: str, image_size: int, crop: int, listing: layouts.Listing
         )
 
 
-def _digest(listing: layouts.Listing) -> str:
-    """Returns a hash of names, splits and attributes, independent of the location of the source."""
-    entries = {
-        split: [(entry.file, entry.factors) for entry in entries]
-        for split, entries in listing.splits.items()
-    }
-    text = repr((entries, listing.factors))
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(prog="python -m pivq_jax.data.prepare", description=__doc__)
-    parser.add_argument("--dataset", required=True, choices=NAMES, help="name of the data set")
+    parser.add_argument(
+        "--dataset", required=True, choices=tuple(layouts.READERS), help="name of the data set"
+    )
     parser.add_argument("--source", required=True, type=Path, help="directory of its files")
     parser.add_argument("--size", required=True, type=int, help="height and width in pixels")
     parser.add_argument(

@@ -6,24 +6,20 @@ tensorflow-datasets opens it, and `prepared.json`, which describes its origin.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import as_path, write_json
-from pivq_jax.common.retry import retried
+from pivq_jax.common.files import write_json
 
 P = TypeVar("P", bound=PurePath)  # pathlib and etils.epath paths
 
 _VERSION = "1.0.0"
-_MANIFEST = "prepared.json"
+MANIFEST = "prepared.json"
 
 # Keys of a batch that are not factors.
 RESERVED = ("image", "mask")
@@ -31,19 +27,12 @@ RESERVED = ("image", "mask")
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What `dataset_info.json` tells other programs and people about a data set.
+    """What `dataset_info.json` tells other programs and people about a data set."""
 
-    Attributes:
-        description: text about the data.
-        citation: BibTeX entry.
-        homepage: address of its page.
-        licence: terms of use; also written to the file LICENSE.
-    """
-
-    description: str = ""
-    citation: str = ""
-    homepage: str = ""
-    licence: str | None = None
+    description: str = ""  # text about the data
+    citation: str = ""  # BibTeX entry
+    homepage: str = ""  # address of its page
+    licence: str | None = None  # terms of use; also written to the file LICENSE
 
 
 NO_CARD = Card()
@@ -56,7 +45,7 @@ def set_directory(root: P, name: str, image_size: int) -> P:
 
 def prepared_sizes(root: Any, name: str) -> list[int]:
     """Returns, ascending, the image sizes at which a data set is prepared in `root`."""
-    names = (path.parent.name for path in (root / name).glob(f"*px/{_MANIFEST}"))
+    names = (path.parent.name for path in (root / name).glob(f"*px/{MANIFEST}"))
     return sorted(int(match[1]) for match in (re.fullmatch(r"(\d+)px", n) for n in names) if match)
 
 
@@ -152,64 +141,18 @@ def write_metadata(
     info.set_splits(splits.SplitDict(infos))
     info.write_to_directory(directory)
     named = {factor: list(values) for factor, values in factors.items()}
-    write_json(directory / _MANIFEST, {**manifest, "factors": named})
+    write_json(directory / MANIFEST, {**manifest, "factors": named})
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
     """Reads `prepared.json`."""
     try:
-        manifest = json.loads((directory / _MANIFEST).read_text())
+        manifest = json.loads((directory / MANIFEST).read_text())
         if not {"factors", "images", "skipped"} <= set(manifest):
             raise ValueError("it lacks entries")
         return manifest
     except (FileNotFoundError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
-            f"the prepared data in {directory} is damaged ({_MANIFEST}: {error}): delete that "
+            f"the prepared data in {directory} is damaged ({MANIFEST}: {error}): delete that "
             "directory and prepare it again"
         ) from error
-
-
-def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path:
-    """Copies a prepared data set from remote storage to the local directory that is returned.
-
-    array_record files are read by random access, which requires a local disk. If `image_size` is
-    not available, the next larger size is copied; if there is none, nothing is. If the size or time
-    of a remote file changes, it is another data set with its own copy: a run that uses the earlier
-    copy goes on.
-    """
-    from pivq_jax.data.preparation import locked, progress
-
-    place: Any = as_path(remote)  # etils paths, unlike pathlib paths, can be copied
-    try:
-        prepared = retried(lambda: prepared_sizes(place, name), f"{name} in {remote}")
-        sizes = [size for size in prepared if size >= image_size]
-    except ImportError as error:  # its message names the package that this storage requires
-        raise InputError(f"cannot open {remote}: {error}") from error
-    if not sizes:
-        return cache / "fetched" / "nothing"
-    source = set_directory(place, name, sizes[0])
-    files, version = retried(lambda: _versioned(source), str(source))
-    local = cache / "fetched" / hashlib.sha256(f"{remote}\n{version}".encode()).hexdigest()[:16]
-    target = set_directory(local, name, sizes[0])
-    if target.exists():
-        return local
-    with locked(target.with_name(f".{target.name}.lock"), f"{name} from {remote}"):
-        if not target.exists():
-            work = target.with_name(f".{target.name}.incomplete")
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(parents=True)
-            for file in progress(files, f"copying {source}", len(files), unit=" files"):
-                copy = partial(file.copy, work / file.name, overwrite=True)  # a part of it, perhaps
-                retried(copy, str(file))
-            work.rename(target)
-    return local
-
-
-def _versioned(source: Any) -> tuple[list[Any], str]:
-    """Returns the files of a remote directory, and text that differs if one of them changes."""
-    files = sorted(source.iterdir())
-    lines = [(source / _MANIFEST).read_text()]
-    for file in files:
-        status = file.stat()  # of etils: some kinds of storage have no time, which is 0 then
-        lines.append(f"{file.name}\t{status.length}\t{status.mtime}")
-    return files, "\n".join(lines)

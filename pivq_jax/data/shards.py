@@ -16,17 +16,11 @@ from pivq_jax.data import images, records, worker
 
 
 class Entry(NamedTuple):
-    """An image of the source.
+    """An image of the source."""
 
-    Attributes:
-        file: path relative to the directory, or a member of the archive; the seed of a drawing.
-        stamp: text that changes when the image changes.
-        factors: value of each factor.
-    """
-
-    file: str
-    stamp: str
-    factors: tuple[int, ...]
+    file: str  # path relative to the directory, or a member of the archive; the seed of a drawing
+    stamp: str  # text that changes when the image changes
+    factors: tuple[int, ...]  # value of each factor
 
 
 class Recipe(Protocol):
@@ -47,21 +41,13 @@ class Recipe(Protocol):
 
 
 class FileRecipe(NamedTuple):
-    """Makes records from image files.
+    """Makes records from image files."""
 
-    Attributes:
-        root: directory of the images, or a zip archive.
-        image_size: height and width in pixels.
-        crop: side of the central square in pixels; 0 for the largest square.
-        shape: required width and height of every image; None for any.
-        factors: names of the factors.
-    """
-
-    root: str
-    image_size: int
-    crop: int
-    shape: tuple[int, int] | None
-    factors: tuple[str, ...]
+    root: str  # directory of the images, or a zip archive
+    image_size: int  # height and width in pixels
+    crop: int  # side of the central square in pixels; 0 for the largest square
+    shape: tuple[int, int] | None  # required width and height of every image; None for any
+    factors: tuple[str, ...]  # names of the factors
 
     @property
     def identity(self) -> str:
@@ -97,17 +83,12 @@ def _archive(path: str) -> zipfile.ZipFile:
 
 
 class Shard(NamedTuple):
-    """A shard to write.
+    """A shard to write."""
 
-    Attributes:
-        path: final path of the shard.
-        summary: path of its summary, written after the shard: digest, images, bytes, size, skipped.
-        entries: its images.
-    """
-
-    path: Path
+    path: Path  # final path of the shard
+    # Path of its summary, written after the shard: digest, images, bytes, size, skipped.
     summary: Path
-    entries: tuple[Entry, ...]
+    entries: tuple[Entry, ...]  # its images
 
 
 def digest(recipe: Recipe, shard: Shard) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import preparation, records, toon_render
-from pivq_jax.data.preparation import Plan, workers_for
+from pivq_jax.data import records, toon_render
+from pivq_jax.data.builder import Plan, build, workers_for
 from pivq_jax.data.shards import Entry
 
 NAME = "toon_faces"
@@ -94,7 +94,7 @@ def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None
         )
 
     target = cache / NAME / name
-    preparation.prepare(target, make_plan, workers=workers_for(sum(counts)))
+    build(target, make_plan, workers=workers_for(sum(counts)))
     return target
 
 

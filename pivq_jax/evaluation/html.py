@@ -36,12 +36,15 @@ class Picture:
     caption: str
 
 
+Part = str | Table | Picture  # a string is a paragraph of plain text
+
+
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A section of a page: paragraphs of plain text, tables and pictures."""
+    """A section of a page."""
 
     title: str
-    parts: Sequence[str | Table | Picture]
+    parts: Sequence[Part]
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
@@ -57,7 +60,7 @@ def page(title: str, sections: Sequence[Section]) -> str:
     )
 
 
-def _part(part: str | Table | Picture) -> str:
+def _part(part: Part) -> str:
     if isinstance(part, str):
         return f"<p>{html.escape(part)}</p>\n"
     if isinstance(part, Table):

@@ -4,6 +4,8 @@ import dataclasses
 import sys
 import time
 import zlib
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically, write_json
 from pivq_jax.common.parallel import own_copy
-from pivq_jax.evaluation.html import Picture, Section, Table, page
+from pivq_jax.evaluation.html import Part, Picture, Section, Table, page
 from pivq_jax.evaluation.prior import TEMPERATURES, describe_prior
 from pivq_jax.evaluation.session import Session
 from pivq_jax.evaluation.stages import STAGES
@@ -55,22 +57,15 @@ def write_report(session: Session) -> dict[str, Any]:
     pictures: list[str] = []
     left_out: dict[str, str] = {}
     for number, (name, stage, wanted) in enumerate(stages, 1):
-        kept = read_object(folder / f"{name}.json")
+        file = folder / f"{name}.json"
+        kept = read_object(file)
         # Stages that were left out are tried again, as a missing file may now exist.
         if not isinstance(kept.get("metrics"), dict) or kept.get("made_for") != wanted:
             if jax.process_index() == 0:
                 print(f"evaluating, {number} of {len(stages)}: {name}", file=sys.stderr, flush=True)
-            started = time.perf_counter()
-            session.pictures = []
-            kept = {"made_for": wanted}
-            try:
-                kept["metrics"] = stage(session)
-            except InputError as error:
-                kept["left_out"] = str(error)
-            kept["pictures"] = session.pictures
-            kept["seconds"] = round(time.perf_counter() - started, 1)
+            kept = {"made_for": wanted, **_run(stage, session)}
             if jax.process_index() == 0:
-                write_json(folder / f"{name}.json", kept)
+                write_json(file, kept)
         metrics |= kept.get("metrics", {})
         pictures += kept.get("pictures", [])
         if "left_out" in kept:
@@ -84,6 +79,17 @@ def write_report(session: Session) -> dict[str, Any]:
         title = f"{config.name}, step {model.step:,}"
         write_atomically(folder / "index.html", page(title, _sections(metrics, folder)).encode())
     return metrics
+
+
+def _run(stage: Callable[[Session], dict[str, Any]], session: Session) -> dict[str, Any]:
+    """Runs a stage: its metrics, or why it is left out; the names of its pictures; the seconds."""
+    started, session.pictures = time.perf_counter(), []
+    try:
+        made: dict[str, Any] = {"metrics": stage(session)}
+    except InputError as error:
+        made = {"left_out": str(error)}
+    seconds = round(time.perf_counter() - started, 1)
+    return made | {"pictures": session.pictures, "seconds": seconds}
 
 
 def _checksum(params: Any) -> int:
@@ -104,108 +110,91 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         print(f"  left out, {stage}: {reason}")
 
 
+def _pictures(folder: Path, captions: Mapping[str, str]) -> list[Picture]:
+    """Those pictures that there are, by name, with their captions."""
+    files = {folder / f"{name}.png": caption for name, caption in captions.items()}
+    return [Picture(file.read_bytes(), text) for file, text in files.items() if file.exists()]
+
+
+def _figures(metrics: dict[str, Any], *names: str) -> Table:
+    return Table(("", ""), [(n, metrics[n]) for n in names if metrics.get(n) is not None])
+
+
 def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
-    def pictures(*captions: tuple[str, str]) -> list[Picture]:
-        return [
-            Picture((folder / f"{name}.png").read_bytes(), caption)
-            for name, caption in captions
-            if (folder / f"{name}.png").exists()
-        ]
-
-    def figures(*names: str) -> Table:
-        return Table(("", ""), [(n, metrics[n]) for n in names if metrics.get(n) is not None])
-
+    figures, pictures = partial(_figures, metrics), partial(_pictures, folder)
+    model = figures(
+        *("image_size", "num_codes", "codebook_size", "parameters", "train_seconds"),
+        *("train_images_per_second", "sample_images_per_second"),
+    )
+    reconstruction: list[Part] = [
+        "Means over the test images, of output rounded to 8 bits.",
+        figures("images", "psnr", "ssim", "lpips", "l1", "rfid"),
+        *pictures({"reconstructions": "Test images, each above its reconstruction."}),
+    ]
+    capacity: list[Part] = [
+        "Bits per image over the test split: the ceiling counts all possible codes, the marginal"
+        " bits are an upper bound on their entropy.",
+        figures(
+            *("ceiling_bits", "marginal_bits", "distinct_codes_per_image", "codes_used"),
+            *("constant_codes", "perplexity"),
+        ),
+        *pictures({"usage": "Fraction of test images that contain each entry, descending."}),
+    ]
+    samples: list[Part] = [
+        "Recombined code sets of training images, decoded in one pass.",
+        *_distribution(metrics),
+        *pictures(
+            {
+                "samples": "Samples.",
+                "parents": "Triples of parent, sample and parent.",
+                "many_parents": "Samples of more than two parents.",
+                "interpolations": "Interpolations between two images by exchanging codes.",
+                "neighbours": "Samples, each followed by the nearest of the training images they"
+                " were drawn from.",
+            }
+        ),
+    ]
     sections = [
-        Section(
-            "Model",
-            [
-                figures(
-                    *("image_size", "num_codes", "codebook_size", "parameters", "train_seconds"),
-                    *("train_images_per_second", "sample_images_per_second"),
-                )
-            ],
-        ),
-        Section(
-            "Reconstruction",
-            [
-                "Means over the test images, of output rounded to 8 bits.",
-                figures("images", "psnr", "ssim", "lpips", "l1", "rfid"),
-                *pictures(("reconstructions", "Test images, each above its reconstruction.")),
-            ],
-        ),
-        Section(
-            "Capacity",
-            [
-                "Bits per image over the test split: the ceiling counts all possible codes, the"
-                " marginal bits are an upper bound on their entropy.",
-                figures(
-                    *("ceiling_bits", "marginal_bits", "distinct_codes_per_image", "codes_used"),
-                    *("constant_codes", "perplexity"),
-                ),
-                *pictures(
-                    ("usage", "Fraction of test images that contain each entry, descending."),
-                ),
-            ],
-        ),
-        Section(
-            "Samples",
-            [
-                "Recombined code sets of training images, decoded in one pass.",
-                *_distribution(metrics),
-                *pictures(
-                    ("samples", "Samples."),
-                    ("parents", "Triples of parent, sample and parent."),
-                    ("many_parents", "Samples of more than two parents."),
-                    ("interpolations", "Interpolations between two images by exchanging codes."),
-                    (
-                        "neighbours",
-                        "Samples, each followed by the nearest of the training images they were"
-                        " drawn from.",
-                    ),
-                ),
-            ],
-        ),
-        Section("What codes mean", [*_attributes(metrics), *pictures(("atlas", "Code atlas."))]),
+        Section("Model", [model]),
+        Section("Reconstruction", reconstruction),
+        Section("Capacity", capacity),
+        Section("Samples", samples),
     ]
     if "prior_bits" in metrics:
-        below = "each above the reconstruction of the training image with most codes in common"
-        sections.insert(
-            -1,
-            Section(
-                "Prior",
-                [
-                    "Bits per image over the test split: an upper bound on those of the prior, and"
-                    " what independent codes and all possible ones would take.",
-                    figures("prior_bits", "marginal_bits", "ceiling_bits"),
-                    _sets_of_prior(metrics),
-                    *pictures(
-                        *(
-                            (f"prior_temperature_{t:g}", f"Drawn at temperature {t:g}, {below}.")
-                            for t in TEMPERATURES
-                        ),
-                        ("prior_recombined", f"Recombined, {below}."),
-                        (
-                            "prior_completions",
-                            "Test images from all their codes in the top row; below, from three"
-                            " quarters, a half and a quarter of them, completed by the prior in two"
-                            " ways each.",
-                        ),
-                    ),
-                ],
-            ),
-        )
+        sections.append(Section("Prior", _prior(metrics, folder)))
+    meanings = [*_attributes(metrics), *pictures({"atlas": "Code atlas."})]
+    sections.append(Section("What codes mean", meanings))
     if metrics["left_out"]:
         reasons = [f"{stage}: {reason}" for stage, reason in metrics["left_out"].items()]
         sections.append(Section("Left out", reasons))
     return sections
 
 
-def _distribution(metrics: dict[str, Any]) -> list[str | Table]:
+def _prior(metrics: dict[str, Any], folder: Path) -> list[Part]:
+    below = "each above the reconstruction of the training image with most codes in common"
+    captions = {
+        f"prior_temperature_{t:g}": f"Drawn at temperature {t:g}, {below}." for t in TEMPERATURES
+    }
+    captions["prior_recombined"] = f"Recombined, {below}."
+    captions["prior_completions"] = (
+        "Test images from all their codes in the top row; below, from three quarters, a half and a"
+        " quarter of them, completed by the prior in two ways each."
+    )
+    return [
+        "Bits per image over the test split: an upper bound on those of the prior, and what"
+        " independent codes and all possible ones would take.",
+        _figures(metrics, "prior_bits", "marginal_bits", "ceiling_bits"),
+        _sets_of_prior(metrics),
+        *_pictures(folder, captions),
+    ]
+
+
+def _distribution(metrics: dict[str, Any]) -> list[Part]:
     if "fid" not in metrics:
         return []
     names = ("sample_images", "fid", "precision", "recall", "density", "coverage")
     compared = {"samples": metrics, **metrics["baselines"]}
-    parts: list[str | Table] = [
+    parts: list[Part] = [
         f"Against {metrics['real_images']:,} test images, k = {metrics['neighbours']}. Features: "
         f"{metrics['feature_network']}. Images: {metrics['feature_preprocessing']}.",
         Table(
@@ -227,11 +216,11 @@ def _sets_of_prior(metrics: dict[str, Any]) -> Table:
     return Table(header, [(name, *(row[n] for n in names)) for name, row in rows])
 
 
-def _attributes(metrics: dict[str, Any]) -> list[str | Table]:
+def _attributes(metrics: dict[str, Any]) -> list[Part]:
     if not metrics.get("attributes"):
         return []
     columns = ("classes", "majority", "codes", "codes_error", "latents", "latents_error")
-    parts: list[str | Table] = [
+    parts: list[Part] = [
         f"Balanced accuracy of linear probes on {metrics['probe_test_images']:,} test images, with"
         " standard errors, from the codes and from the continuous latents.",
         Table(

@@ -15,7 +15,7 @@ from pivq_jax.codec import fingerprint
 from pivq_jax.codec.container import pack, parse
 from pivq_jax.codec.files import batches_of, check_contents, contents_of
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.progress import progress_bar
+from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.explore.factors import Factors

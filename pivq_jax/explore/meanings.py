@@ -14,23 +14,14 @@ CLUSTERS = 8  # groups of entries where there are no labels; more colours are ha
 
 
 class Meanings(NamedTuple):
-    """What each of the K codebook entries tells.
+    """What each of the K codebook entries tells."""
 
-    Attributes:
-        grouping: 'factor' if groups are labelled factors, 'cluster' if clusters of entries.
-        groups: names of the groups.
-        group: int [K], index in `groups`; -1 for an entry that tells nothing beyond chance.
-        value: the value of the factor that an entry tells, or ''.
-        text: one line about each entry, or ''.
-        share: f64 [K], fraction of images that contain the entry.
-    """
-
-    grouping: str
-    groups: tuple[str, ...]
-    group: np.ndarray
-    value: tuple[str, ...]
-    text: tuple[str, ...]
-    share: np.ndarray
+    grouping: str  # 'factor' if groups are labelled factors, 'cluster' if clusters of entries
+    groups: tuple[str, ...]  # names of the groups
+    group: np.ndarray  # int [K], index in `groups`; -1: it tells nothing beyond chance
+    value: tuple[str, ...]  # the value of the factor that an entry tells, or ''
+    text: tuple[str, ...]  # one line about each entry, or ''
+    share: np.ndarray  # f64 [K], fraction of images that contain the entry
 
 
 def find_meanings(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pivq_jax.common.progress import progress_bar
+from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.evaluation.session import POOL_IMAGES
@@ -22,17 +22,11 @@ SECONDS = 60.0
 
 
 class Pool(NamedTuple):
-    """The first M training images, in order.
+    """The first M training images, in order."""
 
-    Attributes:
-        codes: int32 [M, N].
-        labels: int32 [M, A].
-        small: uint8 [M, s, s, 3], the images at no more than `SEARCH_SIZE` pixels.
-    """
-
-    codes: np.ndarray
-    labels: np.ndarray
-    small: jax.Array
+    codes: np.ndarray  # int32 [M, N]
+    labels: np.ndarray  # int32 [M, A]
+    small: jax.Array  # uint8 [M, s, s, 3], the images at no more than `SEARCH_SIZE` pixels
 
 
 def encode_pool(

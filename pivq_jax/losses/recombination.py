@@ -3,10 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-# Patches along a side of the image: a patch is small enough that some real image of the batch has
-# one like it, and large enough to show what belongs together (docs/results.md).
-PATCHES = 4
-
 
 def nearest_patch_loss(
     images: jax.Array,

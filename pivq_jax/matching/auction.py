@@ -9,17 +9,11 @@ from pivq_jax.matching.waves import augment_all
 
 
 class StepCounts(NamedTuple):
-    """Number of sequential steps taken by one batch.
+    """Number of sequential steps taken by one batch."""
 
-    Attributes:
-        rounds: int32, rounds of bidding.
-        waves: int32, waves of the shortest-path search.
-        searches: int32, waves that completed a search in at least one problem.
-    """
-
-    rounds: jax.Array
-    waves: jax.Array
-    searches: jax.Array
+    rounds: jax.Array  # int32, rounds of bidding
+    waves: jax.Array  # int32, waves of the shortest-path search
+    searches: jax.Array  # int32, waves that completed a search in at least one problem
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -26,17 +26,11 @@ _START, _END = 0.06, 0.0006  # eps of the first and last scaled round, in units 
 
 
 class Offers(NamedTuple):
-    """A partial matching and its prices.
+    """A partial matching and its prices."""
 
-    Attributes:
-        row4col: int32 [B, K], the row of each column; -1 if free.
-        col4row: int32 [B, N], the column of each row; -1 if free.
-        prices: float32 [B, K].
-    """
-
-    row4col: jax.Array
-    col4row: jax.Array
-    prices: jax.Array
+    row4col: jax.Array  # int32 [B, K], the row of each column; -1 if free
+    col4row: jax.Array  # int32 [B, N], the column of each row; -1 if free
+    prices: jax.Array  # float32 [B, K]
 
 
 def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pivq_jax.config.sections import ModelConfig
 from pivq_jax.model.layers import block_class, positions_2d
 from pivq_jax.model.primitives import LayerNorm, dense, gelu
 
@@ -90,19 +91,9 @@ class Decoder(nn.Module):
     invariant.
     """
 
+    config: ModelConfig
     image_size: int
-    patch_size: int
-    width: int
-    set_depth: int
-    depth: int
-    heads: int
-    output: str  # 'patch' or 'conv'
-    output_channels: int
-    local_output: bool = False  # adds a linear layer for each patch
     positional: bool = False
-    mlp_ratio: int = 4
-    dtype: jnp.dtype = jnp.float32
-    remat: bool = False  # recompute activations within blocks in the backward pass
 
     @nn.compact
     def __call__(self, quantized: jax.Array) -> jax.Array:
@@ -114,28 +105,29 @@ class Decoder(nn.Module):
         Returns:
             float32 [B, image_size, image_size, 3], images nominally in [-1, 1], not clipped.
         """
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
         batch, num_codes, _ = quantized.shape
-        codes = dense(self.width, self.dtype, "codes")(quantized)
+        codes = dense(config.width, dtype, "codes")(quantized)
         if self.positional:
-            places = self.param("places", nn.initializers.normal(1.0), (num_codes, self.width))
-            codes = codes + places.astype(self.dtype)
-        block = block_class(self.remat)
-        for i in range(self.set_depth):
-            codes = block(self.heads, self.mlp_ratio, self.dtype, name=f"set_block_{i}")(codes)
-        codes = LayerNorm(self.dtype, name="set_norm")(codes)
+            places = self.param("places", nn.initializers.normal(1.0), (num_codes, config.width))
+            codes = codes + places.astype(dtype)
+        block = block_class(config.remat)
+        for i in range(config.set_depth):
+            codes = block(config.heads, config.mlp_ratio, dtype, name=f"set_block_{i}")(codes)
+        codes = LayerNorm(dtype, name="set_norm")(codes)
 
-        side = self.image_size // self.patch_size
-        queries = self.param("queries", nn.initializers.normal(0.02), (side**2, self.width))
-        queries = (queries + positions_2d(side, side, self.width)).astype(self.dtype)
+        side = self.image_size // config.patch_size
+        queries = self.param("queries", nn.initializers.normal(0.02), (side**2, config.width))
+        queries = (queries + positions_2d(side, side, config.width)).astype(dtype)
         x = queries[None]  # shared by all images until the first cross-attention
-        for i in range(self.depth):
-            x = block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x, codes)
-        x = LayerNorm(self.dtype, name="norm")(x).reshape(batch, side, side, self.width)
+        for i in range(config.decoder_depth):
+            x = block(config.heads, config.mlp_ratio, dtype, name=f"block_{i}")(x, codes)
+        x = LayerNorm(dtype, name="norm")(x).reshape(batch, side, side, config.width)
 
-        if self.output == "patch":
-            images = PatchOutput(self.patch_size, name="output")(x)
+        if config.output == "patch":
+            images = PatchOutput(config.patch_size, name="output")(x)
         else:
-            images = ConvOutput(self.patch_size, self.output_channels, self.dtype, name="output")(x)
-        if self.local_output:
-            images += LocalOutput(self.patch_size, name="local_output")(x)
+            images = ConvOutput(config.patch_size, config.output_channels, dtype, name="output")(x)
+        if config.local_output:
+            images += LocalOutput(config.patch_size, name="local_output")(x)
         return images

@@ -4,9 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pivq_jax.config.limits import NORM_GROUPS
 from pivq_jax.model.primitives import NORM_EPSILON
-
-GROUPS = 8  # number of channel groups in group norms
 
 
 class Discriminator(nn.Module):
@@ -51,7 +50,7 @@ class Discriminator(nn.Module):
             stride = 2 if i < self.layers else 1
             x = conv(x, self.channels * min(2**i, 8), stride, f"conv_{i}", use_bias=False)
             norm = nn.GroupNorm(
-                GROUPS,
+                NORM_GROUPS,
                 epsilon=NORM_EPSILON,
                 use_fast_variance=False,
                 dtype=self.dtype,

@@ -6,10 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pivq_jax.config.sections import ModelConfig
 from pivq_jax.model.layers import block_class, positions_2d
 from pivq_jax.model.primitives import NORM_EPSILON, LayerNorm, dense
-
-LATENTS = ("queries", "patches")
 
 
 def pool(grid: jax.Array, count: int) -> jax.Array:
@@ -26,7 +25,7 @@ def pool(grid: jax.Array, count: int) -> jax.Array:
 class Encoder(nn.Module):
     """Vision transformer over image patches.
 
-    Patches have fixed 2-D position embeddings. The N latents are computed from (`latents`):
+    Patches have fixed 2-D position embeddings. The N latents are computed from (`config.latents`):
 
     - `queries`: N learned queries, which attend to the patches and to each other in every block, as
       in TiTok's encoder (Yu et al. 2024, arXiv 2406.07550).
@@ -37,16 +36,7 @@ class Encoder(nn.Module):
     the scale of the codebook.
     """
 
-    num_codes: int  # N
-    code_dim: int  # D
-    patch_size: int
-    width: int
-    depth: int
-    heads: int
-    latents: str = "queries"  # one of `LATENTS`
-    mlp_ratio: int = 4
-    dtype: jnp.dtype = jnp.float32
-    remat: bool = False  # recompute activations within blocks in the backward pass
+    config: ModelConfig
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -58,31 +48,34 @@ class Encoder(nn.Module):
         Returns:
             float32 [B, N, D], latents, each with zero mean and unit variance.
         """
-        p = self.patch_size
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        p = config.patch_size
         x = nn.Conv(
-            self.width, (p, p), strides=(p, p), padding="VALID", dtype=self.dtype, name="patches"
+            config.width, (p, p), strides=(p, p), padding="VALID", dtype=dtype, name="patches"
         )(images)
         batch, height, width, _ = x.shape
-        x = x.reshape(batch, height * width, self.width)
-        x = x + positions_2d(height, width, self.width).astype(self.dtype)
+        x = x.reshape(batch, height * width, config.width)
+        x = x + positions_2d(height, width, config.width).astype(dtype)
 
-        if self.latents == "queries":
-            shape = (self.num_codes, self.width)
+        from_queries = config.latents == "queries"
+        if from_queries:
+            shape = (config.num_codes, config.width)
             queries = self.param("queries", nn.initializers.normal(1.0), shape)
-            queries = jnp.broadcast_to(queries.astype(self.dtype), (batch, *shape))
+            queries = jnp.broadcast_to(queries.astype(dtype), (batch, *shape))
             x = jnp.concatenate([x, queries], axis=1)
-        block = block_class(self.remat)
-        for i in range(self.depth):
+        block = block_class(config.remat)
+        for i in range(config.encoder_depth):
             # The patches are not needed after the last block, unless they are the latents.
-            last = self.num_codes if self.latents == "queries" and i == self.depth - 1 else None
-            x = block(self.heads, self.mlp_ratio, self.dtype, last, name=f"block_{i}")(x)
-        if self.latents == "patches" and self.num_codes < height * width:
-            x = pool(x.reshape(batch, height, width, self.width), self.num_codes)
+            is_last = i == config.encoder_depth - 1
+            last = config.num_codes if from_queries and is_last else None
+            x = block(config.heads, config.mlp_ratio, dtype, last, name=f"block_{i}")(x)
+        if not from_queries and config.num_codes < height * width:
+            x = pool(x.reshape(batch, height, width, config.width), config.num_codes)
 
-        latents = LayerNorm(self.dtype, name="norm")(x)
-        per_token = self.num_codes // x.shape[1]
-        latents = dense(self.code_dim * per_token, jnp.float32, "latents")(latents)
-        latents = latents.reshape(batch, self.num_codes, self.code_dim)
+        latents = LayerNorm(dtype, name="norm")(x)
+        per_token = config.num_codes // x.shape[1]
+        latents = dense(config.code_dim * per_token, jnp.float32, "latents")(latents)
+        latents = latents.reshape(batch, config.num_codes, config.code_dim)
         unit = nn.LayerNorm(
             epsilon=NORM_EPSILON,
             use_bias=False,

@@ -5,9 +5,9 @@ from functools import partial
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from pivq_jax.config.fields import Config
+from pivq_jax.config.sections import ModelConfig
 from pivq_jax.model.decoder import Decoder
 from pivq_jax.model.encoder import Encoder
 from pivq_jax.model.quantizer import Matcher, Quantized, Quantizer, match_latents
@@ -20,55 +20,17 @@ class PIVQ(nn.Module):
     this range.
     """
 
+    config: ModelConfig
     image_size: int
-    patch_size: int
-    num_codes: int  # N
     codebook_size: int  # K
-    code_dim: int  # D
-    width: int
-    heads: int
-    encoder_depth: int
-    set_depth: int
-    decoder_depth: int
-    latents_from: str = "queries"  # one of `encoder.LATENTS`
-    mlp_ratio: int = 4
-    output: str = "conv"
-    output_channels: int = 32
-    local_output: bool = False
     kind: str = "matching"
     matcher: Matcher = match_latents
-    dtype: jnp.dtype = jnp.float32
-    remat: bool = False
 
     def setup(self) -> None:
-        self.encoder = Encoder(
-            num_codes=self.num_codes,
-            code_dim=self.code_dim,
-            patch_size=self.patch_size,
-            width=self.width,
-            depth=self.encoder_depth,
-            heads=self.heads,
-            latents=self.latents_from,
-            mlp_ratio=self.mlp_ratio,
-            dtype=self.dtype,
-            remat=self.remat,
-        )
-        self.quantizer = Quantizer(self.codebook_size, self.code_dim, self.kind, self.matcher)
-        self.decoder = Decoder(
-            image_size=self.image_size,
-            patch_size=self.patch_size,
-            width=self.width,
-            set_depth=self.set_depth,
-            depth=self.decoder_depth,
-            heads=self.heads,
-            output=self.output,
-            output_channels=self.output_channels,
-            local_output=self.local_output,
-            positional=self.kind == "positional",
-            mlp_ratio=self.mlp_ratio,
-            dtype=self.dtype,
-            remat=self.remat,
-        )
+        code_dim = self.config.code_dim
+        self.encoder = Encoder(self.config)
+        self.quantizer = Quantizer(self.codebook_size, code_dim, self.kind, self.matcher)
+        self.decoder = Decoder(self.config, self.image_size, self.kind == "positional")
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, Quantized]:
         """Reconstructs images from their quantized latents.
@@ -141,12 +103,10 @@ def pivq_from_config(
     Returns:
         the model, without parameters.
     """
-    fields = {**config.model, "dtype": jnp.dtype(config.model.dtype)}
     return PIVQ(
-        latents_from=fields.pop("latents"),
-        **fields,
-        image_size=config.data.image_size,
-        codebook_size=config.quantizer.codebook_size,
-        kind=config.quantizer.kind,
-        matcher=map_rows(partial(match_latents, method=config.quantizer.method)),
+        config.model,
+        config.data.image_size,
+        config.quantizer.codebook_size,
+        config.quantizer.kind,
+        map_rows(partial(match_latents, method=config.quantizer.method)),
     )

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pivq_jax.config.sections import AdversarialConfig
 from pivq_jax.losses.adversarial import augment, discriminator_hinge, generator_hinge
 from pivq_jax.model.discriminator import Discriminator
 
@@ -16,27 +17,16 @@ Fakes = dict[str, jax.Array]  # float32 [B, H, W, 3] each; keys as in `Adversary
 
 @dataclasses.dataclass(frozen=True)
 class Adversary:
-    """The discriminator and the weights of its kinds of fake images; weight 0 disables a kind.
-
-    Attributes:
-        discriminator: the network; its parameters are an argument of every method.
-        reconstructed: weight of reconstructions.
-        recombined: weight of images decoded from recombined code sets.
-        max_adaptive_weight: upper limit of the adaptive factor common to both weights.
-        augmentations: augmentations of all images that the discriminator sees, names in
-            `losses.adversarial.AUGMENTATIONS`.
-    """
+    """The discriminator and its settings; its parameters are an argument of every method."""
 
     discriminator: Discriminator
-    reconstructed: float
-    recombined: float
-    max_adaptive_weight: float
-    augmentations: tuple[str, ...] = ()
+    settings: AdversarialConfig
 
     @property
     def weights(self) -> dict[str, float]:
         """The positive weights by kind of fake image, 'reconstructed' or 'recombined'."""
-        weights = {"reconstructed": self.reconstructed, "recombined": self.recombined}
+        settings = self.settings
+        weights = {"reconstructed": settings.weight, "recombined": settings.recombined_weight}
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     @property
@@ -70,6 +60,7 @@ class Adversary:
         return total / self.total_weight, metrics
 
     def _logits(self, params: Params, images: jax.Array, key: jax.Array) -> jax.Array:
-        seen = augment(images, key, self.augmentations)
+        policy = tuple(filter(None, self.settings.augmentations.split(",")))
+        seen = augment(images, key, policy)
         logits: Any = self.discriminator.apply({"params": params}, seen)
         return logits

@@ -19,11 +19,11 @@ from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.training.adversary import Adversary
 from pivq_jax.training.jitted import Steps, make_steps
-from pivq_jax.training.objective import LossWeights, Objective, Phase, recombine_pairs
-from pivq_jax.training.optimizer import make_optimizer
-from pivq_jax.training.steps import make_discriminator_optimizer
+from pivq_jax.training.objective import Objective, Phase, recombine_pairs
+from pivq_jax.training.optimizer import make_discriminator_optimizer, make_optimizer
+from pivq_jax.training.steps import Recipe
 
-__all__ = ["dataset_from_config", "frozen_from_config", "phase_at", "steps_from_config"]
+__all__ = ["dataset_from_config", "lpips_weights_from_config", "phase_at", "steps_from_config"]
 
 
 def dataset_from_config(config: Config) -> Dataset:
@@ -56,21 +56,16 @@ def objective_from_config(
     map_rows: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
 ) -> Objective:
     """Builds the loss of a config; `map_rows` transforms recombination as in `pivq_from_config`."""
-    weights = dict(config.loss)
-    network = weights.pop("perceptual_network")
-    weights.pop("perceptual_weights")
-    shift = weights.pop("perceptual_shift")
-    weights.pop("recombination_warmup")  # see recombination_schedule
-    perceptual = partial(lpips, network=network) if weights["perceptual"] else None
+    weights = config.loss
+    perceptual = partial(lpips, network=weights.perceptual_network) if weights.perceptual else None
     recombine = partial(recombine_pairs, kind=model.kind, method=config.quantizer.method)
     return Objective(
         model,
-        LossWeights(**weights),
+        weights,
         map_rows(recombine),
         perceptual,
         adversary_from_config(config),
         config.quantizer.noise,
-        shift,
     )
 
 
@@ -80,16 +75,10 @@ def adversary_from_config(config: Config) -> Adversary | None:
     if not settings.weight and not settings.recombined_weight:
         return None
     dtype = jnp.dtype(config.model.dtype)
-    return Adversary(
-        Discriminator(settings.channels, settings.layers, dtype),
-        settings.weight,
-        settings.recombined_weight,
-        settings.max_adaptive_weight,
-        tuple(filter(None, settings.augmentations.split(","))),
-    )
+    return Adversary(Discriminator(settings.channels, settings.layers, dtype), settings)
 
 
-def frozen_from_config(config: Config, mesh: Mesh) -> Any:
+def lpips_weights_from_config(config: Config, mesh: Mesh) -> Any:
     """Loads the weights of the perceptual network.
 
     Args:
@@ -150,20 +139,17 @@ def steps_from_config(config: Config, mesh: Mesh) -> Steps:
         the `Steps`. Nothing is compiled before their first call.
     """
     map_rows = partial(map_over_batch, mesh=mesh)
-    objective = objective_from_config(config, pivq_from_config(config, map_rows), map_rows)
-    optimizer, schedule = make_optimizer(steps=config.train.steps, **config.optimizer, mesh=mesh)
-    discriminator_optimizer = make_discriminator_optimizer(
-        learning_rate=config.adversarial.learning_rate, clip_norm=config.optimizer.clip_norm
-    )
-    return make_steps(
-        objective,
+    model = pivq_from_config(config, map_rows)
+    optimizer, schedule = make_optimizer(config.optimizer, config.train.steps, mesh)
+    recipe = Recipe(
+        objective_from_config(config, model, map_rows),
         optimizer,
         schedule,
-        discriminator_optimizer,
-        mesh=mesh,
-        seed=config.seed,
-        accumulation=config.train.accumulation,
-        ema_decay=config.train.ema_decay,
-        recombination_schedule=recombination_schedule(config),
-        revive_threshold=config.quantizer.revive_threshold,
+        make_discriminator_optimizer(config.adversarial.learning_rate, config.optimizer.clip_norm),
+        recombination_schedule(config),
+        config.seed,
+        config.train.accumulation,
+        config.train.ema_decay,
+        config.quantizer.revive_threshold,
     )
+    return make_steps(recipe, mesh)

@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,13 +19,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import is_remote, sync_tree
 from pivq_jax.common.parallel import shardings_of, worst_of_processes
 from pivq_jax.common.retry import (
     DELAYS,
     causes,
-    first_line,
     may_pass,
     say_again,
     tensorstore_status,
@@ -92,7 +91,8 @@ class Checkpoints:
             _raise_errors_only()
         for step in self.steps() if keep_best else []:
             with contextlib.suppress(_Damaged):  # it has no score; see `restore`
-                self._scores.add(step, self._read(step, self._progress))
+                items = ocp.args.Composite(progress=ocp.args.JsonRestore())
+                self._scores.add(step, self._read(step, items)["progress"])
 
     def steps(self) -> list[int]:
         """Returns the steps of all complete checkpoints in ascending order."""
@@ -179,11 +179,22 @@ class Checkpoints:
                 " the same --config and --workdir"
             )
         newest, damaged = step is None, list[int]()
+        target = jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            state,
+            shardings_of(state, mesh),
+        )
+        restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True),
+            progress=ocp.args.JsonRestore(),
+        )
         for step in reversed(steps):
             try:
-                restored = self._read(
-                    step, lambda step: self._state_and_progress(step, state, mesh)
-                )
+                read = self._read(step, items)
+                # A partial restore leaves arrays missing in the file as `jax.ShapeDtypeStruct`.
+                if not all(isinstance(x, jax.Array) for x in jax.tree.leaves(read["state"])):
+                    raise _Damaged("it holds other arrays than this config has")
             except _Damaged as damage:
                 if self._read_only and newest and not (self.directory / str(step)).exists():
                     self._manager.reload()  # the run has deleted it, and has newer ones
@@ -197,25 +208,25 @@ class Checkpoints:
                 )
             else:
                 self._set_aside(damaged)
-                return restored
+                return read["state"], read["progress"]
         raise InputError(
             f"no checkpoint in {self.directory} can be read with this config: see the lines above,"
             " and choose another --workdir"
         )
 
-    def _read(self, step: int, read: Callable[[int], T]) -> T:
-        """Reads from a checkpoint; all processes agree on the outcome.
+    def _read(self, step: int, items: ocp.args.Composite) -> Any:
+        """Reads items of a checkpoint; all processes agree on the outcome.
 
-        Raises _Damaged if there is evidence in any process that it is damaged, OSError if it cannot
-        be read for another reason.
+        Raises _Damaged if there is evidence in any process that it is damaged, OSError if storage
+        does not give it for another reason. Any other error is a bug, or a lack of memory.
         """
-        what, reason = f"the checkpoint of step {step} in {self.directory}", ""
+        what = f"the checkpoint of step {step} in {self.directory}"
         for delay in (*DELAYS, None):
             outcome, reason = _Outcome.READ, "another process cannot read it"
             try:
-                value = read(step)
+                value = self._manager.restore(step, args=items)
             except Exception as error:
-                outcome, reason = _judge(error), first_line(error)
+                outcome, reason = _judge(error), brief(error)
             worst = worst_of_processes(outcome)
             if worst == _Outcome.READ:
                 return value
@@ -229,30 +240,6 @@ class Checkpoints:
             f"{what} cannot be read ({reason}); it may be whole and stays; the same command tries"
             " again"
         )
-
-    def _progress(self, step: int) -> dict[str, Any]:
-        items = ocp.args.Composite(progress=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=items)["progress"]
-
-    def _state_and_progress(self, step: int, state: Any, mesh: Mesh) -> tuple[Any, dict[str, Any]]:
-        target = jax.tree.map(
-            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-            state,
-            shardings_of(state, mesh),
-        )
-        items = ocp.args.Composite(
-            state=ocp.args.PyTreeRestore(
-                target,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-                partial_restore=True,
-            ),
-            progress=ocp.args.JsonRestore(),
-        )
-        restored = self._manager.restore(step, args=items)
-        # A partial restore leaves arrays missing in the file as `jax.ShapeDtypeStruct`.
-        if not all(isinstance(x, jax.Array) for x in jax.tree.leaves(restored["state"])):
-            raise ValueError("it holds other arrays than this config has")
-        return restored["state"], restored["progress"]
 
     def _set_aside(self, steps: list[int]) -> None:
         """Renames damaged checkpoints, so that their steps can be saved again."""
@@ -277,7 +264,7 @@ class Checkpoints:
             whole = self._manager.all_steps()
             left = f"that of step {max(whole)} is whole" if whole else "there is none before it"
             raise OSError(
-                f"a checkpoint could not be written in {self.directory} ({first_line(error)});"
+                f"a checkpoint could not be written in {self.directory} ({brief(error)});"
                 f" {left}; with more space the same command continues"
             ) from error
 
@@ -353,26 +340,23 @@ class _Outcome(enum.IntEnum):
     FAILED = 3
 
 
+# What Orbax raises for damage: a file or an entry is missing; a file cannot be parsed, or
+# TensorStore finds it short, its checksum wrong or its shape another; JSON has another form.
+_DAMAGE = (FileNotFoundError, ValueError, KeyError, AttributeError)
 # The statuses of TensorStore that are due to the contents; "" is none.
-_DAMAGE = {"DATA_LOSS", "OUT_OF_RANGE", "NOT_FOUND", "INVALID_ARGUMENT", ""}
+_OF_CONTENTS = {"DATA_LOSS", "OUT_OF_RANGE", "NOT_FOUND", "INVALID_ARGUMENT", ""}
 
 
 def _judge(error: Exception) -> _Outcome:
-    """What an exception says about a checkpoint; each kind of damage raises another one.
-
-    Evidence of damage is a missing file, a status of TensorStore such as DATA_LOSS (a checksum that
-    does not fit) or OUT_OF_RANGE (a short file), and contents that cannot be parsed.
-    """
+    """What an exception of Orbax says about a checkpoint; raised again if nothing."""
     if may_pass(error):
         return _Outcome.MAY_PASS
-    evidence = False
+    of_damage = False
     for each in causes(error):
-        if isinstance(each, OSError | RuntimeError | MemoryError):
-            if not isinstance(each, FileNotFoundError):
-                return _Outcome.FAILED
-            evidence = True
-        elif isinstance(each, ValueError | LookupError | TypeError | AttributeError):
-            if tensorstore_status(each) not in _DAMAGE:  # such as PERMISSION_DENIED
-                return _Outcome.FAILED
-            evidence = True
-    return _Outcome.DAMAGED if evidence else _Outcome.FAILED
+        is_other = isinstance(each, OSError) and not isinstance(each, FileNotFoundError)
+        if is_other or tensorstore_status(each) not in _OF_CONTENTS:  # such as missing permission
+            return _Outcome.FAILED
+        of_damage |= isinstance(each, _DAMAGE)
+    if of_damage:
+        return _Outcome.DAMAGED
+    raise error

@@ -5,13 +5,13 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import optax
 from jax.sharding import Mesh
 
 from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.parallel import over_batch, replicated, shardings_of
-from pivq_jax.training.objective import Objective, Params
+from pivq_jax.training.objective import Params
 from pivq_jax.training.steps import (
+    Recipe,
     TrainState,
     compute_latents,
     create_state,
@@ -53,52 +53,33 @@ class Steps(NamedTuple):
     revive: Callable[[TrainState, jax.Array], tuple[TrainState, jax.Array]]
 
 
-def make_steps(
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    discriminator_optimizer: optax.GradientTransformation,
-    *,
-    mesh: Mesh,
-    seed: int,
-    accumulation: int,
-    ema_decay: float,
-    recombination_schedule: optax.Schedule,
-    revive_threshold: float,
-) -> Steps:
-    """Binds the steps to their settings and jits them for a mesh.
+def make_steps(recipe: Recipe, mesh: Mesh) -> Steps:
+    """Jits the steps of a recipe for a mesh; nothing is compiled before their first call.
 
     `common.parallel` decides how arrays are sharded. Steps that take and return a state donate the
-    memory of their argument. The learning rate of `schedule` is for the log only.
+    memory of their argument.
     """
-    model = objective.model
-    create = partial(create_state, objective, optimizer, discriminator_optimizer, seed=seed)
-    train = partial(
-        train_step,
-        objective=objective,
-        optimizer=optimizer,
-        schedule=schedule,
-        discriminator_optimizer=discriminator_optimizer,
-        seed=seed,
-        ema_decay=ema_decay,
-        recombination_schedule=recombination_schedule,
-        accumulation=accumulation,
-        parts_sharding=over_batch(mesh, axis=1),
-    )
-    latents = partial(compute_latents, model=model)
-    initialise = partial(initialise_codebook, model=model, seed=seed)
-    revive = partial(revive_entries, model=model, seed=seed, threshold=revive_threshold)
-
+    model = recipe.objective.model
+    create = partial(create_state, recipe)
+    train = partial(train_step, recipe, parts_sharding=over_batch(mesh, axis=1))
     whole, rows = replicated(mesh), over_batch(mesh)
     placed = shardings_of(jax.eval_shape(create), mesh)
     jit = partial(jax.jit, compiler_options=compiler_options(mesh))
     return Steps(
         create=jax.jit(create, out_shardings=placed),
         train=jit(train, donate_argnums=0, static_argnames="phase", out_shardings=(placed, whole)),
-        latents=jit(latents, in_shardings=(placed.params, rows), out_shardings=whole),
-        reconstruct=jit(
-            partial(reconstruct, model=model), static_argnames="quantize", out_shardings=whole
+        latents=jit(
+            partial(compute_latents, model),
+            in_shardings=(placed.params, rows),
+            out_shardings=whole,
         ),
-        initialise=jax.jit(initialise, donate_argnums=0, out_shardings=placed),
-        revive=jit(revive, donate_argnums=0, out_shardings=(placed, whole)),
+        reconstruct=jit(
+            partial(reconstruct, model), static_argnames="quantize", out_shardings=whole
+        ),
+        initialise=jax.jit(
+            partial(initialise_codebook, recipe), donate_argnums=0, out_shardings=placed
+        ),
+        revive=jit(
+            partial(revive_entries, recipe), donate_argnums=0, out_shardings=(placed, whole)
+        ),
     )

@@ -1,16 +1,15 @@
-"""Training logs: console, TensorBoard, JSON lines and profiler traces."""
+"""Training logs: console, TensorBoard and JSON lines."""
 
 import contextlib
 import json
 import math
 import statistics
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 from tensorboardX import summary
@@ -169,48 +168,3 @@ class _Events:
 
     def close(self) -> None:
         self._writer.close()
-
-
-class ProfilerTrace:
-    """A profiler trace of a range of steps in `<workdir>/profile`, for TensorBoard or Perfetto.
-
-    A context manager that stops a running trace on exit. With `steps` 0, there is none.
-    """
-
-    def __init__(self, workdir: Path, first_step: int, steps: int) -> None:
-        self._directory = workdir / "profile"
-        self._first, self._last = first_step, first_step + steps
-        self._running = ""  # local directory of the running trace
-
-    def at(self, step: int, pending: Any) -> None:
-        """Starts or stops the trace if due; waits for `pending`, the arrays of the last step."""
-        if step == self._first < self._last:
-            jax.block_until_ready(pending)  # exclude earlier steps
-            remote = is_remote(self._directory)
-            self._running = tempfile.mkdtemp() if remote else str(self._directory)
-            jax.profiler.start_trace(self._running)
-        elif step == self._last:
-            self._stop(pending)
-
-    def _stop(self, pending: Any = None) -> None:
-        if not self._running:
-            return
-        jax.block_until_ready(pending)
-        jax.profiler.stop_trace()
-        local, self._running = Path(self._running), ""
-        if is_remote(self._directory):  # the profiler writes local files only
-            for file in local.rglob("*.*"):
-                write_atomically(self._directory / file.relative_to(local), file.read_bytes())
-        if jax.process_index() == 0:
-            print(f"profile of steps {self._first} to {self._last} in {self._directory}")
-
-    def __enter__(self) -> "ProfilerTrace":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stop()

@@ -25,14 +25,15 @@ from pivq_jax.data.pipeline import eval_batches, shuffled_by, train_batches
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.build import (
     dataset_from_config,
-    frozen_from_config,
+    lpips_weights_from_config,
     phase_at,
     steps_from_config,
 )
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.jitted import Steps
-from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log, format_duration
+from pivq_jax.training.logs import TrainingLog, check_log, format_duration
 from pivq_jax.training.objective import Params, Phase
+from pivq_jax.training.profiler import ProfilerTrace
 from pivq_jax.training.steps import TrainState
 from pivq_jax.training.stopping import Interrupted, stop_requests
 
@@ -51,7 +52,7 @@ class Run:
     dataset: Dataset
     mesh: Mesh
     steps: Steps
-    frozen: Params  # weights of the perceptual network, None if it is not used
+    lpips_weights: Params  # weights of the perceptual network, None if it is not used
     checkpoints: Checkpoints
     lock: DirectoryLock
 
@@ -92,7 +93,7 @@ def _alone_in(workdir: Path) -> Iterator[DirectoryLock]:
 def _train(config: Config, workdir: Path, lock: DirectoryLock) -> None:
     dataset = dataset_from_config(config)
     mesh = make_mesh(config.mesh.fsdp)
-    frozen = frozen_from_config(config, mesh)
+    lpips_weights = lpips_weights_from_config(config, mesh)
     steps = steps_from_config(config, mesh)
 
     def write_config() -> None:
@@ -104,7 +105,7 @@ def _train(config: Config, workdir: Path, lock: DirectoryLock) -> None:
         write_config()
 
     with Checkpoints(workdir, **config.checkpoints) as checkpoints:
-        run = Run(config, workdir, dataset, mesh, steps, frozen, checkpoints, lock)
+        run = Run(config, workdir, dataset, mesh, steps, lpips_weights, checkpoints, lock)
         state, seconds = _first_state(run)
         if not new:
             write_config()
@@ -158,7 +159,7 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
             trace.at(step, state)
             state = _tend_codebook(run, state, step, images)
             phase = phase_at(config, step)
-            state, metrics = run.steps.train(state, images, run.frozen, phase)
+            state, metrics = run.steps.train(state, images, run.lpips_weights, phase)
             step += 1
             if step % config.train.log_every == 0 or step == last_step:
                 _check_finite(run, step, metrics)

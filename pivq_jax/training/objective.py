@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jax import value_and_grad
 
 from pivq_jax import sampling
+from pivq_jax.config.limits import RECOMBINATION_PATCHES
+from pivq_jax.config.sections import LossConfig
 from pivq_jax.losses.adversarial import adaptive_weight
-from pivq_jax.losses.recombination import PATCHES, nearest_patch_loss
+from pivq_jax.losses.recombination import nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
 from pivq_jax.losses.variance import variance_loss
 from pivq_jax.model.pivq import PIVQ
@@ -27,38 +29,12 @@ class Phase(enum.IntEnum):
     ADVERSARIAL = 2  # quantized, with the discriminator
 
 
-@dataclasses.dataclass(frozen=True)
-class LossWeights:
-    """Weights of the terms of the loss that need no discriminator; see `LossConfig`."""
-
-    l1: float
-    l2: float
-    perceptual: float
-    codebook: float
-    commitment: float
-    recombination: float
-    variance: float
-
-
-# Codes int32 [B, N], codes int32 [B, N], and PRNG keys [B].
+# Codes to change int32 [B, N], codes to take from int32 [B, N], and PRNG keys [B].
 Pairs = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def recombine_pairs(pairs: Pairs, codebook: jax.Array, kind: str, method: str) -> jax.Array:
-    """Exchanges half of the differing codes of each pair of images.
-
-    Args:
-        pairs: codes to change int32 [B, N], codes to take from int32 [B, N], and PRNG keys [B].
-        codebook: float32 [K, D].
-        kind: kind of quantizer.
-        method: solver of the matching.
-
-    Returns:
-        int32 [B, N].
-
-    Raises:
-        ValueError: as in `sampling.recombine`.
-    """
+    """Exchanges half of the differing codes of each pair of images: int32 [B, N]."""
     return jax.vmap(lambda a, b, key: sampling.recombine(a, b, codebook, key, 0.5, kind, method))(
         *pairs
     )
@@ -76,7 +52,7 @@ class Gradients(NamedTuple):
 class Made(NamedTuple):
     """Outputs of the autoencoder for a batch, from which the losses are computed."""
 
-    fakes: Fakes  # 'reconstructed' and, if a loss needs it, 'recombined'
+    images: Fakes  # 'reconstructed' and, if a loss needs it, 'recombined'
     latents: jax.Array  # float32 [B, N, D], before quantization
     codebook_loss: jax.Array | None = None
     commitment_loss: jax.Array | None = None
@@ -84,35 +60,26 @@ class Made(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The loss of a batch.
+    """The loss of a batch."""
 
-    Attributes:
-        model: the autoencoder.
-        weights: weights of the terms that need no discriminator.
-        recombine: function of pairs of images and the codebook that returns new code sets; see
-            `recombine_pairs`.
-        perceptual: function of its weights, images and targets that returns distances float32 [B];
-            None if not used.
-        adversary: None if there is no adversarial phase.
-        noise: standard deviation of normal noise on the latents of the continuous phase, in place
-            of the error that quantization will make (as Ballé et al. 2017, arXiv 1611.01704).
-        perceptual_shift: most pixels by which images are moved down and to the right, at random in
-            each step, before they are compared; pixels at one border go on at the opposite one.
-    """
-
-    model: PIVQ
-    weights: LossWeights
+    model: PIVQ  # the autoencoder
+    weights: LossConfig  # weights of the terms that need no discriminator
+    # Function of pairs of images and the codebook that returns new code sets; see
+    # `recombine_pairs`.
     recombine: Callable[[Pairs, jax.Array], jax.Array]
+    # Function of its weights, images and targets that returns distances float32 [B]; None if not
+    # used.
     perceptual: Callable[[Params, jax.Array, jax.Array], jax.Array] | None = None
-    adversary: Adversary | None = None
+    adversary: Adversary | None = None  # None if there is no adversarial phase
+    # Standard deviation of normal noise on the latents of the continuous phase, in place of the
+    # error that quantization will make (as Ballé et al. 2017, arXiv 1611.01704).
     noise: float = 0.0
-    perceptual_shift: int = 0
 
     def gradients(
         self,
         params: Params,
         discriminator: Params,
-        frozen: Params,
+        lpips_weights: Params,
         images: jax.Array,
         key: jax.Array,
         phase: Phase,
@@ -126,57 +93,51 @@ class Objective:
 
         If the matching of an image does not converge, all gradients of the model are NaN.
 
-        Args:
-            params: parameters of the model.
-            discriminator: parameters of the discriminator, used in the adversarial phase only.
-            frozen: weights of the perceptual network, None if it is not used.
-            images: float32 [B, H, W, 3] in [-1, 1].
-            key: PRNG key of the noise or of the recombination, of the patches that its loss
-                compares, and of the discriminator's augmentations.
-            phase: phase of the run.
-            recombination_scale: float [], factor of the weight of the loss on recombined sets.
-
-        Returns:
-            the `Gradients`, of the dtypes of the parameters.
+        The parameters of the discriminator are used in the adversarial phase only; the weights of
+        the perceptual network are None if it is not used. Images are float32 [B, H, W, 3] in [-1,
+        1], and `recombination_scale`, float [], is a factor of the weight of the loss on recombined
+        sets.
         """
-        key_mix, key_judge, key_shift = jax.random.split(key, 3)
+        key_mix, key_discriminator, key_shift = jax.random.split(key, 3)
         key_moved = jax.random.fold_in(key_shift, 1)  # key_shift itself is drawn from
         made, pull_back, quantized = jax.vjp(
             lambda params: self._make(params, images, key_mix, phase), params, has_aux=True
         )
         (fidelity, metrics), to_images = value_and_grad(self._fidelity, has_aux=True)(
-            made, images, frozen, key_moved
+            made, images, lpips_weights, key_moved
         )
         (other, figures), cotangents = value_and_grad(self._structure, has_aux=True)(
             made, images, recombination_scale, key_shift
         )
         cotangents = jax.tree.map(jnp.add, cotangents, to_images)
         loss, metrics = fidelity + other, metrics | figures
-        judge_gradients, uses = None, jnp.zeros(self.model.codebook_size, jnp.int32)
+        of_discriminator, uses = None, jnp.zeros(self.model.codebook_size, jnp.int32)
 
         if phase == Phase.ADVERSARIAL:
             adversary = self.adversary
             assert adversary is not None
             realism, to_fakes = value_and_grad(
-                lambda made: adversary.generator_loss(discriminator, made.fakes, key_judge)
+                lambda made: adversary.generator_loss(discriminator, made.images, key_discriminator)
             )(made)
 
             def at_last_layer(cotangents: Made) -> jax.Array:
                 return pull_back(cotangents)[0]["decoder"]["output"]["pixels"]["kernel"]
 
             adaptive = adaptive_weight(
-                at_last_layer(to_images), at_last_layer(to_fakes), adversary.max_adaptive_weight
+                at_last_layer(to_images),
+                at_last_layer(to_fakes),
+                adversary.settings.max_adaptive_weight,
             )
             scale = adaptive * adversary.total_weight
             cotangents = jax.tree.map(lambda x, y: x + scale * y, cotangents, to_fakes)
             loss += scale * realism
-            (judgement, figures), judge_gradients = value_and_grad(
+            (discriminator_loss, figures), of_discriminator = value_and_grad(
                 adversary.discriminator_loss, has_aux=True
-            )(discriminator, made.fakes, images, key_judge)
+            )(discriminator, made.images, images, key_discriminator)
             metrics |= {
                 "adversarial": realism,
                 "adaptive_weight": adaptive,
-                "discriminator": judgement,
+                "discriminator": discriminator_loss,
                 **figures,
             }
 
@@ -188,7 +149,7 @@ class Objective:
             loss *= valid
             uses = count_uses(quantized.columns, self.model.codebook_size)
         (gradients,) = pull_back(cotangents)
-        return Gradients(gradients, judge_gradients, {"loss": loss, **metrics}, uses)
+        return Gradients(gradients, of_discriminator, {"loss": loss, **metrics}, uses)
 
     def _apply(self, params: Params, *args: jax.Array, method: str | None = None) -> Any:
         return self.model.apply({"params": params}, *args, method=method)
@@ -203,12 +164,12 @@ class Objective:
             reconstructed = self._apply(params, vectors, method="decode_vectors")
             return Made({"reconstructed": reconstructed}, latents), None
         reconstructed, quantized = self._apply(params, images)
-        fakes = {"reconstructed": reconstructed}
-        judged = phase == Phase.ADVERSARIAL and self.adversary and self.adversary.recombined > 0
-        if judged or self.weights.recombination > 0:
-            fakes["recombined"] = self._recombine(params, quantized.columns, key)
+        decoded = {"reconstructed": reconstructed}
+        judged = phase == Phase.ADVERSARIAL and self.adversary
+        if (judged and "recombined" in judged.weights) or self.weights.recombination > 0:
+            decoded["recombined"] = self._recombine(params, quantized.columns, key)
         losses = quantized.codebook_loss, quantized.commitment_loss
-        return Made(fakes, quantized.latents, *losses), quantized
+        return Made(decoded, quantized.latents, *losses), quantized
 
     def _recombine(self, params: Params, columns: jax.Array, key: jax.Array) -> jax.Array:
         """Decodes code sets of one half of the batch recombined with those of the other half.
@@ -223,10 +184,10 @@ class Objective:
         return self._apply(params, codebook[mixed], method="decode_vectors")
 
     def _fidelity(
-        self, made: Made, images: jax.Array, frozen: Params, key: jax.Array
+        self, made: Made, images: jax.Array, lpips_weights: Params, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The reconstruction losses, and metrics."""
-        reconstructed, weights = made.fakes["reconstructed"], self.weights
+        reconstructed, weights = made.images["reconstructed"], self.weights
         total = pixel_loss(reconstructed, images, weights.l1, weights.l2)
         metrics = {
             "l1": jnp.mean(jnp.abs(reconstructed - images)),
@@ -234,10 +195,10 @@ class Objective:
         }
         if self.perceptual is not None:
             compared = reconstructed, images
-            if self.perceptual_shift:
-                shift = jax.random.randint(key, (2,), 0, self.perceptual_shift + 1)
+            if weights.perceptual_shift:  # pixels at one border go on at the opposite one
+                shift = jax.random.randint(key, (2,), 0, weights.perceptual_shift + 1)
                 compared = jax.tree.map(lambda x: jnp.roll(x, shift, (1, 2)), compared)
-            metrics["lpips"] = jnp.mean(self.perceptual(frozen, *compared))
+            metrics["lpips"] = jnp.mean(self.perceptual(lpips_weights, *compared))
             total += weights.perceptual * metrics["lpips"]
         return total, metrics
 
@@ -258,10 +219,10 @@ class Objective:
         total += weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss
         metrics["quantization_error"] = made.codebook_loss
         if weights.recombination > 0:
-            patch_size = self.model.image_size // PATCHES
+            patch_size = self.model.image_size // RECOMBINATION_PATCHES
             shift = jax.random.randint(key, (2,), 0, patch_size)
             metrics["recombination"] = nearest_patch_loss(
-                made.fakes["recombined"], images, patch_size, shift
+                made.images["recombined"], images, patch_size, shift
             )
             total += recombination_scale * weights.recombination * metrics["recombination"]
         return total, metrics

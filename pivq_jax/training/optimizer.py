@@ -19,9 +19,10 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
+from pivq_jax.config.sections import OptimizerConfig
+
 Params = Any
 
-OPTIMIZERS = ("muon", "adamw")
 # Root mean square of the entries of an update before the learning rate, as for AdamW in practice
 # (Liu et al. 2025, arXiv 2502.16982, section 2.2), so that one rate fits all shapes.
 UPDATE_RMS = 0.2
@@ -29,16 +30,7 @@ ITERATIONS = 5  # Newton-Schulz iterations
 
 
 def make_optimizer(
-    *,
-    name: str,
-    steps: int,
-    learning_rate: float,
-    muon_learning_rate: float,
-    momentum: float,
-    warmup_steps: int,
-    weight_decay: float,
-    clip_norm: float,
-    mesh: Mesh | None = None,
+    config: OptimizerConfig, steps: int, mesh: Mesh | None = None
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Builds the optimizer with clipping, linear warm-up and cosine decay to zero.
 
@@ -49,20 +41,28 @@ def make_optimizer(
     """
 
     def schedule(peak: float) -> optax.Schedule:
-        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, steps)
+        return optax.warmup_cosine_decay_schedule(0.0, peak, config.warmup_steps, steps)
 
-    adamw_schedule = schedule(learning_rate)
-    adamw = optax.adamw(adamw_schedule, b1=0.9, b2=0.99, weight_decay=weight_decay, mask=_decays)
-    inner = adamw
-    if name == "muon":
+    rate, decay = schedule(config.learning_rate), config.weight_decay
+    inner = adamw = optax.adamw(rate, b1=0.9, b2=0.99, weight_decay=decay, mask=_decays)
+    if config.name == "muon":
         muon = optax.chain(
-            momentum_of_muon(momentum),
+            momentum_of_muon(config.momentum),
             orthogonalise(mesh),
-            optax.add_decayed_weights(weight_decay),
-            optax.scale_by_learning_rate(schedule(muon_learning_rate)),
+            optax.add_decayed_weights(decay),
+            optax.scale_by_learning_rate(schedule(config.muon_learning_rate)),
         )
         inner = optax.partition({"muon": muon, "adamw": adamw}, labels)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), inner), adamw_schedule
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), inner), rate
+
+
+def make_discriminator_optimizer(
+    learning_rate: float, clip_norm: float
+) -> optax.GradientTransformation:
+    """Returns Adam with betas (0.5, 0.9), usual for GANs, and clipping by global norm."""
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate, b1=0.5, b2=0.9)
+    )
 
 
 def labels(params: Params) -> Params:

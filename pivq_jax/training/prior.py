@@ -15,7 +15,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_json
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import make_mesh, replicated, say
-from pivq_jax.config.sections import PriorConfig
+from pivq_jax.config.sections import OptimizerConfig, PriorConfig
 from pivq_jax.sampling.prior import Prior, SetPrior, prior_loss
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.logs import format_duration
@@ -64,9 +64,8 @@ def train_prior(
         )
     mesh = make_mesh()
     network, everywhere = network_of(settings, codebook_size), replicated(mesh)
-    optimizer, _ = make_optimizer(
+    rules = OptimizerConfig(
         name="muon",
-        steps=settings.steps,
         learning_rate=settings.learning_rate,
         muon_learning_rate=4 * settings.learning_rate,
         momentum=0.95,
@@ -74,6 +73,7 @@ def train_prior(
         weight_decay=settings.weight_decay,
         clip_norm=1.0,
     )
+    optimizer, _ = make_optimizer(rules, settings.steps)
     create = partial(_create, network, optimizer, seed, train.shape[1])
     step_of = jax.jit(partial(_step, network, optimizer, settings.batch_size, seed))
     validate = jax.jit(partial(_validate, network, seed))

@@ -36,7 +36,7 @@ from pivq_jax.common.parallel import (
     join_processes, make_mesh, map_over_batch, put_batch, replicated
 )
 from pivq_jax.model.quantizer import assign, match_latents
-from pivq_jax.training.build import frozen_from_config, steps_from_config
+from pivq_jax.training.build import lpips_weights_from_config, steps_from_config
 
 join_processes({processes!r})
 config = load_config("{config}:{variants}").with_fields({fields!r})
@@ -53,12 +53,12 @@ meshes = {{
     **{{f"{{8 // fsdp}}x{{fsdp}}": make_mesh(fsdp) for fsdp in {fsdp!r}}},
 }}
 result = {{"continuous": {{}}, "quantized": {{}}, "codes": {{}}, "split": {{}}}}
-frozen = {{n: frozen_from_config(config, mesh) for n, mesh in meshes.items()}}
+lpips = {{n: lpips_weights_from_config(config, mesh) for n, mesh in meshes.items()}}
 every = {{n: steps_from_config(config, m) for n, m in meshes.items()}}
 for n, mesh in meshes.items():
     state, losses = every[n].create(), []
     for step in range(20):
-        state, metrics = every[n].train(state, batch(step, mesh), frozen[n], Phase.CONTINUOUS)
+        state, metrics = every[n].train(state, batch(step, mesh), lpips[n], Phase.CONTINUOUS)
         losses.append(float(metrics["loss"]))
     result["continuous"][n] = losses
     if n == "1":
@@ -79,7 +79,7 @@ for n, mesh in meshes.items():
     result["codes"][n] = jnp.sort(codes, -1).tolist()
     losses = []
     for step in range(20, 25):
-        state, metrics = every[n].train(state, batch(step, mesh), frozen[n], Phase.QUANTIZED)
+        state, metrics = every[n].train(state, batch(step, mesh), lpips[n], Phase.QUANTIZED)
         losses.append(float(metrics["loss"]))
     result["quantized"][n] = losses
     result["split"][n] = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state))

@@ -17,7 +17,6 @@ def prepared(tmp_path):
     copy.mkdir(parents=True)
     for file in done.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "image_folder" / ".listings").mkdir()
     return tmp_path
 
 

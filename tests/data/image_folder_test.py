@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import image_folder, layouts, load_dataset, preparation
+from pivq_jax.data import builder, image_folder, layouts, load_dataset
 from pivq_jax.data.shards import FileRecipe
 from pivq_jax.data.splits import assign_splits
 
@@ -205,7 +205,7 @@ def test_prepared_data_is_kept_until_the_folder_changes(tmp_path, made):
 
 
 def test_a_stop_is_continued(tmp_path, monkeypatch, made):
-    monkeypatch.setattr(preparation, "_SHARD_IMAGES", 4)
+    monkeypatch.setattr(builder, "_SHARD_IMAGES", 4)
     monkeypatch.setattr(image_folder, "_FEW", 1)
     root = fill(tmp_path / "faces", 40)
     counting = FileRecipe.make

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pivq_jax.data import load_dataset, preparation, prepare
+from pivq_jax.data import builder, load_dataset, prepare
 from pivq_jax.data.splits import assign_splits
 from tests.data import official
 from tests.data.conftest import SOURCES, prepare_arguments, process_children
@@ -67,7 +67,7 @@ def expected(name: str, source: Path, count: int) -> dict[str, list[tuple[Path, 
 def small_shards():
     """Several shards of these few images, as the interrupted commands have."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "_SHARD_IMAGES", 4)
+        patch.setattr(builder, "_SHARD_IMAGES", 4)
         yield
 
 
@@ -233,8 +233,8 @@ def contents(directory: Path) -> dict[str, bytes]:
 SCRIPT = """
 import resource, stat, sys
 stat.S_ISREG = lambda mode: not stat.S_ISDIR(mode)
-from pivq_jax.data import preparation, prepare
-preparation._SHARD_IMAGES = 4
+from pivq_jax.data import builder, prepare
+builder._SHARD_IMAGES = 4
 {before}
 sys.exit(prepare.main({arguments}))
 """

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import load_toon_faces, preparation, toon_render
+from pivq_jax.data import load_toon_faces, toon_faces, toon_render
 from pivq_jax.data.images import load_image
 from pivq_jax.data.toon_faces import prepared_faces
 
@@ -100,7 +100,7 @@ def test_prepared_data_is_opened_without_drawing(faces, data_dir, monkeypatch):
 
 
 def test_the_whole_splits_have_their_own_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "prepare", lambda target, *_, **__: target)
+    monkeypatch.setattr(toon_faces, "build", lambda target, *_, **__: target)
     assert prepared_faces(64, tmp_path).name == "64px-1.0.0"
     assert prepared_faces(64, tmp_path, dict(toon_render.SPLIT_SIZES)).name == "64px-1.0.0"
     assert prepared_faces(48, tmp_path, {"train": 9}).name == "48px-1.0.0-9-1000-1000"

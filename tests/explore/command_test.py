@@ -67,7 +67,7 @@ from pivq_jax import main, modes
 from pivq_jax.common.errors import InputError
 assert "uvicorn" not in sys.modules
 try:
-    modes.explore(None, Path({str(tmp_path)!r}), "127.0.0.1", 0)
+    modes.explore(modes.Task(None, Path({str(tmp_path)!r})))
 except InputError as error:
     print(error)
 """

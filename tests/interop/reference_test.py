@@ -12,19 +12,19 @@ import torch
 
 from pivq_jax import sampling
 from pivq_jax.common.parallel import make_mesh
-from pivq_jax.config import Config
+from pivq_jax.config import Config, OptimizerConfig
+from pivq_jax.config.limits import RECOMBINATION_PATCHES
 from pivq_jax.interop import to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
-from pivq_jax.losses.recombination import PATCHES
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.training.build import objective_from_config
 from pivq_jax.training.jitted import make_steps
 from pivq_jax.training.objective import Objective, Phase
-from pivq_jax.training.optimizer import make_optimizer
+from pivq_jax.training.optimizer import make_discriminator_optimizer, make_optimizer
 from pivq_jax.training.steps import (
+    Recipe,
     TrainState,
-    make_discriminator_optimizer,
     replace_codebook,
 )
 from tests.parameters import draw_like
@@ -135,7 +135,7 @@ def exchange_directions(key: jax.Array, count: int, code_dim: int) -> np.ndarray
 def draws_at(twins: Twins, key: jax.Array) -> tuple[torch.Tensor, tuple[int, int], torch.Tensor]:
     """Directions, shift of patches and noise in a training step whose key is `key`."""
     key_mix, _, key_shift = jax.random.split(key, 3)
-    patch_size = twins.config.data.image_size // PATCHES
+    patch_size = twins.config.data.image_size // RECOMBINATION_PATCHES
     rows, columns = jax.random.randint(key_shift, (2,), 0, patch_size).tolist()
     pairs = [
         exchange_directions(k, 1, twins.config.model.code_dim) for k in jax.random.split(key_mix, 4)
@@ -254,7 +254,7 @@ def test_ten_steps_of_muon_on_given_gradients():
         }
 
     settings = {**OPTIMIZER, "clip_norm": 1e9}
-    optimizer, _ = make_optimizer(steps=STEPS, **settings)
+    optimizer, _ = make_optimizer(OptimizerConfig(**settings), STEPS)
     rates = optax.warmup_cosine_decay_schedule(
         0.0, OPTIMIZER["muon_learning_rate"], OPTIMIZER["warmup_steps"], STEPS
     )
@@ -293,22 +293,20 @@ def test_ten_optimizer_steps(tiny_config, name):
     config["quantizer"]["init_step"] = 2
     trainer = Trainer(twins.reference, config)
     load_into(trainer.discriminator, twins.judge)
-    optimizer, schedule = make_optimizer(steps=STEPS, **{**OPTIMIZER, "name": name})
+    optimizer, schedule = make_optimizer(OptimizerConfig(**{**OPTIMIZER, "name": name}), STEPS)
     judge_optimizer = make_discriminator_optimizer(
         learning_rate=config["adversarial"]["learning_rate"], clip_norm=OPTIMIZER["clip_norm"]
     )
-    steps = make_steps(
+    recipe = Recipe(
         twins.objective,
         optimizer,
         schedule,
         judge_optimizer,
-        mesh=make_mesh(),
-        seed=seed,
-        accumulation=1,
-        ema_decay=0.3,  # reached from the fourth step on
         recombination_schedule=lambda step: jnp.clip((step - 2) / 8, 0, 1),
-        revive_threshold=0.0,
+        seed=seed,
+        ema_decay=0.3,  # reached from the fourth step on
     )
+    steps = make_steps(recipe, make_mesh())
     state = TrainState(
         step=jnp.int32(0),
         params=jax.tree.map(jnp.copy, twins.params),  # the steps take their state's memory

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pivq_jax.config.sections import LATENTS, ModelConfig
 from pivq_jax.model import decoder as decoder_module
 from pivq_jax.model import layers
-from pivq_jax.model.encoder import LATENTS, pool
+from pivq_jax.model.encoder import pool
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from tests.parameters import draw_like
 
@@ -22,7 +23,10 @@ SIZES = {"image_size": 16, "patch_size": 4, "num_codes": 6, "codebook_size": 20,
 
 def make(**changes: Any) -> PIVQ:
     network = {"width": 16, "heads": 2, "encoder_depth": 1, "set_depth": 1, "decoder_depth": 2}
-    return PIVQ(**{**SIZES, **network, "output_channels": 8, **changes})
+    fields = {**SIZES, **network, "output_channels": 8, **changes}
+    known = ModelConfig().keys()
+    config = ModelConfig(**{name: fields.pop(name) for name in known if name in fields})
+    return PIVQ(config, **fields)
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> jax.Array:
@@ -91,7 +95,7 @@ def test_decoder_tells_sets_apart():
 @pytest.mark.parametrize("output", ["conv", "patch"])
 @pytest.mark.parametrize(
     "image_size, patch_size, batch, dtype",
-    [(16, 8, 1, jnp.float32), (24, 4, 3, jnp.bfloat16), (64, 16, 2, jnp.float32)],
+    [(16, 8, 1, "float32"), (24, 4, 3, "bfloat16"), (64, 16, 2, "float32")],
 )
 def test_shapes_and_types(output, local, image_size, patch_size, batch, dtype):
     model = make(
@@ -197,7 +201,7 @@ def test_pool_averages_square_blocks_row_by_row():
 def test_latents_from_patches_belong_to_their_block_of_the_image(num_codes):
     """Which attention would hide: without blocks, a latent depends on its own patches alone."""
     model, params = initialised(
-        latents_from="patches", num_codes=num_codes, codebook_size=40, encoder_depth=0
+        latents="patches", num_codes=num_codes, codebook_size=40, encoder_depth=0
     )
     assert "queries" not in params["encoder"]
     images = np.asarray(noise((1, 16, 16, 3)))
@@ -209,9 +213,9 @@ def test_latents_from_patches_belong_to_their_block_of_the_image(num_codes):
     assert moved.tolist() == {4: [1], 16: [7], 32: [14, 15]}[num_codes]
 
 
-@pytest.mark.parametrize("latents_from", LATENTS)
-def test_encoder_sees_where_a_patch_is(latents_from):
-    model, params = initialised(latents_from=latents_from, num_codes=4)
+@pytest.mark.parametrize("latents", LATENTS)
+def test_encoder_sees_where_a_patch_is(latents):
+    model, params = initialised(latents=latents, num_codes=4)
     image = np.asarray(noise((1, 16, 16, 3)))
     swapped = image.copy()
     swapped[:, :4], swapped[:, 4:8] = image[:, 4:8], image[:, :4]
@@ -222,7 +226,7 @@ def test_encoder_sees_where_a_patch_is(latents_from):
 
 @pytest.mark.parametrize(
     "kind, dtype, set_depth",
-    [("matching", jnp.float32, 1), ("positional", jnp.float32, 1), ("nearest", jnp.bfloat16, 0)],
+    [("matching", "float32", 1), ("positional", "float32", 1), ("nearest", "bfloat16", 0)],
 )
 def test_gradients_are_finite_and_reach_every_parameter(kind, dtype, set_depth):
     model, params = initialised(dtype=dtype, kind=kind, set_depth=set_depth, decoder_depth=1)
@@ -295,6 +299,5 @@ def test_config_gives_every_field(tiny_config):
     config = tiny_config.with_fields({"quantizer.method": "greedy"})
     model = pivq_from_config(config)
     assert model.matcher.keywords == {"method": "greedy"}
-    for name, value in dict(config.model).items():
-        assert getattr(model, {"latents": "latents_from"}.get(name, name)) == value
+    assert model.config == config.model
     assert model.image_size == 16 and model.codebook_size == 32 and model.kind == "matching"

@@ -280,8 +280,6 @@ def test_a_read_that_times_out_is_repeated_and_no_damage(two_steps, slept, capfd
         (read_error("DEADLINE_EXCEEDED: reason"), 5),
         (read_error("PERMISSION_DENIED: reason"), 1),
         (PermissionError(errno.EACCES, "reason"), 1),
-        (MemoryError("reason"), 1),
-        (RuntimeError("RESOURCE_EXHAUSTED: reason"), 1),  # of the device
     ],
 )
 def test_a_read_that_fails_without_evidence_of_damage_changes_nothing(
@@ -297,6 +295,16 @@ def test_a_read_that_fails_without_evidence_of_damage_changes_nothing(
         assert kept(two_steps) == {1, 2} and not list(two_steps.rglob("*.damaged*"))
         # With the storage back, the same command goes on from the newest.
         assert checkpoints.restore(LIKE, make_mesh())[0]["step"] == 2
+
+
+@pytest.mark.parametrize("kind", [TypeError, RuntimeError, MemoryError])
+def test_what_neither_storage_nor_damage_explains_is_raised_as_it_is(two_steps, slept, kind):
+    with Checkpoints(two_steps) as checkpoints:
+        fail(checkpoints, [kind("RESOURCE_EXHAUSTED: reason")])
+        with pytest.raises(kind, match="reason"):
+            checkpoints.restore(LIKE, make_mesh())
+        assert not slept and checkpoints.restore(LIKE, make_mesh())[0]["step"] == 2
+    assert kept(two_steps) == {1, 2}
 
 
 def test_one_process_waits_for_another_that_reads_again(two_steps, slept, monkeypatch):

@@ -49,8 +49,8 @@ def arguments(steps: Steps, config: Config, phase: Phase) -> tuple:
     """Those of `steps.train`, without values."""
     size = config.data.image_size
     images = jax.ShapeDtypeStruct((config.train.batch_size, size, size, 3), jnp.uint8)
-    frozen = weight_shapes(config.loss.perceptual_network) if config.loss.perceptual else None
-    return jax.eval_shape(steps.create), images, frozen, phase
+    lpips = weight_shapes(config.loss.perceptual_network) if config.loss.perceptual else None
+    return jax.eval_shape(steps.create), images, lpips, phase
 
 
 def check_all_but_training(steps: Steps, config: Config) -> None:

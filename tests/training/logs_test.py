@@ -1,11 +1,10 @@
-"""The log of a run: speeds, input wait, remote storage, profiler traces."""
+"""The log of a run: speeds, input wait, remote storage."""
 
 import errno
 import json
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
@@ -14,7 +13,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_json
 from pivq_jax.common.pictures import save_png
 from pivq_jax.training import logs
-from pivq_jax.training.logs import ProfilerTrace, TrainingLog, check_log
+from pivq_jax.training.logs import TrainingLog, check_log
 
 METRICS = {"loss": 1.0, "psnr": 20.0}
 
@@ -55,27 +54,6 @@ def test_device_memory_is_logged_where_the_device_tells(tmp_path, monkeypatch):
     first, second = read(tmp_path / "log.jsonl")
     assert second["device_memory_peak"] == 7
     assert ("device_memory_peak" in first) == bool(jax.devices()[0].memory_stats())
-
-
-def test_a_profiler_trace_holds_the_chosen_steps(tmp_path, capsys):
-    with ProfilerTrace(tmp_path, first_step=2, steps=3) as trace:
-        for step in range(8):
-            trace.at(step, jnp.ones(4) * step)
-            assert ("profile of steps 2 to 5" in capsys.readouterr().out) == (step == 5)
-    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-
-
-def test_a_run_that_stops_early_keeps_its_trace(tmp_path):
-    with ProfilerTrace(tmp_path, first_step=0, steps=5) as trace:
-        trace.at(0, None)
-    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-
-
-def test_no_trace_unless_asked_for(tmp_path):
-    with ProfilerTrace(tmp_path, first_step=0, steps=0) as trace:
-        for step in range(3):
-            trace.at(step, None)
-    assert not (tmp_path / "profile").exists()
 
 
 def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
@@ -121,16 +99,12 @@ def test_a_full_disk_ends_the_run_with_the_name_of_the_file(tmp_path, monkeypatc
         write_json(tmp_path / "config.json", {})
 
 
-def test_reports_pictures_and_traces_go_to_remote_storage(bucket):
+def test_reports_and_pictures_go_to_remote_storage(bucket):
     write_json(bucket / "config.json", {"a": 1})
     write_json(bucket / "config.json", {"a": 2})
     assert json.loads((bucket / "config.json").read_text()) == {"a": 2}
     save_png(bucket / "pictures" / "step_1.png", np.zeros((4, 4, 3), np.uint8))
     assert (bucket / "pictures" / "step_1.png").read_bytes().startswith(b"\x89PNG")
-    with ProfilerTrace(bucket, first_step=0, steps=1) as trace:
-        trace.at(0, None)
-        trace.at(1, None)
-    assert (bucket / "profile" / "plugins").is_dir()
     assert not [path.name for path in bucket.iterdir() if path.name.endswith(".tmp")]
 
 

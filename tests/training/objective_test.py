@@ -15,9 +15,9 @@ from pivq_jax.training.objective import Objective, Phase
 KEY = jax.random.key(3)
 
 
-def perceptual(frozen, images, targets):
+def perceptual(lpips, images, targets):
     """A stand-in that is cheap: distances of one linear feature map."""
-    return jnp.mean(jnp.square((images - targets) @ frozen), axis=(1, 2, 3))
+    return jnp.mean(jnp.square((images - targets) @ lpips), axis=(1, 2, 3))
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,13 @@ def setting(tiny_config, faces):
     images = jnp.asarray(faces[:8, ::3, ::3], jnp.float32) / 127.5 - 1
     params = jax.jit(model.init)(jax.random.key(0), images)["params"]
     judge = jax.jit(objective.adversary.discriminator.init)(jax.random.key(1), images)["params"]
-    frozen = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
-    return objective, params, judge, frozen, images
+    lpips = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
+    return objective, params, judge, lpips, images
 
 
-def run(objective: Objective, phase: Phase, params, judge, frozen, images):
+def run(objective: Objective, phase: Phase, params, judge, lpips, images):
     return jax.jit(objective.gradients, static_argnames="phase")(
-        params, judge, frozen, images, KEY, phase=phase
+        params, judge, lpips, images, KEY, phase=phase
     )
 
 
@@ -67,9 +67,9 @@ def close(ours, expected) -> None:
     ],
 )
 def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting, phase, noise):
-    objective, params, judge, frozen, images = setting
+    objective, params, judge, lpips, images = setting
     objective = dataclasses.replace(objective, noise=noise)
-    found = run(objective, phase, params, judge, frozen, images)
+    found = run(objective, phase, params, judge, lpips, images)
     assert found.discriminator is None
 
     def plain(params):
@@ -98,7 +98,7 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
         deviations = jnp.sqrt(jnp.var(latents, 0).mean(-1) + 1e-6)
         extra += 0.2 * jnp.maximum(0.25 - deviations, 0).mean()
         fidelity = jnp.mean(jnp.abs(made - images))
-        return fidelity + 0.3 * jnp.mean(perceptual(frozen, made, images)) + extra
+        return fidelity + 0.3 * jnp.mean(perceptual(lpips, made, images)) + extra
 
     loss, expected = jax.jit(jax.value_and_grad(plain))(params)
     assert float(found.metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
@@ -106,24 +106,25 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
 
 
 def test_images_are_moved_together_before_they_are_compared(setting):
-    objective, params, judge, frozen, images = setting
+    objective, params, judge, lpips, images = setting
     ramp = jnp.arange(images.shape[1] * images.shape[2], dtype=jnp.float32)
     ramp = ramp.reshape(images.shape[1:3])
 
-    def at_places(frozen, images, targets):  # unlike `perceptual`, it depends on the places
-        errors = jnp.mean(jnp.square((images - targets) @ frozen), -1)
+    def at_places(lpips, images, targets):  # unlike `perceptual`, it depends on the places
+        errors = jnp.mean(jnp.square((images - targets) @ lpips), -1)
         return jnp.mean(errors * ramp, (1, 2))
 
-    objective = dataclasses.replace(objective, perceptual=at_places, perceptual_shift=2, noise=0.0)
+    weights = dataclasses.replace(objective.weights, perceptual_shift=2)
+    objective = dataclasses.replace(objective, weights=weights, perceptual=at_places, noise=0.0)
     gradients = jax.jit(objective.gradients, static_argnames="phase")
     found = [
-        float(gradients(params, judge, frozen, images, key, Phase.CONTINUOUS).metrics["lpips"])
+        float(gradients(params, judge, lpips, images, key, Phase.CONTINUOUS).metrics["lpips"])
         for key in jax.random.split(KEY, 6)
     ]
     made = objective.model.apply({"params": params}, images, method="autoencode")
     distances = np.array(
         [
-            at_places(frozen, *(jnp.roll(x, (down, right), (1, 2)) for x in (made, images))).mean()
+            at_places(lpips, *(jnp.roll(x, (down, right), (1, 2)) for x in (made, images))).mean()
             for down in range(3)
             for right in range(3)
         ]
@@ -137,8 +138,8 @@ def test_images_are_moved_together_before_they_are_compared(setting):
 
 @pytest.mark.slow
 def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(setting):
-    objective, params, judge, frozen, images = setting
-    found = run(objective, Phase.ADVERSARIAL, params, judge, frozen, images)
+    objective, params, judge, lpips, images = setting
+    found = run(objective, Phase.ADVERSARIAL, params, judge, lpips, images)
     key_mix, key_judge, _ = jax.random.split(KEY, 3)
     adversary = objective.adversary
 
@@ -152,7 +153,7 @@ def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(settin
 
     def fidelity(params):
         made, _ = images_of(params)
-        distance = jnp.mean(perceptual(frozen, made, images))
+        distance = jnp.mean(perceptual(lpips, made, images))
         return jnp.mean(jnp.abs(made - images)) + 0.3 * distance
 
     def realism(params):  # 0.8 and 0.4 of 1.2
@@ -175,7 +176,7 @@ def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(settin
     adaptive = norms[0] / (norms[1] + 1e-4)
     assert float(found.metrics["adaptive_weight"]) == pytest.approx(adaptive, rel=1e-3)
 
-    quantized = run(objective, Phase.QUANTIZED, params, judge, frozen, images)
+    quantized = run(objective, Phase.QUANTIZED, params, judge, lpips, images)
     scale = 1.2 * adaptive
     expected = jax.tree.map(lambda x, y: x + scale * y, quantized.params, of_realism)
     jax.tree.map(
@@ -193,11 +194,11 @@ def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(settin
 
 
 def test_only_the_decoder_learns_from_recombined_sets(setting):
-    objective, params, judge, frozen, images = setting
+    objective, params, judge, lpips, images = setting
     others = {field.name: 0.0 for field in dataclasses.fields(objective.weights)}
     weights = dataclasses.replace(objective.weights, **others | {"recombination": 0.5})
     only = dataclasses.replace(objective, weights=weights, adversary=None)
-    gradients = run(only, Phase.QUANTIZED, params, judge, frozen, images).params
+    gradients = run(only, Phase.QUANTIZED, params, judge, lpips, images).params
     largest = {
         room: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradients[room]))
         for room in gradients

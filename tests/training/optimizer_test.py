@@ -16,10 +16,10 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from optax.contrib import MuonDimensionNumbers, MuonState
 
-from pivq_jax.config import load_config
+from pivq_jax.config import OptimizerConfig, load_config
+from pivq_jax.config.sections import OPTIMIZERS
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training.optimizer import (
-    OPTIMIZERS,
     UPDATE_RMS,
     labels,
     make_optimizer,
@@ -28,7 +28,6 @@ from pivq_jax.training.optimizer import (
 )
 
 OPTIMIZER = {
-    "steps": 100,
     "learning_rate": 1e-2,
     "muon_learning_rate": 3e-2,
     "momentum": 0.95,
@@ -37,6 +36,10 @@ OPTIMIZER = {
     "clip_norm": 1.0,
 }
 both = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+def make(name: str) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    return make_optimizer(OptimizerConfig(name=name, **OPTIMIZER), steps=100)
 
 
 def state_of(kind, opt_state):
@@ -48,7 +51,7 @@ def state_of(kind, opt_state):
 
 @both
 def test_schedule_warms_up_and_decays_to_zero(name):
-    _, schedule = make_optimizer(name=name, **OPTIMIZER)
+    _, schedule = make(name)
     assert schedule(0) == 0 and schedule(5) == pytest.approx(5e-3)
     assert schedule(10) == pytest.approx(1e-2)
     # Half-way between the warm-up's end and the last step the cosine is at half.
@@ -64,7 +67,7 @@ def test_only_matrices_decay_and_the_codebook_does_not(name):
         "dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
         "conv": {"kernel": jnp.ones((3, 3, 2, 4))},
     }
-    optimizer, schedule = make_optimizer(name=name, **OPTIMIZER)
+    optimizer, schedule = make(name)
     state, zero = optimizer.init(params), jax.tree.map(jnp.zeros_like, params)
     _, state = optimizer.update(zero, state, params)  # step 0: the rate is zero
     updates, _ = optimizer.update(zero, state, params)
@@ -79,7 +82,7 @@ def test_only_matrices_decay_and_the_codebook_does_not(name):
 @both
 def test_gradients_are_clipped_by_the_global_norm_of_all(name):
     params = {"a": {"kernel": jnp.zeros((2, 2))}, "b": {"bias": jnp.zeros(3)}}
-    optimizer, _ = make_optimizer(name=name, **OPTIMIZER)
+    optimizer, _ = make(name)
     _, state = optimizer.update(
         jax.tree.map(lambda x: x + 1e3, params), optimizer.init(params), params
     )
@@ -162,7 +165,7 @@ def test_every_parameter_of_the_default_model_has_its_optimizer(shapes):
 
 @both
 def test_the_state_holds_what_its_optimizer_needs_and_no_more(name, shapes):
-    optimizer, _ = make_optimizer(name=name, **OPTIMIZER)
+    optimizer, _ = make(name)
     state = jax.eval_shape(optimizer.init, shapes)
     adam = state_of(optax.ScaleByAdamState, state)
     assert named(adam.mu).keys() == named(adam.nu).keys()
@@ -211,7 +214,7 @@ def the_adamw_of_before() -> optax.GradientTransformation:
 
 @pytest.mark.slow
 def test_adamw_is_the_one_of_before_bit_for_bit(shapes):
-    ours, _ = make_optimizer(name="adamw", **OPTIMIZER)
+    ours, _ = make("adamw")
     found, expected = (several_steps(one, shapes) for one in (ours, the_adamw_of_before()))
     jax.tree.map(np.testing.assert_array_equal, found, expected)  # of one structure too
 
@@ -239,7 +242,7 @@ def test_muon_is_that_of_optax(narrow):
             consistent_rms=0.2,
         ),
     )
-    ours, _ = make_optimizer(name="muon", **OPTIMIZER)
+    ours, _ = make("muon")
     found, updates, _ = several_steps(ours, narrow)
     expected, of_theirs, _ = several_steps(theirs, narrow)
     # Those that are not Muon's have the AdamW of before: optax's Muon gives them another.

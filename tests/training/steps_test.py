@@ -8,14 +8,15 @@ import pytest
 from optax.contrib import MuonState
 
 from pivq_jax.common.parallel import make_mesh
+from pivq_jax.config import OptimizerConfig
+from pivq_jax.config.sections import OPTIMIZERS
 from pivq_jax.matching import METHODS
 from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
-from pivq_jax.training.optimizer import OPTIMIZERS, make_optimizer
+from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.steps import TrainState, replace_codebook
 
 OPTIMIZER = {
-    "steps": 100,
     "learning_rate": 1e-2,
     "muon_learning_rate": 1e-2,
     "momentum": 0.95,
@@ -51,7 +52,7 @@ def test_replaced_entries_have_no_moments_and_their_averages_follow(optimizer_na
         }
 
     params, ema = random(), random()
-    optimizer, _ = make_optimizer(name=optimizer_name, **OPTIMIZER)
+    optimizer, _ = make_optimizer(OptimizerConfig(name=optimizer_name, **OPTIMIZER), steps=100)
     opt_state = optimizer.init(params)
     for _ in range(3):
         _, opt_state = optimizer.update(random(), opt_state, params)

@@ -1,24 +1,25 @@
-"""Prepares a data set once: in shards, in parallel, continuing where an earlier call stopped."""
+"""Builds a data set once: in shards, in parallel, continuing where an earlier call stopped."""
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from absl import logging
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import cache_folder, sync
-from pivq_jax.common.progress import progress_bar
+from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data import records, shards
+from pivq_jax.data.images import readable_name
+from pivq_jax.data.layouts import Listing
 from pivq_jax.data.records import Card
-from pivq_jax.data.shards import Entry, Recipe, Shard
-
-T = TypeVar("T")
+from pivq_jax.data.shards import Entry, FileRecipe, Recipe, Shard
 
 # Images per shard: the most that each worker loses if it is interrupted.
 _SHARD_IMAGES = 1024
@@ -29,35 +30,61 @@ _IMAGES_PER_WORKER = 200
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is prepared.
+    """What is prepared."""
 
-    Attributes:
-        name: name of the data set.
-        image_size: height and width in pixels.
-        splits: images of each split, in order.
-        factors: names of the values of each factor.
-        recipe: how the records are made.
-        origin: entries of `prepared.json` that describe the source.
-        source: the source in messages.
-        label: the data set in messages.
-        max_skipped: largest fraction of images that cannot be read.
-        skipped: why images that are in no split were left out.
-        check: called with the directory of the complete shards; may raise an error.
-        card: description, citation and licence for other programs.
-    """
-
-    name: str
-    image_size: int
-    splits: Mapping[str, Sequence[Entry]]
-    factors: Mapping[str, Sequence[str]]
-    recipe: Recipe
-    origin: Mapping[str, Any]
-    source: str
-    label: str
-    max_skipped: float = 1.0
-    skipped: Sequence[str] = ()
+    name: str  # name of the data set
+    image_size: int  # height and width in pixels
+    splits: Mapping[str, Sequence[Entry]]  # images of each split, in order
+    factors: Mapping[str, Sequence[str]]  # names of the values of each factor
+    recipe: Recipe  # how the records are made
+    origin: Mapping[str, Any]  # entries of `prepared.json` that describe the source
+    source: str  # the source in messages
+    label: str  # the data set in messages
+    max_skipped: float = 1.0  # largest fraction of images that cannot be read
+    skipped: Sequence[str] = ()  # why images that are in no split were left out
+    # Called with the directory of the complete shards; may raise an error.
     check: Callable[[Path], None] = lambda directory: None
-    card: Card = records.NO_CARD
+    card: Card = records.NO_CARD  # description, citation and licence for other programs
+
+
+def plan_of_files(
+    name: str,
+    listing: Listing,
+    image_size: int,
+    *,
+    crop: int = 0,
+    group: str = "",
+    max_skipped: float = 1.0,
+) -> Plan:
+    """Returns the plan that prepares listed image files; `max_skipped` is a fraction of them."""
+    root, factors = os.fspath(listing.root), tuple(listing.factors)
+    return Plan(
+        name=name,
+        image_size=image_size,
+        splits=listing.splits,
+        factors=listing.factors,
+        recipe=FileRecipe(root, image_size, crop, listing.shape, factors),
+        origin={
+            "name": name,
+            "image_size": image_size,
+            "crop": crop,
+            "source": _digest(listing),
+            **({"group": group} if group else {}),
+        },
+        source=readable_name(listing.root),
+        label=f"{name} {image_size}px",
+        max_skipped=max_skipped,
+    )
+
+
+def _digest(listing: Listing) -> str:
+    """Returns a hash of names, splits and attributes, independent of the location of the source."""
+    entries = {
+        split: [(entry.file, entry.factors) for entry in entries]
+        for split, entries in listing.splits.items()
+    }
+    text = repr((entries, listing.factors))
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
 
 def default_data_dir() -> Path:
@@ -77,7 +104,7 @@ def workers_for(images: int) -> int:
     return min(usable_cores(), images // _IMAGES_PER_WORKER)
 
 
-def prepare(
+def build(
     target: Path, make_plan: Callable[[], Plan], *, workers: int, stem: str | None = None
 ) -> dict[str, Any]:
     """Prepares a data set in `target`, unless it is there; returns the contents of `prepared.json`.
@@ -173,7 +200,7 @@ def _with_progress(plan: Plan, missing: list[Shard], workers: int) -> Generator[
 
     images = sum(len(shard.entries) for shard in missing)
     with contextlib.closing(shards.write_shards(plan.recipe, missing, workers)) as reasons:
-        for reason in progress(reasons, plan.label, images):
+        for reason in progress_bar(reasons, desc=plan.label, total=images, unit=" images"):
             if reason:
                 tqdm.write(f"skipped: {reason}", file=sys.stderr)
                 yield reason
@@ -186,12 +213,6 @@ def _check_skipped(plan: Plan, skipped: list[str]) -> None:
             f"more than {100 * plan.max_skipped:g} % of the {total:,} images in {plan.source}"
             f" cannot be read ({skipped[0]}): download them again"
         )
-
-
-def progress(items: Iterable[T], label: str, total: int, unit: str = " images") -> Iterable[T]:
-    """Wraps items in a progress bar on stderr; if stderr is a file, prints every ten seconds."""
-    bar: Iterable[T] = progress_bar(items, desc=label, total=total, unit=unit)
-    return bar
 
 
 @contextlib.contextmanager

@@ -1,0 +1,34 @@
+"""Profiler traces: of the chosen steps, of a run that stops early, in remote storage."""
+
+import jax.numpy as jnp
+
+from pivq_jax.training.profiler import ProfilerTrace
+
+
+def test_a_profiler_trace_holds_the_chosen_steps(tmp_path, capsys):
+    with ProfilerTrace(tmp_path, first_step=2, steps=3) as trace:
+        for step in range(8):
+            trace.at(step, jnp.ones(4) * step)
+            assert ("profile of steps 2 to 5" in capsys.readouterr().out) == (step == 5)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_run_that_stops_early_keeps_its_trace(tmp_path):
+    with ProfilerTrace(tmp_path, first_step=0, steps=5) as trace:
+        trace.at(0, None)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_no_trace_unless_asked_for(tmp_path):
+    with ProfilerTrace(tmp_path, first_step=0, steps=0) as trace:
+        for step in range(3):
+            trace.at(step, None)
+    assert not (tmp_path / "profile").exists()
+
+
+def test_traces_go_to_remote_storage(bucket):
+    with ProfilerTrace(bucket, first_step=0, steps=1) as trace:
+        trace.at(0, None)
+        trace.at(1, None)
+    assert (bucket / "profile" / "plugins").is_dir()
+    assert not [path.name for path in bucket.iterdir() if path.name.endswith(".tmp")]
