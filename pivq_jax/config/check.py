@@ -59,11 +59,24 @@ def check_config(config: Config, training: bool) -> None:
         f" {train.accumulation}: change either",
     )
     part = train.batch_size // train.accumulation
+    of_several = {
+        "loss.recombination": loss.recombination,
+        "adversarial.recombined_weight": adversarial.recombined_weight,
+        "loss.variance": loss.variance,
+        "loss.covariance": loss.covariance,
+    }
     need(
-        part > 1 or loss.recombination == adversarial.recombined_weight == loss.variance == 0,
+        part > 1 or not any(of_several.values()),
         f"train.batch_size = {train.batch_size} in train.accumulation = {train.accumulation} parts"
         " leaves one image in each, with none to be recombined with or to differ from: raise the"
-        " former, or set loss.recombination = adversarial.recombined_weight = loss.variance = 0",
+        f" former, or set {' = '.join(of_several)} = 0",
+    )
+    patches = (size // model.patch_size) ** 2
+    need(
+        loss.covariance == 0 or (model.latents == "patches" and model.num_codes > patches),
+        f"loss.covariance compares the latents of one patch: model.latents = {model.latents!r} and"
+        f" model.num_codes = {model.num_codes} have no two; use model.latents = 'patches' with a"
+        f" multiple of {patches}, or set loss.covariance = 0",
     )
     if loss.perceptual > 0:
         smallest = SMALLEST_IMAGES[loss.perceptual_network]

@@ -1,4 +1,4 @@
-"""Loss functions: pixel, perceptual, adversarial, recombination and variance terms."""
+"""Loss functions: pixel, perceptual, adversarial, recombination and latents' terms."""
 
 from pivq_jax.losses.adversarial import (
     AUGMENTATIONS,
@@ -7,16 +7,17 @@ from pivq_jax.losses.adversarial import (
     discriminator_hinge,
     generator_hinge,
 )
+from pivq_jax.losses.latents import covariance_loss, variance_loss
 from pivq_jax.losses.perceptual import lpips, lpips_distance, lpips_features
 from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.losses.recombination import nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
-from pivq_jax.losses.variance import variance_loss
 
 __all__ = [
     "AUGMENTATIONS",
     "adaptive_weight",
     "augment",
+    "covariance_loss",
     "discriminator_hinge",
     "generator_hinge",
     "load_lpips",

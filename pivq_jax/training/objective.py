@@ -13,9 +13,9 @@ from pivq_jax import sampling
 from pivq_jax.config.limits import RECOMBINATION_PATCHES
 from pivq_jax.config.sections import LossConfig
 from pivq_jax.losses.adversarial import adaptive_weight
+from pivq_jax.losses.latents import covariance_loss, variance_loss
 from pivq_jax.losses.recombination import nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
-from pivq_jax.losses.variance import variance_loss
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import Quantized, count_uses
 from pivq_jax.training.adversary import Adversary, Fakes, Metrics, Params
@@ -214,6 +214,10 @@ class Objective:
         if weights.variance > 0:
             metrics["variance"] = variance_loss(made.latents)
             total += weights.variance * metrics["variance"]
+        if weights.covariance > 0:
+            patches = (self.model.image_size // self.model.config.patch_size) ** 2
+            metrics["covariance"] = covariance_loss(made.latents, patches)
+            total += weights.covariance * metrics["covariance"]
         if made.codebook_loss is None or made.commitment_loss is None:
             return total, metrics
         total += weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss

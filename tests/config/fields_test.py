@@ -121,6 +121,7 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
     written = config.to_dict()
     later = (
         "data.group",
+        "loss.covariance",
         "loss.perceptual_shift",
         "loss.recombination_warmup",
         "model.latents",

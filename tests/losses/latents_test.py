@@ -1,0 +1,62 @@
+"""The losses on latents that are the same for all images, and on those that repeat others."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pivq_jax.losses.latents import covariance_loss, variance_loss
+
+
+def test_is_the_mean_lack_of_deviation_over_the_queries():
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(64, 3, 8)) * np.array([0.1, 0.2, 2.0])[:, None]
+    expected = 0.0
+    for query in range(3):
+        variances = [np.var(latents[:, query, d]) for d in range(8)]
+        expected += max(0.0, 0.25 - np.sqrt(np.mean(variances))) / 3
+    assert expected > 0
+    assert float(variance_loss(jnp.float32(latents))) == pytest.approx(expected, rel=1e-4)
+
+
+def test_latents_that_vary_enough_are_free_whatever_their_means():
+    latents = np.random.default_rng(1).normal(size=(256, 4, 16)) + 10 * np.arange(4)[:, None]
+    assert float(variance_loss(jnp.float32(latents))) == 0
+
+
+def test_the_gradient_drives_images_apart_and_is_finite_where_all_are_one():
+    """A step against the gradient makes the loss smaller; only the silent query moves."""
+    rng = np.random.default_rng(2)
+    latents = rng.normal(size=(16, 2, 8)).astype(np.float32)
+    latents[:, 0] *= 0.05
+    gradient = jax.grad(variance_loss)(latents)
+    assert np.any(gradient[:, 0] != 0) and not np.any(gradient[:, 1])
+    assert variance_loss(latents - 0.1 * gradient) < variance_loss(latents)
+    assert np.all(np.isfinite(jax.grad(variance_loss)(jnp.ones((4, 2, 8)))))
+
+
+def test_covariance_is_that_of_numpy_between_the_latents_of_a_patch():
+    rng = np.random.default_rng(3)
+    latents = rng.normal(size=(7, 5, 3, 4)) + rng.normal(size=(5, 3, 4))  # a mean for each
+    latents[:, :, 1] += 2 * latents[:, :, 0]
+    deviations = latents - latents.mean(0)
+    rows = deviations.reshape(35, 3, 4)
+    expected = 0.0
+    for i, j in ((0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)):
+        expected += np.sum((rows[:, i].T @ rows[:, j] / 35) ** 2) / 4 / 6
+    result = covariance_loss(jnp.float32(latents.reshape(7, 15, 4)), 5)
+    assert float(result) == pytest.approx(expected, rel=1e-4)
+
+
+def test_copies_of_a_latent_cost_and_what_is_new_does_not():
+    said = np.random.default_rng(4).normal(size=(400, 1, 2, 6)).astype(np.float32)
+    copies = np.stack([said[:, :, 0], -said[:, :, 0]], 2).reshape(400, 2, 6)
+    assert float(covariance_loss(jnp.asarray(copies), 1)) == pytest.approx(1, abs=0.2)
+    assert float(covariance_loss(jnp.asarray(said.reshape(400, 2, 6)), 1)) < 0.03
+
+
+def test_a_step_against_its_gradient_makes_copies_differ():
+    copies = np.repeat(np.random.default_rng(5).normal(size=(16, 4, 1, 8)), 2, 2)
+    latents = jnp.float32(copies.reshape(16, 8, 8))
+    gradient = jax.grad(covariance_loss)(latents, 4)
+    assert covariance_loss(latents - gradient, 4) < covariance_loss(latents, 4)
