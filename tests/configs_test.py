@@ -177,15 +177,15 @@ def test_latents_from_patches_are_squares_of_them_or_several_for_each():
         check_config(config, training=True)
 
 
-def test_the_covariance_of_latents_needs_several_from_each_patch():
-    fields = {"model.latents": "patches", "model.num_codes": 128, "loss.covariance": 0.1}
+def test_the_redundancy_of_latents_needs_several_from_each_patch():
+    fields = {"model.latents": "patches", "model.num_codes": 128, "loss.redundancy": 0.1}
     config = get_config("toon_faces").with_fields(fields)
     check_config(config, training=True)
     for change in ({"model.num_codes": 64}, {"model.latents": "queries"}):
-        with pytest.raises(InputError, match=r"with a multiple of 64, or set loss\.covariance = 0"):
+        with pytest.raises(InputError, match=r"with a multiple of 64, or set loss\.redundancy = 0"):
             check_config(config.with_fields(change), training=True)
     alone = {"train.batch_size": 1, "loss.variance": 0.0, "loss.recombination": 0.0}
-    with pytest.raises(InputError, match=r"leaves one image .* = loss\.covariance = 0"):
+    with pytest.raises(InputError, match=r"leaves one image .* = loss\.redundancy = 0"):
         check_config(config.with_fields(alone), training=True)
 
 

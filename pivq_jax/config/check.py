@@ -63,7 +63,7 @@ def check_config(config: Config, training: bool) -> None:
         "loss.recombination": loss.recombination,
         "adversarial.recombined_weight": adversarial.recombined_weight,
         "loss.variance": loss.variance,
-        "loss.covariance": loss.covariance,
+        "loss.redundancy": loss.redundancy,
     }
     need(
         part > 1 or not any(of_several.values()),
@@ -73,10 +73,10 @@ def check_config(config: Config, training: bool) -> None:
     )
     patches = (size // model.patch_size) ** 2
     need(
-        loss.covariance == 0 or (model.latents == "patches" and model.num_codes > patches),
-        f"loss.covariance compares the latents of one patch: model.latents = {model.latents!r} and"
+        loss.redundancy == 0 or (model.latents == "patches" and model.num_codes > patches),
+        f"loss.redundancy compares the latents of one patch: model.latents = {model.latents!r} and"
         f" model.num_codes = {model.num_codes} have no two; use model.latents = 'patches' with a"
-        f" multiple of {patches}, or set loss.covariance = 0",
+        f" multiple of {patches}, or set loss.redundancy = 0",
     )
     if loss.perceptual > 0:
         smallest = SMALLEST_IMAGES[loss.perceptual_network]

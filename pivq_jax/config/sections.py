@@ -162,7 +162,7 @@ class LossConfig(Section):
     variance: float = setting(
         0.3, "of the loss on latents that are the same for all images", NOT_NEGATIVE, before=0.0
     )
-    covariance: float = setting(
+    redundancy: float = setting(
         0.0, "of the loss on latents of one patch that repeat each other", NOT_NEGATIVE, before=0.0
     )
 

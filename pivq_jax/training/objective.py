@@ -13,7 +13,7 @@ from pivq_jax import sampling
 from pivq_jax.config.limits import RECOMBINATION_PATCHES
 from pivq_jax.config.sections import LossConfig
 from pivq_jax.losses.adversarial import adaptive_weight
-from pivq_jax.losses.latents import covariance_loss, variance_loss
+from pivq_jax.losses.latents import redundancy_loss, variance_loss
 from pivq_jax.losses.recombination import nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
 from pivq_jax.model.pivq import PIVQ
@@ -214,10 +214,10 @@ class Objective:
         if weights.variance > 0:
             metrics["variance"] = variance_loss(made.latents)
             total += weights.variance * metrics["variance"]
-        if weights.covariance > 0:
+        if weights.redundancy > 0:
             patches = (self.model.image_size // self.model.config.patch_size) ** 2
-            metrics["covariance"] = covariance_loss(made.latents, patches)
-            total += weights.covariance * metrics["covariance"]
+            metrics["redundancy"] = redundancy_loss(made.latents, patches)
+            total += weights.redundancy * metrics["redundancy"]
         if made.codebook_loss is None or made.commitment_loss is None:
             return total, metrics
         total += weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss

@@ -121,9 +121,9 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
     written = config.to_dict()
     later = (
         "data.group",
-        "loss.covariance",
         "loss.perceptual_shift",
         "loss.recombination_warmup",
+        "loss.redundancy",
         "model.latents",
         "model.local_output",
         "prior",
