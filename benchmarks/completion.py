@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.common import add_model, open_model, output_of, parser_for
 from pivq_jax.common.files import write_atomically
-from pivq_jax.common.pictures import grid, magnification, save_png
+from pivq_jax.common.pictures import grid, labelled, magnification, save_png
 from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.sources import first_images
@@ -115,9 +115,10 @@ def main() -> None:
     # One row per image and one column per way, [regions * SHOWN, ways].
     columns = np.stack(tiles).reshape(len(REGIONS), -1, *tiles[0].shape).swapaxes(1, 2)
     flat = columns.reshape(-1, *images.shape[1:])
-    save_png(
-        output / "completion.png", grid(flat, columns.shape[2], magnification(dataset.image_size))
-    )
+    picture = grid(flat, columns.shape[2], magnification(dataset.image_size))
+    ways = ["visible", "nearest image", *(name for name in found if name.startswith("with"))]
+    names = [name for region in REGIONS for name in [region, *[""] * (SHOWN - 1)]]
+    save_png(output / "completion.png", labelled(picture, [*ways, "original"], names))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ from pivq_jax.codec.container import Contents, pack, parse
 from pivq_jax.codec.files import batches_of, contents_of
 from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.files import write_atomically
-from pivq_jax.common.pictures import grid, magnification, save_png
+from pivq_jax.common.pictures import grid, labelled, magnification, save_png
 from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
@@ -361,10 +361,10 @@ def main() -> None:
     write_atomically(options.output / "compression.md", text.encode())
     pictured = [images, rows[0].images, *(row.images for chosen in by_choice[:2] for row in chosen)]
     shown = np.concatenate([each[:PICTURED] for each in pictured])
-    save_png(
-        options.output / "compression.png",
-        grid(shown, min(PICTURED, count), magnification(images.shape[1])),
-    )
+    picture = grid(shown, min(PICTURED, count), magnification(images.shape[1]))
+    names = [row.label for chosen in by_choice[:2] for row in chosen]
+    picture = labelled(picture, [], ["test image", rows[0].label, *names])
+    save_png(options.output / "compression.png", picture)
     print(f"wrote compression.md and compression.png to {options.output}")
 
 

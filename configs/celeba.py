@@ -8,15 +8,14 @@ keeps neighbouring entries apart for large K. Encoder and decoder are ViTs of wi
 blocks, on 256 patches of 8 x 8 pixels.
 
 Cost: 66.2 million parameters and 2.8 million of the discriminator; 33 TFLOP per step, 36 in the
-adversarial phase, and 0.9 for Muon's iterations, which are distributed over the chips. On 16 chips
-of TPU v5e, training takes about 0.9 hours, estimated from these flops at 35 % of 197 TFLOP/s per
-chip. `python -m launch.plan --config=configs/celeba.py --topology=v5e:4x4` computes flops, memory
-and communication with the TPU compiler. This config has not been run at full size yet.
+adversarial phase, and 0.9 for Muon's iterations, which are distributed over the chips. The hours
+of a training on a slice are those that the TPU's compiler estimates, with flops, memory and
+communication: `python -m launch.plan --config=configs/celeba.py --topology=v5e:4x4` prints about
+1.3 at best and 3.7 to plan with. This config has not been run at full size yet.
 
 The loss on recombined sets is off, as it has not been tried on photographs of faces. With drawn
-faces it is what keeps samples whole (docs/results.md, "A rehearsal of CelebA's config"), so try
-`--config.loss.recombination=0.5`: a fifth more work, and at least two images per device. (That
-rehearsal had fixed patches of 8 pixels; today they are a quarter of the image, and move.) A linear
+faces it keeps samples whole (docs/log/2026-11-27-rehearsal.md), so try
+`--config.loss.recombination=0.5`: a fifth more work, and at least two images per device. A linear
 layer for each patch (`model.local_output`), which made drawn faces sharp, is off for the same
 reason; it would add 25 million parameters.
 

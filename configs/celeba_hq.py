@@ -9,15 +9,14 @@ in encoder and decoder. Steps and batch are half of those of FFHQ, as there are 
 images.
 
 Cost: 152.7 million parameters and 2.8 million of the discriminator; 47 TFLOP per step, 53 in the
-adversarial phase, and 3 for Muon's iterations, which are distributed over the chips. On 16 chips of
-TPU v5e, training takes about 0.7 hours, estimated from these flops at 35 % of 197 TFLOP/s per chip.
-`python -m launch.plan --config=configs/celeba_hq.py --topology=v5e:4x4` computes flops, memory and
-communication with the TPU compiler. This config has not been run at full size yet.
+adversarial phase, and 3 for Muon's iterations, which are distributed over the chips. The hours of a
+training on a slice are those that the TPU's compiler estimates, with flops, memory and
+communication: `python -m launch.plan --config=configs/celeba_hq.py --topology=v5e:4x4` prints them.
+This config has not been run at full size yet.
 
 The loss on recombined sets is off, as it has not been tried on photographs of faces. With drawn
-faces it is what keeps samples whole (docs/results.md, "A rehearsal of CelebA's config"), so try
-`--config.loss.recombination=0.5`: a fifth more work, and at least two images per device. (That
-rehearsal had fixed patches of 8 pixels; today they are a quarter of the image, and move.) A linear
+faces it keeps samples whole (docs/log/2026-11-27-rehearsal.md), so try
+`--config.loss.recombination=0.5`: a fifth more work, and at least two images per device. A linear
 layer for each patch (`model.local_output`), which made drawn faces sharp, is off for the same
 reason; it would add 151 million parameters.
 

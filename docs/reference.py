@@ -79,10 +79,10 @@ def _entry(module: ModuleType, name: str) -> str:
 
 
 def _home(module: ModuleType, name: str) -> ModuleType:
-    """The module that defines `name`: `module`, or the one it is imported from."""
+    """The module that defines `name`: `module`, or the one at the end of a chain of imports."""
     for node in ast.parse(_source(module)).body:
         if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
-            return importlib.import_module(node.module or module.__name__)
+            return _home(importlib.import_module(node.module or module.__name__), name)
     return module
 
 

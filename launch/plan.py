@@ -2,17 +2,17 @@
 
 Compiles the training step of a config for a TPU slice with the compiler of the slice, but without
 the slice; this only requires pip install "jax[tpu]". Prints whether it fits, what each chip
-computes and sends, and an estimate of the step time.
+computes and sends, an estimate of the step time, and the hours of the training as a range.
 
 Topologies are written as in Cloud TPU: v5e:4x4, v5e:16x16, v4:2x2x2, v5p:4x4x4, v6e:8x8, ...
 Fields of the config are changed as in training, for example --config.mesh.fsdp=4.
 
-  --table   celeba, celeba_hq and ffhq on four slices instead of one config, as in docs/scaling.md
-            (takes an hour or more)
+  --table   celeba, celeba_hq and ffhq on four slices instead of one config (takes an hour or
+            more)
 
 Exit status: 0 if it fits, 1 if it does not, 2 for invalid input. Compilation takes minutes and
 needs no accelerator. The compiler runs with reduced effort, which does not affect the flops but
-changes the traffic and the time by up to a third (docs/scaling.md); set
+changes the traffic and the time by up to a third (docs/log/2026-11-27-plans.md); set
 JAX_EXEC_TIME_OPTIMIZATION_EFFORT=0 to compile with the same effort as in training.
 """
 
@@ -33,11 +33,13 @@ from pivq_jax.config.loader import define_config_flag, load_config
 
 _CONFIG = define_config_flag()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, such as v5e:16x16.")
-_TABLE = flags.DEFINE_bool("table", False, "Print the table of docs/scaling.md.")
+_TABLE = flags.DEFINE_bool("table", False, "Print plans for several configs and slices.")
 _COMPARE = flags.DEFINE_bool(
     "compare", False, "Also compile for one chip and compare its flops, with equal images per chip."
 )
 
+# The share of the roofline's speed that a run is assumed to reach, until one has been timed.
+EFFICIENCY = 0.35
 TABLE_CONFIGS = ("celeba", "celeba_hq", "ffhq")
 TABLE_TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v4:2x2x2", "v6e:8x8")
 
@@ -113,12 +115,21 @@ def describe(plan: Plan, config: Config) -> str:
         "  " + ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in times.items()),
         f"  step {1e3 * plan.step_seconds:.1f} ms at best,"
         f" {plan.batch_size / plan.step_seconds:,.0f} images per second",
+        "  {:,} steps: {:.1f} hours at best, {:.1f} at {:.0%} of that speed".format(
+            config.train.steps, *hours(plan, config), EFFICIENCY
+        ),
     ]
     return "\n".join(lines)
 
 
+def hours(plan: Plan, config: Config) -> tuple[float, float]:
+    """Hours of a whole training: at the roofline, which no program reaches, and to plan with."""
+    best = config.train.steps * plan.step_seconds / 3600
+    return best, best / EFFICIENCY
+
+
 def table() -> None:
-    """Prints the table of docs/scaling.md, line by line."""
+    """Prints plans for several configs and slices as a table, line by line."""
     titles = (
         *("config, slice", "batch", "fsdp", "GiB a chip: state / peak / of", "TFLOP a chip"),
         *("MiB sent a chip", "step at best, ms", "images/s at best", "flops against one chip"),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from pivq_jax.common.files import as_path, write_atomically
 
@@ -107,6 +108,27 @@ def sample_grid(
     columns = min(columns, triples.shape[1])
     tiles = _join(triples, axis=2, scale=scale, pad=pad, background=background)
     return grid(tiles, columns, pad=4 * pad, background=background)
+
+
+def labelled(picture: npt.ArrayLike, columns: Sequence[str], rows: Sequence[str] = ()) -> Pixels:
+    """Writes names above the columns of a picture, uint8 [H, W, 3], and to the left of its rows.
+
+    Columns are equally wide and rows equally high; an empty name leaves a place unnamed.
+    """
+    pixels = _check(np.asarray(picture)[None], "a picture")[0]
+    font = ImageFont.load_default(size=14)
+    height, width, _ = pixels.shape
+    left = max((int(font.getlength(name)) + 12 for name in rows), default=0)
+    top = 24 if any(columns) else 0
+    canvas = Image.new("RGB", (left + width, top + height), "white")
+    canvas.paste(Image.fromarray(pixels), (left, top))
+    draw = ImageDraw.Draw(canvas)
+    for index, name in enumerate(columns):
+        place = (left + (index + 0.5) * width / len(columns), top / 2)
+        draw.text(place, name, "black", font, anchor="mm")
+    for index, name in enumerate(rows):
+        draw.text((6, top + (index + 0.5) * height / len(rows)), name, "black", font, anchor="lm")
+    return np.asarray(canvas)
 
 
 def usage_chart(codes: npt.ArrayLike, codebook_size: int, height: int = 160) -> Pixels:

@@ -14,10 +14,10 @@ VARIANTS = ("smoke", "nearest", "positional")
 # The full recipe, for real faces on accelerators. The weights of the losses follow VQ-GAN (Esser et
 # al. 2021): equal weights of L1 and LPIPS, and a discriminator once reconstructions are good. The
 # loss on recombined sets (loss.recombination = 0.5) improves samples of drawn faces with this
-# recipe too (docs/results.md, "A rehearsal of CelebA's config"), but it has not been tried on
-# photographs of faces, takes a fifth of the step, and needs two images per device, so it is off. A
-# discriminator on these sets did not improve samples (docs/training.md). Muon's peak rate is four
-# times AdamW's, as in the default config; half of the steps planned for AdamW are used.
+# recipe too (docs/log/2026-11-27-rehearsal.md), but it has not been tried on photographs of faces,
+# takes a fifth of the step, and needs two images per device, so it is off. A discriminator on these
+# sets did not improve samples (docs/log/2026-11-26-losses.md). Muon's peak rate is four times
+# AdamW's, as in the field defaults; half of the steps planned for AdamW are used.
 ACCELERATOR = {
     "data.flip": True,
     "data.workers": 8,

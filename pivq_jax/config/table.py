@@ -11,9 +11,9 @@ from pivq_jax.config.fields import Config, Field, all_fields
 
 HEAD = """# Every field of a config
 
-Made by `python -m pivq_jax.config.table`. A config file changes these defaults, which are for a
-laptop's CPU, and the command line changes the config, as in `--config.train.steps=1000`. How fields
-must fit together is checked before any work starts. What the fields do is in
+Made by `python -m pivq_jax.config.table`. These are the field defaults, for a laptop's CPU; a
+config file changes them, and the command line changes the config: `--config.train.steps=1000`.
+How fields must fit together is checked before any work starts. What the fields do is in
 [training.md](training.md) and [architecture.md](architecture.md).
 """
 
@@ -31,20 +31,26 @@ def page() -> str:
     parts = [HEAD]
     for name, fields in sections.items():
         if name:
-            parts.append(f"## {name}\n\n{get_type_hints(Config)[name].__doc__}\n")
-        parts.append(_table(fields))
+            parts.append(f"## {name}\n")
+        parts.append(_table(fields, get_type_hints(Config)[name].__doc__ if name else ""))
     # Other pages of docs/ are named in descriptions.
     return re.sub(r"(?<=see )(\w+\.md)", r"[\1](\1)", "\n".join(parts))
 
 
-def _table(fields: list[Field]) -> str:
+def _table(fields: list[Field], about: str) -> str:
+    """The fields of a section; what it is about heads the column of descriptions."""
     rows = [
         f"| `{field.name}` | {field.type.__name__} | {_default(field)} | {_values(field)}"
         f" | {field.description} |"
         for field in fields
     ]
     return "\n".join(
-        ["| field | type | default | values | |", "| --- | --- | --- | --- | --- |", *rows, ""]
+        [
+            f"| field | type | default | values | {about} |",
+            "| --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
     )
 
 

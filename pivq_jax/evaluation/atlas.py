@@ -212,7 +212,7 @@ def atlas_picture(
         uint8 [height, width, 3].
     """
     size = entries[0][1].before.shape[1]
-    scale = max(1, -(-64 // size))  # tiles of 64 pixels or more: four lines of text fit
+    scale = max(1, -(-96 // size))  # tiles of 96 pixels or more
     tile, pad, gap, margin, head = size * scale, 4, 24, 230, 24
     second = margin + examples * (tile + pad) + gap
     third = second + 2 * pairs * (tile + pad) + gap
@@ -248,7 +248,11 @@ def _describe(meaning: Meaning, effect: Exchange) -> str:
             f"{meaning.value_share:.0%} with it, {meaning.value_share_of_all:.0%} of all;"
             f" {meaning.bits:.2f} bits"
         )
-    lines.append(f"change: mean {effect.change.mean():.1f}, largest {effect.change.max():.0f}")
+    largest = effect.change.max()
+    if largest < FAINT:
+        lines.append(f"hardly any change: at most {largest:.0f} of 255")
+    else:
+        lines.append(f"change: mean {effect.change.mean():.1f}, largest {largest:.0f}")
     return "\n".join(lines)
 
 

@@ -25,7 +25,8 @@ from pivq_jax.losses.perceptual_weights import load_lpips
 
 __all__ = ["FeatureExtractor", "feature_extractor"]
 
-# The fourth of five blocks distinguishes damaged images from real ones best (docs/perceptual.md).
+# The fourth of five blocks distinguishes damaged images from real ones best
+# (docs/log/2026-11-26-features.md).
 _VGG_BLOCK = 3
 
 NETWORKS = ("vgg", *(f"inception_{dim}" for dim in inception.BLOCK_DIMS))

@@ -126,3 +126,17 @@ def test_usage_chart_sorts_the_shares_of_images():
     heights = (picture[..., 0] < 255).sum(0)[2:-2:2]
     np.testing.assert_array_equal(heights, [40, 30, 10, 0, 0])
     np.testing.assert_array_equal(picture[:, 2::2][:, :5], picture[:, 3::2][:, :5])
+
+
+def test_names_stand_beside_the_rows_and_above_the_columns_of_an_unchanged_picture():
+    picture = pictures.grid(images(6), 3, scale=16, pad=2)
+    named = pictures.labelled(picture, ["first", "", "third"], ["upper", "lower"])
+    height, width, _ = picture.shape
+    top, left = named.shape[0] - height, named.shape[1] - width
+    assert np.array_equal(named[top:, left:], picture)
+    cell = width // 3
+    dark = (named < 128).any(-1)
+    above = [dark[:top, left + i * cell : left + (i + 1) * cell].any() for i in range(3)]
+    assert above == [True, False, True]
+    assert dark[top : top + height // 2, :left].any() and dark[top + height // 2 :, :left].any()
+    assert np.array_equal(pictures.labelled(picture, []), picture)

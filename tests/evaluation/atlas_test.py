@@ -121,10 +121,10 @@ def test_picture_shows_images_exchanges_and_heat(faces):
     assert picture.dtype == np.uint8 and picture.ndim == 3
     for _, found in entries:
         for image in found.images[:4]:
-            tile = np.full((64, 64, 3), image % 200, np.uint8)
-            windows = np.lib.stride_tricks.sliding_window_view(picture[:, :, 0], (64, 64))
-            hits = (windows[:, ::1, 0, 0] == image % 200) & (windows[:, :, 63, 63] == image % 200)
+            tile = np.full((96, 96, 3), image % 200, np.uint8)
+            windows = np.lib.stride_tricks.sliding_window_view(picture[:, :, 0], (96, 96))
+            hits = (windows[:, ::1, 0, 0] == image % 200) & (windows[:, :, 95, 95] == image % 200)
             assert any(
-                np.array_equal(picture[y : y + 64, x : x + 64], tile) for y, x in np.argwhere(hits)
+                np.array_equal(picture[y : y + 96, x : x + 96], tile) for y, x in np.argwhere(hits)
             )
     assert np.any(np.all(picture == (0, 0, 0), axis=-1)) and tuple(picture[-1, -1]) != (1, 1, 1)

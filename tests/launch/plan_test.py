@@ -99,6 +99,14 @@ def test_the_plan_is_told_as_an_estimate():
     assert "estimate" in text and "110.0 ms at best, 2,327 images per second" in text
 
 
+def test_the_hours_of_a_training_are_a_range():
+    # 100,000 steps of 110 ms are 3.06 hours; a run is assumed to reach 35 % of that speed.
+    config = load_config("ffhq")
+    assert plan.hours(make(), config) == pytest.approx((3.0556, 8.7302), abs=1e-4)
+    text = plan.describe(make(), config)
+    assert "100,000 steps: 3.1 hours at best, 8.7 at 35% of that speed" in text
+
+
 def test_what_would_help_a_step_that_does_not_fit():
     batch = {"train.batch_size": 256, "train.accumulation": 1}
     config = load_config("ffhq").with_fields({"model.remat": False, "mesh.fsdp": 1, **batch})
