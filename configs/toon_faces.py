@@ -11,7 +11,7 @@ with 32, an attribute is spread over several codes, which may then come from dif
 sets (docs/method.md) keeps samples free of noise and consistent. The choice of the other settings
 is explained in docs/training.md.
 
-Variants: `:smoke` (a minute), `:nearest`, `:positional`; several with commas.
+Variants: `:smoke` (a check, no model), `:nearest`, `:positional`; several with commas.
 """
 
 from ml_collections import ConfigDict
