@@ -1,5 +1,6 @@
 """Edits of images by the labelled factors of a data set, with pictures."""
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -43,9 +44,10 @@ def check_changes(model: TrainedModel, changes: Mapping[str, str]) -> None:
 
 
 def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
-    """Writes `edits.png`: test images, decoded, and the same with other values of factors.
+    """Writes test images, decoded, and the same with other values of factors, as one picture.
 
-    Without `changes`, it shows the first test image with every value of every factor.
+    Its name has the changes, such as `edits_hair_bun.png`. Without any, `edits.png` shows the first
+    test image with every value of every factor.
     """
     model, batch_size = learn_factors(session), session.settings.batch_size
     if not changes:
@@ -56,7 +58,15 @@ def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
     codes = encode_split(model, first_images(session.dataset.test, count), batch_size)
     before = decode_batched(model, codes, batch_size)
     after = decode_batched(model, np.asarray(model.edit(codes, **changes)), batch_size)
-    session.write("edits.png", reconstruction_grid(before, after, 8, session.scale))
+    session.write(
+        f"edits_{name_of(changes)}.png", reconstruction_grid(before, after, 8, session.scale)
+    )
+
+
+def name_of(changes: Mapping[str, str]) -> str:
+    """Returns a part of a file's name that tells edits from others, as `hair_bun_eyes_wide`."""
+    parts = [part for change in changes.items() for part in change]
+    return re.sub(r"[^\w-]+", "", "_".join(parts))
 
 
 def all_values(model: TrainedModel, codes: np.ndarray, scale: int = 1) -> Pixels:

@@ -21,7 +21,8 @@ from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.config.check import check_workdir
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
-from pivq_jax.data.pipeline import eval_batches, shuffled_by, train_batches
+from pivq_jax.data.batches import eval_batches
+from pivq_jax.data.pipeline import shuffled_by, train_batches
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.build import (
     dataset_from_config,
@@ -139,6 +140,7 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
     config, first_step, last_step = run.config, int(state.step), run.config.train.steps
     started = time.perf_counter() - seconds
     count = sum(x.size for x in jax.tree.leaves(state.params))
+    compiled: set[Phase] = set()
     say(
         f"{count:,} parameters, {len(run.dataset.train):,} training images, {run.mesh.size}"
         f" device(s); steps {first_step} to {last_step}, log in {run.workdir}"
@@ -157,9 +159,16 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
             # seed, so a run resumed here repeats it exactly.
             run.lock.check()
             trace.at(step, state)
-            state = _tend_codebook(run, state, step, images)
             phase = phase_at(config, step)
-            state, metrics = run.steps.train(state, images, run.lpips_weights, phase)
+            with _unmeasured(log):
+                state = _tend_codebook(run, state, step, images)
+            if phase in compiled:
+                state, metrics = run.steps.train(state, images, run.lpips_weights, phase)
+            else:
+                with _unmeasured(log, steps=1):
+                    state, metrics = run.steps.train(state, images, run.lpips_weights, phase)
+                    jax.block_until_ready(metrics)
+                compiled.add(phase)
             step += 1
             if step % config.train.log_every == 0 or step == last_step:
                 _check_finite(run, step, metrics)
@@ -172,9 +181,11 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
                 _check_finite(run, step, metrics)
                 # What is preempted may have half a minute, and k-means can take longer.
                 in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
-                state = _save(run, state, step, phase, time.perf_counter() - started, in_haste)
+                with _unmeasured(log):
+                    state = _save(run, state, step, phase, time.perf_counter() - started, in_haste)
             if step % config.train.picture_every == 0:
-                _save_picture(run, state, step, phase)
+                with _unmeasured(log):
+                    _save_picture(run, state, step, phase)
             if done:
                 run.checkpoints.wait()  # while signals are still handled
             if stop:
@@ -182,6 +193,11 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
             if done:
                 break
     say(f"trained in {format_duration(time.perf_counter() - started)}")
+
+
+def _unmeasured(log: TrainingLog | None, steps: int = 0) -> contextlib.AbstractContextManager[None]:
+    """Leaves what is done within out of the speed in the log, which the first process has."""
+    return log.paused(steps) if log else contextlib.nullcontext()
 
 
 def _batches(run: Run, step: int, workers: int = 0) -> Generator[jax.Array]:
