@@ -51,6 +51,16 @@ def test_console_lines(trained):
     assert sum(re.fullmatch(pattern, line) is not None for line in lines) == 6
 
 
+def test_a_check_says_that_it_is_no_model_and_an_evaluation_what_to_open(trained):
+    lines = trained.finished.stdout.splitlines()
+    assert sum("is a check that everything runs, not a model" in line for line in lines) == 2
+    page, figures = (trained.workdir / name for name in ("report/index.html", "metrics.json"))
+    assert f"open {page}; all figures are in {figures}" in lines
+    assert next(line for line in lines if "PSNR, dB" in line).split()[-1] == (
+        f"{trained.metrics['psnr']:.4g}"
+    )
+
+
 def run_again(commands, trained, *extra: str):
     return commands.run(*trained.arguments, *extra)
 
@@ -119,6 +129,8 @@ def test_reconstruct_writes_pictures_and_codes_of_every_readable_file(
     assert done.code == 0, done.stderr
     skipped = [line for line in done.stdout.splitlines() if line.startswith("skipped: ")]
     assert len(skipped) == 1 and "corrupt.png" in skipped[0]
+    own = f"{trained.metrics['psnr']:.1f} dB on the test images of the model"
+    assert re.search(rf"^mean PSNR \d+\.\d dB; {own}$", done.stdout, re.MULTILINE)
 
     codes = json.loads((target / "codes.json").read_text())
     assert set(codes) == {"a.png", "deeper/b.jpg", "deeper/still/a.png"}
