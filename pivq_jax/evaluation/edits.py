@@ -7,7 +7,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import Pixels, grid, reconstruction_grid
+from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.attributes import encode_labelled
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
@@ -51,6 +53,9 @@ def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
     """
     model, batch_size = learn_factors(session), session.settings.batch_size
     if not changes:
+        assert model.labels
+        values = sum(map(len, model.labels.factors.values()))
+        say(f"the first test image, with each of the {values} values of its factors")
         codes = encode_split(model, first_images(session.dataset.test, 1), batch_size)
         session.write("edits.png", all_values(model, codes[0], session.scale))
         return
@@ -82,7 +87,8 @@ def all_values(model: TrainedModel, codes: np.ndarray, scale: int = 1) -> Pixels
     width, height = margin + most * (size + pad), len(factors) * (size + head + pad)
     canvas = Image.new("RGB", (width, height), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=11)
-    for row, (name, values) in enumerate(factors.items()):
+    rows = progress_bar(factors.items(), desc="editing", unit=" factors")
+    for row, (name, values) in enumerate(rows):
         top = row * (size + head + pad)
         draw.text((pad, top + head), name, "black", font)
         edited = np.concatenate([model.edit(codes[None], **{name: value}) for value in values])
