@@ -74,13 +74,16 @@ def train(task: Task) -> None:
 
     config = _config(task)
     _check_weights(config)
-    _say_if_check(config)
     loop.train(config, task.workdir)
     session = _open("train", task)
     _evaluate(session)
     stages.sample(session, config.sample.count, config.sample.fraction)
     stages.interpolate(session, config.sample.interpolations, config.sample.steps)
-    _say_if_check(config)
+    if "smoke" in config.name.split("_"):
+        say(
+            f"{config.name} is a check that everything runs, not a model: its pictures are noise;"
+            " leave :smoke out to train"
+        )
 
 
 def evaluate(task: Task) -> None:
@@ -198,14 +201,6 @@ def _config(task: Task) -> Config:
     """The config of a mode that needs one."""
     assert task.config is not None, "main has checked it"
     return task.config
-
-
-def _say_if_check(config: Config) -> None:
-    if "smoke" in config.name.split("_"):
-        say(
-            f"{config.name} is a check that everything runs, not a model: its pictures are noise;"
-            " leave :smoke out to train"
-        )
 
 
 def _check_weights(config: Config) -> None:

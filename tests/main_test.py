@@ -53,7 +53,7 @@ def test_console_lines(trained):
 
 def test_a_check_says_that_it_is_no_model_and_an_evaluation_what_to_open(trained):
     lines = trained.finished.stdout.splitlines()
-    assert sum("is a check that everything runs, not a model" in line for line in lines) == 2
+    assert "is a check that everything runs, not a model" in lines[-1]
     page, figures = (trained.workdir / name for name in ("report/index.html", "metrics.json"))
     assert f"open {page}; all figures are in {figures}" in lines
     assert next(line for line in lines if "PSNR, dB" in line).split()[-1] == (

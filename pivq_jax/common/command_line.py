@@ -47,11 +47,10 @@ def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]
         field = quoted.group() if quoted else str(error)
         names = [argument.split("=")[0] for argument in arguments]
         named = next((name for name in names if field in name.split(".")), field)
-        known = [f"config.{name}" for name in fields]
-        meant = difflib.get_close_matches(named.strip("-"), known, n=1)
+        meant = difflib.get_close_matches(named.strip("-").removeprefix("config."), fields, n=1)
         message = (
             f"the config has no field {named}: "
-            + (f"did you mean --{meant[0]}? " if meant else "")
+            + (f"did you mean --config.{meant[0]}? " if meant else "")
             + "`python -m pivq_jax.config.table` lists the fields"
         )
     except flags.UnrecognizedFlagError as error:
