@@ -32,8 +32,6 @@ from pivq_jax.common.files import expanded
 from pivq_jax.data import layouts, records
 from pivq_jax.data.builder import build, default_data_dir, plan_of_files, usable_cores
 
-NAMES = ("celeba", "celeba_hq", "ffhq", "lfw", "image_folder")
-
 # The configs of data sets that have none of their own.
 _CONFIGS = {"lfw": "faces"}
 
@@ -105,7 +103,9 @@ def _check_sizes(name: str, image_size: int, crop: int, listing: layouts.Listing
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(prog="python -m pivq_jax.data.prepare", description=__doc__)
-    parser.add_argument("--dataset", required=True, choices=NAMES, help="name of the data set")
+    parser.add_argument(
+        "--dataset", required=True, choices=tuple(layouts.READERS), help="name of the data set"
+    )
     parser.add_argument("--source", required=True, type=Path, help="directory of its files")
     parser.add_argument("--size", required=True, type=int, help="height and width in pixels")
     parser.add_argument(

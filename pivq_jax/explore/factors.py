@@ -11,14 +11,23 @@ from pivq_jax.sampling import FactorTable, Labels
 
 
 class Factors(NamedTuple):
-    """What training images tell of the factors that they are labelled with."""
+    """What training images tell of the factors that they are labelled with.
 
-    labels: Labels  # their labels, of A factors
-    table: FactorTable  # how often they have each value
-    codebook: jax.Array  # float32 [K, D]
-    lift: jax.Array  # float32 [K, K], the log lift of their codes
-    kind: str  # kind of the quantizer, `matching` or `nearest`
-    method: str  # solver of the matching
+    Attributes:
+        labels: their labels, of A factors.
+        table: how often they have each value.
+        codebook: float32 [K, D].
+        lift: float32 [K, K], the log lift of their codes.
+        kind: kind of the quantizer, `matching` or `nearest`.
+        method: solver of the matching.
+    """
+
+    labels: Labels
+    table: FactorTable
+    codebook: jax.Array
+    lift: jax.Array
+    kind: str
+    method: str
 
     def read(self, codes: np.ndarray) -> np.ndarray:
         """Reads the likeliest value of each factor, int64 [A], from codes, int [N]."""

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.model.quantizer import count_uses, squared_distances
+from pivq_jax.model.quantizer import count_uses, nearest, squared_distances
 
 SAMPLES = 32  # most latents per entry, as memory grows with them
 ITERATIONS = 50  # at most
+_POINTS_AT_ONCE = 64  # whose distances from all centroids are in memory, and on a CPU in its cache
 TOLERANCE = 1e-4  # of the sum of the squared distances that the centroids move
 
 
@@ -53,9 +54,11 @@ def k_means(points: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
     """
 
     def improve(state: _State) -> _State:
-        cost = squared_distances(points, state.centroids)
-        owners = jnp.argmin(cost, 1).astype(jnp.int32)
-        filled = _fill_empty(owners, jnp.min(cost, 1), clusters)
+        def find_nearest(point: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return nearest(squared_distances(point[None], state.centroids)[0])
+
+        owners, distances = jax.lax.map(find_nearest, points, batch_size=_POINTS_AT_ONCE)
+        filled = _fill_empty(owners, distances, clusters)
         centroids = _move(state.centroids, points, filled)
         moved = jnp.sum((centroids - state.centroids) ** 2)
         settled = jnp.all(owners == state.owners) | (moved <= TOLERANCE)

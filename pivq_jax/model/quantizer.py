@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.config.sections import KINDS
-from pivq_jax.matching import match
+from pivq_jax.matching import match, minima
 
 __all__ = ["KINDS", "Quantized", "squared_distances"]
 
@@ -105,8 +105,23 @@ def match_latents(
 
     Returns columns int32 [B, N], and converged bool [B], which is False if latents are not finite.
     """
-    result = match(squared_distances(latents, codebook), method=method)
-    return result.columns, result.converged
+
+    def match_all(latents: jax.Array) -> tuple[jax.Array, jax.Array]:
+        result = match(squared_distances(latents, codebook), method=method)
+        return result.columns, result.converged
+
+    # A CPU solves one problem after another, and then each one's distances stay in the cache.
+    one_by_one = partial(jax.lax.map, match_all)
+    return jax.lax.platform_dependent(latents, cpu=one_by_one, default=match_all)
+
+
+def nearest(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the column of the least cost of each row, int32 [..., N], the first of equal ones,
+    and that cost; `jnp.argmin` is several times slower on a CPU.
+    """
+    columns = jnp.broadcast_to(jnp.arange(cost.shape[-1], dtype=jnp.int32), cost.shape)
+    least, column = minima.least(cost, columns, cost.ndim - 1)
+    return jnp.minimum(column, cost.shape[-1] - 1), least  # with NaN, there is no least one
 
 
 def assign(
@@ -118,10 +133,11 @@ def assign(
     For several devices, pass a `matcher` that matches the images of each device on that device,
     since the compiler does not partition the loops of a matching by itself.
     """
+    latents, codebook = jax.lax.stop_gradient((latents, codebook))
     if kind == "matching":
-        return matcher(jax.lax.stop_gradient(latents), jax.lax.stop_gradient(codebook))
+        return matcher(latents, codebook)
     cost = squared_distances(latents, codebook)
-    return jnp.argmin(cost, -1).astype(jnp.int32), jnp.all(jnp.isfinite(cost), axis=(1, 2))
+    return nearest(cost)[0], jnp.all(jnp.isfinite(cost), axis=(1, 2))
 
 
 class Quantizer(nn.Module):

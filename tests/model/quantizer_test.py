@@ -16,6 +16,7 @@ from pivq_jax.model.quantizer import (
     assign,
     count_uses,
     look_up,
+    nearest,
     revive_dead,
     squared_distances,
 )
@@ -73,6 +74,13 @@ def test_nearest_is_the_nearest(seed):
         columns, converged = assign(jnp.asarray(latents), jnp.asarray(codebook), kind)
         assert np.all(converged)
         np.testing.assert_array_equal(columns, distances64(latents, codebook).argmin(-1))
+
+
+def test_the_first_of_equally_near_entries_is_the_nearest():
+    cost = np.random.default_rng(0).integers(0, 3, (2, 50, 7)).astype(np.float32)
+    columns, least = nearest(jnp.asarray(cost))
+    np.testing.assert_array_equal(columns, cost.argmin(-1))
+    np.testing.assert_array_equal(least, cost.min(-1))
 
 
 def test_matching_and_nearest_agree_where_nothing_conflicts():
