@@ -241,7 +241,6 @@ def _images(model: TrainedModel, config: Config) -> tuple[Dataset, str]:
     These are taken from the model. Also returns what to say of that, or ''.
     """
     try:
-        say(f"opening {config.data.name}, whose test images are shown")
         return dataset_from_config(config), ""
     except (InputError, ImportError) as error:
         if model.parents is None or len(model.parents) < 3:

@@ -80,7 +80,8 @@ def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None
 
     def make_plan() -> Plan:
         toon_render.check_renderer()
-        print(f"drawing the {sum(counts):,} faces of {NAME} to {target}, once", file=sys.stderr)
+        said = f"drawing the {sum(counts):,} faces of {NAME} to {target}, once for all commands"
+        print(said, file=sys.stderr)
         return Plan(
             name=NAME,
             image_size=image_size,

@@ -53,6 +53,7 @@ def complete(
     """
     if model.kind == "positional":
         raise InputError("completion changes sets, and positional codes are none")
+    say(f"completing {len(images)} images of which a part is hidden ({region})")
     visible = visible_pixels(region, images.shape[1], len(images), seed)
     pixels, codes = np.asarray(images_to_float(images)), []
     with progress_bar(desc="completing", total=len(images), unit=" images") as bar:
@@ -74,7 +75,6 @@ def write_completions(session: Session, region: str, count: int) -> None:
     images = np.stack([test[i]["image"] for i in range(min(count, len(test)))])
     visible, codes = complete(model, images, region, session.seed)
     shown = np.where(visible[..., None], images, np.uint8(GREY))
-    say(f"{len(images)} test images, each hidden ({region}), completed, and whole")
     completed = np.asarray(images_to_uint8(model.decode(codes)))
     picture = sample_grid(shown, completed, images, scale=session.scale)
     session.write(f"completions_{region}.png", picture)

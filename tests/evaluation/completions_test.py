@@ -101,5 +101,5 @@ def test_each_region_has_a_picture_of_its_own_and_what_is_drawn_is_said(model, t
         *("completions_left.png", "completions_centre.png")
     }
     out, err = capsys.readouterr()
-    assert "10 test images, each hidden (left), completed, and whole" in out
+    assert "completing 10 images of which a part is hidden (left)" in out
     assert "completing: 100%" in err and "10/10" in err
