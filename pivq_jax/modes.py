@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.codec import folders
@@ -337,7 +338,8 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
         if changes:
             found = np.asarray(model.edit(found, **changes))
         decoded = decode_batched(model, found, batch_size)
-        psnrs.append(np.asarray(psnr(decoded, np.stack([*readable.values()]), 255.0)))
+        originals = jnp.asarray(np.stack([*readable.values()]))
+        psnrs.append(np.asarray(psnr(jnp.asarray(decoded), originals, 255.0)))
         for file, image, row in zip(readable, decoded, found.tolist(), strict=True):
             if writes:
                 save_png(target / names[file], image)
