@@ -160,15 +160,13 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
             run.lock.check()
             trace.at(step, state)
             phase = phase_at(config, step)
-            with _unmeasured(log):
+            first = phase not in compiled  # which compiles and, perhaps, makes the codebook
+            compiled.add(phase)
+            with _unmeasured(log, state, steps=1) if first else contextlib.nullcontext():
                 state = _tend_codebook(run, state, step, images)
-            if phase in compiled:
                 state, metrics = run.steps.train(state, images, run.lpips_weights, phase)
-            else:
-                with _unmeasured(log, steps=1):
-                    state, metrics = run.steps.train(state, images, run.lpips_weights, phase)
+                if first:
                     jax.block_until_ready(metrics)
-                compiled.add(phase)
             step += 1
             if step % config.train.log_every == 0 or step == last_step:
                 _check_finite(run, step, metrics)
@@ -181,10 +179,10 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
                 _check_finite(run, step, metrics)
                 # What is preempted may have half a minute, and k-means can take longer.
                 in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
-                with _unmeasured(log):
+                with _unmeasured(log, state):
                     state = _save(run, state, step, phase, time.perf_counter() - started, in_haste)
             if step % config.train.picture_every == 0:
-                with _unmeasured(log):
+                with _unmeasured(log, state):
                     _save_picture(run, state, step, phase)
             if done:
                 run.checkpoints.wait()  # while signals are still handled
@@ -195,8 +193,14 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
     say(f"trained in {format_duration(time.perf_counter() - started)}")
 
 
-def _unmeasured(log: TrainingLog | None, steps: int = 0) -> contextlib.AbstractContextManager[None]:
-    """Leaves what is done within out of the speed in the log, which the first process has."""
+def _unmeasured(
+    log: TrainingLog | None, state: TrainState, steps: int = 0
+) -> contextlib.AbstractContextManager[None]:
+    """Leaves what is done within out of the speed in the log, which the first process has.
+
+    Waits for `state` first, as steps are run asynchronously.
+    """
+    jax.block_until_ready(state)
     return log.paused(steps) if log else contextlib.nullcontext()
 
 
