@@ -298,9 +298,7 @@ def _evaluate(session: Session) -> None:
     metrics = write_report(session)
     if jax.process_index() == 0:
         print_metrics(metrics)
-    say(
-        f"\nopen {workdir / 'report' / 'index.html'}; all figures are in {workdir / 'metrics.json'}"
-    )
+    say(f"open {workdir / 'report' / 'index.html'}; all figures are in {workdir / 'metrics.json'}")
 
 
 def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
@@ -350,4 +348,5 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
         write_json(target / "codes.json", codes)
     say(f"{len(codes):,} images and codes.json in {target}")
     if not changes:
-        say(describe_psnr(model, np.concatenate(psnrs)))
+        for line in describe_psnr(model, np.concatenate(psnrs)):
+            say(line)

@@ -88,7 +88,8 @@ def compress(
         write_atomically(target, content)
     measured = capacity(whole, contents.codebook_size, contents.kind)
     say(f"{len(names):,} images in {target}: {sizes(contents, len(content), measured)}")
-    say(describe_psnr(model, np.concatenate(psnrs)))
+    for line in describe_psnr(model, np.concatenate(psnrs)):
+        say(line)
 
 
 def sizes(contents: Contents, total: int, measured: dict[str, float]) -> str:

@@ -126,7 +126,7 @@ def decode_batched(model: TrainedModel, codes: np.ndarray, batch_size: int) -> n
     return np.concatenate(list(decode_batches(model, codes, batch_size)))
 
 
-def describe_psnr(model: TrainedModel, psnrs: np.ndarray) -> str:
+def describe_psnr(model: TrainedModel, psnrs: np.ndarray) -> list[str]:
     """Says how well images were reconstructed, beside the test images of the model.
 
     Args:
@@ -134,19 +134,18 @@ def describe_psnr(model: TrainedModel, psnrs: np.ndarray) -> str:
         psnrs: f32 [M], PSNR of the images' reconstructions in dB.
 
     Returns:
-        A line with the mean or, if that is `FAR_BELOW` the model's own, two, of which the second is
-        a warning.
+        A line with the mean and, if that is `FAR_BELOW` the model's own, one with a warning.
     """
     mean, own = float(np.mean(psnrs)), model.metrics.get("psnr")
     if own is None:
-        return f"mean PSNR {mean:.1f} dB"
-    line = f"mean PSNR {mean:.1f} dB; {own:.1f} dB on the test images of the model"
+        return [f"mean PSNR {mean:.1f} dB"]
+    lines = [f"mean PSNR {mean:.1f} dB; {own:.1f} dB on the test images of the model"]
     if mean < own - FAR_BELOW:
-        line += (
-            "\nwarning: the model does not know such images, and its codes do not hold them: use a"
+        lines.append(
+            "warning: the model does not know such images, and its codes do not hold them: use a"
             " model trained on images of their kind, cropped alike"
         )
-    return line
+    return lines
 
 
 class Decoded:

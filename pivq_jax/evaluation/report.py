@@ -107,6 +107,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
             print(f"\n{title}\n{figures.text(table)}")
     for stage, reason in metrics["left_out"].items():
         print(f"\nLeft out, {stage}: {reason}")
+    print()
 
 
 def _pictures(folder: Path, captions: Mapping[str, str]) -> list[Picture]:

@@ -1,6 +1,8 @@
 """Folders to files of codes and back: the command, and what it refuses."""
 
+import copy
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -169,6 +171,18 @@ def test_an_interruption_leaves_nothing(model, file, tmp_path, monkeypatch, erro
         folders.decompress(model, file, tmp_path / "out", 8)
     assert isinstance(error, type) or failed.value.filename == str(tmp_path / "out")
     assert_nothing_left(tmp_path)
+
+
+def test_images_that_the_model_does_not_know_are_warned_of(model, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "in" / "noise.png")
+    model = copy.copy(model)
+    model.metrics = {"psnr": 55.2}
+    folders.compress(model, tmp_path / "in", tmp_path / "noise.pivq", 8)
+    _, line, warning = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"mean PSNR \d+\.\d dB; 55\.2 dB on the test images of the model", line)
+    assert warning.startswith("warning: the model does not know such images")
 
 
 def test_names_too_long_to_be_written_are_refused_before_the_work(

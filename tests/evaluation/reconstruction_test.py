@@ -18,11 +18,11 @@ from pivq_jax.evaluation.reconstruction import describe_psnr
 )
 def test_the_mean_stands_beside_that_of_the_model(own, psnrs, expected):
     model = SimpleNamespace(metrics={} if own is None else {"psnr": own})
-    assert describe_psnr(model, np.array(psnrs, np.float32)) == expected
+    assert describe_psnr(model, np.array(psnrs, np.float32)) == [expected]
 
 
 def test_images_that_the_model_does_not_know_are_warned_of():
     model = SimpleNamespace(metrics={"psnr": 37.1})
-    line, warning = describe_psnr(model, np.array([30.0, 32.0])).splitlines()
+    line, warning = describe_psnr(model, np.array([30.0, 32.0]))
     assert line.startswith("mean PSNR 31.0 dB; 37.1 dB")
     assert warning.startswith("warning: the model does not know such images")
