@@ -16,7 +16,9 @@ import numpy as np
 import pivq_jax
 from pivq_jax import codec
 from pivq_jax.common.parallel import make_mesh
+from pivq_jax.common.pictures import save_png
 from pivq_jax.config import load_config
+from pivq_jax.data import images_to_uint8
 from pivq_jax.inference import TrainedModel
 from pivq_jax.matching import METHODS, match
 from pivq_jax.model.pivq import pivq_from_config
@@ -61,8 +63,8 @@ with tempfile.TemporaryDirectory() as folder:
     os.chdir(folder)
     os.environ["PIVQ_DATA_DIR"] = f"{folder}/data"  # which holds nothing
     Path("in").mkdir()
-    for number, face in enumerate(np.asarray(drawn)[:4]):
-        pivq_jax.save_grid(f"in/{number}.png", face[None], columns=1)
+    for number, face in enumerate(np.asarray(images_to_uint8(drawn[:4]))):
+        save_png(Path("in") / f"{number}.png", face)
     for mode in (
         ["sample"],
         ["interpolate"],
