@@ -1,8 +1,12 @@
 """What the base dependencies must do: match, make a model, publish and open it, encode, decode.
 
-And write codes to a file and read them, and draw the first faces with the model in the package.
+And write codes to a file and read them, draw the first faces with the model in the package, and run
+every mode that needs no more than that model; what needs an extra must name it.
 """
 
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,7 +16,9 @@ import numpy as np
 import pivq_jax
 from pivq_jax import codec
 from pivq_jax.common.parallel import make_mesh
+from pivq_jax.common.pictures import save_png
 from pivq_jax.config import load_config
+from pivq_jax.data import images_to_uint8
 from pivq_jax.inference import TrainedModel
 from pivq_jax.matching import METHODS, match
 from pivq_jax.model.pivq import pivq_from_config
@@ -42,3 +48,46 @@ with tempfile.TemporaryDirectory() as folder:
     picture = Path(folder) / "faces.png"
     pivq_jax.save_grid(picture, drawn)
     print(f"16 faces, a PNG of {picture.stat().st_size:,} bytes")
+
+
+def command(module: str, *arguments: str, refused: str = "") -> None:
+    """Runs a command, which must succeed or, with `refused`, end with an error of that text."""
+    call = [sys.executable, "-m", f"pivq_jax.{module}", *arguments]
+    done = subprocess.run(call, capture_output=True, text=True, env=os.environ | {"COLUMNS": "100"})
+    print("$", module, *arguments, *done.stdout.splitlines()[-1:], sep=" ", flush=True)
+    good = done.returncode == 2 and refused in done.stderr if refused else done.returncode == 0
+    assert good and "Traceback" not in done.stderr, done.stderr
+
+
+with tempfile.TemporaryDirectory() as folder:
+    os.chdir(folder)
+    os.environ["PIVQ_DATA_DIR"] = f"{folder}/data"  # which holds nothing
+    Path("in").mkdir()
+    for number, face in enumerate(np.asarray(images_to_uint8(drawn[:4]))):
+        save_png(Path("in") / f"{number}.png", face)
+    for mode in (
+        ["sample"],
+        ["interpolate"],
+        ["edit"],
+        ["edit", "--set=hair=bun"],
+        ["edit", "--set=hair=bun", "--input=in"],
+        ["complete"],
+        ["reconstruct", "--input=in"],
+        ["compress", "--input=in", "--output=in.pivq"],
+        ["decompress", "--input=in.pivq", "--output=out"],
+    ):
+        command(
+            "main", "--pretrained=toon_faces", "--workdir=faces", f"--mode={mode[0]}", *mode[1:]
+        )
+    command("convert", "--help")
+    command(
+        *("main", "--pretrained=toon_faces", "--mode=explore", "--port=0"),
+        refused="pip install 'pivq_jax[explore]'",
+    )
+    command(*("main", "--config=toon_faces:smoke"), refused="pip install 'pivq_jax[train,faces]'")
+    try:
+        pivq_jax.data.load_dataset("toon_faces", image_size=64)
+    except pivq_jax.common.errors.InputError as error:
+        assert "pip install 'pivq_jax[train,faces]'" in str(error), error
+    else:
+        raise AssertionError("toon_faces was drawn without the packages that draw it")

@@ -20,7 +20,7 @@ reconstructions 0.0080; recombined images: FID 0.0116, precision 0.82, recall 0.
 coverage 0.65, where training images have 0.0031, 0.86, 0.86, 0.83 and 0.86. So new faces are as
 dense as real ones, but cover less of what there is.
 
-Variants: `:smoke` (two minutes), `:nearest`, `:positional`; several with commas.
+Variants: `:smoke` (a check, no model), `:nearest`, `:positional`; several with commas.
 """
 
 from ml_collections import ConfigDict

@@ -28,10 +28,11 @@ from tqdm import tqdm
 from launch.compiler import ENVIRONMENT, GIB, DoesNotFit, Plan, devices_of, lower, make_plan
 from pivq_jax.common.command_line import exit_code, parse_flags
 from pivq_jax.common.errors import InputError
-from pivq_jax.config.fields import Config
+from pivq_jax.config.fields import Config, all_fields
 from pivq_jax.config.loader import define_config_flag, load_config
 
 _CONFIG = define_config_flag()
+_FIELDS = [field.name for field in all_fields()]
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, such as v5e:16x16.")
 _TABLE = flags.DEFINE_bool("table", False, "Print plans for several configs and slices.")
 _COMPARE = flags.DEFINE_bool(
@@ -222,4 +223,4 @@ def _plan_one(config: Config, topology: str) -> int:
 if __name__ == "__main__":
     os.environ.update(ENVIRONMENT)
     os.environ.setdefault("JAX_EXEC_TIME_OPTIMIZATION_EFFORT", "-1")  # takes a seventh of the time
-    app.run(main, flags_parser=partial(parse_flags, _CONFIG, sys.modules[__name__]))
+    app.run(main, flags_parser=partial(parse_flags, _FIELDS, sys.modules[__name__]))

@@ -10,9 +10,9 @@ Modes:
   --mode=explore --workdir=runs/toon_faces
 
 With --pretrained=NAME, a published model stands for the workdir of all modes but train and
-train_prior, and results are written to --workdir, by default the current directory; --config may
-then be left out. NAME is a model of the package (toon_faces), a directory, or the id of one on the
-Hugging Face hub:
+train_prior, and results are written to --workdir, by default the current directory; what is written
+is printed with its whole path. --config may then be left out. NAME is a model of the package
+(toon_faces), a directory, or the id of one on the Hugging Face hub:
 
     python -m pivq_jax.main --pretrained=toon_faces --mode=sample
 
@@ -35,6 +35,7 @@ from absl import app, flags, logging
 
 from pivq_jax.common.command_line import exit_code, parse_flags, refuse
 from pivq_jax.common.errors import InputError
+from pivq_jax.config.fields import all_fields
 from pivq_jax.config.loader import define_config_flag
 
 
@@ -59,10 +60,11 @@ MODES = {
     "interpolate": Mode("write interpolations.png, paths between images by exchanging codes"),
     "edit": Mode(
         "write edits.png, a face with every value of every labelled factor; with one or more"
-        " --set=FACTOR=VALUE test images changed so, with --input and --output your own ones"
+        " --set=FACTOR=VALUE edits_FACTOR_VALUE.png, test images changed so, with --input and"
+        " --output your own ones"
     ),
     "complete": Mode(
-        "write completions.png, test images of which a part is hidden (--hide), completed"
+        "write completions_left.png, test images of which a part is hidden (--hide), completed"
     ),
     "reconstruct": Mode(
         "reconstruct every image of --input, and write images and codes to --output",
@@ -105,6 +107,7 @@ __doc__ = (__doc__ or "").format(
 )
 
 _CONFIG = define_config_flag()
+_FIELDS = [field.name for field in all_fields()]
 _MODE = flags.DEFINE_enum("mode", "train", [*MODES], "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default runs/<config name>.")
 _PRETRAINED = flags.DEFINE_string(
@@ -118,8 +121,8 @@ _INPUT = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "What reconstruct (default <workdir>/reconstructed), edit (<workdir>/edited), compress and"
-    " decompress write.",
+    "What reconstruct (default <workdir>/reconstructed), edit (<workdir>/edited_FACTOR_VALUE),"
+    " compress and decompress write.",
 )
 _SET = flags.DEFINE_multi_string(
     "set", [], "For edit: a factor and its wanted value, as in --set=hair=bun; may be repeated."
@@ -171,10 +174,7 @@ def _run(arguments: list[str]) -> int:
     changes = _changes()
     import jax  # takes seconds, so invalid flags are reported before
 
-    try:
-        from pivq_jax import modes
-    except ModuleNotFoundError as error:
-        return refuse(f"{error.name} is not installed: pip install 'pivq_jax[train,faces]'")
+    from pivq_jax import modes
     from pivq_jax.common.files import as_path, cache_folder, expanded, is_remote
     from pivq_jax.common.parallel import join_processes
     from pivq_jax.config.check import check_config
@@ -196,7 +196,7 @@ def _run(arguments: list[str]) -> int:
         if config.data.path and not is_remote(config.data.path):
             path = os.path.abspath(expanded(config.data.path))
             config = config.with_fields({"data.path": path})
-        workdir = workdir or (f"runs/{config.name}" if published is None else ".")
+        workdir = workdir or (f"runs/{config.name}" if published is None else os.getcwd())
         check_config(config, training=_MODE.value == "train")
     task = modes.Task(
         config,
@@ -216,6 +216,8 @@ def _run(arguments: list[str]) -> int:
     except Interrupted as interrupted:
         print(interrupted)
         return interrupted.exit_code
+    except ModuleNotFoundError as error:  # before any work: what training imports
+        return refuse(f"{error.name} is not installed: pip install 'pivq_jax[train,faces]'")
     return 0
 
 
@@ -249,7 +251,7 @@ def _changes() -> dict[str, str]:
 
 def run() -> None:
     """Entry point of the command `pivq_jax`."""
-    app.run(main, flags_parser=partial(parse_flags, _CONFIG, sys.modules[__name__]))
+    app.run(main, flags_parser=partial(parse_flags, _FIELDS, sys.modules[__name__]))
 
 
 if __name__ == "__main__":

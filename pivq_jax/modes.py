@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.codec import folders
+from pivq_jax.codec.names import check_names, png_names
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import (
     as_path,
@@ -26,17 +28,21 @@ from pivq_jax.data.images import load_image
 from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation import completions, edits, stages
 from pivq_jax.evaluation.features import feature_extractor
-from pivq_jax.evaluation.reconstruction import Decoded, decode_batched, encode_split
+from pivq_jax.evaluation.reconstruction import (
+    Decoded,
+    decode_batched,
+    describe_psnr,
+    encode_split,
+)
 from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import load
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual_weights import load_lpips
-from pivq_jax.training import loop
+from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import check_place
-from pivq_jax.training.prior import train_prior as fit_prior
 from pivq_jax.training.prior_files import PRIOR
 from pivq_jax.training.stopping import end_on_sigterm
 
@@ -65,6 +71,8 @@ class Task:
 
 def train(task: Task) -> None:
     """Trains (or continues), then evaluates, samples and interpolates."""
+    from pivq_jax.training import loop  # needs packages of the extra `train`
+
     config = _config(task)
     _check_weights(config)
     loop.train(config, task.workdir)
@@ -72,6 +80,11 @@ def train(task: Task) -> None:
     _evaluate(session)
     stages.sample(session, config.sample.count, config.sample.fraction)
     stages.interpolate(session, config.sample.interpolations, config.sample.steps)
+    if "smoke" in config.name.split("_"):
+        say(
+            f"{config.name} is a check that everything runs, not a model: its pictures are noise;"
+            " leave :smoke out to train"
+        )
 
 
 def evaluate(task: Task) -> None:
@@ -102,7 +115,7 @@ def edit(task: Task) -> None:
         return
     if not task.changes:
         raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
-    _write_images(task, task.changes, "edited")
+    _write_images(task, task.changes, f"edited_{edits.name_of(task.changes)}")
 
 
 def complete(task: Task) -> None:
@@ -117,6 +130,8 @@ def reconstruct(task: Task) -> None:
 
 def train_prior(task: Task) -> None:
     """Trains the prior over the sets of the training images and writes it to the workdir."""
+    from pivq_jax.training.prior import train_prior as fit_prior  # as above
+
     session, config = _open("train_prior", task), _config(task)
     model, batch_size = session.model, session.settings.batch_size
     if not model.space.distinct:
@@ -285,19 +300,22 @@ def _evaluate(session: Session) -> None:
     metrics = write_report(session)
     if jax.process_index() == 0:
         print_metrics(metrics)
-    say(f"wrote {workdir / 'metrics.json'} and {workdir / 'report' / 'index.html'}")
+    say(f"open {workdir / 'report' / 'index.html'}; all figures are in {workdir / 'metrics.json'}")
 
 
 def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
     """Writes all images of the input, with the changes if any, to the output or else to `folder`.
 
+    Without changes, the mean PSNR is printed.
     Images are read from a local folder and written to a local or remote one. Files that cannot be
     read are reported and skipped. For the changes, see `TrainedModel.edit`.
     """
     source = expanded(task.input)
     target = as_path(task.output) if task.output else task.workdir / folder
     files = list_images(source)
-    check_lengths((f"{file}.png" for file in files), "give the image a shorter one")
+    check_names(Path(file).as_posix() for file in files)
+    names = dict(zip(files, png_names(files), strict=True))
+    check_lengths(names.values(), "give the image a shorter one")
     if changes:
         model = edits.learn_factors(_open("edit", task))
         edits.check_changes(model, changes)
@@ -305,12 +323,12 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
         model = _open_model(task, writes=False)
     writes = jax.process_index() == 0
     config = _config(task)
-    batch_size, codes = config.evaluate.batch_size, {}
+    batch_size, codes, psnrs = config.evaluate.batch_size, {}, []
     for start in range(0, len(files), batch_size):
         readable = {}
         for file in files[start : start + batch_size]:
             try:
-                readable[Path(file)] = load_image(source / file, config.data.image_size)
+                readable[file] = load_image(source / file, config.data.image_size)
             except InputError as error:
                 say(f"skipped: {error}")
         if not readable:
@@ -320,12 +338,17 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
         if changes:
             found = np.asarray(model.edit(found, **changes))
         decoded = decode_batched(model, found, batch_size)
-        for name, image, row in zip(readable, decoded, found.tolist(), strict=True):
+        originals = jnp.asarray(np.stack([*readable.values()]))
+        psnrs.append(np.asarray(psnr(jnp.asarray(decoded), originals, 255.0)))
+        for file, image, row in zip(readable, decoded, found.tolist(), strict=True):
             if writes:
-                save_png(target / name.parent / f"{name.name}.png", image)
-            codes[name.as_posix()] = row
+                save_png(target / names[file], image)
+            codes[Path(file).as_posix()] = row
     if not codes:
         raise InputError(f"no readable image in {source}: see the lines above")
     if writes:
         write_json(target / "codes.json", codes)
     say(f"{len(codes):,} images and codes.json in {target}")
+    if not changes:
+        for line in describe_psnr(model, np.concatenate(psnrs)):
+            say(line)

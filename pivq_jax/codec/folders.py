@@ -8,7 +8,7 @@ import numpy as np
 
 from pivq_jax.codec.container import Contents, check_size, pack
 from pivq_jax.codec.files import batches_of, check_code, contents_of, open_file
-from pivq_jax.codec.names import check_names, png_name
+from pivq_jax.codec.names import check_names, png_names
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import (
     check_directory,
@@ -22,7 +22,11 @@ from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.images import encode_png, load_image
 from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.evaluation.reconstruction import (
+    decode_batched,
+    describe_psnr,
+    reconstruct_split,
+)
 from pivq_jax.inference import TrainedModel
 
 
@@ -32,12 +36,13 @@ def compress(
     """Writes the codes of all images of a local folder to a file, local or remote; replaces it.
 
     Images are cropped and resized as for training. Files that cannot be read are reported and
-    skipped. One batch of images is in memory at a time, and the codes of all.
+    skipped. The mean PSNR of what they decode to is printed. One batch of images is in memory at a
+    time, and the codes of all.
     """
     check_code(model, code)
     files = [Path(file).as_posix() for file in list_images(source)]
     check_names(files)
-    check_lengths(map(png_name, files), "give the image a shorter one")
+    check_lengths(png_names(files), "give the image a shorter one")
     if code == "fixed":
         check_size(model.space.bytes_per_image * len(files), f"the codes of {len(files):,} images")
     check_directory(target.parent, "--output")
@@ -47,6 +52,7 @@ def compress(
     dtype = np.min_scalar_type(model.space.codebook_size - 1)
     names: list[str] = []
     codes: list[np.ndarray] = []
+    psnrs: list[np.ndarray] = []
     first = jax.process_index() == 0
     with progress_bar(
         desc="compressing", total=len(files), unit=" images", disable=not first
@@ -63,7 +69,9 @@ def compress(
                 images.append({"image": image})
                 names.append(name)
             if images:
-                codes.append(encode_split(model, images, batch_size).astype(dtype))
+                result = reconstruct_split(model, images, batch_size)
+                codes.append(result.codes.astype(dtype))
+                psnrs.append(result.psnr)
             bar.update(len(batch))
     if not codes:
         raise InputError(f"no readable image in {source}: see the lines above")
@@ -77,6 +85,8 @@ def compress(
         write_atomically(target, content)
     measured = capacity(model.space, whole)
     say(f"{len(names):,} images in {target}: {sizes(contents, len(content), measured)}")
+    for line in describe_psnr(model, np.concatenate(psnrs)):
+        say(line)
 
 
 def sizes(contents: Contents, total: int, measured: dict[str, float]) -> str:
@@ -98,7 +108,7 @@ def decompress(model: TrainedModel, source: Path, target: Path, batch_size: int)
     The file may be remote; the folder is local, new or empty.
     """
     contents = open_file(source, model)
-    files = tuple(png_name(name) for name in contents.names)
+    files = png_names(contents.names)
     check_lengths(files, "read the file with pivq_jax.codec.read")
     check_in_first_process(lambda: check_new_folder(target, "--output"))
     first, names = jax.process_index() == 0, iter(files)

@@ -5,10 +5,12 @@ A file may come from anywhere, so its names are checked like those of a folder t
 
 import itertools
 import os
-from collections.abc import Iterable
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.data.images import is_image
 
 # Characters of a name, more than most systems can write, and names in one file: in all a reader
 # takes about 70 bytes a name beside the name itself.
@@ -24,18 +26,18 @@ def check_names(names: Iterable[str]) -> None:
     A name may be a path with `/` between the parts; none may be written over another, or be its
     folder.
     """
-    keys: list[bytes] = []
+    checked: list[str] = []
     for name in names:
         if reason := _fault(name):
             shown = name if len(name) <= 100 else f"{name[:100]}..."
             raise InputError(f"the name {shown!r} {reason}: give the image another name")
-        if len(keys) == MAX_NAMES:
+        if len(checked) == MAX_NAMES:
             raise InputError(
                 f"there are more than {MAX_NAMES:,} names: store fewer images in one file"
             )
-        keys.append(png_name(name).encode().replace(b"/", _SEPARATOR))
+        checked.append(name)
     # What lies in a folder follows it at once.
-    keys.sort()
+    keys = sorted(name.encode().replace(b"/", _SEPARATOR) for name in png_names(checked))
     for first, second in itertools.pairwise(keys):
         if first == second:
             raise InputError(
@@ -52,13 +54,21 @@ def _path(key: bytes) -> str:
     return key.replace(_SEPARATOR, b"/").decode()
 
 
-def png_name(name: str) -> str:
-    """Returns the name of the PNG file of an image: a name that ends otherwise gets `.png` added.
+def png_names(names: Sequence[str]) -> list[str]:
+    """Returns the names of the PNG files of images.
 
-    >>> png_name("a.png"), png_name("below/a.jpg")
-    ('a.png', 'below/a.jpg.png')
+    They end in `.png` instead of the ending of an image file; images that only their endings tell
+    apart keep them.
+
+    >>> png_names(["a.png", "below/b.jpg", "c.jpg", "c.webp", "d"])
+    ['a.png', 'below/b.png', 'c.jpg.png', 'c.webp.png', 'd.png']
     """
-    return name if name.lower().endswith(".png") else f"{name}.png"
+    stems = [str(PurePosixPath(n).with_suffix("")) if is_image(n) else n for n in names]
+    alike = Counter(stems)
+    return [
+        name if name.lower().endswith(".png") else f"{stem if alike[stem] == 1 else name}.png"
+        for name, stem in zip(names, stems, strict=True)
+    ]
 
 
 def _fault(name: str) -> str:

@@ -5,17 +5,15 @@ use argparse (`CommandParser`), which needs neither absl nor a config.
 """
 
 import argparse
+import difflib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.output import outlive_output, print_and_exit
-
-if TYPE_CHECKING:
-    from absl import flags
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -34,12 +32,11 @@ class CommandParser(argparse.ArgumentParser):
         sys.exit(refuse(f"{message} (--help explains)"))
 
 
-def parse_flags(
-    config: "flags.FlagHolder[Any]", program: ModuleType, arguments: list[str]
-) -> list[str]:
+def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]) -> list[str]:
     """Parses flags and returns the other arguments; on invalid flags, exits with status 2.
 
-    The docstring and the flags of `program` are the help.
+    The docstring and the flags of `program` are the help. `fields` are the dotted names of those of
+    the config, as in train.steps; the error names the one that was meant.
     """
     from absl import flags
 
@@ -52,9 +49,16 @@ def parse_flags(
         field = quoted.group() if quoted else str(error)
         names = [argument.split("=")[0] for argument in arguments]
         named = next((name for name in names if field in name.split(".")), field)
+        meant = difflib.get_close_matches(named.strip("-").removeprefix("config."), fields, n=1)
         message = (
-            f"the config has no field {named}: `python -m pivq_jax.config.table` lists the fields"
+            f"the config has no field {named}: "
+            + (f"did you mean --config.{meant[0]}? " if meant else "")
+            + "`python -m pivq_jax.config.table` lists the fields"
         )
+    except flags.UnrecognizedFlagError as error:
+        asked = error.flagname
+        flag = [f"--config.{name}" for name in fields if asked in (name, name.rpartition(".")[2])]
+        message = f"{error}" + (f": did you mean {' or '.join(flag)}?" if flag else "")
     except (
         flags.Error,
         OSError,

@@ -91,11 +91,6 @@ def check_config(config: Config, training: bool) -> None:
             f"adversarial.start_step = {adversarial.start_step} must not be before"
             f" quantizer.init_step = {quantizer.init_step}",
         )
-        need(
-            adversarial.start_step < train.steps,
-            f"adversarial.start_step = {adversarial.start_step} must be below train.steps ="
-            f" {train.steps}, or set adversarial.weight = 0 and adversarial.recombined_weight = 0",
-        )
         # Each of the two convolutions of stride 1 shrinks the image by a pixel.
         smallest = 3 * 2**adversarial.layers
         need(
@@ -113,11 +108,7 @@ def check_config(config: Config, training: bool) -> None:
         f"quantizer.init_batches = {quantizer.init_batches} batches give {latents} latents, fewer"
         f" than quantizer.codebook_size = {quantizer.codebook_size}: raise it",
     )
-    for name, value in {
-        "quantizer.init_step": quantizer.init_step,
-        "optimizer.warmup_steps": config.optimizer.warmup_steps,
-    }.items():
-        need(value < train.steps, f"{name} = {value} must be below train.steps = {train.steps}")
+    _check_begins(config)
 
     prior = config.prior
     need(
@@ -126,6 +117,26 @@ def check_config(config: Config, training: bool) -> None:
     )
     if training:
         check_devices(config, jax.device_count())
+
+
+def _check_begins(config: Config) -> None:
+    """Checks that what begins or ends within training does so before its last step."""
+    steps, adversarial = config.train.steps, config.adversarial
+    begins = {  # and a step that would do
+        "quantizer.init_step": (config.quantizer.init_step, steps // 2),
+        "optimizer.warmup_steps": (config.optimizer.warmup_steps, steps // 10),
+    }
+    if adversarial.weight > 0 or adversarial.recombined_weight > 0:
+        begins["adversarial.start_step"] = (adversarial.start_step, steps * 2 // 3)
+    late = {name: value for name, (value, _) in begins.items() if value >= steps}
+    need(
+        not late,
+        " and ".join(f"{name} = {value}" for name, value in late.items())
+        + f" must be below train.steps = {steps}: raise that, or lower "
+        + ("them" if len(late) > 1 else "it")
+        + " too, as in "
+        + " ".join(f"--config.{name}={begins[name][1]}" for name in late),
+    )
 
 
 def check_fields(config: Config) -> None:

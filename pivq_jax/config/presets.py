@@ -76,8 +76,9 @@ def with_variants(
     Args:
         config: the config, changed in place.
         variants: names in `VARIANTS`, separated by commas; '' for none.
-        smoke: further changes for the variant `smoke`, by dotted name. Its defaults shorten the run
-            and shrink the model, to run in a minute or two on a CPU.
+        smoke: further changes for the variant `smoke`, by dotted name. It checks that all runs:
+            its defaults shorten run and evaluation and shrink the model, to take about a minute on
+            a CPU. What it trains is no model to use.
 
     Returns:
         `config`, with the variants appended to its name.
@@ -112,7 +113,8 @@ def with_variants(
                     "train.log_every": 10,
                     "train.checkpoint_every": 20,
                     "train.picture_every": 50,
-                    "evaluate.samples": 100,
+                    "evaluate.images": 200,
+                    "evaluate.samples": 20,
                     **(smoke or {}),
                 }
             )

@@ -259,6 +259,12 @@ class EvaluateConfig(Section):
         "recombined images, and training images compared with them",
         at_least(1, most=1_000_000),
     )
+    images: int = setting(
+        0,
+        "most images of each split that are looked at, in checks; 0 is all",
+        at_least(0),
+        before=0,
+    )
     features: str = setting(
         "vgg",
         "network for FID and PRDC; inception_2048 for papers' FID",

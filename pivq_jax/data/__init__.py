@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import os
 import shlex
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import expanded, is_remote
 from pivq_jax.common.retry import may_pass
 from pivq_jax.data.images import images_to_float, images_to_uint8, load_image
-from pivq_jax.data.sources import RandomSource, RecordSource, Source
+from pivq_jax.data.sources import RandomSource, RecordSource, Source, first_images
 
 __all__ = [
     "NAMES",
@@ -54,6 +55,15 @@ class Dataset:
     validation: Source
     test: Source
     factors: dict[str, tuple[str, ...]]
+
+    def first(self, count: int) -> "Dataset":
+        """Returns the data set of the first `count` images of each split, or all if fewer."""
+        return dataclasses.replace(
+            self,
+            train=first_images(self.train, count),
+            validation=first_images(self.validation, count),
+            test=first_images(self.test, count),
+        )
 
     @cached_property
     def identity(self) -> str:
@@ -109,8 +119,8 @@ def load_dataset(
     Raises:
         InputError: if the name is unknown, the path is missing or has no readable images, the group
             is no regular expression or the data was prepared with another, the data is not prepared
-            or is damaged, or the packages that draw `toon_faces` are missing or draw different
-            faces.
+            or is damaged, packages of the extra `train` are missing, or those of `faces`, which
+            draw `toon_faces`, are missing or draw different faces.
     """
     if name == "random":
         return Dataset(
@@ -125,6 +135,7 @@ def load_dataset(
         return load_toon_faces(image_size, data_dir=data_dir)
     if name not in NAMES:
         raise InputError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
+    _check_packages(name)
     if name == "tfds":
         return _open_tfds(image_size, os.fspath(path))
     cache = _cache(data_dir)
@@ -173,9 +184,21 @@ def load_toon_faces(
     """
     from pivq_jax.data import toon_faces
 
+    _check_packages("toon_faces")
     cache = _cache(data_dir)
     directory = toon_faces.prepared_faces(image_size, cache, sizes)
     return _open_prepared("toon_faces", image_size, directory)
+
+
+def _check_packages(name: str) -> None:
+    """Raises InputError if a package that reads prepared data is missing."""
+    extras = "train,faces" if name == "toon_faces" else "train"
+    for package in ("array_record", "tensorflow_datasets"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"the data set {name} needs {package}, which is not installed:"
+                f" pip install 'pivq_jax[{extras}]'"
+            )
 
 
 def _cache(data_dir: str | os.PathLike[str] | None) -> Path:
@@ -213,7 +236,7 @@ def _check_group(directory: Path, group: str) -> None:
 def _open_prepared(name: str, image_size: int, directory: Path) -> Dataset:
     import tensorflow_datasets as tfds
 
-    from pivq_jax.data import records
+    from pivq_jax.data import records, toon_render
 
     factors = records.read_manifest(directory)["factors"]
     with _damage_named(directory):
@@ -223,6 +246,8 @@ def _open_prepared(name: str, image_size: int, directory: Path) -> Dataset:
             split[0]
     splits.setdefault("test", splits["validation"])  # FFHQ has no test split
     factors = {factor: tuple(values) for factor, values in factors.items()}
+    if name == "toon_faces":  # earlier versions wrote a value as it is misspelled in the drawings
+        factors = toon_render.FACTORS
     return Dataset(name, image_size, **splits, factors=factors)
 
 

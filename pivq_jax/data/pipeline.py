@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Any
 
 import grain
@@ -22,15 +22,12 @@ import numpy as np
 from absl import flags
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.data.batches import READERS, Batch, local_rows, stack
 from pivq_jax.data.sources import Example, Source
-
-Batch = dict[str, np.ndarray]
 
 SHARED_MEMORY = "/dev/shm"  # where Grain's workers leave their batches, on Linux
 # Batches of a worker there: six by measurement (Grain 0.2, two of them waiting), and a spare one.
 SHARED_BATCHES = 7
-# Enough threads to have the next batches ready, few enough to leave the cores to training.
-_READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
 
 
 def train_batches(
@@ -58,7 +55,7 @@ def train_batches(
     """
     if workers < 0:
         raise InputError(f"workers is {workers}: give a number of processes, or 0 for none")
-    rows = _local_rows(batch_size, process_index, process_count)
+    rows = local_rows(batch_size, process_index, process_count)
     if len(source) == 0:
         raise InputError("the training split is empty: give it at least one image")
     if start_step < 0:
@@ -67,10 +64,10 @@ def train_batches(
 
     def batch_at(offset: int) -> Batch:
         first = (start_step + offset) * batch_size
-        return _stack([examples[first + row] for row in rows])
+        return stack([examples[first + row] for row in rows])
 
     steps = grain.MapDataset.range(sys.maxsize // batch_size - start_step)
-    batches = steps.map(batch_at).to_iter_dataset(_READ)
+    batches = steps.map(batch_at).to_iter_dataset(grain.ReadOptions(READERS, READERS))
     if workers:
         _check_shared_memory(workers, len(rows) * np.asarray(source[0]["image"]).nbytes)
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which not every program parses
@@ -135,43 +132,6 @@ def _closing(batches: Any) -> Generator[Batch]:
         batches.close()
 
 
-def eval_batches(
-    source: Source, batch_size: int, *, process_index: int = 0, process_count: int = 1
-) -> Iterator[Batch]:
-    """Returns all images once and in order, in batches of constant shape; see `train_batches`.
-
-    They also have `mask`, bool [b], which is False for the rows that fill the last batch; these
-    repeat the last image and must be ignored. All processes get the same number of batches.
-    """
-    rows = _local_rows(batch_size, process_index, process_count)
-    count = len(source)
-    if count == 0:
-        raise InputError("the split to evaluate is empty: give it at least one image")
-
-    def batch_at(index: int) -> Batch:
-        indices = [index * batch_size + row for row in rows]
-        batch = _stack([source[min(i, count - 1)] for i in indices])
-        return {**batch, "mask": np.array([i < count for i in indices])}
-
-    steps = grain.MapDataset.range(-(-count // batch_size))
-    return iter(steps.map(batch_at).to_iter_dataset(_READ))
-
-
-def _local_rows(batch_size: int, process_index: int, process_count: int) -> range:
-    """Returns the rows of the global batch that belong to a process."""
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}: it must be at least 1")
-    if process_count < 1 or batch_size % process_count:
-        raise InputError(
-            f"batch_size {batch_size} does not divide among {process_count} processes: "
-            "make it a multiple of their number"
-        )
-    if not 0 <= process_index < process_count:
-        raise InputError(f"process_index is {process_index}: it must be in [0, {process_count})")
-    rows = batch_size // process_count
-    return range(rows * process_index, rows * (process_index + 1))
-
-
 def _shuffled(source: Source, seed: int, flip: bool) -> Any:
     """Returns endless examples: position p is image p mod n in the order of epoch p // n."""
     # Grain shuffles epoch e with (seed + e) mod 2^32. Without hashing, seed s + 1 would give the
@@ -185,11 +145,3 @@ def _random_flip(example: Example, rng: np.random.Generator) -> Example:
     if rng.random() < 0.5:
         return {**example, "image": example["image"][:, ::-1]}
     return example
-
-
-def _stack(examples: list[Example]) -> Batch:
-    batch = {"image": np.stack([example["image"] for example in examples])}
-    for name in examples[0]:
-        if name != "image":
-            batch[name] = np.array([example[name] for example in examples], np.int32)
-    return batch

@@ -3,6 +3,7 @@
 Based on Toon Head by Johan Melin (CC BY 4.0) and tooling by DiceBear.
 """
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -75,8 +76,12 @@ def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None
     if counts != list(whole.values()):
         name += "-" + "-".join(map(str, counts))
 
+    target = cache / NAME / name
+
     def make_plan() -> Plan:
         toon_render.check_renderer()
+        said = f"drawing the {sum(counts):,} faces of {NAME} to {target}, once for all commands"
+        print(said, file=sys.stderr)
         return Plan(
             name=NAME,
             image_size=image_size,
@@ -93,7 +98,6 @@ def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None
             card=_CARD,
         )
 
-    target = cache / NAME / name
     build(target, make_plan, workers=workers_for(sum(counts)))
     return target
 

@@ -51,13 +51,15 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "clothes": ("dress", "openJacket", "shirt", "tShirt", "turtleNeck"),
     "eyebrows": ("angry", "happy", "neutral", "raised", "sad"),
     "eyes": ("bow", "happy", "humble", "wide", "wink"),
-    "hair": ("bun", "sideComed", "spiky", "undercut"),
+    "hair": ("bun", "sideCombed", "spiky", "undercut"),
     "mouth": ("agape", "angry", "laugh", "sad", "smile"),
     "rear_hair": ("none", "longStraight", "longWavy", "neckHigh", "shoulderHigh"),
     "clothes_color": tuple(_COLORS["clothes"].split()),
     "hair_color": tuple(_COLORS["hair"].split()),
     "skin_color": tuple(_COLORS["skin"].split()),
 }
+
+DRAWN_AS = {"sideCombed": "sideComed"}  # values that DiceBear spells otherwise
 
 Face = tuple[bytes, dict[str, str]]  # PNG file, factors
 
@@ -93,6 +95,12 @@ def _avatar(seed: str, size: int) -> Any:
 
 def face_factors(seed: str) -> dict[str, str]:
     """Returns the factors of a face: one of the values `FACTORS[name]` for each factor name."""
+    spelled = {theirs: ours for ours, theirs in DRAWN_AS.items()}
+    return {name: spelled.get(value, value) for name, value in _drawn_factors(seed).items()}
+
+
+def _drawn_factors(seed: str) -> dict[str, str]:
+    """The factors of a face as DiceBear spells their values."""
     options = _avatar(seed, 64).to_json()["options"]
     factors = {}
     for name in FACTORS:
@@ -130,7 +138,8 @@ def factors_digest(faces: Iterable[dict[str, str]]) -> str:
     """Returns the SHA-256 of the factors of consecutive faces."""
     digest = hashlib.sha256()
     for factors in faces:
-        digest.update(json.dumps(list(factors.values())).encode() + b"\n")
+        drawn = [DRAWN_AS.get(value, value) for value in factors.values()]
+        digest.update(json.dumps(drawn).encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -139,7 +148,7 @@ def renderer_fingerprint(faces_per_split: int = 8) -> str:
     digest = hashlib.sha256()
     for split in SPLIT_SIZES:
         for seed in face_seeds(split, faces_per_split):
-            factors = json.dumps(face_factors(seed), sort_keys=True)
+            factors = json.dumps(_drawn_factors(seed), sort_keys=True)
             digest.update(f"{seed}\n{draw_face(seed, 64)}\n{factors}\n".encode())
     return digest.hexdigest()
 
@@ -153,7 +162,8 @@ def check_renderer() -> None:
             installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             raise InputError(
-                f"toon_faces is drawn by {name}, which is not installed: pip install {pins}"
+                f"toon_faces is drawn by {name}, which is not installed:"
+                " pip install 'pivq_jax[train,faces]'"
             ) from None
     others = ", ".join(f"{n} {v}" for n, v in installed.items() if v != PINNED[n])
     # The fingerprint covers vector drawings only; another version of resvg may give other pixels.

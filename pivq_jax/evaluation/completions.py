@@ -5,10 +5,13 @@ import dataclasses
 import numpy as np
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import sample_grid
+from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
+from pivq_jax.inference.trained_model import COMPLETED_AT_ONCE
 
 REGIONS = ("left", "right", "upper", "lower", "centre", "patches")
 GREY = 128  # of hidden pixels in pictures
@@ -46,15 +49,28 @@ def visible_pixels(region: str, size: int, count: int, seed: int = 0) -> np.ndar
 def complete(
     model: TrainedModel, images: np.ndarray, region: str, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hides a region of images uint8 [B, H, W, 3]; returns what is visible, and completed codes."""
+    """Hides a region of images uint8 [B, H, W, 3]; returns what is visible, and completed codes.
+
+    A progress bar shows how many are done; the first ones take longest, as programs are compiled.
+    """
     if model.space.ordered:
         raise InputError("completion changes sets, and positional codes are none")
+    say(f"completing {len(images)} images of which a part is hidden ({region})")
     visible = visible_pixels(region, images.shape[1], len(images), seed)
-    return visible, np.asarray(model.complete(np.asarray(images_to_float(images)), visible))
+    pixels, codes = np.asarray(images_to_float(images)), []
+    with progress_bar(desc="completing", total=len(images), unit=" images") as bar:
+        for start in range(0, len(images), COMPLETED_AT_ONCE):
+            part = slice(start, start + COMPLETED_AT_ONCE)
+            codes.append(np.asarray(model.complete(pixels[part], visible[part])))
+            bar.update(len(codes[-1]))
+    return visible, np.concatenate(codes)
 
 
 def write_completions(session: Session, region: str, count: int) -> None:
-    """Writes `completions.png`: test images with a hidden region, completed, and whole."""
+    """Writes test images with a hidden region, completed, and whole, to one picture.
+
+    Its name has the region, such as `completions_left.png`.
+    """
     model, test = session.model, session.dataset.test
     if model.parents is None:
         model = dataclasses.replace(model, parents=session.pool_codes)
@@ -63,4 +79,4 @@ def write_completions(session: Session, region: str, count: int) -> None:
     shown = np.where(visible[..., None], images, np.uint8(GREY))
     completed = np.asarray(images_to_uint8(model.decode(codes)))
     picture = sample_grid(shown, completed, images, scale=session.scale)
-    session.write("completions.png", picture)
+    session.write(f"completions_{region}.png", picture)

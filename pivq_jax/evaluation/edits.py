@@ -1,13 +1,16 @@
 """Edits of images by the labelled factors of a data set, with pictures."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import Pixels, grid, reconstruction_grid
+from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.attributes import encode_labelled
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
@@ -44,12 +47,16 @@ def check_changes(model: TrainedModel, changes: Mapping[str, str]) -> None:
 
 
 def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
-    """Writes `edits.png`: test images, decoded, and the same with other values of factors.
+    """Writes test images, decoded, and the same with other values of factors, as one picture.
 
-    Without `changes`, it shows the first test image with every value of every factor.
+    Its name has the changes, such as `edits_hair_bun.png`. Without any, `edits.png` shows the first
+    test image with every value of every factor.
     """
     model, batch_size = learn_factors(session), session.settings.batch_size
     if not changes:
+        assert model.labels
+        values = sum(map(len, model.labels.factors.values()))
+        say(f"the first test image, with each of the {values} values of its factors")
         codes = encode_split(model, first_images(session.dataset.test, 1), batch_size)
         session.write("edits.png", all_values(model, codes[0], session.scale))
         return
@@ -57,7 +64,15 @@ def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
     codes = encode_split(model, first_images(session.dataset.test, count), batch_size)
     before = decode_batched(model, codes, batch_size)
     after = decode_batched(model, np.asarray(model.edit(codes, **changes)), batch_size)
-    session.write("edits.png", reconstruction_grid(before, after, 8, session.scale))
+    session.write(
+        f"edits_{name_of(changes)}.png", reconstruction_grid(before, after, 8, session.scale)
+    )
+
+
+def name_of(changes: Mapping[str, str]) -> str:
+    """Returns a part of a file's name that tells edits from others, as `hair_bun_eyes_wide`."""
+    parts = [part for change in changes.items() for part in change]
+    return re.sub(r"[^\w-]+", "", "_".join(parts))
 
 
 def all_values(model: TrainedModel, codes: np.ndarray, scale: int = 1) -> Pixels:
@@ -73,7 +88,8 @@ def all_values(model: TrainedModel, codes: np.ndarray, scale: int = 1) -> Pixels
     width, height = margin + most * (size + pad), len(factors) * (size + head + pad)
     canvas = Image.new("RGB", (width, height), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=11)
-    for row, (name, values) in enumerate(factors.items()):
+    rows = progress_bar(factors.items(), desc="editing", unit=" factors")
+    for row, (name, values) in enumerate(rows):
         top = row * (size + head + pad)
         draw.text((pad, top + head), name, "black", font)
         edited = np.concatenate([model.edit(codes[None], **{name: value}) for value in values])

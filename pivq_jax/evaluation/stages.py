@@ -22,8 +22,8 @@ from pivq_jax.common.pictures import (
     reconstruction_grid,
     usage_chart,
 )
+from pivq_jax.data.batches import eval_batches
 from pivq_jax.data.images import images_to_float
-from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation.atlas import atlas_picture, exchange, informative_codes
 from pivq_jax.evaluation.attributes import attribute_metrics, encode_labelled

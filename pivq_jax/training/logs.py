@@ -60,7 +60,8 @@ class TrainingLog:
         self._path = workdir / LOG
         self._total_steps = total_steps
         self._step, self._time = first_step, time.perf_counter()
-        # Compilation, k-means and pictures slow down single windows; the median ignores them.
+        self._paused, self._paused_steps = 0.0, 0  # since the last line
+        # What else slows down single windows is ignored by the median.
         self._speeds: deque[float] = deque(maxlen=9)
         self._waited = 0.0
         # Lines after the restored checkpoint will be written again.
@@ -85,16 +86,27 @@ class TrainingLog:
                 return
             yield batch
 
+    @contextlib.contextmanager
+    def paused(self, steps: int = 0) -> Iterator[None]:
+        """Leaves the time of what is done within, and so many of the steps, out of the speed."""
+        started = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - started
+        self._paused_steps += steps
+
     def write(self, step: int, metrics: Mapping[str, float], batch_size: int) -> None:
-        """Writes one line; its speed is the mean since the previous line.
+        """Writes one line; its speed is the mean since the previous line, but for what is `paused`.
 
         In addition to the metrics, of which `loss` and `psnr` (dB) are required, it records
         `images_per_second`, `step_seconds`, `input_wait` (fraction of the time spent waiting for
         images) and, if the device reports it, `device_memory_peak` in bytes.
         """
         now = time.perf_counter()
-        seconds = max(now - self._time, 1e-9)
-        speed = (step - self._step) / seconds
+        seconds, steps = now - self._time, step - self._step
+        if steps > self._paused_steps:  # else there is no other step to go by
+            seconds, steps = seconds - self._paused, steps - self._paused_steps
+        seconds = max(seconds, 1e-9)
+        speed = steps / seconds
         record = {
             "step": step,
             **metrics,
@@ -106,6 +118,7 @@ class TrainingLog:
         if "peak_bytes_in_use" in memory:
             record["device_memory_peak"] = memory["peak_bytes_in_use"]
         self._step, self._time, self._waited = step, now, 0.0
+        self._paused, self._paused_steps = 0.0, 0
         self._speeds.append(speed)
         self._append(json.dumps(record) + "\n")
         values = {f"train/{name}": value for name, value in record.items() if name != "step"}

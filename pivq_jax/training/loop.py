@@ -21,7 +21,8 @@ from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.config.check import check_workdir
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
-from pivq_jax.data.pipeline import eval_batches, shuffled_by, train_batches
+from pivq_jax.data.batches import eval_batches
+from pivq_jax.data.pipeline import shuffled_by, train_batches
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.build import (
     dataset_from_config,
@@ -139,6 +140,7 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
     config, first_step, last_step = run.config, int(state.step), run.config.train.steps
     started = time.perf_counter() - seconds
     count = sum(x.size for x in jax.tree.leaves(state.params))
+    compiled: set[Phase] = set()
     say(
         f"{count:,} parameters, {len(run.dataset.train):,} training images, {run.mesh.size}"
         f" device(s); steps {first_step} to {last_step}, log in {run.workdir}"
@@ -157,9 +159,14 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
             # seed, so a run resumed here repeats it exactly.
             run.lock.check()
             trace.at(step, state)
-            state = _tend_codebook(run, state, step, images)
             phase = phase_at(config, step)
-            state, metrics = run.steps.train(state, images, run.lpips_weights, phase)
+            first = phase not in compiled  # which compiles and, perhaps, makes the codebook
+            compiled.add(phase)
+            with _unmeasured(log, state, steps=1) if first else contextlib.nullcontext():
+                state = _tend_codebook(run, state, step, images)
+                state, metrics = run.steps.train(state, images, run.lpips_weights, phase)
+                if first:
+                    jax.block_until_ready(metrics)
             step += 1
             if step % config.train.log_every == 0 or step == last_step:
                 _check_finite(run, step, metrics)
@@ -172,9 +179,11 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
                 _check_finite(run, step, metrics)
                 # What is preempted may have half a minute, and k-means can take longer.
                 in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
-                state = _save(run, state, step, phase, time.perf_counter() - started, in_haste)
+                with _unmeasured(log, state):
+                    state = _save(run, state, step, phase, time.perf_counter() - started, in_haste)
             if step % config.train.picture_every == 0:
-                _save_picture(run, state, step, phase)
+                with _unmeasured(log, state):
+                    _save_picture(run, state, step, phase)
             if done:
                 run.checkpoints.wait()  # while signals are still handled
             if stop:
@@ -182,6 +191,17 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
             if done:
                 break
     say(f"trained in {format_duration(time.perf_counter() - started)}")
+
+
+def _unmeasured(
+    log: TrainingLog | None, state: TrainState, steps: int = 0
+) -> contextlib.AbstractContextManager[None]:
+    """Leaves what is done within out of the speed in the log, which the first process has.
+
+    Waits for `state` first, as steps are run asynchronously.
+    """
+    jax.block_until_ready(state)
+    return log.paused(steps) if log else contextlib.nullcontext()
 
 
 def _batches(run: Run, step: int, workers: int = 0) -> Generator[jax.Array]:

@@ -1,6 +1,8 @@
 """Folders to files of codes and back: the command, and what it refuses."""
 
+import copy
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -45,10 +47,12 @@ def test_the_command_there_and_back(commands, tiny_run, model, source, tmp_path)
         "--mode=compress", workdir, f"--input={source}", f"--output={file}", "--code=short"
     )
     assert done.code == 0, done.stderr
-    skipped, summary = done.stdout.splitlines()
+    skipped, summary, fidelity = done.stdout.splitlines()
     assert skipped.startswith("skipped: ") and "corrupt.png" in skipped
     assert f"40 images in {file}: {file.stat().st_size:,} bytes" in summary
     assert "ceiling_bits = 23.3 (2.9 bytes)" in summary and "marginal_bits = " in summary
+    test_images = f"; {model.metrics['psnr']:.1f} dB on the test images of the model"
+    assert fidelity.startswith("mean PSNR ") and fidelity.endswith(test_images)
     assert "compressing" in done.stderr and "40" not in os.listdir(source)
 
     names = [name for name in list_images(source) if name != "corrupt.png"]
@@ -65,10 +69,10 @@ def test_the_command_there_and_back(commands, tiny_run, model, source, tmp_path)
     assert done.code == 0, done.stderr
     assert f"40 images in {target}" in done.stdout
     written = {path.relative_to(target).as_posix() for path in target.rglob("*.png")}
-    assert written == {*names} - {"deep/2.JPG"} | {"deep/2.JPG.png"}
+    assert written == {*names} - {"deep/2.JPG"} | {"deep/2.png"}
     for name, codes in zip(names, found.codes, strict=True):
         decoded = np.asarray(images_to_uint8(model.decode(np.repeat(codes[None], 8, 0))))[0]
-        picture = np.asarray(Image.open(target / name.replace("JPG", "JPG.png")), np.int16)
+        picture = np.asarray(Image.open(target / name.replace("JPG", "png")), np.int16)
         # A command may be compiled otherwise.
         assert picture.shape == (16, 16, 3) and np.max(np.abs(picture - decoded)) <= 1
     assert sorted(os.listdir(tmp_path)) == ["faces.pivq", "in", "out"]
@@ -169,22 +173,34 @@ def test_an_interruption_leaves_nothing(model, file, tmp_path, monkeypatch, erro
     assert_nothing_left(tmp_path)
 
 
+def test_images_that_the_model_does_not_know_are_warned_of(model, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "in" / "noise.png")
+    model = copy.copy(model)
+    model.metrics = {"psnr": 55.2}
+    folders.compress(model, tmp_path / "in", tmp_path / "noise.pivq", 8)
+    _, line, warning = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"mean PSNR \d+\.\d dB; 55\.2 dB on the test images of the model", line)
+    assert warning.startswith("warning: the model does not know such images")
+
+
 def test_names_too_long_to_be_written_are_refused_before_the_work(
     model, small_folder, tmp_path, monkeypatch
 ):
     (tmp_path / "in").mkdir()
-    longest = "a" * 247 + ".jpg"
-    shutil.copy(small_folder / "0.png", tmp_path / "in" / longest)
+    longest = "a" * 251
+    shutil.copy(small_folder / "0.png", tmp_path / "in" / f"{longest}.jpg")
     folders.compress(model, tmp_path / "in", tmp_path / "faces.pivq", 8)
     folders.decompress(model, tmp_path / "faces.pivq", tmp_path / "out", 8)
     assert os.listdir(tmp_path / "out") == [f"{longest}.png"]
 
-    shutil.copy(small_folder / "0.png", tmp_path / "in" / f"aaa{longest}")
+    shutil.copy(small_folder / "0.png", tmp_path / "in" / f"{longest}.bmp")  # whose ending it keeps
     codec.write(tmp_path / "long.pivq", model, np.arange(8)[None], [f"aaa{longest}"])
     before = sorted(os.listdir(tmp_path))
-    for name in ("encode_split", "decode_batched"):
+    for name in ("reconstruct_split", "decode_batched"):
         monkeypatch.setattr(folders, name, None)
-    with pytest.raises(InputError, match=r"would take 258 bytes.*give the image a shorter one"):
+    with pytest.raises(InputError, match=r"would take 259 bytes.*give the image a shorter one"):
         folders.compress(model, tmp_path / "in", tmp_path / "more.pivq", 8)
     with pytest.raises(InputError, match=r"would take 258 bytes.*codec\.read"):
         folders.decompress(model, tmp_path / "long.pivq", tmp_path / "again", 8)
@@ -192,7 +208,9 @@ def test_names_too_long_to_be_written_are_refused_before_the_work(
 
 
 def test_names_that_are_one_on_a_file_system_are_refused(model, file, tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "png_name", lambda name: name.replace("7", "3"))
+    monkeypatch.setattr(
+        folders, "png_names", lambda names: [name.replace("7", "3") for name in names]
+    )
     with pytest.raises(InputError, match=r"two images are named '3\.png' on this file system"):
         folders.decompress(model, file, tmp_path / "out", 8)
     assert_nothing_left(tmp_path)
@@ -204,7 +222,7 @@ def test_what_cannot_be_compressed_is_refused_before_the_work(
     def never(*arguments):
         raise AssertionError("the work began")
 
-    monkeypatch.setattr(folders, "encode_split", never)
+    monkeypatch.setattr(folders, "reconstruct_split", never)
     with pytest.raises(InputError, match="is a folder: give the name of a file"):
         folders.compress(model, small_folder, tmp_path, 8)
     (tmp_path / "text").write_text("")
@@ -219,10 +237,12 @@ def test_what_cannot_be_compressed_is_refused_before_the_work(
         folders.compress(model, strange, tmp_path / "faces.pivq", 8)
     (strange / os.fsdecode(b"\xff.png")).unlink()
     shutil.copy(small_folder / "0.png", strange / "a.jpg")
+    shutil.copy(small_folder / "0.png", strange / "a.png")
     shutil.copy(small_folder / "0.png", strange / "a.jpg.png")
     with pytest.raises(InputError, match="two images would become"):
         folders.compress(model, strange, tmp_path / "faces.pivq", 8)
     (strange / "a.jpg").write_bytes(b"")
+    (strange / "a.png").unlink()
     (strange / "a.jpg.png").unlink()
     with pytest.raises(InputError, match="no readable image"):
         folders.compress(model, strange, tmp_path / "faces.pivq", 8)

@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from pivq_jax.codec import names as names_module
-from pivq_jax.codec.names import check_names, png_name
+from pivq_jax.codec.names import check_names, png_names
 from pivq_jax.common.errors import InputError
 
 GOOD = [
@@ -34,7 +34,7 @@ def test_bad_names_are_refused(name):
     "names, words",
     [
         (["a.png", "b.png", "a.png"], "two images would become 'a.png'"),
-        (["a.jpg", "a.jpg.png"], "two images would become 'a.jpg.png'"),
+        (["a.jpg", "a.png", "a.jpg.png"], "two images would become 'a.jpg.png'"),
         (["a/b.png", "a/c.png", "a"], ""),
         (["a.png/b.png", "a"], "'a.png' would become an image and the folder of 'a.png/b.png'"),
         (["a.png", "a.png.png", "a.png-b", "a.png/b/c.png"], "'a.png' would become an image and"),
@@ -72,6 +72,8 @@ def test_too_many_names_end_the_reading(monkeypatch):
 
 
 def test_names_of_png_files():
-    assert [png_name(name) for name in ("a.png", "a.PNG", "a.jpg", "b/a", "a.png.gif")] == [
-        *("a.png", "a.PNG", "a.jpg.png", "b/a.png", "a.png.gif.png")
+    names = ["a.png", "a.PNG", "b.jpg", "c/d", "a.png.gif", "e.v2", "c/f.jpg", "c/f.webp", "f.jpg"]
+    assert png_names(names) == [
+        *("a.png", "a.PNG", "b.png", "c/d.png", "a.png.png", "e.v2.png"),
+        *("c/f.jpg.png", "c/f.webp.png", "f.png"),
     ]

@@ -14,24 +14,10 @@ import pytest
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import pipeline
-from pivq_jax.data.pipeline import eval_batches, train_batches
+from pivq_jax.data.batches import eval_batches
+from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.sources import RandomSource
-from tests.data.conftest import process_children
-
-
-class Numbered:
-    """Image i is filled with i, but for its left column: 255."""
-
-    def __init__(self, count):
-        self.count = count
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        image = np.full((4, 4, 3), index, np.uint8)
-        image[:, 0] = 255
-        return {"image": image, "number": index, "parity": index % 2}
+from tests.data.conftest import Numbered, process_children
 
 
 def numbers(batches, steps):
@@ -134,33 +120,6 @@ def test_flips_of_an_image_differ_between_epochs():
         for number, image in zip(batch["number"], batch["image"], strict=True):
             seen[int(number)].add(bool(image[0, 0, 0] == 255))
     assert sum(len(sides) == 2 for sides in seen.values()) > 55
-
-
-@pytest.mark.parametrize(("count", "batch_size", "steps"), [(10, 4, 3), (8, 4, 2), (3, 8, 1)])
-def test_evaluation_sees_every_image_once_in_order(count, batch_size, steps):
-    batches = list(eval_batches(Numbered(count), batch_size))
-    assert len(batches) == steps
-    assert all(batch["image"].shape == (batch_size, 4, 4, 3) for batch in batches)
-    assert all(batch["mask"].dtype == bool for batch in batches)
-    kept = np.concatenate([batch["number"][batch["mask"]] for batch in batches])
-    assert kept.tolist() == list(range(count))
-
-
-def test_the_last_evaluation_batch_is_masked_at_its_end():
-    *whole, last = eval_batches(Numbered(10), 4)
-    assert all(batch["mask"].all() for batch in whole)
-    assert last["mask"].tolist() == [True, True, False, False]
-    assert last["number"].tolist() == [8, 9, 9, 9]
-
-
-def test_evaluation_processes_get_equally_many_batches_and_share_the_rows():
-    whole = list(eval_batches(Numbered(9), 4))
-    parts = [list(eval_batches(Numbered(9), 4, process_index=i, process_count=2)) for i in (0, 1)]
-    assert [len(part) for part in parts] == [3, 3]
-    for index, batch in enumerate(whole):
-        for name, values in batch.items():
-            shared = np.concatenate([part[index][name] for part in parts])
-            np.testing.assert_array_equal(shared, values)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import pivq_jax
-from pivq_jax.evaluation.completions import REGIONS, complete, visible_pixels
+from pivq_jax.data import load_dataset
+from pivq_jax.evaluation.completions import REGIONS, complete, visible_pixels, write_completions
+from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.inference.completing import first_guess
 
 
@@ -90,3 +92,16 @@ def test_mistakes_are_one_error(model, visible, prior, message):
 def test_images_are_checked_as_in_encode(model):
     with pytest.raises(ValueError, match="images have shape"):
         model.complete(np.zeros((2, 8, 8, 3), np.float32), np.ones((8, 8), bool))
+
+
+def test_each_region_has_a_picture_of_its_own_and_what_is_drawn_is_said(model, tmp_path, capsys):
+    settings = Settings(8, 20, "vgg", "", neighbours=1, lpips_path="")
+    session = Session(model, load_dataset("random", image_size=16), settings, tmp_path)
+    for region in ("left", "centre"):
+        write_completions(session, region, 10)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("completions_left.png", "completions_centre.png")
+    }
+    out, err = capsys.readouterr()
+    assert "completing 10 images of which a part is hidden (left)" in out
+    assert "completing: 100%" in err and "10/10" in err

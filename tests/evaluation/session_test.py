@@ -68,6 +68,20 @@ def test_the_pool_is_encoded_once(session, monkeypatch):
     assert len(session.training_images) == 20
 
 
+def test_a_check_uses_the_first_images_of_each_split(session):
+    model, data = session.model, session.dataset
+    checked = Session(model, data, Settings(8, 20, "vgg", "", 5, "", images=12), Path("nowhere"))
+    for whole, used in (
+        (data.train, checked.pool),
+        (data.train, checked.training_images),
+        (data.validation, checked.dataset.validation),
+        (data.test, checked.dataset.test),
+    ):
+        assert len(used) == 12 < len(whole)
+        np.testing.assert_array_equal(used[11]["image"], whole[11]["image"])
+    assert len(checked.pool_codes) == 12 and checked.dataset.factors == data.factors
+
+
 def test_codes_that_a_stage_has_are_kept(session):
     session.pool_codes = np.arange(60).reshape(30, 2)
     assert len(session.pool_codes) == 30 and session.encoded == []

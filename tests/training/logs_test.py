@@ -42,6 +42,24 @@ def test_the_time_waited_for_images_is_a_share_of_the_whole(tmp_path):
         assert line["images_per_second"] == pytest.approx(8 / line["step_seconds"])
 
 
+def test_what_is_paused_is_left_out_of_the_speed(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(logs.time, "perf_counter", lambda: clock[0])
+    with TrainingLog(tmp_path, 0, 100) as log:
+        with log.paused(steps=1):  # compiles
+            clock[0] += 60
+        clock[0] += 8
+        with log.paused():
+            clock[0] += 30
+        log.write(5, METRICS, batch_size=8)
+        with log.paused(steps=1):  # the only step: its speed is all there is to tell
+            clock[0] += 60
+        log.write(6, METRICS, batch_size=8)
+        clock[0] += 4
+        log.write(8, METRICS, batch_size=8)
+    assert [line["step_seconds"] for line in read(tmp_path / "log.jsonl")] == [2, 60, 2]
+
+
 def test_device_memory_is_logged_where_the_device_tells(tmp_path, monkeypatch):
     class Device:
         def memory_stats(self):

@@ -1,0 +1,122 @@
+"""The figures of an evaluation in groups, under the names of docs/metrics.md: for page and console.
+
+Figures that an evaluation does not have are left out.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pivq_jax.evaluation.html import Table, cell
+
+REAL = "training images: real against real"  # the row to compare that of samples with
+
+
+def groups(metrics: dict[str, Any]) -> Iterator[tuple[str, Table]]:
+    """Yields the title and the table of each group of figures in `metrics.json`."""
+    yield "Model", model(metrics)
+    yield f"Reconstruction of {metrics.get('images', 0):,} test images", reconstruction(metrics)
+    yield "Codes, bits per image", codes(metrics)
+    if "fid" in metrics:
+        yield f"Against {metrics['real_images']:,} test images", distribution(metrics)
+    yield "What codes mean", meaning(metrics)
+
+
+def text(table: Table) -> str:
+    """Lays a table out for a console, indented."""
+    rows = [[cell(each) for each in row] for row in (table.header, *table.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    return "\n".join(f"  {line}".rstrip() for line in lines if line.strip())
+
+
+def model(metrics: dict[str, Any]) -> Table:
+    """What the model is, and how fast it trained and samples."""
+    return _named(
+        metrics,
+        {
+            "step": "step",
+            "image_size": "pixels along a side",
+            "num_codes": "codes per image, N",
+            "codebook_size": "codebook entries, K",
+            "parameters": "parameters",
+            "train_seconds": "seconds of training",
+            "train_images_per_second": "training images per second",
+            "sample_images_per_second": "samples per second",
+        },
+    )
+
+
+def reconstruction(metrics: dict[str, Any]) -> Table:
+    """How near reconstructions are to their images."""
+    return _named(
+        metrics,
+        {
+            "psnr": "PSNR, dB",
+            "ssim": "SSIM",
+            "lpips": "LPIPS",
+            "l1": "L1, pixels in [-1, 1]",
+            "rfid": f"r{fid_name(metrics)}",
+        },
+    )
+
+
+def codes(metrics: dict[str, Any]) -> Table:
+    """What code sets could hold and do hold."""
+    return _named(
+        metrics,
+        {
+            "ceiling_bits": "ceiling bits",
+            "marginal_bits": "marginal bits",
+            "prior_bits": "prior bits",
+            "distinct_codes_per_image": "distinct codes per image",
+            "codes_used": "codes used",
+            "constant_codes": "constant codes",
+            "perplexity": "perplexity",
+        },
+    )
+
+
+def meaning(metrics: dict[str, Any]) -> Table:
+    """How well probes read labelled factors from codes; without labels, no row."""
+    return _named(
+        metrics,
+        {
+            "probe_accuracy": "balanced accuracy of probes",
+            "probe_majority": "that of the most frequent value",
+        },
+    )
+
+
+def distribution(metrics: dict[str, Any]) -> Table:
+    """How samples, and what they are compared with, are spread beside test images."""
+    names = ("precision", "recall", "density", "coverage")
+    header = ("", "images", fid_name(metrics), *names)
+    rows = [
+        (title, row["sample_images"], row["fid"], *(row[name] for name in names))
+        for title, row in compared(metrics).items()
+    ]
+    return Table(header, rows)
+
+
+def compared(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The metrics of samples and of what they are compared with, by title."""
+    baselines = metrics["baselines"]
+    return {
+        "samples": metrics,
+        REAL: baselines["training images"],
+        "averaged pairs of pixels": baselines["averaged pairs"],
+    }
+
+
+def fid_name(metrics: dict[str, Any]) -> str:
+    """`FID` of the network that defines it; `VGG-FID` is not comparable with that of papers."""
+    return "VGG-FID" if metrics.get("feature_network", "").startswith("VGG") else "FID"
+
+
+def _named(metrics: dict[str, Any], names: dict[str, str]) -> Table:
+    rows = [
+        (title, metrics[name]) for name, title in names.items() if metrics.get(name) is not None
+    ]
+    return Table(("", ""), rows)
