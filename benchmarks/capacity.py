@@ -23,8 +23,9 @@ import numpy as np
 
 import pivq_jax
 from benchmarks.common import parser_for
-from pivq_jax.evaluation.capacity import capacity, ceiling_bits
+from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.reconstruction import encode_split
+from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.build import dataset_from_config
 
 # Rows of the table: title, kind of the runs, whether repeated codes count once.
@@ -44,18 +45,17 @@ def entropy_bits(frequencies: np.ndarray) -> float:
     return float(-np.sum(p * np.log2(p)))
 
 
-def distinct(codes: np.ndarray, codebook_size: int) -> dict[str, float]:
+def distinct(space: CodeSpace, codes: np.ndarray) -> dict[str, float]:
     """Returns ceiling and marginal bits of the distinct codes of each image.
 
     Args:
+        space: the space of the codes.
         codes: int [M, N].
-        codebook_size: K.
     """
-    contains = np.zeros((len(codes), codebook_size), bool)
-    np.put_along_axis(contains, codes, True, axis=1)
+    contains = space.multi_hot(codes) > 0
     sizes, counts = np.unique(contains.sum(1), return_counts=True)
     shares = counts / len(codes)
-    ceilings = [ceiling_bits("matching", int(size), codebook_size) for size in sizes]
+    ceilings = [CodeSpace(int(size), space.codebook_size).ceiling_bits for size in sizes]
     with_entry = contains.mean(0)
     return {
         "ceiling_bits": entropy_bits(shares) + float(np.dot(shares, ceilings)),
@@ -69,10 +69,9 @@ def measure(workdir: Path, once: bool) -> dict[str, float]:
     config = model.config
     tests = dataset_from_config(config).test
     codes = np.asarray(encode_split(model, tests, config.evaluate.batch_size))
-    size = config.quantizer.codebook_size
-    figures = capacity(codes, size, config.quantizer.kind)
+    figures = capacity(model.space, codes)
     if once:
-        figures |= distinct(codes, size)
+        figures |= distinct(model.space, codes)
     names = ("distinct_codes_per_image", "codes_used", "perplexity", "ceiling_bits")
     return dict(zip(COLUMNS, [figures[name] for name in (*names, "marginal_bits")], strict=True))
 

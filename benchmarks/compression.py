@@ -47,7 +47,6 @@ from benchmarks.common import add_model, open_model, parser_for
 from pivq_jax.codec.container import Contents, pack, parse
 from pivq_jax.codec.files import batches_of, contents_of
 from pivq_jax.common.compilation import compiler_options
-from pivq_jax.common.enumeration import rank, unrank
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.data.images import images_to_float
@@ -58,6 +57,7 @@ from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.losses.reconstruction import psnr
+from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.build import dataset_from_config
 
 SEARCHED = 32  # images for the choice of settings
@@ -191,7 +191,7 @@ def as_good(form: Format, images: np.ndarray, wanted: float) -> Setting:
 
 def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
     """Measures our codec; also returns a line about a file of all images."""
-    batch_size, size = model.config.evaluate.batch_size, len(model.codebook)
+    batch_size = model.config.evaluate.batch_size
     source = [{"image": image} for image in images]
     names = [f"{i:06d}.png" for i in range(len(images))]
     for count in (batch_size, len(images)):  # the first is for compilation
@@ -209,7 +209,7 @@ def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
         alone = float(np.mean([len(file) for file in files]))
     payload = len(contents.data) / len(images)
     encode_ms, decode_ms = (1e3 * t / len(images) for t in (between - started, ended - between))
-    bits = capacity(codes, size, model.kind)
+    bits = capacity(model.space, codes)
     line = (
         f"One file of all {len(images):,} images ({contents.code} code): {len(content):,} bytes,"
         f" {len(content) / len(images):.2f} an image; {payload:.2f} of them codes, beside"
@@ -249,13 +249,13 @@ def by_size() -> str:
     rng = np.random.default_rng(0)
     for num_codes, size, count in SIZES:
         codes = np.sort(rng.random((count, size)).argsort(axis=1)[:, :num_codes], axis=1)
-        names = tuple(f"{i:06d}.png" for i in range(count))
+        names, space = tuple(f"{i:06d}.png" for i in range(count)), CodeSpace(num_codes, size)
         head = ("matching", "fixed", bytes(8), num_codes, size, 64, b"", names)
         started = time.process_time()
-        file = pack(Contents(*head, rank(codes, size).tobytes()))
+        file = pack(Contents(*head, space.rank(codes).tobytes()))
         between = time.process_time()
         ranks = np.frombuffer(parse(file, "file").data, np.uint8).reshape(count, -1)
-        found = unrank(ranks, num_codes, size)
+        found = space.unrank(ranks)
         ended = time.process_time()
         assert np.array_equal(found, codes)
         cells = [f"{num_codes:,}", f"{size:,}", f"{count:,}", f"{ranks.shape[1]}"]
@@ -331,7 +331,7 @@ def main() -> None:
     test = dataset_from_config(model.config).test
     count = min(options.images, len(test))
     images = np.stack([test[i]["image"] for i in range(count)])
-    kinds = ["fixed", "short"] if model.kind == "matching" else ["fixed"]
+    kinds = ["fixed", "short"] if model.space.distinct else ["fixed"]
     kinds += ["prior"] if model.prior else []
     rows, notes = map(list, zip(*(ours(model, images, code) for code in kinds), strict=True))
     source = [{"image": image} for image in images]

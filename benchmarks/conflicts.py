@@ -76,10 +76,10 @@ def measure(model: TrainedModel, tests: Sequence[Example]) -> tuple[float, ...]:
     """
     parts = []
     for batch, _, latents in encode_batches(model, tests, AT_ONCE):
-        part = conflicts(latents, model.codebook, model.kind)
+        part = conflicts(latents, model.codebook, model.space.kind)
         parts.append({name: np.asarray(values)[batch["mask"]] for name, values in part.items()})
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    use = capacity(found["codes"], len(model.codebook), model.kind)
+    use = capacity(model.space, found["codes"])
     return (
         *(float(found[name].mean()) for name in ("distinct", "shared", "moved")),
         float(found["cost"].sum() / found["least"].sum()) - 1,

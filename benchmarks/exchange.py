@@ -87,7 +87,7 @@ def by_code(
     """Returns the codes of the samples of each rule that exchanges codes of a pair, int [S, N]."""
     rng = np.random.default_rng(seed)
     a, b = codes[pairs].swapaxes(0, 1)
-    first, partners, cost = map(np.asarray, pair_codes(a, b, model.codebook, method=model.method))
+    first, partners, cost = map(np.asarray, pair_codes(model.space, model.codebook, a, b))
     return {
         "any partner": any_partner(first, partners, rng),
         "uniform": chosen_half(rng.random(first.shape), first, partners),
@@ -110,8 +110,8 @@ def measure(
 ) -> tuple[dict[str, list[dict[str, float]]], np.ndarray]:
     """Returns the metrics of one run by rule, for each draw of pairs, and the picture."""
     model = pivq_jax.load(workdir)
-    if model.kind != "matching":
-        raise SystemExit(f"{workdir} has {model.kind} codes: give a matching run")
+    if not model.space.distinct:
+        raise SystemExit(f"{workdir} has {model.space.kind} codes: give a matching run")
     dataset, batch_size = dataset_from_config(model.config), model.config.evaluate.batch_size
     count = min(samples, len(dataset.train))
     parents = [dataset.train[i] for i in range(count)]

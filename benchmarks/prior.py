@@ -49,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     output = output_of(options, "prior_comparison")
     model = open_model(options)
-    prior, config, size = model.prior, model.config, model.config.quantizer.codebook_size
+    prior, config = model.prior, model.config
     if prior is None:
         parser.error("the model has no prior: train one with --mode=train_prior")
     session = Session(
@@ -79,7 +79,7 @@ def main() -> None:
         found = compare_features(
             real, session.extractor.extract(images), session.settings.neighbours
         )
-        _, shared = nearest_sets(codes, train, size)
+        _, shared = nearest_sets(model.space, codes, train)
         rows[name] = {k: float(v) for k, v in found.items() if isinstance(v, float)}
         rows[name] |= {"new": newness(images, parents)} if new else {}
         rows[name] |= {
@@ -90,7 +90,7 @@ def main() -> None:
         print(name, {k: round(v, 4) for k, v in rows[name].items()}, flush=True)
         return images
 
-    recombine = partial(sampling.recombine, a, b, model.codebook, key_mix, method=model.method)
+    recombine = partial(sampling.recombine, model.space, model.codebook, a, b, key_mix)
     for count, with_lift in CANDIDATES:
         name = f"recombined {'with' if with_lift else 'without'} log lift"
         draw = partial(recombine, lift=session.lift if with_lift else None)
@@ -103,9 +103,9 @@ def main() -> None:
         draw = partial(model.sample_prior, key, options.samples, temperature, passes)
         shown.append(measure(f"prior, {passes} passes, temperature {temperature}", draw))
     test = session.test_codes
-    print("test images share", nearest_sets(test, train, size)[1].mean())
+    print("test images share", nearest_sets(model.space, test, train)[1].mean())
     bits = prior_bits(prior.network, prior.params, test, key, orders=16)
-    used = capacity(test, size, model.kind)
+    used = capacity(model.space, test)
     rows["bits"] = {
         "prior": float(bits.mean()),
         "marginal": used["marginal_bits"],

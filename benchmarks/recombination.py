@@ -52,20 +52,23 @@ def measure(num_codes: int, codebook_size: int, images: int) -> dict[str, tuple[
     codebook = jnp.asarray(
         np.random.default_rng(1).normal(size=(codebook_size, DIMENSIONS)), jnp.float32
     )
-    lift = sampling.log_lift(codes, codebook_size)
+    space = sampling.CodeSpace(num_codes, codebook_size)
+    lift = sampling.log_lift(space, codes)
     labels = np.digitize(hidden[:, :FACTORS], (-0.8, -0.25, 0.25, 0.8)).astype(np.int32)
     names = {f"factor {i}": tuple("abcde") for i in range(FACTORS)}
-    table = sampling.factor_table(codes, sampling.Labels(labels, names), codebook_size)
+    table = sampling.factor_table(space, codes, sampling.Labels(labels, names))
     wanted = np.full((images, FACTORS), -1, np.int32)
     wanted[:, 0] = 0
     key = jax.random.key(0)
     a, b = (jnp.asarray(each) for each in (codes[:images], codes[-images:]))
 
     operations: dict[str, Callable[[Any, Any], Any]] = {
-        "pair": lambda a, b: sampling.pair_codes(a, b, codebook),
-        "recombine": lambda a, b: sampling.recombine(a, b, codebook, key),
-        "recombine with log lifts": lambda a, b: sampling.recombine(a, b, codebook, key, lift=lift),
-        "edit": lambda a, b: sampling.edit(a, wanted[: len(a)], table, codebook, lift),
+        "pair": lambda a, b: sampling.pair_codes(space, codebook, a, b),
+        "recombine": lambda a, b: sampling.recombine(space, codebook, a, b, key),
+        "recombine with log lifts": lambda a, b: sampling.recombine(
+            space, codebook, a, b, key, lift=lift
+        ),
+        "edit": lambda a, b: sampling.edit(space, codebook, a, wanted[: len(a)], table, lift),
     }
     return {
         name: (milliseconds(call, a[:1], b[:1]), milliseconds(call, a, b) / images)

@@ -48,7 +48,7 @@ from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.losses.reconstruction import psnr
-from pivq_jax.sampling import random_parents
+from pivq_jax.sampling import CodeSpace, random_parents
 from pivq_jax.training.build import dataset_from_config
 
 ENTRIES = 512  # K
@@ -327,7 +327,7 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
         "train_seconds": spent,
         "psnr": float(np.mean(psnr(jnp.asarray(rebuilt), jnp.asarray(test), 255.0))),
         "lpips": mean_lpips(rebuilt, test, batch_size),
-        **capacity(codes, ENTRIES, "positional"),
+        **capacity(CodeSpace(codes.shape[1], ENTRIES, "positional"), codes),
         "rfid": frechet_distance(
             *feature_moments(real), *feature_moments(extractor.extract(rebuilt))
         ),

@@ -119,8 +119,8 @@ def train_prior(task: Task) -> None:
     """Trains the prior over the sets of the training images and writes it to the workdir."""
     session, config = _open("train_prior", task), _config(task)
     model, batch_size = session.model, session.settings.batch_size
-    if model.kind != "matching":
-        raise InputError(f"the prior is one over sets, and {model.kind} codes are none")
+    if not model.space.distinct:
+        raise InputError(f"the prior is one over sets, and {model.space.kind} codes are none")
     check_place(session.workdir)
     say(f"encoding {len(session.pool):,} training images")
     prior = fit_prior(

@@ -18,6 +18,7 @@ from pivq_jax.config.fields import Config
 from pivq_jax.interop import safetensors_file
 from pivq_jax.interop.parents import read_parents
 from pivq_jax.interop.prior import read_prior
+from pivq_jax.sampling import CodeSpace
 from tests.memory import peak_memory
 
 name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
@@ -84,8 +85,8 @@ path = folder / "file.safetensors"
 read = {
     "deep prior": lambda: read_prior(path, 3, 8),
     "large prior": lambda: read_prior(path, 3, 8),
-    "parents": lambda: read_parents(path, 3, 8, "matching"),
-    "factors": lambda: read_parents(path, 3, 8, "matching"),
+    "parents": lambda: read_parents(path, CodeSpace(3, 8)),
+    "factors": lambda: read_parents(path, CodeSpace(3, 8)),
     "model": lambda: safetensors_file.read_model(path),
     "header": lambda: safetensors_file.read_model(path),
     "header of JSON": lambda: safetensors_file.read_model(path),

@@ -13,7 +13,6 @@ from pivq_jax.codec.container import CODES, MAGIC, MAX_FILE, Contents, pack, par
 from pivq_jax.codec.exact_prior import ExactPrior
 from pivq_jax.codec.fingerprints import fingerprint, prior_fingerprint
 from pivq_jax.codec.frequencies import entry_levels, weights_of
-from pivq_jax.common.enumeration import bytes_per_image, check_codes, rank, unrank
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_atomically
 from pivq_jax.inference import TrainedModel
@@ -91,17 +90,16 @@ def contents_of(
     Their `code` may be one that gives a shorter file than the code asked for. `advance`, for
     `prior`, which takes time, is called with numbers of images that are done.
     """
-    config, codes = model.config, np.asarray(codes)
-    num_codes, size = config.model.num_codes, config.quantizer.codebook_size
+    config, space = model.config, model.space
     check_code(model, code)
-    check_codes(codes, size, model.kind)
-    if codes.shape != (len(names), num_codes):
+    codes, num_codes, size = space.check(codes), space.num_codes, space.codebook_size
+    if len(codes) != len(names):
         raise ValueError(
             f"codes have shape {codes.shape}: give [{len(names)}, {num_codes}] for the names"
         )
-    ranks = rank(codes, size, model.kind).tobytes()
+    ranks = space.rank(codes).tobytes()
     fixed = Contents(
-        *(model.kind, "fixed", fingerprint(model.params), num_codes, size, config.data.image_size),
+        *(space.kind, "fixed", fingerprint(model.params), num_codes, size, config.data.image_size),
         *(b"", tuple(names), ranks),
     )
     if code == "fixed" or not len(codes):
@@ -135,12 +133,12 @@ def _check_ability(model: TrainedModel, code: str) -> None:
         raise InputError(f"code = {code!r} is unknown: use one of {', '.join(CODES)}")
     if code == "fixed":
         return
-    if model.kind != "matching":
+    if not model.space.distinct:
         raise InputError(
-            f"the {code} code is for sets of distinct codes and this model is {model.kind}: use"
-            " the fixed one"
+            f"the {code} code is for sets of distinct codes and this model is {model.space.kind}:"
+            " use the fixed one"
         )
-    entries = model.config.model.num_codes * model.config.quantizer.codebook_size
+    entries = model.space.num_codes * model.space.codebook_size
     if entries > MAX_TABLE:
         raise InputError(
             f"the short code needs a table of N x K = {entries:,} probabilities, more than"
@@ -157,7 +155,7 @@ def exact_prior(model: TrainedModel) -> ExactPrior:
             "this model has no prior to code with: train one with --mode=train_prior, or use the"
             " short code"
         )
-    return ExactPrior(model.prior, model.config.model.num_codes)
+    return ExactPrior(model.prior, model.space.num_codes)
 
 
 def open_file(path: str | Path, model: TrainedModel) -> Contents:
@@ -177,21 +175,21 @@ def open_file(path: str | Path, model: TrainedModel) -> Contents:
 
 def check_contents(contents: Contents, model: TrainedModel, origin: str) -> None:
     """Checks that the codes of a file are those of a model, before they are decoded."""
-    config, own = model.config, fingerprint(model.params)
+    space, own = model.space, fingerprint(model.params)
     if contents.fingerprint != own:
         raise InputError(
             f"{origin} is of a model with fingerprint {contents.fingerprint.hex()}, and this one"
             f" has {own.hex()}: give the model that wrote it"
         )
-    sizes = config.model.num_codes, config.quantizer.codebook_size, config.data.image_size
+    sizes = space.num_codes, space.codebook_size, model.config.data.image_size
     claimed = contents.num_codes, contents.codebook_size, contents.image_size
-    if (contents.kind, *claimed) != (model.kind, *sizes):
+    if (contents.kind, *claimed) != (space.kind, *sizes):
         raise InputError(
             f"{origin} is of {contents.kind} codes with N, K and image size {claimed}, and this"
-            f" model is {model.kind} with {sizes}: give the model that wrote it"
+            f" model is {space.kind} with {sizes}: give the model that wrote it"
         )
     if contents.code == "fixed":
-        expected = len(contents.names) * bytes_per_image(*sizes[:2], model.kind)
+        expected = len(contents.names) * space.bytes_per_image
         if len(contents.data) != expected:
             raise InputError(
                 f"{origin} is damaged: {len(contents.data)} bytes of codes, not {expected}"
@@ -212,17 +210,16 @@ def batches_of(
     contents: Contents, model: TrainedModel, batch_size: int, origin: str
 ) -> Iterator[npt.NDArray[np.int32]]:
     """Decodes the codes of a file: yields int32 [m, N] with m <= batch_size."""
-    count, n, k = len(contents.names), contents.num_codes, contents.codebook_size
+    count, space = len(contents.names), model.space
     try:
         if contents.code == "fixed":
-            size = bytes_per_image(n, k, contents.kind)
-            ranks = np.frombuffer(contents.data, np.uint8).reshape(count, size)
+            ranks = np.frombuffer(contents.data, np.uint8).reshape(count, space.bytes_per_image)
             for start in range(0, count, batch_size):
-                yield unrank(ranks[start : start + batch_size], n, k, contents.kind)
+                yield space.unrank(ranks[start : start + batch_size])
             return
         if contents.code == "short":
-            chances = conditional.inclusion_table(weights_of(contents.table), n)
-            sets = conditional.decode_sets(contents.data, count, n, chances)
+            chances = conditional.inclusion_table(weights_of(contents.table), space.num_codes)
+            sets = conditional.decode_sets(contents.data, count, space.num_codes, chances)
         else:
             sets = bits_back.decode_sets(contents.data, count, exact_prior(model))
         while batch := list(itertools.islice(sets, batch_size)):

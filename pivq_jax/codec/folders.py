@@ -9,7 +9,6 @@ import numpy as np
 from pivq_jax.codec.container import Contents, check_size, pack
 from pivq_jax.codec.files import batches_of, check_code, contents_of, open_file
 from pivq_jax.codec.names import check_names, png_name
-from pivq_jax.common.enumeration import bytes_per_image
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import (
     check_directory,
@@ -40,14 +39,12 @@ def compress(
     check_names(files)
     check_lengths(map(png_name, files), "give the image a shorter one")
     if code == "fixed":
-        quantizer = model.config.quantizer
-        each = bytes_per_image(model.config.model.num_codes, quantizer.codebook_size, model.kind)
-        check_size(each * len(files), f"the codes of {len(files):,} images")
+        check_size(model.space.bytes_per_image * len(files), f"the codes of {len(files):,} images")
     check_directory(target.parent, "--output")
     if target.is_dir():
         raise InputError(f"{target} is a folder: give the name of a file as --output")
     # N codes of an image take 2 N bytes until the file is written.
-    dtype = np.min_scalar_type(model.config.quantizer.codebook_size - 1)
+    dtype = np.min_scalar_type(model.space.codebook_size - 1)
     names: list[str] = []
     codes: list[np.ndarray] = []
     first = jax.process_index() == 0
@@ -78,7 +75,7 @@ def compress(
     content = pack(contents)
     if first:
         write_atomically(target, content)
-    measured = capacity(whole, contents.codebook_size, contents.kind)
+    measured = capacity(model.space, whole)
     say(f"{len(names):,} images in {target}: {sizes(contents, len(content), measured)}")
 
 

@@ -79,8 +79,8 @@ def mutual_information(present: npt.ArrayLike, labels: npt.ArrayLike) -> np.ndar
 
 
 def informative_codes(
+    space: sampling.CodeSpace,
     codes: npt.ArrayLike,
-    codebook_size: int,
     labels: npt.ArrayLike,
     factors: Mapping[str, Sequence[str]],
     count: int,
@@ -93,8 +93,8 @@ def informative_codes(
     those that occur in about half of the images.
 
     Args:
-        codes: int [M, N], values in [0, K).
-        codebook_size: K, the number of codebook entries.
+        space: the space of the codes.
+        codes: int [M, N].
         labels: int [M, A].
         factors: names of the classes of each of the A attributes; empty without labels.
         count: maximum number of codes, at least 1. With labels, only codes beyond chance are listed
@@ -104,8 +104,7 @@ def informative_codes(
         At most `count` meanings.
     """
     codes, labels = np.asarray(codes), np.asarray(labels)
-    present = np.zeros((len(codes), codebook_size), bool)
-    present[np.arange(len(codes))[:, None], codes] = True
+    present = space.multi_hot(codes) > 0
     share = present.mean(0)
     candidates = np.flatnonzero((share > 0) & (share < 1))
     if not factors:
@@ -184,9 +183,7 @@ def exchange(
     key = jax.random.fold_in(jax.random.key(seed), code)
     drawn = others[np.asarray(jax.random.randint(key, (count,), 0, len(others)))]
     filled = np.resize(images, count)  # one shape, so that all codes share one compilation
-    edited = sampling.exchange_code(
-        codes[filled], codes[drawn], model.codebook, code, model.kind, model.method
-    )
+    edited = sampling.exchange_code(model.space, model.codebook, codes[filled], codes[drawn], code)
     before = decode_batched(model, codes[images], batch_size)
     after = decode_batched(model, np.asarray(edited)[: len(images)], batch_size)
     change = np.abs(after.astype(np.float32) - before.astype(np.float32)).mean((0, 3))

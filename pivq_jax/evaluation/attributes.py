@@ -17,6 +17,7 @@ from pivq_jax.evaluation.probes import (
 )
 from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
+from pivq_jax.sampling import CodeSpace
 
 __all__ = ["Encoded", "attribute_metrics", "encode_labelled"]
 
@@ -72,8 +73,7 @@ def attribute_metrics(
     validation: Encoded,
     test: Encoded,
     factors: Mapping[str, Sequence[str]],
-    codebook_size: int,
-    kind: str,
+    space: CodeSpace,
 ) -> dict[str, Any]:
     """Probes of every attribute and DCI, from codes and from continuous latents, for a JSON file.
 
@@ -96,8 +96,7 @@ def attribute_metrics(
         validation: images for choosing their penalties.
         test: images for measuring their accuracy.
         factors: names of the classes of each attribute, in the order of the label columns.
-        codebook_size: K, the number of codebook entries.
-        kind: kind of the quantizer: `matching`, `nearest` or `positional`.
+        space: the space of the codes.
 
     Returns:
         The metrics by name.
@@ -106,7 +105,7 @@ def attribute_metrics(
         InputError: see `probes.probe_attributes`.
     """
     splits = (train, validation, test)
-    codes = code_features(codebook_size, kind, *(split.codes for split in splits))
+    codes = code_features(space, *(split.codes for split in splits))
     latents = latent_features(*(split.latents for split in splits))
     results = {}
     for name, features in (("codes", codes), ("latents", latents)):

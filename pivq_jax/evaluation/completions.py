@@ -45,7 +45,7 @@ def complete(
     model: TrainedModel, images: np.ndarray, region: str, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hides a region of images uint8 [B, H, W, 3]; returns what is visible, and completed codes."""
-    if model.kind == "positional":
+    if model.space.ordered:
         raise InputError("completion changes sets, and positional codes are none")
     visible = visible_pixels(region, images.shape[1], len(images), seed)
     return visible, np.asarray(model.complete(np.asarray(images_to_float(images)), visible))

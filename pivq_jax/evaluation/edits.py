@@ -21,7 +21,7 @@ def learn_factors(session: Session) -> TrainedModel:
     Raises InputError if the images have no labels, or codes mean nothing without their places.
     """
     model, dataset = session.model, session.dataset
-    if model.kind == "positional":
+    if model.space.ordered:
         raise InputError("edits replace codes of sets, and positional codes are none")
     if model.labels is None:
         if not dataset.factors:

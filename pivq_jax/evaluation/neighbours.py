@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import distances
+from pivq_jax.sampling import CodeSpace
 
 __all__ = ["Neighbours", "nearest_neighbours"]
 
@@ -78,15 +79,13 @@ def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> N
 
 
 def nearest_sets(
-    sets: np.ndarray, pool: np.ndarray, codebook_size: int
+    space: CodeSpace, sets: np.ndarray, pool: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds, for each set of codes, the set of a pool that has most codes in common with it.
 
     Returns rows of the pool, int64 [M], the first of several as near, and how many codes are in
     common, int64 [M]; N for a copy.
     """
-    holds = np.zeros((codebook_size, len(pool)), bool)
-    holds[pool.T, np.arange(len(pool))] = True
-    common = np.stack([holds[row].sum(0) for row in sets])
+    common = space.multi_hot(sets) @ space.multi_hot(pool).T
     nearest = common.argmax(1)
-    return nearest, common[np.arange(len(sets)), nearest]
+    return nearest, common[np.arange(len(sets)), nearest].astype(np.int64)

@@ -34,7 +34,7 @@ def describe_prior(session: Session) -> dict[str, Any]:
         made[f"temperature {temperature:g}"] = _draw(session, keys[0], temperature)
     sets = {}
     for name, codes in made.items():
-        nearest, shared = nearest_sets(codes, session.pool_codes, len(session.model.codebook))
+        nearest, shared = nearest_sets(session.model.space, codes, session.pool_codes)
         sets[name] = {
             "sets": len(codes),
             "shared_codes": float(shared.mean()),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import logistic
-from pivq_jax.model.quantizer import KINDS
+from pivq_jax.sampling import CodeSpace
 
 # Penalties to try, strongest first, relative to the smallest one with which all weights are zero.
 PENALTIES = (10**-0.5, 10**-1.0, 10**-1.5)
@@ -72,42 +72,30 @@ class ProbeResult(NamedTuple):
 
 
 def code_features(
-    codebook_size: int, kind: str, train: npt.ArrayLike, *others: npt.ArrayLike
+    space: CodeSpace, train: npt.ArrayLike, *others: npt.ArrayLike
 ) -> tuple[np.ndarray, ...]:
     """Converts codes of splits to features f32 [M, F]: the information that the decoder receives.
 
     These are the counts of each entry (multi-hot), F = K; for `positional`, the entry at each
     position (one-hot), F = N K, or the `MAX_CODE_FEATURES` pairs most frequent in `train`.
     """
-    splits = [_placed(codes, codebook_size, kind) for codes in (train, *others)]
-    total = codebook_size * (splits[0].shape[1] if kind == "positional" else 1)
-    kept = np.arange(total)
-    if kind == "positional" and total > MAX_CODE_FEATURES:
-        frequent = np.argsort(-np.bincount(splits[0].ravel(), minlength=total), kind="stable")
-        kept = np.sort(frequent[:MAX_CODE_FEATURES])
+    splits = [space.check(codes, distinct=False) for codes in (train, *others)]
+    if not space.ordered:
+        return tuple(space.multi_hot(codes) for codes in splits)
+    places = space.codebook_size * np.arange(space.num_codes)
+    placed = [codes + places for codes in splits]  # each place has its own range of K numbers
+    total = space.codebook_size * space.num_codes
+    frequent = np.argsort(-np.bincount(placed[0].ravel(), minlength=total), kind="stable")
+    kept = np.sort(frequent[:MAX_CODE_FEATURES])
     columns = np.full(total, len(kept))  # omitted features share a last column, which is removed
     columns[kept] = np.arange(len(kept))
 
-    def counts(codes: np.ndarray) -> np.ndarray:
+    def one_hot(codes: np.ndarray) -> np.ndarray:
         result = np.zeros((len(codes), len(kept) + 1), np.float32)
-        np.add.at(result, (np.arange(len(codes))[:, None], columns[codes]), 1.0)
+        np.put_along_axis(result, columns[codes], 1.0, axis=1)
         return result[:, :-1]
 
-    return tuple(counts(codes) for codes in splits)
-
-
-def _placed(codes: npt.ArrayLike, codebook_size: int, kind: str) -> np.ndarray:
-    """Validates codes; for `positional`, gives each position its own range of K numbers."""
-    codes = np.asarray(codes)
-    if kind not in KINDS:
-        raise ValueError(f"kind = {kind!r} is unknown: use one of {', '.join(KINDS)}")
-    if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
-        raise ValueError(f"codes are {codes.dtype} {codes.shape}: give integers [M, N]")
-    if codes.size and not (codes.min() >= 0 and codes.max() < codebook_size):
-        raise ValueError(
-            f"codes range from {codes.min()} to {codes.max()}: give [0, {codebook_size})"
-        )
-    return codes + codebook_size * np.arange(codes.shape[1]) if kind == "positional" else codes
+    return tuple(one_hot(codes) for codes in placed)
 
 
 def latent_features(train: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -91,7 +91,7 @@ def sample_recombined(
         rows = np.resize(np.arange(start, min(start + batch_size, count)), batch_size)
         sets = codes[groups[rows]]
         mixed = sampling.recombine_groups(
-            sets, model.codebook, key_mix, rows, fraction, model.kind, model.method, lift
+            model.space, model.codebook, sets, key_mix, rows, fraction, lift
         )
         return np.asarray(images_to_uint8(model.decode(mixed))), np.asarray(mixed)
 

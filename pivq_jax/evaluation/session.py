@@ -81,9 +81,7 @@ class Session:
     @cached_property
     def lift(self) -> jax.Array | None:
         """The log lift of codes in training images, float32 [K, K]; None for positional codes."""
-        if self.model.kind == "positional":
-            return None
-        return self.model.log_lift(self.pool_codes)
+        return None if self.model.space.ordered else self.model.log_lift(self.pool_codes)
 
     @property
     def samples(self) -> Samples:

@@ -65,18 +65,18 @@ def reconstruction(session: Session) -> dict[str, Any]:
     `sample_images_per_second`.
     """
     model, settings = session.model, session.settings
-    config, test = model.config, session.dataset.test
+    test = session.dataset.test
     result = reconstruct_split(model, test, settings.batch_size)
     session.test_codes = result.codes
     originals = _images(test, 32)
     decoded = decode_batched(model, result.codes[: len(originals)], settings.batch_size)
     session.save("reconstructions", reconstruction_grid(originals, decoded, 8, session.scale))
-    session.save("usage", usage_chart(result.codes, config.quantizer.codebook_size))
+    session.save("usage", usage_chart(result.codes, model.space.codebook_size))
     return {
         "psnr": float(np.mean(result.psnr)),
         "l1": float(np.mean(result.l1)),
         "ssim": None if np.isnan(result.ssim).any() else float(np.mean(result.ssim)),
-        **capacity(result.codes, config.quantizer.codebook_size, config.quantizer.kind),
+        **capacity(model.space, result.codes),
         "sample_images_per_second": sampling_speed(model, result.codes, settings.batch_size),
     }
 
@@ -189,14 +189,13 @@ def attributes(session: Session) -> dict[str, Any]:
     `probe_majority`; empty if the data set has no labels.
     """
     model, dataset, settings = session.model, session.dataset, session.settings
-    kind, size = model.kind, model.config.quantizer.codebook_size
 
     def encode(split: Source) -> Any:
         return encode_labelled(model, split, tuple(dataset.factors), settings.batch_size)
 
     train = encode(session.pool)
     session.pool_codes = train.codes  # so that no stage encodes them again
-    chosen = informative_codes(train.codes, size, train.labels, dataset.factors, ATLAS_CODES)
+    chosen = informative_codes(model.space, train.codes, train.labels, dataset.factors, ATLAS_CODES)
     exchanges = [
         (
             meaning,
@@ -209,7 +208,7 @@ def attributes(session: Session) -> dict[str, Any]:
     if not dataset.factors:
         return {}
     validation, test = encode(dataset.validation), encode(dataset.test)
-    metrics = attribute_metrics(train, validation, test, dataset.factors, size, kind)
+    metrics = attribute_metrics(train, validation, test, dataset.factors, model.space)
     if found := metrics["attributes"].values():
         metrics["probe_accuracy"] = float(np.mean([each["codes"] for each in found]))
         metrics["probe_majority"] = float(np.mean([each["majority"] for each in found]))

@@ -94,7 +94,7 @@ class Engine:
             self.recombine(jax.random.key(0))
             self.nearest(codes[0])
         seed = int(model.config.seed)
-        self._meanings = find_meanings(codes, labels, factors, self._codebook, seed)
+        self._meanings = find_meanings(model.space, self._codebook, codes, labels, factors, seed)
 
     def _count(self) -> None:
         """Counts which codes and labels meet, and compiles what needs the counts."""
@@ -103,13 +103,12 @@ class Engine:
         if labels is None and self.pool and self.dataset:
             codes, factors = self.pool.codes, self.dataset.factors
             labels = Labels(self.pool.labels, factors) if factors else None
-        if codes is None or model.kind == "positional":
+        if codes is None or model.space.ordered:
             return
         self._lift = model.log_lift(codes)
         if labels:
-            table = sampling.factor_table(codes, labels, len(self._codebook))
-            how = (self._codebook, self._lift, model.kind, model.method)
-            self.factors = Factors(labels, table, *how)
+            table = sampling.factor_table(model.space, codes, labels)
+            self.factors = Factors(model.space, self._codebook, labels, table, self._lift)
             self.read_factors(codes[0])
             self.edit(codes[0], 0, 0)
 
@@ -127,7 +126,7 @@ class Engine:
     @property
     def num_codes(self) -> int:
         """N, the number of codes of an image."""
-        return int(self.model.config.model.num_codes)
+        return self.model.space.num_codes
 
     @property
     def num_examples(self) -> int:
@@ -143,7 +142,7 @@ class Engine:
         return {
             "id": self._id,
             "title": f"{model.config.name}, step {model.step:,}",
-            "kind": model.kind,
+            "kind": model.space.kind,
             "imageSize": self.size,
             "numCodes": self.num_codes,
             "codebookSize": len(self._codebook),
@@ -163,16 +162,16 @@ class Engine:
 
     def check(self, sets: Any) -> np.ndarray:
         """Checks that what comes from outside is B >= 1 sets of N codes; returns int32 [B, N]."""
-        n, k = self.num_codes, len(self._codebook)
-        lists = isinstance(sets, list) and sets and all(isinstance(codes, list) for codes in sets)
+        n, lists = self.num_codes, isinstance(sets, list) and len(sets)
         if not lists or not all(
-            len(codes) == n and all(type(code) is int and 0 <= code < k for code in codes)
+            isinstance(codes, list) and len(codes) == n and all(type(code) is int for code in codes)
             for codes in sets
         ):
-            raise InputError(f"codes of this model are {n} integers from 0 to {k - 1}")
-        if self.model.kind == "matching" and any(len({*codes}) < n for codes in sets):
-            raise InputError("a code occurs twice: the codes of this model are distinct")
-        return np.array(sets, np.int32)
+            raise InputError(f"codes of this model are lists of {n} integers")
+        try:
+            return self.model.space.check(np.array(sets)).astype(np.int32)
+        except ValueError as error:
+            raise InputError(str(error)) from error
 
     def examples(self, start: int, count: int) -> np.ndarray:
         """Returns test images, uint8 [count, S, S, 3], or fewer at the end of the split."""
@@ -200,9 +199,7 @@ class Engine:
     def pair(self, a: np.ndarray, b: np.ndarray) -> Pairs:
         """Pairs two code sets, int [N]."""
         model = self.model
-        return Pairs(
-            *map(np.asarray, sampling.pair_codes(a, b, self._codebook, model.kind, model.method))
-        )
+        return Pairs(*map(np.asarray, sampling.pair_codes(model.space, self._codebook, a, b)))
 
     def recombine(self, key: jax.Array) -> NewFace:
         """Recombines two training images drawn at random, near ones if `sample.nearest_of` asks.

@@ -7,27 +7,25 @@ import numpy as np
 
 from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
-from pivq_jax.sampling import FactorTable, Labels
+from pivq_jax.sampling import CodeSpace, FactorTable, Labels
 
 
 class Factors(NamedTuple):
     """What training images tell of the factors that they are labelled with.
 
     Attributes:
-        labels: their labels, of A factors.
-        table: how often they have each value.
+        space: the space of the codes, of sets or multisets.
         codebook: float32 [K, D].
+        labels: the labels of the images, of A factors.
+        table: how often they have each value.
         lift: float32 [K, K], the log lift of their codes.
-        kind: kind of the quantizer, `matching` or `nearest`.
-        method: solver of the matching.
     """
 
+    space: CodeSpace
+    codebook: jax.Array
     labels: Labels
     table: FactorTable
-    codebook: jax.Array
     lift: jax.Array
-    kind: str
-    method: str
 
     def read(self, codes: np.ndarray) -> np.ndarray:
         """Reads the likeliest value of each factor, int64 [A], from codes, int [N]."""
@@ -47,9 +45,9 @@ class Factors(NamedTuple):
             raise InputError(f"value {value}: values of {name} are 0 to {len(values) - 1}")
         wanted = np.full((1, len(factors)), -1, np.int32)
         wanted[0, factor] = value
-        how = (self.codebook, self.lift, self.kind, self.method)
-        new = sampling.edit(codes[None], wanted, self.table, *how)[0]
-        _, partners, _ = sampling.pair_codes(codes, new, self.codebook, self.kind, self.method)
+        where = self.space, self.codebook
+        new = sampling.edit(*where, codes[None], wanted, self.table, self.lift)[0]
+        _, partners, _ = sampling.pair_codes(*where, codes, new)
         replaced = np.empty(len(codes), np.int32)
         replaced[np.argsort(codes, kind="stable")] = partners  # those of the sorted codes
         return replaced

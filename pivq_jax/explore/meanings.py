@@ -9,6 +9,7 @@ import numpy as np
 from pivq_jax.evaluation.atlas import informative_codes
 from pivq_jax.model.k_means import k_means
 from pivq_jax.model.quantizer import squared_distances
+from pivq_jax.sampling import CodeSpace
 
 CLUSTERS = 8  # groups of entries where there are no labels; more colours are hard to tell apart
 
@@ -25,10 +26,11 @@ class Meanings(NamedTuple):
 
 
 def find_meanings(
+    space: CodeSpace,
+    codebook: jax.Array,
     codes: np.ndarray,
     labels: np.ndarray,
     factors: Mapping[str, Sequence[str]],
-    codebook: jax.Array,
     seed: int,
 ) -> Meanings:
     """Attributes each entry to the factor that it tells most about, as the code atlas does.
@@ -36,17 +38,13 @@ def find_meanings(
     Without labels (`factors` empty), entries are grouped by k-means on the codebook. Codes are
     int32 [M, N], labels int [M, A]; M may be 0. The seed determines the clusters.
     """
-    size = len(codebook)
-    share = np.zeros(size)
-    if len(codes):
-        present = np.zeros((len(codes), size), bool)
-        present[np.arange(len(codes))[:, None], codes] = True
-        share = present.mean(0)
+    size = space.codebook_size
+    share = (space.multi_hot(codes) > 0).mean(0) if len(codes) else np.zeros(size)
     if not factors or not len(codes):
         return _clusters(codebook, share, seed)
     group, value, text = np.full(size, -1), [""] * size, [""] * size
     names = list(factors)
-    for found in informative_codes(codes, size, labels, factors, size):
+    for found in informative_codes(space, codes, labels, factors, size):
         group[found.code] = names.index(found.factor)
         value[found.code] = found.value
         text[found.code] = (

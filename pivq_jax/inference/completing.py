@@ -30,7 +30,7 @@ def check_visible(visible: jax.typing.ArrayLike, shape: tuple[int, ...]) -> jax.
 def first_guess(
     encode: Callable[[jax.Array], jax.Array],
     decode: Callable[[jax.Array], jax.Array],
-    codebook_size: int,
+    space: sampling.CodeSpace,
     parents: np.ndarray | None,
     images: jax.Array,
     visible: jax.Array,
@@ -44,10 +44,8 @@ def first_guess(
     fills = (mean[:, None, None], jnp.ones(()), jnp.zeros(()))
     guesses = [encode(jnp.where(visible > 0, images, fill)) for fill in fills]
     if parents is not None:
-        holds = np.zeros((len(images), codebook_size), np.float32)
-        for guess in guesses:
-            np.add.at(holds, (np.arange(len(images))[:, None], np.asarray(guess)), 1.0)
-        shared = np.stack([row[parents].sum(1) for row in holds])
+        held = sum(space.multi_hot(np.asarray(guess)) for guess in guesses)
+        shared = held @ space.multi_hot(parents).T
         near = np.argsort(-shared, axis=1, kind="stable")[:, :NEAREST_PARENTS]
         guesses += [jnp.asarray(parents[column]) for column in near.T]
     errors = [sampling.visible_error(decode(codes), images, visible) for codes in guesses]

@@ -25,6 +25,7 @@ from pivq_jax.inference.completing import check_visible, first_guess, fit
 from pivq_jax.interop.pretrained import write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
+from pivq_jax.sampling import CodeSpace
 
 # Allow resize overshoot; reject [0, 255] or standardized images.
 MAX_ABS_PIXEL = 1.5
@@ -45,8 +46,7 @@ class TrainedModel:
     Attributes:
         config: the resolved config of the run.
         params: the averaged parameters, a tree of float32 arrays.
-        kind: kind of quantizer, one of `model.quantizer.KINDS`.
-        method: solver of the matching, also used for recombination.
+        space: the codes that an image can have.
         step: training step of the weights.
         progress: what was saved with the weights, such as `train_seconds`.
         mesh: devices over which batches are split.
@@ -69,8 +69,7 @@ class TrainedModel:
     ) -> None:
         self.config, self.mesh, self.step, self.progress = config, mesh, step, progress
         self.params, self.metrics = params, metrics or {}
-        self.kind = config.quantizer.kind
-        self.method = config.quantizer.method
+        self.space = sampling.CodeSpace.of(config)
         self.parents = parents
         self.labels = labels
         self.prior = prior
@@ -82,10 +81,10 @@ class TrainedModel:
             out_shardings=whole,
             compiler_options=compiler_options(mesh),
         )
-        self._encode = jit(partial(_encode, model))
-        self._decode = jit(partial(_decode, model))
+        self._encode = jit(partial(_encode, model, self.space))
+        self._decode = jit(partial(_decode, model, self.space))
         self._fit = jax.jit(
-            partial(fit, model, config.quantizer.method),
+            partial(fit, model, self.space.method),
             static_argnums=0,
             compiler_options=compiler_options(mesh),
         )
@@ -201,15 +200,9 @@ class TrainedModel:
         return self._by_rows(self._decode, self._checked(codes))
 
     def _checked(self, codes: jax.Array | np.ndarray, partial_sets: bool = False) -> jax.Array:
-        codes, n, k = jnp.asarray(codes), self.config.model.num_codes, len(self.codebook)
-        least = 0 if partial_sets else n
-        fits = codes.ndim == 2 and least <= codes.shape[1] <= n and len(codes)
-        if not fits or not jnp.issubdtype(codes.dtype, jnp.integer):
-            shape = f"[B, {f'M <= {n}' if partial_sets else n}], B at least 1"
-            raise ValueError(f"codes are {codes.dtype} {codes.shape}: give integers {shape}")
-        if codes.size and (int(codes.min()) < 0 or int(codes.max()) >= k):
-            raise ValueError(f"codes range from {codes.min()} to {codes.max()}: give [0, {k})")
-        return codes
+        if not len(self.space.check(codes, distinct=partial_sets, partial=partial_sets)):
+            raise ValueError("there are no codes: give those of at least one image")
+        return jnp.asarray(codes)
 
     def _by_rows(self, function: Callable[..., Any], x: jax.Array) -> Any:
         # Rows are split over the devices, so their number is padded to a multiple of the devices.
@@ -248,9 +241,7 @@ class TrainedModel:
         """
         a, b = self._checked(codes_a), self._checked(codes_b)
         judge = self._own_prior() if prior else None
-        return sampling.recombine(
-            *(a, b, self.codebook, key, fraction, self.kind, self.method, lift, judge)
-        )
+        return sampling.recombine(self.space, self.codebook, a, b, key, fraction, lift, judge)
 
     def _own_prior(self) -> sampling.Prior:
         """The prior with its parameters where codes are: on this process's first device."""
@@ -307,8 +298,6 @@ class TrainedModel:
                 f"temperature = {temperature:g}, passes = {passes}: both must be positive"
             )
         part = self._checked(codes, partial_sets=True)
-        if not jnp.all(jnp.diff(jnp.sort(part, axis=1), axis=1)):
-            raise ValueError("the codes of an image must be distinct")
         known = part.shape[1]
         missing = self.config.model.num_codes - known
         given = jnp.pad(part.astype(jnp.int32), ((0, 0), (0, missing)))
@@ -341,7 +330,7 @@ class TrainedModel:
                 visible, or an argument is invalid, as in `encode`.
         """
         images = self._checked_images(images)
-        if self.kind == "positional":
+        if self.space.ordered:
             raise ValueError("completion changes sets, and positional codes are none")
         if prior and self.prior is None:
             raise ValueError("the model has no prior: train one with --mode=train_prior")
@@ -352,7 +341,7 @@ class TrainedModel:
         for start in range(0, len(images), COMPLETED_AT_ONCE):
             rows = slice(start, start + COMPLETED_AT_ONCE)
             codes = first_guess(
-                self.encode, self.decode, len(self.codebook), self.parents, images[rows], seen[rows]
+                self.encode, self.decode, self.space, self.parents, images[rows], seen[rows]
             )
             results.append(self._fit(network, params, weights, codes, images[rows], seen[rows]))
         return jnp.concatenate(results)
@@ -382,7 +371,7 @@ class TrainedModel:
             )
         if count < 1:
             raise ValueError(f"count = {count}: draw at least 1 image")
-        lift = None if self.kind == "positional" else self._parents_lift()
+        lift = None if self.space.ordered else self._parents_lift()
         key_parents, key_mix = jax.random.split(key)
         nearest_of = self.config.sample.nearest_of
         pairs = sampling.near_parents(
@@ -390,10 +379,7 @@ class TrainedModel:
         )
         groups = self.parents[pairs]
         return sampling.recombine_groups(
-            *(groups, self.codebook, key_mix, np.arange(count), 0.5),
-            kind=self.kind,
-            method=self.method,
-            lift=lift,
+            self.space, self.codebook, groups, key_mix, np.arange(count), 0.5, lift
         )
 
     def read_factors(self, codes: jax.Array | np.ndarray) -> np.ndarray:
@@ -429,16 +415,16 @@ class TrainedModel:
         assert self.labels
         wanted = np.tile(self.labels.wanted(**changes), (len(codes), 1))
         lift = self._parents_lift()
-        return sampling.edit(codes, wanted, table, self.codebook, lift, self.kind, self.method)
+        return sampling.edit(self.space, self.codebook, codes, wanted, table, lift)
 
     def _factor_table(self) -> sampling.FactorTable:
-        if self.parents is None or self.labels is None or self.kind == "positional":
+        if self.parents is None or self.labels is None or self.space.ordered:
             raise ValueError(
                 "the model has no labels of code sets: set model.parents = model.encode(images) of"
                 " labelled training images, and model.labels"
             )
         if self._table is None:
-            self._table = sampling.factor_table(self.parents, self.labels, len(self.codebook))
+            self._table = sampling.factor_table(self.space, self.parents, self.labels)
         return self._table
 
     def _parents_lift(self) -> jax.Array:
@@ -459,9 +445,7 @@ class TrainedModel:
         Raises:
             ValueError: if the model is `positional`, or the codes are invalid (see `decode`).
         """
-        if self.kind == "positional":
-            raise ValueError("positional codes mean nothing without their places: there is no lift")
-        return sampling.log_lift(np.asarray(self._checked(codes)), len(self.codebook))
+        return sampling.log_lift(self.space, np.asarray(codes))
 
     def interpolate(self, codes_a: jax.Array, codes_b: jax.Array, steps: int) -> jax.Array:
         """Interpolates between pairs of images by exchanging codes; see `sampling.interpolate`.
@@ -478,7 +462,7 @@ class TrainedModel:
             ValueError: if the codes are invalid (see `decode`), or as in `sampling.interpolate`.
         """
         a, b = self._checked(codes_a), self._checked(codes_b)
-        return sampling.interpolate(a, b, self.codebook, steps, self.kind, self.method)
+        return sampling.interpolate(self.space, self.codebook, a, b, steps)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes what `from_pretrained` reads: weights, parents with labels, prior and model card.
@@ -496,14 +480,16 @@ class TrainedModel:
         write_pretrained(place, self.params, description, self.parents, self.prior, self.labels)
 
 
-def _encode(model: PIVQ, params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _encode(
+    model: PIVQ, space: CodeSpace, params: Any, images: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     result: Any = model.apply({"params": params}, images, method="encode")
     columns, converged, latents = result
-    return sampling.canonical(columns, model.kind), converged, latents
+    return space.canonical(columns), converged, latents
 
 
-def _decode(model: PIVQ, params: Any, codes: jax.Array) -> jax.Array:
+def _decode(model: PIVQ, space: CodeSpace, params: Any, codes: jax.Array) -> jax.Array:
     # The last bits of a sum depend on the order of its terms; sorting makes the result unique.
-    codes = sampling.canonical(codes, model.kind)
+    codes = space.canonical(codes)
     images: Any = model.apply({"params": params}, codes, method="decode")
     return jnp.clip(images, -1.0, 1.0)

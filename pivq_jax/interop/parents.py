@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from pivq_jax.common.enumeration import rank, unrank
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.weights import read_header, read_safetensors
 from pivq_jax.sampling.edit import Labels, check_labels
+from pivq_jax.sampling.space import CodeSpace
 
 RANKS = "ranks"  # name of a tensor, uint8 [M, bytes of a rank]
 LABELS = "labels"  # uint8 [M, A], if there are labels
@@ -25,13 +25,13 @@ MOST_CODES = 2**24  # of all parents together, 1,700 times those of the model in
 
 
 def write_parents(
-    path: Path, codes: np.ndarray, codebook_size: int, kind: str, labels: Labels | None = None
+    path: Path, codes: np.ndarray, space: CodeSpace, labels: Labels | None = None
 ) -> None:
     """Writes the codes of images atomically.
 
     Labels, too, if no factor has more than 256 values, or a name more than 200 characters.
     """
-    arrays, metadata = {RANKS: rank(codes, codebook_size, kind)}, {}
+    arrays, metadata = {RANKS: space.rank(codes)}, {}
     few = labels and max(map(len, labels.factors.values())) <= MOST_VALUES
     if labels and few and longest_name(labels.factors) <= LONGEST:
         arrays[LABELS] = labels.values.astype(np.uint8)
@@ -44,9 +44,7 @@ def longest_name(factors: Mapping[str, Sequence[str]]) -> int:
     return max(len(name) for each, values in factors.items() for name in (each, *values))
 
 
-def read_parents(
-    path: Path, num_codes: int, codebook_size: int, kind: str
-) -> tuple[np.ndarray, Labels | None]:
+def read_parents(path: Path, space: CodeSpace) -> tuple[np.ndarray, Labels | None]:
     """Reads the codes of images, int32 [M, N], and labels, if any; refuses another model's."""
     remedy = "give a directory that save_pretrained wrote"
     held, metadata = read_header(path, remedy)
@@ -54,12 +52,12 @@ def read_parents(
     if not whole or held[RANKS].ndim != 2 or not held[RANKS].size:
         raise InputError(f"{path} does not hold the ranks of code sets: {remedy}")
     # Before what may be larger than the memory is read.
-    numbers = [each.size for each in held.values()] + [held[RANKS].shape[0] * num_codes]
+    numbers = [each.size for each in held.values()] + [held[RANKS].shape[0] * space.num_codes]
     if (largest := max(numbers)) > MOST_CODES:
         raise InputError(f"{path} holds {largest:,} numbers, more than {MOST_CODES:,}: {remedy}")
     arrays, _ = read_safetensors(path, remedy)
     try:
-        codes = unrank(arrays[RANKS], num_codes, codebook_size, kind)
+        codes = space.unrank(arrays[RANKS])
         if LABELS not in arrays:
             return codes, None
         factors = {

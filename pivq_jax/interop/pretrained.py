@@ -22,6 +22,7 @@ from pivq_jax.interop.safetensors_file import FORMAT_VERSION, read_model, write_
 from pivq_jax.interop.weights import Params
 from pivq_jax.sampling.edit import Labels
 from pivq_jax.sampling.prior import Prior
+from pivq_jax.sampling.space import CodeSpace
 
 WEIGHTS, PARENTS, PRIOR = "model.safetensors", "parents.safetensors", "prior.safetensors"
 CONFIG, CARD = "config.json", "README.md"
@@ -69,9 +70,8 @@ def write_pretrained(
         (directory / name).unlink(missing_ok=True)
     write_model(directory / WEIGHTS, params, description)
     if parents is not None:
-        quantizer = description["config"]["quantizer"]
-        size, kind = quantizer["codebook_size"], quantizer["kind"]
-        write_parents(directory / PARENTS, parents, size, kind, labels)
+        space = CodeSpace.of(description["config"])
+        write_parents(directory / PARENTS, parents, space, labels)
     if prior is not None:
         write_prior(directory / PRIOR, prior)
     write_json(directory / CONFIG, {"format_version": FORMAT_VERSION, **description})
@@ -98,14 +98,11 @@ def _read(directory: Path) -> Published:
         raise InputError(f"{directory} holds no {WEIGHTS}: give what save_pretrained wrote")
     params, description = read_model(directory / WEIGHTS)
     parents, labels, prior = None, None, None
-    num_codes = description["config"]["model"]["num_codes"]
-    quantizer = description["config"]["quantizer"]
+    space = CodeSpace.of(description["config"])
     if (directory / PARENTS).is_file():
-        parents, labels = read_parents(
-            directory / PARENTS, num_codes, quantizer["codebook_size"], quantizer["kind"]
-        )
+        parents, labels = read_parents(directory / PARENTS, space)
     if (directory / PRIOR).is_file():
-        prior = read_prior(directory / PRIOR, num_codes, quantizer["codebook_size"])
+        prior = read_prior(directory / PRIOR, space.num_codes, space.codebook_size)
     return Published(params, description, parents, labels, prior)
 
 

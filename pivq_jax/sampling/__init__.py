@@ -2,7 +2,7 @@
 or by an optional prior.
 
 All functions have fixed shapes and no host loops. They can be called directly, under `jit` (with
-static `kind`, `method` and `steps`) and under `vmap`.
+static `space` and `steps`) and under `vmap`.
 """
 
 from pivq_jax.sampling.choice import choose_exchange
@@ -17,7 +17,7 @@ from pivq_jax.sampling.edit import (
 )
 from pivq_jax.sampling.interpolate import interpolate
 from pivq_jax.sampling.lift import log_lift
-from pivq_jax.sampling.pairing import canonical, pair_codes
+from pivq_jax.sampling.pairing import pair_codes
 from pivq_jax.sampling.parents import near_parents, random_pairs, random_parents
 from pivq_jax.sampling.prior import Prior, SetPrior, complete_sets, prior_bits
 from pivq_jax.sampling.recombine import (
@@ -26,13 +26,14 @@ from pivq_jax.sampling.recombine import (
     recombine_groups,
     recombine_many,
 )
+from pivq_jax.sampling.space import CodeSpace
 
 __all__ = [
+    "CodeSpace",
     "FactorTable",
     "Labels",
     "Prior",
     "SetPrior",
-    "canonical",
     "check_labels",
     "choose_exchange",
     "complete_sets",

@@ -25,7 +25,7 @@ import numpy as np
 
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
-from pivq_jax.sampling.pairing import canonical
+from pivq_jax.sampling.space import CodeSpace
 
 LIFT_WEIGHT, WANTED_WEIGHT, KEPT_WEIGHT = 1 / 3, 2.0, 0.5
 # Smaller differences of p(value | code) and p(value) are often chance.
@@ -107,23 +107,22 @@ class FactorTable(NamedTuple):
     overall: jax.Array
 
 
-def factor_table(codes: np.ndarray, labels: Labels, codebook_size: int) -> FactorTable:
+def factor_table(space: CodeSpace, codes: np.ndarray, labels: Labels) -> FactorTable:
     """Counts the values of factors in labelled images.
 
     Each code gets one more image, of average values, so that no probability is zero.
 
     Args:
-        codes: integers [M, N], code sets of M >= 1 images, values in [0, K).
+        space: the space of the codes, of sets or multisets.
+        codes: integers [M, N], codes of M >= 1 images.
         labels: their labels, see `check_labels`.
-        codebook_size: K.
 
     Returns:
         the table.
     """
     classes = [len(names) for names in labels.factors.values()]
-    holds = np.zeros((len(codes), codebook_size), np.float32)
-    np.put_along_axis(holds, np.asarray(codes), 1.0, axis=1)
-    given = np.zeros((codebook_size, len(classes), max(classes)), np.float32)
+    holds = np.minimum(space.multi_hot(codes), 1)
+    given = np.zeros((space.codebook_size, len(classes), max(classes)), np.float32)
     overall = np.full((len(classes), max(classes)), -np.inf, np.float32)
     for factor, count in enumerate(classes):
         has = np.eye(count, dtype=np.float32)[labels.values[:, factor]]
@@ -151,27 +150,25 @@ def read_factors(codes: jax.Array, table: FactorTable) -> jax.Array:
     return jax.nn.softmax(table.overall + evidence.sum(1))
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "method"))
+@functools.partial(jax.jit, static_argnames="space")
 def edit(
+    space: CodeSpace,
+    codebook: jax.Array,
     codes: jax.Array,
     wanted: jax.Array,
     table: FactorTable,
-    codebook: jax.Array,
     lift: jax.Array,
-    kind: str = "matching",
-    method: str = "auto",
 ) -> jax.Array:
     """Replaces codes so that images have wanted values of factors, and keeps all else.
 
     Args:
+        space: the space of the codes, of sets or multisets. A code of a multiset is replaced
+            regardless of the others.
+        codebook: float32 [K, D].
         codes: int32 [B, N].
         wanted: int32 [B, A], the wanted value of each factor, or -1 to keep the one there is.
         table: the result of `factor_table`.
-        codebook: float32 [K, D].
         lift: float32 [K, K], the result of `log_lift`.
-        kind: kind of the quantizer, `matching` or `nearest`. With `nearest`, each code is replaced
-            regardless of the others.
-        method: solver of the matching, see `match`.
 
     Returns:
         int32 [B, N] in canonical order.
@@ -194,5 +191,5 @@ def edit(
     evidence = jnp.where(asked[:, None], table.given_code[codes] - table.overall, 0.0).sum(-1)
     stays = jnp.all(evidence >= LEAST_EVIDENCE, axis=-1)
     cost = jnp.where(stays[..., None] & ~itself, jnp.inf, cost)
-    columns = match(cost, method).columns if kind == "matching" else jnp.argmin(cost, axis=-1)
-    return canonical(columns.astype(jnp.int32), kind)
+    columns = match(cost, space.method).columns if space.distinct else jnp.argmin(cost, axis=-1)
+    return space.canonical(columns.astype(jnp.int32))

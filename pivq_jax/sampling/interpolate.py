@@ -8,26 +8,25 @@ import operator
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.sampling.pairing import canonical, check_codes, pair, rank_of_pairs
+from pivq_jax.sampling.pairing import pair, rank_of_pairs
+from pivq_jax.sampling.space import CodeSpace
 
 
 def interpolate(
+    space: CodeSpace,
+    codebook: jax.typing.ArrayLike,
     codes_a: jax.typing.ArrayLike,
     codes_b: jax.typing.ArrayLike,
-    codebook: jax.typing.ArrayLike,
     steps: int,
-    kind: str = "matching",
-    method: str = "auto",
 ) -> jax.Array:
     """Exchanges the paired codes of A and B one after another, the cheapest pair first.
 
     Args:
+        space: the space of the codes.
+        codebook: float [K, D], finite.
         codes_a: int [..., N], codes of the start images; see `recombine`.
         codes_b: int [..., N], codes of the end images.
-        codebook: float [K, D], finite.
         steps: number of steps, including both ends; static, at least 2.
-        kind: see `recombine`.
-        method: see `recombine`.
 
     Returns:
         int32 [steps, ..., N]. The first step is A and the last is B, both in canonical order. At
@@ -36,23 +35,22 @@ def interpolate(
         Pairs that are exchanged at one step remain exchanged at all later ones.
 
     Raises:
-        ValueError: if shapes are unequal or wrong, the codebook is too small for sets of N codes,
-            `steps` is below 2, or `kind` is unknown.
-        TypeError: if codes or `steps` are not integers.
+        ValueError: if shapes are wrong, codes are not integers, or `steps` is below 2.
+        TypeError: if `steps` is not an integer.
     """
-    codes_a, codes_b, codebook = check_codes(codes_a, codes_b, codebook, kind)
+    codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
     steps = operator.index(steps)
     if steps < 2:
         raise ValueError(f"steps = {steps}, but both ends count: use at least 2 steps")
-    return _interpolate(codes_a, codes_b, codebook, steps, kind, method)
+    return _interpolate(space, codebook, codes_a, codes_b, steps)
 
 
-@functools.partial(jax.jit, static_argnames=("steps", "kind", "method"))
+@functools.partial(jax.jit, static_argnames=("space", "steps"))
 def _interpolate(
-    codes_a: jax.Array, codes_b: jax.Array, codebook: jax.Array, steps: int, kind: str, method: str
+    space: CodeSpace, codebook: jax.Array, codes_a: jax.Array, codes_b: jax.Array, steps: int
 ) -> jax.Array:
     shape = codes_a.shape
-    codes_a, partners, pair_cost = pair(codes_a, codes_b, codebook, kind, method)
+    codes_a, partners, pair_cost = pair(space, codebook, codes_a, codes_b)
     rank = rank_of_pairs(pair_cost, codes_a != partners)
     # The distance covered halfway through each exchange; common codes cost nothing and rank last.
     cost = jnp.where(codes_a == partners, 0.0, pair_cost)
@@ -61,4 +59,4 @@ def _interpolate(
     step = jnp.arange(steps)[:, None, None]
     reached = step / (steps - 1) * cost.sum(-1, keepdims=True)
     exchanged = jnp.where((step > 0) & (middle <= reached), partners, codes_a)
-    return canonical(exchanged, kind).reshape(steps, *shape)
+    return space.canonical(exchanged).reshape(steps, *shape)

@@ -8,54 +8,43 @@ Hanks 1990). `recombine` uses it to pair the codes of two images and to choose t
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pivq_jax.sampling.space import CodeSpace
+
 BLOCK = 1_024  # number of images counted at once
 
 
-def log_lift(codes: np.ndarray, codebook_size: int) -> jax.Array:
+def log_lift(space: CodeSpace, codes: np.ndarray) -> jax.Array:
     """Computes the log lift of all pairs of codes, i.e. how much they co-occur beyond chance.
 
     Args:
-        codes: integers [M, N], the code sets (or multisets) of M >= 1 images, values in [0, K). A
-            few thousand images of the training split are enough for the default model.
-        codebook_size: K.
+        space: the space of the codes, of sets or multisets.
+        codes: integers [M, N], the codes of M >= 1 images. A few thousand images of the training
+            split are enough for the default model.
 
     Returns:
         float32 [K, K], symmetric, zero on the diagonal. One is added to the observed and to the
         expected number of images, so pairs of rare codes stay near zero.
 
     Raises:
-        ValueError: if `codes` are not integers [M, N] with M >= 1, or not in [0, K).
+        ValueError: if there are no images, their codes are not of this space, or have places.
     """
-    codes = np.asarray(codes)
-    if codes.ndim != 2 or not len(codes) or not np.issubdtype(codes.dtype, np.integer):
-        raise ValueError(
-            f"codes are {codes.dtype} {codes.shape}: give integers [M, N] of at least one image"
-        )
-    if codes.min() < 0 or codes.max() >= codebook_size:
-        raise ValueError(
-            f"codes range from {codes.min()} to {codes.max()}: a codebook of {codebook_size} has"
-            f" 0 to {codebook_size - 1}"
-        )
-    together = jnp.zeros((codebook_size, codebook_size), jnp.float32)
+    if space.ordered:
+        raise ValueError("positional codes mean nothing without their places: there is no lift")
+    codes = space.check(codes, distinct=False)
+    if not len(codes):
+        raise ValueError("there are no codes to count: give those of at least one image")
+    size = space.codebook_size
+    together = jnp.zeros((size, size), jnp.float32)  # exact below 2^24 images
     for start in range(0, len(codes), BLOCK):
-        together += _count_pairs(codes[start : start + BLOCK], codebook_size)
+        holds = jnp.asarray(space.multi_hot(codes[start : start + BLOCK]) > 0, jnp.float32)
+        together += jnp.matmul(holds.T, holds, precision=jax.lax.Precision.HIGHEST)
     single = jnp.diagonal(together)
     lift = jnp.log((together + 1) / (jnp.outer(single, single) / len(codes) + 1))
-    return lift * (1 - jnp.eye(codebook_size))
-
-
-@functools.partial(jax.jit, static_argnames="codebook_size")
-def _count_pairs(codes: jax.Array, codebook_size: int) -> jax.Array:
-    """Counts images of int [M, N] with both codes of a pair, float32 [K, K]; exact below 2^24."""
-    holds = jnp.zeros((len(codes), codebook_size), jnp.float32)
-    holds = holds.at[jnp.arange(len(codes))[:, None], codes].set(1.0)
-    return jnp.matmul(holds.T, holds, precision=jax.lax.Precision.HIGHEST)
+    return lift * (1 - jnp.eye(size))
 
 
 def improve_exchange(

@@ -23,18 +23,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.sampling.choice import CANDIDATES, choose_exchange, choose_plausible
-from pivq_jax.sampling.pairing import canonical, check_codes, pair
+from pivq_jax.sampling.pairing import pair
 from pivq_jax.sampling.prior import Prior, SetPrior
+from pivq_jax.sampling.space import CodeSpace
 
 
 def recombine(
+    space: CodeSpace,
+    codebook: jax.typing.ArrayLike,
     codes_a: jax.typing.ArrayLike,
     codes_b: jax.typing.ArrayLike,
-    codebook: jax.typing.ArrayLike,
     key: jax.Array,
     fraction: jax.typing.ArrayLike = 0.5,
-    kind: str = "matching",
-    method: str = "auto",
     lift: jax.typing.ArrayLike | None = None,
     prior: Prior | None = None,
     candidates: int = CANDIDATES,
@@ -42,62 +42,58 @@ def recombine(
     """Exchanges the codes of A on one side of a random hyperplane for their partners in B.
 
     Args:
-        codes_a: int [..., N], values in [0, K); codes of the images to change. For `matching`, the
-            N codes of an image are distinct. Values are not checked, as they may be traced.
-        codes_b: int [..., N], codes of the images that replacements are taken from.
+        space: the space of the codes. In multisets, the c-th copy of a code in A corresponds to its
+            c-th copy in B; in sequences, place n of A is paired with place n of B, unless their
+            codes are equal.
         codebook: float [K, D], finite.
+        codes_a: int [..., N], codes of the images to change. Values are not checked, as they may be
+            traced.
+        codes_b: int [..., N], codes of the images that replacements are taken from.
         key: PRNG key. Each image uses its own key folded from it, so its result does not depend on
             the size of the batch.
         fraction: scalar in [0, 1], may be traced. Of the P pairs of an image, round(fraction * P)
             are exchanged (halves round to even; about as many with `lift`): those whose midpoints
             in codebook space come first along a random direction. 0 returns A and 1 returns B.
-        kind: `matching` (sets), `nearest` (multisets: the c-th copy of a code in A corresponds to
-            its c-th copy in B) or `positional` (position n of A is paired with position n of B,
-            unless their codes are equal).
-        method: the solver that pairs the codes, see `pivq_jax.matching.match`.
         lift: float [K, K], the codes that go together, see `log_lift`. With it, codes that are
             alternatives to each other are paired, and the hyperplane's choice is improved by moves
             of single pairs (`improve_exchange`), which change the number of exchanged pairs by at
-            most round(P min(fraction, 1 - fraction) / 4). Not for `positional`, where a code means
-            nothing without its position.
-        prior: a prior over sets, for `matching` only. With it, several hyperplanes are tried for
+            most round(P min(fraction, 1 - fraction) / 4). Not for sequences, where a code means
+            nothing without its place.
+        prior: a prior, for sets only. With it, several hyperplanes are tried for
             each image, and the choice is used whose set is most plausible (`choose_plausible`).
         candidates: number of hyperplanes tried with a prior, at least 1; without one, of no effect.
 
     Returns:
-        int32 [..., N], sorted, except for `positional`, where codes keep their positions.
+        int32 [..., N], in canonical order.
 
     Raises:
-        ValueError: if shapes are unequal or wrong, the codebook is too small for sets of N codes, a
-            concrete `fraction` is outside [0, 1], `kind` is unknown, `lift` or `prior` does not
-            fit, or `candidates` is below 1.
-        TypeError: if codes are not integers.
+        ValueError: if shapes are wrong, codes are not integers, a concrete `fraction` is outside
+            [0, 1], `lift` or `prior` does not fit, or `candidates` is below 1.
     """
-    codes_a, codes_b, codebook = check_codes(codes_a, codes_b, codebook, kind)
+    codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
     fraction = _check_fraction(fraction)
-    lift = _check_lift(lift, codebook, kind)
+    lift = _check_lift(space, lift)
     if prior is None:
-        return _recombine(codes_a, codes_b, codebook, key, fraction, kind, method, lift)
-    if kind != "matching" or prior.network.codebook_size != len(codebook):
+        return _recombine(space, codebook, codes_a, codes_b, key, fraction, lift)
+    if not space.distinct or prior.network.codebook_size != space.codebook_size:
         raise ValueError(
             f"a prior over sets of {prior.network.codebook_size} codes judges none of kind"
-            f" {kind!r} of {len(codebook)}: give the prior of this model"
+            f" {space.kind!r} of {space.codebook_size}: give the prior of this model"
         )
     if candidates < 1:
         raise ValueError(f"candidates = {candidates}: compare at least 1 choice")
     network, params = prior.network, prior.params
     return _recombine_plausible(
-        *(network, params, codes_a, codes_b, codebook, key, fraction, method, lift, candidates)
+        *(space, codebook, network, params, codes_a, codes_b, key, fraction, lift, candidates)
     )
 
 
 def recombine_many(
-    parents: jax.typing.ArrayLike,
+    space: CodeSpace,
     codebook: jax.typing.ArrayLike,
+    parents: jax.typing.ArrayLike,
     key: jax.Array,
     fraction: jax.typing.ArrayLike | None = None,
-    kind: str = "matching",
-    method: str = "auto",
     lift: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
     """Recombines two or more parents: the first with the second, the result with the third, etc.
@@ -107,13 +103,12 @@ def recombine_many(
     lifts change.
 
     Args:
-        parents: int [P, ..., N], the codes of P >= 2 parents of each new image.
+        space: the space of the codes.
         codebook: float [K, D], finite.
+        parents: int [P, ..., N], the codes of P >= 2 parents of each new image.
         key: see `recombine`.
         fraction: scalar in [0, 1], the fraction of the first parent's codes that is exchanged in
             total. Defaults to (P - 1) / P, with which all parents contribute equally.
-        kind: see `recombine`.
-        method: see `recombine`.
         lift: see `recombine`.
 
     Returns:
@@ -121,7 +116,6 @@ def recombine_many(
 
     Raises:
         ValueError: see `recombine`, and if there are fewer than two parents.
-        TypeError: see `recombine`.
     """
     parents = jnp.asarray(parents)
     count = parents.shape[0] if parents.ndim > 1 else 0
@@ -135,31 +129,29 @@ def recombine_many(
         # Later parents replace some of this parent's codes; `share` is the fraction that remains.
         kept = 1 - following * share
         step = jnp.minimum(share / kept, 1.0)
-        codes = recombine(codes, parent, codebook, own_key, step, kind, method, lift)
+        codes = recombine(space, codebook, codes, parent, own_key, step, lift)
     return codes
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "method"))
+@functools.partial(jax.jit, static_argnames="space")
 def recombine_groups(
-    groups: jax.typing.ArrayLike,
+    space: CodeSpace,
     codebook: jax.typing.ArrayLike,
+    groups: jax.typing.ArrayLike,
     key: jax.Array,
     indices: jax.typing.ArrayLike,
     fraction: jax.typing.ArrayLike,
-    kind: str = "matching",
-    method: str = "auto",
     lift: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
     """Recombines each group of parents with a key of its own, whatever the batch it is in.
 
     Args:
-        groups: int [B, P, N], the codes of P >= 2 parents of each new image.
+        space: the space of the codes.
         codebook: float [K, D], finite.
+        groups: int [B, P, N], the codes of P >= 2 parents of each new image.
         key: PRNG key of all new images.
         indices: int [B], the number of each new image, folded into the key.
         fraction: see `recombine_many`.
-        kind: see `recombine`.
-        method: see `recombine`.
         lift: see `recombine`.
 
     Returns:
@@ -167,97 +159,90 @@ def recombine_groups(
 
     Raises:
         ValueError: see `recombine_many`.
-        TypeError: see `recombine_many`.
     """
 
     def one(parents: jax.Array, index: jax.Array) -> jax.Array:
         own_key = jax.random.fold_in(key, index)
-        return recombine_many(parents, codebook, own_key, fraction, kind, method, lift)
+        return recombine_many(space, codebook, parents, own_key, fraction, lift)
 
     return jax.vmap(one)(jnp.asarray(groups), jnp.asarray(indices))
 
 
 def exchange_code(
+    space: CodeSpace,
+    codebook: jax.typing.ArrayLike,
     codes_a: jax.typing.ArrayLike,
     codes_b: jax.typing.ArrayLike,
-    codebook: jax.typing.ArrayLike,
     code: jax.typing.ArrayLike,
-    kind: str = "matching",
-    method: str = "auto",
 ) -> jax.Array:
     """Exchanges a single code of A for its partner in B.
 
     Args:
+        space: the space of the codes.
+        codebook: float [K, D], finite.
         codes_a: int [..., N], codes of the images to change.
         codes_b: int [..., N], codes of the images that the replacement is taken from.
-        codebook: float [K, D], finite.
         code: int scalar, the codebook entry. All its copies in A that are not also in B are
             exchanged; if there are none, A is returned.
-        kind: see `recombine`.
-        method: see `recombine`.
 
     Returns:
         int32 [..., N], as from `recombine`.
 
     Raises:
         ValueError: see `recombine`.
-        TypeError: see `recombine`.
     """
-    codes_a, codes_b, codebook = check_codes(codes_a, codes_b, codebook, kind)
-    return _exchange_code(codes_a, codes_b, codebook, jnp.asarray(code, jnp.int32), kind, method)
+    codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
+    return _exchange_code(space, codebook, codes_a, codes_b, jnp.asarray(code, jnp.int32))
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "method"))
+@functools.partial(jax.jit, static_argnames="space")
 def _recombine(
+    space: CodeSpace,
+    codebook: jax.Array,
     codes_a: jax.Array,
     codes_b: jax.Array,
-    codebook: jax.Array,
     key: jax.Array,
     fraction: jax.Array,
-    kind: str,
-    method: str,
     lift: jax.Array | None,
 ) -> jax.Array:
     shape = codes_a.shape
-    codes_a, partners, _ = pair(codes_a, codes_b, codebook, kind, method, lift)
+    codes_a, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
     exchanged = choose_exchange(codes_a, partners, codebook, key, fraction, lift)
-    return canonical(jnp.where(exchanged, partners, codes_a), kind).reshape(shape)
+    return space.canonical(jnp.where(exchanged, partners, codes_a)).reshape(shape)
 
 
-@functools.partial(jax.jit, static_argnames=("network", "method", "candidates"))
+@functools.partial(jax.jit, static_argnames=("space", "network", "candidates"))
 def _recombine_plausible(
+    space: CodeSpace,
+    codebook: jax.Array,
     network: SetPrior,
     params: Any,
     codes_a: jax.Array,
     codes_b: jax.Array,
-    codebook: jax.Array,
     key: jax.Array,
     fraction: jax.Array,
-    method: str,
     lift: jax.Array | None,
     candidates: int,
 ) -> jax.Array:
     shape = codes_a.shape
-    codes_a, partners, _ = pair(codes_a, codes_b, codebook, "matching", method, lift)
+    codes_a, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
     exchanged = choose_plausible(
         network, params, codes_a, partners, codebook, key, fraction, lift, candidates
     )
-    return canonical(jnp.where(exchanged, partners, codes_a), "matching").reshape(shape)
+    return space.canonical(jnp.where(exchanged, partners, codes_a)).reshape(shape)
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "method"))
+@functools.partial(jax.jit, static_argnames="space")
 def _exchange_code(
+    space: CodeSpace,
+    codebook: jax.Array,
     codes_a: jax.Array,
     codes_b: jax.Array,
-    codebook: jax.Array,
     code: jax.Array,
-    kind: str,
-    method: str,
 ) -> jax.Array:
     shape = codes_a.shape
-    codes_a, partners, _ = pair(codes_a, codes_b, codebook, kind, method)
-    exchanged = jnp.where(codes_a == code, partners, codes_a)
-    return canonical(exchanged, kind).reshape(shape)
+    codes_a, partners, _ = pair(space, codebook, codes_a, codes_b)
+    return space.canonical(jnp.where(codes_a == code, partners, codes_a)).reshape(shape)
 
 
 def _check_fraction(fraction: jax.typing.ArrayLike) -> jax.Array:
@@ -271,17 +256,15 @@ def _check_fraction(fraction: jax.typing.ArrayLike) -> jax.Array:
     return array
 
 
-def _check_lift(
-    lift: jax.typing.ArrayLike | None, codebook: jax.Array, kind: str
-) -> jax.Array | None:
+def _check_lift(space: CodeSpace, lift: jax.typing.ArrayLike | None) -> jax.Array | None:
     if lift is None:
         return None
-    if kind == "positional":
+    if space.ordered:
         raise ValueError("positional codes mean nothing without their places: leave lift out")
-    lift, size = jnp.asarray(lift, jnp.float32), codebook.shape[0]
+    lift, size = jnp.asarray(lift, jnp.float32), space.codebook_size
     if lift.shape != (size, size):
         raise ValueError(
             f"lift has shape {lift.shape}, but the codebook has {size} entries: give"
-            f" log_lift(codes, {size})"
+            " the result of log_lift"
         )
     return lift

@@ -17,6 +17,7 @@ from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
+from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.adversary import Adversary
 from pivq_jax.training.jitted import Steps, make_steps
 from pivq_jax.training.objective import Objective, Phase, recombine_pairs
@@ -58,7 +59,7 @@ def objective_from_config(
     """Builds the loss of a config; `map_rows` transforms recombination as in `pivq_from_config`."""
     weights = config.loss
     perceptual = partial(lpips, network=weights.perceptual_network) if weights.perceptual else None
-    recombine = partial(recombine_pairs, kind=model.kind, method=config.quantizer.method)
+    recombine = partial(recombine_pairs, space=CodeSpace.of(config))
     return Objective(
         model,
         weights,

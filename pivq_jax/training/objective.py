@@ -33,11 +33,9 @@ class Phase(enum.IntEnum):
 Pairs = tuple[jax.Array, jax.Array, jax.Array]
 
 
-def recombine_pairs(pairs: Pairs, codebook: jax.Array, kind: str, method: str) -> jax.Array:
+def recombine_pairs(pairs: Pairs, codebook: jax.Array, space: sampling.CodeSpace) -> jax.Array:
     """Exchanges half of the differing codes of each pair of images: int32 [B, N]."""
-    return jax.vmap(lambda a, b, key: sampling.recombine(a, b, codebook, key, 0.5, kind, method))(
-        *pairs
-    )
+    return jax.vmap(lambda a, b, key: sampling.recombine(space, codebook, a, b, key))(*pairs)
 
 
 class Gradients(NamedTuple):
@@ -178,8 +176,7 @@ class Objective:
         """
         half = columns.shape[0] // 2
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
-        codes = sampling.canonical(columns, self.model.kind)
-        pairs = codes[:half], codes[half : 2 * half], jax.random.split(key, half)
+        pairs = columns[:half], columns[half : 2 * half], jax.random.split(key, half)
         mixed = self.recombine(pairs, codebook)
         return self._apply(params, codebook[mixed], method="decode_vectors")
 

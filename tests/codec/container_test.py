@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pivq_jax.codec import bits_back, container, rank, unrank
+from pivq_jax.codec import bits_back, container
 from pivq_jax.codec.conditional import decode_sets, encode_sets, inclusion_table
 from pivq_jax.codec.container import MAX_LIST, Contents, pack, parse
 from pivq_jax.codec.exact_prior import ExactPrior
 from pivq_jax.codec.frequencies import entry_levels, weights_of
 from pivq_jax.common.errors import InputError
+from pivq_jax.sampling import CodeSpace
 from pivq_jax.sampling.prior import SetPrior
 from tests.codec.priors import counted_prior
 
@@ -88,8 +89,10 @@ def test_the_vectors_are_read_and_written(vectors, name):
 
 
 def test_the_codes_of_the_vectors():
-    np.testing.assert_array_equal(unrank(np.array([[0], [32], [5]], np.uint8), 3, 8), CODES)
-    assert rank(CODES, 8).tobytes() == FIXED.data
+    np.testing.assert_array_equal(
+        CodeSpace(3, 8).unrank(np.array([[0], [32], [5]], np.uint8)), CODES
+    )
+    assert CodeSpace(3, 8).rank(CODES).tobytes() == FIXED.data
     levels = entry_levels(CODES, 8)
     assert levels == SHORT.table
     table = inclusion_table(weights_of(levels), 3)

@@ -78,7 +78,7 @@ def test_round_trip(models, tmp_path, kind):
     assert found.names == tuple(names()) and found.codes.dtype == np.int32
     np.testing.assert_array_equal(found.codes, codes)
     contents = parse(path.read_bytes(), "file")
-    assert len(contents.data) == 5 * codec.bytes_per_image(N, K, kind)
+    assert len(contents.data) == 5 * models[kind].space.bytes_per_image
 
 
 SCALE = """

@@ -7,8 +7,10 @@ import sklearn.metrics
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import atlas
+from pivq_jax.sampling import CodeSpace
 
 K, N, M = 24, 5, 400
+SPACE = CodeSpace(N, K)
 
 FACTORS = {"colour": ("#ff0000", "#00ff00", "#0000ff"), "hat": ("no", "yes"), "noise": ("p", "q")}
 
@@ -16,7 +18,7 @@ FACTORS = {"colour": ("#ff0000", "#00ff00", "#0000ff"), "hat": ("no", "yes"), "n
 class Lamps:
     """Stands for a trained model: code k lights pixel k of a 4 x 6 image."""
 
-    kind, method = "matching", "auto"
+    space = SPACE
     codebook = jnp.asarray(np.random.default_rng(0).normal(size=(K, 3)), jnp.float32)
 
     def decode(self, codes):
@@ -50,7 +52,7 @@ def test_mutual_information_is_that_of_scikit_learn():
 
 def test_the_codes_that_tell_most_are_listed_factor_by_factor(faces):
     codes, labels = faces
-    found = atlas.informative_codes(codes, K, labels, FACTORS, count=10)
+    found = atlas.informative_codes(SPACE, codes, labels, FACTORS, count=10)
     assert [m.factor for m in found[:2]] == ["colour", "hat"]  # the best of each factor first
     assert {m.code for m in found} == {0, 1, 2, 3, 4}  # nothing by chance, nothing that all have
     for meaning in found:
@@ -61,14 +63,14 @@ def test_the_codes_that_tell_most_are_listed_factor_by_factor(faces):
         assert meaning.value_share == pytest.approx(np.mean(labels[has, column] == value))
         assert meaning.value_share_of_all == pytest.approx(np.mean(labels[:, column] == value))
         assert meaning.value_share > 0.8
-    assert [m.code for m in atlas.informative_codes(codes, K, labels, FACTORS, 2)] == [
+    assert [m.code for m in atlas.informative_codes(SPACE, codes, labels, FACTORS, 2)] == [
         m.code for m in found[:2]
     ]
 
 
 def test_without_labels_codes_of_most_entropy_come_first(faces):
     codes, _ = faces
-    found = atlas.informative_codes(codes, K, np.empty((M, 0), int), {}, count=3)
+    found = atlas.informative_codes(SPACE, codes, np.empty((M, 0), int), {}, count=3)
     assert {m.code for m in found[:2]} == {3, 4} and found[0].factor == ""
     assert found[0].bits > 0.99 and found[0].bits >= found[1].bits >= found[2].bits
 
@@ -103,7 +105,7 @@ def test_fewer_images_than_asked_and_none(faces):
 
 def test_picture_shows_images_exchanges_and_heat(faces):
     codes, labels = faces
-    meanings = atlas.informative_codes(codes, K, labels, FACTORS, 3)
+    meanings = atlas.informative_codes(SPACE, codes, labels, FACTORS, 3)
     entries = [(m, atlas.exchange(Lamps(), codes, m.code, 5, 0, 8)) for m in meanings]
     # A class may be called so without being a colour.
     entries[0] = entries[0][0]._replace(value="#1 smile"), entries[0][1]

@@ -11,6 +11,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import RandomSource, first_images
 from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled
+from pivq_jax.sampling import CodeSpace
 
 FACTORS = {"shade": ("dark", "light"), "odd": ("no", "yes", "very"), "same": ("a", "b")}
 
@@ -37,7 +38,7 @@ def test_codes_latents_and_labels_of_a_split(model):
     assert found.latents.shape == (13, 8, 8) and found.labels.shape == (13, 1)
     np.testing.assert_array_equal(found.labels[:, 0], np.arange(13) % 2)
     distances = np.square(found.latents[:, :, None] - np.asarray(model.codebook)).sum(-1)
-    if model.kind == "positional":
+    if model.space.ordered:
         np.testing.assert_array_equal(found.codes, distances.argmin(-1))
     first = encode_labelled(model, first_images(source, 5), ["shade"], batch_size=8)
     np.testing.assert_array_equal(first.codes, found.codes[:5])
@@ -60,7 +61,7 @@ def split(images, seed, kind):
 @pytest.mark.parametrize("kind", ["matching", "positional"])
 def test_metrics_hold_probes_and_dci(kind):
     splits = [split(images, seed, kind) for seed, images in enumerate((400, 100, 150))]
-    metrics = attribute_metrics(*splits, FACTORS, codebook_size=32, kind=kind)
+    metrics = attribute_metrics(*splits, FACTORS, CodeSpace(8, 32, kind))
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert (metrics["probe_train_images"], metrics["probe_test_images"]) == (400, 150)
     assert metrics["attributes_left_out"] == {"same": "every training image has same = a"}
@@ -79,12 +80,12 @@ def test_metrics_hold_probes_and_dci(kind):
 def test_one_attribute_has_no_dci():
     splits = [split(100, seed, "matching") for seed in range(3)]
     alone = [part._replace(labels=part.labels[:, :1]) for part in splits]
-    metrics = attribute_metrics(*alone, {"shade": "dl"}, codebook_size=32, kind="matching")
+    metrics = attribute_metrics(*alone, {"shade": "dl"}, CodeSpace(8, 32))
     assert metrics["dci"] == {} and set(metrics["attributes"]) == {"shade"}
 
 
 def test_one_latent_has_no_dci():
     splits = [split(100, seed, "matching") for seed in range(3)]
     alone = [x._replace(codes=x.codes[:, :1], latents=x.latents[:, 3:4]) for x in splits]
-    metrics = attribute_metrics(*alone, FACTORS, codebook_size=32, kind="matching")
+    metrics = attribute_metrics(*alone, FACTORS, CodeSpace(1, 32))
     assert metrics["dci"] == {} and metrics["attributes"]["odd"]["latents"] == 1.0

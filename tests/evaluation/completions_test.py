@@ -63,7 +63,7 @@ def test_parents_are_where_it_may_begin(model, monkeypatch):
     monkeypatch.setattr(model, "parents", parents)
     images = model.decode(parents[:4])
     seen = jnp.ones((4, 16, 16, 1))
-    guess = first_guess(model.encode, model.decode, 32, parents, images, seen)
+    guess = first_guess(model.encode, model.decode, model.space, parents, images, seen)
     np.testing.assert_array_equal(guess, parents[:4])
     visible, codes = complete(model, np.uint8((np.asarray(images) + 1) * 127.5), "patches", seed=2)
     assert visible.shape == (4, 16, 16) and codes.shape == (4, 8)

@@ -11,6 +11,7 @@ from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation import distances, stages
 from pivq_jax.evaluation.neighbours import nearest_neighbours, nearest_sets
 from pivq_jax.evaluation.samples import Samples
+from pivq_jax.sampling import CodeSpace
 
 
 def normal(seed, *shape):
@@ -133,7 +134,7 @@ def test_nearest_sets_have_most_codes_in_common():
     rng = np.random.default_rng(0)
     sets, pool = (np.stack([rng.permutation(20)[:5] for _ in range(n)]) for n in (30, 40))
     pool[7] = sets[3][::-1]  # a copy, in another order
-    nearest, shared = nearest_sets(sets, pool, 20)
+    nearest, shared = nearest_sets(CodeSpace(5, 20), sets, pool)
     common = np.array([[len({*a} & {*b}) for b in pool.tolist()] for a in sets.tolist()])
     np.testing.assert_array_equal(nearest, common.argmax(1))
     np.testing.assert_array_equal(shared, common.max(1))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import logistic, probes
 from pivq_jax.evaluation.probes import Labelled
+from pivq_jax.sampling import CodeSpace
 
 FACTORS = {"two": ("a", "b"), "three": ("x", "y", "z"), "four": ("p", "q", "r", "s")}
 SIZES = [len(values) for values in FACTORS.values()]
@@ -120,25 +121,23 @@ def test_standard_error_is_the_spread_over_test_sets():
 
 def test_code_features():
     codes = np.array([[0, 2, 2], [4, 1, 0]])
-    counts, others = probes.code_features(5, "nearest", codes, codes[1:])
+    counts, others = probes.code_features(CodeSpace(3, 5, "nearest"), codes, codes[1:])
     np.testing.assert_array_equal(counts, [np.bincount(row, minlength=5) for row in codes])
     np.testing.assert_array_equal(others, counts[1:])
-    placed = probes.code_features(5, "positional", codes)[0].reshape(2, 3, 5)
+    placed = probes.code_features(CodeSpace(3, 5, "positional"), codes)[0].reshape(2, 3, 5)
     np.testing.assert_array_equal(placed.argmax(-1), codes)
     np.testing.assert_array_equal(placed.sum(-1), 1)
     for wrong in (codes + 1, codes - 1, codes * 1.0, codes[0]):
         with pytest.raises(ValueError, match="give"):
-            probes.code_features(5, "matching", wrong)
-    with pytest.raises(ValueError, match="unknown"):
-        probes.code_features(5, "set", codes)
+            probes.code_features(CodeSpace(3, 5), wrong)
 
 
 def test_of_many_pairs_of_place_and_entry_the_frequent_ones_are_kept(monkeypatch):
     rng = np.random.default_rng(0)
     train, other = rng.geometric(0.3, (200, 6)) % 40, rng.integers(0, 40, (50, 6))
-    whole, whole_other = probes.code_features(40, "positional", train, other)
+    whole, whole_other = probes.code_features(CodeSpace(6, 40, "positional"), train, other)
     monkeypatch.setattr(probes, "MAX_CODE_FEATURES", 30)
-    kept, kept_other = probes.code_features(40, "positional", train, other)
+    kept, kept_other = probes.code_features(CodeSpace(6, 40, "positional"), train, other)
     assert kept.shape == (200, 30) and kept_other.shape == (50, 30)
     frequent = np.sort(np.argsort(-whole.sum(0), kind="stable")[:30])
     np.testing.assert_array_equal(kept, whole[:, frequent])

@@ -9,6 +9,7 @@ import pytest
 from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import samples
+from pivq_jax.sampling import CodeSpace
 
 K, N, POOL = 24, 6, 20
 
@@ -16,7 +17,7 @@ K, N, POOL = 24, 6, 20
 class Lamps:
     """Stands for a trained model: code k lights pixel k of a 4 x 6 image."""
 
-    kind, method = "matching", "auto"
+    space = CodeSpace(N, K)
     codebook = jnp.asarray(np.random.default_rng(0).normal(size=(K, 3)), jnp.float32)
 
     def decode(self, codes):
@@ -24,7 +25,7 @@ class Lamps:
         return jnp.tile((2 * lit - 1).reshape(-1, 4, 6, 1), (1, 1, 1, 3))
 
     def interpolate(self, codes_a, codes_b, steps):
-        return sampling.interpolate(codes_a, codes_b, self.codebook, steps, self.kind)
+        return sampling.interpolate(self.space, self.codebook, codes_a, codes_b, steps)
 
 
 MODEL = Lamps()

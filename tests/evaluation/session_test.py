@@ -11,6 +11,7 @@ from pivq_jax.data import load_dataset
 from pivq_jax.evaluation import session as session_module
 from pivq_jax.evaluation.samples import Samples
 from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.sampling import CodeSpace
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def session(monkeypatch) -> Any:
     config = SimpleNamespace(seed=3, model=model_config, sample=sample_config)
     settings = Settings(8, 20, "vgg", "", neighbours=5, lpips_path="")
     data = load_dataset("random", image_size=16)
-    model = SimpleNamespace(config=config, kind="matching", log_lift=len)
+    model = SimpleNamespace(config=config, space=CodeSpace(2, 4), log_lift=len)
     made = Session(model, data, settings, Path("nowhere"))
     made.encoded, made.sampled = [], []
 
@@ -40,7 +41,7 @@ def session(monkeypatch) -> Any:
 
 
 def test_positional_codes_have_no_lift(session):
-    session.model.kind = "positional"
+    session.model.space = CodeSpace(2, 4, "positional")
     assert session.lift is None
 
 

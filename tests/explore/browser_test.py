@@ -150,7 +150,12 @@ def test_a_new_face_is_of_two_training_images(page, engine):
         assert a["name"] != b["name"]
         paired, partners, _ = map(
             np.asarray,
-            sampling.pair_codes(np.array(a["codes"]), np.array(b["codes"]), engine.model.codebook),
+            sampling.pair_codes(
+                engine.model.space,
+                engine.model.codebook,
+                np.array(a["codes"]),
+                np.array(b["codes"]),
+            ),
         )
         assert face["pairs"]["a"] == paired.tolist() and face["pairs"]["b"] == partners.tolist()
         exchanged = np.array(face["codes"]) != paired

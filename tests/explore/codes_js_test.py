@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from pivq_jax.codec import rank
 from pivq_jax.codec.container import Contents, pack, parse
-from pivq_jax.common.enumeration import unrank
+from pivq_jax.sampling import CodeSpace
 from tests.explore.node import run_js
 
 ID = "0123456789abcdef"
@@ -52,7 +51,8 @@ def written(codes: np.ndarray, **fields) -> bytes:
     names = tuple(f"{i}.png" for i in range(len(codes)))
     contents = contents._replace(names=names, **fields)
     if not contents.data:
-        data = rank(codes, contents.codebook_size, contents.kind).tobytes()
+        space = CodeSpace(codes.shape[1], contents.codebook_size, contents.kind)
+        data = space.rank(codes).tobytes()
         contents = contents._replace(data=data)
     return pack(contents)
 
@@ -68,7 +68,7 @@ def test_each_reads_what_the_other_writes(kind, num_codes, size, tmp_path):
         assert contents.fingerprint.hex() == ID and contents.names == ("face",)
         assert (contents.kind, contents.code, contents.image_size) == (kind, "fixed", 64)
         ranks = np.frombuffer(contents.data, np.uint8)[None]
-        assert unrank(ranks, num_codes, size, kind)[0].tolist() == expected.tolist()
+        assert CodeSpace(num_codes, size, kind).unrank(ranks)[0].tolist() == expected.tolist()
     fields = {"kind": kind, "num_codes": num_codes, "codebook_size": size}
     theirs = [list(written(codes[i:], **fields)) for i in range(len(codes))]
     found = run_js("codes.js", "readCodes", READ, tmp_path, files=theirs, model=given)

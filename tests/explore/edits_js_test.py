@@ -32,7 +32,7 @@ def compare(known: Factors, sets: np.ndarray, rng: np.random.Generator, folder: 
     cases = list(zip(sets.tolist(), factors.tolist(), values, strict=True))
     table = {name: np.asarray(part) for name, part in known.table._asdict().items()}
     arrays = table | {"entries": np.asarray(known.codebook), "lift": np.asarray(known.lift)}
-    sizes = {"size": len(known.codebook), "factors": len(counts), "kind": known.kind}
+    sizes = {"size": len(known.codebook), "factors": len(counts), "kind": known.space.kind}
     names = "edit, readFactors"
     found = run_js("edits.js", names, BODY, folder, cases=cases, **sizes, **arrays)
     read = np.array([one["read"] for one in found])
@@ -50,9 +50,10 @@ def test_it_edits_what_python_edits(kind, tmp_path):
     # How much an entry is liked in images of each value: all entries tell a little of all factors.
     liked = rng.normal(size=(3, 2, 1, k))[tuple(values.T)]
     codes = np.argsort(liked + rng.gumbel(size=(count, k)))[:, -n:].astype(np.int32)
-    table = sampling.factor_table(codes, labels := Labels(values, factors), k)
+    space = sampling.CodeSpace(n, k, kind)
+    table = sampling.factor_table(space, codes, labels := Labels(values, factors))
     codebook = jnp.asarray(rng.normal(size=(k, 3)), jnp.float32)
-    known = Factors(labels, table, codebook, sampling.log_lift(codes, k), kind, "auto")
+    known = Factors(space, codebook, labels, table, sampling.log_lift(space, codes))
     if kind == "nearest":
         sets = rng.integers(0, k, (100, n))  # with copies
     else:
@@ -64,8 +65,7 @@ def test_it_edits_what_python_edits(kind, tmp_path):
 def test_it_edits_faces_as_the_published_model_does(tmp_path):
     model = pivq_jax.from_pretrained("toon_faces")
     codes, labels, rng = model.parents, model.labels, np.random.default_rng(1)
-    table = sampling.factor_table(codes, labels, len(model.codebook))
-    lift = model.log_lift(codes)
-    known = Factors(labels, table, model.codebook, lift, model.kind, model.method)
+    table = sampling.factor_table(model.space, codes, labels)
+    known = Factors(model.space, model.codebook, labels, table, model.log_lift(codes))
     sets = rng.permuted(codes[rng.integers(0, len(codes), 300)], axis=1)
     assert compare(known, sets, rng, tmp_path) > 1

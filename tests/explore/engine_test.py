@@ -285,7 +285,10 @@ def test_other_kinds_of_codes_are_exchanged_in_their_own_way(tiny_config, kind):
         if kind == "nearest":
             (value,) = own.read_factors(face.codes).tolist()
             edited = own.edit(face.codes, 0, 1 - value)
-            expected = sampling.edit(face.codes[None], np.array([[1 - value]]), *own.factors[1:])
+            known, wanted = own.factors, np.array([[1 - value]])
+            expected = sampling.edit(
+                known.space, known.codebook, face.codes[None], wanted, known.table, known.lift
+            )
             np.testing.assert_array_equal(np.sort(edited), expected[0])
         else:
             assert own.factors is None and own.describe()["factors"] == []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.explore.meanings import CLUSTERS, find_meanings
+from pivq_jax.sampling import CodeSpace
 
 FACTORS = {"rear_hair": ("none", "long"), "shade": ("dark", "mid", "light")}
 
@@ -21,7 +22,7 @@ def labelled() -> tuple[np.ndarray, np.ndarray]:
 
 def test_entries_get_the_factor_that_they_tell(labelled):
     codes, labels = labelled
-    found = find_meanings(codes, labels, FACTORS, jnp.zeros((12, 3)), 0)
+    found = find_meanings(CodeSpace(4, 12), jnp.zeros((12, 3)), codes, labels, FACTORS, 0)
     assert found.grouping == "factor" and found.groups == ("rear hair", "shade")
     assert found.group.tolist() == [0, 0, 1, 1, 1] + 7 * [-1]
     assert found.value[:5] == ("none", "long", "dark", "mid", "light")
@@ -38,7 +39,7 @@ def test_without_labels_entries_near_each_other_are_a_group(images):
     codebook = jnp.asarray(centres[owners] + 0.01 * rng.standard_normal((len(owners), 4)))
     codes = np.arange(2 * images).reshape(images, 2)
     labels = np.zeros((images, 0), np.int32)
-    found = find_meanings(codes, labels, {}, codebook, 3)
+    found = find_meanings(CodeSpace(2, 5 * CLUSTERS), codebook, codes, labels, {}, 3)
     assert found.grouping == "cluster" and len(found.groups) == CLUSTERS
     assert len({*zip(owners.tolist(), found.group.tolist(), strict=True)}) == CLUSTERS
     assert found.share.sum() == pytest.approx(2 if images else 0)
@@ -47,4 +48,4 @@ def test_without_labels_entries_near_each_other_are_a_group(images):
 def test_labels_without_images_are_none():
     codebook = jax.random.normal(jax.random.key(0), (20, 2))
     empty = np.zeros((0, 2), np.int32)
-    assert find_meanings(empty, empty, FACTORS, codebook, 0).grouping == "cluster"
+    assert find_meanings(CodeSpace(2, 20), codebook, empty, empty, FACTORS, 0).grouping == "cluster"

@@ -7,6 +7,7 @@ import pytest
 
 from pivq_jax import sampling
 from pivq_jax.model.quantizer import assign
+from pivq_jax.sampling import CodeSpace
 from pivq_jax.sampling.pairing import pair, rank_of_pairs
 from tests.explore.node import run_js
 
@@ -70,9 +71,9 @@ def test_it_pairs_what_python_pairs(sizes, with_lift, tmp_path):
         lift = rng.normal(size=(k, k)).astype(np.float32) if with_lift else None
         found = paired(tmp_path, a, b, codebook, "matching", lift)
         if with_lift:
-            compare_pairs(found, pair(a, b, codebook, "matching", "auto", lift))
+            compare_pairs(found, pair(CodeSpace(n, k), codebook, a, b, lift))
         else:
-            compare_pairs(found, sampling.pair_codes(a, b, codebook))
+            compare_pairs(found, sampling.pair_codes(CodeSpace(n, k), codebook, a, b))
 
 
 @pytest.mark.slow
@@ -82,7 +83,8 @@ def test_it_pairs_multisets_and_places_as_python_does(kind, tmp_path):
     codebook = rng.normal(size=(9, 4)).astype(np.float32)
     a = draw(rng, 100, 12, 9, kind)
     b = related(rng, a, 9, kind)
-    a_sorted, partners, cost = map(np.asarray, sampling.pair_codes(a, b, codebook, kind))
+    pairs = sampling.pair_codes(CodeSpace(12, 9, kind), codebook, a, b)
+    a_sorted, partners, cost = map(np.asarray, pairs)
     found = paired(tmp_path, a, b, codebook, kind)
     # Copies of a code are alike: which of them has which partner is left open.
     for pairs, *row in zip(found, a_sorted, partners, cost, strict=True):
@@ -120,7 +122,7 @@ def test_it_recombines_as_python_does(with_lift, fraction, tmp_path):
     key = jax.random.key(5)
     keys = [jax.random.fold_in(key, i) for i in range(count)]
     directions = np.stack([jax.random.normal(k, (dim,)) for k in keys]).astype(np.float32)
-    expected = sampling.recombine(a, b, codebook, key, fraction, lift=lift)
+    expected = sampling.recombine(CodeSpace(12, k), codebook, a, b, key, fraction, lift)
     arrays = {"values": codebook, "directions": directions} | ({"lift": lift} if with_lift else {})
     given = {"a": a.tolist(), "b": b.tolist(), "size": k, "kind": "matching", "fraction": fraction}
     names = "canonical, pairCodes, recombine"
@@ -137,7 +139,7 @@ def test_the_page_interpolates_in_the_order_of_python(tmp_path):
     found = paired(tmp_path, a, b, codebook, "matching")
     body = "answer(given.pairs.map(exchangeOrder));"
     orders = run_js("state.js", "exchangeOrder", body, tmp_path, pairs=found)
-    first, partners, cost = sampling.pair_codes(a, b, codebook)
+    first, partners, cost = sampling.pair_codes(CodeSpace(12, k), codebook, a, b)
     ranks = np.asarray(rank_of_pairs(cost, first != partners))
     for order, rank, paired_here in zip(orders, ranks, first != partners, strict=True):
         assert order == np.argsort(rank)[: paired_here.sum()].tolist()
@@ -148,7 +150,9 @@ def test_the_log_lift_is_that_of_python(tmp_path):
     codes = np.sort(rng.integers(0, 20, (500, 6)), 1).astype(np.int32)  # with copies
     body = "answer([...logLift(given.codes, 6, 20)]);"
     found = np.reshape(run_js("pairing.js", "logLift", body, tmp_path, codes=codes), (20, 20))
-    np.testing.assert_allclose(found, sampling.log_lift(codes, 20), atol=1e-6)
+    np.testing.assert_allclose(
+        found, sampling.log_lift(CodeSpace(6, 20, "nearest"), codes), atol=1e-6
+    )
 
 
 @pytest.mark.slow
@@ -165,7 +169,7 @@ def test_it_quantizes_as_python_does(kind, tmp_path):
     arrays = {"latents": latents, "values": codebook}
     found = run_js("pairing.js", "quantize", body, tmp_path, kind=kind, **arrays)
     columns, _ = assign(jnp.asarray(latents), jnp.asarray(codebook), kind)
-    assert found == np.asarray(sampling.canonical(columns, kind)).tolist()
+    assert found == np.asarray(CodeSpace(16, 64, kind).canonical(columns)).tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)

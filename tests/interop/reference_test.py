@@ -178,7 +178,7 @@ def test_recombined_codes(kind):
     if kind != "matching":
         a[:, 1] = b[:, 1] = b[:, 0] = a[:, 0]  # a code twice, in both
     codebook, key = rng.normal(size=(32, 8)).astype(np.float32), jax.random.key(7)
-    ours = sampling.recombine(a, b, codebook, key, 0.5, kind)
+    ours = sampling.recombine(sampling.CodeSpace(8, 32, kind), codebook, a, b, key, 0.5)
     directions = exchange_directions(key, 64, 8)
     theirs = recombine(*map(torch.from_numpy, (a, b, codebook, directions)), 0.5, kind)
     np.testing.assert_array_equal(ours, theirs)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pivq_jax import sampling
-from pivq_jax.sampling import Prior, SetPrior
+from pivq_jax.sampling import CodeSpace, Prior, SetPrior
 
 B, N, K = 12, 4, 16
 # On a line a hyperplane is a point: an image has two halves to exchange, the lower and the upper.
@@ -18,6 +18,7 @@ A = np.stack([np.sort(np.random.default_rng(i).permutation(8)[:N]) for i in rang
 OTHER = A + 8  # no code in common
 KEY = jax.random.key(4)
 HALF = N // 2
+SPACE = CodeSpace(N, K)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +33,15 @@ class Favourites:
         return jax.nn.log_softmax(said.sum(-2))
 
 
-def recombine(table, key=KEY, a=A, b=OTHER, codebook=LINE, **options):
+def recombine(table, key=KEY, a=A, b=OTHER, codebook=LINE, kind="matching", **options):
     prior = Prior(Favourites(), jnp.asarray(table, jnp.float32), bits=0.0)
-    return np.asarray(sampling.recombine(a, b, codebook, key, prior=prior, **options))
+    space = CodeSpace(N, len(codebook), kind)
+    return np.asarray(sampling.recombine(space, codebook, a, b, key, prior=prior, **options))
 
 
 def halves(a, b):
     """The sets that result from either half of the pairs of one image, lower one first."""
-    first, partners, _ = (np.asarray(x) for x in sampling.pair_codes(a, b, LINE))
+    first, partners, _ = (np.asarray(x) for x in sampling.pair_codes(SPACE, LINE, a, b))
     order = np.argsort((LINE[first] + LINE[partners])[:, 0])
     sets = []
     for chosen in (order[:HALF], order[HALF:]):
@@ -80,7 +82,8 @@ def test_codes_that_go_together_stay_together():
     assert whole["prior"] == 1 and whole["none"] < 0.6
     assert np.all((made["prior"] >= 8).sum(1) == HALF)  # as many are exchanged as ever
     # A prior that finds all sets alike leaves the first choice.
-    np.testing.assert_array_equal(made["none"], sampling.recombine(ALIKE, ALIKE + 8, TWICE, KEY))
+    plain = sampling.recombine(SPACE, TWICE, ALIKE, ALIKE + 8, KEY)
+    np.testing.assert_array_equal(made["none"], plain)
 
 
 @functools.cache
@@ -94,9 +97,9 @@ def trained_like() -> Prior:
 
 
 B_COMMON = OTHER - 4  # has codes in common with A
-SPACE = np.random.default_rng(2).normal(size=(K, 4)).astype(np.float32)
-LIFT = sampling.log_lift(np.concatenate([A, B_COMMON]), K)
-mix = functools.partial(sampling.recombine, codebook=SPACE, lift=LIFT)
+CODEBOOK = np.random.default_rng(2).normal(size=(K, 4)).astype(np.float32)
+LIFT = sampling.log_lift(SPACE, np.concatenate([A, B_COMMON]))
+mix = functools.partial(sampling.recombine, SPACE, CODEBOOK, lift=LIFT)
 
 
 def test_the_choice_is_one_of_recombine_and_keeps_to_the_fraction():

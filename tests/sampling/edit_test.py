@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from pivq_jax import sampling
-from pivq_jax.sampling import Labels
+from pivq_jax.sampling import CodeSpace, Labels
 
 # A made-up world: 4 codes per image, of 4 groups of 6 entries. Those of group 0 tell the colour,
 # those of group 1 the shape, those of group 2 both, those of group 3 nothing.
@@ -38,14 +38,14 @@ def learned():
     codebook = (
         np.random.default_rng(1).normal(size=(K, 3)) + 4 * np.eye(N, 3)[np.arange(K) // GROUP]
     )
-    table = sampling.factor_table(codes, labels, K)
-    return table, jnp.float32(codebook), sampling.log_lift(codes, K)
+    table = sampling.factor_table(CodeSpace(N, K), codes, labels)
+    return table, jnp.float32(codebook), sampling.log_lift(CodeSpace(N, K), codes)
 
 
 def edited(learned, codes, kind="matching", **changes):
     table, codebook, lift = learned
     wanted = np.tile(Labels(np.zeros((0, 2)), FACTORS).wanted(**changes), (len(codes), 1))
-    return np.asarray(sampling.edit(codes, wanted, table, codebook, lift, kind))
+    return np.asarray(sampling.edit(CodeSpace(N, K, kind), codebook, codes, wanted, table, lift))
 
 
 def values_of(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -56,7 +56,7 @@ def values_of(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
 
 def test_the_table_counts_images():
     codes, labels = world(50)
-    table = sampling.factor_table(codes, labels, K)
+    table = sampling.factor_table(CodeSpace(N, K), codes, labels)
     for factor, count in enumerate((3, 2)):
         share = np.bincount(labels.values[:, factor], minlength=count) / 50
         np.testing.assert_allclose(np.exp(table.overall[factor, :count]), share, rtol=1e-5)

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pivq_jax import sampling
+from pivq_jax.sampling import CodeSpace
 from pivq_jax.sampling.lift import improve_exchange
 
 K, N = 24, 6
+SPACE = CodeSpace(N, K)
 
 improve = jax.jit(improve_exchange)
 
@@ -30,7 +32,7 @@ def plausibility(codes: np.ndarray, lift: np.ndarray) -> float:
 def test_log_lift_counts_as_numpy_does(monkeypatch):
     monkeypatch.setattr("pivq_jax.sampling.lift.BLOCK", 16)  # the last block is a shorter one
     codes = np.random.default_rng(0).integers(0, K, (50, N))  # multisets
-    lift = np.asarray(sampling.log_lift(codes, K))
+    lift = np.asarray(sampling.log_lift(SPACE, codes))
     holds = np.zeros((50, K))
     for row, each in enumerate(codes):
         holds[row, each] = 1
@@ -41,7 +43,7 @@ def test_log_lift_counts_as_numpy_does(monkeypatch):
 
 
 def test_codes_that_meet_have_lift_above_zero_and_alternatives_below():
-    lift = np.asarray(sampling.log_lift(sets(500, 0), K))
+    lift = np.asarray(sampling.log_lift(SPACE, sets(500, 0)))
     meets = np.add.outer(np.arange(K), np.arange(K)) % 2 == 0
     np.fill_diagonal(meets, False)
     assert (lift[meets] > 0).all() and (lift[~meets & ~np.eye(K, dtype=bool)] < 0).all()
@@ -50,16 +52,18 @@ def test_codes_that_meet_have_lift_above_zero_and_alternatives_below():
 @pytest.mark.parametrize(
     "codes, fault",
     [
-        (np.zeros((0, 4), np.int32), "at least one image"),
-        (np.zeros(4, np.int32), "at least one image"),
-        (np.zeros((2, 4), np.float32), "integers"),
-        (np.full((2, 4), K), f"a codebook of {K}"),
-        (np.full((2, 4), -1), "range from -1"),
+        (np.zeros((0, N), np.int32), "at least one image"),
+        (np.zeros(N, np.int32), r"\[M, 6\]"),
+        (np.zeros((2, N), np.float32), "integers"),
+        (np.full((2, N), K), "range from 24 to 24"),
+        (np.full((2, N), -1), "range from -1"),
     ],
 )
 def test_codes_that_cannot_be_counted_are_refused(codes, fault):
     with pytest.raises(ValueError, match=fault):
-        sampling.log_lift(codes, K)
+        sampling.log_lift(SPACE, codes)
+    with pytest.raises(ValueError, match="nothing without their places"):
+        sampling.log_lift(CodeSpace(N, K, "positional"), sets(2, 0))
 
 
 @settings(max_examples=30, deadline=None)
@@ -103,12 +107,12 @@ def test_codes_that_belong_together_move_together():
 
 def test_recombined_sets_are_valid_and_go_together():
     codes = sets(400, 0)
-    lift = sampling.log_lift(codes, K)
+    lift = sampling.log_lift(SPACE, codes)
     codebook = np.random.default_rng(1).normal(size=(K, 4))
     a, b = codes[:200], codes[200:]
     key = jax.random.key(0)
-    plain = np.asarray(sampling.recombine(a, b, codebook, key))
-    made = np.asarray(sampling.recombine(a, b, codebook, key, lift=lift))
+    plain = np.asarray(sampling.recombine(SPACE, codebook, a, b, key))
+    made = np.asarray(sampling.recombine(SPACE, codebook, a, b, key, lift=lift))
     assert (np.diff(made, axis=-1) > 0).all()
     for row, first, second in zip(made, a, b, strict=True):
         assert {*first} & {*second} <= {*row} <= {*first} | {*second}
@@ -120,12 +124,12 @@ def test_recombined_sets_are_valid_and_go_together():
 def test_fraction_keeps_its_meaning():
     """Up to a quarter of the smaller part."""
     codes = sets(40, 3)
-    lift = sampling.log_lift(codes, K)
+    lift = sampling.log_lift(SPACE, codes)
     codebook = np.random.default_rng(1).normal(size=(K, 4))
     a, b = codes[:20], codes[20:]
     for fraction in (0.0, 0.25, 0.5, 1.0):
         made = np.asarray(
-            sampling.recombine(a, b, codebook, jax.random.key(1), fraction, lift=lift)
+            sampling.recombine(SPACE, codebook, a, b, jax.random.key(1), fraction, lift=lift)
         )
         for row, first, second in zip(made, a, b, strict=True):
             differ = len({*second} - {*first})
@@ -136,19 +140,25 @@ def test_fraction_keeps_its_meaning():
 
 def test_many_parents_and_multisets():
     codes = np.sort(np.random.default_rng(0).integers(0, K, (30, N)), axis=-1)
-    lift = sampling.log_lift(codes, K)
+    space = CodeSpace(N, K, "nearest")
+    lift = sampling.log_lift(space, codes)
     codebook = np.random.default_rng(1).normal(size=(K, 4))
     parents = codes.reshape(3, 10, N)
-    made = sampling.recombine_many(parents, codebook, jax.random.key(0), kind="nearest", lift=lift)
+    made = sampling.recombine_many(space, codebook, parents, jax.random.key(0), lift=lift)
     for row, *group in zip(np.asarray(made), *parents, strict=True):
         assert {*row} <= set(np.concatenate(group))
 
 
 def test_a_lift_that_does_not_fit_is_refused():
     codes, codebook = sets(2, 0), np.zeros((K, 4))
-    with pytest.raises(ValueError, match=r"log_lift\(codes, 24\)"):
-        sampling.recombine(codes, codes, codebook, jax.random.key(0), lift=np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="give the result of log_lift"):
+        sampling.recombine(SPACE, codebook, codes, codes, jax.random.key(0), lift=np.zeros((2, 2)))
     with pytest.raises(ValueError, match="leave lift out"):
         sampling.recombine(
-            codes, codes, codebook, jax.random.key(0), kind="positional", lift=np.zeros((K, K))
+            CodeSpace(N, K, "positional"),
+            codebook,
+            codes,
+            codes,
+            jax.random.key(0),
+            lift=np.zeros((K, K)),
         )
