@@ -11,6 +11,7 @@ knows a factor that is hidden altogether, as the factors of a face are independe
 training image, completions without and with the prior, the original.
 """
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -68,7 +69,7 @@ def main() -> None:
     dataset, size = dataset_from_config(model.config), model.config.evaluate.batch_size
     pool = first_images(dataset.train, POOL_IMAGES)
     if model.parents is None:
-        model.parents = encode_split(model, pool, size)
+        model = dataclasses.replace(model, parents=encode_split(model, pool, size))
     training = np.stack([pool[i]["image"] for i in range(len(pool))])
     images = np.stack([dataset.test[i]["image"] for i in range(options.images)])
     whole = decode_batched(

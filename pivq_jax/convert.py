@@ -31,6 +31,7 @@ A file written by PyTorch needs the config in its metadata:
 All input is checked before anything is written, and existing workdirs are never changed.
 """
 
+import dataclasses
 import sys
 from functools import partial
 from pathlib import Path
@@ -83,9 +84,8 @@ def publish(workdir: Path, directory: Path) -> None:
     dataset = dataset_from_config(model.config)
     images, factors = first_images(dataset.train, POOL_IMAGES), dataset.factors
     encoded = encode_labelled(model, images, tuple(factors), model.config.evaluate.batch_size)
-    model.parents = encoded.codes
-    model.labels = Labels(encoded.labels, factors) if factors else None
-    model.save_pretrained(directory)
+    labels = Labels(encoded.labels, factors) if factors else None
+    dataclasses.replace(model, parents=encoded.codes, labels=labels).save_pretrained(directory)
 
 
 def _training_codes(model: TrainedModel, count: int) -> np.ndarray:

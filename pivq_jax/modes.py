@@ -172,7 +172,7 @@ def explore(task: Task) -> None:
     with listen(task.address, task.port) as listener:
         try:
             model = _open_model(task, writes=False)
-            dataset, note = _images(model, task.config or model.config)
+            model, dataset, note = _images(model, task.config or model.config)
             if note:
                 say(note)
             engine = Engine(model, dataset, "decoded training image" if note else "test image")
@@ -210,40 +210,42 @@ def _open(mode: str, task: Task) -> Session:
     settings = Settings(**config.evaluate, lpips_path=_lpips_path(config))
     if model.parents is None or mode == "evaluate":
         return Session(model, dataset_from_config(config), settings, workdir)
-    needs_images = mode not in ("sample", "interpolate")
-    dataset, note = _images(model, config) if needs_images else (_of_parents(model), "")
+    if mode in ("sample", "interpolate"):
+        dataset, note = _of_parents(model), ""
+    else:
+        model, dataset, note = _images(model, config)
     session = Session(model, dataset, settings, workdir)
+    assert model.parents is not None
     session.pool_codes = model.parents
-    if mode == "edit":
-        edits.learn_factors(session)  # refuses images without labels before anything is said
+    if mode == "edit":  # refuses images without labels before anything is said
+        session.model = edits.learn_factors(session)
     if note:
         say(note)
     return session
 
 
-def _images(model: TrainedModel, config: Config) -> tuple[Dataset, str]:
+def _images(model: TrainedModel, config: Config) -> tuple[TrainedModel, Dataset, str]:
     """The data of a model or, if it is not at hand, some of its parents, held out and decoded.
 
-    These are taken from the model. Also returns what to say of that, or ''.
+    Also returns the model, without these, and what to say of that, or ''.
     """
     try:
-        return dataset_from_config(config), ""
+        return model, dataset_from_config(config), ""
     except (InputError, ImportError) as error:
         if model.parents is None or len(model.parents) < 3:
             raise
         count = min(HELD_OUT, len(model.parents) - 2)
         note = f"{count} training images, as they decode, stand for test images ({error})"
-    return _of_parents(model, count), note
+    labels = model.labels and model.labels._replace(values=model.labels.values[:-count])
+    rest = dataclasses.replace(model, parents=model.parents[:-count], labels=labels)
+    return rest, _of_parents(model, count), note
 
 
 def _of_parents(model: TrainedModel, held_out: int = 0) -> Dataset:
-    """The decoded parents of a published model, the last ones held out from it as test images."""
+    """The decoded parents of a published model, the last ones held out as test images."""
     codes, labels = model.parents, model.labels
     assert codes is not None
     count = len(codes) - held_out
-    if held_out:
-        model.parents = codes[:count]
-        model.labels = labels and labels._replace(values=labels.values[:count])
     train = Decoded(model, codes[:count], labels and labels._replace(values=labels.values[:count]))
     test = Decoded(model, codes[count:], labels and labels._replace(values=labels.values[count:]))
     data, factors = model.config.data, dict(labels.factors) if labels else {}

@@ -163,7 +163,7 @@ def test_paths_in_a_published_model_are_not_read(
         evaluate={"features_path": f"{place}/0.png"},
     )
     model = pivq_jax.from_pretrained(copy)
-    dataset, note = modes._images(model, model.config)
+    model, dataset, note = modes._images(model, model.config)
     assert "training images, as they decode" in note and len(dataset.test) > 2
     assert model.config.loss.perceptual_weights == model.config.evaluate.features_path == ""
     assert opened and not [name for name in opened if name.startswith(place)]
@@ -173,7 +173,7 @@ def test_paths_in_a_published_model_are_not_read(
 def test_where_its_data_is_not_at_hand_parents_are_held_out_as_test_images(published):
     model = pivq_jax.from_pretrained(published)
     before = model.parents
-    dataset, note = modes._images(model, model.config)
+    model, dataset, note = modes._images(model, model.config)
     assert "training images, as they decode" in note
     assert len(dataset.train) == len(model.parents) == 2  # of less than 200, two are left
     assert len(dataset.test) == len(before) - 2

@@ -1,5 +1,7 @@
 """Completions of images with hidden regions, with a picture."""
 
+import dataclasses
+
 import numpy as np
 
 from pivq_jax.common.errors import InputError
@@ -55,7 +57,7 @@ def write_completions(session: Session, region: str, count: int) -> None:
     """Writes `completions.png`: test images with a hidden region, completed, and whole."""
     model, test = session.model, session.dataset.test
     if model.parents is None:
-        model.parents = session.pool_codes
+        model = dataclasses.replace(model, parents=session.pool_codes)
     images = np.stack([test[i]["image"] for i in range(min(count, len(test)))])
     visible, codes = complete(model, images, region, session.seed)
     shown = np.where(visible[..., None], images, np.uint8(GREY))

@@ -1,5 +1,6 @@
 """Edits of images by the labelled factors of a data set, with pictures."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,21 +17,21 @@ from pivq_jax.sampling import Labels
 
 
 def learn_factors(session: Session) -> TrainedModel:
-    """Gives a model its labelled parents for `TrainedModel.edit`, unless it came with them.
+    """Returns the model with labelled parents for `TrainedModel.edit`, which it may have come with.
 
     Raises InputError if the images have no labels, or codes mean nothing without their places.
     """
     model, dataset = session.model, session.dataset
     if model.space.ordered:
         raise InputError("edits replace codes of sets, and positional codes are none")
-    if model.labels is None:
-        if not dataset.factors:
-            raise InputError("edits need labelled images, and these have none")
-        names, batch_size = tuple(dataset.factors), session.settings.batch_size
-        encoded = encode_labelled(model, session.pool, names, batch_size)
-        model.parents = encoded.codes
-        model.labels = Labels(encoded.labels, dataset.factors)
-    return model
+    if model.labels is not None:
+        return model
+    if not dataset.factors:
+        raise InputError("edits need labelled images, and these have none")
+    names, batch_size = tuple(dataset.factors), session.settings.batch_size
+    encoded = encode_labelled(model, session.pool, names, batch_size)
+    labels = Labels(encoded.labels, dataset.factors)
+    return dataclasses.replace(model, parents=encoded.codes, labels=labels)
 
 
 def check_changes(model: TrainedModel, changes: Mapping[str, str]) -> None:

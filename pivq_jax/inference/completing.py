@@ -1,4 +1,4 @@
-"""What `TrainedModel.complete` consists of: visible pixels, first guesses, and their descent."""
+"""What is done with given images: they are checked, and completed from their visible pixels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,23 @@ import numpy as np
 from pivq_jax import sampling
 from pivq_jax.model.pivq import PIVQ
 
+# Allow resize overshoot; reject [0, 255] or standardized images.
+MAX_ABS_PIXEL = 1.5
 NEAREST_PARENTS = 64  # parents from which the completion of an image may begin
+
+
+def check_images(images: jax.typing.ArrayLike, size: int) -> jax.Array:
+    """Checks images, floating point [B, size, size, 3] in [-1, 1] up to overshoot."""
+    images = jnp.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
+        shape = f"[B, {size}, {size}, 3], B at least 1"
+        raise ValueError(f"images have shape {images.shape}: give {shape}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images have dtype {images.dtype}: give floats in [-1, 1]")
+    if jnp.abs(images).max() > MAX_ABS_PIXEL:
+        extent = f"{images.min():g} to {images.max():g}"
+        raise ValueError(f"images range from {extent}: give floats in [-1, 1]")
+    return images
 
 
 def check_visible(visible: jax.typing.ArrayLike, shape: tuple[int, ...]) -> jax.Array:

@@ -1,6 +1,6 @@
 """The report's figures and pictures of a prior, for an untrained model whose sets are known."""
 
-import copy
+import dataclasses
 import json
 from typing import Any
 
@@ -113,11 +113,11 @@ def test_completions_keep_ever_fewer_codes(model, tmp_path, monkeypatch):
     session = session_of(model, tmp_path)
     asked: list[np.ndarray] = []
 
-    def complete(codes: np.ndarray, key: jax.Array) -> np.ndarray:
+    def complete(_: TrainedModel, codes: np.ndarray, key: jax.Array) -> np.ndarray:
         asked.append(codes)
         return sets(len(asked), len(codes))
 
-    monkeypatch.setattr(model, "complete_sets", complete)
+    monkeypatch.setattr(TrainedModel, "complete_sets", complete)
     picture = module._completions(session, jax.random.key(0))
     assert [codes.shape for codes in asked] == [(16, 3), (16, 2), (16, 1)]
     for codes in asked:
@@ -145,8 +145,7 @@ def test_the_stage_is_done_again_for_another_prior_and_leaves_none_behind(
 
     monkeypatch.setattr(report, "describe_prior", describe)
     folder = tmp_path / "report"
-    other, without = copy.copy(model), copy.copy(model)
-    other.prior, without.prior = prior_of(1), None
+    other, without = (dataclasses.replace(model, prior=prior) for prior in (prior_of(1), None))
 
     assert "prior_bits" not in report.write_report(session_of(without, tmp_path))
     assert not list(folder.glob("*prior*")) and "Prior" not in (folder / "index.html").read_text()

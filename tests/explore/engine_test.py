@@ -1,6 +1,6 @@
 """What the page asks for, against NumPy and SciPy."""
 
-import copy
+import dataclasses
 import hashlib
 import re
 from pathlib import Path
@@ -124,10 +124,8 @@ def test_neighbours_are_all_other_entries_by_distance(engine):
 @pytest.fixture(scope="module")
 def published(engine):
     """The model as if it were published: with labels of its parents, which are the other ones."""
-    model = copy.copy(engine.model)
-    model.parents = engine.pool.codes
-    model.labels = Labels(1 - engine.pool.labels, {"shade": ("light", "dark")})
-    return model
+    labels = Labels(1 - engine.pool.labels, {"shade": ("light", "dark")})
+    return dataclasses.replace(engine.model, parents=engine.pool.codes, labels=labels)
 
 
 def test_factors_are_read_and_changed_as_the_model_does(engine, published):
@@ -141,8 +139,8 @@ def test_factors_are_read_and_changed_as_the_model_does(engine, published):
 
 
 def test_labels_of_a_published_model_come_first_and_need_no_data(engine, published):
-    own = copy.copy(published)
-    own.config = own.config.with_fields({"data.name": "toon_faces"})
+    config = published.config.with_fields({"data.name": "toon_faces"})
+    own = dataclasses.replace(published, config=config)
     alone = Engine(own, None)
     found = alone.describe()
     assert found["factors"] == [{"name": "shade", "values": ["light", "dark"]}]

@@ -1,6 +1,6 @@
 """Factors in a real browser, turned with a server and without."""
 
-import copy
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,8 @@ pytestmark = [pytest.mark.slow, both_backends]
 @pytest.fixture(scope="module")
 def engine(engine: Engine) -> Engine:
     """The engine as if its images were drawn faces."""
-    model = copy.copy(engine.model)
-    model.config = model.config.with_fields({"data.name": "toon_faces"})
-    return Engine(model, engine.dataset)
+    config = engine.model.config.with_fields({"data.name": "toon_faces"})
+    return Engine(dataclasses.replace(engine.model, config=config), engine.dataset)
 
 
 def dark_faces(engine: Engine) -> str:

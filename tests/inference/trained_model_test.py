@@ -1,5 +1,6 @@
 """The public interface of a trained model."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ from pivq_jax.common.pictures import grid
 from pivq_jax.evaluation.samples import sample_recombined
 from pivq_jax.inference import TrainedModel
 from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.sampling import CodeSpace, Labels
 
 N, K = 32, 512  # of the trained run
 
@@ -106,28 +108,43 @@ def test_without_a_prior_none_recombines(trained_model):
         trained_model.recombine(random_sets(0), random_sets(1), jax.random.key(0), prior=True)
 
 
-def test_samples_are_those_of_an_evaluation_with_this_seed(trained_model, monkeypatch):
+def test_samples_are_those_of_an_evaluation_with_this_seed(trained_model):
     codes = random_sets(1, 40)
-    monkeypatch.setattr(trained_model, "parents", codes)
-    drawn = trained_model.sample(jax.random.key(3), 9)
+    model = dataclasses.replace(trained_model, parents=codes)
+    drawn = model.sample(jax.random.key(3), 9)
     assert drawn.shape == (9, N) and is_set(drawn)
     lift = trained_model.log_lift(codes)
     expected = sample_recombined(trained_model, codes, 9, seed=3, batch_size=8, lift=lift)
     np.testing.assert_array_equal(drawn, expected.codes)
-    trained_model.parents = codes[:2]
-    assert set(np.asarray(trained_model.sample(jax.random.key(3), 1))[0]) <= set(codes[:2].flat)
+    few = dataclasses.replace(model, parents=codes[:2])  # with a lift of its own
+    np.testing.assert_array_equal(few.lift, trained_model.log_lift(codes[:2]))
+    assert set(np.asarray(few.sample(jax.random.key(3), 1))[0]) <= set(codes[:2].flat)
 
 
-def test_without_parents_there_are_no_samples(trained_model, monkeypatch):
+def test_without_parents_there_are_no_samples(trained_model):
     for parents in (None, random_sets(0, 1)):
-        monkeypatch.setattr(trained_model, "parents", parents)
-        with pytest.raises(ValueError, match=r"no parents to recombine: set model\.parents ="):
-            trained_model.sample(jax.random.key(0), 4)
-    monkeypatch.setattr(trained_model, "parents", random_sets(0, 2))
+        model = dataclasses.replace(trained_model, parents=parents)
+        with pytest.raises(ValueError, match=r"no parents to recombine: use dataclasses\.replace"):
+            model.sample(jax.random.key(0), 4)
+    model = dataclasses.replace(trained_model, parents=random_sets(0, 2))
     with pytest.raises(ValueError, match="count = 0: draw at least 1"):
-        trained_model.sample(jax.random.key(0), 0)
-    with pytest.raises(ValueError, match="codes are int32"):
-        trained_model.parents = random_sets(0, 2)[:, :5]
+        model.sample(jax.random.key(0), 0)
+
+
+def test_what_is_added_fits_and_makes_another_model(trained_model):
+    labels = Labels(np.zeros((8, 1), np.int64), {"hair": ("none", "long")})
+    parents = jnp.asarray(random_sets(0))
+    model = dataclasses.replace(trained_model, parents=parents, labels=labels)
+    assert trained_model.parents is None and trained_model.labels is None
+    np.testing.assert_array_equal(model.parents, parents)
+    assert isinstance(model.parents, np.ndarray) and model.labels.values.dtype == np.int32
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        model.parents = None
+    with pytest.raises(ValueError, match=r"codes are int32 \(8, 5\)"):
+        dataclasses.replace(model, parents=parents[:, :5])
+    for change in ({"parents": parents[:7]}, {"parents": None}):
+        with pytest.raises(ValueError, match=r"labels have shape \(8, 1\)"):
+            dataclasses.replace(model, **change)
 
 
 def test_a_grid_of_images_is_written(tmp_path, images):
@@ -150,7 +167,7 @@ def test_an_image_decodes_alike_in_any_batch(trained_model, images):
 
 
 def test_what_the_model_says_of_itself(trained, trained_model):
-    assert trained_model.step == 60 and trained_model.kind == "matching"
+    assert trained_model.step == 60 and trained_model.space == CodeSpace(N, K)
     assert trained_model.codebook.shape == (K, 32)
     assert trained_model.num_parameters == trained.metrics["parameters"]
     assert trained_model.progress["train_seconds"] == trained.metrics["train_seconds"]
@@ -214,7 +231,7 @@ def test_the_other_kinds(tiny_config, kind):
     encoded = np.asarray(model.encode(rng.uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)))
     assert encoded.shape == (3, 8) and encoded.min() >= 0 and encoded.max() < 32
     assert kind == "positional" or np.all(np.diff(encoded, axis=1) >= 0)
-    model.parents = encoded
+    model = dataclasses.replace(model, parents=encoded)
     assert set(np.asarray(model.sample(jax.random.key(0), 2)).flat) <= set(encoded.flat)
 
 

@@ -1,11 +1,11 @@
 """The published form: what `save_pretrained` writes, `from_pretrained` opens anywhere."""
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
-from copy import copy as shallow_copy
 from pathlib import Path
 
 import jax
@@ -25,15 +25,14 @@ FACTORS = {"hair": ("none", "short", "long"), "beard": ("none", "a little", "lon
 
 @pytest.fixture(scope="module")
 def tiny_model(tiny_model):
-    model = shallow_copy(tiny_model)
-    assert model.parents is None  # a workdir has the images themselves
+    assert tiny_model.parents is None  # a workdir has the images themselves
     rng = np.random.default_rng(1)
-    model.parents = np.stack([rng.permutation(32)[:8] for _ in range(30)])
-    model.labels = Labels(rng.integers(0, 3, (30, 2)), FACTORS)
+    parents = np.stack([rng.permutation(32)[:8] for _ in range(30)])
+    labels = Labels(rng.integers(0, 3, (30, 2)), FACTORS)
     network, codes = SetPrior(32, width=8, depth=1, heads=2), jnp.zeros((1, 8), jnp.int32)
     weights = jax.jit(network.init)(jax.random.key(0), codes, codes > 0)["params"]
-    model.prior = Prior(network, weights, bits=20.5)
-    return model
+    prior = Prior(network, weights, bits=20.5)
+    return dataclasses.replace(tiny_model, parents=parents, labels=labels, prior=prior)
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +93,9 @@ def test_it_knows_what_the_run_knew(tiny_model, tiny_run, published):
         jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
 
 
-def test_a_model_may_be_published_without_parents_and_prior(tiny_model, copy, monkeypatch):
-    monkeypatch.setattr(tiny_model, "parents", None)
-    monkeypatch.setattr(tiny_model, "prior", None)
-    tiny_model.save_pretrained(copy)  # over one with both
+def test_a_model_may_be_published_without_parents_and_prior(tiny_model, copy):
+    alone = dataclasses.replace(tiny_model, parents=None, labels=None, prior=None)
+    alone.save_pretrained(copy)  # over one with all
     assert not (copy / "parents.safetensors").exists()
     assert not (copy / "prior.safetensors").exists()
     assert "model.sample" not in (copy / "README.md").read_text()
@@ -107,9 +105,8 @@ def test_a_model_may_be_published_without_parents_and_prior(tiny_model, copy, mo
         model.edit(np.arange(8)[None], hair="long")
 
 
-def test_parents_without_labels_may_be_published(tiny_model, copy, monkeypatch):
-    monkeypatch.setattr(tiny_model, "_labels", None)
-    tiny_model.save_pretrained(copy)
+def test_parents_without_labels_may_be_published(tiny_model, copy):
+    dataclasses.replace(tiny_model, labels=None).save_pretrained(copy)
     model = pivq_jax.from_pretrained(copy)
     assert model.labels is None and len(model.parents) == 30
 
@@ -129,11 +126,10 @@ def test_the_directory_is_what_the_hub_expects(published, tiny_run):
     assert "license" not in card  # that of the images is not known
 
 
-def test_the_card_of_drawn_faces_names_their_licence(tiny_model, tmp_path, monkeypatch):
+def test_the_card_of_drawn_faces_names_their_licence(tiny_model, tmp_path):
     huggingface_hub = pytest.importorskip("huggingface_hub")
     config = tiny_model.config.with_fields({"data.name": "toon_faces"})
-    monkeypatch.setattr(tiny_model, "config", config)
-    tiny_model.save_pretrained(tmp_path)
+    dataclasses.replace(tiny_model, config=config).save_pretrained(tmp_path)
     card = huggingface_hub.ModelCard.load(tmp_path / "README.md")
     assert card.data.license == "cc-by-4.0"
     assert "Johan Melin" in card.text and "licenses/by/4.0" in card.text
@@ -179,11 +175,10 @@ def test_saving_to_remote_storage_is_refused(tiny_model):
         tiny_model.save_pretrained("gs://bucket/faces")
 
 
-def test_no_path_of_this_machine_is_published(tiny_model, tmp_path, monkeypatch):
+def test_no_path_of_this_machine_is_published(tiny_model, tmp_path):
     paths = {"loss.perceptual_weights": "/home/me/w", "evaluate.features_path": "/home/me/f"}
     config = tiny_model.config.with_fields(paths)
-    monkeypatch.setattr(tiny_model, "config", config)
-    tiny_model.save_pretrained(tmp_path)
+    dataclasses.replace(tiny_model, config=config).save_pretrained(tmp_path)
     written = [path.read_bytes() for path in tmp_path.iterdir()]
     assert len(written) == 5 and not any(b"/home/me" in content for content in written)
 

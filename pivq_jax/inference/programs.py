@@ -1,0 +1,73 @@
+"""The networks of a model, compiled for a mesh."""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from pivq_jax.common.compilation import compiler_options
+from pivq_jax.common.parallel import (
+    map_over_batch,
+    over_batch,
+    own_copy,
+    replicated,
+    split_rows,
+)
+from pivq_jax.config.fields import Config
+from pivq_jax.inference.completing import fit
+from pivq_jax.model.pivq import PIVQ, pivq_from_config
+from pivq_jax.sampling import CodeSpace
+
+
+class Programs(NamedTuple):
+    """Jitted functions, compiled once per batch size; batches are split over the devices."""
+
+    # Parameters, images -> codes int32 [B, N], converged bool [B], latents float32 [B, N, D].
+    encode: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
+    decode: Callable[[Any, jax.Array], jax.Array]  # parameters, codes -> images
+    fit: Callable[..., jax.Array]  # see `completing.fit`
+
+
+@lru_cache(maxsize=16)
+def programs_of(config: Config, mesh: Mesh) -> Programs:
+    """Returns the programs of all models of a config on a mesh."""
+    model = pivq_from_config(config, partial(map_over_batch, mesh=mesh))
+    space, options = CodeSpace.of(config), compiler_options(mesh)
+    whole = replicated(mesh)
+    jit = partial(
+        jax.jit,
+        in_shardings=(whole, over_batch(mesh)),
+        out_shardings=whole,
+        compiler_options=options,
+    )
+    return Programs(
+        partial(_by_rows, jit(partial(_encode, model, space)), mesh),
+        partial(_by_rows, jit(partial(_decode, model, space)), mesh),
+        jax.jit(partial(fit, model, space.method), static_argnums=0, compiler_options=options),
+    )
+
+
+def _by_rows(function: Callable[..., Any], mesh: Mesh, params: Any, x: jax.Array) -> Any:
+    # Rows are split over the devices, so their number is padded to a multiple of the devices.
+    fill = -x.shape[0] % mesh.size
+    padded = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)]) if fill else x
+    result = own_copy(function(params, split_rows(padded, mesh)))
+    return jax.tree.map(lambda y: y[: x.shape[0]], result)
+
+
+def _encode(
+    model: PIVQ, space: CodeSpace, params: Any, images: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    result: Any = model.apply({"params": params}, images, method="encode")
+    columns, converged, latents = result
+    return space.canonical(columns), converged, latents
+
+
+def _decode(model: PIVQ, space: CodeSpace, params: Any, codes: jax.Array) -> jax.Array:
+    # The last bits of a sum depend on the order of its terms; sorting makes the result unique.
+    codes = space.canonical(codes)
+    images: Any = model.apply({"params": params}, codes, method="decode")
+    return jnp.clip(images, -1.0, 1.0)
