@@ -4,6 +4,7 @@ Arrays go in and out; shapes are fixed, so that nothing compiles after `Engine` 
 for use by two threads at once.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_float, images_to_uint8
-from pivq_jax.explore.factors import Factors
+from pivq_jax.explore.factors import edit_places
 from pivq_jax.explore.meanings import find_meanings, words
 from pivq_jax.explore.pool import Pool, encode_pool, nearest
 from pivq_jax.inference import TrainedModel
@@ -67,8 +68,9 @@ class Engine:
     """A trained model with its data, compiled and ready.
 
     Without a data set there are no images to choose from, no new faces, and codes are grouped by
-    clusters of entries. `pool` and `factors` are then None, `factors` also without labels, and if
-    codes have places. `example_name` is what the page calls the images to choose from.
+    clusters of entries. `pool` and `labelled`, the model with labelled images, are then None;
+    `labelled` also without labels, and if codes have places. `example_name` is what the page calls
+    the images to choose from.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class Engine:
         self._entries = np.asarray(self._codebook, np.float64)
         self._id = fingerprint(model.params).hex()
         self.pool: Pool | None = None
-        self.factors: Factors | None = None
+        self.labelled: TrainedModel | None = None
         self._lift: jax.Array | None = None
         self._compile()
         codes, labels = np.zeros((0, self.num_codes), np.int32), np.zeros((0, 0), np.int32)
@@ -98,19 +100,18 @@ class Engine:
 
     def _count(self) -> None:
         """Counts which codes and labels meet, and compiles what needs the counts."""
-        model, labels = self.model, self.model.labels
-        codes = model.parents if labels else None
-        if labels is None and self.pool and self.dataset:
-            codes, factors = self.pool.codes, self.dataset.factors
+        model = self.model
+        if model.labels is None and self.pool and self.dataset:
+            factors = self.dataset.factors
             labels = Labels(self.pool.labels, factors) if factors else None
-        if codes is None or model.space.ordered:
+            model = dataclasses.replace(model, parents=self.pool.codes, labels=labels)
+        if model.space.ordered or (model.labels is None and self.pool is None):
             return
-        self._lift = model.log_lift(codes)
-        if labels:
-            table = sampling.factor_table(model.space, codes, labels)
-            self.factors = Factors(model.space, self._codebook, labels, table, self._lift)
-            self.read_factors(codes[0])
-            self.edit(codes[0], 0, 0)
+        self._lift = model.lift
+        if model.labels:
+            self.labelled, codes = model, np.arange(self.num_codes)
+            self.read_factors(codes)
+            self.edit(codes, 0, 0)
 
     def _compile(self) -> None:
         codes, image = np.arange(self.num_codes), np.zeros((self.size, self.size, 3), np.uint8)
@@ -139,6 +140,8 @@ class Engine:
         columns = (meanings.group.tolist(), meanings.value, meanings.text, meanings.share.tolist())
         names = ("group", "value", "text", "share")
         terms = TERMS.get(model.config.data.name)
+        labels = self.labelled.labels if self.labelled else None
+        factors = labels.factors if labels else {}
         return {
             "id": self._id,
             "title": f"{model.config.name}, step {model.step:,}",
@@ -154,8 +157,7 @@ class Engine:
             "groups": list(meanings.groups),
             "entries": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
             "factors": [
-                {"name": words(name), "values": list(values)}
-                for name, values in (self.factors.labels.factors if self.factors else {}).items()
+                {"name": words(name), "values": list(values)} for name, values in factors.items()
             ],
             "credit": terms.credit if terms else "",
         }
@@ -246,11 +248,11 @@ class Engine:
 
     def read_factors(self, codes: np.ndarray) -> np.ndarray:
         """Returns the values of the factors of an image, as its codes, int [N], say: int [A]."""
-        return self._known_factors().read(codes)
+        return self._labelled().read_factors(codes[None])[0]
 
     def edit(self, codes: np.ndarray, factor: int, value: int) -> np.ndarray:
-        """Gives a factor another value; see `Factors.edit`."""
-        return self._known_factors().edit(codes, factor, value)
+        """Gives a factor another value; see `factors.edit_places`."""
+        return edit_places(self._labelled(), codes, factor, value)
 
     def write_codes(self, codes: np.ndarray) -> bytes:
         """Writes a code set, int [N], as the contents of a file of `pivq_jax.codec`."""
@@ -267,10 +269,10 @@ class Engine:
             raise InputError("the training images of this model are not on this machine")
         return self.pool
 
-    def _known_factors(self) -> Factors:
-        if self.factors is None:
+    def _labelled(self) -> TrainedModel:
+        if self.labelled is None:
             raise InputError("there are no factors: images have no labels, or codes have places")
-        return self.factors
+        return self.labelled
 
     def _training_image(self, index: int) -> Picture:
         assert self.dataset and self.pool

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
 from pivq_jax.explore import engine as engine_module
@@ -283,10 +282,8 @@ def test_other_kinds_of_codes_are_exchanged_in_their_own_way(tiny_config, kind):
         if kind == "nearest":
             (value,) = own.read_factors(face.codes).tolist()
             edited = own.edit(face.codes, 0, 1 - value)
-            known, wanted = own.factors, np.array([[1 - value]])
-            expected = sampling.edit(
-                known.space, known.codebook, face.codes[None], wanted, known.table, known.lift
-            )
+            name = ("dark", "light")[1 - value]
+            expected = own.labelled.edit(face.codes[None], shade=name)
             np.testing.assert_array_equal(np.sort(edited), expected[0])
         else:
-            assert own.factors is None and own.describe()["factors"] == []
+            assert own.labelled is None and own.describe()["factors"] == []

@@ -15,10 +15,9 @@ def some_sets(count: int) -> np.ndarray:
 
 
 def test_edited_codes_are_in_the_places_of_those_they_replace(engine):
-    factors = engine.factors
     codebook, replaced = np.asarray(engine.model.codebook, np.float64), 0
     for codes in some_sets(30):
-        edited = factors.edit(codes, 0, 1 - int(factors.read(codes)[0]))
+        edited = engine.edit(codes, 0, 1 - int(engine.read_factors(codes)[0]))
         stays = edited == codes
         np.testing.assert_array_equal(stays, np.isin(codes, edited))
         cost = np.square(codebook[codes[~stays]][:, None] - codebook[edited[~stays]]).sum(-1)
@@ -39,4 +38,4 @@ def test_edited_codes_are_in_the_places_of_those_they_replace(engine):
 )
 def test_factors_and_values_out_of_range_are_refused(engine, factor, value, message):
     with pytest.raises(InputError, match=message):
-        engine.factors.edit(some_sets(1)[0], factor, value)
+        engine.edit(some_sets(1)[0], factor, value)
