@@ -95,7 +95,7 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
     codes = encode_split(model, pool, batch_size)
     test = images_of(dataset.test)
     recombined = sample_recombined(
-        model, codes, samples, seed, batch_size, lift=model.log_lift(codes)
+        model, codes, samples, jax.random.key(seed), batch_size, lift=model.log_lift(codes)
     )
     made = {
         "training images": images_of(held_out),

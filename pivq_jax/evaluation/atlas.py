@@ -151,7 +151,7 @@ def informative_codes(
 
 
 def exchange(
-    model: TrainedModel, codes: np.ndarray, code: int, count: int, seed: int, batch_size: int
+    model: TrainedModel, codes: np.ndarray, code: int, count: int, key: jax.Array, batch_size: int
 ) -> Exchange:
     """Exchanges a code, in images that contain it, for its partner in other images.
 
@@ -165,7 +165,7 @@ def exchange(
         code: the codebook entry.
         count: number of images to exchange it in: the first ones that contain it, or all if there
             are fewer.
-        seed: determines the other images.
+        key: PRNG key of the choice of the other images; each code has its own, folded from it.
         batch_size: number of images decoded at once.
 
     Returns:
@@ -180,8 +180,8 @@ def exchange(
             f"code {code} is in {'all' if has.any() else 'none'} of {len(codes)} images"
         )
     images, others = np.flatnonzero(has)[:count], np.flatnonzero(~has)
-    key = jax.random.fold_in(jax.random.key(seed), code)
-    drawn = others[np.asarray(jax.random.randint(key, (count,), 0, len(others)))]
+    own = jax.random.fold_in(key, code)
+    drawn = others[np.asarray(jax.random.randint(own, (count,), 0, len(others)))]
     filled = np.resize(images, count)  # one shape, so that all codes share one compilation
     edited = sampling.exchange_code(model.space, model.codebook, codes[filled], codes[drawn], code)
     before = decode_batched(model, codes[images], batch_size)

@@ -9,7 +9,7 @@ from pivq_jax.common.parallel import own_copy
 from pivq_jax.common.pictures import grid, reconstruction_grid
 from pivq_jax.evaluation.neighbours import nearest_sets
 from pivq_jax.evaluation.reconstruction import decode_batched
-from pivq_jax.evaluation.session import Session
+from pivq_jax.evaluation.session import Draw, Session
 from pivq_jax.sampling import prior_bits
 
 ORDERS = 4  # of the codes of a set, over which its probability is averaged
@@ -28,10 +28,9 @@ def describe_prior(session: Session) -> dict[str, Any]:
     codes in common with the most similar training image, and `copies`, the number of sets of a
     training image.
     """
-    keys = jax.random.split(jax.random.key(session.seed), 3)
     made = {"test images": session.test_codes, "recombined": session.samples.codes}
     for temperature in TEMPERATURES:
-        made[f"temperature {temperature:g}"] = _draw(session, keys[0], temperature)
+        made[f"temperature {temperature:g}"] = _draw(session, temperature)
     sets = {}
     for name, codes in made.items():
         nearest, shared = nearest_sets(session.model.space, codes, session.pool_codes)
@@ -43,13 +42,13 @@ def describe_prior(session: Session) -> dict[str, Any]:
         if name != "test images":
             picture = _beside(session, codes[:SHOWN], session.pool_codes[nearest[:SHOWN]])
             session.save(f"prior_{name.replace(' ', '_')}", picture)
-    session.save("prior_completions", _completions(session, keys[1]))
-    return {"prior_bits": _bits(session, keys[2]), "prior_sets": sets}
+    session.save("prior_completions", _completions(session))
+    return {"prior_bits": _bits(session), "prior_sets": sets}
 
 
-def _draw(session: Session, key: jax.Array, temperature: float) -> np.ndarray:
+def _draw(session: Session, temperature: float) -> np.ndarray:
     """Draws `settings.samples` sets, int32 [S, N]."""
-    count = session.settings.samples
+    key, count = session.key(Draw.PRIOR_SETS), session.settings.samples
     at_once = min(AT_ONCE, count)
     batches = [
         session.model.sample_prior(jax.random.fold_in(key, start), at_once, temperature)
@@ -58,9 +57,9 @@ def _draw(session: Session, key: jax.Array, temperature: float) -> np.ndarray:
     return np.concatenate(batches)[:count]
 
 
-def _bits(session: Session, key: jax.Array) -> float:
+def _bits(session: Session) -> float:
     """Computes the mean bits of the test split, in batches of constant shape."""
-    prior, codes = session.model.prior, session.test_codes
+    prior, codes, key = session.model.prior, session.test_codes, session.key(Draw.PRIOR_BITS)
     assert prior is not None
     params, at_once = own_copy(prior.params), min(AT_ONCE, len(codes))
     bits = []
@@ -80,9 +79,9 @@ def _beside(session: Session, codes: np.ndarray, nearest: np.ndarray) -> np.ndar
     return reconstruction_grid(images[: len(codes)], images[len(codes) :], 8, session.scale)
 
 
-def _completions(session: Session, key: jax.Array) -> np.ndarray:
+def _completions(session: Session) -> np.ndarray:
     """A picture: test images from all their codes, then from ever fewer given ones, completed."""
-    key_order, key_drawn = jax.random.split(key)
+    key_order, key_drawn = jax.random.split(session.key(Draw.PRIOR_COMPLETIONS))
     whole = session.test_codes[:COMPLETED]
     # More given codes include the fewer ones.
     order = np.asarray(jax.random.permutation(key_order, whole, axis=1, independent=True))

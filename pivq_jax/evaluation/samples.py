@@ -1,7 +1,7 @@
 """New images from the code sets of real ones, with their parents, for metrics and pictures.
 
 Parents are drawn from the codes of real images, as returned by `encode_split`. Each new image takes
-one N x N matching per exchange and one pass of the decoder; there is no prior. The same seed gives
+one N x N matching per exchange and one pass of the decoder; there is no prior. The same key gives
 the same codes for every batch size.
 """
 
@@ -49,7 +49,7 @@ def sample_recombined(
     model: TrainedModel,
     codes: np.ndarray,
     count: int,
-    seed: int,
+    key: jax.Array,
     batch_size: int,
     parents: int = 2,
     fraction: float | None = None,
@@ -62,7 +62,7 @@ def sample_recombined(
         model: the trained model.
         codes: int32 [M, N], codes of the pool of parents, M >= P.
         count: S, the number of images, at least 1.
-        seed: seed of the choice of parents and of the exchanges.
+        key: PRNG key of the choice of parents and of the exchanges.
         batch_size: number of images decoded at once, at least 1.
         parents: P, the number of different parents per image, at least 2.
         fraction: fraction of the first parent's codes that is exchanged, in [0, 1]; see
@@ -80,7 +80,7 @@ def sample_recombined(
     _check_at_least(1, count=count, batch_size=batch_size)
     if fraction is not None and not 0 <= fraction <= 1:
         raise InputError(f"fraction = {fraction:g}: use a share in [0, 1]")
-    key_parents, key_mix = jax.random.split(jax.random.key(seed))
+    key_parents, key_mix = jax.random.split(key)
     _check_parents(parents, len(codes))
     groups = np.asarray(
         sampling.near_parents(key_parents, count, codes, model.codebook, parents, nearest_of)
@@ -101,13 +101,13 @@ def sample_recombined(
 
 
 def sample_paths(
-    model: TrainedModel, codes: np.ndarray, count: int, steps: int, seed: int, batch_size: int
+    model: TrainedModel, codes: np.ndarray, count: int, steps: int, key: jax.Array, batch_size: int
 ) -> Paths:
     """Interpolates between `count` random pairs of images of a pool, in `steps` with both ends."""
     _check_at_least(1, count=count, batch_size=batch_size)
     _check_at_least(2, steps=steps)
     _check_parents(2, len(codes))
-    pairs = np.asarray(sampling.random_pairs(jax.random.key(seed), count, len(codes)))
+    pairs = np.asarray(sampling.random_pairs(key, count, len(codes)))
     ends = jnp.asarray(codes[pairs])
     paths = np.asarray(model.interpolate(ends[:, 0], ends[:, 1], steps))
     images = decode_batched(model, paths.reshape(-1, paths.shape[-1]), batch_size)

@@ -1,6 +1,7 @@
 """A trained model with its data, and cached results shared by the stages of an evaluation."""
 
 import dataclasses
+import enum
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +20,22 @@ from pivq_jax.inference import TrainedModel
 # Most training images whose codes are used: as parents, for the log lift and to fit probes.
 # Encoding them takes seconds on a CPU.
 POOL_IMAGES = 10_000
+
+
+class Draw(enum.IntEnum):
+    """Purpose of a random key; changing a value changes what is drawn for it.
+
+    A key is that child of `jax.random.key(seed)`. The samples have this key itself, as
+    `TrainedModel.sample` says, which splits it. Other children are those of `training.steps.Draw`
+    and of the steps of the prior's training, below all of these.
+    """
+
+    MANY_PARENTS = 2**31
+    INTERPOLATIONS = 2**31 + 1
+    ATLAS = 2**31 + 2
+    PRIOR_SETS = 2**31 + 3
+    PRIOR_COMPLETIONS = 2**31 + 4
+    PRIOR_BITS = 2**31 + 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +65,10 @@ class Session:
         self.pictures: list[str] = []  # names of those saved for the report so far
         self._samples: dict[float, Samples] = {}
 
+    def key(self, draw: Draw) -> jax.Array:
+        """Returns the PRNG key for a purpose; it depends on the seed of the run."""
+        return jax.random.fold_in(jax.random.key(self.seed), draw)
+
     @cached_property
     def pool(self) -> Source:
         """The first `POOL_IMAGES` training images: the pool of parents."""
@@ -69,7 +90,7 @@ class Session:
                 self.model,
                 self.pool_codes,
                 count,
-                self.seed,
+                jax.random.key(self.seed),
                 self.settings.batch_size,
                 fraction=fraction,
                 lift=self.lift,

@@ -42,7 +42,7 @@ from pivq_jax.evaluation.samples import (
     sample_paths,
     sample_recombined,
 )
-from pivq_jax.evaluation.session import Session
+from pivq_jax.evaluation.session import Draw, Session
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import lpips
@@ -147,12 +147,12 @@ def samples(session: Session) -> dict[str, Any]:
     session.save("parents", found.between_parents(session.pool, SHOWN))
     many = min(4, len(codes))
     mixed = sample_recombined(
-        *(model, codes, 16, session.seed + 1, batch_size, many),
+        *(model, codes, 16, session.key(Draw.MANY_PARENTS), batch_size, many),
         lift=session.lift,
         nearest_of=model.config.sample.nearest_of,
     )
     session.save("many_parents", grid(mixed.images, 8, scale))
-    paths = sample_paths(model, codes, 8, 9, session.seed + 2, batch_size)
+    paths = sample_paths(model, codes, 8, 9, session.key(Draw.INTERPOLATIONS), batch_size)
     session.save("interpolations", interpolation_grid(paths.images, scale))
     return {"parents_of_many": many}
 
@@ -196,11 +196,9 @@ def attributes(session: Session) -> dict[str, Any]:
     train = encode(session.pool)
     session.pool_codes = train.codes  # so that no stage encodes them again
     chosen = informative_codes(model.space, train.codes, train.labels, dataset.factors, ATLAS_CODES)
+    key, batch_size = session.key(Draw.ATLAS), settings.batch_size
     exchanges = [
-        (
-            meaning,
-            exchange(model, train.codes, meaning.code, 50, session.seed, settings.batch_size),
-        )
+        (meaning, exchange(model, train.codes, meaning.code, 50, key, batch_size))
         for meaning in chosen
     ]
     if exchanges:
@@ -227,7 +225,7 @@ def sample_prior(session: Session, count: int) -> None:
     model = session.model
     if model.prior is None:
         raise InputError("the model has no prior: train one with --mode=train_prior")
-    codes = np.asarray(model.sample_prior(jax.random.key(session.seed), count))
+    codes = np.asarray(model.sample_prior(session.key(Draw.PRIOR_SETS), count))
     images = decode_batched(model, codes, session.settings.batch_size)
     session.write("prior_samples.png", grid(images, columns=8, scale=session.scale))
 
@@ -235,7 +233,9 @@ def sample_prior(session: Session, count: int) -> None:
 def interpolate(session: Session, count: int, steps: int) -> None:
     """Writes `interpolations.png`, one row per pair of images, exchanging codes step by step."""
     codes, batch_size = session.pool_codes, session.settings.batch_size
-    found = sample_paths(session.model, codes, count, steps, session.seed, batch_size)
+    found = sample_paths(
+        session.model, codes, count, steps, session.key(Draw.INTERPOLATIONS), batch_size
+    )
     session.write("interpolations.png", interpolation_grid(found.images, scale=session.scale))
 
 

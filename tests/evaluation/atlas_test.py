@@ -1,5 +1,6 @@
 """The atlas lists the codes that tell most, and measures what exchanging one changes."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_without_labels_codes_of_most_entropy_come_first(faces):
 
 def test_an_exchange_turns_off_the_code_and_nothing_else_of_the_image(faces):
     codes, _ = faces
-    found = atlas.exchange(Lamps(), codes, code=7, count=12, seed=0, batch_size=5)
+    found = atlas.exchange(Lamps(), codes, code=7, count=12, key=jax.random.key(0), batch_size=5)
     has = np.flatnonzero((codes == 7).any(1))
     np.testing.assert_array_equal(found.images, has[:12])
     before, after = (x[..., 0].reshape(12, K) > 127 for x in (found.before, found.after))
@@ -86,7 +87,7 @@ def test_an_exchange_turns_off_the_code_and_nothing_else_of_the_image(faces):
     assert np.all((before & ~after).sum(1) == 1) and np.all((after & ~before).sum(1) == 1)
     expected = 255 * (before != after).mean(0)
     np.testing.assert_allclose(found.change.ravel(), expected, rtol=1e-5)
-    again = atlas.exchange(Lamps(), codes, code=7, count=12, seed=0, batch_size=12)
+    again = atlas.exchange(Lamps(), codes, code=7, count=12, key=jax.random.key(0), batch_size=12)
     np.testing.assert_array_equal(found.after, again.after)
 
 
@@ -95,18 +96,20 @@ def test_fewer_images_than_asked_and_none(faces):
     rare = codes.copy()
     rare[rare == 7] = 8  # sets stay sets for the images used here
     rare[3] = [0, 3, 5, 7, 9]
-    found = atlas.exchange(Lamps(), rare[:20], code=7, count=6, seed=0, batch_size=4)
+    found = atlas.exchange(Lamps(), rare[:20], code=7, count=6, key=jax.random.key(0), batch_size=4)
     assert found.images.tolist() == [3] and found.before.shape == (1, 4, 6, 3)
     with pytest.raises(InputError, match="code 5 is in all of 400 images"):
-        atlas.exchange(Lamps(), codes, code=5, count=6, seed=0, batch_size=4)
+        atlas.exchange(Lamps(), codes, code=5, count=6, key=jax.random.key(0), batch_size=4)
     with pytest.raises(InputError, match="code 7 is in none of 10 images"):
-        atlas.exchange(Lamps(), rare[10:20], code=7, count=6, seed=0, batch_size=4)
+        atlas.exchange(Lamps(), rare[10:20], code=7, count=6, key=jax.random.key(0), batch_size=4)
 
 
 def test_picture_shows_images_exchanges_and_heat(faces):
     codes, labels = faces
     meanings = atlas.informative_codes(SPACE, codes, labels, FACTORS, 3)
-    entries = [(m, atlas.exchange(Lamps(), codes, m.code, 5, 0, 8)) for m in meanings]
+    entries = [
+        (m, atlas.exchange(Lamps(), codes, m.code, 5, jax.random.key(0), 8)) for m in meanings
+    ]
     # A class may be called so without being a colour.
     entries[0] = entries[0][0]._replace(value="#1 smile"), entries[0][1]
     source = [{"image": np.full((4, 4, 3), i % 200, np.uint8)} for i in range(M)]

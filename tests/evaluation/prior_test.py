@@ -118,7 +118,7 @@ def test_completions_keep_ever_fewer_codes(model, tmp_path, monkeypatch):
         return sets(len(asked), len(codes))
 
     monkeypatch.setattr(TrainedModel, "complete_sets", complete)
-    picture = module._completions(session, jax.random.key(0))
+    picture = module._completions(session)
     assert [codes.shape for codes in asked] == [(16, 3), (16, 2), (16, 1)]
     for codes in asked:
         np.testing.assert_array_equal(codes[:8], codes[8:])  # two ways each

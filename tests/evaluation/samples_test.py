@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -44,7 +45,9 @@ def lamps(codes):
 
 @pytest.mark.parametrize("parents", [2, 3])
 def test_samples_are_sets_of_their_parents_codes(parents):
-    found = samples.sample_recombined(MODEL, CODES, 25, seed=3, batch_size=10, parents=parents)
+    found = samples.sample_recombined(
+        MODEL, CODES, 25, key=jax.random.key(3), batch_size=10, parents=parents
+    )
     assert found.images.shape == (25, 4, 6, 3) and found.images.dtype == np.uint8
     assert found.parents.shape == (25, parents)
     np.testing.assert_array_equal(found.images[..., 0], lamps(found.codes))
@@ -57,16 +60,18 @@ def test_samples_are_sets_of_their_parents_codes(parents):
 
 
 def test_a_seed_is_one_set_of_samples_whatever_the_batch():
-    one = samples.sample_recombined(MODEL, CODES, 25, seed=3, batch_size=10)
-    again = samples.sample_recombined(MODEL, CODES, 25, seed=3, batch_size=7)
-    other = samples.sample_recombined(MODEL, CODES, 25, seed=4, batch_size=10)
+    one = samples.sample_recombined(MODEL, CODES, 25, key=jax.random.key(3), batch_size=10)
+    again = samples.sample_recombined(MODEL, CODES, 25, key=jax.random.key(3), batch_size=7)
+    other = samples.sample_recombined(MODEL, CODES, 25, key=jax.random.key(4), batch_size=10)
     for name in ("images", "codes", "parents"):
         np.testing.assert_array_equal(getattr(one, name), getattr(again, name))
         assert np.any(getattr(one, name) != getattr(other, name))
 
 
 def test_nothing_exchanged_is_the_first_parent():
-    found = samples.sample_recombined(MODEL, CODES, 8, seed=0, batch_size=10, fraction=0.0)
+    found = samples.sample_recombined(
+        MODEL, CODES, 8, key=jax.random.key(0), batch_size=10, fraction=0.0
+    )
     np.testing.assert_array_equal(found.codes, CODES[found.parents[:, 0]])
 
 
@@ -83,12 +88,12 @@ def test_samples_are_shown_between_their_first_two_parents():
 
 
 def test_paths_lead_from_parent_to_parent():
-    found = samples.sample_paths(MODEL, CODES, 3, steps=4, seed=1, batch_size=5)
+    found = samples.sample_paths(MODEL, CODES, 3, steps=4, key=jax.random.key(1), batch_size=5)
     assert found.images.shape == (4, 3, 4, 6, 3) and found.codes.shape == (4, 3, N)
     np.testing.assert_array_equal(found.codes[0], CODES[found.parents[:, 0]])
     np.testing.assert_array_equal(found.codes[-1], CODES[found.parents[:, 1]])
     np.testing.assert_array_equal(found.images[..., 1], lamps(found.codes))
-    again = samples.sample_paths(MODEL, CODES, 3, steps=4, seed=1, batch_size=9)
+    again = samples.sample_paths(MODEL, CODES, 3, steps=4, key=jax.random.key(1), batch_size=9)
     np.testing.assert_array_equal(found.images, again.images)
 
 
@@ -115,11 +120,18 @@ def test_average_of_pixels():
     ],
 )
 def test_samples_refuse(change, message):
-    arguments = {"codes": CODES, "count": 2, "seed": 0, "batch_size": 2, "parents": 3, **change}
+    arguments = {
+        "codes": CODES,
+        "count": 2,
+        "key": jax.random.key(0),
+        "batch_size": 2,
+        "parents": 3,
+        **change,
+    }
     with pytest.raises(InputError, match=message):
         samples.sample_recombined(MODEL, **arguments)
 
 
 def test_paths_refuse():
     with pytest.raises(InputError, match="steps = 1: use at least 2"):
-        samples.sample_paths(MODEL, CODES, 2, steps=1, seed=0, batch_size=2)
+        samples.sample_paths(MODEL, CODES, 2, steps=1, key=jax.random.key(0), batch_size=2)

@@ -4,14 +4,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from pivq_jax.data import load_dataset
 from pivq_jax.evaluation import session as session_module
 from pivq_jax.evaluation.samples import Samples
-from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.evaluation.session import Draw, Session, Settings
 from pivq_jax.sampling import CodeSpace
+from pivq_jax.training.steps import Draw as TrainingDraw
 
 
 @pytest.fixture
@@ -23,21 +25,33 @@ def session(monkeypatch) -> Any:
     data = load_dataset("random", image_size=16)
     model = SimpleNamespace(config=config, space=CodeSpace(2, 4), log_lift=len)
     made = Session(model, data, settings, Path("nowhere"))
-    made.encoded, made.sampled = [], []
+    made.encoded, made.sampled, made.keys = [], [], []
 
     def encode(model, source, batch_size):
         made.encoded.append(len(source))
         return np.stack([source[i]["image"][0, 0, :2].astype(np.int32) for i in range(len(source))])
 
-    def sample(model, codes, count, seed, batch_size, fraction, lift, nearest_of):
+    def sample(model, codes, count, key, batch_size, fraction, lift, nearest_of):
         assert nearest_of == config.sample.nearest_of
         assert lift == len(data.train)  # all images tell which codes go together
-        made.sampled.append((len(codes), count, seed, fraction))
+        made.sampled.append((len(codes), count, fraction))
+        made.keys.append(key)
         return Samples(*(np.arange(count),) * 3)
 
     monkeypatch.setattr(session_module, "encode_split", encode)
     monkeypatch.setattr(session_module, "sample_recombined", sample)
     return made
+
+
+def test_no_two_purposes_share_a_key(session):
+    root = jax.random.key(session.seed)
+    samples = [root, *jax.random.split(root)]  # of all, of parents and of exchanges
+    training = [jax.random.fold_in(root, draw) for draw in TrainingDraw]
+    own = {int(jax.random.bits(session.key(draw))) for draw in Draw}
+    assert len(own) == len(Draw)
+    assert own.isdisjoint(int(jax.random.bits(key)) for key in (*samples, *training))
+    assert len(session.samples.images) == 20
+    assert [int(jax.random.bits(key)) for key in session.keys] == [int(jax.random.bits(root))]
 
 
 def test_positional_codes_have_no_lift(session):
@@ -63,7 +77,7 @@ def test_samples_are_drawn_again_only_if_they_are_others(session):
     count = len(session.dataset.train)
     assert len(session.samples.images) == 20
     assert len(session.recombined(8).images) == 8
-    assert session.sampled == [(count, 20, 3, 0.5)]
+    assert session.sampled == [(count, 20, 0.5)]
     session.recombined(30)
     session.recombined(8, fraction=0.25)
-    assert session.sampled[1:] == [(count, 30, 3, 0.5), (count, 8, 3, 0.25)]
+    assert session.sampled[1:] == [(count, 30, 0.5), (count, 8, 0.25)]

@@ -114,7 +114,9 @@ def test_samples_are_those_of_an_evaluation_with_this_seed(trained_model):
     drawn = model.sample(jax.random.key(3), 9)
     assert drawn.shape == (9, N) and is_set(drawn)
     lift = trained_model.log_lift(codes)
-    expected = sample_recombined(trained_model, codes, 9, seed=3, batch_size=8, lift=lift)
+    expected = sample_recombined(
+        trained_model, codes, 9, key=jax.random.key(3), batch_size=8, lift=lift
+    )
     np.testing.assert_array_equal(drawn, expected.codes)
     few = dataclasses.replace(model, parents=codes[:2])  # with a lift of its own
     np.testing.assert_array_equal(few.lift, trained_model.log_lift(codes[:2]))
