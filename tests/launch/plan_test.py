@@ -16,6 +16,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh, map_over_batch
 from pivq_jax.config import load_config
 from pivq_jax.model.quantizer import match_latents
+from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.objective import recombine_pairs
 
 ROOT = Path(__file__).parent.parent.parent
@@ -63,7 +64,7 @@ def test_matching_names_itself_in_quantizing_and_in_recombination():
     latents = jnp.zeros((8, 6, 4))
     for function, given in (
         (partial(match_latents, method="auction"), latents),
-        (partial(recombine_pairs, kind="matching", method="shortest_path"), pairs),
+        (partial(recombine_pairs, space=CodeSpace(6, 20, method="shortest_path")), pairs),
     ):
         lowered = jax.jit(map_over_batch(function, make_mesh())).lower(given, codebook)
         instructions = [found for _, found, _ in Program(lowered.compile().as_text(), 1).walk()]
