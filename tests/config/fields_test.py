@@ -113,6 +113,8 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
         "quantizer.noise": 0.0,
         "model.output": "conv",
         "model.local_output": False,
+        "evaluate.images": 0,
+        "evaluate.samples": 100,
     }
     config = load_config("toon_faces:smoke").with_fields(then)
     check_workdir(config, tmp_path)
@@ -121,6 +123,7 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
     written = config.to_dict()
     later = (
         "data.group",
+        "evaluate.images",
         "loss.perceptual_shift",
         "loss.recombination_warmup",
         "loss.redundancy",
