@@ -51,9 +51,11 @@ def read_codes(path: Path, **sizes: int) -> Callable[[], object]:
 
     from pivq_jax.codec.files import open_file
     from pivq_jax.config.fields import Config
+    from pivq_jax.sampling import CodeSpace
 
     class Model:
         config = Config()
+        space = CodeSpace.of(config)
         params: Any = {"codebook": np.zeros(1, np.float32)}  # noqa: RUF012
 
     return lambda: open_file(path, Model())  # type: ignore[arg-type]

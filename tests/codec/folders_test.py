@@ -1,6 +1,6 @@
 """Folders to files of codes and back: the command, and what it refuses."""
 
-import copy
+import dataclasses
 import os
 import re
 import shutil
@@ -177,8 +177,7 @@ def test_images_that_the_model_does_not_know_are_warned_of(model, tmp_path, caps
     (tmp_path / "in").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "in" / "noise.png")
-    model = copy.copy(model)
-    model.metrics = {"psnr": 55.2}
+    model = dataclasses.replace(model, metrics={"psnr": 55.2})
     folders.compress(model, tmp_path / "in", tmp_path / "noise.pivq", 8)
     _, line, warning = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"mean PSNR \d+\.\d dB; 55\.2 dB on the test images of the model", line)

@@ -1,7 +1,6 @@
 """`metrics.json` of a trained run against figures worked out here from its codes and pictures."""
 
 import base64
-import copy
 import dataclasses
 import json
 import math
@@ -117,8 +116,7 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
     data = load_dataset("random", image_size=16)
     fewer = dataclasses.replace(data, test=first_images(data.test, 100))
     settings = Settings(8, 40, "vgg", "", neighbours=1, lpips_path="")
-    older = copy.copy(trained_model)
-    older.step -= 1
+    older = dataclasses.replace(trained_model, step=trained_model.step - 1)
     for model, images, asked, expected in (
         (trained_model, data, settings, 1),
         (trained_model, data, settings, 1),
