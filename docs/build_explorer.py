@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from pivq_jax import sampling
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path, write_json
@@ -98,10 +99,12 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
     for name, images in (("test.png", tests), ("training.png", training)):
         (folder / name).write_bytes(encode_png(album(images)))
     files = [*onnx_paths(folder / "model.onnx"), folder / RUNTIME[1]]
-    if engine.factors:
-        table = {name: np.asarray(x) for name, x in engine.factors.table._asdict().items()}
+    if labelled := engine.labelled:
+        assert labelled.parents is not None and labelled.labels
+        table = sampling.factor_table(labelled.space, labelled.parents, labelled.labels)
         file = folder / "factors.safetensors"
-        file.write_bytes(safetensors.numpy.save(table))
+        parts = {name: np.asarray(part) for name, part in table._asdict().items()}
+        file.write_bytes(safetensors.numpy.save(parts))
         files.append(file)
     numbers = {"examples": len(tests), "trainingImages": len(training)}
     write_json(

@@ -1,10 +1,11 @@
 """The networks: encoder, quantizer and decoder, which `PIVQ` puts together, and a discriminator."""
 
+from pivq_jax.config.sections import KINDS
 from pivq_jax.model.decoder import Decoder
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.encoder import Encoder
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
-from pivq_jax.model.quantizer import KINDS, Quantized, squared_distances
+from pivq_jax.model.quantizer import Quantized, squared_distances
 
 __all__ = [
     "KINDS",

@@ -18,10 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.config.sections import KINDS
 from pivq_jax.matching import match, minima
-
-__all__ = ["KINDS", "Quantized", "squared_distances"]
 
 # Function of latents float32 [B, N, D] and codebook float32 [K, D] that returns columns int32
 # [B, N] and converged bool [B]; see `match_latents`.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.model.quantizer import KINDS
+from pivq_jax.config.sections import KINDS
 from pivq_jax.sampling import enumeration
 
 # Images whose ranks are numbers in memory at once; a column of binomials serves all of them.
