@@ -1,15 +1,13 @@
 """Images as files of codes: 13 bytes an image for a set of 16 codes of 512, fewer with a prior.
 
-`write` and `read` need the model that the codes belong to; `CodeSpace.rank` and `unrank` need
-none. The format of files is described in docs/codec.md.
+`write` and `read` need the model that the codes belong to; `rank` and `unrank` of
+`pivq_jax.sampling.CodeSpace` need none. The format of files is described in docs/codec.md.
 """
 
 from pivq_jax.codec.files import ImageCodes, read, write
 from pivq_jax.codec.fingerprints import fingerprint
-from pivq_jax.sampling import CodeSpace
 
 __all__ = [
-    "CodeSpace",
     "ImageCodes",
     "fingerprint",
     "read",
