@@ -222,8 +222,8 @@ def _decode(
             opened.draft(None, (width // 2, height // 2))
         if pixels > most:
             raise InputError(
-                f"cannot read image {name}: {width} x {height} pixels are more than {most:,}: make"
-                " it smaller"
+                f"cannot read image {name}: {width:,} x {height:,} pixels are more than {most:,}:"
+                " make it smaller"
             )
         opened.load()
         check_exif(opened, name)

@@ -17,9 +17,9 @@ from pivq_jax.codec.files import check_code
 from pivq_jax.codec.fingerprints import prior_fingerprint
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
+from pivq_jax.config.sections import KINDS
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop.safetensors_file import model_shapes
-from pivq_jax.model.quantizer import KINDS
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.sampling.prior import SetPrior
 from tests.codec.priors import random_prior

@@ -8,8 +8,8 @@ import pytest
 import scipy.stats
 from hypothesis import strategies as st
 
+from pivq_jax.config.sections import KINDS
 from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.model.quantizer import KINDS
 from pivq_jax.sampling import CodeSpace
 
 

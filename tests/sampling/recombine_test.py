@@ -12,8 +12,8 @@ import scipy.optimize
 from hypothesis import strategies as st
 
 from pivq_jax import sampling
+from pivq_jax.config.sections import KINDS
 from pivq_jax.matching import METHODS
-from pivq_jax.model.quantizer import KINDS
 from pivq_jax.sampling import CodeSpace
 
 B, N, K, D = 4, 6, 16, 3  # one shape for most tests: each kind compiles once

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.model.quantizer import KINDS
+from pivq_jax.config.sections import KINDS
 from pivq_jax.sampling import CodeSpace
 
 ALL = {
