@@ -157,17 +157,13 @@ def claimed_png(path, side):
 def test_the_size_is_checked_before_an_image_is_decoded(tmp_path, monkeypatch):
     """A small file of 12,000 x 12,000 pixels; a JPEG file is decoded at half its size."""
     path = claimed_png(tmp_path / "a.png", 12_000)
-    with pytest.raises(
-        InputError, match=r"12,000 x 12,000 pixels are more than 27,262,976"
-    ):
+    with pytest.raises(InputError, match=r"12,000 x 12,000 pixels are more than 27,262,976"):
         load_image(path, 16)
 
     monkeypatch.setattr(image_memory, "MAX_MEMORY", 100 * 100 * 8)
     for name, side in (("a.png", 101), ("a.webp", 64), ("a.tif", 101), ("a.jpg", 201)):
         path = save(tmp_path / name, Image.new("RGB", (side, side), RED))
-        with pytest.raises(
-            InputError, match=f"{side:,} x {side:,} pixels are more than"
-        ):
+        with pytest.raises(InputError, match=f"{side:,} x {side:,} pixels are more than"):
             load_image(path, 16)
     for name, side in (("a.png", 100), ("a.webp", 50), ("a.bmp", 100), ("a.jpg", 199)):
         path = save(tmp_path / name, Image.new("RGB", (side, side), RED))
