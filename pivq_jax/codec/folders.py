@@ -108,7 +108,7 @@ def decompress(model: TrainedModel, source: Path, target: Path, batch_size: int)
     The file may be remote; the folder is local, new or empty.
     """
     contents = open_file(source, model)
-    files = png_names(contents.names)
+    files = list(png_names(contents.names))
     check_lengths(files, "read the file with pivq_jax.codec.read")
     check_in_first_process(lambda: check_new_folder(target, "--output"))
     first, names = jax.process_index() == 0, iter(files)

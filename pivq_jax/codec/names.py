@@ -5,9 +5,8 @@ A file may come from anywhere, so its names are checked like those of a folder t
 
 import itertools
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import is_image
@@ -26,7 +25,7 @@ def check_names(names: Iterable[str]) -> None:
     A name may be a path with `/` between the parts; none may be written over another, or be its
     folder.
     """
-    checked: list[str] = []
+    checked: list[bytes] = []  # half the memory of text, of which there may be a million
     for name in names:
         if reason := _fault(name):
             shown = name if len(name) <= 100 else f"{name[:100]}..."
@@ -35,9 +34,10 @@ def check_names(names: Iterable[str]) -> None:
             raise InputError(
                 f"there are more than {MAX_NAMES:,} names: store fewer images in one file"
             )
-        checked.append(name)
+        checked.append(name.encode())
     # What lies in a folder follows it at once.
-    keys = sorted(name.encode().replace(b"/", _SEPARATOR) for name in png_names(checked))
+    files = _png_names(lambda: map(bytes.decode, checked))
+    keys = sorted(file.encode().replace(b"/", _SEPARATOR) for file in files)
     for first, second in itertools.pairwise(keys):
         if first == second:
             raise InputError(
@@ -54,21 +54,31 @@ def _path(key: bytes) -> str:
     return key.replace(_SEPARATOR, b"/").decode()
 
 
-def png_names(names: Sequence[str]) -> list[str]:
-    """Returns the names of the PNG files of images.
+def png_names(names: Sequence[str]) -> Iterator[str]:
+    """Yields the names of the PNG files of images.
 
     They end in `.png` instead of the ending of an image file; images that only their endings tell
     apart keep them.
 
-    >>> png_names(["a.png", "below/b.jpg", "c.jpg", "c.webp", "d"])
+    >>> list(png_names(["a.png", "below/b.jpg", "c.jpg", "c.webp", "d"]))
     ['a.png', 'below/b.png', 'c.jpg.png', 'c.webp.png', 'd.png']
     """
-    stems = [str(PurePosixPath(n).with_suffix("")) if is_image(n) else n for n in names]
-    alike = Counter(stems)
-    return [
-        name if name.lower().endswith(".png") else f"{stem if alike[stem] == 1 else name}.png"
-        for name, stem in zip(names, stems, strict=True)
-    ]
+    return _png_names(lambda: iter(names))
+
+
+def _png_names(each: Callable[[], Iterator[str]]) -> Iterator[str]:
+    in_order = sorted(_stem(name).encode() for name in each())
+    alike = {first for first, second in itertools.pairwise(in_order) if first == second}
+    del in_order
+    for name in each():
+        stem = _stem(name)
+        kept = name if stem.encode() in alike else stem
+        yield name if name.lower().endswith(".png") else f"{kept}.png"
+
+
+def _stem(name: str) -> str:
+    """A name without the ending of an image file."""
+    return os.path.splitext(name)[0] if is_image(name) else name
 
 
 def _fault(name: str) -> str:

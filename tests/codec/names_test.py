@@ -73,7 +73,7 @@ def test_too_many_names_end_the_reading(monkeypatch):
 
 def test_names_of_png_files():
     names = ["a.png", "a.PNG", "b.jpg", "c/d", "a.png.gif", "e.v2", "c/f.jpg", "c/f.webp", "f.jpg"]
-    assert png_names(names) == [
+    assert list(png_names(names)) == [
         *("a.png", "a.PNG", "b.png", "c/d.png", "a.png.png", "e.v2.png"),
         *("c/f.jpg.png", "c/f.webp.png", "f.png"),
     ]
