@@ -21,6 +21,7 @@ def numbers_of_sets(sets: np.ndarray, size: int) -> list[int]:
     behind = size - 1 - sets
     if _has_columns(size - 1, num_codes):
         after = [0] * len(sets)
+        behind -= np.arange(num_codes)[::-1]  # see `_binomials`
         for column, rows in zip(_binomials(size - 1, num_codes), behind.T.tolist(), strict=True):
             after = [n + column[row] for n, row in zip(after, rows, strict=True)]
     else:
@@ -40,6 +41,7 @@ def sets_of_numbers(numbers: Sequence[int], num_codes: int, size: int) -> np.nda
         rows = [bisect_right(column, n) - 1 for n in after]
         after = [n - column[row] for n, row in zip(after, rows, strict=True)]
         places[place] = rows
+    places += np.arange(num_codes)[::-1, None]  # see `_binomials`
     return size - 1 - places.T
 
 
@@ -67,11 +69,11 @@ def _has_columns(last: int, num_codes: int) -> bool:
 
 
 def _binomials(last: int, num_codes: int) -> Iterator[list[int]]:
-    """Yields C(m, j) for all m from 0 to last - (N - j), for j = N, N - 1, ..., 1."""
-    column = [math.comb(m, num_codes) for m in range(last + 1)]
+    """Yields C(m, j) for all m from j - 1 to last - (N - j), for j = N, N - 1, ..., 1."""
+    column = [math.comb(m, num_codes) for m in range(num_codes - 1, last + 1)]
     yield column
     for _ in range(1, num_codes):
-        column = [above - value for value, above in itertools.pairwise(column)]
+        column = [0, *(above - value for value, above in itertools.pairwise(column))]
         yield column
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.sections import KINDS
-from pivq_jax.sampling import CodeSpace
+from pivq_jax.sampling import CodeSpace, enumeration
 
 ALL = {
     "matching": itertools.combinations,
@@ -189,3 +189,17 @@ def test_the_space_of_a_config(tiny_config, as_dict):
     found = CodeSpace.of(config.to_dict() if as_dict else config)
     assert found == CodeSpace(8, 32, "nearest", "greedy")
     assert {found: 1}[CodeSpace(8, 32, "nearest", "greedy")]  # hashable
+
+
+@pytest.mark.parametrize("kind", ["matching", "nearest"])
+@pytest.mark.parametrize("num_codes, size", [(1, 2), (3, 6), (3, 4), (20, 300), (299, 300)])
+def test_without_columns_of_binomials_the_ranks_are_the_same(kind, num_codes, size, monkeypatch):
+    rng, space = np.random.default_rng(0), CodeSpace(num_codes, size, kind)
+    codes = np.array([rng.choice(size, num_codes, kind == "nearest") for _ in range(20)])
+    first, last = np.arange(num_codes), np.arange(size - num_codes, size)
+    codes = np.sort(np.concatenate([codes, [first, last]]), axis=1)
+    expected = space.rank(codes)
+    np.testing.assert_array_equal(space.unrank(expected), codes)
+    monkeypatch.setattr(enumeration, "_MAX_COLUMN", 0)
+    np.testing.assert_array_equal(space.rank(codes), expected)
+    np.testing.assert_array_equal(space.unrank(expected), codes)
