@@ -24,7 +24,6 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from pivq_jax.common.errors import InputError, printable
@@ -79,12 +78,7 @@ class DirectoryLock:
         self._renewal.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._renewal.join(10)  # seconds, in case the storage hangs
         self._release()

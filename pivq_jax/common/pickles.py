@@ -29,9 +29,9 @@ _NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f
 _MAX_OPCODES = 60_000
 
 # Bytes of the largest pickle of arrays, that of VGG16, which is in memory three times; of the
-# tensors of a PyTorch file, twice those of Inception-v3; and of its other parts.
+# tensors of a state dict, twice those of Inception-v3; and of its other parts.
 _MAX_ARRAYS = 2**26
-_MAX_TENSORS = 192 * 2**20
+MAX_STATE = 192 * 2**20
 _MAX_PICKLE = 2**24
 _MAX_MEMBERS = 20_000
 
@@ -221,12 +221,12 @@ def _rebuild_parameter(data: _Tensor, *_: Any) -> _Tensor:
 def _by_storage(tensors: dict[str, _Tensor]) -> dict[str, list[str]]:
     """Returns the names of the tensors of each storage, unless all together are too large."""
     named: dict[str, list[str]] = {}
-    left = _MAX_TENSORS
+    left = MAX_STATE
     for name, tensor in tensors.items():
         named.setdefault(tensor.storage, []).append(name)
         left -= math.prod(map(abs, tensor.shape)) * tensor.dtype.itemsize
         if left < 0:
-            raise ValueError(f"its tensors have more than {_MAX_TENSORS:,} bytes")
+            raise ValueError(f"its tensors have more than {MAX_STATE:,} bytes")
     return named
 
 
@@ -252,7 +252,7 @@ def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
         tensors = _load(_TorchUnpickler, io.BytesIO(member("data.pkl", _MAX_PICKLE)))
         arrays: dict[str, np.ndarray] = {}
         for key, named in _by_storage(tensors).items():
-            storage = member(f"data/{key}", _MAX_TENSORS // 2)
+            storage = member(f"data/{key}", MAX_STATE // 2)
             arrays |= {str(name): tensors[name].read(storage) for name in named}
         return {str(name): arrays[str(name)] for name in tensors}
 
@@ -269,6 +269,6 @@ def _read_legacy(file: IO[bytes]) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for key in map(str, keys):
         length = int.from_bytes(file.read(8), "little") * itemsizes[key]
-        storage = file.read(min(length, _MAX_TENSORS // 2))
+        storage = file.read(min(length, MAX_STATE // 2))
         arrays |= {str(name): tensors[name].read(storage) for name in named[key]}
     return {str(name): arrays[str(name)] for name in tensors}

@@ -20,7 +20,7 @@ from flax import traverse_util
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import cache_folder, write_atomically
-from pivq_jax.common.pickles import read_torch_file
+from pivq_jax.common.pickles import MAX_STATE, read_torch_file
 from pivq_jax.common.progress_bar import progress_bar
 
 # Types of numbers in safetensors files that NumPy has; bfloat16 comes with JAX.
@@ -45,9 +45,6 @@ _DTYPES = {
 _MAX_TENSORS = 50_000
 _MAX_HEADER = 2**22
 
-# Bytes of the tensors of a state dict, twice those of Inception-v3.
-_MAX_STATE = 192 * 2**20
-
 
 def default_weights_dir() -> Path:
     """Returns the directory of weights, $PIVQ_WEIGHTS_DIR or else ~/.cache/pivq_jax/weights."""
@@ -71,10 +68,8 @@ def read_state_dict(path: Path, remedy: str) -> dict[str, np.ndarray]:
         return read_torch_file(path, remedy)
     shapes = read_header(path, remedy)[0].values()
     size = sum(math.prod(each.shape) * np.dtype(each.dtype).itemsize for each in shapes)
-    if size > _MAX_STATE:
-        raise InputError(
-            f"{path} has tensors of {size:,} bytes, more than {_MAX_STATE:,}: {remedy}"
-        )
+    if size > MAX_STATE:
+        raise InputError(f"{path} has tensors of {size:,} bytes, more than {MAX_STATE:,}: {remedy}")
     return read_safetensors(path, remedy)[0]
 
 

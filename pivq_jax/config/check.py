@@ -71,7 +71,7 @@ def check_config(config: Config, training: bool) -> None:
         " leaves one image in each, with none to be recombined with or to differ from: raise the"
         f" former, or set {' = '.join(of_several)} = 0",
     )
-    patches = (size // model.patch_size) ** 2
+    patches = model.patches(size)
     need(
         loss.redundancy == 0 or (model.latents == "patches" and model.num_codes > patches),
         f"loss.redundancy compares the latents of one patch: model.latents = {model.latents!r} and"
@@ -176,7 +176,7 @@ def check_model(config: Config) -> None:
         f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
         f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
     )
-    patches = (size // patch) ** 2
+    patches = model.patches(size)
     if model.latents == "patches":
         fitting = [patches // n**2 for n in range(size // patch, 0, -1) if size // patch % n == 0]
         need(

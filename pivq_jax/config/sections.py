@@ -98,6 +98,10 @@ class ModelConfig(Section):
     dtype: str = setting("float32", "of activations; bfloat16 on accelerators", choices=DTYPES)
     remat: bool = setting(False, "compute blocks again in the backward pass, which saves memory")
 
+    def patches(self, image_size: int) -> int:
+        """Returns the number of patches of an image."""
+        return (image_size // self.patch_size) ** 2
+
 
 @dataclasses.dataclass(frozen=True)
 class QuantizerConfig(Section):

@@ -212,7 +212,7 @@ class Objective:
             metrics["variance"] = variance_loss(made.latents)
             total += weights.variance * metrics["variance"]
         if weights.redundancy > 0:
-            patches = (self.model.image_size // self.model.config.patch_size) ** 2
+            patches = self.model.config.patches(self.model.image_size)
             metrics["redundancy"] = redundancy_loss(made.latents, patches)
             total += weights.redundancy * metrics["redundancy"]
         if made.codebook_loss is None or made.commitment_loss is None:

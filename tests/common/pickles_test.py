@@ -229,7 +229,7 @@ def test_storages_that_no_tensor_uses_are_not_read(tmp_path, monkeypatch):
 
 
 def test_views_that_take_much_more_than_the_file_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(pickles, "_MAX_TENSORS", 100_000)
+    monkeypatch.setattr(pickles, "MAX_STATE", 100_000)
     path, base = tmp_path / "w.pth", torch.zeros(100, 100).T  # each view would be a copy
     torch.save({f"w{i}": base for i in range(50)}, path)
     with pytest.raises(InputError, match="its tensors have more than 100,000 bytes"):
