@@ -137,8 +137,8 @@ def calibrate(config: Config) -> dict[str, float]:
             if phase == Phase.QUANTIZED:
                 seen = range(config.quantizer.init_batches)
                 latents = [steps.latents(state.params, images()) for _ in seen]
-                flat = jax.numpy.concatenate(latents).reshape(-1, config.model.code_dim)
-                state = jax.block_until_ready(steps.initialise(state, flat))
+                state = steps.initialise(state, jax.numpy.concatenate(latents))
+                jax.block_until_ready(state)
             state, metrics = steps.train(state, images(), lpips, phase)
             jax.block_until_ready((state, metrics))
             costs["setup"] += time.perf_counter() - started

@@ -55,8 +55,7 @@ def main() -> None:
                 print(f"step {step:>6}  PSNR {float(metrics['psnr']):.2f} dB", flush=True)
         else:
             latents.append(steps.latents(state.params, images))
-    flat = jnp.concatenate(latents).reshape(-1, config.model.code_dim)
-    params = steps.initialise(state, flat).params
+    params = steps.initialise(state, jnp.concatenate(latents)).params
     codebook = params["quantizer"]["codebook"]
 
     source = [dataset.validation[i] for i in range(min(options.images, len(dataset.validation)))]

@@ -63,20 +63,12 @@ def check_config(config: Config, training: bool) -> None:
         "loss.recombination": loss.recombination,
         "adversarial.recombined_weight": adversarial.recombined_weight,
         "loss.variance": loss.variance,
-        "loss.redundancy": loss.redundancy,
     }
     need(
         part > 1 or not any(of_several.values()),
         f"train.batch_size = {train.batch_size} in train.accumulation = {train.accumulation} parts"
         " leaves one image in each, with none to be recombined with or to differ from: raise the"
         f" former, or set {' = '.join(of_several)} = 0",
-    )
-    patches = model.patches(size)
-    need(
-        loss.redundancy == 0 or (model.latents == "patches" and model.num_codes > patches),
-        f"loss.redundancy compares the latents of one patch: model.latents = {model.latents!r} and"
-        f" model.num_codes = {model.num_codes} have no two; use model.latents = 'patches' with a"
-        f" multiple of {patches}, or set loss.redundancy = 0",
     )
     if loss.perceptual > 0:
         smallest = SMALLEST_IMAGES[loss.perceptual_network]
@@ -176,14 +168,28 @@ def check_model(config: Config) -> None:
         f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
         f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
     )
+    for name, count in (
+        ("model.num_codes", model.num_codes),
+        ("quantizer.codebook_size", quantizer.codebook_size),
+    ):
+        need(
+            count % model.stages == 0,
+            f"{name} = {count} must be a multiple of model.stages = {model.stages}",
+        )
+    need(
+        model.stages == 1 or (model.code_dim % 2 == 0 and model.code_dim >= 4),
+        f"model.code_dim = {model.code_dim} is halved by model.stages = {model.stages}: make it"
+        " even, and at least 4",
+    )
     patches = model.patches(size)
     if model.latents == "patches":
         fitting = [patches // n**2 for n in range(size // patch, 0, -1) if size // patch % n == 0]
         need(
-            model.num_codes in fitting or model.num_codes % patches == 0,
-            f"model.num_codes = {model.num_codes} does not split the {patches} patches of"
-            f" model.latents = 'patches' into squares: use one of {', '.join(map(str, fitting))},"
-            f" or a multiple of {patches} for several latents from each patch",
+            model.num_latents in fitting or model.num_latents % patches == 0,
+            f"model.num_codes = {model.num_codes} in {model.stages} stages does not split the"
+            f" {patches} patches of model.latents = 'patches' into squares: for each stage, use one"
+            f" of {', '.join(map(str, fitting))}, or a multiple of {patches} for several latents"
+            " from each patch",
         )
     positions = patches * model.width
     need(

@@ -63,7 +63,13 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The encoder and the decoder."""
 
-    num_codes: int = setting(32, "N, latents and codes per image", at_least(1, most=65_536))
+    num_codes: int = setting(32, "N, codes per image", at_least(1, most=65_536))
+    stages: int = setting(
+        1,
+        "codes of each latent: every one but the first stands for what those before it left over",
+        at_least(1, most=64),
+        before=1,
+    )
     latents: str = setting(
         "queries",
         "learned queries, or the patches: see architecture.md",
@@ -97,6 +103,16 @@ class ModelConfig(Section):
     )
     dtype: str = setting("float32", "of activations; bfloat16 on accelerators", choices=DTYPES)
     remat: bool = setting(False, "compute blocks again in the backward pass, which saves memory")
+
+    @property
+    def num_latents(self) -> int:
+        """The number of latents; each gets a code at every stage."""
+        return self.num_codes // self.stages
+
+    @property
+    def latent_dim(self) -> int:
+        """The size of a latent: with several stages, half of D says where a code belongs."""
+        return self.code_dim if self.stages == 1 else self.code_dim // 2
 
     def patches(self, image_size: int) -> int:
         """Returns the number of patches of an image."""
@@ -165,9 +181,6 @@ class LossConfig(Section):
     )
     variance: float = setting(
         0.3, "of the loss on latents that are the same for all images", NOT_NEGATIVE, before=0.0
-    )
-    redundancy: float = setting(
-        0.0, "of the loss on latents of one patch that repeat each other", NOT_NEGATIVE, before=0.0
     )
 
 

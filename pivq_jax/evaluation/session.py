@@ -105,7 +105,7 @@ class Session:
     @cached_property
     def lift(self) -> jax.Array | None:
         """The log lift of codes in training images, float32 [K, K]; None for positional codes."""
-        return None if self.model.space.ordered else self.model.log_lift(self.pool_codes)
+        return self.model.log_lift(self.pool_codes) if self.model.space.uses_lift else None
 
     @property
     def samples(self) -> Samples:

@@ -107,7 +107,7 @@ class Engine:
             model = dataclasses.replace(model, parents=self.pool.codes, labels=labels)
         if model.space.ordered or (model.labels is None and self.pool is None):
             return
-        self._lift = model.lift
+        self._lift = model.lift if model.space.uses_lift else None
         if model.labels:
             self.labelled, codes = model, np.arange(self.num_codes)
             self.read_factors(codes)
@@ -221,6 +221,7 @@ class Engine:
         a, b = self._training_image(first), self._training_image(second)
         pairs = self.pair(a.codes, b.codes)
         exchanged = sampling.choose_exchange(
+            self.model.space,
             jnp.asarray(pairs.a)[None],
             jnp.asarray(pairs.b)[None],
             self._codebook,

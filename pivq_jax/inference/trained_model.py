@@ -169,7 +169,7 @@ class TrainedModel:
         pairs = sampling.near_parents(
             key_parents, count, self.parents, self.codebook, nearest_of=nearest_of
         )
-        groups, lift = self.parents[pairs], None if self.space.ordered else self.lift
+        groups, lift = self.parents[pairs], self.lift if self.space.uses_lift else None
         how = key_mix, np.arange(count), 0.5, lift
         return sampling.recombine_groups(self.space, self.codebook, groups, *how)
 

@@ -7,7 +7,7 @@ from pivq_jax.losses.adversarial import (
     discriminator_hinge,
     generator_hinge,
 )
-from pivq_jax.losses.latents import redundancy_loss, variance_loss
+from pivq_jax.losses.latents import variance_loss
 from pivq_jax.losses.perceptual import lpips, lpips_distance, lpips_features
 from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.losses.recombination import nearest_patch_loss
@@ -26,6 +26,5 @@ __all__ = [
     "nearest_patch_loss",
     "pixel_loss",
     "psnr",
-    "redundancy_loss",
     "variance_loss",
 ]

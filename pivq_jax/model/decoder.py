@@ -114,7 +114,8 @@ class Decoder(nn.Module):
         block = block_class(config.remat)
         for i in range(config.set_depth):
             codes = block(config.heads, config.mlp_ratio, dtype, name=f"set_block_{i}")(codes)
-        codes = LayerNorm(dtype, name="set_norm")(codes)
+        if config.stages == 1:  # else the lengths of codes must stay: those of a place are added up
+            codes = LayerNorm(dtype, name="set_norm")(codes)
 
         side = self.image_size // config.patch_size
         queries = self.param("queries", nn.initializers.normal(0.02), (side**2, config.width))

@@ -25,12 +25,13 @@ def pool(grid: jax.Array, count: int) -> jax.Array:
 class Encoder(nn.Module):
     """Vision transformer over image patches.
 
-    Patches have fixed 2-D position embeddings. The N latents are computed from (`config.latents`):
+    Patches have fixed 2-D position embeddings. The latents, one for each stage of quantization of N
+    codes, are computed from (`config.latents`):
 
-    - `queries`: N learned queries, which attend to the patches and to each other in every block, as
+    - `queries`: learned queries, which attend to the patches and to each other in every block, as
       in TiTok's encoder (Yu et al. 2024, arXiv 2406.07550).
-    - `patches`: the patches themselves, averaged over square blocks if N is smaller than their
-      number; if N is a multiple of it, several latents are computed from each patch.
+    - `patches`: the patches themselves, averaged over square blocks if there are fewer latents; if
+      these are a multiple of the patches, several latents are computed from each.
 
     Each latent is normalized to zero mean and unit variance, without a learned scale, which fixes
     the scale of the codebook.
@@ -46,7 +47,7 @@ class Encoder(nn.Module):
             images: float32 [B, H, W, 3] in [-1, 1]; H and W are multiples of `patch_size`.
 
         Returns:
-            float32 [B, N, D], latents, each with zero mean and unit variance.
+            float32 [B, N / stages, `latent_dim`], latents, each with zero mean and unit variance.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         p = config.patch_size
@@ -59,7 +60,7 @@ class Encoder(nn.Module):
 
         from_queries = config.latents == "queries"
         if from_queries:
-            shape = (config.num_codes, config.width)
+            shape = (config.num_latents, config.width)
             queries = self.param("queries", nn.initializers.normal(1.0), shape)
             queries = jnp.broadcast_to(queries.astype(dtype), (batch, *shape))
             x = jnp.concatenate([x, queries], axis=1)
@@ -67,15 +68,15 @@ class Encoder(nn.Module):
         for i in range(config.encoder_depth):
             # The patches are not needed after the last block, unless they are the latents.
             is_last = i == config.encoder_depth - 1
-            last = config.num_codes if from_queries and is_last else None
+            last = config.num_latents if from_queries and is_last else None
             x = block(config.heads, config.mlp_ratio, dtype, last, name=f"block_{i}")(x)
-        if not from_queries and config.num_codes < height * width:
-            x = pool(x.reshape(batch, height, width, config.width), config.num_codes)
+        if not from_queries and config.num_latents < height * width:
+            x = pool(x.reshape(batch, height, width, config.width), config.num_latents)
 
         latents = LayerNorm(dtype, name="norm")(x)
-        per_token = config.num_codes // x.shape[1]
-        latents = dense(config.code_dim * per_token, jnp.float32, "latents")(latents)
-        latents = latents.reshape(batch, config.num_codes, config.code_dim)
+        per_token = config.num_latents // x.shape[1]
+        latents = dense(config.latent_dim * per_token, jnp.float32, "latents")(latents)
+        latents = latents.reshape(batch, config.num_latents, config.latent_dim)
         unit = nn.LayerNorm(
             epsilon=NORM_EPSILON,
             use_bias=False,

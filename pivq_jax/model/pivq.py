@@ -10,7 +10,7 @@ from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import ModelConfig
 from pivq_jax.model.decoder import Decoder
 from pivq_jax.model.encoder import Encoder
-from pivq_jax.model.quantizer import Matcher, Quantized, Quantizer, match_latents
+from pivq_jax.model.quantizer import Matcher, Quantized, Quantizer, match_latents, stand_ins
 
 
 class PIVQ(nn.Module):
@@ -29,7 +29,9 @@ class PIVQ(nn.Module):
     def setup(self) -> None:
         code_dim = self.config.code_dim
         self.encoder = Encoder(self.config)
-        self.quantizer = Quantizer(self.codebook_size, code_dim, self.kind, self.matcher)
+        self.quantizer = Quantizer(
+            self.codebook_size, code_dim, self.kind, self.matcher, self.config.stages
+        )
         self.decoder = Decoder(self.config, self.image_size, self.kind == "positional")
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, Quantized]:
@@ -44,19 +46,26 @@ class PIVQ(nn.Module):
         quantized = self.quantizer(self.latents(images))
         return self.decoder(quantized.vectors), quantized
 
-    def autoencode(self, images: jax.Array) -> jax.Array:
+    def autoencode(
+        self, images: jax.Array, noise: float = 0.0, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """Reconstructs images without quantization, as before the codebook is initialized.
 
         Args:
             images: float32 [B, H, W, 3] in [-1, 1].
+            noise: standard deviation of noise on the latents; see `stand_ins`.
+            key: PRNG key of the noise, if there is some.
 
         Returns:
-            float32 [B, H, W, 3].
+            reconstructions float32 [B, H, W, 3], and the latents.
         """
-        return self.decoder(self.latents(images))
+        latents = self.latents(images)
+        key = jax.random.key(0) if key is None else key
+        vectors = stand_ins(latents, self.config.code_dim, self.config.stages, noise, key)
+        return self.decoder(vectors), latents
 
     def latents(self, images: jax.Array) -> jax.Array:
-        """Computes the latents float32 [B, N, D] of images float32 [B, H, W, 3]."""
+        """Computes the latents, float32 [B, N / stages, `latent_dim`], of float32 [B, H, W, 3]."""
         return self.encoder(images)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -66,12 +75,12 @@ class PIVQ(nn.Module):
             images: float32 [B, H, W, 3] in [-1, 1].
 
         Returns:
-            columns int32 [B, N], the codebook entry of each latent; converged bool [B], False if
-            the latents of an image are not finite; and the latents float32 [B, N, D].
+            columns int32 [B, N], the codebook entries; converged bool [B], False if the latents of
+            an image are not finite; and what each entry stands for, float32 [B, N, D], the latents
+            themselves if there is one stage.
         """
-        latents = self.latents(images)
-        quantized = self.quantizer(latents)
-        return quantized.columns, quantized.converged, latents
+        quantized = self.quantizer(self.latents(images))
+        return quantized.columns, quantized.converged, quantized.targets
 
     def decode(self, columns: jax.Array) -> jax.Array:
         """Decodes codebook entries.

@@ -7,22 +7,32 @@ Kinds of assignment (`kind`):
 - `nearest`: the assignment of VQ-VAE (van den Oord et al. 2017, arXiv 1711.00937), many to one.
 - `positional`: as `nearest`, and the decoder uses the position of each code.
 
+With several stages (residual quantization: Lee et al. 2022, arXiv 2203.01941), each latent gets a
+code at every stage, and every stage has entries of its own. A code of the first stage stands for
+the latent, one of a later stage for what the codes before it left over. As codes have no position,
+the first half of an entry says which latent it belongs to (`places`), and the second half what it
+adds to that latent's value.
+
 Distances, assignment and losses are computed in float32 for every dtype of the model.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pivq_jax.matching import match, minima
 
 # Function of latents float32 [B, N, D] and codebook float32 [K, D] that returns columns int32
 # [B, N] and converged bool [B]; see `match_latents`.
 Matcher = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+T = TypeVar("T")
 
 
 class Quantized(NamedTuple):
@@ -33,7 +43,8 @@ class Quantized(NamedTuple):
     codebook_loss: jax.Array  # float32 [], pulls entries towards their latents
     commitment_loss: jax.Array  # float32 [], pulls latents towards their entries
     converged: jax.Array  # bool [B], False if the matching has no valid result
-    latents: jax.Array  # float32 [B, N, D], the input
+    latents: jax.Array  # float32 [B, N / stages, `latent_dim`], the input
+    targets: jax.Array  # float32 [B, N, D], what each code stands for; the latents if one stage
 
 
 def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -137,6 +148,88 @@ def assign(
     return nearest(cost)[0], jnp.all(jnp.isfinite(cost), axis=(1, 2))
 
 
+def places(count: int, size: int) -> np.ndarray:
+    """Returns the vectors that say which latent a code belongs to, float32 [count, size].
+
+    They are fixed and random, so each is far from all others.
+    """
+    return np.random.default_rng(0).normal(size=(count, size)).astype(np.float32)
+
+
+def in_stages(
+    latents: jax.Array,
+    code_dim: int,
+    stages: int,
+    quantize: Callable[[int, jax.Array], tuple[jax.Array, T]],
+) -> tuple[jax.Array, jax.Array, list[T]]:
+    """Quantizes latents float32 [B, N / stages, latent_dim] stage by stage.
+
+    Args:
+        latents: the latents.
+        code_dim: D.
+        stages: number of stages.
+        quantize: function of a stage and its targets, float32 [B, N / stages, D], that returns the
+            vectors that stand for them, of the same shape, and anything else.
+
+    Returns:
+        The targets of all stages float32 [B, N, D], those of the first stage first; what is left
+        over, in the latents' shape; and what `quantize` returned besides, for each stage.
+    """
+    count, size = latents.shape[1:]
+    place = jnp.broadcast_to(places(count, code_dim - size), (*latents.shape[:2], code_dim - size))
+    rest, targets, others = latents, [], []
+    for stage in range(stages):
+        targets.append(jnp.concatenate([place, rest], -1))
+        vectors, other = quantize(stage, targets[-1])
+        rest -= vectors[..., code_dim - size :]
+        others.append(other)
+    return jnp.concatenate(targets, 1), rest, others
+
+
+def assign_in_stages(
+    latents: jax.Array, codebook: jax.Array, kind: str, matcher: Matcher, stages: int
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Assigns entries as `assign` does, at every stage those of its own, K / stages.
+
+    Returns columns int32 [B, N], converged bool [B], the targets float32 [B, N, D], and what is
+    left over, in the latents' shape. No gradient flows through any of them.
+    """
+    latents, codebook = jax.lax.stop_gradient((latents, codebook))
+    size = len(codebook) // stages
+
+    def quantize(stage: int, targets: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        entries = codebook[stage * size : (stage + 1) * size]
+        columns, converged = assign(targets, entries, kind, matcher)
+        return entries[columns], (columns + stage * size, converged)
+
+    targets, left, assigned = in_stages(latents, codebook.shape[1], stages, quantize)
+    columns, converged = zip(*assigned, strict=True)
+    return jnp.concatenate(columns, 1), jnp.all(jnp.stack(converged), 0), targets, left
+
+
+def stand_ins(
+    latents: jax.Array, code_dim: int, stages: int, noise: float, key: jax.Array
+) -> jax.Array:
+    """Returns vectors float32 [B, N, D] in place of entries, before there is a codebook.
+
+    With one stage, latents with normal noise. With several, a latent has a variance of 1 and what a
+    stage leaves of it is `noise`^2 of what it was given, as of a normal source at a rate of -log2
+    `noise` bits (Cover and Thomas, Elements of Information Theory, section 10.3). No noise leaves
+    nothing.
+    """
+    if stages == 1:
+        return latents + noise * jax.random.normal(key, latents.shape) if noise else latents
+
+    def quantize(stage: int, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rest, scale = targets[..., code_dim - latents.shape[-1] :], noise ** (stage + 1)
+        drawn = jax.random.normal(jax.random.fold_in(key, stage), rest.shape)
+        left = noise**2 * rest + scale * (1 - noise**2) ** 0.5 * drawn
+        vectors = targets - jnp.pad(left, ((0, 0), (0, 0), (code_dim - latents.shape[-1], 0)))
+        return vectors, vectors
+
+    return jnp.concatenate(in_stages(latents, code_dim, stages, quantize)[2], 1)
+
+
 class Quantizer(nn.Module):
     """Codebook float32 [K, D] with straight-through assignment."""
 
@@ -144,6 +237,7 @@ class Quantizer(nn.Module):
     code_dim: int  # D
     kind: str
     matcher: Matcher = match_latents
+    stages: int = 1
 
     def setup(self) -> None:
         self.codebook = self.param(
@@ -151,16 +245,24 @@ class Quantizer(nn.Module):
         )
 
     def __call__(self, latents: jax.Array) -> Quantized:
-        """Quantizes latents float32 [B, N, D]; returns `Quantized`."""
-        columns, converged = assign(latents, self.codebook, self.kind, self.matcher)
+        """Quantizes latents float32 [B, N / stages, `latent_dim`]; returns `Quantized`.
+
+        Gradients pass to the latents from the codes of the first stage.
+        """
+        columns, converged, targets, left = assign_in_stages(
+            latents, self.codebook, self.kind, self.matcher, self.stages
+        )
         entries = self.lookup(columns)
+        count, size = latents.shape[1:]
+        through = jnp.zeros_like(targets).at[:, :count, -size:].set(latents)
         return Quantized(
-            vectors=latents + jax.lax.stop_gradient(entries - latents),
+            vectors=jax.lax.stop_gradient(entries - through) + through,
             columns=columns,
-            codebook_loss=jnp.mean((jax.lax.stop_gradient(latents) - entries) ** 2),
-            commitment_loss=jnp.mean((latents - jax.lax.stop_gradient(entries)) ** 2),
+            codebook_loss=jnp.mean((targets - entries) ** 2),
+            commitment_loss=jnp.mean((latents - jax.lax.stop_gradient(latents - left)) ** 2),
             converged=converged,
             latents=latents,
+            targets=targets,
         )
 
     def lookup(self, columns: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ like those of real images: it knows how all codes of a set depend on each other,
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from pivq_jax.sampling.lift import improve_exchange
 from pivq_jax.sampling.pairing import rank_of_pairs
 from pivq_jax.sampling.prior import SetPrior, pseudo_likelihood
+from pivq_jax.sampling.space import CodeSpace
 
 # By which share log lifts may change the smaller part, exchanged or kept. With a quarter, sets are
 # far more plausible, and images as new as before; with a half, less new
@@ -27,8 +29,9 @@ PASSES = 4
 ROWS = 256  # sets in a pass, which bounds the memory used
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="space")
 def choose_exchange(
+    space: CodeSpace,
     codes_a: jax.Array,
     partners: jax.Array,
     codebook: jax.Array,
@@ -39,6 +42,7 @@ def choose_exchange(
     """Chooses the pairs that `recombine` exchanges.
 
     Args:
+        space: the space of the codes.
         codes_a: int32 [B, N], codes of A as returned by `pair_codes`.
         partners: int32 [B, N], their partners in B.
         codebook: float32 [K, D].
@@ -51,13 +55,15 @@ def choose_exchange(
     """
     indices = jnp.arange(codes_a.shape[0])
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
-    directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
-    middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
-    places = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
     paired = codes_a != partners
     pairs = paired.sum(-1, keepdims=True)
     quota = jnp.round(fraction * pairs)
-    exchanged = paired & (rank_of_pairs(places, paired) < quota)
+    if space.places:
+        return paired & _whole_places(space, codes_a, codebook, keys, paired, quota)
+    directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
+    middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
+    along = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
+    exchanged = paired & (rank_of_pairs(along, paired) < quota)
     if lift is not None:
         slack = jnp.round(SLACK * jnp.minimum(fraction, 1 - fraction) * pairs[:, 0])
         improve = jax.vmap(improve_exchange, in_axes=(0, 0, 0, None, 0))
@@ -65,8 +71,29 @@ def choose_exchange(
     return exchanged
 
 
-@functools.partial(jax.jit, static_argnames=("network", "candidates"))
+def _whole_places(
+    space: CodeSpace,
+    codes_a: jax.Array,
+    codebook: jax.Array,
+    keys: jax.Array,
+    paired: jax.Array,
+    quota: jax.Array,
+) -> jax.Array:
+    """Chooses all codes of the places on one side of a random line, so many that their pairs are
+    `quota` [B, 1] at least: bool [B, N]. Places lie on a grid, row by row, as patches do.
+    """
+    side = math.ceil(math.sqrt(space.places))
+    grid = jnp.stack(jnp.divmod(jnp.arange(space.places), side), -1).astype(jnp.float32)
+    directions = jax.vmap(lambda k: jax.random.normal(k, (2,)))(keys)
+    order = jnp.einsum("pd,bd->bp", grid, directions, precision=jax.lax.Precision.HIGHEST)
+    along = jnp.take_along_axis(order, space.places_of(codes_a, codebook), axis=-1)
+    within = paired & (rank_of_pairs(along, paired) < quota)
+    return along <= jnp.max(jnp.where(within, along, -jnp.inf), -1, keepdims=True)
+
+
+@functools.partial(jax.jit, static_argnames=("space", "network", "candidates"))
 def choose_plausible(
+    space: CodeSpace,
     network: SetPrior,
     params: Any,
     codes_a: jax.Array,
@@ -87,7 +114,7 @@ def choose_plausible(
     others = jax.random.split(jax.random.fold_in(key, 2**32 - 1), candidates - 1)
     keys = jnp.concatenate([key[None], others])
     choices = jax.lax.map(
-        lambda own: choose_exchange(codes_a, partners, codebook, own, fraction, lift), keys
+        lambda own: choose_exchange(space, codes_a, partners, codebook, own, fraction, lift), keys
     )
     sets = jnp.where(choices, partners, codes_a).reshape(-1, n)
     scores = jax.lax.map(

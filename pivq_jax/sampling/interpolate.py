@@ -53,9 +53,16 @@ def _interpolate(
     codes_a, partners, pair_cost = pair(space, codebook, codes_a, codes_b)
     rank = rank_of_pairs(pair_cost, codes_a != partners)
     # The distance covered halfway through each exchange; common codes cost nothing and rank last.
-    cost = jnp.where(codes_a == partners, 0.0, pair_cost)
+    cost = own = jnp.where(codes_a == partners, 0.0, pair_cost)
+    if space.places:  # all codes of a place at once
+        place = space.places_of(codes_a, codebook)
+        every = jnp.where(jax.nn.one_hot(place, space.places, dtype=bool), cost[..., None], 0).sum(
+            1
+        )
+        own = jnp.take_along_axis(every, place, -1)
+        rank = jnp.take_along_axis(jnp.argsort(jnp.argsort(every, -1), -1), place, -1)
     earlier = rank[:, None, :] < rank[:, :, None]
-    middle = (earlier * cost[:, None, :]).sum(-1) + cost / 2
+    middle = (earlier * cost[:, None, :]).sum(-1) + own / 2
     step = jnp.arange(steps)[:, None, None]
     reached = step / (steps - 1) * cost.sum(-1, keepdims=True)
     exchanged = jnp.where((step > 0) & (middle <= reached), partners, codes_a)

@@ -3,7 +3,7 @@
 Codes that both images contain are paired with themselves. The remaining codes of A are paired
 one-to-one with the remaining codes of B at minimum total squared distance in codebook space. As
 these two sets have no code in common, any of the pairs may be exchanged and the result is a valid
-set.
+set. Codes of one place (`CodeSpace.places`) are paired with each other.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ def pair(
     """
     codes_a = space.canonical(codes_a.reshape(-1, space.num_codes))
     codes_b = space.canonical(codes_b.reshape(-1, space.num_codes))
+    if space.places:
+        places_a, places_b = (space.places_of(codes, codebook) for codes in (codes_a, codes_b))
     # Distances do not depend on the origin; around the mean the expanded square is most accurate.
     codebook = codebook - codebook.mean(axis=0)
     if space.ordered:
@@ -75,6 +77,9 @@ def pair(
 
     distance = squared_distances(codebook[codes_a], codebook[codes_b])
     cost = distance
+    if space.places:  # so much more for other places that as many as possible stay in their own
+        elsewhere = places_a[:, :, None] != places_b[:, None, :]
+        cost += elsewhere * distance.max((-2, -1), keepdims=True)
     if lift is not None:
         mean = 2 * jnp.square(codebook).sum(-1).mean()
         together = lift[codes_a[:, :, None], codes_b[:, None, :]]

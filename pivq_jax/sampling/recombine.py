@@ -53,7 +53,9 @@ def recombine(
             the size of the batch.
         fraction: scalar in [0, 1], may be traced. Of the P pairs of an image, round(fraction * P)
             are exchanged (halves round to even; about as many with `lift`): those whose midpoints
-            in codebook space come first along a random direction. 0 returns A and 1 returns B.
+            in codebook space come first along a random direction. 0 returns A and 1 returns B. If
+            the space has places, all codes of those on one side of a random line through their grid
+            are exchanged, at least as many.
         lift: float [K, K], the codes that go together, see `log_lift`. With it, codes that are
             alternatives to each other are paired, and the hyperplane's choice is improved by moves
             of single pairs (`improve_exchange`), which change the number of exchanged pairs by at
@@ -207,7 +209,7 @@ def _recombine(
 ) -> jax.Array:
     shape = codes_a.shape
     codes_a, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
-    exchanged = choose_exchange(codes_a, partners, codebook, key, fraction, lift)
+    exchanged = choose_exchange(space, codes_a, partners, codebook, key, fraction, lift)
     return space.canonical(jnp.where(exchanged, partners, codes_a)).reshape(shape)
 
 
@@ -227,7 +229,7 @@ def _recombine_plausible(
     shape = codes_a.shape
     codes_a, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
     exchanged = choose_plausible(
-        network, params, codes_a, partners, codebook, key, fraction, lift, candidates
+        space, network, params, codes_a, partners, codebook, key, fraction, lift, candidates
     )
     return space.canonical(jnp.where(exchanged, partners, codes_a)).reshape(shape)
 
@@ -261,6 +263,8 @@ def _check_lift(space: CodeSpace, lift: jax.typing.ArrayLike | None) -> jax.Arra
         return None
     if space.ordered:
         raise ValueError("positional codes mean nothing without their places: leave lift out")
+    if space.places:
+        raise ValueError("all codes of a place are exchanged together: leave lift out")
     lift, size = jnp.asarray(lift, jnp.float32), space.codebook_size
     if lift.shape != (size, size):
         raise ValueError(

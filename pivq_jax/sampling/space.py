@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.sections import KINDS
+from pivq_jax.model.quantizer import places, squared_distances
 from pivq_jax.sampling import enumeration
 
 # Images whose ranks are numbers in memory at once; a column of binomials serves all of them.
@@ -32,6 +33,8 @@ class CodeSpace:
         codebook_size: K, at least 1; for `matching` at least N.
         kind: `matching` (sets), `nearest` (multisets) or `positional` (sequences).
         method: solver of all matchings of codes, see `pivq_jax.matching.match`.
+        places: number of latents whose codes are exchanged together, as with several stages
+            (`pivq_jax.model.quantizer`); 0 if codes are exchanged one by one.
 
     Raises:
         ValueError: if the kind is unknown or a size is out of range.
@@ -47,6 +50,7 @@ class CodeSpace:
     codebook_size: int
     kind: str = "matching"
     method: str = "auto"
+    places: int = 0
 
     def __post_init__(self) -> None:
         n, k = self.num_codes, self.codebook_size
@@ -63,12 +67,16 @@ class CodeSpace:
     @classmethod
     def of(cls, config: Any) -> CodeSpace:
         """Returns the space of a `Config`, or of the dictionary of one."""
-        quantizer = config["quantizer"]
+        quantizer, model = config["quantizer"], config["model"]
+        # Descriptions from before there were stages have none.
+        stages = model.get("stages", 1) if isinstance(model, dict) else model.stages
+        count = model["num_codes"]
         return cls(
-            config["model"]["num_codes"],
+            count,
             quantizer["codebook_size"],
             quantizer["kind"],
             quantizer["method"],
+            places=count // stages if stages > 1 else 0,
         )
 
     @property
@@ -80,6 +88,11 @@ class CodeSpace:
     def ordered(self) -> bool:
         """Whether the places of codes have a meaning."""
         return self.kind == "positional"
+
+    @property
+    def uses_lift(self) -> bool:
+        """Whether log lifts can tell which codes to exchange."""
+        return not self.ordered and not self.places
 
     @property
     def num_messages(self) -> int:
@@ -155,6 +168,12 @@ class CodeSpace:
                 f"codebook has shape {codebook.shape}: give [{self.codebook_size}, D], D at least 1"
             )
         return a.astype(jnp.int32), b.astype(jnp.int32), codebook.astype(jnp.float32)
+
+    def places_of(self, codes: jax.Array, codebook: jax.Array) -> jax.Array:
+        """Finds the latent that each code, int32 [..., N], belongs to: int32, below `places`."""
+        size = codebook.shape[1] // 2
+        distances = squared_distances(codebook[:, :size], jnp.asarray(places(self.places, size)))
+        return jnp.argmin(distances, 1).astype(jnp.int32)[codes]
 
     def canonical(self, codes: jax.Array) -> jax.Array:
         """Returns codes, int [..., N], in canonical order: sorted unless places have a meaning."""

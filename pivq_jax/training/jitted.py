@@ -36,10 +36,10 @@ class Steps(NamedTuple):
             or None, and a static `Phase`, that returns the next state and metrics, float32 [] each;
             see `train_step`.
         latents: function of parameters and images uint8 [B, H, W, 3] that returns latents
-            float32 [B, N, D] on every device; see `compute_latents`.
+            float32 [B, N / stages, `latent_dim`] on every device; see `compute_latents`.
         reconstruct: function of parameters, images uint8 [B, H, W, 3] and a static bool, whether to
             quantize, that returns images uint8 [B, H, W, 3] on every device; see `reconstruct`.
-        initialise: function of a state and latents float32 [M, D] that returns the state with a new
+        initialise: function of a state and latents of M images that returns the state with a new
             codebook; see `initialise_codebook`.
         revive: function of a state and images uint8 [B, H, W, 3] that returns the state and the
             number of revived entries, int32 []; see `revive_entries`.

@@ -227,7 +227,7 @@ def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) ->
     if step == settings.init_step:
         started = time.perf_counter()
         state = _initialise_codebook(run, state, state.params, step)
-        count = settings.init_batches * run.config.train.batch_size * run.config.model.num_codes
+        count = settings.init_batches * run.config.train.batch_size * run.config.model.num_latents
         say(
             f"step {step:>6}: codebook of {settings.codebook_size} entries initialised by k-means"
             f" over {count:,} latents in {time.perf_counter() - started:.1f} s"
@@ -249,9 +249,9 @@ def _initialise_codebook(run: Run, state: TrainState, params: Params, step: int)
             run.steps.latents(params, next(stream))
             for _ in range(run.config.quantizer.init_batches)
         ]
-    flat = jnp.concatenate(latents).reshape(-1, run.config.model.code_dim)
-    _check_finite(run, step, {"latent_norm": jnp.linalg.norm(flat)})
-    return jax.block_until_ready(run.steps.initialise(state, flat))
+    every = jnp.concatenate(latents)
+    _check_finite(run, step, {"latent_norm": jnp.linalg.norm(every.ravel())})
+    return jax.block_until_ready(run.steps.initialise(state, every))
 
 
 def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None:

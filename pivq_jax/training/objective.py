@@ -13,7 +13,7 @@ from pivq_jax import sampling
 from pivq_jax.config.limits import RECOMBINATION_PATCHES
 from pivq_jax.config.sections import LossConfig
 from pivq_jax.losses.adversarial import adaptive_weight
-from pivq_jax.losses.latents import redundancy_loss, variance_loss
+from pivq_jax.losses.latents import variance_loss
 from pivq_jax.losses.recombination import nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
 from pivq_jax.model.pivq import PIVQ
@@ -51,7 +51,7 @@ class Made(NamedTuple):
     """Outputs of the autoencoder for a batch, from which the losses are computed."""
 
     images: Fakes  # 'reconstructed' and, if a loss needs it, 'recombined'
-    latents: jax.Array  # float32 [B, N, D], before quantization
+    latents: jax.Array  # float32 [B, N / stages, `latent_dim`], before quantization
     codebook_loss: jax.Array | None = None
     commitment_loss: jax.Array | None = None
 
@@ -149,18 +149,15 @@ class Objective:
         (gradients,) = pull_back(cotangents)
         return Gradients(gradients, of_discriminator, {"loss": loss, **metrics}, uses)
 
-    def _apply(self, params: Params, *args: jax.Array, method: str | None = None) -> Any:
+    def _apply(self, params: Params, *args: Any, method: str | None = None) -> Any:
         return self.model.apply({"params": params}, *args, method=method)
 
     def _make(
         self, params: Params, images: jax.Array, key: jax.Array, phase: Phase
     ) -> tuple[Made, Quantized | None]:
         if phase == Phase.CONTINUOUS:
-            latents = vectors = self._apply(params, images, method="latents")
-            if self.noise > 0:
-                vectors += self.noise * jax.random.normal(key, latents.shape)
-            reconstructed = self._apply(params, vectors, method="decode_vectors")
-            return Made({"reconstructed": reconstructed}, latents), None
+            made = self._apply(params, images, self.noise, key, method="autoencode")
+            return Made({"reconstructed": made[0]}, made[1]), None
         reconstructed, quantized = self._apply(params, images)
         decoded = {"reconstructed": reconstructed}
         judged = phase == Phase.ADVERSARIAL and self.adversary
@@ -211,10 +208,6 @@ class Objective:
         if weights.variance > 0:
             metrics["variance"] = variance_loss(made.latents)
             total += weights.variance * metrics["variance"]
-        if weights.redundancy > 0:
-            patches = self.model.config.patches(self.model.image_size)
-            metrics["redundancy"] = redundancy_loss(made.latents, patches)
-            total += weights.redundancy * metrics["redundancy"]
         if made.codebook_loss is None or made.commitment_loss is None:
             return total, metrics
         total += weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss

@@ -17,7 +17,7 @@ from jax.sharding import Sharding
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.model.k_means import initial_codebook
 from pivq_jax.model.pivq import PIVQ
-from pivq_jax.model.quantizer import assign, revive_dead
+from pivq_jax.model.quantizer import assign, assign_in_stages, in_stages, revive_dead
 from pivq_jax.training.objective import Gradients, Metrics, Objective, Params, Phase
 
 CODEBOOK = ("quantizer", "codebook")
@@ -173,7 +173,7 @@ def batch_gradients(
 
 
 def compute_latents(model: PIVQ, params: Params, images: jax.Array) -> jax.Array:
-    """Computes the latents float32 [B, N, D], before quantization, of images uint8 [B, H, W, 3]."""
+    """Computes latents, float32 [B, N / stages, `latent_dim`], of images uint8 [B, H, W, 3]."""
     latents: Any = model.apply({"params": params}, images_to_float(images), method="latents")
     return latents
 
@@ -182,18 +182,34 @@ def reconstruct(model: PIVQ, params: Params, images: jax.Array, quantize: bool) 
     """Reconstructs images uint8 [B, H, W, 3]; without quantization in the continuous phase."""
     variables, floats = {"params": params}, images_to_float(images)
     made: Any = (
-        model.apply(variables, floats)[0]
+        model.apply(variables, floats)
         if quantize
         else model.apply(variables, floats, method="autoencode")
     )
-    return images_to_uint8(made)
+    return images_to_uint8(made[0])
 
 
 def initialise_codebook(recipe: Recipe, state: TrainState, latents: jax.Array) -> TrainState:
-    """Initializes the codebook from latents float32 [M, D] of many batches, M >= K."""
-    size = recipe.objective.model.codebook_size
-    codebook = initial_codebook(latents, size, key_at(recipe.seed, Draw.CODEBOOK, state.step))
-    return replace_codebook(state, codebook, jnp.ones(size, bool))
+    """Initializes the codebook from the latents of M images of many batches, stage by stage.
+
+    They are float32 [M, N / stages, `latent_dim`], at least as many as a stage has entries.
+    """
+    model, key = recipe.objective.model, key_at(recipe.seed, Draw.CODEBOOK, state.step)
+    stages, dim = model.config.stages, model.config.code_dim
+
+    def quantize(stage: int, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        own = _stage_key(key, stage)
+        entries = initial_codebook(targets.reshape(-1, dim), model.codebook_size // stages, own)
+        if stage == stages - 1:
+            return targets, entries  # nothing is left to quantize
+        return entries[assign(targets, entries, model.kind, model.matcher)[0]], entries
+
+    codebook = jnp.concatenate(in_stages(latents, dim, stages, quantize)[2])
+    return replace_codebook(state, codebook, jnp.ones(model.codebook_size, bool))
+
+
+def _stage_key(key: jax.Array, stage: int) -> jax.Array:
+    return jax.random.fold_in(key, stage) if stage else key
 
 
 def revive_entries(
@@ -205,12 +221,27 @@ def revive_entries(
     """
     model, codebook = recipe.objective.model, state.params["quantizer"]["codebook"]
     latents = compute_latents(model, state.params, images)
-    columns, _ = assign(latents, codebook, model.kind, model.matcher)
-    key = key_at(recipe.seed, Draw.REVIVAL, state.step)
-    codebook, revived = revive_dead(
-        codebook, state.uses, latents, columns, key, recipe.revive_threshold
-    )
-    return replace_codebook(state, codebook, revived), jnp.sum(revived)
+    stages, key = model.config.stages, key_at(recipe.seed, Draw.REVIVAL, state.step)
+    columns, _, targets, _ = assign_in_stages(latents, codebook, model.kind, model.matcher, stages)
+    size, count = len(codebook) // stages, model.config.num_latents
+
+    def revive(stage: int) -> tuple[jax.Array, jax.Array]:
+        own, of_latents = (
+            slice(stage * size, (stage + 1) * size),
+            slice(stage * count, (stage + 1) * count),
+        )
+        return revive_dead(
+            codebook[own],
+            state.uses[own],
+            targets[:, of_latents],
+            columns[:, of_latents] - stage * size,
+            _stage_key(key, stage),
+            recipe.revive_threshold,
+        )
+
+    parts, moved = zip(*map(revive, range(stages)), strict=True)
+    revived = jnp.concatenate(moved)
+    return replace_codebook(state, jnp.concatenate(parts), revived), jnp.sum(revived)
 
 
 def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array) -> TrainState:

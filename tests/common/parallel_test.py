@@ -63,9 +63,9 @@ for n, mesh in meshes.items():
     result["continuous"][n] = losses
     if n == "1":
         latents = [every[n].latents(state.params, batch(i, mesh)) for i in range(8)]
-        flat = jnp.concatenate(latents).reshape(-1, config.model.code_dim)
+        every_latent = jnp.concatenate(latents)
         checkpoints = Checkpoints(Path({workdir!r}))
-        checkpoints.save(20, every[n].initialise(state, flat), {{}})
+        checkpoints.save(20, every[n].initialise(state, every_latent), {{}})
         checkpoints.close()
 for n, mesh in meshes.items():
     checkpoints = Checkpoints(Path({workdir!r}))

@@ -278,7 +278,7 @@ def test_autoencode_is_the_decoder_on_unquantized_latents():
     model, params = initialised()
     images = noise((2, 16, 16, 3))
     latents = apply(model, params, images, "latents")
-    direct = apply(model, params, images, "autoencode")
+    direct, _ = apply(model, params, images, "autoencode")
     composed = apply(model, params, latents, lambda m, z: m.decoder(z))
     np.testing.assert_allclose(direct, composed, atol=1e-6)
 

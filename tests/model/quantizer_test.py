@@ -14,11 +14,15 @@ from pivq_jax.model.quantizer import (
     Quantizer,
     _add_rows,
     assign,
+    assign_in_stages,
     count_uses,
     look_up,
+    match_latents,
     nearest,
+    places,
     revive_dead,
     squared_distances,
+    stand_ins,
 )
 
 assign_matching = jax.jit(functools.partial(assign, kind="matching"))
@@ -233,3 +237,71 @@ def test_a_latent_is_drawn_as_often_as_its_squared_error_says():
     far = np.asarray(new)[:, 1, 1] > 0
     assert np.all(far | (np.asarray(new)[:, 1, 0] == 1.0))
     assert far.mean() == pytest.approx(0.75, abs=0.05)  # 3.6 standard deviations
+
+
+def staged(stages, count=6, size=4, per_stage=12, seed=0):
+    """Latents [B, count, size] and a codebook whose entries lie near their targets."""
+    rng = np.random.default_rng(seed)
+    latents = rng.normal(size=(3, count, size)).astype(np.float32)
+    near = places(count, size)[rng.integers(0, count, stages * per_stage)]
+    near[: count * stages] = np.tile(places(count, size), (stages, 1))
+    near = near.reshape(stages, -1, size)[:, rng.permutation(per_stage)]
+    values = rng.normal(size=near.shape) * 0.5 ** np.arange(stages)[:, None, None]
+    codebook = np.concatenate([near, values], -1).reshape(stages * per_stage, 2 * size)
+    return jnp.asarray(latents), jnp.asarray(codebook, jnp.float32)
+
+
+def test_each_stage_matches_what_those_before_it_left_over():
+    stages, count, size = 3, 6, 4
+    latents, codebook = staged(stages)
+    columns, converged, targets, left = assign_in_stages(
+        latents, codebook, "matching", match_latents, stages
+    )
+    assert np.all(converged) and columns.shape == (3, 18) and targets.shape == (3, 18, 8)
+    entries = np.split(np.asarray(codebook), stages)
+    for image in range(3):
+        rest = np.asarray(latents[image])
+        for stage in range(stages):
+            own = slice(stage * count, (stage + 1) * count)
+            wanted = np.concatenate([places(count, size), rest], -1)
+            np.testing.assert_allclose(targets[image, own], wanted, atol=1e-6)
+            cost = ((wanted[:, None] - entries[stage]) ** 2).sum(-1)
+            expected = linear_sum_assignment(cost)[1]
+            np.testing.assert_array_equal(columns[image, own], expected + stage * 12)
+            rest = rest - entries[stage][expected][:, size:]
+        np.testing.assert_allclose(left[image], rest, atol=1e-5)
+
+
+def test_gradients_pass_to_latents_from_the_first_stage_and_from_what_is_left_over():
+    latents, codebook = staged(2)
+    module = Quantizer(24, 8, "matching", stages=2)
+
+    def quantize(latents):
+        return module.apply({"params": {"codebook": codebook}}, latents)
+
+    made = quantize(latents)
+    np.testing.assert_allclose(made.vectors, codebook[made.columns], atol=1e-6)
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=made.vectors.shape), jnp.float32)
+    gradient = jax.grad(lambda x: jnp.sum(weights * quantize(x).vectors))(latents)
+    np.testing.assert_allclose(gradient, weights[:, :6, 4:], atol=1e-6)
+    values = codebook[made.columns][..., 4:]
+    left = latents - values[:, :6] - values[:, 6:]
+    np.testing.assert_allclose(made.commitment_loss, np.mean(left**2), rtol=1e-5)
+    pulled = jax.grad(lambda x: quantize(x).commitment_loss)(latents)
+    np.testing.assert_allclose(pulled, 2 * left / left.size, atol=1e-6)
+
+
+def test_stand_ins_of_several_stages_leave_as_much_as_the_noise_says():
+    latents = jnp.asarray(np.random.default_rng(0).normal(size=(8, 400, 16)), jnp.float32)
+    vectors = stand_ins(latents, 32, 3, 0.6, jax.random.key(0))
+    assert vectors.shape == (8, 1200, 32)
+    values = np.asarray(vectors).reshape(8, 3, 400, 32)
+    np.testing.assert_array_equal(
+        values[..., :16], np.broadcast_to(places(400, 16), (8, 3, 400, 16))
+    )
+    for stage in range(3):
+        left = latents - values[:, : stage + 1, :, 16:].sum(1)
+        assert np.std(left) == pytest.approx(0.6 ** (stage + 1), rel=0.01)
+    silent = stand_ins(latents, 32, 3, 0.0, jax.random.key(0)).reshape(8, 3, 400, 32)
+    np.testing.assert_array_equal(silent[:, 0, :, 16:], latents)
+    assert not np.any(silent[:, 1:, :, 16:])

@@ -75,7 +75,7 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
     def plain(params):
         apply = objective.model.apply
         if phase == Phase.CONTINUOUS and noise == 0:
-            made, extra = apply({"params": params}, images, method="autoencode"), 0.0
+            made, extra = apply({"params": params}, images, method="autoencode")[0], 0.0
         elif phase == Phase.CONTINUOUS:
             latents = apply({"params": params}, images, method="latents")
             latents += noise * jax.random.normal(jax.random.split(KEY, 3)[0], latents.shape)
@@ -121,7 +121,7 @@ def test_images_are_moved_together_before_they_are_compared(setting):
         float(gradients(params, judge, lpips, images, key, Phase.CONTINUOUS).metrics["lpips"])
         for key in jax.random.split(KEY, 6)
     ]
-    made = objective.model.apply({"params": params}, images, method="autoencode")
+    made, _ = objective.model.apply({"params": params}, images, method="autoencode")
     distances = np.array(
         [
             at_places(lpips, *(jnp.roll(x, (down, right), (1, 2)) for x in (made, images))).mean()

@@ -108,8 +108,9 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
     )
 
     # Initialised from latents of these images: every entry lies among them.
-    latents = np.asarray(steps.latents(created.params, jnp.asarray(images))).reshape(-1, 8)
-    state = steps.initialise(copy(created), jnp.asarray(latents))
+    every = steps.latents(created.params, jnp.asarray(images))
+    state = steps.initialise(copy(created), every)
+    latents = np.asarray(every).reshape(-1, 8)
     codebook = np.asarray(state.params["quantizer"]["codebook"])
     assert np.all(codebook >= latents.min(0) - 1e-5) and np.all(codebook <= latents.max(0) + 1e-5)
     np.testing.assert_array_equal(codebook, state.ema_params["quantizer"]["codebook"])
@@ -154,7 +155,7 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
 
 def test_a_codebook_in_a_checkpoint_before_its_start_changes_nothing(steps, images):
     batch = jnp.asarray(images)
-    latents = steps.latents(steps.create().params, batch).reshape(-1, 8)
+    latents = steps.latents(steps.create().params, batch)
 
     def trained(with_checkpoint: bool) -> TrainState:
         state = steps.create()
@@ -186,7 +187,7 @@ def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
         mesh = make_mesh()
         steps = steps_from_config(config, mesh)
         state = steps.create()
-        latents = steps.latents(state.params, jnp.asarray(images)).reshape(-1, 8)
+        latents = steps.latents(state.params, jnp.asarray(images))
         state = steps.initialise(state, latents)
         results.append(steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED))
     (whole, metrics), (parts, of_parts) = results
@@ -232,7 +233,7 @@ def test_every_solver_trains(method, images, tiny_config):
     mesh = make_mesh()
     steps = steps_from_config(config, mesh)
     state, losses = steps.create(), []
-    latents = steps.latents(state.params, jnp.asarray(images)).reshape(-1, 8)
+    latents = steps.latents(state.params, jnp.asarray(images))
     state = steps.initialise(state, latents)
     for _ in range(12):
         state, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)

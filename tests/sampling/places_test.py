@@ -1,0 +1,83 @@
+"""Codes of one latent, with several stages, are exchanged together."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from pivq_jax import sampling
+from pivq_jax.model.quantizer import places
+from pivq_jax.sampling import CodeSpace
+
+PLACES, STAGES, EACH = 16, 3, 4  # a grid of 4 x 4, with 4 entries of each place at every stage
+N, K = PLACES * STAGES, PLACES * STAGES * EACH
+SPACE = CodeSpace(N, K, places=PLACES)
+PLACE = np.tile(np.repeat(np.arange(PLACES), EACH), STAGES)
+RNG = np.random.default_rng(0)
+CODEBOOK = np.concatenate(
+    [places(PLACES, 8)[PLACE] + 0.01 * RNG.normal(size=(K, 8)), RNG.normal(size=(K, 8))], 1
+).astype(np.float32)
+
+
+def images(count, seed):
+    """Codes int32 [count, N], one entry of each place at each stage."""
+    rng = np.random.default_rng(seed)
+    first = np.arange(0, K, EACH)
+    return np.sort(first + rng.integers(0, EACH, (count, N)), 1).astype(np.int32)
+
+
+def test_places_are_those_of_the_nearest_vectors():
+    np.testing.assert_array_equal(SPACE.places_of(jnp.arange(K), jnp.asarray(CODEBOOK)), PLACE)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 1.0])
+def test_places_on_one_side_of_a_line_are_exchanged_whole(fraction):
+    a, b = images(20, 1), images(20, 2)
+    mixed = np.asarray(sampling.recombine(SPACE, CODEBOOK, a, b, jax.random.key(0), fraction))
+    for row, old, new in zip(mixed, a, b, strict=True):
+        assert len(np.unique(row)) == N
+        for place in range(PLACES):
+            codes, of_a, of_b = (set(x[PLACE[x] == place]) for x in (row, old, new))
+            assert codes in (of_a, of_b)
+        differing = len(set(old) - set(new))
+        count = len(set(row) - set(old))
+        assert count >= round(fraction * differing)
+        assert count <= round(fraction * differing) + STAGES  # the rest of the last place
+
+
+def test_lines_separate_the_places():
+    a, b = images(20, 1), images(20, 2)
+    mixed = np.asarray(sampling.recombine(SPACE, CODEBOOK, a, b, jax.random.key(0)))
+    grid = np.stack(np.divmod(np.arange(PLACES), 4), 1)
+    for row, old, new in zip(mixed, a, b, strict=True):
+        sign = []
+        for place in range(PLACES):
+            codes, of_a, of_b = (set(x[PLACE[x] == place]) for x in (row, old, new))
+            sign.append(0 if of_a == of_b else 1 if codes == of_b else -1)
+        sign = np.array(sign)
+        rows = -np.concatenate([grid, np.ones((PLACES, 1))], 1) * sign[:, None]
+        found = linprog(
+            np.zeros(3), rows[sign != 0], -np.ones((sign != 0).sum()), bounds=(None, None)
+        )
+        assert found.status == 0
+
+
+def test_interpolations_exchange_one_place_after_another():
+    a, b = images(4, 3), images(4, 4)
+    path = np.asarray(sampling.interpolate(SPACE, CODEBOOK, a, b, 9))
+    np.testing.assert_array_equal(path[0], a)
+    np.testing.assert_array_equal(path[-1], b)
+    for step in path:
+        for row, old, new in zip(step, a, b, strict=True):
+            for place in range(PLACES):
+                codes, of_a, of_b = (set(x[PLACE[x] == place]) for x in (row, old, new))
+                assert codes in (of_a, of_b)
+    assert len({step.tobytes() for step in path}) > 5
+
+
+def test_log_lifts_are_refused():
+    a, b = images(1, 1), images(1, 2)
+    assert not SPACE.uses_lift
+    with pytest.raises(ValueError, match="all codes of a place are exchanged together"):
+        sampling.recombine(SPACE, CODEBOOK, a, b, jax.random.key(0), lift=np.zeros((K, K)))
