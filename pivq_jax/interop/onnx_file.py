@@ -6,6 +6,9 @@ the codebook, to `images` in [-1, 1]. B is free. `NAME.codes.safetensors` holds 
 them: `codebook` float32 [K, D] and, if they are given, `training_codes` int32 [M, N], the codes of
 training images: parents of new images, whose counts are the log lift (`pivq_jax.sampling`).
 
+With several stages, latents are [B, N / stages, D / 2], and `places` float32 [N / stages, D / 2]
+says which latent a code belongs to (`pivq_jax.model.quantizer`).
+
 Networks compute in float32, for every `model.dtype`. The description of the model is in the
 metadata of each file, JSON under the key `pivq_jax`.
 """
@@ -33,6 +36,7 @@ from pivq_jax.interop.safetensors_file import KEY, config_of_model
 from pivq_jax.interop.weights import Params
 from pivq_jax.model.layers import positions_2d
 from pivq_jax.model.primitives import NORM_EPSILON
+from pivq_jax.model.quantizer import places
 
 
 def onnx_paths(path: Path) -> tuple[Path, Path, Path]:
@@ -64,6 +68,9 @@ def write_onnx(
     config = config_of_model(description["config"], str(path))
     metadata = {KEY: json.dumps(description, allow_nan=False)}
     arrays = {"codebook": np.asarray(params["quantizer"]["codebook"])}
+    if config.model.stages > 1:
+        count, size = config.model.num_latents, config.model.latent_dim
+        arrays["places"] = places(count, config.model.code_dim - size)
     if training_codes is not None:
         arrays["training_codes"] = np.asarray(training_codes, np.int32)
     contents = (
@@ -91,20 +98,20 @@ def encoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
     from_queries = model.latents == "queries"
     if from_queries:
         batch = graph.add("Shape", "images", start=0, end=1)
-        shape = graph.add("Concat", batch, graph.shape(model.num_codes, width), axis=0)
+        shape = graph.add("Concat", batch, graph.shape(model.num_latents, width), axis=0)
         queries = graph.add("Expand", graph.weight("encoder/queries"), shape)
         x = graph.add("Concat", x, queries, axis=1)
     for i in range(model.encoder_depth):
-        last = model.num_codes if from_queries and i == model.encoder_depth - 1 else None
+        last = model.num_latents if from_queries and i == model.encoder_depth - 1 else None
         x = block(graph, x, f"encoder/block_{i}", model.heads, last=last)
-    if not from_queries and model.num_codes < side**2:
-        x = _averaged(graph, x, side, width, model.num_codes)
+    if not from_queries and model.num_latents < side**2:
+        x = _averaged(graph, x, side, width, model.num_latents)
 
     x = dense(graph, layer_norm(graph, x, "encoder/norm"), "encoder/latents")
-    x = graph.add("Reshape", x, graph.shape(0, model.num_codes, model.code_dim))
-    one = graph.constant("encoder/unit/scale", np.ones(model.code_dim, np.float32))
+    x = graph.add("Reshape", x, graph.shape(0, model.num_latents, model.latent_dim))
+    one = graph.constant("encoder/unit/scale", np.ones(model.latent_dim, np.float32))
     graph.add("LayerNormalization", x, one, epsilon=NORM_EPSILON, name="latents")
-    images, latents = (size, size, 3), (model.num_codes, model.code_dim)
+    images, latents = (size, size, 3), (model.num_latents, model.latent_dim)
     return graph.to_bytes("encoder", ("images", images), ("latents", latents), metadata)
 
 
@@ -119,7 +126,8 @@ def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
         codes = graph.add("Add", codes, graph.weight("decoder/places"))
     for i in range(model.set_depth):
         codes = block(graph, codes, f"decoder/set_block_{i}", model.heads)
-    codes = layer_norm(graph, codes, "decoder/set_norm")
+    if model.stages == 1:
+        codes = layer_norm(graph, codes, "decoder/set_norm")
 
     queries = graph.params["decoder/queries"] + positions_2d(side, side, width)
     x = graph.constant("decoder/queries", queries[None])  # shared by all images

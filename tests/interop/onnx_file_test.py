@@ -1,6 +1,7 @@
 """ONNX files beside JAX: onnxruntime gives the same latents and images."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from pivq_jax.config.loader import experiments
 from pivq_jax.interop import onnx_graph, write_onnx
 from pivq_jax.interop.onnx_file import onnx_paths
 from pivq_jax.interop.safetensors_file import model_shapes
+from pivq_jax.matching import match
 from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.model.quantizer import squared_distances
 from tests.parameters import draw_like
 
 TOLERANCE = 1e-4
@@ -29,11 +32,14 @@ VARIANTS = {
     "nearest": {"quantizer.kind": "nearest"},
     "patches": {"model.output": "patch", "model.latents": "patches", "model.num_codes": 16},
     "several latents from each patch": {"model.latents": "patches", "model.num_codes": 128},
+    "stages of queries": {"model.stages": 2},
     "local": {"model.output": "conv", "model.local_output": True},
     "no set blocks": {"model.set_depth": 0},
     "deep": {"model.set_depth": 2, "model.decoder_depth": 2, "model.encoder_depth": 3},
     "wide": {"model.mlp_ratio": 2, "model.heads": 4, "model.code_dim": 8},
 }
+
+STAGED = {"model.latents": "patches", "model.num_codes": 128, "model.stages": 2}
 
 
 def random_params(config: Config) -> Any:
@@ -77,6 +83,8 @@ def compare(config: Config, folder: Path, batches: tuple[int, ...] = (2,)) -> No
         assert expected.std() > 0.01 and np.abs(expected).max() < 1
         np.testing.assert_allclose(run(decoder, vectors), expected, rtol=0, atol=TOLERANCE)
     arrays = safetensors.numpy.load_file(codes)
+    if config.model.stages > 1:
+        assert arrays.pop("places").shape == (config.model.num_latents, config.model.latent_dim)
     assert arrays.keys() == {"codebook"}
     np.testing.assert_array_equal(arrays["codebook"], params["quantizer"]["codebook"])
 
@@ -85,8 +93,23 @@ def smoke(name: str = "toon_faces") -> Config:
     return load_config(f"{name}:smoke")
 
 
-def test_any_batch_gives_what_jax_gives(tmp_path):
-    compare(smoke(), tmp_path, batches=(1, 3))
+@pytest.mark.parametrize("changes", [{}, STAGED])
+def test_any_batch_gives_what_jax_gives(changes, tmp_path):
+    compare(smoke().with_fields(changes), tmp_path, batches=(1, 3))
+
+
+def test_codes_are_found_stage_by_stage_as_the_docs_say(tmp_path):
+    config = smoke().with_fields({**STAGED, "quantizer.codebook_size": 512})
+    params, model = random_params(config), pivq_from_config(config)
+    write_onnx(tmp_path / "model.onnx", params, {"config": config.to_dict()})
+    encoder, _, codes = onnx_paths(tmp_path / "model.onnx")
+    arrays, images = safetensors.numpy.load_file(codes), inputs(config, 2)[0]
+    known = {"latents": run(encoder, images), "stages": 2, **arrays}
+    page = (Path(__file__).parents[2] / "docs" / "interop.md").read_text()
+    (code,) = re.findall(r"```python\n(rest, .*?)```", page, re.DOTALL)
+    exec(code, {"np": np, "match": match, "squared_distances": squared_distances}, known)
+    encode = jax.jit(lambda x: model.apply({"params": params}, x, method="encode"))
+    np.testing.assert_array_equal(known["codes"], np.sort(encode(images)[0]))
 
 
 @pytest.mark.slow
