@@ -8,7 +8,7 @@ import { readCodes, writeCodes } from "./codes.js";
 import { edit, readFactors } from "./edits.js";
 import { claimedSize } from "./headers.js";
 import { env, InferenceSession, Tensor } from "./ort.wasm.bundle.min.mjs";
-import { logLift, pairCodes, quantize, recombine } from "./pairing.js";
+import { logLift, ofWholePlaces, pairCodes, placesOf, quantize, recombine } from "./pairing.js";
 import { resize, shrink, toBytes, toFloat } from "./pixels.js";
 import { readSafetensors } from "./safetensors.js";
 
@@ -26,7 +26,7 @@ export class BrowserBackend extends Backend {
   #testCodes;
   #trainingCodes; // [M, N] of all images that the log lift counts; some of them have pictures
   #codebook; // see pairing.js
-  #lift; // [K, K]; undefined if positional
+  #lift; // [K, K]; undefined if positional, or with places and without labels
   #table; // see edits.js; undefined without labels
   #decoder;
   #running = Promise.resolve(); // onnxruntime does one thing at a time
@@ -65,8 +65,14 @@ export class BrowserBackend extends Backend {
     const arrays = readSafetensors(codes.buffer);
     const [size, dim] = arrays.codebook.shape;
     this.#codebook = { values: arrays.codebook.values, size, dim };
+    if (arrays.places) {
+      const { values, shape } = arrays.places;
+      this.#codebook.places = placesOf(this.#codebook, values, shape[0], model.numCodes / shape[0]);
+    }
     this.#trainingCodes = arrays.training_codes.values;
-    if (model.kind !== "positional") this.#lift = logLift(this.#trainingCodes, model.numCodes, size);
+    if (counts || (model.kind !== "positional" && !arrays.places)) {
+      this.#lift = logLift(this.#trainingCodes, model.numCodes, size);
+    }
     if (counts) {
       const { given_code: given, overall } = readSafetensors(counts.buffer);
       const [factors, values] = overall.shape;
@@ -97,7 +103,7 @@ export class BrowserBackend extends Backend {
   }
 
   async pair(a, b) {
-    return pairCodes(a, b, this.#codebook, this.#model.kind);
+    return ofWholePlaces(pairCodes(a, b, this.#codebook, this.#model.kind), this.#codebook);
   }
 
   async decode(sets, signal) {
@@ -120,8 +126,10 @@ export class BrowserBackend extends Backend {
     const a = await this.#trainingImage(first);
     const b = await this.#trainingImage(other + (other >= first));
     const pairs = await this.pair(a.codes, b.codes);
-    const direction = Array.from({ length: this.#codebook.dim }, normal);
-    return { a, b, pairs, codes: recombine(pairs, this.#codebook, direction, 0.5, this.#lift) };
+    const { dim, places } = this.#codebook;
+    const direction = Array.from({ length: places ? 2 : dim }, normal);
+    const lift = places ? undefined : this.#lift;
+    return { a, b, pairs, codes: recombine(pairs, this.#codebook, direction, 0.5, lift) };
   }
 
   async nearest(codes, signal) {

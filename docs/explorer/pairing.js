@@ -7,6 +7,13 @@ import { match } from "./matching.js";
  * @property {Float32Array} values - [size, dim], row by row.
  * @property {number} size - K.
  * @property {number} dim - D.
+ * @property {Places} [places] - only of models with several stages.
+ *
+ * @typedef {object} Places - the latents that codes belong to, as in pivq_jax/model/quantizer.py.
+ * @property {Float32Array} vectors - [count, D - size of a latent], how entries begin.
+ * @property {number} count - N / stages.
+ * @property {number} stages
+ * @property {number[]} of - the place of each entry, K: the one whose vector is nearest.
  */
 
 /** Weight of a log lift of 1, as in pivq_jax/sampling/pairing.py. */
@@ -31,17 +38,48 @@ export function canonical(codes, kind) {
   return kind === "positional" ? [...codes] : [...codes].sort((a, b) => a - b);
 }
 
+/** Makes the `Places` of a codebook with their vectors, [count, ...]. */
+export function placesOf({ values, size, dim }, vectors, count, stages) {
+  const own = vectors.length / count;
+  const apart = (entry) => (_, p) => squaredDistance(values, entry * dim, vectors, p * own, own);
+  const distances = (entry) => Float64Array.from({ length: count }, apart(entry));
+  const of = Array.from({ length: size }, (_, entry) => cheapest(distances(entry), 1)[0]);
+  return { vectors, count, stages, of };
+}
+
 /**
  * Assigns codebook entries to the latents of an image.
  *
- * @param {Float32Array} latents - [N, D].
+ * @param {Float32Array} latents - [N, D]; with several stages, [N / stages, size of a latent].
  * @param {Codebook} codebook
  * @param {"matching"|"nearest"|"positional"} kind - one to one at minimum total squared distance,
  *     or to each its nearest entry.
  * @returns {number[]} the codes, N, canonical.
  * @throws {RangeError} if latents are not finite.
  */
-export function quantize(latents, { values, size, dim }, kind) {
+export function quantize(latents, codebook, kind) {
+  const { values, size, dim, places } = codebook;
+  if (!places) return canonical(assign(latents, codebook, kind), kind);
+  const { vectors, count, stages } = places;
+  const [own, each] = [latents.length / count, size / stages];
+  const [from, rest, targets] = [dim - own, latents.slice(), new Float32Array(count * dim)];
+  const codes = [];
+  for (let first = 0; first < size; first += each) {
+    for (let p = 0; p < count; p++) {
+      targets.set(vectors.subarray(p * from, (p + 1) * from), p * dim);
+      targets.set(rest.subarray(p * own, (p + 1) * own), p * dim + from);
+    }
+    const entries = values.subarray(first * dim, (first + each) * dim);
+    assign(targets, { values: entries, size: each, dim }, kind).forEach((column, p) => {
+      codes.push(first + column);
+      for (let d = 0; d < own; d++) rest[p * own + d] -= entries[column * dim + from + d];
+    });
+  }
+  return canonical(codes, kind);
+}
+
+/** The entry of each latent, as `quantize` with one stage says. */
+function assign(latents, { values, size, dim }, kind) {
   const count = latents.length / dim;
   const cost = new Float64Array(count * size);
   for (let n = 0; n < count; n++) {
@@ -49,9 +87,9 @@ export function quantize(latents, { values, size, dim }, kind) {
       cost[n * size + k] = squaredDistance(latents, n * dim, values, k * dim, dim);
     }
   }
-  if (kind === "matching") return canonical(match(cost, count, size), kind);
+  if (kind === "matching") return match(cost, count, size);
   if (!cost.every(Number.isFinite)) throw new RangeError("the latents are not finite");
-  return canonical(cheapest(cost, count), kind);
+  return cheapest(cost, count);
 }
 
 /** The column of least cost in each row: of [rows, columns], row by row. */
@@ -65,7 +103,7 @@ export function cheapest(cost, rows) {
 
 /**
  * Pairs two code sets, `pivq_jax.sampling.pair_codes`: codes that both have with themselves, the
- * others one-to-one at minimum total squared distance of their entries.
+ * others one-to-one at minimum total squared distance of their entries, within their places if any.
  *
  * @param {number[]} codesA
  * @param {number[]} codesB
@@ -77,7 +115,7 @@ export function cheapest(cost, rows) {
  *     codes in B, and the squared distance of each pair.
  */
 export function pairCodes(codesA, codesB, codebook, kind, lift) {
-  const { values, size, dim } = codebook;
+  const { values, size, dim, places } = codebook;
   const [a, b] = [canonical(codesA, kind), canonical(codesB, kind)];
   const apart = (one, other) => squaredDistance(values, one * dim, values, other * dim, dim);
   if (kind === "positional") return { a, b, cost: a.map((code, n) => apart(code, b[n])) };
@@ -90,15 +128,28 @@ export function pairCodes(codesA, codesB, codebook, kind, lift) {
   const columns = [...b.keys()].filter((m) => !taken.has(m));
 
   const scale = lift ? distanceScale(codebook) : 1;
-  const cost = rows.flatMap((n) =>
-    columns.map((m) => scale * apart(a[n], b[m]) + (lift ? LIFT_WEIGHT * lift[a[n] * size + b[m]] : 0)),
-  );
+  // So much more for other places that as many as possible stay in their own.
+  const all = places ? a.flatMap((one) => b.map((other) => apart(one, other))) : [];
+  const farthest = all.reduce((one, other) => Math.max(one, other), 0);
+  const more = (one, other) => {
+    if (lift) return LIFT_WEIGHT * lift[one * size + other];
+    return places && places.of[one] !== places.of[other] ? farthest : 0;
+  };
+  const cost = rows.flatMap((n) => columns.map((m) => scale * apart(a[n], b[m]) + more(a[n], b[m])));
   const partner = [...same];
   match(cost, rows.length, columns.length).forEach((column, row) => {
     partner[rows[row]] = columns[column];
   });
   const paired = partner.map((m) => b[m]);
   return { a, b: paired, cost: a.map((code, n) => apart(code, paired[n])) };
+}
+
+/** Pairs at the cost of all those of their place, so that the page exchanges one place after another. */
+export function ofWholePlaces(pairs, { places }) {
+  if (!places) return pairs;
+  const sums = new Float64Array(places.count);
+  pairs.a.forEach((code, n) => (sums[places.of[code]] += pairs.cost[n]));
+  return { ...pairs, cost: pairs.a.map((code) => sums[places.of[code]]) };
 }
 
 /** How many equal codes precede one in sorted codes. */
@@ -138,27 +189,34 @@ export function logLift(codes, count, size) {
 
 /**
  * Chooses the pairs that a recombination exchanges, as `pivq_jax.sampling.recombine` does: those
- * whose middles come first along a direction, then improved by moves if there are log lifts.
+ * whose middles come first along a direction, then improved by moves if there are log lifts. With
+ * places, all pairs of those that come first in their grid, at least as many.
  *
  * @param {{a: number[], b: number[]}} pairs - from `pairCodes`.
  * @param {Codebook} codebook
- * @param {ArrayLike<number>} direction - D values, drawn from a normal distribution.
+ * @param {ArrayLike<number>} direction - D values, with places 2, from a normal distribution.
  * @param {number} fraction - fraction of the pairs that is exchanged, rounded; 0 to 1.
- * @param {Float32Array} [lift] - [K, K], the result of `logLift`.
+ * @param {Float32Array} [lift] - [K, K], the result of `logLift`; not with places.
  * @returns {number[]} N codes in the order of the pairs, each of A or of B.
  */
 export function recombine({ a, b }, codebook, direction, fraction, lift) {
-  const { values, dim } = codebook;
+  const { values, dim, places } = codebook;
   const along = (code) => {
     let sum = 0;
     for (let d = 0; d < dim; d++) sum += values[code * dim + d] * direction[d];
     return sum;
   };
-  const middle = a.map((code, n) => along(code) + along(b[n]));
+  const side = Math.ceil(Math.sqrt(places?.count));
+  const inGrid = (place) => Math.floor(place / side) * direction[0] + (place % side) * direction[1];
+  const middle = a.map((code, n) => (places ? inGrid(places.of[code]) : along(code) + along(b[n])));
   const order = [...a.keys()].filter((n) => a[n] !== b[n]).sort((m, n) => middle[m] - middle[n] || m - n);
   const exchanged = a.map(() => false);
   const rounded = (share) => roundHalfToEven(Math.fround(share * order.length)); // as in float32
   const share = Math.fround(fraction);
+  if (places) {
+    const last = middle[order[rounded(share) - 1]] ?? -Infinity;
+    return a.map((code, n) => (middle[n] <= last ? b[n] : code));
+  }
   for (const n of order.slice(0, rounded(share))) exchanged[n] = true;
   const slack = rounded(SLACK * Math.min(share, Math.fround(1 - share)));
   if (lift) improveExchange(a, b, exchanged, codebook.size, lift, slack);

@@ -44,7 +44,7 @@ class Pairs(NamedTuple):
 
     a: np.ndarray  # int32 [N], codes of A in canonical order
     b: np.ndarray  # int32 [N], the partner of each in B
-    cost: np.ndarray  # f32 [N], squared distance of each pair
+    cost: np.ndarray  # f32 [N], squared distance of each pair; with places, of all pairs of one
 
 
 class NewFace(NamedTuple):
@@ -200,8 +200,13 @@ class Engine:
 
     def pair(self, a: np.ndarray, b: np.ndarray) -> Pairs:
         """Pairs two code sets, int [N]."""
-        model = self.model
-        return Pairs(*map(np.asarray, sampling.pair_codes(model.space, self._codebook, a, b)))
+        space = self.model.space
+        pairs = Pairs(*map(np.asarray, sampling.pair_codes(space, self._codebook, a, b)))
+        if space.places:  # the page exchanges the cheapest first: one place after another
+            place = np.asarray(space.places_of(pairs.a, self._codebook))
+            sums = np.bincount(place, pairs.cost).astype(np.float32)
+            pairs = pairs._replace(cost=sums[place])
+        return pairs
 
     def recombine(self, key: jax.Array) -> NewFace:
         """Recombines two training images drawn at random, near ones if `sample.nearest_of` asks.

@@ -1,15 +1,18 @@
 """docs/explorer/pairing.js beside `pivq_jax.sampling`."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pivq_jax import sampling
-from pivq_jax.model.quantizer import assign
+from pivq_jax.model.quantizer import assign, assign_in_stages, match_latents, places
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.sampling.pairing import pair, rank_of_pairs
 from tests.explore.node import run_js
+from tests.sampling import places_test
 
 KINDS = ("matching", "nearest", "positional")
 PAIR = """
@@ -24,6 +27,21 @@ answer(given.a.map((a, i) => {
   const direction = given.directions.subarray(i * dim, (i + 1) * dim);
   const codes = recombine(pairs, codebook, direction, given.fraction, given.lift);
   return canonical(codes, given.kind);
+}));
+"""
+
+STAGES = """
+const { a, b, kind, values, vectors, latents, directions, count, stages, fraction } = given;
+const [size, dim] = [given.size, values.length / given.size];
+const codebook = { values, size, dim };
+codebook.places = placesOf(codebook, vectors, count, stages);
+const own = latents.length / a.length;
+answer(a.map((codes, i) => {
+  const pairs = pairCodes(codes, b[i], codebook, kind);
+  const mixed = recombine(pairs, codebook, directions.subarray(2 * i, 2 * i + 2), fraction);
+  const quantized = quantize(latents.subarray(i * own, (i + 1) * own), codebook, kind);
+  const whole = ofWholePlaces(pairs, codebook).cost;
+  return { pairs, mixed: canonical(mixed, kind), quantized, whole };
 }));
 """
 
@@ -128,6 +146,30 @@ def test_it_recombines_as_python_does(with_lift, fraction, tmp_path):
     names = "canonical, pairCodes, recombine"
     found = run_js("pairing.js", names, RECOMBINE, tmp_path, **given, **arrays)
     assert found == np.asarray(expected).tolist()
+
+
+@pytest.mark.parametrize("kind, fraction", [("matching", 0.3), ("nearest", 0.0)])
+def test_stages_are_quantized_paired_and_recombined_as_in_python(kind, fraction, tmp_path):
+    space, count = dataclasses.replace(places_test.SPACE, kind=kind), 20
+    a, b = places_test.images(count, 1), places_test.images(count, 2)
+    a[:, 1] = np.where(a[:, 0] % 4 == 3, a[:, 1], a[:, 0] + 1)  # two of one place in some images
+    latents = np.random.default_rng(7).normal(size=(count, 16, 8)).astype(np.float32)
+    key, codebook = jax.random.key(5), places_test.CODEBOOK
+    keys = [jax.random.fold_in(key, i) for i in range(count)]
+    directions = np.stack([jax.random.normal(k, (2,)) for k in keys]).astype(np.float32)
+    given = {"a": a.tolist(), "b": b.tolist(), "size": len(codebook), "kind": kind}
+    given |= {"count": 16, "stages": 3, "fraction": fraction, "vectors": places(16, 8)}
+    given |= {"values": codebook, "latents": latents, "directions": directions}
+    names = "canonical, ofWholePlaces, pairCodes, placesOf, quantize, recombine"
+    found = run_js("pairing.js", names, STAGES, tmp_path, **given)
+    compare_pairs([row["pairs"] for row in found], sampling.pair_codes(space, codebook, a, b))
+    for row in found:
+        of = space.places_of(np.array(row["pairs"]["a"]), codebook)
+        np.testing.assert_allclose(row["whole"], np.bincount(of, row["pairs"]["cost"])[of])
+    mixed = sampling.recombine(space, codebook, a, b, key, fraction)
+    assert [row["mixed"] for row in found] == mixed.tolist()
+    columns = assign_in_stages(latents, codebook, kind, match_latents, 3)[0]
+    assert [row["quantized"] for row in found] == space.canonical(columns).tolist()
 
 
 @pytest.mark.slow
