@@ -57,6 +57,12 @@ VARIANTS = {
         "model.latents": "patches",
         "model.num_codes": 32,
     },
+    "stages": {
+        "model.latents": "patches",
+        "model.num_codes": 48,
+        "model.stages": 3,
+        "quantizer.codebook_size": 96,
+    },
 }
 
 
@@ -116,7 +122,7 @@ def slow(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", params=["default", slow("nearest, patches"), slow("positional")])
+@pytest.fixture(scope="module", params=["default", *map(slow, list(VARIANTS)[1:])])
 def twins(request, tiny_config) -> Twins:
     return make_twins(tiny_config, VARIANTS[request.param])
 
@@ -137,11 +143,13 @@ def draws_at(twins: Twins, key: jax.Array) -> tuple[torch.Tensor, tuple[int, int
     key_mix, _, key_shift = jax.random.split(key, 3)
     patch_size = twins.config.data.image_size // RECOMBINATION_PATCHES
     rows, columns = jax.random.randint(key_shift, (2,), 0, patch_size).tolist()
-    pairs = [
-        exchange_directions(k, 1, twins.config.model.code_dim) for k in jax.random.split(key_mix, 4)
-    ]
-    sizes = len(twins.images), twins.config.model.num_codes, twins.config.model.code_dim
-    noise = np.array(twins.config.quantizer.noise * jax.random.normal(key_mix, sizes))
+    model = twins.config.model
+    size, own = model.code_dim, [key_mix]
+    if model.stages > 1:  # directions in the grid of places
+        size, own = 2, [jax.random.fold_in(key_mix, stage) for stage in range(model.stages)]
+    pairs = [exchange_directions(k, 1, size) for k in jax.random.split(key_mix, 4)]
+    sizes = len(twins.images), model.num_latents, model.latent_dim
+    noise = np.stack([jax.random.normal(k, sizes) for k in own])
     return torch.from_numpy(np.concatenate(pairs)), (rows, columns), torch.from_numpy(noise)
 
 
@@ -150,17 +158,21 @@ def test_encoder_decoder_and_codes(twins):
     with torch.no_grad():
         theirs = twins.reference.encoder(torch_images(twins.images)).numpy()
         codes = twins.reference.quantizer.assign(torch.from_numpy(theirs)).numpy()
-        decoded = twins.reference.decoder(torch.from_numpy(np.array(latents)))
     np.testing.assert_allclose(latents, theirs, atol=1e-5)
-    ours = apply(twins, latents, "decode_vectors")
+    columns, converged, targets = apply(twins, twins.images, "encode")
+    with torch.no_grad():
+        decoded = twins.reference.decoder(torch.from_numpy(np.array(targets)))
+    ours = apply(twins, targets, "decode_vectors")
     np.testing.assert_allclose(ours, decoded.permute(0, 2, 3, 1), atol=1e-5)
     assert np.std(latents) > 0.5 and np.std(ours) > 0.1
 
-    columns, converged, before = apply(twins, twins.images, "encode")
-    np.testing.assert_allclose(before, latents, atol=1e-6)
+    count, stages = latents.shape[1], twins.config.model.stages
+    np.testing.assert_allclose(targets[:, :count, -latents.shape[2] :], latents, atol=1e-6)
     assert np.all(converged)
     codebook = twins.params["quantizer"]["codebook"]
-    cost = np.asarray(squared_distances(latents, codebook), np.float64)
+    cost = np.asarray(squared_distances(targets, codebook), np.float64)
+    own = np.repeat(np.arange(stages), count)[:, None]
+    cost[:, own != np.repeat(np.arange(stages), len(codebook) // stages)] = np.inf
     for image, (a, b) in enumerate(zip(columns, codes, strict=True)):
         if not np.array_equal(a, b):  # only where both assignments are optimal
             rows = np.arange(len(a))
@@ -192,9 +204,14 @@ def test_losses_and_gradients(tiny_config, phase):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["nearest, patches", "positional"])
+@pytest.mark.parametrize("variant", list(VARIANTS)[1:])
 def test_losses_and_gradients_of_the_other_kinds(tiny_config, variant):
     check_losses_and_gradients(make_twins(tiny_config, VARIANTS[variant]), Phase.QUANTIZED)
+
+
+@pytest.mark.slow
+def test_losses_and_gradients_of_stages_before_the_codebook(tiny_config):
+    check_losses_and_gradients(make_twins(tiny_config, VARIANTS["stages"]), Phase.CONTINUOUS)
 
 
 def check_losses_and_gradients(twins: Twins, phase: Phase) -> None:

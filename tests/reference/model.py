@@ -109,7 +109,7 @@ class Encoder(nn.Module):
         self.code_dim = code_dim
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> latents [B, N, D]."""
+        """[B, 3, H, W] -> latents [B, `num_codes`, `code_dim`]."""
         x = self.patches(images).flatten(2).transpose(1, 2) + self.positions
         if self.queries is not None:
             x = torch.cat([x, self.queries.expand(len(x), -1, -1)], dim=1)
@@ -181,13 +181,14 @@ class Decoder(nn.Module):
         output_channels: int,
         local_output: bool,
         positional: bool,
+        stages: int,
     ) -> None:
         super().__init__()
         self.side = image_size // patch_size
         self.codes = nn.Linear(code_dim, width)
         self.places = nn.Parameter(torch.randn(num_codes, width)) if positional else None
         self.set_blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(set_depth))
-        self.set_norm = layer_norm(width)
+        self.set_norm = layer_norm(width) if stages == 1 else nn.Identity()
         self.queries = nn.Parameter(0.02 * torch.randn(self.side**2, width))
         grid = positions_2d(self.side, self.side, width)
         self.register_buffer("positions", grid, persistent=False)
@@ -225,14 +226,24 @@ class PIVQ(nn.Module):
         shared = {
             "image_size": size,
             "ratio": model["mlp_ratio"],
-            **{n: model[n] for n in ("patch_size", "num_codes", "code_dim", "width", "heads")},
+            **{n: model[n] for n in ("patch_size", "width", "heads")},
         }
-        self.encoder = Encoder(**shared, latents=model["latents"], depth=model["encoder_depth"])
+        count, dim, stages = model["num_codes"], model["code_dim"], model.get("stages", 1)
+        self.encoder = Encoder(
+            **shared,
+            num_codes=count // stages,
+            code_dim=dim if stages == 1 else dim // 2,
+            latents=model["latents"],
+            depth=model["encoder_depth"],
+        )
         self.quantizer = quantizer.Quantizer(
-            config["quantizer"]["codebook_size"], model["code_dim"], self.kind
+            config["quantizer"]["codebook_size"], dim, self.kind, stages, count // stages
         )
         self.decoder = Decoder(
             **shared,
+            num_codes=count,
+            code_dim=dim,
+            stages=stages,
             set_depth=model["set_depth"],
             depth=model["decoder_depth"],
             output=model["output"],

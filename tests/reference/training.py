@@ -78,6 +78,7 @@ class Trainer:
         """`config` is the resolved config of a run."""
         self.model, self.weights, self.adversarial = model, config["loss"], config["adversarial"]
         optimizer, train = config["optimizer"], config["train"]
+        self.noise = config["quantizer"]["noise"]
         self.clip_norm, self.ema_decay = optimizer["clip_norm"], train["ema_decay"]
         self.optimizers = make_optimizers(model, **optimizer)
         warmup, total = optimizer["warmup_steps"], train["steps"]
@@ -128,15 +129,16 @@ class Trainer:
 
         `phase` is 'continuous', 'quantized' or 'adversarial'. `directions` [B / 2, D] say which
         codes are exchanged first in the recombined sets, whose weight is scaled; `shift` moves the
-        patches to which their loss applies. `noise` [B, N, D] is added to latents that are not
-        quantized.
+        patches to which their loss applies. `noise` [stages, *latents.shape], standard normal, is
+        that of latents that are not quantized.
         """
         model, weights, terms = self.model, dict(self.weights), {}
         weights["recombination"] *= recombination_scale
-        vectors = latents = model.encoder(images)
-        if phase == "continuous" and noise is not None:
-            vectors = latents + noise
-        if phase != "continuous":
+        latents = model.encoder(images)
+        if phase == "continuous":
+            assert noise is not None
+            vectors = model.quantizer.stand_ins(latents, self.noise, noise)
+        else:
             quantized = model.quantizer(latents)
             vectors = quantized.vectors
             terms["codebook"] = quantized.codebook_loss
@@ -151,7 +153,8 @@ class Trainer:
             half, codebook = len(images) // 2, model.quantizer.codebook.detach()
             a, b = quantized.columns[:half], quantized.columns[half : 2 * half]
             assert directions is not None
-            mixed = recombine(a, b, codebook, directions, 0.5, model.kind)
+            places = model.quantizer.places if model.quantizer.stages > 1 else None
+            mixed = recombine(a, b, codebook, directions, 0.5, model.kind, places)
             made["recombined"] = model.decoder(codebook[mixed])
         if phase != "continuous" and self.weights["recombination"]:
             terms["recombination"] = nearest_patch_loss(made["recombined"], images, shift)
