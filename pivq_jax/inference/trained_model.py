@@ -99,7 +99,8 @@ class TrainedModel:
     def encode_with_latents(self, images: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
         """Encodes images to codes and the latents, float32 [B, N, D], before quantization.
 
-        Latents are in the order of the encoder's queries. Raises as `encode` does.
+        Latents are in the order of the encoder's queries; with several stages, they are what each
+        code stands for, one stage after another. Raises as `encode` does.
         """
         images = check_images(images, self.config.data.image_size)
         codes, converged, latents = self._programs.encode(self.params, images)

@@ -57,6 +57,13 @@ def model_card(description: dict[str, Any], parents: int = 0) -> str:
     licence = f"\n## Licence\n\n{terms.text}\n" if terms else ""
     measured = f"\n## Test split\n\n| metric | value |\n| --- | --- |\n{rows}\n" if numbers else ""
     size, count, kind = data["image_size"], model["num_codes"], quantizer["kind"]
+    stages = model["stages"]
+    staged = (
+        f"Each of {count // stages} latents has {stages} codes: the first stands for the latent, a"
+        " later one for\nwhat those before it left over (`model.stages`).\n"
+        if stages > 1
+        else ""
+    )
     new = (
         f"new = model.decode(model.sample(jax.random.key(0), 16))  # of {parents:,} images' codes\n"
         if parents
@@ -71,7 +78,7 @@ def model_card(description: dict[str, Any], parents: int = 0) -> str:
 A PI-VQ autoencoder ([arXiv 2604.01843](https://arxiv.org/abs/2604.01843)) for images of
 {size}x{size} pixels, trained with pivq_jax on `{data["name"]}` for {description["step"]} steps.
 An image is {_FORMS[kind]}: {count} of {quantizer["codebook_size"]} (`quantizer.kind = "{kind}"`).
-
+{staged}
 ```python
 import jax
 import pivq_jax

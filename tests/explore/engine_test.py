@@ -77,6 +77,20 @@ def test_pairs_cost_the_least(engine):
         np.testing.assert_allclose(pairs.cost.sum(), least, rtol=1e-5)
 
 
+def test_with_stages_codes_of_a_latent_are_exchanged_together(tiny_config):
+    engine = untrained_engine(tiny_config.with_fields({"model.stages": 2}))
+    of, exchanged = engine.model.space.places_of, 0
+    for seed in range(3):
+        pairs, codes = engine.recombine(jax.random.key(seed))[2:]
+        for place in range(4):
+            here = np.asarray(of(pairs.a, engine.model.codebook)) == place
+            assert len(set(pairs.cost[here])) <= 1  # the slider takes them one after another
+            taken = [np.array_equal(codes[here], side[here]) for side in (pairs.a, pairs.b)]
+            assert any(taken)
+            exchanged += not taken[0]
+    assert exchanged
+
+
 def test_a_new_face_takes_about_half_of_the_pairs_of_two_training_images(engine):
     pool, train, parents = engine.pool, engine.dataset.train, set()
     for seed in range(5):

@@ -18,6 +18,7 @@ import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.interop.pretrained import upload_pretrained
 from pivq_jax.sampling import Labels, Prior, SetPrior
+from tests.codec.files_test import make_model
 
 ROOT = Path(__file__).parents[2]
 FACTORS = {"hair": ("none", "short", "long"), "beard": ("none", "a little", "long")}
@@ -124,6 +125,18 @@ def test_the_directory_is_what_the_hub_expects(published, tiny_run):
     assert f"| psnr | {tiny_run.metrics['psnr']:.4g} |" in card
     assert str(tiny_run.arguments[1].split("=")[-1]) not in card  # the data's folder
     assert "license" not in card  # that of the images is not known
+
+
+def test_a_model_with_stages_gives_the_same_codes_and_its_card_explains_them(tiny_config, tmp_path):
+    model = make_model(tiny_config.with_fields({"model.stages": 2}))
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
+    codes = np.asarray(model.encode(images))
+    dataclasses.replace(model, parents=codes).save_pretrained(tmp_path)
+    again = pivq_jax.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(again.encode(images), codes)
+    np.testing.assert_array_equal(again.parents, codes)
+    assert again.space == model.space and again.space.places == 4
+    assert "Each of 4 latents has 2 codes:" in (tmp_path / "README.md").read_text()
 
 
 def test_the_card_of_drawn_faces_names_their_licence(tiny_model, tmp_path):

@@ -10,14 +10,12 @@ from pivq_jax.interop import from_torch, to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
 from tests.reference.model import PIVQ as Reference
 
-VARIANTS = [("matching", "conv"), ("nearest", "patch"), ("positional", "conv")]
-
-
-def changed(config, kind: str, output: str):
-    local = output == "patch"
-    return config.with_fields(
-        {"quantizer.kind": kind, "model.output": output, "model.local_output": local}
-    )
+VARIANTS = [
+    {},
+    {"quantizer.kind": "nearest", "model.output": "patch", "model.local_output": True},
+    {"quantizer.kind": "positional"},
+    {"model.stages": 2},
+]
 
 
 def random_params(config, seed: int = 0):
@@ -32,9 +30,9 @@ def random_params(config, seed: int = 0):
     return jax.tree.map(draw, model_shapes(config))
 
 
-@pytest.mark.parametrize("kind, output", VARIANTS)
-def test_round_trip_keeps_every_bit(tiny_config, kind, output):
-    config = changed(tiny_config, kind, output)
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_round_trip_keeps_every_bit(tiny_config, changes):
+    config = tiny_config.with_fields(changes)
     params = random_params(config)
     back = from_torch(to_torch(params), model_shapes(config))
     assert jax.tree.structure(back) == jax.tree.structure(params)
@@ -44,9 +42,9 @@ def test_round_trip_keeps_every_bit(tiny_config, kind, output):
         assert np.asarray(value).tobytes() == other.tobytes(), jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize("kind, output", VARIANTS)
-def test_names_and_shapes_are_those_of_the_model_in_pytorch(tiny_config, kind, output):
-    config = changed(tiny_config, kind, output)
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_names_and_shapes_are_those_of_the_model_in_pytorch(tiny_config, changes):
+    config = tiny_config.with_fields(changes)
     state_dict = to_torch(random_params(config))
     assert all(array.flags.c_contiguous for array in state_dict.values())
     reference = Reference(config.to_dict()).state_dict()
