@@ -203,7 +203,7 @@ class Engine:
         space = self.model.space
         pairs = Pairs(*map(np.asarray, sampling.pair_codes(space, self._codebook, a, b)))
         if space.places:  # the page exchanges the cheapest first: one place after another
-            place = np.asarray(space.places_of(pairs.a, self._codebook))
+            place = np.asarray(space.places_of(jnp.asarray(pairs.a), self._codebook))
             sums = np.bincount(place, pairs.cost).astype(np.float32)
             pairs = pairs._replace(cost=sums[place])
         return pairs
