@@ -29,12 +29,8 @@ def initial_arrays(where: str, config: Config) -> Arrays:
     taken, left = {}, []
     for path in sorted(held.keys() | wanted.keys()):
         name = "/".join(path)
-        there, here = (list(tree[path].shape) if path in tree else None for tree in (held, wanted))
-        if here is None:
-            left.append(f"{name} {there}: not in this model")
-        elif there is None:
-            left.append(f"{name} {here}: only in this model, begins as without --init_from")
-        elif there != here:
+        there, here = (list(x[path].shape) if path in x else "none" for x in (held, wanted))
+        if there != here:
             left.append(f"{name}: {there} there, {here} here")
         elif path == CODEBOOK and init_step:
             left.append(
@@ -51,18 +47,14 @@ def initial_arrays(where: str, config: Config) -> Arrays:
             f"nothing in {where} fits this config ({differences or 'other arrays'} there): choose"
             " the same, or leave --init_from out"
         )
-    count, total = (sum(map(_size, tree.values())) for tree in (taken, wanted))
+    count, total = (sum(x.size for x in arrays.values()) for arrays in (taken, wanted))
     say(
         f"starting from {where}, step {step}: {len(taken)} of {len(wanted)} arrays are taken,"
-        f" {count:,} of {total:,} parameters"
-        + (f"; {differences} there" if differences else "")
-        + "".join(f"\n  not taken: {line}" for line in left)
+        f" {count:,} of {total:,} parameters" + (f"; {differences} there" if differences else "")
     )
+    for line in left:
+        say(f"  not taken: {line}")
     return taken
-
-
-def _size(array: Any) -> int:
-    return array.size
 
 
 def _read(where: str) -> tuple[Any, Config, int]:
