@@ -16,6 +16,10 @@ is printed with its whole path. --config may then be left out. NAME is a model o
 
     python -m pivq_jax.main --pretrained=toon_faces --mode=sample
 
+With --init_from=SOURCE, a new run starts from the weights of a workdir, a published model or a
+*.safetensors file: what fits is taken, what does not is named. The same command with a larger
+--config.train.steps goes on with a run that has ended.
+
 Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
 A config is a file or the name of one in the package: `pivq_jax --config=toon_faces`.
@@ -113,6 +117,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default ru
 _PRETRAINED = flags.DEFINE_string(
     "pretrained", None, "A published model, used instead of that of a workdir."
 )
+_INIT_FROM = flags.DEFINE_string(
+    "init_from",
+    None,
+    "For train: a workdir, a published model or a *.safetensors file, from whose weights a new run"
+    " starts.",
+)
 _INPUT = flags.DEFINE_string(
     "input",
     None,
@@ -202,6 +212,7 @@ def _run(arguments: list[str]) -> int:
         config,
         as_path(workdir),
         published,
+        init_from=_INIT_FROM.value,
         input=_INPUT.value or "",
         output=_OUTPUT.value or "",
         changes=changes,
@@ -228,7 +239,12 @@ def _check_flags(arguments: list[str]) -> None:
         raise InputError(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
     if _PRETRAINED.value is not None and mode.trains:
         others = ", ".join(name for name, other in MODES.items() if not other.trains)
-        raise InputError(f"--pretrained is of a trained model: give --mode, one of {others}")
+        raise InputError(
+            f"--pretrained is of a trained model: give --mode, one of {others}, or train from its"
+            " weights with --init_from"
+        )
+    if _INIT_FROM.value is not None and _MODE.value != "train":
+        raise InputError(f"--init_from is for --mode=train, not {_MODE.value}: leave it out")
     if _CONFIG.value is None and _PRETRAINED.value is None:
         if mode.config:
             raise InputError("--config is missing: give one such as --config=configs/toon_faces.py")

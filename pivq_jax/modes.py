@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -37,6 +38,7 @@ from pivq_jax.evaluation.reconstruction import (
 from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.inference import TrainedModel
+from pivq_jax.inference.initial import initial_arrays
 from pivq_jax.inference.opening import load
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual_weights import load_lpips
@@ -56,6 +58,7 @@ class Task:
     config: Config | None  # if None, that of the run in the workdir
     workdir: Path
     published: TrainedModel | None = None  # stands for the model of the workdir
+    init_from: str | None = None  # see `inference.initial`
     input: str = ""
     output: str = ""
     changes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # value by factor
@@ -75,7 +78,8 @@ def train(task: Task) -> None:
 
     config = _config(task)
     _check_weights(config)
-    loop.train(config, task.workdir)
+    initial = None if task.init_from is None else partial(initial_arrays, task.init_from)
+    loop.train(config, task.workdir, initial)
     session = _open("train", task)
     _evaluate(session)
     stages.sample(session, config.sample.count, config.sample.fraction)

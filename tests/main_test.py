@@ -250,6 +250,14 @@ WRONG = {
     "reconstruct what": ([FOLDER, "--mode=reconstruct"], ["--input=DIR"]),
     "decompress what": (["--mode=decompress", "--output=x"], ["--input=FILE and --output=FOLDER"]),
     "compress with what": (["--mode=compress", "--input=.", "--output=x"], ["--mode=train"]),
+    "start what": (
+        [FOLDER, "--mode=sample", "--init_from=toon_faces"],
+        ["--init_from is for --mode=train"],
+    ),
+    "start from nothing": (
+        [FOLDER, "--config.data.name=random", "--init_from=no_such"],
+        ["no_such is no directory here", "toon_faces"],
+    ),
     "unknown code": ([FOLDER, "--mode=compress", "--code=tiny"], ["tiny", "short"]),
 }
 

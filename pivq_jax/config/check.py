@@ -239,11 +239,14 @@ def check_devices(config: Config, devices: int) -> None:
     )
 
 
-def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
+def check_workdir(
+    config: Config, workdir: Path, writes: bool = True, extends: bool = False
+) -> None:
     """Checks that a workdir is new or belongs to a run with the same config, and is writable.
 
     `trained_differences` says which configs are the same; the error names the fields that differ.
-    Without `writes`, the workdir need not be writable.
+    Without `writes`, the workdir need not be writable. With `extends`, the config may have more
+    training steps.
     """
     check_directory(workdir, "--workdir", writes)
     path = workdir / "config.json"
@@ -253,7 +256,11 @@ def check_workdir(config: Config, workdir: Path, writes: bool = True) -> None:
                 f"{workdir} has checkpoints but no config.json: choose another --workdir"
             )
         return
-    if differences := trained_differences(read_config(workdir), config):
+    held = read_config(workdir)
+    match held:
+        case {"train": {"steps": int(steps)}} if extends and steps < config.train.steps:
+            held = held | {"train": held["train"] | {"steps": config.train.steps}}
+    if differences := trained_differences(held, config):
         raise InputError(
             f"{workdir} holds a run with another config ({', '.join(differences)} there): choose"
             " another --workdir, or the same config"

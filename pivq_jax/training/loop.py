@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pivq_jax.common.files import write_json
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import check_in_first_process, make_mesh, put_batch, replicated, say
 from pivq_jax.common.pictures import reconstruction_grid, save_png
-from pivq_jax.config.check import check_workdir
+from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.batches import eval_batches
@@ -34,8 +34,9 @@ from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.jitted import Steps
 from pivq_jax.training.logs import TrainingLog, check_log, format_duration
 from pivq_jax.training.objective import Params, Phase
+from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.profiler import ProfilerTrace
-from pivq_jax.training.steps import TrainState
+from pivq_jax.training.steps import CODEBOOK, Arrays, TrainState, with_arrays
 from pivq_jax.training.stopping import Interrupted, stop_requests
 
 __all__ = ["train"]
@@ -56,14 +57,19 @@ class Run:
     lpips_weights: Params  # weights of the perceptual network, None if it is not used
     checkpoints: Checkpoints
     lock: DirectoryLock
+    initial: Arrays | None = None  # parameters that are not random at first
 
 
-def train(config: Config, workdir: Path) -> None:
+def train(config: Config, workdir: Path, initial: Callable[[Config], Arrays] | None = None) -> None:
     """Trains up to step `config.train.steps`, from the newest checkpoint in `workdir` if any.
+
+    A run that was planned for fewer steps goes on with the schedule of the new number.
 
     Args:
         config: config of the run, checked by `check_config`.
         workdir: directory of the run, local or remote, created if missing.
+        initial: function that gives the parameters of the config's model, or some of them, float32
+            arrays by path, from which the run starts. It is not called if there is a checkpoint.
 
     Raises:
         InputError: if the workdir belongs to another config or other data, if another process
@@ -74,11 +80,11 @@ def train(config: Config, workdir: Path) -> None:
         OSError: if a file cannot be written, or a checkpoint cannot be read for a reason that may
             pass.
     """
-    check_workdir(config, workdir)
+    check_workdir(config, workdir, extends=True)
     check_place(workdir)
     check_log(workdir)
     with _alone_in(workdir) as lock:
-        _train(config, workdir, lock)
+        _train(config, workdir, lock, initial)
 
 
 @contextlib.contextmanager
@@ -91,7 +97,23 @@ def _alone_in(workdir: Path) -> Iterator[DirectoryLock]:
         yield lock
 
 
-def _train(config: Config, workdir: Path, lock: DirectoryLock) -> None:
+def _train(
+    config: Config,
+    workdir: Path,
+    lock: DirectoryLock,
+    initial: Callable[[Config], Arrays] | None,
+) -> None:
+    arrays = None
+    if initial:
+        with Checkpoints(workdir, read_only=True) as held:
+            newest = held.latest_step()
+        if newest is None:
+            arrays = initial(config)
+        else:
+            say(
+                f"{workdir} has its own checkpoint, of step {newest}, from which it goes on; for a"
+                " new run from other weights choose another --workdir"
+            )
     dataset = dataset_from_config(config)
     mesh = make_mesh(config.mesh.fsdp)
     lpips_weights = lpips_weights_from_config(config, mesh)
@@ -106,9 +128,10 @@ def _train(config: Config, workdir: Path, lock: DirectoryLock) -> None:
         write_config()
 
     with Checkpoints(workdir, **config.checkpoints) as checkpoints:
-        run = Run(config, workdir, dataset, mesh, steps, lpips_weights, checkpoints, lock)
+        run = Run(config, workdir, dataset, mesh, steps, lpips_weights, checkpoints, lock, arrays)
         state, seconds = _first_state(run)
         if not new:
+            _say_schedule(config, read_config(workdir)["train"]["steps"], int(state.step))
             write_config()
         if int(state.step) < config.train.steps:
             _loop(run, state, seconds)
@@ -117,7 +140,8 @@ def _train(config: Config, workdir: Path, lock: DirectoryLock) -> None:
 def _first_state(run: Run) -> tuple[TrainState, float]:
     """The state to continue from, and the seconds of training spent on it."""
     if run.checkpoints.latest_step() is None:
-        return run.steps.create(), 0.0
+        state = run.steps.create()
+        return with_arrays(state, run.initial) if run.initial else state, 0.0
     state, progress = run.checkpoints.restore(jax.eval_shape(run.steps.create), run.mesh)
     identity = run.dataset.identity
     # Converted weights have none of the entries.
@@ -133,6 +157,18 @@ def _first_state(run: Run) -> tuple[TrainState, float]:
             f" {shuffled_by()} is installed"
         )
     return state, progress.get("train_seconds", 0.0)
+
+
+def _say_schedule(config: Config, planned: int, step: int) -> None:
+    """Says what changes for a run that was planned for fewer steps."""
+    steps = config.train.steps
+    if step and planned < steps:
+        before, now = (make_optimizer(config.optimizer, n)[1](step) for n in (planned, steps))
+        say(
+            f"train.steps is raised from {planned} to {steps}: from step {step} on, the schedule is"
+            f" that of {steps} steps, with a learning rate of {float(now):.3g} instead of"
+            f" {float(before):.3g}, which falls to 0"
+        )
 
 
 def _loop(run: Run, state: TrainState, seconds: float) -> None:
@@ -222,9 +258,12 @@ def _batches(run: Run, step: int, workers: int = 0) -> Generator[jax.Array]:
 
 
 def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) -> TrainState:
-    """Initializes the codebook when due, or periodically revives its dead entries."""
+    """Initializes the codebook when due, or periodically revives its dead entries.
+
+    One that was taken from other weights is kept.
+    """
     settings, steps = run.config.quantizer, run.steps
-    if step == settings.init_step:
+    if step == settings.init_step and not (run.initial and CODEBOOK in run.initial):
         started = time.perf_counter()
         state = _initialise_codebook(run, state, state.params, step)
         count = settings.init_batches * run.config.train.batch_size * run.config.model.num_latents

@@ -10,8 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Sharding
 
 from pivq_jax.data.images import images_to_float, images_to_uint8
@@ -20,6 +22,7 @@ from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import assign, assign_in_stages, in_stages, revive_dead
 from pivq_jax.training.objective import Gradients, Metrics, Objective, Params, Phase
 
+Arrays = dict[tuple[str, ...], np.ndarray]  # parameters, float32, by path
 CODEBOOK = ("quantizer", "codebook")
 
 
@@ -88,6 +91,21 @@ def create_state(recipe: Recipe) -> TrainState:
         discriminator=discriminator,
         discriminator_opt_state=discriminator_opt_state,
     )
+
+
+def with_arrays(state: TrainState, arrays: Arrays) -> TrainState:
+    """Replaces some of the parameters, and their averages, of a state before the first step."""
+
+    def replace(params: Params) -> Params:
+        held = flatten_dict(params)
+        # Copies, as steps reuse the memory of their state.
+        placed = {
+            path: jax.device_put(array, held[path].sharding, may_alias=False)
+            for path, array in arrays.items()
+        }
+        return unflatten_dict(held | placed)
+
+    return state.replace(params=replace(state.params), ema_params=replace(state.ema_params))
 
 
 def train_step(

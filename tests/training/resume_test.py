@@ -224,6 +224,31 @@ def test_a_run_from_before_muon_opens_and_goes_on_with_adamw(commands, tiny_argu
     assert_same_end(workdir, unbroken, 40)
 
 
+@pytest.mark.slow  # start_test and initial_test have its parts
+def test_a_run_starts_from_another_run_and_goes_on_for_longer(commands, tiny_run, tmp_path):
+    fields = ["model.num_codes=4", "quantizer.init_step=0", "train.steps=110"]
+    fields = [f"--config.{field}" for field in fields]
+    arguments = with_fields([*tiny_run.arguments, *fields, ""], tmp_path / "run")
+    arguments.append(f"--init_from={tiny_run.workdir}")
+    done = commands.run(*arguments)
+    assert done.code == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"starting from {tiny_run.workdir}, step 160: ")
+    assert lines[0].endswith("; model.num_codes = 8 there")
+    assert lines[1] == "  not taken: encoder/queries: [8, 16] there, [4, 16] here"
+    assert "k-means" not in done.stdout
+    logged = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    expected = json.loads((tiny_run.workdir / "log.jsonl").read_text().splitlines()[0])
+    assert logged[0]["psnr"] > expected["psnr"] + 1  # than from random weights
+
+    done = commands.run(*arguments, "--config.train.steps=120")
+    assert done.code == 0, done.stderr
+    assert "has its own checkpoint, of step 110" in done.stdout.splitlines()[0]
+    assert "train.steps is raised from 110 to 120" in done.stdout
+    assert "evaluating step 120" in done.stdout
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["step"] == 120
+
+
 @pytest.mark.slow  # loop_test has it without a second process
 def test_two_processes_are_refused_together(commands, tiny_run, tmp_path):
     arguments = with_fields(tiny_run.arguments, tmp_path, batch_size=16)
