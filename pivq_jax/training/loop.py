@@ -16,13 +16,20 @@ from jax.sharding import Mesh
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
 from pivq_jax.common.lock import DirectoryLock
-from pivq_jax.common.parallel import check_in_first_process, make_mesh, put_batch, replicated, say
+from pivq_jax.common.parallel import (
+    check_in_first_process,
+    make_mesh,
+    put_batch,
+    replicated,
+    say,
+)
 from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.config.check import check_workdir
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.batches import eval_batches
 from pivq_jax.data.pipeline import shuffled_by, train_batches
+from pivq_jax.data.sources import first_images
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.build import (
     dataset_from_config,
@@ -31,6 +38,7 @@ from pivq_jax.training.build import (
     steps_from_config,
 )
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
+from pivq_jax.training.evaluators import Clock, Evaluator
 from pivq_jax.training.jitted import Steps
 from pivq_jax.training.logs import TrainingLog, check_log, format_duration
 from pivq_jax.training.objective import Params, Phase
@@ -56,14 +64,17 @@ class Run:
     lpips_weights: Params  # weights of the perceptual network, None if it is not used
     checkpoints: Checkpoints
     lock: DirectoryLock
+    evaluator: Evaluator | None
 
 
-def train(config: Config, workdir: Path) -> None:
+def train(config: Config, workdir: Path, evaluator: Evaluator | None = None) -> None:
     """Trains up to step `config.train.steps`, from the newest checkpoint in `workdir` if any.
 
     Args:
         config: config of the run, checked by `check_config`.
         workdir: directory of the run, local or remote, created if missing.
+        evaluator: what measures the weights every `config.evaluate.every` steps, if anything does.
+            What is trained does not depend on it.
 
     Raises:
         InputError: if the workdir belongs to another config or other data, if another process
@@ -78,7 +89,7 @@ def train(config: Config, workdir: Path) -> None:
     check_place(workdir)
     check_log(workdir)
     with _alone_in(workdir) as lock:
-        _train(config, workdir, lock)
+        _train(config, workdir, lock, evaluator)
 
 
 @contextlib.contextmanager
@@ -91,7 +102,7 @@ def _alone_in(workdir: Path) -> Iterator[DirectoryLock]:
         yield lock
 
 
-def _train(config: Config, workdir: Path, lock: DirectoryLock) -> None:
+def _train(config: Config, workdir: Path, lock: DirectoryLock, evaluator: Evaluator | None) -> None:
     dataset = dataset_from_config(config)
     mesh = make_mesh(config.mesh.fsdp)
     lpips_weights = lpips_weights_from_config(config, mesh)
@@ -106,18 +117,20 @@ def _train(config: Config, workdir: Path, lock: DirectoryLock) -> None:
         write_config()
 
     with Checkpoints(workdir, **config.checkpoints) as checkpoints:
-        run = Run(config, workdir, dataset, mesh, steps, lpips_weights, checkpoints, lock)
-        state, seconds = _first_state(run)
+        run = Run(
+            *(config, workdir, dataset, mesh, steps, lpips_weights, checkpoints, lock, evaluator)
+        )
+        state, clock = _first_state(run)
         if not new:
             write_config()
         if int(state.step) < config.train.steps:
-            _loop(run, state, seconds)
+            _loop(run, state, clock)
 
 
-def _first_state(run: Run) -> tuple[TrainState, float]:
-    """The state to continue from, and the seconds of training spent on it."""
+def _first_state(run: Run) -> tuple[TrainState, Clock]:
+    """The state to continue from, and the time spent on it."""
     if run.checkpoints.latest_step() is None:
-        return run.steps.create(), 0.0
+        return run.steps.create(), Clock()
     state, progress = run.checkpoints.restore(jax.eval_shape(run.steps.create), run.mesh)
     identity = run.dataset.identity
     # Converted weights have none of the entries.
@@ -132,13 +145,15 @@ def _first_state(run: Run) -> tuple[TrainState, float]:
             f"the order of the images may change from here on: it was that of {order}, and"
             f" {shuffled_by()} is installed"
         )
-    return state, progress.get("train_seconds", 0.0)
+    return state, Clock(
+        *(progress.get(name, 0.0) for name in ("train_seconds", "evaluate_seconds"))
+    )
 
 
-def _loop(run: Run, state: TrainState, seconds: float) -> None:
-    """Trains to the last step from `state`, on which `seconds` of training were spent."""
+def _loop(run: Run, state: TrainState, clock: Clock) -> None:
+    """Trains to the last step from `state`, on which the time of `clock` was spent."""
     config, first_step, last_step = run.config, int(state.step), run.config.train.steps
-    started = time.perf_counter() - seconds
+    every = config.evaluate.every
     count = sum(x.size for x in jax.tree.leaves(state.params))
     compiled: set[Phase] = set()
     say(
@@ -175,12 +190,17 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
                     log.write(step, values, config.train.batch_size)
             stop = stop_asked(step)
             done = step == last_step or bool(stop)
+            due = run.evaluator and every and step % every == 0 and not stop
+            if due and clock.allows(config.evaluate.share):
+                _check_finite(run, step, metrics)
+                with _unmeasured(log, state):
+                    _evaluate(run, state, step, phase, clock, log)
             if step % config.train.checkpoint_every == 0 or done:
                 _check_finite(run, step, metrics)
                 # What is preempted may have half a minute, and k-means can take longer.
                 in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
                 with _unmeasured(log, state):
-                    state = _save(run, state, step, phase, time.perf_counter() - started, in_haste)
+                    state = _save(run, state, step, phase, clock, in_haste)
             if step % config.train.picture_every == 0:
                 with _unmeasured(log, state):
                     _save_picture(run, state, step, phase)
@@ -190,7 +210,7 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
                 raise Interrupted(stop, step)
             if done:
                 break
-    say(f"trained in {format_duration(time.perf_counter() - started)}")
+    say(f"trained in {format_duration(clock.seconds())}")
 
 
 def _unmeasured(
@@ -275,7 +295,7 @@ def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None
 
 
 def _save(
-    run: Run, state: TrainState, step: int, phase: Phase, seconds: float, in_haste: bool
+    run: Run, state: TrainState, step: int, phase: Phase, clock: Clock, in_haste: bool
 ) -> TrainState:
     """Starts to write a checkpoint, with a score if the best are kept and latents are quantized.
 
@@ -288,7 +308,8 @@ def _save(
     if codebook == "fitted":
         state = _initialise_codebook(run, state, state.ema_params, step)
     progress: dict[str, Any] = {
-        "train_seconds": seconds,
+        "train_seconds": clock.seconds(),
+        "evaluate_seconds": clock.evaluate_seconds,
         "data": run.dataset.identity,
         "order": shuffled_by(),
         "codebook": codebook,
@@ -308,22 +329,43 @@ def _save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
         save_png(run.workdir / "pictures" / f"step_{step:06}.png", picture)
 
 
-def _validate(run: Run, state: TrainState, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
-    """The first validation images, at most a batch, and their reconstructions by averaged weights.
+def _evaluate(
+    run: Run, state: TrainState, step: int, phase: Phase, clock: Clock, log: TrainingLog | None
+) -> None:
+    """Measures the averaged weights and logs what is found."""
+    assert run.evaluator
+    with clock.evaluation():
+        shown, made = _validate(run, state, phase, run.evaluator.images)
+        params = None
+        if phase > Phase.CONTINUOUS:
+            whole = replicated(run.mesh)
+            params = jax.jit(lambda x: x, out_shardings=whole)(state.ema_params)
+        found = run.evaluator(run.dataset, run.mesh, step, params, shown, made)
+    if log:
+        log.write_evaluation(step, *found, clock.last, clock.share())
 
-    Both are uint8 [n, H, W, 3]. All processes must take part, and each gets all images.
+
+def _validate(
+    run: Run, state: TrainState, phase: Phase, most: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first validation images, at most `most`, and their reconstructions by averaged weights.
+
+    By default a batch. Both are uint8 [n, H, W, 3]. All processes must take part, and each gets all
+    images.
     """
-    validation = run.dataset.validation
-    batch = next(
-        eval_batches(
-            validation,
-            run.config.train.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-    )
-    images = put_batch({"image": batch["image"]}, run.mesh)["image"]
-    made = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
-    originals = jax.jit(lambda x: x, out_shardings=replicated(run.mesh))(images)
+    batch_size = run.config.train.batch_size
+    validation = first_images(run.dataset.validation, most or batch_size)
+    whole = jax.jit(lambda x: x, out_shardings=replicated(run.mesh))
+    parts = []
+    for batch in eval_batches(
+        validation,
+        batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    ):
+        images = put_batch({"image": batch["image"]}, run.mesh)["image"]
+        made = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
+        parts.append(jax.device_get((whole(images), made)))
+    shown, rebuilt = (np.concatenate(part) for part in zip(*parts, strict=True))
     count = len(validation)  # further rows are padding
-    return jax.device_get(originals)[:count], jax.device_get(made)[:count]
+    return shown[:count], rebuilt[:count]

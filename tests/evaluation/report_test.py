@@ -101,7 +101,7 @@ def test_a_stage_that_the_data_does_not_allow_is_left_out_with_its_reason(tiny_r
     """16 pixels are too few for LPIPS."""
     metrics = tiny_run.metrics
     assert set(metrics["left_out"]) == {"perceptual"}
-    assert "16 pixels" in metrics["left_out"]["perceptual"]
+    assert "16x16 pixels" in metrics["left_out"]["perceptual"]
     assert "lpips" not in metrics and metrics["psnr"] > 0 and "fid" in metrics
     # Each row of the table says of how many images it is.
     rows = [metrics, *metrics["baselines"].values()]
