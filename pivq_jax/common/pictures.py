@@ -146,19 +146,20 @@ def usage_chart(codes: npt.ArrayLike, codebook_size: int, height: int = 160) -> 
     return np.pad(picture, ((2, 2), (2, 2), (0, 0)), constant_values=255)
 
 
-def curve_chart(title: str, steps: Sequence[float], values: Sequence[float]) -> Pixels:
+def curve_chart(
+    title: str, steps: Sequence[float], values: Sequence[float], span: tuple[float, float]
+) -> Pixels:
     """Line through values by step, 300 x 140 pixels, with the lowest and highest value beside it.
 
-    The last value stands beside the title.
+    The first and the last step of `span` are at its sides; the last value follows the title.
     """
     left, top, width, height = 60, 24, 230, 106
     canvas = Image.new("RGB", (left + width + 10, top + height + 10), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=12)
-    low, high, first = min(values), max(values), min(steps)
-    across = width / ((max(steps) - first) or 1)
-    up = height / ((high - low) or 1)
+    low, high = min(values), max(values)
+    across, up = width / (span[1] - span[0] or 1), height / (high - low or 1)
     line = [
-        (left + (step - first) * across, top + (high - value) * up)
+        (left + (step - span[0]) * across, top + (high - value) * up)
         for step, value in zip(steps, values, strict=True)
     ]
     draw.line(line, (70, 110, 180), 2)

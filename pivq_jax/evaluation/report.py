@@ -118,10 +118,10 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 
 def _curves(evaluations: list[dict[str, Any]]) -> np.ndarray:
     """Draws the figures of the evaluations during training by step."""
-    charts = []
+    charts, span = [], (evaluations[0]["step"], evaluations[-1]["step"])
     for name in (name for name in evaluations[-1] if name != "step"):
         steps, values = zip(*((x["step"], x[name]) for x in evaluations if name in x), strict=True)
-        charts.append(curve_chart(name, steps, values))
+        charts.append(curve_chart(name, steps, values, span))
     return grid(np.stack(charts), columns=3)
 
 

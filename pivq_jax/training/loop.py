@@ -16,13 +16,7 @@ from jax.sharding import Mesh
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
 from pivq_jax.common.lock import DirectoryLock
-from pivq_jax.common.parallel import (
-    check_in_first_process,
-    make_mesh,
-    put_batch,
-    replicated,
-    say,
-)
+from pivq_jax.common.parallel import check_in_first_process, make_mesh, put_batch, replicated, say
 from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.config.check import check_workdir
 from pivq_jax.config.fields import Config
@@ -145,9 +139,8 @@ def _first_state(run: Run) -> tuple[TrainState, Clock]:
             f"the order of the images may change from here on: it was that of {order}, and"
             f" {shuffled_by()} is installed"
         )
-    return state, Clock(
-        *(progress.get(name, 0.0) for name in ("train_seconds", "evaluate_seconds"))
-    )
+    clock = Clock(progress.get("train_seconds", 0.0), progress.get("evaluate_seconds", 0.0))
+    return state, clock
 
 
 def _loop(run: Run, state: TrainState, clock: Clock) -> None:
