@@ -68,6 +68,7 @@ def assert_same_state(workdir, other, step) -> None:
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+@pytest.mark.slow  # loop_test and main_test have what is quick
 def test_a_run_with_evaluations_ends_as_without_also_if_stopped(commands, tiny_run, tmp_path):
     assert not (tiny_run.workdir / "metrics.jsonl").exists()
     workdir = tmp_path / "run"

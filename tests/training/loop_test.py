@@ -154,6 +154,32 @@ def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
     assert np.abs(made.astype(int) - np.asarray(last)).mean() > 2
 
 
+@pytest.mark.parametrize("phase", [Phase.CONTINUOUS, Phase.QUANTIZED])
+def test_an_evaluator_gets_averaged_weights_once_there_is_a_codebook(tiny_config, phase):
+    mesh, data = make_mesh(), load_dataset("random", image_size=16)
+    given, written = [], []
+
+    def evaluate(*arguments):
+        given.append(arguments)
+        return {"psnr": 20.0}, {}
+
+    evaluate.images = 11
+    steps = SimpleNamespace(reconstruct=lambda params, images, quantize: images // (1 + quantize))
+    state: Any = SimpleNamespace(params={"x": jnp.zeros(3)}, ema_params={"x": jnp.arange(3.0)})
+    log: Any = SimpleNamespace(write_evaluation=lambda *arguments: written.append(arguments))
+    run = run_of(tiny_config, mesh=mesh, steps=steps, dataset=data, evaluator=evaluate)
+    clock = Clock()
+    loop._evaluate(run, state, 5, phase, clock, log)
+    [(*begin, params, shown, made)] = given
+    assert begin == [data, mesh, 5]
+    assert params is None if phase == Phase.CONTINUOUS else params["x"].tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(11)])
+    np.testing.assert_array_equal(made, shown // (1 if phase == Phase.CONTINUOUS else 2))
+    [(step, figures, pictures, seconds, share)] = written
+    assert (step, figures, pictures) == (5, {"psnr": 20.0}, {})
+    assert seconds == clock.last == clock.evaluate_seconds > 0 and 0 < share <= 1
+
+
 def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
     # Of this one, as if it were not the first, and of the first.
     monkeypatch.setattr(jax, "process_index", lambda: 1)
