@@ -95,7 +95,7 @@ def main() -> None:
     output = output_of(options, "edits")
     model = open_model(options)
     dataset = dataset_from_config(model.config)
-    settings = Settings(**model.config.evaluate, lpips_path="")
+    settings = Settings.of(model.config)
     session = Session(model, dataset, settings, output)
     learn_factors(session)
     factors, size = dataset.factors, settings.batch_size

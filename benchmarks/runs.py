@@ -13,6 +13,8 @@ def run(
 ) -> dict[str, Any]:
     """Trains and evaluates a model with `pivq_jax.main`, unless that is already done.
 
+    Without evaluations during training, as runs are compared at equal seconds.
+
     Args:
         config: config file, with variants after a colon if any.
         changes: values of changed config fields.
@@ -25,7 +27,9 @@ def run(
     Raises:
         SystemExit: if the run fails.
     """
-    fields = [f"--config.{name}={value}" for name, value in changes.items()]
+    fields = [
+        f"--config.{name}={value}" for name, value in ({"evaluate.every": "0"} | changes).items()
+    ]
     command = [
         *(sys.executable, "-m", "pivq_jax.main", f"--config={config}"),
         *(f"--workdir={workdir}", *fields),

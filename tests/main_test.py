@@ -23,7 +23,7 @@ CODES, ENTRIES = 32, 512  # of image_folder.py
 def test_training_makes_everything(trained):
     names = {path.name for path in trained.workdir.iterdir()}
     pictures = {"samples.png", "parents.png", "interpolations.png"}
-    others = {"config.json", "checkpoints", "log.jsonl", "metrics.json", "report"}
+    others = {"config.json", "checkpoints", "log.jsonl", "metrics.json", "report", "metrics.jsonl"}
     assert pictures | others <= names
     assert {"tensorboard", "pictures"} <= names and not [n for n in names if n.endswith(".tmp")]
     assert [p.name for p in (trained.workdir / "pictures").iterdir()] == ["step_000050.png"]
@@ -49,6 +49,8 @@ def test_console_lines(trained):
     pattern = r"step +\d+/60  loss \d+\.\d{4}  PSNR +\d+\.\d\d dB +\d+\.\d images/s  ETA \d+:\d\d"
     lines = [line for line in trained.finished.stdout.splitlines() if line.startswith("step ")]
     assert sum(re.fullmatch(pattern, line) is not None for line in lines) == 6
+    [evaluated] = (line for line in lines if "  evaluated: psnr " in line)
+    assert evaluated.startswith("step     40/60 ") and "lpips" in evaluated
 
 
 def test_a_check_says_that_it_is_no_model_and_an_evaluation_what_to_open(trained):

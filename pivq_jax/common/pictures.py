@@ -146,6 +146,31 @@ def usage_chart(codes: npt.ArrayLike, codebook_size: int, height: int = 160) -> 
     return np.pad(picture, ((2, 2), (2, 2), (0, 0)), constant_values=255)
 
 
+def curve_chart(
+    title: str, steps: Sequence[float], values: Sequence[float], span: tuple[float, float]
+) -> Pixels:
+    """Line through values by step, 300 x 140 pixels, with the lowest and highest value beside it.
+
+    The first and the last step of `span` are at its sides; the last value follows the title.
+    """
+    left, top, width, height = 60, 24, 230, 106
+    canvas = Image.new("RGB", (left + width + 10, top + height + 10), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=12)
+    low, high = min(values), max(values)
+    across, up = width / (span[1] - span[0] or 1), height / (high - low or 1)
+    line = [
+        (left + (step - span[0]) * across, top + (high - value) * up)
+        for step, value in zip(steps, values, strict=True)
+    ]
+    draw.line(line, (70, 110, 180), 2)
+    for point in line:
+        draw.circle(point, 2, (70, 110, 180))
+    draw.text((left, 4), f"{title}: {values[-1]:.4g}", "black", font)
+    draw.text((4, top - 6), f"{high:.4g}", "grey", font)
+    draw.text((4, top + height - 8), f"{low:.4g}", "grey", font)
+    return np.asarray(canvas)
+
+
 def save_png(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
     """Writes a picture as a PNG file, atomically; missing directories are created.
 

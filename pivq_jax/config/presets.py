@@ -40,6 +40,7 @@ ACCELERATOR = {
     "train.checkpoint_every": 2_000,
     "train.picture_every": 5_000,
     "evaluate.samples": 10_000,
+    "evaluate.every": 2_000,
 }
 
 # Faces at 256x256, few images: ViTs of 12 blocks as encoder and decoder over 256 patches of 16
@@ -115,6 +116,7 @@ def with_variants(
                     "train.picture_every": 50,
                     "evaluate.images": 200,
                     "evaluate.samples": 20,
+                    "evaluate.every": 40,
                     **(smoke or {}),
                 }
             )

@@ -268,7 +268,7 @@ class MeshConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig(Section):
-    """The evaluation on the test split: see metrics.md."""
+    """The evaluation on the test split, and during training: see metrics.md."""
 
     batch_size: int = setting(50, "images at a time", at_least(1, most=8_192))
     samples: int = setting(
@@ -289,6 +289,15 @@ class EvaluateConfig(Section):
     )
     features_path: str = setting("", "its weights: see perceptual.md; vgg brings its own")
     neighbours: int = setting(5, "k of precision, recall, density and coverage", at_least(1))
+    every: int = setting(
+        500,
+        "steps between evaluations during training, at least: see evaluate.md; 0: none",
+        NOT_NEGATIVE,
+        before=0,
+    )
+    share: float = setting(
+        0.05, "most of the training time that these may take", FRACTION, before=0.05
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,13 +57,17 @@ class FeatureExtractor:
     apply: Callable[[Any, jax.Array], jax.Array] = field(repr=False)
 
     def extract(
-        self, images: np.ndarray | Iterable[np.ndarray], total: int | None = None
+        self,
+        images: np.ndarray | Iterable[np.ndarray],
+        total: int | None = None,
+        quiet: bool = False,
     ) -> np.ndarray:
         """Computes the features of images.
 
         Args:
             images: uint8 [M, H, W, 3], or an iterable of batches [m, H, W, 3] of any sizes m.
             total: number of images for the progress bar, if `images` is an iterable.
+            quiet: whether to show no progress bar.
 
         Returns:
             f32 [M, dim], in the order of the images.
@@ -75,7 +79,7 @@ class FeatureExtractor:
         if isinstance(images, np.ndarray):
             total, images = len(images), [images]
         parts = []
-        with progress_bar(desc=self.name, total=total, unit=" images") as bar:
+        with progress_bar(desc=self.name, total=total, unit=" images", disable=quiet) as bar:
             for batch in _rebatch(images, self.batch_size):
                 self._check(batch)
                 # The last batch is padded, so that only one shape is compiled.

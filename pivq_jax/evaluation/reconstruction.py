@@ -1,17 +1,21 @@
 """Encoding, decoding and reconstruction of a whole split."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pivq_jax.common.compilation import compiler_options
 from pivq_jax.data.batches import Batch, eval_batches
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.sources import Example, Source
 from pivq_jax.evaluation.ssim import WINDOW, ssim
 from pivq_jax.inference import TrainedModel
+from pivq_jax.losses.perceptual import lpips
+from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.sampling import Labels
 
@@ -21,6 +25,7 @@ __all__ = [
     "decode_batched",
     "describe_psnr",
     "encode_split",
+    "mean_lpips",
     "reconstruct_split",
 ]
 
@@ -124,6 +129,27 @@ def decode_batched(model: TrainedModel, codes: np.ndarray, batch_size: int) -> n
         uint8 [M, H, W, 3].
     """
     return np.concatenate(list(decode_batches(model, codes, batch_size)))
+
+
+def mean_lpips(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, path: str = ""
+) -> float:
+    """The mean LPIPS distance, with AlexNet, of images and their reconstructions.
+
+    Both are uint8 [m, H, W, 3] in each pair, m at most `batch_size`; for `path` see `load_lpips`.
+    Raises InputError if images are too small or weights are missing.
+    """
+    weights, distances = load_lpips("alex", path), []
+    for pair in pairs:
+        shown, made = (np.resize(part, (batch_size, *part.shape[1:])) for part in pair)
+        found = _lpips_program()(weights, images_to_float(made), images_to_float(shown))
+        distances.append(np.asarray(found)[: len(pair[0])])
+    return float(np.mean(np.concatenate(distances)))
+
+
+@cache
+def _lpips_program() -> Callable[..., jax.Array]:
+    return jax.jit(partial(lpips, network="alex"), compiler_options=compiler_options())
 
 
 def describe_psnr(model: TrainedModel, psnrs: np.ndarray) -> list[str]:

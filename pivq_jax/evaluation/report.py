@@ -15,11 +15,14 @@ import numpy as np
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically, write_json
 from pivq_jax.common.parallel import own_copy
+from pivq_jax.common.pictures import curve_chart, grid, save_png
 from pivq_jax.evaluation import figures
+from pivq_jax.evaluation.evaluator import IMAGES
 from pivq_jax.evaluation.html import Part, Picture, Section, Table, page
 from pivq_jax.evaluation.prior import TEMPERATURES, describe_prior
 from pivq_jax.evaluation.session import Session
 from pivq_jax.evaluation.stages import STAGES
+from pivq_jax.training.json_lines import METRICS, read_lines
 
 
 def write_report(session: Session) -> dict[str, Any]:
@@ -74,6 +77,9 @@ def write_report(session: Session) -> dict[str, Any]:
     metrics["left_out"] = left_out
     if jax.process_index() == 0:
         write_json(session.workdir / "metrics.json", metrics)
+        if evaluations := read_lines(session.workdir / METRICS, model.step):
+            save_png(folder / "training.png", _curves(evaluations))
+            pictures.append("training")
         for path in folder.glob("*.png"):
             if path.stem not in pictures:  # from earlier weights
                 path.unlink()
@@ -110,6 +116,15 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     print()
 
 
+def _curves(evaluations: list[dict[str, Any]]) -> np.ndarray:
+    """Draws the figures of the evaluations during training by step."""
+    charts, span = [], (evaluations[0]["step"], evaluations[-1]["step"])
+    for name in (name for name in evaluations[-1] if name != "step"):
+        steps, values = zip(*((x["step"], x[name]) for x in evaluations if name in x), strict=True)
+        charts.append(curve_chart(name, steps, values, span))
+    return grid(np.stack(charts), columns=3)
+
+
 def _pictures(folder: Path, captions: Mapping[str, str]) -> list[Picture]:
     """Those pictures that there are, by name, with their captions."""
     files = {folder / f"{name}.png": caption for name, caption in captions.items()}
@@ -143,8 +158,11 @@ def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
             }
         ),
     ]
+    training = (
+        f"Averaged weights by step, on at most {IMAGES} validation images and as many samples."
+    )
     sections = [
-        Section("Model", [figures.model(metrics)]),
+        Section("Model", [figures.model(metrics), *pictures({"training": training})]),
         Section("Reconstruction", reconstruction),
         Section("Codes", capacity),
         Section("Samples", samples),

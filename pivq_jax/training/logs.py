@@ -1,8 +1,6 @@
 """Training logs: console, TensorBoard and JSON lines."""
 
 import contextlib
-import json
-import math
 import statistics
 import time
 from collections import deque
@@ -11,17 +9,18 @@ from pathlib import Path
 from typing import TypeVar
 
 import jax
+import numpy as np
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import directory_check
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import errors_named, is_remote, write_atomically
+from pivq_jax.common.files import errors_named
+from pivq_jax.training.json_lines import LOG, METRICS, JsonLines
 
 T = TypeVar("T")
 
-LOG = "log.jsonl"
 FLUSHED_EVERY = 120.0  # seconds between writes of TensorBoard's events, which may be an upload
 
 
@@ -34,46 +33,31 @@ def format_duration(seconds: float) -> str:
 
 def check_log(workdir: Path) -> None:
     """Checks that nothing is in the way of the log."""
-    if (path := workdir / LOG).is_dir():
-        raise InputError(
-            f"{path} is a directory, and the log is a file of that name: move it away, or choose"
-            " another --workdir"
-        )
-
-
-def _step_of(line: str) -> float:
-    """The step of a line of the log; infinity if the line is damaged."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
-        return math.inf
+    for name in (LOG, METRICS):
+        if (path := workdir / name).is_dir():
+            raise InputError(
+                f"{path} is a directory, and the log is a file of that name: move it away, or"
+                " choose another --workdir"
+            )
 
 
 class TrainingLog:
-    """Console lines with ETA, `log.jsonl` and TensorBoard events, continued when a run resumes.
+    """Console lines with ETA, `log.jsonl`, `metrics.jsonl` and TensorBoard events.
 
+    They are continued when a run resumes.
     A context manager that flushes all buffers on exit. Entries after `first_step` are removed.
     """
 
     def __init__(self, workdir: Path, first_step: int, total_steps: int) -> None:
-        self._path = workdir / LOG
         self._total_steps = total_steps
         self._step, self._time = first_step, time.perf_counter()
         self._paused, self._paused_steps = 0.0, 0  # since the last line
         # What else slows down single windows is ignored by the median.
         self._speeds: deque[float] = deque(maxlen=9)
         self._waited = 0.0
-        # Lines after the restored checkpoint will be written again.
-        kept = [line for line in self._lines() if _step_of(line) <= first_step]
-        self._text = "".join(line + "\n" for line in kept)
-        write_atomically(self._path, self._text.encode())
+        self._lines = JsonLines(workdir / LOG, first_step)
+        self._metrics = JsonLines(workdir / METRICS, first_step)
         self._events = _Events(workdir / "tensorboard", purge_step=first_step + 1)
-
-    def _lines(self) -> list[str]:
-        """The whole lines of the log; a full disk may have truncated one."""
-        if not self._path.exists():
-            return []
-        return self._path.read_bytes().decode(errors="replace").split("\n")[:-1]
 
     def watch(self, batches: Iterator[T]) -> Iterator[T]:
         """Yields the same batches and measures the time spent waiting for them."""
@@ -119,7 +103,7 @@ class TrainingLog:
         self._step, self._time, self._waited = step, now, 0.0
         self._paused, self._paused_steps = 0.0, 0
         self._speeds.append(speed)
-        self._append(json.dumps(record) + "\n")
+        self._lines.append(record)
         values = {f"train/{name}": value for name, value in record.items() if name != "step"}
         self._events.write(step, values)
         eta = format_duration((self._total_steps - step) / statistics.median(self._speeds))
@@ -129,13 +113,28 @@ class TrainingLog:
             flush=True,
         )
 
-    def _append(self, line: str) -> None:
-        if is_remote(self._path):  # objects in remote storage cannot grow
-            self._text += line
-            write_atomically(self._path, self._text.encode())
-            return
-        with errors_named(self._path), self._path.open("a") as file:
-            file.write(line)
+    def write_evaluation(
+        self,
+        step: int,
+        figures: Mapping[str, float],
+        pictures: Mapping[str, np.ndarray],
+        seconds: float,
+        share: float,
+    ) -> None:
+        """Writes the figures and pictures, uint8 [H, W, 3], of an evaluation during training.
+
+        It took so many seconds, and all so far took this share of the time of the run.
+        """
+        record = {"step": step, **figures, "seconds": seconds, "share": share}
+        self._metrics.append(record)
+        values = {f"evaluation/{name}": x for name, x in record.items() if name != "step"}
+        self._events.write(step, values, {f"evaluation/{x}": y for x, y in pictures.items()})
+        listed = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        print(
+            f"step {step:>6}/{self._total_steps}  evaluated: {listed}  in {seconds:.1f} s,"
+            f" all so far {share:.1%} of the time",
+            flush=True,
+        )
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -162,13 +161,20 @@ class _Events:
             self._writer.write_event(Event(step=purge_step, file_version="brain.Event:2"))
             self._writer.write_event(Event(step=purge_step, session_log=start))
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes values by name; they are in the file at most two minutes later."""
+    def write(
+        self,
+        step: int,
+        values: Mapping[str, float],
+        pictures: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Writes values and pictures by name; they are in the file at most two minutes later."""
         now = time.time()
         with errors_named(self.directory):
-            for name, value in values.items():
-                scalar = summary.scalar(name, value)
-                self._writer.write_event(Event(wall_time=now, step=step, summary=scalar))
+            written = [summary.scalar(name, value) for name, value in values.items()]
+            for name, picture in (pictures or {}).items():
+                written.append(summary.image(name, picture, dataformats="HWC"))
+            for each in written:
+                self._writer.write_event(Event(wall_time=now, step=step, summary=each))
             if now - self._flushed > FLUSHED_EVERY:
                 self._writer.flush()
                 self._flushed = now

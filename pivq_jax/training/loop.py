@@ -23,6 +23,7 @@ from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.batches import eval_batches
 from pivq_jax.data.pipeline import shuffled_by, train_batches
+from pivq_jax.data.sources import first_images
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.build import (
     dataset_from_config,
@@ -31,6 +32,7 @@ from pivq_jax.training.build import (
     steps_from_config,
 )
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
+from pivq_jax.training.evaluators import Clock, Evaluator
 from pivq_jax.training.jitted import Steps
 from pivq_jax.training.logs import TrainingLog, check_log, format_duration
 from pivq_jax.training.objective import Params, Phase
@@ -57,10 +59,16 @@ class Run:
     lpips_weights: Params  # weights of the perceptual network, None if it is not used
     checkpoints: Checkpoints
     lock: DirectoryLock
+    evaluator: Evaluator | None
     initial: Arrays | None = None  # parameters that are not random at first
 
 
-def train(config: Config, workdir: Path, initial: Callable[[Config], Arrays] | None = None) -> None:
+def train(
+    config: Config,
+    workdir: Path,
+    evaluator: Evaluator | None = None,
+    initial: Callable[[Config], Arrays] | None = None,
+) -> None:
     """Trains up to step `config.train.steps`, from the newest checkpoint in `workdir` if any.
 
     A run that was planned for fewer steps goes on with the schedule of the new number.
@@ -68,6 +76,8 @@ def train(config: Config, workdir: Path, initial: Callable[[Config], Arrays] | N
     Args:
         config: config of the run, checked by `check_config`.
         workdir: directory of the run, local or remote, created if missing.
+        evaluator: what measures the weights every `config.evaluate.every` steps, if anything does.
+            What is trained does not depend on it.
         initial: function that gives the parameters of the config's model, or some of them, float32
             arrays by path, from which the run starts. It is not called if there is a checkpoint.
 
@@ -84,7 +94,7 @@ def train(config: Config, workdir: Path, initial: Callable[[Config], Arrays] | N
     check_place(workdir)
     check_log(workdir)
     with _alone_in(workdir) as lock:
-        _train(config, workdir, lock, initial)
+        _train(config, workdir, lock, evaluator, initial)
 
 
 @contextlib.contextmanager
@@ -101,6 +111,7 @@ def _train(
     config: Config,
     workdir: Path,
     lock: DirectoryLock,
+    evaluator: Evaluator | None,
     initial: Callable[[Config], Arrays] | None,
 ) -> None:
     arrays = None
@@ -128,20 +139,24 @@ def _train(
         write_config()
 
     with Checkpoints(workdir, **config.checkpoints) as checkpoints:
-        run = Run(config, workdir, dataset, mesh, steps, lpips_weights, checkpoints, lock, arrays)
-        state, seconds = _first_state(run)
+        run = Run(
+            *(config, workdir, dataset, mesh, steps, lpips_weights, checkpoints, lock),
+            evaluator=evaluator,
+            initial=arrays,
+        )
+        state, clock = _first_state(run)
         if not new:
             _say_schedule(config, read_config(workdir)["train"]["steps"], int(state.step))
             write_config()
         if int(state.step) < config.train.steps:
-            _loop(run, state, seconds)
+            _loop(run, state, clock)
 
 
-def _first_state(run: Run) -> tuple[TrainState, float]:
-    """The state to continue from, and the seconds of training spent on it."""
+def _first_state(run: Run) -> tuple[TrainState, Clock]:
+    """The state to continue from, and the time spent on it."""
     if run.checkpoints.latest_step() is None:
         state = run.steps.create()
-        return with_arrays(state, run.initial) if run.initial else state, 0.0
+        return with_arrays(state, run.initial) if run.initial else state, Clock()
     state, progress = run.checkpoints.restore(jax.eval_shape(run.steps.create), run.mesh)
     identity = run.dataset.identity
     # Converted weights have none of the entries.
@@ -156,7 +171,8 @@ def _first_state(run: Run) -> tuple[TrainState, float]:
             f"the order of the images may change from here on: it was that of {order}, and"
             f" {shuffled_by()} is installed"
         )
-    return state, progress.get("train_seconds", 0.0)
+    clock = Clock(progress.get("train_seconds", 0.0), progress.get("evaluate_seconds", 0.0))
+    return state, clock
 
 
 def _say_schedule(config: Config, planned: int, step: int) -> None:
@@ -171,10 +187,10 @@ def _say_schedule(config: Config, planned: int, step: int) -> None:
         )
 
 
-def _loop(run: Run, state: TrainState, seconds: float) -> None:
-    """Trains to the last step from `state`, on which `seconds` of training were spent."""
+def _loop(run: Run, state: TrainState, clock: Clock) -> None:
+    """Trains to the last step from `state`, on which the time of `clock` was spent."""
     config, first_step, last_step = run.config, int(state.step), run.config.train.steps
-    started = time.perf_counter() - seconds
+    every = config.evaluate.every
     count = sum(x.size for x in jax.tree.leaves(state.params))
     compiled: set[Phase] = set()
     say(
@@ -211,12 +227,17 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
                     log.write(step, values, config.train.batch_size)
             stop = stop_asked(step)
             done = step == last_step or bool(stop)
+            due = run.evaluator and every and step % every == 0 and not stop
+            if due and clock.allows(config.evaluate.share):
+                _check_finite(run, step, metrics)
+                with _unmeasured(log, state):
+                    _evaluate(run, state, step, phase, clock, log)
             if step % config.train.checkpoint_every == 0 or done:
                 _check_finite(run, step, metrics)
                 # What is preempted may have half a minute, and k-means can take longer.
                 in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
                 with _unmeasured(log, state):
-                    state = _save(run, state, step, phase, time.perf_counter() - started, in_haste)
+                    state = _save(run, state, step, phase, clock, in_haste)
             if step % config.train.picture_every == 0:
                 with _unmeasured(log, state):
                     _save_picture(run, state, step, phase)
@@ -226,7 +247,7 @@ def _loop(run: Run, state: TrainState, seconds: float) -> None:
                 raise Interrupted(stop, step)
             if done:
                 break
-    say(f"trained in {format_duration(time.perf_counter() - started)}")
+    say(f"trained in {format_duration(clock.seconds())}")
 
 
 def _unmeasured(
@@ -314,7 +335,7 @@ def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None
 
 
 def _save(
-    run: Run, state: TrainState, step: int, phase: Phase, seconds: float, in_haste: bool
+    run: Run, state: TrainState, step: int, phase: Phase, clock: Clock, in_haste: bool
 ) -> TrainState:
     """Starts to write a checkpoint, with a score if the best are kept and latents are quantized.
 
@@ -327,7 +348,8 @@ def _save(
     if codebook == "fitted":
         state = _initialise_codebook(run, state, state.ema_params, step)
     progress: dict[str, Any] = {
-        "train_seconds": seconds,
+        "train_seconds": clock.seconds(),
+        "evaluate_seconds": clock.evaluate_seconds,
         "data": run.dataset.identity,
         "order": shuffled_by(),
         "codebook": codebook,
@@ -347,22 +369,43 @@ def _save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
         save_png(run.workdir / "pictures" / f"step_{step:06}.png", picture)
 
 
-def _validate(run: Run, state: TrainState, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
-    """The first validation images, at most a batch, and their reconstructions by averaged weights.
+def _evaluate(
+    run: Run, state: TrainState, step: int, phase: Phase, clock: Clock, log: TrainingLog | None
+) -> None:
+    """Measures the averaged weights and logs what is found."""
+    assert run.evaluator
+    with clock.evaluation():
+        shown, made = _validate(run, state, phase, run.evaluator.images)
+        params = None
+        if phase > Phase.CONTINUOUS:
+            whole = replicated(run.mesh)
+            params = jax.jit(lambda x: x, out_shardings=whole)(state.ema_params)
+        found = run.evaluator(run.dataset, run.mesh, step, params, shown, made)
+    if log:
+        log.write_evaluation(step, *found, clock.last, clock.share())
 
-    Both are uint8 [n, H, W, 3]. All processes must take part, and each gets all images.
+
+def _validate(
+    run: Run, state: TrainState, phase: Phase, most: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first validation images, at most `most`, and their reconstructions by averaged weights.
+
+    By default a batch. Both are uint8 [n, H, W, 3]. All processes must take part, and each gets all
+    images.
     """
-    validation = run.dataset.validation
-    batch = next(
-        eval_batches(
-            validation,
-            run.config.train.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-    )
-    images = put_batch({"image": batch["image"]}, run.mesh)["image"]
-    made = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
-    originals = jax.jit(lambda x: x, out_shardings=replicated(run.mesh))(images)
+    batch_size = run.config.train.batch_size
+    validation = first_images(run.dataset.validation, most or batch_size)
+    whole = jax.jit(lambda x: x, out_shardings=replicated(run.mesh))
+    parts = []
+    for batch in eval_batches(
+        validation,
+        batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    ):
+        images = put_batch({"image": batch["image"]}, run.mesh)["image"]
+        made = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
+        parts.append(jax.device_get((whole(images), made)))
+    shown, rebuilt = (np.concatenate(part) for part in zip(*parts, strict=True))
     count = len(validation)  # further rows are padding
-    return jax.device_get(originals)[:count], jax.device_get(made)[:count]
+    return shown[:count], rebuilt[:count]

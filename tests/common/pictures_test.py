@@ -128,6 +128,18 @@ def test_usage_chart_sorts_the_shares_of_images():
     np.testing.assert_array_equal(picture[:, 2::2][:, :5], picture[:, 3::2][:, :5])
 
 
+def test_a_curve_goes_from_the_lowest_to_the_highest_value_and_one_point_is_a_dot():
+    picture = pictures.curve_chart("psnr", [100, 200, 400], [10.0, 30.0, 20.0], (100, 400))
+    assert picture.shape == (140, 300, 3) and picture.dtype == np.uint8
+    rows, columns = np.nonzero(np.all(picture == (70, 110, 180), axis=-1))
+    middle = {x: rows[columns == x].mean() for x in (60, 290)}
+    assert middle[60] == pytest.approx(130, abs=2) and middle[290] == pytest.approx(77, abs=2)
+    peak = columns[rows < 28].mean()
+    assert peak == pytest.approx(60 + 230 / 3, abs=2)  # a third of the steps
+    dot = pictures.curve_chart("psnr", [100], [10.0], (100, 100))
+    assert 5 <= np.all(dot == (70, 110, 180), axis=-1).sum() <= 25
+
+
 def test_names_stand_beside_the_rows_and_above_the_columns_of_an_unchanged_picture():
     picture = pictures.grid(images(6), 3, scale=16, pad=2)
     named = pictures.labelled(picture, ["first", "", "third"], ["upper", "lower"])

@@ -113,6 +113,7 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
         "quantizer.noise": 0.0,
         "model.output": "conv",
         "model.local_output": False,
+        "evaluate.every": 0,
         "evaluate.images": 0,
         "evaluate.samples": 100,
     }
@@ -123,7 +124,9 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
     written = config.to_dict()
     later = (
         "data.group",
+        "evaluate.every",
         "evaluate.images",
+        "evaluate.share",
         "loss.perceptual_shift",
         "loss.recombination_warmup",
         "model.latents",

@@ -1,13 +1,17 @@
 """The log of a run: speeds, input wait, remote storage."""
 
 import errno
+import io
 import json
+import struct
 import time
 
 import jax
 import numpy as np
 import pytest
 from etils import epath
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_json
@@ -72,6 +76,42 @@ def test_device_memory_is_logged_where_the_device_tells(tmp_path, monkeypatch):
     first, second = read(tmp_path / "log.jsonl")
     assert second["device_memory_peak"] == 7
     assert ("device_memory_peak" in first) == bool(jax.devices()[0].memory_stats())
+
+
+def events(workdir) -> dict[str, list]:
+    """What TensorBoard has by name: (step, value, or the shape of a picture)."""
+    found: dict[str, list] = {}
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        data, place = path.read_bytes(), 0
+        while place < len(data):  # length, checksum, event, checksum
+            (size,) = struct.unpack("<Q", data[place : place + 8])
+            event = Event.FromString(data[place + 12 : place + 12 + size])
+            place += size + 16
+            for value in event.summary.value:
+                kept: object = value.simple_value
+                if value.HasField("image"):
+                    pixels = Image.open(io.BytesIO(value.image.encoded_image_string))
+                    kept = np.asarray(pixels).tolist()
+                found.setdefault(value.tag, []).append((event.step, kept))
+    return found
+
+
+def test_an_evaluation_is_a_line_a_record_and_events_with_pictures(tmp_path, capsys):
+    picture = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
+    figures = {"psnr": 20.125, "codes_used": 498}
+    with TrainingLog(tmp_path, 0, 900) as log:
+        log.write_evaluation(100, figures, {"samples": picture}, seconds=2.5, share=0.0312)
+        log.write_evaluation(200, figures, {}, seconds=2.0, share=0.04)
+    first = "step    100/900  evaluated: psnr 20.12  codes_used 498  in 2.5 s, all so far 3.1% of"
+    assert capsys.readouterr().out.splitlines()[0].startswith(first)
+    expected = {"step": 100, **figures, "seconds": 2.5, "share": 0.0312}
+    assert read(tmp_path / "metrics.jsonl")[0] == expected
+    written = events(tmp_path)
+    assert written["evaluation/psnr"] == [(100, 20.125), (200, 20.125)]
+    assert written["evaluation/samples"] == [(100, picture.tolist())]
+    with TrainingLog(tmp_path, 150, 900):
+        pass
+    assert [line["step"] for line in read(tmp_path / "metrics.jsonl")] == [100]
 
 
 def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
@@ -158,6 +198,9 @@ def test_a_damaged_line_is_dropped(tmp_path, damage):
 
 def test_a_directory_in_the_place_of_the_log_is_refused(tmp_path):
     check_log(tmp_path)
-    (tmp_path / "log.jsonl").mkdir()
-    with pytest.raises(InputError, match=r"log\.jsonl is a directory.* move it away, or choose an"):
-        check_log(tmp_path)
+    for name in ("metrics.jsonl", "log.jsonl"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(
+            InputError, match=rf"{name} is a directory.* move it away, or choose an"
+        ):
+            check_log(tmp_path)

@@ -25,6 +25,7 @@ from pivq_jax.data.pipeline import shuffled_by
 from pivq_jax.data.sources import first_images
 from pivq_jax.training import loop
 from pivq_jax.training.build import phase_at, recombination_schedule, steps_from_config
+from pivq_jax.training.evaluators import Clock
 from pivq_jax.training.objective import Phase
 
 TIMINGS = {"train_seconds", "train_images_per_second", "sample_images_per_second"}
@@ -137,6 +138,12 @@ def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
     state = state.replace(ema_params=jax.tree.map(lambda x: 1.5 * x + 0.01, state.params))
     run = run_of(tiny_config, mesh=mesh, steps=steps, dataset=data)
     shown, made = loop._validate(run, state, Phase.CONTINUOUS)
+    whole = dataclasses.replace(run, dataset=load_dataset("random", image_size=16))
+    for more, expected in zip(
+        loop._validate(whole, state, Phase.CONTINUOUS, most=11), (shown, made), strict=True
+    ):  # of two batches
+        assert len(more) == 11
+        np.testing.assert_array_equal(more[:3], expected)
     np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(3)])
     averaged, last = (
         steps.reconstruct(params, jnp.asarray(shown), False)
@@ -145,6 +152,32 @@ def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
     assert made.shape == averaged.shape
     np.testing.assert_allclose(made.astype(int), np.asarray(averaged).astype(int), atol=1)
     assert np.abs(made.astype(int) - np.asarray(last)).mean() > 2
+
+
+@pytest.mark.parametrize("phase", [Phase.CONTINUOUS, Phase.QUANTIZED])
+def test_an_evaluator_gets_averaged_weights_once_there_is_a_codebook(tiny_config, phase):
+    mesh, data = make_mesh(), load_dataset("random", image_size=16)
+    given, written = [], []
+
+    def evaluate(*arguments):
+        given.append(arguments)
+        return {"psnr": 20.0}, {}
+
+    evaluate.images = 11
+    steps = SimpleNamespace(reconstruct=lambda params, images, quantize: images // (1 + quantize))
+    state: Any = SimpleNamespace(params={"x": jnp.zeros(3)}, ema_params={"x": jnp.arange(3.0)})
+    log: Any = SimpleNamespace(write_evaluation=lambda *arguments: written.append(arguments))
+    run = run_of(tiny_config, mesh=mesh, steps=steps, dataset=data, evaluator=evaluate)
+    clock = Clock()
+    loop._evaluate(run, state, 5, phase, clock, log)
+    [(*begin, params, shown, made)] = given
+    assert begin == [data, mesh, 5]
+    assert params is None if phase == Phase.CONTINUOUS else params["x"].tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(11)])
+    np.testing.assert_array_equal(made, shown // (1 if phase == Phase.CONTINUOUS else 2))
+    [(step, figures, pictures, seconds, share)] = written
+    assert (step, figures, pictures) == (5, {"psnr": 20.0}, {})
+    assert seconds == clock.last == clock.evaluate_seconds > 0 and 0 < share <= 1
 
 
 def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
@@ -238,11 +271,12 @@ def test_a_codebook_is_fitted_to_the_averaged_weights_alone(
     )
     monkeypatch.setattr(loop, "_initialise_codebook", lambda *arguments: arguments)
     state = SimpleNamespace(params="last", ema_params="averaged")
-    after = loop._save(run, state, 40, phase, 7.0, in_haste)
+    clock = Clock(train_seconds=7.0, evaluate_seconds=2.0)
+    after = loop._save(run, state, 40, phase, clock, in_haste)
     assert after == ((run, state, "averaged", 40) if codebook == "fitted" else state)
     [(step, written, progress)] = saved
     assert (step, written, progress["codebook"]) == (40, after, codebook)
-    assert progress["train_seconds"] == 7.0
+    assert 7.0 < progress["train_seconds"] < 60 and progress["evaluate_seconds"] == 2.0
 
 
 def test_ctrl_c_writes_a_checkpoint_of_the_step_it_stops_at(interrupted):

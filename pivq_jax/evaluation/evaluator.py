@@ -1,0 +1,92 @@
+"""A few figures of the averaged weights during training, which show early what goes wrong."""
+
+import contextlib
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.pictures import grid, magnification, reconstruction_grid
+from pivq_jax.config.fields import Config
+from pivq_jax.data import Dataset
+from pivq_jax.evaluation.capacity import capacity
+from pivq_jax.evaluation.distribution import compare_features
+from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
+from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
+from pivq_jax.evaluation.reconstruction import mean_lpips
+from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.inference import TrainedModel
+from pivq_jax.losses.reconstruction import psnr
+from pivq_jax.training.objective import Params
+
+IMAGES = 200  # most validation images, and as many samples: seconds on a CPU
+POOL_IMAGES = 1_000  # most training images whose codes are recombined
+SHOWN = 16
+
+
+class Evaluator:
+    """Measures weights in training; see `training.evaluators.Evaluator`.
+
+    The feature network and the features of the validation images are kept. What the images do not
+    allow, being too small or too few, is left out.
+    """
+
+    def __init__(self, config: Config) -> None:
+        settings = Settings.of(config)
+        self._config, pool = config, min(POOL_IMAGES, settings.images or POOL_IMAGES)
+        self.images = min(IMAGES, settings.samples, pool)
+        self._settings = dataclasses.replace(settings, samples=self.images, images=pool)
+        self._real: np.ndarray | None = None  # features of the validation images
+
+    def __call__(
+        self,
+        dataset: Dataset,
+        mesh: Mesh,
+        step: int,
+        params: Params | None,
+        shown: np.ndarray,
+        made: np.ndarray,
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Returns figures by their names in `metrics.json`, and pictures."""
+        settings, scale = self._settings, magnification(dataset.image_size)
+        figures = {"psnr": float(jnp.mean(psnr(jnp.asarray(made), jnp.asarray(shown), 255.0)))}
+        rebuilt = reconstruction_grid(shown[:SHOWN], made[:SHOWN], scale=scale)
+        pictures = {"reconstructions": rebuilt}
+        with contextlib.suppress(InputError):
+            parts = range(settings.batch_size, len(shown), settings.batch_size)
+            pairs = zip(np.split(shown, parts), np.split(made, parts), strict=True)
+            figures["lpips"] = mean_lpips(pairs, settings.batch_size, settings.lpips_path)
+        with contextlib.suppress(InputError):
+            features = feature_moments(self._features(made))
+            figures["rfid"] = frechet_distance(
+                *feature_moments(self._features_of_real(shown)), *features
+            )
+        if params is None:
+            return figures, pictures
+        model = TrainedModel(self._config, mesh, params, step, {})
+        session = Session(model, dataset, settings, Path())
+        with contextlib.suppress(InputError):
+            images = session.samples.images
+            pictures["samples"] = grid(images[: 2 * SHOWN], 8, scale)
+            real, fake = self._features_of_real(shown), self._features(images)
+            found = compare_features(real, fake, settings.neighbours)
+            figures |= {name: found[name] for name in ("fid", "density", "coverage")}
+        figures["codes_used"] = capacity(model.space, session.pool_codes)["codes_used"]
+        return figures, pictures
+
+    @cached_property
+    def _extractor(self) -> FeatureExtractor:
+        settings = self._settings
+        return feature_extractor(settings.features, settings.features_path, settings.batch_size)
+
+    def _features(self, images: np.ndarray) -> np.ndarray:
+        return self._extractor.extract(images, quiet=True)
+
+    def _features_of_real(self, shown: np.ndarray) -> np.ndarray:
+        if self._real is None:
+            self._real = self._features(shown)
+        return self._real

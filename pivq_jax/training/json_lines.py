@@ -1,0 +1,49 @@
+"""Files of a run with a JSON object on each line, which has the `step` that it is of."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from pivq_jax.common.files import errors_named, is_remote, write_atomically
+
+LOG = "log.jsonl"  # of the training steps
+METRICS = "metrics.jsonl"  # of the evaluations during training
+
+
+class JsonLines:
+    """A file that grows by lines; lines after `first_step` are removed at the start."""
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        self._path = path
+        # Lines after the restored checkpoint will be written again.
+        kept = read_lines(path, first_step)
+        self._text = "".join(json.dumps(record) + "\n" for record in kept)
+        if path.exists():
+            write_atomically(path, self._text.encode())
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Writes one line."""
+        line = json.dumps(record) + "\n"
+        if is_remote(self._path):  # objects in remote storage cannot grow
+            self._text += line
+            write_atomically(self._path, self._text.encode())
+            return
+        with errors_named(self._path), self._path.open("a") as file:
+            file.write(line)
+
+
+def read_lines(path: Path, last_step: int) -> list[dict[str, Any]]:
+    """The objects up to `last_step`; damaged lines, as a full disk leaves them, are left out."""
+    if not path.exists():
+        return []
+    whole = path.read_bytes().decode(errors="replace").split("\n")[:-1]
+    return [json.loads(line) for line in whole if _step_of(line) <= last_step]
+
+
+def _step_of(line: str) -> float:
+    """The step of a line; infinity if the line is damaged."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        return math.inf

@@ -1,0 +1,81 @@
+"""Figures during training against those worked out here and by the final evaluation's parts."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pivq_jax.data import load_dataset
+from pivq_jax.data.images import images_to_float, images_to_uint8
+from pivq_jax.evaluation import evaluator
+from pivq_jax.evaluation.distribution import compare_features
+from pivq_jax.evaluation.evaluator import Evaluator
+from pivq_jax.evaluation.features import feature_extractor
+from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
+from pivq_jax.evaluation.reconstruction import encode_split, mean_lpips
+from pivq_jax.evaluation.session import Session, Settings
+
+
+@pytest.fixture
+def parts(tiny_model):
+    """Noise of 16 x 16 pixels with reconstructions, an evaluator, and its dataset and mesh."""
+    config = tiny_model.config.with_fields({"evaluate.samples": 24, "evaluate.images": 60})
+    data = load_dataset("random", image_size=16)
+    shown = np.stack([data.validation[i]["image"] for i in range(24)])
+    made = np.asarray(images_to_uint8(tiny_model.decode(tiny_model.encode(images_to_float(shown)))))
+    return Evaluator(config), data, tiny_model.mesh, shown, made
+
+
+def test_figures_are_those_of_the_final_evaluation_on_fewer_images(parts, tiny_model):
+    measure, data, mesh, shown, made = parts
+    assert measure.images == 24
+    figures, pictures = measure(data, mesh, 5, tiny_model.params, shown, made)
+    names = ["psnr", "rfid", "fid", "density", "coverage", "codes_used"]  # too small for LPIPS
+    assert list(figures) == names and list(pictures) == ["reconstructions", "samples"]
+
+    error = np.mean((shown.astype(float) - made) ** 2, axis=(1, 2, 3))
+    assert figures["psnr"] == pytest.approx(np.mean(10 * np.log10(255**2 / error)), rel=1e-5)
+    codes = encode_split(tiny_model, [data.train[i] for i in range(60)], 20)
+    assert figures["codes_used"] == len(np.unique(codes))
+    settings = dataclasses.replace(Settings.of(tiny_model.config), samples=24, images=60)
+    samples = Session(tiny_model, data, settings, Path()).samples.images
+    real, rebuilt, fake = (feature_extractor("vgg").extract(x) for x in (shown, made, samples))
+    compared = compare_features(real, fake, k=1)
+    for name in ("fid", "density", "coverage"):
+        assert figures[name] == pytest.approx(compared[name], rel=1e-3, abs=1e-6), name
+    rfid = frechet_distance(*feature_moments(real), *feature_moments(rebuilt))
+    assert figures["rfid"] == pytest.approx(rfid, rel=1e-3)
+
+
+def test_before_the_codebook_there_are_no_samples(parts, capsys):
+    measure, data, mesh, shown, made = parts
+    figures, pictures = measure(data, mesh, 5, None, shown, made)
+    assert list(figures) == ["psnr", "rfid"] and list(pictures) == ["reconstructions"]
+    assert capsys.readouterr().err == ""  # no bar among the lines of the log
+
+
+def test_too_few_images_leave_out_what_needs_more(parts, tiny_model):
+    measure, data, mesh, shown, made = parts
+    figures, pictures = measure(data, mesh, 5, tiny_model.params, shown[:1], made[:1])
+    assert list(figures) == ["psnr", "codes_used"]
+    assert list(pictures) == ["reconstructions", "samples"]
+
+
+def test_lpips_is_of_all_images_however_they_are_batched(tiny_model):
+    rng = np.random.default_rng(0)
+    shown, made = (rng.integers(0, 256, (7, 32, 32, 3), np.uint8) for _ in range(2))
+    data, config = load_dataset("random", image_size=32), tiny_model.config
+    measure = Evaluator(config.with_fields({"evaluate.batch_size": 4}))
+    figures, _ = measure(data, tiny_model.mesh, 5, None, shown, made)
+    alone = [mean_lpips([(a[None], b[None])], 1) for a, b in zip(shown, made, strict=True)]
+    assert figures["lpips"] == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+def test_no_more_than_some_hundred_images_are_looked_at(tiny_config):
+    for fields, expected in (
+        ({"evaluate.samples": 10_000, "evaluate.images": 0}, evaluator.IMAGES),
+        ({"evaluate.samples": 30, "evaluate.images": 0}, 30),
+        ({"evaluate.samples": 30, "evaluate.images": 12}, 12),
+    ):
+        assert Evaluator(tiny_config.with_fields(fields)).images == expected

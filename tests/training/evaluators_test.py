@@ -1,0 +1,118 @@
+"""The time that evaluations during training may take, and that nothing trained depends on them."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from pivq_jax.training import evaluators
+from pivq_jax.training.evaluators import Clock
+from tests.conftest import interrupt_at
+from tests.training.loop_test import restore_all
+from tests.training.resume_test import start_pair
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """The time, in its only entry."""
+    time = [100.0]
+    monkeypatch.setattr(evaluators.time, "perf_counter", lambda: time[0])
+    return time
+
+
+def evaluate(clock, now, seconds):
+    with clock.evaluation():
+        now[0] += seconds
+
+
+def test_an_evaluation_waits_until_the_share_has_room_for_it(now):
+    clock = Clock(started=now[0])
+    assert clock.allows(0.05)  # how long it takes is not known yet
+    now[0] += 30
+    evaluate(clock, now, 10)
+    assert clock.share() == pytest.approx(0.25)
+    for passed, allowed in ((40, False), (389, False), (391, True)):
+        now[0] = 100 + passed
+        assert clock.allows(0.05) == allowed  # 20 of 400 seconds
+        assert clock.allows(1.0)
+    evaluate(clock, now, 2)  # nothing is compiled any more
+    now[0] = 100 + 396
+    assert clock.allows(0.05) == (12 + 2 <= 0.05 * (396 + 2))
+    assert clock.seconds() == 396
+
+
+def test_a_resumed_run_counts_on(now):
+    clock = Clock(train_seconds=1_000, evaluate_seconds=60, started=now[0])
+    assert not clock.allows(0.05)
+    now[0] += 200
+    assert clock.seconds() == 1_200 and clock.share() == 0.05
+    assert clock.allows(0.05)
+
+
+def test_one_process_without_time_keeps_all_from_it(now, monkeypatch):
+    clock = Clock(started=now[0])
+    assert clock.allows(0.05)
+    monkeypatch.setattr(evaluators, "worst_of_processes", lambda over: 1)
+    assert not clock.allows(0.05)
+
+
+def evaluations(workdir) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_state(workdir, other, step) -> None:
+    found, expected = restore_all(workdir, step), restore_all(other, step)
+    assert found.keys() == expected.keys() and len(expected) > 60
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.slow  # loop_test and main_test have what is quick
+def test_a_run_with_evaluations_ends_as_without_also_if_stopped(commands, tiny_run, tmp_path):
+    assert not (tiny_run.workdir / "metrics.jsonl").exists()
+    workdir = tmp_path / "run"
+    arguments = [*tiny_run.arguments[:-1], f"--workdir={workdir}"]
+    arguments += ["--config.evaluate.every=25", "--config.evaluate.share=1"]
+    stopped = interrupt_at(commands.start(*arguments), workdir, 80, signal.SIGINT)
+    assert stopped.code == 130, stopped.stderr
+    before = evaluations(workdir)
+    done = commands.run(*arguments)
+    assert done.code == 0, done.stderr
+    assert_same_state(workdir, tiny_run.workdir, 160)
+
+    found = evaluations(workdir)
+    assert [line["step"] for line in found] == [25, 50, 75, 100, 125, 150]
+    assert found[: len(before)] == before and 3 <= len(before) < 6
+    always = {"step", "psnr", "rfid", "seconds", "share"}  # images are too small for LPIPS
+    with_codes = always | {"fid", "density", "coverage", "codes_used"}
+    assert [set(line) for line in found] == [always] * 2 + [with_codes] * 4
+    for line in found:
+        assert all(np.isfinite(value) for value in line.values()) and 0 < line["share"] < 1
+    assert found[-1]["share"] > found[len(before)]["seconds"] / 1_000
+    for part, lines in ((stopped, before), (done, found[len(before) :])):
+        said = [line for line in part.stdout.splitlines() if "  evaluated: psnr " in line]
+        assert [int(line.split()[1].split("/")[0]) for line in said] == [
+            line["step"] for line in lines
+        ]
+        for text, line in zip(said, lines, strict=True):
+            assert f"in {line['seconds']:.1f} s, all so far {line['share']:.1%} of the time" in text
+    assert (workdir / "report" / "training.png").exists()
+    assert "Averaged weights by step" in (workdir / "report" / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_together_and_train_as_without(commands, tiny_run, tmp_path):
+    fields = ["batch_size=16", "steps=80", "picture_every=80"]
+    common = [*tiny_run.arguments[:-1], *(f"--config.train.{field}" for field in fields)]
+    common += ["--config.adversarial.start_step=70", "--config.mesh.fsdp=2"]
+    workdirs = [tmp_path / name for name in ("with", "without")]
+    every = ["--config.evaluate.every=35", "--config.evaluate.share=1"]
+    for workdir, more in zip(workdirs, (every, []), strict=True):
+        pair = start_pair(commands, [*common, *more, f"--workdir={workdir}"])
+        done = [command.wait() for command in pair]
+        assert [one.code for one in done] == [0, 0], [one.stderr for one in done]
+        assert ["evaluated" in one.stdout for one in done] == [bool(more), False]
+    assert_same_state(*workdirs, 80)
+    assert [line["step"] for line in evaluations(workdirs[0])] == [35, 70]
+    assert {"rfid", "coverage", "codes_used"} <= evaluations(workdirs[0])[1].keys()
