@@ -305,3 +305,10 @@ def test_stand_ins_of_several_stages_leave_as_much_as_the_noise_says():
     silent = stand_ins(latents, 32, 3, 0.0, jax.random.key(0)).reshape(8, 3, 400, 32)
     np.testing.assert_array_equal(silent[:, 0, :, 16:], latents)
     assert not np.any(silent[:, 1:, :, 16:])
+
+
+def test_places_stay_the_same():
+    """A model's codes mean nothing with others; they must not change with a version of NumPy."""
+    expected = [[0.12573022, -0.13210486], [0.64042264, 0.10490012]]
+    np.testing.assert_allclose(places(2, 2), expected, rtol=1e-6)
+    assert float(np.abs(places(64, 32)).sum()) == pytest.approx(1641.43, abs=0.01)
