@@ -4,11 +4,11 @@
     python -m pivq_jax.main --config=configs/faces.py --config.data.path=ALIGNED
 
 The images of a person, whose names differ in their numbers alone, are in one split; for other names
-change `data.group`. Each of the 64 patches is a latent with eight codes, each of which says what those
-before it left over (`model.stages`, docs/method.md): N = 512 of K = 16,384, at most 3,281 bits an
-image. Patches learn faster than queries, and leave nothing for a block over the set to do. Noise on
-the latents stands for quantization in the first 8,000 steps (docs/training.md, "Noise before the
-codebook"). Images are moved before LPIPS, which would otherwise not see a grid of noise
+change `data.group`. Each of the 64 patches is a latent with eight codes, each of which says what
+those before it left over (`model.stages`, docs/method.md): N = 512 of K = 16,384, at most 3,281
+bits an image. Patches learn faster than queries, and leave nothing for a block over the set to do.
+Noise on the latents stands for quantization in the first 8,000 steps (docs/training.md, "Noise
+before the codebook"). Images are moved before LPIPS, which would otherwise not see a grid of noise
 (docs/perceptual.md). New images have parents that resemble each other, the nearest of 64, and the
 patches on one side of a line from the second one. docs/log/2026-11-28-faces.md has the trials.
 
