@@ -69,12 +69,14 @@ def _apply(prior: SetPrior, params: Any, codes: jax.Array, known: jax.Array) -> 
     return result
 
 
-def prior_loss(prior: SetPrior, params: Any, codes: jax.Array, key: jax.Array) -> jax.Array:
+def prior_loss(
+    prior: SetPrior, params: Any, codes: jax.Array, key: jax.Array, at_once: int | None = None
+) -> jax.Array:
     """Estimates an upper bound, in expectation, on the bits of each set, from one random part of
     it.
 
     The number of known codes is spread evenly over the batch, which lowers the variance of the
-    mean.
+    mean. The network gets `at_once` sets at a time, or all of them.
     """
     batch, n = codes.shape
     key_order, key_count = jax.random.split(key)
@@ -83,7 +85,15 @@ def prior_loss(prior: SetPrior, params: Any, codes: jax.Array, key: jax.Array) -
     count = jnp.floor(n * ((jnp.arange(batch) / batch + start) % 1.0)).astype(jnp.int32)
     count = jnp.minimum(count, n - 1)  # the product may round up to n
     known = jnp.arange(n) < count[:, None]
-    logs = jnp.take_along_axis(_apply(prior, params, codes, known), codes, axis=1)
+    if at_once is None:
+        every = _apply(prior, params, codes, known)
+    else:
+        every = jax.lax.map(
+            lambda part: _apply(prior, params, part[0][None], part[1][None])[0],
+            (codes, known),
+            batch_size=at_once,
+        )
+    logs = jnp.take_along_axis(every, codes, axis=1)
     mean = jnp.sum(jnp.where(known, 0.0, logs), axis=1) / (n - count)
     return -(n * mean + math.lgamma(n + 1)) / math.log(2)
 

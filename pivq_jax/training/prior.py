@@ -27,6 +27,8 @@ from pivq_jax.training.stopping import Interrupted, stop_requests
 VALIDATIONS = 20
 # Random parts of each validation set per validation.
 PARTS = 8
+# Codes that a validation looks at together, which bounds its memory.
+CODES_AT_ONCE = 2**15
 
 
 class PriorState(NamedTuple):
@@ -142,9 +144,12 @@ def _step(
 def _validate(network: SetPrior, seed: int, state: PriorState, codes: jax.Array) -> PriorState:
     """Keeps the current parameters if they are the best so far, on the same parts each time."""
     keys = jax.random.split(jax.random.key(seed), PARTS)
-    bits = jnp.mean(
-        jax.lax.map(lambda key: jnp.mean(prior_loss(network, state.params, codes, key)), keys)
-    )
+    at_once = max(1, CODES_AT_ONCE // codes.shape[1])
+
+    def bits_of(key: jax.Array) -> jax.Array:
+        return jnp.mean(prior_loss(network, state.params, codes, key, at_once))
+
+    bits = jnp.mean(jax.lax.map(bits_of, keys))
     better = bits < state.best_bits
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, state.best)
     return state._replace(best=best, best_bits=jnp.where(better, bits, state.best_bits))

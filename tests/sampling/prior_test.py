@@ -73,6 +73,13 @@ def test_the_loss_is_the_mean_over_orders():
     assert np.all(np.abs(np.mean(loss, axis=0) - expected) < 5 * error + 1e-4)
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_a_few_sets_at_a_time_have_the_same_loss(at_once):
+    key = jax.random.key(7)
+    whole = prior_loss(PRIOR, params(), SETS, key)
+    np.testing.assert_allclose(prior_loss(PRIOR, params(), SETS, key, at_once), whole, rtol=1e-5)
+
+
 def test_with_many_orders_the_bits_are_those_of_the_set():
     exact = -np.log2(np.exp(log_p_of_orders()).sum(1))
     one = np.mean(
