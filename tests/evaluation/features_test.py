@@ -62,9 +62,10 @@ def test_batches_of_any_size_give_the_same(vgg, sizes):
 
 def test_compiles_once(vgg):
     extractor = feature_extractor("vgg", batch_size=4)
+    before = extractor.apply._cache_size()  # for other tests in this process
     for count in (1, 4, 7):
         extractor.extract(images(count))
-    assert extractor.apply._cache_size() == 1
+    assert extractor.apply._cache_size() <= before + 1
 
 
 def test_vgg_features_are_means_of_its_fourth_block(vgg):

@@ -57,7 +57,7 @@ def started(tiny_config, tmp_path_factory) -> Started:
         if path[0] != "decoder"
     }
     copies = {path: array.copy() for path, array in arrays.items()}
-    train(config, workdir, lambda given: arrays if given == config else {})
+    train(config, workdir, initial=lambda given: arrays if given == config else {})
     return Started(workdir, config, arrays, copies)
 
 
@@ -105,7 +105,7 @@ def not_called(config: Config) -> Arrays:
 
 def test_the_same_command_goes_on_from_the_checkpoint(started, tmp_path, capsys):
     workdir = without_checkpoints(started.workdir, tmp_path / "run", 3, 4)
-    train(started.config, workdir, not_called)
+    train(started.config, workdir, initial=not_called)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(
         f"{workdir} has its own checkpoint, of step 2, from which it goes on"
@@ -157,5 +157,5 @@ def test_nothing_is_written_if_the_weights_are_refused(tiny_config, tmp_path):
         raise InputError("nothing fits")
 
     with pytest.raises(InputError, match="nothing fits"):
-        train(tiny_config.with_fields(SHORT), tmp_path / "run", refuse)
+        train(tiny_config.with_fields(SHORT), tmp_path / "run", initial=refuse)
     assert not (tmp_path / "run").exists()
