@@ -1,5 +1,6 @@
 """What is done with given images: they are checked, and completed from their visible pixels."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,40 @@ def first_guess(
     errors = [sampling.visible_error(decode(codes), images, visible) for codes in guesses]
     best = jnp.argmin(jnp.stack(errors), axis=0)
     return jnp.stack(guesses)[best, jnp.arange(len(images))]
+
+
+def with_hidden_places(
+    codes: jax.Array,
+    space: sampling.CodeSpace,
+    codebook: jax.Array,
+    parents: np.ndarray,
+    visible: jax.Array,
+) -> jax.Array:
+    """Replaces codes [B, N] of patches that are mostly hidden by those of a parent.
+
+    Codes of a patch say nothing about others, so a descent by visible pixels leaves hidden patches
+    as they are. The parent is the one whose visible patches are most alike, by the values of their
+    latents: the sums of the second halves of their codes.
+    """
+    side = math.isqrt(space.places)
+    seen = visible[..., 0].reshape(len(visible), side, -1, side, visible.shape[2] // side)
+    seen = seen.mean((2, 4)).reshape(len(visible), space.places) >= 0.5
+    size = codebook.shape[1] // 2
+
+    def values(codes: jax.Array) -> jax.Array:
+        owners = jax.nn.one_hot(space.places_of(codes, codebook), space.places)
+        return jnp.einsum("np,nd->pd", owners, codebook[codes, size:])
+
+    every = jax.lax.map(values, jnp.asarray(parents))
+
+    def nearest_parent(part: tuple[jax.Array, jax.Array]) -> jax.Array:
+        apart = jnp.square(every - values(part[0])).sum(-1)
+        return jnp.argmin(jnp.where(part[1], apart, 0).sum(-1))
+
+    chosen = jax.lax.map(nearest_parent, (codes, seen))
+    pairs = sampling.pair_codes(space, codebook, codes, jnp.asarray(parents)[chosen])
+    hidden = ~jnp.take_along_axis(seen, space.places_of(pairs[0], codebook), axis=1)
+    return jnp.where(hidden, pairs[1], pairs[0])
 
 
 def fit(

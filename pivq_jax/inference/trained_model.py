@@ -1,6 +1,7 @@
 """The trained model."""
 
 import dataclasses
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ from pivq_jax import sampling
 from pivq_jax.common.files import local_path
 from pivq_jax.common.parallel import own_copy
 from pivq_jax.config.fields import Config
-from pivq_jax.inference.completing import check_images, check_visible, first_guess
+from pivq_jax.inference.completing import (
+    check_images,
+    check_visible,
+    first_guess,
+    with_hidden_places,
+)
 from pivq_jax.inference.programs import Programs, programs_of
 from pivq_jax.interop.pretrained import write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths
@@ -219,7 +225,8 @@ class TrainedModel:
 
         The descent (`sampling.fit_visible`) begins with those codes that fit best, out of the codes
         of the image with its hole filled in several colours and, if the model has parents, those
-        parents that have most codes in common with them.
+        parents that have most codes in common with them. Where each patch has codes of its own
+        (`model.stages`), hidden patches begin with those of the most similar parent.
 
         `visible` is bool [H, W] or [B, H, W], False for the pixels to be found, which are not read.
         The model's prior, by default if there is one, makes hidden parts likely. Raises ValueError
@@ -232,10 +239,14 @@ class TrainedModel:
         judge = self._own_prior() if prior or (prior is None and self.prior) else None
         network, weights = (judge.network, judge.params) if judge else (None, None)
         params, results = own_copy(self.params), []
+        places, model = self.space.places, self.config.model
+        of_patches = model.latents == "patches" and places == math.isqrt(places) ** 2 > 0
         for start in range(0, len(images), COMPLETED_AT_ONCE):
             rows = slice(start, start + COMPLETED_AT_ONCE)
             shown = images[rows], seen[rows]
             codes = first_guess(self.encode, self.decode, self.space, self.parents, *shown)
+            if of_patches and self.parents is not None:
+                codes = with_hidden_places(codes, self.space, self.codebook, self.parents, shown[1])
             results.append(self._programs.fit(network, params, weights, codes, *shown))
         return jnp.concatenate(results)
 
