@@ -12,21 +12,26 @@ from pathlib import Path
 from benchmarks import screen
 
 CRITIC = {"adversarial.layers": "3", "adversarial.augmentations": "translation"}
+ONE_STAGE = {"model.stages": "1", "model.code_dim": "32", "quantizer.noise": "0.9"}
 ROWS: dict[str, dict[str, str]] = {
     "as the config has it": {},
-    "noise 0.4": {"quantizer.noise": "0.4"},
-    "noise 0.6": {"quantizer.noise": "0.6"},
-    "codebook from an eighth of the steps": {"quantizer.init_step": "190"},
+    "noise 0.5": {"quantizer.noise": "0.5"},
+    "noise 0.8": {"quantizer.noise": "0.8"},
+    "codebook from a quarter of the steps": {"quantizer.init_step": "375"},
+    "512 latents with one code each": ONE_STAGE,
+    "four stages, K = 8,192": {
+        "model.stages": "4",
+        "model.num_codes": "256",
+        "quantizer.codebook_size": "8192",
+    },
+    "K = 4,096": {"quantizer.codebook_size": "4096"},
+    "codes of 32 dimensions": {"model.code_dim": "32"},
     "learned queries as latents": {"model.latents": "queries"},
     "a block over the set": {"model.set_depth": "1"},
     "no layer for each patch": {"model.local_output": "False"},
     "LPIPS of images in place": {"loss.perceptual_shift": "0"},
     "LPIPS at half the weight": {"loss.perceptual": "0.5"},
-    "64 codes": {"model.num_codes": "64"},
-    "128 codes": {"model.num_codes": "128"},
-    "K = 2,048": {"quantizer.codebook_size": "2048"},
     "any two parents": {"sample.nearest_of": "1"},
-    "codes of 16 dimensions": {"model.code_dim": "16"},
     "discriminator": CRITIC
     | {
         "adversarial.weight": "0.5",
@@ -34,6 +39,7 @@ ROWS: dict[str, dict[str, str]] = {
         "adversarial.start_step": "1200",
     },
     "image_folder's settings": {
+        **ONE_STAGE,
         "data.flip": "False",
         "model.num_codes": "32",
         "model.latents": "queries",
@@ -71,6 +77,6 @@ if __name__ == "__main__":
         COLUMNS,
         steps=1_500,
         config="configs/faces.py",
-        settings={"quantizer.init_step": "1100", "train.checkpoint_every": "1500"},
+        settings={"quantizer.init_step": "850", "train.checkpoint_every": "1500"},
         data="directory of aligned images, of which a person's are named NAME_0001.png and so on",
     )

@@ -22,10 +22,10 @@ the codebook's start. The steps of that start and of the warm-up are scaled in p
 in the table is the time of training as it then was, with all of this and with checkpoints.
 
 Samples exchange codes of pairs of training images. In PI-VQ these are half of the pairs of codes,
-on one side of a random hyperplane (`pivq_jax.sampling.recombine`). In the grid, the places on one
-side of a random line through its centre come from the second parent or, in a further line of the
-table, half of all places, chosen one by one. All metrics are of 8-bit images, by the functions of
-an evaluation, with the features of VGG16.
+as `pivq_jax.sampling.recombine` chooses them. In the grid, the places on one side of a random line
+through its centre come from the second parent or, in a further line of the table, half of all
+places, chosen one by one. All metrics are of 8-bit images, by the functions of an evaluation, with
+the features of VGG16.
 
 Rows are appended to --rows as they finish and not repeated, and an interrupted training of PI-VQ
 continues, so the same command goes on after an interruption (empty the file, and give another
