@@ -38,7 +38,12 @@ def read_log(workdir: Path) -> list[dict[str, float]]:
 def restore_all(workdir: Path, step: int) -> dict[str, np.ndarray]:
     """Every leaf of a checkpoint's state, read without the project's code."""
     with ocp.PyTreeCheckpointer() as checkpointer:
-        tree = checkpointer.restore(workdir / "checkpoints" / str(step) / "state")
+        path = workdir / "checkpoints" / str(step) / "state"
+        saved = checkpointer.metadata(path)
+        saved = getattr(saved, "item_metadata", saved)
+        # As NumPy arrays: those of several devices have no place here.
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved.tree)
+        tree = checkpointer.restore(path, restore_args=how)
     flat: dict[str, np.ndarray] = {}
 
     def walk(prefix: str, node: Any) -> None:
