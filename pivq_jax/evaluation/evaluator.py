@@ -15,7 +15,7 @@ from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
-from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
+from pivq_jax.evaluation.features import FeatureExtractor
 from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
 from pivq_jax.evaluation.reconstruction import mean_lpips
 from pivq_jax.evaluation.session import Session, Settings
@@ -80,8 +80,7 @@ class Evaluator:
 
     @cached_property
     def _extractor(self) -> FeatureExtractor:
-        settings = self._settings
-        return feature_extractor(settings.features, settings.features_path, settings.batch_size)
+        return self._settings.extractor()
 
     def _features(self, images: np.ndarray) -> np.ndarray:
         return self._extractor.extract(images, quiet=True)

@@ -60,6 +60,10 @@ class Settings:
         path = loss.perceptual_weights if loss.perceptual_network == "alex" else ""
         return cls(**fields, lpips_path=path)
 
+    def extractor(self) -> FeatureExtractor:
+        """Loads the network of the distribution metrics."""
+        return feature_extractor(self.features, self.features_path, self.batch_size)
+
 
 class Session:
     """A trained model, its data and the results shared by `stages`, computed on first use.
@@ -114,7 +118,7 @@ class Session:
 
     @cached_property
     def lift(self) -> jax.Array | None:
-        """The log lift of codes in training images, float32 [K, K]; None for positional codes."""
+        """The log lift of codes in training images, float32 [K, K]; None where it is not used."""
         return self.model.log_lift(self.pool_codes) if self.model.space.uses_lift else None
 
     @property
@@ -135,8 +139,7 @@ class Session:
     @cached_property
     def extractor(self) -> FeatureExtractor:
         """The feature extractor of the distribution metrics."""
-        settings = self.settings
-        return feature_extractor(settings.features, settings.features_path, settings.batch_size)
+        return self.settings.extractor()
 
     @cached_property
     def training_features(self) -> np.ndarray:

@@ -87,9 +87,10 @@ def with_hidden_places(
     seen = visible[..., 0].reshape(len(visible), side, -1, side, visible.shape[2] // side)
     seen = seen.mean((2, 4)).reshape(len(visible), space.places) >= 0.5
     size = codebook.shape[1] // 2
+    place = space.places_of(jnp.arange(len(codebook)), codebook)  # once, not for each parent
 
     def values(codes: jax.Array) -> jax.Array:
-        owners = jax.nn.one_hot(space.places_of(codes, codebook), space.places)
+        owners = jax.nn.one_hot(place[codes], space.places)
         return jnp.einsum("np,nd->pd", owners, codebook[codes, size:])
 
     every = jax.lax.map(values, jnp.asarray(parents))
@@ -100,7 +101,7 @@ def with_hidden_places(
 
     chosen = jax.lax.map(nearest_parent, (codes, seen))
     pairs = sampling.pair_codes(space, codebook, codes, jnp.asarray(parents)[chosen])
-    hidden = ~jnp.take_along_axis(seen, space.places_of(pairs[0], codebook), axis=1)
+    hidden = ~jnp.take_along_axis(seen, place[pairs[0]], axis=1)
     return jnp.where(hidden, pairs[1], pairs[0])
 
 
