@@ -47,7 +47,6 @@ from pivq_jax.common.files import (
     write_atomically,
     write_json,
 )
-from pivq_jax.training.logs import format_duration
 
 # The CPU comes second, as host callbacks need it.
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
@@ -163,6 +162,11 @@ def differences(before: dict[str, str], now: dict[str, str]) -> str:
     """Returns what was another version before, such as 'jax 0.10.1'."""
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(f"{name} {before.get(name, 'missing')}" for name in names)
+
+
+def clock(seconds: float) -> str:
+    """Formats seconds as h:mm:ss."""
+    return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def last_lines(text: str, count: int) -> str:
@@ -307,7 +311,7 @@ def run_jobs(plan: Plan, chosen: list[Job], minutes: float) -> int:
         text = page(plan, found, now, records, reasons)
         write_atomically(plan.folder / "index.md", text.encode())
 
-    print(f"{found}: {len(todo)} jobs, {len(chosen) - len(todo)} have passed before", flush=True)
+    print(f"{found}: {len(todo)} jobs; {len(chosen) - len(todo)} have passed before", flush=True)
     started = time.monotonic()
     expected = spent = 0.0  # seconds of what is done
     for number, job in enumerate(todo, 1):
@@ -319,15 +323,14 @@ def run_jobs(plan: Plan, chosen: list[Job], minutes: float) -> int:
         else:
             rest = sum(map(plan.seconds, todo[number - 1 :])) * (spent / expected if spent else 1)
             print(
-                f"{number}/{len(todo)} {job.name}; about"
-                f" {format_duration(min(rest, left))} left for all",
+                f"{number}/{len(todo)} {job.name}; about {clock(min(rest, left))} left for all",
                 flush=True,
             )
             # None takes the time of all others, but on a slow machine each has more than expected.
             limit = min(left, max(2 * plan.seconds(job), 60 * minutes / 5))
             records[job.name] = record = run_job(plan, job, limit, now)
             expected, spent = expected + plan.seconds(job), spent + record.seconds
-            print(f"    {record.result} in {format_duration(record.seconds)}", flush=True)
+            print(f"    {record.result} in {clock(record.seconds)}", flush=True)
             if record.error:
                 print(textwrap.indent(record.error, "    "), flush=True)
         if job.name in reasons:
