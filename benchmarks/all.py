@@ -142,8 +142,8 @@ def machine() -> str:
     """Returns processor, cores and system."""
     with contextlib.suppress(OSError):
         if found := re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()):
-            return f"{found[1]}, {len(os.sched_getaffinity(0))} cores, {platform.platform()}"
-    return f"{platform.processor()}, {os.cpu_count()} cores, {platform.platform()}"
+            return f"{found[1]}, {len(os.sched_getaffinity(0))} cores, {platform.system()}"
+    return f"{platform.processor()}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def versions(runtime: str) -> dict[str, str]:
@@ -202,7 +202,7 @@ def run_job(plan: Plan, job: Job, limit: float, now: dict[str, str]) -> Record:
     error = ""
     if result == "failed":
         text = written[1].strip() or written[0]
-        error = last_lines(text.decode(errors="replace"), 5) or f"exit code {code}"
+        error = f"exit code {code}\n{last_lines(text.decode(errors='replace'), 5)}"
     elif result == "stopped":
         error = f"after {limit:.0f} seconds"
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -256,7 +256,9 @@ def page(
             cells = f"not run: {reasons.get(job.name, 'its turn has not come')} | |"
         lines.append(f"| {job.name} | {cells} |")
     lines += ["", "Left out:", ""]
-    lines += [f"- {', '.join(names)}: {why}" for why, names in LEFT_OUT.items()]
+    left_out = {why: [*names] for why, names in LEFT_OUT.items()}
+    left_out["not on this kind of device"] = [job.name for job in JOBS if not plan.seconds(job)]
+    lines += [f"- {', '.join(names)}: {why}" for why, names in left_out.items() if names]
     for job in plan.jobs():
         if record := records.get(job.name):
             text = (plan.folder / f"{job.name}.txt").read_text(errors="replace").splitlines()

@@ -103,5 +103,5 @@ JOBS = (
         "explore", (20, 30), f"benchmarks.explore {FACES}", "--requests=5", ("starlette", "uvicorn")
     ),
     Job("precision", (40, 120), "benchmarks.precision --config={model}", "--images=50"),
-    Job("edits", (150, 60), f"benchmarks.edits {FACES} --output={{folder}}/edits"),
+    Job("edits", (0, 60), f"benchmarks.edits {FACES} --output={{folder}}/edits"),
 )

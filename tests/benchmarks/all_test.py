@@ -93,7 +93,7 @@ def test_what_does_not_fit_or_lacks_something_is_not_run(run):
     assert "| needy | not run: needs the package no_such_package |" in page
     assert "| reader | not run: needs what toon_faces_smoke trains |" in page
     assert "| long | not run: too little of --minutes=1 was left for it |" in page
-    assert "elsewhere" not in page
+    assert "\n- elsewhere: not on this kind of device\n" in page and "| elsewhere |" not in page
 
 
 def test_a_job_is_stopped_at_its_limit(run):
