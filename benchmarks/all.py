@@ -3,7 +3,7 @@
     python -m benchmarks.all --device=gpu --output=DIR [--minutes=30] [--only=NAME,...]
 
 Each is a job in a process of its own; those that tell most about a device come first. On a CPU
-models and samples are small, to take about ten minutes on one core: its figures show that a
+models and samples are small, for some twelve minutes on one idle core: its figures show that a
 benchmark works, and hardly more. --device=gpu needs JAX, and for the comparison PyTorch, with CUDA.
 
 Writes to DIR: index.md, the page, after every job; NAME.txt and NAME.err, what a job has written;

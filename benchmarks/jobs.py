@@ -24,46 +24,46 @@ LEFT_OUT = {
     "prepares images and measures nothing": ("fashion_mnist",),
 }
 # The most telling first. {folder} is the one of all outputs, {model} the config to measure, and
-# {run} a run of it, which the job of that name trains.
+# {run} a run of it, which the job of that name trains. Seconds on accelerators are guesses.
 SMOKE = "pivq_jax.main --config={0}:smoke --workdir={{folder}}/runs/{0}_smoke"
 NOISE = " --config.data.name=random --config.evaluate.images=50"
 FACES = "--pretrained=toon_faces"
 JOBS = (
     Job(
         "matching",
-        (60, 180),
+        (50, 150),
         "benchmarks.matching --quick --output={folder}/matching",
         needs=("scipy",),
     ),
     Job(
         "versus_torch",
-        (100, 180),
+        (70, 150),
         "benchmarks.versus_torch --config={model}",
-        "--turns=1",
+        "--turns=1 --no-compile",
         ("scipy", "torch"),
     ),
-    Job("toon_faces_smoke", (60, 60), SMOKE.format("toon_faces")),
-    Job("resume", (80, 120), "benchmarks.resume"),
+    Job("toon_faces_smoke", (50, 60), SMOKE.format("toon_faces")),
+    Job("resume", (100, 100), "benchmarks.resume"),
     Job(
         "toon_faces",
-        (0, 300),
+        (0, 270),
         "pivq_jax.main --config=toon_faces --workdir={folder}/runs/toon_faces",
     ),
     Job(
         "versus_torch_celeba",
-        (0, 180),
+        (0, 130),
         "benchmarks.versus_torch --config=celeba --batch-size=32 --turns=4",
         needs=("scipy", "torch"),
     ),
     Job(
         "training_step",
-        (50, 120),
+        (50, 90),
         "benchmarks.training_step --workdir={run} --methods=auto,greedy",
         "--repeats=5",
     ),
     Job("faces_smoke", (50, 60), SMOKE.format("faces") + NOISE),
     Job("ffhq_smoke", (50, 60), SMOKE.format("ffhq") + NOISE),
-    Job("prdc", (10, 30), "benchmarks.prdc", "--images=1000 --features=512", ("prdc",)),
+    Job("prdc", (5, 30), "benchmarks.prdc", "--images=1000 --features=512", ("prdc",)),
     Job(
         "input_pipeline",
         (30, 90),
@@ -102,6 +102,6 @@ JOBS = (
     Job(
         "explore", (20, 30), f"benchmarks.explore {FACES}", "--requests=5", ("starlette", "uvicorn")
     ),
-    Job("precision", (40, 120), "benchmarks.precision --config={model}", "--images=50"),
+    Job("precision", (0, 90), "benchmarks.precision --config={model}"),
     Job("edits", (0, 60), f"benchmarks.edits {FACES} --output={{folder}}/edits"),
 )
