@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import functools
 import importlib.util
 import io
 import os
@@ -112,24 +111,18 @@ def unread_kinds(names: Iterable[str]) -> str:
     return f"{counts} are not read{heif}"
 
 
-@functools.cache
-def _pillow_with_heic() -> Any:
-    from PIL import Image
-
-    if "HEIF" in FORMATS:
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    return Image
-
-
 def pillow() -> Any:
     """Returns the module `PIL.Image`, to open files with.
 
     It reads HEIC if there is a reader, and does not warn of images of 89 million pixels, which are
     refused, or decoded at half their size, anyway.
     """
-    Image = _pillow_with_heic()
+    from PIL import Image
+
+    if "HEIF" in FORMATS:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     # Asked for each file: a program that restores its filters of warnings takes this one away. Not
     # added twice: each addition makes Python repeat warnings that it shows once.
     if ("ignore", None, Image.DecompressionBombWarning, None, 0) not in warnings.filters:

@@ -302,7 +302,7 @@ def test_killed_and_run_again_gives_the_same_bytes(
     finished, kept, workers = interrupt(commands, name, sources[name], tmp_path, signal.SIGKILL)
     assert finished.code == -signal.SIGKILL and workers >= 1 and len(kept) >= 2
     assert not (tmp_path / name / "32px").exists()
-    with pytest.raises(prepare.InputError, match=r"not prepared|no image"):
+    with pytest.raises(prepare.InputError, match=r"not prepared|holds 0 images"):
         load_dataset(name, image_size=32, path=tmp_path)
 
     status, out, _ = run(capsys, *prepare_arguments(name, sources[name], tmp_path))

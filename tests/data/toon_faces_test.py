@@ -137,13 +137,6 @@ def test_an_error_while_drawing_leaves_no_data_set_and_is_continued(tmp_path, mo
     assert drawn[20:] == toon_render.face_seeds("test", 4)  # the others were kept
 
 
-def test_a_whole_split_of_other_faces_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(toon_render, "SPLIT_SIZES", dict.fromkeys(SIZES, 8))
-    with pytest.raises(RuntimeError, match="the train faces are not those of toon_faces"):
-        load_toon_faces(48, data_dir=tmp_path)
-    assert not finished(tmp_path)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_interrupted_build_is_no_data_set(tmp_path):
     build = start_build(tmp_path, 10_000)
