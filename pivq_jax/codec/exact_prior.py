@@ -101,10 +101,7 @@ class _Dense(NamedTuple):
     bias: Floats  # [O]
 
     def __call__(self, x: Floats) -> Floats:
-        y = _integers(x) @ self.kernel
-        y *= _UNIT
-        y += self.bias
-        return y
+        return _integers(x) @ self.kernel * _UNIT + self.bias
 
 
 class _Norm(NamedTuple):
@@ -114,10 +111,7 @@ class _Norm(NamedTuple):
     def __call__(self, x: Floats) -> Floats:
         width = len(self.scale)
         y = x - _sum(x) / width
-        y /= np.sqrt(_sum(y * y) / width + _NORM_EPSILON)
-        y *= self.scale
-        y += self.bias
-        return y
+        return y / np.sqrt(_sum(y * y) / width + _NORM_EPSILON) * self.scale + self.bias
 
     @property
     def longest(self) -> float:
@@ -165,22 +159,19 @@ class _Block:
                 of_heads(self._value(x)),
             )
         )
-        scores = query @ key.transpose(0, 1, 3, 2)
-        scores *= _UNIT
-        scores /= math.sqrt(size)
-        scores -= scores.max(-1, keepdims=True)
+        scores = query @ key.transpose(0, 1, 3, 2) * _UNIT / math.sqrt(size)
+        scores = scores - scores.max(-1, keepdims=True)
         weights = np.rint(_exp(scores) * _ONE) * multiplicity
-        y = weights @ value
-        y /= weights.sum(-1, keepdims=True)  # of integers, so in any order
-        y /= _ONE
+        y = weights @ value / weights.sum(-1, keepdims=True) / _ONE  # sums of integers
         return self._out(y.transpose(0, 2, 1, 3).reshape(batch, length, width))
 
 
 def _shares(logits: Floats, allowed: Integers) -> Integers:
     """Divides 2**24 among the allowed entries, [B, K] with 1 for these, by their logits [B, K]."""
     logits = np.where(allowed, logits, -np.inf)
-    logits -= logits.max(-1, keepdims=True)
-    weights = np.rint(_exp(logits) * TOTAL).astype(np.int64) * allowed
+    weights = (
+        np.rint(_exp(logits - logits.max(-1, keepdims=True)) * TOTAL).astype(np.int64) * allowed
+    )
     free = TOTAL - allowed.sum(-1, keepdims=True)
     shares = allowed + weights * free // weights.sum(-1, keepdims=True)
     # What rounding down leaves goes to the most frequent entry, the first one of several.
@@ -190,10 +181,8 @@ def _shares(logits: Floats, allowed: Integers) -> Integers:
 
 def _integers(x: Floats) -> Floats:
     """Numbers in units of 2**-16, rounded and cut off; see `_LARGEST`."""
-    y = x * _ONE
-    np.rint(y, out=y)
     limit = _LARGEST * _ONE
-    return np.clip(y, -limit, limit, out=y)
+    return np.clip(np.rint(x * _ONE), -limit, limit)
 
 
 def _sum(x: Floats) -> Floats:
@@ -209,28 +198,17 @@ def _sum(x: Floats) -> Floats:
 
 def _exp(x: Floats) -> Floats:
     """Approximates e**x by the 256th power of a polynomial; x is cut off at -40 and 40."""
-    t = np.clip(x, -40.0, 40.0)
-    t *= 2.0**-8
-    y = t * (1 / 24)
-    for coefficient in (1 / 6, 1 / 2, 1.0):
-        y += coefficient
-        y *= t
-    y += 1.0
+    t = np.clip(x, -40.0, 40.0) * 2.0**-8
+    y = (((t * (1 / 24) + 1 / 6) * t + 1 / 2) * t + 1.0) * t + 1.0
     for _ in range(8):
-        y *= y
+        y = y * y
     return y
 
 
 def _gelu(x: Floats) -> Floats:
     """GELU in its tanh form, x / (1 + e**(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x**3)."""
-    y = x * x
-    y *= 0.044715
-    y += 1.0
-    y *= x
-    y *= -2 * 0.7978845608028654
-    y = _exp(y)
-    y += 1.0
-    return x / y
+    u = (x * x * 0.044715 + 1.0) * x
+    return x / (_exp(u * (-2 * 0.7978845608028654)) + 1.0)
 
 
 def _dense(arrays: Arrays, name: str) -> _Dense:

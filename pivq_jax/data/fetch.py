@@ -1,13 +1,12 @@
 """Copies of prepared data sets in remote storage."""
 
 import hashlib
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import as_path
+from pivq_jax.common.files import as_path, new_folder
 from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.common.retry import retried
 from pivq_jax.data.builder import locked
@@ -36,13 +35,10 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path | None:
         return target
     with locked(target.with_name(f".{target.name}.lock"), f"{name} from {remote}"):
         if not target.exists():
-            work = target.with_name(f".{target.name}.incomplete")
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(parents=True)
-            for file in progress_bar(files, desc=f"copying {found}", unit=" files"):
-                # There may be a part of it.
-                retried(partial(file.copy, work / file.name, overwrite=True), str(file))
-            work.rename(target)
+            with new_folder(target) as work:
+                for file in progress_bar(files, desc=f"copying {found}", unit=" files"):
+                    # There may be a part of it.
+                    retried(partial(file.copy, work / file.name, overwrite=True), str(file))
     return target
 
 
