@@ -14,7 +14,6 @@ Results are integer frequencies. docs/codec.md describes every step.
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -41,7 +40,7 @@ _AT_ONCE = 256
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, Floats]
 
 
 class ExactPrior:
@@ -59,11 +58,11 @@ class ExactPrior:
                 f" prior, but those of up to {_MAX_CODES:,} of {_MAX_ENTRIES:,}: use the short code"
             )
         self.num_codes, self.fingerprint = num_codes, prior_fingerprint(prior.params)
-        arrays = traverse_util.flatten_dict(jax.device_get(prior.params), sep="/")
-        self._codes = _float64(arrays["codes/embedding"])
-        self._missing = _float64(arrays["missing"])
+        flat = traverse_util.flatten_dict(jax.device_get(prior.params), sep="/")
+        arrays = {name: np.asarray(array, np.float64) for name, array in flat.items()}
+        self._codes, self._missing = arrays["codes/embedding"], arrays["missing"]
         self._blocks = [_Block(arrays, f"block_{i}", network.heads) for i in range(network.depth)]
-        self._norm, self._last = _norm(arrays, "norm"), _dense(arrays, "logits")
+        self._norm, self._last = _Norm(arrays, "norm"), _Dense(arrays, "logits")
 
     def frequencies(self, known: npt.ArrayLike) -> Integers:
         """Returns how likely each entry is to be a missing code, int64 [B, K]; a row sums to 2**24.
@@ -96,28 +95,32 @@ class ExactPrior:
         return self._last(self._norm(total / self.num_codes))
 
 
-class _Dense(NamedTuple):
-    kernel: Floats  # integers [I, O]
-    bias: Floats  # [O]
+class _Dense:
+    def __init__(self, arrays: Arrays, name: str) -> None:
+        self._kernel = np.rint(arrays[f"{name}/kernel"] * _ONE)  # integers [I, O]
+        self._bias = arrays[f"{name}/bias"]  # [O]
+        column = float(np.abs(self._kernel).sum(0).max()) / _ONE
+        if column > _MAX_COLUMN:
+            raise _too_large(f"{name}/kernel", column, _MAX_COLUMN)
 
     def __call__(self, x: Floats) -> Floats:
-        return _integers(x) @ self.kernel * _UNIT + self.bias
+        return _integers(x) @ self._kernel * _UNIT + self._bias
 
 
-class _Norm(NamedTuple):
-    scale: Floats  # [W]
-    bias: Floats  # [W]
+class _Norm:
+    def __init__(self, arrays: Arrays, name: str) -> None:
+        self._scale, self._bias = arrays[f"{name}/scale"], arrays[f"{name}/bias"]  # [W]
 
     def __call__(self, x: Floats) -> Floats:
-        width = len(self.scale)
+        width = len(self._scale)
         y = x - _sum(x) / width
-        return y / np.sqrt(_sum(y * y) / width + _NORM_EPSILON) * self.scale + self.bias
+        return y / np.sqrt(_sum(y * y) / width + _NORM_EPSILON) * self._scale + self._bias
 
     @property
     def longest(self) -> float:
         """A bound of the Euclidean length of results."""
-        spread = math.sqrt(len(self.scale)) * float(np.abs(self.scale).max())
-        return spread + float(np.sqrt((self.bias**2).sum()))
+        spread = math.sqrt(len(self._scale)) * float(np.abs(self._scale).max())
+        return spread + float(np.sqrt((self._bias**2).sum()))
 
 
 class _Block:
@@ -126,15 +129,15 @@ class _Block:
     def __init__(self, arrays: Arrays, name: str, heads: int) -> None:
         self._heads = heads
         attention, mlp = f"{name}/self_attention", f"{name}/mlp"
-        self._attention_norm = _norm(arrays, f"{attention}_norm")
-        self._query = _dense(arrays, f"{attention}/query")
-        self._key = _dense(arrays, f"{attention}/key")
-        self._value = _dense(arrays, f"{attention}/value")
-        self._query_norm = _norm(arrays, f"{attention}/query_norm")
-        self._key_norm = _norm(arrays, f"{attention}/key_norm")
-        self._out = _dense(arrays, f"{attention}/out")
-        self._mlp_norm = _norm(arrays, f"{mlp}_norm")
-        self._hidden, self._mlp_out = _dense(arrays, f"{mlp}/hidden"), _dense(arrays, f"{mlp}/out")
+        self._attention_norm = _Norm(arrays, f"{attention}_norm")
+        self._query = _Dense(arrays, f"{attention}/query")
+        self._key = _Dense(arrays, f"{attention}/key")
+        self._value = _Dense(arrays, f"{attention}/value")
+        self._query_norm = _Norm(arrays, f"{attention}/query_norm")
+        self._key_norm = _Norm(arrays, f"{attention}/key_norm")
+        self._out = _Dense(arrays, f"{attention}/out")
+        self._mlp_norm = _Norm(arrays, f"{mlp}_norm")
+        self._hidden, self._mlp_out = _Dense(arrays, f"{mlp}/hidden"), _Dense(arrays, f"{mlp}/out")
         score = self._query_norm.longest * self._key_norm.longest
         if score > _MAX_SCORE:
             raise _too_large(f"{attention}/query_norm and key_norm", score, _MAX_SCORE)
@@ -209,22 +212,6 @@ def _gelu(x: Floats) -> Floats:
     """GELU in its tanh form, x / (1 + e**(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x**3)."""
     u = (x * x * 0.044715 + 1.0) * x
     return x / (_exp(u * (-2 * 0.7978845608028654)) + 1.0)
-
-
-def _dense(arrays: Arrays, name: str) -> _Dense:
-    kernel = np.rint(_float64(arrays[f"{name}/kernel"]) * _ONE)
-    column = float(np.abs(kernel).sum(0).max()) / _ONE
-    if column > _MAX_COLUMN:
-        raise _too_large(f"{name}/kernel", column, _MAX_COLUMN)
-    return _Dense(kernel, _float64(arrays[f"{name}/bias"]))
-
-
-def _norm(arrays: Arrays, name: str) -> _Norm:
-    return _Norm(_float64(arrays[f"{name}/scale"]), _float64(arrays[f"{name}/bias"]))
-
-
-def _float64(array: np.ndarray) -> Floats:
-    return np.asarray(array).astype(np.float64)
 
 
 def _too_large(what: str, value: float, limit: float) -> InputError:

@@ -33,10 +33,7 @@ _READERS = {"AVIF": "PIL._avif", "HEIF": "pillow_heif"}
 
 
 def _has_reader(kind: str) -> bool:
-    try:
-        return kind not in _READERS or importlib.util.find_spec(_READERS[kind]) is not None
-    except ImportError:  # Pillow itself is missing
-        return False
+    return kind not in _READERS or importlib.util.find_spec(_READERS[kind]) is not None
 
 
 # Pixels that are converted at once.
@@ -98,12 +95,9 @@ def unread_kinds(names: Iterable[str]) -> str:
     It names the package that reads them, where one is known; it is empty if there are none. Hidden
     files do not count.
     """
-    found = collections.Counter(
-        suffix
-        for name in names
-        if (suffix := os.path.splitext(name)[1].lower()) in _UNREAD
-        and not os.path.basename(name).startswith(".")
-    )
+    shown = (name for name in names if not os.path.basename(name).startswith("."))
+    suffixes = (os.path.splitext(name)[1].lower() for name in shown)
+    found = collections.Counter(suffix for suffix in suffixes if suffix in _UNREAD)
     if not found:
         return ""
     counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(found.items()))
@@ -181,9 +175,8 @@ def decode_image(
 def decode_whole(file: str | os.PathLike[str] | IO[bytes], *, name: str) -> np.ndarray:
     """Decodes an image as `decode_image` does, but all of it, not resized: uint8 [H, W, 3]."""
     with _damage_named(name, FORMATS):
-        return np.concatenate(
-            [np.asarray(strip) for strip in _strips(_decode(file, name, FORMATS))]
-        )
+        image = _decode(file, name, FORMATS)
+        return np.concatenate([np.asarray(strip) for strip in _strips(image)])
 
 
 def _decode(

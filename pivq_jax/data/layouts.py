@@ -196,11 +196,7 @@ def check_groups(entries: Sequence[Entry], group: str) -> None:
 
 
 READERS: dict[str, Callable[[Path], Listing]] = {
-    "celeba": celeba,
-    "celeba_hq": celeba_hq,
-    "ffhq": ffhq,
-    "lfw": lfw,
-    "image_folder": image_folder,
+    reader.__name__: reader for reader in (celeba, celeba_hq, ffhq, lfw, image_folder)
 }
 
 
