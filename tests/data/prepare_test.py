@@ -503,29 +503,3 @@ def test_wrong_values_are_refused_before_any_work(sources, tmp_path, capsys, wro
     arguments = prepare_arguments("celeba", sources["celeba"], tmp_path)
     assert_refused(run(capsys, *arguments, *extra), tmp_path, *words)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        ([], "--dataset"),
-        (["--dataset=mnist", "--source=x", "--size=8"], "mnist"),
-        (["--dataset=ffhq", "--source=x", "--size=big"], "big"),
-        (["--dataset=ffhq", "--source=x", "--size=8", "--speed=9"], "--speed"),
-    ],
-)
-def test_mistakes_in_flags_are_one_line(capsys, arguments, word):
-    with pytest.raises(SystemExit) as exit_request:
-        prepare.main(arguments)
-    out, err = capsys.readouterr()
-    assert exit_request.value.code == 2 and not out
-    assert err.startswith("error: ") and err.count("\n") == 1 and word in err
-
-
-def test_help_teaches(capsys):
-    with pytest.raises(SystemExit) as exit_request:
-        prepare.main(["--help"])
-    out = capsys.readouterr().out
-    assert exit_request.value.code == 0
-    for word in ("list_eval_partition.txt", "thumbnails128x128", "--crop", "--config.data.path"):
-        assert word in out
