@@ -96,10 +96,9 @@ def build(
 ) -> dict[str, Any]:
     """Prepares a data set in `target`, unless it is there; returns the contents of `prepared.json`.
 
-    Work is done in a hidden directory that is renamed when it is complete, so a directory with the
-    final name is complete; after a full disk, the next call continues. A lock lets one process work
-    while others wait for the result; the operating system releases the lock of a process that dies.
-    Both are named after `stem`, by default the name of `target`.
+    Work is done in a hidden directory that is renamed when it is complete, and continued by the
+    next call, while other processes wait for a lock. Both are named after `stem`, by default the
+    name of `target`.
     """
     stem = stem or target.name
     work = target.with_name(f".{stem}.incomplete")

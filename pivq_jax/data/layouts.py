@@ -158,8 +158,7 @@ def lfw(source: Path) -> Listing:
 def image_folder(source: Path, attributes: Path | None = None, group: str = "") -> Listing:
     """Lists a directory tree of images, split by a hash of their relative paths or groups.
 
-    The first row of the CSV file `attributes` names them; each other row contains the path of an
-    image within `source` and one value per attribute. Every image needs a row. For `group`, see
+    See `tables.read_csv` for `attributes`, in which every image needs a row, and
     `splits.groups_by`.
     """
     _check_directory(source, "a directory of images")

@@ -5,7 +5,6 @@ messages (`image`, a PNG file, and one integer per factor), the metadata with wh
 tensorflow-datasets opens it, and `prepared.json`, which describes its origin.
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import write_json
+from pivq_jax.common.files import read_object, write_json
 
 P = TypeVar("P", bound=PurePath)  # pathlib and etils.epath paths
 
@@ -119,14 +118,11 @@ def write_metadata(
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Reads `prepared.json`."""
-    try:
-        manifest = json.loads((directory / MANIFEST).read_text())
-        if not {"factors", "images", "skipped"} <= set(manifest):
-            raise ValueError("it lacks entries")
-        return manifest
-    except (FileNotFoundError, ValueError, TypeError, RecursionError) as error:
+    """Reads `prepared.json`, which names each image that was skipped."""
+    manifest = read_object(directory / MANIFEST, most=2**28)
+    if not {"factors", "images", "skipped"} <= manifest.keys():
         raise InputError(
-            f"the prepared data in {directory} is damaged ({MANIFEST}: {error}): delete that "
-            "directory and prepare it again"
-        ) from error
+            f"the prepared data in {directory} is damaged ({MANIFEST}): delete that directory and"
+            " prepare it again"
+        )
+    return manifest

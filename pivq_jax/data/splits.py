@@ -15,11 +15,10 @@ SPLITS = ("train", "validation", "test")
 def in_splits(
     entries: Sequence[Entry], group_of: Callable[[str], str] = lambda file: file
 ) -> dict[str, list[Entry]]:
-    """Assigns entries to splits, see `assign_splits`, and orders each split by a hash of the names.
+    """Assigns entries to splits by their groups, see `assign_splits`.
 
-    Names are often sorted by their contents, as in folders of classes. By their hashes, the first
-    images of a split are a random sample of it: the parents of samples, for example. Images of one
-    group are in one split, which a hash of the group decides.
+    Each split is ordered by a hash of the names, which are often sorted by contents, so that its
+    first images are a random sample of it.
     """
     groups = {entry.file: group_of(entry.file) for entry in entries}
     assigned = assign_splits(list(groups.values()))

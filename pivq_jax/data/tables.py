@@ -14,7 +14,6 @@ from pivq_jax.data.splits import SPLITS
 # An attribute with more values is assumed to be a mistake, such as a column of numbers.
 _MAX_VALUES = 256
 
-
 # What a list may take in memory: characters of a line, attributes, and bytes of all that is kept.
 _MAX_LINE = 2**18
 _MAX_NAMES = 1_024
