@@ -54,5 +54,10 @@ def get_config(variants: str = "") -> ConfigDict:
     return with_variants(
         config,
         variants,
-        smoke={"model.num_codes": 128, "model.stages": 2, "quantizer.codebook_size": 512},
+        smoke={
+            "model.num_codes": 128,
+            "model.stages": 2,
+            "model.set_depth": 0,
+            "quantizer.codebook_size": 512,
+        },
     )
