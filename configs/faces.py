@@ -49,7 +49,7 @@ def get_config(variants: str = "") -> ConfigDict:
     config.loss.variance = 0.0
     config.train.steps = 7_000
     config.train.checkpoint_every = 1_000
-    config.sample.nearest_of = 64
+    config.sample.nearest_of = 1_000
     return with_variants(
         config,
         variants,
