@@ -222,7 +222,7 @@ class Engine:
         key_parents, key_mix = jax.random.split(key)
         nearest_of = self.model.config.sample.nearest_of
         pair = sampling.near_parents(
-            key_parents, 1, pool.codes, self._codebook, nearest_of=nearest_of
+            self.model.space, key_parents, 1, pool.codes, self._codebook, nearest_of=nearest_of
         )
         first, second = pair[0].tolist()
         a, b = self._training_image(first), self._training_image(second)
