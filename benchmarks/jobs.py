@@ -103,5 +103,8 @@ JOBS = (
         "explore", (20, 30), f"benchmarks.explore {FACES}", "--requests=5", ("starlette", "uvicorn")
     ),
     Job("precision", (0, 90), "benchmarks.precision --config={model}"),
-    Job("edits", (0, 60), f"benchmarks.edits {FACES} --output={{folder}}/edits"),
+    Job("edits", (0, 40), f"benchmarks.edits {FACES} --output={{folder}}/edits"),
+    Job(
+        "explore_factors", (0, 40), f"benchmarks.explore_factors {FACES} --output={{folder}}/edits"
+    ),
 )
