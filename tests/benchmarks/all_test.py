@@ -1,7 +1,9 @@
 """The command that runs all benchmarks, with jobs of a moment; a slow test runs real ones."""
 
+import argparse
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -174,6 +176,26 @@ def test_an_accelerator_measures_the_whole_model_and_a_cpu_a_small_one():
     assert "--workdir=out/runs/toon_faces" in whole and "--repeats=5" not in whole
     names = [job.name for job in command.Plan(device="gpu", folder=folder).jobs()]
     assert names[:2] == ["matching", "versus_torch"] and "perceptual" not in names
+
+
+@pytest.mark.slow  # all benchmarks are imported
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_programs_know_the_options_of_their_jobs(device, monkeypatch):
+    """Ends each program as soon as its arguments are parsed."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_end(self, *arguments):
+        parse(self, *arguments)
+        sys.exit("parsed")
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_end)
+    plan = command.Plan(device, Path("out"))
+    for job in plan.jobs():
+        _, module, *options = plan.command(job)
+        if module != "pivq_jax.main":
+            monkeypatch.setattr(sys, "argv", [module, *options])
+            with pytest.raises(SystemExit, match="parsed"):
+                runpy.run_module(module, run_name="__main__")
 
 
 @pytest.mark.slow
