@@ -9,6 +9,7 @@ from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import sample_grid
 from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.images import images_to_float, images_to_uint8
+from pivq_jax.evaluation.reconstruction import images_of
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.trained_model import COMPLETED_AT_ONCE
@@ -74,7 +75,7 @@ def write_completions(session: Session, region: str, count: int) -> None:
     model, test = session.model, session.dataset.test
     if model.parents is None:
         model = dataclasses.replace(model, parents=session.pool_codes)
-    images = np.stack([test[i]["image"] for i in range(min(count, len(test)))])
+    images = images_of(test, range(min(count, len(test))))
     visible, codes = complete(model, images, region, session.seed)
     shown = np.where(visible[..., None], images, np.uint8(GREY))
     completed = np.asarray(images_to_uint8(model.decode(codes)))
