@@ -41,28 +41,18 @@ class TrainedModel:
 
     They raise ValueError for arrays of another form, and compile once per batch size. What is added
     makes another model: `dataclasses.replace(model, parents=model.encode(images))`.
-
-    Attributes:
-        config: the resolved config of the run.
-        mesh: devices over which batches are split.
-        params: the averaged parameters, a tree of float32 arrays.
-        step: training step of the weights.
-        progress: what was saved with the weights, such as `train_seconds`.
-        metrics: contents of the run's `metrics.json`; empty if these weights were not evaluated.
-        parents: the codes of training images that `sample` recombines, [M, N], or None.
-        prior: the prior over sets, trained by `--mode=train_prior` or published, or None.
-        labels: the labels of `parents`, from which `edit` knows what codes say, or None.
     """
 
-    config: Config
-    mesh: Mesh
-    params: Any
-    step: int
-    progress: dict[str, Any]
+    config: Config  # the resolved config of the run
+    mesh: Mesh  # devices over which batches are split
+    params: Any  # the averaged parameters, a tree of float32 arrays
+    step: int  # training step of the weights
+    progress: dict[str, Any]  # what was saved with the weights, such as `train_seconds`
+    # Contents of the run's `metrics.json`; empty if these weights were not evaluated.
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
-    parents: np.ndarray | None = None
-    prior: sampling.Prior | None = None
-    labels: sampling.Labels | None = None
+    parents: np.ndarray | None = None  # the codes of training images that `sample` recombines
+    prior: sampling.Prior | None = None  # trained by `--mode=train_prior` or published
+    labels: sampling.Labels | None = None  # those of `parents`, which `edit` needs
 
     def __post_init__(self) -> None:
         if self.parents is not None:
@@ -127,19 +117,12 @@ class TrainedModel:
         lift: jax.Array | None = None,
         prior: bool = False,
     ) -> jax.Array:
-        """Recombines the codes of pairs of images; see `sampling.recombine`.
+        """Exchanges codes of images A, a share in [0, 1] of those that differ, for codes of B.
 
-        Args:
-            codes_a: codes of the images to change.
-            codes_b: codes of those to take codes from.
-            key: PRNG key.
-            fraction: share of the differing codes that is exchanged, in [0, 1].
-            lift: float32 [K, K], the result of `log_lift` for real images. It improves samples if
-                the codes of an image depend on each other.
-            prior: whether the model's prior picks the most plausible of 16 exchanges. It takes the
-                place of `lift` in part only, and beside it changes little (docs/prior.md).
-
-        Raises ValueError as `sampling.recombine` does, and if there is no prior to use.
+        The result of `log_lift` for real images improves samples if the codes of an image depend on
+        each other. The model's prior, if asked for, picks the most plausible of 16 exchanges; it
+        takes the place of `lift` in part only, and beside it changes little (docs/prior.md). Raises
+        ValueError as `sampling.recombine` does, and if there is no prior to use.
         """
         a, b = self._checked(codes_a), self._checked(codes_b)
         judge = self._own_prior() if prior else None
@@ -164,20 +147,15 @@ class TrainedModel:
         of all parents. `jax.random.key(SEED)` gives the codes of `--mode=sample` of a run with this
         seed. Raises ValueError if there are fewer than two parents, or `count` is below 1.
         """
-        if self.parents is None or len(self.parents) < 2:
+        if self.parents is None:
             raise ValueError(
                 "the model has no parents to recombine: use dataclasses.replace(model,"
                 " parents=model.encode(images)) with training images"
             )
-        if count < 1:
-            raise ValueError(f"count = {count}: draw at least 1 image")
         key_parents, key_mix = jax.random.split(key)
-        nearest_of = self.config.sample.nearest_of
-        pairs = sampling.near_parents(
-            key_parents, count, self.parents, self.codebook, nearest_of=nearest_of
-        )
-        groups, lift = self.parents[pairs], self.lift if self.space.uses_lift else None
-        how = key_mix, np.arange(count), 0.5, lift
+        pool = self.parents, self.codebook, 2, self.config.sample.nearest_of
+        groups = self.parents[sampling.near_parents(key_parents, count, *pool)]
+        how = key_mix, np.arange(count), 0.5, self.lift if self.space.uses_lift else None
         return sampling.recombine_groups(self.space, self.codebook, groups, *how)
 
     def sample_prior(
@@ -238,15 +216,17 @@ class TrainedModel:
         seen = check_visible(visible, images.shape)
         judge = self._own_prior() if prior or (prior is None and self.prior) else None
         network, weights = (judge.network, judge.params) if judge else (None, None)
-        params, results = own_copy(self.params), []
-        places, model = self.space.places, self.config.model
-        of_patches = model.latents == "patches" and places == math.isqrt(places) ** 2 > 0
+        params, parents, results = own_copy(self.params), self.parents, []
+        places = self.space.places
+        of_patches = (
+            self.config.model.latents == "patches" and places == math.isqrt(places) ** 2 > 0
+        )
         for start in range(0, len(images), COMPLETED_AT_ONCE):
             rows = slice(start, start + COMPLETED_AT_ONCE)
             shown = images[rows], seen[rows]
-            codes = first_guess(self.encode, self.decode, self.space, self.parents, *shown)
-            if of_patches and self.parents is not None:
-                codes = with_hidden_places(codes, self.space, self.codebook, self.parents, shown[1])
+            codes = first_guess(self.encode, self.decode, self.space, parents, *shown)
+            if of_patches and parents is not None:
+                codes = with_hidden_places(codes, self.space, self.codebook, parents, shown[1])
             results.append(self._programs.fit(network, params, weights, codes, *shown))
         return jnp.concatenate(results)
 
