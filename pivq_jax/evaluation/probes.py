@@ -50,7 +50,7 @@ class ProbeResult(NamedTuple):
     error: np.ndarray  # f64 [P], standard error of `accuracy`
     majority: np.ndarray  # f64 [P], that of always predicting the most frequent training class
     penalty: np.ndarray  # f64 [P], the chosen values of `PENALTIES`
-    importance: np.ndarray  # f64 [F, P], see `importances`
+    importance: np.ndarray  # f64 [F, P], sums over classes of absolute weights
     converged: np.ndarray  # bool [P], as in `Probes`
 
 
@@ -145,18 +145,20 @@ def probe_attributes(
     fits: list[Probes] = []
     for penalty in PENALTIES:
         fits.append(fit_probes(train, num_classes, penalty, fits[-1] if fits else None))
-    scores = np.array([_accuracies(fit, validation)[0] for fit in fits])
-    chosen = scores.argmax(0)  # the first maximum, i.e. the strongest penalty
+    scores = [_balanced(validation.labels, predict(fit, validation.features))[0] for fit in fits]
+    chosen = np.argmax(scores, axis=0)  # the first maximum, i.e. the strongest penalty
     rows = np.arange(len(names))
     best = Probes(
         weights=np.stack([fit.weights for fit in fits])[chosen, :, rows].swapaxes(0, 1),
         bias=np.stack([fit.bias for fit in fits])[chosen, rows],
         converged=np.stack([fit.converged for fit in fits])[chosen, rows],
     )
-    accuracy, error = _accuracies(best, test)
+    accuracy, error = _balanced(test.labels, predict(best, test.features))
     commonest = np.array([np.bincount(labels).argmax() for labels in train.labels.T])
+    # Times its standard deviation, the importance does not depend on the scale of a feature.
     importance = np.zeros((len(varies), len(names)))
-    importance[varies] = importances(best, train.features)
+    deviation = train.features.std(0, dtype=np.float64)
+    importance[varies] = np.abs(best.weights).sum(-1, dtype=np.float64) * deviation[:, None]
     return ProbeResult(
         names=names,
         left_out=left_out,
@@ -209,20 +211,6 @@ def fit_probes(
 def predict(probes: Probes, features: np.ndarray) -> np.ndarray:
     """Predicts the most likely class of each attribute, int [M, A]."""
     return (np.tensordot(features, probes.weights, 1) + probes.bias).argmax(-1)
-
-
-def importances(probes: Probes, features: np.ndarray) -> np.ndarray:
-    """Importance of each feature for each attribute, f64 [F, A].
-
-    This is the sum over classes of the absolute weights, times the standard deviation of the
-    feature, so that it does not depend on the scale of the feature.
-    """
-    deviation = features.std(0, dtype=np.float64)
-    return np.abs(probes.weights).sum(-1, dtype=np.float64) * deviation[:, None]
-
-
-def _accuracies(probes: Probes, data: Labelled) -> tuple[np.ndarray, np.ndarray]:
-    return _balanced(data.labels, predict(probes, data.features))
 
 
 def _balanced(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

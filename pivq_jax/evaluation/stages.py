@@ -1,9 +1,8 @@
 """The stages of an evaluation: each computes metrics and pictures of a trained model.
 
-Every stage is a function of a `Session`, which caches results shared by several stages. Those in
-`STAGES` form the report: they return metrics for `metrics.json` (JSON values by name, None if
-undefined) and save pictures for the report. `sample` and `interpolate` write pictures to the
-workdir. The metrics are described in docs/metrics.md.
+Those in `STAGES` form the report: they return metrics for `metrics.json` (JSON values by name, None
+if undefined; docs/metrics.md describes them) and save pictures for the report. The others write
+pictures to the workdir.
 """
 
 import time
@@ -42,11 +41,7 @@ SHOWN = 24  # samples shown between their parents
 
 
 def reconstruction(session: Session) -> dict[str, Any]:
-    """Measures reconstruction, use of the codebook, and speed of sampling on the test split.
-
-    Returns `psnr` (dB), `l1` (pixels in [-1, 1]), `ssim`, the metrics of `capacity`, and
-    `sample_images_per_second`.
-    """
+    """Measures reconstruction, use of the codebook, and speed of sampling on the test split."""
     model, test, batch_size = session.model, session.dataset.test, session.settings.batch_size
     result = reconstruct_split(model, test, batch_size)
     session.test_codes = result.codes
@@ -76,16 +71,12 @@ def perceptual(session: Session) -> dict[str, Any]:
 
 
 def distribution(session: Session) -> dict[str, Any]:
-    """Compares samples, baselines and reconstructions with the test split in feature space.
-
-    Returns the metrics of `compare_features` for samples, for two `baselines` (training images, and
-    averaged pixels of the samples' parents), `rfid` of reconstructions, and the settings.
-    """
-    settings, test = session.settings, session.dataset.test
-    if (least := min(len(test), len(session.training_images))) <= settings.neighbours:
-        raise InputError(f"{least} images are too few for k = {settings.neighbours} neighbours")
-    real, k = session.features_of(test), settings.neighbours
-    batches = decode_batches(session.model, session.test_codes, settings.batch_size)
+    """Compares samples, reconstructions and two baselines with the test split in feature space."""
+    test, k = session.dataset.test, session.settings.neighbours
+    if (least := min(len(test), len(session.training_images))) <= k:
+        raise InputError(f"{least} images are too few for k = {k} neighbours")
+    real = session.features_of(test)
+    batches = decode_batches(session.model, session.test_codes, session.settings.batch_size)
     rebuilt = session.extractor.extract(batches, len(test))
     averaged = average_pixels(session.pool, session.samples.parents)
 
@@ -153,11 +144,7 @@ def neighbours(session: Session) -> dict[str, Any]:
 
 
 def attributes(session: Session) -> dict[str, Any]:
-    """Fits probes for every labelled factor, computes DCI, and draws the atlas of codes.
-
-    Returns the metrics of `attribute_metrics` and, averaged over the factors, `probe_accuracy` and
-    `probe_majority`; empty if the data set has no labels.
-    """
+    """Fits probes for every labelled factor, computes DCI, and draws the atlas of codes."""
     model, dataset, batch_size = session.model, session.dataset, session.settings.batch_size
 
     def encode(split: Source) -> Encoded:
@@ -175,8 +162,8 @@ def attributes(session: Session) -> dict[str, Any]:
         session.save("atlas", atlas_picture(dataset.train, exchanges))
     if not dataset.factors:
         return {}
-    validation, test = encode(dataset.validation), encode(dataset.test)
-    metrics = attribute_metrics(train, validation, test, dataset.factors, model.space)
+    held_out = encode(dataset.validation), encode(dataset.test)
+    metrics = attribute_metrics(train, *held_out, dataset.factors, model.space)
     if found := metrics["attributes"].values():
         metrics["probe_accuracy"] = float(np.mean([each["codes"] for each in found]))
         metrics["probe_majority"] = float(np.mean([each["majority"] for each in found]))

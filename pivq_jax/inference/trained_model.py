@@ -165,8 +165,6 @@ class TrainedModel:
 
         For the other arguments, the result and errors see `complete_sets`.
         """
-        if count < 1:
-            raise ValueError(f"count = {count}: draw at least 1 image")
         return self.complete_sets(np.empty((count, 0), np.int32), key, temperature, passes)
 
     def complete_sets(
@@ -217,10 +215,8 @@ class TrainedModel:
         judge = self._own_prior() if prior or (prior is None and self.prior) else None
         network, weights = (judge.network, judge.params) if judge else (None, None)
         params, parents, results = own_copy(self.params), self.parents, []
-        places = self.space.places
-        of_patches = (
-            self.config.model.latents == "patches" and places == math.isqrt(places) ** 2 > 0
-        )
+        places, latents = self.space.places, self.config.model.latents
+        of_patches = latents == "patches" and places == math.isqrt(places) ** 2 > 0
         for start in range(0, len(images), COMPLETED_AT_ONCE):
             rows = slice(start, start + COMPLETED_AT_ONCE)
             shown = images[rows], seen[rows]

@@ -33,15 +33,10 @@ LEAST_EVIDENCE = math.log(3 / 4)
 
 
 class Labels(NamedTuple):
-    """The labelled factors of images, such as the colour of the hair.
+    """The labelled factors of images, such as the colour of the hair."""
 
-    Attributes:
-        values: int32 [M, A], the value of each factor, an index into its names.
-        factors: the names of the values of each of the A factors, in the order of the columns.
-    """
-
-    values: np.ndarray
-    factors: Mapping[str, tuple[str, ...]]
+    values: np.ndarray  # int32 [M, A], the value of each factor, an index into its names
+    factors: Mapping[str, tuple[str, ...]]  # the names of the values of each of the A factors
 
     def wanted(self, **changes: str) -> np.ndarray:
         """Returns the row of values that `edit` asks for, int32 [A], -1 for factors to be kept.
@@ -81,15 +76,11 @@ def check_labels(labels: Labels, count: int) -> Labels:
 class FactorTable(NamedTuple):
     """How often labelled images have each value of each factor.
 
-    Factors have different numbers of values; C is the largest, and `overall` is -inf for the rest.
-
-    Attributes:
-        given_code: float32 [K, A, C], log p(value | code), 0 beyond the values of a factor.
-        overall: float32 [A, C], log p(value).
+    Factors have different numbers of values; C is the largest.
     """
 
-    given_code: jax.Array
-    overall: jax.Array
+    given_code: jax.Array  # float32 [K, A, C], log p(value | code), 0 beyond the values of a factor
+    overall: jax.Array  # float32 [A, C], log p(value), -inf beyond the values of a factor
 
 
 def factor_table(space: CodeSpace, codes: np.ndarray, labels: Labels) -> FactorTable:

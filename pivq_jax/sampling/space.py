@@ -26,18 +26,8 @@ class CodeSpace:
     """All codes that an image can have: the sets, multisets or sequences of N of K entries.
 
     It is hashable, so it can be a static argument of `jax.jit`. The entries themselves, the
-    codebook, are parameters and are passed along.
-
-    Attributes:
-        num_codes: N, at least 1.
-        codebook_size: K, at least 1; for `matching` at least N.
-        kind: `matching` (sets), `nearest` (multisets) or `positional` (sequences).
-        method: solver of all matchings of codes, see `pivq_jax.matching.match`.
-        places: number of latents whose codes are exchanged together, as with several stages
-            (`pivq_jax.model.quantizer`); 0 if codes are exchanged one by one.
-
-    Raises:
-        ValueError: if the kind is unknown or a size is out of range.
+    codebook, are parameters and are passed along. Raises ValueError if the kind is unknown or a
+    size is out of range.
 
     >>> space = CodeSpace(num_codes=3, codebook_size=10)
     >>> space.num_messages, space.bytes_per_image
@@ -46,10 +36,12 @@ class CodeSpace:
     [[0], [1], [119]]
     """
 
-    num_codes: int
-    codebook_size: int
-    kind: str = "matching"
-    method: str = "auto"
+    num_codes: int  # N, at least 1
+    codebook_size: int  # K, at least 1; for `matching` at least N
+    kind: str = "matching"  # (sets), `nearest` (multisets) or `positional` (sequences)
+    method: str = "auto"  # solver of all matchings of codes, see `pivq_jax.matching.match`
+    # Number of latents whose codes are exchanged together, as with several stages
+    # (`pivq_jax.model.quantizer`); 0 if codes are exchanged one by one.
     places: int = 0
 
     def __post_init__(self) -> None:
@@ -152,9 +144,8 @@ class CodeSpace:
                 f"codes_a has shape {a.shape} and codes_b {b.shape}: give one B image for each A"
                 f" image, of {self.num_codes} codes each, [..., {self.num_codes}]"
             )
-        for name, codes in (("codes_a", a), ("codes_b", b)):
-            if not jnp.issubdtype(codes.dtype, jnp.integer):
-                raise ValueError(f"{name} has dtype {codes.dtype}: give integers")
+        if not all(jnp.issubdtype(codes.dtype, jnp.integer) for codes in (a, b)):
+            raise ValueError(f"codes have dtypes {a.dtype} and {b.dtype}: give integers")
         if codebook.ndim != 2 or codebook.shape[0] != self.codebook_size or not codebook.size:
             raise ValueError(
                 f"codebook has shape {codebook.shape}: give [{self.codebook_size}, D], D at least 1"
