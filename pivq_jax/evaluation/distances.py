@@ -126,11 +126,6 @@ def row_blocks(rows: np.ndarray, columns: int, label: str) -> Iterator[np.ndarra
             progress.update(len(block))
 
 
-def block_of(points: Points, rows: np.ndarray) -> Points:
-    """Selects points by row number."""
-    return Points(points.values[rows], points.norms[rows])
-
-
 @functools.partial(jax.jit, static_argnames="count")
 def lowest(x: Points, y: Points, count: int) -> tuple[jax.Array, jax.Array]:
     """For each point of `x`, the points of `y` whose distances have the smallest lower bounds.

@@ -44,7 +44,7 @@ def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> N
     while unsettled.size:
         left = []
         for rows in distances.row_blocks(unsettled, len(pool), "nearest neighbours"):
-            block = distances.block_of(points, rows)
+            block = distances.Points(*(part[rows] for part in points))
             columns, low = jax.device_get(distances.lowest(block, targets, count))
             pairs = np.repeat(rows, count), columns.ravel()
             squared = distances.squared_distances(queries, pool, *pairs).reshape(columns.shape)

@@ -61,7 +61,7 @@ def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
     balls_around = np.zeros(len(fake), np.int64)  # real balls that hold each fake image
     covered, recalled = np.zeros(len(real), bool), np.zeros(len(real), bool)
     for rows in distances.row_blocks(np.arange(len(real)), len(fake), "precision and recall"):
-        block = distances.block_of(points, rows)
+        block = distances.Points(*(part[rows] for part in points))
         sure = jax.device_get(_compare(block, targets, real_radii[rows], fake_radii))
         balls_around += sure.balls_around
         covered[rows], recalled[rows] = sure.covered, sure.recalled

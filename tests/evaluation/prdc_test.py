@@ -189,19 +189,12 @@ def test_broken_features_name_their_image(value):
         prdc(normal(0, 20, 16), fake)
 
 
-def test_works_in_blocks_of_a_bounded_size(monkeypatch):
-    """So memory does not grow with the product of the two numbers; blocks change no value."""
-    sizes, block_of = [], distances.block_of
-
-    def spy(points, rows):
-        sizes.append(len(rows))
-        return block_of(points, rows)
-
-    monkeypatch.setattr(distances, "block_of", spy)
+def test_blocks_are_of_a_bounded_size_and_change_no_value(monkeypatch):
     monkeypatch.setattr(distances, "BLOCK_SIZE", 2_000)
+    sizes = [len(rows) for rows in distances.row_blocks(np.arange(200), 90, "")]
+    assert max(sizes) == 2_000 // 90 and sum(sizes) == 200
     real, fake = normal(0, 200, 8), 0.95 * normal(1, 90, 8)
     assert prdc(real, fake, 5) == package(real, fake, 5)
-    assert max(sizes) == 2_000 // 90 and sum(sizes) == 200 + 90 + 200
 
 
 @pytest.mark.slow

@@ -107,25 +107,3 @@ def test_average_of_pixels():
     assert averages.dtype == np.uint8 and np.all(np.abs(averages - expected) <= 0.5)
     black_and_white = [{"image": np.full((1, 1, 3), value, np.uint8)} for value in (0, 255)]
     assert samples.average_pixels(black_and_white, np.array([[0, 1]])).ravel()[0] == 128
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"codes": CODES[:2]}, "3 parents of a pool of 2"),
-        ({"count": 0}, "count = 0: use at least 1"),
-        ({"parents": 1}, "parents = 1: use at least 2"),
-        ({"fraction": 1.5}, r"fraction = 1.5 is outside \[0, 1\]: use a share"),
-    ],
-)
-def test_samples_refuse(change, message):
-    arguments = {
-        "codes": CODES,
-        "count": 2,
-        "key": jax.random.key(0),
-        "batch_size": 2,
-        "parents": 3,
-        **change,
-    }
-    with pytest.raises(ValueError, match=message):
-        samples.sample_recombined(MODEL, **arguments)
