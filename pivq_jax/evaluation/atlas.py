@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import Pixels, grid
-from pivq_jax.data.sources import Example, Source
+from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.reconstruction import decode_batched, images_of
 from pivq_jax.inference import TrainedModel
 
@@ -150,10 +150,7 @@ def exchange(
 
 
 def atlas_picture(
-    source: Source | Sequence[Example],
-    entries: Sequence[tuple[Meaning, Exchange]],
-    examples: int = 6,
-    pairs: int = 2,
+    source: Source, entries: Sequence[tuple[Meaning, Exchange]], examples: int = 6, pairs: int = 2
 ) -> Pixels:
     """Draws one row per code: its meaning, images with it, exchanges, and a map of the change.
 

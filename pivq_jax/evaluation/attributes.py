@@ -6,14 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.sources import Example, Source
+from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.dci import dci
-from pivq_jax.evaluation.probes import (
-    Labelled,
-    code_features,
-    latent_features,
-    probe_attributes,
-)
+from pivq_jax.evaluation.probes import Labelled, code_features, latent_features, probe_attributes
 from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import CodeSpace
@@ -30,10 +25,7 @@ class Encoded(NamedTuple):
 
 
 def encode_labelled(
-    model: TrainedModel,
-    source: Source | Sequence[Example],
-    names: Sequence[str],
-    batch_size: int,
+    model: TrainedModel, source: Source, names: Sequence[str], batch_size: int
 ) -> Encoded:
     """Encodes a split, in batches, and collects its labels of these names.
 

@@ -1,6 +1,6 @@
 """Encoding, decoding and reconstruction of a whole split."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -41,9 +41,7 @@ class Reconstructions(NamedTuple):
     ssim: np.ndarray  # f32 [M]; NaN if images are smaller than its window
 
 
-def reconstruct_split(
-    model: TrainedModel, source: Source | Sequence[Example], batch_size: int
-) -> Reconstructions:
+def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> Reconstructions:
     """Encodes and decodes every image of a split; raises InputError if it is empty."""
     parts: list[tuple[np.ndarray, ...]] = []
     for batch, codes, _ in encode_batches(model, source, batch_size):
@@ -59,7 +57,7 @@ def reconstruct_split(
 
 
 def encode_batches(
-    model: TrainedModel, source: Source | Sequence[Example], batch_size: int
+    model: TrainedModel, source: Source, batch_size: int
 ) -> Iterator[tuple[Batch, jax.Array, jax.Array]]:
     """Each batch of a split with its codes int32 [B, N] and latents f32 [B, N, D].
 
@@ -70,9 +68,7 @@ def encode_batches(
         yield batch, codes, latents
 
 
-def encode_split(
-    model: TrainedModel, source: Source | Sequence[Example], batch_size: int
-) -> np.ndarray:
+def encode_split(model: TrainedModel, source: Source, batch_size: int) -> np.ndarray:
     """Encodes every image of a split: int32 [M, N], in its order.
 
     Raises InputError if the split is empty.
@@ -103,7 +99,7 @@ def decode_batched(model: TrainedModel, codes: np.ndarray, batch_size: int) -> n
     return np.concatenate(list(decode_batches(model, codes, batch_size)))
 
 
-def images_of(source: Source | Sequence[Example], indices: Iterable[int]) -> np.ndarray:
+def images_of(source: Source, indices: Iterable[int]) -> np.ndarray:
     """Some images of a split, uint8 [M, H, W, 3]."""
     return np.stack([source[int(index)]["image"] for index in indices])
 

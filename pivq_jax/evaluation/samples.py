@@ -5,7 +5,6 @@ one N x N matching per exchange and one pass of the decoder; there is no prior. 
 the same codes for every batch size.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 
 from pivq_jax import sampling
 from pivq_jax.common.pictures import magnification, sample_grid
-from pivq_jax.data.sources import Example, Source
+from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.reconstruction import decode_batched, images_of, in_batches
 from pivq_jax.inference import TrainedModel
 
@@ -94,7 +93,7 @@ def sample_paths(
     return images.reshape(steps, count, *images.shape[1:])
 
 
-def average_pixels(source: Source | Sequence[Example], parents: np.ndarray) -> np.ndarray:
+def average_pixels(source: Source, parents: np.ndarray) -> np.ndarray:
     """Averages the pixels of parents, integers [S, P] into `source`: a baseline without a model.
 
     Returns uint8 [S, H, W, 3], rounded half to even.

@@ -25,6 +25,7 @@ from pivq_jax.inference.programs import Programs, programs_of
 from pivq_jax.interop.pretrained import write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths
 
+Array = jax.Array | np.ndarray
 COMPLETED_AT_ONCE = 8  # images
 
 
@@ -88,11 +89,11 @@ class TrainedModel:
         own = {"step": self.step, "progress": self.progress, "metrics": self.metrics}
         return {"config": self.config.to_dict(), **own}
 
-    def encode(self, images: jax.Array | np.ndarray) -> jax.Array:
+    def encode(self, images: Array) -> jax.Array:
         """Encodes images to codes. Raises ValueError if one is not finite, too."""
         return self.encode_with_latents(images)[0]
 
-    def encode_with_latents(self, images: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
+    def encode_with_latents(self, images: Array) -> tuple[jax.Array, jax.Array]:
         """Encodes images to codes and the latents, float32 [B, N, D], before quantization.
 
         Latents are in the order of the encoder's queries; with several stages, they are what each
@@ -104,14 +105,14 @@ class TrainedModel:
             raise ValueError(f"image {int(np.argmin(converged))} gives no codes: is it finite?")
         return codes, latents
 
-    def decode(self, codes: jax.Array | np.ndarray) -> jax.Array:
+    def decode(self, codes: Array) -> jax.Array:
         """Decodes codes to images, float32."""
         return self._programs.decode(self.params, self._checked(codes))
 
     def recombine(
         self,
-        codes_a: jax.Array | np.ndarray,
-        codes_b: jax.Array | np.ndarray,
+        codes_a: Array,
+        codes_b: Array,
         key: jax.Array,
         fraction: float = 0.5,
         lift: jax.Array | None = None,
@@ -128,9 +129,7 @@ class TrainedModel:
         judge = self._own_prior() if prior else None
         return sampling.recombine(self.space, self.codebook, a, b, key, fraction, lift, judge)
 
-    def interpolate(
-        self, codes_a: jax.Array | np.ndarray, codes_b: jax.Array | np.ndarray, steps: int
-    ) -> jax.Array:
+    def interpolate(self, codes_a: Array, codes_b: Array, steps: int) -> jax.Array:
         """Interpolates between pairs of images by exchanging codes; see `sampling.interpolate`.
 
         Returns int32 [steps, B, N] for codes of the first and of the last image of each pair.
@@ -168,11 +167,7 @@ class TrainedModel:
         return self.complete_sets(np.empty((count, 0), np.int32), key, temperature, passes)
 
     def complete_sets(
-        self,
-        codes: jax.Array | np.ndarray,
-        key: jax.Array,
-        temperature: float = 1.0,
-        passes: int = 16,
+        self, codes: Array, key: jax.Array, temperature: float = 1.0, passes: int = 16
     ) -> jax.Array:
         """Completes parts of sets, integers [B, M] with M <= N, with codes drawn from the prior.
 
@@ -191,12 +186,7 @@ class TrainedModel:
         how = key, known, temperature, passes
         return sampling.complete_sets(prior.network, prior.params, given, *how)
 
-    def complete(
-        self,
-        images: jax.Array | np.ndarray,
-        visible: jax.Array | np.ndarray,
-        prior: bool | None = None,
-    ) -> jax.Array:
+    def complete(self, images: Array, visible: Array, prior: bool | None = None) -> jax.Array:
         """Finds codes whose images have the visible pixels of given ones.
 
         The descent (`sampling.fit_visible`) begins with those codes that fit best, out of the codes
@@ -226,7 +216,7 @@ class TrainedModel:
             results.append(self._programs.fit(network, params, weights, codes, *shown))
         return jnp.concatenate(results)
 
-    def read_factors(self, codes: jax.Array | np.ndarray) -> np.ndarray:
+    def read_factors(self, codes: Array) -> np.ndarray:
         """Reads the factors of images from their codes; see `sampling.read_factors`.
 
         Returns int32 [B, A], the likeliest value of each factor, an index into `labels.factors`.
@@ -235,7 +225,7 @@ class TrainedModel:
         codes = self._checked(codes)
         return np.asarray(sampling.read_factors(codes, self._factor_table).argmax(-1), np.int32)
 
-    def edit(self, codes: jax.Array | np.ndarray, **changes: str) -> jax.Array:
+    def edit(self, codes: Array, **changes: str) -> jax.Array:
         """Replaces as few codes as needed to change factors of images; see `sampling.edit`.
 
         `changes` are the wanted values by factor, as in `hair="bun"`; see `labels.factors`. Raises
@@ -246,7 +236,7 @@ class TrainedModel:
         wanted = np.tile(self.labels.wanted(**changes), (len(codes), 1))
         return sampling.edit(self.space, self.codebook, codes, wanted, table, self.lift)
 
-    def log_lift(self, codes: jax.Array | np.ndarray) -> jax.Array:
+    def log_lift(self, codes: Array) -> jax.Array:
         """Computes the log lift of all pairs of codes, float32 [K, K]; see `sampling.log_lift`.
 
         Raises ValueError if the model is `positional`.
@@ -282,7 +272,7 @@ class TrainedModel:
             raise ValueError("the model has no prior: train one with --mode=train_prior")
         return self.prior._replace(params=own_copy(self.prior.params))
 
-    def _checked(self, codes: jax.Array | np.ndarray, partial: bool = False) -> jax.Array:
+    def _checked(self, codes: Array, partial: bool = False) -> jax.Array:
         if not len(self.space.check(codes, distinct=partial, partial=partial)):
             raise ValueError("there are no codes: give those of at least one image")
         return jnp.asarray(codes)

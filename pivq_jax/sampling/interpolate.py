@@ -7,6 +7,7 @@ import operator
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from pivq_jax.sampling.pairing import pair, rank_of_pairs
 from pivq_jax.sampling.space import CodeSpace
@@ -14,11 +15,7 @@ from pivq_jax.sampling.space import CodeSpace
 
 @functools.partial(jax.jit, static_argnames=("space", "steps"))
 def interpolate(
-    space: CodeSpace,
-    codebook: jax.typing.ArrayLike,
-    codes_a: jax.typing.ArrayLike,
-    codes_b: jax.typing.ArrayLike,
-    steps: int,
+    space: CodeSpace, codebook: ArrayLike, codes_a: ArrayLike, codes_b: ArrayLike, steps: int
 ) -> jax.Array:
     """Exchanges the paired codes of A and B one after another, the cheapest pair first.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from pivq_jax.sampling.space import CodeSpace
 
@@ -41,11 +42,7 @@ def log_lift(space: CodeSpace, codes: np.ndarray) -> jax.Array:
 
 
 def improve_exchange(
-    codes_a: jax.Array,
-    partners: jax.Array,
-    exchanged: jax.Array,
-    lift: jax.Array,
-    slack: jax.typing.ArrayLike,
+    codes_a: jax.Array, partners: jax.Array, exchanged: jax.Array, lift: jax.Array, slack: ArrayLike
 ) -> jax.Array:
     """Improves the choice of exchanged pairs by single moves until a local optimum of plausibility.
 

@@ -12,6 +12,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
@@ -23,10 +24,7 @@ LIFT_WEIGHT = 1 / 16
 
 
 def pair_codes(
-    space: CodeSpace,
-    codebook: jax.typing.ArrayLike,
-    codes_a: jax.typing.ArrayLike,
-    codes_b: jax.typing.ArrayLike,
+    space: CodeSpace, codebook: ArrayLike, codes_a: ArrayLike, codes_b: ArrayLike
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Pairs each code of A with a code of B: the pairs that `recombine` and `interpolate` exchange.
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.model.quantizer import squared_distances
@@ -31,8 +32,8 @@ def random_parents(key: jax.Array, count: int, size: int, parents: int = 2) -> j
 def near_parents(
     key: jax.Array,
     count: int,
-    codes: jax.typing.ArrayLike,
-    codebook: jax.typing.ArrayLike,
+    codes: ArrayLike,
+    codebook: ArrayLike,
     parents: int = 2,
     nearest_of: int = 1,
 ) -> jax.Array:

@@ -20,6 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from pivq_jax.model.layers import Block
 from pivq_jax.model.primitives import LayerNorm, dense
@@ -164,7 +165,7 @@ def complete_sets(
     codes: jax.Array,
     key: jax.Array,
     known: int = 0,
-    temperature: jax.typing.ArrayLike = 1.0,
+    temperature: ArrayLike = 1.0,
     passes: int = 16,
 ) -> jax.Array:
     """Draws the missing codes of partial sets [B, N], of which the first `known` are given.

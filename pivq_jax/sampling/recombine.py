@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from pivq_jax.sampling.choice import CANDIDATES, choose_exchange, choose_plausible
 from pivq_jax.sampling.pairing import pair
@@ -29,12 +30,12 @@ from pivq_jax.sampling.space import CodeSpace
 
 def recombine(
     space: CodeSpace,
-    codebook: jax.typing.ArrayLike,
-    codes_a: jax.typing.ArrayLike,
-    codes_b: jax.typing.ArrayLike,
+    codebook: ArrayLike,
+    codes_a: ArrayLike,
+    codes_b: ArrayLike,
     key: jax.Array,
-    fraction: jax.typing.ArrayLike = 0.5,
-    lift: jax.typing.ArrayLike | None = None,
+    fraction: ArrayLike = 0.5,
+    lift: ArrayLike | None = None,
     prior: Prior | None = None,
     candidates: int = CANDIDATES,
 ) -> jax.Array:
@@ -85,11 +86,11 @@ def recombine(
 
 def recombine_many(
     space: CodeSpace,
-    codebook: jax.typing.ArrayLike,
-    parents: jax.typing.ArrayLike,
+    codebook: ArrayLike,
+    parents: ArrayLike,
     key: jax.Array,
-    fraction: jax.typing.ArrayLike | None = None,
-    lift: jax.typing.ArrayLike | None = None,
+    fraction: ArrayLike | None = None,
+    lift: ArrayLike | None = None,
 ) -> jax.Array:
     """Recombines two or more parents: the first with the second, the result with the third, etc.
 
@@ -118,12 +119,12 @@ def recombine_many(
 @functools.partial(jax.jit, static_argnames="space")
 def recombine_groups(
     space: CodeSpace,
-    codebook: jax.typing.ArrayLike,
-    groups: jax.typing.ArrayLike,
+    codebook: ArrayLike,
+    groups: ArrayLike,
     key: jax.Array,
-    indices: jax.typing.ArrayLike,
-    fraction: jax.typing.ArrayLike,
-    lift: jax.typing.ArrayLike | None = None,
+    indices: ArrayLike,
+    fraction: ArrayLike,
+    lift: ArrayLike | None = None,
 ) -> jax.Array:
     """Recombines each group of parents with a key of its own, whatever the batch it is in.
 
@@ -141,11 +142,7 @@ def recombine_groups(
 
 @functools.partial(jax.jit, static_argnames="space")
 def exchange_code(
-    space: CodeSpace,
-    codebook: jax.typing.ArrayLike,
-    codes_a: jax.typing.ArrayLike,
-    codes_b: jax.typing.ArrayLike,
-    code: jax.typing.ArrayLike,
+    space: CodeSpace, codebook: ArrayLike, codes_a: ArrayLike, codes_b: ArrayLike, code: ArrayLike
 ) -> jax.Array:
     """Exchanges a single code of A, an int scalar, for its partner in B: int32 [..., N].
 
@@ -179,7 +176,7 @@ def _recombine(
     return space.canonical(jnp.where(exchanged, partners, first)).reshape(codes_a.shape)
 
 
-def _check_fraction(fraction: jax.typing.ArrayLike) -> jax.Array:
+def _check_fraction(fraction: ArrayLike) -> jax.Array:
     array = jnp.asarray(fraction, jnp.float32)
     if array.ndim:
         raise ValueError(f"fraction has shape {array.shape}: give a scalar, or vmap over images")
@@ -189,7 +186,7 @@ def _check_fraction(fraction: jax.typing.ArrayLike) -> jax.Array:
     return array
 
 
-def _check_lift(space: CodeSpace, lift: jax.typing.ArrayLike | None) -> jax.Array | None:
+def _check_lift(space: CodeSpace, lift: ArrayLike | None) -> jax.Array | None:
     if lift is None:
         return None
     if not space.uses_lift:
