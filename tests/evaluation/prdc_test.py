@@ -121,12 +121,6 @@ def test_near_ties_are_settled_as_the_package_rounds_them():
     ) * len(real) / len(fake)
 
 
-def test_identical_sets_without_copies_are_perfect():
-    images = normal(0, 60, 16)
-    values = prdc(images, images, 5)
-    assert (values.precision, values.recall, values.coverage) == (1, 1, 1)
-
-
 @hypothesis.given(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from([-20, -3, 1, 30]))
 @hypothesis.settings(max_examples=15, deadline=None)
 def test_order_scale_and_sign_do_not_matter(seed, k, exponent):
