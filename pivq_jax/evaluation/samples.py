@@ -67,9 +67,8 @@ def sample_recombined(
         ValueError: if `fraction` is out of range.
     """
     key_parents, key_mix = jax.random.split(key)
-    groups = np.asarray(
-        sampling.near_parents(key_parents, count, codes, model.codebook, parents, nearest_of)
-    )
+    pool = codes, model.codebook, parents, nearest_of
+    groups = np.asarray(sampling.near_parents(model.space, key_parents, count, *pool))
     fraction = (parents - 1) / parents if fraction is None else fraction
 
     def mix(rows: np.ndarray) -> np.ndarray:

@@ -153,8 +153,9 @@ class TrainedModel:
             )
         key_parents, key_mix = jax.random.split(key)
         pool = self.parents, self.codebook, 2, self.config.sample.nearest_of
-        groups = self.parents[sampling.near_parents(key_parents, count, *pool)]
-        how = key_mix, np.arange(count), 0.5, self.lift if self.space.uses_lift else None
+        pairs = sampling.near_parents(self.space, key_parents, count, *pool)
+        groups, lift = self.parents[pairs], self.lift if self.space.uses_lift else None
+        how = key_mix, np.arange(count), 0.5, lift
         return sampling.recombine_groups(self.space, self.codebook, groups, *how)
 
     def sample_prior(
