@@ -39,7 +39,7 @@ def test_trackio_has_what_the_log_has_and_goes_on_with_its_run(tmp_path, monkeyp
     assert losses == [(10, 1.5), (20, 0.5)]
     assert [values["evaluation/psnr"] for _, values in found if "evaluation/psnr" in values] == [21]
     [path] = (tmp_path / "trackio" / "media").rglob("*.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(path)), picture)
+    np.testing.assert_array_equal(np.asarray(Image.open(path).convert("RGB")), picture)
     lines = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
     named = [{f"train/{name}": value for name, value in line.items()} for line in lines]
     for line, (step, values) in zip(named, (found[0], found[-1]), strict=True):
