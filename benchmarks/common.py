@@ -2,10 +2,15 @@
 
 import argparse
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
 import pivq_jax
+from pivq_jax.common.pictures import Pixels
 from pivq_jax.inference import TrainedModel
 
 
@@ -47,3 +52,24 @@ def pyplot() -> Any:
     import matplotlib.pyplot as plt
 
     return plt
+
+
+def labelled(picture: Pixels, columns: Sequence[str], rows: Sequence[str] = ()) -> Pixels:
+    """Writes names above the columns of a picture, uint8 [H, W, 3], and to the left of its rows.
+
+    Columns are equally wide and rows equally high; an empty name leaves a place unnamed.
+    """
+    pixels = np.asarray(picture)
+    font = ImageFont.load_default(size=14)
+    height, width, _ = pixels.shape
+    left = max((int(font.getlength(name)) + 12 for name in rows), default=0)
+    top = 24 if any(columns) else 0
+    canvas = Image.new("RGB", (left + width, top + height), "white")
+    canvas.paste(Image.fromarray(pixels), (left, top))
+    draw = ImageDraw.Draw(canvas)
+    for index, name in enumerate(columns):
+        place = (left + (index + 0.5) * width / len(columns), top / 2)
+        draw.text(place, name, "black", font, anchor="mm")
+    for index, name in enumerate(rows):
+        draw.text((6, top + (index + 0.5) * height / len(rows)), name, "black", font, anchor="lm")
+    return np.asarray(canvas)

@@ -43,12 +43,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, features
 
-from benchmarks.common import add_model, open_model, parser_for
+from benchmarks.common import add_model, labelled, open_model, parser_for
 from pivq_jax.codec.container import Contents, pack, parse
 from pivq_jax.codec.files import batches_of, contents_of
 from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.files import write_atomically
-from pivq_jax.common.pictures import grid, labelled, magnification, save_png
+from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split

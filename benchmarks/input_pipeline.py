@@ -121,7 +121,7 @@ def main() -> None:
             print(f"{'size':>5} {'images':<9} {'workers':>7} {'images/s':>9} {'x step':>7}")
             for cached, count in [(True, 0), *((False, count) for count in workers)]:
                 limit = 2**31 if cached else 0
-                source = RecordSource(builder, "train", memory_limit=limit)
+                source = RecordSource(builder, "train", size, memory_limit=limit)
                 batches = train_batches(
                     source,
                     batch_size=config.train.batch_size,

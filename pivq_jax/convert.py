@@ -59,12 +59,12 @@ from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.session import POOL_IMAGES
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import from_pretrained, load
-from pivq_jax.interop.hub import check_upload
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
 from pivq_jax.interop.pretrained import (
     WEIGHTS,
     check_target,
+    check_upload,
     upload_pretrained,
 )
 from pivq_jax.interop.safetensors_file import read_model, without_paths, write_model

@@ -1,22 +1,7 @@
-"""The file of codes, to the bit; docs/codec.md describes it.
+"""The file of codes, to the bit: docs/codec.md has a table of its parts.
 
-    offset  bytes
-         0      4  "PIVQ"
-         4      1  version of the format: 2 with the code by a prior, otherwise 1
-         5      1  kind of codes: 0 sets, 1 multisets, 2 sequences
-         6      1  code: 0 fixed, 1 short, 2 prior
-         7      8  fingerprint of the model's weights
-        15      4  N, codes of an image
-        19      4  K, entries of the codebook
-        23      4  height and width of the images in pixels
-        27      4  M, number of images
-        31      4  L, number of bytes of the list
-        35      L  list, compressed: levels of the entries if short, fingerprint of the prior if by
-                   a prior; names of the images
-      35+L      D  codes of the images
-    35+L+D      8  checksum: the first bytes of SHA-256 of all before it
-
-Numbers are unsigned, their most significant byte first.
+It is a head of numbers, their most significant byte first; a compressed list of what the code needs
+and of the names; the codes; and a checksum, the first bytes of SHA-256 of all before it.
 """
 
 import hashlib
@@ -39,34 +24,22 @@ MAX_LIST = 2**24
 MAX_FILE = 3 * 2**24
 CHECKSUM_BYTES = 8
 
+# "PIVQ"; version, kind, code; fingerprint; N, K, image size, M, and the length of the list.
 _HEAD = struct.Struct(">4sBBB8s5I")
 
 
 class Contents(NamedTuple):
-    """What a file holds.
+    """What a file holds."""
 
-    Attributes:
-        kind: `matching`, `nearest` or `positional`.
-        code: `fixed`, `short` or `prior`.
-        fingerprint: of the model, 8 bytes; see `fingerprint`.
-        num_codes: N.
-        codebook_size: K.
-        image_size: height and width of the images in pixels.
-        table: for `short`, the level of each entry, K bytes; for `prior`, the fingerprint of the
-            prior, 4 bytes; see `prior_fingerprint`; otherwise empty.
-        names: of the images, M.
-        data: the codes of the images, one after another.
-    """
-
-    kind: str
-    code: str
-    fingerprint: bytes
-    num_codes: int
-    codebook_size: int
-    image_size: int
-    table: bytes
-    names: tuple[str, ...]
-    data: bytes
+    kind: str  # one of `KINDS`
+    code: str  # one of `CODES`
+    fingerprint: bytes  # of the model, 8 bytes; see `fingerprint`
+    num_codes: int  # N, of an image
+    codebook_size: int  # K
+    image_size: int  # height and width of the images in pixels
+    table: bytes  # `short`: level of each entry; `prior`: its fingerprint; otherwise empty
+    names: tuple[str, ...]  # of the images, M
+    data: bytes  # the codes of the images, one after another
 
 
 def pack(contents: Contents) -> bytes:

@@ -14,7 +14,6 @@ Results are integer frequencies. docs/codec.md describes every step.
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -41,7 +40,7 @@ _AT_ONCE = 256
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, Floats]
 
 
 class ExactPrior:
@@ -59,11 +58,11 @@ class ExactPrior:
                 f" prior, but those of up to {_MAX_CODES:,} of {_MAX_ENTRIES:,}: use the short code"
             )
         self.num_codes, self.fingerprint = num_codes, prior_fingerprint(prior.params)
-        arrays = traverse_util.flatten_dict(jax.device_get(prior.params), sep="/")
-        self._codes = _float64(arrays["codes/embedding"])
-        self._missing = _float64(arrays["missing"])
+        flat = traverse_util.flatten_dict(jax.device_get(prior.params), sep="/")
+        arrays = {name: np.asarray(array, np.float64) for name, array in flat.items()}
+        self._codes, self._missing = arrays["codes/embedding"], arrays["missing"]
         self._blocks = [_Block(arrays, f"block_{i}", network.heads) for i in range(network.depth)]
-        self._norm, self._last = _norm(arrays, "norm"), _dense(arrays, "logits")
+        self._norm, self._last = _Norm(arrays, "norm"), _Dense(arrays, "logits")
 
     def frequencies(self, known: npt.ArrayLike) -> Integers:
         """Returns how likely each entry is to be a missing code, int64 [B, K]; a row sums to 2**24.
@@ -96,34 +95,32 @@ class ExactPrior:
         return self._last(self._norm(total / self.num_codes))
 
 
-class _Dense(NamedTuple):
-    kernel: Floats  # integers [I, O]
-    bias: Floats  # [O]
+class _Dense:
+    def __init__(self, arrays: Arrays, name: str) -> None:
+        self._kernel = np.rint(arrays[f"{name}/kernel"] * _ONE)  # integers [I, O]
+        self._bias = arrays[f"{name}/bias"]  # [O]
+        column = float(np.abs(self._kernel).sum(0).max()) / _ONE
+        if column > _MAX_COLUMN:
+            raise _too_large(f"{name}/kernel", column, _MAX_COLUMN)
 
     def __call__(self, x: Floats) -> Floats:
-        y = _integers(x) @ self.kernel
-        y *= _UNIT
-        y += self.bias
-        return y
+        return _integers(x) @ self._kernel * _UNIT + self._bias
 
 
-class _Norm(NamedTuple):
-    scale: Floats  # [W]
-    bias: Floats  # [W]
+class _Norm:
+    def __init__(self, arrays: Arrays, name: str) -> None:
+        self._scale, self._bias = arrays[f"{name}/scale"], arrays[f"{name}/bias"]  # [W]
 
     def __call__(self, x: Floats) -> Floats:
-        width = len(self.scale)
+        width = len(self._scale)
         y = x - _sum(x) / width
-        y /= np.sqrt(_sum(y * y) / width + _NORM_EPSILON)
-        y *= self.scale
-        y += self.bias
-        return y
+        return y / np.sqrt(_sum(y * y) / width + _NORM_EPSILON) * self._scale + self._bias
 
     @property
     def longest(self) -> float:
         """A bound of the Euclidean length of results."""
-        spread = math.sqrt(len(self.scale)) * float(np.abs(self.scale).max())
-        return spread + float(np.sqrt((self.bias**2).sum()))
+        spread = math.sqrt(len(self._scale)) * float(np.abs(self._scale).max())
+        return spread + float(np.sqrt((self._bias**2).sum()))
 
 
 class _Block:
@@ -132,15 +129,15 @@ class _Block:
     def __init__(self, arrays: Arrays, name: str, heads: int) -> None:
         self._heads = heads
         attention, mlp = f"{name}/self_attention", f"{name}/mlp"
-        self._attention_norm = _norm(arrays, f"{attention}_norm")
-        self._query = _dense(arrays, f"{attention}/query")
-        self._key = _dense(arrays, f"{attention}/key")
-        self._value = _dense(arrays, f"{attention}/value")
-        self._query_norm = _norm(arrays, f"{attention}/query_norm")
-        self._key_norm = _norm(arrays, f"{attention}/key_norm")
-        self._out = _dense(arrays, f"{attention}/out")
-        self._mlp_norm = _norm(arrays, f"{mlp}_norm")
-        self._hidden, self._mlp_out = _dense(arrays, f"{mlp}/hidden"), _dense(arrays, f"{mlp}/out")
+        self._attention_norm = _Norm(arrays, f"{attention}_norm")
+        self._query = _Dense(arrays, f"{attention}/query")
+        self._key = _Dense(arrays, f"{attention}/key")
+        self._value = _Dense(arrays, f"{attention}/value")
+        self._query_norm = _Norm(arrays, f"{attention}/query_norm")
+        self._key_norm = _Norm(arrays, f"{attention}/key_norm")
+        self._out = _Dense(arrays, f"{attention}/out")
+        self._mlp_norm = _Norm(arrays, f"{mlp}_norm")
+        self._hidden, self._mlp_out = _Dense(arrays, f"{mlp}/hidden"), _Dense(arrays, f"{mlp}/out")
         score = self._query_norm.longest * self._key_norm.longest
         if score > _MAX_SCORE:
             raise _too_large(f"{attention}/query_norm and key_norm", score, _MAX_SCORE)
@@ -165,22 +162,19 @@ class _Block:
                 of_heads(self._value(x)),
             )
         )
-        scores = query @ key.transpose(0, 1, 3, 2)
-        scores *= _UNIT
-        scores /= math.sqrt(size)
-        scores -= scores.max(-1, keepdims=True)
+        scores = query @ key.transpose(0, 1, 3, 2) * _UNIT / math.sqrt(size)
+        scores = scores - scores.max(-1, keepdims=True)
         weights = np.rint(_exp(scores) * _ONE) * multiplicity
-        y = weights @ value
-        y /= weights.sum(-1, keepdims=True)  # of integers, so in any order
-        y /= _ONE
+        y = weights @ value / weights.sum(-1, keepdims=True) / _ONE  # sums of integers
         return self._out(y.transpose(0, 2, 1, 3).reshape(batch, length, width))
 
 
 def _shares(logits: Floats, allowed: Integers) -> Integers:
     """Divides 2**24 among the allowed entries, [B, K] with 1 for these, by their logits [B, K]."""
     logits = np.where(allowed, logits, -np.inf)
-    logits -= logits.max(-1, keepdims=True)
-    weights = np.rint(_exp(logits) * TOTAL).astype(np.int64) * allowed
+    weights = (
+        np.rint(_exp(logits - logits.max(-1, keepdims=True)) * TOTAL).astype(np.int64) * allowed
+    )
     free = TOTAL - allowed.sum(-1, keepdims=True)
     shares = allowed + weights * free // weights.sum(-1, keepdims=True)
     # What rounding down leaves goes to the most frequent entry, the first one of several.
@@ -190,10 +184,8 @@ def _shares(logits: Floats, allowed: Integers) -> Integers:
 
 def _integers(x: Floats) -> Floats:
     """Numbers in units of 2**-16, rounded and cut off; see `_LARGEST`."""
-    y = x * _ONE
-    np.rint(y, out=y)
     limit = _LARGEST * _ONE
-    return np.clip(y, -limit, limit, out=y)
+    return np.clip(np.rint(x * _ONE), -limit, limit)
 
 
 def _sum(x: Floats) -> Floats:
@@ -209,44 +201,17 @@ def _sum(x: Floats) -> Floats:
 
 def _exp(x: Floats) -> Floats:
     """Approximates e**x by the 256th power of a polynomial; x is cut off at -40 and 40."""
-    t = np.clip(x, -40.0, 40.0)
-    t *= 2.0**-8
-    y = t * (1 / 24)
-    for coefficient in (1 / 6, 1 / 2, 1.0):
-        y += coefficient
-        y *= t
-    y += 1.0
+    t = np.clip(x, -40.0, 40.0) * 2.0**-8
+    y = (((t * (1 / 24) + 1 / 6) * t + 1 / 2) * t + 1.0) * t + 1.0
     for _ in range(8):
-        y *= y
+        y = y * y
     return y
 
 
 def _gelu(x: Floats) -> Floats:
     """GELU in its tanh form, x / (1 + e**(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x**3)."""
-    y = x * x
-    y *= 0.044715
-    y += 1.0
-    y *= x
-    y *= -2 * 0.7978845608028654
-    y = _exp(y)
-    y += 1.0
-    return x / y
-
-
-def _dense(arrays: Arrays, name: str) -> _Dense:
-    kernel = np.rint(_float64(arrays[f"{name}/kernel"]) * _ONE)
-    column = float(np.abs(kernel).sum(0).max()) / _ONE
-    if column > _MAX_COLUMN:
-        raise _too_large(f"{name}/kernel", column, _MAX_COLUMN)
-    return _Dense(kernel, _float64(arrays[f"{name}/bias"]))
-
-
-def _norm(arrays: Arrays, name: str) -> _Norm:
-    return _Norm(_float64(arrays[f"{name}/scale"]), _float64(arrays[f"{name}/bias"]))
-
-
-def _float64(array: np.ndarray) -> Floats:
-    return np.asarray(array).astype(np.float64)
+    u = (x * x * 0.044715 + 1.0) * x
+    return x / (_exp(u * (-2 * 0.7978845608028654)) + 1.0)
 
 
 def _too_large(what: str, value: float, limit: float) -> InputError:

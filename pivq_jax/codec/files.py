@@ -12,7 +12,6 @@ from pivq_jax.codec import bits_back, conditional
 from pivq_jax.codec.container import CODES, MAGIC, MAX_FILE, Contents, pack, parse
 from pivq_jax.codec.exact_prior import ExactPrior
 from pivq_jax.codec.fingerprints import fingerprint, prior_fingerprint
-from pivq_jax.codec.frequencies import entry_levels, weights_of
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_atomically
 from pivq_jax.inference import TrainedModel
@@ -110,15 +109,21 @@ def contents_of(
         raise ValueError(
             f"codes have shape {codes.shape}: give [{len(names)}, {num_codes}] for the names"
         )
-    ranks = space.rank(codes).tobytes()
     fixed = Contents(
-        *(space.kind, "fixed", fingerprint(model.params), num_codes, size, config.data.image_size),
-        *(b"", tuple(names), ranks),
+        kind=space.kind,
+        code="fixed",
+        fingerprint=fingerprint(model.params),
+        num_codes=num_codes,
+        codebook_size=size,
+        image_size=config.data.image_size,
+        table=b"",
+        names=tuple(names),
+        data=space.rank(codes).tobytes(),
     )
     if code == "fixed" or not len(codes):
         return fixed
-    levels = entry_levels(codes, size)
-    chances = conditional.inclusion_table(weights_of(levels), num_codes)
+    levels = conditional.entry_levels(codes, size)
+    chances = conditional.inclusion_table(conditional.weights_of(levels), num_codes)
     data = conditional.encode_sets(np.sort(codes, axis=1), chances)
     found = [fixed, fixed._replace(code="short", table=levels, data=data)]
     if code == "prior":
@@ -129,9 +134,7 @@ def contents_of(
 
 
 def check_code(model: TrainedModel, code: str) -> None:
-    """Checks that a model has this code, and that its files can be read once its prior is trained
-    on.
-    """
+    """Checks that a model has this code, and that its files can be read after further training."""
     _check_ability(model, code)
     if code == "prior" and model.prior is not None and not model.prior.finished:
         raise InputError(
@@ -142,17 +145,15 @@ def check_code(model: TrainedModel, code: str) -> None:
 
 def _check_ability(model: TrainedModel, code: str) -> None:
     """Checks that the codes of a model can be encoded and decoded so."""
+    space = model.space
     if code not in CODES:
         raise InputError(f"code = {code!r} is unknown: use one of {', '.join(CODES)}")
-    if code == "fixed":
-        return
-    if not model.space.distinct:
+    if code != "fixed" and not space.distinct:
         raise InputError(
-            f"the {code} code is for sets of distinct codes and this model is {model.space.kind}:"
+            f"the {code} code is for sets of distinct codes and this model is {space.kind}:"
             " use the fixed one"
         )
-    entries = model.space.num_codes * model.space.codebook_size
-    if entries > MAX_TABLE:
+    if code != "fixed" and (entries := space.num_codes * space.codebook_size) > MAX_TABLE:
         raise InputError(
             f"the short code needs a table of N x K = {entries:,} probabilities, more than"
             f" {MAX_TABLE:,}: use the fixed one"
@@ -207,16 +208,14 @@ def check_contents(contents: Contents, model: TrainedModel, origin: str) -> None
             raise InputError(
                 f"{origin} is damaged: {len(contents.data)} bytes of codes, not {expected}"
             )
-    elif contents.code == "short":
-        _check_ability(model, "short")
-    else:
+    elif contents.code == "prior":
         held = "none" if model.prior is None else prior_fingerprint(model.prior.params).hex()
         if contents.table.hex() != held:
             raise InputError(
                 f"{origin} is written with the prior with fingerprint {contents.table.hex()}, and"
                 f" that of this model is {held}: give the model with the prior that wrote it"
             )
-        _check_ability(model, "prior")
+    _check_ability(model, contents.code)
 
 
 def batches_of(
@@ -231,7 +230,9 @@ def batches_of(
                 yield space.unrank(ranks[start : start + batch_size])
             return
         if contents.code == "short":
-            chances = conditional.inclusion_table(weights_of(contents.table), space.num_codes)
+            chances = conditional.inclusion_table(
+                conditional.weights_of(contents.table), space.num_codes
+            )
             sets = conditional.decode_sets(contents.data, count, space.num_codes, chances)
         else:
             sets = bits_back.decode_sets(contents.data, count, exact_prior(model))

@@ -59,14 +59,7 @@ def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]
         asked = error.flagname
         flag = [f"--config.{name}" for name in fields if asked in (name, name.rpartition(".")[2])]
         message = f"{error}" + (f": did you mean {' or '.join(flag)}?" if flag else "")
-    except (
-        flags.Error,
-        OSError,
-        ImportError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-    ) as error:  # the message may contain a traceback
+    except Exception as error:  # of any type, as a config is a program; maybe with a traceback
         message = [line for line in str(error).splitlines() if line.strip()][-1].strip()
     sys.exit(refuse(message))
 

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import json
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -116,11 +115,12 @@ def check_new_folder(target: Path, flag: str) -> None:
     What a command that was killed has left there does not count.
     """
     target = target.resolve()
-    if target.exists() and not (
-        target.is_dir() and len(_left_for(target, target)) == len(list(target.iterdir()))
-    ):
+    if target.exists() and not (target.is_dir() and set(target.iterdir()) <= {_incomplete(target)}):
         raise InputError(f"{target} exists: give a new {flag}, as nothing is replaced")
     check_directory(target, flag)
+    if (temporary := _incomplete(target)).exists():
+        with _locked(temporary, target):
+            pass
 
 
 @contextlib.contextmanager
@@ -132,15 +132,13 @@ def new_folder(target: Path) -> Iterator[Path]:
     before.
     """
     target = target.resolve()
-    exists = target.exists()
-    place = target if exists else target.parent
-    place.mkdir(parents=True, exist_ok=True)
-    for left in _left_for(target, place):
-        shutil.rmtree(left, ignore_errors=True)
-    temporary = place / _temporary_name(target)
-    temporary.mkdir()
-    try:
-        with errors_named(target), _locked(temporary):
+    exists, temporary = target.exists(), _incomplete(target)
+    if temporary.exists():  # of a command that was killed
+        with _locked(temporary, target):
+            shutil.rmtree(temporary)
+    temporary.mkdir(parents=True)
+    with errors_named(target), _locked(temporary, target):
+        try:
             yield temporary
             sync_tree(temporary)
             if exists:
@@ -148,35 +146,25 @@ def new_folder(target: Path) -> Iterator[Path]:
                     entry.rename(target / entry.name)
             else:
                 temporary.rename(target)
-            sync(place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            sync(temporary.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _temporary_name(path: Path) -> str:
-    """A name that no other process uses, never too long for a file system."""
-    return f".{path.name[:50]}.{uuid.uuid4().hex}.tmp"
-
-
-def _left_for(target: Path, place: Path) -> list[Path]:
-    """What commands that were killed left of `target` in the folder `place`."""
-    form = re.compile(rf"\.{re.escape(target.name[:50])}\.[0-9a-f]+\.tmp")
-    found = []
-    for path in place.iterdir():
-        if form.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            with contextlib.suppress(OSError), _locked(path) as unused:
-                found += [path] * unused
-    return found
+def _incomplete(target: Path) -> Path:
+    """The folder in which one is filled: in it if it exists, on the same file system at least."""
+    place = target if target.exists() else target.parent
+    return place / f".{target.name[:50]}.incomplete"
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Locks a folder, where the system can; yields whether it is now known to be ours alone."""
-    descriptor = None
-    with contextlib.suppress(BlockingIOError):
-        descriptor = flock(folder)
+def _locked(folder: Path, target: Path) -> Iterator[None]:
     try:
-        yield descriptor is not None
+        descriptor = flock(folder)
+    except BlockingIOError as error:
+        raise InputError(f"another process is filling {target}: give a new folder") from error
+    try:
+        yield
     finally:
         if descriptor is not None:
             os.close(descriptor)
@@ -210,7 +198,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     and the new one once this function has returned.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(_temporary_name(path))
+    # A name that no other process uses, never too long for a file system.
+    temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.tmp")
     try:
         with errors_named(path):
             temporary.write_bytes(content)

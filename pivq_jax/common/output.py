@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
 _BROKEN_PIPE = 141  # what a shell reports for a program that writes on where no one reads
@@ -56,19 +57,16 @@ class _Outlived:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except OSError as error:
-            self._lose(error)
-            return len(text)
+        self._attempt(self._stream.write, text)
+        return len(text)
 
     def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError as error:
-            self._lose(error)
+        self._attempt(self._stream.flush)
 
-    def _lose(self, error: OSError) -> None:
-        _lead_to_nowhere(self._stream)
-        if self is sys.stdout:
-            print(f"output is lost from here on ({error.strerror})", file=sys.stderr)
+    def _attempt(self, operation: Callable[..., object], *arguments: str) -> None:
+        try:
+            operation(*arguments)
+        except OSError as error:
+            _lead_to_nowhere(self._stream)
+            if self is sys.stdout:
+                print(f"output is lost from here on ({error.strerror})", file=sys.stderr)

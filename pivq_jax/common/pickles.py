@@ -10,6 +10,7 @@ import math
 import pickle
 import pickletools
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -193,7 +194,7 @@ class _TorchUnpickler(pickle.Unpickler):
             case "torch._utils", "_rebuild_tensor_v2":
                 return _rebuild_tensor
             case "torch._utils", "_rebuild_parameter":
-                return _rebuild_parameter
+                return lambda data, *_: data
             case "torch", storage if storage in _STORAGES:
                 return _STORAGES[storage]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not a tensor")
@@ -214,12 +215,10 @@ def _rebuild_tensor(
     return _Tensor(*storage, offset, tuple(shape), tuple(strides))
 
 
-def _rebuild_parameter(data: _Tensor, *_: Any) -> _Tensor:
-    return data
-
-
-def _by_storage(tensors: dict[str, _Tensor]) -> dict[str, list[str]]:
-    """Returns the names of the tensors of each storage, unless all together are too large."""
+def _arrays(
+    tensors: dict[str, _Tensor], storages: Iterable[tuple[str, bytes]]
+) -> dict[str, np.ndarray]:
+    """Reads tensors, storage by storage, unless all together are too large."""
     named: dict[str, list[str]] = {}
     left = MAX_STATE
     for name, tensor in tensors.items():
@@ -227,7 +226,10 @@ def _by_storage(tensors: dict[str, _Tensor]) -> dict[str, list[str]]:
         left -= math.prod(map(abs, tensor.shape)) * tensor.dtype.itemsize
         if left < 0:
             raise ValueError(f"its tensors have more than {MAX_STATE:,} bytes")
-    return named
+    arrays: dict[str, np.ndarray] = {}
+    for key, storage in storages:
+        arrays |= {name: tensors[name].read(storage) for name in named[key]}
+    return {str(name): arrays[name] for name in tensors}
 
 
 def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
@@ -250,11 +252,8 @@ def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
         if f"{root}byteorder" in names and member("byteorder", 16) != b"little":
             raise ValueError("its numbers are big-endian")
         tensors = _load(_TorchUnpickler, io.BytesIO(member("data.pkl", _MAX_PICKLE)))
-        arrays: dict[str, np.ndarray] = {}
-        for key, named in _by_storage(tensors).items():
-            storage = member(f"data/{key}", MAX_STATE // 2)
-            arrays |= {str(name): tensors[name].read(storage) for name in named}
-        return {str(name): arrays[str(name)] for name in tensors}
+        keys = dict.fromkeys(tensor.storage for tensor in tensors.values())
+        return _arrays(tensors, ((key, member(f"data/{key}", MAX_STATE // 2)) for key in keys))
 
 
 def _read_legacy(file: IO[bytes]) -> dict[str, np.ndarray]:
@@ -265,10 +264,9 @@ def _read_legacy(file: IO[bytes]) -> dict[str, np.ndarray]:
     if magic != _LEGACY_MAGIC or not system["little_endian"]:
         raise ValueError("it does not begin as a PyTorch file does")
     itemsizes = {tensor.storage: tensor.dtype.itemsize for tensor in tensors.values()}
-    named = _by_storage(tensors)
-    arrays: dict[str, np.ndarray] = {}
-    for key in map(str, keys):
+
+    def read(key: str) -> bytes:
         length = int.from_bytes(file.read(8), "little") * itemsizes[key]
-        storage = file.read(min(length, MAX_STATE // 2))
-        arrays |= {str(name): tensors[name].read(storage) for name in named[key]}
-    return {str(name): arrays[str(name)] for name in tensors}
+        return file.read(min(length, MAX_STATE // 2))
+
+    return _arrays(tensors, ((str(key), read(str(key))) for key in keys))

@@ -1,7 +1,7 @@
 """Grids of images as uint8 arrays, and PNG files.
 
 Images are uint8 [M, H, W, 3] throughout. `scale` enlarges by nearest neighbour, so that the pixels
-of small images are visible; `pad` is the gap in pixels of the result.
+of small images are visible.
 """
 
 from __future__ import annotations
@@ -19,19 +19,17 @@ from pivq_jax.common.files import as_path, write_atomically
 __all__ = ["grid", "save_png"]
 
 Pixels = npt.NDArray[np.uint8]
+_PAD = 2  # of the pictures that consist of groups
 
 
-def grid(
-    images: npt.ArrayLike, columns: int, scale: int = 1, pad: int = 2, background: int = 255
-) -> Pixels:
-    """Arranges images in a grid, row by row.
+def grid(images: npt.ArrayLike, columns: int, scale: int = 1, pad: int = 2) -> Pixels:
+    """Arranges images in a grid on white, row by row.
 
     Args:
         images: uint8 [M, H, W, 3], M at least 1.
         columns: number of images per row, at least 1; the last row may be shorter.
         scale: enlargement, at least 1.
         pad: gap between the images and around them in pixels, at least 0.
-        background: grey value of gaps and empty positions, in [0, 255].
 
     Returns:
         uint8 [rows * (H * scale + pad) + pad, columns * (W * scale + pad) + pad, 3].
@@ -44,46 +42,34 @@ def grid(
     for name, value, least in (("columns", columns, 1), ("scale", scale, 1), ("pad", pad, 0)):
         if value < least:
             raise ValueError(f"{name} = {value}: use at least {least}")
-    if not 0 <= background <= 255:
-        raise ValueError(f"background = {background}: use a grey value in [0, 255]")
     images = images.repeat(scale, axis=1).repeat(scale, axis=2)
-    count, height, width, _ = images.shape
-    rows = -(-count // columns)
-    shape = (rows * (height + pad) + pad, columns * (width + pad) + pad, 3)
-    picture = np.full(shape, background, np.uint8)
-    for index, image in enumerate(images):
-        row, column = divmod(index, columns)
-        top, left = pad + row * (height + pad), pad + column * (width + pad)
-        picture[top : top + height, left : left + width] = image
-    return picture
+    # A gap above and to the left of each image, and white places after the last one.
+    margins = ((0, -len(images) % columns), (pad, 0), (pad, 0), (0, 0))
+    tiles = np.pad(images, margins, constant_values=255)
+    count, height, width, _ = tiles.shape
+    rows = count // columns
+    tiles = tiles.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
+    picture = tiles.reshape(rows * height, columns * width, 3)
+    return np.pad(picture, ((0, pad), (0, pad), (0, 0)), constant_values=255)
 
 
 def reconstruction_grid(
-    originals: npt.ArrayLike,
-    reconstructions: npt.ArrayLike,
-    columns: int = 8,
-    scale: int = 1,
-    pad: int = 2,
-    background: int = 255,
+    originals: npt.ArrayLike, reconstructions: npt.ArrayLike, columns: int = 8, scale: int = 1
 ) -> Pixels:
     """Arranges originals and reconstructions in a grid, each reconstruction below its original."""
-    pairs = _check_alike(originals=originals, reconstructions=reconstructions)
-    columns = min(columns, pairs.shape[1])
+    pairs = _groups(originals=originals, reconstructions=reconstructions)
     # Each pair is one tall tile, so that the last row may be shorter.
-    tiles = _join(pairs, axis=1, scale=scale, pad=pad, background=background)
-    return grid(tiles, columns, pad=pad, background=background)
+    tiles = [grid(pair, 1, scale)[_PAD:-_PAD, _PAD:-_PAD] for pair in pairs]
+    return grid(tiles, min(columns, len(tiles)))
 
 
-def interpolation_grid(
-    images: npt.ArrayLike, scale: int = 1, pad: int = 2, background: int = 255
-) -> Pixels:
+def interpolation_grid(images: npt.ArrayLike, scale: int = 1) -> Pixels:
     """Arranges interpolations, uint8 [steps, B, H, W, 3], in a row per pair of images."""
     images = np.asarray(images)
     if images.ndim != 5:
         raise ValueError(f"images have shape {images.shape}: give [steps, B, H, W, 3]")
-    steps = images.shape[0]
     flat = images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
-    return grid(flat, max(1, steps), scale, pad, background)
+    return grid(flat, len(images), scale)
 
 
 def magnification(image_size: int) -> int:
@@ -97,38 +83,14 @@ def sample_grid(
     samples: npt.ArrayLike,
     columns: int = 3,
     scale: int = 1,
-    pad: int = 2,
-    background: int = 255,
 ) -> Pixels:
     """Arranges triples of parent A, sample and parent B in a grid.
 
     The gap between triples is four times as wide as that within one.
     """
-    triples = _check_alike(parents_a=parents_a, samples=samples, parents_b=parents_b)
-    columns = min(columns, triples.shape[1])
-    tiles = _join(triples, axis=2, scale=scale, pad=pad, background=background)
-    return grid(tiles, columns, pad=4 * pad, background=background)
-
-
-def labelled(picture: npt.ArrayLike, columns: Sequence[str], rows: Sequence[str] = ()) -> Pixels:
-    """Writes names above the columns of a picture, uint8 [H, W, 3], and to the left of its rows.
-
-    Columns are equally wide and rows equally high; an empty name leaves a place unnamed.
-    """
-    pixels = _check(np.asarray(picture)[None], "a picture")[0]
-    font = ImageFont.load_default(size=14)
-    height, width, _ = pixels.shape
-    left = max((int(font.getlength(name)) + 12 for name in rows), default=0)
-    top = 24 if any(columns) else 0
-    canvas = Image.new("RGB", (left + width, top + height), "white")
-    canvas.paste(Image.fromarray(pixels), (left, top))
-    draw = ImageDraw.Draw(canvas)
-    for index, name in enumerate(columns):
-        place = (left + (index + 0.5) * width / len(columns), top / 2)
-        draw.text(place, name, "black", font, anchor="mm")
-    for index, name in enumerate(rows):
-        draw.text((6, top + (index + 0.5) * height / len(rows)), name, "black", font, anchor="lm")
-    return np.asarray(canvas)
+    triples = _groups(parents_a=parents_a, samples=samples, parents_b=parents_b)
+    tiles = [grid(triple, 3, scale)[_PAD:-_PAD, _PAD:-_PAD] for triple in triples]
+    return grid(tiles, min(columns, len(tiles)), pad=4 * _PAD)
 
 
 def usage_chart(codes: npt.ArrayLike, codebook_size: int, height: int = 160) -> Pixels:
@@ -174,9 +136,6 @@ def curve_chart(
 def save_png(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
     """Writes a picture as a PNG file, atomically; missing directories are created.
 
-    The file is written under a temporary name in the same directory and then renamed, so an
-    interrupted write leaves an existing file intact.
-
     Args:
         path: name of the file, local or remote.
         array: uint8 [H, W, 3].
@@ -194,22 +153,13 @@ def save_png(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
     write_atomically(as_path(os.fspath(path)), file.getvalue())
 
 
-def _join(parts: Pixels, axis: int, scale: int, pad: int, background: int) -> Pixels:
-    """Joins the P images of each group of uint8 [P, M, H, W, 3] along axis 1 (H) or 2 (W)."""
-    columns = 1 if axis == 1 else len(parts)
-    tiles = [grid(group, columns, scale, pad, background) for group in parts.swapaxes(0, 1)]
-    # Removes the frame that `grid` adds; the outer grid draws the gaps around a tile.
-    return np.stack([tile[pad : len(tile) - pad, pad : tile.shape[1] - pad] for tile in tiles])
-
-
-def _check_alike(**named: npt.ArrayLike) -> Pixels:
-    """Checks that all arrays have the same shape and stacks them: uint8 [P, M, H, W, 3]."""
-    arrays = {name: _check(value, name) for name, value in named.items()}
-    shapes = {name: array.shape for name, array in arrays.items()}
-    if len(set(shapes.values())) > 1:
-        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+def _groups(**parts: npt.ArrayLike) -> Pixels:
+    """Puts the images of the same place in P arrays beside each other: uint8 [M, P, H, W, 3]."""
+    arrays = {name: _check(value, name) for name, value in parts.items()}
+    if len({array.shape for array in arrays.values()}) > 1:
+        listed = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise ValueError(f"shapes differ ({listed}): give equally many images of one size")
-    return np.stack(list(arrays.values()))
+    return np.stack(list(arrays.values()), axis=1)
 
 
 def _check(images: npt.ArrayLike, name: str) -> Pixels:

@@ -13,20 +13,11 @@ T = TypeVar("T")
 
 DELAYS = (1.0, 2.0, 4.0, 8.0)  # seconds between the attempts
 
+# Of errors of the operating system, beside timeouts and those of connections.
 _PASSING = {
-    getattr(errno, name)
-    for name in (
-        *("EIO", "EINTR", "EAGAIN", "EBUSY", "ETIMEDOUT", "ESTALE", "ENOBUFS", "ENFILE", "EMFILE"),
-        *("ECONNRESET", "ECONNREFUSED", "ECONNABORTED", "EPIPE", "ENOTCONN", "ESHUTDOWN"),
-        *("ENETDOWN", "ENETUNREACH", "ENETRESET", "EHOSTDOWN", "EHOSTUNREACH", "EREMOTEIO"),
-    )
-    if hasattr(errno, name)
+    *("EIO", "EINTR", "EAGAIN", "EBUSY", "ESTALE", "ENOBUFS", "ENFILE", "EMFILE", "ENOTCONN"),
+    *("ENETDOWN", "ENETUNREACH", "ENETRESET", "EHOSTDOWN", "EHOSTUNREACH", "EREMOTEIO"),
 }
-_STATUS = re.compile(
-    "(CANCELLED|UNKNOWN|INVALID_ARGUMENT|DEADLINE_EXCEEDED|NOT_FOUND|ALREADY_EXISTS|INTERNAL"
-    "|PERMISSION_DENIED|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|ABORTED|OUT_OF_RANGE|UNIMPLEMENTED"
-    "|UNAVAILABLE|DATA_LOSS|UNAUTHENTICATED): "
-)
 _PASSING_STATUS = {
     *("CANCELLED", "UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL"),
     *("RESOURCE_EXHAUSTED", "ABORTED", "UNAVAILABLE"),
@@ -51,7 +42,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def tensorstore_status(error: BaseException) -> str:
     """Returns the status with which TensorStore begins its errors, such as UNAVAILABLE, or ''."""
-    found = _STATUS.match(str(error)) if isinstance(error, ValueError) else None
+    found = re.match(r"([A-Z_]{7,}): ", str(error)) if isinstance(error, ValueError) else None
     return found[1] if found else ""
 
 
@@ -60,41 +51,35 @@ def may_pass(error: BaseException) -> bool:
 
     Errors that led to this one count as well.
     """
-    for each in causes(error):
-        if isinstance(each, TimeoutError | ConnectionError):
-            return True
-        if isinstance(each, OSError) and each.errno in _PASSING:
-            return True
-        if tensorstore_status(each) in _PASSING_STATUS:
-            return True
-        if type(each).__module__.partition(".")[0] in _CLIENTS:
-            return True
-    return False
+    return any(
+        isinstance(each, TimeoutError | ConnectionError)
+        or (isinstance(each, OSError) and errno.errorcode.get(each.errno or 0) in _PASSING)
+        or tensorstore_status(each) in _PASSING_STATUS
+        or type(each).__module__.partition(".")[0] in _CLIENTS
+        for each in causes(error)
+    )
 
 
 def retried(read: Callable[[], T], what: str) -> T:
     """Calls a function again, after 1, 2, 4 and 8 seconds, if it fails for what may pass."""
-    for delay in DELAYS:
+    delays = iter(DELAYS)
+    while True:
         try:
             return read()
         except Exception as error:
             if not may_pass(error):
                 raise
-            say_again(what, error, delay)
+            delay = next(delays, None)
+            if delay is None:
+                raise OSError(
+                    f"{what} cannot be read after {len(DELAYS) + 1} attempts ({brief(error)}): the"
+                    " same command tries again"
+                ) from error
+            say_again(what, brief(error), delay)
         time.sleep(delay)
-    try:
-        return read()
-    except Exception as error:
-        if not may_pass(error):
-            raise
-        raise OSError(
-            f"{what} cannot be read after {len(DELAYS) + 1} attempts ({brief(error)}): the"
-            " same command tries again"
-        ) from error
 
 
-def say_again(what: str, error: BaseException | str, delay: float) -> None:
+def say_again(what: str, reason: str, delay: float) -> None:
     """Reports on stderr that a read is repeated after a delay in seconds."""
-    reason = error if isinstance(error, str) else brief(error)
     line = f"{what} cannot be read now ({reason}); trying again in {delay:g} s"
     print(line, file=sys.stderr, flush=True)

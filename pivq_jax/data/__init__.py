@@ -15,8 +15,14 @@ import numpy as np
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import expanded, is_remote
 from pivq_jax.common.retry import may_pass
+from pivq_jax.data import records, toon_render
+from pivq_jax.data.builder import default_data_dir
+from pivq_jax.data.fetch import fetch
+from pivq_jax.data.image_folder import prepared_folder
 from pivq_jax.data.images import images_to_float, images_to_uint8, load_image
 from pivq_jax.data.sources import RandomSource, RecordSource, Source, first_images
+from pivq_jax.data.tfds_directory import open_directory
+from pivq_jax.data.toon_faces import prepared_faces
 
 __all__ = [
     "NAMES",
@@ -136,29 +142,42 @@ def load_dataset(
     if name not in NAMES:
         raise InputError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
     _check_packages(name)
+    path = os.fspath(path)
     if name == "tfds":
-        return _open_tfds(image_size, os.fspath(path))
-    cache = _cache(data_dir)
-    if directory := _find_prepared(name, image_size, os.fspath(path), cache):
-        if name == "image_folder":
-            _check_group(directory, group)
-        return _open_prepared(name, image_size, directory)
-    if name == "image_folder":
-        if not os.fspath(path):
+        with _damage_named(path, "prepare it again with tensorflow-datasets"):
+            splits, factors = open_directory(path, image_size)
+            for split in splits.values():
+                split[0]
+        return Dataset(name, image_size, **splits, factors=factors)
+    cache = expanded(data_dir) if data_dir else default_data_dir()
+    if is_remote(path):
+        directory = fetch(path, name, image_size, cache)
+    else:
+        root = expanded(path) if path else cache
+        directory = records.find_directory(root, name, image_size)
+    if directory is None and name == "image_folder":
+        if not path:
             raise InputError(
                 "image_folder needs the directory that holds your images: give it as"
                 " --config.data.path=DIR"
             )
-        from pivq_jax.data.image_folder import prepared_folder
-
-        return _open_prepared(name, image_size, prepared_folder(path, image_size, cache, group))
-    output = f" --output={shlex.quote(os.fspath(path))}" if os.fspath(path) else ""
-    raise InputError(
-        f"{name} is not prepared at {image_size} pixels in {os.fspath(path) or cache}: run"
-        f" `python -m pivq_jax.data.prepare --dataset={name} --source=DIR --size={image_size}"
-        f"{output}`, where DIR holds the official files (--help says which), or name the --output"
-        " of an earlier run: --config.data.path=DIR"
-    )
+        directory = prepared_folder(path, image_size, cache, group)
+    if directory is None:
+        output = f" --output={shlex.quote(path)}" if path else ""
+        raise InputError(
+            f"{name} is not prepared at {image_size} pixels in {path or cache}: run"
+            f" `python -m pivq_jax.data.prepare --dataset={name} --source=DIR --size={image_size}"
+            f"{output}`, where DIR holds the official files (--help says which), or name the"
+            " --output of an earlier run: --config.data.path=DIR"
+        )
+    found = records.read_manifest(directory).get("group", "")
+    if name == "image_folder" and group and found != group:
+        raise InputError(
+            f"data.group is {group!r}, but {directory} was prepared with"
+            f" {f'--group={found!r}' if found else 'no --group'}: prepare it again with that"
+            " --group, or set --config.data.group=''"
+        )
+    return _open_prepared(name, image_size, directory)
 
 
 def load_toon_faces(
@@ -182,12 +201,9 @@ def load_toon_faces(
         InputError: if the size or a split is invalid, or the packages that draw the faces are
             missing or draw different faces.
     """
-    from pivq_jax.data import toon_faces
-
     _check_packages("toon_faces")
-    cache = _cache(data_dir)
-    directory = toon_faces.prepared_faces(image_size, cache, sizes)
-    return _open_prepared("toon_faces", image_size, directory)
+    cache = expanded(data_dir) if data_dir else default_data_dir()
+    return _open_prepared("toon_faces", image_size, prepared_faces(image_size, cache, sizes))
 
 
 def _check_packages(name: str) -> None:
@@ -201,47 +217,13 @@ def _check_packages(name: str) -> None:
             )
 
 
-def _cache(data_dir: str | os.PathLike[str] | None) -> Path:
-    """Returns the directory for data that is prepared on first use."""
-    from pivq_jax.data.builder import default_data_dir
-
-    return expanded(data_dir) if data_dir else default_data_dir()
-
-
-def _find_prepared(name: str, image_size: int, path: str, cache: Path) -> Path | None:
-    """Returns the directory of prepared data of this size, otherwise of the next larger size."""
-    from pivq_jax.data import records
-    from pivq_jax.data.fetch import fetch
-
-    root = expanded(path) if path else cache
-    if is_remote(path):
-        root = fetch(path, name, image_size, cache)
-    sizes = [size for size in records.prepared_sizes(root, name) if size >= image_size]
-    return records.set_directory(root, name, sizes[0]) if sizes else None
-
-
-def _check_group(directory: Path, group: str) -> None:
-    """Rejects prepared data that was split by other groups than those asked for."""
-    from pivq_jax.data import records
-
-    found = records.read_manifest(directory).get("group", "")
-    if group and found != group:
-        raise InputError(
-            f"data.group is {group!r}, but {directory} was prepared with"
-            f" {f'--group={found!r}' if found else 'no --group'}: prepare it again with that"
-            " --group, or set --config.data.group=''"
-        )
-
-
 def _open_prepared(name: str, image_size: int, directory: Path) -> Dataset:
     import tensorflow_datasets as tfds
-
-    from pivq_jax.data import records, toon_render
 
     factors = records.read_manifest(directory)["factors"]
     with _damage_named(directory):
         builder = tfds.builder_from_directory(directory)
-        splits = {s: RecordSource(builder, s, image_size=image_size) for s in builder.info.splits}
+        splits = {s: RecordSource(builder, s, image_size) for s in builder.info.splits}
         for split in splits.values():
             split[0]
     splits.setdefault("test", splits["validation"])  # FFHQ has no test split
@@ -249,21 +231,6 @@ def _open_prepared(name: str, image_size: int, directory: Path) -> Dataset:
     if name == "toon_faces":  # earlier versions wrote a value as it is misspelled in the drawings
         factors = toon_render.FACTORS
     return Dataset(name, image_size, **splits, factors=factors)
-
-
-def _open_tfds(image_size: int, path: str) -> Dataset:
-    from pivq_jax.data.tfds_directory import open_directory
-
-    if not path:
-        raise InputError(
-            "tfds needs the directory of a data set that tensorflow-datasets has prepared: give it"
-            " as --config.data.path=DIR"
-        )
-    with _damage_named(path, "prepare it again with tensorflow-datasets"):
-        splits, factors = open_directory(path, image_size)
-        for split in splits.values():
-            split[0]
-    return Dataset("tfds", image_size, **splits, factors=factors)
 
 
 @contextlib.contextmanager

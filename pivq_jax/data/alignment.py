@@ -4,8 +4,8 @@ import collections
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePath
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,27 +68,29 @@ def align_folder(
     works. The detector finds, in a photograph, uint8 [H, W, 3], the (x, y) of the eyes, float [2,
     2], that on the left of the image first; None if there is no face.
     """
+    import PIL
+
     if not 8 <= size <= 8192:
         raise InputError(f"--size is {size}: it must be at least 8 and at most 8,192")
     root = tree.existing_directory(source)
     check_directory(output, "--output")
     _check_apart(root, output)
     files = tree.list_images(root)
-    names = _names(files)
+    _check_names(files)
     versions = landmarks.versions() if detector is landmarks.find_eyes else {}
     settings = {
         "source": images.readable_name(root.resolve()),
         "size": size,
         "preset": preset,
-        "versions": {**versions, "pillow": _pillow_version()},
+        "versions": {**versions, "pillow": PIL.__version__},
     }
     new = not output.exists()
     with locked(output / _LOCK, images.readable_name(output)):
         try:
             _claim(output, settings)
             job = _Job(os.fspath(root), os.fspath(output), size, preset, detector)
-            todo = [file for file in files if not _is_done(root / file, output / names[file])]
-            skipped = sorted(_align_all(job, todo, workers))
+            todo = [file for file in files if not _is_done(root / file, _target(output, file))]
+            skipped = _align_all(job, todo, workers)
             aligned = len(files) - len(skipped)
             if not aligned:
                 (output / SETTINGS).unlink()
@@ -120,24 +122,20 @@ def _check_apart(source: Path, output: Path) -> None:
         raise InputError(f"--source {source} is within --output: choose one outside of {output}")
 
 
-def _names(files: Sequence[str]) -> dict[str, str]:
-    """Returns the name of each aligned image; two photographs must not become one."""
-    names: dict[str, str] = {}
-    taken: dict[str, str] = {}
+def _target(output: str | Path, file: str) -> Path:
+    return Path(output, file).with_suffix(".png")
+
+
+def _check_names(files: Sequence[str]) -> None:
+    """Rejects two photographs that would become one aligned image."""
+    taken: dict[Path, str] = {}
     for file in files:
-        name = os.fspath(PurePath(file).with_suffix(".png"))
+        name = _target("", file)
         if name in taken:
             raise InputError(
                 f"{taken[name]} and {file} would both become {name}: rename or remove one of them"
             )
-        names[file], taken[name] = name, file
-    return names
-
-
-def _pillow_version() -> str:
-    import PIL
-
-    return PIL.__version__
+        taken[name] = file
 
 
 def _claim(output: Path, settings: dict[str, Any]) -> None:
@@ -169,19 +167,18 @@ def _is_done(photograph: Path, aligned: Path) -> bool:
         return False
 
 
-def _align_all(job: _Job, files: Sequence[str], workers: int) -> Iterator[Skipped]:
-    """Yields what is skipped."""
+def _align_all(job: _Job, files: Sequence[str], workers: int) -> list[Skipped]:
+    """Aligns photographs in parallel; returns what is skipped, by file."""
     function = functools.partial(_align_file, job)
     workers = min(workers, len(files) // _PHOTOGRAPHS_PER_WORKER)
     with contextlib.closing(worker.run(function, files, workers)) as results:
-        for result in progress_bar(results, desc="align", total=len(files), unit=" photographs"):
-            if result.reason:
-                yield result
+        bar = progress_bar(results, desc="align", total=len(files), unit=" photographs")
+        return sorted(result for result in bar if result.reason)
 
 
 def _align_file(job: _Job, file: str) -> list[Skipped]:
     """Aligns one photograph; of one that is skipped, no earlier result is left."""
-    target = Path(job.output, file).with_suffix(".png")
+    target = _target(job.output, file)
     aligned, reason, detail = _aligned(job, file)
     if aligned is None:
         target.unlink(missing_ok=True)
@@ -207,11 +204,8 @@ def _aligned(job: _Job, file: str) -> tuple[np.ndarray | None, str, str]:
     margin = float(np.minimum(eyes, photograph.shape[1::-1] - eyes).min())
     least = _MARGIN * distance
     if margin < least:
-        return (
-            None,
-            "cut off",
-            f"an eye is {margin:.1f} pixels from the edge, less than {least:.1f}",
-        )
+        detail = f"an eye is {margin:.1f} pixels from the edge, less than {least:.1f}"
+        return None, "cut off", detail
     return framing.align(photograph, eyes, job.size, job.preset), "", ""
 
 

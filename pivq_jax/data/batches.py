@@ -58,15 +58,6 @@ def _read_ahead(batch_at: Callable[[int], Batch], count: int) -> Generator[Batch
 
 def local_rows(batch_size: int, process_index: int, process_count: int) -> range:
     """Returns the rows of the global batch that belong to a process."""
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}: it must be at least 1")
-    if process_count < 1 or batch_size % process_count:
-        raise InputError(
-            f"batch_size {batch_size} does not divide among {process_count} processes: "
-            "make it a multiple of their number"
-        )
-    if not 0 <= process_index < process_count:
-        raise InputError(f"process_index is {process_index}: it must be in [0, {process_count})")
     rows = batch_size // process_count
     return range(rows * process_index, rows * (process_index + 1))
 

@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import itertools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,9 @@ from absl import logging
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import cache_folder, sync
 from pivq_jax.common.progress_bar import progress_bar
-from pivq_jax.data import records, shards
+from pivq_jax.data import records, shards, worker
 from pivq_jax.data.images import readable_name
 from pivq_jax.data.layouts import Listing
-from pivq_jax.data.records import Card
 from pivq_jax.data.shards import Entry, FileRecipe, Recipe, Shard
 
 # Images per shard: the most that each worker loses if it is interrupted.
@@ -42,9 +43,7 @@ class Plan:
     label: str  # the data set in messages
     max_skipped: float = 1.0  # largest fraction of images that cannot be read
     skipped: Sequence[str] = ()  # why images that are in no split were left out
-    # Called with the directory of the complete shards; may raise an error.
-    check: Callable[[Path], None] = lambda directory: None
-    card: Card = records.NO_CARD  # description, citation and licence for other programs
+    card: Mapping[str, str] = dataclasses.field(default_factory=dict)  # for other programs
 
 
 def plan_of_files(
@@ -58,33 +57,21 @@ def plan_of_files(
 ) -> Plan:
     """Returns the plan that prepares listed image files; `max_skipped` is a fraction of them."""
     root, factors = os.fspath(listing.root), tuple(listing.factors)
+    # Names, splits and attributes, wherever the source is.
+    entries = {split: [(e.file, e.factors) for e in part] for split, part in listing.splits.items()}
+    digest = hashlib.sha256(os.fsencode(repr((entries, listing.factors)))).hexdigest()[:16]
+    origin = {"name": name, "image_size": image_size, "crop": crop, "source": digest}
     return Plan(
         name=name,
         image_size=image_size,
         splits=listing.splits,
         factors=listing.factors,
         recipe=FileRecipe(root, image_size, crop, listing.shape, factors),
-        origin={
-            "name": name,
-            "image_size": image_size,
-            "crop": crop,
-            "source": _digest(listing),
-            **({"group": group} if group else {}),
-        },
+        origin=origin | ({"group": group} if group else {}),
         source=readable_name(listing.root),
         label=f"{name} {image_size}px",
         max_skipped=max_skipped,
     )
-
-
-def _digest(listing: Listing) -> str:
-    """Returns a hash of names, splits and attributes, independent of the location of the source."""
-    entries = {
-        split: [(entry.file, entry.factors) for entry in entries]
-        for split, entries in listing.splits.items()
-    }
-    text = repr((entries, listing.factors))
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
 
 def default_data_dir() -> Path:
@@ -109,10 +96,9 @@ def build(
 ) -> dict[str, Any]:
     """Prepares a data set in `target`, unless it is there; returns the contents of `prepared.json`.
 
-    Work is done in a hidden directory that is renamed when it is complete, so a directory with the
-    final name is complete; after a full disk, the next call continues. A lock lets one process work
-    while others wait for the result; the operating system releases the lock of a process that dies.
-    Both are named after `stem`, by default the name of `target`.
+    Work is done in a hidden directory that is renamed when it is complete, and continued by the
+    next call, while other processes wait for a lock. Both are named after `stem`, by default the
+    name of `target`.
     """
     stem = stem or target.name
     work = target.with_name(f".{stem}.incomplete")
@@ -128,30 +114,28 @@ def build(
 
 def _make(work: Path, plan: Plan, workers: int) -> None:
     """Writes the data set to `work`/data, continuing the work of an earlier call."""
-    recipe = plan.recipe
     parts = {
-        split: list(_shards(work, plan.name, split, entries))
+        split: _shards(work / "data", plan.name, split, entries)
         for split, entries in plan.splits.items()
     }
-    everything = [shard for shards_of_split in parts.values() for shard in shards_of_split]
+    every = list(itertools.chain(*parts.values()))
     (work / "data").mkdir(parents=True, exist_ok=True)
     (work / "done").mkdir(exist_ok=True)
-    expected = {path for shard in everything for path in (shard.path, shard.summary)}
+    expected = {path for shard in every for path in (shard.path, shard.summary)}
     for path in [*(work / "data").iterdir(), *(work / "done").iterdir()]:
         if path not in expected:
             path.unlink()
 
-    summaries = {shard.path: shards.read_summary(recipe, shard) for shard in everything}
-    missing = [shard for shard in everything if summaries[shard.path] is None]
-    skipped = [line for summary in summaries.values() if summary for line in summary["skipped"]]
+    found = [shards.read_summary(plan.recipe, shard) for shard in every]
+    missing = [shard for shard, summary in zip(every, found, strict=True) if not summary]
+    skipped = [line for summary in found if summary for line in summary["skipped"]]
     _check_skipped(plan, skipped)
     for reason in _with_progress(plan, missing, workers):
         skipped.append(reason)
         _check_skipped(plan, skipped)
 
-    summaries = {shard.path: shards.read_summary(recipe, shard) for shard in everything}
-    in_order = {split: [summaries[s.path] or {} for s in parts[split]] for split in parts}
-    lengths = {split: [s["images"] for s in of_split] for split, of_split in in_order.items()}
+    done = {s: [shards.read_summary(plan.recipe, shard) for shard in parts[s]] for s in parts}
+    lengths = {split: [s["images"] for s in summaries] for split, summaries in done.items()}
     for split, counts in lengths.items():
         if not sum(counts):
             count = len(plan.splits[split])
@@ -160,46 +144,47 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
                 if count
                 else f"no {split} image of {plan.name} in {plan.source}: give a complete source"
             )
-    plan.check(work / "data")
-    skipped += plan.skipped
+    skipped = list(plan.skipped)
+    for summary in itertools.chain(*done.values()):
+        skipped += summary["skipped"]
     if skipped:
         total = sum(len(entries) for entries in plan.splits.values()) + len(plan.skipped)
         print(f"{len(skipped):,} of {total:,} images of {plan.source} skipped", file=sys.stderr)
-    manifest = {
-        **plan.origin,
-        "images": {split: sum(counts) for split, counts in lengths.items()},
-        "skipped": [
-            *plan.skipped,
-            *(line for of_split in in_order.values() for s in of_split for line in s["skipped"]),
-        ],
-    }
-    sizes = {split: sum(s["bytes"] for s in of_split) for split, of_split in in_order.items()}
     records.write_metadata(
         work / "data",
         plan.name,
         plan.image_size,
         plan.factors,
-        lengths,
-        sizes,
-        manifest,
-        plan.card,
+        shard_lengths=lengths,
+        shard_bytes={split: sum(s["bytes"] for s in part) for split, part in done.items()},
+        manifest={
+            **plan.origin,
+            "images": {split: sum(counts) for split, counts in lengths.items()},
+            "skipped": skipped,
+        },
+        card=plan.card,
     )
 
 
-def _shards(work: Path, name: str, split: str, entries: Sequence[Entry]) -> Iterator[Shard]:
-    count = max(1, -(-len(entries) // _SHARD_IMAGES))
-    for index in range(count):
-        file = records.shard_name(name, split, index, count)
-        part = tuple(entries[index * _SHARD_IMAGES : (index + 1) * _SHARD_IMAGES])
-        yield Shard(work / "data" / file, work / "done" / f"{file}.json", part)
+def _shards(folder: Path, name: str, split: str, entries: Sequence[Entry]) -> list[Shard]:
+    """The shards of a split, with the names that tensorflow-datasets gives them."""
+    starts = range(0, max(1, len(entries)), _SHARD_IMAGES)
+    return [
+        Shard(
+            folder / f"{name}-{split}.array_record-{index:05d}-of-{len(starts):05d}",
+            tuple(entries[start : start + _SHARD_IMAGES]),
+        )
+        for index, start in enumerate(starts)
+    ]
 
 
-def _with_progress(plan: Plan, missing: list[Shard], workers: int) -> Generator[str]:
+def _with_progress(plan: Plan, missing: list[Shard], workers: int) -> Iterator[str]:
     """Writes shards with a progress bar; prints and yields the reason for each skipped image."""
     from tqdm import tqdm
 
     images = sum(len(shard.entries) for shard in missing)
-    with contextlib.closing(shards.write_shards(plan.recipe, missing, workers)) as reasons:
+    write = functools.partial(shards.write_shard, plan.recipe)
+    with contextlib.closing(worker.run(write, missing, workers)) as reasons:
         for reason in progress_bar(reasons, desc=plan.label, total=images, unit=" images"):
             if reason:
                 tqdm.write(f"skipped: {reason}", file=sys.stderr)
@@ -221,11 +206,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
     Meanwhile, a message says that `what` is waited for.
     """
-    try:
-        import fcntl
-    except ImportError:  # not on this system
-        yield
-        return
+    import fcntl  # not on Windows, nor is array_record
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")

@@ -41,13 +41,9 @@ def contents(cache: Path) -> list[Prepared]:
 
 def _directories(cache: Path) -> Iterator[Path]:
     """Yields what is in `{name}` and in `fetched/{copy}/{name}`."""
-    for home in [*cache.glob("*"), *cache.glob("fetched/*/*")]:
-        if home.is_dir() and home.name != "fetched" and not home.name.startswith("."):
-            yield from (path for path in home.iterdir() if _is_data_set(path))
-
-
-def _is_data_set(path: Path) -> bool:
-    return (path / "prepared.json").exists() or path.name.endswith(".incomplete")
+    for path in [*cache.glob("[!.]*/*"), *cache.glob("fetched/*/[!.]*/*")]:
+        if (path / "prepared.json").exists() or path.name.endswith(".incomplete"):
+            yield path
 
 
 def _describe(path: Path, cache: Path) -> Prepared:

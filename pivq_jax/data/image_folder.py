@@ -35,8 +35,6 @@ def prepared_folder(
     root = tree.existing_directory(path).resolve()
     place = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     content, count = tree.fingerprint(root)
-    if not count:
-        tree.list_images(root)  # raises the error
     label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
     contents = f"{place}\n{image_size}\n{content}" + (f"\n{group}" if group else "")
     version = hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -51,13 +49,9 @@ def prepared_folder(
             )
         return plan
 
-    build(
-        target,
-        make_plan,
-        workers=workers_for(count),
-        # Not of its version: a folder that changes leaves one unfinished directory, not many.
-        stem=f"{label}_{image_size}px_{place}",
-    )
+    # Not of its version: a folder that changes leaves one unfinished directory, not many.
+    stem = f"{label}_{image_size}px_{place}"
+    build(target, make_plan, workers=workers_for(count), stem=stem)
     return target
 
 

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import functools
 import importlib.util
 import io
 import os
@@ -34,10 +33,7 @@ _READERS = {"AVIF": "PIL._avif", "HEIF": "pillow_heif"}
 
 
 def _has_reader(kind: str) -> bool:
-    try:
-        return kind not in _READERS or importlib.util.find_spec(_READERS[kind]) is not None
-    except ImportError:  # Pillow itself is missing
-        return False
+    return kind not in _READERS or importlib.util.find_spec(_READERS[kind]) is not None
 
 
 # Pixels that are converted at once.
@@ -99,28 +95,14 @@ def unread_kinds(names: Iterable[str]) -> str:
     It names the package that reads them, where one is known; it is empty if there are none. Hidden
     files do not count.
     """
-    found = collections.Counter(
-        suffix
-        for name in names
-        if (suffix := os.path.splitext(name)[1].lower()) in _UNREAD
-        and not os.path.basename(name).startswith(".")
-    )
+    shown = (name for name in names if not os.path.basename(name).startswith("."))
+    suffixes = (os.path.splitext(name)[1].lower() for name in shown)
+    found = collections.Counter(suffix for suffix in suffixes if suffix in _UNREAD)
     if not found:
         return ""
     counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(found.items()))
     heif = " (.heic: pip install pillow-heif)" if found.keys() & {*_FORMATS["HEIF"]} else ""
     return f"{counts} are not read{heif}"
-
-
-@functools.cache
-def _pillow_with_heic() -> Any:
-    from PIL import Image
-
-    if "HEIF" in FORMATS:
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    return Image
 
 
 def pillow() -> Any:
@@ -129,7 +111,12 @@ def pillow() -> Any:
     It reads HEIC if there is a reader, and does not warn of images of 89 million pixels, which are
     refused, or decoded at half their size, anyway.
     """
-    Image = _pillow_with_heic()
+    from PIL import Image
+
+    if "HEIF" in FORMATS:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     # Asked for each file: a program that restores its filters of warnings takes this one away. Not
     # added twice: each addition makes Python repeat warnings that it shows once.
     if ("ignore", None, Image.DecompressionBombWarning, None, 0) not in warnings.filters:
@@ -188,9 +175,8 @@ def decode_image(
 def decode_whole(file: str | os.PathLike[str] | IO[bytes], *, name: str) -> np.ndarray:
     """Decodes an image as `decode_image` does, but all of it, not resized: uint8 [H, W, 3]."""
     with _damage_named(name, FORMATS):
-        return np.concatenate(
-            [np.asarray(strip) for strip in _strips(_decode(file, name, FORMATS))]
-        )
+        image = _decode(file, name, FORMATS)
+        return np.concatenate([np.asarray(strip) for strip in _strips(image)])
 
 
 def _decode(

@@ -27,7 +27,7 @@ from pivq_jax.data.splits import SPLITS, groups_by, in_splits
 from pivq_jax.data.tree import list_files
 
 # Names of the attribute values -1 and 1 of the official lists.
-BINARY = ("no", "yes")
+_BINARY = ("no", "yes")
 
 # Subdirectories of the official downloads that are searched for files.
 _PLACES = ("", "Img", "Anno", "Eval", "CelebAMask-HQ", "CelebA-HQ")
@@ -59,7 +59,6 @@ def celeba(source: Path) -> Listing:
     """Lists CelebA: aligned images (folder or zip), 40 attributes, the official partition."""
     wanted = "a directory with img_align_celeba (folder or .zip), list_attr_celeba.txt and "
     wanted += "list_eval_partition.txt, CelebA's own files"
-    _check_directory(source, wanted)
     root = _find(source, ("img_align_celeba", "img_align_celeba.zip"), wanted)
     partition_file = _find(source, ("list_eval_partition.txt",), wanted)
     partition = tables.read_partition(partition_file)
@@ -70,9 +69,9 @@ def celeba(source: Path) -> Listing:
     _need_all(partition, stamps, partition_file, root)
     _need_all(partition, attributes, partition_file, attributes_file)
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    for image in sorted(partition):
-        splits[partition[image]].append(Entry(*stamps[image], attributes[image]))
-    return Listing(root, splits, dict.fromkeys(names, BINARY), (178, 218))
+    for image, split in sorted(partition.items()):
+        splits[split].append(Entry(*stamps[image], attributes[image]))
+    return Listing(root, splits, dict.fromkeys(names, _BINARY), (178, 218))
 
 
 def celeba_hq(source: Path) -> Listing:
@@ -82,7 +81,6 @@ def celeba_hq(source: Path) -> Listing:
     """
     wanted = "the directory CelebAMask-HQ with CelebA-HQ-img, CelebA-HQ-to-CelebA-mapping.txt and "
     wanted += "CelebAMask-HQ-attribute-anno.txt"
-    _check_directory(source, wanted)
     root = _find(source, ("CelebA-HQ-img",), wanted)
     mapping_file = _find(source, ("CelebA-HQ-to-CelebA-mapping.txt",), wanted)
     attributes_file = _find(source, ("CelebAMask-HQ-attribute-anno.txt",), wanted)
@@ -93,19 +91,17 @@ def celeba_hq(source: Path) -> Listing:
         " there (CelebA's download has it in Eval)",
     )
     names, attributes = tables.read_attributes(attributes_file)
-    mapping = tables.read_mapping(mapping_file)
-    partition = tables.read_partition(partition_file)
+    mapping, partition = tables.read_mapping(mapping_file), tables.read_partition(partition_file)
 
     stamps = _by_name(_files(root))
-    images = [f"{index}.jpg" for index in mapping]
-    _need_all(images, stamps, mapping_file, root)
-    _need_all(images, attributes, mapping_file, attributes_file)
-    _need_all(mapping.values(), partition, mapping_file, partition_file)
+    originals = {f"{index}.jpg": original for index, original in sorted(mapping.items())}
+    _need_all(originals, stamps, mapping_file, root)
+    _need_all(originals, attributes, mapping_file, attributes_file)
+    _need_all(originals.values(), partition, mapping_file, partition_file)
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    for index in sorted(mapping):
-        image = f"{index}.jpg"
-        splits[partition[mapping[index]]].append(Entry(*stamps[image], attributes[image]))
-    return Listing(root, splits, dict.fromkeys(names, BINARY), (1024, 1024))
+    for image, original in originals.items():
+        splits[partition[original]].append(Entry(*stamps[image], attributes[image]))
+    return Listing(root, splits, dict.fromkeys(names, _BINARY), (1024, 1024))
 
 
 def ffhq(source: Path) -> Listing:
@@ -118,19 +114,17 @@ def ffhq(source: Path) -> Listing:
     wanted = "images1024x1024 or thumbnails128x128, or a directory that holds one of them"
     _check_directory(source, wanted)
     root = source if source.name in sides else _find(source, tuple(sides), wanted)
-    files = {}
-    for file, stamp in _files(root).items():
-        if number := re.fullmatch(r"(\d{5})\.png", PurePosixPath(file).name):
-            files[int(number[1])] = Entry(file, stamp, ())
-    splits = {
-        "train": [files[number] for number in sorted(files) if number < _FFHQ_TRAIN],
-        "validation": [files[number] for number in sorted(files) if number >= _FFHQ_TRAIN],
-    }
+    splits: dict[str, list[Entry]] = {"train": [], "validation": []}
+    for name, (file, stamp) in sorted(_by_name(_files(root)).items()):
+        if re.fullmatch(r"\d{5}\.png", name):
+            split = "train" if int(name[:5]) < _FFHQ_TRAIN else "validation"
+            splits[split].append(Entry(file, stamp, ()))
+    count = sum(map(len, splits.values()))
     for split, entries in splits.items():
         if not entries:
             raise InputError(
                 f"{root} holds no {split} image of FFHQ (00000.png to 59999.png train, the others"
-                f" validation; {len(files):,} of {_FFHQ_IMAGES:,} are there): complete the download"
+                f" validation; {count:,} of {_FFHQ_IMAGES:,} are there): complete the download"
             )
     side = sides[root.name]
     return Listing(root, splits, {}, (side, side))
@@ -164,8 +158,7 @@ def lfw(source: Path) -> Listing:
 def image_folder(source: Path, attributes: Path | None = None, group: str = "") -> Listing:
     """Lists a directory tree of images, split by a hash of their relative paths or groups.
 
-    The first row of the CSV file `attributes` names them; each other row contains the path of an
-    image within `source` and one value per attribute. Every image needs a row. For `group`, see
+    See `tables.read_csv` for `attributes`, in which every image needs a row, and
     `splits.groups_by`.
     """
     _check_directory(source, "a directory of images")
@@ -202,11 +195,7 @@ def check_groups(entries: Sequence[Entry], group: str) -> None:
 
 
 READERS: dict[str, Callable[[Path], Listing]] = {
-    "celeba": celeba,
-    "celeba_hq": celeba_hq,
-    "ffhq": ffhq,
-    "lfw": lfw,
-    "image_folder": image_folder,
+    reader.__name__: reader for reader in (celeba, celeba_hq, ffhq, lfw, image_folder)
 }
 
 
@@ -218,6 +207,7 @@ def _check_directory(source: Path, wanted: str) -> None:
 
 def _find(source: Path, names: Sequence[str], wanted: str) -> Path:
     """Returns the first of `names` in the directory or a subdirectory that downloads have."""
+    _check_directory(source, wanted)
     for name in names:
         for place in _PLACES:
             if (source / place / name).exists():

@@ -53,13 +53,7 @@ def train_batches(
     Close the generator to end the workers; they also end when it is garbage collected, when this
     process exits, and when it is killed. A worker that was killed is a ChildProcessError.
     """
-    if workers < 0:
-        raise InputError(f"workers is {workers}: give a number of processes, or 0 for none")
     rows = local_rows(batch_size, process_index, process_count)
-    if len(source) == 0:
-        raise InputError("the training split is empty: give it at least one image")
-    if start_step < 0:
-        raise InputError(f"start_step is {start_step}: the first step is 0")
     examples = _shuffled(source, seed, flip)
 
     def batch_at(offset: int) -> Batch:

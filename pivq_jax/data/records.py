@@ -5,16 +5,14 @@ messages (`image`, a PNG file, and one integer per factor), the metadata with wh
 tensorflow-datasets opens it, and `prepared.json`, which describes its origin.
 """
 
-import dataclasses
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import write_json
+from pivq_jax.common.files import read_object, write_json
 
 P = TypeVar("P", bound=PurePath)  # pathlib and etils.epath paths
 
@@ -25,28 +23,20 @@ MANIFEST = "prepared.json"
 RESERVED = ("image", "mask")
 
 
-@dataclasses.dataclass(frozen=True)
-class Card:
-    """What `dataset_info.json` tells other programs and people about a data set."""
-
-    description: str = ""  # text about the data
-    citation: str = ""  # BibTeX entry
-    homepage: str = ""  # address of its page
-    licence: str | None = None  # terms of use; also written to the file LICENSE
-
-
-NO_CARD = Card()
-
-
 def set_directory(root: P, name: str, image_size: int) -> P:
     """Returns the directory of a data set, `{root}/{name}/{image_size}px`."""
     return root / name / f"{image_size}px"
 
 
-def prepared_sizes(root: Any, name: str) -> list[int]:
-    """Returns, ascending, the image sizes at which a data set is prepared in `root`."""
+def find_directory(root: Any, name: str, image_size: int) -> Any:
+    """Returns the directory of a data set of this size, otherwise of the next larger one, or None.
+
+    `root` is a path of pathlib or of etils, and so is the directory.
+    """
     names = (path.parent.name for path in (root / name).glob(f"*px/{MANIFEST}"))
-    return sorted(int(match[1]) for match in (re.fullmatch(r"(\d+)px", n) for n in names) if match)
+    sizes = [int(match[1]) for match in (re.fullmatch(r"(\d+)px", n) for n in names) if match]
+    larger = [size for size in sizes if size >= image_size]
+    return set_directory(root, name, min(larger)) if larger else None
 
 
 def encode(png: bytes, factors: Mapping[str, int]) -> bytes:
@@ -73,21 +63,6 @@ def decode(record: bytes) -> tuple[bytes, dict[str, int]]:
     return png, {n: f.int64_list.value[0] for n, f in feature.items() if n != "image"}
 
 
-def shard_name(name: str, split: str, index: int, count: int) -> str:
-    """Returns the file name of a shard, as used by tensorflow-datasets."""
-    return f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
-
-
-def read_split(directory: Path, name: str, split: str) -> Iterator[tuple[bytes, dict[str, int]]]:
-    """Yields the PNG file and the factors of each record of a split, in order."""
-    from array_record.python import array_record_module
-
-    for shard in sorted(directory.glob(f"{name}-{split}.array_record-*")):
-        reader = array_record_module.ArrayRecordReader(os.fspath(shard))
-        yield from map(decode, reader.read_all())
-        reader.close()
-
-
 def write_metadata(
     directory: Path,
     name: str,
@@ -96,11 +71,12 @@ def write_metadata(
     shard_lengths: Mapping[str, Sequence[int]],
     shard_bytes: Mapping[str, int],
     manifest: Mapping[str, Any],
-    card: Card = NO_CARD,
+    card: Mapping[str, str],
 ) -> None:
     """Writes the files needed to open the shards in `directory`; the manifest is written last.
 
-    Lengths are numbers of records, and bytes those of records, of each split.
+    Lengths are numbers of records, and bytes those of records, of each split. The card is what
+    `dataset_info.json` and LICENSE tell other programs and people; see `tfds.core.DatasetInfo`.
     """
     import tensorflow_datasets as tfds
     from etils import epath
@@ -116,10 +92,7 @@ def write_metadata(
     )
     info = tfds.core.DatasetInfo(
         builder=identity,
-        description=card.description or f"{name}, {image_size} x {image_size} pixels.",
-        citation=card.citation or None,
-        homepage=card.homepage or None,
-        license=card.licence,
+        **{"description": f"{name}, {image_size} x {image_size} pixels.", **card},
         features=tfds.features.FeaturesDict({"image": image, **labels}),
         disable_shuffling=True,
     )
@@ -145,14 +118,11 @@ def write_metadata(
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Reads `prepared.json`."""
-    try:
-        manifest = json.loads((directory / MANIFEST).read_text())
-        if not {"factors", "images", "skipped"} <= set(manifest):
-            raise ValueError("it lacks entries")
-        return manifest
-    except (FileNotFoundError, ValueError, TypeError, RecursionError) as error:
+    """Reads `prepared.json`, which names each image that was skipped."""
+    manifest = read_object(directory / MANIFEST, most=2**28)
+    if not {"factors", "images", "skipped"} <= manifest.keys():
         raise InputError(
-            f"the prepared data in {directory} is damaged ({MANIFEST}: {error}): delete that "
-            "directory and prepare it again"
-        ) from error
+            f"the prepared data in {directory} is damaged ({MANIFEST}): delete that directory and"
+            " prepare it again"
+        )
+    return manifest

@@ -3,16 +3,15 @@
 import functools
 import hashlib
 import io
-import json
 import os
 import zipfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.files import sync, write_json
-from pivq_jax.data import images, records, worker
+from pivq_jax.common.files import read_object, sync, write_json
+from pivq_jax.data import images, records
 
 
 class Entry(NamedTuple):
@@ -24,20 +23,17 @@ class Entry(NamedTuple):
 
 
 class Recipe(Protocol):
-    """How the records of a data set are made; can be pickled."""
+    """How the records of a data set are made; can be pickled.
+
+    `identity` is text that differs if the same entries would give other records. `make` returns the
+    PNG file of an entry, and its factors. It raises `images.ShapeError` if the whole source is of
+    the wrong kind, another InputError if the entry cannot be read and must be skipped.
+    """
 
     @property
-    def identity(self) -> str:
-        """Text that differs if the same entries would give other records."""
-        ...
+    def identity(self) -> str: ...
 
-    def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]:
-        """Returns the PNG file of an entry, and its factors.
-
-        Raises `images.ShapeError` if the whole source is of the wrong kind, another InputError if
-        the entry cannot be read and must be skipped.
-        """
-        ...
+    def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]: ...
 
 
 class FileRecipe(NamedTuple):
@@ -87,66 +83,61 @@ def _archive(path: str) -> zipfile.ZipFile:
 class Shard(NamedTuple):
     """A shard to write."""
 
-    path: Path  # final path of the shard
-    # Path of its summary, written after the shard: digest, images, bytes, size, skipped.
-    summary: Path
+    path: Path
     entries: tuple[Entry, ...]  # its images
+
+    @property
+    def summary(self) -> Path:
+        """Where its digest, images, bytes, size and skipped images are, once it is complete."""
+        return self.path.parents[1] / "done" / f"{self.path.name}.json"
 
 
 def digest(recipe: Recipe, shard: Shard) -> str:
     """Returns a hash of everything that determines the contents of a shard."""
-    return hashlib.sha256(
-        repr((recipe.identity, shard.entries)).encode("utf-8", "surrogateescape")
-    ).hexdigest()
+    text = repr((recipe.identity, shard.entries))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def read_summary(recipe: Recipe, shard: Shard) -> dict[str, Any] | None:
-    """Reads the summary of a shard; None if the shard is missing, incomplete or out of date."""
-    try:
-        summary = json.loads(shard.summary.read_text())
-        good = summary["digest"] == digest(recipe, shard) and "skipped" in summary
-        return summary if good and shard.path.stat().st_size == summary["size"] else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+def read_summary(recipe: Recipe, shard: Shard) -> dict[str, Any]:
+    """Reads the summary of a shard; empty if the shard is missing, incomplete or out of date."""
+    summary = read_object(shard.summary)
+    whole = summary.get("digest") == digest(recipe, shard) and shard.path.exists()
+    return summary if whole and shard.path.stat().st_size == summary["size"] else {}
 
 
-def write_shards(recipe: Recipe, shards: Sequence[Shard], workers: int) -> Generator[str]:
-    """Writes shards in worker processes; see `worker.run`.
+def write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
+    """Writes a shard; yields for each image an empty string, or the reason why it is skipped.
 
-    Yields for each image an empty string, or the reason why it is skipped. An image of the wrong
-    shape is an error.
+    An image of the wrong shape is an error.
     """
-    return worker.run(functools.partial(_write_shard, recipe), shards, workers)
-
-
-def _write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
-    """Writes a shard; yields one message per image."""
     from array_record.python import array_record_module
 
     part = shard.path.with_name(f".{shard.path.name}.part")
-    count = total = 0
-    skipped = []
+    total, skipped = 0, []
     try:
         writer = array_record_module.ArrayRecordWriter(os.fspath(part), "group_size:1")
         for entry in shard.entries:
             reason = ""
             try:
-                png, factors = recipe.make(entry)
+                record = records.encode(*recipe.make(entry))
+                writer.write(record)
+                total += len(record)
             except images.ShapeError:
                 raise
             except InputError as error:
                 reason = str(error)
                 skipped.append(reason)
-            else:
-                record = records.encode(png, factors)
-                writer.write(record)
-                count, total = count + 1, total + len(record)
             yield reason
         writer.close()
     except RuntimeError as error:  # raised by the writer, for example if the disk is full
         raise OSError(f"cannot write {shard.path}: {error}") from error
     sync(part)
     os.replace(part, shard.path)
-    summary = {"digest": digest(recipe, shard), "images": count, "bytes": total}
-    size = shard.path.stat().st_size
-    write_json(shard.summary, {**summary, "size": size, "skipped": skipped})
+    summary = {
+        "digest": digest(recipe, shard),
+        "images": len(shard.entries) - len(skipped),
+        "bytes": total,
+        "size": shard.path.stat().st_size,
+        "skipped": skipped,
+    }
+    write_json(shard.summary, summary)

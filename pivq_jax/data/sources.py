@@ -1,12 +1,12 @@
 """Random-access sources: `source[i]` is `{"image": uint8 [H, W, 3], factor: int, ...}`."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from pivq_jax.data.records import decode
+from pivq_jax.data import records
 
 Example = dict[str, Any]
 
@@ -14,6 +14,18 @@ Example = dict[str, Any]
 # than the training split of CelebA. Decoding takes 0.15 ms per image, and a fast accelerator would
 # wait for it.
 _MEMORY_LIMIT = 2**31
+
+
+def decode_prepared(record: bytes, image_size: int, name: str) -> Example:
+    """Decodes a record of `records.encode`, whose image is square."""
+    from PIL import Image
+
+    del name
+    png, factors = records.decode(record)
+    image: Image.Image = Image.open(io.BytesIO(png))
+    if image.size != (image_size, image_size):
+        image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
+    return {"image": np.array(image), **factors}
 
 
 class Source(Protocol):
@@ -26,15 +38,28 @@ class Source(Protocol):
         ...
 
 
-class Cached:
-    """Images that remain decoded in memory once read, if the split fits into `memory_limit` bytes.
+class RecordSource:
+    """A split of a data set in files of tensorflow-datasets.
 
-    Unpickled copies do not cache: worker processes have time to decode, and each would need the
-    memory. Subclasses define `__len__` and `read`.
+    Images remain decoded in memory once read, if the split fits into `memory_limit` bytes, but not
+    in unpickled copies: worker processes have time to decode, and each would need the memory. These
+    reopen the files. `decode` makes an example from a record, the image size and a name of the
+    image for messages.
     """
 
-    def __init__(self, image_size: int, memory_limit: int = _MEMORY_LIMIT) -> None:
-        self._size = image_size
+    def __init__(
+        self,
+        builder: Any,
+        split: str,
+        image_size: int,
+        decode: Callable[[bytes, int, str], Example] = decode_prepared,
+        memory_limit: int = _MEMORY_LIMIT,
+    ) -> None:
+        import tensorflow_datasets as tfds
+
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        self.records = builder.as_data_source(split, deserialize_method=raw)
+        self._split, self._size, self._decode = split, image_size, decode
         self._kept: list[Example | None] | None = None
         if len(self) * 3 * image_size**2 <= memory_limit:
             self._kept = [None] * len(self)
@@ -43,68 +68,32 @@ class Cached:
         return {**self.__dict__, "_kept": None}
 
     def __len__(self) -> int:
-        raise NotImplementedError
-
-    def read(self, index: int) -> Example:
-        """Reads and decodes an image."""
-        raise NotImplementedError
+        return len(self.records)
 
     def __getitem__(self, index: int, /) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        if self._kept is None:
-            return self.read(index)
         # Two threads may read the same image; both results are equal.
-        example = self._kept[index]
+        example = self._kept[index] if self._kept else None
         if example is None:
-            example = self.read(index)
-            example["image"].setflags(write=False)
-            self._kept[index] = example
+            name = f"{index} of {self._split}"
+            example = self._decode(bytes(self.records[index]), self._size, name)
+            if self._kept:
+                example["image"].setflags(write=False)
+                self._kept[index] = example
         return dict(example)
-
-
-class RecordSource(Cached):
-    """A split of a prepared data set, resized on reading. Unpickled copies reopen the files."""
-
-    def __init__(
-        self,
-        builder: Any,
-        split: str,
-        memory_limit: int = _MEMORY_LIMIT,
-        image_size: int | None = None,
-    ):
-        from tensorflow_datasets import decode
-
-        raw = decode.DeserializeMethod.RAW_BYTES
-        self._records = builder.as_data_source(split, deserialize_method=raw)
-        super().__init__(image_size or builder.info.features["image"].shape[0], memory_limit)
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def read(self, index: int) -> Example:
-        """See `Cached`."""
-        from PIL import Image
-
-        png, factors = decode(self._records[index])
-        image: Image.Image = Image.open(io.BytesIO(png))
-        if image.size != (self._size, self._size):
-            image = image.resize((self._size, self._size), Image.Resampling.LANCZOS)
-        return {"image": np.array(image), **factors}
 
 
 class Subset:
     """Some images of a source."""
 
-    def __init__(self, source: Source, indices: np.ndarray | range) -> None:
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
         self._source, self._indices = source, indices
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: int, /) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
         return self._source[int(self._indices[index])]
 
 

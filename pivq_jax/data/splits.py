@@ -15,11 +15,10 @@ SPLITS = ("train", "validation", "test")
 def in_splits(
     entries: Sequence[Entry], group_of: Callable[[str], str] = lambda file: file
 ) -> dict[str, list[Entry]]:
-    """Assigns entries to splits, see `assign_splits`, and orders each split by a hash of the names.
+    """Assigns entries to splits by their groups, see `assign_splits`.
 
-    Names are often sorted by their contents, as in folders of classes. By their hashes, the first
-    images of a split are a random sample of it: the parents of samples, for example. Images of one
-    group are in one split, which a hash of the group decides.
+    Each split is ordered by a hash of the names, which are often sorted by contents, so that its
+    first images are a random sample of it.
     """
     groups = {entry.file: group_of(entry.file) for entry in entries}
     assigned = assign_splits(list(groups.values()))
@@ -67,25 +66,25 @@ def assign_splits(names: Sequence[str]) -> dict[str, str]:
     The split of a name does not depend on other names, except in very small sets: with at least
     three names, every split gets at least one.
     """
-    shares = {name: share(name) for name in names}
-    splits = {
-        name: "train" if share < 80 else "validation" if share < 90 else "test"
-        for name, share in shares.items()
-    }
+    splits = {name: split_of(name) for name in names}
     if len(splits) >= len(SPLITS):
         for split in SPLITS:
             counts = collections.Counter(splits.values())
             if not counts[split]:
                 largest = max(SPLITS, key=lambda other: counts[other])
-                moved = min(
-                    (n for n in splits if splits[n] == largest), key=lambda n: (shares[n], n)
-                )
-                splits[moved] = split
+                movable = [name for name in splits if splits[name] == largest]
+                splits[min(movable, key=lambda name: (_share(name), name))] = split
     return splits
 
 
-def share(name: str) -> int:
-    """Returns a hash of a name, uniform in 0 to 99: below 80 train, below 90 validation."""
+def split_of(name: str) -> str:
+    """Returns the split of a name, whatever others there are."""
+    share = _share(name)
+    return "train" if share < 80 else "validation" if share < 90 else "test"
+
+
+def _share(name: str) -> int:
+    """A hash of a name, uniform in 0 to 99."""
     return int(_hash(name)[:8], 16) % 100
 
 

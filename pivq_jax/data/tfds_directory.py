@@ -1,9 +1,9 @@
 """Any data set that tensorflow-datasets has prepared, with one image per example."""
 
+import functools
 import importlib.util
 import io
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +14,13 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded, is_remote
 from pivq_jax.data.images import decode_image
 from pivq_jax.data.records import RESERVED
-from pivq_jax.data.sources import Cached, Example, Source, Subset
-from pivq_jax.data.splits import SPLITS, share
+from pivq_jax.data.sources import Example, RecordSource, Source, Subset
+from pivq_jax.data.splits import SPLITS, split_of
 
 _INFO = "dataset_info.json"
 
-# Labels of this number of images per split, evenly spaced, are read to find factors without labels.
+# Labels of this number of images of a split are read to find factors without labels.
 _INSPECTED = 256
-
-
-class TfdsSplit(Cached):
-    """A split of a data set of tensorflow-datasets; the central square of images is resized."""
-
-    def __init__(
-        self, builder: Any, split: str, image: str, factors: Mapping[str, Any], image_size: int
-    ) -> None:
-        from tensorflow_datasets import decode
-
-        raw = decode.DeserializeMethod.RAW_BYTES
-        self._records = builder.as_data_source(split, deserialize_method=raw)
-        self._split, self._image, self._factors = split, image, tuple(factors)
-        super().__init__(image_size)
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def labels(self, index: int) -> dict[str, int]:
-        """Returns the labels of an image."""
-        feature = self._features(index)
-        return {name: feature[name].int64_list.value[0] for name in self._factors}
-
-    def read(self, index: int) -> Example:
-        """See `Cached`."""
-        feature = self._features(index)
-        file = io.BytesIO(feature[self._image].bytes_list.value[0])
-        image = decode_image(file, self._size, name=f"{index} of {self._split}")
-        return {"image": image, **self.labels(index)}
-
-    def _features(self, index: int) -> Any:
-        from tensorflow_datasets.proto import tf_example_pb2
-
-        return tf_example_pb2.Example.FromString(bytes(self._records[index])).features.feature
 
 
 def open_directory(
@@ -69,26 +35,54 @@ def open_directory(
     """
     import tensorflow_datasets as tfds
 
+    if not os.fspath(path):
+        raise InputError(
+            "tfds needs the directory of a data set that tensorflow-datasets has prepared: give it"
+            " as --config.data.path=DIR"
+        )
     directory = _find(path)
     builder = tfds.builder_from_directory(directory)
     _check_format(builder, directory)
     image, factors = _features(builder.info.features, directory)
-    parts: dict[str, Any] = {
-        split: TfdsSplit(builder, split, image, factors, image_size)
-        for split in SPLITS
-        if split in builder.info.splits and builder.info.splits[split].num_examples
-    }
-    if "train" not in parts:
+
+    def open_splits() -> dict[str, Any]:
+        decode = functools.partial(_decode, image, tuple(factors))
+        return {
+            split: RecordSource(builder, split, image_size, decode)
+            for split in SPLITS
+            if split in builder.info.splits and builder.info.splits[split].num_examples
+        }
+
+    splits = open_splits()
+    if "train" not in splits:
         raise InputError(
             f"{directory} has no split named train: its splits are {', '.join(builder.info.splits)}"
         )
-    unlabelled = {name for part in parts.values() for name in _unlabelled(part)}
+    unlabelled = {name for part in splits.values() for name in _unlabelled(part, tuple(factors))}
     if unlabelled:  # such as the labels of a test split that only a server knows
         logging.warning("%s: %s ignored, as some images have none", directory, sorted(unlabelled))
         factors = {name: values for name, values in factors.items() if name not in unlabelled}
-        parts = {s: TfdsSplit(builder, s, image, factors, image_size) for s in parts}
-    splits: dict[str, Source] = _cut(parts)
+        splits = open_splits()
+    _cut(splits)
     return splits, factors
+
+
+def _decode(
+    image: str, factors: tuple[str, ...], record: bytes, image_size: int, name: str
+) -> Example:
+    feature = _feature(record)
+    file = io.BytesIO(feature[image].bytes_list.value[0])
+    return {"image": decode_image(file, image_size, name=name), **_labels(feature, factors)}
+
+
+def _feature(record: bytes) -> Any:
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example.FromString(record).features.feature
+
+
+def _labels(feature: Any, factors: tuple[str, ...]) -> dict[str, int]:
+    return {name: feature[name].int64_list.value[0] for name in factors}
 
 
 def _find(path: str | os.PathLike[str]) -> Path:
@@ -126,9 +120,7 @@ def _features(features: Any, directory: Path) -> tuple[str, dict[str, tuple[str,
     """Returns the name of the image feature, and the names of the values of each label."""
     import tensorflow_datasets as tfds
 
-    images = [
-        name for name, feature in features.items() if isinstance(feature, tfds.features.Image)
-    ]
+    images = [name for name, each in features.items() if isinstance(each, tfds.features.Image)]
     if len(images) != 1:
         raise InputError(
             f"the data set in {directory} has {len(images)} image features"
@@ -147,26 +139,24 @@ def _features(features: Any, directory: Path) -> tuple[str, dict[str, tuple[str,
     return images[0], factors
 
 
-def _unlabelled(split: TfdsSplit) -> set[str]:
+def _unlabelled(split: RecordSource, factors: tuple[str, ...]) -> set[str]:
+    """The factors of which some image, of up to 256, has no value."""
     indices = np.unique(np.linspace(0, len(split) - 1, _INSPECTED).astype(int))
-    labels = [split.labels(int(index)) for index in indices]
+    labels = [_labels(_feature(bytes(split.records[int(i)])), factors) for i in indices]
     return {name for each in labels for name, value in each.items() if value < 0}
 
 
-def _cut(parts: dict[str, Any]) -> dict[str, Source]:
+def _cut(splits: dict[str, Any]) -> None:
     """Cuts missing splits from the training images."""
-    missing = [split for split in SPLITS if split not in parts]
+    missing = [split for split in SPLITS if split not in splits]
     if not missing:
-        return parts
-    train = parts["train"]
-    shares = np.array([share(f"{index}") for index in range(len(train))])
-    of = {"validation": (shares >= 80) & (shares < 90), "test": shares >= 90}
-    left = np.ones(len(train), bool)
-    for split in missing:
-        left &= ~of[split]
-        parts[split] = Subset(train, np.flatnonzero(of[split]))
-    parts["train"] = Subset(train, np.flatnonzero(left))
-    for split in SPLITS:
-        if not len(parts[split]):
-            raise InputError(f"{len(train)} training images are too few to cut off {missing}")
-    return parts
+        return
+    train = splits["train"]
+    # The indices of the images whose hash puts them into a split; the others remain in training.
+    of: dict[str, list[int]] = {split: [] for split in ("train", *missing)}
+    for index in range(len(train)):
+        split = split_of(f"{index}")
+        of[split if split in missing else "train"].append(index)
+    splits |= {split: Subset(train, indices) for split, indices in of.items()}
+    if not all(of.values()):
+        raise InputError(f"{len(train)} training images are too few to cut off {missing}")

@@ -11,33 +11,24 @@ import importlib.metadata
 import importlib.resources
 import io
 import json
-from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from pivq_jax.common.errors import InputError
+from pivq_jax.data.images import encode_png
 
 SPLIT_SIZES = {"train": 10_000, "validation": 1_000, "test": 1_000}
 
-# Seeds whose ten factors repeat those of a test, validation or earlier training face. Without them
-# all 12,000 faces are distinct, so no held-out face occurs in the training split.
-TWINS: dict[str, frozenset[int]] = {
-    "train": frozenset({1344, 2197, 3651, 7064, 8359, 8529, 8579, 8638, 8907}),
-    "validation": frozenset(),
-    "test": frozenset(),
-}
+# Training seeds whose ten factors repeat those of a test, validation or earlier training face.
+# Without them all 12,000 faces are distinct, so no held-out face occurs in the training split.
+TWINS = frozenset({1344, 2197, 3651, 7064, 8359, 8529, 8579, 8638, 8907})
 
 # The renderer that defines version 1.0.0 of the data set.
 PINNED = {"dicebear-core": "10.7.0", "dicebear-styles": "10.6.0", "resvg-py": "0.5.0"}
 
-# SHA-256 of the factors of all faces of a split, see `factors_digest`.
-FACTORS_SHA256 = {
-    "train": "24cb7904d6c9650769f306525f687ddeef6e7e28ca7723a203af3d2369da49e8",
-    "validation": "d614e1696fbda902f998f063673245cf96fc039a3fb5a71c826526d05e5f4bf5",
-    "test": "3b70e8f56774c50a55be3af838b82b562c646e0ef73421ed21fc9492107e5db7",
-}
-
 # SHA-256 of the drawings (SVG) and factors of the first faces of every split.
-FINGERPRINT = "9eb69e7bc26d503c361769a7919010d5b874ee04a989be6569af938b5d812791"
+FINGERPRINT = "a2314a8d9886d668f395c3a734cc92e43f70cbc7054f3d499376178299336fb7"
 
 _COLORS = {
     "clothes": "#151613 #0b3286 #545454 #147f3c #f97316 #ec4899 #731ac3 #b11f1f #e8e9e6 #eab308",
@@ -59,7 +50,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "skin_color": tuple(_COLORS["skin"].split()),
 }
 
-DRAWN_AS = {"sideCombed": "sideComed"}  # values that DiceBear spells otherwise
+SPELLED = {"sideComed": "sideCombed"}  # values that DiceBear spells otherwise
 
 Face = tuple[bytes, dict[str, str]]  # PNG file, factors
 
@@ -72,8 +63,8 @@ def face_seeds(split: str, count: int | None = None) -> list[str]:
     count = size if count is None else count
     if not 0 < count <= size:
         raise InputError(f"{count} faces of {split} requested: use 1 to {size}")
-    candidates = range(size + len(TWINS[split]))
-    kept = [i for i in candidates if i not in TWINS[split]]
+    left_out = TWINS if split == "train" else ()
+    kept = [i for i in range(size + len(left_out)) if i not in left_out]
     return [f"toon_faces/{split}/{i}" for i in kept[:count]]
 
 
@@ -81,10 +72,8 @@ def face_seeds(split: str, count: int | None = None) -> list[str]:
 def _style() -> Any:
     from dicebear import Style
 
-    text = (
-        importlib.resources.files("dicebear_styles").joinpath("toon-head.json").read_text("utf-8")
-    )
-    return Style(json.loads(text))
+    file = importlib.resources.files("dicebear_styles") / "toon-head.json"
+    return Style(json.loads(file.read_text("utf-8")))
 
 
 def _avatar(seed: str, size: int) -> Any:
@@ -95,12 +84,6 @@ def _avatar(seed: str, size: int) -> Any:
 
 def face_factors(seed: str) -> dict[str, str]:
     """Returns the factors of a face: one of the values `FACTORS[name]` for each factor name."""
-    spelled = {theirs: ours for ours, theirs in DRAWN_AS.items()}
-    return {name: spelled.get(value, value) for name, value in _drawn_factors(seed).items()}
-
-
-def _drawn_factors(seed: str) -> dict[str, str]:
-    """The factors of a face as DiceBear spells their values."""
     options = _avatar(seed, 64).to_json()["options"]
     factors = {}
     for name in FACTORS:
@@ -108,7 +91,8 @@ def _drawn_factors(seed: str) -> dict[str, str]:
         if tail == "color":
             factors[name] = options[f"{head}Color"][0]
         else:
-            factors[name] = options.get(f"{head}{tail.capitalize()}Variant", "none")
+            drawn = options.get(f"{head}{tail.capitalize()}Variant", "none")
+            factors[name] = SPELLED.get(drawn, drawn)
     return factors
 
 
@@ -129,18 +113,7 @@ def render_face(seed: str, size: int) -> Face:
     face = Image.open(io.BytesIO(bytes(drawn))).convert("RGBA")
     canvas = Image.new("RGBA", face.size, "white")
     canvas.alpha_composite(face)
-    png = io.BytesIO()
-    canvas.convert("RGB").save(png, format="PNG")
-    return png.getvalue(), face_factors(seed)
-
-
-def factors_digest(faces: Iterable[dict[str, str]]) -> str:
-    """Returns the SHA-256 of the factors of consecutive faces."""
-    digest = hashlib.sha256()
-    for factors in faces:
-        drawn = [DRAWN_AS.get(value, value) for value in factors.values()]
-        digest.update(json.dumps(drawn).encode() + b"\n")
-    return digest.hexdigest()
+    return encode_png(np.asarray(canvas.convert("RGB"))), face_factors(seed)
 
 
 def renderer_fingerprint(faces_per_split: int = 8) -> str:
@@ -148,7 +121,7 @@ def renderer_fingerprint(faces_per_split: int = 8) -> str:
     digest = hashlib.sha256()
     for split in SPLIT_SIZES:
         for seed in face_seeds(split, faces_per_split):
-            factors = json.dumps(_drawn_factors(seed), sort_keys=True)
+            factors = json.dumps(face_factors(seed), sort_keys=True)
             digest.update(f"{seed}\n{draw_face(seed, 64)}\n{factors}\n".encode())
     return digest.hexdigest()
 

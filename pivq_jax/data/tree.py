@@ -68,40 +68,31 @@ def fingerprint(root: Path) -> tuple[str, int]:
 
 def _walk(root: str) -> Iterator[tuple[str, str]]:
     """Yields the path of each file and its stamp."""
-    entered, starts = set(), [""]
+    entered, starts = set(), [root]
     while starts:
-        pending = [starts.pop(0)]
-        while pending:
-            directory = pending.pop()
-            try:
-                status = os.stat(os.path.join(root, directory))
-            except FileNotFoundError:  # just deleted
-                continue
+        for folder, folders, files in os.walk(starts.pop(0), onerror=_warn):
+            status = os.stat(folder)
             if (status.st_dev, status.st_ino) in entered:
+                folders.clear()
                 continue
             entered.add((status.st_dev, status.st_ino))
-            below: list[str] = []
             # In order of names, so that of two links always the same is followed.
-            for entry in _entries(os.path.join(root, directory)):
-                path = os.path.join(directory, entry.name)
+            folders.sort()
+            paths = [os.path.join(folder, name) for name in folders]
+            starts += filter(os.path.islink, paths)  # which `os.walk` does not follow
+            for name in files:
+                path = os.path.join(folder, name)
                 try:
-                    if entry.is_dir():
-                        (starts if entry.is_symlink() else below).append(path)
-                        continue
-                    status = entry.stat()
+                    status = os.stat(path)
                 except OSError:  # a broken link
                     continue
                 if stat.S_ISREG(status.st_mode):
-                    yield path, f"{status.st_size} {status.st_mtime_ns}"
+                    stamp = f"{status.st_size} {status.st_mtime_ns}"
+                    yield path.removeprefix(os.path.join(root, "")), stamp
                 elif is_image(path):  # reading a pipe waits for someone who writes to it
                     logging.warning("%s is left out: it is no file", readable_name(path))
-            pending += reversed(below)
 
 
-def _entries(directory: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(directory) as found:
-            return sorted(found, key=lambda entry: entry.name)
-    except OSError as error:  # such as lost+found, which only the administrator may read
-        logging.warning("%s is left out: %s", readable_name(error.filename), error.strerror)
-        return []
+def _warn(error: OSError) -> None:
+    """Of a folder such as lost+found, which only the administrator may read."""
+    logging.warning("%s is left out: %s", readable_name(error.filename), error.strerror)

@@ -55,15 +55,10 @@ def run(
                 try:
                     message = ready.recv()
                 except EOFError:
-                    status = running[ready].wait()
-                    raise OSError(
-                        f"a worker process ended with status {status}"
-                        + (
-                            ", perhaps for lack of memory: use fewer cores, such as with taskset"
-                            if status == -signal.SIGKILL
-                            else ": see its error above"
-                        )
-                    ) from None
+                    status, reason = running[ready].wait(), ": see its error above"
+                    if status == -signal.SIGKILL:
+                        reason = ", perhaps for lack of memory: use fewer cores, as with taskset"
+                    raise OSError(f"a worker process ended with status {status}{reason}") from None
                 if isinstance(message, Exception):
                     raise message
                 if message is None:

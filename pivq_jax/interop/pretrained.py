@@ -7,15 +7,15 @@ may be missing. `config.json` repeats the description for the hub and for reader
 the model card. The package brings such directories itself, see `shipped_models`.
 """
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import expanded, write_atomically, write_json
 from pivq_jax.interop.card import model_card
-from pivq_jax.interop.hub import check_upload, download, is_hub_id, upload
 from pivq_jax.interop.parents import read_parents, write_parents
 from pivq_jax.interop.prior import read_prior, write_prior
 from pivq_jax.interop.safetensors_file import FORMAT_VERSION, read_model, write_model
@@ -26,7 +26,6 @@ from pivq_jax.sampling.space import CodeSpace
 
 WEIGHTS, PARENTS, PRIOR = "model.safetensors", "parents.safetensors", "prior.safetensors"
 CONFIG, CARD = "config.json", "README.md"
-FILES = (WEIGHTS, PARENTS, PRIOR, CONFIG, CARD)
 
 
 class Published(NamedTuple):
@@ -84,12 +83,12 @@ def read_pretrained(where: str | Path) -> Published:
     shipped = shipped_models()
     directory = expanded(where)
     if not directory.is_dir():
-        if (name := str(where)) not in shipped and not is_hub_id(name):
+        if (name := str(where)) not in shipped and not _is_hub_id(name):
             raise InputError(
                 f"{name} is no directory here, no model of the package ({', '.join(shipped)}) and"
                 " no hub id such as owner/name: give one of these"
             )
-        directory = shipped.get(name) or download(name, [WEIGHTS, PARENTS, PRIOR, CONFIG])
+        directory = shipped.get(name) or _download(name)
     return _read(directory)
 
 
@@ -107,7 +106,51 @@ def _read(directory: Path) -> Published:
 
 
 def upload_pretrained(directory: Path, name: str) -> str:
-    """Uploads a published model to the hub; returns the address of the commit."""
+    """Uploads a published model in one commit, whose address is returned; see `check_upload`."""
     check_upload(name)
     _read(directory)  # nothing damaged is published
-    return upload(directory, name, FILES)
+    hub = _library(f"uploading to {name}")
+    try:
+        hub.create_repo(name, exist_ok=True)
+        patterns = [WEIGHTS, PARENTS, PRIOR, CONFIG, CARD]
+        commit = hub.upload_folder(repo_id=name, folder_path=directory, allow_patterns=patterns)
+    # Raised if there is no network or no token, or if the hub refuses the id or the token.
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{directory} could not be uploaded to {name} ({brief(error)}): check the id, the"
+            " network and `hf auth login`"
+        ) from error
+    return str(commit)
+
+
+def _is_hub_id(name: str) -> bool:
+    """Returns whether a name has the form 'owner/name'."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+
+
+def check_upload(name: str) -> None:
+    """Checks, before work starts, that an upload to the hub id 'owner/name' is possible."""
+    if not _is_hub_id(name):
+        raise InputError(f"{name} is no hub id: give one such as owner/name")
+    _library(f"uploading to {name}")
+
+
+def _download(name: str) -> Path:
+    """Downloads the files of a model, or finds them in the hub's cache."""
+    hub = _library(f"{name} is not a directory here, and fetching it from the hub")
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=[WEIGHTS, PARENTS, PRIOR, CONFIG]))
+    # Raised if there is no network or no such model, or if the id is invalid.
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{name} is not a directory here and could not be fetched from the hub"
+            f" ({brief(error)}): check the id and the network, or give a directory"
+        ) from error
+
+
+def _library(task: str) -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise InputError(f"{task} needs huggingface_hub: pip install huggingface_hub") from error
+    return huggingface_hub

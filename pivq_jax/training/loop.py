@@ -110,8 +110,7 @@ def train(
 @contextlib.contextmanager
 def _alone_in(workdir: Path) -> Iterator[DirectoryLock]:
     """Locks the workdir in the first process; all raise InputError if that is refused."""
-    # What starts several processes restarts them at once, on other machines, and not for ever.
-    lock = DirectoryLock(workdir, patient=jax.process_count() > 1)
+    lock = DirectoryLock(workdir)
     with contextlib.ExitStack() as held:
         check_in_first_process(lambda: held.enter_context(lock))
         yield lock

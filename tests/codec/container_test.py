@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 
 from pivq_jax.codec import bits_back, container
-from pivq_jax.codec.conditional import decode_sets, encode_sets, inclusion_table
+from pivq_jax.codec.conditional import (
+    decode_sets,
+    encode_sets,
+    entry_levels,
+    inclusion_table,
+    weights_of,
+)
 from pivq_jax.codec.container import MAX_LIST, Contents, pack, parse
 from pivq_jax.codec.exact_prior import ExactPrior
-from pivq_jax.codec.frequencies import entry_levels, weights_of
 from pivq_jax.common.errors import InputError
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.sampling.prior import SetPrior

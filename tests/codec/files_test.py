@@ -192,14 +192,6 @@ def test_a_prior_that_is_not_exact_is_refused(models, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_published_prior_reads_the_files_of_its_run(models, tmp_path):
-    model, codes = with_prior(models["matching"]), some_codes("matching", 30)
-    codec.write(tmp_path / "faces.pivq", model, codes, names(30), "prior")
-    model.save_pretrained(tmp_path / "published")
-    again = pivq_jax.from_pretrained(tmp_path / "published")
-    np.testing.assert_array_equal(codec.read(tmp_path / "faces.pivq", again).codes, codes)
-
-
 @pytest.mark.parametrize("code", ["short", "prior"])
 @pytest.mark.parametrize("kind", ["nearest", "positional"])
 def test_short_codes_are_for_sets(models, tmp_path, kind, code):
@@ -218,9 +210,10 @@ def test_short_codes_of_a_huge_codebook_are_refused():
         check_code(Large, "shorter")
 
 
-def test_a_published_model_reads_the_files_of_its_run(models, tmp_path):
-    model, codes = models["matching"], some_codes("matching")
-    codec.write(tmp_path / "faces.pivq", model, codes, names())
+@pytest.mark.parametrize("code", ["fixed", "prior"])
+def test_a_published_model_reads_the_files_of_its_run(models, tmp_path, code):
+    model, codes = with_prior(models["matching"]), some_codes("matching", 30)
+    codec.write(tmp_path / "faces.pivq", model, codes, names(30), code)
     model.save_pretrained(tmp_path / "published")
     again = pivq_jax.from_pretrained(tmp_path / "published")
     assert codec.fingerprint(again.params) == codec.fingerprint(model.params)

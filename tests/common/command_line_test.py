@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.common.command_line import exit_code
+from pivq_jax.data import align, prepare
 
 
 def of_numpy() -> int:
@@ -36,3 +37,36 @@ def test_another_failure_keeps_its_traceback():
 
     with pytest.raises(RuntimeError, match="ours"):
         exit_code(fail)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "word"),
+    [
+        (align, [], "--source"),
+        (align, ["--source=x", "--output=y", "--size=big"], "big"),
+        (align, ["--source=x", "--output=y", "--size=64", "--preset=head"], "head"),
+        (prepare, ["--dataset=mnist", "--source=x", "--size=8"], "mnist"),
+        (prepare, ["--dataset=ffhq", "--source=x", "--size=8", "--speed=9"], "--speed"),
+    ],
+)
+def test_mistakes_in_flags_are_one_line(capsys, command, arguments, word):
+    with pytest.raises(SystemExit) as exit_request:
+        command.main(arguments)
+    out, err = capsys.readouterr()
+    assert exit_request.value.code == 2 and not out
+    assert err.startswith("error: ") and err.count("\n") == 1 and word in err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (align, ["pivq_jax[align]", "skipped.tsv", "continues", "celeba", "ffhq"]),
+        (prepare, ["list_eval_partition.txt", "thumbnails128x128", "--crop", "--config.data.path"]),
+    ],
+)
+def test_help_teaches(capsys, command, words):
+    with pytest.raises(SystemExit) as exit_request:
+        command.main(["--help"])
+    out = capsys.readouterr().out
+    assert exit_request.value.code == 0
+    assert all(word in out for word in words)

@@ -177,12 +177,9 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tm
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout and process.stdout.readline() == "writes\n"
     (place,) = [path.parent for path in tmp_path.rglob("partial")]
-    if exists:
-        with pytest.raises(InputError, match="exists"):
-            check_new_folder(target, "--to")
-    else:
-        with pytest.raises(RuntimeError), new_folder(target):
-            raise RuntimeError
+    for start in (lambda: check_new_folder(target, "--to"), new_folder(target).__enter__):
+        with pytest.raises(InputError, match=r"another process is filling .*out: give"):
+            start()
     assert place.exists()
     process.send_signal(signal.SIGKILL)
     process.wait()

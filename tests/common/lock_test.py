@@ -4,7 +4,6 @@ import errno
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,30 +16,20 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.lock import COUNTS_FOR, PREFIX, DirectoryLock
 
 HOLD = """
-import os, sys, time
+import sys, time
 from pathlib import Path
 from pivq_jax.common.lock import DirectoryLock
 with DirectoryLock(Path(sys.argv[1])):
-    forked = len(sys.argv) > 2  # a child that reads images, say
-    if not forked or os.fork() == 0:
-        print("held", os.getpid(), flush=True)  # the child: it has closed what it inherited
+    print("held", flush=True)
     time.sleep(100)
 """
+
+OTHER = {"host": "elsewhere", "machine": "other"}
 
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch) -> None:
     monkeypatch.setattr(module.random, "uniform", lambda low, high: 0.0)
-
-
-def hold(directory: Path, *more: str) -> tuple[subprocess.Popen, int]:
-    """Another process that holds the lock, and its child's id."""
-    command = [sys.executable, "-c", HOLD, str(directory), *more]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    held, child = process.stdout.readline().split()
-    assert held == "held"
-    return process, int(child)
 
 
 def without_flock(monkeypatch) -> None:
@@ -68,6 +57,7 @@ def rewrite(directory: Path, age: float = 0.0, **fields) -> Path:
 def test_a_second_one_is_refused_with_who_holds_it(tmp_path, monkeypatch, flock):
     if not flock:
         without_flock(monkeypatch)
+    monkeypatch.setattr(module, "RENEWED_EVERY", 1.0)
     with DirectoryLock(tmp_path) as held:
         rewrite(tmp_path, since=time.time() - 3723)
         started = time.monotonic()
@@ -94,106 +84,67 @@ def test_nothing_is_left_of_a_run_that_wrote_nothing(tmp_path):
     assert [path.name for path in (tmp_path / "runs" / "new").iterdir()] == ["config.json"]
 
 
-@pytest.mark.parametrize("flock", [True, False])
-def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path, monkeypatch, flock):
-    process, child = hold(tmp_path, "with a child")
-    try:
-        with pytest.raises(InputError, match=rf"by process {process.pid} on "):
-            DirectoryLock(tmp_path).__enter__()
-        process.kill()
-        process.wait()
-        assert len(claims(tmp_path)) == 1
-        monkeypatch.setattr(module.random, "uniform", None)  # there is no second attempt
-        if not flock:
-            without_flock(monkeypatch)
-        with DirectoryLock(tmp_path):
-            assert len(claims(tmp_path)) == 1
-        os.kill(child, 0)  # it lives
-    finally:
-        process.kill()
-        os.kill(child, signal.SIGKILL)
-
-
-def test_a_process_id_that_is_used_again_does_not_hold_the_lock(tmp_path):
-    here = {"machine": module._machine(), "pids": module._pid_namespace()}
-    rewrite(tmp_path, pid=os.getpid(), started=module._start_of(os.getpid()) - 5, **here)
-    with DirectoryLock(tmp_path):
-        pass
-    rewrite(tmp_path, pid=os.getpid(), started=module._start_of(os.getpid()), **here)
-    with pytest.raises(InputError, match=f"process {os.getpid()}"), DirectoryLock(tmp_path):
-        pass
-
-
-def test_that_of_another_machine_counts_for_a_minute(tmp_path):
-    # Its host and process ids may be the same as here.
-    other = {"host": os.uname().nodename, "machine": "other", "pids": module._pid_namespace()}
-    rewrite(tmp_path, age=COUNTS_FOR - 20, pid=1, **other)
-    with pytest.raises(InputError, match=r"process 1 .* the lock does in (19|20) s"):
+def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path, monkeypatch):
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match=rf"by process {process.pid} on "):
         DirectoryLock(tmp_path).__enter__()
-    rewrite(tmp_path, age=COUNTS_FOR + 1)
+    process.kill()
+    process.wait()
+    assert len(claims(tmp_path)) == 1
+    monkeypatch.setattr(module.random, "uniform", None)  # there is no second attempt
     with DirectoryLock(tmp_path):
-        assert f"{PREFIX}other" not in [path.name for path in claims(tmp_path)]
+        assert len(claims(tmp_path)) == 1
 
 
-def test_one_of_several_hosts_waits_for_a_lock_that_is_not_renewed(tmp_path, monkeypatch, capfd):
-    other = {"host": "elsewhere", "machine": "other"}
-    path = rewrite(tmp_path, age=COUNTS_FOR - 0.5, **other)
-    monkeypatch.setattr(module.random, "uniform", lambda low, high: 0.1)
-    with DirectoryLock(tmp_path, patient=True):
-        assert not path.exists()
-    assert "waiting whether process 7 on elsewhere" in capfd.readouterr().err
-    path, waits = rewrite(tmp_path, age=30, **other), []
+def renew_after(waits: int, monkeypatch, directory: Path, **fields) -> list[float]:
+    """Lets another process renew its claim while this one waits; the seconds that it waited."""
+    waited: list[float] = []
 
     def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        if len(waits) == 9:
-            rewrite(tmp_path, age=0)
+        waited.append(seconds)
+        if len(waited) == waits:
+            rewrite(directory, **fields)
 
     monkeypatch.setattr(module.time, "sleep", sleep)
-    with pytest.raises(InputError, match="elsewhere"), DirectoryLock(tmp_path, patient=True):
-        pass
-    assert len(waits) == 9 and path.exists()
+    return waited
 
 
-def test_one_dated_in_the_future_ends_if_it_is_not_renewed(tmp_path, monkeypatch, capfd):
-    """As of a machine that was started again, and its clock corrected."""
-    monkeypatch.setattr(module.random, "uniform", lambda low, high: 0.1)
-    monkeypatch.setattr(module, "COUNTS_FOR", 0.7)
-    other = {"host": "elsewhere", "machine": "other"}
-    path = rewrite(tmp_path, age=-3e7, **other)
+@pytest.mark.parametrize("ahead", [-1, 1])  # as of a machine whose clock was corrected
+def test_that_of_another_machine_counts_for_a_minute(tmp_path, monkeypatch, capfd, ahead):
+    path = rewrite(tmp_path, age=ahead * (COUNTS_FOR + 1), **OTHER)
     with DirectoryLock(tmp_path):
         assert not path.exists()
+
+    path = rewrite(tmp_path, age=COUNTS_FOR - 0.5, **OTHER)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.random, "uniform", lambda low, high: 0.1)
+        with DirectoryLock(tmp_path):
+            assert not path.exists()
     assert "waiting whether process 7 on elsewhere" in capfd.readouterr().err
 
-    path, sleep, waits = rewrite(tmp_path, age=-3e7, **other), time.sleep, []
-
-    def slept(seconds: float) -> None:
-        waits.append(seconds)
-        sleep(seconds)
-        if len(waits) == 4:
-            rewrite(tmp_path, age=-2e7)
-
-    monkeypatch.setattr(module.time, "sleep", slept)
+    path = rewrite(tmp_path, age=30, **OTHER)
+    waited = renew_after(9, monkeypatch, tmp_path, age=0)
     with pytest.raises(InputError, match="by process 7 on elsewhere"), DirectoryLock(tmp_path):
         pass
-    assert len(waits) == 4 and path.exists()
+    assert len(waited) == 9 and path.exists()
 
 
 @pytest.mark.parametrize("value", ["abc", None, [], float("nan"), float("inf"), 10**400])
-def test_damaged_numbers_are_none(tmp_path, value):
-    here = {"machine": module._machine(), "pids": module._pid_namespace()}
-    fields = {"pid": value, "since": value, "renewed": value}
-    rewrite(tmp_path, **fields, machine="other")
+def test_damaged_numbers_are_none(tmp_path, monkeypatch, value):
+    rewrite(tmp_path, age=30, pid=value, since=value, renewed=value, machine="other")
+    renew_after(4, monkeypatch, tmp_path)
     with pytest.raises(InputError, match=r"being trained in by process .* for 0:00:00"):
         DirectoryLock(tmp_path).__enter__()
-    rewrite(tmp_path, **fields, **here)  # there is no such process
-    with DirectoryLock(tmp_path):
-        pass
 
 
-def test_that_of_another_container_on_this_machine_counts_if_flock_does_not_tell(tmp_path):
+def test_that_of_another_container_on_this_machine_counts_if_flock_does_not_tell(
+    tmp_path, monkeypatch
+):
     device = tmp_path.stat().st_dev
-    rewrite(tmp_path, machine=module._machine(), pids="pid:[1]", flocked=device + 1)
+    rewrite(tmp_path, machine=module._machine(), flocked=device + 1)
+    renew_after(4, monkeypatch, tmp_path, age=-1)
     with pytest.raises(InputError), DirectoryLock(tmp_path):
         pass
     rewrite(tmp_path, flocked=device)
@@ -229,7 +180,8 @@ def test_a_claim_is_renewed_until_the_end(tmp_path, monkeypatch):
     assert not claims(tmp_path)
 
 
-def test_a_bucket_is_locked_without_flock(bucket):
+def test_a_bucket_is_locked_without_flock(bucket, monkeypatch):
+    monkeypatch.setattr(module, "RENEWED_EVERY", 1.0)
     with DirectoryLock(bucket) as held:
         assert len(claims(bucket)) == 1
         with pytest.raises(InputError, match=rf"gs://bucket/run .*process {os.getpid()}"):

@@ -21,7 +21,7 @@ def images(*shape, seed=0):
 @hypothesis.settings(max_examples=40, deadline=None)
 def test_grid_places_every_image_and_fills_the_rest(count, columns, scale, pad):
     tiles = images(count)
-    picture = pictures.grid(tiles, columns, scale, pad, background=255)
+    picture = pictures.grid(tiles, columns, scale, pad)
     rows = -(-count // columns)
     height, width = H * scale + pad, W * scale + pad
     assert picture.shape == (rows * height + pad, columns * width + pad, 3)
@@ -39,35 +39,36 @@ def test_grid_places_every_image_and_fills_the_rest(count, columns, scale, pad):
 
 def test_reconstructions_lie_below_their_originals():
     originals, reconstructions = images(3), images(3, seed=1)
-    picture = pictures.reconstruction_grid(originals, reconstructions, columns=2, pad=1)
+    picture = pictures.reconstruction_grid(originals, reconstructions, columns=2)
     order = [*originals[:2], *reconstructions[:2], originals[2], None, reconstructions[2], None]
     blank = np.full((H, W, 3), 255, np.uint8)
-    expected = pictures.grid([blank if o is None else o for o in order], 2, pad=1)
+    expected = pictures.grid([blank if o is None else o for o in order], 2)
     np.testing.assert_array_equal(picture, expected)
 
 
 def test_fewer_images_than_columns_leave_no_empty_columns():
-    picture = pictures.reconstruction_grid(images(2), images(2), columns=8, pad=0)
-    assert picture.shape == (2 * H, 2 * W, 3)
+    picture = pictures.reconstruction_grid(images(2), images(2), columns=8)
+    assert picture.shape == (2 * H + 6, 2 * W + 6, 3)
 
 
 def test_interpolations_run_from_left_to_right():
     steps = images(3, 2)
-    picture = pictures.interpolation_grid(steps, scale=2, pad=0)
-    assert picture.shape == (2 * 2 * H, 3 * 2 * W, 3)
+    picture = pictures.interpolation_grid(steps, scale=2)
+    height, width = 2 * H + 2, 2 * W + 2
+    assert picture.shape == (2 * height + 2, 3 * width + 2, 3)
     for step in range(3):
         for pair in range(2):
-            tile = picture[pair * 2 * H :: 2, step * 2 * W :: 2][:H, :W]
+            tile = picture[2 + pair * height :: 2, 2 + step * width :: 2][:H, :W]
             np.testing.assert_array_equal(tile, steps[step, pair])
 
 
 def test_samples_lie_between_their_parents():
     a, b, samples = images(3, seed=1), images(3, seed=2), images(3, seed=3)
-    picture = pictures.sample_grid(a, b, samples, columns=2, pad=1)
-    assert picture.shape == (2 * (H + 4) + 4, 2 * (3 * W + 2 + 4) + 4, 3)
-    triple = picture[4 : 4 + H, 4 : 4 + 3 * W + 2]
+    picture = pictures.sample_grid(a, b, samples, columns=2)
+    assert picture.shape == (2 * (H + 8) + 8, 2 * (3 * W + 4 + 8) + 8, 3)
+    triple = picture[8 : 8 + H, 8 : 8 + 3 * W + 4]
     for place, expected in enumerate((a[0], samples[0], b[0])):
-        np.testing.assert_array_equal(triple[:, place * (W + 1) :][:, :W], expected)
+        np.testing.assert_array_equal(triple[:, place * (W + 2) :][:, :W], expected)
 
 
 def test_png_holds_the_picture_and_nothing_else_is_left(tmp_path):
@@ -104,7 +105,7 @@ def test_refusals_name_the_value_and_the_remedy(tmp_path):
         pictures.grid(images(), 2)
     with pytest.raises(ValueError, match="not empty"):
         pictures.grid(images(0), 2)
-    for option in ({"columns": 0}, {"scale": 0}, {"pad": -1}, {"background": 256}):
+    for option in ({"columns": 0}, {"scale": 0}, {"pad": -1}):
         with pytest.raises(ValueError, match=f"{next(iter(option))} = "):
             pictures.grid(images(2), **{"columns": 2, **option})
     with pytest.raises(ValueError, match=r"originals \(2, 3, 4, 3\), reconstructions \(3,"):
@@ -138,17 +139,3 @@ def test_a_curve_goes_from_the_lowest_to_the_highest_value_and_one_point_is_a_do
     assert peak == pytest.approx(60 + 230 / 3, abs=2)  # a third of the steps
     dot = pictures.curve_chart("psnr", [100], [10.0], (100, 100))
     assert 5 <= np.all(dot == (70, 110, 180), axis=-1).sum() <= 25
-
-
-def test_names_stand_beside_the_rows_and_above_the_columns_of_an_unchanged_picture():
-    picture = pictures.grid(images(6), 3, scale=16, pad=2)
-    named = pictures.labelled(picture, ["first", "", "third"], ["upper", "lower"])
-    height, width, _ = picture.shape
-    top, left = named.shape[0] - height, named.shape[1] - width
-    assert np.array_equal(named[top:, left:], picture)
-    cell = width // 3
-    dark = (named < 128).any(-1)
-    above = [dark[:top, left + i * cell : left + (i + 1) * cell].any() for i in range(3)]
-    assert above == [True, False, True]
-    assert dark[top : top + height // 2, :left].any() and dark[top + height // 2 :, :left].any()
-    assert np.array_equal(pictures.labelled(picture, []), picture)

@@ -6,32 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pivq_jax.data import align, framing
-
-
-def test_help_teaches(capsys):
-    with pytest.raises(SystemExit) as exit_request:
-        align.main(["--help"])
-    out = capsys.readouterr().out
-    assert exit_request.value.code == 0
-    for word in ("pivq_jax[align]", "skipped.tsv", "continues", *framing.PRESETS):
-        assert word in out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        ([], "--source"),
-        (["--source=x", "--output=y", "--size=big"], "big"),
-        (["--source=x", "--output=y", "--size=64", "--preset=head"], "head"),
-    ],
-)
-def test_mistakes_in_flags_are_one_line(capsys, arguments, word):
-    with pytest.raises(SystemExit) as exit_request:
-        align.main(arguments)
-    out, err = capsys.readouterr()
-    assert exit_request.value.code == 2 and not out
-    assert err.startswith("error: ") and err.count("\n") == 1 and word in err
+from pivq_jax.data import align
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.data.batches import READERS, eval_batches
 from tests.data.conftest import Numbered
 
@@ -65,3 +66,8 @@ def test_what_reading_raises_is_raised_in_turn():
     assert [next(batches)["number"].tolist() for _ in range(2)] == [[0, 1], [2, 3]]
     with pytest.raises(OSError, match="image 5"):
         next(batches)
+
+
+def test_an_empty_split_is_refused():
+    with pytest.raises(InputError, match="split to evaluate is empty"):
+        eval_batches(Numbered(0), 1)

@@ -228,19 +228,6 @@ def test_a_stop_is_continued(tmp_path, monkeypatch, made):
     assert not list((tmp_path / "data").rglob("*incomplete*"))
 
 
-def test_a_full_disk_is_one_error_that_names_the_file(tmp_path, monkeypatch):
-    class Full:
-        def __init__(self, path, options):
-            raise RuntimeError("RESOURCE_EXHAUSTED: No space left on device")
-
-    root = fill(tmp_path / "faces", 9)
-    with monkeypatch.context() as patch:
-        patch.setattr("array_record.python.array_record_module.ArrayRecordWriter", Full)
-        with pytest.raises(OSError, match=r"cannot write .*image_folder-train.*No space left"):
-            load(root, tmp_path)
-    assert len(load(root, tmp_path).train) > 0
-
-
 def test_a_folder_that_changes_while_it_is_listed_is_refused(tmp_path, monkeypatch):
     root = fill(tmp_path / "faces", 9)
     listing = layouts.image_folder

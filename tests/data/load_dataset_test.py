@@ -90,8 +90,8 @@ def test_small_splits_are_decoded_once_and_large_ones_every_time(tmp_path):
 
     sizes = {"train": 2, "validation": 1, "test": 1}
     builder = tfds.builder_from_directory(prepared_faces(32, tmp_path, sizes))
-    kept = RecordSource(builder, "train")
-    streamed = RecordSource(builder, "train", memory_limit=2 * 32 * 32 * 3 - 1)
+    kept = RecordSource(builder, "train", 32)
+    streamed = RecordSource(builder, "train", 32, memory_limit=2 * 32 * 32 * 3 - 1)
     assert kept[1]["image"] is kept[1]["image"]
     assert streamed[1]["image"] is not streamed[1]["image"]
     assert kept[1] is not kept[1]

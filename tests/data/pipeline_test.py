@@ -14,7 +14,6 @@ import pytest
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import pipeline
-from pivq_jax.data.batches import eval_batches
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.sources import RandomSource
 from tests.data.conftest import Numbered, process_children
@@ -120,32 +119,6 @@ def test_flips_of_an_image_differ_between_epochs():
         for number, image in zip(batch["number"], batch["image"], strict=True):
             seen[int(number)].add(bool(image[0, 0, 0] == 255))
     assert sum(len(sides) == 2 for sides in seen.values()) > 55
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"batch_size": 0}, "batch_size is 0: it must be at least 1"),
-        ({"batch_size": 6, "process_count": 4}, "6 does not divide among 4 processes"),
-        ({"batch_size": 6, "process_count": 2, "process_index": 2}, r"must be in \[0, 2\)"),
-    ],
-)
-def test_numbers_that_do_not_fit_are_refused(arguments, message):
-    with pytest.raises(InputError, match=message):
-        train_batches(Numbered(5), seed=0, **arguments)
-    with pytest.raises(InputError, match=message):
-        eval_batches(Numbered(5), **arguments)
-
-
-def test_empty_splits_and_negative_steps_are_refused():
-    with pytest.raises(InputError, match="training split is empty"):
-        train_batches(Numbered(0), batch_size=1, seed=0)
-    with pytest.raises(InputError, match="split to evaluate is empty"):
-        eval_batches(Numbered(0), 1)
-    with pytest.raises(InputError, match="start_step is -1"):
-        train_batches(Numbered(5), batch_size=1, seed=0, start_step=-1)
-    with pytest.raises(InputError, match="workers is -1"):
-        train_batches(Numbered(5), batch_size=1, seed=0, workers=-1)
 
 
 def test_worker_processes_give_the_same_batches_and_end_with_the_iterator():

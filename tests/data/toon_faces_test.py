@@ -1,10 +1,8 @@
-"""The toon_faces builder: contents, caching, interruption and concurrent builds."""
+"""The toon_faces builder: contents, caching and concurrent builds."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +15,9 @@ from pivq_jax.data.toon_faces import prepared_faces
 
 SIZES = {"train": 12, "validation": 4, "test": 4}
 BUILD = """
-import sys, time
-from pivq_jax.data import load_toon_faces, toon_render
-render_face = toon_render.render_face
-def draw(seed, size):
-    if '/test/' in seed:
-        time.sleep(float(sys.argv[3]))
-    return render_face(seed, size)
-toon_render.render_face = draw
-data = load_toon_faces(32, data_dir=sys.argv[1], sizes={'train': int(sys.argv[2]),
-                       'validation': 4, 'test': 4})
+import sys
+from pivq_jax.data import load_toon_faces
+data = load_toon_faces(32, data_dir=sys.argv[1], sizes={'train': 12, 'validation': 4, 'test': 4})
 print(len(data.train), int(sum(data.test[i]['image'].sum(dtype='int64') for i in range(4))))
 """
 
@@ -41,30 +32,16 @@ def faces(data_dir):
     return load_toon_faces(32, data_dir=data_dir, sizes=SIZES)
 
 
-def start_build(data_dir: Path, count: int, delay: float = 0.0) -> subprocess.Popen:
-    """Draws in one process; the test faces are drawn last, each after a delay in seconds."""
-    command = [sys.executable, "-c", BUILD, str(data_dir), str(count), str(delay)]
+def start_build(data_dir: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", BUILD, str(data_dir)]
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
 
 
-def unfinished(data_dir: Path) -> list[Path]:
-    return list(data_dir.glob("toon_faces/*.incomplete/data/*"))
-
-
 def finished(data_dir: Path) -> list[Path]:
     found = data_dir.glob("toon_faces/*/prepared.json")
     return [path.parent for path in found if not path.parent.name.startswith(".")]
-
-
-def wait_until(condition, seconds: float = 60.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_images_and_labels_are_those_of_the_seeds(faces, tmp_path):
@@ -119,62 +96,8 @@ def test_image_sizes_have_limits(size, tmp_path):
         load_toon_faces(size, data_dir=tmp_path)
 
 
-def test_an_error_while_drawing_leaves_no_data_set_and_is_continued(tmp_path, monkeypatch):
-    render_face, drawn = toon_render.render_face, []
-
-    def draw(seed, size):
-        drawn.append(seed)
-        if "/test/" in seed and len(drawn) < 20:
-            raise ZeroDivisionError("out of ink")
-        return render_face(seed, size)
-
-    monkeypatch.setattr(toon_render, "render_face", draw)
-    with pytest.raises(ZeroDivisionError, match="out of ink"):
-        load_toon_faces(32, data_dir=tmp_path, sizes=SIZES)
-    assert not finished(tmp_path)
-    drawn[:] = range(20)
-    assert len(load_toon_faces(32, data_dir=tmp_path, sizes=SIZES).test) == 4
-    assert drawn[20:] == toon_render.face_seeds("test", 4)  # the others were kept
-
-
-def test_a_whole_split_of_other_faces_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(toon_render, "SPLIT_SIZES", dict.fromkeys(SIZES, 8))
-    with pytest.raises(RuntimeError, match="the train faces are not those of toon_faces"):
-        load_toon_faces(48, data_dir=tmp_path)
-    assert not finished(tmp_path)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_interrupted_build_is_no_data_set(tmp_path):
-    build = start_build(tmp_path, 10_000)
-    assert wait_until(lambda: unfinished(tmp_path)), build.communicate()
-    build.send_signal(signal.SIGINT)
-    _, errors = build.communicate(timeout=60)
-    assert build.returncode != 0
-    assert "KeyboardInterrupt" in errors
-    assert not finished(tmp_path)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_killed_build_does_not_load_and_is_continued(tmp_path, monkeypatch):
-    build = start_build(tmp_path, 12, delay=60.0)
-    done = "toon_faces/*.incomplete/done/[!.]*-validation*.json"
-    assert wait_until(lambda: list(tmp_path.glob(done))), build.communicate()
-    build.kill()
-    build.communicate(timeout=60)
-    assert not finished(tmp_path)
-    assert unfinished(tmp_path)
-    render_face, drawn = toon_render.render_face, []
-    monkeypatch.setattr(
-        toon_render, "render_face", lambda *face: drawn.append(face[0]) or render_face(*face)
-    )
-    assert len(load_toon_faces(32, data_dir=tmp_path, sizes=SIZES).train) == 12
-    assert drawn == toon_render.face_seeds("test", 4)
-    assert not unfinished(tmp_path)
-
-
 def test_two_builds_at_once_give_one_whole_data_set(tmp_path):
-    builds = [start_build(tmp_path, 12) for _ in range(2)]
+    builds = [start_build(tmp_path) for _ in range(2)]
     outputs = [build.communicate(timeout=120) for build in builds]
     assert [build.returncode for build in builds] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
@@ -183,13 +106,3 @@ def test_two_builds_at_once_give_one_whole_data_set(tmp_path):
     drawn = [errors for _, errors in outputs if "drawing" in errors]
     assert len(drawn) == 1
     assert all("tensorflow" not in errors.lower() for _, errors in outputs)
-
-
-def test_damaged_data_is_named_with_the_remedy(tmp_path):
-    load_toon_faces(32, data_dir=tmp_path, sizes=SIZES)
-    (directory,) = finished(tmp_path)
-    for file in directory.glob("*test.array_record*"):
-        file.unlink()
-    with pytest.raises(InputError, match=r"is damaged \(.*delete that directory") as caught:
-        load_toon_faces(32, data_dir=tmp_path, sizes=SIZES)
-    assert str(directory) in str(caught.value)
