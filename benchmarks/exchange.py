@@ -132,7 +132,12 @@ def measure(
         sets = by_code(model, codes, pairs, lift, seed)
         if "near parents" in rules:
             near = near_parents(
-                jax.random.key(seed), samples, codes, model.codebook, nearest_of=nearest_of
+                model.space,
+                jax.random.key(seed),
+                samples,
+                codes,
+                model.codebook,
+                nearest_of=nearest_of,
             )
             a, b = codes[np.asarray(near)].swapaxes(0, 1)
             rebuilt["near parents"] = (

@@ -12,26 +12,30 @@ from pathlib import Path
 from benchmarks import screen
 
 CRITIC = {"adversarial.layers": "3", "adversarial.augmentations": "translation"}
-ONE_STAGE = {"model.stages": "1", "model.code_dim": "32", "quantizer.noise": "0.9"}
+ONE_STAGE = {
+    "model.stages": "1",
+    "model.num_codes": "512",
+    "model.code_dim": "32",
+    "quantizer.codebook_size": "16384",
+    "quantizer.noise": "0.9",
+}
 ROWS: dict[str, dict[str, str]] = {
     "as the config has it": {},
-    "noise 0.5": {"quantizer.noise": "0.5"},
-    "noise 0.8": {"quantizer.noise": "0.8"},
-    "codebook from a quarter of the steps": {"quantizer.init_step": "375"},
-    "512 latents with one code each": ONE_STAGE,
-    "four stages, K = 8,192": {
-        "model.stages": "4",
-        "model.num_codes": "256",
-        "quantizer.codebook_size": "8192",
+    "eight stages, K = 16,384": {
+        "model.stages": "8",
+        "model.num_codes": "512",
+        "quantizer.codebook_size": "16384",
     },
-    "K = 4,096": {"quantizer.codebook_size": "4096"},
-    "codes of 32 dimensions": {"model.code_dim": "32"},
-    "learned queries as latents": {"model.latents": "queries"},
-    "a block over the set": {"model.set_depth": "1"},
+    "K = 65,536": {"quantizer.codebook_size": "65536"},
+    "codes of 96 dimensions": {"model.code_dim": "96"},
+    "codebook from step 850": {"quantizer.init_step": "850"},
+    "noise 0.1": {"quantizer.noise": "0.1"},
+    "512 latents with one code each": ONE_STAGE,
     "no layer for each patch": {"model.local_output": "False"},
     "LPIPS of images in place": {"loss.perceptual_shift": "0"},
     "LPIPS at half the weight": {"loss.perceptual": "0.5"},
     "any two parents": {"sample.nearest_of": "1"},
+    "the nearest of 64 parents": {"sample.nearest_of": "64"},
     "discriminator": CRITIC
     | {
         "adversarial.weight": "0.5",
@@ -77,6 +81,6 @@ if __name__ == "__main__":
         COLUMNS,
         steps=1_500,
         config="configs/faces.py",
-        settings={"quantizer.init_step": "850", "train.checkpoint_every": "1500"},
+        settings={"quantizer.init_step": "300", "train.checkpoint_every": "1500"},
         data="directory of aligned images, of which a person's are named NAME_0001.png and so on",
     )

@@ -7,7 +7,6 @@ splits are by person; for other names, give --group. Rows:
 
   matching    the model of --config: sets of codes
   nearest     the same with the nearest entry for each latent: multisets
-  positional  the same with a place for each code: sequences
   vq_vae      `benchmarks.vq_vae`, a convolutional VQ-VAE in PyTorch: an 8x8 grid of 512 entries
 
 All see the same images in the same order, for the same time, on one core each; two are trained
@@ -67,7 +66,6 @@ PEER = "vq_vae"
 TITLES = {
     "matching": "PI-VQ, matching",
     "nearest": "PI-VQ, nearest",
-    "positional": "PI-VQ, positional",
     PEER: "VQ-VAE, 8x8 grid",
 }
 CALIBRATION_STEPS = 60

@@ -36,23 +36,27 @@ def get_config(variants: str = "") -> ConfigDict:
     config.data.name = "image_folder"
     config.data.group = "(.*)_[0-9]+"  # AJ_Cook_0001.jpg: all images of a person in one split
     config.data.flip = True
-    config.model.num_codes = 512
-    config.model.stages = 8  # of each of the 64 patches, which are the latents
+    config.model.num_codes = 1024
+    config.model.stages = 16  # of each of the 64 patches, which are the latents
     config.model.latents = "patches"
     config.model.code_dim = 64
     config.model.set_depth = 0
     config.model.local_output = True
-    config.quantizer.codebook_size = 16_384
-    config.quantizer.init_step = 8_000
-    config.quantizer.init_batches = 24
-    config.quantizer.noise = 0.7
+    config.quantizer.codebook_size = 32_768
+    config.quantizer.init_step = 1_000
     config.loss.perceptual = 1.0
     config.loss.perceptual_shift = 3
-    config.train.steps = 14_000
-    config.train.checkpoint_every = 4_000  # few before the codebook, as each there takes a k-means
-    config.sample.nearest_of = 64
+    config.loss.variance = 0.0
+    config.train.steps = 7_000
+    config.train.checkpoint_every = 1_000
+    config.sample.nearest_of = 1_000
     return with_variants(
         config,
         variants,
-        smoke={"model.num_codes": 128, "model.stages": 2, "quantizer.codebook_size": 512},
+        smoke={
+            "model.num_codes": 128,
+            "model.stages": 2,
+            "model.set_depth": 0,
+            "quantizer.codebook_size": 512,
+        },
     )

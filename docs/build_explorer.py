@@ -103,7 +103,9 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
         assert labelled.parents is not None and labelled.labels
         table = sampling.factor_table(labelled.space, labelled.parents, labelled.labels)
         file = folder / "factors.safetensors"
-        parts = {name: np.asarray(part) for name, part in table._asdict().items()}
+        assert engine.probe
+        arrays = {**table._asdict(), **engine.probe._asdict()}
+        parts = {name: np.asarray(part) for name, part in arrays.items()}
         file.write_bytes(safetensors.numpy.save(parts))
         files.append(file)
     numbers = {"examples": len(tests), "trainingImages": len(training)}

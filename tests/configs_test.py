@@ -189,15 +189,24 @@ def test_latents_from_patches_are_squares_of_them_or_several_for_each():
         check_config(config, training=True)
 
 
-def test_stages_divide_codes_entries_and_dimensions():
-    fields = {"model.latents": "patches", "model.num_codes": 128, "model.stages": 2}
+def test_stages_are_of_patches_and_divide_entries_and_dimensions():
+    fields = {
+        "model.latents": "patches",
+        "model.num_codes": 128,
+        "model.stages": 2,
+        "model.set_depth": 0,
+    }
     config = get_config("toon_faces").with_fields(fields)
     check_config(config, training=True)
     for change, message in (
         ({"model.stages": 3}, r"num_codes = 128 must be a multiple of model\.stages = 3"),
         ({"quantizer.codebook_size": 513}, r"codebook_size = 513 must be a multiple"),
         ({"model.code_dim": 33}, r"code_dim = 33 is halved by model\.stages = 2"),
-        ({"model.num_codes": 96}, r"num_codes = 96 in 2 stages does not split the 64 patches"),
+        ({"model.code_dim": 386}, r"code_dim = 386 .* 4 to 384"),
+        ({"model.num_codes": 96}, r"each of the 64 patches .* model\.num_codes = 128"),
+        ({"model.latents": "queries"}, r"set model\.latents = 'patches'"),
+        ({"model.set_depth": 1}, r"set_depth = 1 has no use with model\.stages = 2"),
+        ({"quantizer.kind": "positional"}, r"kind = 'positional' has no use"),
     ):
         with pytest.raises(InputError, match=message):
             check_config(config.with_fields(change), training=True)

@@ -5,11 +5,12 @@
 
 import { Backend, BackendError } from "./backend.js";
 import { readCodes, writeCodes } from "./codes.js";
-import { edit, readFactors } from "./edits.js";
+import { edit } from "./edits.js";
 import { claimedSize } from "./headers.js";
 import { env, InferenceSession, Tensor } from "./ort.wasm.bundle.min.mjs";
 import { logLift, ofWholePlaces, pairCodes, placesOf, quantize, recombine } from "./pairing.js";
 import { resize, shrink, toBytes, toFloat } from "./pixels.js";
+import { readValues } from "./probe.js";
 import { readSafetensors } from "./safetensors.js";
 
 const MAX_FILE = 2 ** 25; // bytes
@@ -28,6 +29,7 @@ export class BrowserBackend extends Backend {
   #codebook; // see pairing.js
   #lift; // [K, K]; undefined if positional, or with places and without labels
   #table; // see edits.js; undefined without labels
+  #probe; // see probe.js; undefined without labels
   #decoder;
   #running = Promise.resolve(); // onnxruntime does one thing at a time
 
@@ -74,8 +76,10 @@ export class BrowserBackend extends Backend {
       this.#lift = logLift(this.#trainingCodes, model.numCodes, size);
     }
     if (counts) {
-      const { given_code: given, overall } = readSafetensors(counts.buffer);
+      const { given_code: given, overall, weights, bias, least } = readSafetensors(counts.buffer);
       const [factors, values] = overall.shape;
+      const sizes = model.factors.map((factor) => factor.values.length);
+      this.#probe = { weights: weights.values, bias: bias.values, least: least.values, sizes };
       this.#table = { given: given.values, overall: overall.values, factors, values };
     }
     return model;
@@ -158,7 +162,8 @@ export class BrowserBackend extends Backend {
   }
 
   async readFactors(codes) {
-    return readFactors(codes, this.#table).map((row) => row.indexOf(Math.max(...row)));
+    const [image] = await this.decode([codes]);
+    return readValues(shrink(image), this.#probe);
   }
 
   async edit(codes, factor, value) {

@@ -13,6 +13,7 @@ from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, read_json
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
 from pivq_jax.config.limits import NORM_GROUPS, RECOMBINATION_PATCHES
+from pivq_jax.config.sections import ModelConfig
 
 MAX_POSITIONS = 2**24  # numbers in the table of positions of patches; half a GB to make
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels; a test compares it with losses.backbones
@@ -176,26 +177,46 @@ def check_model(config: Config) -> None:
             count % model.stages == 0,
             f"{name} = {count} must be a multiple of model.stages = {model.stages}",
         )
-    need(
-        model.stages == 1 or (model.code_dim % 2 == 0 and model.code_dim >= 4),
-        f"model.code_dim = {model.code_dim} is halved by model.stages = {model.stages}: make it"
-        " even, and at least 4",
-    )
     patches = model.patches(size)
-    if model.latents == "patches":
+    if model.stages > 1:
+        _check_stages(model, quantizer.kind, patches)
+    elif model.latents == "patches":
         fitting = [patches // n**2 for n in range(size // patch, 0, -1) if size // patch % n == 0]
         need(
             model.num_latents in fitting or model.num_latents % patches == 0,
-            f"model.num_codes = {model.num_codes} in {model.stages} stages does not split the"
-            f" {patches} patches of model.latents = 'patches' into squares: for each stage, use one"
-            f" of {', '.join(map(str, fitting))}, or a multiple of {patches} for several latents"
-            " from each patch",
+            f"model.num_codes = {model.num_codes} does not split the {patches} patches of"
+            f" model.latents = 'patches' into squares: use one of {', '.join(map(str, fitting))},"
+            f" or a multiple of {patches} for several latents from each patch",
         )
     positions = patches * model.width
     need(
         positions <= MAX_POSITIONS,
         f"(data.image_size / model.patch_size)² * model.width = {positions:,} must be at most"
         f" {MAX_POSITIONS:,}: raise model.patch_size",
+    )
+
+
+def _check_stages(model: ModelConfig, kind: str, patches: int) -> None:
+    """Checks a model whose patches have several codes each."""
+    stages, most = f"model.stages = {model.stages}", 6 * model.patch_size**2
+    need(
+        model.latents == "patches" and model.num_codes == model.stages * patches,
+        f"{stages} gives each of the {patches} patches as many codes: set model.latents ="
+        f" 'patches' and model.num_codes = {model.stages * patches}",
+    )
+    need(
+        model.code_dim % 2 == 0 and 4 <= model.code_dim <= most,
+        f"model.code_dim = {model.code_dim} is halved by {stages}, and half of it are frequencies"
+        f" of a patch: make it even, 4 to {most}",
+    )
+    need(
+        model.set_depth == 0,
+        f"model.set_depth = {model.set_depth} has no use with {stages}, which adds codes up: set 0",
+    )
+    need(
+        kind != "positional",
+        f"quantizer.kind = 'positional' has no use with {stages}, whose codes say where they"
+        " belong: use 'nearest'",
     )
 
 

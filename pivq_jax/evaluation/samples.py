@@ -83,7 +83,9 @@ def sample_recombined(
     key_parents, key_mix = jax.random.split(key)
     _check_parents(parents, len(codes))
     groups = np.asarray(
-        sampling.near_parents(key_parents, count, codes, model.codebook, parents, nearest_of)
+        sampling.near_parents(
+            model.space, key_parents, count, codes, model.codebook, parents, nearest_of
+        )
     )
     fraction = (parents - 1) / parents if fraction is None else fraction
 

@@ -19,9 +19,9 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_float, images_to_uint8
-from pivq_jax.explore.factors import edit_places
+from pivq_jax.explore.factors import Probe, edit_places, fit_probe, read_values
 from pivq_jax.explore.meanings import find_meanings, words
-from pivq_jax.explore.pool import Pool, encode_pool, nearest
+from pivq_jax.explore.pool import Pool, encode_pool, nearest, shrink
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop.card import TERMS
 from pivq_jax.sampling import Labels
@@ -68,9 +68,9 @@ class Engine:
     """A trained model with its data, compiled and ready.
 
     Without a data set there are no images to choose from, no new faces, and codes are grouped by
-    clusters of entries. `pool` and `labelled`, the model with labelled images, are then None;
-    `labelled` also without labels, and if codes have places. `example_name` is what the page calls
-    the images to choose from.
+    clusters of entries. `pool`, `labelled` (the model with labelled images) and `probe` are then
+    None; the last two also without labels, and if codes have places. `example_name` is what the
+    page calls the images to choose from.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Engine:
         self._id = fingerprint(model.params).hex()
         self.pool: Pool | None = None
         self.labelled: TrainedModel | None = None
+        self.probe: Probe | None = None
         self._lift: jax.Array | None = None
         self._compile()
         codes, labels = np.zeros((0, self.num_codes), np.int32), np.zeros((0, 0), np.int32)
@@ -100,16 +101,17 @@ class Engine:
 
     def _count(self) -> None:
         """Counts which codes and labels meet, and compiles what needs the counts."""
-        model = self.model
-        if model.labels is None and self.pool and self.dataset:
-            factors = self.dataset.factors
-            labels = Labels(self.pool.labels, factors) if factors else None
-            model = dataclasses.replace(model, parents=self.pool.codes, labels=labels)
-        if model.space.ordered or (model.labels is None and self.pool is None):
+        model, pool = self.model, self.pool
+        if pool is None or model.space.ordered:
             return
+        factors = self.dataset.factors if self.dataset else {}
+        if model.labels is None:
+            labels = Labels(pool.labels, factors) if factors else None
+            model = dataclasses.replace(model, parents=pool.codes, labels=labels)
         self._lift = model.lift if model.space.uses_lift else None
-        if model.labels:
+        if model.labels and factors == model.labels.factors:
             self.labelled, codes = model, np.arange(self.num_codes)
+            self.probe = fit_probe(np.asarray(pool.small), pool.labels, factors)
             self.read_factors(codes)
             self.edit(codes, 0, 0)
 
@@ -220,7 +222,7 @@ class Engine:
         key_parents, key_mix = jax.random.split(key)
         nearest_of = self.model.config.sample.nearest_of
         pair = sampling.near_parents(
-            key_parents, 1, pool.codes, self._codebook, nearest_of=nearest_of
+            self.model.space, key_parents, 1, pool.codes, self._codebook, nearest_of=nearest_of
         )
         first, second = pair[0].tolist()
         a, b = self._training_image(first), self._training_image(second)
@@ -253,8 +255,14 @@ class Engine:
         return np.argsort(distance, kind="stable")[1:]
 
     def read_factors(self, codes: np.ndarray) -> np.ndarray:
-        """Returns the values of the factors of an image, as its codes, int [N], say: int [A]."""
-        return self._labelled().read_factors(codes[None])[0]
+        """Returns the value of each factor that the decoded image of codes, int [N], shows.
+
+        int [A], -1 where none is sure.
+        """
+        labels = self._labelled().labels
+        assert labels and self.probe
+        small = np.asarray(shrink(self.decode(codes[None])))
+        return read_values(small, self.probe, labels.factors)
 
     def edit(self, codes: np.ndarray, factor: int, value: int) -> np.ndarray:
         """Gives a factor another value; see `factors.edit_places`."""

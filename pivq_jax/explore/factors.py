@@ -1,10 +1,85 @@
-"""Edits of labelled factors in codes whose places are kept."""
+"""Labelled factors: read from decoded images, and edited in codes whose places are kept."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
 from pivq_jax.inference import TrainedModel
+
+NOISE = 2.0  # standard deviation in grey levels of what is taken for noise in each pixel
+# A value is sure if its lead over each other one is at least this share of the mean lead in images
+# that have it, and this ratio of probabilities.
+LEAST_LEAD, LEAST_RATIO = 0.3, 9.0
+
+
+class Probe(NamedTuple):
+    """Linear scores of all V values of all factors, one factor after another.
+
+    A value is sure if its score exceeds that of each other value v of its factor by at least
+    `least[value, v]`.
+    """
+
+    weights: np.ndarray  # f32 [V, F], of the grey levels of F pixels times channels
+    bias: np.ndarray  # f32 [V], -inf for values that no image has
+    least: np.ndarray  # f32 [V, V], 0 on the diagonal and between factors
+
+
+def fit_probe(
+    images: np.ndarray, labels: np.ndarray, factors: Mapping[str, Sequence[str]]
+) -> Probe:
+    """Fits a linear discriminant (Fisher 1936) of each factor to images, uint8 [M, ...], M >= 1.
+
+    Labels are int [M, A]. Images of a value are taken as normally distributed around their mean,
+    with a covariance of pixels that all values of the factor share.
+    """
+    pixels = images.reshape(len(images), -1).astype(np.float32)
+    mean = pixels.mean(0, dtype=np.float64)
+    pixels -= mean.astype(np.float32)
+    columns = zip(labels.T, factors.values(), strict=True)
+    has = np.concatenate([np.eye(len(names), dtype=np.float32)[c] for c, names in columns], 1)
+    counts = has.sum(0, dtype=np.float64)
+    means = (has.T @ pixels) / np.maximum(counts, 1.0)[:, None]
+    covariance = (pixels.T @ pixels).astype(np.float64) / len(pixels)
+    covariance[np.diag_indices_from(covariance)] += NOISE**2
+    directions = np.linalg.solve(covariance, means.T)
+    weights, bias = np.zeros(means.shape), np.zeros(len(means))
+    least = np.zeros((len(means), len(means)))
+    for of in slices_of(factors):
+        # Along the directions of its C means, a factor has C coordinates.
+        between = means[of] @ directions[:, of]
+        within = between - between * (counts[of] / len(pixels)) @ between
+        inverse = np.linalg.pinv(within, rcond=1e-6, hermitian=True)
+        weights[of] = (directions[:, of] @ inverse @ between).T
+        scores = between @ inverse @ between  # of each mean, in rows
+        own = scores.diagonal()
+        bias[of] = -own / 2
+        lead = (own[:, None] + own) / 2 - scores
+        least[of, of] = np.maximum(LEAST_LEAD * lead, np.log(LEAST_RATIO))
+    np.fill_diagonal(least, 0.0)
+    bias = np.where(counts > 0, bias - weights @ mean, -np.inf)
+    return Probe(*(part.astype(np.float32) for part in (weights, bias, least)))
+
+
+def read_values(
+    image: np.ndarray, probe: Probe, factors: Mapping[str, Sequence[str]]
+) -> np.ndarray:
+    """Returns the value of each factor in an image, uint8: int [A], -1 where none is sure."""
+    scores = probe.weights @ image.ravel().astype(np.float64) + probe.bias
+    values = []
+    for of in slices_of(factors):
+        best = int(scores[of].argmax())
+        sure = scores[of][best] - scores[of] >= probe.least[of, of][best]
+        values.append(best if sure.all() else -1)
+    return np.array(values)
+
+
+def slices_of(factors: Mapping[str, Sequence[str]]) -> list[slice]:
+    """Returns where the values of each factor are among those of all."""
+    ends = np.cumsum([len(names) for names in factors.values()]).tolist()
+    return [slice(end - len(names), end) for end, names in zip(ends, factors.values(), strict=True)]
 
 
 def edit_places(model: TrainedModel, codes: np.ndarray, factor: int, value: int) -> np.ndarray:

@@ -86,22 +86,15 @@ def with_hidden_places(
     side = math.isqrt(space.places)
     seen = visible[..., 0].reshape(len(visible), side, -1, side, visible.shape[2] // side)
     seen = seen.mean((2, 4)).reshape(len(visible), space.places) >= 0.5
-    size = codebook.shape[1] // 2
-    place = space.places_of(jnp.arange(len(codebook)), codebook)  # once, not for each parent
-
-    def values(codes: jax.Array) -> jax.Array:
-        owners = jax.nn.one_hot(place[codes], space.places)
-        return jnp.einsum("np,nd->pd", owners, codebook[codes, size:])
-
-    every = jax.lax.map(values, jnp.asarray(parents))
+    every = space.latents_of(jnp.asarray(parents), codebook)
 
     def nearest_parent(part: tuple[jax.Array, jax.Array]) -> jax.Array:
-        apart = jnp.square(every - values(part[0])).sum(-1)
+        apart = jnp.square(every - part[0]).sum(-1)
         return jnp.argmin(jnp.where(part[1], apart, 0).sum(-1))
 
-    chosen = jax.lax.map(nearest_parent, (codes, seen))
+    chosen = jax.lax.map(nearest_parent, (space.latents_of(codes, codebook), seen))
     pairs = sampling.pair_codes(space, codebook, codes, jnp.asarray(parents)[chosen])
-    hidden = ~jnp.take_along_axis(seen, place[pairs[0]], axis=1)
+    hidden = ~jnp.take_along_axis(seen, space.places_of(pairs[0], codebook), axis=1)
     return jnp.where(hidden, pairs[1], pairs[0])
 
 

@@ -174,7 +174,7 @@ class TrainedModel:
         key_parents, key_mix = jax.random.split(key)
         nearest_of = self.config.sample.nearest_of
         pairs = sampling.near_parents(
-            key_parents, count, self.parents, self.codebook, nearest_of=nearest_of
+            self.space, key_parents, count, self.parents, self.codebook, nearest_of=nearest_of
         )
         groups, lift = self.parents[pairs], self.lift if self.space.uses_lift else None
         how = key_mix, np.arange(count), 0.5, lift

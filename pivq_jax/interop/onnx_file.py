@@ -24,6 +24,7 @@ from flax import traverse_util
 
 from pivq_jax.common.files import write_atomically
 from pivq_jax.config.fields import Config
+from pivq_jax.config.sections import ModelConfig
 from pivq_jax.interop.onnx_graph import (
     Graph,
     block,
@@ -34,7 +35,7 @@ from pivq_jax.interop.onnx_graph import (
 )
 from pivq_jax.interop.safetensors_file import KEY, config_of_model
 from pivq_jax.interop.weights import Params
-from pivq_jax.model.layers import positions_2d
+from pivq_jax.model.layers import cosine_transform, positions_2d
 from pivq_jax.model.primitives import NORM_EPSILON
 from pivq_jax.model.quantizer import places
 
@@ -109,8 +110,16 @@ def encoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
 
     x = dense(graph, layer_norm(graph, x, "encoder/norm"), "encoder/latents")
     x = graph.add("Reshape", x, graph.shape(0, model.num_latents, model.latent_dim))
-    one = graph.constant("encoder/unit/scale", np.ones(model.latent_dim, np.float32))
-    graph.add("LayerNormalization", x, one, epsilon=NORM_EPSILON, name="latents")
+    if model.stages > 1:
+        p, transform = model.patch_size, cosine_transform(model.patch_size, model.latent_dim)
+        y = graph.add("Reshape", "images", graph.shape(0, side, p, side, 3 * p))
+        y = graph.add("Transpose", y, perm=[0, 1, 3, 2, 4])
+        y = graph.add("Reshape", y, graph.shape(0, side**2, 3 * p**2))
+        y = graph.add("MatMul", y, graph.constant("encoder/transform", transform))
+        graph.add("Add", x, y, name="latents")
+    else:
+        one = graph.constant("encoder/unit/scale", np.ones(model.latent_dim, np.float32))
+        graph.add("LayerNormalization", x, one, epsilon=NORM_EPSILON, name="latents")
     images, latents = (size, size, 3), (model.num_latents, model.latent_dim)
     return graph.to_bytes("encoder", ("images", images), ("latents", latents), metadata)
 
@@ -121,16 +130,19 @@ def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
     width, side = model.width, size // model.patch_size
     graph = _graph(params)
 
-    codes = dense(graph, "vectors", "decoder/codes")
-    if config.quantizer.kind == "positional":
-        codes = graph.add("Add", codes, graph.weight("decoder/places"))
-    for i in range(model.set_depth):
-        codes = block(graph, codes, f"decoder/set_block_{i}", model.heads)
-    if model.stages == 1:
-        codes = layer_norm(graph, codes, "decoder/set_norm")
-
     queries = graph.params["decoder/queries"] + positions_2d(side, side, width)
     x = graph.constant("decoder/queries", queries[None])  # shared by all images
+    codes = latents = ""
+    if model.stages > 1:
+        latents = _sums(graph, model)
+        x = graph.add("Add", x, dense(graph, latents, "decoder/codes"))
+    else:
+        codes = dense(graph, "vectors", "decoder/codes")
+        if config.quantizer.kind == "positional":
+            codes = graph.add("Add", codes, graph.weight("decoder/places"))
+        for i in range(model.set_depth):
+            codes = block(graph, codes, f"decoder/set_block_{i}", model.heads)
+        codes = layer_norm(graph, codes, "decoder/set_norm")
     for i in range(model.decoder_depth):
         x = block(graph, x, f"decoder/block_{i}", model.heads, codes)
     cells = x = layer_norm(graph, x, "decoder/norm")
@@ -150,11 +162,36 @@ def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
         y = graph.add("MatMul", graph.add("Transpose", cells, perm=[1, 0, 2]), kernels)
         y = graph.add("Transpose", y, perm=[1, 0, 2])
         x = graph.add("Add", x, _pixels(graph, y, side, model.patch_size))
+    if model.stages > 1:
+        transform = cosine_transform(model.patch_size, model.latent_dim).T
+        y = graph.add("MatMul", latents, graph.constant("decoder/transform", transform))
+        x = graph.add("Add", x, _pixels(graph, y, side, model.patch_size))
     x = graph.add("Transpose", x, perm=[0, 2, 3, 1])
     limits = [graph.constant(f"limit_{i}", np.float32(i)) for i in (-1, 1)]
     graph.add("Clip", x, *limits, name="images")
     vectors, images = (model.num_codes, model.code_dim), (size, size, 3)
     return graph.to_bytes("decoder", ("vectors", vectors), ("images", images), metadata)
+
+
+def _sums(graph: Graph, model: ModelConfig) -> str:
+    """Adds up the codes of each patch, `pivq_jax.model.quantizer.sum_by_place`: [B, L, D / 2]."""
+    half = model.code_dim // 2
+    known = places(model.num_latents, half)
+    place, values = (
+        graph.add(
+            "Slice",
+            "vectors",
+            *(graph.constant(f"index_{i}", np.array([i])) for i in (start, start + half, 2)),
+        )
+        for start in (0, half)
+    )
+    # The nearest place has the largest product less half of its squared length.
+    score = graph.add("MatMul", place, graph.constant("decoder/known", known.T))
+    score = graph.add("Sub", score, graph.constant("decoder/lengths", (known**2).sum(-1) / 2))
+    owner = graph.add("ArgMax", score, axis=-1, keepdims=0)
+    depth = graph.constant("decoder/count", np.int64(model.num_latents))
+    one_hot = graph.add("OneHot", owner, depth, graph.constant("bits", np.float32([0, 1])), axis=1)
+    return graph.add("MatMul", one_hot, values)
 
 
 def _averaged(graph: Graph, x: str, side: int, width: int, count: int) -> str:

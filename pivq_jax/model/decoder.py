@@ -5,19 +5,9 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.config.sections import ModelConfig
-from pivq_jax.model.layers import block_class, positions_2d
+from pivq_jax.model.layers import block_class, cosine_transform, depth_to_space, positions_2d
 from pivq_jax.model.primitives import LayerNorm, dense, gelu
-
-
-def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
-    """Moves channels to pixels: [B, h, w, factor * factor * C] becomes [B, h * factor, w * factor,
-    C].
-    """
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height, width, factor, factor, channels // factor**2)
-    x = x.transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, height * factor, width * factor, -1)
-
+from pivq_jax.model.quantizer import sum_by_place
 
 # The last layer of both outputs is named `pixels`; the adaptive weight is computed at its kernel,
 # also if a local output is added.
@@ -89,6 +79,10 @@ class Decoder(nn.Module):
     through self-attention, which is permutation equivariant. A grid of queries, one per patch, then
     alternates self-attention across the image with cross-attention to the set, which is permutation
     invariant.
+
+    With several stages, codes say which patch they belong to (`model.quantizer.places`). Those of a
+    patch are added up, so their order does not matter either, and the sums take the place of the
+    attention to the set. Their inverse cosine transform is added to the output.
     """
 
     config: ModelConfig
@@ -107,20 +101,22 @@ class Decoder(nn.Module):
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         batch, num_codes, _ = quantized.shape
-        codes = dense(config.width, dtype, "codes")(quantized)
-        if self.positional:
-            places = self.param("places", nn.initializers.normal(1.0), (num_codes, config.width))
-            codes = codes + places.astype(dtype)
-        block = block_class(config.remat)
-        for i in range(config.set_depth):
-            codes = block(config.heads, config.mlp_ratio, dtype, name=f"set_block_{i}")(codes)
-        if config.stages == 1:  # else the lengths of codes must stay: those of a place are added up
+        side, block = self.image_size // config.patch_size, block_class(config.remat)
+        if config.stages > 1:
+            latents = sum_by_place(quantized, config.num_latents, config.latent_dim)
+            known, codes = dense(config.width, dtype, "codes")(latents), None
+        else:
+            known, codes = 0, dense(config.width, dtype, "codes")(quantized)
+            if self.positional:
+                shape = (num_codes, config.width)
+                codes += self.param("places", nn.initializers.normal(1.0), shape).astype(dtype)
+            for i in range(config.set_depth):
+                codes = block(config.heads, config.mlp_ratio, dtype, name=f"set_block_{i}")(codes)
             codes = LayerNorm(dtype, name="set_norm")(codes)
 
-        side = self.image_size // config.patch_size
         queries = self.param("queries", nn.initializers.normal(0.02), (side**2, config.width))
         queries = (queries + positions_2d(side, side, config.width)).astype(dtype)
-        x = queries[None]  # shared by all images until the first cross-attention
+        x = queries[None] + known  # without stages, shared by all images until they see the codes
         for i in range(config.decoder_depth):
             x = block(config.heads, config.mlp_ratio, dtype, name=f"block_{i}")(x, codes)
         x = LayerNorm(dtype, name="norm")(x).reshape(batch, side, side, config.width)
@@ -131,4 +127,7 @@ class Decoder(nn.Module):
             images = ConvOutput(config.patch_size, config.output_channels, dtype, name="output")(x)
         if config.local_output:
             images += LocalOutput(config.patch_size, name="local_output")(x)
+        if config.stages > 1:
+            patches = latents @ cosine_transform(config.patch_size, config.latent_dim).T
+            images += depth_to_space(patches.reshape(batch, side, side, -1), config.patch_size)
         return images

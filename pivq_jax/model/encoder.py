@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.config.sections import ModelConfig
-from pivq_jax.model.layers import block_class, positions_2d
+from pivq_jax.model.layers import block_class, cosine_transform, positions_2d, space_to_depth
 from pivq_jax.model.primitives import NORM_EPSILON, LayerNorm, dense
 
 
@@ -35,6 +35,10 @@ class Encoder(nn.Module):
 
     Each latent is normalized to zero mean and unit variance, without a learned scale, which fixes
     the scale of the codebook.
+
+    With several stages, whose codes are many enough to say nearly all, a latent is the cosine
+    transform of its patch instead, up to some frequency, to which the network adds. At first, it
+    adds nothing.
     """
 
     config: ModelConfig
@@ -47,7 +51,8 @@ class Encoder(nn.Module):
             images: float32 [B, H, W, 3] in [-1, 1]; H and W are multiples of `patch_size`.
 
         Returns:
-            float32 [B, N / stages, `latent_dim`], latents, each with zero mean and unit variance.
+            float32 [B, N / stages, `latent_dim`], latents, with one stage each with zero mean and
+            unit variance.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         p = config.patch_size
@@ -73,9 +78,14 @@ class Encoder(nn.Module):
         if not from_queries and config.num_latents < height * width:
             x = pool(x.reshape(batch, height, width, config.width), config.num_latents)
 
-        latents = LayerNorm(dtype, name="norm")(x)
+        x = LayerNorm(dtype, name="norm")(x)
+        if config.stages > 1:
+            added = dense(config.latent_dim, jnp.float32, "latents", nn.initializers.zeros)
+            patches = space_to_depth(images, p).reshape(batch, height * width, -1)
+            return patches @ cosine_transform(p, config.latent_dim) + added(x)
+
         per_token = config.num_latents // x.shape[1]
-        latents = dense(config.latent_dim * per_token, jnp.float32, "latents")(latents)
+        latents = dense(config.latent_dim * per_token, jnp.float32, "latents")(x)
         latents = latents.reshape(batch, config.num_latents, config.latent_dim)
         unit = nn.LayerNorm(
             epsilon=NORM_EPSILON,

@@ -1,4 +1,5 @@
-"""Layers shared by the encoder and the decoder: attention, MLP, transformer block, 2-D positions.
+"""Layers shared by the encoder and the decoder: attention, MLP, transformer block, positions and
+transforms of patches.
 
 All modules compute in `dtype` and keep their parameters in float32. Norms use epsilon 1e-6 and are
 computed in float32 for every `dtype`.
@@ -26,6 +27,47 @@ def positions_2d(height: int, width: int, channels: int) -> np.ndarray:
         [rows.reshape(-1, 1) * omega, columns.reshape(-1, 1) * omega], axis=1
     )  # [height * width, channels / 2]
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def space_to_depth(images: jax.Array, factor: int) -> jax.Array:
+    """Moves pixels to channels: [B, h * factor, w * factor, C] becomes [B, h, w, factor * factor *
+    C].
+    """
+    batch, height, width, channels = images.shape
+    x = images.reshape(batch, height // factor, factor, width // factor, factor, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // factor, width // factor, -1)
+
+
+def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
+    """Moves channels to pixels, the inverse of `space_to_depth`."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, factor, factor, channels // factor**2)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height * factor, width * factor, -1)
+
+
+def cosine_transform(patch_size: int, count: int) -> np.ndarray:
+    """Returns `count` patterns of the discrete cosine transform of a patch, as columns.
+
+    They are orthonormal, float32 [patch_size^2 * 3, count], in the order of `space_to_depth`
+    (Ahmed et al. 1974), those of low frequency first. Images differ less in colour than in
+    brightness, so colours come `patch_size` - 2 frequencies later.
+    """
+    at = np.arange(patch_size)
+    waves = np.cos(np.pi * (at[:, None] + 0.5) * at / patch_size) * np.sqrt(2 / patch_size)
+    waves[:, 0] /= np.sqrt(2)  # [pixel, frequency]
+    colours = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
+    order = sorted(
+        (row + column + (colour > 0) * (patch_size - 2), colour, row, column)
+        for colour in range(3)
+        for row in at
+        for column in at
+    )
+    patterns = [
+        np.einsum("y,x,c->yxc", waves[:, row], waves[:, column], colours[colour])
+        for _, colour, row, column in order[:count]
+    ]
+    return np.stack(patterns, -1).reshape(-1, count).astype(np.float32)
 
 
 class Attention(nn.Module):

@@ -37,13 +37,19 @@ class PIVQ(nn.Module):
     def __call__(self, images: jax.Array) -> tuple[jax.Array, Quantized]:
         """Reconstructs images from their quantized latents.
 
+        With several stages, no gradient reaches the encoder: errors of all stages would add up
+        while the codebook follows latents that move.
+
         Args:
             images: float32 [B, H, W, 3] in [-1, 1].
 
         Returns:
             reconstructions float32 [B, H, W, 3], and the `Quantized` latents.
         """
-        quantized = self.quantizer(self.latents(images))
+        latents = self.latents(images)
+        if self.config.stages > 1:
+            latents = jax.lax.stop_gradient(latents)
+        quantized = self.quantizer(latents)
         return self.decoder(quantized.vectors), quantized
 
     def autoencode(
@@ -61,7 +67,7 @@ class PIVQ(nn.Module):
         """
         latents = self.latents(images)
         key = jax.random.key(0) if key is None else key
-        vectors = stand_ins(latents, self.config.code_dim, self.config.stages, noise, key)
+        vectors = stand_ins(latents, self.config.code_dim, noise, key)
         return self.decoder(vectors), latents
 
     def latents(self, images: jax.Array) -> jax.Array:

@@ -52,13 +52,21 @@ def _product_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple
 _product.defvjp(_product_forward, _product_backward)
 
 
-def dense(features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
+_INIT = nn.initializers.lecun_normal()  # Flax's default
+
+
+def dense(
+    features: int,
+    dtype: jnp.dtype,
+    name: str,
+    kernel_init: nn.initializers.Initializer = _INIT,
+) -> nn.Dense:
     """Returns Flax's Dense layer with bias and float32 parameters, computing in `dtype`."""
 
     def product(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any) -> jax.Array:
         return _product(x, kernel)
 
-    return nn.Dense(features, dtype=dtype, dot_general=product, name=name)
+    return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, dot_general=product, name=name)
 
 
 @jax.checkpoint

@@ -153,7 +153,34 @@ def places(count: int, size: int) -> np.ndarray:
 
     They are fixed and random, so each is far from all others.
     """
-    return np.random.default_rng(0).normal(size=(count, size)).astype(np.float32)
+    # RandomState's stream is frozen; that of default_rng may change with NumPy's version.
+    return np.random.RandomState(0).normal(size=(count, size)).astype(np.float32)
+
+
+def at_places(latents: jax.Array, size: int) -> jax.Array:
+    """Puts the places of latents [B, L, latent_dim] before them: float32 [B, L, size +
+    latent_dim].
+    """
+    place = places(latents.shape[1], size)
+    return jnp.concatenate([jnp.broadcast_to(place, (len(latents), *place.shape)), latents], -1)
+
+
+def sum_by_place(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:
+    """Adds up what the codes of each latent say of it, whatever their order.
+
+    Args:
+        vectors: float32 [B, N, D], entries, each of which belongs to the latent whose place is
+            nearest to its first half.
+        count: number of latents.
+        latent_dim: size of a latent.
+
+    Returns:
+        float32 [B, count, latent_dim], the latents as their codes describe them.
+    """
+    place, values = jnp.split(vectors, [vectors.shape[-1] - latent_dim], -1)
+    known = places(count, place.shape[-1])
+    owner = jnp.argmin(squared_distances(jax.lax.stop_gradient(place), known), -1)
+    return jnp.einsum("bnp,bnd->bpd", jax.nn.one_hot(owner, count), values)
 
 
 def in_stages(
@@ -175,13 +202,12 @@ def in_stages(
         The targets of all stages float32 [B, N, D], those of the first stage first; what is left
         over, in the latents' shape; and what `quantize` returned besides, for each stage.
     """
-    count, size = latents.shape[1:]
-    place = jnp.broadcast_to(places(count, code_dim - size), (*latents.shape[:2], code_dim - size))
+    size = code_dim - latents.shape[-1]
     rest, targets, others = latents, [], []
     for stage in range(stages):
-        targets.append(jnp.concatenate([place, rest], -1))
+        targets.append(at_places(rest, size))
         vectors, other = quantize(stage, targets[-1])
-        rest -= vectors[..., code_dim - size :]
+        rest -= vectors[..., size:]
         others.append(other)
     return jnp.concatenate(targets, 1), rest, others
 
@@ -207,27 +233,12 @@ def assign_in_stages(
     return jnp.concatenate(columns, 1), jnp.all(jnp.stack(converged), 0), targets, left
 
 
-def stand_ins(
-    latents: jax.Array, code_dim: int, stages: int, noise: float, key: jax.Array
-) -> jax.Array:
-    """Returns vectors float32 [B, N, D] in place of entries, before there is a codebook.
-
-    With one stage, latents with normal noise. With several, a latent has a variance of 1 and what a
-    stage leaves of it is `noise`^2 of what it was given, as of a normal source at a rate of -log2
-    `noise` bits (Cover and Thomas, Elements of Information Theory, section 10.3). No noise leaves
-    nothing.
+def stand_ins(latents: jax.Array, code_dim: int, noise: float, key: jax.Array) -> jax.Array:
+    """Returns vectors float32 [B, L, D] in place of entries, before there is a codebook: latents,
+    with normal noise, and with their places if D is larger.
     """
-    if stages == 1:
-        return latents + noise * jax.random.normal(key, latents.shape) if noise else latents
-
-    def quantize(stage: int, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        rest, scale = targets[..., code_dim - latents.shape[-1] :], noise ** (stage + 1)
-        drawn = jax.random.normal(jax.random.fold_in(key, stage), rest.shape)
-        left = noise**2 * rest + scale * (1 - noise**2) ** 0.5 * drawn
-        vectors = targets - jnp.pad(left, ((0, 0), (0, 0), (code_dim - latents.shape[-1], 0)))
-        return vectors, vectors
-
-    return jnp.concatenate(in_stages(latents, code_dim, stages, quantize)[2], 1)
+    noisy = latents + noise * jax.random.normal(key, latents.shape) if noise else latents
+    return at_places(noisy, code_dim - latents.shape[-1])
 
 
 class Quantizer(nn.Module):
@@ -247,16 +258,17 @@ class Quantizer(nn.Module):
     def __call__(self, latents: jax.Array) -> Quantized:
         """Quantizes latents float32 [B, N / stages, `latent_dim`]; returns `Quantized`.
 
-        Gradients pass to the latents from the codes of the first stage.
+        Gradients pass straight to the latents if there is one stage.
         """
         columns, converged, targets, left = assign_in_stages(
             latents, self.codebook, self.kind, self.matcher, self.stages
         )
         entries = self.lookup(columns)
-        count, size = latents.shape[1:]
-        through = jnp.zeros_like(targets).at[:, :count, -size:].set(latents)
+        vectors = jax.lax.stop_gradient(entries)
+        if self.stages == 1:
+            vectors = jax.lax.stop_gradient(entries - latents) + latents
         return Quantized(
-            vectors=jax.lax.stop_gradient(entries - through) + through,
+            vectors=vectors,
             columns=columns,
             codebook_loss=jnp.mean((targets - entries) ** 2),
             commitment_loss=jnp.mean((latents - jax.lax.stop_gradient(latents - left)) ** 2),

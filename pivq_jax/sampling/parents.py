@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.model.quantizer import squared_distances
+from pivq_jax.sampling.space import CodeSpace
 
 
 def random_pairs(key: jax.Array, count: int, size: int) -> jax.Array:
@@ -62,6 +63,7 @@ def random_parents(key: jax.Array, count: int, size: int, parents: int) -> jax.A
 
 
 def near_parents(
+    space: CodeSpace,
     key: jax.Array,
     count: int,
     codes: jax.typing.ArrayLike,
@@ -77,9 +79,11 @@ def near_parents(
 
     The distance of two sets is their Chamfer distance in codebook space (Fan et al. 2017, arXiv
     1612.00603): the mean squared distance of each code from the nearest one of the other set, in
-    both directions. It does not depend on the order of codes.
+    both directions. It does not depend on the order of codes. With several stages, it is the mean
+    squared distance of the latents that the codes of each place add up to.
 
     Args:
+        space: the space of the codes.
         key: PRNG key; a group does not depend on the number of groups after it.
         count: number of groups.
         codes: int [M, N], codes of the pool of images, values in [0, K).
@@ -99,13 +103,21 @@ def near_parents(
     if nearest_of < parents:
         return random_parents(key, count, size, parents)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(count))
-    return _near_parents(keys, jnp.asarray(codes), jnp.asarray(codebook), parents, nearest_of)
+    codes, codebook = jnp.asarray(codes), jnp.asarray(codebook)
+    return _near_parents(space, keys, codes, codebook, parents, nearest_of)
 
 
-@partial(jax.jit, static_argnames=("parents", "nearest_of"))
+@partial(jax.jit, static_argnames=("space", "parents", "nearest_of"))
 def _near_parents(
-    keys: jax.Array, codes: jax.Array, codebook: jax.Array, parents: int, nearest_of: int
+    space: CodeSpace,
+    keys: jax.Array,
+    codes: jax.Array,
+    codebook: jax.Array,
+    parents: int,
+    nearest_of: int,
 ) -> jax.Array:
+    latents = space.latents_of(codes, codebook) if space.places else None
+
     def group(key: jax.Array) -> jax.Array:
         key_first, key_others = jax.random.split(key)
         first = jax.random.randint(key_first, (), 0, len(codes), jnp.int32)
@@ -113,6 +125,8 @@ def _near_parents(
         others = (others + (others >= first)).astype(jnp.int32)  # skips the first parent
 
         def distance(other: jax.Array) -> jax.Array:
+            if latents is not None:
+                return jnp.mean((latents[first] - latents[other]) ** 2)
             apart = squared_distances(codebook[codes[first]], codebook[codes[other]])
             return apart.min(0).mean() + apart.min(1).mean()
 

@@ -175,6 +175,19 @@ class CodeSpace:
         distances = squared_distances(codebook[:, :size], jnp.asarray(places(self.places, size)))
         return jnp.argmin(distances, 1).astype(jnp.int32)[codes]
 
+    def latents_of(self, codes: jax.Array, codebook: jax.Array) -> jax.Array:
+        """Adds up the codes of each latent, int32 [M, N]: float32 [M, `places`, D / 2].
+
+        One image after another, as all entries of many images do not fit into memory.
+        """
+        owners = self.places_of(jnp.arange(len(codebook)), codebook)
+        values = codebook[:, codebook.shape[1] // 2 :]
+
+        def add(row: jax.Array) -> jax.Array:
+            return jnp.einsum("np,nd->pd", jax.nn.one_hot(owners[row], self.places), values[row])
+
+        return jax.lax.map(add, codes)
+
     def canonical(self, codes: jax.Array) -> jax.Array:
         """Returns codes, int [..., N], in canonical order: sorted unless places have a meaning."""
         return codes if self.ordered else jnp.sort(codes, axis=-1)

@@ -122,6 +122,9 @@ def train_step(
     """
     gradients = batch_gradients(recipe, state, images, lpips_weights, phase, parts_sharding)
     updates, opt_state = recipe.optimizer.update(gradients.params, state.opt_state, state.params)
+    if phase != Phase.CONTINUOUS and recipe.objective.model.config.stages > 1:
+        # It has no gradients, but momentum and Muon would go on, see `PIVQ.__call__`.
+        updates["encoder"] = jax.tree.map(jnp.zeros_like, updates["encoder"])
     params = optax.apply_updates(state.params, updates)
     # The first averages follow quickly, so that early evaluations do not see the initial weights.
     decay = jnp.minimum(recipe.ema_decay, (1.0 + state.step) / (10.0 + state.step))

@@ -137,33 +137,45 @@ def test_neighbours_are_all_other_entries_by_distance(engine):
 @pytest.fixture(scope="module")
 def published(engine):
     """The model as if it were published: with labels of its parents, which are the other ones."""
-    labels = Labels(1 - engine.pool.labels, {"shade": ("light", "dark")})
+    labels = Labels(1 - engine.pool.labels, {"shade": ("dark", "light")})
     return dataclasses.replace(engine.model, parents=engine.pool.codes, labels=labels)
 
 
-def test_factors_are_read_and_changed_as_the_model_does(engine, published):
+def test_factors_are_changed_as_the_model_does(engine, published):
     for codes in (*(engine.example(i).codes for i in range(6)), *some_sets(9, 10)):
         given = np.random.default_rng(0).permutation(codes)
-        assert engine.read_factors(given).tolist() == 1 - published.read_factors(codes[None])[0]
-        for value, name in enumerate(("dark", "light")):
+        for value, other in enumerate(("light", "dark")):
             edited = engine.edit(given, 0, value)
-            expected = np.asarray(published.edit(codes[None], shade=name))[0]
+            expected = np.asarray(published.edit(codes[None], shade=other))[0]
             np.testing.assert_array_equal(np.sort(edited), expected)
 
 
-def test_labels_of_a_published_model_come_first_and_need_no_data(engine, published):
+def test_factors_are_those_that_the_image_shows(engine, monkeypatch):
+    """Whatever the codes say; noise of a grey level that is neither dark nor light is neither."""
+    noise = np.random.default_rng(0).integers(-50, 50, (SIZE, SIZE, 3))
+    for level, value in ((64, 0), (128, -1), (192, 1)):
+        image = (level + noise).astype(np.uint8)
+        monkeypatch.setattr(engine, "decode", lambda sets, image=image: image[None])
+        assert engine.read_factors(some_sets(9, 1)[0]).tolist() == [value]
+
+
+def test_labels_of_a_published_model_come_first_if_they_are_of_the_same_factors(engine, published):
     config = published.config.with_fields({"data.name": "toon_faces"})
-    own = dataclasses.replace(published, config=config)
-    alone = Engine(own, None)
-    found = alone.describe()
-    assert found["factors"] == [{"name": "shade", "values": ["light", "dark"]}]
+    own = Engine(dataclasses.replace(published, config=config), engine.dataset)
+    found = own.describe()
+    assert found["factors"] == engine.describe()["factors"]
     for word in ("Johan Melin", "licenses/by/4.0", "DiceBear"):
         assert word in found["credit"]
     assert engine.describe()["credit"] == ""
     for i in range(4):
         codes = engine.example(i).codes
-        assert alone.read_factors(codes) == 1 - engine.read_factors(codes)
-        np.testing.assert_array_equal(alone.edit(codes, 0, 0), engine.edit(codes, 0, 1))
+        np.testing.assert_array_equal(own.edit(codes, 0, 0), engine.edit(codes, 0, 1))
+    other = Labels(published.labels.values, {"shade": ("light", "dark")})
+    for model, data in (
+        (dataclasses.replace(published, labels=other), engine.dataset),
+        (published, None),
+    ):
+        assert Engine(model, data).describe()["factors"] == []
 
 
 def test_codes_are_written_and_read_and_only_with_their_model(engine):
@@ -294,7 +306,7 @@ def test_other_kinds_of_codes_are_exchanged_in_their_own_way(tiny_config, kind):
         found = own.nearest(face.codes)
         assert found.searched == 64
         if kind == "nearest":
-            (value,) = own.read_factors(face.codes).tolist()
+            value = int(own.labelled.read_factors(face.codes[None])[0, 0])
             edited = own.edit(face.codes, 0, 1 - value)
             name = ("dark", "light")[1 - value]
             expected = own.labelled.edit(face.codes[None], shade=name)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from pivq_jax.explore.engine import Engine
+from pivq_jax.explore.factors import fit_probe
+from pivq_jax.explore.pool import shrink
 from tests.explore.browser import (
     SCHEMES,
     SIZES,
@@ -22,9 +24,14 @@ pytestmark = [pytest.mark.slow, both_backends]
 
 @pytest.fixture(scope="module")
 def engine(engine: Engine) -> Engine:
-    """The engine as if its images were drawn faces."""
+    """The engine as if its images were drawn faces, and the untrained model decoded a dark one."""
     config = engine.model.config.with_fields({"data.name": "toon_faces"})
-    return Engine(dataclasses.replace(engine.model, config=config), engine.dataset)
+    own = Engine(dataclasses.replace(engine.model, config=config), engine.dataset)
+    dark = own.example(0).codes
+    images = own.decode(np.stack([dark, own.edit(dark, 0, 1)]))
+    shades = {"shade": ("dark", "light")}
+    own.probe = fit_probe(np.asarray(shrink(images)), np.array([[0], [1]]), shades)
+    return own
 
 
 def dark_faces(engine: Engine) -> str:
@@ -43,7 +50,7 @@ def shown(page: Any) -> str:
 
 def wait_for_outcome(page: Any, value: str) -> None:
     """Waits until the page tells what became of a choice."""
-    page.locator("#turned", has_text=f"The codes say shade: {value}.").wait_for()
+    page.locator("#turned", has_text=f"The image shows shade: {value}.").wait_for()
 
 
 def test_a_factor_is_turned_and_that_is_undone(open_page, engine):
@@ -88,6 +95,20 @@ def test_choices_of_one_factor_begin_with_the_same_face(open_page, engine):
     page.keyboard.press("Control+z")
     assert shown(page) == "dark" and codes_of(page) == before
     assert page.get_by_role("button", name="Undo").is_disabled()
+
+
+def test_a_factor_without_a_sure_value_is_unclear_until_it_is_turned(open_page, engine):
+    rng, k, n = np.random.default_rng(0), len(engine.model.codebook), engine.num_codes
+    sets = [np.sort(rng.permutation(k)[:n]) for _ in range(200)]
+    unsure = [codes for codes in sets if engine.read_factors(codes).tolist() == [-1]]
+    turned = [engine.read_factors(engine.edit(codes, 0, 0)).tolist() == [0] for codes in unsure]
+    codes = ".".join(map(str, unsure[turned.index(True)]))
+    page = open_page(dark_faces(engine).partition("&c=")[0] + f"&c={codes}")
+    assert shown(page) == "unclear"
+    assert page.locator(".factor .swatch").is_hidden()
+    page.get_by_role("combobox", name="shade", exact=True).select_option(label="dark")
+    wait_for_outcome(page, "dark")
+    assert shown(page) == "dark"
 
 
 @pytest.mark.parametrize("size, scheme", zip(SIZES, SCHEMES, strict=True))

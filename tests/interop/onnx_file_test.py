@@ -32,14 +32,18 @@ VARIANTS = {
     "nearest": {"quantizer.kind": "nearest"},
     "patches": {"model.output": "patch", "model.latents": "patches", "model.num_codes": 16},
     "several latents from each patch": {"model.latents": "patches", "model.num_codes": 128},
-    "stages of queries": {"model.stages": 2},
     "local": {"model.output": "conv", "model.local_output": True},
     "no set blocks": {"model.set_depth": 0},
     "deep": {"model.set_depth": 2, "model.decoder_depth": 2, "model.encoder_depth": 3},
     "wide": {"model.mlp_ratio": 2, "model.heads": 4, "model.code_dim": 8},
 }
 
-STAGED = {"model.latents": "patches", "model.num_codes": 128, "model.stages": 2}
+STAGED = {
+    "model.latents": "patches",
+    "model.num_codes": 128,
+    "model.stages": 2,
+    "model.set_depth": 0,
+}
 
 
 def random_params(config: Config) -> Any:
@@ -58,6 +62,8 @@ def inputs(config: Config, batch: int) -> tuple[np.ndarray, np.ndarray]:
     rng, size, model = np.random.default_rng(1), config.data.image_size, config.model
     images = rng.uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
     vectors = rng.normal(size=(batch, model.num_codes, model.code_dim)).astype(np.float32)
+    if model.stages > 1:  # the second halves are added up, and become pixels
+        vectors[..., model.latent_dim :] /= 20
     return images, vectors
 
 

@@ -61,6 +61,7 @@ VARIANTS = {
         "model.latents": "patches",
         "model.num_codes": 48,
         "model.stages": 3,
+        "model.set_depth": 0,
         "quantizer.codebook_size": 96,
     },
 }
@@ -144,12 +145,10 @@ def draws_at(twins: Twins, key: jax.Array) -> tuple[torch.Tensor, tuple[int, int
     patch_size = twins.config.data.image_size // RECOMBINATION_PATCHES
     rows, columns = jax.random.randint(key_shift, (2,), 0, patch_size).tolist()
     model = twins.config.model
-    size, own = model.code_dim, [key_mix]
-    if model.stages > 1:  # directions in the grid of places
-        size, own = 2, [jax.random.fold_in(key_mix, stage) for stage in range(model.stages)]
+    size = model.code_dim if model.stages == 1 else 2  # directions in the grid of places
     pairs = [exchange_directions(k, 1, size) for k in jax.random.split(key_mix, 4)]
     sizes = len(twins.images), model.num_latents, model.latent_dim
-    noise = np.stack([jax.random.normal(k, sizes) for k in own])
+    noise = np.array(jax.random.normal(key_mix, sizes))
     return torch.from_numpy(np.concatenate(pairs)), (rows, columns), torch.from_numpy(noise)
 
 

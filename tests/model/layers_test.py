@@ -4,9 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.fft
 
-from pivq_jax.model.decoder import depth_to_space
-from pivq_jax.model.layers import Attention, Block, positions_2d
+from pivq_jax.model.layers import (
+    Attention,
+    Block,
+    cosine_transform,
+    depth_to_space,
+    positions_2d,
+    space_to_depth,
+)
 
 
 def test_positions_are_sines_and_cosines_of_row_and_column():
@@ -37,6 +44,26 @@ def test_depth_to_space_puts_each_block_in_its_place():
     for i, j in np.ndindex(6, 8):
         block = x[:, i // 2, j // 2].reshape(2, 2, 2, 3)
         np.testing.assert_array_equal(y[:, i, j], block[:, i % 2, j % 2])
+
+
+def test_space_to_depth_is_the_inverse():
+    x = np.arange(2 * 3 * 4 * 12).reshape(2, 3, 4, 12)
+    np.testing.assert_array_equal(space_to_depth(depth_to_space(jnp.asarray(x), 2), 2), x)
+
+
+def test_the_cosine_transform_is_scipy_s_with_low_frequencies_first():
+    transform = cosine_transform(4, 48)
+    np.testing.assert_allclose(transform.T @ transform, np.eye(48), atol=1e-6)
+    patch = np.random.default_rng(0).normal(size=(4, 4, 3))
+    axes = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
+    waves = scipy.fft.dctn(patch @ axes.T, axes=(0, 1), norm="ortho")
+    found = patch.reshape(-1) @ transform
+    np.testing.assert_allclose(np.sort(found), np.sort(waves.reshape(-1)), atol=1e-5)
+    first = [waves[0, 0, 0], waves[0, 1, 0], waves[1, 0, 0]]
+    np.testing.assert_allclose(found[:3], first, atol=1e-5)
+    # All six of brightness up to frequency 2 come before frequency 3, as do both mean colours.
+    low = [waves[i, j, 0] for i in range(3) for j in range(3 - i)] + [*waves[0, 0, 1:]]
+    np.testing.assert_allclose(np.sort(found[:8]), np.sort(low), atol=1e-5)
 
 
 def drawn_params(module, *args):

@@ -17,6 +17,11 @@ class Quantized(NamedTuple):
     commitment_loss: Tensor
 
 
+def places(count: int, size: int) -> Tensor:
+    """The vectors [count, size] that say which latent an entry belongs to."""
+    return torch.from_numpy(np.random.RandomState(0).normal(size=(count, size))).float()
+
+
 class Quantizer(nn.Module):
     """`count` latents, each with a code at every stage; entries begin with the latent's place."""
 
@@ -27,8 +32,7 @@ class Quantizer(nn.Module):
         self.kind, self.stages = kind, stages
         self.codebook = nn.Parameter(torch.randn(codebook_size, code_dim))
         size = 0 if stages == 1 else code_dim // 2
-        places = np.random.default_rng(0).normal(size=(count, size)).astype(np.float32)
-        self.register_buffer("places", torch.from_numpy(places), persistent=False)
+        self.register_buffer("places", places(count, size), persistent=False)
 
     @torch.no_grad()
     def assign(self, latents: Tensor) -> Tensor:
@@ -53,6 +57,8 @@ class Quantizer(nn.Module):
         return torch.cat([self.places.expand(len(latents), -1, -1), latents], -1)
 
     def forward(self, latents: Tensor) -> Quantized:
+        """With several stages, no gradient reaches the latents."""
+        latents = latents if self.stages == 1 else latents.detach()
         with torch.no_grad():
             columns, targets, left = self._in_stages(latents)
         entries = self.codebook[columns]
@@ -65,16 +71,9 @@ class Quantizer(nn.Module):
             commitment_loss=(latents - (latents - left).detach()).square().mean(),
         )
 
-    def stand_ins(self, latents: Tensor, noise: float, draws: Tensor) -> Tensor:
-        """Vectors [B, N, D] before there is a codebook; `draws` [stages, *latents.shape]."""
-        if self.stages == 1:
-            return latents + noise * draws[0]
-        vectors, rest = [], latents
-        for stage, drawn in enumerate(draws):
-            left = noise**2 * rest + noise ** (stage + 1) * (1 - noise**2) ** 0.5 * drawn
-            vectors.append(self._at_places(rest - left))
-            rest = left
-        return torch.cat(vectors, 1)
+    def stand_ins(self, latents: Tensor, noise: float, drawn: Tensor) -> Tensor:
+        """Vectors [B, N / stages, D] before there is a codebook; `drawn` is shaped as `latents`."""
+        return self._at_places(latents + noise * drawn)
 
 
 def match(cost: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ from pivq_jax import sampling
 POOL, N, K, D = 12, 5, 30, 4
 RNG = np.random.default_rng(0)
 CODEBOOK = RNG.normal(size=(K, D)).astype(np.float32)
+SPACE = sampling.CodeSpace(N, K)
 CODES = np.stack([RNG.permutation(K)[:N] for _ in range(POOL)]).astype(np.int32)
 
 
 def near(count: int = 50, **options: int) -> np.ndarray:
     key = jax.random.key(3)
-    return np.asarray(sampling.near_parents(key, count, CODES, CODEBOOK, **options))
+    return np.asarray(sampling.near_parents(SPACE, key, count, CODES, CODEBOOK, **options))
 
 
 def chamfer(a: np.ndarray, b: np.ndarray) -> float:
@@ -50,7 +51,7 @@ def test_groups_do_not_depend_on_how_many_follow_nor_on_the_order_of_codes():
     groups = near(nearest_of=4)
     np.testing.assert_array_equal(near(count=7, nearest_of=4), groups[:7])
     shuffled = RNG.permuted(CODES, axis=1)
-    again = sampling.near_parents(jax.random.key(3), 50, shuffled, CODEBOOK, nearest_of=4)
+    again = sampling.near_parents(SPACE, jax.random.key(3), 50, shuffled, CODEBOOK, nearest_of=4)
     np.testing.assert_array_equal(again, groups)
 
 

@@ -31,6 +31,17 @@ def test_places_are_those_of_the_nearest_vectors():
     np.testing.assert_array_equal(SPACE.places_of(jnp.arange(K), jnp.asarray(CODEBOOK)), PLACE)
 
 
+def test_the_nearest_parents_are_those_of_the_nearest_latents():
+    codes = images(12, 3)
+    groups = sampling.near_parents(SPACE, jax.random.key(0), 60, codes, CODEBOOK, nearest_of=11)
+    latents = np.zeros((12, PLACES, 8))
+    for image, row in enumerate(codes):
+        np.add.at(latents[image], PLACE[row], CODEBOOK[row, 8:])
+    apart = ((latents[:, None] - latents) ** 2).sum((2, 3)) + 1e9 * np.eye(12)
+    np.testing.assert_array_equal(groups[:, 1], apart.argmin(1)[groups[:, 0]])
+    assert len(np.unique(groups[:, 0])) > 6
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 1.0])
 def test_places_on_one_side_of_a_line_are_exchanged_whole(fraction):
     a, b = images(20, 1), images(20, 2)

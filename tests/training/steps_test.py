@@ -153,6 +153,33 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
     np.testing.assert_array_equal(state.uses, 0)
 
 
+def test_with_several_stages_the_encoder_stays_from_the_codebook_on(images, tiny_config):
+    stages = {
+        "model.latents": "patches",
+        "model.num_codes": 32,
+        "model.stages": 2,
+        "model.set_depth": 0,
+        "quantizer.codebook_size": 64,
+    }
+    steps = steps_from_config(tiny_config.with_fields(stages), make_mesh())
+    created = steps.create()
+
+    def is_moved(before: TrainState, after: TrainState) -> dict[str, bool]:
+        differ = lambda x, y: not np.array_equal(x, y)  # noqa: E731
+        moved = {
+            name: jax.tree.map(differ, p, after.params[name]) for name, p in before.params.items()
+        }
+        return {name: any(jax.tree.leaves(tree)) for name, tree in moved.items()}
+
+    state, _ = steps.train(copy(created), jnp.asarray(images), None, Phase.CONTINUOUS)
+    state, _ = steps.train(state, jnp.asarray(images), None, Phase.CONTINUOUS)
+    assert is_moved(created, state) == {"encoder": True, "decoder": True, "quantizer": False}
+    state = steps.initialise(state, steps.latents(state.params, jnp.asarray(images)))
+    before = copy(state)
+    state, _ = steps.train(placed(state, created), jnp.asarray(images), None, Phase.QUANTIZED)
+    assert is_moved(before, state) == {"encoder": False, "decoder": True, "quantizer": True}
+
+
 def test_a_codebook_in_a_checkpoint_before_its_start_changes_nothing(steps, images):
     batch = jnp.asarray(images)
     latents = steps.latents(steps.create().params, batch)

@@ -199,11 +199,11 @@ export class Backend {
   }
 
   /**
-   * Reads the factors of an image from its codes.
+   * Reads the factors of the decoded image of a set.
    *
    * @param {number[]} codes
-   * @returns {Promise<number[]>} the likeliest value of each of `Model.factors`, an index into its
-   *     values.
+   * @returns {Promise<number[]>} the value of each of `Model.factors` that the image shows, an index
+   *     into its values; -1 where none is sure.
    */
   async readFactors(codes) {
     throw new BackendError("readFactors is not implemented");

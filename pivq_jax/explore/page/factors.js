@@ -3,7 +3,8 @@
 import { make } from "./elements.js";
 import { isColour } from "./slots.js";
 
-const HINT = "As the codes say. Choose another value to edit.";
+const HINT = "As the image shows. Choose another value to edit.";
+const UNCLEAR = "unclear";
 
 const find = (id) => document.getElementById(id);
 
@@ -19,10 +20,12 @@ export class Factors {
   constructor(model, turn) {
     this.#model = model;
     this.#parts = model.factors.map(({ name, values }, factor) => {
-      const select = make("select", ...values.map(option));
+      const unclear = option(UNCLEAR);
+      unclear.hidden = unclear.disabled = true; // shown, never chosen
+      const select = make("select", unclear, ...values.map(option));
       select.selectedIndex = -1;
       select.disabled = true; // until there is a value
-      select.addEventListener("change", () => turn(factor, select.selectedIndex));
+      select.addEventListener("change", () => turn(factor, select.selectedIndex - 1));
       const swatch = make("span.swatch");
       swatch.hidden = true;
       const label = make("label", name, swatch);
@@ -40,7 +43,7 @@ export class Factors {
     for (const [factor, { select, swatch }] of this.#parts.entries()) {
       const value = this.#model.factors[factor].values[values[factor]];
       select.disabled = false;
-      select.selectedIndex = values[factor];
+      select.selectedIndex = values[factor] + 1;
       swatch.hidden = !isColour(value);
       if (isColour(value)) swatch.style.backgroundColor = value;
     }
@@ -56,14 +59,14 @@ export class Factors {
    *
    * @param {number} factor
    * @param {number} asked - the value chosen.
-   * @param {number} found - the value that the codes now say.
+   * @param {number} found - the value that the image now shows, -1 if none is sure.
    * @param {number} count - how many codes were replaced.
    */
   outcome(factor, asked, found, count) {
     const { name, values } = this.#model.factors[factor];
     const but = found === asked ? "" : `, not ${values[asked]}`;
     const codes = count ? `${count} ${count > 1 ? "codes" : "code"}` : "no code";
-    return `The codes say ${name}: ${values[found]}${but}. Replaced: ${codes}.`;
+    return `The image shows ${name}: ${values[found] ?? UNCLEAR}${but}. Replaced: ${codes}.`;
   }
 }
 
