@@ -41,7 +41,7 @@ def case(name: str, variants: str):
 def test_config_is_sound_and_its_model_initialises(name, variants):
     config = get_config(name, variants)
     if name == "faces" and "positional" in variants:  # its codes say where they belong
-        with pytest.raises(InputError, match="positional.*use 'nearest'"):
+        with pytest.raises(InputError, match=r"positional.*use 'nearest'"):
             check_config(config, training=True)
         return
     check_config(config, training=True)
