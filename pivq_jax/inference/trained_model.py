@@ -264,8 +264,8 @@ class TrainedModel:
         if self.parents is None or self.labels is None or not self.space.uses_lift:
             raise ValueError(
                 "the model has no labels of code sets with one stage: use"
-                " dataclasses.replace(model, parents=model.encode(images), labels=...) with labelled"
-                " training images"
+                " dataclasses.replace(model, parents=model.encode(images), labels=...) with"
+                " labelled training images"
             )
         return sampling.factor_table(self.space, self.parents, self.labels)
 
