@@ -3,25 +3,23 @@
     python -m pivq_jax.data.align --source=DIR --output=ALIGNED --preset=face --size=64
     python -m pivq_jax.main --config=configs/faces.py --config.data.path=ALIGNED
 
-The images of a person, whose names differ in their numbers alone, are in one split; for other names
-change `data.group`. Each of the 64 patches is a latent with eight codes, each of which says what
-those before it left over (`model.stages`, docs/method.md): N = 512 of K = 16,384, at most 3,281
-bits an image. Patches learn faster than queries, and leave nothing for a block over the set to do.
-Noise on the latents stands for quantization in the first 8,000 steps (docs/training.md, "Noise
-before the codebook"). Images are moved before LPIPS, which would otherwise not see a grid of noise
-(docs/perceptual.md). New images have parents that resemble each other, the nearest of 64, and the
-patches on one side of a line from the second one. docs/log/2026-11-28-faces.md has the trials.
+The images of a person, whose names differ in their numbers alone, are in one split; for other
+names change `data.group`. Each of the 64 patches has sixteen codes, each of which says what those
+before it left over of the patch's cosine transform, and of what the encoder has learned to add to
+it in the first 1,000 steps (`model.stages`, docs/method.md): N = 1,024 of K = 32,768, at most
+6,568 bits an image. Images are moved before LPIPS, which would otherwise not see a grid of noise
+(docs/perceptual.md). New images have parents that resemble each other, the nearest of 1,000, and
+the patches on one side of a line from the second one. docs/log/2026-11-29-transform.md has the
+trials.
 
-Cost: 3.7 million parameters, 49 minutes of training on one core of an AMD EPYC with AVX-512, the
-other one busy, with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the command (docs/training.md,
-"Memory on a CPU"); five minutes of evaluation follow. On the 1,377 test images of the photographs
-that docs/data.md names (seed 0, VGG16 features, k = 5): 30.6 dB, LPIPS 0.018, FID of
-reconstructions 0.0044; recombined images: FID 0.0083, precision 0.82, recall 0.52, density 0.79,
-coverage 0.65, where training images have 0.0031, 0.86, 0.86, 0.83 and 0.86. With one code for each
-of 512 latents there were 27.1 dB, LPIPS 0.034, FID 0.0108 and a recall of 0.25; those images were
-smoother, with a density of 1.05 and a coverage of 0.68.
+Cost: 4.6 million parameters, 41 minutes of training on one core of an AMD EPYC with AVX-512, of
+which other work took a part, with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the command
+(docs/training.md, "Memory on a CPU"); some minutes of evaluation follow. On the 1,377 test images
+of the photographs that docs/data.md names (seed 0, VGG16 features, k = 5): 35.3 dB, LPIPS 0.008,
+FID of reconstructions 0.0018; recombined images: FID 0.0074, precision 0.77, recall 0.64, density
+0.71, coverage 0.68, where training images have 0.0031, 0.86, 0.86, 0.83 and 0.86.
 
-Variants: `:smoke` (a check, no model), `:nearest`, `:positional`; several with commas.
+Variants: `:smoke` (a check, no model), `:nearest`; both with a comma.
 """
 
 from ml_collections import ConfigDict

@@ -60,6 +60,7 @@ class Task:
     workdir: Path
     published: TrainedModel | None = None  # stands for the model of the workdir
     init_from: str | None = None  # see `inference.initial`
+    tracker: str = ""  # see `training.trackers`
     input: str = ""
     output: str = ""
     changes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # value by factor
@@ -80,7 +81,7 @@ def train(task: Task) -> None:
     config = _config(task)
     _check_weights(config)
     initial = None if task.init_from is None else partial(initial_arrays, task.init_from)
-    loop.train(config, task.workdir, Evaluator(config), initial)
+    loop.train(config, task.workdir, Evaluator(config), initial, task.tracker)
     session = _open("train", task)
     _evaluate(session)
     stages.sample(session, config.sample.count, config.sample.fraction)

@@ -76,9 +76,11 @@ def _start() -> tuple[Connection, "subprocess.Popen[bytes]"]:
     """Starts a process that runs `work`, and returns the connection for its messages."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
     # Workers find the package where this process found it. Each has its own process group, which
-    # Ctrl-C does not reach; this process ends them.
+    # Ctrl-C does not reach; this process ends them. `-m` would warn that the package has already
+    # imported this module.
+    program = "from pivq_jax.data.worker import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "pivq_jax.data.worker", str(theirs.fileno())],
+        [sys.executable, "-P", "-c", program, str(theirs.fileno())],
         stdin=subprocess.PIPE,
         pass_fds=[theirs.fileno()],
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
@@ -105,5 +107,6 @@ def work(
         connection.send(error)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Works on what stdin has; its messages go to the file descriptor that is the argument."""
     work(Connection(int(sys.argv[1]), readable=False), *pickle.load(sys.stdin.buffer))
