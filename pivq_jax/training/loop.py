@@ -213,6 +213,8 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
             phase = phase_at(config, step)
             first = phase not in compiled  # which compiles and, perhaps, makes the codebook
             compiled.add(phase)
+            if first:  # which is silent, for minutes on a slow machine
+                say(f"step {step:6}: compiling the {phase.name.lower()} training step")
             with _unmeasured(log, state, steps=1) if first else contextlib.nullcontext():
                 state = _tend_codebook(run, state, step, images)
                 state, metrics = run.steps.train(state, images, run.lpips_weights, phase)
