@@ -39,7 +39,7 @@ from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.samples import average_pixels
 from pivq_jax.inference import TrainedModel
-from pivq_jax.sampling import near_parents, pair_codes, random_pairs
+from pivq_jax.sampling import near_parents, pair_codes, random_parents
 from pivq_jax.training.build import dataset_from_config
 
 RULES = (
@@ -126,7 +126,7 @@ def measure(
     figures: dict[str, list[dict[str, float]]] = {}
     picture: list[np.ndarray] = []
     for seed in range(seeds):
-        pairs = np.asarray(random_pairs(jax.random.key(seed), samples, count))
+        pairs = np.asarray(random_parents(jax.random.key(seed), samples, count))
         first, second = (decode_batched(model, codes[side], batch_size) for side in pairs.T)
         rebuilt = dict.fromkeys(rules, (first, second))  # reconstructions of parents
         sets = by_code(model, codes, pairs, lift, seed)

@@ -11,7 +11,8 @@ person, so that no person of the test images is among the training images. Rows:
   averaged pixels    of the parents of recombined images
   reconstructions    of the test images
   of training        reconstructions of training images: a judge worth the name finds most known
-  recombined         of any two training images, with log lifts
+  recombined         of two training images, as the config chooses them, with log lifts if used
+  any two parents    the same, both parents at random
   prior              sets of the run's prior, if it has one, at temperature 1
 
 FID, precision, recall, density and coverage are those of `compare_features` (k = 5) between the 128
@@ -39,7 +40,7 @@ from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
-from pivq_jax.evaluation.samples import average_pixels, sample_recombined
+from pivq_jax.evaluation.samples import Samples, average_pixels, sample_recombined
 from pivq_jax.training.build import dataset_from_config
 
 CHIP = 150  # side of the images that the network takes
@@ -94,9 +95,15 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
     pool = Subset(dataset.train, order[samples : samples + searched])
     codes = encode_split(model, pool, batch_size)
     test = images_of(dataset.test)
-    recombined = sample_recombined(
-        model, codes, samples, jax.random.key(seed), batch_size, lift=model.log_lift(codes)
-    )
+    lift = model.log_lift(codes) if model.space.uses_lift else None
+
+    def recombine(nearest_of: int) -> Samples:
+        key = jax.random.key(seed)
+        return sample_recombined(
+            model, codes, samples, key, batch_size, lift=lift, nearest_of=nearest_of
+        )
+
+    recombined = recombine(model.config.sample.nearest_of)
     made = {
         "training images": images_of(held_out),
         "averaged pixels": average_pixels(pool, recombined.parents),
@@ -105,6 +112,7 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
         ),
         "of training": decode_batched(model, codes[:samples], batch_size),
         "recombined": recombined.images,
+        "any two parents": recombine(1).images,
     }
     if model.prior is not None:
         drawn = np.asarray(model.sample_prior(jax.random.key(seed), samples))

@@ -38,7 +38,7 @@ def photograph(seed: int, size: int) -> Image.Image:
         pixels += weight * np.asarray(layer.resize((size, size), Image.Resampling.BICUBIC))
         side, weight = 2 * side, weight / 2.5
     pixels += rng.normal(0, 3, pixels.shape)
-    return Image.fromarray(np.uint8(np.clip(pixels * 0.6, 0, 255)))
+    return Image.fromarray(np.clip(pixels * 0.6, 0, 255).astype(np.uint8))
 
 
 def make_records(folder: Path, size: int, count: int, workers: int) -> Any:

@@ -37,7 +37,7 @@ from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, rec
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.perceptual import lpips
 from pivq_jax.losses.perceptual_weights import load_lpips
-from pivq_jax.sampling import random_pairs
+from pivq_jax.sampling import random_parents
 from pivq_jax.training.build import (
     dataset_from_config,
     lpips_weights_from_config,
@@ -138,7 +138,7 @@ def main() -> None:
     curves: dict[str, list[dict[str, float]]] = {}
     quality: dict[str, dict[str, float]] = {}
     keys = jax.random.split(jax.random.key(base.config.seed))
-    first, second = np.asarray(random_pairs(keys[0], options.samples, len(pool))).T
+    first, second = np.asarray(random_parents(keys[0], options.samples, len(pool))).T
     picture = [
         np.stack([pool[i]["image"] for i in parents[:PICTURED]]) for parents in (first, second)
     ]

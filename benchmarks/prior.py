@@ -64,7 +64,7 @@ def main() -> None:
     key = jax.random.key(config.seed)
     key_parents, key_mix = jax.random.split(key)  # the parents are those of an evaluation
     n = train.shape[1]
-    pairs = np.asarray(sampling.random_pairs(key_parents, options.samples, len(train)))
+    pairs = np.asarray(sampling.random_parents(key_parents, options.samples, len(train)))
     a, b = train[pairs].swapaxes(0, 1)
     parents = decode_batched(model, a, batch_size), decode_batched(model, b, batch_size)
 

@@ -9,7 +9,7 @@ its default threads; its matching is SciPy's. Each side has its own process, sin
 of both in one process slow each other down. Everything is compiled and warmed up before the first
 measurement. The sides alternate; the table contains medians and, for each call of PyTorch, the
 median over turns of the ratio of our time to its time. At the end, prints a profile of the
-operations of one of our training steps, on one core.
+operations of one of our training steps, on one core of a CPU.
 
 Both use the optimizer of the config. Both versions of Muon run in float32 on CPU, with the matrices
 of one shape in one batch. With --torch-muon, another row compares our training step with PyTorch's
@@ -17,7 +17,8 @@ using its own `torch.optim.Muon`, which does less: it uses bfloat16 and handles 
 with convolutions left to AdamW.
 
 The perceptual network and the augmentations of the discriminator's images are left out on both
-sides. On a GPU both sides run there and hold their memory at the same time:
+sides. On a GPU both sides run there, multiply float32 in TensorFloat-32 as JAX does by default, and
+hold their memory at the same time:
 --config=configs/ffhq.py needs a smaller batch than its 256, such as --batch-size=32, for which
 `launch.plan` counts 15 GiB on our side.
 """
@@ -74,6 +75,7 @@ class Weights(NamedTuple):
     state_dict: dict[str, np.ndarray]
     codes: np.ndarray  # int32 [B, N]
     phase: str
+    platform: str  # "cpu" or "gpu"
     device: str
 
 
@@ -108,7 +110,9 @@ class Ours:
     def weights(self) -> Weights:
         """Returns the inputs of PyTorch's side."""
         state_dict, codes = to_torch(self.model.params), np.asarray(self.codes)
-        return Weights(state_dict, codes, self.phase.name.lower(), jax.devices()[0].device_kind)
+        device = jax.devices()[0]
+        phase = self.phase.name.lower()
+        return Weights(state_dict, codes, phase, device.platform, device.device_kind)
 
     def calls(self) -> Calls:
         """Returns the calls by task."""
@@ -131,7 +135,9 @@ class Theirs:
     """The same calls in PyTorch, with the same weights."""
 
     def __init__(self, config: Config, ours: Weights, pixels: np.ndarray, compiled: bool) -> None:
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = "cuda" if ours.platform == "gpu" else "cpu"
+        if self.device == "cuda":
+            torch.set_float32_matmul_precision("high")  # TensorFloat-32, as JAX does by default
         self.half, self.kind = config.model.dtype == "bfloat16", config.quantizer.kind
         reference = Reference(config.to_dict())
         reference.load_state_dict({n: torch.from_numpy(a) for n, a in ours.state_dict.items()})
@@ -320,6 +326,11 @@ def main() -> None:
 
     sides = {OURS: start(OURS, None)}
     weights = sides[OURS].recv()
+    if weights.platform != "cpu" and not (weights.platform == "gpu" and torch.cuda.is_available()):
+        parser.error(
+            f"JAX computes on {weights.device}, which PyTorch {torch.__version__} cannot use:"
+            " install PyTorch with CUDA, or set JAX_PLATFORMS=cpu"
+        )
     for name in ("PyTorch", "torch.compile")[: 1 if options.no_compile else 2]:
         sides[name] = start(name, weights)
     for connection in sides.values():
@@ -330,9 +341,10 @@ def main() -> None:
     print_table(sides, tasks, options.turns)
     for connection in sides.values():
         connection.send(None)
-    profiler = spawn.Process(target=print_profile, args=(config,))
-    profiler.start()
-    profiler.join()
+    if weights.platform == "cpu":
+        profiler = spawn.Process(target=print_profile, args=(config,))
+        profiler.start()
+        profiler.join()
 
 
 if __name__ == "__main__":

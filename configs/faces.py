@@ -21,7 +21,7 @@ coverage 0.65, where training images have 0.0031, 0.86, 0.86, 0.83 and 0.86. Wit
 of 512 latents there were 27.1 dB, LPIPS 0.034, FID 0.0108 and a recall of 0.25; those images were
 smoother, with a density of 1.05 and a coverage of 0.68.
 
-Variants: `:smoke` (a check, no model), `:nearest`, `:positional`; several with commas.
+Variants: `:smoke` (a check, no model), `:nearest`; both with a comma.
 """
 
 from ml_collections import ConfigDict

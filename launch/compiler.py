@@ -4,10 +4,12 @@ Only requires pip install "jax[tpu]".
 """
 
 import importlib.util
+import math
 import re
 import time
 from typing import Any, NamedTuple
 
+from pivq_jax.common.cost import PEAKS
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import Config
 
@@ -41,10 +43,10 @@ class Chip(NamedTuple):
 
 
 CHIPS = {
-    "v4": Chip(275e12, 32 * GIB, 1.2e12, 300e9),
-    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9),
-    "v5p": Chip(459e12, 95 * GIB, 2.765e12, 600e9),
-    "v6e": Chip(918e12, 32 * GIB, 1.638e12, 400e9),
+    "v4": Chip(PEAKS["TPU v4"], 32 * GIB, 1.2e12, 300e9),
+    "v5e": Chip(PEAKS["TPU v5 lite"], 16 * GIB, 819e9, 200e9),
+    "v5p": Chip(PEAKS["TPU v5"], 95 * GIB, 2.765e12, 600e9),
+    "v6e": Chip(PEAKS["TPU v6 lite"], 32 * GIB, 1.638e12, 400e9),
 }
 
 
@@ -153,37 +155,25 @@ def lower(config: Config, devices: list[Any]) -> tuple[Any, float]:
         InputError: if the config does not fit the devices.
     """
     import jax
-    import jax.numpy as jnp
 
-    from pivq_jax.common.parallel import make_mesh, over_batch, replicated, shardings_of
+    from pivq_jax.common.parallel import make_mesh
     from pivq_jax.config.check import check_devices
-    from pivq_jax.losses.perceptual_weights import weight_shapes
-    from pivq_jax.training.build import phase_at, steps_from_config
+    from pivq_jax.training.cost import lower_step
 
     check_devices(config, len(devices))
-    mesh = make_mesh(config.mesh.fsdp, devices)
-    steps = steps_from_config(config, mesh)
-
-    def placed(tree: Any, shardings: Any) -> Any:
-        return jax.tree.map(
-            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings
-        )
-
-    state = jax.eval_shape(steps.create)
-    state = placed(state, shardings_of(state, mesh))
-    size = config.data.image_size
-    images = jax.ShapeDtypeStruct(
-        (config.train.batch_size, size, size, 3), jnp.uint8, sharding=over_batch(mesh)
-    )
-    lpips = None
-    if config.loss.perceptual:
-        shapes = weight_shapes(config.loss.perceptual_network)
-        lpips = placed(shapes, jax.tree.map(lambda _: replicated(mesh), shapes))
+    lowered, state = lower_step(config, make_mesh(config.mesh.fsdp, devices), last_phase(config))
     held = sum(
-        x.dtype.itemsize * _size(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(state)
+        x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape))
+        for x in jax.tree.leaves(state)
     )
-    phase = phase_at(config, config.train.steps - 1)
-    return steps.train.lower(state, images, lpips, phase), held
+    return lowered, held
+
+
+def last_phase(config: Config) -> Any:
+    """Returns the phase of the last step, in which a run spends most of its time."""
+    from pivq_jax.training.build import phase_at
+
+    return phase_at(config, config.train.steps - 1)
 
 
 def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -> Plan:
@@ -246,10 +236,3 @@ def compile_step(lowered: Any) -> Any:
         unit = {name: 1024**power for power, name in enumerate("KMGT", start=1)}
         used, limit = (float(match[i]) * unit[match[i + 1]] for i in (1, 3))
         raise DoesNotFit(used, limit) from error
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for side in shape:
-        size *= side
-    return size

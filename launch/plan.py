@@ -25,8 +25,18 @@ from typing import Any
 from absl import app, flags
 from tqdm import tqdm
 
-from launch.compiler import ENVIRONMENT, GIB, DoesNotFit, Plan, devices_of, lower, make_plan
+from launch.compiler import (
+    ENVIRONMENT,
+    GIB,
+    DoesNotFit,
+    Plan,
+    devices_of,
+    last_phase,
+    lower,
+    make_plan,
+)
 from pivq_jax.common.command_line import exit_code, parse_flags
+from pivq_jax.common.cost import Cost, cost_table
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import Config, all_fields
 from pivq_jax.config.loader import define_config_flag, load_config
@@ -96,8 +106,8 @@ def knobs(config: Config, chips: int, state: float, excess: float) -> list[str]:
     return advice
 
 
-def describe(plan: Plan, config: Config) -> str:
-    """Formats a plan as text."""
+def describe(plan: Plan, config: Config, model_flops: float | None) -> str:
+    """Formats a plan as text, with the model's flops of a step for each chip."""
     times, chip = plan.times, plan.chip
     lines = [
         f"{config.name} on {plan.topology}: {plan.chips} chips, mesh"
@@ -114,19 +124,34 @@ def describe(plan: Plan, config: Config) -> str:
         ),
         "estimate (roofline: every resource at its peak, loops of matching counted once):",
         "  " + ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in times.items()),
-        f"  step {1e3 * plan.step_seconds:.1f} ms at best,"
-        f" {plan.batch_size / plan.step_seconds:,.0f} images per second",
-        "  {:,} steps: {:.1f} hours at best, {:.1f} at {:.0%} of that speed".format(
-            config.train.steps, *hours(plan, config), EFFICIENCY
-        ),
+        "",
+        cost_table(costs(plan, config, model_flops)),
     ]
     return "\n".join(lines)
 
 
-def hours(plan: Plan, config: Config) -> tuple[float, float]:
-    """Hours of a whole training: at the roofline, which no program reaches, and to plan with."""
-    best = config.train.steps * plan.step_seconds / 3600
-    return best, best / EFFICIENCY
+def costs(plan: Plan, config: Config, model_flops: float | None) -> dict[str, Cost]:
+    """The cost of a whole training: at the roofline, which no program reaches, and to plan with.
+
+    Of what time is lost to, only evaluations are known before a run, by their limit.
+    """
+    found, share = {}, config.evaluate.share if config.evaluate.every else 0.0
+    for name, efficiency in (("at best", 1.0), (f"at {EFFICIENCY:.0%} of that speed", EFFICIENCY)):
+        seconds = plan.step_seconds / efficiency
+        busy = config.train.steps * seconds
+        lost = {} if efficiency == 1 or share == 1 else {"evaluations": busy * share / (1 - share)}
+        found[name] = Cost(
+            devices=f"{plan.chips} {plan.topology.split(':')[0]}",
+            peak=plan.chip.flops,
+            flops=model_flops,
+            share=model_flops and model_flops / plan.chip.flops / seconds,
+            step_seconds=seconds,
+            batch_size=plan.batch_size,
+            steps=config.train.steps,
+            lost=lost,
+            total=busy + sum(lost.values()),
+        )
+    return found
 
 
 def table() -> None:
@@ -201,6 +226,7 @@ def _run(arguments: list[str]) -> int:
 
 def _plan_one(config: Config, topology: str) -> int:
     from pivq_jax.config.check import check_config
+    from pivq_jax.training.cost import step_flops
 
     check_config(config, training=False)
     devices = devices_of(topology)
@@ -213,7 +239,7 @@ def _plan_one(config: Config, topology: str) -> int:
         print("Possible changes:")
         print("\n".join(f"  {knob}" for knob in knobs(config, len(devices), state, excess)))
         return 1
-    print(describe(plan, config))
+    print(describe(plan, config, step_flops(config, last_phase(config), len(devices))))
     if _COMPARE.value:
         ratio = flops_against_one_chip(config, plan, devices)
         print(f"flops per chip, relative to one chip with the same number of images: {ratio}")

@@ -18,7 +18,7 @@ is printed with its whole path. --config may then be left out. NAME is a model o
 
 With --init_from=SOURCE, a new run starts from the weights of a workdir, a published model or a
 *.safetensors file: what fits is taken, what does not is named. The same command with a larger
---config.train.steps goes on with a run that has ended.
+--config.train.steps goes on with a run that has ended. --tracker=trackio records the log there too.
 
 Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
@@ -123,6 +123,9 @@ _INIT_FROM = flags.DEFINE_string(
     "For train: a workdir, a published model or a *.safetensors file, from whose weights a new run"
     " starts.",
 )
+_TRACKER = flags.DEFINE_enum(
+    "tracker", None, ("trackio",), "For train: where the log is recorded besides TensorBoard."
+)
 _INPUT = flags.DEFINE_string(
     "input",
     None,
@@ -213,6 +216,7 @@ def _run(arguments: list[str]) -> int:
         as_path(workdir),
         published,
         init_from=_INIT_FROM.value,
+        tracker=_TRACKER.value or "",
         input=_INPUT.value or "",
         output=_OUTPUT.value or "",
         changes=changes,
@@ -243,8 +247,9 @@ def _check_flags(arguments: list[str]) -> None:
             f"--pretrained is of a trained model: give --mode, one of {others}, or train from its"
             " weights with --init_from"
         )
-    if _INIT_FROM.value is not None and _MODE.value != "train":
-        raise InputError(f"--init_from is for --mode=train, not {_MODE.value}: leave it out")
+    for name, value in (("init_from", _INIT_FROM.value), ("tracker", _TRACKER.value)):
+        if value is not None and _MODE.value != "train":
+            raise InputError(f"--{name} is for --mode=train, not {_MODE.value}: leave it out")
     if _CONFIG.value is None and _PRETRAINED.value is None:
         if mode.config:
             raise InputError("--config is missing: give one such as --config=configs/toon_faces.py")

@@ -60,6 +60,7 @@ class Task:
     workdir: Path
     published: TrainedModel | None = None  # stands for the model of the workdir
     init_from: str | None = None  # see `inference.initial`
+    tracker: str = ""  # see `training.trackers`
     input: str = ""
     output: str = ""
     changes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # value by factor
@@ -82,7 +83,7 @@ def train(task: Task) -> None:
     initial = None if task.init_from is None else partial(initial_arrays, task.init_from)
     if check := "smoke" in config.name.split("_"):
         say(f"{config.name} checks that everything runs, within minutes; it makes no model")
-    loop.train(config, task.workdir, Evaluator(config), initial)
+    loop.train(config, task.workdir, Evaluator(config), initial, task.tracker)
     session = _open("train", task)
     _evaluate(session)
     stages.sample(session, config.sample.count, config.sample.fraction)

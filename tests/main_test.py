@@ -261,6 +261,11 @@ WRONG = {
         [FOLDER, "--mode=sample", "--init_from=toon_faces"],
         ["--init_from is for --mode=train"],
     ),
+    "track what": (
+        [FOLDER, "--mode=sample", "--tracker=trackio"],
+        ["--tracker is for --mode=train"],
+    ),
+    "track where": ([FOLDER, "--tracker=mlflow"], ["mlflow", "trackio"]),
     "start from nothing": (
         [FOLDER, "--config.data.name=random", "--init_from=no_such"],
         ["no_such is no directory here", "toon_faces"],

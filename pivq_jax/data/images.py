@@ -293,7 +293,7 @@ def _strip_to_rgb(image: Any, scale: float) -> Any:
         values = np.array(image, np.float32)
         np.clip(values, 0.0, scale, out=values)
         values *= 255.0 / scale
-        return Image.fromarray(np.uint8(values)).convert("RGB")
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         if image.mode != "RGBA":
             image = image.convert("RGBA")

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pivq_jax import sampling
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import Pixels, grid
-from pivq_jax.data.sources import Example, Source
-from pivq_jax.evaluation.reconstruction import decode_batched
+from pivq_jax.data.sources import Source
+from pivq_jax.evaluation.reconstruction import decode_batched, images_of
 from pivq_jax.inference import TrainedModel
 
 __all__ = ["Exchange", "Meaning", "atlas_picture", "exchange", "informative_codes"]
@@ -24,42 +24,26 @@ FAINT = 8.0
 
 
 class Meaning(NamedTuple):
-    """What the presence of a code in an image indicates.
+    """What the presence of a code in an image indicates."""
 
-    Attributes:
-        code: the codebook entry.
-        share: fraction of images that contain the code.
-        bits: mutual information of the code's presence and `factor`; without labels, the entropy of
-            its presence.
-        factor: the factor with the largest mutual information; empty without labels.
-        value: the value of the factor that is most over-represented in images with the code.
-        value_share: fraction with this value among images with the code.
-        value_share_of_all: fraction with this value among all images.
-    """
-
-    code: int
-    share: float
+    code: int  # the codebook entry
+    share: float  # fraction of images that contain the code
+    # Mutual information of the code's presence and `factor`; without labels, the entropy of its
+    # presence.
     bits: float
-    factor: str = ""
-    value: str = ""
-    value_share: float = 0.0
-    value_share_of_all: float = 0.0
+    factor: str = ""  # that with the largest mutual information; empty without labels
+    value: str = ""  # that which is most over-represented in images with the code
+    value_share: float = 0.0  # fraction with this value among images with the code
+    value_share_of_all: float = 0.0  # fraction with this value among all images
 
 
 class Exchange(NamedTuple):
-    """Effect of exchanging a code on decoded images that contain it.
+    """Effect of exchanging a code on decoded images that contain it."""
 
-    Attributes:
-        images: int [E], the images it was exchanged in, as rows of `codes`.
-        before: uint8 [E, H, W, 3], images decoded from the original codes.
-        after: uint8 [E, H, W, 3], images decoded after the exchange.
-        change: f32 [H, W], mean absolute change in grey levels (0 to 255).
-    """
-
-    images: np.ndarray
-    before: np.ndarray
-    after: np.ndarray
-    change: np.ndarray
+    images: np.ndarray  # int [E], the images it was exchanged in, as rows of `codes`
+    before: np.ndarray  # uint8 [E, H, W, 3], images decoded from the original codes
+    after: np.ndarray  # uint8 [E, H, W, 3], images decoded after the exchange
+    change: np.ndarray  # f32 [H, W], mean absolute change in grey levels (0 to 255)
 
 
 def mutual_information(present: npt.ArrayLike, labels: npt.ArrayLike) -> np.ndarray:
@@ -85,23 +69,16 @@ def informative_codes(
     factors: Mapping[str, Sequence[str]],
     count: int,
 ) -> list[Meaning]:
-    """Returns the most informative codes, balanced between factors.
+    """Returns the most informative codes, at most `count`, balanced between factors.
+
+    Codes are int [M, N], labels int [M, A]; `factors` are the names of the classes of each
+    attribute, empty without labels.
 
     Each code is attributed to the factor with which it has the largest mutual information. Factors
     contribute their best codes in turn, starting with the factor that is represented best, so that
     no factor dominates the list. Without labels, the codes of highest entropy come first, i.e.
-    those that occur in about half of the images.
-
-    Args:
-        space: the space of the codes.
-        codes: int [M, N].
-        labels: int [M, A].
-        factors: names of the classes of each of the A attributes; empty without labels.
-        count: maximum number of codes, at least 1. With labels, only codes beyond chance are listed
-            (likelihood-ratio test at 1 %, corrected for the number of codes and factors).
-
-    Returns:
-        At most `count` meanings.
+    those that occur in about half of the images. With labels, only codes beyond chance are listed
+    (likelihood-ratio test at 1 %, corrected for the number of codes and factors).
     """
     codes, labels = np.asarray(codes), np.asarray(labels)
     present = space.multi_hot(codes) > 0
@@ -118,17 +95,12 @@ def informative_codes(
     freedom = np.array([max(1, len(np.unique(column)) - 1) for column in labels.T])
     chance = jax.scipy.stats.chi2.sf(2 * len(codes) * np.log(2) * bits, freedom)
     candidates = candidates[np.asarray(chance)[candidates].min(1) * bits.size < 0.01]
-    best_factor = bits.argmax(1)
-    queues = []
-    for a in range(len(factors)):
-        own = candidates[best_factor[candidates] == a]
-        queues.append(own[np.argsort(-bits[own, a], kind="stable")])
     # The best code of every factor, then the second of every factor, and so on.
-    places = [
-        (rank, -bits[code, a], int(code), a)
-        for a, queue in enumerate(queues)
-        for rank, code in enumerate(queue)
-    ]
+    places = []
+    for a in range(len(factors)):
+        own = candidates[bits[candidates].argmax(1) == a]
+        queue = own[np.argsort(-bits[own, a], kind="stable")]
+        places += [(rank, -bits[code, a], int(code), a) for rank, code in enumerate(queue)]
     names = list(factors)
     meanings = []
     for _, _, code, a in sorted(places)[:count]:
@@ -153,26 +125,13 @@ def informative_codes(
 def exchange(
     model: TrainedModel, codes: np.ndarray, code: int, count: int, key: jax.Array, batch_size: int
 ) -> Exchange:
-    """Exchanges a code, in images that contain it, for its partner in other images.
+    """Exchanges a code, in the first `count` images that contain it, for its partner in others.
 
     Each image with the code is paired with a random image without it; their sets are paired as in
     recombination, and the code is replaced by its partner. This is the exchange that sampling
-    makes, for one code alone, and the sets remain valid.
-
-    Args:
-        model: the trained model.
-        codes: int32 [M, N], the codes of real images.
-        code: the codebook entry.
-        count: number of images to exchange it in: the first ones that contain it, or all if there
-            are fewer.
-        key: PRNG key of the choice of the other images; each code has its own, folded from it.
-        batch_size: number of images decoded at once.
-
-    Returns:
-        An `Exchange`.
-
-    Raises:
-        InputError: if the code is in no image or in all images.
+    makes, for one code alone, and the sets remain valid. `codes` are int32 [M, N], those of real
+    images; each code has its own key for the choice of other images, folded from `key`. Raises
+    InputError if the code is in no image or in all images.
     """
     has = (codes == code).any(1)
     if not has.any() or has.all():
@@ -191,25 +150,15 @@ def exchange(
 
 
 def atlas_picture(
-    source: Source | Sequence[Example],
-    entries: Sequence[tuple[Meaning, Exchange]],
-    examples: int = 6,
-    pairs: int = 2,
+    source: Source, entries: Sequence[tuple[Meaning, Exchange]], examples: int = 6, pairs: int = 2
 ) -> Pixels:
     """Draws one row per code: its meaning, images with it, exchanges, and a map of the change.
 
     The heat map ranges from white (no change) through yellow and red to black (the row's largest
     change, or `FAINT` if that is larger), on a square-root scale that shows small changes. The text
-    gives the mean and the largest change in grey levels.
-
-    Args:
-        source: the images that `Exchange.images` refers to.
-        entries: meaning and exchange of each code, at least one.
-        examples: number of images with the code per row.
-        pairs: number of decoded images before and after the exchange per row.
-
-    Returns:
-        uint8 [height, width, 3].
+    gives the mean and the largest change in grey levels. `source` has the images that
+    `Exchange.images` refers to; a row shows `examples` of them, and `pairs` decoded ones before and
+    after the exchange. Returns uint8 [height, width, 3].
     """
     size = entries[0][1].before.shape[1]
     scale = max(1, -(-96 // size))  # tiles of 96 pixels or more
@@ -230,7 +179,7 @@ def atlas_picture(
         draw.multiline_text((pad, top), _describe(meaning, effect), "black", font, spacing=2)
         if re.fullmatch("#[0-9a-fA-F]{6}", meaning.value):  # shows the colour itself
             draw.rectangle((margin - 22, top + 15, margin - 8, top + 29), meaning.value, "grey")
-        originals = np.stack([source[int(i)]["image"] for i in effect.images[:examples]])
+        originals = images_of(source, effect.images[:examples])
         shown = np.stack([effect.before[:pairs], effect.after[:pairs]], axis=1)
         heat = _heat(effect.change)
         parts: list[Pixels] = [originals, shown.reshape(-1, *heat.shape), heat[None]]

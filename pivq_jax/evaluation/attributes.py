@@ -6,15 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.sources import Example, Source
+from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.dci import dci
-from pivq_jax.evaluation.probes import (
-    Labelled,
-    ProbeResult,
-    code_features,
-    latent_features,
-    probe_attributes,
-)
+from pivq_jax.evaluation.probes import Labelled, code_features, latent_features, probe_attributes
 from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import CodeSpace
@@ -23,39 +17,19 @@ __all__ = ["Encoded", "attribute_metrics", "encode_labelled"]
 
 
 class Encoded(NamedTuple):
-    """Codes, latents and labels of a split.
+    """Codes, latents and labels of a split."""
 
-    Attributes:
-        codes: int32 [M, N], as returned by `TrainedModel.encode`.
-        latents: f32 [M, N, D], in query order.
-        labels: int32 [M, A].
-    """
-
-    codes: np.ndarray
-    latents: np.ndarray
-    labels: np.ndarray
+    codes: np.ndarray  # int32 [M, N], as returned by `TrainedModel.encode`
+    latents: np.ndarray  # f32 [M, N, D], in query order
+    labels: np.ndarray  # int32 [M, A]
 
 
 def encode_labelled(
-    model: TrainedModel,
-    source: Source | Sequence[Example],
-    names: Sequence[str],
-    batch_size: int,
+    model: TrainedModel, source: Source, names: Sequence[str], batch_size: int
 ) -> Encoded:
-    """Encodes a split and collects its labels.
+    """Encodes a split, in batches, and collects its labels of these names.
 
-    Args:
-        model: the trained model.
-        source: the images.
-        names: the A attributes to collect.
-        batch_size: number of images encoded at once.
-
-    Returns:
-        An `Encoded`.
-
-    Raises:
-        InputError: if the split is empty or lacks a label of `names`.
-        ValueError: if an image has no codes.
+    Raises InputError if the split is empty or lacks a label, ValueError if an image has no codes.
     """
     if len(source) and (missing := [name for name in names if name not in source[0]]):
         raise InputError(f"the images have no label {', '.join(missing)}: use a labelled data set")
@@ -77,7 +51,9 @@ def attribute_metrics(
 ) -> dict[str, Any]:
     """Probes of every attribute and DCI, from codes and from continuous latents, for a JSON file.
 
-    The result contains:
+    The splits are for fitting probes, for choosing their penalties and for measuring them;
+    `factors` are the names of the classes by attribute, in the order of the label columns. The
+    result, without NaN, contains:
 
     - `probe_train_images`, `probe_test_images`: numbers of images;
     - `attributes`: for each attribute, `classes`; `majority`, the balanced accuracy of always
@@ -89,29 +65,18 @@ def attribute_metrics(
       `code_features`) and `latents` (features: whole latents); empty if fewer than two attributes
       were probed or N = 1.
 
-    No value is NaN.
-
-    Args:
-        train: images for fitting the probes.
-        validation: images for choosing their penalties.
-        test: images for measuring their accuracy.
-        factors: names of the classes of each attribute, in the order of the label columns.
-        space: the space of the codes.
-
-    Returns:
-        The metrics by name.
-
-    Raises:
-        InputError: see `probes.probe_attributes`.
+    Raises InputError if there is nothing to probe, or all training images have the same features.
     """
     splits = (train, validation, test)
-    codes = code_features(space, *(split.codes for split in splits))
-    latents = latent_features(*(split.latents for split in splits))
+    features = {
+        "codes": code_features(space, [split.codes for split in splits]),
+        "latents": latent_features([split.latents for split in splits]),
+    }
     results = {}
-    for name, features in (("codes", codes), ("latents", latents)):
-        labelled = [Labelled(x, split.labels) for x, split in zip(features, splits, strict=True)]
-        results[name] = probe_attributes(labelled[0], labelled[1], labelled[2], factors)
-    by_codes = results["codes"]
+    for of, parts in features.items():
+        labelled = [Labelled(x, split.labels) for x, split in zip(parts, splits, strict=True)]
+        results[of] = probe_attributes(labelled[0], labelled[1], labelled[2], factors)
+    by_codes, by_latents = results.values()
     metrics: dict[str, Any] = {
         "probe_train_images": len(train.codes),
         "probe_test_images": len(test.codes),
@@ -127,19 +92,12 @@ def attribute_metrics(
             **{f"{of}_error": float(result.error[row]) for of, result in results.items()},
             **{f"{of}_converged": bool(result.converged[row]) for of, result in results.items()},
         }
-    num_latents = train.latents.shape[1]
-    if len(by_codes.names) > 1 and num_latents > 1:
+    count, num_latents = len(by_codes.names), train.latents.shape[1]
+    if count > 1 and num_latents > 1:
+        # The axes of a latent have no meaning: its importance is that of all of them.
+        whole = by_latents.importance.reshape(num_latents, -1, count).sum(1)
         metrics["dci"] = {
-            "codes": _dci(by_codes, by_codes.importance),
-            "latents": _dci(results["latents"], _by_latent(results["latents"], num_latents)),
+            "codes": dci(by_codes.importance, by_codes.accuracy)._asdict(),
+            "latents": dci(whole, by_latents.accuracy)._asdict(),
         }
     return metrics
-
-
-def _by_latent(result: ProbeResult, num_latents: int) -> np.ndarray:
-    """Importance of whole latents, f64 [N, P]; the axes of a latent have no meaning."""
-    return result.importance.reshape(num_latents, -1, len(result.names)).sum(1)
-
-
-def _dci(result: ProbeResult, importance: np.ndarray) -> dict[str, float]:
-    return dict(dci(importance, result.accuracy)._asdict())

@@ -34,16 +34,8 @@ def capacity(space: CodeSpace, codes: npt.ArrayLike) -> dict[str, float]:
     - `perplexity`: 2 to the power of the entropy of the histogram of all codes, from 1 to K;
     - `images`: M.
 
-    Args:
-        space: the space of the codes.
-        codes: int [M, N], the codes of M >= 1 images. Their order within an image matters for
-            `positional` only.
-
-    Returns:
-        The measures by name.
-
-    Raises:
-        ValueError: if there are no images, or the codes are not of this space.
+    `codes` are int [M, N], those of M >= 1 images, whose order within an image matters for
+    `positional` only. Raises ValueError if there are no images, or codes are not of this space.
     """
     codes, codebook_size = space.check(codes), space.codebook_size
     if not codes.size:
@@ -58,7 +50,7 @@ def capacity(space: CodeSpace, codes: npt.ArrayLike) -> dict[str, float]:
     images_with = np.bincount(entries, minlength=codebook_size)
 
     if space.ordered:
-        marginal = sum(_entropy_bits(np.bincount(place)) for place in codes.T)
+        marginal = sum(_surprise_bits(np.bincount(place), images) for place in codes.T)
     else:
         # Zero counts, which are most of them, are not listed above; they are the remaining images.
         _, frequency = np.unique(entries * (num_codes + 1) + counts, return_counts=True)
@@ -70,13 +62,9 @@ def capacity(space: CodeSpace, codes: npt.ArrayLike) -> dict[str, float]:
         "distinct_codes_per_image": occurring.size / images,
         "codes_used": int(np.sum((images_with > 0) & (images_with * USED_ONCE_IN >= images))),
         "constant_codes": int(np.sum(images_with >= CONSTANT_SHARE * images)),
-        "perplexity": 2.0 ** _entropy_bits(np.bincount(codes.reshape(-1))),
+        "perplexity": 2.0 ** _surprise_bits(np.bincount(codes.reshape(-1)), codes.size),
         "images": images,
     }
-
-
-def _entropy_bits(histogram: npt.NDArray[np.integer]) -> float:
-    return _surprise_bits(histogram, int(histogram.sum()))
 
 
 def _surprise_bits(frequency: npt.NDArray[np.integer], total: int) -> float:

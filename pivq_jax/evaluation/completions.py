@@ -9,6 +9,7 @@ from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import sample_grid
 from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.images import images_to_float, images_to_uint8
+from pivq_jax.evaluation.reconstruction import images_of
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.trained_model import COMPLETED_AT_ONCE
@@ -23,36 +24,28 @@ def visible_pixels(region: str, size: int, count: int, seed: int = 0) -> np.ndar
     A half, or `centre`, the square in the middle, of half the width, or `patches`, half of 8 x 8
     squares, drawn for each image.
     """
-    visible = np.ones((count, size, size), bool)
-    half, quarter = size // 2, size // 4
-    if region == "left":
-        visible[:, :, :half] = False
-    elif region == "right":
-        visible[:, :, half:] = False
-    elif region == "upper":
-        visible[:, :half] = False
-    elif region == "lower":
-        visible[:, half:] = False
-    elif region == "centre":
-        visible[:, quarter : size - quarter, quarter : size - quarter] = False
-    elif region == "patches":
-        drawn = np.random.default_rng(seed).permuted(
-            np.tile(np.arange(64) < 32, (count, 1)), axis=1
-        )
+    if region == "patches":
+        halves = np.tile(np.arange(64) < 32, (count, 1))
+        drawn = np.random.default_rng(seed).permuted(halves, axis=1)
         places = np.arange(size) * 8 // size
-        visible = drawn.reshape(count, 8, 8)[:, places][:, :, places]
-    else:
-        raise ValueError(f"region = {region!r} is unknown: use one of {', '.join(REGIONS)}")
+        return drawn.reshape(count, 8, 8)[:, places][:, :, places]
+    half, inner = size // 2, slice(size // 4, size - size // 4)
+    hidden = {
+        "left": np.s_[:, :, :half],
+        "right": np.s_[:, :, half:],
+        "upper": np.s_[:, :half],
+        "lower": np.s_[:, half:],
+        "centre": np.s_[:, inner, inner],
+    }
+    visible = np.ones((count, size, size), bool)
+    visible[hidden[region]] = False
     return visible
 
 
 def complete(
     model: TrainedModel, images: np.ndarray, region: str, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hides a region of images uint8 [B, H, W, 3]; returns what is visible, and completed codes.
-
-    A progress bar shows how many are done; the first ones take longest, as programs are compiled.
-    """
+    """Hides a region of images uint8 [B, H, W, 3]; returns what is visible, and completed codes."""
     if model.space.ordered:
         raise InputError("completion changes sets, and positional codes are none")
     say(f"completing {len(images)} images of which a part is hidden ({region})")
@@ -74,7 +67,7 @@ def write_completions(session: Session, region: str, count: int) -> None:
     model, test = session.model, session.dataset.test
     if model.parents is None:
         model = dataclasses.replace(model, parents=session.pool_codes)
-    images = np.stack([test[i]["image"] for i in range(min(count, len(test)))])
+    images = images_of(test, range(min(count, len(test))))
     visible, codes = complete(model, images, region, session.seed)
     shown = np.where(visible[..., None], images, np.uint8(GREY))
     completed = np.asarray(images_to_uint8(model.decode(codes)))

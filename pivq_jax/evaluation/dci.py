@@ -16,17 +16,11 @@ __all__ = ["DCI", "dci"]
 
 
 class DCI(NamedTuple):
-    """The three scores, each in [0, 1]; higher is better.
+    """The three scores, each in [0, 1]; higher is better."""
 
-    Attributes:
-        disentanglement: whether each feature is important for a single factor only.
-        completeness: whether each factor is predicted by a single feature only.
-        informativeness: how well factors are predicted.
-    """
-
-    disentanglement: float
-    completeness: float
-    informativeness: float
+    disentanglement: float  # whether each feature is important for a single factor only
+    completeness: float  # whether each factor is predicted by a single feature only
+    informativeness: float  # how well factors are predicted
 
 
 def dci(importance: npt.ArrayLike, accuracy: npt.ArrayLike) -> DCI:
@@ -41,18 +35,10 @@ def dci(importance: npt.ArrayLike, accuracy: npt.ArrayLike) -> DCI:
       for a factor for which no feature is important.
     - The informativeness is the mean of `accuracy`.
 
-    Args:
-        importance: float [F, A] of F features for A factors, finite, at least 0; F and A at least
-            2.
-        accuracy: float [A], in [0, 1].
-
-    Returns:
-        A `DCI`.
-
-    Raises:
-        InputError: if there are fewer than two features or factors, for which the entropies are not
-            defined.
-        ValueError: if shapes are inconsistent, or values are out of range or NaN.
+    `importance` is float [F, A], of F features for A factors, at least 0, and `accuracy` float [A]
+    in [0, 1]. Raises InputError if there are fewer than two features or factors, for which the
+    entropies are not defined, and ValueError if shapes are inconsistent, or values out of range or
+    NaN.
     """
     importance = np.asarray(importance, np.float64)
     accuracy = np.asarray(accuracy, np.float64)

@@ -44,37 +44,38 @@ def as_features(features: npt.ArrayLike, name: str, least: int = 1) -> np.ndarra
     array = np.asarray(features)
     if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"{name} have shape {array.shape}: give [images, features]")
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == jnp.bfloat16):
+    if array.dtype.kind not in "iuf" and array.dtype != jnp.bfloat16:
         raise InputError(f"{name} have dtype {array.dtype}: give float32")
-    if np.iscomplexobj(array):
-        raise InputError(f"{name} are complex: give float32")
     if len(array) < least:
         raise InputError(f"{name} are of {len(array)} images: at least {least} are needed")
     array = np.ascontiguousarray(array, np.float32)
-    largest = np.max(np.abs(array), axis=1)
-    if not np.all(largest <= LARGEST):  # also where it is NaN
-        row = int(np.argmin(largest <= LARGEST))
+    fine = np.max(np.abs(array), axis=1) <= LARGEST  # also False for NaN
+    if not np.all(fine):
         raise InputError(
-            f"{name} of image {row} hold NaN, infinity or values beyond {LARGEST:g}: "
+            f"{name} of image {np.argmin(fine)} hold NaN, infinity or values beyond {LARGEST:g}: "
             "look at that image and at the feature network"
         )
     return array
 
 
-def check_alike(first: np.ndarray, second: np.ndarray, names: str) -> None:
-    """Checks that features have the same dimension, as those of one network have."""
-    if first.shape[1] != second.shape[1]:
+def centred(x: np.ndarray, y: np.ndarray, names: str) -> tuple[Points, Points]:
+    """Subtracts the mean of `y` from both; distances do not change, and error bounds get tighter.
+
+    The points of `x` remain on the host, those of `y` are on the default device.
+    """
+    if x.shape[1] != y.shape[1]:
         raise InputError(
-            f"{names} have {first.shape[1]} and {second.shape[1]} features per image: "
+            f"{names} have {x.shape[1]} and {y.shape[1]} features per image: "
             "take both from one network"
         )
+    centre = y.mean(axis=0, dtype=np.float64).astype(np.float32)
 
+    def points(features: np.ndarray) -> Points:
+        values: Any = features - centre
+        norms: Any = np.einsum("ij,ij->i", values, values, dtype=np.float64).astype(np.float32)
+        return Points(values, norms)
 
-def centred(features: np.ndarray, centre: np.ndarray) -> Points:
-    """Subtracts a vector from all rows: distances do not change, and error bounds get tighter."""
-    values: Any = features - centre
-    norms: Any = np.einsum("ij,ij->i", values, values, dtype=np.float64).astype(np.float32)
-    return Points(values, norms)
+    return points(x), jax.device_put(points(y))
 
 
 def bounds(x: Points, y: Points) -> tuple[jax.Array, jax.Array]:
@@ -108,10 +109,7 @@ def squared_distances(
 
 
 def rounded_roots(squared: np.ndarray) -> np.ndarray:
-    """Converts squared distances, f64, to distances, f32, rounded like those of scikit-learn.
-
-    scikit-learn rounds to float32 before and after taking the root.
-    """
+    """Roots of f64, as f32, rounded like scikit-learn's: before and after taking the root."""
     return np.sqrt(squared.astype(np.float32))
 
 
@@ -126,11 +124,6 @@ def row_blocks(rows: np.ndarray, columns: int, label: str) -> Iterator[np.ndarra
             block = rows[start : start + size]
             yield block
             progress.update(len(block))
-
-
-def block_of(points: Points, rows: np.ndarray) -> Points:
-    """Selects points by row number."""
-    return Points(points.values[rows], points.norms[rows])
 
 
 @functools.partial(jax.jit, static_argnames="count")

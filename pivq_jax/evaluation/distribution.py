@@ -9,18 +9,9 @@ __all__ = ["compare_features"]
 
 
 def compare_features(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:
-    """Computes `fid`, `precision`, `recall`, `density` and `coverage`.
+    """Computes `fid`, `precision`, `recall`, `density` and `coverage` of f32 [M, F] and [L, F].
 
-    Args:
-        real: f32 [M, F], features of real images.
-        fake: f32 [L, F], features of generated images.
-        k: number of neighbours for precision, recall, density and coverage.
-
-    Returns:
-        The metrics by name.
-
-    Raises:
-        InputError: if a set has k images or fewer, or features are not finite.
+    For the number `k` of neighbours and errors see `prdc`.
     """
     quality = prdc(real, fake, k)._asdict()
     return {"fid": frechet_distance(*feature_moments(real), *feature_moments(fake)), **quality}

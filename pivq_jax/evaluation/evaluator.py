@@ -61,9 +61,11 @@ class Evaluator:
             pairs = zip(np.split(shown, parts), np.split(made, parts), strict=True)
             figures["lpips"] = mean_lpips(pairs, settings.batch_size, settings.lpips_path)
         with contextlib.suppress(InputError):
-            features = feature_moments(self._features(made))
+            if self._real is None:
+                self._real = self._extractor.extract(shown, quiet=True)
+            rebuilt_features = self._extractor.extract(made, quiet=True)
             figures["rfid"] = frechet_distance(
-                *feature_moments(self._features_of_real(shown)), *features
+                *feature_moments(self._real), *feature_moments(rebuilt_features)
             )
         if params is None:
             return figures, pictures
@@ -72,20 +74,13 @@ class Evaluator:
         with contextlib.suppress(InputError):
             images = session.samples.images
             pictures["samples"] = grid(images[: 2 * SHOWN], 8, scale)
-            real, fake = self._features_of_real(shown), self._features(images)
-            found = compare_features(real, fake, settings.neighbours)
-            figures |= {name: found[name] for name in ("fid", "density", "coverage")}
+            if self._real is not None:
+                fake = self._extractor.extract(images, quiet=True)
+                found = compare_features(self._real, fake, settings.neighbours)
+                figures |= {name: found[name] for name in ("fid", "density", "coverage")}
         figures["codes_used"] = capacity(model.space, session.pool_codes)["codes_used"]
         return figures, pictures
 
     @cached_property
     def _extractor(self) -> FeatureExtractor:
         return self._settings.extractor()
-
-    def _features(self, images: np.ndarray) -> np.ndarray:
-        return self._extractor.extract(images, quiet=True)
-
-    def _features_of_real(self, shown: np.ndarray) -> np.ndarray:
-        if self._real is None:
-            self._real = self._features(shown)
-        return self._real

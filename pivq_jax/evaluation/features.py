@@ -5,9 +5,10 @@ images. `FeatureExtractor.network` and `FeatureExtractor.preprocessing` describe
 report.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import jax
@@ -34,26 +35,16 @@ NETWORKS = ("vgg", *(f"inception_{dim}" for dim in inception.BLOCK_DIMS))
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Maps images to feature vectors, one compiled batch at a time.
+    """Maps images to feature vectors, one compiled batch at a time."""
 
-    Attributes:
-        name: name of the features, as in `feature_extractor`.
-        dim: length of a feature vector.
-        network: network, weights and layers, in one line.
-        preprocessing: preprocessing of uint8 images, in one line.
-        minimum_size: smallest height and width of images in pixels.
-        batch_size: number of images per batch.
-        params: parameters of the network.
-        apply: jitted function of `params` and uint8 images [B, H, W, 3]; returns f32 [B, dim].
-    """
-
-    name: str
-    dim: int
-    network: str
-    preprocessing: str
-    minimum_size: int
-    batch_size: int
-    params: Any = field(repr=False)
+    name: str  # as in `feature_extractor`
+    dim: int  # length of a feature vector
+    network: str  # network, weights and layers, in one line
+    preprocessing: str  # preprocessing of uint8 images, in one line
+    minimum_size: int  # smallest height and width of images in pixels
+    batch_size: int  # number of images per batch
+    params: Any = field(repr=False)  # parameters of the network
+    # Jitted function of `params` and uint8 images [B, H, W, 3]; returns f32 [B, dim].
     apply: Callable[[Any, jax.Array], jax.Array] = field(repr=False)
 
     def extract(
@@ -62,25 +53,18 @@ class FeatureExtractor:
         total: int | None = None,
         quiet: bool = False,
     ) -> np.ndarray:
-        """Computes the features of images.
+        """Computes the features of images, f32 [M, dim], in their order.
 
-        Args:
-            images: uint8 [M, H, W, 3], or an iterable of batches [m, H, W, 3] of any sizes m.
-            total: number of images for the progress bar, if `images` is an iterable.
-            quiet: whether to show no progress bar.
-
-        Returns:
-            f32 [M, dim], in the order of the images.
-
-        Raises:
-            InputError: if there is no image, a shape or dtype is wrong, or images are smaller than
-                `minimum_size`.
+        Images are uint8 [M, H, W, 3], or an iterable of batches [m, H, W, 3] of any sizes m, whose
+        `total` a progress bar shows unless `quiet`. Raises InputError if there is no image, a dtype
+        or shape is wrong, or images are smaller than `minimum_size`.
         """
         if isinstance(images, np.ndarray):
             total, images = len(images), [images]
-        parts = []
+        each, parts = chain.from_iterable(images), []
         with progress_bar(desc=self.name, total=total, unit=" images", disable=quiet) as bar:
-            for batch in _rebatch(images, self.batch_size):
+            while rows := list(islice(each, self.batch_size)):
+                batch = np.stack(rows)
                 self._check(batch)
                 # The last batch is padded, so that only one shape is compiled.
                 filled = np.resize(batch, (self.batch_size, *batch.shape[1:]))
@@ -112,19 +96,16 @@ def feature_extractor(name: str, path: str = "", batch_size: int = 50) -> Featur
             over the image, like the option `--dims` of pytorch-fid.
         path: file with the weights, for Inception also a URL; see `load_lpips` and
             `load_inception`. Empty for the default weights.
-        batch_size: number of images per batch.
+        batch_size: number of images per batch, at least 1.
 
     Returns:
         A `FeatureExtractor`.
 
     Raises:
-        InputError: if the name is unknown, `batch_size` is below 1, or the weights are missing or
-            invalid.
+        InputError: if the name is unknown, or the weights are missing or invalid.
     """
     if name not in NETWORKS:
         raise InputError(f"features {name!r} are unknown: choose one of {', '.join(NETWORKS)}")
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}: it must be at least 1")
     if name == "vgg":
         return FeatureExtractor(
             name=name,
@@ -161,17 +142,3 @@ def feature_extractor(name: str, path: str = "", batch_size: int = 50) -> Featur
 def _vgg_features(params: Any, images: jax.Array) -> jax.Array:
     """Maps uint8 [B, H, W, 3] to f32 [B, 512]."""
     return jnp.mean(lpips_features(params, images_to_float(images), "vgg")[_VGG_BLOCK], (1, 2))
-
-
-def _rebatch(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Yields batches of `size` images, and finally the remaining ones."""
-    rest: np.ndarray | None = None
-    for batch in batches:
-        if rest is not None and rest.shape[1:] != batch.shape[1:]:
-            raise InputError(f"images of {batch.shape[1:]} after images of {rest.shape[1:]}")
-        rest = batch if rest is None or not len(rest) else np.concatenate([rest, batch])
-        while len(rest) >= size:
-            yield rest[:size]
-            rest = rest[size:]
-    if rest is not None and len(rest):
-        yield rest

@@ -3,22 +3,56 @@
 Figures that an evaluation does not have are left out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pivq_jax.evaluation.html import Table, cell
 
 REAL = "training images: real against real"  # the row to compare that of samples with
+SPREAD = ("precision", "recall", "density", "coverage")
+NAMES = {
+    "Model": {
+        "step": "step",
+        "image_size": "pixels along a side",
+        "num_codes": "codes per image, N",
+        "codebook_size": "codebook entries, K",
+        "parameters": "parameters",
+        "train_seconds": "seconds of training",
+        "train_images_per_second": "training images per second",
+        "sample_images_per_second": "samples per second",
+    },
+    "Reconstruction": {
+        "psnr": "PSNR, dB",
+        "ssim": "SSIM",
+        "lpips": "LPIPS",
+        "l1": "L1, pixels in [-1, 1]",
+        "rfid": "rFID",
+    },
+    "Codes": {
+        "ceiling_bits": "ceiling bits",
+        "marginal_bits": "marginal bits",
+        "prior_bits": "prior bits",
+        "distinct_codes_per_image": "distinct codes per image",
+        "codes_used": "codes used",
+        "constant_codes": "constant codes",
+        "perplexity": "perplexity",
+    },
+    "What codes mean": {
+        "probe_accuracy": "balanced accuracy of probes",
+        "probe_majority": "that of the most frequent value",
+    },
+}
 
 
 def groups(metrics: dict[str, Any]) -> Iterator[tuple[str, Table]]:
     """Yields the title and the table of each group of figures in `metrics.json`."""
-    yield "Model", model(metrics)
-    yield f"Reconstruction of {metrics.get('images', 0):,} test images", reconstruction(metrics)
-    yield "Codes, bits per image", codes(metrics)
+    yield "Model", named(metrics, "Model")
+    images = f"{metrics.get('images', 0):,} test images"
+    yield f"Reconstruction of {images}", named(metrics, "Reconstruction")
+    yield "Codes, bits per image", named(metrics, "Codes")
     if "fid" in metrics:
         yield f"Against {metrics['real_images']:,} test images", distribution(metrics)
-    yield "What codes mean", meaning(metrics)
+    yield "What codes mean", named(metrics, "What codes mean")
 
 
 def text(table: Table) -> str:
@@ -31,73 +65,32 @@ def text(table: Table) -> str:
     return "\n".join(f"  {line}".rstrip() for line in lines if line.strip())
 
 
-def model(metrics: dict[str, Any]) -> Table:
-    """What the model is, and how fast it trained and samples."""
-    return _named(
-        metrics,
-        {
-            "step": "step",
-            "image_size": "pixels along a side",
-            "num_codes": "codes per image, N",
-            "codebook_size": "codebook entries, K",
-            "parameters": "parameters",
-            "train_seconds": "seconds of training",
-            "train_images_per_second": "training images per second",
-            "sample_images_per_second": "samples per second",
-        },
-    )
+def named(metrics: dict[str, Any], group: str) -> Table:
+    """The figures of a group of `NAMES`."""
+    fid = fid_name(metrics)
+    rows = [
+        (title.replace("FID", fid), metrics[name])
+        for name, title in NAMES[group].items()
+        if metrics.get(name) is not None
+    ]
+    return Table(("", ""), rows)
 
 
-def reconstruction(metrics: dict[str, Any]) -> Table:
-    """How near reconstructions are to their images."""
-    return _named(
-        metrics,
-        {
-            "psnr": "PSNR, dB",
-            "ssim": "SSIM",
-            "lpips": "LPIPS",
-            "l1": "L1, pixels in [-1, 1]",
-            "rfid": f"r{fid_name(metrics)}",
-        },
-    )
-
-
-def codes(metrics: dict[str, Any]) -> Table:
-    """What code sets could hold and do hold."""
-    return _named(
-        metrics,
-        {
-            "ceiling_bits": "ceiling bits",
-            "marginal_bits": "marginal bits",
-            "prior_bits": "prior bits",
-            "distinct_codes_per_image": "distinct codes per image",
-            "codes_used": "codes used",
-            "constant_codes": "constant codes",
-            "perplexity": "perplexity",
-        },
-    )
-
-
-def meaning(metrics: dict[str, Any]) -> Table:
-    """How well probes read labelled factors from codes; without labels, no row."""
-    return _named(
-        metrics,
-        {
-            "probe_accuracy": "balanced accuracy of probes",
-            "probe_majority": "that of the most frequent value",
-        },
-    )
+def by_row(
+    corner: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    names: Sequence[str],
+    titles: Sequence[str] = (),
+) -> Table:
+    """A table of some figures of each row; `titles` are those of the columns, if not the names."""
+    cells = [(title, *(row[name] for name in names)) for title, row in rows.items()]
+    return Table((corner, *(titles or names)), cells)
 
 
 def distribution(metrics: dict[str, Any]) -> Table:
     """How samples, and what they are compared with, are spread beside test images."""
-    names = ("precision", "recall", "density", "coverage")
-    header = ("", "images", fid_name(metrics), *names)
-    rows = [
-        (title, row["sample_images"], row["fid"], *(row[name] for name in names))
-        for title, row in compared(metrics).items()
-    ]
-    return Table(header, rows)
+    titles = ("images", fid_name(metrics), *SPREAD)
+    return by_row("", compared(metrics), ("sample_images", "fid", *SPREAD), titles)
 
 
 def compared(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -113,10 +106,3 @@ def compared(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def fid_name(metrics: dict[str, Any]) -> str:
     """`FID` of the network that defines it; `VGG-FID` is not comparable with that of papers."""
     return "VGG-FID" if metrics.get("feature_network", "").startswith("VGG") else "FID"
-
-
-def _named(metrics: dict[str, Any], names: dict[str, str]) -> Table:
-    rows = [
-        (title, metrics[name]) for name, title in names.items() if metrics.get(name) is not None
-    ]
-    return Table(("", ""), rows)

@@ -1,9 +1,7 @@
 """Fréchet distance between Gaussians fitted to features; FID for features of Inception."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import numpy.typing as npt
 
@@ -12,58 +10,24 @@ from pivq_jax.evaluation.distances import as_features
 
 __all__ = ["Moments", "feature_moments", "frechet_distance"]
 
-Array = np.ndarray | jax.Array
-# Number of rows that are converted to float64 at once.
-ROWS = 1024
-
 
 class Moments(NamedTuple):
-    """Moments of feature vectors; pass them as `frechet_distance(*moments_a, *moments_b)`.
+    """Moments of feature vectors; pass them as `frechet_distance(*moments_a, *moments_b)`."""
 
-    Attributes:
-        mean: f64 [F].
-        covariance: f64 [F, F], unbiased: divided by M - 1, like `np.cov`.
+    mean: np.ndarray  # f64 [F]
+    covariance: np.ndarray  # f64 [F, F], unbiased: divided by M - 1, like `np.cov`
+
+
+def feature_moments(features: npt.ArrayLike) -> Moments:
+    """Computes mean and covariance of features f32 [M, F], in float64.
+
+    Raises InputError if features are invalid (see `distances.as_features`), or there are fewer than
+    two images, so that the covariance is not defined.
     """
-
-    mean: np.ndarray
-    covariance: np.ndarray
-
-
-def feature_moments(features: Array | Iterable[Array]) -> Moments:
-    """Computes mean and covariance in one pass, accumulated in float64.
-
-    Blocks are merged around their own means (Chan, Golub and LeVeque 1983), so a large common
-    offset costs no precision.
-
-    Args:
-        features: f32 [M, F], or an iterable of batches [m, F].
-
-    Returns:
-        The `Moments`.
-
-    Raises:
-        InputError: if features are invalid (see `distances.as_features`), batches have different F,
-            or there are fewer than two images, so that the covariance is not defined.
-    """
-    count, mean, scatter = 0, np.zeros(0), np.zeros((0, 0))
-    for part in [features] if isinstance(features, Array) else features:
-        batch = as_features(part, "features")
-        if count and batch.shape[1] != len(mean):
-            raise InputError(f"batches have {len(mean)} and {batch.shape[1]} features per image")
-        for start in range(0, len(batch), ROWS):
-            block = batch[start : start + ROWS].astype(np.float64)
-            block_mean = block.mean(axis=0)
-            block -= block_mean
-            if not count:
-                mean, scatter = np.zeros_like(block_mean), np.zeros((block.shape[1],) * 2)
-            shift, total = block_mean - mean, count + len(block)
-            scatter += block.T @ block
-            scatter += np.outer(shift, shift) * (count * len(block) / total)
-            mean = mean + shift * (len(block) / total)
-            count = total
-    if count < 2:
-        raise InputError(f"features are of {count} images: a covariance needs at least 2")
-    return Moments(mean, scatter / (count - 1))
+    wide = as_features(features, "features", 2).astype(np.float64)
+    mean = wide.mean(axis=0)
+    wide -= mean
+    return Moments(mean, wide.T @ wide / (len(wide) - 1))
 
 
 def frechet_distance(
@@ -81,28 +45,19 @@ def frechet_distance(
     upwards, as it is to a lesser degree for every M: compare values for equal M only (FID is
     customarily computed with 50,000 images, at least 10,000).
 
-    Args:
-        mu1: f64 [F], mean of the first Gaussian.
-        sigma1: f64 [F, F], its covariance, symmetric and positive semi-definite.
-        mu2: f64 [F], mean of the second Gaussian.
-        sigma2: f64 [F, F], its covariance.
-
-    Returns:
-        The distance, at least 0, in squared units of the features.
-
-    Raises:
-        InputError: if shapes are inconsistent, values are NaN or infinite, or a matrix is not a
-            covariance.
+    Means are f64 [F], covariances f64 [F, F]. The distance is at least 0, in squared units of the
+    features. Raises InputError if shapes are inconsistent, values are not finite, or a matrix is
+    not a covariance.
     """
     mean1, mean2 = np.asarray(mu1, np.float64), np.asarray(mu2, np.float64)
     first, second = np.asarray(sigma1, np.float64), np.asarray(sigma2, np.float64)
     size = mean1.size
     if not size or mean1.shape != (size,) or mean2.shape != (size,):
         raise InputError(f"means have shapes {mean1.shape} and {mean2.shape}: give [F] twice")
-    root1 = _root(first, size, "sigma1")
-    root2 = _root(second, size, "sigma2")
     if not (np.all(np.isfinite(mean1)) and np.all(np.isfinite(mean2))):
         raise InputError("a mean holds NaN or infinity: look at the features it comes from")
+    root1 = _root(first, size, "sigma1")
+    root2 = _root(second, size, "sigma2")
     overlap = np.linalg.svd(root1.T @ root2, compute_uv=False).sum() if root1.size else 0.0
     distance = np.sum((mean1 - mean2) ** 2) + np.trace(first) + np.trace(second) - 2 * overlap
     return max(0.0, float(distance))

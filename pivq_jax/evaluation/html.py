@@ -1,9 +1,9 @@
 """Self-contained HTML pages with headings, text, tables and pictures."""
 
 import base64
-import dataclasses
-import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import NamedTuple
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
@@ -20,16 +20,14 @@ th:first-child, td:first-child { text-align: left; }
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table; floats are shown with four significant digits."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """The contents of a PNG file, with a caption."""
 
     png: bytes
@@ -39,43 +37,34 @@ class Picture:
 Part = str | Table | Picture  # a string is a paragraph of plain text
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A section of a page."""
-
-    title: str
-    parts: Sequence[Part]
-
-
-def page(title: str, sections: Sequence[Section]) -> str:
-    """Renders an HTML document."""
+def page(title: str, sections: Mapping[str, Sequence[Part]]) -> str:
+    """Renders an HTML document of sections, by their titles."""
     body = "".join(
-        f"<h2>{html.escape(section.title)}</h2>\n{''.join(map(_part, section.parts))}"
-        for section in sections
+        f"<h2>{escape(name)}</h2>\n{''.join(map(_part, parts))}" for name, parts in sections.items()
     )
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{html.escape(title)}</h1>\n{body}</body></html>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<body><h1>{escape(title)}</h1>\n{body}</body></html>\n"
     )
 
 
 def _part(part: Part) -> str:
     if isinstance(part, str):
-        return f"<p>{html.escape(part)}</p>\n"
-    if isinstance(part, Table):
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell(value))}</td>" for value in row) + "</tr>\n"
-            for row in part.rows
+        return f"<p>{escape(part)}</p>\n"
+    if isinstance(part, Picture):
+        data, caption = base64.b64encode(part.png).decode(), escape(part.caption)
+        return (
+            f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+            f"<figcaption>{caption}</figcaption></figure>\n"
         )
-        header = "".join(f"<th>{html.escape(name)}</th>" for name in part.header)
-        return f"<table><tr>{header}</tr>\n{rows}</table>\n"
-    data = base64.b64encode(part.png).decode()
-    caption = html.escape(part.caption)
-    return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{caption}</figcaption></figure>\n"
-    )
+    rows = [_row("td", map(cell, row)) for row in part.rows]
+    return f"<table>{''.join([_row('th', part.header), *rows])}</table>\n"
+
+
+def _row(tag: str, texts: Iterable[str]) -> str:
+    cells = "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+    return f"<tr>{cells}</tr>\n"
 
 
 def cell(value: object) -> str:

@@ -31,8 +31,7 @@ BLOCK_DIMS = (64, 192, 768, 2048)  # channels of the four feature blocks
 
 _BN_EPSILON = 1e-3
 _REMEDY = (
-    "fetch https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-    "pt_inception-2015-12-05-6726825d.pth and give its path with"
+    f"fetch {WEIGHTS_URL.partition('#')[0]} and give its path with"
     " --config.evaluate.features_path=PATH, or use --config.evaluate.features=vgg, which needs no"
     " download"
 )
@@ -152,6 +151,13 @@ class _Conv(nn.Module):
         return nn.relu(convolution(x))
 
 
+def _chain(x: jax.Array, name: str, *layers: tuple) -> jax.Array:
+    """Convolutions one after another, of these arguments of `_Conv`; they are numbered from 1."""
+    for number, layer in enumerate(layers, 1):
+        x = _Conv(*layer, name=f"{name}_{number}")(x)
+    return x
+
+
 def _average(x: jax.Array) -> jax.Array:
     """3x3 average over pixels inside the image."""
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
@@ -159,10 +165,6 @@ def _average(x: jax.Array) -> jax.Array:
 
 def _maximum(x: jax.Array) -> jax.Array:
     return nn.max_pool(x, (3, 3), padding="SAME")
-
-
-def _concatenate(*branches: jax.Array) -> jax.Array:
-    return jnp.concatenate(branches, -1)
 
 
 class _BlockA(nn.Module):
@@ -173,13 +175,10 @@ class _BlockA(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         single = _Conv(64, name="branch1x1")(x)
-        five = _Conv(48, name="branch5x5_1")(x)
-        five = _Conv(64, 5, name="branch5x5_2")(five)
-        double = _Conv(64, name="branch3x3dbl_1")(x)
-        double = _Conv(96, 3, name="branch3x3dbl_2")(double)
-        double = _Conv(96, 3, name="branch3x3dbl_3")(double)
+        five = _chain(x, "branch5x5", (48,), (64, 5))
+        double = _chain(x, "branch3x3dbl", (64,), (96, 3), (96, 3))
         pooled = _Conv(self.pool_channels, name="branch_pool")(_average(x))
-        return _concatenate(single, five, double, pooled)
+        return jnp.concatenate([single, five, double, pooled], -1)
 
 
 class _BlockB(nn.Module):
@@ -188,10 +187,8 @@ class _BlockB(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         three = _Conv(384, 3, 2, "VALID", name="branch3x3")(x)
-        double = _Conv(64, name="branch3x3dbl_1")(x)
-        double = _Conv(96, 3, name="branch3x3dbl_2")(double)
-        double = _Conv(96, 3, 2, "VALID", name="branch3x3dbl_3")(double)
-        return _concatenate(three, double, nn.max_pool(x, (3, 3), (2, 2)))
+        double = _chain(x, "branch3x3dbl", (64,), (96, 3), (96, 3, 2, "VALID"))
+        return jnp.concatenate([three, double, nn.max_pool(x, (3, 3), (2, 2))], -1)
 
 
 class _BlockC(nn.Module):
@@ -201,18 +198,12 @@ class _BlockC(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        c = self.channels
+        c, wide, tall = self.channels, (1, 7), (7, 1)
         single = _Conv(192, name="branch1x1")(x)
-        seven = _Conv(c, name="branch7x7_1")(x)
-        seven = _Conv(c, (1, 7), name="branch7x7_2")(seven)
-        seven = _Conv(192, (7, 1), name="branch7x7_3")(seven)
-        double = _Conv(c, name="branch7x7dbl_1")(x)
-        double = _Conv(c, (7, 1), name="branch7x7dbl_2")(double)
-        double = _Conv(c, (1, 7), name="branch7x7dbl_3")(double)
-        double = _Conv(c, (7, 1), name="branch7x7dbl_4")(double)
-        double = _Conv(192, (1, 7), name="branch7x7dbl_5")(double)
+        seven = _chain(x, "branch7x7", (c,), (c, wide), (192, tall))
+        double = _chain(x, "branch7x7dbl", (c,), (c, tall), (c, wide), (c, tall), (192, wide))
         pooled = _Conv(192, name="branch_pool")(_average(x))
-        return _concatenate(single, seven, double, pooled)
+        return jnp.concatenate([single, seven, double, pooled], -1)
 
 
 class _BlockD(nn.Module):
@@ -220,13 +211,10 @@ class _BlockD(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        three = _Conv(192, name="branch3x3_1")(x)
-        three = _Conv(320, 3, 2, "VALID", name="branch3x3_2")(three)
-        seven = _Conv(192, name="branch7x7x3_1")(x)
-        seven = _Conv(192, (1, 7), name="branch7x7x3_2")(seven)
-        seven = _Conv(192, (7, 1), name="branch7x7x3_3")(seven)
-        seven = _Conv(192, 3, 2, "VALID", name="branch7x7x3_4")(seven)
-        return _concatenate(three, seven, nn.max_pool(x, (3, 3), (2, 2)))
+        last = (3, 2, "VALID")
+        three = _chain(x, "branch3x3", (192,), (320, *last))
+        seven = _chain(x, "branch7x7x3", (192,), (192, (1, 7)), (192, (7, 1)), (192, *last))
+        return jnp.concatenate([three, seven, nn.max_pool(x, (3, 3), (2, 2))], -1)
 
 
 class _BlockE(nn.Module):
@@ -240,9 +228,9 @@ class _BlockE(nn.Module):
         three = _Conv(384, name="branch3x3_1")(x)
         wide = _Conv(384, (1, 3), name="branch3x3_2a")(three)
         tall = _Conv(384, (3, 1), name="branch3x3_2b")(three)
-        double = _Conv(448, name="branch3x3dbl_1")(x)
-        double = _Conv(384, 3, name="branch3x3dbl_2")(double)
+        double = _chain(x, "branch3x3dbl", (448,), (384, 3))
         double_wide = _Conv(384, (1, 3), name="branch3x3dbl_3a")(double)
         double_tall = _Conv(384, (3, 1), name="branch3x3dbl_3b")(double)
         pooled = _Conv(192, name="branch_pool")(self.pool(x))
-        return _concatenate(single, wide, tall, double_wide, double_tall, pooled)
+        branches = [single, wide, tall, double_wide, double_tall, pooled]
+        return jnp.concatenate(branches, -1)

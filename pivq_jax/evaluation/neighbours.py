@@ -17,53 +17,34 @@ SPARE = 6
 
 
 class Neighbours(NamedTuple):
-    """The k nearest points of each query, nearest first.
+    """The k nearest points of each query, nearest first."""
 
-    Attributes:
-        indices: int32 [M, k], rows of the pool.
-        distances: f32 [M, k], Euclidean distances.
-    """
-
-    indices: np.ndarray
-    distances: np.ndarray
+    indices: np.ndarray  # int32 [M, k], rows of the pool
+    distances: np.ndarray  # f32 [M, k], Euclidean distances
 
 
 def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> Neighbours:
-    """Finds the k nearest points of a pool for each query, by exact Euclidean distance.
+    """Finds the k nearest points of a pool [L, F] for each query [M, F], by Euclidean distance.
 
-    Memory use grows with (M + L) F, not with M L. Neighbours at equal distance are ordered by row;
-    if more than k are equally near, it is unspecified which are returned. A query that is also in
-    the pool is its own neighbour at distance 0.
-
-    Args:
-        queries: f32 [M, F], features such as those of samples.
-        pool: f32 [L, F], features of the same network, such as those of training images.
-        k: number of neighbours, 1 <= k <= L.
-
-    Returns:
-        The `Neighbours`.
-
-    Raises:
-        InputError: if features are invalid (see `distances.as_features`) or have different F, or k
-            is out of range.
+    Both are f32 features of one network, and 1 <= k <= L. Memory use grows with (M + L) F, not with
+    M L. Neighbours at equal distance are ordered by row; if more than k are equally near, it is
+    unspecified which are returned. A query that is also in the pool is its own neighbour at
+    distance 0. Raises InputError if features are invalid (see `distances.as_features`) or have
+    different F, or k is out of range.
     """
     queries = distances.as_features(queries, "queries")
     pool = distances.as_features(pool, "the pool's features")
-    distances.check_alike(queries, pool, "queries and pool")
+    points, targets = distances.centred(queries, pool, "queries and pool")
     if not 1 <= k <= len(pool):
         raise InputError(f"k = {k} of a pool of {len(pool)} images: use 1 to {len(pool)}")
 
-    centre = pool.mean(axis=0, dtype=np.float64).astype(np.float32)
-    points = distances.centred(queries, centre)
-    targets = jax.device_put(distances.centred(pool, centre))
-    result = Neighbours(
-        np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
-    )
+    shape = len(queries), k
+    result = Neighbours(np.empty(shape, np.int32), np.empty(shape, np.float32))
     unsettled, count = np.arange(len(queries)), min(len(pool), k + SPARE)
     while unsettled.size:
         left = []
         for rows in distances.row_blocks(unsettled, len(pool), "nearest neighbours"):
-            block = distances.block_of(points, rows)
+            block = distances.Points(*(part[rows] for part in points))
             columns, low = jax.device_get(distances.lowest(block, targets, count))
             pairs = np.repeat(rows, count), columns.ravel()
             squared = distances.squared_distances(queries, pool, *pairs).reshape(columns.shape)

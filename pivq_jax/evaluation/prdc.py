@@ -15,19 +15,12 @@ __all__ = ["PRDC", "prdc"]
 
 
 class PRDC(NamedTuple):
-    """The four metrics, in [0, 1], except for density, which may exceed 1 (at most M / k).
+    """The four metrics, in [0, 1], except for density, which may exceed 1 (at most M / k)."""
 
-    Attributes:
-        precision: fraction of fake images within the real manifold.
-        recall: fraction of real images within the fake manifold.
-        density: mean number of real balls around a fake image, divided by k.
-        coverage: fraction of real images with a fake image in their ball.
-    """
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+    precision: float  # fraction of fake images inside the ball of some real image
+    recall: float  # fraction of real images inside the ball of some fake image
+    density: float  # mean over fake images of the number of real balls around them, divided by k
+    coverage: float  # fraction of real images whose ball contains some fake image
 
 
 def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
@@ -37,18 +30,11 @@ def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
     Naeem et al. 2020, arXiv 2002.09797.
 
     The ball of an image is the open ball around its features whose radius is the distance to its
-    k-th nearest neighbour in its own set, excluding itself. Then:
-
-    - precision is the fraction of fake images inside the ball of some real image;
-    - recall is the fraction of real images inside the ball of some fake image;
-    - density is the mean over fake images of the number of real balls that contain them, divided by
-      k;
-    - coverage is the fraction of real images whose ball contains some fake image.
-
-    Distances are computed from differences in float64 and compared after rounding to float32, as in
-    the `prdc` package, so equal distances are equal here. An image with k or more exact copies in
-    its set has an empty ball. Two identical sets without such copies have precision, recall and
-    coverage 1. The order of images does not matter. Memory use grows with (M + L) F, not with M L.
+    k-th nearest neighbour in its own set, excluding itself. Distances are computed from differences
+    in float64 and compared after rounding to float32, as in the `prdc` package, so equal distances
+    are equal here. An image with k or more exact copies in its set has an empty ball. Two identical
+    sets without such copies have precision, recall and coverage 1. The order of images does not
+    matter. Memory use grows with (M + L) F, not with M L.
 
     Args:
         real: f32 [M, F] features, M > k.
@@ -67,18 +53,15 @@ def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
         raise InputError(f"k = {k}: use at least 1 neighbour")
     real = distances.as_features(real, "real features", k + 1)
     fake = distances.as_features(fake, "fake features", k + 1)
-    distances.check_alike(real, fake, "real and fake images")
+    points, targets = distances.centred(real, fake, "real and fake images")
     # k + 1, because the first neighbour of an image is the image itself.
     real_radii = nearest_neighbours(real, real, k + 1).distances[:, k]
     fake_radii = nearest_neighbours(fake, fake, k + 1).distances[:, k]
 
-    centre = real.mean(axis=0, dtype=np.float64).astype(np.float32)
-    points = distances.centred(real, centre)
-    targets = jax.device_put(distances.centred(fake, centre))
     balls_around = np.zeros(len(fake), np.int64)  # real balls that hold each fake image
     covered, recalled = np.zeros(len(real), bool), np.zeros(len(real), bool)
     for rows in distances.row_blocks(np.arange(len(real)), len(fake), "precision and recall"):
-        block = distances.block_of(points, rows)
+        block = distances.Points(*(part[rows] for part in points))
         sure = jax.device_get(_compare(block, targets, real_radii[rows], fake_radii))
         balls_around += sure.balls_around
         covered[rows], recalled[rows] = sure.covered, sure.recalled

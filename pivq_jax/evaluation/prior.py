@@ -8,7 +8,7 @@ import numpy as np
 from pivq_jax.common.parallel import own_copy
 from pivq_jax.common.pictures import grid, reconstruction_grid
 from pivq_jax.evaluation.neighbours import nearest_sets
-from pivq_jax.evaluation.reconstruction import decode_batched
+from pivq_jax.evaluation.reconstruction import decode_batched, in_batches
 from pivq_jax.evaluation.session import Draw, Session
 from pivq_jax.sampling import prior_bits
 
@@ -29,8 +29,7 @@ def describe_prior(session: Session) -> dict[str, Any]:
     training image.
     """
     made = {"test images": session.test_codes, "recombined": session.samples.codes}
-    for temperature in TEMPERATURES:
-        made[f"temperature {temperature:g}"] = _draw(session, temperature)
+    made |= {f"temperature {t:g}": _draw(session, t) for t in TEMPERATURES}
     sets = {}
     for name, codes in made.items():
         nearest, shared = nearest_sets(session.model.space, codes, session.pool_codes)
@@ -62,13 +61,11 @@ def _bits(session: Session) -> float:
     prior, codes, key = session.model.prior, session.test_codes, session.key(Draw.PRIOR_BITS)
     assert prior is not None
     params, at_once = own_copy(prior.params), min(AT_ONCE, len(codes))
-    bits = []
-    for start in range(0, len(codes), at_once):
-        own, batch = jax.random.fold_in(key, start), codes[start : start + at_once]
-        filled = np.resize(batch, (at_once, codes.shape[1]))
-        found = prior_bits(prior.network, params, filled, own, orders=ORDERS)
-        bits.append(np.asarray(found)[: len(batch)])
-    return float(np.mean(np.concatenate(bits), dtype=np.float64))
+    bits = [
+        prior_bits(prior.network, params, batch, jax.random.fold_in(key, i * at_once), ORDERS)
+        for i, batch in enumerate(in_batches(codes, at_once))
+    ]
+    return float(np.mean(np.concatenate(bits)[: len(codes)], dtype=np.float64))
 
 
 def _beside(session: Session, codes: np.ndarray, nearest: np.ndarray) -> np.ndarray:
@@ -88,8 +85,7 @@ def _completions(session: Session) -> np.ndarray:
     rows = [whole]
     for i, fraction in enumerate(GIVEN):
         given = np.tile(order[:, : round(fraction * whole.shape[1])], (TIMES, 1))
-        rows.append(
-            np.asarray(session.model.complete_sets(given, jax.random.fold_in(key_drawn, i)))
-        )
+        made = session.model.complete_sets(given, jax.random.fold_in(key_drawn, i))
+        rows.append(np.asarray(made))
     images = decode_batched(session.model, np.concatenate(rows), session.settings.batch_size)
     return grid(images, len(whole), session.scale)

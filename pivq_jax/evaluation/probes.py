@@ -34,56 +34,37 @@ class Labelled(NamedTuple):
 
 
 class Probes(NamedTuple):
-    """Fitted probes: `features @ weights[:, a] + bias[a]` are the class scores of attribute a.
+    """Fitted probes: `features @ weights[:, a] + bias[a]` are the class scores of attribute a."""
 
-    Attributes:
-        weights: f32 [F, A, C], 0 beyond the classes of an attribute.
-        bias: f32 [A, C], -inf for classes that do not occur in training.
-        converged: bool [A], whether the fit is within `logistic.TOLERANCE` of the optimum.
-    """
-
-    weights: np.ndarray
-    bias: np.ndarray
-    converged: np.ndarray
+    weights: np.ndarray  # f32 [F, A, C], 0 beyond the classes of an attribute
+    bias: np.ndarray  # f32 [A, C], -inf for classes that do not occur in training
+    converged: np.ndarray  # bool [A], whether within `logistic.TOLERANCE` of the optimum
 
 
 class ProbeResult(NamedTuple):
-    """Result of `probe_attributes`; arrays are ordered as `names`.
-
-    Attributes:
-        names: the P of A attributes that were probed.
-        left_out: the reason for each attribute that could not be probed.
-        accuracy: f64 [P], balanced accuracy on the test images.
-        error: f64 [P], standard error of `accuracy`.
-        majority: f64 [P], balanced accuracy of always predicting the most frequent training class.
-        penalty: f64 [P], the chosen values of `PENALTIES`.
-        importance: f64 [F, P], see `importances`.
-        converged: bool [P], whether the fit is within `logistic.TOLERANCE` of the optimum.
-    """
+    """Result of `probe_attributes`; arrays are ordered as `names`, the P attributes probed."""
 
     names: tuple[str, ...]
-    left_out: dict[str, str]
-    accuracy: np.ndarray
-    error: np.ndarray
-    majority: np.ndarray
-    penalty: np.ndarray
-    importance: np.ndarray
-    converged: np.ndarray
+    left_out: dict[str, str]  # the reason for each attribute that could not be probed
+    accuracy: np.ndarray  # f64 [P], balanced accuracy on the test images
+    error: np.ndarray  # f64 [P], standard error of `accuracy`
+    majority: np.ndarray  # f64 [P], that of always predicting the most frequent training class
+    penalty: np.ndarray  # f64 [P], the chosen values of `PENALTIES`
+    importance: np.ndarray  # f64 [F, P], sums over classes of absolute weights
+    converged: np.ndarray  # bool [P], as in `Probes`
 
 
-def code_features(
-    space: CodeSpace, train: npt.ArrayLike, *others: npt.ArrayLike
-) -> tuple[np.ndarray, ...]:
+def code_features(space: CodeSpace, splits: Sequence[npt.ArrayLike]) -> list[np.ndarray]:
     """Converts codes of splits to features f32 [M, F]: the information that the decoder receives.
 
     These are the counts of each entry (multi-hot), F = K; for `positional`, the entry at each
-    position (one-hot), F = N K, or the `MAX_CODE_FEATURES` pairs most frequent in `train`.
+    position (one-hot), F = N K, or the `MAX_CODE_FEATURES` pairs most frequent in the first split.
     """
-    splits = [space.check(codes, distinct=False) for codes in (train, *others)]
+    checked = [space.check(codes, distinct=False) for codes in splits]
     if not space.ordered:
-        return tuple(space.multi_hot(codes) for codes in splits)
+        return [space.multi_hot(codes) for codes in checked]
     places = space.codebook_size * np.arange(space.num_codes)
-    placed = [codes + places for codes in splits]  # each place has its own range of K numbers
+    placed = [codes + places for codes in checked]  # each place has its own range of K numbers
     total = space.codebook_size * space.num_codes
     frequent = np.argsort(-np.bincount(placed[0].ravel(), minlength=total), kind="stable")
     kept = np.sort(frequent[:MAX_CODE_FEATURES])
@@ -95,20 +76,21 @@ def code_features(
         np.put_along_axis(result, columns[codes], 1.0, axis=1)
         return result[:, :-1]
 
-    return tuple(one_hot(codes) for codes in placed)
+    return [one_hot(codes) for codes in placed]
 
 
-def latent_features(train: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
+def latent_features(splits: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Converts latents f32 [M, N, D] to features [M, N * D]: each whitened, then concatenated.
 
     The order of latents has no meaning for the decoder, but query n of the encoder always produces
     latent n, so this is the most informative input for a linear probe. Whitening makes the probe
     independent of the scale of each direction; much of the information in latents is in directions
-    of small variance. Directions that hardly vary on `train`, which defines the axes, are 0.
+    of small variance. Directions that hardly vary in the first split, which defines the axes, are
+    0.
     """
-    mean = train.mean(0, dtype=np.float64)
+    mean = splits[0].mean(0, dtype=np.float64)
     whitening = []
-    for latent in (train - mean).swapaxes(0, 1):
+    for latent in (splits[0] - mean).swapaxes(0, 1):
         variances, axes = np.linalg.eigh(latent.T @ latent / len(latent))
         kept = variances > LEAST_VARIANCE * variances[-1]
         whitening.append(axes * np.where(kept, 1 / np.sqrt(np.where(kept, variances, 1.0)), 0.0))
@@ -117,18 +99,15 @@ def latent_features(train: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray,
         parts = zip((latents - mean).swapaxes(0, 1), whitening, strict=True)
         return np.concatenate([part @ matrix for part, matrix in parts], 1).astype(np.float32)
 
-    return tuple(white(latents) for latents in (train, *others))
+    return [white(latents) for latents in splits]
 
 
-def balanced_accuracy(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> tuple[float, float]:
+def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
     """Mean recall over the classes that occur in `labels` [M], and its standard error.
 
     With recall r on the n images of each class, the standard error is `sqrt(sum(r (1 - r) / n))`
     divided by the number of classes; it accounts for the choice of the test images.
     """
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
-    if labels.ndim != 1 or labels.size == 0 or labels.shape != predictions.shape:
-        raise ValueError(f"labels {labels.shape}, predictions {predictions.shape}: give [M] each")
     _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     recall = np.bincount(classes, labels == predictions) / sizes
     error = np.sqrt(np.sum(recall * (1 - recall) / sizes)) / len(sizes)
@@ -144,15 +123,12 @@ def probe_attributes(
     is never predicted, so its test images count as errors; a class that does not occur in the test
     split does not count. Attributes of which any split shows only one class are left out.
     """
-    splits = {"training": train, "validation": validation, "test": test}
-    for split, data in splits.items():
-        _check(split, data, train.features.shape[1:], factors)
-    left_out = {}
-    for a, name in enumerate(factors):
-        for split, data in splits.items():
-            if len(shown := np.unique(data.labels[:, a])) < 2 and name not in left_out:
-                only = factors[name][shown[0]]
-                left_out[name] = f"every {split} image has {name} = {only}"
+    left_out: dict[str, str] = {}
+    for split, data in (("training", train), ("validation", validation), ("test", test)):
+        for column, (name, values) in zip(data.labels.T, factors.items(), strict=True):
+            if len(shown := np.unique(column)) < 2:
+                left_out.setdefault(name, f"every {split} image has {name} = {values[shown[0]]}")
+    left_out = {name: left_out[name] for name in factors if name in left_out}
     names = tuple(name for name in factors if name not in left_out)
     if not names:
         raise InputError(f"no attribute to probe: {'; '.join(left_out.values()) or 'none given'}")
@@ -162,35 +138,33 @@ def probe_attributes(
     varies = np.ptp(train.features, axis=0) > 0  # constant features carry no information
     if not varies.any():
         raise InputError("nothing to probe: all training images have the same features")
-
-    def part(data: Labelled) -> Labelled:
-        return Labelled(data.features[:, varies], data.labels[:, columns])
-
-    train, validation, test = part(train), part(validation), part(test)
+    train, validation, test = (
+        Labelled(data.features[:, varies], data.labels[:, columns])
+        for data in (train, validation, test)
+    )
     fits: list[Probes] = []
     for penalty in PENALTIES:
         fits.append(fit_probes(train, num_classes, penalty, fits[-1] if fits else None))
-    scores = np.array([_accuracies(fit, validation)[0] for fit in fits])
-    chosen = scores.argmax(0)  # the first maximum, i.e. the strongest penalty
+    scores = [_balanced(validation.labels, predict(fit, validation.features))[0] for fit in fits]
+    chosen = np.argmax(scores, axis=0)  # the first maximum, i.e. the strongest penalty
     rows = np.arange(len(names))
     best = Probes(
         weights=np.stack([fit.weights for fit in fits])[chosen, :, rows].swapaxes(0, 1),
         bias=np.stack([fit.bias for fit in fits])[chosen, rows],
         converged=np.stack([fit.converged for fit in fits])[chosen, rows],
     )
-    accuracy, error = _accuracies(best, test)
-    commonest = [np.bincount(labels).argmax() for labels in train.labels.T]
-    constant = np.broadcast_to(commonest, test.labels.shape)
+    accuracy, error = _balanced(test.labels, predict(best, test.features))
+    commonest = np.array([np.bincount(labels).argmax() for labels in train.labels.T])
+    # Times its standard deviation, the importance does not depend on the scale of a feature.
     importance = np.zeros((len(varies), len(names)))
-    importance[varies] = importances(best, train.features)
+    deviation = train.features.std(0, dtype=np.float64)
+    importance[varies] = np.abs(best.weights).sum(-1, dtype=np.float64) * deviation[:, None]
     return ProbeResult(
         names=names,
         left_out=left_out,
         accuracy=accuracy,
         error=error,
-        majority=np.array(
-            [balanced_accuracy(*pair)[0] for pair in zip(test.labels.T, constant.T, strict=True)]
-        ),
+        majority=_balanced(test.labels, np.broadcast_to(commonest, test.labels.shape))[0],
         penalty=np.array(PENALTIES)[chosen],
         importance=importance,
         converged=best.converged,
@@ -239,43 +213,8 @@ def predict(probes: Probes, features: np.ndarray) -> np.ndarray:
     return (np.tensordot(features, probes.weights, 1) + probes.bias).argmax(-1)
 
 
-def importances(probes: Probes, features: np.ndarray) -> np.ndarray:
-    """Importance of each feature for each attribute, f64 [F, A].
-
-    This is the sum over classes of the absolute weights, times the standard deviation of the
-    feature, so that it does not depend on the scale of the feature.
-    """
-    deviation = features.std(0, dtype=np.float64)
-    return np.abs(probes.weights).sum(-1, dtype=np.float64) * deviation[:, None]
-
-
-def _accuracies(probes: Probes, data: Labelled) -> tuple[np.ndarray, np.ndarray]:
-    predictions = predict(probes, data.features)
-    pairs = zip(data.labels.T, predictions.T, strict=True)
+def _balanced(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The balanced accuracy of each attribute and its error, f64 [A] each, of int [M, A]."""
+    pairs = zip(labels.T, predictions.T, strict=True)
     accuracy, error = np.array([balanced_accuracy(*pair) for pair in pairs]).T
     return accuracy, error
-
-
-def _check(
-    split: str, data: Labelled, width: tuple[int, ...], factors: Mapping[str, Sequence[str]]
-) -> None:
-    features, labels = data
-    if features.ndim != 2 or labels.shape != (len(features), len(factors)):
-        raise ValueError(
-            f"{split}: features {features.shape} and labels {labels.shape} of {len(factors)}"
-            " attributes: give [M, F] and [M, A]"
-        )
-    if features.shape[1:] != width:
-        raise ValueError(f"{split} has {features.shape[1]} features, training {width[0]}")
-    if len(features) == 0:
-        raise InputError(f"the {split} split is empty: give it images")
-    if not np.isfinite(features).all():
-        row = int(np.argmin(np.isfinite(features).all(1)))
-        raise InputError(f"{split} image {row} has features that are not finite")
-    for a, (name, values) in enumerate(factors.items()):
-        low, high = labels[:, a].min(), labels[:, a].max()
-        if low < 0 or high >= len(values):
-            raise InputError(
-                f"{split}: labels of {name} range from {low} to {high}, but it has"
-                f" {len(values)} classes: give [0, {len(values)})"
-            )

@@ -1,6 +1,6 @@
 """Encoding, decoding and reconstruction of a whole split."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -33,37 +33,16 @@ FAR_BELOW = 6.0  # dB: four times the squared error
 
 
 class Reconstructions(NamedTuple):
-    """Reconstructions of a split, in its order; errors are those of output rounded to uint8.
+    """Reconstructions of a split, in its order; errors are those of output rounded to uint8."""
 
-    Attributes:
-        codes: int32 [M, N].
-        psnr: f32 [M], in dB.
-        l1: f32 [M], mean absolute error of pixels in [-1, 1].
-        ssim: f32 [M]; NaN if images are smaller than its window.
-    """
-
-    codes: np.ndarray
-    psnr: np.ndarray
-    l1: np.ndarray
-    ssim: np.ndarray
+    codes: np.ndarray  # int32 [M, N]
+    psnr: np.ndarray  # f32 [M], in dB
+    l1: np.ndarray  # f32 [M], mean absolute error of pixels in [-1, 1]
+    ssim: np.ndarray  # f32 [M]; NaN if images are smaller than its window
 
 
-def reconstruct_split(
-    model: TrainedModel, source: Source | Sequence[Example], batch_size: int
-) -> Reconstructions:
-    """Encodes and decodes every image of a split.
-
-    Args:
-        model: the trained model.
-        source: the images.
-        batch_size: number of images processed at once.
-
-    Returns:
-        The `Reconstructions`.
-
-    Raises:
-        InputError: if the split is empty.
-    """
+def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> Reconstructions:
+    """Encodes and decodes every image of a split; raises InputError if it is empty."""
     parts: list[tuple[np.ndarray, ...]] = []
     for batch, codes, _ in encode_batches(model, source, batch_size):
         rounded = images_to_uint8(model.decode(codes))
@@ -78,7 +57,7 @@ def reconstruct_split(
 
 
 def encode_batches(
-    model: TrainedModel, source: Source | Sequence[Example], batch_size: int
+    model: TrainedModel, source: Source, batch_size: int
 ) -> Iterator[tuple[Batch, jax.Array, jax.Array]]:
     """Each batch of a split with its codes int32 [B, N] and latents f32 [B, N, D].
 
@@ -89,46 +68,40 @@ def encode_batches(
         yield batch, codes, latents
 
 
-def encode_split(
-    model: TrainedModel, source: Source | Sequence[Example], batch_size: int
-) -> np.ndarray:
-    """Encodes every image of a split.
+def encode_split(model: TrainedModel, source: Source, batch_size: int) -> np.ndarray:
+    """Encodes every image of a split: int32 [M, N], in its order.
 
-    Args:
-        model: the trained model.
-        source: the images.
-        batch_size: number of images processed at once.
-
-    Returns:
-        int32 [M, N], in the order of the split.
-
-    Raises:
-        InputError: if the split is empty.
+    Raises InputError if the split is empty.
     """
     batches = encode_batches(model, source, batch_size)
     return np.concatenate([np.asarray(codes)[batch["mask"]] for batch, codes, _ in batches])
 
 
+def in_batches(rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Yields rows in batches of constant shape, for which programs are compiled once.
+
+    The last batch is filled up: cut what is computed from it.
+    """
+    for start in range(0, len(rows), batch_size):
+        yield np.resize(rows[start : start + batch_size], (batch_size, *rows.shape[1:]))
+
+
 def decode_batches(model: TrainedModel, codes: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Decodes codes in batches of constant shape, compiled once; yields uint8 [m, H, W, 3]."""
-    for start in range(0, len(codes), batch_size):
-        batch = codes[start : start + batch_size]
-        filled = np.resize(batch, (batch_size, codes.shape[1]))
-        yield np.asarray(images_to_uint8(model.decode(filled)))[: len(batch)]
+    """Decodes codes [M, N] in batches; yields uint8 [m, H, W, 3]."""
+    left = len(codes)
+    for batch in in_batches(codes, batch_size):
+        yield np.asarray(images_to_uint8(model.decode(batch)))[:left]
+        left -= batch_size
 
 
 def decode_batched(model: TrainedModel, codes: np.ndarray, batch_size: int) -> np.ndarray:
-    """Decodes codes in batches.
-
-    Args:
-        model: the trained model.
-        codes: int32 [M, N], M at least 1.
-        batch_size: number of images decoded at once.
-
-    Returns:
-        uint8 [M, H, W, 3].
-    """
+    """Decodes codes int32 [M, N], M at least 1, in batches: uint8 [M, H, W, 3]."""
     return np.concatenate(list(decode_batches(model, codes, batch_size)))
+
+
+def images_of(source: Source, indices: Iterable[int]) -> np.ndarray:
+    """Some images of a split, uint8 [M, H, W, 3]."""
+    return np.stack([source[int(index)]["image"] for index in indices])
 
 
 def mean_lpips(
@@ -141,7 +114,7 @@ def mean_lpips(
     """
     weights, distances = load_lpips("alex", path), []
     for pair in pairs:
-        shown, made = (np.resize(part, (batch_size, *part.shape[1:])) for part in pair)
+        shown, made = (next(in_batches(part, batch_size)) for part in pair)
         found = _lpips_program()(weights, images_to_float(made), images_to_float(shown))
         distances.append(np.asarray(found)[: len(pair[0])])
     return float(np.mean(np.concatenate(distances)))
@@ -153,14 +126,9 @@ def _lpips_program() -> Callable[..., jax.Array]:
 
 
 def describe_psnr(model: TrainedModel, psnrs: np.ndarray) -> list[str]:
-    """Says how well images were reconstructed, beside the test images of the model.
+    """Says how well images were reconstructed, with PSNR f32 [M] in dB, beside the model's own.
 
-    Args:
-        model: the trained model.
-        psnrs: f32 [M], PSNR of the images' reconstructions in dB.
-
-    Returns:
-        A line with the mean and, if that is `FAR_BELOW` the model's own, one with a warning.
+    Returns a line with the mean and, if that is far below the model's own, one with a warning.
     """
     mean, own = float(np.mean(psnrs)), model.metrics.get("psnr")
     if own is None:
@@ -175,13 +143,7 @@ def describe_psnr(model: TrainedModel, psnrs: np.ndarray) -> list[str]:
 
 
 class Decoded:
-    """The images of code sets, as a `Source` that decodes them one by one.
-
-    Args:
-        model: the trained model.
-        codes: int32 [M, N].
-        labels: labels of the images, if there are any.
-    """
+    """The images of codes, int32 [M, N], and their labels as a `Source` that decodes one by one."""
 
     def __init__(
         self, model: TrainedModel, codes: np.ndarray, labels: Labels | None = None

@@ -4,8 +4,7 @@ import dataclasses
 import sys
 import time
 import zlib
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,30 @@ from pivq_jax.common.parallel import own_copy
 from pivq_jax.common.pictures import curve_chart, grid, save_png
 from pivq_jax.evaluation import figures
 from pivq_jax.evaluation.evaluator import IMAGES
-from pivq_jax.evaluation.html import Part, Picture, Section, Table, page
+from pivq_jax.evaluation.html import Part, Picture, Table, page
 from pivq_jax.evaluation.prior import TEMPERATURES, describe_prior
 from pivq_jax.evaluation.session import Session
 from pivq_jax.evaluation.stages import STAGES
 from pivq_jax.training.json_lines import METRICS, read_lines
+
+_BELOW = "each above the reconstruction of the training image with most codes in common"
+CAPTIONS = {
+    "training": f"Averaged weights by step, on at most {IMAGES} validation images and as many"
+    " samples.",
+    "reconstructions": "Test images, each above its reconstruction.",
+    "usage": "Fraction of test images that contain each entry, descending.",
+    "samples": "Samples.",
+    "parents": "Triples of parent, sample and parent.",
+    "many_parents": "Samples of more than two parents.",
+    "interpolations": "Interpolations between two images by exchanging codes.",
+    "neighbours": "Samples, each followed by the nearest of the training images they were drawn"
+    " from.",
+    **{f"prior_temperature_{t:g}": f"Drawn at temperature {t:g}, {_BELOW}." for t in TEMPERATURES},
+    "prior_recombined": f"Recombined, {_BELOW}.",
+    "prior_completions": "Test images from all their codes in the top row; below, from three"
+    " quarters, a half and a quarter of them, completed by the prior in two ways each.",
+    "atlas": "Code atlas.",
+}
 
 
 def write_report(session: Session) -> dict[str, Any]:
@@ -34,6 +52,7 @@ def write_report(session: Session) -> dict[str, Any]:
     reason. A prior over sets is a stage of its own, if the model has one.
     """
     model, config, folder = session.model, session.model.config, session.report
+    first = jax.process_index() == 0
     seconds = model.progress.get("train_seconds")  # converted weights have none
     metrics: dict[str, Any] = {
         "step": model.step,
@@ -65,17 +84,17 @@ def write_report(session: Session) -> dict[str, Any]:
         kept = read_object(file)
         # Stages that were left out are tried again, as a missing file may now exist.
         if not isinstance(kept.get("metrics"), dict) or kept.get("made_for") != wanted:
-            if jax.process_index() == 0:
+            if first:
                 print(f"evaluating, {number} of {len(stages)}: {name}", file=sys.stderr, flush=True)
             kept = {"made_for": wanted, **_run(stage, session)}
-            if jax.process_index() == 0:
+            if first:
                 write_json(file, kept)
         metrics |= kept.get("metrics", {})
         pictures += kept.get("pictures", [])
         if "left_out" in kept:
             left_out[name] = kept["left_out"]
     metrics["left_out"] = left_out
-    if jax.process_index() == 0:
+    if first:
         write_json(session.workdir / "metrics.json", metrics)
         if evaluations := read_lines(session.workdir / METRICS, model.step):
             save_png(folder / "training.png", _curves(evaluations))
@@ -125,130 +144,85 @@ def _curves(evaluations: list[dict[str, Any]]) -> np.ndarray:
     return grid(np.stack(charts), columns=3)
 
 
-def _pictures(folder: Path, captions: Mapping[str, str]) -> list[Picture]:
-    """Those pictures that there are, by name, with their captions."""
-    files = {folder / f"{name}.png": caption for name, caption in captions.items()}
-    return [Picture(file.read_bytes(), text) for file, text in files.items() if file.exists()]
+def _sections(metrics: dict[str, Any], folder: Path) -> dict[str, list[Part]]:
+    def pictures(*names: str) -> list[Picture]:
+        files = {name: folder / f"{name}.png" for name in names}
+        return [Picture(f.read_bytes(), CAPTIONS[name]) for name, f in files.items() if f.exists()]
 
-
-def _sections(metrics: dict[str, Any], folder: Path) -> list[Section]:
-    pictures = partial(_pictures, folder)
-    reconstruction: list[Part] = [
-        f"Means over {metrics.get('images', 0):,} test images, of output rounded to 8 bits.",
-        figures.reconstruction(metrics),
-        *pictures({"reconstructions": "Test images, each above its reconstruction."}),
-    ]
-    capacity: list[Part] = [
-        "Bits per image over the test split: the ceiling counts all possible codes, the marginal"
-        " bits are an upper bound on their entropy.",
-        figures.codes(metrics),
-        *pictures({"usage": "Fraction of test images that contain each entry, descending."}),
-    ]
-    samples: list[Part] = [
-        "Recombined code sets of training images, decoded in one pass.",
-        *_distribution(metrics),
-        *pictures(
-            {
-                "samples": "Samples.",
-                "parents": "Triples of parent, sample and parent.",
-                "many_parents": "Samples of more than two parents.",
-                "interpolations": "Interpolations between two images by exchanging codes.",
-                "neighbours": "Samples, each followed by the nearest of the training images they"
-                " were drawn from.",
-            }
-        ),
-    ]
-    training = (
-        f"Averaged weights by step, on at most {IMAGES} validation images and as many samples."
-    )
-    sections = [
-        Section("Model", [figures.model(metrics), *pictures({"training": training})]),
-        Section("Reconstruction", reconstruction),
-        Section("Codes", capacity),
-        Section("Samples", samples),
-    ]
-    if "prior_bits" in metrics:
-        sections.append(Section("Prior", _prior(metrics, folder)))
-    meanings = [*_attributes(metrics), *pictures({"atlas": "Code atlas."})]
-    sections.append(Section("What codes mean", meanings))
-    if metrics["left_out"]:
-        reasons = [f"{stage}: {reason}" for stage, reason in metrics["left_out"].items()]
-        sections.append(Section("Left out", reasons))
-    return sections
-
-
-def _prior(metrics: dict[str, Any], folder: Path) -> list[Part]:
-    below = "each above the reconstruction of the training image with most codes in common"
-    captions = {
-        f"prior_temperature_{t:g}": f"Drawn at temperature {t:g}, {below}." for t in TEMPERATURES
+    sections: dict[str, list[Part]] = {
+        "Model": [figures.named(metrics, "Model"), *pictures("training")],
+        "Reconstruction": [
+            f"Means over {metrics.get('images', 0):,} test images, of output rounded to 8 bits.",
+            figures.named(metrics, "Reconstruction"),
+            *pictures("reconstructions"),
+        ],
+        "Codes": [
+            "Bits per image over the test split: the ceiling counts all possible codes, the"
+            " marginal bits are an upper bound on their entropy.",
+            figures.named(metrics, "Codes"),
+            *pictures("usage"),
+        ],
+        "Samples": [
+            "Recombined code sets of training images, decoded in one pass.",
+            *_distribution(metrics),
+            *pictures("samples", "parents", "many_parents", "interpolations", "neighbours"),
+        ],
     }
-    captions["prior_recombined"] = f"Recombined, {below}."
-    captions["prior_completions"] = (
-        "Test images from all their codes in the top row; below, from three quarters, a half and a"
-        " quarter of them, completed by the prior in two ways each."
-    )
-    return [
-        "The prior bits are an upper bound on those that a set takes under the prior; they stand"
-        " beside the marginal and ceiling bits of codes, above.",
-        Table(("", ""), [("prior bits", metrics["prior_bits"])]),
-        _sets_of_prior(metrics),
-        *_pictures(folder, captions),
-    ]
+    if "prior_bits" in metrics:
+        shared = "codes shared with the nearest training image"
+        sections["Prior"] = [
+            "The prior bits are an upper bound on those that a set takes under the prior; they"
+            " stand beside the marginal and ceiling bits of codes, above.",
+            Table(("", ""), [("prior bits", metrics["prior_bits"])]),
+            figures.by_row(
+                *("", metrics["prior_sets"], ("sets", "shared_codes", "copies")),
+                titles=("sets", shared, "copies of one"),
+            ),
+            *pictures(*(name for name in CAPTIONS if name.startswith("prior"))),
+        ]
+    sections["What codes mean"] = [*_attributes(metrics), *pictures("atlas")]
+    if metrics["left_out"]:
+        reasons = metrics["left_out"].items()
+        sections["Left out"] = [f"{stage}: {reason}" for stage, reason in reasons]
+    return sections
 
 
 def _distribution(metrics: dict[str, Any]) -> list[Part]:
     if "fid" not in metrics:
         return []
-    parts: list[Part] = [
+    about = (
         f"Against {metrics['real_images']:,} test images, k = {metrics['neighbours']}; real images"
         f" against real ones are what samples can reach. Features: {metrics['feature_network']}."
         f" Images: {metrics['feature_preprocessing']}."
-        + (
-            " The Fréchet distance of VGG's features is not comparable with the FID of papers."
-            if figures.fid_name(metrics) != "FID"
-            else ""
-        ),
-        figures.distribution(metrics),
-    ]
+    )
+    if figures.fid_name(metrics) != "FID":
+        about += " The Fréchet distance of VGG's features is not comparable with the FID of papers."
+    parts: list[Part] = [about, figures.distribution(metrics)]
     if "k3" in metrics:
-        few = ("precision", "recall", "density", "coverage")
-        rows = [
-            (title, *(row["k3"][n] for n in few))
-            for title, row in figures.compared(metrics).items()
-        ]
-        parts.append(Table(("k = 3", *few), rows))
+        rows = {title: row["k3"] for title, row in figures.compared(metrics).items()}
+        parts.append(figures.by_row("k = 3", rows, figures.SPREAD))
     return parts
 
 
-def _sets_of_prior(metrics: dict[str, Any]) -> Table:
-    names = ("sets", "shared_codes", "copies")
-    header = ("", "sets", "codes shared with the nearest training image", "copies of one")
-    rows = metrics["prior_sets"].items()
-    return Table(header, [(name, *(row[n] for n in names)) for name, row in rows])
-
-
 def _attributes(metrics: dict[str, Any]) -> list[Part]:
-    if not metrics.get("attributes"):
+    rows = metrics.get("attributes")
+    if not rows:
         return []
     columns = ("classes", "majority", "codes", "codes_error", "latents", "latents_error")
     parts: list[Part] = [
         f"Balanced accuracy of linear probes on {metrics['probe_test_images']:,} test images, with"
         " standard errors, from the codes and from the continuous latents.",
-        figures.meaning(metrics),
-        Table(
-            ("attribute", *columns),
-            [(name, *(row[c] for c in columns)) for name, row in metrics["attributes"].items()],
-        ),
+        figures.named(metrics, "What codes mean"),
+        figures.by_row("attribute", rows, columns),
     ]
     if rough := [
         f"{name} ({of})"
-        for name, row in metrics["attributes"].items()
+        for name, row in rows.items()
         for of in ("codes", "latents")
         if not row[f"{of}_converged"]
     ]:
         parts.append(f"Fits stopped before their optimum: {', '.join(rough)}.")
     if metrics["dci"]:
         scores = ("disentanglement", "completeness", "informativeness")
-        rows = [(of, *(row[s] for s in scores)) for of, row in metrics["dci"].items()]
-        parts.append(Table(("DCI", *scores), rows))
+        parts.append(figures.by_row("DCI", metrics["dci"], scores))
     return parts

@@ -5,19 +5,15 @@ one N x N matching per exchange and one pass of the decoder; there is no prior. 
 the same codes for every batch size.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax import sampling
-from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import magnification, sample_grid
-from pivq_jax.data.images import images_to_uint8
-from pivq_jax.data.sources import Example, Source
-from pivq_jax.evaluation.reconstruction import decode_batched
+from pivq_jax.data.sources import Source
+from pivq_jax.evaluation.reconstruction import decode_batched, images_of, in_batches
 from pivq_jax.inference import TrainedModel
 
 __all__ = ["Samples", "average_pixels", "sample_recombined"]
@@ -32,17 +28,9 @@ class Samples(NamedTuple):
 
     def between_parents(self, pool: Source, count: int) -> np.ndarray:
         """Draws the first `count` images, each between its first two parents in `pool`."""
-        images, parents = self.images[:count], self.parents[:count, :2]
-        first, second = (np.stack([pool[int(i)]["image"] for i in side]) for side in parents.T)
+        images, parents = self.images[:count], self.parents[:count]
+        first, second = images_of(pool, parents[:, 0]), images_of(pool, parents[:, 1])
         return sample_grid(first, second, images, scale=magnification(images.shape[1]))
-
-
-class Paths(NamedTuple):
-    """Interpolations between pairs of images."""
-
-    images: np.ndarray  # uint8 [steps, S, H, W, 3]
-    codes: np.ndarray  # int32 [steps, S, N]
-    parents: np.ndarray  # int32 [S, 2], start and end, indices into the pool
 
 
 def sample_recombined(
@@ -75,71 +63,39 @@ def sample_recombined(
         The `Samples`.
 
     Raises:
-        InputError: if the pool is too small, or an argument is out of range.
+        InputError: if the pool is too small, or a number is out of range.
+        ValueError: if `fraction` is out of range.
     """
-    _check_at_least(1, count=count, batch_size=batch_size)
-    if fraction is not None and not 0 <= fraction <= 1:
-        raise InputError(f"fraction = {fraction:g}: use a share in [0, 1]")
     key_parents, key_mix = jax.random.split(key)
-    _check_parents(parents, len(codes))
-    groups = np.asarray(
-        sampling.near_parents(
-            model.space, key_parents, count, codes, model.codebook, parents, nearest_of
-        )
-    )
+    pool = codes, model.codebook, parents, nearest_of
+    groups = np.asarray(sampling.near_parents(model.space, key_parents, count, *pool))
     fraction = (parents - 1) / parents if fraction is None else fraction
 
-    def sample(start: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.resize(np.arange(start, min(start + batch_size, count)), batch_size)
-        sets = codes[groups[rows]]
-        mixed = sampling.recombine_groups(
-            model.space, model.codebook, sets, key_mix, rows, fraction, lift
-        )
-        return np.asarray(images_to_uint8(model.decode(mixed))), np.asarray(mixed)
+    def mix(rows: np.ndarray) -> np.ndarray:
+        how = codes[groups[rows]], key_mix, rows, fraction, lift
+        return np.asarray(sampling.recombine_groups(model.space, model.codebook, *how))
 
-    batches = [sample(start) for start in range(0, count, batch_size)]
-    images, mixed = (np.concatenate(part)[:count] for part in zip(*batches, strict=True))
-    return Samples(images, mixed, groups)
+    mixed = np.concatenate([mix(rows) for rows in in_batches(np.arange(count), batch_size)])[:count]
+    return Samples(decode_batched(model, mixed, batch_size), mixed, groups)
 
 
 def sample_paths(
     model: TrainedModel, codes: np.ndarray, count: int, steps: int, key: jax.Array, batch_size: int
-) -> Paths:
-    """Interpolates between `count` random pairs of images of a pool, in `steps` with both ends."""
-    _check_at_least(1, count=count, batch_size=batch_size)
-    _check_at_least(2, steps=steps)
-    _check_parents(2, len(codes))
-    pairs = np.asarray(sampling.random_pairs(key, count, len(codes)))
-    ends = jnp.asarray(codes[pairs])
+) -> np.ndarray:
+    """Interpolates between `count` random pairs of images of a pool, in `steps` with both ends.
+
+    Returns uint8 [steps, count, H, W, 3].
+    """
+    ends = codes[np.asarray(sampling.random_parents(key, count, len(codes)))]
     paths = np.asarray(model.interpolate(ends[:, 0], ends[:, 1], steps))
     images = decode_batched(model, paths.reshape(-1, paths.shape[-1]), batch_size)
-    return Paths(images.reshape(steps, count, *images.shape[1:]), paths, pairs)
+    return images.reshape(steps, count, *images.shape[1:])
 
 
-def average_pixels(source: Source | Sequence[Example], parents: np.ndarray) -> np.ndarray:
-    """Averages the pixels of parents, a baseline without a model.
+def average_pixels(source: Source, parents: np.ndarray) -> np.ndarray:
+    """Averages the pixels of parents, integers [S, P] into `source`: a baseline without a model.
 
-    Args:
-        source: images uint8 [H, W, 3].
-        parents: integers [S, P], indices into `source`, S >= 1.
-
-    Returns:
-        uint8 [S, H, W, 3], rounded half to even.
+    Returns uint8 [S, H, W, 3], rounded half to even.
     """
-    averaged = [
-        np.rint(np.mean([source[int(i)]["image"] for i in group], axis=0)).astype(np.uint8)
-        for group in parents
-    ]
-    return np.stack(averaged)
-
-
-def _check_parents(parents: int, size: int) -> None:
-    _check_at_least(2, parents=parents)
-    if size < parents:
-        raise InputError(f"{parents} parents of a pool of {size} images: encode more of them")
-
-
-def _check_at_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise InputError(f"{name} = {value}: use at least {least}")
+    averaged = [np.rint(images_of(source, group).mean(axis=0)) for group in parents]
+    return np.stack(averaged).astype(np.uint8)

@@ -68,7 +68,8 @@ class Settings:
 class Session:
     """A trained model, its data and the results shared by `stages`, computed on first use.
 
-    All processes of a run must use it in the same way; only the first one writes files.
+    A stage that computes one of these results with others sets it. All processes of a run must use
+    a session in the same way; only the first one writes files.
     """
 
     def __init__(
@@ -77,64 +78,47 @@ class Session:
         if settings.images:
             dataset = dataset.first(settings.images)
         self.model, self.dataset, self.settings = model, dataset, settings
-        self.workdir, self.seed = workdir, int(model.config.seed)
+        self.workdir, self.report = workdir, workdir / "report"
+        self.seed = int(model.config.seed)
         self.scale = magnification(dataset.image_size)
         self.pictures: list[str] = []  # names of those saved for the report so far
-        self._samples: dict[float, Samples] = {}
+        self.pool = first_images(dataset.train, POOL_IMAGES)  # of parents
+        # As many training images as there are samples, to be compared with them.
+        self.training_images = first_images(dataset.train, settings.samples)
 
     def key(self, draw: Draw) -> jax.Array:
         """Returns the PRNG key for a purpose; it depends on the seed of the run."""
         return jax.random.fold_in(jax.random.key(self.seed), draw)
 
     @cached_property
-    def pool(self) -> Source:
-        """The first `POOL_IMAGES` training images: the pool of parents."""
-        return first_images(self.dataset.train, POOL_IMAGES)
-
-    @cached_property
     def pool_codes(self) -> np.ndarray:
-        """The codes of `pool`, int32 [M, N]; a stage that computes them with others sets them."""
+        """The codes of `pool`, int32 [M, N]."""
         return encode_split(self.model, self.pool, self.settings.batch_size)
 
-    def recombined(self, count: int, fraction: float = 0.5) -> Samples:
-        """Decodes recombined pairs of images of `pool`; results are cached.
-
-        A sample does not depend on the number of samples after it.
-        """
-        samples = self._samples.get(fraction)
-        if samples is None or len(samples.images) < count:
-            samples = sample_recombined(
-                self.model,
-                self.pool_codes,
-                count,
-                jax.random.key(self.seed),
-                self.settings.batch_size,
-                fraction=fraction,
-                lift=self.lift,
-                nearest_of=self.model.config.sample.nearest_of,
-            )
-            self._samples[fraction] = samples
-        return Samples(*(part[:count] for part in samples))
+    @cached_property
+    def test_codes(self) -> np.ndarray:
+        """The codes of the test split, int32 [M, N]."""
+        return encode_split(self.model, self.dataset.test, self.settings.batch_size)
 
     @cached_property
     def lift(self) -> jax.Array | None:
         """The log lift of codes in training images, float32 [K, K]; None where it is not used."""
         return self.model.log_lift(self.pool_codes) if self.model.space.uses_lift else None
 
-    @property
+    def recombined(
+        self, count: int, key: jax.Array, parents: int = 2, fraction: float | None = None
+    ) -> Samples:
+        """Recombines images of `pool` as `sample_recombined` does, as the config says."""
+        return sample_recombined(
+            *(self.model, self.pool_codes, count, key, self.settings.batch_size, parents, fraction),
+            lift=self.lift,
+            nearest_of=self.model.config.sample.nearest_of,
+        )
+
+    @cached_property
     def samples(self) -> Samples:
         """The samples of the evaluation, `settings.samples` recombined pairs."""
-        return self.recombined(self.settings.samples)
-
-    @cached_property
-    def training_images(self) -> Source:
-        """As many training images as there are samples, to be compared with them."""
-        return first_images(self.dataset.train, self.settings.samples)
-
-    @cached_property
-    def test_codes(self) -> np.ndarray:
-        """The codes of the test split, int32 [M, N]."""
-        return encode_split(self.model, self.dataset.test, self.settings.batch_size)
+        return self.recombined(self.settings.samples, jax.random.key(self.seed))
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
@@ -156,11 +140,6 @@ class Session:
         batches = eval_batches(source, self.settings.batch_size)
         images = (batch["image"][batch["mask"]] for batch in batches)
         return self.extractor.extract(images, len(source))
-
-    @property
-    def report(self) -> Path:
-        """The directory of the report, `<workdir>/report`."""
-        return self.workdir / "report"
 
     def save(self, name: str, picture: np.ndarray) -> None:
         """Saves a picture for the report, under its name without `.png`."""

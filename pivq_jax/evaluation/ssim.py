@@ -27,18 +27,11 @@ def ssim(
     divided by the sum of weights; averages over channels and over all windows inside the image.
     Runs as one jitted function in float32.
 
-    Args:
-        images: [B, H, W, C], H and W at least 11.
-        references: same shape as `images`.
-        low: pixel value of black. SSIM depends on the origin of intensities, so values are first
-            shifted to [0, high - low].
-        high: pixel value of white: (low, high) is (-1, 1) for model output and (0, 255) for uint8.
-
-    Returns:
-        f32 [B] in [-1, 1]; 1 for equal images.
-
-    Raises:
-        InputError: if shapes or the range are invalid, or an image contains NaN or infinity.
+    Images and references are [B, H, W, C], H and W at least 11; `low` and `high` are the pixel
+    values of black and white, (-1, 1) for model output and (0, 255) for uint8. SSIM depends on the
+    origin of intensities, so values are first shifted to [0, high - low]. Returns f32 [B] in [-1,
+    1]; 1 for equal images. Raises InputError if shapes or the range are invalid, or an image
+    contains NaN or infinity.
     """
     if images.shape != references.shape or images.ndim != 4 or 0 in images.shape:
         raise InputError(

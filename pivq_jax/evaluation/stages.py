@@ -1,9 +1,8 @@
 """The stages of an evaluation: each computes metrics and pictures of a trained model.
 
-Every stage is a function of a `Session`, which caches results shared by several stages. Those in
-`STAGES` form the report: they return metrics for `metrics.json` (JSON values by name, None if
-undefined) and save pictures for the report. `sample` and `interpolate` write pictures to the
-workdir. The metrics are described in docs/metrics.md.
+Those in `STAGES` form the report: they return metrics for `metrics.json` (JSON values by name, None
+if undefined; docs/metrics.md describes them) and save pictures for the report. The others write
+pictures to the workdir.
 """
 
 import time
@@ -14,16 +13,11 @@ import jax
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.pictures import (
-    grid,
-    interpolation_grid,
-    reconstruction_grid,
-    usage_chart,
-)
+from pivq_jax.common.pictures import grid, interpolation_grid, reconstruction_grid, usage_chart
 from pivq_jax.data.batches import eval_batches
 from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation.atlas import atlas_picture, exchange, informative_codes
-from pivq_jax.evaluation.attributes import attribute_metrics, encode_labelled
+from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
@@ -32,14 +26,11 @@ from pivq_jax.evaluation.prdc import prdc
 from pivq_jax.evaluation.reconstruction import (
     decode_batched,
     decode_batches,
+    images_of,
     mean_lpips,
     reconstruct_split,
 )
-from pivq_jax.evaluation.samples import (
-    average_pixels,
-    sample_paths,
-    sample_recombined,
-)
+from pivq_jax.evaluation.samples import average_pixels, sample_paths
 from pivq_jax.evaluation.session import Draw, Session
 from pivq_jax.inference import TrainedModel
 
@@ -49,22 +40,13 @@ FEW_NEIGHBOURS = 3
 SHOWN = 24  # samples shown between their parents
 
 
-def _images(source: Any, count: int) -> np.ndarray:
-    return np.stack([source[i]["image"] for i in range(min(count, len(source)))])
-
-
 def reconstruction(session: Session) -> dict[str, Any]:
-    """Measures reconstruction, use of the codebook, and speed of sampling on the test split.
-
-    Returns `psnr` (dB), `l1` (pixels in [-1, 1]), `ssim`, the metrics of `capacity`, and
-    `sample_images_per_second`.
-    """
-    model, settings = session.model, session.settings
-    test = session.dataset.test
-    result = reconstruct_split(model, test, settings.batch_size)
+    """Measures reconstruction, use of the codebook, and speed of sampling on the test split."""
+    model, test, batch_size = session.model, session.dataset.test, session.settings.batch_size
+    result = reconstruct_split(model, test, batch_size)
     session.test_codes = result.codes
-    originals = _images(test, 32)
-    decoded = decode_batched(model, result.codes[: len(originals)], settings.batch_size)
+    originals = images_of(test, range(min(32, len(test))))
+    decoded = decode_batched(model, result.codes[: len(originals)], batch_size)
     session.save("reconstructions", reconstruction_grid(originals, decoded, 8, session.scale))
     session.save("usage", usage_chart(result.codes, model.space.codebook_size))
     return {
@@ -72,7 +54,7 @@ def reconstruction(session: Session) -> dict[str, Any]:
         "l1": float(np.mean(result.l1)),
         "ssim": None if np.isnan(result.ssim).any() else float(np.mean(result.ssim)),
         **capacity(model.space, result.codes),
-        "sample_images_per_second": sampling_speed(model, result.codes, settings.batch_size),
+        "sample_images_per_second": sampling_speed(model, result.codes, batch_size),
     }
 
 
@@ -89,16 +71,12 @@ def perceptual(session: Session) -> dict[str, Any]:
 
 
 def distribution(session: Session) -> dict[str, Any]:
-    """Compares samples, baselines and reconstructions with the test split in feature space.
-
-    Returns the metrics of `compare_features` for samples, for two `baselines` (training images, and
-    averaged pixels of the samples' parents), `rfid` of reconstructions, and the settings.
-    """
-    settings, test = session.settings, session.dataset.test
-    if (least := min(len(test), len(session.training_images))) <= settings.neighbours:
-        raise InputError(f"{least} images are too few for k = {settings.neighbours} neighbours")
-    real, k = session.features_of(test), settings.neighbours
-    batches = decode_batches(session.model, session.test_codes, settings.batch_size)
+    """Compares samples, reconstructions and two baselines with the test split in feature space."""
+    test, k = session.dataset.test, session.settings.neighbours
+    if (least := min(len(test), len(session.training_images))) <= k:
+        raise InputError(f"{least} images are too few for k = {k} neighbours")
+    real = session.features_of(test)
+    batches = decode_batches(session.model, session.test_codes, session.settings.batch_size)
     rebuilt = session.extractor.extract(batches, len(test))
     averaged = average_pixels(session.pool, session.samples.parents)
 
@@ -125,20 +103,19 @@ def distribution(session: Session) -> dict[str, Any]:
 
 def samples(session: Session) -> dict[str, Any]:
     """Draws samples, samples between their parents, samples of many parents, and interpolations."""
-    model, codes, batch_size = session.model, session.pool_codes, session.settings.batch_size
-    found, scale = session.samples, session.scale
-    session.save("samples", grid(found.images[:64], 8, scale))
+    found, many = session.samples, min(4, len(session.pool_codes))
+    session.save("samples", grid(found.images[:64], 8, session.scale))
     session.save("parents", found.between_parents(session.pool, SHOWN))
-    many = min(4, len(codes))
-    mixed = sample_recombined(
-        *(model, codes, 16, session.key(Draw.MANY_PARENTS), batch_size, many),
-        lift=session.lift,
-        nearest_of=model.config.sample.nearest_of,
-    )
-    session.save("many_parents", grid(mixed.images, 8, scale))
-    paths = sample_paths(model, codes, 8, 9, session.key(Draw.INTERPOLATIONS), batch_size)
-    session.save("interpolations", interpolation_grid(paths.images, scale))
+    mixed = session.recombined(16, session.key(Draw.MANY_PARENTS), many)
+    session.save("many_parents", grid(mixed.images, 8, session.scale))
+    session.save("interpolations", _interpolations(session, 8, 9))
     return {"parents_of_many": many}
+
+
+def _interpolations(session: Session, count: int, steps: int) -> np.ndarray:
+    codes, key = session.pool_codes, session.key(Draw.INTERPOLATIONS)
+    how = codes, count, steps, key, session.settings.batch_size
+    return interpolation_grid(sample_paths(session.model, *how), session.scale)
 
 
 def neighbours(session: Session) -> dict[str, Any]:
@@ -159,7 +136,7 @@ def neighbours(session: Session) -> dict[str, Any]:
         features = np.concatenate([features, added])
     nearest = nearest_neighbours(session.sample_features[:shown], features, near)
     rows = [
-        np.stack([image, *(searched[int(i)]["image"] for i in row)])
+        np.concatenate([image[None], images_of(searched, row)])
         for image, row in zip(found.images, nearest.indices, strict=False)
     ]
     session.save("neighbours", grid(np.concatenate(rows), 2 * (near + 1), session.scale))
@@ -167,20 +144,16 @@ def neighbours(session: Session) -> dict[str, Any]:
 
 
 def attributes(session: Session) -> dict[str, Any]:
-    """Fits probes for every labelled factor, computes DCI, and draws the atlas of codes.
+    """Fits probes for every labelled factor, computes DCI, and draws the atlas of codes."""
+    model, dataset, batch_size = session.model, session.dataset, session.settings.batch_size
 
-    Returns the metrics of `attribute_metrics` and, averaged over the factors, `probe_accuracy` and
-    `probe_majority`; empty if the data set has no labels.
-    """
-    model, dataset, settings = session.model, session.dataset, session.settings
-
-    def encode(split: Source) -> Any:
-        return encode_labelled(model, split, tuple(dataset.factors), settings.batch_size)
+    def encode(split: Source) -> Encoded:
+        return encode_labelled(model, split, tuple(dataset.factors), batch_size)
 
     train = encode(session.pool)
     session.pool_codes = train.codes  # so that no stage encodes them again
     chosen = informative_codes(model.space, train.codes, train.labels, dataset.factors, ATLAS_CODES)
-    key, batch_size = session.key(Draw.ATLAS), settings.batch_size
+    key = session.key(Draw.ATLAS)
     exchanges = [
         (meaning, exchange(model, train.codes, meaning.code, 50, key, batch_size))
         for meaning in chosen
@@ -189,8 +162,8 @@ def attributes(session: Session) -> dict[str, Any]:
         session.save("atlas", atlas_picture(dataset.train, exchanges))
     if not dataset.factors:
         return {}
-    validation, test = encode(dataset.validation), encode(dataset.test)
-    metrics = attribute_metrics(train, validation, test, dataset.factors, model.space)
+    held_out = encode(dataset.validation), encode(dataset.test)
+    metrics = attribute_metrics(train, *held_out, dataset.factors, model.space)
     if found := metrics["attributes"].values():
         metrics["probe_accuracy"] = float(np.mean([each["codes"] for each in found]))
         metrics["probe_majority"] = float(np.mean([each["majority"] for each in found]))
@@ -199,7 +172,7 @@ def attributes(session: Session) -> dict[str, Any]:
 
 def sample(session: Session, count: int, fraction: float) -> None:
     """Writes `samples.png` of recombined code sets, and `parents.png` of some and their parents."""
-    found = session.recombined(count, fraction)
+    found = session.recombined(count, jax.random.key(session.seed), fraction=fraction)
     session.write("samples.png", grid(found.images, columns=8, scale=session.scale))
     session.write("parents.png", found.between_parents(session.pool, SHOWN))
 
@@ -216,11 +189,7 @@ def sample_prior(session: Session, count: int) -> None:
 
 def interpolate(session: Session, count: int, steps: int) -> None:
     """Writes `interpolations.png`, one row per pair of images, exchanging codes step by step."""
-    codes, batch_size = session.pool_codes, session.settings.batch_size
-    found = sample_paths(
-        session.model, codes, count, steps, session.key(Draw.INTERPOLATIONS), batch_size
-    )
-    session.write("interpolations.png", interpolation_grid(found.images, scale=session.scale))
+    session.write("interpolations.png", _interpolations(session, count, steps))
 
 
 def sampling_speed(model: TrainedModel, codes: np.ndarray, batch_size: int) -> float:

@@ -24,9 +24,9 @@ def check_images(images: jax.typing.ArrayLike, size: int) -> jax.Array:
         raise ValueError(f"images have shape {images.shape}: give {shape}")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images have dtype {images.dtype}: give floats in [-1, 1]")
-    if jnp.abs(images).max() > MAX_ABS_PIXEL:
-        extent = f"{images.min():g} to {images.max():g}"
-        raise ValueError(f"images range from {extent}: give floats in [-1, 1]")
+    low, high = images.min(), images.max()
+    if max(-low, high) > MAX_ABS_PIXEL:
+        raise ValueError(f"images range from {low:g} to {high:g}: give floats in [-1, 1]")
     return images
 
 

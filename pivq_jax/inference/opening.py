@@ -20,19 +20,12 @@ from pivq_jax.training.prior_files import PRIOR, load_prior
 
 
 def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
-    """Loads the model of a finished or running training from its workdir.
+    """Loads the model of a finished or running training from its workdir, local or remote.
 
-    Args:
-        workdir: local or remote directory of the run.
-        step: step of the checkpoint to load; by default the newest readable one.
-
-    Returns:
-        the model, with its weights on all devices.
-
-    Raises:
-        InputError: if the workdir does not exist, has no such checkpoint, or this one is from
-            before the codebook's start and contains none, as it was written by an earlier version
-            or after a signal other than Ctrl-C.
+    The checkpoint is that of `step`, by default the newest readable one. Weights are on all
+    devices. Raises InputError if the workdir does not exist, has no such checkpoint, or this one is
+    from before the codebook's start and contains none, as it was written by an earlier version or
+    after a signal other than Ctrl-C.
     """
     workdir = as_path(str(workdir))
     origin = f"{workdir}/config.json"
@@ -60,17 +53,10 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
 def from_pretrained(where: str | Path) -> TrainedModel:
     """Loads a model that this package brings, or one written by `TrainedModel.save_pretrained`.
 
-    Args:
-        where: a directory, the name of a model in the package (`toon_faces`), or the id of a model
-            on the Hugging Face hub, 'owner/name', in this order.
-
-    Returns:
-        the model, with its weights on all devices, and with its parents, their labels and a prior
-        if they were published.
-
-    Raises:
-        InputError: if the model does not exist, cannot be downloaded, is of another format, or is
-            damaged.
+    `where` is a directory, the name of a model in the package (`toon_faces`), or the id of a model
+    on the Hugging Face hub, 'owner/name', in this order. Weights are on all devices; parents, their
+    labels and a prior are there if they were published. Raises InputError if the model does not
+    exist, cannot be downloaded, is of another format, or is damaged.
     """
     params, description, parents, labels, prior = read_pretrained(where)
     mesh, config = make_mesh(), config_of_model(description["config"], str(where))
@@ -82,15 +68,10 @@ def from_pretrained(where: str | Path) -> TrainedModel:
 
 
 def save_grid(path: str | Path, images: jax.Array | np.ndarray, columns: int = 8) -> None:
-    """Writes images as one PNG file, row by row.
+    """Writes images as one PNG file, local or remote, with so many columns; makes directories.
 
-    Args:
-        path: name of the file, local or remote; missing directories are created.
-        images: [M, H, W, 3], M at least 1: floating point in [-1, 1], as from `decode`, or uint8.
-        columns: number of images per row; the last row may be shorter.
-
-    Raises:
-        ValueError: if the shape of `images` is wrong, or `columns` is not positive.
+    Images are [M, H, W, 3], M at least 1: floating point in [-1, 1], as from `decode`, or uint8.
+    Raises ValueError if their shape is wrong, or `columns` is not positive.
     """
     images = np.asarray(images)
     pixels = images if images.dtype == np.uint8 else images_to_uint8(images)

@@ -9,13 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from pivq_jax.common.compilation import compiler_options
-from pivq_jax.common.parallel import (
-    map_over_batch,
-    over_batch,
-    own_copy,
-    replicated,
-    split_rows,
-)
+from pivq_jax.common.parallel import map_over_batch, over_batch, own_copy, replicated, split_rows
 from pivq_jax.config.fields import Config
 from pivq_jax.inference.completing import fit
 from pivq_jax.model.pivq import PIVQ, pivq_from_config

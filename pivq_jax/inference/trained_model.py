@@ -25,6 +25,7 @@ from pivq_jax.inference.programs import Programs, programs_of
 from pivq_jax.interop.pretrained import write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths
 
+Array = jax.Array | np.ndarray
 COMPLETED_AT_ONCE = 8  # images
 
 
@@ -41,28 +42,18 @@ class TrainedModel:
 
     They raise ValueError for arrays of another form, and compile once per batch size. What is added
     makes another model: `dataclasses.replace(model, parents=model.encode(images))`.
-
-    Attributes:
-        config: the resolved config of the run.
-        mesh: devices over which batches are split.
-        params: the averaged parameters, a tree of float32 arrays.
-        step: training step of the weights.
-        progress: what was saved with the weights, such as `train_seconds`.
-        metrics: contents of the run's `metrics.json`; empty if these weights were not evaluated.
-        parents: the codes of training images that `sample` recombines, [M, N], or None.
-        prior: the prior over sets, trained by `--mode=train_prior` or published, or None.
-        labels: the labels of `parents`, from which `edit` knows what codes say, or None.
     """
 
-    config: Config
-    mesh: Mesh
-    params: Any
-    step: int
-    progress: dict[str, Any]
+    config: Config  # the resolved config of the run
+    mesh: Mesh  # devices over which batches are split
+    params: Any  # the averaged parameters, a tree of float32 arrays
+    step: int  # training step of the weights
+    progress: dict[str, Any]  # what was saved with the weights, such as `train_seconds`
+    # Contents of the run's `metrics.json`; empty if these weights were not evaluated.
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
-    parents: np.ndarray | None = None
-    prior: sampling.Prior | None = None
-    labels: sampling.Labels | None = None
+    parents: np.ndarray | None = None  # the codes of training images that `sample` recombines
+    prior: sampling.Prior | None = None  # trained by `--mode=train_prior` or published
+    labels: sampling.Labels | None = None  # those of `parents`, which `edit` needs
 
     def __post_init__(self) -> None:
         if self.parents is not None:
@@ -98,11 +89,11 @@ class TrainedModel:
         own = {"step": self.step, "progress": self.progress, "metrics": self.metrics}
         return {"config": self.config.to_dict(), **own}
 
-    def encode(self, images: jax.Array | np.ndarray) -> jax.Array:
+    def encode(self, images: Array) -> jax.Array:
         """Encodes images to codes. Raises ValueError if one is not finite, too."""
         return self.encode_with_latents(images)[0]
 
-    def encode_with_latents(self, images: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
+    def encode_with_latents(self, images: Array) -> tuple[jax.Array, jax.Array]:
         """Encodes images to codes and the latents, float32 [B, N, D], before quantization.
 
         Latents are in the order of the encoder's queries; with several stages, they are what each
@@ -114,40 +105,31 @@ class TrainedModel:
             raise ValueError(f"image {int(np.argmin(converged))} gives no codes: is it finite?")
         return codes, latents
 
-    def decode(self, codes: jax.Array | np.ndarray) -> jax.Array:
+    def decode(self, codes: Array) -> jax.Array:
         """Decodes codes to images, float32."""
         return self._programs.decode(self.params, self._checked(codes))
 
     def recombine(
         self,
-        codes_a: jax.Array | np.ndarray,
-        codes_b: jax.Array | np.ndarray,
+        codes_a: Array,
+        codes_b: Array,
         key: jax.Array,
         fraction: float = 0.5,
         lift: jax.Array | None = None,
         prior: bool = False,
     ) -> jax.Array:
-        """Recombines the codes of pairs of images; see `sampling.recombine`.
+        """Exchanges codes of images A, a share in [0, 1] of those that differ, for codes of B.
 
-        Args:
-            codes_a: codes of the images to change.
-            codes_b: codes of those to take codes from.
-            key: PRNG key.
-            fraction: share of the differing codes that is exchanged, in [0, 1].
-            lift: float32 [K, K], the result of `log_lift` for real images. It improves samples if
-                the codes of an image depend on each other.
-            prior: whether the model's prior picks the most plausible of 16 exchanges. It takes the
-                place of `lift` in part only, and beside it changes little (docs/prior.md).
-
-        Raises ValueError as `sampling.recombine` does, and if there is no prior to use.
+        The result of `log_lift` for real images improves samples if the codes of an image depend on
+        each other. The model's prior, if asked for, picks the most plausible of 16 exchanges; it
+        takes the place of `lift` in part only, and beside it changes little (docs/prior.md). Raises
+        ValueError as `sampling.recombine` does, and if there is no prior to use.
         """
         a, b = self._checked(codes_a), self._checked(codes_b)
         judge = self._own_prior() if prior else None
         return sampling.recombine(self.space, self.codebook, a, b, key, fraction, lift, judge)
 
-    def interpolate(
-        self, codes_a: jax.Array | np.ndarray, codes_b: jax.Array | np.ndarray, steps: int
-    ) -> jax.Array:
+    def interpolate(self, codes_a: Array, codes_b: Array, steps: int) -> jax.Array:
         """Interpolates between pairs of images by exchanging codes; see `sampling.interpolate`.
 
         Returns int32 [steps, B, N] for codes of the first and of the last image of each pair.
@@ -164,18 +146,14 @@ class TrainedModel:
         of all parents. `jax.random.key(SEED)` gives the codes of `--mode=sample` of a run with this
         seed. Raises ValueError if there are fewer than two parents, or `count` is below 1.
         """
-        if self.parents is None or len(self.parents) < 2:
+        if self.parents is None:
             raise ValueError(
                 "the model has no parents to recombine: use dataclasses.replace(model,"
                 " parents=model.encode(images)) with training images"
             )
-        if count < 1:
-            raise ValueError(f"count = {count}: draw at least 1 image")
         key_parents, key_mix = jax.random.split(key)
-        nearest_of = self.config.sample.nearest_of
-        pairs = sampling.near_parents(
-            self.space, key_parents, count, self.parents, self.codebook, nearest_of=nearest_of
-        )
+        pool = self.parents, self.codebook, 2, self.config.sample.nearest_of
+        pairs = sampling.near_parents(self.space, key_parents, count, *pool)
         groups, lift = self.parents[pairs], self.lift if self.space.uses_lift else None
         how = key_mix, np.arange(count), 0.5, lift
         return sampling.recombine_groups(self.space, self.codebook, groups, *how)
@@ -187,16 +165,10 @@ class TrainedModel:
 
         For the other arguments, the result and errors see `complete_sets`.
         """
-        if count < 1:
-            raise ValueError(f"count = {count}: draw at least 1 image")
         return self.complete_sets(np.empty((count, 0), np.int32), key, temperature, passes)
 
     def complete_sets(
-        self,
-        codes: jax.Array | np.ndarray,
-        key: jax.Array,
-        temperature: float = 1.0,
-        passes: int = 16,
+        self, codes: Array, key: jax.Array, temperature: float = 1.0, passes: int = 16
     ) -> jax.Array:
         """Completes parts of sets, integers [B, M] with M <= N, with codes drawn from the prior.
 
@@ -215,12 +187,7 @@ class TrainedModel:
         how = key, known, temperature, passes
         return sampling.complete_sets(prior.network, prior.params, given, *how)
 
-    def complete(
-        self,
-        images: jax.Array | np.ndarray,
-        visible: jax.Array | np.ndarray,
-        prior: bool | None = None,
-    ) -> jax.Array:
+    def complete(self, images: Array, visible: Array, prior: bool | None = None) -> jax.Array:
         """Finds codes whose images have the visible pixels of given ones.
 
         The descent (`sampling.fit_visible`) begins with those codes that fit best, out of the codes
@@ -238,19 +205,19 @@ class TrainedModel:
         seen = check_visible(visible, images.shape)
         judge = self._own_prior() if prior or (prior is None and self.prior) else None
         network, weights = (judge.network, judge.params) if judge else (None, None)
-        params, results = own_copy(self.params), []
-        places, model = self.space.places, self.config.model
-        of_patches = model.latents == "patches" and places == math.isqrt(places) ** 2 > 0
+        params, parents, results = own_copy(self.params), self.parents, []
+        places, latents = self.space.places, self.config.model.latents
+        of_patches = latents == "patches" and places == math.isqrt(places) ** 2 > 0
         for start in range(0, len(images), COMPLETED_AT_ONCE):
             rows = slice(start, start + COMPLETED_AT_ONCE)
             shown = images[rows], seen[rows]
-            codes = first_guess(self.encode, self.decode, self.space, self.parents, *shown)
-            if of_patches and self.parents is not None:
-                codes = with_hidden_places(codes, self.space, self.codebook, self.parents, shown[1])
+            codes = first_guess(self.encode, self.decode, self.space, parents, *shown)
+            if of_patches and parents is not None:
+                codes = with_hidden_places(codes, self.space, self.codebook, parents, shown[1])
             results.append(self._programs.fit(network, params, weights, codes, *shown))
         return jnp.concatenate(results)
 
-    def read_factors(self, codes: jax.Array | np.ndarray) -> np.ndarray:
+    def read_factors(self, codes: Array) -> np.ndarray:
         """Reads the factors of images from their codes; see `sampling.read_factors`.
 
         Returns int32 [B, A], the likeliest value of each factor, an index into `labels.factors`.
@@ -259,7 +226,7 @@ class TrainedModel:
         codes = self._checked(codes)
         return np.asarray(sampling.read_factors(codes, self._factor_table).argmax(-1), np.int32)
 
-    def edit(self, codes: jax.Array | np.ndarray, **changes: str) -> jax.Array:
+    def edit(self, codes: Array, **changes: str) -> jax.Array:
         """Replaces as few codes as needed to change factors of images; see `sampling.edit`.
 
         `changes` are the wanted values by factor, as in `hair="bun"`; see `labels.factors`. Raises
@@ -270,7 +237,7 @@ class TrainedModel:
         wanted = np.tile(self.labels.wanted(**changes), (len(codes), 1))
         return sampling.edit(self.space, self.codebook, codes, wanted, table, self.lift)
 
-    def log_lift(self, codes: jax.Array | np.ndarray) -> jax.Array:
+    def log_lift(self, codes: Array) -> jax.Array:
         """Computes the log lift of all pairs of codes, float32 [K, K]; see `sampling.log_lift`.
 
         Raises ValueError if the model is `positional`.
@@ -306,7 +273,7 @@ class TrainedModel:
             raise ValueError("the model has no prior: train one with --mode=train_prior")
         return self.prior._replace(params=own_copy(self.prior.params))
 
-    def _checked(self, codes: jax.Array | np.ndarray, partial: bool = False) -> jax.Array:
+    def _checked(self, codes: Array, partial: bool = False) -> jax.Array:
         if not len(self.space.check(codes, distinct=partial, partial=partial)):
             raise ValueError("there are no codes: give those of at least one image")
         return jnp.asarray(codes)

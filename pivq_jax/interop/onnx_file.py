@@ -190,7 +190,9 @@ def _sums(graph: Graph, model: ModelConfig) -> str:
     score = graph.add("Sub", score, graph.constant("decoder/lengths", (known**2).sum(-1) / 2))
     owner = graph.add("ArgMax", score, axis=-1, keepdims=0)
     depth = graph.constant("decoder/count", np.int64(model.num_latents))
-    one_hot = graph.add("OneHot", owner, depth, graph.constant("bits", np.float32([0, 1])), axis=1)
+    one_hot = graph.add(
+        "OneHot", owner, depth, graph.constant("bits", np.array([0, 1], np.float32)), axis=1
+    )
     return graph.add("MatMul", one_hot, values)
 
 

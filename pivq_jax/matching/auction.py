@@ -9,11 +9,11 @@ from pivq_jax.matching.waves import augment_all
 
 
 class StepCounts(NamedTuple):
-    """Number of sequential steps taken by one batch."""
+    """Numbers of sequential steps taken by one batch, each int32 []."""
 
-    rounds: jax.Array  # int32, rounds of bidding
-    waves: jax.Array  # int32, waves of the shortest-path search
-    searches: jax.Array  # int32, waves that completed a search in at least one problem
+    rounds: jax.Array  # rounds of bidding
+    waves: jax.Array  # waves of the shortest-path search
+    searches: jax.Array  # waves that completed a search in at least one problem
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -30,5 +30,5 @@ def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
 def solve_counted(cost: jax.Array) -> tuple[jax.Array, jax.Array, StepCounts]:
     """Same as `solve`, and also returns the number of sequential steps."""
     offers, rounds = bid(cost)
-    offers, turns = augment_all(cost, offers)
-    return offers.col4row, offers.prices, StepCounts(rounds, *turns)
+    offers, waves, searches = augment_all(cost, offers)
+    return offers.col4row, offers.prices, StepCounts(rounds, waves, searches)

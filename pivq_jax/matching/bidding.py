@@ -57,9 +57,9 @@ def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
     )
     scaled = _ROUNDS if square else 0
 
-    def turn(
-        state: tuple[jax.Array, jax.Array, jax.Array, Offers],
-    ) -> tuple[jax.Array, jax.Array, jax.Array, Offers]:
+    State = tuple[jax.Array, jax.Array, jax.Array, Offers]
+
+    def turn(state: State) -> State:
         count, left, idle, offers = state
         eps = None
         if square:
@@ -71,7 +71,7 @@ def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
         idle = jnp.where(any_bid, idle, _PATIENCE)
         return count + 1, jnp.minimum(free, left), idle, offers
 
-    def going(state: tuple[jax.Array, jax.Array, jax.Array, Offers]) -> jax.Array:
+    def going(state: State) -> jax.Array:
         count, left, idle, _ = state
         return ((left > 0) & (idle < _PATIENCE) & (count < scaled + _ROUNDS)) | (count < scaled)
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-_INFINITE = 0x7F800000  # bit pattern of +inf
+from pivq_jax.matching.keys import INFINITE
 
 
 def prepare(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -15,9 +15,9 @@ def prepare(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """
     # One integer pass: without the sign bit, NaN sorts above inf, and inf above all finite numbers.
     bits = jax.lax.bitcast_convert_type(cost, jnp.int32)
-    size = jnp.where(bits == _INFINITE, 0, bits & 0x7FFFFFFF)  # +inf is allowed, -inf is not
+    size = jnp.where(bits == INFINITE, 0, bits & 0x7FFFFFFF)  # +inf is allowed, -inf is not
     largest = jnp.max(size, axis=(-2, -1))
-    valid = largest < _INFINITE
+    valid = largest < INFINITE
     exponent = jnp.where(valid, (largest >> 23) - 127, 0)
     # Two factors, as 2^-exponent may be outside the range of float32 for very small or large costs.
     half = exponent // 2

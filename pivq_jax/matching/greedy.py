@@ -30,9 +30,9 @@ def pair_off(cost: jax.Array) -> jax.Array:
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)
     columns_iota = jnp.arange(num_columns, dtype=jnp.int32)
 
-    def turn(
-        state: tuple[jax.Array, jax.Array, jax.Array],
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    State = tuple[jax.Array, jax.Array, jax.Array]
+
+    def turn(state: State) -> State:
         columns, taken, _ = state
         out = (columns >= 0)[..., None] | taken[:, None, :]
         left = jnp.where(out, jnp.inf, cost)

@@ -13,20 +13,14 @@ METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
 
 
 class Matching(NamedTuple):
-    """A one-to-one assignment of rows to columns for each problem of a batch.
+    """A one-to-one assignment of rows to columns for each problem of a batch."""
 
-    Attributes:
-        columns: int32 [..., N], the column of each row. Always distinct and valid indices.
-        cost: float32 [...], the sum of the chosen entries.
-        gap: float32 [...], certified upper bound on the cost minus the optimum; inf if not
-            converged.
-        converged: bool [...], False if the problem contains NaN or -inf, or if no complete matching
-            without forbidden (+inf) pairs was found.
-    """
-
-    columns: jax.Array
-    cost: jax.Array
+    columns: jax.Array  # int32 [..., N], the column of each row; always distinct and valid indices
+    cost: jax.Array  # float32 [...], the sum of the chosen entries
+    # float32 [...], certified upper bound on the cost minus the optimum; inf if not converged
     gap: jax.Array
+    # bool [...], False if the problem contains NaN or -inf, or if no complete matching without
+    # forbidden (+inf) pairs was found
     converged: jax.Array
 
 

@@ -7,11 +7,8 @@ NaN. On CPU the integer minimum is up to four times faster, elsewhere it costs t
 import jax
 import jax.numpy as jnp
 
-DONE = 2**31 - 1
-"""Larger than the key of every float: marks columns that are done."""
-
-INFINITE = 0x7F800000
-"""The key of +inf."""
+DONE = 2**31 - 1  # larger than the key of every float: marks columns that are done
+INFINITE = 0x7F800000  # the key, and the bit pattern, of +inf
 
 
 def to_key(values: jax.Array) -> jax.Array:

@@ -137,9 +137,9 @@ def _augment(cost: jax.Array, row: jax.Array, partial: _Partial) -> tuple[_Parti
     # Only columns that were reached change, and none if there is no augmenting path.
     change = jnp.where(found, jnp.minimum(reached - from_key(low), 0.0), 0.0)
 
-    def flip(
-        state: tuple[jax.Array, jax.Array, jax.Array],
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    Flip = tuple[jax.Array, jax.Array, jax.Array]
+
+    def flip(state: Flip) -> Flip:
         column, col4row, row4col = state
         owner = pred[column]
         return col4row[owner], col4row.at[owner].set(column), row4col.at[column].set(owner)

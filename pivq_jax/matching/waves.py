@@ -39,13 +39,6 @@ _INF = jnp.inf
 _BITS = 32
 
 
-class Turns(NamedTuple):
-    """Numbers of iterations of the loop, each int32 []."""
-
-    waves: jax.Array  # all iterations
-    searches: jax.Array  # iterations in which a search of some problem ended
-
-
 class _State(NamedTuple):
     turn: jax.Array  # int32 [], number of iterations
     distance: jax.Array  # float32 [B, K], length of the path to each column, inf if none yet
@@ -58,11 +51,12 @@ class _State(NamedTuple):
     searches: jax.Array  # int32 [], iterations in which a search ended
 
 
-def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Turns]:
+def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, jax.Array, jax.Array]:
     """Matches all free rows along shortest paths of reduced costs.
 
     The offers must be tight under their prices, with price 0 for free columns if N < K. Afterwards
-    they are complete, except for problems without an augmenting path, which stop.
+    they are complete, except for problems without an augmenting path, which stop. Also returns the
+    numbers of waves, int32 [], and of those in which a search of some problem ended.
     """
     batch, num_rows, num_columns = cost.shape
     state = _State(
@@ -78,7 +72,7 @@ def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, Turns]:
     # A search ends within 2 N + 2 waves, as labels settle first and chains after them, and then
     # matches a row or stops its problem. The loop is therefore finite.
     state = jax.lax.while_loop(lambda state: jnp.any(state.live), partial(_wave, cost), state)
-    return state.offers, Turns(state.turn, state.searches)
+    return state.offers, state.turn, state.searches
 
 
 def _row_bits(num_rows: int) -> np.ndarray:
@@ -144,12 +138,10 @@ def _wave(cost: jax.Array, state: _State) -> _State:
     settled = state.live & (final >= nearest) & ((moved > nearest) | (moved == _INF))
     state = state._replace(turn=state.turn + 1, distance=distance, pred=pred, chain=chain)
 
-    def end(state: _State, settled: jax.Array, final: jax.Array, moved: jax.Array) -> _State:
-        return _end_searches(cost, state, settled, final, moved)
-
     def go_on(state: _State, *_: jax.Array) -> _State:
         return state
 
+    end = partial(_end_searches, cost)
     return jax.lax.cond(jnp.any(settled), end, go_on, state, settled, final, moved)
 
 

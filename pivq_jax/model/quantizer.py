@@ -178,7 +178,7 @@ def sum_by_place(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:
         float32 [B, count, latent_dim], the latents as their codes describe them.
     """
     place, values = jnp.split(vectors, [vectors.shape[-1] - latent_dim], -1)
-    known = places(count, place.shape[-1])
+    known = jnp.asarray(places(count, place.shape[-1]))
     owner = jnp.argmin(squared_distances(jax.lax.stop_gradient(place), known), -1)
     return jnp.einsum("bnp,bnd->bpd", jax.nn.one_hot(owner, count), values)
 

@@ -3,6 +3,13 @@ or by an optional prior.
 
 All functions have fixed shapes and no host loops. They can be called directly, under `jit` (with
 static `space` and `steps`) and under `vmap`.
+
+Arguments have the same meaning in all of them: `space` is the `CodeSpace` of a model, `codebook`
+its entries, float [K, D] and finite; codes are integers [..., N] or [B, N], whose values are not
+checked, as they may be traced; `lift` is the result of `log_lift`. Each image uses its own key,
+folded from `key`, so that its result does not depend on the size of the batch. Codes are returned
+as int32, in canonical order. ValueError is raised for wrong shapes and for codes that are not
+integers.
 """
 
 from pivq_jax.sampling.choice import choose_exchange
@@ -18,14 +25,9 @@ from pivq_jax.sampling.edit import (
 from pivq_jax.sampling.interpolate import interpolate
 from pivq_jax.sampling.lift import log_lift
 from pivq_jax.sampling.pairing import pair_codes
-from pivq_jax.sampling.parents import near_parents, random_pairs, random_parents
+from pivq_jax.sampling.parents import near_parents, random_parents
 from pivq_jax.sampling.prior import Prior, SetPrior, complete_sets, prior_bits
-from pivq_jax.sampling.recombine import (
-    exchange_code,
-    recombine,
-    recombine_groups,
-    recombine_many,
-)
+from pivq_jax.sampling.recombine import exchange_code, recombine, recombine_groups, recombine_many
 from pivq_jax.sampling.space import CodeSpace
 
 __all__ = [
@@ -46,7 +48,6 @@ __all__ = [
     "near_parents",
     "pair_codes",
     "prior_bits",
-    "random_pairs",
     "random_parents",
     "read_factors",
     "recombine",

@@ -39,19 +39,9 @@ def choose_exchange(
     fraction: jax.Array,
     lift: jax.Array | None = None,
 ) -> jax.Array:
-    """Chooses the pairs that `recombine` exchanges.
+    """Chooses which codes of A, as `pair_codes` returns them, partners replace: bool [B, N].
 
-    Args:
-        space: the space of the codes.
-        codes_a: int32 [B, N], codes of A as returned by `pair_codes`.
-        partners: int32 [B, N], their partners in B.
-        codebook: float32 [K, D].
-        key: see `recombine`.
-        fraction: float32 scalar in [0, 1], see `recombine`.
-        lift: float32 [K, K], see `recombine`.
-
-    Returns:
-        bool [B, N], the codes of A to replace by their partners.
+    For `fraction` and `lift`, both float32, see `recombine`.
     """
     indices = jnp.arange(codes_a.shape[0])
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)

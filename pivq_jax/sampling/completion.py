@@ -40,15 +40,9 @@ State = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def visible_error(decoded: jax.Array, images: jax.Array, visible: jax.Array) -> jax.Array:
-    """Sums the squared errors of visible pixels, in [0, 1].
+    """Sums the squared errors of visible pixels, on the scale of [0, 1]: float32 [...].
 
-    Args:
-        decoded: float32 [..., H, W, 3] in [-1, 1].
-        images: float32 [..., H, W, 3] in [-1, 1].
-        visible: float32 [..., H, W, 1], 1 for visible pixels, 0 for others.
-
-    Returns:
-        float32 [...].
+    Both images are float32 [..., H, W, 3] in [-1, 1]; `visible` is [..., H, W, 1], 1 or 0.
     """
     return jnp.sum(jnp.square((decoded - images) / 2) * visible, axis=(-3, -2, -1))
 
@@ -62,19 +56,10 @@ def fit_visible(
     prior: Prior | None = None,
     method: str = "auto",
 ) -> jax.Array:
-    """Changes codes until the visible pixels of their images fit best.
+    """Changes codes, int32 [B, N] and distinct, until the visible pixels of their images fit best.
 
-    Args:
-        decode: maps code vectors float32 [B, N, D] to images float32 [B, H, W, 3].
-        codebook: float32 [K, D].
-        codes: int32 [B, N], where to begin; distinct in each row.
-        images: float32 [B, H, W, 3] in [-1, 1].
-        visible: float32 [B, H, W, 1], 1 for visible pixels, 0 for those to be found.
-        prior: prior over sets, or None if all are alike.
-        method: solver of the matching, see `match`.
-
-    Returns:
-        int32 [B, N], distinct and sorted in each row.
+    `decode` maps code vectors float32 [B, N, D] to images [B, H, W, 3]; for `images` and `visible`
+    see `visible_error`. Without a prior, all sets are alike. `method` is the solver of `match`.
     """
     step = functools.partial(_step, decode, codebook, images, visible, prior, method)
 

@@ -33,27 +33,15 @@ LEAST_EVIDENCE = math.log(3 / 4)
 
 
 class Labels(NamedTuple):
-    """The labelled factors of images, such as the colour of the hair.
+    """The labelled factors of images, such as the colour of the hair."""
 
-    Attributes:
-        values: int32 [M, A], the value of each factor, an index into its names.
-        factors: the names of the values of each of the A factors, in the order of the columns.
-    """
-
-    values: np.ndarray
-    factors: Mapping[str, tuple[str, ...]]
+    values: np.ndarray  # int32 [M, A], the value of each factor, an index into its names
+    factors: Mapping[str, tuple[str, ...]]  # the names of the values of each of the A factors
 
     def wanted(self, **changes: str) -> np.ndarray:
-        """Returns the row of values that `edit` asks for.
+        """Returns the row of values that `edit` asks for, int32 [A], -1 for factors to be kept.
 
-        Args:
-            changes: names of wanted values by factor.
-
-        Returns:
-            int32 [A], -1 for factors that are to be kept.
-
-        Raises:
-            ValueError: if a factor or a value is unknown, or there is none.
+        Raises ValueError if a factor or a value is unknown, or there is none.
         """
         if not changes:
             raise ValueError(f"nothing to change: give some of {', '.join(self.factors)}")
@@ -70,17 +58,9 @@ class Labels(NamedTuple):
 
 
 def check_labels(labels: Labels, count: int) -> Labels:
-    """Checks the labels of images.
+    """Returns the labels of `count` images as int32.
 
-    Args:
-        labels: the labels.
-        count: M, the number of images.
-
-    Returns:
-        the labels, of type int32.
-
-    Raises:
-        ValueError: if there are no factors, or the values do not fit them.
+    Raises ValueError if there are no factors, or the values do not fit them.
     """
     values, classes = np.asarray(labels.values), [len(names) for names in labels.factors.values()]
     if not classes or values.shape != (count, len(classes)):
@@ -96,29 +76,17 @@ def check_labels(labels: Labels, count: int) -> Labels:
 class FactorTable(NamedTuple):
     """How often labelled images have each value of each factor.
 
-    Factors have different numbers of values; C is the largest, and `overall` is -inf for the rest.
-
-    Attributes:
-        given_code: float32 [K, A, C], log p(value | code), 0 beyond the values of a factor.
-        overall: float32 [A, C], log p(value).
+    Factors have different numbers of values; C is the largest.
     """
 
-    given_code: jax.Array
-    overall: jax.Array
+    given_code: jax.Array  # float32 [K, A, C], log p(value | code), 0 beyond the values of a factor
+    overall: jax.Array  # float32 [A, C], log p(value), -inf beyond the values of a factor
 
 
 def factor_table(space: CodeSpace, codes: np.ndarray, labels: Labels) -> FactorTable:
-    """Counts the values of factors in labelled images.
+    """Counts the values of factors in M >= 1 images, of sets or multisets [M, N].
 
     Each code gets one more image, of average values, so that no probability is zero.
-
-    Args:
-        space: the space of the codes, of sets or multisets.
-        codes: integers [M, N], codes of M >= 1 images.
-        labels: their labels, see `check_labels`.
-
-    Returns:
-        the table.
     """
     classes = [len(names) for names in labels.factors.values()]
     holds = np.minimum(space.multi_hot(codes), 1)
@@ -136,14 +104,9 @@ def factor_table(space: CodeSpace, codes: np.ndarray, labels: Labels) -> FactorT
 
 @jax.jit
 def read_factors(codes: jax.Array, table: FactorTable) -> jax.Array:
-    """Reads the factors of images from their codes, as if codes were independent given a factor.
+    """Reads the factors of images from their codes [B, N]: the probabilities of their values.
 
-    Args:
-        codes: int32 [B, N].
-        table: the result of `factor_table`.
-
-    Returns:
-        float32 [B, A, C], the probability of each value (naive Bayes).
+    Returns float32 [B, A, C], as if codes were independent given a factor (naive Bayes).
     """
     known = jnp.isfinite(table.overall)
     evidence = table.given_code[codes] - jnp.where(known, table.overall, 0.0)
@@ -159,19 +122,10 @@ def edit(
     table: FactorTable,
     lift: jax.Array,
 ) -> jax.Array:
-    """Replaces codes so that images have wanted values of factors, and keeps all else.
+    """Replaces codes [B, N] so that images have wanted values of factors, and keeps all else.
 
-    Args:
-        space: the space of the codes, of sets or multisets. A code of a multiset is replaced
-            regardless of the others.
-        codebook: float32 [K, D].
-        codes: int32 [B, N].
-        wanted: int32 [B, A], the wanted value of each factor, or -1 to keep the one there is.
-        table: the result of `factor_table`.
-        lift: float32 [K, K], the result of `log_lift`.
-
-    Returns:
-        int32 [B, N] in canonical order.
+    `wanted` is int32 [B, A], a value of each factor or -1 to keep the one there is. A code of a
+    multiset is replaced regardless of the others.
     """
     codebook = codebook - codebook.mean(axis=0)
     mean = 2 * jnp.square(codebook).sum(-1).mean()

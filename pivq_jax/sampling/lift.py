@@ -11,6 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from pivq_jax.sampling.space import CodeSpace
 
@@ -20,17 +21,10 @@ BLOCK = 1_024  # number of images counted at once
 def log_lift(space: CodeSpace, codes: np.ndarray) -> jax.Array:
     """Computes the log lift of all pairs of codes, i.e. how much they co-occur beyond chance.
 
-    Args:
-        space: the space of the codes, of sets or multisets.
-        codes: integers [M, N], the codes of M >= 1 images. A few thousand images of the training
-            split are enough for the default model.
-
-    Returns:
-        float32 [K, K], symmetric, zero on the diagonal. One is added to the observed and to the
-        expected number of images, so pairs of rare codes stay near zero.
-
-    Raises:
-        ValueError: if there are no images, their codes are not of this space, or have places.
+    `codes` are integers [M, N], those of M >= 1 images; a few thousand images of the training split
+    are enough for the default model. Returns float32 [K, K], symmetric, zero on the diagonal. One
+    is added to the observed and to the expected number of images, so pairs of rare codes stay near
+    zero. Raises ValueError if there are no images, or their codes are not of this space or ordered.
     """
     if space.ordered:
         raise ValueError("positional codes mean nothing without their places: there is no lift")
@@ -48,11 +42,7 @@ def log_lift(space: CodeSpace, codes: np.ndarray) -> jax.Array:
 
 
 def improve_exchange(
-    codes_a: jax.Array,
-    partners: jax.Array,
-    exchanged: jax.Array,
-    lift: jax.Array,
-    slack: jax.typing.ArrayLike,
+    codes_a: jax.Array, partners: jax.Array, exchanged: jax.Array, lift: jax.Array, slack: ArrayLike
 ) -> jax.Array:
     """Improves the choice of exchanged pairs by single moves until a local optimum of plausibility.
 

@@ -12,6 +12,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
@@ -23,27 +24,12 @@ LIFT_WEIGHT = 1 / 16
 
 
 def pair_codes(
-    space: CodeSpace,
-    codebook: jax.typing.ArrayLike,
-    codes_a: jax.typing.ArrayLike,
-    codes_b: jax.typing.ArrayLike,
+    space: CodeSpace, codebook: ArrayLike, codes_a: ArrayLike, codes_b: ArrayLike
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the partner in B of each code of A: the pairs that `recombine` and `interpolate`
-    exchange.
+    """Pairs each code of A with a code of B: the pairs that `recombine` and `interpolate` exchange.
 
-    Args:
-        space: the space of the codes.
-        codebook: float [K, D], finite.
-        codes_a: int [..., N]; see `recombine`.
-        codes_b: int [..., N].
-
-    Returns:
-        A tuple of the codes of A in canonical order, int32 [..., N]; their partners in B, int32
-        [..., N], equal to the codes of A where both images contain the code; and the squared
-        distance in codebook space of each code to its partner, float32 [..., N].
-
-    Raises:
-        ValueError: see `recombine`.
+    Returns the codes of A in canonical order; their partners in B, equal to them where both images
+    contain the code; and the squared distance of each code to its partner, float32 [..., N].
     """
     codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
     shape = codes_a.shape

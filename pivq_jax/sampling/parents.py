@@ -6,52 +6,20 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.sampling.space import CodeSpace
 
 
-def random_pairs(key: jax.Array, count: int, size: int) -> jax.Array:
-    """Draws pairs of distinct parents; `random_parents` with two parents per group.
+def random_parents(key: jax.Array, count: int, size: int, parents: int = 2) -> jax.Array:
+    """Draws groups of distinct parents from a pool of `size` images: int32 [count, parents].
 
-    Args:
-        key: PRNG key.
-        count: number of pairs.
-        size: number of images in the pool, at least 2.
-
-    Returns:
-        int32 [count, 2], values in [0, size).
-
-    Raises:
-        ValueError: if the pool is too small or `count` is negative.
+    Every ordered group is equally likely, and groups may repeat. Raises InputError if the pool is
+    too small or a number is out of range.
     """
-    return random_parents(key, count, size, 2)
-
-
-def random_parents(key: jax.Array, count: int, size: int, parents: int) -> jax.Array:
-    """Draws groups of distinct parents from a pool of `size` images.
-
-    Args:
-        key: PRNG key; the same key gives the same groups.
-        count: number of groups.
-        size: number of images in the pool, at least `parents`.
-        parents: number of images per group, at least 2.
-
-    Returns:
-        int32 [count, parents], values in [0, size). The parents of a group are distinct and every
-        ordered group is equally likely; groups may repeat.
-
-    Raises:
-        ValueError: if the pool is too small or a number is out of range.
-    """
-    if parents < 2:
-        raise ValueError(f"parents = {parents}: recombine at least 2 images")
-    if size < parents:
-        raise ValueError(
-            f"a pool of {size} images holds no {parents} parents: give at least {parents} images"
-        )
-    if count < 0:
-        raise ValueError(f"count = {count}, but it is a number of groups: use 0 or more")
+    _check(count, size, parents)
     drawn = jnp.zeros((count, 0), jnp.int32)
     for index, own_key in enumerate(jax.random.split(key, parents)):
         # Drawn among the remaining images: skipping those drawn before keeps the draw uniform.
@@ -66,8 +34,8 @@ def near_parents(
     space: CodeSpace,
     key: jax.Array,
     count: int,
-    codes: jax.typing.ArrayLike,
-    codebook: jax.typing.ArrayLike,
+    codes: ArrayLike,
+    codebook: ArrayLike,
     parents: int = 2,
     nearest_of: int = 1,
 ) -> jax.Array:
@@ -82,29 +50,26 @@ def near_parents(
     both directions. It does not depend on the order of codes. With several stages, it is the mean
     squared distance of the latents that the codes of each place add up to.
 
-    Args:
-        space: the space of the codes.
-        key: PRNG key; a group does not depend on the number of groups after it.
-        count: number of groups.
-        codes: int [M, N], codes of the pool of images, values in [0, K).
-        codebook: float [K, D].
-        parents: P, the number of images per group, at least 2.
-        nearest_of: number of images that the others are chosen from; all other images of the pool
-            if there are fewer. With P - 1 or less, there is no choice: see `random_parents`.
-
-    Returns:
-        int32 [count, P], values in [0, M), those of a group distinct.
-
-    Raises:
-        ValueError: if the pool is too small or a number is out of range.
+    The pool has M images with codes [M, N]. If it has fewer than `nearest_of` other images, all of
+    them are compared; if `nearest_of` leaves no choice, the result is that of `random_parents`,
+    which also says what is refused. Returns int32 [count, parents], values in [0, M).
     """
     size = jnp.shape(codes)[0]
+    _check(count, size, parents)
     nearest_of = min(nearest_of, size - 1)
     if nearest_of < parents:
         return random_parents(key, count, size, parents)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(count))
     codes, codebook = jnp.asarray(codes), jnp.asarray(codebook)
     return _near_parents(space, keys, codes, codebook, parents, nearest_of)
+
+
+def _check(count: int, size: int, parents: int) -> None:
+    for name, value, least in (("count", count, 1), ("parents", parents, 2)):
+        if value < least:
+            raise InputError(f"{name} = {value}: use at least {least}")
+    if size < parents:
+        raise InputError(f"{parents} parents of a pool of {size} images: encode more of them")
 
 
 @partial(jax.jit, static_argnames=("space", "parents", "nearest_of"))

@@ -20,6 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from pivq_jax.model.layers import Block
 from pivq_jax.model.primitives import LayerNorm, dense
@@ -35,14 +36,10 @@ class SetPrior(nn.Module):
 
     @nn.compact
     def __call__(self, codes: jax.Array, known: jax.Array) -> jax.Array:
-        """Predicts the missing codes.
+        """Predicts missing codes: log probabilities, float32 [B, K], -inf for known codes.
 
-        Args:
-            codes: int32 [B, N]. Their order has no effect.
-            known: bool [B, N], the codes that are given; the others are not read.
-
-        Returns:
-            float32 [B, K], log probabilities of a missing code, -inf for known codes.
+        `known`, bool [B, N], says which codes are given; the others are not read. Their order has
+        no effect.
         """
         embed = nn.Embed(self.codebook_size, self.width, name="codes")
         missing = self.param("missing", nn.initializers.normal(0.02), (self.width,))
@@ -105,17 +102,7 @@ def prior_bits(
     """Computes an upper bound on the bits of each set under the prior.
 
     The bound averages the probability over random orders (Burda et al. 2016, arXiv 1509.00519); the
-    more orders, the tighter it is.
-
-    Args:
-        prior: the network.
-        params: its parameters.
-        codes: int32 [B, N], sets of distinct codes.
-        key: PRNG key of the orders.
-        orders: number of orders.
-
-    Returns:
-        float32 [B], in expectation an upper bound on -log2 p(set).
+    more orders, the tighter it is. Returns float32 [B], in expectation at least -log2 p(set).
     """
     n = codes.shape[1]
 
@@ -178,23 +165,14 @@ def complete_sets(
     codes: jax.Array,
     key: jax.Array,
     known: int = 0,
-    temperature: jax.typing.ArrayLike = 1.0,
+    temperature: ArrayLike = 1.0,
     passes: int = 16,
 ) -> jax.Array:
-    """Draws the missing codes of partial sets.
+    """Draws the missing codes of partial sets [B, N], of which the first `known` are given.
 
-    Args:
-        prior: the network.
-        params: its parameters.
-        codes: int32 [B, N], of which the first `known` are given, distinct in each row.
-        key: PRNG key. Each set uses its own key folded from it.
-        known: number of given codes, at most N; 0 draws whole sets.
-        temperature: positive; below 1, likely codes are drawn more often.
-        passes: most passes of the network. With fewer than there are missing codes, those of one
-            pass are drawn without regard to each other, but are distinct.
-
-    Returns:
-        int32 [B, N], sorted, distinct in each row.
+    With a positive `temperature` below 1, likely codes are drawn more often. With fewer `passes` of
+    the network than there are missing codes, those of one pass are drawn without regard to each
+    other, but are distinct.
     """
     batch, n = codes.shape
     counts = reveal_counts(n - known, passes)

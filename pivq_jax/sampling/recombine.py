@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.typing import ArrayLike
 
 from pivq_jax.sampling.choice import CANDIDATES, choose_exchange, choose_plausible
 from pivq_jax.sampling.pairing import pair
@@ -30,47 +30,45 @@ from pivq_jax.sampling.space import CodeSpace
 
 def recombine(
     space: CodeSpace,
-    codebook: jax.typing.ArrayLike,
-    codes_a: jax.typing.ArrayLike,
-    codes_b: jax.typing.ArrayLike,
+    codebook: ArrayLike,
+    codes_a: ArrayLike,
+    codes_b: ArrayLike,
     key: jax.Array,
-    fraction: jax.typing.ArrayLike = 0.5,
-    lift: jax.typing.ArrayLike | None = None,
+    fraction: ArrayLike = 0.5,
+    lift: ArrayLike | None = None,
     prior: Prior | None = None,
     candidates: int = CANDIDATES,
 ) -> jax.Array:
     """Exchanges the codes of A on one side of a random hyperplane for their partners in B.
 
+    In multisets, the c-th copy of a code in A corresponds to its c-th copy in B; in sequences,
+    place n of A is paired with place n of B, unless their codes are equal.
+
     Args:
-        space: the space of the codes. In multisets, the c-th copy of a code in A corresponds to its
-            c-th copy in B; in sequences, place n of A is paired with place n of B, unless their
-            codes are equal.
-        codebook: float [K, D], finite.
-        codes_a: int [..., N], codes of the images to change. Values are not checked, as they may be
-            traced.
+        space: the space of the codes.
+        codebook: float [K, D].
+        codes_a: int [..., N], codes of the images to change.
         codes_b: int [..., N], codes of the images that replacements are taken from.
-        key: PRNG key. Each image uses its own key folded from it, so its result does not depend on
-            the size of the batch.
+        key: PRNG key.
         fraction: scalar in [0, 1], may be traced. Of the P pairs of an image, round(fraction * P)
             are exchanged (halves round to even; about as many with `lift`): those whose midpoints
             in codebook space come first along a random direction. 0 returns A and 1 returns B. If
             the space has places, all codes of those on one side of a random line through their grid
             are exchanged, at least as many.
-        lift: float [K, K], the codes that go together, see `log_lift`. With it, codes that are
-            alternatives to each other are paired, and the hyperplane's choice is improved by moves
-            of single pairs (`improve_exchange`), which change the number of exchanged pairs by at
-            most round(P min(fraction, 1 - fraction) / 4). Not for sequences, where a code means
-            nothing without its place.
-        prior: a prior, for sets only. With it, several hyperplanes are tried for
-            each image, and the choice is used whose set is most plausible (`choose_plausible`).
-        candidates: number of hyperplanes tried with a prior, at least 1; without one, of no effect.
+        lift: float [K, K], see `log_lift`; not for sequences, nor with places. With it, codes that
+            are alternatives to each other are paired, and the hyperplane's choice is improved by
+            moves of single pairs (`improve_exchange`), which change the number of exchanged pairs
+            by at most round(P min(fraction, 1 - fraction) / 4).
+        prior: a prior, for sets only. With it, several hyperplanes are tried for each image, and
+            the choice is used whose set is most plausible (`choose_plausible`).
+        candidates: number of hyperplanes tried with a prior, at least 1.
 
     Returns:
         int32 [..., N], in canonical order.
 
     Raises:
         ValueError: if shapes are wrong, codes are not integers, a concrete `fraction` is outside
-            [0, 1], `lift` or `prior` does not fit, or `candidates` is below 1.
+            [0, 1], or `lift` or `prior` does not fit.
     """
     codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
     fraction = _check_fraction(fraction)
@@ -82,42 +80,25 @@ def recombine(
             f"a prior over sets of {prior.network.codebook_size} codes judges none of kind"
             f" {space.kind!r} of {space.codebook_size}: give the prior of this model"
         )
-    if candidates < 1:
-        raise ValueError(f"candidates = {candidates}: compare at least 1 choice")
-    network, params = prior.network, prior.params
-    return _recombine_plausible(
-        *(space, codebook, network, params, codes_a, codes_b, key, fraction, lift, candidates)
-    )
+    judge = prior.network, prior.params, candidates
+    return _recombine(space, codebook, codes_a, codes_b, key, fraction, lift, *judge)
 
 
 def recombine_many(
     space: CodeSpace,
-    codebook: jax.typing.ArrayLike,
-    parents: jax.typing.ArrayLike,
+    codebook: ArrayLike,
+    parents: ArrayLike,
     key: jax.Array,
-    fraction: jax.typing.ArrayLike | None = None,
-    lift: jax.typing.ArrayLike | None = None,
+    fraction: ArrayLike | None = None,
+    lift: ArrayLike | None = None,
 ) -> jax.Array:
     """Recombines two or more parents: the first with the second, the result with the third, etc.
 
-    The fractions of these steps are chosen such that all parents but the first finally contribute
-    the same number of codes, up to rounding, to codes that parents have in common, and to what log
-    lifts change.
-
-    Args:
-        space: the space of the codes.
-        codebook: float [K, D], finite.
-        parents: int [P, ..., N], the codes of P >= 2 parents of each new image.
-        key: see `recombine`.
-        fraction: scalar in [0, 1], the fraction of the first parent's codes that is exchanged in
-            total. Defaults to (P - 1) / P, with which all parents contribute equally.
-        lift: see `recombine`.
-
-    Returns:
-        int32 [..., N], as from `recombine`.
-
-    Raises:
-        ValueError: see `recombine`, and if there are fewer than two parents.
+    `parents` are int [P, ..., N]. `fraction` of the first one's codes are exchanged in total, by
+    default (P - 1) / P, with which all parents contribute equally. The fractions of the steps are
+    chosen such that the other parents finally contribute the same number of codes, up to rounding,
+    to codes that parents have in common, and to what log lifts change. Returns int32 [..., N] and
+    raises ValueError as `recombine` does, and if there are fewer than two parents.
     """
     parents = jnp.asarray(parents)
     count = parents.shape[0] if parents.ndim > 1 else 0
@@ -138,29 +119,18 @@ def recombine_many(
 @functools.partial(jax.jit, static_argnames="space")
 def recombine_groups(
     space: CodeSpace,
-    codebook: jax.typing.ArrayLike,
-    groups: jax.typing.ArrayLike,
+    codebook: ArrayLike,
+    groups: ArrayLike,
     key: jax.Array,
-    indices: jax.typing.ArrayLike,
-    fraction: jax.typing.ArrayLike,
-    lift: jax.typing.ArrayLike | None = None,
+    indices: ArrayLike,
+    fraction: ArrayLike,
+    lift: ArrayLike | None = None,
 ) -> jax.Array:
     """Recombines each group of parents with a key of its own, whatever the batch it is in.
 
-    Args:
-        space: the space of the codes.
-        codebook: float [K, D], finite.
-        groups: int [B, P, N], the codes of P >= 2 parents of each new image.
-        key: PRNG key of all new images.
-        indices: int [B], the number of each new image, folded into the key.
-        fraction: see `recombine_many`.
-        lift: see `recombine`.
-
-    Returns:
-        int32 [B, N], as from `recombine_many`.
-
-    Raises:
-        ValueError: see `recombine_many`.
+    `groups` are int [B, P, N], the codes of P >= 2 parents of each new image, and `indices`, int
+    [B], the numbers of new images, which are folded into the key. For the rest, the result, int32
+    [B, N], and errors see `recombine_many`.
     """
 
     def one(parents: jax.Array, index: jax.Array) -> jax.Array:
@@ -170,34 +140,21 @@ def recombine_groups(
     return jax.vmap(one)(jnp.asarray(groups), jnp.asarray(indices))
 
 
+@functools.partial(jax.jit, static_argnames="space")
 def exchange_code(
-    space: CodeSpace,
-    codebook: jax.typing.ArrayLike,
-    codes_a: jax.typing.ArrayLike,
-    codes_b: jax.typing.ArrayLike,
-    code: jax.typing.ArrayLike,
+    space: CodeSpace, codebook: ArrayLike, codes_a: ArrayLike, codes_b: ArrayLike, code: ArrayLike
 ) -> jax.Array:
-    """Exchanges a single code of A for its partner in B.
+    """Exchanges a single code of A, an int scalar, for its partner in B: int32 [..., N].
 
-    Args:
-        space: the space of the codes.
-        codebook: float [K, D], finite.
-        codes_a: int [..., N], codes of the images to change.
-        codes_b: int [..., N], codes of the images that the replacement is taken from.
-        code: int scalar, the codebook entry. All its copies in A that are not also in B are
-            exchanged; if there are none, A is returned.
-
-    Returns:
-        int32 [..., N], as from `recombine`.
-
-    Raises:
-        ValueError: see `recombine`.
+    All its copies in A that are not also in B are exchanged; if there are none, A is returned.
     """
     codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
-    return _exchange_code(space, codebook, codes_a, codes_b, jnp.asarray(code, jnp.int32))
+    first, partners, _ = pair(space, codebook, codes_a, codes_b)
+    exchanged = jnp.where(first == code, partners, first)
+    return space.canonical(exchanged).reshape(codes_a.shape)
 
 
-@functools.partial(jax.jit, static_argnames="space")
+@functools.partial(jax.jit, static_argnames=("space", "network", "candidates"))
 def _recombine(
     space: CodeSpace,
     codebook: jax.Array,
@@ -206,65 +163,37 @@ def _recombine(
     key: jax.Array,
     fraction: jax.Array,
     lift: jax.Array | None,
+    network: SetPrior | None = None,
+    params: Any = None,
+    candidates: int = 1,
 ) -> jax.Array:
-    shape = codes_a.shape
-    codes_a, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
-    exchanged = choose_exchange(space, codes_a, partners, codebook, key, fraction, lift)
-    return space.canonical(jnp.where(exchanged, partners, codes_a)).reshape(shape)
+    first, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
+    how = first, partners, codebook, key, fraction, lift
+    if network is None:
+        exchanged = choose_exchange(space, *how)
+    else:
+        exchanged = choose_plausible(space, network, params, *how, candidates)
+    return space.canonical(jnp.where(exchanged, partners, first)).reshape(codes_a.shape)
 
 
-@functools.partial(jax.jit, static_argnames=("space", "network", "candidates"))
-def _recombine_plausible(
-    space: CodeSpace,
-    codebook: jax.Array,
-    network: SetPrior,
-    params: Any,
-    codes_a: jax.Array,
-    codes_b: jax.Array,
-    key: jax.Array,
-    fraction: jax.Array,
-    lift: jax.Array | None,
-    candidates: int,
-) -> jax.Array:
-    shape = codes_a.shape
-    codes_a, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
-    exchanged = choose_plausible(
-        space, network, params, codes_a, partners, codebook, key, fraction, lift, candidates
-    )
-    return space.canonical(jnp.where(exchanged, partners, codes_a)).reshape(shape)
-
-
-@functools.partial(jax.jit, static_argnames="space")
-def _exchange_code(
-    space: CodeSpace,
-    codebook: jax.Array,
-    codes_a: jax.Array,
-    codes_b: jax.Array,
-    code: jax.Array,
-) -> jax.Array:
-    shape = codes_a.shape
-    codes_a, partners, _ = pair(space, codebook, codes_a, codes_b)
-    return space.canonical(jnp.where(codes_a == code, partners, codes_a)).reshape(shape)
-
-
-def _check_fraction(fraction: jax.typing.ArrayLike) -> jax.Array:
+def _check_fraction(fraction: ArrayLike) -> jax.Array:
     array = jnp.asarray(fraction, jnp.float32)
     if array.ndim:
         raise ValueError(f"fraction has shape {array.shape}: give a scalar, or vmap over images")
-    if not isinstance(array, jax.core.Tracer):
-        value = float(np.asarray(array))
-        if not 0.0 <= value <= 1.0:  # also refuses NaN
-            raise ValueError(f"fraction = {value:g} is outside [0, 1]: use a share of the pairs")
+    # `not` also refuses NaN.
+    if not isinstance(array, jax.core.Tracer) and not 0.0 <= (value := float(array)) <= 1.0:
+        raise ValueError(f"fraction = {value:g} is outside [0, 1]: use a share of the pairs")
     return array
 
 
-def _check_lift(space: CodeSpace, lift: jax.typing.ArrayLike | None) -> jax.Array | None:
+def _check_lift(space: CodeSpace, lift: ArrayLike | None) -> jax.Array | None:
     if lift is None:
         return None
-    if space.ordered:
-        raise ValueError("positional codes mean nothing without their places: leave lift out")
-    if space.places:
-        raise ValueError("all codes of a place are exchanged together: leave lift out")
+    if not space.uses_lift:
+        raise ValueError(
+            "positional codes have no lift, and all codes of a place are exchanged together: leave"
+            " lift out"
+        )
     lift, size = jnp.asarray(lift, jnp.float32), space.codebook_size
     if lift.shape != (size, size):
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,8 +17,7 @@ from pivq_jax.config.sections import KINDS
 from pivq_jax.model.quantizer import places, squared_distances
 from pivq_jax.sampling import enumeration
 
-# Images whose ranks are numbers in memory at once; a column of binomials serves all of them.
-_AT_ONCE = 4_096
+_AT_ONCE = 4_096  # images that a column of binomials serves
 _MAX_CODES = 2**22  # codes, or bytes of ranks, at once
 
 
@@ -26,18 +26,8 @@ class CodeSpace:
     """All codes that an image can have: the sets, multisets or sequences of N of K entries.
 
     It is hashable, so it can be a static argument of `jax.jit`. The entries themselves, the
-    codebook, are parameters and are passed along.
-
-    Attributes:
-        num_codes: N, at least 1.
-        codebook_size: K, at least 1; for `matching` at least N.
-        kind: `matching` (sets), `nearest` (multisets) or `positional` (sequences).
-        method: solver of all matchings of codes, see `pivq_jax.matching.match`.
-        places: number of latents whose codes are exchanged together, as with several stages
-            (`pivq_jax.model.quantizer`); 0 if codes are exchanged one by one.
-
-    Raises:
-        ValueError: if the kind is unknown or a size is out of range.
+    codebook, are parameters and are passed along. Raises ValueError if the kind is unknown or a
+    size is out of range.
 
     >>> space = CodeSpace(num_codes=3, codebook_size=10)
     >>> space.num_messages, space.bytes_per_image
@@ -46,10 +36,12 @@ class CodeSpace:
     [[0], [1], [119]]
     """
 
-    num_codes: int
-    codebook_size: int
-    kind: str = "matching"
-    method: str = "auto"
+    num_codes: int  # N, at least 1
+    codebook_size: int  # K, at least 1; for `matching` at least N
+    kind: str = "matching"  # (sets), `nearest` (multisets) or `positional` (sequences)
+    method: str = "auto"  # solver of all matchings of codes, see `pivq_jax.matching.match`
+    # Number of latents whose codes are exchanged together, as with several stages
+    # (`pivq_jax.model.quantizer`); 0 if codes are exchanged one by one.
     places: int = 0
 
     def __post_init__(self) -> None:
@@ -118,18 +110,10 @@ class CodeSpace:
     def check(
         self, codes: npt.ArrayLike, *, distinct: bool = True, partial: bool = False
     ) -> np.ndarray:
-        """Checks codes of images.
+        """Checks codes of images, integers [M, N]; returns them as a NumPy array of their type.
 
-        Args:
-            codes: integers [M, N], values in [0, K), for `matching` without repeats in a row.
-            distinct: whether repeats are refused.
-            partial: whether M images may have fewer than N codes each, but all as many.
-
-        Returns:
-            The codes as a NumPy array of their type.
-
-        Raises:
-            ValueError: if they are no codes of this space.
+        Those of `matching` are refused if they repeat in a row, unless `distinct` is False. If
+        `partial`, images may have fewer than N codes, but all as many. Raises ValueError.
         """
         codes, n, k = np.asarray(codes), self.num_codes, self.codebook_size
         fits = codes.ndim == 2 and (codes.shape[1] == n or (partial and codes.shape[1] < n))
@@ -160,9 +144,8 @@ class CodeSpace:
                 f"codes_a has shape {a.shape} and codes_b {b.shape}: give one B image for each A"
                 f" image, of {self.num_codes} codes each, [..., {self.num_codes}]"
             )
-        for name, codes in (("codes_a", a), ("codes_b", b)):
-            if not jnp.issubdtype(codes.dtype, jnp.integer):
-                raise ValueError(f"{name} has dtype {codes.dtype}: give integers")
+        if not all(jnp.issubdtype(codes.dtype, jnp.integer) for codes in (a, b)):
+            raise ValueError(f"codes have dtypes {a.dtype} and {b.dtype}: give integers")
         if codebook.ndim != 2 or codebook.shape[0] != self.codebook_size or not codebook.size:
             raise ValueError(
                 f"codebook has shape {codebook.shape}: give [{self.codebook_size}, D], D at least 1"
@@ -199,42 +182,25 @@ class CodeSpace:
         return counts
 
     def rank(self, codes: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-        """Numbers the codes of each image among all of this space, in lexicographic order.
+        """Numbers the codes of each image, integers [M, N], in lexicographic order.
 
         A number takes ceil(log2 C(K, N)) bits: 100 for 16 codes of 512, where a sequence of codes
-        takes 144. Ranks, as bytes, have the order of the codes.
-
-        Args:
-            codes: integers [M, N]. Their order within an image matters for `positional` only.
-
-        Returns:
-            uint8 [M, `bytes_per_image`], the most significant byte first.
-
-        Raises:
-            ValueError: as in `check`.
+        takes 144. Returns uint8 [M, `bytes_per_image`], the most significant byte first, so that
+        ranks, as bytes, have the order of the codes. Raises ValueError as `check` does.
         """
         codes, size = self.check(codes), self.bytes_per_image
         ranks = np.empty((len(codes), size), np.uint8)
-        step = self._images_at_once
-        for start in range(0, len(codes), step):
-            rows = ranks[start : start + step]
-            numbers = self._numbers(codes[start : start + step])
+        for rows in self._parts(len(codes)):
+            numbers = self._numbers(codes[rows])
             content = b"".join(number.to_bytes(size, "big") for number in numbers)
-            rows[:] = np.frombuffer(content, np.uint8).reshape(rows.shape)
+            ranks[rows] = np.frombuffer(content, np.uint8).reshape(len(numbers), size)
         return ranks
 
     def unrank(self, ranks: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        """Returns the codes with the given ranks; the inverse of `rank`.
+        """Returns the codes of ranks, int32 [M, N] in canonical order: the inverse of `rank`.
 
-        Args:
-            ranks: uint8 [M, `bytes_per_image`].
-
-        Returns:
-            int32 [M, N], in canonical order.
-
-        Raises:
-            InputError: if a rank is too large, as in a damaged file.
-            ValueError: if the shape or the dtype of `ranks` is wrong.
+        Raises InputError if a rank is too large, as in a damaged file, and ValueError if the shape
+        or the dtype of `ranks` is wrong.
 
         >>> CodeSpace(num_codes=3, codebook_size=10).unrank(np.array([[119]], np.uint8)).tolist()
         [[7, 8, 9]]
@@ -243,23 +209,23 @@ class CodeSpace:
         if ranks.dtype != np.uint8 or ranks.ndim != 2 or ranks.shape[1] != size:
             raise ValueError(f"ranks are {ranks.dtype} {ranks.shape}: give uint8 [M, {size}]")
         codes = np.empty((len(ranks), self.num_codes), np.int32)
-        step = self._images_at_once
-        for start in range(0, len(ranks), step):
-            rows = ranks[start : start + step]
-            numbers = [int.from_bytes(row.tobytes(), "big") for row in rows]
+        for rows in self._parts(len(ranks)):
+            numbers = [int.from_bytes(row.tobytes(), "big") for row in ranks[rows]]
             if max(numbers) >= count:
-                image = start + next(i for i, number in enumerate(numbers) if number >= count)
+                image = rows.start + next(i for i, n in enumerate(numbers) if n >= count)
                 raise InputError(
                     f"image {image} has a rank beyond the last of {self.num_codes} codes of"
                     f" {self.codebook_size} entries: the data is damaged, or of another model"
                 )
-            codes[start : start + step] = self._codes(numbers)
+            codes[rows] = self._codes(numbers)
         return codes
 
-    @property
-    def _images_at_once(self) -> int:
+    def _parts(self, count: int) -> Iterator[slice]:
+        """Yields the rows of images whose ranks are numbers in memory at once."""
         largest = max(self.bytes_per_image, self.num_codes)
-        return max(min(_AT_ONCE, _MAX_CODES // largest), 1)
+        step = max(min(_AT_ONCE, _MAX_CODES // largest), 1)
+        for start in range(0, count, step):
+            yield slice(start, start + step)
 
     # The k-th code of a sorted multiset plus k is the k-th code of a set of K + N - 1 entries, and
     # the order stays.

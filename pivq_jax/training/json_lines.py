@@ -33,7 +33,7 @@ class JsonLines:
             file.write(line)
 
 
-def read_lines(path: Path, last_step: int) -> list[dict[str, Any]]:
+def read_lines(path: Path, last_step: float = math.inf) -> list[dict[str, Any]]:
     """The objects up to `last_step`; damaged lines, as a full disk leaves them, are left out."""
     if not path.exists():
         return []

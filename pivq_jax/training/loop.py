@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from pivq_jax.common.cost import cost_table
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
 from pivq_jax.common.lock import DirectoryLock
@@ -32,14 +33,17 @@ from pivq_jax.training.build import (
     steps_from_config,
 )
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
-from pivq_jax.training.evaluators import Clock, Evaluator
+from pivq_jax.training.cost import Clock, peak_of, step_flops
+from pivq_jax.training.evaluators import Evaluator
 from pivq_jax.training.jitted import Steps
+from pivq_jax.training.json_lines import LOG, read_lines
 from pivq_jax.training.logs import TrainingLog, check_log, format_duration
 from pivq_jax.training.objective import Params, Phase
 from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.profiler import ProfilerTrace
 from pivq_jax.training.steps import CODEBOOK, Arrays, TrainState, with_arrays
 from pivq_jax.training.stopping import Interrupted, stop_requests
+from pivq_jax.training.trackers import check_tracker
 
 __all__ = ["train"]
 
@@ -61,6 +65,7 @@ class Run:
     lock: DirectoryLock
     evaluator: Evaluator | None
     initial: Arrays | None = None  # parameters that are not random at first
+    tracker: str = ""  # see `open_trackers`
 
 
 def train(
@@ -68,6 +73,7 @@ def train(
     workdir: Path,
     evaluator: Evaluator | None = None,
     initial: Callable[[Config], Arrays] | None = None,
+    tracker: str = "",
 ) -> None:
     """Trains up to step `config.train.steps`, from the newest checkpoint in `workdir` if any.
 
@@ -80,21 +86,25 @@ def train(
             What is trained does not depend on it.
         initial: function that gives the parameters of the config's model, or some of them, float32
             arrays by path, from which the run starts. It is not called if there is a checkpoint.
+        tracker: 'trackio' to record the log there too, besides TensorBoard.
 
     Raises:
         InputError: if the workdir belongs to another config or other data, if another process
             trains in it, if data or weights of the perceptual network are missing, if checkpoints
-            would be lost under its name, or if a directory takes the place of its log.
+            would be lost under its name, if a directory takes the place of its log, or if the
+            tracker is not installed.
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
         FloatingPointError: if the loss or a gradient is not finite; checkpoints are kept.
         OSError: if a file cannot be written, or a checkpoint cannot be read for a reason that may
             pass.
     """
+    started = time.perf_counter()
+    check_tracker(tracker)
     check_workdir(config, workdir, extends=True)
     check_place(workdir)
     check_log(workdir)
     with _alone_in(workdir) as lock:
-        _train(config, workdir, lock, evaluator, initial)
+        _train(config, workdir, lock, evaluator, initial, tracker, started)
 
 
 @contextlib.contextmanager
@@ -112,6 +122,8 @@ def _train(
     lock: DirectoryLock,
     evaluator: Evaluator | None,
     initial: Callable[[Config], Arrays] | None,
+    tracker: str,
+    started: float,
 ) -> None:
     arrays = None
     if initial:
@@ -142,8 +154,15 @@ def _train(
             *(config, workdir, dataset, mesh, steps, lpips_weights, checkpoints, lock),
             evaluator=evaluator,
             initial=arrays,
+            tracker=tracker,
         )
         state, clock = _first_state(run)
+        clock.started = started
+        # Steps after the checkpoint are repeated.
+        logged = read_lines(workdir / LOG)
+        if (repeated := (logged or [{}])[-1].get("seconds", 0.0) - clock.train_seconds) > 0:
+            clock.train_seconds += repeated
+            clock.lose("restarts", repeated)
         if not new:
             _say_schedule(config, read_config(workdir)["train"]["steps"], int(state.step))
             write_config()
@@ -170,8 +189,7 @@ def _first_state(run: Run) -> tuple[TrainState, Clock]:
             f"the order of the images may change from here on: it was that of {order}, and"
             f" {shuffled_by()} is installed"
         )
-    clock = Clock(progress.get("train_seconds", 0.0), progress.get("evaluate_seconds", 0.0))
-    return state, clock
+    return state, Clock(progress.get("train_seconds", 0.0), **progress.get("cost", {}))
 
 
 def _say_schedule(config: Config, planned: int, step: int) -> None:
@@ -191,7 +209,10 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
     config, first_step, last_step = run.config, int(state.step), run.config.train.steps
     every = config.evaluate.every
     count = sum(x.size for x in jax.tree.leaves(state.params))
-    compiled: set[Phase] = set()
+    at_peak: dict[Phase, float | None] = {}  # seconds of a step, of phases that are compiled
+    flops: float | None = None  # of the newest phase
+    peak = peak_of(jax.local_devices()[0]) if jax.process_index() == 0 else None
+    opening = "restarts" if clock.train_seconds else "start"
     say(
         f"{count:,} parameters, {len(run.dataset.train):,} training images, {run.mesh.size}"
         f" device(s); steps {first_step} to {last_step}, log in {run.workdir}"
@@ -199,51 +220,67 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
     with (
         stop_requests() as stop_asked,
         # Checkpoints are written by all processes, everything else by the first.
-        TrainingLog(run.workdir, first_step, last_step)
+        TrainingLog(run.workdir, first_step, last_step, clock, run.tracker)
         if jax.process_index() == 0
         else contextlib.nullcontext() as log,
         ProfilerTrace(run.workdir, **config.profile) as trace,
         contextlib.closing(_batches(run, first_step, config.data.workers)) as stream,
     ):
-        for step, images in enumerate(log.watch(stream) if log else stream, start=first_step):
+        clock.lose(opening, time.perf_counter() - clock.started)
+        for step, images in enumerate(clock.watch(stream), start=first_step):
             # `step` steps are completed. What follows depends only on the state, the step and the
             # seed, so a run resumed here repeats it exactly.
             run.lock.check()
             trace.at(step, state)
             phase = phase_at(config, step)
-            first = phase not in compiled  # which compiles and, perhaps, makes the codebook
-            compiled.add(phase)
+            first = phase not in at_peak  # which compiles and, perhaps, makes the codebook
             if first:  # which is silent, for minutes on a slow machine
                 say(f"step {step:6}: compiling the {phase.name.lower()} training step")
-            with _unmeasured(log, state, steps=1) if first else contextlib.nullcontext():
+            what = "start" if at_peak else opening
+            with _lost(what, clock, log, state, steps=1) if first else contextlib.nullcontext():
                 state = _tend_codebook(run, state, step, images)
-                state, metrics = run.steps.train(state, images, run.lpips_weights, phase)
+                given = (state, images, run.lpips_weights, phase)
+                if first:
+                    if log:
+                        lowered = run.steps.train.lower(*given)
+                        flops = step_flops(config, phase, run.mesh.size, lowered)
+                    at_peak[phase] = flops / peak if flops and peak else None
+                state, metrics = run.steps.train(*given)
                 if first:
                     jax.block_until_ready(metrics)
+                else:
+                    clock.steps += 1
+                    clock.at_peak += at_peak[phase] or 0.0
             step += 1
             if step % config.train.log_every == 0 or step == last_step:
                 _check_finite(run, step, metrics)
                 if log:
                     values = {name: float(value) for name, value in metrics.items()}
-                    log.write(step, values, config.train.batch_size)
+                    log.write(step, values, config.train.batch_size, at_peak[phase])
             stop = stop_asked(step)
             done = step == last_step or bool(stop)
             due = run.evaluator and every and step % every == 0 and not stop
             if due and clock.allows(config.evaluate.share):
                 _check_finite(run, step, metrics)
-                with _unmeasured(log, state):
-                    _evaluate(run, state, step, phase, clock, log)
+                with _lost("evaluations", clock, log, state):
+                    found = _evaluate(run, state, step, phase)
+                if log:
+                    log.write_evaluation(step, *found, clock.last, clock.share())
             if step % config.train.checkpoint_every == 0 or done:
                 _check_finite(run, step, metrics)
                 # What is preempted may have half a minute, and k-means can take longer.
                 in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
-                with _unmeasured(log, state):
+                with _lost("checkpoints", clock, log, state):
                     state = _save(run, state, step, phase, clock, in_haste)
             if step % config.train.picture_every == 0:
-                with _unmeasured(log, state):
+                with _lost("pictures", clock, log, state):
                     _save_picture(run, state, step, phase)
             if done:
-                run.checkpoints.wait()  # while signals are still handled
+                with clock.on("checkpoints"):
+                    run.checkpoints.wait()  # while signals are still handled
+                cost = clock.cost(config, step, run.mesh, peak, flops)
+                for line in cost_table({"run": cost}).splitlines():
+                    say(line)
             if stop:
                 raise Interrupted(stop, step)
             if done:
@@ -251,15 +288,17 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
     say(f"trained in {format_duration(clock.seconds())}")
 
 
-def _unmeasured(
-    log: TrainingLog | None, state: TrainState, steps: int = 0
-) -> contextlib.AbstractContextManager[None]:
-    """Leaves what is done within out of the speed in the log, which the first process has.
+@contextlib.contextmanager
+def _lost(
+    what: str, clock: Clock, log: TrainingLog | None, state: TrainState, steps: int = 0
+) -> Iterator[None]:
+    """Counts what is done within as lost, and leaves it out of the speed in the log.
 
     Waits for `state` first, as steps are run asynchronously.
     """
     jax.block_until_ready(state)
-    return log.paused(steps) if log else contextlib.nullcontext()
+    with clock.on(what), log.paused(steps) if log else contextlib.nullcontext():
+        yield
 
 
 def _batches(run: Run, step: int, workers: int = 0) -> Generator[jax.Array]:
@@ -343,14 +382,14 @@ def _save(
     Before the codebook's start, one is fitted to the latents of the averaged weights, unless
     `in_haste`, so that the checkpoint is a model that can be used. Training does not depend on it.
     """
+    spent = clock.progress()
     codebook = "trained"
     if phase == Phase.CONTINUOUS:
         codebook = "none" if in_haste else "fitted"
     if codebook == "fitted":
         state = _initialise_codebook(run, state, state.ema_params, step)
     progress: dict[str, Any] = {
-        "train_seconds": clock.seconds(),
-        "evaluate_seconds": clock.evaluate_seconds,
+        **spent,
         "data": run.dataset.identity,
         "order": shuffled_by(),
         "codebook": codebook,
@@ -371,19 +410,16 @@ def _save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
 
 
 def _evaluate(
-    run: Run, state: TrainState, step: int, phase: Phase, clock: Clock, log: TrainingLog | None
-) -> None:
-    """Measures the averaged weights and logs what is found."""
+    run: Run, state: TrainState, step: int, phase: Phase
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Measures the averaged weights; returns figures and pictures by name."""
     assert run.evaluator
-    with clock.evaluation():
-        shown, made = _validate(run, state, phase, run.evaluator.images)
-        params = None
-        if phase > Phase.CONTINUOUS:
-            whole = replicated(run.mesh)
-            params = jax.jit(lambda x: x, out_shardings=whole)(state.ema_params)
-        found = run.evaluator(run.dataset, run.mesh, step, params, shown, made)
-    if log:
-        log.write_evaluation(step, *found, clock.last, clock.share())
+    shown, made = _validate(run, state, phase, run.evaluator.images)
+    params = None
+    if phase > Phase.CONTINUOUS:
+        whole = replicated(run.mesh)
+        params = jax.jit(lambda x: x, out_shardings=whole)(state.ema_params)
+    return run.evaluator(run.dataset, run.mesh, step, params, shown, made)
 
 
 def _validate(

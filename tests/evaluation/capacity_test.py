@@ -31,33 +31,6 @@ def test_sets_by_hand():
     }
 
 
-def test_multisets_by_hand():
-    # Counts of code 0: 2, 1, 0, 1 (1.5 bits); of code 1: 0, 1, 2, 1 (1.5 bits). Of two codes out
-    # of two entries there are only 3 multisets, so the ceiling decides.
-    measures = measure([[0, 0], [0, 1], [1, 1], [1, 0]], 2, "nearest")
-    assert measures["marginal_bits"] == measures["ceiling_bits"] == pytest.approx(math.log2(3))
-    assert measures["distinct_codes_per_image"] == 1.5
-    # With more entries that nobody uses the ceiling rises and the marginals decide.
-    assert measure([[0, 0], [0, 1], [1, 1], [1, 0]], 9, "nearest")[
-        "marginal_bits"
-    ] == pytest.approx(3.0)
-
-
-def test_positional_by_hand():
-    # Place 0 is constant and place 1 uniform over four codes.
-    measures = measure([[1, 0], [1, 1], [1, 2], [1, 3]], 4, "positional")
-    assert measures["marginal_bits"] == pytest.approx(2.0)
-    assert measures["ceiling_bits"] == 4.0
-    assert measures["distinct_codes_per_image"] == 1.75
-
-
-def test_one_constant_image_carries_nothing():
-    for kind in KINDS:
-        measures = measure([[2, 5]] * 3, 8, kind)
-        assert measures["marginal_bits"] == 0.0
-        assert measures["perplexity"] == pytest.approx(2.0)
-
-
 @pytest.mark.parametrize(("images", "used"), [(1000, 2), (1001, 1)])
 def test_an_entry_is_used_from_one_image_in_a_thousand_on(images, used):
     codes = np.zeros((images, 1), np.int64)

@@ -38,11 +38,6 @@ def test_patches_are_whole_and_drawn_for_each_image():
     assert visible.mean(0).min() > 0.2 and visible.mean(0).max() < 0.8
 
 
-def test_an_unknown_region_is_refused():
-    with pytest.raises(ValueError, match="region = 'top' is unknown: use one of left, right"):
-        visible_pixels("top", 16, 1)
-
-
 def test_hidden_pixels_are_not_read_and_visible_ones_fit(model):
     rng = np.random.default_rng(0)
     codes = np.sort(np.stack([rng.permutation(32)[:8] for _ in range(10)]))

@@ -124,7 +124,6 @@ def test_network_and_preprocessing_are_one_line_each(vgg):
         (np.zeros((2, 32, 32), np.uint8), r"not of uint8 \(2, 32, 32\)"),
         (np.zeros((2, 32, 32, 1), np.uint8), r"not of uint8 \(2, 32, 32, 1\)"),
         (np.zeros((2, 15, 32, 3), np.uint8), "15x32 pixels are too small .* 16x16 at least"),
-        ([np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 48, 32, 3), np.uint8)], "after images"),
     ],
 )
 def test_what_is_no_batch_of_images_is_refused(vgg, bad, message):
@@ -132,8 +131,6 @@ def test_what_is_no_batch_of_images_is_refused(vgg, bad, message):
         vgg.extract(bad)
 
 
-def test_unknown_names_and_empty_batches_are_refused():
+def test_unknown_names_are_refused():
     with pytest.raises(InputError, match="'resnet' are unknown: choose one of vgg, inception_64"):
         feature_extractor("resnet")
-    with pytest.raises(InputError, match="batch_size is 0"):
-        feature_extractor("vgg", batch_size=0)

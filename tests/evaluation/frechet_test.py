@@ -85,29 +85,20 @@ def test_symmetric_and_invariant_under_motions(seed, size, factor):
     assert result == pytest.approx(factor**2 * distance, rel=1e-6, abs=1e-8 * factor**2)
 
 
-@hypothesis.given(st.lists(st.integers(1, 1500), min_size=1, max_size=4), st.integers(0, 10**6))
-@hypothesis.settings(max_examples=20, deadline=None)
-def test_moments_are_numpys_for_any_batches(sizes, seed):
-    hypothesis.assume(sum(sizes) > 1)
-    rng = np.random.default_rng(seed)
-    batches = [(rng.normal(size=(n, 5)) + rng.normal() * 1000).astype(np.float32) for n in sizes]
-    whole = np.concatenate(batches).astype(np.float64)
-    for moments in (feature_moments(iter(batches)), feature_moments(np.concatenate(batches))):
-        np.testing.assert_allclose(moments.mean, whole.mean(0), rtol=1e-12, atol=1e-9)
-        np.testing.assert_allclose(
-            moments.covariance, np.cov(whole, rowvar=False), rtol=1e-9, atol=1e-7
-        )
+@pytest.mark.parametrize("count", [2, 3000])
+def test_moments_are_numpys(count):
+    rng = np.random.default_rng(count)
+    features = (rng.normal(size=(count, 5)) + 1000 * rng.normal(size=5)).astype(np.float32)
+    moments, wide = feature_moments(features), features.astype(np.float64)
+    np.testing.assert_allclose(moments.mean, wide.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(moments.covariance, np.cov(wide, rowvar=False), rtol=1e-9, atol=1e-7)
 
 
 def test_a_single_image_and_broken_features_are_named():
-    with pytest.raises(InputError, match="of 1 images: a covariance needs at least 2"):
+    with pytest.raises(InputError, match="features are of 1 images: at least 2 are needed"):
         feature_moments(np.ones((1, 4), np.float32))
-    with pytest.raises(InputError, match="of 0 images"):
-        feature_moments([])
     with pytest.raises(InputError, match="features of image 1"):
         feature_moments(np.array([[1, 2], [np.nan, 0]], np.float32))
-    with pytest.raises(InputError, match="4 and 5 features"):
-        feature_moments([np.ones((2, 4)), np.ones((2, 5))])
 
 
 @pytest.mark.parametrize(

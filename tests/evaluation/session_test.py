@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.data import load_dataset
+from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation import session as session_module
 from pivq_jax.evaluation.samples import Samples
 from pivq_jax.evaluation.session import Draw, Session, Settings
@@ -31,10 +32,10 @@ def session(monkeypatch) -> Any:
         made.encoded.append(len(source))
         return np.stack([source[i]["image"][0, 0, :2].astype(np.int32) for i in range(len(source))])
 
-    def sample(model, codes, count, key, batch_size, fraction, lift, nearest_of):
+    def sample(model, codes, count, key, batch_size, parents, fraction, lift, nearest_of):
         assert nearest_of == config.sample.nearest_of
         assert lift == len(data.train)  # all images tell which codes go together
-        made.sampled.append((len(codes), count, fraction))
+        made.sampled.append((len(codes), count, parents, fraction))
         made.keys.append(key)
         return Samples(*(np.arange(count),) * 3)
 
@@ -50,7 +51,9 @@ def test_no_two_purposes_share_a_key(session):
     own = {int(jax.random.bits(session.key(draw))) for draw in Draw}
     assert len(own) == len(Draw)
     assert own.isdisjoint(int(jax.random.bits(key)) for key in (*samples, *training))
-    assert len(session.samples.images) == 20
+    for _ in range(2):
+        assert len(session.samples.images) == 20
+    assert session.sampled == [(len(session.dataset.train), 20, 2, None)]  # once
     assert [int(jax.random.bits(key)) for key in session.keys] == [int(jax.random.bits(root))]
 
 
@@ -59,13 +62,12 @@ def test_positional_codes_have_no_lift(session):
     assert session.lift is None
 
 
-def test_the_pool_is_encoded_once(session, monkeypatch):
-    monkeypatch.setattr(session_module, "POOL_IMAGES", 50)
+def test_the_pool_is_encoded_once(session):
+    session.pool = first_images(session.dataset.train, 50)
     expected = [session.dataset.train[i]["image"][0, 0, :2] for i in range(50)]
     for _ in range(2):
         np.testing.assert_array_equal(session.pool_codes, expected)
-    assert session.encoded == [50] and len(session.pool) == 50
-    assert len(session.training_images) == 20
+    assert session.encoded == [50] and len(session.training_images) == 20
 
 
 def test_a_check_uses_the_first_images_of_each_split(session):
@@ -85,13 +87,3 @@ def test_a_check_uses_the_first_images_of_each_split(session):
 def test_codes_that_a_stage_has_are_kept(session):
     session.pool_codes = np.arange(60).reshape(30, 2)
     assert len(session.pool_codes) == 30 and session.encoded == []
-
-
-def test_samples_are_drawn_again_only_if_they_are_others(session):
-    count = len(session.dataset.train)
-    assert len(session.samples.images) == 20
-    assert len(session.recombined(8).images) == 8
-    assert session.sampled == [(count, 20, 0.5)]
-    session.recombined(30)
-    session.recombined(8, fraction=0.25)
-    assert session.sampled[1:] == [(count, 30, 0.5), (count, 8, 0.25)]

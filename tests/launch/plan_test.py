@@ -12,11 +12,13 @@ import pytest
 
 from launch import compiler, plan
 from launch.hlo import MATCHING, Program
+from pivq_jax.common.cost import cost_table
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh, map_over_batch
 from pivq_jax.config import load_config
 from pivq_jax.model.quantizer import match_latents
 from pivq_jax.sampling import CodeSpace
+from pivq_jax.training.cost import Clock
 from pivq_jax.training.objective import recombine_pairs
 
 ROOT = Path(__file__).parent.parent.parent
@@ -93,19 +95,30 @@ def test_the_roofline():
 
 
 def test_the_plan_is_told_as_an_estimate():
-    text = plan.describe(make(), load_config("ffhq"))
+    text = plan.describe(make(), load_config("ffhq"), 12.3e12)
     assert "ffhq on v5e:4x4: 16 chips, mesh 16x1, batch of 256" in text
     assert "7.45 GiB of 16" in text and "19.70 TFLOP per step" in text
     assert "all-gather" in text and "953.7 MiB" in text
-    assert "estimate" in text and "110.0 ms at best, 2,327 images per second" in text
+    assert "estimate" in text and "compute 100.0 ms, memory 10.0 ms, links 10.0 ms" in text
 
 
-def test_the_hours_of_a_training_are_a_range():
+def test_a_plan_has_the_rows_of_a_run_and_a_range_of_hours(tiny_config):
     # 100,000 steps of 110 ms are 3.06 hours; a run is assumed to reach 35 % of that speed.
     config = load_config("ffhq")
-    assert plan.hours(make(), config) == pytest.approx((3.0556, 8.7302), abs=1e-4)
-    text = plan.describe(make(), config)
-    assert "100,000 steps: 3.1 hours at best, 8.7 at 35% of that speed" in text
+    text = plan.describe(make(), config, 10e12)
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line[:1] == "|"]
+    table = {name: cells for name, *cells in rows}
+    assert table["cost"] == ["at best", "at 35% of that speed"]
+    assert table["devices"] == ["16 v5e"] * 2 and table["steps"] == ["100,000"] * 2
+    assert table["share of the peak while in steps"] == ["46.1%", "16.2%"]
+    assert table["milliseconds of a step"] == ["110.0", "314.3"]
+    assert table["images per second while in steps"] == ["2,327.3", "814.5"]
+    assert table["in steps (goodput)"] == ["3.056 (100.0%)", "8.730 (95.0%)"]
+    assert table["evaluations"] == ["-", "0.459 (5.0%)"] and table["hours"] == ["3.056", "9.190"]
+    assert table["checkpoints"] == table["restarts"] == ["-", "-"]
+    measured = Clock(60.0, steps=3).cost(tiny_config, 3, make_mesh(devices=jax.devices()[:1]), 1, 1)
+    run = cost_table({"run": measured}).splitlines()
+    assert [line.strip("| ").split(" | ")[0] for line in run] == [name for name, *_ in rows]
 
 
 def test_what_would_help_a_step_that_does_not_fit():
@@ -198,7 +211,7 @@ config = load_config("image_folder:smoke").with_fields({
 assert len(compiler.devices_of("v4:2x2x2")) == 8  # chips, of two cores each
 devices = compiler.devices_of("v5e:2x2")
 found = compiler.make_plan(config, "v5e:2x2", devices)
-print(plan.describe(found, config))
+print(plan.describe(found, config, 1e12))
 ratio = plan.flops_against_one_chip(config, found, devices)
 print(ratio, found.chips, found.moved.get("all-gather", 0), found.memory, found.state)
 """

@@ -128,7 +128,6 @@ def test_an_image_has_its_key_whatever_the_batch():
     [
         ({"kind": "nearest"}, "sets of 16 codes judges none of kind 'nearest' of 16: give"),
         ({"codebook": LINE[:14]}, "of kind 'matching' of 14: give the prior of this model"),
-        ({"candidates": 0}, "candidates = 0: compare at least 1"),
     ],
 )
 def test_a_prior_that_does_not_fit_is_refused(change, message):

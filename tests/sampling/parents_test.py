@@ -6,6 +6,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from pivq_jax import sampling
+from pivq_jax.common.errors import InputError
 
 POOL, N, K, D = 12, 5, 30, 4
 RNG = np.random.default_rng(0)
@@ -62,5 +63,5 @@ def test_without_a_choice_all_parents_are_random(parents, nearest_of):
 
 
 def test_a_pool_that_is_too_small_is_refused():
-    with pytest.raises(ValueError, match="a pool of 12 images holds no 13 parents"):
+    with pytest.raises(InputError, match="13 parents of a pool of 12 images"):
         near(parents=13, nearest_of=100)

@@ -12,6 +12,7 @@ import scipy.optimize
 from hypothesis import strategies as st
 
 from pivq_jax import sampling
+from pivq_jax.common.errors import InputError
 from pivq_jax.config.sections import KINDS
 from pivq_jax.matching import METHODS
 from pivq_jax.sampling import CodeSpace
@@ -216,7 +217,7 @@ def test_interpolation_goes_evenly_through_codebook_space_cheapest_pair_first(ca
 def test_common_codes_stay_even_where_giving_them_away_costs_less():
     # On a line, A = {0, 1} and B = {1, 2}: 0 -> 1 and 1 -> 2 costs 2, but keeping 1 costs 4.
     codebook = np.arange(3, dtype=np.float32)[:, None]
-    path = interpolate([[0, 1]], [[1, 2]], codebook, 2)
+    path = interpolate(np.array([[0, 1]]), np.array([[1, 2]]), codebook, 2)
     np.testing.assert_array_equal(path, [[[0, 1]], [[1, 2]]])
     first, partners, cost = pair_codes([[[0, 1]]], [[[1, 2]]], codebook)
     np.testing.assert_array_equal(first, [[[0, 1]]])
@@ -312,13 +313,13 @@ def test_leading_dimensions_are_images():
 
 
 def test_random_pairs_differ_repeat_with_the_key_and_reach_all():
-    pairs = np.asarray(sampling.random_pairs(jax.random.key(0), 6000, 4))
+    pairs = np.asarray(sampling.random_parents(jax.random.key(0), 6000, 4))
     assert pairs.shape == (6000, 2) and pairs.dtype == np.int32
     assert np.all(pairs[:, 0] != pairs[:, 1]) and pairs.min() == 0 and pairs.max() == 3
     seen = collections.Counter(map(tuple, pairs.tolist()))
     assert len(seen) == 12 and min(seen.values()) > 400 and max(seen.values()) < 600
-    np.testing.assert_array_equal(pairs, sampling.random_pairs(jax.random.key(0), 6000, 4))
-    assert sampling.random_pairs(jax.random.key(0), 3, 2).shape == (3, 2)
+    np.testing.assert_array_equal(pairs, sampling.random_parents(jax.random.key(0), 6000, 4))
+    assert sampling.random_parents(jax.random.key(0), 3, 2).shape == (3, 2)
 
 
 def test_random_parents_differ_and_reach_all():
@@ -419,19 +420,17 @@ def test_recombine_refuses(change, message):
         sampling.recombine(SPACE, key=jax.random.key(0), **arguments)
 
 
-def test_interpolate_and_random_pairs_refuse():
+def test_interpolate_and_random_parents_refuse():
     with pytest.raises(ValueError, match="steps = 1"):
         interpolate(CODES, CODES, CODEBOOK, 1)
     with pytest.raises(TypeError, match="integer"):
         interpolate(CODES, CODES, CODEBOOK, 2.9)
-    with pytest.raises(ValueError, match="pool of 1"):
-        sampling.random_pairs(jax.random.key(0), 3, 1)
-    with pytest.raises(ValueError, match="pool of 3 images holds no 4 parents"):
+    with pytest.raises(InputError, match="4 parents of a pool of 3 images: encode more"):
         sampling.random_parents(jax.random.key(0), 3, 3, 4)
-    with pytest.raises(ValueError, match="parents = 1"):
+    with pytest.raises(InputError, match="parents = 1: use at least 2"):
         sampling.random_parents(jax.random.key(0), 3, 3, 1)
     for parents in (CODES[None], np.arange(3)):
         with pytest.raises(ValueError, match="P >= 2"):
             sampling.recombine_many(SPACE, CODEBOOK, parents, jax.random.key(0))
-    with pytest.raises(ValueError, match="count = -1"):
-        sampling.random_pairs(jax.random.key(0), -1, 3)
+    with pytest.raises(InputError, match="count = 0: use at least 1"):
+        sampling.random_parents(jax.random.key(0), 0, 3)

@@ -1,4 +1,4 @@
-"""The time that evaluations during training may take, and that nothing trained depends on them."""
+"""Nothing that is trained depends on evaluations during training."""
 
 import json
 import signal
@@ -6,55 +6,9 @@ import signal
 import numpy as np
 import pytest
 
-from pivq_jax.training import evaluators
-from pivq_jax.training.evaluators import Clock
 from tests.conftest import interrupt_at
 from tests.training.loop_test import restore_all
 from tests.training.resume_test import start_pair
-
-
-@pytest.fixture
-def now(monkeypatch):
-    """The time, in its only entry."""
-    time = [100.0]
-    monkeypatch.setattr(evaluators.time, "perf_counter", lambda: time[0])
-    return time
-
-
-def evaluate(clock, now, seconds):
-    with clock.evaluation():
-        now[0] += seconds
-
-
-def test_an_evaluation_waits_until_the_share_has_room_for_it(now):
-    clock = Clock(started=now[0])
-    assert clock.allows(0.05)  # how long it takes is not known yet
-    now[0] += 30
-    evaluate(clock, now, 10)
-    assert clock.share() == pytest.approx(0.25)
-    for passed, allowed in ((40, False), (389, False), (391, True)):
-        now[0] = 100 + passed
-        assert clock.allows(0.05) == allowed  # 20 of 400 seconds
-        assert clock.allows(1.0)
-    evaluate(clock, now, 2)  # nothing is compiled any more
-    now[0] = 100 + 396
-    assert clock.allows(0.05) == (12 + 2 <= 0.05 * (396 + 2))
-    assert clock.seconds() == 396
-
-
-def test_a_resumed_run_counts_on(now):
-    clock = Clock(train_seconds=1_000, evaluate_seconds=60, started=now[0])
-    assert not clock.allows(0.05)
-    now[0] += 200
-    assert clock.seconds() == 1_200 and clock.share() == 0.05
-    assert clock.allows(0.05)
-
-
-def test_one_process_without_time_keeps_all_from_it(now, monkeypatch):
-    clock = Clock(started=now[0])
-    assert clock.allows(0.05)
-    monkeypatch.setattr(evaluators, "worst_of_processes", lambda over: 1)
-    assert not clock.allows(0.05)
 
 
 def evaluations(workdir) -> list[dict]:

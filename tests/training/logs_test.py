@@ -16,7 +16,8 @@ from tensorboardX.proto.event_pb2 import Event
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_json
 from pivq_jax.common.pictures import save_png
-from pivq_jax.training import logs
+from pivq_jax.training import logs, trackers
+from pivq_jax.training.cost import Clock
 from pivq_jax.training.logs import TrainingLog, check_log
 
 METRICS = {"loss": 1.0, "psnr": 20.0}
@@ -32,18 +33,21 @@ def test_the_time_waited_for_images_is_a_share_of_the_whole(tmp_path):
             time.sleep(0.05)
             yield number
 
-    with TrainingLog(tmp_path, 0, 4) as log:
+    clock = Clock()
+    with TrainingLog(tmp_path, 0, 4, clock) as log:
         seen = []
-        for number in log.watch(slow()):
+        for number in clock.watch(slow()):
             seen.append(number)
             time.sleep(0.05)
             if number in (1, 3):
-                log.write(number + 1, METRICS, batch_size=8)
+                log.write(number + 1, METRICS, batch_size=8, at_peak=0.03)
     assert seen == [0, 1, 2, 3]
     for line in read(tmp_path / "log.jsonl"):
         assert line["input_wait"] == pytest.approx(0.5, abs=0.2)
         assert line["step_seconds"] >= 0.1  # two sleeps
         assert line["images_per_second"] == pytest.approx(8 / line["step_seconds"])
+        assert line["peak_share"] == pytest.approx(0.03 / line["step_seconds"])
+    assert line["seconds_input"] >= 0.2 and line["goodput"] == pytest.approx(0.5, abs=0.2)
 
 
 def test_what_is_paused_is_left_out_of_the_speed(tmp_path, monkeypatch):
@@ -126,8 +130,8 @@ def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
 
         flush = close = lambda _: None
 
-    monkeypatch.setattr(logs, "EventsWriter", Writer)
-    monkeypatch.setattr(logs, "directory_check", lambda directory: None)
+    monkeypatch.setattr(trackers, "EventsWriter", Writer)
+    monkeypatch.setattr(trackers, "directory_check", lambda directory: None)
     with TrainingLog(bucket, 0, 4) as log:
         for step in (1, 2, 3):
             log.write(step, METRICS, batch_size=8)

@@ -1,6 +1,7 @@
 """Runs by the real command: the loss falls, and no interruption changes the result."""
 
 import dataclasses
+import itertools
 import json
 import os
 from pathlib import Path
@@ -25,7 +26,7 @@ from pivq_jax.data.pipeline import shuffled_by
 from pivq_jax.data.sources import first_images
 from pivq_jax.training import loop
 from pivq_jax.training.build import phase_at, recombination_schedule, steps_from_config
-from pivq_jax.training.evaluators import Clock
+from pivq_jax.training.cost import Clock
 from pivq_jax.training.objective import Phase
 
 TIMINGS = {"train_seconds", "train_images_per_second", "sample_images_per_second"}
@@ -162,7 +163,7 @@ def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
 @pytest.mark.parametrize("phase", [Phase.CONTINUOUS, Phase.QUANTIZED])
 def test_an_evaluator_gets_averaged_weights_once_there_is_a_codebook(tiny_config, phase):
     mesh, data = make_mesh(), load_dataset("random", image_size=16)
-    given, written = [], []
+    given = []
 
     def evaluate(*arguments):
         given.append(arguments)
@@ -171,18 +172,13 @@ def test_an_evaluator_gets_averaged_weights_once_there_is_a_codebook(tiny_config
     evaluate.images = 11
     steps = SimpleNamespace(reconstruct=lambda params, images, quantize: images // (1 + quantize))
     state: Any = SimpleNamespace(params={"x": jnp.zeros(3)}, ema_params={"x": jnp.arange(3.0)})
-    log: Any = SimpleNamespace(write_evaluation=lambda *arguments: written.append(arguments))
     run = run_of(tiny_config, mesh=mesh, steps=steps, dataset=data, evaluator=evaluate)
-    clock = Clock()
-    loop._evaluate(run, state, 5, phase, clock, log)
+    assert loop._evaluate(run, state, 5, phase) == ({"psnr": 20.0}, {})
     [(*begin, params, shown, made)] = given
     assert begin == [data, mesh, 5]
     assert params is None if phase == Phase.CONTINUOUS else params["x"].tolist() == [0, 1, 2]
     np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(11)])
     np.testing.assert_array_equal(made, shown // (1 if phase == Phase.CONTINUOUS else 2))
-    [(step, figures, pictures, seconds, share)] = written
-    assert (step, figures, pictures) == (5, {"psnr": 20.0}, {})
-    assert seconds == clock.last == clock.evaluate_seconds > 0 and 0 < share <= 1
 
 
 def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
@@ -276,12 +272,13 @@ def test_a_codebook_is_fitted_to_the_averaged_weights_alone(
     )
     monkeypatch.setattr(loop, "_initialise_codebook", lambda *arguments: arguments)
     state = SimpleNamespace(params="last", ema_params="averaged")
-    clock = Clock(train_seconds=7.0, evaluate_seconds=2.0)
+    clock = Clock(train_seconds=7.0, spent={"evaluations": 2.0}, steps=30, at_peak=0.5)
     after = loop._save(run, state, 40, phase, clock, in_haste)
     assert after == ((run, state, "averaged", 40) if codebook == "fitted" else state)
     [(step, written, progress)] = saved
     assert (step, written, progress["codebook"]) == (40, after, codebook)
-    assert 7.0 < progress["train_seconds"] < 60 and progress["evaluate_seconds"] == 2.0
+    assert 7.0 < progress["train_seconds"] < 60
+    assert progress["cost"] == {"spent": {"evaluations": 2.0}, "steps": 30, "at_peak": 0.5}
 
 
 def test_ctrl_c_writes_a_checkpoint_of_the_step_it_stops_at(interrupted):
@@ -311,13 +308,45 @@ def test_interrupted_run_has_the_same_metrics(tiny_run, interrupted):
 
 
 def test_interrupted_run_logs_each_step_once(tiny_run, interrupted):
-    speeds = {"images_per_second", "step_seconds", "input_wait"}
+    speeds = {"images_per_second", "step_seconds", "input_wait", "goodput", "peak_share"}
 
     def without_speed(log: list[dict[str, float]]) -> list[dict[str, float]]:
-        return [{k: v for k, v in line.items() if k not in speeds} for line in log]
+        return [
+            {k: v for k, v in line.items() if k not in speeds and not k.startswith("seconds")}
+            for line in log
+        ]
 
     resumed = without_speed(read_log(interrupted["workdir"]))
     assert resumed == without_speed(read_log(tiny_run.workdir))
+
+
+def costs(stdout: str) -> dict[str, str]:
+    """The rows of the table at the end of a run."""
+    lines = [line.strip("| ").split(" | ") for line in stdout.splitlines() if line[:1] == "|"]
+    return {cells[0]: cells[1] for cells in lines}
+
+
+def test_an_unbroken_run_has_no_restarts_and_its_losses_are_within_its_time(tiny_run):
+    line = read_log(tiny_run.workdir)[-1]
+    lost = {name: value for name, value in line.items() if name.startswith("seconds_")}
+    assert min(lost.values()) == lost["seconds_restarts"] == 0
+    assert lost["seconds_start"] > lost["seconds_input"] and lost["seconds_pictures"] > 0
+    assert line["goodput"] == pytest.approx(1 - sum(lost.values()) / line["seconds"])
+    table = costs(tiny_run.finished.stdout)
+    assert table["steps"] == "160" and table["restarts"] == "0.000 (0.0%)"
+    share = table["share of the peak while in steps"]
+    assert 0 < float(share.rstrip("%")) < 100 and 0 < line["peak_share"] < 1
+
+
+def test_the_time_of_an_interrupted_run_goes_on_with_what_restarts_take(interrupted):
+    log = read_log(interrupted["workdir"])
+    assert all(a["seconds"] < b["seconds"] for a, b in itertools.pairwise(log))
+    killed, stopped = interrupted["steps"]
+    restarts = {line["step"]: line["seconds_restarts"] for line in log}
+    assert restarts[max(step for step in restarts if step <= killed)] == 0
+    assert 0 < restarts[stopped // 5 * 5] < restarts[160] < log[-1]["seconds"]
+    parts = [costs(part.stdout) for part in interrupted["parts"]]
+    assert parts[0] == {} and [part["steps"] for part in parts[1:]] == [f"{stopped}", "160"]
 
 
 def test_interrupted_run_draws_the_same_pictures(tiny_run, interrupted):

@@ -1,0 +1,171 @@
+"""Measures what a run costs: the FLOPs of its steps, the device's peak, where the time goes."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from pivq_jax.common.cost import LOSSES, Cost, listed_peak
+from pivq_jax.common.parallel import (
+    make_mesh,
+    over_batch,
+    replicated,
+    shardings_of,
+    worst_of_processes,
+)
+from pivq_jax.config.fields import Config
+from pivq_jax.losses.perceptual_weights import weight_shapes
+from pivq_jax.training.build import steps_from_config
+from pivq_jax.training.objective import Phase
+
+T = TypeVar("T")
+
+
+def peak_of(device: Any) -> float | None:
+    """Returns the peak in FLOP/s of a device, None if its kind is not listed.
+
+    That of a CPU is measured, and its devices have equal shares of it.
+    """
+    if device.platform == "cpu":
+        return _matmul_speed() / jax.local_device_count()
+    return listed_peak(device.device_kind)
+
+
+def _matmul_speed(size: int = 1024) -> float:
+    """FLOP/s of the fastest of a few float32 matrix products on the default device."""
+    x = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(jnp.matmul).lower(x, x).compile()
+    times = []
+    for _ in range(8):
+        started = time.perf_counter()
+        jax.block_until_ready(product(x, x))
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / min(times)
+
+
+def lower_step(config: Config, mesh: Mesh, phase: Phase) -> tuple[jax.stages.Lowered, Any]:
+    """Lowers the training step for devices that need not exist; also returns its abstract state."""
+    steps = steps_from_config(config, mesh)
+
+    def placed(tree: Any, shardings: Any) -> Any:
+        return jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings
+        )
+
+    state = jax.eval_shape(steps.create)
+    state = placed(state, shardings_of(state, mesh))
+    size = config.data.image_size
+    images = jax.ShapeDtypeStruct(
+        (config.train.batch_size, size, size, 3), jnp.uint8, sharding=over_batch(mesh)
+    )
+    lpips = None
+    if config.loss.perceptual:
+        shapes = weight_shapes(config.loss.perceptual_network)
+        lpips = placed(shapes, jax.tree.map(lambda _: replicated(mesh), shapes))
+    return steps.train.lower(state, images, lpips, phase), state
+
+
+def step_flops(
+    config: Config, phase: Phase, devices: int, lowered: jax.stages.Lowered | None = None
+) -> float | None:
+    """Returns XLA's count of the FLOPs of a step, for each of so many devices; None if it has none.
+
+    It is that of the program before optimization, so that it does not depend on the device. The
+    body of a loop is counted once, but for the loop over the parts of a batch.
+
+    `lowered` is the step as it is run. It cannot be counted on GPU and TPU, where JAX has counts of
+    compiled programs only, without what GPUs leave to cuBLAS; the step is then lowered for a CPU.
+    """
+    count = lowered.cost_analysis() if lowered else None
+    if count is None:
+        try:
+            one = make_mesh(devices=jax.devices("cpu")[:1])
+        except RuntimeError:  # $JAX_PLATFORMS leaves it out
+            return None
+        count = lower_step(config, one, phase)[0].cost_analysis() or {}
+    return count["flops"] * config.train.accumulation / devices if "flops" in count else None
+
+
+@dataclasses.dataclass
+class Clock:
+    """The time spent on a run and what it was lost to, which resumed runs add to."""
+
+    train_seconds: float = 0.0  # before this process
+    spent: dict[str, float] = dataclasses.field(default_factory=dict)  # lost, by keys of LOSSES
+    steps: int = 0  # that were timed: all but those that compile
+    at_peak: float = 0.0  # seconds that they would have taken at the device's peak
+    last: float = 0.0  # of the newest evaluation of this process
+    started: float = dataclasses.field(default_factory=time.perf_counter)
+
+    def seconds(self) -> float:
+        """The seconds spent on the run until now."""
+        return self.train_seconds + time.perf_counter() - self.started
+
+    def share(self) -> float:
+        """The share of evaluations in them."""
+        return self.spent.get("evaluations", 0.0) / self.seconds()
+
+    def allows(self, share: float) -> bool:
+        """Whether evaluations remain within a share if one more takes as long as the last one.
+
+        The first one of a run is always made. All processes must call this, and agree.
+        """
+        spent = self.spent.get("evaluations", 0.0) + self.last
+        return not worst_of_processes(spent > share * (self.seconds() + self.last))
+
+    def lose(self, what: str, seconds: float) -> None:
+        """Counts seconds as lost."""
+        self.spent[what] = self.spent.get(what, 0.0) + seconds
+
+    @contextlib.contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """Counts what is done within as lost."""
+        started = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - started
+        self.lose(what, seconds)
+        if what == "evaluations":
+            self.last = seconds
+
+    def watch(self, batches: Iterator[T]) -> Iterator[T]:
+        """Yields the same batches and counts the time spent waiting for them."""
+        while True:
+            with self.on("input"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def figures(self) -> dict[str, float]:
+        """The seconds until now, those lost by what they were lost to, and the share in steps."""
+        total = self.seconds()
+        lost = {f"seconds_{what}": self.spent.get(what, 0.0) for what in LOSSES}
+        return {"seconds": total, **lost, "goodput": 1 - sum(lost.values()) / total}
+
+    def progress(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        kept = {"spent": dict(self.spent), "steps": self.steps, "at_peak": self.at_peak}
+        return {"train_seconds": self.seconds(), "cost": kept}
+
+    def cost(
+        self, config: Config, steps: int, mesh: Mesh, peak: float | None, flops: float | None
+    ) -> Cost:
+        """What so many steps of the run have cost; `peak` and `flops` are those of a device."""
+        total = self.seconds()
+        busy = total - sum(self.spent.values())
+        return Cost(
+            devices=f"{mesh.size} {mesh.devices.flat[0].device_kind}",
+            peak=peak,
+            flops=flops,
+            share=self.at_peak / busy if flops and peak else None,
+            step_seconds=busy / max(self.steps, 1),
+            batch_size=config.train.batch_size,
+            steps=steps,
+            lost={what: self.spent.get(what, 0.0) for what in LOSSES},
+            total=total,
+        )
