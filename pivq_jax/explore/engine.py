@@ -109,7 +109,7 @@ class Engine:
             labels = Labels(pool.labels, factors) if factors else None
             model = dataclasses.replace(model, parents=pool.codes, labels=labels)
         self._lift = model.lift if model.space.uses_lift else None
-        if model.labels and factors == model.labels.factors:
+        if model.labels and factors == model.labels.factors and model.space.uses_lift:
             self.labelled, codes = model, np.arange(self.num_codes)
             self.probe = fit_probe(np.asarray(pool.small), pool.labels, factors)
             self.read_factors(codes)

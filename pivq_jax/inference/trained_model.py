@@ -221,7 +221,7 @@ class TrainedModel:
         """Reads the factors of images from their codes; see `sampling.read_factors`.
 
         Returns int32 [B, A], the likeliest value of each factor, an index into `labels.factors`.
-        Raises ValueError if the model has no labels, or is `positional`.
+        Raises ValueError if the model has no labels, is `positional`, or has several stages.
         """
         codes = self._checked(codes)
         return np.asarray(sampling.read_factors(codes, self._factor_table).argmax(-1), np.int32)
@@ -230,7 +230,8 @@ class TrainedModel:
         """Replaces as few codes as needed to change factors of images; see `sampling.edit`.
 
         `changes` are the wanted values by factor, as in `hair="bun"`; see `labels.factors`. Raises
-        ValueError if the model has no labels or is `positional`, or a factor or value is unknown.
+        ValueError if the model has no labels, is `positional` or has several stages, or a factor or
+        value is unknown.
         """
         codes, table = self._checked(codes), self._factor_table
         assert self.labels
@@ -260,10 +261,11 @@ class TrainedModel:
 
     @cached_property
     def _factor_table(self) -> sampling.FactorTable:
-        if self.parents is None or self.labels is None or self.space.ordered:
+        if self.parents is None or self.labels is None or not self.space.uses_lift:
             raise ValueError(
-                "the model has no labels of code sets: use dataclasses.replace(model,"
-                " parents=model.encode(images), labels=...) with labelled training images"
+                "the model has no labels of code sets with one stage: use"
+                " dataclasses.replace(model, parents=model.encode(images), labels=...) with"
+                " labelled training images"
             )
         return sampling.factor_table(self.space, self.parents, self.labels)
 
