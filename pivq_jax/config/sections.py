@@ -66,7 +66,7 @@ class ModelConfig(Section):
     num_codes: int = setting(32, "N, codes per image", at_least(1, most=65_536))
     stages: int = setting(
         1,
-        "codes of each latent: every one but the first stands for what those before it left over",
+        "codes of each latent, each for the residual of those before it",
         at_least(1, most=64),
         before=1,
     )

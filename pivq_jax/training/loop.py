@@ -234,6 +234,8 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
             trace.at(step, state)
             phase = phase_at(config, step)
             first = phase not in at_peak  # which compiles and, perhaps, makes the codebook
+            if first:  # which is silent, for minutes on a slow machine
+                say(f"step {step:6}: compiling the {phase.name.lower()} training step")
             what = "start" if at_peak else opening
             with _lost(what, clock, log, state, steps=1) if first else contextlib.nullcontext():
                 state = _tend_codebook(run, state, step, images)
