@@ -291,7 +291,7 @@ def test_a_workdir_under_whose_name_checkpoints_are_lost_is_refused(capsys, expo
 
 
 def test_what_a_killed_conversion_left_is_not_taken_for_one_s_own(exported, tiny_run, tmp_path):
-    left = tmp_path / f".run.{os.getpid()}.tmp"  # of another model, at the same step
+    left = tmp_path / ".run.incomplete"  # of another model, at the same step
     shutil.copytree(tiny_run.workdir / "checkpoints" / "160", left / "checkpoints" / "160")
     arrays, metadata = contents(exported)
     doubled = {name: 2 * array for name, array in arrays.items()}

@@ -302,7 +302,7 @@ def test_empty_folders_are_refused(commands, tmp_path):
     (tmp_path / "empty" / "readme.txt").write_text("no image")
     data = f"--config.data.path={tmp_path / 'empty'}"
     assert_refused(
-        commands.run(FOLDER, data, f"--workdir={tmp_path / 'run'}"), "no image in", ".png"
+        commands.run(FOLDER, data, f"--workdir={tmp_path / 'run'}"), "holds 0 images", ".png"
     )
     assert not (tmp_path / "run").exists()
 

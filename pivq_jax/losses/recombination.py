@@ -1,7 +1,12 @@
-"""Loss for images decoded from recombined code sets, which have no target image."""
+"""Losses for images decoded from recombined code sets, which are no images of the data."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from pivq_jax.model.layers import cosine_transform, depth_to_space, space_to_depth
 
 
 def nearest_patch_loss(
@@ -43,3 +48,52 @@ def nearest_patch_loss(
     errors = jnp.mean(jnp.abs(jax.lax.stop_gradient(ours)[:, :, None] - real[:, None]), -1)
     nearest = jnp.argmin(errors, -1)[..., None]  # [places, B, 1]
     return jnp.mean(jnp.abs(ours - jnp.take_along_axis(real, nearest, axis=1)))
+
+
+def blend(a: jax.Array, b: jax.Array, taken: jax.Array, patch_size: int) -> jax.Array:
+    """Mixes images without a seam, as targets of what is decoded from recombined sets.
+
+    Each patch is that of one image; at the border, its frequencies are mixed with those of its
+    neighbours. The means of patches are those whose differences between neighbours are nearest to
+    the differences in the images that these are taken from, where they come from two images the
+    average of both (gradient-domain blending: Pérez et al. 2003, Poisson image editing).
+
+    Args:
+        a: f32 [B, S, S, 3].
+        b: f32 [B, S, S, 3].
+        taken: f32 [B, (S / patch_size)^2], 1 where a patch is taken from `b`, 0 where from `a`.
+        patch_size: side of the patches in pixels; divides S.
+
+    Returns:
+        f32 [B, S, S, 3].
+    """
+    batch, side = len(a), a.shape[1] // patch_size
+    transform = cosine_transform(patch_size, 3 * patch_size**2)
+    means = np.flatnonzero(np.abs(transform.reshape(patch_size**2, 3, -1).sum(0)).max(0) > 1e-3)
+    of_a, of_b = (
+        space_to_depth(x, patch_size).reshape(batch, side**2, -1) @ transform for x in (a, b)
+    )
+    grid = jnp.pad(taken.reshape(batch, side, side), ((0, 0), (1, 1), (1, 1)), mode="edge")
+    near = grid[:, :-2, 1:-1] + grid[:, 2:, 1:-1] + grid[:, 1:-1, :-2] + grid[:, 1:-1, 2:]
+    share = (taken / 2 + near.reshape(batch, -1) / 8)[..., None]
+    mixed = (1 - share) * of_a + share * of_b
+
+    first, second, solution = _differences(side)
+    share = (taken[:, first] + taken[:, second])[..., None] / 2
+    steps_a, steps_b = (x[:, second][..., means] - x[:, first][..., means] for x in (of_a, of_b))
+    field = jnp.einsum("pe,bec->bpc", solution, (1 - share) * steps_a + share * steps_b)
+    hard = jnp.where(taken[..., None] > 0, of_b[..., means], of_a[..., means])
+    mixed = mixed.at[..., means].set(field + hard.mean(1, keepdims=True))
+    return depth_to_space((mixed @ transform.T).reshape(batch, side, side, -1), patch_size)
+
+
+@functools.cache
+def _differences(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of neighbours in a grid, int [E] each, and the matrix f32 [side^2, E] that finds the
+    values of mean 0 whose differences are nearest to given ones.
+    """
+    number = np.arange(side**2).reshape(side, side)
+    first = np.concatenate([number[:, :-1].ravel(), number[:-1].ravel()])
+    second = np.concatenate([number[:, 1:].ravel(), number[1:].ravel()])
+    differences = np.eye(side**2)[second] - np.eye(side**2)[first]
+    return first, second, np.linalg.pinv(differences).astype(np.float32)

@@ -14,10 +14,10 @@ from pivq_jax.config.limits import RECOMBINATION_PATCHES
 from pivq_jax.config.sections import LossConfig
 from pivq_jax.losses.adversarial import adaptive_weight
 from pivq_jax.losses.latents import variance_loss
-from pivq_jax.losses.recombination import nearest_patch_loss
+from pivq_jax.losses.recombination import blend, nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
 from pivq_jax.model.pivq import PIVQ
-from pivq_jax.model.quantizer import Quantized, count_uses
+from pivq_jax.model.quantizer import Quantized, count_uses, squared_distances, sum_by_place
 from pivq_jax.training.adversary import Adversary, Fakes, Metrics, Params
 
 
@@ -98,11 +98,11 @@ class Objective:
         """
         key_mix, key_discriminator, key_shift = jax.random.split(key, 3)
         key_moved = jax.random.fold_in(key_shift, 1)  # key_shift itself is drawn from
-        made, pull_back, quantized = jax.vjp(
+        made, pull_back, (quantized, blended) = jax.vjp(
             lambda params: self._make(params, images, key_mix, phase), params, has_aux=True
         )
         (fidelity, metrics), to_images = value_and_grad(self._fidelity, has_aux=True)(
-            made, images, lpips_weights, key_moved
+            made, images, blended, recombination_scale, lpips_weights, key_moved
         )
         (other, figures), cotangents = value_and_grad(self._structure, has_aux=True)(
             made, images, recombination_scale, key_shift
@@ -154,46 +154,82 @@ class Objective:
 
     def _make(
         self, params: Params, images: jax.Array, key: jax.Array, phase: Phase
-    ) -> tuple[Made, Quantized | None]:
+    ) -> tuple[Made, tuple[Quantized | None, jax.Array | None]]:
+        """Also returns the targets of recombined images, if there are any."""
         if phase == Phase.CONTINUOUS:
             made = self._apply(params, images, self.noise, key, method="autoencode")
-            return Made({"reconstructed": made[0]}, made[1]), None
+            return Made({"reconstructed": made[0]}, made[1]), (None, None)
         reconstructed, quantized = self._apply(params, images)
-        decoded = {"reconstructed": reconstructed}
+        decoded, blended = {"reconstructed": reconstructed}, None
         judged = phase == Phase.ADVERSARIAL and self.adversary
         if (judged and "recombined" in judged.weights) or self.weights.recombination > 0:
-            decoded["recombined"] = self._recombine(params, quantized.columns, key)
+            decoded["recombined"], blended = self._recombine(params, quantized.columns, images, key)
         losses = quantized.codebook_loss, quantized.commitment_loss
-        return Made(decoded, quantized.latents, *losses), quantized
+        return Made(decoded, quantized.latents, *losses), (quantized, blended)
 
-    def _recombine(self, params: Params, columns: jax.Array, key: jax.Array) -> jax.Array:
+    def _recombine(
+        self, params: Params, columns: jax.Array, images: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
         """Decodes code sets of one half of the batch recombined with those of the other half.
 
-        Only the decoder gets gradients from them, not the encoder and the codebook.
+        Only the decoder gets gradients from them, not the encoder and the codebook. With several
+        stages, each set is recombined with that of the most similar image, and what is to be
+        decoded is returned, too: both images, blended.
         """
         half = columns.shape[0] // 2
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
-        pairs = columns[:half], columns[half : 2 * half], jax.random.split(key, half)
-        mixed = self.recombine(pairs, codebook)
-        return self._apply(params, codebook[mixed], method="decode_vectors")
+        a, b, others = columns[:half], columns[half : 2 * half], images[half : 2 * half]
+        config = self.model.config
+        if config.stages > 1:
+
+            def latents(columns: jax.Array) -> jax.Array:
+                return sum_by_place(codebook[columns], config.num_latents, config.latent_dim)
+
+            of_a, of_b = (latents(x).reshape(half, -1) for x in (a, b))
+            near = jnp.argmin(squared_distances(of_a, of_b), -1)
+            b, others = b[near], others[near]
+        mixed = self.recombine((a, b, jax.random.split(key, half)), codebook)
+        decoded = self._apply(params, codebook[mixed], method="decode_vectors")
+        if config.stages == 1:
+            return decoded, None
+        new = latents(mixed)
+        from_a, from_b = (jnp.sum((new - latents(x)) ** 2, -1) for x in (a, b))
+        taken = (from_b < from_a).astype(jnp.float32)
+        blended = blend(images[:half], others, taken, config.patch_size)
+        return decoded, jax.lax.stop_gradient(blended)
 
     def _fidelity(
-        self, made: Made, images: jax.Array, lpips_weights: Params, key: jax.Array
+        self,
+        made: Made,
+        images: jax.Array,
+        blended: jax.Array | None,
+        recombination_scale: jax.typing.ArrayLike,
+        lpips_weights: Params,
+        key: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
-        """The reconstruction losses, and metrics."""
+        """The losses of images with targets, and metrics."""
         reconstructed, weights = made.images["reconstructed"], self.weights
-        total = pixel_loss(reconstructed, images, weights.l1, weights.l2)
         metrics = {
             "l1": jnp.mean(jnp.abs(reconstructed - images)),
             "psnr": jnp.mean(psnr(reconstructed, images, 2.0)),
         }
-        if self.perceptual is not None:
-            compared = reconstructed, images
+
+        def distance(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+            total = pixel_loss(x, y, weights.l1, weights.l2)
+            if self.perceptual is None:
+                return total, jnp.float32(0)
             if weights.perceptual_shift:  # pixels at one border go on at the opposite one
                 shift = jax.random.randint(key, (2,), 0, weights.perceptual_shift + 1)
-                compared = jax.tree.map(lambda x: jnp.roll(x, shift, (1, 2)), compared)
-            metrics["lpips"] = jnp.mean(self.perceptual(lpips_weights, *compared))
-            total += weights.perceptual * metrics["lpips"]
+                x, y = (jnp.roll(image, shift, (1, 2)) for image in (x, y))
+            lpips = jnp.mean(self.perceptual(lpips_weights, x, y))
+            return total + weights.perceptual * lpips, lpips
+
+        total, lpips = distance(reconstructed, images)
+        if self.perceptual is not None:
+            metrics["lpips"] = lpips
+        if blended is not None and weights.recombination > 0:
+            metrics["recombination"], _ = distance(made.images["recombined"], blended)
+            total += recombination_scale * weights.recombination * metrics["recombination"]
         return total, metrics
 
     def _structure(
@@ -212,7 +248,7 @@ class Objective:
             return total, metrics
         total += weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss
         metrics["quantization_error"] = made.codebook_loss
-        if weights.recombination > 0:
+        if weights.recombination > 0 and self.model.config.stages == 1:
             patch_size = self.model.image_size // RECOMBINATION_PATCHES
             shift = jax.random.randint(key, (2,), 0, patch_size)
             metrics["recombination"] = nearest_patch_loss(

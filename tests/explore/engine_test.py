@@ -22,6 +22,14 @@ from tests.explore.engines import untrained_engine
 N, K, SIZE = 8, 32, 16  # of the tiny model
 PAGE = Path(engine_module.__file__).parent / "page"
 
+STAGES = {
+    "model.latents": "patches",
+    "model.num_codes": 32,
+    "model.stages": 2,
+    "model.set_depth": 0,
+    "quantizer.codebook_size": 128,
+}
+
 
 def some_sets(seed: int, count: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
@@ -78,11 +86,11 @@ def test_pairs_cost_the_least(engine):
 
 
 def test_with_stages_codes_of_a_latent_are_exchanged_together(tiny_config):
-    engine = untrained_engine(tiny_config.with_fields({"model.stages": 2}))
+    engine = untrained_engine(tiny_config.with_fields(STAGES))
     of, exchanged = engine.model.space.places_of, 0
     for seed in range(3):
         pairs, codes = engine.recombine(jax.random.key(seed))[2:]
-        for place in range(4):
+        for place in range(16):
             here = np.asarray(of(pairs.a, engine.model.codebook)) == place
             assert len(set(pairs.cost[here])) <= 1  # the slider takes them one after another
             taken = [np.array_equal(codes[here], side[here]) for side in (pairs.a, pairs.b)]

@@ -23,6 +23,14 @@ from tests.codec.files_test import make_model
 ROOT = Path(__file__).parents[2]
 FACTORS = {"hair": ("none", "short", "long"), "beard": ("none", "a little", "long")}
 
+STAGES = {
+    "model.latents": "patches",
+    "model.num_codes": 32,
+    "model.stages": 2,
+    "model.set_depth": 0,
+    "quantizer.codebook_size": 64,
+}
+
 
 @pytest.fixture(scope="module")
 def tiny_model(tiny_model):
@@ -128,15 +136,15 @@ def test_the_directory_is_what_the_hub_expects(published, tiny_run):
 
 
 def test_a_model_with_stages_gives_the_same_codes_and_its_card_explains_them(tiny_config, tmp_path):
-    model = make_model(tiny_config.with_fields({"model.stages": 2}))
+    model = make_model(tiny_config.with_fields(STAGES))
     images = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
     codes = np.asarray(model.encode(images))
     dataclasses.replace(model, parents=codes).save_pretrained(tmp_path)
     again = pivq_jax.from_pretrained(tmp_path)
     np.testing.assert_array_equal(again.encode(images), codes)
     np.testing.assert_array_equal(again.parents, codes)
-    assert again.space == model.space and again.space.places == 4
-    assert "Each of 4 latents has 2 codes:" in (tmp_path / "README.md").read_text()
+    assert again.space == model.space and again.space.places == 16
+    assert "Each of 16 latents has 2 codes:" in (tmp_path / "README.md").read_text()
 
 
 def test_the_card_of_drawn_faces_names_their_licence(tiny_model, tmp_path):

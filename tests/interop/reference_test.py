@@ -62,6 +62,7 @@ VARIANTS = {
         "model.num_codes": 48,
         "model.stages": 3,
         "model.set_depth": 0,
+        "loss.recombination": 0.0,  # tests/losses/recombination_test.py
         "quantizer.codebook_size": 96,
     },
 }
@@ -224,7 +225,9 @@ def check_losses_and_gradients(twins: Twins, phase: Phase) -> None:
     terms, made = trainer.losses(images, phase.name.lower(), *draws_at(twins, key))
     names = {"l1": "l1", "loss": "total", "variance": "variance"}
     if phase >= Phase.QUANTIZED:
-        names |= {"quantization_error": "codebook", "recombination": "recombination"}
+        names["quantization_error"] = "codebook"
+        if twins.config.loss.recombination:
+            names["recombination"] = "recombination"
     if phase == Phase.ADVERSARIAL:
         names |= {name: name for name in ("adversarial", "adaptive_weight", "discriminator")}
         terms["discriminator"] = trainer.discriminator_loss(images, made)

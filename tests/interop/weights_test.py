@@ -14,7 +14,13 @@ VARIANTS = [
     {},
     {"quantizer.kind": "nearest", "model.output": "patch", "model.local_output": True},
     {"quantizer.kind": "positional"},
-    {"model.stages": 2},
+    {
+        "model.latents": "patches",
+        "model.num_codes": 32,
+        "model.stages": 2,
+        "model.set_depth": 0,
+        "quantizer.codebook_size": 64,
+    },
 ]
 
 

@@ -1,10 +1,11 @@
 """The loss on images decoded from recombined sets."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pivq_jax.losses.recombination import nearest_patch_loss
+from pivq_jax.losses.recombination import blend, nearest_patch_loss
 
 
 def brute_force(images, references, size):
@@ -49,3 +50,38 @@ def test_gradient_reaches_the_images_alone():
     by_image, by_reference = jax.grad(nearest_patch_loss, (0, 1))(images, references, 4)
     np.testing.assert_allclose(np.abs(by_image), 1 / images.size, rtol=1e-5)
     assert not np.any(by_reference)
+
+
+def test_a_blend_has_the_patches_of_its_images_but_for_their_border_and_light():
+    """Means of patches beside a least-squares solver of NumPy; other frequencies are kept."""
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(-1, 1, (2, 2, 12, 12, 3)).astype(np.float32)
+    b = b + np.float32(0.5)
+    taken = np.array([[0, 0, 1, 0, 0, 1, 0, 1, 1], [0] * 9], np.float32)
+    found = np.asarray(blend(jnp.asarray(a), jnp.asarray(b), jnp.asarray(taken), 4))
+    np.testing.assert_allclose(found[1], a[1], atol=1e-5)  # nothing taken, nothing changed
+
+    def patches(image):
+        return image.reshape(3, 4, 3, 4, 3).swapaxes(1, 2).reshape(9, 16, 3)
+
+    new, of_a, of_b = (patches(x[0]) for x in (found, a, b))
+    means = [x.mean(1) for x in (new, of_a, of_b)]
+    edges = [(p, p + 1) for p in range(9) if p % 3 < 2] + [(p, p + 3) for p in range(6)]
+    rows, wanted = np.zeros((len(edges) + 1, 9)), np.zeros((len(edges) + 1, 3))
+    for row, (p, q) in enumerate(edges):
+        rows[row, [p, q]] = -1, 1
+        share = (taken[0, p] + taken[0, q]) / 2
+        wanted[row] = sum(
+            w * (x[q] - x[p]) for w, x in zip((1 - share, share), means[1:], strict=True)
+        )
+    hard = np.where(taken[0][:, None] > 0, means[2], means[1])
+    rows[-1], wanted[-1] = 1, hard.sum(0)
+    expected = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+    np.testing.assert_allclose(means[0], expected, atol=1e-4)
+
+    detail = [x - x.mean(1, keepdims=True) for x in (new, of_a, of_b)]
+    for place in (0, 3, 8):  # far from the border
+        source = detail[2] if taken[0, place] else detail[1]
+        np.testing.assert_allclose(detail[0][place], source[place], atol=1e-4)
+    at = detail[1][2] / 8 + detail[2][2] * 7 / 8  # one of four neighbours is of the other image
+    np.testing.assert_allclose(detail[0][2], at, atol=1e-4)
