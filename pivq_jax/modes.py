@@ -81,14 +81,12 @@ def train(task: Task) -> None:
     config = _config(task)
     _check_weights(config)
     initial = None if task.init_from is None else partial(initial_arrays, task.init_from)
-    if check := "smoke" in config.name.split("_"):
-        say(f"{config.name} checks that everything runs, within minutes; it makes no model")
     loop.train(config, task.workdir, Evaluator(config), initial, task.tracker)
     session = _open("train", task)
     _evaluate(session)
     stages.sample(session, config.sample.count, config.sample.fraction)
     stages.interpolate(session, config.sample.interpolations, config.sample.steps)
-    if check:
+    if "smoke" in config.name.split("_"):
         say(
             f"{config.name} is a check that everything runs, not a model: its pictures are noise;"
             " leave :smoke out to train"
