@@ -32,6 +32,7 @@ from pivq_jax.interop.onnx_graph import (
     dense,
     gelu,
     layer_norm,
+    part,
 )
 from pivq_jax.interop.safetensors_file import KEY, config_of_model
 from pivq_jax.interop.weights import Params
@@ -177,14 +178,7 @@ def _sums(graph: Graph, model: ModelConfig) -> str:
     """Adds up the codes of each patch, `pivq_jax.model.quantizer.sum_by_place`: [B, L, D / 2]."""
     half = model.code_dim // 2
     known = places(model.num_latents, half)
-    place, values = (
-        graph.add(
-            "Slice",
-            "vectors",
-            *(graph.constant(f"index_{i}", np.array([i])) for i in (start, start + half, 2)),
-        )
-        for start in (0, half)
-    )
+    place, values = (part(graph, "vectors", i, i + half, axis=2) for i in (0, half))
     # The nearest place has the largest product less half of its squared length.
     score = graph.add("MatMul", place, graph.constant("decoder/known", known.T))
     score = graph.add("Sub", score, graph.constant("decoder/lengths", (known**2).sum(-1) / 2))

@@ -126,6 +126,12 @@ def layer_norm(graph: Graph, x: str, path: str) -> str:
     return graph.add("LayerNormalization", x, scale, bias, epsilon=NORM_EPSILON)
 
 
+def part(graph: Graph, x: str, start: int, end: int, axis: int) -> str:
+    """Appends what is in the positions `start` to `end` - 1 of an axis of x."""
+    ends = [graph.constant(f"index_{i}", np.array([i])) for i in (start, end, axis)]
+    return graph.add("Slice", x, *ends)
+
+
 def gelu(graph: Graph, x: str) -> str:
     """Appends GELU in its tanh form."""
     return graph.add("Gelu", x, approximate="tanh")
@@ -157,10 +163,7 @@ def block(
     """Appends a transformer block, `pivq_jax.model.layers.Block`, with its shapes."""
 
     def kept(y: str) -> str:
-        if last is None:
-            return y
-        ends = [graph.constant(f"index_{i}", np.array([i])) for i in (-last, 2**62, 1)]
-        return graph.add("Slice", y, *ends)
+        return y if last is None else part(graph, y, -last, 2**62, axis=1)
 
     y = layer_norm(graph, x, f"{path}/self_attention_norm")
     x = graph.add("Add", kept(x), attention(graph, kept(y), y, f"{path}/self_attention", heads))

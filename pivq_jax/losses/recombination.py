@@ -36,11 +36,8 @@ def nearest_patch_loss(
     """
 
     def patches(x: jax.Array) -> jax.Array:
-        count, height, width, channels = x.shape
-        p = patch_size
         x = jnp.roll(x.astype(jnp.float32), shift, (1, 2))
-        x = x.reshape(count, height // p, p, width // p, p, channels)
-        return x.transpose(1, 3, 0, 2, 4, 5).reshape(-1, count, p * p * channels)
+        return space_to_depth(x, patch_size).reshape(len(x), -1, 3 * patch_size**2).swapaxes(0, 1)
 
     ours, real = patches(images), patches(jax.lax.stop_gradient(references))
     # Only the nearest patch has a gradient. Searching without gradients keeps no array of shape

@@ -165,22 +165,31 @@ def at_places(latents: jax.Array, size: int) -> jax.Array:
     return jnp.concatenate([jnp.broadcast_to(place, (len(latents), *place.shape)), latents], -1)
 
 
+def places_of(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:
+    """Returns which latent each entry [..., D] belongs to: int32, below `count`.
+
+    It is the one whose place is nearest to the first part of the entry.
+    """
+    place = jax.lax.stop_gradient(vectors[..., :-latent_dim])
+    known = jnp.asarray(places(count, place.shape[-1]))
+    return jnp.argmin(squared_distances(place, known), -1).astype(jnp.int32)
+
+
+def add_by_place(owners: jax.Array, values: jax.Array, count: int) -> jax.Array:
+    """Adds up values [..., N, latent_dim] of the same owner, int [..., N]: [..., count,
+    latent_dim].
+    """
+    return jnp.einsum("...np,...nd->...pd", jax.nn.one_hot(owners, count), values)
+
+
 def sum_by_place(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:
     """Adds up what the codes of each latent say of it, whatever their order.
 
-    Args:
-        vectors: float32 [B, N, D], entries, each of which belongs to the latent whose place is
-            nearest to its first half.
-        count: number of latents.
-        latent_dim: size of a latent.
-
-    Returns:
-        float32 [B, count, latent_dim], the latents as their codes describe them.
+    Entries are float32 [B, N, D]. Returns the latents as they describe them, float32 [B, count,
+    latent_dim].
     """
-    place, values = jnp.split(vectors, [vectors.shape[-1] - latent_dim], -1)
-    known = jnp.asarray(places(count, place.shape[-1]))
-    owner = jnp.argmin(squared_distances(jax.lax.stop_gradient(place), known), -1)
-    return jnp.einsum("bnp,bnd->bpd", jax.nn.one_hot(owner, count), values)
+    owners = places_of(vectors, count, latent_dim)
+    return add_by_place(owners, vectors[..., -latent_dim:], count)
 
 
 def in_stages(

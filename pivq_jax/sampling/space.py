@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.sections import KINDS
-from pivq_jax.model.quantizer import places, squared_distances
+from pivq_jax.model.quantizer import add_by_place, places_of
 from pivq_jax.sampling import enumeration
 
 _AT_ONCE = 4_096  # images that a column of binomials serves
@@ -154,22 +154,16 @@ class CodeSpace:
 
     def places_of(self, codes: jax.Array, codebook: jax.Array) -> jax.Array:
         """Finds the latent that each code, int32 [..., N], belongs to: int32, below `places`."""
-        size = codebook.shape[1] // 2
-        distances = squared_distances(codebook[:, :size], jnp.asarray(places(self.places, size)))
-        return jnp.argmin(distances, 1).astype(jnp.int32)[codes]
+        return places_of(codebook, self.places, codebook.shape[1] // 2)[codes]
 
     def latents_of(self, codes: jax.Array, codebook: jax.Array) -> jax.Array:
         """Adds up the codes of each latent, int32 [M, N]: float32 [M, `places`, D / 2].
 
         One image after another, as all entries of many images do not fit into memory.
         """
-        owners = self.places_of(jnp.arange(len(codebook)), codebook)
-        values = codebook[:, codebook.shape[1] // 2 :]
-
-        def add(row: jax.Array) -> jax.Array:
-            return jnp.einsum("np,nd->pd", jax.nn.one_hot(owners[row], self.places), values[row])
-
-        return jax.lax.map(add, codes)
+        size = codebook.shape[1] // 2
+        owners, values = places_of(codebook, self.places, size), codebook[:, size:]
+        return jax.lax.map(lambda row: add_by_place(owners[row], values[row], self.places), codes)
 
     def canonical(self, codes: jax.Array) -> jax.Array:
         """Returns codes, int [..., N], in canonical order: sorted unless places have a meaning."""

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -178,25 +179,25 @@ class Objective:
         """
         half = columns.shape[0] // 2
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
-        a, b, others = columns[:half], columns[half : 2 * half], images[half : 2 * half]
+        a, b = columns[:half], columns[half : 2 * half]
+
+        def mix(b: jax.Array) -> tuple[jax.Array, jax.Array]:
+            mixed = self.recombine((a, b, jax.random.split(key, half)), codebook)
+            vectors = codebook[mixed]
+            return vectors, self._apply(params, vectors, method="decode_vectors")
+
         config = self.model.config
-        if config.stages > 1:
-
-            def latents(columns: jax.Array) -> jax.Array:
-                return sum_by_place(codebook[columns], config.num_latents, config.latent_dim)
-
-            of_a, of_b = (latents(x).reshape(half, -1) for x in (a, b))
-            near = jnp.argmin(squared_distances(of_a, of_b), -1)
-            b, others = b[near], others[near]
-        mixed = self.recombine((a, b, jax.random.split(key, half)), codebook)
-        decoded = self._apply(params, codebook[mixed], method="decode_vectors")
         if config.stages == 1:
-            return decoded, None
-        new = latents(mixed)
-        from_a, from_b = (jnp.sum((new - latents(x)) ** 2, -1) for x in (a, b))
+            return mix(b)[1], None
+        latents = partial(sum_by_place, count=config.num_latents, latent_dim=config.latent_dim)
+        of_a, of_b = latents(codebook[a]), latents(codebook[b])
+        apart = squared_distances(of_a.reshape(half, -1), of_b.reshape(half, -1))
+        near = jnp.argmin(apart, -1)
+        vectors, decoded = mix(b[near])
+        new = latents(vectors)
+        from_a, from_b = (jnp.sum((new - x) ** 2, -1) for x in (of_a, of_b[near]))
         taken = (from_b < from_a).astype(jnp.float32)
-        blended = blend(images[:half], others, taken, config.patch_size)
-        return decoded, jax.lax.stop_gradient(blended)
+        return decoded, blend(images[:half], images[half + near], taken, config.patch_size)
 
     def _fidelity(
         self,

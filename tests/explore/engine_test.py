@@ -17,18 +17,11 @@ from pivq_jax.data.images import images_to_float
 from pivq_jax.explore import engine as engine_module
 from pivq_jax.explore.engine import BATCH, MAX_EXAMPLES, Engine
 from pivq_jax.sampling import Labels
+from tests.conftest import STAGES
 from tests.explore.engines import untrained_engine
 
 N, K, SIZE = 8, 32, 16  # of the tiny model
 PAGE = Path(engine_module.__file__).parent / "page"
-
-STAGES = {
-    "model.latents": "patches",
-    "model.num_codes": 32,
-    "model.stages": 2,
-    "model.set_depth": 0,
-    "quantizer.codebook_size": 128,
-}
 
 
 def some_sets(seed: int, count: int) -> np.ndarray:

@@ -19,17 +19,10 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.interop.pretrained import upload_pretrained
 from pivq_jax.sampling import Labels, Prior, SetPrior
 from tests.codec.files_test import make_model
+from tests.conftest import STAGES
 
 ROOT = Path(__file__).parents[2]
 FACTORS = {"hair": ("none", "short", "long"), "beard": ("none", "a little", "long")}
-
-STAGES = {
-    "model.latents": "patches",
-    "model.num_codes": 32,
-    "model.stages": 2,
-    "model.set_depth": 0,
-    "quantizer.codebook_size": 64,
-}
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.steps import TrainState, replace_codebook
+from tests.conftest import STAGES
 
 OPTIMIZER = {
     "learning_rate": 1e-2,
@@ -154,14 +155,7 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
 
 
 def test_with_several_stages_the_encoder_stays_from_the_codebook_on(images, tiny_config):
-    stages = {
-        "model.latents": "patches",
-        "model.num_codes": 32,
-        "model.stages": 2,
-        "model.set_depth": 0,
-        "quantizer.codebook_size": 64,
-    }
-    steps = steps_from_config(tiny_config.with_fields(stages), make_mesh())
+    steps = steps_from_config(tiny_config.with_fields(STAGES), make_mesh())
     created = steps.create()
 
     def is_moved(before: TrainState, after: TrainState) -> dict[str, bool]:
