@@ -80,7 +80,8 @@ def blend(a: jax.Array, b: jax.Array, taken: jax.Array, patch_size: int) -> jax.
     steps_a, steps_b = (x[:, second][..., means] - x[:, first][..., means] for x in (of_a, of_b))
     field = jnp.einsum("pe,bec->bpc", solution, (1 - share) * steps_a + share * steps_b)
     hard = jnp.where(taken[..., None] > 0, of_b[..., means], of_a[..., means])
-    mixed = mixed.at[..., means].set(field + hard.mean(1, keepdims=True))
+    smooth = field + hard.mean(1, keepdims=True)
+    mixed = mixed.at[..., means].set(smooth, unique_indices=True)
     return depth_to_space((mixed @ transform.T).reshape(batch, side, side, -1), patch_size)
 
 
