@@ -46,10 +46,11 @@ def get_config(variants: str = "") -> ConfigDict:
     config.quantizer.init_step = 1_000
     config.loss.perceptual = 1.0
     config.loss.perceptual_shift = 3
+    config.loss.recombination = 1.0
     config.loss.variance = 0.0
     config.train.steps = 7_000
     config.train.checkpoint_every = 1_000
-    config.sample.nearest_of = 1_000
+    config.sample.nearest_of = 10_000
     return with_variants(
         config,
         variants,

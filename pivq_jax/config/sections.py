@@ -310,7 +310,7 @@ class SampleConfig(Section):
     )
     nearest_of: int = setting(
         1,
-        "images of which the nearest to the first parent is the second; 1 is any image",
+        "images that are matched to a tenth as many first parents as their seconds; 1: any image",
         at_least(1),
         before=1,
     )

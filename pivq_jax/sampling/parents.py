@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.sampling.space import CodeSpace
 
@@ -41,9 +42,12 @@ def near_parents(
 ) -> jax.Array:
     """Draws groups of a random image and of images that resemble it, by their sets of codes.
 
-    Of `nearest_of` random images, those nearest to the first parent are the others. Photographs of
-    faces differ in pose and light, which many codes tell together, so that the codes of two random
-    parents contradict each other more than those of parents that resemble each other.
+    Photographs of faces differ in pose and light, which many codes tell together, so that the codes
+    of two random parents contradict each other more than those of parents that resemble each other.
+    If each first parent had the images nearest to it, some images, near to the mean of all, would
+    be chosen often and others never. So the others are assigned one to one: `nearest_of` random
+    images are matched, exactly, to a tenth as many first parents at the least total distance. This
+    is repeated until there are enough groups.
 
     The distance of two sets is their Chamfer distance in codebook space (Fan et al. 2017, arXiv
     1612.00603): the mean squared distance of each code from the nearest one of the other set, in
@@ -59,9 +63,12 @@ def near_parents(
     nearest_of = min(nearest_of, size - 1)
     if nearest_of < parents:
         return random_parents(key, count, size, parents)
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(count))
+    firsts = min(count, max(1, round(nearest_of / (10 * (parents - 1)))))
+    rounds = jnp.arange(-(-count // firsts))
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rounds)
     codes, codebook = jnp.asarray(codes), jnp.asarray(codebook)
-    return _near_parents(space, keys, codes, codebook, parents, nearest_of)
+    groups = _near_parents(space, keys, codes, codebook, parents, firsts, nearest_of)
+    return groups.reshape(-1, parents)[:count]
 
 
 def _check(count: int, size: int, parents: int) -> None:
@@ -72,30 +79,40 @@ def _check(count: int, size: int, parents: int) -> None:
         raise InputError(f"{parents} parents of a pool of {size} images: encode more of them")
 
 
-@partial(jax.jit, static_argnames=("space", "parents", "nearest_of"))
+@partial(jax.jit, static_argnames=("space", "parents", "firsts", "nearest_of"))
 def _near_parents(
     space: CodeSpace,
     keys: jax.Array,
     codes: jax.Array,
     codebook: jax.Array,
     parents: int,
+    firsts: int,
     nearest_of: int,
 ) -> jax.Array:
+    """Returns int32 [rounds, firsts, parents], a round for each key."""
     latents = space.latents_of(codes, codebook) if space.places else None
 
-    def group(key: jax.Array) -> jax.Array:
-        key_first, key_others = jax.random.split(key)
-        first = jax.random.randint(key_first, (), 0, len(codes), jnp.int32)
-        others = jax.random.choice(key_others, len(codes) - 1, (nearest_of,), replace=False)
-        others = (others + (others >= first)).astype(jnp.int32)  # skips the first parent
+    def distances(rows: jax.Array, columns: jax.Array) -> jax.Array:
+        if latents is not None:
+            flat = latents.reshape(len(codes), -1)
+            return squared_distances(flat[rows], flat[columns]) / latents[0].size
 
-        def distance(other: jax.Array) -> jax.Array:
-            if latents is not None:
-                return jnp.mean((latents[first] - latents[other]) ** 2)
-            apart = squared_distances(codebook[codes[first]], codebook[codes[other]])
+        def chamfer(row: jax.Array, column: jax.Array) -> jax.Array:
+            apart = squared_distances(codebook[codes[row]], codebook[codes[column]])
             return apart.min(0).mean() + apart.min(1).mean()
 
-        _, nearest = jax.lax.top_k(-jax.lax.map(distance, others), parents - 1)
-        return jnp.concatenate([first[None], others[nearest]])
+        return jax.lax.map(
+            lambda column: jax.vmap(chamfer, in_axes=(0, None))(rows, column), columns
+        ).T
 
-    return jax.lax.map(group, keys)
+    def match_round(key: jax.Array) -> jax.Array:
+        drawn = jax.random.permutation(key, len(codes))[: firsts + nearest_of].astype(jnp.int32)
+        rows, columns = drawn[:firsts], drawn[firsts:]
+        cost = distances(rows, columns)
+        # A first parent has as many rows as it gets others.
+        matched = match(jnp.tile(cost, (parents - 1, 1))).columns.reshape(parents - 1, firsts).T
+        order = jnp.argsort(jnp.take_along_axis(cost, matched, 1), 1)  # the nearest one first
+        others = columns[jnp.take_along_axis(matched, order, 1)]
+        return jnp.concatenate([rows[:, None], others], 1)
+
+    return jax.lax.map(match_round, keys)

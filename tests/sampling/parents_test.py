@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from pivq_jax import sampling
@@ -54,6 +55,26 @@ def test_groups_do_not_depend_on_how_many_follow_nor_on_the_order_of_codes():
     shuffled = RNG.permuted(CODES, axis=1)
     again = sampling.near_parents(SPACE, jax.random.key(3), 50, shuffled, CODEBOOK, nearest_of=4)
     np.testing.assert_array_equal(again, groups)
+
+
+@pytest.mark.parametrize("parents", [2, 3])
+def test_the_others_are_matched_to_a_tenth_as_many_first_parents(parents):
+    size, nearest_of = 300, 200
+    codes = np.stack([RNG.permutation(K)[:N] for _ in range(size)]).astype(np.int32)
+    key = jax.random.key(5)
+    groups = sampling.near_parents(SPACE, key, 45, codes, CODEBOOK, parents, nearest_of)
+    firsts = nearest_of // 10 // (parents - 1)
+    for group in np.split(np.asarray(groups), range(firsts, 45, firsts)):
+        assert len(np.unique(group)) == group.size  # no image is used twice
+    group = np.asarray(groups)[:firsts]
+    # What the others cost is the least that any choice among the same images could.
+    drawn = jax.random.permutation(jax.random.fold_in(key, 0), size)[: firsts + nearest_of]
+    rows, columns = np.asarray(drawn[:firsts]), np.asarray(drawn[firsts:])
+    np.testing.assert_array_equal(group[:, 0], rows)
+    cost = np.array([[chamfer(codes[i], codes[j]) for j in columns] for i in rows])
+    cost = np.tile(cost, (parents - 1, 1))
+    ours = [chamfer(codes[first], codes[other]) for first, *others in group for other in others]
+    assert np.sum(ours) == pytest.approx(cost[linear_sum_assignment(cost)].sum(), rel=1e-6)
 
 
 @pytest.mark.parametrize("parents, nearest_of", [(2, 1), (3, 2)])
