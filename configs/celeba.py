@@ -36,14 +36,15 @@ def get_config(variants: str = "") -> ConfigDict:
     config.update_from_flattened_dict(
         {
             "data.image_size": 128,
-            "model.num_codes": 128,
+            "model.num_codes": 2048,
+            "model.stages": 8,  # of each of the 256 patches, which are the latents
+            "model.code_dim": 64,
             "model.width": 512,
             "model.heads": 8,
             "model.encoder_depth": 8,
-            "model.set_depth": 2,
             "model.decoder_depth": 8,
             "model.output_channels": 64,
-            "quantizer.codebook_size": 2048,
+            "quantizer.codebook_size": 65_536,
         }
     )
     return with_variants(config, variants, smoke=SMOKE_RANDOM)

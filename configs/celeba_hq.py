@@ -38,7 +38,7 @@ def get_config(variants: str = "") -> ConfigDict:
         {
             "model.encoder_depth": 8,
             "model.decoder_depth": 8,
-            "adversarial.start_step": 15_000,
+            "quantizer.init_batches": 8,
             "train.steps": 50_000,
             "train.batch_size": 128,
         }

@@ -11,25 +11,21 @@ from pivq_jax.config.fields import Config
 
 VARIANTS = ("smoke", "nearest", "positional")
 
-# The full recipe, for real faces on accelerators. The weights of the losses follow VQ-GAN (Esser et
-# al. 2021): equal weights of L1 and LPIPS, and a discriminator once reconstructions are good. The
-# loss on recombined sets (loss.recombination = 0.5) improves samples of drawn faces with this
-# recipe too (docs/log/2026-11-27-rehearsal.md), but it has not been tried on photographs of faces,
-# takes a fifth of the step, and needs two images per device, so it is off. A discriminator on these
-# sets did not improve samples (docs/log/2026-11-26-losses.md). Muon's peak rate is four times
-# AdamW's, as in the field defaults; half of the steps planned for AdamW are used.
+# The recipe for photographs of faces on accelerators: that of configs/faces.py, which says what its
+# parts are for. A discriminator did not improve samples there (docs/log/2026-11-28-faces.md and
+# 2026-11-29-transform.md). Muon's peak rate is four times AdamW's, as in the field defaults.
 ACCELERATOR = {
     "data.flip": True,
     "data.workers": 8,
     "model.dtype": "bfloat16",
-    "model.code_dim": 64,
-    "quantizer.init_step": 2_500,
+    "model.latents": "patches",
+    "model.set_depth": 0,
+    "quantizer.init_step": 5_000,
     "quantizer.init_batches": 4,
     "loss.perceptual": 1.0,
-    "adversarial.weight": 0.5,
-    "adversarial.start_step": 25_000,
-    "adversarial.channels": 64,
-    "adversarial.layers": 3,
+    "loss.perceptual_shift": 3,
+    "loss.recombination": 1.0,
+    "loss.variance": 0.0,
     "optimizer.learning_rate": 3e-4,
     "optimizer.muon_learning_rate": 1.2e-3,
     "optimizer.warmup_steps": 1_000,
@@ -41,27 +37,35 @@ ACCELERATOR = {
     "train.picture_every": 5_000,
     "evaluate.samples": 10_000,
     "evaluate.every": 2_000,
+    "sample.nearest_of": 10_000,
 }
 
-# Faces at 256x256, few images: ViTs of 12 blocks as encoder and decoder over 256 patches of 16
-# pixels, and augmentation for the discriminator, which would otherwise memorize 30,000 faces.
+# Faces at 256x256: ViTs of 12 blocks as encoder and decoder over 256 patches of 16 pixels, of which
+# the 64 lowest of 768 frequencies are coded.
 FACES_256 = {
     **ACCELERATOR,
     "data.image_size": 256,
-    "model.num_codes": 256,
+    "model.num_codes": 4096,
+    "model.stages": 16,
+    "model.code_dim": 128,
     "model.patch_size": 16,
     "model.width": 768,
     "model.heads": 12,
     "model.encoder_depth": 12,
-    "model.set_depth": 2,
     "model.decoder_depth": 12,
     "model.output_channels": 96,
-    "quantizer.codebook_size": 4096,
-    "adversarial.augmentations": "colour,translation,cutout",
+    "quantizer.codebook_size": 131_072,
 }
 
-# Variant `:smoke` of these recipes: random images of the full size, no worker processes.
-SMOKE_RANDOM = {"data.name": "random", "data.workers": 0}
+# Variant `:smoke` of these recipes: random images of the full size, no workers, two stages.
+SMOKE_RANDOM = {
+    "data.name": "random",
+    "data.workers": 0,
+    "model.num_codes": 512,
+    "model.stages": 2,
+    "model.set_depth": 0,
+    "quantizer.codebook_size": 2048,
+}
 
 
 def base_config() -> ConfigDict:

@@ -25,11 +25,8 @@ def learn_factors(session: Session) -> TrainedModel:
     Raises InputError if the images have no labels, or codes mean nothing without their places.
     """
     model, dataset = session.model, session.dataset
-    if not model.space.uses_lift:
-        raise InputError(
-            "edits replace single codes of a set: those of a positional model, or of several stages"
-            " (model.stages), mean nothing alone"
-        )
+    if model.space.ordered:
+        raise InputError("edits replace codes of a set: those of a positional model have places")
     if model.labels is not None:
         return model
     if not dataset.factors:

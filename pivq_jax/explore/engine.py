@@ -19,7 +19,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_float, images_to_uint8
-from pivq_jax.explore.factors import Probe, edit_places, fit_probe, read_values
+from pivq_jax.explore.factors import Probe, edit_in_order, fit_probe, read_values
 from pivq_jax.explore.meanings import find_meanings, words
 from pivq_jax.explore.pool import Pool, encode_pool, nearest, shrink
 from pivq_jax.inference import TrainedModel
@@ -109,7 +109,7 @@ class Engine:
             labels = Labels(pool.labels, factors) if factors else None
             model = dataclasses.replace(model, parents=pool.codes, labels=labels)
         self._lift = model.lift if model.space.uses_lift else None
-        if model.labels and factors == model.labels.factors and model.space.uses_lift:
+        if model.labels and factors == model.labels.factors:
             self.labelled, codes = model, np.arange(self.num_codes)
             self.probe = fit_probe(np.asarray(pool.small), pool.labels, factors)
             self.read_factors(codes)
@@ -265,8 +265,8 @@ class Engine:
         return read_values(small, self.probe, labels.factors)
 
     def edit(self, codes: np.ndarray, factor: int, value: int) -> np.ndarray:
-        """Gives a factor another value; see `factors.edit_places`."""
-        return edit_places(self._labelled(), codes, factor, value)
+        """Gives a factor another value; see `factors.edit_in_order`."""
+        return edit_in_order(self._labelled(), codes, factor, value)
 
     def write_codes(self, codes: np.ndarray) -> bytes:
         """Writes a code set, int [N], as the contents of a file of `pivq_jax.codec`."""

@@ -82,7 +82,7 @@ def slices_of(factors: Mapping[str, Sequence[str]]) -> list[slice]:
     return [slice(end - len(names), end) for end, names in zip(ends, factors.values(), strict=True)]
 
 
-def edit_places(model: TrainedModel, codes: np.ndarray, factor: int, value: int) -> np.ndarray:
+def edit_in_order(model: TrainedModel, codes: np.ndarray, factor: int, value: int) -> np.ndarray:
     """Gives a factor another value, both by index; see `TrainedModel.edit`.
 
     Entry n of the result, int32 [N], is that of `codes`, int [N] in any order, or what replaces it.

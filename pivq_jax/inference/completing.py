@@ -93,9 +93,7 @@ def with_hidden_places(
         return jnp.argmin(jnp.where(part[1], apart, 0).sum(-1))
 
     chosen = jax.lax.map(nearest_parent, (space.latents_of(codes, codebook), seen))
-    pairs = sampling.pair_codes(space, codebook, codes, jnp.asarray(parents)[chosen])
-    hidden = ~jnp.take_along_axis(seen, space.places_of(pairs[0], codebook), axis=1)
-    return jnp.where(hidden, pairs[1], pairs[0])
+    return sampling.exchange_places(space, codebook, codes, jnp.asarray(parents)[chosen], ~seen)
 
 
 def fit(

@@ -218,25 +218,36 @@ class TrainedModel:
         return jnp.concatenate(results)
 
     def read_factors(self, codes: Array) -> np.ndarray:
-        """Reads the factors of images from their codes; see `sampling.read_factors`.
+        """Reads the factors of images from their codes; see `sampling.read_factors` and, for
+        several stages, `sampling.read_places`.
 
         Returns int32 [B, A], the likeliest value of each factor, an index into `labels.factors`.
-        Raises ValueError if the model has no labels, is `positional`, or has several stages.
-        """
-        codes = self._checked(codes)
-        return np.asarray(sampling.read_factors(codes, self._factor_table).argmax(-1), np.int32)
-
-    def edit(self, codes: Array, **changes: str) -> jax.Array:
-        """Replaces as few codes as needed to change factors of images; see `sampling.edit`.
-
-        `changes` are the wanted values by factor, as in `hair="bun"`; see `labels.factors`. Raises
-        ValueError if the model has no labels, is `positional` or has several stages, or a factor or
-        value is unknown.
+        Raises ValueError if the model has no labels, or is `positional`.
         """
         codes, table = self._checked(codes), self._factor_table
+        if isinstance(table, sampling.PlaceTable):
+            found = sampling.read_places(self.space, self.codebook, codes, table)
+        else:
+            found = sampling.read_factors(codes, table)
+        return np.asarray(found.argmax(-1), np.int32)
+
+    def edit(self, codes: Array, **changes: str) -> jax.Array:
+        """Replaces as few codes as needed to change factors of images; see `sampling.edit`, and
+        for several stages `sampling.edit_places`, which makes one change after another.
+
+        `changes` are the wanted values by factor, as in `hair="bun"`; see `labels.factors`. Raises
+        ValueError if the model has no labels or is `positional`, or a factor or value is unknown.
+        """
+        edited, table = self._checked(codes), self._factor_table
         assert self.labels
-        wanted = np.tile(self.labels.wanted(**changes), (len(codes), 1))
-        return sampling.edit(self.space, self.codebook, codes, wanted, table, self.lift)
+        wanted = self.labels.wanted(**changes)
+        if not isinstance(table, sampling.PlaceTable):
+            rows = np.tile(wanted, (len(edited), 1))
+            return sampling.edit(self.space, self.codebook, edited, rows, table, self.lift)
+        for factor in np.flatnonzero(wanted >= 0):
+            how = factor, wanted[factor], table
+            edited = sampling.edit_places(self.space, self.codebook, edited, *how)
+        return edited
 
     def log_lift(self, codes: Array) -> jax.Array:
         """Computes the log lift of all pairs of codes, float32 [K, K]; see `sampling.log_lift`.
@@ -260,13 +271,14 @@ class TrainedModel:
         return programs_of(self.config, self.mesh)
 
     @cached_property
-    def _factor_table(self) -> sampling.FactorTable:
-        if self.parents is None or self.labels is None or not self.space.uses_lift:
+    def _factor_table(self) -> sampling.FactorTable | sampling.PlaceTable:
+        if self.parents is None or self.labels is None or self.space.ordered:
             raise ValueError(
-                "the model has no labels of code sets with one stage: use"
-                " dataclasses.replace(model, parents=model.encode(images), labels=...) with"
-                " labelled training images"
+                "the model has no labels of code sets: use dataclasses.replace(model,"
+                " parents=model.encode(images), labels=...) with labelled training images"
             )
+        if self.space.places:
+            return sampling.place_table(self.space, self.codebook, self.parents, self.labels)
         return sampling.factor_table(self.space, self.parents, self.labels)
 
     def _own_prior(self) -> sampling.Prior:

@@ -51,14 +51,16 @@ def cosine_transform(patch_size: int, count: int) -> np.ndarray:
 
     They are orthonormal, float32 [patch_size^2 * 3, count], in the order of `space_to_depth`
     (Ahmed et al. 1974), those of low frequency first. Images differ less in colour than in
-    brightness, so colours come `patch_size` - 2 frequencies later.
+    brightness, so colours begin where brightness has about half of the patterns.
     """
     at = np.arange(patch_size)
     waves = np.cos(np.pi * (at[:, None] + 0.5) * at / patch_size) * np.sqrt(2 / patch_size)
     waves[:, 0] /= np.sqrt(2)  # [pixel, frequency]
     colours = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
+    # The second number: soon enough for both mean colours, after (f + 1) (f + 2) / 2 of brightness.
+    later = min(round(count**0.5), int((max(9, 8 * count - 15) ** 0.5 - 3) / 2))
     order = sorted(
-        (row + column + (colour > 0) * (patch_size - 2), colour, row, column)
+        (row + column + (colour > 0) * later, colour, row, column)
         for colour in range(3)
         for row in at
         for column in at

@@ -106,6 +106,21 @@ def _add_rows(size: int, rows: jax.Array, values: jax.Array) -> jax.Array:
 look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
+def look_up_in_stages(codebook: jax.Array, columns: jax.Array, stages: int) -> jax.Array:
+    """Returns entries as `look_up` does, if equal parts of N choose from equal parts of K in turn.
+
+    One-hot rows of its gradient are then shorter by that factor.
+    """
+    if stages == 1:
+        return look_up(codebook, columns)
+    own = codebook.reshape(stages, -1, codebook.shape[1])
+    first = jnp.arange(stages, dtype=columns.dtype)[:, None, None] * own.shape[1]
+    entries = jax.vmap(look_up)(
+        own, columns.reshape(len(columns), stages, -1).swapaxes(0, 1) - first
+    )
+    return entries.swapaxes(0, 1).reshape(*columns.shape, -1)
+
+
 def match_latents(
     latents: jax.Array, codebook: jax.Array, method: str = "auto"
 ) -> tuple[jax.Array, jax.Array]:
@@ -272,7 +287,7 @@ class Quantizer(nn.Module):
         columns, converged, targets, left = assign_in_stages(
             latents, self.codebook, self.kind, self.matcher, self.stages
         )
-        entries = self.lookup(columns)
+        entries = look_up_in_stages(self.codebook, columns, self.stages)
         vectors = jax.lax.stop_gradient(entries)
         if self.stages == 1:
             vectors = jax.lax.stop_gradient(entries - latents) + latents

@@ -22,9 +22,10 @@ from pivq_jax.sampling.edit import (
     factor_table,
     read_factors,
 )
+from pivq_jax.sampling.edit_places import PlaceTable, edit_places, place_table, read_places
 from pivq_jax.sampling.interpolate import interpolate
 from pivq_jax.sampling.lift import log_lift
-from pivq_jax.sampling.pairing import pair_codes
+from pivq_jax.sampling.pairing import exchange_places, pair_codes
 from pivq_jax.sampling.parents import near_parents, random_parents
 from pivq_jax.sampling.prior import Prior, SetPrior, complete_sets, prior_bits
 from pivq_jax.sampling.recombine import exchange_code, recombine, recombine_groups, recombine_many
@@ -34,22 +35,27 @@ __all__ = [
     "CodeSpace",
     "FactorTable",
     "Labels",
+    "PlaceTable",
     "Prior",
     "SetPrior",
     "check_labels",
     "choose_exchange",
     "complete_sets",
     "edit",
+    "edit_places",
     "exchange_code",
+    "exchange_places",
     "factor_table",
     "fit_visible",
     "interpolate",
     "log_lift",
     "near_parents",
     "pair_codes",
+    "place_table",
     "prior_bits",
     "random_parents",
     "read_factors",
+    "read_places",
     "recombine",
     "recombine_groups",
     "recombine_many",

@@ -83,6 +83,19 @@ def pair(
     return codes_a, jnp.take_along_axis(codes_b, columns, axis=-1), pair_cost
 
 
+def exchange_places(
+    space: CodeSpace,
+    codebook: jax.Array,
+    codes: jax.Array,
+    others: jax.Array,
+    exchanged: jax.Array,
+) -> jax.Array:
+    """Replaces all codes of some places, bool [B, P], by those of other images: int32 [B, N]."""
+    first, partners, _ = pair(space, codebook, codes, others)
+    moved = jnp.take_along_axis(exchanged, space.places_of(first, codebook), axis=1)
+    return space.canonical(jnp.where(moved, partners, first))
+
+
 def rank_of_pairs(score: jax.Array, paired: jax.Array) -> jax.Array:
     """Ranks the pairs [B, N] of each image by ascending score; codes without a pair rank last."""
     order = jnp.argsort(jnp.where(paired, score, jnp.inf), axis=-1)

@@ -10,7 +10,7 @@ import pytest
 
 import pivq_jax
 from pivq_jax import sampling
-from pivq_jax.explore.factors import edit_places
+from pivq_jax.explore.factors import edit_in_order
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import Labels
 from tests.codec.files_test import make_model
@@ -43,7 +43,7 @@ def compare(known: TrainedModel, sets: np.ndarray, rng: np.random.Generator, fol
     read = np.array([one["read"] for one in found])
     np.testing.assert_allclose(read, sampling.read_factors(sets, table), atol=1e-4)
     wanted = zip(sets, factors, values, strict=True)
-    edited = [edit_places(known, *case).tolist() for case in wanted]
+    edited = [edit_in_order(known, *case).tolist() for case in wanted]
     assert [one["edited"] for one in found] == edited
     return float((sets != edited).sum(1).mean())
 
