@@ -3,21 +3,17 @@
     python -m pivq_jax.data.prepare --dataset=celeba --source=DIR --size=128
     python -m pivq_jax.main --config=configs/celeba.py
 
-N = 128 codes of K = 2,048, i.e. 16 entries per latent and log2 C(K, N) = 686 bits per image; D = 64
-keeps neighbouring entries apart for large K. Encoder and decoder are ViTs of width 512 with 8
-blocks, on 256 patches of 8 x 8 pixels.
+The recipe of configs/faces.py, which was measured on photographs of faces, for 128 pixels: each of
+the 256 patches of 8 x 8 pixels has eight codes (`model.stages`), N = 2,048 of K = 65,536 in all, at
+most 13,141 bits an image. Encoder and decoder are ViTs of width 512 with 8 blocks. Parents of new
+images are matched out of 10,000 training images. Without a discriminator: it did not improve
+samples of faces (docs/log/2026-11-28-faces.md).
 
-Cost: 66.2 million parameters and 2.8 million of the discriminator; 33 TFLOP per step, 36 in the
-adversarial phase, and 0.9 for Muon's iterations, which are distributed over the chips. The hours
-of a training on a slice are those that the TPU's compiler estimates, with flops, memory and
-communication: `python -m launch.plan --config=configs/celeba.py --topology=v5e:4x4` prints about
-1.3 at best and 3.7 to plan with. This config has not been run at full size yet.
-
-The loss on recombined sets is off, as it has not been tried on photographs of faces. With drawn
-faces it keeps samples whole (docs/log/2026-11-27-rehearsal.md), so try
-`--config.loss.recombination=0.5`: a fifth more work, and at least two images per device. A linear
-layer for each patch (`model.local_output`), which made drawn faces sharp, is off for the same
-reason; it would add 25 million parameters.
+Cost: COST_CELEBA. The hours of a training on a slice are those that the TPU's compiler estimates,
+with flops, memory and communication: `python -m launch.plan --config=configs/celeba.py
+--topology=v5e:4x4` prints HOURS_CELEBA. This config has not been run at full size yet; a small
+model of the same kind was trained on 12,917 faces at 128 pixels
+(docs/log/2026-11-29-parents.md). Recombination in training needs two images per device.
 
 Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`,
 `:positional`; several with commas.

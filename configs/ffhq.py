@@ -3,21 +3,17 @@
     python -m pivq_jax.data.prepare --dataset=ffhq --source=DIR --size=256
     python -m pivq_jax.main --config=configs/ffhq.py
 
-N = 256 codes of K = 4,096 (log2 C(K, N) = 1,376 bits per image), twice the codes of CelebA for four
-times as many pixels, with K = 16 N as there. Encoder and decoder are ViTs of width 768 with 12
-blocks, on 256 patches of 16 x 16 pixels.
+The recipe of configs/faces.py, which was measured on photographs of faces, for 256 pixels: each of
+the 256 patches of 16 x 16 pixels has sixteen codes (`model.stages`) for 64 numbers, N = 4,096 of K
+= 131,072 in all, at most 26,289 bits an image. Encoder and decoder are ViTs of width 768 with 12
+blocks. Parents of new images are matched out of 10,000 training images. Without a
+discriminator: it did not improve samples of faces (docs/log/2026-11-28-faces.md).
 
-Cost: 218.8 million parameters and 2.8 million of the discriminator; 135 TFLOP per step, 147 in the
-adversarial phase, and 4 for Muon's iterations, which are distributed over the chips. The hours of a
-training on a slice are those that the TPU's compiler estimates, with flops, memory and
-communication: `python -m launch.plan --config=configs/ffhq.py --topology=v5e:4x4` prints about
-4.1 at best and 11.8 to plan with. This config has not been run at full size yet.
-
-The loss on recombined sets is off, as it has not been tried on photographs of faces. With drawn
-faces it keeps samples whole (docs/log/2026-11-27-rehearsal.md), so try
-`--config.loss.recombination=0.5`: a fifth more work, and at least two images per device. A linear
-layer for each patch (`model.local_output`), which made drawn faces sharp, is off for the same
-reason; it would add 151 million parameters.
+Cost: COST_FFHQ. The hours of a training on a slice are those that the TPU's compiler
+estimates, with flops, memory and communication: `python -m launch.plan --config=configs/ffhq.py
+--topology=v5e:4x4` prints HOURS_FFHQ. This config has not been run at full size yet; a
+small model with the same patches was trained on 12,917 faces at 128 pixels
+(docs/log/2026-11-29-parents.md). Recombination in training needs two images per device.
 
 Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`,
 `:positional`; several with commas.

@@ -2,7 +2,8 @@
 
 A random hyperplane, improved by the log lift if it is given, makes one choice for each image. Other
 hyperplanes make other choices. A prior over sets (`prior`) tells which of them gives the set most
-like those of real images: it knows how all codes of a set depend on each other, not only two.
+like those of real images: it knows how all codes of a set depend on each other, not only two. With
+places, lines through their grid make choices, and the best one runs where both images are alike.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pivq_jax.model.quantizer import add_by_place
 from pivq_jax.sampling.lift import improve_exchange
 from pivq_jax.sampling.pairing import rank_of_pairs
 from pivq_jax.sampling.prior import SetPrior, pseudo_likelihood
@@ -95,22 +97,76 @@ def choose_plausible(
     candidates: int = CANDIDATES,
 ) -> jax.Array:
     """Chooses the pairs to exchange as `choose_exchange` does, `candidates` times, and keeps the
-    best.
+    choice whose set is most plausible.
 
     The first candidate is the one that `choose_exchange` makes with the same key.
     """
-    batch, n = codes_a.shape
-    # Images fold their numbers into the key, and none of them has this one.
-    others = jax.random.split(jax.random.fold_in(key, 2**32 - 1), candidates - 1)
-    keys = jnp.concatenate([key[None], others])
-    choices = jax.lax.map(
-        lambda own: choose_exchange(space, codes_a, partners, codebook, own, fraction, lift), keys
-    )
-    sets = jnp.where(choices, partners, codes_a).reshape(-1, n)
+    choices = _choices(space, codes_a, partners, codebook, key, fraction, lift, candidates)
+    sets = jnp.where(choices, partners, codes_a).reshape(-1, codes_a.shape[1])
     scores = jax.lax.map(
         lambda codes: pseudo_likelihood(network, params, codes[None], PASSES)[0],
         sets,
         batch_size=ROWS,
     )
-    best = jnp.argmax(scores.reshape(candidates, batch), axis=0)
-    return choices[best, jnp.arange(batch)]
+    return _best(choices, scores.reshape(choices.shape[:2]))
+
+
+@functools.partial(jax.jit, static_argnames=("space", "candidates"))
+def choose_seamless(
+    space: CodeSpace,
+    codes_a: jax.Array,
+    partners: jax.Array,
+    codebook: jax.Array,
+    key: jax.Array,
+    fraction: jax.Array,
+    candidates: int = CANDIDATES,
+) -> jax.Array:
+    """Chooses places as `choose_exchange` does, `candidates` times, and keeps the choice along
+    whose line the latents of both images are most alike.
+
+    The first candidate is the one that `choose_exchange` makes with the same key.
+    """
+    choices = _choices(space, codes_a, partners, codebook, key, fraction, None, candidates)
+    size = codebook.shape[1] // 2
+    places, others = (space.places_of(codes, codebook) for codes in (codes_a, partners))
+    a, b = (
+        add_by_place(owners, codebook[codes][..., size:], space.places)
+        for owners, codes in ((places, codes_a), (others, partners))
+    )
+    apart = jnp.square(a - b).sum(-1)  # [B, places]
+    taken = jnp.einsum("cbn,bnp->cbp", choices, jax.nn.one_hot(places, space.places)) > 0
+
+    side = math.isqrt(space.places)
+    apart, taken = (x.reshape(*x.shape[:-1], side, side) for x in (apart, taken))
+
+    def seam(apart: jax.Array, taken: jax.Array) -> jax.Array:
+        """Sums the differences on both sides of borders between rows."""
+        crossed = taken[..., 1:, :] != taken[..., :-1, :]
+        return jnp.sum(crossed * (apart[..., 1:, :] + apart[..., :-1, :]), (-2, -1))
+
+    length = seam(apart, taken) + seam(apart.swapaxes(-2, -1), taken.swapaxes(-2, -1))
+    return _best(choices, -length)
+
+
+def _choices(
+    space: CodeSpace,
+    codes_a: jax.Array,
+    partners: jax.Array,
+    codebook: jax.Array,
+    key: jax.Array,
+    fraction: jax.Array,
+    lift: jax.Array | None,
+    candidates: int,
+) -> jax.Array:
+    """Makes choices with several keys, the first one with `key`: bool [candidates, B, N]."""
+    # Images fold their numbers into the key, and none of them has this one.
+    others = jax.random.split(jax.random.fold_in(key, 2**32 - 1), candidates - 1)
+    return jax.lax.map(
+        lambda own: choose_exchange(space, codes_a, partners, codebook, own, fraction, lift),
+        jnp.concatenate([key[None], others]),
+    )
+
+
+def _best(choices: jax.Array, scores: jax.Array) -> jax.Array:
+    """Returns the choice of the highest score, [candidates, B], for each image: bool [B, N]."""
+    return choices[jnp.argmax(scores, axis=0), jnp.arange(choices.shape[1])]

@@ -22,7 +22,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from pivq_jax.sampling.choice import CANDIDATES, choose_exchange, choose_plausible
+from pivq_jax.sampling.choice import (
+    CANDIDATES,
+    choose_exchange,
+    choose_plausible,
+    choose_seamless,
+)
 from pivq_jax.sampling.pairing import pair
 from pivq_jax.sampling.prior import Prior, SetPrior
 from pivq_jax.sampling.space import CodeSpace
@@ -61,7 +66,9 @@ def recombine(
             by at most round(P min(fraction, 1 - fraction) / 4).
         prior: a prior, for sets only. With it, several hyperplanes are tried for each image, and
             the choice is used whose set is most plausible (`choose_plausible`).
-        candidates: number of hyperplanes tried with a prior, at least 1.
+        candidates: number of hyperplanes tried with a prior, at least 1; of lines, if the space has
+            places, of which the one is used along which both images are most alike
+            (`choose_seamless`).
 
     Returns:
         int32 [..., N], in canonical order.
@@ -74,7 +81,8 @@ def recombine(
     fraction = _check_fraction(fraction)
     lift = _check_lift(space, lift)
     if prior is None:
-        return _recombine(space, codebook, codes_a, codes_b, key, fraction, lift)
+        how = codes_a, codes_b, key, fraction, lift
+        return _recombine(space, codebook, *how, candidates=candidates)
     if not space.distinct or prior.network.codebook_size != space.codebook_size:
         raise ValueError(
             f"a prior over sets of {prior.network.codebook_size} codes judges none of kind"
@@ -169,7 +177,9 @@ def _recombine(
 ) -> jax.Array:
     first, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
     how = first, partners, codebook, key, fraction, lift
-    if network is None:
+    if network is None and space.places and candidates > 1:
+        exchanged = choose_seamless(space, *how[:-1], candidates)
+    elif network is None:
         exchanged = choose_exchange(space, *how)
     else:
         exchanged = choose_plausible(space, network, params, *how, candidates)

@@ -36,7 +36,8 @@ Pairs = tuple[jax.Array, jax.Array, jax.Array]
 
 def recombine_pairs(pairs: Pairs, codebook: jax.Array, space: sampling.CodeSpace) -> jax.Array:
     """Exchanges half of the differing codes of each pair of images: int32 [B, N]."""
-    return jax.vmap(lambda a, b, key: sampling.recombine(space, codebook, a, b, key))(*pairs)
+    recombine = partial(sampling.recombine, space, codebook, candidates=1)  # whatever the seam
+    return jax.vmap(recombine)(*pairs)
 
 
 class Gradients(NamedTuple):

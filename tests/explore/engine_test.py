@@ -90,7 +90,7 @@ def test_with_stages_codes_of_a_latent_are_exchanged_together(tiny_config):
             assert any(taken)
             exchanged += not taken[0]
     assert exchanged
-    for value, name in enumerate(("light", "dark")):
+    for value, name in enumerate(("dark", "light")):
         expected = np.asarray(engine.labelled.edit(codes[None], shade=name))[0]
         np.testing.assert_array_equal(np.sort(engine.edit(codes, 0, value)), expected)
 

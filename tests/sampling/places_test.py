@@ -8,7 +8,7 @@ from scipy.optimize import linprog
 
 from pivq_jax import sampling
 from pivq_jax.model.quantizer import places
-from pivq_jax.sampling import CodeSpace
+from pivq_jax.sampling import CodeSpace, choice
 
 PLACES, STAGES, EACH = 16, 3, 4  # a grid of 4 x 4, with 4 entries of each place at every stage
 N, K = PLACES * STAGES, PLACES * STAGES * EACH
@@ -92,3 +92,40 @@ def test_log_lifts_are_refused():
     assert not SPACE.uses_lift
     with pytest.raises(ValueError, match="all codes of a place are exchanged together"):
         sampling.recombine(SPACE, CODEBOOK, a, b, jax.random.key(0), lift=np.zeros((K, K)))
+
+
+def seam(exchanged, latents_a, latents_b):
+    """The squared differences on both sides of where exchanged places border on others."""
+    apart = ((latents_a - latents_b) ** 2).sum(-1)
+    total = 0.0
+    for p, q in np.ndindex(PLACES, PLACES):
+        (row, column), (other_row, other_column) = divmod(p, 4), divmod(q, 4)
+        if abs(row - other_row) + abs(column - other_column) == 1 and exchanged[p] > exchanged[q]:
+            total += apart[p] + apart[q]
+    return total
+
+
+def test_of_several_lines_the_one_is_taken_along_which_images_are_most_alike():
+    a, b = images(20, 5), images(20, 6)
+    first, partners, _ = sampling.pair_codes(SPACE, CODEBOOK, a, b)
+    how = SPACE, first, partners, jnp.asarray(CODEBOOK), jax.random.key(1), jnp.float32(0.5)
+    assert np.array_equal(choice.choose_seamless(*how, 1), choice.choose_exchange(*how))
+    best = np.asarray(choice.choose_seamless(*how, 9))
+    keys = [how[4], *jax.random.split(jax.random.fold_in(how[4], 2**32 - 1), 8)]
+    every = [np.asarray(choice.choose_exchange(*how[:4], key, how[5])) for key in keys]
+    latents = [np.asarray(SPACE.latents_of(jnp.asarray(x), jnp.asarray(CODEBOOK))) for x in (a, b)]
+    better = 0
+    for image in range(20):
+
+        def cost(choices, image=image):
+            taken = np.zeros(PLACES)
+            taken[PLACE[np.asarray(first)[image][choices[image]]]] = 1
+            return seam(taken, latents[0][image], latents[1][image])
+
+        costs = [cost(choices) for choices in every]
+        assert cost(best) == pytest.approx(min(costs), rel=1e-5)
+        better += min(costs) < costs[0]
+    assert better > 10
+    mixed = sampling.recombine(SPACE, CODEBOOK, a, b, how[4], candidates=9)
+    expected = np.sort(np.where(best, partners, first))
+    np.testing.assert_array_equal(mixed, expected)
