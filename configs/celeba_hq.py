@@ -6,18 +6,18 @@
 The recipe of configs/faces.py, which was measured on photographs of faces, for 256 pixels: each of
 the 256 patches of 16 x 16 pixels has sixteen codes (`model.stages`) for 64 numbers, N = 4,096 of K
 = 131,072 in all, at most 26,289 bits an image. Encoder and decoder are ViTs of width 768 with 8
-blocks. Steps and batch are half of those of FFHQ, as there are only 24,000 training
-images. Parents of new images are matched out of 10,000 training images. Without a
-discriminator: it did not improve samples of faces (docs/log/2026-11-28-faces.md).
+blocks. Steps and batch are half of those of FFHQ, as there are only 24,000 training images. Parents
+of new images are matched out of 10,000 training images. There is no discriminator, as none improved
+samples of faces (docs/log/2026-11-28-faces.md).
 
-Cost: COST_CELEBA_HQ. The hours of a training on a slice are those that the TPU's compiler
-estimates, with flops, memory and communication: `python -m launch.plan --config=configs/celeba_hq.py
---topology=v5e:4x4` prints HOURS_CELEBA_HQ. This config has not been run at full size yet; a
-small model with the same patches was trained on 12,917 faces at 128 pixels
+Cost: 135.9 million parameters; 29 TFLOP per step, as XLA counts them. The hours of a training on a
+slice are those that the TPU's compiler estimates, with flops, memory and communication: `python -m
+launch.plan --config=configs/celeba_hq.py --topology=v5e:4x4` prints them. This config has not been
+run at full size yet; a small model with the same patches was trained on 12,917 faces at 128 pixels
 (docs/log/2026-11-29-parents.md). Recombination in training needs two images per device.
 
-Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`,
-`:positional`; several with commas.
+Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`;
+both with a comma.
 """
 
 from ml_collections import ConfigDict
