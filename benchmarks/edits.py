@@ -1,14 +1,15 @@
 """Measures edits of faces by a classifier of pixels that the edits know nothing of.
 
     python -m benchmarks.edits --pretrained=toon_faces [--seed=0]
-    python -m benchmarks.edits --workdir=runs/toon_faces
+    python -m benchmarks.edits --workdir=runs/faces --values happiness neutral
 
 The judge is a convolutional network that is trained here on the pixels of the training images, and
 kept in --output. Each test image gets another value of one factor, both drawn at random (of the
-values that the judge does not see in its reconstruction). Prints, in all and by factor, how often
-the judge reads the edited image as asked, how many of the other factors it reads as in the
-reconstruction, and how many codes changed; and how often it reads images and reconstructions right,
-which bounds the first. Writes to --output: edits.json and edits.png with all values of one face.
+values that the judge does not see in its reconstruction, and of --values if given). Prints, in all
+and by factor, how often the judge reads the edited image as asked, how many of the other factors it
+reads as in the reconstruction, and how many codes changed; and how often it reads images and
+reconstructions right, which bounds the first. Writes to --output: edits.json and edits.png with all
+values of one face.
 """
 
 import json
@@ -90,6 +91,7 @@ def main() -> None:
     parser = parser_for(__doc__)
     add_model(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the values asked for")
+    parser.add_argument("--values", nargs="+", help="asked for; default all")
     parser.add_argument("--output", type=Path, help="default <workdir>/edits or runs/edits")
     options = parser.parse_args()
     output = output_of(options, "edits")
@@ -97,7 +99,7 @@ def main() -> None:
     dataset = dataset_from_config(model.config)
     settings = Settings.of(model.config)
     session = Session(model, dataset, settings, output)
-    learn_factors(session)
+    model = learn_factors(session)
     factors, size = dataset.factors, settings.batch_size
 
     judge = Judge(tuple(map(len, factors.values())))
@@ -117,11 +119,15 @@ def main() -> None:
     codes = encode_split(model, dataset.test, size)
     before = judged(decode_batched(model, codes, size))
     rng, names = np.random.default_rng(options.seed), list(factors)
-    chosen = rng.integers(0, len(names), len(codes))
+    allowed = [[not options.values or v in options.values for v in factors[n]] for n in names]
+    editable = np.flatnonzero([any(values) for values in allowed])
+    if not len(editable):
+        parser.error(f"--values: no factor has one; there are {dict(factors)}")
+    chosen = editable[rng.integers(0, len(editable), len(codes))]
     edited, asked = np.empty_like(codes), np.empty(len(codes), int)
     for row, factor in enumerate(chosen):
-        others = [v for v in range(judge.classes[factor]) if v != before[row, factor]]
-        asked[row] = rng.choice(others)
+        others = [v for v in np.flatnonzero(allowed[factor]) if v != before[row, factor]]
+        asked[row] = rng.choice(others or np.flatnonzero(allowed[factor]))
     for factor, name in enumerate(names):
         for value, wanted in enumerate(factors[name]):
             rows = (chosen == factor) & (asked == value)

@@ -3,23 +3,22 @@
     python -m pivq_jax.data.align --source=DIR --output=ALIGNED --preset=face --size=64
     python -m pivq_jax.main --config=configs/faces.py --config.data.path=ALIGNED
 
-The images of a person, whose names differ in their numbers alone, are in one split; for other
-names change `data.group`. Each of the 64 patches has sixteen codes, each of which says what those
-before it left over of the patch's cosine transform, and of what the encoder has learned to add to
-it in the first 1,000 steps (`model.stages`, docs/method.md): N = 1,024 of K = 32,768, at most
-6,568 bits an image. Images are moved before LPIPS, which would otherwise not see a grid of noise
-(docs/perceptual.md). New images have parents that resemble each other, the nearest of 1,000, and
-the patches on one side of a line from the second one. docs/log/2026-11-29-transform.md has the
-trials.
+The images of a person, whose names differ in their numbers alone, are in one split; for other names
+change `data.group`. Each of the 64 patches has sixteen codes, each of which says what those before
+it left over of the patch's cosine transform, and of what the encoder has learned to add to it in
+the first 1,000 steps (`model.stages`, docs/method.md): N = 1,024 of K = 32,768, at most 6,568 bits
+an image. Images are moved before LPIPS, which would otherwise not see a grid of noise
+(docs/perceptual.md). From then on the decoder also learns to hide the seam in recombined images
+(`loss.recombination`). New images have parents that resemble each other, matched one to one, and
+the patches on one side of a line from the second one. The log of 29 November 2026 has the trials
+(docs/log).
 
-Cost: 4.6 million parameters, 41 minutes of training on one core of an AMD EPYC with AVX-512, of
-which other work took a part, with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the command
-(docs/training.md, "Memory on a CPU"); some minutes of evaluation follow. On the 1,377 test images
-of the photographs that docs/data.md names (seed 0, VGG16 features, k = 5): 35.3 dB, LPIPS 0.008,
-FID of reconstructions 0.0018; recombined images: FID 0.0074, precision 0.77, recall 0.64, density
-0.71, coverage 0.68, where training images have 0.0031, 0.86, 0.86, 0.83 and 0.86. Another 1,500
-steps with `loss.recombination` (README has the command) hide the seams: FID 0.0060, precision
-0.83, recall 0.61, density 0.91, coverage 0.77, and reconstructions of 34.3 dB.
+Cost: 4.6 million parameters, 38 minutes of training on one core of an AMD EPYC with AVX-512, the
+other one busy, with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the command (docs/training.md,
+"Memory on a CPU"); some minutes of evaluation follow. On the 1,377 test images of the photographs
+that docs/data.md names (three seeds, VGG16 features, k = 5): 34.9 dB, LPIPS 0.0083, FID of
+reconstructions 0.0021; recombined images: FID 0.0056, precision 0.83, recall 0.67, density 0.97,
+coverage 0.81, where training images have 0.0031, 0.86, 0.86, 0.83 and 0.86.
 
 Variants: `:smoke` (a check, no model), `:nearest`; both with a comma.
 """

@@ -19,7 +19,7 @@ from pivq_jax.sampling.edit import Labels
 from pivq_jax.sampling.pairing import exchange_places
 from pivq_jax.sampling.space import CodeSpace
 
-LEAST_DIFFERENCE = 0.5  # of a place, relative to that of the place that differs most
+LEAST_DIFFERENCE = 0.2  # of a place, relative to that of the place that differs most
 MOST_NUMBERS = 2_048  # of an image, by which factors are read: low frequencies come first
 SHRINKAGE = 0.1  # of their covariance towards a multiple of the identity
 
