@@ -1,10 +1,10 @@
-"""python -m launch.plan --config=configs/ffhq.py --topology=v5e:16x16
+"""python -m launch.plan --config=configs/ffhq.py --topology=v5e:8x8
 
 Compiles the training step of a config for a TPU slice with the compiler of the slice, but without
 the slice; this only requires pip install "jax[tpu]". Prints whether it fits, what each chip
 computes and sends, an estimate of the step time, and the hours of the training as a range.
 
-Topologies are written as in Cloud TPU: v5e:4x4, v5e:16x16, v4:2x2x2, v5p:4x4x4, v6e:8x8, ...
+Topologies are written as in Cloud TPU: v5e:4x4, v5e:8x8, v4:2x2x2, v5p:4x4x4, v6e:8x8, ...
 Fields of the config are changed as in training, for example --config.mesh.fsdp=4.
 
   --table   celeba, celeba_hq and ffhq on four slices instead of one config (takes an hour or
@@ -43,7 +43,7 @@ from pivq_jax.config.loader import define_config_flag, load_config
 
 _CONFIG = define_config_flag()
 _FIELDS = [field.name for field in all_fields()]
-_TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, such as v5e:16x16.")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, such as v5e:8x8.")
 _TABLE = flags.DEFINE_bool("table", False, "Print plans for several configs and slices.")
 _COMPARE = flags.DEFINE_bool(
     "compare", False, "Also compile for one chip and compare its flops, with equal images per chip."
@@ -52,7 +52,7 @@ _COMPARE = flags.DEFINE_bool(
 # The share of the roofline's speed that a run is assumed to reach, until one has been timed.
 EFFICIENCY = 0.35
 TABLE_CONFIGS = ("celeba", "celeba_hq", "ffhq")
-TABLE_TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v4:2x2x2", "v6e:8x8")
+TABLE_TOPOLOGIES = ("v5e:4x4", "v5e:8x8", "v4:2x2x2", "v6e:8x8")
 
 
 def shares_out(config: Config, chips: int, factor: int) -> bool:
