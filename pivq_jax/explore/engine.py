@@ -227,16 +227,13 @@ class Engine:
         first, second = pair[0].tolist()
         a, b = self._training_image(first), self._training_image(second)
         pairs = self.pair(a.codes, b.codes)
-        exchanged = sampling.choose_exchange(
-            self.model.space,
-            jnp.asarray(pairs.a)[None],
-            jnp.asarray(pairs.b)[None],
-            self._codebook,
-            key_mix,
-            jnp.float32(0.5),
-            self._lift,
-        )[0]
-        return NewFace(a, b, pairs, np.where(exchanged, pairs.b, pairs.a))
+        space, sides = self.model.space, (jnp.asarray(pairs.a)[None], jnp.asarray(pairs.b)[None])
+        how = *sides, self._codebook, key_mix, jnp.float32(0.5)
+        if space.places:
+            exchanged = sampling.choose_seamless(space, *how)
+        else:
+            exchanged = sampling.choose_exchange(space, *how, self._lift)
+        return NewFace(a, b, pairs, np.where(exchanged[0], pairs.b, pairs.a))
 
     def nearest(self, codes: np.ndarray) -> Nearest:
         """Finds the training image that looks most like a decoded set, int [N]."""

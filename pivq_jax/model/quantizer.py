@@ -113,7 +113,7 @@ def look_up_in_stages(codebook: jax.Array, columns: jax.Array, stages: int) -> j
     """
     if stages == 1:
         return look_up(codebook, columns)
-    own = codebook.reshape(stages, -1, codebook.shape[1])
+    own = jnp.asarray(codebook).reshape(stages, -1, codebook.shape[1])
     first = jnp.arange(stages, dtype=columns.dtype)[:, None, None] * own.shape[1]
     entries = jax.vmap(look_up)(
         own, columns.reshape(len(columns), stages, -1).swapaxes(0, 1) - first

@@ -12,7 +12,7 @@ as int32, in canonical order. ValueError is raised for wrong shapes and for code
 integers.
 """
 
-from pivq_jax.sampling.choice import choose_exchange
+from pivq_jax.sampling.choice import choose_exchange, choose_seamless
 from pivq_jax.sampling.completion import fit_visible, visible_error
 from pivq_jax.sampling.edit import (
     FactorTable,
@@ -40,6 +40,7 @@ __all__ = [
     "SetPrior",
     "check_labels",
     "choose_exchange",
+    "choose_seamless",
     "complete_sets",
     "edit",
     "edit_places",

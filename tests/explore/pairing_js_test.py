@@ -166,7 +166,7 @@ def test_stages_are_quantized_paired_and_recombined_as_in_python(kind, fraction,
     for row in found:
         of = space.places_of(np.array(row["pairs"]["a"]), codebook)
         np.testing.assert_allclose(row["whole"], np.bincount(of, row["pairs"]["cost"])[of])
-    mixed = sampling.recombine(space, codebook, a, b, key, fraction)
+    mixed = sampling.recombine(space, codebook, a, b, key, fraction, candidates=1)
     assert [row["mixed"] for row in found] == mixed.tolist()
     columns = assign_in_stages(latents, codebook, kind, match_latents, 3)[0]
     assert [row["quantized"] for row in found] == space.canonical(columns).tolist()
