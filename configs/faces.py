@@ -8,7 +8,7 @@ change `data.group`. Each of the 64 patches has sixteen codes, each of which say
 it left over of the patch's cosine transform, and of what the encoder has learned to add to it in
 the first 1,000 steps (`model.stages`, docs/method.md): N = 1,024 of K = 32,768, at most 6,568 bits
 an image. Images are moved before LPIPS, which would otherwise not see a grid of noise
-(docs/perceptual.md). From then on the decoder also learns to hide the seam in recombined images
+(docs/perceptual.md). With codes, the decoder also learns to hide the seam in recombined images
 (`loss.recombination`). New images have parents that resemble each other, matched one to one, and
 the patches on one side of a line from the second one. The log of 29 November 2026 has the trials
 (docs/log).
