@@ -88,8 +88,11 @@ def cosine_transform(size: int, count: int) -> Tensor:
     waves = torch.from_numpy(scipy.fft.idct(np.eye(size), axis=0, norm="ortho"))  # [pixel, wave]
     axes = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
     axes = F.normalize(axes, dim=1)
+    # Colours begin sqrt(count) waves later, or as late as leaves room for both of their means.
+    room = [f for f in range(2 * size) if (f + 1) * (f + 2) // 2 + 2 <= count]
+    later = min(round(math.sqrt(count)), max(room, default=0))
     keys = [
-        (u + v + (size - 2 if axis else 0), axis, u, v)
+        (u + v + (later if axis else 0), axis, u, v)
         for axis, u, v in itertools.product(range(3), range(size), range(size))
     ]
     patterns = [
