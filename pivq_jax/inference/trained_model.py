@@ -165,6 +165,8 @@ class TrainedModel:
 
         For the other arguments, the result and errors see `complete_sets`.
         """
+        if count < 1:
+            raise ValueError(f"count = {count}: draw at least 1 image")
         return self.complete_sets(np.empty((count, 0), np.int32), key, temperature, passes)
 
     def complete_sets(

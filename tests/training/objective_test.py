@@ -148,7 +148,8 @@ def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(settin
         return made, objective._recombine(params, quantized.columns, images, key_mix)[0]
 
     def logits(judge, images, number):
-        seen = augment(images, jax.random.fold_in(key_judge, number), adversary.augmentations)
+        policy = ("colour", "translation")
+        seen = augment(images, jax.random.fold_in(key_judge, number), policy)
         return adversary.discriminator.apply({"params": judge}, seen)
 
     def fidelity(params):
