@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.model.quantizer import add_by_place
 from pivq_jax.sampling.lift import improve_exchange
 from pivq_jax.sampling.pairing import rank_of_pairs
 from pivq_jax.sampling.prior import SetPrior, pseudo_likelihood
@@ -101,7 +101,11 @@ def choose_plausible(
 
     The first candidate is the one that `choose_exchange` makes with the same key.
     """
-    choices = _choices(space, codes_a, partners, codebook, key, fraction, lift, candidates)
+    choices = _choices(
+        lambda own: choose_exchange(space, codes_a, partners, codebook, own, fraction, lift),
+        key,
+        candidates,
+    )
     sets = jnp.where(choices, partners, codes_a).reshape(-1, codes_a.shape[1])
     scores = jax.lax.map(
         lambda codes: pseudo_likelihood(network, params, codes[None], PASSES)[0],
@@ -126,14 +130,14 @@ def choose_seamless(
 
     The first candidate is the one that `choose_exchange` makes with the same key.
     """
-    choices = _choices(space, codes_a, partners, codebook, key, fraction, None, candidates)
-    size = codebook.shape[1] // 2
-    places, others = (space.places_of(codes, codebook) for codes in (codes_a, partners))
-    a, b = (
-        add_by_place(owners, codebook[codes][..., size:], space.places)
-        for owners, codes in ((places, codes_a), (others, partners))
+    choices = _choices(
+        lambda own: choose_exchange(space, codes_a, partners, codebook, own, fraction),
+        key,
+        candidates,
     )
+    a, b = (space.latents_of(codes, codebook) for codes in (codes_a, partners))
     apart = jnp.square(a - b).sum(-1)  # [B, places]
+    places = space.places_of(codes_a, codebook)
     taken = jnp.einsum("cbn,bnp->cbp", choices, jax.nn.one_hot(places, space.places)) > 0
 
     side = math.isqrt(space.places)
@@ -149,22 +153,12 @@ def choose_seamless(
 
 
 def _choices(
-    space: CodeSpace,
-    codes_a: jax.Array,
-    partners: jax.Array,
-    codebook: jax.Array,
-    key: jax.Array,
-    fraction: jax.Array,
-    lift: jax.Array | None,
-    candidates: int,
+    choose: Callable[[jax.Array], jax.Array], key: jax.Array, candidates: int
 ) -> jax.Array:
     """Makes choices with several keys, the first one with `key`: bool [candidates, B, N]."""
     # Images fold their numbers into the key, and none of them has this one.
     others = jax.random.split(jax.random.fold_in(key, 2**32 - 1), candidates - 1)
-    return jax.lax.map(
-        lambda own: choose_exchange(space, codes_a, partners, codebook, own, fraction, lift),
-        jnp.concatenate([key[None], others]),
-    )
+    return jax.lax.map(choose, jnp.concatenate([key[None], others]))
 
 
 def _best(choices: jax.Array, scores: jax.Array) -> jax.Array:
