@@ -192,6 +192,8 @@ class LocalOutput(nn.Module):
 class Decoder(nn.Module):
     places: nn.Parameter | None
     positions: Tensor
+    transform: Tensor
+    known: Tensor
 
     def __init__(
         self,
