@@ -35,11 +35,15 @@ from pivq_jax.data.images import encode_png
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.explore.engine import Engine
+from pivq_jax.explore.pool import SEARCH_SIZE
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import from_pretrained, load
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
 from pivq_jax.interop.safetensors_file import without_paths
+from pivq_jax.sampling import choice, pairing
+from pivq_jax.sampling.edit import KEPT_WEIGHT, LEAST_EVIDENCE, WANTED_WEIGHT
+from pivq_jax.sampling.edit import LIFT_WEIGHT as EDIT_LIFT_WEIGHT
 from pivq_jax.training.build import dataset_from_config
 
 DOCS = Path(__file__).parent
@@ -89,6 +93,7 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
     shutil.copytree(PAGE, folder, ignore=shutil.ignore_patterns("server.js", "start.js"))
     for file in (*EXPLORER.glob("*.js"), *(runtime / name for name in RUNTIME)):
         shutil.copy(file, folder)
+    (folder / "constants.js").write_text(constants())
 
     model, dataset, pool = engine.model, engine.dataset, engine.pool
     assert dataset and pool
@@ -117,6 +122,21 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
             "testCodes": encode_split(model, tests, model.config.evaluate.batch_size).tolist(),
         },
     )
+
+
+def constants() -> str:
+    """Returns the module constants.js: the numbers that the page has in common with the package."""
+    shared = {
+        "PAIRING_LIFT_WEIGHT": pairing.LIFT_WEIGHT,
+        "SLACK": choice.SLACK,
+        "CANDIDATES": choice.CANDIDATES,
+        "EDIT_LIFT_WEIGHT": EDIT_LIFT_WEIGHT,
+        "WANTED_WEIGHT": WANTED_WEIGHT,
+        "KEPT_WEIGHT": KEPT_WEIGHT,
+        "LEAST_EVIDENCE": LEAST_EVIDENCE,
+        "SEARCH_SIZE": SEARCH_SIZE,
+    }
+    return "".join(f"export const {name} = {value};\n" for name, value in shared.items())
 
 
 def find_runtime() -> Path:

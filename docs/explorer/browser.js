@@ -3,19 +3,26 @@
  * onnxruntime-web on one thread. Its files are those that docs/build_explorer.py writes.
  */
 
-import { Backend, BackendError } from "./backend.js";
+import { Backend, BackendError, checkSize } from "./backend.js";
 import { readCodes, writeCodes } from "./codes.js";
+import { CANDIDATES } from "./constants.js";
 import { edit } from "./edits.js";
 import { claimedSize } from "./headers.js";
 import { env, InferenceSession, Tensor } from "./ort.wasm.bundle.min.mjs";
-import { logLift, ofWholePlaces, pairCodes, placesOf, quantize, recombine } from "./pairing.js";
+import {
+  logLift,
+  ofWholePlaces,
+  pairCodes,
+  placesOf,
+  quantize,
+  recombine,
+  recombineSeamlessly,
+} from "./pairing.js";
 import { resize, shrink, toBytes, toFloat } from "./pixels.js";
 import { readValues } from "./probe.js";
 import { readSafetensors } from "./safetensors.js";
 
-const MAX_FILE = 2 ** 25; // bytes
 const MAX_PIXELS = 8192 * 6144; // of a person's own image
-const MAX_EXAMPLES = 48;
 
 const RUNTIME = "ort-wasm-simd-threaded.wasm";
 const DECODER = "model.decoder.onnx";
@@ -87,7 +94,8 @@ export class BrowserBackend extends Backend {
 
   async examples(start, count) {
     const album = await this.#tests();
-    const length = Math.min(count, MAX_EXAMPLES, this.#model.examples - start);
+    const { mostExamples, examples } = this.#model;
+    const length = Math.min(count, mostExamples, examples - start);
     return Array.from({ length }, (_, i) => album.image(start + i));
   }
 
@@ -99,6 +107,7 @@ export class BrowserBackend extends Backend {
 
   async encode(file, name) {
     const { imageSize, kind } = this.#model;
+    checkSize(file, this.#model);
     const data = resize(await readImage(file), imageSize);
     const images = new Tensor("float32", toFloat(data), [1, imageSize, imageSize, 3]);
     const { latents } = await this.#run(await this.#encoder(), { images });
@@ -131,9 +140,11 @@ export class BrowserBackend extends Backend {
     const b = await this.#trainingImage(other + (other >= first));
     const pairs = await this.pair(a.codes, b.codes);
     const { dim, places } = this.#codebook;
-    const direction = Array.from({ length: places ? 2 : dim }, normal);
-    const lift = places ? undefined : this.#lift;
-    return { a, b, pairs, codes: recombine(pairs, this.#codebook, direction, 0.5, lift) };
+    const directions = (count, length) => Array.from({ length: count }, () => Array.from({ length }, normal));
+    const codes = places
+      ? recombineSeamlessly(pairs, this.#codebook, directions(CANDIDATES, 2), 0.5)
+      : recombine(pairs, this.#codebook, directions(1, dim)[0], 0.5, this.#lift);
+    return { a, b, pairs, codes };
   }
 
   async nearest(codes, signal) {
@@ -175,7 +186,7 @@ export class BrowserBackend extends Backend {
   }
 
   async readCodes(file) {
-    checkSize(file);
+    checkSize(file, this.#model);
     return readCodes(new Uint8Array(await file.arrayBuffer()), this.#model);
   }
 
@@ -262,15 +273,8 @@ function once(make) {
   };
 }
 
-function checkSize(file) {
-  if (file.size > MAX_FILE) {
-    throw new BackendError(`The file has more than ${MAX_FILE / 2 ** 20} MB: choose a smaller one.`);
-  }
-}
-
 /** Decodes a file and takes its central square, with transparency on white. */
 async function readImage(file) {
-  checkSize(file);
   const claimed = claimedSize(new Uint8Array(await file.arrayBuffer()));
   if (claimed && claimed.width * claimed.height > MAX_PIXELS) {
     const [wide, high, most] = [claimed.width, claimed.height, MAX_PIXELS].map((n) => n.toLocaleString("en"));

@@ -1,13 +1,8 @@
 /** Edits of labelled factors: `pivq_jax/sampling/edit.py` for single images. */
 
+import { EDIT_LIFT_WEIGHT, KEPT_WEIGHT, LEAST_EVIDENCE, WANTED_WEIGHT } from "./constants.js";
 import { match } from "./matching.js";
 import { cheapest, distanceScale, pairCodes, squaredDistance } from "./pairing.js";
-
-// As in pivq_jax/sampling/edit.py.
-const LIFT_WEIGHT = 1 / 3;
-const WANTED_WEIGHT = 2;
-const KEPT_WEIGHT = 0.5;
-const LEAST_EVIDENCE = Math.log(3 / 4);
 
 /**
  * How often training images have each value of each factor.
@@ -71,10 +66,10 @@ export function edit(codes, factor, value, table, codebook, lift, kind) {
     const stays = given[code * width + wanted] - overall[wanted] >= LEAST_EVIDENCE;
     for (let k = 0; k < size; k++) {
       let change = Infinity;
-      if (k === code) change = LIFT_WEIGHT * least; // a code is its own best alternative
+      if (k === code) change = EDIT_LIFT_WEIGHT * least; // a code is its own best alternative
       else if (!stays) {
         const distance = scale * squaredDistance(values, code * dim, values, k * dim, dim);
-        change = distance + LIFT_WEIGHT * lift[code * size + k];
+        change = distance + EDIT_LIFT_WEIGHT * lift[code * size + k];
       }
       cost[n * size + k] = change - fit[k];
     }

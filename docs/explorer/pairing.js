@@ -1,5 +1,6 @@
 /** Code sets: quantization, pairing, recombination; `pivq_jax.sampling` for single images. */
 
+import { PAIRING_LIFT_WEIGHT, SLACK } from "./constants.js";
 import { match } from "./matching.js";
 
 /**
@@ -15,12 +16,6 @@ import { match } from "./matching.js";
  * @property {number} stages
  * @property {number[]} of - the place of each entry, K: the one whose vector is nearest.
  */
-
-/** Weight of a log lift of 1, as in pivq_jax/sampling/pairing.py. */
-const LIFT_WEIGHT = 1 / 16;
-
-/** How far log lifts change the number of exchanged pairs, as in pivq_jax/sampling/choice.py. */
-const SLACK = 0.25;
 
 const NONE = -1; // no pair
 
@@ -132,7 +127,7 @@ export function pairCodes(codesA, codesB, codebook, kind, lift) {
   const all = places ? a.flatMap((one) => b.map((other) => apart(one, other))) : [];
   const farthest = all.reduce((one, other) => Math.max(one, other), 0);
   const more = (one, other) => {
-    if (lift) return LIFT_WEIGHT * lift[one * size + other];
+    if (lift) return PAIRING_LIFT_WEIGHT * lift[one * size + other];
     return places && places.of[one] !== places.of[other] ? farthest : 0;
   };
   const cost = rows.flatMap((n) => columns.map((m) => scale * apart(a[n], b[m]) + more(a[n], b[m])));
@@ -221,6 +216,45 @@ export function recombine({ a, b }, codebook, direction, fraction, lift) {
   const slack = rounded(SLACK * Math.min(share, Math.fround(1 - share)));
   if (lift) improveExchange(a, b, exchanged, codebook.size, lift, slack);
   return a.map((code, n) => (exchanged[n] ? b[n] : code));
+}
+
+/**
+ * Recombines with places by the one of several lines along which the latents of both images are most
+ * alike, as `choose_seamless` in pivq_jax/sampling/choice.py.
+ *
+ * @param {{a: number[], b: number[]}} pairs - from `pairCodes`.
+ * @param {Codebook} codebook
+ * @param {ArrayLike<number>[]} directions - of the lines, 2 values each.
+ * @param {number} fraction - as in `recombine`.
+ * @returns {number[]} as `recombine`.
+ */
+export function recombineSeamlessly(pairs, codebook, directions, fraction) {
+  const { values, dim, places } = codebook;
+  const { count, of, vectors } = places;
+  const from = vectors.length / count;
+  const own = dim - from;
+  const difference = new Float64Array(count * own);
+  const add = (code, sign) => {
+    for (let d = 0; d < own; d++) difference[of[code] * own + d] += sign * values[code * dim + from + d];
+  };
+  pairs.a.forEach((code) => add(code, 1));
+  pairs.b.forEach((code) => add(code, -1));
+  const apart = new Float64Array(count);
+  difference.forEach((value, i) => (apart[Math.floor(i / own)] += value ** 2));
+
+  const side = Math.sqrt(count);
+  let best = { length: Infinity };
+  for (const direction of directions) {
+    const codes = recombine(pairs, codebook, direction, fraction);
+    const taken = new Set(pairs.a.filter((code, n) => codes[n] !== code).map((code) => of[code]));
+    let length = 0;
+    for (let p = 0; p < count; p++) {
+      const beside = [...((p + 1) % side ? [p + 1] : []), ...(p + side < count ? [p + side] : [])];
+      for (const q of beside) if (taken.has(p) !== taken.has(q)) length += apart[p] + apart[q];
+    }
+    if (length < best.length) best = { length, codes };
+  }
+  return best.codes;
 }
 
 /** Rounds to the nearest integer, halves to the even one, as NumPy does. */

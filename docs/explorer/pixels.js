@@ -1,8 +1,8 @@
 /** Pixels: to and from the networks, and resized as in training. Images are `ImageData`-like. */
 
+import { SEARCH_SIZE } from "./constants.js";
 import { roundHalfToEven } from "./pairing.js";
 
-const SEARCH_SIZE = 32; // as in pivq_jax/explore/pool.py
 const PRECISION = 2 ** 22; // of Pillow's weights
 const LOBES = 3; // of the Lanczos kernel
 

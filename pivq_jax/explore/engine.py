@@ -22,6 +22,7 @@ from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.explore.factors import Probe, edit_in_order, fit_probe, read_values
 from pivq_jax.explore.meanings import find_meanings, words
 from pivq_jax.explore.pool import Pool, encode_pool, nearest, shrink
+from pivq_jax.explore.uploads import MAX_BYTES
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop.card import TERMS
 from pivq_jax.sampling import Labels
@@ -155,6 +156,8 @@ class Engine:
             "exampleName": self._example_name,
             "trainingImages": len(self.pool.codes) if self.pool else 0,
             "batch": BATCH,
+            "mostExamples": MAX_EXAMPLES,
+            "mostBytes": MAX_BYTES,
             "grouping": meanings.grouping,
             "groups": list(meanings.groups),
             "entries": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
@@ -227,12 +230,9 @@ class Engine:
         first, second = pair[0].tolist()
         a, b = self._training_image(first), self._training_image(second)
         pairs = self.pair(a.codes, b.codes)
-        space, sides = self.model.space, (jnp.asarray(pairs.a)[None], jnp.asarray(pairs.b)[None])
-        how = *sides, self._codebook, key_mix, jnp.float32(0.5)
-        if space.places:
-            exchanged = sampling.choose_seamless(space, *how)
-        else:
-            exchanged = sampling.choose_exchange(space, *how, self._lift)
+        sides = jnp.asarray(pairs.a)[None], jnp.asarray(pairs.b)[None]
+        how = *sides, self._codebook, key_mix, jnp.float32(0.5), self._lift
+        exchanged = sampling.choose_pairs(self.model.space, *how)
         return NewFace(a, b, pairs, np.where(exchanged[0], pairs.b, pairs.a))
 
     def nearest(self, codes: np.ndarray) -> Nearest:

@@ -12,7 +12,7 @@ as int32, in canonical order. ValueError is raised for wrong shapes and for code
 integers.
 """
 
-from pivq_jax.sampling.choice import choose_exchange, choose_seamless
+from pivq_jax.sampling.choice import choose_pairs
 from pivq_jax.sampling.completion import fit_visible, visible_error
 from pivq_jax.sampling.edit import (
     FactorTable,
@@ -39,8 +39,7 @@ __all__ = [
     "Prior",
     "SetPrior",
     "check_labels",
-    "choose_exchange",
-    "choose_seamless",
+    "choose_pairs",
     "complete_sets",
     "edit",
     "edit_places",

@@ -152,6 +152,28 @@ def choose_seamless(
     return _best(choices, -length)
 
 
+def choose_pairs(
+    space: CodeSpace,
+    codes_a: jax.Array,
+    partners: jax.Array,
+    codebook: jax.Array,
+    key: jax.Array,
+    fraction: jax.Array,
+    lift: jax.Array | None = None,
+    candidates: int = CANDIDATES,
+) -> jax.Array:
+    """Chooses the pairs to exchange as new images do: by one hyperplane or, with places, by the
+    best of `candidates` lines (`choose_seamless`).
+
+    Codes are int32 [B, N] as `pair_codes` returns them, the codebook float32 [K, D], and `fraction`
+    and `lift`, float32, as in `recombine`. Returns bool [B, N].
+    """
+    how = space, codes_a, partners, codebook, key, fraction
+    if space.places and candidates > 1:
+        return choose_seamless(*how, candidates)
+    return choose_exchange(*how, lift)
+
+
 def _choices(
     choose: Callable[[jax.Array], jax.Array], key: jax.Array, candidates: int
 ) -> jax.Array:

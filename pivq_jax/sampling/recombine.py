@@ -22,12 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from pivq_jax.sampling.choice import (
-    CANDIDATES,
-    choose_exchange,
-    choose_plausible,
-    choose_seamless,
-)
+from pivq_jax.sampling.choice import CANDIDATES, choose_pairs, choose_plausible
 from pivq_jax.sampling.pairing import pair
 from pivq_jax.sampling.prior import Prior, SetPrior
 from pivq_jax.sampling.space import CodeSpace
@@ -177,10 +172,8 @@ def _recombine(
 ) -> jax.Array:
     first, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
     how = first, partners, codebook, key, fraction, lift
-    if network is None and space.places and candidates > 1:
-        exchanged = choose_seamless(space, *how[:-1], candidates)
-    elif network is None:
-        exchanged = choose_exchange(space, *how)
+    if network is None:
+        exchanged = choose_pairs(space, *how, candidates)
     else:
         exchanged = choose_plausible(space, network, params, *how, candidates)
     return space.canonical(jnp.where(exchanged, partners, first)).reshape(codes_a.shape)

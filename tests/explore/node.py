@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from docs.build_explorer import constants
+
 ROOT = Path(__file__).parents[2]
 SOURCES = (ROOT / "pivq_jax" / "explore" / "page", ROOT / "docs" / "explorer")
 READ = """
@@ -57,6 +59,7 @@ def run_js(module: str, names: str, body: str, folder: Path, **given: Any) -> An
     for source in SOURCES:
         for file in (*source.glob("*.js"), *source.glob("package.json")):
             shutil.copy(file, page)
+    (page / "constants.js").write_text(constants())
     url = (page / module).as_uri()
     script = f"import {{ {names} }} from {json.dumps(url)};\n{READ}"
     script += f"const answer = (value) => console.log(JSON.stringify(value));\n{body}"

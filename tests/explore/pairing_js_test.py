@@ -41,7 +41,9 @@ answer(a.map((codes, i) => {
   const mixed = recombine(pairs, codebook, directions.subarray(2 * i, 2 * i + 2), fraction);
   const quantized = quantize(latents.subarray(i * own, (i + 1) * own), codebook, kind);
   const whole = ofWholePlaces(pairs, codebook).cost;
-  return { pairs, mixed: canonical(mixed, kind), quantized, whole };
+  const line = (m) => given.lines.subarray(2 * (m * a.length + i), 2 * (m * a.length + i + 1));
+  const best = recombineSeamlessly(pairs, codebook, [0, 1, 2, 3, 4].map(line), fraction);
+  return { pairs, mixed: canonical(mixed, kind), quantized, whole, best: canonical(best, kind) };
 }));
 """
 
@@ -157,10 +159,17 @@ def test_stages_are_quantized_paired_and_recombined_as_in_python(kind, fraction,
     key, codebook = jax.random.key(5), places_test.CODEBOOK
     keys = [jax.random.fold_in(key, i) for i in range(count)]
     directions = np.stack([jax.random.normal(k, (2,)) for k in keys]).astype(np.float32)
+    others = jax.random.split(jax.random.fold_in(key, 2**32 - 1), 4)
+    lines = [
+        [jax.random.normal(jax.random.fold_in(k, i), (2,)) for i in range(count)]
+        for k in (key, *others)
+    ]
     given = {"a": a.tolist(), "b": b.tolist(), "size": len(codebook), "kind": kind}
+    given |= {"lines": np.array(lines, np.float32)}
     given |= {"count": 16, "stages": 3, "fraction": fraction, "vectors": places(16, 8)}
     given |= {"values": codebook, "latents": latents, "directions": directions}
     names = "canonical, ofWholePlaces, pairCodes, placesOf, quantize, recombine"
+    names += ", recombineSeamlessly"
     found = run_js("pairing.js", names, STAGES, tmp_path, **given)
     compare_pairs([row["pairs"] for row in found], sampling.pair_codes(space, codebook, a, b))
     for row in found:
@@ -168,6 +177,8 @@ def test_stages_are_quantized_paired_and_recombined_as_in_python(kind, fraction,
         np.testing.assert_allclose(row["whole"], np.bincount(of, row["pairs"]["cost"])[of])
     mixed = sampling.recombine(space, codebook, a, b, key, fraction, candidates=1)
     assert [row["mixed"] for row in found] == mixed.tolist()
+    best = sampling.recombine(space, codebook, a, b, key, fraction, candidates=5)
+    assert [row["best"] for row in found] == best.tolist()
     columns = assign_in_stages(latents, codebook, kind, match_latents, 3)[0]
     assert [row["quantized"] for row in found] == space.canonical(columns).tolist()
 

@@ -50,6 +50,8 @@
  * @property {number} trainingImages - number of images that `recombine` draws from and `nearest`
  *     searches; 0 if the backend has none: the page then leaves out both.
  * @property {number} batch - most sets of one `decode`, at least 1.
+ * @property {number} mostExamples - most images of one call of `examples`.
+ * @property {number} mostBytes - of a file that a person gives.
  * @property {"factor"|"cluster"} grouping - what groups are: labelled factors, or clusters of
  *     codebook entries.
  * @property {string[]} groups - name of each group, such as "hair" or "cluster 3".
@@ -98,6 +100,18 @@ export class BackendError extends Error {
   }
 }
 
+/**
+ * Refuses a file that is too large.
+ *
+ * @param {Blob} file
+ * @param {Model} model
+ */
+export function checkSize(file, { mostBytes }) {
+  if (file.size > mostBytes) {
+    throw new BackendError(`The file has more than ${mostBytes / 2 ** 20} MB: choose a smaller one.`);
+  }
+}
+
 /** The interface; each method below is to be implemented. */
 export class Backend {
   /**
@@ -115,7 +129,8 @@ export class Backend {
    * Images to choose from, without their codes.
    *
    * @param {number} start - index of the first one.
-   * @param {number} count - how many, at most 48; fewer come where `Model.examples` ends.
+   * @param {number} count - how many, at most `Model.mostExamples`; fewer come where
+   *     `Model.examples` ends.
    * @returns {Promise<ImageData[]>}
    */
   async examples(start, count) {

@@ -1,17 +1,14 @@
 /** The backend of the page that `pivq_jax.explore.server` serves. */
 
-import { Backend, BackendError } from "./backend.js";
-
-const MAX_FILE = 2 ** 25; // bytes, as in uploads.py
+import { Backend, BackendError, checkSize } from "./backend.js";
 
 export class ServerBackend extends Backend {
-  #size = 0;
+  #model; // see backend.js
 
   async open(progress) {
     progress("Opening the model", 0);
-    const model = await ask("model");
-    this.#size = model.imageSize;
-    return model;
+    this.#model = await ask("model");
+    return this.#model;
   }
 
   async examples(start, count) {
@@ -24,7 +21,7 @@ export class ServerBackend extends Backend {
   }
 
   async encode(file, name) {
-    checkSize(file);
+    checkSize(file, this.#model);
     return { ...this.#picture(await ask("encode", file)), name };
   }
 
@@ -66,7 +63,7 @@ export class ServerBackend extends Backend {
   }
 
   async readCodes(file) {
-    checkSize(file);
+    checkSize(file, this.#model);
     return ask("codes/read", file);
   }
 
@@ -77,7 +74,8 @@ export class ServerBackend extends Backend {
   /** Converts base64 of RGB to an ImageData. */
   #image(text) {
     const rgb = atob(text);
-    const image = new ImageData(this.#size, this.#size);
+    const { imageSize } = this.#model;
+    const image = new ImageData(imageSize, imageSize);
     for (let from = 0, to = 0; from < rgb.length; to += 4) {
       image.data[to] = rgb.charCodeAt(from++);
       image.data[to + 1] = rgb.charCodeAt(from++);
@@ -85,13 +83,6 @@ export class ServerBackend extends Backend {
       image.data[to + 3] = 255;
     }
     return image;
-  }
-}
-
-/** Refuses a file that the server would refuse once it is sent. */
-function checkSize(file) {
-  if (file.size > MAX_FILE) {
-    throw new BackendError(`The file has more than ${MAX_FILE / 2 ** 20} MB: choose a smaller one.`);
   }
 }
 
