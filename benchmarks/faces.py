@@ -18,30 +18,19 @@ ONE_STAGE = {
     "model.code_dim": "32",
     "quantizer.codebook_size": "16384",
     "quantizer.noise": "0.9",
+    "loss.recombination": "0",
 }
 ROWS: dict[str, dict[str, str]] = {
     "as the config has it": {},
+    "512 latents with one code each": ONE_STAGE,
+    "no loss on recombined images": {"loss.recombination": "0"},
+    "nearest entries": {"quantizer.kind": "nearest"},
     "eight stages, K = 16,384": {
         "model.stages": "8",
         "model.num_codes": "512",
         "quantizer.codebook_size": "16384",
     },
-    "K = 65,536": {"quantizer.codebook_size": "65536"},
-    "codes of 96 dimensions": {"model.code_dim": "96"},
-    "codebook from step 850": {"quantizer.init_step": "850"},
-    "noise 0.1": {"quantizer.noise": "0.1"},
-    "512 latents with one code each": ONE_STAGE,
-    "no layer for each patch": {"model.local_output": "False"},
     "LPIPS of images in place": {"loss.perceptual_shift": "0"},
-    "LPIPS at half the weight": {"loss.perceptual": "0.5"},
-    "any two parents": {"sample.nearest_of": "1"},
-    "the nearest of 64 parents": {"sample.nearest_of": "64"},
-    "discriminator": CRITIC
-    | {
-        "adversarial.weight": "0.5",
-        "adversarial.recombined_weight": "0.5",
-        "adversarial.start_step": "1200",
-    },
     "image_folder's settings": {
         **ONE_STAGE,
         "data.flip": "False",
@@ -56,6 +45,14 @@ ROWS: dict[str, dict[str, str]] = {
         "loss.perceptual": "0",
         "loss.recombination": "0.5",
         "sample.nearest_of": "1",
+    },
+    "no layer for each patch": {"model.local_output": "False"},
+    "any two parents": {"sample.nearest_of": "1"},
+    "discriminator": CRITIC
+    | {
+        "adversarial.weight": "0.5",
+        "adversarial.recombined_weight": "0.5",
+        "adversarial.start_step": "1000",
     },
 }
 COLUMNS: screen.Columns = (

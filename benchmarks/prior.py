@@ -9,9 +9,12 @@ several temperatures and numbers of passes: FID, precision, recall, density and 
 test images; how new the samples are, as the number of codes (of N) that a sample has in common with
 the most similar training image and, if it has parents, as its distance from the reconstruction of
 the nearer one (`new`, as in `benchmarks.exchange`); and sets per second, without decoding. Test
-images show how many common codes are usual. The last lines compare the bits of a set on the test
-split: under the prior, with independent codes (`marginal_bits`) and of the set alone
-(`ceiling_bits`). Writes to --output: prior.json, and prior.png with the samples of the prior.
+images show how many common codes are usual. Models with several stages have no log lift and no
+choice by the prior, which draws one place after another, whatever the passes.
+
+The last lines compare the bits of a set on the test split: under the prior, with independent codes
+(`marginal_bits`) and of the set alone (`ceiling_bits`). Writes to --output: prior.json, and
+prior.png with the samples of the prior.
 """
 
 import json
@@ -64,7 +67,9 @@ def main() -> None:
     key = jax.random.key(config.seed)
     key_parents, key_mix = jax.random.split(key)  # the parents are those of an evaluation
     n = train.shape[1]
-    pairs = np.asarray(sampling.random_parents(key_parents, options.samples, len(train)))
+    near = 2, config.sample.nearest_of
+    pool = key_parents, options.samples, train, model.codebook
+    pairs = sampling.near_parents(model.space, *pool, *near)
     a, b = train[pairs].swapaxes(0, 1)
     parents = decode_batched(model, a, batch_size), decode_batched(model, b, batch_size)
 
@@ -90,8 +95,9 @@ def main() -> None:
         print(name, {k: round(v, 4) for k, v in rows[name].items()}, flush=True)
         return images
 
+    several_stages = model.space.places > 0
     recombine = partial(sampling.recombine, model.space, model.codebook, a, b, key_mix)
-    for count, with_lift in CANDIDATES:
+    for count, with_lift in ((0, False),) if several_stages else CANDIDATES:
         name = f"recombined {'with' if with_lift else 'without'} log lift"
         draw = partial(recombine, lift=session.lift if with_lift else None)
         if count:
@@ -99,7 +105,7 @@ def main() -> None:
             draw = partial(draw, prior=prior, candidates=count)
         measure(name, draw, new=True)
     shown = []
-    for passes, temperature in SETTINGS:
+    for passes, temperature in SETTINGS[:4] if several_stages else SETTINGS:
         draw = partial(model.sample_prior, key, options.samples, temperature, passes)
         shown.append(measure(f"prior, {passes} passes, temperature {temperature}", draw))
     test = session.test_codes

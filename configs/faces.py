@@ -50,6 +50,12 @@ def get_config(variants: str = "") -> ConfigDict:
     config.train.steps = 7_000
     config.train.checkpoint_every = 1_000
     config.sample.nearest_of = 10_000
+    config.prior.width = 192
+    config.prior.depth = 4
+    config.prior.heads = 3
+    config.prior.steps = 2_500
+    config.prior.batch_size = 32
+    config.prior.learning_rate = 2e-3
     return with_variants(
         config,
         variants,

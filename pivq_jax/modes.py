@@ -26,6 +26,7 @@ from pivq_jax.config.check import check_workdir, trained_differences
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import load_image
+from pivq_jax.data.sources import Mirrored
 from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation import completions, edits, stages
 from pivq_jax.evaluation.evaluator import Evaluator
@@ -144,8 +145,12 @@ def train_prior(task: Task) -> None:
         raise InputError(f"the prior is one over sets, and {model.space.kind} codes are none")
     check_place(session.workdir)
     say(f"encoding {len(session.pool):,} training images")
+    sets = session.pool_codes
+    if config.data.flip:
+        mirrored = encode_split(model, Mirrored(session.pool), batch_size)
+        sets = np.concatenate([sets, mirrored])
     prior = fit_prior(
-        *(config.prior, config.quantizer.codebook_size, session.pool_codes),
+        *(config.prior, model.space, model.codebook, sets),
         encode_split(model, session.dataset.validation, batch_size),
         directory=session.workdir / PRIOR,
         seed=config.seed,

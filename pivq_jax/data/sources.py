@@ -97,6 +97,20 @@ class Subset:
         return self._source[int(self._indices[index])]
 
 
+class Mirrored:
+    """All images of a source, flipped horizontally."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int, /) -> Example:
+        example = self._source[index]
+        return {**example, "image": np.ascontiguousarray(example["image"][:, ::-1])}
+
+
 def first_images(source: Source, count: int) -> Subset:
     """Returns the first `count` images of a source, or all if there are fewer."""
     return Subset(source, range(min(count, len(source))))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.common.parallel import own_copy
@@ -57,7 +58,10 @@ def _draw(session: Session, temperature: float) -> np.ndarray:
 
 
 def _bits(session: Session) -> float:
-    """Computes the mean bits of the test split, in batches of constant shape."""
+    """Computes the mean bits of the test split, in batches of constant shape.
+
+    Sets that a `PlacePrior` gives no probability do not count.
+    """
     prior, codes, key = session.model.prior, session.test_codes, session.key(Draw.PRIOR_BITS)
     assert prior is not None
     params, at_once = own_copy(prior.params), min(AT_ONCE, len(codes))
@@ -65,7 +69,8 @@ def _bits(session: Session) -> float:
         prior_bits(prior.network, params, batch, jax.random.fold_in(key, i * at_once), ORDERS)
         for i, batch in enumerate(in_batches(codes, at_once))
     ]
-    return float(np.mean(np.concatenate(bits)[: len(codes)], dtype=np.float64))
+    found = np.concatenate(bits)[: len(codes)]
+    return float(np.mean(found[np.isfinite(found)], dtype=np.float64))
 
 
 def _beside(session: Session, codes: np.ndarray, nearest: np.ndarray) -> np.ndarray:
@@ -79,9 +84,13 @@ def _beside(session: Session, codes: np.ndarray, nearest: np.ndarray) -> np.ndar
 def _completions(session: Session) -> np.ndarray:
     """A picture: test images from all their codes, then from ever fewer given ones, completed."""
     key_order, key_drawn = jax.random.split(session.key(Draw.PRIOR_COMPLETIONS))
-    whole = session.test_codes[:COMPLETED]
+    whole, space = session.test_codes[:COMPLETED], session.model.space
     # More given codes include the fewer ones.
     order = np.asarray(jax.random.permutation(key_order, whole, axis=1, independent=True))
+    if space.places:  # as single codes say little
+        rank = jax.random.permutation(key_order, space.places)
+        of = np.asarray(rank[space.places_of(jnp.asarray(order), session.model.codebook)])
+        order = np.take_along_axis(order, np.argsort(of, axis=1, kind="stable"), axis=1)
     rows = [whole]
     for i, fraction in enumerate(GIVEN):
         given = np.tile(order[:, : round(fraction * whole.shape[1])], (TIMES, 1))

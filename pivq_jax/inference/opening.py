@@ -8,13 +8,14 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, read_object
-from pivq_jax.common.parallel import make_mesh, replicated
+from pivq_jax.common.parallel import make_mesh, own_copy, replicated
 from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.config.check import read_config
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.inference.trained_model import TrainedModel
 from pivq_jax.interop.pretrained import read_pretrained
 from pivq_jax.interop.safetensors_file import config_of_model, model_shapes
+from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.prior_files import PRIOR, load_prior
 
@@ -45,9 +46,10 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
     metrics = read_object(workdir / "metrics.json")
     if metrics.get("step") != step:  # of earlier weights
         metrics = {}
-    n, size = config.model.num_codes, config.quantizer.codebook_size
-    prior = load_prior(workdir / PRIOR, size, n, step)
-    return TrainedModel(config, mesh, state["ema_params"], step, progress, metrics, None, prior)
+    params = state["ema_params"]
+    codebook = own_copy(params["quantizer"]["codebook"])
+    prior = load_prior(workdir / PRIOR, CodeSpace.of(config), codebook, step)
+    return TrainedModel(config, mesh, params, step, progress, metrics, None, prior)
 
 
 def from_pretrained(where: str | Path) -> TrainedModel:

@@ -176,7 +176,8 @@ class TrainedModel:
 
         A `temperature` below 1 draws likely codes more often. With fewer `passes` of the network
         than there are missing codes, several are drawn at once, without regard to each other.
-        Raises ValueError if the model has no prior, or an argument is out of range.
+        Models with several stages draw one place after another, whatever the `passes`. Raises
+        ValueError if the model has no prior, or an argument is out of range.
         """
         prior = self._own_prior()
         if not temperature > 0 or passes < 1:
@@ -198,15 +199,20 @@ class TrainedModel:
         (`model.stages`), hidden patches begin with those of the most similar parent.
 
         `visible` is bool [H, W] or [B, H, W], False for the pixels to be found, which are not read.
-        The model's prior, by default if there is one, makes hidden parts likely. Raises ValueError
-        if the model is `positional` or has no prior to use, or no pixel of an image is visible.
+        The model's prior, by default if there is one, makes hidden parts likely; one over places,
+        of a model with several stages, is not used. Raises ValueError if the model is `positional`
+        or has no prior to use, or no pixel of an image is visible.
         """
         images = check_images(images, self.config.data.image_size)
         if self.space.ordered:
             raise ValueError("completion changes sets, and positional codes are none")
         seen = check_visible(visible, images.shape)
-        judge = self._own_prior() if prior or (prior is None and self.prior) else None
+        if prior is None:
+            prior = self.prior is not None and not self.space.places
+        judge = self._own_prior() if prior else None
         network, weights = (judge.network, judge.params) if judge else (None, None)
+        if isinstance(network, sampling.PlacePrior):
+            raise ValueError("a prior over places does not judge completions: leave it out")
         params, parents, results = own_copy(self.params), self.parents, []
         places, latents = self.space.places, self.config.model.latents
         of_patches = latents == "patches" and places == math.isqrt(places) ** 2 > 0

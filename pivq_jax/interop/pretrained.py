@@ -101,7 +101,7 @@ def _read(directory: Path) -> Published:
     if (directory / PARENTS).is_file():
         parents, labels = read_parents(directory / PARENTS, space)
     if (directory / PRIOR).is_file():
-        prior = read_prior(directory / PRIOR, space.num_codes, space.codebook_size)
+        prior = read_prior(directory / PRIOR, space, params["quantizer"]["codebook"])
     return Published(params, description, parents, labels, prior)
 
 

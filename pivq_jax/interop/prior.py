@@ -2,6 +2,7 @@
 
 import json
 import reprlib
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -9,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax import traverse_util
+from jax.typing import ArrayLike
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.weights import find_faults, read_header, read_safetensors
 from pivq_jax.config.fields import all_fields
 from pivq_jax.config.sections import PriorConfig
-from pivq_jax.sampling.prior import Prior, SetPrior
+from pivq_jax.sampling.prior import Prior, build_prior, initial_parameters
+from pivq_jax.sampling.space import CodeSpace
 
 KEY = "pivq_jax_prior"
 SIZES = ("width", "depth", "heads")
@@ -32,8 +35,10 @@ def write_prior(path: Path, prior: Prior) -> None:
     write_atomically(path, safetensors.numpy.save(arrays, metadata))
 
 
-def read_prior(path: Path, num_codes: int, codebook_size: int) -> Prior:
-    """Reads a prior, its parameters as float32 NumPy arrays; refuses that of another model."""
+def read_prior(path: Path, space: CodeSpace, codebook: ArrayLike) -> Prior:
+    """Reads a prior over a space with its codebook, float32 [K, D]; its parameters are float32
+    NumPy arrays. That of another model is refused.
+    """
     remedy = "give a directory that save_pretrained wrote"
     shapes, metadata = read_header(path, remedy)
     try:
@@ -42,9 +47,9 @@ def read_prior(path: Path, num_codes: int, codebook_size: int) -> Prior:
         for name, size in sizes.items():  # a file from elsewhere may hold any number
             if type(size) is not int or not LIMITS[name].holds(size):
                 raise ValueError(f"{name} = {reprlib.repr(size)} {LIMITS[name].text}")
-        network, bits = SetPrior(codebook_size, **sizes), float(held["bits"])
-        codes = jnp.zeros((1, num_codes), jnp.int32)
-        params = jax.eval_shape(network.init, jax.random.key(0), codes, codes > 0)["params"]
+        network, bits = build_prior(space, jnp.asarray(codebook), **sizes), float(held["bits"])
+        create = partial(initial_parameters, network, space.num_codes)
+        params = jax.eval_shape(create, jax.random.key(0))
     except (KeyError, TypeError, ValueError, ZeroDivisionError, RecursionError) as error:
         raise InputError(f"{path} is no prior ({brief(error)}): {remedy}") from error
     arrays: dict[str, np.ndarray] = {}

@@ -27,6 +27,7 @@ from pivq_jax.sampling.interpolate import interpolate
 from pivq_jax.sampling.lift import log_lift
 from pivq_jax.sampling.pairing import exchange_places, pair_codes
 from pivq_jax.sampling.parents import near_parents, random_parents
+from pivq_jax.sampling.place_prior import PlacePrior
 from pivq_jax.sampling.prior import Prior, SetPrior, complete_sets, prior_bits
 from pivq_jax.sampling.recombine import exchange_code, recombine, recombine_groups, recombine_many
 from pivq_jax.sampling.space import CodeSpace
@@ -35,6 +36,7 @@ __all__ = [
     "CodeSpace",
     "FactorTable",
     "Labels",
+    "PlacePrior",
     "PlaceTable",
     "Prior",
     "SetPrior",

@@ -7,7 +7,8 @@ density estimator"; Hoogeboom et al. 2022, arXiv 2110.02037). With c a random or
     log p(set) >= log N! + E_c sum_m log p(c_m | {c_1, ..., c_(m-1)}),
 
 as each of the N! orders yields the same set. The network sees the known codes without positions and
-gives no probability to them, so every set that is drawn has N distinct codes.
+gives no probability to them, so every set that is drawn has N distinct codes. Models with several
+stages have another network, `PlacePrior`, whose orders are those of places.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from jax.typing import ArrayLike
 
 from pivq_jax.model.layers import Block
 from pivq_jax.model.primitives import LayerNorm, dense
+from pivq_jax.sampling import place_prior
+from pivq_jax.sampling.place_prior import PlacePrior, Slots
+from pivq_jax.sampling.space import CodeSpace
 
 
 class SetPrior(nn.Module):
@@ -55,10 +59,28 @@ class SetPrior(nn.Module):
 class Prior(NamedTuple):
     """A trained prior."""
 
-    network: SetPrior
+    network: SetPrior | PlacePrior
     params: Any
     bits: float  # upper bound on the bits of a set of the validation split
     finished: bool = True  # or its training goes on, which may change its weights
+
+
+def build_prior(
+    space: CodeSpace, codebook: jax.Array, width: int, depth: int, heads: int
+) -> SetPrior | PlacePrior:
+    """Builds the network for the sets of a space and its codebook, float32 [K, D]."""
+    if space.places:
+        return PlacePrior(Slots.of(space, codebook), width, depth, heads)
+    return SetPrior(space.codebook_size, width, depth, heads)
+
+
+def initial_parameters(prior: SetPrior | PlacePrior, num_codes: int, key: jax.Array) -> Any:
+    """Draws parameters, a tree of float32 arrays."""
+    codes = jnp.zeros((1, num_codes), jnp.int32)
+    if isinstance(prior, PlacePrior):
+        order = jnp.arange(prior.slots.entries.shape[0])[None]
+        return prior.init(key, prior.slots.table(codes), order)["params"]
+    return prior.init(key, codes, codes > 0)["params"]
 
 
 def _apply(prior: SetPrior, params: Any, codes: jax.Array, known: jax.Array) -> jax.Array:
@@ -67,15 +89,26 @@ def _apply(prior: SetPrior, params: Any, codes: jax.Array, known: jax.Array) -> 
 
 
 def prior_loss(
-    prior: SetPrior, params: Any, codes: jax.Array, key: jax.Array, at_once: int | None = None
+    prior: SetPrior | PlacePrior,
+    params: Any,
+    codes: jax.Array,
+    key: jax.Array,
+    at_once: int | None = None,
 ) -> jax.Array:
     """Estimates an upper bound, in expectation, on the bits of each set, from one random part of
-    it.
+    it, or from one random order of places.
 
     The number of known codes is spread evenly over the batch, which lowers the variance of the
     mean. The network gets `at_once` sets at a time, or all of them.
     """
     batch, n = codes.shape
+    if isinstance(prior, PlacePrior):
+        orders = place_prior.random_orders(prior, key, batch)
+        return jax.lax.map(
+            lambda part: place_prior.bits_in_order(prior, params, part[0][None], part[1][None])[0],
+            (codes, orders),
+            batch_size=at_once or batch,
+        )
     key_order, key_count = jax.random.split(key)
     codes = jax.random.permutation(key_order, codes, axis=1, independent=True)
     start = jax.random.uniform(key_count)
@@ -97,14 +130,20 @@ def prior_loss(
 
 @partial(jax.jit, static_argnames=("prior", "orders"))
 def prior_bits(
-    prior: SetPrior, params: Any, codes: jax.Array, key: jax.Array, orders: int = 16
+    prior: SetPrior | PlacePrior, params: Any, codes: jax.Array, key: jax.Array, orders: int = 16
 ) -> jax.Array:
     """Computes an upper bound on the bits of each set under the prior.
 
     The bound averages the probability over random orders (Burda et al. 2016, arXiv 1509.00519); the
-    more orders, the tighter it is. Returns float32 [B], in expectation at least -log2 p(set).
+    more orders, the tighter it is. Returns float32 [B], in expectation at least -log2 p(set); a
+    `PlacePrior` has none for the few sets without a code of each place and stage, infinite bits.
     """
     n = codes.shape[1]
+    if isinstance(prior, PlacePrior):
+        bits = jax.lax.map(
+            lambda own: prior_loss(prior, params, codes, own), jax.random.split(key, orders)
+        )
+        return -jax.nn.logsumexp(-bits * math.log(2), axis=0) / math.log(2) + math.log2(orders)
 
     def of_order(key: jax.Array) -> jax.Array:
         ordered = jax.random.permutation(key, codes, axis=1, independent=True)
@@ -160,7 +199,7 @@ def reveal_counts(missing: int, passes: int) -> np.ndarray:
 
 @partial(jax.jit, static_argnames=("prior", "known", "passes"))
 def complete_sets(
-    prior: SetPrior,
+    prior: SetPrior | PlacePrior,
     params: Any,
     codes: jax.Array,
     key: jax.Array,
@@ -172,8 +211,11 @@ def complete_sets(
 
     With a positive `temperature` below 1, likely codes are drawn more often. With fewer `passes` of
     the network than there are missing codes, those of one pass are drawn without regard to each
-    other, but are distinct.
+    other, but are distinct. A `PlacePrior` draws them all one by one, and keeps one code of two
+    that are given for a place and stage.
     """
+    if isinstance(prior, PlacePrior):
+        return place_prior.complete(prior, params, codes, key, known, temperature)
     batch, n = codes.shape
     counts = reveal_counts(n - known, passes)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))

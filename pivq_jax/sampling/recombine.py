@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 
 from pivq_jax.sampling.choice import CANDIDATES, choose_pairs, choose_plausible
 from pivq_jax.sampling.pairing import pair
+from pivq_jax.sampling.place_prior import PlacePrior
 from pivq_jax.sampling.prior import Prior, SetPrior
 from pivq_jax.sampling.space import CodeSpace
 
@@ -78,12 +79,15 @@ def recombine(
     if prior is None:
         how = codes_a, codes_b, key, fraction, lift
         return _recombine(space, codebook, *how, candidates=candidates)
-    if not space.distinct or prior.network.codebook_size != space.codebook_size:
+    network = prior.network
+    if isinstance(network, PlacePrior):
+        raise ValueError("a prior over places does not choose pairs: leave it out")
+    if not space.distinct or network.codebook_size != space.codebook_size:
         raise ValueError(
-            f"a prior over sets of {prior.network.codebook_size} codes judges none of kind"
+            f"a prior over sets of {network.codebook_size} codes judges none of kind"
             f" {space.kind!r} of {space.codebook_size}: give the prior of this model"
         )
-    judge = prior.network, prior.params, candidates
+    judge = network, prior.params, candidates
     return _recombine(space, codebook, codes_a, codes_b, key, fraction, lift, *judge)
 
 

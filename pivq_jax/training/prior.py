@@ -16,16 +16,18 @@ from pivq_jax.common.files import read_object, write_json
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import make_mesh, replicated, say
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
-from pivq_jax.sampling.prior import Prior, SetPrior, prior_loss
+from pivq_jax.sampling.place_prior import PlacePrior
+from pivq_jax.sampling.prior import Prior, SetPrior, build_prior, initial_parameters, prior_loss
+from pivq_jax.sampling.space import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.logs import format_duration
 from pivq_jax.training.optimizer import make_optimizer
-from pivq_jax.training.prior_files import DESCRIPTION, initial_parameters, network_of
+from pivq_jax.training.prior_files import DESCRIPTION
 from pivq_jax.training.stopping import Interrupted, stop_requests
 
 # Validations in a run; the weights of the best one are kept, as small data sets overfit.
 VALIDATIONS = 20
-# Random parts of each validation set per validation.
+# Random parts of each validation set per validation; a single order of places tells of all codes.
 PARTS = 8
 # Codes that a validation looks at together, which bounds its memory.
 CODES_AT_ONCE = 2**15
@@ -43,7 +45,8 @@ class PriorState(NamedTuple):
 
 def train_prior(
     settings: PriorConfig,
-    codebook_size: int,
+    space: CodeSpace,
+    codebook: jax.Array,
     train: np.ndarray,
     validation: np.ndarray,
     directory: Path,
@@ -52,8 +55,9 @@ def train_prior(
 ) -> Prior:
     """Trains a prior from the newest checkpoint in `directory`, if any; returns the best validated.
 
-    Sets are int32 [M, N]; `model_step` is the training step of the model that encoded the images.
-    Ctrl-C and SIGTERM raise Interrupted, once a checkpoint is written.
+    Sets are int32 [M, N] of the space, whose codebook is float32 [K, D]; `model_step` is the
+    training step of the model that encoded the images. Ctrl-C and SIGTERM raise Interrupted, once a
+    checkpoint is written.
     """
     wanted = {
         "model_step": model_step,
@@ -65,7 +69,8 @@ def train_prior(
             f"{directory} holds a prior of other codes or settings: delete it to train anew"
         )
     mesh = make_mesh()
-    network, everywhere = network_of(settings, codebook_size), replicated(mesh)
+    network = build_prior(space, codebook, settings.width, settings.depth, settings.heads)
+    everywhere = replicated(mesh)
     rules = OptimizerConfig(
         name="muon",
         learning_rate=settings.learning_rate,
@@ -76,6 +81,8 @@ def train_prior(
         clip_norm=1.0,
     )
     optimizer, _ = make_optimizer(rules, settings.steps)
+    if isinstance(network, PlacePrior):  # the others have no probability
+        train, validation = (sets[network.slots.fits(sets)] for sets in (train, validation))
     create = partial(_create, network, optimizer, seed, train.shape[1])
     step_of = jax.jit(partial(_step, network, optimizer, settings.batch_size, seed))
     validate = jax.jit(partial(_validate, network, seed))
@@ -116,14 +123,14 @@ def train_prior(
 
 
 def _create(
-    network: SetPrior, optimizer: optax.GradientTransformation, seed: int, n: int
+    network: SetPrior | PlacePrior, optimizer: optax.GradientTransformation, seed: int, n: int
 ) -> PriorState:
     params = initial_parameters(network, n, jax.random.key(seed))
     return PriorState(jnp.int32(0), params, optimizer.init(params), params, jnp.float32(jnp.inf))
 
 
 def _step(
-    network: SetPrior,
+    network: SetPrior | PlacePrior,
     optimizer: optax.GradientTransformation,
     batch_size: int,
     seed: int,
@@ -141,9 +148,12 @@ def _step(
     return state._replace(step=state.step + 1, params=params, optimizer=moments), bits
 
 
-def _validate(network: SetPrior, seed: int, state: PriorState, codes: jax.Array) -> PriorState:
+def _validate(
+    network: SetPrior | PlacePrior, seed: int, state: PriorState, codes: jax.Array
+) -> PriorState:
     """Keeps the current parameters if they are the best so far, on the same parts each time."""
-    keys = jax.random.split(jax.random.key(seed), PARTS)
+    parts = 1 if isinstance(network, PlacePrior) else PARTS
+    keys = jax.random.split(jax.random.key(seed), parts)
     at_once = max(1, CODES_AT_ONCE // codes.shape[1])
 
     def bits_of(key: jax.Array) -> jax.Array:

@@ -2,7 +2,6 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,8 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.sections import PriorConfig
-from pivq_jax.sampling.prior import Prior, SetPrior
+from pivq_jax.sampling.prior import Prior, build_prior, initial_parameters
+from pivq_jax.sampling.space import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
 
 PRIOR = "prior"  # directory of the prior in a workdir
@@ -19,7 +19,7 @@ DESCRIPTION = "prior.json"  # what the prior was trained on, beside its checkpoi
 
 
 def load_prior(
-    directory: Path, codebook_size: int, num_codes: int, model_step: int
+    directory: Path, space: CodeSpace, codebook: jax.Array, model_step: int
 ) -> Prior | None:
     """Loads the prior with the best validation of a directory given to `train_prior`.
 
@@ -30,10 +30,11 @@ def load_prior(
         return None
     try:
         settings = PriorConfig(**{name: held[name] for name in dict(PriorConfig())})
-        network = network_of(settings, codebook_size)
+        network = build_prior(space, codebook, settings.width, settings.depth, settings.heads)
     except KeyError as error:
         raise InputError(f"{directory / DESCRIPTION} is damaged: delete {directory}") from error
-    params = jax.eval_shape(partial(initial_parameters, network, num_codes), jax.random.key(0))
+    create = partial(initial_parameters, network, space.num_codes)
+    params = jax.eval_shape(create, jax.random.key(0))
     wanted = {
         "step": jax.ShapeDtypeStruct((), jnp.int32),
         "best": params,
@@ -45,14 +46,3 @@ def load_prior(
         state, _ = checkpoints.restore(wanted, make_mesh())
     finished = int(state["step"]) >= settings.steps
     return Prior(network, state["best"], float(state["best_bits"]), finished)
-
-
-def network_of(settings: PriorConfig, codebook_size: int) -> SetPrior:
-    """Builds the network of a config."""
-    return SetPrior(codebook_size, settings.width, settings.depth, settings.heads)
-
-
-def initial_parameters(network: SetPrior, num_codes: int, key: jax.Array) -> Any:
-    """Draws parameters, a tree of float32 arrays."""
-    n = num_codes
-    return network.init(key, jnp.zeros((1, n), jnp.int32), jnp.zeros((1, n), bool))["params"]

@@ -4,17 +4,20 @@ import contextlib
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.sections import PriorConfig
+from pivq_jax.sampling import CodeSpace
 from pivq_jax.training import prior as module
 from pivq_jax.training.prior import train_prior
 from pivq_jax.training.prior_files import load_prior
 from pivq_jax.training.stopping import Interrupted
 
 K = 16
+SPACE, CODEBOOK = CodeSpace(3, K), jnp.zeros((K, 2))
 SETTINGS = PriorConfig(width=16, depth=1, heads=2, steps=80, batch_size=64, learning_rate=1e-2)
 
 
@@ -28,7 +31,9 @@ TRAIN, VALIDATION = draw(0, 400), draw(1, 100)
 
 
 def run(directory):
-    return train_prior(SETTINGS, K, TRAIN, VALIDATION, directory, seed=0, model_step=7)
+    return train_prior(
+        SETTINGS, SPACE, CODEBOOK, TRAIN, VALIDATION, directory, seed=0, model_step=7
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +49,7 @@ def test_dependent_codes_cost_few_bits(whole):
 
 def test_what_is_loaded_is_what_was_trained(whole):
     directory, prior = whole
-    loaded = load_prior(directory, K, 3, model_step=7)
+    loaded = load_prior(directory, SPACE, CODEBOOK, model_step=7)
     assert loaded.bits == prior.bits and loaded.network == prior.network
     assert loaded.finished and prior.finished
     jax.tree.map(np.testing.assert_array_equal, loaded.params, prior.params)
@@ -59,7 +64,7 @@ def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, 
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped at step 50"):
         patch.setattr(module, "stop_requests", stopped_at_step_50)
         run(tmp_path)
-    assert not load_prior(tmp_path, K, 3, model_step=7).finished
+    assert not load_prior(tmp_path, SPACE, CODEBOOK, model_step=7).finished
     again = run(tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("/")[0].split()[1] for line in lines[:9]] == [*map(str, range(4, 37, 4))]
@@ -70,9 +75,9 @@ def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, 
 def test_a_prior_of_other_codes_is_refused(whole, tmp_path):
     directory, _ = whole
     with pytest.raises(InputError, match="holds a prior of other codes or settings: delete it"):
-        train_prior(SETTINGS, K, TRAIN[::-1], VALIDATION, directory, seed=0, model_step=7)
-    assert load_prior(directory, K, 3, model_step=8) is None  # the model was trained on
-    assert load_prior(tmp_path, K, 3, model_step=7) is None
+        train_prior(SETTINGS, SPACE, CODEBOOK, TRAIN[::-1], VALIDATION, directory, 0, 7)
+    assert load_prior(directory, SPACE, CODEBOOK, model_step=8) is None  # the model was trained on
+    assert load_prior(tmp_path, SPACE, CODEBOOK, model_step=7) is None
     (tmp_path / "prior.json").write_text('{"model_step": 7}')
     with pytest.raises(InputError, match=r"prior\.json is damaged: delete"):
-        load_prior(tmp_path, K, 3, model_step=7)
+        load_prior(tmp_path, SPACE, CODEBOOK, model_step=7)

@@ -1,0 +1,285 @@
+"""A prior over the sets of codes of models with several stages: one place after another.
+
+Each place has a code of every stage, out of the entries that belong to it at this stage. The prior
+draws the places in any order and, within a place, one stage after another (Lee et al. 2022, arXiv
+2203.01941), given the latents that the codes of earlier places add up to. A causal transformer sees
+these in the order in which they are drawn, each with its own place and the one that follows
+(Pannatier et al. 2024, arXiv 2404.09562).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from pivq_jax.model.layers import Mlp
+from pivq_jax.model.primitives import LayerNorm, dense, gelu
+from pivq_jax.sampling.space import CodeSpace
+
+MOST_PADDING = 32  # of the tables of slots, relative to the codebook; a trained one needs two
+Cache = tuple[jax.Array, jax.Array]  # keys and values of a block, [B, P, heads, W / heads]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Slots:
+    """The entries of each place and stage: P places, S stages, at most C entries of d numbers.
+
+    It stands for the codebook of one model, and is a static argument of `jax.jit`.
+    """
+
+    slot: np.ndarray  # int32 [K], place * S + stage of each entry
+    index: np.ndarray  # int32 [K], which of the entries of its slot it is
+    entries: np.ndarray  # int32 [P, S, C], -1 beyond the last one
+    values: np.ndarray  # float32 [P, S, C, d], 0 beyond
+
+    @classmethod
+    def of(cls, space: CodeSpace, codebook: jax.Array) -> Slots:
+        """Sorts the entries float32 [K, D] of a space with places.
+
+        Raises ValueError if they are spread over places as in no trained codebook.
+        """
+        places, size = space.places, space.codebook_size
+        stages = space.num_codes // places
+        owners = np.asarray(space.places_of(jnp.arange(size), codebook))
+        slot = owners * stages + np.arange(size) // (size // stages)
+        order = np.argsort(slot, kind="stable")
+        first = np.searchsorted(slot[order], np.arange(places * stages))
+        index = np.empty(size, np.int32)
+        index[order] = np.arange(size) - first[slot[order]]
+        if places * stages * (index.max() + 1) > MOST_PADDING * size:
+            raise ValueError("nearly all entries of the codebook belong to a few places")
+        entries = np.full((places * stages, index.max() + 1), -1, np.int32)
+        entries[slot, index] = np.arange(size)
+        entries = entries.reshape(places, stages, -1)
+        numbers = np.asarray(codebook)[:, codebook.shape[1] // 2 :]
+        values = np.where(entries[..., None] >= 0, numbers[entries], 0)
+        return cls(slot.astype(np.int32), index, entries, values)
+
+    def table(self, codes: jax.Array, known: jax.Array | bool = True) -> jax.Array:
+        """Sorts codes int32 [B, M] into slots: int32 [B, P, S], indices of entries, -1 for none.
+
+        Codes that are not `known`, bool [B, M], are left out. Of two in one slot, which is rare,
+        one is.
+        """
+        places, stages, _ = self.entries.shape
+        to = jnp.where(known, jnp.asarray(self.slot)[codes], places * stages)
+        table = jnp.full((len(codes), places * stages), -1)
+        rows = jnp.arange(len(codes))[:, None]
+        table = table.at[rows, to].max(jnp.asarray(self.index)[codes], mode="drop")
+        return table.reshape(-1, places, stages)
+
+    def fits(self, codes: np.ndarray) -> np.ndarray:
+        """Whether the codes of images, int [M, N], have one in each slot: bool [M]."""
+        slots = np.sort(self.slot[codes], axis=1)
+        return np.all(np.diff(slots, axis=1) > 0, axis=1)
+
+
+class CausalBlock(nn.Module):
+    """Pre-norm transformer block in which each token sees those before it."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, cache: Cache | None = None, at: ArrayLike = 0
+    ) -> tuple[jax.Array, Cache]:
+        """Maps x [B, T, W] to [B, T, W]; with a cache of earlier tokens, x begins at token `at`."""
+        width, norm = x.shape[-1], partial(LayerNorm, jnp.float32)
+        y = norm(name="attention_norm")(x)
+        query, key, value = (
+            dense(width, jnp.float32, name)(y).reshape(*y.shape[:2], self.heads, -1)
+            for name in ("query", "key", "value")
+        )
+        query, key = norm(name="query_norm")(query), norm(name="key_norm")(key)
+        if cache is not None:
+            key, value = (
+                jax.lax.dynamic_update_slice_in_dim(old, new, at, axis=1)
+                for old, new in zip(cache, (key, value), strict=True)
+            )
+        seen = jnp.arange(key.shape[1]) <= at + jnp.arange(x.shape[1])[:, None]
+        y = jax.nn.dot_product_attention(query, key, value, mask=seen[None, None])
+        x = x + dense(width, jnp.float32, "out")(y.reshape(x.shape))
+        return x + Mlp(name="mlp")(norm(name="mlp_norm")(x)), (key, value)
+
+
+class PlacePrior(nn.Module):
+    """Transformer from the latents of some places to the probabilities of the codes of others."""
+
+    slots: Slots
+    width: int
+    depth: int
+    heads: int
+
+    def setup(self) -> None:
+        """Makes the layers; scales are those of latents whose codes are drawn independently."""
+        values, has = self.slots.values, (self.slots.entries >= 0)[..., None]
+        places, stages, _, size = values.shape
+        count = np.maximum(has.sum(2), 1)
+        means = values.sum(2) / count
+        variance = (np.square(values).sum(2) / count - np.square(means)).mean(0).sum(0)
+        self.mean, self.scale = means.sum(1), np.sqrt(variance + 1e-12)
+        spread = np.sqrt(np.square(values).sum((0, 2, 3)) / (has.sum((0, 2, 3)) * size) + 1e-12)
+        features = values / spread[:, None, None]
+
+        normal = nn.initializers.normal(0.02)
+        self.start = self.param("start", normal, (self.width,))
+        self.places = self.param("places", normal, (places, self.width))
+        self.targets = self.param("targets", normal, (places, self.width))
+        self.latent = dense(self.width, jnp.float32, "latent")
+        self.blocks = [CausalBlock(self.heads) for _ in range(self.depth)]
+        self.norm = LayerNorm(jnp.float32)
+
+        self.context = dense(self.width, jnp.float32, "context")
+        self.sum = dense(self.width, jnp.float32, "sum")
+        self.stages = nn.Embed(stages, self.width)
+        self.hidden_norm, self.query_norm = LayerNorm(jnp.float32), LayerNorm(jnp.float32)
+        self.hidden = dense(self.width, jnp.float32, "hidden")
+        self.query = dense(2 * size, jnp.float32, "query", nn.initializers.zeros)
+        # With its values and their squares, an entry can be as likely as under a normal density.
+        self.entries = self.param(
+            "entries", lambda _: jnp.concatenate([features, features**2 - 1], -1, jnp.float32)
+        )
+        self.bias = self.param("bias", nn.initializers.zeros, self.slots.entries.shape)
+
+    def contexts(self, latents: jax.Array, order: jax.Array) -> jax.Array:
+        """Summarizes, for each place of an order int32 [B, P], the latents [B, P, d] of those
+        before it: float32 [B, P, W], in that order.
+        """
+        given = jnp.take_along_axis(latents, order[..., None], axis=1)[:, :-1]
+        start = jnp.broadcast_to(self.start, (len(given), 1, self.width))
+        x = jnp.concatenate([start, self._tokens(given, order[:, :-1])], 1) + self.targets[order]
+        for block in self.blocks:
+            x, _ = block(x)
+        return self.norm(x)
+
+    def next_context(
+        self,
+        latent: jax.Array,
+        place: jax.Array,
+        target: jax.Array,
+        cache: list[Cache],
+        at: jax.Array,
+    ) -> tuple[jax.Array, list[Cache]]:
+        """As `contexts`, for the place with number `at` alone, float32 [B, W], and the next cache.
+
+        The latest latent is float32 [B, d], of a place int32 [B]; neither is read at the start.
+        """
+        x = jnp.where(at == 0, self.start, self._tokens(latent[:, None], place[:, None]))
+        x = x + self.targets[target][:, None]
+        caches = []
+        for block, own in zip(self.blocks, cache, strict=True):
+            x, own = block(x, own, at)
+            caches.append(own)
+        return self.norm(x)[:, 0], caches
+
+    def query_of(self, context: jax.Array, before: jax.Array, stage: jax.Array) -> jax.Array:
+        """What entries of a stage are compared with, float32 [..., F], given the sum [..., d] of
+        those of the stages before it.
+        """
+        x = gelu(self.context(context) + self.sum(before / self.scale) + self.stages(stage))
+        x = x + self.hidden(gelu(self.hidden_norm(x)))
+        return self.query(self.query_norm(x)) / math.sqrt(self.entries.shape[-1])
+
+    def log_probabilities(self, query: jax.Array, place: jax.Array, stage: jax.Array) -> jax.Array:
+        """Log probabilities of the entries of a slot for each image, float32 [B, C]."""
+        logits = jnp.einsum("bf,bcf->bc", query, self.entries[place, stage])
+        return self._normalized(logits + self.bias[place, stage], place, stage)
+
+    def __call__(self, table: jax.Array, order: jax.Array) -> jax.Array:
+        """Log probabilities of the codes of a `table`, drawn in an order: float32 [B, P, S]."""
+        places, stages, _, _ = self.slots.values.shape
+        rows, columns = jnp.arange(places)[:, None], jnp.arange(stages)
+        values = jnp.asarray(self.slots.values)[rows, columns, table]
+        inverse = jnp.argsort(order, axis=1)
+        contexts = self.contexts(values.sum(2), order)
+        contexts = jnp.take_along_axis(contexts, inverse[..., None], axis=1)[:, :, None]
+        query = self.query_of(contexts, jnp.cumsum(values, 2) - values, columns)
+        logits = jnp.einsum("bpsf,pscf->bpsc", query, self.entries) + self.bias
+        logs = self._normalized(logits, rows, columns)
+        return jnp.take_along_axis(logs, table[..., None], axis=-1)[..., 0]
+
+    def _tokens(self, latents: jax.Array, places: jax.Array) -> jax.Array:
+        mean, scale = jnp.asarray(self.mean), jnp.asarray(self.scale)
+        return self.latent((latents - mean[places]) / scale) + self.places[places]
+
+    def _normalized(self, logits: jax.Array, place: jax.Array, stage: jax.Array) -> jax.Array:
+        has = jnp.asarray(self.slots.entries)[place, stage] >= 0
+        return jax.nn.log_softmax(jnp.where(has, logits, -jnp.inf))
+
+
+def bits_in_order(prior: PlacePrior, params: Any, codes: jax.Array, order: jax.Array) -> jax.Array:
+    """Computes the bits of sets, int32 [B, N], drawn in an order of places, int32 [B, P].
+
+    Returns float32 [B], infinite for sets that do not have a code in each slot.
+    """
+    table = prior.slots.table(codes)
+    logs = prior.apply({"params": params}, jnp.maximum(table, 0), order)
+    bits: jax.Array = -jnp.sum(logs, (1, 2)) / math.log(2)  # type: ignore[arg-type]
+    return jnp.where((table >= 0).all((1, 2)), bits, jnp.inf)
+
+
+def random_orders(prior: PlacePrior, key: jax.Array, count: int) -> jax.Array:
+    """Draws orders of places, int32 [count, P]."""
+    places = jnp.arange(prior.slots.entries.shape[0])
+    every = jnp.broadcast_to(places, (count, len(places)))
+    return jax.random.permutation(key, every, axis=1, independent=True)
+
+
+def complete(
+    prior: PlacePrior,
+    params: Any,
+    codes: jax.Array,
+    key: jax.Array,
+    known: int,
+    temperature: ArrayLike,
+) -> jax.Array:
+    """Draws the missing codes of sets int32 [B, N], of which the first `known` are given.
+
+    Places of which all codes are given come first, the others in random order.
+    """
+    slots, apply = prior.slots, partial(prior.apply, {"params": params})
+    batch, (places, stages, most) = len(codes), slots.entries.shape
+    given = slots.table(codes, jnp.arange(codes.shape[1]) < known)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(batch))
+    chance = jax.vmap(lambda own: jax.random.uniform(jax.random.fold_in(own, 0), (places,)))(keys)
+    order = jnp.argsort(chance - (given >= 0).all(-1), axis=1)
+
+    def of_stage(stage: jax.Array, held: tuple) -> tuple:
+        context, place, number, latent, row = held
+        query = apply(context, latent, stage, method="query_of")
+        logs: Any = apply(query, place, stage, method="log_probabilities")
+        own = jax.vmap(partial(jax.random.fold_in, data=1 + number * stages + stage))(keys)
+        noise = jax.vmap(partial(jax.random.gumbel, shape=(most,)))(own)
+        drawn = jnp.argmax(logs / temperature + noise, -1)
+        asked = given[jnp.arange(batch), place, stage]
+        chosen = jnp.where(asked >= 0, asked, drawn)
+        latent += jnp.asarray(slots.values)[place, stage, chosen]
+        entry = jnp.asarray(slots.entries)[place, stage, chosen]
+        return context, place, number, latent, row.at[:, stage].set(entry)
+
+    def of_place(number: jax.Array, held: tuple) -> tuple:
+        latent, before, cache, made = held
+        place = order[:, number]
+        result: Any = apply(latent, before, place, cache, number, method="next_context")
+        context, cache = result
+        blank = jnp.zeros_like(latent), jnp.zeros((batch, stages), jnp.int32)
+        _, _, _, latent, row = jax.lax.fori_loop(
+            0, stages, of_stage, (context, place, number, *blank)
+        )
+        made = jax.lax.dynamic_update_slice_in_dim(made, row[:, None], number, axis=1)
+        return latent, place, cache, made
+
+    keys_and_values = jnp.zeros((batch, places, prior.heads, prior.width // prior.heads))
+    cache = [(keys_and_values, keys_and_values)] * prior.depth
+    start = jnp.zeros((batch, slots.values.shape[-1])), order[:, 0], cache
+    made = jnp.zeros((batch, places, stages), jnp.int32)
+    *_, made = jax.lax.fori_loop(0, places, of_place, (*start, made))
+    return jnp.sort(made.reshape(batch, -1), axis=-1)

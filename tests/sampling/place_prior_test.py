@@ -1,0 +1,129 @@
+"""The prior over places, compared with all sets of a tiny codebook in all orders of its places."""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pivq_jax.model.quantizer import places
+from pivq_jax.sampling import CodeSpace, complete_sets, prior_bits
+from pivq_jax.sampling.place_prior import PlacePrior, Slots, bits_in_order
+from pivq_jax.sampling.prior import build_prior, initial_parameters, prior_loss
+
+SPACE = CodeSpace(4, 10, places=2)  # two places with two stages each
+OWNERS = np.array([0, 0, 1, 1, 1, 0, 0, 0, 1, 1])  # of five entries of each stage
+VALUES = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+CODEBOOK = jnp.concatenate([jnp.asarray(places(2, 3))[OWNERS], VALUES], axis=1)
+PRIOR = build_prior(SPACE, CODEBOOK, width=8, depth=1, heads=2)
+assert isinstance(PRIOR, PlacePrior)
+SETS = np.array(list(itertools.product([0, 1], [2, 3, 4], [5, 6, 7], [8, 9])), np.int32)
+ORDERS = np.array([[0, 1], [1, 0]])
+
+
+@functools.cache
+def params():
+    shapes = jax.eval_shape(lambda key: initial_parameters(PRIOR, 4, key), jax.random.key(0))
+    rng = np.random.default_rng(1)  # larger than at first, so that sets differ in probability
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 1, x.shape), x.dtype), shapes)
+
+
+@functools.cache
+def bits():
+    """[orders, sets]"""
+    orders = [np.tile(order, (len(SETS), 1)) for order in ORDERS]
+    return np.array([bits_in_order(PRIOR, params(), SETS, order) for order in orders])
+
+
+def test_entries_are_sorted_into_slots():
+    slots = Slots.of(SPACE, CODEBOOK)
+    assert slots.entries.tolist() == [[[0, 1, -1], [5, 6, 7]], [[2, 3, 4], [8, 9, -1]]]
+    for k in range(10):
+        place, stage = divmod(int(slots.slot[k]), 2)
+        assert place == OWNERS[k] and stage == k // 5
+        np.testing.assert_array_equal(slots.values[place, stage, slots.index[k]], VALUES[k])
+    codes = np.array([[9, 1, 7, 2], [0, 1, 5, 8]])  # the second has two of one slot
+    assert slots.fits(codes).tolist() == [True, False]
+    assert slots.table(codes).tolist() == [[[1, 2], [0, 1]], [[1, 0], [-1, 0]]]
+    assert slots.table(codes, np.arange(4) < 2).tolist() == [
+        [[1, -1], [-1, 1]],
+        [[1, -1], [-1, -1]],
+    ]
+
+
+def test_the_sets_have_all_the_probability_in_each_order():
+    np.testing.assert_allclose(np.exp2(-bits()).sum(1), 1, rtol=1e-5)
+    assert np.abs(bits()[0] - bits()[1]).max() > 0.1  # which differ
+
+
+def test_sets_that_no_draw_can_give_have_no_probability():
+    assert np.isinf(prior_bits(PRIOR, params(), np.array([[0, 1, 5, 8]]), jax.random.key(0)))
+
+
+def test_the_loss_is_the_mean_over_orders_and_many_give_the_bits():
+    keys = jax.random.split(jax.random.key(0), 500)
+    loss = jax.vmap(lambda key: prior_loss(PRIOR, params(), SETS, key))(keys)
+    error = np.std(loss, axis=0) / len(keys) ** 0.5
+    assert np.all(np.abs(np.mean(loss, axis=0) - bits().mean(0)) < 5 * error + 1e-4)
+    key = jax.random.key(7)
+    whole = prior_loss(PRIOR, params(), SETS, key)
+    np.testing.assert_allclose(prior_loss(PRIOR, params(), SETS, key, 5), whole, rtol=1e-5)
+    many = prior_bits(PRIOR, params(), SETS, jax.random.key(0), orders=1_000)
+    np.testing.assert_allclose(many, -np.log2(np.exp2(-bits()).mean(0)), atol=0.1)
+
+
+def test_sets_are_drawn_as_often_as_their_probability_says():
+    count = 20_000
+    blank = jnp.zeros((count, 4), jnp.int32)
+    drawn = np.asarray(complete_sets(PRIOR, params(), blank, jax.random.key(0)))
+    for row, p in zip(SETS, np.exp2(-bits()).mean(0), strict=True):
+        frequency = np.all(drawn == row, axis=1).mean()
+        assert frequency == pytest.approx(p, abs=5 * (p / count) ** 0.5 + 1e-3)
+
+
+def test_completions_follow_from_what_is_given():
+    """Of a whole place, or of one code of a place, which the others are drawn with."""
+    count = 20_000
+    given = np.tile([3, 8, 0, 0], (count, 1))
+    drawn = np.asarray(complete_sets(PRIOR, params(), given, jax.random.key(1), known=2))
+    assert np.all((drawn == 3).any(1) & (drawn == 8).any(1))
+    of = [i for i, row in enumerate(SETS) if row[1] == 3 and row[3] == 8]
+    p = np.exp2(-bits()[1, of])
+    for row, share in zip(SETS[of], p / p.sum(), strict=True):  # place 1 first
+        frequency = np.all(drawn == row, axis=1).mean()
+        assert frequency == pytest.approx(share, abs=5 * (share / count) ** 0.5 + 1e-3)
+    part = np.asarray(complete_sets(PRIOR, params(), given[:500], jax.random.key(2), known=1))
+    assert np.all((part == 3).any(1)) and len(np.unique(part, axis=0)) > 5
+    assert PRIOR.slots.fits(part).all()
+
+
+def test_a_low_temperature_draws_what_is_likely():
+    blank = jnp.zeros((500, 4), jnp.int32)
+    shares = []
+    for temperature in (1.0, 0.3):
+        drawn = complete_sets(PRIOR, params(), blank, jax.random.key(3), temperature=temperature)
+        shares.append(np.mean(prior_bits(PRIOR, params(), drawn, jax.random.key(4))))
+    assert shares[1] < shares[0] - 0.5
+
+
+def test_a_set_does_not_depend_on_the_batch():
+    blank = jnp.zeros((6, 4), jnp.int32)
+    all_six = complete_sets(PRIOR, params(), blank, jax.random.key(2))
+    first = complete_sets(PRIOR, params(), blank[:2], jax.random.key(2))
+    np.testing.assert_array_equal(all_six[:2], first)
+
+
+def test_a_codebook_of_one_place_is_refused():
+    space = CodeSpace(100 * 2, 100 * 2 * 40, places=100)
+    codebook = jnp.zeros((8_000, 6))
+    with pytest.raises(ValueError, match="nearly all entries of the codebook belong to a few"):
+        Slots.of(space, codebook)
+
+
+def test_before_training_codes_are_equally_likely():
+    start = initial_parameters(PRIOR, 4, jax.random.key(0))
+    found = prior_bits(PRIOR, start, SETS, jax.random.key(0), orders=1)
+    np.testing.assert_allclose(found, math.log2(2 * 3 * 3 * 2), rtol=1e-5)
