@@ -1,10 +1,10 @@
 """A prior over the sets of codes of models with several stages: one place after another.
 
 Each place has a code of every stage, out of the entries that belong to it at this stage. The prior
-draws the places in any order and, within a place, one stage after another (Lee et al. 2022, arXiv
+draws the places row by row and, within a place, one stage after another (Lee et al. 2022, arXiv
 2203.01941), given the latents that the codes of earlier places add up to. A causal transformer sees
 these in the order in which they are drawn, each with its own place and the one that follows
-(Pannatier et al. 2024, arXiv 2404.09562).
+(Pannatier et al. 2024, arXiv 2404.09562), so that any places that are given can come first.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from pivq_jax.model.layers import Mlp
+from pivq_jax.model.layers import Mlp, positions_2d
 from pivq_jax.model.primitives import LayerNorm, dense, gelu
 from pivq_jax.sampling.space import CodeSpace
 
 MOST_PADDING = 32  # of the tables of slots, relative to the codebook; a trained one needs two
+AT_ONCE = 32  # sets judged together, which bounds the memory used
 Cache = tuple[jax.Array, jax.Array]  # keys and values of a block, [B, P, heads, W / heads]
 
 
@@ -129,11 +130,12 @@ class PlacePrior(nn.Module):
         spread = np.sqrt(np.square(values).sum((0, 2, 3)) / (has.sum((0, 2, 3)) * size) + 1e-12)
         features = values / spread[:, None, None]
 
-        normal = nn.initializers.normal(0.02)
-        self.start = self.param("start", normal, (self.width,))
-        self.places = self.param("places", normal, (places, self.width))
-        self.targets = self.param("targets", normal, (places, self.width))
+        self.start = self.param("start", nn.initializers.normal(1.0), (self.width,))
         self.latent = dense(self.width, jnp.float32, "latent")
+        self.place = dense(self.width, jnp.float32, "place")
+        self.target = dense(self.width, jnp.float32, "target")
+        side = math.ceil(math.sqrt(places))
+        self.positions = positions_2d(side, side, 4 * math.ceil(self.width / 4))[:places]
         self.blocks = [CausalBlock(self.heads) for _ in range(self.depth)]
         self.norm = LayerNorm(jnp.float32)
 
@@ -155,7 +157,8 @@ class PlacePrior(nn.Module):
         """
         given = jnp.take_along_axis(latents, order[..., None], axis=1)[:, :-1]
         start = jnp.broadcast_to(self.start, (len(given), 1, self.width))
-        x = jnp.concatenate([start, self._tokens(given, order[:, :-1])], 1) + self.targets[order]
+        x = jnp.concatenate([start, self._tokens(given, order[:, :-1])], 1)
+        x = x + self.target(jnp.asarray(self.positions)[order])
         for block in self.blocks:
             x, _ = block(x)
         return self.norm(x)
@@ -173,7 +176,7 @@ class PlacePrior(nn.Module):
         The latest latent is float32 [B, d], of a place int32 [B]; neither is read at the start.
         """
         x = jnp.where(at == 0, self.start, self._tokens(latent[:, None], place[:, None]))
-        x = x + self.targets[target][:, None]
+        x = x + self.target(jnp.asarray(self.positions)[target][:, None])
         caches = []
         for block, own in zip(self.blocks, cache, strict=True):
             x, own = block(x, own, at)
@@ -207,8 +210,8 @@ class PlacePrior(nn.Module):
         return jnp.take_along_axis(logs, table[..., None], axis=-1)[..., 0]
 
     def _tokens(self, latents: jax.Array, places: jax.Array) -> jax.Array:
-        mean, scale = jnp.asarray(self.mean), jnp.asarray(self.scale)
-        return self.latent((latents - mean[places]) / scale) + self.places[places]
+        latents = (latents - jnp.asarray(self.mean)[places]) / self.scale
+        return self.latent(latents) + self.place(jnp.asarray(self.positions)[places])
 
     def _normalized(self, logits: jax.Array, place: jax.Array, stage: jax.Array) -> jax.Array:
         has = jnp.asarray(self.slots.entries)[place, stage] >= 0
@@ -226,11 +229,29 @@ def bits_in_order(prior: PlacePrior, params: Any, codes: jax.Array, order: jax.A
     return jnp.where((table >= 0).all((1, 2)), bits, jnp.inf)
 
 
+def exact_bits(prior: PlacePrior, params: Any, codes: jax.Array) -> jax.Array:
+    """Computes -log2 p of sets, int32 [B, N]: float32 [B], see `bits_in_order`."""
+    order = by_rows(jnp.zeros((1, prior.slots.entries.shape[0]), bool))
+    return jax.lax.map(
+        lambda row: bits_in_order(prior, params, row[None], order)[0], codes, batch_size=AT_ONCE
+    )
+
+
+def by_rows(given: jax.Array) -> jax.Array:
+    """Orders places row by row, those that are given first: int32 [B, P] of bool [B, P]."""
+    places = given.shape[1]
+    return jnp.argsort(jnp.arange(places) + places * ~given, axis=1).astype(jnp.int32)
+
+
 def random_orders(prior: PlacePrior, key: jax.Array, count: int) -> jax.Array:
-    """Draws orders of places, int32 [count, P]."""
-    places = jnp.arange(prior.slots.entries.shape[0])
-    every = jnp.broadcast_to(places, (count, len(places)))
-    return jax.random.permutation(key, every, axis=1, independent=True)
+    """Draws orders of places for training, int32 [count, P].
+
+    In half of them no place is given; in the others, any number are.
+    """
+    key_share, key_places = jax.random.split(key)
+    share = jax.random.uniform(key_share, (count, 1)) * (jnp.arange(count) % 2)[:, None]
+    places = prior.slots.entries.shape[0]
+    return by_rows(jax.random.uniform(key_places, (count, places)) < share)
 
 
 def complete(
@@ -243,20 +264,19 @@ def complete(
 ) -> jax.Array:
     """Draws the missing codes of sets int32 [B, N], of which the first `known` are given.
 
-    Places of which all codes are given come first, the others in random order.
+    Places of which all codes are given come first, the others row by row.
     """
     slots, apply = prior.slots, partial(prior.apply, {"params": params})
     batch, (places, stages, most) = len(codes), slots.entries.shape
     given = slots.table(codes, jnp.arange(codes.shape[1]) < known)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(batch))
-    chance = jax.vmap(lambda own: jax.random.uniform(jax.random.fold_in(own, 0), (places,)))(keys)
-    order = jnp.argsort(chance - (given >= 0).all(-1), axis=1)
+    order = by_rows((given >= 0).all(-1))
 
     def of_stage(stage: jax.Array, held: tuple) -> tuple:
         context, place, number, latent, row = held
         query = apply(context, latent, stage, method="query_of")
         logs: Any = apply(query, place, stage, method="log_probabilities")
-        own = jax.vmap(partial(jax.random.fold_in, data=1 + number * stages + stage))(keys)
+        own = jax.vmap(partial(jax.random.fold_in, data=number * stages + stage))(keys)
         noise = jax.vmap(partial(jax.random.gumbel, shape=(most,)))(own)
         drawn = jnp.argmax(logs / temperature + noise, -1)
         asked = given[jnp.arange(batch), place, stage]

@@ -8,7 +8,7 @@ density estimator"; Hoogeboom et al. 2022, arXiv 2110.02037). With c a random or
 
 as each of the N! orders yields the same set. The network sees the known codes without positions and
 gives no probability to them, so every set that is drawn has N distinct codes. Models with several
-stages have another network, `PlacePrior`, whose orders are those of places.
+stages have another network, `PlacePrior`, which draws one place after another.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def prior_loss(
     at_once: int | None = None,
 ) -> jax.Array:
     """Estimates an upper bound, in expectation, on the bits of each set, from one random part of
-    it, or from one random order of places.
+    it; a `PlacePrior` gives the bits of the set in an order with a random part of places first.
 
     The number of known codes is spread evenly over the batch, which lowers the variance of the
     mean. The network gets `at_once` sets at a time, or all of them.
@@ -135,15 +135,13 @@ def prior_bits(
     """Computes an upper bound on the bits of each set under the prior.
 
     The bound averages the probability over random orders (Burda et al. 2016, arXiv 1509.00519); the
-    more orders, the tighter it is. Returns float32 [B], in expectation at least -log2 p(set); a
-    `PlacePrior` has none for the few sets without a code of each place and stage, infinite bits.
+    more orders, the tighter it is. Returns float32 [B], in expectation at least -log2 p(set). Those
+    of a `PlacePrior`, which has one order, are exact: infinite for the few sets without a code of
+    each place and stage.
     """
     n = codes.shape[1]
     if isinstance(prior, PlacePrior):
-        bits = jax.lax.map(
-            lambda own: prior_loss(prior, params, codes, own), jax.random.split(key, orders)
-        )
-        return -jax.nn.logsumexp(-bits * math.log(2), axis=0) / math.log(2) + math.log2(orders)
+        return place_prior.exact_bits(prior, params, codes)
 
     def of_order(key: jax.Array) -> jax.Array:
         ordered = jax.random.permutation(key, codes, axis=1, independent=True)

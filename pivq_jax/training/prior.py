@@ -16,7 +16,7 @@ from pivq_jax.common.files import read_object, write_json
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import make_mesh, replicated, say
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
-from pivq_jax.sampling.place_prior import PlacePrior
+from pivq_jax.sampling.place_prior import PlacePrior, exact_bits
 from pivq_jax.sampling.prior import Prior, SetPrior, build_prior, initial_parameters, prior_loss
 from pivq_jax.sampling.space import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
@@ -27,7 +27,7 @@ from pivq_jax.training.stopping import Interrupted, stop_requests
 
 # Validations in a run; the weights of the best one are kept, as small data sets overfit.
 VALIDATIONS = 20
-# Random parts of each validation set per validation; a single order of places tells of all codes.
+# Random parts of each validation set per validation.
 PARTS = 8
 # Codes that a validation looks at together, which bounds its memory.
 CODES_AT_ONCE = 2**15
@@ -152,14 +152,16 @@ def _validate(
     network: SetPrior | PlacePrior, seed: int, state: PriorState, codes: jax.Array
 ) -> PriorState:
     """Keeps the current parameters if they are the best so far, on the same parts each time."""
-    parts = 1 if isinstance(network, PlacePrior) else PARTS
-    keys = jax.random.split(jax.random.key(seed), parts)
+    keys = jax.random.split(jax.random.key(seed), PARTS)
     at_once = max(1, CODES_AT_ONCE // codes.shape[1])
 
     def bits_of(key: jax.Array) -> jax.Array:
         return jnp.mean(prior_loss(network, state.params, codes, key, at_once))
 
-    bits = jnp.mean(jax.lax.map(bits_of, keys))
+    if isinstance(network, PlacePrior):
+        bits = jnp.mean(exact_bits(network, state.params, codes))
+    else:
+        bits = jnp.mean(jax.lax.map(bits_of, keys))
     better = bits < state.best_bits
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, state.best)
     return state._replace(best=best, best_bits=jnp.where(better, bits, state.best_bits))
