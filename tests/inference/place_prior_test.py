@@ -1,0 +1,105 @@
+"""A model of several stages with its prior: what it draws, and what it leaves to other models."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pivq_jax
+from pivq_jax import codec, sampling
+from pivq_jax.common.errors import InputError
+from pivq_jax.common.parallel import make_mesh
+from pivq_jax.data import load_dataset
+from pivq_jax.data.sources import Mirrored, first_images
+from pivq_jax.evaluation import prior as module
+from pivq_jax.evaluation.reconstruction import encode_split
+from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.inference import TrainedModel
+from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.model.quantizer import places
+from pivq_jax.sampling.prior import build_prior, initial_parameters
+from tests.conftest import STAGES
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config) -> TrainedModel:
+    config = tiny_config.with_fields(STAGES)
+    space = sampling.CodeSpace.of(config)
+    shapes = jax.eval_shape(
+        pivq_from_config(config).init, jax.random.key(0), jnp.zeros((1, 16, 16, 3))
+    )
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.2, x.shape), x.dtype), shapes)
+    params = dict(params["params"])
+    codebook = params["quantizer"]["codebook"]
+    half = codebook.shape[1] // 2
+    owners = np.arange(len(codebook)) % space.places  # as many entries for each place
+    codebook = jnp.concatenate([places(space.places, half)[owners], codebook[:, half:]], 1)
+    params["quantizer"] = {"codebook": codebook}
+    network = build_prior(space, codebook, width=8, depth=1, heads=2)
+    weights = initial_parameters(network, space.num_codes, jax.random.key(1))
+    prior = sampling.Prior(network, weights, bits=20.5)
+    return TrainedModel(config, make_mesh(), params, 7, {}, prior=prior)
+
+
+def test_what_it_draws_has_a_code_of_each_place_and_stage(model):
+    codes = np.asarray(model.sample_prior(jax.random.key(0), 5))
+    assert model.prior.network.slots.fits(codes).all()
+    assert model.decode(codes).shape == (5, 16, 16, 3)
+    whole = np.asarray(model.complete_sets(codes[:, 3:9], jax.random.key(1)))
+    assert model.prior.network.slots.fits(whole).all()
+    assert all(set(some) <= set(row) for some, row in zip(codes[:, 3:9], whole, strict=True))
+
+
+def test_a_published_model_draws_the_same(model, tmp_path):
+    model.save_pretrained(tmp_path / "faces")
+    other = pivq_jax.from_pretrained(tmp_path / "faces")
+    assert other.prior.bits == 20.5
+    ours, theirs = (each.sample_prior(jax.random.key(2), 3) for each in (model, other))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_it_chooses_no_pairs_and_judges_no_completions_or_files(model):
+    data = load_dataset("random", image_size=16).test
+    images = np.stack([data[i]["image"] for i in range(2)]).astype(np.float32) / 127.5 - 1
+    codes, visible = np.asarray(model.encode(images)), np.ones((16, 16), bool)
+    with pytest.raises(ValueError, match="a prior over places does not choose pairs"):
+        model.recombine(codes, codes[::-1], jax.random.key(0), prior=True)
+    with pytest.raises(ValueError, match="a prior over places does not judge completions"):
+        model.complete(images, visible, prior=True)
+    without = dataclasses.replace(model, prior=None)
+    np.testing.assert_array_equal(
+        model.complete(images, visible), without.complete(images, visible)
+    )
+    with pytest.raises(InputError, match="several stages cannot be coded by a prior"):
+        codec.write("unused.pivq", model, codes, ["a", "b"], "prior")
+
+
+def test_the_report_has_its_bits_and_completions_of_places(model, tmp_path, monkeypatch):
+    settings = Settings(8, 20, "vgg", "", 1, "")
+    session = Session(model, load_dataset("random", image_size=16), settings, tmp_path)
+    asked, own = [], TrainedModel.complete_sets
+
+    def complete(self, codes, *how):
+        asked.append(np.asarray(codes))
+        return own(self, codes, *how)
+
+    monkeypatch.setattr(TrainedModel, "complete_sets", complete)
+    metrics = module.describe_prior(session)
+    slots = model.prior.network.slots
+    assert slots.fits(session.test_codes).any()
+    choices = (slots.entries >= 0).sum(-1)  # equally likely before training
+    assert metrics["prior_bits"] == pytest.approx(np.log2(choices).sum(), rel=1e-4)
+    for given in asked[-3:]:  # whole places, but for the last one
+        of = slots.slot[given] // slots.entries.shape[1]
+        assert all(np.sum(np.bincount(row)[np.unique(row)] % 2) <= 2 for row in of)
+
+
+def test_mirrored_images_are_flipped(model):
+    source = first_images(load_dataset("random", image_size=16).train, 3)
+    flipped = Mirrored(source)
+    assert len(flipped) == 3 and flipped[1].keys() == source[1].keys()
+    np.testing.assert_array_equal(flipped[1]["image"], source[1]["image"][:, ::-1])
+    assert encode_split(model, flipped, 2).shape == (3, 32)
