@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.model.layers import Mlp, positions_2d
 from pivq_jax.model.primitives import LayerNorm, dense, gelu
 from pivq_jax.sampling.space import CodeSpace
@@ -45,18 +46,27 @@ class Slots:
     def of(cls, space: CodeSpace, codebook: jax.Array) -> Slots:
         """Sorts the entries float32 [K, D] of a space with places.
 
-        Raises ValueError if they are spread over places as in no trained codebook.
+        Raises InputError if a place has none at a stage, or nearly all belong to a few places.
         """
         places, size = space.places, space.codebook_size
         stages = space.num_codes // places
         owners = np.asarray(space.places_of(jnp.arange(size), codebook))
         slot = owners * stages + np.arange(size) // (size // stages)
+        empty = np.setdiff1d(np.arange(places * stages), slot)
+        if len(empty):
+            place, stage = divmod(int(empty[0]), stages)
+            raise InputError(
+                f"the codebook has no entry for place {place} at stage {stage}, and a prior needs"
+                " one for each: train the model for longer, or with a larger codebook"
+            )
         order = np.argsort(slot, kind="stable")
         first = np.searchsorted(slot[order], np.arange(places * stages))
         index = np.empty(size, np.int32)
         index[order] = np.arange(size) - first[slot[order]]
         if places * stages * (index.max() + 1) > MOST_PADDING * size:
-            raise ValueError("nearly all entries of the codebook belong to a few places")
+            raise InputError(
+                "nearly all entries of the codebook belong to a few places, as in no trained model"
+            )
         entries = np.full((places * stages, index.max() + 1), -1, np.int32)
         entries[slot, index] = np.arange(size)
         entries = entries.reshape(places, stages, -1)

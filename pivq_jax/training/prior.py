@@ -83,6 +83,10 @@ def train_prior(
     optimizer, _ = make_optimizer(rules, settings.steps)
     if isinstance(network, PlacePrior):  # the others have no probability
         train, validation = (sets[network.slots.fits(sets)] for sets in (train, validation))
+        if not len(train) or not len(validation):
+            raise InputError(
+                "no set of an image has a code of each place and stage: train the model for longer"
+            )
     create = partial(_create, network, optimizer, seed, train.shape[1])
     step_of = jax.jit(partial(_step, network, optimizer, settings.batch_size, seed))
     validate = jax.jit(partial(_validate, network, seed))

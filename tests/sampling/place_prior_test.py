@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.model.quantizer import places
 from pivq_jax.sampling import CodeSpace, complete_sets, prior_bits
 from pivq_jax.sampling.place_prior import PlacePrior, Slots, bits_in_order, by_rows
@@ -123,11 +124,14 @@ def test_a_set_does_not_depend_on_the_batch():
     np.testing.assert_array_equal(all_six[:2], first)
 
 
-def test_a_codebook_of_one_place_is_refused():
-    space = CodeSpace(100 * 2, 100 * 2 * 40, places=100)
-    codebook = jnp.zeros((8_000, 6))
-    with pytest.raises(ValueError, match="nearly all entries of the codebook belong to a few"):
+def test_a_codebook_that_is_not_trained_is_refused():
+    space, vectors = CodeSpace(100, 8_000, places=100), places(100, 3)
+    owners = np.minimum(np.arange(8_000), 99)
+    codebook = jnp.concatenate([jnp.asarray(vectors)[owners], jnp.zeros((8_000, 3))], 1)
+    with pytest.raises(InputError, match="nearly all entries of the codebook belong to a few"):
         Slots.of(space, codebook)
+    with pytest.raises(InputError, match="no entry for place 1 at stage 0, and a prior needs one"):
+        Slots.of(space, codebook.at[1].set(codebook[0]))
 
 
 def test_before_training_codes_are_equally_likely():
