@@ -17,6 +17,7 @@ The last lines compare the bits of a set on the test split: under the prior, wit
 prior.png with the samples of the prior.
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def main() -> None:
     session = Session(
         model,
         dataset_from_config(config),
-        Settings(**{**config.evaluate, "samples": options.samples}, lpips_path=""),
+        dataclasses.replace(Settings.of(config), samples=options.samples, lpips_path=""),
         output,
     )
     batch_size = session.settings.batch_size
