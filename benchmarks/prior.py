@@ -111,7 +111,8 @@ def main() -> None:
         shown.append(measure(f"prior, {passes} passes, temperature {temperature}", draw))
     test = session.test_codes
     print("test images share", nearest_sets(model.space, test, train)[1].mean())
-    bits = prior_bits(prior.network, prior.params, test, key, orders=16)
+    bits = np.asarray(prior_bits(prior.network, prior.params, test, key, orders=16))
+    bits = bits[np.isfinite(bits)]  # some sets of several stages have no probability
     used = capacity(model.space, test)
     rows["bits"] = {
         "prior": float(bits.mean()),
