@@ -10,9 +10,11 @@ import numpy as np
 
 from pivq_jax import sampling
 from pivq_jax.model.pivq import PIVQ
+from pivq_jax.sampling import place_prior
 
 # Allow resize overshoot; reject [0, 255] or standardized images.
 MAX_ABS_PIXEL = 1.5
+TEMPERATURE = 0.9  # of hidden patches that are drawn: the best FID of samples (docs/prior.md)
 NEAREST_PARENTS = 64  # parents from which the completion of an image may begin
 
 
@@ -70,22 +72,33 @@ def first_guess(
     return jnp.stack(guesses)[best, jnp.arange(len(images))]
 
 
-def with_hidden_places(
-    codes: jax.Array,
+def complete_patches(
+    encode: Callable[[jax.Array], jax.Array],
+    decode: Callable[[jax.Array], jax.Array],
     space: sampling.CodeSpace,
     codebook: jax.Array,
-    parents: np.ndarray,
+    parents: np.ndarray | None,
+    prior: sampling.Prior | None,
+    images: jax.Array,
     visible: jax.Array,
 ) -> jax.Array:
-    """Replaces codes [B, N] of patches that are mostly hidden by those of a parent.
+    """Completes images of which each patch has codes of its own, int32 [B, N].
 
-    Codes of a patch say nothing about others, so a descent by visible pixels leaves hidden patches
-    as they are. The parent is the one whose visible patches are most alike, by the values of their
-    latents: the sums of the second halves of their codes.
+    Codes of a patch say nothing about others, so a descent by visible pixels would leave hidden
+    patches as they are. Those that are mostly hidden are drawn from the prior or, without one, are
+    those of the parent whose visible patches are most alike, by their latents.
     """
+    codes = first_guess(encode, decode, space, None, images, visible)
     side = math.isqrt(space.places)
     seen = visible[..., 0].reshape(len(visible), side, -1, side, visible.shape[2] // side)
     seen = seen.mean((2, 4)).reshape(len(visible), space.places) >= 0.5
+    if prior is not None:
+        known = jnp.take_along_axis(seen, space.places_of(codes, codebook), axis=1)
+        draw = jax.jit(place_prior.complete, static_argnums=0)
+        how = codes, jax.random.key(0), known, TEMPERATURE
+        return draw(prior.network, prior.params, *how)
+    if parents is None:
+        return codes
     every = space.latents_of(jnp.asarray(parents), codebook)
 
     def nearest_parent(part: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -1,7 +1,6 @@
 """The trained model."""
 
 import dataclasses
-import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from pivq_jax.config.fields import Config
 from pivq_jax.inference.completing import (
     check_images,
     check_visible,
+    complete_patches,
     first_guess,
-    with_hidden_places,
 )
 from pivq_jax.inference.programs import Programs, programs_of
 from pivq_jax.interop.pretrained import write_pretrained
@@ -196,33 +195,29 @@ class TrainedModel:
         The descent (`sampling.fit_visible`) begins with those codes that fit best, out of the codes
         of the image with its hole filled in several colours and, if the model has parents, those
         parents that have most codes in common with them. Where each patch has codes of its own
-        (`model.stages`), hidden patches begin with those of the most similar parent.
+        (`model.stages`), hidden patches are drawn from the prior or, without one, are those of the
+        most similar parent, and visible ones stay.
 
         `visible` is bool [H, W] or [B, H, W], False for the pixels to be found, which are not read.
-        The model's prior, by default if there is one, makes hidden parts likely; one over places,
-        of a model with several stages, is not used. Raises ValueError if the model is `positional`
-        or has no prior to use, or no pixel of an image is visible.
+        The model's prior, by default if there is one, makes hidden parts likely. Raises ValueError
+        if the model is `positional` or has no prior to use, or no pixel of an image is visible.
         """
         images = check_images(images, self.config.data.image_size)
         if self.space.ordered:
             raise ValueError("completion changes sets, and positional codes are none")
         seen = check_visible(visible, images.shape)
-        if prior is None:
-            prior = self.prior is not None and not self.space.places
-        judge = self._own_prior() if prior else None
+        judge = self._own_prior() if prior or (prior is None and self.prior) else None
         network, weights = (judge.network, judge.params) if judge else (None, None)
-        if isinstance(network, sampling.PlacePrior):
-            raise ValueError("a prior over places does not judge completions: leave it out")
-        params, parents, results = own_copy(self.params), self.parents, []
-        places, latents = self.space.places, self.config.model.latents
-        of_patches = latents == "patches" and places == math.isqrt(places) ** 2 > 0
+        params, codecs, results = own_copy(self.params), (self.encode, self.decode, self.space), []
         for start in range(0, len(images), COMPLETED_AT_ONCE):
             rows = slice(start, start + COMPLETED_AT_ONCE)
             shown = images[rows], seen[rows]
-            codes = first_guess(self.encode, self.decode, self.space, parents, *shown)
-            if of_patches and parents is not None:
-                codes = with_hidden_places(codes, self.space, self.codebook, parents, shown[1])
-            results.append(self._programs.fit(network, params, weights, codes, *shown))
+            if self.space.places:
+                held = self.codebook, self.parents, judge
+                results.append(complete_patches(*codecs, *held, *shown))
+            else:
+                codes = first_guess(*codecs, self.parents, *shown)
+                results.append(self._programs.fit(network, params, weights, codes, *shown))
         return jnp.concatenate(results)
 
     def read_factors(self, codes: Array) -> np.ndarray:

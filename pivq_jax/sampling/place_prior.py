@@ -269,16 +269,17 @@ def complete(
     params: Any,
     codes: jax.Array,
     key: jax.Array,
-    known: int,
+    known: jax.Array,
     temperature: ArrayLike,
 ) -> jax.Array:
-    """Draws the missing codes of sets int32 [B, N], of which the first `known` are given.
+    """Draws the missing codes of sets int32 [B, N], of which those that are `known`, bool [B, N] or
+    [N], are given.
 
     Places of which all codes are given come first, the others row by row.
     """
     slots, apply = prior.slots, partial(prior.apply, {"params": params})
     batch, (places, stages, most) = len(codes), slots.entries.shape
-    given = slots.table(codes, jnp.arange(codes.shape[1]) < known)
+    given = slots.table(codes, known)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(batch))
     order = by_rows((given >= 0).all(-1))
 

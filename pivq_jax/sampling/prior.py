@@ -213,7 +213,8 @@ def complete_sets(
     that are given for a place and stage.
     """
     if isinstance(prior, PlacePrior):
-        return place_prior.complete(prior, params, codes, key, known, temperature)
+        first = jnp.arange(codes.shape[1]) < known
+        return place_prior.complete(prior, params, codes, key, first, temperature)
     batch, n = codes.shape
     counts = reveal_counts(n - known, passes)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))

@@ -1,9 +1,9 @@
-"""Hidden patches of models with codes for each patch are those of the most similar parent."""
+"""Hidden patches of models with codes for each patch: of the most similar parent, or drawn."""
 
 import jax.numpy as jnp
 import numpy as np
 
-from pivq_jax.inference.completing import with_hidden_places
+from pivq_jax.inference.completing import complete_patches
 from pivq_jax.model.quantizer import places
 from pivq_jax.sampling import CodeSpace
 
@@ -28,7 +28,9 @@ def test_hidden_patches_are_those_of_the_parent_whose_visible_ones_are_most_alik
     last = np.flatnonzero(~hidden)[0]
     codes[0, last] = codes[0, last] // EACH * EACH + (codes[0, last] + 1) % EACH
     given = jnp.asarray(codes)
-    found = with_hidden_places(given, SPACE, jnp.asarray(CODEBOOK), parents, jnp.asarray(visible))
+    networks = (lambda images: given), (lambda codes: jnp.zeros((2, 32, 32, 3)))
+    shown = jnp.zeros((2, 32, 32, 3)), jnp.asarray(visible)
+    found = complete_patches(*networks, SPACE, jnp.asarray(CODEBOOK), parents, None, *shown)
     for place in range(SIDE**2):
         of_first = {int(code) for code in found[0] if PLACE[code] == place}
         source = parents[2] if place % 4 < 2 else codes[0]

@@ -61,18 +61,35 @@ def test_a_published_model_draws_the_same(model, tmp_path):
     np.testing.assert_array_equal(ours, theirs)
 
 
-def test_it_chooses_no_pairs_and_judges_no_completions_or_files(model):
+def test_it_draws_the_hidden_patches_of_a_completion(model):
     data = load_dataset("random", image_size=16).test
     images = np.stack([data[i]["image"] for i in range(2)]).astype(np.float32) / 127.5 - 1
-    codes, visible = np.asarray(model.encode(images)), np.ones((16, 16), bool)
+    visible = np.ones((2, 16, 16), bool)
+    visible[0, :, :8], visible[1, :3] = False, False  # halves of patches, and three quarters
+    whole = np.asarray(model.encode(images))
+    found = np.asarray(model.complete(images, visible))
+    slots = model.prior.network.slots
+    assert slots.fits(found).all()
+    side = 16 // int(model.config.model.patch_size)
+    filled = np.where(visible[..., None], images, 1.0)
+    for i, row in enumerate(found):
+        seen = visible[i].reshape(side, 16 // side, side, -1).mean((1, 3)).ravel() >= 0.5
+        assert not seen.all()
+        place = slots.slot[row] // slots.entries.shape[1]
+        assert set(place) == set(range(side**2)) and len(row) == whole.shape[1]
+    without = dataclasses.replace(model, prior=None)
+    assert not np.array_equal(found, without.complete(filled, visible))
+    np.testing.assert_array_equal(
+        found, model.complete(filled, visible)
+    )
+
+
+def test_it_chooses_no_pairs_and_codes_no_files(model):
+    data = load_dataset("random", image_size=16).test
+    images = np.stack([data[i]["image"] for i in range(2)]).astype(np.float32) / 127.5 - 1
+    codes = np.asarray(model.encode(images))
     with pytest.raises(ValueError, match="a prior over places does not choose pairs"):
         model.recombine(codes, codes[::-1], jax.random.key(0), prior=True)
-    with pytest.raises(ValueError, match="a prior over places does not judge completions"):
-        model.complete(images, visible, prior=True)
-    without = dataclasses.replace(model, prior=None)
-    np.testing.assert_array_equal(
-        model.complete(images, visible), without.complete(images, visible)
-    )
     with pytest.raises(InputError, match="several stages cannot be coded by a prior"):
         codec.write("unused.pivq", model, codes, ["a", "b"], "prior")
 
