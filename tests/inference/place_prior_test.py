@@ -79,9 +79,7 @@ def test_it_draws_the_hidden_patches_of_a_completion(model):
         assert set(place) == set(range(side**2)) and len(row) == whole.shape[1]
     without = dataclasses.replace(model, prior=None)
     assert not np.array_equal(found, without.complete(filled, visible))
-    np.testing.assert_array_equal(
-        found, model.complete(filled, visible)
-    )
+    np.testing.assert_array_equal(found, model.complete(filled, visible))
 
 
 def test_it_chooses_no_pairs_and_codes_no_files(model):
