@@ -175,8 +175,10 @@ def main(arguments: list[str]) -> int:
     try:
         return exit_code(partial(_run, arguments))
     except KeyboardInterrupt:
-        if MODES[_MODE.value].config:
+        if MODES[_MODE.value].trains:
             print("\ninterrupted; the same command continues from the last checkpoint")
+        elif _MODE.value == "evaluate":
+            print("\ninterrupted; the same command reuses the stages that are finished")
         else:
             print("\ninterrupted; nothing was written")
         return 130

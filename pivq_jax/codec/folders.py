@@ -85,6 +85,8 @@ def compress(
         write_atomically(target, content)
     measured = capacity(model.space, whole)
     say(f"{len(names):,} images in {target}: {sizes(contents, len(content), measured)}")
+    if contents.code != code:
+        say(f"written with the {contents.code} code, which is shorter here than the {code} one")
     for line in describe_psnr(model, np.concatenate(psnrs)):
         say(line)
 

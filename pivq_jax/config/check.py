@@ -282,9 +282,10 @@ def check_workdir(
         case {"train": {"steps": int(steps)}} if extends and steps < config.train.steps:
             held = held | {"train": held["train"] | {"steps": config.train.steps}}
     if differences := trained_differences(held, config):
+        check = " (a check, no model)" if str(held.get("name", "")).endswith("_smoke") else ""
         raise InputError(
-            f"{workdir} holds a run with another config ({', '.join(differences)} there): choose"
-            " another --workdir, or the same config"
+            f"{workdir} holds a run{check} with another config ({', '.join(differences)} there):"
+            " choose another --workdir, or the same config"
         )
 
 

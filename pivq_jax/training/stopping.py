@@ -61,7 +61,11 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
         received.append(number)
         if number == _HANGUP:
             outlive_output()  # writing to a closed terminal is an error
-        print("\nstopping after this step; writing a checkpoint", flush=True)
+        print(
+            "\nstopping after this step, which may be compiling; writing a checkpoint. Ctrl-C again"
+            " ends it at once",
+            flush=True,
+        )
         if several:
             signal.raise_signal(signal.SIGTERM)  # JAX's own handler
 

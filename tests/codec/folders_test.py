@@ -47,7 +47,8 @@ def test_the_command_there_and_back(commands, tiny_run, model, source, tmp_path)
         "--mode=compress", workdir, f"--input={source}", f"--output={file}", "--code=short"
     )
     assert done.code == 0, done.stderr
-    skipped, summary, fidelity = done.stdout.splitlines()
+    skipped, summary, why, fidelity = done.stdout.splitlines()
+    assert why == "written with the fixed code, which is shorter here than the short one"
     assert skipped.startswith("skipped: ") and "corrupt.png" in skipped
     assert f"40 images in {file}: {file.stat().st_size:,} bytes" in summary
     assert "ceiling_bits = 23.3 (2.9 bytes)" in summary and "marginal_bits = " in summary
