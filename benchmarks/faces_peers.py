@@ -236,15 +236,16 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Draws bits against LPIPS, one point for each kind of row; rows may be missing."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(6, 4))
-    for name, title in TITLES.items():
+    for (name, title), marker in zip(TITLES.items(), "o^s", strict=True):
         found = [row for row in rows if row["name"] == name]
         if not found:
             continue
         x, y = (mean(row[key] for row in found) for key in ("ceiling_bits", "lpips"))
-        axes.scatter(x, y)
-        axes.annotate(title, (x, y), xytext=(6, 4), textcoords="offset points")
+        axes.scatter(x, y, label=title, marker=marker, alpha=0.7)
+    axes.legend()
     axes.set(xlabel="bits of an image, at most", ylabel="LPIPS of test images")
-    axes.margins(x=0.35, y=0.15)
+    axes.margins(0.15)
+    axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
