@@ -94,9 +94,9 @@ def complete_patches(
     seen = seen.mean((2, 4)).reshape(len(visible), space.places) >= 0.5
     if prior is not None:
         known = jnp.take_along_axis(seen, space.places_of(codes, codebook), axis=1)
-        draw = jax.jit(place_prior.complete, static_argnums=0)
+        assert isinstance(prior.network, sampling.PlacePrior)
         how = codes, jax.random.key(0), known, TEMPERATURE
-        return draw(prior.network, prior.params, *how)
+        return place_prior.complete(prior.network, prior.params, *how)
     if parents is None:
         return codes
     every = space.latents_of(jnp.asarray(parents), codebook)

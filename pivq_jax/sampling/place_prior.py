@@ -264,6 +264,7 @@ def random_orders(prior: PlacePrior, key: jax.Array, count: int) -> jax.Array:
     return by_rows(jax.random.uniform(key_places, (count, places)) < share)
 
 
+@partial(jax.jit, static_argnames="prior")
 def complete(
     prior: PlacePrior,
     params: Any,
