@@ -88,7 +88,7 @@ def _completions(session: Session) -> np.ndarray:
     # More given codes include the fewer ones.
     order = np.asarray(jax.random.permutation(key_order, whole, axis=1, independent=True))
     if space.places:  # as single codes say little
-        rank = jax.random.permutation(key_order, space.places)
+        rank = jax.random.permutation(jax.random.fold_in(key_order, 1), space.places)
         of = np.asarray(rank[space.places_of(jnp.asarray(order), session.model.codebook)])
         order = np.take_along_axis(order, np.argsort(of, axis=1, kind="stable"), axis=1)
     rows = [whole]
