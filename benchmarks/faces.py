@@ -11,7 +11,6 @@ from pathlib import Path
 
 from benchmarks import screen
 
-CRITIC = {"adversarial.layers": "3", "adversarial.augmentations": "translation"}
 ROWS: dict[str, dict[str, str]] = {
     "as the config has it": {},
     "no loss on recombined images": {"loss.recombination": "0"},
@@ -40,8 +39,9 @@ ROWS: dict[str, dict[str, str]] = {
     },
     "no layer for each patch": {"model.local_output": "False"},
     "any two parents": {"sample.nearest_of": "1"},
-    "discriminator": CRITIC
-    | {
+    "discriminator": {
+        "adversarial.layers": "3",
+        "adversarial.augmentations": "translation",
         "adversarial.weight": "0.5",
         "adversarial.recombined_weight": "0.5",
         "adversarial.start_step": "1000",

@@ -2,7 +2,6 @@
 
 import json
 import reprlib
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,7 +16,7 @@ from pivq_jax.common.files import write_atomically
 from pivq_jax.common.weights import find_faults, read_header, read_safetensors
 from pivq_jax.config.fields import all_fields
 from pivq_jax.config.sections import PriorConfig
-from pivq_jax.sampling.prior import Prior, build_prior, initial_parameters
+from pivq_jax.sampling.prior import Prior, build_prior, parameter_shapes
 from pivq_jax.sampling.space import CodeSpace
 
 KEY = "pivq_jax_prior"
@@ -48,8 +47,7 @@ def read_prior(path: Path, space: CodeSpace, codebook: ArrayLike) -> Prior:
             if type(size) is not int or not LIMITS[name].holds(size):
                 raise ValueError(f"{name} = {reprlib.repr(size)} {LIMITS[name].text}")
         network, bits = build_prior(space, jnp.asarray(codebook), **sizes), float(held["bits"])
-        create = partial(initial_parameters, network, space.num_codes)
-        params = jax.eval_shape(create, jax.random.key(0))
+        params = parameter_shapes(network, space.num_codes)
     except (KeyError, TypeError, ValueError, ZeroDivisionError, RecursionError) as error:
         raise InputError(f"{path} is no prior ({brief(error)}): {remedy}") from error
     arrays: dict[str, np.ndarray] = {}

@@ -239,12 +239,21 @@ def bits_in_order(prior: PlacePrior, params: Any, codes: jax.Array, order: jax.A
     return jnp.where((table >= 0).all((1, 2)), bits, jnp.inf)
 
 
+def bits_in_parts(
+    prior: PlacePrior, params: Any, codes: jax.Array, order: jax.Array, at_once: int = AT_ONCE
+) -> jax.Array:
+    """As `bits_in_order`, where the network gets `at_once` sets at a time."""
+    return jax.lax.map(
+        lambda part: bits_in_order(prior, params, part[0][None], part[1][None])[0],
+        (codes, order),
+        batch_size=at_once,
+    )
+
+
 def exact_bits(prior: PlacePrior, params: Any, codes: jax.Array) -> jax.Array:
     """Computes -log2 p of sets, int32 [B, N]: float32 [B], see `bits_in_order`."""
-    order = by_rows(jnp.zeros((1, prior.slots.entries.shape[0]), bool))
-    return jax.lax.map(
-        lambda row: bits_in_order(prior, params, row[None], order)[0], codes, batch_size=AT_ONCE
-    )
+    order = by_rows(jnp.zeros((len(codes), prior.slots.entries.shape[0]), bool))
+    return bits_in_parts(prior, params, codes, order)
 
 
 def by_rows(given: jax.Array) -> jax.Array:

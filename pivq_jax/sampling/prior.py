@@ -83,6 +83,11 @@ def initial_parameters(prior: SetPrior | PlacePrior, num_codes: int, key: jax.Ar
     return prior.init(key, codes, codes > 0)["params"]
 
 
+def parameter_shapes(prior: SetPrior | PlacePrior, num_codes: int) -> Any:
+    """Returns the shapes of `initial_parameters`, without computing them."""
+    return jax.eval_shape(partial(initial_parameters, prior, num_codes), jax.random.key(0))
+
+
 def _apply(prior: SetPrior, params: Any, codes: jax.Array, known: jax.Array) -> jax.Array:
     result: Any = prior.apply({"params": params}, codes, known)
     return result
@@ -104,11 +109,7 @@ def prior_loss(
     batch, n = codes.shape
     if isinstance(prior, PlacePrior):
         orders = place_prior.random_orders(prior, key, batch)
-        return jax.lax.map(
-            lambda part: place_prior.bits_in_order(prior, params, part[0][None], part[1][None])[0],
-            (codes, orders),
-            batch_size=at_once or batch,
-        )
+        return place_prior.bits_in_parts(prior, params, codes, orders, at_once or batch)
     key_order, key_count = jax.random.split(key)
     codes = jax.random.permutation(key_order, codes, axis=1, independent=True)
     start = jax.random.uniform(key_count)

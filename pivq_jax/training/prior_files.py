@@ -1,6 +1,5 @@
 """The prior in a workdir. Reading it needs neither the optimizer nor the data."""
 
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,7 +9,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.sections import PriorConfig
-from pivq_jax.sampling.prior import Prior, build_prior, initial_parameters
+from pivq_jax.sampling.prior import Prior, build_prior, parameter_shapes
 from pivq_jax.sampling.space import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
 
@@ -33,11 +32,9 @@ def load_prior(
         network = build_prior(space, codebook, settings.width, settings.depth, settings.heads)
     except KeyError as error:
         raise InputError(f"{directory / DESCRIPTION} is damaged: delete {directory}") from error
-    create = partial(initial_parameters, network, space.num_codes)
-    params = jax.eval_shape(create, jax.random.key(0))
     wanted = {
         "step": jax.ShapeDtypeStruct((), jnp.int32),
-        "best": params,
+        "best": parameter_shapes(network, space.num_codes),
         "best_bits": jax.ShapeDtypeStruct((), jnp.float32),
     }
     with Checkpoints(directory, read_only=True) as checkpoints:
