@@ -3,11 +3,14 @@
 Only requires pip install "jax[tpu]".
 """
 
+import functools
 import importlib.util
 import math
 import re
 import time
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from pivq_jax.common.cost import PEAKS
 from pivq_jax.common.errors import InputError
@@ -203,6 +206,14 @@ def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -
     inside = program.collectives_inside_matching()
     assert not inside, f"communication inside matching: {inside}"
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    # The compiler counts the body of a loop once, including those over the stages of quantization
+    # and over the parts of a batch.
+    stages, parts = config.model.stages, config.train.accumulation
+    stage = stage_cost(config, devices) if stages > 1 else {}
+
+    def count(what: str) -> float:
+        return (cost[what] + (stages - 1) * stage.get(what, 0.0)) * parts
+
     return Plan(
         topology=topology,
         chips=len(devices),
@@ -213,12 +224,32 @@ def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -
         - memory.alias_size_in_bytes
         + memory.temp_size_in_bytes
         + memory.generated_code_size_in_bytes,
-        # The compiler counts the body of a loop once, including that over the parts of a batch.
-        flops=cost["flops"] * config.train.accumulation,
-        traffic=cost["bytes accessed"] * config.train.accumulation,
+        flops=count("flops"),
+        traffic=count("bytes accessed"),
         moved=program.moved_by_kind(),
         seconds=seconds,
     )
+
+
+def stage_cost(config: Config, devices: list[Any]) -> dict[str, float]:
+    """Returns the compiler's counts for one stage of the quantization of a chip's images."""
+    import jax
+
+    from pivq_jax.model.quantizer import assign, match_latents
+
+    model, quantizer = config.model, config.quantizer
+    images = config.train.batch_size // config.train.accumulation // len(devices)
+    sharding = jax.sharding.SingleDeviceSharding(devices[0])
+    latents, entries = (
+        jax.ShapeDtypeStruct((*shape, model.code_dim), np.float32, sharding=sharding)
+        for shape in ((images, model.num_latents), (quantizer.codebook_size // model.stages,))
+    )
+    matcher = functools.partial(match_latents, method=quantizer.method)
+    quantize = functools.partial(assign, kind=quantizer.kind, matcher=matcher)
+    counts: dict[str, float] = compile_step(
+        jax.jit(quantize).lower(latents, entries)
+    ).cost_analysis()
+    return counts
 
 
 def compile_step(lowered: Any) -> Any:

@@ -18,7 +18,7 @@ Distances, assignment and losses are computed in float32 for every dtype of the 
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -30,9 +30,6 @@ from pivq_jax.matching import match, minima
 # Function of latents float32 [B, N, D] and codebook float32 [K, D] that returns columns int32
 # [B, N] and converged bool [B]; see `match_latents`.
 Matcher = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-
-
-T = TypeVar("T")
 
 
 class Quantized(NamedTuple):
@@ -113,12 +110,9 @@ def look_up_in_stages(codebook: jax.Array, columns: jax.Array, stages: int) -> j
     """
     if stages == 1:
         return look_up(codebook, columns)
-    own = jnp.asarray(codebook).reshape(stages, -1, codebook.shape[1])
-    first = jnp.arange(stages, dtype=columns.dtype)[:, None, None] * own.shape[1]
-    entries = jax.vmap(look_up)(
-        own, columns.reshape(len(columns), stages, -1).swapaxes(0, 1) - first
-    )
-    return entries.swapaxes(0, 1).reshape(*columns.shape, -1)
+    parts = split_stages(jnp.asarray(codebook), stages)
+    own = split_stages(columns, stages, 1) - first_entries(parts)
+    return join_stages(jax.vmap(look_up)(parts, own), 1)
 
 
 def match_latents(
@@ -210,30 +204,53 @@ def sum_by_place(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:
 def in_stages(
     latents: jax.Array,
     code_dim: int,
-    stages: int,
-    quantize: Callable[[int, jax.Array], tuple[jax.Array, T]],
-) -> tuple[jax.Array, jax.Array, list[T]]:
+    stages: Any,
+    quantize: Callable[[Any, jax.Array], tuple[jax.Array, Any]],
+) -> tuple[jax.Array, jax.Array, Any]:
     """Quantizes latents float32 [B, N / stages, latent_dim] stage by stage.
 
     Args:
         latents: the latents.
         code_dim: D.
-        stages: number of stages.
-        quantize: function of a stage and its targets, float32 [B, N / stages, D], that returns the
-            vectors that stand for them, of the same shape, and anything else.
+        stages: arrays whose first axis is that of the stages, such as the entries of each.
+        quantize: function of the slices of a stage and its targets, float32 [B, N / stages, D],
+            that returns the vectors that stand for them, of the same shape, and anything else.
 
     Returns:
-        The targets of all stages float32 [B, N, D], those of the first stage first; what is left
-        over, in the latents' shape; and what `quantize` returned besides, for each stage.
+        The targets of all stages float32 [stages, B, N / stages, D]; what is left over, in the
+        latents' shape; and what `quantize` returned besides, with an axis for the stages.
     """
     size = code_dim - latents.shape[-1]
-    rest, targets, others = latents, [], []
-    for stage in range(stages):
-        targets.append(at_places(rest, size))
-        vectors, other = quantize(stage, targets[-1])
-        rest -= vectors[..., size:]
-        others.append(other)
-    return jnp.concatenate(targets, 1), rest, others
+
+    def step(rest: jax.Array, stage: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        targets = at_places(rest, size)
+        vectors, other = quantize(stage, targets)
+        return rest - vectors[..., size:], (targets, other)
+
+    # A loop, as compilers would take many times as long for the matchings of all stages.
+    rest, (targets, others) = jax.lax.scan(step, latents, stages)
+    return targets, rest, others
+
+
+def split_stages(array: jax.Array, stages: int, axis: int = 0) -> jax.Array:
+    """Splits an axis into equal parts, one for each stage, and puts their axis first."""
+    shape = array.shape
+    parts = array.reshape(*shape[:axis], stages, -1, *shape[axis + 1 :])
+    return jnp.moveaxis(parts, axis, 0)
+
+
+def join_stages(parts: jax.Array, axis: int = 0) -> jax.Array:
+    """Undoes `split_stages`."""
+    parts = jnp.moveaxis(parts, 0, axis)
+    shape = parts.shape
+    return parts.reshape(*shape[:axis], -1, *shape[axis + 2 :])
+
+
+def first_entries(parts: jax.Array) -> jax.Array:
+    """Returns the first entry of each stage, int32 [stages, 1, 1], of entries [stages, K /
+    stages, D].
+    """
+    return parts.shape[1] * jnp.arange(len(parts), dtype=jnp.int32)[:, None, None]
 
 
 def assign_in_stages(
@@ -245,16 +262,17 @@ def assign_in_stages(
     left over, in the latents' shape. No gradient flows through any of them.
     """
     latents, codebook = jax.lax.stop_gradient((latents, codebook))
-    size = len(codebook) // stages
 
-    def quantize(stage: int, targets: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        entries = codebook[stage * size : (stage + 1) * size]
+    def quantize(
+        entries: jax.Array, targets: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         columns, converged = assign(targets, entries, kind, matcher)
-        return entries[columns], (columns + stage * size, converged)
+        return entries[columns], (columns, converged)
 
-    targets, left, assigned = in_stages(latents, codebook.shape[1], stages, quantize)
-    columns, converged = zip(*assigned, strict=True)
-    return jnp.concatenate(columns, 1), jnp.all(jnp.stack(converged), 0), targets, left
+    parts = split_stages(codebook, stages)
+    targets, left, (columns, converged) = in_stages(latents, codebook.shape[1], parts, quantize)
+    columns += first_entries(parts)
+    return join_stages(columns, 1), jnp.all(converged, 0), join_stages(targets, 1), left
 
 
 def stand_ins(latents: jax.Array, code_dim: int, noise: float, key: jax.Array) -> jax.Array:

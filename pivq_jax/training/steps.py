@@ -6,6 +6,7 @@ Every step is a pure function of a recipe, a state and arrays, independent of th
 
 import dataclasses
 import enum
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +20,15 @@ from jax.sharding import Sharding
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.model.k_means import initial_codebook
 from pivq_jax.model.pivq import PIVQ
-from pivq_jax.model.quantizer import assign, assign_in_stages, in_stages, revive_dead
+from pivq_jax.model.quantizer import (
+    assign,
+    assign_in_stages,
+    first_entries,
+    in_stages,
+    join_stages,
+    revive_dead,
+    split_stages,
+)
 from pivq_jax.training.objective import Gradients, Metrics, Objective, Params, Phase
 
 Arrays = dict[tuple[str, ...], np.ndarray]  # parameters, float32, by path
@@ -216,21 +225,20 @@ def initialise_codebook(recipe: Recipe, state: TrainState, latents: jax.Array) -
     They are float32 [M, N / stages, `latent_dim`], at least as many as a stage has entries.
     """
     model, key = recipe.objective.model, key_at(recipe.seed, Draw.CODEBOOK, state.step)
-    stages, dim = model.config.stages, model.config.code_dim
+    dim = model.config.code_dim
 
-    def quantize(stage: int, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        own = _stage_key(key, stage)
-        entries = initial_codebook(targets.reshape(-1, dim), model.codebook_size // stages, own)
-        if stage == stages - 1:
-            return targets, entries  # nothing is left to quantize
+    def quantize(own: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        flat = targets.reshape(-1, dim)
+        entries = initial_codebook(flat, model.codebook_size // model.config.stages, own)
         return entries[assign(targets, entries, model.kind, model.matcher)[0]], entries
 
-    codebook = jnp.concatenate(in_stages(latents, dim, stages, quantize)[2])
+    keys = _stage_keys(key, model.config.stages)
+    codebook = join_stages(in_stages(latents, dim, keys, quantize)[2])
     return replace_codebook(state, codebook, jnp.ones(model.codebook_size, bool))
 
 
-def _stage_key(key: jax.Array, stage: int) -> jax.Array:
-    return jax.random.fold_in(key, stage) if stage else key
+def _stage_keys(key: jax.Array, stages: int) -> jax.Array:
+    return jnp.stack([key, *(jax.random.fold_in(key, stage) for stage in range(1, stages))])
 
 
 def revive_entries(
@@ -244,25 +252,17 @@ def revive_entries(
     latents = compute_latents(model, state.params, images)
     stages, key = model.config.stages, key_at(recipe.seed, Draw.REVIVAL, state.step)
     columns, _, targets, _ = assign_in_stages(latents, codebook, model.kind, model.matcher, stages)
-    size, count = len(codebook) // stages, model.config.num_latents
-
-    def revive(stage: int) -> tuple[jax.Array, jax.Array]:
-        own, of_latents = (
-            slice(stage * size, (stage + 1) * size),
-            slice(stage * count, (stage + 1) * count),
-        )
-        return revive_dead(
-            codebook[own],
-            state.uses[own],
-            targets[:, of_latents],
-            columns[:, of_latents] - stage * size,
-            _stage_key(key, stage),
-            recipe.revive_threshold,
-        )
-
-    parts, moved = zip(*map(revive, range(stages)), strict=True)
-    revived = jnp.concatenate(moved)
-    return replace_codebook(state, jnp.concatenate(parts), revived), jnp.sum(revived)
+    in_parts = partial(split_stages, stages=stages)
+    parts = in_parts(codebook)
+    revived, moved = jax.vmap(partial(revive_dead, threshold=recipe.revive_threshold))(
+        parts,
+        in_parts(state.uses),
+        in_parts(targets, axis=1),
+        in_parts(columns, axis=1) - first_entries(parts),
+        _stage_keys(key, stages),
+    )
+    moved = join_stages(moved)
+    return replace_codebook(state, join_stages(revived), moved), jnp.sum(moved)
 
 
 def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array) -> TrainState:
