@@ -206,13 +206,11 @@ def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -
     inside = program.collectives_inside_matching()
     assert not inside, f"communication inside matching: {inside}"
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    # The compiler counts the body of a loop once, including those over the stages of quantization
-    # and over the parts of a batch.
-    stages, parts = config.model.stages, config.train.accumulation
-    stage = stage_cost(config, devices) if stages > 1 else {}
+    stages = stages_cost(config, devices) if config.model.stages > 1 else {}
 
     def count(what: str) -> float:
-        return (cost[what] + (stages - 1) * stage.get(what, 0.0)) * parts
+        # The compiler counts the body of a loop once, including that over the parts of a batch.
+        return (cost[what] + stages.get(what, 0.0)) * config.train.accumulation
 
     return Plan(
         topology=topology,
@@ -231,8 +229,13 @@ def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -
     )
 
 
-def stage_cost(config: Config, devices: list[Any]) -> dict[str, float]:
-    """Returns the compiler's counts for one stage of the quantization of a chip's images."""
+def stages_cost(config: Config, devices: list[Any]) -> dict[str, float]:
+    """Returns what the compiler's counts lack for the loop over the stages of quantization.
+
+    It counts one stage, with all loops of a matching. In models with stages, which is why their
+    entries say where they belong, hardly ever do two latents want the same entry, and a matching
+    ends with their nearest ones (docs/log/2026-11-29-stages.md).
+    """
     import jax
 
     from pivq_jax.model.quantizer import assign, match_latents
@@ -244,12 +247,15 @@ def stage_cost(config: Config, devices: list[Any]) -> dict[str, float]:
         jax.ShapeDtypeStruct((*shape, model.code_dim), np.float32, sharding=sharding)
         for shape in ((images, model.num_latents), (quantizer.codebook_size // model.stages,))
     )
-    matcher = functools.partial(match_latents, method=quantizer.method)
-    quantize = functools.partial(assign, kind=quantizer.kind, matcher=matcher)
-    counts: dict[str, float] = compile_step(
-        jax.jit(quantize).lower(latents, entries)
-    ).cost_analysis()
-    return counts
+
+    def counts(kind: str) -> dict[str, float]:
+        matcher = functools.partial(match_latents, method=quantizer.method)
+        quantize = functools.partial(assign, kind=kind, matcher=matcher)
+        found = compile_step(jax.jit(quantize).lower(latents, entries)).cost_analysis()
+        return {what: found[what] for what in ("flops", "bytes accessed")}
+
+    counted, nearest = counts(quantizer.kind), counts("nearest")
+    return {what: model.stages * nearest[what] - counted[what] for what in counted}
 
 
 def compile_step(lowered: Any) -> Any:
