@@ -77,18 +77,8 @@ def certify(cost: jax.Array, columns: jax.Array, prices: jax.Array) -> jax.Array
         used = jnp.zeros(prices.shape, bool)
         used = used.at[index, columns].set(True, unique_indices=True)
         gap = gap - jnp.sum(jnp.where(used, 0.0, prices), axis=-1)
-    return bound_rounding(gap, rounding, cost.shape)
-
-
-def bound_rounding(
-    gap: jax.Array | float, magnitude: jax.Array, shape: tuple[int, ...]
-) -> jax.Array:
-    """Adds a bound on the rounding of the differences that a gap is a sum of, or returns inf.
-
-    The relative error of a difference is at most 2^-24, that of a sum of n nonnegative terms at
-    most n times that. `magnitude` sums up the magnitudes of all that is subtracted, and the costs
-    have the shape [..., N, K].
-    """
+    # The relative error of a difference is at most 2^-24, that of a sum of n nonnegative terms at
+    # most n times that.
     unit = 2.0**-24
-    gap = (gap + 2 * unit * magnitude) * (1 + unit * (shape[-2] + shape[-1]))
+    gap = (gap + 2 * unit * rounding) * (1 + unit * (num_rows + num_columns))
     return jnp.where(jnp.isfinite(gap), gap, jnp.inf)

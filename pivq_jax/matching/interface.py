@@ -1,13 +1,13 @@
 """`match`: the common entry point of all assignment methods."""
 
+import functools
 from collections.abc import Callable
-from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.matching import auction, certificate, greedy, minima, shortest_path
+from pivq_jax.matching import auction, certificate, greedy, shortest_path
 
 METHODS = ("auto", "shortest_path", "auction", "sinkhorn", "greedy")
 
@@ -70,7 +70,7 @@ def match(cost: jax.Array, method: str = "auto") -> Matching:
         return Matching(columns, certificate.total(cost, columns), gap, converged)
 
 
-@cache
+@functools.cache
 def _solver(method: str) -> Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
     """Returns a function that maps float32 [..., N, K] to columns, gap and converged."""
 
@@ -92,10 +92,10 @@ def _solver(method: str) -> Callable[[jax.Array], tuple[jax.Array, jax.Array, ja
 def _solve_flat(cost: jax.Array, method: str) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Solves float32 [B, N, K] with one of `METHODS`."""
     if method == "auto":
-        one_by_one = partial(_solve_flat, method="shortest_path")
+        one_by_one = functools.partial(_solve_flat, method="shortest_path")
         if cost.shape[1] == 1 or (cost.shape[0] == 1 and cost.shape[1] <= 16):
             return one_by_one(cost)
-        at_once = partial(_solve_flat, method="auction")
+        at_once = functools.partial(_solve_flat, method="auction")
         return jax.lax.platform_dependent(cost, cpu=one_by_one, default=at_once)
     if method == "shortest_path":
         # All steps for one problem before the next, so that its costs stay in the cache.
@@ -111,29 +111,7 @@ def _solve_flat(cost: jax.Array, method: str) -> tuple[jax.Array, jax.Array, jax
         from pivq_jax.matching import sinkhorn
 
         return _solve_safely(cost, sinkhorn.solve)
-    if method == "auction":
-        return _solve_at_once(cost)
-    return _solve_safely(cost, greedy.solve)
-
-
-def _solve_at_once(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Solves all problems by the auction, unless the cheapest columns of all rows are distinct.
-
-    Those are the optimum, and finding them takes a tenth of the memory traffic.
-    """
-    iota = jnp.broadcast_to(jnp.arange(cost.shape[2], dtype=jnp.int32), cost.shape)
-    lowest, columns = minima.least(cost, iota, axis=2)
-    in_order = jnp.sort(columns, axis=1)
-    distinct = jnp.all(in_order[:, 1:] != in_order[:, :-1])
-    gap = certificate.bound_rounding(0.0, 2 * jnp.sum(jnp.abs(lowest), axis=1), cost.shape)
-    # A minimum is NaN if there is one in its row, and -inf is one.
-    done = distinct & jnp.all(jnp.isfinite(lowest)) & jnp.all(gap < jnp.inf)
-    return jax.lax.cond(
-        done,
-        lambda _: (columns, gap, jnp.ones_like(gap, bool)),
-        partial(_solve_safely, solve=auction.solve),
-        cost,
-    )
+    return _solve_safely(cost, {"auction": auction, "greedy": greedy}[method].solve)
 
 
 def _solve_safely(

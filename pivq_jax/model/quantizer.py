@@ -120,12 +120,24 @@ def match_latents(
 ) -> tuple[jax.Array, jax.Array]:
     """Assigns entries to the latents of each image one to one, at minimum total squared distance.
 
+    Where the nearest entries of all latents are distinct, as is usual with several stages, they are
+    this minimum, and nothing is to be solved.
+
     Returns columns int32 [B, N], and converged bool [B], which is False if latents are not finite.
     """
 
     def match_all(latents: jax.Array) -> tuple[jax.Array, jax.Array]:
-        result = match(squared_distances(latents, codebook), method=method)
-        return result.columns, result.converged
+        cost = squared_distances(latents, codebook)
+        columns, finite = nearest(cost)[0], jnp.all(jnp.isfinite(cost), (-2, -1))
+        in_order = jnp.sort(columns, -1)
+        distinct = jnp.all(in_order[..., 1:] != in_order[..., :-1])
+
+        def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
+            result = match(cost, method=method)
+            return result.columns, result.converged
+
+        done = distinct & jnp.all(finite)
+        return jax.lax.cond(done, lambda _: (columns, finite), solve, cost)
 
     # A CPU solves one problem after another, and then each one's distances stay in the cache.
     one_by_one = partial(jax.lax.map, match_all)
