@@ -157,11 +157,9 @@ class _Tensor(NamedTuple):
     def read(self, storage: bytes) -> np.ndarray:
         data = np.frombuffer(storage, self.dtype)
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        if min(self.shape, default=1) < 1 or min(self.offset, *self.strides, 0) < 0:
-            raise ValueError(f"a tensor of shape {self.shape} and strides {self.strides}")
-        if last >= len(data):
-            raise ValueError(f"storage {self.storage} ends before its tensor")
-        if math.prod(self.shape) > len(data):  # a stride of 0 repeats what is there
+        negative = min(self.shape, default=1) < 1 or min(self.offset, *self.strides, 0) < 0
+        # A stride of 0 would repeat what is there.
+        if negative or last >= len(data) or math.prod(self.shape) > len(data):
             raise ValueError(f"a tensor of shape {self.shape} in {len(data)} numbers")
         strides = [s * self.dtype.itemsize for s in self.strides]
         view = np.lib.stride_tricks.as_strided(data[self.offset :], self.shape, strides)
