@@ -96,9 +96,8 @@ def build(
 ) -> dict[str, Any]:
     """Prepares a data set in `target`, unless it is there; returns the contents of `prepared.json`.
 
-    Work is done in a hidden directory that is renamed when it is complete, and continued by the
-    next call, while other processes wait for a lock. Both are named after `stem`, by default the
-    name of `target`.
+    What is not complete is in a hidden directory, which the next call continues. It is named after
+    `stem`, by default the name of `target`.
     """
     stem = stem or target.name
     work = target.with_name(f".{stem}.incomplete")
@@ -202,10 +201,7 @@ def _check_skipped(plan: Plan, skipped: list[str]) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Holds an exclusive lock on a file; waits for it if another process holds it.
-
-    Meanwhile, a message says that `what` is waited for.
-    """
+    """Holds an exclusive lock on a file; if another process does, says that it waits for `what`."""
     import fcntl  # not on Windows, nor is array_record
 
     try:

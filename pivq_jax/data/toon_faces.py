@@ -59,11 +59,7 @@ class FaceRecipe(NamedTuple):
 
 
 def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None = None) -> Path:
-    """Returns the directory of the prepared faces, which are drawn on first use.
-
-    `sizes` has numbers of images per split, the first ones of the full split; missing splits are
-    complete. After a full disk, the next call continues.
-    """
+    """Returns the directory of the prepared faces, drawn on first use; see `load_toon_faces`."""
     if not 16 <= image_size <= 1024:
         raise InputError(f"toon_faces image_size is {image_size}: choose one from 16 to 1024")
     whole = toon_render.SPLIT_SIZES
