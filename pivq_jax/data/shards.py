@@ -23,19 +23,16 @@ class Entry(NamedTuple):
 
 
 class Recipe(Protocol):
-    """How the records of a data set are made; can be pickled."""
+    """How the records of a data set are made; can be pickled.
+
+    `identity` is text that differs if the same entries would give other records. `make` returns the
+    PNG file and the factors of an entry; an InputError skips it, but for `images.ShapeError`.
+    """
 
     @property
-    def identity(self) -> str:
-        """Text that differs if the same entries would give other records."""
-        ...
+    def identity(self) -> str: ...
 
-    def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]:
-        """Returns the PNG file of an entry, and its factors.
-
-        An InputError skips it, but for `images.ShapeError`: the whole source is of the wrong kind.
-        """
-        ...
+    def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]: ...
 
 
 class FileRecipe(NamedTuple):
