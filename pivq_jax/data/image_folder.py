@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import layouts, splits, tree
-from pivq_jax.data.builder import Plan, build, plan_of_files, workers_for
+from pivq_jax.data.builder import Plan, build, plan_of_files, usable_cores
 from pivq_jax.data.images import readable_name
 from pivq_jax.data.shards import FileRecipe
 
@@ -33,7 +33,7 @@ def prepared_folder(
     splits.groups_by(group)  # raises an error
     root = tree.existing_directory(path).resolve()
     place = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    content, count = tree.fingerprint(root)
+    content = tree.fingerprint(root)
     label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
     contents = f"{place}\n{image_size}\n{content}" + (f"\n{group}" if group else "")
     version = hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -41,7 +41,7 @@ def prepared_folder(
 
     def make_plan() -> Plan:
         plan = _plan(root, image_size, group)
-        if tree.fingerprint(root)[0] != content:
+        if tree.fingerprint(root) != content:
             raise InputError(
                 f"{readable_name(root)} changed while it was listed: run the command again once it"
                 " is complete"
@@ -50,7 +50,7 @@ def prepared_folder(
 
     # Not of its version: a folder that changes leaves one unfinished directory, not many.
     stem = f"{label}_{image_size}px_{place}"
-    build(target, make_plan, workers=workers_for(count), stem=stem)
+    build(target, make_plan, workers=usable_cores(), stem=stem)
     return target
 
 

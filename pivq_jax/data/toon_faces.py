@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import toon_render
-from pivq_jax.data.builder import Plan, build, workers_for
+from pivq_jax.data.builder import Plan, build, usable_cores
 from pivq_jax.data.shards import Entry
 
 NAME = "toon_faces"
@@ -93,5 +93,5 @@ def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None
             card=_CARD,
         )
 
-    build(target, make_plan, workers=workers_for(sum(counts)))
+    build(target, make_plan, workers=usable_cores())
     return target

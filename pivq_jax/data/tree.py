@@ -46,20 +46,18 @@ def existing_directory(directory: str | os.PathLike[str]) -> Path:
     return root
 
 
-def fingerprint(root: Path) -> tuple[str, int]:
-    """Returns a hash of the names and stamps of all image files of a tree, and their number."""
+def fingerprint(root: Path) -> str:
+    """Returns a hash of the names and stamps of all image files of a tree."""
     of_directory: dict[str, Any] = {}  # hashes of names and stamps
-    count = 0
     for path, stamp in list_files(root).items():
         if is_image(path):
             directory, name = os.path.split(path)
             digest = of_directory.setdefault(directory, hashlib.sha256())
             digest.update(os.fsencode(f"{name}\t{stamp}\n"))
-            count += 1
     whole = hashlib.sha256()
     for directory, digest in sorted(of_directory.items()):
         whole.update(os.fsencode(f"{directory}\n{digest.hexdigest()}\n"))
-    return whole.hexdigest(), count
+    return whole.hexdigest()
 
 
 def _walk(root: str) -> Iterator[tuple[str, str]]:
