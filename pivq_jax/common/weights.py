@@ -174,15 +174,13 @@ def _check_shapes(tensors: Mapping[str, Any], shapes: Any, source: str, remedy: 
 
 def download(url: str, remedy: str) -> Path:
     """Downloads a file once; its URL ends in `#sha256=` and the file's hexadecimal checksum."""
-    address, _, fragment = url.partition("#")
-    checksum = fragment.removeprefix("sha256=").lower()
-    if not re.fullmatch(r"https?://[^/]+/.+", address) or not re.fullmatch(
-        r"[0-9a-f]{64}", checksum
-    ):
+    parts = re.fullmatch(r"(https?://[^/#]+/[^#]+)#(?:sha256=)?([0-9a-fA-F]{64})", url)
+    if not parts:
         raise InputError(
             f"{url} is not a URL that can be trusted: write https://..., then #sha256= and the 64"
             " digits of the file's checksum"
         )
+    address, checksum = parts[1], parts[2].lower()
     # The path contains part of the checksum, so different versions are different files.
     name = Path(urllib.parse.urlsplit(address).path).name
     path = default_weights_dir() / checksum[:16] / name
@@ -200,9 +198,8 @@ def _fetch(address: str, name: str, remedy: str) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             total = int(answer.headers.get("Content-Length", 0)) or None
-            bar = progress_bar(desc=name, total=total, unit="B", unit_scale=True)
             content = bytearray()
-            with bar:
+            with progress_bar(desc=name, total=total, unit="B", unit_scale=True) as bar:
                 while part := answer.read(2**20):
                     content += part
                     bar.update(len(part))
