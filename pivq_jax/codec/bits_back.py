@@ -1,15 +1,11 @@
-"""Sets of codes in about as many bits as a prior over sets expects.
+"""Sets of codes in about as many bits as a prior over sets expects; see docs/codec.md.
 
-In a sequence, N codes take log2 N! bits more than as a set, since it also tells an order. So that
-these are not lost, the order is drawn from bits that are already written, and tells them (bits
-back; for sets, Severo et al. 2022, arXiv 2107.09202): beginning with the whole set, the writer pops
-from its stack which of the remaining codes comes last, takes it away, and pushes it with the
-probability it has if the others are known. The reader pops the codes in order, and after each
-pushes which of those so far it is.
+As a sequence, N codes take log2 N! bits more than as a set. So that these are not lost, the order
+is drawn from bits that are already written, and tells them (bits back): the writer pops from its
+stack which of the remaining codes comes last, takes it away, and pushes it with the probability it
+has if the others are known. The reader takes the same steps backwards.
 
-The sets of a group of images are coded step by step together, so that a pass of the network serves
-all of them. The first steps pop more than they push: while most codes are known, the next one tells
-less than its place. So groups grow with the stack, and the first image does without.
+The sets of a group are coded step by step together, so that a pass of the network serves all.
 """
 
 from collections.abc import Callable, Iterator
@@ -53,6 +49,8 @@ def decode_sets(content: bytes, count: int, prior: ExactPrior) -> Iterator[list[
 
 def group_sizes(count: int) -> list[int]:
     """Returns the sizes of groups in the order they are written: as many as before, at most 64.
+
+    Larger ones would pop more than the stack has: at first, a group pops more than it pushes.
 
     >>> group_sizes(20), group_sizes(200)
     ([1, 1, 2, 4, 8, 4], [1, 1, 2, 4, 8, 16, 32, 64, 64, 8])

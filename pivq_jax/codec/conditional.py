@@ -1,18 +1,10 @@
 """Shorter codes for sets: an arithmetic code that knows how frequent each entry is.
 
-Given weights w_k, a set S of N entries has the probability prod_{k in S} w_k / e_N(w), where e_N
-is the elementary symmetric polynomial. This conditional Bernoulli distribution (Chen, Dempster and
-Liu 1994) is that of independent entries, each in an image with odds w_k, given that there are N of
-them; with equal weights, all sets are equally likely.
-
-Entry by entry it is decided whether an image contains it. Of the entries from k on, of which j are
-in the set, entry k is one with probability w_k e_{j-1}(k + 1) / e_j(k), where e_j(k) is the
-polynomial of the weights from k on, which follows from the last entry backwards. All arithmetic is
-that of integers, so every machine decodes alike.
-
-The code word of a set is the shortest string of bits that begins only numbers in its interval
-(Shannon, Fano and Elias), at most two bits more than -log2 of its probability. No code word begins
-another one, so they are stored without their lengths, and each can be decoded alone.
+A set S of N entries has the probability prod_{k in S} w_k / e_N(w), where e_N is the elementary
+symmetric polynomial of the weights (conditional Bernoulli: Chen, Dempster and Liu 1994). Entry by
+entry it is decided whether the set contains it, in integers, so that every machine decodes alike.
+Code words are those of Shannon, Fano and Elias: none begins another one, so they are stored without
+their lengths. docs/codec.md describes every step.
 """
 
 import math

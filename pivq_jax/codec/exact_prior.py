@@ -1,15 +1,8 @@
-"""The prior over sets in arithmetic that is the same on every machine.
+"""The prior over sets in arithmetic that is the same on every machine, to the last bit.
 
-A code can only be read where reader and writer compute the same probabilities, to the last bit.
-Sums of floating-point numbers depend on the order of the terms, and that on processors and
-libraries. Here, therefore,
-
-- products of matrices are those of integers, held as float64, whose sums stay below 2**53: these
-  are exact in any order;
-- everything else is +, -, *, /, square root, rounding and comparison of pairs of float64, whose
-  results IEEE 754 defines to the last bit. What is summed is added in a fixed order.
-
-Results are integer frequencies. docs/codec.md describes every step.
+Products of matrices are those of integers, held as float64, whose sums stay below 2**53 and are
+exact in any order. Everything else is +, -, *, /, square root, rounding and comparison of pairs of
+float64, which IEEE 754 defines, and sums have a fixed order. docs/codec.md describes every step.
 """
 
 import math
@@ -44,11 +37,7 @@ Arrays = Mapping[str, Floats]
 
 
 class ExactPrior:
-    """A prior over sets of `num_codes` codes that gives the same frequencies on every machine.
-
-    Refuses one whose sums could become larger than those that are exact. `fingerprint` is that of
-    `prior_fingerprint`.
-    """
+    """A prior over sets of `num_codes` codes; one whose sums might not be exact is refused."""
 
     def __init__(self, prior: Prior, num_codes: int) -> None:
         network = prior.network

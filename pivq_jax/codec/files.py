@@ -99,8 +99,7 @@ def contents_of(
 ) -> Contents:
     """Encodes codes, integers [M, N], as the contents of a file; see `write`.
 
-    Their `code` may be one that gives a shorter file than the code asked for. `advance`, for
-    `prior`, which takes time, is called with numbers of images that are done.
+    `advance`, for `prior`, which takes time, is called with numbers of images that are done.
     """
     config, space = model.config, model.space
     check_code(model, code)
@@ -133,18 +132,8 @@ def contents_of(
     return min(found, key=lambda contents: len(pack(contents)))
 
 
-def check_code(model: TrainedModel, code: str) -> None:
-    """Checks that a model has this code, and that its files can be read after further training."""
-    _check_ability(model, code)
-    if code == "prior" and model.prior is not None and not model.prior.finished:
-        raise InputError(
-            "the prior of this model is not trained to its end, and its files could not be read"
-            " after that: continue with --mode=train_prior, or use the short code"
-        )
-
-
-def _check_ability(model: TrainedModel, code: str) -> None:
-    """Checks that the codes of a model can be encoded and decoded so."""
+def check_code(model: TrainedModel, code: str, to_write: bool = True) -> None:
+    """Checks that a model has this code; to write, that training will not make it unreadable."""
     space = model.space
     if code not in CODES:
         raise InputError(f"code = {code!r} is unknown: use one of {', '.join(CODES)}")
@@ -160,6 +149,11 @@ def _check_ability(model: TrainedModel, code: str) -> None:
         )
     if code == "prior":
         exact_prior(model)
+    if code == "prior" and to_write and model.prior is not None and not model.prior.finished:
+        raise InputError(
+            "the prior of this model is not trained to its end, and its files could not be read"
+            " after that: continue with --mode=train_prior, or use the short code"
+        )
 
 
 def exact_prior(model: TrainedModel) -> ExactPrior:
@@ -215,7 +209,7 @@ def check_contents(contents: Contents, model: TrainedModel, origin: str) -> None
                 f"{origin} is written with the prior with fingerprint {contents.table.hex()}, and"
                 f" that of this model is {held}: give the model with the prior that wrote it"
             )
-    _check_ability(model, contents.code)
+    check_code(model, contents.code, to_write=False)
 
 
 def batches_of(

@@ -1,19 +1,17 @@
 """A stack of symbols in few bits: asymmetric numeral systems (Duda 2013, arXiv 1311.2540).
 
-The symbol pushed last is popped first. A symbol of probability p adds -log2 p bits, and popping one
-takes as many away. Any stack can be popped, whatever was pushed: that is a draw from the
-distribution popped with, and pushing what was drawn restores the stack. So a writer can move bits
-into a choice that the reader sees, and pushes back (Townsend et al. 2019, arXiv 1901.04866).
+A symbol of probability p adds -log2 p bits, and popping one takes as many away. Any stack can be
+popped, whatever was pushed, and pushing what was popped restores it.
 
 The stack is a number below 2**64 and words of 32 bits. If there are words, the number is at least
-2**32. Otherwise it may be as small as 0, so that an empty stack takes no bytes, and popping from it
-needs none.
+2**32. Otherwise it may be as small as 0: an empty stack takes no bytes, and popping needs none.
 """
 
 from __future__ import annotations
 
-import sys
 from array import array
+
+import numpy as np
 
 from pivq_jax.common.errors import InputError
 
@@ -42,19 +40,14 @@ class Stack:
         count = max(0, len(content) - 5) // _WORD_BYTES
         split = len(content) - _WORD_BYTES * count
         stack._number = int.from_bytes(content[:split], "big")
-        stack._words.frombytes(content[split:])
-        if sys.byteorder == "little":
-            stack._words.byteswap()
-        stack._words.reverse()
+        words = np.frombuffer(content[split:], ">u4")
+        stack._words.frombytes(words[::-1].astype(np.uint32).tobytes())
         return stack
 
     def to_bytes(self) -> bytes:
         """Returns the number without leading zeros and the words, the last one first."""
         number = self._number.to_bytes(-(-self._number.bit_length() // 8), "big")
-        words = self._words[::-1]
-        if sys.byteorder == "little":
-            words.byteswap()
-        return number + words.tobytes()
+        return number + np.array(self._words[::-1], ">u4").tobytes()
 
     def is_empty(self) -> bool:
         """Whether the stack is as it started."""

@@ -35,8 +35,7 @@ class CommandParser(argparse.ArgumentParser):
 def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]) -> list[str]:
     """Parses flags and returns the other arguments; on invalid flags, exits with status 2.
 
-    The docstring and the flags of `program` are the help. `fields` are the dotted names of those of
-    the config, as in train.steps; the error names the one that was meant.
+    `fields` are the dotted names of those of the config; the error names the one that was meant.
     """
     from absl import flags
 
@@ -67,9 +66,8 @@ def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]
 def exit_code(command: Callable[[], int], remedy: str = "") -> int:
     """Runs a command and returns its exit code; expected errors are reported in one line.
 
-    That is 2 for invalid input, or 1 if training diverged, a file could not be read or written, for
-    example on a full disk, or there is too little memory; `remedy` is then appended. The command
-    goes on where its output cannot be written any more, see `outlive_output`.
+    That is 2 for invalid input, and 1 if training diverged, memory was too small, or a file could
+    not be read or written, where `remedy` is appended.
     """
     outlive_output()
     try:
@@ -92,10 +90,7 @@ def exit_code(command: Callable[[], int], remedy: str = "") -> int:
 
 
 def resumable_exit_code(command: Callable[[], int]) -> int:
-    """Runs a command that continues when it is run again, and says so where it stops.
-
-    Returns its exit code as of `exit_code`, or 130 after Ctrl-C.
-    """
+    """Returns the exit code of a command that continues when it is run again; 130 after Ctrl-C."""
     remedy = "the same command continues where this stopped"
     try:
         return exit_code(command, f": {remedy}")

@@ -43,29 +43,17 @@ def listed_peak(kind: str) -> float | None:
 
 
 class Cost(NamedTuple):
-    """What a run costs, planned or measured; None for what is not known.
+    """What a run costs, planned or measured; None for what is not known."""
 
-    Attributes:
-        devices: their number and kind.
-        peak: FLOP/s of a device.
-        flops: FLOPs of a step of the last phase for each device.
-        share: share of the peak while in steps.
-        step_seconds: seconds of a step.
-        batch_size: images of a step, over all devices.
-        steps: number of steps.
-        lost: seconds by keys of `LOSSES`.
-        total: seconds in steps and lost.
-    """
-
-    devices: str
-    peak: float | None
-    flops: float | None
-    share: float | None
+    devices: str  # their number and kind
+    peak: float | None  # FLOP/s of a device
+    flops: float | None  # FLOPs of a step of the last phase for each device
+    share: float | None  # of the peak, while in steps
     step_seconds: float
-    batch_size: int
+    batch_size: int  # images of a step, over all devices
     steps: int
-    lost: Mapping[str, float]
-    total: float
+    lost: Mapping[str, float]  # seconds by keys of `LOSSES`
+    total: float  # seconds in steps and lost
 
 
 def cost_table(columns: Mapping[str, Cost]) -> str:

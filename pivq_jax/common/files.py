@@ -33,10 +33,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def as_path(name: str) -> Path:
-    """Converts a name to a local path, or to a path in remote storage such as gs://bucket/run.
-
-    A remote one is an `etils.epath.Path`, which has the same methods.
-    """
+    """Converts a name to a local path, or to one of `etils.epath` in remote storage."""
     if not is_remote(name):
         return expanded(name)
     from etils import epath
@@ -57,8 +54,8 @@ def local_path(name: str) -> Path:
 def cache_folder(name: str, variable: str = "") -> Path:
     """Returns the folder for what this package keeps between runs: ~/.cache/pivq_jax/`name`.
 
-    The environment variable, if any, names another one. Without a home directory, as of a user
-    without an entry in a container, it is among temporary files, and a line on stderr says so.
+    The environment variable, if any, names another one. Without a home directory, as in some
+    containers, it is among temporary files.
     """
     if named := os.environ.get(variable):
         return expanded(named)
@@ -81,10 +78,7 @@ def _temporary_cache(folder: Path) -> Path:
 
 
 def check_directory(directory: Path, flag: str, writes: bool = True) -> None:
-    """Checks that a path is a directory or can become one and, if local, that it can be written.
-
-    `flag` is the one that gave it, such as '--workdir', for the message.
-    """
+    """Checks that a path, given by a flag, is a writable directory or can become one."""
     try:
         place = next((path for path in (directory, *directory.parents) if path.exists()), None)
     except ImportError as error:  # etils names the package
@@ -96,10 +90,7 @@ def check_directory(directory: Path, flag: str, writes: bool = True) -> None:
 
 
 def check_lengths(names: Iterable[str], remedy: str) -> None:
-    """Checks that names, paths with `/` between the parts, are not too long for a file system.
-
-    The remedy is the end of the message.
-    """
+    """Checks that names, paths with `/` between the parts, are not too long for a file system."""
     for name in names:
         for part in name.split("/"):
             if (size := len(part.encode(errors="surrogateescape"))) > MAX_NAME_BYTES:
@@ -110,10 +101,7 @@ def check_lengths(names: Iterable[str], remedy: str) -> None:
 
 
 def check_new_folder(target: Path, flag: str) -> None:
-    """Checks that a local folder is new or empty, and can be written; see `new_folder`.
-
-    What a command that was killed has left there does not count.
-    """
+    """Checks that a local folder is new, or empty but for what a killed command left there."""
     target = target.resolve()
     if target.exists() and not (target.is_dir() and set(target.iterdir()) <= {_incomplete(target)}):
         raise InputError(f"{target} exists: give a new {flag}, as nothing is replaced")
@@ -127,9 +115,8 @@ def check_new_folder(target: Path, flag: str) -> None:
 def new_folder(target: Path) -> Iterator[Path]:
     """Yields a folder to fill; its contents are those of `target` at the end, or gone on an error.
 
-    A new `target` appears at once. An empty folder, which may be a mounted volume or the current
-    directory, stays the same one, and its entries appear one after another. Call `check_new_folder`
-    before.
+    Call `check_new_folder` before. An empty folder, which may be a mounted volume or the current
+    directory, stays the same one.
     """
     target = target.resolve()
     exists, temporary = target.exists(), _incomplete(target)
@@ -173,8 +160,7 @@ def _locked(folder: Path, target: Path) -> Iterator[None]:
 def flock(path: Path) -> int | None:
     """Locks a local file or folder until the descriptor that is returned is closed.
 
-    None if this system or file system has no such locks; BlockingIOError if another process has
-    locked it. The operating system releases the lock of a process that ends.
+    None if there are no such locks here; BlockingIOError if another process has locked it.
     """
     try:
         import fcntl
@@ -192,11 +178,7 @@ def flock(path: Path) -> int | None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name in the same directory, then renames it.
-
-    Missing directories are created. After a power cut a local file has its old or its new content,
-    and the new one once this function has returned.
-    """
+    """Writes a file, with its directories; even a power cut leaves the old or the new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name that no other process uses, never too long for a file system.
     temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.tmp")
@@ -248,9 +230,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, most: int = 2**23) -> Any:
-    """Reads JSON of at most so many bytes, which as objects take up to thirty times as many.
+    """Reads JSON of at most so many bytes; more are a ValueError, as is anything else.
 
-    More are a ValueError, as is anything else.
+    As objects, they take up to thirty times as many.
     """
     with path.open("rb") as file:
         content = file.read(most + 1)
@@ -260,10 +242,7 @@ def read_json(path: Path, most: int = 2**23) -> Any:
 
 
 def read_object(path: Path, most: int = 2**23) -> dict[str, Any]:
-    """Reads a JSON object that can be made again; it is empty if the file is missing or damaged.
-
-    A larger one than `most` bytes counts as damaged.
-    """
+    """Reads a JSON object; it is empty if the file is missing, damaged or larger than `most`."""
     try:
         value = read_json(path, most)
     except (FileNotFoundError, ValueError, RecursionError):

@@ -1,12 +1,10 @@
 """A lock on a directory, so that a second process does not write to it.
 
-Where the file system has `flock`, the directory is locked with it: the operating system releases it
-at once when the process ends. Buckets have none, and on NFS or FUSE other machines may not see it.
-So a process that holds or wants the lock also has a file of its own in the directory, its claim,
-renewed every 20 seconds. It holds the lock if, once its claim is written, it finds no other that
-counts. A claim no longer counts if it is 60 seconds old, or if its process had the `flock` that
-this one now has. This needs no more of the storage than that a listing shows what was written
-before.
+Where the file system has `flock`, the directory is locked with it. Buckets have none, and on NFS or
+FUSE other machines may not see it. So a process that holds or wants the lock also has a file in the
+directory, its claim, renewed every 20 seconds. It holds the lock if, once its claim is written, it
+finds no other that counts: one that is 60 seconds old does not, nor one whose process had the
+`flock` that this one now has. The storage need only list what was written before.
 """
 
 import contextlib
@@ -36,9 +34,8 @@ PREFIX = ".lock-"  # of the names of claims
 class DirectoryLock:
     """Holds the lock on a directory, local or remote, while the context is open.
 
-    A missing directory is created, and deleted at the end if nothing else was written. If another
-    process holds the lock, entry is refused. Where only the age of its claim tells whether it does,
-    entry waits until the claim is renewed, or no longer counts, which takes up to a minute.
+    A missing directory is created, and deleted at the end if nothing else was written. Where only
+    the age of a claim tells whether its process still has the lock, entry waits for its renewal.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -10,10 +10,7 @@ _BROKEN_PIPE = 141  # what a shell reports for a program that writes on where no
 
 
 def print_and_exit(text: str) -> NoReturn:
-    """Prints what is all that was asked for, as help is, and exits with status 0.
-
-    Where not all of it is read, as by `| head`, it ends in silence, as other programs do.
-    """
+    """Prints all that was asked for and exits with status 0; in silence where a pipe is closed."""
     try:
         print(text, flush=True)
     except OSError as error:
@@ -34,8 +31,8 @@ def _lead_to_nowhere(stream: TextIO) -> None:
 def outlive_output() -> None:
     """Lets the process go on, silently, where its output cannot be written any more.
 
-    Characters that a terminal does not know are written as escapes. Streams that are not those of
-    the process, as of a notebook, are left alone.
+    Characters that a terminal does not know are written as escapes. Streams of a notebook, which
+    are not those of the process, are left alone.
     """
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)

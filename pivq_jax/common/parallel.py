@@ -24,11 +24,10 @@ MIN_SHARDED_SIZE = 2**14
 
 
 def join_processes(how: str) -> None:
-    """Joins the processes of a distributed run; must precede any other use of JAX.
+    """Joins the processes of a distributed run, before any other use of JAX.
 
-    `how` is '' for a single process; 'auto' if JAX can detect the other processes, as on the hosts
-    of a TPU slice, in a Slurm step and under Open MPI; or 'ADDRESS:PORT,COUNT,INDEX', the address
-    of process 0, the number of processes, and the index of this one.
+    `how` is '' for a single process, 'auto' if JAX can detect the others, or the address of process
+    0, the number of processes, and the index of this one: 'ADDRESS:PORT,COUNT,INDEX'.
     """
     if not how:
         return
@@ -70,11 +69,9 @@ def over_batch(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def shardings_of(state: Any, mesh: Mesh) -> Any:
-    """Returns the sharding of each array of a training state.
+    """Returns the sharding of each array: large ones are split along their largest axis that fits.
 
-    This is fully sharded data parallelism (Rajbhandari et al. 2020, arXiv 1910.02054). Arrays of at
-    least `MIN_SHARDED_SIZE` elements are split over 'fsdp' along their largest axis that is
-    divisible by its size; others are replicated.
+    This is fully sharded data parallelism (Rajbhandari et al. 2020, arXiv 1910.02054).
     """
     parts = mesh.shape[FSDP]
 
@@ -109,10 +106,7 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def split_rows(x: jax.Array, mesh: Mesh) -> jax.Array:
-    """Splits the rows of an array, of which every process has a full copy, over all devices.
-
-    Their number must be divisible by that of the devices.
-    """
+    """Splits the rows of an array, of which every process has a full copy, over all devices."""
     if jax.process_count() == 1:
         return jax.device_put(x, over_batch(mesh))
     return jax.make_array_from_process_local_data(over_batch(mesh), np.asarray(x), x.shape)
@@ -124,12 +118,10 @@ def own_copy(tree: Any) -> Any:
 
 
 def map_over_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Maps a function over the rows of each device, without communication.
+    """Maps `function(batched, shared)` over the rows of each device, without communication.
 
-    Used for matching, whose loops the compiler would otherwise partition with communication in
-    every iteration. The results of `function(batched, shared)` have the rows of `batched`, each
-    independent of other rows, as their leading axis; `shared` is replicated. If the number of rows
-    is not divisible by the number of devices, every device computes all rows.
+    The compiler would communicate in every iteration of a loop, as in matching. If the number of
+    rows is not divisible by that of the devices, every device computes all rows.
     """
 
     def mapped(batched: Any, shared: Any) -> Any:

@@ -37,28 +37,23 @@ _MAX_PICKLE = 2**24
 _MAX_MEMBERS = 20_000
 
 
-class _Storage(NamedTuple):
-    """A type of storage; without attributes that a pickle could set."""
-
-    dtype: np.dtype
-
-
+# Types of storage, as text, which has no attributes that a pickle could set.
 _STORAGES = {
-    "HalfStorage": _Storage(np.dtype("<f2")),
-    "FloatStorage": _Storage(np.dtype("<f4")),
-    "DoubleStorage": _Storage(np.dtype("<f8")),
-    "LongStorage": _Storage(np.dtype("<i8")),
+    "HalfStorage": "<f2",
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "LongStorage": "<i8",
 }
 
 
 def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Reads nested dictionaries of NumPy arrays from a pickle; nested keys are joined by dots.
-
-    Anything but arrays is an InputError, which ends in the remedy.
-    """
+    """Reads nested dictionaries of NumPy arrays from a pickle; nested keys are joined by dots."""
     try:
         with path.open("rb") as file:
-            tree = _load(_NumpyUnpickler, io.BytesIO(_read(file, _MAX_ARRAYS)))
+            content = file.read(_MAX_ARRAYS + 1)
+        if len(content) > _MAX_ARRAYS:
+            raise pickle.UnpicklingError(f"it has more than {_MAX_ARRAYS:,} bytes")
+        tree = _load(_NumpyUnpickler, io.BytesIO(content))
         tensors = traverse_util.flatten_dict(tree, sep=".")
         return {
             name: tensor.value if isinstance(tensor, _NumpyArray) else _number(tensor)
@@ -71,10 +66,10 @@ def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
 
 
 def read_torch_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Reads a state dict written by `torch.save`, in either of its formats, without PyTorch.
+    """Reads a state dict written by `torch.save`, without PyTorch.
 
-    These are a zip archive (PyTorch 1.6 and later) and a sequence of pickles (before). Anything but
-    tensors of 16-, 32- or 64-bit floats and 64-bit integers is an InputError.
+    It is a zip archive (PyTorch 1.6 and later) or a sequence of pickles (before), of tensors of
+    floats of 16, 32 or 64 bits and integers of 64.
     """
     try:
         with path.open("rb") as file:
@@ -87,19 +82,8 @@ def read_torch_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _read(file: IO[bytes], most: int) -> bytes:
-    """Reads a file to its end, unless that takes more memory than anything of use does."""
-    content = file.read(most + 1)
-    if len(content) > most:
-        raise pickle.UnpicklingError(f"it has more than {most:,} bytes")
-    return content
-
-
 def _load(unpickler: type[pickle.Unpickler], file: IO[bytes]) -> Any:
-    """Loads the next pickle of a file, after a look at its opcodes.
-
-    The unpickler itself would allocate a memo, or bytes, of whatever size an opcode states.
-    """
+    """Loads the next pickle of a file, unless an opcode states the size of a huge memo or bytes."""
     start = file.tell()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if count > _MAX_OPCODES:
@@ -133,8 +117,8 @@ class _NumpyUnpickler(pickle.Unpickler):
 class _NumpyDtype:
     """A pickled dtype: a number of fixed size.
 
-    NumPy's own classes must not restore their state from an untrusted file: a dtype of objects with
-    its flags cleared makes an array of pointers from the bytes of the file.
+    NumPy's own must not restore its state from a file: a dtype of objects with its flags cleared
+    makes pointers from bytes.
     """
 
     def __init__(self, code: str, *_: Any) -> None:
@@ -173,11 +157,9 @@ class _Tensor(NamedTuple):
     def read(self, storage: bytes) -> np.ndarray:
         data = np.frombuffer(storage, self.dtype)
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        if min(self.shape, default=1) < 1 or min(self.offset, *self.strides, 0) < 0:
-            raise ValueError(f"a tensor of shape {self.shape} and strides {self.strides}")
-        if last >= len(data):
-            raise ValueError(f"storage {self.storage} ends before its tensor")
-        if math.prod(self.shape) > len(data):  # a stride of 0 repeats what is there
+        negative = min(self.shape, default=1) < 1 or min(self.offset, *self.strides, 0) < 0
+        # A stride of 0 would repeat what is there.
+        if negative or last >= len(data) or math.prod(self.shape) > len(data):
             raise ValueError(f"a tensor of shape {self.shape} in {len(data)} numbers")
         strides = [s * self.dtype.itemsize for s in self.strides]
         view = np.lib.stride_tricks.as_strided(data[self.offset :], self.shape, strides)
@@ -201,9 +183,9 @@ class _TorchUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> tuple[np.dtype, str]:
         kind, storage, key, *_ = pid
-        if kind != "storage" or not isinstance(storage, _Storage):
+        if kind != "storage" or storage not in _STORAGES.values():
             raise pickle.UnpicklingError("it refers to something that is not a storage")
-        return storage.dtype, str(key)
+        return np.dtype(storage), str(key)
 
 
 def _rebuild_tensor(

@@ -4,8 +4,6 @@ Images are uint8 [M, H, W, 3] throughout. `scale` enlarges by nearest neighbour,
 of small images are visible.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Sequence
@@ -57,7 +55,7 @@ def reconstruction_grid(
     originals: npt.ArrayLike, reconstructions: npt.ArrayLike, columns: int = 8, scale: int = 1
 ) -> Pixels:
     """Arranges originals and reconstructions in a grid, each reconstruction below its original."""
-    pairs = _groups(originals=originals, reconstructions=reconstructions)
+    pairs = np.stack([originals, reconstructions], axis=1)
     # Each pair is one tall tile, so that the last row may be shorter.
     tiles = [grid(pair, 1, scale)[_PAD:-_PAD, _PAD:-_PAD] for pair in pairs]
     return grid(tiles, min(columns, len(tiles)))
@@ -66,8 +64,6 @@ def reconstruction_grid(
 def interpolation_grid(images: npt.ArrayLike, scale: int = 1) -> Pixels:
     """Arranges interpolations, uint8 [steps, B, H, W, 3], in a row per pair of images."""
     images = np.asarray(images)
-    if images.ndim != 5:
-        raise ValueError(f"images have shape {images.shape}: give [steps, B, H, W, 3]")
     flat = images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
     return grid(flat, len(images), scale)
 
@@ -88,7 +84,7 @@ def sample_grid(
 
     The gap between triples is four times as wide as that within one.
     """
-    triples = _groups(parents_a=parents_a, samples=samples, parents_b=parents_b)
+    triples = np.stack([parents_a, samples, parents_b], axis=1)
     tiles = [grid(triple, 3, scale)[_PAD:-_PAD, _PAD:-_PAD] for triple in triples]
     return grid(tiles, min(columns, len(tiles)), pad=4 * _PAD)
 
@@ -151,15 +147,6 @@ def save_png(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="PNG", optimize=True)
     write_atomically(as_path(os.fspath(path)), file.getvalue())
-
-
-def _groups(**parts: npt.ArrayLike) -> Pixels:
-    """Puts the images of the same place in P arrays beside each other: uint8 [M, P, H, W, 3]."""
-    arrays = {name: _check(value, name) for name, value in parts.items()}
-    if len({array.shape for array in arrays.values()}) > 1:
-        listed = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise ValueError(f"shapes differ ({listed}): give equally many images of one size")
-    return np.stack(list(arrays.values()), axis=1)
 
 
 def _check(images: npt.ArrayLike, name: str) -> Pixels:

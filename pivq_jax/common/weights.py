@@ -52,11 +52,7 @@ def default_weights_dir() -> Path:
 
 
 def read_weights(path: Path, shapes: Any, remedy: str) -> Any:
-    """Reads a tree of float32 arrays from a safetensors file and checks their names and shapes.
-
-    Tensors are named by their path in the tree, e.g. `backbone.conv_0.bias`. The remedy is the end
-    of the error message, here and below.
-    """
+    """Reads a tree of float32 arrays, named by their path as in `backbone.conv_0.bias`."""
     # Before what may be larger than the memory is read.
     _check_shapes(read_header(path, remedy)[0], shapes, str(path), remedy)
     return check_weights(read_safetensors(path, remedy)[0], shapes, str(path), remedy)
@@ -74,10 +70,7 @@ def read_state_dict(path: Path, remedy: str) -> dict[str, np.ndarray]:
 
 
 def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads the arrays of a safetensors file, by name, and its metadata.
-
-    Numbers that NumPy does not have are an InputError.
-    """
+    """Reads the arrays of a safetensors file, by name, and its metadata."""
     with _opened(path, remedy) as file:
         names = _shapes(file, path)
         return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
@@ -148,8 +141,7 @@ def find_faults(
 ) -> list[str]:
     """Lists tensors that are missing, unexpected, or of another shape or type, in a fixed order.
 
-    `tensors` may be any objects with a shape and a dtype. `any_float` accepts every floating point
-    dtype instead of the expected one.
+    `any_float` accepts every floating point dtype instead of the expected one.
     """
     found = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
     found += [f"{name} is unexpected" for name in sorted(tensors.keys() - expected.keys())]
@@ -165,10 +157,7 @@ def find_faults(
 
 
 def check_weights(tensors: Mapping[str, np.ndarray], shapes: Any, source: str, remedy: str) -> Any:
-    """Arranges named tensors in a tree of float32 arrays and checks their shapes.
-
-    The InputError names up to five that are missing, unexpected, or of another shape or type.
-    """
+    """Arranges named tensors in a tree of float32 arrays and checks their shapes."""
     _check_shapes(tensors, shapes, source, remedy)
     names = traverse_util.flatten_dict(shapes, sep=".")
     filled = {name: np.asarray(tensors[name], np.float32) for name in names}
@@ -176,7 +165,7 @@ def check_weights(tensors: Mapping[str, np.ndarray], shapes: Any, source: str, r
 
 
 def _check_shapes(tensors: Mapping[str, Any], shapes: Any, source: str, remedy: str) -> None:
-    """Checks tensors, or what is known of them from a header, as `check_weights` does."""
+    """Checks tensors, or what a header says of them; the error names up to five faults."""
     expected = traverse_util.flatten_dict(shapes, sep=".")
     if wrong := find_faults(tensors, expected, any_float=True):
         shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
@@ -184,19 +173,14 @@ def _check_shapes(tensors: Mapping[str, Any], shapes: Any, source: str, remedy: 
 
 
 def download(url: str, remedy: str) -> Path:
-    """Downloads a file once and caches it in `default_weights_dir()`.
-
-    The URL, http or https, ends in `#sha256=` and the hexadecimal checksum of the file.
-    """
-    address, _, fragment = url.partition("#")
-    checksum = fragment.removeprefix("sha256=").lower()
-    if not re.fullmatch(r"https?://[^/]+/.+", address) or not re.fullmatch(
-        r"[0-9a-f]{64}", checksum
-    ):
+    """Downloads a file once; its URL ends in `#sha256=` and the file's hexadecimal checksum."""
+    parts = re.fullmatch(r"(https?://[^/#]+/[^#]+)#(?:sha256=)?([0-9a-fA-F]{64})", url)
+    if not parts:
         raise InputError(
             f"{url} is not a URL that can be trusted: write https://..., then #sha256= and the 64"
             " digits of the file's checksum"
         )
+    address, checksum = parts[1], parts[2].lower()
     # The path contains part of the checksum, so different versions are different files.
     name = Path(urllib.parse.urlsplit(address).path).name
     path = default_weights_dir() / checksum[:16] / name
@@ -214,9 +198,8 @@ def _fetch(address: str, name: str, remedy: str) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             total = int(answer.headers.get("Content-Length", 0)) or None
-            bar = progress_bar(desc=name, total=total, unit="B", unit_scale=True)
             content = bytearray()
-            with bar:
+            with progress_bar(desc=name, total=total, unit="B", unit_scale=True) as bar:
                 while part := answer.read(2**20):
                     content += part
                     bar.update(len(part))

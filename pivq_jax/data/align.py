@@ -35,7 +35,8 @@ from pivq_jax.data import alignment, framing, images
 from pivq_jax.data.builder import usable_cores
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, or 1 for I/O errors, 2 for invalid input, 130 if interrupted."""
     parser = CommandParser(prog="python -m pivq_jax.data.align", description=__doc__)
     parser.add_argument("--source", required=True, type=Path, help="directory of photographs")
     parser.add_argument(
@@ -56,12 +57,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=usable_cores(),
         help="number of processes; default: all cores",
     )
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0, or 1 for I/O errors, 2 for invalid input, 130 if interrupted."""
-    return resumable_exit_code(functools.partial(_run, _parse(arguments)))
+    return resumable_exit_code(functools.partial(_run, parser.parse_args(arguments)))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,8 +44,8 @@ class Skipped(NamedTuple):
 
 
 class _Job(NamedTuple):
-    source: str
-    output: str
+    source: Path
+    output: Path
     size: int
     preset: str
     detector: Detector
@@ -63,10 +62,8 @@ def align_folder(
 ) -> tuple[int, list[Skipped]]:
     """Aligns all photographs of a directory tree; returns how many, and what was skipped, by file.
 
-    `output` is made, or completed if an earlier call with the same arguments made it; after a full
-    disk, too, the next call continues. `size` is 8 to 8,192 pixels; with 0 workers, this process
-    works. The detector finds, in a photograph, uint8 [H, W, 3], the (x, y) of the eyes, float [2,
-    2], that on the left of the image first; None if there is no face.
+    `output` is made, or completed if an earlier call with the same arguments made it. The detector
+    finds the eyes in a photograph as `landmarks.find_eyes` does.
     """
     import PIL
 
@@ -88,9 +85,13 @@ def align_folder(
     with locked(output / _LOCK, images.readable_name(output)):
         try:
             _claim(output, settings)
-            job = _Job(os.fspath(root), os.fspath(output), size, preset, detector)
             todo = [file for file in files if not _is_done(root / file, _target(output, file))]
-            skipped = _align_all(job, todo, workers)
+            job = _Job(root, output, size, preset, detector)
+            function = functools.partial(_align_file, job)
+            most = min(workers, len(todo) // _PHOTOGRAPHS_PER_WORKER)
+            with contextlib.closing(worker.run(function, todo, most)) as results:
+                bar = progress_bar(results, desc="align", total=len(todo), unit=" photographs")
+                skipped = sorted(result for result in bar if result.reason)
             aligned = len(files) - len(skipped)
             if not aligned:
                 (output / SETTINGS).unlink()
@@ -167,15 +168,6 @@ def _is_done(photograph: Path, aligned: Path) -> bool:
         return False
 
 
-def _align_all(job: _Job, files: Sequence[str], workers: int) -> list[Skipped]:
-    """Aligns photographs in parallel; returns what is skipped, by file."""
-    function = functools.partial(_align_file, job)
-    workers = min(workers, len(files) // _PHOTOGRAPHS_PER_WORKER)
-    with contextlib.closing(worker.run(function, files, workers)) as results:
-        bar = progress_bar(results, desc="align", total=len(files), unit=" photographs")
-        return sorted(result for result in bar if result.reason)
-
-
 def _align_file(job: _Job, file: str) -> list[Skipped]:
     """Aligns one photograph; of one that is skipped, no earlier result is left."""
     target = _target(job.output, file)
@@ -189,9 +181,8 @@ def _align_file(job: _Job, file: str) -> list[Skipped]:
 
 def _aligned(job: _Job, file: str) -> tuple[np.ndarray | None, str, str]:
     """Returns the aligned image of a photograph; or None, the reason and the detail."""
-    name = images.readable_name(file)
     try:
-        photograph = images.decode_whole(os.path.join(job.source, file), name=name)
+        photograph = images.decode_whole(job.source / file, name=images.readable_name(file))
     except InputError as error:
         return None, "unreadable", str(error)
     eyes = job.detector(photograph)

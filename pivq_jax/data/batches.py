@@ -22,12 +22,10 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Returns all images once and in order, in batches of constant shape.
+    """Returns all images once and in order, in batches as those of `pipeline.train_batches`.
 
-    A batch has `image`, uint8 [b, H, W, 3], and each factor as int32 [b], the rows of this process,
-    as in `pipeline.train_batches`.
-    It also has `mask`, bool [b], which is False for the rows that fill the last batch; these
-    repeat the last image and must be ignored. All processes get the same number of batches.
+    They also have `mask`, bool [b], which is False for the rows that fill the last batch. All
+    processes get the same number of batches.
     """
     rows = local_rows(batch_size, process_index, process_count)
     count = len(source)

@@ -86,19 +86,13 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def workers_for(images: int) -> int:
-    """Returns the number of worker processes; for few images, none are worth the time to start."""
-    return min(usable_cores(), images // _IMAGES_PER_WORKER)
-
-
 def build(
     target: Path, make_plan: Callable[[], Plan], *, workers: int, stem: str | None = None
 ) -> dict[str, Any]:
     """Prepares a data set in `target`, unless it is there; returns the contents of `prepared.json`.
 
-    Work is done in a hidden directory that is renamed when it is complete, and continued by the
-    next call, while other processes wait for a lock. Both are named after `stem`, by default the
-    name of `target`.
+    What is not complete is in a hidden directory, which the next call continues. It is named after
+    `stem`, by default the name of `target`. There are at most so many worker processes.
     """
     stem = stem or target.name
     work = target.with_name(f".{stem}.incomplete")
@@ -184,6 +178,7 @@ def _with_progress(plan: Plan, missing: list[Shard], workers: int) -> Iterator[s
 
     images = sum(len(shard.entries) for shard in missing)
     write = functools.partial(shards.write_shard, plan.recipe)
+    workers = min(workers, images // _IMAGES_PER_WORKER)
     with contextlib.closing(worker.run(write, missing, workers)) as reasons:
         for reason in progress_bar(reasons, desc=plan.label, total=images, unit=" images"):
             if reason:
@@ -202,10 +197,7 @@ def _check_skipped(plan: Plan, skipped: list[str]) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Holds an exclusive lock on a file; waits for it if another process holds it.
-
-    Meanwhile, a message says that `what` is waited for.
-    """
+    """Holds an exclusive lock on a file; if another process does, says that it waits for `what`."""
     import fcntl  # not on Windows, nor is array_record
 
     try:

@@ -13,7 +13,7 @@ import datetime
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -35,15 +35,12 @@ class Prepared(NamedTuple):
 
 def contents(cache: Path) -> list[Prepared]:
     """Lists the prepared data sets and the unfinished ones, newest first."""
-    found = [_describe(path, cache) for path in _directories(cache)]
+    found = [
+        _describe(path, cache)
+        for path in [*cache.glob("[!.]*/*"), *cache.glob("fetched/*/[!.]*/*")]
+        if (path / "prepared.json").exists() or path.name.endswith(".incomplete")
+    ]
     return sorted(found, key=lambda entry: entry.made, reverse=True)
-
-
-def _directories(cache: Path) -> Iterator[Path]:
-    """Yields what is in `{name}` and in `fetched/{copy}/{name}`."""
-    for path in [*cache.glob("[!.]*/*"), *cache.glob("fetched/*/[!.]*/*")]:
-        if (path / "prepared.json").exists() or path.name.endswith(".incomplete"):
-            yield path
 
 
 def _describe(path: Path, cache: Path) -> Prepared:
@@ -70,7 +67,8 @@ def delete(cache: Path, names: Sequence[str]) -> int:
     return sum(sizes[name] for name in set(names))
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, or 1 for I/O errors, 2 for invalid input."""
     parser = CommandParser(prog="python -m pivq_jax.data.cache", description=__doc__)
     parser.add_argument(
         "--directory",
@@ -78,12 +76,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="directory of prepared data; default: $PIVQ_DATA_DIR or ~/.cache/pivq_jax/data",
     )
     parser.add_argument("--delete", nargs="+", default=[], metavar="NAME", help="data sets")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0, or 1 for I/O errors, 2 for invalid input."""
-    return exit_code(partial(_run, _parse(arguments)))
+    return exit_code(partial(_run, parser.parse_args(arguments)))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -14,12 +14,10 @@ from pivq_jax.data.records import MANIFEST, find_directory
 
 
 def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path | None:
-    """Copies a prepared data set from remote storage to the local directory that is returned.
+    """Copies a prepared data set to a local disk, for random access; returns its directory there.
 
-    array_record files are read by random access, which requires a local disk. If `image_size` is
-    not available, the next larger size is copied; None if there is none. If the size or time
-    of a remote file changes, it is another data set with its own copy: a run that uses the earlier
-    copy goes on.
+    It has this or else the next larger size; None if there is none. If the size or time of a remote
+    file changes, it is another data set with its own copy: a run that uses the earlier one goes on.
     """
     place: Any = as_path(remote)  # etils paths, unlike pathlib paths, can be copied
     try:

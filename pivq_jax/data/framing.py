@@ -29,8 +29,7 @@ def eye_distance(size: int, preset: str) -> float:
 def similarity(eyes: np.ndarray, size: int, preset: str) -> np.ndarray:
     """Returns the similarity transform from an aligned image to its photograph, float64 [2, 3].
 
-    It turns, scales and moves, without mirroring: two points, the eyes' (x, y) in pixels of the
-    photograph, determine it. The point (x, y) of the aligned image shows `matrix @ (x, y, 1)`.
+    The eyes determine it. The point (x, y) of the aligned image shows `matrix @ (x, y, 1)`.
     """
     # As complex numbers, points z of the aligned image come from a z + b.
     to, come_from = _complex(np.array(PRESETS[preset]) * size), _complex(eyes)
@@ -46,9 +45,8 @@ def _complex(points: np.ndarray) -> np.ndarray:
 def align(image: np.ndarray, eyes: np.ndarray, size: int, preset: str) -> np.ndarray:
     """Returns the square of a photograph in which the eyes are at the places of a preset.
 
-    What is outside of the photograph is filled by reflection at its edges, as often as needed.
-    Shrinking is antialiased. The eyes are (x, y) in pixels, float [2, 2], that on the left of the
-    image first; the upper left corner of the image is (0, 0).
+    What is outside of the photograph is filled by reflection at its edges, as often as needed. The
+    eyes are those of `landmarks.find_eyes`.
     """
     from PIL import Image
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import layouts, splits, tree
-from pivq_jax.data.builder import Plan, build, plan_of_files, workers_for
+from pivq_jax.data.builder import Plan, build, plan_of_files, usable_cores
 from pivq_jax.data.images import readable_name
-from pivq_jax.data.shards import Entry, FileRecipe
+from pivq_jax.data.shards import FileRecipe
 
 NAME = "image_folder"
 
@@ -25,16 +25,15 @@ def prepared_folder(
 ) -> Path:
     """Returns the directory of the prepared images of a folder, which are prepared on first use.
 
-    Its name depends on the absolute path, the image size, the regular expression for groups, if
-    any, and the name, size and modification time of every image. If any of these change, the images
-    are prepared again. After a full disk, the next call continues.
+    Its name depends on the absolute path, the image size, the group, and the name, size and time of
+    every image: if any of these change, the images are prepared again.
     """
     if image_size < 8:
         raise InputError(f"image_size is {image_size}: it must be at least 8")
     splits.groups_by(group)  # raises an error
     root = tree.existing_directory(path).resolve()
     place = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    content, count = tree.fingerprint(root)
+    content = tree.fingerprint(root)
     label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
     contents = f"{place}\n{image_size}\n{content}" + (f"\n{group}" if group else "")
     version = hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -42,7 +41,7 @@ def prepared_folder(
 
     def make_plan() -> Plan:
         plan = _plan(root, image_size, group)
-        if tree.fingerprint(root)[0] != content:
+        if tree.fingerprint(root) != content:
             raise InputError(
                 f"{readable_name(root)} changed while it was listed: run the command again once it"
                 " is complete"
@@ -51,39 +50,30 @@ def prepared_folder(
 
     # Not of its version: a folder that changes leaves one unfinished directory, not many.
     stem = f"{label}_{image_size}px_{place}"
-    build(target, make_plan, workers=workers_for(count), stem=stem)
+    build(target, make_plan, workers=usable_cores(), stem=stem)
     return target
 
 
 def _plan(root: Path, image_size: int, group: str) -> Plan:
     listing = layouts.image_folder(root, group=group)
-    skipped: list[str] = []
+    skipped = []
     entries = [entry for part in listing.splits.values() for entry in part]
     if len(entries) <= _FEW:
-        recipe = FileRecipe(os.fspath(root), image_size, 0, None, ())
-        readable, skipped = _readable(sorted(entries), recipe)
+        recipe, readable = FileRecipe(os.fspath(root), image_size, 0, None, ()), []
+        for entry in sorted(entries):
+            try:
+                recipe.make(entry)
+            except InputError as error:
+                skipped.append(str(error))
+                print(f"skipped: {error}", file=sys.stderr)
+            else:
+                readable.append(entry)
         if len(readable) < len(splits.SPLITS):
             raise InputError(
                 f"{len(readable)} readable images in {readable_name(root)} ({len(entries)} files):"
                 " a data set needs at least 3, one per split"
             )
-        layouts.check_groups(readable, group)
-        by_group = splits.in_splits(readable, splits.groups_by(group))
-        listing = dataclasses.replace(listing, splits=by_group)
+        listing = dataclasses.replace(listing, splits=splits.in_splits(readable, group))
     plan = plan_of_files(NAME, listing, image_size, group=group)
     label = f"{readable_name(root.name)} {image_size}px"
-    return dataclasses.replace(plan, label=label, skipped=tuple(skipped))
-
-
-def _readable(entries: list[Entry], recipe: FileRecipe) -> tuple[list[Entry], list[str]]:
-    """Returns the entries that can be read, and why others cannot, which is printed as well."""
-    readable, skipped = [], []
-    for entry in entries:
-        try:
-            recipe.make(entry)
-        except InputError as error:
-            skipped.append(str(error))
-            print(f"skipped: {error}", file=sys.stderr)
-        else:
-            readable.append(entry)
-    return readable, skipped
+    return dataclasses.replace(plan, label=label, skipped=skipped)

@@ -82,19 +82,12 @@ def is_image(name: str) -> bool:
 
 
 def readable_name(path: str | os.PathLike[str]) -> str:
-    """Returns a path as printable text.
-
-    Bytes that are not valid UTF-8 are replaced, and control characters are escaped.
-    """
+    """Returns a path as printable text: invalid UTF-8 is replaced, control characters escaped."""
     return printable(os.fsencode(path).decode(errors="replace"))
 
 
 def unread_kinds(names: Iterable[str]) -> str:
-    """Describes the images that are passed over because nothing here reads their format, in a line.
-
-    It names the package that reads them, where one is known; it is empty if there are none. Hidden
-    files do not count.
-    """
+    """Describes in a line the images whose format nothing here reads; empty if there are none."""
     shown = (name for name in names if not os.path.basename(name).startswith("."))
     suffixes = (os.path.splitext(name)[1].lower() for name in shown)
     found = collections.Counter(suffix for suffix in suffixes if suffix in _UNREAD)
@@ -106,10 +99,9 @@ def unread_kinds(names: Iterable[str]) -> str:
 
 
 def pillow() -> Any:
-    """Returns the module `PIL.Image`, to open files with.
+    """Returns the module `PIL.Image`, which reads HEIC if it can, to open files with.
 
-    It reads HEIC if there is a reader, and does not warn of images of 89 million pixels, which are
-    refused, or decoded at half their size, anyway.
+    It does not warn of 89 million pixels, which are refused or halved anyway.
     """
     from PIL import Image
 
@@ -156,28 +148,23 @@ def decode_image(
 ) -> np.ndarray:
     """Decodes an image and resizes its central square, to uint8 [size, size, 3].
 
-    The image is rotated according to its EXIF orientation, grey and CMYK images are converted to
-    RGB, and transparency is composited onto white. Resizing is antialiased (Lanczos). Images that
-    would take too much memory, see `image_memory`, are refused by their header: of more than 27
-    million pixels, or 10 million in WebP and AVIF. Of larger JPEG files, up to 109 million, every
-    second row and column is decoded.
+    It becomes upright by its EXIF orientation, RGB, and opaque on white; resizing is antialiased
+    (Lanczos). What would take too much memory, see `image_memory`, is refused by its header: more
+    than 27 million pixels, or 10 million in WebP and AVIF. Of larger JPEG files, up to 109 million,
+    every second row and column is decoded.
 
-    `name` is the file's in error messages, `crop` the side of the square in pixels, 0 for the
-    largest one. An image of another (width, height) than `shape`, or smaller than `crop`, is a
-    ShapeError. `formats` are Pillow's names of those that are read.
+    `name` is for error messages; `crop` is the side of the square in pixels, 0 for the largest one.
+    An image of another (width, height) than `shape`, or smaller than `crop`, is a ShapeError.
     """
-    Image = pillow()
-    with _damage_named(name, formats):
-        square = _decode(file, name, formats, crop, shape, square=True)
-        return np.array(square.resize((size, size), Image.Resampling.LANCZOS))
+    square = _decode(file, name, formats, crop, shape, square=True)
+    return np.array(square.resize((size, size), pillow().Resampling.LANCZOS))
 
 
 def decode_whole(file: str | os.PathLike[str] | IO[bytes], *, name: str) -> np.ndarray:
     """Decodes an image as `decode_image` does, but all of it, not resized: uint8 [H, W, 3]."""
-    with _damage_named(name, FORMATS):
-        # No name for the image: it is freed before the strips are joined, a third of the memory.
-        strips = [np.asarray(strip) for strip in _strips(_decode(file, name, FORMATS))]
-        return np.concatenate(strips)
+    # No name for the image: it is freed before the strips are joined, a third of the memory.
+    strips = [np.asarray(strip) for strip in _strips(_decode(file, name, FORMATS))]
+    return np.concatenate(strips)
 
 
 def _decode(
@@ -191,7 +178,7 @@ def _decode(
     """Returns an upright RGB image of Pillow, or its central square."""
     from PIL import ImageOps
 
-    with contextlib.ExitStack() as stack:
+    with _damage_named(name, formats), contextlib.ExitStack() as stack:
         raw: Any = file
         if isinstance(file, str | os.PathLike):
             raw = stack.enter_context(open(file, "rb"))

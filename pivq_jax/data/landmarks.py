@@ -45,9 +45,8 @@ def versions() -> dict[str, str]:
 def find_eyes(image: np.ndarray) -> np.ndarray | None:
     """Finds the centres of the eyes of the largest face, (x, y) in pixels, float64 [2, 2].
 
-    That on the left of the image comes first; the upper left corner of the image is (0, 0), so the
-    centre of the first pixel (0.5, 0.5). None if there is no face, or only one in profile or whose
-    eyes are partly outside of the image.
+    That on the left of the image comes first; the upper left corner of the image is (0, 0). None if
+    there is no face that is seen from the front and whole.
     """
     from PIL import Image
 

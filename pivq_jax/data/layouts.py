@@ -23,7 +23,7 @@ from pivq_jax.common.errors import InputError, brief
 from pivq_jax.data import tables
 from pivq_jax.data.images import EXTENSIONS, is_image, readable_name, unread_kinds
 from pivq_jax.data.shards import Entry
-from pivq_jax.data.splits import SPLITS, groups_by, in_splits
+from pivq_jax.data.splits import SPLITS, in_splits
 from pivq_jax.data.tree import list_files
 
 # Names of the attribute values -1 and 1 of the official lists.
@@ -61,24 +61,13 @@ def celeba(source: Path) -> Listing:
     wanted += "list_eval_partition.txt, CelebA's own files"
     root = _find(source, ("img_align_celeba", "img_align_celeba.zip"), wanted)
     partition_file = _find(source, ("list_eval_partition.txt",), wanted)
-    partition = tables.read_partition(partition_file)
+    partition = dict(sorted(tables.read_partition(partition_file).items()))
     attributes_file = _find(source, ("list_attr_celeba.txt",), wanted)
-    names, attributes = tables.read_attributes(attributes_file)
-
-    stamps = _by_name(_files(root))
-    _need_all(partition, stamps, partition_file, root)
-    _need_all(partition, attributes, partition_file, attributes_file)
-    splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    for image, split in sorted(partition.items()):
-        splits[split].append(Entry(*stamps[image], attributes[image]))
-    return Listing(root, splits, dict.fromkeys(names, _BINARY), (178, 218))
+    return _labelled(root, partition, partition_file, attributes_file, (178, 218))
 
 
 def celeba_hq(source: Path) -> Listing:
-    """Lists CelebA-HQ as in CelebAMask-HQ; images have the split of their original in CelebA.
-
-    CelebA's list_eval_partition.txt must lie beside its official files.
-    """
+    """Lists CelebA-HQ as in CelebAMask-HQ; images have the split of their original in CelebA."""
     wanted = "the directory CelebAMask-HQ with CelebA-HQ-img, CelebA-HQ-to-CelebA-mapping.txt and "
     wanted += "CelebAMask-HQ-attribute-anno.txt"
     root = _find(source, ("CelebA-HQ-img",), wanted)
@@ -90,26 +79,32 @@ def celeba_hq(source: Path) -> Listing:
         "CelebA's list_eval_partition.txt too, as the splits of CelebA-HQ follow CelebA's: copy it"
         " there (CelebA's download has it in Eval)",
     )
-    names, attributes = tables.read_attributes(attributes_file)
     mapping, partition = tables.read_mapping(mapping_file), tables.read_partition(partition_file)
+    _need_all(mapping.values(), partition, mapping_file, partition_file)
+    split_of = {f"{index}.jpg": partition[mapping[index]] for index in sorted(mapping)}
+    return _labelled(root, split_of, mapping_file, attributes_file, (1024, 1024))
 
+
+def _labelled(
+    root: Path,
+    split_of: dict[str, str],
+    listed: Path,
+    attributes_file: Path,
+    shape: tuple[int, int],
+) -> Listing:
+    """Lists the images in the directory `root` that the file `listed` names, with attributes."""
+    names, attributes = tables.read_attributes(attributes_file)
     stamps = _by_name(_files(root))
-    originals = {f"{index}.jpg": original for index, original in sorted(mapping.items())}
-    _need_all(originals, stamps, mapping_file, root)
-    _need_all(originals, attributes, mapping_file, attributes_file)
-    _need_all(originals.values(), partition, mapping_file, partition_file)
+    _need_all(split_of, stamps, listed, root)
+    _need_all(split_of, attributes, listed, attributes_file)
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    for image, original in originals.items():
-        splits[partition[original]].append(Entry(*stamps[image], attributes[image]))
-    return Listing(root, splits, dict.fromkeys(names, _BINARY), (1024, 1024))
+    for image, split in split_of.items():
+        splits[split].append(Entry(*stamps[image], attributes[image]))
+    return Listing(root, splits, dict.fromkeys(names, _BINARY), shape)
 
 
 def ffhq(source: Path) -> Listing:
-    """Lists FFHQ: images 0 to 59,999 train, 60,000 to 69,999 validation.
-
-    FFHQ has no test split and no attributes. `source` may be images1024x1024 or thumbnails128x128
-    itself.
-    """
+    """Lists FFHQ: images 0 to 59,999 train, 60,000 to 69,999 validation, none test."""
     sides = {"images1024x1024": 1024, "thumbnails128x128": 128}
     wanted = "images1024x1024 or thumbnails128x128, or a directory that holds one of them"
     _check_directory(source, wanted)
@@ -131,10 +126,7 @@ def ffhq(source: Path) -> Listing:
 
 
 def lfw(source: Path) -> Listing:
-    """Lists Labeled Faces in the Wild, split by a hash of the person's name.
-
-    Each person is in one split. The official lists of pairs are for verification and are not used.
-    """
+    """Lists Labeled Faces in the Wild, split by a hash of the person's name."""
     wanted = f"{', '.join(_LFW_FOLDERS)}, or a directory that holds one of them"
     _check_directory(source, wanted)
     root = source
@@ -151,18 +143,15 @@ def lfw(source: Path) -> Listing:
             f"{root} holds images (such as NAME/NAME_0001.jpg) of {len(persons)} persons, and needs"
             f" 3 at least, one per split: give {wanted}"
         )
-    splits = in_splits(entries, lambda file: PurePosixPath(file).parts[0])
-    return Listing(root, splits, {}, (250, 250))
+    return Listing(root, in_splits(entries, group="([^/]+)/[^/]+"), {}, (250, 250))
 
 
 def image_folder(source: Path, attributes: Path | None = None, group: str = "") -> Listing:
     """Lists a directory tree of images, split by a hash of their relative paths or groups.
 
-    See `tables.read_csv` for `attributes`, in which every image needs a row, and
-    `splits.groups_by`.
+    See `tables.read_csv` for `attributes`, and `splits.groups_by` for `group`.
     """
     _check_directory(source, "a directory of images")
-    group_of = groups_by(group)
     files = list_files(source)
     stamps = {file: stamp for file, stamp in files.items() if is_image(file)}
     unread = unread_kinds(files)
@@ -180,18 +169,7 @@ def image_folder(source: Path, attributes: Path | None = None, group: str = "") 
         factors, rows = tables.read_csv(attributes)
         _need_all(stamps, rows, source, attributes)
     entries = [Entry(file, stamp, rows[file]) for file, stamp in stamps.items()]
-    check_groups(entries, group)
-    return Listing(source, in_splits(entries, group_of), factors, None)
-
-
-def check_groups(entries: Sequence[Entry], group: str) -> None:
-    """Rejects a regular expression that gives too few groups to split."""
-    found = set(map(groups_by(group), (entry.file for entry in entries)))
-    if len(found) < len(SPLITS):
-        raise InputError(
-            f"group is {group!r}, by which the {len(entries):,} images are in {len(found)} group(s)"
-            f" ({min(found)[:60]!r}, ...): a data set needs at least 3, one per split"
-        )
+    return Listing(source, in_splits(entries, group), factors, None)
 
 
 READERS: dict[str, Callable[[Path], Listing]] = {

@@ -43,15 +43,11 @@ def train_batches(
 ) -> Generator[Batch]:
     """Yields training batches without end, for steps `start_step`, `start_step` + 1, ...
 
-    A batch has `image`, uint8 [b, H, W, 3], and each factor as int32 [b], the rows of this process:
-    b * process_index to b * (process_index + 1) - 1 with b = batch_size / process_count. It is a
-    pure function of (source, seed, step, batch_size, flip), with threads of this process (0
-    workers) or with subprocesses. Images are reshuffled in every epoch, and each occurs once per
-    epoch. Epochs follow each other without a gap, so a batch may contain the end of one and the
-    start of the next.
-
-    Close the generator to end the workers; they also end when it is garbage collected, when this
-    process exits, and when it is killed. A worker that was killed is a ChildProcessError.
+    A batch has the rows of this process: `image`, uint8 [b, H, W, 3], and each factor as int32 [b],
+    with b = batch_size / process_count. It is a pure function of (source, seed, step, batch_size,
+    flip), with threads of this process (0 workers) or with subprocesses, which end when the
+    generator is closed or this process ends. Each epoch has all images once, in an order of its
+    own; a batch may contain the end of one and the start of the next.
     """
     rows = local_rows(batch_size, process_index, process_count)
     examples = _shuffled(source, seed, flip)

@@ -52,8 +52,7 @@ def prepare_dataset(
     """Prepares a data set in `{output}/{name}/{image_size}px`, unless it is already there.
 
     Returns the contents of `prepared.json`. `crop` is the side of the central square that is
-    resized, in pixels; 0 for the largest square. `attributes` and `group` are for `image_folder`
-    only, see `layouts.image_folder`. After a full disk, the next call continues.
+    resized, in pixels; 0 for the largest square.
     """
     if image_size < 8:
         raise InputError(f"--size is {image_size}: it must be at least 8")
@@ -101,7 +100,8 @@ def _check_sizes(name: str, image_size: int, crop: int, listing: layouts.Listing
         )
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, or 1 for I/O errors, 2 for invalid input, 130 if interrupted."""
     parser = CommandParser(prog="python -m pivq_jax.data.prepare", description=__doc__)
     parser.add_argument(
         "--dataset", required=True, choices=tuple(layouts.READERS), help="name of the data set"
@@ -140,12 +140,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=usable_cores(),
         help="number of processes; default: all cores",
     )
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0, or 1 for I/O errors, 2 for invalid input, 130 if interrupted."""
-    return resumable_exit_code(partial(_prepare, _parse(arguments)))
+    return resumable_exit_code(partial(_prepare, parser.parse_args(arguments)))
 
 
 def _prepare(options: argparse.Namespace) -> int:

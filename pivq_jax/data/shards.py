@@ -26,8 +26,7 @@ class Recipe(Protocol):
     """How the records of a data set are made; can be pickled.
 
     `identity` is text that differs if the same entries would give other records. `make` returns the
-    PNG file of an entry, and its factors. It raises `images.ShapeError` if the whole source is of
-    the wrong kind, another InputError if the entry cannot be read and must be skipped.
+    PNG file and the factors of an entry; an InputError skips it, but for `images.ShapeError`.
     """
 
     @property
@@ -54,11 +53,6 @@ class FileRecipe(NamedTuple):
 
     def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]:
         """See `Recipe`."""
-        factors = dict(zip(self.factors, entry.factors, strict=True))
-        return images.encode_png(self._read(entry)), factors
-
-    def _read(self, entry: Entry) -> Any:
-        """Returns the image of an entry, uint8 [S, S, 3]."""
         name = images.readable_name(entry.file)
         if os.path.isfile(self.root):
             try:
@@ -70,9 +64,10 @@ class FileRecipe(NamedTuple):
             file: Any = io.BytesIO(content)
         else:
             file = os.path.join(self.root, entry.file)
-        return images.decode_image(
+        image = images.decode_image(
             file, self.image_size, name=name, crop=self.crop, shape=self.shape
         )
+        return images.encode_png(image), dict(zip(self.factors, entry.factors, strict=True))
 
 
 @functools.cache

@@ -21,10 +21,11 @@ def decode_prepared(record: bytes, image_size: int, name: str) -> Example:
     from PIL import Image
 
     del name
-    png, factors = records.decode(record)
-    image: Image.Image = Image.open(io.BytesIO(png))
+    features = records.features_of(record)
+    image: Image.Image = Image.open(io.BytesIO(features["image"].bytes_list.value[0]))
     if image.size != (image_size, image_size):
         image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
+    factors = {n: f.int64_list.value[0] for n, f in features.items() if n != "image"}
     return {"image": np.array(image), **factors}
 
 
@@ -42,9 +43,8 @@ class RecordSource:
     """A split of a data set in files of tensorflow-datasets.
 
     Images remain decoded in memory once read, if the split fits into `memory_limit` bytes, but not
-    in unpickled copies: worker processes have time to decode, and each would need the memory. These
-    reopen the files. `decode` makes an example from a record, the image size and a name of the
-    image for messages.
+    in worker processes, each of which would need it. `decode` makes an example from a record, the
+    image size and a name of the image for messages.
     """
 
     def __init__(
@@ -117,10 +117,7 @@ def first_images(source: Source, count: int) -> Subset:
 
 
 class RandomSource:
-    """Noise images for quick trials; a pure function of (seed, index).
-
-    Images with odd indices are light and the others dark, as the factor `shade` indicates.
-    """
+    """Noise images for quick trials: those with odd indices are light and the others dark."""
 
     factors: Mapping[str, tuple[str, ...]] = {"shade": ("dark", "light")}
 

@@ -12,15 +12,19 @@ from pivq_jax.data.shards import Entry
 SPLITS = ("train", "validation", "test")
 
 
-def in_splits(
-    entries: Sequence[Entry], group_of: Callable[[str], str] = lambda file: file
-) -> dict[str, list[Entry]]:
-    """Assigns entries to splits by their groups, see `assign_splits`.
+def in_splits(entries: Sequence[Entry], group: str) -> dict[str, list[Entry]]:
+    """Assigns entries to splits, those of a group to one: see `groups_by` and `assign_splits`.
 
-    Each split is ordered by a hash of the names, which are often sorted by contents, so that its
-    first images are a random sample of it.
+    Names are often sorted by contents, so each split is ordered by a hash of them.
     """
+    group_of = groups_by(group)
     groups = {entry.file: group_of(entry.file) for entry in entries}
+    found = set(groups.values())
+    if len(found) < len(SPLITS):
+        raise InputError(
+            f"group is {group!r}, by which the {len(entries):,} images are in {len(found)} group(s)"
+            f" ({min(found)[:60]!r}, ...): a data set needs at least 3, one per split"
+        )
     assigned = assign_splits(list(groups.values()))
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
     for entry in sorted(entries, key=lambda entry: _hash(entry.file)):
@@ -31,8 +35,8 @@ def in_splits(
 def groups_by(pattern: str) -> Callable[[str], str]:
     """Returns the function from a file to the group that a regular expression finds in its name.
 
-    The pattern is for the whole path without its suffix. What its first pair of parentheses matches
-    is the group; a file that it does not match is a group of its own, as all are if it is empty.
+    What its first pair of parentheses matches in the whole path without its suffix is the group; a
+    file that it does not match is a group of its own, as all are if it is empty.
 
     >>> group = groups_by("(.*)_[0-9]+")
     >>> group("Ada_Lovelace_0001.jpg"), group("Ada_Lovelace_0002.png"), group("unknown.jpg")
@@ -63,8 +67,7 @@ def groups_by(pattern: str) -> Callable[[str], str]:
 def assign_splits(names: Sequence[str]) -> dict[str, str]:
     """Assigns files to splits by a hash of their names: 80 % train, 10 % validation, 10 % test.
 
-    The split of a name does not depend on other names, except in very small sets: with at least
-    three names, every split gets at least one.
+    Of at least three names, every split gets one.
     """
     splits = {name: split_of(name) for name in names}
     if len(splits) >= len(SPLITS):

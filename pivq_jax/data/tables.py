@@ -82,10 +82,7 @@ def read_partition(path: Path) -> dict[str, str]:
 
 
 def read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
-    """Returns the attribute names and, for each image, 0 or 1 per attribute.
-
-    The first line is the number of images and the second contains the names.
-    """
+    """Returns the attribute names, from the second line, and 0 or 1 for each, of each image."""
     table = _Table(path)
     lines = table.split()
     first, names = next(lines, []), next(lines, [])
@@ -152,7 +149,7 @@ def read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[in
                 f"{path} names no attributes: its first row must have a name for the image column"
                 " and one for each attribute"
             )
-        return _sorted_values(names, *_read_rows(path, names, table, rows))
+        return _read_rows(path, names, table, rows)
     except csv.Error as error:
         raise InputError(f"cannot read {path}: {error}") from error
 
@@ -162,17 +159,14 @@ def _check_count(path: Path, count: int) -> None:
         raise InputError(f"{path} names {count:,} attributes, more than {_MAX_NAMES:,}")
 
 
-# An image's values, as places in the order in which the file has them.
-Places = tuple[int, ...]
-
-
 def _read_rows(
     path: Path, names: list[str], table: _Table, rows: Iterator[list[str]]
-) -> tuple[list[dict[str, int]], dict[str, Places]]:
-    """Returns the place of each value of each attribute, and the places of each image's values."""
+) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[int, ...]]]:
+    """Reads the other rows; returns what `read_csv` does."""
+    # The place of each value of an attribute, in the order in which the file has them.
     known: list[dict[str, int]] = [{} for _ in names]
-    combinations: dict[Places, Places] = {}  # one tuple for all images with the same values
-    images: dict[str, Places] = {}
+    combinations: dict[tuple[int, ...], tuple[int, ...]] = {}  # one tuple for all that are equal
+    images: dict[str, tuple[int, ...]] = {}
     for image, *values in rows:
         if len(values) != len(names) or not all((image, *values)):
             raise InputError(
@@ -192,22 +186,15 @@ def _read_rows(
         if combined not in combinations:
             table.keep("", len(names))
         images[image] = combinations.setdefault(combined, combined)
-    return known, images
 
-
-def _sorted_values(
-    names: list[str], known: list[dict[str, int]], images: dict[str, Places]
-) -> tuple[dict[str, tuple[str, ...]], dict[str, Places]]:
-    """Returns the sorted values of each attribute, and the places of each image's among these."""
-    values = {n: tuple(sorted(places, key=_natural)) for n, places in zip(names, known)}
+    factors = {n: tuple(sorted(places, key=_natural)) for n, places in zip(names, known)}
     # The place among sorted values by the place in the file.
-    orders = [[values[name].index(value) for value in places] for name, places in zip(names, known)]
-    moved: dict[Places, Places] = {}
+    orders = [[factors[name].index(v) for v in places] for name, places in zip(names, known)]
+    for combined in combinations:
+        combinations[combined] = tuple(order[place] for order, place in zip(orders, combined))
     for image, combined in images.items():
-        if combined not in moved:
-            moved[combined] = tuple(order[place] for order, place in zip(orders, combined))
-        images[image] = moved[combined]
-    return values, images
+        images[image] = combinations[combined]
+    return factors, images
 
 
 def _natural(value: str) -> tuple[bool, int, str]:

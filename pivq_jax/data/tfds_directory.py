@@ -13,7 +13,7 @@ from absl import logging
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded, is_remote
 from pivq_jax.data.images import decode_image
-from pivq_jax.data.records import RESERVED
+from pivq_jax.data.records import RESERVED, features_of
 from pivq_jax.data.sources import Example, RecordSource, Source, Subset
 from pivq_jax.data.splits import SPLITS, split_of
 
@@ -28,10 +28,8 @@ def open_directory(
 ) -> tuple[dict[str, Source], dict[str, tuple[str, ...]]]:
     """Opens a data set that tensorflow-datasets has prepared: its splits and the values of factors.
 
-    `path` has `dataset_info.json`, or contains a single such directory. It must have one image
-    feature; its ClassLabel features become factors, and other features are ignored. Grey images
-    become RGB, and the central square is resized, as in `image_folder`. A missing validation or
-    test split is 10 % of the training images, selected by a hash of their index.
+    Its ClassLabel features become factors; but for one image feature, others are ignored. A missing
+    validation or test split is 10 % of the training images, selected by a hash of their index.
     """
     import tensorflow_datasets as tfds
 
@@ -70,19 +68,13 @@ def open_directory(
 def _decode(
     image: str, factors: tuple[str, ...], record: bytes, image_size: int, name: str
 ) -> Example:
-    feature = _feature(record)
-    file = io.BytesIO(feature[image].bytes_list.value[0])
-    return {"image": decode_image(file, image_size, name=name), **_labels(feature, factors)}
+    features = features_of(record)
+    file = io.BytesIO(features[image].bytes_list.value[0])
+    return {"image": decode_image(file, image_size, name=name), **_labels(features, factors)}
 
 
-def _feature(record: bytes) -> Any:
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    return tf_example_pb2.Example.FromString(record).features.feature
-
-
-def _labels(feature: Any, factors: tuple[str, ...]) -> dict[str, int]:
-    return {name: feature[name].int64_list.value[0] for name in factors}
+def _labels(features: Any, factors: tuple[str, ...]) -> dict[str, int]:
+    return {name: features[name].int64_list.value[0] for name in factors}
 
 
 def _find(path: str | os.PathLike[str]) -> Path:
@@ -142,7 +134,7 @@ def _features(features: Any, directory: Path) -> tuple[str, dict[str, tuple[str,
 def _unlabelled(split: RecordSource, factors: tuple[str, ...]) -> set[str]:
     """The factors of which some image, of up to 256, has no value."""
     indices = np.unique(np.linspace(0, len(split) - 1, _INSPECTED).astype(int))
-    labels = [_labels(_feature(bytes(split.records[int(i)])), factors) for i in indices]
+    labels = [_labels(features_of(bytes(split.records[int(i)])), factors) for i in indices]
     return {name for each in labels for name, value in each.items() if value < 0}
 
 

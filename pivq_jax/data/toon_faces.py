@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import toon_render
-from pivq_jax.data.builder import Plan, build, workers_for
+from pivq_jax.data.builder import Plan, build, usable_cores
 from pivq_jax.data.shards import Entry
 
 NAME = "toon_faces"
@@ -59,11 +59,7 @@ class FaceRecipe(NamedTuple):
 
 
 def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None = None) -> Path:
-    """Returns the directory of the prepared faces, which are drawn on first use.
-
-    `sizes` has numbers of images per split, the first ones of the full split; missing splits are
-    complete. After a full disk, the next call continues.
-    """
+    """Returns the directory of the prepared faces, drawn on first use; see `load_toon_faces`."""
     if not 16 <= image_size <= 1024:
         raise InputError(f"toon_faces image_size is {image_size}: choose one from 16 to 1024")
     whole = toon_render.SPLIT_SIZES
@@ -97,5 +93,5 @@ def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None
             card=_CARD,
         )
 
-    build(target, make_plan, workers=workers_for(sum(counts)))
+    build(target, make_plan, workers=usable_cores())
     return target

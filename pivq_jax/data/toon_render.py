@@ -52,8 +52,6 @@ FACTORS: dict[str, tuple[str, ...]] = {
 
 SPELLED = {"sideComed": "sideCombed"}  # values that DiceBear spells otherwise
 
-Face = tuple[bytes, dict[str, str]]  # PNG file, factors
-
 
 def face_seeds(split: str, count: int | None = None) -> list[str]:
     """Returns the DiceBear seeds of the first faces of a split, by default of all."""
@@ -96,33 +94,27 @@ def face_factors(seed: str) -> dict[str, str]:
     return factors
 
 
-def draw_face(seed: str, size: int) -> str:
-    """Draws a face as SVG text."""
-    return _avatar(seed, size).to_string()
-
-
-def render_face(seed: str, size: int) -> Face:
-    """Renders a face on white as a PNG file.
-
-    resvg antialiases; at 32 and 64 pixels its direct output is as clean as a supersampled one.
-    """
+def render_face(seed: str, size: int) -> tuple[bytes, dict[str, str]]:
+    """Renders a face on white as a PNG file; returns it and the factors."""
     import resvg_py
     from PIL import Image
 
-    drawn = resvg_py.svg_to_bytes(svg_string=draw_face(seed, size), width=size, height=size)
+    drawn = resvg_py.svg_to_bytes(
+        svg_string=_avatar(seed, size).to_string(), width=size, height=size
+    )
     face = Image.open(io.BytesIO(bytes(drawn))).convert("RGBA")
     canvas = Image.new("RGBA", face.size, "white")
     canvas.alpha_composite(face)
     return encode_png(np.asarray(canvas.convert("RGB"))), face_factors(seed)
 
 
-def renderer_fingerprint(faces_per_split: int = 8) -> str:
+def renderer_fingerprint() -> str:
     """Returns the SHA-256 of the first drawings and their factors; identifies the renderer."""
     digest = hashlib.sha256()
     for split in SPLIT_SIZES:
-        for seed in face_seeds(split, faces_per_split):
+        for seed in face_seeds(split, 8):
             factors = json.dumps(face_factors(seed), sort_keys=True)
-            digest.update(f"{seed}\n{draw_face(seed, 64)}\n{factors}\n".encode())
+            digest.update(f"{seed}\n{_avatar(seed, 64).to_string()}\n{factors}\n".encode())
     return digest.hexdigest()
 
 

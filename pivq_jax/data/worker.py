@@ -28,11 +28,9 @@ def run(
 ) -> Generator[Result]:
     """Yields the results of a function, which are not None, on items in worker processes.
 
-    Worker w of W has the items w, w + W, ...; with 0 workers, this process works. The function and
-    its items can be pickled, and its exceptions are raised here. Closing the generator, or any
-    exception, ends the workers; if this process is killed, they end at their next result. They are
-    not `multiprocessing` children, which would import the script of the caller: it need not be
-    written for that.
+    With 0 workers, this process works. Closing the generator, or any exception, ends the workers;
+    if this process is killed, they end at their next result. They are no children as those of
+    `multiprocessing`, which would import the script of the caller.
     """
     if not workers:
         for item in items:
@@ -73,7 +71,7 @@ def run(
 
 
 def _start() -> tuple[Connection, "subprocess.Popen[bytes]"]:
-    """Starts a process that runs `work`, and returns the connection for its messages."""
+    """Starts a process that runs `main`, and returns the connection for its messages."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
     # Workers find the package where this process found it. Each has its own process group, which
     # Ctrl-C does not reach; this process ends them. `-m` would warn that the package has already
@@ -90,10 +88,10 @@ def _start() -> tuple[Connection, "subprocess.Popen[bytes]"]:
     return ours, process
 
 
-def work(
-    connection: Connection, function: Callable[[Item], Iterable[Result]], items: Sequence[Item]
-) -> None:
-    """Works on items in a worker; sends their results, then None; or an exception."""
+def main() -> None:
+    """Works on what stdin has; sends results, then None, or an exception, to a file descriptor."""
+    connection = Connection(int(sys.argv[1]), readable=False)
+    function, items = pickle.load(sys.stdin.buffer)
     try:
         for item in items:
             for result in function(item):
@@ -105,8 +103,3 @@ def work(
         if not isinstance(error, OSError | InputError):
             traceback.print_exc()
         connection.send(error)
-
-
-def main() -> None:
-    """Works on what stdin has; its messages go to the file descriptor that is the argument."""
-    work(Connection(int(sys.argv[1]), readable=False), *pickle.load(sys.stdin.buffer))

@@ -174,7 +174,7 @@ NAMES = zlib.compress(b"a\0b\0c\0")
         (head(zlib.compress(b"a\0../b\0c\0")), "not a path below a folder"),
         (head(zlib.compress(b"a\0b\0a\0")), "two images would become 'a.png'"),
         (head(zlib.compress(b"a\0\0c\0")), "is empty"),
-        (head(zlib.compress(b"a\0" * 10**6), count=10**6), "two images would become"),
+        (head(zlib.compress(b"a\0" * 10**4), count=10**4), "two images would become"),
         (head(zlib.compress(bytes(MAX_LIST + 1), 1), count=MAX_LIST), "another length"),
     ],
     ids=range(22),

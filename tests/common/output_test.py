@@ -63,8 +63,9 @@ def test_characters_that_a_terminal_does_not_know_are_escaped(tmp_path):
     assert done.stdout.splitlines()[-1] == r"runs/\u9854 \u2026 \udcff"
 
 
-@pytest.mark.parametrize("where", ["pipe", "full"])
-@pytest.mark.parametrize("command", ["pivq_jax.main", "pivq_jax.convert"])
+@pytest.mark.parametrize(
+    "command, where", [("pivq_jax.main", "pipe"), ("pivq_jax.data.cache", "full")]
+)
 def test_help_that_no_one_reads_ends_in_silence(command, where):
     """`python -m pivq_jax.main --help | head -1`"""
     if where == "full":

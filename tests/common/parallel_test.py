@@ -21,7 +21,9 @@ from pivq_jax.common.parallel import (
     replicated,
     shardings_of,
 )
+from pivq_jax.config import load_config
 from pivq_jax.config.check import check_devices
+from pivq_jax.training.build import steps_from_config
 from tests.conftest import free_address
 
 COMPARE = """
@@ -343,19 +345,12 @@ def bytes_of(tree, shardings) -> tuple[int, int]:
     return int(whole), int(held)
 
 
-def ffhq_on_eight():
-    """The config, its mesh, its steps and the shapes of its state."""
-    from pivq_jax.config import load_config
-    from pivq_jax.training.build import steps_from_config
-
-    config = load_config("ffhq").with_fields({"mesh.fsdp": 8})
-    mesh = AbstractMesh((1, 8), ("data", "fsdp"), (AxisType.Auto,) * 2)
-    steps = steps_from_config(config, mesh)
-    return config, mesh, steps, jax.eval_shape(steps.create)
-
-
 def test_a_device_of_eight_holds_an_eighth_of_the_ffhq_state():
-    _, mesh, _, state = ffhq_on_eight()
+    """Of fewer blocks, all of which are split alike."""
+    depths = {"model.encoder_depth": 2, "model.set_depth": 1, "model.decoder_depth": 2}
+    config = load_config("ffhq").with_fields({"mesh.fsdp": 8, **depths})
+    mesh = AbstractMesh((1, 8), ("data", "fsdp"), (AxisType.Auto,) * 2)
+    state = jax.eval_shape(steps_from_config(config, mesh).create)
     whole, held = bytes_of(state, shardings_of(state, mesh))
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
     # With averages, a momentum each (both of Adam's where it is not Muon's) and the discriminator.

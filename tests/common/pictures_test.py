@@ -108,12 +108,8 @@ def test_refusals_name_the_value_and_the_remedy(tmp_path):
     for option in ({"columns": 0}, {"scale": 0}, {"pad": -1}):
         with pytest.raises(ValueError, match=f"{next(iter(option))} = "):
             pictures.grid(images(2), **{"columns": 2, **option})
-    with pytest.raises(ValueError, match=r"originals \(2, 3, 4, 3\), reconstructions \(3,"):
+    with pytest.raises(ValueError, match="same shape"):
         pictures.reconstruction_grid(images(2), images(3))
-    with pytest.raises(ValueError, match="shapes differ"):
-        pictures.sample_grid(images(2), images(2), images(1))
-    with pytest.raises(ValueError, match="steps, B"):
-        pictures.interpolation_grid(images(2))
     with pytest.raises(ValueError, match=r"give \[H, W, 3\]"):
         pictures.save_png(tmp_path / "x.png", images(2))
     with pytest.raises(TypeError, match="float64"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -33,12 +34,17 @@ def photograph(path, distance=60, angle=0.0, middle=(250, 260), shape=(500, 520)
     Image.fromarray(drawn(eyes, shape, 0.15 * distance)).save(path, **options)
 
 
-@pytest.fixture
-def source(tmp_path):
-    root = tmp_path / "photographs"
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("drawn") / "photographs"
     for i in range(6):
         photograph(root / f"part {i % 2}" / f"{i}.{('png', 'JPG', 'webp')[i % 3]}", 40 + 7 * i, i)
     return root
+
+
+@pytest.fixture
+def source(photographs, tmp_path):
+    return shutil.copytree(photographs, tmp_path / "photographs")
 
 
 def run(source, output, size=32, **options):

@@ -28,7 +28,7 @@ def centre(image, channel):
     return np.array([x, y]) @ weights.ravel() / weights.sum()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(
     preset=st.sampled_from(sorted(framing.PRESETS)),
     angle=st.floats(-180, 180),

@@ -69,13 +69,13 @@ def test_images_of_a_group_are_in_one_split(tmp_path):
     """Of persons with one to five photographs each, in one folder."""
     persons = {}
     (tmp_path / "faces").mkdir()
-    for i in range(240):
+    for i in range(120):
         persons[i] = f"Person_{i // 3 if i % 5 else i}"
         Image.new("RGB", (9, 9), (i, i, i)).save(tmp_path / f"faces/{persons[i]}_{i:04d}.png")
     plain = load(tmp_path / "faces", tmp_path)
     data = load(tmp_path / "faces", tmp_path, group="(.*)_[0-9]+")
     shown = {split: greys(getattr(data, split)) for split in SPLITS}
-    assert sorted(g for part in shown.values() for g in part) == list(range(240))
+    assert sorted(g for part in shown.values() for g in part) == list(range(120))
     groups = {split: {persons[grey] for grey in shown[split]} for split in SPLITS}
     assert all(groups.values())
     assert not groups["train"] & (groups["validation"] | groups["test"])

@@ -234,7 +234,7 @@ SCRIPT = """
 import resource, stat, sys
 stat.S_ISREG = lambda mode: not stat.S_ISDIR(mode)
 from pivq_jax.data import builder, prepare
-builder._SHARD_IMAGES = 4
+builder._SHARD_IMAGES, builder._IMAGES_PER_WORKER = 4, 1
 {before}
 sys.exit(prepare.main({arguments}))
 """

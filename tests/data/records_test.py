@@ -21,7 +21,10 @@ from tests.data.conftest import prepare_arguments
 )
 def test_records_round_trip_in_one_spelling(png, factors):
     record = records.encode(png, factors)
-    assert records.decode(record) == (png, factors)
+    features = records.features_of(record)
+    assert features["image"].bytes_list.value[:] == [png]
+    read = {name: list(each.int64_list.value) for name, each in features.items() if name != "image"}
+    assert read == {name: [value] for name, value in factors.items()}
     assert records.encode(png, dict(reversed(factors.items()))) == record
 
 
