@@ -203,6 +203,11 @@ class AdversarialConfig(Section):
     )
     augmentations: str = setting("", "of the images it sees", choices=AUGMENTATIONS, several=True)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether any images are judged."""
+        return self.weight > 0 or self.recombined_weight > 0
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig(Section):
