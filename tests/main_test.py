@@ -208,14 +208,6 @@ WRONG = {
     "unknown mode": ([FOLDER, "--mode=dream"], ["mode", "dream", "reconstruct"]),
     "unknown flag": ([FOLDER, "--werkdir=x"], ["werkdir"]),
     "stray argument": ([FOLDER, "train"], ["'train'", "--name=value"]),
-    "N = K": ([FOLDER, "--config.quantizer.codebook_size=32"], ["num_codes = 32", "raise"]),
-    "N > K": ([FOLDER, "--config.model.num_codes=1000"], ["num_codes = 1000", "= 512"]),
-    "size and patch": (
-        [FOLDER, "--config.data.image_size=60"],
-        ["image_size = 60", "patch_size = 8"],
-    ),
-    "kind": ([FOLDER, "--config.quantizer.kind=best"], ["'best'", "nearest"]),
-    "zero steps": ([FOLDER, "--config.train.steps=0"], ["train.steps = 0", "at least 1"]),
     "too few latents": (
         [FOLDER, "--config.quantizer.init_batches=1", "--config.train.batch_size=8"],
         ["init_batches", "raise"],
@@ -237,14 +229,6 @@ WRONG = {
     "no weights of LPIPS": (
         [FOLDER, "--mode=evaluate", "--config.loss.perceptual_weights=/no/alex.safetensors"],
         ["/no/alex.safetensors"],
-    ),
-    "a batch beyond the memory": (
-        [FOLDER, "--config.evaluate.batch_size=1000000000"],
-        ["evaluate.batch_size = 1000000000", "at most 8,192"],
-    ),
-    "samples beyond the memory": (
-        [FOLDER, "--config.sample.count=2147483647"],
-        ["sample.count = 2147483647", "at most 4,096"],
     ),
     "a name that commands the terminal": (
         [FOLDER, "--config.name=\x1b[2Jx"],
@@ -313,7 +297,7 @@ def test_batch_must_divide_among_the_devices(commands, small_folder, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("mode", ["train", "evaluate", "sample", "interpolate", "reconstruct"])
+@pytest.mark.parametrize("mode", ["train", "sample", "reconstruct"])
 def test_a_workdir_of_another_config_is_refused(commands, trained, mixed_folder, mode):
     before = sorted(str(path) for path in trained.workdir.rglob("*"))
     extra = ["--config.model.width=64", f"--mode={mode}", f"--input={mixed_folder}"]

@@ -1,6 +1,5 @@
 """Checks of a config before any work starts."""
 
-import json
 import reprlib
 from collections.abc import Iterator
 from functools import reduce
@@ -78,7 +77,7 @@ def check_config(config: Config, training: bool) -> None:
             f"data.image_size = {size} is too small for loss.perceptual_network ="
             f" {loss.perceptual_network!r}: {smallest} at least, or set loss.perceptual = 0",
         )
-    if adversarial.weight > 0 or adversarial.recombined_weight > 0:
+    if adversarial.is_used:
         need(
             adversarial.start_step >= quantizer.init_step,
             f"adversarial.start_step = {adversarial.start_step} must not be before"
@@ -119,7 +118,7 @@ def _check_begins(config: Config) -> None:
         "quantizer.init_step": (config.quantizer.init_step, steps // 2),
         "optimizer.warmup_steps": (config.optimizer.warmup_steps, steps // 10),
     }
-    if adversarial.weight > 0 or adversarial.recombined_weight > 0:
+    if adversarial.is_used:
         begins["adversarial.start_step"] = (adversarial.start_step, steps * 2 // 3)
     late = {name: value for name, (value, _) in begins.items() if value >= steps}
     need(
@@ -239,14 +238,9 @@ def check_devices(config: Config, devices: int) -> None:
     part = train.batch_size // train.accumulation
     fitting = ", ".join(str(n) for n in range(1, devices + 1) if devices % n == 0)
     need(
-        config.mesh.fsdp <= devices,
-        f"mesh.fsdp = {config.mesh.fsdp} is more than the {devices} device(s): use one of"
-        f" {fitting}, or more devices",
-    )
-    need(
         devices % config.mesh.fsdp == 0,
-        f"mesh.fsdp = {config.mesh.fsdp} does not divide the {devices} devices: use one of"
-        f" {fitting}",
+        f"mesh.fsdp = {config.mesh.fsdp} does not divide the {devices} device(s): use one of"
+        f" {fitting}, or another number of devices",
     )
     # Half as many images are recombined, and these are split over the devices as well.
     recombines = config.loss.recombination > 0 or config.adversarial.recombined_weight > 0
@@ -296,12 +290,12 @@ def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
     may differ, as may Muon's under AdamW, and those of the loss on recombined sets and of the
     discriminator if their weights are 0.
     """
-    wanted, free = json.loads(json.dumps(config.to_dict())), UNTRAINED
+    wanted, free = config.to_dict(), UNTRAINED
     if config.optimizer.name != "muon":
         free += MUON_ALONE
     if not config.loss.recombination:
         free += ("loss.recombination_warmup",)
-    if not config.adversarial.weight and not config.adversarial.recombined_weight:
+    if not config.adversarial.is_used:
         free += DISCRIMINATOR_ALONE
     return sorted(
         difference for difference in _differences(held, wanted) if not difference.startswith(free)

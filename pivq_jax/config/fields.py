@@ -7,6 +7,7 @@ fields of the dataclasses in `config.sections`; `config.check` enforces the limi
 """
 
 import dataclasses
+import json
 import reprlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -103,7 +104,7 @@ class Config(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns nested dictionaries of JSON values, sorted by name as in a ConfigDict."""
-        return _sorted(dataclasses.asdict(self))
+        return json.loads(json.dumps(dataclasses.asdict(self), sort_keys=True))
 
     def with_fields(self, fields: Mapping[str, Any]) -> Self:
         """Returns a copy with other values of some fields.
@@ -116,12 +117,10 @@ class Config(Section):
         """
         values = self.to_dict()
         for name, value in fields.items():
-            *sections, field = name.split(".")
-            place: Any = values
-            for section in sections:
-                place = place.get(section)
-                if not isinstance(place, dict):
-                    raise InputError(f"{name} is unknown")
+            section, _, field = name.rpartition(".")
+            place = values.get(section) if section else values
+            if not isinstance(place, dict):
+                raise InputError(f"{name} is unknown")
             place[field] = value
         return self.from_dict(values)
 
@@ -213,10 +212,3 @@ def _build(section: type[Any], values: Mapping[str, Any]) -> Any:
             for name, kind in types.items()
         }
     )
-
-
-def _sorted(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _sorted(value) if isinstance(value, dict) else value
-        for name, value in sorted(values.items())
-    }

@@ -3,14 +3,7 @@
 import dataclasses
 from typing import Any
 
-from pivq_jax.config.limits import (
-    BELOW_ONE,
-    FRACTION,
-    NOT_NEGATIVE,
-    POSITIVE,
-    at_least,
-    setting,
-)
+from pivq_jax.config.limits import BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, at_least, setting
 
 # Choices of fields. This module does not import what has an implementation for each; a test
 # compares the names.
@@ -125,9 +118,7 @@ class QuantizerConfig(Section):
 
     kind: str = setting("matching", "how latents are assigned: see method.md", choices=KINDS)
     method: str = setting(
-        "auto",
-        "solver of matching, in recombination too: see matching.md",
-        choices=METHODS,
+        "auto", "solver of matching, in recombination too: see matching.md", choices=METHODS
     )
     codebook_size: int = setting(
         512, "K, must exceed N under matching", at_least(1, most=1_048_576)
@@ -189,9 +180,7 @@ class AdversarialConfig(Section):
     """The discriminator and its losses."""
 
     weight: float = setting(
-        0.0,
-        "of reconstructions, times the adaptive weight; 0: they are not judged",
-        NOT_NEGATIVE,
+        0.0, "of reconstructions, times the adaptive weight; 0: they are not judged", NOT_NEGATIVE
     )
     recombined_weight: float = setting(0.0, "of images decoded from recombined sets", NOT_NEGATIVE)
     start_step: int = setting(4_000, "first step; not before the codebook's initialisation")
@@ -202,6 +191,11 @@ class AdversarialConfig(Section):
         2, "convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70", at_least(1, most=12)
     )
     augmentations: str = setting("", "of the images it sees", choices=AUGMENTATIONS, several=True)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any images are judged."""
+        return self.weight > 0 or self.recombined_weight > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,9 +237,7 @@ class CheckpointsConfig(Section):
 
     keep: int = setting(2, "number of the newest", at_least(1))
     keep_best: int = setting(
-        0,
-        "besides, the number of those best at a batch of validation images (PSNR)",
-        NOT_NEGATIVE,
+        0, "besides, the number of those best at a batch of validation images (PSNR)", NOT_NEGATIVE
     )
 
 
@@ -283,9 +275,7 @@ class EvaluateConfig(Section):
         before=0,
     )
     features: str = setting(
-        "vgg",
-        "network for FID and PRDC; inception_2048 for papers' FID",
-        choices=FEATURE_NETWORKS,
+        "vgg", "network for FID and PRDC; inception_2048 for papers' FID", choices=FEATURE_NETWORKS
     )
     features_path: str = setting("", "its weights: see perceptual.md; vgg brings its own")
     neighbours: int = setting(5, "k of precision, recall, density and coverage", at_least(1))

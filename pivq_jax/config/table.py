@@ -28,39 +28,24 @@ def page() -> str:
     sections: dict[str, list[Field]] = {}
     for field in all_fields():
         sections.setdefault(field.name.rpartition(".")[0], []).append(field)
-    parts = [HEAD]
+    lines = [HEAD]
     for name, fields in sections.items():
         if name:
-            parts.append(f"## {name}\n")
-        parts.append(_table(fields, get_type_hints(Config)[name].__doc__ if name else ""))
+            lines.append(f"## {name}\n")
+        about = get_type_hints(Config)[name].__doc__ if name else ""
+        head = [f"| field | type | default | values | {about} |", "| --- | --- | --- | --- | --- |"]
+        lines += [*head, *map(_row, fields), ""]
     # Other pages of docs/ are named in descriptions.
-    return re.sub(r"(?<=see )(\w+\.md)", r"[\1](\1)", "\n".join(parts))
+    return re.sub(r"(?<=see )(\w+\.md)", r"[\1](\1)", "\n".join(lines))
 
 
-def _table(fields: list[Field], about: str) -> str:
-    """The fields of a section; what it is about heads the column of descriptions."""
-    rows = [
-        f"| `{field.name}` | {field.type.__name__} | {_default(field)} | {_values(field)}"
-        f" | {field.description} |"
-        for field in fields
-    ]
-    return "\n".join(
-        [
-            f"| field | type | default | values | {about} |",
-            "| --- | --- | --- | --- | --- |",
-            *rows,
-            "",
-        ]
-    )
-
-
-def _default(field: Field) -> str:
-    return f'"{field.default}"' if field.type is str else f"{field.default}"
-
-
-def _values(field: Field) -> str:
-    several = "any of " if field.several else ""
-    return field.limit.symbol if field.limit else several + ", ".join(field.choices)
+def _row(field: Field) -> str:
+    """The cells of a field."""
+    default = f'"{field.default}"' if field.type is str else field.default
+    choices = ("any of " if field.several else "") + ", ".join(field.choices)
+    values = field.limit.symbol if field.limit else choices
+    kind = field.type.__name__
+    return f"| `{field.name}` | {kind} | {default} | {values} | {field.description} |"
 
 
 if __name__ == "__main__":

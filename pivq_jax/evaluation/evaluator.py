@@ -29,7 +29,7 @@ SHOWN = 16
 
 
 class Evaluator:
-    """Measures weights in training; see `training.evaluators.Evaluator`.
+    """Measures weights in training; see `training.run.Evaluator`.
 
     The feature network and the features of the validation images are kept. What the images do not
     allow, being too small or too few, is left out.

@@ -20,20 +20,11 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from flax import traverse_util
 
 from pivq_jax.common.files import write_atomically
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import ModelConfig
-from pivq_jax.interop.onnx_graph import (
-    Graph,
-    block,
-    convolution,
-    dense,
-    gelu,
-    layer_norm,
-    part,
-)
+from pivq_jax.interop.onnx_graph import Graph, block, convolution, dense, gelu, layer_norm, part
 from pivq_jax.interop.safetensors_file import KEY, config_of_model
 from pivq_jax.interop.weights import Params
 from pivq_jax.model.layers import cosine_transform, positions_2d
@@ -88,7 +79,7 @@ def encoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
     """Returns the contents of an ONNX file with the encoder, `pivq_jax.model.encoder.Encoder`."""
     model, size = config.model, config.data.image_size
     width, side = model.width, size // model.patch_size
-    graph = _graph(params)
+    graph = Graph(params)
 
     x = graph.add("Transpose", "images", perm=[0, 3, 1, 2])
     x = convolution(graph, x, "encoder/patches", stride=model.patch_size)
@@ -129,7 +120,7 @@ def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
     """Returns the contents of an ONNX file with the decoder, `pivq_jax.model.decoder.Decoder`."""
     model, size = config.model, config.data.image_size
     width, side = model.width, size // model.patch_size
-    graph = _graph(params)
+    graph = Graph(params)
 
     queries = graph.params["decoder/queries"] + positions_2d(side, side, width)
     x = graph.constant("decoder/queries", queries[None])  # shared by all images
@@ -199,12 +190,6 @@ def _averaged(graph: Graph, x: str, side: int, width: int, count: int) -> str:
     x = graph.add("AveragePool", x, kernel_shape=square, strides=square)
     x = graph.add("Reshape", x, graph.shape(0, width, -1))
     return graph.add("Transpose", x, perm=[0, 2, 1])
-
-
-def _graph(params: Params) -> Graph:
-    """An empty graph for a model with these parameters."""
-    flat = traverse_util.flatten_dict(params, sep="/")
-    return Graph({path: np.asarray(value, np.float32) for path, value in flat.items()})
 
 
 def _pixels(graph: Graph, x: str, side: int, factor: int) -> str:

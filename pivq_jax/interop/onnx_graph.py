@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.interop.weights import Params
 from pivq_jax.model.primitives import NORM_EPSILON
 
 # The first version of the operators with GELU, which onnxruntime has since 1.17, and the version of
@@ -32,15 +34,16 @@ def import_onnx() -> Any:
 
 
 class Graph:
-    """Nodes and weights of a network, under construction.
+    """Nodes and weights of a network, under construction, for a model with these parameters.
 
-    Values are referred to by name. All computation is in float32. The parameters are arrays by
-    path, such as 'encoder/norm/scale'.
+    Values are referred to by name, parameters by path, such as 'encoder/norm/scale'. All
+    computation is in float32.
     """
 
-    def __init__(self, params: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, params: Params) -> None:
         self._onnx = import_onnx()
-        self.params = params
+        flat = traverse_util.flatten_dict(params, sep="/")
+        self.params = {path: np.asarray(value, np.float32) for path, value in flat.items()}
         self.nodes: list[Any] = []
         self.weights: dict[str, np.ndarray] = {}
 

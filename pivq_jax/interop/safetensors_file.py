@@ -53,8 +53,8 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
         )
     remedy = "give a file of pivq_jax.convert or save_pretrained"
     held, metadata = read_header(path, remedy)
-    description = _checked(metadata.get(KEY, ""), path)
-    shapes = model_shapes(config_of_model(description["config"], str(path)), str(path))
+    description, config = _checked(metadata.get(KEY, ""), path)
+    shapes = model_shapes(config, str(path))
     check_state_dict(held, shapes, str(path))  # before what may be larger than the memory is read
     arrays, _ = read_safetensors(path, remedy)
     params = from_torch(arrays, shapes, str(path))
@@ -63,10 +63,11 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
     return params, description
 
 
-def _checked(text: str, path: Path) -> dict[str, Any]:
+def _checked(text: str, path: Path) -> tuple[dict[str, Any], Config]:
     """The checked description in `text`, with `config`, `step`, `progress` and `metrics`.
 
-    Whoever wrote the file chose its paths, so none of them is read: only those that a user gives.
+    Also returns the typed config. Whoever wrote the file chose its paths, so none of them is read:
+    only those that a user gives.
     """
     try:
         description = dict(json.loads(text))
@@ -100,7 +101,7 @@ def _checked(text: str, path: Path) -> dict[str, Any]:
         if not isinstance(description.setdefault(name, {}), dict):
             shown = reprlib.repr(description[name])
             raise InputError(f"{path}: {name} = {shown} must be a JSON object")
-    return description
+    return description, config
 
 
 def config_of_model(values: dict[str, Any], origin: str) -> Config:

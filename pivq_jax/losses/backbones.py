@@ -4,8 +4,8 @@ They consist of convolutions and pooling only, so any image size above a minimum
 network returns the five feature maps that LPIPS compares: outputs of a ReLU, from fine to coarse.
 """
 
-import functools
 import itertools
+from functools import partial
 from typing import ClassVar
 
 import flax.linen as nn
@@ -34,10 +34,12 @@ def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
     return largest
 
 
+# In float32 on every device.
+_Conv = partial(nn.Conv, precision="highest")
+
+
 class AlexNet(nn.Module):
     """AlexNet in its single-tower form (Krizhevsky 2014, arXiv 1404.5997)."""
-
-    precision: str | None = "highest"  # of the convolutions; None: the default of the device
 
     channels: ClassVar[tuple[int, ...]] = (64, 192, 384, 256, 256)  # of the feature maps
     minimum_size: ClassVar[int] = 31  # smallest height and width of images, in pixels
@@ -50,18 +52,15 @@ class AlexNet(nn.Module):
             if i in (1, 2):
                 x = max_pool(x, 3, 2)
             stride, padding = (4, 2) if i == 0 else (1, kernel // 2)
-            convolution = functools.partial(
-                nn.Conv, strides=stride, padding=padding, precision=self.precision
-            )
-            x = nn.relu(convolution(channels, (kernel, kernel), name=f"conv_{i}")(x))
+            window = (kernel, kernel)
+            convolution = _Conv(channels, window, stride, padding, name=f"conv_{i}")
+            x = nn.relu(convolution(x))
             features.append(x)
         return features
 
 
 class VGG16(nn.Module):
     """VGG16 without batch normalization (Simonyan and Zisserman 2015, arXiv 1409.1556)."""
-
-    precision: str | None = "highest"  # of the convolutions; None: the default of the device
 
     channels: ClassVar[tuple[int, ...]] = (64, 128, 256, 512, 512)  # of the feature maps
     minimum_size: ClassVar[int] = 16  # smallest height and width of images, in pixels
@@ -75,8 +74,7 @@ class VGG16(nn.Module):
             if features:
                 x = max_pool(x, 2, 2)
             for _ in range(layers):
-                name = f"conv_{index}"
-                x = nn.relu(nn.Conv(channels, (3, 3), precision=self.precision, name=name)(x))
+                x = nn.relu(_Conv(channels, (3, 3), name=f"conv_{index}")(x))
                 index += 1
             features.append(x)
         return features
@@ -90,13 +88,3 @@ def get_backbone(network: str) -> type[AlexNet] | type[VGG16]:
     if network not in BACKBONES:
         raise InputError(f"perceptual network {network!r}: choose one of {', '.join(BACKBONES)}")
     return BACKBONES[network]
-
-
-def check_image_size(network: str, height: int, width: int) -> None:
-    """Raises InputError for images that are too small for the pooling layers of a network."""
-    minimum = get_backbone(network).minimum_size
-    if min(height, width) < minimum:
-        raise InputError(
-            f"images of {height}x{width} pixels: the perceptual network {network!r} needs at least"
-            f" {minimum}x{minimum}"
-        )

@@ -15,7 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.losses.backbones import check_image_size, get_backbone
+from pivq_jax.common.errors import InputError
+from pivq_jax.losses.backbones import get_backbone
 
 # Mean and standard deviation of ImageNet pixels, for images in [-1, 1].
 _MEAN = (-0.030, -0.088, -0.188)
@@ -31,11 +32,7 @@ def normalize_images(images: jax.Array) -> jax.Array:
 
 
 def lpips(
-    params: Mapping[str, Any],
-    images_a: jax.Array,
-    images_b: jax.Array,
-    network: str = "alex",
-    precision: str | None = "highest",
+    params: Mapping[str, Any], images_a: jax.Array, images_b: jax.Array, network: str = "alex"
 ) -> jax.Array:
     """LPIPS distance of each pair of images.
 
@@ -48,8 +45,6 @@ def lpips(
         images_b: same as `images_a`.
         network: `alex` (light, and closest to human judgements) or `vgg` (smoother gradients, about
             25 times the computation).
-        precision: precision of the convolutions. The default is float32 on every device; None
-            allows GPUs and TPUs to use faster formats.
 
     Returns:
         f32 [B].
@@ -57,15 +52,12 @@ def lpips(
     Raises:
         InputError: if the network is unknown or images are too small for it.
     """
-    a, b = (lpips_features(params, x, network, precision) for x in (images_a, images_b))
+    a, b = (lpips_features(params, x, network) for x in (images_a, images_b))
     return lpips_distance(params, a, b)
 
 
 def lpips_features(
-    params: Mapping[str, Any],
-    images: jax.Array,
-    network: str = "alex",
-    precision: str | None = "highest",
+    params: Mapping[str, Any], images: jax.Array, network: str = "alex"
 ) -> list[jax.Array]:
     """Features that `lpips_distance` compares, for images that are compared several times.
 
@@ -73,7 +65,6 @@ def lpips_features(
         params: parameters from `load_lpips(network)`.
         images: [B, H, W, 3] in [-1, 1], any float dtype.
         network: see `lpips`.
-        precision: see `lpips`.
 
     Returns:
         Five arrays f32 [B, h, w, C] of unit length along C.
@@ -81,8 +72,12 @@ def lpips_features(
     Raises:
         InputError: if the network is unknown or images are too small for it.
     """
-    check_image_size(network, images.shape[1], images.shape[2])
-    backbone = get_backbone(network)(precision=precision)
+    backbone, (_, height, width, _) = get_backbone(network)(), images.shape
+    if min(height, width) < (minimum := backbone.minimum_size):
+        raise InputError(
+            f"images of {height}x{width} pixels: the perceptual network {network!r} needs at least"
+            f" {minimum}x{minimum}"
+        )
     features: Any = backbone.apply({"params": params["backbone"]}, normalize_images(images))
     return [x * jax.lax.rsqrt(jnp.sum(x**2, -1, keepdims=True) + _EPSILON) for x in features]
 

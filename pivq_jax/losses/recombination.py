@@ -55,14 +55,8 @@ def blend(a: jax.Array, b: jax.Array, taken: jax.Array, patch_size: int) -> jax.
     the differences in the images that these are taken from, where they come from two images the
     average of both (gradient-domain blending: Pérez et al. 2003, Poisson image editing).
 
-    Args:
-        a: f32 [B, S, S, 3].
-        b: f32 [B, S, S, 3].
-        taken: f32 [B, (S / patch_size)^2], 1 where a patch is taken from `b`, 0 where from `a`.
-        patch_size: side of the patches in pixels; divides S.
-
-    Returns:
-        f32 [B, S, S, 3].
+    Images are f32 [B, S, S, 3]. `taken`, f32 [B, (S / patch_size)^2], is 1 where a patch is taken
+    from `b` and 0 where from `a`.
     """
     batch, side = len(a), a.shape[1] // patch_size
     transform = cosine_transform(patch_size, 3 * patch_size**2)

@@ -29,16 +29,10 @@ class _State(NamedTuple):
 
 
 def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> jax.Array:
-    """Computes the codebook [K, D] by k-means, started by k-means++, on latents [M, D] of many
-    batches.
+    """Computes the codebook [K, D] by k-means, started by k-means++, on latents [M, D], M >= K.
 
     At most `SAMPLES * codebook_size` latents are used, drawn without replacement.
     """
-    if latents.shape[0] < codebook_size:
-        raise ValueError(
-            f"k-means needs at least codebook_size = {codebook_size} latents, got"
-            f" {latents.shape[0]}: raise quantizer.init_batches"
-        )
     key_draw, key_start = jax.random.split(key)
     if latents.shape[0] > SAMPLES * codebook_size:
         drawn = jax.random.permutation(key_draw, latents.shape[0])

@@ -57,26 +57,13 @@ def objective_from_config(
     map_rows: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
 ) -> Objective:
     """Builds the loss of a config; `map_rows` transforms recombination as in `pivq_from_config`."""
-    weights = config.loss
+    weights, settings, adversary = config.loss, config.adversarial, None
     perceptual = partial(lpips, network=weights.perceptual_network) if weights.perceptual else None
-    recombine = partial(recombine_pairs, space=CodeSpace.of(config))
-    return Objective(
-        model,
-        weights,
-        map_rows(recombine),
-        perceptual,
-        adversary_from_config(config),
-        config.quantizer.noise,
-    )
-
-
-def adversary_from_config(config: Config) -> Adversary | None:
-    """Builds the discriminator of a config, or None if both adversarial weights are 0."""
-    settings = config.adversarial
-    if not settings.weight and not settings.recombined_weight:
-        return None
-    dtype = jnp.dtype(config.model.dtype)
-    return Adversary(Discriminator(settings.channels, settings.layers, dtype), settings)
+    recombine = map_rows(partial(recombine_pairs, space=CodeSpace.of(config)))
+    if settings.is_used:
+        dtype = jnp.dtype(config.model.dtype)
+        adversary = Adversary(Discriminator(settings.channels, settings.layers, dtype), settings)
+    return Objective(model, weights, recombine, perceptual, adversary, config.quantizer.noise)
 
 
 def lpips_weights_from_config(config: Config, mesh: Mesh) -> Any:
@@ -108,8 +95,9 @@ def phase_at(config: Config, step: int) -> Phase:
     settings = config.adversarial
     if step < config.quantizer.init_step:
         return Phase.CONTINUOUS
-    judges = settings.weight > 0 or settings.recombined_weight > 0
-    return Phase.ADVERSARIAL if judges and step >= settings.start_step else Phase.QUANTIZED
+    if settings.is_used and step >= settings.start_step:
+        return Phase.ADVERSARIAL
+    return Phase.QUANTIZED
 
 
 def recombination_schedule(config: Config) -> optax.Schedule:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -22,17 +22,9 @@ from orbax.checkpoint import checkpoint_managers
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import is_remote, sync_tree
 from pivq_jax.common.parallel import shardings_of, worst_of_processes
-from pivq_jax.common.retry import (
-    DELAYS,
-    causes,
-    may_pass,
-    say_again,
-    tensorstore_status,
-)
+from pivq_jax.common.retry import DELAYS, causes, may_pass, say_again, tensorstore_status
 
 __all__ = ["Checkpoints"]
-
-T = TypeVar("T")
 
 # Key in `progress`; higher is better. A checkpoint without a score is never among the best.
 SCORE = "score"

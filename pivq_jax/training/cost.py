@@ -123,8 +123,9 @@ class Clock:
         self.spent[what] = self.spent.get(what, 0.0) + seconds
 
     @contextlib.contextmanager
-    def on(self, what: str) -> Iterator[None]:
-        """Counts what is done within as lost."""
+    def on(self, what: str, pending: Any = None) -> Iterator[None]:
+        """Waits for `pending`, arrays of the last step; what is then done counts as lost."""
+        jax.block_until_ready(pending)
         started = time.perf_counter()
         yield
         seconds = time.perf_counter() - started

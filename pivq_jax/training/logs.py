@@ -2,9 +2,8 @@
 
 import contextlib
 import statistics
-import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -36,60 +35,47 @@ def check_log(workdir: Path) -> None:
 class TrainingLog:
     """Console lines with ETA, `log.jsonl`, `metrics.jsonl` and trackers.
 
-    They are continued when a run resumes.
-    A context manager that flushes all buffers on exit. Entries after `first_step` are removed.
+    They are continued when a run resumes, without entries after `first_step`. A context manager
+    that flushes all buffers on exit.
     """
 
     def __init__(
-        self,
-        workdir: Path,
-        first_step: int,
-        total_steps: int,
-        clock: Clock | None = None,
-        tracker: str = "",
+        self, workdir: Path, first_step: int, total_steps: int, clock: Clock, tracker: str = ""
     ) -> None:
-        self._total_steps = total_steps
-        self._step, self._time = first_step, time.perf_counter()
-        self._paused, self._paused_steps = 0.0, 0  # since the last line
+        self._first_step, self._total_steps = first_step, total_steps
         # What else slows down single windows is ignored by the median.
         self._speeds: deque[float] = deque(maxlen=9)
-        self._clock = clock or Clock()
-        self._waited = self._clock.spent.get("input", 0.0)  # until the last line
+        self._clock = clock
+        self._marks: tuple[float, ...] = ()  # what `_now` gave at the last line
         self._lines = JsonLines(workdir / LOG, first_step)
         self._metrics = JsonLines(workdir / METRICS, first_step)
         self._trackers = open_trackers(tracker, workdir, first_step)
 
-    @contextlib.contextmanager
-    def paused(self, steps: int = 0) -> Iterator[None]:
-        """Leaves the time of what is done within, and so many of the steps, out of the speed."""
-        started = time.perf_counter()
-        yield
-        self._paused += time.perf_counter() - started
-        self._paused_steps += steps
-
     def write(
         self, step: int, metrics: Mapping[str, float], batch_size: int, at_peak: float | None = None
     ) -> None:
-        """Writes one line; its speed is the mean since the previous line, but for what is `paused`.
+        """Writes one line; its speed is the mean of the steps that were timed since the last line.
 
-        In addition to the metrics, of which `loss` and `psnr` (dB) are required, it records
-        `images_per_second`, `step_seconds`, `input_wait` (fraction of the time spent waiting for
-        images), the figures of the clock and, if the device reports it, `device_memory_peak` in
-        bytes. If the seconds of a step at the device's peak are given, `peak_share` is the share of
-        the peak.
+        If there are none, it is that of the step that was compiled. In addition to the metrics, of
+        which `loss` and `psnr` (dB) are required, it records `images_per_second`, `step_seconds`,
+        `input_wait` (fraction of the time spent waiting for images), the figures of the clock and,
+        if the device reports it, `device_memory_peak` in bytes. If the seconds of a step at the
+        device's peak are given, `peak_share` is the share of the peak.
         """
-        now = time.perf_counter()
-        seconds, steps = now - self._time, step - self._step
-        if steps > self._paused_steps:  # else there is no other step to go by
-            seconds, steps = seconds - self._paused, steps - self._paused_steps
+        before, self._marks = self._marks, self._now(step)
+        steps, seconds, timed_steps, timed_seconds, waited = (
+            now - then for now, then in zip(self._marks, before, strict=True)
+        )
+        if timed_steps:
+            steps, seconds = timed_steps, timed_seconds
         seconds = max(seconds, 1e-9)
-        speed, waited = steps / seconds, self._clock.spent.get("input", 0.0)
+        speed = steps / seconds
         record = {
             "step": step,
             **metrics,
             "images_per_second": speed * batch_size,
             "step_seconds": 1 / speed,
-            "input_wait": (waited - self._waited) / seconds,
+            "input_wait": waited / seconds,
             **self._clock.figures(),
         }
         if at_peak is not None:
@@ -97,8 +83,6 @@ class TrainingLog:
         memory = jax.local_devices()[0].memory_stats() or {}
         if "peak_bytes_in_use" in memory:
             record["device_memory_peak"] = memory["peak_bytes_in_use"]
-        self._step, self._time, self._waited = step, now, waited
-        self._paused, self._paused_steps = 0.0, 0
         self._speeds.append(speed)
         self._lines.append(record)
         values = {f"train/{name}": value for name, value in record.items() if name != "step"}
@@ -136,7 +120,14 @@ class TrainingLog:
             flush=True,
         )
 
+    def _now(self, step: int) -> tuple[float, ...]:
+        """Steps and seconds of the run so far, those that were timed, and seconds of waiting."""
+        clock, waited = self._clock, self._clock.spent.get("input", 0.0)
+        total = clock.seconds()
+        return step, total, clock.steps, total - sum(clock.spent.values()) + waited, waited
+
     def __enter__(self) -> "TrainingLog":
+        self._marks = self._now(self._first_step)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:

@@ -1,7 +1,6 @@
 """The training loop: restores, trains, logs and writes checkpoints."""
 
 import contextlib
-import dataclasses
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -11,20 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from pivq_jax.common.cost import cost_table
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
 from pivq_jax.common.lock import DirectoryLock
-from pivq_jax.common.parallel import check_in_first_process, make_mesh, put_batch, replicated, say
-from pivq_jax.common.pictures import reconstruction_grid, save_png
+from pivq_jax.common.parallel import check_in_first_process, make_mesh, put_batch, say
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
-from pivq_jax.data import Dataset
-from pivq_jax.data.batches import eval_batches
 from pivq_jax.data.pipeline import shuffled_by, train_batches
-from pivq_jax.data.sources import first_images
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.build import (
     dataset_from_config,
@@ -34,13 +28,12 @@ from pivq_jax.training.build import (
 )
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
-from pivq_jax.training.evaluators import Evaluator
-from pivq_jax.training.jitted import Steps
 from pivq_jax.training.json_lines import LOG, read_lines
 from pivq_jax.training.logs import TrainingLog, check_log, format_duration
 from pivq_jax.training.objective import Params, Phase
 from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.profiler import ProfilerTrace
+from pivq_jax.training.run import Evaluator, Run, evaluate, save_picture, validate
 from pivq_jax.training.steps import CODEBOOK, Arrays, TrainState, with_arrays
 from pivq_jax.training.stopping import Interrupted, stop_requests
 from pivq_jax.training.trackers import check_tracker
@@ -49,23 +42,6 @@ __all__ = ["train"]
 
 # A run stops if one of these is not finite.
 CHECKED = ("loss", "gradient_norm", "discriminator_gradient_norm", "latent_norm")
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """The constants of a run."""
-
-    config: Config
-    workdir: Path
-    dataset: Dataset
-    mesh: Mesh
-    steps: Steps
-    lpips_weights: Params  # weights of the perceptual network, None if it is not used
-    checkpoints: Checkpoints
-    lock: DirectoryLock
-    evaluator: Evaluator | None
-    initial: Arrays | None = None  # parameters that are not random at first
-    tracker: str = ""  # see `open_trackers`
 
 
 def train(
@@ -103,8 +79,40 @@ def train(
     check_workdir(config, workdir, extends=True)
     check_place(workdir)
     check_log(workdir)
+
+    def write_config() -> None:
+        if jax.process_index() == 0:
+            write_json(workdir / "config.json", config.to_dict())
+
     with _alone_in(workdir) as lock:
-        _train(config, workdir, lock, evaluator, initial, tracker, started)
+        arrays = _initial_arrays(config, workdir, initial) if initial else None
+        dataset = dataset_from_config(config)
+        mesh = make_mesh(config.mesh.fsdp)
+        lpips_weights = lpips_weights_from_config(config, mesh)
+        steps = steps_from_config(config, mesh)
+        # In a new workdir, first of all; in that of an existing run, only once it can be continued.
+        if new := not (workdir / "config.json").exists():
+            write_config()
+        with Checkpoints(workdir, **config.checkpoints) as checkpoints:
+            run = Run(
+                *(config, workdir, dataset, mesh, steps, lpips_weights, checkpoints, lock),
+                evaluator=evaluator,
+                initial=arrays,
+                tracker=tracker,
+            )
+            state, progress = _first_state(run)
+            spent = progress.get("train_seconds", 0.0)
+            clock = Clock(spent, **progress.get("cost", {}), started=started)
+            # Steps after the checkpoint are repeated.
+            logged = read_lines(workdir / LOG) or [{}]
+            if (repeated := logged[-1].get("seconds", 0.0) - clock.train_seconds) > 0:
+                clock.train_seconds += repeated
+                clock.lose("restarts", repeated)
+            if not new:
+                _say_schedule(config, read_config(workdir)["train"]["steps"], int(state.step))
+                write_config()
+            if int(state.step) < config.train.steps:
+                _loop(run, state, clock)
 
 
 @contextlib.contextmanager
@@ -116,65 +124,26 @@ def _alone_in(workdir: Path) -> Iterator[DirectoryLock]:
         yield lock
 
 
-def _train(
-    config: Config,
-    workdir: Path,
-    lock: DirectoryLock,
-    evaluator: Evaluator | None,
-    initial: Callable[[Config], Arrays] | None,
-    tracker: str,
-    started: float,
-) -> None:
-    arrays = None
-    if initial:
-        with Checkpoints(workdir, read_only=True) as held:
-            newest = held.latest_step()
-        if newest is None:
-            arrays = initial(config)
-        else:
-            say(
-                f"{workdir} has its own checkpoint, of step {newest}, from which it goes on; for a"
-                " new run from other weights choose another --workdir"
-            )
-    dataset = dataset_from_config(config)
-    mesh = make_mesh(config.mesh.fsdp)
-    lpips_weights = lpips_weights_from_config(config, mesh)
-    steps = steps_from_config(config, mesh)
-
-    def write_config() -> None:
-        if jax.process_index() == 0:
-            write_json(workdir / "config.json", config.to_dict())
-
-    # In a new workdir, first of all; in that of an existing run, only once it can be continued.
-    if new := not (workdir / "config.json").exists():
-        write_config()
-
-    with Checkpoints(workdir, **config.checkpoints) as checkpoints:
-        run = Run(
-            *(config, workdir, dataset, mesh, steps, lpips_weights, checkpoints, lock),
-            evaluator=evaluator,
-            initial=arrays,
-            tracker=tracker,
-        )
-        state, clock = _first_state(run)
-        clock.started = started
-        # Steps after the checkpoint are repeated.
-        logged = read_lines(workdir / LOG)
-        if (repeated := (logged or [{}])[-1].get("seconds", 0.0) - clock.train_seconds) > 0:
-            clock.train_seconds += repeated
-            clock.lose("restarts", repeated)
-        if not new:
-            _say_schedule(config, read_config(workdir)["train"]["steps"], int(state.step))
-            write_config()
-        if int(state.step) < config.train.steps:
-            _loop(run, state, clock)
+def _initial_arrays(
+    config: Config, workdir: Path, initial: Callable[[Config], Arrays]
+) -> Arrays | None:
+    """The parameters to start from, or None if the workdir has a checkpoint."""
+    with Checkpoints(workdir, read_only=True) as held:
+        newest = held.latest_step()
+    if newest is None:
+        return initial(config)
+    say(
+        f"{workdir} has its own checkpoint, of step {newest}, from which it goes on; for a new run"
+        " from other weights choose another --workdir"
+    )
+    return None
 
 
-def _first_state(run: Run) -> tuple[TrainState, Clock]:
-    """The state to continue from, and the time spent on it."""
+def _first_state(run: Run) -> tuple[TrainState, dict[str, Any]]:
+    """The state to continue from, and the progress in its checkpoint, if it is from one."""
     if run.checkpoints.latest_step() is None:
         state = run.steps.create()
-        return with_arrays(state, run.initial) if run.initial else state, Clock()
+        return with_arrays(state, run.initial) if run.initial else state, {}
     state, progress = run.checkpoints.restore(jax.eval_shape(run.steps.create), run.mesh)
     identity = run.dataset.identity
     # Converted weights have none of the entries.
@@ -189,7 +158,7 @@ def _first_state(run: Run) -> tuple[TrainState, Clock]:
             f"the order of the images may change from here on: it was that of {order}, and"
             f" {shuffled_by()} is installed"
         )
-    return state, Clock(progress.get("train_seconds", 0.0), **progress.get("cost", {}))
+    return state, progress
 
 
 def _say_schedule(config: Config, planned: int, step: int) -> None:
@@ -217,16 +186,17 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
         f"{count:,} parameters, {len(run.dataset.train):,} training images, {run.mesh.size}"
         f" device(s); steps {first_step} to {last_step}, log in {run.workdir}"
     )
+    # Checkpoints are written by all processes, everything else by the first.
+    log = None
+    if jax.process_index() == 0:
+        log = TrainingLog(run.workdir, first_step, last_step, clock, run.tracker)
+    clock.lose(opening, clock.seconds() - clock.train_seconds)
     with (
         stop_requests() as stop_asked,
-        # Checkpoints are written by all processes, everything else by the first.
-        TrainingLog(run.workdir, first_step, last_step, clock, run.tracker)
-        if jax.process_index() == 0
-        else contextlib.nullcontext() as log,
+        log or contextlib.nullcontext(),
         ProfilerTrace(run.workdir, **config.profile) as trace,
         contextlib.closing(_batches(run, first_step, config.data.workers)) as stream,
     ):
-        clock.lose(opening, time.perf_counter() - clock.started)
         for step, images in enumerate(clock.watch(stream), start=first_step):
             # `step` steps are completed. What follows depends only on the state, the step and the
             # seed, so a run resumed here repeats it exactly.
@@ -237,7 +207,7 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
             if first:  # which is silent, for minutes on a slow machine
                 say(f"step {step:6}: compiling the {phase.name.lower()} training step")
             what = "start" if at_peak else opening
-            with _lost(what, clock, log, state, steps=1) if first else contextlib.nullcontext():
+            with clock.on(what, state) if first else contextlib.nullcontext():
                 state = _tend_codebook(run, state, step, images)
                 given = (state, images, run.lpips_weights, phase)
                 if first:
@@ -262,19 +232,19 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
             due = run.evaluator and every and step % every == 0 and not stop
             if due and clock.allows(config.evaluate.share):
                 _check_finite(run, step, metrics)
-                with _lost("evaluations", clock, log, state):
-                    found = _evaluate(run, state, step, phase)
+                with clock.on("evaluations", state):
+                    found = evaluate(run, state, step, phase)
                 if log:
                     log.write_evaluation(step, *found, clock.last, clock.share())
             if step % config.train.checkpoint_every == 0 or done:
                 _check_finite(run, step, metrics)
                 # What is preempted may have half a minute, and k-means can take longer.
                 in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
-                with _lost("checkpoints", clock, log, state):
+                with clock.on("checkpoints", state):
                     state = _save(run, state, step, phase, clock, in_haste)
             if step % config.train.picture_every == 0:
-                with _lost("pictures", clock, log, state):
-                    _save_picture(run, state, step, phase)
+                with clock.on("pictures", state):
+                    save_picture(run, state, step, phase)
             if done:
                 with clock.on("checkpoints"):
                     run.checkpoints.wait()  # while signals are still handled
@@ -286,19 +256,6 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
             if done:
                 break
     say(f"trained in {format_duration(clock.seconds())}")
-
-
-@contextlib.contextmanager
-def _lost(
-    what: str, clock: Clock, log: TrainingLog | None, state: TrainState, steps: int = 0
-) -> Iterator[None]:
-    """Counts what is done within as lost, and leaves it out of the speed in the log.
-
-    Waits for `state` first, as steps are run asynchronously.
-    """
-    jax.block_until_ready(state)
-    with clock.on(what), log.paused(steps) if log else contextlib.nullcontext():
-        yield
 
 
 def _batches(run: Run, step: int, workers: int = 0) -> Generator[jax.Array]:
@@ -395,54 +352,7 @@ def _save(
         "codebook": codebook,
     }
     if run.config.checkpoints.keep_best and phase > Phase.CONTINUOUS:
-        shown, made = _validate(run, state, phase)
+        shown, made = validate(run, state, phase)
         progress[SCORE] = float(jnp.mean(psnr(jnp.asarray(made), jnp.asarray(shown), 255.0)))
     run.checkpoints.save(step, state, progress)
     return state
-
-
-def _save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
-    """Writes a picture of validation images above their reconstructions."""
-    shown, made = _validate(run, state, phase)
-    if jax.process_index() == 0:
-        picture = reconstruction_grid(shown[:16], made[:16], scale=2)
-        save_png(run.workdir / "pictures" / f"step_{step:06}.png", picture)
-
-
-def _evaluate(
-    run: Run, state: TrainState, step: int, phase: Phase
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Measures the averaged weights; returns figures and pictures by name."""
-    assert run.evaluator
-    shown, made = _validate(run, state, phase, run.evaluator.images)
-    params = None
-    if phase > Phase.CONTINUOUS:
-        whole = replicated(run.mesh)
-        params = jax.jit(lambda x: x, out_shardings=whole)(state.ema_params)
-    return run.evaluator(run.dataset, run.mesh, step, params, shown, made)
-
-
-def _validate(
-    run: Run, state: TrainState, phase: Phase, most: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """The first validation images, at most `most`, and their reconstructions by averaged weights.
-
-    By default a batch. Both are uint8 [n, H, W, 3]. All processes must take part, and each gets all
-    images.
-    """
-    batch_size = run.config.train.batch_size
-    validation = first_images(run.dataset.validation, most or batch_size)
-    whole = jax.jit(lambda x: x, out_shardings=replicated(run.mesh))
-    parts = []
-    for batch in eval_batches(
-        validation,
-        batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    ):
-        images = put_batch({"image": batch["image"]}, run.mesh)["image"]
-        made = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
-        parts.append(jax.device_get((whole(images), made)))
-    shown, rebuilt = (np.concatenate(part) for part in zip(*parts, strict=True))
-    count = len(validation)  # further rows are padding
-    return shown[:count], rebuilt[:count]

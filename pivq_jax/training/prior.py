@@ -87,7 +87,12 @@ def train_prior(
             raise InputError(
                 "no set of an image has a code of each place and stage: train the model for longer"
             )
-    create = partial(_create, network, optimizer, seed, train.shape[1])
+
+    def create() -> PriorState:
+        params = initial_parameters(network, space.num_codes, jax.random.key(seed))
+        moments = optimizer.init(params)
+        return PriorState(jnp.int32(0), params, moments, params, jnp.float32(jnp.inf))
+
     step_of = jax.jit(partial(_step, network, optimizer, settings.batch_size, seed))
     validate = jax.jit(partial(_validate, network, seed))
     train, validation = (jax.device_put(x, everywhere) for x in (train, validation))
@@ -124,13 +129,6 @@ def train_prior(
                 checkpoints.wait()
                 raise Interrupted(stop, step)
     return Prior(network, state.best, float(state.best_bits))
-
-
-def _create(
-    network: SetPrior | PlacePrior, optimizer: optax.GradientTransformation, seed: int, n: int
-) -> PriorState:
-    params = initial_parameters(network, n, jax.random.key(seed))
-    return PriorState(jnp.int32(0), params, optimizer.init(params), params, jnp.float32(jnp.inf))
 
 
 def _step(

@@ -4,7 +4,6 @@ import importlib.util
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from tensorboardX import summary
@@ -16,19 +15,6 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import errors_named
 
 FLUSHED_EVERY = 120.0  # seconds between writes of TensorBoard's events, which may be an upload
-
-
-class Tracker(Protocol):
-    """Receives scalars and pictures by name; nothing that is trained depends on it."""
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Records values after so many steps."""
-
-    def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """Records pictures, uint8 [H, W, 3], after so many steps."""
-
-    def close(self) -> None:
-        """Writes what is not written yet."""
 
 
 class TensorBoard:
@@ -49,11 +35,9 @@ class TensorBoard:
                 self._writer.write_event(Event(step=first_step + 1, **what))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """See `Tracker`."""
         self._write(step, [summary.scalar(name, value) for name, value in values.items()])
 
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """See `Tracker`."""
         self._write(step, [summary.image(x, y, dataformats="HWC") for x, y in pictures.items()])
 
     def _write(self, step: int, summaries: list[summary.Summary]) -> None:
@@ -67,7 +51,6 @@ class TensorBoard:
                 self._flushed = now
 
     def close(self) -> None:
-        """See `Tracker`."""
         with errors_named(self._directory):
             self._writer.close()
 
@@ -93,15 +76,12 @@ class Trackio:
         )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """See `Tracker`."""
         self._run.log(dict(values), step=step)
 
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """See `Tracker`."""
         self._run.log({name: self._image(picture) for name, picture in pictures.items()}, step=step)
 
     def close(self) -> None:
-        """See `Tracker`."""
         self._run.finish()
 
 
@@ -114,7 +94,10 @@ def check_tracker(name: str) -> None:
         )
 
 
-def open_trackers(name: str, workdir: Path, first_step: int) -> list[Tracker]:
-    """Opens TensorBoard and, if its name is given, trackio."""
-    trackers: list[Tracker] = [TensorBoard(workdir, first_step)]
+def open_trackers(name: str, workdir: Path, first_step: int) -> list[TensorBoard | Trackio]:
+    """Opens TensorBoard and, if its name is given, trackio.
+
+    Both record, after so many steps, `scalars` and `images`, uint8 [H, W, 3], by name.
+    """
+    trackers: list[TensorBoard | Trackio] = [TensorBoard(workdir, first_step)]
     return [*trackers, Trackio(workdir, first_step)] if name else trackers

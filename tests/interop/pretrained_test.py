@@ -16,8 +16,10 @@ import safetensors.numpy
 
 import pivq_jax
 from pivq_jax.common.errors import InputError
+from pivq_jax.interop.parents import read_parents
 from pivq_jax.interop.pretrained import upload_pretrained
-from pivq_jax.sampling import Labels, Prior, SetPrior
+from pivq_jax.interop.prior import read_prior
+from pivq_jax.sampling import CodeSpace, Labels, Prior, SetPrior
 from tests.codec.files_test import make_model
 from tests.conftest import STAGES
 
@@ -275,6 +277,7 @@ def test_a_file_of_another_format_is_refused(copy):
         pivq_jax.from_pretrained(copy)
 
 
+SPACE = CodeSpace(8, 32)
 RANKS = {
     "of another name": ({"codes": np.zeros((3, 3), np.uint8)}, "does not hold the ranks"),
     "of no image": ({"ranks": np.zeros((0, 3), np.uint8)}, "does not hold the ranks"),
@@ -289,7 +292,7 @@ def test_damaged_parents_are_refused(copy, name):
     arrays, message = RANKS[name]  # C(32, 8) sets: 24 bits
     safetensors.numpy.save_file(arrays, copy / "parents.safetensors")
     with pytest.raises(InputError, match=message):
-        pivq_jax.from_pretrained(copy)
+        read_parents(copy / "parents.safetensors", SPACE)
 
 
 LABELS = {
@@ -309,7 +312,7 @@ def test_damaged_labels_are_refused(copy, name):
     metadata = {} if factors is None else {"pivq_jax_factors": json.dumps(factors)}
     safetensors.numpy.save_file(arrays, path, metadata)
     with pytest.raises(InputError, match="is not of its model"):
-        pivq_jax.from_pretrained(copy)
+        read_parents(path, SPACE)
 
 
 PRIORS = {
@@ -333,7 +336,7 @@ def test_a_damaged_prior_is_refused(copy, name):
     held = {**sizes, "bits": 1.0} if isinstance(sizes, dict) else sizes
     safetensors.numpy.save_file(arrays, path, {"pivq_jax_prior": json.dumps(held)})
     with pytest.raises(InputError, match=message):
-        pivq_jax.from_pretrained(copy)
+        read_prior(path, SPACE, jnp.zeros((32, 8)))
 
 
 class Hub:

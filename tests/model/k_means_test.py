@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from ott.tools import k_means as ott_k_means
 
 from pivq_jax.model.k_means import initial_codebook, k_means
@@ -48,33 +47,29 @@ def test_fewer_different_points_than_clusters_all_become_centroids():
 
 def test_initial_codebook_covers_every_cluster():
     rng = np.random.default_rng(0)
-    centres = 10 * rng.normal(size=(6, 4))
-    latents = np.concatenate([c + 0.1 * rng.normal(size=(50, 4)) for c in centres])
-    codebook = initialise(jnp.asarray(rng.permutation(latents)), 6, jax.random.key(0))
-    assert codebook.shape == (6, 4) and codebook.dtype == jnp.float32
+    centres = 10 * rng.normal(size=(12, 5))
+    latents = np.concatenate([c + 0.1 * rng.normal(size=(25, 5)) for c in centres])
+    latents = jnp.float32(rng.permutation(latents))
+    codebook = initialise(latents, 12, jax.random.key(0))
+    assert codebook.shape == (12, 5) and codebook.dtype == jnp.float32
     to_centres = distances64(centres, codebook)
     assert np.all(to_centres.min(1) < 0.1)  # each centre has an entry
-    assert len(set(to_centres.argmin(1))) == 6  # of its own
+    assert len(set(to_centres.argmin(1))) == 12  # of its own
 
 
 def test_initial_codebook_lies_among_the_latents():
     flat = draw(5, 300)
-    codebook = np.asarray(initialise(jnp.asarray(flat), 16, jax.random.key(1)))
+    codebook = np.asarray(initialise(jnp.asarray(flat), 12, jax.random.key(1)))
     assert np.all(np.isfinite(codebook))
     assert np.all(codebook >= flat.min(0)) and np.all(codebook <= flat.max(0))
-    chosen = flat[np.random.default_rng(0).permutation(300)[:16]]
+    chosen = flat[np.random.default_rng(0).permutation(300)[:12]]
     error = distances64(flat, codebook).min(-1).mean()
     assert error < distances64(flat, chosen).min(-1).mean()  # better than a random draw
 
 
 def test_initial_codebook_depends_on_the_key_alone():
-    flat = jnp.asarray(draw(6, 60))
-    first, again = (initialise(flat, 8, jax.random.key(3)) for _ in range(2))
+    flat = jnp.asarray(draw(6, 300))
+    first, again = (initialise(flat, 12, jax.random.key(3)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    other = initialise(flat, 8, jax.random.key(4))
+    other = initialise(flat, 12, jax.random.key(4))
     assert not np.array_equal(np.sort(first, axis=0), np.sort(other, axis=0))
-
-
-def test_initial_codebook_refuses_fewer_latents_than_entries():
-    with pytest.raises(ValueError, match=r"at least codebook_size = 20 latents, got 19.*raise"):
-        initial_codebook(jnp.ones((19, 3)), 20, jax.random.key(0))

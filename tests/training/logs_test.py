@@ -4,7 +4,6 @@ import errno
 import io
 import json
 import struct
-import time
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_json
 from pivq_jax.common.pictures import save_png
-from pivq_jax.training import logs, trackers
+from pivq_jax.training import cost, trackers
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.logs import TrainingLog, check_log
 
@@ -27,45 +26,54 @@ def read(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_time_waited_for_images_is_a_share_of_the_whole(tmp_path):
+@pytest.fixture
+def now(monkeypatch):
+    """The time, in its only entry."""
+    time = [0.0]
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: time[0])
+    return time
+
+
+def test_the_time_waited_for_images_is_a_share_of_the_whole(tmp_path, now):
     def slow():
         for number in range(4):
-            time.sleep(0.05)
+            now[0] += 1
             yield number
 
-    clock = Clock()
+    clock = Clock(started=now[0])
     with TrainingLog(tmp_path, 0, 4, clock) as log:
         seen = []
         for number in clock.watch(slow()):
             seen.append(number)
-            time.sleep(0.05)
+            now[0], clock.steps = now[0] + 3, clock.steps + 1
             if number in (1, 3):
-                log.write(number + 1, METRICS, batch_size=8, at_peak=0.03)
+                log.write(number + 1, METRICS, batch_size=8, at_peak=0.5)
     assert seen == [0, 1, 2, 3]
     for line in read(tmp_path / "log.jsonl"):
-        assert line["input_wait"] == pytest.approx(0.5, abs=0.2)
-        assert line["step_seconds"] >= 0.1  # two sleeps
-        assert line["images_per_second"] == pytest.approx(8 / line["step_seconds"])
-        assert line["peak_share"] == pytest.approx(0.03 / line["step_seconds"])
-    assert line["seconds_input"] >= 0.2 and line["goodput"] == pytest.approx(0.5, abs=0.2)
+        assert (line["input_wait"], line["step_seconds"]) == (0.25, 4)
+        assert (line["images_per_second"], line["peak_share"]) == (2, 0.125)
+    assert (line["seconds_input"], line["goodput"]) == (4, 0.75)
 
 
-def test_what_is_paused_is_left_out_of_the_speed(tmp_path, monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(logs.time, "perf_counter", lambda: clock[0])
-    with TrainingLog(tmp_path, 0, 100) as log:
-        with log.paused(steps=1):  # compiles
-            clock[0] += 60
-        clock[0] += 8
-        with log.paused():
-            clock[0] += 30
+def test_what_is_lost_is_left_out_of_the_speed_but_for_waiting(tmp_path, now):
+    def spend(what: str, seconds: float) -> None:
+        with clock.on(what):
+            now[0] += seconds
+
+    clock = Clock(started=now[0])
+    with TrainingLog(tmp_path, 0, 100, clock) as log:
+        spend("start", 60)  # compiles
+        spend("input", 3)
+        now[0], clock.steps = now[0] + 5, clock.steps + 4
+        spend("pictures", 30)
         log.write(5, METRICS, batch_size=8)
-        with log.paused(steps=1):  # the only step: its speed is all there is to tell
-            clock[0] += 60
+        spend("start", 60)  # the only step: its speed is all there is to tell
         log.write(6, METRICS, batch_size=8)
-        clock[0] += 4
+        now[0], clock.steps = now[0] + 4, clock.steps + 2
         log.write(8, METRICS, batch_size=8)
-    assert [line["step_seconds"] for line in read(tmp_path / "log.jsonl")] == [2, 60, 2]
+    lines = read(tmp_path / "log.jsonl")
+    assert [line["step_seconds"] for line in lines] == [2, 60, 2]
+    assert [line["input_wait"] for line in lines] == [3 / 8, 0, 0]
 
 
 def test_device_memory_is_logged_where_the_device_tells(tmp_path, monkeypatch):
@@ -73,7 +81,7 @@ def test_device_memory_is_logged_where_the_device_tells(tmp_path, monkeypatch):
         def memory_stats(self):
             return {"bytes_in_use": 5, "peak_bytes_in_use": 7}
 
-    with TrainingLog(tmp_path, 0, 2) as log:
+    with TrainingLog(tmp_path, 0, 2, Clock()) as log:
         log.write(1, METRICS, batch_size=8)
         monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
         log.write(2, METRICS, batch_size=8)
@@ -103,7 +111,7 @@ def events(workdir) -> dict[str, list]:
 def test_an_evaluation_is_a_line_a_record_and_events_with_pictures(tmp_path, capsys):
     picture = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
     figures = {"psnr": 20.125, "codes_used": 498}
-    with TrainingLog(tmp_path, 0, 900) as log:
+    with TrainingLog(tmp_path, 0, 900, Clock()) as log:
         log.write_evaluation(100, figures, {"samples": picture}, seconds=2.5, share=0.0312)
         log.write_evaluation(200, figures, {}, seconds=2.0, share=0.04)
     first = "step    100/900  evaluated: psnr 20.12  codes_used 498  in 2.5 s, all so far 3.1% of"
@@ -113,7 +121,7 @@ def test_an_evaluation_is_a_line_a_record_and_events_with_pictures(tmp_path, cap
     written = events(tmp_path)
     assert written["evaluation/psnr"] == [(100, 20.125), (200, 20.125)]
     assert written["evaluation/samples"] == [(100, picture.tolist())]
-    with TrainingLog(tmp_path, 150, 900):
+    with TrainingLog(tmp_path, 150, 900, Clock()):
         pass
     assert [line["step"] for line in read(tmp_path / "metrics.jsonl")] == [100]
 
@@ -132,11 +140,11 @@ def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
 
     monkeypatch.setattr(trackers, "EventsWriter", Writer)
     monkeypatch.setattr(trackers, "directory_check", lambda directory: None)
-    with TrainingLog(bucket, 0, 4) as log:
+    with TrainingLog(bucket, 0, 4, Clock()) as log:
         for step in (1, 2, 3):
             log.write(step, METRICS, batch_size=8)
             assert [line["step"] for line in read(bucket / "log.jsonl")] == [*range(1, step + 1)]
-    with TrainingLog(bucket, 2, 4) as log:
+    with TrainingLog(bucket, 2, 4, Clock()) as log:
         log.write(4, METRICS, batch_size=8)
     assert [line["step"] for line in read(bucket / "log.jsonl")] == [1, 2, 4]
     files, *steps = zip(*written, strict=False)
@@ -151,7 +159,7 @@ def test_a_full_disk_ends_the_run_with_the_name_of_the_file(tmp_path, monkeypatc
     no_space = "No space left on device: "
     with (
         pytest.raises(OSError, match=rf"{no_space}.*/tensorboard'"),
-        TrainingLog(tmp_path, 0, 99) as log,
+        TrainingLog(tmp_path, 0, 99, Clock()) as log,
     ):
         monkeypatch.setattr("tensorboardX.event_file_writer.EventsWriter.write_event", full)
         for step in range(1, 50):  # more than would wait for a thread that has died
@@ -193,7 +201,7 @@ def test_paths_with_a_scheme_are_remote(tmp_path):
 def test_a_damaged_line_is_dropped(tmp_path, damage):
     whole = [b'{"step": 1}\n', b'{"step": 2}\n']
     (tmp_path / "log.jsonl").write_bytes(whole[0] + damage + whole[1] + b'{"step": 9}\n')
-    with TrainingLog(tmp_path, 5, 10):
+    with TrainingLog(tmp_path, 5, 10, Clock()):
         pass
     kept = (tmp_path / "log.jsonl").read_bytes()
     # A line without an end takes the next one with it.

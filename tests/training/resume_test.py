@@ -309,6 +309,7 @@ def test_a_preempted_run_makes_no_codebook_first(commands, tiny_arguments, tmp_p
     workdir = tmp_path / "run"
     late = ["quantizer.init_step=100000", "adversarial.start_step=100001", "train.steps=200000"]
     late += ["train.checkpoint_every=200000", "train.picture_every=200000"]
+    late += ["optimizer.name=adamw", "adversarial.weight=0", "adversarial.recombined_weight=0"]
     fields = [f"--config.{field}" for field in late]
     command = commands.start(*tiny_arguments, *fields, f"--workdir={workdir}")
     log = workdir / "log.jsonl"

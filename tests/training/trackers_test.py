@@ -9,6 +9,7 @@ from PIL import Image
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.training import trackers
+from pivq_jax.training.cost import Clock
 from pivq_jax.training.logs import TrainingLog
 from pivq_jax.training.trackers import check_tracker
 
@@ -25,10 +26,10 @@ def test_trackio_has_what_the_log_has_and_goes_on_with_its_run(tmp_path, monkeyp
     pytest.importorskip("trackio")
     picture = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
     workdir = tmp_path / "faces"
-    with TrainingLog(workdir, 0, 30, tracker="trackio") as log:
+    with TrainingLog(workdir, 0, 30, Clock(), "trackio") as log:
         log.write(10, {"loss": 1.5, "psnr": 20.0}, batch_size=8)
         log.write_evaluation(10, {"psnr": 21.0}, {"samples": picture}, seconds=2.5, share=0.1)
-    with TrainingLog(workdir, 10, 30, tracker="trackio") as log:
+    with TrainingLog(workdir, 10, 30, Clock(), "trackio") as log:
         log.write(20, {"loss": 0.5, "psnr": 22.0}, batch_size=8)
 
     with sqlite3.connect(tmp_path / "trackio" / "pivq_jax.db") as file:

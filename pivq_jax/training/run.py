@@ -1,0 +1,107 @@
+"""The parts of a run, and what its averaged weights make of validation images."""
+
+import dataclasses
+from pathlib import Path
+from typing import Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.common.parallel import put_batch, replicated
+from pivq_jax.common.pictures import reconstruction_grid, save_png
+from pivq_jax.config.fields import Config
+from pivq_jax.data import Dataset
+from pivq_jax.data.batches import eval_batches
+from pivq_jax.data.sources import first_images
+from pivq_jax.training.checkpoints import Checkpoints
+from pivq_jax.training.jitted import Steps
+from pivq_jax.training.objective import Params, Phase
+from pivq_jax.training.steps import Arrays, TrainState
+
+
+class Evaluator(Protocol):
+    """Measures weights; `evaluation.evaluator` has that of the command."""
+
+    images: int  # number of validation images that it wants, at least 1
+
+    def __call__(
+        self,
+        dataset: Dataset,
+        mesh: Mesh,
+        step: int,
+        params: Params | None,
+        shown: np.ndarray,
+        made: np.ndarray,
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Returns figures and pictures, uint8 [H, W, 3], by name; all processes call it alike.
+
+        `step` steps are completed. The averaged parameters have a copy on every device, and are
+        None before the codebook's start. What was made of the validation images shown, both uint8
+        [M, H, W, 3], is not quantized before it.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The constants of a run."""
+
+    config: Config
+    workdir: Path
+    dataset: Dataset
+    mesh: Mesh
+    steps: Steps
+    lpips_weights: Params  # weights of the perceptual network, None if it is not used
+    checkpoints: Checkpoints
+    lock: DirectoryLock
+    evaluator: Evaluator | None
+    initial: Arrays | None = None  # parameters that are not random at first
+    tracker: str = ""  # see `open_trackers`
+
+
+def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
+    """Writes a picture of validation images above their reconstructions."""
+    shown, made = validate(run, state, phase)
+    if jax.process_index() == 0:
+        picture = reconstruction_grid(shown[:16], made[:16], scale=2)
+        save_png(run.workdir / "pictures" / f"step_{step:06}.png", picture)
+
+
+def evaluate(
+    run: Run, state: TrainState, step: int, phase: Phase
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Measures the averaged weights; returns figures and pictures by name."""
+    assert run.evaluator
+    shown, made = validate(run, state, phase, run.evaluator.images)
+    params = None
+    if phase > Phase.CONTINUOUS:
+        whole = replicated(run.mesh)
+        params = jax.jit(lambda x: x, out_shardings=whole)(state.ema_params)
+    return run.evaluator(run.dataset, run.mesh, step, params, shown, made)
+
+
+def validate(
+    run: Run, state: TrainState, phase: Phase, most: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first validation images, at most `most`, and their reconstructions by averaged weights.
+
+    By default a batch. Both are uint8 [n, H, W, 3]. All processes must take part, and each gets all
+    images.
+    """
+    batch_size = run.config.train.batch_size
+    validation = first_images(run.dataset.validation, most or batch_size)
+    whole = jax.jit(lambda x: x, out_shardings=replicated(run.mesh))
+    parts = []
+    for batch in eval_batches(
+        validation,
+        batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    ):
+        images = put_batch({"image": batch["image"]}, run.mesh)["image"]
+        made = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
+        parts.append(jax.device_get((whole(images), made)))
+    shown, rebuilt = (np.concatenate(part) for part in zip(*parts, strict=True))
+    count = len(validation)  # further rows are padding
+    return shown[:count], rebuilt[:count]
