@@ -193,7 +193,7 @@ def test_pairs_are_one_to_one_and_of_least_total_cost(case):
         np.testing.assert_allclose(exact[image].sum(), best, rtol=1e-4, atol=1e-4)
 
 
-@hypothesis.given(any_case, st.sampled_from([2, 5, 12]))  # each number compiles anew
+@hypothesis.given(any_case, st.sampled_from([2, 5]))  # each number compiles anew
 @quick()
 def test_interpolation_goes_evenly_through_codebook_space_cheapest_pair_first(case, steps):
     kind, (a, b, _) = case
