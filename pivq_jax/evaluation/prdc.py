@@ -62,15 +62,15 @@ def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
     covered, recalled = np.zeros(len(real), bool), np.zeros(len(real), bool)
     for rows in distances.row_blocks(np.arange(len(real)), len(fake), "precision and recall"):
         block = distances.Points(*(part[rows] for part in points))
-        sure = jax.device_get(_compare(block, targets, real_radii[rows], fake_radii))
-        balls_around += sure.balls_around
-        covered[rows], recalled[rows] = sure.covered, sure.recalled
+        found = jax.device_get(_compare(block, targets, real_radii[rows], fake_radii))
+        balls, covered[rows], recalled[rows], unsure = found
+        balls_around += balls
 
-        places, columns = np.nonzero(sure.unsure)
-        unsure, near = sure.unsure[places, columns], rows[places]
+        places, columns = np.nonzero(unsure)
+        bits, near = unsure[places, columns], rows[places]
         exact = distances.rounded_roots(distances.squared_distances(real, fake, near, columns))
-        in_real = (unsure & 1 > 0) & (exact < real_radii[near])
-        in_fake = (unsure & 2 > 0) & (exact < fake_radii[columns])
+        in_real = (bits & 1 > 0) & (exact < real_radii[near])
+        in_fake = (bits & 2 > 0) & (exact < fake_radii[columns])
         np.add.at(balls_around, columns[in_real], 1)
         covered[near[in_real]] = True
         recalled[near[in_fake]] = True
@@ -82,28 +82,20 @@ def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
     )
 
 
-class _Block(NamedTuple):
-    """Contribution of a block of real images: proven decisions, and pairs left undecided."""
-
-    balls_around: jax.Array  # int32 [L]
-    covered: jax.Array  # bool [M]
-    recalled: jax.Array  # bool [M]
-    unsure: jax.Array  # uint8 [M, L], undecided: bit 0, inside the real ball; bit 1, the fake ball
-
-
 @jax.jit
 def _compare(
     real: distances.Points, fake: distances.Points, real_radii: jax.Array, fake_radii: jax.Array
-) -> _Block:
+) -> tuple[jax.Array, ...]:
+    """What is sure for a block of real images: the real balls around each fake one, int32 [L], and
+    which are covered and recalled, bool [M]. Undecided, uint8 [M, L]: bit 0, inside the real ball;
+    bit 1, the fake ball.
+    """
     low, high = distances.bounds(real, fake)
     in_real, maybe_real = _inside(low, high, real_radii[:, None])
     in_fake, maybe_fake = _inside(low, high, fake_radii)
-    return _Block(
-        balls_around=jnp.sum(in_real, axis=0, dtype=jnp.int32),
-        covered=jnp.any(in_real, axis=1),
-        recalled=jnp.any(in_fake, axis=1),
-        unsure=maybe_real.astype(jnp.uint8) + 2 * maybe_fake.astype(jnp.uint8),
-    )
+    unsure = maybe_real.astype(jnp.uint8) + 2 * maybe_fake.astype(jnp.uint8)
+    balls_around = jnp.sum(in_real, axis=0, dtype=jnp.int32)
+    return balls_around, jnp.any(in_real, axis=1), jnp.any(in_fake, axis=1), unsure
 
 
 def _inside(low: jax.Array, high: jax.Array, radii: jax.Array) -> tuple[jax.Array, jax.Array]:
