@@ -58,7 +58,7 @@ class Work:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._waiting = 0
-        self._reading = False
+        self._reading = asyncio.Lock()
         self._received = 0  # bytes of requests that have not come to their end
         # One for JAX, one for files. What they still do when the event loop ends, ends in silence.
         self._threads = ThreadPoolExecutor(2)
@@ -112,13 +112,10 @@ class Work:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
         """Held while a file is decoded; there may be one at a time, others are refused."""
-        if self._reading:
+        if self._reading.locked():
             raise Refusal(429, "another file is being read: try again in a moment")
-        self._reading = True
-        try:
+        async with self._reading:
             yield
-        finally:
-            self._reading = False
 
 
 class PatientProtocol(h11_impl.H11Protocol):
