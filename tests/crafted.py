@@ -551,7 +551,7 @@ def _(folder: Path) -> Callable[[], object]:
 
 @case("an upload", "", "an upload of many pixels", slow=True)
 def _(folder: Path) -> Callable[[], object]:
-    from pivq_jax.explore.uploads import MAX_BYTES, read_image
+    from pivq_jax.explore.engine import MAX_BYTES, read_image
 
     path = picture(folder / "a.png", "RGBA", 5_200, 5_200)
     content = path.read_bytes()

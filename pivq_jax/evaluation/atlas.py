@@ -47,11 +47,7 @@ class Exchange(NamedTuple):
 
 
 def mutual_information(present: npt.ArrayLike, labels: npt.ArrayLike) -> np.ndarray:
-    """Mutual information of the presence [M, K] of each code and a factor [M], in bits, f64 [K].
-
-    The estimate is empirical and not corrected for chance: for independent variables it is about (C
-    - 1) / (2 M ln 2) bits too high.
-    """
+    """Empirical mutual information of the presence [M, K] of codes and a factor [M], in bits."""
     present, labels = np.asarray(present, bool), np.asarray(labels)
     one_hot = np.eye(int(labels.max()) + 1)[labels]
     having = present.T @ one_hot / len(labels)  # [K, C]

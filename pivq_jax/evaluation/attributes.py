@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.data.batches import Batch
 from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.dci import dci
 from pivq_jax.evaluation.probes import Labelled, code_features, latent_features, probe_attributes
@@ -24,6 +25,13 @@ class Encoded(NamedTuple):
     labels: np.ndarray  # int32 [M, A]
 
 
+def labels_of(batch: Batch, names: Sequence[str]) -> np.ndarray:
+    """The labels of these names of a batch, int32 [B, A]."""
+    if not names:
+        return np.empty((len(batch["mask"]), 0), np.int32)
+    return np.stack([batch[name] for name in names], axis=1)
+
+
 def encode_labelled(
     model: TrainedModel, source: Source, names: Sequence[str], batch_size: int
 ) -> Encoded:
@@ -35,10 +43,8 @@ def encode_labelled(
         raise InputError(f"the images have no label {', '.join(missing)}: use a labelled data set")
     parts = []
     for batch, codes, latents in encode_batches(model, source, batch_size):
-        labels = (
-            np.stack([batch[name] for name in names], 1) if names else np.empty((batch_size, 0))
-        )
-        parts.append([np.asarray(x)[batch["mask"]] for x in (codes, latents, labels)])
+        found = codes, latents, labels_of(batch, names)
+        parts.append([np.asarray(x)[batch["mask"]] for x in found])
     return Encoded(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 

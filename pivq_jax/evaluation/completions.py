@@ -19,11 +19,7 @@ GREY = 128  # of hidden pixels in pictures
 
 
 def visible_pixels(region: str, size: int, count: int, seed: int = 0) -> np.ndarray:
-    """Returns which pixels are visible, bool [B, size, size], if a region of `REGIONS` is hidden.
-
-    A half, or `centre`, the square in the middle, of half the width, or `patches`, half of 8 x 8
-    squares, drawn for each image.
-    """
+    """Returns which pixels are visible, bool [B, size, size], if one of `REGIONS` is hidden."""
     if region == "patches":
         halves = np.tile(np.arange(64) < 32, (count, 1))
         drawn = np.random.default_rng(seed).permuted(halves, axis=1)
@@ -60,10 +56,7 @@ def complete(
 
 
 def write_completions(session: Session, region: str, count: int) -> None:
-    """Writes test images with a hidden region, completed, and whole, to one picture.
-
-    Its name has the region, such as `completions_left.png`.
-    """
+    """Writes test images with a hidden region, completed, and whole: `completions_REGION.png`."""
     model, test = session.model, session.dataset.test
     if model.parents is None:
         model = dataclasses.replace(model, parents=session.pool_codes)

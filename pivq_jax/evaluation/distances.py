@@ -37,10 +37,7 @@ class Points(NamedTuple):
 
 
 def as_features(features: npt.ArrayLike, name: str, least: int = 1) -> np.ndarray:
-    """Returns features as float32 [M, F] on the host; raises InputError if a value is not finite.
-
-    There must be `least` rows, and no value beyond 1e15; `name` is that of the error message.
-    """
+    """Returns features as float32 [M, F] on the host, of `least` images, no value beyond 1e15."""
     array = np.asarray(features)
     if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"{name} have shape {array.shape}: give [images, features]")
@@ -59,10 +56,7 @@ def as_features(features: npt.ArrayLike, name: str, least: int = 1) -> np.ndarra
 
 
 def centred(x: np.ndarray, y: np.ndarray, names: str) -> tuple[Points, Points]:
-    """Subtracts the mean of `y` from both; distances do not change, and error bounds get tighter.
-
-    The points of `x` remain on the host, those of `y` are on the default device.
-    """
+    """Subtracts the mean of `y` from both, which tightens error bounds; `x` remains on the host."""
     if x.shape[1] != y.shape[1]:
         raise InputError(
             f"{names} have {x.shape[1]} and {y.shape[1]} features per image: "
@@ -114,10 +108,7 @@ def rounded_roots(squared: np.ndarray) -> np.ndarray:
 
 
 def row_blocks(rows: np.ndarray, columns: int, label: str) -> Iterator[np.ndarray]:
-    """Yields row numbers in blocks whose distances to `columns` points fit into memory.
-
-    A progress bar on stderr appears after five seconds.
-    """
+    """Yields row numbers in blocks whose distances to `columns` points fit into memory."""
     size = int(np.clip(BLOCK_SIZE // columns, 16, BLOCK_ROWS))
     with progress_bar(desc=label, total=len(rows), unit=" images", delay=5) as progress:
         for start in range(0, len(rows), size):
@@ -128,12 +119,11 @@ def row_blocks(rows: np.ndarray, columns: int, label: str) -> Iterator[np.ndarra
 
 @functools.partial(jax.jit, static_argnames="count")
 def lowest(x: Points, y: Points, count: int) -> tuple[jax.Array, jax.Array]:
-    """For each point of `x`, the points of `y` whose distances have the smallest lower bounds.
-
-    Returns rows of `y`, int32 [M, count], and the bounds, ascending. All bounds are returned,
-    because if only the last one were used here, XLA for CPU would sort complete rows, which takes
-    fifteen times as long.
+    """For each point of `x`, the points of `y` whose distances have the smallest lower bounds:
+    rows of `y`, int32 [M, count], and the bounds, ascending.
     """
+    # All bounds are returned: for the last one alone, XLA for CPU would sort complete rows, which
+    # takes fifteen times as long.
     low, _ = bounds(x, y)
     negated, indices = jax.lax.top_k(-low, count)
     return indices, -negated

@@ -20,10 +20,7 @@ from pivq_jax.sampling import Labels
 
 
 def learn_factors(session: Session) -> TrainedModel:
-    """Returns the model with labelled parents for `TrainedModel.edit`, which it may have come with.
-
-    Raises InputError if the images have no labels, or codes mean nothing without their places.
-    """
+    """Returns the model with labelled parents for `TrainedModel.edit`, which it may come with."""
     model, dataset = session.model, session.dataset
     if model.space.ordered:
         raise InputError("edits replace codes of a set: those of a positional model have places")
@@ -47,10 +44,9 @@ def check_changes(model: TrainedModel, changes: Mapping[str, str]) -> None:
 
 
 def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
-    """Writes test images, decoded, and the same with other values of factors, as one picture.
+    """Writes test images, decoded, and the same edited, as a picture such as `edits_hair_bun.png`.
 
-    Its name has the changes, such as `edits_hair_bun.png`. Without any, `edits.png` shows the first
-    test image with every value of every factor.
+    Without changes, `edits.png` shows the first test image with every value of every factor.
     """
     model, batch_size = learn_factors(session), session.settings.batch_size
     if not changes:
@@ -76,10 +72,7 @@ def name_of(changes: Mapping[str, str]) -> str:
 
 
 def all_values(model: TrainedModel, codes: np.ndarray, scale: int = 1) -> Pixels:
-    """Draws an image with every value of every factor, one row per factor.
-
-    The value that the codes, int [N], have now is framed.
-    """
+    """Draws an image with every value of each factor, one row per factor; its own are framed."""
     assert model.labels
     factors = model.labels.factors
     now = model.read_factors(codes[None])[0]

@@ -29,11 +29,7 @@ SHOWN = 16
 
 
 class Evaluator:
-    """Measures weights in training; see `training.run.Evaluator`.
-
-    The feature network and the features of the validation images are kept. What the images do not
-    allow, being too small or too few, is left out.
-    """
+    """A `training.run.Evaluator` that leaves out what images, small or few, do not allow."""
 
     def __init__(self, config: Config) -> None:
         settings = Settings.of(config)

@@ -38,18 +38,11 @@ _REMEDY = (
 
 
 class InceptionV3(nn.Module):
-    """The convolutional part; batch norms are folded into the convolutions, see `load_inception`.
-
-    Modules have the same names as in torchvision.
-    """
+    """The convolutional part, with names as in torchvision and batch norms in the convolutions."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
-        """Returns the four feature blocks of images f32 [B, 299, 299, 3] from `prepare`.
-
-        They are f32 [B, 73, 73, 64], [B, 35, 35, 192], [B, 17, 17, 768] and [B, 1, 1, 2048]: after
-        the first and second pooling, before the auxiliary classifier, and after the last pooling.
-        """
+        """Returns the four feature blocks of images f32 [B, 299, 299, 3] from `prepare`."""
         x = _Conv(32, 3, 2, "VALID", name="Conv2d_1a_3x3")(x)
         x = _Conv(32, 3, padding="VALID", name="Conv2d_2a_3x3")(x)
         x = _Conv(64, 3, name="Conv2d_2b_3x3")(x)
@@ -74,8 +67,7 @@ class InceptionV3(nn.Module):
 def prepare(images: jax.Array) -> jax.Array:
     """Resizes images [B, H, W, 3] and scales them from [0, 255] to [-1, 1] for `InceptionV3`.
 
-    Resizing is bilinear, with corners not aligned and without antialiasing even when downsampling,
-    as in pytorch-fid; its published numbers depend on this.
+    As in pytorch-fid, on which numbers depend, there is no antialiasing even when downsampling.
     """
     shape = (len(images), SIZE, SIZE, 3)
     scaled = images.astype(jnp.float32) / 255.0
@@ -83,25 +75,16 @@ def prepare(images: jax.Array) -> jax.Array:
 
 
 def load_inception(path: str | Path = "") -> dict[str, Any]:
-    """Loads the parameters of `InceptionV3` as nested dictionaries of f32 arrays.
-
-    `path` is the file of pytorch-fid, or a safetensors file with its tensors, or a URL of either
-    that ends in `#sha256=` and the checksum; empty for `WEIGHTS_URL`. Downloads are cached in
-    `default_weights_dir()`.
-    """
+    """Loads the file of pytorch-fid, or a safetensors file with its tensors, or either by URL."""
     url = str(path) or WEIGHTS_URL
     file = download(url, _REMEDY) if is_remote(url) else expanded(path)
     return fold_batch_norms(read_state_dict(file, _REMEDY), str(file))
 
 
 def fold_batch_norms(state_dict: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
-    """Converts a PyTorch state dict of pytorch-fid to the parameters of `InceptionV3`.
-
-    A batch norm after a convolution is linear: its scale is folded into the kernel and the rest
-    into a bias. The classifier must be there, as it tells this network from torchvision's
-    Inception.
-    """
+    """Converts a state dict of pytorch-fid: batch norms become parts of convolutions."""
     kernels = _kernel_shapes()
+    # The classifier must be there: it tells this network from torchvision's Inception.
     expected: dict[tuple[str, ...], tuple[int, ...]] = {
         ("fc", "weight"): (1008, 2048),
         ("fc", "bias"): (1008,),

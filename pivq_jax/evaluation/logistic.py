@@ -50,8 +50,7 @@ def _loss(params: Params, problem: Problem) -> jax.Array:
 def fit(problem: Problem, start: Params, penalty: float) -> tuple[Params, jax.Array]:
     """Fits all regressions; returns whether each is within `TOLERANCE` of its optimum, bool [A].
 
-    `penalty` is the weight of the sum of absolute weights, relative to the smallest one with which
-    all weights are zero.
+    `penalty` is relative to the smallest one with which all weights are zero.
     """
     gradient = jax.grad(_loss)
     curvature = _curvature(problem)[:, None]  # [A, 1], beside classes

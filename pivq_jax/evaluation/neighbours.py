@@ -62,11 +62,7 @@ def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> N
 def nearest_sets(
     space: CodeSpace, sets: np.ndarray, pool: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds, for each set of codes, the set of a pool that has most codes in common with it.
-
-    Returns rows of the pool, int64 [M], the first of several as near, and how many codes are in
-    common, int64 [M]; N for a copy.
-    """
+    """Finds the set of a pool that has most codes in common with each: its row, and how many."""
     common = space.multi_hot(sets) @ space.multi_hot(pool).T
     nearest = common.argmax(1)
     return nearest, common[np.arange(len(sets)), nearest].astype(np.int64)

@@ -62,18 +62,18 @@ def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
     covered, recalled = np.zeros(len(real), bool), np.zeros(len(real), bool)
     for rows in distances.row_blocks(np.arange(len(real)), len(fake), "precision and recall"):
         block = distances.Points(*(part[rows] for part in points))
-        sure = jax.device_get(_compare(block, targets, real_radii[rows], fake_radii))
-        balls_around += sure.balls_around
-        covered[rows], recalled[rows] = sure.covered, sure.recalled
-
-        places, columns = np.nonzero(sure.unsure)
-        unsure, near = sure.unsure[places, columns], rows[places]
-        exact = distances.rounded_roots(distances.squared_distances(real, fake, near, columns))
-        in_real = (unsure & 1 > 0) & (exact < real_radii[near])
-        in_fake = (unsure & 2 > 0) & (exact < fake_radii[columns])
-        np.add.at(balls_around, columns[in_real], 1)
-        covered[near[in_real]] = True
-        recalled[near[in_fake]] = True
+        radii = real_radii[rows, None], fake_radii[None]
+        balls: list[np.ndarray] = []
+        near = jax.device_get(_nearer(block, targets, *radii))
+        for radius, (inside, unsure) in zip(radii, near, strict=True):
+            places, columns = np.nonzero(unsure)
+            pairs = rows[places], columns
+            exact = distances.rounded_roots(distances.squared_distances(real, fake, *pairs))
+            limits = np.broadcast_to(radius, unsure.shape)[places, columns]
+            balls.append(inside.copy())
+            balls[-1][places, columns] = exact < limits
+        balls_around += balls[0].sum(0)
+        covered[rows], recalled[rows] = balls[0].any(1), balls[1].any(1)
     return PRDC(
         precision=float(np.mean(balls_around > 0)),
         recall=float(np.mean(recalled)),
@@ -82,34 +82,18 @@ def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
     )
 
 
-class _Block(NamedTuple):
-    """Contribution of a block of real images: proven decisions, and pairs left undecided."""
-
-    balls_around: jax.Array  # int32 [L]
-    covered: jax.Array  # bool [M]
-    recalled: jax.Array  # bool [M]
-    unsure: jax.Array  # uint8 [M, L], undecided: bit 0, inside the real ball; bit 1, the fake ball
-
-
 @jax.jit
-def _compare(
-    real: distances.Points, fake: distances.Points, real_radii: jax.Array, fake_radii: jax.Array
-) -> _Block:
+def _nearer(
+    real: distances.Points, fake: distances.Points, *radii: jax.Array
+) -> list[tuple[jax.Array, jax.Array]]:
+    """For each kind of radii, [M, 1] or [1, L]: which pairs are certainly nearer to each other, and
+    which float32 cannot decide, bool [M, L].
+    """
     low, high = distances.bounds(real, fake)
-    in_real, maybe_real = _inside(low, high, real_radii[:, None])
-    in_fake, maybe_fake = _inside(low, high, fake_radii)
-    return _Block(
-        balls_around=jnp.sum(in_real, axis=0, dtype=jnp.int32),
-        covered=jnp.any(in_real, axis=1),
-        recalled=jnp.any(in_fake, axis=1),
-        unsure=maybe_real.astype(jnp.uint8) + 2 * maybe_fake.astype(jnp.uint8),
-    )
-
-
-def _inside(low: jax.Array, high: jax.Array, radii: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Whether distances are certainly below the radii, and whether this is undecided."""
-    # The margins exceed the rounding of radius and distance to float32.
-    squared, margin = radii**2, 8 * distances.ROUNDOFF
-    surely = high < squared * (1 - margin) - distances.UNDERFLOW
-    possibly = jnp.maximum(low, 0) < squared * (1 + margin) + distances.UNDERFLOW
-    return surely, possibly & ~surely & (radii > 0)
+    margin = 8 * distances.ROUNDOFF  # exceeds the rounding of radius and distance to float32
+    found = []
+    for radius in radii:
+        surely = high < radius**2 * (1 - margin) - distances.UNDERFLOW
+        possibly = jnp.maximum(low, 0) < radius**2 * (1 + margin) + distances.UNDERFLOW
+        found.append((surely, possibly & ~surely & (radius > 0)))
+    return found

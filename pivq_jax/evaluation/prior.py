@@ -22,13 +22,7 @@ COMPLETED, TIMES, GIVEN = 8, 2, (3 / 4, 1 / 2, 1 / 4)
 
 
 def describe_prior(session: Session) -> dict[str, Any]:
-    """Measures the prior of a model on the test split, and draws sets and completions.
-
-    Returns `prior_bits`, an upper bound on the mean bits of a set of the test split, and
-    `prior_sets`: for each kind of sets their number `sets`, `shared_codes`, the mean number of
-    codes in common with the most similar training image, and `copies`, the number of sets of a
-    training image.
-    """
+    """Measures the prior of a model on the test split, and draws sets and completions."""
     made = {"test images": session.test_codes, "recombined": session.samples.codes}
     made |= {f"temperature {t:g}": _draw(session, t) for t in TEMPERATURES}
     sets = {}
@@ -58,10 +52,7 @@ def _draw(session: Session, temperature: float) -> np.ndarray:
 
 
 def _bits(session: Session) -> float:
-    """Computes the mean bits of the test split, in batches of constant shape.
-
-    Sets that a `PlacePrior` gives no probability do not count.
-    """
+    """Computes the mean bits of the test sets that the prior gives a probability."""
     prior, codes, key = session.model.prior, session.test_codes, session.key(Draw.PRIOR_BITS)
     assert prior is not None
     params, at_once = own_copy(prior.params), min(AT_ONCE, len(codes))

@@ -55,10 +55,9 @@ class ProbeResult(NamedTuple):
 
 
 def code_features(space: CodeSpace, splits: Sequence[npt.ArrayLike]) -> list[np.ndarray]:
-    """Converts codes of splits to features f32 [M, F]: the information that the decoder receives.
-
-    These are the counts of each entry (multi-hot), F = K; for `positional`, the entry at each
-    position (one-hot), F = N K, or the `MAX_CODE_FEATURES` pairs most frequent in the first split.
+    """Converts codes of splits to features f32 [M, F], what the decoder receives: the counts of
+    each entry, F = K; for `positional`, one-hot entries at each place, F = N K or the
+    `MAX_CODE_FEATURES` pairs most frequent in the first split.
     """
     checked = [space.check(codes, distinct=False) for codes in splits]
     if not space.ordered:
@@ -82,11 +81,8 @@ def code_features(space: CodeSpace, splits: Sequence[npt.ArrayLike]) -> list[np.
 def latent_features(splits: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Converts latents f32 [M, N, D] to features [M, N * D]: each whitened, then concatenated.
 
-    The order of latents has no meaning for the decoder, but query n of the encoder always produces
-    latent n, so this is the most informative input for a linear probe. Whitening makes the probe
-    independent of the scale of each direction; much of the information in latents is in directions
-    of small variance. Directions that hardly vary in the first split, which defines the axes, are
-    0.
+    Much of the information in latents is in directions of small variance. Those that hardly vary in
+    the first split, which defines the axes, are 0.
     """
     mean = splits[0].mean(0, dtype=np.float64)
     whitening = []
@@ -103,11 +99,7 @@ def latent_features(splits: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
-    """Mean recall over the classes that occur in `labels` [M], and its standard error.
-
-    With recall r on the n images of each class, the standard error is `sqrt(sum(r (1 - r) / n))`
-    divided by the number of classes; it accounts for the choice of the test images.
-    """
+    """Mean recall over the classes that occur in `labels` [M], and its standard error."""
     _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     recall = np.bincount(classes, labels == predictions) / sizes
     error = np.sqrt(np.sum(recall * (1 - recall) / sizes)) / len(sizes)
@@ -119,9 +111,8 @@ def probe_attributes(
 ) -> ProbeResult:
     """Fits probes on `train`, chooses penalties on `validation` and measures accuracy on `test`.
 
-    Among equally good penalties, the strongest is chosen. A class that does not occur in training
-    is never predicted, so its test images count as errors; a class that does not occur in the test
-    split does not count. Attributes of which any split shows only one class are left out.
+    A class that training lacks is never predicted; one that the test split lacks does not count.
+    Attributes of which any split shows only one class are left out.
     """
     left_out: dict[str, str] = {}
     for split, data in (("training", train), ("validation", validation), ("test", test)):
@@ -174,13 +165,10 @@ def probe_attributes(
 def fit_probes(
     data: Labelled, num_classes: Sequence[int], penalty: float, start: Probes | None = None
 ) -> Probes:
-    """Fits a probe for each attribute with a given penalty.
+    """Fits a probe for each attribute; to start from those of another penalty saves time.
 
-    The loss of each attribute is the mean over classes of the mean cross-entropy of the images of a
-    class (rare classes count as much as frequent ones, as in the balanced accuracy), plus lambda
-    times the sum of the absolute weights; the bias is not penalized. lambda is `penalty`, in (0,
-    1), times the smallest value for which all weights are zero. To start from the probes of another
-    penalty saves time.
+    The loss is the mean over classes of the mean cross-entropy of their images, so that rare ones
+    count as much, plus the penalty of the weights (`logistic.fit`), not of the bias.
     """
     labels, classes = data.labels, max(num_classes)
     counts = np.stack([np.bincount(column, minlength=classes) for column in labels.T])  # [A, C]

@@ -59,10 +59,7 @@ def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> R
 def encode_batches(
     model: TrainedModel, source: Source, batch_size: int
 ) -> Iterator[tuple[Batch, jax.Array, jax.Array]]:
-    """Each batch of a split with its codes int32 [B, N] and latents f32 [B, N, D].
-
-    The last batch is filled up; `batch["mask"]` tells its own images.
-    """
+    """Each batch of a split, filled up as its `mask` tells, with codes and latents."""
     for batch in eval_batches(source, batch_size):
         codes, latents = model.encode_with_latents(images_to_float(batch["image"]))
         yield batch, codes, latents
@@ -78,10 +75,7 @@ def encode_split(model: TrainedModel, source: Source, batch_size: int) -> np.nda
 
 
 def in_batches(rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Yields rows in batches of constant shape, for which programs are compiled once.
-
-    The last batch is filled up: cut what is computed from it.
-    """
+    """Yields rows in batches of constant shape; the last one is filled up: cut what it gives."""
     for start in range(0, len(rows), batch_size):
         yield np.resize(rows[start : start + batch_size], (batch_size, *rows.shape[1:]))
 

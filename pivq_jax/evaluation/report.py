@@ -46,10 +46,8 @@ CAPTIONS = {
 def write_report(session: Session) -> dict[str, Any]:
     """Evaluates a model on the test split of its data; returns the content of `metrics.json`.
 
-    After every stage, its results and pictures are written to `report` in the session's workdir, so
-    an interrupted evaluation continues with the next stage. At the end, `metrics.json` and
-    `report/index.html` are written. Stages that the data does not support are left out, with the
-    reason. A prior over sets is a stage of its own, if the model has one.
+    Each stage leaves its results and pictures in `report`, so an interrupted evaluation continues
+    with the next one. Stages that the data does not support are left out, with the reason.
     """
     model, config, folder = session.model, session.model.config, session.report
     first = jax.process_index() == 0

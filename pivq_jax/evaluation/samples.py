@@ -82,10 +82,7 @@ def sample_recombined(
 def sample_paths(
     model: TrainedModel, codes: np.ndarray, count: int, steps: int, key: jax.Array, batch_size: int
 ) -> np.ndarray:
-    """Interpolates between `count` random pairs of images of a pool, in `steps` with both ends.
-
-    Returns uint8 [steps, count, H, W, 3].
-    """
+    """Interpolates between random pairs of images of a pool: uint8 [steps, count, H, W, 3]."""
     ends = codes[np.asarray(sampling.random_parents(key, count, len(codes)))]
     paths = np.asarray(model.interpolate(ends[:, 0], ends[:, 1], steps))
     images = decode_batched(model, paths.reshape(-1, paths.shape[-1]), batch_size)

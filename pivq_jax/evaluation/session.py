@@ -27,9 +27,8 @@ POOL_IMAGES = 10_000
 class Draw(enum.IntEnum):
     """Purpose of a random key; changing a value changes what is drawn for it.
 
-    A key is that child of `jax.random.key(seed)`. The samples have this key itself, as
-    `TrainedModel.sample` says, which splits it. Other children are those of `training.steps.Draw`
-    and of the steps of the prior's training, below all of these.
+    A key is that child of `jax.random.key(seed)`, which samples have themselves. Those of
+    `training.steps.Draw` and of the steps of the prior's training are below these.
     """
 
     MANY_PARENTS = 2**31
@@ -68,8 +67,7 @@ class Settings:
 class Session:
     """A trained model, its data and the results shared by `stages`, computed on first use.
 
-    A stage that computes one of these results with others sets it. All processes of a run must use
-    a session in the same way; only the first one writes files.
+    All processes of a run must use a session in the same way; only the first one writes files.
     """
 
     def __init__(

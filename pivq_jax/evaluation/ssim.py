@@ -79,8 +79,7 @@ def _mean(x: jax.Array, axis: int) -> jax.Array:
 def _covariance(x: jax.Array, y: jax.Array) -> jax.Array:
     """Covariance over windows: within columns plus between their means (law of total covariance).
 
-    In float32, `E[xy] - E[x] E[y]` would lose differences in flat areas that SSIM's constants leave
-    visible.
+    In float32, `E[xy] - E[x] E[y]` would lose visible differences in flat areas.
     """
 
     def along(x: jax.Array, y: jax.Array, axis: int) -> jax.Array:

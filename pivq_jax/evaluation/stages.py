@@ -59,10 +59,7 @@ def reconstruction(session: Session) -> dict[str, Any]:
 
 
 def perceptual(session: Session) -> dict[str, Any]:
-    """Measures `lpips` of reconstructions of the test split, the mean distance with AlexNet.
-
-    It is separate from `reconstruction` because its weights may be missing.
-    """
+    """Measures `lpips` of reconstructions of the test split; the weights may be missing."""
     settings, test = session.settings, session.dataset.test
     originals = (batch["image"][batch["mask"]] for batch in eval_batches(test, settings.batch_size))
     rebuilt = decode_batches(session.model, session.test_codes, settings.batch_size)
@@ -119,10 +116,7 @@ def _interpolations(session: Session, count: int, steps: int) -> np.ndarray:
 
 
 def neighbours(session: Session) -> dict[str, Any]:
-    """Draws samples beside their nearest training images, which would reveal copies.
-
-    The parents of these samples are among the images that are searched.
-    """
+    """Draws samples beside their nearest training images, parents or not, to reveal copies."""
     found, count = session.samples, len(session.training_images)
     shown = min(10, len(found.images))
     others = np.unique(found.parents[:shown])

@@ -5,6 +5,7 @@ for use by two threads at once.
 """
 
 import dataclasses
+import io
 from typing import Any, NamedTuple
 
 import jax
@@ -18,11 +19,10 @@ from pivq_jax.codec.files import batches_of, check_contents, contents_of
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data import Dataset
-from pivq_jax.data.images import images_to_float, images_to_uint8
+from pivq_jax.data.images import decode_image, images_to_float, images_to_uint8
 from pivq_jax.explore.factors import Probe, edit_in_order, fit_probe, read_values
 from pivq_jax.explore.meanings import find_meanings, words
 from pivq_jax.explore.pool import Pool, encode_pool, nearest, shrink
-from pivq_jax.explore.uploads import MAX_BYTES
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop.card import TERMS
 from pivq_jax.sampling import Labels
@@ -30,6 +30,8 @@ from pivq_jax.sampling import Labels
 # Images decoded at once. More would not be much faster, and a large model would be busy for long.
 BATCH = 4
 MAX_EXAMPLES = 48  # most images of `Engine.examples` at once
+# The largest file that is accepted, in bytes: a PNG file of a camera of 10 million pixels.
+MAX_BYTES = 2**25
 
 
 class Picture(NamedTuple):
@@ -65,13 +67,17 @@ class Nearest(NamedTuple):
     searched: int  # number of training images
 
 
+def read_image(content: bytes, size: int) -> np.ndarray:
+    """Decodes a PNG or JPEG file and resizes its central square: uint8 [size, size, 3]."""
+    return decode_image(io.BytesIO(content), size, name="you gave", formats=("PNG", "JPEG"))
+
+
 class Engine:
     """A trained model with its data, compiled and ready.
 
-    Without a data set there are no images to choose from, no new faces, and codes are grouped by
-    clusters of entries. `pool`, `labelled` (the model with labelled images) and `probe` are then
-    None; the last two also without labels, and if codes have places. `example_name` is what the
-    page calls the images to choose from.
+    Without a data set there are no images to choose from and no new faces: `pool`, `labelled` (the
+    model with labelled images) and `probe` are None; the last two also without labels, and if codes
+    have places. `example_name` is what the page calls the images to choose from.
     """
 
     def __init__(
@@ -214,11 +220,7 @@ class Engine:
         return pairs
 
     def recombine(self, key: jax.Array) -> NewFace:
-        """Recombines two training images drawn at random, near ones if `sample.nearest_of` asks.
-
-        They are paired by distance, as on the page; which pairs are exchanged is chosen as in the
-        samples of an evaluation.
-        """
+        """Recombines two random training images: paired as on the page, chosen as in samples."""
         pool = self._training_images()
         if len(pool.codes) < 2:
             raise InputError("a new face needs two training images, but there is one")
@@ -239,7 +241,7 @@ class Engine:
         """Finds the training image that looks most like a decoded set, int [N]."""
         pool = self._training_images()
         image = self.decode(codes[None])[0]
-        picture = self._training_image(nearest(image, pool))
+        picture = self._training_image(int(nearest(image, pool.small)))
         difference = np.abs(image.astype(np.float32) - picture.image).mean()
         return Nearest(picture, float(difference), len(pool.codes))
 
@@ -252,10 +254,7 @@ class Engine:
         return np.argsort(distance, kind="stable")[1:]
 
     def read_factors(self, codes: np.ndarray) -> np.ndarray:
-        """Returns the value of each factor that the decoded image of codes, int [N], shows.
-
-        int [A], -1 where none is sure.
-        """
+        """Returns the values of factors that decoded codes, int [N], show, -1 if unsure."""
         labels = self._labelled().labels
         assert labels and self.probe
         small = np.asarray(shrink(self.decode(codes[None])))

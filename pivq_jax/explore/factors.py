@@ -16,24 +16,19 @@ LEAST_LEAD, LEAST_RATIO = 0.3, 9.0
 
 
 class Probe(NamedTuple):
-    """Linear scores of all V values of all factors, one factor after another.
-
-    A value is sure if its score exceeds that of each other value v of its factor by at least
-    `least[value, v]`.
-    """
+    """Linear scores of all V values of all factors, one factor after another."""
 
     weights: np.ndarray  # f32 [V, F], of the grey levels of F pixels times channels
     bias: np.ndarray  # f32 [V], -inf for values that no image has
-    least: np.ndarray  # f32 [V, V], 0 on the diagonal and between factors
+    # f32 [V, V], by which the score of a sure value exceeds those of the others of its factor.
+    least: np.ndarray
 
 
 def fit_probe(
     images: np.ndarray, labels: np.ndarray, factors: Mapping[str, Sequence[str]]
 ) -> Probe:
-    """Fits a linear discriminant (Fisher 1936) of each factor to images, uint8 [M, ...], M >= 1.
-
-    Labels are int [M, A]. Images of a value are taken as normally distributed around their mean,
-    with a covariance of pixels that all values of the factor share.
+    """Fits a linear discriminant (Fisher 1936) of each factor to images, uint8 [M, ...], M >= 1,
+    with a covariance of pixels that all values of the factor share. Labels are int [M, A].
     """
     pixels = images.reshape(len(images), -1).astype(np.float32)
     mean = pixels.mean(0, dtype=np.float64)
@@ -85,8 +80,7 @@ def slices_of(factors: Mapping[str, Sequence[str]]) -> list[slice]:
 def edit_in_order(model: TrainedModel, codes: np.ndarray, factor: int, value: int) -> np.ndarray:
     """Gives a factor another value, both by index; see `TrainedModel.edit`.
 
-    Entry n of the result, int32 [N], is that of `codes`, int [N] in any order, or what replaces it.
-    Codes taken out and codes put in are paired as by `sampling.pair_codes`.
+    Entry n of the result, int32 [N], is that of `codes` or, paired with it, what replaces it.
     """
     assert model.labels
     factors = model.labels.factors

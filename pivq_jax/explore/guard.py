@@ -30,10 +30,7 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware around the server.
-
-    `address` is the one it listens at, whose name is allowed in addresses of the page.
-    """
+    """ASGI middleware around the server that listens at `address`, which the page may be at."""
 
     def __init__(self, app: ASGIApp, address: str) -> None:
         self._app = app

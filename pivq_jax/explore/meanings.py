@@ -35,8 +35,7 @@ def find_meanings(
 ) -> Meanings:
     """Attributes each entry to the factor that it tells most about, as the code atlas does.
 
-    Without labels (`factors` empty), entries are grouped by k-means on the codebook. Codes are
-    int32 [M, N], labels int [M, A]; M may be 0. The seed determines the clusters.
+    Without labels, entries are grouped by k-means on the codebook, from the seed. M may be 0.
     """
     size = space.codebook_size
     share = (space.multi_hot(codes) > 0).mean(0) if len(codes) else np.zeros(size)

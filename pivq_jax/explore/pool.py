@@ -11,6 +11,7 @@ import numpy as np
 
 from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.sources import Source, first_images
+from pivq_jax.evaluation.attributes import labels_of
 from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.evaluation.session import POOL_IMAGES
 from pivq_jax.inference import TrainedModel
@@ -36,26 +37,17 @@ def encode_pool(
     batch_size: int,
     seconds: float = SECONDS,
 ) -> Pool:
-    """Encodes training images until all are done, `POOL_IMAGES` are, or time is up.
-
-    `seconds` count from the end of the first batch, in which the encoder is compiled.
+    """Encodes training images until all are done, `POOL_IMAGES` are, or time is up, which begins
+    with the end of the first batch, in which the encoder is compiled.
     """
     images = first_images(source, POOL_IMAGES)
-    parts: list[tuple[np.ndarray, ...]] = []
+    parts: list[list[np.ndarray]] = []
     end = math.inf
     with progress_bar(desc="encoding training images", total=len(images), unit="image") as bar:
         for batch, codes, _ in encode_batches(model, images, batch_size):
-            mask = batch["mask"]
-            labels = (
-                np.stack([batch[name] for name in factors], 1)
-                if factors
-                else np.empty((len(mask), 0), np.int32)
-            )
-            parts.append(
-                tuple(np.asarray(x)[mask] for x in (codes, labels, shrink(batch["image"])))
-            )
-            bar.update(int(mask.sum()))
-            # The first batch compiles.
+            found = codes, labels_of(batch, factors), shrink(batch["image"])
+            parts.append([np.asarray(x)[batch["mask"]] for x in found])
+            bar.update(len(parts[-1][0]))
             end = min(end, time.monotonic() + seconds)
             if time.monotonic() >= end:
                 break
@@ -72,15 +64,8 @@ def shrink(images: jax.Array) -> jax.Array:
     return resized.round().clip(0, 255).astype(jnp.uint8)
 
 
-def nearest(image: np.ndarray, pool: Pool) -> int:
-    """Returns the index of the image of a pool that is nearest to a whole one, uint8 [S, S, 3].
-
-    The distance is the Euclidean one between pixels of small versions.
-    """
-    return int(_nearest(shrink(image[None])[0], pool.small))
-
-
 @jax.jit
-def _nearest(image: jax.Array, small: jax.Array) -> jax.Array:
-    difference = small.astype(jnp.float32) - image.astype(jnp.float32)
+def nearest(image: jax.Array, small: jax.Array) -> jax.Array:
+    """Returns which of small images is nearest to a whole one, uint8 [S, S, 3], made small."""
+    difference = small.astype(jnp.float32) - shrink(image[None]).astype(jnp.float32)
     return jnp.argmin(jnp.square(difference).sum((1, 2, 3)))

@@ -23,12 +23,11 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http import h11_impl
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.explore.engine import Engine, Nearest, NewFace, Pairs, Picture
+from pivq_jax.explore.engine import MAX_BYTES, Engine, Nearest, NewFace, Pairs, Picture, read_image
 from pivq_jax.explore.guard import Guard
-from pivq_jax.explore.patience import PatientProtocol
-from pivq_jax.explore.uploads import MAX_BYTES, read_image
 
 PAGE = Path(__file__).parent / "page"
 TYPES = {
@@ -39,6 +38,7 @@ TYPES = {
 }
 MAX_JSON = 2**20  # bytes; twelve sets of 4,096 codes fit
 MAX_WAITING = 32  # requests; the page itself never has as many
+HEAD_SECONDS = 10.0  # for the head of a request; at most twice that
 BODY_SECONDS = 30.0  # for the body of a request: 1 MB a second for the largest file
 MAX_RECEIVED = 2 * MAX_BYTES  # of all requests whose bodies have not come to their end
 END_SECONDS = 2  # for requests to be answered after Ctrl-C; a browser keeps its connections open
@@ -58,16 +58,13 @@ class Work:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._waiting = 0
-        self._reading = False
+        self._reading = asyncio.Lock()
         self._received = 0  # bytes of requests that have not come to their end
         # One for JAX, one for files. What they still do when the event loop ends, ends in silence.
         self._threads = ThreadPoolExecutor(2)
 
     async def run(self, request: Request, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Runs a function in a thread when its turn comes, unless the page has given up by then.
-
-        That raises ClientDisconnect; if too many requests wait, Refusal is raised.
-        """
+        """Runs a function in a thread when its turn comes, unless the page has given up by then."""
         if self._waiting >= MAX_WAITING:
             raise Refusal(503, "the server is busy: try again in a moment")
         self._waiting += 1
@@ -85,10 +82,8 @@ class Work:
         return await loop.run_in_executor(self._threads, function, *arguments)
 
     async def body(self, request: Request, limit: int) -> bytes:
-        """Reads the body of a request; refuses more than `limit` bytes before all are read.
-
-        They must come within `BODY_SECONDS`. Until then they keep no one out, unless those of all
-        requests together are too many.
+        """Reads the body of a request within `BODY_SECONDS`; refuses more than `limit` bytes before
+        all are read, and what would be too much with the bodies of other requests.
         """
         refusal = Refusal(413, f"this is more than {limit / 2**20:,.0f} MB: give a smaller file")
         if int(request.headers.get("content-length", 0)) > limit:
@@ -117,30 +112,41 @@ class Work:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
         """Held while a file is decoded; there may be one at a time, others are refused."""
-        if self._reading:
+        if self._reading.locked():
             raise Refusal(429, "another file is being read: try again in a moment")
-        self._reading = True
-        try:
+        async with self._reading:
             yield
-        finally:
-            self._reading = False
+
+
+class PatientProtocol(h11_impl.H11Protocol):
+    """uvicorn's connections, which by themselves wait for ever for the rest of a request's head."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begins to watch the connection."""
+        super().connection_made(transport)
+        self._watch(None)
+
+    def _watch(self, before: tuple[object, bool] | None) -> None:
+        """Closes the connection if no request has come since the last look."""
+        state = (self.cycle, self.conn.their_state is h11_impl.h11.IDLE)
+        if self.transport.is_closing():
+            return
+        if state[1] and state == before:
+            self.transport.close()
+        else:
+            self.loop.call_later(HEAD_SECONDS, self._watch, state)
 
 
 def make_app(engine: Engine, address: str = "localhost", work: Work | None = None) -> Starlette:
     """Returns the server as an ASGI application; see `Guard` for the address."""
     work = work or Work()
-    model = _json(engine.describe())
-
-    async def describe(request: Request) -> Response:
-        return Response(model, media_type="application/json")
 
     def answers(name: str, find: Callable[[dict[str, Any]], Any]) -> Route:
         async def respond(request: Request) -> Response:
             body = _object(await work.body(request, MAX_JSON))
-            found = await work.run(request, find, body)
-            return Response(_json(_plain(found)), media_type="application/json")
+            return JSONResponse(_plain(await work.run(request, find, body)))
 
-        return _route(f"/api/{name}", respond, "POST")
+        return _route(f"/api/{name}", respond)
 
     async def encode(request: Request) -> Response:
         content = await work.body(request, MAX_BYTES)
@@ -148,13 +154,13 @@ def make_app(engine: Engine, address: str = "localhost", work: Work | None = Non
             image = await work.aside(read_image, content, engine.size)
             del content
             picture = Picture("", *await work.run(request, engine.encode, image))
-        return Response(_json(_plain(picture)), media_type="application/json")
+        return JSONResponse(_plain(picture))
 
     async def read_codes(request: Request) -> Response:
         content = await work.body(request, MAX_BYTES)
         async with work.reading():
             codes = await work.run(request, engine.read_codes, content)
-        return Response(_json(_plain(codes)), media_type="application/json")
+        return JSONResponse(_plain(codes))
 
     async def write_codes(request: Request) -> Response:
         codes = codes_of(_object(await work.body(request, MAX_JSON)), "codes")
@@ -174,7 +180,7 @@ def make_app(engine: Engine, address: str = "localhost", work: Work | None = Non
     return Starlette(
         routes=[
             *_page_routes(),
-            _route("/api/model", describe, "GET"),
+            Route("/api/model", JSONResponse(engine.describe()), methods=["GET"]),
             answers(
                 "examples",
                 lambda body: list(
@@ -189,18 +195,16 @@ def make_app(engine: Engine, address: str = "localhost", work: Work | None = Non
             answers("factors/read", lambda body: engine.read_factors(codes_of(body, "codes"))),
             answers("edit", edit),
             answers("neighbours", lambda body: engine.neighbours(_integer(body, "code"))),
-            _route("/api/encode", encode, "POST"),
-            _route("/api/codes/read", read_codes, "POST"),
-            _route("/api/codes/write", write_codes, "POST"),
+            _route("/api/encode", encode),
+            _route("/api/codes/read", read_codes),
+            _route("/api/codes/write", write_codes),
         ],
         middleware=[Middleware(Guard, address=address)],
     )
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """Listens at an address, at any free port if it is 0; what connects waits until `serve`
-    answers.
-    """
+    """Listens at an address, at any free port if it is 0; what connects waits for `serve`."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
             address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -248,19 +252,14 @@ def url(listener: socket.socket, address: str) -> str:
 
 def _page_routes() -> list[Route]:
     """Routes of the files of the page, read once: no path of a request reaches the disk."""
-
-    def route(path: str, content: bytes, kind: str) -> Route:
-        async def respond(request: Request) -> Response:
-            return Response(content, media_type=kind)
-
-        return _route(path, respond, "GET")
-
-    files = {file.name: file for file in sorted(PAGE.iterdir()) if file.suffix in TYPES}
-    routes = [route(f"/{n}", file.read_bytes(), TYPES[file.suffix]) for n, file in files.items()]
-    return [route("/", files["index.html"].read_bytes(), "text/html"), *routes]
+    files = {f"/{file.name}": file for file in sorted(PAGE.iterdir()) if file.suffix in TYPES}
+    return [
+        Route(path, Response(file.read_bytes(), media_type=TYPES[file.suffix]), methods=["GET"])
+        for path, file in {"/": PAGE / "index.html", **files}.items()
+    ]
 
 
-def _route(path: str, respond: Callable[[Request], Any], method: str) -> Route:
+def _route(path: str, respond: Callable[[Request], Any]) -> Route:
     """A route on which expected errors become JSON with one sentence."""
 
     async def answer(request: Request) -> Response:
@@ -278,7 +277,7 @@ def _route(path: str, respond: Callable[[Request], Any], method: str) -> Route:
             traceback.print_exc()
             return JSONResponse({"error": "the server failed: its terminal says why"}, 500)
 
-    return Route(path, answer, methods=[method])
+    return Route(path, answer, methods=["POST"])
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -304,12 +303,6 @@ def _plain(value: Any) -> Any:
         return {name: _plain(part) for name, part in value._asdict().items()}
     if isinstance(value, list):
         return [_plain(part) for part in value]
-    if isinstance(value, np.ndarray):
-        if value.dtype == np.uint8:
-            return base64.b64encode(value.tobytes()).decode()
-        return value.tolist()
-    return value
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, allow_nan=False).encode()
+    if not isinstance(value, np.ndarray):
+        return value
+    return base64.b64encode(value.tobytes()).decode() if value.dtype == np.uint8 else value.tolist()

@@ -2,14 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax import sampling
-from pivq_jax.model.pivq import PIVQ
 from pivq_jax.sampling import place_prior
 
 # Allow resize overshoot; reject [0, 255] or standardized images.
@@ -54,10 +52,8 @@ def first_guess(
     images: jax.Array,
     visible: jax.Array,
 ) -> jax.Array:
-    """Returns those codes, out of several sets for each image, that fit its visible pixels best.
-
-    These are the codes of the image with its hidden pixels filled in several colours, and the
-    parents that have most codes in common with them.
+    """Returns the codes that fit visible pixels best: of the image with hidden ones filled in some
+    colour, or of one of the parents that have most codes in common with these.
     """
     mean = jnp.sum(images * visible, (1, 2)) / jnp.sum(visible, (1, 2))
     fills = (mean[:, None, None], jnp.ones(()), jnp.zeros(()))
@@ -82,11 +78,10 @@ def complete_patches(
     images: jax.Array,
     visible: jax.Array,
 ) -> jax.Array:
-    """Completes images of which each patch has codes of its own, int32 [B, N].
+    """Completes images of which each patch has codes of its own, which say nothing about others.
 
-    Codes of a patch say nothing about others, so a descent by visible pixels would leave hidden
-    patches as they are. Those that are mostly hidden are drawn from the prior or, without one, are
-    those of the parent whose visible patches are most alike, by their latents.
+    Patches that are mostly hidden are drawn from the prior or, without one, are those of the parent
+    whose visible patches are most alike, by their latents. Returns int32 [B, N].
     """
     codes = first_guess(encode, decode, space, None, images, visible)
     side = math.isqrt(space.places)
@@ -107,24 +102,3 @@ def complete_patches(
 
     chosen = jax.lax.map(nearest_parent, (space.latents_of(codes, codebook), seen))
     return sampling.exchange_places(space, codebook, codes, jnp.asarray(parents)[chosen], ~seen)
-
-
-def fit(
-    model: PIVQ,
-    method: str,
-    network: sampling.SetPrior | None,
-    params: Any,
-    prior_params: Any,
-    codes: jax.Array,
-    images: jax.Array,
-    visible: jax.Array,
-) -> jax.Array:
-    """Returns `sampling.fit_visible` of a model and, if there is a network, its prior."""
-
-    def decode(vectors: jax.Array) -> jax.Array:
-        result: Any = model.apply({"params": params}, vectors, method="decode_vectors")
-        return result
-
-    prior = None if network is None else sampling.Prior(network, prior_params, 0.0)
-    codebook = params["quantizer"]["codebook"]
-    return sampling.fit_visible(decode, codebook, codes, images, visible, prior, method)

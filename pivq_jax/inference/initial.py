@@ -17,11 +17,9 @@ from pivq_jax.training.steps import CODEBOOK, Arrays
 
 
 def initial_arrays(where: str, config: Config) -> Arrays:
-    """Reads the parameters of a model that fit a config: those of the same path and shape.
+    """Reads the parameters that fit a config, those of the same path and shape; says which do.
 
-    Says what is taken, and names each array that is not. `where` is a workdir, a published model as
-    in `from_pretrained`, or a safetensors file. Under `quantizer.init_step` > 0 the codebook stays
-    out, as k-means makes one. Raises InputError if nothing fits.
+    `where` is a workdir, a published model as in `from_pretrained`, or a safetensors file.
     """
     params, source, step = _read(where)
     held, wanted = flatten_dict(params), flatten_dict(model_shapes(config))

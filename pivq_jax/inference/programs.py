@@ -11,9 +11,8 @@ from jax.sharding import Mesh
 from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.parallel import map_over_batch, over_batch, own_copy, replicated, split_rows
 from pivq_jax.config.fields import Config
-from pivq_jax.inference.completing import fit
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
-from pivq_jax.sampling import CodeSpace
+from pivq_jax.sampling import CodeSpace, Prior, SetPrior, fit_visible
 
 
 class Programs(NamedTuple):
@@ -22,7 +21,7 @@ class Programs(NamedTuple):
     # Parameters, images -> codes int32 [B, N], converged bool [B], latents float32 [B, N, D].
     encode: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
     decode: Callable[[Any, jax.Array], jax.Array]  # parameters, codes -> images
-    fit: Callable[..., jax.Array]  # see `completing.fit`
+    fit: Callable[..., jax.Array]  # network, parameters, those of the network, codes -> codes
 
 
 @lru_cache(maxsize=16)
@@ -40,7 +39,7 @@ def programs_of(config: Config, mesh: Mesh) -> Programs:
     return Programs(
         partial(_by_rows, jit(partial(_encode, model, space)), mesh),
         partial(_by_rows, jit(partial(_decode, model, space)), mesh),
-        jax.jit(partial(fit, model, space.method), static_argnums=0, compiler_options=options),
+        jax.jit(partial(_fit, model, space.method), static_argnums=0, compiler_options=options),
     )
 
 
@@ -65,3 +64,22 @@ def _decode(model: PIVQ, space: CodeSpace, params: Any, codes: jax.Array) -> jax
     codes = space.canonical(codes)
     images: Any = model.apply({"params": params}, codes, method="decode")
     return jnp.clip(images, -1.0, 1.0)
+
+
+def _fit(
+    model: PIVQ,
+    method: str,
+    network: SetPrior | None,
+    params: Any,
+    prior_params: Any,
+    codes: jax.Array,
+    images: jax.Array,
+    visible: jax.Array,
+) -> jax.Array:
+    def decode(vectors: jax.Array) -> jax.Array:
+        result: Any = model.apply({"params": params}, vectors, method="decode_vectors")
+        return result
+
+    prior = None if network is None else Prior(network, prior_params, 0.0)
+    codebook = params["quantizer"]["codebook"]
+    return fit_visible(decode, codebook, codes, images, visible, prior, method)

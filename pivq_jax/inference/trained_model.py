@@ -14,12 +14,7 @@ from pivq_jax import sampling
 from pivq_jax.common.files import local_path
 from pivq_jax.common.parallel import own_copy
 from pivq_jax.config.fields import Config
-from pivq_jax.inference.completing import (
-    check_images,
-    check_visible,
-    complete_patches,
-    first_guess,
-)
+from pivq_jax.inference.completing import check_images, check_visible, complete_patches, first_guess
 from pivq_jax.inference.programs import Programs, programs_of
 from pivq_jax.interop.pretrained import write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths

@@ -23,13 +23,18 @@ from pivq_jax.sampling.edit import (
     read_factors,
 )
 from pivq_jax.sampling.edit_places import PlaceTable, edit_places, place_table, read_places
-from pivq_jax.sampling.interpolate import interpolate
 from pivq_jax.sampling.lift import log_lift
 from pivq_jax.sampling.pairing import exchange_places, pair_codes
 from pivq_jax.sampling.parents import near_parents, random_parents
 from pivq_jax.sampling.place_prior import PlacePrior
 from pivq_jax.sampling.prior import Prior, SetPrior, complete_sets, prior_bits
-from pivq_jax.sampling.recombine import exchange_code, recombine, recombine_groups, recombine_many
+from pivq_jax.sampling.recombine import (
+    exchange_code,
+    interpolate,
+    recombine,
+    recombine_groups,
+    recombine_many,
+)
 from pivq_jax.sampling.space import CodeSpace
 
 __all__ = [

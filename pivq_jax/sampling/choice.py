@@ -41,10 +41,7 @@ def choose_exchange(
     fraction: jax.Array,
     lift: jax.Array | None = None,
 ) -> jax.Array:
-    """Chooses which codes of A, as `pair_codes` returns them, partners replace: bool [B, N].
-
-    For `fraction` and `lift`, both float32, see `recombine`.
-    """
+    """Chooses which codes of A, as `pair_codes` returns them, partners replace: bool [B, N]."""
     indices = jnp.arange(codes_a.shape[0])
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
     paired = codes_a != partners
@@ -71,9 +68,7 @@ def _whole_places(
     paired: jax.Array,
     quota: jax.Array,
 ) -> jax.Array:
-    """Chooses all codes of the places on one side of a random line, so many that their pairs are
-    `quota` [B, 1] at least: bool [B, N]. Places lie on a grid, row by row, as patches do.
-    """
+    """Chooses all codes of the places on one side of a random line: at least `quota` pairs."""
     side = math.ceil(math.sqrt(space.places))
     grid = jnp.stack(jnp.divmod(jnp.arange(space.places), side), -1).astype(jnp.float32)
     directions = jax.vmap(lambda k: jax.random.normal(k, (2,)))(keys)
@@ -96,11 +91,7 @@ def choose_plausible(
     lift: jax.Array | None = None,
     candidates: int = CANDIDATES,
 ) -> jax.Array:
-    """Chooses the pairs to exchange as `choose_exchange` does, `candidates` times, and keeps the
-    choice whose set is most plausible.
-
-    The first candidate is the one that `choose_exchange` makes with the same key.
-    """
+    """Chooses as `choose_exchange` does, several times, and keeps the most plausible set."""
     choices = _choices(
         lambda own: choose_exchange(space, codes_a, partners, codebook, own, fraction, lift),
         key,
@@ -125,11 +116,7 @@ def choose_seamless(
     fraction: jax.Array,
     candidates: int = CANDIDATES,
 ) -> jax.Array:
-    """Chooses places as `choose_exchange` does, `candidates` times, and keeps the choice along
-    whose line the latents of both images are most alike.
-
-    The first candidate is the one that `choose_exchange` makes with the same key.
-    """
+    """Chooses as `choose_exchange` does, several times; keeps the line where images are alike."""
     choices = _choices(
         lambda own: choose_exchange(space, codes_a, partners, codebook, own, fraction),
         key,

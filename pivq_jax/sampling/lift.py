@@ -51,9 +51,8 @@ def improve_exchange(
     long as plausibility increases, the best move is applied (Kernighan and Lin 1970, "An efficient
     heuristic procedure for partitioning graphs", with single moves).
 
-    Codes that belong together, such as all that show the colour of the hair, are exchanged together
-    only if their number allows it, so the number of exchanged pairs may change, by at most `slack`.
-    All arrays are of one image, [N]; a code without a partner is its own.
+    The number of exchanged pairs may change by at most `slack`, as codes that belong together may
+    be more or fewer. All arrays are of one image, [N]; a code without a partner is its own.
     """
     n = codes_a.shape[0]
     paired = codes_a != partners
@@ -72,9 +71,7 @@ def improve_exchange(
     def best_move(exchanged: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The pair to keep, the pair to exchange instead, and the gain in plausibility.
 
-        The gain of i and j is change[j] - change[i] + correction[i, j]. Sums and maxima run over
-        the first axis, which a CPU does for many columns at once, and no table of the gains is
-        stored.
+        The gain of i and j is change[j] - change[i] + correction[i, j].
         """
         rows = exchanged[:, None]
         with_a = jnp.where(rows, b_a, a_a).sum(0)  # lifts of code i of A with the other codes

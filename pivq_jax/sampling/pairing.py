@@ -45,12 +45,7 @@ def pair(
     codes_b: jax.Array,
     lift: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Pairs each code of A with a code of B; codes in common are paired with themselves.
-
-    The remaining codes of A and B have no code in common (as multisets, too), so `codes_a !=
-    partners` marks the codes that can be exchanged. Returns A in canonical order, the partners and
-    the squared distances, [B, N]: leading axes are flattened to B.
-    """
+    """As `pair_codes`, of checked codes, whose leading axes are flattened, and with a log lift."""
     codes_a = space.canonical(codes_a.reshape(-1, space.num_codes))
     codes_b = space.canonical(codes_b.reshape(-1, space.num_codes))
     if space.places:
@@ -84,11 +79,7 @@ def pair(
 
 
 def exchange_places(
-    space: CodeSpace,
-    codebook: jax.Array,
-    codes: jax.Array,
-    others: jax.Array,
-    exchanged: jax.Array,
+    space: CodeSpace, codebook: jax.Array, codes: jax.Array, others: jax.Array, exchanged: jax.Array
 ) -> jax.Array:
     """Replaces all codes of some places, bool [B, P], by those of other images: int32 [B, N]."""
     first, partners, _ = pair(space, codebook, codes, others)

@@ -32,10 +32,7 @@ Cache = tuple[jax.Array, jax.Array]  # keys and values of a block, [B, P, heads,
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Slots:
-    """The entries of each place and stage: P places, S stages, at most C entries of d numbers.
-
-    It stands for the codebook of one model, and is a static argument of `jax.jit`.
-    """
+    """The entries of P places and S stages, at most C of d numbers each; static under `jax.jit`."""
 
     slot: np.ndarray  # int32 [K], place * S + stage of each entry
     index: np.ndarray  # int32 [K], which of the entries of its slot it is
@@ -75,10 +72,9 @@ class Slots:
         return cls(slot.astype(np.int32), index, entries, values)
 
     def table(self, codes: jax.Array, known: jax.Array | bool = True) -> jax.Array:
-        """Sorts codes int32 [B, M] into slots: int32 [B, P, S], indices of entries, -1 for none.
+        """Sorts known codes int32 [B, M] into slots: int32 [B, P, S], indices of entries, or -1.
 
-        Codes that are not `known`, bool [B, M], are left out. Of two in one slot, which is rare,
-        one is.
+        Of two in one slot, which is rare, one is left out.
         """
         places, stages, _ = self.entries.shape
         to = jnp.where(known, jnp.asarray(self.slot)[codes], places * stages)
@@ -162,9 +158,7 @@ class PlacePrior(nn.Module):
         self.bias = self.param("bias", nn.initializers.zeros, self.slots.entries.shape)
 
     def contexts(self, latents: jax.Array, order: jax.Array) -> jax.Array:
-        """Summarizes, for each place of an order int32 [B, P], the latents [B, P, d] of those
-        before it: float32 [B, P, W], in that order.
-        """
+        """Summarizes the latents [B, P, d] before each place of an order: float32 [B, P, W]."""
         given = jnp.take_along_axis(latents, order[..., None], axis=1)[:, :-1]
         start = jnp.broadcast_to(self.start, (len(given), 1, self.width))
         x = jnp.concatenate([start, self._tokens(given, order[:, :-1])], 1)
@@ -181,10 +175,7 @@ class PlacePrior(nn.Module):
         cache: list[Cache],
         at: jax.Array,
     ) -> tuple[jax.Array, list[Cache]]:
-        """As `contexts`, for the place with number `at` alone, float32 [B, W], and the next cache.
-
-        The latest latent is float32 [B, d], of a place int32 [B]; neither is read at the start.
-        """
+        """As `contexts`, for the place with number `at` alone: float32 [B, W], and the cache."""
         x = jnp.where(at == 0, self.start, self._tokens(latent[:, None], place[:, None]))
         x = x + self.target(jnp.asarray(self.positions)[target][:, None])
         caches = []
@@ -194,9 +185,7 @@ class PlacePrior(nn.Module):
         return self.norm(x)[:, 0], caches
 
     def query_of(self, context: jax.Array, before: jax.Array, stage: jax.Array) -> jax.Array:
-        """What entries of a stage are compared with, float32 [..., F], given the sum [..., d] of
-        those of the stages before it.
-        """
+        """What entries of a stage are compared with, after the sum [..., d] of earlier stages."""
         x = gelu(self.context(context) + self.sum(before / self.scale) + self.stages(stage))
         x = x + self.hidden(gelu(self.hidden_norm(x)))
         return self.query(self.query_norm(x)) / math.sqrt(self.entries.shape[-1])
@@ -229,10 +218,7 @@ class PlacePrior(nn.Module):
 
 
 def bits_in_order(prior: PlacePrior, params: Any, codes: jax.Array, order: jax.Array) -> jax.Array:
-    """Computes the bits of sets, int32 [B, N], drawn in an order of places, int32 [B, P].
-
-    Returns float32 [B], infinite for sets that do not have a code in each slot.
-    """
+    """The bits of sets drawn in an order of places, infinite for those without a code in a slot."""
     table = prior.slots.table(codes)
     logs = prior.apply({"params": params}, jnp.maximum(table, 0), order)
     bits: jax.Array = -jnp.sum(logs, (1, 2)) / math.log(2)  # type: ignore[arg-type]
@@ -263,10 +249,7 @@ def by_rows(given: jax.Array) -> jax.Array:
 
 
 def random_orders(prior: PlacePrior, key: jax.Array, count: int) -> jax.Array:
-    """Draws orders of places for training, int32 [count, P].
-
-    In half of them no place is given; in the others, any number are.
-    """
+    """Draws orders for training: in half of them no place is given, in the others any number."""
     key_share, key_places = jax.random.split(key)
     share = jax.random.uniform(key_share, (count, 1)) * (jnp.arange(count) % 2)[:, None]
     places = prior.slots.entries.shape[0]
@@ -282,16 +265,12 @@ def complete(
     known: jax.Array,
     temperature: ArrayLike,
 ) -> jax.Array:
-    """Draws the missing codes of sets int32 [B, N], of which those that are `known`, bool [B, N] or
-    [N], are given.
-
-    Places of which all codes are given come first, the others row by row.
-    """
+    """Draws the codes of sets int32 [B, N] that are not `known`, bool [B, N] or [N]."""
     slots, apply = prior.slots, partial(prior.apply, {"params": params})
     batch, (places, stages, most) = len(codes), slots.entries.shape
     given = slots.table(codes, known)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(batch))
-    order = by_rows((given >= 0).all(-1))
+    order = by_rows((given >= 0).all(-1))  # places that are given come first
 
     def of_stage(stage: jax.Array, held: tuple) -> tuple:
         context, place, number, latent, row = held

@@ -40,10 +40,9 @@ class SetPrior(nn.Module):
 
     @nn.compact
     def __call__(self, codes: jax.Array, known: jax.Array) -> jax.Array:
-        """Predicts missing codes: log probabilities, float32 [B, K], -inf for known codes.
+        """Predicts missing codes from those that are known, bool [B, N]; no others are read.
 
-        `known`, bool [B, N], says which codes are given; the others are not read. Their order has
-        no effect.
+        Returns log probabilities, float32 [B, K], -inf for known codes.
         """
         embed = nn.Embed(self.codebook_size, self.width, name="codes")
         missing = self.param("missing", nn.initializers.normal(0.02), (self.width,))
@@ -100,11 +99,9 @@ def prior_loss(
     key: jax.Array,
     at_once: int | None = None,
 ) -> jax.Array:
-    """Estimates an upper bound, in expectation, on the bits of each set, from one random part of
-    it; a `PlacePrior` gives the bits of the set in an order with a random part of places first.
+    """Estimates `prior_bits` from one random part of each set, `at_once` of them at a time.
 
-    The number of known codes is spread evenly over the batch, which lowers the variance of the
-    mean. The network gets `at_once` sets at a time, or all of them.
+    A `PlacePrior` gives the bits of the set in an order with a random part of places first.
     """
     batch, n = codes.shape
     if isinstance(prior, PlacePrior):
@@ -112,6 +109,7 @@ def prior_loss(
         return place_prior.bits_in_parts(prior, params, codes, orders, at_once or batch)
     key_order, key_count = jax.random.split(key)
     codes = jax.random.permutation(key_order, codes, axis=1, independent=True)
+    # Numbers of known codes are spread evenly, which lowers the variance of the mean.
     start = jax.random.uniform(key_count)
     count = jnp.floor(n * ((jnp.arange(batch) / batch + start) % 1.0)).astype(jnp.int32)
     count = jnp.minimum(count, n - 1)  # the product may round up to n
@@ -161,13 +159,11 @@ def prior_bits(
 
 @partial(jax.jit, static_argnames=("prior", "passes"))
 def pseudo_likelihood(prior: SetPrior, params: Any, codes: jax.Array, passes: int = 4) -> jax.Array:
-    """Computes how plausible each set is, float32 [B]: a quick figure to compare sets by.
+    """Adds the log probabilities of the codes of each group, given those of all others: float32 [B]
+    (Besag 1975, "Statistical analysis of non-lattice data").
 
-    The codes of a set are dealt into groups, and the log probabilities of the codes of each group,
-    given those of all others, are added (Besag 1975, "Statistical analysis of non-lattice data").
-    It is no probability of the set, but needs no random orders: sets that differ in a few codes are
-    compared without noise. Place n is in group n modulo `passes`, so give what sets have in common,
-    or exchange for each other, at the same places.
+    It needs no random orders, so sets that differ in a few codes are compared without noise. Place
+    n is in group n modulo `passes`: give what sets have in common at the same places.
     """
     places, passes = jnp.arange(codes.shape[1]), min(passes, codes.shape[1])
 
@@ -180,11 +176,8 @@ def pseudo_likelihood(prior: SetPrior, params: Any, codes: jax.Array, passes: in
 
 
 def reveal_counts(missing: int, passes: int) -> np.ndarray:
-    """Returns how many codes each pass of the sampler adds: at most `passes` numbers, at least 1
-    each.
-
-    A code depends on those already there, so the first ones are drawn one by one and later passes
-    add more at once, along a quarter of a cosine (Chang et al. 2022, arXiv 2202.04200).
+    """Returns how many codes each pass of the sampler adds, at least 1 each: few at first, as codes
+    depend on those there, along a quarter of a cosine (Chang et al. 2022, arXiv 2202.04200).
     """
     passes = min(passes, missing)
     steps = np.arange(1, passes + 1)

@@ -1,4 +1,4 @@
-"""New images from the codes of real images by recombination.
+"""New images from the codes of real images by recombination and interpolation.
 
 A position-free image is a set of codes, so a new image can be made by exchanging some codes of one
 image for codes of another and decoding the result once: no learned prior, constant time.
@@ -16,6 +16,7 @@ is one, picks the best of several such choices (docs/prior.md).
 from __future__ import annotations
 
 import functools
+import operator
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from pivq_jax.sampling.choice import CANDIDATES, choose_pairs, choose_plausible
-from pivq_jax.sampling.pairing import pair
+from pivq_jax.sampling.pairing import pair, rank_of_pairs
 from pivq_jax.sampling.place_prior import PlacePrior
 from pivq_jax.sampling.prior import Prior, SetPrior
 from pivq_jax.sampling.space import CodeSpace
@@ -76,19 +77,16 @@ def recombine(
     codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
     fraction = _check_fraction(fraction)
     lift = _check_lift(space, lift)
-    if prior is None:
-        how = codes_a, codes_b, key, fraction, lift
-        return _recombine(space, codebook, *how, candidates=candidates)
-    network = prior.network
+    network, params = (prior.network, prior.params) if prior else (None, None)
     if isinstance(network, PlacePrior):
         raise ValueError("a prior over places does not choose pairs: leave it out")
-    if not space.distinct or network.codebook_size != space.codebook_size:
+    if network and not (space.distinct and network.codebook_size == space.codebook_size):
         raise ValueError(
             f"a prior over sets of {network.codebook_size} codes judges none of kind"
             f" {space.kind!r} of {space.codebook_size}: give the prior of this model"
         )
-    judge = network, prior.params, candidates
-    return _recombine(space, codebook, codes_a, codes_b, key, fraction, lift, *judge)
+    how = codes_a, codes_b, key, fraction, lift, network, params, candidates
+    return _recombine(space, codebook, *how)
 
 
 def recombine_many(
@@ -161,6 +159,41 @@ def exchange_code(
     return space.canonical(exchanged).reshape(codes_a.shape)
 
 
+@functools.partial(jax.jit, static_argnames=("space", "steps"))
+def interpolate(
+    space: CodeSpace, codebook: ArrayLike, codes_a: ArrayLike, codes_b: ArrayLike, steps: int
+) -> jax.Array:
+    """Exchanges the paired codes of A and B one after another, the cheapest pair first.
+
+    Returns int32 [steps, ..., N]: the first step is A, the last one B, so `steps` is at least 2. At
+    step s, the cheapest pairs are exchanged such that their share of the total squared distance of
+    all pairs is closest to s / (steps - 1), so steps are evenly spaced in codebook space. Pairs
+    that are exchanged at one step remain exchanged at all later ones. Raises ValueError if `steps`
+    is below 2, and TypeError if it is not an integer.
+    """
+    codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
+    steps = operator.index(steps)
+    if steps < 2:
+        raise ValueError(f"steps = {steps}, but both ends count: use at least 2 steps")
+    shape = codes_a.shape
+    first, partners, pair_cost = pair(space, codebook, codes_a, codes_b)
+    rank = rank_of_pairs(pair_cost, first != partners)
+    # The distance covered halfway through each exchange; common codes cost nothing and rank last.
+    cost = own = jnp.where(first == partners, 0.0, pair_cost)
+    if space.places:  # all codes of a place at once
+        place = space.places_of(first, codebook)
+        owners = jax.nn.one_hot(place, space.places, dtype=bool)
+        every = jnp.where(owners, cost[..., None], 0).sum(1)
+        own = jnp.take_along_axis(every, place, -1)
+        rank = jnp.take_along_axis(jnp.argsort(jnp.argsort(every, -1), -1), place, -1)
+    earlier = rank[:, None, :] < rank[:, :, None]
+    middle = (earlier * cost[:, None, :]).sum(-1) + own / 2
+    step = jnp.arange(steps)[:, None, None]
+    reached = step / (steps - 1) * cost.sum(-1, keepdims=True)
+    exchanged = jnp.where((step > 0) & (middle <= reached), partners, first)
+    return space.canonical(exchanged).reshape(steps, *shape)
+
+
 @functools.partial(jax.jit, static_argnames=("space", "network", "candidates"))
 def _recombine(
     space: CodeSpace,
@@ -170,9 +203,9 @@ def _recombine(
     key: jax.Array,
     fraction: jax.Array,
     lift: jax.Array | None,
-    network: SetPrior | None = None,
-    params: Any = None,
-    candidates: int = 1,
+    network: SetPrior | None,
+    params: Any,
+    candidates: int,
 ) -> jax.Array:
     first, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
     how = first, partners, codebook, key, fraction, lift

@@ -24,11 +24,11 @@ ROOT = Path(__file__).parents[2]
 SERVER = """
 import sys
 from pivq_jax.config import load_config
-from pivq_jax.explore import patience, server
+from pivq_jax.explore import server
 from tests.conftest import TINY
 from tests.explore.engines import untrained_engine
 
-patience.HEAD_SECONDS = 2.0
+server.HEAD_SECONDS = 2.0
 engine = untrained_engine(load_config("image_folder:smoke").with_fields(TINY))
 listener = server.listen("127.0.0.1", 0)
 print(listener.getsockname()[1], flush=True)

@@ -40,9 +40,9 @@ def test_patches_are_whole_and_drawn_for_each_image():
 
 def test_hidden_pixels_are_not_read_and_visible_ones_fit(model):
     rng = np.random.default_rng(0)
-    codes = np.sort(np.stack([rng.permutation(32)[:8] for _ in range(10)]))
+    codes = np.sort(np.stack([rng.permutation(32)[:8] for _ in range(16)]))  # two times eight
     images = np.asarray(model.decode(codes))
-    visible = visible_pixels("left", 16, 10)[0]
+    visible = visible_pixels("left", 16, 1)[0]
     found = np.asarray(model.complete(images, visible))
     assert found.dtype == np.int32 and (np.diff(found) > 0).all()
     others = np.where(visible[..., None], images, rng.uniform(-1, 1, images.shape))
@@ -60,12 +60,12 @@ def test_parents_are_where_it_may_begin(model):
     rng = np.random.default_rng(0)
     parents = np.sort(np.stack([rng.permutation(32)[:8] for _ in range(20)]))
     model = dataclasses.replace(model, parents=parents)
-    images = model.decode(parents[:4])
-    seen = jnp.ones((4, 16, 16, 1))
+    images = model.decode(parents[:8])
+    seen = jnp.ones((8, 16, 16, 1))
     guess = first_guess(model.encode, model.decode, model.space, parents, images, seen)
-    np.testing.assert_array_equal(guess, parents[:4])
+    np.testing.assert_array_equal(guess, parents[:8])
     visible, codes = complete(model, np.uint8((np.asarray(images) + 1) * 127.5), "patches", seed=2)
-    assert visible.shape == (4, 16, 16) and codes.shape == (4, 8)
+    assert visible.shape == (8, 16, 16) and codes.shape == (8, 8)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_each_region_has_a_picture_of_its_own_and_what_is_drawn_is_said(model, t
     settings = Settings(8, 20, "vgg", "", neighbours=1, lpips_path="")
     session = Session(model, load_dataset("random", image_size=16), settings, tmp_path)
     for region in ("left", "centre"):
-        write_completions(session, region, 10)
+        write_completions(session, region, 16)
     assert {path.name for path in tmp_path.iterdir()} == {
         *("completions_left.png", "completions_centre.png")
     }
     out, err = capsys.readouterr()
-    assert "completing 10 images of which a part is hidden (left)" in out
-    assert "completing: 100%" in err and "10/10" in err
+    assert "completing 16 images of which a part is hidden (left)" in out
+    assert "completing: 100%" in err and "16/16" in err

@@ -40,7 +40,8 @@ def test_figures_are_those_of_the_final_evaluation_on_fewer_images(parts, tiny_m
     assert figures["codes_used"] == len(np.unique(codes))
     settings = dataclasses.replace(Settings.of(tiny_model.config), samples=24, images=60)
     samples = Session(tiny_model, data, settings, Path()).samples.images
-    real, rebuilt, fake = (feature_extractor("vgg").extract(x) for x in (shown, made, samples))
+    extractor = feature_extractor("vgg", batch_size=20)
+    real, rebuilt, fake = (extractor.extract(x) for x in (shown, made, samples))
     compared = compare_features(real, fake, k=1)
     for name in ("fid", "density", "coverage"):
         assert figures[name] == pytest.approx(compared[name], rel=1e-3, abs=1e-6), name
@@ -68,7 +69,7 @@ def test_lpips_is_of_all_images_however_they_are_batched(tiny_model):
     data, config = load_dataset("random", image_size=32), tiny_model.config
     measure = Evaluator(config.with_fields({"evaluate.batch_size": 4}))
     figures, _ = measure(data, tiny_model.mesh, 5, None, shown, made)
-    alone = [mean_lpips([(a[None], b[None])], 1) for a, b in zip(shown, made, strict=True)]
+    alone = [mean_lpips([(a[None], b[None])], 4) for a, b in zip(shown, made, strict=True)]
     assert figures["lpips"] == pytest.approx(np.mean(alone), rel=1e-5)
 
 

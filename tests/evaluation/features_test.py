@@ -38,13 +38,6 @@ def random_inception(random_params, monkeypatch) -> None:
     monkeypatch.setattr(inception, "load_inception", lambda path="": random_params)
 
 
-@pytest.fixture(scope="module")
-def inception_blocks(random_params) -> list[np.ndarray]:
-    """The four blocks of three images."""
-    apply = jax.jit(lambda p, x: inception.InceptionV3().apply({"params": p}, inception.prepare(x)))
-    return [np.asarray(block) for block in apply(random_params, images(3, 24))]
-
-
 def test_every_image_gets_the_features_it_gets_alone(vgg):
     x = images(10)
     result = vgg.extract(x)  # two batches and a part of one
@@ -98,11 +91,23 @@ def test_vgg_features_are_means_of_its_fourth_block(vgg):
 
 @pytest.mark.usefixtures("random_inception")
 @pytest.mark.parametrize("name", NETWORKS[1:])
-def test_inception_features_are_means_of_its_blocks(inception_blocks, name):
-    extractor = feature_extractor(name, batch_size=2)
-    expected = inception_blocks[NETWORKS.index(name) - 1].mean((1, 2))
-    assert expected.shape == (3, extractor.dim) and str(extractor.dim) in extractor.name
-    np.testing.assert_allclose(extractor.extract(images(3, 24)), expected, rtol=1e-3, atol=1e-4)
+def test_inception_features_are_of_the_block_with_so_many_channels(random_params, name):
+    """Blocks themselves are compared with pytorch-fid's in inception_test.py."""
+    extractor = feature_extractor(name)
+    found = jax.eval_shape(extractor.apply, random_params, images(3, 24))
+    assert found.shape == (3, extractor.dim) and name == f"inception_{extractor.dim}"
+
+
+@pytest.mark.usefixtures("random_inception")
+def test_inception_features_are_means_of_a_block(random_params):
+    @jax.jit
+    def first_block(params, x):
+        return inception.InceptionV3().apply({"params": params}, inception.prepare(x))[0]
+
+    x = images(3, 24)
+    expected = np.asarray(first_block(random_params, x)).mean((1, 2))
+    found = feature_extractor("inception_64", batch_size=2).extract(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.usefixtures("random_inception")

@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks.explore_browser import serving
 from docs.build_explorer import album, main
 from pivq_jax import sampling
-from pivq_jax.explore.uploads import read_image
+from pivq_jax.explore.engine import read_image
 from tests.explore.browser import assert_same_image
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.explore.uploads import read_image
+from pivq_jax.explore.engine import read_image
 from tests.explore.browser import (
     assert_shown,
     both_backends,

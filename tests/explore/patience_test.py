@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import uvicorn
 
-from pivq_jax.explore import patience
 from pivq_jax.explore import server as server_module
 
 
@@ -61,7 +60,7 @@ REAL_SERVER = uvicorn.Server
 
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    monkeypatch.setattr(patience, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.3)
     monkeypatch.setattr(server_module, "BODY_SECONDS", 0.3)
     monkeypatch.setattr(server_module, "END_SECONDS", 0.1)
     server = Running(monkeypatch)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pivq_jax.data import load_dataset
 from pivq_jax.explore import pool as pool_module
-from pivq_jax.explore.pool import SEARCH_SIZE, Pool, encode_pool, nearest, shrink
+from pivq_jax.explore.pool import SEARCH_SIZE, encode_pool, nearest, shrink
 
 
 def test_shrunken_images_are_those_of_pillow():
@@ -25,11 +25,10 @@ def test_shrunken_images_are_those_of_pillow():
 def test_the_nearest_is_the_nearest():
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (50, 16, 16, 3), np.uint8)
-    pool = Pool(np.zeros((50, 1)), np.zeros((50, 0)), jnp.asarray(images))
     for index in (0, 31, 49):
         noise = rng.integers(-30, 31, images[index].shape)
         blurred = np.clip(images[index] + noise, 0, 255).astype(np.uint8)
-        assert nearest(blurred, pool) == index
+        assert nearest(blurred, images) == index
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import load_image
-from pivq_jax.explore.uploads import read_image
+from pivq_jax.explore.engine import read_image
 from tests.explore.image_files import claimed_jpeg, claimed_png, content_of, picture
 
 

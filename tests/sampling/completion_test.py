@@ -82,7 +82,8 @@ def test_no_step_is_worse_and_the_last_one_changes_nothing():
 def test_the_prior_decides_what_pixels_do_not():
     network = SetPrior(K, width=8, depth=1, heads=1)
     codes = jnp.zeros((1, N), jnp.int32)
-    params = network.init(jax.random.key(0), codes, codes > 0)["params"]
+    shapes = jax.eval_shape(network.init, jax.random.key(0), codes, codes > 0)["params"]
+    params = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
     # Whatever is known, codes below 5 are likely and all others are not.
     bias = jnp.where(jnp.arange(K) < 5, 0.0, -8.0)
     kernel = jnp.zeros_like(params["logits"]["kernel"])

@@ -23,6 +23,7 @@ PRIOR = build_prior(SPACE, CODEBOOK, width=8, depth=1, heads=2)
 assert isinstance(PRIOR, PlacePrior)
 SETS = np.array(list(itertools.product([0, 1], [2, 3, 4], [5, 6, 7], [8, 9])), np.int32)
 ORDERS = np.array([[0, 1], [1, 0]])
+loss_of = jax.jit(prior_loss, static_argnames=("prior", "at_once"))
 
 
 @functools.cache
@@ -36,7 +37,8 @@ def params():
 def bits():
     """[orders, sets]"""
     orders = [np.tile(order, (len(SETS), 1)) for order in ORDERS]
-    return np.array([bits_in_order(PRIOR, params(), SETS, order) for order in orders])
+    compute = jax.jit(bits_in_order, static_argnums=0)
+    return np.array([compute(PRIOR, params(), SETS, order) for order in orders])
 
 
 def test_entries_are_sorted_into_slots():
@@ -73,8 +75,8 @@ def test_the_loss_is_the_mean_over_orders_and_bits_are_those_of_rows():
     expected = (1 - turned) * bits()[0] + turned * bits()[1]
     assert np.all(np.abs(np.mean(loss, axis=0) - expected) < 5 * error + 1e-4)
     key = jax.random.key(7)
-    whole = prior_loss(PRIOR, params(), SETS, key)
-    np.testing.assert_allclose(prior_loss(PRIOR, params(), SETS, key, 5), whole, rtol=1e-5)
+    whole = loss_of(PRIOR, params(), SETS, key)
+    np.testing.assert_allclose(loss_of(PRIOR, params(), SETS, key, 5), whole, rtol=1e-5)
     np.testing.assert_allclose(prior_bits(PRIOR, params(), SETS, key), bits()[0], rtol=1e-5)
 
 
@@ -135,6 +137,6 @@ def test_a_codebook_that_is_not_trained_is_refused():
 
 
 def test_before_training_codes_are_equally_likely():
-    start = initial_parameters(PRIOR, 4, jax.random.key(0))
+    start = jax.jit(initial_parameters, static_argnums=(0, 1))(PRIOR, 4, jax.random.key(0))
     found = prior_bits(PRIOR, start, SETS, jax.random.key(0))
     np.testing.assert_allclose(found, math.log2(2 * 3 * 3 * 2), rtol=1e-5)

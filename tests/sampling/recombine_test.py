@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import math
 
 import hypothesis
 import jax
@@ -193,7 +194,7 @@ def test_pairs_are_one_to_one_and_of_least_total_cost(case):
         np.testing.assert_allclose(exact[image].sum(), best, rtol=1e-4, atol=1e-4)
 
 
-@hypothesis.given(any_case, st.sampled_from([2, 5, 12]))  # each number compiles anew
+@hypothesis.given(any_case, st.sampled_from([2, 5]))  # each number compiles anew
 @quick()
 def test_interpolation_goes_evenly_through_codebook_space_cheapest_pair_first(case, steps):
     kind, (a, b, _) = case
@@ -312,22 +313,18 @@ def test_leading_dimensions_are_images():
     np.testing.assert_array_equal(folded.reshape(5, B, N), flat)
 
 
-def test_random_pairs_differ_repeat_with_the_key_and_reach_all():
-    pairs = np.asarray(sampling.random_parents(jax.random.key(0), 6000, 4))
-    assert pairs.shape == (6000, 2) and pairs.dtype == np.int32
-    assert np.all(pairs[:, 0] != pairs[:, 1]) and pairs.min() == 0 and pairs.max() == 3
-    seen = collections.Counter(map(tuple, pairs.tolist()))
-    assert len(seen) == 12 and min(seen.values()) > 400 and max(seen.values()) < 600
-    np.testing.assert_array_equal(pairs, sampling.random_parents(jax.random.key(0), 6000, 4))
-    assert sampling.random_parents(jax.random.key(0), 3, 2).shape == (3, 2)
-
-
-def test_random_parents_differ_and_reach_all():
-    groups = np.asarray(sampling.random_parents(jax.random.key(1), 12_000, 4, 3))
-    assert groups.shape == (12_000, 3) and groups.dtype == np.int32
+@pytest.mark.parametrize("parents, count", [(2, 6_000), (3, 12_000)])
+def test_random_parents_differ_repeat_with_the_key_and_reach_all(parents, count):
+    groups = np.asarray(sampling.random_parents(jax.random.key(0), count, 4, parents))
+    assert groups.shape == (count, parents) and groups.dtype == np.int32
     seen = collections.Counter(map(tuple, groups.tolist()))
-    assert len(seen) == 24 and all(len(set(group)) == 3 for group in seen)
+    assert len(seen) == math.perm(4, parents) and all(len({*group}) == parents for group in seen)
     assert min(seen.values()) > 400 and max(seen.values()) < 600
+    again = sampling.random_parents(jax.random.key(0), count, 4, parents)
+    np.testing.assert_array_equal(groups, again)
+
+
+def test_all_of_a_pool_can_be_parents():
     everyone = np.asarray(sampling.random_parents(jax.random.key(2), 5, 7, 7))
     np.testing.assert_array_equal(np.sort(everyone), np.tile(np.arange(7), (5, 1)))
 
