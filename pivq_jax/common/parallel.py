@@ -4,7 +4,9 @@ All computations use `jax.jit` with `NamedSharding`: a single program on global 
 collectives inserted by the compiler.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pivq_jax.common.errors import InputError, brief, printable
+from pivq_jax.common.lock import DirectoryLock
 
 __all__ = ["make_mesh", "put_batch"]
 
@@ -154,6 +157,15 @@ def check_in_first_process(check: Callable[[], Any]) -> None:
             refusal = str(error) or repr(error)
     if refusal := from_first_process(refusal):
         raise InputError(refusal)
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[DirectoryLock]:
+    """Locks a directory in process 0 for all of them; if it is in use, all raise InputError."""
+    lock = DirectoryLock(directory)
+    with contextlib.ExitStack() as held:
+        check_in_first_process(lambda: held.enter_context(lock))
+        yield lock
 
 
 def worst_of_processes(outcome: int) -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import numpy as np
 from pivq_jax.common.cost import cost_table
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
-from pivq_jax.common.lock import DirectoryLock
-from pivq_jax.common.parallel import check_in_first_process, make_mesh, put_batch, say
+from pivq_jax.common.parallel import alone_in, make_mesh, put_batch, say
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
 from pivq_jax.data.pipeline import shuffled_by, train_batches
@@ -84,7 +83,7 @@ def train(
         if jax.process_index() == 0:
             write_json(workdir / "config.json", config.to_dict())
 
-    with _alone_in(workdir) as lock:
+    with alone_in(workdir) as lock:
         arrays = _initial_arrays(config, workdir, initial) if initial else None
         dataset = dataset_from_config(config)
         mesh = make_mesh(config.mesh.fsdp)
@@ -113,15 +112,6 @@ def train(
                 write_config()
             if int(state.step) < config.train.steps:
                 _loop(run, state, clock)
-
-
-@contextlib.contextmanager
-def _alone_in(workdir: Path) -> Iterator[DirectoryLock]:
-    """Locks the workdir in the first process; all raise InputError if that is refused."""
-    lock = DirectoryLock(workdir)
-    with contextlib.ExitStack() as held:
-        check_in_first_process(lambda: held.enter_context(lock))
-        yield lock
 
 
 def _initial_arrays(

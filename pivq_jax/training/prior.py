@@ -13,8 +13,7 @@ import optax
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_json
-from pivq_jax.common.lock import DirectoryLock
-from pivq_jax.common.parallel import make_mesh, replicated, say
+from pivq_jax.common.parallel import alone_in, make_mesh, replicated, say
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
 from pivq_jax.sampling.place_prior import PlacePrior, exact_bits
 from pivq_jax.sampling.prior import Prior, SetPrior, build_prior, initial_parameters, prior_loss
@@ -98,7 +97,7 @@ def train_prior(
     train, validation = (jax.device_put(x, everywhere) for x in (train, validation))
     every = max(1, settings.steps // VALIDATIONS)
 
-    with DirectoryLock(directory), Checkpoints(directory) as checkpoints, stop_requests() as asked:
+    with alone_in(directory), Checkpoints(directory) as checkpoints, stop_requests() as asked:
         if jax.process_index() == 0:
             write_json(directory / DESCRIPTION, wanted)
         if checkpoints.latest_step() is None:

@@ -1,6 +1,7 @@
 """Eight fake devices, of one process or of two, against one: the same training and codes."""
 
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,11 @@ from jax.sharding import PartitionSpec as P
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from pivq_jax.common import parallel
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import (
+    alone_in,
     join_processes,
     make_mesh,
     map_over_batch,
@@ -443,3 +447,18 @@ def test_the_compiled_ffhq_step_leaves_an_eighth_of_the_state_on_each_of_eight_d
     assert leaves > 1000 and whole > 2.6e9
     assert held <= 1.10 * whole / 8
     print(f"{held / 2**20:.0f} MiB of {whole / 2**20:.0f} MiB: {8 * held / whole:.3f} eighths")
+
+
+def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
+    # Of this one, as if it were not the first, and of the first.
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(parallel, "from_first_process", lambda text: text or "in use")
+    with pytest.raises(InputError, match="in use"), alone_in(tmp_path):
+        pass
+    monkeypatch.undo()
+    refused = pytest.raises(InputError, match=f"by process {os.getpid()}")
+    with DirectoryLock(tmp_path), refused, alone_in(tmp_path):
+        pass
+    with alone_in(tmp_path):
+        assert list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())

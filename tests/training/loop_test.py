@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +15,6 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 import pivq_jax
-from pivq_jax.common import parallel
-from pivq_jax.common.errors import InputError
-from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.data import load_dataset
 from pivq_jax.data.images import images_to_float
@@ -181,21 +177,6 @@ def test_an_evaluator_gets_averaged_weights_once_there_is_a_codebook(tiny_config
     assert params is None if phase == Phase.CONTINUOUS else params["x"].tolist() == [0, 1, 2]
     np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(11)])
     np.testing.assert_array_equal(made, shown // (1 if phase == Phase.CONTINUOUS else 2))
-
-
-def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
-    # Of this one, as if it were not the first, and of the first.
-    monkeypatch.setattr(jax, "process_index", lambda: 1)
-    monkeypatch.setattr(parallel, "from_first_process", lambda text: text or "in use")
-    with pytest.raises(InputError, match="in use"), loop._alone_in(tmp_path):
-        pass
-    monkeypatch.undo()
-    refused = pytest.raises(InputError, match=f"by process {os.getpid()}")
-    with DirectoryLock(tmp_path), refused, loop._alone_in(tmp_path):
-        pass
-    with loop._alone_in(tmp_path):
-        assert list(tmp_path.iterdir())
-    assert not list(tmp_path.iterdir())
 
 
 def test_loss_falls(tiny_run):
