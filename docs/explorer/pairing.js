@@ -98,7 +98,7 @@ export function cheapest(cost, rows) {
 
 /**
  * Pairs two code sets, `pivq_jax.sampling.pair_codes`: codes that both have with themselves, the
- * others one-to-one at minimum total squared distance of their entries, within their places if any.
+ * others one-to-one at minimum total squared distance of their entries, or in order with places.
  *
  * @param {number[]} codesA
  * @param {number[]} codesB
@@ -113,7 +113,9 @@ export function pairCodes(codesA, codesB, codebook, kind, lift) {
   const { values, size, dim, places } = codebook;
   const [a, b] = [canonical(codesA, kind), canonical(codesB, kind)];
   const apart = (one, other) => squaredDistance(values, one * dim, values, other * dim, dim);
-  if (kind === "positional") return { a, b, cost: a.map((code, n) => apart(code, b[n])) };
+  const paired = (partners) => ({ a, b: partners, cost: a.map((code, n) => apart(code, partners[n])) });
+  if (kind === "positional") return paired(b);
+  if (places) return paired(partnersInPlaces(a, b, places.of));
 
   // The place in B of the same code, copies counted (in multisets): these pairs are fixed.
   const place = new Map(b.map((code, m) => [`${code} ${copyNumber(b, m)}`, m]));
@@ -123,20 +125,41 @@ export function pairCodes(codesA, codesB, codebook, kind, lift) {
   const columns = [...b.keys()].filter((m) => !taken.has(m));
 
   const scale = lift ? distanceScale(codebook) : 1;
-  // So much more for other places that as many as possible stay in their own.
-  const all = places ? a.flatMap((one) => b.map((other) => apart(one, other))) : [];
-  const farthest = all.reduce((one, other) => Math.max(one, other), 0);
-  const more = (one, other) => {
-    if (lift) return PAIRING_LIFT_WEIGHT * lift[one * size + other];
-    return places && places.of[one] !== places.of[other] ? farthest : 0;
-  };
+  const more = (one, other) => (lift ? PAIRING_LIFT_WEIGHT * lift[one * size + other] : 0);
   const cost = rows.flatMap((n) => columns.map((m) => scale * apart(a[n], b[m]) + more(a[n], b[m])));
   const partner = [...same];
   match(cost, rows.length, columns.length).forEach((column, row) => {
     partner[rows[row]] = columns[column];
   });
-  const paired = partner.map((m) => b[m]);
-  return { a, b: paired, cost: a.map((code, n) => apart(code, paired[n])) };
+  return paired(partner.map((m) => b[m]));
+}
+
+/**
+ * The partners in B of the codes of A, both canonical: the n-th codes of a place, those that both
+ * have first. What one has more of in a place is paired in order with what it has fewer of
+ * elsewhere (`_partners_in_places` in pivq_jax/sampling/pairing.py).
+ */
+function partnersInPlaces(a, b, of) {
+  const slots = (codes, others) => {
+    const count = new Map();
+    others.forEach((code) => count.set(code, (count.get(code) ?? 0) + 1));
+    const alone = codes.map((code, n) => Number(copyNumber(codes, n) >= (count.get(code) ?? 0)));
+    const order = [...codes.keys()].sort(
+      (m, n) => of[codes[m]] - of[codes[n]] || alone[m] - alone[n] || m - n,
+    );
+    const rank = new Map();
+    return order.map((n) => {
+      const place = of[codes[n]];
+      rank.set(place, (rank.get(place) ?? -1) + 1);
+      return [`${place} ${rank.get(place)}`, n];
+    });
+  };
+  const [ofA, ofB] = [slots(a, b), new Map(slots(b, a))];
+  const [own, held] = [new Set(ofA.map(([slot]) => slot)), [...ofB.keys()]];
+  const spare = held.filter((slot) => !own.has(slot)).map((slot) => ofB.get(slot));
+  const partners = [...a];
+  ofA.forEach(([slot, n]) => (partners[n] = b[ofB.get(slot) ?? spare.shift()]));
+  return partners;
 }
 
 /** Pairs at the cost of all those of their place, so that the page exchanges one place after another. */

@@ -3,7 +3,8 @@
 Codes that both images contain are paired with themselves. The remaining codes of A are paired
 one-to-one with the remaining codes of B at minimum total squared distance in codebook space. As
 these two sets have no code in common, any of the pairs may be exchanged and the result is a valid
-set. Codes of one place (`CodeSpace.places`) are paired with each other.
+set. With places (`CodeSpace.places`), whose codes are exchanged together, those of one place are
+paired in their order, which is that of the stages; nothing has to be matched.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def pair(
     codes_b = space.canonical(codes_b.reshape(-1, space.num_codes))
     if space.places:
         places_a, places_b = (space.places_of(codes, codebook) for codes in (codes_a, codes_b))
+        partners = _partners_in_places(space, codes_a, codes_b, places_a, places_b)
+        return codes_a, partners, jnp.square(codebook[codes_a] - codebook[partners]).sum(-1)
     # Distances do not depend on the origin; around the mean the expanded square is most accurate.
     codebook = codebook - codebook.mean(axis=0)
     if space.ordered:
@@ -58,9 +61,6 @@ def pair(
 
     distance = squared_distances(codebook[codes_a], codebook[codes_b])
     cost = distance
-    if space.places:  # so much more for other places that as many as possible stay in their own
-        elsewhere = places_a[:, :, None] != places_b[:, None, :]
-        cost += elsewhere * distance.max((-2, -1), keepdims=True)
     if lift is not None:
         mean = 2 * jnp.square(codebook).sum(-1).mean()
         together = lift[codes_a[:, :, None], codes_b[:, None, :]]
@@ -85,6 +85,45 @@ def exchange_places(
     first, partners, _ = pair(space, codebook, codes, others)
     moved = jnp.take_along_axis(exchanged, space.places_of(first, codebook), axis=1)
     return space.canonical(jnp.where(moved, partners, first))
+
+
+def _partners_in_places(
+    space: CodeSpace,
+    codes_a: jax.Array,
+    codes_b: jax.Array,
+    places_a: jax.Array,
+    places_b: jax.Array,
+) -> jax.Array:
+    """The partners in B of the codes of A, int32 [B, N], which are in canonical order.
+
+    Codes that both have come first in their place, then the others in order, so that the n-th codes
+    of a place in A and in B are partners. What one image has more codes of in a place than the
+    other, which is rare, is paired in order with what it has fewer codes of elsewhere.
+    """
+
+    def one(
+        codes_a: jax.Array, codes_b: jax.Array, places_a: jax.Array, places_b: jax.Array
+    ) -> jax.Array:
+        slots_a, order_a = slots(codes_a, codes_b, places_a)
+        slots_b, order_b = slots(codes_b, codes_a, places_b)
+        at = jnp.minimum(jnp.searchsorted(slots_b, slots_a), space.num_codes - 1)
+        found = slots_b[at] == slots_a
+        spare = jnp.argsort(jnp.isin(slots_b, slots_a), stable=True)  # those of B alone come first
+        at = jnp.where(found, at, spare[jnp.cumsum(~found) - 1])
+        return codes_b[order_b][at][jnp.argsort(order_a)]
+
+    def slots(
+        codes: jax.Array, others: jax.Array, places: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Numbers (place, rank in it), ascending, and the order of codes by them."""
+        start, stop = (jnp.searchsorted(others, codes, side=side) for side in ("left", "right"))
+        number = jnp.arange(space.num_codes)
+        shared = number - jnp.searchsorted(codes, codes) < stop - start  # copies are counted
+        order = jnp.lexsort((codes, ~shared, places))
+        places = places[order]
+        return places * space.num_codes + number - jnp.searchsorted(places, places), order
+
+    return jax.vmap(one)(codes_a, codes_b, places_a, places_b)
 
 
 def rank_of_pairs(score: jax.Array, paired: jax.Array) -> jax.Array:

@@ -1,9 +1,14 @@
 """Codes of one latent, with several stages, are exchanged together."""
 
+import dataclasses
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from pivq_jax import sampling
@@ -85,6 +90,36 @@ def test_interpolations_exchange_one_place_after_another():
                 codes, of_a, of_b = (set(x[PLACE[x] == place]) for x in (row, old, new))
                 assert codes in (of_a, of_b)
     assert len({step.tobytes() for step in path}) > 5
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["matching", "nearest"]))
+@settings(max_examples=30, deadline=None)
+def test_codes_are_paired_in_their_place_and_each_choice_of_pairs_is_an_image(seed, kind):
+    # Any codes, so that places have different numbers of them in A and in B.
+    rng, space = np.random.default_rng(seed), dataclasses.replace(SPACE, kind=kind)
+    copies = kind == "nearest"
+    a = np.sort(rng.choice(K, N, replace=copies))
+    kept = a[rng.random(N) < 0.3]
+    others = np.arange(K) if copies else np.setdiff1d(np.arange(K), a)
+    b = np.sort(np.append(kept, rng.choice(others, N - len(kept), replace=copies)))
+    a, b = a[None], b[None]
+    first, partners, cost = (np.asarray(x)[0] for x in sampling.pair_codes(space, CODEBOOK, a, b))
+    assert first.tolist() == a[0].tolist()
+    assert sorted(partners) == b[0].tolist()
+    shared = sum((Counter(a[0].tolist()) & Counter(b[0].tolist())).values())
+    assert (first == partners).sum() == shared
+    counts = [np.bincount(PLACE[codes], minlength=PLACES) for codes in (a[0], b[0])]
+    assert (PLACE[first] == PLACE[partners]).sum() == np.minimum(*counts).sum()
+    np.testing.assert_allclose(cost, ((CODEBOOK[first] - CODEBOOK[partners]) ** 2).sum(1), 1e-5)
+    if kind == "matching":
+        assert len(set(np.where(rng.random(N) < 0.5, first, partners))) == N
+
+
+def test_without_a_code_in_common_those_of_a_stage_are_partners():
+    a, b = images(5, 1), images(5, 2)
+    b = np.where(a == b, b // EACH * EACH + (b + 1) % EACH, b)  # another entry of the same place
+    first, partners, _ = map(np.asarray, sampling.pair_codes(SPACE, CODEBOOK, a, np.sort(b)))
+    np.testing.assert_array_equal(first // EACH, partners // EACH)
 
 
 def test_log_lifts_are_refused():
