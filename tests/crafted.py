@@ -256,8 +256,8 @@ def _(folder: Path) -> Callable[[], object]:
     return read_torch(archive(folder / "file", 60_000))
 
 
-@case("a PyTorch file", "more than 201,326,592", "tensors of one storage", 20_000, 2**20)
-@case("a PyTorch file", "", "as large tensors as there may be", 48, 2**20)
+@case("a PyTorch file", "more than 201,326,592", "tensors of one storage", 20_000, 2**20, slow=True)
+@case("a PyTorch file", "", "as large tensors as there may be", 48, 2**20, slow=True)
 def _(folder: Path, count: int, size: int) -> Callable[[], object]:
     import torch
 
@@ -335,7 +335,9 @@ def _(folder: Path) -> Callable[[], object]:
     return read_celeba(folder)
 
 
-@case("a list of CelebA", "more than 218,103,808 bytes", "a list of many images", 8_000_000)
+@case(
+    "a list of CelebA", "more than 218,103,808 bytes", "a list of many images", 8_000_000, slow=True
+)
 @case("a list of CelebA", "does not begin", "as many images in a list", 1_500_000, slow=True)
 def _(folder: Path, count: int) -> Callable[[], object]:
     with (folder / "list_eval_partition.txt").open("w") as file:
@@ -410,7 +412,7 @@ def _(folder: Path, count: int) -> Callable[[], object]:
     return lambda: read_config(folder)
 
 
-@case("a request of the page", "no JSON object", "a request of objects")
+@case("a request of the page", "no JSON object", "a request of objects", slow=True)
 def _(folder: Path) -> Callable[[], object]:
     from pivq_jax.explore import server
 
@@ -450,7 +452,7 @@ PROGRESSIVE = {"progressive": True, "subsampling": 0, "quality": 50}
 @case("JPEG", "", "jpeg of four colours", "a.jpg", "CMYK", 6_000, 4_000, PROGRESSIVE, slow=True)
 @case("JPEG", "pixels are more", "a large one", "a.jpg", "CMYK", 6_000, 5_000, PROGRESSIVE)
 @case("WebP", "", "webp", "a.webp", "RGBA", 3_300, 3_300, slow=True)
-@case("WebP", "pixels are more", "a large webp", "a.webp", "RGB", 8_192, 6_144)
+@case("WebP", "pixels are more", "a large webp", "a.webp", "RGB", 8_192, 6_144, slow=True)
 @case("AVIF", "", "avif", "a.avif", "RGBA", 3_300, 3_300, {"speed": 10}, slow=True)
 @case("GIF", "", "gif", "a.gif", "P", 5_200, 5_200, slow=True)
 @case("BMP", "", "bmp", "a.bmp", "RGB", 5_200, 5_200, slow=True)
@@ -534,7 +536,7 @@ def _(folder: Path, size: int) -> Callable[[], object]:
 
 @case("WebP", "come before its pixels", "a sparse webp", b"RIFF\0\0\0\0WEBPVP8 ", "a.webp")
 @case("AVIF", "come before its pixels", "a sparse avif", b"\0\0\0\x20ftypavif", "a.avif")
-@case("GIF", "cannot read", "a sparse gif", b"GIF89a\1\0\1\0\0\0\0!\xfe", "a.gif")
+@case("GIF", "cannot read", "a sparse gif", b"GIF89a\1\0\1\0\0\0\0!\xfe", "a.gif", slow=True)
 @case("BMP", "cannot read", "a sparse bmp", b"BM", "a.bmp")
 @case("PPM", "", "a sparse ppm", b"P6 8 8 255 ", "a.ppm", slow=True)
 def _(folder: Path, start: bytes, name: str) -> Callable[[], object]:

@@ -27,6 +27,7 @@ def parts(tiny_model):
     return Evaluator(config), data, tiny_model.mesh, shown, made
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_final_evaluation_on_fewer_images(parts, tiny_model):
     measure, data, mesh, shown, made = parts
     assert measure.images == 24
@@ -63,6 +64,7 @@ def test_too_few_images_leave_out_what_needs_more(parts, tiny_model):
     assert list(pictures) == ["reconstructions", "samples"]
 
 
+@pytest.mark.slow
 def test_lpips_is_of_all_images_however_they_are_batched(tiny_model):
     rng = np.random.default_rng(0)
     shown, made = (rng.integers(0, 256, (7, 32, 32, 3), np.uint8) for _ in range(2))

@@ -79,6 +79,7 @@ def test_pairs_cost_the_least(engine):
         np.testing.assert_allclose(pairs.cost.sum(), least, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_with_stages_codes_of_a_latent_are_exchanged_together(tiny_config):
     engine = untrained_engine(tiny_config.with_fields(STAGES))
     of, exchanged = engine.model.space.places_of, 0

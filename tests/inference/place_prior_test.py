@@ -93,6 +93,7 @@ def test_it_chooses_no_pairs_and_codes_no_files(model):
         codec.write("unused.pivq", model, codes, ["a", "b"], "prior")
 
 
+@pytest.mark.slow
 def test_the_report_has_its_bits_and_completions_of_places(model, tmp_path, monkeypatch):
     settings = Settings(8, 20, "vgg", "", 1, "")
     session = Session(model, load_dataset("random", image_size=16), settings, tmp_path)

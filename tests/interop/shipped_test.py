@@ -74,6 +74,7 @@ def test_edits_change_what_is_asked_and_little_else(model, factor, value, most):
     assert 0 < np.mean(changed) < most
 
 
+@pytest.mark.slow
 def test_the_prior_picks_the_more_plausible_of_several_exchanges(model):
     a, b = model.parents[:30], model.parents[30:60]
     key, lift = jax.random.key(0), model.log_lift(model.parents)

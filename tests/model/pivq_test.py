@@ -89,6 +89,7 @@ def test_decoder_does_not_see_the_order_of_codes_of_several_stages():
     assert np.std(images - images[:1]) > 0.1
 
 
+@pytest.mark.slow
 def test_with_several_stages_a_new_model_knows_the_frequencies_of_patches():
     """All 48 of a patch of 4 pixels are enough for the whole image; 24 leave less than 1 %."""
     x = np.linspace(-1, 1, 16)
@@ -165,6 +166,7 @@ def test_local_output_is_a_linear_layer_for_each_patch(dtype):
         np.testing.assert_allclose(found, patch, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_local_output_begins_without_effect():
     """A new model decodes as one without it, but the first step changes its kernels."""
     images, codes = noise((1, 16, 16, 3)), jnp.arange(6)[None]

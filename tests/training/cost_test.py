@@ -89,9 +89,8 @@ def test_the_peak_of_a_cpu_is_measured_and_shared():
     assert one and 1e8 < one * jax.local_device_count() < 1e14
 
 
-@pytest.mark.parametrize(
-    "phase", [Phase.CONTINUOUS, pytest.param(Phase.ADVERSARIAL, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", [Phase.CONTINUOUS, Phase.ADVERSARIAL])
 def test_flops_are_those_of_the_program_wherever_it_runs(tiny_config, phase):
     config = tiny_config.with_fields({"train.batch_size": 16})
     lowered, _ = lower_step(config, make_mesh(devices=jax.devices()[:1]), phase)

@@ -320,6 +320,7 @@ def test_divergence_before_the_first_checkpoint_names_none(tiny_config):
         loop._check_finite(run, 3, {"loss": jnp.float32(np.nan)})
 
 
+@pytest.mark.slow
 def test_loss_that_is_not_finite_stops_the_run(commands, tiny_arguments, tmp_path):
     arguments = [
         *tiny_arguments,

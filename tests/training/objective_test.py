@@ -63,7 +63,7 @@ def close(ours, expected) -> None:
     [
         pytest.param(Phase.CONTINUOUS, 0.0, marks=pytest.mark.slow),
         (Phase.CONTINUOUS, 0.3),
-        (Phase.QUANTIZED, 0.3),
+        pytest.param(Phase.QUANTIZED, 0.3, marks=pytest.mark.slow),
     ],
 )
 def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting, phase, noise):
@@ -105,6 +105,7 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
     close(found.params, expected)
 
 
+@pytest.mark.slow
 def test_images_are_moved_together_before_they_are_compared(setting):
     objective, params, judge, lpips, images = setting
     ramp = jnp.arange(images.shape[1] * images.shape[2], dtype=jnp.float32)

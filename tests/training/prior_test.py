@@ -42,6 +42,7 @@ def whole(tmp_path_factory):
     return directory, run(directory)
 
 
+@pytest.mark.slow
 def test_dependent_codes_cost_few_bits(whole):
     _, prior = whole
     assert 3 - 0.1 < prior.bits < 4  # independent codes would cost over 7

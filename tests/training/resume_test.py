@@ -305,6 +305,7 @@ def test_two_processes_stop_at_one_step_and_go_on(commands, tiny_run, tmp_path):
     assert ended["step"] == 160
 
 
+@pytest.mark.slow
 def test_a_preempted_run_makes_no_codebook_first(commands, tiny_arguments, tmp_path):
     workdir = tmp_path / "run"
     late = ["quantizer.init_step=100000", "adversarial.start_step=100001", "train.steps=200000"]

@@ -121,6 +121,7 @@ def longer(started, tmp_path_factory) -> Started:
     return started._replace(workdir=workdir, config=started.config.with_fields({"train.steps": 8}))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_for_longer_with_another_schedule(started, longer, capsys):
     train(longer.config, longer.workdir)
     schedule = make_optimizer(longer.config.optimizer, 8)[1]

@@ -111,6 +111,7 @@ def placed(state: TrainState, created: TrainState) -> TrainState:
     return jax.device_put(state, jax.tree.map(lambda x: x.sharding, created))
 
 
+@pytest.mark.slow
 def test_a_life_of_a_codebook(steps, images, tiny_config):
     created = steps.create()
     np.testing.assert_array_equal(
@@ -183,6 +184,7 @@ def test_with_several_stages_the_encoder_stays_from_the_codebook_on(images, tiny
     assert is_moved(before, state) == {"encoder": False, "decoder": True, "quantizer": True}
 
 
+@pytest.mark.slow
 def test_a_codebook_in_a_checkpoint_before_its_start_changes_nothing(steps, images):
     batch = jnp.asarray(images)
     latents = steps.latents(steps.create().params, batch)
