@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -15,6 +16,9 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.config.sections import KINDS
 from pivq_jax.model.quantizer import add_by_place, places_of
 from pivq_jax.sampling import enumeration
+
+_AT_ONCE = 4_096  # images that a column of binomials serves
+_MAX_CODES = 2**22  # codes, or bytes of ranks, at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,13 +184,10 @@ class CodeSpace:
         """
         codes, size = self.check(codes), self.bytes_per_image
         ranks = np.empty((len(codes), size), np.uint8)
-        sets = codes if self.ordered else np.sort(codes, axis=1).astype(np.int64) + self._shift
-        for image, row in enumerate(sets):
-            if self.ordered:
-                number = enumeration.number_of_sequence(row.tolist(), self.codebook_size)
-            else:
-                number = enumeration.number_of_set(row.tolist(), self._entries_of_sets)
-            ranks[image] = [*number.to_bytes(size, "big")]
+        for rows in self._parts(len(codes)):
+            numbers = self._numbers(codes[rows])
+            content = b"".join(number.to_bytes(size, "big") for number in numbers)
+            ranks[rows] = np.frombuffer(content, np.uint8).reshape(len(numbers), size)
         return ranks
 
     def unrank(self, ranks: npt.ArrayLike) -> npt.NDArray[np.int32]:
@@ -201,18 +202,24 @@ class CodeSpace:
         ranks, size, count = np.asarray(ranks), self.bytes_per_image, self.num_messages
         if ranks.dtype != np.uint8 or ranks.ndim != 2 or ranks.shape[1] != size:
             raise ValueError(f"ranks are {ranks.dtype} {ranks.shape}: give uint8 [M, {size}]")
-        codes, n = np.empty((len(ranks), self.num_codes), np.int32), self.num_codes
-        for image, row in enumerate(ranks):
-            if (number := int.from_bytes(row.tobytes(), "big")) >= count:
+        codes = np.empty((len(ranks), self.num_codes), np.int32)
+        for rows in self._parts(len(ranks)):
+            numbers = [int.from_bytes(row.tobytes(), "big") for row in ranks[rows]]
+            if max(numbers) >= count:
+                image = rows.start + next(i for i, n in enumerate(numbers) if n >= count)
                 raise InputError(
-                    f"image {image} has a rank beyond the last of {n} codes of"
+                    f"image {image} has a rank beyond the last of {self.num_codes} codes of"
                     f" {self.codebook_size} entries: the data is damaged, or of another model"
                 )
-            if self.ordered:
-                codes[image] = enumeration.sequence_of_number(number, n, self.codebook_size)
-            else:
-                codes[image] = enumeration.set_of_number(number, n, self._entries_of_sets)
-        return codes if self.ordered else codes - self._shift
+            codes[rows] = self._codes(numbers)
+        return codes
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        """Yields the rows of images whose ranks are numbers in memory at once."""
+        largest = max(self.bytes_per_image, self.num_codes)
+        step = max(min(_AT_ONCE, _MAX_CODES // largest), 1)
+        for start in range(0, count, step):
+            yield slice(start, start + step)
 
     # The k-th code of a sorted multiset plus k is the k-th code of a set of K + N - 1 entries, and
     # the order stays.
@@ -223,4 +230,16 @@ class CodeSpace:
 
     @property
     def _shift(self) -> np.ndarray:
-        return np.arange(self.num_codes, dtype=np.int32) * (not self.distinct)
+        return np.arange(self.num_codes) * (not self.distinct)
+
+    def _numbers(self, codes: np.ndarray) -> list[int]:
+        if self.ordered:
+            return enumeration.numbers_of_sequences(codes, self.codebook_size)
+        sets = np.sort(codes, axis=1).astype(np.int64) + self._shift
+        return enumeration.numbers_of_sets(sets, self._entries_of_sets)
+
+    def _codes(self, numbers: list[int]) -> np.ndarray:
+        if self.ordered:
+            return enumeration.sequences_of_numbers(numbers, self.num_codes, self.codebook_size)
+        found = enumeration.sets_of_numbers(numbers, self.num_codes, self._entries_of_sets)
+        return found - self._shift
