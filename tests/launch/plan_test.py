@@ -88,6 +88,17 @@ def make(**fields) -> compiler.Plan:
     return compiler.Plan(**(values | fields))
 
 
+def test_stages_that_the_compiler_did_not_count_are_added():
+    config = load_config("faces:smoke").with_fields(
+        {"model.num_codes": 256, "model.stages": 4, "quantizer.kind": "nearest"}
+    )
+    found = compiler.stages_cost(config, jax.devices()[:1])
+    images, patches, dim = config.train.batch_size, 64, config.model.code_dim
+    products = 2 * images * patches * (512 // 4) * dim  # of distances, in one stage
+    assert 3 * products < found["flops"] < 6 * products
+    assert found["bytes accessed"] > 3 * 4 * images * patches * (512 // 4)
+
+
 def test_the_roofline():
     assert make().times == pytest.approx({"compute": 0.1, "memory": 0.01, "links": 0.01})
     assert make().step_seconds == pytest.approx(0.11)
