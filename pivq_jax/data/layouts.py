@@ -61,7 +61,7 @@ def celeba(source: Path) -> Listing:
     wanted += "list_eval_partition.txt, CelebA's own files"
     root = _find(source, ("img_align_celeba", "img_align_celeba.zip"), wanted)
     partition_file = _find(source, ("list_eval_partition.txt",), wanted)
-    partition = dict(sorted(tables.read_partition(partition_file).items()))
+    partition = tables.read_partition(partition_file)
     attributes_file = _find(source, ("list_attr_celeba.txt",), wanted)
     return _labelled(root, partition, partition_file, attributes_file, (178, 218))
 
@@ -81,7 +81,7 @@ def celeba_hq(source: Path) -> Listing:
     )
     mapping, partition = tables.read_mapping(mapping_file), tables.read_partition(partition_file)
     _need_all(mapping.values(), partition, mapping_file, partition_file)
-    split_of = {f"{index}.jpg": partition[mapping[index]] for index in sorted(mapping)}
+    split_of = {f"{index}.jpg": partition[mapping[index]] for index in mapping}
     return _labelled(root, split_of, mapping_file, attributes_file, (1024, 1024))
 
 
@@ -98,8 +98,8 @@ def _labelled(
     _need_all(split_of, stamps, listed, root)
     _need_all(split_of, attributes, listed, attributes_file)
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    for image, split in split_of.items():
-        splits[split].append(Entry(*stamps[image], attributes[image]))
+    for image in sorted(split_of, key=lambda name: (len(name), name)):  # by number
+        splits[split_of[image]].append(Entry(*stamps[image], attributes[image]))
     return Listing(root, splits, dict.fromkeys(names, _BINARY), shape)
 
 
