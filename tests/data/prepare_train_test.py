@@ -13,6 +13,7 @@ PREPARE = "import sys; from pivq_jax.data.prepare import main; sys.exit(main({ar
 FIELDS = {
     **TINY,
     "model.latents": "queries",
+    "model.stages": 1,
     "model.dtype": "float32",
     "quantizer.kind": "nearest",
     "quantizer.init_step": 2,
