@@ -49,15 +49,15 @@ def pair(
     """As `pair_codes`, of checked codes, whose leading axes are flattened, and with a log lift."""
     codes_a = space.canonical(codes_a.reshape(-1, space.num_codes))
     codes_b = space.canonical(codes_b.reshape(-1, space.num_codes))
-    if space.places:
-        places_a, places_b = (space.places_of(codes, codebook) for codes in (codes_a, codes_b))
-        partners = _partners_in_places(space, codes_a, codes_b, places_a, places_b)
-        return codes_a, partners, jnp.square(codebook[codes_a] - codebook[partners]).sum(-1)
+    partners = None
+    if space.ordered:
+        partners = codes_b
+    elif space.places:
+        partners = _partners_in_places(space, codebook, codes_a, codes_b)
     # Distances do not depend on the origin; around the mean the expanded square is most accurate.
     codebook = codebook - codebook.mean(axis=0)
-    if space.ordered:
-        difference = codebook[codes_a] - codebook[codes_b]
-        return codes_a, codes_b, jnp.square(difference).sum(-1)
+    if partners is not None:
+        return codes_a, partners, jnp.square(codebook[codes_a] - codebook[partners]).sum(-1)
 
     distance = squared_distances(codebook[codes_a], codebook[codes_b])
     cost = distance
@@ -88,11 +88,7 @@ def exchange_places(
 
 
 def _partners_in_places(
-    space: CodeSpace,
-    codes_a: jax.Array,
-    codes_b: jax.Array,
-    places_a: jax.Array,
-    places_b: jax.Array,
+    space: CodeSpace, codebook: jax.Array, codes_a: jax.Array, codes_b: jax.Array
 ) -> jax.Array:
     """The partners in B of the codes of A, int32 [B, N], which are in canonical order.
 
@@ -123,6 +119,7 @@ def _partners_in_places(
         places = places[order]
         return places * space.num_codes + number - jnp.searchsorted(places, places), order
 
+    places_a, places_b = (space.places_of(codes, codebook) for codes in (codes_a, codes_b))
     return jax.vmap(one)(codes_a, codes_b, places_a, places_b)
 
 
