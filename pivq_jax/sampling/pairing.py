@@ -67,8 +67,9 @@ def pair(
         cost = distance / jnp.maximum(mean, jnp.finfo(jnp.float32).tiny) + LIFT_WEIGHT * together
     # Minimizing the total cost alone may pair a common code with another one. To pair it with
     # itself, all other entries of its row and column are forbidden; one matching then suffices.
+    copies = jax.vmap(_copy_number)
     same = (codes_a[:, :, None] == codes_b[:, None, :]) & (
-        _copy_number(codes_a)[:, :, None] == _copy_number(codes_b)[:, None, :]
+        copies(codes_a)[:, :, None] == copies(codes_b)[:, None, :]
     )
     taken = same.any(-1, keepdims=True) | same.any(-2, keepdims=True)
     cost = jnp.where(same, 0.0, jnp.where(taken, jnp.inf, cost))
@@ -113,11 +114,10 @@ def _partners_in_places(
     ) -> tuple[jax.Array, jax.Array]:
         """Numbers (place, rank in it), ascending, and the order of codes by them."""
         start, stop = (jnp.searchsorted(others, codes, side=side) for side in ("left", "right"))
-        number = jnp.arange(space.num_codes)
-        shared = number - jnp.searchsorted(codes, codes) < stop - start  # copies are counted
+        shared = _copy_number(codes) < stop - start
         order = jnp.lexsort((codes, ~shared, places))
         places = places[order]
-        return places * space.num_codes + number - jnp.searchsorted(places, places), order
+        return places * space.num_codes + _copy_number(places), order
 
     places_a, places_b = (space.places_of(codes, codebook) for codes in (codes_a, codes_b))
     return jax.vmap(one)(codes_a, codes_b, places_a, places_b)
@@ -130,7 +130,5 @@ def rank_of_pairs(score: jax.Array, paired: jax.Array) -> jax.Array:
 
 
 def _copy_number(codes: jax.Array) -> jax.Array:
-    """Returns the number of equal codes before each code of a sorted int32 [B, N]; 0 for sets."""
-    places = jnp.arange(codes.shape[-1])
-    equal_before = (codes[:, :, None] == codes[:, None, :]) & (places[:, None] > places[None, :])
-    return equal_before.sum(-1)
+    """Returns the number of equal codes before each code of a sorted int32 [N]; 0 for sets."""
+    return jnp.arange(codes.shape[0]) - jnp.searchsorted(codes, codes)
