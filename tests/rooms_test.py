@@ -46,3 +46,43 @@ def test_imports_point_down():
 def test_no_two_parts_import_each_other():
     found = imports()
     assert not {pair for pair in found if pair[::-1] in found}
+
+
+def exported(path: Path) -> list[str]:
+    """The `__all__` of a file, empty if it has none."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and "__all__" in ast.unparse(node):
+            return ast.literal_eval(node.value or ast.Constant([]))
+    return []
+
+
+def is_public(module: str, name: str) -> bool:
+    """Whether the `__all__` of a package names it, or that of a module that a package names."""
+    path = PACKAGE.parent / module.replace(".", "/")
+    if path.is_dir():
+        return name in exported(path / "__init__.py")
+    file, package = path.with_suffix(".py"), path.parent / "__init__.py"
+    return path.name in exported(package) and name in exported(file)
+
+
+def test_explorer_and_codec_use_only_what_is_public():
+    """Either could be a package of its own, with `common`, which every part uses as it is."""
+    hidden = [
+        f"{path.relative_to(PACKAGE)}: {node.module}.{alias.name}"
+        for part in ("explore", "codec")
+        for path in (PACKAGE / part).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("pivq_jax.")
+        and (node.module or "").split(".")[1] not in (part, "common")
+        for alias in node.names
+        if not is_public(node.module or "", alias.name)
+    ]
+    assert not hidden, "\n".join(hidden)
+
+
+def test_what_is_not_public_is_seen():
+    assert is_public("pivq_jax.data", "load_dataset")
+    assert is_public("pivq_jax.evaluation.capacity", "capacity")
+    assert not is_public("pivq_jax.data.images", "load_image")  # that of the package is
+    assert not is_public("pivq_jax.evaluation.session", "POOL_IMAGES")

@@ -16,7 +16,7 @@ from flax import traverse_util
 from pivq_jax.codec.fingerprints import prior_fingerprint
 from pivq_jax.codec.stack import PRECISION
 from pivq_jax.common.errors import InputError
-from pivq_jax.sampling.prior import Prior, SetPrior
+from pivq_jax.sampling import Prior, SetPrior
 
 TOTAL = 1 << PRECISION  # of the frequencies of all entries
 

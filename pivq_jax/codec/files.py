@@ -58,7 +58,14 @@ def write(
             this code, or a prior that is still in training.
         ValueError: if the codes are not those of M images of this model.
     """
-    write_atomically(as_path(str(path)), pack(contents_of(model, codes, names, code)))
+    write_atomically(as_path(str(path)), to_bytes(model, codes, names, code))
+
+
+def to_bytes(
+    model: TrainedModel, codes: npt.ArrayLike, names: Sequence[str], code: str = "fixed"
+) -> bytes:
+    """Returns what `write` writes; see there."""
+    return pack(contents_of(model, codes, names, code))
 
 
 def read(path: str | Path, model: TrainedModel) -> ImageCodes:
@@ -76,18 +83,34 @@ def read(path: str | Path, model: TrainedModel) -> ImageCodes:
             version, of another model, or written with a prior that the model does not have; or if
             it has more than 2^25 codes, which `--mode=decompress` decodes.
     """
-    contents = open_file(path, model)
-    shape = len(contents.names), contents.num_codes
+    return _decoded(open_file(path, model), model, str(path))
+
+
+def from_bytes(content: bytes, model: TrainedModel, images: int | None = None) -> ImageCodes:
+    """Reads the content of a file of codes, of the first `images` only if given; see `read`."""
+    contents = parse(content, "the file")
+    check_contents(contents, model, "the file")
+    return _decoded(contents, model, "the file", images)
+
+
+def _decoded(
+    contents: Contents, model: TrainedModel, origin: str, images: int | None = None
+) -> ImageCodes:
+    names = contents.names[:images]
+    shape = len(names), contents.num_codes
     if shape[0] * shape[1] > MAX_CODES:
         raise InputError(
-            f"{path} has {shape[0] * shape[1]:,} codes, more than {MAX_CODES:,}: read it with"
+            f"{origin} has {shape[0] * shape[1]:,} codes, more than {MAX_CODES:,}: read it with"
             " --mode=decompress"
         )
     codes, start = np.empty(shape, np.int32), 0
-    for batch in batches_of(contents, model, max(2**20 // shape[1], 1), str(path)):
-        codes[start : start + len(batch)] = batch
-        start += len(batch)
-    return ImageCodes(codes, contents.names)
+    size = min(max(2**20 // shape[1], 1), shape[0])
+    batches = batches_of(contents, model, size, origin)
+    # Read to its end, a file is checked for what follows the last code.
+    for batch in batches if images is None else itertools.islice(batches, -(-shape[0] // size)):
+        codes[start : start + size] = batch[: shape[0] - start]
+        start += size
+    return ImageCodes(codes, names)
 
 
 def contents_of(

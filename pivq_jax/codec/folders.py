@@ -19,8 +19,7 @@ from pivq_jax.common.files import (
 )
 from pivq_jax.common.parallel import check_in_first_process, say
 from pivq_jax.common.progress_bar import progress_bar
-from pivq_jax.data.images import encode_png, load_image
-from pivq_jax.data.tree import list_images
+from pivq_jax.data import encode_png, list_images, load_image
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.reconstruction import (
     decode_batched,

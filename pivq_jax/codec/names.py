@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.images import is_image
+from pivq_jax.data import is_image
 
 # Characters of a name, more than most systems can write, and names in one file: in all a reader
 # takes about 70 bytes a name beside the name itself.

@@ -19,18 +19,31 @@ from pivq_jax.data import records, toon_render
 from pivq_jax.data.builder import default_data_dir
 from pivq_jax.data.fetch import fetch
 from pivq_jax.data.image_folder import prepared_folder
-from pivq_jax.data.images import images_to_float, images_to_uint8, load_image
+from pivq_jax.data.images import (
+    decode_image,
+    encode_png,
+    images_to_float,
+    images_to_uint8,
+    is_image,
+    load_image,
+)
 from pivq_jax.data.sources import RandomSource, RecordSource, Source, first_images
 from pivq_jax.data.tfds_directory import open_directory
 from pivq_jax.data.toon_faces import prepared_faces
+from pivq_jax.data.tree import list_images
 
 __all__ = [
     "NAMES",
     "OFFICIAL",
     "Dataset",
     "Source",
+    "decode_image",
+    "encode_png",
+    "first_images",
     "images_to_float",
     "images_to_uint8",
+    "is_image",
+    "list_images",
     "load_dataset",
     "load_image",
     "load_toon_faces",

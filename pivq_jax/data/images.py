@@ -153,8 +153,17 @@ def decode_image(
     than 27 million pixels, or 10 million in WebP and AVIF. Of larger JPEG files, up to 109 million,
     every second row and column is decoded.
 
-    `name` is for error messages; `crop` is the side of the square in pixels, 0 for the largest one.
-    An image of another (width, height) than `shape`, or smaller than `crop`, is a ShapeError.
+    Args:
+        file: path of the image, or its opened file.
+        size: side of the result in pixels.
+        name: name of the image in error messages.
+        crop: side of the central square in pixels; 0: the largest one.
+        shape: the (width, height) that the image must have.
+        formats: formats that are read, as Pillow names them.
+
+    Raises:
+        InputError: if it is no image of these formats, damaged or too large.
+        ShapeError: an InputError, if it has another shape than `shape`, or is smaller than `crop`.
     """
     square = _decode(file, name, formats, crop, shape, square=True)
     return np.array(square.resize((size, size), pillow().Resampling.LANCZOS))

@@ -24,7 +24,10 @@ def list_files(root: Path) -> dict[str, str]:
 
 
 def list_images(directory: str | os.PathLike[str]) -> list[str]:
-    """Lists the image files of a directory tree, sorted; see `list_files` and `is_image`."""
+    """Lists the image files of a directory tree, see `is_image`: relative paths, sorted.
+
+    Raises InputError if there is no such directory, or no image in it.
+    """
     root = existing_directory(directory)
     files = list_files(root)
     if not (found := [file for file in files if is_image(file)]):

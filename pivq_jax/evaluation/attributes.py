@@ -14,7 +14,7 @@ from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import CodeSpace
 
-__all__ = ["Encoded", "attribute_metrics", "encode_labelled"]
+__all__ = ["Encoded", "attribute_metrics", "encode_labelled", "labels_of"]
 
 
 class Encoded(NamedTuple):

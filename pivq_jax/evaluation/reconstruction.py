@@ -24,6 +24,7 @@ __all__ = [
     "Reconstructions",
     "decode_batched",
     "describe_psnr",
+    "encode_batches",
     "encode_split",
     "mean_lpips",
     "reconstruct_split",
@@ -59,7 +60,10 @@ def reconstruct_split(model: TrainedModel, source: Source, batch_size: int) -> R
 def encode_batches(
     model: TrainedModel, source: Source, batch_size: int
 ) -> Iterator[tuple[Batch, jax.Array, jax.Array]]:
-    """Each batch of a split, filled up as its `mask` tells, with codes and latents."""
+    """Yields each batch of a split, int32 codes [B, N] and float32 latents [B, N, D].
+
+    The last batch is filled up: its `mask`, bool [B], is False there.
+    """
     for batch in eval_batches(source, batch_size):
         codes, latents = model.encode_with_latents(images_to_float(batch["image"]))
         yield batch, codes, latents

@@ -13,18 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax import sampling
-from pivq_jax.codec import fingerprint
-from pivq_jax.codec.container import pack, parse
-from pivq_jax.codec.files import batches_of, check_contents, contents_of
+from pivq_jax.codec import fingerprint, from_bytes, to_bytes
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.progress_bar import progress_bar
-from pivq_jax.data import Dataset
-from pivq_jax.data.images import decode_image, images_to_float, images_to_uint8
+from pivq_jax.data import Dataset, decode_image, images_to_float, images_to_uint8
 from pivq_jax.explore.factors import Probe, edit_in_order, fit_probe, read_values
 from pivq_jax.explore.meanings import find_meanings, words
 from pivq_jax.explore.pool import Pool, encode_pool, nearest, shrink
 from pivq_jax.inference import TrainedModel
-from pivq_jax.interop.card import TERMS
+from pivq_jax.interop import TERMS
 from pivq_jax.sampling import Labels
 
 # Images decoded at once. More would not be much faster, and a large model would be busy for long.
@@ -266,13 +263,11 @@ class Engine:
 
     def write_codes(self, codes: np.ndarray) -> bytes:
         """Writes a code set, int [N], as the contents of a file of `pivq_jax.codec`."""
-        return pack(contents_of(self.model, codes[None], ["face"], "fixed"))
+        return to_bytes(self.model, codes[None], ["face"])
 
     def read_codes(self, content: bytes) -> np.ndarray:
         """Reads the first code set of a file of `pivq_jax.codec`, int32 [N]."""
-        contents = parse(content, "the file")
-        check_contents(contents, self.model, "the file")
-        return next(batches_of(contents, self.model, 1, "the file"))[0]
+        return from_bytes(content, self.model, images=1).codes[0]
 
     def _training_images(self) -> Pool:
         if self.pool is None:

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 
 from pivq_jax.evaluation.atlas import informative_codes
-from pivq_jax.model.k_means import k_means
-from pivq_jax.model.quantizer import squared_distances
+from pivq_jax.model import initial_codebook, squared_distances
 from pivq_jax.sampling import CodeSpace
 
 CLUSTERS = 8  # groups of entries where there are no labels; more colours are hard to tell apart
@@ -56,7 +55,7 @@ def find_meanings(
 
 def _clusters(codebook: jax.Array, share: np.ndarray, seed: int) -> Meanings:
     count = min(CLUSTERS, len(codebook))
-    centroids = jax.jit(k_means, static_argnums=1)(codebook, count, jax.random.key(seed))
+    centroids = jax.jit(initial_codebook, static_argnums=1)(codebook, count, jax.random.key(seed))
     group = np.asarray(squared_distances(codebook, centroids)).argmin(1)
     nothing = ("",) * len(codebook)
     names = tuple(f"cluster {i + 1}" for i in range(count))

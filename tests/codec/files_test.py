@@ -125,6 +125,18 @@ def test_short_codes(models, tmp_path):
     assert sizes["short"] < sizes["fixed"] - 500
 
 
+@pytest.mark.parametrize("code", ["fixed", "short"])
+def test_in_memory(models, tmp_path, code):
+    model, codes, path = models["matching"], some_codes("matching", 500), tmp_path / "faces.pivq"
+    codec.write(path, model, codes, names(500), code)
+    content = codec.to_bytes(model, codes, names(500), code)
+    assert content == path.read_bytes()
+    for images, count in ((None, 500), (1, 1), (499, 499), (501, 500)):
+        found = codec.from_bytes(content, model, images)
+        assert found.names == tuple(names(count))
+        np.testing.assert_array_equal(found.codes, codes[:count])
+
+
 def test_short_codes_of_few_images_are_fixed_ones(models, tmp_path):
     codec.write(tmp_path / "a", models["matching"], some_codes("matching", 1), ["a"], "short")
     codec.write(tmp_path / "b", models["matching"], some_codes("matching", 1), ["a"])
