@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from launch.hlo import Program
 from pivq_jax.common.cost import PEAKS
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import Config
@@ -195,8 +196,6 @@ def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -
         DoesNotFit: if the step does not fit into the memory of a chip.
         AssertionError: if there is communication inside matching.
     """
-    from launch.hlo import Program
-
     devices = devices_of(topology) if devices is None else devices
     lowered, held = lower(config, devices)
     started = time.perf_counter()
@@ -205,13 +204,12 @@ def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -
     program = Program(compiled.as_text(), len(devices))
     inside = program.collectives_inside_matching()
     assert not inside, f"communication inside matching: {inside}"
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    stages = stages_cost(config, devices) if config.model.stages > 1 else {}
-
-    def count(what: str) -> float:
-        # The compiler counts the body of a loop once, including that over the parts of a batch.
-        return (cost[what] + stages.get(what, 0.0)) * config.train.accumulation
-
+    memory = compiled.memory_analysis()
+    cost = flops_and_traffic(compiled, program)
+    if config.model.stages > 1:
+        cost += stages_cost(config, devices)
+    # The compiler counts the body of a loop once, including that over the parts of a batch.
+    flops, traffic = cost * config.train.accumulation
     return Plan(
         topology=topology,
         chips=len(devices),
@@ -222,15 +220,25 @@ def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -
         - memory.alias_size_in_bytes
         + memory.temp_size_in_bytes
         + memory.generated_code_size_in_bytes,
-        flops=count("flops"),
-        traffic=count("bytes accessed"),
+        flops=float(flops),
+        traffic=float(traffic),
         moved=program.moved_by_kind(),
         seconds=seconds,
     )
 
 
-def stages_cost(config: Config, devices: list[Any]) -> dict[str, float]:
-    """Returns what the compiler's counts lack for the loop over the stages of quantization.
+def flops_and_traffic(compiled: Any, program: Program | None = None) -> np.ndarray:
+    """Returns the flops of a compiled step by the compiler's count, and its bytes by ours.
+
+    The compiler counts whole arrays where slices of them are fetched ahead, and what never leaves
+    the memory of the cores: several times the traffic (docs/log/2026-11-29-scale.md).
+    """
+    program = program or Program(compiled.as_text(), 1)
+    return np.array([compiled.cost_analysis()["flops"], program.traffic()])
+
+
+def stages_cost(config: Config, devices: list[Any]) -> np.ndarray:
+    """Returns what `flops_and_traffic` lacks for the loop over the stages of quantization.
 
     It counts one stage, with all loops of a matching. In models with stages, which is why their
     entries say where they belong, hardly ever do two latents want the same entry, and a matching
@@ -248,14 +256,12 @@ def stages_cost(config: Config, devices: list[Any]) -> dict[str, float]:
         for shape in ((images, model.num_latents), (quantizer.codebook_size // model.stages,))
     )
 
-    def counts(kind: str) -> dict[str, float]:
+    def counts(kind: str) -> np.ndarray:
         matcher = functools.partial(match_latents, method=quantizer.method)
         quantize = functools.partial(assign, kind=kind, matcher=matcher)
-        found = compile_step(jax.jit(quantize).lower(latents, entries)).cost_analysis()
-        return {what: found[what] for what in ("flops", "bytes accessed")}
+        return flops_and_traffic(compile_step(jax.jit(quantize).lower(latents, entries)))
 
-    counted, nearest = counts(quantizer.kind), counts("nearest")
-    return {what: model.stages * nearest[what] - counted[what] for what in counted}
+    return model.stages * counts("nearest") - counts(quantizer.kind)
 
 
 def compile_step(lowered: Any) -> Any:

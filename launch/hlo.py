@@ -1,4 +1,4 @@
-"""Analysis of the communication of a compiled program from its text (HLO)."""
+"""Analysis of the communication and memory traffic of a compiled program from its text (HLO)."""
 
 import collections
 import math
@@ -11,6 +11,9 @@ KINDS = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce
 MATCHING = re.compile(r"(^|[/(])matching[/)]")
 
 _BITS = {"pred": 8, "bf16": 16, "token": 0}
+# Instructions that move nothing, or whose beginning has been counted.
+_FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
+_SLICES = ("slice", "dynamic-slice", "gather")
 
 
 class Instruction(NamedTuple):
@@ -18,6 +21,7 @@ class Instruction(NamedTuple):
 
     name: str
     shapes: tuple[int, ...]  # size of each part of the result in bytes
+    in_memory: tuple[int, ...]  # the same, but 0 for what is in the memory of the cores themselves
     opcode: str
     attributes: str  # the text after the opcode
 
@@ -26,6 +30,11 @@ class Instruction(NamedTuple):
         """The name of its origin in the traced program, '' if unknown."""
         found = re.search(r'op_name="([^"]*)"', self.attributes)
         return found[1] if found else ""
+
+    @property
+    def operands(self) -> list[str]:
+        """The names of its operands."""
+        return re.findall(r"%([\w.-]+)", self.attributes[: _end_of_brackets(self.attributes)])
 
     @property
     def called(self) -> list[str]:
@@ -117,6 +126,76 @@ class Program:
             total[collective.kind] += collective.moved
         return dict(total)
 
+    def traffic(self, name: str = "") -> float:
+        """Returns the bytes to and from the main memory of a device in one execution of a step.
+
+        A slice counts with its own size, not with that of the array that it is read from or written
+        to. Of a condition, the branch with most traffic counts.
+
+        Args:
+            name: name of the computation, by default the entry.
+        """
+        computation = self.computations.get(name or self.entry, [])
+        known = {instruction.name: instruction for instruction in computation}
+        total = 0.0
+        for instruction in computation:
+            inside = [
+                self.traffic(each) for each in instruction.called if each in self.computations
+            ]
+            match instruction.opcode:
+                case "while":
+                    total += instruction.trips * sum(inside)
+                case "call":
+                    total += sum(inside)
+                case "conditional":
+                    total += max(inside)
+                case opcode if opcode not in _FREE and not opcode.endswith("-done"):
+                    total += self._accessed(instruction, known)
+        return total
+
+    def _accessed(self, instruction: Instruction, known: dict[str, Instruction]) -> float:
+        """The bytes that an instruction reads and writes in main memory."""
+        read = [sum(known[x].in_memory) if x in known else 0 for x in instruction.operands]
+        written = sum(instruction.in_memory)
+        match instruction.opcode:
+            case "copy-start" | "slice-start":  # of (from, to, context) or (to, from, context)
+                return min(instruction.shapes[:2]) * sum(x > 0 for x in instruction.in_memory[:2])
+            case opcode if opcode.endswith("-start"):  # operands are a part of the result
+                return written
+            case opcode if opcode in _SLICES:
+                return written + min(read[0], sum(instruction.shapes)) + sum(read[1:])
+            case "dynamic-update-slice":
+                return 2 * read[1]
+            case "fusion":
+                return self._accessed_by_fusion(instruction, read)
+        return sum(read) + written
+
+    def _accessed_by_fusion(self, instruction: Instruction, read: list[int]) -> float:
+        body = {x.name: x for x in self.computations.get(instruction.called[0], [])}
+        written = sum(instruction.in_memory)
+        uses = collections.defaultdict(list)
+        for found in body.values():
+            for position, operand in enumerate(found.operands):
+                uses[operand].append((found, position))
+
+        def used(name: str) -> Iterator[tuple[Instruction, int]]:
+            for found, position in uses[name]:
+                yield from used(found.name) if found.opcode == "bitcast" else [(found, position)]
+
+        for parameter in (x for x in body.values() if x.opcode == "parameter"):
+            number = int(parameter.attributes.split(")")[0])
+            users = list(used(parameter.name))
+            if any(position for _, position in users):
+                continue
+            if all(found.opcode in _SLICES for found, _ in users):
+                read[number] = min(read[number], sum(sum(found.shapes) for found, _ in users))
+            elif all(found.opcode == "dynamic-update-slice" for found, _ in users):
+                for found, _ in users:  # in place
+                    update = body.get(found.operands[1])
+                    written += (sum(update.shapes) if update else 0) - read[number]
+                read[number] = 0
+        return sum(read) + max(written, 0)
+
     def collectives_inside_matching(self) -> list[Collective]:
         """Lists the collectives in the scope of matching, and those in its loops."""
         found = [x for x in self.collectives() if MATCHING.search(x.scope)]
@@ -159,9 +238,11 @@ def _parse(line: str) -> Instruction | None:
     opcode = re.match(r" ([a-z][\w-]*)\(", rest[end:])
     if not opcode:
         return None
-    parts = re.findall(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([\d,]*)\]", rest[:end])
-    shapes = tuple(_bytes(dtype, dimensions) for dtype, dimensions in parts)
-    return Instruction(start[1], shapes, opcode[1], rest[end + opcode.end() :])
+    parts = re.findall(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?", rest[:end])
+    shapes = tuple(_bytes(dtype, dimensions) for dtype, dimensions, _ in parts)
+    on_chip = [bool(re.search(r"S\([1-9]", layout)) for *_, layout in parts]
+    in_memory = tuple(0 if x else size for x, size in zip(on_chip, shapes, strict=True))
+    return Instruction(start[1], shapes, in_memory, opcode[1], rest[end + opcode.end() :])
 
 
 def _end_of_type(text: str) -> int:
@@ -170,6 +251,16 @@ def _end_of_type(text: str) -> int:
     for position, character in enumerate(text):
         depth += (character in "({[") - (character in ")}]")
         if character == " " and depth == 0:
+            return position
+    return len(text)
+
+
+def _end_of_brackets(text: str) -> int:
+    """The end of what is in brackets, of which the first one has been left out."""
+    depth = 1
+    for position, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
             return position
     return len(text)
 

@@ -42,6 +42,82 @@ def test_bytes_that_each_device_sends():
     }
 
 
+# Memory S(1) is that of the cores. A program of 4 KB arrays, x, and slices of 256 bytes.
+TRAFFIC = """
+%taking (p0: f32[16,64], p1: s32[]) -> f32[1,64] {
+  %p0 = f32[16,64]{1,0:T(8,128)} parameter(0)
+  %p1 = s32[]{:T(128)S(6)} parameter(1)
+  %same = f32[16,64]{1,0} bitcast(%p0)
+  ROOT %row = f32[1,64]{1,0} dynamic-slice(%same, %p1, %zero), dynamic_slice_sizes={1,64}
+}
+
+%putting (p2: f32[16,64], p3: f32[1,64]) -> f32[16,64] {
+  %p2 = f32[16,64]{1,0} parameter(0)
+  %p3 = f32[1,64]{1,0} parameter(1)
+  ROOT %put = f32[16,64]{1,0} dynamic-update-slice(%p2, %p3, %zero, %zero)
+}
+
+%body (s: (f32[16,64])) -> (f32[16,64]) {
+  %s = (f32[16,64]{1,0}) parameter(0)
+  %x.1 = f32[16,64]{1,0} get-tuple-element(%s), index=0
+  ROOT %t = (f32[16,64]{1,0}) INSIDE
+}
+
+%condition (s: (f32[16,64])) -> pred[] {
+  ROOT %more = pred[]{:S(6)} custom-call()
+}
+
+%no (a: f32[16,64]) -> f32[16,64] {
+  ROOT %a = f32[16,64]{1,0} parameter(0)
+}
+
+ENTRY %main (x: f32[16,64], i: s32[]) -> f32[16,64] {
+  %x = f32[16,64]{1,0:T(8,128)} parameter(0)
+  %near = f32[16,64]{1,0:T(8,128)S(1)} fusion(%nothing), kind=kLoop, calls=%none
+  %i = s32[]{:T(128)S(6)} parameter(1)
+  %update = f32[1,64]{1,0:S(1)} parameter(2)
+  ROOT %result = COUNTED
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "counted, expected",
+    [
+        ("f32[16,64]{1,0} add(%x, %x)", 3 * 4096),
+        ("f32[16,64]{1,0:T(8,128)S(1)} add(%x, %near)", 4096),
+        ("f32[16,64]{1,0} bitcast(%x)", 0),
+        ("f32[2,64]{1,0} slice(%x), slice={[0:2], [0:64]}", 2 * 512),
+        ("(f32[16,64]{1,0:S(1)}, f32[16,64]{1,0}, u32[]{:S(2)}) copy-start(%x)", 4096),
+        ("((f32[16,64]{1,0}), f32[1,64]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%x)", 256),
+        ("f32[1,64]{1,0:S(1)} slice-done(%start)", 0),
+        ("(f32[16,64]{1,0}, f32[32,64]{1,0}) all-gather-start(%x)", 3 * 4096),
+        ("f32[1,64]{1,0:S(1)} fusion(%x, %i), kind=kLoop, calls=%taking", 256),
+        ("f32[1,64]{1,0:S(1)} fusion(%near, %i), kind=kLoop, calls=%taking", 0),
+        ("f32[16,64]{1,0} fusion(%x, %update), kind=kLoop, calls=%putting", 256),
+        ("(f32[16,64]) while(%init), condition=%condition, body=%body", 2 * 4096),
+        (
+            "(f32[16,64]) while(%init), condition=%condition, body=%body,"
+            ' backend_config={"known_trip_count":{"n":"3"}}',
+            3 * 2 * 4096,
+        ),
+        ("f32[16,64] conditional(%i, %x, %x), branch_computations={%no, %body, %no}", 2 * 4096),
+    ],
+)
+def test_traffic_is_what_goes_to_and_from_main_memory(counted, expected):
+    text = TRAFFIC.replace("COUNTED", counted).replace("INSIDE", "negate(%x.1)")
+    assert Program(text, devices=1).traffic() == expected
+
+
+def test_traffic_of_compiled_programs():
+    def bytes_of(function, *shapes):
+        arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+        return compiler.flops_and_traffic(jax.jit(function).lower(*arguments).compile())[1]
+
+    assert bytes_of(jnp.add, (256, 256), (256, 256)) == 3 * 4 * 256**2
+    assert bytes_of(jnp.matmul, (64, 256), (256, 32)) == 4 * (64 * 256 + 256 * 32 + 64 * 32)
+
+
 @pytest.mark.parametrize(
     "scope",
     [
@@ -92,11 +168,11 @@ def test_stages_that_the_compiler_did_not_count_are_added():
     config = load_config("faces:smoke").with_fields(
         {"model.num_codes": 256, "model.stages": 4, "quantizer.kind": "nearest"}
     )
-    found = compiler.stages_cost(config, jax.devices()[:1])
     images, patches, dim = config.train.batch_size, 64, config.model.code_dim
     products = 2 * images * patches * (512 // 4) * dim  # of distances, in one stage
-    assert 3 * products < found["flops"] < 6 * products
-    assert found["bytes accessed"] > 3 * 4 * images * patches * (512 // 4)
+    flops, traffic = compiler.stages_cost(config, jax.devices()[:1])
+    assert 3 * products < flops < 6 * products
+    assert traffic > 3 * 4 * images * patches * (512 // 4)
 
 
 def test_the_roofline():
