@@ -278,7 +278,7 @@ def _open_model(task: Task, writes: bool = True) -> TrainedModel:
     held = task.published.config.to_dict()
     if config and (differences := trained_differences(held, config)):
         raise InputError(
-            f"the published model is of another config ({', '.join(differences)} there): leave out"
+            f"the published model is of another config, with {', '.join(differences)}: leave out"
             " --config, or give the same"
         )
     if writes:

@@ -56,7 +56,7 @@ TINY = {
     "train.log_every": 5,
     "train.checkpoint_every": 20,
     "train.picture_every": 150,
-    "evaluate.batch_size": 20,  # a batch of VGG takes a second, of few images or many
+    "evaluate.batch_size": 8,  # VGG takes a tenth of a second for each image of a batch
     "evaluate.samples": 40,  # more than there are training images
     "evaluate.neighbours": 1,
     "evaluate.every": 0,
@@ -265,11 +265,12 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="session")
 def trained(commands: Commands, mixed_folder: Path, tmp_path_factory: Any) -> Run:
-    """`image_folder.py:smoke` on `mixed_folder`, from the training to the report."""
+    """`image_folder.py:smoke` on `mixed_folder` at 32 pixels, from the training to the report."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
     arguments = [
         "--config=configs/image_folder.py:smoke",
         f"--config.data.path={mixed_folder}",
+        "--config.data.image_size=32",  # as small as images for LPIPS may be
         "--config.evaluate.samples=20",
         "--config.evaluate.batch_size=20",
         f"--workdir={workdir}",

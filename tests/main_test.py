@@ -29,7 +29,7 @@ def test_training_makes_everything(trained):
     assert [p.name for p in (trained.workdir / "pictures").iterdir()] == ["step_000050.png"]
     for name in pictures:
         with Image.open(trained.workdir / name) as picture:
-            assert picture.mode == "RGB" and min(picture.size) >= 64
+            assert picture.mode == "RGB" and min(picture.size) >= 32
             assert np.asarray(picture).std() > 1
 
 
@@ -148,7 +148,7 @@ def test_reconstruct_writes_pictures_and_codes_of_every_readable_file(
         picture = np.asarray(Image.open(target / name.replace(".jpg", ".png")))
         decoded = np.asarray(trained_model.decode(np.array([row])))[0]
         expected = (decoded.astype(np.float64) + 1) * 127.5
-        assert picture.shape == (64, 64, 3) and np.max(np.abs(picture - expected)) < 0.51
+        assert picture.shape == (32, 32, 3) and np.max(np.abs(picture - expected)) < 0.51
 
 
 def test_reconstruct_into_the_workdir_by_default(commands, tiny_run, small_folder):

@@ -56,11 +56,18 @@ class Cost(NamedTuple):
     total: float  # seconds in steps and lost
 
 
+def format_duration(seconds: float) -> str:
+    """Formats seconds as h:mm:ss, or m:ss below an hour."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
 def cost_table(columns: Mapping[str, Cost]) -> str:
     """Formats costs as a table in Markdown, with the same rows for plans and runs."""
 
     def duration(seconds: float | None, total: float) -> str:
-        return "-" if seconds is None else f"{seconds / 3600:.3f} ({seconds / total:.1%})"
+        return "-" if seconds is None else f"{format_duration(seconds)} ({seconds / total:.1%})"
 
     def number(value: float | None, form: str, scale: float = 1.0) -> str:
         return "-" if value is None else format(value / scale, form)
@@ -76,7 +83,7 @@ def cost_table(columns: Mapping[str, Cost]) -> str:
             "milliseconds of a step": f"{1e3 * cost.step_seconds:.1f}",
             "images per second while in steps": f"{cost.batch_size / cost.step_seconds:,.1f}",
             "steps": f"{cost.steps:,}",
-            "hours": f"{cost.total / 3600:.3f}",
+            "time": format_duration(cost.total),
             "in steps (goodput)": duration(in_steps, cost.total),
             **{name: duration(cost.lost.get(x), cost.total) for x, name in LOSSES.items()},
         }.items():

@@ -278,7 +278,7 @@ def check_workdir(
     if differences := trained_differences(held, config):
         check = " (a check, no model)" if str(held.get("name", "")).endswith("_smoke") else ""
         raise InputError(
-            f"{workdir} holds a run{check} with another config ({', '.join(differences)} there):"
+            f"{workdir} holds a run{check} of another config, with {', '.join(differences)}:"
             " choose another --workdir, or the same config"
         )
 

@@ -42,13 +42,13 @@ def initial_arrays(where: str, config: Config) -> Arrays:
     differences = ", ".join(field for field in fields if field.startswith(built))
     if not taken:
         raise InputError(
-            f"nothing in {where} fits this config ({differences or 'other arrays'} there): choose"
+            f"nothing in {where} fits this config (it has {differences or 'other arrays'}): choose"
             " the same, or leave --init_from out"
         )
     count, total = (sum(x.size for x in arrays.values()) for arrays in (taken, wanted))
     say(
         f"starting from {where}, step {step}: {len(taken)} of {len(wanted)} arrays are taken,"
-        f" {count:,} of {total:,} parameters" + (f"; {differences} there" if differences else "")
+        f" {count:,} of {total:,} parameters" + (f"; it has {differences}" if differences else "")
     )
     for line in left:
         say(f"  not taken: {line}")

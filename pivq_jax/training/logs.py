@@ -9,17 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.json_lines import LOG, METRICS, JsonLines
 from pivq_jax.training.trackers import open_trackers
-
-
-def format_duration(seconds: float) -> str:
-    """Formats seconds as h:mm:ss, or m:ss below an hour."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def check_log(workdir: Path) -> None:

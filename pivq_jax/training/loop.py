@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pivq_jax.common.cost import cost_table
+from pivq_jax.common.cost import cost_table, format_duration
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
 from pivq_jax.common.parallel import alone_in, make_mesh, put_batch, say
@@ -28,7 +28,7 @@ from pivq_jax.training.build import (
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
 from pivq_jax.training.json_lines import LOG, read_lines
-from pivq_jax.training.logs import TrainingLog, check_log, format_duration
+from pivq_jax.training.logs import TrainingLog, check_log
 from pivq_jax.training.objective import Params, Phase
 from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.profiler import ProfilerTrace

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_json
 from pivq_jax.common.parallel import alone_in, make_mesh, replicated, say
@@ -19,7 +20,6 @@ from pivq_jax.sampling.place_prior import PlacePrior, exact_bits
 from pivq_jax.sampling.prior import Prior, SetPrior, build_prior, initial_parameters, prior_loss
 from pivq_jax.sampling.space import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.logs import format_duration
 from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.prior_files import DESCRIPTION
 from pivq_jax.training.stopping import Interrupted, stop_requests

@@ -64,7 +64,7 @@ def test_the_command_there_and_back(commands, tiny_run, model, source, tmp_path)
 
     back = ["--mode=decompress", f"--input={file}", f"--output={target}"]
     done = commands.run(*tiny_run.arguments, *back, "--config.model.width=32")
-    assert done.code == 2 and "another config (model.width = 16 there)" in done.stderr
+    assert done.code == 2 and "another config, with model.width = 16:" in done.stderr
     assert not target.exists()
     done = commands.run(*tiny_run.arguments, *back)
     assert done.code == 0, done.stderr

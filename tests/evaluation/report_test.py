@@ -20,10 +20,10 @@ STAGES = ("reconstruction", "perceptual", "attributes", "samples", "distribution
 
 @pytest.fixture(scope="module")
 def test_split(trained, commands):
-    """uint8 [M, 64, 64, 3]."""
+    """uint8 [M, 32, 32, 3]."""
     path = trained.arguments[1].partition("=")[2]
     source = load_dataset(
-        "image_folder", image_size=64, path=path, data_dir=commands.directory / "data"
+        "image_folder", image_size=32, path=path, data_dir=commands.directory / "data"
     ).test
     return np.stack([source[i]["image"] for i in range(len(source))])
 
@@ -158,7 +158,7 @@ def test_what_is_left_out_or_of_other_images_leaves_nothing_behind(
 def test_metrics_of_the_run(trained, test_split):
     metrics = trained.metrics
     assert metrics["step"] == 60 and metrics["images"] == len(test_split)
-    assert (metrics["image_size"], metrics["num_codes"], metrics["codebook_size"]) == (64, 32, 512)
+    assert (metrics["image_size"], metrics["num_codes"], metrics["codebook_size"]) == (32, 32, 512)
     assert metrics["train_images_per_second"] == pytest.approx(60 * 16 / metrics["train_seconds"])
     assert metrics["sample_images_per_second"] > 0
 

@@ -200,8 +200,12 @@ def test_a_plan_has_the_rows_of_a_run_and_a_range_of_hours(tiny_config):
     assert table["share of the peak while in steps"] == ["46.1%", "16.2%"]
     assert table["milliseconds of a step"] == ["110.0", "314.3"]
     assert table["images per second while in steps"] == ["2,327.3", "814.5"]
-    assert table["in steps (goodput)"] == ["3.056 (100.0%)", "8.730 (95.0%)"]
-    assert table["evaluations"] == ["-", "0.459 (5.0%)"] and table["hours"] == ["3.056", "9.190"]
+    assert table["in steps (goodput)"] == ["3:03:20 (100.0%)", "8:43:49 (95.0%)"]
+    assert table["evaluations"] == ["-", "27:34 (5.0%)"]
+    assert table["time"] == [
+        "3:03:20",
+        "9:11:23",
+    ]
     assert table["checkpoints"] == table["restarts"] == ["-", "-"]
     measured = Clock(60.0, steps=3).cost(tiny_config, 3, make_mesh(devices=jax.devices()[:1]), 1, 1)
     run = cost_table({"run": measured}).splitlines()

@@ -215,7 +215,7 @@ def test_a_run_from_before_muon_opens_and_goes_on_with_adamw(commands, tiny_argu
     assert done.code == 2
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     fields = "loss.recombination_warmup = 0.0, loss.variance = 0.0, optimizer.name = adamw"
-    assert f"another config ({fields} there)" in error
+    assert f"another config, with {fields}:" in error
     assert "Traceback" not in done.stderr and steps_in(workdir) == [30]
 
     done = commands.run(*adamw)
