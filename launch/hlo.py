@@ -49,6 +49,13 @@ class Instruction(NamedTuple):
         return names
 
     @property
+    def aliases(self) -> list[tuple[int, int]]:
+        """The parts of the result that are an operand, with its number."""
+        found = re.search(r"output_to_operand_aliasing=\{(.*?\))\}", self.attributes)
+        pairs = re.findall(r"\{(\d*)\}: \((\d+),", found[1]) if found else []
+        return [(int(result or 0), int(operand)) for result, operand in pairs]
+
+    @property
     def trips(self) -> int:
         """The number of iterations of a loop, 1 if unknown to the compiler."""
         found = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', self.attributes)
@@ -173,6 +180,11 @@ class Program:
     def _accessed_by_fusion(self, instruction: Instruction, read: list[int]) -> float:
         body = {x.name: x for x in self.computations.get(instruction.called[0], [])}
         written = sum(instruction.in_memory)
+        if any(found.opcode in KINDS for found in body.values()):
+            # A collective that began before goes on meanwhile; what it has is handed on in place.
+            for result, operand in instruction.aliases:
+                written -= instruction.in_memory[result]
+                read[operand] = 0
         uses = collections.defaultdict(list)
         for found in body.values():
             for position, operand in enumerate(found.operands):

@@ -57,6 +57,13 @@ TRAFFIC = """
   ROOT %put = f32[16,64]{1,0} dynamic-update-slice(%p2, %p3, %zero, %zero)
 }
 
+%meanwhile (p4: f32[2,64], p5: f32[16,64]) -> (f32[1,64], f32[2,64], f32[16,64]) {
+  %p4 = f32[2,64]{1,0} parameter(0)
+  %p5 = f32[16,64]{1,0} parameter(1)
+  %gathered = f32[16,64]{1,0} all-gather(%p4), dimensions={0}
+  ROOT %all = (f32[1,64]{1,0}, f32[2,64]{1,0}, f32[16,64]{1,0}) tuple(%p6, %p4, %gathered)
+}
+
 %body (s: (f32[16,64])) -> (f32[16,64]) {
   %s = (f32[16,64]{1,0}) parameter(0)
   %x.1 = f32[16,64]{1,0} get-tuple-element(%s), index=0
@@ -95,6 +102,11 @@ ENTRY %main (x: f32[16,64], i: s32[]) -> f32[16,64] {
         ("f32[1,64]{1,0:S(1)} fusion(%x, %i), kind=kLoop, calls=%taking", 256),
         ("f32[1,64]{1,0:S(1)} fusion(%near, %i), kind=kLoop, calls=%taking", 0),
         ("f32[16,64]{1,0} fusion(%x, %update), kind=kLoop, calls=%putting", 256),
+        (
+            "(f32[1,64]{1,0}, f32[2,64]{1,0}, f32[16,64]{1,0}) fusion(%x, %x), calls=%meanwhile,"
+            " output_to_operand_aliasing={{1}: (0, {}), {2}: (1, {})}",
+            256,
+        ),
         ("(f32[16,64]) while(%init), condition=%condition, body=%body", 2 * 4096),
         (
             "(f32[16,64]) while(%init), condition=%condition, body=%body,"
