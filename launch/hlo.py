@@ -115,9 +115,13 @@ class Program:
             name: name of the computation, by default the entry.
         """
         found = []
+        parts: dict[str, str] = {}  # of a collective that runs beside several fusions, by channel
         for computation, instruction, times in self.walk(name):
             kind = instruction.opcode.removesuffix("-start")
             if kind not in KINDS:
+                continue
+            channel = re.search(r"channel_id=(\d+)", instruction.attributes)
+            if channel and parts.setdefault(channel[1], instruction.name) != instruction.name:
                 continue
             # TPUs fuse an all-reduce with slicing, which amounts to a reduce-scatter.
             scattered = kind == "all-reduce" and "all-reduce-scatter" in computation
