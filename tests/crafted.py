@@ -1,4 +1,4 @@
-"""Files that claim or hold more than any of use: `python -m tests.crafted NAME FOLDER` reads one.
+"""Files that claim or hold more than any of use: `main` makes and reads one.
 
 It prints the error, and the bytes of memory that the parser took. A process of its own reads each:
 memory that was used before would hide what is used again.
@@ -9,7 +9,6 @@ import json
 import os
 import pickle
 import struct
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -572,7 +571,3 @@ def main(name: str, folder: str) -> None:
     except InputError as error:
         print(error)
     print(peak_memory() - before)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
