@@ -186,9 +186,9 @@ class Program:
         written = sum(instruction.in_memory)
         if any(found.opcode in KINDS for found in body.values()):
             # A collective that began before goes on meanwhile; what it has is handed on in place.
-            for result, operand in instruction.aliases:
+            for result, handed in instruction.aliases:
                 written -= instruction.in_memory[result]
-                read[operand] = 0
+                read[handed] = 0
         uses = collections.defaultdict(list)
         for found in body.values():
             for position, operand in enumerate(found.operands):

@@ -1,4 +1,7 @@
-"""The pooling of the perceptual networks against PyTorch's, equal values and NaN included."""
+"""Pooling and convolutions of the perceptual networks against PyTorch's.
+
+Equal values and NaN are included, and images that are smaller than a kernel.
+"""
 
 import functools
 
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pivq_jax.losses.backbones import max_pool
+from pivq_jax.losses.backbones import _Conv, max_pool
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
@@ -38,3 +41,25 @@ def test_a_window_with_nan_has_the_maximum_nan():
     x[0, 0, 1] = np.nan
     result = max_pool(jnp.asarray(x), 2, 2)
     np.testing.assert_array_equal(np.isnan(result).ravel(), [True, False, False, False])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 7), (4, 3), (5, 5)])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_convolutions_of_small_images_are_pytorch_s(kernel, size):
+    rng = np.random.default_rng(0)
+    layer = _Conv(6, (kernel, kernel), 1, kernel // 2)
+    x = rng.normal(size=(2, *size, 4)).astype(np.float32)
+    weights = rng.normal(size=(kernel, kernel, 4, 6)).astype(np.float32)
+    params = {"params": {"kernel": weights, "bias": np.arange(6, dtype=np.float32)}}
+    tensor = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
+    expected = torch.nn.functional.conv2d(
+        tensor, torch.tensor(weights.transpose(3, 2, 0, 1)), torch.arange(6.0), padding=kernel // 2
+    )
+    cotangent = rng.normal(size=expected.shape).astype(np.float32)
+    expected.backward(torch.from_numpy(cotangent))
+
+    result, pull_back = jax.vjp(lambda x: layer.apply(params, x), jnp.asarray(x))
+    (gradient,) = pull_back(jnp.asarray(cotangent.transpose(0, 2, 3, 1)))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    close(result, expected.detach().numpy().transpose(0, 2, 3, 1))
+    close(gradient, tensor.grad.numpy().transpose(0, 2, 3, 1))
