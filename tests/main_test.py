@@ -106,6 +106,7 @@ def test_each_mode_makes_its_files_again(commands, trained, tmp_path, mode, name
             assert Image.open(workdir / name).size == Image.open(trained.workdir / name).size
 
 
+@pytest.mark.slow
 def test_number_of_samples_may_change_in_a_trained_workdir(commands, trained, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained.workdir, workdir)
@@ -326,6 +327,7 @@ def test_a_workdir_that_is_no_directory_is_refused(commands, small_folder, tmp_p
         assert_refused(commands.run(FOLDER, data, f"--workdir={workdir}"), "run is a file")
 
 
+@pytest.mark.slow
 def test_a_run_is_not_continued_on_other_images(commands, tiny_run, small_folder, tmp_path):
     more = shutil.copytree(small_folder, tmp_path / "more")
     shutil.copy(small_folder / "0.png", more / "once_more.png")

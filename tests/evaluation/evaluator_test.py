@@ -50,6 +50,7 @@ def test_figures_are_those_of_the_final_evaluation_on_fewer_images(parts, tiny_m
     assert figures["rfid"] == pytest.approx(rfid, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_before_the_codebook_there_are_no_samples(parts, capsys):
     measure, data, mesh, shown, made = parts
     figures, pictures = measure(data, mesh, 5, None, shown, made)
@@ -57,6 +58,7 @@ def test_before_the_codebook_there_are_no_samples(parts, capsys):
     assert capsys.readouterr().err == ""  # no bar among the lines of the log
 
 
+@pytest.mark.slow
 def test_too_few_images_leave_out_what_needs_more(parts, tiny_model):
     measure, data, mesh, shown, made = parts
     figures, pictures = measure(data, mesh, 5, tiny_model.params, shown[:1], made[:1])

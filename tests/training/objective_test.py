@@ -196,6 +196,7 @@ def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(settin
     assert names <= set(found.metrics) and not names & set(quantized.metrics)
 
 
+@pytest.mark.slow
 def test_only_the_decoder_learns_from_recombined_sets(setting):
     objective, params, judge, lpips, images = setting
     others = {field.name: 0.0 for field in dataclasses.fields(objective.weights)}

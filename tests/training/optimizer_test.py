@@ -179,6 +179,7 @@ def test_adamw_is_the_one_of_before_bit_for_bit(shapes):
     jax.tree.map(np.testing.assert_array_equal, found, expected)  # of one structure too
 
 
+@pytest.mark.slow
 def test_muon_is_that_of_optax(small):
     """In float32, whose sums run in another order where matrices are stacked and transposed."""
 

@@ -85,6 +85,7 @@ def rates(workdir: Path) -> list[float]:
     return [json.loads(line)["learning_rate"] for line in lines]
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_given_weights_with_their_codebook(started):
     # The learning rate of the first step is 0, so that its weights are those before it.
     first = state_at(started.workdir, 1)

@@ -164,6 +164,7 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
     np.testing.assert_array_equal(state.uses, 0)
 
 
+@pytest.mark.slow
 def test_with_several_stages_the_encoder_stays_from_the_codebook_on(images, tiny_config):
     steps = steps_from_config(tiny_config.with_fields(PLAIN | STAGES), make_mesh())
     created = steps.create()
