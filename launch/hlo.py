@@ -146,22 +146,16 @@ class Program:
         Args:
             name: name of the computation, by default the entry.
         """
-        computation = self.computations.get(name or self.entry, [])
-        known = {instruction.name: instruction for instruction in computation}
+        known = {x.name: x for x in self.computations.get(name or self.entry, [])}
         total = 0.0
-        for instruction in computation:
-            inside = [
-                self.traffic(each) for each in instruction.called if each in self.computations
-            ]
-            match instruction.opcode:
-                case "while":
-                    total += instruction.trips * sum(inside)
-                case "call":
-                    total += sum(inside)
-                case "conditional":
-                    total += max(inside)
-                case opcode if opcode not in _FREE and not opcode.endswith("-done"):
-                    total += self._accessed(instruction, known)
+        for instruction in known.values():
+            opcode = instruction.opcode
+            if opcode in ("while", "call", "conditional"):
+                inside = [self.traffic(each) for each in instruction.called]
+                once = max(inside) if opcode == "conditional" else sum(inside)
+                total += instruction.trips * once
+            elif opcode not in _FREE and not opcode.endswith("-done"):
+                total += self._accessed(instruction, known)
         return total
 
     def _accessed(self, instruction: Instruction, known: dict[str, Instruction]) -> float:
