@@ -13,8 +13,8 @@ Cost: 55.5 million parameters; 22 TFLOP per step, as XLA counts them. The hours 
 slice are those that the TPU's compiler estimates, with flops, memory and communication: `python -m
 launch.plan --config=configs/celeba.py --topology=v5e:4x4` prints them. This config has not been run
 at full size yet; a small model with the same patches and stages was trained on 10,263 photographs
-at 128 pixels (docs/log/2026-11-29-stages.md). Recombination in training needs two images per
-device.
+at 128 pixels, beside the recipe before stages (docs/log/2026-11-29-scale.md). Recombination in
+training needs two images per device.
 
 Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`;
 both with a comma.
