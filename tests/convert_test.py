@@ -94,6 +94,7 @@ def test_a_converted_run_serves_every_mode_and_is_at_its_end(
     assert metrics["psnr"] == tiny_run.metrics["psnr"]
 
 
+@pytest.mark.slow
 def test_a_file_written_in_pytorch_becomes_a_run(tiny_config, tmp_path):
     config = tiny_config.to_dict()
     reference, path = Reference(config), tmp_path / "theirs.safetensors"

@@ -68,7 +68,7 @@ def codes(folder: Path, listed: bytes, count: int, data: bytes = b"") -> Callabl
     return read_codes(folder / "file")
 
 
-@case("codec.read", "has 130,000 characters", "slashes")
+@case("codec.read", "has 130,000 characters", "slashes", slow=True)
 def _(folder: Path) -> Callable[[], object]:
     return codes(folder, b"/" * 130_000 + b"\0", 1)
 

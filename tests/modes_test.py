@@ -63,7 +63,10 @@ sys.meta_path.insert(0, Missing())
     "module, arguments, words",
     [
         ("main", ["--pretrained={model}", "--mode=sample"], "/samples.png"),
-        ("main", ["--pretrained={model}", "--mode=complete"], "/completions_left.png"),
+        pytest.param(
+            *("main", ["--pretrained={model}", "--mode=complete"], "/completions_left.png"),
+            marks=pytest.mark.slow,
+        ),
         ("convert", ["--help"], "--push"),
         ("main", ["--config=toon_faces"], "pip install 'pivq_jax[train,faces]'"),
     ],

@@ -171,6 +171,7 @@ np.savez({result!r}, decoded=decoded, **codes)
 """
 
 
+@pytest.mark.slow
 def test_a_run_of_one_device_is_loaded_by_eight(commands, tiny_run, tiny_model, faces, tmp_path):
     images = faces[:16, ::3, ::3].astype(np.float32) / 127.5 - 1
     np.save(tmp_path / "images.npy", images)

@@ -152,9 +152,8 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_workers_outlive_ctrl_c_but_not_their_parent(commands, number):
     command = commands.start(code=WAITING)
     output = commands.directory / f"{commands._count}.stdout"

@@ -62,7 +62,7 @@ def sklearn_fit(features, labels, strength):
     return weights, bias - mean @ weights
 
 
-@pytest.mark.parametrize("penalty", [0.3, 0.03])
+@pytest.mark.parametrize("penalty", [0.3, pytest.param(0.03, marks=pytest.mark.slow)])
 def test_fit_is_the_optimum_of_scikit_learn(penalty, monkeypatch):
     monkeypatch.setattr(logistic, "TOLERANCE", 0.005)  # no other test has data of this shape
     data = problem(400, seed=1)

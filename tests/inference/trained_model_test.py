@@ -153,7 +153,7 @@ def test_a_grid_of_images_is_written(tmp_path, images):
     pivq_jax.save_grid(tmp_path / "new" / "grid.png", jnp.asarray(images[:5]), columns=3)
     picture = np.asarray(Image.open(tmp_path / "new" / "grid.png"))
     pixels = np.round((images[:5] + 1) * 127.5).astype(np.uint8)
-    np.testing.assert_array_equal(picture, grid(pixels, 3, scale=2))
+    np.testing.assert_array_equal(picture, grid(pixels, 3, scale=4))
     pivq_jax.save_grid(tmp_path / "grid.png", pixels, columns=3)
     assert (tmp_path / "grid.png").read_bytes() == (tmp_path / "new" / "grid.png").read_bytes()
     with pytest.raises(ValueError, match="give"):

@@ -47,6 +47,7 @@ def test_new_faces_are_of_two_parents_each_and_new(model):
     assert sum(tuple(codes) not in known for codes in new) > 28
 
 
+@pytest.mark.slow
 def test_the_prior_draws_new_sets_like_those_of_the_training_images(model):
     drawn = np.asarray(model.sample_prior(jax.random.key(0), 64, temperature=0.9))
     known = np.zeros((len(model.parents), len(model.codebook)), bool)

@@ -66,6 +66,7 @@ def test_sets_that_no_draw_can_give_have_no_probability():
     assert np.isinf(prior_bits(PRIOR, params(), np.array([[0, 1, 5, 8]]), jax.random.key(0)))
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_orders_and_bits_are_those_of_rows():
     keys = jax.random.split(jax.random.key(0), 2_000)
     loss = jax.jit(jax.vmap(lambda key: prior_loss(PRIOR, params(), SETS, key)))(keys)

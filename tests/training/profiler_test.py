@@ -1,10 +1,12 @@
 """Profiler traces: of the chosen steps, of a run that stops early, in remote storage."""
 
 import jax.numpy as jnp
+import pytest
 
 from pivq_jax.training.profiler import ProfilerTrace
 
 
+@pytest.mark.slow
 def test_a_profiler_trace_holds_the_chosen_steps(tmp_path, capsys):
     with ProfilerTrace(tmp_path, first_step=2, steps=3) as trace:
         for step in range(8):

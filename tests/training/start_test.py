@@ -137,6 +137,7 @@ def test_a_run_goes_on_for_longer_with_another_schedule(started, longer, capsys)
     assert_same(longer.workdir, started.workdir, 4)
 
 
+@pytest.mark.slow
 def test_a_longer_run_is_resumed_bit_for_bit(longer, tmp_path, capsys):
     if not (longer.workdir / "checkpoints" / "8").exists():  # this test alone
         train(longer.config, longer.workdir)

@@ -201,6 +201,7 @@ def test_a_codebook_in_a_checkpoint_before_its_start_changes_nothing(steps, imag
     jax.tree.map(np.testing.assert_array_equal, trained(True), trained(False))
 
 
+@pytest.mark.slow
 def test_an_invalid_matching_makes_the_loss_not_finite(steps, images):
     created = steps.create()
     entries = created.params["quantizer"]["codebook"].at[3, 0].set(jnp.nan)

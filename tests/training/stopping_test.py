@@ -103,7 +103,11 @@ except Interrupted as interrupted:
 
 
 @pytest.mark.parametrize(
-    "number, codes", [(signal.SIGTERM, [143, 143]), (signal.SIGINT, [143, 130])]
+    "number, codes",
+    [
+        (signal.SIGTERM, [143, 143]),
+        pytest.param(signal.SIGINT, [143, 130], marks=pytest.mark.slow),
+    ],
 )
 def test_several_processes_stop_at_one_step(commands, tmp_path, number, codes):
     address = free_address()
