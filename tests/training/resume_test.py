@@ -234,7 +234,7 @@ def test_a_run_starts_from_another_run_and_goes_on_for_longer(commands, tiny_run
     assert done.code == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"starting from {tiny_run.workdir}, step 160: ")
-    assert lines[0].endswith("; model.num_codes = 8 there")
+    assert lines[0].endswith("; it has model.num_codes = 8")
     assert lines[1] == "  not taken: encoder/queries: [8, 16] there, [4, 16] here"
     assert "k-means" not in done.stdout
     logged = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
