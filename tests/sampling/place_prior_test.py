@@ -69,7 +69,8 @@ def test_sets_that_no_draw_can_give_have_no_probability():
 @pytest.mark.slow
 def test_the_loss_is_the_mean_over_orders_and_bits_are_those_of_rows():
     keys = jax.random.split(jax.random.key(0), 2_000)
-    loss = jax.jit(jax.vmap(lambda key: prior_loss(PRIOR, params(), SETS, key)))(keys)
+    weights = params()
+    loss = jax.jit(jax.vmap(lambda key: prior_loss(PRIOR, weights, SETS, key)))(keys)
     # In every second set a share s of places, uniform in [0, 1], is given: E[s (1 - s)] = 1 / 6.
     turned = np.arange(len(SETS)) % 2 / 6
     error = np.std(loss, axis=0) / len(keys) ** 0.5
