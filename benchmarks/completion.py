@@ -26,7 +26,7 @@ from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.completions import GREY, visible_pixels
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
-from pivq_jax.evaluation.session import POOL_IMAGES
+from pivq_jax.evaluation.samples import POOL_IMAGES
 from pivq_jax.training.build import dataset_from_config
 
 REGIONS = ("left", "centre", "patches")

@@ -42,7 +42,7 @@ from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
 from pivq_jax.evaluation.prdc import prdc
-from pivq_jax.evaluation.session import POOL_IMAGES
+from pivq_jax.evaluation.samples import POOL_IMAGES
 from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.losses.perceptual import lpips

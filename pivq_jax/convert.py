@@ -55,7 +55,7 @@ from pivq_jax.config.fields import Config
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.attributes import encode_labelled
 from pivq_jax.evaluation.reconstruction import encode_split
-from pivq_jax.evaluation.session import POOL_IMAGES
+from pivq_jax.evaluation.samples import POOL_IMAGES
 from pivq_jax.inference.opening import from_pretrained, load
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx

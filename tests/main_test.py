@@ -29,7 +29,7 @@ def test_training_makes_everything(trained):
     assert [p.name for p in (trained.workdir / "pictures").iterdir()] == ["step_000050.png"]
     for name in pictures:
         with Image.open(trained.workdir / name) as picture:
-            assert picture.mode == "RGB" and min(picture.size) >= 32
+            assert picture.mode == "RGB" and min(picture.size) >= 64
             assert np.asarray(picture).std() > 1
 
 

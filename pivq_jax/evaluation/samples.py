@@ -16,7 +16,11 @@ from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.reconstruction import decode_batched, images_of, in_batches
 from pivq_jax.inference import TrainedModel
 
-__all__ = ["Samples", "average_pixels", "sample_recombined"]
+__all__ = ["POOL_IMAGES", "Samples", "average_pixels", "sample_recombined"]
+
+# Most training images whose codes are used: as parents, for the log lift and to fit probes.
+# Encoding them takes seconds on a CPU.
+POOL_IMAGES = 10_000
 
 
 class Samples(NamedTuple):

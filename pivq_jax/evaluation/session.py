@@ -16,12 +16,8 @@ from pivq_jax.data.batches import eval_batches
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.reconstruction import encode_split
-from pivq_jax.evaluation.samples import Samples, sample_recombined
+from pivq_jax.evaluation.samples import POOL_IMAGES, Samples, sample_recombined
 from pivq_jax.inference import TrainedModel
-
-# Most training images whose codes are used: as parents, for the log lift and to fit probes.
-# Encoding them takes seconds on a CPU.
-POOL_IMAGES = 10_000
 
 
 class Draw(enum.IntEnum):

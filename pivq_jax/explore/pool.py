@@ -13,13 +13,12 @@ from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data import Source, first_images
 from pivq_jax.evaluation.attributes import labels_of
 from pivq_jax.evaluation.reconstruction import encode_batches
+from pivq_jax.evaluation.samples import POOL_IMAGES
 from pivq_jax.inference import TrainedModel
 
 # Images are searched at up to this size: 10,000 of them take 30 MB and some ten milliseconds.
 SEARCH_SIZE = 32
-# Training images that are encoded, as many as in an evaluation, and the time that it may take: a
-# large model on a CPU may need a second each.
-POOL_IMAGES = 10_000
+# Training images are encoded for this time at most; a large model on a CPU may need a second each.
 SECONDS = 60.0
 
 
