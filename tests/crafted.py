@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pickle
+import signal
 import struct
 import zipfile
 import zlib
@@ -563,6 +564,7 @@ def _(folder: Path) -> Callable[[], object]:
 def main(name: str, folder: str) -> None:
     from pivq_jax.common.errors import InputError
 
+    signal.alarm(600)  # ends what would read for ever
     read = CASES[name].craft(Path(folder))
     before = peak_memory(reset=True)
     try:
