@@ -15,7 +15,7 @@ from typing import Any
 from absl import logging
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import cache_folder, sync
+from pivq_jax.common.files import cache_folder, sync, write_json
 from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data import records, shards, worker
 from pivq_jax.data.images import readable_name
@@ -129,9 +129,8 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
         _check_skipped(plan, skipped)
 
     done = {s: [shards.read_summary(plan.recipe, shard) for shard in parts[s]] for s in parts}
-    lengths = {split: [s["images"] for s in summaries] for split, summaries in done.items()}
-    for split, counts in lengths.items():
-        if not sum(counts):
+    for split, summaries in done.items():
+        if not sum(summary["images"] for summary in summaries):
             count = len(plan.splits[split])
             raise InputError(
                 f"none of the {count:,} {split} images in {plan.source} can be read: see above"
@@ -144,20 +143,40 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
     if skipped:
         total = sum(len(entries) for entries in plan.splits.values()) + len(plan.skipped)
         print(f"{len(skipped):,} of {total:,} images of {plan.source} skipped", file=sys.stderr)
-    records.write_metadata(
-        work / "data",
-        plan.name,
-        plan.image_size,
-        plan.factors,
-        shard_lengths=lengths,
-        shard_bytes={split: sum(s["bytes"] for s in part) for split, part in done.items()},
-        manifest={
-            **plan.origin,
-            "images": {split: sum(counts) for split, counts in lengths.items()},
-            "skipped": skipped,
-        },
-        card=plan.card,
+    _write_metadata(work / "data", plan, done, skipped)
+
+
+def _write_metadata(
+    folder: Path, plan: Plan, done: dict[str, list[dict[str, Any]]], skipped: list[str]
+) -> None:
+    """Writes what opens the shards of `folder`, from their summaries; the manifest comes last."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import dataset_info, file_adapters, splits
+
+    size, factors = plan.image_size, {name: list(plan.factors[name]) for name in plan.factors}
+    image = tfds.features.Image(shape=(size, size, 3), encoding_format="png")
+    labels = {name: tfds.features.ClassLabel(names=values) for name, values in factors.items()}
+    identity = dataset_info.DatasetIdentity(
+        name=plan.name,
+        version=tfds.core.Version("1.0.0"),
+        data_dir=os.fspath(folder),
+        module_name="pivq_jax.data.prepare",
     )
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        **{"description": f"{plan.name}, {size} x {size} pixels.", **plan.card},
+        features=tfds.features.FeaturesDict({"image": image, **labels}),
+        disable_shuffling=True,
+    )
+    info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
+    lengths = {split: [s["images"] for s in summaries] for split, summaries in done.items()}
+    sizes = {split: sum(s["bytes"] for s in summaries) for split, summaries in done.items()}
+    infos = [splits.SplitInfo(split, lengths[split], sizes[split]) for split in done]
+    info.set_splits(splits.SplitDict(infos))
+    info.write_to_directory(folder)
+    images = {split: sum(counts) for split, counts in lengths.items()}
+    manifest = {**plan.origin, "images": images, "skipped": skipped, "factors": factors}
+    write_json(folder / records.MANIFEST, manifest)
 
 
 def _shards(folder: Path, name: str, split: str, entries: Sequence[Entry]) -> list[Shard]:
