@@ -15,7 +15,7 @@ import numpy as np
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import expanded, is_remote
 from pivq_jax.common.retry import may_pass
-from pivq_jax.data import records, toon_render
+from pivq_jax.data import records, toon_faces
 from pivq_jax.data.builder import default_data_dir
 from pivq_jax.data.fetch import fetch
 from pivq_jax.data.image_folder import prepared_folder
@@ -29,7 +29,6 @@ from pivq_jax.data.images import (
 )
 from pivq_jax.data.sources import RandomSource, RecordSource, Source, first_images
 from pivq_jax.data.tfds_directory import open_directory
-from pivq_jax.data.toon_faces import prepared_faces
 from pivq_jax.data.tree import list_images
 
 __all__ = [
@@ -216,7 +215,9 @@ def load_toon_faces(
     """
     _check_packages("toon_faces")
     cache = expanded(data_dir) if data_dir else default_data_dir()
-    return _open_prepared("toon_faces", image_size, prepared_faces(image_size, cache, sizes))
+    return _open_prepared(
+        "toon_faces", image_size, toon_faces.prepared_faces(image_size, cache, sizes)
+    )
 
 
 def _check_packages(name: str) -> None:
@@ -242,7 +243,7 @@ def _open_prepared(name: str, image_size: int, directory: Path) -> Dataset:
     splits.setdefault("test", splits["validation"])  # FFHQ has no test split
     factors = {factor: tuple(values) for factor, values in factors.items()}
     if name == "toon_faces":  # earlier versions wrote a value as it is misspelled in the drawings
-        factors = toon_render.FACTORS
+        factors = toon_faces.FACTORS
     return Dataset(name, image_size, **splits, factors=factors)
 
 

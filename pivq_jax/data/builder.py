@@ -56,7 +56,11 @@ def plan_of_files(
     max_skipped: float = 1.0,
 ) -> Plan:
     """Returns the plan that prepares listed image files; `max_skipped` is a fraction of them."""
-    root, factors = os.fspath(listing.root), tuple(listing.factors)
+    import PIL
+
+    files = FileRecipe(
+        os.fspath(listing.root), image_size, crop, listing.shape, tuple(listing.factors)
+    )
     # Names, splits and attributes, wherever the source is.
     entries = {split: [(e.file, e.factors) for e in part] for split, part in listing.splits.items()}
     digest = hashlib.sha256(os.fsencode(repr((entries, listing.factors)))).hexdigest()[:16]
@@ -66,7 +70,8 @@ def plan_of_files(
         image_size=image_size,
         splits=listing.splits,
         factors=listing.factors,
-        recipe=FileRecipe(root, image_size, crop, listing.shape, factors),
+        # Wherever the source is.
+        recipe=Recipe(repr((PIL.__version__, files._replace(root=""))), files.make),
         origin=origin | ({"group": group} if group else {}),
         source=readable_name(listing.root),
         label=f"{name} {image_size}px",

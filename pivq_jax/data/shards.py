@@ -5,9 +5,9 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import read_object, sync, write_json
@@ -22,17 +22,12 @@ class Entry(NamedTuple):
     factors: tuple[int, ...]  # value of each factor
 
 
-class Recipe(Protocol):
-    """How the records of a data set are made; can be pickled.
+class Recipe(NamedTuple):
+    """How the records of a data set are made; can be pickled."""
 
-    `identity` is text that differs if the same entries would give other records. `make` returns the
-    PNG file and the factors of an entry; an InputError skips it, but for `images.ShapeError`.
-    """
-
-    @property
-    def identity(self) -> str: ...
-
-    def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]: ...
+    identity: str  # differs if the same entries would give other records
+    # The PNG file and factors of an entry. An InputError skips it, unless an `images.ShapeError`.
+    make: Callable[[Entry], tuple[bytes, dict[str, int]]]
 
 
 class FileRecipe(NamedTuple):
@@ -44,15 +39,8 @@ class FileRecipe(NamedTuple):
     shape: tuple[int, int] | None  # required width and height of every image; None for any
     factors: tuple[str, ...]  # names of the factors
 
-    @property
-    def identity(self) -> str:
-        """See `Recipe`; the location of the images is not included."""
-        import PIL
-
-        return repr((PIL.__version__, self._replace(root="")))
-
     def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]:
-        """See `Recipe`."""
+        """Returns a record's PNG file and factors; raises InputError if it cannot be read."""
         name = images.readable_name(entry.file)
         if os.path.isfile(self.root):
             try:
