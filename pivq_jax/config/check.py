@@ -11,8 +11,7 @@ import jax
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, read_json
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
-from pivq_jax.config.limits import NORM_GROUPS, RECOMBINATION_PATCHES
-from pivq_jax.config.sections import ModelConfig
+from pivq_jax.config.sections import NORM_GROUPS, RECOMBINATION_PATCHES, ModelConfig
 
 MAX_POSITIONS = 2**24  # numbers in the table of positions of patches; half a GB to make
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels; a test compares it with losses.backbones
