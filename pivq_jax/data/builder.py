@@ -20,7 +20,7 @@ from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data import records, shards, worker
 from pivq_jax.data.images import readable_name
 from pivq_jax.data.layouts import Listing
-from pivq_jax.data.shards import Entry, FileRecipe, Recipe, Shard
+from pivq_jax.data.shards import Entry, FileRecipe, Make, Shard
 
 # Images per shard: the most that each worker loses if it is interrupted.
 _SHARD_IMAGES = 1024
@@ -37,7 +37,8 @@ class Plan:
     image_size: int  # height and width in pixels
     splits: Mapping[str, Sequence[Entry]]  # images of each split, in order
     factors: Mapping[str, Sequence[str]]  # names of the values of each factor
-    recipe: Recipe  # how the records are made
+    identity: str  # differs if the same entries would give other records
+    make: Make  # makes records; can be pickled
     origin: Mapping[str, Any]  # entries of `prepared.json` that describe the source
     source: str  # the source in messages
     label: str  # the data set in messages
@@ -47,20 +48,13 @@ class Plan:
 
 
 def plan_of_files(
-    name: str,
-    listing: Listing,
-    image_size: int,
-    *,
-    crop: int = 0,
-    group: str = "",
-    max_skipped: float = 1.0,
+    name: str, listing: Listing, image_size: int, crop: int = 0, group: str = ""
 ) -> Plan:
-    """Returns the plan that prepares listed image files; `max_skipped` is a fraction of them."""
+    """Returns the plan that prepares listed image files."""
     import PIL
 
-    files = FileRecipe(
-        os.fspath(listing.root), image_size, crop, listing.shape, tuple(listing.factors)
-    )
+    root, factors = os.fspath(listing.root), tuple(listing.factors)
+    files = FileRecipe(root, image_size, crop, listing.shape, factors)
     # Names, splits and attributes, wherever the source is.
     entries = {split: [(e.file, e.factors) for e in part] for split, part in listing.splits.items()}
     digest = hashlib.sha256(os.fsencode(repr((entries, listing.factors)))).hexdigest()[:16]
@@ -70,12 +64,11 @@ def plan_of_files(
         image_size=image_size,
         splits=listing.splits,
         factors=listing.factors,
-        # Wherever the source is.
-        recipe=Recipe(repr((PIL.__version__, files._replace(root=""))), files.make),
+        identity=repr((PIL.__version__, files._replace(root=""))),  # wherever the source is
+        make=files.make,
         origin=origin | ({"group": group} if group else {}),
         source=readable_name(listing.root),
         label=f"{name} {image_size}px",
-        max_skipped=max_skipped,
     )
 
 
@@ -113,10 +106,7 @@ def build(
 
 def _make(work: Path, plan: Plan, workers: int) -> None:
     """Writes the data set to `work`/data, continuing the work of an earlier call."""
-    parts = {
-        split: _shards(work / "data", plan.name, split, entries)
-        for split, entries in plan.splits.items()
-    }
+    parts = {split: [*_shards(work / "data", plan, split)] for split in plan.splits}
     every = list(itertools.chain(*parts.values()))
     (work / "data").mkdir(parents=True, exist_ok=True)
     (work / "done").mkdir(exist_ok=True)
@@ -125,7 +115,7 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
         if path not in expected:
             path.unlink()
 
-    found = [shards.read_summary(plan.recipe, shard) for shard in every]
+    found = [shards.read_summary(shard) for shard in every]
     missing = [shard for shard, summary in zip(every, found, strict=True) if not summary]
     skipped = [line for summary in found if summary for line in summary["skipped"]]
     _check_skipped(plan, skipped)
@@ -133,7 +123,7 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
         skipped.append(reason)
         _check_skipped(plan, skipped)
 
-    done = {s: [shards.read_summary(plan.recipe, shard) for shard in parts[s]] for s in parts}
+    done = {split: [shards.read_summary(shard) for shard in parts[split]] for split in parts}
     for split, summaries in done.items():
         if not sum(summary["images"] for summary in summaries):
             count = len(plan.splits[split])
@@ -142,9 +132,8 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
                 if count
                 else f"no {split} image of {plan.name} in {plan.source}: give a complete source"
             )
-    skipped = list(plan.skipped)
-    for summary in itertools.chain(*done.values()):
-        skipped += summary["skipped"]
+    every_summary = itertools.chain(*done.values())
+    skipped = [*plan.skipped, *(line for each in every_summary for line in each["skipped"])]
     if skipped:
         total = sum(len(entries) for entries in plan.splits.values()) + len(plan.skipped)
         print(f"{len(skipped):,} of {total:,} images of {plan.source} skipped", file=sys.stderr)
@@ -184,16 +173,14 @@ def _write_metadata(
     write_json(folder / records.MANIFEST, manifest)
 
 
-def _shards(folder: Path, name: str, split: str, entries: Sequence[Entry]) -> list[Shard]:
-    """The shards of a split, with the names that tensorflow-datasets gives them."""
-    starts = range(0, max(1, len(entries)), _SHARD_IMAGES)
-    return [
-        Shard(
-            folder / f"{name}-{split}.array_record-{index:05d}-of-{len(starts):05d}",
-            tuple(entries[start : start + _SHARD_IMAGES]),
-        )
-        for index, start in enumerate(starts)
-    ]
+def _shards(folder: Path, plan: Plan, split: str) -> Iterator[Shard]:
+    """Yields the shards of a split, with the names that tensorflow-datasets gives them."""
+    starts = range(0, max(1, len(plan.splits[split])), _SHARD_IMAGES)
+    for index, start in enumerate(starts):
+        name = f"{plan.name}-{split}.array_record-{index:05d}-of-{len(starts):05d}"
+        entries = tuple(plan.splits[split][start : start + _SHARD_IMAGES])
+        contents = repr((plan.identity, entries)).encode("utf-8", "surrogateescape")
+        yield Shard(folder / name, entries, hashlib.sha256(contents).hexdigest())
 
 
 def _with_progress(plan: Plan, missing: list[Shard], workers: int) -> Iterator[str]:
@@ -201,7 +188,7 @@ def _with_progress(plan: Plan, missing: list[Shard], workers: int) -> Iterator[s
     from tqdm import tqdm
 
     images = sum(len(shard.entries) for shard in missing)
-    write = functools.partial(shards.write_shard, plan.recipe)
+    write = functools.partial(shards.write_shard, plan.make)
     workers = min(workers, images // _IMAGES_PER_WORKER)
     with contextlib.closing(worker.run(write, missing, workers)) as reasons:
         for reason in progress_bar(reasons, desc=plan.label, total=images, unit=" images"):

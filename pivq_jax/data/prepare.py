@@ -18,6 +18,7 @@ interrupted at any time; if it is run again, it continues and produces the same 
 """
 
 import argparse
+import dataclasses
 import os
 import shlex
 import sys
@@ -68,9 +69,8 @@ def prepare_dataset(
         listing = layouts.READERS[name](source)
     _check_sizes(name, image_size, crop, listing)
 
-    plan = plan_of_files(
-        name, listing, image_size, crop=crop, group=group, max_skipped=_MAX_SKIPPED
-    )
+    plan = plan_of_files(name, listing, image_size, crop, group)
+    plan = dataclasses.replace(plan, max_skipped=_MAX_SKIPPED)
     target = records.set_directory(output, name, image_size)
     manifest = build(target, lambda: plan, workers=workers)
     wanted = {"group": "", **plan.origin}

@@ -1,7 +1,6 @@
 """Writes the shards of a data set in parallel, each once and atomically."""
 
 import functools
-import hashlib
 import io
 import os
 import zipfile
@@ -22,12 +21,8 @@ class Entry(NamedTuple):
     factors: tuple[int, ...]  # value of each factor
 
 
-class Recipe(NamedTuple):
-    """How the records of a data set are made; can be pickled."""
-
-    identity: str  # differs if the same entries would give other records
-    # The PNG file and factors of an entry. An InputError skips it, unless an `images.ShapeError`.
-    make: Callable[[Entry], tuple[bytes, dict[str, int]]]
+# The PNG file and factors of an entry. An InputError skips it, unless an `images.ShapeError`.
+Make = Callable[[Entry], tuple[bytes, dict[str, int]]]
 
 
 class FileRecipe(NamedTuple):
@@ -68,6 +63,7 @@ class Shard(NamedTuple):
 
     path: Path
     entries: tuple[Entry, ...]  # its images
+    digest: str  # of everything that determines its contents
 
     @property
     def summary(self) -> Path:
@@ -75,20 +71,14 @@ class Shard(NamedTuple):
         return self.path.parents[1] / "done" / f"{self.path.name}.json"
 
 
-def digest(recipe: Recipe, shard: Shard) -> str:
-    """Returns a hash of everything that determines the contents of a shard."""
-    text = repr((recipe.identity, shard.entries))
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def read_summary(recipe: Recipe, shard: Shard) -> dict[str, Any]:
+def read_summary(shard: Shard) -> dict[str, Any]:
     """Reads the summary of a shard; empty if the shard is missing, incomplete or out of date."""
     summary = read_object(shard.summary)
-    whole = summary.get("digest") == digest(recipe, shard) and shard.path.exists()
+    whole = summary.get("digest") == shard.digest and shard.path.exists()
     return summary if whole and shard.path.stat().st_size == summary["size"] else {}
 
 
-def write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
+def write_shard(make: Make, shard: Shard) -> Iterator[str]:
     """Writes a shard; yields for each image an empty string, or the reason why it is skipped.
 
     An image of the wrong shape is an error.
@@ -102,7 +92,7 @@ def write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
         for entry in shard.entries:
             reason = ""
             try:
-                record = records.encode(*recipe.make(entry))
+                record = records.encode(*make(entry))
                 writer.write(record)
                 total += len(record)
             except images.ShapeError:
@@ -117,7 +107,7 @@ def write_shard(recipe: Recipe, shard: Shard) -> Iterator[str]:
     sync(part)
     os.replace(part, shard.path)
     summary = {
-        "digest": digest(recipe, shard),
+        "digest": shard.digest,
         "images": len(shard.entries) - len(skipped),
         "bytes": total,
         "size": shard.path.stat().st_size,

@@ -21,7 +21,7 @@ import numpy as np
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.builder import Plan, build, usable_cores
 from pivq_jax.data.images import encode_png
-from pivq_jax.data.shards import Entry, Recipe
+from pivq_jax.data.shards import Entry
 
 NAME = "toon_faces"
 VERSION = "1.0.0"
@@ -172,7 +172,7 @@ def check_renderer() -> None:
 
 
 def _draw(image_size: int, entry: Entry) -> tuple[bytes, dict[str, int]]:
-    """Draws the face whose seed is the file of an entry; see `shards.Recipe`."""
+    """Draws the face whose seed is the file of an entry; see `shards.Make`."""
     png, factors = render_face(entry.file, image_size)
     return png, {name: FACTORS[name].index(value) for name, value in factors.items()}
 
@@ -201,7 +201,8 @@ def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None
                 for split, of_split in seeds.items()
             },
             factors=FACTORS,
-            recipe=Recipe(f"{NAME} {VERSION} {image_size}", functools.partial(_draw, image_size)),
+            identity=f"{NAME} {VERSION} {image_size}",
+            make=functools.partial(_draw, image_size),
             origin={"name": NAME, "version": VERSION, "image_size": image_size},
             source=NAME,
             label=f"{NAME} {image_size}px: drawing",
