@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.common import parser_for
-from pivq_jax.common.progress_bar import progress_bar
+from pivq_jax.common.output import progress_bar
 from pivq_jax.data import toon_faces
 from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation.prdc import prdc

@@ -1,4 +1,4 @@
-"""Paths, and files and folders that appear whole or not at all."""
+"""Paths, files and folders that appear whole or not at all, and files of bounded size to read."""
 
 import contextlib
 import functools
@@ -8,12 +8,15 @@ import shutil
 import sys
 import tempfile
 import uuid
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from pivq_jax.common.errors import InputError
 
+# Bytes of a member in the directory of a zip archive: its name and all else that may be with it.
+_MEMBER = 160
 MAX_NAME_BYTES = 255  # of a file's or folder's name, on most file systems
 
 
@@ -248,3 +251,32 @@ def read_object(path: Path, most: int = 2**23) -> dict[str, Any]:
     except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def open_archive(file: IO[bytes], most: int) -> zipfile.ZipFile:
+    """Opens a zip archive of at most so many members.
+
+    More are a ValueError before they take memory. A damaged archive raises what `zipfile` does.
+    """
+    directory = _Directory(file, most)
+    archive = zipfile.ZipFile(cast(IO[bytes], directory))
+    archive.fp = file  # of members, all may be read
+    return archive
+
+
+class _Directory:
+    """An archive of which `zipfile` reads the end, and then the directory as a whole."""
+
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self._file, self._most = file, most
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        if size > self._most * _MEMBER:
+            raise ValueError(f"its directory has {size:,} bytes, too many for {self._most:,} files")
+        content = self._file.read(size)
+        if (members := content.count(b"PK\1\2")) > self._most:
+            raise ValueError(f"it has {members:,} files, more than {self._most:,}")
+        return content

@@ -11,7 +11,7 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import check_directory, read_object, write_atomically, write_json
-from pivq_jax.common.progress_bar import progress_bar
+from pivq_jax.common.output import progress_bar
 from pivq_jax.data import framing, images, landmarks, tree, worker
 from pivq_jax.data.builder import locked
 

@@ -16,7 +16,7 @@ from absl import logging
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import cache_folder, sync, write_json
-from pivq_jax.common.progress_bar import progress_bar
+from pivq_jax.common.output import progress_bar
 from pivq_jax.data import records, shards, worker
 from pivq_jax.data.images import readable_name
 from pivq_jax.data.layouts import Listing

@@ -7,7 +7,7 @@ from typing import Any
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, new_folder
-from pivq_jax.common.progress_bar import progress_bar
+from pivq_jax.common.output import progress_bar
 from pivq_jax.common.retry import retried
 from pivq_jax.data.builder import locked
 from pivq_jax.data.records import MANIFEST, find_directory

@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 
 from absl import logging
 
-from pivq_jax.common.archives import open_archive
 from pivq_jax.common.errors import InputError, brief
+from pivq_jax.common.files import open_archive
 from pivq_jax.data import tables
 from pivq_jax.data.images import EXTENSIONS, is_image, readable_name, unread_kinds
 from pivq_jax.data.shards import Entry
