@@ -10,23 +10,33 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import cache_folder, sync, write_json
+from pivq_jax.common.files import cache_folder, read_object, sync, write_json
 from pivq_jax.common.output import progress_bar
-from pivq_jax.data import records, shards, worker
-from pivq_jax.data.images import readable_name
-from pivq_jax.data.layouts import Listing
-from pivq_jax.data.shards import Entry, FileRecipe, Make, Shard
+from pivq_jax.data import records, worker
+from pivq_jax.data.images import ShapeError
 
 # Images per shard: the most that each worker loses if it is interrupted.
 _SHARD_IMAGES = 1024
 
 # A worker process takes about as long to start as this number of images to read or to draw.
 _IMAGES_PER_WORKER = 200
+
+
+class Entry(NamedTuple):
+    """An image of the source."""
+
+    file: str  # path relative to the directory, or a member of the archive; the seed of a drawing
+    stamp: str  # text that changes when the image changes
+    factors: tuple[int, ...]  # value of each factor
+
+
+# The PNG file and factors of an entry. An InputError skips it, unless a `ShapeError`.
+Make = Callable[[Entry], tuple[bytes, dict[str, int]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,31 +55,6 @@ class Plan:
     max_skipped: float = 1.0  # largest fraction of images that cannot be read
     skipped: Sequence[str] = ()  # why images that are in no split were left out
     card: Mapping[str, str] = dataclasses.field(default_factory=dict)  # for other programs
-
-
-def plan_of_files(
-    name: str, listing: Listing, image_size: int, crop: int = 0, group: str = ""
-) -> Plan:
-    """Returns the plan that prepares listed image files."""
-    import PIL
-
-    root, factors = os.fspath(listing.root), tuple(listing.factors)
-    files = FileRecipe(root, image_size, crop, listing.shape, factors)
-    # Names, splits and attributes, wherever the source is.
-    entries = {split: [(e.file, e.factors) for e in part] for split, part in listing.splits.items()}
-    digest = hashlib.sha256(os.fsencode(repr((entries, listing.factors)))).hexdigest()[:16]
-    origin = {"name": name, "image_size": image_size, "crop": crop, "source": digest}
-    return Plan(
-        name=name,
-        image_size=image_size,
-        splits=listing.splits,
-        factors=listing.factors,
-        identity=repr((PIL.__version__, files._replace(root=""))),  # wherever the source is
-        make=files.make,
-        origin=origin | ({"group": group} if group else {}),
-        source=readable_name(listing.root),
-        label=f"{name} {image_size}px",
-    )
 
 
 def default_data_dir() -> Path:
@@ -115,7 +100,7 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
         if path not in expected:
             path.unlink()
 
-    found = [shards.read_summary(shard) for shard in every]
+    found = [_read_summary(shard) for shard in every]
     missing = [shard for shard, summary in zip(every, found, strict=True) if not summary]
     skipped = [line for summary in found if summary for line in summary["skipped"]]
     _check_skipped(plan, skipped)
@@ -123,7 +108,7 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
         skipped.append(reason)
         _check_skipped(plan, skipped)
 
-    done = {split: [shards.read_summary(shard) for shard in parts[split]] for split in parts}
+    done = {split: [_read_summary(shard) for shard in parts[split]] for split in parts}
     for split, summaries in done.items():
         if not sum(summary["images"] for summary in summaries):
             count = len(plan.splits[split])
@@ -173,28 +158,86 @@ def _write_metadata(
     write_json(folder / records.MANIFEST, manifest)
 
 
-def _shards(folder: Path, plan: Plan, split: str) -> Iterator[Shard]:
+class _Shard(NamedTuple):
+    """A shard to write."""
+
+    path: Path
+    entries: tuple[Entry, ...]  # its images
+    digest: str  # of everything that determines its contents
+
+    @property
+    def summary(self) -> Path:
+        """Where its digest, images, bytes, size and skipped images are, once it is complete."""
+        return self.path.parents[1] / "done" / f"{self.path.name}.json"
+
+
+def _shards(folder: Path, plan: Plan, split: str) -> Iterator[_Shard]:
     """Yields the shards of a split, with the names that tensorflow-datasets gives them."""
     starts = range(0, max(1, len(plan.splits[split])), _SHARD_IMAGES)
     for index, start in enumerate(starts):
         name = f"{plan.name}-{split}.array_record-{index:05d}-of-{len(starts):05d}"
         entries = tuple(plan.splits[split][start : start + _SHARD_IMAGES])
         contents = repr((plan.identity, entries)).encode("utf-8", "surrogateescape")
-        yield Shard(folder / name, entries, hashlib.sha256(contents).hexdigest())
+        yield _Shard(folder / name, entries, hashlib.sha256(contents).hexdigest())
 
 
-def _with_progress(plan: Plan, missing: list[Shard], workers: int) -> Iterator[str]:
+def _with_progress(plan: Plan, missing: list[_Shard], workers: int) -> Iterator[str]:
     """Writes shards with a progress bar; prints and yields the reason for each skipped image."""
     from tqdm import tqdm
 
     images = sum(len(shard.entries) for shard in missing)
-    write = functools.partial(shards.write_shard, plan.make)
+    write = functools.partial(_write_shard, plan.make)
     workers = min(workers, images // _IMAGES_PER_WORKER)
     with contextlib.closing(worker.run(write, missing, workers)) as reasons:
         for reason in progress_bar(reasons, desc=plan.label, total=images, unit=" images"):
             if reason:
                 tqdm.write(f"skipped: {reason}", file=sys.stderr)
                 yield reason
+
+
+def _read_summary(shard: _Shard) -> dict[str, Any]:
+    """Reads the summary of a shard; empty if the shard is missing, incomplete or out of date."""
+    summary = read_object(shard.summary)
+    whole = summary.get("digest") == shard.digest and shard.path.exists()
+    return summary if whole and shard.path.stat().st_size == summary["size"] else {}
+
+
+def _write_shard(make: Make, shard: _Shard) -> Iterator[str]:
+    """Writes a shard; yields for each image an empty string, or the reason why it is skipped.
+
+    An image of the wrong shape is an error.
+    """
+    from array_record.python import array_record_module
+
+    part = shard.path.with_name(f".{shard.path.name}.part")
+    total, skipped = 0, []
+    try:
+        writer = array_record_module.ArrayRecordWriter(os.fspath(part), "group_size:1")
+        for entry in shard.entries:
+            reason = ""
+            try:
+                record = records.encode(*make(entry))
+                writer.write(record)
+                total += len(record)
+            except ShapeError:
+                raise
+            except InputError as error:
+                reason = str(error)
+                skipped.append(reason)
+            yield reason
+        writer.close()
+    except RuntimeError as error:  # raised by the writer, for example if the disk is full
+        raise OSError(f"cannot write {shard.path}: {error}") from error
+    sync(part)
+    os.replace(part, shard.path)
+    summary = {
+        "digest": shard.digest,
+        "images": len(shard.entries) - len(skipped),
+        "bytes": total,
+        "size": shard.path.stat().st_size,
+        "skipped": skipped,
+    }
+    write_json(shard.summary, summary)
 
 
 def _check_skipped(plan: Plan, skipped: list[str]) -> None:

@@ -31,7 +31,7 @@ from pivq_jax.common.command_line import CommandParser, resumable_exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
 from pivq_jax.data import layouts, records
-from pivq_jax.data.builder import build, default_data_dir, plan_of_files, usable_cores
+from pivq_jax.data.builder import build, default_data_dir, usable_cores
 
 # The configs of data sets that have none of their own.
 _CONFIGS = {"lfw": "faces"}
@@ -69,7 +69,7 @@ def prepare_dataset(
         listing = layouts.READERS[name](source)
     _check_sizes(name, image_size, crop, listing)
 
-    plan = plan_of_files(name, listing, image_size, crop, group)
+    plan = layouts.plan_of_files(name, listing, image_size, crop, group)
     plan = dataclasses.replace(plan, max_skipped=_MAX_SKIPPED)
     target = records.set_directory(output, name, image_size)
     manifest = build(target, lambda: plan, workers=workers)

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.builder import Plan, build, usable_cores
+from pivq_jax.data.builder import Entry, Plan, build, usable_cores
 from pivq_jax.data.images import encode_png
-from pivq_jax.data.shards import Entry
 
 NAME = "toon_faces"
 VERSION = "1.0.0"
@@ -172,7 +171,7 @@ def check_renderer() -> None:
 
 
 def _draw(image_size: int, entry: Entry) -> tuple[bytes, dict[str, int]]:
-    """Draws the face whose seed is the file of an entry; see `shards.Make`."""
+    """Draws the face whose seed is the file of an entry; see `builder.Make`."""
     png, factors = render_face(entry.file, image_size)
     return png, {name: FACTORS[name].index(value) for name, value in factors.items()}
 
