@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
+from absl import logging
+
 from pivq_jax.common.errors import InputError
 
 # Bytes of a member in the directory of a zip archive: its name and all else that may be with it.
@@ -178,6 +180,33 @@ def flock(path: Path) -> int | None:
             raise
         return None
     return descriptor
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Holds an exclusive lock on a file; if another process does, says that it waits for `what`."""
+    import fcntl  # not on Windows, nor is array_record
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise InputError(
+            f"{path.parent} cannot be written ({error.strerror}): name another directory with"
+            " PIVQ_DATA_DIR, data_dir or --output"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.warning("another process is preparing %s: waiting for it", what)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise OSError(
+                f"{path} cannot be locked ({error.strerror}): name a directory on a file system"
+                " that has locks, such as a local disk, with PIVQ_DATA_DIR or --output"
+            ) from error
+        yield
 
 
 def write_atomically(path: Path, content: bytes) -> None:

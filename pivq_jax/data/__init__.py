@@ -17,7 +17,6 @@ from pivq_jax.common.files import expanded, is_remote
 from pivq_jax.common.retry import may_pass
 from pivq_jax.data import records, toon_faces
 from pivq_jax.data.builder import default_data_dir
-from pivq_jax.data.fetch import fetch
 from pivq_jax.data.image_folder import prepared_folder
 from pivq_jax.data.images import (
     decode_image,
@@ -163,7 +162,7 @@ def load_dataset(
         return Dataset(name, image_size, **splits, factors=factors)
     cache = expanded(data_dir) if data_dir else default_data_dir()
     if is_remote(path):
-        directory = fetch(path, name, image_size, cache)
+        directory = records.fetch(path, name, image_size, cache)
     else:
         root = expanded(path) if path else cache
         directory = records.find_directory(root, name, image_size)

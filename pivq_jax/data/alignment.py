@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import check_directory, read_object, write_atomically, write_json
+from pivq_jax.common.files import check_directory, locked, read_object, write_atomically, write_json
 from pivq_jax.common.output import progress_bar
 from pivq_jax.data import framing, images, landmarks, tree, worker
-from pivq_jax.data.builder import locked
 
 # Why photographs are skipped, in the order in which they are counted.
 REASONS = ("no face", "too small", "cut off", "unreadable")

@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import logging
-
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import cache_folder, read_object, sync, write_json
+from pivq_jax.common.files import cache_folder, locked, read_object, sync, write_json
 from pivq_jax.common.output import progress_bar
 from pivq_jax.data import records, worker
 from pivq_jax.data.images import ShapeError
@@ -247,30 +245,3 @@ def _check_skipped(plan: Plan, skipped: list[str]) -> None:
             f"more than {100 * plan.max_skipped:g} % of the {total:,} images in {plan.source}"
             f" cannot be read ({skipped[0]}): download them again"
         )
-
-
-@contextlib.contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Holds an exclusive lock on a file; if another process does, says that it waits for `what`."""
-    import fcntl  # not on Windows, nor is array_record
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise InputError(
-            f"{path.parent} cannot be written ({error.strerror}): name another directory with"
-            " PIVQ_DATA_DIR, data_dir or --output"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.warning("another process is preparing %s: waiting for it", what)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise OSError(
-                f"{path} cannot be locked ({error.strerror}): name a directory on a file system"
-                " that has locks, such as a local disk, with PIVQ_DATA_DIR or --output"
-            ) from error
-        yield

@@ -64,6 +64,11 @@ class _Table:
                 f"{self._path} names {len(names):,} attributes, more than {_MAX_NAMES:,}"
             )
 
+    def wrong(self, fields: list[str], wanted: str) -> InputError:
+        """Returns the error of a line that is not as wanted."""
+        line = " ".join(fields)[:60]
+        return InputError(f"{self._path} has the line {line!r}, not {wanted}: download it again")
+
     def keep(self, text: str, numbers: int = 0) -> None:
         """Counts the bytes of a text and of a tuple of numbers that are kept."""
         self._left -= sys.getsizeof(text) + _PLACE + 8 * numbers
@@ -79,10 +84,7 @@ def read_partition(path: Path) -> dict[str, str]:
     partition, table = {}, _Table(path)
     for fields in table.split():
         if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
-            raise InputError(
-                f"{path} has the line {' '.join(fields)[:60]!r}, not an image and 0, 1 or 2:"
-                " download it again"
-            )
+            raise table.wrong(fields, "an image and 0, 1 or 2")
         table.keep(fields[0])
         partition[fields[0]] = SPLITS[int(fields[1])]
     for split in SPLITS:
@@ -125,10 +127,7 @@ def read_mapping(path: Path) -> dict[int, str]:
     mapping, table = {}, _Table(path)
     for fields in itertools.islice(table.split(), 1, None):
         if len(fields) != 3 or not re.fullmatch(r"[0-9]{1,9}", fields[0]):
-            raise InputError(
-                f"{path} has the line {' '.join(fields)[:60]!r}, not `idx orig_idx orig_file`:"
-                " download it again"
-            )
+            raise table.wrong(fields, "`idx orig_idx orig_file`")
         table.keep(fields[2])
         mapping[int(fields[0])] = fields[2]
     if not mapping:
