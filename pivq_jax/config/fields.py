@@ -52,9 +52,11 @@ class Config(Section):
             InputError: if fields are missing, unknown or of another type; the message names all of
                 them.
         """
-        if faults := list(_faults(cls, values)):
+        faults: list[str] = []
+        config = _build(cls, values, "", faults)
+        if faults:
             raise InputError(", ".join(faults))
-        return _build(cls, values)
+        return config
 
     @classmethod
     def of_model(cls, values: Mapping[str, Any]) -> Self:
@@ -163,22 +165,25 @@ def is_whole(values: Mapping[str, Any]) -> bool:
     )
 
 
-def _faults(section: type[Section], values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    types = get_type_hints(section)
-    for name in values:
-        if name not in types:
-            yield f"{prefix}{name[:60]} is unknown"  # a published model may hold any text
+def _build(section: type[Any], values: Mapping[str, Any], prefix: str, faults: list[str]) -> Any:
+    """Builds a section, and adds what is wrong with its values to `faults`."""
+    types, built = get_type_hints(section), {}
+    # A published model may hold any text.
+    faults += [f"{prefix}{name[:60]} is unknown" for name in values if name not in types]
     for name, kind in types.items():
         value = values.get(name)
         if name not in values:
-            yield f"{prefix}{name} is missing"
+            faults.append(f"{prefix}{name} is missing")
         elif issubclass(kind, Section):
             if isinstance(value, Mapping):
-                yield from _faults(kind, value, f"{prefix}{name}.")
+                built[name] = _build(kind, value, f"{prefix}{name}.", faults)
             else:
-                yield f"{prefix}{name} = {reprlib.repr(value)} must be a section"
-        elif not _is_of_type(value, kind):
-            yield f"{prefix}{name} = {reprlib.repr(value)} must be of type {kind.__name__}"
+                faults.append(f"{prefix}{name} = {reprlib.repr(value)} must be a section")
+        elif _is_of_type(value, kind):
+            built[name] = kind(value)
+        else:
+            faults.append(f"{prefix}{name} = {reprlib.repr(value)} must be of type {kind.__name__}")
+    return section(**built)
 
 
 def _is_of_type(value: Any, kind: type) -> bool:
@@ -187,13 +192,3 @@ def _is_of_type(value: Any, kind: type) -> bool:
     if kind is float and isinstance(value, int):
         return abs(value) <= sys.float_info.max
     return isinstance(value, kind)
-
-
-def _build(section: type[Any], values: Mapping[str, Any]) -> Any:
-    types = get_type_hints(section)
-    return section(
-        **{
-            name: _build(kind, values[name]) if issubclass(kind, Section) else kind(values[name])
-            for name, kind in types.items()
-        }
-    )
