@@ -36,6 +36,10 @@ def need(good: bool, message: str) -> None:
         raise InputError(message)
 
 
+def _need_multiple(name: str, value: int, of: str, number: int) -> None:
+    need(value % number == 0, f"{name} = {value} must be a multiple of {of} = {number}")
+
+
 def check_config(config: Config, training: bool) -> None:
     """Checks the fields of a config, their combination and, for training, the devices of this run.
 
@@ -100,12 +104,7 @@ def check_config(config: Config, training: bool) -> None:
         f" than quantizer.codebook_size = {quantizer.codebook_size}: raise it",
     )
     _check_begins(config)
-
-    prior = config.prior
-    need(
-        prior.width % prior.heads == 0,
-        f"prior.width = {prior.width} must be a multiple of prior.heads = {prior.heads}",
-    )
+    _need_multiple("prior.width", config.prior.width, "prior.heads", config.prior.heads)
     if training:
         check_devices(config, jax.device_count())
 
@@ -158,23 +157,15 @@ def check_model(config: Config) -> None:
         f"model.output = 'conv' emits 2x2 pixels: model.patch_size = {patch} must be even, or use"
         " model.output = 'patch'",
     )
-    need(
-        model.width % (4 * model.heads) == 0,
-        f"model.width = {model.width} must be a multiple of 4 * model.heads = {4 * model.heads}",
-    )
+    _need_multiple("model.width", model.width, "4 * model.heads", 4 * model.heads)
     need(
         quantizer.kind != "matching" or model.num_codes < quantizer.codebook_size,
         f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
         f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
     )
-    for name, count in (
-        ("model.num_codes", model.num_codes),
-        ("quantizer.codebook_size", quantizer.codebook_size),
-    ):
-        need(
-            count % model.stages == 0,
-            f"{name} = {count} must be a multiple of model.stages = {model.stages}",
-        )
+    _need_multiple("model.num_codes", model.num_codes, "model.stages", model.stages)
+    entries = quantizer.codebook_size
+    _need_multiple("quantizer.codebook_size", entries, "model.stages", model.stages)
     patches = model.patches(size)
     if model.stages > 1:
         _check_stages(model, quantizer.kind, patches)
