@@ -291,7 +291,6 @@ def _open_model(task: Task, writes: bool = True) -> TrainedModel:
 
 
 def _evaluate(session: Session) -> None:
-    """Writes `metrics.json` and `report/` for the test split."""
     model, workdir = session.model, session.workdir
     say(f"evaluating step {model.step} on {len(session.dataset.test):,} test images")
     if model.progress.get("codebook") == "fitted":

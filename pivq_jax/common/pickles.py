@@ -132,8 +132,6 @@ class _NumpyDtype:
 
 
 class _NumpyArray:
-    """A pickled array."""
-
     def __init__(self, *_: Any) -> None:
         self.value = np.empty(0)
 

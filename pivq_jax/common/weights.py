@@ -126,7 +126,6 @@ def write_weights(path: Path, tree: Any) -> None:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Writes a file of the cache."""
     try:
         write_atomically(path, content)
     except OSError as error:

@@ -210,7 +210,6 @@ def _check_stages(model: ModelConfig, kind: str, patches: int) -> None:
 
 
 def _check_field(field: Field, value: Any) -> None:
-    """Checks the value of a single field."""
     if field.choices:
         for chosen in filter(None, value.split(",")) if field.several else [value]:
             need(

@@ -160,12 +160,11 @@ def load_dataset(
             for split in splits.values():
                 split[0]
         return Dataset(name, image_size, **splits, factors=factors)
-    cache = expanded(data_dir) if data_dir else default_data_dir()
+    cache = expanded(data_dir or default_data_dir())
     if is_remote(path):
         directory = records.fetch(path, name, image_size, cache)
     else:
-        root = expanded(path) if path else cache
-        directory = records.find_directory(root, name, image_size)
+        directory = records.find_directory(expanded(path or cache), name, image_size)
     if directory is None and name == "image_folder":
         if not path:
             raise InputError(
@@ -213,7 +212,7 @@ def load_toon_faces(
             missing or draw different faces.
     """
     _check_packages("toon_faces")
-    cache = expanded(data_dir) if data_dir else default_data_dir()
+    cache = expanded(data_dir or default_data_dir())
     return _open_prepared(
         "toon_faces", image_size, toon_faces.prepared_faces(image_size, cache, sizes)
     )

@@ -187,7 +187,6 @@ def _local_rows(batch_size: int, process_index: int, process_count: int) -> rang
 
 
 def _stack(examples: list[Example]) -> Batch:
-    """Returns the batch of these examples."""
     batch = {"image": np.stack([example["image"] for example in examples])}
     for name in examples[0]:
         if name != "image":

@@ -58,7 +58,6 @@ class _Table:
             raise InputError(f"cannot read {self._path}: {error}") from error
 
     def check_names(self, names: list[str]) -> None:
-        """Refuses too many attributes."""
         if len(names) > _MAX_NAMES:
             raise InputError(
                 f"{self._path} names {len(names):,} attributes, more than {_MAX_NAMES:,}"
