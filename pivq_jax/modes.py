@@ -72,7 +72,10 @@ class Task:
 
 def train(task: Task) -> None:
     """Trains (or continues), then evaluates, samples and interpolates."""
-    from pivq_jax.training import loop  # needs packages of the extra `train`
+    # Packages of the extra `train`: those that are missing are reported before any work.
+    import grain  # noqa: F401
+
+    from pivq_jax.training import loop
 
     config = _config(task)
     _check_weights(config)
