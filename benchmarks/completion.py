@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks.common import add_model, labelled, open_model, output_of, parser_for
 from pivq_jax.common.files import write_atomically
+from pivq_jax.common.output import progress_bar
 from pivq_jax.common.pictures import grid, magnification, save_png
-from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.completions import GREY, visible_pixels

@@ -25,8 +25,8 @@ from flax import serialization
 
 from benchmarks.common import add_model, open_model, output_of, parser_for
 from pivq_jax.common.files import write_atomically
+from pivq_jax.common.output import progress_bar
 from pivq_jax.common.pictures import save_png
-from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.edits import all_values, learn_factors

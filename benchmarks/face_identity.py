@@ -33,7 +33,7 @@ from PIL import Image
 import pivq_jax
 from benchmarks.common import parser_for
 from pivq_jax.common.files import write_json
-from pivq_jax.common.progress_bar import progress_bar
+from pivq_jax.common.output import progress_bar
 from pivq_jax.data.framing import PRESETS
 from pivq_jax.data.landmarks import import_dlib, model_file
 from pivq_jax.data.sources import Source, Subset

@@ -22,8 +22,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.common import parser_for
-from pivq_jax.common.progress_bar import progress_bar
-from pivq_jax.data import toon_render
+from pivq_jax.common.output import progress_bar
+from pivq_jax.data import toon_faces
 from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation.prdc import prdc
 from pivq_jax.losses.backbones import VGG16
@@ -100,9 +100,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     options = parser.parse_args()
 
-    seeds = toon_render.face_seeds("train", 2 * options.images)
+    seeds = toon_faces.face_seeds("train", 2 * options.images)
     faces = [
-        toon_render.render_face(seed, options.size)
+        toon_faces.render_face(seed, options.size)
         for seed in progress_bar(seeds, desc="rendering", unit=" images")
     ]
     factors = [face[1] for face in faces]

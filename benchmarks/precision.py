@@ -17,9 +17,8 @@ import numpy as np
 from benchmarks.common import parser_for
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config import load_config
-from pivq_jax.data.batches import eval_batches
 from pivq_jax.data.images import images_to_float
-from pivq_jax.data.pipeline import train_batches
+from pivq_jax.data.pipeline import eval_batches, train_batches
 from pivq_jax.matching import match
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.model.quantizer import squared_distances

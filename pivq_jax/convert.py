@@ -31,6 +31,7 @@ A file written by PyTorch needs the config in its metadata:
 All input is checked before anything is written, and existing workdirs are never changed.
 """
 
+import argparse
 import dataclasses
 import sys
 from functools import partial
@@ -142,15 +143,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.target and not options.push:
         parser.error("give --to=TARGET or --push=OWNER/NAME")
-    return exit_code(
-        partial(_convert, options.source, options.target, options.push, options.training_codes)
-    )
+    return exit_code(partial(_convert, options))
 
 
-def _convert(
-    source_name: str, target_name: str | None, hub_name: str | None, training_codes: int | None
-) -> int:
-    target = local_path(target_name or source_name)
+def _convert(options: argparse.Namespace) -> int:
+    source_name, hub_name, training_codes = options.source, options.push, options.training_codes
+    target = local_path(options.target or source_name)
     from_file = source_name.endswith(".safetensors") or expanded(source_name).is_file()
     if hub_name:
         check_upload(hub_name)
@@ -169,7 +167,7 @@ def _convert(
         names = ", ".join(file.name for file in onnx_paths(target))
         print(f"{names} in {target.parent} hold the model of {source_name}")
         return 0
-    if target_name:
+    if options.target:
         if from_file and target.suffix != ".safetensors":
             workdir_from_file(local_path(source_name), target)
         elif not (source := as_path(source_name)).is_dir():

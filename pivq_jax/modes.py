@@ -72,7 +72,10 @@ class Task:
 
 def train(task: Task) -> None:
     """Trains (or continues), then evaluates, samples and interpolates."""
-    from pivq_jax.training import loop  # needs packages of the extra `train`
+    # Packages of the extra `train`: those that are missing are reported before any work.
+    import grain  # noqa: F401
+
+    from pivq_jax.training import loop
 
     config = _config(task)
     _check_weights(config)
@@ -291,7 +294,6 @@ def _open_model(task: Task, writes: bool = True) -> TrainedModel:
 
 
 def _evaluate(session: Session) -> None:
-    """Writes `metrics.json` and `report/` for the test split."""
     model, workdir = session.model, session.workdir
     say(f"evaluating step {model.step} on {len(session.dataset.test):,} test images")
     if model.progress.get("codebook") == "fitted":

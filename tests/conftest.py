@@ -212,10 +212,10 @@ def faces() -> np.ndarray:
     """Toon faces, uint8 [40, 48, 48, 3]."""
     from PIL import Image
 
-    from pivq_jax.data import toon_render
+    from pivq_jax.data import toon_faces
 
-    seeds = toon_render.face_seeds("train", 40)
-    files = [toon_render.render_face(seed, 48)[0] for seed in seeds]
+    seeds = toon_faces.face_seeds("train", 40)
+    files = [toon_faces.render_face(seed, 48)[0] for seed in seeds]
     return np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
 
 

@@ -315,7 +315,8 @@ def _(folder: Path) -> Callable[[], object]:
 
 @case("an archive of images", "cannot read image", "a member that claims little")
 def _(folder: Path) -> Callable[[], object]:
-    from pivq_jax.data import shards
+    from pivq_jax.data.builder import Entry
+    from pivq_jax.data.layouts import FileRecipe
 
     path = folder / "img_align_celeba.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made, made.open("a.jpg", "w") as file:
@@ -325,8 +326,8 @@ def _(folder: Path) -> Callable[[], object]:
     start = content.rindex(b"PK\1\2") + 24
     content[start : start + 4] = struct.pack("<I", 1_000)
     path.write_bytes(content)
-    recipe = shards.FileRecipe(os.fspath(path), 8, 0, (178, 218), ())
-    return lambda: recipe.make(shards.Entry("a.jpg", "", ()))
+    recipe = FileRecipe(os.fspath(path), 8, 0, (178, 218), ())
+    return lambda: recipe.make(Entry("a.jpg", "", ()))
 
 
 @case("a list of CelebA", "characters", "a list of one line")

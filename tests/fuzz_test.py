@@ -35,7 +35,7 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.pickles import read_numpy_pickle, read_torch_file
 from pivq_jax.config import Config
 from pivq_jax.config.check import check_config, read_config
-from pivq_jax.data import images, layouts, shards, tables
+from pivq_jax.data import images, layouts, tables
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import safetensors_file
 from pivq_jax.sampling.prior import SetPrior
@@ -289,15 +289,15 @@ def test_archives_of_images(count, folder):
 
     def read(content: bytes) -> None:
         root.write_bytes(content)
-        shards._archive.cache_clear()
+        layouts._archive.cache_clear()
         listing = layouts.celeba(folder)
         factors = tuple(listing.factors)
-        recipe = shards.FileRecipe(os.fspath(listing.root), 8, 0, listing.shape, factors)
+        recipe = layouts.FileRecipe(os.fspath(listing.root), 8, 0, listing.shape, factors)
         for entry in listing.splits["validation"]:
             recipe.make(entry)
 
     explore(count, st.builds(damage, st.integers(0, 3), changes, st.booleans()), read)
-    shards._archive.cache_clear()
+    layouts._archive.cache_clear()
 
 
 @thorough()

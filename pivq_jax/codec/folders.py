@@ -17,8 +17,8 @@ from pivq_jax.common.files import (
     new_folder,
     write_atomically,
 )
+from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import check_in_first_process, say
-from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data import encode_png, list_images, load_image
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.reconstruction import (

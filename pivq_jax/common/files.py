@@ -1,4 +1,4 @@
-"""Paths, and files and folders that appear whole or not at all."""
+"""Paths, files and folders that appear whole or not at all, and files of bounded size to read."""
 
 import contextlib
 import functools
@@ -8,12 +8,17 @@ import shutil
 import sys
 import tempfile
 import uuid
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
+
+from absl import logging
 
 from pivq_jax.common.errors import InputError
 
+# Bytes of a member in the directory of a zip archive: its name and all else that may be with it.
+_MEMBER = 160
 MAX_NAME_BYTES = 255  # of a file's or folder's name, on most file systems
 
 
@@ -177,6 +182,33 @@ def flock(path: Path) -> int | None:
     return descriptor
 
 
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Holds an exclusive lock on a file; if another process does, says that it waits for `what`."""
+    import fcntl  # not on Windows, nor is array_record
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise InputError(
+            f"{path.parent} cannot be written ({error.strerror}): name another directory with"
+            " PIVQ_DATA_DIR, data_dir or --output"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.warning("another process is preparing %s: waiting for it", what)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise OSError(
+                f"{path} cannot be locked ({error.strerror}): name a directory on a file system"
+                " that has locks, such as a local disk, with PIVQ_DATA_DIR or --output"
+            ) from error
+        yield
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file, with its directories; even a power cut leaves the old or the new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,3 +280,32 @@ def read_object(path: Path, most: int = 2**23) -> dict[str, Any]:
     except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def open_archive(file: IO[bytes], most: int) -> zipfile.ZipFile:
+    """Opens a zip archive of at most so many members.
+
+    More are a ValueError before they take memory. A damaged archive raises what `zipfile` does.
+    """
+    directory = _Directory(file, most)
+    archive = zipfile.ZipFile(cast(IO[bytes], directory))
+    archive.fp = file  # of members, all may be read
+    return archive
+
+
+class _Directory:
+    """An archive of which `zipfile` reads the end, and then the directory as a whole."""
+
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self._file, self._most = file, most
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        if size > self._most * _MEMBER:
+            raise ValueError(f"its directory has {size:,} bytes, too many for {self._most:,} files")
+        content = self._file.read(size)
+        if (members := content.count(b"PK\1\2")) > self._most:
+            raise ValueError(f"it has {members:,} files, more than {self._most:,}")
+        return content

@@ -1,12 +1,22 @@
-"""Standard output and error that may be lost: a closed pipe or terminal, a full disk."""
+"""Progress bars; standard output that may be lost: a closed pipe or terminal, a full disk."""
 
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TextIO
 
 _BROKEN_PIPE = 141  # what a shell reports for a program that writes on where no one reads
+
+
+def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
+    """A bar of tqdm with ETA; in a file instead of a terminal, a line every ten seconds.
+
+    The options are those of `tqdm.tqdm`; without items, call `update`.
+    """
+    from tqdm import tqdm  # opening a model does without
+
+    return tqdm(items, mininterval=0.1 if sys.stderr.isatty() else 10.0, **options)
 
 
 def print_and_exit(text: str) -> NoReturn:

@@ -17,8 +17,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from pivq_jax.common.archives import open_archive
 from pivq_jax.common.errors import InputError, brief
+from pivq_jax.common.files import open_archive
 
 # Content of the first pickle in a PyTorch file before version 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -132,8 +132,6 @@ class _NumpyDtype:
 
 
 class _NumpyArray:
-    """A pickled array."""
-
     def __init__(self, *_: Any) -> None:
         self.value = np.empty(0)
 

@@ -20,8 +20,8 @@ from flax import traverse_util
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import cache_folder, write_atomically
+from pivq_jax.common.output import progress_bar
 from pivq_jax.common.pickles import MAX_STATE, read_torch_file
-from pivq_jax.common.progress_bar import progress_bar
 
 # Types of numbers in safetensors files that NumPy has; bfloat16 comes with JAX.
 _DTYPES = {
@@ -126,7 +126,6 @@ def write_weights(path: Path, tree: Any) -> None:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Writes a file of the cache."""
     try:
         write_atomically(path, content)
     except OSError as error:

@@ -11,8 +11,7 @@ import jax
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, read_json
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
-from pivq_jax.config.limits import NORM_GROUPS, RECOMBINATION_PATCHES
-from pivq_jax.config.sections import ModelConfig
+from pivq_jax.config.sections import NORM_GROUPS, RECOMBINATION_PATCHES, ModelConfig
 
 MAX_POSITIONS = 2**24  # numbers in the table of positions of patches; half a GB to make
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels; a test compares it with losses.backbones
@@ -35,6 +34,10 @@ def need(good: bool, message: str) -> None:
     """Raises `InputError` with this message unless `good`."""
     if not good:
         raise InputError(message)
+
+
+def _need_multiple(name: str, value: int, of: str, number: int) -> None:
+    need(value % number == 0, f"{name} = {value} must be a multiple of {of} = {number}")
 
 
 def check_config(config: Config, training: bool) -> None:
@@ -101,12 +104,7 @@ def check_config(config: Config, training: bool) -> None:
         f" than quantizer.codebook_size = {quantizer.codebook_size}: raise it",
     )
     _check_begins(config)
-
-    prior = config.prior
-    need(
-        prior.width % prior.heads == 0,
-        f"prior.width = {prior.width} must be a multiple of prior.heads = {prior.heads}",
-    )
+    _need_multiple("prior.width", config.prior.width, "prior.heads", config.prior.heads)
     if training:
         check_devices(config, jax.device_count())
 
@@ -159,23 +157,15 @@ def check_model(config: Config) -> None:
         f"model.output = 'conv' emits 2x2 pixels: model.patch_size = {patch} must be even, or use"
         " model.output = 'patch'",
     )
-    need(
-        model.width % (4 * model.heads) == 0,
-        f"model.width = {model.width} must be a multiple of 4 * model.heads = {4 * model.heads}",
-    )
+    _need_multiple("model.width", model.width, "4 * model.heads", 4 * model.heads)
     need(
         quantizer.kind != "matching" or model.num_codes < quantizer.codebook_size,
         f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
         f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
     )
-    for name, count in (
-        ("model.num_codes", model.num_codes),
-        ("quantizer.codebook_size", quantizer.codebook_size),
-    ):
-        need(
-            count % model.stages == 0,
-            f"{name} = {count} must be a multiple of model.stages = {model.stages}",
-        )
+    _need_multiple("model.num_codes", model.num_codes, "model.stages", model.stages)
+    entries = quantizer.codebook_size
+    _need_multiple("quantizer.codebook_size", entries, "model.stages", model.stages)
     patches = model.patches(size)
     if model.stages > 1:
         _check_stages(model, quantizer.kind, patches)
@@ -220,7 +210,6 @@ def _check_stages(model: ModelConfig, kind: str, patches: int) -> None:
 
 
 def _check_field(field: Field, value: Any) -> None:
-    """Checks the value of a single field."""
     if field.choices:
         for chosen in filter(None, value.split(",")) if field.several else [value]:
             need(

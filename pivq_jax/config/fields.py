@@ -6,52 +6,37 @@ fields of the dataclasses in `config.sections`; `config.check` enforces the limi
 `config.table` prints all fields.
 """
 
-import dataclasses
 import json
 import reprlib
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple, Self, get_type_hints
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.config.limits import INT64, Limit, setting
-from pivq_jax.config.sections import (
-    AdversarialConfig,
-    CheckpointsConfig,
-    DataConfig,
-    EvaluateConfig,
-    LossConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimizerConfig,
-    PriorConfig,
-    ProfileConfig,
-    QuantizerConfig,
-    SampleConfig,
-    Section,
-    TrainConfig,
-)
+from pivq_jax.config import sections
+from pivq_jax.config.sections import INT64, Limit, Section, setting
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Config(Section):
     """All fields of a run, complete and of the right types; `check_config` checks the values."""
 
     name: str = setting("", "names the default workdir, runs/NAME")
     seed: int = setting(0, "order of the data, initial weights, all other draws", INT64)
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    quantizer: QuantizerConfig = dataclasses.field(default_factory=QuantizerConfig)
-    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
-    adversarial: AdversarialConfig = dataclasses.field(default_factory=AdversarialConfig)
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    checkpoints: CheckpointsConfig = dataclasses.field(default_factory=CheckpointsConfig)
-    profile: ProfileConfig = dataclasses.field(default_factory=ProfileConfig)
-    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
-    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
-    sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
-    prior: PriorConfig = dataclasses.field(default_factory=PriorConfig)
+    data: sections.DataConfig = field(default_factory=sections.DataConfig)
+    model: sections.ModelConfig = field(default_factory=sections.ModelConfig)
+    quantizer: sections.QuantizerConfig = field(default_factory=sections.QuantizerConfig)
+    loss: sections.LossConfig = field(default_factory=sections.LossConfig)
+    adversarial: sections.AdversarialConfig = field(default_factory=sections.AdversarialConfig)
+    optimizer: sections.OptimizerConfig = field(default_factory=sections.OptimizerConfig)
+    train: sections.TrainConfig = field(default_factory=sections.TrainConfig)
+    checkpoints: sections.CheckpointsConfig = field(default_factory=sections.CheckpointsConfig)
+    profile: sections.ProfileConfig = field(default_factory=sections.ProfileConfig)
+    mesh: sections.MeshConfig = field(default_factory=sections.MeshConfig)
+    evaluate: sections.EvaluateConfig = field(default_factory=sections.EvaluateConfig)
+    sample: sections.SampleConfig = field(default_factory=sections.SampleConfig)
+    prior: sections.PriorConfig = field(default_factory=sections.PriorConfig)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -67,9 +52,11 @@ class Config(Section):
             InputError: if fields are missing, unknown or of another type; the message names all of
                 them.
         """
-        if faults := list(_faults(cls, values)):
+        faults: list[str] = []
+        config = _build(cls, values, "", faults)
+        if faults:
             raise InputError(", ".join(faults))
-        return _build(cls, values)
+        return config
 
     @classmethod
     def of_model(cls, values: Mapping[str, Any]) -> Self:
@@ -91,20 +78,20 @@ class Config(Section):
         """
         known, whole = cls().to_dict(), cls().to_dict()
         for section, needed in BUILT_FROM.items():
-            for field in needed:
-                del whole[section][field]
+            for name in needed:
+                del whole[section][name]
             whole[section] |= ADDED.get(section, {})
         for name, value in values.items():
             if isinstance(known.get(name), dict) and isinstance(value, Mapping):
-                fields = value if name == "model" else known[name].keys() & value.keys()
-                whole[name] |= {field: value[field] for field in fields}
+                taken = value if name == "model" else known[name].keys() & value.keys()
+                whole[name] |= {field: value[field] for field in taken}
             elif name in known:
                 whole[name] = value
         return cls.from_dict(whole)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns nested dictionaries of JSON values, sorted by name as in a ConfigDict."""
-        return json.loads(json.dumps(dataclasses.asdict(self), sort_keys=True))
+        return json.loads(json.dumps(asdict(self), sort_keys=True))
 
     def with_fields(self, fields: Mapping[str, Any]) -> Self:
         """Returns a copy with other values of some fields.
@@ -128,13 +115,13 @@ class Config(Section):
 # Fields that define the model, by section; see `pivq_from_config`.
 BUILT_FROM: dict[str, tuple[str, ...]] = {
     "data": ("image_size",),
-    "model": tuple(field.name for field in dataclasses.fields(ModelConfig)),
+    "model": tuple(each.name for each in fields(sections.ModelConfig)),
     "quantizer": ("kind", "method", "codebook_size"),
 }
 
 
 class Field(NamedTuple):
-    """A field of a config with its metadata; see `config.limits.setting`."""
+    """A field of a config with its metadata; see `config.sections.setting`."""
 
     name: str  # dotted, such as `mesh.fsdp`
     type: type
@@ -149,20 +136,20 @@ class Field(NamedTuple):
 def all_fields(section: type[Section] = Config, prefix: str = "") -> Iterator[Field]:
     """Yields the fields of a section and of its subsections, with a prefix such as `mesh.`."""
     types = get_type_hints(section)
-    for field in dataclasses.fields(section):
-        name, kind = f"{prefix}{field.name}", types[field.name]
+    for each in fields(section):
+        name, kind = f"{prefix}{each.name}", types[each.name]
         if issubclass(kind, Section):
             yield from all_fields(kind, f"{name}.")
         else:
-            yield Field(name, kind, field.default, **field.metadata)
+            yield Field(name, kind, each.default, **each.metadata)
 
 
 def _added() -> dict[str, dict[str, Any]]:
     added: dict[str, dict[str, Any]] = {}
-    for field in all_fields():
-        if field.before is not None:
-            section, _, name = field.name.partition(".")
-            added.setdefault(section, {})[name] = field.before
+    for each in all_fields():
+        if each.before is not None:
+            section, _, name = each.name.partition(".")
+            added.setdefault(section, {})[name] = each.before
     return added
 
 
@@ -178,22 +165,25 @@ def is_whole(values: Mapping[str, Any]) -> bool:
     )
 
 
-def _faults(section: type[Section], values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    types = get_type_hints(section)
-    for name in values:
-        if name not in types:
-            yield f"{prefix}{name[:60]} is unknown"  # a published model may hold any text
+def _build(section: type[Any], values: Mapping[str, Any], prefix: str, faults: list[str]) -> Any:
+    """Builds a section, and adds what is wrong with its values to `faults`."""
+    types, built = get_type_hints(section), {}
+    # A published model may hold any text.
+    faults += [f"{prefix}{name[:60]} is unknown" for name in values if name not in types]
     for name, kind in types.items():
         value = values.get(name)
         if name not in values:
-            yield f"{prefix}{name} is missing"
+            faults.append(f"{prefix}{name} is missing")
         elif issubclass(kind, Section):
             if isinstance(value, Mapping):
-                yield from _faults(kind, value, f"{prefix}{name}.")
+                built[name] = _build(kind, value, f"{prefix}{name}.", faults)
             else:
-                yield f"{prefix}{name} = {reprlib.repr(value)} must be a section"
-        elif not _is_of_type(value, kind):
-            yield f"{prefix}{name} = {reprlib.repr(value)} must be of type {kind.__name__}"
+                faults.append(f"{prefix}{name} = {reprlib.repr(value)} must be a section")
+        elif _is_of_type(value, kind):
+            built[name] = kind(value)
+        else:
+            faults.append(f"{prefix}{name} = {reprlib.repr(value)} must be of type {kind.__name__}")
+    return section(**built)
 
 
 def _is_of_type(value: Any, kind: type) -> bool:
@@ -202,13 +192,3 @@ def _is_of_type(value: Any, kind: type) -> bool:
     if kind is float and isinstance(value, int):
         return abs(value) <= sys.float_info.max
     return isinstance(value, kind)
-
-
-def _build(section: type[Any], values: Mapping[str, Any]) -> Any:
-    types = get_type_hints(section)
-    return section(
-        **{
-            name: _build(kind, values[name]) if issubclass(kind, Section) else kind(values[name])
-            for name, kind in types.items()
-        }
-    )

@@ -78,8 +78,6 @@ def load_config(name: str) -> Config:
 
 
 class _Parser(flags.ArgumentParser[ConfigDict]):
-    """Parser of the value of --config."""
-
     def parse(self, argument: str) -> ConfigDict:
         config = load_config_dict(argument)
         config.lock()  # flags must not add fields

@@ -57,7 +57,32 @@ FACES_256 = {
     "quantizer.codebook_size": 131_072,
 }
 
-# Variant `:smoke` of these recipes: random images of the full size, no workers, two stages.
+# Variant `:smoke` of all: a small model, and few steps, images and samples.
+_SMOKE = {
+    "model.width": 32,
+    "model.heads": 2,
+    "model.encoder_depth": 1,
+    "model.set_depth": 1,
+    "model.decoder_depth": 1,
+    "model.output_channels": 8,
+    "quantizer.init_step": 20,
+    "quantizer.init_batches": 16,
+    "quantizer.revive_every": 20,
+    "adversarial.start_step": 40,
+    "adversarial.channels": 8,
+    "adversarial.layers": 2,
+    "optimizer.warmup_steps": 10,
+    "train.steps": 60,
+    "train.batch_size": 16,
+    "train.log_every": 10,
+    "train.checkpoint_every": 20,
+    "train.picture_every": 50,
+    "evaluate.images": 200,
+    "evaluate.samples": 20,
+    "evaluate.every": 40,
+}
+
+# Besides, for these recipes: random images of the full size, no workers, two stages.
 SMOKE_RANDOM = {
     "data.name": "random",
     "data.workers": 0,
@@ -98,32 +123,7 @@ def with_variants(
         if variant not in VARIANTS:
             raise ValueError(f"config variant {variant!r} is unknown: use {', '.join(VARIANTS)}")
         if variant == "smoke":
-            config.update_from_flattened_dict(
-                {
-                    "model.width": 32,
-                    "model.heads": 2,
-                    "model.encoder_depth": 1,
-                    "model.set_depth": 1,
-                    "model.decoder_depth": 1,
-                    "model.output_channels": 8,
-                    "quantizer.init_step": 20,
-                    "quantizer.init_batches": 16,
-                    "quantizer.revive_every": 20,
-                    "adversarial.start_step": 40,
-                    "adversarial.channels": 8,
-                    "adversarial.layers": 2,
-                    "optimizer.warmup_steps": 10,
-                    "train.steps": 60,
-                    "train.batch_size": 16,
-                    "train.log_every": 10,
-                    "train.checkpoint_every": 20,
-                    "train.picture_every": 50,
-                    "evaluate.images": 200,
-                    "evaluate.samples": 20,
-                    "evaluate.every": 40,
-                    **(smoke or {}),
-                }
-            )
+            config.update_from_flattened_dict(_SMOKE | (smoke or {}))
         else:
             config.quantizer.kind = variant
         config.name += f"_{variant}"

@@ -40,7 +40,6 @@ def page() -> str:
 
 
 def _row(field: Field) -> str:
-    """The cells of a field."""
     default = f'"{field.default}"' if field.type is str else field.default
     choices = ("any of " if field.several else "") + ", ".join(field.choices)
     values = field.limit.symbol if field.limit else choices

@@ -15,9 +15,8 @@ import numpy as np
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import expanded, is_remote
 from pivq_jax.common.retry import may_pass
-from pivq_jax.data import records, toon_render
+from pivq_jax.data import records, toon_faces
 from pivq_jax.data.builder import default_data_dir
-from pivq_jax.data.fetch import fetch
 from pivq_jax.data.image_folder import prepared_folder
 from pivq_jax.data.images import (
     decode_image,
@@ -29,7 +28,6 @@ from pivq_jax.data.images import (
 )
 from pivq_jax.data.sources import RandomSource, RecordSource, Source, first_images
 from pivq_jax.data.tfds_directory import open_directory
-from pivq_jax.data.toon_faces import prepared_faces
 from pivq_jax.data.tree import list_images
 
 __all__ = [
@@ -162,12 +160,11 @@ def load_dataset(
             for split in splits.values():
                 split[0]
         return Dataset(name, image_size, **splits, factors=factors)
-    cache = expanded(data_dir) if data_dir else default_data_dir()
+    cache = expanded(data_dir or default_data_dir())
     if is_remote(path):
-        directory = fetch(path, name, image_size, cache)
+        directory = records.fetch(path, name, image_size, cache)
     else:
-        root = expanded(path) if path else cache
-        directory = records.find_directory(root, name, image_size)
+        directory = records.find_directory(expanded(path or cache), name, image_size)
     if directory is None and name == "image_folder":
         if not path:
             raise InputError(
@@ -215,8 +212,10 @@ def load_toon_faces(
             missing or draw different faces.
     """
     _check_packages("toon_faces")
-    cache = expanded(data_dir) if data_dir else default_data_dir()
-    return _open_prepared("toon_faces", image_size, prepared_faces(image_size, cache, sizes))
+    cache = expanded(data_dir or default_data_dir())
+    return _open_prepared(
+        "toon_faces", image_size, toon_faces.prepared_faces(image_size, cache, sizes)
+    )
 
 
 def _check_packages(name: str) -> None:
@@ -242,7 +241,7 @@ def _open_prepared(name: str, image_size: int, directory: Path) -> Dataset:
     splits.setdefault("test", splits["validation"])  # FFHQ has no test split
     factors = {factor: tuple(values) for factor, values in factors.items()}
     if name == "toon_faces":  # earlier versions wrote a value as it is misspelled in the drawings
-        factors = toon_render.FACTORS
+        factors = toon_faces.FACTORS
     return Dataset(name, image_size, **splits, factors=factors)
 
 

@@ -27,6 +27,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pivq_jax.common.command_line import CommandParser, resumable_exit_code
 from pivq_jax.common.errors import InputError
@@ -38,25 +39,19 @@ from pivq_jax.data.builder import usable_cores
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 1 for I/O errors, 2 for invalid input, 130 if interrupted."""
     parser = CommandParser(prog="python -m pivq_jax.data.align", description=__doc__)
-    parser.add_argument("--source", required=True, type=Path, help="directory of photographs")
-    parser.add_argument(
+    add: Any = parser.add_argument
+    add("--source", required=True, type=Path, help="directory of photographs")
+    add(
         "--output",
         required=True,
         type=Path,
         help="directory for the aligned images, new or of an earlier run of the same command",
     )
-    parser.add_argument(
-        "--size", required=True, type=int, help="height and width of an aligned image in pixels"
-    )
-    parser.add_argument(
-        "--preset", choices=tuple(framing.PRESETS), default="face", help="see above; default: face"
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=usable_cores(),
-        help="number of processes; default: all cores",
-    )
+    add("--size", required=True, type=int, help="height and width of an aligned image in pixels")
+    presets = tuple(framing.PRESETS)
+    add("--preset", choices=presets, default="face", help="see above; default: face")
+    cores = usable_cores()
+    add("--workers", type=int, default=cores, help="number of processes; default: all cores")
     return resumable_exit_code(functools.partial(_run, parser.parse_args(arguments)))
 
 

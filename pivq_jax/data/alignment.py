@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import check_directory, read_object, write_atomically, write_json
-from pivq_jax.common.progress_bar import progress_bar
+from pivq_jax.common.files import check_directory, locked, read_object, write_atomically, write_json
+from pivq_jax.common.output import progress_bar
 from pivq_jax.data import framing, images, landmarks, tree, worker
-from pivq_jax.data.builder import locked
 
 # Why photographs are skipped, in the order in which they are counted.
 REASONS = ("no face", "too small", "cut off", "unreadable")
@@ -41,14 +40,6 @@ class Skipped(NamedTuple):
     file: str  # its path relative to the source
     reason: str  # one of `REASONS`; empty for one that was aligned
     detail: str  # what was found instead
-
-
-class _Job(NamedTuple):
-    source: Path
-    output: Path
-    size: int
-    preset: str
-    detector: Detector
 
 
 def align_folder(
@@ -86,8 +77,7 @@ def align_folder(
         try:
             _claim(output, settings)
             todo = [file for file in files if not _is_done(root / file, _target(output, file))]
-            job = _Job(root, output, size, preset, detector)
-            function = functools.partial(_align_file, job)
+            function = functools.partial(_align_file, root, output, size, preset, detector)
             most = min(workers, len(todo) // _PHOTOGRAPHS_PER_WORKER)
             with contextlib.closing(worker.run(function, todo, most)) as results:
                 bar = progress_bar(results, desc="align", total=len(todo), unit=" photographs")
@@ -168,36 +158,32 @@ def _is_done(photograph: Path, aligned: Path) -> bool:
         return False
 
 
-def _align_file(job: _Job, file: str) -> list[Skipped]:
+def _align_file(
+    source: Path, output: Path, size: int, preset: str, detector: Detector, file: str
+) -> list[Skipped]:
     """Aligns one photograph; of one that is skipped, no earlier result is left."""
-    target = _target(job.output, file)
-    aligned, reason, detail = _aligned(job, file)
-    if aligned is None:
-        target.unlink(missing_ok=True)
-    else:
-        write_atomically(target, images.encode_png(aligned))
-    return [Skipped(file, reason, detail)]
-
-
-def _aligned(job: _Job, file: str) -> tuple[np.ndarray | None, str, str]:
-    """Returns the aligned image of a photograph; or None, the reason and the detail."""
+    target = _target(output, file)
+    target.unlink(missing_ok=True)
     try:
-        photograph = images.decode_whole(job.source / file, name=images.readable_name(file))
+        photograph = images.decode_whole(source / file, name=images.readable_name(file))
     except InputError as error:
-        return None, "unreadable", str(error)
-    eyes = job.detector(photograph)
+        return [Skipped(file, "unreadable", str(error))]
+    eyes = detector(photograph)
     if eyes is None:
-        return None, "no face", "no face was found"
+        return [Skipped(file, "no face", "no face was found")]
     distance = float(np.linalg.norm(eyes[1] - eyes[0]))
-    least = framing.eye_distance(job.size, job.preset) / _MAX_ENLARGEMENT
+    least = framing.eye_distance(size, preset) / _MAX_ENLARGEMENT
     if distance < least:
-        return None, "too small", f"the eyes are {distance:.1f} pixels apart, less than {least:.1f}"
+        detail = f"the eyes are {distance:.1f} pixels apart, less than {least:.1f}"
+        return [Skipped(file, "too small", detail)]
     margin = float(np.minimum(eyes, photograph.shape[1::-1] - eyes).min())
     least = _MARGIN * distance
     if margin < least:
         detail = f"an eye is {margin:.1f} pixels from the edge, less than {least:.1f}"
-        return None, "cut off", detail
-    return framing.align(photograph, eyes, job.size, job.preset), "", ""
+        return [Skipped(file, "cut off", detail)]
+    aligned = framing.align(photograph, eyes, size, preset)
+    write_atomically(target, images.encode_png(aligned))
+    return [Skipped(file, "", "")]
 
 
 def counts(skipped: Sequence[Skipped]) -> str:

@@ -10,23 +10,31 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from absl import logging
+from typing import Any, NamedTuple
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import cache_folder, sync
-from pivq_jax.common.progress_bar import progress_bar
-from pivq_jax.data import records, shards, worker
-from pivq_jax.data.images import readable_name
-from pivq_jax.data.layouts import Listing
-from pivq_jax.data.shards import Entry, FileRecipe, Recipe, Shard
+from pivq_jax.common.files import cache_folder, locked, read_object, sync, write_json
+from pivq_jax.common.output import progress_bar
+from pivq_jax.data import records, worker
+from pivq_jax.data.images import ShapeError
 
 # Images per shard: the most that each worker loses if it is interrupted.
 _SHARD_IMAGES = 1024
 
 # A worker process takes about as long to start as this number of images to read or to draw.
 _IMAGES_PER_WORKER = 200
+
+
+class Entry(NamedTuple):
+    """An image of the source."""
+
+    file: str  # path relative to the directory, or a member of the archive; the seed of a drawing
+    stamp: str  # text that changes when the image changes
+    factors: tuple[int, ...]  # value of each factor
+
+
+# The PNG file and factors of an entry. An InputError skips it, unless a `ShapeError`.
+Make = Callable[[Entry], tuple[bytes, dict[str, int]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,41 +45,14 @@ class Plan:
     image_size: int  # height and width in pixels
     splits: Mapping[str, Sequence[Entry]]  # images of each split, in order
     factors: Mapping[str, Sequence[str]]  # names of the values of each factor
-    recipe: Recipe  # how the records are made
+    identity: str  # differs if the same entries would give other records
+    make: Make  # makes records; can be pickled
     origin: Mapping[str, Any]  # entries of `prepared.json` that describe the source
     source: str  # the source in messages
     label: str  # the data set in messages
     max_skipped: float = 1.0  # largest fraction of images that cannot be read
     skipped: Sequence[str] = ()  # why images that are in no split were left out
     card: Mapping[str, str] = dataclasses.field(default_factory=dict)  # for other programs
-
-
-def plan_of_files(
-    name: str,
-    listing: Listing,
-    image_size: int,
-    *,
-    crop: int = 0,
-    group: str = "",
-    max_skipped: float = 1.0,
-) -> Plan:
-    """Returns the plan that prepares listed image files; `max_skipped` is a fraction of them."""
-    root, factors = os.fspath(listing.root), tuple(listing.factors)
-    # Names, splits and attributes, wherever the source is.
-    entries = {split: [(e.file, e.factors) for e in part] for split, part in listing.splits.items()}
-    digest = hashlib.sha256(os.fsencode(repr((entries, listing.factors)))).hexdigest()[:16]
-    origin = {"name": name, "image_size": image_size, "crop": crop, "source": digest}
-    return Plan(
-        name=name,
-        image_size=image_size,
-        splits=listing.splits,
-        factors=listing.factors,
-        recipe=FileRecipe(root, image_size, crop, listing.shape, factors),
-        origin=origin | ({"group": group} if group else {}),
-        source=readable_name(listing.root),
-        label=f"{name} {image_size}px",
-        max_skipped=max_skipped,
-    )
 
 
 def default_data_dir() -> Path:
@@ -108,10 +89,7 @@ def build(
 
 def _make(work: Path, plan: Plan, workers: int) -> None:
     """Writes the data set to `work`/data, continuing the work of an earlier call."""
-    parts = {
-        split: _shards(work / "data", plan.name, split, entries)
-        for split, entries in plan.splits.items()
-    }
+    parts = {split: [*_shards(work / "data", plan, split)] for split in plan.splits}
     every = list(itertools.chain(*parts.values()))
     (work / "data").mkdir(parents=True, exist_ok=True)
     (work / "done").mkdir(exist_ok=True)
@@ -120,7 +98,7 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
         if path not in expected:
             path.unlink()
 
-    found = [shards.read_summary(plan.recipe, shard) for shard in every]
+    found = [_read_summary(shard) for shard in every]
     missing = [shard for shard, summary in zip(every, found, strict=True) if not summary]
     skipped = [line for summary in found if summary for line in summary["skipped"]]
     _check_skipped(plan, skipped)
@@ -128,62 +106,136 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
         skipped.append(reason)
         _check_skipped(plan, skipped)
 
-    done = {s: [shards.read_summary(plan.recipe, shard) for shard in parts[s]] for s in parts}
-    lengths = {split: [s["images"] for s in summaries] for split, summaries in done.items()}
-    for split, counts in lengths.items():
-        if not sum(counts):
+    done = {split: [_read_summary(shard) for shard in parts[split]] for split in parts}
+    for split, summaries in done.items():
+        if not sum(summary["images"] for summary in summaries):
             count = len(plan.splits[split])
             raise InputError(
                 f"none of the {count:,} {split} images in {plan.source} can be read: see above"
                 if count
                 else f"no {split} image of {plan.name} in {plan.source}: give a complete source"
             )
-    skipped = list(plan.skipped)
-    for summary in itertools.chain(*done.values()):
-        skipped += summary["skipped"]
+    every_summary = itertools.chain(*done.values())
+    skipped = [*plan.skipped, *(line for each in every_summary for line in each["skipped"])]
     if skipped:
         total = sum(len(entries) for entries in plan.splits.values()) + len(plan.skipped)
         print(f"{len(skipped):,} of {total:,} images of {plan.source} skipped", file=sys.stderr)
-    records.write_metadata(
-        work / "data",
-        plan.name,
-        plan.image_size,
-        plan.factors,
-        shard_lengths=lengths,
-        shard_bytes={split: sum(s["bytes"] for s in part) for split, part in done.items()},
-        manifest={
-            **plan.origin,
-            "images": {split: sum(counts) for split, counts in lengths.items()},
-            "skipped": skipped,
-        },
-        card=plan.card,
+    _write_metadata(work / "data", plan, done, skipped)
+
+
+def _write_metadata(
+    folder: Path, plan: Plan, done: dict[str, list[dict[str, Any]]], skipped: list[str]
+) -> None:
+    """Writes what opens the shards of `folder`, from their summaries; the manifest comes last."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import dataset_info, file_adapters, splits
+
+    size, factors = plan.image_size, {name: list(plan.factors[name]) for name in plan.factors}
+    image = tfds.features.Image(shape=(size, size, 3), encoding_format="png")
+    labels = {name: tfds.features.ClassLabel(names=values) for name, values in factors.items()}
+    identity = dataset_info.DatasetIdentity(
+        name=plan.name,
+        version=tfds.core.Version("1.0.0"),
+        data_dir=os.fspath(folder),
+        module_name="pivq_jax.data.prepare",
     )
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        **{"description": f"{plan.name}, {size} x {size} pixels.", **plan.card},
+        features=tfds.features.FeaturesDict({"image": image, **labels}),
+        disable_shuffling=True,
+    )
+    info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
+    lengths = {split: [s["images"] for s in summaries] for split, summaries in done.items()}
+    sizes = {split: sum(s["bytes"] for s in summaries) for split, summaries in done.items()}
+    infos = [splits.SplitInfo(split, lengths[split], sizes[split]) for split in done]
+    info.set_splits(splits.SplitDict(infos))
+    info.write_to_directory(folder)
+    images = {split: sum(counts) for split, counts in lengths.items()}
+    manifest = {**plan.origin, "images": images, "skipped": skipped, "factors": factors}
+    write_json(folder / records.MANIFEST, manifest)
 
 
-def _shards(folder: Path, name: str, split: str, entries: Sequence[Entry]) -> list[Shard]:
-    """The shards of a split, with the names that tensorflow-datasets gives them."""
-    starts = range(0, max(1, len(entries)), _SHARD_IMAGES)
-    return [
-        Shard(
-            folder / f"{name}-{split}.array_record-{index:05d}-of-{len(starts):05d}",
-            tuple(entries[start : start + _SHARD_IMAGES]),
-        )
-        for index, start in enumerate(starts)
-    ]
+class _Shard(NamedTuple):
+    """A shard to write."""
+
+    path: Path
+    entries: tuple[Entry, ...]  # its images
+    digest: str  # of everything that determines its contents
+
+    @property
+    def summary(self) -> Path:
+        """Where its digest, images, bytes, size and skipped images are, once it is complete."""
+        return self.path.parents[1] / "done" / f"{self.path.name}.json"
 
 
-def _with_progress(plan: Plan, missing: list[Shard], workers: int) -> Iterator[str]:
+def _shards(folder: Path, plan: Plan, split: str) -> Iterator[_Shard]:
+    """Yields the shards of a split, with the names that tensorflow-datasets gives them."""
+    starts = range(0, max(1, len(plan.splits[split])), _SHARD_IMAGES)
+    for index, start in enumerate(starts):
+        name = f"{plan.name}-{split}.array_record-{index:05d}-of-{len(starts):05d}"
+        entries = tuple(plan.splits[split][start : start + _SHARD_IMAGES])
+        contents = repr((plan.identity, entries)).encode("utf-8", "surrogateescape")
+        yield _Shard(folder / name, entries, hashlib.sha256(contents).hexdigest())
+
+
+def _with_progress(plan: Plan, missing: list[_Shard], workers: int) -> Iterator[str]:
     """Writes shards with a progress bar; prints and yields the reason for each skipped image."""
     from tqdm import tqdm
 
     images = sum(len(shard.entries) for shard in missing)
-    write = functools.partial(shards.write_shard, plan.recipe)
+    write = functools.partial(_write_shard, plan.make)
     workers = min(workers, images // _IMAGES_PER_WORKER)
     with contextlib.closing(worker.run(write, missing, workers)) as reasons:
         for reason in progress_bar(reasons, desc=plan.label, total=images, unit=" images"):
             if reason:
                 tqdm.write(f"skipped: {reason}", file=sys.stderr)
                 yield reason
+
+
+def _read_summary(shard: _Shard) -> dict[str, Any]:
+    """Reads the summary of a shard; empty if the shard is missing, incomplete or out of date."""
+    summary = read_object(shard.summary)
+    whole = summary.get("digest") == shard.digest and shard.path.exists()
+    return summary if whole and shard.path.stat().st_size == summary["size"] else {}
+
+
+def _write_shard(make: Make, shard: _Shard) -> Iterator[str]:
+    """Writes a shard; yields for each image an empty string, or the reason why it is skipped.
+
+    An image of the wrong shape is an error.
+    """
+    from array_record.python import array_record_module
+
+    part = shard.path.with_name(f".{shard.path.name}.part")
+    total, skipped = 0, []
+    try:
+        writer = array_record_module.ArrayRecordWriter(os.fspath(part), "group_size:1")
+        for entry in shard.entries:
+            reason = ""
+            try:
+                record = records.encode(*make(entry))
+                writer.write(record)
+                total += len(record)
+            except ShapeError:
+                raise
+            except InputError as error:
+                reason = str(error)
+                skipped.append(reason)
+            yield reason
+        writer.close()
+    except RuntimeError as error:  # raised by the writer, for example if the disk is full
+        raise OSError(f"cannot write {shard.path}: {error}") from error
+    sync(part)
+    os.replace(part, shard.path)
+    summary = {
+        "digest": shard.digest,
+        "images": len(shard.entries) - len(skipped),
+        "bytes": total,
+        "size": shard.path.stat().st_size,
+        "skipped": skipped,
+    }
+    write_json(shard.summary, summary)
 
 
 def _check_skipped(plan: Plan, skipped: list[str]) -> None:
@@ -193,30 +245,3 @@ def _check_skipped(plan: Plan, skipped: list[str]) -> None:
             f"more than {100 * plan.max_skipped:g} % of the {total:,} images in {plan.source}"
             f" cannot be read ({skipped[0]}): download them again"
         )
-
-
-@contextlib.contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Holds an exclusive lock on a file; if another process does, says that it waits for `what`."""
-    import fcntl  # not on Windows, nor is array_record
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise InputError(
-            f"{path.parent} cannot be written ({error.strerror}): name another directory with"
-            " PIVQ_DATA_DIR, data_dir or --output"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.warning("another process is preparing %s: waiting for it", what)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise OSError(
-                f"{path} cannot be locked ({error.strerror}): name a directory on a file system"
-                " that has locks, such as a local disk, with PIVQ_DATA_DIR or --output"
-            ) from error
-        yield

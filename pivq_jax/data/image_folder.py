@@ -9,9 +9,8 @@ from pathlib import Path
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import layouts, splits, tree
-from pivq_jax.data.builder import Plan, build, plan_of_files, usable_cores
+from pivq_jax.data.builder import Plan, build, usable_cores
 from pivq_jax.data.images import readable_name
-from pivq_jax.data.shards import FileRecipe
 
 NAME = "image_folder"
 
@@ -59,10 +58,10 @@ def _plan(root: Path, image_size: int, group: str) -> Plan:
     skipped = []
     entries = [entry for part in listing.splits.values() for entry in part]
     if len(entries) <= _FEW:
-        recipe, readable = FileRecipe(os.fspath(root), image_size, 0, None, ()), []
+        make, readable = layouts.plan_of_files(NAME, listing, image_size).make, []
         for entry in sorted(entries):
             try:
-                recipe.make(entry)
+                make(entry)
             except InputError as error:
                 skipped.append(str(error))
                 print(f"skipped: {error}", file=sys.stderr)
@@ -74,6 +73,6 @@ def _plan(root: Path, image_size: int, group: str) -> Plan:
                 " a data set needs at least 3, one per split"
             )
         listing = dataclasses.replace(listing, splits=splits.in_splits(readable, group))
-    plan = plan_of_files(NAME, listing, image_size, group=group)
+    plan = layouts.plan_of_files(NAME, listing, image_size, group=group)
     label = f"{readable_name(root.name)} {image_size}px"
     return dataclasses.replace(plan, label=label, skipped=skipped)

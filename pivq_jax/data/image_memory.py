@@ -44,7 +44,6 @@ class Header:
         return getattr(self._file, attribute)
 
     def read(self, size: int = -1) -> bytes:
-        """Reads as a file does."""
         if self._passed:
             return self._file.read(size)
         content = self._file.read(min(size, self._left + 1) if size >= 0 else self._left + 1)

@@ -1,4 +1,4 @@
-"""Layouts of CelebA, CelebA-HQ, FFHQ, LFW and directory trees: which image is in which split.
+"""Layouts of CelebA, CelebA-HQ, FFHQ, LFW and directory trees: images, their splits and records.
 
 Each reader validates all lists before any image is read. Sources:
 
@@ -11,18 +11,30 @@ Each reader validates all lists before any image is read. Sources:
 """
 
 import dataclasses
+import functools
+import hashlib
+import io
+import os
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from absl import logging
 
-from pivq_jax.common.archives import open_archive
 from pivq_jax.common.errors import InputError, brief
+from pivq_jax.common.files import open_archive
 from pivq_jax.data import tables
-from pivq_jax.data.images import EXTENSIONS, is_image, readable_name, unread_kinds
-from pivq_jax.data.shards import Entry
+from pivq_jax.data.builder import Entry, Plan
+from pivq_jax.data.images import (
+    EXTENSIONS,
+    decode_image,
+    encode_png,
+    is_image,
+    readable_name,
+    unread_kinds,
+)
 from pivq_jax.data.splits import SPLITS, in_splits
 from pivq_jax.data.tree import list_files
 
@@ -53,6 +65,62 @@ class Listing:
     splits: dict[str, list[Entry]]  # images of each split, in order
     factors: dict[str, tuple[str, ...]]  # names of the values of each attribute
     shape: tuple[int, int] | None  # (width, height) of every image; None if they may differ
+
+
+class FileRecipe(NamedTuple):
+    """Makes records from image files."""
+
+    root: str  # directory of the images, or a zip archive
+    image_size: int  # height and width in pixels
+    crop: int  # side of the central square in pixels; 0 for the largest square
+    shape: tuple[int, int] | None  # required width and height of every image; None for any
+    factors: tuple[str, ...]  # names of the factors
+
+    def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]:
+        """Returns a record's PNG file and factors; raises InputError if it cannot be read."""
+        name = readable_name(entry.file)
+        if os.path.isfile(self.root):
+            try:
+                archive = _archive(self.root)
+                with archive.open(entry.file) as member:  # no more than it claims is decompressed
+                    content = member.read(archive.getinfo(entry.file).file_size)
+            except Exception as error:  # zipfile and its decompressors raise many types
+                raise InputError(f"cannot read image {name}: {brief(error)}") from error
+            file: Any = io.BytesIO(content)
+        else:
+            file = os.path.join(self.root, entry.file)
+        image = decode_image(file, self.image_size, name=name, crop=self.crop, shape=self.shape)
+        return encode_png(image), dict(zip(self.factors, entry.factors, strict=True))
+
+
+@functools.cache
+def _archive(path: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def plan_of_files(
+    name: str, listing: Listing, image_size: int, crop: int = 0, group: str = ""
+) -> Plan:
+    """Returns the plan that prepares listed image files."""
+    import PIL
+
+    root, factors = os.fspath(listing.root), tuple(listing.factors)
+    files = FileRecipe(root, image_size, crop, listing.shape, factors)
+    # Names, splits and attributes, wherever the source is.
+    entries = {split: [(e.file, e.factors) for e in part] for split, part in listing.splits.items()}
+    digest = hashlib.sha256(os.fsencode(repr((entries, listing.factors)))).hexdigest()[:16]
+    origin = {"name": name, "image_size": image_size, "crop": crop, "source": digest}
+    return Plan(
+        name=name,
+        image_size=image_size,
+        splits=listing.splits,
+        factors=listing.factors,
+        identity=repr((PIL.__version__, files._replace(root=""))),  # wherever the source is
+        make=files.make,
+        origin=origin | ({"group": group} if group else {}),
+        source=readable_name(listing.root),
+        label=f"{name} {image_size}px",
+    )
 
 
 def celeba(source: Path) -> Listing:

@@ -1,7 +1,8 @@
-"""Input pipeline: the contents of a batch depend only on the seed and the global step.
+"""Input pipeline: batches of training and of evaluations.
 
-There is no iterator state to save. A run that resumes at step s requests the batches from s on and
-gets the same batches as the uninterrupted run, on any number of processes.
+Those of training depend only on the seed and the global step, so there is no iterator state to
+save. A run that resumes at step s requests the batches from s on and gets the same batches as the
+uninterrupted run, on any number of processes.
 """
 
 import atexit
@@ -14,16 +15,21 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grain
 import numpy as np
 from absl import flags
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.batches import READERS, Batch, local_rows, stack
 from pivq_jax.data.sources import Example, Source
+
+Batch = dict[str, np.ndarray]
+
+# Enough threads to have the next batches ready, few enough to leave the cores to training.
+READERS = 4
 
 SHARED_MEMORY = "/dev/shm"  # where Grain's workers leave their batches, on Linux
 # Batches of a worker there: six by measurement (Grain 0.2, two of them waiting), and a spare one.
@@ -49,12 +55,19 @@ def train_batches(
     generator is closed or this process ends. Each epoch has all images once, in an order of its
     own; a batch may contain the end of one and the start of the next.
     """
-    rows = local_rows(batch_size, process_index, process_count)
-    examples = _shuffled(source, seed, flip)
+    import grain  # evaluations do without
+
+    rows = _local_rows(batch_size, process_index, process_count)
+    # Grain shuffles epoch e with (seed + e) mod 2^32. Without hashing, seed s + 1 would give the
+    # batches of seed s one epoch later; hashing also allows any int.
+    mixed = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4], "little")
+    examples = grain.MapDataset.source(source).seed(mixed).shuffle().repeat()
+    if flip:
+        examples = examples.random_map(_random_flip)
 
     def batch_at(offset: int) -> Batch:
         first = (start_step + offset) * batch_size
-        return stack([examples[first + row] for row in rows])
+        return _stack([examples[first + row] for row in rows])
 
     steps = grain.MapDataset.range(sys.maxsize // batch_size - start_step)
     batches = steps.map(batch_at).to_iter_dataset(grain.ReadOptions(READERS, READERS))
@@ -122,16 +135,60 @@ def _closing(batches: Any) -> Generator[Batch]:
         batches.close()
 
 
-def _shuffled(source: Source, seed: int, flip: bool) -> Any:
-    """Returns endless examples: position p is image p mod n in the order of epoch p // n."""
-    # Grain shuffles epoch e with (seed + e) mod 2^32. Without hashing, seed s + 1 would give the
-    # batches of seed s one epoch later; hashing also allows any int.
-    mixed = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4], "little")
-    examples = grain.MapDataset.source(source).seed(mixed).shuffle().repeat()
-    return examples.random_map(_random_flip) if flip else examples
-
-
 def _random_flip(example: Example, rng: np.random.Generator) -> Example:
     if rng.random() < 0.5:
         return {**example, "image": example["image"][:, ::-1]}
     return example
+
+
+def eval_batches(
+    source: Source | Sequence[Example],
+    batch_size: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Returns all images once and in order, in batches as those of `train_batches`.
+
+    They also have `mask`, bool [b], which is False for the rows that fill the last batch. All
+    processes get the same number of batches.
+    """
+    rows = _local_rows(batch_size, process_index, process_count)
+    count = len(source)
+    if count == 0:
+        raise InputError("the split to evaluate is empty: give it at least one image")
+
+    def batch_at(index: int) -> Batch:
+        indices = [index * batch_size + row for row in rows]
+        batch = _stack([source[min(i, count - 1)] for i in indices])
+        return {**batch, "mask": np.array([i < count for i in indices])}
+
+    return _read_ahead(batch_at, -(-count // batch_size))
+
+
+def _read_ahead(batch_at: Callable[[int], Batch], count: int) -> Generator[Batch]:
+    """Yields batches 0 to `count` - 1, while threads read the next ones."""
+    readers = ThreadPoolExecutor(READERS)
+    waiting = deque(readers.submit(batch_at, index) for index in range(min(READERS, count)))
+    try:
+        for index in range(READERS, READERS + count):
+            batch = waiting.popleft().result()
+            if index < count:
+                waiting.append(readers.submit(batch_at, index))
+            yield batch
+    finally:
+        readers.shutdown(cancel_futures=True)
+
+
+def _local_rows(batch_size: int, process_index: int, process_count: int) -> range:
+    """Returns the rows of the global batch that belong to a process."""
+    rows = batch_size // process_count
+    return range(rows * process_index, rows * (process_index + 1))
+
+
+def _stack(examples: list[Example]) -> Batch:
+    batch = {"image": np.stack([example["image"] for example in examples])}
+    for name in examples[0]:
+        if name != "image":
+            batch[name] = np.array([example[name] for example in examples], np.int32)
+    return batch

@@ -18,6 +18,7 @@ interrupted at any time; if it is run again, it continues and produces the same 
 """
 
 import argparse
+import dataclasses
 import os
 import shlex
 import sys
@@ -30,7 +31,7 @@ from pivq_jax.common.command_line import CommandParser, resumable_exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
 from pivq_jax.data import layouts, records
-from pivq_jax.data.builder import build, default_data_dir, plan_of_files, usable_cores
+from pivq_jax.data.builder import build, default_data_dir, usable_cores
 
 # The configs of data sets that have none of their own.
 _CONFIGS = {"lfw": "faces"}
@@ -68,9 +69,8 @@ def prepare_dataset(
         listing = layouts.READERS[name](source)
     _check_sizes(name, image_size, crop, listing)
 
-    plan = plan_of_files(
-        name, listing, image_size, crop=crop, group=group, max_skipped=_MAX_SKIPPED
-    )
+    plan = layouts.plan_of_files(name, listing, image_size, crop, group)
+    plan = dataclasses.replace(plan, max_skipped=_MAX_SKIPPED)
     target = records.set_directory(output, name, image_size)
     manifest = build(target, lambda: plan, workers=workers)
     wanted = {"group": "", **plan.origin}
@@ -103,43 +103,38 @@ def _check_sizes(name: str, image_size: int, crop: int, listing: layouts.Listing
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 1 for I/O errors, 2 for invalid input, 130 if interrupted."""
     parser = CommandParser(prog="python -m pivq_jax.data.prepare", description=__doc__)
-    parser.add_argument(
-        "--dataset", required=True, choices=tuple(layouts.READERS), help="name of the data set"
-    )
-    parser.add_argument("--source", required=True, type=Path, help="directory of its files")
-    parser.add_argument("--size", required=True, type=int, help="height and width in pixels")
-    parser.add_argument(
+    add: Any = parser.add_argument
+    add("--dataset", required=True, choices=tuple(layouts.READERS), help="name of the data set")
+    add("--source", required=True, type=Path, help="directory of its files")
+    add("--size", required=True, type=int, help="height and width in pixels")
+    add(
         "--output",
         type=Path,
         help="directory for prepared data, also to be passed to training as --config.data.path=DIR;"
         " default: $PIVQ_DATA_DIR or ~/.cache/pivq_jax/data, where training looks by itself",
     )
-    parser.add_argument(
+    add(
         "--crop",
         type=int,
         default=0,
         help="side in pixels of the central square that is resized, e.g. 148 to cut CelebA close to"
         " the face; default: the largest square (178 for CelebA)",
     )
-    parser.add_argument(
+    add(
         "--attributes",
         type=Path,
         help="for image_folder: a CSV file whose first row names the attributes; each other row"
         " contains the path of an image within --source and its values",
     )
-    parser.add_argument(
+    add(
         "--group",
         default="",
         help="for image_folder: a regular expression for the path of an image without its suffix;"
         " images for which its parentheses match the same are in one split, e.g. '(.*)_[0-9]+' for"
         " photographs of persons named NAME_0001.jpg",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=usable_cores(),
-        help="number of processes; default: all cores",
-    )
+    cores = usable_cores()
+    add("--workers", type=int, default=cores, help="number of processes; default: all cores")
     return resumable_exit_code(partial(_prepare, parser.parse_args(arguments)))
 
 

@@ -1,29 +1,29 @@
-"""Storage of prepared data sets: records, metadata and locations.
+"""Storage of prepared data sets: records, locations, and copies of remote ones.
 
 A data set NAME at S pixels is the directory NAME/Spx. It contains array_record files of tf.Example
 messages (`image`, a PNG file, and one integer per factor), the metadata with which
 tensorflow-datasets opens it, and `prepared.json`, which describes its origin.
 """
 
-import os
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import read_object, write_json
+from pivq_jax.common.files import as_path, locked, new_folder, read_object
+from pivq_jax.common.output import progress_bar
+from pivq_jax.common.retry import retried
 
-P = TypeVar("P", bound=PurePath)  # pathlib and etils.epath paths
-
-_VERSION = "1.0.0"
 MANIFEST = "prepared.json"
 
 # Keys of a batch that are not factors.
 RESERVED = ("image", "mask")
 
 
-def set_directory(root: P, name: str, image_size: int) -> P:
+def set_directory(root: Path, name: str, image_size: int) -> Path:
     """Returns the directory of a data set, `{root}/{name}/{image_size}px`."""
     return root / name / f"{image_size}px"
 
@@ -55,59 +55,6 @@ def features_of(record: bytes) -> Any:
     return tf_example_pb2.Example.FromString(record).features.feature
 
 
-def write_metadata(
-    directory: Path,
-    name: str,
-    image_size: int,
-    factors: Mapping[str, Sequence[str]],
-    shard_lengths: Mapping[str, Sequence[int]],
-    shard_bytes: Mapping[str, int],
-    manifest: Mapping[str, Any],
-    card: Mapping[str, str],
-) -> None:
-    """Writes the files needed to open the shards in `directory`; the manifest is written last.
-
-    Lengths and bytes are those of records. The card is for `tfds.core.DatasetInfo`.
-    """
-    import tensorflow_datasets as tfds
-    from etils import epath
-    from tensorflow_datasets.core import dataset_info, file_adapters, naming, splits
-
-    image = tfds.features.Image(shape=(image_size, image_size, 3), encoding_format="png")
-    labels = {n: tfds.features.ClassLabel(names=list(values)) for n, values in factors.items()}
-    identity = dataset_info.DatasetIdentity(
-        name=name,
-        version=tfds.core.Version(_VERSION),
-        data_dir=os.fspath(directory),
-        module_name="pivq_jax.data.prepare",
-    )
-    info = tfds.core.DatasetInfo(
-        builder=identity,
-        **{"description": f"{name}, {image_size} x {image_size} pixels.", **card},
-        features=tfds.features.FeaturesDict({"image": image, **labels}),
-        disable_shuffling=True,
-    )
-    info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
-    infos = [
-        splits.SplitInfo(
-            name=split,
-            shard_lengths=list(lengths),
-            num_bytes=shard_bytes[split],
-            filename_template=naming.ShardedFileTemplate(
-                data_dir=epath.Path(directory),
-                dataset_name=name,
-                split=split,
-                filetype_suffix="array_record",
-            ),
-        )
-        for split, lengths in shard_lengths.items()
-    ]
-    info.set_splits(splits.SplitDict(infos))
-    info.write_to_directory(directory)
-    named = {factor: list(values) for factor, values in factors.items()}
-    write_json(directory / MANIFEST, {**manifest, "factors": named})
-
-
 def read_manifest(directory: Path) -> dict[str, Any]:
     """Reads `prepared.json`, which names each image that was skipped."""
     manifest = read_object(directory / MANIFEST, most=2**28)
@@ -117,3 +64,40 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             " prepare it again"
         )
     return manifest
+
+
+def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path | None:
+    """Copies a prepared data set to a local disk, for random access; returns its directory there.
+
+    It has this or else the next larger size; None if there is none. If the size or time of a remote
+    file changes, it is another data set with its own copy: a run that uses the earlier one goes on.
+    """
+    place: Any = as_path(remote)  # etils paths, unlike pathlib paths, can be copied
+    try:
+        found = retried(lambda: find_directory(place, name, image_size), f"{name} in {remote}")
+    except ImportError as error:  # its message names the package that this storage requires
+        raise InputError(f"cannot open {remote}: {error}") from error
+    if found is None:
+        return None
+    files, version = retried(lambda: _versioned(found), str(found))
+    copy = hashlib.sha256(f"{remote}\n{version}".encode()).hexdigest()[:16]
+    target = cache / "fetched" / copy / name / found.name
+    if target.exists():
+        return target
+    with locked(target.with_name(f".{target.name}.lock"), f"{name} from {remote}"):
+        if not target.exists():
+            with new_folder(target) as work:
+                for file in progress_bar(files, desc=f"copying {found}", unit=" files"):
+                    # There may be a part of it.
+                    retried(partial(file.copy, work / file.name, overwrite=True), str(file))
+    return target
+
+
+def _versioned(source: Any) -> tuple[list[Any], str]:
+    """Returns the files of a remote directory, and text that differs if one of them changes."""
+    files = sorted(source.iterdir())
+    lines = [(source / MANIFEST).read_text()]
+    for file in files:
+        status = file.stat()  # of etils: some kinds of storage have no time, which is 0 then
+        lines.append(f"{file.name}\t{status.length}\t{status.mtime}")
+    return files, "\n".join(lines)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.data.shards import Entry
+from pivq_jax.data.builder import Entry
 
 SPLITS = ("train", "validation", "test")
 

@@ -36,10 +36,13 @@ class _Table:
 
     def parse_csv(self) -> Iterator[list[str]]:
         """Yields the fields of each nonempty row, which in quotes may have several lines."""
-        for row in csv.reader(self._lines("utf-8-sig")):
-            self._length = 0
-            if row:
-                yield row
+        try:
+            for row in csv.reader(self._lines("utf-8-sig")):
+                self._length = 0
+                if row:
+                    yield row
+        except csv.Error as error:
+            raise InputError(f"cannot read {self._path}: {error}") from error
 
     def _lines(self, encoding: str) -> Iterator[str]:
         try:
@@ -53,6 +56,17 @@ class _Table:
                     yield line
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {self._path}: {error}") from error
+
+    def check_names(self, names: list[str]) -> None:
+        if len(names) > _MAX_NAMES:
+            raise InputError(
+                f"{self._path} names {len(names):,} attributes, more than {_MAX_NAMES:,}"
+            )
+
+    def wrong(self, fields: list[str], wanted: str) -> InputError:
+        """Returns the error of a line that is not as wanted."""
+        line = " ".join(fields)[:60]
+        return InputError(f"{self._path} has the line {line!r}, not {wanted}: download it again")
 
     def keep(self, text: str, numbers: int = 0) -> None:
         """Counts the bytes of a text and of a tuple of numbers that are kept."""
@@ -69,10 +83,7 @@ def read_partition(path: Path) -> dict[str, str]:
     partition, table = {}, _Table(path)
     for fields in table.split():
         if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
-            raise InputError(
-                f"{path} has the line {' '.join(fields)[:60]!r}, not an image and 0, 1 or 2:"
-                " download it again"
-            )
+            raise table.wrong(fields, "an image and 0, 1 or 2")
         table.keep(fields[0])
         partition[fields[0]] = SPLITS[int(fields[1])]
     for split in SPLITS:
@@ -91,7 +102,7 @@ def read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
             f"{path} does not begin with the number of images and the attributes' names: download"
             " it again"
         )
-    _check_count(path, len(names))
+    table.check_names(names)
     attributes, rows = {}, 0
     for image, *values in lines:
         rows += 1
@@ -115,10 +126,7 @@ def read_mapping(path: Path) -> dict[int, str]:
     mapping, table = {}, _Table(path)
     for fields in itertools.islice(table.split(), 1, None):
         if len(fields) != 3 or not re.fullmatch(r"[0-9]{1,9}", fields[0]):
-            raise InputError(
-                f"{path} has the line {' '.join(fields)[:60]!r}, not `idx orig_idx orig_file`:"
-                " download it again"
-            )
+            raise table.wrong(fields, "`idx orig_idx orig_file`")
         table.keep(fields[2])
         mapping[int(fields[0])] = fields[2]
     if not mapping:
@@ -134,35 +142,21 @@ def read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[in
     """
     table = _Table(path)
     rows = table.parse_csv()
-    try:
-        _, *names = next(rows, [""])
-        _check_count(path, len(names))
-        for name in names:
-            allowed = re.fullmatch(r"\w[\w .-]*", name) and name not in RESERVED
-            if not allowed or names.count(name) > 1:
-                raise InputError(
-                    f"{path} has an attribute named {name[:60]!r}: names consist of letters,"
-                    f" digits, spaces and _.-, occur once, and are not {' or '.join(RESERVED)}"
-                )
-        if not names:
+    _, *names = next(rows, [""])
+    table.check_names(names)
+    for name in names:
+        allowed = re.fullmatch(r"\w[\w .-]*", name) and name not in RESERVED
+        if not allowed or names.count(name) > 1:
             raise InputError(
-                f"{path} names no attributes: its first row must have a name for the image column"
-                " and one for each attribute"
+                f"{path} has an attribute named {name[:60]!r}: names consist of letters,"
+                f" digits, spaces and _.-, occur once, and are not {' or '.join(RESERVED)}"
             )
-        return _read_rows(path, names, table, rows)
-    except csv.Error as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    if not names:
+        raise InputError(
+            f"{path} names no attributes: its first row must have a name for the image column"
+            " and one for each attribute"
+        )
 
-
-def _check_count(path: Path, count: int) -> None:
-    if count > _MAX_NAMES:
-        raise InputError(f"{path} names {count:,} attributes, more than {_MAX_NAMES:,}")
-
-
-def _read_rows(
-    path: Path, names: list[str], table: _Table, rows: Iterator[list[str]]
-) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[int, ...]]]:
-    """Reads the other rows; returns what `read_csv` does."""
     # The place of each value of an attribute, in the order in which the file has them.
     known: list[dict[str, int]] = [{} for _ in names]
     combinations: dict[tuple[int, ...], tuple[int, ...]] = {}  # one tuple for all that are equal

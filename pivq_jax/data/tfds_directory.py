@@ -43,24 +43,21 @@ def open_directory(
     _check_format(builder, directory)
     image, factors = _features(builder.info.features, directory)
 
-    def open_splits() -> dict[str, Any]:
-        decode = functools.partial(_decode, image, tuple(factors))
-        return {
-            split: RecordSource(builder, split, image_size, decode)
-            for split in SPLITS
-            if split in builder.info.splits and builder.info.splits[split].num_examples
-        }
-
-    splits = open_splits()
-    if "train" not in splits:
+    counts = {split: info.num_examples for split, info in builder.info.splits.items()}
+    present = [split for split in SPLITS if counts.get(split)]
+    if "train" not in present:
         raise InputError(
-            f"{directory} has no split named train: its splits are {', '.join(builder.info.splits)}"
+            f"{directory} has no split named train: its splits are {', '.join(counts)}"
         )
-    unlabelled = {name for part in splits.values() for name in _unlabelled(part, tuple(factors))}
+    opened = [RecordSource(builder, split, image_size) for split in present]
+    unlabelled = {name for part in opened for name in _unlabelled(part, tuple(factors))}
     if unlabelled:  # such as the labels of a test split that only a server knows
         logging.warning("%s: %s ignored, as some images have none", directory, sorted(unlabelled))
         factors = {name: values for name, values in factors.items() if name not in unlabelled}
-        splits = open_splits()
+    decode = functools.partial(_decode, image, tuple(factors))
+    splits: dict[str, Source] = {
+        split: RecordSource(builder, split, image_size, decode) for split in present
+    }
     _cut(splits)
     return splits, factors
 
@@ -138,7 +135,7 @@ def _unlabelled(split: RecordSource, factors: tuple[str, ...]) -> set[str]:
     return {name for each in labels for name, value in each.items() if value < 0}
 
 
-def _cut(splits: dict[str, Any]) -> None:
+def _cut(splits: dict[str, Source]) -> None:
     """Cuts missing splits from the training images."""
     missing = [split for split in SPLITS if split not in splits]
     if not missing:

@@ -1,20 +1,63 @@
 """`toon_faces`: 12,000 cartoon faces with ten labelled factors, drawn on first use.
 
-Based on Toon Head by Johan Melin (CC BY 4.0) and tooling by DiceBear.
+The faces are in the "Toon Head" style of DiceBear by Johan Melin (CC BY 4.0). A face is a pure
+function of its seed, and the seeds are fixed: `toon_faces/<split>/<i>` for i = 0, 1, 2, ..., except
+for a few seeds that would repeat a previous face (`TWINS`).
 """
 
+import functools
+import hashlib
+import importlib.metadata
+import importlib.resources
+import io
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
+
+import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import toon_render
-from pivq_jax.data.builder import Plan, build, usable_cores
-from pivq_jax.data.shards import Entry
+from pivq_jax.data.builder import Entry, Plan, build, usable_cores
+from pivq_jax.data.images import encode_png
 
 NAME = "toon_faces"
 VERSION = "1.0.0"
+
+SPLIT_SIZES = {"train": 10_000, "validation": 1_000, "test": 1_000}
+
+# Training seeds whose ten factors repeat those of a test, validation or earlier training face.
+# Without them all 12,000 faces are distinct, so no held-out face occurs in the training split.
+TWINS = frozenset({1344, 2197, 3651, 7064, 8359, 8529, 8579, 8638, 8907})
+
+# The renderer that defines version 1.0.0 of the data set.
+PINNED = {"dicebear-core": "10.7.0", "dicebear-styles": "10.6.0", "resvg-py": "0.5.0"}
+
+# SHA-256 of the drawings (SVG) and factors of the first faces of every split.
+FINGERPRINT = "a2314a8d9886d668f395c3a734cc92e43f70cbc7054f3d499376178299336fb7"
+
+_COLORS = {
+    "clothes": "#151613 #0b3286 #545454 #147f3c #f97316 #ec4899 #731ac3 #b11f1f #e8e9e6 #eab308",
+    "hair": "#2c1b18 #d6b370 #724133 #a55728 #b58143",
+    "skin": "#5c3829 #f1c3a5 #a36b4f #c68e7a #b98e6a",
+}
+
+# The labelled factors and their values; `none` means that the component is absent.
+FACTORS: dict[str, tuple[str, ...]] = {
+    "beard": ("none", "chin", "chinMoustache", "fullBeard", "longBeard", "moustacheTwirl"),
+    "clothes": ("dress", "openJacket", "shirt", "tShirt", "turtleNeck"),
+    "eyebrows": ("angry", "happy", "neutral", "raised", "sad"),
+    "eyes": ("bow", "happy", "humble", "wide", "wink"),
+    "hair": ("bun", "sideCombed", "spiky", "undercut"),
+    "mouth": ("agape", "angry", "laugh", "sad", "smile"),
+    "rear_hair": ("none", "longStraight", "longWavy", "neckHigh", "shoulderHigh"),
+    "clothes_color": tuple(_COLORS["clothes"].split()),
+    "hair_color": tuple(_COLORS["hair"].split()),
+    "skin_color": tuple(_COLORS["skin"].split()),
+}
+
+SPELLED = {"sideComed": "sideCombed"}  # values that DiceBear spells otherwise
 
 _CARD = {
     "description": """\
@@ -41,41 +84,112 @@ by Johan Melin (https://www.johanmelin.com), licensed under CC BY 4.0
 }
 
 
-class FaceRecipe(NamedTuple):
-    """Draws faces; the file of an entry is the seed of the face."""
+def face_seeds(split: str, count: int | None = None) -> list[str]:
+    """Returns the DiceBear seeds of the first faces of a split, by default of all."""
+    if split not in SPLIT_SIZES:
+        raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLIT_SIZES)}")
+    size = SPLIT_SIZES[split]
+    count = size if count is None else count
+    if not 0 < count <= size:
+        raise InputError(f"{count} faces of {split} requested: use 1 to {size}")
+    left_out = TWINS if split == "train" else ()
+    kept = [i for i in range(size + len(left_out)) if i not in left_out]
+    return [f"toon_faces/{split}/{i}" for i in kept[:count]]
 
-    image_size: int
 
-    @property
-    def identity(self) -> str:
-        """See `shards.Recipe`."""
-        return f"{NAME} {VERSION} {self.image_size}"
+@functools.cache
+def _style() -> Any:
+    from dicebear import Style
 
-    def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]:
-        """See `shards.Recipe`."""
-        png, factors = toon_render.render_face(entry.file, self.image_size)
-        values = toon_render.FACTORS
-        return png, {name: values[name].index(value) for name, value in factors.items()}
+    file = importlib.resources.files("dicebear_styles") / "toon-head.json"
+    return Style(json.loads(file.read_text("utf-8")))
+
+
+def _avatar(seed: str, size: int) -> Any:
+    from dicebear import Avatar
+
+    return Avatar(_style(), {"seed": seed, "size": size})
+
+
+def face_factors(seed: str) -> dict[str, str]:
+    """Returns the factors of a face: one of the values `FACTORS[name]` for each factor name."""
+    options = _avatar(seed, 64).to_json()["options"]
+    factors = {}
+    for name in FACTORS:
+        head, _, tail = name.partition("_")
+        if tail == "color":
+            factors[name] = options[f"{head}Color"][0]
+        else:
+            drawn = options.get(f"{head}{tail.capitalize()}Variant", "none")
+            factors[name] = SPELLED.get(drawn, drawn)
+    return factors
+
+
+def render_face(seed: str, size: int) -> tuple[bytes, dict[str, str]]:
+    """Renders a face on white as a PNG file; returns it and the factors."""
+    import resvg_py
+    from PIL import Image
+
+    drawn = resvg_py.svg_to_bytes(
+        svg_string=_avatar(seed, size).to_string(), width=size, height=size
+    )
+    face = Image.open(io.BytesIO(bytes(drawn))).convert("RGBA")
+    canvas = Image.new("RGBA", face.size, "white")
+    canvas.alpha_composite(face)
+    return encode_png(np.asarray(canvas.convert("RGB"))), face_factors(seed)
+
+
+def renderer_fingerprint() -> str:
+    """Returns the SHA-256 of the first drawings and their factors; identifies the renderer."""
+    digest = hashlib.sha256()
+    for split in SPLIT_SIZES:
+        for seed in face_seeds(split, 8):
+            factors = json.dumps(face_factors(seed), sort_keys=True)
+            digest.update(f"{seed}\n{_avatar(seed, 64).to_string()}\n{factors}\n".encode())
+    return digest.hexdigest()
+
+
+def check_renderer() -> None:
+    """Raises InputError unless the packages draw the faces of version 1.0.0 of the data set."""
+    pins = " ".join(f"{name}=={version}" for name, version in PINNED.items())
+    installed = {}
+    for name in PINNED:
+        try:
+            installed[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise InputError(
+                f"toon_faces is drawn by {name}, which is not installed:"
+                " pip install 'pivq_jax[train,faces]'"
+            ) from None
+    others = ", ".join(f"{n} {v}" for n, v in installed.items() if v != PINNED[n])
+    # The fingerprint covers vector drawings only; another version of resvg may give other pixels.
+    if others or renderer_fingerprint() != FINGERPRINT:
+        raise InputError(
+            "the installed packages draw other faces than toon_faces 1.0.0 "
+            f"({others or 'versions are the pinned ones'}): pip install {pins}"
+        )
+
+
+def _draw(image_size: int, entry: Entry) -> tuple[bytes, dict[str, int]]:
+    """Draws the face whose seed is the file of an entry; see `builder.Make`."""
+    png, factors = render_face(entry.file, image_size)
+    return png, {name: FACTORS[name].index(value) for name, value in factors.items()}
 
 
 def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None = None) -> Path:
     """Returns the directory of the prepared faces, drawn on first use; see `load_toon_faces`."""
     if not 16 <= image_size <= 1024:
         raise InputError(f"toon_faces image_size is {image_size}: choose one from 16 to 1024")
-    whole = toon_render.SPLIT_SIZES
-    seeds = {
-        split: toon_render.face_seeds(split, count)
-        for split, count in {**whole, **(sizes or {})}.items()
-    }
+    wanted = {**SPLIT_SIZES, **(sizes or {})}
+    seeds = {split: face_seeds(split, count) for split, count in wanted.items()}
     counts = [len(of_split) for of_split in seeds.values()]
     name = f"{image_size}px-{VERSION}"
-    if counts != list(whole.values()):
+    if counts != list(SPLIT_SIZES.values()):
         name += "-" + "-".join(map(str, counts))
-
     target = cache / NAME / name
 
     def make_plan() -> Plan:
-        toon_render.check_renderer()
+        check_renderer()
         said = f"drawing the {sum(counts):,} faces of {NAME} to {target}, once for all commands"
         print(said, file=sys.stderr)
         return Plan(
@@ -85,8 +199,9 @@ def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None
                 split: [Entry(seed, VERSION, ()) for seed in of_split]
                 for split, of_split in seeds.items()
             },
-            factors=toon_render.FACTORS,
-            recipe=FaceRecipe(image_size),
+            factors=FACTORS,
+            identity=f"{NAME} {VERSION} {image_size}",
+            make=functools.partial(_draw, image_size),
             origin={"name": NAME, "version": VERSION, "image_size": image_size},
             source=NAME,
             label=f"{NAME} {image_size}px: drawing",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.batches import Batch
+from pivq_jax.data.pipeline import Batch
 from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.dci import dci
 from pivq_jax.evaluation.probes import Labelled, code_features, latent_features, probe_attributes

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import sample_grid
-from pivq_jax.common.progress_bar import progress_bar
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.evaluation.reconstruction import images_of
 from pivq_jax.evaluation.session import Session

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.progress_bar import progress_bar
+from pivq_jax.common.output import progress_bar
 
 # Maximum numbers of entries and rows of one block of distances.
 BLOCK_SIZE, BLOCK_ROWS = 2**22, 256

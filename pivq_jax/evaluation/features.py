@@ -17,7 +17,7 @@ import numpy as np
 
 from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.progress_bar import progress_bar
+from pivq_jax.common.output import progress_bar
 from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation import inception
 from pivq_jax.losses.backbones import VGG16

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.common.compilation import compiler_options
-from pivq_jax.data.batches import Batch, eval_batches
 from pivq_jax.data.images import images_to_float, images_to_uint8
+from pivq_jax.data.pipeline import Batch, eval_batches
 from pivq_jax.data.sources import Example, Source
 from pivq_jax.evaluation.ssim import WINDOW, ssim
 from pivq_jax.inference import TrainedModel

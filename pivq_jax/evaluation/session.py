@@ -12,7 +12,7 @@ import numpy as np
 from pivq_jax.common.pictures import magnification, save_png
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
-from pivq_jax.data.batches import eval_batches
+from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.reconstruction import encode_split

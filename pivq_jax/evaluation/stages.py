@@ -14,7 +14,7 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import grid, interpolation_grid, reconstruction_grid, usage_chart
-from pivq_jax.data.batches import eval_batches
+from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation.atlas import atlas_picture, exchange, informative_codes
 from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled

@@ -15,7 +15,7 @@ import numpy as np
 from pivq_jax import sampling
 from pivq_jax.codec import fingerprint, from_bytes, to_bytes
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.progress_bar import progress_bar
+from pivq_jax.common.output import progress_bar
 from pivq_jax.data import Dataset, decode_image, images_to_float, images_to_uint8
 from pivq_jax.explore.factors import Probe, edit_in_order, fit_probe, read_values
 from pivq_jax.explore.meanings import find_meanings, words

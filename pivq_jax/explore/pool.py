@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pivq_jax.common.progress_bar import progress_bar
+from pivq_jax.common.output import progress_bar
 from pivq_jax.data import Source, first_images
 from pivq_jax.evaluation.attributes import labels_of
 from pivq_jax.evaluation.reconstruction import encode_batches

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.config.limits import NORM_GROUPS
+from pivq_jax.config.sections import NORM_GROUPS
 from pivq_jax.model.primitives import NORM_EPSILON
 
 

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from jax import value_and_grad
 
 from pivq_jax import sampling
-from pivq_jax.config.limits import RECOMBINATION_PATCHES
-from pivq_jax.config.sections import LossConfig
+from pivq_jax.config.sections import RECOMBINATION_PATCHES, LossConfig
 from pivq_jax.losses.adversarial import adaptive_weight
 from pivq_jax.losses.latents import variance_loss
 from pivq_jax.losses.recombination import blend, nearest_patch_loss

@@ -13,7 +13,7 @@ from pivq_jax.common.parallel import put_batch, replicated
 from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
-from pivq_jax.data.batches import eval_batches
+from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import first_images
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.jitted import Steps

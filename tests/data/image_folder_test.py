@@ -12,7 +12,7 @@ from PIL import Image
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import builder, image_folder, layouts, load_dataset
-from pivq_jax.data.shards import FileRecipe
+from pivq_jax.data.layouts import FileRecipe
 from pivq_jax.data.splits import assign_splits
 
 SPLITS = ("train", "validation", "test")

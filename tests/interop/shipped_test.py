@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import pivq_jax
-from pivq_jax.data import toon_render
+from pivq_jax.data import toon_faces
 from pivq_jax.interop.pretrained import shipped_models
 from pivq_jax.sampling import prior_bits
 
@@ -23,7 +23,7 @@ def model():
 
 def drawn_faces(split: str, count: int, size: int) -> np.ndarray:
     """f32 [count, size, size, 3] in [-1, 1], the first of a split."""
-    files = [toon_render.render_face(s, size)[0] for s in toon_render.face_seeds(split, count)]
+    files = [toon_faces.render_face(s, size)[0] for s in toon_faces.face_seeds(split, count)]
     images = [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
     return np.stack(images).astype(np.float32) / 127.5 - 1
 
@@ -63,7 +63,7 @@ def test_the_prior_draws_new_sets_like_those_of_the_training_images(model):
 def test_edits_change_what_is_asked_and_little_else(model, factor, value, most):
     codes = model.parents[:200]
     factors = model.labels.factors
-    assert list(factors) == list(toon_render.FACTORS)
+    assert list(factors) == list(toon_faces.FACTORS)
     before = model.read_factors(codes)
     assert np.mean(before == model.labels.values[:200]) > 0.9
     column = list(factors).index(factor)
