@@ -1,7 +1,7 @@
 /** The page: what a person does, and what is shown. */
 
 import { BackendError } from "./backend.js";
-import { closeByButtons, Entries, Examples, showLink } from "./dialogs.js";
+import { Entries, Examples, showLink } from "./dialogs.js";
 import { linked } from "./elements.js";
 import { Factors } from "./factors.js";
 import { download, paint } from "./pictures.js";
@@ -70,7 +70,6 @@ class Explorer {
     this.#examples = new Examples(backend, model, act);
     this.#entries = new Entries(backend, model, act);
     this.#factors = new Factors(model, (factor, value) => this.#turn(factor, value));
-    closeByButtons();
     this.#listen();
   }
 
