@@ -142,9 +142,7 @@ class Engine:
 
     def describe(self) -> dict[str, Any]:
         """Returns the `Model` of page/backend.js, JSON values."""
-        model, meanings = self.model, self._meanings
-        columns = (meanings.group.tolist(), meanings.value, meanings.text, meanings.share.tolist())
-        names = ("group", "value", "text", "share")
+        model = self.model
         terms = TERMS.get(model.config.data.name)
         labels = self.labelled.labels if self.labelled else None
         factors = labels.factors if labels else {}
@@ -161,9 +159,7 @@ class Engine:
             "batch": BATCH,
             "mostExamples": MAX_EXAMPLES,
             "mostBytes": MAX_BYTES,
-            "grouping": meanings.grouping,
-            "groups": list(meanings.groups),
-            "entries": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
+            **self._meanings._asdict(),
             "factors": [
                 {"name": words(name), "values": list(values)} for name, values in factors.items()
             ],
