@@ -1,14 +1,12 @@
 /** The dialogs: images to choose from, and entries to put in the place of a code. */
 
-import { make } from "./elements.js";
+import { find, make } from "./elements.js";
 import { change, paint, thumbnail } from "./pictures.js";
 import { chip, describe } from "./slots.js";
 import { replace } from "./state.js";
 
 const EXAMPLES = 24; // images a page
 const ENTRIES = 12; // entries shown at once
-
-const find = (id) => document.getElementById(id);
 
 /** Takes the number that a person gives in the form of a dialog, from 0 to `most`. */
 function takeNumber(dialog, most, take) {

@@ -2,7 +2,7 @@
 
 import { BackendError } from "./backend.js";
 import { Entries, Examples, showLink } from "./dialogs.js";
-import { linked } from "./elements.js";
+import { find, linked } from "./elements.js";
 import { Factors } from "./factors.js";
 import { download, paint } from "./pictures.js";
 import { Slots } from "./slots.js";
@@ -22,8 +22,6 @@ import {
 const SETTLED = 200; // milliseconds without a change, until the link and the nearest image follow
 const IMAGES = "image/png,image/jpeg";
 const CODES = ".pivq";
-
-const find = (id) => document.getElementById(id);
 
 /**
  * Starts the page.
