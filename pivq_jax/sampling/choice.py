@@ -47,34 +47,24 @@ def choose_exchange(
     pairs = paired.sum(-1, keepdims=True)
     quota = jnp.round(fraction * pairs)
     if space.places:
-        return paired & _whole_places(space, codes_a, codebook, keys, paired, quota)
-    directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
-    middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
-    along = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
+        side = math.ceil(math.sqrt(space.places))
+        grid = jnp.stack(jnp.divmod(jnp.arange(space.places), side), -1).astype(jnp.float32)
+        directions = jax.vmap(lambda k: jax.random.normal(k, (2,)))(keys)
+        order = jnp.einsum("pd,bd->bp", grid, directions, precision=jax.lax.Precision.HIGHEST)
+        along = jnp.take_along_axis(order, space.places_of(codes_a, codebook), axis=-1)
+    else:
+        directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
+        middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
+        along = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
     exchanged = paired & (rank_of_pairs(along, paired) < quota)
+    if space.places:  # all codes of the places on one side of the line: at least as many
+        last = jnp.max(jnp.where(exchanged, along, -jnp.inf), -1, keepdims=True)
+        exchanged = paired & (along <= last)
     if lift is not None:
         slack = jnp.round(SLACK * jnp.minimum(fraction, 1 - fraction) * pairs[:, 0])
         improve = jax.vmap(improve_exchange, in_axes=(0, 0, 0, None, 0))
         exchanged = improve(codes_a, partners, exchanged, lift, slack)
     return exchanged
-
-
-def _whole_places(
-    space: CodeSpace,
-    codes_a: jax.Array,
-    codebook: jax.Array,
-    keys: jax.Array,
-    paired: jax.Array,
-    quota: jax.Array,
-) -> jax.Array:
-    """Chooses all codes of the places on one side of a random line: at least `quota` pairs."""
-    side = math.ceil(math.sqrt(space.places))
-    grid = jnp.stack(jnp.divmod(jnp.arange(space.places), side), -1).astype(jnp.float32)
-    directions = jax.vmap(lambda k: jax.random.normal(k, (2,)))(keys)
-    order = jnp.einsum("pd,bd->bp", grid, directions, precision=jax.lax.Precision.HIGHEST)
-    along = jnp.take_along_axis(order, space.places_of(codes_a, codebook), axis=-1)
-    within = paired & (rank_of_pairs(along, paired) < quota)
-    return along <= jnp.max(jnp.where(within, along, -jnp.inf), -1, keepdims=True)
 
 
 @functools.partial(jax.jit, static_argnames=("space", "candidates", "network"))
