@@ -74,7 +74,14 @@ class ExactPrior:
         logits = self.logits(known)
         allowed = np.ones(logits.shape, np.int64)
         np.put_along_axis(allowed, known, 0, axis=1)
-        return _shares(logits, allowed)
+        logits = np.where(allowed, logits, -np.inf)
+        weights = np.rint(_exp(logits - logits.max(-1, keepdims=True)) * TOTAL)
+        weights = weights.astype(np.int64) * allowed
+        free = TOTAL - allowed.sum(-1, keepdims=True)
+        shares = allowed + weights * free // weights.sum(-1, keepdims=True)
+        # What rounding down leaves goes to the most frequent entry, the first one of several.
+        shares[np.arange(len(shares)), weights.argmax(-1)] += TOTAL - shares.sum(-1)
+        return shares
 
     def logits(self, known: Integers) -> Floats:
         """Computes the network: float64 [B, K], the logits of all entries, known or not."""
@@ -130,19 +137,6 @@ def _attention(arrays: Arrays, name: str, heads: int, x: Floats, multiplicity: F
     weights = np.rint(_exp(scores) * _ONE) * multiplicity
     y = weights @ value / weights.sum(-1, keepdims=True) / _ONE  # sums of integers
     return _dense(arrays, f"{name}/out", y.transpose(0, 2, 1, 3).reshape(x.shape))
-
-
-def _shares(logits: Floats, allowed: Integers) -> Integers:
-    """Divides 2**24 among the allowed entries, [B, K] with 1 for these, by their logits [B, K]."""
-    logits = np.where(allowed, logits, -np.inf)
-    weights = (
-        np.rint(_exp(logits - logits.max(-1, keepdims=True)) * TOTAL).astype(np.int64) * allowed
-    )
-    free = TOTAL - allowed.sum(-1, keepdims=True)
-    shares = allowed + weights * free // weights.sum(-1, keepdims=True)
-    # What rounding down leaves goes to the most frequent entry, the first one of several.
-    shares[np.arange(len(shares)), weights.argmax(-1)] += TOTAL - shares.sum(-1)
-    return shares
 
 
 def _integers(x: Floats) -> Floats:
