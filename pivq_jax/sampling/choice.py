@@ -1,9 +1,12 @@
 """Which pairs of codes `recombine` exchanges.
 
-A random hyperplane, improved by the log lift if it is given, makes one choice for each image. Other
-hyperplanes make other choices. A prior over sets (`prior`) tells which of them gives the set most
-like those of real images: it knows how all codes of a set depend on each other, not only two. With
-places, lines through their grid make choices, and the best one runs where both images are alike.
+An attribute of a face is spread over several codes, and a random subset of pairs would tear it
+apart. Related codes lie close to each other, so all pairs on one side of a random hyperplane are
+exchanged together. Single moves improve this choice if it is known which codes occur together in
+real images (`lift`). Other hyperplanes make other choices. A prior over sets (`prior`) tells which
+of them gives the set most like those of real images: it knows how all codes of a set depend on each
+other, not only two. With places, lines through their grid make choices, and the best one runs where
+both images are alike.
 """
 
 from __future__ import annotations

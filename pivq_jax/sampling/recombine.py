@@ -3,14 +3,8 @@
 A position-free image is a set of codes, so a new image can be made by exchanging some codes of one
 image for codes of another and decoding the result once: no learned prior, constant time.
 
-The choice of codes matters. Similar codes are paired (see `pairing`), and exchanging a pair
-replaces its code of A by its code of B. An attribute of a face is spread over several codes, and a
-random subset of pairs would tear it apart. Related codes tend to lie close to each other, so all
-pairs on one side of a random hyperplane in codebook space are exchanged together. If it is known
-which codes occur together in real images (`lift`), codes that are alternatives to each other are
-paired, and single moves improve the choice of the hyperplane until the new set is as plausible as
-they can make it (docs/results.md compares several ways to choose). A prior over sets, where there
-is one, picks the best of several such choices (docs/prior.md).
+Similar codes are paired (see `pairing`), and exchanging a pair replaces its code of A by its code
+of B. Which pairs are exchanged matters, see `choice`; docs/results.md compares several ways.
 """
 
 from __future__ import annotations
