@@ -82,6 +82,8 @@ class Engine:
     ) -> None:
         self.model, self.dataset, self._example_name = model, dataset, example_name
         self.size = int(model.config.data.image_size)
+        self.num_codes = model.space.num_codes
+        self.num_examples = len(dataset.test) if dataset else 0
         self._codebook = model.codebook
         self._entries = np.asarray(self._codebook, np.float64)
         self._id = fingerprint(model.params).hex()
@@ -129,16 +131,6 @@ class Engine:
         )
         for run in progress_bar(programs, desc="compiling", unit="program"):
             run()
-
-    @property
-    def num_codes(self) -> int:
-        """N, the number of codes of an image."""
-        return self.model.space.num_codes
-
-    @property
-    def num_examples(self) -> int:
-        """The number of test images to choose from."""
-        return len(self.dataset.test) if self.dataset else 0
 
     def describe(self) -> dict[str, Any]:
         """Returns the `Model` of page/backend.js, JSON values."""

@@ -113,7 +113,9 @@ class Explorer {
       );
       on(`file-${side}`, "click", () => this.#pick(IMAGES, (file) => this.#openImage(side, file)));
     }
-    on("slider", "input", () => this.#slide(find("slider").valueAsNumber));
+    on("slider", "input", () =>
+      this.#change(interpolate(this.#history.present, find("slider").valueAsNumber), "slider"),
+    );
     on("slider", "change", () => this.#history.end());
     document.addEventListener("keydown", (event) => this.#key(event));
     addEventListener("hashchange", () => this.#openLink());
@@ -223,10 +225,6 @@ class Explorer {
       this.#change(exchange(this.#history.present, slot, this.#model.kind));
       this.#say(`Code ${before} exchanged for ${this.#history.present.codes[slot]}.`);
     });
-  }
-
-  #slide(count) {
-    this.#change(interpolate(this.#history.present, count), "slider");
   }
 
   #replace(slot) {
