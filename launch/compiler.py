@@ -31,19 +31,12 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """Peak performance of a chip, from the Cloud TPU documentation.
+    """Peak performance of a chip, from the Cloud TPU documentation."""
 
-    Attributes:
-        flops: floating-point operations per second, in bfloat16.
-        memory: memory in bytes.
-        bandwidth: memory bandwidth in bytes per second.
-        links: bandwidth to other chips in bytes per second, in one direction.
-    """
-
-    flops: float
-    memory: float
-    bandwidth: float
-    links: float
+    flops: float  # floating-point operations per second, in bfloat16
+    memory: float  # bytes
+    bandwidth: float  # of the memory, in bytes per second
+    links: float  # to other chips, in bytes per second in one direction
 
 
 CHIPS = {
@@ -55,12 +48,7 @@ CHIPS = {
 
 
 class DoesNotFit(Exception):
-    """The step does not fit into the memory of a chip.
-
-    Args:
-        used: bytes that are needed.
-        limit: bytes that are available.
-    """
+    """The step needs `used` bytes of the memory of a chip, which has `limit`."""
 
     def __init__(self, used: float, limit: float) -> None:
         super().__init__(f"needs {used / GIB:.1f} GiB per chip of {limit / GIB:.1f} GiB")
@@ -68,29 +56,17 @@ class DoesNotFit(Exception):
 
 
 class Plan(NamedTuple):
-    """The compiler's analysis of a training step; all quantities are per chip.
-
-    Attributes:
-        topology: name of the slice.
-        chips: number of chips.
-        batch_size: number of images in the global batch.
-        state: bytes of persistent state: parameters, averages, moments.
-        memory: bytes at the peak.
-        flops: floating-point operations per step.
-        traffic: bytes per step to and from memory.
-        moved: bytes per step sent by each kind of collective.
-        seconds: compilation time.
-    """
+    """The compiler's analysis of a training step; all quantities are per chip."""
 
     topology: str
     chips: int
-    batch_size: int
-    state: float
-    memory: float
-    flops: float
-    traffic: float
-    moved: dict[str, float]
-    seconds: float
+    batch_size: int  # of all chips together
+    state: float  # bytes that stay from step to step: parameters, averages, moments
+    memory: float  # bytes at the peak
+    flops: float  # of a step
+    traffic: float  # bytes to and from memory in a step
+    moved: dict[str, float]  # bytes sent in a step by each kind of collective
+    seconds: float  # compilation time
 
     @property
     def chip(self) -> Chip:
@@ -114,14 +90,7 @@ class Plan(NamedTuple):
 
 
 def devices_of(topology: str) -> list[Any]:
-    """Returns the devices of a slice, which need not exist.
-
-    Args:
-        topology: name of the slice, such as v5e:4x4.
-
-    Raises:
-        InputError: if jax[tpu] is not installed or there is no such slice.
-    """
+    """Returns the devices of a slice such as v5e:4x4, which need not exist."""
     from jax.experimental import topologies
 
     version = topology.split(":")[0]
@@ -146,17 +115,8 @@ def devices_of(topology: str) -> list[Any]:
 
 
 def lower(config: Config, devices: list[Any]) -> tuple[Any, float]:
-    """Lowers the training step of the last phase for these devices.
-
-    Args:
-        config: the config.
-        devices: the devices, which need not exist.
-
-    Returns:
-        The lowered step, and the bytes of state per chip.
-
-    Raises:
-        InputError: if the config does not fit the devices.
+    """Lowers the training step of the last phase for these devices, and counts the bytes of state
+    per chip. Raises InputError if the config does not fit the devices.
     """
     import jax
 
@@ -180,23 +140,12 @@ def last_phase(config: Config) -> Any:
     return phase_at(config, config.train.steps - 1)
 
 
-def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -> Plan:
-    """Compiles the training step for a slice, or for some of its devices.
+def make_plan(config: Config, topology: str, devices: list[Any]) -> Plan:
+    """Compiles the training step for some devices of a slice.
 
-    Args:
-        config: the config.
-        topology: name of the slice.
-        devices: the devices; defaults to all devices of the slice.
-
-    Returns:
-        The `Plan`.
-
-    Raises:
-        InputError: if the config does not fit the devices.
-        DoesNotFit: if the step does not fit into the memory of a chip.
-        AssertionError: if there is communication inside matching.
+    Raises InputError if the config does not fit the devices, DoesNotFit if the step does not fit
+    into the memory of a chip, and AssertionError if there is communication inside matching.
     """
-    devices = devices_of(topology) if devices is None else devices
     lowered, held = lower(config, devices)
     started = time.perf_counter()
     compiled = compile_step(lowered)
@@ -205,7 +154,7 @@ def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -
     inside = program.collectives_inside_matching()
     assert not inside, f"communication inside matching: {inside}"
     memory = compiled.memory_analysis()
-    cost = flops_and_traffic(compiled, program)
+    cost = flops_and_traffic(compiled)
     if config.model.stages > 1:
         cost += stages_cost(config, devices)
     # The compiler counts the body of a loop once, including that over the parts of a batch.
@@ -227,14 +176,14 @@ def make_plan(config: Config, topology: str, devices: list[Any] | None = None) -
     )
 
 
-def flops_and_traffic(compiled: Any, program: Program | None = None) -> np.ndarray:
+def flops_and_traffic(compiled: Any) -> np.ndarray:
     """Returns the flops of a compiled step by the compiler's count, and its bytes by ours.
 
     The compiler counts whole arrays where slices of them are fetched ahead, and what never leaves
     the memory of the cores: several times the traffic (docs/log/2026-11-29-scale.md).
     """
-    program = program or Program(compiled.as_text(), 1)
-    return np.array([compiled.cost_analysis()["flops"], program.traffic()])
+    traffic = Program(compiled.as_text(), devices=1).traffic()
+    return np.array([compiled.cost_analysis()["flops"], traffic])
 
 
 def stages_cost(config: Config, devices: list[Any]) -> np.ndarray:
@@ -265,11 +214,7 @@ def stages_cost(config: Config, devices: list[Any]) -> np.ndarray:
 
 
 def compile_step(lowered: Any) -> Any:
-    """Compiles a lowered step.
-
-    Raises:
-        DoesNotFit: if it does not fit into the memory of a chip.
-    """
+    """Compiles a lowered step; raises DoesNotFit if the memory of a chip is too small for it."""
     try:
         return lowered.compile()
     except Exception as error:  # runtime errors of several types

@@ -71,11 +71,8 @@ class Collective(NamedTuple):
 
 
 class Program:
-    """The computations of a compiled program.
-
-    Args:
-        text: text of the program, as returned by `compiled.as_text()`.
-        devices: number of devices that the program runs on.
+    """The computations of a compiled program, given `compiled.as_text()` and how many devices it
+    runs on. Those asked for by the name '' are the program's own, the entry.
     """
 
     def __init__(self, text: str, devices: int) -> None:
@@ -93,12 +90,8 @@ class Program:
     def walk(self, name: str = "", times: int = 1) -> Iterator[tuple[str, Instruction, int]]:
         """Yields the instructions of a computation and of all computations that it calls.
 
-        Args:
-            name: name of the computation, by default the entry.
-            times: number of executions of the computation.
-
-        Yields:
-            name of the computation, instruction, and number of executions of the instruction.
+        Each one comes with the name of its computation, and how often it is executed if the first
+        computation is executed a number of times.
         """
         name = name or self.entry
         for instruction in self.computations.get(name, ()):
@@ -109,11 +102,7 @@ class Program:
                 yield from self.walk(called, times * instruction.trips)
 
     def collectives(self, name: str = "") -> list[Collective]:
-        """Lists the collectives of a computation and of all computations that it calls.
-
-        Args:
-            name: name of the computation, by default the entry.
-        """
+        """Lists the collectives of a computation and of all computations that it calls."""
         found = []
         parts: dict[str, str] = {}  # of a collective that runs beside several fusions, by channel
         for computation, instruction, times in self.walk(name):
@@ -142,9 +131,6 @@ class Program:
 
         A slice counts with its own size, not with that of the array that it is read from or written
         to. Of a condition, the branch with most traffic counts.
-
-        Args:
-            name: name of the computation, by default the entry.
         """
         known = {x.name: x for x in self.computations.get(name or self.entry, [])}
         total = 0.0
@@ -240,29 +226,16 @@ class Program:
 
 def _parse(line: str) -> Instruction | None:
     """Parses `%a.1 = (f32[8,2]{1,0}, u32[]) all-gather-start(%b), channel_id=1, ...` and such."""
-    start = re.match(r"\s+(?:ROOT )?%?([\w.-]+) = ", line)
-    if not start:
+    # In a type, no space is followed by a word with a bracket.
+    found = re.match(r"\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)", line)
+    if not found:
         return None
-    rest = line[start.end() :]
-    end = _end_of_type(rest)
-    opcode = re.match(r" ([a-z][\w-]*)\(", rest[end:])
-    if not opcode:
-        return None
-    parts = re.findall(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?", rest[:end])
+    name, type_, opcode, attributes = found.groups()
+    parts = re.findall(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?", type_)
     shapes = tuple(_bytes(dtype, dimensions) for dtype, dimensions, _ in parts)
     on_chip = [bool(re.search(r"S\([1-9]", layout)) for *_, layout in parts]
     in_memory = tuple(0 if x else size for x, size in zip(on_chip, shapes, strict=True))
-    return Instruction(start[1], shapes, in_memory, opcode[1], rest[end + opcode.end() :])
-
-
-def _end_of_type(text: str) -> int:
-    """The end of the type at the start of a text, i.e. the first space outside of brackets."""
-    depth = 0
-    for position, character in enumerate(text):
-        depth += (character in "({[") - (character in ")}]")
-        if character == " " and depth == 0:
-            return position
-    return len(text)
+    return Instruction(name, shapes, in_memory, opcode, attributes)
 
 
 def _end_of_brackets(text: str) -> int:

@@ -68,16 +68,9 @@ def shares_out(config: Config, chips: int, factor: int) -> bool:
 
 
 def knobs(config: Config, chips: int, state: float, excess: float) -> list[str]:
-    """Suggests changes for a config that exceeds the memory of a chip.
+    """Suggests changes, a line each, for a config that needs `excess` bytes more than a chip has.
 
-    Args:
-        config: the config.
-        chips: number of chips.
-        state: bytes of state per chip.
-        excess: bytes that are missing per chip.
-
-    Returns:
-        One line per suggestion.
+    Its `state` takes that many bytes per chip.
     """
     advice = []
     fsdp = config.mesh.fsdp
@@ -210,10 +203,6 @@ def flops_against_one_chip(config: Config, plan: Plan, devices: list[Any]) -> st
 
 def main(arguments: list[str]) -> int:
     """Plans one config, or prints the table."""
-    return exit_code(partial(_run, arguments))
-
-
-def _run(arguments: list[str]) -> int:
     if len(arguments) > 1:
         raise InputError(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
     if _TABLE.value:
@@ -249,4 +238,7 @@ def _plan_one(config: Config, topology: str) -> int:
 if __name__ == "__main__":
     os.environ.update(ENVIRONMENT)
     os.environ.setdefault("JAX_EXEC_TIME_OPTIMIZATION_EFFORT", "-1")  # takes a seventh of the time
-    app.run(main, flags_parser=partial(parse_flags, _FIELDS, sys.modules[__name__]))
+    app.run(
+        lambda arguments: exit_code(partial(main, arguments)),
+        flags_parser=partial(parse_flags, _FIELDS, sys.modules[__name__]),
+    )

@@ -243,7 +243,7 @@ export function recombine({ a, b }, codebook, direction, fraction, lift) {
 
 /**
  * Recombines with places by the one of several lines along which the latents of both images are most
- * alike, as `choose_seamless` in pivq_jax/sampling/choice.py.
+ * alike, as `choose_pairs` in pivq_jax/sampling/choice.py.
  *
  * @param {{a: number[], b: number[]}} pairs - from `pairCodes`.
  * @param {Codebook} codebook

@@ -51,11 +51,18 @@ class ExactPrior:
                 f" prior, but those of up to {_MAX_CODES:,} of {_MAX_ENTRIES:,}: use the short code"
             )
         self.num_codes, self.fingerprint = num_codes, prior_fingerprint(prior.params)
+        self._heads, self._blocks = network.heads, [f"block_{i}" for i in range(network.depth)]
         flat = traverse_util.flatten_dict(jax.device_get(prior.params), sep="/")
-        arrays = {name: np.asarray(array, np.float64) for name, array in flat.items()}
-        self._codes, self._missing = arrays["codes/embedding"], arrays["missing"]
-        self._blocks = [_Block(arrays, f"block_{i}", network.heads) for i in range(network.depth)]
-        self._norm, self._last = _Norm(arrays, "norm"), _Dense(arrays, "logits")
+        self._arrays = {name: np.asarray(array, np.float64) for name, array in flat.items()}
+        for name, array in self._arrays.items():
+            if name.endswith("/kernel"):
+                self._arrays[name] = np.rint(array * _ONE)  # integers [I, O]
+                column = float(np.abs(self._arrays[name]).sum(0).max()) / _ONE
+                _check_sums(name, column, _MAX_COLUMN)
+        for block in self._blocks:
+            norms = (f"{block}/self_attention/{name}" for name in ("query_norm", "key_norm"))
+            score = math.prod(_longest(self._arrays, name) for name in norms)
+            _check_sums(f"{block}/self_attention/query_norm and key_norm", score, _MAX_SCORE)
 
     def frequencies(self, known: npt.ArrayLike) -> Integers:
         """Returns how likely each entry is to be a missing code, int64 [B, K]; a row sums to 2**24.
@@ -67,7 +74,14 @@ class ExactPrior:
         logits = self.logits(known)
         allowed = np.ones(logits.shape, np.int64)
         np.put_along_axis(allowed, known, 0, axis=1)
-        return _shares(logits, allowed)
+        logits = np.where(allowed, logits, -np.inf)
+        weights = np.rint(_exp(logits - logits.max(-1, keepdims=True)) * TOTAL)
+        weights = weights.astype(np.int64) * allowed
+        free = TOTAL - allowed.sum(-1, keepdims=True)
+        shares = allowed + weights * free // weights.sum(-1, keepdims=True)
+        # What rounding down leaves goes to the most frequent entry, the first one of several.
+        shares[np.arange(len(shares)), weights.argmax(-1)] += TOTAL - shares.sum(-1)
+        return shares
 
     def logits(self, known: Integers) -> Floats:
         """Computes the network: float64 [B, K], the logits of all entries, known or not."""
@@ -76,103 +90,53 @@ class ExactPrior:
         return np.concatenate(parts)
 
     def _logits_of(self, known: Integers) -> Floats:
-        count, given = known.shape
+        (count, given), arrays = known.shape, self._arrays
         # All missing codes are the same vector, and stay so: one stands for them.
-        missing = np.broadcast_to(self._missing, (count, 1, len(self._missing)))
-        x = np.concatenate([self._codes[known], missing], axis=1)
+        missing = np.broadcast_to(arrays["missing"], (count, 1, len(arrays["missing"])))
+        x = np.concatenate([arrays["codes/embedding"][known], missing], axis=1)
         multiplicity = np.ones(given + 1)
         multiplicity[given] = self.num_codes - given
-        for block in self._blocks:
-            x = block(x, multiplicity)
+        for block in self._blocks:  # see `model.layers.Block`
+            y = _norm(arrays, f"{block}/self_attention_norm", x)
+            x = x + _attention(arrays, f"{block}/self_attention", self._heads, y, multiplicity)
+            y = _dense(arrays, f"{block}/mlp/hidden", _norm(arrays, f"{block}/mlp_norm", x))
+            x = x + _dense(arrays, f"{block}/mlp/out", _gelu(y))
         total = _sum((x * multiplicity[:, None]).transpose(0, 2, 1))[..., 0]
-        return self._last(self._norm(total / self.num_codes))
+        return _dense(arrays, "logits", _norm(arrays, "norm", total / self.num_codes))
 
 
-class _Dense:
-    def __init__(self, arrays: Arrays, name: str) -> None:
-        self._kernel = np.rint(arrays[f"{name}/kernel"] * _ONE)  # integers [I, O]
-        self._bias = arrays[f"{name}/bias"]  # [O]
-        column = float(np.abs(self._kernel).sum(0).max()) / _ONE
-        if column > _MAX_COLUMN:
-            raise _too_large(f"{name}/kernel", column, _MAX_COLUMN)
-
-    def __call__(self, x: Floats) -> Floats:
-        return _integers(x) @ self._kernel * _UNIT + self._bias
+def _dense(arrays: Arrays, name: str, x: Floats) -> Floats:
+    return _integers(x) @ arrays[f"{name}/kernel"] * _UNIT + arrays[f"{name}/bias"]
 
 
-class _Norm:
-    def __init__(self, arrays: Arrays, name: str) -> None:
-        self._scale, self._bias = arrays[f"{name}/scale"], arrays[f"{name}/bias"]  # [W]
-
-    def __call__(self, x: Floats) -> Floats:
-        width = len(self._scale)
-        y = x - _sum(x) / width
-        return y / np.sqrt(_sum(y * y) / width + _NORM_EPSILON) * self._scale + self._bias
-
-    @property
-    def longest(self) -> float:
-        """A bound of the Euclidean length of results."""
-        spread = math.sqrt(len(self._scale)) * float(np.abs(self._scale).max())
-        return spread + float(np.sqrt((self._bias**2).sum()))
+def _norm(arrays: Arrays, name: str, x: Floats) -> Floats:
+    scale, bias = arrays[f"{name}/scale"], arrays[f"{name}/bias"]  # [W]
+    y = x - _sum(x) / len(scale)
+    return y / np.sqrt(_sum(y * y) / len(scale) + _NORM_EPSILON) * scale + bias
 
 
-class _Block:
-    """A transformer block, see `model.layers.Block`."""
-
-    def __init__(self, arrays: Arrays, name: str, heads: int) -> None:
-        self._heads = heads
-        attention, mlp = f"{name}/self_attention", f"{name}/mlp"
-        self._attention_norm = _Norm(arrays, f"{attention}_norm")
-        self._query = _Dense(arrays, f"{attention}/query")
-        self._key = _Dense(arrays, f"{attention}/key")
-        self._value = _Dense(arrays, f"{attention}/value")
-        self._query_norm = _Norm(arrays, f"{attention}/query_norm")
-        self._key_norm = _Norm(arrays, f"{attention}/key_norm")
-        self._out = _Dense(arrays, f"{attention}/out")
-        self._mlp_norm = _Norm(arrays, f"{mlp}_norm")
-        self._hidden, self._mlp_out = _Dense(arrays, f"{mlp}/hidden"), _Dense(arrays, f"{mlp}/out")
-        score = self._query_norm.longest * self._key_norm.longest
-        if score > _MAX_SCORE:
-            raise _too_large(f"{attention}/query_norm and key_norm", score, _MAX_SCORE)
-
-    def __call__(self, x: Floats, multiplicity: Floats) -> Floats:
-        """Returns [B, T, W] for x [B, T, W], of which vector t is there multiplicity[t] times."""
-        x = x + self._attention(self._attention_norm(x), multiplicity)
-        return x + self._mlp_out(_gelu(self._hidden(self._mlp_norm(x))))
-
-    def _attention(self, x: Floats, multiplicity: Floats) -> Floats:
-        batch, length, width = x.shape
-        size = width // self._heads
-
-        def of_heads(y: Floats) -> Floats:
-            return y.reshape(batch, length, self._heads, size)
-
-        query, key, value = (
-            _integers(y).transpose(0, 2, 1, 3)  # [B, heads, T, size]
-            for y in (
-                self._query_norm(of_heads(self._query(x))),
-                self._key_norm(of_heads(self._key(x))),
-                of_heads(self._value(x)),
-            )
-        )
-        scores = query @ key.transpose(0, 1, 3, 2) * _UNIT / math.sqrt(size)
-        scores = scores - scores.max(-1, keepdims=True)
-        weights = np.rint(_exp(scores) * _ONE) * multiplicity
-        y = weights @ value / weights.sum(-1, keepdims=True) / _ONE  # sums of integers
-        return self._out(y.transpose(0, 2, 1, 3).reshape(batch, length, width))
+def _longest(arrays: Arrays, name: str) -> float:
+    """A bound of the Euclidean length of results of `_norm`."""
+    scale, bias = arrays[f"{name}/scale"], arrays[f"{name}/bias"]
+    spread = math.sqrt(len(scale)) * float(np.abs(scale).max())
+    return spread + float(np.sqrt((bias**2).sum()))
 
 
-def _shares(logits: Floats, allowed: Integers) -> Integers:
-    """Divides 2**24 among the allowed entries, [B, K] with 1 for these, by their logits [B, K]."""
-    logits = np.where(allowed, logits, -np.inf)
-    weights = (
-        np.rint(_exp(logits - logits.max(-1, keepdims=True)) * TOTAL).astype(np.int64) * allowed
+def _attention(arrays: Arrays, name: str, heads: int, x: Floats, multiplicity: Floats) -> Floats:
+    """Attention within x [B, T, W], of which vector t is there multiplicity[t] times."""
+    query, key, value = (
+        _dense(arrays, f"{name}/{what}", x).reshape(*x.shape[:2], heads, -1)
+        for what in ("query", "key", "value")
     )
-    free = TOTAL - allowed.sum(-1, keepdims=True)
-    shares = allowed + weights * free // weights.sum(-1, keepdims=True)
-    # What rounding down leaves goes to the most frequent entry, the first one of several.
-    shares[np.arange(len(shares)), weights.argmax(-1)] += TOTAL - shares.sum(-1)
-    return shares
+    query = _norm(arrays, f"{name}/query_norm", query)
+    key = _norm(arrays, f"{name}/key_norm", key)
+    # [B, heads, T, size]
+    query, key, value = (_integers(y).transpose(0, 2, 1, 3) for y in (query, key, value))
+    scores = query @ key.transpose(0, 1, 3, 2) * _UNIT / math.sqrt(query.shape[-1])
+    scores = scores - scores.max(-1, keepdims=True)
+    weights = np.rint(_exp(scores) * _ONE) * multiplicity
+    y = weights @ value / weights.sum(-1, keepdims=True) / _ONE  # sums of integers
+    return _dense(arrays, f"{name}/out", y.transpose(0, 2, 1, 3).reshape(x.shape))
 
 
 def _integers(x: Floats) -> Floats:
@@ -207,8 +171,9 @@ def _gelu(x: Floats) -> Floats:
     return x / (_exp(u * (-2 * 0.7978845608028654)) + 1.0)
 
 
-def _too_large(what: str, value: float, limit: float) -> InputError:
-    return InputError(
-        f"the prior cannot be computed alike on every machine: its {what} allow sums of"
-        f" {value:,.0f}, more than {limit:,.0f}: use the short code"
-    )
+def _check_sums(what: str, value: float, limit: float) -> None:
+    if value > limit:
+        raise InputError(
+            f"the prior cannot be computed alike on every machine: its {what} allow sums of"
+            f" {value:,.0f}, more than {limit:,.0f}: use the short code"
+        )

@@ -88,9 +88,7 @@ def read(path: str | Path, model: TrainedModel) -> ImageCodes:
 
 def from_bytes(content: bytes, model: TrainedModel, images: int | None = None) -> ImageCodes:
     """Reads the content of a file of codes, of the first `images` only if given; see `read`."""
-    contents = parse(content, "the file")
-    check_contents(contents, model, "the file")
-    return _decoded(contents, model, "the file", images)
+    return _decoded(_parse_own(content, model, "the file"), model, "the file", images)
 
 
 def _decoded(
@@ -199,13 +197,12 @@ def open_file(path: str | Path, model: TrainedModel) -> Contents:
         content = opened.read(len(MAGIC))
         if content == MAGIC:
             content += opened.read(MAX_FILE + 1 - len(MAGIC))
-    contents = parse(content, str(file))
-    check_contents(contents, model, str(file))
-    return contents
+    return _parse_own(content, model, str(file))
 
 
-def check_contents(contents: Contents, model: TrainedModel, origin: str) -> None:
-    """Checks that the codes of a file are those of a model, before they are decoded."""
+def _parse_own(content: bytes, model: TrainedModel, origin: str) -> Contents:
+    """Parses a file and checks that its codes are those of a model, before they are decoded."""
+    contents = parse(content, origin)
     space, own = model.space, fingerprint(model.params)
     if contents.fingerprint != own:
         raise InputError(
@@ -233,6 +230,7 @@ def check_contents(contents: Contents, model: TrainedModel, origin: str) -> None
                 f" that of this model is {held}: give the model with the prior that wrote it"
             )
     check_code(model, contents.code, to_write=False)
+    return contents
 
 
 def batches_of(

@@ -1,6 +1,7 @@
 """Folders of images to files of codes, and back."""
 
 import contextlib
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -53,9 +54,8 @@ def compress(
     codes: list[np.ndarray] = []
     psnrs: list[np.ndarray] = []
     first = jax.process_index() == 0
-    with progress_bar(
-        desc="compressing", total=len(files), unit=" images", disable=not first
-    ) as bar:
+    images_bar = partial(progress_bar, unit=" images", disable=not first)
+    with images_bar(desc="compressing", total=len(files)) as bar:
         for start in range(0, len(files), batch_size):
             images = []
             for name in (batch := files[start : start + batch_size]):
@@ -75,9 +75,7 @@ def compress(
     if not codes:
         raise InputError(f"no readable image in {source}: see the lines above")
     whole = np.concatenate(codes)
-    with progress_bar(
-        desc="coding", total=len(names), unit=" images", disable=not first or code != "prior"
-    ) as bar:
+    with images_bar(desc="coding", total=len(names), disable=not first or code != "prior") as bar:
         contents = contents_of(model, whole, names, code, bar.update)
     content = pack(contents)
     if first:

@@ -82,6 +82,8 @@ class Engine:
     ) -> None:
         self.model, self.dataset, self._example_name = model, dataset, example_name
         self.size = int(model.config.data.image_size)
+        self.num_codes = model.space.num_codes
+        self.num_examples = len(dataset.test) if dataset else 0
         self._codebook = model.codebook
         self._entries = np.asarray(self._codebook, np.float64)
         self._id = fingerprint(model.params).hex()
@@ -130,21 +132,9 @@ class Engine:
         for run in progress_bar(programs, desc="compiling", unit="program"):
             run()
 
-    @property
-    def num_codes(self) -> int:
-        """N, the number of codes of an image."""
-        return self.model.space.num_codes
-
-    @property
-    def num_examples(self) -> int:
-        """The number of test images to choose from."""
-        return len(self.dataset.test) if self.dataset else 0
-
     def describe(self) -> dict[str, Any]:
         """Returns the `Model` of page/backend.js, JSON values."""
-        model, meanings = self.model, self._meanings
-        columns = (meanings.group.tolist(), meanings.value, meanings.text, meanings.share.tolist())
-        names = ("group", "value", "text", "share")
+        model = self.model
         terms = TERMS.get(model.config.data.name)
         labels = self.labelled.labels if self.labelled else None
         factors = labels.factors if labels else {}
@@ -161,9 +151,7 @@ class Engine:
             "batch": BATCH,
             "mostExamples": MAX_EXAMPLES,
             "mostBytes": MAX_BYTES,
-            "grouping": meanings.grouping,
-            "groups": list(meanings.groups),
-            "entries": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
+            **self._meanings._asdict(),
             "factors": [
                 {"name": words(name), "values": list(values)} for name, values in factors.items()
             ],

@@ -1,7 +1,7 @@
 """What codebook entries tell: groups for colouring them, and a line of text for each."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,14 +14,11 @@ CLUSTERS = 8  # groups of entries where there are no labels; more colours are ha
 
 
 class Meanings(NamedTuple):
-    """What each of the K codebook entries tells."""
+    """What codebook entries tell, as in the `Model` of page/backend.js."""
 
     grouping: str  # 'factor' if groups are labelled factors, 'cluster' if clusters of entries
-    groups: tuple[str, ...]  # names of the groups
-    group: np.ndarray  # int [K], index in `groups`; -1: it tells nothing beyond chance
-    value: tuple[str, ...]  # the value of the factor that an entry tells, or ''
-    text: tuple[str, ...]  # one line about each entry, or ''
-    share: np.ndarray  # f64 [K], fraction of images that contain the entry
+    groups: list[str]  # their names
+    entries: list[dict[str, Any]]  # K, each with its `group`, `value`, `text` and `share`
 
 
 def find_meanings(
@@ -38,28 +35,23 @@ def find_meanings(
     """
     size = space.codebook_size
     share = (space.multi_hot(codes) > 0).mean(0) if len(codes) else np.zeros(size)
+    entries = [{"group": -1, "value": "", "text": "", "share": each} for each in share.tolist()]
     if not factors or not len(codes):
-        return _clusters(codebook, share, seed)
-    group, value, text = np.full(size, -1), [""] * size, [""] * size
+        count, key = min(CLUSTERS, size), jax.random.key(seed)
+        centroids = jax.jit(initial_codebook, static_argnums=1)(codebook, count, key)
+        nearest = np.asarray(squared_distances(codebook, centroids)).argmin(1)
+        for entry, group in zip(entries, nearest.tolist(), strict=True):
+            entry["group"] = group
+        return Meanings("cluster", [f"cluster {i + 1}" for i in range(count)], entries)
     names = list(factors)
     for found in informative_codes(space, codes, labels, factors, size):
-        group[found.code] = names.index(found.factor)
-        value[found.code] = found.value
-        text[found.code] = (
-            f"{words(found.factor)}: {found.value} in {found.value_share:.0%} of images with it,"
-            f" {found.value_share_of_all:.0%} of all"
-        )
-    groups = tuple(words(name) for name in names)
-    return Meanings("factor", groups, group, tuple(value), tuple(text), share)
-
-
-def _clusters(codebook: jax.Array, share: np.ndarray, seed: int) -> Meanings:
-    count = min(CLUSTERS, len(codebook))
-    centroids = jax.jit(initial_codebook, static_argnums=1)(codebook, count, jax.random.key(seed))
-    group = np.asarray(squared_distances(codebook, centroids)).argmin(1)
-    nothing = ("",) * len(codebook)
-    names = tuple(f"cluster {i + 1}" for i in range(count))
-    return Meanings("cluster", names, group, nothing, nothing, share)
+        entries[found.code] |= {
+            "group": names.index(found.factor),
+            "value": found.value,
+            "text": f"{words(found.factor)}: {found.value} in {found.value_share:.0%} of images"
+            f" with it, {found.value_share_of_all:.0%} of all",
+        }
+    return Meanings("factor", [words(name) for name in names], entries)
 
 
 def words(name: str) -> str:

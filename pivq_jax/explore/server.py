@@ -144,7 +144,10 @@ def make_app(engine: Engine, address: str = "localhost", work: Work | None = Non
     def answers(name: str, find: Callable[[dict[str, Any]], Any]) -> Route:
         async def respond(request: Request) -> Response:
             body = _object(await work.body(request, MAX_JSON))
-            return JSONResponse(_plain(await work.run(request, find, body)))
+            found = await work.run(request, find, body)
+            if isinstance(found, bytes):
+                return Response(found, media_type="application/octet-stream")
+            return JSONResponse(_plain(found))
 
         return _route(f"/api/{name}", respond)
 
@@ -162,16 +165,8 @@ def make_app(engine: Engine, address: str = "localhost", work: Work | None = Non
             codes = await work.run(request, engine.read_codes, content)
         return JSONResponse(_plain(codes))
 
-    async def write_codes(request: Request) -> Response:
-        codes = codes_of(_object(await work.body(request, MAX_JSON)), "codes")
-        content = await work.run(request, engine.write_codes, codes)
-        return Response(content, media_type="application/octet-stream")
-
     def codes_of(body: dict[str, Any], name: str) -> np.ndarray:
         return engine.check([body.get(name)])[0]
-
-    def recombine(body: dict[str, Any]) -> NewFace:
-        return engine.recombine(jax.random.key(_integer(body, "seed")))
 
     def edit(body: dict[str, Any]) -> np.ndarray:
         factor, value = _integer(body, "factor"), _integer(body, "value")
@@ -190,14 +185,16 @@ def make_app(engine: Engine, address: str = "localhost", work: Work | None = Non
             answers("example", lambda body: engine.example(_integer(body, "index"))),
             answers("pair", lambda body: engine.pair(codes_of(body, "a"), codes_of(body, "b"))),
             answers("decode", lambda body: list(engine.decode(engine.check(body.get("sets"))))),
-            answers("recombine", recombine),
+            answers(
+                "recombine", lambda body: engine.recombine(jax.random.key(_integer(body, "seed")))
+            ),
             answers("nearest", lambda body: engine.nearest(codes_of(body, "codes"))),
             answers("factors/read", lambda body: engine.read_factors(codes_of(body, "codes"))),
             answers("edit", edit),
+            answers("codes/write", lambda body: engine.write_codes(codes_of(body, "codes"))),
             answers("neighbours", lambda body: engine.neighbours(_integer(body, "code"))),
             _route("/api/encode", encode),
             _route("/api/codes/read", read_codes),
-            _route("/api/codes/write", write_codes),
         ],
         middleware=[Middleware(Guard, address=address)],
     )

@@ -1,5 +1,7 @@
 """The patch discriminator for adversarial training."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -30,31 +32,18 @@ class Discriminator(nn.Module):
         Returns:
             float32 [B, h, w], logits, high for patches that look real.
         """
-
-        def conv(
-            x: jax.Array, features: int, stride: int, name: str, use_bias: bool = True
-        ) -> jax.Array:
-            return nn.Conv(
-                features,
-                (4, 4),
-                strides=stride,
-                padding=1,
-                dtype=self.dtype,
-                kernel_init=nn.initializers.normal(0.02),
-                use_bias=use_bias,
-                name=name,
-            )(x)
-
-        x = nn.leaky_relu(conv(images, self.channels, 2, "conv_0"), 0.2)
+        draw = nn.initializers.normal(0.02)
+        conv = partial(nn.Conv, kernel_size=(4, 4), padding=1, dtype=self.dtype, kernel_init=draw)
+        norm = partial(
+            nn.GroupNorm,
+            NORM_GROUPS,
+            epsilon=NORM_EPSILON,
+            use_fast_variance=False,
+            dtype=self.dtype,
+        )
+        x = nn.leaky_relu(conv(self.channels, strides=2, name="conv_0")(images), 0.2)
         for i in range(1, self.layers + 1):
-            stride = 2 if i < self.layers else 1
-            x = conv(x, self.channels * min(2**i, 8), stride, f"conv_{i}", use_bias=False)
-            norm = nn.GroupNorm(
-                NORM_GROUPS,
-                epsilon=NORM_EPSILON,
-                use_fast_variance=False,
-                dtype=self.dtype,
-                name=f"norm_{i}",
-            )
-            x = nn.leaky_relu(norm(x), 0.2)
-        return conv(x, 1, 1, "logits")[..., 0].astype(jnp.float32)
+            features, stride = self.channels * min(2**i, 8), 2 if i < self.layers else 1
+            x = conv(features, strides=stride, use_bias=False, name=f"conv_{i}")(x)
+            x = nn.leaky_relu(norm(name=f"norm_{i}")(x), 0.2)
+        return conv(1, strides=1, name="logits")(x)[..., 0].astype(jnp.float32)

@@ -89,13 +89,10 @@ class Attention(nn.Module):
         """
         context = x if context is None else context
         width = x.shape[-1]
-
-        def split_heads(y: jax.Array) -> jax.Array:
-            return y.reshape(*y.shape[:-1], self.heads, width // self.heads)
-
-        query = split_heads(dense(width, self.dtype, "query")(x))
-        key = split_heads(dense(width, self.dtype, "key")(context))
-        value = split_heads(dense(width, self.dtype, "value")(context))
+        query, key, value = (
+            dense(width, self.dtype, name)(y).reshape(*y.shape[:2], self.heads, -1)
+            for name, y in (("query", x), ("key", context), ("value", context))
+        )
         query = LayerNorm(self.dtype, name="query_norm")(query)
         key = LayerNorm(self.dtype, name="key_norm")(key)
         query = jnp.broadcast_to(query, (len(key), *query.shape[1:]))

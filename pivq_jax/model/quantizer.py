@@ -221,16 +221,12 @@ def in_stages(
 ) -> tuple[jax.Array, jax.Array, Any]:
     """Quantizes latents float32 [B, N / stages, latent_dim] stage by stage.
 
-    Args:
-        latents: the latents.
-        code_dim: D.
-        stages: arrays whose first axis is that of the stages, such as the entries of each.
-        quantize: function of the slices of a stage and its targets, float32 [B, N / stages, D],
-            that returns the vectors that stand for them, of the same shape, and anything else.
+    `stages` are arrays whose first axis is that of the stages, such as the entries of each. Given
+    the slices of a stage and its targets, float32 [B, N / stages, D], `quantize` returns the
+    vectors that stand for them, of the same shape, and anything else.
 
-    Returns:
-        The targets of all stages float32 [stages, B, N / stages, D]; what is left over, in the
-        latents' shape; and what `quantize` returned besides, with an axis for the stages.
+    Returns the targets with an axis for the stages, which comes first; what is left over, in the
+    latents' shape; and what `quantize` returned besides, with such an axis.
     """
     size = code_dim - latents.shape[-1]
 

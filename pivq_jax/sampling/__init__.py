@@ -17,12 +17,15 @@ from pivq_jax.sampling.completion import fit_visible, visible_error
 from pivq_jax.sampling.edit import (
     FactorTable,
     Labels,
+    PlaceTable,
     check_labels,
     edit,
+    edit_places,
     factor_table,
+    place_table,
     read_factors,
+    read_places,
 )
-from pivq_jax.sampling.edit_places import PlaceTable, edit_places, place_table, read_places
 from pivq_jax.sampling.lift import log_lift
 from pivq_jax.sampling.pairing import exchange_places, pair_codes
 from pivq_jax.sampling.parents import near_parents, random_parents

@@ -1,16 +1,18 @@
 """Which pairs of codes `recombine` exchanges.
 
-A random hyperplane, improved by the log lift if it is given, makes one choice for each image. Other
-hyperplanes make other choices. A prior over sets (`prior`) tells which of them gives the set most
-like those of real images: it knows how all codes of a set depend on each other, not only two. With
-places, lines through their grid make choices, and the best one runs where both images are alike.
+An attribute of a face is spread over several codes, and a random subset of pairs would tear it
+apart. Related codes lie close to each other, so all pairs on one side of a random hyperplane are
+exchanged together. Single moves improve this choice if it is known which codes occur together in
+real images (`lift`). Other hyperplanes make other choices. A prior over sets (`prior`) tells which
+of them gives the set most like those of real images: it knows how all codes of a set depend on each
+other, not only two. With places, lines through their grid make choices, and the best one runs where
+both images are alike.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -48,11 +50,19 @@ def choose_exchange(
     pairs = paired.sum(-1, keepdims=True)
     quota = jnp.round(fraction * pairs)
     if space.places:
-        return paired & _whole_places(space, codes_a, codebook, keys, paired, quota)
-    directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
-    middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
-    along = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
+        side = math.ceil(math.sqrt(space.places))
+        grid = jnp.stack(jnp.divmod(jnp.arange(space.places), side), -1).astype(jnp.float32)
+        directions = jax.vmap(lambda k: jax.random.normal(k, (2,)))(keys)
+        order = jnp.einsum("pd,bd->bp", grid, directions, precision=jax.lax.Precision.HIGHEST)
+        along = jnp.take_along_axis(order, space.places_of(codes_a, codebook), axis=-1)
+    else:
+        directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
+        middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
+        along = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
     exchanged = paired & (rank_of_pairs(along, paired) < quota)
+    if space.places:  # all codes of the places on one side of the line: at least as many
+        last = jnp.max(jnp.where(exchanged, along, -jnp.inf), -1, keepdims=True)
+        exchanged = paired & (along <= last)
     if lift is not None:
         slack = jnp.round(SLACK * jnp.minimum(fraction, 1 - fraction) * pairs[:, 0])
         improve = jax.vmap(improve_exchange, in_axes=(0, 0, 0, None, 0))
@@ -60,85 +70,7 @@ def choose_exchange(
     return exchanged
 
 
-def _whole_places(
-    space: CodeSpace,
-    codes_a: jax.Array,
-    codebook: jax.Array,
-    keys: jax.Array,
-    paired: jax.Array,
-    quota: jax.Array,
-) -> jax.Array:
-    """Chooses all codes of the places on one side of a random line: at least `quota` pairs."""
-    side = math.ceil(math.sqrt(space.places))
-    grid = jnp.stack(jnp.divmod(jnp.arange(space.places), side), -1).astype(jnp.float32)
-    directions = jax.vmap(lambda k: jax.random.normal(k, (2,)))(keys)
-    order = jnp.einsum("pd,bd->bp", grid, directions, precision=jax.lax.Precision.HIGHEST)
-    along = jnp.take_along_axis(order, space.places_of(codes_a, codebook), axis=-1)
-    within = paired & (rank_of_pairs(along, paired) < quota)
-    return along <= jnp.max(jnp.where(within, along, -jnp.inf), -1, keepdims=True)
-
-
-@functools.partial(jax.jit, static_argnames=("space", "network", "candidates"))
-def choose_plausible(
-    space: CodeSpace,
-    network: SetPrior,
-    params: Any,
-    codes_a: jax.Array,
-    partners: jax.Array,
-    codebook: jax.Array,
-    key: jax.Array,
-    fraction: jax.Array,
-    lift: jax.Array | None = None,
-    candidates: int = CANDIDATES,
-) -> jax.Array:
-    """Chooses as `choose_exchange` does, several times, and keeps the most plausible set."""
-    choices = _choices(
-        lambda own: choose_exchange(space, codes_a, partners, codebook, own, fraction, lift),
-        key,
-        candidates,
-    )
-    sets = jnp.where(choices, partners, codes_a).reshape(-1, codes_a.shape[1])
-    scores = jax.lax.map(
-        lambda codes: pseudo_likelihood(network, params, codes[None], PASSES)[0],
-        sets,
-        batch_size=ROWS,
-    )
-    return _best(choices, scores.reshape(choices.shape[:2]))
-
-
-@functools.partial(jax.jit, static_argnames=("space", "candidates"))
-def choose_seamless(
-    space: CodeSpace,
-    codes_a: jax.Array,
-    partners: jax.Array,
-    codebook: jax.Array,
-    key: jax.Array,
-    fraction: jax.Array,
-    candidates: int = CANDIDATES,
-) -> jax.Array:
-    """Chooses as `choose_exchange` does, several times; keeps the line where images are alike."""
-    choices = _choices(
-        lambda own: choose_exchange(space, codes_a, partners, codebook, own, fraction),
-        key,
-        candidates,
-    )
-    a, b = (space.latents_of(codes, codebook) for codes in (codes_a, partners))
-    apart = jnp.square(a - b).sum(-1)  # [B, places]
-    places = space.places_of(codes_a, codebook)
-    taken = jnp.einsum("cbn,bnp->cbp", choices, jax.nn.one_hot(places, space.places)) > 0
-
-    side = math.isqrt(space.places)
-    apart, taken = (x.reshape(*x.shape[:-1], side, side) for x in (apart, taken))
-
-    def seam(apart: jax.Array, taken: jax.Array) -> jax.Array:
-        """Sums the differences on both sides of borders between rows."""
-        crossed = taken[..., 1:, :] != taken[..., :-1, :]
-        return jnp.sum(crossed * (apart[..., 1:, :] + apart[..., :-1, :]), (-2, -1))
-
-    length = seam(apart, taken) + seam(apart.swapaxes(-2, -1), taken.swapaxes(-2, -1))
-    return _best(choices, -length)
-
-
+@functools.partial(jax.jit, static_argnames=("space", "candidates", "network"))
 def choose_pairs(
     space: CodeSpace,
     codes_a: jax.Array,
@@ -148,28 +80,57 @@ def choose_pairs(
     fraction: jax.Array,
     lift: jax.Array | None = None,
     candidates: int = CANDIDATES,
+    network: SetPrior | None = None,
+    params: Any = None,
 ) -> jax.Array:
     """Chooses the pairs to exchange as new images do: by one hyperplane or, with places, by the
-    best of `candidates` lines (`choose_seamless`).
+    best of `candidates` lines, along which both images are most alike. With the network of a prior
+    over sets and its parameters, by the best of `candidates` hyperplanes: of the likeliest set.
 
     Codes are int32 [B, N] as `pair_codes` returns them, the codebook float32 [K, D], and `fraction`
     and `lift`, float32, as in `recombine`. Returns bool [B, N].
     """
-    how = space, codes_a, partners, codebook, key, fraction
-    if space.places and candidates > 1:
-        return choose_seamless(*how, candidates)
-    return choose_exchange(*how, lift)
 
+    def choose(own_key: jax.Array) -> jax.Array:
+        return choose_exchange(space, codes_a, partners, codebook, own_key, fraction, lift)
 
-def _choices(
-    choose: Callable[[jax.Array], jax.Array], key: jax.Array, candidates: int
-) -> jax.Array:
-    """Makes choices with several keys, the first one with `key`: bool [candidates, B, N]."""
+    if candidates == 1 or (network is None and not space.places):
+        return choose(key)
     # Images fold their numbers into the key, and none of them has this one.
     others = jax.random.split(jax.random.fold_in(key, 2**32 - 1), candidates - 1)
-    return jax.lax.map(choose, jnp.concatenate([key[None], others]))
+    choices = jax.lax.map(choose, jnp.concatenate([key[None], others]))
+    if network is not None:
+        sets = jnp.where(choices, partners, codes_a).reshape(-1, codes_a.shape[1])
+        scores = jax.lax.map(
+            lambda codes: pseudo_likelihood(network, params, codes[None], PASSES)[0],
+            sets,
+            batch_size=ROWS,
+        ).reshape(choices.shape[:2])
+    else:
+        scores = -_seams(space, codes_a, partners, codebook, choices)
+    return choices[jnp.argmax(scores, axis=0), jnp.arange(len(codes_a))]
 
 
-def _best(choices: jax.Array, scores: jax.Array) -> jax.Array:
-    """Returns the choice of the highest score, [candidates, B], for each image: bool [B, N]."""
-    return choices[jnp.argmax(scores, axis=0), jnp.arange(choices.shape[1])]
+def _seams(
+    space: CodeSpace,
+    codes_a: jax.Array,
+    partners: jax.Array,
+    codebook: jax.Array,
+    choices: jax.Array,
+) -> jax.Array:
+    """Sums the differences of both images where places exchanged border on others: float32
+    [candidates, B] of bool [candidates, B, N].
+    """
+    a, b = (space.latents_of(codes, codebook) for codes in (codes_a, partners))
+    apart = jnp.square(a - b).sum(-1)  # [B, places]
+    places = space.places_of(codes_a, codebook)
+    taken = jnp.einsum("cbn,bnp->cbp", choices, jax.nn.one_hot(places, space.places)) > 0
+    side = math.isqrt(space.places)
+    apart, taken = (x.reshape(*x.shape[:-1], side, side) for x in (apart, taken))
+
+    def between_rows(apart: jax.Array, taken: jax.Array) -> jax.Array:
+        crossed = taken[..., 1:, :] != taken[..., :-1, :]
+        return jnp.sum(crossed * (apart[..., 1:, :] + apart[..., :-1, :]), (-2, -1))
+
+    columns = between_rows(apart.swapaxes(-2, -1), taken.swapaxes(-2, -1))
+    return between_rows(apart, taken) + columns

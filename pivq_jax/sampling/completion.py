@@ -16,7 +16,6 @@ replacements for which c, or the part of it that is the prior's, is least.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -61,57 +60,44 @@ def fit_visible(
     `decode` maps code vectors float32 [B, N, D] to images [B, H, W, 3]; for `images` and `visible`
     see `visible_error`. Without a prior, all sets are alike. `method` is the solver of `match`.
     """
-    step = functools.partial(_step, decode, codebook, images, visible, prior, method)
-
-    def goes_on(state: State) -> jax.Array:
-        return jnp.any(state[1]) & (state[2] < MOST_STEPS)
-
-    def body(state: State) -> State:
-        return (*step(state[0]), state[2] + 1)
-
-    start = (codes, jnp.ones(len(codes), bool), jnp.int32(0))
-    return jnp.sort(jax.lax.while_loop(goes_on, body, start)[0], axis=-1)
-
-
-def _step(
-    decode: Callable[[jax.Array], jax.Array],
-    codebook: jax.Array,
-    images: jax.Array,
-    visible: jax.Array,
-    prior: Prior | None,
-    method: str,
-    codes: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Better codes where a candidate is better, and whether one is, bool [B]."""
-    size = len(codebook)
-    vectors = codebook[codes]
 
     def energy(vectors: jax.Array) -> jax.Array:
         return visible_error(decode(vectors).clip(-1, 1), images, visible) / (2 * VARIANCE)
 
-    current, pull_back = jax.vjp(energy, vectors)
-    (gradient,) = pull_back(jnp.ones_like(current))
-    linear = jnp.einsum("bnd,kd->bnk", gradient, codebook)
-    linear -= jnp.take_along_axis(linear, codes[..., None], axis=-1)
-    gain = jnp.zeros_like(linear) if prior is None else _log_gain(prior, codes)
-    change = linear - gain
-    itself = jax.nn.one_hot(codes, size, dtype=bool)
-    distance = jnp.where(itself, 0.0, squared_distances(vectors, codebook))
+    def goes_on(state: State) -> jax.Array:
+        _, improved, steps_done = state
+        return jnp.any(improved) & (steps_done < MOST_STEPS)
 
-    lengths = jnp.array(LENGTHS)[:, None, None]
-    steps = match(change[:, None] + distance[:, None] / (2 * lengths), method).columns
-    held = itself.any(1, keepdims=True)
-    kinds = [change] if prior is None else [change, -gain]
-    singles = [_replacements(codes, jnp.where(held, jnp.inf, kind)) for kind in kinds]
-    candidates = jnp.concatenate([steps, *singles], axis=1)  # [B, C, N]
-    # Sums of single changes; exact for one replacement.
-    gains = jnp.take_along_axis(gain[:, None], candidates[..., None], axis=-1)[..., 0].sum(-1)
+    def step(state: State) -> State:
+        codes, _, steps_done = state
+        vectors = codebook[codes]
+        current, pull_back = jax.vjp(energy, vectors)
+        (gradient,) = pull_back(jnp.ones_like(current))
+        linear = jnp.einsum("bnd,kd->bnk", gradient, codebook)
+        linear -= jnp.take_along_axis(linear, codes[..., None], axis=-1)
+        gain = jnp.zeros_like(linear) if prior is None else _log_gain(prior, codes)
+        change = linear - gain
+        itself = jax.nn.one_hot(codes, len(codebook), dtype=bool)
+        distance = jnp.where(itself, 0.0, squared_distances(vectors, codebook))
 
-    energies = jax.lax.map(lambda each: energy(codebook[each]), candidates.swapaxes(0, 1)).T - gains
-    best = jnp.argmin(energies, axis=1)[:, None]
-    improved = jnp.take_along_axis(energies, best, axis=1)[:, 0] < current - LEAST_GAIN
-    chosen = jnp.take_along_axis(candidates, best[..., None], axis=1)[:, 0]
-    return jnp.where(improved[:, None], chosen, codes), improved
+        lengths = jnp.array(LENGTHS)[:, None, None]
+        steps = match(change[:, None] + distance[:, None] / (2 * lengths), method).columns
+        held = itself.any(1, keepdims=True)
+        kinds = [change] if prior is None else [change, -gain]
+        singles = [_replacements(codes, jnp.where(held, jnp.inf, kind)) for kind in kinds]
+        candidates = jnp.concatenate([steps, *singles], axis=1)  # [B, C, N]
+
+        energies = jax.lax.map(lambda each: energy(codebook[each]), candidates.swapaxes(0, 1)).T
+        # Sums of single changes; exact for one replacement.
+        gains = jnp.take_along_axis(gain[:, None], candidates[..., None], axis=-1)[..., 0].sum(-1)
+        energies -= gains
+        best = jnp.argmin(energies, axis=1)[:, None]
+        improved = jnp.take_along_axis(energies, best, axis=1)[:, 0] < current - LEAST_GAIN
+        chosen = jnp.take_along_axis(candidates, best[..., None], axis=1)[:, 0]
+        return jnp.where(improved[:, None], chosen, codes), improved, steps_done + 1
+
+    start = (codes, jnp.ones(len(codes), bool), jnp.int32(0))
+    return jnp.sort(jax.lax.while_loop(goes_on, step, start)[0], axis=-1)
 
 
 def _log_gain(prior: Prior, codes: jax.Array) -> jax.Array:

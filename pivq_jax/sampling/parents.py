@@ -31,6 +31,7 @@ def random_parents(key: jax.Array, count: int, size: int, parents: int = 2) -> j
     return drawn
 
 
+@partial(jax.jit, static_argnames=("space", "count", "parents", "nearest_of"))
 def near_parents(
     space: CodeSpace,
     key: jax.Array,
@@ -67,29 +68,6 @@ def near_parents(
     rounds = jnp.arange(-(-count // firsts))
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rounds)
     codes, codebook = jnp.asarray(codes), jnp.asarray(codebook)
-    groups = _near_parents(space, keys, codes, codebook, parents, firsts, nearest_of)
-    return groups.reshape(-1, parents)[:count]
-
-
-def _check(count: int, size: int, parents: int) -> None:
-    for name, value, least in (("count", count, 1), ("parents", parents, 2)):
-        if value < least:
-            raise InputError(f"{name} = {value}: use at least {least}")
-    if size < parents:
-        raise InputError(f"{parents} parents of a pool of {size} images: encode more of them")
-
-
-@partial(jax.jit, static_argnames=("space", "parents", "firsts", "nearest_of"))
-def _near_parents(
-    space: CodeSpace,
-    keys: jax.Array,
-    codes: jax.Array,
-    codebook: jax.Array,
-    parents: int,
-    firsts: int,
-    nearest_of: int,
-) -> jax.Array:
-    """Returns int32 [rounds, firsts, parents], a round for each key."""
     latents = space.latents_of(codes, codebook) if space.places else None
 
     def distances(rows: jax.Array, columns: jax.Array) -> jax.Array:
@@ -115,4 +93,12 @@ def _near_parents(
         others = columns[jnp.take_along_axis(matched, order, 1)]
         return jnp.concatenate([rows[:, None], others], 1)
 
-    return jax.lax.map(match_round, keys)
+    return jax.lax.map(match_round, keys).reshape(-1, parents)[:count]
+
+
+def _check(count: int, size: int, parents: int) -> None:
+    for name, value, least in (("count", count, 1), ("parents", parents, 2)):
+        if value < least:
+            raise InputError(f"{name} = {value}: use at least {least}")
+    if size < parents:
+        raise InputError(f"{parents} parents of a pool of {size} images: encode more of them")

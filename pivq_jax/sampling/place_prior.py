@@ -217,29 +217,28 @@ class PlacePrior(nn.Module):
         return jax.nn.log_softmax(jnp.where(has, logits, -jnp.inf))
 
 
-def bits_in_order(prior: PlacePrior, params: Any, codes: jax.Array, order: jax.Array) -> jax.Array:
-    """The bits of sets drawn in an order of places, infinite for those without a code in a slot."""
-    table = prior.slots.table(codes)
-    logs = prior.apply({"params": params}, jnp.maximum(table, 0), order)
-    bits: jax.Array = -jnp.sum(logs, (1, 2)) / math.log(2)  # type: ignore[arg-type]
-    return jnp.where((table >= 0).all((1, 2)), bits, jnp.inf)
-
-
-def bits_in_parts(
+def bits_in_order(
     prior: PlacePrior, params: Any, codes: jax.Array, order: jax.Array, at_once: int = AT_ONCE
 ) -> jax.Array:
-    """As `bits_in_order`, where the network gets `at_once` sets at a time."""
-    return jax.lax.map(
-        lambda part: bits_in_order(prior, params, part[0][None], part[1][None])[0],
-        (codes, order),
-        batch_size=at_once,
-    )
+    """The bits of sets drawn in an order of places, infinite for those without a code in a slot.
+
+    The network gets `at_once` sets at a time.
+    """
+
+    def bits_of(part: tuple[jax.Array, jax.Array]) -> jax.Array:
+        codes, order = part
+        table = prior.slots.table(codes[None])
+        logs: Any = prior.apply({"params": params}, jnp.maximum(table, 0), order[None])
+        bits = -jnp.sum(logs) / math.log(2)
+        return jnp.where((table >= 0).all(), bits, jnp.inf)
+
+    return jax.lax.map(bits_of, (codes, order), batch_size=at_once)
 
 
 def exact_bits(prior: PlacePrior, params: Any, codes: jax.Array) -> jax.Array:
-    """Computes -log2 p of sets, int32 [B, N]: float32 [B], see `bits_in_order`."""
+    """Computes -log2 p of sets, int32 [B, N]: float32 [B]; see `bits_in_order`."""
     order = by_rows(jnp.zeros((len(codes), prior.slots.entries.shape[0]), bool))
-    return bits_in_parts(prior, params, codes, order)
+    return bits_in_order(prior, params, codes, order)
 
 
 def by_rows(given: jax.Array) -> jax.Array:

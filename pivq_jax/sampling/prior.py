@@ -106,7 +106,7 @@ def prior_loss(
     batch, n = codes.shape
     if isinstance(prior, PlacePrior):
         orders = place_prior.random_orders(prior, key, batch)
-        return place_prior.bits_in_parts(prior, params, codes, orders, at_once or batch)
+        return place_prior.bits_in_order(prior, params, codes, orders, at_once or batch)
     key_order, key_count = jax.random.split(key)
     codes = jax.random.permutation(key_order, codes, axis=1, independent=True)
     # Numbers of known codes are spread evenly, which lowers the variance of the mean.

@@ -3,30 +3,23 @@
 A position-free image is a set of codes, so a new image can be made by exchanging some codes of one
 image for codes of another and decoding the result once: no learned prior, constant time.
 
-The choice of codes matters. Similar codes are paired (see `pairing`), and exchanging a pair
-replaces its code of A by its code of B. An attribute of a face is spread over several codes, and a
-random subset of pairs would tear it apart. Related codes tend to lie close to each other, so all
-pairs on one side of a random hyperplane in codebook space are exchanged together. If it is known
-which codes occur together in real images (`lift`), codes that are alternatives to each other are
-paired, and single moves improve the choice of the hyperplane until the new set is as plausible as
-they can make it (docs/results.md compares several ways to choose). A prior over sets, where there
-is one, picks the best of several such choices (docs/prior.md).
+Similar codes are paired (see `pairing`), and exchanging a pair replaces its code of A by its code
+of B. Which pairs are exchanged matters, see `choice`; docs/results.md compares several ways.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from pivq_jax.sampling.choice import CANDIDATES, choose_pairs, choose_plausible
+from pivq_jax.sampling.choice import CANDIDATES, choose_pairs
 from pivq_jax.sampling.pairing import pair, rank_of_pairs
 from pivq_jax.sampling.place_prior import PlacePrior
-from pivq_jax.sampling.prior import Prior, SetPrior
+from pivq_jax.sampling.prior import Prior
 from pivq_jax.sampling.space import CodeSpace
 
 
@@ -62,10 +55,9 @@ def recombine(
             moves of single pairs (`improve_exchange`), which change the number of exchanged pairs
             by at most round(P min(fraction, 1 - fraction) / 4).
         prior: a prior, for sets only. With it, several hyperplanes are tried for each image, and
-            the choice is used whose set is most plausible (`choose_plausible`).
+            the choice is used whose set is most plausible.
         candidates: number of hyperplanes tried with a prior, at least 1; of lines, if the space has
-            places, of which the one is used along which both images are most alike
-            (`choose_seamless`).
+            places, of which the one is used along which both images are most alike.
 
     Returns:
         int32 [..., N], in canonical order.
@@ -85,8 +77,10 @@ def recombine(
             f"a prior over sets of {network.codebook_size} codes judges none of kind"
             f" {space.kind!r} of {space.codebook_size}: give the prior of this model"
         )
-    how = codes_a, codes_b, key, fraction, lift, network, params, candidates
-    return _recombine(space, codebook, *how)
+    first, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
+    how = first, partners, codebook, key, fraction, lift, candidates, network, params
+    exchanged = choose_pairs(space, *how)
+    return space.canonical(jnp.where(exchanged, partners, first)).reshape(codes_a.shape)
 
 
 def recombine_many(
@@ -192,28 +186,6 @@ def interpolate(
     reached = step / (steps - 1) * cost.sum(-1, keepdims=True)
     exchanged = jnp.where((step > 0) & (middle <= reached), partners, first)
     return space.canonical(exchanged).reshape(steps, *shape)
-
-
-@functools.partial(jax.jit, static_argnames=("space", "network", "candidates"))
-def _recombine(
-    space: CodeSpace,
-    codebook: jax.Array,
-    codes_a: jax.Array,
-    codes_b: jax.Array,
-    key: jax.Array,
-    fraction: jax.Array,
-    lift: jax.Array | None,
-    network: SetPrior | None,
-    params: Any,
-    candidates: int,
-) -> jax.Array:
-    first, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
-    how = first, partners, codebook, key, fraction, lift
-    if network is None:
-        exchanged = choose_pairs(space, *how, candidates)
-    else:
-        exchanged = choose_plausible(space, network, params, *how, candidates)
-    return space.canonical(jnp.where(exchanged, partners, first)).reshape(codes_a.shape)
 
 
 def _check_fraction(fraction: ArrayLike) -> jax.Array:

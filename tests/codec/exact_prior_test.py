@@ -156,7 +156,7 @@ def test_what_is_not_a_product_is_that_of_plain_loops(width):
     """To the last bit, which rounding before the next product would hide."""
     rng = np.random.default_rng(width)
     x, scale, bias = (spread * rng.normal(size=(50, width)) for spread in (30, 1, 1))
-    found = exact_prior._Norm({"n/scale": scale[0], "n/bias": bias[0]}, "n")(x)
+    found = exact_prior._norm({"n/scale": scale[0], "n/bias": bias[0]}, "n", x)
     expected = [normal(row, scale[0].tolist(), bias[0].tolist()) for row in x.tolist()]
     assert found.tolist() == expected
     assert exact_prior._gelu(x).tolist() == [[gelu(v) for v in row] for row in x.tolist()]

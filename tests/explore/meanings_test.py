@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pivq_jax.explore.meanings import CLUSTERS, find_meanings
+from pivq_jax.explore.meanings import CLUSTERS, Meanings, find_meanings
 from pivq_jax.sampling import CodeSpace
 
 FACTORS = {"rear_hair": ("none", "long"), "shade": ("dark", "mid", "light")}
@@ -20,15 +20,20 @@ def labelled() -> tuple[np.ndarray, np.ndarray]:
     return np.column_stack([labels[:, 0], 2 + labels[:, 1], chance]), labels
 
 
+def column(found: Meanings, name: str) -> list:
+    return [entry[name] for entry in found.entries]
+
+
 def test_entries_get_the_factor_that_they_tell(labelled):
     codes, labels = labelled
     found = find_meanings(CodeSpace(4, 12), jnp.zeros((12, 3)), codes, labels, FACTORS, 0)
-    assert found.grouping == "factor" and found.groups == ("rear hair", "shade")
-    assert found.group.tolist() == [0, 0, 1, 1, 1] + 7 * [-1]
-    assert found.value[:5] == ("none", "long", "dark", "mid", "light")
-    assert found.text[1].startswith("rear hair: long in 100% of images with it, ")
-    assert set(found.text[5:]) == set(found.value[5:]) == {""}
-    np.testing.assert_allclose(found.share, np.bincount(codes.ravel(), minlength=12) / 400)
+    assert found.grouping == "factor" and found.groups == ["rear hair", "shade"]
+    assert column(found, "group") == [0, 0, 1, 1, 1] + 7 * [-1]
+    assert column(found, "value")[:5] == ["none", "long", "dark", "mid", "light"]
+    assert found.entries[1]["text"].startswith("rear hair: long in 100% of images with it, ")
+    assert {*column(found, "text")[5:], *column(found, "value")[5:]} == {""}
+    shares = np.bincount(codes.ravel(), minlength=12) / 400
+    np.testing.assert_allclose(column(found, "share"), shares)
 
 
 @pytest.mark.parametrize("images", [0, 5])
@@ -41,8 +46,8 @@ def test_without_labels_entries_near_each_other_are_a_group(images):
     labels = np.zeros((images, 0), np.int32)
     found = find_meanings(CodeSpace(2, 5 * CLUSTERS), codebook, codes, labels, {}, 3)
     assert found.grouping == "cluster" and len(found.groups) == CLUSTERS
-    assert len({*zip(owners.tolist(), found.group.tolist(), strict=True)}) == CLUSTERS
-    assert found.share.sum() == pytest.approx(2 if images else 0)
+    assert len({*zip(owners.tolist(), column(found, "group"), strict=True)}) == CLUSTERS
+    assert sum(column(found, "share")) == pytest.approx(2 if images else 0)
 
 
 def test_labels_without_images_are_none():

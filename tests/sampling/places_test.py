@@ -144,8 +144,8 @@ def test_of_several_lines_the_one_is_taken_along_which_images_are_most_alike():
     a, b = images(20, 5), images(20, 6)
     first, partners, _ = sampling.pair_codes(SPACE, CODEBOOK, a, b)
     how = SPACE, first, partners, jnp.asarray(CODEBOOK), jax.random.key(1), jnp.float32(0.5)
-    assert np.array_equal(choice.choose_seamless(*how, 1), choice.choose_exchange(*how))
-    best = np.asarray(choice.choose_seamless(*how, 9))
+    assert np.array_equal(sampling.choose_pairs(*how, candidates=1), choice.choose_exchange(*how))
+    best = np.asarray(sampling.choose_pairs(*how, candidates=9))
     keys = [how[4], *jax.random.split(jax.random.fold_in(how[4], 2**32 - 1), 8)]
     every = [np.asarray(choice.choose_exchange(*how[:4], key, how[5])) for key in keys]
     latents = [np.asarray(SPACE.latents_of(jnp.asarray(x), jnp.asarray(CODEBOOK))) for x in (a, b)]

@@ -1,6 +1,6 @@
 /** The dialogs: images to choose from, and entries to put in the place of a code. */
 
-import { make } from "./elements.js";
+import { find, make } from "./elements.js";
 import { change, paint, thumbnail } from "./pictures.js";
 import { chip, describe } from "./slots.js";
 import { replace } from "./state.js";
@@ -8,13 +8,14 @@ import { replace } from "./state.js";
 const EXAMPLES = 24; // images a page
 const ENTRIES = 12; // entries shown at once
 
-const find = (id) => document.getElementById(id);
-
-/** Lets the buttons of class `close` close their dialogs. */
-export function closeByButtons() {
-  for (const button of document.querySelectorAll("dialog .close")) {
-    button.addEventListener("click", () => button.closest("dialog").close());
-  }
+/** Takes the number that a person gives in the form of a dialog, from 0 to `most`. */
+function takeNumber(dialog, most, take) {
+  const number = find(`${dialog}-number`);
+  number.max = most;
+  find(`${dialog}-form`).addEventListener("submit", (event) => {
+    event.preventDefault();
+    take(number.valueAsNumber);
+  });
 }
 
 /** The images of a backend, a page at a time. */
@@ -33,12 +34,7 @@ export class Examples {
     this.#act = act;
     find("examples-previous").addEventListener("click", () => this.#turn(this.#start - EXAMPLES));
     find("examples-next").addEventListener("click", () => this.#turn(this.#start + EXAMPLES));
-    const number = find("examples-number");
-    number.max = model.examples - 1;
-    find("examples-form").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.#take(number.valueAsNumber);
-    });
+    takeNumber("examples", model.examples - 1, (index) => this.#take(index));
   }
 
   /**
@@ -100,13 +96,8 @@ export class Entries {
     this.#backend = backend;
     this.#model = model;
     this.#act = act;
-    const number = find("entries-number");
-    number.max = model.codebookSize - 1;
     find("entries-more").addEventListener("click", () => this.#more());
-    find("entries-form").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.#take(number.valueAsNumber);
-    });
+    takeNumber("entries", model.codebookSize - 1, (entry) => this.#take(entry));
     this.#dialog.addEventListener("close", () => this.#ended.abort());
   }
 

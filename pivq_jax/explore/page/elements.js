@@ -1,5 +1,8 @@
 /** Elements of the page. */
 
+/** The element with an id. */
+export const find = (id) => document.getElementById(id);
+
 /** Makes an element: `tag.class.other`, with text or children. */
 export function make(selector, ...children) {
   const [tag, ...classes] = selector.split(".");

@@ -1,8 +1,8 @@
 /** The page: what a person does, and what is shown. */
 
 import { BackendError } from "./backend.js";
-import { closeByButtons, Entries, Examples, showLink } from "./dialogs.js";
-import { linked } from "./elements.js";
+import { Entries, Examples, showLink } from "./dialogs.js";
+import { find, linked } from "./elements.js";
 import { Factors } from "./factors.js";
 import { download, paint } from "./pictures.js";
 import { Slots } from "./slots.js";
@@ -22,8 +22,6 @@ import {
 const SETTLED = 200; // milliseconds without a change, until the link and the nearest image follow
 const IMAGES = "image/png,image/jpeg";
 const CODES = ".pivq";
-
-const find = (id) => document.getElementById(id);
 
 /**
  * Starts the page.
@@ -70,7 +68,6 @@ class Explorer {
     this.#examples = new Examples(backend, model, act);
     this.#entries = new Entries(backend, model, act);
     this.#factors = new Factors(model, (factor, value) => this.#turn(factor, value));
-    closeByButtons();
     this.#listen();
   }
 
@@ -116,7 +113,9 @@ class Explorer {
       );
       on(`file-${side}`, "click", () => this.#pick(IMAGES, (file) => this.#openImage(side, file)));
     }
-    on("slider", "input", () => this.#slide(find("slider").valueAsNumber));
+    on("slider", "input", () =>
+      this.#change(interpolate(this.#history.present, find("slider").valueAsNumber), "slider"),
+    );
     on("slider", "change", () => this.#history.end());
     document.addEventListener("keydown", (event) => this.#key(event));
     addEventListener("hashchange", () => this.#openLink());
@@ -226,10 +225,6 @@ class Explorer {
       this.#change(exchange(this.#history.present, slot, this.#model.kind));
       this.#say(`Code ${before} exchanged for ${this.#history.present.codes[slot]}.`);
     });
-  }
-
-  #slide(count) {
-    this.#change(interpolate(this.#history.present, count), "slider");
   }
 
   #replace(slot) {

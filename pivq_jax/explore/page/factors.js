@@ -1,12 +1,10 @@
 /** The labelled factors of the image in the middle: a select for each, which shows its value. */
 
-import { make } from "./elements.js";
+import { find, make } from "./elements.js";
 import { isColour } from "./slots.js";
 
 const HINT = "As the image shows. Choose another value to edit.";
 const UNCLEAR = "unclear";
-
-const find = (id) => document.getElementById(id);
 
 export class Factors {
   #model;

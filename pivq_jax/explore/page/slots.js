@@ -1,6 +1,6 @@
 /** The code sets as columns of chips: each code of A above its partner in B. */
 
-import { make } from "./elements.js";
+import { find, make } from "./elements.js";
 import { commonSlots, exchangeOrder } from "./state.js";
 
 const COLOUR = /^#[0-9a-f]{6}$/i;
@@ -43,8 +43,8 @@ export class Slots {
   #on;
   #pairs = null;
   #parts = new Map(); // by slot: {box, pair, chips}
-  #places = [document.getElementById("slots"), document.getElementById("common")];
-  #about = document.getElementById("about-code");
+  #places = [find("slots"), find("common")];
+  #about = find("about-code");
 
   /**
    * @param {import("./backend.js").Model} model
@@ -94,7 +94,7 @@ export class Slots {
       const first = place.querySelector("button");
       for (const button of place.querySelectorAll("button")) button.tabIndex = button === first ? 0 : -1;
     }
-    document.getElementById("common-part").hidden = !common.length;
+    find("common-part").hidden = !common.length;
     this.#about.textContent = "";
     this.#legend(new Set([...pairs.a, ...pairs.b].map((code) => this.#model.entries[code].group)));
   }
@@ -125,7 +125,7 @@ export class Slots {
     const names = [...groups].sort((one, other) => one - other);
     const items = names.filter((group) => group >= 0).map((group) => [group, this.#model.groups[group]]);
     if (groups.has(-1)) items.push([-1, "no factor beyond chance"]);
-    const legend = document.getElementById("legend");
+    const legend = find("legend");
     legend.replaceChildren(
       ...items.map(([group, name]) => {
         const dot = make("span.dot");
