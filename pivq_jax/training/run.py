@@ -20,6 +20,8 @@ from pivq_jax.training.jitted import Steps
 from pivq_jax.training.objective import Params, Phase
 from pivq_jax.training.steps import Arrays, TrainState
 
+Evaluation = tuple[dict[str, float], dict[str, np.ndarray]]  # figures and pictures, by name
+
 
 class Evaluator(Protocol):
     """Measures weights; `evaluation.evaluator` has that of the command."""
@@ -27,19 +29,12 @@ class Evaluator(Protocol):
     images: int  # number of validation images that it wants, at least 1
 
     def __call__(
-        self,
-        dataset: Dataset,
-        mesh: Mesh,
-        step: int,
-        params: Params | None,
-        shown: np.ndarray,
-        made: np.ndarray,
-    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Returns figures and pictures, uint8 [H, W, 3], by name; all processes call it alike.
+        self, run: "Run", step: int, params: Params | None, shown: np.ndarray, made: np.ndarray
+    ) -> Evaluation:
+        """Measures the averaged parameters after `step` steps; all processes call it alike.
 
-        `step` steps are completed. The averaged parameters have a copy on every device, and are
-        None before the codebook's start. What was made of the validation images shown, both uint8
-        [M, H, W, 3], is not quantized before it.
+        They have a copy on every device, and are None before the codebook's start. What was made of
+        the validation images shown, both uint8 [M, H, W, 3] as pictures are, is not quantized then.
         """
 
 
@@ -68,17 +63,15 @@ def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
         save_png(run.workdir / "pictures" / f"step_{step:06}.png", picture)
 
 
-def evaluate(
-    run: Run, state: TrainState, step: int, phase: Phase
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Measures the averaged weights; returns figures and pictures by name."""
+def evaluate(run: Run, state: TrainState, step: int, phase: Phase) -> Evaluation:
+    """Measures the averaged weights."""
     assert run.evaluator
     shown, made = validate(run, state, phase, run.evaluator.images)
     params = None
     if phase > Phase.CONTINUOUS:
         whole = replicated(run.mesh)
         params = jax.jit(lambda x: x, out_shardings=whole)(state.ema_params)
-    return run.evaluator(run.dataset, run.mesh, step, params, shown, made)
+    return run.evaluator(run, step, params, shown, made)
 
 
 def validate(
