@@ -18,9 +18,8 @@ from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.sampling import CodeSpace
-from pivq_jax.training.adversary import Adversary
 from pivq_jax.training.jitted import Steps, make_steps
-from pivq_jax.training.objective import Objective, Phase, recombine_pairs
+from pivq_jax.training.objective import Adversary, Objective, Phase, recombine_pairs
 from pivq_jax.training.optimizer import make_discriminator_optimizer, make_optimizer
 from pivq_jax.training.steps import Recipe
 
