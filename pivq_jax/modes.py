@@ -56,7 +56,7 @@ class Task:
     workdir: Path
     published: TrainedModel | None = None  # stands for the model of the workdir
     init_from: str | None = None  # see `inference.initial`
-    tracker: str = ""  # see `training.trackers`
+    tracker: str = ""  # see `training.logs.check_tracker`
     input: str = ""
     output: str = ""
     changes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # value by factor
