@@ -42,7 +42,8 @@ from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import check_place
-from pivq_jax.training.prior_files import PRIOR
+from pivq_jax.training.prior import PRIOR
+from pivq_jax.training.prior import train_prior as fit_prior
 from pivq_jax.training.stopping import end_on_sigterm
 
 HELD_OUT = 200  # parents that stand for test images where a published model's data is not at hand
@@ -132,8 +133,6 @@ def reconstruct(task: Task) -> None:
 
 def train_prior(task: Task) -> None:
     """Trains the prior over the sets of the training images and writes it to the workdir."""
-    from pivq_jax.training.prior import train_prior as fit_prior  # as above
-
     session, config = _open("train_prior", task), _config(task)
     model, batch_size = session.model, session.settings.batch_size
     if not model.space.distinct:

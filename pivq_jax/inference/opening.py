@@ -17,7 +17,7 @@ from pivq_jax.interop.pretrained import read_pretrained
 from pivq_jax.interop.safetensors_file import config_of_model, model_shapes
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.prior_files import PRIOR, load_prior
+from pivq_jax.training.prior import PRIOR, load_prior
 
 
 def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
