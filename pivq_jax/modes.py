@@ -35,8 +35,7 @@ from pivq_jax.evaluation.reconstruction import Decoded, decode_batched, describe
 from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.inference import TrainedModel
-from pivq_jax.inference.initial import initial_arrays
-from pivq_jax.inference.opening import load
+from pivq_jax.inference.opening import initial_arrays, load
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual_weights import load_lpips
 from pivq_jax.losses.reconstruction import psnr
@@ -56,7 +55,7 @@ class Task:
     config: Config | None  # if None, that of the run in the workdir
     workdir: Path
     published: TrainedModel | None = None  # stands for the model of the workdir
-    init_from: str | None = None  # see `inference.initial`
+    init_from: str | None = None  # see `inference.opening.initial_arrays`
     tracker: str = ""  # see `training.logs.check_tracker`
     input: str = ""
     output: str = ""
