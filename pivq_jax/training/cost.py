@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import time
+import timeit
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -29,23 +30,14 @@ T = TypeVar("T")
 def peak_of(device: Any) -> float | None:
     """Returns the peak in FLOP/s of a device, None if its kind is not listed.
 
-    That of a CPU is measured, and its devices have equal shares of it.
+    That of a CPU is measured, by float32 matrix products, and its devices have equal shares of it.
     """
     if device.platform == "cpu":
-        return _matmul_speed() / jax.local_device_count()
+        x = jnp.ones((1024, 1024), jnp.float32)
+        product = jax.jit(jnp.matmul).lower(x, x).compile()
+        times = timeit.repeat(lambda: product(x, x).block_until_ready(), number=1, repeat=8)
+        return 2 * 1024**3 / min(times) / jax.local_device_count()
     return listed_peak(device.device_kind)
-
-
-def _matmul_speed(size: int = 1024) -> float:
-    """FLOP/s of the fastest of a few float32 matrix products on the default device."""
-    x = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(jnp.matmul).lower(x, x).compile()
-    times = []
-    for _ in range(8):
-        started = time.perf_counter()
-        jax.block_until_ready(product(x, x))
-        times.append(time.perf_counter() - started)
-    return 2 * size**3 / min(times)
 
 
 def lower_step(config: Config, mesh: Mesh, phase: Phase) -> tuple[jax.stages.Lowered, Any]:
