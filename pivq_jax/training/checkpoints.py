@@ -5,7 +5,6 @@ import enum
 import functools
 import glob
 import logging
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -310,11 +309,12 @@ class _Best(checkpoint_managers.PreservationPolicy):
         self._scores: dict[int, float] = {}
 
     def add(self, step: int, progress: dict[str, Any]) -> None:
-        self._scores[step] = progress.get(SCORE, -math.inf)
+        if SCORE in progress:
+            self._scores[step] = progress[SCORE]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        held = {x.step: self._scores.get(x.step, -math.inf) for x in checkpoints}
-        scored = sorted((step for step in held if held[step] > -math.inf), key=held.__getitem__)
+        held = [x.step for x in checkpoints if x.step in self._scores]
+        scored = sorted(held, key=self._scores.__getitem__)
         best = scored[-self._count :] if self._count else []
         return [x.step in best for x in checkpoints]
 
