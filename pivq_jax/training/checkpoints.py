@@ -170,14 +170,10 @@ class Checkpoints:
                 " the same --config and --workdir"
             )
         newest, damaged = step is None, list[int]()
-        target = jax.tree.map(
-            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-            state,
-            shardings_of(state, mesh),
-        )
-        restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+        shapes = jax.eval_shape(lambda state: state, state)
+        places = ocp.checkpoint_utils.construct_restore_args(shapes, shardings_of(shapes, mesh))
         items = ocp.args.Composite(
-            state=ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True),
+            state=ocp.args.PyTreeRestore(shapes, restore_args=places, partial_restore=True),
             progress=ocp.args.JsonRestore(),
         )
         for step in reversed(steps):

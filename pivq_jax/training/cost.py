@@ -43,14 +43,9 @@ def peak_of(device: Any) -> float | None:
 def lower_step(config: Config, mesh: Mesh, phase: Phase) -> tuple[jax.stages.Lowered, Any]:
     """Lowers the training step for devices that need not exist; also returns its abstract state."""
     steps = steps_from_config(config, mesh)
-
-    def placed(tree: Any, shardings: Any) -> Any:
-        return jax.tree.map(
-            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings
-        )
-
     state = jax.eval_shape(steps.create)
-    state = placed(state, shardings_of(state, mesh))
+    places = shardings_of(state, mesh)
+    state = jax.tree.map(lambda x, place: x.update(sharding=place), state, places)
     size = config.data.image_size
     images = jax.ShapeDtypeStruct(
         (config.train.batch_size, size, size, 3), jnp.uint8, sharding=over_batch(mesh)
@@ -58,7 +53,7 @@ def lower_step(config: Config, mesh: Mesh, phase: Phase) -> tuple[jax.stages.Low
     lpips = None
     if config.loss.perceptual:
         shapes = weight_shapes(config.loss.perceptual_network)
-        lpips = placed(shapes, jax.tree.map(lambda _: replicated(mesh), shapes))
+        lpips = jax.tree.map(lambda x: x.update(sharding=replicated(mesh)), shapes)
     return steps.train.lower(state, images, lpips, phase), state
 
 
