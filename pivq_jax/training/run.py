@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from pivq_jax.common.lock import DirectoryLock
-from pivq_jax.common.parallel import put_batch, replicated
+from pivq_jax.common.parallel import replicated, split_rows
 from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
@@ -84,17 +85,11 @@ def validate(
     """
     batch_size = run.config.train.batch_size
     validation = first_images(run.dataset.validation, most or batch_size)
-    whole = jax.jit(lambda x: x, out_shardings=replicated(run.mesh))
     parts = []
-    for batch in eval_batches(
-        validation,
-        batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    ):
-        images = put_batch({"image": batch["image"]}, run.mesh)["image"]
+    for batch in eval_batches(validation, batch_size):
+        images = split_rows(jnp.asarray(batch["image"]), run.mesh)
         made = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
-        parts.append(jax.device_get((whole(images), made)))
+        parts.append((batch["image"], jax.device_get(made)))
     shown, rebuilt = (np.concatenate(part) for part in zip(*parts, strict=True))
     count = len(validation)  # further rows are padding
     return shown[:count], rebuilt[:count]
