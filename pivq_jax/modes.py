@@ -37,7 +37,7 @@ from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import initial_arrays, load
 from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.losses.perceptual import load_lpips
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import check_place

@@ -20,7 +20,7 @@ from pivq_jax.common.parallel import (
     worst_of_processes,
 )
 from pivq_jax.config.fields import Config
-from pivq_jax.losses.perceptual_weights import weight_shapes
+from pivq_jax.losses.perceptual import weight_shapes
 from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
 
