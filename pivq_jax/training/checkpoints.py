@@ -273,7 +273,7 @@ class Checkpoints:
         """
         with self._write_errors():
             try:
-                self._manager.wait_until_finished()
+                self._finish()
             finally:
                 self._manager.close()
 
