@@ -1,4 +1,4 @@
-"""Opening trained models, of workdirs and published ones, to use them or to start a run from."""
+"""Opening trained models, to use them or to start a run from them, and writing their images."""
 
 from pathlib import Path
 from typing import Any

@@ -172,12 +172,10 @@ class TensorBoard:
         now = time.time()
         with errors_named(self._directory):
             for name, value in values.items():
-                picture = isinstance(value, np.ndarray)
-                each = (
-                    summary.image(name, value, dataformats="HWC")
-                    if picture
-                    else summary.scalar(name, value)
-                )
+                if isinstance(value, np.ndarray):
+                    each = summary.image(name, value, dataformats="HWC")
+                else:
+                    each = summary.scalar(name, value)
                 self._writer.write_event(Event(wall_time=now, step=step, summary=each))
             if now - self._flushed > FLUSHED_EVERY:
                 self._writer.flush()
