@@ -54,8 +54,7 @@ from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.losses.perceptual import lpips
-from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.losses.perceptual import load_lpips, lpips
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.build import dataset_from_config

@@ -27,8 +27,7 @@ from pivq_jax.data import toon_faces
 from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation.prdc import prdc
 from pivq_jax.losses.backbones import VGG16
-from pivq_jax.losses.perceptual import lpips_features, normalize_images
-from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.losses.perceptual import load_lpips, lpips_features, normalize_images
 
 
 def damaged(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -35,8 +35,7 @@ from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, reconstruct_split
 from pivq_jax.inference import TrainedModel
-from pivq_jax.losses.perceptual import lpips
-from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.losses.perceptual import load_lpips, lpips
 from pivq_jax.sampling import random_parents
 from pivq_jax.training.build import (
     dataset_from_config,

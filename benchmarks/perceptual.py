@@ -19,8 +19,7 @@ import numpy as np
 
 from benchmarks.common import parser_for
 from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.losses.perceptual import lpips
-from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.losses.perceptual import load_lpips, lpips
 
 
 def ours(network: str, a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:

@@ -45,8 +45,7 @@ from pivq_jax.evaluation.prdc import prdc
 from pivq_jax.evaluation.samples import POOL_IMAGES
 from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
 from pivq_jax.interop.safetensors_file import model_shapes
-from pivq_jax.losses.perceptual import lpips
-from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.losses.perceptual import load_lpips, lpips
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.sampling import CodeSpace, random_parents
 from pivq_jax.training.build import dataset_from_config

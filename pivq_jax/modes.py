@@ -35,14 +35,14 @@ from pivq_jax.evaluation.reconstruction import Decoded, decode_batched, describe
 from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.inference import TrainedModel
-from pivq_jax.inference.initial import initial_arrays
-from pivq_jax.inference.opening import load
+from pivq_jax.inference.opening import initial_arrays, load
 from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.losses.perceptual import load_lpips
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import check_place
-from pivq_jax.training.prior_files import PRIOR
+from pivq_jax.training.prior import PRIOR
+from pivq_jax.training.prior import train_prior as fit_prior
 from pivq_jax.training.stopping import end_on_sigterm
 
 HELD_OUT = 200  # parents that stand for test images where a published model's data is not at hand
@@ -55,8 +55,8 @@ class Task:
     config: Config | None  # if None, that of the run in the workdir
     workdir: Path
     published: TrainedModel | None = None  # stands for the model of the workdir
-    init_from: str | None = None  # see `inference.initial`
-    tracker: str = ""  # see `training.trackers`
+    init_from: str | None = None  # see `inference.opening.initial_arrays`
+    tracker: str = ""  # see `training.logs.check_tracker`
     input: str = ""
     output: str = ""
     changes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # value by factor
@@ -135,8 +135,6 @@ def reconstruct(task: Task) -> None:
 
 def train_prior(task: Task) -> None:
     """Trains the prior over the sets of the training images and writes it to the workdir."""
-    from pivq_jax.training.prior import train_prior as fit_prior  # as above
-
     session, config = _open("train_prior", task), _config(task)
     model, batch_size = session.model, session.settings.batch_size
     if not model.space.distinct:

@@ -169,7 +169,7 @@ def _(folder: Path, count: int) -> Callable[[], object]:
 def _(folder: Path, depth: int) -> Callable[[], object]:
     import jax.numpy as jnp
 
-    from pivq_jax.interop.prior import read_prior
+    from pivq_jax.interop.pretrained import read_prior
     from pivq_jax.sampling import CodeSpace
 
     sizes = {"pivq_jax_prior": json.dumps({"width": 8, "depth": depth, "heads": 1, "bits": 1.0})}
@@ -180,7 +180,7 @@ def _(folder: Path, depth: int) -> Callable[[], object]:
 
 @case("parents", "numbers, more than 16,777,216", "parents")
 def _(folder: Path) -> Callable[[], object]:
-    from pivq_jax.interop.parents import read_parents
+    from pivq_jax.interop.pretrained import read_parents
     from pivq_jax.sampling import CodeSpace
 
     path = tensors(folder, {"ranks": array("U8", [10 * 2**30, 2], 0, HUGE)}, HUGE)
@@ -189,7 +189,7 @@ def _(folder: Path) -> Callable[[], object]:
 
 @case("parents", "a name has 1,000,000 characters", "factors")
 def _(folder: Path) -> Callable[[], object]:
-    from pivq_jax.interop.parents import read_parents
+    from pivq_jax.interop.pretrained import read_parents
     from pivq_jax.sampling import CodeSpace
 
     held = {"pivq_jax_factors": json.dumps({"a" * 10**6: ["b"]})}
@@ -200,7 +200,7 @@ def _(folder: Path) -> Callable[[], object]:
 
 @case("LPIPS weights", "does not hold these weights", "weights of LPIPS")
 def _(folder: Path) -> Callable[[], object]:
-    from pivq_jax.losses.perceptual_weights import load_lpips
+    from pivq_jax.losses.perceptual import load_lpips
 
     path = tensors(folder, {"heads": array("F32", [5 * 2**30], 0, HUGE)}, HUGE)
     return lambda: load_lpips("alex", path)

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import grid, magnification, reconstruction_grid
 from pivq_jax.config.fields import Config
-from pivq_jax.data import Dataset
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import FeatureExtractor
@@ -22,6 +20,7 @@ from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.objective import Params
+from pivq_jax.training.run import Evaluation, Run
 
 IMAGES = 200  # most validation images, and as many samples: seconds on a CPU
 POOL_IMAGES = 1_000  # most training images whose codes are recombined
@@ -33,22 +32,16 @@ class Evaluator:
 
     def __init__(self, config: Config) -> None:
         settings = Settings.of(config)
-        self._config, pool = config, min(POOL_IMAGES, settings.images or POOL_IMAGES)
+        pool = min(POOL_IMAGES, settings.images or POOL_IMAGES)
         self.images = min(IMAGES, settings.samples, pool)
         self._settings = dataclasses.replace(settings, samples=self.images, images=pool)
         self._real: np.ndarray | None = None  # features of the validation images
 
     def __call__(
-        self,
-        dataset: Dataset,
-        mesh: Mesh,
-        step: int,
-        params: Params | None,
-        shown: np.ndarray,
-        made: np.ndarray,
-    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        self, run: Run, step: int, params: Params | None, shown: np.ndarray, made: np.ndarray
+    ) -> Evaluation:
         """Returns figures by their names in `metrics.json`, and pictures."""
-        settings, scale = self._settings, magnification(dataset.image_size)
+        settings, scale = self._settings, magnification(run.dataset.image_size)
         figures = {"psnr": float(jnp.mean(psnr(jnp.asarray(made), jnp.asarray(shown), 255.0)))}
         rebuilt = reconstruction_grid(shown[:SHOWN], made[:SHOWN], scale=scale)
         pictures = {"reconstructions": rebuilt}
@@ -65,8 +58,8 @@ class Evaluator:
             )
         if params is None:
             return figures, pictures
-        model = TrainedModel(self._config, mesh, params, step, {})
-        session = Session(model, dataset, settings, Path())
+        model = TrainedModel(run.config, run.mesh, params, step, {})
+        session = Session(model, run.dataset, settings, Path())
         with contextlib.suppress(InputError):
             images = session.samples.images
             pictures["samples"] = grid(images[: 2 * SHOWN], 8, scale)

@@ -30,6 +30,7 @@ SIZE = 299  # height and width of the network's input in pixels
 BLOCK_DIMS = (64, 192, 768, 2048)  # channels of the four feature blocks
 
 _BN_EPSILON = 1e-3
+_BN_PARTS = ("weight", "bias", "running_mean", "running_var")
 _REMEDY = (
     f"fetch {WEIGHTS_URL.partition('#')[0]} and give its path with"
     " --config.evaluate.features_path=PATH, or use --config.evaluate.features=vgg, which needs no"
@@ -85,36 +86,31 @@ def fold_batch_norms(state_dict: Mapping[str, np.ndarray], source: str) -> dict[
     """Converts a state dict of pytorch-fid: batch norms become parts of convolutions."""
     kernels = _kernel_shapes()
     # The classifier must be there: it tells this network from torchvision's Inception.
-    expected: dict[tuple[str, ...], tuple[int, ...]] = {
-        ("fc", "weight"): (1008, 2048),
-        ("fc", "bias"): (1008,),
-    }
-    for path, (height, width, inputs, outputs) in kernels.items():
-        expected[*path, "conv", "weight"] = (outputs, inputs, height, width)
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            expected[*path, "bn", name] = (outputs,)
-    shapes = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in expected.items()}
+    expected: dict[str, tuple[int, ...]] = {"fc.weight": (1008, 2048), "fc.bias": (1008,)}
+    for name, (height, width, inputs, outputs) in kernels.items():
+        expected[f"{name}.conv.weight"] = (outputs, inputs, height, width)
+        expected |= {f"{name}.bn.{part}": (outputs,) for part in _BN_PARTS}
+    shapes = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in expected.items()}
     used = {k: v for k, v in state_dict.items() if not k.endswith("num_batches_tracked")}
-    tree = check_weights(used, traverse_util.unflatten_dict(shapes), source, _REMEDY)
-    weights = traverse_util.flatten_dict(tree)
+    weights = traverse_util.flatten_dict(check_weights(used, shapes, source, _REMEDY), sep=".")
     params = {}
-    for path in kernels:
-        norm = {name: weights[*path, "bn", name] for name in ("weight", "bias")}
-        mean, variance = (weights[*path, "bn", f"running_{name}"] for name in ("mean", "var"))
-        scale = norm["weight"] / np.sqrt(variance + _BN_EPSILON)
-        kernel = weights[*path, "conv", "weight"].transpose(2, 3, 1, 0)
-        params[*path, "conv", "kernel"] = jnp.asarray(kernel * scale)
-        params[*path, "conv", "bias"] = jnp.asarray(norm["bias"] - mean * scale)
-    return traverse_util.unflatten_dict(params)
+    for name in kernels:
+        factor, shift, mean, variance = (weights[f"{name}.bn.{part}"] for part in _BN_PARTS)
+        scale = factor / np.sqrt(variance + _BN_EPSILON)
+        kernel = weights[f"{name}.conv.weight"].transpose(2, 3, 1, 0)
+        params[f"{name}.conv.kernel"] = jnp.asarray(kernel * scale)
+        params[f"{name}.conv.bias"] = jnp.asarray(shift - mean * scale)
+    return traverse_util.unflatten_dict(params, sep=".")
 
 
 @functools.cache
-def _kernel_shapes() -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Returns the kernel shape of each convolution, keyed by the path of its module."""
+def _kernel_shapes() -> dict[str, tuple[int, ...]]:
+    """Returns the kernel shape of each convolution by the name of its module, as `Mixed_6a.x`."""
     image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
     variables = jax.eval_shape(InceptionV3().init, jax.random.key(0), image)
-    leaves = traverse_util.flatten_dict(variables["params"])
-    return {path[:-2]: leaf.shape for path, leaf in leaves.items() if path[-1] == "kernel"}
+    leaves = traverse_util.flatten_dict(variables["params"], sep=".")
+    ending = ".conv.kernel"
+    return {k.removesuffix(ending): leaf.shape for k, leaf in leaves.items() if k.endswith(ending)}
 
 
 class _Conv(nn.Module):

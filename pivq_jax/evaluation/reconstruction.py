@@ -14,8 +14,7 @@ from pivq_jax.data.pipeline import Batch, eval_batches
 from pivq_jax.data.sources import Example, Source
 from pivq_jax.evaluation.ssim import WINDOW, ssim
 from pivq_jax.inference import TrainedModel
-from pivq_jax.losses.perceptual import lpips
-from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.losses.perceptual import load_lpips, lpips
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.sampling import Labels
 

@@ -117,10 +117,8 @@ def _run(stage: Callable[[Session], dict[str, Any]], session: Session) -> dict[s
 
 
 def _checksum(params: Any) -> int:
-    checksum = 0
-    for leaf in jax.tree.leaves(own_copy(params)):
-        checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
-    return checksum
+    arrays = (np.asarray(leaf) for leaf in jax.tree.leaves(own_copy(params)))
+    return zlib.crc32(b"".join(array.tobytes() for array in arrays))
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:

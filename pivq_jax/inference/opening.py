@@ -1,23 +1,27 @@
-"""Opening trained models, of workdirs and published ones, and writing their images."""
+"""Opening trained models, to use them or to start a run from them, and writing their images."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import as_path, read_object
-from pivq_jax.common.parallel import make_mesh, own_copy, replicated
+from pivq_jax.common.files import as_path, expanded, local_path, read_object
+from pivq_jax.common.parallel import make_mesh, own_copy, replicated, say
 from pivq_jax.common.pictures import grid, magnification, save_png
-from pivq_jax.config.check import read_config
+from pivq_jax.config.check import read_config, trained_differences
+from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.inference.trained_model import TrainedModel
-from pivq_jax.interop.pretrained import read_pretrained
-from pivq_jax.interop.safetensors_file import config_of_model, model_shapes
+from pivq_jax.interop.pretrained import WEIGHTS, read_pretrained
+from pivq_jax.interop.safetensors_file import config_of_model, model_shapes, read_model
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.prior_files import PRIOR, load_prior
+from pivq_jax.training.prior import PRIOR, load_prior
+from pivq_jax.training.steps import CODEBOOK, Arrays
 
 
 def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
@@ -79,3 +83,53 @@ def save_grid(path: str | Path, images: jax.Array | np.ndarray, columns: int = 8
     pixels = images if images.dtype == np.uint8 else images_to_uint8(images)
     scale = magnification(images.shape[1]) if images.ndim == 4 and images.size else 1
     save_png(path, grid(pixels, columns, scale))
+
+
+def initial_arrays(where: str, config: Config) -> Arrays:
+    """Reads the parameters that fit a config, those of the same path and shape; says which do.
+
+    `where` is a workdir, a published model as in `from_pretrained`, or a safetensors file.
+    """
+    params, source, step = _read(where)
+    held, wanted = flatten_dict(params), flatten_dict(model_shapes(config))
+    init_step = config.quantizer.init_step
+    taken, left = {}, []
+    for path in sorted(held.keys() | wanted.keys()):
+        name = "/".join(path)
+        there, here = (list(x[path].shape) if path in x else "none" for x in (held, wanted))
+        if there != here:
+            left.append(f"{name}: {there} there, {here} here")
+        elif path == CODEBOOK and init_step:
+            left.append(
+                f"{name}: k-means makes one at step {init_step} (--config.quantizer.init_step=0"
+                " keeps this one and quantizes from the first step)"
+            )
+        else:
+            taken[path] = np.asarray(held[path])
+    built = tuple(f"{section}.{name} = " for section, names in BUILT_FROM.items() for name in names)
+    fields = trained_differences(source.to_dict(), config)
+    differences = ", ".join(field for field in fields if field.startswith(built))
+    if not taken:
+        raise InputError(
+            f"nothing in {where} fits this config (it has {differences or 'other arrays'}): choose"
+            " the same, or leave --init_from out"
+        )
+    count, total = (sum(x.size for x in arrays.values()) for arrays in (taken, wanted))
+    say(
+        f"starting from {where}, step {step}: {len(taken)} of {len(wanted)} arrays are taken,"
+        f" {count:,} of {total:,} parameters" + (f"; it has {differences}" if differences else "")
+    )
+    for line in left:
+        say(f"  not taken: {line}")
+    return taken
+
+
+def _read(where: str) -> tuple[Any, Config, int]:
+    """The parameters, the config and the step of a model."""
+    if where.endswith(".safetensors") or expanded(where).is_file():
+        params, description = read_model(local_path(where))
+        return params, config_of_model(description["config"], where), description["step"]
+    workdir = as_path(where)
+    is_run = workdir.is_dir() and not (workdir / WEIGHTS).exists()
+    model = load(workdir) if is_run else from_pretrained(where)
+    return model.params, model.config, model.step

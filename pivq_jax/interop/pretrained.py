@@ -1,31 +1,56 @@
 """Published models: directories in the layout of the Hugging Face hub.
 
 `model.safetensors` contains the weights and, in its metadata, the description needed to use them.
-`parents.safetensors` contains code sets of training images, from which new images are made, with
-the labels of these images if there are any, and `prior.safetensors` a prior over such sets; both
-may be missing. `config.json` repeats the description for the hub and for readers; `README.md` is
-the model card. The package brings such directories itself, see `shipped_models`.
+`parents.safetensors` contains code sets of training images, from which new images are made, each as
+its rank (13 bytes for 16 of 512 codes), with the labels of these images if there are any, a byte
+each, and the names of their values as metadata. `prior.safetensors` contains the weights of a prior
+over such sets, and the sizes of its network as metadata. Both may be missing. `config.json` repeats
+the description for the hub and for readers; `README.md` is the model card. The package brings such
+directories itself, see `shipped_models`.
 """
 
+import json
 import re
+import reprlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
+from flax import traverse_util
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import expanded, write_atomically, write_json
+from pivq_jax.common.weights import find_faults, read_header, read_safetensors
+from pivq_jax.config.fields import all_fields
+from pivq_jax.config.sections import PriorConfig
 from pivq_jax.interop.card import model_card
-from pivq_jax.interop.parents import read_parents, write_parents
-from pivq_jax.interop.prior import read_prior, write_prior
 from pivq_jax.interop.safetensors_file import FORMAT_VERSION, read_model, write_model
 from pivq_jax.interop.weights import Params
-from pivq_jax.sampling.edit import Labels
-from pivq_jax.sampling.prior import Prior
+from pivq_jax.sampling.edit import Labels, check_labels
+from pivq_jax.sampling.prior import Prior, build_prior, parameter_shapes
 from pivq_jax.sampling.space import CodeSpace
 
 WEIGHTS, PARENTS, PRIOR = "model.safetensors", "parents.safetensors", "prior.safetensors"
 CONFIG, CARD = "config.json", "README.md"
+_REMEDY = "give a directory that save_pretrained wrote"
+
+# In the file of the parents.
+RANKS = "ranks"  # name of a tensor, uint8 [M, bytes of a rank]
+LABELS = "labels"  # uint8 [M, A], if there are labels
+FACTORS = "pivq_jax_factors"  # key of the metadata
+MOST_VALUES = 256  # of a factor
+LONGEST = 200  # characters of the name of a factor or value
+MOST_CODES = 2**24  # of all parents together, 1,700 times those of the model in the package
+
+# In that of the prior.
+PRIOR_KEY = "pivq_jax_prior"  # key of the metadata
+SIZES = ("width", "depth", "heads")
+# Those of a config that a person writes.
+LIMITS = {field.name: field.limit for field in all_fields(PriorConfig) if field.limit is not None}
 
 
 class Published(NamedTuple):
@@ -154,3 +179,81 @@ def _library(task: str) -> Any:
     except ImportError as error:
         raise InputError(f"{task} needs huggingface_hub: pip install huggingface_hub") from error
     return huggingface_hub
+
+
+def write_parents(
+    path: Path, codes: np.ndarray, space: CodeSpace, labels: Labels | None = None
+) -> None:
+    """Writes the codes of images atomically.
+
+    Labels, too, if no factor has more than 256 values, or a name more than 200 characters.
+    """
+    arrays, metadata = {RANKS: space.rank(codes)}, {}
+    few = labels and max(map(len, labels.factors.values())) <= MOST_VALUES
+    if labels and few and longest_name(labels.factors) <= LONGEST:
+        arrays[LABELS] = labels.values.astype(np.uint8)
+        metadata[FACTORS] = json.dumps(dict(labels.factors))
+    write_atomically(path, safetensors.numpy.save(arrays, metadata))
+
+
+def longest_name(factors: Mapping[str, Sequence[str]]) -> int:
+    """Returns the number of characters of the longest name of a factor or of a value."""
+    return max(len(name) for each, values in factors.items() for name in (each, *values))
+
+
+def read_parents(path: Path, space: CodeSpace) -> tuple[np.ndarray, Labels | None]:
+    """Reads the codes of images, int32 [M, N], and labels, if any; refuses another model's."""
+    held, metadata = read_header(path, _REMEDY)
+    whole = held.keys() in ({RANKS}, {RANKS, LABELS})
+    if not whole or held[RANKS].ndim != 2 or not held[RANKS].size:
+        raise InputError(f"{path} does not hold the ranks of code sets: {_REMEDY}")
+    # Before what may be larger than the memory is read.
+    numbers = [each.size for each in held.values()] + [held[RANKS].shape[0] * space.num_codes]
+    if (largest := max(numbers)) > MOST_CODES:
+        raise InputError(f"{path} holds {largest:,} numbers, more than {MOST_CODES:,}: {_REMEDY}")
+    arrays, _ = read_safetensors(path, _REMEDY)
+    try:
+        codes = space.unrank(arrays[RANKS])
+        if LABELS not in arrays:
+            return codes, None
+        factors = {
+            str(name): tuple(map(str, values))
+            for name, values in dict(json.loads(metadata[FACTORS])).items()
+        }
+        if (longest := longest_name(factors)) > LONGEST:
+            raise ValueError(f"a name has {longest:,} characters, more than {LONGEST}")
+        return codes, check_labels(Labels(arrays[LABELS], factors), len(codes))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is not of its model ({brief(error)}): {_REMEDY}") from error
+
+
+def write_prior(path: Path, prior: Prior) -> None:
+    """Writes a prior atomically."""
+    arrays = traverse_util.flatten_dict(jax.device_get(prior.params), sep="/")
+    sizes = {name: getattr(prior.network, name) for name in SIZES}
+    metadata = {PRIOR_KEY: json.dumps({**sizes, "bits": prior.bits})}
+    write_atomically(path, safetensors.numpy.save(arrays, metadata))
+
+
+def read_prior(path: Path, space: CodeSpace, codebook: jax.typing.ArrayLike) -> Prior:
+    """Reads a prior over a space with its codebook, float32 [K, D]; its parameters are float32
+    NumPy arrays. That of another model is refused.
+    """
+    shapes, metadata = read_header(path, _REMEDY)
+    try:
+        held = dict(json.loads(metadata[PRIOR_KEY]))
+        sizes = {name: held[name] for name in SIZES}
+        for name, size in sizes.items():  # a file from elsewhere may hold any number
+            if type(size) is not int or not LIMITS[name].holds(size):
+                raise ValueError(f"{name} = {reprlib.repr(size)} {LIMITS[name].text}")
+        network, bits = build_prior(space, jnp.asarray(codebook), **sizes), float(held["bits"])
+        params = parameter_shapes(network, space.num_codes)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, RecursionError) as error:
+        raise InputError(f"{path} is no prior ({brief(error)}): {_REMEDY}") from error
+    arrays: dict[str, np.ndarray] = {}
+    fits = not find_faults(shapes, traverse_util.flatten_dict(params, sep="/"))
+    if fits:  # otherwise it may be larger than the memory
+        arrays, _ = read_safetensors(path, _REMEDY)
+    if not fits or not all(np.isfinite(array).all() for array in arrays.values()):
+        raise InputError(f"{path} does not hold the weights of its prior: {_REMEDY}")
+    return Prior(network, traverse_util.unflatten_dict(arrays, sep="/"), bits)

@@ -8,8 +8,7 @@ from pivq_jax.losses.adversarial import (
     generator_hinge,
 )
 from pivq_jax.losses.latents import variance_loss
-from pivq_jax.losses.perceptual import lpips, lpips_distance, lpips_features
-from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.losses.perceptual import load_lpips, lpips, lpips_distance, lpips_features
 from pivq_jax.losses.recombination import nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
 

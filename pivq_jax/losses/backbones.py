@@ -23,14 +23,13 @@ def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
     deterministic.
     """
     height, width = ((size - window) // stride * stride + 1 for size in x.shape[1:3])
-    largest: jax.Array | None = None
-    for row, column in itertools.product(range(window), repeat=2):
-        one = x[:, row : row + height : stride, column : column + width : stride]
-        if largest is None:
-            largest = one
-        else:
-            largest = jnp.where((one > largest) | jnp.isnan(one), one, largest)
-    assert largest is not None
+    parts = (
+        x[:, row : row + height : stride, column : column + width : stride]
+        for row, column in itertools.product(range(window), repeat=2)
+    )
+    largest = next(parts)
+    for one in parts:
+        largest = jnp.where((one > largest) | jnp.isnan(one), one, largest)
     return largest
 
 

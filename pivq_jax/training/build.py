@@ -13,14 +13,12 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import map_over_batch, replicated
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset, load_dataset
-from pivq_jax.losses.perceptual import lpips
-from pivq_jax.losses.perceptual_weights import load_lpips
+from pivq_jax.losses.perceptual import load_lpips, lpips
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.sampling import CodeSpace
-from pivq_jax.training.adversary import Adversary
 from pivq_jax.training.jitted import Steps, make_steps
-from pivq_jax.training.objective import Objective, Phase, recombine_pairs
+from pivq_jax.training.objective import Adversary, Objective, Phase, recombine_pairs
 from pivq_jax.training.optimizer import make_discriminator_optimizer, make_optimizer
 from pivq_jax.training.steps import Recipe
 

@@ -5,7 +5,6 @@ import enum
 import functools
 import glob
 import logging
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -171,14 +170,10 @@ class Checkpoints:
                 " the same --config and --workdir"
             )
         newest, damaged = step is None, list[int]()
-        target = jax.tree.map(
-            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-            state,
-            shardings_of(state, mesh),
-        )
-        restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+        shapes = jax.eval_shape(lambda state: state, state)
+        places = ocp.checkpoint_utils.construct_restore_args(shapes, shardings_of(shapes, mesh))
         items = ocp.args.Composite(
-            state=ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True),
+            state=ocp.args.PyTreeRestore(shapes, restore_args=places, partial_restore=True),
             progress=ocp.args.JsonRestore(),
         )
         for step in reversed(steps):
@@ -278,7 +273,7 @@ class Checkpoints:
         """
         with self._write_errors():
             try:
-                self._manager.wait_until_finished()
+                self._finish()
             finally:
                 self._manager.close()
 
@@ -310,11 +305,12 @@ class _Best(checkpoint_managers.PreservationPolicy):
         self._scores: dict[int, float] = {}
 
     def add(self, step: int, progress: dict[str, Any]) -> None:
-        self._scores[step] = progress.get(SCORE, -math.inf)
+        if SCORE in progress:
+            self._scores[step] = progress[SCORE]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        held = {x.step: self._scores.get(x.step, -math.inf) for x in checkpoints}
-        scored = sorted((step for step in held if held[step] > -math.inf), key=held.__getitem__)
+        held = [x.step for x in checkpoints if x.step in self._scores]
+        scored = sorted(held, key=self._scores.__getitem__)
         best = scored[-self._count :] if self._count else []
         return [x.step in best for x in checkpoints]
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import time
+import timeit
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from pivq_jax.common.parallel import (
     worst_of_processes,
 )
 from pivq_jax.config.fields import Config
-from pivq_jax.losses.perceptual_weights import weight_shapes
+from pivq_jax.losses.perceptual import weight_shapes
 from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
 
@@ -29,36 +30,22 @@ T = TypeVar("T")
 def peak_of(device: Any) -> float | None:
     """Returns the peak in FLOP/s of a device, None if its kind is not listed.
 
-    That of a CPU is measured, and its devices have equal shares of it.
+    That of a CPU is measured, by float32 matrix products, and its devices have equal shares of it.
     """
     if device.platform == "cpu":
-        return _matmul_speed() / jax.local_device_count()
+        x = jnp.ones((1024, 1024), jnp.float32)
+        product = jax.jit(jnp.matmul).lower(x, x).compile()
+        times = timeit.repeat(lambda: product(x, x).block_until_ready(), number=1, repeat=8)
+        return 2 * 1024**3 / min(times) / jax.local_device_count()
     return listed_peak(device.device_kind)
-
-
-def _matmul_speed(size: int = 1024) -> float:
-    """FLOP/s of the fastest of a few float32 matrix products on the default device."""
-    x = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(jnp.matmul).lower(x, x).compile()
-    times = []
-    for _ in range(8):
-        started = time.perf_counter()
-        jax.block_until_ready(product(x, x))
-        times.append(time.perf_counter() - started)
-    return 2 * size**3 / min(times)
 
 
 def lower_step(config: Config, mesh: Mesh, phase: Phase) -> tuple[jax.stages.Lowered, Any]:
     """Lowers the training step for devices that need not exist; also returns its abstract state."""
     steps = steps_from_config(config, mesh)
-
-    def placed(tree: Any, shardings: Any) -> Any:
-        return jax.tree.map(
-            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings
-        )
-
     state = jax.eval_shape(steps.create)
-    state = placed(state, shardings_of(state, mesh))
+    places = shardings_of(state, mesh)
+    state = jax.tree.map(lambda x, place: x.update(sharding=place), state, places)
     size = config.data.image_size
     images = jax.ShapeDtypeStruct(
         (config.train.batch_size, size, size, 3), jnp.uint8, sharding=over_batch(mesh)
@@ -66,7 +53,7 @@ def lower_step(config: Config, mesh: Mesh, phase: Phase) -> tuple[jax.stages.Low
     lpips = None
     if config.loss.perceptual:
         shapes = weight_shapes(config.loss.perceptual_network)
-        lpips = placed(shapes, jax.tree.map(lambda _: replicated(mesh), shapes))
+        lpips = jax.tree.map(lambda x: x.update(sharding=replicated(mesh)), shapes)
     return steps.train.lower(state, images, lpips, phase), state
 
 

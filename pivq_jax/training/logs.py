@@ -1,19 +1,37 @@
-"""Training logs: console, JSON lines and trackers."""
+"""The log of a run: console, JSON lines, TensorBoard, and trackio if asked for."""
 
 import contextlib
+import importlib.util
 import statistics
+import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import directory_check
 
 from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import errors_named
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.json_lines import LOG, METRICS, JsonLines
-from pivq_jax.training.trackers import open_trackers
+
+FLUSHED_EVERY = 120.0  # seconds between writes of TensorBoard's events, which may be an upload
+Value = float | np.ndarray  # a number, or a picture uint8 [H, W, 3]
+
+
+def check_tracker(name: str) -> None:
+    """Checks that the package of a tracker is installed; '' stands for TensorBoard alone."""
+    if name and importlib.util.find_spec(name) is None:
+        raise InputError(
+            f"--tracker={name} needs a package that is not installed: pip install"
+            f" 'pivq_jax[{name}]', or leave --tracker out"
+        )
 
 
 def check_log(workdir: Path) -> None:
@@ -43,7 +61,9 @@ class TrainingLog:
         self._marks: tuple[float, ...] = ()  # what `_now` gave at the last line
         self._lines = JsonLines(workdir / LOG, first_step)
         self._metrics = JsonLines(workdir / METRICS, first_step)
-        self._trackers = open_trackers(tracker, workdir, first_step)
+        self._trackers: list[TensorBoard | Trackio] = [TensorBoard(workdir, first_step)]
+        if tracker:
+            self._trackers.append(Trackio(workdir, first_step))
 
     def write(
         self, step: int, metrics: Mapping[str, float], batch_size: int, at_peak: float | None = None
@@ -79,9 +99,7 @@ class TrainingLog:
             record["device_memory_peak"] = memory["peak_bytes_in_use"]
         self._speeds.append(speed)
         self._lines.append(record)
-        values = {f"train/{name}": value for name, value in record.items() if name != "step"}
-        for tracker in self._trackers:
-            tracker.scalars(step, values)
+        self._track(step, "train", record)
         eta = format_duration((self._total_steps - step) / statistics.median(self._speeds))
         print(
             f"step {step:>6}/{self._total_steps}  loss {metrics['loss']:.4f}  "
@@ -103,16 +121,18 @@ class TrainingLog:
         """
         record = {"step": step, **figures, "seconds": seconds, "share": share}
         self._metrics.append(record)
-        values = {f"evaluation/{name}": x for name, x in record.items() if name != "step"}
-        for tracker in self._trackers:
-            tracker.scalars(step, values)
-            tracker.images(step, {f"evaluation/{x}": y for x, y in pictures.items()})
+        self._track(step, "evaluation", {**record, **pictures})
         listed = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         print(
             f"step {step:>6}/{self._total_steps}  evaluated: {listed}  in {seconds:.1f} s,"
             f" all so far {share:.1%} of the time",
             flush=True,
         )
+
+    def _track(self, step: int, group: str, record: Mapping[str, Value]) -> None:
+        values = {f"{group}/{name}": value for name, value in record.items() if name != "step"}
+        for tracker in self._trackers:
+            tracker.record(step, values)
 
     def _now(self, step: int) -> tuple[float, ...]:
         """Steps and seconds of the run so far, those that were timed, and seconds of waiting."""
@@ -128,3 +148,67 @@ class TrainingLog:
         for tracker in self._trackers:
             with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
                 tracker.close()
+
+
+class TensorBoard:
+    """An event file; earlier events after `first_step` are out of date.
+
+    The writer's own thread, which `tensorboardX.SummaryWriter` has, dies on a full disk, and then
+    training waits for it for ever.
+    """
+
+    def __init__(self, workdir: Path, first_step: int) -> None:
+        self._directory = workdir / "tensorboard"
+        self._flushed = 0.0
+        with errors_named(self._directory):
+            directory_check(str(self._directory))
+            self._writer = EventsWriter(str(self._directory / "events"))
+            start = SessionLog(status=SessionLog.START)
+            for what in ({"file_version": "brain.Event:2"}, {"session_log": start}):
+                self._writer.write_event(Event(step=first_step + 1, **what))
+
+    def record(self, step: int, values: Mapping[str, Value]) -> None:
+        """Writes events, which are in the file at most two minutes later."""
+        now = time.time()
+        with errors_named(self._directory):
+            for name, value in values.items():
+                if isinstance(value, np.ndarray):
+                    each = summary.image(name, value, dataformats="HWC")
+                else:
+                    each = summary.scalar(name, value)
+                self._writer.write_event(Event(wall_time=now, step=step, summary=each))
+            if now - self._flushed > FLUSHED_EVERY:
+                self._writer.flush()
+                self._flushed = now
+
+    def close(self) -> None:
+        with errors_named(self._directory):
+            self._writer.close()
+
+
+class Trackio:
+    """A run of trackio, named like the workdir, in the project pivq_jax.
+
+    Its own variables say where it is kept (`TRACKIO_DIR`) or sent. A run that resumes is continued;
+    steps that it repeats are there twice.
+    """
+
+    def __init__(self, workdir: Path, first_step: int) -> None:
+        import trackio  # takes seconds
+
+        self._image = trackio.Image
+        self._run = trackio.init(
+            "pivq_jax",
+            name=workdir.name,
+            resume="allow" if first_step else "never",
+            embed=False,
+            auto_log_gpu=False,
+            auto_log_cpu=False,
+        )
+
+    def record(self, step: int, values: Mapping[str, Value]) -> None:
+        pictures = {name: self._image(x) for name, x in values.items() if isinstance(x, np.ndarray)}
+        self._run.log({**values, **pictures}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()

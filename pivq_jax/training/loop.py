@@ -28,14 +28,13 @@ from pivq_jax.training.build import (
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
 from pivq_jax.training.json_lines import LOG, read_lines
-from pivq_jax.training.logs import TrainingLog, check_log
+from pivq_jax.training.logs import TrainingLog, check_log, check_tracker
 from pivq_jax.training.objective import Params, Phase
 from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.profiler import ProfilerTrace
 from pivq_jax.training.run import Evaluator, Run, evaluate, save_picture, validate
 from pivq_jax.training.steps import CODEBOOK, Arrays, TrainState, with_arrays
 from pivq_jax.training.stopping import Interrupted, stop_requests
-from pivq_jax.training.trackers import check_tracker
 
 __all__ = ["train"]
 

@@ -11,14 +11,18 @@ import jax.numpy as jnp
 from jax import value_and_grad
 
 from pivq_jax import sampling
-from pivq_jax.config.sections import RECOMBINATION_PATCHES, LossConfig
-from pivq_jax.losses.adversarial import adaptive_weight
+from pivq_jax.config.sections import RECOMBINATION_PATCHES, AdversarialConfig, LossConfig
+from pivq_jax.losses import adversarial
 from pivq_jax.losses.latents import variance_loss
 from pivq_jax.losses.recombination import blend, nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
+from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import Quantized, count_uses, squared_distances, sum_by_place
-from pivq_jax.training.adversary import Adversary, Fakes, Metrics, Params
+
+Params = Any
+Metrics = dict[str, jax.Array]
+Fakes = dict[str, jax.Array]  # float32 [B, H, W, 3] each; keys as in `Adversary.weights`
 
 
 class Phase(enum.IntEnum):
@@ -55,6 +59,57 @@ class Made(NamedTuple):
     latents: jax.Array  # float32 [B, N / stages, `latent_dim`], before quantization
     codebook_loss: jax.Array | None = None
     commitment_loss: jax.Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversary:
+    """The discriminator and its settings; its parameters are an argument of every method."""
+
+    discriminator: Discriminator
+    settings: AdversarialConfig
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The positive weights by kind of fake image, 'reconstructed' or 'recombined'."""
+        settings = self.settings
+        weights = {"reconstructed": settings.weight, "recombined": settings.recombined_weight}
+        return {name: weight for name, weight in weights.items() if weight > 0}
+
+    @property
+    def total_weight(self) -> float:
+        """The sum of `weights`."""
+        return sum(self.weights.values())
+
+    def generator_loss(self, params: Params, fakes: Fakes, key: jax.Array) -> jax.Array:
+        """Computes the generator's hinge loss, averaged over the kinds by their weights."""
+        total = jnp.float32(0)
+        for i, (name, weight) in enumerate(self.weights.items()):
+            logits = self._logits(params, fakes[name], jax.random.fold_in(key, i))
+            total += weight * adversarial.generator_hinge(logits)
+        return total / self.total_weight
+
+    def discriminator_loss(
+        self, params: Params, fakes: Fakes, images: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """Computes the discriminator's hinge loss, averaged over the kinds by their weights.
+
+        The key is the one given to `generator_loss`. The mean logits of each kind are for the log.
+        """
+        real = self._logits(params, images, jax.random.fold_in(key, len(self.weights)))
+        total, metrics = jnp.float32(0), {"logits_real": jnp.mean(real)}
+        for i, (name, weight) in enumerate(self.weights.items()):
+            # The same key as in `generator_loss` gives the same augmented images, so the compiler
+            # computes their logits once for both losses.
+            fake = self._logits(params, fakes[name], jax.random.fold_in(key, i))
+            total += weight * adversarial.discriminator_hinge(real, fake)
+            metrics[f"logits_{name}"] = jnp.mean(fake)
+        return total / self.total_weight, metrics
+
+    def _logits(self, params: Params, images: jax.Array, key: jax.Array) -> jax.Array:
+        policy = tuple(filter(None, self.settings.augmentations.split(",")))
+        seen = adversarial.augment(images, key, policy)
+        logits: Any = self.discriminator.apply({"params": params}, seen)
+        return logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +177,7 @@ class Objective:
             def at_last_layer(cotangents: Made) -> jax.Array:
                 return pull_back(cotangents)[0]["decoder"]["output"]["pixels"]["kernel"]
 
-            adaptive = adaptive_weight(
+            adaptive = adversarial.adaptive_weight(
                 at_last_layer(to_images),
                 at_last_layer(to_fakes),
                 adversary.settings.max_adaptive_weight,

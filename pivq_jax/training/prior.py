@@ -1,4 +1,4 @@
-"""Training of the prior over sets of codes; see `sampling.prior`."""
+"""Training of the prior over sets of codes, and reading it; see `sampling.prior`."""
 
 import time
 import zlib
@@ -17,13 +17,21 @@ from pivq_jax.common.files import read_object, write_json
 from pivq_jax.common.parallel import alone_in, make_mesh, replicated, say
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
 from pivq_jax.sampling.place_prior import PlacePrior, exact_bits
-from pivq_jax.sampling.prior import Prior, SetPrior, build_prior, initial_parameters, prior_loss
+from pivq_jax.sampling.prior import (
+    Prior,
+    SetPrior,
+    build_prior,
+    initial_parameters,
+    parameter_shapes,
+    prior_loss,
+)
 from pivq_jax.sampling.space import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.optimizer import make_optimizer
-from pivq_jax.training.prior_files import DESCRIPTION
 from pivq_jax.training.stopping import Interrupted, stop_requests
 
+PRIOR = "prior"  # directory of the prior in a workdir
+DESCRIPTION = "prior.json"  # what the prior was trained on, beside its checkpoints
 # Validations in a run; the weights of the best one are kept, as small data sets overfit.
 VALIDATIONS = 20
 # Random parts of each validation set per validation.
@@ -166,3 +174,31 @@ def _validate(
     better = bits < state.best_bits
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, state.best)
     return state._replace(best=best, best_bits=jnp.where(better, bits, state.best_bits))
+
+
+def load_prior(
+    directory: Path, space: CodeSpace, codebook: jax.Array, model_step: int
+) -> Prior | None:
+    """Loads the prior with the best validation of a directory given to `train_prior`.
+
+    None if there is none, or it is of another step of the model, whose codes mean something else.
+    """
+    held = read_object(directory / DESCRIPTION)
+    if held.get("model_step") != model_step:
+        return None
+    try:
+        settings = PriorConfig(**{name: held[name] for name in dict(PriorConfig())})
+        network = build_prior(space, codebook, settings.width, settings.depth, settings.heads)
+    except KeyError as error:
+        raise InputError(f"{directory / DESCRIPTION} is damaged: delete {directory}") from error
+    wanted = {
+        "step": jax.ShapeDtypeStruct((), jnp.int32),
+        "best": parameter_shapes(network, space.num_codes),
+        "best_bits": jax.ShapeDtypeStruct((), jnp.float32),
+    }
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        if checkpoints.latest_step() is None:
+            return None
+        state, _ = checkpoints.restore(wanted, make_mesh())
+    finished = int(state["step"]) >= settings.steps
+    return Prior(network, state["best"], float(state["best_bits"]), finished)

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from pivq_jax.common.lock import DirectoryLock
-from pivq_jax.common.parallel import put_batch, replicated
+from pivq_jax.common.parallel import replicated, split_rows
 from pivq_jax.common.pictures import reconstruction_grid, save_png
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
@@ -20,6 +21,8 @@ from pivq_jax.training.jitted import Steps
 from pivq_jax.training.objective import Params, Phase
 from pivq_jax.training.steps import Arrays, TrainState
 
+Evaluation = tuple[dict[str, float], dict[str, np.ndarray]]  # figures and pictures, by name
+
 
 class Evaluator(Protocol):
     """Measures weights; `evaluation.evaluator` has that of the command."""
@@ -27,19 +30,12 @@ class Evaluator(Protocol):
     images: int  # number of validation images that it wants, at least 1
 
     def __call__(
-        self,
-        dataset: Dataset,
-        mesh: Mesh,
-        step: int,
-        params: Params | None,
-        shown: np.ndarray,
-        made: np.ndarray,
-    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Returns figures and pictures, uint8 [H, W, 3], by name; all processes call it alike.
+        self, run: "Run", step: int, params: Params | None, shown: np.ndarray, made: np.ndarray
+    ) -> Evaluation:
+        """Measures the averaged parameters after `step` steps; all processes call it alike.
 
-        `step` steps are completed. The averaged parameters have a copy on every device, and are
-        None before the codebook's start. What was made of the validation images shown, both uint8
-        [M, H, W, 3], is not quantized before it.
+        They have a copy on every device, and are None before the codebook's start. What was made of
+        the validation images shown, both uint8 [M, H, W, 3] as pictures are, is not quantized then.
         """
 
 
@@ -57,7 +53,7 @@ class Run:
     lock: DirectoryLock
     evaluator: Evaluator | None
     initial: Arrays | None = None  # parameters that are not random at first
-    tracker: str = ""  # see `open_trackers`
+    tracker: str = ""  # besides TensorBoard; see `logs.check_tracker`
 
 
 def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
@@ -68,17 +64,15 @@ def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
         save_png(run.workdir / "pictures" / f"step_{step:06}.png", picture)
 
 
-def evaluate(
-    run: Run, state: TrainState, step: int, phase: Phase
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Measures the averaged weights; returns figures and pictures by name."""
+def evaluate(run: Run, state: TrainState, step: int, phase: Phase) -> Evaluation:
+    """Measures the averaged weights."""
     assert run.evaluator
     shown, made = validate(run, state, phase, run.evaluator.images)
     params = None
     if phase > Phase.CONTINUOUS:
         whole = replicated(run.mesh)
         params = jax.jit(lambda x: x, out_shardings=whole)(state.ema_params)
-    return run.evaluator(run.dataset, run.mesh, step, params, shown, made)
+    return run.evaluator(run, step, params, shown, made)
 
 
 def validate(
@@ -91,17 +85,11 @@ def validate(
     """
     batch_size = run.config.train.batch_size
     validation = first_images(run.dataset.validation, most or batch_size)
-    whole = jax.jit(lambda x: x, out_shardings=replicated(run.mesh))
     parts = []
-    for batch in eval_batches(
-        validation,
-        batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    ):
-        images = put_batch({"image": batch["image"]}, run.mesh)["image"]
+    for batch in eval_batches(validation, batch_size):
+        images = split_rows(jnp.asarray(batch["image"]), run.mesh)
         made = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
-        parts.append(jax.device_get((whole(images), made)))
+        parts.append((batch["image"], jax.device_get(made)))
     shown, rebuilt = (np.concatenate(part) for part in zip(*parts, strict=True))
     count = len(validation)  # further rows are padding
     return shown[:count], rebuilt[:count]

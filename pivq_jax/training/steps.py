@@ -210,12 +210,8 @@ def compute_latents(model: PIVQ, params: Params, images: jax.Array) -> jax.Array
 
 def reconstruct(model: PIVQ, params: Params, images: jax.Array, quantize: bool) -> jax.Array:
     """Reconstructs images uint8 [B, H, W, 3]; without quantization in the continuous phase."""
-    variables, floats = {"params": params}, images_to_float(images)
-    made: Any = (
-        model.apply(variables, floats)
-        if quantize
-        else model.apply(variables, floats, method="autoencode")
-    )
+    method = None if quantize else "autoencode"
+    made: Any = model.apply({"params": params}, images_to_float(images), method=method)
     return images_to_uint8(made[0])
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,28 +20,29 @@ from pivq_jax.evaluation.session import Session, Settings
 
 @pytest.fixture
 def parts(tiny_model):
-    """Noise of 16 x 16 pixels with reconstructions, an evaluator, and its dataset and mesh."""
+    """An evaluator, a run on noise of 16 x 16 pixels, and some of it with reconstructions."""
     config = tiny_model.config.with_fields({"evaluate.samples": 24, "evaluate.images": 60})
     data = load_dataset("random", image_size=16)
     shown = np.stack([data.validation[i]["image"] for i in range(24)])
     made = np.asarray(images_to_uint8(tiny_model.decode(tiny_model.encode(images_to_float(shown)))))
-    return Evaluator(config), data, tiny_model.mesh, shown, made
+    run = SimpleNamespace(config=config, dataset=data, mesh=tiny_model.mesh)
+    return Evaluator(config), run, shown, made
 
 
 @pytest.mark.slow
 def test_figures_are_those_of_the_final_evaluation_on_fewer_images(parts, tiny_model):
-    measure, data, mesh, shown, made = parts
+    measure, run, shown, made = parts
     assert measure.images == 24
-    figures, pictures = measure(data, mesh, 5, tiny_model.params, shown, made)
+    figures, pictures = measure(run, 5, tiny_model.params, shown, made)
     names = ["psnr", "rfid", "fid", "density", "coverage", "codes_used"]  # too small for LPIPS
     assert list(figures) == names and list(pictures) == ["reconstructions", "samples"]
 
     error = np.mean((shown.astype(float) - made) ** 2, axis=(1, 2, 3))
     assert figures["psnr"] == pytest.approx(np.mean(10 * np.log10(255**2 / error)), rel=1e-5)
-    codes = encode_split(tiny_model, [data.train[i] for i in range(60)], 20)
+    codes = encode_split(tiny_model, [run.dataset.train[i] for i in range(60)], 20)
     assert figures["codes_used"] == len(np.unique(codes))
     settings = dataclasses.replace(Settings.of(tiny_model.config), samples=24, images=60)
-    samples = Session(tiny_model, data, settings, Path()).samples.images
+    samples = Session(tiny_model, run.dataset, settings, Path()).samples.images
     extractor = feature_extractor("vgg", batch_size=20)
     real, rebuilt, fake = (extractor.extract(x) for x in (shown, made, samples))
     compared = compare_features(real, fake, k=1)
@@ -52,16 +54,16 @@ def test_figures_are_those_of_the_final_evaluation_on_fewer_images(parts, tiny_m
 
 @pytest.mark.slow
 def test_before_the_codebook_there_are_no_samples(parts, capsys):
-    measure, data, mesh, shown, made = parts
-    figures, pictures = measure(data, mesh, 5, None, shown, made)
+    measure, run, shown, made = parts
+    figures, pictures = measure(run, 5, None, shown, made)
     assert list(figures) == ["psnr", "rfid"] and list(pictures) == ["reconstructions"]
     assert capsys.readouterr().err == ""  # no bar among the lines of the log
 
 
 @pytest.mark.slow
 def test_too_few_images_leave_out_what_needs_more(parts, tiny_model):
-    measure, data, mesh, shown, made = parts
-    figures, pictures = measure(data, mesh, 5, tiny_model.params, shown[:1], made[:1])
+    measure, run, shown, made = parts
+    figures, pictures = measure(run, 5, tiny_model.params, shown[:1], made[:1])
     assert list(figures) == ["psnr", "codes_used"]
     assert list(pictures) == ["reconstructions", "samples"]
 
@@ -70,9 +72,9 @@ def test_too_few_images_leave_out_what_needs_more(parts, tiny_model):
 def test_lpips_is_of_all_images_however_they_are_batched(tiny_model):
     rng = np.random.default_rng(0)
     shown, made = (rng.integers(0, 256, (7, 32, 32, 3), np.uint8) for _ in range(2))
-    data, config = load_dataset("random", image_size=32), tiny_model.config
-    measure = Evaluator(config.with_fields({"evaluate.batch_size": 4}))
-    figures, _ = measure(data, tiny_model.mesh, 5, None, shown, made)
+    run = SimpleNamespace(dataset=load_dataset("random", image_size=32))
+    measure = Evaluator(tiny_model.config.with_fields({"evaluate.batch_size": 4}))
+    figures, _ = measure(run, 5, None, shown, made)
     alone = [mean_lpips([(a[None], b[None])], 4) for a, b in zip(shown, made, strict=True)]
     assert figures["lpips"] == pytest.approx(np.mean(alone), rel=1e-5)
 

@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.convert import workdir_from_file
-from pivq_jax.inference.initial import initial_arrays
+from pivq_jax.inference.opening import initial_arrays
 from pivq_jax.interop.pretrained import write_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes
 

@@ -16,9 +16,7 @@ import safetensors.numpy
 
 import pivq_jax
 from pivq_jax.common.errors import InputError
-from pivq_jax.interop.parents import read_parents
-from pivq_jax.interop.pretrained import upload_pretrained
-from pivq_jax.interop.prior import read_prior
+from pivq_jax.interop.pretrained import read_parents, read_prior, upload_pretrained
 from pivq_jax.sampling import CodeSpace, Labels, Prior, SetPrior
 from tests.codec.files_test import make_model
 from tests.conftest import STAGES

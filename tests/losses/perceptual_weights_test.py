@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.weights import default_weights_dir, write_weights
-from pivq_jax.losses.perceptual_weights import load_lpips, weight_shapes
+from pivq_jax.losses.perceptual import load_lpips, weight_shapes
 
 
 @pytest.fixture

@@ -114,6 +114,17 @@ def test_no_checkpoint_is_refused_with_what_to_do(tmp_path):
     checkpoints.close()
 
 
+@pytest.mark.parametrize("waits", [True, False])  # at the end of a training of the prior, none does
+def test_what_was_written_last_survives_a_power_cut(tmp_path, monkeypatch, waits):
+    synced = []
+    monkeypatch.setattr(module, "sync_tree", synced.append)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1), {})
+        if waits:
+            checkpoints.wait()
+    assert synced == [tmp_path / "checkpoints" / "1"]
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path):
     scores = {1: None, 2: 21.0, 3: 25.0, 4: 22.0, 5: 24.0, 6: 20.0, 7: None}
 

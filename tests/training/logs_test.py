@@ -15,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_json
 from pivq_jax.common.pictures import save_png
-from pivq_jax.training import cost, trackers
+from pivq_jax.training import cost, logs
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.logs import TrainingLog, check_log
 
@@ -138,8 +138,8 @@ def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
 
         flush = close = lambda _: None
 
-    monkeypatch.setattr(trackers, "EventsWriter", Writer)
-    monkeypatch.setattr(trackers, "directory_check", lambda directory: None)
+    monkeypatch.setattr(logs, "EventsWriter", Writer)
+    monkeypatch.setattr(logs, "directory_check", lambda directory: None)
     with TrainingLog(bucket, 0, 4, Clock()) as log:
         for step in (1, 2, 3):
             log.write(step, METRICS, batch_size=8)

@@ -12,8 +12,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.config.sections import PriorConfig
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training import prior as module
-from pivq_jax.training.prior import train_prior
-from pivq_jax.training.prior_files import load_prior
+from pivq_jax.training.prior import load_prior, train_prior
 from pivq_jax.training.stopping import Interrupted
 
 K = 16

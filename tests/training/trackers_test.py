@@ -8,15 +8,14 @@ import pytest
 from PIL import Image
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.training import trackers
+from pivq_jax.training import logs
 from pivq_jax.training.cost import Clock
-from pivq_jax.training.logs import TrainingLog
-from pivq_jax.training.trackers import check_tracker
+from pivq_jax.training.logs import TrainingLog, check_tracker
 
 
 def test_a_tracker_that_is_missing_is_refused_with_its_extra(monkeypatch):
     check_tracker("")
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(logs.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"--tracker=trackio .*pip install 'pivq_jax\[trackio\]'"):
         check_tracker("trackio")
 
