@@ -127,7 +127,9 @@ def steps_from_config(config: Config, mesh: Mesh) -> Steps:
     """
     map_rows = partial(map_over_batch, mesh=mesh)
     model = pivq_from_config(config, map_rows)
-    optimizer, schedule = make_optimizer(config.optimizer, config.train.steps, mesh)
+    optimizer, schedule = make_optimizer(
+        config.optimizer, config.train.steps, mesh, config.model.dtype
+    )
     recipe = Recipe(
         objective_from_config(config, model, map_rows),
         optimizer,
