@@ -32,7 +32,7 @@ import jax
 import numpy as np
 
 import pivq_jax
-from benchmarks.common import parser_for
+from benchmarks.common import labelled, parser_for
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
@@ -164,7 +164,8 @@ def measure(
             values["new"] = newness(made, rebuilt[name])
             figures.setdefault(name, []).append(values)
             print(f"seed {seed}, {name}:", *(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
-    return figures, grid(np.concatenate(picture), PICTURED)
+    rows = ["parent A", "parent B", *images]
+    return figures, labelled(grid(np.concatenate(picture), PICTURED), [], rows)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import pivq_jax
-from benchmarks.common import has, parser_for, pyplot
+from benchmarks.common import has, labelled, parser_for, pyplot
 from pivq_jax.common.parallel import put_batch
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.config import Config
@@ -186,7 +186,9 @@ def main() -> None:
         shown = curves[name][SHOWN_STEP // EVERY]["psnr"]
         values = [f"{value:10.4f}" for value in figures.values()]
         print(f"{name:<24} {curves[name][-1]['psnr']:6.2f} {shown:7.2f}", *values)
-    save_png(options.output / "losses_samples.png", grid(np.concatenate(picture), PICTURED))
+    rows = ["parent A", "parent B", *VARIANTS]
+    samples_picture = labelled(grid(np.concatenate(picture), PICTURED), [], rows)
+    save_png(options.output / "losses_samples.png", samples_picture)
     report = {"workdir": str(options.workdir), "curves": curves, "quality": quality}
     (options.output / "losses.json").write_text(json.dumps(report, indent=1))
     if has("matplotlib"):

@@ -9,14 +9,14 @@ most 13,141 bits an image. Encoder and decoder are ViTs of width 512 with 8 bloc
 images are matched out of 10,000 training images. Without a discriminator: it did not improve
 samples of faces (docs/log/2026-11-28-faces.md).
 
-Cost: 55.5 million parameters; 22 TFLOP per step, as XLA counts them. The hours of a training on a
-slice are those that the TPU's compiler estimates, with flops, memory and communication: `python -m
+Cost: 55.5 million parameters. The hours of a training on a slice, with flops, memory and
+communication of a step, are those that the TPU's compiler estimates: `python -m
 launch.plan --config=configs/celeba.py --topology=v5e:4x4` prints them. This config has not been run
 at full size yet; a small model with the same patches and stages was trained on 10,263 photographs
 at 128 pixels, beside the recipe before stages (docs/log/2026-11-29-scale.md). Recombination in
 training needs two images per device.
 
-Variants: `:smoke` (random images of this size and a tiny model, a minute on a CPU), `:nearest`;
+Variants: `:smoke` (random images of this size and a tiny model, minutes on a CPU), `:nearest`;
 both with a comma.
 """
 

@@ -23,7 +23,7 @@ from pivq_jax.common.files import (
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import save_png
 from pivq_jax.config.check import check_workdir, trained_differences
-from pivq_jax.config.fields import Config
+from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import load_image
 from pivq_jax.data.sources import Mirrored
@@ -45,7 +45,7 @@ from pivq_jax.training.prior import PRIOR
 from pivq_jax.training.prior import train_prior as fit_prior
 from pivq_jax.training.stopping import end_on_sigterm
 
-HELD_OUT = 200  # parents that stand for test images where a published model's data is not at hand
+HELD_OUT = 200  # parents that stand for test images where a published model's data is missing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +179,7 @@ def decompress(task: Task) -> None:
 def explore(task: Task) -> None:
     """Serves the explorer, a page to take images apart, until Ctrl-C.
 
-    If the data of a published model is not at hand, some of its parents are shown as they decode.
+    If the data of a published model is missing, some of its parents are shown as they decode.
     """
     try:
         from pivq_jax.explore.server import listen, serve, url
@@ -241,7 +241,7 @@ def _open(mode: str, task: Task) -> Session:
 
 
 def _images(model: TrainedModel, config: Config) -> tuple[TrainedModel, Dataset, str]:
-    """The data of a model or, if it is not at hand, some of its parents, held out and decoded.
+    """The data of a model or, if it is missing, some of its parents, held out and decoded.
 
     Also returns the model, without these, and what to say of that, or ''.
     """
@@ -277,7 +277,10 @@ def _open_model(task: Task, writes: bool = True) -> TrainedModel:
             check_workdir(config, workdir, writes)
         return load(workdir)
     held = task.published.config.to_dict()
-    if config and (differences := trained_differences(held, config)):
+    # How it was trained does not matter any more.
+    fields = ("data.", "model.", *(f"quantizer.{name}" for name in BUILT_FROM["quantizer"]))
+    differences = trained_differences(held, config) if config else []
+    if differences := [each for each in differences if each.startswith(fields)]:
         raise InputError(
             f"the published model is of another config, with {', '.join(differences)}: leave out"
             " --config, or give the same"

@@ -196,6 +196,11 @@ WRONG = {
         ["'count'", "did you mean --config.sample.count?"],
     ),
     "a field without config": ([FOLDER, "--train.steps=3"], ["mean --config.train.steps?"]),
+    "both": ([FOLDER, "--train.step=3"], ["'train.step'", "mean --config.train.steps?"]),
+    "a field of no config": (
+        ["--pretrained=toon_faces", "--mode=sample", "--config.sample.count=3"],
+        ["--config.sample.count needs --config"],
+    ),
     "fewer steps than the codebook waits": (
         [FOLDER, "--config.train.steps=15"],
         ["init_step = 20 must be below train.steps = 15", "--config.quantizer.init_step=7"],

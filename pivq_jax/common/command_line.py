@@ -55,9 +55,16 @@ def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]
             + "`python -m pivq_jax.config.table` lists the fields"
         )
     except flags.UnrecognizedFlagError as error:
-        asked = error.flagname
-        flag = [f"--config.{name}" for name in fields if asked in (name, name.rpartition(".")[2])]
+        asked, tails = error.flagname, [name.rpartition(".")[2] for name in fields]
+        meant = difflib.get_close_matches(asked, [*fields, *tails], n=1)
+        flag = [
+            f"--config.{x}" for x, tail in zip(fields, tails, strict=True) if {x, tail} & {*meant}
+        ]
         message = f"{error}" + (f": did you mean {' or '.join(flag)}?" if flag else "")
+        if asked.startswith("config."):
+            message = (
+                f"--{asked} needs --config, with the name or the file of the config it changes"
+            )
     except Exception as error:  # of any type, as a config is a program; maybe with a traceback
         message = [line for line in str(error).splitlines() if line.strip()][-1].strip()
     sys.exit(refuse(message))

@@ -215,7 +215,7 @@ class LossConfig(Section):
     )
     perceptual_shift: int = setting(
         0,
-        "most pixels by which images are moved at random before LPIPS; 3 hides alex's strides",
+        "most pixels by which images are moved at random before LPIPS; 3 avoids the grid of alex's strides",
         at_least(0, most=64),
         before=0,
     )
@@ -338,7 +338,7 @@ class EvaluateConfig(Section):
     features: str = setting(
         "vgg", "network for FID and PRDC; inception_2048 for papers' FID", choices=FEATURE_NETWORKS
     )
-    features_path: str = setting("", "its weights: see perceptual.md; vgg brings its own")
+    features_path: str = setting("", "its weights: see perceptual.md; vgg is included")
     neighbours: int = setting(5, "k of precision, recall, density and coverage", at_least(1))
     every: int = setting(
         500,
@@ -361,7 +361,7 @@ class SampleConfig(Section):
     )
     nearest_of: int = setting(
         1,
-        "images that are matched to a tenth as many first parents as their seconds; 1: any image",
+        "candidates for second parents, matched to a tenth as many first ones; 1: any image",
         at_least(1),
         before=1,
     )

@@ -64,5 +64,5 @@ def write_completions(session: Session, region: str, count: int) -> None:
     visible, codes = complete(model, images, region, session.seed)
     shown = np.where(visible[..., None], images, np.uint8(GREY))
     completed = np.asarray(images_to_uint8(model.decode(codes)))
-    picture = sample_grid(shown, completed, images, scale=session.scale)
+    picture = sample_grid(shown, images, completed, scale=session.scale)
     session.write(f"completions_{region}.png", picture)

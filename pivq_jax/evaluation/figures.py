@@ -99,7 +99,7 @@ def compared(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         "samples": metrics,
         REAL: baselines["training images"],
-        "averaged pairs of pixels": baselines["averaged pairs"],
+        "averaged pixels of pairs": baselines["averaged pairs"],
     }
 
 

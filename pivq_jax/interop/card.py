@@ -60,7 +60,7 @@ def model_card(description: dict[str, Any], parents: int = 0) -> str:
     stages = model["stages"]
     staged = (
         f"Each of {count // stages} latents has {stages} codes: the first stands for the latent, a"
-        " later one for\nwhat those before it left over (`model.stages`).\n"
+        " later one for\nthe residual of those before it (`model.stages`).\n"
         if stages > 1
         else ""
     )

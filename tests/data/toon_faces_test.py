@@ -125,7 +125,7 @@ def test_two_builds_at_once_give_one_whole_data_set(tmp_path):
     assert outputs[0][0].startswith("12 ")
     assert len(finished(tmp_path)) == 1
     drawn = [errors for _, errors in outputs if "drawing" in errors]
-    assert len(drawn) == 1
+    assert len(drawn) == 1 and "once for all commands" in drawn[0]
     assert all("tensorflow" not in errors.lower() for _, errors in outputs)
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import pivq_jax
 from pivq_jax.data import load_dataset
@@ -100,3 +101,16 @@ def test_each_region_has_a_picture_of_its_own_and_what_is_drawn_is_said(model, t
     out, err = capsys.readouterr()
     assert "completing 16 images of which a part is hidden (left)" in out
     assert "completing: 100%" in err and "16/16" in err
+
+
+def test_the_whole_image_is_to_the_right_of_the_completed_one(model, tmp_path):
+    dataset = load_dataset("random", image_size=16)
+    session = Session(model, dataset, Settings(8, 20, "vgg", "", 1, lpips_path=""), tmp_path)
+    write_completions(session, "left", 1)
+    with Image.open(tmp_path / "completions_left.png") as file:
+        picture = np.asarray(file)
+    whole = dataset.test[0]["image"].repeat(session.scale, 0).repeat(session.scale, 1)
+    height, width, _ = whole.shape
+    parts = np.lib.stride_tricks.sliding_window_view(picture, (height, width), axis=(0, 1))
+    places = np.argwhere((parts == whole.transpose(2, 0, 1)).all((-3, -2, -1)))
+    assert len(places) == 1 and places[0, 1] > picture.shape[1] - 1.5 * width
