@@ -215,7 +215,7 @@ class LossConfig(Section):
     )
     perceptual_shift: int = setting(
         0,
-        "most pixels by which images are moved at random before LPIPS; 3 avoids the grid of alex's strides",
+        "most pixels by which images are moved before LPIPS, at random; 3 hides its strides of 4",
         at_least(0, most=64),
         before=0,
     )
