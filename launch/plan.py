@@ -10,10 +10,8 @@ Fields of the config are changed as in training, for example --config.mesh.fsdp=
   --table   celeba, celeba_hq and ffhq on four slices instead of one config (takes an hour or
             more)
 
-Exit status: 0 if it fits, 1 if it does not, 2 for invalid input. Compilation takes minutes and
-needs no accelerator. The compiler runs with reduced effort, which does not affect the flops but
-changes the traffic and the time by up to a third (docs/log/2026-11-27-plans.md); set
-JAX_EXEC_TIME_OPTIMIZATION_EFFORT=0 to compile with the same effort as in training.
+Exit status: 0 if it fits, 1 if it does not, 2 for invalid input. Compilation takes minutes, as at
+the start of a training, and needs no accelerator.
 """
 
 import itertools
@@ -237,7 +235,6 @@ def _plan_one(config: Config, topology: str) -> int:
 
 if __name__ == "__main__":
     os.environ.update(ENVIRONMENT)
-    os.environ.setdefault("JAX_EXEC_TIME_OPTIMIZATION_EFFORT", "-1")  # takes a seventh of the time
     app.run(
         lambda arguments: exit_code(partial(main, arguments)),
         flags_parser=partial(parse_flags, _FIELDS, sys.modules[__name__]),
