@@ -153,8 +153,8 @@ def atlas_picture(
     The heat map ranges from white (no change) through yellow and red to black (the row's largest
     change, or `FAINT` if that is larger), on a square-root scale that shows small changes. The text
     gives the mean and the largest change in grey levels. `source` has the images that
-    `Exchange.images` refers to; a row shows `examples` of them, and `pairs` decoded ones before and
-    after the exchange. Returns uint8 [height, width, 3].
+    `Exchange.images` refers to; a row shows `examples` of them, and decoded ones before and after
+    the exchange, the `pairs` that change most. Returns uint8 [height, width, 3].
     """
     size = entries[0][1].before.shape[1]
     scale = max(1, -(-96 // size))  # tiles of 96 pixels or more
@@ -166,7 +166,7 @@ def atlas_picture(
     canvas = Image.new("RGB", (third + max(tile, 80), height), "white")
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=12)
-    titles = ("images that have the code", "decoded; beside it, code exchanged", "mean change")
+    titles = ("images that have the code", "decoded; beside it, code exchanged: the largest changes", "mean change")
     for left, title in zip(starts, titles, strict=True):
         draw.text((left, 4), title, "black", font)
     for row, (meaning, effect) in enumerate(entries):
@@ -176,7 +176,9 @@ def atlas_picture(
         if re.fullmatch("#[0-9a-fA-F]{6}", meaning.value):  # shows the colour itself
             draw.rectangle((margin - 22, top + 15, margin - 8, top + 29), meaning.value, "grey")
         originals = images_of(source, effect.images[:examples])
-        shown = np.stack([effect.before[:pairs], effect.after[:pairs]], axis=1)
+        changes = np.abs(effect.after.astype(np.float32) - effect.before).mean((1, 2, 3))
+        most = np.argsort(-changes, kind="stable")[:pairs]
+        shown = np.stack([effect.before[most], effect.after[most]], axis=1)
         heat = _heat(effect.change)
         parts: list[Pixels] = [originals, shown.reshape(-1, *heat.shape), heat[None]]
         for left, images in zip(starts, parts, strict=True):
