@@ -6,7 +6,7 @@ The central square of each image is resized to 64x64 once and cached. Images are
 training, validation and test images by a hash of their names. Unreadable files are reported and
 skipped. The settings are a start for images that nothing is known of; those of `configs/faces.py`
 are chosen for photographs of faces, those of `configs/toon_faces.py` for drawings of one style. The
-model is the default one for laptops; `configs/ffhq.py` is a start for a GPU or TPU.
+model has the field defaults, for laptops; `configs/ffhq.py` is a start for a GPU or TPU.
 The loss on recombined sets is for images of one kind, such as faces; if yours are of several kinds,
 try `--config.loss.recombination=0` (docs/log/2026-11-27-fashion-mnist.md). If all of
 them show the same parts at the same pixels, as drawings do, try `--config.model.output=patch

@@ -162,6 +162,20 @@ _ADDRESS = flags.DEFINE_string(
 _PORT = flags.DEFINE_integer(
     "port", 8765, "Port of --mode=explore; 0 for any free one.", lower_bound=0, upper_bound=65_535
 )
+# The modes that have a use for a flag.
+_FILES = ("reconstruct", "edit", "compress", "decompress")
+MODES_OF_FLAGS = {
+    "init_from": ("train",),
+    "tracker": ("train",),
+    "input": _FILES,
+    "output": _FILES,
+    "set": ("edit",),
+    "hide": ("complete",),
+    "code": ("compress",),
+    "prior": ("sample",),
+    "address": ("explore",),
+    "port": ("explore",),
+}
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed",
     os.environ.get("PIVQ_DISTRIBUTED", ""),
@@ -249,9 +263,11 @@ def _check_flags(arguments: list[str]) -> None:
             f"--pretrained is of a trained model: give --mode, one of {others}, or train from its"
             " weights with --init_from"
         )
-    for name, value in (("init_from", _INIT_FROM.value), ("tracker", _TRACKER.value)):
-        if value is not None and _MODE.value != "train":
-            raise InputError(f"--{name} is for --mode=train, not {_MODE.value}: leave it out")
+    for name, modes in MODES_OF_FLAGS.items():
+        if flags.FLAGS[name].present and _MODE.value not in modes:
+            raise InputError(
+                f"--{name} is for --mode={' or '.join(modes)}, not {_MODE.value}: leave it out"
+            )
     if _CONFIG.value is None and _PRETRAINED.value is None:
         if mode.config:
             raise InputError("--config is missing: give one such as --config=configs/toon_faces.py")

@@ -254,6 +254,11 @@ WRONG = {
         [FOLDER, "--mode=sample", "--tracker=trackio"],
         ["--tracker is for --mode=train"],
     ),
+    "complete what is given": (
+        [FOLDER, "--mode=complete", "--input=."],
+        ["--input is for --mode=reconstruct or edit or compress or decompress, not complete"],
+    ),
+    "a port for training": ([FOLDER, "--port=8765"], ["--port is for --mode=explore, not train"]),
     "track where": ([FOLDER, "--tracker=mlflow"], ["mlflow", "trackio"]),
     "start from nothing": (
         [FOLDER, "--config.data.name=random", "--init_from=no_such"],
@@ -306,7 +311,9 @@ def test_batch_must_divide_among_the_devices(commands, small_folder, tmp_path):
 @pytest.mark.parametrize("mode", ["train", "sample", "reconstruct"])
 def test_a_workdir_of_another_config_is_refused(commands, trained, mixed_folder, mode):
     before = sorted(str(path) for path in trained.workdir.rglob("*"))
-    extra = ["--config.model.width=64", f"--mode={mode}", f"--input={mixed_folder}"]
+    extra = ["--config.model.width=64", f"--mode={mode}"]
+    if mode == "reconstruct":
+        extra.append(f"--input={mixed_folder}")
     assert_refused(run_again(commands, trained, *extra), "model.width = 32", "--workdir")
     assert sorted(str(path) for path in trained.workdir.rglob("*")) == before
 

@@ -166,7 +166,11 @@ def atlas_picture(
     canvas = Image.new("RGB", (third + max(tile, 80), height), "white")
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=12)
-    titles = ("images that have the code", "decoded; beside it, code exchanged: the largest changes", "mean change")
+    titles = (
+        "images that have the code",
+        "decoded; beside it, code exchanged: the largest changes",
+        "mean change",
+    )
     for left, title in zip(starts, titles, strict=True):
         draw.text((left, 4), title, "black", font)
     for row, (meaning, effect) in enumerate(entries):

@@ -205,11 +205,12 @@ def _attributes(metrics: dict[str, Any]) -> list[Part]:
     if not rows:
         return []
     columns = ("classes", "majority", "codes", "codes_error", "latents", "latents_error")
+    titles = ("values", "most frequent", "from codes", "±", "from latents", "±")
     parts: list[Part] = [
         f"Balanced accuracy of linear probes on {metrics['probe_test_images']:,} test images, with"
         " standard errors, from the codes and from the continuous latents.",
         figures.named(metrics, "What codes mean"),
-        figures.by_row("attribute", rows, columns),
+        figures.by_row("attribute", rows, columns, titles),
     ]
     if rough := [
         f"{name} ({of})"
