@@ -36,7 +36,8 @@ def fit_probe(
     columns = zip(labels.T, factors.values(), strict=True)
     has = np.concatenate([np.eye(len(names), dtype=np.float32)[c] for c, names in columns], 1)
     counts = has.sum(0, dtype=np.float64)
-    means = (has.T @ pixels) / np.maximum(counts, 1.0)[:, None]
+    sums = [pixels[column > 0].sum(0, dtype=np.float64) for column in has.T]
+    means = np.stack(sums) / np.maximum(counts, 1.0)[:, None]
     covariance = (pixels.T @ pixels).astype(np.float64) / len(pixels)
     covariance[np.diag_indices_from(covariance)] += NOISE**2
     directions = np.linalg.solve(covariance, means.T)
