@@ -48,31 +48,38 @@ class Mode(NamedTuple):
 
     does: str  # for --help
     needs: tuple[str, ...] = ()  # further flags
+    takes: tuple[str, ...] = ()  # flags that other modes may not have, by name
     config: bool = True  # whether the workdir of a run is not enough
     trains: bool = False  # so that no published model can stand for the workdir
 
 
 MODES = {
     "train": Mode(
-        "train (or continue), then evaluate, sample and interpolate; the default", trains=True
+        "train (or continue), then evaluate, sample and interpolate; the default",
+        takes=("init_from", "tracker"),
+        trains=True,
     ),
     "evaluate": Mode("write metrics.json and report/index.html for the test split"),
     "sample": Mode(
         "write samples.png, new images from the recombined codes of training images, and"
-        " parents.png, some of them between their parents"
+        " parents.png, some of them between their parents",
+        takes=("prior",),
     ),
     "interpolate": Mode("write interpolations.png, paths between images by exchanging codes"),
     "edit": Mode(
         "write edits.png, a face with every value of every labelled factor; with one or more"
         " --set=FACTOR=VALUE edits_FACTOR_VALUE.png, test images changed so, with --input and"
-        " --output your own ones"
+        " --output your own ones",
+        takes=("input", "output", "set"),
     ),
     "complete": Mode(
-        "write completions_left.png, test images of which a part is hidden (--hide), completed"
+        "write completions_left.png, test images of which a part is hidden (--hide), completed",
+        takes=("hide",),
     ),
     "reconstruct": Mode(
         "reconstruct every image of --input, and write images and codes to --output",
         needs=("--input=DIR",),
+        takes=("input", "output"),
     ),
     "train_prior": Mode(
         "train a prior over the code sets of the training images; with it, --mode=sample --prior"
@@ -83,15 +90,18 @@ MODES = {
         "write the codes of every image of the folder --input to the file --output: 13 bytes an"
         " image for 16 codes of 512, fewer with --code=short, fewest with --code=prior",
         needs=("--input=FOLDER", "--output=FILE"),
+        takes=("input", "output", "code"),
         config=False,
     ),
     "decompress": Mode(
         "decode the file --input to PNG files in the new folder --output",
         needs=("--input=FILE", "--output=FOLDER"),
+        takes=("input", "output"),
         config=False,
     ),
     "explore": Mode(
         "serve a page on localhost to take images apart; --address and --port say where",
+        takes=("address", "port"),
         config=False,
     ),
 }
@@ -162,20 +172,6 @@ _ADDRESS = flags.DEFINE_string(
 _PORT = flags.DEFINE_integer(
     "port", 8765, "Port of --mode=explore; 0 for any free one.", lower_bound=0, upper_bound=65_535
 )
-# The modes that have a use for a flag.
-_FILES = ("reconstruct", "edit", "compress", "decompress")
-MODES_OF_FLAGS = {
-    "init_from": ("train",),
-    "tracker": ("train",),
-    "input": _FILES,
-    "output": _FILES,
-    "set": ("edit",),
-    "hide": ("complete",),
-    "code": ("compress",),
-    "prior": ("sample",),
-    "address": ("explore",),
-    "port": ("explore",),
-}
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed",
     os.environ.get("PIVQ_DISTRIBUTED", ""),
@@ -263,8 +259,9 @@ def _check_flags(arguments: list[str]) -> None:
             f"--pretrained is of a trained model: give --mode, one of {others}, or train from its"
             " weights with --init_from"
         )
-    for name, modes in MODES_OF_FLAGS.items():
-        if flags.FLAGS[name].present and _MODE.value not in modes:
+    for name in sorted({name for other in MODES.values() for name in other.takes} - {*mode.takes}):
+        if flags.FLAGS[name].present:
+            modes = [other for other in MODES if name in MODES[other].takes]
             raise InputError(
                 f"--{name} is for --mode={' or '.join(modes)}, not {_MODE.value}: leave it out"
             )

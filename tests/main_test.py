@@ -256,7 +256,7 @@ WRONG = {
     ),
     "complete what is given": (
         [FOLDER, "--mode=complete", "--input=."],
-        ["--input is for --mode=reconstruct or edit or compress or decompress, not complete"],
+        ["--input is for --mode=edit or reconstruct or compress or decompress, not complete"],
     ),
     "a port for training": ([FOLDER, "--port=8765"], ["--port is for --mode=explore, not train"]),
     "track where": ([FOLDER, "--tracker=mlflow"], ["mlflow", "trackio"]),

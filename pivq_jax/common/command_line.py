@@ -58,7 +58,9 @@ def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]
         asked, tails = error.flagname, [name.rpartition(".")[2] for name in fields]
         meant = difflib.get_close_matches(asked, [*fields, *tails], n=1)
         flag = [
-            f"--config.{x}" for x, tail in zip(fields, tails, strict=True) if {x, tail} & {*meant}
+            f"--config.{x}"
+            for x, tail in zip(fields, tails, strict=True)
+            if meant and meant[0] in (x, tail)
         ]
         message = f"{error}" + (f": did you mean {' or '.join(flag)}?" if flag else "")
         if asked.startswith("config."):
