@@ -57,7 +57,8 @@ def train_batches(
     """
     import grain  # evaluations do without
 
-    rows = _local_rows(batch_size, process_index, process_count)
+    rows = batch_size // process_count  # of this process, among those of the global batch
+    own = range(rows * process_index, rows * (process_index + 1))
     # Grain shuffles epoch e with (seed + e) mod 2^32. Without hashing, seed s + 1 would give the
     # batches of seed s one epoch later; hashing also allows any int.
     mixed = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4], "little")
@@ -67,12 +68,12 @@ def train_batches(
 
     def batch_at(offset: int) -> Batch:
         first = (start_step + offset) * batch_size
-        return _stack([examples[first + row] for row in rows])
+        return _stack([examples[first + row] for row in own])
 
     steps = grain.MapDataset.range(sys.maxsize // batch_size - start_step)
     batches = steps.map(batch_at).to_iter_dataset(grain.ReadOptions(READERS, READERS))
     if workers:
-        _check_shared_memory(workers, len(rows) * np.asarray(source[0]["image"]).nbytes)
+        _check_shared_memory(workers, rows * np.asarray(source[0]["image"]).nbytes)
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which not every program parses
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
@@ -141,25 +142,17 @@ def _random_flip(example: Example, rng: np.random.Generator) -> Example:
     return example
 
 
-def eval_batches(
-    source: Source | Sequence[Example],
-    batch_size: int,
-    *,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
+def eval_batches(source: Source | Sequence[Example], batch_size: int) -> Iterator[Batch]:
     """Returns all images once and in order, in batches as those of `train_batches`.
 
-    They also have `mask`, bool [b], which is False for the rows that fill the last batch. All
-    processes get the same number of batches.
+    They also have `mask`, bool [b], which is False for the rows that fill the last batch.
     """
-    rows = _local_rows(batch_size, process_index, process_count)
     count = len(source)
     if count == 0:
         raise InputError("the split to evaluate is empty: give it at least one image")
 
     def batch_at(index: int) -> Batch:
-        indices = [index * batch_size + row for row in rows]
+        indices = range(index * batch_size, (index + 1) * batch_size)
         batch = _stack([source[min(i, count - 1)] for i in indices])
         return {**batch, "mask": np.array([i < count for i in indices])}
 
@@ -178,12 +171,6 @@ def _read_ahead(batch_at: Callable[[int], Batch], count: int) -> Generator[Batch
             yield batch
     finally:
         readers.shutdown(cancel_futures=True)
-
-
-def _local_rows(batch_size: int, process_index: int, process_count: int) -> range:
-    """Returns the rows of the global batch that belong to a process."""
-    rows = batch_size // process_count
-    return range(rows * process_index, rows * (process_index + 1))
 
 
 def _stack(examples: list[Example]) -> Batch:

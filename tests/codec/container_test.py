@@ -1,9 +1,8 @@
-"""The format of files: the vectors of docs/codec.md, and what is refused."""
+"""The format of files in docs/codec.md: its test vectors, and what is refused."""
 
 import hashlib
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,13 +106,6 @@ def test_the_codes_of_the_vectors():
     assert prior.fingerprint == PRIOR.table
     assert bits_back.encode_sets(CODES, prior) == PRIOR.data
     assert list(bits_back.decode_sets(PRIOR.data, 3, prior)) == CODES.tolist()
-
-
-def test_docs_show_the_vectors():
-    page = (Path(__file__).parents[2] / "docs" / "codec.md").read_text()
-    shown = "".join(page.split())
-    for _, text in VECTORS.values():
-        assert text.replace(" ", "") in shown
 
 
 @pytest.mark.parametrize("name", VECTORS)

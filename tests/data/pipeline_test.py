@@ -241,16 +241,6 @@ def test_the_last_evaluation_batch_is_masked_at_its_end():
     assert last["number"].tolist() == [8, 9, 9, 9]
 
 
-def test_evaluation_processes_get_equally_many_batches_and_share_the_rows():
-    whole = list(eval_batches(Numbered(9), 4))
-    parts = [list(eval_batches(Numbered(9), 4, process_index=i, process_count=2)) for i in (0, 1)]
-    assert [len(part) for part in parts] == [3, 3]
-    for index, batch in enumerate(whole):
-        for name, values in batch.items():
-            shared = np.concatenate([part[index][name] for part in parts])
-            np.testing.assert_array_equal(shared, values)
-
-
 def test_batches_are_read_ahead_and_no_further_than_needed():
     class Noted(Numbered):
         def __getitem__(self, index):
