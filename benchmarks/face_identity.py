@@ -40,7 +40,7 @@ from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
-from pivq_jax.evaluation.samples import Samples, average_pixels, sample_recombined
+from pivq_jax.evaluation.samples import average_pixels, recombine_at_random
 from pivq_jax.training.build import dataset_from_config
 
 CHIP = 150  # side of the images that the network takes
@@ -97,22 +97,23 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
     test = images_of(dataset.test)
     lift = model.log_lift(codes) if model.space.uses_lift else None
 
-    def recombine(nearest_of: int) -> Samples:
+    def recombine(nearest_of: int) -> tuple[np.ndarray, np.ndarray]:
         key = jax.random.key(seed)
-        return sample_recombined(
+        mixed, parents = recombine_at_random(
             model, codes, samples, key, batch_size, lift=lift, nearest_of=nearest_of
         )
+        return decode_batched(model, mixed, batch_size), parents
 
-    recombined = recombine(model.config.sample.nearest_of)
+    recombined, parents = recombine(model.config.sample.nearest_of)
     made = {
         "training images": images_of(held_out),
-        "averaged pixels": average_pixels(pool, recombined.parents),
+        "averaged pixels": average_pixels(pool, parents),
         "reconstructions": decode_batched(
             model, encode_split(model, dataset.test, batch_size), batch_size
         ),
         "of training": decode_batched(model, codes[:samples], batch_size),
-        "recombined": recombined.images,
-        "any two parents": recombine(1).images,
+        "recombined": recombined,
+        "any two parents": recombine(1)[0],
     }
     if model.prior is not None:
         drawn = np.asarray(model.sample_prior(jax.random.key(seed), samples))

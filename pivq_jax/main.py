@@ -5,14 +5,15 @@ Trains PI-VQ, a permutation-invariant vector-quantized autoencoder, and uses tra
 Modes:
 {modes}
 
-{without_config} need no --config, only the --workdir of a run:
-  --mode=compress --workdir=runs/toon_faces --input=DIR --output=faces.pivq [--code=short]
-  --mode=explore --workdir=runs/toon_faces
+Once there is a run, its --workdir is enough: --config may be left out.
+
+    python -m pivq_jax.main --workdir=runs/toon_faces                              (goes on)
+    python -m pivq_jax.main --workdir=runs/toon_faces --mode=sample --output=DIR
 
 With --pretrained=NAME, a published model stands for the workdir of all modes but train and
 train_prior, and results are written to --workdir, by default the current directory; what is written
-is printed with its whole path. --config may then be left out. NAME is a model of the package
-(toon_faces), a directory, or the id of one on the Hugging Face hub:
+is printed with its whole path. NAME is a model of the package (toon_faces), a directory, or the id
+of one on the Hugging Face hub:
 
     python -m pivq_jax.main --pretrained=toon_faces --mode=sample
 
@@ -49,7 +50,6 @@ class Mode(NamedTuple):
     does: str  # for --help
     needs: tuple[str, ...] = ()  # further flags
     takes: tuple[str, ...] = ()  # flags that other modes may not have, by name
-    config: bool = True  # whether the workdir of a run is not enough
     trains: bool = False  # so that no published model can stand for the workdir
 
 
@@ -62,8 +62,9 @@ MODES = {
     "evaluate": Mode("write metrics.json and report/index.html for the test split"),
     "sample": Mode(
         "write samples.png, new images from the recombined codes of training images, and"
-        " parents.png, some of them between their parents",
-        takes=("prior",),
+        " parents.png, some between their parents; with --output instead a PNG file for each,"
+        " in that new folder",
+        takes=("prior", "output"),
     ),
     "interpolate": Mode("write interpolations.png, paths between images by exchanging codes"),
     "edit": Mode(
@@ -91,18 +92,15 @@ MODES = {
         " image for 16 codes of 512, fewer with --code=short, fewest with --code=prior",
         needs=("--input=FOLDER", "--output=FILE"),
         takes=("input", "output", "code"),
-        config=False,
     ),
     "decompress": Mode(
         "decode the file --input to PNG files in the new folder --output",
         needs=("--input=FILE", "--output=FOLDER"),
         takes=("input", "output"),
-        config=False,
     ),
     "explore": Mode(
         "serve a page on localhost to take images apart; --address and --port say where",
         takes=("address", "port"),
-        config=False,
     ),
 }
 
@@ -117,7 +115,6 @@ __doc__ = (__doc__ or "").format(
         )
         for name, mode in MODES.items()
     ),
-    without_config=", ".join(name for name, mode in MODES.items() if not mode.config),
 )
 
 _CONFIG = define_config_flag()
@@ -145,7 +142,7 @@ _OUTPUT = flags.DEFINE_string(
     "output",
     None,
     "What reconstruct (default <workdir>/reconstructed), edit (<workdir>/edited_FACTOR_VALUE),"
-    " compress and decompress write.",
+    " sample, compress and decompress write.",
 )
 _SET = flags.DEFINE_multi_string(
     "set", [], "For edit: a factor and its wanted value, as in --set=hair=bun; may be repeated."
@@ -190,7 +187,7 @@ def main(arguments: list[str]) -> int:
         elif _MODE.value == "evaluate":
             print("\ninterrupted; the same command reuses the stages that are finished")
         else:
-            print("\ninterrupted; nothing was written")
+            print("\ninterrupted")
         return 130
 
 
@@ -202,9 +199,10 @@ def _run(arguments: list[str]) -> int:
     from pivq_jax import modes
     from pivq_jax.common.files import as_path, cache_folder, expanded, is_remote
     from pivq_jax.common.parallel import join_processes
-    from pivq_jax.config.check import check_config
+    from pivq_jax.config.check import check_config, read_config
     from pivq_jax.config.fields import Config
     from pivq_jax.inference.opening import from_pretrained
+    from pivq_jax.interop.safetensors_file import config_of_model
     from pivq_jax.training.stopping import Interrupted
 
     logging.set_verbosity(logging.WARNING)
@@ -213,16 +211,18 @@ def _run(arguments: list[str]) -> int:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder("compilation")))
     join_processes(_DISTRIBUTED.value)
     published = None if _PRETRAINED.value is None else from_pretrained(_PRETRAINED.value)
-    config = published.config if published else None
     if _CONFIG.value is not None:
         config = Config.from_dict(_CONFIG.value.to_dict())
-    workdir = _WORKDIR.value or ""
-    if config is not None:
-        if config.data.path and not is_remote(config.data.path):
-            path = os.path.abspath(expanded(config.data.path))
-            config = config.with_fields({"data.path": path})
-        workdir = workdir or (f"runs/{config.name}" if published is None else os.getcwd())
-        check_config(config, training=_MODE.value == "train")
+    elif published is not None:
+        config = published.config
+    else:
+        workdir = _WORKDIR.value or ""  # `_check_flags` has seen one
+        config = config_of_model(read_config(as_path(workdir)), workdir)
+    if config.data.path and not is_remote(config.data.path):
+        path = os.path.abspath(expanded(config.data.path))
+        config = config.with_fields({"data.path": path})
+    check_config(config, training=_MODE.value == "train")
+    workdir = _WORKDIR.value or (f"runs/{config.name}" if published is None else os.getcwd())
     task = modes.Task(
         config,
         as_path(workdir),
@@ -265,11 +265,11 @@ def _check_flags(arguments: list[str]) -> None:
             raise InputError(
                 f"--{name} is for --mode={' or '.join(modes)}, not {_MODE.value}: leave it out"
             )
-    if _CONFIG.value is None and _PRETRAINED.value is None:
-        if mode.config:
-            raise InputError("--config is missing: give one such as --config=configs/toon_faces.py")
-        if not _WORKDIR.value:
-            raise InputError("--workdir is missing: give that of a run, or its --config")
+    if not (_CONFIG.value or _PRETRAINED.value or _WORKDIR.value):
+        raise InputError(
+            "--config is missing: give one such as --config=configs/toon_faces.py, or the --workdir"
+            " of a run"
+        )
     if not all(flags.FLAGS[flag.strip("-").partition("=")[0]].value for flag in mode.needs):
         raise InputError(f"--mode={_MODE.value} needs {' and '.join(mode.needs)}")
 

@@ -14,13 +14,15 @@ from pivq_jax.codec.names import check_names, png_names
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import (
     as_path,
+    check_apart,
     check_directory,
     check_lengths,
+    check_new_folder,
     expanded,
     local_path,
     write_json,
 )
-from pivq_jax.common.parallel import say
+from pivq_jax.common.parallel import check_in_first_process, say
 from pivq_jax.common.pictures import save_png
 from pivq_jax.config.check import check_workdir, trained_differences
 from pivq_jax.config.fields import BUILT_FROM, Config
@@ -52,7 +54,7 @@ HELD_OUT = 200  # parents that stand for test images where a published model's d
 class Task:
     """What the command line gives to a mode."""
 
-    config: Config | None  # if None, that of the run in the workdir
+    config: Config
     workdir: Path
     published: TrainedModel | None = None  # stands for the model of the workdir
     init_from: str | None = None  # see `inference.opening.initial_arrays`
@@ -77,13 +79,13 @@ def train(task: Task) -> None:
 
     from pivq_jax.training import loop
 
-    config = _config(task)
+    config = task.config
     _check_weights(config)
     initial = None if task.init_from is None else partial(initial_arrays, task.init_from)
     loop.train(config, task.workdir, Evaluator(config), initial, task.tracker)
     session = _open("train", task)
     _evaluate(session)
-    stages.sample(session, config.sample.count, config.sample.fraction)
+    stages.sample(session, config.sample)
     stages.interpolate(session, config.sample.interpolations, config.sample.steps)
     if "smoke" in config.name.split("_"):
         say(
@@ -94,29 +96,41 @@ def train(task: Task) -> None:
 
 def evaluate(task: Task) -> None:
     """Writes `metrics.json` and `report/` for the test split."""
-    _check_weights(_config(task))
+    _check_weights(task.config)
     _evaluate(_open("evaluate", task))
 
 
 def sample(task: Task) -> None:
-    """Writes a grid of new images, from pairs of training images or from the prior."""
-    session, settings = _open("sample", task), _config(task).sample
-    if task.from_prior:
-        stages.sample_prior(session, settings.count)
+    """Writes new images, of pairs of training images or from the prior: a grid, or a file each."""
+    settings, target = task.config.sample, local_path(task.output) if task.output else None
+    if target:
+        check_in_first_process(lambda: check_new_folder(target, "--output"))
+    elif settings.count > stages.MOST_IN_GRID:
+        raise InputError(
+            f"sample.count = {settings.count} images are more than the {stages.MOST_IN_GRID} of one"
+            " picture: give --output=DIR for a file each"
+        )
+    session = _open("sample", task)
+    if task.from_prior and session.model.prior is None:
+        raise InputError("the model has no prior: train one with --mode=train_prior")
+    if target:
+        stages.write_samples(session, settings, task.from_prior, target)
+    elif task.from_prior:
+        stages.sample_prior(session, settings)
     else:
-        stages.sample(session, settings.count, settings.fraction)
+        stages.sample(session, settings)
 
 
 def interpolate(task: Task) -> None:
     """Writes a grid of paths between images."""
-    settings = _config(task).sample
+    settings = task.config.sample
     stages.interpolate(_open("interpolate", task), settings.interpolations, settings.steps)
 
 
 def edit(task: Task) -> None:
     """Writes a grid of edited test images or, with an input, its images edited."""
     if not task.input:
-        edits.edit(_open("edit", task), task.changes, _config(task).sample.count)
+        edits.edit(_open("edit", task), task.changes, task.config.sample.count)
         return
     if not task.changes:
         raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
@@ -135,7 +149,7 @@ def reconstruct(task: Task) -> None:
 
 def train_prior(task: Task) -> None:
     """Trains the prior over the sets of the training images and writes it to the workdir."""
-    session, config = _open("train_prior", task), _config(task)
+    session, config = _open("train_prior", task), task.config
     model, batch_size = session.model, session.settings.batch_size
     if not model.space.distinct:
         raise InputError(f"the prior is one over sets, and {model.space.kind} codes are none")
@@ -164,16 +178,14 @@ def compress(task: Task) -> None:
             f"the model is at step {model.step} of {steps}: what is written now cannot be read"
             " after more training, unless these weights are kept with python -m pivq_jax.convert"
         )
-    batch_size = (task.config or model.config).evaluate.batch_size
-    folders.compress(model, source, target, batch_size, task.code)
+    folders.compress(model, source, target, task.config.evaluate.batch_size, task.code)
 
 
 def decompress(task: Task) -> None:
     """Decodes a file of codes to a folder of PNG files; see `codec.folders.decompress`."""
     source, target = as_path(task.input), local_path(task.output)
     model = _open_model(task, writes=False)
-    batch_size = (task.config or model.config).evaluate.batch_size
-    folders.decompress(model, source, target, batch_size)
+    folders.decompress(model, source, target, task.config.evaluate.batch_size)
 
 
 def explore(task: Task) -> None:
@@ -194,7 +206,7 @@ def explore(task: Task) -> None:
     with listen(task.address, task.port) as listener:
         try:
             model = _open_model(task, writes=False)
-            model, dataset, note = _images(model, task.config or model.config)
+            model, dataset, note = _images(model, task.config)
             if note:
                 say(note)
             engine = Engine(model, dataset, "decoded training image" if note else "test image")
@@ -203,12 +215,6 @@ def explore(task: Task) -> None:
             serve(engine, listener, task.address)
         except KeyboardInterrupt:
             print("\nstopped")
-
-
-def _config(task: Task) -> Config:
-    """The config of a mode that needs one."""
-    assert task.config is not None, "main has checked it"
-    return task.config
 
 
 def _check_weights(config: Config) -> None:
@@ -222,7 +228,7 @@ def _check_weights(config: Config) -> None:
 
 def _open(mode: str, task: Task) -> Session:
     """Opens the model of a task with the data and settings of its config."""
-    model, config, workdir = _open_model(task), _config(task), task.workdir
+    model, config, workdir = _open_model(task), task.config, task.workdir
     settings = Settings.of(config)
     if model.parents is None or mode == "evaluate":
         return Session(model, dataset_from_config(config), settings, workdir)
@@ -232,7 +238,7 @@ def _open(mode: str, task: Task) -> Session:
         model, dataset, note = _images(model, config)
     session = Session(model, dataset, settings, workdir)
     assert model.parents is not None
-    session.pool_codes = model.parents
+    session.pool_codes = model.parents[: len(session.pool)]
     if mode == "edit":  # refuses images without labels before anything is said
         session.model = edits.learn_factors(session)
     if note:
@@ -269,29 +275,37 @@ def _of_parents(model: TrainedModel, held_out: int = 0) -> Dataset:
 
 
 def _open_model(task: Task, writes: bool = True) -> TrainedModel:
-    """Returns the published model or opens that of the workdir, if it fits a config given."""
+    """Opens the published model, or that of the workdir, if it fits the config.
+
+    The model then has the config's fields that do not define it, those of samples among them.
+    """
     end_on_sigterm()
-    config, workdir = task.config, task.workdir
-    if task.published is None:
-        if config:
-            check_workdir(config, workdir, writes)
-        return load(workdir)
-    held = task.published.config.to_dict()
-    # How it was trained does not matter any more.
+    config, workdir, model = task.config, task.workdir, task.published
+    if model is None:
+        check_workdir(config, workdir, writes)
+        model = load(workdir)
+    else:
+        _check_published(model, config)
+        if writes:
+            check_directory(workdir, "--workdir")
+            if (workdir / "checkpoints").exists():
+                raise InputError(
+                    f"{workdir} holds a run, whose results would be replaced: choose another"
+                    " --workdir"
+                )
+    own = {name: config[name] for name in ("seed", "evaluate", "sample")}
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, **own))
+
+
+def _check_published(model: TrainedModel, config: Config) -> None:
+    """Refuses a config of another model; how it was trained does not matter any more."""
     fields = ("data.", "model.", *(f"quantizer.{name}" for name in BUILT_FROM["quantizer"]))
-    differences = trained_differences(held, config) if config else []
+    differences = trained_differences(model.config.to_dict(), config)
     if differences := [each for each in differences if each.startswith(fields)]:
         raise InputError(
             f"the published model is of another config, with {', '.join(differences)}: leave out"
             " --config, or give the same"
         )
-    if writes:
-        check_directory(workdir, "--workdir")
-        if (workdir / "checkpoints").exists():
-            raise InputError(
-                f"{workdir} holds a run, whose results would be replaced: choose another --workdir"
-            )
-    return task.published
 
 
 def _evaluate(session: Session) -> None:
@@ -300,6 +314,12 @@ def _evaluate(session: Session) -> None:
     if model.progress.get("codebook") == "fitted":
         start = model.config.quantizer.init_step
         say(f"its codebook is fitted to its latents; it is trained from step {start} on")
+    trained_on = model.progress.get("data", session.dataset.identity)
+    if trained_on != session.dataset.identity:
+        say(
+            f"warning: these are not the images, splits and labels of the training ({trained_on}):"
+            " it may have seen some of the test images"
+        )
     metrics = write_report(session)
     if jax.process_index() == 0:
         print_metrics(metrics)
@@ -315,6 +335,7 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
     """
     source = expanded(task.input)
     target = as_path(task.output) if task.output else task.workdir / folder
+    check_apart(source, target, "--input")
     files = list_images(source)
     check_names(Path(file).as_posix() for file in files)
     names = dict(zip(files, png_names(files), strict=True))
@@ -325,7 +346,7 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
     else:
         model = _open_model(task, writes=False)
     writes = jax.process_index() == 0
-    config = _config(task)
+    config = task.config
     batch_size, codes, psnrs = config.evaluate.batch_size, {}, []
     for start in range(0, len(files), batch_size):
         readable = {}

@@ -1,5 +1,6 @@
 """`--pretrained`: a published model stands for the workdir of every mode that does not train."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -152,6 +154,61 @@ def test_long_names_are_reconstructed_or_refused_before_the_work(
     assert os.listdir(tmp_path) == ["in"]
 
 
+def test_the_images_of_the_input_are_never_replaced(tiny_model, small_folder, tmp_path):
+    source = Path(shutil.copytree(small_folder, tmp_path / "in"))
+    before = {path.name: path.read_bytes() for path in source.iterdir()}
+    for output, words in (("in", "the --input itself"), ("in/out", "within --input")):
+        task = modes.Task(
+            *(tiny_model.config, tmp_path, tiny_model),
+            input=str(source),
+            output=str(tmp_path / output),
+        )
+        with pytest.raises(InputError, match=words):
+            modes.reconstruct(task)
+    assert {path.name: path.read_bytes() for path in source.iterdir()} == before
+
+
+@pytest.fixture
+def with_parents(tiny_model) -> pivq_jax.inference.TrainedModel:
+    """The tiny model with forty sets of training images, as a published model has them."""
+    rng, space = np.random.default_rng(0), tiny_model.space
+    parents = [rng.choice(space.codebook_size, space.num_codes, False) for _ in range(40)]
+    return dataclasses.replace(tiny_model, parents=np.sort(np.int32(parents)))
+
+
+def test_samples_are_written_as_files(with_parents, tmp_path):
+    model, out = with_parents, tmp_path / "out"
+    config = model.config.with_fields({"sample.count": 11, "evaluate.batch_size": 4})
+    modes.sample(modes.Task(config, tmp_path, model, output=str(out)))
+    assert sorted(os.listdir(out)) == [f"{number:06d}.png" for number in range(11)]
+    assert os.listdir(tmp_path) == ["out"]
+    codes = model.sample(jax.random.key(config.seed), 11)
+    expected = np.asarray(images_to_uint8(model.decode(codes)))
+    found = np.stack([np.asarray(Image.open(out / name)) for name in sorted(os.listdir(out))])
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(InputError, match="out exists: give a new --output"):
+        modes.sample(modes.Task(config, tmp_path, model, output=str(out)))
+
+
+def test_too_many_samples_for_one_picture_are_refused_before_the_work(with_parents, tmp_path):
+    config = with_parents.config.with_fields({"sample.count": 4_097})
+    with pytest.raises(InputError, match="more than the 4096 of one picture: give --output=DIR"):
+        modes.sample(modes.Task(config, tmp_path, with_parents))
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("field, value", [("seed", 7), ("sample.nearest_of", 30)])
+def test_what_does_not_define_a_model_is_the_tasks_own(with_parents, tmp_path, field, value):
+    drawn = []
+    for changes in ({}, {field: value}, {"evaluate.images": 8}):
+        config = with_parents.config.with_fields(changes)
+        modes.sample(modes.Task(config, tmp_path, with_parents))
+        drawn.append((tmp_path / "samples.png").read_bytes())
+    assert drawn[0] != drawn[1]
+    session = modes._open("sample", modes.Task(config, tmp_path, with_parents))
+    assert len(session.pool) == len(session.pool_codes) == 8
+
+
 @pytest.mark.slow
 def test_codes_are_written_and_read(commands, published, small_folder, tmp_path):
     model, file = f"--pretrained={published}", tmp_path / "faces.pivq"
@@ -241,9 +298,15 @@ def test_faces_are_edited(commands, tmp_path):
     done = commands.run(*model, "--set=hair=bun", "--set=eyes=wide", directory=tmp_path)
     edited = tmp_path / "edits_hair_bun_eyes_wide.png"
     assert done.code == 0 and Image.open(edited).size[0] == 1_042, done.stderr
-    done = commands.run(*model, "--set=hair=bun", f"--input={tmp_path}", directory=tmp_path)
+    (run := tmp_path / "run").mkdir()
+    done = commands.run(*model, "--set=hair=bun", f"--input={tmp_path}", directory=run)
+    assert done.code == 2 and f"{run}/edited_hair_bun is within --input" in done.stderr
+    elsewhere = tmp_path.with_name(f"{tmp_path.name}_edited")
+    done = commands.run(
+        *(*model, "--set=hair=bun", f"--input={tmp_path}", f"--output={elsewhere}"), directory=run
+    )
     assert done.code == 0, done.stderr
-    codes = json.loads((tmp_path / "edited_hair_bun" / "codes.json").read_text())
+    codes = json.loads((elsewhere / "codes.json").read_text())
     assert codes.keys() == {"edits.png", edited.name}
     found = pivq_jax.from_pretrained("toon_faces").read_factors(np.array([*codes.values()]))
     assert (found[:, 4] == 0).all()  # hair: bun

@@ -94,6 +94,19 @@ def check_directory(directory: Path, flag: str, writes: bool = True) -> None:
         raise InputError(f"{place} cannot be written: choose another {flag}")
 
 
+def check_apart(source: Path, output: Path, flag: str) -> None:
+    """Refuses an output whose files would replace those of the source, or be taken for them."""
+    if not isinstance(output, Path):  # remote
+        return
+    inner, outer = output.resolve(), source.resolve()
+    if inner == outer:
+        raise InputError(f"--output is {output}, the {flag} itself: choose another --output")
+    if outer in inner.parents:
+        raise InputError(f"--output {output} is within {flag}: choose one outside of {source}")
+    if inner in outer.parents:
+        raise InputError(f"{flag} {source} is within --output: choose one outside of {output}")
+
+
 def check_lengths(names: Iterable[str], remedy: str) -> None:
     """Checks that names, paths with `/` between the parts, are not too long for a file system."""
     for name in names:

@@ -355,7 +355,12 @@ class EvaluateConfig(Section):
 class SampleConfig(Section):
     """The pictures of samples and interpolations."""
 
-    count: int = setting(64, "images in samples.png", at_least(1, most=4_096))
+    count: int = setting(
+        64, "new images, at most 4,096 of them in samples.png", at_least(1, most=10_000_000)
+    )
+    temperature: float = setting(
+        1.0, "of sets drawn from the prior; lower: likelier ones", POSITIVE, before=1.0
+    )
     fraction: float = setting(
         0.5, "share of the differing codes that is exchanged in samples.png", FRACTION
     )

@@ -22,7 +22,7 @@ def visible_pixels(region: str, size: int, count: int, seed: int = 0) -> np.ndar
     """Returns which pixels are visible, bool [B, size, size], if one of `REGIONS` is hidden."""
     if region == "patches":
         halves = np.tile(np.arange(64) < 32, (count, 1))
-        drawn = np.random.default_rng(seed).permuted(halves, axis=1)
+        drawn = np.random.default_rng(seed % 2**64).permuted(halves, axis=1)
         places = np.arange(size) * 8 // size
         return drawn.reshape(count, 8, 8)[:, places][:, :, places]
     half, inner = size // 2, slice(size // 4, size - size // 4)

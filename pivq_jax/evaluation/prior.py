@@ -24,7 +24,9 @@ COMPLETED, TIMES, GIVEN = 8, 2, (3 / 4, 1 / 2, 1 / 4)
 def describe_prior(session: Session) -> dict[str, Any]:
     """Measures the prior of a model on the test split, and draws sets and completions."""
     made = {"test images": session.test_codes, "recombined": session.samples.codes}
-    made |= {f"temperature {t:g}": _draw(session, t) for t in TEMPERATURES}
+    made |= {
+        f"temperature {t:g}": draw_sets(session, session.settings.samples, t) for t in TEMPERATURES
+    }
     sets = {}
     for name, codes in made.items():
         nearest, shared = nearest_sets(session.model.space, codes, session.pool_codes)
@@ -40,10 +42,9 @@ def describe_prior(session: Session) -> dict[str, Any]:
     return {"prior_bits": _bits(session), "prior_sets": sets}
 
 
-def _draw(session: Session, temperature: float) -> np.ndarray:
-    """Draws `settings.samples` sets, int32 [S, N]."""
-    key, count = session.key(Draw.PRIOR_SETS), session.settings.samples
-    at_once = min(AT_ONCE, count)
+def draw_sets(session: Session, count: int, temperature: float) -> np.ndarray:
+    """Draws sets from the prior, int32 [count, N]."""
+    key, at_once = session.key(Draw.PRIOR_SETS), min(AT_ONCE, count)
     batches = [
         session.model.sample_prior(jax.random.fold_in(key, start), at_once, temperature)
         for start in range(0, count, at_once)
@@ -51,8 +52,8 @@ def _draw(session: Session, temperature: float) -> np.ndarray:
     return np.concatenate(batches)[:count]
 
 
-def _bits(session: Session) -> float:
-    """Computes the mean bits of the test sets that the prior gives a probability."""
+def _bits(session: Session) -> float | None:
+    """Computes the mean bits of the test sets that the prior gives a probability, if any."""
     prior, codes, key = session.model.prior, session.test_codes, session.key(Draw.PRIOR_BITS)
     assert prior is not None
     params, at_once = own_copy(prior.params), min(AT_ONCE, len(codes))
@@ -61,7 +62,8 @@ def _bits(session: Session) -> float:
         for i, batch in enumerate(in_batches(codes, at_once))
     ]
     found = np.concatenate(bits)[: len(codes)]
-    return float(np.mean(found[np.isfinite(found)], dtype=np.float64))
+    found = found[np.isfinite(found)]
+    return float(np.mean(found, dtype=np.float64)) if len(found) else None
 
 
 def _beside(session: Session, codes: np.ndarray, nearest: np.ndarray) -> np.ndarray:

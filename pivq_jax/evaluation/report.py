@@ -67,7 +67,10 @@ def write_report(session: Session) -> dict[str, Any]:
     made_for = {
         "step": model.step,
         "seconds": seconds,
+        "weights": _checksum(model.params),
         "data": session.dataset.identity,
+        "seed": config.seed,
+        "nearest_of": config.sample.nearest_of,
         **dataclasses.asdict(session.settings),
     }
     stages = [(name, stage, made_for) for name, stage in STAGES.items()]
@@ -117,8 +120,10 @@ def _run(stage: Callable[[Session], dict[str, Any]], session: Session) -> dict[s
 
 
 def _checksum(params: Any) -> int:
-    arrays = (np.asarray(leaf) for leaf in jax.tree.leaves(own_copy(params)))
-    return zlib.crc32(b"".join(array.tobytes() for array in arrays))
+    checksum = 0
+    for leaf in jax.tree.leaves(own_copy(params)):
+        checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
+    return checksum
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
@@ -169,7 +174,7 @@ def _sections(metrics: dict[str, Any], folder: Path) -> dict[str, list[Part]]:
         sections["Prior"] = [
             "The prior bits are an upper bound on those that a set takes under the prior; they"
             " stand beside the marginal and ceiling bits of codes, above.",
-            Table(("", ""), [("prior bits", metrics["prior_bits"])]),
+            Table(("", ""), [("prior bits", metrics["prior_bits"] or "no test set fits")]),
             figures.by_row(
                 *("", metrics["prior_sets"], ("sets", "shared_codes", "copies")),
                 titles=("sets", shared, "copies of one"),

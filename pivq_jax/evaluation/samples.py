@@ -16,7 +16,7 @@ from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.reconstruction import decode_batched, images_of, in_batches
 from pivq_jax.inference import TrainedModel
 
-__all__ = ["POOL_IMAGES", "Samples", "average_pixels", "sample_recombined"]
+__all__ = ["POOL_IMAGES", "Samples", "average_pixels", "recombine_at_random"]
 
 # Most training images whose codes are used: as parents, for the log lift and to fit probes.
 # Encoding them takes seconds on a CPU.
@@ -37,7 +37,7 @@ class Samples(NamedTuple):
         return sample_grid(first, second, images, scale=magnification(images.shape[1]))
 
 
-def sample_recombined(
+def recombine_at_random(
     model: TrainedModel,
     codes: np.ndarray,
     count: int,
@@ -47,15 +47,15 @@ def sample_recombined(
     fraction: float | None = None,
     lift: jax.Array | None = None,
     nearest_of: int = 1,
-) -> Samples:
-    """Recombines and decodes the codes of parents drawn at random.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Recombines the codes of parents drawn at random.
 
     Args:
         model: the trained model.
         codes: int32 [M, N], codes of the pool of parents, M >= P.
         count: S, the number of images, at least 1.
         key: PRNG key of the choice of parents and of the exchanges.
-        batch_size: number of images decoded at once, at least 1.
+        batch_size: number of images recombined at once, at least 1.
         parents: P, the number of different parents per image, at least 2.
         fraction: fraction of the first parent's codes that is exchanged, in [0, 1]; see
             `sampling.recombine_many`. By default, all parents contribute equally.
@@ -64,7 +64,8 @@ def sample_recombined(
             `sampling.near_parents`.
 
     Returns:
-        The `Samples`.
+        The codes of the new images, int32 [S, N], and the parents of each, int32 [S, P], indices
+        into the pool; the first one is the image changed.
 
     Raises:
         InputError: if the pool is too small, or a number is out of range.
@@ -80,7 +81,7 @@ def sample_recombined(
         return np.asarray(sampling.recombine_groups(model.space, model.codebook, *how))
 
     mixed = np.concatenate([mix(rows) for rows in in_batches(np.arange(count), batch_size)])[:count]
-    return Samples(decode_batched(model, mixed, batch_size), mixed, groups)
+    return mixed, groups
 
 
 def sample_paths(

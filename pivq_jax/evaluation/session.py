@@ -15,8 +15,8 @@ from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
-from pivq_jax.evaluation.reconstruction import encode_split
-from pivq_jax.evaluation.samples import POOL_IMAGES, Samples, sample_recombined
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.evaluation.samples import POOL_IMAGES, Samples, recombine_at_random
 from pivq_jax.inference import TrainedModel
 
 
@@ -99,15 +99,22 @@ class Session:
         """The log lift of codes in training images, float32 [K, K]; None where it is not used."""
         return self.model.log_lift(self.pool_codes) if self.model.space.uses_lift else None
 
-    def recombined(
+    def recombined_codes(
         self, count: int, key: jax.Array, parents: int = 2, fraction: float | None = None
-    ) -> Samples:
-        """Recombines images of `pool` as `sample_recombined` does, as the config says."""
-        return sample_recombined(
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Recombines codes of `pool` as `recombine_at_random` does, as the config says."""
+        return recombine_at_random(
             *(self.model, self.pool_codes, count, key, self.settings.batch_size, parents, fraction),
             lift=self.lift,
             nearest_of=self.model.config.sample.nearest_of,
         )
+
+    def recombined(
+        self, count: int, key: jax.Array, parents: int = 2, fraction: float | None = None
+    ) -> Samples:
+        """Decodes what `recombined_codes` returns."""
+        codes, groups = self.recombined_codes(count, key, parents, fraction)
+        return Samples(decode_batched(self.model, codes, self.settings.batch_size), codes, groups)
 
     @cached_property
     def samples(self) -> Samples:

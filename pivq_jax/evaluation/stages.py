@@ -5,15 +5,28 @@ if undefined; docs/metrics.md describes them) and save pictures for the report. 
 pictures to the workdir.
 """
 
+import contextlib
+import itertools
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.pictures import grid, interpolation_grid, reconstruction_grid, usage_chart
+from pivq_jax.common.files import new_folder
+from pivq_jax.common.output import progress_bar
+from pivq_jax.common.parallel import say
+from pivq_jax.common.pictures import (
+    grid,
+    interpolation_grid,
+    reconstruction_grid,
+    save_png,
+    usage_chart,
+)
+from pivq_jax.config.sections import SampleConfig
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation.atlas import atlas_picture, exchange, informative_codes
@@ -23,6 +36,7 @@ from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.prdc import prdc
+from pivq_jax.evaluation.prior import draw_sets
 from pivq_jax.evaluation.reconstruction import (
     decode_batched,
     decode_batches,
@@ -38,6 +52,7 @@ ATLAS_CODES = 12  # most codes in the atlas
 # Second k of PRDC, since papers differ: 3 in Kynkäänniemi et al., 5 in Naeem et al.
 FEW_NEIGHBOURS = 3
 SHOWN = 24  # samples shown between their parents
+MOST_IN_GRID = 4_096  # samples in one picture
 
 
 def reconstruction(session: Session) -> dict[str, Any]:
@@ -164,21 +179,40 @@ def attributes(session: Session) -> dict[str, Any]:
     return metrics
 
 
-def sample(session: Session, count: int, fraction: float) -> None:
+def sample(session: Session, settings: SampleConfig) -> None:
     """Writes `samples.png` of recombined code sets, and `parents.png` of some and their parents."""
-    found = session.recombined(count, jax.random.key(session.seed), fraction=fraction)
+    count, key = min(settings.count, MOST_IN_GRID), jax.random.key(session.seed)
+    found = session.recombined(count, key, fraction=settings.fraction)
     session.write("samples.png", grid(found.images, columns=8, scale=session.scale))
     session.write("parents.png", found.between_parents(session.pool, SHOWN))
 
 
-def sample_prior(session: Session, count: int) -> None:
+def sample_prior(session: Session, settings: SampleConfig) -> None:
     """Writes `prior_samples.png` of sets drawn from the prior, without parents."""
-    model = session.model
-    if model.prior is None:
-        raise InputError("the model has no prior: train one with --mode=train_prior")
-    codes = np.asarray(model.sample_prior(session.key(Draw.PRIOR_SETS), count))
-    images = decode_batched(model, codes, session.settings.batch_size)
+    codes = draw_sets(session, min(settings.count, MOST_IN_GRID), settings.temperature)
+    images = decode_batched(session.model, codes, session.settings.batch_size)
     session.write("prior_samples.png", grid(images, columns=8, scale=session.scale))
+
+
+def write_samples(session: Session, settings: SampleConfig, from_prior: bool, target: Path) -> None:
+    """Writes new images to a new folder, each as a PNG file, `000000.png` and so on."""
+    count, batch_size = settings.count, session.settings.batch_size
+    if from_prior:
+        codes = draw_sets(session, count, settings.temperature)
+    else:
+        key = jax.random.key(session.seed)
+        codes, _ = session.recombined_codes(count, key, fraction=settings.fraction)
+    first = jax.process_index() == 0
+    number = itertools.count()
+    with (
+        new_folder(target) if first else contextlib.nullcontext(target) as folder,
+        progress_bar(desc="sampling", total=count, unit=" images", disable=not first) as bar,
+    ):
+        for images in decode_batches(session.model, codes, batch_size):
+            for image in images if first else ():
+                save_png(folder / f"{next(number):06d}.png", image)
+            bar.update(len(images))
+    say(f"{count:,} images in {target}")
 
 
 def interpolate(session: Session, count: int, steps: int) -> None:

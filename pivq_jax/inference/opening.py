@@ -40,7 +40,6 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
         state, progress = checkpoints.restore(
             {"step": jax.ShapeDtypeStruct((), jnp.int32), "ema_params": shapes}, mesh, step
         )
-    progress.pop("data", None)  # the identity of the training data is only needed to resume
     step = int(state["step"])
     if step <= config.quantizer.init_step and progress.get("codebook", "none") == "none":
         raise InputError(

@@ -229,7 +229,7 @@ class TrainedModel:
             found = sampling.read_factors(codes, table)
         return np.asarray(found.argmax(-1), np.int32)
 
-    def edit(self, codes: Array, **changes: str) -> jax.Array:
+    def edit(self, codes: Array, /, **changes: str) -> jax.Array:
         """Replaces as few codes as needed to change factors of images; see `sampling.edit`, and
         for several stages `sampling.edit_places`, which makes one change after another.
 

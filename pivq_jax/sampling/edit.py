@@ -48,7 +48,7 @@ class Labels(NamedTuple):
     values: np.ndarray  # int32 [M, A], the value of each factor, an index into its names
     factors: Mapping[str, tuple[str, ...]]  # the names of the values of each of the A factors
 
-    def wanted(self, **changes: str) -> np.ndarray:
+    def wanted(self, /, **changes: str) -> np.ndarray:
         """Returns the row of values that `edit` asks for, int32 [A], -1 for factors to be kept.
 
         Raises ValueError if a factor or a value is unknown, or there is none.

@@ -38,12 +38,17 @@ def read_lines(path: Path, last_step: float = math.inf) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     whole = path.read_bytes().decode(errors="replace").split("\n")[:-1]
-    return [json.loads(line) for line in whole if _step_of(line) <= last_step]
+    steps = map(_step_of, whole)
+    return [
+        json.loads(line)
+        for line, step in zip(whole, steps, strict=True)
+        if step is not None and step <= last_step
+    ]
 
 
-def _step_of(line: str) -> float:
-    """The step of a line; infinity if the line is damaged."""
+def _step_of(line: str) -> float | None:
+    """The step of a line; None if the line is damaged."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
-        return math.inf
+        return None

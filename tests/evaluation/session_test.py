@@ -11,7 +11,6 @@ import pytest
 from pivq_jax.data import load_dataset
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation import session as session_module
-from pivq_jax.evaluation.samples import Samples
 from pivq_jax.evaluation.session import Draw, Session, Settings
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.steps import Draw as TrainingDraw
@@ -37,10 +36,11 @@ def session(monkeypatch) -> Any:
         assert lift == len(data.train)  # all images tell which codes go together
         made.sampled.append((len(codes), count, parents, fraction))
         made.keys.append(key)
-        return Samples(*(np.arange(count),) * 3)
+        return np.arange(count), np.arange(count)
 
     monkeypatch.setattr(session_module, "encode_split", encode)
-    monkeypatch.setattr(session_module, "sample_recombined", sample)
+    monkeypatch.setattr(session_module, "recombine_at_random", sample)
+    monkeypatch.setattr(session_module, "decode_batched", lambda model, codes, batch_size: codes)
     return made
 
 
