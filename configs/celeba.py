@@ -44,4 +44,4 @@ def get_config(variants: str = "") -> ConfigDict:
             "quantizer.codebook_size": 65_536,
         }
     )
-    return with_variants(config, variants, smoke=SMOKE_RANDOM)
+    return with_variants(config, variants, {"smoke": SMOKE_RANDOM})

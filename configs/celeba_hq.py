@@ -39,4 +39,4 @@ def get_config(variants: str = "") -> ConfigDict:
             "train.batch_size": 128,
         }
     )
-    return with_variants(config, variants, smoke=SMOKE_RANDOM)
+    return with_variants(config, variants, {"smoke": SMOKE_RANDOM})

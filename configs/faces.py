@@ -59,10 +59,12 @@ def get_config(variants: str = "") -> ConfigDict:
     return with_variants(
         config,
         variants,
-        smoke={
-            "model.num_codes": 128,
-            "model.stages": 2,
-            "model.set_depth": 0,
-            "quantizer.codebook_size": 512,
+        {
+            "smoke": {
+                "model.num_codes": 128,
+                "model.stages": 2,
+                "model.set_depth": 0,
+                "quantizer.codebook_size": 512,
+            }
         },
     )

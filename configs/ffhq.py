@@ -29,4 +29,4 @@ def get_config(variants: str = "") -> ConfigDict:
     config = base_config()
     config.name = config.data.name = "ffhq"
     config.update_from_flattened_dict(FACES_256)
-    return with_variants(config, variants, smoke=SMOKE_RANDOM)
+    return with_variants(config, variants, {"smoke": SMOKE_RANDOM})

@@ -9,8 +9,6 @@ from ml_collections import ConfigDict
 
 from pivq_jax.config.fields import Config
 
-VARIANTS = ("smoke", "nearest", "positional")
-
 # The recipe for photographs of faces on accelerators: that of configs/faces.py, which says what its
 # parts are for. A discriminator did not improve samples there (docs/log/2026-11-28-faces.md and
 # 2026-11-29-transform.md). Muon's peak rate is four times AdamW's, as in the field defaults.
@@ -57,32 +55,37 @@ FACES_256 = {
     "quantizer.codebook_size": 131_072,
 }
 
-# Variant `:smoke` of all: a small model, and few steps, images and samples.
-_SMOKE = {
-    "model.width": 32,
-    "model.heads": 2,
-    "model.encoder_depth": 1,
-    "model.set_depth": 1,
-    "model.decoder_depth": 1,
-    "model.output_channels": 8,
-    "quantizer.init_step": 20,
-    "quantizer.init_batches": 16,
-    "quantizer.revive_every": 20,
-    "adversarial.start_step": 40,
-    "adversarial.channels": 8,
-    "adversarial.layers": 2,
-    "optimizer.warmup_steps": 10,
-    "train.steps": 60,
-    "train.batch_size": 16,
-    "train.log_every": 10,
-    "train.checkpoint_every": 20,
-    "train.picture_every": 50,
-    "evaluate.images": 200,
-    "evaluate.samples": 20,
-    "evaluate.every": 40,
+# Variants of all configs: fields by dotted name. `smoke` checks that everything runs, in about a
+# minute on a CPU, with a small model, few steps, images and samples; it trains no model to use.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "model.width": 32,
+        "model.heads": 2,
+        "model.encoder_depth": 1,
+        "model.set_depth": 1,
+        "model.decoder_depth": 1,
+        "model.output_channels": 8,
+        "quantizer.init_step": 20,
+        "quantizer.init_batches": 16,
+        "quantizer.revive_every": 20,
+        "adversarial.start_step": 40,
+        "adversarial.channels": 8,
+        "adversarial.layers": 2,
+        "optimizer.warmup_steps": 10,
+        "train.steps": 60,
+        "train.batch_size": 16,
+        "train.log_every": 10,
+        "train.checkpoint_every": 20,
+        "train.picture_every": 50,
+        "evaluate.images": 200,
+        "evaluate.samples": 20,
+        "evaluate.every": 40,
+    },
+    "nearest": {"quantizer.kind": "nearest"},
+    "positional": {"quantizer.kind": "positional"},
 }
 
-# Besides, for these recipes: random images of the full size, no workers, two stages.
+# `smoke` of these recipes besides: random images of the full size, no workers, two stages.
 SMOKE_RANDOM = {
     "data.name": "random",
     "data.workers": 0,
@@ -99,16 +102,14 @@ def base_config() -> ConfigDict:
 
 
 def with_variants(
-    config: ConfigDict, variants: str, smoke: dict[str, Any] | None = None
+    config: ConfigDict, variants: str, own: dict[str, dict[str, Any]] | None = None
 ) -> ConfigDict:
     """Applies the variants that follow the colon of --config, such as `:smoke` or `:smoke,nearest`.
 
     Args:
         config: the config, changed in place.
-        variants: names in `VARIANTS`, separated by commas; '' for none.
-        smoke: further changes for the variant `smoke`, by dotted name. It checks that all runs:
-            its defaults shorten run and evaluation and shrink the model, to take about a minute on
-            a CPU. What it trains is no model to use.
+        variants: names separated by commas, of `VARIANTS` or `own`; '' for none.
+        own: further variants of this config, or further changes in variants of all.
 
     Returns:
         `config`, with the variants appended to its name.
@@ -117,14 +118,13 @@ def with_variants(
         ValueError: if a variant is unknown, or variants exclude each other.
     """
     asked = [variant for variant in (variants or "").split(",") if variant]
+    own = own or {}
     if {"nearest", "positional"} <= {*asked}:
         raise ValueError("config variants nearest and positional exclude each other: use one")
     for variant in asked:
-        if variant not in VARIANTS:
-            raise ValueError(f"config variant {variant!r} is unknown: use {', '.join(VARIANTS)}")
-        if variant == "smoke":
-            config.update_from_flattened_dict(_SMOKE | (smoke or {}))
-        else:
-            config.quantizer.kind = variant
+        if variant not in VARIANTS | own:
+            names = ", ".join(VARIANTS | own)
+            raise ValueError(f"config variant {variant!r} is unknown: use {names}")
+        config.update_from_flattened_dict(VARIANTS.get(variant, {}) | own.get(variant, {}))
         config.name += f"_{variant}"
     return config
