@@ -2,7 +2,7 @@
 
     python -m benchmarks.faces --data=ALIGNED [--only NAME ...] [--seeds SEED ...] [--steps=1500]
 
-ALIGNED is what `pivq_jax.data.align` has made (docs/data.md, "Photographs of faces").
+ALIGNED is what `pivq_jax.data.align` has made (docs/photographs.md).
 `benchmarks.screen` describes how rows are run; they are appended to docs/tables/faces.jsonl. Rows
 have the same number of steps; `seconds` is their time of training on one core, as it was.
 """

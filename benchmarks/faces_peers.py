@@ -2,7 +2,7 @@
 
     python -m benchmarks.faces_peers --data=DIR [--minutes=20] [--only NAME ...] [--seeds SEED ...]
 
-DIR holds aligned photographs named NAME_0001.png (docs/data.md, "Photographs of faces"), so that
+DIR holds aligned photographs named NAME_0001.png (docs/photographs.md), so that
 splits are by person; for other names, give --group. Rows:
 
   matching    the model of --config: sets of codes

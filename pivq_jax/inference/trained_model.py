@@ -135,7 +135,7 @@ class TrainedModel:
     def sample(self, key: jax.Array, count: int) -> jax.Array:
         """Draws the codes of new images: each recombines two of `parents`, drawn at random.
 
-        The second one is the nearest to the first of `sample.nearest_of` images, see
+        The second one is matched to the first among `sample.nearest_of` images, see
         `sampling.near_parents`. About half of the differing codes are exchanged, with the log lift
         of all parents. `jax.random.key(SEED)` gives the codes of `--mode=sample` of a run with this
         seed. Raises ValueError if there are fewer than two parents, or `count` is below 1.

@@ -135,6 +135,7 @@ def test_a_workdir_from_before_configs_had_types_opens(tmp_path):
         "prior",
         "quantizer.noise",
         "sample.nearest_of",
+        "sample.temperature",
     )
     for name in later:
         section, _, field = name.partition(".")

@@ -85,6 +85,11 @@ def test_mistakes_are_one_error(model, visible, prior, message):
         model.complete(np.zeros((2, 16, 16, 3), np.float32), visible, prior)
 
 
+def test_negative_seeds_draw_patches_too():
+    hidden = [~visible_pixels("patches", 16, 4, seed) for seed in (-1, 0)]
+    assert (hidden[0].mean((1, 2)) == 0.5).all() and np.any(hidden[0] != hidden[1])
+
+
 def test_images_are_checked_as_in_encode(model):
     with pytest.raises(ValueError, match="images have shape"):
         model.complete(np.zeros((2, 8, 8, 3), np.float32), np.ones((8, 8), bool))

@@ -81,6 +81,13 @@ def test_the_bits_are_those_of_the_whole_test_split(described):
     assert metrics["prior_bits"] == pytest.approx(np.mean(each), abs=6 * np.std(np.mean(each, 1)))
 
 
+def test_where_no_test_set_has_a_probability_there_are_no_bits(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        module, "prior_bits", lambda network, params, codes, *_: np.full(len(codes), np.inf)
+    )
+    assert module._bits(session_of(model, tmp_path)) is None
+
+
 def test_shared_codes_and_copies_are_counted(described):
     session, metrics = described
     found = metrics["prior_sets"]

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -112,13 +113,20 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
     fewer = dataclasses.replace(data, test=first_images(data.test, 100))
     settings = Settings(8, 40, "vgg", "", neighbours=1, lpips_path="")
     older = dataclasses.replace(trained_model, step=trained_model.step - 1)
+    # Those of another run may have the same step and seconds.
+    params = jax.tree.map(lambda x: x + 1, trained_model.params)
+    finetuned = dataclasses.replace(trained_model, params=params)
+    near = trained_model.config.with_fields({"sample.nearest_of": 7})
+    elsewise = dataclasses.replace(trained_model, config=near)
     for model, images, asked, expected in (
         (trained_model, data, settings, 1),
         (trained_model, data, settings, 1),
         (trained_model, fewer, settings, 2),
         (trained_model, fewer, dataclasses.replace(settings, samples=41), 3),
         (older, fewer, dataclasses.replace(settings, samples=41), 4),
-        (trained_model, data, settings, 5),
+        (finetuned, data, settings, 5),
+        (elsewise, data, settings, 6),
+        (trained_model, data, settings, 7),
     ):
         metrics = report.write_report(Session(model, images, asked, tmp_path))
         assert len(done) == expected and metrics["psnr"] == 1.0
@@ -127,7 +135,7 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
     for damaged in ({}, [], whole | {"metrics": 3}):
         kept.write_text(json.dumps(damaged))
         assert report.write_report(Session(model, images, asked, tmp_path))["psnr"] == 1.0
-    assert len(done) == 8
+    assert len(done) == 10
 
 
 @pytest.mark.slow
@@ -146,6 +154,8 @@ def test_what_is_left_out_or_of_other_images_leaves_nothing_behind(
         "--config.evaluate.samples=20",
     )
     assert done.code == 0, done.stderr
+    assert "warning: these are not the images, splits and labels of the training" in done.stdout
+    assert "warning" not in trained.finished.stdout
     assert len(re.findall(r"evaluating, \d of 6: (\w+)", done.stderr)) == 6
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics["psnr"] != trained.metrics["psnr"] and "fid" not in metrics

@@ -159,3 +159,8 @@ def test_unknown_values_are_one_error(changes, message):
 def test_wrong_labels_are_one_error(values, factors, message):
     with pytest.raises(ValueError, match=message):
         sampling.check_labels(Labels(values, factors), 3)
+
+
+def test_a_factor_may_have_any_name():
+    labels = sampling.Labels(np.zeros((1, 2), np.int32), {"self": ("a", "b"), "codes": ("c", "d")})
+    assert labels.wanted(self="b", codes="c").tolist() == [1, 0]
