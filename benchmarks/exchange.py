@@ -24,15 +24,17 @@ the table.
                 images to the first (`pivq_jax.sampling.near_parents`)
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 import pivq_jax
 from benchmarks.common import labelled, parser_for
+from benchmarks.summary import summary
+from pivq_jax.common.files import write_json
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
@@ -194,14 +196,15 @@ def main() -> None:
 
     rules = list(figures)
     names = list(figures[rules[0]][0])
+    report: dict[str, Any] = {"samples": options.samples, "workdirs": list(by_run)}
     print(f"\n{'':<12}", *(f"{name:>17}" for name in names))
     for rule in rules:
         drawn = [each for by_rule in by_run.values() for each in by_rule[rule]]
+        report[rule] = summary(drawn)
         values = np.array([[each[name] for name in names] for each in drawn])
         cells = zip(values.mean(0), values.std(0, ddof=len(values) > 1), strict=True)
         print(f"{rule:<12}", *(f"{mean:8.4f} ± {spread:.4f}" for mean, spread in cells))
-    report = {"samples": options.samples, "figures": by_run}
-    (options.output / "exchange.json").write_text(json.dumps(report, indent=1))
+    write_json(options.output / "exchange.json", report)
 
 
 if __name__ == "__main__":

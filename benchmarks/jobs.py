@@ -15,13 +15,14 @@ class Job(NamedTuple):
 
 # Why benchmarks are not among the jobs.
 LEFT_OUT = {
-    "need photographs, see docs/data.md": ("face_identity", "faces", "faces_peers", "vq_vae"),
+    "need photographs, see docs/photographs.md": ("face_identity", "faces", "faces_peers", "vq_vae"),
     "train many models, which takes hours": (
         *("ablation", "capacity", "losses", "rate_distortion", "sweep"),
     ),
     "need a browser and no accelerator": ("explore_browser", "explore_pictures"),
     "needs libtpu and no accelerator": ("matching_tpu",),
     "prepares images and measures nothing": ("fashion_mnist",),
+    "summarizes runs": ("summary",),
 }
 # The most telling first. {folder} is the one of all outputs, {model} the config to measure, and
 # {run} a run of it, which the job of that name trains. Seconds on accelerators are guesses.
