@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,9 +152,9 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
 
 
 def _is_done(photograph: Path, aligned: Path) -> bool:
-    """Whether the aligned image is there, and not older than its photograph."""
+    """Whether the aligned image is there, with the time of its photograph."""
     try:
-        return aligned.stat().st_mtime_ns >= photograph.stat().st_mtime_ns
+        return aligned.stat().st_mtime_ns == photograph.stat().st_mtime_ns
     except FileNotFoundError:
         return False
 
@@ -161,12 +162,16 @@ def _is_done(photograph: Path, aligned: Path) -> bool:
 def _align_file(
     source: Path, output: Path, size: int, preset: str, detector: Detector, file: str
 ) -> list[Skipped]:
-    """Aligns one photograph; of one that is skipped, no earlier result is left."""
+    """Aligns one photograph; of one that is skipped, no earlier result is left.
+
+    The result gets the time of the photograph, so that another one, newer or older, is noticed.
+    """
     target = _target(output, file)
     target.unlink(missing_ok=True)
     try:
+        changed = (source / file).stat().st_mtime_ns
         photograph = images.decode_whole(source / file, name=images.readable_name(file))
-    except InputError as error:
+    except (InputError, FileNotFoundError) as error:
         return [Skipped(file, "unreadable", str(error))]
     eyes = detector(photograph)
     if eyes is None:
@@ -183,6 +188,7 @@ def _align_file(
         return [Skipped(file, "cut off", detail)]
     aligned = framing.align(photograph, eyes, size, preset)
     write_atomically(target, images.encode_png(aligned))
+    os.utime(target, ns=(changed, changed))
     return [Skipped(file, "", "")]
 
 
