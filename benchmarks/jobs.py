@@ -15,7 +15,12 @@ class Job(NamedTuple):
 
 # Why benchmarks are not among the jobs.
 LEFT_OUT = {
-    "need photographs, see docs/photographs.md": ("face_identity", "faces", "faces_peers", "vq_vae"),
+    "need photographs, see docs/photographs.md": (
+        "face_identity",
+        "faces",
+        "faces_peers",
+        "vq_vae",
+    ),
     "train many models, which takes hours": (
         *("ablation", "capacity", "losses", "rate_distortion", "sweep"),
     ),

@@ -1,9 +1,10 @@
 """python -m pivq_jax.convert --from=WORKDIR --to=DIR, to and from model.safetensors, or to ONNX
 
 Publishes a trained run as a directory for pivq_jax.from_pretrained and --pretrained: averaged
-weights, model card, the prior if it has one, and the code sets of the first 10,000 training images,
-of which new images are made; the data must be at hand for them. --push uploads it, or one made
-before, to the Hugging Face hub (pip install huggingface_hub; hf auth login).
+weights, model card, the prior if it has one, and the code sets of the first 10,000 training images
+(8,192 where an image has 2,048 codes, 4,096 where it has 4,096), of which new images are made; the
+data must be at hand for them. --push uploads it, or one made before, to the Hugging Face hub (pip
+install huggingface_hub; hf auth login).
 
     python -m pivq_jax.convert --from=runs/toon_faces --to=published/toon_faces
     python -m pivq_jax.convert --from=published/toon_faces --push=OWNER/NAME
@@ -60,7 +61,13 @@ from pivq_jax.evaluation.samples import POOL_IMAGES
 from pivq_jax.inference.opening import from_pretrained, load
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
-from pivq_jax.interop.pretrained import WEIGHTS, check_target, check_upload, upload_pretrained
+from pivq_jax.interop.pretrained import (
+    WEIGHTS,
+    check_target,
+    check_upload,
+    most_parents,
+    upload_pretrained,
+)
 from pivq_jax.interop.safetensors_file import read_model, without_paths, write_model
 from pivq_jax.sampling import Labels
 from pivq_jax.training.build import dataset_from_config, steps_from_config
@@ -70,13 +77,14 @@ from pivq_jax.training.checkpoints import Checkpoints, check_place
 def publish(workdir: Path, directory: Path) -> None:
     """Writes the newest checkpoint's averaged weights as a published model with its parents.
 
-    The parents are the first `POOL_IMAGES` training images, those of the run's own samples, with
-    their labels.
+    The parents are the first `POOL_IMAGES` training images, those of the run's own samples, or as
+    many as a published model may have, with their labels.
     """
     check_target(directory)
     model = load(workdir)
     dataset = dataset_from_config(model.config)
-    images, factors = first_images(dataset.train, POOL_IMAGES), dataset.factors
+    count = min(POOL_IMAGES, most_parents(model.space))
+    images, factors = first_images(dataset.train, count), dataset.factors
     encoded = encode_labelled(model, images, tuple(factors), model.config.evaluate.batch_size)
     labels = Labels(encoded.labels, factors) if factors else None
     dataclasses.replace(model, parents=encoded.codes, labels=labels).save_pretrained(directory)

@@ -17,6 +17,7 @@ import safetensors.torch
 
 import pivq_jax
 from pivq_jax import convert
+from pivq_jax.interop import pretrained
 from pivq_jax.interop.onnx_file import onnx_paths
 from pivq_jax.model.quantizer import match_latents
 from pivq_jax.training.build import dataset_from_config
@@ -351,6 +352,15 @@ def test_what_cannot_be_uploaded_is_refused(capsys, tmp_path, monkeypatch, argum
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and message in line
     assert os.listdir(tmp_path) == ["empty"]
+
+
+def test_as_many_parents_are_published_as_a_model_may_have(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "MOST_CODES", 87)  # of 8 codes each
+    assert convert.main([f"--from={tiny_run.workdir}", f"--to={tmp_path / 'faces'}"]) == 0
+    model, run = pivq_jax.from_pretrained(tmp_path / "faces"), pivq_jax.load(tiny_run.workdir)
+    train = dataset_from_config(run.config).train
+    images = np.stack([train[i]["image"] for i in range(10)]) / np.float32(127.5) - 1
+    np.testing.assert_array_equal(model.parents, run.encode(images))
 
 
 def test_a_published_model_is_uploaded(capsys, tiny_run, tmp_path, monkeypatch):

@@ -178,12 +178,13 @@ def _(folder: Path, depth: int) -> Callable[[], object]:
     return lambda: read_prior(path, CodeSpace(3, 8), jnp.zeros((8, 2)))
 
 
-@case("parents", "numbers, more than 16,777,216", "parents")
-def _(folder: Path) -> Callable[[], object]:
+@case("parents", "numbers, more than 16,777,216", "parents", "codes")
+@case("parents", "numbers, more than 16,777,216", "parents as ranks", "ranks")
+def _(folder: Path, name: str) -> Callable[[], object]:
     from pivq_jax.interop.pretrained import read_parents
     from pivq_jax.sampling import CodeSpace
 
-    path = tensors(folder, {"ranks": array("U8", [10 * 2**30, 2], 0, HUGE)}, HUGE)
+    path = tensors(folder, {name: array("U8", [10 * 2**30, 2], 0, HUGE)}, HUGE)
     return lambda: read_parents(path, CodeSpace(3, 8))
 
 

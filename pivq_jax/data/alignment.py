@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import check_directory, locked, read_object, write_atomically, write_json
+from pivq_jax.common.files import (
+    check_apart,
+    check_directory,
+    locked,
+    read_object,
+    write_atomically,
+    write_json,
+)
 from pivq_jax.common.output import progress_bar
 from pivq_jax.data import framing, images, landmarks, tree, worker
 
@@ -30,6 +38,8 @@ _MARGIN = 0.45
 
 # A worker process takes about as long to start as this number of photographs to align.
 _PHOTOGRAPHS_PER_WORKER = 50
+# Nanoseconds to which file systems round times down: FAT keeps even seconds.
+_TIME_UNITS = (1, 100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000)
 
 Detector = Callable[[np.ndarray], np.ndarray | None]
 
@@ -62,7 +72,7 @@ def align_folder(
         raise InputError(f"--size is {size}: it must be at least 8 and at most 8,192")
     root = tree.existing_directory(source)
     check_directory(output, "--output")
-    _check_apart(root, output)
+    check_apart(root, output, "--source")
     files = tree.list_images(root)
     _check_names(files)
     versions = landmarks.versions() if detector is landmarks.find_eyes else {}
@@ -100,17 +110,6 @@ def align_folder(
         lines = ["\t".join(map(images.readable_name, row)) + "\n" for row in rows]
         write_atomically(output / SKIPPED, "".join(lines).encode())
     return aligned, skipped
-
-
-def _check_apart(source: Path, output: Path) -> None:
-    """Rejects an output that later calls would take for photographs, and the reverse."""
-    inner, outer = output.resolve(), source.resolve()
-    if inner == outer:
-        raise InputError(f"--output is {output}, the --source itself: choose another --output")
-    if outer in inner.parents:
-        raise InputError(f"--output {output} is within --source: choose one outside of {source}")
-    if inner in outer.parents:
-        raise InputError(f"--source {source} is within --output: choose one outside of {output}")
 
 
 def _target(output: str | Path, file: str) -> Path:
@@ -151,22 +150,27 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
 
 
 def _is_done(photograph: Path, aligned: Path) -> bool:
-    """Whether the aligned image is there, and not older than its photograph."""
+    """Whether the aligned image is there, with the time of its photograph."""
     try:
-        return aligned.stat().st_mtime_ns >= photograph.stat().st_mtime_ns
+        kept, time = aligned.stat().st_mtime_ns, photograph.stat().st_mtime_ns
     except FileNotFoundError:
         return False
+    return any(kept == time // unit * unit for unit in _TIME_UNITS)
 
 
 def _align_file(
     source: Path, output: Path, size: int, preset: str, detector: Detector, file: str
 ) -> list[Skipped]:
-    """Aligns one photograph; of one that is skipped, no earlier result is left."""
+    """Aligns one photograph; of one that is skipped, no earlier result is left.
+
+    The result gets the time of the photograph, so that another one, newer or older, is noticed.
+    """
     target = _target(output, file)
     target.unlink(missing_ok=True)
     try:
+        changed = (source / file).stat().st_mtime_ns
         photograph = images.decode_whole(source / file, name=images.readable_name(file))
-    except InputError as error:
+    except (InputError, FileNotFoundError) as error:
         return [Skipped(file, "unreadable", str(error))]
     eyes = detector(photograph)
     if eyes is None:
@@ -183,6 +187,7 @@ def _align_file(
         return [Skipped(file, "cut off", detail)]
     aligned = framing.align(photograph, eyes, size, preset)
     write_atomically(target, images.encode_png(aligned))
+    os.utime(target, ns=(changed, changed))
     return [Skipped(file, "", "")]
 
 

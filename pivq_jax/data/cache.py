@@ -1,11 +1,11 @@
-"""Shows what prepared data there is, and deletes what is no longer needed.
+"""Shows what prepared data there is, and deletes what is named.
 
     python -m pivq_jax.data.cache
     python -m pivq_jax.data.cache --delete NAME [NAME ...]
 
 Own images are prepared again when they change, and data in buckets is copied again when it changes.
 Earlier versions remain, as a run may use them. Anything may be deleted while no run uses it: it is
-made again when it is needed.
+made again when it is needed. What an interrupted deletion left is listed, too, as .NAME.*.deleted.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import datetime
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,10 @@ from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded, read_object
 from pivq_jax.data.builder import default_data_dir
+
+# How the names of directories end that hold no whole data set: one in the making, and one whose
+# deletion was interrupted.
+_PARTS = (".incomplete", ".deleted")
 
 
 class Prepared(NamedTuple):
@@ -34,11 +39,11 @@ class Prepared(NamedTuple):
 
 
 def contents(cache: Path) -> list[Prepared]:
-    """Lists the prepared data sets and the unfinished ones, newest first."""
+    """Lists the prepared data sets, the unfinished ones and the half deleted, newest first."""
     found = [
         _describe(path, cache)
         for path in [*cache.glob("[!.]*/*"), *cache.glob("fetched/*/[!.]*/*")]
-        if (path / "prepared.json").exists() or path.name.endswith(".incomplete")
+        if (path / "prepared.json").exists() or path.name.endswith(_PARTS)
     ]
     return sorted(found, key=lambda entry: entry.made, reverse=True)
 
@@ -46,7 +51,8 @@ def contents(cache: Path) -> list[Prepared]:
 def _describe(path: Path, cache: Path) -> Prepared:
     files = [file.stat() for file in path.rglob("*") if file.is_file()]
     made = datetime.datetime.fromtimestamp(max((file.st_mtime for file in files), default=0))
-    images = read_object(path / "prepared.json").get("images", {})
+    whole = not path.name.endswith(_PARTS)
+    images = read_object(path / "prepared.json").get("images", {}) if whole else {}
     size = sum(file.st_size for file in files)
     return Prepared(path.relative_to(cache).as_posix(), size, made, sum(images.values()))
 
@@ -60,9 +66,10 @@ def delete(cache: Path, names: Sequence[str]) -> int:
                 f"--delete={name}: there is no such data set in {cache}; without --delete, this"
                 " command lists them"
             )
-    for name in names:
-        hidden = (cache / name).with_name(f".{Path(name).name}.deleted")
-        os.replace(cache / name, hidden)  # a stop in the middle leaves nothing that looks whole
+    for path in {cache / name for name in names}:
+        # A new name: earlier deletions may have been interrupted.
+        hidden = Path(tempfile.mkdtemp(_PARTS[1], f".{path.name}.", path.parent))
+        os.replace(path, hidden)  # a stop in the middle leaves nothing that looks whole
         shutil.rmtree(hidden)
     return sum(sizes[name] for name in set(names))
 

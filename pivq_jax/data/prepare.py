@@ -19,6 +19,7 @@ interrupted at any time; if it is run again, it continues and produces the same 
 
 import argparse
 import dataclasses
+import hashlib
 import os
 import shlex
 import sys
@@ -32,6 +33,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
 from pivq_jax.data import layouts, records
 from pivq_jax.data.builder import build, default_data_dir, usable_cores
+from pivq_jax.data.images import readable_name
 
 # The configs of data sets that have none of their own.
 _CONFIGS = {"lfw": "faces"}
@@ -70,17 +72,32 @@ def prepare_dataset(
     _check_sizes(name, image_size, crop, listing)
 
     plan = layouts.plan_of_files(name, listing, image_size, crop, group)
-    plan = dataclasses.replace(plan, max_skipped=_MAX_SKIPPED)
+    origin = plan.origin
+    # Of an official data set, every copy has the same images.
+    stamps = _digest_of_stamps(listing) if name == "image_folder" else ""
+    kept = {**origin, "stamps": stamps} if stamps else origin
+    plan = dataclasses.replace(plan, max_skipped=_MAX_SKIPPED, origin=kept)
     target = records.set_directory(output, name, image_size)
     manifest = build(target, lambda: plan, workers=workers)
-    wanted = {"group": "", **plan.origin}
+    wanted = {"group": "", **origin}
     differing = [key for key, value in wanted.items() if manifest.get(key, "") != value]
     if differing:
         raise InputError(
             f"{target} was made with another {' and '.join(differing)}: delete it, or choose"
             " another --output"
         )
+    if stamps and manifest.get("stamps", stamps) != stamps:  # earlier versions recorded none
+        raise InputError(
+            f"the images in {readable_name(source)} have changed since {target} was made of them:"
+            f" delete {target}, or choose another --output"
+        )
     return manifest
+
+
+def _digest_of_stamps(listing: layouts.Listing) -> str:
+    """A hash that differs if one of the listed images changes."""
+    stamps = sorted((e.file, e.stamp) for entries in listing.splits.values() for e in entries)
+    return hashlib.sha256(os.fsencode(repr(stamps))).hexdigest()[:16]
 
 
 def _check_sizes(name: str, image_size: int, crop: int, listing: layouts.Listing) -> None:

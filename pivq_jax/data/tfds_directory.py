@@ -19,8 +19,8 @@ from pivq_jax.data.splits import SPLITS, split_of
 
 _INFO = "dataset_info.json"
 
-# Labels of this number of images of a split are read to find factors without labels.
-_INSPECTED = 256
+# Labels of this number of images of a split are read to find factors without labels, in a second.
+_INSPECTED = 2**14
 
 
 def open_directory(
@@ -28,8 +28,10 @@ def open_directory(
 ) -> tuple[dict[str, Source], dict[str, tuple[str, ...]]]:
     """Opens a data set that tensorflow-datasets has prepared: its splits and the values of factors.
 
-    Its ClassLabel features become factors; but for one image feature, others are ignored. A missing
-    validation or test split is 10 % of the training images, selected by a hash of their index.
+    Its ClassLabel features become factors, unless some images have no label; but for one image
+    feature, others are ignored. An image without a label among those that were not inspected raises
+    InputError when it is read. A missing validation or test split is 10 % of the training images,
+    selected by a hash of their index.
     """
     import tensorflow_datasets as tfds
 
@@ -54,7 +56,7 @@ def open_directory(
     if unlabelled:  # such as the labels of a test split that only a server knows
         logging.warning("%s: %s ignored, as some images have none", directory, sorted(unlabelled))
         factors = {name: values for name, values in factors.items() if name not in unlabelled}
-    decode = functools.partial(_decode, image, tuple(factors))
+    decode = functools.partial(_decode, image, tuple(factors), directory)
     splits: dict[str, Source] = {
         split: RecordSource(builder, split, image_size, decode) for split in present
     }
@@ -63,11 +65,22 @@ def open_directory(
 
 
 def _decode(
-    image: str, factors: tuple[str, ...], record: bytes, image_size: int, name: str
+    image: str,
+    factors: tuple[str, ...],
+    directory: Path,
+    record: bytes,
+    image_size: int,
+    name: str,
 ) -> Example:
     features = features_of(record)
+    labels = _labels(features, factors)
+    if missing := [factor for factor, value in labels.items() if value < 0]:
+        raise InputError(
+            f"image {name} has no value of {missing[0]!r}, but others have: delete"
+            f" {missing[0]!r} from {directory / 'features.json'}, and it is ignored"
+        )
     file = io.BytesIO(features[image].bytes_list.value[0])
-    return {"image": decode_image(file, image_size, name=name), **_labels(features, factors)}
+    return {"image": decode_image(file, image_size, name=name), **labels}
 
 
 def _labels(features: Any, factors: tuple[str, ...]) -> dict[str, int]:
@@ -129,7 +142,9 @@ def _features(features: Any, directory: Path) -> tuple[str, dict[str, tuple[str,
 
 
 def _unlabelled(split: RecordSource, factors: tuple[str, ...]) -> set[str]:
-    """The factors of which some image, of up to 256, has no value."""
+    """The factors of which some image, of those inspected, has no value."""
+    if not factors:
+        return set()
     indices = np.unique(np.linspace(0, len(split) - 1, _INSPECTED).astype(int))
     labels = [_labels(features_of(bytes(split.records[int(i)])), factors) for i in indices]
     return {name for each in labels for name, value in each.items() if value < 0}

@@ -158,8 +158,7 @@ def check_renderer() -> None:
             installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             raise InputError(
-                f"toon_faces is drawn by {name}, which is not installed:"
-                " pip install 'pivq_jax[train,faces]'"
+                f"toon_faces is drawn by {name}, which is not installed: pip install {pins}"
             ) from None
     others = ", ".join(f"{n} {v}" for n, v in installed.items() if v != PINNED[n])
     # The fingerprint covers vector drawings only; another version of resvg may give other pixels.

@@ -1,12 +1,11 @@
 """Published models: directories in the layout of the Hugging Face hub.
 
 `model.safetensors` contains the weights and, in its metadata, the description needed to use them.
-`parents.safetensors` contains code sets of training images, from which new images are made, each as
-its rank (13 bytes for 16 of 512 codes), with the labels of these images if there are any, a byte
-each, and the names of their values as metadata. `prior.safetensors` contains the weights of a prior
-over such sets, and the sizes of its network as metadata. Both may be missing. `config.json` repeats
-the description for the hub and for readers; `README.md` is the model card. The package brings such
-directories itself, see `shipped_models`.
+`parents.safetensors` contains the codes of training images, from which new images are made, with
+the labels of these images if there are any, a byte each, and the names of their values as metadata.
+`prior.safetensors` contains the weights of a prior over such sets, and the sizes of its network as
+metadata. Both may be missing. `config.json` repeats the description for the hub and for readers;
+`README.md` is the model card. The package brings such directories itself, see `shipped_models`.
 """
 
 import json
@@ -39,7 +38,8 @@ CONFIG, CARD = "config.json", "README.md"
 _REMEDY = "give a directory that save_pretrained wrote"
 
 # In the file of the parents.
-RANKS = "ranks"  # name of a tensor, uint8 [M, bytes of a rank]
+CODES = "codes"  # name of a tensor, unsigned integers [M, N]
+RANKS = "ranks"  # what earlier versions wrote instead, uint8 [M, bytes of a rank]
 LABELS = "labels"  # uint8 [M, A], if there are labels
 FACTORS = "pivq_jax_factors"  # key of the metadata
 MOST_VALUES = 256  # of a factor
@@ -90,12 +90,13 @@ def write_pretrained(
 ) -> None:
     """Writes the files of a published model to a local directory, replacing existing ones."""
     check_target(directory)
+    space = CodeSpace.of(description["config"])
+    packed = None if parents is None else pack_parents(parents, space, labels)
     for name in (PARENTS, PRIOR):  # never beside weights of which they are not
         (directory / name).unlink(missing_ok=True)
     write_model(directory / WEIGHTS, params, description)
-    if parents is not None:
-        space = CodeSpace.of(description["config"])
-        write_parents(directory / PARENTS, parents, space, labels)
+    if packed is not None:
+        write_atomically(directory / PARENTS, packed)
     if prior is not None:
         write_prior(directory / PRIOR, prior)
     write_json(directory / CONFIG, {"format_version": FORMAT_VERSION, **description})
@@ -181,19 +182,28 @@ def _library(task: str) -> Any:
     return huggingface_hub
 
 
-def write_parents(
-    path: Path, codes: np.ndarray, space: CodeSpace, labels: Labels | None = None
-) -> None:
-    """Writes the codes of images atomically.
+def most_parents(space: CodeSpace) -> int:
+    """Returns the number of images whose codes a published model may hold."""
+    return MOST_CODES // space.num_codes
+
+
+def pack_parents(codes: np.ndarray, space: CodeSpace, labels: Labels | None = None) -> bytes:
+    """Returns the content of a file with the codes of images.
 
     Labels, too, if no factor has more than 256 values, or a name more than 200 characters.
     """
-    arrays, metadata = {RANKS: space.rank(codes)}, {}
+    if len(codes) > (most := most_parents(space)):
+        raise InputError(
+            f"{len(codes):,} parents hold {codes.size:,} codes, more than {MOST_CODES:,}: give at"
+            f" most {most:,}"
+        )
+    dtype = np.min_scalar_type(space.codebook_size - 1)
+    arrays, metadata = {CODES: space.check(codes).astype(dtype)}, {}
     few = labels and max(map(len, labels.factors.values())) <= MOST_VALUES
     if labels and few and longest_name(labels.factors) <= LONGEST:
         arrays[LABELS] = labels.values.astype(np.uint8)
         metadata[FACTORS] = json.dumps(dict(labels.factors))
-    write_atomically(path, safetensors.numpy.save(arrays, metadata))
+    return safetensors.numpy.save(arrays, metadata)
 
 
 def longest_name(factors: Mapping[str, Sequence[str]]) -> int:
@@ -204,16 +214,21 @@ def longest_name(factors: Mapping[str, Sequence[str]]) -> int:
 def read_parents(path: Path, space: CodeSpace) -> tuple[np.ndarray, Labels | None]:
     """Reads the codes of images, int32 [M, N], and labels, if any; refuses another model's."""
     held, metadata = read_header(path, _REMEDY)
-    whole = held.keys() in ({RANKS}, {RANKS, LABELS})
-    if not whole or held[RANKS].ndim != 2 or not held[RANKS].size:
-        raise InputError(f"{path} does not hold the ranks of code sets: {_REMEDY}")
+    form = RANKS if RANKS in held else CODES
+    whole = held.keys() in ({form}, {form, LABELS})
+    if not whole or held[form].ndim != 2 or not held[form].size:
+        raise InputError(f"{path} does not hold the codes of images: {_REMEDY}")
     # Before what may be larger than the memory is read.
-    numbers = [each.size for each in held.values()] + [held[RANKS].shape[0] * space.num_codes]
+    numbers = [each.size for each in held.values()] + [held[form].shape[0] * space.num_codes]
     if (largest := max(numbers)) > MOST_CODES:
         raise InputError(f"{path} holds {largest:,} numbers, more than {MOST_CODES:,}: {_REMEDY}")
     arrays, _ = read_safetensors(path, _REMEDY)
     try:
-        codes = space.unrank(arrays[RANKS])
+        if form == RANKS:
+            codes = space.unrank(arrays[RANKS])
+        else:
+            held_codes = jnp.asarray(space.check(arrays[CODES]), jnp.int32)
+            codes = np.asarray(space.canonical(held_codes))
         if LABELS not in arrays:
             return codes, None
         factors = {

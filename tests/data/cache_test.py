@@ -1,5 +1,7 @@
 """The command that shows and deletes prepared data."""
 
+import shutil
+
 import pytest
 
 from pivq_jax.data import cache, load_toon_faces
@@ -46,6 +48,22 @@ def test_what_is_named_is_deleted(prepared, capsys):
     assert cache.main([f"--directory={prepared}", "--delete", first, third]) == 2
     assert f"error: --delete={third}: there is no such data set" in capsys.readouterr().err
     assert [entry.name for entry in cache.contents(prepared)] == [first]
+
+
+def test_an_interrupted_deletion_is_listed_and_does_not_hinder_the_next(
+    prepared, capsys, monkeypatch
+):
+    first, second, third = NAMES
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda path: (path / "prepared.json").unlink())
+        cache.delete(prepared, [third])
+    (left,) = {entry.name for entry in cache.contents(prepared)} - {first, second}
+    assert left.startswith("fetched/0123/ffhq/.32px.") and left.endswith(".deleted")
+    shutil.copytree(prepared / first, prepared / third)  # it is made again
+    assert cache.main([f"--directory={prepared}", "--delete", third, left, third]) == 0
+    assert " MiB freed in " in capsys.readouterr().out
+    assert {entry.name for entry in cache.contents(prepared)} == {first, second}
+    assert not list((prepared / "fetched/0123/ffhq").iterdir())
 
 
 def test_an_empty_cache_is_no_error(tmp_path, capsys):

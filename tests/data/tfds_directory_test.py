@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import load_dataset
+from pivq_jax.data import load_dataset, tfds_directory
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
@@ -68,6 +68,21 @@ class Lfw(Digits):
             Image.new("RGB", (250, 250), (index, 0, 0)).save(file, "JPEG", quality=100)
             file.seek(0)
             yield f"Jos\u00e9_{index:04d}", {"label": f"Jos\u00e9_{index // 3}", "image": file}
+
+
+class Gap(Digits):
+    """As `Digits`, but one image of 1,000 has no label."""
+
+    sizes = {"train": 1000, "validation": 5, "test": 7}  # noqa: RUF012
+
+    def _generate_examples(self, split):
+        for index in range(self.sizes[split]):
+            file = io.BytesIO()
+            Image.new("L", (10, 12), index % 256).save(file, "PNG")
+            file.seek(0)
+            label = -1 if split == "train" and index == 41 else index % 2
+            box = tfds.features.BBox(0.0, 0.0, 1.0, 1.0)
+            yield index, {"picture": file, "label": label, "secret": index % 3, "box": box}
 
 
 class Pairs(Digits):
@@ -131,6 +146,32 @@ def test_all_labels_count_if_every_split_has_them(root, monkeypatch, tmp_path):
     assert data.factors == {"label": ("even", "odd"), "secret": ("0", "1", "2")}
     assert min(len(data.test), len(data.validation)) >= 1
     assert len(data.train) + len(data.validation) + len(data.test) == 60
+
+
+def test_a_label_that_one_image_lacks_is_no_factor(tmp_path, caplog):
+    make(Gap, tmp_path)
+    data = load_dataset("tfds", image_size=8, path=tmp_path)
+    assert data.factors == {"secret": ("0", "1", "2")}
+    assert [r.getMessage() for r in caplog.records if "['label'] ignored" in r.getMessage()]
+
+
+def test_a_missing_label_that_was_not_looked_for_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds_directory, "_INSPECTED", 2)
+    directory = make(Gap, tmp_path)
+    train = load_dataset("tfds", image_size=8, path=tmp_path).train
+    with pytest.raises(InputError) as caught:
+        for i in range(len(train)):
+            train[i]
+    message = str(caught.value)
+    path = directory / "features.json"
+    assert message.startswith("image ") and " of train has no value of 'label'" in message
+    assert message.endswith(f": delete 'label' from {path}, and it is ignored")
+    features = json.loads(path.read_text())
+    del features["featuresDict"]["features"]["label"]
+    path.write_text(json.dumps(features))
+    data = load_dataset("tfds", image_size=8, path=tmp_path)
+    assert data.factors.keys() == {"secret"}
+    assert all(data.train[i].keys() == {"image", "secret"} for i in range(1000))
 
 
 def change(directory, **fields):

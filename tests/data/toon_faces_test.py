@@ -241,7 +241,9 @@ def test_a_missing_package_is_named(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    with pytest.raises(InputError, match=r"dicebear-core, which is not installed: pip install"):
+    with pytest.raises(
+        InputError, match=r"not installed: pip install dicebear-core==10.7.0 dicebear"
+    ):
         toon_faces.check_renderer()
 
 

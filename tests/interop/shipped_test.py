@@ -98,7 +98,7 @@ def test_the_files_are_small_and_carry_no_path(name):
     weights = {f"{part}.safetensors" for part in ("model", "parents", "prior")}
     assert files.keys() == {"README.md", "config.json"} | weights
     assert sum(map(len, files.values())) < 14_000_000
-    assert len(files["parents.safetensors"]) < (13 + 10) * 10_000 + 2_000
+    assert len(files["parents.safetensors"]) < (2 * 16 + 10) * 10_000 + 2_000
     assert not [file for file, content in files.items() if b"/home/" in content]
     config = json.loads(files["config.json"])["config"]
     paths = [config["data"]["path"], config["loss"]["perceptual_weights"]]
