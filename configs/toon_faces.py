@@ -11,7 +11,7 @@ different parents. K = 32 N, as with learned queries each latent tends to use it
 The loss on recombined sets (docs/method.md) keeps samples free of noise and consistent. The choice
 of the other settings is explained in docs/training.md.
 
-Variants: `:large` (twice the time for four decibels more, samples as good), `:smoke` (a check, no
+Variants: `:large` (twice the time for five decibels more, samples as good), `:smoke` (a check, no
 model), `:nearest`, `:positional`; several with commas.
 """
 
@@ -38,5 +38,10 @@ def get_config(variants: str = "") -> ConfigDict:
     config.loss.recombination = 0.5
     config.adversarial.start_step = 5_000
     config.train.steps = 7_000
-    large = {"model.width": 128, "quantizer.init_step": 4_500, "train.steps": 9_000}
+    large = {
+        "model.width": 128,
+        "quantizer.init_step": 4_500,
+        "adversarial.start_step": 6_000,
+        "train.steps": 9_000,
+    }
     return with_variants(config, variants, {"large": large})

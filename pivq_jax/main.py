@@ -216,16 +216,20 @@ def _run(arguments: list[str]) -> int:
     elif published is not None:
         config = published.config
     else:
-        workdir = _WORKDIR.value or ""  # `_check_flags` has seen one
-        config = config_of_model(read_config(as_path(workdir)), workdir)
+        workdir = as_path(_WORKDIR.value or "")  # `_check_flags` has seen one
+        if MODES[_MODE.value].trains and not (workdir / "config.json").exists():
+            raise InputError(f"{workdir} holds no run: give --config to begin one")
+        config = config_of_model(read_config(workdir), str(workdir))
     if config.data.path and not is_remote(config.data.path):
         path = os.path.abspath(expanded(config.data.path))
         config = config.with_fields({"data.path": path})
-    check_config(config, training=_MODE.value == "train")
-    workdir = _WORKDIR.value or (f"runs/{config.name}" if published is None else os.getcwd())
+    training = _MODE.value == "train"
+    if training or _CONFIG.value is not None:
+        check_config(config, training)
+    name = _WORKDIR.value or (f"runs/{config.name}" if published is None else os.getcwd())
     task = modes.Task(
         config,
-        as_path(workdir),
+        as_path(name),
         published,
         init_from=_INIT_FROM.value,
         tracker=_TRACKER.value or "",
@@ -235,6 +239,7 @@ def _run(arguments: list[str]) -> int:
         hidden=_HIDE.value,
         code=_CODE.value,
         from_prior=_PRIOR.value,
+        config_given=_CONFIG.value is not None,
         address=_ADDRESS.value,
         port=_PORT.value,
     )

@@ -65,6 +65,7 @@ class Task:
     hidden: str = "left"  # one of `completions.REGIONS`
     code: str = "fixed"  # see `codec.folders.compress`
     from_prior: bool = False
+    config_given: bool = True  # otherwise the config is that of the run or the published model
     address: str = "127.0.0.1"
     port: int = 0
 
@@ -107,8 +108,8 @@ def sample(task: Task) -> None:
         check_in_first_process(lambda: check_new_folder(target, "--output"))
     elif settings.count > stages.MOST_IN_GRID:
         raise InputError(
-            f"sample.count = {settings.count} images are more than the {stages.MOST_IN_GRID} of one"
-            " picture: give --output=DIR for a file each"
+            f"sample.count = {settings.count:,} images are more than the {stages.MOST_IN_GRID:,} of"
+            " one picture: give --output=DIR for a file each"
         )
     session = _open("sample", task)
     if task.from_prior and session.model.prior is None:
@@ -130,7 +131,9 @@ def interpolate(task: Task) -> None:
 def edit(task: Task) -> None:
     """Writes a grid of edited test images or, with an input, its images edited."""
     if not task.input:
-        edits.edit(_open("edit", task), task.changes, task.config.sample.count)
+        edits.edit(
+            _open("edit", task), task.changes, min(task.config.sample.count, stages.MOST_IN_GRID)
+        )
         return
     if not task.changes:
         raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
@@ -228,7 +231,7 @@ def _check_weights(config: Config) -> None:
 
 def _open(mode: str, task: Task) -> Session:
     """Opens the model of a task with the data and settings of its config."""
-    model, config, workdir = _open_model(task), task.config, task.workdir
+    model, config, workdir = _open_model(task, not task.output), task.config, task.workdir
     settings = Settings.of(config)
     if model.parents is None or mode == "evaluate":
         return Session(model, dataset_from_config(config), settings, workdir)
@@ -282,7 +285,10 @@ def _open_model(task: Task, writes: bool = True) -> TrainedModel:
     end_on_sigterm()
     config, workdir, model = task.config, task.workdir, task.published
     if model is None:
-        check_workdir(config, workdir, writes)
+        if task.config_given:
+            check_workdir(config, workdir, writes)
+        else:
+            check_directory(workdir, "--workdir", writes)
         model = load(workdir)
     else:
         _check_published(model, config)
@@ -314,8 +320,8 @@ def _evaluate(session: Session) -> None:
     if model.progress.get("codebook") == "fitted":
         start = model.config.quantizer.init_step
         say(f"its codebook is fitted to its latents; it is trained from step {start} on")
-    trained_on = model.progress.get("data", session.dataset.identity)
-    if trained_on != session.dataset.identity:
+    trained_on = model.progress.get("data", session.whole.identity)
+    if trained_on != session.whole.identity:
         say(
             f"warning: these are not the images, splits and labels of the training ({trained_on}):"
             " it may have seen some of the test images"

@@ -45,10 +45,30 @@ def test_config_is_sound(name, variants):
     assert config.quantizer.kind == (kinds[0] if kinds else "matching")
 
 
+def test_the_large_toon_faces_is_the_recipe_of_before_and_a_check_is_small_in_any_order():
+    large, plain = get_config("toon_faces", "large"), get_config("toon_faces")
+    before = {
+        "name": "toon_faces_large",
+        "model.width": 128,
+        "quantizer.init_step": 4_500,
+        "adversarial.start_step": 6_000,
+        "train.steps": 9_000,
+    }
+    assert large == plain.with_fields(before) and large != plain
+    smoke = get_config("toon_faces", "smoke")
+    for variants in ("smoke,large", "large,smoke"):
+        name = f"toon_faces_{variants.replace(',', '_')}"
+        assert get_config("toon_faces", variants) == smoke.with_fields({"name": name})
+
+
 # The kind of quantizer changes one parameter of one decoder.
 @pytest.mark.parametrize(
     "name, variants",
-    [*itertools.product(NAMES, ("", "smoke")), ("toon_faces", "smoke,positional")],
+    [
+        *itertools.product(NAMES, ("", "smoke")),
+        ("toon_faces", "smoke,positional"),
+        ("toon_faces", "large"),
+    ],
 )
 def test_its_model_initialises(name, variants):
     config = get_config(name, variants)

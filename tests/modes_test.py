@@ -18,7 +18,10 @@ from PIL import Image
 import pivq_jax
 from pivq_jax import modes
 from pivq_jax.common.errors import InputError
+from pivq_jax.config.check import read_config
 from pivq_jax.data.images import images_to_uint8
+from pivq_jax.evaluation import stages
+from pivq_jax.interop.safetensors_file import config_of_model
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +160,11 @@ def test_long_names_are_reconstructed_or_refused_before_the_work(
 def test_the_images_of_the_input_are_never_replaced(tiny_model, small_folder, tmp_path):
     source = Path(shutil.copytree(small_folder, tmp_path / "in"))
     before = {path.name: path.read_bytes() for path in source.iterdir()}
-    for output, words in (("in", "the --input itself"), ("in/out", "within --input")):
+    for output, words in (
+        ("in", "the --input itself"),
+        ("in/out", "within --input"),
+        (".", "is within --output"),
+    ):
         task = modes.Task(
             *(tiny_model.config, tmp_path, tiny_model),
             input=str(source),
@@ -165,7 +172,7 @@ def test_the_images_of_the_input_are_never_replaced(tiny_model, small_folder, tm
         )
         with pytest.raises(InputError, match=words):
             modes.reconstruct(task)
-    assert {path.name: path.read_bytes() for path in source.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in source.glob("*.*")} == before
 
 
 @pytest.fixture
@@ -176,10 +183,11 @@ def with_parents(tiny_model) -> pivq_jax.inference.TrainedModel:
     return dataclasses.replace(tiny_model, parents=np.sort(np.int32(parents)))
 
 
-def test_samples_are_written_as_files(with_parents, tmp_path):
+def test_samples_are_written_as_files(with_parents, tiny_run, tmp_path):
     model, out = with_parents, tmp_path / "out"
     config = model.config.with_fields({"sample.count": 11, "evaluate.batch_size": 4})
-    modes.sample(modes.Task(config, tmp_path, model, output=str(out)))
+    # Beside a run, whose own pictures stay as they are.
+    modes.sample(modes.Task(config, tiny_run.workdir, model, output=str(out)))
     assert sorted(os.listdir(out)) == [f"{number:06d}.png" for number in range(11)]
     assert os.listdir(tmp_path) == ["out"]
     codes = model.sample(jax.random.key(config.seed), 11)
@@ -190,9 +198,43 @@ def test_samples_are_written_as_files(with_parents, tmp_path):
         modes.sample(modes.Task(config, tmp_path, model, output=str(out)))
 
 
+def test_samples_of_the_prior_have_the_temperature_asked_for(with_parents, tmp_path, monkeypatch):
+    model, drawn = dataclasses.replace(with_parents, prior=object()), []
+
+    def draw(session, count, temperature, first=0):
+        drawn.append((count, temperature, first))
+        return model.parents[:count]
+
+    monkeypatch.setattr(stages, "draw_sets", draw)
+    monkeypatch.setattr(stages, "MOST_IN_GRID", 8)
+    config = model.config.with_fields({"sample.count": 8, "sample.temperature": 0.7})
+    modes.sample(modes.Task(config, tmp_path, model, from_prior=True))
+    more = config.with_fields({"sample.count": 11})
+    out = tmp_path / "out"
+    modes.sample(modes.Task(more, tmp_path, model, from_prior=True, output=str(out)))
+    assert drawn == [(8, 0.7, 0), (8, 0.7, 0), (3, 0.7, 8)]
+    assert len(os.listdir(out)) == 11 and sorted(os.listdir(tmp_path)) == [
+        "out",
+        "prior_samples.png",
+    ]
+    with pytest.raises(InputError, match="no prior: train one"):
+        modes.sample(modes.Task(config, tmp_path, with_parents, from_prior=True))
+
+
+def test_the_config_of_a_run_need_not_be_one_of_today(tiny_run, tmp_path):
+    workdir = Path(shutil.copytree(tiny_run.workdir, tmp_path / "run"))
+    held = json.loads((workdir / "config.json").read_text())
+    held["quantizer"]["old"] = 3
+    (workdir / "config.json").write_text(json.dumps(held))
+    config = config_of_model(read_config(workdir), "here")
+    with pytest.raises(InputError, match=r"quantizer\.old = 3"):
+        modes._open_model(modes.Task(config, workdir))
+    assert modes._open_model(modes.Task(config, workdir, config_given=False)).step > 0
+
+
 def test_too_many_samples_for_one_picture_are_refused_before_the_work(with_parents, tmp_path):
     config = with_parents.config.with_fields({"sample.count": 4_097})
-    with pytest.raises(InputError, match="more than the 4096 of one picture: give --output=DIR"):
+    with pytest.raises(InputError, match=r"4,097 .* than the 4,096 of one picture: give --output"):
         modes.sample(modes.Task(config, tmp_path, with_parents))
     assert not os.listdir(tmp_path)
 

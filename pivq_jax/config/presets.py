@@ -121,10 +121,10 @@ def with_variants(
     own = own or {}
     if {"nearest", "positional"} <= {*asked}:
         raise ValueError("config variants nearest and positional exclude each other: use one")
-    for variant in asked:
+    for variant in sorted(asked, key="smoke".__eq__):  # which shrinks what others enlarge
         if variant not in VARIANTS | own:
             names = ", ".join(VARIANTS | own)
             raise ValueError(f"config variant {variant!r} is unknown: use {names}")
         config.update_from_flattened_dict(VARIANTS.get(variant, {}) | own.get(variant, {}))
-        config.name += f"_{variant}"
+    config.name = "_".join([config.name, *asked])
     return config

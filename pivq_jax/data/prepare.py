@@ -175,7 +175,8 @@ def _prepare(options: argparse.Namespace) -> int:
     command = f"python -m pivq_jax.main --config=configs/{config}.py"
     if config != options.dataset:
         command += f" --config.data.name={options.dataset}"
-    command += f" --config.data.image_size={options.size}"
+    if options.dataset == "image_folder":  # the other configs are for one size, and resize larger
+        command += f" --config.data.image_size={options.size}"
     if options.output or options.dataset == "image_folder":
         command += f" --config.data.path={shlex.quote(os.fspath(output))}"
     print(f"train on it: {command}")

@@ -19,8 +19,9 @@ from pivq_jax.data.splits import SPLITS, split_of
 
 _INFO = "dataset_info.json"
 
-# Labels of this number of images of a split are read to find factors without labels, in a second.
-_INSPECTED = 2**14
+# Records of a split that are read to find factors without labels, in about a second: this number,
+# or as many as have so many bytes, but not less than a few hundred.
+_INSPECTED, _BYTES_INSPECTED, _LEAST_INSPECTED = 2**14, 2**28, 2**8
 
 
 def open_directory(
@@ -145,7 +146,8 @@ def _unlabelled(split: RecordSource, factors: tuple[str, ...]) -> set[str]:
     """The factors of which some image, of those inspected, has no value."""
     if not factors:
         return set()
-    indices = np.unique(np.linspace(0, len(split) - 1, _INSPECTED).astype(int))
+    most = max(_LEAST_INSPECTED, _BYTES_INSPECTED // len(bytes(split.records[0])))
+    indices = np.unique(np.linspace(0, len(split) - 1, min(most, _INSPECTED)).astype(int))
     labels = [_labels(features_of(bytes(split.records[int(i)])), factors) for i in indices]
     return {name for each in labels for name, value in each.items() if value < 0}
 

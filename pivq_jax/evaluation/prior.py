@@ -42,11 +42,11 @@ def describe_prior(session: Session) -> dict[str, Any]:
     return {"prior_bits": _bits(session), "prior_sets": sets}
 
 
-def draw_sets(session: Session, count: int, temperature: float) -> np.ndarray:
-    """Draws sets from the prior, int32 [count, N]."""
+def draw_sets(session: Session, count: int, temperature: float, first: int = 0) -> np.ndarray:
+    """Draws sets from the prior, int32 [count, N]: those of numbers `first` and following."""
     key, at_once = session.key(Draw.PRIOR_SETS), min(AT_ONCE, count)
     batches = [
-        session.model.sample_prior(jax.random.fold_in(key, start), at_once, temperature)
+        session.model.sample_prior(jax.random.fold_in(key, first + start), at_once, temperature)
         for start in range(0, count, at_once)
     ]
     return np.concatenate(batches)[:count]

@@ -69,6 +69,7 @@ class Session:
     def __init__(
         self, model: TrainedModel, dataset: Dataset, settings: Settings, workdir: Path
     ) -> None:
+        self.whole = dataset
         if settings.images:
             dataset = dataset.first(settings.images)
         self.model, self.dataset, self.settings = model, dataset, settings

@@ -6,7 +6,6 @@ pictures to the workdir.
 """
 
 import contextlib
-import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -195,23 +194,29 @@ def sample_prior(session: Session, settings: SampleConfig) -> None:
 
 
 def write_samples(session: Session, settings: SampleConfig, from_prior: bool, target: Path) -> None:
-    """Writes new images to a new folder, each as a PNG file, `000000.png` and so on."""
+    """Writes new images to a new folder, each as a PNG file, `000000.png` and so on.
+
+    They are drawn in parts, of which the first has the images of `samples.png`.
+    """
     count, batch_size = settings.count, session.settings.batch_size
-    if from_prior:
-        codes = draw_sets(session, count, settings.temperature)
-    else:
-        key = jax.random.key(session.seed)
-        codes, _ = session.recombined_codes(count, key, fraction=settings.fraction)
-    first = jax.process_index() == 0
-    number = itertools.count()
+    digits = max(6, len(str(count - 1)))
+    key, first = jax.random.key(session.seed), jax.process_index() == 0
     with (
         new_folder(target) if first else contextlib.nullcontext(target) as folder,
         progress_bar(desc="sampling", total=count, unit=" images", disable=not first) as bar,
     ):
-        for images in decode_batches(session.model, codes, batch_size):
-            for image in images if first else ():
-                save_png(folder / f"{next(number):06d}.png", image)
-            bar.update(len(images))
+        for start in range(0, count, MOST_IN_GRID):
+            size = min(MOST_IN_GRID, count - start)
+            if from_prior:
+                codes = draw_sets(session, size, settings.temperature, start)
+            else:
+                own = jax.random.fold_in(key, start) if start else key
+                codes, _ = session.recombined_codes(size, own, fraction=settings.fraction)
+            for images in decode_batches(session.model, codes, batch_size):
+                for image in images if first else ():
+                    save_png(folder / f"{start:0{digits}d}.png", image)
+                    start += 1
+                bar.update(len(images))
     say(f"{count:,} images in {target}")
 
 

@@ -259,7 +259,8 @@ class TrainedModel:
 
         Files of these names in the local `directory`, which is created if missing, are replaced.
         Paths in the config are emptied, as they are only valid on this machine. Raises InputError
-        if `directory` is in remote storage, a file, or the workdir of a run.
+        if `directory` is in remote storage, a file, or the workdir of a run, or if the parents have
+        more than 2^24 codes.
         """
         description, place = without_paths(self.description), local_path(str(directory))
         write_pretrained(place, self.params, description, self.parents, self.prior, self.labels)

@@ -49,10 +49,10 @@ def test_the_page_of_a_run_is_served_until_it_is_stopped(commands, tiny_run, num
 
 
 @pytest.mark.slow
-def test_a_port_in_use_is_one_error_before_the_model_is_opened(commands, tmp_path):
+def test_a_port_in_use_is_one_error_before_the_model_is_opened(commands, tiny_run):
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        done = commands.run("--mode=explore", f"--workdir={tmp_path}", f"--port={port}")
+        done = commands.run("--mode=explore", f"--workdir={tiny_run.workdir}", f"--port={port}")
     assert done.code == 2 and len(done.stderr.splitlines()) == 1
     assert f"port {port}" in done.stderr and "in use" in done.stderr
 
