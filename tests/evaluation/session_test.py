@@ -73,6 +73,7 @@ def test_the_pool_is_encoded_once(session):
 def test_a_check_uses_the_first_images_of_each_split(session):
     model, data = session.model, session.dataset
     checked = Session(model, data, Settings(8, 20, "vgg", "", 5, "", images=12), Path("nowhere"))
+    assert checked.whole is data
     for whole, used in (
         (data.train, checked.pool),
         (data.train, checked.training_images),
