@@ -34,7 +34,7 @@ def write(file: Path, section: str, without: str = "", **fields: Any) -> None:
 
 LARGE = {
     "images at a time": ("evaluate", {"batch_size": 2**31 - 1}, "at most 8,192"),
-    "samples": ("sample", {"count": 2**31 - 1}, "at most 4,096"),
+    "samples": ("sample", {"count": 2**31 - 1}, "at most 10,000,000"),
     "rows": ("sample", {"interpolations": 2**31 - 1}, "at most 1,024"),
     "name": ("", {"name": "\x1b[2J"}, r"name = '\\x1b"),
 }
