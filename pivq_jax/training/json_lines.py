@@ -38,17 +38,15 @@ def read_lines(path: Path, last_step: float = math.inf) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     whole = path.read_bytes().decode(errors="replace").split("\n")[:-1]
-    steps = map(_step_of, whole)
-    return [
-        json.loads(line)
-        for line, step in zip(whole, steps, strict=True)
-        if step is not None and step <= last_step
-    ]
+    records = map(_record_of, whole)
+    return [record for record in records if record and float(record["step"]) <= last_step]
 
 
-def _step_of(line: str) -> float | None:
-    """The step of a line; None if the line is damaged."""
+def _record_of(line: str) -> dict[str, Any] | None:
+    """The object of a line, with a number as its `step`; None if the line is damaged."""
     try:
-        return float(json.loads(line)["step"])
+        record = json.loads(line)
+        float(record["step"])
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return None
+    return record
