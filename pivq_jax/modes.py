@@ -27,7 +27,6 @@ from pivq_jax.common.pictures import save_png
 from pivq_jax.config.check import check_workdir, trained_differences
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data import Dataset
-from pivq_jax.data.images import load_image
 from pivq_jax.data.sources import Mirrored
 from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation import completions, edits, stages
@@ -351,18 +350,10 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
         edits.check_changes(model, changes)
     else:
         model = _open_model(task, writes=False)
-    writes = jax.process_index() == 0
-    config = task.config
-    batch_size, codes, psnrs = config.evaluate.batch_size, {}, []
-    for start in range(0, len(files), batch_size):
-        readable = {}
-        for file in files[start : start + batch_size]:
-            try:
-                readable[file] = load_image(source / file, config.data.image_size)
-            except InputError as error:
-                say(f"skipped: {error}")
-        if not readable:
-            continue
+    writes, codes, psnrs = jax.process_index() == 0, {}, []
+    size, batch_size = task.config.data.image_size, task.config.evaluate.batch_size
+    doing = "editing" if changes else "reconstructing"
+    for readable in folders.readable_images(source, files, size, batch_size, doing):
         images = [{"image": image} for image in readable.values()]
         found = encode_split(model, images, batch_size)
         if changes:
@@ -374,8 +365,6 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
             if writes:
                 save_png(target / names[file], image)
             codes[Path(file).as_posix()] = row
-    if not codes:
-        raise InputError(f"no readable image in {source}: see the lines above")
     if writes:
         write_json(target / "codes.json", codes)
     say(f"{len(codes):,} images and codes.json in {target}")

@@ -1,7 +1,7 @@
 """Folders of images to files of codes, and back."""
 
 import contextlib
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -30,14 +30,37 @@ from pivq_jax.evaluation.reconstruction import (
 from pivq_jax.inference import TrainedModel
 
 
+def readable_images(
+    source: Path, files: Sequence[str], size: int, batch_size: int, doing: str
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the images of each batch of files by file, but for those that cannot be read.
+
+    These are reported. Raises InputError at the end if there was none to yield.
+    """
+    first, found = jax.process_index() == 0, False
+    with progress_bar(desc=doing, total=len(files), unit=" images", disable=not first) as bar:
+        for start in range(0, len(files), batch_size):
+            images = {}
+            for file in (batch := files[start : start + batch_size]):
+                try:
+                    images[file] = load_image(source / file, size)
+                except InputError as error:
+                    if first:
+                        bar.write(f"skipped: {error}")
+            if images:
+                found = True
+                yield images
+            bar.update(len(batch))
+    if not found:
+        raise InputError(f"no readable image in {source}: see the lines above")
+
+
 def compress(
     model: TrainedModel, source: Path, target: Path, batch_size: int, code: str = "fixed"
 ) -> None:
     """Writes the codes of all images of a local folder to a file, local or remote; replaces it.
 
-    Images are cropped and resized as for training. Files that cannot be read are reported and
-    skipped. The mean PSNR of what they decode to is printed. One batch of images is in memory at a
-    time, and the codes of all.
+    One batch of images is in memory at a time, and the codes of all.
     """
     check_code(model, code)
     files = [Path(file).as_posix() for file in list_images(source)]
@@ -53,29 +76,15 @@ def compress(
     names: list[str] = []
     codes: list[np.ndarray] = []
     psnrs: list[np.ndarray] = []
+    size = model.config.data.image_size
+    for images in readable_images(source, files, size, batch_size, "compressing"):
+        result = reconstruct_split(model, [{"image": x} for x in images.values()], batch_size)
+        names += images
+        codes.append(result.codes.astype(dtype))
+        psnrs.append(result.psnr)
     first = jax.process_index() == 0
-    images_bar = partial(progress_bar, unit=" images", disable=not first)
-    with images_bar(desc="compressing", total=len(files)) as bar:
-        for start in range(0, len(files), batch_size):
-            images = []
-            for name in (batch := files[start : start + batch_size]):
-                try:
-                    image = load_image(source / name, model.config.data.image_size)
-                except InputError as error:
-                    if first:
-                        bar.write(f"skipped: {error}")
-                    continue
-                images.append({"image": image})
-                names.append(name)
-            if images:
-                result = reconstruct_split(model, images, batch_size)
-                codes.append(result.codes.astype(dtype))
-                psnrs.append(result.psnr)
-            bar.update(len(batch))
-    if not codes:
-        raise InputError(f"no readable image in {source}: see the lines above")
     whole = np.concatenate(codes)
-    with images_bar(desc="coding", total=len(names)) as bar:
+    with progress_bar(desc="coding", total=len(names), unit=" images", disable=not first) as bar:
         contents = contents_of(model, whole, names, code, bar.update)
     content = pack(contents)
     if first:

@@ -36,7 +36,7 @@ from pivq_jax.data.images import (
     unread_kinds,
 )
 from pivq_jax.data.splits import SPLITS, in_splits
-from pivq_jax.data.tree import list_files
+from pivq_jax.data.tree import existing_directory, list_files
 
 # Names of the attribute values -1 and 1 of the official lists.
 _BINARY = ("no", "yes")
@@ -175,7 +175,7 @@ def ffhq(source: Path) -> Listing:
     """Lists FFHQ: images 0 to 59,999 train, 60,000 to 69,999 validation, none test."""
     sides = {"images1024x1024": 1024, "thumbnails128x128": 128}
     wanted = "images1024x1024 or thumbnails128x128, or a directory that holds one of them"
-    _check_directory(source, wanted)
+    existing_directory(source, wanted)
     root = source if source.name in sides else _find(source, tuple(sides), wanted)
     splits: dict[str, list[Entry]] = {"train": [], "validation": []}
     for name, (file, stamp) in sorted(_by_name(_files(root)).items()):
@@ -196,7 +196,7 @@ def ffhq(source: Path) -> Listing:
 def lfw(source: Path) -> Listing:
     """Lists Labeled Faces in the Wild, split by a hash of the person's name."""
     wanted = f"{', '.join(_LFW_FOLDERS)}, or a directory that holds one of them"
-    _check_directory(source, wanted)
+    existing_directory(source, wanted)
     root = source
     while found := [name for name in _LFW_FOLDERS if (root / name).is_dir()]:  # some copies nest it
         root = root / found[0]
@@ -219,7 +219,7 @@ def image_folder(source: Path, attributes: Path | None = None, group: str = "") 
 
     See `tables.read_csv` for `attributes`, and `splits.groups_by` for `group`.
     """
-    _check_directory(source, "a directory of images")
+    existing_directory(source)
     files = list_files(source)
     stamps = {file: stamp for file, stamp in files.items() if is_image(file)}
     unread = unread_kinds(files)
@@ -245,15 +245,9 @@ READERS: dict[str, Callable[[Path], Listing]] = {
 }
 
 
-def _check_directory(source: Path, wanted: str) -> None:
-    if not source.is_dir():
-        what = "is a file" if source.exists() else "does not exist"
-        raise InputError(f"{source} {what}: give {wanted}")
-
-
 def _find(source: Path, names: Sequence[str], wanted: str) -> Path:
     """Returns the first of `names` in the directory or a subdirectory that downloads have."""
-    _check_directory(source, wanted)
+    existing_directory(source, wanted)
     for name in names:
         for place in _PLACES:
             if (source / place / name).exists():

@@ -11,11 +11,12 @@ import numpy as np
 from absl import logging
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import expanded, is_remote
+from pivq_jax.common.files import is_remote
 from pivq_jax.data.images import decode_image
 from pivq_jax.data.records import RESERVED, features_of
 from pivq_jax.data.sources import Example, RecordSource, Source, Subset
 from pivq_jax.data.splits import SPLITS, split_of
+from pivq_jax.data.tree import existing_directory
 
 _INFO = "dataset_info.json"
 
@@ -91,9 +92,7 @@ def _labels(features: Any, factors: tuple[str, ...]) -> dict[str, int]:
 def _find(path: str | os.PathLike[str]) -> Path:
     if is_remote(os.fspath(path)):
         raise InputError(f"{path} is remote: copy the data set to a local disk, for random access")
-    root = expanded(path)
-    if not root.is_dir():
-        raise InputError(f"no directory {root}: give the one that contains {_INFO}")
+    root = existing_directory(path, f"the one that contains {_INFO}")
     found = [root] if (root / _INFO).exists() else sorted(p.parent for p in root.rglob(_INFO))
     if not found:
         raise InputError(f"no {_INFO} in {root}: give a data set of tensorflow-datasets")

@@ -16,11 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.builder import Entry, Plan, build, usable_cores
-from pivq_jax.data.images import encode_png
+from pivq_jax.data.images import decode_image, encode_png
 
 NAME = "toon_faces"
 VERSION = "1.0.0"
@@ -128,15 +126,12 @@ def face_factors(seed: str) -> dict[str, str]:
 def render_face(seed: str, size: int) -> tuple[bytes, dict[str, str]]:
     """Renders a face on white as a PNG file; returns it and the factors."""
     import resvg_py
-    from PIL import Image
 
     drawn = resvg_py.svg_to_bytes(
         svg_string=_avatar(seed, size).to_string(), width=size, height=size
     )
-    face = Image.open(io.BytesIO(bytes(drawn))).convert("RGBA")
-    canvas = Image.new("RGBA", face.size, "white")
-    canvas.alpha_composite(face)
-    return encode_png(np.asarray(canvas.convert("RGB"))), face_factors(seed)
+    face = decode_image(io.BytesIO(bytes(drawn)), size, name=seed)
+    return encode_png(face), face_factors(seed)
 
 
 def renderer_fingerprint() -> str:

@@ -39,13 +39,14 @@ def list_images(directory: str | os.PathLike[str]) -> list[str]:
     return found
 
 
-def existing_directory(directory: str | os.PathLike[str]) -> Path:
-    """Returns the path of a directory of images, with `~` expanded."""
+def existing_directory(
+    directory: str | os.PathLike[str], wanted: str = "the path of a directory of images"
+) -> Path:
+    """Returns the path of a directory, with `~` expanded."""
     root = expanded(directory)
-    if not root.exists():
-        raise InputError(f"no directory {root}: give the path of a directory of images")
     if not root.is_dir():
-        raise InputError(f"{root} is a file: give the path of a directory of images")
+        what = f"{root} is a file" if root.exists() else f"no directory {root}"
+        raise InputError(f"{what}: give {wanted}")
     return root
 
 

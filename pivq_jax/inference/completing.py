@@ -69,21 +69,18 @@ def first_guess(
 
 
 def complete_patches(
-    encode: Callable[[jax.Array], jax.Array],
-    decode: Callable[[jax.Array], jax.Array],
     space: sampling.CodeSpace,
     codebook: jax.Array,
     parents: np.ndarray | None,
     prior: sampling.Prior | None,
-    images: jax.Array,
+    codes: jax.Array,
     visible: jax.Array,
 ) -> jax.Array:
-    """Completes images of which each patch has codes of its own, which say nothing about others.
+    """Completes codes [B, N], of which each is of one patch and says nothing about others.
 
     Patches that are mostly hidden are drawn from the prior or, without one, are those of the parent
     whose visible patches are most alike, by their latents. Returns int32 [B, N].
     """
-    codes = first_guess(encode, decode, space, None, images, visible)
     side = math.isqrt(space.places)
     seen = visible[..., 0].reshape(len(visible), side, -1, side, visible.shape[2] // side)
     seen = seen.mean((2, 4)).reshape(len(visible), space.places) >= 0.5

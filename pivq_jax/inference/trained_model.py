@@ -208,8 +208,9 @@ class TrainedModel:
             rows = slice(start, start + COMPLETED_AT_ONCE)
             shown = images[rows], seen[rows]
             if self.space.places:
-                held = self.codebook, self.parents, judge
-                results.append(complete_patches(*codecs, *held, *shown))
+                codes = first_guess(*codecs, None, *shown)
+                held = self.space, self.codebook, self.parents, judge
+                results.append(complete_patches(*held, codes, seen[rows]))
             else:
                 codes = first_guess(*codecs, self.parents, *shown)
                 results.append(self._programs.fit(network, params, weights, codes, *shown))

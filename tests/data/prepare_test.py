@@ -512,7 +512,7 @@ WRONG = {
     "tiny": (["--size=4"], ["--size is 4", "at least 8"]),
     "workers": (["--workers=0"], ["--workers is 0"]),
     "attributes": (["--attributes=x.csv"], ["--attributes is for image_folder"]),
-    "source": (["--source=/nowhere"], ["/nowhere does not exist", "img_align_celeba"]),
+    "source": (["--source=/nowhere"], ["no directory /nowhere", "img_align_celeba"]),
     "file": ([f"--source={__file__}"], ["is a file"]),
 }
 
