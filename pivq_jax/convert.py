@@ -93,9 +93,8 @@ def publish(workdir: Path, directory: Path) -> None:
 def workdir_from_file(path: Path, workdir: Path) -> None:
     """Writes a new workdir with a checkpoint of a file's weights, which are also the averages.
 
-    The step is that of the file, or the last one of its config. All moments of the optimizer are
-    zero. Refused if training would initialize the codebook at this step or later, unless that is
-    known to be just fitted to the latents of this step.
+    All moments of the optimizer are zero. A codebook that training would replace is refused, unless
+    it is known to be just fitted to the latents of this step.
     """
     check_place(workdir, "--to")
     check_new_folder(workdir, "--to")

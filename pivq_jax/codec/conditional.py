@@ -30,9 +30,8 @@ Table = list[array]
 def entry_levels(codes: npt.ArrayLike, codebook_size: int) -> bytes:
     """Returns the levels, K bytes, of the entries in sets of codes [M, N].
 
-    An entry that n of M images contain has the odds (n + 1/2) / (M - n + 1/2). Its level is two per
-    factor of two, counted from 1 for the rarest entry, and 0 if no image contains it. The rounding
-    costs 0.1 bits an image at N = 16.
+    There are two levels per factor of two in the odds of an entry, counted from 1 for the rarest
+    one; the level is 0 if no image contains it. The rounding costs 0.1 bits an image at N = 16.
     """
     codes = np.asarray(codes)
     found = np.bincount(codes.reshape(-1), minlength=codebook_size)
@@ -50,7 +49,7 @@ def inclusion_table(weights: Sequence[int], num_codes: int) -> Table:
     """Computes the probability that an entry is in the set, given the number of codes from it on.
 
     Item j of an entry's row of N + 1 is that for j codes left, in units of 2**-24; it is 0 or 2**24
-    only if that is certain. Entries of weight 0 are in no set.
+    only if that is certain.
     """
     if (positive := sum(weight > 0 for weight in weights)) < num_codes:
         raise InputError(f"{positive} entries have a weight: sets of {num_codes} codes need more")

@@ -80,10 +80,9 @@ def check_size(size: int, what: str) -> None:
 
 
 def parse(content: bytes, origin: str) -> Contents:
-    """Reads the bytes of a file. What its head claims is believed only as far as bytes are there.
+    """Reads the bytes of a file, whose head is believed only as far as bytes are there.
 
-    Nothing is known about `data` but that it is what was written. `origin` names the file in
-    messages.
+    Nothing is known about `data` but that it is what was written.
     """
     if len(content) > MAX_FILE:
         raise InputError(f"{origin} has more than {MAX_FILE:,} bytes: give one of fewer images")

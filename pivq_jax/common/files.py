@@ -57,10 +57,9 @@ def local_path(name: str) -> Path:
 
 
 def cache_folder(name: str, variable: str = "") -> Path:
-    """Returns the folder for what this package keeps between runs: ~/.cache/pivq_jax/`name`.
+    """Returns the folder ~/.cache/pivq_jax/`name`, or the one that an environment variable names.
 
-    The environment variable, if any, names another one. Without a home directory, as in some
-    containers, it is among temporary files.
+    Without a home directory, as in some containers, it is among temporary files.
     """
     if named := os.environ.get(variable):
         return expanded(named)
@@ -296,9 +295,9 @@ def read_object(path: Path, most: int = 2**23) -> dict[str, Any]:
 
 
 def open_archive(file: IO[bytes], most: int) -> zipfile.ZipFile:
-    """Opens a zip archive of at most so many members.
+    """Opens a zip archive; more than `most` members are a ValueError, before they take memory.
 
-    More are a ValueError before they take memory. A damaged archive raises what `zipfile` does.
+    A damaged archive raises what `zipfile` does.
     """
     directory = _Directory(file, most)
     archive = zipfile.ZipFile(cast(IO[bytes], directory))

@@ -39,10 +39,9 @@ def _lead_to_nowhere(stream: TextIO) -> None:
 
 
 def outlive_output() -> None:
-    """Lets the process go on, silently, where its output cannot be written any more.
+    """Lets the process go on where output cannot be written, and escapes unknown characters.
 
-    Characters that a terminal does not know are written as escapes. Streams of a notebook, which
-    are not those of the process, are left alone.
+    Streams of a notebook, which are not those of the process, are left alone.
     """
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)

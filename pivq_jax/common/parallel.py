@@ -123,8 +123,7 @@ def own_copy(tree: Any) -> Any:
 def map_over_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """Maps `function(batched, shared)` over the rows of each device, without communication.
 
-    The compiler would communicate in every iteration of a loop, as in matching. If the number of
-    rows is not divisible by that of the devices, every device computes all rows.
+    The compiler would communicate in every iteration of a loop, as in matching.
     """
 
     def mapped(batched: Any, shared: Any) -> Any:

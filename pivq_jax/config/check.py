@@ -248,9 +248,7 @@ def check_workdir(
 ) -> None:
     """Checks that a workdir is new or belongs to a run with the same config, and is writable.
 
-    `trained_differences` says which configs are the same; the error names the fields that differ.
-    Without `writes`, the workdir need not be writable. With `extends`, the config may have more
-    training steps.
+    Without `writes`, it need not be writable; with `extends`, the config may have more steps.
     """
     check_directory(workdir, "--workdir", writes)
     path = workdir / "config.json"
@@ -275,9 +273,7 @@ def check_workdir(
 def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
     """Lists the differences between two configs that make their trained models different.
 
-    A phrase for each: the field and its value in `held`, nested dictionaries. Fields in `UNTRAINED`
-    may differ, as may Muon's under AdamW, and those of the loss on recombined sets and of the
-    discriminator if their weights are 0.
+    Each is a phrase, the field and its value in `held`, nested dictionaries.
     """
     wanted, free = config.to_dict(), UNTRAINED
     if config.optimizer.name != "muon":

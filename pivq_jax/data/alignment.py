@@ -63,8 +63,7 @@ def align_folder(
 ) -> tuple[int, list[Skipped]]:
     """Aligns all photographs of a directory tree; returns how many, and what was skipped, by file.
 
-    `output` is made, or completed if an earlier call with the same arguments made it. The detector
-    finds the eyes in a photograph as `landmarks.find_eyes` does.
+    `output` is made, or completed if an earlier call with the same arguments made it.
     """
     import PIL
 

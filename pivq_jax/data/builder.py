@@ -72,8 +72,7 @@ def build(
 ) -> dict[str, Any]:
     """Prepares a data set in `target`, unless it is there; returns the contents of `prepared.json`.
 
-    What is not complete is in a hidden directory, which the next call continues. It is named after
-    `stem`, by default the name of `target`. There are at most so many worker processes.
+    What is not complete is in a hidden directory named after `stem`, which the next call continues.
     """
     stem = stem or target.name
     work = target.with_name(f".{stem}.incomplete")

@@ -29,7 +29,7 @@ def eye_distance(size: int, preset: str) -> float:
 def similarity(eyes: np.ndarray, size: int, preset: str) -> np.ndarray:
     """Returns the similarity transform from an aligned image to its photograph, float64 [2, 3].
 
-    The eyes determine it. The point (x, y) of the aligned image shows `matrix @ (x, y, 1)`.
+    The point (x, y) of the aligned image shows `matrix @ (x, y, 1)`.
     """
     # As complex numbers, points z of the aligned image come from a z + b.
     to, come_from = _complex(np.array(PRESETS[preset]) * size), _complex(eyes)
@@ -45,8 +45,7 @@ def _complex(points: np.ndarray) -> np.ndarray:
 def align(image: np.ndarray, eyes: np.ndarray, size: int, preset: str) -> np.ndarray:
     """Returns the square of a photograph in which the eyes are at the places of a preset.
 
-    What is outside of the photograph is filled by reflection at its edges, as often as needed. The
-    eyes are those of `landmarks.find_eyes`.
+    The eyes are those of `landmarks.find_eyes`; the photograph is reflected at its edges.
     """
     from PIL import Image
 

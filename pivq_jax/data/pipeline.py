@@ -49,11 +49,9 @@ def train_batches(
 ) -> Generator[Batch]:
     """Yields training batches without end, for steps `start_step`, `start_step` + 1, ...
 
-    A batch has the rows of this process: `image`, uint8 [b, H, W, 3], and each factor as int32 [b],
-    with b = batch_size / process_count. It is a pure function of (source, seed, step, batch_size,
-    flip), with threads of this process (0 workers) or with subprocesses, which end when the
-    generator is closed or this process ends. Each epoch has all images once, in an order of its
-    own; a batch may contain the end of one and the start of the next.
+    A batch has the rows of this process: `image`, uint8 [b, H, W, 3], and each factor, int32 [b],
+    with b = batch_size / process_count; it may contain the end of an epoch and the start of the
+    next. The workers are subprocesses, which end when the generator is closed or this process ends.
     """
     import grain  # evaluations do without
 

@@ -52,10 +52,9 @@ def prepare_dataset(
     group: str = "",
     workers: int = 1,
 ) -> dict[str, Any]:
-    """Prepares a data set in `{output}/{name}/{image_size}px`, unless it is already there.
+    """Prepares a data set in `{output}/{name}/{image_size}px`; returns its `prepared.json`.
 
-    Returns the contents of `prepared.json`. `crop` is the side of the central square that is
-    resized, in pixels; 0 for the largest square.
+    `crop` is the side of the central square that is resized, in pixels; 0 for the largest square.
     """
     if image_size < 8:
         raise InputError(f"--size is {image_size}: it must be at least 8")

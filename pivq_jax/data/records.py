@@ -67,10 +67,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path | None:
-    """Copies a prepared data set to a local disk, for random access; returns its directory there.
+    """Copies a data set, if prepared, to a local disk for random access; returns its directory.
 
-    It has this or else the next larger size; None if there is none. If the size or time of a remote
-    file changes, it is another data set with its own copy: a run that uses the earlier one goes on.
+    If the size or time of a remote file changes, it is another data set with its own copy: a run
+    that uses the earlier one goes on.
     """
     place: Any = as_path(remote)  # etils paths, unlike pathlib paths, can be copied
     try:

@@ -28,8 +28,7 @@ def run(
 ) -> Generator[Result]:
     """Yields the results of a function, which are not None, on items in worker processes.
 
-    With 0 workers, this process works. Closing the generator, or any exception, ends the workers;
-    if this process is killed, they end at their next result. They are no children as those of
+    Closing the generator, or any exception, ends the workers. They are no children as those of
     `multiprocessing`, which would import the script of the caller.
     """
     if not workers:

@@ -112,7 +112,6 @@ def probe_attributes(
     """Fits probes on `train`, chooses penalties on `validation` and measures accuracy on `test`.
 
     A class that training lacks is never predicted; one that the test split lacks does not count.
-    Attributes of which any split shows only one class are left out.
     """
     left_out: dict[str, str] = {}
     for split, data in (("training", train), ("validation", validation), ("test", test)):

@@ -47,7 +47,7 @@ def write_report(session: Session) -> dict[str, Any]:
     """Evaluates a model on the test split of its data; returns the content of `metrics.json`.
 
     Each stage leaves its results and pictures in `report`, so an interrupted evaluation continues
-    with the next one. Stages that the data does not support are left out, with the reason.
+    with the next one.
     """
     model, config, folder = session.model, session.model.config, session.report
     first = jax.process_index() == 0

@@ -72,9 +72,8 @@ def read_image(content: bytes, size: int) -> np.ndarray:
 class Engine:
     """A trained model with its data, compiled and ready.
 
-    Without a data set there are no images to choose from and no new faces: `pool`, `labelled` (the
-    model with labelled images) and `probe` are None; the last two also without labels, and if codes
-    have places. `example_name` is what the page calls the images to choose from.
+    Without a data set, `pool`, `labelled` (the model with labelled images) and `probe` are None;
+    the last two also without labels, and if codes are ordered.
     """
 
     def __init__(

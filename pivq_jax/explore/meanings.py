@@ -31,7 +31,7 @@ def find_meanings(
 ) -> Meanings:
     """Attributes each entry to the factor that it tells most about, as the code atlas does.
 
-    Without labels, entries are grouped by k-means on the codebook, from the seed. M may be 0.
+    Without labels, entries are grouped by k-means on the codebook, from the seed.
     """
     size = space.codebook_size
     share = (space.multi_hot(codes) > 0).mean(0) if len(codes) else np.zeros(size)

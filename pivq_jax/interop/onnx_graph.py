@@ -36,8 +36,7 @@ def import_onnx() -> Any:
 class Graph:
     """Nodes and weights of a network, under construction, for a model with these parameters.
 
-    Values are referred to by name, parameters by path, such as 'encoder/norm/scale'. All
-    computation is in float32.
+    Values are referred to by name, parameters by path, such as 'encoder/norm/scale'.
     """
 
     def __init__(self, params: Params) -> None:

@@ -66,8 +66,7 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
 def _checked(text: str, path: Path) -> tuple[dict[str, Any], Config]:
     """The checked description in `text`, with `config`, `step`, `progress` and `metrics`.
 
-    Also returns the typed config. Whoever wrote the file chose its paths, so none of them is read:
-    only those that a user gives.
+    Whoever wrote the file chose its paths, so none of them is read: only those that a user gives.
     """
     try:
         description = dict(json.loads(text))

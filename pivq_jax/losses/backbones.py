@@ -16,11 +16,10 @@ from pivq_jax.common.errors import InputError
 
 
 def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
-    """Maximum of each window; without padding, as `nn.max_pool`.
+    """Maximum of each window without padding; its gradient goes to the first of equal maxima.
 
-    The gradient goes to the first of several equal maxima, as in PyTorch. `nn.max_pool` has the
-    same one, but as a select-and-scatter, which XLA refuses on a GPU if results are to be
-    deterministic.
+    That of `nn.max_pool` is the same, but a select-and-scatter, which XLA refuses on a GPU if
+    results are to be deterministic.
     """
     height, width = ((size - window) // stride * stride + 1 for size in x.shape[1:3])
     parts = (

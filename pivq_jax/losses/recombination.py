@@ -48,15 +48,13 @@ def nearest_patch_loss(
 
 
 def blend(a: jax.Array, b: jax.Array, taken: jax.Array, patch_size: int) -> jax.Array:
-    """Mixes images without a seam, as targets of what is decoded from recombined sets.
+    """Mixes images f32 [B, S, S, 3] without a seam, as targets for decoded recombined sets.
 
-    Each patch is that of one image; at the border, its frequencies are mixed with those of its
-    neighbours. The means of patches are those whose differences between neighbours are nearest to
-    the differences in the images that these are taken from, where they come from two images the
-    average of both (gradient-domain blending: Pérez et al. 2003, Poisson image editing).
-
-    Images are f32 [B, S, S, 3]. `taken`, f32 [B, (S / patch_size)^2], is 1 where a patch is taken
-    from `b` and 0 where from `a`.
+    `taken`, f32 [B, (S / patch_size)^2], is 1 where a patch is taken from `b` and 0 where from `a`;
+    at the border, its frequencies are mixed with those of its neighbours. The means of patches are
+    those whose differences between neighbours are nearest to the differences in the images that
+    these are taken from, where they come from two images the average of both (gradient-domain
+    blending: Pérez et al. 2003, Poisson image editing).
     """
     batch, side = len(a), a.shape[1] // patch_size
     transform = cosine_transform(patch_size, 3 * patch_size**2)

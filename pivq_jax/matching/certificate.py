@@ -7,8 +7,7 @@ from pivq_jax.matching.keys import INFINITE
 
 
 def prepare(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Makes cost float32 [B, N, K] safe to solve; returns it scaled, the factors back, and
-    validity.
+    """Returns cost float32 [B, N, K], safe to solve, the factors to scale it back, and validity.
 
     It is scaled by a power of two (exact), so that finite entries are smaller than 2 in magnitude
     and sums cannot overflow. A problem that contains NaN or -inf is all zeros, and not valid.

@@ -40,7 +40,7 @@ _Search = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Solves one problem, float32 [N, K]; arguments and results as in `auction.solve`.
 
-    Use `jax.lax.map` for a batch. Under `vmap`, problems that are finished would continue to
+    Use `jax.lax.map` for a batch: under `vmap`, problems that are finished would continue to
     iterate and might never terminate.
     """
     partial = jax.jit(_augment_all)(cost, _greedy_start(cost))

@@ -52,11 +52,10 @@ class _State(NamedTuple):
 
 
 def augment_all(cost: jax.Array, offers: Offers) -> tuple[Offers, jax.Array, jax.Array]:
-    """Matches all free rows along shortest paths of reduced costs.
+    """Matches free rows along shortest paths of reduced costs, as long as there are such paths.
 
-    The offers must be tight under their prices, with price 0 for free columns if N < K. Afterwards
-    they are complete, except for problems without an augmenting path, which stop. Also returns the
-    numbers of waves, int32 [], and of those in which a search of some problem ended.
+    The offers must be tight under their prices, with price 0 for free columns if N < K. Also
+    returns the numbers of waves, int32 [], and of those in which a search of some problem ended.
     """
     batch, num_rows, num_columns = cost.shape
     state = _State(
@@ -94,11 +93,9 @@ def _row_duals(cost: jax.Array, offers: Offers) -> jax.Array:
 
 
 def _relax(cost: jax.Array, state: _State) -> tuple[jax.Array, jax.Array]:
-    """Relaxes the edges of all rows.
+    """Computes the distance of each row, float32 [B, N], and of columns via it, [B, N, K].
 
-    Returns float32 [B, N], the distance from a root to each row, and float32 [B, N, K], that to
-    each column with each row as the last. Matched pairs are tight, so a matched row has the
-    distance of its column; roots have distance 0.
+    Matched pairs are tight, so a matched row has the distance of its column; roots have distance 0.
     """
     _, col4row, v = state.offers
     reach = jnp.take_along_axis(state.distance, jnp.maximum(col4row, 0), axis=1)
@@ -206,15 +203,12 @@ def _cuts(
     col4row: jax.Array,
     sink_distance: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Limits the change of prices in each tree such that free columns keep price 0.
+    """Returns where to cut prices in each root's tree, float32 [B, N], and whether it augments.
 
-    The tree with the nearest free column can always augment, with prices cut at that distance in
-    all trees. A tree is closed if no edge leaves it before its own free column. It can be cut there
-    instead and augment too, since within its cut it equals the tree of a search from its root alone
-    and touches no other tree (Balas, Miller, Pekny and Toth).
-
-    `sink_distance` is inf for rows that are no root. Returns for each root the distance at which
-    prices are cut, float32 [B, N], and whether its tree augments, bool [B, N].
+    Free columns then keep price 0. The tree with the nearest free column can always augment, with
+    prices cut at that distance in all trees. A tree is closed if no edge leaves it before its own
+    free column. It can be cut there instead and augment too, since within its cut it equals the
+    tree of a search from its root alone and touches no other tree (Balas, Miller, Pekny and Toth).
     """
     num_rows = col4row.shape[1]
     rows = jnp.arange(num_rows, dtype=jnp.int32)

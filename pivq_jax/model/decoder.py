@@ -28,9 +28,8 @@ class PatchOutput(nn.Module):
 class ConvOutput(nn.Module):
     """Maps grid cells to pixels by two 3x3 convolutions at half the resolution of the image.
 
-    A linear output leaves the patch grid visible; convolutions smooth the borders of patches. At
-    full resolution, they would cost more than all attention layers, so they run at half resolution
-    and the last one outputs 2x2 pixels per position.
+    A linear output leaves the patch grid visible. At full resolution, convolutions would cost more
+    than all attention layers, so the last one outputs 2x2 pixels per position.
     """
 
     patch_size: int
@@ -52,10 +51,9 @@ class ConvOutput(nn.Module):
 class LocalOutput(nn.Module):
     """Maps each grid cell to its patch of pixels by a linear layer of its own.
 
-    A locally connected layer, as in networks for aligned faces (Taigman et al. 2014, DeepFace).
     What a patch can show depends on its place in an aligned image, and one layer for all places has
-    too few directions for all of their shapes. The result is added to that of the shared output;
-    the kernels begin at zero, as this learns faster than from random ones.
+    too few directions for all of their shapes (Taigman et al. 2014, DeepFace). The kernels begin at
+    zero, as this learns faster than from random ones.
     """
 
     patch_size: int

@@ -16,8 +16,7 @@ from pivq_jax.model.primitives import LayerNorm, dense, gelu
 def positions_2d(height: int, width: int, channels: int) -> np.ndarray:
     """Computes fixed sine and cosine position embeddings, float32 [height * width, channels].
 
-    Half of the channels, a multiple of 4, encode the row, half the column. Wavelengths grow
-    geometrically from 2 pi to 10,000 * 2 pi, as in Vaswani et al. 2017, arXiv 1706.03762.
+    Half of the channels encode the row, half the column (Vaswani et al. 2017, arXiv 1706.03762).
     """
     if channels % 4:
         raise ValueError(f"positions_2d: channels = {channels} must be a multiple of 4")

@@ -73,8 +73,7 @@ def dense(
 def gelu(x: jax.Array) -> jax.Array:
     """Applies GELU in its tanh form to an array of any shape; keeps the dtype.
 
-    The backward pass recomputes the tanh instead of storing it. This saves memory, and on a CPU one
-    pass over memory.
+    The backward pass recomputes the tanh, which saves memory, and on a CPU one pass over it.
     """
     return nn.gelu(x)
 

@@ -67,10 +67,9 @@ def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
 def look_up(codebook: jax.Array, columns: jax.Array) -> jax.Array:
     """Returns the entries float32 [B, N, D] of columns int32 [B, N].
 
-    The gradient of an indexed array is a scatter that adds the cotangents of equal columns. A GPU
-    does this in any order, and floats then differ from run to run; there, it is a product with
-    one-hot rows. On a CPU, whose order is fixed, that product would be a third of a training step
-    with a large codebook.
+    The gradient of an indexed array is a scatter, which a GPU does in any order, so that floats
+    differ from run to run; there, it is a product with one-hot rows. On a CPU, that product would
+    be a third of a training step with a large codebook.
     """
     return codebook[columns]
 
@@ -120,10 +119,8 @@ def match_latents(
 ) -> tuple[jax.Array, jax.Array]:
     """Assigns entries to the latents of each image one to one, at minimum total squared distance.
 
-    Where the nearest entries of all latents are distinct, as is usual with several stages, they are
-    this minimum, and nothing is to be solved.
-
     Returns columns int32 [B, N], and converged bool [B], which is False if latents are not finite.
+    Nothing is solved where all nearest entries are distinct, as is usual with several stages.
     """
 
     def match_all(latents: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -204,11 +201,7 @@ def add_by_place(owners: jax.Array, values: jax.Array, count: int) -> jax.Array:
 
 
 def sum_by_place(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:
-    """Adds up what the codes of each latent say of it, whatever their order.
-
-    Entries are float32 [B, N, D]. Returns the latents as they describe them, float32 [B, count,
-    latent_dim].
-    """
+    """Adds up what entries float32 [B, N, D] say of latents: float32 [B, count, latent_dim]."""
     owners = places_of(vectors, count, latent_dim)
     return add_by_place(owners, vectors[..., -latent_dim:], count)
 
@@ -221,12 +214,10 @@ def in_stages(
 ) -> tuple[jax.Array, jax.Array, Any]:
     """Quantizes latents float32 [B, N / stages, latent_dim] stage by stage.
 
-    `stages` are arrays whose first axis is that of the stages, such as the entries of each. Given
-    the slices of a stage and its targets, float32 [B, N / stages, D], `quantize` returns the
-    vectors that stand for them, of the same shape, and anything else.
-
-    Returns the targets with an axis for the stages, which comes first; what is left over, in the
-    latents' shape; and what `quantize` returned besides, with such an axis.
+    Given a slice of `stages` along their first axis and the targets of that stage, float32
+    [B, N / stages, D], `quantize` returns the vectors that stand for them, and anything else.
+    Returns the targets, float32 [stages, B, N / stages, D], what is left over of the latents, and
+    the other results, also with the stages as their first axis.
     """
     size = code_dim - latents.shape[-1]
 
@@ -267,7 +258,7 @@ def assign_in_stages(
     """Assigns entries as `assign` does, at every stage those of its own, K / stages.
 
     Returns columns int32 [B, N], converged bool [B], the targets float32 [B, N, D], and what is
-    left over, in the latents' shape. No gradient flows through any of them.
+    left over, in the latents' shape.
     """
     latents, codebook = jax.lax.stop_gradient((latents, codebook))
 
@@ -345,13 +336,11 @@ def revive_dead(
     key: jax.Array,
     threshold: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """Moves dead entries to latents with a large error; returns the codebook, and bool [K], which
-    moved.
+    """Moves dead entries to latents with a large error; also returns which moved, bool [K].
 
     An entry is dead if its use count since the last revival is below `threshold` times the mean
-    count. Each dead entry is replaced by a latent of the batch, drawn without replacement with
-    probability proportional to its squared distance to its own entry (the k-means++ rule), so new
-    entries appear where the error is large.
+    count. Each is replaced by a latent of the batch, drawn without replacement with probability
+    proportional to its squared distance to its own entry (the k-means++ rule).
     """
     entries = codebook.shape[0]
     flat = latents.reshape(-1, latents.shape[-1])

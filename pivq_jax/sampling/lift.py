@@ -46,13 +46,11 @@ def improve_exchange(
 ) -> jax.Array:
     """Improves the choice of exchanged pairs by single moves until a local optimum of plausibility.
 
-    The plausibility of an image's codes is the sum of the log lifts of all pairs of codes. A move
-    keeps one exchanged pair and exchanges one kept pair instead, or does one of the two only. As
-    long as plausibility increases, the best move is applied (Kernighan and Lin 1970, "An efficient
-    heuristic procedure for partitioning graphs", with single moves).
-
-    The number of exchanged pairs may change by at most `slack`, as codes that belong together may
-    be more or fewer. All arrays are of one image, [N]; a code without a partner is its own.
+    This is the sum of the log lifts of all pairs of codes. A move keeps one exchanged pair and
+    exchanges one kept pair instead, or does one of the two only; the best is applied (Kernighan and
+    Lin 1970, "An efficient heuristic procedure for partitioning graphs", with single moves). The
+    number of exchanged pairs may change by at most `slack`, as codes that belong together may be
+    more or fewer. All arrays are of one image, [N]; a code without a partner is its own.
     """
     n = codes_a.shape[0]
     paired = codes_a != partners

@@ -93,9 +93,8 @@ def _partners_in_places(
 ) -> jax.Array:
     """The partners in B of the codes of A, int32 [B, N], which are in canonical order.
 
-    Codes that both have come first in their place, then the others in order, so that the n-th codes
-    of a place in A and in B are partners. What one image has more codes of in a place than the
-    other, which is rare, is paired in order with what it has fewer codes of elsewhere.
+    The n-th codes of a place in A and in B are partners, where codes that both have come first. The
+    few codes for which the other image has none left in their place are paired in order.
     """
 
     def one(

@@ -101,10 +101,8 @@ def phase_at(config: Config, step: int) -> Phase:
 def recombination_schedule(config: Config) -> optax.Schedule:
     """Returns the factor of the weight of the loss on recombined sets, float32 [], by step.
 
-    It is 0 until `quantizer.init_step` and then rises linearly to 1 within
-    `loss.recombination_warmup` of the remaining steps; it is always 1 if that is 0. The decoder
-    thus learns the codes first: at full weight from the start it may stop using a code, which is
-    then lost.
+    It rises linearly from 0 at `quantizer.init_step` to 1, so that the decoder learns the codes
+    first: at full weight from the start it may stop using a code, which is then lost.
     """
     begin = config.quantizer.init_step
     steps = config.loss.recombination_warmup * max(0, config.train.steps - begin)

@@ -204,8 +204,8 @@ class Checkpoints:
     def _read(self, step: int, items: ocp.args.Composite) -> Any:
         """Reads items of a checkpoint; all processes agree on the outcome.
 
-        Raises _Damaged if there is evidence in any process that it is damaged, OSError if storage
-        does not give it for another reason. Any other error is a bug, or a lack of memory.
+        Raises OSError if storage does not give it to all processes, and otherwise _Damaged if one
+        has evidence that it is damaged. Any other error is a bug, or a lack of memory.
         """
         what = f"the checkpoint of step {step} in {self.directory}"
         for delay in (*DELAYS, None):

@@ -62,11 +62,10 @@ def step_flops(
 ) -> float | None:
     """Returns XLA's count of the FLOPs of a step, for each of so many devices; None if it has none.
 
-    It is that of the program before optimization, so that it does not depend on the device. The
-    body of a loop is counted once, but for the loop over the parts of a batch.
-
-    `lowered` is the step as it is run. It cannot be counted on GPU and TPU, where JAX has counts of
-    compiled programs only, without what GPUs leave to cuBLAS; the step is then lowered for a CPU.
+    It is that of the program before optimization, so that it does not depend on the device, and
+    counts the body of a loop once, but for the loop over the parts of a batch. `lowered`, the step
+    as it is run, cannot be counted on GPU and TPU, where JAX has counts of compiled programs only,
+    without what GPUs leave to cuBLAS; the step is then lowered for a CPU.
     """
     count = lowered.cost_analysis() if lowered else None
     if count is None:

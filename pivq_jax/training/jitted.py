@@ -54,11 +54,7 @@ class Steps(NamedTuple):
 
 
 def make_steps(recipe: Recipe, mesh: Mesh) -> Steps:
-    """Jits the steps of a recipe for a mesh; nothing is compiled before their first call.
-
-    `common.parallel` decides how arrays are sharded. Steps that take and return a state donate the
-    memory of their argument.
-    """
+    """Jits the steps of a recipe for a mesh; nothing is compiled before their first call."""
     model = recipe.objective.model
     create = partial(create_state, recipe)
     train = partial(train_step, recipe, parts_sharding=over_batch(mesh, axis=1))

@@ -45,10 +45,9 @@ def check_log(workdir: Path) -> None:
 
 
 class TrainingLog:
-    """Console lines with ETA, `log.jsonl`, `metrics.jsonl` and trackers.
+    """Console lines with ETA, `log.jsonl`, `metrics.jsonl` and trackers, closed on exit.
 
-    They are continued when a run resumes, without entries after `first_step`. A context manager
-    that flushes all buffers on exit.
+    When a run resumes, files are continued without entries after `first_step`.
     """
 
     def __init__(
@@ -70,11 +69,8 @@ class TrainingLog:
     ) -> None:
         """Writes one line; its speed is the mean of the steps that were timed since the last line.
 
-        If there are none, it is that of the step that was compiled. In addition to the metrics, of
-        which `loss` and `psnr` (dB) are required, it records `images_per_second`, `step_seconds`,
-        `input_wait` (fraction of the time spent waiting for images), the figures of the clock and,
-        if the device reports it, `device_memory_peak` in bytes. If the seconds of a step at the
-        device's peak are given, `peak_share` is the share of the peak.
+        If there are none, it is that of the step that was compiled. The metrics need `loss` and
+        `psnr` (dB); `at_peak` is the time of a step at the device's peak, in seconds.
         """
         before, self._marks = self._marks, self._now(step)
         steps, seconds, timed_steps, timed_seconds, waited = (
@@ -187,10 +183,9 @@ class TensorBoard:
 
 
 class Trackio:
-    """A run of trackio, named like the workdir, in the project pivq_jax.
+    """A run of trackio, whose own variables say where it is kept (`TRACKIO_DIR`) or sent.
 
-    Its own variables say where it is kept (`TRACKIO_DIR`) or sent. A run that resumes is continued;
-    steps that it repeats are there twice.
+    A run that resumes is continued; steps that it repeats are there twice.
     """
 
     def __init__(self, workdir: Path, first_step: int) -> None:

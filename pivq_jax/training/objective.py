@@ -91,10 +91,7 @@ class Adversary:
     def discriminator_loss(
         self, params: Params, fakes: Fakes, images: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        """Computes the discriminator's hinge loss, averaged over the kinds by their weights.
-
-        The key is the one given to `generator_loss`. The mean logits of each kind are for the log.
-        """
+        """Computes the discriminator's hinge loss and mean logits; `key` as in `generator_loss`."""
         real = self._logits(params, images, jax.random.fold_in(key, len(self.weights)))
         total, metrics = jnp.float32(0), {"logits_real": jnp.mean(real)}
         for i, (name, weight) in enumerate(self.weights.items()):
@@ -139,18 +136,12 @@ class Objective:
         phase: Phase,
         recombination_scale: jax.typing.ArrayLike = 1.0,
     ) -> Gradients:
-        """Computes the gradients of both networks and the metrics of a batch.
+        """Computes the gradients of both networks for images float32 [B, H, W, 3] in [-1, 1].
 
         The forward pass runs once. The losses are differentiated with respect to its outputs, and
         the cotangents are pulled back through it, once for the update and, for the adaptive weight,
         twice to the last layer of the decoder; the compiler removes the unused rest of these two.
-
         If the matching of an image does not converge, all gradients of the model are NaN.
-
-        The parameters of the discriminator are used in the adversarial phase only; the weights of
-        the perceptual network are None if it is not used. Images are float32 [B, H, W, 3] in [-1,
-        1], and `recombination_scale`, float [], is a factor of the weight of the loss on recombined
-        sets.
         """
         key_mix, key_discriminator, key_shift = jax.random.split(key, 3)
         key_moved = jax.random.fold_in(key_shift, 1)  # key_shift itself is drawn from
@@ -228,9 +219,8 @@ class Objective:
     ) -> tuple[jax.Array, jax.Array | None]:
         """Decodes code sets of one half of the batch recombined with those of the other half.
 
-        Only the decoder gets gradients from them, not the encoder and the codebook. With several
-        stages, each set is recombined with that of the most similar image, and what is to be
-        decoded is returned, too: both images, blended.
+        Only the decoder gets gradients from them. With several stages, each set is recombined with
+        that of the most similar image, and both images, blended, are returned as its target.
         """
         half = columns.shape[0] // 2
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])

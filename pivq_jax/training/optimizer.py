@@ -41,13 +41,10 @@ def make_optimizer(
     mesh: Mesh | None = None,
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Builds the optimizer with clipping, linear warm-up and cosine decay to zero.
+    """Builds the optimizer with warm-up and cosine decay; also returns AdamW's rate by step.
 
-    'muon' is Muon for kernels and AdamW for other parameters (see `labels`), 'adamw' AdamW for all
-    (Loshchilov and Hutter 2019). Weight decay, multiplied by the learning rate, applies to matrices
-    except for the codebook, not to vectors (biases and norms). Also returns the learning rate of
-    AdamW by step. With a mesh, Muon's iterations are distributed over it, and what they take and
-    give is sent as `dtype`.
+    Weight decay, multiplied by the learning rate (AdamW: Loshchilov and Hutter 2019), applies to
+    matrices except for the codebook, not to vectors (biases and norms).
     """
 
     def schedule(peak: float) -> optax.Schedule:
@@ -76,12 +73,10 @@ def make_discriminator_optimizer(
 
 
 def labels(params: Params) -> Params:
-    """Returns the optimizer of each parameter, 'muon' or 'adamw', as a tree.
+    """Returns the optimizer of each parameter as a tree: 'muon' for kernels, 'adamw' for others.
 
-    Muon updates the kernels of dense layers and convolutions. The codebook and the learned queries
-    and positions are tables of vectors, not linear maps, so AdamW updates them, as well as biases
-    and norms. It also updates the many kernels of `LocalOutput`, for which Muon would take longer
-    than for all others together.
+    The codebook and the learned queries and positions are tables of vectors, not linear maps; for
+    the many kernels of `LocalOutput`, Muon would take longer than for all others together.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, _: "muon" if path[-1].key == "kernel" else "adamw", params
@@ -111,10 +106,9 @@ def orthogonalise(
 ) -> optax.GradientTransformation:
     """Returns Muon without its momentum: Newton-Schulz, batched over equal shapes.
 
-    The transformation has no state. Kernels are treated as matrices [inputs, outputs]; those with
-    fewer rows than columns are transposed, with which the iterations commute. With a mesh, each
-    batch is split over its devices (`stack_sharding`), so that no work is repeated. Batches and
-    updates are stored and sent as `dtype`. Updates have a root mean square of about `UPDATE_RMS`.
+    Kernels are treated as matrices [inputs, outputs]; those with fewer rows than columns are
+    transposed, with which the iterations commute. With a mesh, each batch is split over its
+    devices, so that no work is repeated. Batches are stored and sent as `dtype`.
     """
 
     def update(updates: Params, state: optax.EmptyState, params: Params = None) -> Any:
@@ -146,10 +140,10 @@ def _upright(kernel: jax.Array) -> jax.Array:
 def newton_schulz(stack: jax.Array, sharing: int = 1) -> jax.Array:
     """Returns updates [count, rows, columns] of momenta of that shape, rows >= columns.
 
-    The iterations on the Gram matrix g = x' x (see the top of this file) accumulate the product of
-    all factors, which x is multiplied by once, at the end. They cost two thirds for matrices four
-    times as high as wide, and more than the plain ones for those of less than twice the height, or
-    when a device has fewer of the rows, as `sharing` devices split only products with x.
+    Iterations on one Gram matrix x' x accumulate the product of their factors, which x is then
+    multiplied by. They cost two thirds for matrices four times as high as wide, and save little or
+    nothing for those of less than twice the height, or when a device has fewer of the rows, as
+    `sharing` devices split only products with x.
     """
     x = stack.astype(jnp.float32)
     x /= jnp.linalg.norm(x, axis=(1, 2), keepdims=True) + 1e-8
@@ -187,8 +181,8 @@ def _shared_out(stack: jax.Array, mesh: Mesh) -> jax.Array:
 def stack_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
     """Returns the sharding of a batch of matrices, [count, rows, columns] with rows >= columns.
 
-    It is split over all devices along `count`. If there are more devices than matrices, several
-    share a matrix and split its rows, over which nearly all products sum.
+    It is split along `count`. If there are more devices than matrices, several share a matrix and
+    split its rows, over which nearly all products sum.
     """
     count, rows, _ = shape
     devices = mesh.devices.reshape(-1)

@@ -62,9 +62,8 @@ def train_prior(
 ) -> Prior:
     """Trains a prior from the newest checkpoint in `directory`, if any; returns the best validated.
 
-    Sets are int32 [M, N] of the space, whose codebook is float32 [K, D]; `model_step` is the
-    training step of the model that encoded the images. Ctrl-C and SIGTERM raise Interrupted, once a
-    checkpoint is written.
+    Sets are int32 [M, N], the codebook is float32 [K, D]. Ctrl-C and SIGTERM raise Interrupted,
+    once a checkpoint is written.
     """
     wanted = {
         "model_step": model_step,

@@ -10,10 +10,7 @@ from pivq_jax.common.files import is_remote, write_atomically
 
 
 class ProfilerTrace:
-    """A profiler trace of a range of steps in `<workdir>/profile`, for TensorBoard or Perfetto.
-
-    A context manager that stops a running trace on exit. With `steps` 0, there is none.
-    """
+    """A profiler trace of a range of steps in `<workdir>/profile`, for TensorBoard or Perfetto."""
 
     def __init__(self, workdir: Path, first_step: int, steps: int) -> None:
         self._directory = workdir / "profile"

@@ -34,8 +34,8 @@ class Evaluator(Protocol):
     ) -> Evaluation:
         """Measures the averaged parameters after `step` steps; all processes call it alike.
 
-        They have a copy on every device, and are None before the codebook's start. What was made of
-        the validation images shown, both uint8 [M, H, W, 3] as pictures are, is not quantized then.
+        Validation images `shown` and their reconstructions `made` are uint8 [M, H, W, 3]. Before
+        the codebook's start, `made` is not quantized and `params`, else on every device, are None.
         """
 
 
@@ -80,8 +80,7 @@ def validate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The first validation images, at most `most`, and their reconstructions by averaged weights.
 
-    By default a batch. Both are uint8 [n, H, W, 3]. All processes must take part, and each gets all
-    images.
+    Both are uint8 [n, H, W, 3]. All processes must take part, and each gets all images.
     """
     batch_size = run.config.train.batch_size
     validation = first_images(run.dataset.validation, most or batch_size)

@@ -170,9 +170,7 @@ def batch_gradients(
 ) -> Gradients:
     """Computes the gradients of a batch at once, or sequentially as the mean over its parts.
 
-    Images are uint8 [B, H, W, 3], their parts, `accumulation` of them, uint8 [accumulation, B /
-    accumulation, H, W, 3], with a sharding that is by default left to the compiler. Gradients and
-    metrics are averaged over the parts, and use counts summed.
+    Images are uint8 [B, H, W, 3]. Use counts are not averaged over the parts but summed.
     """
     key, count = key_at(recipe.seed, Draw.LOSS, state.step), recipe.accumulation
     scale = recipe.recombination_schedule(state.step)
@@ -262,10 +260,9 @@ def revive_entries(
 
 
 def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array) -> TrainState:
-    """Replaces codebook entries in the parameters and their averages, and zeroes their moments.
+    """Replaces entries in the parameters and their averages; zeroes their moments and all uses.
 
-    `codebook` is float32 [K, D], and `changed`, bool [K], says which to take of it. All use counts
-    are reset.
+    `codebook` is float32 [K, D], and `changed`, bool [K], says which to take of it.
     """
     rows = changed[:, None]
 

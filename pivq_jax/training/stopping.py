@@ -44,13 +44,12 @@ def end_on_sigterm() -> None:
 def stop_requests() -> Iterator[Callable[[int], int]]:
     """Handles Ctrl-C, SIGTERM and SIGHUP (a closed terminal) while the context is open.
 
-    SIGHUP stays ignored where it is, as under nohup. A second Ctrl-C interrupts immediately. With
-    several processes, a single one may receive the signal, for example if one host of a slice is
-    preempted. JAX's coordination service then notifies the others, and all agree on the next step
-    that none has completed. Without a signal, there is no communication.
-
-    Yields a function to call after every step with the number of completed steps. It returns the
-    number of the signal to stop for, or 0.
+    Yields a function to call after every step with the number of completed steps, which returns the
+    number of the signal to stop for, or 0. With several processes, a single one may receive it, for
+    example if one host of a slice is preempted; JAX's coordination service then notifies the
+    others, and all agree on the next step that none has completed. A second Ctrl-C interrupts
+    immediately, and SIGHUP stays ignored where it is, as under nohup. Without a signal, there is no
+    communication.
     """
     several = jax.process_count() > 1
     received: list[int] = []
