@@ -17,7 +17,7 @@ class StepCounts(NamedTuple):
 
 
 def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Solves cost float32 [B, N, K] with entries below 2 in magnitude, or +inf: forbidden pairs.
+    """Solves cost float32 [B, N, K] of `certificate.prepare`, where +inf forbids a pair.
 
     Returns the column of each row, int32 [B, N], -1 where a problem has no complete matching, and
     the column potentials, float32 [B, K], which if N < K are never positive, and 0 for unmatched

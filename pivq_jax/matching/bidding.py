@@ -47,9 +47,7 @@ def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
         prices = jnp.min(cost, axis=1)
         prices = jnp.where(prices == jnp.inf, 0.0, prices)
         finite = jnp.isfinite(cost)
-        least = jnp.min(cost, axis=2, keepdims=True)
-        excess = jnp.sum(jnp.where(finite, cost - least, 0.0), axis=(1, 2))
-        spread = excess / jnp.maximum(jnp.sum(finite, axis=(1, 2), dtype=jnp.float32), 1)
+        spread = _typical(cost - jnp.min(cost, axis=2, keepdims=True), finite)
     offers = Offers(
         jnp.full((batch, num_columns), -1, jnp.int32),
         jnp.full((batch, num_rows), -1, jnp.int32),
@@ -82,6 +80,22 @@ def bid(cost: jax.Array) -> tuple[Offers, jax.Array]:
         reduced = cost - offers.prices[:, None, :]
         offers = _release(reduced, jnp.min(reduced, axis=2), offers, 0.0)
     return offers, rounds
+
+
+def _typical(excess: jax.Array, finite: jax.Array) -> jax.Array:
+    """Returns the mean of those entries [B, N, K] that are at most the mean; float32 [B].
+
+    Of all, it would be the mean of a few huge costs, which mark pairs to avoid. Prices that change
+    by a part of that lose what the other costs differ in.
+    """
+
+    def mean(counted: jax.Array) -> jax.Array:
+        count = jnp.sum(counted, axis=(1, 2), dtype=jnp.float32)
+        return jnp.sum(jnp.where(counted, excess, 0.0), axis=(1, 2)) / jnp.maximum(count, 1)
+
+    whole = mean(finite)
+    low = mean(finite & (excess <= whole[:, None, None]))
+    return jnp.where(low > 0, low, whole)
 
 
 def _release(reduced: jax.Array, best: jax.Array, offers: Offers, eps: float | jax.Array) -> Offers:

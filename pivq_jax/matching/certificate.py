@@ -9,15 +9,18 @@ from pivq_jax.matching.keys import INFINITE
 def prepare(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns cost float32 [B, N, K], safe to solve, the factors to scale it back, and validity.
 
-    It is scaled by a power of two (exact), so that finite entries are smaller than 2 in magnitude
-    and sums cannot overflow. A problem that contains NaN or -inf is all zeros, and not valid.
+    It is scaled by a power of two such that the largest finite entry is at least 1, and below 2^61,
+    so that sums cannot overflow. No costs are scaled down further than that needs, as those beside
+    a huge one, which marks a pair to avoid, would then be 0. A problem that contains NaN or -inf is
+    all zeros, and not valid.
     """
     # One integer pass: without the sign bit, NaN sorts above inf, and inf above all finite numbers.
     bits = jax.lax.bitcast_convert_type(cost, jnp.int32)
     size = jnp.where(bits == INFINITE, 0, bits & 0x7FFFFFFF)  # +inf is allowed, -inf is not
     largest = jnp.max(size, axis=(-2, -1))
     valid = largest < INFINITE
-    exponent = jnp.where(valid, (largest >> 23) - 127, 0)
+    exponent = (largest >> 23) - 127
+    exponent = jnp.where(valid, exponent - jnp.clip(exponent, 0, 60), 0)
     # Two factors, as 2^-exponent may be outside the range of float32 for very small or large costs.
     half = exponent // 2
     one = jnp.ones(cost.shape[:-2], jnp.float32)

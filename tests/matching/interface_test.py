@@ -110,6 +110,26 @@ def test_scale_does_not_matter(scale):
         np.testing.assert_array_equal(result.columns, match(COST, method).columns)
 
 
+@pytest.mark.parametrize("method", ["shortest_path", "auction"])
+@pytest.mark.parametrize("mask", [1e4, 1e9, np.finfo(np.float32).max])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.8])
+@pytest.mark.parametrize("shape", [(24, 24), (16, 40)])
+def test_huge_costs_hide_no_others(method, mask, share, shape):
+    rng = np.random.default_rng(0)
+    cost = rng.random((6, *shape)).astype(np.float32)
+    cost[rng.random(cost.shape) < share] = mask
+    cost[:, np.arange(shape[0]), rng.permutation(shape[1])[: shape[0]]] = 0.9  # it can do without
+    result = match(cost, method)
+    found = np.take_along_axis(np.float64(cost), np.asarray(result.columns)[..., None], 2).sum(
+        (1, 2)
+    )
+    best = np.array([problems.optimum(problem) for problem in cost])
+    gap = np.asarray(result.gap)
+    assert (best < shape[0]).all() and result.converged.all()
+    assert (found - best <= gap).all() and (gap < 1e-4 * best).all(), gap / best
+    np.testing.assert_allclose(found, best, rtol=1e-6)
+
+
 def test_import_brings_no_more_than_jax():
     code = "import sys, pivq_jax.matching as m; m.match([[1.0]]); print('ott' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
