@@ -21,7 +21,7 @@ class Encoded(NamedTuple):
     """Codes, latents and labels of a split."""
 
     codes: np.ndarray  # int32 [M, N], as returned by `TrainedModel.encode`
-    latents: np.ndarray  # f32 [M, N, D], in query order
+    latents: np.ndarray  # f32 [M, N / stages, D], in query order
     labels: np.ndarray  # int32 [M, A]
 
 
@@ -41,9 +41,10 @@ def encode_labelled(
     """
     if len(source) and (missing := [name for name in names if name not in source[0]]):
         raise InputError(f"the images have no label {', '.join(missing)}: use a labelled data set")
-    parts = []
+    count, size, parts = model.config.model.num_latents, model.config.model.latent_dim, []
     for batch, codes, latents in encode_batches(model, source, batch_size):
-        found = codes, latents, labels_of(batch, names)
+        # Those of the first stage: what later ones are given to quantize follows from these.
+        found = codes, latents[:, :count, -size:], labels_of(batch, names)
         parts.append([np.asarray(x)[batch["mask"]] for x in found])
     return Encoded(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 

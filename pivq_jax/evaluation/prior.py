@@ -27,16 +27,16 @@ def describe_prior(session: Session) -> dict[str, Any]:
     made |= {
         f"temperature {t:g}": draw_sets(session, session.settings.samples, t) for t in TEMPERATURES
     }
-    sets = {}
+    sets, known = {}, session.prior_sets
     for name, codes in made.items():
-        nearest, shared = nearest_sets(session.model.space, codes, session.pool_codes)
+        nearest, shared = nearest_sets(session.model.space, codes, known)
         sets[name] = {
             "sets": len(codes),
             "shared_codes": float(shared.mean()),
             "copies": int(np.sum(shared == codes.shape[1])),
         }
         if name != "test images":
-            picture = _beside(session, codes[:SHOWN], session.pool_codes[nearest[:SHOWN]])
+            picture = _beside(session, codes[:SHOWN], known[nearest[:SHOWN]])
             session.save(f"prior_{name.replace(' ', '_')}", picture)
     session.save("prior_completions", _completions(session))
     return {"prior_bits": _bits(session), "prior_sets": sets}

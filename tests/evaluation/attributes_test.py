@@ -11,7 +11,10 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import RandomSource, first_images
 from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled
+from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.sampling import CodeSpace
+from tests.codec.files_test import make_model
+from tests.conftest import STAGES
 
 FACTORS = {"shade": ("dark", "light"), "odd": ("no", "yes", "very"), "same": ("a", "b")}
 
@@ -21,7 +24,6 @@ def model(request, tiny_config):
     """A tiny model with random weights."""
     from pivq_jax.common.parallel import make_mesh
     from pivq_jax.inference import TrainedModel
-    from pivq_jax.model.pivq import pivq_from_config
 
     config = tiny_config.with_fields({"quantizer.kind": request.param})
     size = config.data.image_size
@@ -47,6 +49,17 @@ def test_codes_latents_and_labels_of_a_split(model):
     np.testing.assert_array_equal(first.codes, found.codes[:5])
     with pytest.raises(InputError, match="no label hat"):
         encode_labelled(model, source, ["shade", "hat"], batch_size=8)
+
+
+def test_latents_of_several_stages_are_those_of_the_encoder(tiny_config):
+    model = make_model(tiny_config.with_fields(STAGES))
+    source = RandomSource(model.config.data.image_size, 5, seed=0)
+    images = images_to_float(np.stack([source[i]["image"] for i in range(5)]))
+    found = encode_labelled(model, source, ["shade"], batch_size=4)
+    network = pivq_from_config(model.config)
+    expected = network.apply({"params": model.params}, images, method="latents")
+    assert found.codes.shape == (5, 32) and found.latents.shape == (5, 16, 4)
+    np.testing.assert_allclose(found.latents, expected, atol=1e-5)
 
 
 def split(images, seed, kind):

@@ -13,6 +13,7 @@ from PIL import Image
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.pictures import reconstruction_grid
 from pivq_jax.data import load_dataset
+from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation import prior as module
 from pivq_jax.evaluation import report
 from pivq_jax.evaluation.reconstruction import decode_batched
@@ -56,6 +57,16 @@ def session_of(model: TrainedModel, workdir: Any) -> Session:
     images = np.zeros((20, 16, 16, 3), np.uint8)
     session.samples = Samples(images, codes, np.zeros((20, 2), np.int32))
     return session
+
+
+def test_sets_of_mirrored_images_are_known_too(model, tmp_path):
+    np.testing.assert_array_equal(session_of(model, tmp_path).prior_sets, sets(1, 30))
+    config = model.config.with_fields({"data.flip": True})
+    session = session_of(dataclasses.replace(model, config=config), tmp_path)
+    flipped = [session.pool[i]["image"][:, ::-1] for i in range(8)]
+    mirrored = np.asarray(model.encode(images_to_float(np.stack(flipped))))
+    assert len(session.prior_sets) == 30 + len(session.pool)
+    np.testing.assert_array_equal(session.prior_sets[:38], [*sets(1, 30), *mirrored])
 
 
 def shared_with(codes: np.ndarray, pool: np.ndarray) -> list[int]:
