@@ -179,16 +179,12 @@ _DISTRIBUTED = flags.DEFINE_string(
 
 def main(arguments: list[str]) -> int:
     """Checks the flags and the config, then runs the mode; returns one of the exit codes above."""
-    try:
-        return exit_code(partial(_run, arguments))
-    except KeyboardInterrupt:
-        if MODES[_MODE.value].trains:
-            print("\ninterrupted; the same command continues from the last checkpoint")
-        elif _MODE.value == "evaluate":
-            print("\ninterrupted; the same command reuses the stages that are finished")
-        else:
-            print("\ninterrupted")
-        return 130
+    remedy = ""
+    if MODES[_MODE.value].trains:
+        remedy = "; the same command continues from the last checkpoint"
+    elif _MODE.value == "evaluate":
+        remedy = "; the same command reuses the stages that are finished"
+    return exit_code(partial(_run, arguments), remedy)
 
 
 def _run(arguments: list[str]) -> int:

@@ -27,7 +27,6 @@ from pivq_jax.common.pictures import save_png
 from pivq_jax.config.check import check_workdir, trained_differences
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data import Dataset
-from pivq_jax.data.sources import Mirrored
 from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation import completions, edits, stages
 from pivq_jax.evaluation.evaluator import Evaluator
@@ -130,6 +129,8 @@ def interpolate(task: Task) -> None:
 def edit(task: Task) -> None:
     """Writes a grid of edited test images or, with an input, its images edited."""
     if not task.input:
+        if task.output:
+            raise InputError("--output is for the images of --input: give both, or neither")
         edits.edit(
             _open("edit", task), task.changes, min(task.config.sample.count, stages.MOST_IN_GRID)
         )
@@ -157,12 +158,8 @@ def train_prior(task: Task) -> None:
         raise InputError(f"the prior is one over sets, and {model.space.kind} codes are none")
     check_place(session.workdir)
     say(f"encoding {len(session.pool):,} training images")
-    sets = session.pool_codes
-    if config.data.flip:
-        mirrored = encode_split(model, Mirrored(session.pool), batch_size)
-        sets = np.concatenate([sets, mirrored])
     prior = fit_prior(
-        *(config.prior, model.space, model.codebook, sets),
+        *(config.prior, model.space, model.codebook, session.prior_sets),
         encode_split(model, session.dataset.validation, batch_size),
         directory=session.workdir / PRIOR,
         seed=config.seed,
@@ -349,7 +346,7 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
         model = edits.learn_factors(_open("edit", task))
         edits.check_changes(model, changes)
     else:
-        model = _open_model(task, writes=False)
+        model = _open_model(task, writes=not task.output)
     writes, codes, psnrs = jax.process_index() == 0, {}, []
     size, batch_size = task.config.data.image_size, task.config.evaluate.batch_size
     doing = "editing" if changes else "reconstructing"

@@ -376,10 +376,18 @@ def test_faces_are_completed(commands, tmp_path):
         (["--mode=edit", "--set=hair"], ["--set=hair", "as in --set=hair=bun"]),
         (["--mode=edit", "--set=a=b", "--set=a=c"], ["--set=a=c", "once"]),
         (["--mode=edit", "--input=."], ["give --set"]),
+        (["--mode=edit", "--set=hair=bun", "--output=out"], ["--output is for", "--input"]),
+        (
+            ["--mode=reconstruct", "--input={images}", "--workdir={run}"],
+            ["holds a run", "--workdir"],
+        ),
     ],
 )
-def test_mistakes_are_refused(commands, tiny_run, published, tmp_path, arguments, words):
-    given = [argument.format(run=tiny_run.workdir) for argument in arguments]
+def test_mistakes_are_refused(
+    commands, tiny_run, published, small_folder, tmp_path, arguments, words
+):
+    places = {"run": tiny_run.workdir, "images": small_folder}
+    given = [argument.format(**places) for argument in arguments]
     if "--config.model.width=32" in given:
         given = ["--config=image_folder:smoke", *tiny_run.arguments[1:-1], *given]
     done = commands.run(f"--pretrained={published}", *given, directory=tmp_path)

@@ -20,7 +20,7 @@ from pivq_jax.common.files import (
 )
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import check_in_first_process, say
-from pivq_jax.data import encode_png, list_images, load_image
+from pivq_jax.data import encode_png, is_image, list_images, load_image
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.reconstruction import (
     decode_batched,
@@ -71,6 +71,8 @@ def compress(
     check_directory(target.parent, "--output")
     if target.is_dir():
         raise InputError(f"{target} is a folder: give the name of a file as --output")
+    if is_image(target.name):  # it may be one of those to compress
+        raise InputError(f"{target} is named like an image: give a name such as faces.pivq")
     # N codes of an image take 2 N bytes until the file is written.
     dtype = np.min_scalar_type(model.space.codebook_size - 1)
     names: list[str] = []

@@ -75,14 +75,17 @@ def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]
 def exit_code(command: Callable[[], int], remedy: str = "") -> int:
     """Runs a command and returns its exit code; expected errors are reported in one line.
 
-    That is 2 for invalid input, and 1 if training diverged, memory was too small, or a file could
-    not be read or written, where `remedy` is appended.
+    That is 2 for invalid input, 130 after Ctrl-C, and 1 if training diverged, memory was too small,
+    or a file could not be read or written. After Ctrl-C and errors of files, `remedy` is appended.
     """
     outlive_output()
     try:
         return command()
     except InputError as error:
         return refuse(str(error))
+    except KeyboardInterrupt:
+        print(f"\ninterrupted{remedy}", file=sys.stderr)
+        return 130
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
     except (MemoryError, RuntimeError) as error:  # NumPy's or Python's; a device's
@@ -99,13 +102,8 @@ def exit_code(command: Callable[[], int], remedy: str = "") -> int:
 
 
 def resumable_exit_code(command: Callable[[], int]) -> int:
-    """Returns the exit code of a command that continues when it is run again; 130 after Ctrl-C."""
-    remedy = "the same command continues where this stopped"
-    try:
-        return exit_code(command, f": {remedy}")
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; {remedy}", file=sys.stderr)
-        return 130
+    """Returns the exit code of a command that continues when it is run again."""
+    return exit_code(command, "; the same command continues where this stopped")
 
 
 def refuse(message: str) -> int:

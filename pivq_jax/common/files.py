@@ -9,7 +9,7 @@ import sys
 import tempfile
 import uuid
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -236,6 +236,22 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def replace_together(directory: Path, contents: Mapping[str, bytes | None]) -> None:
+    """Replaces files of a local directory, or deletes those of None, once all are on its disk."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new.", dir=directory) as temporary:
+        for name, content in contents.items():
+            if content is not None:
+                write_atomically(Path(temporary, name), content)
+        for name, content in contents.items():
+            if content is None:
+                Path(directory, name).unlink(missing_ok=True)
+        for name, content in contents.items():
+            if content is not None:
+                Path(temporary, name).replace(directory / name)
+        sync(directory)
+
+
 @contextlib.contextmanager
 def errors_named(path: Path) -> Iterator[None]:
     """Adds the path of what was written to an OSError without a file, as on a full disk."""
@@ -268,9 +284,14 @@ def sync_tree(path: Path) -> None:
         sync(path.parent)
 
 
+def json_bytes(value: Any) -> bytes:
+    """Returns indented JSON; raises ValueError for NaN and infinity."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Writes indented JSON atomically; raises ValueError for NaN and infinity."""
-    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    """Writes indented JSON atomically; see `json_bytes`."""
+    write_atomically(path, json_bytes(value))
 
 
 def read_json(path: Path, most: int = 2**23) -> Any:

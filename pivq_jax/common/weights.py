@@ -119,10 +119,14 @@ def _shapes(file: Any, path: Path) -> dict[str, jax.ShapeDtypeStruct]:
 
 def write_weights(path: Path, tree: Any) -> None:
     """Writes nested dictionaries of arrays, atomically, to a file for `read_weights`."""
-    tensors = traverse_util.flatten_dict(tree, sep=".")
-    # safetensors writes raw memory, so a transposed view would be saved with the wrong layout.
-    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    _keep(path, safetensors.numpy.save(whole))
+    _keep(path, pack_arrays(traverse_util.flatten_dict(tree, sep=".")))
+
+
+def pack_arrays(arrays: Mapping[str, Any], metadata: dict[str, str] | None = None) -> bytes:
+    """Returns the content of a safetensors file with arrays, by name, of any layout."""
+    # The library writes raw memory, whatever its strides.
+    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    return safetensors.numpy.save(whole, metadata)
 
 
 def _keep(path: Path, content: bytes) -> None:

@@ -16,14 +16,21 @@ TEMPERATURE = 0.9  # of hidden patches that are drawn: the best FID of samples (
 NEAREST_PARENTS = 64  # parents from which the completion of an image may begin
 
 
-def check_images(images: jax.typing.ArrayLike, size: int) -> jax.Array:
-    """Checks images, floating point [B, size, size, 3] in [-1, 1] up to overshoot."""
+def check_images(
+    images: jax.typing.ArrayLike, size: int, visible: jax.typing.ArrayLike | None = None
+) -> jax.Array:
+    """Checks images, floating point [B, size, size, 3] in [-1, 1] up to overshoot.
+
+    Pixels that are not `visible` (see `check_visible`) are not read, and 0 in what is returned.
+    """
     images = jnp.asarray(images)
     if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
         shape = f"[B, {size}, {size}, 3], B at least 1"
         raise ValueError(f"images have shape {images.shape}: give {shape}")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images have dtype {images.dtype}: give floats in [-1, 1]")
+    if visible is not None:
+        images = jnp.where(check_visible(visible, images.shape) > 0, images, 0)
     low, high = images.min(), images.max()
     if max(-low, high) > MAX_ABS_PIXEL:
         raise ValueError(f"images range from {low:g} to {high:g}: give floats in [-1, 1]")

@@ -76,9 +76,11 @@ def save_grid(path: str | Path, images: jax.Array | np.ndarray, columns: int = 8
     """Writes images as one PNG file, local or remote, with so many columns; makes directories.
 
     Images are [M, H, W, 3], M at least 1: floating point in [-1, 1], as from `decode`, or uint8.
-    Raises ValueError if their shape is wrong, or `columns` is not positive.
+    Raises ValueError if their shape or type is wrong, or `columns` is not positive.
     """
     images = np.asarray(images)
+    if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images are {images.dtype}: give floats in [-1, 1], or uint8")
     pixels = images if images.dtype == np.uint8 else images_to_uint8(images)
     scale = magnification(images.shape[1]) if images.ndim == 4 and images.size else 1
     save_png(path, grid(pixels, columns, scale))

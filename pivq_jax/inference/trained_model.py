@@ -197,7 +197,7 @@ class TrainedModel:
         The model's prior, by default if there is one, makes hidden parts likely. Raises ValueError
         if the model is `positional` or has no prior to use, or no pixel of an image is visible.
         """
-        images = check_images(images, self.config.data.image_size)
+        images = check_images(images, self.config.data.image_size, visible)
         if self.space.ordered:
             raise ValueError("completion changes sets, and positional codes are none")
         seen = check_visible(visible, images.shape)

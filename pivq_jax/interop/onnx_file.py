@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
 from pivq_jax.common.files import write_atomically
+from pivq_jax.common.weights import pack_arrays
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import ModelConfig
 from pivq_jax.interop.onnx_graph import Graph, block, convolution, dense, gelu, layer_norm, part
@@ -69,7 +69,7 @@ def write_onnx(
     contents = (
         encoder_bytes(params, config, metadata),
         decoder_bytes(params, config, metadata),
-        safetensors.numpy.save(arrays, metadata),
+        pack_arrays(arrays, metadata),
     )
     for file, content in zip(onnx_paths(path), contents, strict=True):
         write_atomically(file, content)

@@ -18,16 +18,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from flax import traverse_util
 
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.files import expanded, write_atomically, write_json
-from pivq_jax.common.weights import find_faults, read_header, read_safetensors
+from pivq_jax.common.files import expanded, json_bytes, replace_together
+from pivq_jax.common.weights import find_faults, pack_arrays, read_header, read_safetensors
 from pivq_jax.config.fields import all_fields
 from pivq_jax.config.sections import PriorConfig
 from pivq_jax.interop.card import model_card
-from pivq_jax.interop.safetensors_file import FORMAT_VERSION, read_model, write_model
+from pivq_jax.interop.safetensors_file import FORMAT_VERSION, pack_model, read_model
 from pivq_jax.interop.weights import Params
 from pivq_jax.sampling.edit import Labels, check_labels
 from pivq_jax.sampling.prior import Prior, build_prior, parameter_shapes
@@ -91,17 +90,16 @@ def write_pretrained(
     """Writes the files of a published model to a local directory, replacing existing ones."""
     check_target(directory)
     space = CodeSpace.of(description["config"])
-    packed = None if parents is None else pack_parents(parents, space, labels)
-    for name in (PARENTS, PRIOR):  # never beside weights of which they are not
-        (directory / name).unlink(missing_ok=True)
-    write_model(directory / WEIGHTS, params, description)
-    if packed is not None:
-        write_atomically(directory / PARENTS, packed)
-    if prior is not None:
-        write_prior(directory / PRIOR, prior)
-    write_json(directory / CONFIG, {"format_version": FORMAT_VERSION, **description})
     card = model_card(description, 0 if parents is None else len(parents))
-    write_atomically(directory / CARD, card.encode())
+    contents = {
+        # Parents and a prior are never beside weights of which they are not.
+        PARENTS: None if parents is None else pack_parents(parents, space, labels),
+        PRIOR: None if prior is None else pack_prior(prior),
+        WEIGHTS: pack_model(params, description),
+        CONFIG: json_bytes({"format_version": FORMAT_VERSION, **description}),
+        CARD: card.encode(),
+    }
+    replace_together(directory, contents)
 
 
 def read_pretrained(where: str | Path) -> Published:
@@ -140,8 +138,7 @@ def upload_pretrained(directory: Path, name: str) -> str:
         hub.create_repo(name, exist_ok=True)
         patterns = [WEIGHTS, PARENTS, PRIOR, CONFIG, CARD]
         commit = hub.upload_folder(repo_id=name, folder_path=directory, allow_patterns=patterns)
-    # Raised if there is no network or no token, or if the hub refuses the id or the token.
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the library raises several types, of its network library, too
         raise InputError(
             f"{directory} could not be uploaded to {name} ({brief(error)}): check the id, the"
             " network and `hf auth login`"
@@ -166,8 +163,7 @@ def _download(name: str) -> Path:
     hub = _library(f"{name} is not a directory here, and fetching it from the hub")
     try:
         return Path(hub.snapshot_download(name, allow_patterns=[WEIGHTS, PARENTS, PRIOR, CONFIG]))
-    # Raised if there is no network or no such model, or if the id is invalid.
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the library raises several types, of its network library, too
         raise InputError(
             f"{name} is not a directory here and could not be fetched from the hub"
             f" ({brief(error)}): check the id and the network, or give a directory"
@@ -203,7 +199,7 @@ def pack_parents(codes: np.ndarray, space: CodeSpace, labels: Labels | None = No
     if labels and few and longest_name(labels.factors) <= LONGEST:
         arrays[LABELS] = labels.values.astype(np.uint8)
         metadata[FACTORS] = json.dumps(dict(labels.factors))
-    return safetensors.numpy.save(arrays, metadata)
+    return pack_arrays(arrays, metadata)
 
 
 def longest_name(factors: Mapping[str, Sequence[str]]) -> int:
@@ -242,12 +238,12 @@ def read_parents(path: Path, space: CodeSpace) -> tuple[np.ndarray, Labels | Non
         raise InputError(f"{path} is not of its model ({brief(error)}): {_REMEDY}") from error
 
 
-def write_prior(path: Path, prior: Prior) -> None:
-    """Writes a prior atomically."""
+def pack_prior(prior: Prior) -> bytes:
+    """Returns the content of a file with a prior."""
     arrays = traverse_util.flatten_dict(jax.device_get(prior.params), sep="/")
     sizes = {name: getattr(prior.network, name) for name in SIZES}
     metadata = {PRIOR_KEY: json.dumps({**sizes, "bits": prior.bits})}
-    write_atomically(path, safetensors.numpy.save(arrays, metadata))
+    return pack_arrays(arrays, metadata)
 
 
 def read_prior(path: Path, space: CodeSpace, codebook: jax.typing.ArrayLike) -> Prior:

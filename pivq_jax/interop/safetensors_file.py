@@ -14,11 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_atomically
-from pivq_jax.common.weights import read_header, read_safetensors
+from pivq_jax.common.weights import pack_arrays, read_header, read_safetensors
 from pivq_jax.config.check import check_config, check_fields, check_model, with_added_fields
 from pivq_jax.config.fields import Config, is_whole
 from pivq_jax.interop.weights import Params, check_state_dict, from_torch, to_torch
@@ -31,13 +30,18 @@ PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "feature
 
 
 def write_model(path: Path, params: Params, description: dict[str, Any]) -> None:
-    """Writes parameters and their description atomically.
+    """Writes parameters and their description atomically; see `pack_model`."""
+    write_atomically(path, pack_model(params, description))
+
+
+def pack_model(params: Params, description: dict[str, Any]) -> bytes:
+    """Returns the content of a file with parameters and their description.
 
     Raises ValueError if the description contains NaN or infinity.
     """
     description = {"format_version": FORMAT_VERSION, **description}
     metadata = {"format": "pt", KEY: json.dumps(description, allow_nan=False)}
-    write_atomically(path, safetensors.numpy.save(to_torch(params), metadata))
+    return pack_arrays(to_torch(params), metadata)
 
 
 def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
@@ -69,7 +73,7 @@ def _checked(text: str, path: Path) -> tuple[dict[str, Any], Config]:
     Whoever wrote the file chose its paths, so none of them is read: only those that a user gives.
     """
     try:
-        description = dict(json.loads(text))
+        description = dict(json.loads(text, parse_constant=_refuse_constant))
         version = description.pop("format_version", FORMAT_VERSION)
         if version == FORMAT_VERSION:
             description["config"] = with_added_fields(dict(description["config"]))
@@ -101,6 +105,10 @@ def _checked(text: str, path: Path) -> tuple[dict[str, Any], Config]:
             shown = reprlib.repr(description[name])
             raise InputError(f"{path}: {name} = {shown} must be a JSON object")
     return description, config
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def config_of_model(values: dict[str, Any], origin: str) -> Config:

@@ -44,7 +44,8 @@ def k_means(points: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
     """Minimizes the sum of squared distances of points [M, D] to their centroids [K, D] (Lloyd
     1982).
 
-    An empty cluster gets the point that is furthest from its centroid.
+    Empty clusters get points that are far from their centroids: the i-th cluster, if it is empty,
+    the i-th furthest of all points, as in ott-jax.
     """
 
     def improve(state: _State) -> _State:

@@ -128,6 +128,11 @@ def test_the_other_metadata(tmp_path, shapes, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_numbers_that_are_no_json_are_refused(tmp_path, shapes):
+    published(tmp_path, shapes, {"metrics": {"psnr": float("nan")}})
+    assert "does not say what model it is" in outcome(tmp_path)
+
+
 def test_a_model_without_a_description(tmp_path, shapes):
     for text in ("", "[]", "null", "1", '"a"', "{}", '{"config": 1}', "[" * 10**5):
         write(tmp_path, shapes, text)

@@ -234,6 +234,8 @@ def test_what_cannot_be_compressed_is_refused_before_the_work(
     monkeypatch.setattr(folders, "reconstruct_split", never)
     with pytest.raises(InputError, match="is a folder: give the name of a file"):
         folders.compress(model, small_folder, tmp_path, 8)
+    with pytest.raises(InputError, match="named like an image: give a name"):
+        folders.compress(model, small_folder, small_folder / "0.png", 8)
     (tmp_path / "text").write_text("")
     with pytest.raises(InputError, match="text is a file: choose another --output"):
         folders.compress(model, small_folder, tmp_path / "text" / "faces.pivq", 8)

@@ -31,6 +31,14 @@ def test_too_little_memory_is_one_line(command, word, capsys):
     assert word in line and "lower train.batch_size" in line
 
 
+def test_ctrl_c_is_one_line(capsys):
+    def stop() -> int:
+        raise KeyboardInterrupt
+
+    assert exit_code(stop, "; the same command continues") == 130
+    assert capsys.readouterr().err == "\ninterrupted; the same command continues\n"
+
+
 def test_another_failure_keeps_its_traceback():
     def fail() -> int:
         raise RuntimeError("a mistake of ours")

@@ -48,6 +48,8 @@ def test_hidden_pixels_are_not_read_and_visible_ones_fit(model):
     assert found.dtype == np.int32 and (np.diff(found) > 0).all()
     others = np.where(visible[..., None], images, rng.uniform(-1, 1, images.shape))
     np.testing.assert_array_equal(model.complete(others.astype(np.float32), visible), found)
+    others = np.where(visible[..., None], images, np.nan)
+    np.testing.assert_array_equal(model.complete(others.astype(np.float32), visible), found)
 
     def error(codes):
         squares = np.square(np.asarray(model.decode(codes)) - images).sum(-1)

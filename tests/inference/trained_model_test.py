@@ -158,6 +158,8 @@ def test_a_grid_of_images_is_written(tmp_path, images):
     assert (tmp_path / "grid.png").read_bytes() == (tmp_path / "new" / "grid.png").read_bytes()
     with pytest.raises(ValueError, match="give"):
         pivq_jax.save_grid(tmp_path / "one.png", images[0])
+    with pytest.raises(ValueError, match="images are int64: give floats"):
+        pivq_jax.save_grid(tmp_path / "whole.png", np.full((1, 8, 8, 3), 100))
 
 
 def test_an_image_decodes_alike_in_any_batch(trained_model, images):

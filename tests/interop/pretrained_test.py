@@ -1,6 +1,7 @@
 """The published form: what `save_pretrained` writes, `from_pretrained` opens anywhere."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -113,6 +114,40 @@ def test_parents_without_labels_may_be_published(tiny_model, copy):
     dataclasses.replace(tiny_model, labels=None).save_pretrained(copy)
     model = pivq_jax.from_pretrained(copy)
     assert model.labels is None and len(model.parents) == 30
+
+
+def test_arrays_of_another_memory_layout_are_the_same_in_files(tiny_model, tmp_path):
+    labels = tiny_model.labels._replace(values=np.asfortranarray(tiny_model.labels.values))
+    weights = jax.tree.map(np.asfortranarray, tiny_model.prior.params)
+    prior = tiny_model.prior._replace(params=weights)
+    parents = np.asfortranarray(tiny_model.parents)
+    model = dataclasses.replace(tiny_model, parents=parents, labels=labels, prior=prior)
+    model.save_pretrained(tmp_path)
+    opened = pivq_jax.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(opened.labels.values, labels.values)
+    np.testing.assert_array_equal(opened.parents, np.sort(parents))
+    jax.tree.map(np.testing.assert_array_equal, opened.prior.params, weights)
+
+
+@pytest.mark.parametrize("fault", ["full disk", "metrics"])
+def test_a_failed_write_keeps_the_model_that_was_there(tiny_model, copy, monkeypatch, fault):
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    model, expected = tiny_model, OSError
+    if fault == "metrics":
+        model, expected = dataclasses.replace(model, metrics={"psnr": float("nan")}), ValueError
+    else:
+        written, write_bytes = [], Path.write_bytes
+
+        def fill(path: Path, content: bytes) -> int:
+            written.append(path)
+            if len(written) == 4:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write_bytes(path, content)
+
+        monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(expected):
+        model.save_pretrained(copy)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
 
 def test_the_directory_is_what_the_hub_expects(published, tiny_run):
@@ -411,6 +446,9 @@ def test_a_model_is_uploaded(copy, monkeypatch):
     assert hub.asked == [("somebody/faces", True), ("somebody/faces", files)]
 
 
+REFUSAL = "401 Client Error\n\nInvalid token"
+
+
 def test_a_damaged_model_is_not_uploaded(copy, monkeypatch):
     hub = Hub(monkeypatch)
     path = copy / "model.safetensors"
@@ -420,8 +458,9 @@ def test_a_damaged_model_is_not_uploaded(copy, monkeypatch):
     assert not hub.asked
 
 
-def test_a_refusal_of_the_hub_is_one_clear_error(copy, monkeypatch):
-    Hub(monkeypatch, OSError("401 Client Error\n\nInvalid token"))
+@pytest.mark.parametrize("kind", [OSError, RuntimeError, KeyError])
+def test_a_refusal_of_the_hub_is_one_clear_error(copy, monkeypatch, kind):
+    Hub(monkeypatch, type("Refused", (kind,), {"__str__": lambda self: REFUSAL})())
     message = r"could not be uploaded to somebody/faces \(401 Client Error Invalid token\): check"
     with pytest.raises(InputError, match=message):
         upload_pretrained(copy, "somebody/faces")
