@@ -20,11 +20,12 @@ calibration just before, on the same core: what 60 steps of each phase take, the
 the codebook's start. The steps of that start and of the warm-up are scaled in proportion. `seconds`
 in the table is the time of training as it then was, with all of this and with checkpoints.
 
-Samples exchange codes of pairs of training images. In PI-VQ these are half of the pairs of codes,
-as `pivq_jax.sampling.recombine` chooses them. In the grid, the places on one side of a random line
-through its centre come from the second parent or, in a further line of the table, half of all
-places, chosen one by one. All metrics are of 8-bit images, by the functions of an evaluation, with
-the features of VGG16.
+Samples exchange codes of pairs of training images, in both models as an evaluation of the config
+does: with its `sample.nearest_of`, the second parent is one that resembles the first, in each
+model's own latents, and half of what differs is exchanged, as `pivq_jax.sampling.recombine` chooses
+it, in the grid on one side of a line. In a further line of the table, the grid exchanges half of
+all places of the same parents, chosen one by one. All metrics are of 8-bit images, by the functions
+of an evaluation, with the features of VGG16.
 
 Rows are appended to --rows as they finish and not repeated, and an interrupted training of PI-VQ
 continues, so the same command goes on after an interruption (empty the file, and give another

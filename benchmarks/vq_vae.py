@@ -10,6 +10,12 @@ beside the commitment. AdamW's rate falls to 0 over the time it is given. The ne
 width with which parameters and codebook are most nearly as many as PI-VQ's.
 
 `metrics.json` has the names of an evaluation (docs/metrics.md), computed by the same functions.
+
+New images come from the same function as PI-VQ's, `recombine_at_random`, with the same pool of
+training images, seed and `sample.nearest_of`: parents that resemble each other, matched one to one,
+and of several lines the one along which both are most alike. With the patches of configs/faces.py,
+which are a grid as well, only the latents differ in which likeness is measured: each model has its
+own. PI-VQ with sets of codes exchanges those on one side of a hyperplane instead.
 """
 
 import contextlib
@@ -20,6 +26,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -42,12 +49,13 @@ from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
 from pivq_jax.evaluation.prdc import prdc
-from pivq_jax.evaluation.samples import POOL_IMAGES
+from pivq_jax.evaluation.samples import POOL_IMAGES, recombine_at_random
 from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.losses.perceptual import load_lpips, lpips
 from pivq_jax.losses.reconstruction import psnr
-from pivq_jax.sampling import CodeSpace, random_parents
+from pivq_jax.model.quantizer import places
+from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.build import dataset_from_config
 
 ENTRIES = 512  # K
@@ -239,16 +247,33 @@ def decode_all(model: VQVAE, codes: np.ndarray, batch_size: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def half_planes(count: int, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Half of the places of a grid, those on one side of a line of random direction.
+def recombined(
+    entries: np.ndarray, codes: np.ndarray, count: int, seed: int, nearest_of: int, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Recombines codes as an evaluation of PI-VQ does whose codes belong to places.
+
+    Args:
+        entries: the codebook, float [K, D].
+        codes: int [M, N] of a square grid, row by row: those of the pool of parents.
+        count: number S of new images.
+        seed: that of the run.
+        nearest_of: see `near_parents`.
+        batch_size: number of images recombined at once.
 
     Returns:
-        bool [count, side * side].
+        Codes int [S, N] and the parents of each, int [S, 2], indices into the pool.
     """
-    angles = rng.uniform(0, 2 * np.pi, count)
-    along = np.stack([np.cos(angles), np.sin(angles)], -1)
-    places = np.stack(np.divmod(np.arange(side**2), side), -1)
-    return first_half(along @ places.T)
+    size, count_places = len(entries), codes.shape[1]
+    # A grid as a set: each place has K entries of its own, which say which place they belong to.
+    own = np.repeat(places(count_places, entries.shape[1]), size, axis=0)
+    grid: Any = SimpleNamespace(
+        space=CodeSpace(count_places, count_places * size, places=count_places),
+        codebook=jnp.asarray(np.concatenate([own, np.tile(entries, (count_places, 1))], axis=1)),
+    )
+    pool = (codes + size * np.arange(count_places)).astype(np.int32)
+    key = jax.random.key(seed)
+    mixed, parents = recombine_at_random(grid, pool, count, key, batch_size, nearest_of=nearest_of)
+    return mixed % size, parents  # sorted, so in the order of places
 
 
 def first_half(scores: np.ndarray) -> np.ndarray:
@@ -285,8 +310,7 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
 
     Returns:
         Contents of `metrics.json`. Beside those of an evaluation, `scattered` has the metrics of
-        samples that have half of the places, chosen one by one, of a second parent; in the others,
-        these places are a half-plane.
+        samples of the same parents that have half of the places, chosen one by one, of the second.
     """
     path = workdir / "metrics.json"
     if path.exists():
@@ -295,9 +319,9 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     dataset, batch_size = dataset_from_config(config), config.evaluate.batch_size
     parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(model_shapes(config)))
-    places = (config.data.image_size // DOWN) ** 2
+    grid_places = (config.data.image_size // DOWN) ** 2
     model = VQVAE(
-        channels_for(parameters), config.train.batch_size * places, config.loss.commitment
+        channels_for(parameters), config.train.batch_size * grid_places, config.loss.commitment
     )
     convert_conv2d_weight_memory_format(model, torch.channels_last)  # a tenth faster
     steps, spent = train(model.train(), config, dataset.train, seconds)
@@ -307,17 +331,16 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
     pool = first_images(dataset.train, POOL_IMAGES)
     codes = encode_all(model, test, batch_size)
     rebuilt = decode_all(model, codes, batch_size)
-    # The parents of an evaluation with this seed.
-    key, _ = jax.random.split(jax.random.key(config.seed))
-    count = config.evaluate.samples
-    parents = np.asarray(random_parents(key, count, len(pool), 2))
-    first, second = (
-        encode_all(model, np.stack([pool[int(i)]["image"] for i in side]), batch_size)
-        for side in parents.T
-    )
-    rng = np.random.default_rng(config.seed)
-    halves = half_planes(count, math.isqrt(places), rng), first_half(rng.random(first.shape))
-    samples = [decode_all(model, np.where(half, second, first), batch_size) for half in halves]
+    entries = model.quantizer.codebook.detach().numpy()
+    pool_images = np.stack([pool[i]["image"] for i in range(len(pool))])
+    pool_codes = encode_all(model, pool_images, batch_size)
+    count, nearest_of = config.evaluate.samples, config.sample.nearest_of
+    mixed, parents = recombined(entries, pool_codes, count, config.seed, nearest_of, batch_size)
+    first, second = pool_codes[parents].swapaxes(0, 1)
+    half = first_half(np.random.default_rng(config.seed).random(first.shape))
+    samples = [
+        decode_all(model, each, batch_size) for each in (mixed, np.where(half, second, first))
+    ]
     extractor = feature_extractor("vgg", batch_size=batch_size)
     real = extractor.extract(test)
     metrics: dict[str, Any] = {
