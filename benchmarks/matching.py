@@ -37,6 +37,7 @@ SIZES = (
 KINDS = ("gaussian", "noised", "clustered", "low_rank", "integer")
 OWN = ("auto", "auction", "sinkhorn", "greedy")
 DIMENSIONS = 64
+LEAST_REPEATS = 3
 
 
 def make_cost(kind: str, batch: int, num_rows: int, num_columns: int, seed: int = 0) -> np.ndarray:
@@ -143,12 +144,15 @@ def runners(cost: np.ndarray, own: tuple[str, ...], slow: bool) -> dict[str, Cal
 def time_in_turns(
     calls: dict[str, Callable[[], Any]], repeats: int, budget: float
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Median seconds and the last result of each call; slow calls are repeated less often."""
+    """Median seconds and the last result of each call; slow calls are repeated less often.
+
+    Each call runs once before it is timed, then at least `LEAST_REPEATS` times.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    results = {}
+    results = {name: call() for name, call in calls.items()}
     for _ in range(repeats):
         for name, call in calls.items():
-            if sum(seconds[name]) > budget:
+            if len(seconds[name]) >= LEAST_REPEATS and sum(seconds[name]) > budget:
                 continue
             begin = time.perf_counter()
             results[name] = call()
