@@ -3,7 +3,8 @@
     python -m benchmarks.summary --workdir runs/seed0 runs/seed1 runs/seed2 --output=seeds.json
 
 Each number that `metrics.json` of all runs has becomes their mean, their standard deviation (of a
-sample) and the values of the runs, in order; a value that is equal in all runs stays as it is.
+sample) and the values of the runs, in order; a value that is equal in all runs stays as it is, and
+any other is left out.
 """
 
 import json
@@ -16,16 +17,21 @@ from benchmarks.common import parser_for
 from pivq_jax.common.files import write_json
 
 
-def summary(values: list[Any]) -> Any:
-    """Summarizes values of several runs: numbers, or dictionaries of what all of them have."""
-    first = values[0]
-    if isinstance(first, dict):
-        names = [name for name in first if all(name in value for value in values)]
-        return {name: summary([value[name] for value in values]) for name in names}
-    if isinstance(first, int | float) and any(value != first for value in values):
-        mean, std = np.mean(values), np.std(values, ddof=1)
-        return {"mean": float(mean), "std": float(std), "runs": values}
-    return first
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Summarizes the figures that all runs have; dictionaries of them may be nested."""
+    found: dict[str, Any] = {}
+    for name in runs[0]:
+        if not all(name in run for run in runs):
+            continue
+        values = [run[name] for run in runs]
+        if all(isinstance(value, dict) for value in values):
+            found[name] = summary(values)
+        elif all(value == values[0] for value in values):
+            found[name] = values[0]
+        elif all(isinstance(value, int | float) for value in values):
+            mean, std = np.mean(values), np.std(values, ddof=1)
+            found[name] = {"mean": float(mean), "std": float(std), "runs": values}
+    return found
 
 
 def main() -> None:

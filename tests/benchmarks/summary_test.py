@@ -30,3 +30,12 @@ def test_the_figures_of_runs_are_summarized(tmp_path, monkeypatch):
     assert psnr["runs"] == [50.0, 53.5, 51.0] and density["mean"] == 0.75
     assert psnr["mean"] == pytest.approx(np.mean(psnr["runs"]))
     assert psnr["std"] == pytest.approx(np.std(psnr["runs"], ddof=1))
+
+
+def test_what_is_no_number_in_all_runs_is_left_out_unless_it_is_equal():
+    runs = [
+        {"mixed": None, "also": 1.0, "text": "a", "list": [1.0], "part": {"x": 1}, "same": [2]},
+        {"mixed": 1.0, "also": None, "text": "b", "list": [2.0], "part": None, "same": [2]},
+    ]
+    assert summary.summary(runs) == {"same": [2]}
+    assert summary.summary(runs[::-1]) == {"same": [2]}
