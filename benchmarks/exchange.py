@@ -36,12 +36,13 @@ from benchmarks.common import labelled, parser_for
 from benchmarks.summary import summary
 from pivq_jax.common.files import write_json
 from pivq_jax.common.pictures import grid, save_png
+from pivq_jax.config.check import read_config
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.samples import average_pixels
 from pivq_jax.inference import TrainedModel
-from pivq_jax.sampling import near_parents, pair_codes, random_parents
+from pivq_jax.sampling import CodeSpace, near_parents, pair_codes, random_parents
 from pivq_jax.training.build import dataset_from_config
 
 RULES = (
@@ -107,13 +108,23 @@ def newness(made: np.ndarray, parents: tuple[np.ndarray, np.ndarray]) -> float:
     return float(np.mean(np.minimum(*apart)))
 
 
+def check_space(workdir: Path) -> None:
+    """Ends the program if the rules do not fit the codes of a run."""
+    space = CodeSpace.of(read_config(workdir))
+    if not space.distinct:
+        raise SystemExit(f"{workdir} has {space.kind} codes: give a matching run")
+    if space.places:
+        raise SystemExit(
+            f"{workdir} has several stages, whose codes are exchanged together: give a run with"
+            " model.stages=1"
+        )
+
+
 def measure(
     workdir: Path, samples: int, seeds: int, rules: Sequence[str], nearest_of: int
 ) -> tuple[dict[str, list[dict[str, float]]], np.ndarray]:
     """Returns the metrics of one run by rule, for each draw of pairs, and the picture."""
     model = pivq_jax.load(workdir)
-    if not model.space.distinct:
-        raise SystemExit(f"{workdir} has {model.space.kind} codes: give a matching run")
     dataset, batch_size = dataset_from_config(model.config), model.config.evaluate.batch_size
     count = min(samples, len(dataset.train))
     parents = [dataset.train[i] for i in range(count)]
@@ -184,6 +195,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1_000)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
+    for workdir in options.workdir:
+        check_space(workdir)
 
     by_run: dict[str, dict[str, list[dict[str, float]]]] = {}
     for workdir in options.workdir:

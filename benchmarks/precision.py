@@ -37,8 +37,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_000)
     options = parser.parse_args()
 
-    mesh = make_mesh()
     config = load_config(options.config).with_fields({"model.dtype": "float32"})
+    if config.model.stages > 1:
+        parser.error(
+            f"--config={options.config} has {config.model.stages} stages, and the codes of one"
+            " depend on those before: give a config with model.stages=1"
+        )
+    mesh = make_mesh()
     dataset, lpips = dataset_from_config(config), lpips_weights_from_config(config, mesh)
     steps = steps_from_config(config, mesh)
     state, latents = steps.create(), []
