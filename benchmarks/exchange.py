@@ -20,8 +20,8 @@ the table.
   hyperplane    `pivq_jax.sampling.recombine`: pairs that are close to each other
   plausible     of 64 uniform choices, the one whose codes most often co-occur in training images
   lift          `recombine` with `log_lift` of the training images, as the evaluation samples
-  near parents  the same with other pairs: the second parent is the nearest of --nearest-of random
-                images to the first (`pivq_jax.sampling.near_parents`)
+  near parents  the same with other pairs: of --nearest-of random images, matched one to one to the
+                first parents, at the least total distance (`pivq_jax.sampling.near_parents`)
 """
 
 from collections.abc import Sequence
