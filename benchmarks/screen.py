@@ -63,8 +63,8 @@ def table(names: Iterable[str], rows: list[dict[str, Any]], columns: Columns) ->
         for row in sorted((row for row in rows if row["name"] == name), key=lambda r: r["seed"]):
             cells = [f"{row[key]:.{digits}f}" for _, key, digits in columns]
             if probed:
-                least = min(row["probes"], key=row["probes"].__getitem__)
-                cells.append(f"{row['probes'][least]:.2f} ({least})")
+                least = min(row["probes"].items(), key=lambda probe: probe[1], default=None)
+                cells.append(f"{least[1]:.2f} ({least[0]})" if least else "")
             lines.append(f"| {name} | {row['seed']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
