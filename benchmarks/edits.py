@@ -5,11 +5,11 @@
 
 The judge is a convolutional network that is trained here on the pixels of the training images, and
 kept in --output. Each test image gets another value of one factor, both drawn at random (of the
-values that the judge does not see in its reconstruction, and of --values if given). Prints, in all
-and by factor, how often the judge reads the edited image as asked, how many of the other factors it
-reads as in the reconstruction, and how many codes changed; and how often it reads images and
-reconstructions right, which bounds the first. Writes to --output: edits.json and edits.png with all
-values of one face.
+values that the judge does not see in its reconstruction, and of --values if given); an image that
+can get none is left out. Prints, in all and by factor, how often the judge reads the edited image
+as asked, how many of the other factors it reads as in the reconstruction, and how many codes
+changed; and how often it reads images and reconstructions right, which bounds the first. Writes to
+--output: edits.json (null where nothing was measured) and edits.png with all values of one face.
 """
 
 import json
@@ -86,6 +86,66 @@ def trained_judge(judge: Judge, images: np.ndarray, labels: np.ndarray, path: Pa
     return params
 
 
+def ask(
+    before: np.ndarray, allowed: list[list[bool]], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws what each image is asked for: a factor, and a value that the judge does not see.
+
+    `before` are the values that the judge sees, int [M, A], and `allowed` says which of each factor
+    may be asked for, of at least one factor. Returns factors and values, int [M]; the value is -1
+    if there is none.
+    """
+    editable = np.flatnonzero([any(values) for values in allowed])
+    chosen = editable[rng.integers(0, len(editable), len(before))]
+    asked = np.full(len(before), -1)
+    for row, factor in enumerate(chosen):
+        others = [v for v in np.flatnonzero(allowed[factor]) if v != before[row, factor]]
+        if others:
+            asked[row] = rng.choice(others)
+    return chosen, asked
+
+
+def rows_of(
+    names: list[str],
+    chosen: np.ndarray,
+    asked: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
+    changed: np.ndarray,
+    right: dict[str, np.ndarray],
+) -> dict[str, dict[str, float | None]]:
+    """The rows of the table, of all factors and of each; None is the mean of nothing.
+
+    Args:
+        names: the A factors.
+        chosen: int [M], the factor edited.
+        asked: int [M], its new value, or -1.
+        before: int [M, A], what the judge sees in reconstructions.
+        after: int [M, A], what it sees in edited images.
+        changed: int [M], the number of codes that changed.
+        right: by column, bool [M, A], whether it is right.
+    """
+
+    def mean(values: np.ndarray) -> float | None:
+        return float(values.mean()) if values.size else None
+
+    edited = asked >= 0
+    as_asked = after[np.arange(len(asked)), chosen] == asked
+    other = chosen[:, None] != np.arange(len(names))
+    rows: dict[str, dict[str, float | None]] = {}
+    for factor, name in enumerate(["all factors", *names], -1):
+        which = edited & (chosen == factor) if factor >= 0 else edited
+        column = slice(None) if factor < 0 else factor
+        rows[name] = {
+            "edits": int(which.sum()),
+            "asked": mean(as_asked[which]),
+            "kept": mean((after == before)[which][other[which]]),
+            "changed": mean(changed[which]),
+            **{of: mean(is_right[:, column]) for of, is_right in right.items()},
+        }
+    return rows
+
+
 def main() -> None:
     """Prints the table."""
     parser = parser_for(__doc__)
@@ -120,14 +180,12 @@ def main() -> None:
     before = judged(decode_batched(model, codes, size))
     rng, names = np.random.default_rng(options.seed), list(factors)
     allowed = [[not options.values or v in options.values for v in factors[n]] for n in names]
-    editable = np.flatnonzero([any(values) for values in allowed])
-    if not len(editable):
+    if not any(map(any, allowed)):
         parser.error(f"--values: no factor has one; there are {dict(factors)}")
-    chosen = editable[rng.integers(0, len(editable), len(codes))]
-    edited, asked = np.empty_like(codes), np.empty(len(codes), int)
-    for row, factor in enumerate(chosen):
-        others = [v for v in np.flatnonzero(allowed[factor]) if v != before[row, factor]]
-        asked[row] = rng.choice(others or np.flatnonzero(allowed[factor]))
+    chosen, asked = ask(before, allowed, rng)
+    if (asked < 0).all():
+        parser.error("--values: the judge sees them in all reconstructions: give others, too")
+    edited = codes.copy()
     for factor, name in enumerate(names):
         for value, wanted in enumerate(factors[name]):
             rows = (chosen == factor) & (asked == value)
@@ -135,28 +193,14 @@ def main() -> None:
                 edited[rows] = model.edit(codes[rows], **{name: wanted})
     after = judged(decode_batched(model, edited, size))
 
-    all_rows = np.arange(len(codes))
-    as_asked = after[all_rows, chosen] == asked
-    other = np.ones(after.shape, bool)
-    other[all_rows, chosen] = False
-    kept = np.where(other, after == before, False).sum(1) / (len(names) - 1)
     changed = np.array([len({*new} - {*old}) for new, old in zip(edited, codes, strict=True)])
     right = {"images": judged(images) == labels, "reconstructions": before == labels}
-    rows = {}
+    rows = rows_of(names, chosen, asked, before, after, changed, right)
     print("| | edits | read as asked | others kept | codes changed | images | reconstructions |")
     print("| --- |" + " ---: |" * 6)
-    for factor, name in enumerate(["all factors", *names], -1):
-        which = chosen == factor if factor >= 0 else all_rows >= 0
-        column = slice(None) if factor < 0 else factor
-        rows[name] = {
-            "edits": int(which.sum()),
-            "asked": float(as_asked[which].mean()),
-            "kept": float(kept[which].mean()),
-            "changed": float(changed[which].mean()),
-            **{of: float(is_right[:, column].mean()) for of, is_right in right.items()},
-        }
-        cells = [f"{value:.3f}" for value in list(rows[name].values())[1:]]
-        print(f"| {name} | {rows[name]['edits']} | {' | '.join(cells)} |")
+    for name, row in rows.items():
+        cells = ["" if value is None else f"{value:.3f}" for value in list(row.values())[1:]]
+        print(f"| {name} | {row['edits']} | {' | '.join(cells)} |")
     write_atomically(output / "edits.json", json.dumps(rows, indent=2).encode())
     save_png(output / "edits.png", all_values(model, codes[0], session.scale))
 

@@ -1,0 +1,36 @@
+"""What images are asked for, and the table of what became of it."""
+
+import json
+
+import numpy as np
+
+from benchmarks.edits import ask, rows_of
+
+
+def test_an_image_that_already_shows_the_only_value_is_not_asked_for_it():
+    before = np.array([[0, 1], [1, 0], [0, 0], [2, 1]])
+    allowed = [[True, False, False], [False, False]]
+    chosen, asked = ask(before, allowed, np.random.default_rng(0))
+    assert chosen.tolist() == [0, 0, 0, 0] and asked.tolist() == [-1, 0, -1, 0]
+
+    after = np.array([[0, 1], [0, 0], [0, 0], [2, 0]])  # the second is as asked, the last is not
+    rows = rows_of(["mood", "hat"], chosen, asked, before, after, np.array([0, 4, 0, 2]), {})
+    assert rows["all factors"] == {"edits": 2, "asked": 0.5, "kept": 0.5, "changed": 3.0}
+    assert rows["hat"] == {"edits": 0, "asked": None, "kept": None, "changed": None}
+
+
+def test_values_asked_for_are_allowed_and_not_yet_seen():
+    rng = np.random.default_rng(1)
+    before, allowed = rng.integers(0, 3, (200, 2)), [[True, True, False], [True] * 3]
+    chosen, asked = ask(before, allowed, rng)
+    assert (asked != before[np.arange(200), chosen]).all() and set(chosen) == {0, 1}
+    assert set(asked[chosen == 0]) == {0, 1} and set(asked[chosen == 1]) == {0, 1, 2}
+
+
+def test_with_one_factor_no_other_can_be_kept():
+    before, right = np.zeros((3, 1), int), {"images": np.ones((3, 1), bool)}
+    asked = np.ones(3, int)
+    rows = rows_of(["mood"], asked * 0, asked, before, before + 1, asked * 2, right)
+    row = {"edits": 3, "asked": 1.0, "kept": None, "changed": 2.0, "images": 1.0}
+    assert rows == {"all factors": row, "mood": row}
+    assert "NaN" not in json.dumps(rows)
