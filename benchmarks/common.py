@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import pivq_jax
 from pivq_jax.common.pictures import Pixels
+from pivq_jax.evaluation.reconstruction import mean_lpips
 from pivq_jax.inference import TrainedModel
 
 
@@ -37,6 +38,12 @@ def open_model(options: argparse.Namespace) -> TrainedModel:
 def output_of(options: argparse.Namespace, name: str) -> Path:
     """Returns --output; by default the folder `name` in --workdir or runs."""
     return options.output or (options.workdir or Path("runs")) / name
+
+
+def lpips_of(made: np.ndarray, images: np.ndarray, batch_size: int) -> float:
+    """Mean LPIPS (AlexNet) of pairs of uint8 images [M, H, W, 3], as in an evaluation."""
+    batches = (slice(i, i + batch_size) for i in range(0, len(images), batch_size))
+    return mean_lpips(((images[rows], made[rows]) for rows in batches), batch_size)
 
 
 def has(*modules: str) -> bool:

@@ -92,7 +92,7 @@ def main() -> None:
     pool = first_images(dataset.train, POOL_IMAGES)
     if model.parents is None:
         model = dataclasses.replace(model, parents=encode_split(model, pool, size))
-    training = np.stack([pool[i]["image"] for i in range(len(pool))])
+    training = images_of(pool, range(len(pool)))
     images = images_of(dataset.test, range(min(options.images, len(dataset.test))))
     whole = decode_batched(
         model, encode_split(model, first_images(dataset.test, len(images)), size), size

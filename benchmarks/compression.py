@@ -43,18 +43,15 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, features
 
-from benchmarks.common import add_model, labelled, open_model, parser_for
+from benchmarks.common import add_model, labelled, lpips_of, open_model, parser_for
 from pivq_jax.codec.container import Contents, pack, parse
 from pivq_jax.codec.files import batches_of, contents_of
-from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.pictures import grid, magnification, save_png
-from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, images_of
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.losses.perceptual import load_lpips, lpips
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.build import dataset_from_config
@@ -263,22 +260,6 @@ def by_size() -> str:
     return "\n".join(lines)
 
 
-def perceptual_distance(batch_size: int) -> Callable[[np.ndarray, np.ndarray], float]:
-    """Returns a function that computes the mean LPIPS (AlexNet) of uint8 [M, H, W, 3] images."""
-    weights = load_lpips("alex")
-    distance = jax.jit(partial(lpips, network="alex"), compiler_options=compiler_options())
-
-    def mean(a: np.ndarray, b: np.ndarray) -> float:
-        values = []
-        for start in range(0, len(a), batch_size):
-            pair = [x[start : start + batch_size] for x in (a, b)]
-            filled = [images_to_float(np.resize(x, (batch_size, *x.shape[1:]))) for x in pair]
-            values.append(np.asarray(distance(weights, *filled))[: len(pair[0])])
-        return float(np.mean(np.concatenate(values)))
-
-    return mean
-
-
 def installed() -> list[Format]:
     """Returns the formats that can be written here, and says why others cannot."""
     found = []
@@ -300,15 +281,13 @@ def installed() -> list[Format]:
 
 def table(rows: Sequence[Row], images: np.ndarray, batch_size: int) -> str:
     """Formats the rows as Markdown."""
-    distance = None
-    if images.shape[1] >= BACKBONES["alex"].minimum_size:
-        distance = perceptual_distance(batch_size)
+    fits = images.shape[1] >= BACKBONES["alex"].minimum_size
     lines = [
         "| | file | payload | PSNR dB | LPIPS | encode ms | decode ms |",
         "| --- |" + " ---: |" * 6,
     ]
     for row in rows:
-        apart = f"{distance(row.images, images):.4f}" if distance else ""
+        apart = f"{lpips_of(row.images, images, batch_size):.4f}" if fits else ""
         cells = [f"{row.file:.1f}" if row.file else "", f"{row.payload:.1f}"]
         cells += [f"{mean_psnr(row, images):.2f}", apart]
         cells += [f"{row.encode_ms:.2f}", f"{row.decode_ms:.2f}"]
@@ -329,7 +308,7 @@ def main() -> None:
     model = open_model(options)
     test = dataset_from_config(model.config).test
     count = min(options.images, len(test))
-    images = np.stack([test[i]["image"] for i in range(count)])
+    images = images_of(test, range(count))
     kinds = ["fixed", "short"] if model.space.distinct else ["fixed"]
     kinds += ["prior"] if model.prior else []
     rows, notes = map(list, zip(*(ours(model, images, code) for code in kinds), strict=True))

@@ -17,7 +17,7 @@ from benchmarks.common import add_model, open_model, parser_for
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.neighbours import nearest_neighbours
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, images_of
 from pivq_jax.inference import TrainedModel
 from pivq_jax.training.build import dataset_from_config
 
@@ -38,7 +38,7 @@ def measure(model: TrainedModel, count: int) -> dict[str, dict[str, float]]:
     codes = encode_split(model, parents, batch_size)
     extractor = feature_extractor("vgg")
     real, images = (
-        extractor.extract(np.stack([each["image"] for each in part])) for part in (test, parents)
+        extractor.extract(images_of(part, range(len(part)))) for part in (test, parents)
     )
     errors = extractor.extract(decode_batched(model, codes, batch_size)) - images
     radii = nearest_neighbours(real, real, NEIGHBOURS + 1).distances[:, NEIGHBOURS]

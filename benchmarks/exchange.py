@@ -39,7 +39,7 @@ from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.config.check import read_config
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, images_of
 from pivq_jax.evaluation.samples import average_pixels
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import CodeSpace, near_parents, pair_codes, random_parents
@@ -130,7 +130,7 @@ def measure(
     parents = [dataset.train[i] for i in range(count)]
     every = encode_split(model, dataset.train, batch_size)
     codes, lift = every[:count], model.log_lift(every)
-    test = np.stack([dataset.test[i]["image"] for i in range(len(dataset.test))])
+    test = images_of(dataset.test, range(len(dataset.test)))
     extractor = feature_extractor("vgg")
     real = extractor.extract(test)
     print(f"{jax.devices()[0].device_kind}; {workdir} at step {model.step:,}; samples are")
@@ -168,9 +168,7 @@ def measure(
         apart = np.mean(np.abs(first.astype(np.float32) - second))
         print(f"seed {seed}: the parents' reconstructions are {apart:.1f} apart")
         if seed == 0:
-            originals = (
-                np.stack([parents[i]["image"] for i in side]) for side in pairs[:PICTURED].T
-            )
+            originals = (images_of(parents, side) for side in pairs[:PICTURED].T)
             picture = [*originals, *(made[:PICTURED] for made in images.values())]
         for name, made in images.items():
             values = compare_features(real, extractor.extract(made))

@@ -14,7 +14,6 @@ image. Prints the median and the largest time in milliseconds, after one of each
 until the page is ready.
 """
 
-import argparse
 import contextlib
 import functools
 import http.server
@@ -26,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.common import parser_for
 
 # Returns the times from clicks to their images in milliseconds.
 CLICK = """
@@ -135,9 +136,7 @@ def serving(folder: Path) -> Iterator[str]:
 
 def main() -> None:
     """Serves, opens, measures and prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--folder", type=Path, default=Path("docs/_build/explorer"))
     parser.add_argument("--times", type=int, default=50)
     options = parser.parse_args()

@@ -10,13 +10,14 @@ photographs. --source is the directory of its four files in the idx format of MN
 default, that of the Debian package.
 """
 
-import argparse
 import gzip
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+
+from benchmarks.common import parser_for
 
 CLASSES = (
     *("t-shirt", "trouser", "pullover", "dress", "coat"),
@@ -36,9 +37,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 def main() -> None:
     """Writes the images."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--source", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()

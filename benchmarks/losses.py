@@ -33,7 +33,12 @@ from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, reconstruct_split
+from pivq_jax.evaluation.reconstruction import (
+    decode_batched,
+    encode_split,
+    images_of,
+    reconstruct_split,
+)
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.perceptual import load_lpips, lpips
 from pivq_jax.sampling import random_parents
@@ -119,14 +124,14 @@ def main() -> None:
     validation = [
         dataset.validation[i] for i in range(min(VALIDATION_IMAGES, len(dataset.validation)))
     ]
-    test = np.stack([dataset.test[i]["image"] for i in range(len(dataset.test))])
+    test = images_of(dataset.test, range(len(dataset.test)))
     pool = [dataset.train[i] for i in range(min(2_000, len(dataset.train)))]
     features = feature_extractor("vgg")
     real = features.extract(test)
     print(f"{jax.devices()[0].device_kind}; {options.workdir} at step {base.step:,}; samples are")
     print(f"compared with {len(test):,} test images; features: {features.network}")
 
-    originals = images_to_float(np.stack([example["image"] for example in validation]))
+    originals = images_to_float(images_of(validation, range(len(validation))))
 
     def distance(network: str, rebuilt: np.ndarray) -> float:
         measure = jax.jit(partial(lpips, network=network))
@@ -138,9 +143,7 @@ def main() -> None:
     quality: dict[str, dict[str, float]] = {}
     keys = jax.random.split(jax.random.key(base.config.seed))
     first, second = np.asarray(random_parents(keys[0], options.samples, len(pool))).T
-    picture = [
-        np.stack([pool[i]["image"] for i in parents[:PICTURED]]) for parents in (first, second)
-    ]
+    picture = [images_of(pool, parents[:PICTURED]) for parents in (first, second)]
     for name, changes in VARIANTS.items():
         config = base.config.with_fields(
             {

@@ -7,7 +7,6 @@ compiler, which need libtpu (`pip install "jax[tpu]"`) but no TPU. On a machine 
 methods run there.
 """
 
-import argparse
 import functools
 import json
 import os
@@ -23,7 +22,7 @@ import numpy as np
 import scipy.optimize
 
 from benchmarks import matching_tpu
-from benchmarks.common import has, pyplot
+from benchmarks.common import has, parser_for, pyplot
 from pivq_jax.matching import auction, certificate, match
 
 SIZES = (
@@ -286,7 +285,7 @@ def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
 
 def main() -> None:
     """Prints the table and writes it to --output."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_for(__doc__)
     parser.add_argument("--quick", action="store_true", help="three sizes, exact methods only")
     parser.add_argument("--tpu", metavar="TOPOLOGY", help="TPU slice to estimate, such as v5e:2x2")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/benchmarks"))

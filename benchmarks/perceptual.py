@@ -8,7 +8,6 @@ Without torch and lpips, their column is left out.
 """
 
 import functools
-import importlib.util
 import statistics
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.common import parser_for
+from benchmarks.common import has, parser_for
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import load_lpips, lpips
 
@@ -60,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
 
     makers = {"pivq_jax": ours}
-    if importlib.util.find_spec("torch") and importlib.util.find_spec("lpips"):
+    if has("torch", "lpips"):
         import torch
 
         torch.set_num_threads(options.threads)

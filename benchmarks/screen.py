@@ -5,7 +5,6 @@ lines as they finish, and not repeated, so the same command continues after an i
 the file when the config has changed).
 """
 
-import argparse
 import json
 import os
 import queue
@@ -15,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import parser_for
 from benchmarks.runs import run
 
 CONFIG = "configs/toon_faces.py:large"  # as in the tables that were made before
@@ -148,9 +148,7 @@ def main(
     Returns:
         the rows of the table.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(description)
     parser.add_argument(
         "--only", nargs="+", default=list(changes), metavar="NAME", help="rows to run"
     )

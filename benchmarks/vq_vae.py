@@ -24,7 +24,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,9 +38,8 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from vector_quantize_pytorch import VectorQuantize
 
-from pivq_jax.common.compilation import compiler_options
+from benchmarks.common import lpips_of
 from pivq_jax.config import Config
-from pivq_jax.data.images import images_to_float
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.capacity import capacity
@@ -49,10 +47,11 @@ from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
 from pivq_jax.evaluation.prdc import prdc
+from pivq_jax.evaluation.reconstruction import images_of
 from pivq_jax.evaluation.samples import POOL_IMAGES, recombine_at_random
 from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
 from pivq_jax.interop.safetensors_file import model_shapes
-from pivq_jax.losses.perceptual import load_lpips, lpips
+from pivq_jax.losses.perceptual import load_lpips
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.model.quantizer import places
 from pivq_jax.sampling import CodeSpace
@@ -282,17 +281,6 @@ def first_half(scores: np.ndarray) -> np.ndarray:
     return rank < scores.shape[1] // 2
 
 
-def mean_lpips(made: np.ndarray, images: np.ndarray, batch_size: int) -> float:
-    """Mean LPIPS (AlexNet) of pairs of uint8 images [M, H, W, 3]."""
-    weights = load_lpips("alex")
-    distance = jax.jit(partial(lpips, network="alex"), compiler_options=compiler_options())
-    total = 0.0
-    for i in range(0, len(images), batch_size):
-        pair = [images_to_float(jnp.asarray(x[i : i + batch_size])) for x in (made, images)]
-        total += float(jnp.sum(distance(weights, *pair)))
-    return total / len(images)
-
-
 def compare(real: np.ndarray, extractor: FeatureExtractor, made: np.ndarray) -> dict[str, Any]:
     """Metrics of samples, uint8 [S, H, W, 3], against features of real images, as in a report."""
     features = extractor.extract(made)
@@ -327,13 +315,12 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
     steps, spent = train(model.train(), config, dataset.train, seconds)
     model.eval()
 
-    test = np.stack([dataset.test[i]["image"] for i in range(len(dataset.test))])
+    test = images_of(dataset.test, range(len(dataset.test)))
     pool = first_images(dataset.train, POOL_IMAGES)
     codes = encode_all(model, test, batch_size)
     rebuilt = decode_all(model, codes, batch_size)
     entries = model.quantizer.codebook.detach().numpy()
-    pool_images = np.stack([pool[i]["image"] for i in range(len(pool))])
-    pool_codes = encode_all(model, pool_images, batch_size)
+    pool_codes = encode_all(model, images_of(pool, range(len(pool))), batch_size)
     count, nearest_of = config.evaluate.samples, config.sample.nearest_of
     mixed, parents = recombined(entries, pool_codes, count, config.seed, nearest_of, batch_size)
     first, second = pool_codes[parents].swapaxes(0, 1)
@@ -348,7 +335,7 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
         "parameters": model.num_parameters(),
         "train_seconds": spent,
         "psnr": float(np.mean(psnr(jnp.asarray(rebuilt), jnp.asarray(test), 255.0))),
-        "lpips": mean_lpips(rebuilt, test, batch_size),
+        "lpips": lpips_of(rebuilt, test, batch_size),
         **capacity(CodeSpace(codes.shape[1], ENTRIES, "positional"), codes),
         "rfid": frechet_distance(
             *feature_moments(real), *feature_moments(extractor.extract(rebuilt))
