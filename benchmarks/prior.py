@@ -85,7 +85,7 @@ def main() -> None:
         found = compare_features(
             real, session.extractor.extract(images), session.settings.neighbours
         )
-        _, shared = nearest_sets(model.space, codes, train)
+        _, shared = nearest_sets(model.space, codes, session.prior_sets)
         rows[name] = {k: float(v) for k, v in found.items() if isinstance(v, float)}
         rows[name] |= {"new": newness(images, parents)} if new else {}
         rows[name] |= {

@@ -141,7 +141,8 @@ def written(tmp_path_factory) -> Path:
     config = smoke("celeba").with_fields({"model.width": 8, "model.heads": 1})
     path = tmp_path_factory.mktemp("onnx") / "deep" / "tiny.onnx"
     description = {"config": config.to_dict(), "step": 7}
-    write_onnx(path, random_params(config), description, np.asfortranarray(np.arange(12).reshape(2, 6)))
+    training_codes = np.asfortranarray(np.arange(12).reshape(2, 6))
+    write_onnx(path, random_params(config), description, training_codes)
     return path
 
 
