@@ -84,6 +84,7 @@ class Engine:
         self.num_codes = model.space.num_codes
         self.num_examples = len(dataset.test) if dataset else 0
         self._codebook = model.codebook
+        self._some = np.arange(self.num_codes) % len(self._codebook)  # codes to compile with
         self._entries = np.asarray(self._codebook, np.float64)
         self._id = fingerprint(model.params).hex()
         self.pool: Pool | None = None
@@ -115,13 +116,13 @@ class Engine:
             model = dataclasses.replace(model, parents=pool.codes, labels=labels)
         self._lift = model.lift if model.space.uses_lift else None
         if model.labels and factors == model.labels.factors:
-            self.labelled, codes = model, np.arange(self.num_codes)
+            self.labelled = model
             self.probe = fit_probe(np.asarray(pool.small), pool.labels, factors)
-            self.read_factors(codes)
-            self.edit(codes, 0, 0)
+            self.read_factors(self._some)
+            self.edit(self._some, 0, 0)
 
     def _compile(self) -> None:
-        codes, image = np.arange(self.num_codes), np.zeros((self.size, self.size, 3), np.uint8)
+        codes, image = self._some, np.zeros((self.size, self.size, 3), np.uint8)
         programs = (
             lambda: self.decode(codes[None]),
             lambda: self.decode(codes[None].repeat(BATCH, 0)),

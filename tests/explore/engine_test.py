@@ -117,6 +117,13 @@ def test_a_new_face_takes_about_half_of_the_pairs_of_two_training_images(engine)
     assert len(parents) > 5
 
 
+@pytest.mark.parametrize("kind", ["nearest", "positional"])
+def test_there_may_be_fewer_entries_than_codes_of_an_image(tiny_config, kind):
+    fields = {"quantizer.kind": kind, "quantizer.codebook_size": 6}
+    engine = untrained_engine(tiny_config.with_fields(fields))
+    assert engine.recombine(jax.random.key(0)).codes.max() < 6 < engine.num_codes
+
+
 def test_the_nearest_training_image_is_told_with_its_distance(engine):
     codes = some_sets(3, 1)[0]
     found, decoded = engine.nearest(codes), engine.decode(codes[None])[0].astype(np.float64)

@@ -28,5 +28,5 @@ def untrained_engine(config: Any) -> Engine:
     model = TrainedModel(config, make_mesh(), params, step=1, progress={})
     # Latents of images as entries: with random ones all images would have about the same codes.
     latents = [model.encode_with_latents(image[None])[1][0] for image in images]
-    params["quantizer"]["codebook"] = jnp.concatenate(latents)
+    params["quantizer"]["codebook"] = jnp.concatenate(latents)[: config.quantizer.codebook_size]
     return Engine(model, data)
