@@ -207,7 +207,7 @@ def listen(address: str, port: int) -> socket.socket:
             address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of names such as 127.0.0..1
         raise InputError(f"--address={address} is unknown here: use localhost") from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -217,7 +217,7 @@ def listen(address: str, port: int) -> socket.socket:
         listener.close()
         reason = (error.strerror or str(error)).lower()
         raise InputError(
-            f"cannot serve at {address}, port {port} ({reason}): give another --port"
+            f"cannot serve at {address}, port {port} ({reason}): give another --address or --port"
         ) from error
     return listener
 

@@ -256,9 +256,11 @@ def test_a_port_in_use_and_an_unknown_address_are_errors():
             listen("127.0.0.1", port)
     with listen("127.0.0.1", port):  # at once after the first has ended
         pass
-    for address in ("no.such.host.invalid", "203.0.113.7"):
-        with pytest.raises(InputError, match="--"):
+    for address in ("no.such.host.invalid", "127.0.0..1"):
+        with pytest.raises(InputError, match=f"--address={re.escape(address)} is unknown"):
             listen(address, 0)
+    with pytest.raises(InputError, match="another --address or --port"):
+        listen("203.0.113.7", 0)
 
 
 def test_an_address_of_version_6_stands_in_brackets():
