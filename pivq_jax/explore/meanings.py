@@ -34,7 +34,9 @@ def find_meanings(
     Without labels, entries are grouped by k-means on the codebook, from the seed.
     """
     size = space.codebook_size
-    share = (space.multi_hot(codes) > 0).mean(0) if len(codes) else np.zeros(size)
+    ordered = np.sort(codes, axis=1)
+    once = ordered[np.diff(ordered, axis=1, prepend=-1) > 0]  # each entry of an image
+    share = np.bincount(once, minlength=size) / max(len(codes), 1)
     entries = [{"group": -1, "value": "", "text": "", "share": each} for each in share.tolist()]
     if not factors or not len(codes):
         count, key = min(CLUSTERS, size), jax.random.key(seed)

@@ -1,5 +1,7 @@
 """Colours and lines for codebook entries."""
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,22 @@ def test_entries_get_the_factor_that_they_tell(labelled):
     assert {*column(found, "text")[5:], *column(found, "value")[5:]} == {""}
     shares = np.bincount(codes.ravel(), minlength=12) / 400
     np.testing.assert_allclose(column(found, "share"), shares)
+
+
+def test_shares_count_an_image_once_and_take_little_memory():
+    codes = np.zeros((5_000, 4), np.int32)
+    codes[:3_000, 3] = 4_095
+    codes[:1_000, 1] = 7
+    tracemalloc.start()
+    try:
+        found = find_meanings(
+            CodeSpace(4, 4_096, "nearest"), jnp.ones((4_096, 2)), codes, codes[:, :0], {}, 0
+        )
+        assert tracemalloc.get_traced_memory()[1] < 5_000 * 4_096  # bytes, even of one bool each
+    finally:
+        tracemalloc.stop()
+    share = column(found, "share")
+    assert (share[0], share[7], share[4_095]) == (1.0, 0.2, 0.6) and np.count_nonzero(share) == 3
 
 
 @pytest.mark.parametrize("images", [0, 5])
