@@ -104,7 +104,8 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
     for name, images in (("test.png", tests), ("training.png", training)):
         (folder / name).write_bytes(encode_png(album(images)))
     files = [*onnx_paths(folder / "model.onnx"), folder / RUNTIME[1]]
-    if labelled := engine.labelled:
+    labelled = None if model.space.places else engine.labelled  # edits.js edits single codes
+    if labelled:
         assert labelled.parents is not None and labelled.labels
         table = sampling.factor_table(labelled.space, labelled.parents, labelled.labels)
         file = folder / "factors.safetensors"
@@ -113,11 +114,13 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
         parts = {name: np.asarray(part) for name, part in arrays.items()}
         file.write_bytes(safetensors.numpy.save(parts))
         files.append(file)
-    numbers = {"examples": len(tests), "trainingImages": len(training)}
+    own: dict[str, Any] = {"examples": len(tests), "trainingImages": len(training)}
+    if not labelled:
+        own["factors"] = []
     write_json(
         folder / "explorer.json",
         {
-            "model": {**engine.describe(), **numbers},
+            "model": {**engine.describe(), **own},
             "sizes": {file.name: file.stat().st_size for file in files},
             "testCodes": encode_split(model, tests, model.config.evaluate.batch_size).tolist(),
         },

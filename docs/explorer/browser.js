@@ -34,9 +34,9 @@ export class BrowserBackend extends Backend {
   #testCodes;
   #trainingCodes; // [M, N] of all images that the log lift counts; some of them have pictures
   #codebook; // see pairing.js
-  #lift; // [K, K]; undefined if positional, or with places and without labels
-  #table; // see edits.js; undefined without labels
-  #probe; // see probe.js; undefined without labels
+  #lift; // [K, K]; undefined if positional, or with places
+  #table; // see edits.js; undefined without factors
+  #probe; // see probe.js; undefined without factors
   #decoder;
   #running = Promise.resolve(); // onnxruntime does one thing at a time
 
@@ -79,7 +79,7 @@ export class BrowserBackend extends Backend {
       this.#codebook.places = placesOf(this.#codebook, values, shape[0], model.numCodes / shape[0]);
     }
     this.#trainingCodes = arrays.training_codes.values;
-    if (counts || (model.kind !== "positional" && !arrays.places)) {
+    if (model.kind !== "positional" && !arrays.places) {
       this.#lift = logLift(this.#trainingCodes, model.numCodes, size);
     }
     if (counts) {

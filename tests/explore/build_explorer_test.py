@@ -1,14 +1,37 @@
-"""docs/build_explorer.py: which runtime the explorer without a server gets."""
+"""docs/build_explorer.py: the runtime, and what the files say, as docs/explorer/browser.js reads them."""
 
 import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from docs import build_explorer
+from pivq_jax.explore.engine import Engine
+from tests.conftest import STAGES
+from tests.explore.engines import untrained_engine
+from tests.explore.node import run_js
 
 NAME = "node_modules/onnxruntime-web"
+# What the page needs of a browser to open a model and to recombine, without its networks.
+STUB = """
+export const env = { wasm: {} };
+export const InferenceSession = { create: async () => ({}) };
+export class Tensor {}
+"""
+OPEN = """
+globalThis.fetch = async (name) => new Response(readFileSync(`${given.files}/${name}`));
+globalThis.createImageBitmap = async () => ({ width: 128 });
+const context = { drawImage() {}, getImageData() {} };
+globalThis.OffscreenCanvas = class { getContext = () => context };
+const backend = new BrowserBackend();
+const { factors } = await backend.open(() => {});
+const faces = [];
+for (let i = 0; i < 30; i++) faces.push(await backend.recombine());
+const index = ({ name }) => Number(name.replace("training image ", ""));
+answer({ factors, parents: faces.map(({ a, b }) => [index(a), index(b)]) });
+"""
 
 
 def install(folder: Path, version: str) -> None:
@@ -49,3 +72,26 @@ def test_a_runtime_that_is_missing_or_of_another_version_is_installed(installed,
     assert installed == [["npm", "ci"]]
     build_explorer.find_runtime()
     assert len(installed) == 1
+
+
+@pytest.fixture(scope="module")
+def opened(tiny_config, tmp_path_factory) -> tuple[Engine, Path, dict, dict]:
+    """The explorer of an untrained model with places and parents that resemble each other.
+
+    The engine, the folder, what explorer.json holds, and the factors and the parents of the page.
+    """
+    engine = untrained_engine(tiny_config.with_fields({**STAGES, "sample.nearest_of": 40}))
+    folder = tmp_path_factory.mktemp("explorer")
+    runtime, page = folder / "runtime", folder / "page"
+    runtime.mkdir()
+    for name in build_explorer.RUNTIME:
+        (runtime / name).write_text(STUB)
+    build_explorer.write_folder(page, engine, runtime)
+    found = run_js("browser.js", "BrowserBackend", OPEN, folder, files=str(page))
+    return engine, page, json.loads((page / "explorer.json").read_text()), found
+
+
+def test_without_a_server_models_with_places_have_no_factors(opened):
+    engine, page, written, found = opened
+    assert engine.describe()["factors"] and found["factors"] == written["model"]["factors"] == []
+    assert not (page / "factors.safetensors").exists()

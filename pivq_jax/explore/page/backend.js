@@ -57,7 +57,8 @@
  * @property {string[]} groups - name of each group, such as "hair" or "cluster 3".
  * @property {Entry[]} entries - K entries.
  * @property {Factor[]} factors - labelled factors that `readFactors` reads and `edit` changes; none
- *     if training images have no labels, or codes are `positional`: the page then leaves out both.
+ *     if training images have no labels, codes are `positional`, or the backend has no such edits:
+ *     the page then leaves out both.
  * @property {string} credit - whose images the model was trained on, if they ask for credit: a
  *     sentence with links as in Markdown, [text](https://...); "" if not.
  */
