@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import safetensors.numpy
 
@@ -51,6 +52,7 @@ EXPLORER = DOCS / "explorer"
 PAGE = DOCS.parent / "pivq_jax" / "explore" / "page"
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 TEST_IMAGES, TRAINING_IMAGES = 200, 1_000
+PARENTS = 500  # pairs that new faces are of, where the config wants parents that are alike
 
 
 def build(open_model: Callable[[], TrainedModel], output: Path) -> None:
@@ -122,9 +124,25 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
         {
             "model": {**engine.describe(), **own},
             "sizes": {file.name: file.stat().st_size for file in files},
+            "parents": parents(engine, len(training)),
             "testCodes": encode_split(model, tests, model.config.evaluate.batch_size).tolist(),
         },
     )
+
+
+def parents(engine: Engine, count: int) -> list[list[int]]:
+    """Returns pairs of the first `count` training images that are alike, as in samples; none if the
+    config lets any two be parents.
+    """
+    model, pool, nearest_of = engine.model, engine.pool, engine.model.config.sample.nearest_of
+    if nearest_of == 1 or count < 2:
+        return []
+    assert pool
+    key, codes = jax.random.key(int(model.config.seed)), pool.codes[:count]
+    drawn = sampling.near_parents(
+        model.space, key, PARENTS, codes, model.codebook, nearest_of=nearest_of
+    )
+    return np.asarray(drawn).tolist()
 
 
 def constants() -> str:

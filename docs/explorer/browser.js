@@ -33,6 +33,7 @@ export class BrowserBackend extends Backend {
   #model; // see backend.js
   #testCodes;
   #trainingCodes; // [M, N] of all images that the log lift counts; some of them have pictures
+  #parents; // pairs of training images that are alike; none if any two may be parents
   #codebook; // see pairing.js
   #lift; // [K, K]; undefined if positional, or with places
   #table; // see edits.js; undefined without factors
@@ -50,9 +51,10 @@ export class BrowserBackend extends Backend {
   });
 
   async open(progress) {
-    const { model, testCodes, sizes } = await load("explorer.json", (file) => file.json());
+    const { model, testCodes, parents, sizes } = await load("explorer.json", (file) => file.json());
     this.#model = model;
     this.#testCodes = testCodes;
+    this.#parents = parents;
     const names = [RUNTIME, DECODER, CODES, ...(model.factors.length ? [FACTORS] : [])];
     const total = names.reduce((sum, name) => sum + sizes[name], 0);
     let done = 0;
@@ -134,10 +136,9 @@ export class BrowserBackend extends Backend {
   }
 
   async recombine() {
-    const first = Math.floor(Math.random() * this.#model.trainingImages);
-    const other = Math.floor(Math.random() * (this.#model.trainingImages - 1));
+    const [first, second] = this.#drawParents();
     const a = await this.#trainingImage(first);
-    const b = await this.#trainingImage(other + (other >= first));
+    const b = await this.#trainingImage(second);
     const pairs = await this.pair(a.codes, b.codes);
     const { dim, places } = this.#codebook;
     const directions = (count, length) => Array.from({ length: count }, () => Array.from({ length }, normal));
@@ -188,6 +189,15 @@ export class BrowserBackend extends Backend {
   async readCodes(file) {
     checkSize(file, this.#model);
     return readCodes(new Uint8Array(await file.arrayBuffer()), this.#model);
+  }
+
+  /** Two different training images. */
+  #drawParents() {
+    const below = (count) => Math.floor(Math.random() * count);
+    if (this.#parents.length) return this.#parents[below(this.#parents.length)];
+    const first = below(this.#model.trainingImages);
+    const other = below(this.#model.trainingImages - 1);
+    return [first, other + (other >= first)];
   }
 
   async #trainingImage(index) {

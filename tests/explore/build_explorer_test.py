@@ -1,4 +1,4 @@
-"""docs/build_explorer.py: the runtime, and what the files say, as docs/explorer/browser.js reads them."""
+"""docs/build_explorer.py: the runtime, and what docs/explorer/browser.js reads in the files."""
 
 import json
 import subprocess
@@ -95,3 +95,13 @@ def test_without_a_server_models_with_places_have_no_factors(opened):
     engine, page, written, found = opened
     assert engine.describe()["factors"] and found["factors"] == written["model"]["factors"] == []
     assert not (page / "factors.safetensors").exists()
+
+
+def test_without_a_server_parents_resemble_each_other_too(opened):
+    engine, _, written, found = opened
+    pairs = {tuple(pair) for pair in found["parents"]}
+    assert pairs <= {tuple(pair) for pair in written["parents"]} and len(pairs) > 10
+    latents = engine.model.space.latents_of(engine.pool.codes, engine.model.codebook)
+    distance = np.square(np.asarray(latents)[:, None] - latents).sum((2, 3))
+    a, b = np.array(written["parents"]).T
+    assert (a != b).all() and distance[a, b].mean() < 0.8 * distance.mean()

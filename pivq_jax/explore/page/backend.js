@@ -182,7 +182,7 @@ export class Backend {
   }
 
   /**
-   * Recombines two different training images, drawn at random, for a new face.
+   * Recombines two different training images, drawn as for samples of the model, for a new face.
    *
    * @returns {Promise<{a: Picture, b: Picture, pairs: Pairs, codes: number[]}>} the parents, their
    *     pairs, and the new set in the order of slots: `codes[n]` is `pairs.a[n]` or `pairs.b[n]`.
