@@ -3,7 +3,7 @@
  * onnxruntime-web on one thread. Its files are those that docs/build_explorer.py writes.
  */
 
-import { Backend, BackendError, checkSize } from "./backend.js";
+import { BackendError, checkSize } from "./backend.js";
 import { readCodes, writeCodes } from "./codes.js";
 import { CANDIDATES } from "./constants.js";
 import { edit } from "./edits.js";
@@ -29,7 +29,8 @@ const DECODER = "model.decoder.onnx";
 const CODES = "model.codes.safetensors";
 const FACTORS = "factors.safetensors";
 
-export class BrowserBackend extends Backend {
+/** @implements {import("./backend.js").Backend} */
+export class BrowserBackend {
   #model; // see backend.js
   #testCodes;
   #trainingCodes; // [M, N] of all images that the log lift counts; some of them have pictures

@@ -18,11 +18,12 @@ from pivq_jax.data.images import images_to_float
 from pivq_jax.explore import engine as engine_module
 from pivq_jax.explore.engine import BATCH, MAX_EXAMPLES, Engine
 from pivq_jax.sampling import Labels
-from tests.conftest import STAGES
+from tests.conftest import ROOT, STAGES
 from tests.explore.engines import untrained_engine
 
 N, K, SIZE = 8, 32, 16  # of the tiny model
 PAGE = Path(engine_module.__file__).parent / "page"
+BACKENDS = (PAGE / "server.js", ROOT / "docs" / "explorer" / "browser.js")
 
 
 def some_sets(seed: int, count: int) -> np.ndarray:
@@ -47,6 +48,14 @@ def test_the_description_has_what_the_interface_says(engine):
     assert properties["Factor"] == {*found["factors"][0]}
     assert properties["Pairs"] == {*engine_module.Pairs._fields}
     assert properties["Picture"] == {*engine_module.Picture._fields}
+    assert properties["Nearest"] == {*engine_module.Nearest._fields}
+
+
+@pytest.mark.parametrize("file", BACKENDS)
+def test_a_backend_has_the_methods_of_the_interface(file):
+    interface = (PAGE / "backend.js").read_text().partition("@typedef {object} Backend")[2]
+    methods = re.findall(r"@property \{.*=> Promise<.*>\} (\w+) -", interface)
+    assert set(methods) == set(re.findall(r"^  async (\w+)\(", file.read_text(), re.MULTILINE))
 
 
 def test_images_are_encoded_and_decoded_as_the_model_does(engine):

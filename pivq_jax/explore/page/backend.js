@@ -3,7 +3,7 @@
  *
  * The page calls a `Backend` and nothing else: it never fetches, and knows neither JAX nor ONNX.
  * `server.js` implements it with requests to `pivq_jax.explore`. An implementation without a server
- * extends `Backend`, too, and is given to the page instead, in a `start.js` of its own:
+ * is given to the page instead, in a `start.js` of its own:
  *
  *     import { explore } from "./explorer.js";
  *     import { ServerBackend } from "./server.js";
@@ -93,6 +93,55 @@
  *     the cheapest first (equally cheap ones in the order of slots).
  */
 
+/**
+ * What `nearest` finds.
+ *
+ * @typedef {object} Nearest
+ * @property {Picture} picture - the training image.
+ * @property {number} difference - mean absolute difference of pixels in grey levels, 0 to 255.
+ * @property {number} searched - number of training images looked at.
+ */
+
+/**
+ * The interface.
+ *
+ * @typedef {object} Backend
+ * @property {(progress: (text: string, fraction: number) => void) => Promise<Model>} open - gets
+ *     ready: waits for the server, or downloads and compiles. Called once, before all else;
+ *     `progress` is called as the work goes on with what is done now ("compiling the decoder") and
+ *     the fraction done of all work, 0 to 1.
+ * @property {(start: number, count: number) => Promise<ImageData[]>} examples - images to choose
+ *     from, without their codes: `count`, at most `Model.mostExamples`, from index `start` on;
+ *     fewer come where `Model.examples` ends.
+ * @property {(index: number) => Promise<Picture>} example - encodes one of them, the index in
+ *     [0, Model.examples).
+ * @property {(file: Blob, name: string) => Promise<Picture>} encode - encodes a person's own image:
+ *     its central square, resized as in training. `file` is a PNG or JPEG file, anything else is
+ *     refused; `name` is the name of the file, which becomes the name of the picture.
+ * @property {(a: number[], b: number[]) => Promise<Pairs>} pair - pairs two code sets.
+ * @property {(sets: number[][], signal?: AbortSignal) => Promise<ImageData[]>} decode - decodes 1
+ *     to `Model.batch` code sets: one image a set. The signal ends the call.
+ * @property {() => Promise<{a: Picture, b: Picture, pairs: Pairs, codes: number[]}>} recombine -
+ *     recombines two different training images, drawn as for samples of the model, for a new face:
+ *     the parents, their pairs, and the new set in the order of slots: `codes[n]` is `pairs.a[n]`
+ *     or `pairs.b[n]`.
+ * @property {(codes: number[], signal?: AbortSignal) => Promise<Nearest>} nearest - finds the
+ *     training image that looks most like the decoded set. The signal ends the call.
+ * @property {(code: number) => Promise<number[]>} neighbours - all other K - 1 codebook entries by
+ *     distance in codebook space, the nearest first.
+ * @property {(codes: number[]) => Promise<number[]>} readFactors - reads the factors of the decoded
+ *     image of a set: the value of each of `Model.factors` that the image shows, an index into its
+ *     values; -1 where none is sure.
+ * @property {(codes: number[], factor: number, value: number) => Promise<number[]>} edit - gives a
+ *     factor another value, both by index, by replacing the codes that speak against it, as
+ *     `pivq_jax.sampling.edit` does. The result is in the order of `codes`: entry n is that of
+ *     `codes`, or the one that replaces it. Those taken out and put in are paired as in `Pairs`.
+ * @property {(codes: number[]) => Promise<{name: string, file: Blob}>} writeCodes - writes a code
+ *     set as a file, with a name to save it by.
+ * @property {(file: Blob) => Promise<number[]>} readCodes - reads the (first) code set in a file of
+ *     `writeCodes`; one of another model is refused.
+ */
+
 /** An error with a message for the page to show. */
 export class BackendError extends Error {
   constructor(message) {
@@ -110,152 +159,5 @@ export class BackendError extends Error {
 export function checkSize(file, { mostBytes }) {
   if (file.size > mostBytes) {
     throw new BackendError(`The file has more than ${mostBytes / 2 ** 20} MB: choose a smaller one.`);
-  }
-}
-
-/** The interface; each method below is to be implemented. */
-export class Backend {
-  /**
-   * Gets ready: waits for the server, or downloads and compiles. Called once, before all else.
-   *
-   * @param {(text: string, fraction: number) => void} progress - called as the work goes on with
-   *     what is done now ("compiling the decoder") and the fraction done of all work, 0 to 1.
-   * @returns {Promise<Model>}
-   */
-  async open(progress) {
-    throw new BackendError("open is not implemented");
-  }
-
-  /**
-   * Images to choose from, without their codes.
-   *
-   * @param {number} start - index of the first one.
-   * @param {number} count - how many, at most `Model.mostExamples`; fewer come where
-   *     `Model.examples` ends.
-   * @returns {Promise<ImageData[]>}
-   */
-  async examples(start, count) {
-    throw new BackendError("examples is not implemented");
-  }
-
-  /**
-   * Encodes one of them.
-   *
-   * @param {number} index - in [0, Model.examples).
-   * @returns {Promise<Picture>}
-   */
-  async example(index) {
-    throw new BackendError("example is not implemented");
-  }
-
-  /**
-   * Encodes a person's own image: its central square, resized as in training.
-   *
-   * @param {Blob} file - a PNG or JPEG file; anything else is refused.
-   * @param {string} name - the name of the file, which becomes the name of the picture.
-   * @returns {Promise<Picture>}
-   */
-  async encode(file, name) {
-    throw new BackendError("encode is not implemented");
-  }
-
-  /**
-   * Pairs two code sets.
-   *
-   * @param {number[]} a
-   * @param {number[]} b
-   * @returns {Promise<Pairs>}
-   */
-  async pair(a, b) {
-    throw new BackendError("pair is not implemented");
-  }
-
-  /**
-   * Decodes code sets.
-   *
-   * @param {number[][]} sets - 1 to `Model.batch` code sets.
-   * @param {AbortSignal} [signal] - ends the call.
-   * @returns {Promise<ImageData[]>} one image a set.
-   */
-  async decode(sets, signal) {
-    throw new BackendError("decode is not implemented");
-  }
-
-  /**
-   * Recombines two different training images, drawn as for samples of the model, for a new face.
-   *
-   * @returns {Promise<{a: Picture, b: Picture, pairs: Pairs, codes: number[]}>} the parents, their
-   *     pairs, and the new set in the order of slots: `codes[n]` is `pairs.a[n]` or `pairs.b[n]`.
-   */
-  async recombine() {
-    throw new BackendError("recombine is not implemented");
-  }
-
-  /**
-   * The training image that looks most like the decoded set.
-   *
-   * @param {number[]} codes
-   * @param {AbortSignal} [signal] - ends the call.
-   * @returns {Promise<{picture: Picture, difference: number, searched: number}>} `difference` is the
-   *     mean absolute difference of their pixels in grey levels, 0 to 255; `searched` the number of
-   *     training images looked at.
-   */
-  async nearest(codes, signal) {
-    throw new BackendError("nearest is not implemented");
-  }
-
-  /**
-   * All other codebook entries, the nearest first.
-   *
-   * @param {number} code - a codebook entry.
-   * @returns {Promise<number[]>} K - 1 entries by distance in codebook space.
-   */
-  async neighbours(code) {
-    throw new BackendError("neighbours is not implemented");
-  }
-
-  /**
-   * Reads the factors of the decoded image of a set.
-   *
-   * @param {number[]} codes
-   * @returns {Promise<number[]>} the value of each of `Model.factors` that the image shows, an index
-   *     into its values; -1 where none is sure.
-   */
-  async readFactors(codes) {
-    throw new BackendError("readFactors is not implemented");
-  }
-
-  /**
-   * Gives a factor another value by replacing the codes that speak against it, as
-   * `pivq_jax.sampling.edit` does.
-   *
-   * @param {number[]} codes
-   * @param {number} factor - index in `Model.factors`.
-   * @param {number} value - the wanted value, an index into its values.
-   * @returns {Promise<number[]>} in the order of `codes`: entry n is that of `codes`, or the one
-   *     that replaces it. Those taken out and put in are paired as in `Pairs`.
-   */
-  async edit(codes, factor, value) {
-    throw new BackendError("edit is not implemented");
-  }
-
-  /**
-   * Writes a code set as a file.
-   *
-   * @param {number[]} codes
-   * @returns {Promise<{name: string, file: Blob}>} the file with a name to save it by.
-   */
-  async writeCodes(codes) {
-    throw new BackendError("writeCodes is not implemented");
-  }
-
-  /**
-   * Reads a file of `writeCodes`; one of another model is refused.
-   *
-   * @param {Blob} file
-   * @returns {Promise<number[]>} the (first) code set in it.
-   */
-  async readCodes(file) {
-    throw new BackendError("readCodes is not implemented");
   }
 }

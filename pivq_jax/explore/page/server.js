@@ -1,8 +1,9 @@
 /** The backend of the page that `pivq_jax.explore.server` serves. */
 
-import { Backend, BackendError, checkSize } from "./backend.js";
+import { BackendError, checkSize } from "./backend.js";
 
-export class ServerBackend extends Backend {
+/** @implements {import("./backend.js").Backend} */
+export class ServerBackend {
   #model; // see backend.js
 
   async open(progress) {
