@@ -88,8 +88,8 @@ class Explorer {
   /** Shows something to begin with, if there is anything. */
   async #begin() {
     if (this.#model.examples > 1) {
-      const a = await this.#example(0);
-      await this.#pairUp(a, await this.#example(1));
+      const [a, b] = [await this.#example(0), await this.#example(1)];
+      await this.#pairUp(() => ({ a, b }));
     } else if (this.#model.trainingImages > 1) {
       await this.#newFace();
     }
@@ -204,12 +204,18 @@ class Explorer {
 
   /** Takes an image for A or B; the first of all is both. */
   async #setSide(side, picture) {
-    const { a = picture, b = picture } = this.#history.present ?? {};
-    await (side === "a" ? this.#pairUp(picture, b) : this.#pairUp(a, picture));
+    const both = { a: picture, b: picture };
+    await this.#pairUp(() => ({ ...both, ...this.#history.present, [side]: picture }));
   }
 
-  async #pairUp(a, b) {
-    this.#change(stateOf(a, b, await this.#backend.pair(a.codes, b.codes)));
+  /** Pairs A and B, and again if another image is chosen for one of them meanwhile. */
+  async #pairUp(sides) {
+    let a, b, pairs;
+    do {
+      ({ a, b } = sides());
+      pairs = await this.#backend.pair(a.codes, b.codes);
+    } while (sides().a !== a || sides().b !== b);
+    this.#change(stateOf(a, b, pairs));
     this.#say(`A is ${a.name}, B is ${b.name}.`);
   }
 

@@ -1,0 +1,75 @@
+"""What one does on the page while it is busy: pivq_jax/explore/page/explorer.js and dialogs.js."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.explore.node import run_js
+
+DOM = (Path(__file__).parent / "dom.js").read_text()
+# A model of two codes; the grey level of an image is ten times its first code. Answers come one
+# after another, as those of the server do.
+BACKEND = """
+const entry = { group: 0, value: "", text: "", share: 0 };
+const model = { id: "x", title: "", kind: "matching", imageSize: 1, numCodes: 2, codebookSize: 9,
+  examples: 4, exampleName: "test image", trainingImages: 1, batch: 4, groups: ["g"],
+  entries: Array(9).fill(entry), factors: [], credit: "" };
+let busy = Promise.resolve();
+const later = (find) => (...given) => (busy = busy.then(() => wait(10)).then(() => find(...given)));
+const grey = (level) => {
+  const image = new ImageData(1);
+  image.data.set([level, level, level, 255]);
+  return image;
+};
+const picture = (index) => (
+  { name: `test image ${index}`, codes: [index, 4 + index], image: grey(0) }
+);
+const backend = {
+  open: async () => model,
+  example: later(picture),
+  examples: later(() => [grey(0)]),
+  pair: later((a, b) => ({ a: [...a], b: [...b], cost: [1, 1] })),
+  decode: later((sets) => sets.map(([code]) => grey(10 * code))),
+  neighbours: later((code) => [...model.entries.keys()]
+    .filter((other) => other !== code)
+    .sort((one, other) => Math.abs(one - code) - Math.abs(other - code))),
+  nearest: later(() => ({ picture: picture(3), difference: 0, searched: 1 })),
+};
+const entries = model.entries;
+const faults = [];
+process.on("unhandledRejection", (error) => faults.push(String(error)));
+await explore(backend);
+await wait(400);
+const text = (id) => element(id).textContent;
+const column = (slot) => element("slots").children.find(({ dataset }) => dataset.slot === slot);
+const buttons = (slot) => column(slot).querySelectorAll("button"); // exchange, Replace
+const choose = (side, index) => {
+  element(`choose-${side}`).click();
+  element("examples-number").valueAsNumber = index;
+  element("examples-form").dispatchEvent(new Event("submit"));
+};
+const shown = () => element("entries-list").children.map((button) => [
+  Number(button.querySelector(".code").textContent),
+  button.querySelector(".amount")?.textContent.replace("changes ", ""),
+]);
+const follow = (hash) => {
+  location.hash = hash;
+  page.dispatchEvent(new Event("hashchange"));
+};
+const names = () => [text("name-a"), text("name-b")];
+"""
+
+
+def use_page(body: str, folder: Path) -> Any:
+    """Opens the page with test images 0 and 1, codes 0, 4 and 1, 5, and runs a script on it."""
+    return run_js("explorer.js", "explore", DOM + BACKEND + body, folder)
+
+
+def test_two_images_chosen_at_once_are_both_taken(tmp_path):
+    body = """
+    choose("a", 2);
+    await wait(5);
+    choose("b", 3);
+    await wait(300);
+    answer(names());
+    """
+    assert use_page(body, tmp_path) == ["test image 2", "test image 3"]
