@@ -73,3 +73,16 @@ def test_two_images_chosen_at_once_are_both_taken(tmp_path):
     answer(names());
     """
     assert use_page(body, tmp_path) == ["test image 2", "test image 3"]
+
+
+def test_neighbours_that_come_late_stay_out_of_the_next_dialog(tmp_path):
+    body = """
+    buttons(0)[1].click();
+    element("entries").close();
+    buttons(1)[1].click();
+    await wait(300);
+    answer([text("title-entries"), shown().map(([code]) => code)]);
+    """
+    title, codes = use_page(body, tmp_path)
+    assert title == "Replace code 4"
+    assert codes == [5, 3, 2, 6, 1, 7, 8]  # that of B, then the nearest, without those there

@@ -115,6 +115,7 @@ export class Entries {
     this.#choose = choose;
     this.#left = [];
     this.#ended = new AbortController();
+    const { signal } = this.#ended;
     find("title-entries").textContent = `Replace code ${code}`;
     find("entries-about").textContent =
       `${describe(code, this.#model)} Below are the entries nearest to it in the codebook, each as` +
@@ -123,26 +124,26 @@ export class Entries {
     this.#dialog.showModal();
     return this.#act(async () => {
       const entries = await this.#backend.neighbours(code);
+      signal.throwIfAborted();
       const { pairs, codes } = state;
       const back = [pairs.a[slot], pairs.b[slot]].filter((own) => own !== code);
       const free = (entry) => this.#model.kind !== "matching" || !codes.includes(entry);
       this.#left = [...new Set([...back, ...entries])].filter(free);
-      await this.#decode();
+      await this.#decode(signal);
     });
   }
 
   #more() {
     const shown = this.#list.children.length;
     return this.#act(async () => {
-      await this.#decode();
+      await this.#decode(this.#ended.signal);
       this.#list.children[shown]?.focus();
     });
   }
 
   /** Shows the next entries, as many at once as the backend decodes. */
-  async #decode() {
+  async #decode(signal) {
     const entries = this.#left.splice(0, ENTRIES);
-    const { signal } = this.#ended;
     const buttons = entries.map((entry) => this.#button(entry));
     this.#list.append(...buttons);
     find("entries-more").disabled = !this.#left.length;
