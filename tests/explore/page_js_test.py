@@ -86,3 +86,21 @@ def test_neighbours_that_come_late_stay_out_of_the_next_dialog(tmp_path):
     title, codes = use_page(body, tmp_path)
     assert title == "Replace code 4"
     assert codes == [5, 3, 2, 6, 1, 7, 8]  # that of B, then the nearest, without those there
+
+
+def test_changes_are_those_of_the_image_of_the_present_state(tmp_path):
+    body = """
+    buttons(0)[0].click();
+    buttons(0)[1].click(); // while the image is decoded
+    await wait(300);
+    const found = [text("title-entries"), Object.fromEntries(shown())];
+    element("entries").close();
+    buttons(0)[0].click();
+    element("save-image").click();
+    await wait(300);
+    answer([...found, saved.map(({ data }) => data[0])]);
+    """
+    title, changes, levels = use_page(body, tmp_path)
+    assert title == "Replace code 1"
+    assert changes == {str(code): f"{10 * abs(code - 1)}.0" for code in (0, 2, 3, 5, 6, 7, 8)}
+    assert levels == [0]  # of the code that came last, not of the one before

@@ -104,14 +104,13 @@ export class Entries {
   /**
    * @param {import("./state.js").State} state
    * @param {number} slot - of the code to replace.
-   * @param {ImageData} before - the state, decoded.
+   * @param {() => Promise<ImageData>} decoded - returns the image of the state.
    * @param {(code: number) => void} choose - called with the chosen entry.
    */
-  open(state, slot, before, choose) {
+  open(state, slot, decoded, choose) {
     const code = state.codes[slot];
     this.#state = state;
     this.#slot = slot;
-    this.#before = before;
     this.#choose = choose;
     this.#left = [];
     this.#ended = new AbortController();
@@ -123,8 +122,9 @@ export class Entries {
     this.#list.replaceChildren();
     this.#dialog.showModal();
     return this.#act(async () => {
-      const entries = await this.#backend.neighbours(code);
+      const [entries, before] = await Promise.all([this.#backend.neighbours(code), decoded()]);
       signal.throwIfAborted();
+      this.#before = before;
       const { pairs, codes } = state;
       const back = [pairs.a[slot], pairs.b[slot]].filter((own) => own !== code);
       const free = (entry) => this.#model.kind !== "matching" || !codes.includes(entry);

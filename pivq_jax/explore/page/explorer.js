@@ -4,7 +4,7 @@ import { BackendError } from "./backend.js";
 import { Entries, Examples, showLink } from "./dialogs.js";
 import { find, linked } from "./elements.js";
 import { Factors } from "./factors.js";
-import { download, paint } from "./pictures.js";
+import { download, paint, thumbnail } from "./pictures.js";
 import { Slots } from "./slots.js";
 import {
   countDiffering,
@@ -52,8 +52,8 @@ class Explorer {
   #entries;
   #factors;
   #turning = Promise.resolve(); // one after another
-  #image = null; // the present state, decoded
-  #decoding = false;
+  #decoded = { codes: null, image: null }; // the last state that was
+  #decoding = null; // while it goes on
   #settling = 0;
   #comparing = new AbortController();
 
@@ -234,8 +234,8 @@ class Explorer {
   }
 
   #replace(slot) {
-    if (!this.#image) return;
-    this.#entries.open(this.#history.present, slot, this.#image, (code) => {
+    const state = this.#history.present;
+    this.#entries.open(state, slot, () => this.#imageOf(state), (code) => {
       this.#change(replace(this.#history.present, slot, code, this.#model.kind));
       this.#say(`Code ${code} put in.`);
     });
@@ -312,20 +312,31 @@ class Explorer {
   }
 
   /** Decodes the present state; what changes meanwhile is decoded next, and the rest left out. */
-  async #decode() {
-    if (this.#decoding) return;
-    this.#decoding = true;
-    find("result").setAttribute("aria-busy", "true");
-    await this.#try(async () => {
-      for (let codes = null; codes !== this.#history.present.codes; ) {
-        codes = this.#history.present.codes;
-        [this.#image] = await this.#backend.decode([codes]);
-        paint(find("image"), this.#image, `Decoded: ${find("exchanged").textContent}`);
-        if (this.#model.factors.length) this.#factors.show(await this.#backend.readFactors(codes));
+  #decode() {
+    this.#decoding ??= this.#try(async () => {
+      find("result").setAttribute("aria-busy", "true");
+      try {
+        for (let codes = null; codes !== this.#history.present.codes; ) {
+          codes = this.#history.present.codes;
+          const [image] = await this.#backend.decode([codes]);
+          this.#decoded = { codes, image };
+          paint(find("image"), image, `Decoded: ${find("exchanged").textContent}`);
+          if (!this.#model.factors.length) continue;
+          this.#factors.show(await this.#backend.readFactors(codes));
+        }
+      } finally {
+        this.#decoding = null;
+        find("result").setAttribute("aria-busy", "false");
       }
     });
-    this.#decoding = false;
-    find("result").setAttribute("aria-busy", "false");
+  }
+
+  /** The image of a state, which may not be the one on the page yet. */
+  async #imageOf({ codes }) {
+    await this.#decoding;
+    if (this.#decoded.codes === codes) return this.#decoded.image;
+    const [image] = await this.#backend.decode([codes]);
+    return image;
   }
 
   /** Once a state stays: its link, and the training image most like it. */
@@ -347,7 +358,8 @@ class Explorer {
   }
 
   async #saveImage() {
-    const blob = await new Promise((resolve) => find("image").toBlob(resolve, "image/png"));
+    const canvas = thumbnail(await this.#imageOf(this.#history.present));
+    const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
     download(blob, "face.png");
   }
 
