@@ -104,3 +104,15 @@ def test_changes_are_those_of_the_image_of_the_present_state(tmp_path):
     assert title == "Replace code 1"
     assert changes == {str(code): f"{10 * abs(code - 1)}.0" for code in (0, 2, 3, 5, 6, 7, 8)}
     assert levels == [0]  # of the code that came last, not of the one before
+
+
+def test_another_state_closes_the_dialog_to_replace_a_code(tmp_path):
+    body = """
+    buttons(0)[1].click();
+    await wait(200);
+    const before = element("entries").open;
+    follow("#m=x&a=2.6&b=3.7&c=2.6");
+    await wait(200);
+    answer([before, element("entries").open, column(0).dataset.code]);
+    """
+    assert use_page(body, tmp_path) == [True, False, 2]

@@ -133,6 +133,10 @@ export class Entries {
     });
   }
 
+  close() {
+    this.#dialog.close();
+  }
+
   #more() {
     const shown = this.#list.children.length;
     return this.#act(async () => {

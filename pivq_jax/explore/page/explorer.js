@@ -305,6 +305,7 @@ class Explorer {
     for (const id of ["save-codes", "save-image", "copy-link"]) find(id).disabled = false;
     find("undo").disabled = !this.#history.canUndo;
     find("redo").disabled = !this.#history.canRedo;
+    this.#entries.close(); // a choice in it would be for the state before
     this.#decode();
     this.#comparing.abort();
     clearTimeout(this.#settling);
