@@ -116,3 +116,12 @@ def test_another_state_closes_the_dialog_to_replace_a_code(tmp_path):
     answer([before, element("entries").open, column(0).dataset.code]);
     """
     assert use_page(body, tmp_path) == [True, False, 2]
+
+
+def test_an_empty_fragment_is_no_link(tmp_path):
+    body = """
+    follow("");
+    await wait(100);
+    answer([text("alert-text"), names()]);
+    """
+    assert use_page(body, tmp_path) == ["", ["test image 0", "test image 1"]]

@@ -81,7 +81,7 @@ class Explorer {
     find("new-face").hidden = !this.#model.trainingImages;
     for (const side of ["a", "b"]) find(`choose-${side}`).hidden = !this.#model.examples;
     find("explorer").hidden = false;
-    if (location.hash.length > 1) await this.#openLink();
+    await this.#openLink();
     if (!this.#history.present) await this.#try(() => this.#begin());
   }
 
@@ -382,8 +382,9 @@ class Explorer {
     }
   }
 
-  #openLink() {
-    return this.#act(async () => {
+  async #openLink() {
+    if (location.hash.length < 2) return;
+    await this.#act(async () => {
       this.#change(await fromFragment(location.hash.slice(1), this.#model, this.#backend));
     });
   }
