@@ -125,3 +125,14 @@ def test_an_empty_fragment_is_no_link(tmp_path):
     answer([text("alert-text"), names()]);
     """
     assert use_page(body, tmp_path) == ["", ["test image 0", "test image 1"]]
+
+
+def test_a_browser_that_changes_no_more_links_is_put_up_with(tmp_path):
+    body = """
+    history.replaceState = () => { throw new Error("too often"); };
+    element("name-copy").textContent = "";
+    buttons(0)[0].click();
+    await wait(400);
+    answer([text("name-copy"), element("alert").hidden, faults]);
+    """
+    assert use_page(body, tmp_path) == ["test image 3", True, []]

@@ -343,7 +343,11 @@ class Explorer {
   /** Once a state stays: its link, and the training image most like it. */
   async #settle() {
     const state = this.#history.present;
-    history.replaceState(null, "", `#${toFragment(state, this.#model)}`);
+    try {
+      history.replaceState(null, "", `#${toFragment(state, this.#model)}`);
+    } catch {
+      // Browsers limit how often: a later state brings the link up to date.
+    }
     if (!this.#model.trainingImages) return;
     this.#comparing = new AbortController();
     await this.#try(async () => {
