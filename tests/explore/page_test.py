@@ -233,7 +233,7 @@ def test_a_code_put_in_by_hand_is_in_the_way_of_itself(open_page, engine):
     page.keyboard.press("Enter")
     settle(page)
     page.locator("#slots .pair").nth(1).click()  # would bring the same code in again
-    page.get_by_role("alert").get_by_text("put there by hand").wait_for()
+    page.get_by_role("alert").get_by_text("take it out there first").wait_for()
     codes = pairs.a.tolist()
     codes[first] = int(pairs.b[second])
     assert_shown(page, engine, codes)

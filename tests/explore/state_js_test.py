@@ -27,3 +27,12 @@ def test_a_gesture_is_undone_at_once_and_begins_where_it_began(tmp_path):
     found = run_js("state.js", "History", body, tmp_path)
     begun = ["first", "first", "first", "spiky", "wink"]
     assert found == [*begun, "spiky", "spiky", "first", False]
+
+
+def test_a_code_that_is_there_is_not_put_in_again(tmp_path):
+    body = """
+    try { answer(replace({ codes: [3, 5] }, 0, 5, "matching")); }
+    catch (error) { answer(`${error.name}: ${error.message}`); }
+    """
+    said = "BackendError: Code 5 is in the image already: take it out there first."
+    assert run_js("state.js", "replace", body, tmp_path) == said

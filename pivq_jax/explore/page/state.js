@@ -55,9 +55,7 @@ export function exchange(state, slot, kind) {
 export function replace(state, slot, code, kind) {
   const holder = state.codes.indexOf(code);
   if (kind === "matching" && holder >= 0 && holder !== slot) {
-    throw new BackendError(
-      `Code ${code} is in the image already, put there by hand: take it out there first.`,
-    );
+    throw new BackendError(`Code ${code} is in the image already: take it out there first.`);
   }
   return { ...state, codes: state.codes.with(slot, code) };
 }
