@@ -36,3 +36,36 @@ def test_a_code_that_is_there_is_not_put_in_again(tmp_path):
     """
     said = "BackendError: Code 5 is in the image already: take it out there first."
     assert run_js("state.js", "replace", body, tmp_path) == said
+
+
+def test_a_link_opens_the_same_codes_where_the_test_images_are_others(tmp_path):
+    body = """
+    const model = { id: "x", kind: "matching", numCodes: 2, codebookSize: 9, examples: 2 };
+    const here = [[0, 4], [1, 7]];
+    const backend = {
+      example: async (index) => ({ name: `test image ${index}`, codes: here[index] }),
+      decode: async ([codes]) => [`decoded ${codes}`],
+      pair: async (a, b) => ({ a, b }),
+    };
+    const side = (example, codes) => ({ name: `test image ${example}`, codes, example });
+    const open = async (link) => {
+      const { a, b, pairs, codes } = await fromFragment(link, model, backend);
+      return { a, b, pairs, codes };
+    };
+    const link = (b) => toFragment({ a: side(0, [0, 4]), b, codes: [1, 4] }, model);
+    answer(await Promise.all([
+      link(side(1, [1, 5])), link(side(5, [1, 5])), "m=x&a=e0&b=e1&c=1.4",
+    ].map(open)));
+    """
+    moved, missing, old = run_js("state.js", "fromFragment, toFragment", body, tmp_path)
+    original = {"name": "test image 0", "codes": [0, 4], "example": 0}
+    decoded = {"codes": [1, 5], "image": "decoded 1,5"}
+    for found, name in ((moved, "test image 1"), (missing, "test image 5")):
+        assert found["a"] == original and found["b"] == {"name": name, **decoded}
+        assert found["pairs"] == {"a": [0, 4], "b": [1, 5]} and found["codes"] == [1, 4]
+    # Links once held no codes of test images.
+    assert old["a"] == original and old["b"] == {
+        "name": "test image 1",
+        "codes": [1, 7],
+        "example": 1,
+    }

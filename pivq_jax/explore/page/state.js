@@ -125,12 +125,9 @@ export function toFragment(state, model) {
   const fields = new URLSearchParams({ m: model.id });
   for (const name of ["a", "b"]) {
     const side = state[name];
-    if (side.example !== undefined) {
-      fields.set(name, `e${side.example}`);
-    } else {
-      fields.set(name, side.codes.join("."));
-      fields.set(`${name}n`, side.name.slice(0, MAX_NAME));
-    }
+    fields.set(name, side.codes.join("."));
+    fields.set(`${name}n`, side.name.slice(0, MAX_NAME));
+    if (side.example !== undefined) fields.set(`${name}e`, side.example);
   }
   fields.set("c", state.codes.join("."));
   return fields.toString();
@@ -151,11 +148,15 @@ export async function fromFragment(fragment, model, backend) {
   }
   const side = async (name) => {
     const text = fields.get(name) ?? "";
-    if (/^e\d{1,9}$/.test(text)) {
-      const example = Number(text.slice(1));
-      return { ...(await backend.example(example)), example };
-    }
+    const original = async (example) => ({ ...(await backend.example(example)), example });
+    if (/^e\d{1,9}$/.test(text)) return original(Number(text.slice(1))); // a link without codes
     const codes = parseCodes(text, model);
+    // Where the page has other examples, those of the link are shown as they are decoded.
+    const example = Number(/^\d{1,9}$/.exec(fields.get(`${name}e`))?.[0]);
+    if (example < model.examples) {
+      const picture = await original(example);
+      if (!countDiffering(codes, picture.codes)) return picture;
+    }
     const [image] = await backend.decode([codes]);
     return { name: (fields.get(`${name}n`) ?? "").slice(0, MAX_NAME), codes, image };
   };
