@@ -103,3 +103,17 @@ def test_colours_follow_the_scheme(open_page):
         return sum(map(int, re.findall(r"\d+", colour)))
 
     assert lightness("light") > 700 and lightness("dark") < 100
+
+
+def test_codes_in_the_image_differ_in_forced_colours(open_page):
+    page = open_page()
+    page.emulate_media(forced_colors="active")
+    look = """(one) => {
+      const { color, border, outline } = getComputedStyle(one); // all backgrounds look the same
+      return [color, border, outline].join(", ");
+    }"""
+    here, there = (
+        {chip.evaluate(look) for chip in page.locator(selector).all()}
+        for selector in ("#slots .chip.present", "#slots .chip:not(.present)")
+    )
+    assert here and there and not here & there
