@@ -25,13 +25,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors.numpy
 
 from pivq_jax import sampling
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path, write_json
 from pivq_jax.common.parallel import say
+from pivq_jax.common.weights import pack_arrays
 from pivq_jax.data.images import encode_png
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.reconstruction import encode_split
@@ -113,8 +113,7 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
         file = folder / "factors.safetensors"
         assert engine.probe
         arrays = {**table._asdict(), **engine.probe._asdict()}
-        parts = {name: np.asarray(part) for name, part in arrays.items()}
-        file.write_bytes(safetensors.numpy.save(parts))
+        file.write_bytes(pack_arrays(arrays))
         files.append(file)
     own: dict[str, Any] = {"examples": len(tests), "trainingImages": len(training)}
     if not labelled:
