@@ -19,6 +19,7 @@ from pivq_jax.common.files import (
     check_lengths,
     check_new_folder,
     expanded,
+    is_remote,
     local_path,
     write_json,
 )
@@ -27,6 +28,7 @@ from pivq_jax.common.pictures import save_png
 from pivq_jax.config.check import check_workdir, trained_differences
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data import Dataset
+from pivq_jax.data.records import find_directory
 from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation import completions, edits, stages
 from pivq_jax.evaluation.evaluator import Evaluator
@@ -80,6 +82,7 @@ def train(task: Task) -> None:
 
     config = task.config
     _check_weights(config)
+    _check_outside(config, task.workdir)
     initial = None if task.init_from is None else partial(initial_arrays, task.init_from)
     loop.train(config, task.workdir, Evaluator(config), initial, task.tracker)
     session = _open("train", task)
@@ -214,6 +217,20 @@ def explore(task: Task) -> None:
             serve(engine, listener, task.address)
         except KeyboardInterrupt:
             print("\nstopped")
+
+
+def _check_outside(config: Config, workdir: Path) -> None:
+    """Refuses a workdir within a folder of images, which would get the pictures of the run."""
+    path = config.data.path
+    if config.data.name != "image_folder" or not path or is_remote(path) or is_remote(workdir):
+        return
+    folder = expanded(path)
+    prepared = find_directory(folder, config.data.name, config.data.image_size)
+    if prepared is None and folder.resolve() in (workdir.resolve(), *workdir.resolve().parents):
+        raise InputError(
+            f"{workdir} is within the images, {path}, and its pictures would be some of them: give"
+            " a --workdir elsewhere"
+        )
 
 
 def _check_weights(config: Config) -> None:

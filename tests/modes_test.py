@@ -175,6 +175,14 @@ def test_the_images_of_the_input_are_never_replaced(tiny_model, small_folder, tm
     assert {path.name: path.read_bytes() for path in source.glob("*.*")} == before
 
 
+@pytest.mark.parametrize("workdir", [".", "runs/mine"])
+def test_a_run_within_its_images_is_refused(tiny_config, small_folder, workdir):
+    config = tiny_config.with_fields({"data.path": str(small_folder)})
+    with pytest.raises(InputError, match=r"is within the images.* give a --workdir elsewhere"):
+        modes.train(modes.Task(config, small_folder / workdir))
+    assert all(path.suffix == ".png" for path in small_folder.iterdir())
+
+
 @pytest.fixture
 def with_parents(tiny_model) -> pivq_jax.inference.TrainedModel:
     """The tiny model with forty sets of training images, as a published model has them."""

@@ -110,7 +110,8 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
         if not sum(summary["images"] for summary in summaries):
             count = len(plan.splits[split])
             raise InputError(
-                f"none of the {count:,} {split} images in {plan.source} can be read: see above"
+                f"none of the {count:,} {split} images in {plan.source} can be read, such as:"
+                f" {summaries[0]['skipped'][0]}"
                 if count
                 else f"no {split} image of {plan.name} in {plan.source}: give a complete source"
             )

@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from pivq_jax.common.errors import InputError, brief, printable
+from pivq_jax.common.retry import may_pass
 from pivq_jax.data.image_memory import Header, check_exif, max_pixels
 
 # Extensions of each of Pillow's formats. No other format is decoded, whatever a file is named:
@@ -210,7 +211,9 @@ def _decode(
             )
         opened.load()
         check_exif(opened, name)
-        ImageOps.exif_transpose(opened, in_place=True)
+        # It turns the pixels before it writes the other tags anew, which fails where one is odd.
+        with contextlib.suppress(Exception):
+            ImageOps.exif_transpose(opened, in_place=True)
         side = crop or min(opened.size)
         left, top = (opened.width - side) // 2, (opened.height - side) // 2
         box = (left, top, left + side, top + side) if square else (0, 0, *opened.size)
@@ -232,6 +235,8 @@ def _damage_named(name: str, formats: Sequence[str]) -> Iterator[None]:
             what = f"it is no {' or '.join(formats)} image: choose another one"
         raise InputError(f"cannot read image {name}: {what}") from error
     except Exception as error:  # Pillow's decoders raise almost any type for a damaged file
+        if may_pass(error):  # the storage is the reason: nobody should record that as damage
+            raise
         raise InputError(f"cannot read image {name}: {brief(error)}") from error
 
 

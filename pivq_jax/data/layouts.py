@@ -25,6 +25,7 @@ from absl import logging
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import open_archive
+from pivq_jax.common.retry import may_pass
 from pivq_jax.data import tables
 from pivq_jax.data.builder import Entry, Plan
 from pivq_jax.data.images import (
@@ -46,6 +47,7 @@ _PLACES = ("", "Img", "Anno", "Eval", "CelebAMask-HQ", "CelebA-HQ")
 
 _FFHQ_TRAIN = 60_000
 _FFHQ_IMAGES = 70_000
+_LFW_IMAGES = 13_233
 
 # The folders of Labeled Faces in the Wild, original and aligned in two ways.
 _LFW_FOLDERS = ("lfw", "lfw-funneled", "lfw_funneled", "lfw-deepfunneled")
@@ -85,6 +87,8 @@ class FileRecipe(NamedTuple):
                 with archive.open(entry.file) as member:  # no more than it claims is decompressed
                     content = member.read(archive.getinfo(entry.file).file_size)
             except Exception as error:  # zipfile and its decompressors raise many types
+                if may_pass(error):
+                    raise
                 raise InputError(f"cannot read image {name}: {brief(error)}") from error
             file: Any = io.BytesIO(content)
         else:
@@ -189,6 +193,7 @@ def ffhq(source: Path) -> Listing:
                 f"{root} holds no {split} image of FFHQ (00000.png to 59999.png train, the others"
                 f" validation; {count:,} of {_FFHQ_IMAGES:,} are there): complete the download"
             )
+    _warn_of_missing(root, count, _FFHQ_IMAGES)
     side = sides[root.name]
     return Listing(root, splits, {}, (side, side))
 
@@ -211,6 +216,7 @@ def lfw(source: Path) -> Listing:
             f"{root} holds images (such as NAME/NAME_0001.jpg) of {len(persons)} persons, and needs"
             f" 3 at least, one per split: give {wanted}"
         )
+    _warn_of_missing(root, len(entries), _LFW_IMAGES)
     return Listing(root, in_splits(entries, group="([^/]+)/[^/]+"), {}, (250, 250))
 
 
@@ -243,6 +249,13 @@ def image_folder(source: Path, attributes: Path | None = None, group: str = "") 
 READERS: dict[str, Callable[[Path], Listing]] = {
     reader.__name__: reader for reader in (celeba, celeba_hq, ffhq, lfw, image_folder)
 }
+
+
+def _warn_of_missing(root: Path, count: int, official: int) -> None:
+    """Of images of a data set that has no list of them."""
+    if count < official:
+        place = readable_name(root)
+        logging.warning("%s holds %s of %s images", place, f"{count:,}", f"{official:,}")
 
 
 def _find(source: Path, names: Sequence[str], wanted: str) -> Path:

@@ -35,8 +35,15 @@ from pivq_jax.data import layouts, records
 from pivq_jax.data.builder import build, default_data_dir, usable_cores
 from pivq_jax.data.images import readable_name
 
-# The configs of data sets that have none of their own.
-_CONFIGS = {"lfw": "faces"}
+# The config for a data set, and the size of its images; `image_folder` is for any size that its
+# patches of 8 pixels divide.
+_CONFIGS = {
+    "celeba": ("celeba", 128),
+    "celeba_hq": ("celeba_hq", 256),
+    "ffhq": ("ffhq", 256),
+    "lfw": ("faces", 64),
+    "image_folder": ("image_folder", 8),
+}
 
 _MAX_SKIPPED = 0.01
 
@@ -170,7 +177,12 @@ def _prepare(options: argparse.Namespace) -> int:
     attributes, skipped = len(manifest["factors"]), len(manifest["skipped"])
     print(f"{options.dataset} at {options.size} pixels in {output}: {counts} images")
     print(f"{attributes} attributes; {skipped} images skipped")
-    config = _CONFIGS.get(options.dataset, options.dataset)
+    config, size = _CONFIGS[options.dataset]
+    whole = options.size % size == 0 if config == "image_folder" else options.size >= size
+    if not whole:
+        needed = "a multiple of 8" if config == "image_folder" else f"{size} or more"
+        print(f"configs/{config}.py takes a --size of {needed}: for others see docs/own_images.md")
+        return 0
     command = f"python -m pivq_jax.main --config=configs/{config}.py"
     if config != options.dataset:
         command += f" --config.data.name={options.dataset}"

@@ -179,7 +179,8 @@ def read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[in
         combined = tuple(places[value] for places, value in zip(known, values))
         if combined not in combinations:
             table.keep("", len(names))
-        images[image] = combinations.setdefault(combined, combined)
+        if images.setdefault(image, combinations.setdefault(combined, combined)) != combined:
+            raise InputError(f"{path} has two rows for {image[:60]!r}, with other values: keep one")
 
     factors = {n: tuple(sorted(places, key=_natural)) for n, places in zip(names, known)}
     # The place among sorted values by the place in the file.

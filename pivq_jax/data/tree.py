@@ -1,5 +1,6 @@
 """Listings of directory trees: every file with a stamp that changes when the file does."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -11,6 +12,7 @@ from absl import logging
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
+from pivq_jax.common.retry import may_pass
 from pivq_jax.data.images import EXTENSIONS, is_image, readable_name, unread_kinds
 
 
@@ -74,15 +76,18 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
                 folders.clear()
                 continue
             entered.add((status.st_dev, status.st_ino))
-            # In order of names, so that of two links always the same is followed.
-            folders.sort()
+            # In order of names, so that of two links always the same is followed. Hidden ones hold
+            # thumbnails and what was deleted: copies of images, which may be of another split.
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             paths = [os.path.join(folder, name) for name in folders]
             starts += filter(os.path.islink, paths)  # which `os.walk` does not follow
             for name in files:
                 path = os.path.join(folder, name)
                 try:
                     status = os.stat(path)
-                except OSError:  # a broken link
+                except OSError as error:
+                    if error.errno not in (errno.ENOENT, errno.ELOOP):  # no broken link
+                        _warn(error)
                     continue
                 if stat.S_ISREG(status.st_mode):
                     stamp = f"{status.st_size} {status.st_mtime_ns}"
@@ -92,5 +97,10 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
 
 
 def _warn(error: OSError) -> None:
-    """Of a folder such as lost+found, which only the administrator may read."""
+    """Of a folder such as lost+found, which only the administrator may read.
+
+    Raises the error if the storage is its reason.
+    """
+    if may_pass(error):
+        raise error
     logging.warning("%s is left out: %s", readable_name(error.filename), error.strerror)

@@ -1,6 +1,9 @@
 """Image files in all their variety, and the conversion of pixel values."""
 
+import errno
 import importlib.util
+import os
+import struct
 import warnings
 import zlib
 
@@ -130,6 +133,30 @@ def test_exif_orientation_is_applied(tmp_path):
     image = load_image(path, 16)
     assert_color(image[:8], WHITE)
     assert_color(image[8:], (0, 0, 0))
+
+
+def test_an_odd_tag_beside_the_orientation_does_not_matter(tmp_path):
+    pixels = np.full((16, 16, 3), 255, np.uint8)
+    pixels[:, :8] = 0  # dark on the left
+    turned = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)  # to the right
+    resolution = struct.pack(">HHII", 0x011A, 2, 7, 38)  # text where a number must be
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02" + turned + resolution + b"\0\0\0\x0072 dpi\0"
+    path = save(tmp_path / "a.png", Image.fromarray(pixels), exif=exif)
+    assert_color(load_image(path, 16)[:8], (0, 0, 0))
+    path = save(tmp_path / "b.png", Image.fromarray(pixels), exif=b"no tags at all")
+    assert_color(load_image(path, 16)[:, :8], (0, 0, 0))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_storage_that_fails_is_no_damage(tmp_path, monkeypatch, number):
+    path = save(tmp_path / "a.png", Image.new("RGB", (16, 16), RED))
+
+    def fail(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(images, "open", fail, raising=False)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        load_image(path, 16)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "truncated"])

@@ -74,7 +74,7 @@ def test_damaged_mappings_of_celeba_hq(tmp_path, faces, content, message):
 
 @pytest.mark.parametrize("side", ["images1024x1024", "thumbnails128x128"])
 @pytest.mark.parametrize("folders", [True, False])
-def test_ffhq_in_folders_of_a_thousand_or_flat(tmp_path, side, folders):
+def test_ffhq_in_folders_of_a_thousand_or_flat(tmp_path, side, folders, caplog):
     numbers = [0, 999, 1000, 59_999, 60_000, 69_999]
     names = [f"{n // 1000:02d}000/{n:05d}.png" if folders else f"{n:05d}.png" for n in numbers]
     touch(tmp_path / side, *names, "LICENSE.txt", "ffhq-dataset-v2.json")
@@ -84,6 +84,7 @@ def test_ffhq_in_folders_of_a_thousand_or_flat(tmp_path, side, folders):
         assert [e.file for e in listing.splits["validation"]] == names[4:]
         assert set(listing.splits) == {"train", "validation"}
         assert listing.shape == ((1024, 1024) if side == "images1024x1024" else (128, 128))
+        assert f"{side} holds 6 of 70,000 images" in caplog.messages.pop()
 
 
 def test_an_ffhq_of_one_split_is_refused(tmp_path):
@@ -139,6 +140,7 @@ def test_attributes_of_a_folder_are_sorted_classes(tmp_path):
         ("name,hat\na.png,no\n", r"2 of the 3 images .* are not in .*table.csv .* b.png"),
         ("name,hat\na.png,no\nb.png\n", "not give 'b.png' a value for each of 1"),
         ("name,hat\na.png,\n", "not give 'a.png' a value"),
+        ("name,hat\na.png,no\nb.png,no\na.png,yes\n", "two rows for 'a.png', with other values"),
         ("name\na.png\n", "names no attributes"),
         ("", "names no attributes"),
         ("name,image\na.png,1\n", "attribute named 'image'"),

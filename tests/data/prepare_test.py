@@ -1,6 +1,7 @@
 """The command that prepares data sets: contents, interruptions, and every way to fail."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pivq_jax.data import builder, load_dataset, prepare
+from pivq_jax.data import builder, images, load_dataset, prepare
 from pivq_jax.data.splits import assign_splits
 from tests.data import official
 from tests.data.conftest import SOURCES, prepare_arguments, process_children
@@ -86,10 +87,10 @@ def test_splits_attributes_and_pixels_are_the_official_ones(prepared, sources, n
     data = load_dataset(name, image_size=size, path=prepared)
     assert data.factors == dict.fromkeys(official.ATTRIBUTES, ("no", "yes"))
     assert list(data.factors) == list(official.ATTRIBUTES)
-    for split, images in expected(name, sources[name], count).items():
+    for split, wanted in expected(name, sources[name], count).items():
         source = getattr(data, split)
-        assert len(source) == len(images) > 0
-        for i, (file, attributes) in enumerate(images):
+        assert len(source) == len(wanted) > 0
+        for i, (file, attributes) in enumerate(wanted):
             example = source[i]
             np.testing.assert_array_equal(example.pop("image"), central_square(file, 0, size))
             assert example == attributes
@@ -128,11 +129,23 @@ def test_no_person_of_lfw_is_in_two_splits(prepared, sources):
 def test_the_crop_and_the_command_for_lfw(sources, tmp_path, capsys):
     arguments = prepare_arguments("lfw", sources["lfw"], tmp_path)
     status, out, _ = run(capsys, *arguments, "--crop=150")
-    assert status == 0 and "--config=configs/faces.py --config.data.name=lfw" in out
+    assert status == 0 and "configs/faces.py takes a --size of 64 or more" in out
+    larger = run(capsys, *prepare_arguments("lfw", sources["lfw"], tmp_path / "64"), "--size=64")
+    assert "train on it: python -m pivq_jax.main --config=configs/faces.py" in larger[1]
+    assert "--config.data.name=lfw" in larger[1] and "--size of" not in larger[1]
     data = load_dataset("lfw", image_size=32, path=tmp_path)
     cropped = {central_square(f, 150, 32).tobytes() for f in sources["lfw"].rglob("*.jpg")}
     assert all(data.train[i]["image"].tobytes() in cropped for i in range(len(data.train)))
     assert_refused(run(capsys, *arguments, "--size=260"), tmp_path / "no", "--size is 260", "250")
+
+
+@pytest.mark.parametrize("size, words", [("36", "a multiple of 8"), ("40", "image_size=40")])
+def test_the_command_for_a_folder_is_one_that_training_accepts(
+    make_source, tmp_path, capsys, size, words
+):
+    arguments = prepare_arguments("image_folder", make_source("image_folder"), tmp_path)
+    status, out, _ = run(capsys, *arguments, f"--size={size}")
+    assert status == 0 and words in out and ("train on it" in out) == (size == "40")
 
 
 def test_a_folder_is_split_by_group(make_source, tmp_path, capsys):
@@ -389,6 +402,26 @@ def test_few_broken_images_are_skipped_counted_and_listed(make_source, tmp_path,
     manifest = json.loads((tmp_path / "celeba" / "32px" / "prepared.json").read_text())
     (line,) = manifest["skipped"]
     assert "000050.jpg" in line
+
+
+def test_storage_that_fails_leaves_no_image_out_for_good(
+    make_source, tmp_path, capsys, monkeypatch
+):
+    source, broken = make_source("image_folder"), []
+
+    def read(path, *arguments, **options):
+        if len(broken) < 3:
+            broken.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(path))
+        return open(path, *arguments, **options)
+
+    arguments = [*prepare_arguments("image_folder", source, tmp_path), "--workers=1"]
+    monkeypatch.setattr(images, "open", read, raising=False)
+    status, _, err = run(capsys, *arguments)
+    assert status == 1 and "Input/output error" in err[-1] and broken[0] in err[-1]
+    monkeypatch.undo()
+    status, out, _ = run(capsys, *arguments)
+    assert status == 0 and "0 images skipped" in out
 
 
 def test_more_than_one_per_cent_broken_stops(make_source, tmp_path, capsys):

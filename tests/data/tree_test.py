@@ -1,5 +1,6 @@
 """Listings of directory trees."""
 
+import errno
 import os
 
 import pytest
@@ -16,6 +17,14 @@ def test_a_tree_is_listed_in_the_order_of_relative_paths(tmp_path):
     (tmp_path / "directory.png").mkdir()
     listed = list_images(tmp_path)
     assert listed == ["a.bmp", "b/10.jpeg", "b/2.PNG"]
+
+
+def test_hidden_folders_are_left_out(tmp_path):
+    root = tmp_path / ".photos"  # which itself may be hidden
+    for name in ("a.png", ".thumbnails/a.png", "b/.Trash-1000/files/c.png", "b/c.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    assert list_images(root) == ["a.png", "b/c.png"]
 
 
 def test_what_is_no_file_is_left_out(tmp_path):
@@ -83,6 +92,26 @@ def test_what_could_not_be_looked_at_is_left_out_with_a_warning(root, monkeypatc
     warning = f"{root}/b is left out: Permission denied"
     assert [r.getMessage() for r in caplog.records] == [warning, warning]
     assert fingerprint(root) == first
+
+
+@pytest.mark.parametrize("function", ["stat", "scandir"])
+def test_storage_that_fails_is_an_error_and_a_forbidden_file_a_warning(
+    root, monkeypatch, caplog, function
+):
+    real, number = getattr(os, function), errno.EIO
+
+    def fail(path, *arguments, **options):
+        if str(path).endswith("/a/1.png" if function == "stat" else "/a"):
+            raise OSError(number, os.strerror(number), path)
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            list_images(root)
+        number = errno.EACCES
+        assert "a/1.png" not in list_images(root)
+    assert "is left out: Permission denied" in caplog.text
 
 
 def test_links_to_nothing_and_to_themselves_are_ignored_until_they_lead_somewhere(root, tmp_path):
