@@ -184,7 +184,15 @@ def main(arguments: list[str]) -> int:
         remedy = "; the same command continues from the last checkpoint"
     elif _MODE.value == "evaluate":
         remedy = "; the same command reuses the stages that are finished"
-    return exit_code(partial(_run, arguments), remedy)
+    code = 1  # of an error that is not expected
+    try:
+        code = exit_code(partial(_run, arguments), remedy)
+    finally:
+        if _DISTRIBUTED.value:
+            from pivq_jax.common.parallel import end_without_others
+
+            end_without_others(code)
+    return code
 
 
 def _run(arguments: list[str]) -> int:

@@ -5,6 +5,9 @@ collectives inserted by the compiler.
 """
 
 import contextlib
+import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ DATA, FSDP = "data", "fsdp"
 BATCH_AXES = (DATA, FSDP)
 # Arrays with fewer elements are replicated, as splitting them costs latency and saves little.
 MIN_SHARDED_SIZE = 2**14
+GRACE = 10.0  # seconds; see `end_without_others`
 
 
 def join_processes(how: str) -> None:
@@ -47,6 +51,19 @@ def join_processes(how: str) -> None:
             f"--distributed={how}: {brief(error)}: use auto on a TPU slice, under"
             " Slurm or Open MPI, else ADDRESS:PORT,COUNT,INDEX, such as 10.0.0.1:8476,2,0"
         ) from error
+
+
+def end_without_others(code: int) -> None:
+    """Ends a process that has failed, of a run of several, after a few seconds with its exit code.
+
+    At exit JAX waits five minutes for the others, which may wait for this one, and aborts them all.
+    Not at once: without process 0, others that fail as well would be aborted before they say why.
+    """
+    if code and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        ending = threading.Timer(GRACE, os._exit, (code,))
+        ending.daemon = True
+        ending.start()
 
 
 def make_mesh(fsdp: int = 1, devices: Any = None) -> Mesh:

@@ -1,6 +1,7 @@
 """Stop requests: one process answers its own signals, several agree on a step."""
 
 import signal
+import time
 
 import pytest
 
@@ -125,3 +126,37 @@ def test_several_processes_stop_at_one_step(commands, tmp_path, number, codes):
     assert [one.code for one in done] == codes, [one.stderr for one in done]
     last = [one.stdout.splitlines()[-1] for one in done]
     assert last[0] == last[1] and last[0].startswith("stopped at step ")
+
+
+FAIL = """
+import sys
+import jax
+from pivq_jax import main, modes
+from pivq_jax.common import parallel
+from pivq_jax.common.errors import InputError
+
+def sample(task):
+    parallel.worst_of_processes(0)
+    if jax.process_index() == 1:
+        print("of the one that fails")
+        raise {error}("damaged")
+    parallel.worst_of_processes(0)
+
+modes.sample, parallel.GRACE = sample, 1.0
+sys.argv = ["", "--config=toon_faces:smoke", "--mode=sample", "--distributed={how}"]
+main.run()
+"""
+
+
+@pytest.mark.parametrize("error, code", [("InputError", 2), ("KeyError", 1)])
+def test_one_of_several_that_fails_does_not_wait_for_the_others(commands, error, code):
+    address, started = free_address(), time.monotonic()
+    pair = [
+        commands.start(code=FAIL.format(error=error, how=f"{address},2,{index}"))
+        for index in range(2)
+    ]
+    done = [command.wait() for command in pair]
+    assert time.monotonic() - started < 200
+    assert done[1].code == code and "damaged" in done[1].stderr, done[1].stderr
+    assert "of the one that fails\n" in done[1].stdout
+    assert done[0].code != 0
