@@ -104,6 +104,7 @@ def _start_worker(index: int, count: int) -> None:
     """Ignores what the parent handles, and ends this worker when the parent is killed."""
     del index, count
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

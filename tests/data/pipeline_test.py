@@ -136,6 +136,10 @@ def test_worker_processes_give_the_same_batches_and_end_with_the_iterator():
             np.testing.assert_array_equal(batch[name], values)
     workers = set(multiprocessing.active_children()) - before
     assert len(workers) == 2
+    for worker in workers:  # as to a whole process group, of which this process decides when to end
+        os.kill(worker.pid, signal.SIGTERM)
+    for _ in range(20):  # more than are ready
+        next(batches)
     batches.close()
     assert not set(multiprocessing.active_children()) & workers
 
