@@ -17,7 +17,8 @@ def run(tmp_path: Path, code: int, *arguments: str) -> tuple[int, list[str]]:
         stub.write_text(f'#!/bin/bash\necho {name} "$@" >> "{tmp_path}/calls"\nexit {exit_code}\n')
         stub.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "SLURM_JOB_ID": "17"}
+    job = {"SLURM_JOB_ID": "17", "SLURM_CPUS_PER_TASK": "12"}
+    environment = {**os.environ, "PATH": path, **job}
     done = subprocess.run(["bash", SCRIPT, *arguments], env=environment, capture_output=True)
     calls = tmp_path / "calls"
     return done.returncode, calls.read_text().splitlines() if calls.exists() else []
@@ -27,8 +28,9 @@ def run(tmp_path: Path, code: int, *arguments: str) -> tuple[int, list[str]]:
 def test_only_a_stopped_run_is_requeued(tmp_path, code, requeued):
     ended, calls = run(tmp_path, code, "--config=configs/ffhq.py", "--workdir=/shared/a b")
     assert ended == code
-    started = "srun --kill-on-bad-exit=1 python -m pivq_jax.main --distributed=auto"
-    assert calls[0] == f"{started} --config=configs/ffhq.py --workdir=/shared/a b"
+    started = "srun --kill-on-bad-exit=1 --cpus-per-task=12 python -m pivq_jax.main"
+    given = "--distributed=auto --config=configs/ffhq.py --workdir=/shared/a b"
+    assert calls[0] == f"{started} {given}"
     assert calls[1:] == ["scontrol requeue 17"] * requeued
 
 
