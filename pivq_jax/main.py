@@ -207,7 +207,7 @@ def _run(arguments: list[str]) -> int:
     from pivq_jax.config.fields import Config
     from pivq_jax.inference.opening import from_pretrained
     from pivq_jax.interop.safetensors_file import config_of_model
-    from pivq_jax.training.stopping import Interrupted
+    from pivq_jax.training.stopping import Interrupted, end_on_sigterm
 
     logging.set_verbosity(logging.WARNING)
     # Later runs reuse compiled programs from this cache.
@@ -247,6 +247,8 @@ def _run(arguments: list[str]) -> int:
         address=_ADDRESS.value,
         port=_PORT.value,
     )
+    if not MODES[_MODE.value].trains:
+        end_on_sigterm()
     try:
         getattr(modes, _MODE.value)(task)
     except Interrupted as interrupted:

@@ -85,6 +85,7 @@ def train(task: Task) -> None:
     _check_outside(config, task.workdir)
     initial = None if task.init_from is None else partial(initial_arrays, task.init_from)
     loop.train(config, task.workdir, Evaluator(config), initial, task.tracker)
+    end_on_sigterm()
     session = _open("train", task)
     _evaluate(session)
     stages.sample(session, config.sample)
@@ -295,7 +296,6 @@ def _open_model(task: Task, writes: bool = True) -> TrainedModel:
 
     The model then has the config's fields that do not define it, those of samples among them.
     """
-    end_on_sigterm()
     config, workdir, model = task.config, task.workdir, task.published
     if model is None:
         if task.config_given:

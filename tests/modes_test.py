@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,12 @@ from PIL import Image
 import pivq_jax
 from pivq_jax import modes
 from pivq_jax.common.errors import InputError
+from pivq_jax.config import load_config
 from pivq_jax.config.check import read_config
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.evaluation import stages
 from pivq_jax.interop.safetensors_file import config_of_model
+from tests.conftest import free_address
 
 
 @pytest.fixture(scope="module")
@@ -410,3 +413,42 @@ def test_an_unknown_name_lists_those_of_the_package(commands, tmp_path):
     assert done.code == 2 and not done.stdout, done
     (line,) = done.stderr.splitlines()
     assert "tune_faces is no directory here" in line and "toon_faces" in line
+
+
+# Steps take the place of opening the model, after which those of the prior begin.
+PRIOR = """
+import sys, time
+from pathlib import Path
+from pivq_jax import main, modes
+from pivq_jax.training.stopping import Interrupted, stop_requests
+
+def load(workdir):
+    with stop_requests() as asked:
+        for step in range(1, 100_000):
+            time.sleep(0.01)
+            if step == 20:
+                (workdir / "{index}").touch()
+            if stop := asked(step):
+                raise Interrupted(stop, step)
+
+modes.load = load
+how = "--distributed={address},2,{index}"
+sys.argv = ["", "--config=toon_faces:smoke", "--mode=train_prior", "--workdir={workdir}", how]
+main.run()
+"""
+
+
+def test_several_processes_that_train_a_prior_stop_at_one_step(commands, tmp_path):
+    address = free_address()
+    (tmp_path / "config.json").write_text(json.dumps(load_config("toon_faces:smoke").to_dict()))
+    pair = [
+        commands.start(code=PRIOR.format(index=index, address=address, workdir=tmp_path))
+        for index in range(2)
+    ]
+    pair[1].kill_when(
+        lambda: all((tmp_path / str(index)).exists() for index in range(2)), signal.SIGTERM
+    )
+    done = [command.wait() for command in pair]
+    assert [one.code for one in done] == [143, 143], [one.stderr for one in done]
+    last = [one.stdout.splitlines()[-1] for one in done]
+    assert last[0] == last[1] and last[0].startswith("stopped at step ")
