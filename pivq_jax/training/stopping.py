@@ -85,5 +85,6 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
         yield asked
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            # None is one that was not installed from Python, which cannot give it back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         end_on_sigterm()

@@ -36,6 +36,19 @@ def test_handlers_are_given_back():
     assert [signal.getsignal(number) for number in numbers] == before
 
 
+def test_a_handler_that_is_not_of_python_becomes_the_default(monkeypatch):
+    real = signal.signal
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(signal, "signal", lambda number, handler: (real(number, handler), None)[1])
+    try:
+        with stop_requests():
+            pass
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            real(number, handler)
+
+
 def test_under_nohup_a_closed_terminal_is_no_reason():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
