@@ -278,6 +278,22 @@ def test_mistakes_get_one_line_and_write_nothing(commands, tmp_path, name):
 
 
 @pytest.mark.parametrize(
+    "line, message",
+    [
+        ("assert False", "AssertionError"),
+        ("{}['size']", "KeyError: 'size'"),
+        ("import math; math.nothing", "AttributeError: module 'math' has no attribute 'nothing'"),
+    ],
+)
+def test_a_config_that_fails_says_why(commands, tmp_path, line, message):
+    config = tmp_path / "mine.py"
+    config.write_text(f"def get_config(variants=''):\n    {line}\n")
+    done = commands.run(f"--config={config}", "--config.train.steps=9")
+    assert_refused(done)
+    assert done.stderr == f"error: {message}\n"
+
+
+@pytest.mark.parametrize(
     "place, words",
     [
         pytest.param(

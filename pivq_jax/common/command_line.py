@@ -6,7 +6,6 @@ use argparse (`CommandParser`), which needs neither absl nor a config.
 
 import argparse
 import difflib
-import re
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -43,17 +42,6 @@ def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]
         print_and_exit(f"{program.__doc__}\n{flags.FLAGS.module_help(program) or ''}")
     try:
         return flags.FLAGS(arguments)
-    except (AttributeError, KeyError) as error:  # raised by config_flags for unknown fields
-        quoted = re.search(r"\w+", str(error.args[0]))  # the name, possibly in escaped quotes
-        field = quoted.group() if quoted else str(error)
-        names = [argument.split("=")[0] for argument in arguments]
-        named = next((name for name in names if field in name.split(".")), field)
-        meant = difflib.get_close_matches(named.strip("-").removeprefix("config."), fields, n=1)
-        message = (
-            f"the config has no field {named}: "
-            + (f"did you mean --config.{meant[0]}? " if meant else "")
-            + "`python -m pivq_jax.config.table` lists the fields"
-        )
     except flags.UnrecognizedFlagError as error:
         asked, tails = error.flagname, [name.rpartition(".")[2] for name in fields]
         meant = difflib.get_close_matches(asked, [*fields, *tails], n=1)
@@ -68,8 +56,25 @@ def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]
                 f"--{asked} needs --config, with the name or the file of the config it changes"
             )
     except Exception as error:  # of any type, as a config is a program; maybe with a traceback
-        message = [line for line in str(error).splitlines() if line.strip()][-1].strip()
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        message = lines[-1] if lines else type(error).__name__
+        if isinstance(error, AttributeError | KeyError):  # of config_flags, or of the config itself
+            message = _unknown_field(fields, arguments) or f"{type(error).__name__}: {message}"
     sys.exit(refuse(message))
+
+
+def _unknown_field(fields: Sequence[str], arguments: list[str]) -> str:
+    """Names the first flag of a field that the config does not have, and what was meant."""
+    for flag in (argument.split("=")[0] for argument in arguments):
+        name = flag.lstrip("-").removeprefix("no").removeprefix("config.")
+        if flag.startswith("-") and "config." in flag and name not in fields:
+            meant = difflib.get_close_matches(name, fields, n=1)
+            return (
+                f"the config has no field {flag}: "
+                + (f"did you mean --config.{meant[0]}? " if meant else "")
+                + "`python -m pivq_jax.config.table` lists the fields"
+            )
+    return ""
 
 
 def exit_code(command: Callable[[], int], remedy: str = "") -> int:
