@@ -136,7 +136,7 @@ def test_the_smoke_variant_steps_on_random_images_of_full_size(name, tmp_path, c
 
 
 BAD = {
-    "seed": 2**63,
+    "seed": 2**31,  # jax.random.key takes 32 bits: one of 2**32 more is the same
     "model.width": 30,
     "model.code_dim": 1,
     "model.patch_size": 7,
