@@ -76,12 +76,13 @@ class DirectoryLock:
         self._release()
 
     def _acquire(self) -> None:
-        last_age = -math.inf
+        ages: dict[Path, float] = {}  # of claims when last seen
         for attempt in itertools.count(1):
             holder = self._contend()
             if holder is None:
                 return
-            renewed, last_age = holder.age < last_age, holder.age
+            renewed = holder.age < ages.get(holder.path, -math.inf)
+            ages[holder.path] = holder.age
             if attempt >= ATTEMPTS and (renewed or holder.lives):
                 raise InputError(
                     f"{self._directory} is being trained in by {holder.process}: wait for its end,"

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -129,6 +130,16 @@ def test_that_of_another_machine_counts_for_a_minute(tmp_path, monkeypatch, capf
     with pytest.raises(InputError, match="by process 7 on elsewhere"), DirectoryLock(tmp_path):
         pass
     assert len(waited) == 9 and path.exists()
+
+
+@pytest.mark.parametrize("ages", [(0.5, 1.0), (1.0, 0.5)])  # whichever is listed first
+def test_two_that_have_died_are_no_process_that_lives(tmp_path, monkeypatch, ages):
+    monkeypatch.setattr(module.random, "uniform", lambda low, high: 0.1)
+    path = rewrite(tmp_path, age=COUNTS_FOR - ages[0], **OTHER)
+    second = shutil.copy(path, tmp_path / f"{PREFIX}second")
+    os.utime(second, times=(time.time() - COUNTS_FOR + ages[1],) * 2)
+    with DirectoryLock(tmp_path):
+        assert len(claims(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("value", ["abc", None, [], float("nan"), float("inf"), 10**400])
