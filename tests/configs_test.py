@@ -168,6 +168,16 @@ BAD = {
 }
 
 
+def test_a_profile_that_would_never_begin_is_refused_before_training():
+    fields = {"profile.first_step": 100, "train.steps": 100}
+    config = get_config("image_folder", "smoke").with_fields(fields)
+    check_config(config, training=True)
+    config = config.with_fields({"profile.steps": 1})
+    check_config(config, training=False)  # of a model that is trained
+    with pytest.raises(InputError, match=r"first_step = 100 must be below train\.steps = 100: "):
+        check_config(config, training=True)
+
+
 def test_a_discriminator_that_would_never_judge_is_refused():
     steps = {"adversarial.start_step": 25_000, "train.steps": 25_000}
     config = get_config("celeba").with_fields({"adversarial.weight": 0.5, **steps})

@@ -106,6 +106,12 @@ def check_config(config: Config, training: bool) -> None:
     _check_begins(config)
     _need_multiple("prior.width", config.prior.width, "prior.heads", config.prior.heads)
     if training:
+        first = config.profile.first_step
+        need(
+            config.profile.steps == 0 or first < train.steps,
+            f"profile.first_step = {first} must be below train.steps = {train.steps}: lower it, or"
+            " set profile.steps = 0",
+        )
         check_devices(config, jax.device_count())
 
 

@@ -175,6 +175,11 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
         f"{count:,} parameters, {len(run.dataset.train):,} training images, {run.mesh.size}"
         f" device(s); steps {first_step} to {last_step}, log in {run.workdir}"
     )
+    if config.profile.steps and first_step > config.profile.first_step:
+        say(
+            f"no profile is recorded: step {first_step} is past profile.first_step ="
+            f" {config.profile.first_step}"
+        )
     # Checkpoints are written by all processes, everything else by the first.
     log = None
     if jax.process_index() == 0:

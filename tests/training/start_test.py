@@ -106,12 +106,15 @@ def not_called(config: Config) -> Arrays:
 
 def test_the_same_command_goes_on_from_the_checkpoint(started, tmp_path, capsys):
     workdir = without_checkpoints(started.workdir, tmp_path / "run", 3, 4)
-    train(started.config, workdir, initial=not_called)
+    config = started.config.with_fields({"profile.first_step": 1, "profile.steps": 1})
+    train(config, workdir, initial=not_called)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(
         f"{workdir} has its own checkpoint, of step 2, from which it goes on"
     )
     assert f"resuming from step 2 in {workdir}" in lines
+    passed = "no profile is recorded: step 2 is past profile.first_step = 1"
+    assert lines.count(passed) == 1
     assert_same(workdir, started.workdir, 4)
 
 
