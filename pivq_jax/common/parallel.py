@@ -164,15 +164,20 @@ def from_first_process(text: str) -> str:
 
 
 def check_in_first_process(check: Callable[[], Any]) -> None:
-    """Runs `check` in process 0; if it fails, all raise InputError. All processes must call it."""
-    refusal = ""
+    """Runs `check` in process 0; if it fails, all raise OSError for one, InputError otherwise.
+
+    All processes must call this.
+    """
+    failure = ""
     if jax.process_index() == 0:
         try:
             check()
         except Exception as error:  # whatever it is, the others wait for an answer
-            refusal = str(error) or repr(error)
-    if refusal := from_first_process(refusal):
-        raise InputError(refusal)
+            kind = "OSError" if isinstance(error, OSError) else "InputError"
+            failure = f"{kind} {str(error) or repr(error)}"
+    if failure := from_first_process(failure):
+        kind, _, message = failure.partition(" ")
+        raise OSError(message) if kind == "OSError" else InputError(message)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Eight fake devices, of one process or of two, against one: the same training and codes."""
 
+import errno
 import json
 import os
 
@@ -453,7 +454,7 @@ def test_the_compiled_ffhq_step_leaves_an_eighth_of_the_state_on_each_of_eight_d
 def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
     # Of this one, as if it were not the first, and of the first.
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    monkeypatch.setattr(parallel, "from_first_process", lambda text: text or "in use")
+    monkeypatch.setattr(parallel, "from_first_process", lambda text: text or "InputError in use")
     with pytest.raises(InputError, match="in use"), alone_in(tmp_path):
         pass
     monkeypatch.undo()
@@ -463,3 +464,19 @@ def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
     with alone_in(tmp_path):
         assert list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_no_mistake_in_the_input(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sent = []
+    monkeypatch.setattr(parallel, "from_first_process", lambda text: sent.append(text) or text)
+    monkeypatch.setattr("pivq_jax.common.lock.write_atomically", full)
+    with pytest.raises(OSError, match="No space left"), alone_in(tmp_path):
+        pass
+    # In the other processes.
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(parallel, "from_first_process", lambda text: text or sent[0])
+    with pytest.raises(OSError, match="No space left"), alone_in(tmp_path):
+        pass
