@@ -12,9 +12,11 @@ import numpy as np
 import optax
 
 from pivq_jax.common.cost import format_duration
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import read_object, write_json
 from pivq_jax.common.parallel import alone_in, make_mesh, replicated, say
+from pivq_jax.config.check import check_config
+from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
 from pivq_jax.sampling.place_prior import PlacePrior, exact_bits
 from pivq_jax.sampling.prior import (
@@ -70,10 +72,6 @@ def train_prior(
         "codes": zlib.crc32(np.ascontiguousarray(train, np.int32).tobytes()),
         **settings,
     }
-    if (held := read_object(directory / DESCRIPTION)) and held != wanted:
-        raise InputError(
-            f"{directory} holds a prior of other codes or settings: delete it to train anew"
-        )
     mesh = make_mesh()
     network = build_prior(space, codebook, settings.width, settings.depth, settings.heads)
     everywhere = replicated(mesh)
@@ -105,9 +103,15 @@ def train_prior(
     every = max(1, settings.steps // VALIDATIONS)
 
     with alone_in(directory), Checkpoints(directory) as checkpoints, stop_requests() as asked:
+        newest = checkpoints.latest_step()
+        if newest is not None and read_object(directory / DESCRIPTION) != wanted:
+            raise InputError(
+                f"{directory} holds a prior of other codes or settings: delete {directory} to train"
+                " anew"
+            )
         if jax.process_index() == 0:
             write_json(directory / DESCRIPTION, wanted)
-        if checkpoints.latest_step() is None:
+        if newest is None:
             state = jax.jit(create, out_shardings=everywhere)()
         else:
             state, _ = checkpoints.restore(jax.eval_shape(create), mesh)
@@ -186,10 +190,14 @@ def load_prior(
     if held.get("model_step") != model_step:
         return None
     try:
-        settings = PriorConfig(**{name: held[name] for name in dict(PriorConfig())})
-        network = build_prior(space, codebook, settings.width, settings.depth, settings.heads)
-    except KeyError as error:
-        raise InputError(f"{directory / DESCRIPTION} is damaged: delete {directory}") from error
+        fields = {f"prior.{name}": held[name] for name in dict(PriorConfig())}
+        check_config(config := Config().with_fields(fields), training=False)
+    except (KeyError, InputError) as error:
+        raise InputError(
+            f"{directory / DESCRIPTION} is damaged ({brief(error)}): delete {directory}"
+        ) from error
+    settings = config.prior
+    network = build_prior(space, codebook, settings.width, settings.depth, settings.heads)
     wanted = {
         "step": jax.ShapeDtypeStruct((), jnp.int32),
         "best": parameter_shapes(network, space.num_codes),

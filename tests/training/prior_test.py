@@ -1,7 +1,10 @@
 """The prior learns what depends on what, continues bit for bit, and belongs to its codes."""
 
 import contextlib
+import json
+import shutil
 import signal
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -74,10 +77,24 @@ def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, 
 
 def test_a_prior_of_other_codes_is_refused(whole, tmp_path):
     directory, _ = whole
-    with pytest.raises(InputError, match="holds a prior of other codes or settings: delete it"):
-        train_prior(SETTINGS, SPACE, CODEBOOK, TRAIN[::-1], VALIDATION, directory, 0, 7)
+    others = TRAIN[::-1]
+    with pytest.raises(InputError, match=f"of other codes or settings: delete {directory} to"):
+        train_prior(SETTINGS, SPACE, CODEBOOK, others, VALIDATION, directory, 0, 7)
+    unlabelled = Path(shutil.copytree(directory, tmp_path / "copy"))
+    (unlabelled / "prior.json").unlink()
+    with pytest.raises(InputError, match=f"of other codes or settings: delete {unlabelled} to"):
+        train_prior(SETTINGS, SPACE, CODEBOOK, others, VALIDATION, unlabelled, 0, 7)
+    assert not (unlabelled / "prior.json").exists()
     assert load_prior(directory, SPACE, CODEBOOK, model_step=8) is None  # the model was trained on
     assert load_prior(tmp_path, SPACE, CODEBOOK, model_step=7) is None
     (tmp_path / "prior.json").write_text('{"model_step": 7}')
-    with pytest.raises(InputError, match=r"prior\.json is damaged: delete"):
+    with pytest.raises(InputError, match=r"prior\.json is damaged \('\w+'\): delete"):
+        load_prior(tmp_path, SPACE, CODEBOOK, model_step=7)
+
+
+@pytest.mark.parametrize("width", ["x", None, -16, 15])
+def test_a_damaged_description_of_a_prior_is_refused(tmp_path, width):
+    held = {"model_step": 7, **SETTINGS, "width": width}
+    (tmp_path / "prior.json").write_text(json.dumps(held))
+    with pytest.raises(InputError, match=rf"prior\.json is damaged \(prior\.width = .*: delete"):
         load_prior(tmp_path, SPACE, CODEBOOK, model_step=7)
