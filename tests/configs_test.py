@@ -255,6 +255,8 @@ def test_a_workdir_keeps_to_its_config(tmp_path):
     config = get_config("image_folder")
     check_workdir(config, tmp_path)  # a new one
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    check_workdir(config.with_fields({"train.batch_size": 2}), tmp_path)  # memory was too small
+    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
     check_workdir(config, tmp_path)
     no_effect = {"loss.recombination": 0.0, "loss.recombination_warmup": 0.5}
     with pytest.raises(InputError, match=r"with loss\.recombination = [0-9.]+:"):
@@ -286,6 +288,7 @@ def test_a_workdir_from_before_muon_is_one_of_adamw(tmp_path):
     for field in ("name", "muon_learning_rate", "momentum"):
         del before["optimizer"][field]
     del before["loss"]["variance"], before["loss"]["recombination_warmup"]
+    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
     (tmp_path / "config.json").write_text(json.dumps(before))
     differ = (
         r"another config, with loss\.recombination_warmup = 0\.0, loss\.variance = 0\.0,"

@@ -252,19 +252,21 @@ def check_devices(config: Config, devices: int) -> None:
 def check_workdir(
     config: Config, workdir: Path, writes: bool = True, extends: bool = False
 ) -> None:
-    """Checks that a workdir is new or belongs to a run with the same config, and is writable.
+    """Checks that a workdir has no checkpoint or is of a run with the same config, and is writable.
 
     Without `writes`, it need not be writable; with `extends`, the config may have more steps.
     """
     check_directory(workdir, "--workdir", writes)
-    path = workdir / "config.json"
-    if not path.exists():
-        if (workdir / "checkpoints").exists():
+    checkpoints = workdir / "checkpoints"
+    if not (workdir / "config.json").exists():
+        if checkpoints.exists():
             raise InputError(
                 f"{workdir} has checkpoints but no config.json: choose another --workdir"
             )
         return
     held = read_config(workdir)
+    if not checkpoints.exists() or not any(path.name.isdigit() for path in checkpoints.iterdir()):
+        return  # such as of a run for whose first step memory was too small
     match held:
         case {"train": {"steps": int(steps)}} if extends and steps < config.train.steps:
             held = held | {"train": held["train"] | {"steps": config.train.steps}}

@@ -107,7 +107,8 @@ def train(
                 clock.train_seconds += repeated
                 clock.lose("restarts", repeated)
             if not new:
-                _say_schedule(config, read_config(workdir)["train"]["steps"], int(state.step))
+                if step := int(state.step):
+                    _say_schedule(config, read_config(workdir)["train"]["steps"], step)
                 write_config()
             if int(state.step) < config.train.steps:
                 _loop(run, state, clock)
@@ -153,7 +154,7 @@ def _first_state(run: Run) -> tuple[TrainState, dict[str, Any]]:
 def _say_schedule(config: Config, planned: int, step: int) -> None:
     """Says what changes for a run that was planned for fewer steps."""
     steps = config.train.steps
-    if step and planned < steps:
+    if planned < steps:
         before, now = (make_optimizer(config.optimizer, n)[1](step) for n in (planned, steps))
         say(
             f"train.steps is raised from {planned} to {steps}: from step {step} on, the schedule is"

@@ -96,5 +96,5 @@ def test_a_prior_of_other_codes_is_refused(whole, tmp_path):
 def test_a_damaged_description_of_a_prior_is_refused(tmp_path, width):
     held = {"model_step": 7, **SETTINGS, "width": width}
     (tmp_path / "prior.json").write_text(json.dumps(held))
-    with pytest.raises(InputError, match=rf"prior\.json is damaged \(prior\.width = .*: delete"):
+    with pytest.raises(InputError, match=r"prior\.json is damaged \(prior\.width = .*: delete"):
         load_prior(tmp_path, SPACE, CODEBOOK, model_step=7)

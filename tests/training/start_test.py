@@ -158,6 +158,15 @@ def test_fewer_steps_and_more_than_a_model_has_are_another_config(started, steps
         check_workdir(config, started.workdir, extends=extends)
 
 
+def test_a_run_that_died_before_its_first_checkpoint_may_begin_with_another_config(
+    started, tmp_path
+):
+    (tmp_path / "config.json").write_text("{}")
+    train(started.config, tmp_path, initial=lambda config: started.copies)
+    assert json.loads((tmp_path / "config.json").read_text()) == started.config.to_dict()
+    assert_same(tmp_path, started.workdir, 4)
+
+
 def test_nothing_is_written_if_the_weights_are_refused(tiny_config, tmp_path):
     def refuse(config: Config) -> Arrays:
         raise InputError("nothing fits")
