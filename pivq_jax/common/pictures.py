@@ -25,12 +25,13 @@ def grid(images: npt.ArrayLike, columns: int, scale: int = 1, pad: int = 2) -> P
 
     Args:
         images: uint8 [M, H, W, 3], M at least 1.
-        columns: number of images per row, at least 1; the last row may be shorter.
+        columns: largest number of images per row, at least 1; the last row may be shorter.
         scale: enlargement, at least 1.
         pad: gap between the images and around them in pixels, at least 0.
 
     Returns:
-        uint8 [rows * (H * scale + pad) + pad, columns * (W * scale + pad) + pad, 3].
+        uint8 [rows * (H * scale + pad) + pad, columns * (W * scale + pad) + pad, 3], with at most M
+        columns.
 
     Raises:
         ValueError: if a shape is wrong or an option is out of range.
@@ -40,6 +41,7 @@ def grid(images: npt.ArrayLike, columns: int, scale: int = 1, pad: int = 2) -> P
     for name, value, least in (("columns", columns, 1), ("scale", scale, 1), ("pad", pad, 0)):
         if value < least:
             raise ValueError(f"{name} = {value}: use at least {least}")
+    columns = min(columns, len(images))
     images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     # A gap above and to the left of each image, and white places after the last one.
     margins = ((0, -len(images) % columns), (pad, 0), (pad, 0), (0, 0))
@@ -58,7 +60,7 @@ def reconstruction_grid(
     pairs = np.stack([originals, reconstructions], axis=1)
     # Each pair is one tall tile, so that the last row may be shorter.
     tiles = [grid(pair, 1, scale)[_PAD:-_PAD, _PAD:-_PAD] for pair in pairs]
-    return grid(tiles, min(columns, len(tiles)))
+    return grid(tiles, columns)
 
 
 def interpolation_grid(images: npt.ArrayLike, scale: int = 1) -> Pixels:
@@ -86,7 +88,7 @@ def sample_grid(
     """
     triples = np.stack([parents_a, samples, parents_b], axis=1)
     tiles = [grid(triple, 3, scale)[_PAD:-_PAD, _PAD:-_PAD] for triple in triples]
-    return grid(tiles, min(columns, len(tiles)), pad=4 * _PAD)
+    return grid(tiles, columns, pad=4 * _PAD)
 
 
 def usage_chart(codes: npt.ArrayLike, codebook_size: int, height: int = 160) -> Pixels:
@@ -145,7 +147,7 @@ def save_png(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
         raise ValueError(f"a picture has shape {picture.shape}: give [H, W, 3]")
     picture = _check(picture[None], "a picture")[0]
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG", optimize=True)
+    Image.fromarray(picture).save(file, format="PNG")
     write_atomically(as_path(os.fspath(path)), file.getvalue())
 
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import replicated, split_rows
-from pivq_jax.common.pictures import reconstruction_grid, save_png
+from pivq_jax.common.pictures import magnification, reconstruction_grid, save_png
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
@@ -60,7 +60,8 @@ def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
     """Writes a picture of validation images above their reconstructions."""
     shown, made = validate(run, state, phase)
     if jax.process_index() == 0:
-        picture = reconstruction_grid(shown[:16], made[:16], scale=2)
+        scale = magnification(run.dataset.image_size)
+        picture = reconstruction_grid(shown[:16], made[:16], scale=scale)
         save_png(run.workdir / "pictures" / f"step_{step:06}.png", picture)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 import pivq_jax
@@ -24,7 +25,7 @@ from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training import loop
 from pivq_jax.training.build import phase_at, recombination_schedule, steps_from_config
 from pivq_jax.training.objective import Phase
-from pivq_jax.training.run import Run, evaluate, validate
+from pivq_jax.training.run import Run, evaluate, save_picture, validate
 from tests.parameters import draw_like
 
 TIMINGS = {"train_seconds", "train_images_per_second", "sample_images_per_second"}
@@ -177,6 +178,17 @@ def test_an_evaluator_gets_averaged_weights_once_there_is_a_codebook(tiny_config
     assert params is None if phase == Phase.CONTINUOUS else params["x"].tolist() == [0, 1, 2]
     np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(11)])
     np.testing.assert_array_equal(made, shown // (1 if phase == Phase.CONTINUOUS else 2))
+
+
+def test_pictures_show_large_images_as_they_are(tiny_config, tmp_path):
+    data = load_dataset("random", image_size=128)
+    steps = SimpleNamespace(reconstruct=lambda params, images, quantize: images // 2)
+    run = run_of(tiny_config, mesh=make_mesh(), steps=steps, dataset=data, workdir=tmp_path)
+    state: Any = SimpleNamespace(ema_params=None)
+    save_picture(run, state, 7, Phase.QUANTIZED)
+    picture = np.asarray(Image.open(tmp_path / "pictures" / "step_000007.png"))
+    assert picture.shape[:2] == (2 * 130 + 2, 8 * 130 + 2)
+    np.testing.assert_array_equal(picture[2:130, 2:130], data.validation[0]["image"])
 
 
 def test_loss_falls(tiny_run):
