@@ -48,7 +48,12 @@ CHIPS = {
 
 
 class DoesNotFit(Exception):
-    """The step needs `used` bytes of the memory of a chip, which has `limit`."""
+    """The step needs `used` bytes of the memory of a chip, which has `limit`.
+
+    `make_plan` also says how many its `state` takes.
+    """
+
+    state = 0.0
 
     def __init__(self, used: float, limit: float) -> None:
         super().__init__(f"needs {used / GIB:.1f} GiB per chip of {limit / GIB:.1f} GiB")
@@ -148,7 +153,11 @@ def make_plan(config: Config, topology: str, devices: list[Any]) -> Plan:
     """
     lowered, held = lower(config, devices)
     started = time.perf_counter()
-    compiled = compile_step(lowered)
+    try:
+        compiled = compile_step(lowered)
+    except DoesNotFit as error:
+        error.state = held
+        raise
     seconds = time.perf_counter() - started
     program = Program(compiled.as_text(), len(devices))
     inside = program.collectives_inside_matching()

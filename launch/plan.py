@@ -30,7 +30,6 @@ from launch.compiler import (
     Plan,
     devices_of,
     last_phase,
-    lower,
     make_plan,
 )
 from pivq_jax.common.command_line import exit_code, parse_flags
@@ -204,6 +203,11 @@ def main(arguments: list[str]) -> int:
     if len(arguments) > 1:
         raise InputError(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
     if _TABLE.value:
+        if _CONFIG.value is not None or _TOPOLOGY.value or _COMPARE.value:
+            raise InputError(
+                "--table has configs and slices of its own: leave out --config, --topology and"
+                " --compare"
+            )
         table()
         return 0
     if _CONFIG.value is None or not _TOPOLOGY.value:
@@ -220,11 +224,10 @@ def _plan_one(config: Config, topology: str) -> int:
     try:
         plan = make_plan(config, topology, devices)
     except DoesNotFit as error:
-        _, state = lower(config, devices)
         excess = error.used - error.limit
         print(f"{config.name} does not fit {topology}: {error}, {excess / GIB:.1f} GiB too much.")
         print("Possible changes:")
-        print("\n".join(f"  {knob}" for knob in knobs(config, len(devices), state, excess)))
+        print("\n".join(f"  {knob}" for knob in knobs(config, len(devices), error.state, excess)))
         return 1
     print(describe(plan, config, step_flops(config, last_phase(config), len(devices))))
     if _COMPARE.value:

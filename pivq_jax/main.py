@@ -34,6 +34,7 @@ import os
 import sys
 import textwrap
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from absl import app, flags, logging
@@ -230,6 +231,12 @@ def _run(arguments: list[str]) -> int:
     training = _MODE.value == "train"
     if training or _CONFIG.value is not None:
         check_config(config, training)
+    in_runs = not _WORKDIR.value and published is None
+    if in_runs and (Path(config.name).name != config.name or config.name in ("", "..")):
+        raise InputError(
+            f"name = {config.name!r} is none of a folder in runs/: give --workdir, or another"
+            " --config.name"
+        )
     name = _WORKDIR.value or (f"runs/{config.name}" if published is None else os.getcwd())
     task = modes.Task(
         config,

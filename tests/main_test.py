@@ -390,6 +390,14 @@ def test_help_says_what_the_modes_do(commands):
         assert word in done.stdout
 
 
+@pytest.mark.parametrize("name", ["", "..", "faces/../.."])
+def test_a_name_that_is_none_of_a_folder_needs_a_workdir(commands, tmp_path, name):
+    arguments = ["--config=image_folder:smoke", f"--config.name={name}", "--mode=evaluate"]
+    done = commands.run(*arguments, directory=tmp_path)
+    assert_refused(done, f"name = {name!r} is none of a folder in runs/", "--workdir")
+    assert_refused(commands.run(*arguments, f"--workdir={tmp_path}"), "holds no run")
+
+
 def test_default_workdir_is_runs_and_the_name_of_the_config(commands, tmp_path):
     done = commands.run(
         f"--config={__file__.rsplit('/', 2)[0]}/configs/image_folder.py:smoke",

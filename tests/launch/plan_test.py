@@ -259,7 +259,7 @@ def test_only_a_batch_that_the_chips_can_share_out_is_advised():
     assert parts(128) == []
 
 
-def test_the_compilers_refusal_says_by_how_much():
+def test_the_compilers_refusal_says_by_how_much(monkeypatch, tiny_config):
     class Lowered:
         def compile(self):
             raise RuntimeError(
@@ -270,6 +270,10 @@ def test_the_compilers_refusal_says_by_how_much():
     with pytest.raises(compiler.DoesNotFit, match=r"needs 21.4 GiB per chip of 15.8 GiB") as error:
         compiler.compile_step(Lowered())
     assert error.value.used - error.value.limit == pytest.approx(5.67 * compiler.GIB)
+    monkeypatch.setattr(compiler, "lower", lambda config, devices: (Lowered(), 7.0))
+    with pytest.raises(compiler.DoesNotFit) as error:
+        compiler.make_plan(tiny_config, "v5e:4x4", [])
+    assert error.value.state == 7.0
 
 
 def test_another_failure_of_the_compiler_is_not_hidden():
@@ -289,7 +293,11 @@ def test_unknown_topologies_are_refused(topology):
 
 def test_mistakes_in_flags_are_one_line():
     command = [sys.executable, "-m", "launch.plan", "--config=configs/ffhq.py"]
-    for flag, word in (("--config.model.widht=3", "widht"), ("--config.train.steps=x", "steps")):
+    for flag, word in (
+        ("--config.model.widht=3", "widht"),
+        ("--config.train.steps=x", "steps"),
+        ("--table", "--table has configs and slices of its own: leave out --config"),
+    ):
         done = subprocess.run([*command, flag], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
         assert done.stderr.startswith("error: ") and word in done.stderr
