@@ -224,6 +224,13 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
                     log.write(step, values, config.train.batch_size, at_peak[phase])
             stop = stop_asked(step)
             done = step == last_step or bool(stop)
+            if step % config.train.checkpoint_every == 0 or done:
+                _check_finite(run, step, metrics)
+                # What is preempted may have half a minute, and k-means can take longer.
+                in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
+                with clock.on("checkpoints", state):
+                    state = _save(run, state, step, phase, clock, in_haste)
+            # After the checkpoint, which an evaluation that ends in an error must not take along.
             due = run.evaluator and every and step % every == 0 and not stop
             if due and clock.allows(config.evaluate.share):
                 _check_finite(run, step, metrics)
@@ -231,13 +238,7 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
                     found = evaluate(run, state, step, phase)
                 if log:
                     log.write_evaluation(step, *found, clock.last, clock.share())
-            if step % config.train.checkpoint_every == 0 or done:
-                _check_finite(run, step, metrics)
-                # What is preempted may have half a minute, and k-means can take longer.
-                in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
-                with clock.on("checkpoints", state):
-                    state = _save(run, state, step, phase, clock, in_haste)
-            if step % config.train.picture_every == 0:
+            if step % config.train.picture_every == 0 and not stop:
                 with clock.on("pictures", state):
                     save_picture(run, state, step, phase)
             if done:

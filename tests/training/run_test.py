@@ -1,14 +1,18 @@
 """Nothing that is trained depends on evaluations during training."""
 
+import contextlib
 import json
 import signal
 
 import numpy as np
 import pytest
 
-from tests.conftest import interrupt_at
+from pivq_jax.training import loop
+from pivq_jax.training.stopping import Interrupted
+from tests.conftest import checkpoint_steps, interrupt_at
 from tests.training.loop_test import restore_all
 from tests.training.resume_test import start_pair
+from tests.training.start_test import SHORT
 
 
 def evaluations(workdir) -> list[dict]:
@@ -20,6 +24,34 @@ def assert_same_state(workdir, other, step) -> None:
     assert found.keys() == expected.keys() and len(expected) > 60
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def stopped_at(step, number):
+    """Takes the place of `stop_requests`."""
+
+    @contextlib.contextmanager
+    def requests():
+        yield lambda done: number if done == step else 0
+
+    return requests
+
+
+def test_a_checkpoint_comes_before_an_evaluation_and_no_picture_after_a_stop(
+    tiny_config, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise MemoryError("of the evaluation")
+
+    fail.images = 8
+    fields = {"evaluate.every": 3, "evaluate.share": 1.0, "train.picture_every": 2}
+    config = tiny_config.with_fields({**SHORT, **fields})
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(loop, "stop_requests", stopped_at(2, signal.SIGTERM))
+        loop.train(config, tmp_path, fail)
+    assert checkpoint_steps(tmp_path) == [1, 2] and not (tmp_path / "pictures").exists()
+    with pytest.raises(MemoryError, match="of the evaluation"):
+        loop.train(config, tmp_path, fail)
+    assert checkpoint_steps(tmp_path) == [1, 2, 3]
 
 
 @pytest.mark.slow  # loop_test and main_test have what is quick
