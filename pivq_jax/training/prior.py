@@ -102,7 +102,11 @@ def train_prior(
     train, validation = (jax.device_put(x, everywhere) for x in (train, validation))
     every = max(1, settings.steps // VALIDATIONS)
 
-    with alone_in(directory), Checkpoints(directory) as checkpoints, stop_requests() as asked:
+    with (
+        alone_in(directory) as lock,
+        Checkpoints(directory) as checkpoints,
+        stop_requests() as asked,
+    ):
         newest = checkpoints.latest_step()
         if newest is not None and read_object(directory / DESCRIPTION) != wanted:
             raise InputError(
@@ -118,6 +122,7 @@ def train_prior(
             state = PriorState(*state)
         first, started = int(state.step), time.perf_counter()
         for step in range(first + 1, settings.steps + 1):
+            lock.check()
             state, bits = step_of(state, train)
             stop, done = asked(step), step == settings.steps
             if step % every == 0 or done:

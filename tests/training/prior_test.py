@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.config.sections import PriorConfig
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training import prior as module
 from pivq_jax.training.prior import load_prior, train_prior
 from pivq_jax.training.stopping import Interrupted
+from tests.conftest import checkpoint_steps
 
 K = 16
 SPACE, CODEBOOK = CodeSpace(3, K), jnp.zeros((K, 2))
@@ -73,6 +75,16 @@ def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, 
     assert [line.split("/")[0].split()[1] for line in lines[:9]] == [*map(str, range(4, 37, 4))]
     assert again.bits == whole[1].bits
     jax.tree.map(np.testing.assert_array_equal, again.params, whole[1].params)
+
+
+def test_a_training_whose_lock_is_taken_over_writes_nothing_more(tmp_path, monkeypatch):
+    def taken(lock):
+        raise OSError("taken over")
+
+    monkeypatch.setattr(DirectoryLock, "check", taken)
+    with pytest.raises(OSError, match="taken over"):
+        run(tmp_path)
+    assert checkpoint_steps(tmp_path) == []
 
 
 def test_a_prior_of_other_codes_is_refused(whole, tmp_path):
