@@ -153,6 +153,8 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
     def read(self, storage: bytes) -> np.ndarray:
+        if 0 in self.shape:
+            return np.empty(self.shape, self.dtype)
         data = np.frombuffer(storage, self.dtype)
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         negative = min(self.shape, default=1) < 1 or min(self.offset, *self.strides, 0) < 0

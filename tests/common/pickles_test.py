@@ -37,6 +37,7 @@ def state_dict() -> dict[str, torch.Tensor]:
         scalar=torch.tensor(2.5),
         half=torch.ones(3, dtype=torch.float16),
         double=torch.ones(3, dtype=torch.float64) / 3,
+        empty=torch.zeros(2, 0),
         parameter=torch.nn.Parameter(torch.ones(2, 2)),
     )
     return tensors
