@@ -63,9 +63,10 @@ def step_flops(
     """Returns XLA's count of the FLOPs of a step, for each of so many devices; None if it has none.
 
     It is that of the program before optimization, so that it does not depend on the device, and
-    counts the body of a loop once, but for the loop over the parts of a batch. `lowered`, the step
-    as it is run, cannot be counted on GPU and TPU, where JAX has counts of compiled programs only,
-    without what GPUs leave to cuBLAS; the step is then lowered for a CPU.
+    counts the body of a loop once. All of it is multiplied by the parts of a batch, although Muon's
+    updates are made once. `lowered`, the step as it is run, cannot be counted on GPU and TPU, where
+    JAX has counts of compiled programs only, without what GPUs leave to cuBLAS; the step is then
+    lowered for a CPU.
     """
     count = lowered.cost_analysis() if lowered else None
     if count is None:
