@@ -71,8 +71,7 @@ def evaluate(run: Run, state: TrainState, step: int, phase: Phase) -> Evaluation
     shown, made = validate(run, state, phase, run.evaluator.images)
     params = None
     if phase > Phase.CONTINUOUS:
-        whole = replicated(run.mesh)
-        params = jax.jit(lambda x: x, out_shardings=whole)(state.ema_params)
+        params = jax.device_put(state.ema_params, replicated(run.mesh))
     return run.evaluator(run, step, params, shown, made)
 
 
