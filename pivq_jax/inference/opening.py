@@ -73,7 +73,7 @@ def from_pretrained(where: str | Path) -> TrainedModel:
 
 
 def save_grid(path: str | Path, images: jax.Array | np.ndarray, columns: int = 8) -> None:
-    """Writes images as one PNG file, local or remote, with at most so many columns; makes directories.
+    """Writes images as one PNG file, local or remote, of up to so many columns; makes directories.
 
     Images are [M, H, W, 3], M at least 1: floating point in [-1, 1], as from `decode`, or uint8.
     Raises ValueError if their shape or type is wrong, or `columns` is not positive.
