@@ -98,7 +98,6 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
     (folder / "constants.js").write_text(constants())
 
     model, dataset, pool = engine.model, engine.dataset, engine.pool
-    assert dataset and pool
     tests = first_images(dataset.test, TEST_IMAGES)
     training = first_images(dataset.train, min(TRAINING_IMAGES, len(pool.codes)))
     description = without_paths(model.description)
@@ -136,7 +135,6 @@ def parents(engine: Engine, count: int) -> list[list[int]]:
     model, pool, nearest_of = engine.model, engine.pool, engine.model.config.sample.nearest_of
     if nearest_of == 1 or count < 2:
         return []
-    assert pool
     key, codes = jax.random.key(int(model.config.seed)), pool.codes[:count]
     drawn = sampling.near_parents(
         model.space, key, PARENTS, codes, model.codebook, nearest_of=nearest_of

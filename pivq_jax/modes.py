@@ -373,8 +373,9 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
         if changes:
             found = np.asarray(model.edit(found, **changes))
         decoded = decode_batched(model, found, batch_size)
-        originals = jnp.asarray(np.stack([*readable.values()]))
-        psnrs.append(np.asarray(psnr(jnp.asarray(decoded), originals, 255.0)))
+        if not changes:
+            originals = jnp.asarray(np.stack([*readable.values()]))
+            psnrs.append(np.asarray(psnr(jnp.asarray(decoded), originals, 255.0)))
         for file, image, row in zip(readable, decoded, found.tolist(), strict=True):
             if writes:
                 save_png(target / names[file], image)

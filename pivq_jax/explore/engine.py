@@ -19,7 +19,7 @@ from pivq_jax.common.output import progress_bar
 from pivq_jax.data import Dataset, decode_image, images_to_float, images_to_uint8
 from pivq_jax.explore.factors import Probe, edit_in_order, fit_probe, read_values
 from pivq_jax.explore.meanings import find_meanings, words
-from pivq_jax.explore.pool import Pool, encode_pool, nearest, shrink
+from pivq_jax.explore.pool import encode_pool, nearest, shrink
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import TERMS
 from pivq_jax.sampling import Labels
@@ -72,45 +72,39 @@ def read_image(content: bytes, size: int) -> np.ndarray:
 class Engine:
     """A trained model with its data, compiled and ready.
 
-    Without a data set, `pool`, `labelled` (the model with labelled images) and `probe` are None;
-    the last two also without labels, and if codes are ordered.
+    `labelled`, the model with labelled images, and `probe` are None without labels, and if codes
+    are ordered.
     """
 
     def __init__(
-        self, model: TrainedModel, dataset: Dataset | None, example_name: str = "test image"
+        self, model: TrainedModel, dataset: Dataset, example_name: str = "test image"
     ) -> None:
         self.model, self.dataset, self._example_name = model, dataset, example_name
         self.size = int(model.config.data.image_size)
         self.num_codes = model.space.num_codes
-        self.num_examples = len(dataset.test) if dataset else 0
+        self.num_examples = len(dataset.test)
         self._codebook = model.codebook
         self._some = np.arange(self.num_codes) % len(self._codebook)  # codes to compile with
         self._entries = np.asarray(self._codebook, np.float64)
         self._id = fingerprint(model.params).hex()
-        self.pool: Pool | None = None
         self.labelled: TrainedModel | None = None
         self.probe: Probe | None = None
         self._lift: jax.Array | None = None
         self._compile()
-        codes, labels = np.zeros((0, self.num_codes), np.int32), np.zeros((0, 0), np.int32)
-        factors: dict[str, tuple[str, ...]] = {}
-        if dataset is not None:
-            factors, batch_size = dataset.factors, int(model.config.evaluate.batch_size)
-            self.pool = encode_pool(model, dataset.train, tuple(factors), batch_size)
-            codes, labels, _ = self.pool
+        factors, batch_size = dataset.factors, int(model.config.evaluate.batch_size)
+        self.pool = encode_pool(model, dataset.train, tuple(factors), batch_size)
+        codes, labels, _ = self.pool
         self._count()
-        if dataset is not None:
-            self.recombine(jax.random.key(0))
-            self.nearest(codes[0])
+        self.recombine(jax.random.key(0))
+        self.nearest(codes[0])
         seed = int(model.config.seed)
         self._meanings = find_meanings(model.space, self._codebook, codes, labels, factors, seed)
 
     def _count(self) -> None:
         """Counts which codes and labels meet, and compiles what needs the counts."""
-        model, pool = self.model, self.pool
-        if pool is None or model.space.ordered:
+        model, pool, factors = self.model, self.pool, self.dataset.factors
+        if model.space.ordered:
             return
-        factors = self.dataset.factors if self.dataset else {}
         if model.labels is None:
             labels = Labels(pool.labels, factors) if factors else None
             model = dataclasses.replace(model, parents=pool.codes, labels=labels)
@@ -147,7 +141,7 @@ class Engine:
             "codebookSize": len(self._codebook),
             "examples": self.num_examples,
             "exampleName": self._example_name,
-            "trainingImages": len(self.pool.codes) if self.pool else 0,
+            "trainingImages": len(self.pool.codes),
             "batch": BATCH,
             "mostExamples": MAX_EXAMPLES,
             "mostBytes": MAX_BYTES,
@@ -175,7 +169,6 @@ class Engine:
         """Returns test images, uint8 [count, S, S, 3], or fewer at the end of the split."""
         if not 0 <= start < self.num_examples or not 1 <= count <= MAX_EXAMPLES:
             raise InputError(f"there are no {count} test images from {start} on")
-        assert self.dataset
         stop = min(start + count, self.num_examples)
         return np.stack([self.dataset.test[i]["image"] for i in range(start, stop)])
 
@@ -206,13 +199,10 @@ class Engine:
 
     def recombine(self, key: jax.Array) -> NewFace:
         """Recombines two random training images: paired as on the page, chosen as in samples."""
-        pool = self._training_images()
-        if len(pool.codes) < 2:
-            raise InputError("a new face needs two training images, but there is one")
         key_parents, key_mix = jax.random.split(key)
         nearest_of = self.model.config.sample.nearest_of
         pair = sampling.near_parents(
-            self.model.space, key_parents, 1, pool.codes, self._codebook, nearest_of=nearest_of
+            self.model.space, key_parents, 1, self.pool.codes, self._codebook, nearest_of=nearest_of
         )
         first, second = pair[0].tolist()
         a, b = self._training_image(first), self._training_image(second)
@@ -224,11 +214,10 @@ class Engine:
 
     def nearest(self, codes: np.ndarray) -> Nearest:
         """Finds the training image that looks most like a decoded set, int [N]."""
-        pool = self._training_images()
         image = self.decode(codes[None])[0]
-        picture = self._training_image(int(nearest(image, pool.small)))
+        picture = self._training_image(int(nearest(image, self.pool.small)))
         difference = np.abs(image.astype(np.float32) - picture.image).mean()
-        return Nearest(picture, float(difference), len(pool.codes))
+        return Nearest(picture, float(difference), len(self.pool.codes))
 
     def neighbours(self, code: int) -> np.ndarray:
         """Returns all other codebook entries by distance, the nearest first: int [K - 1]."""
@@ -257,17 +246,11 @@ class Engine:
         """Reads the first code set of a file of `pivq_jax.codec`, int32 [N]."""
         return from_bytes(content, self.model, images=1).codes[0]
 
-    def _training_images(self) -> Pool:
-        if self.pool is None:
-            raise InputError("the training images of this model are not on this machine")
-        return self.pool
-
     def _labelled(self) -> TrainedModel:
         if self.labelled is None:
-            raise InputError("there are no factors: images have no labels, or codes have places")
+            raise InputError("there are no factors: images have no labels, or codes are ordered")
         return self.labelled
 
     def _training_image(self, index: int) -> Picture:
-        assert self.dataset and self.pool
         image = self.dataset.train[index]["image"]
         return Picture(f"training image {index}", self.pool.codes[index], image)

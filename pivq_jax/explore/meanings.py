@@ -36,9 +36,9 @@ def find_meanings(
     size = space.codebook_size
     ordered = np.sort(codes, axis=1)
     once = ordered[np.diff(ordered, axis=1, prepend=-1) > 0]  # each entry of an image
-    share = np.bincount(once, minlength=size) / max(len(codes), 1)
+    share = np.bincount(once, minlength=size) / len(codes)
     entries = [{"group": -1, "value": "", "text": "", "share": each} for each in share.tolist()]
-    if not factors or not len(codes):
+    if not factors:
         count, key = min(CLUSTERS, size), jax.random.key(seed)
         centroids = jax.jit(initial_codebook, static_argnums=1)(codebook, count, key)
         nearest = np.asarray(squared_distances(codebook, centroids)).argmin(1)

@@ -188,11 +188,8 @@ def test_labels_of_a_published_model_come_first_if_they_are_of_the_same_factors(
         codes = engine.example(i).codes
         np.testing.assert_array_equal(own.edit(codes, 0, 0), engine.edit(codes, 0, 1))
     other = Labels(published.labels.values, {"shade": ("light", "dark")})
-    for model, data in (
-        (dataclasses.replace(published, labels=other), engine.dataset),
-        (published, None),
-    ):
-        assert Engine(model, data).describe()["factors"] == []
+    model = dataclasses.replace(published, labels=other)
+    assert Engine(model, engine.dataset).describe()["factors"] == []
 
 
 def test_those_who_drew_the_images_are_credited(engine):
@@ -294,24 +291,6 @@ def test_numbers_out_of_range_are_refused(engine):
             engine.neighbours(code)
     with pytest.raises(InputError, match=str(BATCH)):
         engine.decode(some_sets(0, BATCH + 1))
-
-
-def test_without_data_codes_can_be_decoded_and_are_grouped_by_clusters(engine):
-    bare = Engine(engine.model, None)
-    found = bare.describe()
-    assert found["examples"] == found["trainingImages"] == 0
-    assert found["grouping"] == "cluster" and found["groups"][0] == "cluster 1"
-    assert found["id"] == engine.describe()["id"]
-    sets = some_sets(7, 1)
-    np.testing.assert_array_equal(bare.decode(sets), engine.decode(sets))
-    with pytest.raises(InputError, match="not on this machine"):
-        bare.nearest(sets[0])
-    with pytest.raises(InputError, match="not on this machine"):
-        bare.recombine(jax.random.key(0))
-    assert found["factors"] == []
-    for ask in (lambda: bare.read_factors(sets[0]), lambda: bare.edit(sets[0], 0, 0)):
-        with pytest.raises(InputError, match="no labels"):
-            ask()
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import tracemalloc
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -54,21 +53,13 @@ def test_shares_count_an_image_once_and_take_little_memory():
     assert (share[0], share[7], share[4_095]) == (1.0, 0.2, 0.6) and np.count_nonzero(share) == 3
 
 
-@pytest.mark.parametrize("images", [0, 5])
-def test_without_labels_entries_near_each_other_are_a_group(images):
+def test_without_labels_entries_near_each_other_are_a_group():
     rng = np.random.default_rng(0)
     centres = 10 * rng.standard_normal((CLUSTERS, 4))
     owners = rng.permutation(np.arange(5 * CLUSTERS) % CLUSTERS)
     codebook = jnp.asarray(centres[owners] + 0.01 * rng.standard_normal((len(owners), 4)))
-    codes = np.arange(2 * images).reshape(images, 2)
-    labels = np.zeros((images, 0), np.int32)
+    codes, labels = np.arange(10).reshape(5, 2), np.zeros((5, 0), np.int32)
     found = find_meanings(CodeSpace(2, 5 * CLUSTERS), codebook, codes, labels, {}, 3)
     assert found.grouping == "cluster" and len(found.groups) == CLUSTERS
     assert len({*zip(owners.tolist(), column(found, "group"), strict=True)}) == CLUSTERS
-    assert sum(column(found, "share")) == pytest.approx(2 if images else 0)
-
-
-def test_labels_without_images_are_none():
-    codebook = jax.random.normal(jax.random.key(0), (20, 2))
-    empty = np.zeros((0, 2), np.int32)
-    assert find_meanings(CodeSpace(2, 20), codebook, empty, empty, FACTORS, 0).grouping == "cluster"
+    assert sum(column(found, "share")) == pytest.approx(2)

@@ -8,13 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pivq_jax.data.images import load_image
-from pivq_jax.explore.engine import Engine
 from tests.explore.browser import (
     assert_shown,
     codes_of,
     drop,
-    image_file,
     pairs_of,
     served,
     settle,
@@ -67,25 +64,6 @@ def test_a_server_that_is_gone_is_told(browser, engine):
     page.get_by_label("shade").select_option(label="light")
     page.get_by_role("alert").get_by_text("does not answer").wait_for()
     assert page.get_by_label("shade").evaluate("(select) => select.selectedIndex") == 0
-    page.close()
-
-
-def test_without_data_a_person_begins_with_own_images(browser, engine, tmp_path):
-    bare = Engine(engine.model, None)
-    page = browser.new_page()
-    with served(bare) as address:
-        page.goto(address)
-        page.get_by_text("drop one to begin").wait_for()
-        assert page.get_by_role("button", name="Save image").is_disabled()
-        for name in ("New face", "Choose for A"):
-            assert page.get_by_role("button", name=name).count() == 0
-        assert page.get_by_text("Nearest training image").is_hidden()
-        assert page.locator("#factors").is_hidden()  # there are no labels
-        drop(page, "body", ("one.png", image_file(tmp_path).read_bytes()))
-        page.wait_for_function("() => location.hash.includes('one.png')")
-        own = engine.encode(load_image(image_file(tmp_path), engine.size))[0]
-        assert codes_of(page) == own.tolist()
-        assert page.locator("#name-b").text_content() == "one.png"  # it is both for now
     page.close()
 
 
