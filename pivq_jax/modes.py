@@ -225,9 +225,11 @@ def _check_outside(config: Config, workdir: Path) -> None:
     path = config.data.path
     if config.data.name != "image_folder" or not path or is_remote(path) or is_remote(workdir):
         return
-    folder = expanded(path)
-    prepared = find_directory(folder, config.data.name, config.data.image_size)
-    if prepared is None and folder.resolve() in (workdir.resolve(), *workdir.resolve().parents):
+    prepared = find_directory(expanded(path), config.data.name, config.data.image_size)
+    folder, place = expanded(path).resolve(), workdir.resolve()
+    if prepared is not None or not place.is_relative_to(folder):
+        return
+    if not any(part.startswith(".") for part in place.relative_to(folder).parts):  # no hidden one
         raise InputError(
             f"{workdir} is within the images, {path}, and its pictures would be some of them: give"
             " a --workdir elsewhere"

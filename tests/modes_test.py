@@ -184,6 +184,8 @@ def test_a_run_within_its_images_is_refused(tiny_config, small_folder, workdir):
     with pytest.raises(InputError, match=r"is within the images.* give a --workdir elsewhere"):
         modes.train(modes.Task(config, small_folder / workdir))
     assert all(path.suffix == ".png" for path in small_folder.iterdir())
+    modes._check_outside(config, small_folder / ".runs" / "mine")  # hidden, and so no image
+    modes._check_outside(config, small_folder.with_name("runs"))
 
 
 @pytest.fixture

@@ -77,11 +77,12 @@ def _unknown_field(fields: Sequence[str], arguments: list[str]) -> str:
     return ""
 
 
-def exit_code(command: Callable[[], int], remedy: str = "") -> int:
+def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "") -> int:
     """Runs a command and returns its exit code; expected errors are reported in one line.
 
     That is 2 for invalid input, 130 after Ctrl-C, and 1 if training diverged, memory was too small,
-    or a file could not be read or written. After Ctrl-C and errors of files, `remedy` is appended.
+    or a file could not be read or written. What is appended to "interrupted" after Ctrl-C, and to
+    errors of files, is given.
     """
     outlive_output()
     try:
@@ -89,7 +90,7 @@ def exit_code(command: Callable[[], int], remedy: str = "") -> int:
     except InputError as error:
         return refuse(str(error))
     except KeyboardInterrupt:
-        print(f"\ninterrupted{remedy}", file=sys.stderr)
+        print(f"\ninterrupted{interrupted}", file=sys.stderr)
         return 130
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -102,13 +103,14 @@ def exit_code(command: Callable[[], int], remedy: str = "") -> int:
             file=sys.stderr,
         )
     except OSError as error:
-        print(f"error: {error}{remedy}", file=sys.stderr)
+        print(f"error: {error}{failed}", file=sys.stderr)
     return 1
 
 
 def resumable_exit_code(command: Callable[[], int]) -> int:
     """Returns the exit code of a command that continues when it is run again."""
-    return exit_code(command, "; the same command continues where this stopped")
+    remedy = "; the same command continues where this stopped"
+    return exit_code(command, interrupted=remedy, failed=remedy)
 
 
 def refuse(message: str) -> int:

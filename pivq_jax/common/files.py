@@ -237,15 +237,17 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def replace_together(directory: Path, contents: Mapping[str, bytes | None]) -> None:
-    """Replaces files of a local directory, or deletes those of None, once all are on its disk."""
+    """Replaces files of a local directory, or deletes those of None, once all are on its disk.
+
+    All but the first are deleted before it is replaced: what two calls wrote is never together.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new.", dir=directory) as temporary:
         for name, content in contents.items():
             if content is not None:
                 write_atomically(Path(temporary, name), content)
-        for name, content in contents.items():
-            if content is None:
-                Path(directory, name).unlink(missing_ok=True)
+        for name in [*contents][1:]:
+            Path(directory, name).unlink(missing_ok=True)
         for name, content in contents.items():
             if content is not None:
                 Path(temporary, name).replace(directory / name)

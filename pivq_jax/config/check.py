@@ -252,12 +252,13 @@ def check_devices(config: Config, devices: int) -> None:
 def check_workdir(
     config: Config, workdir: Path, writes: bool = True, extends: bool = False
 ) -> None:
-    """Checks that a workdir has no checkpoint or is of a run with the same config, and is writable.
+    """Checks that a workdir is new or belongs to a run with the same config, and is writable.
 
-    Without `writes`, it need not be writable; with `extends`, the config may have more steps.
+    Without `writes`, it need not be writable; with `extends`, the config may have more steps. A run
+    that ended before its first step, such as for too little memory, counts as none.
     """
     check_directory(workdir, "--workdir", writes)
-    checkpoints = workdir / "checkpoints"
+    checkpoints, log = workdir / "checkpoints", workdir / "log.jsonl"
     if not (workdir / "config.json").exists():
         if checkpoints.exists():
             raise InputError(
@@ -265,8 +266,10 @@ def check_workdir(
             )
         return
     held = read_config(workdir)
-    if not checkpoints.exists() or not any(path.name.isdigit() for path in checkpoints.iterdir()):
-        return  # such as of a run for whose first step memory was too small
+    begun = log.exists() and log.stat().st_size > 0
+    begun |= checkpoints.exists() and any(path.name.isdigit() for path in checkpoints.iterdir())
+    if not begun and held.keys() >= config.to_dict().keys():  # others have a config.json, too
+        return
     match held:
         case {"train": {"steps": int(steps)}} if extends and steps < config.train.steps:
             held = held | {"train": held["train"] | {"steps": config.train.steps}}

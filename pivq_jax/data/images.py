@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import io
 import os
+import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
@@ -39,6 +40,11 @@ def _has_reader(kind: str) -> bool:
 
 # Pixels that are converted at once.
 _STRIP = 2**20
+# What Pillow raises for a tag of another type or size than it must have.
+_ODD_TAGS = (
+    *(ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError),
+    struct.error,
+)
 
 FORMATS = tuple(kind for kind in _FORMATS if _has_reader(kind))
 
@@ -212,7 +218,7 @@ def _decode(
         opened.load()
         check_exif(opened, name)
         # It turns the pixels before it writes the other tags anew, which fails where one is odd.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*_ODD_TAGS):
             ImageOps.exif_transpose(opened, in_place=True)
         side = crop or min(opened.size)
         left, top = (opened.width - side) // 2, (opened.height - side) // 2

@@ -92,10 +92,9 @@ def write_pretrained(
     space = CodeSpace.of(description["config"])
     card = model_card(description, 0 if parents is None else len(parents))
     contents = {
-        # Parents and a prior are never beside weights of which they are not.
+        WEIGHTS: pack_model(params, description),
         PARENTS: None if parents is None else pack_parents(parents, space, labels),
         PRIOR: None if prior is None else pack_prior(prior),
-        WEIGHTS: pack_model(params, description),
         CONFIG: json_bytes({"format_version": FORMAT_VERSION, **description}),
         CARD: card.encode(),
     }

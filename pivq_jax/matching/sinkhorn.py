@@ -33,7 +33,8 @@ def _potentials(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
     excess = jnp.where(finite, cost - jnp.min(cost, axis=1, keepdims=True), 0.0)
     spread = jnp.sum(excess) / jnp.maximum(jnp.sum(finite, dtype=jnp.float32), 1)
     # Forbidden pairs cost more than any allowed one, by twice the largest excess of a row.
-    barrier = jnp.max(jnp.where(finite, cost, -2.0)) + 2.0 * jnp.max(excess)
+    largest = jnp.max(jnp.where(finite, cost, -jnp.inf))
+    barrier = jnp.where(jnp.isfinite(largest), largest, 0.0) + 2.0 * jnp.max(excess)
     cost = jnp.where(finite, cost, barrier)
     rows, columns = jnp.ones(num_rows, cost.dtype), jnp.ones(num_columns, cost.dtype)
     slack = num_columns - num_rows

@@ -150,6 +150,24 @@ def test_a_failed_write_keeps_the_model_that_was_there(tiny_model, copy, monkeyp
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
 
+def test_parents_and_a_prior_are_never_beside_other_weights(tiny_model, copy, monkeypatch):
+    replace, moved = Path.replace, []
+
+    def die(path: Path, target: Path) -> Path:
+        if target.parent == copy:  # what is complete goes to its place
+            moved.append(target.name)
+            if len(moved) == 2:
+                raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        dataclasses.replace(tiny_model, step=7).save_pretrained(copy)
+    monkeypatch.undo()
+    opened = pivq_jax.from_pretrained(copy)
+    assert opened.step == 7 and opened.parents is None and opened.prior is None
+
+
 def test_the_directory_is_what_the_hub_expects(published, tiny_run):
     assert {path.name for path in published.iterdir()} == {
         "README.md",

@@ -158,13 +158,26 @@ def test_fewer_steps_and_more_than_a_model_has_are_another_config(started, steps
         check_workdir(config, started.workdir, extends=extends)
 
 
-def test_a_run_that_died_before_its_first_checkpoint_may_begin_with_another_config(
-    started, tmp_path
-):
-    (tmp_path / "config.json").write_text("{}")
+def test_a_run_that_died_before_its_first_step_may_begin_with_another_config(started, tmp_path):
+    larger = started.config.with_fields({"train.batch_size": 4_096})
+    (tmp_path / "config.json").write_text(json.dumps(larger.to_dict()))
+    (tmp_path / "checkpoints").mkdir()
     train(started.config, tmp_path, initial=lambda config: started.copies)
     assert json.loads((tmp_path / "config.json").read_text()) == started.config.to_dict()
     assert_same(tmp_path, started.workdir, 4)
+
+
+@pytest.mark.parametrize("kind", ["published", "another program's", "a run that logged a step"])
+def test_a_config_of_anything_else_is_not_replaced(started, tmp_path, kind):
+    values = started.config.with_fields({"train.batch_size": 4_096}).to_dict()
+    if kind == "a run that logged a step":
+        (tmp_path / "log.jsonl").write_text('{"step": 50, "seconds": 9.0}\n')
+    else:
+        values = {"config": values} if kind == "published" else {"mine": 1}
+    (tmp_path / "config.json").write_text(content := json.dumps(values))
+    with pytest.raises(InputError, match="of another config"):
+        train(started.config, tmp_path)
+    assert (tmp_path / "config.json").read_text() == content
 
 
 def test_nothing_is_written_if_the_weights_are_refused(tiny_config, tmp_path):
