@@ -81,8 +81,8 @@ def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "
     """Runs a command and returns its exit code; expected errors are reported in one line.
 
     That is 2 for invalid input, 130 after Ctrl-C, and 1 if training diverged, memory was too small,
-    or a file could not be read or written. What is appended to "interrupted" after Ctrl-C, and to
-    errors of files, is given.
+    or a file could not be read or written. `interrupted` is appended to what is said after Ctrl-C,
+    and `failed` to the errors of files.
     """
     outlive_output()
     try:

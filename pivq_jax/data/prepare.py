@@ -178,9 +178,10 @@ def _prepare(options: argparse.Namespace) -> int:
     print(f"{options.dataset} at {options.size} pixels in {output}: {counts} images")
     print(f"{attributes} attributes; {skipped} images skipped")
     config, size = _CONFIGS[options.dataset]
-    whole = options.size % size == 0 if config == "image_folder" else options.size >= size
-    if not whole:
-        needed = "a multiple of 8" if config == "image_folder" else f"{size} or more"
+    fits, needed = options.size >= size, f"{size} or more"
+    if options.dataset == "image_folder":
+        fits, needed = options.size % size == 0, f"a multiple of {size}"
+    if not fits:
         print(f"configs/{config}.py takes a --size of {needed}: for others see docs/own_images.md")
         return 0
     command = f"python -m pivq_jax.main --config=configs/{config}.py"
