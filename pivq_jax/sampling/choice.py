@@ -12,13 +12,13 @@ both images are alike.
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from pivq_jax.sampling.lift import improve_exchange
+from pivq_jax.sampling.lines import along, neighbours_across
 from pivq_jax.sampling.pairing import rank_of_pairs
 from pivq_jax.sampling.prior import SetPrior, pseudo_likelihood
 from pivq_jax.sampling.space import CodeSpace
@@ -50,19 +50,16 @@ def choose_exchange(
     pairs = paired.sum(-1, keepdims=True)
     quota = jnp.round(fraction * pairs)
     if space.places:
-        side = math.ceil(math.sqrt(space.places))
-        grid = jnp.stack(jnp.divmod(jnp.arange(space.places), side), -1).astype(jnp.float32)
-        directions = jax.vmap(lambda k: jax.random.normal(k, (2,)))(keys)
-        order = jnp.einsum("pd,bd->bp", grid, directions, precision=jax.lax.Precision.HIGHEST)
-        along = jnp.take_along_axis(order, space.places_of(codes_a, codebook), axis=-1)
+        order = along(space.places, jax.vmap(lambda k: jax.random.normal(k, (2,)))(keys))
+        score = jnp.take_along_axis(order, space.places_of(codes_a, codebook), axis=-1)
     else:
         directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
         middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
-        along = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
-    exchanged = paired & (rank_of_pairs(along, paired) < quota)
+        score = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
+    exchanged = paired & (rank_of_pairs(score, paired) < quota)
     if space.places:  # all codes of the places on one side of the line: at least as many
-        last = jnp.max(jnp.where(exchanged, along, -jnp.inf), -1, keepdims=True)
-        exchanged = paired & (along <= last)
+        last = jnp.max(jnp.where(exchanged, score, -jnp.inf), -1, keepdims=True)
+        exchanged = paired & (score <= last)
     if lift is not None:
         slack = jnp.round(SLACK * jnp.minimum(fraction, 1 - fraction) * pairs[:, 0])
         improve = jax.vmap(improve_exchange, in_axes=(0, 0, 0, None, 0))
@@ -125,12 +122,4 @@ def _seams(
     apart = jnp.square(a - b).sum(-1)  # [B, places]
     places = space.places_of(codes_a, codebook)
     taken = jnp.einsum("cbn,bnp->cbp", choices, jax.nn.one_hot(places, space.places)) > 0
-    side = math.isqrt(space.places)
-    apart, taken = (x.reshape(*x.shape[:-1], side, side) for x in (apart, taken))
-
-    def between_rows(apart: jax.Array, taken: jax.Array) -> jax.Array:
-        crossed = taken[..., 1:, :] != taken[..., :-1, :]
-        return jnp.sum(crossed * (apart[..., 1:, :] + apart[..., :-1, :]), (-2, -1))
-
-    columns = between_rows(apart.swapaxes(-2, -1), taken.swapaxes(-2, -1))
-    return between_rows(apart, taken) + columns
+    return jnp.sum(neighbours_across(taken) * apart, -1)

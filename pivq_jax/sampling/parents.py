@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from pivq_jax.common.errors import InputError
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
+from pivq_jax.sampling.lines import distances_along_lines
 from pivq_jax.sampling.space import CodeSpace
 
 
@@ -52,8 +53,10 @@ def near_parents(
 
     The distance of two sets is their Chamfer distance in codebook space (Fan et al. 2017, arXiv
     1612.00603): the mean squared distance of each code from the nearest one of the other set, in
-    both directions. It does not depend on the order of codes. With several stages, it is the mean
-    squared distance of the latents that the codes of each place add up to.
+    both directions. It does not depend on the order of codes. With several stages, new images have
+    the places on one side of a line from another parent, and it is enough that parents are alike
+    where that line runs: the distance is the mean squared one, there, of the latents that codes add
+    up to, along that of sixteen lines through the middle where it is least.
 
     The pool has M images with codes [M, N]. If it has fewer than `nearest_of` other images, all of
     them are compared; if `nearest_of` leaves no choice, the result is that of `random_parents`,
@@ -72,8 +75,7 @@ def near_parents(
 
     def distances(rows: jax.Array, columns: jax.Array) -> jax.Array:
         if latents is not None:
-            flat = latents.reshape(len(codes), -1)
-            return squared_distances(flat[rows], flat[columns]) / latents[0].size
+            return distances_along_lines(latents[rows], latents[columns])
 
         def chamfer(row: jax.Array, column: jax.Array) -> jax.Array:
             apart = squared_distances(codebook[codes[row]], codebook[codes[column]])

@@ -13,7 +13,7 @@ from scipy.optimize import linprog
 
 from pivq_jax import sampling
 from pivq_jax.model.quantizer import places
-from pivq_jax.sampling import CodeSpace, choice
+from pivq_jax.sampling import CodeSpace, choice, lines
 
 PLACES, STAGES, EACH = 16, 3, 4  # a grid of 4 x 4, with 4 entries of each place at every stage
 N, K = PLACES * STAGES, PLACES * STAGES * EACH
@@ -36,15 +36,51 @@ def test_places_are_those_of_the_nearest_vectors():
     np.testing.assert_array_equal(SPACE.places_of(jnp.arange(K), jnp.asarray(CODEBOOK)), PLACE)
 
 
-def test_the_nearest_parents_are_those_of_the_nearest_latents():
+def halves(side):
+    """The places on one side of each line through the middle, bool [side * side]."""
+    for line in range(lines.LINES):
+        angle = np.pi * line / lines.LINES
+        score = np.round(
+            np.add.outer(*np.multiply.outer([np.cos(angle), np.sin(angle)], np.arange(side))), 4
+        )
+        taken = np.zeros(side * side, bool)
+        taken[np.argsort(score.ravel(), kind="stable")[: side * side // 2]] = True
+        yield taken
+
+
+def along_lines(a, b, side):
+    """The mean squared difference of latents [P, D] at the line where it is least."""
+    apart, least = np.square(a - b).mean(-1), np.inf
+    for taken in halves(side):
+        seam = [
+            (apart[here] + apart[there]) / 2
+            for here in range(side * side)
+            for there in (here + 1, here + side)
+            if there < side * side and (there % side or there == here + side)
+            if taken[here] != taken[there]
+        ]
+        least = min(least, np.mean(seam))
+    return least
+
+
+def test_the_nearest_parents_are_alike_along_a_line():
     codes = images(12, 3)
     groups = sampling.near_parents(SPACE, jax.random.key(0), 60, codes, CODEBOOK, nearest_of=11)
     latents = np.zeros((12, PLACES, 8))
     for image, row in enumerate(codes):
         np.add.at(latents[image], PLACE[row], CODEBOOK[row, 8:])
-    apart = ((latents[:, None] - latents) ** 2).sum((2, 3)) + 1e9 * np.eye(12)
-    np.testing.assert_array_equal(groups[:, 1], apart.argmin(1)[groups[:, 0]])
+    apart = np.array([[along_lines(a, b, 4) for b in latents] for a in latents])
+    nearest = (apart + 1e9 * np.eye(12)).argmin(1)
+    np.testing.assert_array_equal(groups[:, 1], nearest[groups[:, 0]])
     assert len(np.unique(groups[:, 0])) > 6
+
+
+@pytest.mark.parametrize("side", [2, 3, 5, 8])
+def test_only_latents_that_border_on_a_line_count(side):
+    a, b = RNG.normal(size=(3, side**2, 2)), RNG.normal(size=(4, side**2, 2))
+    found = lines.distances_along_lines(*(jnp.asarray(x, jnp.float32) for x in (a, b)))
+    expected = [[along_lines(x, y, side) for y in b] for x in a]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 1.0])
