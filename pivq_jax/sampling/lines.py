@@ -49,8 +49,9 @@ def distances_along_lines(a: jax.Array, b: jax.Array) -> jax.Array:
         rows, columns = ((x[:, at] * weights[:, None]).reshape(len(x), -1) for x in (a, b))
         return jnp.minimum(least, squared_distances(rows, columns) / a.shape[2]), None
 
+    at, weights = map(jnp.asarray, _borders(a.shape[1]))
     start = jnp.full((len(a), len(b)), jnp.inf, jnp.float32)
-    return jax.lax.scan(nearer, start, _borders(a.shape[1]))[0]
+    return jax.lax.scan(nearer, start, (at, weights))[0]
 
 
 @functools.cache
