@@ -21,8 +21,8 @@ the codebook's start. The steps of that start and of the warm-up are scaled in p
 in the table is the time of training as it then was, with all of this and with checkpoints.
 
 Samples exchange codes of pairs of training images, in both models as an evaluation of the config
-does: with its `sample.nearest_of`, the second parent is one that resembles the first, in each
-model's own latents, and half of what differs is exchanged, as `pivq_jax.sampling.recombine` chooses
+does: with its `sample.nearest_of`, the second parent is matched to the first by each model's own
+latents, and half of what differs is exchanged, as `pivq_jax.sampling.recombine` chooses
 it, in the grid on one side of a line. In a further line of the table, the grid exchanges half of
 all places of the same parents, chosen one by one. All metrics are of 8-bit images, by the functions
 of an evaluation, with the features of VGG16.

@@ -12,10 +12,10 @@ width with which parameters and codebook are most nearly as many as PI-VQ's.
 `metrics.json` has the names of an evaluation (docs/metrics.md), computed by the same functions.
 
 New images come from the same function as PI-VQ's, `recombine_at_random`, with the same pool of
-training images, seed and `sample.nearest_of`: parents that resemble each other, matched one to one,
-and of several lines the one along which both are most alike. With the patches of configs/faces.py,
-which are a grid as well, only the latents differ in which likeness is measured: each model has its
-own. PI-VQ with sets of codes exchanges those on one side of a hyperplane instead.
+training images, seed and `sample.nearest_of`: parents matched one to one that are alike along some
+line, and of several lines the one along which both are most alike. With the patches of
+configs/faces.py, which are a grid as well, only the latents differ in which likeness is measured:
+each model has its own. PI-VQ with sets of codes exchanges those on one side of a hyperplane.
 """
 
 import contextlib

@@ -35,7 +35,7 @@ from pivq_jax.common.weights import pack_arrays
 from pivq_jax.data.images import encode_png
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.reconstruction import encode_split
-from pivq_jax.explore.engine import Engine
+from pivq_jax.explore.engine import PARENTS, Engine
 from pivq_jax.explore.pool import SEARCH_SIZE
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import from_pretrained, load
@@ -52,7 +52,6 @@ EXPLORER = DOCS / "explorer"
 PAGE = DOCS.parent / "pivq_jax" / "explore" / "page"
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 TEST_IMAGES, TRAINING_IMAGES = 200, 1_000
-PARENTS = 500  # pairs that new faces are of, where the config wants parents that are alike
 
 
 def build(open_model: Callable[[], TrainedModel], output: Path) -> None:

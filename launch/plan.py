@@ -7,21 +7,16 @@ computes and sends, an estimate of the step time, and the hours of the training 
 Topologies are written as in Cloud TPU: v5e:4x4, v5e:8x8, v4:2x2x2, v5p:4x4x4, v6e:8x8, ...
 Fields of the config are changed as in training, for example --config.mesh.fsdp=4.
 
-  --table   celeba, celeba_hq and ffhq on four slices instead of one config (takes an hour or
-            more)
-
 Exit status: 0 if it fits, 1 if it does not, 2 for invalid input. Compilation takes minutes, as at
 the start of a training, and needs no accelerator.
 """
 
-import itertools
 import os
 import sys
 from functools import partial
 from typing import Any
 
 from absl import app, flags
-from tqdm import tqdm
 
 from launch.compiler import (
     ENVIRONMENT,
@@ -36,20 +31,17 @@ from pivq_jax.common.command_line import exit_code, parse_flags
 from pivq_jax.common.cost import Cost, cost_table
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import Config, all_fields
-from pivq_jax.config.loader import define_config_flag, load_config
+from pivq_jax.config.loader import define_config_flag
 
 _CONFIG = define_config_flag()
 _FIELDS = [field.name for field in all_fields()]
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, such as v5e:8x8.")
-_TABLE = flags.DEFINE_bool("table", False, "Print plans for several configs and slices.")
 _COMPARE = flags.DEFINE_bool(
     "compare", False, "Also compile for one chip and compare its flops, with equal images per chip."
 )
 
 # The share of the roofline's speed that a run is assumed to reach, until one has been timed.
 EFFICIENCY = 0.35
-TABLE_CONFIGS = ("celeba", "celeba_hq", "ffhq")
-TABLE_TOPOLOGIES = ("v5e:4x4", "v5e:8x8", "v4:2x2x2", "v6e:8x8")
 
 
 def shares_out(config: Config, chips: int, factor: int) -> bool:
@@ -144,46 +136,6 @@ def costs(plan: Plan, config: Config, model_flops: float | None) -> dict[str, Co
     return found
 
 
-def table() -> None:
-    """Prints plans for several configs and slices as a table, line by line."""
-    titles = (
-        *("config, slice", "batch", "fsdp", "GiB a chip: state / peak / of", "TFLOP a chip"),
-        *("MiB sent a chip", "step at best, ms", "images/s at best", "flops against one chip"),
-    )
-    print(f"| {' | '.join(titles)} |\n" + "|" + " --- |" * len(titles), flush=True)
-    rows = list(itertools.product(TABLE_CONFIGS, TABLE_TOPOLOGIES))
-    for name, topology in tqdm(rows, unit="row"):
-        tqdm.write(_row(load_config(name), topology))
-        sys.stdout.flush()  # a row takes minutes and should not be lost on interruption
-
-
-def _row(config: Config, topology: str) -> str:
-    devices = devices_of(topology)
-    config = config.with_fields(
-        {
-            "mesh.fsdp": min(config.mesh.fsdp, len(devices)),
-            "train.batch_size": max(config.train.batch_size, len(devices)),
-        }
-    )
-    cells = [f"{config.name}, {topology}", f"{config.train.batch_size}", f"{config.mesh.fsdp}"]
-    try:
-        plan = make_plan(config, topology, devices)
-    except DoesNotFit as error:
-        return f"| {' | '.join(cells)} | {error} |"
-    memory = (plan.state, plan.memory, plan.chip.memory)
-    return "| " + " | ".join(
-        [
-            *cells,
-            " / ".join(f"{value / GIB:.2f}" for value in memory),
-            f"{plan.flops / 1e12:.2f}",
-            f"{sum(plan.moved.values()) / 2**20:,.0f}",
-            f"{1e3 * plan.step_seconds:.1f}",
-            f"{plan.batch_size / plan.step_seconds:,.0f}",
-            f"{flops_against_one_chip(config, plan, devices)} |",
-        ]
-    )
-
-
 def flops_against_one_chip(config: Config, plan: Plan, devices: list[Any]) -> str:
     """Flops per chip relative to those of a step on a single chip with the same number of images.
 
@@ -199,17 +151,9 @@ def flops_against_one_chip(config: Config, plan: Plan, devices: list[Any]) -> st
 
 
 def main(arguments: list[str]) -> int:
-    """Plans one config, or prints the table."""
+    """Plans the training of the config on the slice."""
     if len(arguments) > 1:
         raise InputError(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
-    if _TABLE.value:
-        if _CONFIG.value is not None or _TOPOLOGY.value or _COMPARE.value:
-            raise InputError(
-                "--table has configs and slices of its own: leave out --config, --topology and"
-                " --compare"
-            )
-        table()
-        return 0
     if _CONFIG.value is None or not _TOPOLOGY.value:
         raise InputError("give --config and --topology; see --help")
     return _plan_one(Config.from_dict(_CONFIG.value.to_dict()), _TOPOLOGY.value)

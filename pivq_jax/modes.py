@@ -366,7 +366,8 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
         edits.check_changes(model, changes)
     else:
         model = _open_model(task, writes=not task.output)
-    writes, codes, psnrs = jax.process_index() == 0, {}, []
+    writes, psnrs = jax.process_index() == 0, []
+    codes: dict[str, list[int]] = {}
     size, batch_size = task.config.data.image_size, task.config.evaluate.batch_size
     doing = "editing" if changes else "reconstructing"
     for readable in folders.readable_images(source, files, size, batch_size, doing):
@@ -378,6 +379,8 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
         if not changes:
             originals = jnp.asarray(np.stack([*readable.values()]))
             psnrs.append(np.asarray(psnr(jnp.asarray(decoded), originals, 255.0)))
+        if writes and not codes:  # those of before do not stand beside what a killed command leaves
+            (target / "codes.json").unlink(missing_ok=True)
         for file, image, row in zip(readable, decoded, found.tolist(), strict=True):
             if writes:
                 save_png(target / names[file], image)

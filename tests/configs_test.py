@@ -251,6 +251,18 @@ def test_stages_are_of_patches_and_divide_entries_and_dimensions():
             check_config(config.with_fields(change), training=True)
 
 
+def test_a_workdir_in_a_bucket_keeps_to_its_config(bucket):
+    config = get_config("image_folder")
+    (bucket / "config.json").write_text(json.dumps(config.to_dict()))
+    (bucket / "log.jsonl").write_text("")
+    other = config.with_fields({"train.batch_size": 2})
+    check_workdir(other, bucket)  # no step was logged
+    (bucket / "log.jsonl").write_text('{"step": 5}\n')
+    check_workdir(config, bucket)
+    with pytest.raises(InputError, match=r"with train\.batch_size = "):
+        check_workdir(other, bucket)
+
+
 def test_a_workdir_keeps_to_its_config(tmp_path):
     config = get_config("image_folder")
     check_workdir(config, tmp_path)  # a new one

@@ -336,7 +336,10 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import fsspec
     from etils import epath
 
+    from pivq_jax.common import files
+
     memory = fsspec.filesystem("memory")
+    monkeypatch.setitem(files._REMOTE, "gs", "fsspec")  # instead of gcsfs
     monkeypatch.setattr(epath.backend.fsspec_backend, "fs", lambda path: memory)
     yield epath.Path("gs://bucket/run")
     memory.store.clear()

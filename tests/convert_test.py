@@ -226,6 +226,14 @@ DESCRIPTIONS: dict[str, tuple[Callable[[dict], Any], str]] = {
         lambda it: it.update(progress=None),
         "progress = None must be a JSON object",
     ),
+    "a time that is none": (
+        lambda it: it.update(progress={"train_seconds": "x"}),
+        "the times in progress are no numbers",
+    ),
+    "costs of another program": (
+        lambda it: it.update(progress={"cost": {"x": 1}}),
+        "the times in progress are no numbers",
+    ),
     "of a million blocks": (
         lambda it: it["config"]["model"].update(encoder_depth=10**6),
         "model.encoder_depth = 1000000 must be at least 1 and at most 128",

@@ -301,6 +301,10 @@ def test_a_config_that_fails_says_why(commands, tmp_path, line, message):
             marks=pytest.mark.skipif(find_spec("gcsfs") is not None, reason="it can be reached"),
         ),
         ("ftp://b/run", ["use gs://, s3://"]),
+        pytest.param(
+            *("s3://b/run", ["cannot open s3://b/run", "s3fs"]),
+            marks=pytest.mark.skipif(find_spec("s3fs") is not None, reason="it can be reached"),
+        ),
     ],
 )
 def test_remote_storage_that_cannot_be_reached_is_refused(commands, place, words):

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import json
 import os
 import shutil
@@ -16,9 +17,11 @@ from typing import IO, Any, cast
 from absl import logging
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.retry import retried
 
 # Bytes of a member in the directory of a zip archive: its name and all else that may be with it.
 _MEMBER = 160
+_REMOTE = {"gs": "gcsfs", "s3": "s3fs"}  # packages that etils reads remote storage with
 MAX_NAME_BYTES = 255  # of a file's or folder's name, on most file systems
 
 
@@ -42,11 +45,16 @@ def as_path(name: str) -> Path:
     if not is_remote(name):
         return expanded(name)
     from etils import epath
+    from fsspec.config import conf
 
-    try:
-        return cast(Path, epath.Path(name))
-    except KeyError as error:  # no class for this scheme
-        raise InputError(f"{name}: {error} is unknown: use gs://, s3:// or a local path") from error
+    scheme = name.partition("://")[0]
+    if scheme not in _REMOTE:
+        raise InputError(f"{name}: {scheme}:// is unknown: use gs://, s3:// or a local path")
+    if not any(map(importlib.util.find_spec, (_REMOTE[scheme], "tensorflow"))):
+        raise InputError(f"cannot open {name}: pip install {_REMOTE[scheme]}")
+    # Listings are kept for ever otherwise: what other processes write would never be seen.
+    conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
+    return cast(Path, epath.Path(name))
 
 
 def local_path(name: str) -> Path:
@@ -83,10 +91,7 @@ def _temporary_cache(folder: Path) -> Path:
 
 def check_directory(directory: Path, flag: str, writes: bool = True) -> None:
     """Checks that a path, given by a flag, is a writable directory or can become one."""
-    try:
-        place = next((path for path in (directory, *directory.parents) if path.exists()), None)
-    except ImportError as error:  # etils names the package
-        raise InputError(f"cannot open {directory}: {error}") from error
+    place = next((path for path in (directory, *directory.parents) if path.exists()), None)
     if place and not place.is_dir():
         raise InputError(f"{place} is a file: choose another {flag}")
     if writes and isinstance(place, Path) and not os.access(place, os.W_OK):
@@ -223,6 +228,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file, with its directories; even a power cut leaves the old or the new content."""
+    if is_remote(path):  # where an object appears whole or not at all
+        retried(lambda: path.write_bytes(content), str(path), "written")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name that no other process uses, never too long for a file system.
     temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.tmp")

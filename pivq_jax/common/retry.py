@@ -1,4 +1,4 @@
-"""Reads that fail for a reason that may pass, such as a timeout, are repeated."""
+"""Reads and writes that fail for a reason that may pass, such as a timeout, are repeated."""
 
 import errno
 import re
@@ -60,26 +60,26 @@ def may_pass(error: BaseException) -> bool:
     )
 
 
-def retried(read: Callable[[], T], what: str) -> T:
+def retried(call: Callable[[], T], what: str, done: str = "read") -> T:
     """Calls a function again, after 1, 2, 4 and 8 seconds, if it fails for what may pass."""
     delays = iter(DELAYS)
     while True:
         try:
-            return read()
+            return call()
         except Exception as error:
             if not may_pass(error):
                 raise
             delay = next(delays, None)
             if delay is None:
                 raise OSError(
-                    f"{what} cannot be read after {len(DELAYS) + 1} attempts ({brief(error)}): the"
-                    " same command tries again"
+                    f"{what} cannot be {done} after {len(DELAYS) + 1} attempts ({brief(error)}):"
+                    " the same command tries again"
                 ) from error
-            say_again(what, brief(error), delay)
+            say_again(what, brief(error), delay, done)
         time.sleep(delay)
 
 
-def say_again(what: str, reason: str, delay: float) -> None:
-    """Reports on stderr that a read is repeated after a delay in seconds."""
-    line = f"{what} cannot be read now ({reason}); trying again in {delay:g} s"
+def say_again(what: str, reason: str, delay: float, done: str = "read") -> None:
+    """Reports on stderr that a read or write is repeated after a delay in seconds."""
+    line = f"{what} cannot be {done} now ({reason}); trying again in {delay:g} s"
     print(line, file=sys.stderr, flush=True)

@@ -194,6 +194,7 @@ def check_model(config: Config) -> None:
 def _check_stages(model: ModelConfig, kind: str, patches: int) -> None:
     """Checks a model whose patches have several codes each."""
     stages, most = f"model.stages = {model.stages}", 6 * model.patch_size**2
+    need(patches > 1, f"{stages} needs more than one patch: lower model.patch_size")
     need(
         model.latents == "patches" and model.num_codes == model.stages * patches,
         f"{stages} gives each of the {patches} patches as many codes: set model.latents ="
@@ -266,7 +267,7 @@ def check_workdir(
             )
         return
     held = read_config(workdir)
-    begun = log.exists() and log.stat().st_size > 0
+    begun = log.exists() and log.read_bytes() != b""  # remote paths have no st_size
     begun |= checkpoints.exists() and any(path.name.isdigit() for path in checkpoints.iterdir())
     if not begun and held.keys() >= config.to_dict().keys():  # others have a config.json, too
         return

@@ -171,6 +171,13 @@ def load_dataset(
                 "image_folder needs the directory that holds your images: give it as"
                 " --config.data.path=DIR"
             )
+        if not is_remote(path) and any(
+            (expanded(path) / name).glob(f"[0-9]*px/{records.MANIFEST}")
+        ):
+            raise InputError(
+                f"{path} was prepared at smaller sizes than {image_size} pixels: prepare the images"
+                f" again with --size={image_size}, or set --config.data.image_size"
+            )
         directory = prepared_folder(path, image_size, cache, group)
     if directory is None:
         output = f" --output={shlex.quote(path)}" if path else ""
@@ -185,7 +192,7 @@ def load_dataset(
         raise InputError(
             f"data.group is {group!r}, but {directory} was prepared with"
             f" {f'--group={found!r}' if found else 'no --group'}: prepare it again with that"
-            " --group, or set --config.data.group=''"
+            " --group or, for a new run, set --config.data.group=''"
         )
     return _open_prepared(name, image_size, directory)
 

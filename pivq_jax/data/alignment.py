@@ -81,7 +81,7 @@ def align_folder(
         "preset": preset,
         "versions": {**versions, "pillow": PIL.__version__},
     }
-    new = not output.exists()
+    new, claimed = not output.exists(), (output / SETTINGS).exists()
     with locked(output / _LOCK, images.readable_name(output)):
         try:
             _claim(output, settings)
@@ -93,7 +93,8 @@ def align_folder(
                 skipped = sorted(result for result in bar if result.reason)
             aligned = len(files) - len(skipped)
             if not aligned:
-                (output / SETTINGS).unlink()
+                if not claimed:
+                    (output / SETTINGS).unlink()
                 raise InputError(
                     f"none of the {len(files):,} images in {root} could be aligned"
                     f" ({counts(skipped)}; {skipped[0].file}: {skipped[0].detail}): give"
@@ -116,7 +117,7 @@ def _target(output: str | Path, file: str) -> Path:
 
 
 def _check_names(files: Sequence[str]) -> None:
-    """Rejects two photographs that would become one aligned image."""
+    """Rejects photographs that would become one aligned image, or one the folder of another."""
     taken: dict[Path, str] = {}
     for file in files:
         name = _target("", file)
@@ -125,6 +126,11 @@ def _check_names(files: Sequence[str]) -> None:
                 f"{taken[name]} and {file} would both become {name}: rename or remove one of them"
             )
         taken[name] = file
+    for name, file in taken.items():
+        if folder := next((up for up in name.parents if up in taken), None):
+            raise InputError(
+                f"{taken[folder]} would become {folder}, the folder of {file}: rename one of them"
+            )
 
 
 def _claim(output: Path, settings: dict[str, Any]) -> None:

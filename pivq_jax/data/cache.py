@@ -52,7 +52,7 @@ def _describe(path: Path, cache: Path) -> Prepared:
     files = [file.stat() for file in path.rglob("*") if file.is_file()]
     made = datetime.datetime.fromtimestamp(max((file.st_mtime for file in files), default=0))
     whole = not path.name.endswith(_PARTS)
-    images = read_object(path / "prepared.json").get("images", {}) if whole else {}
+    images = read_object(path / "prepared.json", 2**28).get("images", {}) if whole else {}
     size = sum(file.st_size for file in files)
     return Prepared(path.relative_to(cache).as_posix(), size, made, sum(images.values()))
 

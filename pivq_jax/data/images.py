@@ -241,7 +241,8 @@ def _damage_named(name: str, formats: Sequence[str]) -> Iterator[None]:
             what = f"it is no {' or '.join(formats)} image: choose another one"
         raise InputError(f"cannot read image {name}: {what}") from error
     except Exception as error:  # Pillow's decoders raise almost any type for a damaged file
-        if may_pass(error):  # the storage is the reason: nobody should record that as damage
+        # The storage is the reason, or this machine: nobody should record that as damage.
+        if may_pass(error) or isinstance(error, MemoryError):
             raise
         raise InputError(f"cannot read image {name}: {brief(error)}") from error
 

@@ -73,10 +73,7 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path | None:
     that uses the earlier one goes on.
     """
     place: Any = as_path(remote)  # etils paths, unlike pathlib paths, can be copied
-    try:
-        found = retried(lambda: find_directory(place, name, image_size), f"{name} in {remote}")
-    except ImportError as error:  # its message names the package that this storage requires
-        raise InputError(f"cannot open {remote}: {error}") from error
+    found = retried(lambda: find_directory(place, name, image_size), f"{name} in {remote}")
     if found is None:
         return None
     files, version = retried(lambda: _versioned(found), str(found))

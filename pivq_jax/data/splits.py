@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Callable, Sequence
 
+from absl import logging
+
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.data.builder import Entry
 
@@ -24,6 +26,11 @@ def in_splits(entries: Sequence[Entry], group: str) -> dict[str, list[Entry]]:
         raise InputError(
             f"group is {group!r}, by which the {len(entries):,} images are in {len(found)} group(s)"
             f" ({min(found)[:60]!r}, ...): a data set needs at least 3, one per split"
+        )
+    if group and (alone := sum(groups[entry.file] == entry.file for entry in entries)):
+        logging.warning(
+            "group %r does not match %s of %s images, each of which is a group of its own",
+            *(group, f"{alone:,}", f"{len(entries):,}"),
         )
     assigned = assign_splits(list(groups.values()))
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}

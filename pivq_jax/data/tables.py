@@ -13,6 +13,7 @@ from pivq_jax.data.splits import SPLITS
 
 # An attribute with more values is assumed to be a mistake, such as a column of numbers.
 _MAX_VALUES = 256
+_MAX_NAME = 200
 
 # What a list may take in memory: characters of a line, attributes, and bytes of all that is kept.
 _MAX_LINE = 2**18
@@ -146,10 +147,12 @@ def read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[in
     table.check_names(names)
     for name in names:
         allowed = re.fullmatch(r"\w[\w .-]*", name) and name not in RESERVED
+        allowed = allowed and len(name.encode()) <= _MAX_NAME  # of a file, too
         if not allowed or names.count(name) > 1:
             raise InputError(
                 f"{path} has an attribute named {name[:60]!r}: names consist of letters,"
-                f" digits, spaces and _.-, occur once, and are not {' or '.join(RESERVED)}"
+                f" digits, spaces and _.-, at most {_MAX_NAME} bytes, occur once, and are not"
+                f" {' or '.join(RESERVED)}"
             )
     if not names:
         raise InputError(

@@ -91,6 +91,8 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
                     continue
                 if stat.S_ISREG(status.st_mode):
                     stamp = f"{status.st_size} {status.st_mtime_ns}"
+                    if not os.access(path, os.R_OK):  # what is skipped now is read once it may be
+                        stamp += " unreadable"
                     yield path.removeprefix(os.path.join(root, "")), stamp
                 elif is_image(path):  # reading a pipe waits for someone who writes to it
                     logging.warning("%s is left out: it is no file", readable_name(path))

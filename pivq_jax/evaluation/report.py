@@ -71,6 +71,7 @@ def write_report(session: Session) -> dict[str, Any]:
         "data": session.dataset.identity,
         "seed": config.seed,
         "nearest_of": config.sample.nearest_of,
+        "factors": {name: list(values) for name, values in session.dataset.factors.items()},
         **dataclasses.asdict(session.settings),
     }
     stages = [(name, stage, made_for) for name, stage in STAGES.items()]
@@ -83,10 +84,13 @@ def write_report(session: Session) -> dict[str, Any]:
     for number, (name, stage, wanted) in enumerate(stages, 1):
         file = folder / f"{name}.json"
         kept = read_object(file)
+        held = [folder / f"{picture}.png" for picture in kept.get("pictures", [])]
+        fits = kept.get("made_for") == wanted and all(picture.exists() for picture in held)
         # Stages that were left out are tried again, as a missing file may now exist.
-        if not isinstance(kept.get("metrics"), dict) or kept.get("made_for") != wanted:
+        if not fits or not isinstance(kept.get("metrics"), dict):
             if first:
                 print(f"evaluating, {number} of {len(stages)}: {name}", file=sys.stderr, flush=True)
+                file.unlink(missing_ok=True)  # its pictures are replaced one by one
             kept = {"made_for": wanted, **_run(stage, session)}
             if first:
                 write_json(file, kept)

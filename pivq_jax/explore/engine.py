@@ -6,6 +6,7 @@ for use by two threads at once.
 
 import dataclasses
 import io
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,7 @@ from pivq_jax.sampling import Labels
 
 # Images decoded at once. More would not be much faster, and a large model would be busy for long.
 BATCH = 4
+PARENTS = 500  # pairs that new faces are of, where the config wants parents that fit
 MAX_EXAMPLES = 48  # most images of `Engine.examples` at once
 # The largest file that is accepted, in bytes: a PNG file of a camera of 10 million pixels.
 MAX_BYTES = 2**25
@@ -200,17 +202,24 @@ class Engine:
     def recombine(self, key: jax.Array) -> NewFace:
         """Recombines two random training images: paired as on the page, chosen as in samples."""
         key_parents, key_mix = jax.random.split(key)
-        nearest_of = self.model.config.sample.nearest_of
-        pair = sampling.near_parents(
-            self.model.space, key_parents, 1, self.pool.codes, self._codebook, nearest_of=nearest_of
-        )
-        first, second = pair[0].tolist()
+        if self.model.config.sample.nearest_of == 1:
+            pair = sampling.random_parents(key_parents, 1, len(self.pool.codes))[0]
+        else:
+            pair = self._parents[int(jax.random.randint(key_parents, (), 0, len(self._parents)))]
+        first, second = pair.tolist()
         a, b = self._training_image(first), self._training_image(second)
         pairs = self.pair(a.codes, b.codes)
         sides = jnp.asarray(pairs.a)[None], jnp.asarray(pairs.b)[None]
         how = *sides, self._codebook, key_mix, jnp.float32(0.5), self._lift
         exchanged = sampling.choose_pairs(self.model.space, *how)
         return NewFace(a, b, pairs, np.where(exchanged[0], pairs.b, pairs.a))
+
+    @cached_property
+    def _parents(self) -> np.ndarray:
+        """Pairs of training images that fit, int32 [PARENTS, 2], all matched at once."""
+        config, key = self.model.config, jax.random.key(int(self.model.config.seed))
+        pool = self.pool.codes, self._codebook, 2, config.sample.nearest_of
+        return np.asarray(sampling.near_parents(self.model.space, key, PARENTS, *pool))
 
     def nearest(self, codes: np.ndarray) -> Nearest:
         """Finds the training image that looks most like a decoded set, int [N]."""

@@ -86,23 +86,32 @@ def complete_patches(
     """Completes codes [B, N], of which each is of one patch and says nothing about others.
 
     Patches that are mostly hidden are drawn from the prior or, without one, are those of the parent
-    whose visible patches are most alike, by their latents. Returns int32 [B, N].
+    whose visible patches are most alike, by their latents. If all are mostly hidden, those of which
+    most is visible count as visible. Returns int32 [B, N].
     """
     side = math.isqrt(space.places)
-    seen = visible[..., 0].reshape(len(visible), side, -1, side, visible.shape[2] // side)
-    seen = seen.mean((2, 4)).reshape(len(visible), space.places) >= 0.5
+    share = visible[..., 0].reshape(len(visible), side, -1, side, visible.shape[2] // side)
+    share = share.mean((2, 4)).reshape(len(visible), space.places)
+    seen = share >= jnp.minimum(share.max(1, keepdims=True), 0.5)
     if prior is not None:
         known = jnp.take_along_axis(seen, space.places_of(codes, codebook), axis=1)
         assert isinstance(prior.network, sampling.PlacePrior)
         how = codes, jax.random.key(0), known, TEMPERATURE
-        return place_prior.complete(prior.network, prior.params, *how)
+        completed = place_prior.complete(prior.network, prior.params, *how)
+        return jnp.where(seen.all(1, keepdims=True), space.canonical(codes), completed)
     if parents is None:
-        return codes
-    every = space.latents_of(jnp.asarray(parents), codebook)
-
-    def nearest_parent(part: tuple[jax.Array, jax.Array]) -> jax.Array:
-        apart = jnp.square(every - part[0]).sum(-1)
-        return jnp.argmin(jnp.where(part[1], apart, 0).sum(-1))
-
-    chosen = jax.lax.map(nearest_parent, (space.latents_of(codes, codebook), seen))
+        raise ValueError("hidden patches need parents or a prior, and the model has neither")
+    every, own = (space.latents_of(jnp.asarray(each), codebook) for each in (parents, codes))
+    chosen = _nearest_parents(every, own, seen)
     return sampling.exchange_places(space, codebook, codes, jnp.asarray(parents)[chosen], ~seen)
+
+
+@jax.jit
+def _nearest_parents(parents: jax.Array, latents: jax.Array, seen: jax.Array) -> jax.Array:
+    """The parents [M, P, D] whose latents are nearest to each image's where `seen`: int32 [B]."""
+
+    def nearest(image: tuple[jax.Array, jax.Array]) -> jax.Array:
+        apart = jnp.square(parents - image[0]).sum(-1)
+        return jnp.argmin(jnp.where(image[1], apart, 0).sum(-1))
+
+    return jax.lax.map(nearest, (latents, seen))

@@ -39,7 +39,7 @@ def programs_of(config: Config, mesh: Mesh) -> Programs:
     return Programs(
         partial(_by_rows, jit(partial(_encode, model, space)), mesh),
         partial(_by_rows, jit(partial(_decode, model, space)), mesh),
-        jax.jit(partial(_fit, model, space.method), static_argnums=0, compiler_options=options),
+        jax.jit(partial(_fit, model, space), static_argnums=0, compiler_options=options),
     )
 
 
@@ -68,7 +68,7 @@ def _decode(model: PIVQ, space: CodeSpace, params: Any, codes: jax.Array) -> jax
 
 def _fit(
     model: PIVQ,
-    method: str,
+    space: CodeSpace,
     network: SetPrior | None,
     params: Any,
     prior_params: Any,
@@ -82,4 +82,5 @@ def _fit(
 
     prior = None if network is None else Prior(network, prior_params, 0.0)
     codebook = params["quantizer"]["codebook"]
-    return fit_visible(decode, codebook, codes, images, visible, prior, method)
+    how = prior, space.method, space.distinct
+    return fit_visible(decode, codebook, codes, images, visible, *how)

@@ -1,6 +1,7 @@
 """The trained model."""
 
 import dataclasses
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -136,9 +137,10 @@ class TrainedModel:
         """Draws the codes of new images: each recombines two of `parents`, drawn at random.
 
         The second one is matched to the first among `sample.nearest_of` images, see
-        `sampling.near_parents`. About half of the differing codes are exchanged, with the log lift
-        of all parents. `jax.random.key(SEED)` gives the codes of `--mode=sample` of a run with this
-        seed. Raises ValueError if there are fewer than two parents, or `count` is below 1.
+        `sampling.near_parents`. A share `sample.fraction` of the differing codes, by default about
+        half, is exchanged, with the log lift of all parents. `jax.random.key(SEED)` and the same
+        count give the codes of `--mode=sample` of a run with this seed. Raises ValueError if there
+        are fewer than two parents, or `count` is below 1.
         """
         if self.parents is None:
             raise ValueError(
@@ -149,7 +151,7 @@ class TrainedModel:
         pool = self.parents, self.codebook, 2, self.config.sample.nearest_of
         pairs = sampling.near_parents(self.space, key_parents, count, *pool)
         groups, lift = self.parents[pairs], self.lift if self.space.uses_lift else None
-        how = key_mix, np.arange(count), 0.5, lift
+        how = key_mix, np.arange(count), self.config.sample.fraction, lift
         return sampling.recombine_groups(self.space, self.codebook, groups, *how)
 
     def sample_prior(
@@ -174,9 +176,9 @@ class TrainedModel:
         ValueError if the model has no prior, or an argument is out of range.
         """
         prior = self._own_prior()
-        if not temperature > 0 or passes < 1:
+        if not 0 < temperature < math.inf or passes < 1:
             raise ValueError(
-                f"temperature = {temperature:g}, passes = {passes}: both must be positive"
+                f"temperature = {temperature:g}, passes = {passes}: both must be positive, finite"
             )
         part = self._checked(codes, partial=True)
         known = part.shape[1]
@@ -251,7 +253,7 @@ class TrainedModel:
     def log_lift(self, codes: Array) -> jax.Array:
         """Computes the log lift of all pairs of codes, float32 [K, K]; see `sampling.log_lift`.
 
-        Raises ValueError if the model is `positional`.
+        Raises ValueError if the model is `positional` or has several stages.
         """
         return sampling.log_lift(self.space, np.asarray(codes))
 

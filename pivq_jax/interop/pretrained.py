@@ -185,7 +185,8 @@ def most_parents(space: CodeSpace) -> int:
 def pack_parents(codes: np.ndarray, space: CodeSpace, labels: Labels | None = None) -> bytes:
     """Returns the content of a file with the codes of images.
 
-    Labels, too, if no factor has more than 256 values, or a name more than 200 characters.
+    Labels, too, but those of factors that have more than 256 values, or a name of more than 200
+    characters.
     """
     if len(codes) > (most := most_parents(space)):
         raise InputError(
@@ -194,10 +195,16 @@ def pack_parents(codes: np.ndarray, space: CodeSpace, labels: Labels | None = No
         )
     dtype = np.min_scalar_type(space.codebook_size - 1)
     arrays, metadata = {CODES: space.check(codes).astype(dtype)}, {}
-    few = labels and max(map(len, labels.factors.values())) <= MOST_VALUES
-    if labels and few and longest_name(labels.factors) <= LONGEST:
-        arrays[LABELS] = labels.values.astype(np.uint8)
-        metadata[FACTORS] = json.dumps(dict(labels.factors))
+    factors = labels.factors if labels else {}
+    kept = {
+        name: list(values)
+        for name, values in factors.items()
+        if len(values) <= MOST_VALUES and longest_name({name: values}) <= LONGEST
+    }
+    if labels and kept:
+        columns = [index for index, name in enumerate(factors) if name in kept]
+        arrays[LABELS] = labels.values[:, columns].astype(np.uint8)
+        metadata[FACTORS] = json.dumps(kept)
     return pack_arrays(arrays, metadata)
 
 

@@ -104,7 +104,19 @@ def _checked(text: str, path: Path) -> tuple[dict[str, Any], Config]:
         if not isinstance(description.setdefault(name, {}), dict):
             shown = reprlib.repr(description[name])
             raise InputError(f"{path}: {name} = {shown} must be a JSON object")
+    if not _has_times(description["progress"]):
+        raise InputError(f"{path}: the times in progress are no numbers of seconds: leave them out")
     return description, config
+
+
+def _has_times(progress: dict[str, Any]) -> bool:
+    """Whether the time spent on a run, as `training.cost.Clock.progress` gives it, can be read."""
+    cost = progress.get("cost", {})
+    spent = cost.get("spent", {}) if isinstance(cost, dict) else None
+    if not isinstance(spent, dict) or cost.keys() - {"spent", "steps", "at_peak"}:
+        return False
+    numbers = progress.get("train_seconds", 0), cost.get("steps", 0), cost.get("at_peak", 0)
+    return all(type(x) in (int, float) and 0 <= x < 1e12 for x in (*numbers, *spent.values()))
 
 
 def _refuse_constant(name: str) -> None:

@@ -197,7 +197,9 @@ def add_by_place(owners: jax.Array, values: jax.Array, count: int) -> jax.Array:
     """Adds up values [..., N, latent_dim] of the same owner, int [..., N]: [..., count,
     latent_dim].
     """
-    return jnp.einsum("...np,...nd->...pd", jax.nn.one_hot(owners, count), values)
+    return jnp.einsum(
+        "...np,...nd->...pd", jax.nn.one_hot(owners, count, dtype=values.dtype), values
+    )
 
 
 def sum_by_place(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:

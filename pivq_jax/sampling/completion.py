@@ -54,11 +54,13 @@ def fit_visible(
     visible: jax.Array,
     prior: Prior | None = None,
     method: str = "auto",
+    distinct: bool = True,
 ) -> jax.Array:
-    """Changes codes, int32 [B, N] and distinct, until the visible pixels of their images fit best.
+    """Changes codes, int32 [B, N], until the visible pixels of their images fit best.
 
     `decode` maps code vectors float32 [B, N, D] to images [B, H, W, 3]; for `images` and `visible`
     see `visible_error`. Without a prior, all sets are alike. `method` is the solver of `match`.
+    Unless `distinct`, they are multisets, whose codes are changed without regard to each other.
     """
 
     def energy(vectors: jax.Array) -> jax.Array:
@@ -81,8 +83,11 @@ def fit_visible(
         distance = jnp.where(itself, 0.0, squared_distances(vectors, codebook))
 
         lengths = jnp.array(LENGTHS)[:, None, None]
-        steps = match(change[:, None] + distance[:, None] / (2 * lengths), method).columns
-        held = itself.any(1, keepdims=True)
+        cost = change[:, None] + distance[:, None] / (2 * lengths)
+        if distinct:
+            steps, held = match(cost, method).columns, itself.any(1, keepdims=True)
+        else:
+            steps, held = jnp.argmin(cost, -1).astype(jnp.int32), itself
         kinds = [change] if prior is None else [change, -gain]
         singles = [_replacements(codes, jnp.where(held, jnp.inf, kind)) for kind in kinds]
         candidates = jnp.concatenate([steps, *singles], axis=1)  # [B, C, N]

@@ -24,10 +24,11 @@ def log_lift(space: CodeSpace, codes: np.ndarray) -> jax.Array:
     `codes` are integers [M, N], those of M >= 1 images; a few thousand images of the training split
     are enough for the default model. Returns float32 [K, K], symmetric, zero on the diagonal. One
     is added to the observed and to the expected number of images, so pairs of rare codes stay near
-    zero. Raises ValueError if there are no images, or their codes are not of this space or ordered.
+    zero. Raises ValueError if there are no images, or their codes are not of this space, or have
+    places (`CodeSpace.uses_lift`).
     """
-    if space.ordered:
-        raise ValueError("positional codes mean nothing without their places: there is no lift")
+    if not space.uses_lift:
+        raise ValueError("codes of places are not exchanged one by one: there is no lift")
     codes = space.check(codes, distinct=False)
     if not len(codes):
         raise ValueError("there are no codes to count: give those of at least one image")
@@ -38,7 +39,7 @@ def log_lift(space: CodeSpace, codes: np.ndarray) -> jax.Array:
         together += jnp.matmul(holds.T, holds, precision=jax.lax.Precision.HIGHEST)
     single = jnp.diagonal(together)
     lift = jnp.log((together + 1) / (jnp.outer(single, single) / len(codes) + 1))
-    return lift * (1 - jnp.eye(size))
+    return jnp.where(jnp.eye(size, dtype=bool), 0, lift)
 
 
 def improve_exchange(

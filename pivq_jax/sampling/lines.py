@@ -1,7 +1,7 @@
 """Lines through the grid of places: a new image has the places on one side from another parent.
 
-What it shows where the line runs is neither parent's. So the line, and the parents themselves, are
-chosen such that both images are alike there; elsewhere they may differ.
+What it shows where the line runs is neither parent's. So parents are chosen that are alike along
+some line, and then a line along which they are; elsewhere they may differ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LINES = 16  # through the middle, evenly spaced, for the choice of parents
 
 def along(places: int, directions: jax.Array) -> jax.Array:
     """Projects all P places, by row and column, to directions [..., 2]: float32 [..., P]."""
-    side = math.ceil(math.sqrt(places))
+    side = math.isqrt(places)
     grid = jnp.stack(jnp.divmod(jnp.arange(places), side), -1).astype(jnp.float32)
     return jnp.einsum("pd,...d->...p", grid, directions, precision=jax.lax.Precision.HIGHEST)
 
@@ -29,11 +29,11 @@ def neighbours_across(taken: jax.Array) -> jax.Array:
     """Counts the neighbours of each place on the other side, of bool [..., P]: int32 [..., P]."""
     side = math.isqrt(taken.shape[-1])
     grid = taken.reshape(*taken.shape[:-1], side, side)
-    down = jnp.asarray(grid[..., 1:, :] != grid[..., :-1, :], jnp.int32)
-    right = jnp.asarray(grid[..., 1:] != grid[..., :-1], jnp.int32)
-    count = jnp.zeros(grid.shape, jnp.int32)
-    count = count.at[..., 1:, :].add(down).at[..., :-1, :].add(down)
-    return count.at[..., 1:].add(right).at[..., :-1].add(right).reshape(taken.shape)
+    around = jnp.pad(grid, [(0, 0)] * (grid.ndim - 2) + [(1, 1), (1, 1)], mode="edge")
+    up, down = around[..., :-2, 1:-1], around[..., 2:, 1:-1]
+    left, right = around[..., 1:-1, :-2], around[..., 1:-1, 2:]
+    across = jnp.stack([grid != other for other in (up, down, left, right)])
+    return across.sum(0, jnp.int32).reshape(taken.shape)
 
 
 def distances_along_lines(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The parents of new images: random ones, or random ones that resemble each other."""
+"""The parents of new images: random ones, or random ones that fit each other."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def near_parents(
     parents: int = 2,
     nearest_of: int = 1,
 ) -> jax.Array:
-    """Draws groups of a random image and of images that resemble it, by their sets of codes.
+    """Draws groups of a random image and of images that fit it, by their sets of codes.
 
     Photographs of faces differ in pose and light, which many codes tell together, so that the codes
-    of two random parents contradict each other more than those of parents that resemble each other.
+    of two random parents contradict each other.
     If each first parent had the images nearest to it, some images, near to the mean of all, would
     be chosen often and others never. So the others are assigned one to one: `nearest_of` random
     images are matched, exactly, to a tenth as many first parents at the least total distance. This
@@ -54,9 +54,10 @@ def near_parents(
     The distance of two sets is their Chamfer distance in codebook space (Fan et al. 2017, arXiv
     1612.00603): the mean squared distance of each code from the nearest one of the other set, in
     both directions. It does not depend on the order of codes. With several stages, new images have
-    the places on one side of a line from another parent, and it is enough that parents are alike
-    where that line runs: the distance is the mean squared one, there, of the latents that codes add
-    up to, along that of sixteen lines through the middle where it is least.
+    the places on one side of a line from another parent, so parents need to be alike only along
+    some line. Of sixteen lines through the middle, the distance is that of the line where it is
+    least: the mean squared difference of the latents on both sides of it. (`recombine` chooses its
+    own line, by the same latents.)
 
     The pool has M images with codes [M, N]. If it has fewer than `nearest_of` other images, all of
     them are compared; if `nearest_of` leaves no choice, the result is that of `random_parents`,

@@ -296,9 +296,10 @@ def complete(
         made = jax.lax.dynamic_update_slice_in_dim(made, row[:, None], number, axis=1)
         return latent, place, cache, made
 
-    keys_and_values = jnp.zeros((batch, places, prior.heads, prior.width // prior.heads))
+    shape = batch, places, prior.heads, prior.width // prior.heads
+    keys_and_values = jnp.zeros(shape, jnp.float32)
     cache = [(keys_and_values, keys_and_values)] * prior.depth
-    start = jnp.zeros((batch, slots.values.shape[-1])), order[:, 0], cache
+    start = jnp.zeros((batch, slots.values.shape[-1]), jnp.float32), order[:, 0], cache
     made = jnp.zeros((batch, places, stages), jnp.int32)
     *_, made = jax.lax.fori_loop(0, places, of_place, (*start, made))
     return jnp.sort(made.reshape(batch, -1), axis=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -40,8 +41,8 @@ class CodeSpace:
     codebook_size: int  # K, at least 1; for `matching` at least N
     kind: str = "matching"  # (sets), `nearest` (multisets) or `positional` (sequences)
     method: str = "auto"  # solver of all matchings of codes, see `pivq_jax.matching.match`
-    # Number of latents whose codes are exchanged together, as with several stages
-    # (`pivq_jax.model.quantizer`); 0 if codes are exchanged one by one.
+    # Number of latents, a square grid row by row, whose codes are exchanged together, as with
+    # several stages (`pivq_jax.model.quantizer`); 0 if codes are exchanged one by one.
     places: int = 0
 
     def __post_init__(self) -> None:
@@ -156,6 +157,7 @@ class CodeSpace:
         """Finds the latent that each code, int32 [..., N], belongs to: int32, below `places`."""
         return places_of(codebook, self.places, codebook.shape[1] // 2)[codes]
 
+    @functools.partial(jax.jit, static_argnums=0)
     def latents_of(self, codes: jax.Array, codebook: jax.Array) -> jax.Array:
         """Adds up the codes of each latent, int32 [M, N]: float32 [M, `places`, D / 2].
 

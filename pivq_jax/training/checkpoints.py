@@ -37,6 +37,10 @@ def check_place(workdir: Path, flag: str = "--workdir", writes: bool = True) -> 
     harm.
     """
     path = str(workdir) if is_remote(workdir) else workdir.absolute().as_posix()
+    if is_remote(workdir) and not path.startswith("gs://"):
+        raise InputError(
+            f"{path}: Orbax keeps checkpoints in gs:// or on disks: choose another {flag}"
+        )
     if "\\" in path or (writes and glob.escape(path) != path):
         raise InputError(
             f"{path} contains one of [ * ? \\, under which checkpoints are lost: choose another"
@@ -213,6 +217,8 @@ class Checkpoints:
             try:
                 value = self._manager.restore(step, args=items)
             except Exception as error:
+                if jax.process_count() > 1:  # the others wait in Orbax for this one to have read
+                    multihost_utils.sync_global_devices("_Checkpointer:restore")
                 outcome, reason = _judge(error), brief(error)
             worst = worst_of_processes(outcome)
             if worst == _Outcome.READ:
@@ -247,7 +253,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            self._manager.reload()
+            with contextlib.suppress(Exception):  # remote storage may not answer
+                self._manager.reload()
             whole = self._manager.all_steps()
             left = f"that of step {max(whole)} is whole" if whole else "there is none before it"
             raise OSError(

@@ -109,6 +109,19 @@ class Clock:
         """Counts seconds as lost."""
         self.spent[what] = self.spent.get(what, 0.0) + seconds
 
+    def catch_up(self, evaluations: float, seconds: float) -> None:
+        """Adds what files say that a killed process spent after its last checkpoint, in seconds.
+
+        `evaluations` took all those up to the step of the checkpoint, which are not repeated, and
+        `seconds` all steps of the run, of which the later ones are.
+        """
+        if (missing := evaluations - self.spent.get("evaluations", 0.0)) > 0:
+            self.train_seconds += missing
+            self.lose("evaluations", missing)
+        if (repeated := seconds - self.train_seconds) > 0:
+            self.train_seconds += repeated
+            self.lose("restarts", repeated)
+
     @contextlib.contextmanager
     def on(self, what: str, pending: Any = None) -> Iterator[None]:
         """Waits for `pending`, arrays of the last step; what is then done counts as lost."""

@@ -12,25 +12,33 @@ METRICS = "metrics.jsonl"  # of the evaluations during training
 
 
 class JsonLines:
-    """A file that grows by lines; lines after `first_step` are removed at the start."""
+    """A file that grows by lines; lines after `first_step` are removed with the first new line."""
 
     def __init__(self, path: Path, first_step: int) -> None:
         self._path = path
         # Lines after the restored checkpoint will be written again.
         kept = read_lines(path, first_step)
         self._text = "".join(json.dumps(record) + "\n" for record in kept)
-        if path.exists():
-            write_atomically(path, self._text.encode())
+        self._written_whole = path.exists() or is_remote(path)
+
+    def cut(self) -> None:
+        """Removes the lines after `first_step` now."""
+        if self._path.exists():
+            self._write()
 
     def append(self, record: dict[str, Any]) -> None:
         """Writes one line."""
         line = json.dumps(record) + "\n"
-        if is_remote(self._path):  # objects in remote storage cannot grow
+        if self._written_whole:
             self._text += line
-            write_atomically(self._path, self._text.encode())
+            self._write()
             return
         with errors_named(self._path), self._path.open("a") as file:
             file.write(line)
+
+    def _write(self) -> None:
+        write_atomically(self._path, self._text.encode())
+        self._written_whole = is_remote(self._path)  # objects in remote storage cannot grow
 
 
 def read_lines(path: Path, last_step: float = math.inf) -> list[dict[str, Any]]:

@@ -47,7 +47,8 @@ def check_log(workdir: Path) -> None:
 class TrainingLog:
     """Console lines with ETA, `log.jsonl`, `metrics.jsonl` and trackers, closed on exit.
 
-    When a run resumes, files are continued without entries after `first_step`.
+    When a run resumes, files are continued without entries after `first_step`. Those of `log.jsonl`
+    go with the first new line: until then they say how long the steps took that are repeated.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class TrainingLog:
         self._marks: tuple[float, ...] = ()  # what `_now` gave at the last line
         self._lines = JsonLines(workdir / LOG, first_step)
         self._metrics = JsonLines(workdir / METRICS, first_step)
+        self._metrics.cut()
         self._trackers: list[TensorBoard | Trackio] = [TensorBoard(workdir, first_step)]
         if tracker:
             self._trackers.append(Trackio(workdir, first_step))

@@ -14,9 +14,10 @@ import numpy as np
 from pivq_jax.common.cost import cost_table, format_duration
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
-from pivq_jax.common.parallel import alone_in, make_mesh, put_batch, say
+from pivq_jax.common.parallel import alone_in, from_first_process, make_mesh, put_batch, say
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
+from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import shuffled_by, train_batches
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.build import (
@@ -27,7 +28,7 @@ from pivq_jax.training.build import (
 )
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
-from pivq_jax.training.json_lines import LOG, read_lines
+from pivq_jax.training.json_lines import LOG, METRICS, read_lines
 from pivq_jax.training.logs import TrainingLog, check_log, check_tracker
 from pivq_jax.training.objective import Params, Phase
 from pivq_jax.training.optimizer import make_optimizer
@@ -85,6 +86,7 @@ def train(
     with alone_in(workdir) as lock:
         arrays = _initial_arrays(config, workdir, initial) if initial else None
         dataset = dataset_from_config(config)
+        _check_same_data(dataset)
         mesh = make_mesh(config.mesh.fsdp)
         lpips_weights = lpips_weights_from_config(config, mesh)
         steps = steps_from_config(config, mesh)
@@ -101,17 +103,29 @@ def train(
             state, progress = _first_state(run)
             spent = progress.get("train_seconds", 0.0)
             clock = Clock(spent, **progress.get("cost", {}), started=started)
-            # Steps after the checkpoint are repeated.
+            evaluations = read_lines(workdir / METRICS, int(state.step))
             logged = read_lines(workdir / LOG) or [{}]
-            if (repeated := logged[-1].get("seconds", 0.0) - clock.train_seconds) > 0:
-                clock.train_seconds += repeated
-                clock.lose("restarts", repeated)
+            clock.catch_up(
+                evaluations=sum(line.get("seconds", 0.0) for line in evaluations),
+                seconds=logged[-1].get("seconds", 0.0),
+            )
             if not new:
                 if step := int(state.step):
                     _say_schedule(config, read_config(workdir)["train"]["steps"], step)
                 write_config()
             if int(state.step) < config.train.steps:
                 _loop(run, state, clock)
+
+
+def _check_same_data(dataset: Dataset) -> None:
+    """Refuses a process whose data is not that of the first one, such as an unfinished copy."""
+    if jax.process_count() == 1:
+        return
+    if (first := from_first_process(dataset.identity)) != dataset.identity:
+        raise InputError(
+            f"this process has other data ({dataset.identity}) than process 0 ({first}): copy the"
+            " data again"
+        )
 
 
 def _initial_arrays(
@@ -192,6 +206,9 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
         ProfilerTrace(run.workdir, **config.profile) as trace,
         contextlib.closing(_batches(run, first_step, config.data.workers)) as stream,
     ):
+        stop_asked(
+            first_step
+        )  # from here JAX counts: it does not lose a signal before the first step
         for step, images in enumerate(clock.watch(stream), start=first_step):
             # `step` steps are completed. What follows depends only on the state, the step and the
             # seed, so a run resumed here repeats it exactly.

@@ -121,6 +121,7 @@ def train_prior(
             state, _ = checkpoints.restore(jax.eval_shape(create), mesh)
             state = PriorState(*state)
         first, started = int(state.step), time.perf_counter()
+        asked(first)  # from here JAX counts, as in `training.loop`
         for step in range(first + 1, settings.steps + 1):
             lock.check()
             state, bits = step_of(state, train)
@@ -212,5 +213,7 @@ def load_prior(
         if checkpoints.latest_step() is None:
             return None
         state, _ = checkpoints.restore(wanted, make_mesh())
+    if not np.isfinite(float(state["best_bits"])):  # stopped before its first validation
+        return None
     finished = int(state["step"]) >= settings.steps
     return Prior(network, state["best"], float(state["best_bits"]), finished)

@@ -71,6 +71,9 @@ def test_reads_are_repeated_with_growing_delays_then_given_up(monkeypatch, capsy
     with pytest.raises(OSError, match=r"gs://b/x cannot be read after 5 attempts \(slow\)"):
         retried(read, "gs://b/x")
     assert slept == [1, 2, 4, 8]
+    answers = iter([TimeoutError("slow"), ""])
+    assert retried(read, "gs://b/x", "written") == ""
+    assert "gs://b/x cannot be written now (slow)" in capsys.readouterr().err
     answers = iter([KeyError("a")])
     with pytest.raises(KeyError):
         retried(read, "gs://b/x")

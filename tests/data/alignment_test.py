@@ -216,6 +216,25 @@ def test_a_folder_without_faces_is_an_error_that_says_so(tmp_path):
     refused(tmp_path / "photographs", tmp_path / "there", message)
 
 
+def test_photographs_without_faces_leave_those_aligned_before(source, tmp_path):
+    run(source, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    shutil.move(source / "part 0", tmp_path / "kept")
+    shutil.rmtree(source / "part 1")
+    Image.new("RGB", (50, 50)).save(source / "black.png")
+    with pytest.raises(InputError, match="could be aligned"):
+        run(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+    shutil.move(tmp_path / "kept", source / "part 0")
+    assert run(source, tmp_path / "out")[0] == 3
+
+
+def test_a_folder_named_like_an_aligned_photograph_is_refused(source, tmp_path):
+    photograph(source / "a.jpg")
+    photograph(source / "a.png" / "b.jpg")
+    refused(source, tmp_path / "out", r"a.jpg would become a.png, the folder of a.png/b.jpg")
+
+
 def test_workers_write_what_one_process_does(faces, tmp_path, monkeypatch):
     """With the real detector, which workers import by themselves."""
     monkeypatch.setattr(alignment, "_PHOTOGRAPHS_PER_WORKER", 1)

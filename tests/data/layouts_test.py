@@ -146,6 +146,7 @@ def test_attributes_of_a_folder_are_sorted_classes(tmp_path):
         ("name,image\na.png,1\n", "attribute named 'image'"),
         ("name,hat,hat\na.png,1,1\n", "attribute named 'hat'"),
         ("name,a/b\na.png,1\n", "attribute named 'a/b'"),
+        (f"name,{'あ' * 67}\na.png,1\n", "at most 200 bytes"),
         ("name,id\n" + "".join(f"{i}.png,{i}\n" for i in range(300)), "more than 256 values of id"),
         (b"name,hat\n\xff\xfe", "cannot read .*table.csv"),
         (None, "cannot read .*table.csv"),

@@ -8,7 +8,7 @@ from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pivq_jax.common import retry
+from pivq_jax.common import files, retry
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import _damage_named, load_dataset, prepare, records
 from tests.data.conftest import prepare_arguments
@@ -38,6 +38,7 @@ def test_a_data_set_in_a_bucket_is_copied_once(sources, make_source, tmp_path, m
         return real(str(name).replace("gs://bucket", str(bucket)))
 
     monkeypatch.setattr(epath, "Path", path)
+    monkeypatch.setitem(files._REMOTE, "gs", "fsspec")  # instead of gcsfs
     # The bucket answers too late at first.
     kind, errors, slept = type(real(tmp_path)), [TimeoutError("slow"), ConnectionError("reset")], []
     copy = kind.copy

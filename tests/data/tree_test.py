@@ -55,6 +55,14 @@ def root(tmp_path):
     return tmp_path / "root"
 
 
+def test_images_that_may_not_be_read_give_another_fingerprint(root, monkeypatch):
+    first = fingerprint(root)
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("1.png"))
+    assert fingerprint(root) != first
+    monkeypatch.undo()
+    assert fingerprint(root) == first
+
+
 def test_images_that_come_go_or_change_give_another_fingerprint(root):
     first = fingerprint(root)
     assert fingerprint(root) == first

@@ -132,10 +132,18 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
         assert len(done) == expected and metrics["psnr"] == 1.0
     kept = tmp_path / "report" / "counted.json"
     whole = json.loads(kept.read_text())
-    for damaged in ({}, [], whole | {"metrics": 3}):
+    for damaged in ({}, [], whole | {"metrics": 3}, whole | {"pictures": ["deleted"]}):
         kept.write_text(json.dumps(damaged))
         assert report.write_report(Session(model, images, asked, tmp_path))["psnr"] == 1.0
-    assert len(done) == 10
+    assert len(done) == 11
+
+    def interrupted(session):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "STAGES", {"counted": interrupted})
+    with pytest.raises(KeyboardInterrupt):
+        report.write_report(Session(older, images, asked, tmp_path))
+    assert not kept.exists()  # beside which pictures of the other weights may stand
 
 
 @pytest.mark.slow

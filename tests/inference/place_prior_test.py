@@ -17,6 +17,7 @@ from pivq_jax.evaluation import prior as module
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.inference import TrainedModel
+from pivq_jax.inference.completing import complete_patches
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.model.quantizer import places
 from pivq_jax.sampling.prior import build_prior, initial_parameters
@@ -54,6 +55,15 @@ def test_what_it_draws_has_a_code_of_each_place_and_stage(model):
     assert all(set(some) <= set(row) for some, row in zip(codes[:, 3:9], whole, strict=True))
 
 
+def test_it_draws_with_64_bits_too_and_refuses_infinite_temperatures(model):
+    with jax.enable_x64(True):
+        codes = np.asarray(model.sample_prior(jax.random.key(0), 2))
+        assert model.prior.network.slots.fits(codes).all()
+        assert model.decode(codes).dtype == jnp.float32
+    with pytest.raises(ValueError, match="temperature = inf"):
+        model.sample_prior(jax.random.key(0), 1, temperature=float("inf"))
+
+
 def test_a_published_model_draws_the_same(model, tmp_path):
     model.save_pretrained(tmp_path / "faces")
     other = pivq_jax.from_pretrained(tmp_path / "faces")
@@ -78,9 +88,22 @@ def test_it_draws_the_hidden_patches_of_a_completion(model):
         assert not seen.all()
         place = slots.slot[row] // slots.entries.shape[1]
         assert set(place) == set(range(side**2)) and len(row) == whole.shape[1]
-    without = dataclasses.replace(model, prior=None)
+    without = dataclasses.replace(model, prior=None, parents=whole)
     assert not np.array_equal(found, without.complete(filled, visible))
     np.testing.assert_array_equal(found, model.complete(filled, visible))
+    np.testing.assert_array_equal(model.complete(images, np.ones((16, 16), bool)), whole)
+    with pytest.raises(ValueError, match="need parents or a prior"):
+        dataclasses.replace(model, prior=None).complete(images, visible)
+
+
+def test_a_little_of_each_patch_is_enough_to_find_a_parent(model):
+    parents = model.sample_prior(jax.random.key(3), 6)
+    visible = np.zeros((1, 16, 16, 1), np.float32)
+    visible[:, ::2, ::2] = 1  # a quarter of each patch
+    codes = complete_patches(
+        model.space, model.codebook, np.asarray(parents), None, parents[2:3], jnp.asarray(visible)
+    )
+    np.testing.assert_array_equal(codes, parents[2:3])
 
 
 def test_it_chooses_no_pairs_and_codes_no_files(model):

@@ -117,6 +117,12 @@ def test_samples_are_those_of_an_evaluation_with_this_seed(trained_model):
         trained_model, codes, 9, key=jax.random.key(3), batch_size=9, lift=lift
     )
     np.testing.assert_array_equal(drawn, expected)
+    tenth = model.config.with_fields({"sample.fraction": 0.1})
+    drawn = dataclasses.replace(model, config=tenth).sample(jax.random.key(3), 9)
+    expected, _ = recombine_at_random(
+        trained_model, codes, 9, jax.random.key(3), batch_size=9, fraction=0.1, lift=lift
+    )
+    np.testing.assert_array_equal(drawn, expected)
     few = dataclasses.replace(model, parents=codes[:2])  # with a lift of its own
     np.testing.assert_array_equal(few.lift, trained_model.log_lift(codes[:2]))
     assert set(np.asarray(few.sample(jax.random.key(3), 9)).flat) <= set(codes[:2].flat)

@@ -110,6 +110,15 @@ def test_a_model_may_be_published_without_parents_and_prior(tiny_model, copy):
         model.edit(np.arange(8)[None], hair="long")
 
 
+def test_labels_of_a_factor_with_too_many_values_are_left_out_alone(tiny_model, copy):
+    names = {"identity": [str(i) for i in range(300)], **FACTORS}
+    values = np.column_stack([np.arange(30), tiny_model.labels.values])
+    dataclasses.replace(tiny_model, labels=Labels(values, names)).save_pretrained(copy)
+    model = pivq_jax.from_pretrained(copy)
+    assert model.labels.factors == FACTORS
+    np.testing.assert_array_equal(model.labels.values, tiny_model.labels.values)
+
+
 def test_parents_without_labels_may_be_published(tiny_model, copy):
     dataclasses.replace(tiny_model, labels=None).save_pretrained(copy)
     model = pivq_jax.from_pretrained(copy)

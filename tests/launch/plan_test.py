@@ -296,7 +296,7 @@ def test_mistakes_in_flags_are_one_line():
     for flag, word in (
         ("--config.model.widht=3", "widht"),
         ("--config.train.steps=x", "steps"),
-        ("--table", "--table has configs and slices of its own: leave out --config"),
+        ("--config.seed=1", "give --config and --topology"),
     ):
         done = subprocess.run([*command, flag], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr

@@ -52,6 +52,25 @@ def test_no_replacement_of_one_code_fits_better(hidden, monkeypatch):
             assert worse[valid].all()
 
 
+def test_multisets_may_repeat_codes_and_have_more_of_them_than_entries():
+    truth = np.sort(np.random.default_rng(1).integers(0, 2, (10, N))).astype(np.int32)
+    images, visible = (truth.mean(1) * 0.8)[:, None, None, None], jnp.ones((10, SIZE, SIZE, 1))
+
+    def grey(vectors: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(
+            vectors.mean((1, 2))[:, None, None, None] * 0.8, (10, SIZE, SIZE, 3)
+        )
+
+    how = (
+        jnp.float32([[0.0], [1.0]]),
+        np.zeros_like(truth),
+        jnp.asarray(images, jnp.float32),
+        visible,
+    )
+    found = sampling.fit_visible(grey, *how, distinct=False)
+    np.testing.assert_array_equal(found, truth)
+
+
 def test_one_wrong_code_is_found():
     truth = sets(30, seed=1)
     start = truth.copy()

@@ -62,8 +62,9 @@ def test_codes_that_meet_have_lift_above_zero_and_alternatives_below():
 def test_codes_that_cannot_be_counted_are_refused(codes, fault):
     with pytest.raises(ValueError, match=fault):
         sampling.log_lift(SPACE, codes)
-    with pytest.raises(ValueError, match="nothing without their places"):
-        sampling.log_lift(CodeSpace(N, K, "positional"), sets(2, 0))
+    for space in (CodeSpace(N, K, "positional"), CodeSpace(N, K, places=N // 2)):
+        with pytest.raises(ValueError, match="there is no lift"):
+            sampling.log_lift(space, sets(2, 0))
 
 
 @settings(max_examples=30, deadline=None)

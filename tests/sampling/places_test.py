@@ -38,29 +38,26 @@ def test_places_are_those_of_the_nearest_vectors():
 
 def halves(side):
     """The places on one side of each line through the middle, bool [side * side]."""
-    for line in range(lines.LINES):
-        angle = np.pi * line / lines.LINES
-        score = np.round(
-            np.add.outer(*np.multiply.outer([np.cos(angle), np.sin(angle)], np.arange(side))), 4
-        )
+    rows, columns = np.divmod(np.arange(side * side), side)
+    for line in range(16):
+        angle = np.pi * line / 16
+        score = np.round(np.cos(angle) * rows + np.sin(angle) * columns, 4)
         taken = np.zeros(side * side, bool)
-        taken[np.argsort(score.ravel(), kind="stable")[: side * side // 2]] = True
+        taken[np.argsort(score, kind="stable")[: side * side // 2]] = True
         yield taken
 
 
 def along_lines(a, b, side):
     """The mean squared difference of latents [P, D] at the line where it is least."""
-    apart, least = np.square(a - b).mean(-1), np.inf
-    for taken in halves(side):
-        seam = [
-            (apart[here] + apart[there]) / 2
-            for here in range(side * side)
-            for there in (here + 1, here + side)
-            if there < side * side and (there % side or there == here + side)
-            if taken[here] != taken[there]
-        ]
-        least = min(least, np.mean(seam))
-    return least
+    apart = np.square(a - b).mean(-1)
+    grid = np.arange(side * side).reshape(side, side)
+    below = np.stack([grid[:-1].ravel(), grid[1:].ravel()], 1)
+    beside = np.stack([grid[:, :-1].ravel(), grid[:, 1:].ravel()], 1)
+    borders = np.concatenate([below, beside])
+    return min(
+        apart[borders[taken[borders[:, 0]] != taken[borders[:, 1]]]].mean()
+        for taken in halves(side)
+    )
 
 
 def test_the_nearest_parents_are_alike_along_a_line():
@@ -75,9 +72,10 @@ def test_the_nearest_parents_are_alike_along_a_line():
     assert len(np.unique(groups[:, 0])) > 6
 
 
-@pytest.mark.parametrize("side", [2, 3, 5, 8])
+@pytest.mark.parametrize("side", [2, 3, 5, 8, 16])
 def test_only_latents_that_border_on_a_line_count(side):
-    a, b = RNG.normal(size=(3, side**2, 2)), RNG.normal(size=(4, side**2, 2))
+    rng = np.random.default_rng(side)
+    a, b = rng.normal(size=(3, side**2, 2)), rng.normal(size=(4, side**2, 2))
     found = lines.distances_along_lines(*(jnp.asarray(x, jnp.float32) for x in (a, b)))
     expected = [[along_lines(x, y, side) for y in b] for x in a]
     np.testing.assert_allclose(found, expected, rtol=1e-4)

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from etils import epath
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh, replicated
 from pivq_jax.training import checkpoints as module
 from pivq_jax.training.checkpoints import Checkpoints
+from tests.conftest import free_address
 
 
 def make_state(seed: int) -> dict:
@@ -47,6 +49,11 @@ def test_names_under_which_checkpoints_are_lost_are_refused(tmp_path, name):
     with pytest.raises(InputError, match=r"contains one of \[ \* \? \\, .* another --workdir"):
         Checkpoints(tmp_path / name)
     assert not any(tmp_path.iterdir())
+
+
+def test_storage_in_which_orbax_cannot_write_is_refused():
+    with pytest.raises(InputError, match=r"s3://b/run: Orbax keeps checkpoints in gs:// or"):
+        Checkpoints(epath.Path("s3://b/run"))
 
 
 def test_a_renamed_workdir_can_be_read(tmp_path):
@@ -328,6 +335,49 @@ def test_one_process_waits_for_another_that_reads_again(two_steps, slept, monkey
     with Checkpoints(two_steps) as checkpoints:
         assert checkpoints.restore(LIKE, make_mesh())[0]["step"] == 2
     assert slept == [1] and kept(two_steps) == {1, 2}
+
+
+TWO_PROCESSES = """
+from pathlib import Path
+import jax, jax.numpy as jnp, numpy as np, orbax.checkpoint as ocp
+from pivq_jax.common.parallel import join_processes, make_mesh, replicated
+from pivq_jax.training.checkpoints import Checkpoints
+
+join_processes({processes!r})
+workdir, state = Path({workdir!r}), jax.device_put({{"step": np.int32(2)}}, replicated(make_mesh()))
+with Checkpoints(workdir) as checkpoints:
+    checkpoints.save(2, state, {{"score": 1.5}})
+real = ocp.JsonCheckpointHandler.restore
+errors = [TimeoutError("slow")] if jax.process_index() == 1 else []
+
+def restore(*arguments, **options):
+    if errors:
+        raise errors.pop()
+    return real(*arguments, **options)
+
+ocp.JsonCheckpointHandler.restore = restore
+with Checkpoints(workdir) as checkpoints:
+    shapes = {{"step": jax.ShapeDtypeStruct((), jnp.int32)}}
+    found, progress = checkpoints.restore(shapes, make_mesh())
+print(int(found["step"]), progress["score"], len(errors))
+"""
+
+
+@pytest.mark.slow
+def test_a_read_that_fails_in_one_process_is_repeated_in_both(commands, tmp_path):
+    address = free_address()
+    pair = [
+        commands.start(
+            code=TWO_PROCESSES.format(
+                processes=f"{address},2,{index}", workdir=str(tmp_path / "run")
+            )
+        )
+        for index in range(2)
+    ]
+    for done in [command.wait() for command in pair]:
+        assert done.code == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "2 1.5 0"
+        assert "trying again in 1 s" in done.stderr
 
 
 def test_a_score_that_cannot_be_read_costs_no_checkpoint(two_steps, slept, monkeypatch):

@@ -74,6 +74,14 @@ def test_a_resumed_run_counts_on(now, tiny_config):
     assert found.step_seconds == pytest.approx(35 / 3) and found.lost["pictures"] == 0
 
 
+def test_a_killed_run_counts_what_its_files_say_it_spent(now):
+    clock = Clock(100.0, {"evaluations": 6.0}, started=now[0])
+    clock.catch_up(evaluations=10.0, seconds=150.0)
+    assert clock.spent == {"evaluations": 10.0, "restarts": 46.0} and clock.seconds() == 150
+    clock.catch_up(evaluations=10.0, seconds=150.0)
+    assert clock.spent == {"evaluations": 10.0, "restarts": 46.0} and clock.seconds() == 150
+
+
 def test_peaks_are_of_the_kind_that_a_device_says_it_is():
     def of(kind):
         return peak_of(SimpleNamespace(platform="tpu", device_kind=kind))

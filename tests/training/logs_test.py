@@ -12,6 +12,7 @@ from etils import epath
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
+from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_json
 from pivq_jax.common.pictures import save_png
@@ -178,7 +179,8 @@ def test_reports_and_pictures_go_to_remote_storage(bucket):
     assert not [path.name for path in bucket.iterdir() if path.name.endswith(".tmp")]
 
 
-def test_paths_with_a_scheme_are_remote(tmp_path):
+def test_paths_with_a_scheme_are_remote(tmp_path, monkeypatch):
+    monkeypatch.setitem(files._REMOTE, "gs", "fsspec")  # instead of gcsfs
     assert isinstance(as_path("gs://bucket/run") / "log.jsonl", epath.Path)
     assert str(as_path("gs://bucket/run") / "log.jsonl") == "gs://bucket/run/log.jsonl"
     assert as_path(str(tmp_path)) == tmp_path
@@ -201,11 +203,16 @@ def test_paths_with_a_scheme_are_remote(tmp_path):
 def test_a_damaged_line_is_dropped(tmp_path, damage):
     whole = [b'{"step": 1}\n', b'{"step": 2}\n']
     (tmp_path / "log.jsonl").write_bytes(whole[0] + damage + whole[1] + b'{"step": 9}\n')
-    with TrainingLog(tmp_path, 5, 10, Clock()):
-        pass
+    before = (tmp_path / "log.jsonl").read_bytes()
+    with TrainingLog(tmp_path, 5, 10, Clock()) as log:
+        assert (tmp_path / "log.jsonl").read_bytes() == before  # a kill now would lose nothing
+        log.write(6, METRICS, batch_size=8)
+        log.write(7, METRICS, batch_size=8)
     kept = (tmp_path / "log.jsonl").read_bytes()
     # A line without an end takes the next one with it.
-    assert kept == (whole[0] if not damage.endswith(b"\n") else b"".join(whole))
+    start = whole[0] if not damage.endswith(b"\n") else b"".join(whole)
+    assert kept.startswith(start)
+    assert [json.loads(x)["step"] for x in kept[len(start) :].splitlines()] == [6, 7]
 
 
 def test_a_directory_in_the_place_of_the_log_is_refused(tmp_path):

@@ -77,6 +77,18 @@ def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, 
     jax.tree.map(np.testing.assert_array_equal, again.params, whole[1].params)
 
 
+def test_a_prior_without_a_validation_is_none(tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def stopped_at_step_2():
+        yield lambda step: signal.SIGINT if step == 2 else 0
+
+    monkeypatch.setattr(module, "stop_requests", stopped_at_step_2)
+    with pytest.raises(Interrupted):
+        run(tmp_path)
+    assert checkpoint_steps(tmp_path) == [2]
+    assert load_prior(tmp_path, SPACE, CODEBOOK, model_step=7) is None
+
+
 def test_a_training_whose_lock_is_taken_over_writes_nothing_more(tmp_path, monkeypatch):
     def taken(lock):
         raise OSError("taken over")
