@@ -347,7 +347,7 @@ join_processes({processes!r})
 workdir, state = Path({workdir!r}), jax.device_put({{"step": np.int32(2)}}, replicated(make_mesh()))
 with Checkpoints(workdir) as checkpoints:
     checkpoints.save(2, state, {{"score": 1.5}})
-real = ocp.JsonCheckpointHandler.restore
+real = ocp.PyTreeCheckpointHandler.restore
 errors = [TimeoutError("slow")] if jax.process_index() == 1 else []
 
 def restore(*arguments, **options):
@@ -355,7 +355,7 @@ def restore(*arguments, **options):
         raise errors.pop()
     return real(*arguments, **options)
 
-ocp.JsonCheckpointHandler.restore = restore
+ocp.PyTreeCheckpointHandler.restore = restore
 with Checkpoints(workdir) as checkpoints:
     shapes = {{"step": jax.ShapeDtypeStruct((), jnp.int32)}}
     found, progress = checkpoints.restore(shapes, make_mesh())
