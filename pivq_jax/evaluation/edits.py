@@ -38,9 +38,13 @@ def check_changes(model: TrainedModel, changes: Mapping[str, str]) -> None:
     """Raises InputError unless a model with labels knows the factors and values of an edit."""
     assert model.labels
     try:
-        model.labels.wanted(**changes)
+        wanted = model.labels.wanted(**changes)
     except ValueError as error:
         raise InputError(f"--set: {error}") from error
+    shown = (model.labels.values == wanted).any(0)
+    for known, value, (factor, values) in zip(shown, wanted, model.labels.factors.items()):
+        if value >= 0 and not known:
+            raise InputError(f"--set: no training image shows {factor}={values[value]}")
 
 
 def edit(session: Session, changes: Mapping[str, str], count: int) -> None:

@@ -1,8 +1,24 @@
 """Names of the pictures of edits."""
 
 import re
+from types import SimpleNamespace
 
-from pivq_jax.evaluation.edits import name_of
+import numpy as np
+import pytest
+
+from pivq_jax.common.errors import InputError
+from pivq_jax.evaluation.edits import check_changes, name_of
+from pivq_jax.sampling import Labels
+
+
+def test_a_value_that_no_training_image_shows_is_refused():
+    labels = Labels(np.array([[0, 1], [0, 0]]), {"age": ("20", "30"), "hat": ("no", "yes")})
+    model = SimpleNamespace(labels=labels)
+    check_changes(model, {"age": "20", "hat": "yes"})
+    with pytest.raises(InputError, match="no training image shows age=30"):
+        check_changes(model, {"hat": "no", "age": "30"})
+    with pytest.raises(InputError, match="--set: "):
+        check_changes(model, {"age": "40"})
 
 
 def test_each_edit_has_a_name_of_its_own_that_is_one_of_a_file():
