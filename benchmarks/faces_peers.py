@@ -22,10 +22,10 @@ in the table is the time of training as it then was, with all of this and with c
 
 Samples exchange codes of pairs of training images, in both models as an evaluation of the config
 does: with its `sample.nearest_of`, the second parent is matched to the first by each model's own
-latents, and half of what differs is exchanged, as `pivq_jax.sampling.recombine` chooses
-it, in the grid on one side of a line. In a further line of the table, the grid exchanges half of
-all places of the same parents, chosen one by one. All metrics are of 8-bit images, by the functions
-of an evaluation, with the features of VGG16.
+latents, and half of what differs is exchanged, as `pivq_jax.sampling.recombine` chooses it, in the
+grid on one side of a line. In a further line of the table, the grid exchanges half of all places of
+the same parents, chosen one by one. All metrics are of 8-bit images, by the functions of an
+evaluation, with the features of VGG16.
 
 Rows are appended to --rows as they finish and not repeated, and an interrupted training of PI-VQ
 continues, so the same command goes on after an interruption (empty the file, and give another

@@ -10,8 +10,8 @@ the first 1,000 steps (`model.stages`, docs/method.md): N = 1,024 of K = 32,768,
 an image. Images are moved before LPIPS, which would otherwise not see a grid of noise
 (docs/perceptual.md). With codes, the decoder also learns to hide the seam in recombined images
 (`loss.recombination`). New images have the patches on one side of a line from a second parent,
-which is matched to the first one so that both are alike where the line runs. The logs of 29
-and 30 November 2026 have the trials (docs/log).
+which is matched to the first one so that both are alike along a line. The logs of 29 and 30
+November 2026 have the trials (docs/log).
 
 Cost: 4.6 million parameters, 38 minutes of training on one core of an AMD EPYC with AVX-512, the
 other one busy, with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the command (docs/training.md,

@@ -171,9 +171,7 @@ def load_dataset(
                 "image_folder needs the directory that holds your images: give it as"
                 " --config.data.path=DIR"
             )
-        if not is_remote(path) and any(
-            (expanded(path) / name).glob(f"[0-9]*px/{records.MANIFEST}")
-        ):
+        if not is_remote(path) and records.prepared_sizes(expanded(path), name):
             raise InputError(
                 f"{path} was prepared at smaller sizes than {image_size} pixels: prepare the images"
                 f" again with --size={image_size}, or set --config.data.image_size"

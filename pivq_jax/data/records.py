@@ -28,11 +28,15 @@ def set_directory(root: Path, name: str, image_size: int) -> Path:
     return root / name / f"{image_size}px"
 
 
+def prepared_sizes(root: Any, name: str) -> list[int]:
+    """Lists the sizes at which a data set is prepared."""
+    names = (path.parent.name for path in (root / name).glob(f"*px/{MANIFEST}"))
+    return [int(match[1]) for match in (re.fullmatch(r"(\d+)px", n) for n in names) if match]
+
+
 def find_directory(root: Any, name: str, image_size: int) -> Any:
     """Returns the directory of a data set of this or else the next larger size, or None."""
-    names = (path.parent.name for path in (root / name).glob(f"*px/{MANIFEST}"))
-    sizes = [int(match[1]) for match in (re.fullmatch(r"(\d+)px", n) for n in names) if match]
-    larger = [size for size in sizes if size >= image_size]
+    larger = [size for size in prepared_sizes(root, name) if size >= image_size]
     return set_directory(root, name, min(larger)) if larger else None
 
 

@@ -197,7 +197,8 @@ class TrainedModel:
 
         `visible` is bool [H, W] or [B, H, W], False for the pixels to be found, which are not read.
         The model's prior, by default if there is one, makes hidden parts likely. Raises ValueError
-        if the model is `positional` or has no prior to use, or no pixel of an image is visible.
+        if the model is `positional` or has no prior to use, or with several stages neither prior
+        nor parents, or no pixel of an image is visible.
         """
         images = check_images(images, self.config.data.image_size, visible)
         if self.space.ordered:

@@ -45,11 +45,11 @@ def near_parents(
     """Draws groups of a random image and of images that fit it, by their sets of codes.
 
     Photographs of faces differ in pose and light, which many codes tell together, so that the codes
-    of two random parents contradict each other.
-    If each first parent had the images nearest to it, some images, near to the mean of all, would
-    be chosen often and others never. So the others are assigned one to one: `nearest_of` random
-    images are matched, exactly, to a tenth as many first parents at the least total distance. This
-    is repeated until there are enough groups; fewer groups than that take what is nearest to them.
+    of two random parents contradict each other. If each first parent had the images nearest to it,
+    some images, near to the mean of all, would be chosen often and others never. So the others are
+    assigned one to one: `nearest_of` random images are matched, exactly, to a tenth as many first
+    parents at the least total distance. This is repeated until there are enough groups; fewer
+    groups than that take what is nearest to them.
 
     The distance of two sets is their Chamfer distance in codebook space (Fan et al. 2017, arXiv
     1612.00603): the mean squared distance of each code from the nearest one of the other set, in

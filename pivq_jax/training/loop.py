@@ -206,9 +206,8 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
         ProfilerTrace(run.workdir, **config.profile) as trace,
         contextlib.closing(_batches(run, first_step, config.data.workers)) as stream,
     ):
-        stop_asked(
-            first_step
-        )  # from here JAX counts: it does not lose a signal before the first step
+        # From here JAX counts: a signal before the first step is not lost.
+        stop_asked(first_step)
         for step, images in enumerate(clock.watch(stream), start=first_step):
             # `step` steps are completed. What follows depends only on the state, the step and the
             # seed, so a run resumed here repeats it exactly.

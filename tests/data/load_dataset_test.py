@@ -74,6 +74,13 @@ def test_data_that_is_not_prepared_says_the_command(tmp_path, monkeypatch, name,
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_prepared_at_a_smaller_size_says_so(tmp_path):
+    (tmp_path / "image_folder" / "8px").mkdir(parents=True)
+    (tmp_path / "image_folder" / "8px" / "prepared.json").write_text("{}")
+    with pytest.raises(InputError, match="prepared at smaller sizes than 16 pixels: prepare"):
+        load_dataset("image_folder", image_size=16, path=tmp_path)
+
+
 def test_the_cache_directory_comes_from_the_environment(tmp_path, monkeypatch):
     (tmp_path / "img").mkdir()
     for i in range(3):
