@@ -11,8 +11,7 @@ different parents. K = 32 N, as with learned queries each latent tends to use it
 The loss on recombined sets (docs/method.md) keeps samples free of noise and consistent. The choice
 of the other settings is explained in docs/training.md.
 
-Variants: `:large` (twice the time on one core, half as much again on two, for five decibels more;
-samples as good), `:smoke` (a check, no model), `:nearest`, `:positional`; several with commas.
+Variants: `:large` (more than twice the time, for five decibels more; samples as good), `:smoke` (a check, no model), `:nearest`, `:positional`; several with commas.
 """
 
 from ml_collections import ConfigDict
@@ -34,12 +33,12 @@ def get_config(variants: str = "") -> ConfigDict:
     config.quantizer.noise = 0.2
     config.quantizer.init_batches = 96
     config.loss.l2 = 0.5
-    config.loss.perceptual = 0.05
     config.loss.recombination = 0.5
     config.adversarial.start_step = 5_000
     config.train.steps = 7_000
     large = {
         "model.width": 128,
+        "loss.perceptual": 0.05,
         "quantizer.init_step": 4_500,
         "adversarial.start_step": 6_000,
         "train.steps": 9_000,
