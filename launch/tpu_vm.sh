@@ -138,7 +138,9 @@ create() {
 
 setup() {
   local archive=$scratch/pivq_jax.tar.gz
-  do_it git -C "$(dirname "$0")/.." archive --output="$archive" HEAD || return 4
+  # Once for all slices of a run, which goes on with the code that it began with.
+  [[ -s "$archive" ]] || do_it git -C "$(dirname "$0")/.." archive --output="$archive" HEAD ||
+    { rm -f "$archive"; return 4; }
   do_it "${TPU[@]}" scp "$archive" "$name:pivq_jax.tar.gz" "${where[@]}" --worker=all \
     --scp-flag=-oServerAliveInterval=30 || return 4
   # uv brings the Python that the image lacks.

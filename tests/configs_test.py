@@ -50,6 +50,7 @@ def test_the_large_toon_faces_is_the_recipe_of_before_and_a_check_is_small_in_an
     before = {
         "name": "toon_faces_large",
         "model.width": 128,
+        "loss.perceptual": 0.05,
         "quantizer.init_step": 4_500,
         "adversarial.start_step": 6_000,
         "train.steps": 9_000,
@@ -57,8 +58,8 @@ def test_the_large_toon_faces_is_the_recipe_of_before_and_a_check_is_small_in_an
     assert large == plain.with_fields(before) and large != plain
     smoke = get_config("toon_faces", "smoke")
     for variants in ("smoke,large", "large,smoke"):
-        name = f"toon_faces_{variants.replace(',', '_')}"
-        assert get_config("toon_faces", variants) == smoke.with_fields({"name": name})
+        kept = {"name": f"toon_faces_{variants.replace(',', '_')}", "loss.perceptual": 0.05}
+        assert get_config("toon_faces", variants) == smoke.with_fields(kept)
 
 
 # The kind of quantizer changes one parameter of one decoder.
@@ -289,6 +290,7 @@ def test_a_workdir_keeps_to_its_config(tmp_path):
         check_workdir(config.with_fields({"adversarial.weight": 0.5}), tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     untrained = {"sample.count": 3, "evaluate.batch_size": 7, "train.checkpoint_every": 9}
+    untrained["model.remat"] = True
     check_workdir(config.with_fields(untrained), tmp_path)  # nothing trained depends on these
     with pytest.raises(InputError, match=r"model\.width = 128, seed = 0:"):
         check_workdir(config.with_fields({"seed": 5, "model.width": 256}), tmp_path)

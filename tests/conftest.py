@@ -49,13 +49,13 @@ TINY = {
     "loss.recombination": 0.5,
     "adversarial.weight": 0.1,
     "adversarial.recombined_weight": 0.1,
-    "adversarial.start_step": 100,
+    "adversarial.start_step": 60,
     "adversarial.layers": 1,
     "train.steps": 160,
     "train.batch_size": 8,
     "train.log_every": 5,
     "train.checkpoint_every": 20,
-    "train.picture_every": 150,
+    "train.picture_every": 1_000,
     "evaluate.batch_size": 8,  # VGG takes a tenth of a second for each image of a batch
     "evaluate.samples": 40,  # more than there are training images
     "evaluate.neighbours": 1,
@@ -273,6 +273,10 @@ def trained(commands: Commands, mixed_folder: Path, tmp_path_factory: Any) -> Ru
         "--config.data.image_size=32",  # as small as images for LPIPS may be
         "--config.evaluate.samples=20",
         "--config.evaluate.batch_size=20",
+        # What other runs have: less to compile.
+        "--config.quantizer.init_step=0",
+        "--config.loss.recombination=0",
+        "--config.optimizer.name=adamw",
         f"--workdir={workdir}",
     ]
     done = commands.run(*arguments)
@@ -365,11 +369,26 @@ def interrupt_at(command: Command, workdir: Path, step: int, number: int) -> Fin
     return command.wait()
 
 
+# Goes on with a run as --mode=train does, and leaves its evaluation out.
+TRAIN_ONLY = """
+from pathlib import Path
+import jax
+from pivq_jax.common.files import cache_folder
+from pivq_jax.config.check import read_config
+from pivq_jax.config.fields import Config
+from pivq_jax.training.loop import train
+jax.config.update("jax_compilation_cache_dir", str(cache_folder("compilation")))
+workdir = Path({workdir!r})
+train(Config.from_dict(read_config(workdir)), workdir)
+"""
+
+
 @pytest.fixture(scope="session")
 def interrupted(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> dict[str, Any]:
     """The tiny run once more: killed before the codebook's start, Ctrl-C with all losses.
 
-    The directory `early` beside the workdir is a copy from after the first.
+    It is trained to its end but not evaluated. The directory `early` beside the workdir is a copy
+    from after the first.
     """
     workdir = tmp_path_factory.mktemp("interrupted") / "run"
     arguments = [*tiny_run.arguments[:-1], f"--workdir={workdir}"]
@@ -381,5 +400,5 @@ def interrupted(commands: Commands, tiny_run: Run, tmp_path_factory: Any) -> dic
         steps.append(checkpoint_steps(workdir)[-1])
         if len(steps) == 1:
             shutil.copytree(workdir, workdir.with_name("early"))
-    parts.append(commands.run(*arguments))
+    parts.append(commands.run(code=TRAIN_ONLY.format(workdir=str(workdir))))
     return {"workdir": workdir, "arguments": arguments, "parts": parts, "steps": steps}

@@ -74,13 +74,13 @@ def _(folder: Path) -> Callable[[], object]:
     return codes(folder, b"/" * 130_000 + b"\0", 1)
 
 
-@case("codec.read", "is of a model", "folders")
+@case("codec.read", "is of a model", "folders", slow=True)
 def _(folder: Path) -> Callable[[], object]:
     listed = (b"%d/" % i + b"a/" * 1_900 + b"a\0" for i in range(1_000))
     return codes(folder, b"".join(listed), 1_000)
 
 
-@case("codec.read", "its list has another length", "names")
+@case("codec.read", "its list has another length", "names", slow=True)
 def _(folder: Path) -> Callable[[], object]:
     return codes(folder, b"".join(b"%07d\0" % i for i in range(2**23)), 2**23)
 
@@ -99,7 +99,15 @@ def _(folder: Path) -> Callable[[], object]:
 
 @case("codec.read", "", "sets of 4,096 of 65,536 codes", 4_096, 65_536, 2)
 @case("codec.read", "", "sets of nearly all entries", 65_535, 65_537, 100, slow=True)
-@case("codec.read", "more than 33,554,432", "more sets of nearly all entries", 65_535, 65_537, 600)
+@case(
+    "codec.read",
+    "more than 33,554,432",
+    "more sets of nearly all entries",
+    65_535,
+    65_537,
+    600,
+    slow=True,
+)
 def _(folder: Path, num_codes: int, size: int, count: int) -> Callable[[], object]:
     from types import SimpleNamespace
 
@@ -159,13 +167,13 @@ def _(folder: Path) -> Callable[[], object]:
 
 
 @case("a model", "header of 30,", "header", 10**7)
-@case("a model", "does not say what model it is", "header of JSON", 10**6)
+@case("a model", "does not say what model it is", "header of JSON", 10**6, slow=True)
 def _(folder: Path, count: int) -> Callable[[], object]:
     return read_model(tensors(folder, {"__metadata__": {"pivq_jax": "[" + "{}," * count + "{}]"}}))
 
 
 @case("a prior", "depth = 16384 must be at least 1 and at most 128", "deep prior", 16_384)
-@case("a prior", "does not hold the weights of its prior", "large prior", 1)
+@case("a prior", "does not hold the weights of its prior", "large prior", 1, slow=True)
 def _(folder: Path, depth: int) -> Callable[[], object]:
     import jax.numpy as jnp
 
@@ -179,7 +187,7 @@ def _(folder: Path, depth: int) -> Callable[[], object]:
 
 
 @case("parents", "numbers, more than 16,777,216", "parents", "codes")
-@case("parents", "numbers, more than 16,777,216", "parents as ranks", "ranks")
+@case("parents", "numbers, more than 16,777,216", "parents as ranks", "ranks", slow=True)
 def _(folder: Path, name: str) -> Callable[[], object]:
     from pivq_jax.interop.pretrained import read_parents
     from pivq_jax.sampling import CodeSpace
@@ -229,7 +237,7 @@ def _(folder: Path) -> Callable[[], object]:
     return read_pickle(folder / "file")
 
 
-@case("a pickle of arrays", "more than 60,000 opcodes", "a pickle of numbers")
+@case("a pickle of arrays", "more than 60,000 opcodes", "a pickle of numbers", slow=True)
 def _(folder: Path) -> Callable[[], object]:
     (folder / "file").write_bytes(pickle.dumps({"a": list(range(10**6))}))
     return read_pickle(folder / "file")
@@ -252,7 +260,7 @@ def _(folder: Path) -> Callable[[], object]:
     return read_torch(sparse(folder / "file", b"\x80\x02\x8a" + b"B" + struct.pack("<I", 2**31)))
 
 
-@case("a PyTorch file", "files, more than 20,000", "an archive of many members")
+@case("a PyTorch file", "files, more than 20,000", "an archive of many members", slow=True)
 def _(folder: Path) -> Callable[[], object]:
     return read_torch(archive(folder / "file", 60_000))
 
@@ -292,8 +300,8 @@ def read_celeba(folder: Path) -> Callable[[], object]:
 
 
 @case("an archive of images", "files, more than 250,000", "a few too many images", 300_000)
-@case("an archive of images", "too many for 250,000 files", "too many images", 2_000_000)
-@case("an archive of images", "", "as many images as there may be", 250_000)
+@case("an archive of images", "too many for 250,000 files", "too many images", 2_000_000, slow=True)
+@case("an archive of images", "", "as many images as there may be", 250_000, slow=True)
 def _(folder: Path, members: int) -> Callable[[], object]:
     from pivq_jax.data import layouts
 
@@ -347,7 +355,7 @@ def _(folder: Path, count: int) -> Callable[[], object]:
     return read_celeba(folder)
 
 
-@case("a list of CelebA", "names 30,000 attributes", "a list of many names", 30_000, 2)
+@case("a list of CelebA", "names 30,000 attributes", "a list of many names", 30_000, 2, slow=True)
 @case("a list of CelebA", "does not give", "a list of many values", 1_000, 20_000, slow=True)
 def _(folder: Path, names: int, images: int) -> Callable[[], object]:
     from pivq_jax.data import tables
@@ -373,12 +381,18 @@ def read_table(folder: Path, *parts: str, repeat: int = 1, size: int = 0) -> Cal
 
 
 @case("a table", "has a line of more than 262,144 characters", "a table of one line", "name,a\n")
-@case("a table", "has a line of more than 262,144 characters", "a table in quotes", 'name,"\n')
+@case(
+    "a table",
+    "has a line of more than 262,144 characters",
+    "a table in quotes",
+    'name,"\n',
+    slow=True,
+)
 def _(folder: Path, start: str) -> Callable[[], object]:
     return read_table(folder, start, size=HUGE)
 
 
-@case("a table", "has a line of more than", "a row of many lines")
+@case("a table", "has a line of more than", "a row of many lines", slow=True)
 def _(folder: Path) -> Callable[[], object]:
     return read_table(folder, "name,a\n", '"\n",', repeat=10**6)
 
@@ -388,7 +402,7 @@ def _(folder: Path) -> Callable[[], object]:
     return read_table(folder, "name" + ",a" * 90_000)
 
 
-@case("a table", "more than 256 values of a", "a table of long values")
+@case("a table", "more than 256 values of a", "a table of long values", slow=True)
 def _(folder: Path) -> Callable[[], object]:
     return read_table(folder, "name,a\n", "#.png," + "b" * 10_000 + "#\n", repeat=300)
 
@@ -403,7 +417,7 @@ def _(folder: Path, count: int) -> Callable[[], object]:
 
 
 @case("config.json", "more than 8,388,608 bytes", "a sparse config", 0)
-@case("config.json", "is damaged", "a config of objects", 2**23 // 3 - 1)
+@case("config.json", "is damaged", "a config of objects", 2**23 // 3 - 1, slow=True)
 def _(folder: Path, count: int) -> Callable[[], object]:
     from pivq_jax.config.check import read_config
 
@@ -486,8 +500,8 @@ def _(folder: Path) -> Callable[[], object]:
 
 
 @case("PNG", "bytes of metadata are more", "png of a long profile", b"iCCP", HUGE)
-@case("PNG", "bytes of metadata are more", "png of much Exif", b"eXIf", 2**21)
-@case("PNG", "bytes of metadata are more", "png of private parts", b"abCd", 2**30)
+@case("PNG", "bytes of metadata are more", "png of much Exif", b"eXIf", 2**21, slow=True)
+@case("PNG", "bytes of metadata are more", "png of private parts", b"abCd", 2**30, slow=True)
 def _(folder: Path, kind: bytes, size: int) -> Callable[[], object]:
     path = picture(folder / "a.png", "RGB", 8, 8)
     content = path.read_bytes()[:-12]
@@ -496,7 +510,7 @@ def _(folder: Path, kind: bytes, size: int) -> Callable[[], object]:
     return read_image(path)
 
 
-@case("PNG", "bytes of metadata are more", "png of texts")
+@case("PNG", "bytes of metadata are more", "png of texts", slow=True)
 def _(folder: Path) -> Callable[[], object]:
     text = b"a\0\0" + zlib.compress(bytes(MIB))
     part = struct.pack(">I4s", len(text), b"zTXt") + text
@@ -508,7 +522,7 @@ def _(folder: Path) -> Callable[[], object]:
 
 
 @case("JPEG", "come before its pixels", "jpeg of a long header", b"Exif\0\0")
-@case("JPEG", "bytes of metadata are more", "jpeg of much Exif", b"Exif\0\0", 40)
+@case("JPEG", "bytes of metadata are more", "jpeg of much Exif", b"Exif\0\0", 40, slow=True)
 def _(folder: Path, start: bytes, count: int = 1_000) -> Callable[[], object]:
     path = picture(folder / "a.jpg", "RGB", 8, 8)
     content = path.read_bytes()
@@ -519,7 +533,7 @@ def _(folder: Path, start: bytes, count: int = 1_000) -> Callable[[], object]:
     return read_image(path)
 
 
-@case("TIFF", "bytes of metadata are more", "tiff of many numbers", 2**21)
+@case("TIFF", "bytes of metadata are more", "tiff of many numbers", 2**21, slow=True)
 @case("TIFF", "come before its pixels", "tiff of a long tag", 2**31)
 def _(folder: Path, size: int) -> Callable[[], object]:
     path = folder / "a.tif"

@@ -52,7 +52,7 @@ from tests.mutations import (
 )
 
 SECONDS, MEMORY = 5, 2**30  # of the processor for one case; bytes above those at the start
-QUICK, THOROUGH = 40, 10_000  # cases
+QUICK, THOROUGH = 20, 10_000  # cases
 
 
 def explore(count: int, strategy: Any, read: Callable[[Any], Any]) -> None:

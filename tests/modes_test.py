@@ -70,7 +70,10 @@ sys.meta_path.insert(0, Missing())
 @pytest.mark.parametrize(
     "module, arguments, words",
     [
-        ("main", ["--pretrained={model}", "--mode=sample"], "/samples.png"),
+        pytest.param(
+            *("main", ["--pretrained={model}", "--mode=sample"], "/samples.png"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             *("main", ["--pretrained={model}", "--mode=complete"], "/completions_left.png"),
             marks=pytest.mark.slow,
@@ -252,7 +255,10 @@ def test_too_many_samples_for_one_picture_are_refused_before_the_work(with_paren
     assert not os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize("field, value", [("seed", 7), ("sample.nearest_of", 30)])
+@pytest.mark.parametrize(
+    "field, value",
+    [("seed", 7), pytest.param("sample.nearest_of", 30, marks=pytest.mark.slow)],
+)
 def test_what_does_not_define_a_model_is_the_tasks_own(with_parents, tmp_path, field, value):
     drawn = []
     for changes in ({}, {field: value}, {"evaluate.images": 8}):
@@ -334,6 +340,7 @@ def test_where_its_data_is_not_at_hand_parents_are_held_out_as_test_images(publi
     np.testing.assert_array_equal(dataset.test[0]["image"], first)
 
 
+@pytest.mark.slow
 def test_fields_of_a_config_apply_to_a_published_model(commands, published, tiny_run, tmp_path):
     # Those that say how it was trained may be others.
     given = ["--config=image_folder:smoke", *tiny_run.arguments[1:-1], "--config.train.steps=500"]
@@ -410,6 +417,7 @@ def test_mistakes_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_unknown_name_lists_those_of_the_package(commands, tmp_path):
     done = commands.run("--pretrained=tune_faces", "--mode=sample", directory=tmp_path)
     assert done.code == 2 and not done.stdout, done
@@ -440,6 +448,7 @@ main.run()
 """
 
 
+@pytest.mark.slow
 def test_several_processes_that_train_a_prior_stop_at_one_step(commands, tmp_path):
     address = free_address()
     (tmp_path / "config.json").write_text(json.dumps(load_config("toon_faces:smoke").to_dict()))

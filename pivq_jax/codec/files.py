@@ -90,7 +90,12 @@ def read(path: str | Path, model: TrainedModel) -> ImageCodes:
 
 
 def from_bytes(content: bytes, model: TrainedModel, images: int | None = None) -> ImageCodes:
-    """Reads the content of a file of codes, of the first `images` only if given; see `read`."""
+    """Reads the content of a file of codes, of the first `images` only if given; see `read`.
+
+    Raises ValueError if `images` is below 1.
+    """
+    if images is not None and images < 1:
+        raise ValueError(f"images = {images}: read at least 1")
     return _decoded(_parse_own(content, model, "the file"), model, "the file", images)
 
 

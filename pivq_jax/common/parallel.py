@@ -6,13 +6,16 @@ collectives inserted by the compiler.
 
 import contextlib
 import os
+import platform
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -133,8 +136,10 @@ def split_rows(x: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def own_copy(tree: Any) -> Any:
-    """Returns the copies of replicated arrays on the first device of this process."""
-    return jax.tree.map(lambda x: x.addressable_data(0), tree)
+    """Returns the copies of replicated arrays, or of NumPy's, on this process's first device."""
+    return jax.tree.map(
+        lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else jnp.asarray(x), tree
+    )
 
 
 def map_over_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
@@ -194,6 +199,14 @@ def worst_of_processes(outcome: int) -> int:
     if jax.process_count() == 1:
         return outcome
     return int(np.max(multihost_utils.process_allgather(np.int32(outcome))))
+
+
+def processes_of_host() -> int:
+    """Returns how many processes run on this machine; all processes must call this."""
+    if jax.process_count() == 1:
+        return 1
+    own = np.uint32(zlib.crc32(platform.node().encode()))
+    return int(np.sum(multihost_utils.process_allgather(own) == own))
 
 
 def say(line: str) -> None:

@@ -18,7 +18,7 @@ SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels; a test compares it with los
 # Fields that may change when a run is continued, since training results do not depend on them.
 # Paths are among them, since the same files may have another location on another machine.
 UNTRAINED: tuple[str, ...] = (
-    *("data.path", "data.workers", "loss.perceptual_weights"),
+    *("data.path", "data.workers", "loss.perceptual_weights", "model.remat"),
     *("train.log_every", "train.checkpoint_every", "train.picture_every"),
     *("checkpoints.", "profile.", "mesh.", "evaluate.", "sample.", "prior."),
 )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError, brief, printable
 from pivq_jax.common.retry import may_pass
@@ -247,12 +248,12 @@ def _damage_named(name: str, formats: Sequence[str]) -> Iterator[None]:
         raise InputError(f"cannot read image {name}: {brief(error)}") from error
 
 
-def encode_png(image: np.ndarray) -> bytes:
+def encode_png(image: npt.ArrayLike) -> bytes:
     """Encodes an image, uint8 [H, W, 3], as a PNG file."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(image).save(file, format="PNG")
+    Image.fromarray(np.asarray(image)).save(file, format="PNG")
     return file.getvalue()
 
 

@@ -71,7 +71,10 @@ def train_batches(
     steps = grain.MapDataset.range(sys.maxsize // batch_size - start_step)
     batches = steps.map(batch_at).to_iter_dataset(grain.ReadOptions(READERS, READERS))
     if workers:
-        _check_shared_memory(workers, rows * np.asarray(source[0]["image"]).nbytes)
+        from pivq_jax.common.parallel import processes_of_host  # imports JAX, as workers need not
+
+        each = rows * np.asarray(source[0]["image"]).nbytes
+        _check_shared_memory(workers, each, processes_of_host())
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which not every program parses
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
@@ -84,8 +87,9 @@ def shuffled_by() -> str:
     return f"grain {importlib.metadata.version('grain')}"
 
 
-def _check_shared_memory(workers: int, batch_bytes: int) -> None:
+def _check_shared_memory(workers: int, batch_bytes: int, processes: int = 1) -> None:
     """Refuses workers that would be killed (SIGBUS) when the shared memory is full."""
+    batch_bytes *= processes  # of this machine
     if not os.path.isdir(SHARED_MEMORY):
         return
     needed = SHARED_BATCHES * workers * batch_bytes
@@ -93,9 +97,9 @@ def _check_shared_memory(workers: int, batch_bytes: int) -> None:
     if free < needed:
         fitting = free // (SHARED_BATCHES * batch_bytes)
         raise InputError(
-            f"{workers} data workers need {needed / 2**20:.0f} MiB of shared memory, and"
-            f" {SHARED_MEMORY} has {free / 2**20:.0f} MiB free: give the container more (docker run"
-            f" --shm-size={needed / 2**30 + 1:.0f}g), or use at most {fitting} with"
+            f"{workers} data workers of each process need {needed / 2**20:.0f} MiB of shared memory"
+            f" in all, and {SHARED_MEMORY} has {free / 2**20:.0f} MiB free: give the container more"
+            f" (docker run --shm-size={needed / 2**30 + 1:.0f}g), or use at most {fitting} with"
             " --config.data.workers"
         )
 

@@ -9,7 +9,13 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.data.pipeline import Batch
 from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.dci import dci
-from pivq_jax.evaluation.probes import Labelled, code_features, latent_features, probe_attributes
+from pivq_jax.evaluation.probes import (
+    Labelled,
+    ProbeResult,
+    code_features,
+    latent_features,
+    probe_attributes,
+)
 from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import CodeSpace
@@ -75,15 +81,15 @@ def attribute_metrics(
     Raises InputError if there is nothing to probe, or all training images have the same features.
     """
     splits = (train, validation, test)
-    features = {
-        "codes": code_features(space, [split.codes for split in splits]),
-        "latents": latent_features([split.latents for split in splits]),
-    }
-    results = {}
-    for of, parts in features.items():
-        labelled = [Labelled(x, split.labels) for x, split in zip(parts, splits, strict=True)]
-        results[of] = probe_attributes(labelled[0], labelled[1], labelled[2], factors)
-    by_codes, by_latents = results.values()
+
+    def probe(features: Sequence[np.ndarray]) -> ProbeResult:
+        labelled = (Labelled(x, split.labels) for x, split in zip(features, splits, strict=True))
+        return probe_attributes(*labelled, factors)
+
+    # One after the other: the features of large codebooks take gigabytes.
+    by_codes = probe(code_features(space, [split.codes for split in splits]))
+    by_latents = probe(latent_features([split.latents for split in splits]))
+    results = {"codes": by_codes, "latents": by_latents}
     metrics: dict[str, Any] = {
         "probe_train_images": len(train.codes),
         "probe_test_images": len(test.codes),

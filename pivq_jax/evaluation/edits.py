@@ -38,13 +38,9 @@ def check_changes(model: TrainedModel, changes: Mapping[str, str]) -> None:
     """Raises InputError unless a model with labels knows the factors and values of an edit."""
     assert model.labels
     try:
-        wanted = model.labels.wanted(**changes)
+        model.labels.wanted(**changes)
     except ValueError as error:
         raise InputError(f"--set: {error}") from error
-    shown = (model.labels.values == wanted).any(0)
-    for known, value, (factor, values) in zip(shown, wanted, model.labels.factors.items()):
-        if value >= 0 and not known:
-            raise InputError(f"--set: no training image shows {factor}={values[value]}")
 
 
 def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
@@ -76,7 +72,10 @@ def name_of(changes: Mapping[str, str]) -> str:
 
 
 def all_values(model: TrainedModel, codes: np.ndarray, scale: int = 1) -> Pixels:
-    """Draws an image with every value of each factor, one row per factor; its own are framed."""
+    """Draws an image with every value of each factor, one row per factor; its own are framed.
+
+    The places of values that no training image shows stay empty.
+    """
     assert model.labels
     factors = model.labels.factors
     now = model.read_factors(codes[None])[0]
@@ -89,8 +88,10 @@ def all_values(model: TrainedModel, codes: np.ndarray, scale: int = 1) -> Pixels
     for row, (name, values) in enumerate(rows):
         top = row * (size + head + pad)
         draw.text((pad, top + head), name, "black", font)
-        edited = np.concatenate([model.edit(codes[None], **{name: value}) for value in values])
-        for column, image in enumerate(decode_batched(model, edited, len(values))):
+        shown = np.unique(model.labels.values[:, row])
+        edited = [model.edit(codes[None], **{name: values[column]}) for column in shown]
+        images = decode_batched(model, np.concatenate(edited), len(edited))
+        for column, image in zip(shown, images, strict=True):
             left = margin + column * (size + pad)
             draw.text((left, top + 1), values[column][: size // 6], "black", font)
             canvas.paste(Image.fromarray(grid(image[None], 1, scale, 0)), (left, top + head))

@@ -48,7 +48,7 @@ class FeatureExtractor:
 
     def extract(
         self,
-        images: np.ndarray | Iterable[np.ndarray],
+        images: np.ndarray | jax.Array | Iterable[np.ndarray],
         total: int | None = None,
         quiet: bool = False,
     ) -> np.ndarray:
@@ -58,8 +58,8 @@ class FeatureExtractor:
         `total` a progress bar shows unless `quiet`. Raises InputError if there is no image, a dtype
         or shape is wrong, or images are smaller than `minimum_size`.
         """
-        if isinstance(images, np.ndarray):
-            total, images = len(images), [images]
+        if isinstance(images, np.ndarray | jax.Array):
+            total, images = len(images), [np.asarray(images)]
         each, parts = chain.from_iterable(images), []
         with progress_bar(desc=self.name, total=total, unit=" images", disable=quiet) as bar:
             while rows := list(islice(each, self.batch_size)):

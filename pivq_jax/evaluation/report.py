@@ -13,7 +13,7 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically, write_json
-from pivq_jax.common.parallel import own_copy
+from pivq_jax.common.parallel import own_copy, worst_of_processes
 from pivq_jax.common.pictures import curve_chart, grid, save_png
 from pivq_jax.evaluation import figures
 from pivq_jax.evaluation.evaluator import IMAGES
@@ -85,9 +85,10 @@ def write_report(session: Session) -> dict[str, Any]:
         file = folder / f"{name}.json"
         kept = read_object(file)
         held = [folder / f"{picture}.png" for picture in kept.get("pictures", [])]
-        fits = kept.get("made_for") == wanted and all(picture.exists() for picture in held)
         # Stages that were left out are tried again, as a missing file may now exist.
-        if not fits or not isinstance(kept.get("metrics"), dict):
+        fits = kept.get("made_for") == wanted and isinstance(kept.get("metrics"), dict)
+        fits = fits and all(picture.exists() for picture in held)
+        if worst_of_processes(not fits):  # shared storage may show them different files
             if first:
                 print(f"evaluating, {number} of {len(stages)}: {name}", file=sys.stderr, flush=True)
                 file.unlink(missing_ok=True)  # its pictures are replaced one by one

@@ -171,6 +171,8 @@ def attributes(session: Session) -> dict[str, Any]:
     if not dataset.factors:
         return {}
     held_out = encode(dataset.validation), encode(dataset.test)
+    if jax.process_index():
+        return {}  # what follows is of the host, and takes its memory
     metrics = attribute_metrics(train, *held_out, dataset.factors, model.space)
     if found := metrics["attributes"].values():
         metrics["probe_accuracy"] = float(np.mean([each["codes"] for each in found]))

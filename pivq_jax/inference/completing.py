@@ -82,12 +82,14 @@ def complete_patches(
     prior: sampling.Prior | None,
     codes: jax.Array,
     visible: jax.Array,
+    start: int = 0,
 ) -> jax.Array:
     """Completes codes [B, N], of which each is of one patch and says nothing about others.
 
     Patches that are mostly hidden are drawn from the prior or, without one, are those of the parent
     whose visible patches are most alike, by their latents. If all are mostly hidden, those of which
-    most is visible count as visible. Returns int32 [B, N].
+    most is visible count as visible. `start` is the number of the first image, for the key of the
+    draw. Returns int32 [B, N].
     """
     side = math.isqrt(space.places)
     share = visible[..., 0].reshape(len(visible), side, -1, side, visible.shape[2] // side)
@@ -96,7 +98,8 @@ def complete_patches(
     if prior is not None:
         known = jnp.take_along_axis(seen, space.places_of(codes, codebook), axis=1)
         assert isinstance(prior.network, sampling.PlacePrior)
-        how = codes, jax.random.key(0), known, TEMPERATURE
+        key = jax.random.key(0)
+        how = codes, jax.random.fold_in(key, start) if start else key, known, TEMPERATURE
         completed = place_prior.complete(prior.network, prior.params, *how)
         return jnp.where(seen.all(1, keepdims=True), space.canonical(codes), completed)
     if parents is None:

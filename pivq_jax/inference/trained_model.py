@@ -22,6 +22,7 @@ from pivq_jax.interop.safetensors_file import without_paths
 
 Array = jax.Array | np.ndarray
 COMPLETED_AT_ONCE = 8  # images
+RECOMBINED_AT_ONCE = 256  # images, each of which takes megabytes with thousands of codes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,8 +152,12 @@ class TrainedModel:
         pool = self.parents, self.codebook, 2, self.config.sample.nearest_of
         pairs = sampling.near_parents(self.space, key_parents, count, *pool)
         groups, lift = self.parents[pairs], self.lift if self.space.uses_lift else None
-        how = key_mix, np.arange(count), self.config.sample.fraction, lift
-        return sampling.recombine_groups(self.space, self.codebook, groups, *how)
+        drawn = []
+        for start in range(0, count, RECOMBINED_AT_ONCE):
+            rows = np.arange(start, min(start + RECOMBINED_AT_ONCE, count))
+            how = groups[rows], key_mix, rows, self.config.sample.fraction, lift
+            drawn.append(sampling.recombine_groups(self.space, self.codebook, *how))
+        return jnp.concatenate(drawn)
 
     def sample_prior(
         self, key: jax.Array, count: int, temperature: float = 1.0, passes: int = 16
@@ -182,7 +187,7 @@ class TrainedModel:
             )
         part = self._checked(codes, partial=True)
         known = part.shape[1]
-        given = jnp.pad(part.astype(jnp.int32), ((0, 0), (0, self.space.num_codes - known)))
+        given = jnp.pad(part, ((0, 0), (0, self.space.num_codes - known)))
         how = key, known, temperature, passes
         return sampling.complete_sets(prior.network, prior.params, given, *how)
 
@@ -213,7 +218,7 @@ class TrainedModel:
             if self.space.places:
                 codes = first_guess(*codecs, None, *shown)
                 held = self.space, self.codebook, self.parents, judge
-                results.append(complete_patches(*held, codes, seen[rows]))
+                results.append(complete_patches(*held, codes, seen[rows], start))
             else:
                 codes = first_guess(*codecs, self.parents, *shown)
                 results.append(self._programs.fit(network, params, weights, codes, *shown))
@@ -238,7 +243,8 @@ class TrainedModel:
         for several stages `sampling.edit_places`, which makes one change after another.
 
         `changes` are the wanted values by factor, as in `hair="bun"`; see `labels.factors`. Raises
-        ValueError if the model has no labels or is `positional`, or a factor or value is unknown.
+        ValueError if the model has no labels or is `positional`, or a factor or value is unknown or
+        is that of no parent.
         """
         edited, table = self._checked(codes), self._factor_table
         assert self.labels
@@ -293,4 +299,4 @@ class TrainedModel:
     def _checked(self, codes: Array, partial: bool = False) -> jax.Array:
         if not len(self.space.check(codes, distinct=partial, partial=partial)):
             raise ValueError("there are no codes: give those of at least one image")
-        return jnp.asarray(codes)
+        return jnp.asarray(codes, jnp.int32)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from pivq_jax.config.fields import Config
-from pivq_jax.config.sections import ModelConfig
+from pivq_jax.config.sections import KINDS, ModelConfig
 from pivq_jax.model.decoder import Decoder
 from pivq_jax.model.encoder import Encoder
 from pivq_jax.model.quantizer import Matcher, Quantized, Quantizer, match_latents, stand_ins
@@ -27,6 +27,8 @@ class PIVQ(nn.Module):
     matcher: Matcher = match_latents
 
     def setup(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind = {self.kind!r} is unknown: use one of {', '.join(KINDS)}")
         code_dim = self.config.code_dim
         self.encoder = Encoder(self.config)
         self.quantizer = Quantizer(

@@ -1,8 +1,9 @@
 """New images from the codes of real images, by recombination, interpolation, edits and completion,
 or by an optional prior.
 
-All functions have fixed shapes and no host loops. They can be called directly, under `jit` (with
-static `space` and `steps`) and under `vmap`.
+All functions have fixed shapes and no host loops, and can be called directly, under `jit` (with
+static `space` and `steps`) and under `vmap`; but `check_labels`, `factor_table`, `place_table` and
+`log_lift` count what many images have, on the host.
 
 Arguments have the same meaning in all of them: `space` is the `CodeSpace` of a model, `codebook`
 its entries, float [K, D] and finite; codes are integers [..., N] or [B, N], whose values are not

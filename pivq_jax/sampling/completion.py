@@ -43,7 +43,8 @@ def visible_error(decoded: jax.Array, images: jax.Array, visible: jax.Array) -> 
 
     Both images are float32 [..., H, W, 3] in [-1, 1]; `visible` is [..., H, W, 1], 1 or 0.
     """
-    return jnp.sum(jnp.square((decoded - images) / 2) * visible, axis=(-3, -2, -1))
+    difference = jnp.where(visible > 0, decoded - images, 0)  # hidden pixels may be NaN
+    return jnp.sum(jnp.square(difference / 2) * visible, axis=(-3, -2, -1))
 
 
 def fit_visible(
@@ -62,6 +63,7 @@ def fit_visible(
     see `visible_error`. Without a prior, all sets are alike. `method` is the solver of `match`.
     Unless `distinct`, they are multisets, whose codes are changed without regard to each other.
     """
+    codebook, codes = jnp.asarray(codebook, jnp.float32), jnp.asarray(codes, jnp.int32)
 
     def energy(vectors: jax.Array) -> jax.Array:
         return visible_error(decode(vectors).clip(-1, 1), images, visible) / (2 * VARIANCE)

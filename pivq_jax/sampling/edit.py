@@ -51,7 +51,7 @@ class Labels(NamedTuple):
     def wanted(self, /, **changes: str) -> np.ndarray:
         """Returns the row of values that `edit` asks for, int32 [A], -1 for factors to be kept.
 
-        Raises ValueError if a factor or a value is unknown, or there is none.
+        Raises ValueError if a factor or a value is unknown, no image shows it, or there is none.
         """
         if not changes:
             raise ValueError(f"nothing to change: give some of {', '.join(self.factors)}")
@@ -63,7 +63,10 @@ class Labels(NamedTuple):
                 raise ValueError(
                     f"{name} = {value!r} is unknown: use one of {', '.join(self.factors[name])}"
                 )
-            result[list(self.factors).index(name)] = self.factors[name].index(value)
+            factor, wanted = list(self.factors).index(name), self.factors[name].index(value)
+            if not np.any(self.values[:, factor] == wanted):  # nothing is known of its codes
+                raise ValueError(f"no training image shows {name}={value}")
+            result[factor] = wanted
         return result
 
 

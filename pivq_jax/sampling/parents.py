@@ -61,9 +61,11 @@ def near_parents(
 
     The pool has M images with codes [M, N]. If it has fewer than `nearest_of` other images, all of
     them are compared; if `nearest_of` leaves no choice, the result is that of `random_parents`,
-    which also says what is refused. Returns int32 [count, parents], values in [0, M).
+    which also says what is refused; so are codes of another space, by ValueError. Returns int32
+    [count, parents], values in [0, M).
     """
-    size = jnp.shape(codes)[0]
+    codes, _, codebook = space.check_pair(codes, codes, codebook)
+    size = len(codes)
     _check(count, size, parents)
     nearest_of = min(nearest_of, size - 1)
     if nearest_of < parents:
@@ -71,7 +73,6 @@ def near_parents(
     firsts = min(count, max(1, round(nearest_of / (10 * (parents - 1)))))
     rounds = jnp.arange(-(-count // firsts))
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rounds)
-    codes, codebook = jnp.asarray(codes), jnp.asarray(codebook)
     latents = space.latents_of(codes, codebook) if space.places else None
 
     def distances(rows: jax.Array, columns: jax.Array) -> jax.Array:

@@ -142,8 +142,11 @@ def prior_bits(
     if isinstance(prior, PlacePrior):
         return place_prior.exact_bits(prior, params, codes)
 
-    def of_order(key: jax.Array) -> jax.Array:
-        ordered = jax.random.permutation(key, codes, axis=1, independent=True)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(codes)))
+
+    def of_order(order: jax.Array) -> jax.Array:
+        own = jax.vmap(partial(jax.random.fold_in, data=order))(keys)
+        ordered = jax.vmap(jax.random.permutation)(own, codes)
 
         def of_next(m: jax.Array) -> jax.Array:
             known = jnp.broadcast_to(jnp.arange(n) < m, codes.shape)
@@ -152,7 +155,7 @@ def prior_bits(
 
         return jax.lax.map(of_next, jnp.arange(n)).sum(0)
 
-    logs = jax.lax.map(of_order, jax.random.split(key, orders))
+    logs = jax.lax.map(of_order, jnp.arange(orders))
     log_mean = jax.nn.logsumexp(logs, axis=0) - math.log(orders)
     return -(log_mean + math.lgamma(n + 1)) / math.log(2)
 
@@ -204,8 +207,11 @@ def complete_sets(
     With a positive `temperature` below 1, likely codes are drawn more often. With fewer `passes` of
     the network than there are missing codes, those of one pass are drawn without regard to each
     other, but are distinct. A `PlacePrior` draws them all one by one, and keeps one code of two
-    that are given for a place and stage.
+    that are given for a place and stage. Raises ValueError if `passes` or `known` is out of range.
     """
+    codes = jnp.asarray(codes, jnp.int32)
+    if passes < 1 or not 0 <= known <= codes.shape[1]:
+        raise ValueError(f"passes = {passes}, known = {known}: give at least 1, and at most N")
     if isinstance(prior, PlacePrior):
         first = jnp.arange(codes.shape[1]) < known
         return place_prior.complete(prior, params, codes, key, first, temperature)
@@ -220,6 +226,6 @@ def complete_sets(
         noise = jax.vmap(partial(jax.random.gumbel, shape=logs.shape[1:]))(own)
         # The largest of the sums are a draw without replacement (Gumbel top-k).
         drawn = jax.lax.top_k(logs / temperature + noise, count)[1]
-        codes = jax.lax.dynamic_update_slice(codes, drawn.astype(codes.dtype), (0, filled))
+        codes = jax.lax.dynamic_update_slice(codes, drawn, (0, filled))
         filled += count
     return jnp.sort(codes, axis=-1)

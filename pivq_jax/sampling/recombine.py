@@ -115,7 +115,6 @@ def recombine_many(
     return codes
 
 
-@functools.partial(jax.jit, static_argnames="space")
 def recombine_groups(
     space: CodeSpace,
     codebook: ArrayLike,
@@ -131,7 +130,20 @@ def recombine_groups(
     [B], the numbers of new images, which are folded into the key. For the rest, the result, int32
     [B, N], and errors see `recombine_many`.
     """
+    fraction = _check_fraction(fraction)
+    return _recombine_groups(space, codebook, groups, key, indices, fraction, lift)
 
+
+@functools.partial(jax.jit, static_argnums=0)
+def _recombine_groups(
+    space: CodeSpace,
+    codebook: ArrayLike,
+    groups: ArrayLike,
+    key: jax.Array,
+    indices: ArrayLike,
+    fraction: jax.Array,
+    lift: ArrayLike | None,
+) -> jax.Array:
     def one(parents: jax.Array, index: jax.Array) -> jax.Array:
         own_key = jax.random.fold_in(key, index)
         return recombine_many(space, codebook, parents, own_key, fraction, lift)

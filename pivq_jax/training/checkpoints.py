@@ -81,7 +81,7 @@ class Checkpoints:
             # Incomplete checkpoints of killed runs would eventually fill the disk.
             cleanup_tmp_directories=not read_only,
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._manager = _Manager(self.directory, options=options)
         if not read_only:
             _raise_errors_only()
         for step in self.steps() if keep_best else []:
@@ -107,20 +107,29 @@ class Checkpoints:
             state: tree of arrays.
             progress: small dictionary of JSON values.
 
+        If the previous write failed, waits for this one, which may fit by now.
+
         Raises:
-            OSError: if this or the previous write failed, for example on a full disk; earlier
-                checkpoints are intact.
+            OSError: if this write failed, for example on a full disk; earlier checkpoints are
+                intact.
         """
         if step in self._manager.all_steps():
             return
+        failed = None
+        try:
+            self.wait()  # its deletions depend on the scores so far
+        except OSError as error:
+            failed = error
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state), progress=ocp.args.JsonSave(progress)
         )
         with self._write_errors():
-            self._finish()  # its deletions depend on the scores so far
             self._scores.add(step, progress)
             self._manager.save(step, args=items)
             self._unsynced = step
+            if failed:
+                self._finish()
+                print(f"{failed}; that of step {step} is written", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
         """Waits until all checkpoints are written.
@@ -302,6 +311,12 @@ def _raise_errors_only() -> None:
     absl_logging.get_absl_logger().addFilter(wanted)
     logging.getLogger("asyncio").addFilter(wanted)
     before, sys.unraisablehook = sys.unraisablehook, report
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """Never: by asking JAX, for a step long past, Orbax's thread would set its count back."""
+        return False
 
 
 class _Best(checkpoint_managers.PreservationPolicy):

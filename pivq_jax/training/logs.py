@@ -3,9 +3,10 @@
 import contextlib
 import importlib.util
 import statistics
+import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -16,8 +17,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import directory_check
 
 from pivq_jax.common.cost import format_duration
-from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import errors_named
+from pivq_jax.common.errors import InputError, brief
+from pivq_jax.common.files import errors_named, is_remote
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.json_lines import LOG, METRICS, JsonLines
 
@@ -158,7 +159,8 @@ class TensorBoard:
     def __init__(self, workdir: Path, first_step: int) -> None:
         self._directory = workdir / "tensorboard"
         self._flushed = 0.0
-        with errors_named(self._directory):
+        self._complained = False
+        with self._errors():
             directory_check(str(self._directory))
             self._writer = EventsWriter(str(self._directory / "events"))
             start = SessionLog(status=SessionLog.START)
@@ -168,7 +170,7 @@ class TensorBoard:
     def record(self, step: int, values: Mapping[str, Value]) -> None:
         """Writes events, which are in the file at most two minutes later."""
         now = time.time()
-        with errors_named(self._directory):
+        with self._errors():
             for name, value in values.items():
                 if isinstance(value, np.ndarray):
                     each = summary.image(name, value, dataformats="HWC")
@@ -180,8 +182,21 @@ class TensorBoard:
                 self._flushed = now
 
     def close(self) -> None:
-        with errors_named(self._directory):
+        with self._errors():
             self._writer.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Errors end a run, but not those of a bucket, where each flush writes the whole file."""
+        try:
+            with errors_named(self._directory):
+                yield
+        except Exception as error:
+            if not is_remote(self._directory):
+                raise
+            if not self._complained:
+                print(f"not written: {brief(error)}", file=sys.stderr, flush=True)
+            self._complained = True
 
 
 class Trackio:

@@ -183,6 +183,7 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
     every = config.evaluate.every
     count = sum(x.size for x in jax.tree.leaves(state.params))
     at_peak: dict[Phase, float | None] = {}  # seconds of a step, of phases that are compiled
+    evaluated = set[Phase]()
     flops: float | None = None  # of the newest phase
     peak = peak_of(jax.local_devices()[0]) if jax.process_index() == 0 else None
     opening = "restarts" if clock.train_seconds else "start"
@@ -207,7 +208,8 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
         contextlib.closing(_batches(run, first_step, config.data.workers)) as stream,
     ):
         # From here JAX counts: a signal before the first step is not lost.
-        stop_asked(first_step)
+        if stop := stop_asked(first_step):
+            raise Interrupted(stop, first_step)
         for step, images in enumerate(clock.watch(stream), start=first_step):
             # `step` steps are completed. What follows depends only on the state, the step and the
             # seed, so a run resumed here repeats it exactly.
@@ -254,6 +256,9 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
                     found = evaluate(run, state, step, phase)
                 if log:
                     log.write_evaluation(step, *found, clock.last, clock.share())
+                if phase not in evaluated:
+                    clock.last = 0.0  # it was compiled, and later ones will be faster
+                evaluated.add(phase)
             if step % config.train.picture_every == 0 and not stop:
                 with clock.on("pictures", state):
                     save_picture(run, state, step, phase)

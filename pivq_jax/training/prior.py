@@ -121,7 +121,8 @@ def train_prior(
             state, _ = checkpoints.restore(jax.eval_shape(create), mesh)
             state = PriorState(*state)
         first, started = int(state.step), time.perf_counter()
-        asked(first)  # from here JAX counts, as in `training.loop`
+        if stop := asked(first):  # from here JAX counts, as in `training.loop`
+            raise Interrupted(stop, first)
         for step in range(first + 1, settings.steps + 1):
             lock.check()
             state, bits = step_of(state, train)

@@ -9,6 +9,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from pivq_jax.common.output import outlive_output
+from pivq_jax.common.parallel import worst_of_processes
 
 __all__ = ["Interrupted"]
 
@@ -49,9 +50,11 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
     example if one host of a slice is preempted; JAX's coordination service then notifies the
     others, and all agree on the next step that none has completed. A second Ctrl-C interrupts
     immediately, and SIGHUP stays ignored where it is, as under nohup. Without a signal, there is no
-    communication.
+    communication but that of the beginning: all agree whether there was one before.
     """
     several = jax.process_count() > 1
+    # JAX would stop such a run at step 1, which one that resumes never reaches.
+    early = worst_of_processes(several and multihost_utils.reached_preemption_sync_point(1))
     received: list[int] = []
 
     def receive(number: int, frame: Any) -> None:
@@ -71,7 +74,7 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
     def asked(step: int) -> int:
         if not several:
             return received[0] if received else 0
-        if not multihost_utils.reached_preemption_sync_point(step):
+        if not (early or multihost_utils.reached_preemption_sync_point(step)):
             return 0
         return received[0] if received else signal.SIGTERM
 

@@ -135,6 +135,9 @@ def test_in_memory(models, tmp_path, code):
         found = codec.from_bytes(content, model, images)
         assert found.names == tuple(names(count))
         np.testing.assert_array_equal(found.codes, codes[:count])
+    for images in (0, -1):
+        with pytest.raises(ValueError, match=f"images = {images}"):
+            codec.from_bytes(content, model, images)
 
 
 def test_short_codes_of_few_images_are_fixed_ones(models, tmp_path):

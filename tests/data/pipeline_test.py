@@ -222,10 +222,14 @@ def test_workers_are_refused_where_shared_memory_is_short(monkeypatch):
     monkeypatch.setattr("pivq_jax.data.pipeline.shutil.disk_usage", lambda path: usage)
     source = [{"image": np.zeros((256, 256, 3), np.uint8)}] * 64
     with pytest.raises(
-        InputError, match=r"8 data workers need 672 MiB .* 64 MiB free: .*at most 0"
+        InputError, match=r"8 data workers of each process need 672 MiB .* 64 MiB free: .*at most 0"
     ):
         train_batches(source, batch_size=64, seed=0, workers=8)
     train_batches(source, batch_size=64, seed=0).close()  # threads need none
+    monkeypatch.setattr("pivq_jax.common.parallel.processes_of_host", lambda: 8)
+    usage.free = 3 * 2**30
+    with pytest.raises(InputError, match=r"8 data workers .* need 5376 MiB .* in all, .*at most 4"):
+        train_batches(source, batch_size=64, seed=0, workers=8)
 
 
 @pytest.mark.parametrize(("count", "batch_size", "steps"), [(10, 4, 3), (8, 4, 2), (3, 8, 1)])

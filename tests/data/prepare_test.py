@@ -353,6 +353,7 @@ def test_ctrl_c_ends_all_processes_and_says_how_to_go_on(commands, sources, tmp_
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.slow
 def test_a_changed_image_is_made_again_after_a_stop(commands, make_source, tmp_path, capsys):
     source = make_source("ffhq")
     interrupt(commands, "ffhq", source, tmp_path / "out", signal.SIGKILL)

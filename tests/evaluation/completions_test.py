@@ -110,6 +110,7 @@ def test_each_region_has_a_picture_of_its_own_and_what_is_drawn_is_said(model, t
     assert "completing: 100%" in err and "16/16" in err
 
 
+@pytest.mark.slow
 def test_the_whole_image_is_to_the_right_of_the_completed_one(model, tmp_path):
     dataset = load_dataset("random", image_size=16)
     session = Session(model, dataset, Settings(8, 20, "vgg", "", 1, lpips_path=""), tmp_path)

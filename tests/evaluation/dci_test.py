@@ -102,6 +102,7 @@ def sklearn_dci(train, validation, test, num_classes):
     return oracle(np.stack(columns, 1), accuracy)
 
 
+@pytest.mark.slow
 def test_dci_of_images_is_that_of_scikit_learn():
     factors = {"two": "ab", "three": "abc", "five": "abcde"}
     sizes = [2, 3, 5]

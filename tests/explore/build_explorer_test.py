@@ -91,12 +91,14 @@ def opened(tiny_config, tmp_path_factory) -> tuple[Engine, Path, dict, dict]:
     return engine, page, json.loads((page / "explorer.json").read_text()), found
 
 
+@pytest.mark.slow
 def test_without_a_server_models_with_places_have_no_factors(opened):
     engine, page, written, found = opened
     assert engine.describe()["factors"] and found["factors"] == written["model"]["factors"] == []
     assert not (page / "factors.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_without_a_server_parents_resemble_each_other_too(opened):
     engine, _, written, found = opened
     pairs = {tuple(pair) for pair in found["parents"]}

@@ -126,7 +126,7 @@ def test_a_new_face_takes_about_half_of_the_pairs_of_two_training_images(engine)
     assert len(parents) > 5
 
 
-@pytest.mark.parametrize("kind", ["nearest", "positional"])
+@pytest.mark.parametrize("kind", ["nearest", pytest.param("positional", marks=pytest.mark.slow)])
 def test_there_may_be_fewer_entries_than_codes_of_an_image(tiny_config, kind):
     fields = {"quantizer.kind": kind, "quantizer.codebook_size": 6}
     engine = untrained_engine(tiny_config.with_fields(fields))
@@ -263,7 +263,7 @@ def test_what_are_no_code_sets_is_refused(engine, sets):
         engine.check(sets)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -271,7 +271,7 @@ def test_what_are_no_code_sets_is_refused(engine, sets):
     )
     | st.lists(st.lists(st.integers(-1, K), min_size=N - 1, max_size=N + 1), max_size=3)
 )
-def test_whatever_passes_as_code_sets_decodes(engine, value):
+def test_whatever_passes_are_code_sets(engine, value):
     try:
         sets = engine.check(value)
     except InputError:

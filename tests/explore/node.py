@@ -62,7 +62,11 @@ def run_js(module: str, names: str, body: str, folder: Path, **given: Any) -> An
     (page / "constants.js").write_text(constants())
     url = (page / module).as_uri()
     script = f"import {{ {names} }} from {json.dumps(url)};\n{READ}"
-    script += f"const answer = (value) => console.log(JSON.stringify(value));\n{body}"
+    # Timers of a module do not keep Node waiting.
+    script += (
+        "const answer = (value) =>"
+        f" process.stdout.write(JSON.stringify(value), () => process.exit());\n{body}"
+    )
     done = subprocess.run(
         [node, "--input-type=module", "--eval", script],
         input=json.dumps({**given, "arrays": arrays}),

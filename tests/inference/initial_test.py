@@ -31,7 +31,9 @@ def published(config, params, tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("kind", ["published", "file", "workdir"])
+@pytest.mark.parametrize(
+    "kind", ["published", "file", pytest.param("workdir", marks=pytest.mark.slow)]
+)
 def test_all_is_taken_of_the_same_model(config, params, published, tmp_path, capsys, kind):
     sources = {"published": published, "file": published / "model.safetensors"}
     if kind == "workdir":

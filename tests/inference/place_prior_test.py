@@ -68,7 +68,7 @@ def test_a_published_model_draws_the_same(model, tmp_path):
     model.save_pretrained(tmp_path / "faces")
     other = pivq_jax.from_pretrained(tmp_path / "faces")
     assert other.prior.bits == 20.5
-    ours, theirs = (each.sample_prior(jax.random.key(2), 3) for each in (model, other))
+    ours, theirs = (each.sample_prior(jax.random.key(2), 5) for each in (model, other))
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -97,7 +97,7 @@ def test_it_draws_the_hidden_patches_of_a_completion(model):
 
 
 def test_a_little_of_each_patch_is_enough_to_find_a_parent(model):
-    parents = model.sample_prior(jax.random.key(3), 6)
+    parents = model.sample_prior(jax.random.key(3), 5)
     visible = np.zeros((1, 16, 16, 1), np.float32)
     visible[:, ::2, ::2] = 1  # a quarter of each patch
     codes = complete_patches(

@@ -19,6 +19,7 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.pictures import grid
 from pivq_jax.evaluation.samples import recombine_at_random
 from pivq_jax.inference import TrainedModel
+from pivq_jax.inference import trained_model as trained_model_module
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.sampling import CodeSpace, Labels
 
@@ -128,6 +129,26 @@ def test_samples_are_those_of_an_evaluation_with_this_seed(trained_model):
     assert set(np.asarray(few.sample(jax.random.key(3), 9)).flat) <= set(codes[:2].flat)
 
 
+def test_samples_are_drawn_in_parts(trained_model, monkeypatch):
+    model = dataclasses.replace(trained_model, parents=random_sets(0, 20))
+    whole = model.sample(jax.random.key(4), 8)
+    monkeypatch.setattr(trained_model_module, "RECOMBINED_AT_ONCE", 4)
+    np.testing.assert_array_equal(model.sample(jax.random.key(4), 8), whole)
+
+
+def test_parameters_may_be_those_of_numpy(trained_model):
+    model = dataclasses.replace(trained_model, params=jax.device_get(trained_model.params))
+    a, b = random_sets(0), random_sets(1)
+    paths = (each.interpolate(a, b, 3) for each in (model, trained_model))
+    np.testing.assert_array_equal(*paths)
+
+
+def test_codes_may_be_of_any_integer_type(trained_model):
+    codes = np.arange(N, dtype=np.int8)[None]  # K does not fit
+    decoded = [np.asarray(trained_model.decode(x)) for x in (codes, codes.astype(np.int32))]
+    np.testing.assert_array_equal(*decoded)
+
+
 def test_without_parents_there_are_no_samples(trained_model):
     with pytest.raises(ValueError, match=r"no parents to recombine: use dataclasses\.replace"):
         trained_model.sample(jax.random.key(0), 4)
@@ -225,7 +246,7 @@ def test_codes_of_another_kind_are_refused(trained_model, codes):
         trained_model.decode(codes)
 
 
-@pytest.mark.parametrize("kind", ["nearest", "positional"])
+@pytest.mark.parametrize("kind", ["nearest", pytest.param("positional", marks=pytest.mark.slow)])
 def test_the_other_kinds(tiny_config, kind):
     config = tiny_config.with_fields({"quantizer.kind": kind})
     mesh = make_mesh()
@@ -252,7 +273,7 @@ def test_a_workdir_without_a_run_is_refused(tmp_path):
 
 def test_a_checkpoint_of_an_earlier_version_before_its_codebook_is_refused(trained, tmp_path):
     text = (Path(trained.workdir) / "config.json").read_text()
-    (tmp_path / "config.json").write_text(text.replace('"init_step": 20', '"init_step": 60'))
+    (tmp_path / "config.json").write_text(text.replace('"init_step": 0', '"init_step": 60'))
     shutil.copytree(Path(trained.workdir) / "checkpoints", tmp_path / "checkpoints")
     assert pivq_jax.load(tmp_path).progress["codebook"] == "trained"
     path = tmp_path / "checkpoints" / "60" / "progress" / "metadata"

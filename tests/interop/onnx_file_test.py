@@ -142,7 +142,7 @@ def written(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "deep" / "tiny.onnx"
     description = {"config": config.to_dict(), "step": 7}
     training_codes = np.asfortranarray(np.arange(12).reshape(2, 6))
-    write_onnx(path, random_params(config), description, training_codes)
+    write_onnx(str(path), random_params(config), description, training_codes)
     return path
 
 

@@ -288,6 +288,7 @@ def test_an_interrupted_watch_says_that_the_slice_is_billed(script):
     assert "n is no longer watched (resume with wait), and billed" in done.stderr
 
 
+@pytest.mark.slow
 def test_failed_training_is_shown_and_the_slice_given_back(script):
     done = script("run", "--type=v5litepod-16", codes=[2])
     assert done.code == 2
@@ -301,7 +302,7 @@ def test_the_error_of_one_worker_comes_before_the_abort_of_others(script):
     assert script("run", "--type=v5litepod-16", answers=answers).code == 1
 
 
-@pytest.mark.parametrize("state", ["FAILED", "SUSPENDED"])
+@pytest.mark.parametrize("state", ["FAILED", pytest.param("SUSPENDED", marks=pytest.mark.slow)])
 def test_a_slice_that_cannot_be_had(script, state):
     answers = [["value(state.state)", "NOT_FOUND", 1], ["value(state.state)", state, 0]]
     done = script("run", "--type=v5litepod-16", answers=answers)
@@ -314,7 +315,7 @@ def test_a_refused_request(script):
     assert done.code == 3 and done.verbs == ["create", "delete"]
 
 
-@pytest.mark.parametrize("options", [(), ("--direct",)])
+@pytest.mark.parametrize("options", [(), pytest.param(("--direct",), marks=pytest.mark.slow)])
 def test_a_slice_of_that_name_is_left_alone(script, options):
     assert script("create", "--type=v4-8", *options, training=()).code == 0
     done = script("run", "--type=v4-8", *options)
@@ -330,6 +331,7 @@ def test_a_question_without_an_answer_creates_nothing(script):
     assert "whether n exists could not be asked: PERMISSION_DENIED" in done.stderr
 
 
+@pytest.mark.slow
 def test_failed_set_up(script):
     done = script("run", "--type=v5litepod-16", answers=[["scp", "", 1]] * 3)
     assert done.code == 4 and done.verbs == ["create", "scp", "scp", "scp", "ssh", "delete"]

@@ -259,11 +259,16 @@ def test_encoder_sees_where_a_patch_is(latents):
     assert np.max(np.abs(latents[0] - latents[1])) > 1e-3
 
 
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="kind = 'sets' is unknown: use one of matching, "):
+        initialised(kind="sets")
+
+
 @pytest.mark.parametrize(
     "kind, dtype, set_depth",
     [
         ("matching", "float32", 1),
-        ("positional", "bfloat16", 0),
+        pytest.param("positional", "bfloat16", 0, marks=pytest.mark.slow),
         pytest.param("nearest", "float32", 0, marks=pytest.mark.slow),
     ],
 )

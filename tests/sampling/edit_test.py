@@ -44,7 +44,7 @@ def learned():
 
 def edited(learned, codes, kind="matching", **changes):
     table, codebook, lift = learned
-    wanted = np.tile(Labels(np.zeros((0, 2)), FACTORS).wanted(**changes), (len(codes), 1))
+    wanted = np.tile(world(50)[1].wanted(**changes), (len(codes), 1))
     return np.asarray(sampling.edit(CodeSpace(N, K, kind), codebook, codes, wanted, table, lift))
 
 
@@ -161,6 +161,14 @@ def test_wrong_labels_are_one_error(values, factors, message):
         sampling.check_labels(Labels(values, factors), 3)
 
 
+def test_a_value_of_no_image_is_one_error():
+    _, labels = world(50)
+    labels = labels._replace(values=np.minimum(labels.values, [[9, 0]]))
+    with pytest.raises(ValueError, match="no training image shows shape=square"):
+        labels.wanted(shape="square")
+    assert labels.wanted(shape="round").tolist() == [-1, 0]
+
+
 def test_a_factor_may_have_any_name():
-    labels = sampling.Labels(np.zeros((1, 2), np.int32), {"self": ("a", "b"), "codes": ("c", "d")})
+    labels = sampling.Labels(np.array([[1, 0]]), {"self": ("a", "b"), "codes": ("c", "d")})
     assert labels.wanted(self="b", codes="c").tolist() == [1, 0]

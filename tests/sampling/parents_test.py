@@ -83,6 +83,19 @@ def test_without_a_choice_all_parents_are_random(parents, nearest_of):
     np.testing.assert_array_equal(near(parents=parents, nearest_of=nearest_of), expected)
 
 
+@pytest.mark.parametrize(
+    "codes, codebook, message",
+    [
+        (CODES[:, 1:], CODEBOOK, "codes_a has shape"),
+        (CODES.astype(np.float32), CODEBOOK, "give integers"),
+        (CODES, CODEBOOK[1:], "codebook has shape"),
+    ],
+)
+def test_codes_of_another_space_are_refused(codes, codebook, message):
+    with pytest.raises(ValueError, match=message):
+        sampling.near_parents(SPACE, jax.random.key(0), 5, codes, codebook)
+
+
 def test_a_pool_that_is_too_small_is_refused():
     with pytest.raises(InputError, match="13 parents of a pool of 12 images"):
         near(parents=13, nearest_of=100)

@@ -119,6 +119,28 @@ def test_a_set_does_not_depend_on_the_batch():
     all_six = complete_sets(PRIOR, params(), blank, jax.random.key(2))
     first = complete_sets(PRIOR, params(), blank[:2], jax.random.key(2))
     np.testing.assert_array_equal(all_six[:2], first)
+    # JAX shuffles many rows in more rounds than few.
+    many, few = (
+        prior_bits(PRIOR, params(), np.tile(SETS, (count, 1)), jax.random.key(2), 2)
+        for count in (100, 10)
+    )
+    np.testing.assert_allclose(many[:100], few, rtol=1e-5)
+
+
+def test_codes_of_any_integer_type_are_completed():
+    network = SetPrior(300, width=8, depth=1, heads=1)
+    blank = np.zeros((20, N), np.int32)
+    weights = network.init(jax.random.key(0), blank, blank > 0)["params"]
+    whole = complete_sets(network, weights, blank, jax.random.key(3))
+    assert whole.dtype == np.int32 and whole.max() > 255
+    narrow = complete_sets(network, weights, blank.astype(np.uint8), jax.random.key(3))
+    np.testing.assert_array_equal(narrow, whole)
+
+
+@pytest.mark.parametrize("known, passes", [(N + 1, 4), (-1, 4), (0, 0)])
+def test_completions_out_of_range_are_refused(known, passes):
+    with pytest.raises(ValueError, match=rf"passes = {passes}, known = {known}"):
+        complete_sets(PRIOR, params(), SETS, jax.random.key(0), known=known, passes=passes)
 
 
 @settings(max_examples=200, deadline=None)

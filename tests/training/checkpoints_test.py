@@ -94,6 +94,36 @@ def test_reading_writes_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_write_that_failed_costs_no_later_checkpoint(tmp_path, monkeypatch, capsys):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1), {})
+        waited, failures = checkpoints._manager.wait_until_finished, [OSError("disk full")]
+
+        def wait():
+            waited()
+            if failures:
+                raise failures.pop()
+
+        monkeypatch.setattr(checkpoints._manager, "wait_until_finished", wait)
+        checkpoints.save(2, make_state(2), {})
+        said = capsys.readouterr().err
+        assert "disk full" in said and said.endswith("; that of step 2 is written\n")
+        assert kept(tmp_path) == {1, 2}
+        failures[:] = [OSError("disk full")] * 2
+        with pytest.raises(OSError, match="disk full"):
+            checkpoints.save(3, make_state(3), {})
+
+
+def test_orbax_does_not_ask_jax_whether_to_stop(tmp_path, monkeypatch):
+    """For a step that is long past, which would set JAX's count of steps back."""
+    asked = (
+        "orbax.checkpoint._src.multihost.multihost.multihost_utils.reached_preemption_sync_point"
+    )
+    monkeypatch.setattr(asked, lambda step: pytest.fail("asked"))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1), {})
+
+
 def test_a_step_that_is_saved_already_stays(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(5, make_state(5), {"train_seconds": 1.0})

@@ -153,6 +153,26 @@ def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
     assert steps[0] == (1, 3)  # earlier events from these steps on are out of date
 
 
+def test_a_bucket_that_refuses_events_ends_no_run(bucket, monkeypatch, capsys):
+    class Writer:
+        def __init__(self, prefix):
+            pass
+
+        def write_event(self, event):
+            raise RuntimeError("503 try again")  # as google.api_core says, no OSError
+
+        flush = close = write_event
+
+    monkeypatch.setattr(logs, "EventsWriter", Writer)
+    monkeypatch.setattr(logs, "directory_check", lambda directory: None)
+    with pytest.raises(KeyError, match="of the run"), TrainingLog(bucket, 0, 4, Clock()) as log:
+        for step in (1, 2):
+            log.write(step, METRICS, batch_size=8)
+        raise KeyError("of the run")
+    assert [line["step"] for line in read(bucket / "log.jsonl")] == [1, 2]
+    assert capsys.readouterr().err == "not written: 503 try again\n"
+
+
 def test_a_full_disk_ends_the_run_with_the_name_of_the_file(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -61,6 +61,7 @@ def restore_all(workdir: Path, step: int) -> dict[str, np.ndarray]:
 
 
 def test_phases_begin_at_their_steps(tiny_config):
+    tiny_config = tiny_config.with_fields({"adversarial.start_step": 100})
     steps = (0, 59, 60, 99, 100, 159)
     expected = [Phase.CONTINUOUS] * 2 + [Phase.QUANTIZED] * 2 + [Phase.ADVERSARIAL] * 2
     assert [phase_at(tiny_config, step) for step in steps] == expected
@@ -151,7 +152,7 @@ def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
         np.testing.assert_array_equal(more[:3], expected)
     np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(3)])
     averaged, last = (
-        steps.reconstruct(params, jnp.asarray(shown), False)
+        steps.reconstruct(params, jnp.resize(shown, (8, *shown.shape[1:])), False)[:3]
         for params in (state.ema_params, state.params)
     )
     assert made.shape == averaged.shape
@@ -207,7 +208,7 @@ def test_log_holds_what_was_trained(tiny_run):
     for line in log:
         assert all(np.isfinite(value) for value in line.values())
         assert ("quantization_error" in line) == (line["step"] > 60)
-        assert ("discriminator" in line) == (line["step"] > 100)
+        assert ("discriminator" in line) == (line["step"] > 60)
     # Linear warm-up over 10 steps to the peak, then down; the rate of step s is that of s - 1.
     rates = {line["step"]: line["learning_rate"] for line in log}
     assert rates[5] == pytest.approx(1.5e-3 * 4 / 10)
@@ -218,6 +219,10 @@ def test_log_holds_what_was_trained(tiny_run):
 def test_console_names_the_codebook_once_and_counts_down(tiny_run):
     lines = tiny_run.finished.stdout.splitlines()
     assert sum("initialised by k-means" in line for line in lines) == 1
+    assert [line for line in lines if "compiling" in line] == [
+        "step      0: compiling the continuous training step",
+        "step     60: compiling the adversarial training step",
+    ]
     assert any(line.startswith("step    160/160") and "ETA 0:00" in line for line in lines)
 
 
@@ -229,7 +234,7 @@ def test_only_two_checkpoints_are_kept(tiny_run):
 def test_interruptions_came_when_meant(interrupted):
     parts, steps = interrupted["parts"], interrupted["steps"]
     assert [part.code for part in parts] == [-9, 130, 0], [part.stderr for part in parts]
-    assert 20 <= steps[0] < 60 < 100 < steps[1] < 160
+    assert 20 <= steps[0] < 60 < steps[1] < 160
     assert f"resuming from step {steps[0]} " in parts[1].stdout
     assert f"resuming from step {steps[1]} " in parts[2].stdout
 
@@ -266,8 +271,17 @@ def test_interrupted_run_ends_bit_for_bit_as_the_unbroken_one(tiny_run, interrup
         np.testing.assert_array_equal(value, resumed[name], err_msg=name)
 
 
-def test_interrupted_run_has_the_same_metrics(tiny_run, interrupted):
-    resumed = json.loads((interrupted["workdir"] / "metrics.json").read_text())
+@pytest.fixture(scope="module")
+def interrupted_and_evaluated(commands, interrupted) -> Path:
+    """Its workdir."""
+    done = commands.run(*interrupted["arguments"])
+    assert done.code == 0, done.stderr
+    return interrupted["workdir"]
+
+
+@pytest.mark.slow
+def test_interrupted_run_has_the_same_metrics(tiny_run, interrupted_and_evaluated):
+    resumed = json.loads((interrupted_and_evaluated / "metrics.json").read_text())
     assert resumed.keys() == tiny_run.metrics.keys()
     for name in resumed.keys() - TIMINGS:
         assert resumed[name] == tiny_run.metrics[name], name
@@ -296,7 +310,7 @@ def test_an_unbroken_run_has_no_restarts_and_its_losses_are_within_its_time(tiny
     line = read_log(tiny_run.workdir)[-1]
     lost = {name: value for name, value in line.items() if name.startswith("seconds_")}
     assert min(lost.values()) == lost["seconds_restarts"] == 0
-    assert lost["seconds_start"] > lost["seconds_input"] and lost["seconds_pictures"] > 0
+    assert lost["seconds_start"] > lost["seconds_input"]
     assert line["goodput"] == pytest.approx(1 - sum(lost.values()) / line["seconds"])
     table = costs(tiny_run.finished.stdout)
     assert table["steps"] == "160" and table["restarts"] == "0:00 (0.0%)"
@@ -315,14 +329,15 @@ def test_the_time_of_an_interrupted_run_goes_on_with_what_restarts_take(interrup
     assert parts[0] == {} and [part["steps"] for part in parts[1:]] == [f"{stopped}", "160"]
 
 
-def test_interrupted_run_draws_the_same_pictures(tiny_run, interrupted):
+@pytest.mark.slow
+def test_interrupted_run_draws_the_same_pictures(tiny_run, interrupted_and_evaluated):
     pictures = [path.relative_to(tiny_run.workdir) for path in tiny_run.workdir.rglob("*.png")]
     pictures = [path for path in pictures if path.parts[0] != "reconstructed"]  # of another test
     names = {path.name for path in pictures}
     assert names >= {"samples.png", "interpolations.png", "reconstructions.png", "parents.png"}
     for path in pictures:
         unbroken = (tiny_run.workdir / path).read_bytes()
-        assert unbroken == (interrupted["workdir"] / path).read_bytes(), path
+        assert unbroken == (interrupted_and_evaluated / path).read_bytes(), path
 
 
 def test_divergence_before_the_first_checkpoint_names_none(tiny_config):

@@ -62,7 +62,7 @@ def close(ours, expected) -> None:
     ("phase", "noise"),
     [
         pytest.param(Phase.CONTINUOUS, 0.0, marks=pytest.mark.slow),
-        (Phase.CONTINUOUS, 0.3),
+        pytest.param(Phase.CONTINUOUS, 0.3, marks=pytest.mark.slow),
         pytest.param(Phase.QUANTIZED, 0.3, marks=pytest.mark.slow),
     ],
 )

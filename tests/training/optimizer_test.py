@@ -289,7 +289,8 @@ def test_products_in_bfloat16_as_on_a_tpu_leave_no_large_singular_value(values, 
 
 def test_what_is_sent_may_be_bfloat16():
     kernels = drawn(3)
-    rounded, _ = orthogonalise(dtype=jnp.bfloat16).update(kernels, optax.EmptyState())
+    update = jax.jit(orthogonalise(dtype=jnp.bfloat16).update)
+    rounded, _ = update(kernels, optax.EmptyState())
     for name, expected in orthogonalised(kernels).items():
         assert rounded[name].dtype == jnp.float32
         error = np.linalg.norm(rounded[name] - expected) / np.linalg.norm(expected)

@@ -1,6 +1,7 @@
 """The prior learns what depends on what, continues bit for bit, and belongs to its codes."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import signal
@@ -34,9 +35,9 @@ def draw(seed: int, count: int) -> np.ndarray:
 TRAIN, VALIDATION = draw(0, 400), draw(1, 100)
 
 
-def run(directory):
+def run(directory, settings=SETTINGS):
     return train_prior(
-        SETTINGS, SPACE, CODEBOOK, TRAIN, VALIDATION, directory, seed=0, model_step=7
+        settings, SPACE, CODEBOOK, TRAIN, VALIDATION, directory, seed=0, model_step=7
     )
 
 
@@ -52,8 +53,14 @@ def test_dependent_codes_cost_few_bits(whole):
     assert 3 - 0.1 < prior.bits < 4  # independent codes would cost over 7
 
 
-def test_what_is_loaded_is_what_was_trained(whole):
-    directory, prior = whole
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("prior")
+    return directory, run(directory, dataclasses.replace(SETTINGS, steps=4))
+
+
+def test_what_is_loaded_is_what_was_trained(short):
+    directory, prior = short
     loaded = load_prior(directory, SPACE, CODEBOOK, model_step=7)
     assert loaded.bits == prior.bits and loaded.network == prior.network
     assert loaded.finished and prior.finished
@@ -99,8 +106,8 @@ def test_a_training_whose_lock_is_taken_over_writes_nothing_more(tmp_path, monke
     assert checkpoint_steps(tmp_path) == []
 
 
-def test_a_prior_of_other_codes_is_refused(whole, tmp_path):
-    directory, _ = whole
+def test_a_prior_of_other_codes_is_refused(short, tmp_path):
+    directory, _ = short
     others = TRAIN[::-1]
     with pytest.raises(InputError, match=f"of other codes or settings: delete {directory} to"):
         train_prior(SETTINGS, SPACE, CODEBOOK, others, VALIDATION, directory, 0, 7)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.training import loop
+from pivq_jax.training.cost import Clock
 from pivq_jax.training.stopping import Interrupted
 from tests.conftest import checkpoint_steps, interrupt_at
 from tests.training.loop_test import restore_all
@@ -52,6 +53,23 @@ def test_a_checkpoint_comes_before_an_evaluation_and_no_picture_after_a_stop(
     with pytest.raises(MemoryError, match="of the evaluation"):
         loop.train(config, tmp_path, fail)
     assert checkpoint_steps(tmp_path) == [1, 2, 3]
+
+
+def test_an_evaluation_is_not_expected_to_compile_again(tiny_config, tmp_path, monkeypatch):
+    def measure(*_):
+        return {"psnr": 20.0}, {}
+
+    measure.images, expected = 8, []
+
+    def allows(clock, share):
+        expected.append(clock.last)
+        return True
+
+    monkeypatch.setattr(Clock, "allows", allows)
+    config = tiny_config.with_fields({**SHORT, "evaluate.every": 1})
+    loop.train(config, tmp_path, measure)
+    first, second, *later = expected
+    assert first == second == 0.0 and min(later) > 0
 
 
 @pytest.mark.slow  # loop_test and main_test have what is quick

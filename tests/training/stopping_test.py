@@ -141,6 +141,40 @@ def test_several_processes_stop_at_one_step(commands, tmp_path, number, codes):
     assert last[0] == last[1] and last[0].startswith("stopped at step ")
 
 
+# A signal that comes before the run listens, such as while it waits for its workdir.
+EARLY = """
+import os, signal, sys, time
+from pivq_jax.common.parallel import join_processes
+from pivq_jax.training.stopping import Interrupted, stop_requests
+
+join_processes({how!r})
+if {index}:
+    os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(5)
+try:
+    with stop_requests() as asked:
+        for step in range(5_000, 5_100):
+            if stop := asked(step):
+                raise Interrupted(stop, step)
+            time.sleep(0.01)
+except Interrupted as interrupted:
+    print(interrupted)
+    sys.exit(interrupted.exit_code)
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_before_a_run_of_several_resumes_is_not_lost(commands):
+    address = free_address()
+    pair = [
+        commands.start(code=EARLY.format(how=f"{address},2,{index}", index=index))
+        for index in range(2)
+    ]
+    done = [command.wait() for command in pair]
+    assert [one.code for one in done] == [143, 143], [one.stderr for one in done]
+    assert all(one.stdout.splitlines()[-1].startswith("stopped at step 5000;") for one in done)
+
+
 FAIL = """
 import sys
 import jax
@@ -161,7 +195,9 @@ main.run()
 """
 
 
-@pytest.mark.parametrize("error, code", [("InputError", 2), ("KeyError", 1)])
+@pytest.mark.parametrize(
+    "error, code", [("InputError", 2), pytest.param("KeyError", 1, marks=pytest.mark.slow)]
+)
 def test_one_of_several_that_fails_does_not_wait_for_the_others(commands, error, code):
     address, started = free_address(), time.monotonic()
     pair = [
