@@ -83,8 +83,8 @@ def attribute_metrics(
     splits = (train, validation, test)
 
     def probe(features: Sequence[np.ndarray]) -> ProbeResult:
-        labelled = (Labelled(x, split.labels) for x, split in zip(features, splits, strict=True))
-        return probe_attributes(*labelled, factors)
+        fitted, chosen, measured = map(Labelled, features, (split.labels for split in splits))
+        return probe_attributes(fitted, chosen, measured, factors)
 
     # One after the other: the features of large codebooks take gigabytes.
     by_codes = probe(code_features(space, [split.codes for split in splits]))
