@@ -11,7 +11,9 @@ different parents. K = 32 N, as with learned queries each latent tends to use it
 The loss on recombined sets (docs/method.md) keeps samples free of noise and consistent. The choice
 of the other settings is explained in docs/training.md.
 
-Variants: `:large` (more than twice the time, for five decibels more; samples as good), `:smoke` (a check, no model), `:nearest`, `:positional`; several with commas.
+Variants: `:large` (wider, longer and with a perceptual loss: twice the time, for five decibels
+more; samples as good), `:smoke` (a check, no model), `:nearest`, `:positional`; also several, with
+commas.
 """
 
 from ml_collections import ConfigDict

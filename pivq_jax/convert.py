@@ -54,11 +54,13 @@ from pivq_jax.common.files import (
 )
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.fields import Config
+from pivq_jax.data import Dataset
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.attributes import encode_labelled
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.samples import POOL_IMAGES
-from pivq_jax.inference.opening import from_pretrained, load
+from pivq_jax.inference import TrainedModel
+from pivq_jax.inference.opening import from_pretrained, load, warn_of_other_data
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
 from pivq_jax.interop.pretrained import (
@@ -74,20 +76,26 @@ from pivq_jax.training.build import dataset_from_config, steps_from_config
 from pivq_jax.training.checkpoints import Checkpoints, check_place
 
 
-def publish(workdir: Path, directory: Path) -> None:
+def publish(workdir: Path, directory: Path, data_path: str = "") -> None:
     """Writes the newest checkpoint's averaged weights as a published model with its parents.
 
     The parents are the first `POOL_IMAGES` training images, those of the run's own samples, or as
-    many as a published model may have, with their labels.
+    many as a published model may have, with their labels. `data_path` is where the data is now, if
+    it has moved.
     """
     check_target(directory)
     model = load(workdir)
-    dataset = dataset_from_config(model.config)
+    dataset = _data_of(model, data_path)
+    warn_of_other_data(model, dataset)
     count = min(POOL_IMAGES, most_parents(model.space))
     images, factors = first_images(dataset.train, count), dataset.factors
     encoded = encode_labelled(model, images, tuple(factors), model.config.evaluate.batch_size)
     labels = Labels(encoded.labels, factors) if factors else None
     dataclasses.replace(model, parents=encoded.codes, labels=labels).save_pretrained(directory)
+
+
+def _data_of(model: TrainedModel, path: str) -> Dataset:
+    return dataset_from_config(model.config.with_fields({"data.path": path} if path else {}))
 
 
 def workdir_from_file(path: Path, workdir: Path) -> None:
@@ -147,6 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="COUNT",
         help=f"for *.onnx: include the codes of so many training images ({POOL_IMAGES}; 0: none)",
     )
+    add("--data_path", default="", metavar="DIR", help="the run's data, if it is elsewhere now")
     options = parser.parse_args(arguments)
     if not options.target and not options.push:
         parser.error("give --to=TARGET or --push=OWNER/NAME")
@@ -170,7 +179,7 @@ def _convert(options: argparse.Namespace) -> int:
         if training_codes < 0:
             raise InputError(f"--training_codes={training_codes} is negative: 0 includes none")
     if target.suffix == ".onnx":
-        _to_onnx(source_name, from_file, target, training_codes)
+        _to_onnx(source_name, from_file, target, training_codes, options.data_path)
         names = ", ".join(file.name for file in onnx_paths(target))
         print(f"{names} in {target.parent} hold the model of {source_name}")
         return 0
@@ -188,14 +197,16 @@ def _convert(options: argparse.Namespace) -> int:
             model = load(source)
             write_model(target, model.params, model.description)
         else:
-            publish(source, target)
+            publish(source, target, options.data_path)
         print(f"{target} holds the model of {source_name}")
     if hub_name:
         print(f"uploaded to {upload_pretrained(target, hub_name)}")
     return 0
 
 
-def _to_onnx(source_name: str, from_file: bool, target: Path, training_codes: int | None) -> None:
+def _to_onnx(
+    source_name: str, from_file: bool, target: Path, training_codes: int | None, data_path: str
+) -> None:
     """Writes a file, a run or a published model to ONNX files; see `write_onnx`."""
     import_onnx()
     if from_file:
@@ -207,7 +218,7 @@ def _to_onnx(source_name: str, from_file: bool, target: Path, training_codes: in
         model = load(source)
         if count:
             try:
-                images = first_images(dataset_from_config(model.config).train, count)
+                images = first_images(_data_of(model, data_path).train, count)
                 codes = encode_split(model, images, model.config.evaluate.batch_size)
             except InputError as error:
                 raise InputError(f"{error}; or leave them out with --training_codes=0") from error

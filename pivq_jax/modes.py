@@ -1,7 +1,8 @@
 """Implementations of the values of `--mode`."""
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from pivq_jax.common.files import (
     expanded,
     is_remote,
     local_path,
-    write_json,
+    write_atomically,
 )
 from pivq_jax.common.parallel import check_in_first_process, say
 from pivq_jax.common.pictures import save_png
@@ -37,7 +38,7 @@ from pivq_jax.evaluation.reconstruction import Decoded, decode_batched, describe
 from pivq_jax.evaluation.report import print_metrics, write_report
 from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.inference import TrainedModel
-from pivq_jax.inference.opening import initial_arrays, load
+from pivq_jax.inference.opening import initial_arrays, load, warn_of_other_data
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import load_lpips
 from pivq_jax.losses.reconstruction import psnr
@@ -161,6 +162,7 @@ def train_prior(task: Task) -> None:
     if not model.space.distinct:
         raise InputError(f"the prior is one over sets, and {model.space.kind} codes are none")
     check_place(session.workdir)
+    warn_of_other_data(model, session.whole)
     say(f"encoding {len(session.pool):,} training images")
     prior = fit_prior(
         *(config.prior, model.space, model.codebook, session.prior_sets),
@@ -271,6 +273,8 @@ def _images(model: TrainedModel, config: Config) -> tuple[TrainedModel, Dataset,
     Also returns the model, without these, and what to say of that, or ''.
     """
     try:
+        if config.data.name == "image_folder" and not config.data.path:
+            raise InputError("its folder is not published: give --config.data.path")
         return model, dataset_from_config(config), ""
     except (InputError, ImportError) as error:
         if model.parents is None or len(model.parents) < 3:
@@ -335,12 +339,7 @@ def _evaluate(session: Session) -> None:
     if model.progress.get("codebook") == "fitted":
         start = model.config.quantizer.init_step
         say(f"its codebook is fitted to its latents; it is trained from step {start} on")
-    trained_on = model.progress.get("data", session.whole.identity)
-    if trained_on != session.whole.identity:
-        say(
-            f"warning: these are not the images, splits and labels of the training ({trained_on}):"
-            " it may have seen some of the test images"
-        )
+    warn_of_other_data(model, session.whole)
     metrics = write_report(session)
     if jax.process_index() == 0:
         print_metrics(metrics)
@@ -361,13 +360,15 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
     check_names(Path(file).as_posix() for file in files)
     names = dict(zip(files, png_names(files), strict=True))
     check_lengths(names.values(), "give the image a shorter one")
+    check_in_first_process(lambda: _check_no_others(target, {*names.values()}))
     if changes:
         model = edits.learn_factors(_open("edit", task))
         edits.check_changes(model, changes)
     else:
         model = _open_model(task, writes=not task.output)
     writes, psnrs = jax.process_index() == 0, []
-    codes: dict[str, list[int]] = {}
+    codes: dict[str, np.ndarray] = {}
+    dtype = np.min_scalar_type(model.space.codebook_size - 1)
     size, batch_size = task.config.data.image_size, task.config.evaluate.batch_size
     doing = "editing" if changes else "reconstructing"
     for readable in folders.readable_images(source, files, size, batch_size, doing):
@@ -381,13 +382,33 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
             psnrs.append(np.asarray(psnr(jnp.asarray(decoded), originals, 255.0)))
         if writes and not codes:  # those of before do not stand beside what a killed command leaves
             (target / "codes.json").unlink(missing_ok=True)
-        for file, image, row in zip(readable, decoded, found.tolist(), strict=True):
+        for file, image, row in zip(readable, decoded, found.astype(dtype), strict=True):
             if writes:
                 save_png(target / names[file], image)
             codes[Path(file).as_posix()] = row
     if writes:
-        write_json(target / "codes.json", codes)
+        write_atomically(target / "codes.json", _lines_of(codes))
     say(f"{len(codes):,} images and codes.json in {target}")
     if not changes:
         for line in describe_psnr(model, np.concatenate(psnrs)):
             say(line)
+
+
+def _check_no_others(target: Path, names: set[str]) -> None:
+    """Refuses a folder with images and codes of another input, beside which new ones would be."""
+    if (target / "codes.json").exists():
+        for path in target.rglob("*.png"):
+            if (name := path.relative_to(target).as_posix()) not in names:
+                raise InputError(
+                    f"{target} holds images of another input, such as {name}: delete it, or choose"
+                    " another --output"
+                )
+
+
+def _lines_of(codes: Mapping[str, np.ndarray]) -> Iterator[bytes]:
+    """JSON with a line for each image: as text, codes of many images take gigabytes."""
+    start = "{"
+    for file, row in codes.items():
+        yield f"{start}\n{json.dumps(file)}: {row.tolist()}".encode()
+        start = ","
+    yield b"\n}\n"

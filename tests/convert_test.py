@@ -191,6 +191,27 @@ def test_training_images_that_are_gone_can_be_left_out(capsys, tiny_run, tmp_pat
     assert contents(onnx_paths(path)[2])[0].keys() == {"codebook"}
 
 
+def test_data_that_has_moved_is_given_and_other_data_is_warned_of(
+    capsys, tiny_run, small_folder, tmp_path
+):
+    workdir = Path(shutil.copytree(tiny_run.workdir, tmp_path / "run"))
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["path"] = str(tmp_path / "gone")
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert "gone" in refused(capsys, f"--from={workdir}", f"--to={tmp_path / 'out'}")
+    moved = shutil.copytree(small_folder, tmp_path / "moved")
+    arguments = [f"--from={workdir}", f"--to={tmp_path / 'out'}", f"--data_path={moved}"]
+    assert convert.main(arguments) == 0 and "warning" not in capsys.readouterr().out
+    assert pivq_jax.from_pretrained(tmp_path / "out").metrics == metrics
+    (moved / "0.png").unlink()
+    assert convert.main(arguments) == 0
+    assert "warning: these are not the images" in capsys.readouterr().out
+    # Figures measured on other images are not those of the model.
+    (workdir / "metrics.json").write_text(json.dumps(metrics | {"data": "others"}))
+    assert pivq_jax.load(workdir).metrics == {}
+
+
 def test_a_model_of_the_package_becomes_onnx_by_its_name(tmp_path):
     path = tmp_path / "faces.onnx"
     assert convert.main(["--from=toon_faces", f"--to={path}", "--training_codes=50"]) == 0

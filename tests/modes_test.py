@@ -181,6 +181,25 @@ def test_the_images_of_the_input_are_never_replaced(tiny_model, small_folder, tm
     assert {path.name: path.read_bytes() for path in source.glob("*.*")} == before
 
 
+def test_images_of_another_input_are_never_beside_new_codes(tiny_model, small_folder, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        shutil.copy(small_folder / "0.png", tmp_path / name / f"{name}.png")
+    one, two = (
+        modes.Task(
+            *(tiny_model.config, tmp_path, tiny_model),
+            input=str(tmp_path / name),
+            output=str(tmp_path / "out"),
+        )
+        for name in ("one", "two")
+    )
+    modes.reconstruct(one)
+    modes.reconstruct(one)
+    with pytest.raises(InputError, match=r"holds images of another input, such as one\.png"):
+        modes.reconstruct(two)
+    assert sorted(os.listdir(tmp_path / "out")) == ["codes.json", "one.png"]
+
+
 @pytest.mark.parametrize("workdir", [".", "runs/mine"])
 def test_a_run_within_its_images_is_refused(tiny_config, small_folder, workdir):
     config = tiny_config.with_fields({"data.path": str(small_folder)})

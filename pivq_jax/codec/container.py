@@ -48,11 +48,7 @@ def pack(contents: Contents) -> bytes:
         raise InputError("there are no images: give at least one")
     check_names(contents.names)
     listed = contents.table + b"".join(name.encode() + b"\0" for name in contents.names)
-    if len(listed) > MAX_LIST:
-        raise InputError(
-            f"the names of {len(contents.names):,} images take {len(listed):,} bytes, more than"
-            f" {MAX_LIST:,}: write several files"
-        )
+    check_listed(len(listed), len(contents.names))
     compressed = zlib.compress(listed, 9)
     head = _HEAD.pack(
         MAGIC,
@@ -69,6 +65,15 @@ def pack(contents: Contents) -> bytes:
     body = head + compressed + contents.data
     check_size(len(body) + CHECKSUM_BYTES, f"{len(contents.names):,} images")
     return body + _checksum(body)
+
+
+def check_listed(size: int, images: int) -> None:
+    """Checks the bytes of a list of names."""
+    if size > MAX_LIST:
+        raise InputError(
+            f"the names of {images:,} images take {size:,} bytes, more than {MAX_LIST:,}: write"
+            " several files"
+        )
 
 
 def check_size(size: int, what: str) -> None:

@@ -159,7 +159,7 @@ def contents_of(
         prior = exact_prior(model)
         data = bits_back.encode_sets(codes, prior, advance)
         found.append(fixed._replace(code="prior", table=prior.fingerprint, data=data))
-    return min(found, key=lambda contents: len(pack(contents)))
+    return min(found, key=lambda contents: len(contents.table) + len(contents.data))
 
 
 def _ranks(space: CodeSpace, codes: np.ndarray, advance: Callable[[int], object] | None) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pivq_jax.codec.container import Contents, check_size, pack
+from pivq_jax.codec.container import Contents, check_listed, check_size, pack
 from pivq_jax.codec.files import batches_of, check_code, contents_of, open_file
 from pivq_jax.codec.names import check_names, png_names
 from pivq_jax.common.errors import InputError
@@ -65,6 +65,7 @@ def compress(
     check_code(model, code)
     files = [Path(file).as_posix() for file in list_images(source)]
     check_names(files)
+    check_listed(sum(len(file.encode()) + 1 for file in files), len(files))
     check_lengths(png_names(files), "give the image a shorter one")
     if code == "fixed":
         check_size(model.space.bytes_per_image * len(files), f"the codes of {len(files):,} images")

@@ -226,17 +226,23 @@ def locked(path: Path, what: str) -> Iterator[None]:
         yield
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file, with its directories; even a power cut leaves the old or the new content."""
+def write_atomically(path: Path, content: bytes | Iterator[bytes]) -> None:
+    """Writes a file, with its directories; even a power cut leaves the old or the new content.
+
+    The content may come in parts.
+    """
+    parts = iter([content]) if isinstance(content, bytes) else content
     if is_remote(path):  # where an object appears whole or not at all
-        retried(lambda: path.write_bytes(content), str(path), "written")
+        whole = b"".join(parts)
+        retried(lambda: path.write_bytes(whole), str(path), "written")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name that no other process uses, never too long for a file system.
     temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.tmp")
     try:
         with errors_named(path):
-            temporary.write_bytes(content)
+            with temporary.open("wb") as file:
+                file.writelines(parts)
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)

@@ -240,7 +240,7 @@ def image_folder(source: Path, attributes: Path | None = None, group: str = "") 
     factors: dict[str, tuple[str, ...]] = {}
     rows: dict[str, tuple[int, ...]] = dict.fromkeys(stamps, ())
     if attributes is not None:
-        factors, rows = tables.read_csv(attributes)
+        factors, rows = tables.read_csv(attributes, stamps)
         _need_all(stamps, rows, source, attributes)
     entries = [Entry(file, stamp, rows[file]) for file, stamp in stamps.items()]
     return Listing(source, in_splits(entries, group), factors, None)

@@ -32,6 +32,12 @@ def in_splits(entries: Sequence[Entry], group: str) -> dict[str, list[Entry]]:
             "group %r does not match %s of %s images, each of which is a group of its own",
             *(group, f"{alone:,}", f"{len(entries):,}"),
         )
+    name, most = collections.Counter(groups.values()).most_common(1)[0]
+    if group and most > max(len(entries) / 20, 50):  # IMG_0001.jpg is of a camera, of no person
+        logging.warning(
+            "group %r puts %s of %s images into one group, %r: change it if this is no person",
+            *(group, f"{most:,}", f"{len(entries):,}", name[:60]),
+        )
     assigned = assign_splits(list(groups.values()))
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
     for entry in sorted(entries, key=lambda entry: _hash(entry.file)):

@@ -4,7 +4,7 @@ import csv
 import itertools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from pivq_jax.common.errors import InputError
@@ -41,7 +41,7 @@ class _Table:
             for row in csv.reader(self._lines("utf-8-sig")):
                 self._length = 0
                 if row:
-                    yield row
+                    yield [row[0], *(field.strip() for field in row[1:])]
         except csv.Error as error:
             raise InputError(f"cannot read {self._path}: {error}") from error
 
@@ -135,11 +135,13 @@ def read_mapping(path: Path) -> dict[int, str]:
     return mapping
 
 
-def read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[int, ...]]]:
-    """Returns the sorted values of each attribute, and the indices of each image's values.
+def read_csv(
+    path: Path, wanted: Container[str]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[int, ...]]]:
+    """Returns the sorted values of each attribute, and the indices of each wanted image's values.
 
     The first row of the file names the attributes; each other row has the path of an image and its
-    values.
+    values. Rows of other images are not used.
     """
     table = _Table(path)
     rows = table.parse_csv()
@@ -169,6 +171,8 @@ def read_csv(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[in
             raise InputError(
                 f"{path} does not give {image[:60]!r} a value for each of {len(names)} names"
             )
+        if image not in wanted:
+            continue
         table.keep(image)
         for name, places, value in zip(names, known, values):
             if value not in places:

@@ -69,6 +69,7 @@ def fingerprint(root: Path) -> str:
 def _walk(root: str) -> Iterator[tuple[str, str]]:
     """Yields the path of each file and its stamp: its size and modification time."""
     entered, starts = set(), [root]
+    links: dict[tuple[int, int], tuple[str, str]] = {}  # of several to one file, the first
     while starts:
         for folder, folders, files in os.walk(starts.pop(0), onerror=_warn):
             status = os.stat(folder)
@@ -78,7 +79,7 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             entered.add((status.st_dev, status.st_ino))
             # In order of names, so that of two links always the same is followed. Hidden ones hold
             # thumbnails and what was deleted: copies of images, which may be of another split.
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            folders[:] = sorted(name for name in folders if not _is_hidden(name))
             paths = [os.path.join(folder, name) for name in folders]
             starts += filter(os.path.islink, paths)  # which `os.walk` does not follow
             for name in files:
@@ -93,9 +94,29 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
                     stamp = f"{status.st_size} {status.st_mtime_ns}"
                     if not os.access(path, os.R_OK):  # what is skipped now is read once it may be
                         stamp += " unreadable"
-                    yield path.removeprefix(os.path.join(root, "")), stamp
+                    listed = path.removeprefix(os.path.join(root, "")), stamp
+                    if os.path.islink(path):
+                        links.setdefault((status.st_dev, status.st_ino), listed)
+                    else:
+                        yield listed
                 elif is_image(path):  # reading a pipe waits for someone who writes to it
                     logging.warning("%s is left out: it is no file", readable_name(path))
+
+    # A link to a file that is listed itself is a copy, too.
+    whole = os.path.realpath(root)
+    for path, stamp in links.values():
+        target = os.path.relpath(os.path.realpath(os.path.join(root, path)), whole)
+        if any(map(_is_hidden, target.split(os.sep)[:-1])):  # as git-annex has them, or outside: ..
+            yield path, stamp
+
+
+def _is_hidden(folder: str) -> bool:
+    """Whether a folder is hidden, or one of a network share or of Windows that is hidden there."""
+    return folder.startswith(".") or folder in (
+        "@eaDir",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+    )
 
 
 def _warn(error: OSError) -> None:

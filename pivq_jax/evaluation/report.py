@@ -54,6 +54,7 @@ def write_report(session: Session) -> dict[str, Any]:
     seconds = model.progress.get("train_seconds")  # converted weights have none
     metrics: dict[str, Any] = {
         "step": model.step,
+        "data": session.whole.identity,
         "image_size": config.data.image_size,
         "num_codes": config.model.num_codes,
         "codebook_size": config.quantizer.codebook_size,

@@ -115,7 +115,7 @@ class Engine:
             self.labelled = model
             self.probe = fit_probe(np.asarray(pool.small), pool.labels, factors)
             self.read_factors(self._some)
-            self.edit(self._some, 0, 0)
+            self.edit(self._some, 0, int(model.labels.values[0, 0]))
 
     def _compile(self) -> None:
         codes, image = self._some, np.zeros((self.size, self.size, 3), np.uint8)

@@ -90,7 +90,10 @@ def edit_in_order(model: TrainedModel, codes: np.ndarray, factor: int, value: in
     name, values = list(factors.items())[factor]
     if not 0 <= value < len(values):
         raise InputError(f"value {value}: values of {name} are 0 to {len(values) - 1}")
-    new = model.edit(codes[None], **{name: values[value]})[0]
+    try:
+        new = model.edit(codes[None], **{name: values[value]})[0]
+    except ValueError as error:  # no training image shows it
+        raise InputError(str(error)) from error
     _, partners, _ = sampling.pair_codes(model.space, model.codebook, codes, new)
     replaced = np.empty(len(codes), np.int32)
     replaced[np.argsort(codes, kind="stable")] = partners  # those of the sorted codes

@@ -14,6 +14,7 @@ from pivq_jax.common.parallel import make_mesh, own_copy, replicated, say
 from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.config.check import read_config, trained_differences
 from pivq_jax.config.fields import BUILT_FROM, Config
+from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.inference.trained_model import TrainedModel
 from pivq_jax.interop.pretrained import WEIGHTS, read_pretrained
@@ -47,8 +48,9 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
             f" {config.quantizer.init_step}: train on"
         )
     metrics = read_object(workdir / "metrics.json")
-    if metrics.get("step") != step:  # of earlier weights
-        metrics = {}
+    data = progress.get("data")
+    if metrics.get("step") != step or metrics.get("data", data) != data:
+        metrics = {}  # of earlier weights, or of other images than those of the training
     params = state["ema_params"]
     codebook = own_copy(params["quantizer"]["codebook"])
     prior = load_prior(workdir / PRIOR, CodeSpace.of(config), codebook, step)
@@ -70,6 +72,16 @@ def from_pretrained(where: str | Path) -> TrainedModel:
         prior = prior._replace(params=jax.device_put(prior.params, replicated(mesh)))
     step, progress, metrics = (description[name] for name in ("step", "progress", "metrics"))
     return TrainedModel(config, mesh, params, step, progress, metrics, parents, prior, labels)
+
+
+def warn_of_other_data(model: TrainedModel, dataset: Dataset) -> None:
+    """Says so if a data set is not that of the model's training."""
+    trained_on = model.progress.get("data", dataset.identity)
+    if trained_on != dataset.identity:
+        say(
+            f"warning: these are not the images, splits and labels of the training ({trained_on}):"
+            " it may have seen some of the test images"
+        )
 
 
 def save_grid(path: str | Path, images: jax.Array | np.ndarray, columns: int = 8) -> None:

@@ -211,6 +211,11 @@ def test_names_too_long_to_be_written_are_refused_before_the_work(
         monkeypatch.setattr(folders, name, None)
     with pytest.raises(InputError, match=r"would take 259 bytes.*give the image a shorter one"):
         folders.compress(model, tmp_path / "in", tmp_path / "more.pivq", 8)
+    with monkeypatch.context() as patch:
+        patch.setattr("pivq_jax.codec.container.MAX_LIST", 255)
+        (tmp_path / "in" / f"{longest}.bmp").rename(tmp_path / "in" / "b.png")
+        with pytest.raises(InputError, match=r"the names of 2 images take 262 bytes"):
+            folders.compress(model, tmp_path / "in", tmp_path / "more.pivq", 8)
     with pytest.raises(InputError, match=r"would take 258 bytes.*codec\.read"):
         folders.decompress(model, tmp_path / "long.pivq", tmp_path / "again", 8)
     assert sorted(os.listdir(tmp_path)) == before

@@ -12,8 +12,9 @@ from PIL import Image
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import builder, image_folder, layouts, load_dataset
+from pivq_jax.data.builder import Entry
 from pivq_jax.data.layouts import FileRecipe
-from pivq_jax.data.splits import assign_splits
+from pivq_jax.data.splits import assign_splits, in_splits
 
 SPLITS = ("train", "validation", "test")
 
@@ -88,6 +89,17 @@ def test_images_of_a_group_are_in_one_split(tmp_path):
     assert len(list((tmp_path / "data").rglob("prepared.json"))) == 2
     kept = [json.loads(p.read_text()) for p in (tmp_path / "data").rglob("prepared.json")]
     assert sorted(manifest.get("group", "") for manifest in kept) == ["", "(.*)_[0-9]+"]
+
+
+def test_a_group_that_is_no_person_is_warned_of(caplog):
+    entries = [Entry(f"IMG_{i:04}.jpg", "", ()) for i in range(200)]
+    entries += [Entry(f"Ada_Lovelace_{i}/1_{i}.jpg", "", ()) for i in range(300)]
+    in_splits(entries, "(.*)_[0-9]+")
+    assert "puts 200 of 500 images into one group, 'IMG': change it if this" in caplog.text
+    caplog.clear()
+    in_splits(entries[200:], "(.*)_[0-9]+")
+    in_splits(entries, "")
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(

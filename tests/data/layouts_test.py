@@ -125,13 +125,28 @@ def test_an_lfw_without_persons_is_refused(tmp_path):
 def test_attributes_of_a_folder_are_sorted_classes(tmp_path):
     source = touch(tmp_path / "images", "a.png", "b/c.jpg", "d.webp", ".hidden.png", "notes.txt")
     table = tmp_path / "table.csv"
-    rows = ["name,age group,hat", "d.webp,10,no", "b/c.jpg,-2,yes", "a.png,9,no", "gone.png,30,no"]
+    rows = [
+        "name, age group,hat ",
+        "d.webp,10, no",
+        "b/c.jpg,-2,yes",
+        "a.png,9,no",
+        "gone.png,30,no",
+    ]
     table.write_text("\ufeff" + "\r\n".join(rows) + "\r\n", encoding="utf-8")
     listing = layouts.image_folder(source, table)
-    assert listing.factors == {"age group": ("-2", "9", "10", "30"), "hat": ("no", "yes")}
+    assert listing.factors == {"age group": ("-2", "9", "10"), "hat": ("no", "yes")}
     found = {e.file: e.factors for entries in listing.splits.values() for e in entries}
     assert found == {"a.png": (1, 0), "b/c.jpg": (0, 1), "d.webp": (2, 0)}
     assert layouts.image_folder(source).factors == {}
+
+
+def test_a_column_of_numbers_is_no_attribute(tmp_path):
+    names = [f"{i}.png" for i in range(300)]
+    path = tmp_path / "table.csv"
+    path.write_text("name,id\n" + "".join(f"{name},{i}\n" for i, name in enumerate(names)))
+    with pytest.raises(InputError, match="more than 256 values of id"):
+        tables.read_csv(path, names)
+    assert len(tables.read_csv(path, names[:9])[1]) == 9
 
 
 @pytest.mark.parametrize(
@@ -147,7 +162,6 @@ def test_attributes_of_a_folder_are_sorted_classes(tmp_path):
         ("name,hat,hat\na.png,1,1\n", "attribute named 'hat'"),
         ("name,a/b\na.png,1\n", "attribute named 'a/b'"),
         (f"name,{'あ' * 67}\na.png,1\n", "at most 200 bytes"),
-        ("name,id\n" + "".join(f"{i}.png,{i}\n" for i in range(300)), "more than 256 values of id"),
         (b"name,hat\n\xff\xfe", "cannot read .*table.csv"),
         (None, "cannot read .*table.csv"),
     ],

@@ -27,12 +27,25 @@ def test_hidden_folders_are_left_out(tmp_path):
     assert list_images(root) == ["a.png", "b/c.png"]
 
 
+def test_a_link_to_an_image_that_is_listed_is_no_other_image(tmp_path):
+    """A copy in another split would be a test image that was trained on."""
+    root = tmp_path / "root"
+    for name in ("a.png", "b/c.png", ".git/annex/1.png", "../elsewhere.png", "@eaDir/a.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    links = {"best/a.png": "../a.png", "b/1.png": "../.git/annex/1.png"}
+    links |= {"b/e.png": "../../elsewhere.png", "best/e.png": "../../elsewhere.png"}
+    for name, target in links.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).symlink_to(target)
+    assert list_images(root) == ["a.png", "b/1.png", "b/c.png", "b/e.png"]
+
+
 def test_what_is_no_file_is_left_out(tmp_path):
     (tmp_path / "a.png").touch()
-    (tmp_path / "link.png").symlink_to("a.png")
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "to_pipe.png").symlink_to("pipe.png")
-    assert list_images(tmp_path) == ["a.png", "link.png"]
+    assert list_images(tmp_path) == ["a.png"]
 
 
 def test_no_images_is_one_clear_error(tmp_path):

@@ -192,6 +192,13 @@ def test_labels_of_a_published_model_come_first_if_they_are_of_the_same_factors(
     assert Engine(model, engine.dataset).describe()["factors"] == []
 
 
+def test_a_value_that_no_image_shows_is_refused_and_the_page_opens(engine, published):
+    labels = published.labels._replace(values=np.ones_like(published.labels.values))
+    own = Engine(dataclasses.replace(published, labels=labels), engine.dataset)
+    with pytest.raises(InputError, match="no training image shows shade=dark"):
+        own.edit(engine.example(0).codes, 0, 0)
+
+
 def test_those_who_drew_the_images_are_credited(engine):
     assert engine.describe()["credit"] == ""
     config = engine.model.config.with_fields({"data.name": "toon_faces"})
