@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from pivq_jax import sampling
 from pivq_jax.common.files import local_path
 from pivq_jax.common.parallel import own_copy
-from pivq_jax.config.fields import Config
+from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.inference.completing import check_images, check_visible, complete_patches, first_guess
 from pivq_jax.inference.programs import Programs, programs_of
 from pivq_jax.interop.pretrained import write_pretrained
@@ -275,9 +275,12 @@ class TrainedModel:
         description, place = without_paths(self.description), local_path(str(directory))
         write_pretrained(place, self.params, description, self.parents, self.prior, self.labels)
 
-    @property
+    @cached_property
     def _programs(self) -> Programs:
-        return programs_of(self.config, self.mesh)
+        fields = [(section, name) for section, names in BUILT_FROM.items() for name in names]
+        # Models that differ in other fields share theirs.
+        built = {f"{section}.{name}": self.config[section][name] for section, name in fields}
+        return programs_of(Config().with_fields(built), self.mesh)
 
     @cached_property
     def _factor_table(self) -> sampling.FactorTable | sampling.PlaceTable:
