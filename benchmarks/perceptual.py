@@ -8,6 +8,7 @@ Without torch and lpips, their column is left out.
 """
 
 import functools
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -55,7 +56,8 @@ def main() -> None:
     parser.add_argument("--sizes", default="64,128")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=2, help="number of threads of PyTorch")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parser.add_argument("--threads", type=int, default=cores, help="number of threads of PyTorch")
     options = parser.parse_args()
 
     makers = {"pivq_jax": ours}

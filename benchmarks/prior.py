@@ -110,7 +110,7 @@ def main() -> None:
         draw = partial(model.sample_prior, key, options.samples, temperature, passes)
         shown.append(measure(f"prior, {passes} passes, temperature {temperature}", draw))
     test = session.test_codes
-    print("test images share", nearest_sets(model.space, test, train)[1].mean())
+    print("test images share", nearest_sets(model.space, test, session.prior_sets)[1].mean())
     bits = np.asarray(prior_bits(prior.network, prior.params, test, key, orders=16))
     bits = bits[np.isfinite(bits)]  # some sets of several stages have no probability
     used = capacity(model.space, test)

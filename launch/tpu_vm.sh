@@ -39,7 +39,7 @@ readonly IDLE=5 BILLED=6 LOST=75 TERMINATED=143 # the last is that of training a
 readonly TRIES=3 # looks at idle workers, starts that none survives, set-ups, and deletions
 readonly TPU=(gcloud compute tpus tpu-vm) QUEUE=(gcloud compute tpus queued-resources)
 
-usage() { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"; }
+usage() { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p;}' "$0"; }
 
 fail() { # CODE MESSAGE
   echo "error: $2" >&2
@@ -65,10 +65,11 @@ runtime_of() {
   esac
 }
 
-# Without the flag a connection that breaks without a word would be waited on for ever.
+# Without the flags a connection that breaks without a word would be waited on for ever, and one to
+# a host that is gone for minutes, ten times.
 on_workers() { # WORKER COMMAND
   do_it "${TPU[@]}" ssh "$name" "${where[@]}" --worker="$1" --ssh-flag=-oServerAliveInterval=30 \
-    --command="$2"
+    --ssh-flag=-oConnectTimeout=10 --command="$2"
 }
 
 # Sets `state` to that of the slice, or of the request for it, and to GONE if there is none; fails
@@ -107,12 +108,14 @@ check_name_is_free() {
     fail 3 "$name exists: take up its watch with wait, or delete it first"
 }
 
-# Makes a request again if the network was down meanwhile; one that was heard needs no second.
+# Makes a request again, three times if the network was not down; one that was heard needs no second.
 request() { # COMMAND...
+  local try=1
   until do_it "$@"; do
     look_at request
     [[ "$state" == GONE ]] || return 0
-    [[ -n "$outage" ]] || return 3
+    [[ -n "$outage" ]] || ((try++ < TRIES)) || return 3
+    sleep "$poll"
   done
 }
 
@@ -127,7 +130,11 @@ create() {
   while true; do
     look_at request
     [[ "$state" != ACTIVE && "$state" != READY ]] || return 0
-    if is_lost || [[ "$state" =~ ^(FAILED|SUSPENDING|SUSPENDED)$ ]]; then
+    if [[ "$state" =~ ^(SUSPENDING|SUSPENDED|PREEMPTED|TERMINATED)$ ]]; then
+      echo "$name was taken back before it was ready: $state" >&2
+      return "$LOST"
+    fi
+    if is_lost || [[ "$state" == FAILED ]]; then
       echo "the request for $type in $zone ended as $state: try another zone, size or time" >&2
       return 3
     fi
@@ -142,7 +149,7 @@ setup() {
   [[ -s "$archive" ]] || do_it git -C "$(dirname "$0")/.." archive --output="$archive" HEAD ||
     { rm -f "$archive"; return 4; }
   do_it "${TPU[@]}" scp "$archive" "$name:pivq_jax.tar.gz" "${where[@]}" --worker=all \
-    --scp-flag=-oServerAliveInterval=30 || return 4
+    --scp-flag=-oServerAliveInterval=30 --scp-flag=-oConnectTimeout=10 || return 4
   # uv brings the Python that the image lacks.
   on_workers all "set -e; mkdir -p pivq_jax; tar -xzf pivq_jax.tar.gz -C pivq_jax; cd pivq_jax;\
  python3 -m pip install --user --quiet uv; ~/.local/bin/uv venv --quiet --clear --python 3.11 .venv;\
@@ -272,7 +279,8 @@ restart() {
 run() {
   local code=0 resumed=0 fruitless=0
   check_name_is_free
-  trap 'is_billed "$name is no longer watched (resume with wait)"; exit 130' INT TERM
+  trap 'is_billed "$name is no longer watched ($0 wait does, but neither resumes nor deletes)"
+    exit 130' INT TERM
   attempt || code=$?
   while [[ "$code" =~ ^($LOST|$TERMINATED|$IDLE)$ ]] && ((resumed < resumes)); do
     if [[ "$code" != "$IDLE" || -n "$lived" ]]; then fruitless=0; else fruitless=$((fruitless + 1)); fi
@@ -283,7 +291,8 @@ run() {
     resumed=$((resumed + 1))
     echo "training stopped early; resuming, number $resumed of at most $resumes" >&2
     if [[ "$code" == "$LOST" ]]; then
-      { code=0 && give_back && attempt; } || code=$?
+      give_back || { sleep "$poll"; continue; } # still lost, which counts towards --resumes
+      { code=0 && attempt; } || code=$?
     else
       { code=0 && restart; } || code=$?
     fi
@@ -358,5 +367,10 @@ if [[ "$command" == run && " ${arguments_of_main[*]} " != *" --workdir=gs://"* ]
 fi
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-[[ "$command" != wait ]] || command=wait_for_end
+if [[ "$command" == wait ]]; then
+  code=0
+  wait_for_end || code=$?
+  [[ "$state" == GONE ]] || is_billed "$name is there"
+  exit "$code"
+fi
 "$command"

@@ -178,6 +178,8 @@ def _convert(options: argparse.Namespace) -> int:
             raise InputError("--training_codes is for a model with images that becomes *.onnx")
         if training_codes < 0:
             raise InputError(f"--training_codes={training_codes} is negative: 0 includes none")
+    if options.data_path and (from_file or target.suffix == ".safetensors"):
+        raise InputError("--data_path is for a run whose training images are read: leave it out")
     if target.suffix == ".onnx":
         _to_onnx(source_name, from_file, target, training_codes, options.data_path)
         names = ", ".join(file.name for file in onnx_paths(target))
@@ -218,7 +220,9 @@ def _to_onnx(
         model = load(source)
         if count:
             try:
-                images = first_images(_data_of(model, data_path).train, count)
+                dataset = _data_of(model, data_path)
+                warn_of_other_data(model, dataset)
+                images = first_images(dataset.train, count)
                 codes = encode_split(model, images, model.config.evaluate.batch_size)
             except InputError as error:
                 raise InputError(f"{error}; or leave them out with --training_codes=0") from error

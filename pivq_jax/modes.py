@@ -273,7 +273,8 @@ def _images(model: TrainedModel, config: Config) -> tuple[TrainedModel, Dataset,
     Also returns the model, without these, and what to say of that, or ''.
     """
     try:
-        if config.data.name == "image_folder" and not config.data.path:
+        published = model.parents is not None
+        if published and config.data.name == "image_folder" and not config.data.path:
             raise InputError("its folder is not published: give --config.data.path")
         return model, dataset_from_config(config), ""
     except (InputError, ImportError) as error:
@@ -394,15 +395,17 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
             say(line)
 
 
-def _check_no_others(target: Path, names: set[str]) -> None:
-    """Refuses a folder with images and codes of another input, beside which new ones would be."""
-    if (target / "codes.json").exists():
-        for path in target.rglob("*.png"):
-            if (name := path.relative_to(target).as_posix()) not in names:
-                raise InputError(
-                    f"{target} holds images of another input, such as {name}: delete it, or choose"
-                    " another --output"
-                )
+def _check_no_others(target: Path, names: set[str], folder: str = "") -> None:
+    """Refuses a folder with images of another input, which would stand beside the new codes."""
+    for path in (target / folder).iterdir() if (target / folder).is_dir() else ():
+        name = f"{folder}{path.name}"
+        if path.is_dir():
+            _check_no_others(target, names, f"{name}/")
+        elif name.endswith(".png") and name not in names:
+            raise InputError(
+                f"{target} holds another image, {name}: delete the folder, or choose another"
+                " --output"
+            )
 
 
 def _lines_of(codes: Mapping[str, np.ndarray]) -> Iterator[bytes]:

@@ -55,7 +55,7 @@ TINY = {
     "train.batch_size": 8,
     "train.log_every": 5,
     "train.checkpoint_every": 20,
-    "train.picture_every": 1_000,
+    "train.picture_every": 150,
     "evaluate.batch_size": 8,  # VGG takes a tenth of a second for each image of a batch
     "evaluate.samples": 40,  # more than there are training images
     "evaluate.neighbours": 1,

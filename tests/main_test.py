@@ -274,7 +274,6 @@ TESTED_ELSEWHERE = {
     "ffhq without data",
     "missing data path",
     "no such config",
-    "no weights to evaluate with",
     "start from nothing",
 }
 

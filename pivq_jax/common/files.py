@@ -1,6 +1,7 @@
 """Paths, files and folders that appear whole or not at all, and files of bounded size to read."""
 
 import contextlib
+import errno
 import functools
 import importlib.util
 import json
@@ -286,6 +287,9 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # some network file systems cannot do this for directories
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 

@@ -31,6 +31,7 @@ BATCH_AXES = (DATA, FSDP)
 # Arrays with fewer elements are replicated, as splitting them costs latency and saves little.
 MIN_SHARDED_SIZE = 2**14
 GRACE = 10.0  # seconds; see `end_without_others`
+PATIENCE = 900  # seconds in which all processes must have begun
 
 
 def join_processes(how: str) -> None:
@@ -43,13 +44,15 @@ def join_processes(how: str) -> None:
         return
     try:
         if how == "auto":
-            jax.distributed.initialize()
+            jax.distributed.initialize(initialization_timeout=PATIENCE)
             return
         address, count, index = how.split(",")
         if ":" not in address or not 0 <= int(index) < int(count):
             raise ValueError("an index counts from 0 and is below the number of processes")
-        jax.distributed.initialize(address, int(count), int(index))
+        jax.distributed.initialize(address, int(count), int(index), initialization_timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
+        if "DEADLINE_EXCEEDED" in str(error):
+            raise OSError(f"the other processes were not found: {brief(error)}") from error
         raise InputError(
             f"--distributed={how}: {brief(error)}: use auto on a TPU slice, under"
             " Slurm or Open MPI, else ADDRESS:PORT,COUNT,INDEX, such as 10.0.0.1:8476,2,0"
@@ -205,7 +208,9 @@ def processes_of_host() -> int:
     """Returns how many processes run on this machine; all processes must call this."""
     if jax.process_count() == 1:
         return 1
-    own = np.uint32(zlib.crc32(platform.node().encode()))
+    boot = Path("/proc/sys/kernel/random/boot_id")  # as names may be all the same
+    name = platform.node() + (boot.read_text() if boot.exists() else "")
+    own = np.uint32(zlib.crc32(name.encode()))
     return int(np.sum(multihost_utils.process_allgather(own) == own))
 
 

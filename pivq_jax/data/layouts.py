@@ -37,7 +37,7 @@ from pivq_jax.data.images import (
     unread_kinds,
 )
 from pivq_jax.data.splits import SPLITS, in_splits
-from pivq_jax.data.tree import existing_directory, list_files
+from pivq_jax.data.tree import existing_directory, list_files, without_links
 
 # Names of the attribute values -1 and 1 of the official lists.
 _BINARY = ("no", "yes")
@@ -228,6 +228,7 @@ def image_folder(source: Path, attributes: Path | None = None, group: str = "") 
     existing_directory(source)
     files = list_files(source)
     stamps = {file: stamp for file, stamp in files.items() if is_image(file)}
+    stamps = without_links(source, stamps)
     unread = unread_kinds(files)
     if len(stamps) < len(SPLITS):
         raise InputError(

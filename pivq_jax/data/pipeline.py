@@ -70,11 +70,12 @@ def train_batches(
 
     steps = grain.MapDataset.range(sys.maxsize // batch_size - start_step)
     batches = steps.map(batch_at).to_iter_dataset(grain.ReadOptions(READERS, READERS))
-    if workers:
-        from pivq_jax.common.parallel import processes_of_host  # imports JAX, as workers need not
+    from pivq_jax.common.parallel import processes_of_host  # imports JAX, as workers need not
 
+    processes = processes_of_host()  # which all must call, whether or not they have workers
+    if workers:
         each = rows * np.asarray(source[0]["image"]).nbytes
-        _check_shared_memory(workers, each, processes_of_host())
+        _check_shared_memory(workers, each, processes)
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which not every program parses
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)

@@ -35,7 +35,8 @@ def in_splits(entries: Sequence[Entry], group: str) -> dict[str, list[Entry]]:
     name, most = collections.Counter(groups.values()).most_common(1)[0]
     if group and most > max(len(entries) / 20, 50):  # IMG_0001.jpg is of a camera, of no person
         logging.warning(
-            "group %r puts %s of %s images into one group, %r: change it if this is no person",
+            "group %r puts %s of %s images into one group, %r: change it if these do not belong"
+            " together",
             *(group, f"{most:,}", f"{len(entries):,}", name[:60]),
         )
     assigned = assign_splits(list(groups.values()))

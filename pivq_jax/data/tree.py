@@ -25,6 +25,22 @@ def list_files(root: Path) -> dict[str, str]:
     return dict(sorted(_walk(os.fspath(root))))
 
 
+def without_links(root: Path, images: dict[str, str]) -> dict[str, str]:
+    """Leaves out links to images that are listed themselves, or by another link: copies of them."""
+    folders = {os.path.realpath(root / folder) for folder in {*map(os.path.dirname, images)}}
+    kept, targets = {}, set()
+    for image, stamp in images.items():
+        if os.path.islink(root / image):
+            target = os.path.realpath(root / image)
+            if target in targets or (os.path.dirname(target) in folders and is_image(target)):
+                continue
+            targets.add(target)
+        kept[image] = stamp
+    if copies := len(images) - len(kept):
+        logging.warning("%s links to images of %s are left out", copies, readable_name(root))
+    return kept
+
+
 def list_images(directory: str | os.PathLike[str]) -> list[str]:
     """Lists the image files of a directory tree, see `is_image`: relative paths, sorted.
 
@@ -69,7 +85,6 @@ def fingerprint(root: Path) -> str:
 def _walk(root: str) -> Iterator[tuple[str, str]]:
     """Yields the path of each file and its stamp: its size and modification time."""
     entered, starts = set(), [root]
-    links: dict[tuple[int, int], tuple[str, str]] = {}  # of several to one file, the first
     while starts:
         for folder, folders, files in os.walk(starts.pop(0), onerror=_warn):
             status = os.stat(folder)
@@ -94,20 +109,9 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
                     stamp = f"{status.st_size} {status.st_mtime_ns}"
                     if not os.access(path, os.R_OK):  # what is skipped now is read once it may be
                         stamp += " unreadable"
-                    listed = path.removeprefix(os.path.join(root, "")), stamp
-                    if os.path.islink(path):
-                        links.setdefault((status.st_dev, status.st_ino), listed)
-                    else:
-                        yield listed
+                    yield path.removeprefix(os.path.join(root, "")), stamp
                 elif is_image(path):  # reading a pipe waits for someone who writes to it
                     logging.warning("%s is left out: it is no file", readable_name(path))
-
-    # A link to a file that is listed itself is a copy, too.
-    whole = os.path.realpath(root)
-    for path, stamp in links.values():
-        target = os.path.relpath(os.path.realpath(os.path.join(root, path)), whole)
-        if any(map(_is_hidden, target.split(os.sep)[:-1])):  # as git-annex has them, or outside: ..
-            yield path, stamp
 
 
 def _is_hidden(folder: str) -> bool:

@@ -33,8 +33,8 @@ CAPTIONS = {
     "parents": "Triples of parent, sample and parent.",
     "many_parents": "Samples of more than two parents.",
     "interpolations": "Interpolations between two images by exchanging codes.",
-    "neighbours": "Samples, each followed by the nearest of the training images they were drawn"
-    " from.",
+    "neighbours": "Samples, each followed by the nearest of some training images, the parents of all"
+    " among them.",
     **{f"prior_temperature_{t:g}": f"Drawn at temperature {t:g}, {_BELOW}." for t in TEMPERATURES},
     "prior_recombined": f"Recombined, {_BELOW}.",
     "prior_completions": "Test images from all their codes in the top row; below, from three"
@@ -199,7 +199,7 @@ def _distribution(metrics: dict[str, Any]) -> list[Part]:
         return []
     about = (
         f"Against {metrics['real_images']:,} test images, k = {metrics['neighbours']}; real images"
-        f" against real ones are what samples can reach. Features: {metrics['feature_network']}."
+        f" against real ones are what new real images reach. Features: {metrics['feature_network']}."
         f" Images: {metrics['feature_preprocessing']}."
     )
     if figures.fid_name(metrics) != "FID":

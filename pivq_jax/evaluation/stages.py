@@ -55,7 +55,7 @@ MOST_IN_GRID = 4_096  # samples in one picture
 
 
 def reconstruction(session: Session) -> dict[str, Any]:
-    """Measures reconstruction, use of the codebook, and speed of sampling on the test split."""
+    """Measures reconstruction and use of the codebook on the test split."""
     model, test, batch_size = session.model, session.dataset.test, session.settings.batch_size
     result = reconstruct_split(model, test, batch_size)
     session.test_codes = result.codes
@@ -68,7 +68,6 @@ def reconstruction(session: Session) -> dict[str, Any]:
         "l1": float(np.mean(result.l1)),
         "ssim": None if np.isnan(result.ssim).any() else float(np.mean(result.ssim)),
         **capacity(model.space, result.codes),
-        "sample_images_per_second": sampling_speed(model, result.codes, batch_size),
     }
 
 
@@ -113,14 +112,17 @@ def distribution(session: Session) -> dict[str, Any]:
 
 
 def samples(session: Session) -> dict[str, Any]:
-    """Draws samples, samples between their parents, samples of many parents, and interpolations."""
+    """Draws samples, samples between their parents, samples of many parents, and interpolations;
+    measures the speed of sampling.
+    """
     found, many = session.samples, min(4, len(session.pool_codes))
     session.save("samples", grid(found.images[:64], 8, session.scale))
     session.save("parents", found.between_parents(session.pool, SHOWN))
     mixed = session.recombined(16, session.key(Draw.MANY_PARENTS), many)
     session.save("many_parents", grid(mixed.images, 8, session.scale))
     session.save("interpolations", _interpolations(session, 8, 9))
-    return {"parents_of_many": many}
+    speed = sampling_speed(session.model, found.codes, session.settings.batch_size, session.lift)
+    return {"parents_of_many": many, "sample_images_per_second": speed}
 
 
 def _interpolations(session: Session, count: int, steps: int) -> np.ndarray:
@@ -227,13 +229,15 @@ def interpolate(session: Session, count: int, steps: int) -> None:
     session.write("interpolations.png", _interpolations(session, count, steps))
 
 
-def sampling_speed(model: TrainedModel, codes: np.ndarray, batch_size: int) -> float:
+def sampling_speed(
+    model: TrainedModel, codes: np.ndarray, batch_size: int, lift: jax.Array | None
+) -> float:
     """Measures images recombined and decoded per second: the median of ten, once compiled."""
     batch = jax.numpy.asarray(np.resize(codes, (batch_size, codes.shape[1])))
     times = []
     for i in range(11):
         started = time.perf_counter()
-        mixed = model.recombine(batch, batch[::-1], jax.random.key(i))
+        mixed = model.recombine(batch, batch[::-1], jax.random.key(i), lift=lift)
         jax.block_until_ready(model.decode(mixed))
         times.append(time.perf_counter() - started)
     return batch_size / float(np.median(times[1:]))

@@ -48,8 +48,8 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedModel:
             f" {config.quantizer.init_step}: train on"
         )
     metrics = read_object(workdir / "metrics.json")
-    data = progress.get("data")
-    if metrics.get("step") != step or metrics.get("data", data) != data:
+    measured_on = metrics.get("data")
+    if metrics.get("step") != step or measured_on != progress.get("data", measured_on):
         metrics = {}  # of earlier weights, or of other images than those of the training
     params = state["ema_params"]
     codebook = own_copy(params["quantizer"]["codebook"])
@@ -80,7 +80,7 @@ def warn_of_other_data(model: TrainedModel, dataset: Dataset) -> None:
     if trained_on != dataset.identity:
         say(
             f"warning: these are not the images, splits and labels of the training ({trained_on}):"
-            " it may have seen some of the test images"
+            " results are of others, and some test images may have been trained on"
         )
 
 

@@ -211,7 +211,7 @@ def complete_sets(
     """
     codes = jnp.asarray(codes, jnp.int32)
     if passes < 1 or not 0 <= known <= codes.shape[1]:
-        raise ValueError(f"passes = {passes}, known = {known}: give at least 1, and at most N")
+        raise ValueError(f"passes = {passes}, known = {known}: give at least 1, and 0 to N")
     if isinstance(prior, PlacePrior):
         first = jnp.arange(codes.shape[1]) < known
         return place_prior.complete(prior, params, codes, key, first, temperature)

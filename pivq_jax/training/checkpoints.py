@@ -110,16 +110,17 @@ class Checkpoints:
         If the previous write failed, waits for this one, which may fit by now.
 
         Raises:
-            OSError: if this write failed, for example on a full disk; earlier checkpoints are
-                intact.
+            OSError: if this write failed, for example on a full disk, as far as is known by then;
+                earlier checkpoints are intact.
         """
         if step in self._manager.all_steps():
             return
-        failed = None
+        failed = ""
         try:
             self.wait()  # its deletions depend on the scores so far
         except OSError as error:
-            failed = error
+            failed = str(error)
+        waits = worst_of_processes(bool(failed))
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state), progress=ocp.args.JsonSave(progress)
         )
@@ -127,8 +128,9 @@ class Checkpoints:
             self._scores.add(step, progress)
             self._manager.save(step, args=items)
             self._unsynced = step
-            if failed:
+            if waits:
                 self._finish()
+            if failed:
                 print(f"{failed}; that of step {step} is written", file=sys.stderr, flush=True)
 
     def wait(self) -> None:

@@ -98,7 +98,8 @@ class Clock:
         return self.spent.get("evaluations", 0.0) / self.seconds()
 
     def allows(self, share: float) -> bool:
-        """Whether evaluations remain within a share if one more takes as long as the last one.
+        """Whether evaluations remain within a share if one more takes as long as the last one did,
+        unless that one was compiled.
 
         The first one of a run is always made. All processes must call this, and agree.
         """

@@ -160,17 +160,24 @@ class TensorBoard:
         self._directory = workdir / "tensorboard"
         self._flushed = 0.0
         self._complained = False
+        self._first_step = first_step
+        self._writer: EventsWriter | None = None
         with self._errors():
-            directory_check(str(self._directory))
-            self._writer = EventsWriter(str(self._directory / "events"))
-            start = SessionLog(status=SessionLog.START)
-            for what in ({"file_version": "brain.Event:2"}, {"session_log": start}):
-                self._writer.write_event(Event(step=first_step + 1, **what))
+            self._writer = self._open()
+
+    def _open(self) -> EventsWriter:
+        directory_check(str(self._directory))
+        writer = EventsWriter(str(self._directory / "events"))
+        start = SessionLog(status=SessionLog.START)
+        for what in ({"file_version": "brain.Event:2"}, {"session_log": start}):
+            writer.write_event(Event(step=self._first_step + 1, **what))
+        return writer
 
     def record(self, step: int, values: Mapping[str, Value]) -> None:
         """Writes events, which are in the file at most two minutes later."""
         now = time.time()
         with self._errors():
+            self._writer = self._writer or self._open()
             for name, value in values.items():
                 if isinstance(value, np.ndarray):
                     each = summary.image(name, value, dataformats="HWC")
@@ -183,7 +190,8 @@ class TensorBoard:
 
     def close(self) -> None:
         with self._errors():
-            self._writer.close()
+            if self._writer:
+                self._writer.close()
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -195,7 +203,8 @@ class TensorBoard:
             if not is_remote(self._directory):
                 raise
             if not self._complained:
-                print(f"not written: {brief(error)}", file=sys.stderr, flush=True)
+                what = f"{self._directory} is not written, and the run goes on: {brief(error)}"
+                print(what, file=sys.stderr, flush=True)
             self._complained = True
 
 

@@ -68,7 +68,7 @@ def train(
             trains in it, if data or weights of the perceptual network are missing, if checkpoints
             would be lost under its name, if a directory takes the place of its log, or if the
             tracker is not installed.
-        Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
+        Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written, if there was a step.
         FloatingPointError: if the loss or a gradient is not finite; checkpoints are kept.
         OSError: if a file cannot be written, or a checkpoint cannot be read for a reason that may
             pass.
@@ -207,8 +207,7 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
         ProfilerTrace(run.workdir, **config.profile) as trace,
         contextlib.closing(_batches(run, first_step, config.data.workers)) as stream,
     ):
-        # From here JAX counts: a signal before the first step is not lost.
-        if stop := stop_asked(first_step):
+        if stop := stop_asked():
             raise Interrupted(stop, first_step)
         for step, images in enumerate(clock.watch(stream), start=first_step):
             # `step` steps are completed. What follows depends only on the state, the step and the
@@ -240,7 +239,7 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
                 if log:
                     values = {name: float(value) for name, value in metrics.items()}
                     log.write(step, values, config.train.batch_size, at_peak[phase])
-            stop = stop_asked(step)
+            stop = stop_asked()
             done = step == last_step or bool(stop)
             if step % config.train.checkpoint_every == 0 or done:
                 _check_finite(run, step, metrics)

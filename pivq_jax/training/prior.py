@@ -121,12 +121,12 @@ def train_prior(
             state, _ = checkpoints.restore(jax.eval_shape(create), mesh)
             state = PriorState(*state)
         first, started = int(state.step), time.perf_counter()
-        if stop := asked(first):  # from here JAX counts, as in `training.loop`
+        if stop := asked():
             raise Interrupted(stop, first)
         for step in range(first + 1, settings.steps + 1):
             lock.check()
             state, bits = step_of(state, train)
-            stop, done = asked(step), step == settings.steps
+            stop, done = asked(), step == settings.steps
             if step % every == 0 or done:
                 state = validate(state, validation)
                 if not np.isfinite(float(bits)):

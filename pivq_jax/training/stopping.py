@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and a closed terminal: all processes of a run stop after the same step."""
 
 import contextlib
+import itertools
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,10 +10,10 @@ import jax
 from jax.experimental import multihost_utils
 
 from pivq_jax.common.output import outlive_output
-from pivq_jax.common.parallel import worst_of_processes
 
 __all__ = ["Interrupted"]
 
+_CALLS = itertools.count(1)
 _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
@@ -35,26 +36,25 @@ class Interrupted(Exception):
 def end_on_sigterm() -> None:
     """Makes SIGTERM end the process outside of `stop_requests`.
 
-    With several processes, JAX installs a handler that only records the signal; this removes it.
+    JAX installs a handler that only records the signal, if processes were joined, even if it was
+    one; this removes it.
     """
-    if jax.process_count() > 1:
+    if jax.distributed.is_initialized():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[int], int]]:
+def stop_requests() -> Iterator[Callable[[], int]]:
     """Handles Ctrl-C, SIGTERM and SIGHUP (a closed terminal) while the context is open.
 
-    Yields a function to call after every step with the number of completed steps, which returns the
-    number of the signal to stop for, or 0. With several processes, a single one may receive it, for
+    Yields a function to call before the first step and after every step, which returns the number
+    of the signal to stop for, or 0. With several processes, a single one may receive it, for
     example if one host of a slice is preempted; JAX's coordination service then notifies the
     others, and all agree on the next step that none has completed. A second Ctrl-C interrupts
     immediately, and SIGHUP stays ignored where it is, as under nohup. Without a signal, there is no
-    communication but that of the beginning: all agree whether there was one before.
+    communication.
     """
     several = jax.process_count() > 1
-    # JAX would stop such a run at step 1, which one that resumes never reaches.
-    early = worst_of_processes(several and multihost_utils.reached_preemption_sync_point(1))
     received: list[int] = []
 
     def receive(number: int, frame: Any) -> None:
@@ -71,10 +71,12 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
         if several:
             signal.raise_signal(signal.SIGTERM)  # JAX's own handler
 
-    def asked(step: int) -> int:
+    def asked() -> int:
         if not several:
             return received[0] if received else 0
-        if not (early or multihost_utils.reached_preemption_sync_point(step)):
+        # JAX counts calls, not steps: before the first one, a signal would mean to stop at step 1,
+        # which a run that resumes never reaches.
+        if not multihost_utils.reached_preemption_sync_point(next(_CALLS)):
             return 0
         return received[0] if received else signal.SIGTERM
 

@@ -410,12 +410,16 @@ def test_auto_without_a_cluster_is_refused(monkeypatch):
 
 
 def test_an_error_without_a_message_is_refused_by_its_name(monkeypatch):
-    def fail(*_: object) -> None:
-        raise RuntimeError
+    def fail(*_: object, initialization_timeout: int) -> None:
+        raise RuntimeError(*said)
 
+    said: list[str] = []
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with pytest.raises(InputError, match=r"--distributed=auto: RuntimeError: use auto"):
         join_processes("auto")
+    said.append("DEADLINE_EXCEEDED: Barrier timed out")  # which is no mistake
+    with pytest.raises(OSError, match="the other processes were not found: DEADLINE_EXCEEDED"):
+        join_processes("10.0.0.1:80,2,0")
 
 
 def test_one_process_joins_nothing():

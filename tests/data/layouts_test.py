@@ -140,7 +140,7 @@ def test_attributes_of_a_folder_are_sorted_classes(tmp_path):
     assert layouts.image_folder(source).factors == {}
 
 
-def test_a_column_of_numbers_is_no_attribute(tmp_path):
+def test_a_column_of_many_values_is_no_attribute(tmp_path):
     names = [f"{i}.png" for i in range(300)]
     path = tmp_path / "table.csv"
     path.write_text("name,id\n" + "".join(f"{name},{i}\n" for i, name in enumerate(names)))

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.tree import fingerprint, list_images
+from pivq_jax.data.tree import fingerprint, list_images, without_links
 
 
 def test_a_tree_is_listed_in_the_order_of_relative_paths(tmp_path):
@@ -38,14 +38,25 @@ def test_a_link_to_an_image_that_is_listed_is_no_other_image(tmp_path):
     for name, target in links.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).symlink_to(target)
-    assert list_images(root) == ["a.png", "b/1.png", "b/c.png", "b/e.png"]
+    assert "best/a.png" in list_images(root)
+    found = dict.fromkeys(list_images(root), "")
+    assert [*without_links(root, found)] == ["a.png", "b/1.png", "b/c.png", "b/e.png"]
+    # Also of a folder that is a link itself.
+    (root / "c").symlink_to("../others")
+    (root.parent / "others").mkdir()
+    (root.parent / "others" / "1.png").touch()
+    (root / "x.png").symlink_to("../others/1.png")
+    assert {"c/1.png", "x.png"} <= {*list_images(root)}
+    found = without_links(root, dict.fromkeys(list_images(root), ""))
+    assert "c/1.png" in found and "x.png" not in found
 
 
 def test_what_is_no_file_is_left_out(tmp_path):
     (tmp_path / "a.png").touch()
+    (tmp_path / "link.png").symlink_to("a.png")
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "to_pipe.png").symlink_to("pipe.png")
-    assert list_images(tmp_path) == ["a.png"]
+    assert list_images(tmp_path) == ["a.png", "link.png"]
 
 
 def test_no_images_is_one_clear_error(tmp_path):

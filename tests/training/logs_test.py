@@ -170,7 +170,9 @@ def test_a_bucket_that_refuses_events_ends_no_run(bucket, monkeypatch, capsys):
             log.write(step, METRICS, batch_size=8)
         raise KeyError("of the run")
     assert [line["step"] for line in read(bucket / "log.jsonl")] == [1, 2]
-    assert capsys.readouterr().err == "not written: 503 try again\n"
+    assert capsys.readouterr().err == (
+        "gs://bucket/run/tensorboard is not written, and the run goes on: 503 try again\n"
+    )
 
 
 def test_a_full_disk_ends_the_run_with_the_name_of_the_file(tmp_path, monkeypatch):

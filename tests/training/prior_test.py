@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import shutil
 import signal
@@ -71,7 +72,8 @@ def test_what_is_loaded_is_what_was_trained(short):
 def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, capsys):
     @contextlib.contextmanager
     def stopped_at_step_50():
-        yield lambda step: signal.SIGINT if step == 50 else 0
+        calls = itertools.count()
+        yield lambda: signal.SIGINT if next(calls) == 50 else 0
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped at step 50"):
         patch.setattr(module, "stop_requests", stopped_at_step_50)
@@ -87,7 +89,8 @@ def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, 
 def test_a_prior_without_a_validation_is_none(tmp_path, monkeypatch):
     @contextlib.contextmanager
     def stopped_at_step_2():
-        yield lambda step: signal.SIGINT if step == 2 else 0
+        calls = itertools.count()
+        yield lambda: signal.SIGINT if next(calls) == 2 else 0
 
     monkeypatch.setattr(module, "stop_requests", stopped_at_step_2)
     with pytest.raises(Interrupted):
