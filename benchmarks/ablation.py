@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--config", default="configs/toon_faces.py", help="may include variants")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     parser.add_argument(
-        "--steps", type=int, default=2_000, help="2,000 take eight minutes on two idle cores"
+        "--steps", type=int, default=2_000, help="2,000 take four minutes on two idle cores"
     )
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")

@@ -33,7 +33,7 @@ CAPTIONS = {
     "parents": "Triples of parent, sample and parent.",
     "many_parents": "Samples of more than two parents.",
     "interpolations": "Interpolations between two images by exchanging codes.",
-    "neighbours": "Samples, each followed by the nearest of some training images, the parents of all"
+    "neighbours": "Samples, each followed by the nearest of some training images, their parents"
     " among them.",
     **{f"prior_temperature_{t:g}": f"Drawn at temperature {t:g}, {_BELOW}." for t in TEMPERATURES},
     "prior_recombined": f"Recombined, {_BELOW}.",
@@ -199,8 +199,8 @@ def _distribution(metrics: dict[str, Any]) -> list[Part]:
         return []
     about = (
         f"Against {metrics['real_images']:,} test images, k = {metrics['neighbours']}; real images"
-        f" against real ones are what new real images reach. Features: {metrics['feature_network']}."
-        f" Images: {metrics['feature_preprocessing']}."
+        " against real ones are what new real images reach. Features:"
+        f" {metrics['feature_network']}. Images: {metrics['feature_preprocessing']}."
     )
     if figures.fid_name(metrics) != "FID":
         about += " The Fréchet distance of VGG's features is not comparable with the FID of papers."
