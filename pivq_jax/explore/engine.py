@@ -134,6 +134,7 @@ class Engine:
         terms = TERMS.get(model.config.data.name)
         labels = self.labelled.labels if self.labelled else None
         factors = labels.factors if labels else {}
+        shown = [{*column.tolist()} for column in labels.values.T] if labels else []
         return {
             "id": self._id,
             "title": f"{model.config.name}, step {model.step:,}",
@@ -149,7 +150,12 @@ class Engine:
             "mostBytes": MAX_BYTES,
             **self._meanings._asdict(),
             "factors": [
-                {"name": words(name), "values": list(values)} for name, values in factors.items()
+                {
+                    "name": words(name),
+                    "values": list(values),
+                    "unseen": [value for value in range(len(values)) if value not in seen],
+                }
+                for (name, values), seen in zip(factors.items(), shown, strict=True)
             ],
             "credit": terms.credit if terms else "",
         }

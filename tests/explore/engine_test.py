@@ -44,7 +44,8 @@ def test_the_description_has_what_the_interface_says(engine):
     assert found["numCodes"] == N and found["imageSize"] == SIZE
     assert found["examples"] == 128 and found["trainingImages"] == 64
     assert {entry["group"] for entry in found["entries"]} <= {-1, *range(len(found["groups"]))}
-    assert found["factors"] == [{"name": "shade", "values": ["dark", "light"]}]
+    shade = {"name": "shade", "values": ["dark", "light"], "unseen": []}
+    assert found["factors"] == [shade]
     assert properties["Factor"] == {*found["factors"][0]}
     assert properties["Pairs"] == {*engine_module.Pairs._fields}
     assert properties["Picture"] == {*engine_module.Picture._fields}
@@ -195,6 +196,7 @@ def test_labels_of_a_published_model_come_first_if_they_are_of_the_same_factors(
 def test_a_value_that_no_image_shows_is_refused_and_the_page_opens(engine, published):
     labels = published.labels._replace(values=np.ones_like(published.labels.values))
     own = Engine(dataclasses.replace(published, labels=labels), engine.dataset)
+    assert own.describe()["factors"][0]["unseen"] == [0]
     with pytest.raises(InputError, match="no training image shows shade=dark"):
         own.edit(engine.example(0).codes, 0, 0)
 

@@ -70,6 +70,7 @@
  * @property {string} name - such as "hair color".
  * @property {string[]} values - names of its values; one that looks like "#f97316" is shown as that
  *     colour, too.
+ * @property {number[]} unseen - indices of values that no labelled image shows: they are not chosen.
  */
 
 /**

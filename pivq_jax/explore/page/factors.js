@@ -17,10 +17,11 @@ export class Factors {
    */
   constructor(model, turn) {
     this.#model = model;
-    this.#parts = model.factors.map(({ name, values }, factor) => {
+    this.#parts = model.factors.map(({ name, values, unseen }, factor) => {
       const unclear = option(UNCLEAR);
       unclear.hidden = unclear.disabled = true; // shown, never chosen
       const select = make("select", unclear, ...values.map(option));
+      for (const value of unseen) select.options[value + 1].disabled = true;
       select.selectedIndex = -1;
       select.disabled = true; // until there is a value
       select.addEventListener("change", () => turn(factor, select.selectedIndex - 1));
