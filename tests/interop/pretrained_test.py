@@ -145,15 +145,14 @@ def test_a_failed_write_keeps_the_model_that_was_there(tiny_model, copy, monkeyp
     if fault == "metrics":
         model, expected = dataclasses.replace(model, metrics={"psnr": float("nan")}), ValueError
     else:
-        written, write_bytes = [], Path.write_bytes
+        written: list[Path] = []
 
-        def fill(path: Path, content: bytes) -> int:
+        def fill(path: Path) -> None:
             written.append(path)
             if len(written) == 4:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            return write_bytes(path, content)
 
-        monkeypatch.setattr(Path, "write_bytes", fill)
+        monkeypatch.setattr("pivq_jax.common.files.sync", fill)
     with pytest.raises(expected):
         model.save_pretrained(copy)
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
