@@ -1,8 +1,7 @@
 """Implementations of the values of `--mode`."""
 
 import dataclasses
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +18,10 @@ from pivq_jax.common.files import (
     check_directory,
     check_lengths,
     check_new_folder,
+    check_no_others,
     expanded,
     is_remote,
+    json_rows,
     local_path,
     write_atomically,
 )
@@ -361,7 +362,7 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
     check_names(Path(file).as_posix() for file in files)
     names = dict(zip(files, png_names(files), strict=True))
     check_lengths(names.values(), "give the image a shorter one")
-    check_in_first_process(lambda: _check_no_others(target, {*names.values()}))
+    check_in_first_process(lambda: check_no_others(target, {*names.values()}))
     if changes:
         model = edits.learn_factors(_open("edit", task))
         edits.check_changes(model, changes)
@@ -388,30 +389,8 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
                 save_png(target / names[file], image)
             codes[Path(file).as_posix()] = row
     if writes:
-        write_atomically(target / "codes.json", _lines_of(codes))
+        write_atomically(target / "codes.json", json_rows(codes))
     say(f"{len(codes):,} images and codes.json in {target}")
     if not changes:
         for line in describe_psnr(model, np.concatenate(psnrs)):
             say(line)
-
-
-def _check_no_others(target: Path, names: set[str], folder: str = "") -> None:
-    """Refuses a folder with images of another input, which would stand beside the new codes."""
-    for path in (target / folder).iterdir() if (target / folder).is_dir() else ():
-        name = f"{folder}{path.name}"
-        if path.is_dir():
-            _check_no_others(target, names, f"{name}/")
-        elif name.endswith(".png") and name not in names:
-            raise InputError(
-                f"{target} holds another image, {name}: delete the folder, or choose another"
-                " --output"
-            )
-
-
-def _lines_of(codes: Mapping[str, np.ndarray]) -> Iterator[bytes]:
-    """JSON with a line for each image: as text, codes of many images take gigabytes."""
-    start = "{"
-    for file, row in codes.items():
-        yield f"{start}\n{json.dumps(file)}: {row.tolist()}".encode()
-        start = ","
-    yield b"\n}\n"

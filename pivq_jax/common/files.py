@@ -11,7 +11,7 @@ import sys
 import tempfile
 import uuid
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -97,6 +97,19 @@ def check_directory(directory: Path, flag: str, writes: bool = True) -> None:
         raise InputError(f"{place} is a file: choose another {flag}")
     if writes and isinstance(place, Path) and not os.access(place, os.W_OK):
         raise InputError(f"{place} cannot be written: choose another {flag}")
+
+
+def check_no_others(target: Path, names: Container[str], folder: str = "") -> None:
+    """Refuses a folder, local or remote, with other PNG files than those of these names."""
+    for path in (target / folder).iterdir() if (target / folder).is_dir() else ():
+        name = f"{folder}{path.name}"
+        if path.is_dir():
+            check_no_others(target, names, f"{name}/")
+        elif name.endswith(".png") and name not in names:
+            raise InputError(
+                f"{target} holds another image, {name}: delete the folder, or choose another"
+                " --output"
+            )
 
 
 def check_apart(source: Path, output: Path, flag: str) -> None:
@@ -307,6 +320,15 @@ def sync_tree(path: Path) -> None:
 def json_bytes(value: Any) -> bytes:
     """Returns indented JSON; raises ValueError for NaN and infinity."""
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+def json_rows(rows: Mapping[str, Any]) -> Iterator[bytes]:
+    """JSON of arrays of integers by name, a line each: as one text, many take gigabytes."""
+    start = "{"
+    for name, row in rows.items():
+        yield f"{start}\n{json.dumps(name)}: {row.tolist()}".encode()
+        start = ","
+    yield b"\n}\n"
 
 
 def write_json(path: Path, value: Any) -> None:

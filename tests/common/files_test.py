@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import (
     MAX_NAME_BYTES,
@@ -225,3 +226,21 @@ def test_without_a_home_directory_a_path_in_it_is_refused(homeless, monkeypatch)
     assert expanded("~/run") == Path("/home/me/run")
     with pytest.raises(InputError, match=r"^~nobody-knows/run: there is no such home"):
         expanded("~nobody-knows/run")
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_other_images_of_a_folder_are_found_wherever_it_is(bucket, tmp_path, remote):
+    folder = bucket if remote else tmp_path
+    files.check_no_others(folder / "none", set())
+    for name in ("a.png", "deep/er/b.png", "codes.json"):
+        files.write_atomically(folder / name, b"")
+    files.check_no_others(folder, {"a.png", "deep/er/b.png"})
+    with pytest.raises(InputError, match=r"holds another image, deep/er/b\.png: delete"):
+        files.check_no_others(folder, {"a.png", "b.png"})
+
+
+def test_rows_of_json_are_read_as_they_were(tmp_path):
+    rows = {"a.png": np.uint16([1, 65_535]), 'b "ä"\n.png': np.uint16([0, 2])}
+    files.write_atomically(tmp_path / "codes.json", files.json_rows(rows))
+    found = files.read_json(tmp_path / "codes.json")
+    assert found == {name: row.tolist() for name, row in rows.items()}
