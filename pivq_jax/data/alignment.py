@@ -4,7 +4,7 @@ import collections
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +34,6 @@ _PHOTOGRAPHS_PER_WORKER = 50
 # Nanoseconds to which file systems round times down: FAT keeps even seconds.
 _TIME_UNITS = (1, 100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000)
 
-Detector = Callable[[np.ndarray], np.ndarray | None]
-
 
 class Skipped(NamedTuple):
     """A photograph that was not aligned."""
@@ -46,13 +44,7 @@ class Skipped(NamedTuple):
 
 
 def align_folder(
-    source: Path,
-    output: Path,
-    size: int,
-    *,
-    preset: str = "face",
-    workers: int = 0,
-    detector: Detector = landmarks.find_eyes,
+    source: Path, output: Path, size: int, *, preset: str = "face", workers: int = 0
 ) -> tuple[int, list[Skipped]]:
     """Aligns all photographs of a directory tree; returns how many, and what was skipped, by file.
 
@@ -67,19 +59,18 @@ def align_folder(
     files.check_apart(root, output, "--source")
     photographs = tree.list_images(root)
     _check_names(photographs)
-    versions = landmarks.versions() if detector is landmarks.find_eyes else {}
     settings = {
         "source": images.readable_name(root.resolve()),
         "size": size,
         "preset": preset,
-        "versions": {**versions, "pillow": PIL.__version__},
+        "versions": {**landmarks.versions(), "pillow": PIL.__version__},
     }
     new, claimed = not output.exists(), (output / SETTINGS).exists()
     with files.locked(output / _LOCK, images.readable_name(output)):
         try:
             _claim(output, settings)
             todo = [file for file in photographs if not _is_done(root, output, file)]
-            function = functools.partial(_align_file, root, output, size, preset, detector)
+            function = functools.partial(_align_file, root, output, size, preset)
             most = min(workers, len(todo) // _PHOTOGRAPHS_PER_WORKER)
             with contextlib.closing(worker.run(function, todo, most)) as results:
                 bar = progress_bar(results, desc="align", total=len(todo), unit=" photographs")
@@ -157,9 +148,7 @@ def _is_done(source: Path, output: Path, file: str) -> bool:
     return any(kept == time // unit * unit for unit in _TIME_UNITS)
 
 
-def _align_file(
-    source: Path, output: Path, size: int, preset: str, detector: Detector, file: str
-) -> list[Skipped]:
+def _align_file(source: Path, output: Path, size: int, preset: str, file: str) -> list[Skipped]:
     """Aligns one photograph; of one that is skipped, no earlier result is left.
 
     The result gets the time of the photograph, so that another one, newer or older, is noticed.
@@ -171,7 +160,7 @@ def _align_file(
         photograph = images.decode_whole(source / file, name=images.readable_name(file))
     except (InputError, FileNotFoundError) as error:
         return [Skipped(file, "unreadable", str(error))]
-    eyes = detector(photograph)
+    eyes = landmarks.find_eyes(photograph)
     if eyes is None:
         return [Skipped(file, "no face", "no face was found")]
     distance = float(np.linalg.norm(eyes[1] - eyes[0]))

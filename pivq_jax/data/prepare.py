@@ -45,8 +45,6 @@ _CONFIGS = {
     "image_folder": ("image_folder", 8),
 }
 
-_MAX_SKIPPED = 0.01
-
 
 def prepare_dataset(
     name: str,
@@ -82,7 +80,7 @@ def prepare_dataset(
     plan = layouts.plan_of_files(name, listing, image_size, crop, group)
     wanted = {"group": "", **plan.origin}
     origin = {**plan.origin, "stamps": stamps} if stamps else plan.origin
-    plan = dataclasses.replace(plan, max_skipped=_MAX_SKIPPED, origin=origin)
+    plan = dataclasses.replace(plan, max_skipped=0.01, origin=origin)
     target = records.set_directory(output, name, image_size)
     manifest = build(target, lambda: plan, workers=workers)
     differing = [key for key, value in wanted.items() if manifest.get(key, "") != value]
