@@ -74,14 +74,12 @@ def _run(options: argparse.Namespace) -> int:
     total, name = aligned + len(skipped), images.readable_name(output)
     print(f"{aligned:,} of {total:,} photographs aligned at {options.size} pixels in {name}")
     if skipped:
-        print(
-            f"{len(skipped):,} skipped ({alignment.counts(skipped)}): see {alignment.SKIPPED} there"
-        )
+        reasons = alignment.counts(skipped)
+        print(f"{len(skipped):,} skipped ({reasons}): see {alignment.SKIPPED} there")
     if options.size in _FIELDS:
-        command = ["python", "-m", "pivq_jax.main", "--config=configs/faces.py"]
         fields = {"data.path": os.fspath(output), **_FIELDS[options.size]}
-        command += [f"--config.{name}={value}" for name, value in fields.items()]
-        print(f"train on them: {shlex.join(command)}")
+        flags = shlex.join(f"--config.{name}={value}" for name, value in fields.items())
+        print(f"train on them: python -m pivq_jax.main --config=configs/faces.py {flags}")
     return 0
 
 

@@ -4,21 +4,14 @@ import collections
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import (
-    check_apart,
-    check_directory,
-    locked,
-    read_object,
-    write_atomically,
-    write_json,
-)
 from pivq_jax.common.output import progress_bar
 from pivq_jax.data import framing, images, landmarks, tree, worker
 
@@ -41,8 +34,6 @@ _PHOTOGRAPHS_PER_WORKER = 50
 # Nanoseconds to which file systems round times down: FAT keeps even seconds.
 _TIME_UNITS = (1, 100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000)
 
-Detector = Callable[[np.ndarray], np.ndarray | None]
-
 
 class Skipped(NamedTuple):
     """A photograph that was not aligned."""
@@ -53,13 +44,7 @@ class Skipped(NamedTuple):
 
 
 def align_folder(
-    source: Path,
-    output: Path,
-    size: int,
-    *,
-    preset: str = "face",
-    workers: int = 0,
-    detector: Detector = landmarks.find_eyes,
+    source: Path, output: Path, size: int, *, preset: str = "face", workers: int = 0
 ) -> tuple[int, list[Skipped]]:
     """Aligns all photographs of a directory tree; returns how many, and what was skipped, by file.
 
@@ -70,33 +55,32 @@ def align_folder(
     if not 8 <= size <= 8192:
         raise InputError(f"--size is {size}: it must be at least 8 and at most 8,192")
     root = tree.existing_directory(source)
-    check_directory(output, "--output")
-    check_apart(root, output, "--source")
-    files = tree.list_images(root)
-    _check_names(files)
-    versions = landmarks.versions() if detector is landmarks.find_eyes else {}
+    files.check_directory(output, "--output")
+    files.check_apart(root, output, "--source")
+    photographs = tree.list_images(root)
+    _check_names(photographs)
     settings = {
         "source": images.readable_name(root.resolve()),
         "size": size,
         "preset": preset,
-        "versions": {**versions, "pillow": PIL.__version__},
+        "versions": {**landmarks.versions(), "pillow": PIL.__version__},
     }
     new, claimed = not output.exists(), (output / SETTINGS).exists()
-    with locked(output / _LOCK, images.readable_name(output)):
+    with files.locked(output / _LOCK, images.readable_name(output)):
         try:
             _claim(output, settings)
-            todo = [file for file in files if not _is_done(root / file, _target(output, file))]
-            function = functools.partial(_align_file, root, output, size, preset, detector)
+            todo = [file for file in photographs if not _is_done(root, output, file)]
+            function = functools.partial(_align_file, root, output, size, preset)
             most = min(workers, len(todo) // _PHOTOGRAPHS_PER_WORKER)
             with contextlib.closing(worker.run(function, todo, most)) as results:
                 bar = progress_bar(results, desc="align", total=len(todo), unit=" photographs")
                 skipped = sorted(result for result in bar if result.reason)
-            aligned = len(files) - len(skipped)
+            aligned = len(photographs) - len(skipped)
             if not aligned:
                 if not claimed:
                     (output / SETTINGS).unlink()
                 raise InputError(
-                    f"none of the {len(files):,} images in {root} could be aligned"
+                    f"none of the {len(photographs):,} images in {root} could be aligned"
                     f" ({counts(skipped)}; {skipped[0].file}: {skipped[0].detail}): give"
                     " photographs of faces, upright and seen from the front"
                 )
@@ -108,7 +92,7 @@ def align_folder(
             raise
         rows = [("file", "reason", "detail"), *skipped]
         lines = ["\t".join(map(images.readable_name, row)) + "\n" for row in rows]
-        write_atomically(output / SKIPPED, "".join(lines).encode())
+        files.write_atomically(output / SKIPPED, "".join(lines).encode())
     return aligned, skipped
 
 
@@ -116,10 +100,10 @@ def _target(output: str | Path, file: str) -> Path:
     return Path(output, file).with_suffix(".png")
 
 
-def _check_names(files: Sequence[str]) -> None:
+def _check_names(photographs: Sequence[str]) -> None:
     """Rejects photographs that would become one aligned image, or one the folder of another."""
     taken: dict[Path, str] = {}
-    for file in files:
+    for file in photographs:
         name = _target("", file)
         if name in taken:
             raise InputError(
@@ -142,9 +126,9 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
                 f"{output} holds other files, such as {min(present)}: choose another --output, or"
                 " an empty directory"
             )
-        write_json(output / SETTINGS, settings)
+        files.write_json(output / SETTINGS, settings)
         return
-    found = read_object(output / SETTINGS)
+    found = files.read_object(output / SETTINGS)
     if differing := [key for key, value in settings.items() if found.get(key) != value]:
         raise InputError(
             f"{output} was made with another {' and '.join(differing)} (see {SETTINGS} there):"
@@ -154,18 +138,17 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
         left.unlink()
 
 
-def _is_done(photograph: Path, aligned: Path) -> bool:
+def _is_done(source: Path, output: Path, file: str) -> bool:
     """Whether the aligned image is there, with the time of its photograph."""
     try:
-        kept, time = aligned.stat().st_mtime_ns, photograph.stat().st_mtime_ns
+        kept = _target(output, file).stat().st_mtime_ns
+        time = (source / file).stat().st_mtime_ns
     except FileNotFoundError:
         return False
     return any(kept == time // unit * unit for unit in _TIME_UNITS)
 
 
-def _align_file(
-    source: Path, output: Path, size: int, preset: str, detector: Detector, file: str
-) -> list[Skipped]:
+def _align_file(source: Path, output: Path, size: int, preset: str, file: str) -> list[Skipped]:
     """Aligns one photograph; of one that is skipped, no earlier result is left.
 
     The result gets the time of the photograph, so that another one, newer or older, is noticed.
@@ -177,7 +160,7 @@ def _align_file(
         photograph = images.decode_whole(source / file, name=images.readable_name(file))
     except (InputError, FileNotFoundError) as error:
         return [Skipped(file, "unreadable", str(error))]
-    eyes = detector(photograph)
+    eyes = landmarks.find_eyes(photograph)
     if eyes is None:
         return [Skipped(file, "no face", "no face was found")]
     distance = float(np.linalg.norm(eyes[1] - eyes[0]))
@@ -191,7 +174,7 @@ def _align_file(
         detail = f"an eye is {margin:.1f} pixels from the edge, less than {least:.1f}"
         return [Skipped(file, "cut off", detail)]
     aligned = framing.align(photograph, eyes, size, preset)
-    write_atomically(target, images.encode_png(aligned))
+    files.write_atomically(target, images.encode_png(aligned))
     os.utime(target, ns=(changed, changed))
     return [Skipped(file, "", "")]
 

@@ -88,32 +88,26 @@ def build(
 
 def _make(work: Path, plan: Plan, workers: int) -> None:
     """Writes the data set to `work`/data, continuing the work of an earlier call."""
-    parts = {split: [*_shards(work / "data", plan, split)] for split in plan.splits}
-    every = list(itertools.chain(*parts.values()))
-    (work / "data").mkdir(parents=True, exist_ok=True)
-    (work / "done").mkdir(exist_ok=True)
+    for split, entries in plan.splits.items():
+        if not entries:
+            raise InputError(
+                f"no {split} image of {plan.name} in {plan.source}: give a complete source"
+            )
+    shards = {split: [*_shards(work, plan, split)] for split in plan.splits}
+    every = list(itertools.chain(*shards.values()))
     expected = {path for shard in every for path in (shard.path, shard.summary)}
-    for path in [*(work / "data").iterdir(), *(work / "done").iterdir()]:
-        if path not in expected:
+    for folder in (work / "data", work / "done"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in set(folder.iterdir()) - expected:
             path.unlink()
+    _write_missing(plan, every, workers)
 
-    found = [_read_summary(shard) for shard in every]
-    missing = [shard for shard, summary in zip(every, found, strict=True) if not summary]
-    skipped = [line for summary in found if summary for line in summary["skipped"]]
-    _check_skipped(plan, skipped)
-    for reason in _with_progress(plan, missing, workers):
-        skipped.append(reason)
-        _check_skipped(plan, skipped)
-
-    done = {split: [_read_summary(shard) for shard in parts[split]] for split in parts}
+    done = {split: [_read_summary(shard) for shard in shards[split]] for split in shards}
     for split, summaries in done.items():
         if not sum(summary["images"] for summary in summaries):
-            count = len(plan.splits[split])
             raise InputError(
-                f"none of the {count:,} {split} images in {plan.source} can be read, such as:"
-                f" {summaries[0]['skipped'][0]}"
-                if count
-                else f"no {split} image of {plan.name} in {plan.source}: give a complete source"
+                f"none of the {len(plan.splits[split]):,} {split} images in {plan.source} can be"
+                f" read, such as: {summaries[0]['skipped'][0]}"
             )
     every_summary = itertools.chain(*done.values())
     skipped = [*plan.skipped, *(line for each in every_summary for line in each["skipped"])]
@@ -128,30 +122,24 @@ def _write_metadata(
 ) -> None:
     """Writes what opens the shards of `folder`, from their summaries; the manifest comes last."""
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import dataset_info, file_adapters, splits
 
     size, factors = plan.image_size, {name: list(plan.factors[name]) for name in plan.factors}
     image = tfds.features.Image(shape=(size, size, 3), encoding_format="png")
     labels = {name: tfds.features.ClassLabel(names=values) for name, values in factors.items()}
-    identity = dataset_info.DatasetIdentity(
-        name=plan.name,
-        version=tfds.core.Version("1.0.0"),
-        data_dir=os.fspath(folder),
-        module_name="pivq_jax.data.prepare",
-    )
-    info = tfds.core.DatasetInfo(
-        builder=identity,
-        **{"description": f"{plan.name}, {size} x {size} pixels.", **plan.card},
-        features=tfds.features.FeaturesDict({"image": image, **labels}),
+    splits = [
+        tfds.core.SplitInfo(split, [s["images"] for s in each], sum(s["bytes"] for s in each))
+        for split, each in done.items()
+    ]
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features={"image": image, **labels},
+        split_infos=splits,
+        version="1.0.0",
+        check_data=False,  # which needs TensorFlow
         disable_shuffling=True,
+        **{"description": f"{plan.name}, {size} x {size} pixels.", **plan.card},
     )
-    info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
-    lengths = {split: [s["images"] for s in summaries] for split, summaries in done.items()}
-    sizes = {split: sum(s["bytes"] for s in summaries) for split, summaries in done.items()}
-    infos = [splits.SplitInfo(split, lengths[split], sizes[split]) for split in done]
-    info.set_splits(splits.SplitDict(infos))
-    info.write_to_directory(folder)
-    images = {split: sum(counts) for split, counts in lengths.items()}
+    images = {split.name: split.num_examples for split in splits}
     manifest = {**plan.origin, "images": images, "skipped": skipped, "factors": factors}
     write_json(folder / records.MANIFEST, manifest)
 
@@ -160,29 +148,34 @@ class _Shard(NamedTuple):
     """A shard to write."""
 
     path: Path
+    summary: Path  # digest, images, bytes, size and skipped images, once it is complete
     entries: tuple[Entry, ...]  # its images
     digest: str  # of everything that determines its contents
 
-    @property
-    def summary(self) -> Path:
-        """Where its digest, images, bytes, size and skipped images are, once it is complete."""
-        return self.path.parents[1] / "done" / f"{self.path.name}.json"
 
-
-def _shards(folder: Path, plan: Plan, split: str) -> Iterator[_Shard]:
+def _shards(work: Path, plan: Plan, split: str) -> Iterator[_Shard]:
     """Yields the shards of a split, with the names that tensorflow-datasets gives them."""
-    starts = range(0, max(1, len(plan.splits[split])), _SHARD_IMAGES)
+    starts = range(0, len(plan.splits[split]), _SHARD_IMAGES)
     for index, start in enumerate(starts):
         name = f"{plan.name}-{split}.array_record-{index:05d}-of-{len(starts):05d}"
         entries = tuple(plan.splits[split][start : start + _SHARD_IMAGES])
         contents = repr((plan.identity, entries)).encode("utf-8", "surrogateescape")
-        yield _Shard(folder / name, entries, hashlib.sha256(contents).hexdigest())
+        digest = hashlib.sha256(contents).hexdigest()
+        yield _Shard(work / "data" / name, work / "done" / f"{name}.json", entries, digest)
 
 
-def _with_progress(plan: Plan, missing: list[_Shard], workers: int) -> Iterator[str]:
-    """Writes shards with a progress bar; prints and yields the reason for each skipped image."""
+def _write_missing(plan: Plan, shards: Sequence[_Shard], workers: int) -> None:
+    """Writes shards that are not there, with a progress bar; prints why images are skipped."""
     from tqdm import tqdm
 
+    missing: list[_Shard] = []
+    skipped: list[str] = []
+    for shard in shards:
+        if summary := _read_summary(shard):
+            skipped += summary["skipped"]
+        else:
+            missing.append(shard)
+    _check_skipped(plan, skipped)
     images = sum(len(shard.entries) for shard in missing)
     write = functools.partial(_write_shard, plan.make)
     workers = min(workers, images // _IMAGES_PER_WORKER)
@@ -190,7 +183,17 @@ def _with_progress(plan: Plan, missing: list[_Shard], workers: int) -> Iterator[
         for reason in progress_bar(reasons, desc=plan.label, total=images, unit=" images"):
             if reason:
                 tqdm.write(f"skipped: {reason}", file=sys.stderr)
-                yield reason
+                skipped.append(reason)
+                _check_skipped(plan, skipped)
+
+
+def _check_skipped(plan: Plan, skipped: list[str]) -> None:
+    total = sum(len(entries) for entries in plan.splits.values())
+    if len(skipped) > plan.max_skipped * total:
+        raise InputError(
+            f"more than {100 * plan.max_skipped:g} % of the {total:,} images in {plan.source}"
+            f" cannot be read ({skipped[0]}): download them again"
+        )
 
 
 def _read_summary(shard: _Shard) -> dict[str, Any]:
@@ -217,9 +220,9 @@ def _write_shard(make: Make, shard: _Shard) -> Iterator[str]:
                 record = records.encode(*make(entry))
                 writer.write(record)
                 total += len(record)
-            except ShapeError:
-                raise
             except InputError as error:
+                if isinstance(error, ShapeError):
+                    raise
                 reason = str(error)
                 skipped.append(reason)
             yield reason
@@ -236,12 +239,3 @@ def _write_shard(make: Make, shard: _Shard) -> Iterator[str]:
         "skipped": skipped,
     }
     write_json(shard.summary, summary)
-
-
-def _check_skipped(plan: Plan, skipped: list[str]) -> None:
-    total = sum(len(entries) for entries in plan.splits.values())
-    if len(skipped) > plan.max_skipped * total:
-        raise InputError(
-            f"more than {100 * plan.max_skipped:g} % of the {total:,} images in {plan.source}"
-            f" cannot be read ({skipped[0]}): download them again"
-        )

@@ -64,18 +64,12 @@ def align(image: np.ndarray, eyes: np.ndarray, size: int, preset: str) -> np.nda
     corners = matrix @ [[0, fine, 0, fine], [0, 0, fine, fine], [1, 1, 1, 1]]
     left, top = np.floor(corners.min(1)).astype(int) - 3
     right, bottom = np.ceil(corners.max(1)).astype(int) + 3
-    rows, columns = (
-        _reflected(np.arange(start, stop), length)
-        for start, stop, length in zip((top, left), (bottom, right), image.shape)
-    )
+    rows = _reflected(np.arange(top, bottom), image.shape[0])
+    columns = _reflected(np.arange(left, right), image.shape[1])
     part = Image.fromarray(image[rows[:, None], columns])
     matrix[:, 2] -= left, top
-    samples = part.transform(
-        (fine, fine),
-        Image.Transform.AFFINE,
-        tuple(matrix.ravel()),
-        resample=Image.Resampling.BICUBIC,
-    )
+    affine, bicubic = Image.Transform.AFFINE, Image.Resampling.BICUBIC
+    samples = part.transform((fine, fine), affine, tuple(matrix.ravel()), bicubic)
     return np.array(samples.resize((size, size), Image.Resampling.LANCZOS))
 
 

@@ -54,9 +54,7 @@ def find_eyes(image: np.ndarray) -> np.ndarray | None:
     for scale, share in _ATTEMPTS:
         scale *= min(1.0, _SIDE / max(height, width))
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        copy = image
-        if size != (width, height):
-            copy = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+        copy = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
         frame = round(min(size) * share)
         eyes = _eyes(np.pad(copy, ((frame, frame), (frame, frame), (0, 0))), frame)
         if eyes is not None:

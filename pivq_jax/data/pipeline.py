@@ -74,8 +74,8 @@ def train_batches(
 
     processes = processes_of_host()  # which all must call, whether or not they have workers
     if workers:
-        each = rows * np.asarray(source[0]["image"]).nbytes
-        _check_shared_memory(workers, each, processes)
+        batch_bytes = rows * np.asarray(source[0]["image"]).nbytes
+        _check_shared_memory(workers, processes * batch_bytes)  # of this machine
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which not every program parses
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
@@ -88,9 +88,8 @@ def shuffled_by() -> str:
     return f"grain {importlib.metadata.version('grain')}"
 
 
-def _check_shared_memory(workers: int, batch_bytes: int, processes: int = 1) -> None:
+def _check_shared_memory(workers: int, batch_bytes: int) -> None:
     """Refuses workers that would be killed (SIGBUS) when the shared memory is full."""
-    batch_bytes *= processes  # of this machine
     if not os.path.isdir(SHARED_MEMORY):
         return
     needed = SHARED_BATCHES * workers * batch_bytes
@@ -105,13 +104,11 @@ def _check_shared_memory(workers: int, batch_bytes: int, processes: int = 1) -> 
         )
 
 
-def _start_worker(index: int, count: int) -> None:
+def _start_worker(*_: int) -> None:
     """Ignores what the parent handles, and ends this worker when the parent is killed."""
-    del index, count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

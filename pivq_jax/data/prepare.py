@@ -45,8 +45,6 @@ _CONFIGS = {
     "image_folder": ("image_folder", 8),
 }
 
-_MAX_SKIPPED = 0.01
-
 
 def prepare_dataset(
     name: str,
@@ -67,25 +65,24 @@ def prepare_dataset(
         raise InputError(f"--size is {image_size}: it must be at least 8")
     if workers < 1:
         raise InputError(f"--workers is {workers}: it must be at least 1")
-    if attributes is not None and name != "image_folder":
-        raise InputError(f"--attributes is for image_folder: {name} has its own")
-    if group and name != "image_folder":
-        raise InputError(f"--group is for image_folder: {name} has splits of its own")
+    stamps = ""
     if name == "image_folder":
         listing = layouts.image_folder(source, attributes, group)
-    else:
+        stamps = _digest_of_stamps(listing)
+    elif attributes is not None:
+        raise InputError(f"--attributes is for image_folder: {name} has its own")
+    elif group:
+        raise InputError(f"--group is for image_folder: {name} has splits of its own")
+    else:  # of which every copy has the same images
         listing = layouts.READERS[name](source)
     _check_sizes(name, image_size, crop, listing)
 
     plan = layouts.plan_of_files(name, listing, image_size, crop, group)
-    origin = plan.origin
-    # Of an official data set, every copy has the same images.
-    stamps = _digest_of_stamps(listing) if name == "image_folder" else ""
-    kept = {**origin, "stamps": stamps} if stamps else origin
-    plan = dataclasses.replace(plan, max_skipped=_MAX_SKIPPED, origin=kept)
+    wanted = {"group": "", **plan.origin}
+    origin = {**plan.origin, "stamps": stamps} if stamps else plan.origin
+    plan = dataclasses.replace(plan, max_skipped=0.01, origin=origin)
     target = records.set_directory(output, name, image_size)
     manifest = build(target, lambda: plan, workers=workers)
-    wanted = {"group": "", **origin}
     differing = [key for key, value in wanted.items() if manifest.get(key, "") != value]
     if differing:
         raise InputError(

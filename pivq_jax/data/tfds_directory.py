@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,20 +59,12 @@ def open_directory(
         logging.warning("%s: %s ignored, as some images have none", directory, sorted(unlabelled))
         factors = {name: values for name, values in factors.items() if name not in unlabelled}
     decode = functools.partial(_decode, image, tuple(factors), directory)
-    splits: dict[str, Source] = {
-        split: RecordSource(builder, split, image_size, decode) for split in present
-    }
-    _cut(splits)
-    return splits, factors
+    splits = {split: RecordSource(builder, split, image_size, decode) for split in present}
+    return _with_missing(splits), factors
 
 
 def _decode(
-    image: str,
-    factors: tuple[str, ...],
-    directory: Path,
-    record: bytes,
-    image_size: int,
-    name: str,
+    image: str, factors: tuple[str, ...], directory: Path, record: bytes, image_size: int, name: str
 ) -> Example:
     features = features_of(record)
     labels = _labels(features, factors)
@@ -150,17 +143,17 @@ def _unlabelled(split: RecordSource, factors: tuple[str, ...]) -> set[str]:
     return {name for each in labels for name, value in each.items() if value < 0}
 
 
-def _cut(splits: dict[str, Source]) -> None:
-    """Cuts missing splits from the training images."""
+def _with_missing(splits: Mapping[str, Source]) -> dict[str, Source]:
+    """Adds the splits that are missing, cut from the training images."""
     missing = [split for split in SPLITS if split not in splits]
     if not missing:
-        return
+        return {**splits}
     train = splits["train"]
     # The indices of the images whose hash puts them into a split; the others remain in training.
     of: dict[str, list[int]] = {split: [] for split in ("train", *missing)}
     for index in range(len(train)):
         split = split_of(f"{index}")
         of[split if split in missing else "train"].append(index)
-    splits |= {split: Subset(train, indices) for split, indices in of.items()}
     if not all(of.values()):
         raise InputError(f"{len(train)} training images are too few to cut off {missing}")
+    return {**splits, **{split: Subset(train, indices) for split, indices in of.items()}}

@@ -35,12 +35,6 @@ PINNED = {"dicebear-core": "10.7.0", "dicebear-styles": "10.6.0", "resvg-py": "0
 # SHA-256 of the drawings (SVG) and factors of the first faces of every split.
 FINGERPRINT = "a2314a8d9886d668f395c3a734cc92e43f70cbc7054f3d499376178299336fb7"
 
-_COLORS = {
-    "clothes": "#151613 #0b3286 #545454 #147f3c #f97316 #ec4899 #731ac3 #b11f1f #e8e9e6 #eab308",
-    "hair": "#2c1b18 #d6b370 #724133 #a55728 #b58143",
-    "skin": "#5c3829 #f1c3a5 #a36b4f #c68e7a #b98e6a",
-}
-
 # The labelled factors and their values; `none` means that the component is absent.
 FACTORS: dict[str, tuple[str, ...]] = {
     "beard": ("none", "chin", "chinMoustache", "fullBeard", "longBeard", "moustacheTwirl"),
@@ -50,9 +44,12 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "hair": ("bun", "sideCombed", "spiky", "undercut"),
     "mouth": ("agape", "angry", "laugh", "sad", "smile"),
     "rear_hair": ("none", "longStraight", "longWavy", "neckHigh", "shoulderHigh"),
-    "clothes_color": tuple(_COLORS["clothes"].split()),
-    "hair_color": tuple(_COLORS["hair"].split()),
-    "skin_color": tuple(_COLORS["skin"].split()),
+    "clothes_color": (
+        *("#151613", "#0b3286", "#545454", "#147f3c", "#f97316"),
+        *("#ec4899", "#731ac3", "#b11f1f", "#e8e9e6", "#eab308"),
+    ),
+    "hair_color": ("#2c1b18", "#d6b370", "#724133", "#a55728", "#b58143"),
+    "skin_color": ("#5c3829", "#f1c3a5", "#a36b4f", "#c68e7a", "#b98e6a"),
 }
 
 SPELLED = {"sideComed": "sideCombed"}  # values that DiceBear spells otherwise
@@ -127,9 +124,8 @@ def render_face(seed: str, size: int) -> tuple[bytes, dict[str, str]]:
     """Renders a face on white as a PNG file; returns it and the factors."""
     import resvg_py
 
-    drawn = resvg_py.svg_to_bytes(
-        svg_string=_avatar(seed, size).to_string(), width=size, height=size
-    )
+    svg = _avatar(seed, size).to_string()
+    drawn = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size)
     face = decode_image(io.BytesIO(bytes(drawn)), size, name=seed)
     return encode_png(face), face_factors(seed)
 
@@ -147,14 +143,12 @@ def renderer_fingerprint() -> str:
 def check_renderer() -> None:
     """Raises InputError unless the packages draw the faces of version 1.0.0 of the data set."""
     pins = " ".join(f"{name}=={version}" for name, version in PINNED.items())
-    installed = {}
-    for name in PINNED:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            raise InputError(
-                f"toon_faces is drawn by {name}, which is not installed: pip install {pins}"
-            ) from None
+    try:
+        installed = {name: importlib.metadata.version(name) for name in PINNED}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(
+            f"toon_faces is drawn by {error.name}, which is not installed: pip install {pins}"
+        ) from None
     others = ", ".join(f"{n} {v}" for n, v in installed.items() if v != PINNED[n])
     # The fingerprint covers vector drawings only; another version of resvg may give other pixels.
     if others or renderer_fingerprint() != FINGERPRINT:
@@ -174,9 +168,11 @@ def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None
     """Returns the directory of the prepared faces, drawn on first use; see `load_toon_faces`."""
     if not 16 <= image_size <= 1024:
         raise InputError(f"toon_faces image_size is {image_size}: choose one from 16 to 1024")
-    wanted = {**SPLIT_SIZES, **(sizes or {})}
-    seeds = {split: face_seeds(split, count) for split, count in wanted.items()}
-    counts = [len(of_split) for of_split in seeds.values()]
+    splits = {
+        split: [Entry(seed, VERSION, ()) for seed in face_seeds(split, count)]
+        for split, count in {**SPLIT_SIZES, **(sizes or {})}.items()
+    }
+    counts = [len(faces) for faces in splits.values()]
     name = f"{image_size}px-{VERSION}"
     if counts != list(SPLIT_SIZES.values()):
         name += "-" + "-".join(map(str, counts))
@@ -189,10 +185,7 @@ def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None
         return Plan(
             name=NAME,
             image_size=image_size,
-            splits={
-                split: [Entry(seed, VERSION, ()) for seed in of_split]
-                for split, of_split in seeds.items()
-            },
+            splits=splits,
             factors=FACTORS,
             identity=f"{NAME} {VERSION} {image_size}",
             make=functools.partial(_draw, image_size),

@@ -5,10 +5,8 @@ it starts quickly.
 """
 
 import contextlib
-import multiprocessing
 import multiprocessing.connection
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -35,23 +33,17 @@ def run(
         for item in items:
             yield from function(item)
         return
-    running: dict[Connection, subprocess.Popen[bytes]] = {}
-    processes = []
-    try:
-        for _ in range(min(workers, len(items))):
-            connection, process = _start()
-            processes.append(process)
-            running[connection] = process
-        for index, process in enumerate(processes):
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError), process.stdin:  # it is dead: seen below
-                pickle.dump((function, items[index::workers]), process.stdin)
+    with contextlib.ExitStack() as stack:
+        running = dict(_start(stack) for _ in range(min(workers, len(items))))
+        for index, connection in enumerate(running):
+            with contextlib.suppress(ConnectionError):  # it is dead: seen below
+                connection.send((function, items[index :: len(running)]))
         while running:
             for ready in multiprocessing.connection.wait(list(running)):
                 assert isinstance(ready, Connection)
                 try:
                     message = ready.recv()
-                except EOFError:
+                except (EOFError, ConnectionError):
                     status, reason = running[ready].wait(), ": see its error above"
                     if status == -signal.SIGKILL:
                         reason = ", perhaps for lack of memory: use fewer cores, as with taskset"
@@ -62,41 +54,38 @@ def run(
                     del running[ready]
                 else:
                     yield message
-    finally:
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.wait()
 
 
-def _start() -> tuple[Connection, "subprocess.Popen[bytes]"]:
-    """Starts a process that runs `main`, and returns the connection for its messages."""
-    ours, theirs = multiprocessing.Pipe(duplex=False)
+def _start(stack: contextlib.ExitStack) -> tuple[Connection, "subprocess.Popen[bytes]"]:
+    """Starts a process that runs `main` until `stack` ends; returns a connection to it."""
+    ours, theirs = multiprocessing.connection.Pipe()
     # Workers find the package where this process found it. Each has its own process group, which
     # Ctrl-C does not reach; this process ends them. `-m` would warn that the package has already
     # imported this module.
     program = "from pivq_jax.data.worker import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", program, str(theirs.fileno())],
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()],
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
         process_group=0,
     )
+    stack.enter_context(process)  # waits for its end
+    stack.callback(process.kill)
     theirs.close()
     return ours, process
 
 
 def main() -> None:
-    """Works on what stdin has; sends results, then None, or an exception, to a file descriptor."""
-    connection = Connection(int(sys.argv[1]), readable=False)
-    function, items = pickle.load(sys.stdin.buffer)
+    """Works on what it receives; sends results, then None, or an exception."""
+    connection = Connection(int(sys.argv[1]))
+    function, items = connection.recv()
     try:
         for item in items:
             for result in function(item):
                 connection.send(result)
         connection.send(None)
-    except BrokenPipeError:  # the parent is gone
+    except ConnectionError:  # the parent is gone
         return
     except Exception as error:
         if not isinstance(error, OSError | InputError):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import align, alignment, framing
+from pivq_jax.data import align, alignment, framing, landmarks
 from pivq_jax.data.tree import list_images
 from tests.data.framing_test import centre, drawn
 
@@ -48,7 +48,11 @@ def source(photographs, tmp_path):
 
 
 def run(source, output, size=32, **options):
-    return alignment.align_folder(source, output, size, detector=eyes_of, **options)
+    """With the detector of `drawn`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(landmarks, "find_eyes", eyes_of)
+        patch.setattr(landmarks, "versions", dict)
+        return alignment.align_folder(source, output, size, **options)
 
 
 def contents(root):

@@ -4,5 +4,7 @@ from pivq_jax.data import worker
 
 
 def test_workers_give_all_results_and_print_nothing(capfd):
-    assert sorted(worker.run(str.split, ["a b", "c", "d"], workers=2)) == ["a", "b", "c", "d"]
+    long = "e" * 2**20  # more than fits into a pipe or socket at once
+    results = worker.run(str.split, ["a b", "c", long, "d"], workers=2)
+    assert sorted(results) == ["a", "b", "c", "d", long]
     assert capfd.readouterr() == ("", "")
