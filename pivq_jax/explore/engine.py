@@ -87,8 +87,6 @@ class Engine:
         self.num_examples = len(dataset.test)
         self._codebook = model.codebook
         self._some = np.arange(self.num_codes) % len(self._codebook)  # codes to compile with
-        self._entries = np.asarray(self._codebook, np.float64)
-        self._id = fingerprint(model.params).hex()
         self.labelled: TrainedModel | None = None
         self.probe: Probe | None = None
         self._lift: jax.Array | None = None
@@ -136,7 +134,7 @@ class Engine:
         factors = labels.factors if labels else {}
         shown = [{*column.tolist()} for column in labels.values.T] if labels else []
         return {
-            "id": self._id,
+            "id": fingerprint(model.params).hex(),
             "title": f"{model.config.name}, step {model.step:,}",
             "kind": model.space.kind,
             "imageSize": self.size,
@@ -182,11 +180,12 @@ class Engine:
 
     def example(self, index: int) -> Picture:
         """Encodes the test image with this index."""
-        return Picture(f"{self._example_name} {index}", *self.encode(self.examples(index, 1)[0]))
+        image = self.examples(index, 1)[0]
+        return Picture(f"{self._example_name} {index}", self.encode(image), image)
 
-    def encode(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes an image, uint8 [S, S, 3]: its codes, int32 [N], and the image."""
-        return np.asarray(self.model.encode(images_to_float(image[None])))[0], image
+    def encode(self, image: np.ndarray) -> np.ndarray:
+        """Encodes an image, uint8 [S, S, 3]: its codes, int32 [N]."""
+        return np.asarray(self.model.encode(images_to_float(image[None])))[0]
 
     def decode(self, sets: np.ndarray) -> np.ndarray:
         """Decodes code sets, int [B, N], to uint8 [B, S, S, 3]; refuses more than `BATCH`."""
@@ -236,9 +235,10 @@ class Engine:
 
     def neighbours(self, code: int) -> np.ndarray:
         """Returns all other codebook entries by distance, the nearest first: int [K - 1]."""
-        if not 0 <= code < len(self._entries):
-            raise InputError(f"code {code}: entries are 0 to {len(self._entries) - 1}")
-        distance = np.square(self._entries - self._entries[code]).sum(-1)
+        entries = np.asarray(self._codebook, np.float64)
+        if not 0 <= code < len(entries):
+            raise InputError(f"code {code}: entries are 0 to {len(entries) - 1}")
+        distance = np.square(entries - entries[code]).sum(-1)
         distance[code] = -1.0
         return np.argsort(distance, kind="stable")[1:]
 

@@ -14,8 +14,6 @@ least c(s, k) + |k - s|^2 / (2 t), proximal gradient steps of several lengths t,
 replacements for which c, or the part of it that is the prior's, is least.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

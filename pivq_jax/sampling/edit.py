@@ -17,8 +17,6 @@ most between labelled images with the wanted value and others, such as those of 
 smile, become those of the labelled image with that value whose other places are most alike.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping

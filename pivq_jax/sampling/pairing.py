@@ -7,8 +7,6 @@ set. With places (`CodeSpace.places`), whose codes are exchanged together, those
 paired in their order, which is that of the stages; nothing has to be matched.
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax

@@ -1,7 +1,5 @@
 """The parents of new images: random ones, or random ones that fit each other."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import jax

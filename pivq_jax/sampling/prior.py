@@ -11,8 +11,6 @@ gives no probability to them, so every set that is drawn has N distinct codes. M
 stages have another network, `PlacePrior`, which draws one place after another.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any, NamedTuple
