@@ -86,6 +86,22 @@ def exchange_places(
     return space.canonical(jnp.where(moved, partners, first))
 
 
+@jax.jit
+def most_alike(
+    pool: jax.Array, latents: jax.Array, places: jax.Array, allowed: ArrayLike = True
+) -> jax.Array:
+    """Finds the latents [M, P, D] nearest to those of each image, [B, P, D], in some of its places,
+    bool [B, P], out of those that are allowed, bool [M]: int32 [B].
+    """
+
+    def nearest(image: tuple[jax.Array, jax.Array]) -> jax.Array:
+        apart = jnp.square(pool - image[0]).sum(-1)
+        apart = jnp.where(image[1], apart, 0).sum(-1)
+        return jnp.argmin(jnp.where(allowed, apart, jnp.inf))
+
+    return jax.lax.map(nearest, (latents, places))
+
+
 def _partners_in_places(
     space: CodeSpace, codebook: jax.Array, codes_a: jax.Array, codes_b: jax.Array
 ) -> jax.Array:
