@@ -107,12 +107,13 @@ class Work:
         self._threads.shutdown()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[None]:
-        """Held while a file is decoded; there may be one at a time, others are refused."""
+    async def file(self, request: Request) -> AsyncIterator[bytes]:
+        """The file that a request brings; there may be one at a time, others are refused."""
+        content = await self.body(request, MAX_BYTES)
         if self._reading.locked():
             raise HTTPException(429, "another file is being read: try again in a moment")
         async with self._reading:
-            yield
+            yield content
 
 
 class PatientProtocol(h11_impl.H11Protocol):
@@ -158,15 +159,12 @@ def make_app(engine: Engine, address: str = "localhost", work: Work | None = Non
         return await work.run(request, find, _object(await work.body(request, MAX_JSON)))
 
     async def encode(request: Request) -> Picture:
-        content = await work.body(request, MAX_BYTES)
-        async with work.reading():
+        async with work.file(request) as content:
             image = await work.aside(read_image, content, engine.size)
-            del content
             return Picture("", await work.run(request, engine.encode, image), image)
 
     async def read_codes(request: Request) -> np.ndarray:
-        content = await work.body(request, MAX_BYTES)
-        async with work.reading():
+        async with work.file(request) as content:
             return await work.run(request, engine.read_codes, content)
 
     return Starlette(
