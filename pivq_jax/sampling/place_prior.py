@@ -47,22 +47,21 @@ class Slots:
         stages = space.num_codes // places
         owners = np.asarray(space.places_of(jnp.arange(size), codebook))
         slot = owners * stages + np.arange(size) // (size // stages)
-        empty = np.setdiff1d(np.arange(places * stages), slot)
-        if len(empty):
-            place, stage = divmod(int(empty[0]), stages)
+        counts = np.bincount(slot, minlength=places * stages)
+        if not counts.all():
+            place, stage = divmod(int(counts.argmin()), stages)
             raise InputError(
                 f"the codebook has no entry for place {place} at stage {stage}, and a prior needs"
                 " one for each: train the model for longer, or with a larger codebook"
             )
-        order = np.argsort(slot, kind="stable")
-        first = np.searchsorted(slot[order], np.arange(places * stages))
-        index = np.empty(size, np.int32)
-        index[order] = np.arange(size) - first[slot[order]]
-        if places * stages * (index.max() + 1) > MOST_PADDING * size:
+        if counts.size * counts.max() > MOST_PADDING * size:
             raise InputError(
                 "nearly all entries of the codebook belong to a few places, as in no trained model"
             )
-        entries = np.full((places * stages, index.max() + 1), -1, np.int32)
+        order = np.argsort(slot, kind="stable")
+        index = np.empty(size, np.int32)
+        index[order] = np.arange(size) - np.repeat(np.cumsum(counts) - counts, counts)
+        entries = np.full((counts.size, counts.max()), -1, np.int32)
         entries[slot, index] = np.arange(size)
         entries = entries.reshape(places, stages, -1)
         numbers = np.asarray(codebook)[:, codebook.shape[1] // 2 :]
