@@ -10,6 +10,7 @@ import { edit } from "./edits.js";
 import { claimedSize } from "./headers.js";
 import { env, InferenceSession, Tensor } from "./ort.wasm.bundle.min.mjs";
 import {
+  canonical,
   logLift,
   ofWholePlaces,
   pairCodes,
@@ -17,7 +18,9 @@ import {
   quantize,
   recombine,
   recombineSeamlessly,
+  squaredDistance,
 } from "./pairing.js";
+import { change } from "./pictures.js";
 import { resize, shrink, toBytes, toFloat } from "./pixels.js";
 import { readValues } from "./probe.js";
 import { readSafetensors } from "./safetensors.js";
@@ -126,7 +129,7 @@ export class BrowserBackend {
     const { imageSize, kind } = this.#model;
     const { values, dim } = this.#codebook;
     // The last bits of sums depend on the order of codes: sorted, a set has one image.
-    const codes = sets.flatMap((set) => (kind === "positional" ? set : set.toSorted((a, b) => a - b)));
+    const codes = sets.flatMap((set) => canonical(set, kind));
     const entries = new Float32Array(codes.length * dim);
     codes.forEach((code, n) => entries.set(values.subarray(code * dim, (code + 1) * dim), n * dim));
     const vectors = new Tensor("float32", entries, [sets.length, codes.length / sets.length, dim]);
@@ -159,18 +162,15 @@ export class BrowserBackend {
       if (distance < best.distance) best = { index, distance };
     });
     const picture = await this.#trainingImage(best.index);
-    const sum = image.data.reduce((total, v, i) => total + Math.abs(v - picture.image.data[i]), 0);
-    const difference = sum / (0.75 * image.data.length); // of opaque images
-    return { picture, difference, searched: small.length };
+    const { mean } = change(picture.image, image);
+    return { picture, difference: mean, searched: small.length };
   }
 
   async neighbours(code) {
     const { values, size, dim } = this.#codebook;
-    const distance = Array.from({ length: size }, (_, other) => {
-      let sum = 0;
-      for (let d = 0; d < dim; d++) sum += (values[code * dim + d] - values[other * dim + d]) ** 2;
-      return sum;
-    });
+    const distance = Array.from({ length: size }, (_, other) =>
+      squaredDistance(values, code * dim, values, other * dim, dim),
+    );
     return [...distance.keys()].filter((k) => k !== code).sort((k, l) => distance[k] - distance[l]);
   }
 

@@ -82,31 +82,36 @@ class Engine:
         self, model: TrainedModel, dataset: Dataset, example_name: str = "test image"
     ) -> None:
         self.model, self.dataset, self._example_name = model, dataset, example_name
-        self.size = int(model.config.data.image_size)
+        config, factors = model.config, dataset.factors
+        self.size = config.data.image_size
         self.num_codes = model.space.num_codes
         self.num_examples = len(dataset.test)
         self._codebook = model.codebook
-        self._some = np.arange(self.num_codes) % len(self._codebook)  # codes to compile with
-        self._entries = np.asarray(self._codebook, np.float64)
-        self._id = fingerprint(model.params).hex()
         self.labelled: TrainedModel | None = None
         self.probe: Probe | None = None
         self._lift: jax.Array | None = None
-        self._compile()
-        factors, batch_size = dataset.factors, int(model.config.evaluate.batch_size)
-        self.pool = encode_pool(model, dataset.train, tuple(factors), batch_size)
-        codes, labels, _ = self.pool
-        self._count()
+        some = np.arange(self.num_codes) % len(self._codebook)  # codes to compile with
+        programs = (
+            lambda: self.decode(some[None]),
+            lambda: self.decode(some[None].repeat(BATCH, 0)),
+            lambda: self.encode(np.zeros((self.size, self.size, 3), np.uint8)),
+            lambda: self.pair(some, some),
+        )
+        for run in progress_bar(programs, desc="compiling", unit="program"):
+            run()
+        self.pool = encode_pool(model, dataset.train, tuple(factors), config.evaluate.batch_size)
+        if not model.space.ordered:
+            self._count(some)
         self.recombine(jax.random.key(0))
+        codes, labels, _ = self.pool
         self.nearest(codes[0])
-        seed = int(model.config.seed)
-        self._meanings = find_meanings(model.space, self._codebook, codes, labels, factors, seed)
+        self._meanings = find_meanings(
+            model.space, self._codebook, codes, labels, factors, config.seed
+        )
 
-    def _count(self) -> None:
+    def _count(self, some: np.ndarray) -> None:
         """Counts which codes and labels meet, and compiles what needs the counts."""
         model, pool, factors = self.model, self.pool, self.dataset.factors
-        if model.space.ordered:
-            return
         if model.labels is None:
             labels = Labels(pool.labels, factors) if factors else None
             model = dataclasses.replace(model, parents=pool.codes, labels=labels)
@@ -114,19 +119,8 @@ class Engine:
         if model.labels and factors == model.labels.factors:
             self.labelled = model
             self.probe = fit_probe(np.asarray(pool.small), pool.labels, factors)
-            self.read_factors(self._some)
-            self.edit(self._some, 0, int(model.labels.values[0, 0]))
-
-    def _compile(self) -> None:
-        codes, image = self._some, np.zeros((self.size, self.size, 3), np.uint8)
-        programs = (
-            lambda: self.decode(codes[None]),
-            lambda: self.decode(codes[None].repeat(BATCH, 0)),
-            lambda: self.encode(image),
-            lambda: self.pair(codes, codes),
-        )
-        for run in progress_bar(programs, desc="compiling", unit="program"):
-            run()
+            self.read_factors(some)
+            self.edit(some, 0, int(model.labels.values[0, 0]))
 
     def describe(self) -> dict[str, Any]:
         """Returns the `Model` of page/backend.js, JSON values."""
@@ -136,7 +130,7 @@ class Engine:
         factors = labels.factors if labels else {}
         shown = [{*column.tolist()} for column in labels.values.T] if labels else []
         return {
-            "id": self._id,
+            "id": fingerprint(model.params).hex(),
             "title": f"{model.config.name}, step {model.step:,}",
             "kind": model.space.kind,
             "imageSize": self.size,
@@ -182,11 +176,12 @@ class Engine:
 
     def example(self, index: int) -> Picture:
         """Encodes the test image with this index."""
-        return Picture(f"{self._example_name} {index}", *self.encode(self.examples(index, 1)[0]))
+        image = self.examples(index, 1)[0]
+        return Picture(f"{self._example_name} {index}", self.encode(image), image)
 
-    def encode(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes an image, uint8 [S, S, 3]: its codes, int32 [N], and the image."""
-        return np.asarray(self.model.encode(images_to_float(image[None])))[0], image
+    def encode(self, image: np.ndarray) -> np.ndarray:
+        """Encodes an image, uint8 [S, S, 3]: its codes, int32 [N]."""
+        return np.asarray(self.model.encode(images_to_float(image[None])))[0]
 
     def decode(self, sets: np.ndarray) -> np.ndarray:
         """Decodes code sets, int [B, N], to uint8 [B, S, S, 3]; refuses more than `BATCH`."""
@@ -223,7 +218,7 @@ class Engine:
     @cached_property
     def _parents(self) -> np.ndarray:
         """Pairs of training images that fit, int32 [PARENTS, 2], all matched at once."""
-        config, key = self.model.config, jax.random.key(int(self.model.config.seed))
+        config, key = self.model.config, jax.random.key(self.model.config.seed)
         pool = self.pool.codes, self._codebook, 2, config.sample.nearest_of
         return np.asarray(sampling.near_parents(self.model.space, key, PARENTS, *pool))
 
@@ -236,9 +231,10 @@ class Engine:
 
     def neighbours(self, code: int) -> np.ndarray:
         """Returns all other codebook entries by distance, the nearest first: int [K - 1]."""
-        if not 0 <= code < len(self._entries):
-            raise InputError(f"code {code}: entries are 0 to {len(self._entries) - 1}")
-        distance = np.square(self._entries - self._entries[code]).sum(-1)
+        entries = np.asarray(self._codebook, np.float64)
+        if not 0 <= code < len(entries):
+            raise InputError(f"code {code}: entries are 0 to {len(entries) - 1}")
+        distance = np.square(entries - entries[code]).sum(-1)
         distance[code] = -1.0
         return np.argsort(distance, kind="stable")[1:]
 

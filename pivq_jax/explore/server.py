@@ -12,6 +12,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import jax
 import numpy as np
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -26,7 +28,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http import h11_impl
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.explore.engine import MAX_BYTES, Engine, Nearest, NewFace, Pairs, Picture, read_image
+from pivq_jax.explore.engine import MAX_BYTES, Engine, Picture, read_image
 from pivq_jax.explore.guard import Guard
 
 PAGE = Path(__file__).parent / "page"
@@ -44,14 +46,6 @@ MAX_RECEIVED = 2 * MAX_BYTES  # of all requests whose bodies have not come to th
 END_SECONDS = 2  # for requests to be answered after Ctrl-C; a browser keeps its connections open
 
 
-class Refusal(Exception):
-    """An answer other than 200, with one sentence for the page to show."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 class Work:
     """Runs what needs JAX, one after another, and refuses what would wait for too many others."""
 
@@ -66,7 +60,7 @@ class Work:
     async def run(self, request: Request, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs a function in a thread when its turn comes, unless the page has given up by then."""
         if self._waiting >= MAX_WAITING:
-            raise Refusal(503, "the server is busy: try again in a moment")
+            raise HTTPException(503, "the server is busy: try again in a moment")
         self._waiting += 1
         try:
             async with self._lock:
@@ -85,9 +79,9 @@ class Work:
         """Reads the body of a request within `BODY_SECONDS`; refuses more than `limit` bytes before
         all are read, and what would be too much with the bodies of other requests.
         """
-        refusal = Refusal(413, f"this is more than {limit / 2**20:,.0f} MB: give a smaller file")
+        too_large = f"this is more than {limit / 2**20:,.0f} MB: give a smaller file"
         if int(request.headers.get("content-length", 0)) > limit:
-            raise refusal
+            raise HTTPException(413, too_large)
         parts, size = [], 0
         try:
             async with asyncio.timeout(BODY_SECONDS):
@@ -95,12 +89,15 @@ class Work:
                     size += len(part)
                     self._received += len(part)
                     if size > limit:
-                        raise refusal
+                        raise HTTPException(413, too_large)
                     if self._received > MAX_RECEIVED:
-                        raise Refusal(429, "other files are being received: try again in a moment")
+                        busy = "other files are being received: try again in a moment"
+                        raise HTTPException(429, busy)
                     parts.append(part)
         except TimeoutError as error:
-            raise Refusal(408, f"the request took more than {BODY_SECONDS:g} seconds") from error
+            late = f"the request took more than {BODY_SECONDS:g} seconds"
+            # The rest of it is not read.
+            raise HTTPException(408, late, {"Connection": "close"}) from error
         finally:
             self._received -= size
         return b"".join(parts)
@@ -110,12 +107,13 @@ class Work:
         self._threads.shutdown()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[None]:
-        """Held while a file is decoded; there may be one at a time, others are refused."""
+    async def file(self, request: Request) -> AsyncIterator[bytes]:
+        """The file that a request brings; there may be one at a time, others are refused."""
+        content = await self.body(request, MAX_BYTES)
         if self._reading.locked():
-            raise Refusal(429, "another file is being read: try again in a moment")
+            raise HTTPException(429, "another file is being read: try again in a moment")
         async with self._reading:
-            yield
+            yield content
 
 
 class PatientProtocol(h11_impl.H11Protocol):
@@ -141,60 +139,41 @@ def make_app(engine: Engine, address: str = "localhost", work: Work | None = Non
     """Returns the server as an ASGI application; see `Guard` for the address."""
     work = work or Work()
 
-    def answers(name: str, find: Callable[[dict[str, Any]], Any]) -> Route:
-        async def respond(request: Request) -> Response:
-            body = _object(await work.body(request, MAX_JSON))
-            found = await work.run(request, find, body)
-            if isinstance(found, bytes):
-                return Response(found, media_type="application/octet-stream")
-            return JSONResponse(_plain(found))
-
-        return _route(f"/api/{name}", respond)
-
-    async def encode(request: Request) -> Response:
-        content = await work.body(request, MAX_BYTES)
-        async with work.reading():
-            image = await work.aside(read_image, content, engine.size)
-            del content
-            picture = Picture("", *await work.run(request, engine.encode, image))
-        return JSONResponse(_plain(picture))
-
-    async def read_codes(request: Request) -> Response:
-        content = await work.body(request, MAX_BYTES)
-        async with work.reading():
-            codes = await work.run(request, engine.read_codes, content)
-        return JSONResponse(_plain(codes))
-
-    def codes_of(body: dict[str, Any], name: str) -> np.ndarray:
+    def codes_of(body: dict[str, Any], name: str = "codes") -> np.ndarray:
         return engine.check([body.get(name)])[0]
 
-    def edit(body: dict[str, Any]) -> np.ndarray:
-        factor, value = _integer(body, "factor"), _integer(body, "value")
-        return engine.edit(codes_of(body, "codes"), factor, value)
+    answers: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "examples": lambda body: list(engine.examples(*_integers(body, "start", "count"))),
+        "example": lambda body: engine.example(*_integers(body, "index")),
+        "pair": lambda body: engine.pair(codes_of(body, "a"), codes_of(body, "b")),
+        "decode": lambda body: list(engine.decode(engine.check(body.get("sets")))),
+        "recombine": lambda body: engine.recombine(jax.random.key(*_integers(body, "seed"))),
+        "nearest": lambda body: engine.nearest(codes_of(body)),
+        "factors/read": lambda body: engine.read_factors(codes_of(body)),
+        "edit": lambda body: engine.edit(codes_of(body), *_integers(body, "factor", "value")),
+        "codes/write": lambda body: engine.write_codes(codes_of(body)),
+        "neighbours": lambda body: engine.neighbours(*_integers(body, "code")),
+    }
+
+    async def answer(find: Callable[[dict[str, Any]], Any], request: Request) -> Any:
+        return await work.run(request, find, _object(await work.body(request, MAX_JSON)))
+
+    async def encode(request: Request) -> Picture:
+        async with work.file(request) as content:
+            image = await work.aside(read_image, content, engine.size)
+            return Picture("", await work.run(request, engine.encode, image), image)
+
+    async def read_codes(request: Request) -> np.ndarray:
+        async with work.file(request) as content:
+            return await work.run(request, engine.read_codes, content)
 
     return Starlette(
         routes=[
             *_page_routes(),
             Route("/api/model", JSONResponse(engine.describe()), methods=["GET"]),
-            answers(
-                "examples",
-                lambda body: list(
-                    engine.examples(_integer(body, "start"), _integer(body, "count"))
-                ),
-            ),
-            answers("example", lambda body: engine.example(_integer(body, "index"))),
-            answers("pair", lambda body: engine.pair(codes_of(body, "a"), codes_of(body, "b"))),
-            answers("decode", lambda body: list(engine.decode(engine.check(body.get("sets"))))),
-            answers(
-                "recombine", lambda body: engine.recombine(jax.random.key(_integer(body, "seed")))
-            ),
-            answers("nearest", lambda body: engine.nearest(codes_of(body, "codes"))),
-            answers("factors/read", lambda body: engine.read_factors(codes_of(body, "codes"))),
-            answers("edit", edit),
-            answers("codes/write", lambda body: engine.write_codes(codes_of(body, "codes"))),
-            answers("neighbours", lambda body: engine.neighbours(_integer(body, "code"))),
-            _route("/api/encode", encode),
-            _route("/api/codes/read", read_codes),
+            *(_route(name, partial(answer, find)) for name, find in answers.items()),
+            _route("encode", encode),
+            _route("codes/read", read_codes),
         ],
         middleware=[Middleware(Guard, address=address)],
     )
@@ -256,16 +235,17 @@ def _page_routes() -> list[Route]:
     ]
 
 
-def _route(path: str, respond: Callable[[Request], Any]) -> Route:
+def _route(name: str, find: Callable[[Request], Any]) -> Route:
     """A route on which expected errors become JSON with one sentence."""
 
     async def answer(request: Request) -> Response:
         try:
-            return await respond(request)
-        except Refusal as refusal:
-            # Of what comes too late, the rest is not read.
-            headers = {"Connection": "close"} if refusal.status == 408 else {}
-            return JSONResponse({"error": str(refusal)}, refusal.status, headers)
+            found = await find(request)
+            if isinstance(found, bytes):
+                return Response(found, media_type="application/octet-stream")
+            return JSONResponse(_plain(found))
+        except HTTPException as error:
+            return JSONResponse({"error": error.detail}, error.status_code, error.headers)
         except InputError as error:
             return JSONResponse({"error": str(error)}, 400)
         except ClientDisconnect:
@@ -274,7 +254,7 @@ def _route(path: str, respond: Callable[[Request], Any]) -> Route:
             traceback.print_exc()
             return JSONResponse({"error": "the server failed: its terminal says why"}, 500)
 
-    return Route(path, answer, methods=["POST"])
+    return Route(f"/api/{name}", answer, methods=["POST"])
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -287,16 +267,16 @@ def _object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _integer(body: dict[str, Any], name: str) -> int:
-    value = body.get(name)
-    if type(value) is not int or not 0 <= value < 2**31:
-        raise InputError(f"{name} must be an integer from 0 to {2**31 - 1}")
-    return value
+def _integers(body: dict[str, Any], *names: str) -> list[int]:
+    for name in names:
+        if type(value := body.get(name)) is not int or not 0 <= value < 2**31:
+            raise InputError(f"{name} must be an integer from 0 to {2**31 - 1}")
+    return [body[name] for name in names]
 
 
 def _plain(value: Any) -> Any:
     """Converts results of an `Engine` to JSON values; uint8 images to base64."""
-    if isinstance(value, Picture | Pairs | NewFace | Nearest):
+    if hasattr(value, "_asdict"):  # a NamedTuple
         return {name: _plain(part) for name, part in value._asdict().items()}
     if isinstance(value, list):
         return [_plain(part) for part in value]

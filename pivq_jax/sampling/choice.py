@@ -3,15 +3,12 @@
 An attribute of a face is spread over several codes, and a random subset of pairs would tear it
 apart. Related codes lie close to each other, so all pairs on one side of a random hyperplane are
 exchanged together. Single moves improve this choice if it is known which codes occur together in
-real images (`lift`). Other hyperplanes make other choices. A prior over sets (`prior`) tells which
-of them gives the set most like those of real images: it knows how all codes of a set depend on each
-other, not only two. With places, lines through their grid make choices, and the best one runs where
-both images are alike.
+real images (`lift`). Other hyperplanes make other choices, and a prior over sets (`prior`) tells
+which of them gives the set most like those of real images. With places, lines through their grid
+make choices, and the best one runs where both images are alike.
 """
 
-from __future__ import annotations
-
-import functools
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,7 +30,7 @@ PASSES = 4
 ROWS = 256  # sets in a pass, which bounds the memory used
 
 
-@functools.partial(jax.jit, static_argnames="space")
+@partial(jax.jit, static_argnames="space")
 def choose_exchange(
     space: CodeSpace,
     codes_a: jax.Array,
@@ -44,8 +41,7 @@ def choose_exchange(
     lift: jax.Array | None = None,
 ) -> jax.Array:
     """Chooses which codes of A, as `pair_codes` returns them, partners replace: bool [B, N]."""
-    indices = jnp.arange(codes_a.shape[0])
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(codes_a)))
     paired = codes_a != partners
     pairs = paired.sum(-1, keepdims=True)
     quota = jnp.round(fraction * pairs)
@@ -67,7 +63,7 @@ def choose_exchange(
     return exchanged
 
 
-@functools.partial(jax.jit, static_argnames=("space", "candidates", "network"))
+@partial(jax.jit, static_argnames=("space", "candidates", "network"))
 def choose_pairs(
     space: CodeSpace,
     codes_a: jax.Array,
@@ -95,7 +91,7 @@ def choose_pairs(
         return choose(key)
     # Images fold their numbers into the key, and none of them has this one.
     others = jax.random.split(jax.random.fold_in(key, 2**32 - 1), candidates - 1)
-    choices = jax.lax.map(choose, jnp.concatenate([key[None], others]))
+    choices = jax.lax.map(choose, jnp.concatenate([key[None], others]))  # [candidates, B, N]
     if network is not None:
         sets = jnp.where(choices, partners, codes_a).reshape(-1, codes_a.shape[1])
         scores = jax.lax.map(
@@ -104,22 +100,9 @@ def choose_pairs(
             batch_size=ROWS,
         ).reshape(choices.shape[:2])
     else:
-        scores = -_seams(space, codes_a, partners, codebook, choices)
+        # How much both images differ in places that border on places of the other image.
+        a, b = (space.latents_of(codes, codebook) for codes in (codes_a, partners))
+        owners = jax.nn.one_hot(space.places_of(codes_a, codebook), space.places)
+        taken = jnp.einsum("cbn,bnp->cbp", choices, owners) > 0
+        scores = -jnp.sum(neighbours_across(taken) * jnp.square(a - b).sum(-1), -1)
     return choices[jnp.argmax(scores, axis=0), jnp.arange(len(codes_a))]
-
-
-def _seams(
-    space: CodeSpace,
-    codes_a: jax.Array,
-    partners: jax.Array,
-    codebook: jax.Array,
-    choices: jax.Array,
-) -> jax.Array:
-    """Sums the differences of both images where places exchanged border on others: float32
-    [candidates, B] of bool [candidates, B, N].
-    """
-    a, b = (space.latents_of(codes, codebook) for codes in (codes_a, partners))
-    apart = jnp.square(a - b).sum(-1)  # [B, places]
-    places = space.places_of(codes_a, codebook)
-    taken = jnp.einsum("cbn,bnp->cbp", choices, jax.nn.one_hot(places, space.places)) > 0
-    return jnp.sum(neighbours_across(taken) * apart, -1)

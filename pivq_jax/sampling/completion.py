@@ -14,16 +14,20 @@ least c(s, k) + |k - s|^2 / (2 t), proximal gradient steps of several lengths t,
 replacements for which c, or the part of it that is the prior's, is least.
 """
 
-from __future__ import annotations
-
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
+from pivq_jax.sampling.pairing import exchange_places, most_alike
+from pivq_jax.sampling.place_prior import PlacePrior
+from pivq_jax.sampling.place_prior import complete as draw_places
 from pivq_jax.sampling.prior import Prior
+from pivq_jax.sampling.space import CodeSpace
 
 # V, in units of squared differences of pixels in [0, 1]. It is more than reconstructions err, as
 # errors of neighbouring pixels are alike.
@@ -33,6 +37,9 @@ SINGLE = 12  # replacements of one code, of each of two kinds
 LEAST_LOG = -20.0  # of the prior's probabilities, which may be zero
 LEAST_GAIN = 1e-2  # smaller improvements end the descent
 MOST_STEPS = 64
+
+TEMPERATURE = 0.9  # of hidden patches that are drawn: the best FID of samples (docs/prior.md)
+NEAREST_PARENTS = 64  # parents from which the completion of an image may begin
 
 # Codes int32 [B, N], whether the last step improved them, bool [B], and the number of steps.
 State = tuple[jax.Array, jax.Array, jax.Array]
@@ -127,3 +134,61 @@ def _replacements(codes: jax.Array, scores: jax.Array) -> jax.Array:
     place, entry = flat // size, flat % size
     replaced = (jnp.arange(n) == place[..., None]) & jnp.isfinite(best)[..., None]
     return jnp.where(replaced, entry[..., None], codes[:, None])
+
+
+def first_guess(
+    encode: Callable[[jax.Array], jax.Array],
+    decode: Callable[[jax.Array], jax.Array],
+    space: CodeSpace,
+    parents: np.ndarray | None,
+    images: jax.Array,
+    visible: jax.Array,
+) -> jax.Array:
+    """Returns the codes that fit visible pixels best: of the image with hidden ones filled in some
+    colour, or of one of the parents that have most codes in common with these.
+    """
+    mean = jnp.sum(images * visible, (1, 2)) / jnp.sum(visible, (1, 2))
+    fills = (mean[:, None, None], jnp.ones(()), jnp.zeros(()))
+    guesses = [encode(jnp.where(visible > 0, images, fill)) for fill in fills]
+    if parents is not None:
+        held = sum(space.multi_hot(np.asarray(guess)) for guess in guesses)
+        shared = held @ space.multi_hot(parents).T
+        near = np.argsort(-shared, axis=1, kind="stable")[:, :NEAREST_PARENTS]
+        guesses += [jnp.asarray(parents[column]) for column in near.T]
+    errors = [visible_error(decode(codes), images, visible) for codes in guesses]
+    best = jnp.argmin(jnp.stack(errors), axis=0)
+    return jnp.stack(guesses)[best, jnp.arange(len(images))]
+
+
+def complete_patches(
+    space: CodeSpace,
+    codebook: jax.Array,
+    parents: np.ndarray | None,
+    prior: Prior | None,
+    codes: jax.Array,
+    visible: jax.Array,
+    start: int = 0,
+) -> jax.Array:
+    """Completes codes [B, N], of which each is of one patch and says nothing about others.
+
+    Patches that are mostly hidden are drawn from the prior or, without one, are those of the parent
+    whose visible patches are most alike, by their latents. If all are mostly hidden, those of which
+    most is visible count as visible. `start` is the number of the first image, for the key of the
+    draw. Returns int32 [B, N].
+    """
+    side = math.isqrt(space.places)
+    share = visible[..., 0].reshape(len(visible), side, -1, side, visible.shape[2] // side)
+    share = share.mean((2, 4)).reshape(len(visible), space.places)
+    seen = share >= jnp.minimum(share.max(1, keepdims=True), 0.5)
+    if prior is not None:
+        known = jnp.take_along_axis(seen, space.places_of(codes, codebook), axis=1)
+        assert isinstance(prior.network, PlacePrior)
+        key = jax.random.key(0)
+        how = codes, jax.random.fold_in(key, start) if start else key, known, TEMPERATURE
+        completed = draw_places(prior.network, prior.params, *how)
+        return jnp.where(seen.all(1, keepdims=True), space.canonical(codes), completed)
+    if parents is None:
+        raise ValueError("hidden patches need parents or a prior, and the model has neither")
+    every, own = (space.latents_of(jnp.asarray(each), codebook) for each in (parents, codes))
+    chosen = most_alike(every, own, seen)
+    return exchange_places(space, codebook, codes, jnp.asarray(parents)[chosen], ~seen)

@@ -17,8 +17,6 @@ most between labelled images with the wanted value and others, such as those of 
 smile, become those of the labelled image with that value whose other places are most alike.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping
@@ -30,7 +28,7 @@ import numpy as np
 
 from pivq_jax.matching import match
 from pivq_jax.model.quantizer import squared_distances
-from pivq_jax.sampling.pairing import exchange_places
+from pivq_jax.sampling.pairing import exchange_places, most_alike
 from pivq_jax.sampling.space import CodeSpace
 
 LIFT_WEIGHT, WANTED_WEIGHT, KEPT_WEIGHT = 1 / 3, 2.0, 0.5
@@ -234,12 +232,9 @@ def edit_places(
     [B, N].
     """
     shows, has = table.shows[factor, value], table.values[:, factor] == value
-
-    def most_alike(latents: jax.Array) -> jax.Array:
-        apart = jnp.where(shows, 0.0, jnp.square(table.latents - latents).sum(-1)).sum(-1)
-        return jnp.argmin(jnp.where(has, apart, jnp.inf))
-
-    donors = jax.lax.map(most_alike, space.latents_of(codes, codebook))
+    latents = space.latents_of(codes, codebook)
+    elsewhere = jnp.broadcast_to(~shows, latents.shape[:2])
+    donors = most_alike(table.latents, latents, elsewhere, has)
     differs = read_places(space, codebook, codes, table)[:, factor].argmax(-1) != value
     exchanged = differs[:, None] & shows & has.any()
     return exchange_places(space, codebook, codes, table.codes[donors], exchanged)

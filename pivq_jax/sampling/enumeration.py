@@ -18,31 +18,30 @@ _MAX_COLUMN = 2**24  # bytes of a column of binomials; without one, sets are num
 def numbers_of_sets(sets: np.ndarray, size: int) -> list[int]:
     """Numbers sets, int64 [M, N] sorted, of `size` entries from 0 on."""
     num_codes = sets.shape[1]
-    behind = size - 1 - sets
-    if _has_columns(size - 1, num_codes):
-        after = [0] * len(sets)
-        behind -= np.arange(num_codes)[::-1]  # see `_binomials`
-        for column, rows in zip(_binomials(size - 1, num_codes), behind.T.tolist(), strict=True):
-            after = [n + column[row] for n, row in zip(after, rows, strict=True)]
-    else:
-        after = [_number_after(row, size - 1) for row in behind.tolist()]
     last = math.comb(size, num_codes) - 1
-    return [last - n for n in after]
+    behind = size - 1 - sets
+    if not _has_columns(size, num_codes):
+        return [last - _number_after(row, size) for row in behind.tolist()]
+    numbers = [last] * len(sets)
+    behind -= np.arange(num_codes)[::-1]  # see `_binomials`
+    for column, rows in zip(_binomials(size, num_codes), behind.T.tolist(), strict=True):
+        numbers = [n - column[row] for n, row in zip(numbers, rows, strict=True)]
+    return numbers
 
 
 def sets_of_numbers(numbers: Sequence[int], num_codes: int, size: int) -> np.ndarray:
     """The inverse of `numbers_of_sets`, int64 [M, N]."""
-    places = np.empty((num_codes, len(numbers)), np.int64)
     last = math.comb(size, num_codes) - 1
     after = [last - n for n in numbers]
-    if not _has_columns(size - 1, num_codes):
-        return size - 1 - np.array([_behind(n, num_codes, size - 1) for n in after])
-    for place, column in enumerate(_binomials(size - 1, num_codes)):
+    if not _has_columns(size, num_codes):
+        return size - 1 - np.array([_behind(n, num_codes, size) for n in after])
+    behind = np.empty((num_codes, len(numbers)), np.int64)
+    for place, column in enumerate(_binomials(size, num_codes)):
         rows = [bisect_right(column, n) - 1 for n in after]
         after = [n - column[row] for n, row in zip(after, rows, strict=True)]
-        places[place] = rows
-    places += np.arange(num_codes)[::-1, None]  # see `_binomials`
-    return size - 1 - places.T
+        behind[place] = rows
+    behind += np.arange(num_codes)[::-1, None]  # see `_binomials`
+    return size - 1 - behind.T
 
 
 def numbers_of_sequences(sequences: np.ndarray, size: int) -> list[int]:
@@ -62,15 +61,15 @@ def sequences_of_numbers(numbers: Sequence[int], num_codes: int, size: int) -> n
     return places.T
 
 
-def _has_columns(last: int, num_codes: int) -> bool:
+def _has_columns(size: int, num_codes: int) -> bool:
     """Whether a column of binomials fits into memory."""
-    bits = math.comb(last + 1, num_codes).bit_length()
-    return (last + 1 - num_codes) * (bits // 8 + 32) <= _MAX_COLUMN
+    bits = math.comb(size, num_codes).bit_length()
+    return (size - num_codes) * (bits // 8 + 32) <= _MAX_COLUMN
 
 
-def _binomials(last: int, num_codes: int) -> Iterator[list[int]]:
-    """Yields C(m, j) for all m from j - 1 to last - (N - j), for j = N, N - 1, ..., 1."""
-    column = [math.comb(m, num_codes) for m in range(num_codes - 1, last + 1)]
+def _binomials(size: int, num_codes: int) -> Iterator[list[int]]:
+    """Yields C(m, j) for all m from j - 1 to size - 1 - (N - j), for j = N, N - 1, ..., 1."""
+    column = [math.comb(m, num_codes) for m in range(num_codes - 1, size)]
     yield column
     for _ in range(1, num_codes):
         column = [0, *(above - value for value, above in itertools.pairwise(column))]
@@ -80,9 +79,9 @@ def _binomials(last: int, num_codes: int) -> Iterator[list[int]]:
 # Without columns: from one binomial to the next by a product and a quotient.
 
 
-def _number_after(behind: list[int], last: int) -> int:
-    """The sum of C(b, j) over N falling numbers b of up to `last`, with j = N, N - 1, ..., 1."""
-    number, m, value = 0, last, math.comb(last, len(behind))
+def _number_after(behind: list[int], size: int) -> int:
+    """The sum of C(b, j) over N falling numbers b below `size`, with j = N, N - 1, ..., 1."""
+    number, m, value = 0, size - 1, math.comb(size - 1, len(behind))
     for j, b in zip(range(len(behind), 0, -1), behind, strict=True):
         while m > b:
             value, m = value * (m - j) // m, m - 1
@@ -92,9 +91,9 @@ def _number_after(behind: list[int], last: int) -> int:
     return number
 
 
-def _behind(number: int, num_codes: int, last: int) -> list[int]:
+def _behind(number: int, num_codes: int, size: int) -> list[int]:
     """The inverse of `_number_after`."""
-    found, m, value = [], last, math.comb(last, num_codes)
+    found, m, value = [], size - 1, math.comb(size - 1, num_codes)
     for j in range(num_codes, 0, -1):
         while value > number:
             value, m = value * (m - j) // m, m - 1

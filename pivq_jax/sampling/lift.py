@@ -6,8 +6,6 @@ log(p(both) / (p(one) p(other))), the pointwise mutual information of their pres
 Hanks 1990). `recombine` uses it to pair the codes of two images and to choose the pairs exchanged.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -4,8 +4,6 @@ What it shows where the line runs is neither parent's. So parents are chosen tha
 some line, and then a line along which they are; elsewhere they may differ.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 

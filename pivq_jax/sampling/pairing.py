@@ -7,8 +7,6 @@ set. With places (`CodeSpace.places`), whose codes are exchanged together, those
 paired in their order, which is that of the stages; nothing has to be matched.
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax
@@ -86,6 +84,22 @@ def exchange_places(
     first, partners, _ = pair(space, codebook, codes, others)
     moved = jnp.take_along_axis(exchanged, space.places_of(first, codebook), axis=1)
     return space.canonical(jnp.where(moved, partners, first))
+
+
+@jax.jit
+def most_alike(
+    pool: jax.Array, latents: jax.Array, places: jax.Array, allowed: ArrayLike = True
+) -> jax.Array:
+    """Finds the latents [M, P, D] nearest to those of each image, [B, P, D], in some of its places,
+    bool [B, P], out of those that are allowed, bool [M]: int32 [B].
+    """
+
+    def nearest(image: tuple[jax.Array, jax.Array]) -> jax.Array:
+        apart = jnp.square(pool - image[0]).sum(-1)
+        apart = jnp.where(image[1], apart, 0).sum(-1)
+        return jnp.argmin(jnp.where(allowed, apart, jnp.inf))
+
+    return jax.lax.map(nearest, (latents, places))
 
 
 def _partners_in_places(

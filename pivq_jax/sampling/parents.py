@@ -1,7 +1,5 @@
 """The parents of new images: random ones, or random ones that fit each other."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import jax
@@ -56,8 +54,7 @@ def near_parents(
     both directions. It does not depend on the order of codes. With several stages, new images have
     the places on one side of a line from another parent, so parents need to be alike only along
     some line. Of sixteen lines through the middle, the distance is that of the line where it is
-    least: the mean squared difference of the latents on both sides of it. (`recombine` chooses its
-    own line, by the same latents.)
+    least: the mean squared difference of the latents on both sides of it.
 
     The pool has M images with codes [M, N]. If it has fewer than `nearest_of` other images, all of
     them are compared; if `nearest_of` leaves no choice, the result is that of `random_parents`,

@@ -7,12 +7,10 @@ these in the order in which they are drawn, each with its own place and the one 
 (Pannatier et al. 2024, arXiv 2404.09562), so that any places that are given can come first.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import flax.linen as nn
 import jax
@@ -40,7 +38,7 @@ class Slots:
     values: np.ndarray  # float32 [P, S, C, d], 0 beyond
 
     @classmethod
-    def of(cls, space: CodeSpace, codebook: jax.Array) -> Slots:
+    def of(cls, space: CodeSpace, codebook: jax.Array) -> Self:
         """Sorts the entries float32 [K, D] of a space with places.
 
         Raises InputError if a place has none at a stage, or nearly all belong to a few places.
@@ -49,22 +47,21 @@ class Slots:
         stages = space.num_codes // places
         owners = np.asarray(space.places_of(jnp.arange(size), codebook))
         slot = owners * stages + np.arange(size) // (size // stages)
-        empty = np.setdiff1d(np.arange(places * stages), slot)
-        if len(empty):
-            place, stage = divmod(int(empty[0]), stages)
+        counts = np.bincount(slot, minlength=places * stages)
+        if not counts.all():
+            place, stage = divmod(int(counts.argmin()), stages)
             raise InputError(
                 f"the codebook has no entry for place {place} at stage {stage}, and a prior needs"
                 " one for each: train the model for longer, or with a larger codebook"
             )
-        order = np.argsort(slot, kind="stable")
-        first = np.searchsorted(slot[order], np.arange(places * stages))
-        index = np.empty(size, np.int32)
-        index[order] = np.arange(size) - first[slot[order]]
-        if places * stages * (index.max() + 1) > MOST_PADDING * size:
+        if counts.size * counts.max() > MOST_PADDING * size:
             raise InputError(
                 "nearly all entries of the codebook belong to a few places, as in no trained model"
             )
-        entries = np.full((places * stages, index.max() + 1), -1, np.int32)
+        order = np.argsort(slot, kind="stable")
+        index = np.empty(size, np.int32)
+        index[order] = np.arange(size) - np.repeat(np.cumsum(counts) - counts, counts)
+        entries = np.full((counts.size, counts.max()), -1, np.int32)
         entries[slot, index] = np.arange(size)
         entries = entries.reshape(places, stages, -1)
         numbers = np.asarray(codebook)[:, codebook.shape[1] // 2 :]
@@ -271,28 +268,27 @@ def complete(
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(batch))
     order = by_rows((given >= 0).all(-1))  # places that are given come first
 
-    def of_stage(stage: jax.Array, held: tuple) -> tuple:
-        context, place, number, latent, row = held
-        query = apply(context, latent, stage, method="query_of")
-        logs: Any = apply(query, place, stage, method="log_probabilities")
-        own = jax.vmap(partial(jax.random.fold_in, data=number * stages + stage))(keys)
-        noise = jax.vmap(partial(jax.random.gumbel, shape=(most,)))(own)
-        drawn = jnp.argmax(logs / temperature + noise, -1)
-        asked = given[jnp.arange(batch), place, stage]
-        chosen = jnp.where(asked >= 0, asked, drawn)
-        latent += jnp.asarray(slots.values)[place, stage, chosen]
-        entry = jnp.asarray(slots.entries)[place, stage, chosen]
-        return context, place, number, latent, row.at[:, stage].set(entry)
-
     def of_place(number: jax.Array, held: tuple) -> tuple:
         latent, before, cache, made = held
         place = order[:, number]
         result: Any = apply(latent, before, place, cache, number, method="next_context")
         context, cache = result
+
+        def of_stage(stage: jax.Array, held: tuple) -> tuple:
+            latent, row = held
+            query = apply(context, latent, stage, method="query_of")
+            logs: Any = apply(query, place, stage, method="log_probabilities")
+            own = jax.vmap(partial(jax.random.fold_in, data=number * stages + stage))(keys)
+            noise = jax.vmap(partial(jax.random.gumbel, shape=(most,)))(own)
+            drawn = jnp.argmax(logs / temperature + noise, -1)
+            asked = given[jnp.arange(batch), place, stage]
+            chosen = jnp.where(asked >= 0, asked, drawn)
+            latent += jnp.asarray(slots.values)[place, stage, chosen]
+            entry = jnp.asarray(slots.entries)[place, stage, chosen]
+            return latent, row.at[:, stage].set(entry)
+
         blank = jnp.zeros_like(latent), jnp.zeros((batch, stages), jnp.int32)
-        _, _, _, latent, row = jax.lax.fori_loop(
-            0, stages, of_stage, (context, place, number, *blank)
-        )
+        latent, row = jax.lax.fori_loop(0, stages, of_stage, blank)
         made = jax.lax.dynamic_update_slice_in_dim(made, row[:, None], number, axis=1)
         return latent, place, cache, made
 

@@ -11,8 +11,6 @@ gives no probability to them, so every set that is drawn has N distinct codes. M
 stages have another network, `PlacePrior`, which draws one place after another.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any, NamedTuple
@@ -55,10 +53,13 @@ class SetPrior(nn.Module):
         return jax.nn.log_softmax(jnp.where(given, -jnp.inf, logits))
 
 
+Network = SetPrior | PlacePrior
+
+
 class Prior(NamedTuple):
     """A trained prior."""
 
-    network: SetPrior | PlacePrior
+    network: Network
     params: Any
     bits: float  # upper bound on the bits of a set of the validation split
     finished: bool = True  # or its training goes on, which may change its weights
@@ -66,14 +67,14 @@ class Prior(NamedTuple):
 
 def build_prior(
     space: CodeSpace, codebook: jax.Array, width: int, depth: int, heads: int
-) -> SetPrior | PlacePrior:
+) -> Network:
     """Builds the network for the sets of a space and its codebook, float32 [K, D]."""
     if space.places:
         return PlacePrior(Slots.of(space, codebook), width, depth, heads)
     return SetPrior(space.codebook_size, width, depth, heads)
 
 
-def initial_parameters(prior: SetPrior | PlacePrior, num_codes: int, key: jax.Array) -> Any:
+def initial_parameters(prior: Network, num_codes: int, key: jax.Array) -> Any:
     """Draws parameters, a tree of float32 arrays."""
     codes = jnp.zeros((1, num_codes), jnp.int32)
     if isinstance(prior, PlacePrior):
@@ -82,7 +83,7 @@ def initial_parameters(prior: SetPrior | PlacePrior, num_codes: int, key: jax.Ar
     return prior.init(key, codes, codes > 0)["params"]
 
 
-def parameter_shapes(prior: SetPrior | PlacePrior, num_codes: int) -> Any:
+def parameter_shapes(prior: Network, num_codes: int) -> Any:
     """Returns the shapes of `initial_parameters`, without computing them."""
     return jax.eval_shape(partial(initial_parameters, prior, num_codes), jax.random.key(0))
 
@@ -93,11 +94,7 @@ def _apply(prior: SetPrior, params: Any, codes: jax.Array, known: jax.Array) -> 
 
 
 def prior_loss(
-    prior: SetPrior | PlacePrior,
-    params: Any,
-    codes: jax.Array,
-    key: jax.Array,
-    at_once: int | None = None,
+    prior: Network, params: Any, codes: jax.Array, key: jax.Array, at_once: int | None = None
 ) -> jax.Array:
     """Estimates `prior_bits` from one random part of each set, `at_once` of them at a time.
 
@@ -129,7 +126,7 @@ def prior_loss(
 
 @partial(jax.jit, static_argnames=("prior", "orders"))
 def prior_bits(
-    prior: SetPrior | PlacePrior, params: Any, codes: jax.Array, key: jax.Array, orders: int = 16
+    prior: Network, params: Any, codes: jax.Array, key: jax.Array, orders: int = 16
 ) -> jax.Array:
     """Computes an upper bound on the bits of each set under the prior.
 
@@ -194,7 +191,7 @@ def reveal_counts(missing: int, passes: int) -> np.ndarray:
 
 @partial(jax.jit, static_argnames=("prior", "known", "passes"))
 def complete_sets(
-    prior: SetPrior | PlacePrior,
+    prior: Network,
     params: Any,
     codes: jax.Array,
     key: jax.Array,

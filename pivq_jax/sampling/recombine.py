@@ -1,16 +1,14 @@
 """New images from the codes of real images by recombination and interpolation.
 
 A position-free image is a set of codes, so a new image can be made by exchanging some codes of one
-image for codes of another and decoding the result once: no learned prior, constant time.
-
-Similar codes are paired (see `pairing`), and exchanging a pair replaces its code of A by its code
-of B. Which pairs are exchanged matters, see `choice`; docs/results.md compares several ways.
+image for codes of another and decoding the result once: no learned prior, constant time. Similar
+codes are paired (see `pairing`); which pairs are exchanged matters, see `choice` and
+docs/results.md, which compares several ways.
 """
 
-from __future__ import annotations
-
-import functools
 import operator
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -131,27 +129,21 @@ def recombine_groups(
     [B, N], and errors see `recombine_many`.
     """
     fraction = _check_fraction(fraction)
-    return _recombine_groups(space, codebook, groups, key, indices, fraction, lift)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(indices))
+    return _recombine_groups(space, codebook, groups, keys, fraction, lift)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0)
 def _recombine_groups(
-    space: CodeSpace,
-    codebook: ArrayLike,
-    groups: ArrayLike,
-    key: jax.Array,
-    indices: ArrayLike,
-    fraction: jax.Array,
-    lift: ArrayLike | None,
+    space: CodeSpace, codebook: ArrayLike, groups: ArrayLike, keys: jax.Array, *how: Any
 ) -> jax.Array:
-    def one(parents: jax.Array, index: jax.Array) -> jax.Array:
-        own_key = jax.random.fold_in(key, index)
-        return recombine_many(space, codebook, parents, own_key, fraction, lift)
+    def one(parents: jax.Array, key: jax.Array) -> jax.Array:
+        return recombine_many(space, codebook, parents, key, *how)
 
-    return jax.vmap(one)(jnp.asarray(groups), jnp.asarray(indices))
+    return jax.vmap(one)(jnp.asarray(groups), keys)
 
 
-@functools.partial(jax.jit, static_argnames="space")
+@partial(jax.jit, static_argnames="space")
 def exchange_code(
     space: CodeSpace, codebook: ArrayLike, codes_a: ArrayLike, codes_b: ArrayLike, code: ArrayLike
 ) -> jax.Array:
@@ -165,7 +157,7 @@ def exchange_code(
     return space.canonical(exchanged).reshape(codes_a.shape)
 
 
-@functools.partial(jax.jit, static_argnames=("space", "steps"))
+@partial(jax.jit, static_argnames=("space", "steps"))
 def interpolate(
     space: CodeSpace, codebook: ArrayLike, codes_a: ArrayLike, codes_b: ArrayLike, steps: int
 ) -> jax.Array:

@@ -1,17 +1,16 @@
 """The space of codes of a model: what an image may consist of, and what follows from that alone."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jax.typing import ArrayLike
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.sections import KINDS
@@ -58,19 +57,13 @@ class CodeSpace:
             )
 
     @classmethod
-    def of(cls, config: Any) -> CodeSpace:
+    def of(cls, config: Any) -> Self:
         """Returns the space of a `Config`, or of the dictionary of one."""
-        quantizer, model = config["quantizer"], config["model"]
-        # Descriptions from before there were stages have none.
-        stages = model.get("stages", 1) if isinstance(model, dict) else model.stages
+        quantizer, model = config["quantizer"], dict(config["model"])
+        stages = model.get("stages", 1)  # descriptions from before there were stages have none
         count = model["num_codes"]
-        return cls(
-            count,
-            quantizer["codebook_size"],
-            quantizer["kind"],
-            quantizer["method"],
-            places=count // stages if stages > 1 else 0,
-        )
+        size, kind, method = (quantizer[name] for name in ("codebook_size", "kind", "method"))
+        return cls(count, size, kind, method, places=count // stages if stages > 1 else 0)
 
     @property
     def distinct(self) -> bool:
@@ -133,10 +126,7 @@ class CodeSpace:
         return codes
 
     def check_pair(
-        self,
-        codes_a: jax.typing.ArrayLike,
-        codes_b: jax.typing.ArrayLike,
-        codebook: jax.typing.ArrayLike,
+        self, codes_a: ArrayLike, codes_b: ArrayLike, codebook: ArrayLike
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Checks what may be traced by shape and dtype; returns int32, int32 and float32."""
         a, b, codebook = jnp.asarray(codes_a), jnp.asarray(codes_b), jnp.asarray(codebook)

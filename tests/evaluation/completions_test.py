@@ -11,7 +11,7 @@ import pivq_jax
 from pivq_jax.data import load_dataset
 from pivq_jax.evaluation.completions import REGIONS, complete, visible_pixels, write_completions
 from pivq_jax.evaluation.session import Session, Settings
-from pivq_jax.inference.completing import first_guess
+from pivq_jax.sampling.completion import first_guess
 
 
 @pytest.fixture(scope="module")

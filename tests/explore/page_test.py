@@ -143,7 +143,7 @@ def test_an_own_image_is_dropped_or_picked(open_page, engine, tmp_path):
     settle(page)
     assert page.locator("#name-b").text_content() == name and not page.locator("img").count()
     np.testing.assert_array_equal(pixels(page, "image-b"), image)
-    pairs = engine.pair(engine.example(0).codes, engine.encode(image)[0])
+    pairs = engine.pair(engine.example(0).codes, engine.encode(image))
     page.locator("#slider").focus()
     page.keyboard.press("End")
     assert_shown(page, engine, pairs.b.tolist())

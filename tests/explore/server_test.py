@@ -12,13 +12,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import load_image
 from pivq_jax.explore import server as server_module
-from pivq_jax.explore.server import MAX_JSON, PAGE, Refusal, Work, listen, make_app, url
+from pivq_jax.explore.server import MAX_JSON, PAGE, Work, listen, make_app, url
 
 N, SIZE = 8, 16  # of the tiny model
 ORIGIN = "http://127.0.0.1:8765"
@@ -108,7 +109,7 @@ def test_an_own_image_is_cropped_and_encoded(client, engine, tmp_path):
     answer = client.post("/api/encode", content=(tmp_path / "own.png").read_bytes()).json()
     image = load_image(tmp_path / "own.png", SIZE)
     np.testing.assert_array_equal(image_of(answer["image"]), image)
-    assert answer["codes"] == engine.encode(image)[0].tolist()
+    assert answer["codes"] == engine.encode(image).tolist()
 
 
 def test_codes_are_saved_and_opened(client, engine):
@@ -245,7 +246,7 @@ def test_work_is_done_one_after_another_and_left_where_nobody_waits(monkeypatch)
     a, b, c, d = asyncio.run(several())
     assert (a, c) == ("a", "c") and done == ["a", "c"] and most == 1
     assert isinstance(b, ClientDisconnect)
-    assert isinstance(d, Refusal) and d.status == 503
+    assert isinstance(d, HTTPException) and d.status_code == 503
 
 
 def test_a_port_in_use_and_an_unknown_address_are_errors():

@@ -17,9 +17,9 @@ from pivq_jax.evaluation import prior as module
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.session import Session, Settings
 from pivq_jax.inference import TrainedModel
-from pivq_jax.inference.completing import complete_patches
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.model.quantizer import places
+from pivq_jax.sampling.completion import complete_patches
 from pivq_jax.sampling.prior import build_prior, initial_parameters
 from tests.conftest import STAGES
 

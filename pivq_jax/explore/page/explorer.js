@@ -295,10 +295,11 @@ class Explorer {
     this.#slots.show(this.#history.present);
     this.#factors.tell();
     const all = exchangeOrder(pairs).length;
-    const text = `${countExchanged(this.#history.present)} of ${all} pairs exchanged`;
+    const count = countExchanged(this.#history.present);
+    const text = `${count} of ${all} pairs exchanged`;
     const slider = find("slider");
     slider.max = all;
-    slider.value = countExchanged(this.#history.present);
+    slider.value = count;
     slider.disabled = !all;
     slider.setAttribute("aria-valuetext", text);
     find("exchanged").textContent = text;

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
-from pivq_jax.inference.completing import complete_patches
 from pivq_jax.model.quantizer import places
 from pivq_jax.sampling import CodeSpace
+from pivq_jax.sampling.completion import complete_patches
 
 SIDE, STAGES, EACH, D = 4, 2, 4, 8
 N, K = SIDE**2 * STAGES, SIDE**2 * STAGES * EACH
