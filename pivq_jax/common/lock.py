@@ -117,7 +117,7 @@ class DirectoryLock:
             "pid": os.getpid(),
             "since": self._since,
             "renewed": time.time(),
-            "machine": _machine(),
+            "machine": machine(),
             "flocked": self._flocked,
         }
         write_atomically(self._claim, json.dumps(record).encode())
@@ -138,7 +138,7 @@ class DirectoryLock:
             if record := read_object(path):  # otherwise it has just been released
                 age = now - (_modified(path) or _number(record.get("renewed"), now))
                 place = record.get("machine"), record.get("flocked")
-                outlived = self._flock is not None and place == (_machine(), self._flocked)
+                outlived = self._flock is not None and place == (machine(), self._flocked)
                 counts = abs(age) < COUNTS_FOR and not outlived
                 others.append(_Claim(path, _named(record), age, counts))
         return others
@@ -192,7 +192,7 @@ def _number(value: Any, otherwise: float) -> float:
     return value if isinstance(value, float) and math.isfinite(value) else otherwise
 
 
-def _machine() -> str:
+def machine() -> str:
     """Identifies this machine since it was started; hosts of containers may have one name."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

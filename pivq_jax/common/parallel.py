@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pivq_jax.common.errors import InputError, brief, printable
-from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.common.lock import DirectoryLock, machine
 
 __all__ = ["make_mesh", "put_batch"]
 
@@ -42,14 +42,14 @@ def join_processes(how: str) -> None:
     """
     if not how:
         return
+    given: tuple[Any, ...] = ()
     try:
-        if how == "auto":
-            jax.distributed.initialize(initialization_timeout=PATIENCE)
-            return
-        address, count, index = how.split(",")
-        if ":" not in address or not 0 <= int(index) < int(count):
-            raise ValueError("an index counts from 0 and is below the number of processes")
-        jax.distributed.initialize(address, int(count), int(index), initialization_timeout=PATIENCE)
+        if how != "auto":
+            address, count, index = how.split(",")
+            if ":" not in address or not 0 <= int(index) < int(count):
+                raise ValueError("an index counts from 0 and is below the number of processes")
+            given = address, int(count), int(index)
+        jax.distributed.initialize(*given, initialization_timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         if "DEADLINE_EXCEEDED" in str(error):
             raise OSError(f"the other processes were not found: {brief(error)}") from error
@@ -199,18 +199,12 @@ def alone_in(directory: Path) -> Iterator[DirectoryLock]:
 
 def worst_of_processes(outcome: int) -> int:
     """Returns the largest number that any process gives; all processes must call this."""
-    if jax.process_count() == 1:
-        return outcome
     return int(np.max(multihost_utils.process_allgather(np.int32(outcome))))
 
 
 def processes_of_host() -> int:
     """Returns how many processes run on this machine; all processes must call this."""
-    if jax.process_count() == 1:
-        return 1
-    boot = Path("/proc/sys/kernel/random/boot_id")  # as names may be all the same
-    name = platform.node() + (boot.read_text() if boot.exists() else "")
-    own = np.uint32(zlib.crc32(name.encode()))
+    own = np.uint32(zlib.crc32(f"{platform.node()} {machine()}".encode()))
     return int(np.sum(multihost_utils.process_allgather(own) == own))
 
 

@@ -55,10 +55,7 @@ def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
             raise pickle.UnpicklingError(f"it has more than {_MAX_ARRAYS:,} bytes")
         tree = _load(_NumpyUnpickler, io.BytesIO(content))
         tensors = traverse_util.flatten_dict(tree, sep=".")
-        return {
-            name: tensor.value if isinstance(tensor, _NumpyArray) else _number(tensor)
-            for name, tensor in tensors.items()
-        }
+        return {name: _array(tensor) for name, tensor in tensors.items()}
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(
             f"{path} is not a whole pickle of arrays ({brief(error)}): {remedy}"
@@ -94,7 +91,9 @@ def _load(unpickler: type[pickle.Unpickler], file: IO[bytes]) -> Any:
     return unpickler(file).load()
 
 
-def _number(value: Any) -> np.ndarray:
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, _NumpyArray):
+        return value.value
     if not isinstance(value, bool | int | float):
         raise pickle.UnpicklingError(f"it holds a {type(value).__name__}, which is not an array")
     return np.asarray(value)
