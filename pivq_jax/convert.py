@@ -124,11 +124,7 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the conversion given by the command line and returns the exit code."""
-    parser = CommandParser(
-        prog="python -m pivq_jax.convert",
-        usage="%(prog)s --from=SOURCE [--to=TARGET] [--push=OWNER/NAME]",
-        description=__doc__.partition("\n\n")[2],
-    )
+    parser = CommandParser(prog="python -m pivq_jax.convert", description=__doc__)
     add: Any = parser.add_argument
     add("--from", dest="source", required=True, help="a workdir, published model or *.safetensors")
     add(

@@ -344,8 +344,8 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
     source = files.expanded(task.input)
     target = files.as_path(task.output) if task.output else task.workdir / folder
     files.check_apart(source, target, "--input")
-    inputs = list_images(source)
-    check_names(Path(file).as_posix() for file in inputs)
+    inputs = [Path(file).as_posix() for file in list_images(source)]
+    check_names(inputs)
     names = dict(zip(inputs, png_names(inputs), strict=True))
     files.check_lengths(names.values(), "give the image a shorter one")
     check_in_first_process(lambda: files.check_no_others(target, {*names.values()}))
@@ -373,7 +373,7 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
         for file, image, row in zip(readable, decoded, found.astype(dtype), strict=True):
             if writes:
                 save_png(target / names[file], image)
-            codes[Path(file).as_posix()] = row
+            codes[file] = row
     if writes:
         files.write_atomically(target / "codes.json", files.json_rows(codes))
     say(f"{len(codes):,} images and codes.json in {target}")

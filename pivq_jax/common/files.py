@@ -295,8 +295,6 @@ def errors_named(path: Path) -> Iterator[None]:
 
 def sync(path: Path) -> None:
     """Makes a local file, or the names in a local directory, survive a power cut."""
-    if is_remote(path):
-        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

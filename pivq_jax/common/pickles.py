@@ -155,10 +155,9 @@ class _Tensor(NamedTuple):
         if 0 in self.shape:
             return np.empty(self.shape, self.dtype)
         data = np.frombuffer(storage, self.dtype)
+        # None of these is negative; a stride of 0 would repeat what is there.
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        negative = min(self.shape, default=1) < 1 or min(self.offset, *self.strides, 0) < 0
-        # A stride of 0 would repeat what is there.
-        if negative or last >= len(data) or math.prod(self.shape) > len(data):
+        if last >= len(data) or math.prod(self.shape) > len(data):
             raise ValueError(f"a tensor of shape {self.shape} in {len(data)} numbers")
         strides = [s * self.dtype.itemsize for s in self.strides]
         view = np.lib.stride_tricks.as_strided(data[self.offset :], self.shape, strides)
@@ -191,8 +190,8 @@ def _rebuild_tensor(
     storage: tuple[np.dtype, str], offset: int, shape: Any, strides: Any, *_: Any
 ) -> _Tensor:
     numbers = (offset, *shape, *strides)
-    if len(shape) > 8 or not all(isinstance(n, int) and abs(n) < 2**48 for n in numbers):
-        raise pickle.UnpicklingError(f"a tensor of {len(shape)} axes, or of no or huge numbers")
+    if len(shape) > 8 or not all(isinstance(n, int) and 0 <= n < 2**48 for n in numbers):
+        raise pickle.UnpicklingError(f"a tensor of {len(shape)} axes, or of wrong numbers")
     return _Tensor(*storage, offset, tuple(shape), tuple(strides))
 
 
@@ -204,7 +203,7 @@ def _arrays(
     left = MAX_STATE
     for name, tensor in tensors.items():
         named.setdefault(tensor.storage, []).append(name)
-        left -= math.prod(map(abs, tensor.shape)) * tensor.dtype.itemsize
+        left -= math.prod(tensor.shape) * tensor.dtype.itemsize
         if left < 0:
             raise ValueError(f"its tensors have more than {MAX_STATE:,} bytes")
     arrays: dict[str, np.ndarray] = {}
