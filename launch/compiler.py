@@ -48,10 +48,7 @@ CHIPS = {
 
 
 class DoesNotFit(Exception):
-    """The step needs `used` bytes of the memory of a chip, which has `limit`.
-
-    `make_plan` also says how many its `state` takes.
-    """
+    """The step needs `used` bytes of a chip that has `limit`; its state takes `state` of them."""
 
     state = 0.0
 

@@ -88,10 +88,9 @@ class Program:
                 current.append(instruction)
 
     def walk(self, name: str = "", times: int = 1) -> Iterator[tuple[str, Instruction, int]]:
-        """Yields the instructions of a computation and of all computations that it calls.
+        """Yields the instructions of a computation, run so many times, and of all that it calls.
 
-        Each one comes with the name of its computation, and how often it is executed if the first
-        computation is executed a number of times.
+        Each one comes with the name of its computation and how often it is executed.
         """
         name = name or self.entry
         for instruction in self.computations.get(name, ()):

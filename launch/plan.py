@@ -50,10 +50,7 @@ def shares_out(config: Config, chips: int, factor: int) -> bool:
 
 
 def knobs(config: Config, chips: int, state: float, excess: float) -> list[str]:
-    """Suggests changes, a line each, for a config that needs `excess` bytes more than a chip has.
-
-    Its `state` takes that many bytes per chip.
-    """
+    """Suggests changes, a line each, if `excess` bytes do not fit and the state has `state`."""
     advice = []
     fsdp = config.mesh.fsdp
     if fsdp < chips:
@@ -130,11 +127,7 @@ def costs(plan: Plan, config: Config, model_flops: float | None) -> dict[str, Co
 
 
 def flops_against_one_chip(config: Config, plan: Plan, devices: list[Any]) -> str:
-    """Flops per chip relative to those of a step on a single chip with the same number of images.
-
-    The single chip holds the whole state, for which its memory may be too small; the text then says
-    so.
-    """
+    """Flops per chip relative to those of a step on one chip, if it fits, with as many images."""
     batch_size = config.train.batch_size // len(devices)
     alone = config.with_fields({"mesh.fsdp": 1, "train.batch_size": batch_size})
     try:

@@ -89,8 +89,7 @@ def _data_of(model: TrainedModel, path: str) -> Dataset:
 def workdir_from_file(path: Path, workdir: Path) -> None:
     """Writes a new workdir with a checkpoint of a file's weights, which are also the averages.
 
-    All moments of the optimizer are zero. A codebook that training would replace is refused, unless
-    it is known to be just fitted to the latents of this step.
+    A codebook that training would replace is refused, unless it was just fitted to the latents.
     """
     check_place(workdir, "--to")
     files.check_new_folder(workdir, "--to")

@@ -182,10 +182,7 @@ def decompress(task: Task) -> None:
 
 
 def explore(task: Task) -> None:
-    """Serves the explorer, a page to take images apart, until Ctrl-C.
-
-    If the data of a published model is missing, some of its parents are shown as they decode.
-    """
+    """Serves the explorer, a page to take images apart, until Ctrl-C."""
     try:
         from pivq_jax.explore.server import listen, serve, url
     except ModuleNotFoundError as error:
@@ -255,10 +252,7 @@ def _open(mode: str, task: Task) -> Session:
 
 
 def _images(model: TrainedModel, config: Config) -> tuple[TrainedModel, Dataset, str]:
-    """The data of a model or, if it is missing, some of its parents, held out and decoded.
-
-    Also returns the model, without these, and what to say of that, or ''.
-    """
+    """The data of a model or, if missing, of its last parents, decoded, and what to say of that."""
     try:
         published = model.parents is not None
         if published and config.data.name == "image_folder" and not config.data.path:
@@ -286,10 +280,7 @@ def _of_parents(model: TrainedModel, held_out: int = 0) -> Dataset:
 
 
 def _open_model(task: Task, writes: bool = True) -> TrainedModel:
-    """Opens the published model, or that of the workdir, if it fits the config.
-
-    The model then has the config's fields that do not define it, those of samples among them.
-    """
+    """Opens a task's model, with the fields of the task's config that do not define a model."""
     config, workdir, model = task.config, task.workdir, task.published
     if model is None:
         if task.config_given:
@@ -335,11 +326,9 @@ def _evaluate(session: Session) -> None:
 
 
 def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
-    """Writes all images of the input, with the changes if any, to the output or else to `folder`.
+    """Writes the images of the input, changed if asked for, to the output or else to `folder`.
 
-    Without changes, the mean PSNR is printed.
-    Images are read from a local folder and written to a local or remote one. Files that cannot be
-    read are reported and skipped. For the changes, see `TrainedModel.edit`.
+    Files that cannot be read are reported and skipped.
     """
     source = files.expanded(task.input)
     target = files.as_path(task.output) if task.output else task.workdir / folder

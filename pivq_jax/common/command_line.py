@@ -32,10 +32,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]) -> list[str]:
-    """Parses flags and returns the other arguments; on invalid flags, exits with status 2.
-
-    `fields` are the dotted names of those of the config; the error names the one that was meant.
-    """
+    """Parses flags, among them the dotted `fields` of a config, and returns the other arguments."""
     from absl import flags
 
     if any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
@@ -75,9 +72,7 @@ def _meant(name: str, fields: Sequence[str]) -> str:
 def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "") -> int:
     """Runs a command and returns its exit code; expected errors are reported in one line.
 
-    That is 2 for invalid input, 130 after Ctrl-C, and 1 if training diverged, memory was too small,
-    or a file could not be read or written. `interrupted` is appended to what is said after Ctrl-C,
-    and `failed` to the errors of files.
+    `interrupted` is appended to what is said after Ctrl-C, and `failed` to the errors of files.
     """
     outlive_output()
     try:

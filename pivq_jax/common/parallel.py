@@ -172,10 +172,7 @@ def from_first_process(text: str) -> str:
 
 
 def check_in_first_process(check: Callable[[], Any]) -> None:
-    """Runs `check` in process 0; if it fails, all raise OSError for one, InputError otherwise.
-
-    All processes must call this.
-    """
+    """Runs `check` in process 0; all processes must call this, and all fail if it does."""
     failure = ""
     if jax.process_index() == 0:
         try:

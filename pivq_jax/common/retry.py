@@ -47,10 +47,7 @@ def tensorstore_status(error: BaseException) -> str:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same read may succeed later: the storage, not the data, is the reason.
-
-    Errors that led to this one count as well.
-    """
+    """Whether the same may succeed later: the storage caused this error or one that led to it."""
     return any(
         isinstance(each, TimeoutError | ConnectionError)
         or (isinstance(each, OSError) and errno.errorcode.get(each.errno or 0) in _PASSING)
