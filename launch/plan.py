@@ -83,8 +83,8 @@ def describe(plan: Plan, config: Config, model_flops: float | None) -> str:
     times, chip = plan.times, plan.chip
     lines = [
         f"{config.name} on {plan.topology}: {plan.chips} chips, mesh"
-        f" {plan.chips // config.mesh.fsdp}x{config.mesh.fsdp}, batch of {plan.batch_size} in"
-        f" {config.train.accumulation} part(s); compiled in {plan.seconds:.0f} s",
+        f" {plan.chips // config.mesh.fsdp}x{config.mesh.fsdp}, batch of {config.train.batch_size}"
+        f" in {config.train.accumulation} part(s); compiled in {plan.seconds:.0f} s",
         "per chip:",
         f"  memory       {plan.memory / GIB:8.2f} GiB of {chip.memory / GIB:.0f}, of which state"
         f" {plan.state / GIB:.2f}",
@@ -118,7 +118,7 @@ def costs(plan: Plan, config: Config, model_flops: float | None) -> dict[str, Co
             flops=model_flops,
             share=model_flops and model_flops / plan.chip.flops / seconds,
             step_seconds=seconds,
-            batch_size=plan.batch_size,
+            batch_size=config.train.batch_size,
             steps=config.train.steps,
             lost=lost,
             total=busy + sum(lost.values()),
