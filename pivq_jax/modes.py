@@ -130,7 +130,7 @@ def edit(task: Task) -> None:
         return
     if not task.set:
         raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
-    _write_images(task, task.set, f"edited_{edits.name_of(task.set)}")
+    _write_images(task, f"edited_{edits.name_of(task.set)}")
 
 
 def complete(task: Task) -> None:
@@ -140,7 +140,7 @@ def complete(task: Task) -> None:
 
 def reconstruct(task: Task) -> None:
     """Reconstructs all images of a folder to PNG files, and writes their codes to `codes.json`."""
-    _write_images(task, {}, "reconstructed")
+    _write_images(task, "reconstructed")
 
 
 def train_prior(task: Task) -> None:
@@ -325,12 +325,12 @@ def _evaluate(session: Session) -> None:
     say(f"open {workdir / 'report' / 'index.html'}; all figures are in {workdir / 'metrics.json'}")
 
 
-def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
+def _write_images(task: Task, folder: str) -> None:
     """Writes the images of the input, changed if asked for, to the output or else to `folder`.
 
     Files that cannot be read are reported and skipped.
     """
-    source = files.expanded(task.input)
+    source, changes = files.expanded(task.input), task.set
     target = files.as_path(task.output) if task.output else task.workdir / folder
     files.check_apart(source, target, "--input")
     inputs = [Path(file).as_posix() for file in list_images(source)]

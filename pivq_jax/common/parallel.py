@@ -166,7 +166,7 @@ def from_first_process(text: str) -> str:
     """Returns what process 0 gives, at most 5,000 bytes of it; all processes must call this."""
     if jax.process_count() == 1:
         return text
-    sent = np.frombuffer(text.encode()[:5000].ljust(5000, b"\0"), np.uint8)
+    sent = np.frombuffer(text.encode(errors="backslashreplace")[:5000].ljust(5000, b"\0"), np.uint8)
     received = np.asarray(multihost_utils.broadcast_one_to_all(sent), np.uint8)
     return received.tobytes().rstrip(b"\0").decode(errors="replace")
 
