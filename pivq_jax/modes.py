@@ -210,7 +210,7 @@ def explore(task: Task) -> None:
 def _check_outside(config: Config, workdir: Path) -> None:
     """Refuses a workdir within a folder of images, which would get the pictures of the run."""
     data, path = config.data, config.data.path
-    if data.name != "image_folder" or not path or any(map(files.is_remote, (path, workdir))):
+    if data.name != "image_folder" or not path or files.is_remote(path) or files.is_remote(workdir):
         return
     folder, place = files.expanded(path).resolve(), workdir.resolve()
     if not place.is_relative_to(folder) or find_directory(folder, data.name, data.image_size):
