@@ -42,14 +42,14 @@ def join_processes(how: str) -> None:
     """
     if not how:
         return
-    given: tuple[Any, ...] = ()
     try:
-        if how != "auto":
-            address, count, index = how.split(",")
-            if ":" not in address or not 0 <= int(index) < int(count):
-                raise ValueError("an index counts from 0 and is below the number of processes")
-            given = address, int(count), int(index)
-        jax.distributed.initialize(*given, initialization_timeout=PATIENCE)
+        if how == "auto":
+            jax.distributed.initialize(initialization_timeout=PATIENCE)
+            return
+        address, count, index = how.split(",")
+        if ":" not in address or not 0 <= int(index) < int(count):
+            raise ValueError("an index counts from 0 and is below the number of processes")
+        jax.distributed.initialize(address, int(count), int(index), initialization_timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         if "DEADLINE_EXCEEDED" in str(error):
             raise OSError(f"the other processes were not found: {brief(error)}") from error
