@@ -48,10 +48,7 @@ CHIPS = {
 
 
 class DoesNotFit(Exception):
-    """The step needs `used` bytes of the memory of a chip, which has `limit`.
-
-    `make_plan` also says how many its `state` takes.
-    """
+    """The step needs `used` bytes of a chip that has `limit`; its state takes `state` of them."""
 
     state = 0.0
 
@@ -65,7 +62,6 @@ class Plan(NamedTuple):
 
     topology: str
     chips: int
-    batch_size: int  # of all chips together
     state: float  # bytes that stay from step to step: parameters, averages, moments
     memory: float  # bytes at the peak
     flops: float  # of a step
@@ -171,7 +167,6 @@ def make_plan(config: Config, topology: str, devices: list[Any]) -> Plan:
     return Plan(
         topology=topology,
         chips=len(devices),
-        batch_size=config.train.batch_size,
         state=held,
         memory=memory.argument_size_in_bytes
         + memory.output_size_in_bytes

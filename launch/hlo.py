@@ -10,7 +10,6 @@ KINDS = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce
 # The scope of computations in `pivq_jax.matching.match`; transformations put it in brackets.
 MATCHING = re.compile(r"(^|[/(])matching[/)]")
 
-_BITS = {"pred": 8, "bf16": 16, "token": 0}
 # Instructions that move nothing, or whose beginning has been counted.
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
 _SLICES = ("slice", "dynamic-slice", "gather")
@@ -88,10 +87,9 @@ class Program:
                 current.append(instruction)
 
     def walk(self, name: str = "", times: int = 1) -> Iterator[tuple[str, Instruction, int]]:
-        """Yields the instructions of a computation and of all computations that it calls.
+        """Yields the instructions of a computation, run so many times, and of all that it calls.
 
-        Each one comes with the name of its computation, and how often it is executed if the first
-        computation is executed a number of times.
+        Each one comes with the name of its computation and how often it is executed.
         """
         name = name or self.entry
         for instruction in self.computations.get(name, ()):
@@ -250,5 +248,5 @@ def _end_of_brackets(text: str) -> int:
 
 def _bytes(dtype: str, dimensions: str) -> int:
     found = re.match(r"[a-z]+(\d+)", dtype)
-    bits = _BITS[dtype] if dtype in _BITS else int(found[1]) if found else 0
+    bits = int(found[1]) if found else 8 * (dtype == "pred")  # a token has none
     return math.prod(int(x) for x in dimensions.split(",") if x) * bits // 8

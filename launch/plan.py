@@ -18,15 +18,8 @@ from typing import Any
 
 from absl import app, flags
 
-from launch.compiler import (
-    ENVIRONMENT,
-    GIB,
-    DoesNotFit,
-    Plan,
-    devices_of,
-    last_phase,
-    make_plan,
-)
+from launch import compiler
+from launch.compiler import GIB, DoesNotFit, Plan
 from pivq_jax.common.command_line import exit_code, parse_flags
 from pivq_jax.common.cost import Cost, cost_table
 from pivq_jax.common.errors import InputError
@@ -57,10 +50,7 @@ def shares_out(config: Config, chips: int, factor: int) -> bool:
 
 
 def knobs(config: Config, chips: int, state: float, excess: float) -> list[str]:
-    """Suggests changes, a line each, for a config that needs `excess` bytes more than a chip has.
-
-    Its `state` takes that many bytes per chip.
-    """
+    """Suggests changes, a line each, if `excess` bytes do not fit and the state has `state`."""
     advice = []
     fsdp = config.mesh.fsdp
     if fsdp < chips:
@@ -93,8 +83,8 @@ def describe(plan: Plan, config: Config, model_flops: float | None) -> str:
     times, chip = plan.times, plan.chip
     lines = [
         f"{config.name} on {plan.topology}: {plan.chips} chips, mesh"
-        f" {plan.chips // config.mesh.fsdp}x{config.mesh.fsdp}, batch of {plan.batch_size} in"
-        f" {config.train.accumulation} part(s); compiled in {plan.seconds:.0f} s",
+        f" {plan.chips // config.mesh.fsdp}x{config.mesh.fsdp}, batch of {config.train.batch_size}"
+        f" in {config.train.accumulation} part(s); compiled in {plan.seconds:.0f} s",
         "per chip:",
         f"  memory       {plan.memory / GIB:8.2f} GiB of {chip.memory / GIB:.0f}, of which state"
         f" {plan.state / GIB:.2f}",
@@ -128,7 +118,7 @@ def costs(plan: Plan, config: Config, model_flops: float | None) -> dict[str, Co
             flops=model_flops,
             share=model_flops and model_flops / plan.chip.flops / seconds,
             step_seconds=seconds,
-            batch_size=plan.batch_size,
+            batch_size=config.train.batch_size,
             steps=config.train.steps,
             lost=lost,
             total=busy + sum(lost.values()),
@@ -137,15 +127,11 @@ def costs(plan: Plan, config: Config, model_flops: float | None) -> dict[str, Co
 
 
 def flops_against_one_chip(config: Config, plan: Plan, devices: list[Any]) -> str:
-    """Flops per chip relative to those of a step on a single chip with the same number of images.
-
-    The single chip holds the whole state, for which its memory may be too small; the text then says
-    so.
-    """
+    """Flops per chip relative to those of a step on one chip, if it fits, with as many images."""
     batch_size = config.train.batch_size // len(devices)
     alone = config.with_fields({"mesh.fsdp": 1, "train.batch_size": batch_size})
     try:
-        return f"{plan.flops / make_plan(alone, plan.topology, devices[:1]).flops:.3f}"
+        return f"{plan.flops / compiler.make_plan(alone, plan.topology, devices[:1]).flops:.3f}"
     except DoesNotFit:
         return "one chip cannot hold it"
 
@@ -156,24 +142,21 @@ def main(arguments: list[str]) -> int:
         raise InputError(f"unexpected argument {arguments[1]!r}: flags look like --name=value")
     if _CONFIG.value is None or not _TOPOLOGY.value:
         raise InputError("give --config and --topology; see --help")
-    return _plan_one(Config.from_dict(_CONFIG.value.to_dict()), _TOPOLOGY.value)
-
-
-def _plan_one(config: Config, topology: str) -> int:
     from pivq_jax.config.check import check_config
     from pivq_jax.training.cost import step_flops
 
+    config, topology = Config.from_dict(_CONFIG.value.to_dict()), _TOPOLOGY.value
     check_config(config, training=False)
-    devices = devices_of(topology)
+    devices = compiler.devices_of(topology)
     try:
-        plan = make_plan(config, topology, devices)
+        plan = compiler.make_plan(config, topology, devices)
     except DoesNotFit as error:
         excess = error.used - error.limit
         print(f"{config.name} does not fit {topology}: {error}, {excess / GIB:.1f} GiB too much.")
         print("Possible changes:")
         print("\n".join(f"  {knob}" for knob in knobs(config, len(devices), error.state, excess)))
         return 1
-    print(describe(plan, config, step_flops(config, last_phase(config), len(devices))))
+    print(describe(plan, config, step_flops(config, compiler.last_phase(config), len(devices))))
     if _COMPARE.value:
         ratio = flops_against_one_chip(config, plan, devices)
         print(f"flops per chip, relative to one chip with the same number of images: {ratio}")
@@ -181,7 +164,7 @@ def _plan_one(config: Config, topology: str) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(compiler.ENVIRONMENT)
     app.run(
         lambda arguments: exit_code(partial(main, arguments)),
         flags_parser=partial(parse_flags, _FIELDS, sys.modules[__name__]),

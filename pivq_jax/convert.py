@@ -42,16 +42,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pivq_jax.common import files
 from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import (
-    as_path,
-    check_new_folder,
-    expanded,
-    local_path,
-    new_folder,
-    write_json,
-)
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
@@ -61,15 +54,9 @@ from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.samples import POOL_IMAGES
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import from_pretrained, load, warn_of_other_data
+from pivq_jax.interop import pretrained
 from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
-from pivq_jax.interop.pretrained import (
-    WEIGHTS,
-    check_target,
-    check_upload,
-    most_parents,
-    upload_pretrained,
-)
 from pivq_jax.interop.safetensors_file import read_model, without_paths, write_model
 from pivq_jax.sampling import Labels
 from pivq_jax.training.build import dataset_from_config, steps_from_config
@@ -79,15 +66,13 @@ from pivq_jax.training.checkpoints import Checkpoints, check_place
 def publish(workdir: Path, directory: Path, data_path: str = "") -> None:
     """Writes the newest checkpoint's averaged weights as a published model with its parents.
 
-    The parents are the first `POOL_IMAGES` training images, those of the run's own samples, or as
-    many as a published model may have, with their labels. `data_path` is where the data is now, if
-    it has moved.
+    These are the first `POOL_IMAGES` training images, those of the run's own samples, or as many as
+    a published model may have, with their labels. For `data_path` see `_data_of`.
     """
-    check_target(directory)
+    pretrained.check_target(directory)
     model = load(workdir)
     dataset = _data_of(model, data_path)
-    warn_of_other_data(model, dataset)
-    count = min(POOL_IMAGES, most_parents(model.space))
+    count = min(POOL_IMAGES, pretrained.most_parents(model.space))
     images, factors = first_images(dataset.train, count), dataset.factors
     encoded = encode_labelled(model, images, tuple(factors), model.config.evaluate.batch_size)
     labels = Labels(encoded.labels, factors) if factors else None
@@ -95,17 +80,19 @@ def publish(workdir: Path, directory: Path, data_path: str = "") -> None:
 
 
 def _data_of(model: TrainedModel, path: str) -> Dataset:
-    return dataset_from_config(model.config.with_fields({"data.path": path} if path else {}))
+    """The data of a run, which is at `path` if it has moved; warns of other data."""
+    dataset = dataset_from_config(model.config.with_fields({"data.path": path} if path else {}))
+    warn_of_other_data(model, dataset)
+    return dataset
 
 
 def workdir_from_file(path: Path, workdir: Path) -> None:
     """Writes a new workdir with a checkpoint of a file's weights, which are also the averages.
 
-    All moments of the optimizer are zero. A codebook that training would replace is refused, unless
-    it is known to be just fitted to the latents of this step.
+    A codebook that training would replace is refused, unless it was just fitted to the latents.
     """
     check_place(workdir, "--to")
-    check_new_folder(workdir, "--to")
+    files.check_new_folder(workdir, "--to")
     arrays, description = read_model(path)
     try:
         config = Config.from_dict(description["config"])
@@ -128,19 +115,15 @@ def workdir_from_file(path: Path, workdir: Path) -> None:
             lambda x: jnp.full_like(x, step) if x.ndim == 0 else x, state.opt_state
         ),
     )
-    with new_folder(workdir) as folder:
-        write_json(folder / "config.json", config.to_dict())
+    with files.new_folder(workdir) as folder:
+        files.write_json(folder / "config.json", config.to_dict())
         with Checkpoints(folder) as checkpoints:
             checkpoints.save(step, state, description["progress"])
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the conversion given by the command line and returns the exit code."""
-    parser = CommandParser(
-        prog="python -m pivq_jax.convert",
-        usage="%(prog)s --from=SOURCE [--to=TARGET] [--push=OWNER/NAME]",
-        description=__doc__.partition("\n\n")[2],
-    )
+    parser = CommandParser(prog="python -m pivq_jax.convert", description=__doc__)
     add: Any = parser.add_argument
     add("--from", dest="source", required=True, help="a workdir, published model or *.safetensors")
     add(
@@ -163,71 +146,67 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    source_name, hub_name, training_codes = options.source, options.push, options.training_codes
-    target = local_path(options.target or source_name)
-    from_file = source_name.endswith(".safetensors") or expanded(source_name).is_file()
-    if hub_name:
-        check_upload(hub_name)
-        if from_file or target.suffix in (".safetensors", ".onnx"):
+    target = files.local_path(options.target or options.source)
+    to_onnx, to_file = target.suffix == ".onnx", target.suffix == ".safetensors"
+    from_file = options.source.endswith(".safetensors") or files.expanded(options.source).is_file()
+    if options.push:
+        pretrained.check_upload(options.push)
+        if from_file or to_file or to_onnx:
             raise InputError(
                 "--push uploads a published model: give --from=WORKDIR with --to=DIR, or the DIR of"
                 " one as --from"
             )
-    if training_codes is not None:
-        if target.suffix != ".onnx" or from_file:
+    if (count := options.training_codes) is not None:
+        if from_file or not to_onnx:
             raise InputError("--training_codes is for a model with images that becomes *.onnx")
-        if training_codes < 0:
-            raise InputError(f"--training_codes={training_codes} is negative: 0 includes none")
-    if options.data_path and (from_file or target.suffix == ".safetensors"):
+        if count < 0:
+            raise InputError(f"--training_codes={count} is negative: 0 includes none")
+    if options.data_path and (from_file or to_file):
         raise InputError("--data_path is for a run whose training images are read: leave it out")
-    if target.suffix == ".onnx":
-        _to_onnx(source_name, from_file, target, training_codes, options.data_path)
+    if to_onnx:
+        _to_onnx(options, from_file, target)
         names = ", ".join(file.name for file in onnx_paths(target))
-        print(f"{names} in {target.parent} hold the model of {source_name}")
+        print(f"{names} in {target.parent} hold the model of {options.source}")
         return 0
     if options.target:
-        if from_file and target.suffix != ".safetensors":
-            workdir_from_file(local_path(source_name), target)
-        elif not (source := as_path(source_name)).is_dir():
+        if from_file and not to_file:
+            workdir_from_file(files.local_path(options.source), target)
+        elif not (source := files.as_path(options.source)).is_dir():
             raise InputError(f"{source} is no workdir: give the folder of a run as --from")
-        elif (source / WEIGHTS).exists():
+        elif (source / pretrained.WEIGHTS).exists():
             raise InputError(
                 f"{source} is a published model: copy it, or give a workdir as --from (its weights"
-                f" are in {WEIGHTS})"
+                f" are in {pretrained.WEIGHTS})"
             )
-        elif target.suffix == ".safetensors":
+        elif to_file:
             model = load(source)
             write_model(target, model.params, model.description)
         else:
             publish(source, target, options.data_path)
-        print(f"{target} holds the model of {source_name}")
-    if hub_name:
-        print(f"uploaded to {upload_pretrained(target, hub_name)}")
+        print(f"{target} holds the model of {options.source}")
+    if options.push:
+        print(f"uploaded to {pretrained.upload_pretrained(target, options.push)}")
     return 0
 
 
-def _to_onnx(
-    source_name: str, from_file: bool, target: Path, training_codes: int | None, data_path: str
-) -> None:
+def _to_onnx(options: argparse.Namespace, from_file: bool, target: Path) -> None:
     """Writes a file, a run or a published model to ONNX files; see `write_onnx`."""
     import_onnx()
     if from_file:
-        write_onnx(target, *read_model(local_path(source_name)))
+        write_onnx(target, *read_model(files.local_path(options.source)))
         return
-    source, codes = as_path(source_name), None
-    count = POOL_IMAGES if training_codes is None else training_codes
-    if source.is_dir() and not (source / WEIGHTS).exists():
+    source, codes = files.as_path(options.source), None
+    count = POOL_IMAGES if options.training_codes is None else options.training_codes
+    if source.is_dir() and not (source / pretrained.WEIGHTS).exists():
         model = load(source)
         if count:
             try:
-                dataset = _data_of(model, data_path)
-                warn_of_other_data(model, dataset)
-                images = first_images(dataset.train, count)
+                images = first_images(_data_of(model, options.data_path).train, count)
                 codes = encode_split(model, images, model.config.evaluate.batch_size)
             except InputError as error:
                 raise InputError(f"{error}; or leave them out with --training_codes=0") from error
     else:
-        model = from_pretrained(source_name)
+        model = from_pretrained(options.source)
         if model.parents is not None and count:
             codes = model.parents[:count]
     write_onnx(target, model.params, without_paths(model.description), codes)

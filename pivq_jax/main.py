@@ -105,6 +105,9 @@ MODES = {
     ),
 }
 
+# Flags that some modes may not have; each is the field of `modes.Task` of the same name.
+OF_MODES = sorted({name for mode in MODES.values() for name in mode.takes})
+
 __doc__ = (__doc__ or "").format(
     modes="\n".join(
         textwrap.fill(
@@ -125,21 +128,21 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default ru
 _PRETRAINED = flags.DEFINE_string(
     "pretrained", None, "A published model, used instead of that of a workdir."
 )
-_INIT_FROM = flags.DEFINE_string(
+flags.DEFINE_string(
     "init_from",
     None,
     "For train: a workdir, a published model or a *.safetensors file, from whose weights a new run"
     " starts.",
 )
-_TRACKER = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "tracker", None, ("trackio",), "For train: where the log is recorded besides TensorBoard."
 )
-_INPUT = flags.DEFINE_string(
+flags.DEFINE_string(
     "input",
     None,
     "Folder of images for reconstruct, edit and compress; file of codes for decompress.",
 )
-_OUTPUT = flags.DEFINE_string(
+flags.DEFINE_string(
     "output",
     None,
     "What reconstruct (default <workdir>/reconstructed), edit (<workdir>/edited_FACTOR_VALUE),"
@@ -148,26 +151,26 @@ _OUTPUT = flags.DEFINE_string(
 _SET = flags.DEFINE_multi_string(
     "set", [], "For edit: a factor and its wanted value, as in --set=hair=bun; may be repeated."
 )
-_HIDE = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "hide",
     "left",
     ("left", "right", "upper", "lower", "centre", "patches"),
     "For complete: what is hidden, a half, the centre, or half of all patches.",
 )
-_CODE = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "code",
     "fixed",
     ("fixed", "short", "prior"),
     "For compress: all images take equally many bytes; or fewer the more frequent their codes are;"
     " or fewer the more likely the model's prior finds them.",
 )
-_PRIOR = flags.DEFINE_bool(
+flags.DEFINE_bool(
     "prior", False, "For sample: draw sets from the prior instead of recombining training images."
 )
-_ADDRESS = flags.DEFINE_string(
+flags.DEFINE_string(
     "address", "127.0.0.1", "Where --mode=explore listens; 0.0.0.0 also for other machines."
 )
-_PORT = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "port", 8765, "Port of --mode=explore; 0 for any free one.", lower_bound=0, upper_bound=65_535
 )
 _DISTRIBUTED = flags.DEFINE_string(
@@ -231,28 +234,21 @@ def _run(arguments: list[str]) -> int:
     training = _MODE.value == "train"
     if training or _CONFIG.value is not None:
         check_config(config, training)
-    in_runs = not _WORKDIR.value and published is None
-    if in_runs and (Path(config.name).name != config.name or config.name in ("", "..")):
-        raise InputError(
-            f"name = {config.name!r} is none of a folder in runs/: give --workdir, or another"
-            " --config.name"
-        )
-    name = _WORKDIR.value or (f"runs/{config.name}" if published is None else os.getcwd())
+    place = _WORKDIR.value or (os.getcwd() if published else "")
+    if not place:
+        if Path(config.name).name != config.name or config.name in ("", ".."):
+            raise InputError(
+                f"name = {config.name!r} is none of a folder in runs/: give --workdir, or another"
+                " --config.name"
+            )
+        place = f"runs/{config.name}"
+    given = {name: flags.FLAGS[name].value for name in OF_MODES} | {"set": changes}
     task = modes.Task(
         config,
-        as_path(name),
+        as_path(place),
         published,
-        init_from=_INIT_FROM.value,
-        tracker=_TRACKER.value or "",
-        input=_INPUT.value or "",
-        output=_OUTPUT.value or "",
-        changes=changes,
-        hidden=_HIDE.value,
-        code=_CODE.value,
-        from_prior=_PRIOR.value,
         config_given=_CONFIG.value is not None,
-        address=_ADDRESS.value,
-        port=_PORT.value,
+        **{name: value for name, value in given.items() if value is not None},
     )
     if not MODES[_MODE.value].trains:
         end_on_sigterm()
@@ -277,8 +273,8 @@ def _check_flags(arguments: list[str]) -> None:
             f"--pretrained is of a trained model: give --mode, one of {others}, or train from its"
             " weights with --init_from"
         )
-    for name in sorted({name for other in MODES.values() for name in other.takes} - {*mode.takes}):
-        if flags.FLAGS[name].present:
+    for name in OF_MODES:
+        if flags.FLAGS[name].present and name not in mode.takes:
             modes = [other for other in MODES if name in MODES[other].takes]
             raise InputError(
                 f"--{name} is for --mode={' or '.join(modes)}, not {_MODE.value}: leave it out"

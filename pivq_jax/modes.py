@@ -11,20 +11,8 @@ import numpy as np
 
 from pivq_jax.codec import folders
 from pivq_jax.codec.names import check_names, png_names
+from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import (
-    as_path,
-    check_apart,
-    check_directory,
-    check_lengths,
-    check_new_folder,
-    check_no_others,
-    expanded,
-    is_remote,
-    json_rows,
-    local_path,
-    write_atomically,
-)
 from pivq_jax.common.parallel import check_in_first_process, say
 from pivq_jax.common.pictures import save_png
 from pivq_jax.config.check import check_workdir, trained_differences
@@ -43,10 +31,9 @@ from pivq_jax.inference.opening import initial_arrays, load, warn_of_other_data
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import load_lpips
 from pivq_jax.losses.reconstruction import psnr
+from pivq_jax.training import prior
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import check_place
-from pivq_jax.training.prior import PRIOR
-from pivq_jax.training.prior import train_prior as fit_prior
 from pivq_jax.training.stopping import end_on_sigterm
 
 HELD_OUT = 200  # parents that stand for test images where a published model's data is missing
@@ -54,7 +41,7 @@ HELD_OUT = 200  # parents that stand for test images where a published model's d
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What the command line gives to a mode."""
+    """What the command line gives to a mode, most of it flags of the same name."""
 
     config: Config
     workdir: Path
@@ -63,10 +50,10 @@ class Task:
     tracker: str = ""  # see `training.logs.check_tracker`
     input: str = ""
     output: str = ""
-    changes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # value by factor
-    hidden: str = "left"  # one of `completions.REGIONS`
+    set: Mapping[str, str] = dataclasses.field(default_factory=dict)  # wanted value by factor
+    hide: str = "left"  # one of `completions.REGIONS`
     code: str = "fixed"  # see `codec.folders.compress`
-    from_prior: bool = False
+    prior: bool = False
     config_given: bool = True  # otherwise the config is that of the run or the published model
     address: str = "127.0.0.1"
     port: int = 0
@@ -107,20 +94,20 @@ def evaluate(task: Task) -> None:
 
 def sample(task: Task) -> None:
     """Writes new images, of pairs of training images or from the prior: a grid, or a file each."""
-    settings, target = task.config.sample, local_path(task.output) if task.output else None
+    settings, target = task.config.sample, files.local_path(task.output) if task.output else None
     if target:
-        check_in_first_process(lambda: check_new_folder(target, "--output"))
+        check_in_first_process(lambda: files.check_new_folder(target, "--output"))
     elif settings.count > stages.MOST_IN_GRID:
         raise InputError(
             f"sample.count = {settings.count:,} images are more than the {stages.MOST_IN_GRID:,} of"
             " one picture: give --output=DIR for a file each"
         )
     session = _open("sample", task)
-    if task.from_prior and session.model.prior is None:
+    if task.prior and session.model.prior is None:
         raise InputError("the model has no prior: train one with --mode=train_prior")
     if target:
-        stages.write_samples(session, settings, task.from_prior, target)
-    elif task.from_prior:
+        stages.write_samples(session, settings, task.prior, target)
+    elif task.prior:
         stages.sample_prior(session, settings)
     else:
         stages.sample(session, settings)
@@ -138,22 +125,22 @@ def edit(task: Task) -> None:
         if task.output:
             raise InputError("--output is for the images of --input: give both, or neither")
         edits.edit(
-            _open("edit", task), task.changes, min(task.config.sample.count, stages.MOST_IN_GRID)
+            _open("edit", task), task.set, min(task.config.sample.count, stages.MOST_IN_GRID)
         )
         return
-    if not task.changes:
+    if not task.set:
         raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
-    _write_images(task, task.changes, f"edited_{edits.name_of(task.changes)}")
+    _write_images(task, f"edited_{edits.name_of(task.set)}")
 
 
 def complete(task: Task) -> None:
     """Writes a grid of test images of which a part is hidden, completed."""
-    completions.write_completions(_open("complete", task), task.hidden, stages.SHOWN)
+    completions.write_completions(_open("complete", task), task.hide, stages.SHOWN)
 
 
 def reconstruct(task: Task) -> None:
     """Reconstructs all images of a folder to PNG files, and writes their codes to `codes.json`."""
-    _write_images(task, {}, "reconstructed")
+    _write_images(task, "reconstructed")
 
 
 def train_prior(task: Task) -> None:
@@ -165,19 +152,19 @@ def train_prior(task: Task) -> None:
     check_place(session.workdir)
     warn_of_other_data(model, session.whole)
     say(f"encoding {len(session.pool):,} training images")
-    prior = fit_prior(
+    fitted = prior.train_prior(
         *(config.prior, model.space, model.codebook, session.prior_sets),
         encode_split(model, session.dataset.validation, batch_size),
-        directory=session.workdir / PRIOR,
+        directory=session.workdir / prior.PRIOR,
         seed=config.seed,
         model_step=model.step,
     )
-    say(f"the prior is in {session.workdir / PRIOR}: {prior.bits:.1f} bits a validation set")
+    say(f"the prior is in {session.workdir / prior.PRIOR}: {fitted.bits:.1f} bits a validation set")
 
 
 def compress(task: Task) -> None:
     """Writes the codes of all images of a folder to a file; see `codec.folders.compress`."""
-    source, target = local_path(task.input), as_path(task.output)
+    source, target = files.local_path(task.input), files.as_path(task.output)
     model = _open_model(task, writes=False)
     if task.published is None and model.step < (steps := model.config.train.steps):
         say(
@@ -189,16 +176,13 @@ def compress(task: Task) -> None:
 
 def decompress(task: Task) -> None:
     """Decodes a file of codes to a folder of PNG files; see `codec.folders.decompress`."""
-    source, target = as_path(task.input), local_path(task.output)
+    source, target = files.as_path(task.input), files.local_path(task.output)
     model = _open_model(task, writes=False)
     folders.decompress(model, source, target, task.config.evaluate.batch_size)
 
 
 def explore(task: Task) -> None:
-    """Serves the explorer, a page to take images apart, until Ctrl-C.
-
-    If the data of a published model is missing, some of its parents are shown as they decode.
-    """
+    """Serves the explorer, a page to take images apart, until Ctrl-C."""
     try:
         from pivq_jax.explore.server import listen, serve, url
     except ModuleNotFoundError as error:
@@ -225,12 +209,11 @@ def explore(task: Task) -> None:
 
 def _check_outside(config: Config, workdir: Path) -> None:
     """Refuses a workdir within a folder of images, which would get the pictures of the run."""
-    path = config.data.path
-    if config.data.name != "image_folder" or not path or is_remote(path) or is_remote(workdir):
+    data, path = config.data, config.data.path
+    if data.name != "image_folder" or not path or files.is_remote(path) or files.is_remote(workdir):
         return
-    prepared = find_directory(expanded(path), config.data.name, config.data.image_size)
-    folder, place = expanded(path).resolve(), workdir.resolve()
-    if prepared is not None or not place.is_relative_to(folder):
+    folder, place = files.expanded(path).resolve(), workdir.resolve()
+    if not place.is_relative_to(folder) or find_directory(folder, data.name, data.image_size):
         return
     if not any(part.startswith(".") for part in place.relative_to(folder).parts):  # no hidden one
         raise InputError(
@@ -269,10 +252,7 @@ def _open(mode: str, task: Task) -> Session:
 
 
 def _images(model: TrainedModel, config: Config) -> tuple[TrainedModel, Dataset, str]:
-    """The data of a model or, if it is missing, some of its parents, held out and decoded.
-
-    Also returns the model, without these, and what to say of that, or ''.
-    """
+    """The data of a model or, if missing, of its last parents, decoded, and what to say of that."""
     try:
         published = model.parents is not None
         if published and config.data.name == "image_folder" and not config.data.path:
@@ -300,21 +280,18 @@ def _of_parents(model: TrainedModel, held_out: int = 0) -> Dataset:
 
 
 def _open_model(task: Task, writes: bool = True) -> TrainedModel:
-    """Opens the published model, or that of the workdir, if it fits the config.
-
-    The model then has the config's fields that do not define it, those of samples among them.
-    """
+    """Opens a task's model, with the fields of the task's config that do not define a model."""
     config, workdir, model = task.config, task.workdir, task.published
     if model is None:
         if task.config_given:
             check_workdir(config, workdir, writes)
         else:
-            check_directory(workdir, "--workdir", writes)
+            files.check_directory(workdir, "--workdir", writes)
         model = load(workdir)
     else:
         _check_published(model, config)
         if writes:
-            check_directory(workdir, "--workdir")
+            files.check_directory(workdir, "--workdir")
             if (workdir / "checkpoints").exists():
                 raise InputError(
                     f"{workdir} holds a run, whose results would be replaced: choose another"
@@ -348,21 +325,19 @@ def _evaluate(session: Session) -> None:
     say(f"open {workdir / 'report' / 'index.html'}; all figures are in {workdir / 'metrics.json'}")
 
 
-def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
-    """Writes all images of the input, with the changes if any, to the output or else to `folder`.
+def _write_images(task: Task, folder: str) -> None:
+    """Writes the images of the input, changed if asked for, to the output or else to `folder`.
 
-    Without changes, the mean PSNR is printed.
-    Images are read from a local folder and written to a local or remote one. Files that cannot be
-    read are reported and skipped. For the changes, see `TrainedModel.edit`.
+    Files that cannot be read are reported and skipped.
     """
-    source = expanded(task.input)
-    target = as_path(task.output) if task.output else task.workdir / folder
-    check_apart(source, target, "--input")
-    files = list_images(source)
-    check_names(Path(file).as_posix() for file in files)
-    names = dict(zip(files, png_names(files), strict=True))
-    check_lengths(names.values(), "give the image a shorter one")
-    check_in_first_process(lambda: check_no_others(target, {*names.values()}))
+    source, changes = files.expanded(task.input), task.set
+    target = files.as_path(task.output) if task.output else task.workdir / folder
+    files.check_apart(source, target, "--input")
+    inputs = [Path(file).as_posix() for file in list_images(source)]
+    check_names(inputs)
+    names = dict(zip(inputs, png_names(inputs), strict=True))
+    files.check_lengths(names.values(), "give the image a shorter one")
+    check_in_first_process(lambda: files.check_no_others(target, {*names.values()}))
     if changes:
         model = edits.learn_factors(_open("edit", task))
         edits.check_changes(model, changes)
@@ -373,7 +348,7 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
     dtype = np.min_scalar_type(model.space.codebook_size - 1)
     size, batch_size = task.config.data.image_size, task.config.evaluate.batch_size
     doing = "editing" if changes else "reconstructing"
-    for readable in folders.readable_images(source, files, size, batch_size, doing):
+    for readable in folders.readable_images(source, inputs, size, batch_size, doing):
         images = [{"image": image} for image in readable.values()]
         found = encode_split(model, images, batch_size)
         if changes:
@@ -387,9 +362,9 @@ def _write_images(task: Task, changes: Mapping[str, str], folder: str) -> None:
         for file, image, row in zip(readable, decoded, found.astype(dtype), strict=True):
             if writes:
                 save_png(target / names[file], image)
-            codes[Path(file).as_posix()] = row
+            codes[file] = row
     if writes:
-        write_atomically(target / "codes.json", json_rows(codes))
+        files.write_atomically(target / "codes.json", files.json_rows(codes))
     say(f"{len(codes):,} images and codes.json in {target}")
     if not changes:
         for line in describe_psnr(model, np.concatenate(psnrs)):

@@ -393,8 +393,8 @@ def test_as_many_parents_are_published_as_a_model_may_have(tiny_run, tmp_path, m
 
 
 def test_a_published_model_is_uploaded(capsys, tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(convert, "check_upload", lambda name: None)
-    monkeypatch.setattr(convert, "upload_pretrained", lambda *given: f"https://hub {given}")
+    monkeypatch.setattr(pretrained, "check_upload", lambda name: None)
+    monkeypatch.setattr(pretrained, "upload_pretrained", lambda *given: f"https://hub {given}")
     assert convert.main([f"--from={tmp_path}", "--push=me/faces"]) == 0
     assert capsys.readouterr().out == f"uploaded to https://hub {(tmp_path, 'me/faces')}\n"
 

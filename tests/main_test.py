@@ -190,7 +190,7 @@ WRONG = {
         ["config.modle.width", "did you mean --config.model.width?", "pivq_jax.config.table"],
     ),
     "singular": ([FOLDER, "--config.train.step=3"], ["did you mean --config.train.steps?"]),
-    "nothing alike": ([FOLDER, "--config.zzz=3"], ["no field --config.zzz: `python -m"]),
+    "nothing alike": ([FOLDER, "--config.zzz=3"], ["no field --config.zzz (`python -m"]),
     "a field without its section": (
         [FOLDER, "--count=3"],
         ["'count'", "did you mean --config.sample.count?"],

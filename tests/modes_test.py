@@ -242,17 +242,17 @@ def test_samples_of_the_prior_have_the_temperature_asked_for(with_parents, tmp_p
     monkeypatch.setattr(stages, "draw_sets", draw)
     monkeypatch.setattr(stages, "MOST_IN_GRID", 8)
     config = model.config.with_fields({"sample.count": 8, "sample.temperature": 0.7})
-    modes.sample(modes.Task(config, tmp_path, model, from_prior=True))
+    modes.sample(modes.Task(config, tmp_path, model, prior=True))
     more = config.with_fields({"sample.count": 11})
     out = tmp_path / "out"
-    modes.sample(modes.Task(more, tmp_path, model, from_prior=True, output=str(out)))
+    modes.sample(modes.Task(more, tmp_path, model, prior=True, output=str(out)))
     assert drawn == [(8, 0.7, 0), (8, 0.7, 0), (3, 0.7, 8)]
     assert len(os.listdir(out)) == 11 and sorted(os.listdir(tmp_path)) == [
         "out",
         "prior_samples.png",
     ]
     with pytest.raises(InputError, match="no prior: train one"):
-        modes.sample(modes.Task(config, tmp_path, with_parents, from_prior=True))
+        modes.sample(modes.Task(config, tmp_path, with_parents, prior=True))
 
 
 def test_the_config_of_a_run_need_not_be_one_of_today(tiny_run, tmp_path):

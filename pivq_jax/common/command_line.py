@@ -32,10 +32,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]) -> list[str]:
-    """Parses flags and returns the other arguments; on invalid flags, exits with status 2.
-
-    `fields` are the dotted names of those of the config; the error names the one that was meant.
-    """
+    """Parses flags, among them the dotted `fields` of a config, and returns the other arguments."""
     from absl import flags
 
     if any(argument in ("--help", "-h", "--helpshort", "--helpfull") for argument in arguments):
@@ -43,18 +40,9 @@ def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]
     try:
         return flags.FLAGS(arguments)
     except flags.UnrecognizedFlagError as error:
-        asked, tails = error.flagname, [name.rpartition(".")[2] for name in fields]
-        meant = difflib.get_close_matches(asked, [*fields, *tails], n=1)
-        flag = [
-            f"--config.{x}"
-            for x, tail in zip(fields, tails, strict=True)
-            if meant and meant[0] in (x, tail)
-        ]
-        message = f"{error}" + (f": did you mean {' or '.join(flag)}?" if flag else "")
-        if asked.startswith("config."):
-            message = (
-                f"--{asked} needs --config, with the name or the file of the config it changes"
-            )
+        message = f"{error}{_meant(error.flagname, fields)}"
+        if error.flagname.startswith("config."):
+            message = f"--{error.flagname} needs --config, with the name or the file of the config"
     except Exception as error:  # of any type, as a config is a program; maybe with a traceback
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         message = lines[-1] if lines else type(error).__name__
@@ -68,21 +56,23 @@ def _unknown_field(fields: Sequence[str], arguments: list[str]) -> str:
     for flag in (argument.split("=")[0] for argument in arguments):
         name = flag.lstrip("-").removeprefix("no").removeprefix("config.")
         if flag.startswith("-") and "config." in flag and name not in fields:
-            meant = difflib.get_close_matches(name, fields, n=1)
-            return (
-                f"the config has no field {flag}: "
-                + (f"did you mean --config.{meant[0]}? " if meant else "")
-                + "`python -m pivq_jax.config.table` lists the fields"
-            )
+            listed = "(`python -m pivq_jax.config.table` lists the fields)"
+            return f"the config has no field {flag} {listed}{_meant(name, fields)}"
     return ""
+
+
+def _meant(name: str, fields: Sequence[str]) -> str:
+    """Asks for the fields whose name, with or without the section, is most like this one."""
+    tails = [field.rpartition(".")[2] for field in fields]
+    close = difflib.get_close_matches(name, [*fields, *tails], n=1)
+    meant = [f"--config.{x}" for x in fields for y in close if f".{x}".endswith(f".{y}")]
+    return f": did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "") -> int:
     """Runs a command and returns its exit code; expected errors are reported in one line.
 
-    That is 2 for invalid input, 130 after Ctrl-C, and 1 if training diverged, memory was too small,
-    or a file could not be read or written. `interrupted` is appended to what is said after Ctrl-C,
-    and `failed` to the errors of files.
+    `interrupted` is appended to what is said after Ctrl-C, and `failed` to the errors of files.
     """
     outlive_output()
     try:

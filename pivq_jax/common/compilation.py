@@ -17,10 +17,7 @@ _CPU_OPTIONS = {
 
 
 def compiler_options(mesh: Mesh | AbstractMesh | None = None) -> dict[str, str]:
-    """Returns XLA's options, maybe none, for `jax.jit` of a program with convolutions.
-
-    Without devices, they are for the default ones of JAX.
-    """
+    """Returns XLA's options for programs with convolutions, by default on JAX's own devices."""
     if mesh is None or isinstance(mesh, AbstractMesh):
         platform = jax.default_backend()
     else:

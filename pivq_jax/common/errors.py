@@ -24,10 +24,7 @@ def printable(text: str) -> str:
 
 
 def brief(error: BaseException) -> str:
-    """Returns the message of an error that a library raised for a damaged file, in a short line.
-
-    It has at most 200 characters, or is the name of the error's type if there is no message.
-    """
+    """Returns the message of a library's error, or else its type, in at most 200 characters."""
     try:
         text = " ".join(str(error).split())
     except RecursionError:  # it quotes a deeply nested value

@@ -66,15 +66,12 @@ def local_path(name: str) -> Path:
 
 
 def cache_folder(name: str, variable: str = "") -> Path:
-    """Returns the folder ~/.cache/pivq_jax/`name`, or the one that an environment variable names.
-
-    Without a home directory, as in some containers, it is among temporary files.
-    """
+    """Returns ~/.cache/pivq_jax/`name`, or the folder that an environment variable names."""
     if named := os.environ.get(variable):
         return expanded(named)
     try:
         return Path("~/.cache/pivq_jax").expanduser() / name
-    except RuntimeError:
+    except RuntimeError:  # there is no home directory, as in some containers
         return _temporary_cache(Path(tempfile.gettempdir()) / f"pivq_jax-{os.getuid()}") / name
 
 
@@ -241,10 +238,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes | Iterator[bytes]) -> None:
-    """Writes a file, with its directories; even a power cut leaves the old or the new content.
-
-    The content may come in parts.
-    """
+    """Writes a file, with its directories; even a power cut leaves the old or the new content."""
     parts = iter([content]) if isinstance(content, bytes) else content
     if is_remote(path):  # where an object appears whole or not at all
         whole = b"".join(parts)
@@ -295,8 +289,6 @@ def errors_named(path: Path) -> Iterator[None]:
 
 def sync(path: Path) -> None:
     """Makes a local file, or the names in a local directory, survive a power cut."""
-    if is_remote(path):
-        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -337,10 +329,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, most: int = 2**23) -> Any:
-    """Reads JSON of at most so many bytes; more are a ValueError, as is anything else.
-
-    As objects, they take up to thirty times as many.
-    """
+    """Reads JSON of at most so many bytes; as objects, they take up to thirty times as many."""
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -358,10 +347,7 @@ def read_object(path: Path, most: int = 2**23) -> dict[str, Any]:
 
 
 def open_archive(file: IO[bytes], most: int) -> zipfile.ZipFile:
-    """Opens a zip archive; more than `most` members are a ValueError, before they take memory.
-
-    A damaged archive raises what `zipfile` does.
-    """
+    """Opens a zip archive; more than `most` members are a ValueError, before they take memory."""
     directory = _Directory(file, most)
     archive = zipfile.ZipFile(cast(IO[bytes], directory))
     archive.fp = file  # of members, all may be read

@@ -44,6 +44,7 @@ class DirectoryLock:
         self._since = time.time()
         self._renewed = 0.0  # time of the last renewal, which goes on while a machine sleeps
         self._flock: int | None = None  # descriptor of the locked directory
+        self._device: int | None = None  # that of the directory, once it is locked with `flock`
         self._created: list[Path] = []
         self._ended = threading.Event()
         self._renewal = threading.Thread(target=self._renew_until_ended, daemon=True)
@@ -98,6 +99,7 @@ class DirectoryLock:
         if self._flock is None and not is_remote(self._directory):
             try:
                 self._flock = flock(self._directory)
+                self._device = None if self._flock is None else os.fstat(self._flock).st_dev
             except BlockingIOError:  # whatever the ages of the claims
                 unknown = _Claim(self._claim, "another process", 0.0, True)
                 newest = min(self._others(), key=lambda other: other.age, default=unknown)
@@ -117,16 +119,11 @@ class DirectoryLock:
             "pid": os.getpid(),
             "since": self._since,
             "renewed": time.time(),
-            "machine": _machine(),
-            "flocked": self._flocked,
+            "machine": machine(),
+            "flocked": self._device,
         }
         write_atomically(self._claim, json.dumps(record).encode())
         self._renewed = time.time()
-
-    @property
-    def _flocked(self) -> int | None:
-        """The device of the directory if this process has locked it with `flock`."""
-        return None if self._flock is None else os.fstat(self._flock).st_dev
 
     def _others(self) -> "list[_Claim]":
         """The claims of other processes."""
@@ -138,7 +135,7 @@ class DirectoryLock:
             if record := read_object(path):  # otherwise it has just been released
                 age = now - (_modified(path) or _number(record.get("renewed"), now))
                 place = record.get("machine"), record.get("flocked")
-                outlived = self._flock is not None and place == (_machine(), self._flocked)
+                outlived = self._device is not None and place == (machine(), self._device)
                 counts = abs(age) < COUNTS_FOR and not outlived
                 others.append(_Claim(path, _named(record), age, counts))
         return others
@@ -192,7 +189,7 @@ def _number(value: Any, otherwise: float) -> float:
     return value if isinstance(value, float) and math.isfinite(value) else otherwise
 
 
-def _machine() -> str:
+def machine() -> str:
     """Identifies this machine since it was started; hosts of containers may have one name."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

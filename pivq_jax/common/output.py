@@ -10,10 +10,7 @@ _BROKEN_PIPE = 141  # what a shell reports for a program that writes on where no
 
 
 def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
-    """A bar of tqdm with ETA; in a file instead of a terminal, a line every ten seconds.
-
-    The options are those of `tqdm.tqdm`; without items, call `update`.
-    """
+    """A bar of tqdm with its options; in a file, not a terminal, a line every ten seconds."""
     from tqdm import tqdm  # opening a model does without
 
     return tqdm(items, mininterval=0.1 if sys.stderr.isatty() else 10.0, **options)

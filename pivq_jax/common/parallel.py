@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pivq_jax.common.errors import InputError, brief, printable
-from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.common.lock import DirectoryLock, machine
 
 __all__ = ["make_mesh", "put_batch"]
 
@@ -166,16 +166,13 @@ def from_first_process(text: str) -> str:
     """Returns what process 0 gives, at most 5,000 bytes of it; all processes must call this."""
     if jax.process_count() == 1:
         return text
-    sent = np.frombuffer(text.encode()[:5000].ljust(5000, b"\0"), np.uint8)
+    sent = np.frombuffer(text.encode(errors="backslashreplace")[:5000].ljust(5000, b"\0"), np.uint8)
     received = np.asarray(multihost_utils.broadcast_one_to_all(sent), np.uint8)
     return received.tobytes().rstrip(b"\0").decode(errors="replace")
 
 
 def check_in_first_process(check: Callable[[], Any]) -> None:
-    """Runs `check` in process 0; if it fails, all raise OSError for one, InputError otherwise.
-
-    All processes must call this.
-    """
+    """Runs `check` in process 0; all processes must call this, and all fail if it does."""
     failure = ""
     if jax.process_index() == 0:
         try:
@@ -199,18 +196,12 @@ def alone_in(directory: Path) -> Iterator[DirectoryLock]:
 
 def worst_of_processes(outcome: int) -> int:
     """Returns the largest number that any process gives; all processes must call this."""
-    if jax.process_count() == 1:
-        return outcome
     return int(np.max(multihost_utils.process_allgather(np.int32(outcome))))
 
 
 def processes_of_host() -> int:
     """Returns how many processes run on this machine; all processes must call this."""
-    if jax.process_count() == 1:
-        return 1
-    boot = Path("/proc/sys/kernel/random/boot_id")  # as names may be all the same
-    name = platform.node() + (boot.read_text() if boot.exists() else "")
-    own = np.uint32(zlib.crc32(name.encode()))
+    own = np.uint32(zlib.crc32(f"{platform.node()} {machine()}".encode()))
     return int(np.sum(multihost_utils.process_allgather(own) == own))
 
 

@@ -55,10 +55,7 @@ def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
             raise pickle.UnpicklingError(f"it has more than {_MAX_ARRAYS:,} bytes")
         tree = _load(_NumpyUnpickler, io.BytesIO(content))
         tensors = traverse_util.flatten_dict(tree, sep=".")
-        return {
-            name: tensor.value if isinstance(tensor, _NumpyArray) else _number(tensor)
-            for name, tensor in tensors.items()
-        }
+        return {name: _array(tensor) for name, tensor in tensors.items()}
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(
             f"{path} is not a whole pickle of arrays ({brief(error)}): {remedy}"
@@ -94,7 +91,9 @@ def _load(unpickler: type[pickle.Unpickler], file: IO[bytes]) -> Any:
     return unpickler(file).load()
 
 
-def _number(value: Any) -> np.ndarray:
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, _NumpyArray):
+        return value.value
     if not isinstance(value, bool | int | float):
         raise pickle.UnpicklingError(f"it holds a {type(value).__name__}, which is not an array")
     return np.asarray(value)
@@ -156,10 +155,9 @@ class _Tensor(NamedTuple):
         if 0 in self.shape:
             return np.empty(self.shape, self.dtype)
         data = np.frombuffer(storage, self.dtype)
+        # None of these is negative; a stride of 0 would repeat what is there.
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        negative = min(self.shape, default=1) < 1 or min(self.offset, *self.strides, 0) < 0
-        # A stride of 0 would repeat what is there.
-        if negative or last >= len(data) or math.prod(self.shape) > len(data):
+        if last >= len(data) or math.prod(self.shape) > len(data):
             raise ValueError(f"a tensor of shape {self.shape} in {len(data)} numbers")
         strides = [s * self.dtype.itemsize for s in self.strides]
         view = np.lib.stride_tricks.as_strided(data[self.offset :], self.shape, strides)
@@ -192,8 +190,8 @@ def _rebuild_tensor(
     storage: tuple[np.dtype, str], offset: int, shape: Any, strides: Any, *_: Any
 ) -> _Tensor:
     numbers = (offset, *shape, *strides)
-    if len(shape) > 8 or not all(isinstance(n, int) and abs(n) < 2**48 for n in numbers):
-        raise pickle.UnpicklingError(f"a tensor of {len(shape)} axes, or of no or huge numbers")
+    if len(shape) > 8 or not all(isinstance(n, int) and 0 <= n < 2**48 for n in numbers):
+        raise pickle.UnpicklingError(f"a tensor of {len(shape)} axes, or of wrong numbers")
     return _Tensor(*storage, offset, tuple(shape), tuple(strides))
 
 
@@ -205,7 +203,7 @@ def _arrays(
     left = MAX_STATE
     for name, tensor in tensors.items():
         named.setdefault(tensor.storage, []).append(name)
-        left -= math.prod(map(abs, tensor.shape)) * tensor.dtype.itemsize
+        left -= math.prod(tensor.shape) * tensor.dtype.itemsize
         if left < 0:
             raise ValueError(f"its tensors have more than {MAX_STATE:,} bytes")
     arrays: dict[str, np.ndarray] = {}

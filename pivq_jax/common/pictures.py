@@ -82,10 +82,7 @@ def sample_grid(
     columns: int = 3,
     scale: int = 1,
 ) -> Pixels:
-    """Arranges triples of parent A, sample and parent B in a grid.
-
-    The gap between triples is four times as wide as that within one.
-    """
+    """Arranges triples of parent A, sample and parent B in a grid, with wide gaps between them."""
     triples = np.stack([parents_a, samples, parents_b], axis=1)
     tiles = [grid(triple, 3, scale)[_PAD:-_PAD, _PAD:-_PAD] for triple in triples]
     return grid(tiles, columns, pad=4 * _PAD)

@@ -47,10 +47,7 @@ def tensorstore_status(error: BaseException) -> str:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same read may succeed later: the storage, not the data, is the reason.
-
-    Errors that led to this one count as well.
-    """
+    """Whether the same may succeed later: the storage caused this error or one that led to it."""
     return any(
         isinstance(each, TimeoutError | ConnectionError)
         or (isinstance(each, OSError) and errno.errorcode.get(each.errno or 0) in _PASSING)
@@ -62,21 +59,20 @@ def may_pass(error: BaseException) -> bool:
 
 def retried(call: Callable[[], T], what: str, done: str = "read") -> T:
     """Calls a function again, after 1, 2, 4 and 8 seconds, if it fails for what may pass."""
-    delays = iter(DELAYS)
-    while True:
+    for delay in (*DELAYS, None):
         try:
             return call()
         except Exception as error:
             if not may_pass(error):
                 raise
-            delay = next(delays, None)
-            if delay is None:
-                raise OSError(
-                    f"{what} cannot be {done} after {len(DELAYS) + 1} attempts ({brief(error)}):"
-                    " the same command tries again"
-                ) from error
-            say_again(what, brief(error), delay, done)
-        time.sleep(delay)
+            failure = error
+        if delay is not None:
+            say_again(what, brief(failure), delay, done)
+            time.sleep(delay)
+    raise OSError(
+        f"{what} cannot be {done} after {len(DELAYS) + 1} attempts ({brief(failure)}): the same"
+        " command tries again"
+    ) from failure
 
 
 def say_again(what: str, reason: str, delay: float, done: str = "read") -> None:

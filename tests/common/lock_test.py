@@ -154,7 +154,7 @@ def test_that_of_another_container_on_this_machine_counts_if_flock_does_not_tell
     tmp_path, monkeypatch
 ):
     device = tmp_path.stat().st_dev
-    rewrite(tmp_path, machine=module._machine(), flocked=device + 1)
+    rewrite(tmp_path, machine=module.machine(), flocked=device + 1)
     renew_after(4, monkeypatch, tmp_path, age=-1)
     with pytest.raises(InputError), DirectoryLock(tmp_path):
         pass

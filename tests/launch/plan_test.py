@@ -167,7 +167,6 @@ def make(**fields) -> compiler.Plan:
     values = {
         "topology": "v5e:4x4",
         "chips": 16,
-        "batch_size": 256,
         "state": 2e9,
         "memory": 8e9,
         "flops": 19.7e12,
