@@ -55,24 +55,23 @@ def prepared_folder(
 
 def _plan(root: Path, image_size: int, group: str) -> Plan:
     listing = layouts.image_folder(root, group=group)
-    skipped = []
+    plan = layouts.plan_of_files(NAME, listing, image_size, group=group)
     entries = [entry for part in listing.splits.values() for entry in part]
+    readable, skipped = [], []
     if len(entries) <= _FEW:
-        make, readable = layouts.plan_of_files(NAME, listing, image_size).make, []
         for entry in sorted(entries):
             try:
-                make(entry)
+                plan.make(entry)
+                readable.append(entry)
             except InputError as error:
                 skipped.append(str(error))
                 print(f"skipped: {error}", file=sys.stderr)
-            else:
-                readable.append(entry)
         if len(readable) < len(splits.SPLITS):
             raise InputError(
                 f"{len(readable)} readable images in {readable_name(root)} ({len(entries)} files):"
                 " a data set needs at least 3, one per split"
             )
-        listing = dataclasses.replace(listing, splits=splits.in_splits(readable, group))
-    plan = layouts.plan_of_files(NAME, listing, image_size, group=group)
+        listing = listing._replace(splits=splits.in_splits(readable, group))
+        plan = layouts.plan_of_files(NAME, listing, image_size, group=group)
     label = f"{readable_name(root.name)} {image_size}px"
     return dataclasses.replace(plan, label=label, skipped=skipped)
