@@ -94,6 +94,12 @@ def unread_kinds(names: Iterable[str]) -> str:
     return f"{counts} are not read{heif}"
 
 
+def kinds(names: Iterable[str]) -> str:
+    """Describes in a line which files are images, and those of other formats among the names."""
+    unread = unread_kinds(names)
+    return f"files that end in {' '.join(sorted(EXTENSIONS))}" + (f"; {unread}" if unread else "")
+
+
 def readable_name(path: str | os.PathLike[str]) -> str:
     """Returns a path as printable text: invalid UTF-8 is replaced, control characters escaped."""
     return printable(os.fsencode(path).decode(errors="replace"))

@@ -199,22 +199,26 @@ def lfw(source: Path) -> Listing:
     return Listing(root, in_splits(entries, group="([^/]+)/[^/]+"), {}, (250, 250))
 
 
-def image_folder(source: Path, attributes: Path | None = None, group: str = "") -> Listing:
+def image_folder(
+    source: Path,
+    attributes: Path | None = None,
+    group: str = "",
+    files: dict[str, str] | None = None,
+) -> Listing:
     """Lists a directory tree of images, split by a hash of their relative paths or groups.
 
-    See `tables.read_csv` for `attributes`, and `splits.groups_by` for `group`.
+    See `tables.read_csv` for `attributes`, and `splits.groups_by` for `group`. `files` are those of
+    `tree.list_files`, if it was called before.
     """
-    files = list_files(existing_directory(source))
+    files = list_files(existing_directory(source)) if files is None else files
     stamps = {file: stamp for file, stamp in files.items() if images.is_image(file)}
     stamps = without_links(source, stamps)
-    unread = images.unread_kinds(files)
     if len(stamps) < len(SPLITS):
-        kinds = " ".join(sorted(images.EXTENSIONS))
         raise InputError(
-            f"{source} holds {len(stamps)} images (files that end in {kinds}"
-            f"{f'; {unread}' if unread else ''}): a data set needs at least 3, one per split"
+            f"{source} holds {len(stamps)} images ({images.kinds(files)}): a data set needs at"
+            " least 3, one per split"
         )
-    if unread:
+    if unread := images.unread_kinds(files):
         logging.warning("%s: %s", images.readable_name(source), unread)
     factors: dict[str, tuple[str, ...]] = {}
     rows: dict[str, tuple[int, ...]] = dict.fromkeys(stamps, ())

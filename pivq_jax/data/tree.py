@@ -13,7 +13,7 @@ from absl import logging
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
 from pivq_jax.common.retry import may_pass
-from pivq_jax.data.images import EXTENSIONS, is_image, readable_name, unread_kinds
+from pivq_jax.data.images import is_image, kinds, readable_name
 
 # Folders of network shares and of Windows that are hidden there.
 _HIDDEN = ("@eaDir", "$RECYCLE.BIN", "System Volume Information")
@@ -89,12 +89,9 @@ def list_images(directory: str | os.PathLike[str]) -> list[str]:
     """
     root = existing_directory(directory)
     files = list_files(root)
-    if not (found := [file for file in files if is_image(file)]):
-        kinds, unread = " ".join(sorted(EXTENSIONS)), unread_kinds(files)
-        raise InputError(
-            f"no image in {root}: put files into it that end in one of {kinds}"
-            + (f" ({unread})" if unread else "")
-        )
+    found = [file for file in files if is_image(file)]
+    if not found:
+        raise InputError(f"no image in {root}: put some there ({kinds(files)})")
     return found
 
 
@@ -109,10 +106,10 @@ def existing_directory(
     return root
 
 
-def fingerprint(root: Path) -> str:
-    """Returns a hash of the names and stamps of all image files of a tree."""
+def fingerprint(files: dict[str, str]) -> str:
+    """Returns a hash of the names and stamps of all image files of a listed tree."""
     of_directory: dict[str, Any] = collections.defaultdict(hashlib.sha256)  # of names and stamps
-    for path, stamp in list_files(root).items():
+    for path, stamp in files.items():
         if is_image(path):
             directory, name = os.path.split(path)
             of_directory[directory].update(os.fsencode(f"{name}\t{stamp}\n"))
