@@ -1,24 +1,22 @@
 """Data sets and the input pipeline. Use `load_dataset`; heavy imports are deferred until needed."""
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.util
 import os
 import shlex
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from pivq_jax.common.errors import InputError, brief
+from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded, is_remote
-from pivq_jax.common.retry import may_pass
 from pivq_jax.data import records, toon_faces
 from pivq_jax.data.builder import default_data_dir
 from pivq_jax.data.image_folder import prepared_folder
 from pivq_jax.data.images import (
+    damage_named,
     decode_image,
     encode_png,
     images_to_float,
@@ -139,6 +137,8 @@ def load_dataset(
             or is damaged, packages of the extra `train` are missing, or those of `faces`, which
             draw `toon_faces`, are missing or draw different faces.
     """
+    if name not in NAMES:
+        raise InputError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
     if name == "random":
         return Dataset(
             name,
@@ -146,16 +146,15 @@ def load_dataset(
             train=RandomSource(image_size, 512, seed=0),
             validation=RandomSource(image_size, 128, seed=1),
             test=RandomSource(image_size, 128, seed=2),
-            factors=dict(RandomSource.factors),
+            factors={"shade": ("dark", "light")},
         )
     if name == "toon_faces":
         return load_toon_faces(image_size, data_dir=data_dir)
-    if name not in NAMES:
-        raise InputError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
     _check_packages(name)
     path = os.fspath(path)
     if name == "tfds":
-        with _damage_named(path, "prepare it again with tensorflow-datasets"):
+        damaged = f"the prepared data in {path} is damaged"
+        with damage_named(damaged, "prepare it again with tensorflow-datasets"):
             splits, factors = open_directory(path, image_size)
             for split in splits.values():
                 split[0]
@@ -185,14 +184,7 @@ def load_dataset(
             f"{output}`, where DIR holds the official files (--help says which), or name the"
             " --output of an earlier run: --config.data.path=DIR"
         )
-    found = records.read_manifest(directory).get("group", "")
-    if name == "image_folder" and group and found != group:
-        raise InputError(
-            f"data.group is {group!r}, but {directory} was prepared with"
-            f" {f'--group={found!r}' if found else 'no --group'}: prepare it again with that"
-            " --group or, for a new run, set --config.data.group=''"
-        )
-    return _open_prepared(name, image_size, directory)
+    return _open_prepared(name, image_size, directory, group)
 
 
 def load_toon_faces(
@@ -218,9 +210,8 @@ def load_toon_faces(
     """
     _check_packages("toon_faces")
     cache = expanded(data_dir or default_data_dir())
-    return _open_prepared(
-        "toon_faces", image_size, toon_faces.prepared_faces(image_size, cache, sizes)
-    )
+    directory = toon_faces.prepared_faces(image_size, cache, sizes)
+    return _open_prepared("toon_faces", image_size, directory)
 
 
 def _check_packages(name: str) -> None:
@@ -233,35 +224,25 @@ def _check_packages(name: str) -> None:
             )
 
 
-def _open_prepared(name: str, image_size: int, directory: Path) -> Dataset:
+def _open_prepared(name: str, image_size: int, directory: Path, group: str = "") -> Dataset:
     import tensorflow_datasets as tfds
 
-    factors = records.read_manifest(directory)["factors"]
-    with _damage_named(directory):
+    manifest = records.read_manifest(directory)
+    found = manifest.get("group", "")
+    if name == "image_folder" and group and found != group:
+        raise InputError(
+            f"data.group is {group!r}, but {directory} was prepared with"
+            f" {f'--group={found!r}' if found else 'no --group'}: prepare it again with that"
+            " --group or, for a new run, set --config.data.group=''"
+        )
+    damaged = f"the prepared data in {directory} is damaged"
+    with damage_named(damaged, "delete that directory and run the command again"):
+        factors = {factor: tuple(values) for factor, values in manifest["factors"].items()}
         builder = tfds.builder_from_directory(directory)
         splits = {s: RecordSource(builder, s, image_size) for s in builder.info.splits}
         for split in splits.values():
             split[0]
     splits.setdefault("test", splits["validation"])  # FFHQ has no test split
-    factors = {factor: tuple(values) for factor, values in factors.items()}
     if name == "toon_faces":  # earlier versions wrote a value as it is misspelled in the drawings
         factors = toon_faces.FACTORS
     return Dataset(name, image_size, **splits, factors=factors)
-
-
-@contextlib.contextmanager
-def _damage_named(
-    directory: str | os.PathLike[str],
-    remedy: str = "delete that directory and run the command again",
-) -> Iterator[None]:
-    """Converts errors on reading prepared data to an `InputError` that names the directory."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # any type: it depends on what is missing or cut short
-        if may_pass(error):  # the storage is the reason: that is no damage
-            raise
-        raise InputError(
-            f"the prepared data in {directory} is damaged ({brief(error)}): {remedy}"
-        ) from error

@@ -23,6 +23,7 @@ from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded, read_object
 from pivq_jax.data.builder import default_data_dir
+from pivq_jax.data.records import MANIFEST
 
 # How the names of directories end that hold no whole data set: one in the making, and one whose
 # deletion was interrupted.
@@ -40,21 +41,18 @@ class Prepared(NamedTuple):
 
 def contents(cache: Path) -> list[Prepared]:
     """Lists the prepared data sets, the unfinished ones and the half deleted, newest first."""
-    found = [
-        _describe(path, cache)
-        for path in [*cache.glob("[!.]*/*"), *cache.glob("fetched/*/[!.]*/*")]
-        if (path / "prepared.json").exists() or path.name.endswith(_PARTS)
-    ]
+    found = []
+    for path in [*cache.glob("[!.]*/*"), *cache.glob("fetched/*/[!.]*/*")]:
+        whole = not path.name.endswith(_PARTS)
+        if whole and not (path / MANIFEST).exists():
+            continue
+        files = [file.stat() for file in path.rglob("*") if file.is_file()]
+        made = datetime.datetime.fromtimestamp(max((file.st_mtime for file in files), default=0))
+        images = read_object(path / MANIFEST, 2**28).get("images", {}) if whole else {}
+        size = sum(file.st_size for file in files)
+        name = path.relative_to(cache).as_posix()
+        found.append(Prepared(name, size, made, sum(images.values())))
     return sorted(found, key=lambda entry: entry.made, reverse=True)
-
-
-def _describe(path: Path, cache: Path) -> Prepared:
-    files = [file.stat() for file in path.rglob("*") if file.is_file()]
-    made = datetime.datetime.fromtimestamp(max((file.st_mtime for file in files), default=0))
-    whole = not path.name.endswith(_PARTS)
-    images = read_object(path / "prepared.json", 2**28).get("images", {}) if whole else {}
-    size = sum(file.st_size for file in files)
-    return Prepared(path.relative_to(cache).as_posix(), size, made, sum(images.values()))
 
 
 def delete(cache: Path, names: Sequence[str]) -> int:

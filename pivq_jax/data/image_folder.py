@@ -1,6 +1,7 @@
 """Directory trees of aligned images as a data set, prepared on first use."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 import re
@@ -31,48 +32,38 @@ def prepared_folder(
         raise InputError(f"image_size is {image_size}: it must be at least 8")
     splits.groups_by(group)  # raises an error
     root = tree.existing_directory(path).resolve()
+    files = tree.list_files(root)
     place = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    content = tree.fingerprint(root)
     label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
-    contents = f"{place}\n{image_size}\n{content}" + (f"\n{group}" if group else "")
+    contents = f"{place}\n{image_size}\n{tree.fingerprint(files)}" + (f"\n{group}" if group else "")
     version = hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     target = cache / NAME / f"{label}_{image_size}px_{version}"
-
-    def make_plan() -> Plan:
-        plan = _plan(root, image_size, group)
-        if tree.fingerprint(root) != content:
-            raise InputError(
-                f"{readable_name(root)} changed while it was listed: run the command again once it"
-                " is complete"
-            )
-        return plan
-
     # Not of its version: a folder that changes leaves one unfinished directory, not many.
     stem = f"{label}_{image_size}px_{place}"
+    make_plan = functools.partial(_plan, root, files, image_size, group)
     build(target, make_plan, workers=usable_cores(), stem=stem)
     return target
 
 
-def _plan(root: Path, image_size: int, group: str) -> Plan:
-    listing = layouts.image_folder(root, group=group)
-    skipped = []
+def _plan(root: Path, files: dict[str, str], image_size: int, group: str) -> Plan:
+    listing = layouts.image_folder(root, group=group, files=files)
+    plan = layouts.plan_of_files(NAME, listing, image_size, group=group)
     entries = [entry for part in listing.splits.values() for entry in part]
+    readable, skipped = [], []
     if len(entries) <= _FEW:
-        make, readable = layouts.plan_of_files(NAME, listing, image_size).make, []
         for entry in sorted(entries):
             try:
-                make(entry)
+                plan.make(entry)
+                readable.append(entry)
             except InputError as error:
                 skipped.append(str(error))
                 print(f"skipped: {error}", file=sys.stderr)
-            else:
-                readable.append(entry)
         if len(readable) < len(splits.SPLITS):
             raise InputError(
                 f"{len(readable)} readable images in {readable_name(root)} ({len(entries)} files):"
                 " a data set needs at least 3, one per split"
             )
-        listing = dataclasses.replace(listing, splits=splits.in_splits(readable, group))
-    plan = layouts.plan_of_files(NAME, listing, image_size, group=group)
+        listing = listing._replace(splits=splits.in_splits(readable, group))
+        plan = layouts.plan_of_files(NAME, listing, image_size, group=group)
     label = f"{readable_name(root.name)} {image_size}px"
     return dataclasses.replace(plan, label=label, skipped=skipped)

@@ -30,7 +30,6 @@ _FORMATS = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
-
 # Modules that read formats which not every installation of Pillow reads.
 _READERS = {"AVIF": "PIL._avif", "HEIF": "pillow_heif"}
 
@@ -39,24 +38,15 @@ def _has_reader(kind: str) -> bool:
     return kind not in _READERS or importlib.util.find_spec(_READERS[kind]) is not None
 
 
-# Pixels that are converted at once.
-_STRIP = 2**20
-# What Pillow raises for a tag of another type or size than it must have.
-_ODD_TAGS = (
-    *(ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError),
-    struct.error,
-)
+FORMATS = tuple(filter(_has_reader, _FORMATS))
 
-FORMATS = tuple(kind for kind in _FORMATS if _has_reader(kind))
-
-# Extensions of files that are treated as images, in lower case.
+# Extensions of files that are treated as images, in lower case; and those of images that nothing
+# here reads, beside the above that lack a reader.
 EXTENSIONS = frozenset(extension for kind in FORMATS for extension in _FORMATS[kind])
-
-# Extensions of images that nothing here reads, beside the above that lack a reader.
 _OTHERS = ".arw .cr2 .cr3 .dng .exr .hdr .jp2 .jxl .nef .orf .psd .raf .rw2 .svg .tga"
-_UNREAD = (
-    frozenset(_OTHERS.split()) | {e for kind in _FORMATS.values() for e in kind}
-) - EXTENSIONS
+_UNREAD = frozenset(_OTHERS.split()).union(*_FORMATS.values()) - EXTENSIONS
+
+_STRIP = 2**20  # pixels that are converted at once
 
 
 def images_to_float(images: Any) -> Any:
@@ -83,27 +73,36 @@ def images_to_uint8(images: Any) -> Any:
     return ((images.astype("float32") + 1.0) * 127.5).clip(0.0, 255.0).round().astype("uint8")
 
 
+def _suffix(name: str) -> str:
+    """Returns the extension in lower case, or '' for a hidden file, such as `._x.jpg` of macOS."""
+    base = os.path.basename(name)
+    return "" if base.startswith(".") else os.path.splitext(base)[1].lower()
+
+
 def is_image(name: str) -> bool:
     """Whether a file is treated as an image: by its extension, unless it is hidden."""
-    base = os.path.basename(name)  # hidden ones include `._x.jpg` of macOS
-    return os.path.splitext(base)[1].lower() in EXTENSIONS and not base.startswith(".")
-
-
-def readable_name(path: str | os.PathLike[str]) -> str:
-    """Returns a path as printable text: invalid UTF-8 is replaced, control characters escaped."""
-    return printable(os.fsencode(path).decode(errors="replace"))
+    return _suffix(name) in EXTENSIONS
 
 
 def unread_kinds(names: Iterable[str]) -> str:
     """Describes in a line the images whose format nothing here reads; empty if there are none."""
-    shown = (name for name in names if not os.path.basename(name).startswith("."))
-    suffixes = (os.path.splitext(name)[1].lower() for name in shown)
-    found = collections.Counter(suffix for suffix in suffixes if suffix in _UNREAD)
+    found = collections.Counter(suffix for suffix in map(_suffix, names) if suffix in _UNREAD)
     if not found:
         return ""
     counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(found.items()))
     heif = " (.heic: pip install pillow-heif)" if found.keys() & {*_FORMATS["HEIF"]} else ""
     return f"{counts} are not read{heif}"
+
+
+def kinds(names: Iterable[str]) -> str:
+    """Describes in a line which files are images, and those of other formats among the names."""
+    unread = unread_kinds(names)
+    return f"files that end in {' '.join(sorted(EXTENSIONS))}" + (f"; {unread}" if unread else "")
+
+
+def readable_name(path: str | os.PathLike[str]) -> str:
+    """Returns a path as printable text: invalid UTF-8 is replaced, control characters escaped."""
+    return printable(os.fsencode(path).decode(errors="replace"))
 
 
 def pillow() -> Any:
@@ -184,6 +183,31 @@ def decode_whole(file: str | os.PathLike[str] | IO[bytes], *, name: str) -> np.n
     return np.concatenate(strips)
 
 
+def encode_png(image: npt.ArrayLike) -> bytes:
+    """Encodes an image, uint8 [H, W, 3], as a PNG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(image)).save(file, format="PNG")
+    return file.getvalue()
+
+
+@contextlib.contextmanager
+def damage_named(what: str, remedy: str = "") -> Iterator[None]:
+    """Converts an error on reading a damaged file to an `InputError` that begins with `what`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # libraries raise almost any type for a damaged file
+        # The storage is the reason, or this machine: nobody should record that as damage.
+        if may_pass(error) or isinstance(error, MemoryError):
+            raise
+        reason = brief(error)
+        message = f"{what} ({reason}): {remedy}" if remedy else f"{what}: {reason}"
+        raise InputError(message) from error
+
+
 def _decode(
     file: str | os.PathLike[str] | IO[bytes],
     name: str,
@@ -193,14 +217,19 @@ def _decode(
     square: bool = False,
 ) -> Any:
     """Returns an upright RGB image of Pillow, or its central square."""
-    from PIL import ImageOps
+    from PIL import ImageOps, UnidentifiedImageError
 
-    with _damage_named(name, formats), contextlib.ExitStack() as stack:
-        raw: Any = file
+    with damage_named(f"cannot read image {name}"), contextlib.ExitStack() as stack:
         if isinstance(file, str | os.PathLike):
-            raw = stack.enter_context(open(file, "rb"))
-        header = Header(raw, name)
-        opened = stack.enter_context(pillow().open(header, formats=formats))
+            file = stack.enter_context(open(file, "rb"))
+        header = Header(file, name)
+        try:
+            opened = stack.enter_context(pillow().open(header, formats=formats))
+        except UnidentifiedImageError as error:
+            what = "not an image of a known format"
+            if formats is not FORMATS:
+                what = f"it is no {' or '.join(formats)} image: choose another one"
+            raise InputError(f"cannot read image {name}: {what}") from error
         header.passed(opened)
         width, height = opened.size
         if shape is not None and (width, height) != shape:
@@ -218,43 +247,15 @@ def _decode(
             )
         opened.load()
         check_exif(opened, name)
-        # It turns the pixels before it writes the other tags anew, which fails where one is odd.
-        with contextlib.suppress(*_ODD_TAGS):
+        # It turns the pixels before it writes the other tags anew, which raises these if one of
+        # them has another type or size than it must have.
+        odd = (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError)
+        with contextlib.suppress(*odd, struct.error):
             ImageOps.exif_transpose(opened, in_place=True)
         side = crop or min(opened.size)
         left, top = (opened.width - side) // 2, (opened.height - side) // 2
         box = (left, top, left + side, top + side) if square else (0, 0, *opened.size)
         return _to_rgb(opened, box)
-
-
-@contextlib.contextmanager
-def _damage_named(name: str, formats: Sequence[str]) -> Iterator[None]:
-    """Converts what Pillow raises for a damaged file to an `InputError` that names the file."""
-    from PIL import UnidentifiedImageError
-
-    try:
-        yield
-    except InputError:
-        raise
-    except UnidentifiedImageError as error:
-        what = "not an image of a known format"
-        if formats is not FORMATS:
-            what = f"it is no {' or '.join(formats)} image: choose another one"
-        raise InputError(f"cannot read image {name}: {what}") from error
-    except Exception as error:  # Pillow's decoders raise almost any type for a damaged file
-        # The storage is the reason, or this machine: nobody should record that as damage.
-        if may_pass(error) or isinstance(error, MemoryError):
-            raise
-        raise InputError(f"cannot read image {name}: {brief(error)}") from error
-
-
-def encode_png(image: npt.ArrayLike) -> bytes:
-    """Encodes an image, uint8 [H, W, 3], as a PNG file."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(np.asarray(image)).save(file, format="PNG")
-    return file.getvalue()
 
 
 def _strips(image: Any, box: tuple[int, int, int, int] | None = None) -> Iterator[Any]:
@@ -269,19 +270,19 @@ def _to_rgb(image: Any, box: tuple[int, int, int, int]) -> Any:
     """Returns a box of an image in RGB; it converts some rows after another, to save memory."""
     from PIL import Image
 
-    scale = _scale(image)
-    if image.mode == "RGB" and "transparency" not in image.info:
+    if image.mode == "RGB" and not image.has_transparency_data:
         return image.crop(box)
+    white = _white(image)
     left, top, right, bottom = box
     result = Image.new("RGB", (right - left, bottom - top))
     start = 0
     for strip in _strips(image, box):
-        result.paste(_strip_to_rgb(strip, scale), (0, start))
+        result.paste(_strip_to_rgb(strip, white), (0, start))
         start += strip.height
     return result
 
 
-def _scale(image: Any) -> float:
+def _white(image: Any) -> float:
     """Returns the value of white in an image of one channel with more than 8 bits."""
     if image.mode != "F":
         return 65535.0
@@ -295,19 +296,14 @@ def _scale(image: Any) -> float:
     return next((top for top in (1.0, 255.0) if most <= top), 65535.0)
 
 
-def _strip_to_rgb(image: Any, scale: float) -> Any:
+def _strip_to_rgb(image: Any, white: float) -> Any:
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
         # Grey with 16 bits or more: Pillow's own conversion clips at 255 instead of scaling.
-        values = np.array(image, np.float32)
-        np.clip(values, 0.0, scale, out=values)
-        values *= 255.0 / scale
+        values = np.asarray(image, np.float32).clip(0.0, white) * (255.0 / white)
         return Image.fromarray(values.astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        if image.mode != "RGBA":
-            image = image.convert("RGBA")
+    if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, "white")
-        canvas.alpha_composite(image)
-        image = canvas
+        image = Image.alpha_composite(canvas, image.convert("RGBA"))
     return image.convert("RGB")

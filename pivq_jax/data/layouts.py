@@ -10,37 +10,24 @@ Each reader validates all lists before any image is read. Sources:
   funneled: Huang et al. 2007 (ICCV); deep funneled: Huang et al. 2012 (NIPS)
 """
 
-import dataclasses
 import functools
 import hashlib
 import io
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import logging
 
-from pivq_jax.common.errors import InputError, brief
+from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import open_archive
-from pivq_jax.common.retry import may_pass
-from pivq_jax.data import tables
+from pivq_jax.data import images, tables
 from pivq_jax.data.builder import Entry, Plan
-from pivq_jax.data.images import (
-    EXTENSIONS,
-    decode_image,
-    encode_png,
-    is_image,
-    readable_name,
-    unread_kinds,
-)
 from pivq_jax.data.splits import SPLITS, in_splits
 from pivq_jax.data.tree import existing_directory, list_files, without_links
-
-# Names of the attribute values -1 and 1 of the official lists.
-_BINARY = ("no", "yes")
 
 # Subdirectories of the official downloads that are searched for files.
 _PLACES = ("", "Img", "Anno", "Eval", "CelebAMask-HQ", "CelebA-HQ")
@@ -59,8 +46,7 @@ _MAX_MEMBER = 2**26
 _MAX_MEMBERS = 250_000
 
 
-@dataclasses.dataclass(frozen=True)
-class Listing:
+class Listing(NamedTuple):
     """Images and labels of a source."""
 
     root: Path  # directory of the images, or a zip archive
@@ -80,21 +66,17 @@ class FileRecipe(NamedTuple):
 
     def make(self, entry: Entry) -> tuple[bytes, dict[str, int]]:
         """Returns a record's PNG file and factors; raises InputError if it cannot be read."""
-        name = readable_name(entry.file)
+        name = images.readable_name(entry.file)
+        file: Any = os.path.join(self.root, entry.file)
         if os.path.isfile(self.root):
-            try:
+            with images.damage_named(f"cannot read image {name}"):
                 archive = _archive(self.root)
                 with archive.open(entry.file) as member:  # no more than it claims is decompressed
-                    content = member.read(archive.getinfo(entry.file).file_size)
-            except Exception as error:  # zipfile and its decompressors raise many types
-                if may_pass(error):
-                    raise
-                raise InputError(f"cannot read image {name}: {brief(error)}") from error
-            file: Any = io.BytesIO(content)
-        else:
-            file = os.path.join(self.root, entry.file)
-        image = decode_image(file, self.image_size, name=name, crop=self.crop, shape=self.shape)
-        return encode_png(image), dict(zip(self.factors, entry.factors, strict=True))
+                    file = io.BytesIO(member.read(archive.getinfo(entry.file).file_size))
+        image = images.decode_image(
+            file, self.image_size, name=name, crop=self.crop, shape=self.shape
+        )
+        return images.encode_png(image), dict(zip(self.factors, entry.factors, strict=True))
 
 
 @functools.cache
@@ -122,38 +104,35 @@ def plan_of_files(
         identity=repr((PIL.__version__, files._replace(root=""))),  # wherever the source is
         make=files.make,
         origin=origin | ({"group": group} if group else {}),
-        source=readable_name(listing.root),
+        source=images.readable_name(listing.root),
         label=f"{name} {image_size}px",
     )
 
 
 def celeba(source: Path) -> Listing:
     """Lists CelebA: aligned images (folder or zip), 40 attributes, the official partition."""
-    wanted = "a directory with img_align_celeba (folder or .zip), list_attr_celeba.txt and "
-    wanted += "list_eval_partition.txt, CelebA's own files"
-    root = _find(source, ("img_align_celeba", "img_align_celeba.zip"), wanted)
-    partition_file = _find(source, ("list_eval_partition.txt",), wanted)
+    wanted = "img_align_celeba (folder or .zip), list_attr_celeba.txt and list_eval_partition.txt"
+    root = _find(source, wanted, "img_align_celeba", "img_align_celeba.zip")
+    partition_file = _find(source, wanted, "list_eval_partition.txt")
+    attributes_file = _find(source, wanted, "list_attr_celeba.txt")
     partition = tables.read_partition(partition_file)
-    attributes_file = _find(source, ("list_attr_celeba.txt",), wanted)
     return _labelled(root, partition, partition_file, attributes_file, (178, 218))
 
 
 def celeba_hq(source: Path) -> Listing:
     """Lists CelebA-HQ as in CelebAMask-HQ; images have the split of their original in CelebA."""
-    wanted = "the directory CelebAMask-HQ with CelebA-HQ-img, CelebA-HQ-to-CelebA-mapping.txt and "
-    wanted += "CelebAMask-HQ-attribute-anno.txt"
-    root = _find(source, ("CelebA-HQ-img",), wanted)
-    mapping_file = _find(source, ("CelebA-HQ-to-CelebA-mapping.txt",), wanted)
-    attributes_file = _find(source, ("CelebAMask-HQ-attribute-anno.txt",), wanted)
-    partition_file = _find(
-        source,
-        ("list_eval_partition.txt",),
+    wanted = "CelebA-HQ-img, CelebA-HQ-to-CelebA-mapping.txt and CelebAMask-HQ-attribute-anno.txt"
+    root = _find(source, wanted, "CelebA-HQ-img")
+    mapping_file = _find(source, wanted, "CelebA-HQ-to-CelebA-mapping.txt")
+    attributes_file = _find(source, wanted, "CelebAMask-HQ-attribute-anno.txt")
+    wanted = (
         "CelebA's list_eval_partition.txt too, as the splits of CelebA-HQ follow CelebA's: copy it"
-        " there (CelebA's download has it in Eval)",
+        " there (CelebA's download has it in Eval)"
     )
+    partition_file = _find(source, wanted, "list_eval_partition.txt")
     mapping, partition = tables.read_mapping(mapping_file), tables.read_partition(partition_file)
     _need_all(mapping.values(), partition, mapping_file, partition_file)
-    split_of = {f"{index}.jpg": partition[mapping[index]] for index in mapping}
+    split_of = {f"{index}.jpg": partition[image] for index, image in mapping.items()}
     return _labelled(root, split_of, mapping_file, attributes_file, (1024, 1024))
 
 
@@ -166,23 +145,24 @@ def _labelled(
 ) -> Listing:
     """Lists the images in the directory `root` that the file `listed` names, with attributes."""
     names, attributes = tables.read_attributes(attributes_file)
-    stamps = _by_name(_files(root))
+    stamps = _by_name(root)
     _need_all(split_of, stamps, listed, root)
     _need_all(split_of, attributes, listed, attributes_file)
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
     for image in sorted(split_of, key=lambda name: (len(name), name)):  # by number
         splits[split_of[image]].append(Entry(*stamps[image], attributes[image]))
-    return Listing(root, splits, dict.fromkeys(names, _BINARY), shape)
+    return Listing(root, splits, dict.fromkeys(names, ("no", "yes")), shape)  # of -1 and 1
 
 
 def ffhq(source: Path) -> Listing:
     """Lists FFHQ: images 0 to 59,999 train, 60,000 to 69,999 validation, none test."""
     sides = {"images1024x1024": 1024, "thumbnails128x128": 128}
     wanted = "images1024x1024 or thumbnails128x128, or a directory that holds one of them"
-    existing_directory(source, wanted)
-    root = source if source.name in sides else _find(source, tuple(sides), wanted)
+    root = existing_directory(source, wanted)
+    if root.name not in sides:
+        root = _find(root, wanted, *sides)
     splits: dict[str, list[Entry]] = {"train": [], "validation": []}
-    for name, (file, stamp) in sorted(_by_name(_files(root)).items()):
+    for name, (file, stamp) in sorted(_by_name(root).items()):
         if re.fullmatch(r"\d{5}\.png", name):
             split = "train" if int(name[:5]) < _FFHQ_TRAIN else "validation"
             splits[split].append(Entry(file, stamp, ()))
@@ -201,16 +181,15 @@ def ffhq(source: Path) -> Listing:
 def lfw(source: Path) -> Listing:
     """Lists Labeled Faces in the Wild, split by a hash of the person's name."""
     wanted = f"{', '.join(_LFW_FOLDERS)}, or a directory that holds one of them"
-    existing_directory(source, wanted)
-    root = source
+    root = existing_directory(source, wanted)
     while found := [name for name in _LFW_FOLDERS if (root / name).is_dir()]:  # some copies nest it
         root = root / found[0]
     entries = [
         Entry(file, stamp, ())
-        for file, stamp in _files(root).items()
-        if re.fullmatch(r"([^/]+)/\1_[0-9]{4}\.jpg", PurePosixPath(file).as_posix())
+        for file, stamp in list_files(root).items()
+        if re.fullmatch(r"([^/]+)/\1_[0-9]{4}\.jpg", file)
     ]
-    persons = {PurePosixPath(entry.file).parts[0] for entry in entries}
+    persons = {entry.file.split("/")[0] for entry in entries}
     if len(persons) < len(SPLITS):
         raise InputError(
             f"{root} holds images (such as NAME/NAME_0001.jpg) of {len(persons)} persons, and needs"
@@ -220,24 +199,27 @@ def lfw(source: Path) -> Listing:
     return Listing(root, in_splits(entries, group="([^/]+)/[^/]+"), {}, (250, 250))
 
 
-def image_folder(source: Path, attributes: Path | None = None, group: str = "") -> Listing:
+def image_folder(
+    source: Path,
+    attributes: Path | None = None,
+    group: str = "",
+    files: dict[str, str] | None = None,
+) -> Listing:
     """Lists a directory tree of images, split by a hash of their relative paths or groups.
 
-    See `tables.read_csv` for `attributes`, and `splits.groups_by` for `group`.
+    See `tables.read_csv` for `attributes`, and `splits.groups_by` for `group`. `files` are those of
+    `tree.list_files`, if it was called before.
     """
-    existing_directory(source)
-    files = list_files(source)
-    stamps = {file: stamp for file, stamp in files.items() if is_image(file)}
+    files = list_files(existing_directory(source)) if files is None else files
+    stamps = {file: stamp for file, stamp in files.items() if images.is_image(file)}
     stamps = without_links(source, stamps)
-    unread = unread_kinds(files)
     if len(stamps) < len(SPLITS):
         raise InputError(
-            f"{source} holds {len(stamps)} images (files that end in"
-            f" {' '.join(sorted(EXTENSIONS))}{f'; {unread}' if unread else ''}): a data set needs"
-            " at least 3, one per split"
+            f"{source} holds {len(stamps)} images ({images.kinds(files)}): a data set needs at"
+            " least 3, one per split"
         )
-    if unread:
-        logging.warning("%s: %s", readable_name(source), unread)
+    if unread := images.unread_kinds(files):
+        logging.warning("%s: %s", images.readable_name(source), unread)
     factors: dict[str, tuple[str, ...]] = {}
     rows: dict[str, tuple[int, ...]] = dict.fromkeys(stamps, ())
     if attributes is not None:
@@ -255,32 +237,36 @@ READERS: dict[str, Callable[[Path], Listing]] = {
 def _warn_of_missing(root: Path, count: int, official: int) -> None:
     """Of images of a data set that has no list of them."""
     if count < official:
-        place = readable_name(root)
-        logging.warning("%s holds %s of %s images", place, f"{count:,}", f"{official:,}")
+        logging.warning(f"{images.readable_name(root)} holds {count:,} of {official:,} images")
 
 
-def _find(source: Path, names: Sequence[str], wanted: str) -> Path:
+def _find(source: Path, wanted: str, *names: str) -> Path:
     """Returns the first of `names` in the directory or a subdirectory that downloads have."""
-    existing_directory(source, wanted)
+    existing_directory(source, f"a directory with {wanted}")
     for name in names:
         for place in _PLACES:
-            if (source / place / name).exists():
-                return source / place / name
+            if (path := source / place / name).exists():
+                return path
     raise InputError(f"no {' or '.join(names)} in {source}: it needs {wanted}")
+
+
+def _by_name(root: Path) -> dict[str, tuple[str, str]]:
+    """Returns the path and stamp of each file by its name alone, see `_files`."""
+    return {os.path.basename(file): (file, stamp) for file, stamp in _files(root).items()}
 
 
 def _files(root: Path) -> dict[str, str]:
     """Returns the relative path and a stamp, which changes with the file, of each file."""
     if root.is_dir():
         return list_files(root)
-    try:
-        with root.open("rb") as file, open_archive(file, _MAX_MEMBERS) as archive:
-            # `is_dir` fails for a member without a name.
-            members = [m for m in archive.infolist() if not m.filename.endswith("/")]
-    except Exception as error:  # zipfile raises many types for a damaged directory
-        raise InputError(
-            f"{root} is not a complete zip archive ({brief(error)}): download it again"
-        ) from error
+    damaged = f"{root} is not a complete zip archive"
+    with (
+        images.damage_named(damaged, "download it again"),
+        root.open("rb") as file,
+        open_archive(file, _MAX_MEMBERS) as archive,
+    ):
+        # `is_dir` fails for a member without a name.
+        members = [m for m in archive.infolist() if not m.filename.endswith("/")]
     for member in members:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise InputError(
@@ -295,11 +281,6 @@ def _files(root: Path) -> dict[str, str]:
                 f" {_MAX_MEMBER:,}: download it again"
             )
     return {m.filename: f"{m.file_size} {m.CRC:08x}" for m in members}
-
-
-def _by_name(stamps: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """Maps the last component of each path to (file, stamp)."""
-    return {PurePosixPath(file).name: (file, stamp) for file, stamp in stamps.items()}
 
 
 def _need_all(wanted: Iterable[str], there: Iterable[str], where: Path, other: Path) -> None:

@@ -6,7 +6,6 @@ tensorflow-datasets opens it, and `prepared.json`, which describes its origin.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -30,8 +29,8 @@ def set_directory(root: Path, name: str, image_size: int) -> Path:
 
 def prepared_sizes(root: Any, name: str) -> list[int]:
     """Lists the sizes at which a data set is prepared."""
-    names = (path.parent.name for path in (root / name).glob(f"*px/{MANIFEST}"))
-    return [int(match[1]) for match in (re.fullmatch(r"(\d+)px", n) for n in names) if match]
+    found = (path.parent.name.removesuffix("px") for path in (root / name).glob(f"*px/{MANIFEST}"))
+    return [int(size) for size in found if size.isdecimal()]
 
 
 def find_directory(root: Any, name: str, image_size: int) -> Any:

@@ -1,7 +1,7 @@
 """Random-access sources: `source[i]` is `{"image": uint8 [H, W, 3], factor: int, ...}`."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -117,9 +117,7 @@ def first_images(source: Source, count: int) -> Subset:
 
 
 class RandomSource:
-    """Noise images for quick trials: those with odd indices are light and the others dark."""
-
-    factors: Mapping[str, tuple[str, ...]] = {"shade": ("dark", "light")}
+    """Noise images for quick trials: those with odd indices, of `shade` 1, are light."""
 
     def __init__(self, image_size: int, count: int, seed: int):
         self._image_size, self._count, self._seed = image_size, count, seed

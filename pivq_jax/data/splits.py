@@ -21,25 +21,24 @@ def in_splits(entries: Sequence[Entry], group: str) -> dict[str, list[Entry]]:
     """
     group_of = groups_by(group)
     groups = {entry.file: group_of(entry.file) for entry in entries}
-    found = set(groups.values())
-    if len(found) < len(SPLITS):
+    sizes = collections.Counter(groups.values())
+    if len(sizes) < len(SPLITS):
         raise InputError(
-            f"group is {group!r}, by which the {len(entries):,} images are in {len(found)} group(s)"
-            f" ({min(found)[:60]!r}, ...): a data set needs at least 3, one per split"
+            f"group is {group!r}, by which the {len(entries):,} images are in {len(sizes)} group(s)"
+            f" ({min(sizes)[:60]!r}, ...): a data set needs at least 3, one per split"
         )
-    if group and (alone := sum(groups[entry.file] == entry.file for entry in entries)):
+    if group and (alone := sum(file == name for file, name in groups.items())):
         logging.warning(
-            "group %r does not match %s of %s images, each of which is a group of its own",
-            *(group, f"{alone:,}", f"{len(entries):,}"),
+            f"group {group!r} does not match {alone:,} of {len(entries):,} images, each of which is"
+            " a group of its own"
         )
-    name, most = collections.Counter(groups.values()).most_common(1)[0]
+    name, most = sizes.most_common(1)[0]
     if group and most > max(len(entries) / 20, 50):  # IMG_0001.jpg is of a camera, of no person
         logging.warning(
-            "group %r puts %s of %s images into one group, %r: change it if these do not belong"
-            " together",
-            *(group, f"{most:,}", f"{len(entries):,}", name[:60]),
+            f"group {group!r} puts {most:,} of {len(entries):,} images into one group,"
+            f" {name[:60]!r}: change it if these do not belong together"
         )
-    assigned = assign_splits(list(groups.values()))
+    assigned = assign_splits([*sizes])
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
     for entry in sorted(entries, key=lambda entry: _hash(entry.file)):
         splits[assigned[groups[entry.file]]].append(entry)
@@ -79,7 +78,7 @@ def groups_by(pattern: str) -> Callable[[str], str]:
 
 
 def assign_splits(names: Sequence[str]) -> dict[str, str]:
-    """Assigns files to splits by a hash of their names: 80 % train, 10 % validation, 10 % test.
+    """Assigns names to splits by a hash of them: 80 % train, 10 % validation, 10 % test.
 
     Of at least three names, every split gets one.
     """

@@ -1,11 +1,11 @@
 """The lists that official data sets bring, and tables of attributes: read and checked."""
 
 import csv
-import itertools
 import re
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.records import RESERVED
@@ -28,46 +28,31 @@ class _Table:
     def __init__(self, path: Path) -> None:
         self._path, self._length, self._left = path, 0, _MAX_MEMORY
 
-    def split(self) -> Iterator[list[str]]:
-        """Yields the fields of each nonempty line, between spaces."""
-        for line in self._lines("utf-8"):
-            self._length = 0
-            if fields := line.split():
-                yield fields
-
-    def parse_csv(self) -> Iterator[list[str]]:
-        """Yields the fields of each nonempty row, which in quotes may have several lines."""
+    def rows(self, as_csv: bool = False) -> Iterator[list[str]]:
+        """Yields the fields of each nonempty row: what is between spaces, or those of CSV."""
         try:
-            for row in csv.reader(self._lines("utf-8-sig")):
-                self._length = 0
-                if row:
-                    yield [row[0], *(field.strip() for field in row[1:])]
-        except csv.Error as error:
+            with self._path.open(encoding="utf-8-sig", newline="") as file:
+                lines = self._lines(file)
+                rows: Iterable[list[str]] = csv.reader(lines) if as_csv else map(str.split, lines)
+                for row in rows:
+                    self._length = 0
+                    if row:
+                        yield row
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"cannot read {self._path}: {error}") from error
 
-    def _lines(self, encoding: str) -> Iterator[str]:
-        try:
-            with self._path.open(encoding=encoding, newline="") as file:
-                while line := file.readline(_MAX_LINE + 1):
-                    self._length += len(line)  # of the row so far
-                    if self._length > _MAX_LINE:
-                        raise InputError(
-                            f"{self._path} has a line of more than {_MAX_LINE:,} characters"
-                        )
-                    yield line
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {self._path}: {error}") from error
+    def _lines(self, file: IO[str]) -> Iterator[str]:
+        while line := file.readline(_MAX_LINE + 1):
+            self._length += len(line)  # of the row so far, which in quotes may have several lines
+            if self._length > _MAX_LINE:
+                raise InputError(f"{self._path} has a line of more than {_MAX_LINE:,} characters")
+            yield line
 
     def check_names(self, names: list[str]) -> None:
         if len(names) > _MAX_NAMES:
             raise InputError(
                 f"{self._path} names {len(names):,} attributes, more than {_MAX_NAMES:,}"
             )
-
-    def wrong(self, fields: list[str], wanted: str) -> InputError:
-        """Returns the error of a line that is not as wanted."""
-        line = " ".join(fields)[:60]
-        return InputError(f"{self._path} has the line {line!r}, not {wanted}: download it again")
 
     def keep(self, text: str, numbers: int = 0) -> None:
         """Counts the bytes of a text and of a tuple of numbers that are kept."""
@@ -78,46 +63,43 @@ class _Table:
                 " or attributes"
             )
 
+    def damaged(self, how: str) -> InputError:
+        """Returns the error of an official list that has another form."""
+        return InputError(f"{self._path} {how}: download it again")
+
 
 def read_partition(path: Path) -> dict[str, str]:
     """Returns the split of each image, from lines such as `000001.jpg 0`."""
     partition, table = {}, _Table(path)
-    for fields in table.split():
-        if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
-            raise table.wrong(fields, "an image and 0, 1 or 2")
-        table.keep(fields[0])
-        partition[fields[0]] = SPLITS[int(fields[1])]
+    for row in table.rows():
+        if len(row) != 2 or row[1] not in ("0", "1", "2"):
+            raise table.damaged(f"has the line {' '.join(row)[:60]!r}, not an image and 0, 1 or 2")
+        table.keep(row[0])
+        partition[row[0]] = SPLITS[int(row[1])]
     for split in SPLITS:
         if split not in partition.values():
-            raise InputError(f"{path} names no {split} image: download it again")
+            raise table.damaged(f"names no {split} image")
     return partition
 
 
 def read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
     """Returns the attribute names, from the second line, and 0 or 1 for each, of each image."""
     table = _Table(path)
-    lines = table.split()
-    first, names = next(lines, []), next(lines, [])
+    rows = table.rows()
+    first, names = next(rows, []), next(rows, [])
     if not names or len(first) != 1 or not re.fullmatch(r"[0-9]{1,9}", first[0]):
-        raise InputError(
-            f"{path} does not begin with the number of images and the attributes' names: download"
-            " it again"
-        )
+        raise table.damaged("does not begin with the number of images and the attributes' names")
     table.check_names(names)
-    attributes, rows = {}, 0
-    for image, *values in lines:
-        rows += 1
+    attributes, count = {}, 0
+    for image, *values in rows:
+        count += 1
         if len(values) != len(names) or not set(values) <= {"-1", "1"}:
-            raise InputError(
-                f"{path} does not give {image[:60]} {len(names)} values of -1 or 1: download it"
-                " again"
-            )
+            raise table.damaged(f"does not give {image[:60]} {len(names)} values of -1 or 1")
         table.keep(image, len(names))
         attributes[image] = tuple(int(value == "1") for value in values)
-    if rows != int(first[0]):
-        raise InputError(
-            f"{path} has {rows:,} of the {int(first[0]):,} images that its first line states:"
-            " download it again"
+    if count != int(first[0]):
+        raise table.damaged(
+            f"has {count:,} of the {int(first[0]):,} images that its first line states"
         )
     return names, attributes
 
@@ -125,13 +107,15 @@ def read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
 def read_mapping(path: Path) -> dict[int, str]:
     """Returns the CelebA image of each CelebA-HQ image, from lines `idx orig_idx orig_file`."""
     mapping, table = {}, _Table(path)
-    for fields in itertools.islice(table.split(), 1, None):
-        if len(fields) != 3 or not re.fullmatch(r"[0-9]{1,9}", fields[0]):
-            raise table.wrong(fields, "`idx orig_idx orig_file`")
-        table.keep(fields[2])
-        mapping[int(fields[0])] = fields[2]
+    rows = table.rows()
+    next(rows, None)  # the names of the columns
+    for row in rows:
+        if len(row) != 3 or not re.fullmatch(r"[0-9]{1,9}", row[0]):
+            raise table.damaged(f"has the line {' '.join(row)[:60]!r}, not idx orig_idx orig_file")
+        table.keep(row[2])
+        mapping[int(row[0])] = row[2]
     if not mapping:
-        raise InputError(f"{path} names no images: download it again")
+        raise table.damaged("names no images")
     return mapping
 
 
@@ -144,8 +128,13 @@ def read_csv(
     values. Rows of other images are not used.
     """
     table = _Table(path)
-    rows = table.parse_csv()
-    _, *names = next(rows, [""])
+    rows = table.rows(as_csv=True)
+    names = [name.strip() for name in next(rows, [])[1:]]
+    if not names:
+        raise InputError(
+            f"{path} names no attributes: its first row must have a name for the image column"
+            " and one for each attribute"
+        )
     table.check_names(names)
     for name in names:
         allowed = re.fullmatch(r"\w[\w .-]*", name) and name not in RESERVED
@@ -156,17 +145,13 @@ def read_csv(
                 f" digits, spaces and _.-, at most {_MAX_NAME} bytes, occur once, and are not"
                 f" {' or '.join(RESERVED)}"
             )
-    if not names:
-        raise InputError(
-            f"{path} names no attributes: its first row must have a name for the image column"
-            " and one for each attribute"
-        )
 
-    # The place of each value of an attribute, in the order in which the file has them.
-    known: list[dict[str, int]] = [{} for _ in names]
-    combinations: dict[tuple[int, ...], tuple[int, ...]] = {}  # one tuple for all that are equal
-    images: dict[str, tuple[int, ...]] = {}
-    for image, *values in rows:
+    found: dict[str, set[str]] = {name: set() for name in names}
+    # One tuple for all that are equal: of values, and in the end of their places.
+    combinations: dict[tuple[str, ...], Any] = {}
+    images: dict[str, Any] = {}
+    for image, *fields in rows:
+        values = tuple(sys.intern(field.strip()) for field in fields)
         if len(values) != len(names) or not all((image, *values)):
             raise InputError(
                 f"{path} does not give {image[:60]!r} a value for each of {len(names)} names"
@@ -174,28 +159,27 @@ def read_csv(
         if image not in wanted:
             continue
         table.keep(image)
-        for name, places, value in zip(names, known, values):
-            if value not in places:
+        for (name, known), value in zip(found.items(), values):
+            if value not in known:
                 table.keep(value)
-                places[value] = len(places)
-            if len(places) > _MAX_VALUES:
+                known.add(value)
+            if len(known) > _MAX_VALUES:
                 raise InputError(
                     f"{path} has more than {_MAX_VALUES} values of {name}: an attribute is a class"
                     f" of at most {_MAX_VALUES}; leave the column out"
                 )
-        combined = tuple(places[value] for places, value in zip(known, values))
-        if combined not in combinations:
+        if values not in combinations:
             table.keep("", len(names))
-        if images.setdefault(image, combinations.setdefault(combined, combined)) != combined:
+        values = combinations.setdefault(values, values)
+        if images.setdefault(image, values) != values:
             raise InputError(f"{path} has two rows for {image[:60]!r}, with other values: keep one")
 
-    factors = {n: tuple(sorted(places, key=_natural)) for n, places in zip(names, known)}
-    # The place among sorted values by the place in the file.
-    orders = [[factors[name].index(v) for v in places] for name, places in zip(names, known)]
-    for combined in combinations:
-        combinations[combined] = tuple(order[place] for order, place in zip(orders, combined))
-    for image, combined in images.items():
-        images[image] = combinations[combined]
+    factors = {name: tuple(sorted(known, key=_natural)) for name, known in found.items()}
+    places = [{value: i for i, value in enumerate(ordered)} for ordered in factors.values()]
+    for values in combinations:
+        combinations[values] = tuple(place[value] for place, value in zip(places, values))
+    for image, values in images.items():  # in place: a copy would take as much memory again
+        images[image] = combinations[values]
     return factors, images
 
 

@@ -1,10 +1,10 @@
 """Listings of directory trees: every file with a stamp that changes when the file does."""
 
+import collections
 import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,57 @@ from absl import logging
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded
 from pivq_jax.common.retry import may_pass
-from pivq_jax.data.images import EXTENSIONS, is_image, readable_name, unread_kinds
+from pivq_jax.data.images import is_image, kinds, readable_name
+
+# Folders of network shares and of Windows that are hidden there.
+_HIDDEN = ("@eaDir", "$RECYCLE.BIN", "System Volume Information")
 
 
 def list_files(root: Path) -> dict[str, str]:
-    """Lists the files of a directory tree in order: their stamps by relative path.
+    """Lists the files of a tree by relative path, in order, each with its size and time as text.
 
     Links are followed, each directory is entered once, and links to directories are followed last,
     so that the path of a file does not change when a link to its directory is added.
     """
-    return dict(sorted(_walk(os.fspath(root))))
+    found, entered, starts = {}, set(), [os.fspath(root)]
+    while starts:
+        for folder, folders, files in os.walk(starts.pop(0), onerror=_warn):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in entered:
+                folders.clear()
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            # In order of names, so that of two links always the same is followed. Hidden ones hold
+            # thumbnails and what was deleted: copies of images, which may be of another split.
+            folders[:] = sorted(n for n in folders if not n.startswith(".") and n not in _HIDDEN)
+            paths = [os.path.join(folder, name) for name in folders]
+            starts += filter(os.path.islink, paths)  # which `os.walk` does not follow
+            for name in files:
+                path = os.path.join(folder, name)
+                try:
+                    status = os.stat(path)
+                except OSError as error:
+                    if error.errno not in (errno.ENOENT, errno.ELOOP):  # no broken link
+                        _warn(error)
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    stamp = f"{status.st_size} {status.st_mtime_ns}"
+                    if not os.access(path, os.R_OK):  # what is skipped now is read once it may be
+                        stamp += " unreadable"
+                    found[path.removeprefix(os.path.join(root, ""))] = stamp
+                elif is_image(path):  # reading a pipe waits for someone who writes to it
+                    logging.warning("%s is left out: it is no file", readable_name(path))
+    return dict(sorted(found.items()))
+
+
+def _warn(error: OSError) -> None:
+    """Of a folder such as lost+found, which only the administrator may read.
+
+    Raises the error if the storage is its reason.
+    """
+    if may_pass(error):
+        raise error
+    logging.warning("%s is left out: %s", readable_name(error.filename), error.strerror)
 
 
 def without_links(root: Path, images: dict[str, str]) -> dict[str, str]:
@@ -48,12 +89,9 @@ def list_images(directory: str | os.PathLike[str]) -> list[str]:
     """
     root = existing_directory(directory)
     files = list_files(root)
-    if not (found := [file for file in files if is_image(file)]):
-        kinds, unread = " ".join(sorted(EXTENSIONS)), unread_kinds(files)
-        raise InputError(
-            f"no image in {root}: put files into it that end in one of {kinds}"
-            + (f" ({unread})" if unread else "")
-        )
+    found = [file for file in files if is_image(file)]
+    if not found:
+        raise InputError(f"no image in {root}: put some there ({kinds(files)})")
     return found
 
 
@@ -68,66 +106,14 @@ def existing_directory(
     return root
 
 
-def fingerprint(root: Path) -> str:
-    """Returns a hash of the names and stamps of all image files of a tree."""
-    of_directory: dict[str, Any] = {}  # hashes of names and stamps
-    for path, stamp in list_files(root).items():
+def fingerprint(files: dict[str, str]) -> str:
+    """Returns a hash of the names and stamps of all image files of a listed tree."""
+    of_directory: dict[str, Any] = collections.defaultdict(hashlib.sha256)  # of names and stamps
+    for path, stamp in files.items():
         if is_image(path):
             directory, name = os.path.split(path)
-            digest = of_directory.setdefault(directory, hashlib.sha256())
-            digest.update(os.fsencode(f"{name}\t{stamp}\n"))
+            of_directory[directory].update(os.fsencode(f"{name}\t{stamp}\n"))
     whole = hashlib.sha256()
     for directory, digest in sorted(of_directory.items()):
         whole.update(os.fsencode(f"{directory}\n{digest.hexdigest()}\n"))
     return whole.hexdigest()
-
-
-def _walk(root: str) -> Iterator[tuple[str, str]]:
-    """Yields the path of each file and its stamp: its size and modification time."""
-    entered, starts = set(), [root]
-    while starts:
-        for folder, folders, files in os.walk(starts.pop(0), onerror=_warn):
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in entered:
-                folders.clear()
-                continue
-            entered.add((status.st_dev, status.st_ino))
-            # In order of names, so that of two links always the same is followed. Hidden ones hold
-            # thumbnails and what was deleted: copies of images, which may be of another split.
-            folders[:] = sorted(name for name in folders if not _is_hidden(name))
-            paths = [os.path.join(folder, name) for name in folders]
-            starts += filter(os.path.islink, paths)  # which `os.walk` does not follow
-            for name in files:
-                path = os.path.join(folder, name)
-                try:
-                    status = os.stat(path)
-                except OSError as error:
-                    if error.errno not in (errno.ENOENT, errno.ELOOP):  # no broken link
-                        _warn(error)
-                    continue
-                if stat.S_ISREG(status.st_mode):
-                    stamp = f"{status.st_size} {status.st_mtime_ns}"
-                    if not os.access(path, os.R_OK):  # what is skipped now is read once it may be
-                        stamp += " unreadable"
-                    yield path.removeprefix(os.path.join(root, "")), stamp
-                elif is_image(path):  # reading a pipe waits for someone who writes to it
-                    logging.warning("%s is left out: it is no file", readable_name(path))
-
-
-def _is_hidden(folder: str) -> bool:
-    """Whether a folder is hidden, or one of a network share or of Windows that is hidden there."""
-    return folder.startswith(".") or folder in (
-        "@eaDir",
-        "$RECYCLE.BIN",
-        "System Volume Information",
-    )
-
-
-def _warn(error: OSError) -> None:
-    """Of a folder such as lost+found, which only the administrator may read.
-
-    Raises the error if the storage is its reason.
-    """
-    if may_pass(error):
-        raise error
-    logging.warning("%s is left out: %s", readable_name(error.filename), error.strerror)

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data.tree import fingerprint, list_images, without_links
+from pivq_jax.data.tree import fingerprint, list_files, list_images, without_links
 
 
 def test_a_tree_is_listed_in_the_order_of_relative_paths(tmp_path):
@@ -80,37 +80,37 @@ def root(tmp_path):
 
 
 def test_images_that_may_not_be_read_give_another_fingerprint(root, monkeypatch):
-    first = fingerprint(root)
+    first = fingerprint(list_files(root))
     monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("1.png"))
-    assert fingerprint(root) != first
+    assert fingerprint(list_files(root)) != first
     monkeypatch.undo()
-    assert fingerprint(root) == first
+    assert fingerprint(list_files(root)) == first
 
 
 def test_images_that_come_go_or_change_give_another_fingerprint(root):
-    first = fingerprint(root)
-    assert fingerprint(root) == first
+    first = fingerprint(list_files(root))
+    assert fingerprint(list_files(root)) == first
     (root / "b/more.txt").touch()
-    assert fingerprint(root) == first
+    assert fingerprint(list_files(root)) == first
     (root / "b/c/d").mkdir()
     (root / "b/c/d/5.png").touch()
-    assert fingerprint(root) != first
+    assert fingerprint(list_files(root)) != first
     (root / "b/c/d/5.png").unlink()
-    assert fingerprint(root) == first
+    assert fingerprint(list_files(root)) == first
     (root / "a/2.jpg").write_text("other content")  # does not change its directory
-    assert fingerprint(root) != first
+    assert fingerprint(list_files(root)) != first
 
 
 def test_a_renamed_image_gives_another_fingerprint(root):
-    first = fingerprint(root)
+    first = fingerprint(list_files(root))
     (root / "a/1.png").rename(root / "b/1.png")
-    assert fingerprint(root) != first
+    assert fingerprint(list_files(root)) != first
     (root / "b/1.png").rename(root / "a/1.png")
-    assert fingerprint(root) == first
+    assert fingerprint(list_files(root)) == first
 
 
 def test_what_could_not_be_looked_at_is_left_out_with_a_warning(root, monkeypatch, caplog):
-    real, first = os.scandir, fingerprint(root)
+    real, first = os.scandir, fingerprint(list_files(root))
 
     def scandir(path):
         if path.endswith("/b"):
@@ -120,10 +120,10 @@ def test_what_could_not_be_looked_at_is_left_out_with_a_warning(root, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", scandir)
         assert list_images(root) == ["a/1.png", "a/2.jpg"]
-        assert fingerprint(root) != first
+        assert fingerprint(list_files(root)) != first
     warning = f"{root}/b is left out: Permission denied"
     assert [r.getMessage() for r in caplog.records] == [warning, warning]
-    assert fingerprint(root) == first
+    assert fingerprint(list_files(root)) == first
 
 
 @pytest.mark.parametrize("function", ["stat", "scandir"])
@@ -147,9 +147,9 @@ def test_storage_that_fails_is_an_error_and_a_forbidden_file_a_warning(
 
 
 def test_links_to_nothing_and_to_themselves_are_ignored_until_they_lead_somewhere(root, tmp_path):
-    first = fingerprint(root)
+    first = fingerprint(list_files(root))
     (root / "loop").symlink_to(root / "loop")
     (root / "a/share.png").symlink_to(tmp_path / "share.png")
-    assert fingerprint(root) == first
+    assert fingerprint(list_files(root)) == first
     (tmp_path / "share.png").touch()
-    assert fingerprint(root) != first and "a/share.png" in list_images(root)
+    assert fingerprint(list_files(root)) != first and "a/share.png" in list_images(root)
