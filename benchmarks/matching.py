@@ -40,25 +40,14 @@ LEAST_REPEATS = 3
 
 
 def make_cost(kind: str, batch: int, num_rows: int, num_columns: int, seed: int = 0) -> np.ndarray:
-    """Returns squared distances of latents to one codebook.
+    """Returns squared distances float32 [B, N, K] of latents to one codebook, by kind.
 
-    Args:
-        kind: distribution of the costs:
-
-            - gaussian: latents and codebook are normal in 64 dimensions.
-            - noised: latents are random codebook entries with noise 0.3, so some prefer the same
-              one.
-            - clustered: N / 8 clusters per image with noise 0.15; about 95 % of the latents share
-              their nearest entry.
-            - low_rank: normal in 2 dimensions.
-            - integer: integers below 100 with many ties instead of distances.
-        batch: number of problems B.
-        num_rows: N, the number of rows.
-        num_columns: K, the number of columns.
-        seed: determines the costs.
-
-    Returns:
-        float32 [B, N, K].
+    - gaussian: latents and codebook are normal in 64 dimensions.
+    - noised: latents are random codebook entries with noise 0.3, so some prefer the same one.
+    - clustered: N / 8 clusters per image with noise 0.15; about 95 % of the latents share their
+      nearest entry.
+    - low_rank: normal in 2 dimensions.
+    - integer: integers below 100 with many ties instead of distances.
     """
     rng = np.random.default_rng(seed)
     if kind == "integer":
@@ -268,7 +257,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Plots the ratios to SciPy."""
     plt = pyplot()
-    names = [name for name in rows[0]["ratio"] if name not in ("scipy",)]
+    names = [name for name in rows[0]["ratio"] if name != "scipy"]
     figure, axes = plt.subplots(figsize=(12, 4.5))
     labels = ["x".join(map(str, row["size"])) + "\n" + row["kind"] for row in rows]
     for name in names:
