@@ -89,13 +89,8 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, quantized: jax.Array) -> jax.Array:
-        """Decodes code vectors.
-
-        Args:
-            quantized: float32 [B, N, D].
-
-        Returns:
-            float32 [B, image_size, image_size, 3], images nominally in [-1, 1], not clipped.
+        """Decodes code vectors float32 [B, N, D] to images float32 [B, H, W, 3] with H = W =
+        `image_size`, nominally in [-1, 1], not clipped.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         batch, num_codes, _ = quantized.shape

@@ -45,14 +45,10 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Encodes images.
+        """Encodes images float32 [B, H, W, 3] in [-1, 1]; H and W are multiples of `patch_size`.
 
-        Args:
-            images: float32 [B, H, W, 3] in [-1, 1]; H and W are multiples of `patch_size`.
-
-        Returns:
-            float32 [B, N / stages, `latent_dim`], latents, with one stage each with zero mean and
-            unit variance.
+        Returns latents float32 [B, N / stages, `latent_dim`], with one stage each with zero mean
+        and unit variance.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         p = config.patch_size

@@ -184,3 +184,11 @@ def test_a_value_of_a_million_characters_is_shortened(name):
     with pytest.raises(InputError, match="is unknown") as refusal:
         Config.from_dict({**Config().to_dict(), "a" * 10**6: 1})
     assert len(str(refusal.value)) < 300
+
+
+def test_of_several_choices_each_is_known():
+    for value in ("", "cutout", "colour,translation,cutout"):
+        check.check_fields(Config().with_fields({"adversarial.augmentations": value}))
+    unknown = Config().with_fields({"adversarial.augmentations": "colour,rotation"})
+    with pytest.raises(InputError, match=r"^adversarial\.augmentations = 'colour,rotation' has an"):
+        check.check_fields(unknown)
