@@ -128,8 +128,3 @@ class Block(nn.Module):
             x = x + Attention(self.heads, self.dtype, name="cross_attention")(y, context)
         y = LayerNorm(self.dtype, name="mlp_norm")(x)
         return x + Mlp(self.mlp_ratio, self.dtype, name="mlp")(y)
-
-
-def block_class(remat: bool) -> type[Block]:
-    """Returns `Block`, or if `remat`, `Block` with recomputed activations to save memory."""
-    return nn.remat(Block) if remat else Block
