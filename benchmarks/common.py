@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,9 @@ def training_images(
         yield put_batch({"image": batch["image"]}, mesh)["image"]
 
 
-def milliseconds_in_turns(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def milliseconds_in_turns(
+    calls: Mapping[str, Callable[[], Any]], repeats: int
+) -> dict[str, float]:
     """Calls functions in turns, after `WARM_UP`; returns the median time of each."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(WARM_UP + repeats):
