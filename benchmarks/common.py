@@ -71,9 +71,7 @@ def training_images(
         yield put_batch({"image": batch["image"]}, mesh)["image"]
 
 
-def milliseconds_in_turns(
-    calls: Mapping[str, Callable[[], Any]], repeats: int
-) -> dict[str, float]:
+def milliseconds_in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Calls functions in turns, after `WARM_UP`; returns the median time of each."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(WARM_UP + repeats):
