@@ -200,41 +200,32 @@ def print_row(row: dict[str, Any]) -> None:
     )
 
 
-def geometric_mean(values: list[float]) -> float:
-    """Geometric mean of positive values."""
-    return float(np.exp(np.mean(np.log(values))))
-
-
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Prints one line per criterion and returns the values."""
     ratios = [row["ratio"]["auto"] for row in rows]
     worst = max(rows, key=lambda row: row["ratio"]["auto"])
     summary: dict[str, Any] = {
-        "geometric_mean": geometric_mean(ratios),
+        "geometric_mean": statistics.geometric_mean(ratios),
         "worst": worst["ratio"]["auto"],
         "worst_cell": [*worst["size"], worst["kind"]],
     }
     print(f"\nauto / SciPy: geometric mean {summary['geometric_mean']:.2f} (to show: at most 0.7)")
+    size = "x".join(map(str, worst["size"]))
     print(
-        f"auto / SciPy: worst cell {worst['ratio']['auto']:.2f} (at most 1.0), {worst['kind']}",
-        end="",
+        f"auto / SciPy: worst cell {worst['ratio']['auto']:.2f} (at most 1.0), {worst['kind']} {size}"
     )
-    print(f" {'x'.join(map(str, worst['size']))}")
     if all("optax vmap" in row["ratio"] for row in rows):
         slower = min(row["ratio"]["optax vmap"] / row["ratio"]["auto"] for row in rows)
         summary["least_speedup_over_optax_vmap"] = slower
         print(f"optax vmap / auto: least {slower:.1f} (at least 4)")
-    for title, limit, wanted in (
-        ("gaussian, N < K", 50, lambda row: row["kind"] == "gaussian"),
-        ("clustered, N < K", 200, lambda row: row["kind"] == "clustered"),
-        ("clustered, N = K", 700, lambda row: row["kind"] == "clustered"),
+    for kind, sizes, limit in (
+        ("gaussian", "N < K", 50),
+        ("clustered", "N < K", 200),
+        ("clustered", "N = K", 700),
     ):
-        square = "N = K" in title
-        steps = [
-            row["steps"]
-            for row in rows
-            if wanted(row) and (row["size"][1] == row["size"][2]) == square
-        ]
+        title, square = f"{kind}, {sizes}", sizes == "N = K"
+        of_kind = [row for row in rows if row["kind"] == kind]
+        steps = [row["steps"] for row in of_kind if (row["size"][1] == row["size"][2]) == square]
         if steps:
             most = max(row["rounds"] + row["waves"] for row in steps)
             strict = max(sum(row.values()) for row in steps)
