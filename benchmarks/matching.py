@@ -210,10 +210,8 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "worst_cell": [*worst["size"], worst["kind"]],
     }
     print(f"\nauto / SciPy: geometric mean {summary['geometric_mean']:.2f} (to show: at most 0.7)")
-    size = "x".join(map(str, worst["size"]))
-    print(
-        f"auto / SciPy: worst cell {worst['ratio']['auto']:.2f} (at most 1.0), {worst['kind']} {size}"
-    )
+    cell = f"{worst['kind']} {'x'.join(map(str, worst['size']))}"
+    print(f"auto / SciPy: worst cell {summary['worst']:.2f} (at most 1.0), {cell}")
     if all("optax vmap" in row["ratio"] for row in rows):
         slower = min(row["ratio"]["optax vmap"] / row["ratio"]["auto"] for row in rows)
         summary["least_speedup_over_optax_vmap"] = slower
