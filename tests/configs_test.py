@@ -239,7 +239,7 @@ def test_stages_are_of_patches_and_divide_entries_and_dimensions():
     config = get_config("toon_faces").with_fields(fields)
     check_config(config, training=True)
     for change, message in (
-        ({"model.stages": 3}, r"num_codes = 128 must be a multiple of model\.stages = 3"),
+        ({"model.stages": 3}, r"stages = 3 gives each of the 64 patches .* model\.num_codes = 192"),
         ({"quantizer.codebook_size": 513}, r"codebook_size = 513 must be a multiple"),
         ({"model.code_dim": 33}, r"code_dim = 33 is halved by model\.stages = 2"),
         ({"model.code_dim": 386}, r"code_dim = 386 .* 4 to 384"),

@@ -155,8 +155,6 @@ def check_model(config: Config) -> None:
         f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
         f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
     )
-    _need_multiple(config, "model.num_codes", "model.stages")
-    _need_multiple(config, "quantizer.codebook_size", "model.stages")
     if model.stages > 1:
         _check_stages(config, patches)
     elif model.latents == "patches":
@@ -186,6 +184,7 @@ def _check_stages(config: Config, patches: int) -> None:
         f"{stages} gives each of the {patches} patches as many codes: set model.latents ="
         f" 'patches' and model.num_codes = {model.stages * patches}",
     )
+    _need_multiple(config, "quantizer.codebook_size", "model.stages")
     need(
         model.code_dim % 2 == 0 and 4 <= model.code_dim <= most,
         f"model.code_dim = {model.code_dim} is halved by {stages}, and half of it are frequencies"
