@@ -87,13 +87,13 @@ def main() -> None:
     if BASE not in found:
         parser.error(f"--runs={options.runs} has no runs of nearest neighbour (nearest_seed0)")
 
-    rows = []
+    lines = []
     for title, values in found.items():
-        rows.append([title, *(spread(values[name], 1) for name in COLUMNS)])
+        lines.append([title, *(spread(values[name], 1) for name in COLUMNS)])
         for name in ("ceiling", "marginal"):
             ratio = statistics.mean(values[name]) / statistics.mean(found[BASE][name])
-            rows[-1].append(f"{ratio:.2f}")
-    print(markdown(["", *COLUMNS, "ratio of ceilings", "ratio of marginals"], rows))
+            lines[-1].append(f"{ratio:.2f}")
+    print(markdown(["", *COLUMNS, "ratio of ceilings", "ratio of marginals"], lines))
 
 
 if __name__ == "__main__":
