@@ -296,6 +296,14 @@ def test_a_workdir_keeps_to_its_config(tmp_path):
         check_workdir(config.with_fields({"seed": 5, "model.width": 256}), tmp_path)
 
 
+def test_a_workdir_whose_config_is_damaged_is_one_of_another_config(tmp_path):
+    config = get_config("image_folder")
+    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict() | {"train": 3}))
+    with pytest.raises(InputError, match=r"another config, with train = 3, train\.accum"):
+        check_workdir(config, tmp_path)
+
+
 def test_a_workdir_from_before_muon_is_one_of_adamw(tmp_path):
     config = get_config("image_folder")
     before = config.to_dict()
