@@ -10,12 +10,12 @@ continues after an interruption. Fields of the config are changed for all runs b
 which may be repeated.
 """
 
-import statistics
+import itertools
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import parser_for
+from benchmarks.common import markdown, parser_for, spread
 from benchmarks.runs import run
 
 KINDS = ("matching", "nearest", "positional")
@@ -41,40 +41,18 @@ ROWS = (
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """Formats a Markdown table with one row per metric and one column per kind.
-
-    Args:
-        results: the metrics of each run, by kind.
-
-    Returns:
-        The table.
-    """
-    lines = ["| | " + " | ".join(results) + " |", "| --- |" + " ---: |" * len(results)]
+    """Formats the metrics of the runs of each kind, one row per metric and one column per kind."""
+    rows = []
     for title, name, digits in ROWS:
-        cells = []
+        rows.append([title])
         for runs in results.values():
             values = [float(metrics[name]) for metrics in runs if metrics.get(name) is not None]
-            if not values:
-                cells.append("")
-                continue
-            cell = f"{statistics.mean(values):.{digits}f}"
-            if len(values) > 1:
-                cell += f" ± {statistics.stdev(values):.{digits}f}"
-            cells.append(cell)
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            rows[-1].append(spread(values, digits) if values else "")
+    return markdown(["", *results], rows)
 
 
 def folder_name(config: str, changes: dict[str, str]) -> str:
-    """Returns the folder of a comparison; each combination of changes has its own.
-
-    Args:
-        config: config file, with variants after a colon if any.
-        changes: values of the changed fields.
-
-    Returns:
-        The name of the folder.
-    """
+    """Returns the name of the folder of a comparison; each combination of changes has its own."""
     fields = sorted(f"{name}={value}" for name, value in changes.items())
     return ",".join([Path(config).name.replace(".py", ""), *fields]).replace("/", "_")
 
@@ -100,20 +78,19 @@ def main() -> None:
     changes["train.steps"] = str(options.steps)
     output = options.output or Path("runs/ablation") / folder_name(options.config, changes)
 
-    started, total = time.perf_counter(), options.seeds * len(kinds)
+    started = time.perf_counter()
+    planned = [*itertools.product(range(options.seeds), kinds)]
     results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
-    for number in range(total):
-        seed, kind = divmod(number, len(kinds))  # all kinds of a seed before the next seed
-        kind = kinds[kind]
+    for number, (seed, kind) in enumerate(planned, 1):
         config = options.config
         if kind != "matching":
             config += f"{',' if ':' in config else ':'}{kind}"
         workdir = output / f"{kind}_seed{seed}"
         results[kind].append(run(config, changes | {"seed": str(seed)}, workdir))
         spent = time.perf_counter() - started
-        left = spent / (number + 1) * (total - number - 1)
+        left = spent / number * (len(planned) - number)
         print(
-            f"{number + 1}/{total} {kind}, seed {seed}: PSNR {results[kind][-1]['psnr']:.2f} dB;"
+            f"{number}/{len(planned)} {kind}, seed {seed}: PSNR {results[kind][-1]['psnr']:.2f} dB;"
             f" {spent / 60:.0f} min spent, about {left / 60:.0f} min left",
             flush=True,
         )

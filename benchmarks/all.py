@@ -118,11 +118,7 @@ def environment_of(device: str) -> dict[str, str]:
 
 
 def find_device(device: str) -> tuple[str, str]:
-    """Returns what JAX finds: kind and number of devices, and the version of their runtime.
-
-    Raises:
-        InputError: if it finds no such device.
-    """
+    """Returns kind and number of the devices that JAX finds, and the version of their runtime."""
     command = [sys.executable, "-c", PROBE]
     asked = subprocess.run(command, env=environment_of(device), capture_output=True, text=True)
     reason = "it finds a CPU only"
@@ -224,21 +220,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def page(
-    plan: Plan,
-    found: str,
-    now: dict[str, str],
-    records: dict[str, Record],
-    reasons: dict[str, str],
+    plan: Plan, found: str, now: dict[str, str], records: dict[str, Record], reasons: dict[str, str]
 ) -> str:
-    """Returns the page.
-
-    Args:
-        plan: the jobs.
-        found: the device.
-        now: the versions.
-        records: records by job.
-        reasons: why jobs have none.
-    """
+    """Returns the page about the device `found`; `reasons` say why jobs have no record."""
     lines = [
         *(f"# Benchmarks on {found}", "", f"`python -m benchmarks.all --device={plan.device}`,"),
         f"{datetime.date.today()}, {machine()};",
@@ -271,11 +255,7 @@ def page(
 
 
 def read_records(plan: Plan, found: str) -> dict[str, Record]:
-    """Returns the records of earlier calls whose outputs are still there.
-
-    Raises:
-        InputError: if they are of another device.
-    """
+    """Returns the records of earlier calls whose outputs are still there."""
     path = plan.folder / "jobs.json"
     before = read_object(path)
     if before and before.get("device") != found:

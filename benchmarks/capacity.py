@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import pivq_jax
-from benchmarks.common import parser_for
+from benchmarks.common import markdown, parser_for, spread
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.sampling import CodeSpace
@@ -46,12 +46,7 @@ def entropy_bits(frequencies: np.ndarray) -> float:
 
 
 def distinct(space: CodeSpace, codes: np.ndarray) -> dict[str, float]:
-    """Returns ceiling and marginal bits of the distinct codes of each image.
-
-    Args:
-        space: the space of the codes.
-        codes: int [M, N].
-    """
+    """Returns ceiling and marginal bits of the distinct codes of each image, int [M, N]."""
     contains = space.multi_hot(codes) > 0
     sizes, counts = np.unique(contains.sum(1), return_counts=True)
     shares = counts / len(codes)
@@ -92,19 +87,13 @@ def main() -> None:
     if BASE not in found:
         parser.error(f"--runs={options.runs} has no runs of nearest neighbour (nearest_seed0)")
 
-    print(f"| | {' | '.join(COLUMNS)} | ratio of ceilings | ratio of marginals |")
-    print("| --- |" + " ---: |" * (len(COLUMNS) + 2))
+    lines = []
     for title, values in found.items():
-        cells = []
-        for name in COLUMNS:
-            cell = f"{statistics.mean(values[name]):.1f}"
-            if len(values[name]) > 1:
-                cell += f" ± {statistics.stdev(values[name]):.1f}"
-            cells.append(cell)
+        lines.append([title, *(spread(values[name], 1) for name in COLUMNS)])
         for name in ("ceiling", "marginal"):
             ratio = statistics.mean(values[name]) / statistics.mean(found[BASE][name])
-            cells.append(f"{ratio:.2f}")
-        print(f"| {title} | {' | '.join(cells)} |")
+            lines[-1].append(f"{ratio:.2f}")
+    print(markdown(["", *COLUMNS, "ratio of ceilings", "ratio of marginals"], lines))
 
 
 if __name__ == "__main__":

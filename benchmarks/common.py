@@ -1,18 +1,29 @@
-"""What several benchmarks do: read arguments, open a trained model, draw."""
+"""What several benchmarks do: read arguments, open a model, train, time, format and draw."""
 
 import argparse
+import contextlib
 import importlib.util
-from collections.abc import Sequence
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import pivq_jax
+from pivq_jax.common.parallel import put_batch
 from pivq_jax.common.pictures import Pixels
-from pivq_jax.evaluation.reconstruction import mean_lpips
+from pivq_jax.config import Config
+from pivq_jax.data.pipeline import train_batches
+from pivq_jax.data.sources import Source
+from pivq_jax.evaluation.reconstruction import images_of, mean_lpips
 from pivq_jax.inference import TrainedModel
+
+WARM_UP = 2  # rounds of calls that are not timed: the first ones compile
 
 
 def parser_for(text: str | None) -> argparse.ArgumentParser:
@@ -40,10 +51,52 @@ def output_of(options: argparse.Namespace, name: str) -> Path:
     return options.output or (options.workdir or Path("runs")) / name
 
 
+def pixels_of(source: Source) -> np.ndarray:
+    """Returns all images of a split, uint8 [M, H, W, 3]."""
+    return images_of(source, range(len(source)))
+
+
 def lpips_of(made: np.ndarray, images: np.ndarray, batch_size: int) -> float:
     """Mean LPIPS (AlexNet) of pairs of uint8 images [M, H, W, 3], as in an evaluation."""
     batches = (slice(i, i + batch_size) for i in range(0, len(images), batch_size))
     return mean_lpips(((images[rows], made[rows]) for rows in batches), batch_size)
+
+
+def training_images(
+    config: Config, source: Source, mesh: jax.sharding.Mesh, seed: int
+) -> Iterator[jax.Array]:
+    """Yields the batches of a training without end, uint8 [B, H, W, 3] on its devices."""
+    batch_size, flip = config.train.batch_size, config.data.flip
+    for batch in train_batches(source, batch_size=batch_size, seed=seed, flip=flip):
+        yield put_batch({"image": batch["image"]}, mesh)["image"]
+
+
+def milliseconds_in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Calls functions in turns, after `WARM_UP`; returns the median time of each."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(WARM_UP + repeats):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            times[name].append(1e3 * (time.perf_counter() - started))
+    return {name: statistics.median(taken[WARM_UP:]) for name, taken in times.items()}
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]] = (), texts: int = 1) -> str:
+    """Formats a table as Markdown, of whose columns the first `texts` are no numbers."""
+    marks = ["---"] * texts + ["---:"] * (len(head) - texts)
+    return "\n".join(markdown_row(cells) for cells in (head, marks, *rows))
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """Formats a row of a table, for those that are printed one by one."""
+    return f"| {' | '.join(cells)} |"
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Formats the mean of values and, if there are several, their standard deviation."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
 
 
 def has(*modules: str) -> bool:
@@ -59,6 +112,27 @@ def pyplot() -> Any:
     import matplotlib.pyplot as plt
 
     return plt
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a figure of `pyplot` as PNG."""
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """Opens Debian's chromium, driven by playwright (requirements-test.txt)."""
+    program = shutil.which("chromium")
+    if not program:
+        raise SystemExit("chromium is not installed: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def labelled(picture: Pixels, columns: Sequence[str], rows: Sequence[str] = ()) -> Pixels:

@@ -12,20 +12,19 @@ training image, completions without and with the prior, the original.
 """
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import add_model, labelled, open_model, output_of, parser_for
-from pivq_jax.common.files import write_atomically
+from benchmarks.common import add_model, labelled, open_model, output_of, parser_for, pixels_of
+from pivq_jax.common.files import write_json
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.completions import GREY, visible_pixels
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, images_of, in_batches
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, in_batches
 from pivq_jax.evaluation.samples import POOL_IMAGES
 from pivq_jax.inference import TrainedModel
 from pivq_jax.training.build import dataset_from_config
@@ -92,11 +91,9 @@ def main() -> None:
     pool = first_images(dataset.train, POOL_IMAGES)
     if model.parents is None:
         model = dataclasses.replace(model, parents=encode_split(model, pool, size))
-    training = images_of(pool, range(len(pool)))
-    images = images_of(dataset.test, range(min(options.images, len(dataset.test))))
-    whole = decode_batched(
-        model, encode_split(model, first_images(dataset.test, len(images)), size), size
-    )
+    tests = first_images(dataset.test, options.images)
+    training, images = pixels_of(pool), pixels_of(tests)
+    whole = decode_batched(model, encode_split(model, tests, size), size)
 
     rows: dict[str, dict[str, float]] = {}
     tiles = []
@@ -125,7 +122,7 @@ def main() -> None:
             **seconds,
         }
         print(region, {name: round(value, 3) for name, value in rows[region].items()}, flush=True)
-    write_atomically(output / "completion.json", json.dumps(rows, indent=2).encode())
+    write_json(output / "completion.json", rows)
     # One row per image and one column per way, [regions * SHOWN, ways].
     columns = np.stack(tiles).reshape(len(REGIONS), -1, *tiles[0].shape).swapaxes(1, 2)
     flat = columns.reshape(-1, *images.shape[1:])

@@ -43,7 +43,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, features
 
-from benchmarks.common import add_model, labelled, lpips_of, open_model, parser_for
+from benchmarks.common import add_model, labelled, lpips_of, markdown, open_model, parser_for
 from pivq_jax.codec.container import Contents, pack, parse
 from pivq_jax.codec.files import batches_of, contents_of
 from pivq_jax.common.files import write_atomically
@@ -63,17 +63,11 @@ SIZES = ((16, 512, 10_000), (128, 2_048, 1_000), (256, 4_096, 1_000))  # N, K an
 
 
 class Format(NamedTuple):
-    """A peer.
+    """A peer."""
 
-    Attributes:
-        name: for Pillow.
-        options: of its encoder, for the smallest files.
-        fine: further options for high quality.
-    """
-
-    name: str
-    options: dict[str, Any]
-    fine: dict[str, Any]
+    name: str  # for Pillow
+    options: dict[str, Any]  # of its encoder, for the smallest files
+    fine: dict[str, Any]  # further ones for high quality
 
 
 FORMATS = (
@@ -84,25 +78,15 @@ FORMATS = (
 )
 
 
-@dataclasses.dataclass
-class Row:
-    """What was measured.
+class Row(NamedTuple):
+    """What was measured."""
 
-    Attributes:
-        label: format and setting.
-        file: mean bytes of a file with one image; None if that has another code.
-        payload: mean bytes without headers.
-        encode_ms: milliseconds an image.
-        decode_ms: milliseconds an image.
-        images: uint8 [M, H, W, 3], decoded.
-    """
-
-    label: str
-    file: float | None
-    payload: float
-    encode_ms: float
-    decode_ms: float
-    images: np.ndarray
+    label: str  # format and setting
+    file: float | None  # mean bytes of a file with one image; None if that has another code
+    payload: float  # mean bytes without headers
+    encode_ms: float  # an image
+    decode_ms: float  # an image
+    images: np.ndarray  # uint8 [M, H, W, 3], decoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,10 +201,7 @@ def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
 
 def by_count(model: TrainedModel, codes: np.ndarray, kinds: Sequence[str]) -> str:
     """Formats a table of files with the first 1, 10, 100, ... images, as Markdown."""
-    lines = [
-        "| images | code | file | codes | write s | read s |",
-        "| ---: | --- |" + " ---: |" * 4,
-    ]
+    rows = []
     counts = [10**i for i in range(len(str(len(codes))))]
     for count, code in itertools.product(counts, kinds):
         names = [f"{i:06d}.png" for i in range(count)]
@@ -235,13 +216,13 @@ def by_count(model: TrainedModel, codes: np.ndarray, kinds: Sequence[str]) -> st
         assert np.array_equal(found, codes[:count])
         sizes = [f"{len(content) / count:.2f}" for content in (file, contents.data)]
         seconds = [f"{t:.2f}" for t in (between - started, ended - between)]
-        lines.append(f"| {count:,} | {code} | {' | '.join(sizes + seconds)} |")
-    return "\n".join(lines)
+        rows.append([f"{count:,}", code, *sizes, *seconds])
+    return markdown(["images", "code", "file", "codes", "write s", "read s"], rows, texts=2)
 
 
 def by_size() -> str:
     """Formats a table of files with random sets in the fixed code, as Markdown."""
-    lines = ["| N | K | images | codes | write s | read s |", "| ---: |" + " ---: |" * 5]
+    rows = []
     rng = np.random.default_rng(0)
     for num_codes, size, count in SIZES:
         codes = np.sort(rng.random((count, size)).argsort(axis=1)[:, :num_codes], axis=1)
@@ -254,10 +235,9 @@ def by_size() -> str:
         found = space.unrank(ranks)
         ended = time.process_time()
         assert np.array_equal(found, codes)
-        cells = [f"{num_codes:,}", f"{size:,}", f"{count:,}", f"{ranks.shape[1]}"]
-        cells += [f"{t:.2f}" for t in (between - started, ended - between)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([f"{num_codes:,}", f"{size:,}", f"{count:,}", f"{ranks.shape[1]}"])
+        rows[-1] += [f"{t:.2f}" for t in (between - started, ended - between)]
+    return markdown(["N", "K", "images", "codes", "write s", "read s"], rows, texts=0)
 
 
 def installed() -> list[Format]:
@@ -282,17 +262,14 @@ def installed() -> list[Format]:
 def table(rows: Sequence[Row], images: np.ndarray, batch_size: int) -> str:
     """Formats the rows as Markdown."""
     fits = images.shape[1] >= BACKBONES["alex"].minimum_size
-    lines = [
-        "| | file | payload | PSNR dB | LPIPS | encode ms | decode ms |",
-        "| --- |" + " ---: |" * 6,
-    ]
+    lines = []
     for row in rows:
         apart = f"{lpips_of(row.images, images, batch_size):.4f}" if fits else ""
-        cells = [f"{row.file:.1f}" if row.file else "", f"{row.payload:.1f}"]
+        cells = [row.label, f"{row.file:.1f}" if row.file else "", f"{row.payload:.1f}"]
         cells += [f"{mean_psnr(row, images):.2f}", apart]
-        cells += [f"{row.encode_ms:.2f}", f"{row.decode_ms:.2f}"]
-        lines.append(f"| {row.label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([*cells, f"{row.encode_ms:.2f}", f"{row.decode_ms:.2f}"])
+    head = ["", "file", "payload", "PSNR dB", "LPIPS", "encode ms", "decode ms"]
+    return markdown(head, lines)
 
 
 def main() -> None:

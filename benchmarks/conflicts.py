@@ -16,7 +16,6 @@ and the entries in use and the perplexity of the codes, as in docs/metrics.md. W
 a latent is what a code stands for, and the entries are those of its stage.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import pivq_jax
-from benchmarks.common import parser_for
+from benchmarks.common import markdown, markdown_row, parser_for
 from pivq_jax.config.check import read_config
-from pivq_jax.data.sources import Example
+from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
@@ -52,11 +51,7 @@ def conflicts(
 ) -> dict[str, jax.Array]:
     """Compares the codes of images with the nearest entries of their latents.
 
-    Args:
-        latents: float32 [B, N, D], what the codes stand for, one stage after another.
-        codebook: float32 [K, D].
-        kind: kind of quantizer.
-        stages: number of stages; those of the model.
+    The latents, float32 [B, N, D], are what the codes stand for, one stage after another.
 
     Returns:
         'codes' int32 [B, N]; 'distinct', 'shared' and 'moved' int32 [B]; and 'cost' and 'least'
@@ -85,13 +80,8 @@ def conflicts(
     return {"codes": codes, **{name: values.sum(0) for name, values in found.items()}}
 
 
-def measure(model: TrainedModel, tests: Sequence[Example]) -> tuple[float, ...]:
-    """Returns the values of `COLUMNS` from 'distinct' on.
-
-    Args:
-        model: the model.
-        tests: the images.
-    """
+def measure(model: TrainedModel, tests: Source) -> tuple[float, ...]:
+    """Returns the values of `COLUMNS` from 'distinct' on."""
     parts = []
     for batch, _, latents in encode_batches(model, tests, AT_ONCE):
         stages = model.config.model.stages
@@ -117,19 +107,16 @@ def main() -> None:
         config = config_of_model(read_config(workdir), str(workdir))
         with Checkpoints(workdir, read_only=True) as checkpoints:
             steps = [step for step in checkpoints.steps() if step > config.quantizer.init_step]
-        source = dataset_from_config(config).test
-        tests = [source[i] for i in range(min(options.images, len(source)))]
+        tests = first_images(dataset_from_config(config).test, options.images)
         n, size = config.model.num_codes, config.quantizer.codebook_size
         print(f"\n{workdir}: {config.quantizer.kind}, N = {n}, K = {size}\n")
-        print(f"| {' | '.join(COLUMNS)} |\n|{' ---: |' * len(COLUMNS)}")
+        print(markdown(COLUMNS, texts=0))
         for step in steps:
             model = pivq_jax.load(workdir, step)
             distinct, shared, moved, excess, used, perplexity = measure(model, tests)
-            print(
-                f"| {step:,} | {distinct:.1f} | {shared:.1f} | {moved:.1f} | {100 * excess:.2f} % |"
-                f" {used:.0f} | {perplexity:.0f} |",
-                flush=True,
-            )
+            cells = [f"{step:,}", f"{distinct:.1f}", f"{shared:.1f}", f"{moved:.1f}"]
+            cells += [f"{100 * excess:.2f} %", f"{used:.0f}", f"{perplexity:.0f}"]
+            print(markdown_row(cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ squared error of features over the squared median radius of the balls of the tes
 import jax
 import numpy as np
 
-from benchmarks.common import add_model, open_model, parser_for
+from benchmarks.common import add_model, markdown, open_model, parser_for, pixels_of
+from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.neighbours import nearest_neighbours
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, images_of
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.inference import TrainedModel
 from pivq_jax.training.build import dataset_from_config
 
@@ -26,20 +27,12 @@ COLUMNS = ("error", "fid", "precision", "density", "coverage")
 
 
 def measure(model: TrainedModel, count: int) -> dict[str, dict[str, float]]:
-    """Returns the values of `COLUMNS` by row.
-
-    Args:
-        model: the model.
-        count: number of training and of test images, fewer if the data has fewer.
-    """
+    """Returns the values of `COLUMNS` by row, for at most `count` images of each split."""
     dataset, batch_size = dataset_from_config(model.config), model.config.evaluate.batch_size
-    parents = [dataset.train[i] for i in range(min(count, len(dataset.train)))]
-    test = [dataset.test[i] for i in range(min(count, len(dataset.test)))]
+    parents, test = (first_images(split, count) for split in (dataset.train, dataset.test))
     codes = encode_split(model, parents, batch_size)
     extractor = feature_extractor("vgg")
-    real, images = (
-        extractor.extract(images_of(part, range(len(part)))) for part in (test, parents)
-    )
+    real, images = (extractor.extract(pixels_of(part)) for part in (test, parents))
     errors = extractor.extract(decode_batched(model, codes, batch_size)) - images
     radii = nearest_neighbours(real, real, NEIGHBOURS + 1).distances[:, NEIGHBOURS]
     rows = {
@@ -64,9 +57,9 @@ def main() -> None:
     options = parser.parse_args()
     model = open_model(options)
     print(f"{jax.devices()[0].device_kind}; step {model.step:,}\n")
-    print(f"| | {' | '.join(COLUMNS)} |\n| --- |{' ---: |' * len(COLUMNS)}")
-    for row, values in measure(model, options.images).items():
-        print(f"| {row} | {' | '.join(f'{values[column]:.4f}' for column in COLUMNS)} |")
+    found = measure(model, options.images)
+    rows = [[row, *(f"{values[name]:.4f}" for name in COLUMNS)] for row, values in found.items()]
+    print(markdown(["", *COLUMNS], rows))
 
 
 if __name__ == "__main__":

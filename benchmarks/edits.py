@@ -12,7 +12,6 @@ changed; and how often it reads images and reconstructions right, which bounds t
 --output: edits.json (null where nothing was measured) and edits.png with all values of one face.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ import numpy as np
 import optax
 from flax import serialization
 
-from benchmarks.common import add_model, open_model, output_of, parser_for
-from pivq_jax.common.files import write_atomically
+from benchmarks.common import add_model, markdown, open_model, output_of, parser_for
+from pivq_jax.common.files import write_atomically, write_json
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.pictures import save_png
 from pivq_jax.data.images import images_to_float
@@ -114,16 +113,11 @@ def rows_of(
     changed: np.ndarray,
     right: dict[str, np.ndarray],
 ) -> dict[str, dict[str, float | None]]:
-    """The rows of the table, of all factors and of each; None is the mean of nothing.
+    """The rows of the table, of all A factors and of each; None is the mean of nothing.
 
-    Args:
-        names: the A factors.
-        chosen: int [M], the factor edited.
-        asked: int [M], its new value, or -1.
-        before: int [M, A], what the judge sees in reconstructions.
-        after: int [M, A], what it sees in edited images.
-        changed: int [M], the number of codes that changed.
-        right: by column, bool [M, A], whether it is right.
+    Each image has a factor that is edited, `chosen` [M], its new value or -1, `asked` [M], what the
+    judge sees in its reconstruction, `before` [M, A], and in the edited image, `after` [M, A], the
+    number of codes that changed [M], and by column of the table whether it is right, bool [M, A].
     """
 
     def mean(values: np.ndarray) -> float | None:
@@ -196,12 +190,13 @@ def main() -> None:
     changed = np.array([len({*new} - {*old}) for new, old in zip(edited, codes, strict=True)])
     right = {"images": judged(images) == labels, "reconstructions": before == labels}
     rows = rows_of(names, chosen, asked, before, after, changed, right)
-    print("| | edits | read as asked | others kept | codes changed | images | reconstructions |")
-    print("| --- |" + " ---: |" * 6)
+    head = ["edits", "read as asked", "others kept", "codes changed", "images", "reconstructions"]
+    cells = []
     for name, row in rows.items():
-        cells = ["" if value is None else f"{value:.3f}" for value in list(row.values())[1:]]
-        print(f"| {name} | {row['edits']} | {' | '.join(cells)} |")
-    write_atomically(output / "edits.json", json.dumps(rows, indent=2).encode())
+        shares = ["" if value is None else f"{value:.3f}" for value in list(row.values())[1:]]
+        cells.append([name, str(row["edits"]), *shares])
+    print(markdown(["", *head], cells))
+    write_json(output / "edits.json", rows)
     save_png(output / "edits.png", all_values(model, codes[0], session.scale))
 
 

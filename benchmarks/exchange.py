@@ -25,6 +25,7 @@ the table.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,12 @@ import jax
 import numpy as np
 
 import pivq_jax
-from benchmarks.common import labelled, parser_for
+from benchmarks.common import labelled, parser_for, pixels_of
 from benchmarks.summary import summary
 from pivq_jax.common.files import write_json
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.config.check import read_config
+from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, images_of
@@ -126,11 +128,11 @@ def measure(
     """Returns the metrics of one run by rule, for each draw of pairs, and the picture."""
     model = pivq_jax.load(workdir)
     dataset, batch_size = dataset_from_config(model.config), model.config.evaluate.batch_size
-    count = min(samples, len(dataset.train))
-    parents = [dataset.train[i] for i in range(count)]
+    decoded = partial(decode_batched, model, batch_size=batch_size)
+    parents = first_images(dataset.train, samples)
     every = encode_split(model, dataset.train, batch_size)
-    codes, lift = every[:count], model.log_lift(every)
-    test = images_of(dataset.test, range(len(dataset.test)))
+    codes, lift = every[: len(parents)], model.log_lift(every)
+    test = pixels_of(dataset.test)
     extractor = feature_extractor("vgg")
     real = extractor.extract(test)
     print(f"{jax.devices()[0].device_kind}; {workdir} at step {model.step:,}; samples are")
@@ -139,32 +141,23 @@ def measure(
     figures: dict[str, list[dict[str, float]]] = {}
     picture: list[np.ndarray] = []
     for seed in range(seeds):
-        pairs = np.asarray(random_parents(jax.random.key(seed), samples, count))
-        first, second = (decode_batched(model, codes[side], batch_size) for side in pairs.T)
+        key = jax.random.key(seed)
+        pairs = np.asarray(random_parents(key, samples, len(parents)))
+        first, second = (decoded(codes[side]) for side in pairs.T)
         rebuilt = dict.fromkeys(rules, (first, second))  # reconstructions of parents
         sets = by_code(model, codes, pairs, lift, seed)
         if "near parents" in rules:
             near = near_parents(
-                model.space,
-                jax.random.key(seed),
-                samples,
-                codes,
-                model.codebook,
-                nearest_of=nearest_of,
+                model.space, key, samples, codes, model.codebook, nearest_of=nearest_of
             )
             a, b = codes[np.asarray(near)].swapaxes(0, 1)
-            rebuilt["near parents"] = (
-                decode_batched(model, a, batch_size),
-                decode_batched(model, b, batch_size),
-            )
-            sets["near parents"] = np.asarray(
-                model.recombine(a, b, jax.random.key(seed), lift=lift)
-            )
+            rebuilt["near parents"] = decoded(a), decoded(b)
+            sets["near parents"] = np.asarray(model.recombine(a, b, key, lift=lift))
         images = {"pixels": average_pixels(parents, pairs), "nothing": first}
         images = {name: made for name, made in images.items() if name in rules}
         for name in sets:
             if name in rules:
-                images[name] = decode_batched(model, np.sort(sets[name], -1), batch_size)
+                images[name] = decoded(np.sort(sets[name], -1))
         apart = np.mean(np.abs(first.astype(np.float32) - second))
         print(f"seed {seed}: the parents' reconstructions are {apart:.1f} apart")
         if seed == 0:

@@ -26,16 +26,9 @@ import numpy as np
 
 @contextlib.contextmanager
 def serving(model: str) -> Iterator[str]:
-    """Serves the explorer of a model in a process of its own.
+    """Serves the explorer of a model, which a flag names, in a process of its own.
 
-    Args:
-        model: the flag that names it, see `read_arguments`.
-
-    Yields:
-        the address of the page, once it answers.
-
-    Raises:
-        SystemExit: if it cannot be served.
+    Yields the address of the page, once it answers; raises SystemExit if it cannot be served.
     """
     command = [sys.executable, "-m", "pivq_jax.main", "--mode=explore", model]
     server = subprocess.Popen([*command, "--port=0"], stdout=subprocess.PIPE, text=True)
@@ -53,14 +46,9 @@ def serving(model: str) -> Iterator[str]:
 
 
 def read_arguments(description: str | None, **others: Any) -> tuple[str, argparse.Namespace]:
-    """Reads the command line.
+    """Reads the command line, with further options by name and default.
 
-    Args:
-        description: of the program.
-        others: further options with their defaults.
-
-    Returns:
-        the flag that names the model, and all options.
+    Returns the flag that names the model, and all options.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -76,11 +64,7 @@ def read_arguments(description: str | None, **others: Any) -> tuple[str, argpars
 
 
 class Client:
-    """A connection to the server, kept open like that of a browser.
-
-    Args:
-        address: of the page.
-    """
+    """A connection to the server at an address, kept open like that of a browser."""
 
     def __init__(self, address: str) -> None:
         self._connection = http.client.HTTPConnection(urlsplit(address).netloc)

@@ -17,7 +17,6 @@ until the page is ready.
 import contextlib
 import functools
 import http.server
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import parser_for
+from benchmarks.common import chromium, parser_for
 
 # Returns the times from clicks to their images in milliseconds.
 CLICK = """
@@ -117,14 +116,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """Serves the files of a folder on localhost.
-
-    Args:
-        folder: the folder.
-
-    Yields:
-        its address.
-    """
+    """Serves the files of a folder on localhost; yields its address."""
     handler = functools.partial(Quiet, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -142,11 +134,7 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.folder / "explorer.json").is_file():
         raise SystemExit(f"{options.folder} is no explorer: build it with docs.build_explorer")
-    from playwright.sync_api import sync_playwright
-
-    with serving(options.folder) as address, sync_playwright() as playwright:
-        program = shutil.which("chromium")
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with chromium() as browser, serving(options.folder) as address:
         page = browser.new_page()
         page.set_default_timeout(600_000)
         began = time.perf_counter()
@@ -160,7 +148,6 @@ def main() -> None:
         print(f"{'':<16}{'median ms':>11}{'largest ms':>12}")
         for name, times in {"click to image": clicks, **found["taken"]}.items():
             print(f"{name:<16}{np.median(times):11.1f}{max(times):12.1f}", flush=True)
-        browser.close()
 
 
 if __name__ == "__main__":

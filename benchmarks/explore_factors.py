@@ -14,7 +14,6 @@ requirements-test.txt), and each explorer has its columns.
 """
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.common import add_model, open_model, output_of, parser_for
+from benchmarks.common import (
+    add_model,
+    chromium,
+    markdown,
+    markdown_row,
+    open_model,
+    output_of,
+    parser_for,
+)
 from benchmarks.edits import Judge, images_and_labels, trained_judge
 from benchmarks.explore_browser import serving
 from pivq_jax.data.images import images_to_float
@@ -77,11 +84,7 @@ def painted(
 
 def read_by_page(folder: Path, sets: np.ndarray) -> np.ndarray:
     """Returns what the page without a server reads, int [B, A]."""
-    from playwright.sync_api import sync_playwright
-
-    with serving(folder) as address, sync_playwright() as playwright:
-        program = shutil.which("chromium")
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with chromium() as browser, serving(folder) as address:
         page = browser.new_page()
         page.goto(address)
         return np.array(page.evaluate(READ, sets.tolist()))
@@ -125,9 +128,10 @@ def main() -> None:
         readings["shown"] = np.array([engine.read_factors(codes) for codes in sets])
         if options.folder:
             readings["shown without a server"] = read_by_page(options.folder, sets)
-        columns = [f"{name} | unclear" if (r < 0).any() else name for name, r in readings.items()]
-        print(f"\n| {len(sets)} {kind} | {' | '.join(columns)} |")
-        print("| --- |" + " ---: |" * (2 * len(readings) - 1), flush=True)
+        head = [f"{len(sets)} {kind}"]
+        for name, read in readings.items():
+            head += [name, "unclear"] if (read < 0).any() else [name]
+        print(f"\n{markdown(head)}", flush=True)
         for factor, name in enumerate(["all factors", *factors], -1):
             column = slice(None) if factor < 0 else factor
             cells = []
@@ -136,7 +140,7 @@ def main() -> None:
                 cells.append(f"{(values == wanted)[values >= 0].mean():.3f}")
                 if (read < 0).any():
                     cells.append(f"{(values < 0).mean():.3f}")
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+            print(markdown_row([name, *cells]), flush=True)
 
 
 if __name__ == "__main__":

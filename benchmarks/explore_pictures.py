@@ -9,13 +9,13 @@ is where they are written, docs/pictures by default.
 """
 
 import base64
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.common import chromium
 from benchmarks.explore import Client, read_arguments, serving
 
 WIDE, NARROW = (1_600, 1_000), (400, 860)
@@ -29,14 +29,9 @@ def decoded(client: Client, codes: np.ndarray) -> np.ndarray:
 
 
 def telling_edit(client: Client, codes: np.ndarray) -> tuple[str, str]:
-    """Finds the edit that changes an image most for each code that it replaces.
+    """Finds the edit that changes an image, codes int [N], most for each code that it replaces.
 
-    Args:
-        client: a connection to the page of a model with labelled factors.
-        codes: int [N].
-
-    Returns:
-        the name of the factor, and that of its new value.
+    Returns the name of the factor, and that of its new value.
     """
     image, best, found = decoded(client, codes), 0.0, ("", "")
     for factor, known in enumerate(client.ask("model")["factors"]):
@@ -53,12 +48,10 @@ def telling_edit(client: Client, codes: np.ndarray) -> tuple[str, str]:
 def telling_state(client: Client) -> tuple[str, int, int]:
     """Finds a state to show, among the interpolations of the first pairs of test images.
 
-    Returns:
-        the fragment of the link to two images; the number of exchanges at which the image is far
-        from both, and nearer to a training image, as a face without faults is; and the column of
-        the pair of which one more exchange changes the image most.
+    Returns the fragment of the link to two images; the number of exchanges at which the image is
+    far from both, and nearer to a training image, as a face without faults is; and the column of
+    the pair of which one more exchange changes the image most.
     """
-
     decode = partial(decoded, client)
     model, best, found = client.ask("model")["id"], -np.inf, ("", 0, 0)
     for example in range(0, 2 * PAIRS, 2):
@@ -128,15 +121,8 @@ def photograph(browser: Any, address: str, output: Path) -> None:
 def main() -> None:
     """Serves and photographs."""
     flag, options = read_arguments(__doc__, output=Path("docs/pictures"))
-    program = shutil.which("chromium")
-    if not program:
-        raise SystemExit("chromium is not installed: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with serving(flag) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with chromium() as browser, serving(flag) as address:
         photograph(browser, address, options.output)
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 
 import pivq_jax
-from benchmarks.common import parser_for
+from benchmarks.common import parser_for, pixels_of
 from pivq_jax.common.files import write_json
 from pivq_jax.common.output import progress_bar
 from pivq_jax.data.framing import PRESETS
@@ -39,7 +39,7 @@ from pivq_jax.data.landmarks import import_dlib, model_file
 from pivq_jax.data.sources import Subset
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.neighbours import nearest_neighbours
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, images_of
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.samples import average_pixels, recombine_at_random
 from pivq_jax.training.build import dataset_from_config
 
@@ -89,7 +89,7 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
     held_out = Subset(dataset.train, order[:samples])
     pool = Subset(dataset.train, order[samples : samples + searched])
     codes = encode_split(model, pool, batch_size)
-    test = images_of(dataset.test, range(len(dataset.test)))
+    test = pixels_of(dataset.test)
     lift = model.log_lift(codes) if model.space.uses_lift else None
 
     def recombine(nearest_of: int) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +101,7 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
 
     recombined, parents = recombine(model.config.sample.nearest_of)
     made = {
-        "training images": images_of(held_out, range(len(held_out))),
+        "training images": pixels_of(held_out),
         "averaged pixels": average_pixels(pool, parents),
         "reconstructions": decode_batched(
             model, encode_split(model, dataset.test, batch_size), batch_size
@@ -115,7 +115,7 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
         made["prior"] = decode_batched(model, drawn, batch_size)
 
     real = embed(network, test, "test images")
-    known = embed(network, images_of(pool, range(len(pool))), "searched")
+    known = embed(network, pixels_of(pool), "searched")
     near = float(np.percentile(nearest_neighbours(real, known, 1).distances, KNOWN))
     figures = {}
     for name, images in made.items():

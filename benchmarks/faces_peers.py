@@ -33,7 +33,6 @@ continues, so the same command goes on after an interruption (empty the file, an
 ceiling of bits of an image against LPIPS, means over seeds.
 """
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -47,12 +46,11 @@ from typing import Any, TypeVar
 import jax
 
 from benchmarks import vq_vae
-from benchmarks.common import has, parser_for, pyplot
+from benchmarks.common import has, markdown, parser_for, pyplot, save_figure, training_images
 from benchmarks.runs import run
 from benchmarks.screen import read_rows, run_side_by_side
-from pivq_jax.common.parallel import make_mesh, put_batch
+from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import Config, load_config
-from pivq_jax.data.pipeline import train_batches
 from pivq_jax.training.build import (
     dataset_from_config,
     lpips_weights_from_config,
@@ -113,40 +111,30 @@ def settings(data: Path, group: str, seed: int) -> dict[str, Any]:
 
 
 def calibrate(config: Config) -> dict[str, float]:
-    """Measures PI-VQ's training on the cores of this process.
+    """Measures PI-VQ's training on the cores of this process, in seconds.
 
-    Returns:
-        `setup`, the seconds of compilation and of the codebook's start, and the seconds of a step
-        of each phase, `continuous` and `quantized`.
+    `setup` is compilation and the codebook's start; `continuous` and `quantized` are a step each.
     """
     dataset, mesh = dataset_from_config(config), make_mesh()
     lpips, steps = lpips_weights_from_config(config, mesh), steps_from_config(config, mesh)
     state = steps.create()
-    batches = train_batches(
-        dataset.train, batch_size=config.train.batch_size, seed=config.seed, flip=config.data.flip
-    )
-    costs = {"setup": 0.0}
-    with contextlib.closing(batches):
-
-        def images() -> jax.Array:
-            return put_batch({"image": next(batches)["image"]}, mesh)["image"]
-
-        for phase in (Phase.CONTINUOUS, Phase.QUANTIZED):
-            started = time.perf_counter()
-            if phase == Phase.QUANTIZED:
-                seen = range(config.quantizer.init_batches)
-                latents = [steps.latents(state.params, images()) for _ in seen]
-                state = steps.initialise(state, jax.numpy.concatenate(latents))
-                jax.block_until_ready(state)
-            state, metrics = steps.train(state, images(), lpips, phase)
+    images, costs = training_images(config, dataset.train, mesh, config.seed), {"setup": 0.0}
+    for phase in (Phase.CONTINUOUS, Phase.QUANTIZED):
+        started = time.perf_counter()
+        if phase == Phase.QUANTIZED:
+            seen = range(config.quantizer.init_batches)
+            latents = [steps.latents(state.params, next(images)) for _ in seen]
+            state = steps.initialise(state, jax.numpy.concatenate(latents))
+            jax.block_until_ready(state)
+        state, metrics = steps.train(state, next(images), lpips, phase)
+        jax.block_until_ready((state, metrics))
+        costs["setup"] += time.perf_counter() - started
+        begun, done, spent = time.perf_counter(), 0, 0.0
+        while done < CALIBRATION_STEPS and spent < CALIBRATION_SECONDS:
+            state, metrics = steps.train(state, next(images), lpips, phase)
             jax.block_until_ready((state, metrics))
-            costs["setup"] += time.perf_counter() - started
-            begun, done, spent = time.perf_counter(), 0, 0.0
-            while done < CALIBRATION_STEPS and spent < CALIBRATION_SECONDS:
-                state, metrics = steps.train(state, images(), lpips, phase)
-                jax.block_until_ready((state, metrics))
-                done, spent = done + 1, time.perf_counter() - begun
-            costs[phase.name.lower()] = spent / done
+            done, spent = done + 1, time.perf_counter() - begun
+        costs[phase.name.lower()] = spent / done
     return costs
 
 
@@ -210,27 +198,23 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Formats rows as Markdown, one line per seed, below what needs no model."""
     titles = [title for title, _, _ in COLUMNS]
     titles += ["FID", *(f"{title}, k = {k}" for k in (5, 3) for title in QUALITY)]
-    lines = [
-        f"| | seed | {' | '.join(titles)} |",
-        "| --- |" + " ---: |" * (len(titles) + 1),
-    ]
-
-    def line(title: str, seed: int, model: list[str], found: dict[str, Any]) -> None:
-        cells = [title, str(seed), *(model or [""] * len(COLUMNS)), *sampled_cells(found)]
-        lines.append(f"| {' | '.join(cells)} |")
-
-    seen = set()
+    no_model: list[str] = [""] * len(COLUMNS)
+    lines: list[list[str]] = []
+    of_seeds: dict[int, dict[str, Any]] = {}
     for row in rows:
-        if "baselines" in row and row["seed"] not in seen:
-            seen.add(row["seed"])
-            for title, found in row["baselines"].items():
-                line(title, row["seed"], [], found)
+        if "baselines" in row:
+            of_seeds.setdefault(row["seed"], row["baselines"])
+    for seed, baselines in of_seeds.items():
+        for title, found in baselines.items():
+            lines.append([title, str(seed), *no_model, *sampled_cells(found)])
     for name, title in TITLES.items():
         for row in sorted((row for row in rows if row["name"] == name), key=lambda r: r["seed"]):
-            line(title, row["seed"], [format(row[key], how) for _, key, how in COLUMNS], row)
+            model = [format(row[key], how) for _, key, how in COLUMNS]
+            lines.append([title, str(row["seed"]), *model, *sampled_cells(row)])
             if "scattered" in row:
-                line(f"{title}, places one by one", row["seed"], [], row["scattered"])
-    return "\n".join(lines)
+                cells = sampled_cells(row["scattered"])
+                lines.append([f"{title}, places one by one", str(row["seed"]), *no_model, *cells])
+    return markdown(["", "seed", *titles], lines)
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -248,9 +232,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.margins(0.15)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def main() -> None:

@@ -63,13 +63,7 @@ def make_records(folder: Path, size: int, count: int, workers: int) -> Any:
 
 
 def images_a_second(batches: Iterator[Any], skip: int, seconds: float) -> float:
-    """Images per second of an endless stream of batches.
-
-    Args:
-        batches: the batches.
-        skip: number of batches before the measurement.
-        seconds: duration of the measurement.
-    """
+    """Images per second of a stream of batches, after `skip` of them, measured for `seconds`."""
     for _ in range(skip):
         next(batches)
     count, started = 0, time.perf_counter()

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import pivq_jax
-from benchmarks.common import has, parser_for, pyplot
+from benchmarks.common import has, markdown, parser_for, pyplot, save_figure
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
 from pivq_jax.evaluation.reconstruction import reconstruct_split
@@ -71,8 +71,7 @@ def plot(curves: dict[str, list[Curve]], target: float, path: Path) -> None:
     axes.axhline(target, color="grey", linewidth=0.8, linestyle="--")
     axes.set(xlabel="seconds of training", ylabel="PSNR dB, validation split", ylim=(15, None))
     axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def main() -> None:
@@ -90,8 +89,7 @@ def main() -> None:
             parser.error(f"{workdir} has no checkpoint with a codebook: continue its training")
         curves[re.sub(r"[_-]?\d+$", "", workdir.name)].append(curve)
 
-    print(f"\n| | seconds to {options.target:g} dB, each run | mean | last PSNR, mean |")
-    print("| --- | --- | ---: | ---: |")
+    rows = []
     for name, seeds in curves.items():
         reached = [
             next((row["seconds"] for row in curve if row["psnr"] >= options.target), float("nan"))
@@ -99,9 +97,10 @@ def main() -> None:
         ]
         last = statistics.mean(curve[-1]["psnr"] for curve in seeds)
         each = ", ".join(f"{seconds:.0f}" for seconds in reached)
-        print(f"| {name} | {each} | {statistics.mean(reached):.0f} | {last:.2f} |")
+        rows.append([name, each, f"{statistics.mean(reached):.0f}", f"{last:.2f}"])
+    head = ["", f"seconds to {options.target:g} dB, each run", "mean", "last PSNR, mean"]
+    print(f"\n{markdown(head, rows, texts=2)}")
     if has("matplotlib"):
-        options.output.mkdir(parents=True, exist_ok=True)
         plot(curves, options.target, options.output / "learning_curve.png")
 
 

@@ -25,12 +25,19 @@ import jax.numpy as jnp
 import numpy as np
 
 import pivq_jax
-from benchmarks.common import has, labelled, parser_for, pyplot
-from pivq_jax.common.parallel import put_batch
+from benchmarks.common import (
+    has,
+    labelled,
+    parser_for,
+    pixels_of,
+    pyplot,
+    save_figure,
+    training_images,
+)
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.config import Config
 from pivq_jax.data.images import images_to_float
-from pivq_jax.data.pipeline import train_batches
+from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import (
@@ -69,13 +76,10 @@ def continue_training(
     mesh, batch_size = base.mesh, config.evaluate.batch_size
     steps = steps_from_config(config, mesh)
     lpips = lpips_weights_from_config(config, mesh)
-    judges = config.adversarial.weight + config.adversarial.recombined_weight > 0
-    phase = Phase.ADVERSARIAL if judges else Phase.QUANTIZED
+    phase = Phase.ADVERSARIAL if config.adversarial.is_used else Phase.QUANTIZED
     copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731 (a step donates its state)
     state = steps.create().replace(params=copy(base.params), ema_params=copy(base.params))
-    batches = train_batches(
-        train, batch_size=config.train.batch_size, seed=config.seed + 1, flip=config.data.flip
-    )
+    images = training_images(config, train, mesh, seed=config.seed + 1)
     metrics: dict[str, Any] = {}
     for step in range(config.train.steps + 1):
         if step % EVERY == 0:
@@ -83,8 +87,7 @@ def continue_training(
             psnr = reconstruct_split(model, validation, batch_size).psnr
             figures = {"step": step, "psnr": float(np.mean(psnr))}
             yield model, figures | {name: float(value) for name, value in metrics.items()}
-        images = put_batch({"image": next(batches)["image"]}, mesh)["image"]
-        state, metrics = steps.train(state, images, lpips, phase)
+        state, metrics = steps.train(state, next(images), lpips, phase)
 
 
 def plot(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
@@ -102,8 +105,7 @@ def plot(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
     right.set(xlabel="steps", ylabel="adaptive weight", yscale="log")
     left.legend(fontsize=8)
     right.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def main() -> None:
@@ -121,17 +123,14 @@ def main() -> None:
 
     base = pivq_jax.load(options.workdir)
     dataset = dataset_from_config(base.config)
-    validation = [
-        dataset.validation[i] for i in range(min(VALIDATION_IMAGES, len(dataset.validation)))
-    ]
-    test = images_of(dataset.test, range(len(dataset.test)))
-    pool = [dataset.train[i] for i in range(min(2_000, len(dataset.train)))]
+    validation = first_images(dataset.validation, VALIDATION_IMAGES)
+    pool, test = first_images(dataset.train, 2_000), pixels_of(dataset.test)
     features = feature_extractor("vgg")
     real = features.extract(test)
     print(f"{jax.devices()[0].device_kind}; {options.workdir} at step {base.step:,}; samples are")
     print(f"compared with {len(test):,} test images; features: {features.network}")
 
-    originals = images_to_float(images_of(validation, range(len(validation))))
+    originals = images_to_float(pixels_of(validation))
 
     def distance(network: str, rebuilt: np.ndarray) -> float:
         measure = jax.jit(partial(lpips, network=network))

@@ -40,25 +40,14 @@ LEAST_REPEATS = 3
 
 
 def make_cost(kind: str, batch: int, num_rows: int, num_columns: int, seed: int = 0) -> np.ndarray:
-    """Returns squared distances of latents to one codebook.
+    """Returns squared distances float32 [B, N, K] of latents to one codebook, by kind.
 
-    Args:
-        kind: distribution of the costs:
-
-            - gaussian: latents and codebook are normal in 64 dimensions.
-            - noised: latents are random codebook entries with noise 0.3, so some prefer the same
-              one.
-            - clustered: N / 8 clusters per image with noise 0.15; about 95 % of the latents share
-              their nearest entry.
-            - low_rank: normal in 2 dimensions.
-            - integer: integers below 100 with many ties instead of distances.
-        batch: number of problems B.
-        num_rows: N, the number of rows.
-        num_columns: K, the number of columns.
-        seed: determines the costs.
-
-    Returns:
-        float32 [B, N, K].
+    - gaussian: latents and codebook are normal in 64 dimensions.
+    - noised: latents are random codebook entries with noise 0.3, so some prefer the same one.
+    - clustered: N / 8 clusters per image with noise 0.15; about 95 % of the latents share their
+      nearest entry.
+    - low_rank: normal in 2 dimensions.
+    - integer: integers below 100 with many ties instead of distances.
     """
     rng = np.random.default_rng(seed)
     if kind == "integer":
@@ -211,41 +200,30 @@ def print_row(row: dict[str, Any]) -> None:
     )
 
 
-def geometric_mean(values: list[float]) -> float:
-    """Geometric mean of positive values."""
-    return float(np.exp(np.mean(np.log(values))))
-
-
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Prints one line per criterion and returns the values."""
     ratios = [row["ratio"]["auto"] for row in rows]
     worst = max(rows, key=lambda row: row["ratio"]["auto"])
     summary: dict[str, Any] = {
-        "geometric_mean": geometric_mean(ratios),
+        "geometric_mean": statistics.geometric_mean(ratios),
         "worst": worst["ratio"]["auto"],
         "worst_cell": [*worst["size"], worst["kind"]],
     }
     print(f"\nauto / SciPy: geometric mean {summary['geometric_mean']:.2f} (to show: at most 0.7)")
-    print(
-        f"auto / SciPy: worst cell {worst['ratio']['auto']:.2f} (at most 1.0), {worst['kind']}",
-        end="",
-    )
-    print(f" {'x'.join(map(str, worst['size']))}")
+    cell = f"{worst['kind']} {'x'.join(map(str, worst['size']))}"
+    print(f"auto / SciPy: worst cell {summary['worst']:.2f} (at most 1.0), {cell}")
     if all("optax vmap" in row["ratio"] for row in rows):
         slower = min(row["ratio"]["optax vmap"] / row["ratio"]["auto"] for row in rows)
         summary["least_speedup_over_optax_vmap"] = slower
         print(f"optax vmap / auto: least {slower:.1f} (at least 4)")
-    for title, limit, wanted in (
-        ("gaussian, N < K", 50, lambda row: row["kind"] == "gaussian"),
-        ("clustered, N < K", 200, lambda row: row["kind"] == "clustered"),
-        ("clustered, N = K", 700, lambda row: row["kind"] == "clustered"),
+    for kind, sizes, limit in (
+        ("gaussian", "N < K", 50),
+        ("clustered", "N < K", 200),
+        ("clustered", "N = K", 700),
     ):
-        square = "N = K" in title
-        steps = [
-            row["steps"]
-            for row in rows
-            if wanted(row) and (row["size"][1] == row["size"][2]) == square
-        ]
+        title, square = f"{kind}, {sizes}", sizes == "N = K"
+        of_kind = [row for row in rows if row["kind"] == kind]
+        steps = [row["steps"] for row in of_kind if (row["size"][1] == row["size"][2]) == square]
         if steps:
             most = max(row["rounds"] + row["waves"] for row in steps)
             strict = max(sum(row.values()) for row in steps)
@@ -268,7 +246,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Plots the ratios to SciPy."""
     plt = pyplot()
-    names = [name for name in rows[0]["ratio"] if name not in ("scipy",)]
+    names = [name for name in rows[0]["ratio"] if name != "scipy"]
     figure, axes = plt.subplots(figsize=(12, 4.5))
     labels = ["x".join(map(str, row["size"])) + "\n" + row["kind"] for row in rows]
     for name in names:

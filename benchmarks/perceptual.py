@@ -9,15 +9,13 @@ Without torch and lpips, their column is left out.
 
 import functools
 import os
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks.common import has, parser_for
+from benchmarks.common import has, milliseconds_in_turns, parser_for
 from pivq_jax.losses.backbones import BACKBONES
 from pivq_jax.losses.perceptual import load_lpips, lpips
 
@@ -73,14 +71,8 @@ def main() -> None:
             shape = (2, options.batch, size, size, 3)
             images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
             runs = {name: make(network, *images) for name, make in makers.items()}
-            times: dict[str, list[float]] = {name: [] for name in runs}
-            for repeat in range(options.repeats + 2):
-                for name, run in runs.items():
-                    started = time.perf_counter()
-                    run()
-                    if repeat >= 2:  # the first rounds compile and warm up
-                        times[name].append(1e3 * (time.perf_counter() - started))
-            row = "".join(f"{statistics.median(times[name]):15.1f}" for name in runs)
+            times = milliseconds_in_turns(runs, options.repeats)
+            row = "".join(f"{times[name]:15.1f}" for name in runs)
             print(f"{network:<8} {size:>5}{row}", flush=True)
 
 

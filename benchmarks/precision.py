@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import parser_for
-from pivq_jax.common.parallel import make_mesh, put_batch
+from benchmarks.common import parser_for, training_images
+from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import load_config
 from pivq_jax.data.images import images_to_float
-from pivq_jax.data.pipeline import eval_batches, train_batches
+from pivq_jax.data.pipeline import eval_batches
+from pivq_jax.data.sources import first_images
 from pivq_jax.matching import match
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.model.quantizer import squared_distances
@@ -47,12 +48,10 @@ def main() -> None:
     dataset, lpips = dataset_from_config(config), lpips_weights_from_config(config, mesh)
     steps = steps_from_config(config, mesh)
     state, latents = steps.create(), []
-    batches = train_batches(
-        dataset.train, batch_size=config.train.batch_size, seed=config.seed, flip=config.data.flip
-    )
+    batches = training_images(config, dataset.train, mesh, config.seed)
     settings = config.quantizer
     for step in range(settings.init_step + settings.init_batches):
-        images = put_batch({"image": next(batches)["image"]}, mesh)["image"]
+        images = next(batches)
         if step < settings.init_step:
             state, metrics = steps.train(state, images, lpips, Phase.CONTINUOUS)
             if step % 100 == 0:
@@ -62,7 +61,7 @@ def main() -> None:
     params = steps.initialise(state, jnp.concatenate(latents)).params
     codebook = params["quantizer"]["codebook"]
 
-    source = [dataset.validation[i] for i in range(min(options.images, len(dataset.validation)))]
+    source = first_images(dataset.validation, options.images)
     assigned: dict[str, list[Any]] = {}
     for dtype in ("float32", "bfloat16"):
         model = pivq_from_config(config.with_fields({"model.dtype": dtype}))

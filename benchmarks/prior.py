@@ -68,9 +68,8 @@ def main() -> None:
     key = jax.random.key(config.seed)
     key_parents, key_mix = jax.random.split(key)  # the parents are those of an evaluation
     n = train.shape[1]
-    near = 2, config.sample.nearest_of
     pool = key_parents, options.samples, train, model.codebook
-    pairs = sampling.near_parents(model.space, *pool, *near)
+    pairs = sampling.near_parents(model.space, *pool, nearest_of=config.sample.nearest_of)
     a, b = train[pairs].swapaxes(0, 1)
     parents = decode_batched(model, a, batch_size), decode_batched(model, b, batch_size)
 

@@ -12,7 +12,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks import screen
-from benchmarks.common import has, pyplot
+from benchmarks.common import has, pyplot, save_figure
 
 KINDS = ("matching", "nearest", "positional")
 COUNTS = (8, 16, 32, 64)
@@ -55,8 +55,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             axes.plot(*zip(*points, strict=True), marker="o", label=kind)
         axes.set(xlabel="marginal bits of an image", ylabel=title)
     panels[0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -13,27 +13,13 @@ def run(
 ) -> dict[str, Any]:
     """Trains and evaluates a model with `pivq_jax.main`, unless that is already done.
 
-    Without evaluations during training, as runs are compared at equal seconds.
-
-    Args:
-        config: config file, with variants after a colon if any.
-        changes: values of changed config fields.
-        workdir: directory of the run; output is appended to `output.txt` there.
-        core: the only core that the run may use; all cores by default.
-
-    Returns:
-        The contents of `metrics.json`.
-
-    Raises:
-        SystemExit: if the run fails.
+    Returns its `metrics.json`. There are no evaluations during training, as runs are compared at
+    equal seconds. The run may use one `core` if given; its output is appended to `output.txt` in
+    `workdir`. Raises SystemExit if it fails.
     """
-    fields = [
-        f"--config.{name}={value}" for name, value in ({"evaluate.every": "0"} | changes).items()
-    ]
-    command = [
-        *(sys.executable, "-m", "pivq_jax.main", f"--config={config}"),
-        *(f"--workdir={workdir}", *fields),
-    ]
+    command = [sys.executable, "-m", "pivq_jax.main", f"--config={config}", f"--workdir={workdir}"]
+    fields = {"evaluate.every": "0"} | changes
+    command += [f"--config.{name}={value}" for name, value in fields.items()]
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / "output.txt").open("a") as log:
         done = subprocess.run(

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import parser_for
+from benchmarks.common import markdown, parser_for
 from benchmarks.runs import run
 
 CONFIG = "configs/toon_faces.py:large"  # as in the tables that were made before
@@ -58,15 +58,15 @@ def table(names: Iterable[str], rows: list[dict[str, Any]], columns: Columns) ->
     titles = [title for title, _, _ in columns]
     if probed := any(row["probes"] for row in rows):
         titles.append("least probe")
-    lines = [f"| | seed | {' | '.join(titles)} |", "| --- |" + " ---: |" * (len(titles) + 1)]
+    lines = []
     for name in names:
         for row in sorted((row for row in rows if row["name"] == name), key=lambda r: r["seed"]):
             cells = [f"{row[key]:.{digits}f}" for _, key, digits in columns]
             if probed:
                 least = min(row["probes"].items(), key=lambda probe: probe[1], default=None)
                 cells.append(f"{least[1]:.2f} ({least[0]})" if least else "")
-            lines.append(f"| {name} | {row['seed']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            lines.append([name, str(row["seed"]), *cells])
+    return markdown(["", "seed", *titles], lines)
 
 
 def run_side_by_side(
@@ -77,14 +77,8 @@ def run_side_by_side(
 ) -> list[dict[str, Any]]:
     """Measures rows, each on a core of its own, and appends them to a file as they finish.
 
-    Args:
-        todo: name and seed of each row.
-        measure: function of a name, a seed and the core to use that returns the row.
-        path: file of JSON lines.
-        describe: function of a row that returns what is printed of it.
-
-    Returns:
-        the rows.
+    `todo` has their names and seeds; `measure` gets these and the core to use, and returns the row,
+    of which `describe` makes what is printed. Returns all rows.
     """
     rows: list[dict[str, Any]] = []
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -132,7 +126,7 @@ def main(
     settings: dict[str, str] = SCREEN,
     data: str = "",
 ) -> list[dict[str, Any]]:
-    """Runs what is missing and prints the table.
+    """Runs what is missing, prints the table and returns its rows.
 
     Args:
         description: text of `--help`.
@@ -144,9 +138,6 @@ def main(
         config: the config file.
         settings: fields of all rows, unless a row changes them.
         data: help text of `--data`, a directory of images; no such option by default.
-
-    Returns:
-        the rows of the table.
     """
     parser = parser_for(description)
     parser.add_argument(

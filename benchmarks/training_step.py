@@ -15,15 +15,14 @@ import gzip
 import json
 import os
 import re
-import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from benchmarks.common import parser_for
+from benchmarks.common import milliseconds_in_turns, parser_for
 from pivq_jax.common.parallel import make_mesh, put_batch
 from pivq_jax.config.check import read_config
 from pivq_jax.config.fields import Config
@@ -97,24 +96,18 @@ def main() -> None:
 
     compiled: dict[str, Any] = {}
     states: dict[str, Any] = {}
-    times: dict[str, list[float]] = {}
     for method in options.methods.split(","):
         steps = steps_from_config(config.with_fields({"quantizer.method": method}), mesh)
         with Checkpoints(options.workdir, read_only=True) as checkpoints:
             states[method], _ = checkpoints.restore(jax.eval_shape(steps.create), mesh)
         compiled[method] = steps.train.lower(states[method], images, lpips, phase=phase).compile()
-        times[method] = []
 
     def step(method: str) -> None:
         states[method], metrics = compiled[method](states[method], images, lpips)
         jax.block_until_ready(metrics)
 
-    for repeat in range(options.repeats + 2):
-        for method in compiled:
-            started = time.perf_counter()
-            step(method)
-            if repeat >= 2:  # the first rounds warm up
-                times[method].append(1e3 * (time.perf_counter() - started))
+    calls = {method: partial(step, method) for method in compiled}
+    times = milliseconds_in_turns(calls, options.repeats)
 
     def three_steps(method: str) -> None:
         for _ in range(3):
@@ -123,13 +116,13 @@ def main() -> None:
     print(f"{jax.devices()[0].device_kind}, {mesh.size} device(s); {options.workdir}")
     print(f"{'method':<14} {'step ms':>8} {'matching ms':>12} {'of the step':>12}")
     for method, executable in compiled.items():
-        step_time = statistics.median(times[method])
+        step_time = times[method]
         if mesh.devices.flat[0].platform != "cpu":
             print(f"{method:<14} {step_time:8.1f}")
             continue
         operations = entry_operations(executable.as_text())
         with tempfile.TemporaryDirectory() as directory:
-            durations = profile(lambda: three_steps(method), directory)  # noqa: B023
+            durations = profile(partial(three_steps, method), directory)
         matching = (
             sum(durations[n] for n, scope in operations.items() if MATCHING.search(scope)) / 3
         )

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from vector_quantize_pytorch import VectorQuantize
 
-from benchmarks.common import lpips_of
+from benchmarks.common import lpips_of, pixels_of
 from pivq_jax.config import Config
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.sources import Source, first_images
@@ -47,7 +47,6 @@ from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
 from pivq_jax.evaluation.prdc import prdc
-from pivq_jax.evaluation.reconstruction import images_of
 from pivq_jax.evaluation.samples import POOL_IMAGES, recombine_at_random
 from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
 from pivq_jax.interop.safetensors_file import model_shapes
@@ -138,11 +137,7 @@ class VQVAE(nn.Module):
 
 
 def channels_for(parameters: int) -> int:
-    """Returns the width with which a model has nearly that many parameters.
-
-    Raises:
-        SystemExit: if no width comes within `TOLERANCE`.
-    """
+    """Returns the width with which a model has that many parameters, within `TOLERANCE`."""
 
     def apart(channels: int) -> float:
         with torch.device("meta"):
@@ -157,12 +152,8 @@ def channels_for(parameters: int) -> int:
 def torch_lpips(network: str, path: str) -> Callable[[Tensor, Tensor], Tensor]:
     """The authors' LPIPS, with their heads and the backbone that this project trains with.
 
-    Args:
-        network: `alex` or `vgg`.
-        path: file of the weights, see `load_lpips`.
-
-    Returns:
-        Function of two batches [B, 3, H, W] in [-1, 1] that returns their distances.
+    `path` is the file of its weights, see `load_lpips`. Returns a function of two batches
+    [B, 3, H, W] in [-1, 1], of their distances.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old arguments of torchvision
@@ -251,16 +242,9 @@ def recombined(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Recombines codes as an evaluation of PI-VQ does whose codes belong to places.
 
-    Args:
-        entries: the codebook, float [K, D].
-        codes: int [M, N] of a square grid, row by row: those of the pool of parents.
-        count: number S of new images.
-        seed: that of the run.
-        nearest_of: see `near_parents`.
-        batch_size: number of images recombined at once.
-
-    Returns:
-        Codes int [S, N] and the parents of each, int [S, 2], indices into the pool.
+    `entries` is the codebook, float [K, D]; `codes`, int [M, N] of a square grid, row by row, are
+    those of the pool of parents. Returns the codes of new images, int [S, N], and the parents of
+    each, int [S, 2], indices into the pool.
     """
     size, count_places = len(entries), codes.shape[1]
     # A grid as a set: each place has K entries of its own, which say which place they belong to.
@@ -291,14 +275,9 @@ def compare(real: np.ndarray, extractor: FeatureExtractor, made: np.ndarray) -> 
 def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
     """Trains and evaluates a model on one thread, unless that is already done.
 
-    Args:
-        config: config of PI-VQ: its data, batches, losses, number of parameters and evaluation.
-        seconds: time of training.
-        workdir: directory of `metrics.json`.
-
-    Returns:
-        Contents of `metrics.json`. Beside those of an evaluation, `scattered` has the metrics of
-        samples of the same parents that have half of the places, chosen one by one, of the second.
+    The config is that of PI-VQ: its data, batches, losses, number of parameters and evaluation.
+    Returns `metrics.json` of the workdir. Beside figures of an evaluation, `scattered` has those of
+    samples of the same parents that have half of the places, chosen one by one, of the second.
     """
     path = workdir / "metrics.json"
     if path.exists():
@@ -315,12 +294,12 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
     steps, spent = train(model.train(), config, dataset.train, seconds)
     model.eval()
 
-    test = images_of(dataset.test, range(len(dataset.test)))
+    test = pixels_of(dataset.test)
     pool = first_images(dataset.train, POOL_IMAGES)
     codes = encode_all(model, test, batch_size)
     rebuilt = decode_all(model, codes, batch_size)
     entries = model.quantizer.codebook.detach().numpy()
-    pool_codes = encode_all(model, images_of(pool, range(len(pool))), batch_size)
+    pool_codes = encode_all(model, pixels_of(pool), batch_size)
     count, nearest_of = config.evaluate.samples, config.sample.nearest_of
     mixed, parents = recombined(entries, pool_codes, count, config.seed, nearest_of, batch_size)
     first, second = pool_codes[parents].swapaxes(0, 1)

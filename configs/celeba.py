@@ -29,9 +29,9 @@ def get_config(variants: str = "") -> ConfigDict:
     """Returns the config of the experiment with the given variants, see `with_variants`."""
     config = base_config()
     config.name = config.data.name = "celeba"
-    config.update_from_flattened_dict(ACCELERATOR)
     config.update_from_flattened_dict(
         {
+            **ACCELERATOR,
             "data.image_size": 128,
             "model.num_codes": 2048,
             "model.stages": 8,  # of each of the 256 patches, which are the latents

@@ -29,9 +29,9 @@ def get_config(variants: str = "") -> ConfigDict:
     """Returns the config of the experiment with the given variants, see `with_variants`."""
     config = base_config()
     config.name = config.data.name = "celeba_hq"
-    config.update_from_flattened_dict(FACES_256)
     config.update_from_flattened_dict(
         {
+            **FACES_256,
             "model.encoder_depth": 8,
             "model.decoder_depth": 8,
             "quantizer.init_batches": 8,

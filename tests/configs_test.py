@@ -239,7 +239,7 @@ def test_stages_are_of_patches_and_divide_entries_and_dimensions():
     config = get_config("toon_faces").with_fields(fields)
     check_config(config, training=True)
     for change, message in (
-        ({"model.stages": 3}, r"num_codes = 128 must be a multiple of model\.stages = 3"),
+        ({"model.stages": 3}, r"stages = 3 gives each of the 64 patches .* model\.num_codes = 192"),
         ({"quantizer.codebook_size": 513}, r"codebook_size = 513 must be a multiple"),
         ({"model.code_dim": 33}, r"code_dim = 33 is halved by model\.stages = 2"),
         ({"model.code_dim": 386}, r"code_dim = 386 .* 4 to 384"),
@@ -294,6 +294,14 @@ def test_a_workdir_keeps_to_its_config(tmp_path):
     check_workdir(config.with_fields(untrained), tmp_path)  # nothing trained depends on these
     with pytest.raises(InputError, match=r"model\.width = 128, seed = 0:"):
         check_workdir(config.with_fields({"seed": 5, "model.width": 256}), tmp_path)
+
+
+def test_a_workdir_whose_config_is_damaged_is_one_of_another_config(tmp_path):
+    config = get_config("image_folder")
+    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict() | {"train": 3}))
+    with pytest.raises(InputError, match=r"another config, with train = 3, train\.accum"):
+        check_workdir(config, tmp_path)
 
 
 def test_a_workdir_from_before_muon_is_one_of_adamw(tmp_path):

@@ -1,17 +1,17 @@
 """Checks of a config before any work starts."""
 
 import reprlib
-from collections.abc import Iterator
-from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import check_directory, read_json
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
-from pivq_jax.config.sections import NORM_GROUPS, RECOMBINATION_PATCHES, ModelConfig
+from pivq_jax.config.sections import NORM_GROUPS, RECOMBINATION_PATCHES
 
 MAX_POSITIONS = 2**24  # numbers in the table of positions of patches; half a GB to make
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels; a test compares it with losses.backbones
@@ -36,8 +36,11 @@ def need(good: bool, message: str) -> None:
         raise InputError(message)
 
 
-def _need_multiple(name: str, value: int, of: str, number: int) -> None:
-    need(value % number == 0, f"{name} = {value} must be a multiple of {of} = {number}")
+def _need_multiple(config: Config, name: str, of: str, times: int = 1) -> None:
+    """Checks that a field is a multiple of another one, or of so many times that."""
+    value, number = attrgetter(name, of)(config)
+    product = f"{times} * {of} = {times * number}" if times > 1 else f"{of} = {number}"
+    need(value % (times * number) == 0, f"{name} = {value} must be a multiple of {product}")
 
 
 def check_config(config: Config, training: bool) -> None:
@@ -48,7 +51,7 @@ def check_config(config: Config, training: bool) -> None:
     check_fields(config)
     check_model(config)
 
-    size, model, quantizer = config.data.image_size, config.model, config.quantizer
+    size, quantizer = config.data.image_size, config.quantizer
     train, loss, adversarial = config.train, config.loss, config.adversarial
     need(loss.l1 + loss.l2 > 0, f"loss.l1 + loss.l2 = {loss.l1 + loss.l2} must be positive")
     need(
@@ -56,19 +59,10 @@ def check_config(config: Config, training: bool) -> None:
         f"loss.recombination cuts images into {RECOMBINATION_PATCHES} patches along a side:"
         f" data.image_size = {size} must be a multiple, or set loss.recombination = 0",
     )
+    _need_multiple(config, "train.batch_size", "train.accumulation")
+    of_several = ("loss.recombination", "adversarial.recombined_weight", "loss.variance")
     need(
-        train.batch_size % train.accumulation == 0,
-        f"train.batch_size = {train.batch_size} is not divisible by train.accumulation ="
-        f" {train.accumulation}: change either",
-    )
-    part = train.batch_size // train.accumulation
-    of_several = {
-        "loss.recombination": loss.recombination,
-        "adversarial.recombined_weight": adversarial.recombined_weight,
-        "loss.variance": loss.variance,
-    }
-    need(
-        part > 1 or not any(of_several.values()),
+        train.batch_size > train.accumulation or not any(attrgetter(*of_several)(config)),
         f"train.batch_size = {train.batch_size} in train.accumulation = {train.accumulation} parts"
         " leaves one image in each, with none to be recombined with or to differ from: raise the"
         f" former, or set {' = '.join(of_several)} = 0",
@@ -97,14 +91,14 @@ def check_config(config: Config, training: bool) -> None:
             adversarial.channels % NORM_GROUPS == 0,
             f"adversarial.channels = {adversarial.channels} must be a multiple of {NORM_GROUPS}",
         )
-    latents = quantizer.init_batches * train.batch_size * model.num_codes
+    latents = quantizer.init_batches * train.batch_size * config.model.num_codes
     need(
         latents >= quantizer.codebook_size,
         f"quantizer.init_batches = {quantizer.init_batches} batches give {latents} latents, fewer"
         f" than quantizer.codebook_size = {quantizer.codebook_size}: raise it",
     )
     _check_begins(config)
-    _need_multiple("prior.width", config.prior.width, "prior.heads", config.prior.heads)
+    _need_multiple(config, "prior.width", "prior.heads")
     if training:
         first = config.profile.first_step
         need(
@@ -117,21 +111,16 @@ def check_config(config: Config, training: bool) -> None:
 
 def _check_begins(config: Config) -> None:
     """Checks that what begins or ends within training does so before its last step."""
-    steps, adversarial = config.train.steps, config.adversarial
-    begins = {  # and a step that would do
-        "quantizer.init_step": (config.quantizer.init_step, steps // 2),
-        "optimizer.warmup_steps": (config.optimizer.warmup_steps, steps // 10),
-    }
-    if adversarial.is_used:
-        begins["adversarial.start_step"] = (adversarial.start_step, steps * 2 // 3)
-    late = {name: value for name, (value, _) in begins.items() if value >= steps}
+    steps = config.train.steps
+    begins = {"quantizer.init_step": 1 / 2, "optimizer.warmup_steps": 1 / 10}  # what would do
+    if config.adversarial.is_used:
+        begins["adversarial.start_step"] = 2 / 3
+    late = [name for name in begins if attrgetter(name)(config) >= steps]
     need(
         not late,
-        " and ".join(f"{name} = {value}" for name, value in late.items())
-        + f" must be below train.steps = {steps}: raise that, or lower "
-        + ("them" if len(late) > 1 else "it")
-        + " too, as in "
-        + " ".join(f"--config.{name}={begins[name][1]}" for name in late),
+        " and ".join(f"{name} = {attrgetter(name)(config)}" for name in late)
+        + f" must be below train.steps = {steps}: raise that, or lower the former, as in "
+        + " ".join(f"--config.{name}={int(begins[name] * steps)}" for name in late),
     )
 
 
@@ -143,7 +132,7 @@ def check_fields(config: Config) -> None:
         " others",
     )
     for field in all_fields():
-        _check_field(field, reduce(getattr, field.name.split("."), config))
+        _check_field(config, field)
 
 
 def check_model(config: Config) -> None:
@@ -151,32 +140,26 @@ def check_model(config: Config) -> None:
     for field in all_fields():
         section, _, name = field.name.partition(".")
         if name in BUILT_FROM.get(section, ()):
-            _check_field(field, config[section][name])
-    size, patch = config.data.image_size, config.model.patch_size
+            _check_field(config, field)
+    patch, patches = config.model.patch_size, config.model.patches(config.data.image_size)
     model, quantizer = config.model, config.quantizer
-    need(
-        size % patch == 0,
-        f"data.image_size = {size} is not divisible by model.patch_size = {patch}: change either",
-    )
+    _need_multiple(config, "data.image_size", "model.patch_size")
     need(
         model.output == "patch" or patch % 2 == 0,
         f"model.output = 'conv' emits 2x2 pixels: model.patch_size = {patch} must be even, or use"
         " model.output = 'patch'",
     )
-    _need_multiple("model.width", model.width, "4 * model.heads", 4 * model.heads)
+    _need_multiple(config, "model.width", "model.heads", times=4)
     need(
         quantizer.kind != "matching" or model.num_codes < quantizer.codebook_size,
         f"model.num_codes = {model.num_codes} must be below quantizer.codebook_size ="
         f" {quantizer.codebook_size} under matching, whose codes are distinct: raise the latter",
     )
-    _need_multiple("model.num_codes", model.num_codes, "model.stages", model.stages)
-    entries = quantizer.codebook_size
-    _need_multiple("quantizer.codebook_size", entries, "model.stages", model.stages)
-    patches = model.patches(size)
     if model.stages > 1:
-        _check_stages(model, quantizer.kind, patches)
+        _check_stages(config, patches)
     elif model.latents == "patches":
-        fitting = [patches // n**2 for n in range(size // patch, 0, -1) if size // patch % n == 0]
+        side = config.data.image_size // patch
+        fitting = [patches // n**2 for n in range(side, 0, -1) if side % n == 0]
         need(
             model.num_latents in fitting or model.num_latents % patches == 0,
             f"model.num_codes = {model.num_codes} does not split the {patches} patches of"
@@ -191,8 +174,9 @@ def check_model(config: Config) -> None:
     )
 
 
-def _check_stages(model: ModelConfig, kind: str, patches: int) -> None:
+def _check_stages(config: Config, patches: int) -> None:
     """Checks a model whose patches have several codes each."""
+    model = config.model
     stages, most = f"model.stages = {model.stages}", 6 * model.patch_size**2
     need(patches > 1, f"{stages} needs more than one patch: lower model.patch_size")
     need(
@@ -200,6 +184,7 @@ def _check_stages(model: ModelConfig, kind: str, patches: int) -> None:
         f"{stages} gives each of the {patches} patches as many codes: set model.latents ="
         f" 'patches' and model.num_codes = {model.stages * patches}",
     )
+    _need_multiple(config, "quantizer.codebook_size", "model.stages")
     need(
         model.code_dim % 2 == 0 and 4 <= model.code_dim <= most,
         f"model.code_dim = {model.code_dim} is halved by {stages}, and half of it are frequencies"
@@ -210,20 +195,14 @@ def _check_stages(model: ModelConfig, kind: str, patches: int) -> None:
         f"model.set_depth = {model.set_depth} has no use with {stages}, which adds codes up: set 0",
     )
     need(
-        kind != "positional",
+        config.quantizer.kind != "positional",
         f"quantizer.kind = 'positional' has no use with {stages}, whose codes say where they"
         " belong: use 'nearest'",
     )
 
 
-def _check_field(field: Field, value: Any) -> None:
-    if field.choices:
-        for chosen in filter(None, value.split(",")) if field.several else [value]:
-            need(
-                chosen in field.choices,
-                f"{field.name} = {reprlib.repr(chosen)} is unknown: use one of"
-                f" {', '.join(field.choices)}",
-            )
+def _check_field(config: Config, field: Field) -> None:
+    value = attrgetter(field.name)(config)
     if field.limit:
         need(field.limit.holds(value), f"{field.name} = {reprlib.repr(value)} {field.limit.text}")
 
@@ -287,16 +266,16 @@ def trained_differences(held: dict[str, Any], config: Config) -> list[str]:
 
     Each is a phrase, the field and its value in `held`, nested dictionaries.
     """
-    wanted, free = config.to_dict(), UNTRAINED
+    free = UNTRAINED
     if config.optimizer.name != "muon":
         free += MUON_ALONE
     if not config.loss.recombination:
         free += ("loss.recombination_warmup",)
     if not config.adversarial.is_used:
         free += DISCRIMINATOR_ALONE
-    return sorted(
-        difference for difference in _differences(held, wanted) if not difference.startswith(free)
-    )
+    there, here = (flatten_dict(values, sep=".") for values in (held, config.to_dict()))
+    changed = [name for name in there | here if there.get(name) != here.get(name)]
+    return sorted(f"{name} = {there.get(name)}" for name in changed if not name.startswith(free))
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -326,12 +305,3 @@ def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:
         if name in config or fields.keys() == {*Config()[name].keys()}
     }
     return config | added
-
-
-def _differences(held: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
-    for name in held.keys() | wanted.keys():
-        here, there = wanted.get(name), held.get(name)
-        if isinstance(here, dict) or isinstance(there, dict):  # one may lack the section
-            yield from _differences(there or {}, here or {}, f"{prefix}{name}.")
-        elif here != there:
-            yield f"{prefix}{name} = {there}"

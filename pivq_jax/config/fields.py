@@ -40,13 +40,7 @@ class Config(Section):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Builds a config from nested mappings.
-
-        Args:
-            values: all fields, as in `ConfigDict.to_dict()` or a `config.json`.
-
-        Returns:
-            the config.
+        """Builds a config from nested mappings, as in `ConfigDict.to_dict()` or a `config.json`.
 
         Raises:
             InputError: if fields are missing, unknown or of another type; the message names all of
@@ -64,17 +58,7 @@ class Config(Section):
 
         The fields that define the model (`BUILT_FROM`) are required, except for those added later
         (`ADDED`), and `model` must have no other fields. Other missing fields get their defaults,
-        and other unknown fields are ignored.
-
-        Args:
-            values: nested mappings of fields.
-
-        Returns:
-            the config.
-
-        Raises:
-            InputError: if fields are missing, unknown or of another type; the message names all of
-                them.
+        and other unknown fields are ignored. Errors are those of `from_dict`.
         """
         known, whole = cls().to_dict(), cls().to_dict()
         for section, needed in BUILT_FROM.items():
@@ -94,10 +78,7 @@ class Config(Section):
         return json.loads(json.dumps(asdict(self), sort_keys=True))
 
     def with_fields(self, fields: Mapping[str, Any]) -> Self:
-        """Returns a copy with other values of some fields.
-
-        Args:
-            fields: values by dotted name, such as `mesh.fsdp`.
+        """Returns a copy with other values of some fields, by dotted name such as `mesh.fsdp`.
 
         Raises:
             InputError: if there is no such field, or a value is of another type.
@@ -118,19 +99,27 @@ BUILT_FROM: dict[str, tuple[str, ...]] = {
     "model": tuple(each.name for each in fields(sections.ModelConfig)),
     "quantizer": ("kind", "method", "codebook_size"),
 }
+# Fields added later, by section, with the values that runs without them were trained with.
+ADDED: dict[str, dict[str, Any]] = {
+    "data": {"group": ""},
+    "model": {"stages": 1, "latents": "queries", "local_output": False},
+    "quantizer": {"noise": 0.0},
+    "loss": {"perceptual_shift": 0, "recombination_warmup": 0.0, "variance": 0.0},
+    "optimizer": {"name": "adamw", "muon_learning_rate": 6e-3, "momentum": 0.95},
+    "evaluate": {"images": 0, "every": 0, "share": 0.05},
+    "sample": {"temperature": 1.0, "nearest_of": 1},
+    "prior": asdict(sections.PriorConfig()),  # they had none
+}
 
 
 class Field(NamedTuple):
-    """A field of a config with its metadata; see `config.sections.setting`."""
+    """A field of a config; see `config.sections.setting`."""
 
     name: str  # dotted, such as `mesh.fsdp`
     type: type
     default: Any
     description: str
     limit: Limit | None
-    choices: tuple[str, ...]
-    several: bool
-    before: Any
 
 
 def all_fields(section: type[Section] = Config, prefix: str = "") -> Iterator[Field]:
@@ -142,19 +131,6 @@ def all_fields(section: type[Section] = Config, prefix: str = "") -> Iterator[Fi
             yield from all_fields(kind, f"{name}.")
         else:
             yield Field(name, kind, each.default, **each.metadata)
-
-
-def _added() -> dict[str, dict[str, Any]]:
-    added: dict[str, dict[str, Any]] = {}
-    for each in all_fields():
-        if each.before is not None:
-            section, _, name = each.name.partition(".")
-            added.setdefault(section, {})[name] = each.before
-    return added
-
-
-# Fields added later, by section, with the values that runs without them were trained with.
-ADDED = _added()
 
 
 def is_whole(values: Mapping[str, Any]) -> bool:

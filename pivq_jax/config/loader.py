@@ -23,14 +23,11 @@ def experiments() -> dict[str, Path]:
 
 
 def load_config_dict(name: str) -> ConfigDict:
-    """Loads the config of an experiment in the form that flags can change.
+    """Loads the config of an experiment in the form that flags can change, not locked.
 
     Args:
         name: name of an experiment in this package, or a file that ends in `.py`; variants may
             follow a colon, as in `toon_faces:smoke,nearest`.
-
-    Returns:
-        the config with its variants applied, not locked.
 
     Raises:
         InputError: if there is no such experiment or file, or it does not define a config.
@@ -62,17 +59,9 @@ def load_config_dict(name: str) -> ConfigDict:
 
 
 def load_config(name: str) -> Config:
-    """Loads the typed config of an experiment.
+    """Loads the typed config of an experiment as `load_config_dict` does.
 
-    Args:
-        name: name or file of the experiment, with variants; see `load_config_dict`.
-
-    Returns:
-        the config; its values are not checked, see `check_config`.
-
-    Raises:
-        InputError: if there is no such experiment or file, or its config is incomplete.
-        ValueError: if there is no such variant, or variants exclude each other.
+    Its values are not checked, see `check_config`; an incomplete config is an InputError.
     """
     return Config.from_dict(load_config_dict(name).to_dict())
 

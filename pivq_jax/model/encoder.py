@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pivq_jax.config.sections import ModelConfig
-from pivq_jax.model.layers import block_class, cosine_transform, positions_2d, space_to_depth
+from pivq_jax.model.layers import Block, cosine_transform, positions_2d, space_to_depth
 from pivq_jax.model.primitives import NORM_EPSILON, LayerNorm, dense
 
 
@@ -45,14 +45,10 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Encodes images.
+        """Encodes images float32 [B, H, W, 3] in [-1, 1]; H and W are multiples of `patch_size`.
 
-        Args:
-            images: float32 [B, H, W, 3] in [-1, 1]; H and W are multiples of `patch_size`.
-
-        Returns:
-            float32 [B, N / stages, `latent_dim`], latents, with one stage each with zero mean and
-            unit variance.
+        Returns latents float32 [B, N / stages, `latent_dim`], with one stage each with zero mean
+        and unit variance.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         p = config.patch_size
@@ -69,7 +65,7 @@ class Encoder(nn.Module):
             queries = self.param("queries", nn.initializers.normal(1.0), shape)
             queries = jnp.broadcast_to(queries.astype(dtype), (batch, *shape))
             x = jnp.concatenate([x, queries], axis=1)
-        block = block_class(config.remat)
+        block = nn.remat(Block) if config.remat else Block
         for i in range(config.encoder_depth):
             # The patches are not needed after the last block, unless they are the latents.
             is_last = i == config.encoder_depth - 1

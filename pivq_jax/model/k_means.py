@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.model.quantizer import count_uses, nearest, squared_distances
+from pivq_jax.model.quantizer import nearest, squared_distances
 
 SAMPLES = 32  # most latents per entry, as memory grows with them
 ITERATIONS = 50  # at most
@@ -41,8 +41,7 @@ def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> 
 
 
 def k_means(points: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
-    """Minimizes the sum of squared distances of points [M, D] to their centroids [K, D] (Lloyd
-    1982).
+    """Finds centroids [K, D] of points [M, D] with the least squared distances (Lloyd 1982).
 
     Empty clusters get points that are far from their centroids: the i-th cluster, if it is empty,
     the i-th furthest of all points, as in ott-jax.
@@ -99,7 +98,7 @@ def _plus_plus(points: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
 
 def _fill_empty(owners: jax.Array, distances: jax.Array, clusters: int) -> jax.Array:
     """Moves the points [M] with the largest distances to the empty clusters, one to each."""
-    empty = count_uses(owners, clusters) == 0
+    empty = jnp.bincount(owners, length=clusters) == 0
     far = jax.lax.top_k(distances, clusters)[1]
     moved = jnp.where(empty, jnp.arange(clusters, dtype=jnp.int32), owners[far])
     return owners.at[far].set(moved, unique_indices=True)
@@ -110,7 +109,7 @@ def _move(centroids: jax.Array, points: jax.Array, owners: jax.Array) -> jax.Arr
 
     The points of a cluster are added one by one, in their order, for all clusters at once.
     """
-    sizes = count_uses(owners, len(centroids))
+    sizes = jnp.bincount(owners, length=len(centroids))
     order = jnp.argsort(owners, stable=True)  # the points of the first cluster, of the second, ...
     begin = jnp.cumsum(sizes) - sizes
 

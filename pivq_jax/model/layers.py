@@ -21,17 +21,13 @@ def positions_2d(height: int, width: int, channels: int) -> np.ndarray:
     if channels % 4:
         raise ValueError(f"positions_2d: channels = {channels} must be a multiple of 4")
     omega = 1.0 / 10_000 ** (np.arange(channels // 4) / (channels // 4))
-    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
-    angles = np.concatenate(
-        [rows.reshape(-1, 1) * omega, columns.reshape(-1, 1) * omega], axis=1
-    )  # [height * width, channels / 2]
+    places = np.indices((height, width)).reshape(2, -1, 1)  # rows and columns
+    angles = np.concatenate(places * omega, axis=1)  # [height * width, channels / 2]
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
 def space_to_depth(images: jax.Array, factor: int) -> jax.Array:
-    """Moves pixels to channels: [B, h * factor, w * factor, C] becomes [B, h, w, factor * factor *
-    C].
-    """
+    """Moves pixels to channels: [B, h * factor, w * factor, C] to [B, h, w, factor^2 * C]."""
     batch, height, width, channels = images.shape
     x = images.reshape(batch, height // factor, factor, width // factor, factor, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // factor, width // factor, -1)
@@ -83,9 +79,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Attends from x [B, T, W], or [1, T, W] shared by all images, to the context [B, S, W] or
-        x.
-        """
+        """Attends from x [B, T, W], or [1, T, W] for all images, to the context [B, S, W] or x."""
         context = x if context is None else context
         width = x.shape[-1]
         query, key, value = (
@@ -124,9 +118,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Maps x [B, T, W] to [B, T, W] or [B, `last`, W]; with a context, x may be [1, T, W] for
-        all.
-        """
+        """Maps x [B, T, W] to [B, T or `last`, W]; with a context, x may be [1, T, W] for all."""
         y = LayerNorm(self.dtype, name="self_attention_norm")(x)
         kept = slice(-self.last if self.last else None, None)
         attention = Attention(self.heads, self.dtype, name="self_attention")
@@ -136,8 +128,3 @@ class Block(nn.Module):
             x = x + Attention(self.heads, self.dtype, name="cross_attention")(y, context)
         y = LayerNorm(self.dtype, name="mlp_norm")(x)
         return x + Mlp(self.mlp_ratio, self.dtype, name="mlp")(y)
-
-
-def block_class(remat: bool) -> type[Block]:
-    """Returns `Block`, or if `remat`, `Block` with recomputed activations to save memory."""
-    return nn.remat(Block) if remat else Block

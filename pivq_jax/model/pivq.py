@@ -37,16 +37,10 @@ class PIVQ(nn.Module):
         self.decoder = Decoder(self.config, self.image_size, self.kind == "positional")
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, Quantized]:
-        """Reconstructs images from their quantized latents.
+        """Returns reconstructions of images, and their `Quantized` latents.
 
         With several stages, no gradient reaches the encoder: errors of all stages would add up
         while the codebook follows latents that move.
-
-        Args:
-            images: float32 [B, H, W, 3] in [-1, 1].
-
-        Returns:
-            reconstructions float32 [B, H, W, 3], and the `Quantized` latents.
         """
         latents = self.latents(images)
         if self.config.stages > 1:
@@ -57,15 +51,10 @@ class PIVQ(nn.Module):
     def autoencode(
         self, images: jax.Array, noise: float = 0.0, key: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Reconstructs images without quantization, as before the codebook is initialized.
+        """Returns reconstructions without quantization, as before there is a codebook, and latents.
 
-        Args:
-            images: float32 [B, H, W, 3] in [-1, 1].
-            noise: standard deviation of noise on the latents; see `stand_ins`.
-            key: PRNG key of the noise, if there is some.
-
-        Returns:
-            reconstructions float32 [B, H, W, 3], and the latents.
+        The decoder gets them with noise of this standard deviation, if there is some, drawn with
+        the key; see `stand_ins`.
         """
         latents = self.latents(images)
         key = jax.random.key(0) if key is None else key
@@ -73,14 +62,11 @@ class PIVQ(nn.Module):
         return self.decoder(vectors), latents
 
     def latents(self, images: jax.Array) -> jax.Array:
-        """Computes the latents, float32 [B, N / stages, `latent_dim`], of float32 [B, H, W, 3]."""
+        """Computes the latents of images, float32 [B, N / stages, `latent_dim`]."""
         return self.encoder(images)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Encodes images.
-
-        Args:
-            images: float32 [B, H, W, 3] in [-1, 1].
 
         Returns:
             columns int32 [B, N], the codebook entries; converged bool [B], False if the latents of
@@ -91,34 +77,22 @@ class PIVQ(nn.Module):
         return quantized.columns, quantized.converged, quantized.targets
 
     def decode(self, columns: jax.Array) -> jax.Array:
-        """Decodes codebook entries.
-
-        Args:
-            columns: int32 [B, N]. Their order within an image matters for `positional` models only.
-
-        Returns:
-            float32 [B, H, W, 3].
-        """
+        """Decodes codebook entries int32 [B, N]; their order matters for `positional` alone."""
         return self.decoder(self.quantizer.lookup(columns))
 
     def decode_vectors(self, vectors: jax.Array) -> jax.Array:
-        """Decodes code vectors float32 [B, N, D] to images float32 [B, H, W, 3]."""
+        """Decodes code vectors float32 [B, N, D]."""
         return self.decoder(vectors)
 
 
 def pivq_from_config(
     config: Config, map_rows: Callable[[Matcher], Matcher] = lambda matcher: matcher
 ) -> PIVQ:
-    """Builds the model of a config.
+    """Builds the model of a config, without parameters.
 
-    Args:
-        config: config of a run.
-        map_rows: transformation of the matching. For several devices, pass
-            `partial(common.parallel.map_over_batch, mesh=mesh)`, which matches the images of each
-            device on that device.
-
-    Returns:
-        the model, without parameters.
+    `map_rows` transforms the matching. For several devices, pass
+    `partial(common.parallel.map_over_batch, mesh=mesh)`, which matches the images of each device on
+    that device.
     """
     return PIVQ(
         config.model,

@@ -52,14 +52,11 @@ def _product_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple
 _product.defvjp(_product_forward, _product_backward)
 
 
-_INIT = nn.initializers.lecun_normal()  # Flax's default
-
-
 def dense(
     features: int,
     dtype: jnp.dtype,
     name: str,
-    kernel_init: nn.initializers.Initializer = _INIT,
+    kernel_init: nn.initializers.Initializer = nn.linear.default_kernel_init,
 ) -> nn.Dense:
     """Returns Flax's Dense layer with bias and float32 parameters, computing in `dtype`."""
 

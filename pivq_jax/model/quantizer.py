@@ -153,8 +153,7 @@ def nearest(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
 def assign(
     latents: jax.Array, codebook: jax.Array, kind: str, matcher: Matcher = match_latents
 ) -> tuple[jax.Array, jax.Array]:
-    """Assigns an entry to each latent, as `match_latents`; no gradient flows through the
-    assignment.
+    """Assigns an entry to each latent, as `match_latents`, without gradients.
 
     For several devices, pass a `matcher` that matches the images of each device on that device,
     since the compiler does not partition the loops of a matching by itself.
@@ -176,9 +175,7 @@ def places(count: int, size: int) -> np.ndarray:
 
 
 def at_places(latents: jax.Array, size: int) -> jax.Array:
-    """Puts the places of latents [B, L, latent_dim] before them: float32 [B, L, size +
-    latent_dim].
-    """
+    """Puts their places before latents [B, L, latent_dim]: float32 [B, L, size + latent_dim]."""
     place = places(latents.shape[1], size)
     return jnp.concatenate([jnp.broadcast_to(place, (len(latents), *place.shape)), latents], -1)
 
@@ -194,12 +191,9 @@ def places_of(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:
 
 
 def add_by_place(owners: jax.Array, values: jax.Array, count: int) -> jax.Array:
-    """Adds up values [..., N, latent_dim] of the same owner, int [..., N]: [..., count,
-    latent_dim].
-    """
-    return jnp.einsum(
-        "...np,...nd->...pd", jax.nn.one_hot(owners, count, dtype=values.dtype), values
-    )
+    """Adds up values [..., N, size] of the same owner, int [..., N]: [..., count, size]."""
+    one_hot = jax.nn.one_hot(owners, count, dtype=values.dtype)
+    return jnp.einsum("...np,...nd->...pd", one_hot, values)
 
 
 def sum_by_place(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:
@@ -248,9 +242,7 @@ def join_stages(parts: jax.Array, axis: int = 0) -> jax.Array:
 
 
 def first_entries(parts: jax.Array) -> jax.Array:
-    """Returns the first entry of each stage, int32 [stages, 1, 1], of entries [stages, K /
-    stages, D].
-    """
+    """Returns the first entry of each stage, int32 [stages, 1, 1], of `split_stages`' parts."""
     return parts.shape[1] * jnp.arange(len(parts), dtype=jnp.int32)[:, None, None]
 
 
@@ -277,8 +269,9 @@ def assign_in_stages(
 
 
 def stand_ins(latents: jax.Array, code_dim: int, noise: float, key: jax.Array) -> jax.Array:
-    """Returns vectors float32 [B, L, D] in place of entries, before there is a codebook: latents,
-    with normal noise, and with their places if D is larger.
+    """Returns vectors float32 [B, L, D] in place of entries, before there is a codebook.
+
+    They are latents with normal noise, and with their places if D is larger.
     """
     noisy = latents + noise * jax.random.normal(key, latents.shape) if noise else latents
     return at_places(noisy, code_dim - latents.shape[-1])
@@ -323,11 +316,6 @@ class Quantizer(nn.Module):
     def lookup(self, columns: jax.Array) -> jax.Array:
         """Returns the entries float32 [B, N, D] of columns int32 [B, N]."""
         return look_up(self.codebook, columns)
-
-
-def count_uses(columns: jax.Array, codebook_size: int) -> jax.Array:
-    """Counts the latents assigned to each entry, int32 [K]."""
-    return jnp.zeros(codebook_size, jnp.int32).at[columns.reshape(-1)].add(1)
 
 
 def revive_dead(

@@ -18,7 +18,7 @@ from pivq_jax.losses.recombination import blend, nearest_patch_loss
 from pivq_jax.losses.reconstruction import pixel_loss, psnr
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ
-from pivq_jax.model.quantizer import Quantized, count_uses, squared_distances, sum_by_place
+from pivq_jax.model.quantizer import Quantized, squared_distances, sum_by_place
 
 Params = Any
 Metrics = dict[str, jax.Array]
@@ -192,7 +192,7 @@ class Objective:
             valid = jnp.where(jnp.all(quantized.converged), 1.0, jnp.nan)
             cotangents = jax.tree.map(lambda x: x * valid, cotangents)
             loss *= valid
-            uses = count_uses(quantized.columns, self.model.codebook_size)
+            uses = jnp.bincount(quantized.columns.reshape(-1), length=self.model.codebook_size)
         (gradients,) = pull_back(cotangents)
         return Gradients(gradients, of_discriminator, {"loss": loss, **metrics}, uses)
 

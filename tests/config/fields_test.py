@@ -34,8 +34,10 @@ def test_every_field_has_a_type_a_description_and_a_sound_default():
         assert type(field.default) is field.type in (bool, int, float, str), field
         assert field.description and not field.description.endswith("."), field
         assert field.limit is None or field.limit.holds(field.default), field
-        assert field.several or not field.choices or field.default in field.choices, field
-        assert field.before is None or type(field.before) is field.type, field
+    kinds = {field.name: field.type for field in fields.all_fields()}
+    for section, values in fields.ADDED.items():
+        for name, value in values.items():
+            assert type(value) is kinds[f"{section}.{name}"], name
     check_config(Config(), training=False)
 
 
@@ -152,7 +154,7 @@ def test_the_page_of_all_fields_is_up_to_date():
 def test_no_number_is_unlimited():
     """Neither in a config file nor in what comes with a model from elsewhere."""
     for field in fields.all_fields():
-        if field.limit:
+        if field.limit and field.type is not str:
             assert not field.limit.holds(float("inf")), field
             assert not field.limit.holds(float("nan")), field
     limits = {field.name: field.limit for field in fields.all_fields()}
@@ -182,3 +184,11 @@ def test_a_value_of_a_million_characters_is_shortened(name):
     with pytest.raises(InputError, match="is unknown") as refusal:
         Config.from_dict({**Config().to_dict(), "a" * 10**6: 1})
     assert len(str(refusal.value)) < 300
+
+
+def test_of_several_choices_each_is_known():
+    for value in ("", "cutout", "colour,translation,cutout"):
+        check.check_fields(Config().with_fields({"adversarial.augmentations": value}))
+    unknown = Config().with_fields({"adversarial.augmentations": "colour,rotation"})
+    with pytest.raises(InputError, match=r"^adversarial\.augmentations = 'colour,rotation' has an"):
+        check.check_fields(unknown)

@@ -15,7 +15,6 @@ from pivq_jax.model.quantizer import (
     _add_rows,
     assign,
     assign_in_stages,
-    count_uses,
     look_up,
     match_latents,
     nearest,
@@ -172,13 +171,6 @@ def test_each_loss_moves_only_what_it_should(kind):
     of_commitment = jax.grad(lambda z, c: quantize(z, c, kind).commitment_loss, (0, 1))(*arrays)
     np.testing.assert_allclose(of_commitment[0], error, rtol=1e-4, atol=1e-7)
     np.testing.assert_array_equal(of_commitment[1], np.zeros_like(codebook))
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(0, 6), min_size=4, max_size=4))
-def test_uses_are_counted(columns):
-    result = count_uses(jnp.asarray(columns).reshape(2, 2), 7)
-    np.testing.assert_array_equal(result, np.bincount(columns, minlength=7))
 
 
 @settings(max_examples=30, deadline=None)
