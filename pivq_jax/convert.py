@@ -161,7 +161,8 @@ def _convert(options: argparse.Namespace) -> int:
             raise InputError("--training_codes is for a model with images that becomes *.onnx")
         if count < 0:
             raise InputError(f"--training_codes={count} is negative: 0 includes none")
-    if options.data_path and (from_file or to_file):
+    published = (files.as_path(options.source) / pretrained.WEIGHTS).exists()
+    if options.data_path and (not options.target or from_file or to_file or published):
         raise InputError("--data_path is for a run whose training images are read: leave it out")
     if to_onnx:
         _to_onnx(options, from_file, target)

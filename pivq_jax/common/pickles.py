@@ -218,14 +218,16 @@ def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
     file.seek(0)
     with open_archive(file, _MAX_MEMBERS) as archive:
         names = archive.namelist()
-        if sum(entry.file_size for entry in archive.infolist()) > size:
+        entries = archive.infolist()
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if not stored or sum(entry.file_size for entry in entries) > size:
             raise ValueError("it is compressed, which PyTorch's files are not")
         (pickled,) = (name for name in names if name.split("/")[1:] == ["data.pkl"])
         root = pickled.removesuffix("data.pkl")
 
         def member(name: str, most: int) -> bytes:
             entry = archive.getinfo(root + name)
-            if entry.file_size > most or entry.compress_type != zipfile.ZIP_STORED:
+            if entry.file_size > most:
                 raise ValueError(f"{name} has {entry.file_size:,} bytes, more than {most:,}")
             return archive.read(root + name)
 

@@ -152,7 +152,7 @@ def find_faults(
         tensor, wanted = tensors[name], expected[name]
         if tensor.shape != tuple(wanted.shape):
             found.append(f"{name} has shape {tensor.shape}, not {tuple(wanted.shape)}")
-        elif any_float and not np.issubdtype(tensor.dtype, np.floating):
+        elif any_float and not jnp.issubdtype(tensor.dtype, jnp.floating):
             found.append(f"{name} has type {tensor.dtype}, not a float")
         elif not any_float and tensor.dtype != wanted.dtype:
             found.append(f"{name} has type {tensor.dtype}, not {wanted.dtype}")
