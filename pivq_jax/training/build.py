@@ -17,10 +17,9 @@ from pivq_jax.losses.perceptual import load_lpips, lpips
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.sampling import CodeSpace
-from pivq_jax.training.jitted import Steps, make_steps
 from pivq_jax.training.objective import Adversary, Objective, Phase, recombine_pairs
 from pivq_jax.training.optimizer import make_discriminator_optimizer, make_optimizer
-from pivq_jax.training.steps import Recipe
+from pivq_jax.training.steps import Recipe, Steps, make_steps
 
 __all__ = ["dataset_from_config", "lpips_weights_from_config", "phase_at", "steps_from_config"]
 

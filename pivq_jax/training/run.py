@@ -17,9 +17,8 @@ from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import first_images
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.jitted import Steps
 from pivq_jax.training.objective import Params, Phase
-from pivq_jax.training.steps import Arrays, TrainState
+from pivq_jax.training.steps import Arrays, Steps, TrainState
 
 Evaluation = tuple[dict[str, float], dict[str, np.ndarray]]  # figures and pictures, by name
 
