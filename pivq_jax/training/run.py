@@ -52,7 +52,6 @@ class Run:
     lock: DirectoryLock
     evaluator: Evaluator | None
     initial: Arrays | None = None  # parameters that are not random at first
-    tracker: str = ""  # besides TensorBoard; see `logs.check_tracker`
 
 
 def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
