@@ -126,8 +126,8 @@ def train_prior(
         for step in range(first + 1, settings.steps + 1):
             lock.check()
             state, bits = step_of(state, train)
-            stop, done = asked(), step == settings.steps
-            if step % every == 0 or done:
+            stop, due = asked(), step % every == 0 or step == settings.steps
+            if due:
                 state = validate(state, validation)
                 if not np.isfinite(float(bits)):
                     raise FloatingPointError(
@@ -140,7 +140,7 @@ def train_prior(
                     f" best of validation {float(state.best_bits):6.2f}"
                     f"  ETA {format_duration(left)}"
                 )
-            if step % every == 0 or done or stop:
+            if due or stop:
                 checkpoints.save(step, state, {})
             if stop:
                 checkpoints.wait()

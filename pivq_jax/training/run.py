@@ -82,11 +82,11 @@ def validate(
     """
     batch_size = run.config.train.batch_size
     validation = first_images(run.dataset.validation, most or batch_size)
-    parts = []
+    shown, made = [], []
     for batch in eval_batches(validation, batch_size):
         images = split_rows(jnp.asarray(batch["image"]), run.mesh)
-        made = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
-        parts.append((batch["image"], jax.device_get(made)))
-    shown, rebuilt = (np.concatenate(part) for part in zip(*parts, strict=True))
+        rebuilt = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
+        shown.append(batch["image"])
+        made.append(jax.device_get(rebuilt))
     count = len(validation)  # further rows are padding
-    return shown[:count], rebuilt[:count]
+    return np.concatenate(shown)[:count], np.concatenate(made)[:count]
