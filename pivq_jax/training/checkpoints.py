@@ -85,9 +85,9 @@ class Checkpoints:
         if not read_only:
             _raise_errors_only()
         for step in self.steps() if keep_best else []:
-            with contextlib.suppress(_Damaged):  # it has no score; see `restore`
-                items = ocp.args.Composite(progress=ocp.args.JsonRestore())
-                self._best.add(step, self._read(step, items)["progress"])
+            read, damage = self._read(step, ocp.args.Composite(progress=ocp.args.JsonRestore()))
+            if not damage:  # otherwise it has no score; see `restore`
+                self._best.add(step, read["progress"])
 
     def steps(self) -> list[int]:
         """Returns the steps of all complete checkpoints in ascending order."""
@@ -190,35 +190,34 @@ class Checkpoints:
             progress=ocp.args.JsonRestore(),
         )
         for step in reversed(steps):
-            try:
-                read = self._read(step, items)
-                # A partial restore leaves arrays missing in the file as `jax.ShapeDtypeStruct`.
-                if not all(isinstance(x, jax.Array) for x in jax.tree.leaves(read["state"])):
-                    raise _Damaged("it holds other arrays than this config has")
-            except _Damaged as damage:
-                if self._read_only and newest and not (self.directory / str(step)).exists():
-                    self._manager.reload()  # the run has deleted it, and has newer ones
-                    return self.restore(state, mesh)
-                damaged.append(step)
-                print(
-                    f"the checkpoint of step {step} in {self.directory} cannot be read ({damage})"
-                    + ("; trying the one before" if step != steps[0] else ""),
-                    file=sys.stderr,
-                    flush=True,
-                )
-            else:
+            read, damage = self._read(step, items)
+            # A partial restore leaves arrays missing in the file as `jax.ShapeDtypeStruct`.
+            arrays = [] if damage else jax.tree.leaves(read["state"])
+            if not all(isinstance(x, jax.Array) for x in arrays):
+                damage = "it holds other arrays than this config has"
+            if not damage:
                 self._set_aside(damaged)
                 return read["state"], read["progress"]
+            if self._read_only and newest and not (self.directory / str(step)).exists():
+                self._manager.reload()  # the run has deleted it, and has newer ones
+                return self.restore(state, mesh)
+            damaged.append(step)
+            print(
+                f"the checkpoint of step {step} in {self.directory} cannot be read ({damage})"
+                + ("; trying the one before" if step != steps[0] else ""),
+                file=sys.stderr,
+                flush=True,
+            )
         raise InputError(
             f"no checkpoint in {self.directory} can be read with this config: see the lines above,"
             " and choose another --workdir"
         )
 
-    def _read(self, step: int, items: ocp.args.Composite) -> Any:
-        """Reads items of a checkpoint; all processes agree on the outcome.
+    def _read(self, step: int, items: ocp.args.Composite) -> tuple[Any, str]:
+        """Reads items of a checkpoint; also returns what is damaged, '' if nothing is.
 
-        Raises OSError if storage does not give it to all processes, and otherwise _Damaged if one
-        has evidence that it is damaged. Any other error is a bug, or a lack of memory.
+        All processes agree. Raises OSError if storage does not give it to all of them; any other
+        error is a bug, or a lack of memory.
         """
         what = f"the checkpoint of step {step} in {self.directory}"
         for delay in (*DELAYS, None):
@@ -231,9 +230,9 @@ class Checkpoints:
                 outcome, reason = _judge(error), brief(error)
             worst = worst_of_processes(outcome)
             if worst == _Outcome.READ:
-                return value
+                return value, ""
             if worst == _Outcome.DAMAGED:
-                raise _Damaged(reason)
+                return None, reason
             if worst == _Outcome.FAILED or delay is None:
                 break
             say_again(what, reason, delay)
@@ -274,11 +273,9 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is None:
+        # A failed write does not hide the error that ends the run.
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
             self.close()
-        else:  # do not hide the error that ends the run behind a failed write
-            with contextlib.suppress(OSError):
-                self.close()
 
     def close(self) -> None:
         """Waits until all checkpoints are written and releases resources.
@@ -333,10 +330,6 @@ class _Best(ocp.checkpoint_managers.PreservationPolicy):
         held = [(self._scores[x.step], x.step) for x in checkpoints if x.step in self._scores]
         best = {step for _, step in heapq.nlargest(self._count, held)}
         return [x.step in best for x in checkpoints]
-
-
-class _Damaged(Exception):
-    """There is evidence that a checkpoint is damaged."""
 
 
 class _Outcome(enum.IntEnum):

@@ -54,13 +54,12 @@ def step_flops(
 ) -> float | None:
     """Returns XLA's count of the FLOPs of a step, for each of so many devices; None if it has none.
 
-    It is that of the program before optimization, so that it does not depend on the device, and
-    counts the body of a loop once. All of it is multiplied by the parts of a batch, although Muon's
-    updates are made once. `lowered`, the step as it is run, cannot be counted on GPU and TPU, where
-    JAX has counts of compiled programs only, without what GPUs leave to cuBLAS; the step is then
-    lowered for a CPU.
+    It is that of the program before optimization, whatever the device, and counts the body of a
+    loop once. All of it is multiplied by the parts of a batch, although Muon's updates are made
+    once. `lowered` is the step as it is run, if there is one.
     """
     count = lowered.cost_analysis() if lowered else None
+    # For GPU and TPU, JAX has counts of compiled programs only, without what GPUs leave to cuBLAS.
     if count is None:
         try:
             one = parallel.make_mesh(devices=jax.devices("cpu")[:1])

@@ -116,7 +116,7 @@ def train_step(
     images: jax.Array,
     lpips_weights: Params,
     phase: Phase,
-    parts_sharding: Sharding | None = None,
+    parts_sharding: Sharding,
 ) -> tuple[TrainState, Metrics]:
     """Runs one optimizer step on images uint8 [B, H, W, 3]; metrics are float32 [] each."""
     gradients = batch_gradients(recipe, state, images, lpips_weights, phase, parts_sharding)
@@ -156,7 +156,7 @@ def batch_gradients(
     images: jax.Array,
     lpips_weights: Params,
     phase: Phase,
-    parts_sharding: Sharding | None,
+    parts_sharding: Sharding,
 ) -> Gradients:
     """Computes the gradients of a batch at once, or sequentially as the mean over its parts.
 
@@ -175,8 +175,7 @@ def batch_gradients(
         return of_part(images, key)
     # Each part takes every n-th image, so it is split over the devices like the batch.
     parts = images.reshape(-1, count, *images.shape[1:]).swapaxes(0, 1)
-    if parts_sharding is not None:
-        parts = jax.lax.with_sharding_constraint(parts, parts_sharding)
+    parts = jax.lax.with_sharding_constraint(parts, parts_sharding)
 
     def add(total: Gradients, part: tuple[jax.Array, jax.Array]) -> tuple[Gradients, None]:
         number, images = part
