@@ -83,7 +83,7 @@ class Clock:
     started: float = dataclasses.field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self.spent = dict.fromkeys(LOSSES, 0.0) | self.spent
+        self.spent = {what: self.spent.get(what, 0.0) for what in LOSSES}
 
     def seconds(self) -> float:
         """The seconds spent on the run until now."""

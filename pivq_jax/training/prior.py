@@ -171,16 +171,13 @@ def _validate(
     network: SetPrior | PlacePrior, seed: int, state: PriorState, codes: jax.Array
 ) -> PriorState:
     """Keeps the current parameters if they are the best so far, on the same parts each time."""
-    keys = jax.random.split(jax.random.key(seed), PARTS)
-    at_once = max(1, CODES_AT_ONCE // codes.shape[1])
-
-    def bits_of(key: jax.Array) -> jax.Array:
-        return jnp.mean(prior_loss(network, state.params, codes, key, at_once))
-
     if isinstance(network, PlacePrior):
         bits = jnp.mean(exact_bits(network, state.params, codes))
     else:
-        bits = jnp.mean(jax.lax.map(bits_of, keys))
+        at_once = max(1, CODES_AT_ONCE // codes.shape[1])
+        loss = partial(prior_loss, network, state.params, codes, at_once=at_once)
+        keys = jax.random.split(jax.random.key(seed), PARTS)
+        bits = jnp.mean(jax.lax.map(lambda key: jnp.mean(loss(key)), keys))
     better = bits < state.best_bits
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, state.best)
     return state._replace(best=best, best_bits=jnp.where(better, bits, state.best_bits))
