@@ -127,13 +127,13 @@ def train_prior(
             lock.check()
             state, bits = step_of(state, train)
             stop, due = asked(), step % every == 0 or step == settings.steps
+            if (due or stop) and not np.isfinite(float(bits)):
+                raise FloatingPointError(
+                    f"the bits of the prior are {float(bits)} at step {step}: lower"
+                    " prior.learning_rate"
+                )
             if due:
                 state = validate(state, validation)
-                if not np.isfinite(float(bits)):
-                    raise FloatingPointError(
-                        f"the bits of the prior are {float(bits)} at step {step}: lower"
-                        " prior.learning_rate"
-                    )
                 left = (time.perf_counter() - started) / (step - first) * (settings.steps - step)
                 say(
                     f"step {step:>6}/{settings.steps}  {float(bits):6.2f} bits a set,"
