@@ -69,7 +69,6 @@ def test_what_is_loaded_is_what_was_trained(short):
 
 @pytest.mark.slow
 def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, capsys):
-
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped at step 50"):
         patch.setattr(module, "stop_requests", stopped_at(50, signal.SIGINT))
         run(tmp_path)
@@ -82,7 +81,6 @@ def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, 
 
 
 def test_a_prior_without_a_validation_is_none(tmp_path, monkeypatch):
-
     monkeypatch.setattr(module, "stop_requests", stopped_at(2, signal.SIGINT))
     with pytest.raises(Interrupted):
         run(tmp_path)
