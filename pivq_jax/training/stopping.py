@@ -20,10 +20,6 @@ _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has 
 class Interrupted(Exception):
     """The run was stopped by a signal after a checkpoint was written.
 
-    Args:
-        signal_number: the signal.
-        step: number of completed steps.
-
     Attributes:
         exit_code: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, as in shells.
     """
