@@ -5,7 +5,7 @@ import dataclasses
 import time
 import timeit
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,6 @@ from pivq_jax.config.fields import Config
 from pivq_jax.losses.perceptual import weight_shapes
 from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
-
-T = TypeVar("T")
 
 
 def peak_of(device: Any) -> float | None:
@@ -125,15 +123,6 @@ class Clock:
         self.spent[what] += seconds
         if what == "evaluations":
             self.last = seconds
-
-    def watch(self, batches: Iterator[T]) -> Iterator[T]:
-        """Yields the same batches and counts the time spent waiting for them."""
-        while True:
-            with self.on("input"):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
 
     def step_at_peak(self) -> float | None:
         """The seconds that a step of the newest phase takes at the device's peak, if known."""

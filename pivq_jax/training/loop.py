@@ -191,9 +191,11 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
     ):
         if stop := stop_asked():
             raise Interrupted(stop, first_step)
-        for step, images in enumerate(clock.watch(stream), start=first_step):
+        for step in range(first_step, last_step):
             # `step` steps are completed. What follows depends only on the state, the step and the
             # seed, so a run resumed here repeats it exactly.
+            with clock.on("input"):
+                images = next(stream)
             run.lock.check()
             trace.at(step, state)
             phase = build.phase_at(config, step)
@@ -249,7 +251,6 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
                     say(line)
                 if stop:
                     raise Interrupted(stop, step)
-                break
     say(f"trained in {format_duration(clock.seconds())}")
 
 
