@@ -119,7 +119,6 @@ def train_prior(
             state = jax.jit(create, out_shardings=everywhere)()
         else:
             state, _ = checkpoints.restore(jax.eval_shape(create), mesh)
-            state = PriorState(*state)
         first, started = int(state.step), time.perf_counter()
         if stop := asked():
             raise Interrupted(stop, first)
