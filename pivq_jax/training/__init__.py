@@ -4,4 +4,4 @@ What is public is in the `__all__` of the modules named here, none of which this
 they need packages that a trained model does without.
 """
 
-__all__ = ["build", "checkpoints", "jitted", "loop", "stopping"]
+__all__ = ["build", "checkpoints", "loop", "steps", "stopping"]

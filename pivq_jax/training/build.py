@@ -17,22 +17,15 @@ from pivq_jax.losses.perceptual import load_lpips, lpips
 from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.sampling import CodeSpace
-from pivq_jax.training.jitted import Steps, make_steps
 from pivq_jax.training.objective import Adversary, Objective, Phase, recombine_pairs
 from pivq_jax.training.optimizer import make_discriminator_optimizer, make_optimizer
-from pivq_jax.training.steps import Recipe
+from pivq_jax.training.steps import Recipe, Steps, make_steps
 
 __all__ = ["dataset_from_config", "lpips_weights_from_config", "phase_at", "steps_from_config"]
 
 
 def dataset_from_config(config: Config) -> Dataset:
-    """Builds or opens the data set of a config.
-
-    Args:
-        config: config of a run.
-
-    Returns:
-        the data set, with at least two training images.
+    """Builds or opens the data set of a config, with at least two training images.
 
     Raises:
         InputError: if the data is missing or damaged, or has fewer than two training images; see
@@ -65,11 +58,7 @@ def objective_from_config(
 
 
 def lpips_weights_from_config(config: Config, mesh: Mesh) -> Any:
-    """Loads the weights of the perceptual network.
-
-    Args:
-        config: config of a run.
-        mesh: devices, each of which gets a full copy.
+    """Loads the weights of the perceptual network, a full copy for each device of a mesh.
 
     Returns:
         a tree of float32 arrays, or None if the perceptual loss is not used.
@@ -84,12 +73,7 @@ def lpips_weights_from_config(config: Config, mesh: Mesh) -> Any:
 
 
 def phase_at(config: Config, step: int) -> Phase:
-    """Returns the phase of the training step that follows `step` completed steps.
-
-    Args:
-        config: config of a run.
-        step: number of completed steps.
-    """
+    """Returns the phase of the training step that follows `step` completed steps."""
     settings = config.adversarial
     if step < config.quantizer.init_step:
         return Phase.CONTINUOUS
@@ -114,14 +98,9 @@ def recombination_schedule(config: Config) -> optax.Schedule:
 
 
 def steps_from_config(config: Config, mesh: Mesh) -> Steps:
-    """Builds the jitted steps of a config for the devices of a mesh.
+    """Builds the jitted steps of a config for the devices of a mesh of `make_mesh`.
 
-    Args:
-        config: config of a run.
-        mesh: devices, see `common.parallel.make_mesh`.
-
-    Returns:
-        the `Steps`. Nothing is compiled before their first call.
+    Nothing is compiled before their first call.
     """
     map_rows = partial(map_over_batch, mesh=mesh)
     model = pivq_from_config(config, map_rows)

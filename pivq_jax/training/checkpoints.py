@@ -4,6 +4,7 @@ import contextlib
 import enum
 import functools
 import glob
+import heapq
 import logging
 import sys
 import time
@@ -16,7 +17,6 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from orbax.checkpoint import checkpoint_managers
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import is_remote, sync_tree
@@ -72,9 +72,9 @@ class Checkpoints:
         self.directory = (workdir if is_remote(workdir) else workdir.absolute()) / "checkpoints"
         self._read_only = read_only
         self._unsynced: int | None = None  # step of the newest checkpoint, if it was just written
-        self._scores = _Best(keep_best)
-        latest = checkpoint_managers.LatestN(keep)
-        policy = checkpoint_managers.AnyPreservationPolicy([latest, self._scores])
+        self._best = _Best(keep_best)
+        latest = ocp.checkpoint_managers.LatestN(keep)
+        policy = ocp.checkpoint_managers.AnyPreservationPolicy([latest, self._best])
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else policy,
             create=not read_only,
@@ -85,9 +85,9 @@ class Checkpoints:
         if not read_only:
             _raise_errors_only()
         for step in self.steps() if keep_best else []:
-            with contextlib.suppress(_Damaged):  # it has no score; see `restore`
-                items = ocp.args.Composite(progress=ocp.args.JsonRestore())
-                self._scores.add(step, self._read(step, items)["progress"])
+            read, damage = self._read(step, ocp.args.Composite(progress=ocp.args.JsonRestore()))
+            if not damage:  # otherwise it has no score; see `restore`
+                self._best.add(step, read["progress"])
 
     def steps(self) -> list[int]:
         """Returns the steps of all complete checkpoints in ascending order."""
@@ -98,16 +98,14 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """Starts to write a checkpoint in the background.
+        """Starts to write a checkpoint in the background, unless there is one of this step.
 
-        Does nothing if there is a checkpoint of this step.
+        If the previous write failed, waits for this one, which may fit by now.
 
         Args:
             step: number of completed training steps.
             state: tree of arrays.
             progress: small dictionary of JSON values.
-
-        If the previous write failed, waits for this one, which may fit by now.
 
         Raises:
             OSError: if this write failed, for example on a full disk, as far as is known by then;
@@ -125,7 +123,7 @@ class Checkpoints:
             state=ocp.args.PyTreeSave(state), progress=ocp.args.JsonSave(progress)
         )
         with self._write_errors():
-            self._scores.add(step, progress)
+            self._best.add(step, progress)
             self._manager.save(step, args=items)
             self._unsynced = step
             if waits:
@@ -192,35 +190,34 @@ class Checkpoints:
             progress=ocp.args.JsonRestore(),
         )
         for step in reversed(steps):
-            try:
-                read = self._read(step, items)
-                # A partial restore leaves arrays missing in the file as `jax.ShapeDtypeStruct`.
-                if not all(isinstance(x, jax.Array) for x in jax.tree.leaves(read["state"])):
-                    raise _Damaged("it holds other arrays than this config has")
-            except _Damaged as damage:
-                if self._read_only and newest and not (self.directory / str(step)).exists():
-                    self._manager.reload()  # the run has deleted it, and has newer ones
-                    return self.restore(state, mesh)
-                damaged.append(step)
-                print(
-                    f"the checkpoint of step {step} in {self.directory} cannot be read ({damage})"
-                    + ("; trying the one before" if step != steps[0] else ""),
-                    file=sys.stderr,
-                    flush=True,
-                )
-            else:
+            read, damage = self._read(step, items)
+            # A partial restore leaves arrays missing in the file as `jax.ShapeDtypeStruct`.
+            arrays = [] if damage else jax.tree.leaves(read["state"])
+            if not all(isinstance(x, jax.Array) for x in arrays):
+                damage = "it holds other arrays than this config has"
+            if not damage:
                 self._set_aside(damaged)
                 return read["state"], read["progress"]
+            if self._read_only and newest and not (self.directory / str(step)).exists():
+                self._manager.reload()  # the run has deleted it, and has newer ones
+                return self.restore(state, mesh)
+            damaged.append(step)
+            print(
+                f"the checkpoint of step {step} in {self.directory} cannot be read ({damage})"
+                + ("; trying the one before" if step != steps[0] else ""),
+                file=sys.stderr,
+                flush=True,
+            )
         raise InputError(
             f"no checkpoint in {self.directory} can be read with this config: see the lines above,"
             " and choose another --workdir"
         )
 
-    def _read(self, step: int, items: ocp.args.Composite) -> Any:
-        """Reads items of a checkpoint; all processes agree on the outcome.
+    def _read(self, step: int, items: ocp.args.Composite) -> tuple[Any, str]:
+        """Reads items of a checkpoint; also returns what is damaged, '' if nothing is.
 
-        Raises OSError if storage does not give it to all processes, and otherwise _Damaged if one
-        has evidence that it is damaged. Any other error is a bug, or a lack of memory.
+        All processes agree. Raises OSError if storage does not give it to all of them; any other
+        error is a bug, or a lack of memory.
         """
         what = f"the checkpoint of step {step} in {self.directory}"
         for delay in (*DELAYS, None):
@@ -228,14 +225,14 @@ class Checkpoints:
             try:
                 value = self._manager.restore(step, args=items)
             except Exception as error:
-                if jax.process_count() > 1:  # the others wait in Orbax for this one to have read
-                    multihost_utils.sync_global_devices("_Checkpointer:restore")
+                # The others wait in Orbax for this one to have read.
+                multihost_utils.sync_global_devices("_Checkpointer:restore")
                 outcome, reason = _judge(error), brief(error)
             worst = worst_of_processes(outcome)
             if worst == _Outcome.READ:
-                return value
+                return value, ""
             if worst == _Outcome.DAMAGED:
-                raise _Damaged(reason)
+                return None, reason
             if worst == _Outcome.FAILED or delay is None:
                 break
             say_again(what, reason, delay)
@@ -254,8 +251,7 @@ class Checkpoints:
                 names = (f"{step}.damaged{again}" for again in ("", *map(str, range(2, 1000))))
                 free = (path for name in names if not (path := self.directory / name).exists())
                 (self.directory / str(step)).rename(next(free))
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
 
     @contextlib.contextmanager
@@ -277,11 +273,9 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is None:
+        # A failed write does not hide the error that ends the run.
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
             self.close()
-        else:  # do not hide the error that ends the run behind a failed write
-            with contextlib.suppress(OSError):
-                self.close()
 
     def close(self) -> None:
         """Waits until all checkpoints are written and releases resources.
@@ -321,8 +315,8 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
-class _Best(checkpoint_managers.PreservationPolicy):
-    """Keeps the checkpoints with the highest scores."""
+class _Best(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps the checkpoints with the highest scores, which Orbax's own has in files of its own."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -333,14 +327,9 @@ class _Best(checkpoint_managers.PreservationPolicy):
             self._scores[step] = progress[SCORE]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        held = [x.step for x in checkpoints if x.step in self._scores]
-        scored = sorted(held, key=self._scores.__getitem__)
-        best = scored[-self._count :] if self._count else []
+        held = [(self._scores[x.step], x.step) for x in checkpoints if x.step in self._scores]
+        best = {step for _, step in heapq.nlargest(self._count, held)}
         return [x.step in best for x in checkpoints]
-
-
-class _Damaged(Exception):
-    """There is evidence that a checkpoint is damaged."""
 
 
 class _Outcome(enum.IntEnum):
@@ -363,12 +352,10 @@ def _judge(error: Exception) -> _Outcome:
     """What an exception of Orbax says about a checkpoint; raised again if nothing."""
     if may_pass(error):
         return _Outcome.MAY_PASS
-    of_damage = False
     for each in causes(error):
         is_other = isinstance(each, OSError) and not isinstance(each, FileNotFoundError)
         if is_other or tensorstore_status(each) not in _OF_CONTENTS:  # such as missing permission
             return _Outcome.FAILED
-        of_damage |= isinstance(each, _DAMAGE)
-    if of_damage:
+    if any(isinstance(each, _DAMAGE) for each in causes(error)):
         return _Outcome.DAMAGED
     raise error

@@ -5,26 +5,18 @@ import dataclasses
 import time
 import timeit
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from pivq_jax.common import parallel
 from pivq_jax.common.cost import LOSSES, Cost, listed_peak
-from pivq_jax.common.parallel import (
-    make_mesh,
-    over_batch,
-    replicated,
-    shardings_of,
-    worst_of_processes,
-)
 from pivq_jax.config.fields import Config
 from pivq_jax.losses.perceptual import weight_shapes
 from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
-
-T = TypeVar("T")
 
 
 def peak_of(device: Any) -> float | None:
@@ -44,16 +36,14 @@ def lower_step(config: Config, mesh: Mesh, phase: Phase) -> tuple[jax.stages.Low
     """Lowers the training step for devices that need not exist; also returns its abstract state."""
     steps = steps_from_config(config, mesh)
     state = jax.eval_shape(steps.create)
-    places = shardings_of(state, mesh)
+    places = parallel.shardings_of(state, mesh)
     state = jax.tree.map(lambda x, place: x.update(sharding=place), state, places)
-    size = config.data.image_size
-    images = jax.ShapeDtypeStruct(
-        (config.train.batch_size, size, size, 3), jnp.uint8, sharding=over_batch(mesh)
-    )
+    shape = (config.train.batch_size, config.data.image_size, config.data.image_size, 3)
+    images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.over_batch(mesh))
     lpips = None
     if config.loss.perceptual:
-        shapes = weight_shapes(config.loss.perceptual_network)
-        lpips = jax.tree.map(lambda x: x.update(sharding=replicated(mesh)), shapes)
+        shapes, whole = weight_shapes(config.loss.perceptual_network), parallel.replicated(mesh)
+        lpips = jax.tree.map(lambda x: x.update(sharding=whole), shapes)
     return steps.train.lower(state, images, lpips, phase), state
 
 
@@ -62,16 +52,15 @@ def step_flops(
 ) -> float | None:
     """Returns XLA's count of the FLOPs of a step, for each of so many devices; None if it has none.
 
-    It is that of the program before optimization, so that it does not depend on the device, and
-    counts the body of a loop once. All of it is multiplied by the parts of a batch, although Muon's
-    updates are made once. `lowered`, the step as it is run, cannot be counted on GPU and TPU, where
-    JAX has counts of compiled programs only, without what GPUs leave to cuBLAS; the step is then
-    lowered for a CPU.
+    It is that of the program before optimization, whatever the device, and counts the body of a
+    loop once. All of it is multiplied by the parts of a batch, although Muon's updates are made
+    once. `lowered` is the step as it is run, if there is one.
     """
     count = lowered.cost_analysis() if lowered else None
+    # For GPU and TPU, JAX has counts of compiled programs only, without what GPUs leave to cuBLAS.
     if count is None:
         try:
-            one = make_mesh(devices=jax.devices("cpu")[:1])
+            one = parallel.make_mesh(devices=jax.devices("cpu")[:1])
         except RuntimeError:  # $JAX_PLATFORMS leaves it out
             return None
         count = lower_step(config, one, phase)[0].cost_analysis() or {}
@@ -87,7 +76,12 @@ class Clock:
     steps: int = 0  # that were timed: all but those that compile
     at_peak: float = 0.0  # seconds that they would have taken at the device's peak
     last: float = 0.0  # of the newest evaluation of this process
+    peak: float | None = None  # FLOP/s of a device
+    flops: float | None = None  # of a step of the newest phase, for each device
     started: float = dataclasses.field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.spent = {what: self.spent.get(what, 0.0) for what in LOSSES}
 
     def seconds(self) -> float:
         """The seconds spent on the run until now."""
@@ -95,7 +89,7 @@ class Clock:
 
     def share(self) -> float:
         """The share of evaluations in them."""
-        return self.spent.get("evaluations", 0.0) / self.seconds()
+        return self.spent["evaluations"] / self.seconds()
 
     def allows(self, share: float) -> bool:
         """Whether evaluations remain within a share if one more takes as long as the last one did,
@@ -103,12 +97,8 @@ class Clock:
 
         The first one of a run is always made. All processes must call this, and agree.
         """
-        spent = self.spent.get("evaluations", 0.0) + self.last
-        return not worst_of_processes(spent > share * (self.seconds() + self.last))
-
-    def lose(self, what: str, seconds: float) -> None:
-        """Counts seconds as lost."""
-        self.spent[what] = self.spent.get(what, 0.0) + seconds
+        spent = self.spent["evaluations"] + self.last
+        return not parallel.worst_of_processes(spent > share * (self.seconds() + self.last))
 
     def catch_up(self, evaluations: float, seconds: float) -> None:
         """Adds what files say that a killed process spent after its last checkpoint, in seconds.
@@ -116,12 +106,12 @@ class Clock:
         `evaluations` took all those up to the step of the checkpoint, which are not repeated, and
         `seconds` all steps of the run, of which the later ones are.
         """
-        if (missing := evaluations - self.spent.get("evaluations", 0.0)) > 0:
+        if (missing := evaluations - self.spent["evaluations"]) > 0:
             self.train_seconds += missing
-            self.lose("evaluations", missing)
+            self.spent["evaluations"] += missing
         if (repeated := seconds - self.train_seconds) > 0:
             self.train_seconds += repeated
-            self.lose("restarts", repeated)
+            self.spent["restarts"] += repeated
 
     @contextlib.contextmanager
     def on(self, what: str, pending: Any = None) -> Iterator[None]:
@@ -130,23 +120,23 @@ class Clock:
         started = time.perf_counter()
         yield
         seconds = time.perf_counter() - started
-        self.lose(what, seconds)
+        self.spent[what] += seconds
         if what == "evaluations":
             self.last = seconds
 
-    def watch(self, batches: Iterator[T]) -> Iterator[T]:
-        """Yields the same batches and counts the time spent waiting for them."""
-        while True:
-            with self.on("input"):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
+    def step_at_peak(self) -> float | None:
+        """The seconds that a step of the newest phase takes at the device's peak, if known."""
+        return self.flops / self.peak if self.flops and self.peak else None
+
+    def count_step(self) -> None:
+        """Counts a step that did not compile."""
+        self.steps += 1
+        self.at_peak += self.step_at_peak() or 0.0
 
     def figures(self) -> dict[str, float]:
         """The seconds until now, those lost by what they were lost to, and the share in steps."""
         total = self.seconds()
-        lost = {f"seconds_{what}": self.spent.get(what, 0.0) for what in LOSSES}
+        lost = {f"seconds_{what}": seconds for what, seconds in self.spent.items()}
         return {"seconds": total, **lost, "goodput": 1 - sum(lost.values()) / total}
 
     def progress(self) -> dict[str, Any]:
@@ -154,20 +144,18 @@ class Clock:
         kept = {"spent": dict(self.spent), "steps": self.steps, "at_peak": self.at_peak}
         return {"train_seconds": self.seconds(), "cost": kept}
 
-    def cost(
-        self, config: Config, steps: int, mesh: Mesh, peak: float | None, flops: float | None
-    ) -> Cost:
-        """What so many steps of the run have cost; `peak` and `flops` are those of a device."""
+    def cost(self, steps: int, batch_size: int, mesh: Mesh) -> Cost:
+        """What so many steps of the run have cost."""
         total = self.seconds()
         busy = total - sum(self.spent.values())
         return Cost(
             devices=f"{mesh.size} {mesh.devices.flat[0].device_kind}",
-            peak=peak,
-            flops=flops,
-            share=self.at_peak / busy if flops and peak else None,
+            peak=self.peak,
+            flops=self.flops,
+            share=self.at_peak / busy if self.step_at_peak() else None,
             step_seconds=busy / max(self.steps, 1),
-            batch_size=config.train.batch_size,
+            batch_size=batch_size,
             steps=steps,
-            lost={what: self.spent.get(what, 0.0) for what in LOSSES},
+            lost=self.spent,
             total=total,
         )

@@ -19,6 +19,7 @@ from tensorboardX.record_writer import directory_check
 from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import errors_named, is_remote
+from pivq_jax.common.parallel import say
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.json_lines import LOG, METRICS, JsonLines
 
@@ -37,8 +38,8 @@ def check_tracker(name: str) -> None:
 
 def check_log(workdir: Path) -> None:
     """Checks that nothing is in the way of the log."""
-    for name in (LOG, METRICS):
-        if (path := workdir / name).is_dir():
+    for path in (workdir / LOG, workdir / METRICS):
+        if path.is_dir():
             raise InputError(
                 f"{path} is a directory, and the log is a file of that name: move it away, or"
                 " choose another --workdir"
@@ -55,10 +56,9 @@ class TrainingLog:
     def __init__(
         self, workdir: Path, first_step: int, total_steps: int, clock: Clock, tracker: str = ""
     ) -> None:
-        self._first_step, self._total_steps = first_step, total_steps
+        self._first_step, self._total_steps, self._clock = first_step, total_steps, clock
         # What else slows down single windows is ignored by the median.
         self._speeds: deque[float] = deque(maxlen=9)
-        self._clock = clock
         self._marks: tuple[float, ...] = ()  # what `_now` gave at the last line
         self._lines = JsonLines(workdir / LOG, first_step)
         self._metrics = JsonLines(workdir / METRICS, first_step)
@@ -67,13 +67,11 @@ class TrainingLog:
         if tracker:
             self._trackers.append(Trackio(workdir, first_step))
 
-    def write(
-        self, step: int, metrics: Mapping[str, float], batch_size: int, at_peak: float | None = None
-    ) -> None:
+    def write(self, step: int, metrics: Mapping[str, float], batch_size: int) -> None:
         """Writes one line; its speed is the mean of the steps that were timed since the last line.
 
         If there are none, it is that of the step that was compiled. The metrics need `loss` and
-        `psnr` (dB); `at_peak` is the time of a step at the device's peak, in seconds.
+        `psnr` (dB).
         """
         before, self._marks = self._marks, self._now(step)
         steps, seconds, timed_steps, timed_seconds, waited = (
@@ -91,7 +89,7 @@ class TrainingLog:
             "input_wait": waited / seconds,
             **self._clock.figures(),
         }
-        if at_peak is not None:
+        if at_peak := self._clock.step_at_peak():
             record["peak_share"] = at_peak * speed
         memory = jax.local_devices()[0].memory_stats() or {}
         if "peak_bytes_in_use" in memory:
@@ -100,32 +98,25 @@ class TrainingLog:
         self._lines.append(record)
         self._track(step, "train", record)
         eta = format_duration((self._total_steps - step) / statistics.median(self._speeds))
-        print(
+        say(
             f"step {step:>6}/{self._total_steps}  loss {metrics['loss']:.4f}  "
-            f"PSNR {metrics['psnr']:5.2f} dB  {speed * batch_size:6.1f} images/s  ETA {eta}",
-            flush=True,
+            f"PSNR {metrics['psnr']:5.2f} dB  {speed * batch_size:6.1f} images/s  ETA {eta}"
         )
 
     def write_evaluation(
-        self,
-        step: int,
-        figures: Mapping[str, float],
-        pictures: Mapping[str, np.ndarray],
-        seconds: float,
-        share: float,
+        self, step: int, figures: Mapping[str, float], pictures: Mapping[str, np.ndarray]
     ) -> None:
-        """Writes the figures and pictures, uint8 [H, W, 3], of an evaluation during training.
-
-        It took so many seconds, and all so far took this share of the time of the run.
+        """Writes the figures and pictures, uint8 [H, W, 3], of the evaluation that has just ended,
+        with the seconds that it took and the share that all so far took of the time of the run.
         """
+        seconds, share = self._clock.last, self._clock.share()
         record = {"step": step, **figures, "seconds": seconds, "share": share}
         self._metrics.append(record)
         self._track(step, "evaluation", {**record, **pictures})
         listed = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        print(
+        say(
             f"step {step:>6}/{self._total_steps}  evaluated: {listed}  in {seconds:.1f} s,"
-            f" all so far {share:.1%} of the time",
-            flush=True,
+            f" all so far {share:.1%} of the time"
         )
 
     def _track(self, step: int, group: str, record: Mapping[str, Value]) -> None:
@@ -135,7 +126,7 @@ class TrainingLog:
 
     def _now(self, step: int) -> tuple[float, ...]:
         """Steps and seconds of the run so far, those that were timed, and seconds of waiting."""
-        clock, waited = self._clock, self._clock.spent.get("input", 0.0)
+        clock, waited = self._clock, self._clock.spent["input"]
         total = clock.seconds()
         return step, total, clock.steps, total - sum(clock.spent.values()) + waited, waited
 
@@ -157,10 +148,8 @@ class TensorBoard:
     """
 
     def __init__(self, workdir: Path, first_step: int) -> None:
-        self._directory = workdir / "tensorboard"
-        self._flushed = 0.0
-        self._complained = False
-        self._first_step = first_step
+        self._directory, self._first_step = workdir / "tensorboard", first_step
+        self._flushed, self._complained = 0.0, False
         self._writer: EventsWriter | None = None
         with self._errors():
             self._writer = self._open()

@@ -17,15 +17,9 @@ from pivq_jax.common.files import write_json
 from pivq_jax.common.parallel import alone_in, from_first_process, make_mesh, put_batch, say
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
-from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import shuffled_by, train_batches
 from pivq_jax.losses.reconstruction import psnr
-from pivq_jax.training.build import (
-    dataset_from_config,
-    lpips_weights_from_config,
-    phase_at,
-    steps_from_config,
-)
+from pivq_jax.training import build
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
 from pivq_jax.training.json_lines import LOG, METRICS, read_lines
@@ -85,47 +79,37 @@ def train(
 
     with alone_in(workdir) as lock:
         arrays = _initial_arrays(config, workdir, initial) if initial else None
-        dataset = dataset_from_config(config)
-        _check_same_data(dataset)
+        dataset = build.dataset_from_config(config)
+        if (first := from_first_process(dataset.identity)) != dataset.identity:
+            raise InputError(  # such as an unfinished copy
+                f"this process has other data ({dataset.identity}) than process 0 ({first}): copy"
+                " the data again"
+            )
         mesh = make_mesh(config.mesh.fsdp)
-        lpips_weights = lpips_weights_from_config(config, mesh)
-        steps = steps_from_config(config, mesh)
+        lpips = build.lpips_weights_from_config(config, mesh)
+        steps = build.steps_from_config(config, mesh)
         # In a new workdir, first of all; in that of an existing run, only once it can be continued.
         if new := not (workdir / "config.json").exists():
             write_config()
         with Checkpoints(workdir, **config.checkpoints) as checkpoints:
             run = Run(
-                *(config, workdir, dataset, mesh, steps, lpips_weights, checkpoints, lock),
-                evaluator=evaluator,
-                initial=arrays,
-                tracker=tracker,
+                config, workdir, dataset, mesh, steps, lpips, checkpoints, lock, evaluator, arrays
             )
             state, progress = _first_state(run)
-            spent = progress.get("train_seconds", 0.0)
+            step, spent = int(state.step), progress.get("train_seconds", 0.0)
             clock = Clock(spent, **progress.get("cost", {}), started=started)
-            evaluations = read_lines(workdir / METRICS, int(state.step))
             logged = read_lines(workdir / LOG) or [{}]
+            evaluated = read_lines(workdir / METRICS, step)
             clock.catch_up(
-                evaluations=sum(line.get("seconds", 0.0) for line in evaluations),
+                evaluations=sum(line.get("seconds", 0.0) for line in evaluated),
                 seconds=logged[-1].get("seconds", 0.0),
             )
             if not new:
-                if step := int(state.step):
+                if step:
                     _say_schedule(config, read_config(workdir)["train"]["steps"], step)
                 write_config()
-            if int(state.step) < config.train.steps:
-                _loop(run, state, clock)
-
-
-def _check_same_data(dataset: Dataset) -> None:
-    """Refuses a process whose data is not that of the first one, such as an unfinished copy."""
-    if jax.process_count() == 1:
-        return
-    if (first := from_first_process(dataset.identity)) != dataset.identity:
-        raise InputError(
-            f"this process has other data ({dataset.identity}) than process 0 ({first}): copy the"
-            " data again"
-        )
+            if step < config.train.steps:
+                _loop(run, state, clock, tracker)
 
 
 def _initial_arrays(
@@ -177,15 +161,12 @@ def _say_schedule(config: Config, planned: int, step: int) -> None:
         )
 
 
-def _loop(run: Run, state: TrainState, clock: Clock) -> None:
+def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
     """Trains to the last step from `state`, on which the time of `clock` was spent."""
     config, first_step, last_step = run.config, int(state.step), run.config.train.steps
     every = config.evaluate.every
     count = sum(x.size for x in jax.tree.leaves(state.params))
-    at_peak: dict[Phase, float | None] = {}  # seconds of a step, of phases that are compiled
-    evaluated = set[Phase]()
-    flops: float | None = None  # of the newest phase
-    peak = peak_of(jax.local_devices()[0]) if jax.process_index() == 0 else None
+    evaluated: Phase | None = None  # the newest phase in which an evaluation was compiled
     opening = "restarts" if clock.train_seconds else "start"
     say(
         f"{count:,} parameters, {len(run.dataset.train):,} training images, {run.mesh.size}"
@@ -199,8 +180,9 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
     # Checkpoints are written by all processes, everything else by the first.
     log = None
     if jax.process_index() == 0:
-        log = TrainingLog(run.workdir, first_step, last_step, clock, run.tracker)
-    clock.lose(opening, clock.seconds() - clock.train_seconds)
+        clock.peak = peak_of(jax.local_devices()[0])
+        log = TrainingLog(run.workdir, first_step, last_step, clock, tracker)
+    clock.spent[opening] += clock.seconds() - clock.train_seconds
     with (
         stop_requests() as stop_asked,
         log or contextlib.nullcontext(),
@@ -209,68 +191,66 @@ def _loop(run: Run, state: TrainState, clock: Clock) -> None:
     ):
         if stop := stop_asked():
             raise Interrupted(stop, first_step)
-        for step, images in enumerate(clock.watch(stream), start=first_step):
+        for step in range(first_step, last_step):
             # `step` steps are completed. What follows depends only on the state, the step and the
             # seed, so a run resumed here repeats it exactly.
+            with clock.on("input"):
+                images = next(stream)
             run.lock.check()
             trace.at(step, state)
-            phase = phase_at(config, step)
-            first = phase not in at_peak  # which compiles and, perhaps, makes the codebook
+            phase = build.phase_at(config, step)
+            # The first step of a phase compiles and, perhaps, makes the codebook.
+            first = step == first_step or phase != build.phase_at(config, step - 1)
             if first:  # which is silent, for minutes on a slow machine
                 say(f"step {step:6}: compiling the {phase.name.lower()} training step")
-            what = "start" if at_peak else opening
+            what = opening if step == first_step else "start"
             with clock.on(what, state) if first else contextlib.nullcontext():
                 state = _tend_codebook(run, state, step, images)
                 given = (state, images, run.lpips_weights, phase)
-                if first:
-                    if log:
-                        lowered = run.steps.train.lower(*given)
-                        flops = step_flops(config, phase, run.mesh.size, lowered)
-                    at_peak[phase] = flops / peak if flops and peak else None
+                if first and log:
+                    lowered = run.steps.train.lower(*given)
+                    clock.flops = step_flops(config, phase, run.mesh.size, lowered)
                 state, metrics = run.steps.train(*given)
                 if first:
                     jax.block_until_ready(metrics)
                 else:
-                    clock.steps += 1
-                    clock.at_peak += at_peak[phase] or 0.0
+                    clock.count_step()
             step += 1
-            if step % config.train.log_every == 0 or step == last_step:
-                _check_finite(run, step, metrics)
-                if log:
-                    values = {name: float(value) for name, value in metrics.items()}
-                    log.write(step, values, config.train.batch_size, at_peak[phase])
             stop = stop_asked()
             done = step == last_step or bool(stop)
-            if step % config.train.checkpoint_every == 0 or done:
-                _check_finite(run, step, metrics)
+            logs = step % config.train.log_every == 0 or step == last_step
+            saves = step % config.train.checkpoint_every == 0 or done
+            measures = run.evaluator and every and step % every == 0 and not stop
+            if logs or saves or measures:
+                values = {name: float(value) for name, value in metrics.items()}
+                _check_finite(run, step, values)
+                if logs and log:
+                    log.write(step, values, config.train.batch_size)
+            if saves:
                 # What is preempted may have half a minute, and k-means can take longer.
                 in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
                 with clock.on("checkpoints", state):
                     state = _save(run, state, step, phase, clock, in_haste)
             # After the checkpoint, which an evaluation that ends in an error must not take along.
-            due = run.evaluator and every and step % every == 0 and not stop
-            if due and clock.allows(config.evaluate.share):
-                _check_finite(run, step, metrics)
+            if measures and clock.allows(config.evaluate.share):
                 with clock.on("evaluations", state):
                     found = evaluate(run, state, step, phase)
                 if log:
-                    log.write_evaluation(step, *found, clock.last, clock.share())
-                if phase not in evaluated:
+                    log.write_evaluation(step, *found)
+                if phase != evaluated:
                     clock.last = 0.0  # it was compiled, and later ones will be faster
-                evaluated.add(phase)
+                evaluated = phase
             if step % config.train.picture_every == 0 and not stop:
                 with clock.on("pictures", state):
                     save_picture(run, state, step, phase)
             if done:
                 with clock.on("checkpoints"):
                     run.checkpoints.wait()  # while signals are still handled
-                cost = clock.cost(config, step, run.mesh, peak, flops)
+                cost = clock.cost(step, config.train.batch_size, run.mesh)
                 for line in cost_table({"run": cost}).splitlines():
                     say(line)
-            if stop:
-                raise Interrupted(stop, step)
-            if done:
-                break
+                if stop:
+                    raise Interrupted(stop, step)
     say(f"trained in {format_duration(clock.seconds())}")
 
 
@@ -296,7 +276,7 @@ def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) ->
 
     One that was taken from other weights is kept.
     """
-    settings, steps = run.config.quantizer, run.steps
+    settings = run.config.quantizer
     if step == settings.init_step and not (run.initial and CODEBOOK in run.initial):
         started = time.perf_counter()
         state = _initialise_codebook(run, state, state.params, step)
@@ -309,7 +289,7 @@ def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) ->
         settings.init_step < step <= settings.revive_until * run.config.train.steps
         and (step - settings.init_step) % settings.revive_every == 0
     ):
-        state, revived = steps.revive(state, images)
+        state, revived = run.steps.revive(state, images)
         if int(revived):
             say(f"step {step:>6}: {int(revived)} dead codebook entries re-initialised")
     return state
@@ -323,11 +303,11 @@ def _initialise_codebook(run: Run, state: TrainState, params: Params, step: int)
             for _ in range(run.config.quantizer.init_batches)
         ]
     every = jnp.concatenate(latents)
-    _check_finite(run, step, {"latent_norm": jnp.linalg.norm(every.ravel())})
+    _check_finite(run, step, {"latent_norm": float(jnp.linalg.norm(every.ravel()))})
     return jax.block_until_ready(run.steps.initialise(state, every))
 
 
-def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None:
+def _check_finite(run: Run, step: int, metrics: Mapping[str, float]) -> None:
     """Stops a run that has diverged: raises FloatingPointError if one of `CHECKED` is not finite.
 
     Gradients are checked as well, since the loss belongs to the weights before the step.
@@ -338,7 +318,7 @@ def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> None
     if "discriminator_gradient_norm" in metrics:
         rates.append("adversarial.learning_rate")
     for name in CHECKED:
-        if name in metrics and not np.isfinite(value := float(metrics[name])):
+        if not np.isfinite(value := metrics.get(name, 0.0)):
             last = run.checkpoints.latest_step()
             raise FloatingPointError(
                 f"the {name} is {value} at step {step}: lower {' or '.join(rates)}, in a new"
@@ -355,19 +335,17 @@ def _save(
     Before the codebook's start, one is fitted to the latents of the averaged weights, unless
     `in_haste`, so that the checkpoint is a model that can be used. Training does not depend on it.
     """
-    spent = clock.progress()
-    codebook = "trained"
-    if phase == Phase.CONTINUOUS:
-        codebook = "none" if in_haste else "fitted"
-    if codebook == "fitted":
-        state = _initialise_codebook(run, state, state.ema_params, step)
     progress: dict[str, Any] = {
-        **spent,
+        **clock.progress(),
         "data": run.dataset.identity,
         "order": shuffled_by(),
-        "codebook": codebook,
+        "codebook": "trained",
     }
-    if run.config.checkpoints.keep_best and phase > Phase.CONTINUOUS:
+    if phase == Phase.CONTINUOUS:
+        progress["codebook"] = "none" if in_haste else "fitted"
+        if not in_haste:
+            state = _initialise_codebook(run, state, state.ema_params, step)
+    elif run.config.checkpoints.keep_best:
         shown, made = validate(run, state, phase)
         progress[SCORE] = float(jnp.mean(psnr(jnp.asarray(made), jnp.asarray(shown), 255.0)))
     run.checkpoints.save(step, state, progress)

@@ -11,7 +11,6 @@ https://dao-lab.ai/blog/2026/gram-newton-schulz).
 
 import collections
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -54,7 +53,8 @@ def make_optimizer(
     inner = adamw = optax.adamw(rate, b1=0.9, b2=0.99, weight_decay=decay, mask=_decays)
     if config.name == "muon":
         muon = optax.chain(
-            momentum_of_muon(config.momentum),
+            # Optax's without its iterations: momentum, with each matrix scaled to norm 1.
+            scale_by_muon(beta=config.momentum, ns_steps=0, weight_dimension_numbers=_axes),
             orthogonalise(mesh, dtype),
             optax.add_decayed_weights(decay),
             optax.scale_by_learning_rate(schedule(config.muon_learning_rate)),
@@ -89,16 +89,11 @@ def _decays(params: Params) -> Params:
     )
 
 
-def momentum_of_muon(momentum: float) -> optax.GradientTransformation:
-    """Returns optax's Muon without its iterations: momentum, with each matrix scaled to norm 1."""
-    return scale_by_muon(
-        beta=momentum, ns_steps=0, weight_dimension_numbers=partial(jax.tree.map, _axes)
+def _axes(params: Params) -> Params:
+    """The axes of kernels as matrices: the last one is the output, all others are the input."""
+    return jax.tree.map(
+        lambda kernel: MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1), params
     )
-
-
-def _axes(kernel: jax.Array) -> MuonDimensionNumbers:
-    """The axes of a kernel as a matrix: the last one is the output, all others are the input."""
-    return MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1)
 
 
 def orthogonalise(

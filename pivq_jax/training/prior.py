@@ -119,28 +119,27 @@ def train_prior(
             state = jax.jit(create, out_shardings=everywhere)()
         else:
             state, _ = checkpoints.restore(jax.eval_shape(create), mesh)
-            state = PriorState(*state)
         first, started = int(state.step), time.perf_counter()
         if stop := asked():
             raise Interrupted(stop, first)
         for step in range(first + 1, settings.steps + 1):
             lock.check()
             state, bits = step_of(state, train)
-            stop, done = asked(), step == settings.steps
-            if step % every == 0 or done:
+            stop, due = asked(), step % every == 0 or step == settings.steps
+            if (due or stop) and not np.isfinite(float(bits)):
+                raise FloatingPointError(
+                    f"the bits of the prior are {float(bits)} at step {step}: lower"
+                    " prior.learning_rate"
+                )
+            if due:
                 state = validate(state, validation)
-                if not np.isfinite(float(bits)):
-                    raise FloatingPointError(
-                        f"the bits of the prior are {float(bits)} at step {step}: lower"
-                        " prior.learning_rate"
-                    )
                 left = (time.perf_counter() - started) / (step - first) * (settings.steps - step)
                 say(
                     f"step {step:>6}/{settings.steps}  {float(bits):6.2f} bits a set,"
                     f" best of validation {float(state.best_bits):6.2f}"
                     f"  ETA {format_duration(left)}"
                 )
-            if step % every == 0 or done or stop:
+            if due or stop:
                 checkpoints.save(step, state, {})
             if stop:
                 checkpoints.wait()
@@ -171,16 +170,13 @@ def _validate(
     network: SetPrior | PlacePrior, seed: int, state: PriorState, codes: jax.Array
 ) -> PriorState:
     """Keeps the current parameters if they are the best so far, on the same parts each time."""
-    keys = jax.random.split(jax.random.key(seed), PARTS)
-    at_once = max(1, CODES_AT_ONCE // codes.shape[1])
-
-    def bits_of(key: jax.Array) -> jax.Array:
-        return jnp.mean(prior_loss(network, state.params, codes, key, at_once))
-
     if isinstance(network, PlacePrior):
         bits = jnp.mean(exact_bits(network, state.params, codes))
     else:
-        bits = jnp.mean(jax.lax.map(bits_of, keys))
+        at_once = max(1, CODES_AT_ONCE // codes.shape[1])
+        loss = partial(prior_loss, network, state.params, codes, at_once=at_once)
+        keys = jax.random.split(jax.random.key(seed), PARTS)
+        bits = jnp.mean(jax.lax.map(lambda key: jnp.mean(loss(key)), keys))
     better = bits < state.best_bits
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, state.best)
     return state._replace(best=best, best_bits=jnp.where(better, bits, state.best_bits))

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from pivq_jax.common.files import is_remote, write_atomically
+from pivq_jax.common.parallel import say
 
 
 class ProfilerTrace:
@@ -36,8 +37,7 @@ class ProfilerTrace:
         if is_remote(self._directory):  # the profiler writes local files only
             for file in local.rglob("*.*"):
                 write_atomically(self._directory / file.relative_to(local), file.read_bytes())
-        if jax.process_index() == 0:
-            print(f"profile of steps {self._first} to {self._last} in {self._directory}")
+        say(f"profile of steps {self._first} to {self._last} in {self._directory}")
 
     def __enter__(self) -> "ProfilerTrace":
         return self

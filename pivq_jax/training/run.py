@@ -17,9 +17,8 @@ from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import first_images
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.jitted import Steps
 from pivq_jax.training.objective import Params, Phase
-from pivq_jax.training.steps import Arrays, TrainState
+from pivq_jax.training.steps import Arrays, Steps, TrainState
 
 Evaluation = tuple[dict[str, float], dict[str, np.ndarray]]  # figures and pictures, by name
 
@@ -53,7 +52,6 @@ class Run:
     lock: DirectoryLock
     evaluator: Evaluator | None
     initial: Arrays | None = None  # parameters that are not random at first
-    tracker: str = ""  # besides TensorBoard; see `logs.check_tracker`
 
 
 def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
@@ -84,11 +82,11 @@ def validate(
     """
     batch_size = run.config.train.batch_size
     validation = first_images(run.dataset.validation, most or batch_size)
-    parts = []
+    shown, made = [], []
     for batch in eval_batches(validation, batch_size):
         images = split_rows(jnp.asarray(batch["image"]), run.mesh)
-        made = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
-        parts.append((batch["image"], jax.device_get(made)))
-    shown, rebuilt = (np.concatenate(part) for part in zip(*parts, strict=True))
+        rebuilt = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
+        shown.append(batch["image"])
+        made.append(jax.device_get(rebuilt))
     count = len(validation)  # further rows are padding
-    return shown[:count], rebuilt[:count]
+    return np.concatenate(shown)[:count], np.concatenate(made)[:count]

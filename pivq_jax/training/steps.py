@@ -1,13 +1,14 @@
 """The training state and its steps: train, initialize the codebook, revive its entries.
 
 Every step is a pure function of a recipe, a state and arrays, independent of the devices;
-`training.jitted` compiles them for a mesh.
+`make_steps` compiles them for a mesh.
 """
 
 import dataclasses
 import enum
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,21 +16,17 @@ import numpy as np
 import optax
 from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.sharding import Sharding
+from jax.sharding import Mesh, Sharding
 
+from pivq_jax.common.compilation import compiler_options
+from pivq_jax.common.parallel import over_batch, replicated, shardings_of
 from pivq_jax.data.images import images_to_float, images_to_uint8
+from pivq_jax.model import quantizer
 from pivq_jax.model.k_means import initial_codebook
 from pivq_jax.model.pivq import PIVQ
-from pivq_jax.model.quantizer import (
-    assign,
-    assign_in_stages,
-    first_entries,
-    in_stages,
-    join_stages,
-    revive_dead,
-    split_stages,
-)
 from pivq_jax.training.objective import Gradients, Metrics, Objective, Params, Phase
+
+__all__ = ["Steps"]
 
 Arrays = dict[tuple[str, ...], np.ndarray]  # parameters, float32, by path
 CODEBOOK = ("quantizer", "codebook")
@@ -46,11 +43,7 @@ class Draw(enum.IntEnum):
 
 
 def key_at(seed: int, draw: Draw, step: jax.typing.ArrayLike) -> jax.Array:
-    """Returns the PRNG key of one draw at one step.
-
-    Keys depend only on the seed, the draw and the step, so a resumed run draws the same values as
-    an uninterrupted one.
-    """
+    """Returns the PRNG key of one draw at one step, the same one in a run that was resumed."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), draw), step)
 
 
@@ -123,12 +116,9 @@ def train_step(
     images: jax.Array,
     lpips_weights: Params,
     phase: Phase,
-    parts_sharding: Sharding | None = None,
+    parts_sharding: Sharding,
 ) -> tuple[TrainState, Metrics]:
-    """Runs one optimizer step on images uint8 [B, H, W, 3]; metrics are float32 [] each.
-
-    In the first steps, the averaged parameters decay faster than by `recipe.ema_decay`.
-    """
+    """Runs one optimizer step on images uint8 [B, H, W, 3]; metrics are float32 [] each."""
     gradients = batch_gradients(recipe, state, images, lpips_weights, phase, parts_sharding)
     updates, opt_state = recipe.optimizer.update(gradients.params, state.opt_state, state.params)
     if phase != Phase.CONTINUOUS and recipe.objective.model.config.stages > 1:
@@ -166,11 +156,11 @@ def batch_gradients(
     images: jax.Array,
     lpips_weights: Params,
     phase: Phase,
-    parts_sharding: Sharding | None,
+    parts_sharding: Sharding,
 ) -> Gradients:
     """Computes the gradients of a batch at once, or sequentially as the mean over its parts.
 
-    Images are uint8 [B, H, W, 3]. Use counts are not averaged over the parts but summed.
+    Use counts are not averaged over the parts but summed.
     """
     key, count = key_at(recipe.seed, Draw.LOSS, state.step), recipe.accumulation
     scale = recipe.recombination_schedule(state.step)
@@ -185,8 +175,7 @@ def batch_gradients(
         return of_part(images, key)
     # Each part takes every n-th image, so it is split over the devices like the batch.
     parts = images.reshape(-1, count, *images.shape[1:]).swapaxes(0, 1)
-    if parts_sharding is not None:
-        parts = jax.lax.with_sharding_constraint(parts, parts_sharding)
+    parts = jax.lax.with_sharding_constraint(parts, parts_sharding)
 
     def add(total: Gradients, part: tuple[jax.Array, jax.Array]) -> tuple[Gradients, None]:
         number, images = part
@@ -219,15 +208,15 @@ def initialise_codebook(recipe: Recipe, state: TrainState, latents: jax.Array) -
     They are float32 [M, N / stages, `latent_dim`], at least as many as a stage has entries.
     """
     model, key = recipe.objective.model, key_at(recipe.seed, Draw.CODEBOOK, state.step)
-    dim = model.config.code_dim
+    dim, stages = model.config.code_dim, model.config.stages
 
     def quantize(own: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         flat = targets.reshape(-1, dim)
-        entries = initial_codebook(flat, model.codebook_size // model.config.stages, own)
-        return entries[assign(targets, entries, model.kind, model.matcher)[0]], entries
+        entries = initial_codebook(flat, model.codebook_size // stages, own)
+        return entries[quantizer.assign(targets, entries, model.kind, model.matcher)[0]], entries
 
-    keys = _stage_keys(key, model.config.stages)
-    codebook = join_stages(in_stages(latents, dim, keys, quantize)[2])
+    _, _, entries = quantizer.in_stages(latents, dim, _stage_keys(key, stages), quantize)
+    codebook = quantizer.join_stages(entries)
     return replace_codebook(state, codebook, jnp.ones(model.codebook_size, bool))
 
 
@@ -238,25 +227,25 @@ def _stage_keys(key: jax.Array, stages: int) -> jax.Array:
 def revive_entries(
     recipe: Recipe, state: TrainState, images: jax.Array
 ) -> tuple[TrainState, jax.Array]:
-    """Moves dead codebook entries to latents of a batch; see `revive_dead`.
-
-    Returns their number, too.
-    """
+    """Moves dead entries to latents of a batch; also returns their number. See `revive_dead`."""
     model, codebook = recipe.objective.model, state.params["quantizer"]["codebook"]
-    latents = compute_latents(model, state.params, images)
     stages, key = model.config.stages, key_at(recipe.seed, Draw.REVIVAL, state.step)
-    columns, _, targets, _ = assign_in_stages(latents, codebook, model.kind, model.matcher, stages)
-    in_parts = partial(split_stages, stages=stages)
+    latents = compute_latents(model, state.params, images)
+    columns, _, targets, _ = quantizer.assign_in_stages(
+        latents, codebook, model.kind, model.matcher, stages
+    )
+    in_parts = partial(quantizer.split_stages, stages=stages)
     parts = in_parts(codebook)
-    revived, moved = jax.vmap(partial(revive_dead, threshold=recipe.revive_threshold))(
+    revive = partial(quantizer.revive_dead, threshold=recipe.revive_threshold)
+    revived, moved = jax.vmap(revive)(
         parts,
         in_parts(state.uses),
         in_parts(targets, axis=1),
-        in_parts(columns, axis=1) - first_entries(parts),
+        in_parts(columns, axis=1) - quantizer.first_entries(parts),
         _stage_keys(key, stages),
     )
-    moved = join_stages(moved)
-    return replace_codebook(state, join_stages(revived), moved), jnp.sum(moved)
+    codebook, moved = quantizer.join_stages(revived), quantizer.join_stages(moved)
+    return replace_codebook(state, codebook, moved), jnp.sum(moved)
 
 
 def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array) -> TrainState:
@@ -279,4 +268,52 @@ def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array)
         ema_params=update(state.ema_params, codebook),
         opt_state=update(state.opt_state, jnp.zeros_like(codebook)),
         uses=jnp.zeros_like(state.uses),
+    )
+
+
+class Steps(NamedTuple):
+    """The jitted steps of a run, for global arrays on the devices of a mesh.
+
+    `train`, `initialise` and `revive` donate their state, which must not be used afterwards.
+    `create` and `train` can also be lowered without being run.
+
+    Attributes:
+        create: function without arguments that returns the initial state.
+        train: function of a state, images uint8 [B, H, W, 3], the weights of the perceptual network
+            or None, and a static `Phase`, that returns the next state and metrics, float32 [] each.
+        latents: function of parameters and images uint8 [B, H, W, 3] that returns latents
+            float32 [B, N / stages, `latent_dim`] on every device.
+        reconstruct: function of parameters, images uint8 [B, H, W, 3] and a static bool, whether to
+            quantize, that returns images uint8 [B, H, W, 3] on every device.
+        initialise: function of a state and latents of M images that returns the state with a new
+            codebook.
+        revive: function of a state and images uint8 [B, H, W, 3] that returns the state and the
+            number of revived entries, int32 [].
+    """
+
+    create: jax.stages.Wrapped
+    train: jax.stages.Wrapped
+    latents: Callable[[Params, jax.Array], jax.Array]
+    reconstruct: Callable[[Params, jax.Array, bool], jax.Array]
+    initialise: Callable[[TrainState, jax.Array], TrainState]
+    revive: Callable[[TrainState, jax.Array], tuple[TrainState, jax.Array]]
+
+
+def make_steps(recipe: Recipe, mesh: Mesh) -> Steps:
+    """Jits the steps of a recipe for a mesh; nothing is compiled before their first call."""
+    model = recipe.objective.model
+    create = partial(create_state, recipe)
+    train = partial(train_step, recipe, parts_sharding=over_batch(mesh, axis=1))
+    latents, rebuild = partial(compute_latents, model), partial(reconstruct, model)
+    initialise, revive = partial(initialise_codebook, recipe), partial(revive_entries, recipe)
+    whole, rows = replicated(mesh), over_batch(mesh)
+    placed = shardings_of(jax.eval_shape(create), mesh)
+    jit = partial(jax.jit, compiler_options=compiler_options(mesh))
+    return Steps(
+        create=jax.jit(create, out_shardings=placed),
+        train=jit(train, donate_argnums=0, static_argnames="phase", out_shardings=(placed, whole)),
+        latents=jit(latents, in_shardings=(placed.params, rows), out_shardings=whole),
+        reconstruct=jit(rebuild, static_argnames="quantize", out_shardings=whole),
+        initialise=jax.jit(initialise, donate_argnums=0, out_shardings=placed),
+        revive=jit(revive, donate_argnums=0, out_shardings=(placed, whole)),
     )

@@ -20,10 +20,6 @@ _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has 
 class Interrupted(Exception):
     """The run was stopped by a signal after a checkpoint was written.
 
-    Args:
-        signal_number: the signal.
-        step: number of completed steps.
-
     Attributes:
         exit_code: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, as in shells.
     """
@@ -48,17 +44,15 @@ def stop_requests() -> Iterator[Callable[[], int]]:
     """Handles Ctrl-C, SIGTERM and SIGHUP (a closed terminal) while the context is open.
 
     Yields a function to call before the first step and after every step, which returns the number
-    of the signal to stop for, or 0. With several processes, a single one may receive it, for
-    example if one host of a slice is preempted; JAX's coordination service then notifies the
-    others, and all agree on the next step that none has completed. A second Ctrl-C interrupts
-    immediately, and SIGHUP stays ignored where it is, as under nohup. Without a signal, there is no
-    communication.
+    of the signal to stop for, or 0. Of several processes a single one may receive it, as when one
+    host of a slice is preempted; JAX's coordination service then notifies the others, and all agree
+    on the next step that none has completed. Without a signal, there is no communication.
     """
     several = jax.process_count() > 1
     received: list[int] = []
 
     def receive(number: int, frame: Any) -> None:
-        if received and number == signal.SIGINT:
+        if received and number == signal.SIGINT:  # a second Ctrl-C ends at once
             raise KeyboardInterrupt
         received.append(number)
         if number == _HANGUP:
@@ -83,7 +77,7 @@ def stop_requests() -> Iterator[Callable[[], int]]:
     handled = [signal.SIGINT]
     if not several:  # otherwise it is left to JAX's handler
         handled.append(signal.SIGTERM)
-    if _HANGUP is not None and signal.getsignal(_HANGUP) != signal.SIG_IGN:
+    if _HANGUP is not None and signal.getsignal(_HANGUP) != signal.SIG_IGN:  # as under nohup
         handled.append(_HANGUP)
     previous = {number: signal.signal(number, receive) for number in handled}
     try:

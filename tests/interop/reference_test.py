@@ -19,14 +19,9 @@ from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.training.build import objective_from_config
-from pivq_jax.training.jitted import make_steps
 from pivq_jax.training.objective import Objective, Phase
 from pivq_jax.training.optimizer import make_discriminator_optimizer, make_optimizer
-from pivq_jax.training.steps import (
-    Recipe,
-    TrainState,
-    replace_codebook,
-)
+from pivq_jax.training.steps import Recipe, TrainState, make_steps, replace_codebook
 from tests.parameters import draw_like
 from tests.reference.model import PIVQ as Reference
 from tests.reference.muon import Muon

@@ -202,7 +202,7 @@ def test_the_plan_is_told_as_an_estimate():
     assert "estimate" in text and "compute 100.0 ms, memory 10.0 ms, links 10.0 ms" in text
 
 
-def test_a_plan_has_the_rows_of_a_run_and_a_range_of_hours(tiny_config):
+def test_a_plan_has_the_rows_of_a_run_and_a_range_of_hours():
     # 100,000 steps of 110 ms are 3.06 hours; a run is assumed to reach 35 % of that speed.
     config = load_config("ffhq")
     text = plan.describe(make(), config, 10e12)
@@ -220,8 +220,8 @@ def test_a_plan_has_the_rows_of_a_run_and_a_range_of_hours(tiny_config):
         "9:11:23",
     ]
     assert table["checkpoints"] == table["restarts"] == ["-", "-"]
-    measured = Clock(60.0, steps=3).cost(tiny_config, 3, make_mesh(devices=jax.devices()[:1]), 1, 1)
-    run = cost_table({"run": measured}).splitlines()
+    clock, mesh = Clock(60.0, steps=3, peak=1, flops=1), make_mesh(devices=jax.devices()[:1])
+    run = cost_table({"run": clock.cost(3, 8, mesh)}).splitlines()
     assert [line.strip("| ").split(" | ")[0] for line in run] == [name for name, *_ in rows]
 
 

@@ -19,8 +19,8 @@ from pivq_jax.config.loader import experiments
 from pivq_jax.losses.perceptual import weight_shapes
 from pivq_jax.matching import METHODS
 from pivq_jax.training.build import steps_from_config
-from pivq_jax.training.jitted import Steps
 from pivq_jax.training.objective import Phase
+from pivq_jax.training.steps import Steps
 
 EVERY_LOSS = {
     "loss.perceptual": 1.0,

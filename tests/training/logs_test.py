@@ -36,20 +36,15 @@ def now(monkeypatch):
 
 
 def test_the_time_waited_for_images_is_a_share_of_the_whole(tmp_path, now):
-    def slow():
-        for number in range(4):
-            now[0] += 1
-            yield number
-
-    clock = Clock(started=now[0])
+    clock = Clock(peak=2.0, flops=1.0, started=now[0])
     with TrainingLog(tmp_path, 0, 4, clock) as log:
-        seen = []
-        for number in clock.watch(slow()):
-            seen.append(number)
-            now[0], clock.steps = now[0] + 3, clock.steps + 1
+        for number in range(4):
+            with clock.on("input"):
+                now[0] += 1
+            now[0] += 3
+            clock.count_step()
             if number in (1, 3):
-                log.write(number + 1, METRICS, batch_size=8, at_peak=0.5)
-    assert seen == [0, 1, 2, 3]
+                log.write(number + 1, METRICS, batch_size=8)
     for line in read(tmp_path / "log.jsonl"):
         assert (line["input_wait"], line["step_seconds"]) == (0.25, 4)
         assert (line["images_per_second"], line["peak_share"]) == (2, 0.125)
@@ -109,15 +104,19 @@ def events(workdir) -> dict[str, list]:
     return found
 
 
-def test_an_evaluation_is_a_line_a_record_and_events_with_pictures(tmp_path, capsys):
+def test_an_evaluation_is_a_line_a_record_and_events_with_pictures(tmp_path, capsys, now):
     picture = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
     figures = {"psnr": 20.125, "codes_used": 498}
-    with TrainingLog(tmp_path, 0, 900, Clock()) as log:
-        log.write_evaluation(100, figures, {"samples": picture}, seconds=2.5, share=0.0312)
-        log.write_evaluation(200, figures, {}, seconds=2.0, share=0.04)
+    clock = Clock(started=now[0])
+    now[0] += 77.5
+    with clock.on("evaluations"):
+        now[0] += 2.5
+    with TrainingLog(tmp_path, 0, 900, clock) as log:
+        log.write_evaluation(100, figures, {"samples": picture})
+        log.write_evaluation(200, figures, {})
     first = "step    100/900  evaluated: psnr 20.12  codes_used 498  in 2.5 s, all so far 3.1% of"
     assert capsys.readouterr().out.splitlines()[0].startswith(first)
-    expected = {"step": 100, **figures, "seconds": 2.5, "share": 0.0312}
+    expected = {"step": 100, **figures, "seconds": 2.5, "share": 0.03125}
     assert read(tmp_path / "metrics.jsonl")[0] == expected
     written = events(tmp_path)
     assert written["evaluation/psnr"] == [(100, 20.125), (200, 20.125)]

@@ -1,8 +1,6 @@
 """The prior learns what depends on what, continues bit for bit, and belongs to its codes."""
 
-import contextlib
 import dataclasses
-import itertools
 import json
 import shutil
 import signal
@@ -21,6 +19,7 @@ from pivq_jax.training import prior as module
 from pivq_jax.training.prior import load_prior, train_prior
 from pivq_jax.training.stopping import Interrupted
 from tests.conftest import checkpoint_steps
+from tests.training.run_test import stopped_at
 
 K = 16
 SPACE, CODEBOOK = CodeSpace(3, K), jnp.zeros((K, 2))
@@ -70,13 +69,8 @@ def test_what_is_loaded_is_what_was_trained(short):
 
 @pytest.mark.slow
 def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, capsys):
-    @contextlib.contextmanager
-    def stopped_at_step_50():
-        calls = itertools.count()
-        yield lambda: signal.SIGINT if next(calls) == 50 else 0
-
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped at step 50"):
-        patch.setattr(module, "stop_requests", stopped_at_step_50)
+        patch.setattr(module, "stop_requests", stopped_at(50, signal.SIGINT))
         run(tmp_path)
     assert not load_prior(tmp_path, SPACE, CODEBOOK, model_step=7).finished
     again = run(tmp_path)
@@ -87,16 +81,22 @@ def test_a_stopped_training_continues_bit_for_bit(whole, tmp_path, monkeypatch, 
 
 
 def test_a_prior_without_a_validation_is_none(tmp_path, monkeypatch):
-    @contextlib.contextmanager
-    def stopped_at_step_2():
-        calls = itertools.count()
-        yield lambda: signal.SIGINT if next(calls) == 2 else 0
-
-    monkeypatch.setattr(module, "stop_requests", stopped_at_step_2)
+    monkeypatch.setattr(module, "stop_requests", stopped_at(2, signal.SIGINT))
     with pytest.raises(Interrupted):
         run(tmp_path)
     assert checkpoint_steps(tmp_path) == [2]
     assert load_prior(tmp_path, SPACE, CODEBOOK, model_step=7) is None
+
+
+def test_a_stop_saves_no_prior_that_has_diverged(tmp_path, monkeypatch):
+    def diverged(network, optimizer, batch_size, seed, state, codes):
+        return state._replace(step=state.step + 1), jnp.float32(jnp.nan)
+
+    monkeypatch.setattr(module, "_step", diverged)
+    monkeypatch.setattr(module, "stop_requests", stopped_at(2, signal.SIGINT))
+    with pytest.raises(FloatingPointError, match="bits of the prior are nan at step 2: lower"):
+        run(tmp_path)
+    assert checkpoint_steps(tmp_path) == []
 
 
 def test_a_training_whose_lock_is_taken_over_writes_nothing_more(tmp_path, monkeypatch):

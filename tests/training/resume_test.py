@@ -8,14 +8,13 @@ import signal
 import time
 from pathlib import Path
 
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.lock import DirectoryLock
 from tests.conftest import free_address
+from tests.training.loop_test import assert_same_state
 
 # Main with a limit on the size of files: writing a checkpoint fails midway, as on a full disk. The
 # limit is stderr's too, so Orbax's long complaints are left out.
@@ -48,21 +47,8 @@ def steps_in(workdir: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def state_at(workdir: Path, step: int) -> dict[str, np.ndarray]:
-    """Every array of a checkpoint, read without the project's code."""
-    import jax
-
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        tree = checkpointer.restore(workdir / "checkpoints" / str(step) / "state")
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-
 def assert_same_end(workdir: Path, unbroken: Path, step: int) -> None:
-    ended, expected = state_at(workdir, step), state_at(unbroken, step)
-    assert ended.keys() == expected.keys() and len(expected) > 60
-    for name, value in expected.items():
-        np.testing.assert_array_equal(ended[name], value, err_msg=name)
+    assert_same_state(workdir, unbroken, step)
     logged = [json.loads(line)["step"] for line in (workdir / "log.jsonl").read_text().splitlines()]
     assert logged == [
         json.loads(line)["step"] for line in (unbroken / "log.jsonl").read_text().splitlines()

@@ -12,20 +12,13 @@ from pivq_jax.training import loop
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.stopping import Interrupted
 from tests.conftest import checkpoint_steps, interrupt_at
-from tests.training.loop_test import restore_all
+from tests.training.loop_test import assert_same_state
 from tests.training.resume_test import start_pair
 from tests.training.start_test import SHORT
 
 
 def evaluations(workdir) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def assert_same_state(workdir, other, step) -> None:
-    found, expected = restore_all(workdir, step), restore_all(other, step)
-    assert found.keys() == expected.keys() and len(expected) > 60
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 def stopped_at(step, number):
