@@ -136,15 +136,8 @@ def config_of_model(values: dict[str, Any], origin: str) -> Config:
 def model_shapes(config: Config, origin: str = "config") -> Params:
     """Computes the shapes and dtypes of the parameters of a config's model.
 
-    Args:
-        config: the config.
-        origin: name of its source for error messages.
-
-    Returns:
-        a tree of `jax.ShapeDtypeStruct`.
-
-    Raises:
-        InputError: if the config does not describe a model.
+    Returns a tree of `jax.ShapeDtypeStruct`. Raises InputError if the config, which is named as
+    that in `origin`, describes no model.
     """
     try:
         size = config.data.image_size
