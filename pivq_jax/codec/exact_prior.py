@@ -38,7 +38,12 @@ Arrays = Mapping[str, Floats]
 class ExactPrior:
     """A prior over sets of `num_codes` codes; one whose sums might not be exact is refused."""
 
-    def __init__(self, prior: Prior, num_codes: int) -> None:
+    def __init__(self, prior: Prior | None, num_codes: int) -> None:
+        if prior is None:
+            raise InputError(
+                "this model has no prior to code with: train one with --mode=train_prior, or use"
+                " the short code"
+            )
         network = prior.network
         if not isinstance(network, SetPrior):
             raise InputError(

@@ -148,7 +148,7 @@ def contents_of(
     data = conditional.encode_sets(np.sort(codes, axis=1), chances)
     found = [fixed, fixed._replace(code="short", table=levels, data=data)]
     if code == "prior":
-        prior = exact_prior(model)
+        prior = ExactPrior(model.prior, space.num_codes)
         data = bits_back.encode_sets(codes, prior, advance)
         found.append(fixed._replace(code="prior", table=prior.fingerprint, data=data))
     return min(found, key=lambda each: len(zlib.compress(each.table, 9)) + len(each.data))
@@ -172,22 +172,12 @@ def check_code(model: TrainedModel, code: str, to_write: bool = True) -> None:
             f" {MAX_TABLE:,}: use the fixed one"
         )
     if code == "prior":
-        exact_prior(model)
+        ExactPrior(model.prior, space.num_codes)  # refuses what it cannot code with
         if to_write and model.prior and not model.prior.finished:
             raise InputError(
                 "the prior of this model is not trained to its end, and its files could not be read"
                 " after that: continue with --mode=train_prior, or use the short code"
             )
-
-
-def exact_prior(model: TrainedModel) -> ExactPrior:
-    """Returns the prior of a model as codes use it."""
-    if model.prior is None:
-        raise InputError(
-            "this model has no prior to code with: train one with --mode=train_prior, or use the"
-            " short code"
-        )
-    return ExactPrior(model.prior, model.space.num_codes)
 
 
 def open_file(path: str | Path, model: TrainedModel) -> Contents:
@@ -250,7 +240,8 @@ def batches_of(
             chances = conditional.inclusion_table(weights, space.num_codes)
             sets = conditional.decode_sets(contents.data, count, space.num_codes, chances)
         else:
-            sets = bits_back.decode_sets(contents.data, count, exact_prior(model))
+            prior = ExactPrior(model.prior, space.num_codes)
+            sets = bits_back.decode_sets(contents.data, count, prior)
         while batch := list(itertools.islice(sets, batch_size)):
             yield np.array(batch, np.int32)
     except InputError as error:

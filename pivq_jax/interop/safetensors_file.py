@@ -73,7 +73,8 @@ def _checked(text: str, path: Path) -> tuple[dict[str, Any], Config]:
     Whoever wrote the file chose its paths, so none of them is read: only those that a user gives.
     """
     try:
-        description = dict(json.loads(text, parse_constant=_refuse_constant))
+        description = dict(json.loads(text))
+        json.dumps(description, allow_nan=False)  # NaN is no JSON, nor is 1e999, read as infinity
         version = description.pop("format_version", FORMAT_VERSION)
         if version == FORMAT_VERSION:
             description["config"] = with_added_fields(dict(description["config"]))
@@ -117,10 +118,6 @@ def _has_times(progress: dict[str, Any]) -> bool:
         return False
     numbers = progress.get("train_seconds", 0), cost.get("steps", 0), cost.get("at_peak", 0)
     return all(type(x) in (int, float) and 0 <= x < 1e12 for x in (*numbers, *spent.values()))
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def config_of_model(values: dict[str, Any], origin: str) -> Config:

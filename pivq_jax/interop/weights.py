@@ -71,9 +71,7 @@ def from_torch(
     return jax.tree_util.tree_map_with_path(take, expected)
 
 
-def check_state_dict(
-    state_dict: Mapping[str, Any], expected: Params, origin: str = "state_dict"
-) -> None:
+def check_state_dict(state_dict: Mapping[str, Any], expected: Params, origin: str) -> None:
     """Checks names, shapes and types of a PyTorch state dict, whose arrays need not be read.
 
     It may hold `jax.ShapeDtypeStruct`s instead; see `from_torch`.
