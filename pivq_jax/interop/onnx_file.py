@@ -32,12 +32,10 @@ from pivq_jax.model.primitives import NORM_EPSILON
 from pivq_jax.model.quantizer import places
 
 
-def onnx_paths(path: str | Path) -> tuple[Path, Path, Path]:
+def onnx_paths(path: str | Path) -> tuple[Path, ...]:
     """Returns the files of a model `DIR/NAME.onnx`: its encoder, its decoder and its codes."""
-    endings = (".encoder.onnx", ".decoder.onnx", ".codes.safetensors")
-    path = Path(path)
-    encoder, decoder, codes = (path.with_name(path.stem + ending) for ending in endings)
-    return encoder, decoder, codes
+    path, endings = Path(path), (".encoder.onnx", ".decoder.onnx", ".codes.safetensors")
+    return tuple(path.with_name(path.stem + ending) for ending in endings)
 
 
 def write_onnx(
