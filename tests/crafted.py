@@ -122,7 +122,6 @@ def _(folder: Path, num_codes: int, size: int, count: int) -> Callable[[], objec
 
     from pivq_jax import codec
     from pivq_jax.codec.container import Contents, pack
-    from pivq_jax.codec.fingerprints import fingerprint
     from pivq_jax.config.fields import Config
     from pivq_jax.sampling import CodeSpace
 
@@ -132,7 +131,7 @@ def _(folder: Path, num_codes: int, size: int, count: int) -> Callable[[], objec
     model: Any = SimpleNamespace(config=config, params=params, space=CodeSpace(num_codes, size))
     names = tuple(f"{i}.png" for i in range(count))
     data = bytes(count * model.space.bytes_per_image)
-    head = ("matching", "fixed", fingerprint(params), num_codes, size, config.data.image_size)
+    head = ("matching", "fixed", codec.fingerprint(params), num_codes, size, config.data.image_size)
     (folder / "file").write_bytes(pack(Contents(*head, b"", names, data)))
     return lambda: codec.read(folder / "file", model)
 

@@ -21,7 +21,7 @@ LARGEST_GROUP = 64  # part of the format, as all that the order of symbols depen
 
 
 def encode_sets(
-    codes: npt.ArrayLike, prior: ExactPrior, advance: Callable[[int], object] | None = None
+    codes: npt.ArrayLike, prior: ExactPrior, advance: Callable[[int], object] = lambda size: None
 ) -> bytes:
     """Encodes sets [M, N] as a stack, the first image on top; `decode_sets` is the inverse.
 
@@ -33,8 +33,7 @@ def encode_sets(
     for size in group_sizes(end):
         _push_sets(stack, codes[end - size : end], prior)
         end -= size
-        if advance:
-            advance(size)
+        advance(size)
     return stack.to_bytes()
 
 

@@ -96,11 +96,9 @@ def encode_sets(codes: np.ndarray, table: Table) -> bytes:
 def encode_set(codes: Sequence[int], table: Table) -> tuple[int, int]:
     """Returns the code word of a sorted set as a number, and its length in bits."""
     low, width, bits, left = 0, 1 << _WIDEST, _WIDEST, len(codes)
-    members = iter(codes)
-    member = next(members)
     for entry, row in enumerate(table):
         chance = row[left]
-        if entry == member:
+        if entry == codes[-left]:
             if not chance:
                 raise ValueError(f"code {entry} has weight 0")
             if chance != _CERTAIN:
@@ -108,7 +106,6 @@ def encode_set(codes: Sequence[int], table: Table) -> tuple[int, int]:
             left -= 1
             if not left:
                 break
-            member = next(members)
         elif chance:
             part = (width >> _PRECISION) * chance
             low += part
@@ -133,12 +130,9 @@ def decode_sets(content: bytes, count: int, num_codes: int, table: Table) -> Ite
         codes = []
         for entry, row in enumerate(table):
             chance = row[left]
-            if chance == _CERTAIN:
-                part = width
-            elif chance:
-                part = (width >> _PRECISION) * chance
-            else:
+            if not chance:
                 continue
+            part = width if chance == _CERTAIN else (width >> _PRECISION) * chance
             if offset < part:
                 width = part
                 codes.append(entry)

@@ -7,21 +7,27 @@ and of the names; the codes; and a checksum, the first bytes of SHA-256 of all b
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from pivq_jax.codec.fingerprints import PRIOR_BYTES
+import numpy as np
+import numpy.typing as npt
+from flax import traverse_util
+
 from pivq_jax.codec.names import MAX_NAMES, check_names
 from pivq_jax.common.errors import InputError
+from pivq_jax.interop import to_torch
 
 MAGIC = b"PIVQ"
-VERSIONS = (1, 2)
 KINDS = ("matching", "nearest", "positional")
-CODES = ("fixed", "short", "prior")
+# The version of the format and the number of each code: the first version that has it, so that
+# older programs read all that they can.
+CODES = {"fixed": (1, 0), "short": (1, 1), "prior": (2, 2)}
 # Bytes of the list before compression, and of a whole file. With `MAX_NAMES`, a reader takes less
 # than 256 MiB whatever a file claims.
 MAX_LIST = 2**24
 MAX_FILE = 3 * 2**24
+PRIOR_BYTES = 4
 CHECKSUM_BYTES = 8
 
 # "PIVQ"; version, kind, code; fingerprint; N, K, image size, M, and the length of the list.
@@ -42,38 +48,58 @@ class Contents(NamedTuple):
     data: bytes  # the codes of the images, one after another
 
 
+def fingerprint(params: Any) -> bytes:
+    """Returns a fingerprint of the weights of a model, 8 bytes; step and config do not matter.
+
+    It is that of the arrays of a published `model.safetensors`: the first bytes of SHA-256 of, for
+    each array in order of its name, the name and its shape as in `(2, 3)`, each followed by a line
+    break, and its values as float32, the least significant byte first. `params` is a tree of
+    float32 arrays.
+    """
+    return _digest(to_torch(params))[:8]
+
+
+def prior_fingerprint(params: Any) -> bytes:
+    """Returns a fingerprint of the weights of a prior: that of its published `prior.safetensors`.
+
+    It has 4 bytes, half the length, as it only tells priors over the codes of one model apart.
+    """
+    return _digest(traverse_util.flatten_dict(params, sep="/"))[:PRIOR_BYTES]
+
+
+def _digest(arrays: Mapping[str, npt.ArrayLike]) -> bytes:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], "<f4")
+        digest.update(f"{name}\n{array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.digest()
+
+
 def pack(contents: Contents) -> bytes:
     """Returns the bytes of a file; refuses no images, names as `check_names` does, and too much."""
     if not contents.names:
         raise InputError("there are no images: give at least one")
-    check_names(contents.names)
-    listed = contents.table + b"".join(name.encode() + b"\0" for name in contents.names)
-    check_listed(len(listed), len(contents.names))
-    compressed = zlib.compress(listed, 9)
-    head = _HEAD.pack(
-        MAGIC,
-        _version(contents.code),
-        KINDS.index(contents.kind),
-        CODES.index(contents.code),
-        contents.fingerprint,
-        contents.num_codes,
-        contents.codebook_size,
-        contents.image_size,
-        len(contents.names),
-        len(compressed),
-    )
-    body = head + compressed + contents.data
+    listed = zlib.compress(pack_list(contents.names, contents.table), 9)
+    version, code = CODES[contents.code]
+    kinds = version, KINDS.index(contents.kind), code
+    sizes = contents.num_codes, contents.codebook_size, contents.image_size
+    counts = len(contents.names), len(listed)
+    body = _HEAD.pack(MAGIC, *kinds, contents.fingerprint, *sizes, *counts) + listed + contents.data
     check_size(len(body) + CHECKSUM_BYTES, f"{len(contents.names):,} images")
     return body + _checksum(body)
 
 
-def check_listed(size: int, images: int) -> None:
-    """Checks the bytes of a list of names."""
-    if size > MAX_LIST:
+def pack_list(names: Sequence[str], table: bytes = b"") -> bytes:
+    """Returns the list before compression; refuses names as `check_names` does, and too much."""
+    check_names(names)
+    listed = table + b"".join(name.encode() + b"\0" for name in names)
+    if len(listed) > MAX_LIST:
         raise InputError(
-            f"the names of {images:,} images take {size:,} bytes, more than {MAX_LIST:,}: write"
-            " several files"
+            f"the names of {len(names):,} images take {len(listed):,} bytes, more than"
+            f" {MAX_LIST:,}: write several files"
         )
+    return listed
 
 
 def check_size(size: int, what: str) -> None:
@@ -89,37 +115,29 @@ def parse(content: bytes, origin: str) -> Contents:
 
     Nothing is known about `data` but that it is what was written.
     """
-    if len(content) > MAX_FILE:
-        raise InputError(f"{origin} has more than {MAX_FILE:,} bytes: give one of fewer images")
     if content[:4] != MAGIC:
         raise InputError(f"{origin} is not a file of codes: give one that --mode=compress wrote")
-    version = content[4:5]
-    if version and version[0] not in VERSIONS:
+    if len(content) > MAX_FILE:
+        raise InputError(f"{origin} has more than {MAX_FILE:,} bytes: give one of fewer images")
+    if content[4:5] not in (b"", b"\1", b"\2"):
         raise InputError(
-            f"{origin} has version {version[0]} of the format and this program reads versions"
-            f" {' and '.join(map(str, VERSIONS))}: use the version of pivq_jax that wrote it"
+            f"{origin} has version {content[4]} of the format and this program reads versions 1 and"
+            " 2: use the version of pivq_jax that wrote it"
         )
     body, checksum = memoryview(content)[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
     if len(body) < _HEAD.size or _checksum(body) != checksum:
         raise InputError(f"{origin} is damaged or incomplete: copy it again")
-    _, _, kind, code, fingerprint, n, k, image_size, count, listed = _HEAD.unpack_from(body)
+    _, version, kind, number, model, n, k, image_size, count, listed = _HEAD.unpack_from(body)
+    code = {held: name for name, held in CODES.items()}.get((version, number))
     end = _HEAD.size + listed
-    known = kind < len(KINDS) and code < len(CODES) and version[0] == _version(CODES[code])
-    if not known or end > len(body):
+    if code is None or kind >= len(KINDS) or end > len(body):
         raise InputError(f"{origin} is damaged: its head is wrong")
-    size = {"fixed": 0, "short": k, "prior": PRIOR_BYTES}[CODES[code]]
+    size = {"fixed": 0, "short": k, "prior": PRIOR_BYTES}[code]
     try:
         table, names = _read_list(body[_HEAD.size : end], size, count)
     except InputError as error:
         raise InputError(f"{origin} is damaged: {error}") from error
-    return Contents(
-        KINDS[kind], CODES[code], fingerprint, n, k, image_size, table, names, bytes(body[end:])
-    )
-
-
-def _version(code: str) -> int:
-    """The first version with this code, so that older programs read all that they can."""
-    return 2 if code == "prior" else 1
+    return Contents(KINDS[kind], code, model, n, k, image_size, table, names, bytes(body[end:]))
 
 
 def _read_list(compressed: memoryview, size: int, count: int) -> tuple[bytes, tuple[str, ...]]:

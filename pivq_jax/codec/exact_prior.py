@@ -8,12 +8,11 @@ float64, which IEEE 754 defines, and sums have a fixed order. docs/codec.md desc
 import math
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 import numpy.typing as npt
 from flax import traverse_util
 
-from pivq_jax.codec.fingerprints import prior_fingerprint
+from pivq_jax.codec.container import prior_fingerprint
 from pivq_jax.codec.stack import PRECISION
 from pivq_jax.common.errors import InputError
 from pivq_jax.sampling import Prior, SetPrior
@@ -39,7 +38,12 @@ Arrays = Mapping[str, Floats]
 class ExactPrior:
     """A prior over sets of `num_codes` codes; one whose sums might not be exact is refused."""
 
-    def __init__(self, prior: Prior, num_codes: int) -> None:
+    def __init__(self, prior: Prior | None, num_codes: int) -> None:
+        if prior is None:
+            raise InputError(
+                "this model has no prior to code with: train one with --mode=train_prior, or use"
+                " the short code"
+            )
         network = prior.network
         if not isinstance(network, SetPrior):
             raise InputError(
@@ -52,7 +56,7 @@ class ExactPrior:
             )
         self.num_codes, self.fingerprint = num_codes, prior_fingerprint(prior.params)
         self._heads, self._blocks = network.heads, [f"block_{i}" for i in range(network.depth)]
-        flat = traverse_util.flatten_dict(jax.device_get(prior.params), sep="/")
+        flat = traverse_util.flatten_dict(prior.params, sep="/")
         self._arrays = {name: np.asarray(array, np.float64) for name, array in flat.items()}
         for name, array in self._arrays.items():
             if name.endswith("/kernel"):

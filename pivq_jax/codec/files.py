@@ -9,14 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pivq_jax.codec import bits_back, conditional
-from pivq_jax.codec.container import CODES, MAGIC, MAX_FILE, Contents, pack, parse
+from pivq_jax.codec import bits_back, conditional, container
+from pivq_jax.codec.container import Contents
 from pivq_jax.codec.exact_prior import ExactPrior
-from pivq_jax.codec.fingerprints import fingerprint, prior_fingerprint
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, write_atomically
 from pivq_jax.inference import TrainedModel
-from pivq_jax.sampling import CodeSpace
 
 # Entries of the largest table of probabilities: seconds and 64 MiB.
 MAX_TABLE = 2**24
@@ -28,15 +26,10 @@ _RANKED = 2**18
 
 
 class ImageCodes(NamedTuple):
-    """The codes of images with their names.
+    """The codes of images with their names."""
 
-    Attributes:
-        codes: int32 [M, N].
-        names: M names.
-    """
-
-    codes: npt.NDArray[np.int32]
-    names: tuple[str, ...]
+    codes: npt.NDArray[np.int32]  # [M, N]
+    names: tuple[str, ...]  # M of them
 
 
 def write(
@@ -69,18 +62,11 @@ def to_bytes(
     model: TrainedModel, codes: npt.ArrayLike, names: Sequence[str], code: str = "fixed"
 ) -> bytes:
     """Returns what `write` writes; see there."""
-    return pack(contents_of(model, codes, names, code))
+    return container.pack(contents_of(model, codes, names, code))
 
 
 def read(path: str | Path, model: TrainedModel) -> ImageCodes:
-    """Reads a file of codes.
-
-    Args:
-        path: the file, local or remote.
-        model: the model that made the codes.
-
-    Returns:
-        The codes and the names.
+    """Reads a file of codes, local or remote, with the model that made them.
 
     Raises:
         InputError: if there is no such file, it is not a file of codes, is damaged, of another
@@ -104,19 +90,20 @@ def _decoded(
     contents: Contents, model: TrainedModel, origin: str, images: int | None = None
 ) -> ImageCodes:
     names = contents.names[:images]
-    shape = len(names), contents.num_codes
-    if shape[0] * shape[1] > MAX_CODES:
+    count, num_codes = len(names), contents.num_codes
+    if count * num_codes > MAX_CODES:
         raise InputError(
-            f"{origin} has {shape[0] * shape[1]:,} codes, more than {MAX_CODES:,}: read it with"
+            f"{origin} has {count * num_codes:,} codes, more than {MAX_CODES:,}: read it with"
             " --mode=decompress"
         )
-    codes, start = np.empty(shape, np.int32), 0
-    size = min(max(2**20 // shape[1], 1), shape[0])
-    batches = batches_of(contents, model, size, origin)
-    # Read to its end, a file is checked for what follows the last code.
-    for batch in batches if images is None else itertools.islice(batches, -(-shape[0] // size)):
-        codes[start : start + size] = batch[: shape[0] - start]
+    codes, start = np.empty((count, num_codes), np.int32), 0
+    size = min(max(2**20 // num_codes, 1), count)
+    for batch in batches_of(contents, model, size, origin):
+        codes[start : start + size] = batch[: count - start]
         start += size
+        # A file that is read to its end is checked for what follows the last code.
+        if images is not None and start >= count:
+            break
     return ImageCodes(codes, names)
 
 
@@ -125,87 +112,72 @@ def contents_of(
     codes: npt.ArrayLike,
     names: Sequence[str],
     code: str,
-    advance: Callable[[int], object] | None = None,
+    advance: Callable[[int], object] = lambda images: None,
 ) -> Contents:
     """Encodes codes, integers [M, N], as the contents of a file; see `write`.
 
     `advance` is called with numbers of images that are done.
     """
-    config, space = model.config, model.space
     check_code(model, code)
-    codes, num_codes, size = space.check(codes), space.num_codes, space.codebook_size
+    space, codes = model.space, model.space.check(codes)
     if len(codes) != len(names):
         raise ValueError(
-            f"codes have shape {codes.shape}: give [{len(names)}, {num_codes}] for the names"
+            f"codes have shape {codes.shape}: give [{len(names)}, {space.num_codes}] for the names"
         )
-    ranks = _ranks(space, codes, advance if code != "prior" else None)  # which takes longer
+    ranks, size = [], max(_RANKED // space.num_codes, 1)
+    for start in range(0, len(codes), size):
+        part = codes[start : start + size]
+        ranks.append(space.rank(part).tobytes())
+        if code != "prior":  # which takes longer, and tells its own progress
+            advance(len(part))
     fixed = Contents(
         kind=space.kind,
         code="fixed",
-        fingerprint=fingerprint(model.params),
-        num_codes=num_codes,
-        codebook_size=size,
-        image_size=config.data.image_size,
+        fingerprint=container.fingerprint(model.params),
+        num_codes=space.num_codes,
+        codebook_size=space.codebook_size,
+        image_size=model.config.data.image_size,
         table=b"",
         names=tuple(names),
-        data=ranks,
+        data=b"".join(ranks),
     )
     if code == "fixed" or not len(codes):
         return fixed
-    levels = conditional.entry_levels(codes, size)
-    chances = conditional.inclusion_table(conditional.weights_of(levels), num_codes)
+    levels = conditional.entry_levels(codes, space.codebook_size)
+    chances = conditional.inclusion_table(conditional.weights_of(levels), space.num_codes)
     data = conditional.encode_sets(np.sort(codes, axis=1), chances)
     found = [fixed, fixed._replace(code="short", table=levels, data=data)]
     if code == "prior":
-        prior = exact_prior(model)
+        prior = ExactPrior(model.prior, space.num_codes)
         data = bits_back.encode_sets(codes, prior, advance)
         found.append(fixed._replace(code="prior", table=prior.fingerprint, data=data))
     return min(found, key=lambda each: len(zlib.compress(each.table, 9)) + len(each.data))
 
 
-def _ranks(space: CodeSpace, codes: np.ndarray, advance: Callable[[int], object] | None) -> bytes:
-    """Returns the ranks of images, one after another."""
-    parts, size = [], max(_RANKED // space.num_codes, 1)
-    for start in range(0, len(codes), size):
-        ranks = space.rank(codes[start : start + size])
-        parts.append(ranks.tobytes())
-        if advance:
-            advance(len(ranks))
-    return b"".join(parts)
-
-
 def check_code(model: TrainedModel, code: str, to_write: bool = True) -> None:
     """Checks that a model has this code; to write, that training will not make it unreadable."""
     space = model.space
-    if code not in CODES:
-        raise InputError(f"code = {code!r} is unknown: use one of {', '.join(CODES)}")
-    if code != "fixed" and not space.distinct:
+    if code not in container.CODES:
+        raise InputError(f"code = {code!r} is unknown: use one of {', '.join(container.CODES)}")
+    if code == "fixed":
+        return
+    if not space.distinct:
         raise InputError(
             f"the {code} code is for sets of distinct codes and this model is {space.kind}:"
             " use the fixed one"
         )
-    if code != "fixed" and (entries := space.num_codes * space.codebook_size) > MAX_TABLE:
+    if (entries := space.num_codes * space.codebook_size) > MAX_TABLE:
         raise InputError(
             f"the short code needs a table of N x K = {entries:,} probabilities, more than"
             f" {MAX_TABLE:,}: use the fixed one"
         )
     if code == "prior":
-        exact_prior(model)
-    if code == "prior" and to_write and model.prior is not None and not model.prior.finished:
-        raise InputError(
-            "the prior of this model is not trained to its end, and its files could not be read"
-            " after that: continue with --mode=train_prior, or use the short code"
-        )
-
-
-def exact_prior(model: TrainedModel) -> ExactPrior:
-    """Returns the prior of a model as codes use it."""
-    if model.prior is None:
-        raise InputError(
-            "this model has no prior to code with: train one with --mode=train_prior, or use the"
-            " short code"
-        )
-    return ExactPrior(model.prior, model.space.num_codes)
+        ExactPrior(model.prior, space.num_codes)  # refuses what it cannot code with
+        if to_write and model.prior and not model.prior.finished:
+            raise InputError(
+                "the prior of this model is not trained to its end, and its files could not be read"
+                " after that: continue with --mode=train_prior, or use the short code"
+            )
 
 
 def open_file(path: str | Path, model: TrainedModel) -> Contents:
@@ -214,17 +186,14 @@ def open_file(path: str | Path, model: TrainedModel) -> Contents:
     if not file.is_file():
         raise InputError(f"no file {file}: give one that --mode=compress wrote")
     with file.open("rb") as opened:
-        # A file may be larger than the memory.
-        content = opened.read(len(MAGIC))
-        if content == MAGIC:
-            content += opened.read(MAX_FILE + 1 - len(MAGIC))
+        content = opened.read(container.MAX_FILE + 1)  # a file may be larger than the memory
     return _parse_own(content, model, str(file))
 
 
 def _parse_own(content: bytes, model: TrainedModel, origin: str) -> Contents:
     """Parses a file and checks that its codes are those of a model, before they are decoded."""
-    contents = parse(content, origin)
-    space, own = model.space, fingerprint(model.params)
+    contents = container.parse(content, origin)
+    space, own = model.space, container.fingerprint(model.params)
     if contents.fingerprint != own:
         raise InputError(
             f"{origin} is of a model with fingerprint {contents.fingerprint.hex()}, and this one"
@@ -244,7 +213,8 @@ def _parse_own(content: bytes, model: TrainedModel, origin: str) -> Contents:
                 f"{origin} is damaged: {len(contents.data)} bytes of codes, not {expected}"
             )
     elif contents.code == "prior":
-        held = "none" if model.prior is None else prior_fingerprint(model.prior.params).hex()
+        prior = model.prior
+        held = container.prior_fingerprint(prior.params).hex() if prior else "none"
         if contents.table.hex() != held:
             raise InputError(
                 f"{origin} is written with the prior with fingerprint {contents.table.hex()}, and"
@@ -266,12 +236,12 @@ def batches_of(
                 yield space.unrank(ranks[start : start + batch_size])
             return
         if contents.code == "short":
-            chances = conditional.inclusion_table(
-                conditional.weights_of(contents.table), space.num_codes
-            )
+            weights = conditional.weights_of(contents.table)
+            chances = conditional.inclusion_table(weights, space.num_codes)
             sets = conditional.decode_sets(contents.data, count, space.num_codes, chances)
         else:
-            sets = bits_back.decode_sets(contents.data, count, exact_prior(model))
+            prior = ExactPrior(model.prior, space.num_codes)
+            sets = bits_back.decode_sets(contents.data, count, prior)
         while batch := list(itertools.islice(sets, batch_size)):
             yield np.array(batch, np.int32)
     except InputError as error:

@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pivq_jax.codec.container import Contents, check_listed, check_size, pack
+from pivq_jax.codec.container import check_size, pack, pack_list
 from pivq_jax.codec.files import batches_of, check_code, contents_of, open_file
-from pivq_jax.codec.names import check_names, png_names
+from pivq_jax.codec.names import png_names
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import (
     check_directory,
@@ -22,11 +22,7 @@ from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import check_in_first_process, say
 from pivq_jax.data import encode_png, is_image, list_images, load_image
 from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.reconstruction import (
-    decode_batched,
-    describe_psnr,
-    reconstruct_split,
-)
+from pivq_jax.evaluation.reconstruction import decode_batched, describe_psnr, reconstruct_split
 from pivq_jax.inference import TrainedModel
 
 
@@ -64,8 +60,7 @@ def compress(
     """
     check_code(model, code)
     files = [Path(file).as_posix() for file in list_images(source)]
-    check_names(files)
-    check_listed(sum(len(file.encode()) + 1 for file in files), len(files))
+    pack_list(files)  # refuses names that no file can hold
     check_lengths(png_names(files), "give the image a shorter one")
     if code == "fixed":
         check_size(model.space.bytes_per_image * len(files), f"the codes of {len(files):,} images")
@@ -92,25 +87,20 @@ def compress(
     content = pack(contents)
     if first:
         write_atomically(target, content)
-    measured = capacity(model.space, whole)
-    say(f"{len(names):,} images in {target}: {sizes(contents, len(content), measured)}")
-    if contents.code != code:
-        say(f"written with the {contents.code} code, which is shorter here than the {code} one")
-    for line in describe_psnr(model, np.concatenate(psnrs)):
-        say(line)
-
-
-def sizes(contents: Contents, total: int, measured: dict[str, float]) -> str:
-    """Describes the size of a file, `total` bytes, in a line; `measured` is of `capacity`."""
-    count, each = len(contents.names), len(contents.data) / len(contents.names)
+    measured, count, held = capacity(model.space, whole), len(names), len(contents.data)
     bits = " and ".join(
         f"{name} = {measured[name]:.1f} ({measured[name] / 8:.1f} bytes)"
         for name in ("ceiling_bits", "marginal_bits")
     )
-    return (
-        f"{total:,} bytes; {each:.2f} bytes an image for codes ({contents.code}), beside {bits},"
-        f" and {(total - len(contents.data)) / count:.2f} for names and the rest"
+    say(
+        f"{count:,} images in {target}: {len(content):,} bytes; {held / count:.2f} bytes an image"
+        f" for codes ({contents.code}), beside {bits}, and {(len(content) - held) / count:.2f} for"
+        " names and the rest"
     )
+    if contents.code != code:
+        say(f"written with the {contents.code} code, which is shorter here than the {code} one")
+    for line in describe_psnr(model, np.concatenate(psnrs)):
+        say(line)
 
 
 def decompress(model: TrainedModel, source: Path, target: Path, batch_size: int) -> None:

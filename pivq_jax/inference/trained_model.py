@@ -16,7 +16,7 @@ from pivq_jax.common.files import local_path
 from pivq_jax.common.parallel import own_copy
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.inference.programs import Programs, programs_of
-from pivq_jax.interop.pretrained import write_pretrained
+from pivq_jax.interop.pretrained import Published, write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths
 from pivq_jax.sampling.completion import complete_patches, first_guess
 
@@ -274,7 +274,8 @@ class TrainedModel:
         more than 2^24 codes.
         """
         description, place = without_paths(self.description), local_path(str(directory))
-        write_pretrained(place, self.params, description, self.parents, self.prior, self.labels)
+        published = Published(self.params, description, self.parents, self.labels, self.prior)
+        write_pretrained(place, published)
 
     @cached_property
     def _programs(self) -> Programs:

@@ -41,34 +41,33 @@ def model_card(description: dict[str, Any], parents: int = 0) -> str:
     """Returns a model card: Markdown with YAML metadata for the hub, usage, licence and metrics."""
     config, metrics = description["config"], description["metrics"]
     data, model, quantizer = config["data"], config["model"], config["quantizer"]
+    size, kind = data["image_size"], quantizer["kind"]
+    count, stages = model["num_codes"], model["stages"]
     numbers = {
         name: value
         for name, value in metrics.items()
         if type(value) in (int, float) and name not in LEFT_OUT
     }
     terms = TERMS.get(data["name"])
-    front = "\n".join(
-        f"{name}: {json.dumps(value)}" for name, value in _metadata(config, numbers, terms).items()
-    )  # JSON is YAML
-    rows = "\n".join(
-        f"| {name} | {value:.4g} |" if isinstance(value, float) else f"| {name} | {value} |"
-        for name, value in numbers.items()
-    )
-    licence = f"\n## Licence\n\n{terms.text}\n" if terms else ""
-    measured = f"\n## Test split\n\n| metric | value |\n| --- | --- |\n{rows}\n" if numbers else ""
-    size, count, kind = data["image_size"], model["num_codes"], quantizer["kind"]
-    stages = model["stages"]
-    staged = (
-        f"Each of {count // stages} latents has {stages} codes: the first stands for the latent, a"
-        " later one for\nthe residual of those before it (`model.stages`).\n"
-        if stages > 1
-        else ""
-    )
-    new = (
-        f"new = model.decode(model.sample(jax.random.key(0), 16))  # of {parents:,} images' codes\n"
-        if parents
-        else ""
-    )
+    metadata = _metadata(config, numbers, terms)
+    front = "\n".join(f"{name}: {json.dumps(value)}" for name, value in metadata.items())
+    staged = new = licence = measured = ""
+    if stages > 1:
+        staged = (
+            f"Each of {count // stages} latents has {stages} codes: the first stands for the"
+            " latent, a later one for\nthe residual of those before it (`model.stages`).\n"
+        )
+    if parents:
+        made = "new = model.decode(model.sample(jax.random.key(0), 16))"
+        new = f"{made}  # of {parents:,} images' codes\n"
+    if terms:
+        licence = f"\n## Licence\n\n{terms.text}\n"
+    if numbers:
+        rows = "".join(
+            f"| {name} | {value:.4g} |\n" if isinstance(value, float) else f"| {name} | {value} |\n"
+            for name, value in numbers.items()
+        )
+        measured = f"\n## Test split\n\n| metric | value |\n| --- | --- |\n{rows}"
     return f"""---
 {front}
 ---
@@ -96,7 +95,7 @@ The names and layouts of the weights are PyTorch's.
 def _metadata(
     config: dict[str, Any], numbers: dict[str, Any], terms: Terms | None
 ) -> dict[str, Any]:
-    """The card's metadata for the hub."""
+    """The card's metadata for the hub; as JSON, each value is YAML, too."""
     task, data = "unconditional-image-generation", config["data"]["name"]
     head: dict[str, Any] = {
         "library_name": "pivq_jax",
@@ -106,16 +105,10 @@ def _metadata(
     if terms:
         head["license"] = terms.identifier
     if numbers:
-        head["model-index"] = [
-            {
-                "name": config["name"],
-                "results": [
-                    {
-                        "task": {"type": task},
-                        "dataset": {"type": data, "name": data, "split": "test"},
-                        "metrics": [{"type": n, "value": value} for n, value in numbers.items()],
-                    }
-                ],
-            }
-        ]
+        results = {
+            "task": {"type": task},
+            "dataset": {"type": data, "name": data, "split": "test"},
+            "metrics": [{"type": name, "value": value} for name, value in numbers.items()],
+        }
+        head["model-index"] = [{"name": config["name"], "results": [results]}]
     return head

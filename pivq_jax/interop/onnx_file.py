@@ -32,12 +32,10 @@ from pivq_jax.model.primitives import NORM_EPSILON
 from pivq_jax.model.quantizer import places
 
 
-def onnx_paths(path: str | Path) -> tuple[Path, Path, Path]:
+def onnx_paths(path: str | Path) -> tuple[Path, ...]:
     """Returns the files of a model `DIR/NAME.onnx`: its encoder, its decoder and its codes."""
-    endings = (".encoder.onnx", ".decoder.onnx", ".codes.safetensors")
-    path = Path(path)
-    encoder, decoder, codes = (path.with_name(path.stem + ending) for ending in endings)
-    return encoder, decoder, codes
+    path, endings = Path(path), (".encoder.onnx", ".decoder.onnx", ".codes.safetensors")
+    return tuple(path.with_name(path.stem + ending) for ending in endings)
 
 
 def write_onnx(
@@ -176,17 +174,15 @@ def _sums(graph: Graph, model: ModelConfig) -> str:
     score = graph.add("Sub", score, graph.constant("decoder/lengths", (known**2).sum(-1) / 2))
     owner = graph.add("ArgMax", score, axis=-1, keepdims=0)
     depth = graph.constant("decoder/count", np.int64(model.num_latents))
-    one_hot = graph.add(
-        "OneHot", owner, depth, graph.constant("bits", np.array([0, 1], np.float32)), axis=1
-    )
+    bits = graph.constant("bits", np.array([0, 1], np.float32))
+    one_hot = graph.add("OneHot", owner, depth, bits, axis=1)
     return graph.add("MatMul", one_hot, values)
 
 
 def _averaged(graph: Graph, x: str, side: int, width: int, count: int) -> str:
     """Averages over `count` squares of patches, `pivq_jax.model.encoder.pool`: [B, count, W]."""
-    x = graph.add(
-        "Reshape", graph.add("Transpose", x, perm=[0, 2, 1]), graph.shape(0, 0, side, side)
-    )
+    x = graph.add("Transpose", x, perm=[0, 2, 1])
+    x = graph.add("Reshape", x, graph.shape(0, 0, side, side))
     square = [math.isqrt(side**2 // count)] * 2
     x = graph.add("AveragePool", x, kernel_shape=square, strides=square)
     x = graph.add("Reshape", x, graph.shape(0, width, -1))

@@ -11,7 +11,6 @@ metadata. Both may be missing. `config.json` repeats the description for the hub
 import json
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +33,7 @@ from pivq_jax.sampling.space import CodeSpace
 
 WEIGHTS, PARENTS, PRIOR = "model.safetensors", "parents.safetensors", "prior.safetensors"
 CONFIG, CARD = "config.json", "README.md"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
 _REMEDY = "give a directory that save_pretrained wrote"
 
 # In the file of the parents.
@@ -55,11 +55,11 @@ LIMITS = {field.name: field.limit for field in all_fields(PriorConfig) if field.
 class Published(NamedTuple):
     """A published model."""
 
-    params: Params  # a tree of float32 NumPy arrays
+    params: Params  # a tree of float32 arrays, NumPy's if it was read
     description: dict[str, Any]  # see `read_model`
-    parents: np.ndarray | None  # int32 [M, N], the codes of training images
-    labels: Labels | None  # of these images
-    prior: Prior | None
+    parents: np.ndarray | None = None  # int32 [M, N], the codes of training images
+    labels: Labels | None = None  # of these images
+    prior: Prior | None = None
 
 
 def shipped_models() -> dict[str, Path]:
@@ -79,16 +79,10 @@ def check_target(directory: Path) -> None:
         raise InputError(f"{directory} holds a run: give another directory")
 
 
-def write_pretrained(
-    directory: Path,
-    params: Params,
-    description: dict[str, Any],
-    parents: np.ndarray | None = None,
-    prior: Prior | None = None,
-    labels: Labels | None = None,
-) -> None:
+def write_pretrained(directory: Path, model: Published) -> None:
     """Writes the files of a published model to a local directory, replacing existing ones."""
     check_target(directory)
+    params, description, parents, labels, prior = model
     space = CodeSpace.of(description["config"])
     card = model_card(description, 0 if parents is None else len(parents))
     contents = {
@@ -106,7 +100,7 @@ def read_pretrained(where: str | Path) -> Published:
     shipped = shipped_models()
     directory = expanded(where)
     if not directory.is_dir():
-        if (name := str(where)) not in shipped and not _is_hub_id(name):
+        if (name := str(where)) not in shipped and not HUB_ID.fullmatch(name):
             raise InputError(
                 f"{name} is no directory here, no model of the package ({', '.join(shipped)}) and"
                 " no hub id such as owner/name: give one of these"
@@ -130,9 +124,8 @@ def _read(directory: Path) -> Published:
 
 def upload_pretrained(directory: Path, name: str) -> str:
     """Uploads a published model in one commit, whose address is returned; see `check_upload`."""
-    check_upload(name)
+    hub = check_upload(name)
     _read(directory)  # nothing damaged is published
-    hub = _library(f"uploading to {name}")
     try:
         hub.create_repo(name, exist_ok=True)
         patterns = [WEIGHTS, PARENTS, PRIOR, CONFIG, CARD]
@@ -145,16 +138,11 @@ def upload_pretrained(directory: Path, name: str) -> str:
     return str(commit)
 
 
-def _is_hub_id(name: str) -> bool:
-    """Returns whether a name has the form 'owner/name'."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
-
-
-def check_upload(name: str) -> None:
-    """Checks, before work starts, that an upload to the hub id 'owner/name' is possible."""
-    if not _is_hub_id(name):
+def check_upload(name: str) -> Any:
+    """Checks, before work starts, that an upload to a hub id is possible; returns the library."""
+    if not HUB_ID.fullmatch(name):
         raise InputError(f"{name} is no hub id: give one such as owner/name")
-    _library(f"uploading to {name}")
+    return _library(f"uploading to {name}")
 
 
 def _download(name: str) -> Path:
@@ -199,18 +187,13 @@ def pack_parents(codes: np.ndarray, space: CodeSpace, labels: Labels | None = No
     kept = {
         name: list(values)
         for name, values in factors.items()
-        if len(values) <= MOST_VALUES and longest_name({name: values}) <= LONGEST
+        if len(values) <= MOST_VALUES and max(map(len, (name, *values))) <= LONGEST
     }
     if labels and kept:
         columns = [index for index, name in enumerate(factors) if name in kept]
         arrays[LABELS] = labels.values[:, columns].astype(np.uint8)
         metadata[FACTORS] = json.dumps(kept)
     return pack_arrays(arrays, metadata)
-
-
-def longest_name(factors: Mapping[str, Sequence[str]]) -> int:
-    """Returns the number of characters of the longest name of a factor or of a value."""
-    return max(len(name) for each, values in factors.items() for name in (each, *values))
 
 
 def read_parents(path: Path, space: CodeSpace) -> tuple[np.ndarray, Labels | None]:
@@ -237,7 +220,8 @@ def read_parents(path: Path, space: CodeSpace) -> tuple[np.ndarray, Labels | Non
             str(name): tuple(map(str, values))
             for name, values in dict(json.loads(metadata[FACTORS])).items()
         }
-        if (longest := longest_name(factors)) > LONGEST:
+        longest = max(len(text) for name, values in factors.items() for text in (name, *values))
+        if longest > LONGEST:
             raise ValueError(f"a name has {longest:,} characters, more than {LONGEST}")
         return codes, check_labels(Labels(arrays[LABELS], factors), len(codes))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -246,7 +230,7 @@ def read_parents(path: Path, space: CodeSpace) -> tuple[np.ndarray, Labels | Non
 
 def pack_prior(prior: Prior) -> bytes:
     """Returns the content of a file with a prior."""
-    arrays = traverse_util.flatten_dict(jax.device_get(prior.params), sep="/")
+    arrays = traverse_util.flatten_dict(prior.params, sep="/")
     sizes = {name: getattr(prior.network, name) for name in SIZES}
     metadata = {PRIOR_KEY: json.dumps({**sizes, "bits": prior.bits})}
     return pack_arrays(arrays, metadata)
@@ -265,12 +249,11 @@ def read_prior(path: Path, space: CodeSpace, codebook: jax.typing.ArrayLike) -> 
                 raise ValueError(f"{name} = {reprlib.repr(size)} {LIMITS[name].text}")
         network, bits = build_prior(space, jnp.asarray(codebook), **sizes), float(held["bits"])
         params = parameter_shapes(network, space.num_codes)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise InputError(f"{path} is no prior ({brief(error)}): {_REMEDY}") from error
-    arrays: dict[str, np.ndarray] = {}
+    # What does not fit is not read: it may be larger than the memory.
     fits = not find_faults(shapes, traverse_util.flatten_dict(params, sep="/"))
-    if fits:  # otherwise it may be larger than the memory
-        arrays, _ = read_safetensors(path, _REMEDY)
+    arrays = read_safetensors(path, _REMEDY)[0] if fits else {}
     if not fits or not all(np.isfinite(array).all() for array in arrays.values()):
         raise InputError(f"{path} does not hold the weights of its prior: {_REMEDY}")
     return Prior(network, traverse_util.unflatten_dict(arrays, sep="/"), bits)

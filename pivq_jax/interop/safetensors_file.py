@@ -73,7 +73,8 @@ def _checked(text: str, path: Path) -> tuple[dict[str, Any], Config]:
     Whoever wrote the file chose its paths, so none of them is read: only those that a user gives.
     """
     try:
-        description = dict(json.loads(text, parse_constant=_refuse_constant))
+        description = dict(json.loads(text))
+        json.dumps(description, allow_nan=False)  # NaN is no JSON, nor is 1e999, read as infinity
         version = description.pop("format_version", FORMAT_VERSION)
         if version == FORMAT_VERSION:
             description["config"] = with_added_fields(dict(description["config"]))
@@ -119,10 +120,6 @@ def _has_times(progress: dict[str, Any]) -> bool:
     return all(type(x) in (int, float) and 0 <= x < 1e12 for x in (*numbers, *spent.values()))
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
 def config_of_model(values: dict[str, Any], origin: str) -> Config:
     """Builds the config of a trained model, possibly of another version; see `Config.of_model`."""
     try:
@@ -136,15 +133,8 @@ def config_of_model(values: dict[str, Any], origin: str) -> Config:
 def model_shapes(config: Config, origin: str = "config") -> Params:
     """Computes the shapes and dtypes of the parameters of a config's model.
 
-    Args:
-        config: the config.
-        origin: name of its source for error messages.
-
-    Returns:
-        a tree of `jax.ShapeDtypeStruct`.
-
-    Raises:
-        InputError: if the config does not describe a model.
+    Returns a tree of `jax.ShapeDtypeStruct`. Raises InputError if the config, which is named as
+    that in `origin`, describes no model.
     """
     try:
         size = config.data.image_size

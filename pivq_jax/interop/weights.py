@@ -28,13 +28,9 @@ FROM_TORCH = {2: (1, 0), 4: (2, 3, 1, 0)}
 
 
 def to_torch(params: Params) -> dict[str, np.ndarray]:
-    """Converts Flax parameters to a PyTorch state dict; `from_torch` is the inverse.
+    """Converts Flax parameters, a tree of arrays, to a PyTorch state dict: undoes `from_torch`.
 
-    Args:
-        params: a tree of arrays.
-
-    Returns:
-        copies as NumPy arrays of the same dtypes, by PyTorch's names.
+    Returns copies as NumPy arrays of the same dtypes, by PyTorch's names.
     """
     state_dict = {}
     for path, value in jax.tree_util.tree_leaves_with_path(params):
@@ -75,9 +71,7 @@ def from_torch(
     return jax.tree_util.tree_map_with_path(take, expected)
 
 
-def check_state_dict(
-    state_dict: Mapping[str, Any], expected: Params, origin: str = "state_dict"
-) -> None:
+def check_state_dict(state_dict: Mapping[str, Any], expected: Params, origin: str) -> None:
     """Checks names, shapes and types of a PyTorch state dict, whose arrays need not be read.
 
     It may hold `jax.ShapeDtypeStruct`s instead; see `from_torch`.

@@ -131,6 +131,9 @@ def test_the_other_metadata(tmp_path, shapes, capfd):
 def test_numbers_that_are_no_json_are_refused(tmp_path, shapes):
     published(tmp_path, shapes, {"metrics": {"psnr": float("nan")}})
     assert "does not say what model it is" in outcome(tmp_path)
+    text = f'{{"config": {json.dumps(tiny())}, "metrics": {{"psnr": 1e999}}}}'  # read as infinity
+    write(tmp_path, shapes, text)
+    assert "does not say what model it is" in outcome(tmp_path)
 
 
 def test_a_model_without_a_description(tmp_path, shapes):

@@ -12,9 +12,8 @@ import pytest
 
 import pivq_jax
 from pivq_jax import codec
-from pivq_jax.codec.container import pack, parse
+from pivq_jax.codec.container import pack, parse, prior_fingerprint
 from pivq_jax.codec.files import check_code
-from pivq_jax.codec.fingerprints import prior_fingerprint
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.sections import KINDS

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 from pivq_jax.common.errors import InputError
 from pivq_jax.convert import workdir_from_file
 from pivq_jax.inference.opening import initial_arrays
-from pivq_jax.interop.pretrained import write_pretrained
+from pivq_jax.interop.pretrained import Published, write_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes
 
 
@@ -27,7 +27,7 @@ def params(config):
 def published(config, params, tmp_path_factory):
     directory = tmp_path_factory.mktemp("published")
     description = {"config": config.to_dict(), "step": 7, "progress": {}, "metrics": {}}
-    write_pretrained(directory, params, description)
+    write_pretrained(directory, Published(params, description))
     return directory
 
 

@@ -419,6 +419,7 @@ PRIORS = {
     "of other sizes": ({"width": 16, "depth": 1, "heads": 2}, {}, "does not hold the weights"),
     "of a huge size": ({"width": 10**9, "depth": 1, "heads": 2}, {}, "is no prior"),
     "of no size": ({"width": 8}, {}, "is no prior"),
+    "of huge bits": ({"width": 8, "depth": 1, "heads": 2, "bits": 10**400}, {}, "is no prior"),
     "of text": ("width", {}, "is no prior"),
     "of NaN": (
         {"width": 8, "depth": 1, "heads": 2},
@@ -433,7 +434,7 @@ def test_a_damaged_prior_is_refused(copy, name):
     sizes, changed, message = PRIORS[name]
     path = copy / "prior.safetensors"
     arrays = safetensors.numpy.load_file(path) | changed
-    held = {**sizes, "bits": 1.0} if isinstance(sizes, dict) else sizes
+    held = {"bits": 1.0, **sizes} if isinstance(sizes, dict) else sizes
     safetensors.numpy.save_file(arrays, path, {"pivq_jax_prior": json.dumps(held)})
     with pytest.raises(InputError, match=message):
         read_prior(path, SPACE, jnp.zeros((32, 8)))
