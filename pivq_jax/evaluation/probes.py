@@ -89,7 +89,7 @@ def latent_features(splits: Sequence[np.ndarray]) -> list[np.ndarray]:
     for latent in (splits[0] - mean).swapaxes(0, 1):
         variances, axes = np.linalg.eigh(latent.T @ latent / len(latent))
         kept = variances > LEAST_VARIANCE * variances[-1]
-        whitening.append(axes * np.where(kept, 1 / np.sqrt(np.where(kept, variances, 1.0)), 0.0))
+        whitening.append(axes * (1 / np.sqrt(np.where(kept, variances, np.inf))))
 
     def white(latents: np.ndarray) -> np.ndarray:
         parts = zip((latents - mean).swapaxes(0, 1), whitening, strict=True)
