@@ -37,8 +37,9 @@ from pivq_jax.evaluation.reconstruction import (
     mean_lpips,
     reconstruct_split,
 )
-from pivq_jax.evaluation.samples import average_pixels, sample_paths
+from pivq_jax.evaluation.samples import average_pixels
 from pivq_jax.evaluation.session import Draw, Session
+from pivq_jax.sampling import random_parents
 
 ATLAS_CODES = 12  # most codes in the atlas
 # Second k of PRDC, since papers differ: 3 in Kynkäänniemi et al., 5 in Naeem et al.
@@ -133,9 +134,13 @@ def _speed(session: Session) -> float:
 
 
 def _interpolations(session: Session, count: int, steps: int) -> pictures.Pixels:
-    codes, key = session.pool_codes, session.key(Draw.INTERPOLATIONS)
-    how = codes, count, steps, key, session.settings.batch_size
-    return pictures.interpolation_grid(sample_paths(session.model, *how), session.scale)
+    """A picture of paths between random pairs of images of the pool, a row for each."""
+    pairs = random_parents(session.key(Draw.INTERPOLATIONS), count, len(session.pool_codes))
+    first, last = session.pool_codes[np.asarray(pairs)].swapaxes(0, 1)
+    paths = np.asarray(session.model.interpolate(first, last, steps))
+    images = session.decode(paths.reshape(-1, paths.shape[-1]))
+    images = images.reshape(steps, count, *images.shape[1:])
+    return pictures.interpolation_grid(images, session.scale)
 
 
 def neighbours(session: Session) -> dict[str, Any]:
