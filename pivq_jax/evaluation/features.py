@@ -67,7 +67,7 @@ class FeatureExtractor:
                 self._check(batch)
                 # The last batch is padded, so that only one shape is compiled.
                 filled = np.resize(batch, (self.batch_size, *batch.shape[1:]))
-                features = self.apply(self.params, filled)
+                features = self.apply(self.params, jnp.asarray(filled))
                 parts.append(np.asarray(features)[: len(batch)])
                 bar.update(len(batch))
         if not parts:

@@ -36,7 +36,8 @@ def describe_prior(session: Session) -> dict[str, Any]:
         }
         if name != "test images":
             images = session.decode(np.concatenate([codes[:SHOWN], known[nearest[:SHOWN]]]))
-            picture = reconstruction_grid(*np.split(images, 2), 8, session.scale)
+            above, below = np.split(images, 2)
+            picture = reconstruction_grid(above, below, 8, session.scale)
             session.save(f"prior_{name.replace(' ', '_')}", picture)
     session.save("prior_completions", _completions(session))
     return {"prior_bits": _bits(session), "prior_sets": sets}

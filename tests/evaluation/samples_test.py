@@ -95,8 +95,8 @@ def test_paths_lead_from_parent_to_parent():
     first, last = CODES[np.asarray(sampling.random_parents(jax.random.key(1), 3, POOL))].swapaxes(
         0, 1
     )
-    expected = lamps(np.asarray(MODEL.interpolate(first, last, 4)))
-    expected = interpolation_grid(np.repeat(expected[..., None], 3, axis=-1), scale=2)
+    paths = lamps(np.asarray(MODEL.interpolate(first, last, 4))).astype(np.uint8)
+    expected = interpolation_grid(np.repeat(paths[..., None], 3, axis=-1), scale=2)
     for batch_size in (5, 9):
         session: Any = SimpleNamespace(
             model=MODEL,
