@@ -58,7 +58,7 @@ def frechet_distance(
         raise InputError("a mean holds NaN or infinity: look at the features it comes from")
     root1 = _root(first, size, "sigma1")
     root2 = _root(second, size, "sigma2")
-    overlap = np.linalg.svd(root1.T @ root2, compute_uv=False).sum() if root1.size else 0.0
+    overlap = np.linalg.svd(root1.T @ root2, compute_uv=False).sum()
     distance = np.sum((mean1 - mean2) ** 2) + np.trace(first) + np.trace(second) - 2 * overlap
     return max(0.0, float(distance))
 
