@@ -30,7 +30,7 @@ from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.edits import all_values, learn_factors
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
-from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.evaluation.session import Session
 from pivq_jax.training.build import dataset_from_config
 
 STEPS, BATCH = 1_250, 64
@@ -151,10 +151,9 @@ def main() -> None:
     output = output_of(options, "edits")
     model = open_model(options)
     dataset = dataset_from_config(model.config)
-    settings = Settings.of(model.config)
-    session = Session(model, dataset, settings, output)
+    session = Session(model, dataset, model.config.evaluate, output)
     model = learn_factors(session)
-    factors, size = dataset.factors, settings.batch_size
+    factors, size = dataset.factors, session.settings.batch_size
 
     judge = Judge(tuple(map(len, factors.values())))
     train = images_and_labels(first_images(dataset.train, 10_000), factors)

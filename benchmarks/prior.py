@@ -33,9 +33,9 @@ from pivq_jax import sampling
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
-from pivq_jax.evaluation.neighbours import nearest_sets
+from pivq_jax.evaluation.prior import nearest_sets
 from pivq_jax.evaluation.reconstruction import decode_batched
-from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.evaluation.session import Session
 from pivq_jax.sampling import prior_bits
 from pivq_jax.training.build import dataset_from_config
 
@@ -59,7 +59,7 @@ def main() -> None:
     session = Session(
         model,
         dataset_from_config(config),
-        dataclasses.replace(Settings.of(config), samples=options.samples, lpips_path=""),
+        dataclasses.replace(config.evaluate, samples=options.samples),
         output,
     )
     batch_size = session.settings.batch_size

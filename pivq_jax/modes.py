@@ -23,9 +23,10 @@ from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation import completions, edits, stages
 from pivq_jax.evaluation.evaluator import Evaluator
 from pivq_jax.evaluation.features import feature_extractor
+from pivq_jax.evaluation.figures import print_metrics
 from pivq_jax.evaluation.reconstruction import Decoded, decode_batched, describe_psnr, encode_split
-from pivq_jax.evaluation.report import print_metrics, write_report
-from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.evaluation.report import write_report
+from pivq_jax.evaluation.session import Session, alex_weights
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import initial_arrays, load, warn_of_other_data
 from pivq_jax.losses.backbones import BACKBONES
@@ -224,24 +225,24 @@ def _check_outside(config: Config, workdir: Path) -> None:
 
 def _check_weights(config: Config) -> None:
     """Reports missing weights of an evaluation before hours of work."""
-    settings, size = Settings.of(config), config.data.image_size
+    settings, size = config.evaluate, config.data.image_size
     if settings.features != "vgg" or size >= BACKBONES["vgg"].minimum_size:
         feature_extractor(settings.features, settings.features_path)
     if size >= BACKBONES["alex"].minimum_size:
-        load_lpips("alex", settings.lpips_path)
+        load_lpips("alex", alex_weights(config.loss))
 
 
 def _open(mode: str, task: Task) -> Session:
     """Opens the model of a task with the data and settings of its config."""
     model, config, workdir = _open_model(task, not task.output), task.config, task.workdir
-    settings = Settings.of(config)
     if model.parents is None or mode == "evaluate":
-        return Session(model, dataset_from_config(config), settings, workdir)
+        weights = alex_weights(config.loss)
+        return Session(model, dataset_from_config(config), config.evaluate, workdir, weights)
     if mode in ("sample", "interpolate"):
         dataset, note = _of_parents(model), ""
     else:
         model, dataset, note = _images(model, config)
-    session = Session(model, dataset, settings, workdir)
+    session = Session(model, dataset, config.evaluate, workdir)
     assert model.parents is not None
     session.pool_codes = model.parents[: len(session.pool)]
     if mode == "edit":  # refuses images without labels before anything is said

@@ -46,9 +46,8 @@ class Exchange(NamedTuple):
     change: np.ndarray  # f32 [H, W], mean absolute change in grey levels (0 to 255)
 
 
-def mutual_information(present: npt.ArrayLike, labels: npt.ArrayLike) -> np.ndarray:
+def mutual_information(present: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Empirical mutual information of the presence [M, K] of codes and a factor [M], in bits."""
-    present, labels = np.asarray(present, bool), np.asarray(labels)
     one_hot = np.eye(int(labels.max()) + 1)[labels]
     having = present.T @ one_hot / len(labels)  # [K, C]
     classes = one_hot.mean(0)
@@ -97,20 +96,21 @@ def informative_codes(
         own = candidates[bits[candidates].argmax(1) == a]
         queue = own[np.argsort(-bits[own, a], kind="stable")]
         places += [(rank, -bits[code, a], int(code), a) for rank, code in enumerate(queue)]
-    names = list(factors)
     meanings = []
     for _, _, code, a in sorted(places)[:count]:
-        value_shares = np.bincount(labels[present[:, code], a], minlength=len(factors[names[a]]))
-        value_shares = value_shares / value_shares.sum()
-        of_all = np.bincount(labels[:, a], minlength=len(value_shares)) / len(labels)
+        factor, values = list(factors.items())[a]
+        value_shares, of_all = (
+            np.bincount(column, minlength=len(values)) / len(column)
+            for column in (labels[present[:, code], a], labels[:, a])
+        )
         value = int(np.argmax(value_shares - of_all))
         meanings.append(
             Meaning(
                 code=code,
                 share=float(share[code]),
                 bits=float(bits[code, a]),
-                factor=names[a],
-                value=factors[names[a]][value],
+                factor=factor,
+                value=values[value],
                 value_share=float(value_shares[value]),
                 value_share_of_all=float(of_all[value]),
             )
@@ -161,17 +161,15 @@ def atlas_picture(
     tile, pad, gap, margin, head = size * scale, 4, 24, 230, 24
     second = margin + examples * (tile + pad) + gap
     third = second + 2 * pairs * (tile + pad) + gap
-    starts = (margin, second, third)
+    starts = {
+        "images that have the code": margin,
+        "decoded; beside it, code exchanged: the largest changes": second,
+        "mean change": third,
+    }
     height = head + len(entries) * (tile + pad)
     canvas = Image.new("RGB", (third + max(tile, 80), height), "white")
-    draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(size=12)
-    titles = (
-        "images that have the code",
-        "decoded; beside it, code exchanged: the largest changes",
-        "mean change",
-    )
-    for left, title in zip(starts, titles, strict=True):
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=12)
+    for title, left in starts.items():
         draw.text((left, 4), title, "black", font)
     for row, (meaning, effect) in enumerate(entries):
         top = head + row * (tile + pad)
@@ -185,7 +183,7 @@ def atlas_picture(
         shown = np.stack([effect.before[most], effect.after[most]], axis=1)
         heat = _heat(effect.change)
         parts: list[Pixels] = [originals, shown.reshape(-1, *heat.shape), heat[None]]
-        for left, images in zip(starts, parts, strict=True):
+        for left, images in zip(starts.values(), parts, strict=True):
             strip = grid(images, len(images), scale, pad)[pad:-pad, pad:]
             canvas.paste(Image.fromarray(strip), (left, top))
     return np.asarray(canvas)

@@ -8,14 +8,8 @@ import numpy as np
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.pipeline import Batch
 from pivq_jax.data.sources import Source
+from pivq_jax.evaluation import probes
 from pivq_jax.evaluation.dci import dci
-from pivq_jax.evaluation.probes import (
-    Labelled,
-    ProbeResult,
-    code_features,
-    latent_features,
-    probe_attributes,
-)
 from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import CodeSpace
@@ -82,13 +76,14 @@ def attribute_metrics(
     """
     splits = (train, validation, test)
 
-    def probe(features: Sequence[np.ndarray]) -> ProbeResult:
-        fitted, chosen, measured = map(Labelled, features, (split.labels for split in splits))
-        return probe_attributes(fitted, chosen, measured, factors)
+    def probe(features: Sequence[np.ndarray]) -> probes.ProbeResult:
+        labels = (split.labels for split in splits)
+        fitted, chosen, measured = map(probes.Labelled, features, labels)
+        return probes.probe_attributes(fitted, chosen, measured, factors)
 
     # One after the other: the features of large codebooks take gigabytes.
-    by_codes = probe(code_features(space, [split.codes for split in splits]))
-    by_latents = probe(latent_features([split.latents for split in splits]))
+    by_codes = probe(probes.code_features(space, [split.codes for split in splits]))
+    by_latents = probe(probes.latent_features([split.latents for split in splits]))
     results = {"codes": by_codes, "latents": by_latents}
     metrics: dict[str, Any] = {
         "probe_train_images": len(train.codes),

@@ -4,8 +4,6 @@ All measures are computed in float64 over a whole split. Few images show few cod
 underestimate entropies; always read the measures together with the number of images.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -58,11 +58,10 @@ def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
         return
     check_changes(model, changes)
     codes = encode_split(model, first_images(session.dataset.test, count), batch_size)
-    before = decode_batched(model, codes, batch_size)
-    after = decode_batched(model, np.asarray(model.edit(codes, **changes)), batch_size)
-    session.write(
-        f"edits_{name_of(changes)}.png", reconstruction_grid(before, after, 8, session.scale)
-    )
+    before = session.decode(codes)
+    after = session.decode(np.asarray(model.edit(codes, **changes)))
+    picture = reconstruction_grid(before, after, 8, session.scale)
+    session.write(f"edits_{name_of(changes)}.png", picture)
 
 
 def name_of(changes: Mapping[str, str]) -> str:

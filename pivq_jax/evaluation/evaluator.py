@@ -13,10 +13,10 @@ from pivq_jax.common.pictures import grid, magnification, reconstruction_grid
 from pivq_jax.config.fields import Config
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
-from pivq_jax.evaluation.features import FeatureExtractor
+from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
 from pivq_jax.evaluation.reconstruction import mean_lpips
-from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.evaluation.session import Session, alex_weights
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.objective import Params
@@ -31,45 +31,46 @@ class Evaluator:
     """A `training.run.Evaluator` that leaves out what images, small or few, do not allow."""
 
     def __init__(self, config: Config) -> None:
-        settings = Settings.of(config)
-        pool = min(POOL_IMAGES, settings.images or POOL_IMAGES)
-        self.images = min(IMAGES, settings.samples, pool)
-        self._settings = dataclasses.replace(settings, samples=self.images, images=pool)
+        pool = min(POOL_IMAGES, config.evaluate.images or POOL_IMAGES)
+        self.images = min(IMAGES, config.evaluate.samples, pool)
+        self._settings = dataclasses.replace(config.evaluate, samples=self.images, images=pool)
+        self._lpips_path = alex_weights(config.loss)
         self._real: np.ndarray | None = None  # features of the validation images
 
     def __call__(
         self, run: Run, step: int, params: Params | None, shown: np.ndarray, made: np.ndarray
     ) -> Evaluation:
         """Returns figures by their names in `metrics.json`, and pictures."""
-        settings, scale = self._settings, magnification(run.dataset.image_size)
+        batch_size, scale = self._settings.batch_size, magnification(run.dataset.image_size)
         figures = {"psnr": float(jnp.mean(psnr(jnp.asarray(made), jnp.asarray(shown), 255.0)))}
-        rebuilt = reconstruction_grid(shown[:SHOWN], made[:SHOWN], scale=scale)
-        pictures = {"reconstructions": rebuilt}
+        pairs = reconstruction_grid(shown[:SHOWN], made[:SHOWN], scale=scale)
+        pictures = {"reconstructions": pairs}
         with contextlib.suppress(InputError):
-            parts = range(settings.batch_size, len(shown), settings.batch_size)
-            pairs = zip(np.split(shown, parts), np.split(made, parts), strict=True)
-            figures["lpips"] = mean_lpips(pairs, settings.batch_size, settings.lpips_path)
+            parts = range(batch_size, len(shown), batch_size)
+            batches = zip(np.split(shown, parts), np.split(made, parts), strict=True)
+            figures["lpips"] = mean_lpips(batches, batch_size, self._lpips_path)
         with contextlib.suppress(InputError):
             if self._real is None:
                 self._real = self._extractor.extract(shown, quiet=True)
-            rebuilt_features = self._extractor.extract(made, quiet=True)
+            rebuilt = self._extractor.extract(made, quiet=True)
             figures["rfid"] = frechet_distance(
-                *feature_moments(self._real), *feature_moments(rebuilt_features)
+                *feature_moments(self._real), *feature_moments(rebuilt)
             )
         if params is None:
             return figures, pictures
         model = TrainedModel(run.config, run.mesh, params, step, {})
-        session = Session(model, run.dataset, settings, Path())
+        session = Session(model, run.dataset, self._settings, Path())
         with contextlib.suppress(InputError):
             images = session.samples.images
             pictures["samples"] = grid(images[: 2 * SHOWN], 8, scale)
             if self._real is not None:
                 fake = self._extractor.extract(images, quiet=True)
-                found = compare_features(self._real, fake, settings.neighbours)
+                found = compare_features(self._real, fake, self._settings.neighbours)
                 figures |= {name: found[name] for name in ("fid", "density", "coverage")}
         figures["codes_used"] = capacity(model.space, session.pool_codes)["codes_used"]
         return figures, pictures
 
     @cached_property
     def _extractor(self) -> FeatureExtractor:
-        return self._settings.extractor()
+        of = self._settings
+        return feature_extractor(of.features, of.features_path, of.batch_size)

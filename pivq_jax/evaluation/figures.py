@@ -1,15 +1,16 @@
-"""The figures of an evaluation in groups, under the names of docs/metrics.md: for page and console.
+"""What page and console show of `metrics.json`, under the names of docs/metrics.md.
 
 Figures that an evaluation does not have are left out.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from pivq_jax.evaluation.html import Table, cell
+from pivq_jax.evaluation.evaluator import IMAGES
+from pivq_jax.evaluation.html import Part, Picture, Table, cell
+from pivq_jax.evaluation.prior import TEMPERATURES
 
-REAL = "training images: real against real"  # the row to compare that of samples with
-SPREAD = ("precision", "recall", "density", "coverage")
 NAMES = {
     "Model": {
         "step": "step",
@@ -42,20 +43,48 @@ NAMES = {
         "probe_majority": "that of the most frequent value",
     },
 }
+SPREAD = {name: name for name in ("precision", "recall", "density", "coverage")}
+
+_BELOW = "each above the reconstruction of the training image with most codes in common"
+CAPTIONS = {
+    "training": f"Averaged weights by step, on at most {IMAGES} validation images and as many"
+    " samples.",
+    "reconstructions": "Test images, each above its reconstruction.",
+    "usage": "Fraction of test images that contain each entry, descending.",
+    "samples": "Samples.",
+    "parents": "Triples of parent, sample and parent.",
+    "many_parents": "Samples of more than two parents.",
+    "interpolations": "Interpolations between two images by exchanging codes.",
+    "neighbours": "Samples, each followed by the nearest of some training images, their parents"
+    " among them.",
+    **{f"prior_temperature_{t:g}": f"Drawn at temperature {t:g}, {_BELOW}." for t in TEMPERATURES},
+    "prior_recombined": f"Recombined, {_BELOW}.",
+    "prior_completions": "Test images from all their codes in the top row; below, from three"
+    " quarters, a half and a quarter of them, completed by the prior in two ways each.",
+    "atlas": "Code atlas.",
+}
 
 
-def groups(metrics: dict[str, Any]) -> Iterator[tuple[str, Table]]:
-    """Yields the title and the table of each group of figures in `metrics.json`."""
-    yield "Model", named(metrics, "Model")
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """Prints the figures in groups, and what was left out."""
     images = f"{metrics.get('images', 0):,} test images"
-    yield f"Reconstruction of {images}", named(metrics, "Reconstruction")
-    yield "Codes, bits per image", named(metrics, "Codes")
+    groups = {
+        "Model": named(metrics, "Model"),
+        f"Reconstruction of {images}": named(metrics, "Reconstruction"),
+        "Codes, bits per image": named(metrics, "Codes"),
+    }
     if "fid" in metrics:
-        yield f"Against {metrics['real_images']:,} test images", distribution(metrics)
-    yield "What codes mean", named(metrics, "What codes mean")
+        groups[f"Against {metrics['real_images']:,} test images"] = distribution(metrics)
+    groups["What codes mean"] = named(metrics, "What codes mean")
+    for title, table in groups.items():
+        if table.rows:
+            print(f"\n{title}\n{_text(table)}")
+    for stage, reason in metrics["left_out"].items():
+        print(f"\nLeft out, {stage}: {reason}")
+    print()
 
 
-def text(table: Table) -> str:
+def _text(table: Table) -> str:
     """Lays a table out for a console, indented."""
     rows = [[cell(each) for each in row] for row in (table.header, *table.rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -65,44 +94,130 @@ def text(table: Table) -> str:
     return "\n".join(f"  {line}".rstrip() for line in lines if line.strip())
 
 
+def sections(metrics: dict[str, Any], folder: Path) -> dict[str, list[Part]]:
+    """The sections of the page by title, with the pictures of a folder."""
+
+    def pictures(*names: str) -> list[Picture]:
+        files = {name: folder / f"{name}.png" for name in names}
+        return [Picture(f.read_bytes(), CAPTIONS[name]) for name, f in files.items() if f.exists()]
+
+    found: dict[str, list[Part]] = {
+        "Model": [named(metrics, "Model"), *pictures("training")],
+        "Reconstruction": [
+            f"Means over {metrics.get('images', 0):,} test images, of output rounded to 8 bits.",
+            named(metrics, "Reconstruction"),
+            *pictures("reconstructions"),
+        ],
+        "Codes": [
+            "Bits per image over the test split: the ceiling counts all possible codes, the"
+            " marginal bits are an upper bound on their entropy.",
+            named(metrics, "Codes"),
+            *pictures("usage"),
+        ],
+        "Samples": [
+            "Recombined code sets of training images, decoded in one pass.",
+            *_spread(metrics),
+            *pictures("samples", "parents", "many_parents", "interpolations", "neighbours"),
+        ],
+    }
+    if "prior_bits" in metrics:
+        columns = {
+            "sets": "sets",
+            "shared_codes": "codes shared with the nearest training image",
+            "copies": "copies of one",
+        }
+        found["Prior"] = [
+            "The prior bits are an upper bound on those that a set takes under the prior; they"
+            " stand beside the marginal and ceiling bits of codes, above.",
+            Table(("", ""), [("prior bits", metrics["prior_bits"] or "no test set fits")]),
+            _by_row("", metrics["prior_sets"], columns),
+            *pictures(*(name for name in CAPTIONS if name.startswith("prior"))),
+        ]
+    found["What codes mean"] = [*_attributes(metrics), *pictures("atlas")]
+    if left_out := metrics["left_out"]:
+        found["Left out"] = [f"{stage}: {reason}" for stage, reason in left_out.items()]
+    return found
+
+
 def named(metrics: dict[str, Any], group: str) -> Table:
     """The figures of a group of `NAMES`."""
-    fid = fid_name(metrics)
     rows = [
-        (title.replace("FID", fid), metrics[name])
+        (title.replace("FID", _fid(metrics)), metrics[name])
         for name, title in NAMES[group].items()
         if metrics.get(name) is not None
     ]
     return Table(("", ""), rows)
 
 
-def by_row(
-    corner: str,
-    rows: Mapping[str, Mapping[str, Any]],
-    names: Sequence[str],
-    titles: Sequence[str] = (),
-) -> Table:
-    """A table of some figures of each row; `titles` are those of the columns, if not the names."""
-    cells = [(title, *(row[name] for name in names)) for title, row in rows.items()]
-    return Table((corner, *(titles or names)), cells)
-
-
 def distribution(metrics: dict[str, Any]) -> Table:
     """How samples, and what they are compared with, are spread beside test images."""
-    titles = ("images", fid_name(metrics), *SPREAD)
-    return by_row("", compared(metrics), ("sample_images", "fid", *SPREAD), titles)
+    columns = {"sample_images": "images", "fid": _fid(metrics), **SPREAD}
+    return _by_row("", _compared(metrics), columns)
 
 
-def compared(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _spread(metrics: dict[str, Any]) -> list[Part]:
+    if "fid" not in metrics:
+        return []
+    about = (
+        f"Against {metrics['real_images']:,} test images, k = {metrics['neighbours']}; real images"
+        " against real ones are what new real images reach. Features:"
+        f" {metrics['feature_network']}. Images: {metrics['feature_preprocessing']}."
+    )
+    if _fid(metrics) != "FID":
+        about += " The Fréchet distance of VGG's features is not comparable with the FID of papers."
+    parts: list[Part] = [about, distribution(metrics)]
+    if "k3" in metrics:
+        rows = {title: row["k3"] for title, row in _compared(metrics).items()}
+        parts.append(_by_row("k = 3", rows, SPREAD))
+    return parts
+
+
+def _attributes(metrics: dict[str, Any]) -> list[Part]:
+    rows = metrics.get("attributes")
+    if not rows:
+        return []
+    columns = {
+        "classes": "values",
+        "majority": "most frequent",
+        "codes": "from codes",
+        "codes_error": "±",
+        "latents": "from latents",
+        "latents_error": "±",
+    }
+    parts: list[Part] = [
+        f"Balanced accuracy of linear probes on {metrics['probe_test_images']:,} test images, with"
+        " standard errors, from the codes and from the continuous latents.",
+        named(metrics, "What codes mean"),
+        _by_row("attribute", rows, columns),
+    ]
+    if rough := [
+        f"{name} ({of})"
+        for name, row in rows.items()
+        for of in ("codes", "latents")
+        if not row[f"{of}_converged"]
+    ]:
+        parts.append(f"Fits stopped before their optimum: {', '.join(rough)}.")
+    if scores := metrics["dci"]:
+        parts.append(_by_row("DCI", scores, {name: name for name in scores["codes"]}))
+    return parts
+
+
+def _by_row(corner: str, rows: Mapping[str, Mapping[str, Any]], columns: dict[str, str]) -> Table:
+    """A table of some figures of each row, by name, and their titles."""
+    cells = [(title, *(row[name] for name in columns)) for title, row in rows.items()]
+    return Table((corner, *columns.values()), cells)
+
+
+def _compared(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The metrics of samples and of what they are compared with, by title."""
     baselines = metrics["baselines"]
     return {
         "samples": metrics,
-        REAL: baselines["training images"],
+        "training images: real against real": baselines["training images"],
         "averaged pixels of pairs": baselines["averaged pairs"],
     }
 
 
-def fid_name(metrics: dict[str, Any]) -> str:
+def _fid(metrics: dict[str, Any]) -> str:
     """`FID` of the network that defines it; `VGG-FID` is not comparable with that of papers."""
     return "VGG-FID" if metrics.get("feature_network", "").startswith("VGG") else "FID"

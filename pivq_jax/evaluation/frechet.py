@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.evaluation.distances import as_features
+from pivq_jax.evaluation.neighbours import as_features
 
 __all__ = ["Moments", "feature_moments", "frechet_distance"]
 
@@ -21,8 +21,8 @@ class Moments(NamedTuple):
 def feature_moments(features: npt.ArrayLike) -> Moments:
     """Computes mean and covariance of features f32 [M, F], in float64.
 
-    Raises InputError if features are invalid (see `distances.as_features`), or there are fewer than
-    two images, so that the covariance is not defined.
+    Raises InputError if features are invalid (see `neighbours.as_features`), or of fewer than two
+    images, so that the covariance is not defined.
     """
     wide = as_features(features, "features", 2).astype(np.float64)
     mean = wide.mean(axis=0)
@@ -58,7 +58,7 @@ def frechet_distance(
         raise InputError("a mean holds NaN or infinity: look at the features it comes from")
     root1 = _root(first, size, "sigma1")
     root2 = _root(second, size, "sigma2")
-    overlap = np.linalg.svd(root1.T @ root2, compute_uv=False).sum() if root1.size else 0.0
+    overlap = np.linalg.svd(root1.T @ root2, compute_uv=False).sum()
     distance = np.sum((mean1 - mean2) ** 2) + np.trace(first) + np.trace(second) - 2 * overlap
     return max(0.0, float(distance))
 

@@ -1,7 +1,7 @@
 """Self-contained HTML pages with headings, text, tables and pictures."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -58,12 +58,12 @@ def _part(part: Part) -> str:
             f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
             f"<figcaption>{caption}</figcaption></figure>\n"
         )
-    rows = [_row("td", map(cell, row)) for row in part.rows]
-    return f"<table>{''.join([_row('th', part.header), *rows])}</table>\n"
+    rows = [_row("th", part.header), *(_row("td", row) for row in part.rows)]
+    return f"<table>{''.join(rows)}</table>\n"
 
 
-def _row(tag: str, texts: Iterable[str]) -> str:
-    cells = "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+def _row(tag: str, values: Sequence[object]) -> str:
+    cells = "".join(f"<{tag}>{escape(cell(value))}</{tag}>" for value in values)
     return f"<tr>{cells}</tr>\n"
 
 

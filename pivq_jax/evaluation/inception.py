@@ -6,8 +6,8 @@ inception distances are comparable only if they are computed with this network, 
 this way of resizing.
 """
 
-import functools
 from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def fold_batch_norms(state_dict: Mapping[str, np.ndarray], source: str) -> dict[
     return traverse_util.unflatten_dict(params, sep=".")
 
 
-@functools.cache
+@cache
 def _kernel_shapes() -> dict[str, tuple[int, ...]]:
     """Returns the kernel shape of each convolution by the name of its module, as `Mixed_6a.x`."""
     image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
@@ -111,6 +111,10 @@ def _kernel_shapes() -> dict[str, tuple[int, ...]]:
     leaves = traverse_util.flatten_dict(variables["params"], sep=".")
     ending = ".conv.kernel"
     return {k.removesuffix(ending): leaf.shape for k, leaf in leaves.items() if k.endswith(ending)}
+
+
+_average = partial(nn.avg_pool, window_shape=(3, 3), padding="SAME", count_include_pad=False)
+_maximum = partial(nn.max_pool, window_shape=(3, 3), padding="SAME")
 
 
 class _Conv(nn.Module):
@@ -135,15 +139,6 @@ def _chain(x: jax.Array, name: str, *layers: tuple) -> jax.Array:
     for number, layer in enumerate(layers, 1):
         x = _Conv(*layer, name=f"{name}_{number}")(x)
     return x
-
-
-def _average(x: jax.Array) -> jax.Array:
-    """3x3 average over pixels inside the image."""
-    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
-
-
-def _maximum(x: jax.Array) -> jax.Array:
-    return nn.max_pool(x, (3, 3), padding="SAME")
 
 
 class _BlockA(nn.Module):
@@ -211,5 +206,4 @@ class _BlockE(nn.Module):
         double_wide = _Conv(384, (1, 3), name="branch3x3dbl_3a")(double)
         double_tall = _Conv(384, (3, 1), name="branch3x3dbl_3b")(double)
         pooled = _Conv(192, name="branch_pool")(self.pool(x))
-        branches = [single, wide, tall, double_wide, double_tall, pooled]
-        return jnp.concatenate(branches, -1)
+        return jnp.concatenate([single, wide, tall, double_wide, double_tall, pooled], -1)

@@ -1,19 +1,32 @@
-"""Exact nearest neighbours of images, by features or by codes, for example to detect copies."""
+"""Exact nearest neighbours of images by features, for example to detect copies.
 
+A block of squared distances is computed by one float32 matrix product on the default device, with a
+bound on its rounding error. Comparisons that the bound cannot decide (a handful of pairs in a
+million) are repeated in float64 on the host.
+"""
+
+import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.evaluation import distances
-from pivq_jax.sampling import CodeSpace
+from pivq_jax.common.output import progress_bar
 
 __all__ = ["Neighbours", "nearest_neighbours"]
 
-# Number of candidates in addition to k; the float32 bounds rarely require more.
-SPARE = 6
+# Maximum numbers of entries and rows of one block of distances.
+BLOCK_SIZE, BLOCK_ROWS = 2**22, 256
+# Number of features gathered at once for a recheck; fits into a cache.
+RECHECK_SIZE = 2**17
+# Squares of larger values approach the limit of float32.
+LARGEST = 1e15
+# Unit roundoff of float32, and a bound on the underflow of any product or sum in this module.
+ROUNDOFF, UNDERFLOW = 2.0**-24, 1e-37
 
 
 class Neighbours(NamedTuple):
@@ -27,42 +40,105 @@ def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> N
     """Finds the k nearest points of a pool [L, F] for each query [M, F], by Euclidean distance.
 
     Both are f32 features of one network, and 1 <= k <= L. Memory use grows with (M + L) F, not with
-    M L. Neighbours at equal distance are ordered by row; if more than k are equally near, it is
-    unspecified which are returned. A query that is also in the pool is its own neighbour at
-    distance 0. Raises InputError if features are invalid (see `distances.as_features`) or have
-    different F, or k is out of range.
+    M L. Neighbours at equal distance are ordered by row. A query that is also in the pool is its
+    own neighbour at distance 0. Raises InputError if features are invalid (see `as_features`) or
+    have different F, or k is out of range.
     """
-    queries = distances.as_features(queries, "queries")
-    pool = distances.as_features(pool, "the pool's features")
-    points, targets = distances.centred(queries, pool, "queries and pool")
+    queries, pool = as_features(queries, "queries"), as_features(pool, "the pool's features")
+    points, targets = centred(queries, pool, "queries and pool")
     if not 1 <= k <= len(pool):
         raise InputError(f"k = {k} of a pool of {len(pool)} images: use 1 to {len(pool)}")
+    indices, squared = np.empty((len(queries), k), np.int32), np.empty((len(queries), k))
+    for rows in row_blocks(len(queries), len(pool), "nearest neighbours"):
+        near = np.asarray(_candidates(points[rows], targets, k))
+        places, columns = np.nonzero(near)
+        found = squared_distances(queries[rows], pool, places, columns)
+        order = np.lexsort((found, places))  # stable: equally far ones remain in order of columns
+        starts = np.searchsorted(places, np.arange(len(near)))
+        nearest = order[starts[:, None] + np.arange(k)]
+        indices[rows], squared[rows] = columns[nearest], found[nearest]
+    return Neighbours(indices, rounded_roots(squared))
 
-    shape = len(queries), k
-    result = Neighbours(np.empty(shape, np.int32), np.empty(shape, np.float32))
-    unsettled, count = np.arange(len(queries)), min(len(pool), k + SPARE)
-    while unsettled.size:
-        left = []
-        for rows in distances.row_blocks(unsettled, len(pool), "nearest neighbours"):
-            block = distances.Points(*(part[rows] for part in points))
-            columns, low = jax.device_get(distances.lowest(block, targets, count))
-            pairs = np.repeat(rows, count), columns.ravel()
-            squared = distances.squared_distances(queries, pool, *pairs).reshape(columns.shape)
-            order = np.lexsort((columns, squared))[:, :k]
-            squared = np.take_along_axis(squared, order, axis=1)
-            result.indices[rows] = np.take_along_axis(columns, order, axis=1)
-            result.distances[rows] = distances.rounded_roots(squared)
-            if count < len(pool):
-                left.append(rows[squared[:, -1] > np.maximum(low[:, -1], 0.0)])
-        # Repeats the search with more candidates where other points may be nearer.
-        unsettled, count = np.concatenate([*left, unsettled[:0]]), min(len(pool), 4 * count)
+
+@functools.partial(jax.jit, static_argnames="k")
+def _candidates(x: jax.Array, y: jax.Array, k: int) -> jax.Array:
+    """Which points of `y` may be among the k nearest to each of `x`, bool [M, L]."""
+    low, high = bounds(x, y)
+    # The least of all k: for the last one alone, XLA for CPU would sort complete rows, which takes
+    # fifteen times as long.
+    return low <= -jnp.min(jax.lax.top_k(-high, k)[0], axis=1, keepdims=True)
+
+
+def as_features(features: npt.ArrayLike, name: str, least: int = 1) -> np.ndarray:
+    """Returns features as float32 [M, F] on the host, of `least` images, no value beyond 1e15."""
+    array = np.asarray(features)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InputError(f"{name} have shape {array.shape}: give [images, features]")
+    if array.dtype.kind not in "iuf" and array.dtype != jnp.bfloat16:
+        raise InputError(f"{name} have dtype {array.dtype}: give float32")
+    if len(array) < least:
+        raise InputError(f"{name} are of {len(array)} images: at least {least} are needed")
+    array = np.ascontiguousarray(array, np.float32)
+    fine = np.max(np.abs(array), axis=1) <= LARGEST  # also False for NaN
+    if not np.all(fine):
+        raise InputError(
+            f"{name} of image {np.argmin(fine)} hold NaN, infinity or values beyond {LARGEST:g}: "
+            "look at that image and at the feature network"
+        )
+    return array
+
+
+def centred(x: np.ndarray, y: np.ndarray, names: str) -> tuple[np.ndarray, jax.Array]:
+    """Subtracts the mean of `y` from both, which tightens error bounds; `x` remains on the host."""
+    if x.shape[1] != y.shape[1]:
+        raise InputError(
+            f"{names} have {x.shape[1]} and {y.shape[1]} features per image: "
+            "take both from one network"
+        )
+    centre = y.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return x - centre, jax.device_put(y - centre)
+
+
+def bounds(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Lower and upper bounds of the squared distances of all pairs, each f32 [M, L].
+
+    The error of a product summed in any order is at most F u times the sum of the absolute
+    products, with u = 2^-24 (Higham 2002, section 3.1): that of the squared norms F u times their
+    sum, and that of twice the product of two points no more. The additional constants cover the
+    rounding of the centring and of the sums here, and matrix units that compose float32 from
+    bfloat16 parts.
+    """
+    products = jnp.inner(x, y, precision="highest")
+    norms = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(y**2, axis=1)
+    terms = 2 * x.shape[1] + 32
+    error = 1.1 * ROUNDOFF * terms * norms + UNDERFLOW * terms
+    squared = norms - 2 * products
+    return squared - error, squared + error
+
+
+def squared_distances(
+    x: np.ndarray, y: np.ndarray, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """Squared distances of pairs, rows of `x` and `columns` of `y`, in float64 from float32."""
+    result = np.empty(len(rows))
+    step = max(1, RECHECK_SIZE // x.shape[1])
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        difference = np.subtract(x[rows[part]], y[columns[part]], dtype=np.float64)
+        np.einsum("ij,ij->i", difference, difference, out=result[part])
     return result
 
 
-def nearest_sets(
-    space: CodeSpace, sets: np.ndarray, pool: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the set of a pool that has most codes in common with each: its row, and how many."""
-    common = space.multi_hot(sets) @ space.multi_hot(pool).T
-    nearest = common.argmax(1)
-    return nearest, common[np.arange(len(sets)), nearest].astype(np.int64)
+def rounded_roots(squared: np.ndarray) -> np.ndarray:
+    """Roots of f64, as f32, rounded like scikit-learn's: before and after taking the root."""
+    return np.sqrt(squared.astype(np.float32))
+
+
+def row_blocks(rows: int, columns: int, label: str) -> Iterator[slice]:
+    """Yields all rows in blocks whose distances to `columns` points fit into memory."""
+    size = int(np.clip(BLOCK_SIZE // columns, 16, BLOCK_ROWS))
+    with progress_bar(desc=label, total=rows, unit=" images", delay=5) as progress:
+        for start in range(0, rows, size):
+            stop = min(start + size, rows)
+            yield slice(start, stop)
+            progress.update(stop - start)

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.evaluation import distances
-from pivq_jax.evaluation.neighbours import nearest_neighbours
+from pivq_jax.evaluation import neighbours
 
 __all__ = ["PRDC", "prdc"]
 
@@ -36,42 +35,32 @@ def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
     sets without such copies have precision, recall and coverage 1. The order of images does not
     matter. Memory use grows with (M + L) F, not with M L.
 
-    Args:
-        real: f32 [M, F] features, M > k.
-        fake: f32 [L, F] features of the same network, L > k. M and L may differ, but values are
-            comparable only for equal M, L and k.
-        k: number of neighbours, at least 1; 5 in Naeem et al.
-
-    Returns:
-        A `PRDC` of Python floats.
-
-    Raises:
-        InputError: if features are invalid (see `distances.as_features`) or have different F, k <
-            1, or a set has k images or fewer.
+    Features are f32 [M, F] and [L, F] of one network, M and L above k, which is at least 1 (5 in
+    Naeem et al.); values are comparable only for equal M, L and k. Raises InputError if features
+    are invalid (see `neighbours.as_features`) or have different F, k < 1, or a set has k images or
+    fewer.
     """
     if k < 1:
         raise InputError(f"k = {k}: use at least 1 neighbour")
-    real = distances.as_features(real, "real features", k + 1)
-    fake = distances.as_features(fake, "fake features", k + 1)
-    points, targets = distances.centred(real, fake, "real and fake images")
+    real = neighbours.as_features(real, "real features", k + 1)
+    fake = neighbours.as_features(fake, "fake features", k + 1)
+    points, targets = neighbours.centred(real, fake, "real and fake images")
     # k + 1, because the first neighbour of an image is the image itself.
-    real_radii = nearest_neighbours(real, real, k + 1).distances[:, k]
-    fake_radii = nearest_neighbours(fake, fake, k + 1).distances[:, k]
-
+    real_radii, fake_radii = (
+        neighbours.nearest_neighbours(x, x, k + 1).distances[:, k] for x in (real, fake)
+    )
     balls_around = np.zeros(len(fake), np.int64)  # real balls that hold each fake image
     covered, recalled = np.zeros(len(real), bool), np.zeros(len(real), bool)
-    for rows in distances.row_blocks(np.arange(len(real)), len(fake), "precision and recall"):
-        block = distances.Points(*(part[rows] for part in points))
+    for rows in neighbours.row_blocks(len(real), len(fake), "precision and recall"):
         radii = real_radii[rows, None], fake_radii[None]
         balls: list[np.ndarray] = []
-        near = jax.device_get(_nearer(block, targets, *radii))
-        for radius, (inside, unsure) in zip(radii, near, strict=True):
-            places, columns = np.nonzero(unsure)
-            pairs = rows[places], columns
-            exact = distances.rounded_roots(distances.squared_distances(real, fake, *pairs))
-            limits = np.broadcast_to(radius, unsure.shape)[places, columns]
-            balls.append(inside.copy())
-            balls[-1][places, columns] = exact < limits
+        near = jax.device_get(_nearer(points[rows], targets, *radii))
+        for radius, (surely, unsure) in zip(radii, near, strict=True):
+            inside, pairs = surely.copy(), np.nonzero(unsure)
+            squared = neighbours.squared_distances(real[rows], fake, *pairs)
+            limits = np.broadcast_to(radius, inside.shape)[pairs]
+            inside[pairs] = neighbours.rounded_roots(squared) < limits
+            balls.append(inside)
         balls_around += balls[0].sum(0)
         covered[rows], recalled[rows] = balls[0].any(1), balls[1].any(1)
     return PRDC(
@@ -84,16 +73,16 @@ def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
 
 @jax.jit
 def _nearer(
-    real: distances.Points, fake: distances.Points, *radii: jax.Array
+    real: jax.Array, fake: jax.Array, *radii: jax.Array
 ) -> list[tuple[jax.Array, jax.Array]]:
     """For each kind of radii, [M, 1] or [1, L]: which pairs are certainly nearer to each other, and
     which float32 cannot decide, bool [M, L].
     """
-    low, high = distances.bounds(real, fake)
-    margin = 8 * distances.ROUNDOFF  # exceeds the rounding of radius and distance to float32
+    low, high = neighbours.bounds(real, fake)
+    margin = 8 * neighbours.ROUNDOFF  # exceeds the rounding of radius and distance to float32
     found = []
     for radius in radii:
-        surely = high < radius**2 * (1 - margin) - distances.UNDERFLOW
-        possibly = jnp.maximum(low, 0) < radius**2 * (1 + margin) + distances.UNDERFLOW
+        surely = high < radius**2 * (1 - margin) - neighbours.UNDERFLOW
+        possibly = jnp.maximum(low, 0) < radius**2 * (1 + margin) + neighbours.UNDERFLOW
         found.append((surely, possibly & ~surely & (radius > 0)))
     return found

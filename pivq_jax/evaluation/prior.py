@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.common.parallel import own_copy
-from pivq_jax.common.pictures import grid, reconstruction_grid
-from pivq_jax.evaluation.neighbours import nearest_sets
-from pivq_jax.evaluation.reconstruction import decode_batched, in_batches
+from pivq_jax.common.pictures import Pixels, grid, reconstruction_grid
+from pivq_jax.evaluation.reconstruction import in_batches
 from pivq_jax.evaluation.session import Draw, Session
-from pivq_jax.sampling import prior_bits
+from pivq_jax.sampling import CodeSpace, prior_bits
 
 ORDERS = 4  # of the codes of a set, over which its probability is averaged
 TEMPERATURES = (1.0, 0.9)
@@ -36,7 +35,9 @@ def describe_prior(session: Session) -> dict[str, Any]:
             "copies": int(np.sum(shared == codes.shape[1])),
         }
         if name != "test images":
-            picture = _beside(session, codes[:SHOWN], known[nearest[:SHOWN]])
+            images = session.decode(np.concatenate([codes[:SHOWN], known[nearest[:SHOWN]]]))
+            above, below = np.split(images, 2)
+            picture = reconstruction_grid(above, below, 8, session.scale)
             session.save(f"prior_{name.replace(' ', '_')}", picture)
     session.save("prior_completions", _completions(session))
     return {"prior_bits": _bits(session), "prior_sets": sets}
@@ -50,6 +51,15 @@ def draw_sets(session: Session, count: int, temperature: float, first: int = 0) 
         for start in range(0, count, at_once)
     ]
     return np.concatenate(batches)[:count]
+
+
+def nearest_sets(
+    space: CodeSpace, sets: np.ndarray, pool: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the set of a pool that has most codes in common with each: its row, and how many."""
+    common = space.multi_hot(sets) @ space.multi_hot(pool).T
+    nearest = common.argmax(1)
+    return nearest, common[np.arange(len(sets)), nearest].astype(np.int64)
 
 
 def _bits(session: Session) -> float | None:
@@ -66,15 +76,7 @@ def _bits(session: Session) -> float | None:
     return float(np.mean(found, dtype=np.float64)) if len(found) else None
 
 
-def _beside(session: Session, codes: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-    """A picture of the images of sets, each above that of another set."""
-    images = decode_batched(
-        session.model, np.concatenate([codes, nearest]), session.settings.batch_size
-    )
-    return reconstruction_grid(images[: len(codes)], images[len(codes) :], 8, session.scale)
-
-
-def _completions(session: Session) -> np.ndarray:
+def _completions(session: Session) -> Pixels:
     """A picture: test images from all their codes, then from ever fewer given ones, completed."""
     key_order, key_drawn = jax.random.split(session.key(Draw.PRIOR_COMPLETIONS))
     whole, space = session.test_codes[:COMPLETED], session.model.space
@@ -89,5 +91,4 @@ def _completions(session: Session) -> np.ndarray:
         given = np.tile(order[:, : round(fraction * whole.shape[1])], (TIMES, 1))
         made = session.model.complete_sets(given, jax.random.fold_in(key_drawn, i))
         rows.append(np.asarray(made))
-    images = decode_batched(session.model, np.concatenate(rows), session.settings.batch_size)
-    return grid(images, len(whole), session.scale)
+    return grid(session.decode(np.concatenate(rows)), len(whole), session.scale)

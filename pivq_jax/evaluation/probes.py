@@ -89,7 +89,7 @@ def latent_features(splits: Sequence[np.ndarray]) -> list[np.ndarray]:
     for latent in (splits[0] - mean).swapaxes(0, 1):
         variances, axes = np.linalg.eigh(latent.T @ latent / len(latent))
         kept = variances > LEAST_VARIANCE * variances[-1]
-        whitening.append(axes * np.where(kept, 1 / np.sqrt(np.where(kept, variances, 1.0)), 0.0))
+        whitening.append(axes * (1 / np.sqrt(np.where(kept, variances, np.inf))))
 
     def white(latents: np.ndarray) -> np.ndarray:
         parts = zip((latents - mean).swapaxes(0, 1), whitening, strict=True)
@@ -113,12 +113,12 @@ def probe_attributes(
 
     A class that training lacks is never predicted; one that the test split lacks does not count.
     """
+    splits = {"training": train, "validation": validation, "test": test}
     left_out: dict[str, str] = {}
-    for split, data in (("training", train), ("validation", validation), ("test", test)):
-        for column, (name, values) in zip(data.labels.T, factors.items(), strict=True):
-            if len(shown := np.unique(column)) < 2:
+    for a, (name, values) in enumerate(factors.items()):
+        for split, data in splits.items():
+            if len(shown := np.unique(data.labels[:, a])) < 2:
                 left_out.setdefault(name, f"every {split} image has {name} = {values[shown[0]]}")
-    left_out = {name: left_out[name] for name in factors if name in left_out}
     names = tuple(name for name in factors if name not in left_out)
     if not names:
         raise InputError(f"no attribute to probe: {'; '.join(left_out.values()) or 'none given'}")
@@ -129,8 +129,7 @@ def probe_attributes(
     if not varies.any():
         raise InputError("nothing to probe: all training images have the same features")
     train, validation, test = (
-        Labelled(data.features[:, varies], data.labels[:, columns])
-        for data in (train, validation, test)
+        Labelled(data.features[:, varies], data.labels[:, columns]) for data in splits.values()
     )
     fits: list[Probes] = []
     for penalty in PENALTIES:

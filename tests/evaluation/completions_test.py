@@ -8,10 +8,13 @@ import pytest
 from PIL import Image
 
 import pivq_jax
+from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.data import load_dataset
 from pivq_jax.evaluation.completions import REGIONS, complete, visible_pixels, write_completions
-from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.evaluation.session import Session
 from pivq_jax.sampling.completion import first_guess
+
+SETTINGS = EvaluateConfig(batch_size=8, samples=20, neighbours=1)
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +101,7 @@ def test_images_are_checked_as_in_encode(model):
 
 
 def test_each_region_has_a_picture_of_its_own_and_what_is_drawn_is_said(model, tmp_path, capsys):
-    settings = Settings(8, 20, "vgg", "", neighbours=1, lpips_path="")
-    session = Session(model, load_dataset("random", image_size=16), settings, tmp_path)
+    session = Session(model, load_dataset("random", image_size=16), SETTINGS, tmp_path)
     for region in ("left", "centre"):
         write_completions(session, region, 16)
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -113,7 +115,7 @@ def test_each_region_has_a_picture_of_its_own_and_what_is_drawn_is_said(model, t
 @pytest.mark.slow
 def test_the_whole_image_is_to_the_right_of_the_completed_one(model, tmp_path):
     dataset = load_dataset("random", image_size=16)
-    session = Session(model, dataset, Settings(8, 20, "vgg", "", 1, lpips_path=""), tmp_path)
+    session = Session(model, dataset, SETTINGS, tmp_path)
     write_completions(session, "left", 1)
     with Image.open(tmp_path / "completions_left.png") as file:
         picture = np.asarray(file)

@@ -15,7 +15,7 @@ from pivq_jax.evaluation.evaluator import Evaluator
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
 from pivq_jax.evaluation.reconstruction import encode_split, mean_lpips
-from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.evaluation.session import Session
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_figures_are_those_of_the_final_evaluation_on_fewer_images(parts, tiny_m
     assert figures["psnr"] == pytest.approx(np.mean(10 * np.log10(255**2 / error)), rel=1e-5)
     codes = encode_split(tiny_model, [run.dataset.train[i] for i in range(60)], 20)
     assert figures["codes_used"] == len(np.unique(codes))
-    settings = dataclasses.replace(Settings.of(tiny_model.config), samples=24, images=60)
+    settings = dataclasses.replace(tiny_model.config.evaluate, samples=24, images=60)
     samples = Session(tiny_model, run.dataset, settings, Path()).samples.images
     extractor = feature_extractor("vgg", batch_size=20)
     real, rebuilt, fake = (extractor.extract(x) for x in (shown, made, samples))

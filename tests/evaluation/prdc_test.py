@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.evaluation import distances
+from pivq_jax.evaluation import neighbours
 from pivq_jax.evaluation.prdc import prdc
 
 
@@ -184,8 +184,9 @@ def test_broken_features_name_their_image(value):
 
 
 def test_blocks_are_of_a_bounded_size_and_change_no_value(monkeypatch):
-    monkeypatch.setattr(distances, "BLOCK_SIZE", 2_000)
-    sizes = [len(rows) for rows in distances.row_blocks(np.arange(200), 90, "")]
+    monkeypatch.setattr(neighbours, "BLOCK_SIZE", 2_000)
+    blocks = list(neighbours.row_blocks(200, 90, ""))
+    sizes = [rows.stop - rows.start for rows in blocks]
     assert max(sizes) == 2_000 // 90 and sum(sizes) == 200
     real, fake = normal(0, 200, 8), 0.95 * normal(1, 90, 8)
     assert prdc(real, fake, 5) == package(real, fake, 5)

@@ -12,16 +12,17 @@ from PIL import Image
 
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.pictures import reconstruction_grid
+from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.data import load_dataset
 from pivq_jax.data.images import images_to_float
 from pivq_jax.evaluation import prior as module
 from pivq_jax.evaluation import report
 from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.evaluation.samples import Samples
-from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
 from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.sampling import Prior, SetPrior, prior_bits
+from pivq_jax.sampling import CodeSpace, Prior, SetPrior, prior_bits
 
 N, K = 4, 32
 
@@ -50,7 +51,8 @@ def model(tiny_config: Any) -> TrainedModel:
 
 def session_of(model: TrainedModel, workdir: Any) -> Session:
     """Nothing is encoded: 30 training and 11 test images, 20 samples of which four are copies."""
-    data, settings = load_dataset("random", image_size=16), Settings(8, 20, "vgg", "", 1, "")
+    data = load_dataset("random", image_size=16)
+    settings = EvaluateConfig(batch_size=8, samples=20, neighbours=1)
     session = Session(model, data, settings, workdir)
     session.pool_codes, session.test_codes = sets(1, 30), sets(2, 11)
     codes = np.concatenate([session.pool_codes[:4], sets(3, 16)])
@@ -179,3 +181,14 @@ def test_the_stage_is_done_again_for_another_prior_and_leaves_none_behind(
     assert "prior_sets" not in report.write_report(session_of(without, tmp_path))
     assert not list(folder.glob("prior*.png"))
     assert "Prior" not in (folder / "index.html").read_text()
+
+
+def test_nearest_sets_have_most_codes_in_common():
+    rng = np.random.default_rng(0)
+    sets, pool = (np.stack([rng.permutation(20)[:5] for _ in range(n)]) for n in (30, 40))
+    pool[7] = sets[3][::-1]  # a copy, in another order
+    nearest, shared = module.nearest_sets(CodeSpace(5, 20), sets, pool)
+    common = np.array([[len({*a} & {*b}) for b in pool.tolist()] for a in sets.tolist()])
+    np.testing.assert_array_equal(nearest, common.argmax(1))
+    np.testing.assert_array_equal(shared, common.max(1))
+    assert (nearest[3], shared[3]) == (7, 5)

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 import pytest
 
+from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.data import load_dataset
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation import figures, report
-from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.evaluation.session import Session
 
 STAGES = ("reconstruction", "perceptual", "attributes", "samples", "distribution", "neighbours")
 
@@ -112,7 +113,7 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
     monkeypatch.setattr(report, "STAGES", {"counted": lambda it: done.append(it) or {"psnr": 1.0}})
     data = load_dataset("random", image_size=16)
     fewer = dataclasses.replace(data, test=first_images(data.test, 100))
-    settings = Settings(8, 40, "vgg", "", neighbours=1, lpips_path="")
+    settings = EvaluateConfig(batch_size=8, samples=40, neighbours=1)
     older = dataclasses.replace(trained_model, step=trained_model.step - 1)
     # Those of another run may have the same step and seconds.
     params = jax.tree.map(lambda x: x + 1, trained_model.params)

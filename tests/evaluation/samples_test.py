@@ -2,6 +2,8 @@
 
 import itertools
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 
 from pivq_jax import sampling
-from pivq_jax.evaluation import samples
+from pivq_jax.common.pictures import interpolation_grid
+from pivq_jax.evaluation import samples, stages
+from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.sampling import CodeSpace
 
 K, N, POOL = 24, 6, 20
@@ -88,14 +92,20 @@ def test_samples_are_shown_between_their_first_two_parents():
 
 
 def test_paths_lead_from_parent_to_parent():
-    found = samples.sample_paths(MODEL, CODES, 3, steps=4, key=jax.random.key(1), batch_size=5)
     first, last = CODES[np.asarray(sampling.random_parents(jax.random.key(1), 3, POOL))].swapaxes(
         0, 1
     )
-    expected = lamps(np.asarray(MODEL.interpolate(first, last, 4)))
-    np.testing.assert_array_equal(found, np.repeat(expected[..., None], 3, axis=-1))
-    again = samples.sample_paths(MODEL, CODES, 3, steps=4, key=jax.random.key(1), batch_size=9)
-    np.testing.assert_array_equal(found, again)
+    paths = lamps(np.asarray(MODEL.interpolate(first, last, 4))).astype(np.uint8)
+    expected = interpolation_grid(np.repeat(paths[..., None], 3, axis=-1), scale=2)
+    for batch_size in (5, 9):
+        session: Any = SimpleNamespace(
+            model=MODEL,
+            pool_codes=CODES,
+            key=lambda draw: jax.random.key(1),
+            decode=partial(decode_batched, MODEL, batch_size=batch_size),
+            scale=2,
+        )
+        np.testing.assert_array_equal(stages._interpolations(session, 3, 4), expected)
 
 
 def test_average_of_pixels():

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.data import load_dataset
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation import session as session_module
-from pivq_jax.evaluation.session import Draw, Session, Settings
+from pivq_jax.evaluation.session import Draw, Session
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.steps import Draw as TrainingDraw
 
@@ -21,7 +22,7 @@ def session(monkeypatch) -> Any:
     """A session whose model is a stand-in; `encoded` and `sampled` count what is made."""
     sample_config, model_config = SimpleNamespace(nearest_of=7), SimpleNamespace(num_codes=2)
     config = SimpleNamespace(seed=3, model=model_config, sample=sample_config)
-    settings = Settings(8, 20, "vgg", "", neighbours=5, lpips_path="")
+    settings = EvaluateConfig(batch_size=8, samples=20)
     data = load_dataset("random", image_size=16)
     model = SimpleNamespace(config=config, space=CodeSpace(2, 4), log_lift=len)
     made = Session(model, data, settings, Path("nowhere"))
@@ -72,7 +73,8 @@ def test_the_pool_is_encoded_once(session):
 
 def test_a_check_uses_the_first_images_of_each_split(session):
     model, data = session.model, session.dataset
-    checked = Session(model, data, Settings(8, 20, "vgg", "", 5, "", images=12), Path("nowhere"))
+    settings = EvaluateConfig(batch_size=8, samples=20, images=12)
+    checked = Session(model, data, settings, Path("nowhere"))
     assert checked.whole is data
     for whole, used in (
         (data.train, checked.pool),

@@ -11,11 +11,12 @@ import pivq_jax
 from pivq_jax import codec, sampling
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
+from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.data import load_dataset
 from pivq_jax.data.sources import Mirrored, first_images
 from pivq_jax.evaluation import prior as module
 from pivq_jax.evaluation.reconstruction import encode_split
-from pivq_jax.evaluation.session import Session, Settings
+from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.model.quantizer import places
@@ -118,7 +119,7 @@ def test_it_chooses_no_pairs_and_codes_no_files(model):
 
 @pytest.mark.slow
 def test_the_report_has_its_bits_and_completions_of_places(model, tmp_path, monkeypatch):
-    settings = Settings(8, 20, "vgg", "", 1, "")
+    settings = EvaluateConfig(batch_size=8, samples=20, neighbours=1)
     session = Session(model, load_dataset("random", image_size=16), settings, tmp_path)
     asked, own = [], TrainedModel.complete_sets
 
