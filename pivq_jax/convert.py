@@ -62,6 +62,8 @@ from pivq_jax.sampling import Labels
 from pivq_jax.training.build import dataset_from_config, steps_from_config
 from pivq_jax.training.checkpoints import Checkpoints, check_place
 
+_NO_DATA = "--data_path is for a run whose training images are read: leave it out"
+
 
 def publish(workdir: Path, directory: Path, data_path: str = "") -> None:
     """Writes the newest checkpoint's averaged weights as a published model with its parents.
@@ -161,9 +163,8 @@ def _convert(options: argparse.Namespace) -> int:
             raise InputError("--training_codes is for a model with images that becomes *.onnx")
         if count < 0:
             raise InputError(f"--training_codes={count} is negative: 0 includes none")
-    published = (files.as_path(options.source) / pretrained.WEIGHTS).exists()
-    if options.data_path and (not options.target or from_file or to_file or published):
-        raise InputError("--data_path is for a run whose training images are read: leave it out")
+    if options.data_path and (not options.target or from_file or to_file):
+        raise InputError(_NO_DATA)
     if to_onnx:
         _to_onnx(options, from_file, target)
         names = ", ".join(file.name for file in onnx_paths(target))
@@ -207,6 +208,8 @@ def _to_onnx(options: argparse.Namespace, from_file: bool, target: Path) -> None
             except InputError as error:
                 raise InputError(f"{error}; or leave them out with --training_codes=0") from error
     else:
+        if options.data_path:
+            raise InputError(_NO_DATA)
         model = from_pretrained(options.source)
         if model.parents is not None and count:
             codes = model.parents[:count]

@@ -212,6 +212,17 @@ def test_data_that_has_moved_is_given_and_other_data_is_warned_of(
     assert pivq_jax.load(workdir).metrics == {}
 
 
+@pytest.mark.parametrize(
+    "given", [("--to=model.safetensors",), ("--to=model.onnx",), ("--push=someone/faces",)]
+)
+def test_a_place_for_data_that_is_not_read_is_refused(capsys, monkeypatch, tmp_path, given):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(convert.pretrained, "check_upload", lambda name: None)
+    line = refused(capsys, "--from=toon_faces", "--data_path=.", *given)
+    assert "--data_path is for a run whose training images are read" in line
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_model_of_the_package_becomes_onnx_by_its_name(tmp_path):
     path = tmp_path / "faces.onnx"
     assert convert.main(["--from=toon_faces", f"--to={path}", "--training_codes=50"]) == 0

@@ -184,9 +184,10 @@ def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
         read_torch_file(path, "")
 
 
-def test_a_compressed_torch_file_is_refused(tmp_path):
+@pytest.mark.parametrize("numbers", [4, 1 << 20])
+def test_a_compressed_torch_file_is_refused(tmp_path, numbers):
     path, packed = tmp_path / "w.pth", tmp_path / "packed.pth"
-    torch.save({"w": torch.zeros(1 << 20)}, path)
+    torch.save({"w": torch.zeros(numbers)}, path)
     with zipfile.ZipFile(path) as whole, zipfile.ZipFile(packed, "w") as archive:
         for name in whole.namelist():
             archive.writestr(name, whole.read(name), zipfile.ZIP_DEFLATED)

@@ -5,6 +5,8 @@ import hashlib
 import json
 import struct
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,6 +27,13 @@ def test_numbers_that_numpy_lacks_are_named(tmp_path, dtype):
     path = write(tmp_path / "w.safetensors", header, b"ab")
     with pytest.raises(InputError, match=rf"holds w as {dtype}: use one of F64, F32, "):
         read_state_dict(path, "")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_weights_of_every_float_are_taken_as_float32(dtype):
+    tensors = {"w": np.arange(3).astype(jnp.dtype(dtype))}
+    taken = weights.check_weights(tensors, {"w": jax.ShapeDtypeStruct((3,), np.float32)}, "it", "")
+    assert taken["w"].dtype == np.float32 and taken["w"].tolist() == [0, 1, 2]
 
 
 def test_more_tensors_than_any_model_has_are_refused(tmp_path, monkeypatch):
