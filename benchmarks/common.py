@@ -65,10 +65,10 @@ def lpips_of(made: np.ndarray, images: np.ndarray, batch_size: int) -> float:
 def training_images(
     config: Config, source: Source, mesh: jax.sharding.Mesh, seed: int
 ) -> Iterator[jax.Array]:
-    """Yields the batches of a training without end, uint8 [B, H, W, 3] on its devices."""
+    """Starts the batches of a training without end, uint8 [B, H, W, 3] on its devices."""
     batch_size, flip = config.train.batch_size, config.data.flip
-    for batch in train_batches(source, batch_size=batch_size, seed=seed, flip=flip):
-        yield put_batch({"image": batch["image"]}, mesh)["image"]
+    batches = train_batches(source, batch_size=batch_size, seed=seed, flip=flip)
+    return (put_batch({"image": batch["image"]}, mesh)["image"] for batch in batches)
 
 
 def milliseconds_in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -123,14 +123,13 @@ def save_figure(figure: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Any]:
-    """Opens Debian's chromium, driven by playwright (requirements-test.txt)."""
-    program = shutil.which("chromium")
-    if not program:
-        raise SystemExit("chromium is not installed: apt-get install chromium")
+    """Opens Debian's chromium, or playwright's own, driven by it (requirements-test.txt)."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
         yield browser
         browser.close()
 

@@ -208,9 +208,9 @@ def _to_onnx(options: argparse.Namespace, from_file: bool, target: Path) -> None
             except InputError as error:
                 raise InputError(f"{error}; or leave them out with --training_codes=0") from error
     else:
+        model = from_pretrained(options.source)
         if options.data_path:
             raise InputError(_NO_DATA)
-        model = from_pretrained(options.source)
         if model.parents is not None and count:
             codes = model.parents[:count]
     write_onnx(target, model.params, without_paths(model.description), codes)

@@ -93,13 +93,13 @@ def pack(contents: Contents) -> bytes:
 def pack_list(names: Sequence[str], table: bytes = b"") -> bytes:
     """Returns the list before compression; refuses names as `check_names` does, and too much."""
     check_names(names)
-    listed = table + b"".join(name.encode() + b"\0" for name in names)
-    if len(listed) > MAX_LIST:
+    size = len(table) + sum(len(name.encode()) + 1 for name in names)
+    if size > MAX_LIST:
         raise InputError(
-            f"the names of {len(names):,} images take {len(listed):,} bytes, more than"
-            f" {MAX_LIST:,}: write several files"
+            f"the names of {len(names):,} images take {size:,} bytes, more than {MAX_LIST:,}: write"
+            " several files"
         )
-    return listed
+    return table + b"".join(name.encode() + b"\0" for name in names)
 
 
 def check_size(size: int, what: str) -> None:

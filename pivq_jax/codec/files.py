@@ -186,7 +186,9 @@ def open_file(path: str | Path, model: TrainedModel) -> Contents:
     if not file.is_file():
         raise InputError(f"no file {file}: give one that --mode=compress wrote")
     with file.open("rb") as opened:
-        content = opened.read(container.MAX_FILE + 1)  # a file may be larger than the memory
+        content = opened.read(len(container.MAGIC))
+        if content == container.MAGIC:  # otherwise it may be anything, and larger than the memory
+            content += opened.read(container.MAX_FILE + 1 - len(content))
     return _parse_own(content, model, str(file))
 
 

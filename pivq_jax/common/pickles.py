@@ -202,6 +202,8 @@ def _arrays(
     named: dict[str, list[str]] = {}
     left = MAX_STATE
     for name, tensor in tensors.items():
+        if not isinstance(tensor, _Tensor):
+            raise ValueError("it holds what is no tensor")
         named.setdefault(tensor.storage, []).append(name)
         left -= math.prod(tensor.shape) * tensor.dtype.itemsize
         if left < 0:

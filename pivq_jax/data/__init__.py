@@ -139,6 +139,8 @@ def load_dataset(
     """
     if name not in NAMES:
         raise InputError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
+    if image_size < 1:
+        raise InputError(f"image_size is {image_size}: it must be at least 1")
     if name == "random":
         return Dataset(
             name,

@@ -65,5 +65,10 @@ def _plan(root: Path, files: dict[str, str], image_size: int, group: str) -> Pla
             )
         listing = listing._replace(splits=splits.in_splits(readable, group))
         plan = layouts.plan_of_files(NAME, listing, image_size, group=group)
+    if tree.list_files(root) != files:
+        raise InputError(
+            f"{readable_name(root)} changed while it was listed: run the command again once it is"
+            " complete"
+        )
     label = f"{readable_name(root.name)} {image_size}px"
     return dataclasses.replace(plan, label=label, skipped=skipped)

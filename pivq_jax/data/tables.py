@@ -146,12 +146,13 @@ def read_csv(
                 f" {' or '.join(RESERVED)}"
             )
 
-    found: dict[str, set[str]] = {name: set() for name in names}
+    # The values of each attribute, each kept once.
+    found: dict[str, dict[str, str]] = {name: {} for name in names}
     # One tuple for all that are equal: of values, and in the end of their places.
     combinations: dict[tuple[str, ...], Any] = {}
     images: dict[str, Any] = {}
     for image, *fields in rows:
-        values = tuple(sys.intern(field.strip()) for field in fields)
+        values = tuple(field.strip() for field in fields)
         if len(values) != len(names) or not all((image, *values)):
             raise InputError(
                 f"{path} does not give {image[:60]!r} a value for each of {len(names)} names"
@@ -162,12 +163,13 @@ def read_csv(
         for (name, known), value in zip(found.items(), values):
             if value not in known:
                 table.keep(value)
-                known.add(value)
+                known[value] = value
             if len(known) > _MAX_VALUES:
                 raise InputError(
                     f"{path} has more than {_MAX_VALUES} values of {name}: an attribute is a class"
                     f" of at most {_MAX_VALUES}; leave the column out"
                 )
+        values = tuple(known[value] for known, value in zip(found.values(), values))
         if values not in combinations:
             table.keep("", len(names))
         values = combinations.setdefault(values, values)

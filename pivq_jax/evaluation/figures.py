@@ -121,6 +121,7 @@ def sections(metrics: dict[str, Any], folder: Path) -> dict[str, list[Part]]:
         ],
     }
     if "prior_bits" in metrics:
+        bits = metrics["prior_bits"]
         columns = {
             "sets": "sets",
             "shared_codes": "codes shared with the nearest training image",
@@ -129,7 +130,7 @@ def sections(metrics: dict[str, Any], folder: Path) -> dict[str, list[Part]]:
         found["Prior"] = [
             "The prior bits are an upper bound on those that a set takes under the prior; they"
             " stand beside the marginal and ceiling bits of codes, above.",
-            Table(("", ""), [("prior bits", metrics["prior_bits"] or "no test set fits")]),
+            Table(("", ""), [("prior bits", "no test set fits" if bits is None else bits)]),
             _by_row("", metrics["prior_sets"], columns),
             *pictures(*(name for name in CAPTIONS if name.startswith("prior"))),
         ]

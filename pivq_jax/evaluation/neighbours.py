@@ -50,7 +50,11 @@ def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> N
         raise InputError(f"k = {k} of a pool of {len(pool)} images: use 1 to {len(pool)}")
     indices, squared = np.empty((len(queries), k), np.int32), np.empty((len(queries), k))
     for rows in row_blocks(len(queries), len(pool), "nearest neighbours"):
-        near = np.asarray(_candidates(points[rows], targets, k))
+        near, first = map(np.array, _candidates(points[rows], targets, k))
+        pairs = np.repeat(np.arange(len(near)), k), first.ravel()
+        copied = ~squared_distances(queries[rows], pool, *pairs).reshape(first.shape).any(1)
+        near[copied] = False  # but for the first k copies: a collapsed model has thousands
+        np.put_along_axis(near, first, True, axis=1)
         places, columns = np.nonzero(near)
         found = squared_distances(queries[rows], pool, places, columns)
         order = np.lexsort((found, places))  # stable: equally far ones remain in order of columns
@@ -61,12 +65,15 @@ def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> N
 
 
 @functools.partial(jax.jit, static_argnames="k")
-def _candidates(x: jax.Array, y: jax.Array, k: int) -> jax.Array:
-    """Which points of `y` may be among the k nearest to each of `x`, bool [M, L]."""
+def _candidates(x: jax.Array, y: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """Which points of `y` may be among the k nearest to each of `x`, bool [M, L], and the k with
+    the least upper bounds, int32 [M, k].
+    """
     low, high = bounds(x, y)
     # The least of all k: for the last one alone, XLA for CPU would sort complete rows, which takes
     # fifteen times as long.
-    return low <= -jnp.min(jax.lax.top_k(-high, k)[0], axis=1, keepdims=True)
+    least, first = jax.lax.top_k(-high, k)
+    return low <= -jnp.min(least, axis=1, keepdims=True), first
 
 
 def as_features(features: npt.ArrayLike, name: str, least: int = 1) -> np.ndarray:

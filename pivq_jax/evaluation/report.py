@@ -66,10 +66,11 @@ def write_report(session: Session) -> dict[str, Any]:
     for number, (name, stage, wanted) in enumerate(stages, 1):
         file = folder / f"{name}.json"
         kept = read_object(file)
-        held = [folder / f"{picture}.png" for picture in kept.get("pictures", [])]
+        held = kept.get("pictures")
         # Stages that were left out are tried again, as a missing file may now exist.
         fits = kept.get("made_for") == wanted and isinstance(kept.get("metrics"), dict)
-        fits = fits and all(picture.exists() for picture in held)
+        fits = fits and isinstance(held, list)
+        fits = fits and all((folder / f"{picture}.png").exists() for picture in held)
         if worst_of_processes(not fits):  # shared storage may show them different files
             if first:
                 print(f"evaluating, {number} of {len(stages)}: {name}", file=sys.stderr, flush=True)
@@ -78,7 +79,7 @@ def write_report(session: Session) -> dict[str, Any]:
             if first:
                 write_json(file, kept)
         metrics |= kept.get("metrics", {})
-        pictures += kept.get("pictures", [])
+        pictures += kept["pictures"]
         if "left_out" in kept:
             left_out[name] = kept["left_out"]
     metrics["left_out"] = left_out

@@ -9,6 +9,7 @@ metadata. Both may be missing. `config.json` repeats the description for the hub
 """
 
 import json
+import math
 import re
 import reprlib
 from pathlib import Path
@@ -248,6 +249,8 @@ def read_prior(path: Path, space: CodeSpace, codebook: jax.typing.ArrayLike) -> 
             if type(size) is not int or not LIMITS[name].holds(size):
                 raise ValueError(f"{name} = {reprlib.repr(size)} {LIMITS[name].text}")
         network, bits = build_prior(space, jnp.asarray(codebook), **sizes), float(held["bits"])
+        if not math.isfinite(bits):
+            raise ValueError(f"bits = {bits}")
         params = parameter_shapes(network, space.num_codes)
     except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise InputError(f"{path} is no prior ({brief(error)}): {_REMEDY}") from error

@@ -135,9 +135,10 @@ class TrainingLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        for tracker in self._trackers:
-            with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
-                tracker.close()
+        ignored = contextlib.suppress(OSError) if kind else contextlib.nullcontext()
+        with ignored, contextlib.ExitStack() as stack:  # one that fails keeps no other one open
+            for tracker in self._trackers:
+                stack.callback(tracker.close)
 
 
 class TensorBoard:

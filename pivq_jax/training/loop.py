@@ -216,16 +216,16 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
                 else:
                     clock.count_step()
             step += 1
-            stop = stop_asked()
+            if step % config.train.log_every == 0 or step == last_step:
+                values = _check_finite(run, step, metrics)
+                if log:
+                    log.write(step, values, config.train.batch_size)
+            stop = stop_asked()  # after the wait for these metrics, in which a signal may come
             done = step == last_step or bool(stop)
-            logs = step % config.train.log_every == 0 or step == last_step
             saves = step % config.train.checkpoint_every == 0 or done
             measures = run.evaluator and every and step % every == 0 and not stop
-            if logs or saves or measures:
-                values = {name: float(value) for name, value in metrics.items()}
-                _check_finite(run, step, values)
-                if logs and log:
-                    log.write(step, values, config.train.batch_size)
+            if saves or measures:
+                _check_finite(run, step, metrics)
             if saves:
                 # What is preempted may have half a minute, and k-means can take longer.
                 in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
@@ -303,28 +303,30 @@ def _initialise_codebook(run: Run, state: TrainState, params: Params, step: int)
             for _ in range(run.config.quantizer.init_batches)
         ]
     every = jnp.concatenate(latents)
-    _check_finite(run, step, {"latent_norm": float(jnp.linalg.norm(every.ravel()))})
+    _check_finite(run, step, {"latent_norm": jnp.linalg.norm(every.ravel())})
     return jax.block_until_ready(run.steps.initialise(state, every))
 
 
-def _check_finite(run: Run, step: int, metrics: Mapping[str, float]) -> None:
-    """Stops a run that has diverged: raises FloatingPointError if one of `CHECKED` is not finite.
+def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
+    """Waits for metrics and returns them; FloatingPointError if one of `CHECKED` is not finite.
 
     Gradients are checked as well, since the loss belongs to the weights before the step.
     """
+    values = {name: float(value) for name, value in metrics.items()}
     rates = ["optimizer.learning_rate"]
     if run.config.optimizer.name == "muon":
         rates.append("optimizer.muon_learning_rate")
     if "discriminator_gradient_norm" in metrics:
         rates.append("adversarial.learning_rate")
     for name in CHECKED:
-        if not np.isfinite(value := metrics.get(name, 0.0)):
+        if not np.isfinite(value := values.get(name, 0.0)):
             last = run.checkpoints.latest_step()
             raise FloatingPointError(
                 f"the {name} is {value} at step {step}: lower {' or '.join(rates)}, in a new"
                 " --workdir; "
                 + (f"the last good checkpoint is that of step {last}" if last else "none was saved")
             )
+    return values
 
 
 def _save(

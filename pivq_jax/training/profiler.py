@@ -1,5 +1,6 @@
 """Profiler traces of a few training steps."""
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class ProfilerTrace:
         if is_remote(self._directory):  # the profiler writes local files only
             for file in local.rglob("*.*"):
                 write_atomically(self._directory / file.relative_to(local), file.read_bytes())
+            shutil.rmtree(local)
         say(f"profile of steps {self._first} to {self._last} in {self._directory}")
 
     def __enter__(self) -> "ProfilerTrace":

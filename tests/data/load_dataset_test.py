@@ -54,6 +54,12 @@ def test_an_unknown_name_lists_the_known_ones():
     assert all(name in str(caught.value) for name in NAMES)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_images_without_pixels_are_refused(name, tmp_path):
+    with pytest.raises(InputError, match="image_size is 0: it must be at least"):
+        load_dataset(name, image_size=0, path=tmp_path)
+
+
 def test_a_missing_folder_says_what_to_give():
     with pytest.raises(
         InputError, match=r"image_folder needs .* --config\.data\.path=DIR"

@@ -127,3 +127,17 @@ def test_the_parents_of_the_samples_shown_are_searched(samples):
             for column in (sample * (near + 1), sample * (near + 1) + 1)
         )
         np.testing.assert_array_equal(shown, nearest)
+
+
+def test_thousands_of_copies_are_not_all_compared(monkeypatch):
+    counts, exact = [], neighbours.squared_distances
+
+    def counted(x, y, rows, columns):
+        counts.append(len(rows))
+        return exact(x, y, rows, columns)
+
+    monkeypatch.setattr(neighbours, "squared_distances", counted)
+    pool = np.full((1000, 8), 0.3, np.float32)
+    found = nearest_neighbours(pool, pool, 6)
+    assert not found.distances.any() and sum(counts) == 2 * 6 * len(pool)
+    assert all(len(set(row)) == 6 for row in found.indices.tolist())

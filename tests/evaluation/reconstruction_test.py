@@ -13,6 +13,7 @@ from pivq_jax.evaluation.reconstruction import describe_psnr
     [
         (None, [30.0, 32.0], "mean PSNR 31.0 dB"),
         ("high", [30.0, 32.0], "mean PSNR 31.0 dB"),
+        (10**400, [30.0, 32.0], "mean PSNR 31.0 dB"),
         (36.9, [30.0, 32.0], "mean PSNR 31.0 dB; 36.9 dB on the test images of the model"),
         (30.0, [50.0], "mean PSNR 50.0 dB; 30.0 dB on the test images of the model"),
     ],

@@ -134,10 +134,11 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
         assert len(done) == expected and metrics["psnr"] == 1.0
     kept = tmp_path / "report" / "counted.json"
     whole = json.loads(kept.read_text())
-    for damaged in ({}, [], whole | {"metrics": 3}, whole | {"pictures": ["deleted"]}):
+    lost = [whole | {"pictures": held} for held in (["deleted"], 3)]
+    for damaged in ({}, [], whole | {"metrics": 3}, *lost):
         kept.write_text(json.dumps(damaged))
         assert report.write_report(Session(model, images, asked, tmp_path))["psnr"] == 1.0
-    assert len(done) == 11
+    assert len(done) == 12
 
     def interrupted(session):
         raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -420,6 +421,7 @@ PRIORS = {
     "of a huge size": ({"width": 10**9, "depth": 1, "heads": 2}, {}, "is no prior"),
     "of no size": ({"width": 8}, {}, "is no prior"),
     "of huge bits": ({"width": 8, "depth": 1, "heads": 2, "bits": 10**400}, {}, "is no prior"),
+    "of endless bits": ({"width": 8, "depth": 1, "heads": 2, "bits": math.inf}, {}, "is no prior"),
     "of text": ("width", {}, "is no prior"),
     "of NaN": (
         {"width": 8, "depth": 1, "heads": 2},

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import struct
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -172,6 +173,20 @@ def test_a_bucket_that_refuses_events_ends_no_run(bucket, monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "gs://bucket/run/tensorboard is not written, and the run goes on: 503 try again\n"
     )
+
+
+def test_a_tracker_that_cannot_be_closed_keeps_no_other_open(tmp_path):
+    def fail():
+        raise OSError("full")
+
+    closed = []
+    log = TrainingLog(tmp_path, 0, 4, Clock())
+    log._trackers += [
+        SimpleNamespace(close=close) for close in (fail, lambda: closed.append(1), fail)
+    ]
+    with pytest.raises(OSError, match="full"), log:
+        pass
+    assert closed
 
 
 def test_a_full_disk_ends_the_run_with_the_name_of_the_file(tmp_path, monkeypatch):

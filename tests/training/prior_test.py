@@ -1,6 +1,8 @@
 """The prior learns what depends on what, continues bit for bit, and belongs to its codes."""
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import shutil
 import signal
@@ -19,11 +21,21 @@ from pivq_jax.training import prior as module
 from pivq_jax.training.prior import load_prior, train_prior
 from pivq_jax.training.stopping import Interrupted
 from tests.conftest import checkpoint_steps
-from tests.training.run_test import stopped_at
 
 K = 16
 SPACE, CODEBOOK = CodeSpace(3, K), jnp.zeros((K, 2))
 SETTINGS = PriorConfig(width=16, depth=1, heads=2, steps=80, batch_size=64, learning_rate=1e-2)
+
+
+def stopped_at(step, number):
+    """Takes the place of `stop_requests`."""
+
+    @contextlib.contextmanager
+    def requests():
+        calls = itertools.count()  # the first is before the first step
+        yield lambda: number if next(calls) == step else 0
+
+    return requests
 
 
 def draw(seed: int, count: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Profiler traces: of the chosen steps, of a run that stops early, in remote storage."""
 
+import tempfile
+
 import jax.numpy as jnp
 import pytest
 
@@ -22,8 +24,12 @@ def test_no_trace_unless_asked_for(tmp_path):
     assert not (tmp_path / "profile").exists()
 
 
-def test_a_run_that_stops_early_keeps_its_trace_in_remote_storage_too(bucket):
+def test_a_run_that_stops_early_keeps_its_trace_in_remote_storage_too(
+    bucket, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with ProfilerTrace(bucket, first_step=0, steps=5) as trace:
         trace.at(0, None)
     assert (bucket / "profile" / "plugins").is_dir()
     assert not [path.name for path in bucket.iterdir() if path.name.endswith(".tmp")]
+    assert not any(tmp_path.iterdir())

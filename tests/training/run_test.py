@@ -1,7 +1,5 @@
 """Nothing that is trained depends on evaluations during training."""
 
-import contextlib
-import itertools
 import json
 import signal
 
@@ -10,6 +8,7 @@ import pytest
 
 from pivq_jax.training import loop
 from pivq_jax.training.cost import Clock
+from pivq_jax.training.logs import TrainingLog
 from pivq_jax.training.stopping import Interrupted
 from tests.conftest import checkpoint_steps, interrupt_at
 from tests.training.loop_test import assert_same_state
@@ -21,17 +20,6 @@ def evaluations(workdir) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def stopped_at(step, number):
-    """Takes the place of `stop_requests`."""
-
-    @contextlib.contextmanager
-    def requests():
-        calls = itertools.count()  # the first is before the first step
-        yield lambda: number if next(calls) == step else 0
-
-    return requests
-
-
 def test_a_checkpoint_comes_before_an_evaluation_and_no_picture_after_a_stop(
     tiny_config, tmp_path, monkeypatch
 ):
@@ -39,10 +27,17 @@ def test_a_checkpoint_comes_before_an_evaluation_and_no_picture_after_a_stop(
         raise MemoryError("of the evaluation")
 
     fail.images = 8
+
+    def write(log, step, *of_step):
+        line(log, step, *of_step)
+        if step == 2:  # as if it came while the metrics of this step were waited for
+            signal.raise_signal(signal.SIGTERM)
+
+    line = TrainingLog.write
     fields = {"evaluate.every": 3, "evaluate.share": 1.0, "train.picture_every": 2}
     config = tiny_config.with_fields({**SHORT, **fields})
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(loop, "stop_requests", stopped_at(2, signal.SIGTERM))
+        patch.setattr(TrainingLog, "write", write)
         loop.train(config, tmp_path, fail)
     assert checkpoint_steps(tmp_path) == [1, 2] and not (tmp_path / "pictures").exists()
     with pytest.raises(MemoryError, match="of the evaluation"):
