@@ -5,6 +5,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -66,12 +67,8 @@ def write_report(session: Session) -> dict[str, Any]:
     for number, (name, stage, wanted) in enumerate(stages, 1):
         file = folder / f"{name}.json"
         kept = read_object(file)
-        held = kept.get("pictures")
-        # Stages that were left out are tried again, as a missing file may now exist.
-        fits = kept.get("made_for") == wanted and isinstance(kept.get("metrics"), dict)
-        fits = fits and isinstance(held, list)
-        fits = fits and all((folder / f"{picture}.png").exists() for picture in held)
-        if worst_of_processes(not fits):  # shared storage may show them different files
+        again = not _holds(kept, wanted, folder)
+        if worst_of_processes(again):  # shared storage may show them different files
             if first:
                 print(f"evaluating, {number} of {len(stages)}: {name}", file=sys.stderr, flush=True)
                 file.unlink(missing_ok=True)  # its pictures are replaced one by one
@@ -94,6 +91,17 @@ def write_report(session: Session) -> dict[str, Any]:
         title = f"{config.name}, step {model.step:,}"
         write_atomically(folder / "index.html", page(title, sections(metrics, folder)).encode())
     return metrics
+
+
+def _holds(kept: dict[str, Any], wanted: dict[str, Any], folder: Path) -> bool:
+    """Whether what is kept of a stage is what is wanted, with its pictures.
+
+    Stages that were left out are tried again, as a missing file may now exist.
+    """
+    pictures = kept.get("pictures")
+    if kept.get("made_for") != wanted or not isinstance(kept.get("metrics"), dict):
+        return False
+    return isinstance(pictures, list) and all((folder / f"{x}.png").exists() for x in pictures)
 
 
 def _run(stage: Callable[[Session], dict[str, Any]], session: Session) -> dict[str, Any]:
