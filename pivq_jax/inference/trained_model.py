@@ -15,6 +15,7 @@ from pivq_jax import sampling
 from pivq_jax.common.files import local_path
 from pivq_jax.common.parallel import own_copy
 from pivq_jax.config.fields import BUILT_FROM, Config
+from pivq_jax.inference.checks import check_images, check_visible
 from pivq_jax.inference.programs import Programs, programs_of
 from pivq_jax.interop.pretrained import Published, write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths
@@ -22,7 +23,6 @@ from pivq_jax.sampling.completion import complete_patches, first_guess
 
 Array = jax.Array | np.ndarray
 COMPLETED_AT_ONCE = 8  # images
-MAX_ABS_PIXEL = 1.5  # allow resize overshoot; reject [0, 255] or standardized images
 RECOMBINED_AT_ONCE = 256  # images, each of which takes megabytes with thousands of codes
 
 
@@ -305,36 +305,3 @@ class TrainedModel:
         if not len(self.space.check(codes, distinct=partial, partial=partial)):
             raise ValueError("there are no codes: give those of at least one image")
         return jnp.asarray(codes, jnp.int32)
-
-
-def check_images(images: Array, size: int, visible: Array | None = None) -> jax.Array:
-    """Checks images, floating point [B, size, size, 3] in [-1, 1] up to overshoot.
-
-    Pixels that are not `visible` (see `check_visible`) are not read, and 0 in what is returned.
-    """
-    images = jnp.asarray(images)
-    if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
-        shape = f"[B, {size}, {size}, 3], B at least 1"
-        raise ValueError(f"images have shape {images.shape}: give {shape}")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"images have dtype {images.dtype}: give floats in [-1, 1]")
-    if visible is not None:
-        images = jnp.where(check_visible(visible, images.shape) > 0, images, 0)
-    low, high = images.min(), images.max()
-    if max(-low, high) > MAX_ABS_PIXEL:
-        raise ValueError(f"images range from {low:g} to {high:g}: give floats in [-1, 1]")
-    return images
-
-
-def check_visible(visible: Array, shape: tuple[int, ...]) -> jax.Array:
-    """Checks which pixels are visible, bool [H, W] or [B, H, W]; returns float32 [B, H, W, 1]."""
-    visible = jnp.asarray(visible)
-    count, height, width = shape[:3]
-    if visible.dtype != bool or visible.shape not in ((height, width), (count, height, width)):
-        raise ValueError(
-            f"visible is {visible.dtype} {visible.shape}: give bool [{height}, {width}] or"
-            f" [{count}, {height}, {width}]"
-        )
-    if not jnp.all(visible.any((-2, -1))):
-        raise ValueError("no pixel of an image is visible: use sample or sample_prior")
-    return jnp.broadcast_to(visible, shape[:3]).astype(jnp.float32)[..., None]
