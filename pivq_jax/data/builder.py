@@ -220,9 +220,9 @@ def _write_shard(make: Make, shard: _Shard) -> Iterator[str]:
                 record = records.encode(*make(entry))
                 writer.write(record)
                 total += len(record)
+            except ShapeError:
+                raise
             except InputError as error:
-                if isinstance(error, ShapeError):
-                    raise
                 reason = str(error)
                 skipped.append(reason)
             yield reason
