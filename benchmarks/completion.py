@@ -65,7 +65,7 @@ def completed(
 
     def complete(rows: np.ndarray) -> np.ndarray:
         x = np.asarray(images_to_float(images[rows]))
-        codes = model.complete(x, visible[rows], use_prior)
+        codes = model.complete(x, visible[rows], use_prior, first=int(rows[0]))
         return np.asarray(images_to_uint8(model.decode(codes)))
 
     batches = list(in_batches(np.arange(len(images)), min(AT_ONCE, len(images))))

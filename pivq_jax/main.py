@@ -5,10 +5,11 @@ Trains PI-VQ, a permutation-invariant vector-quantized autoencoder, and uses tra
 Modes:
 {modes}
 
-Once there is a run, its --workdir is enough: --config may be left out.
+Once there is a run, its --workdir is enough: --config may be left out, and fields are those of the
+run but for those given.
 
     python -m pivq_jax.main --workdir=runs/toon_faces                              (goes on)
-    python -m pivq_jax.main --workdir=runs/toon_faces --mode=sample --output=DIR
+    python -m pivq_jax.main --workdir=runs/toon_faces --mode=sample --config.sample.count=500
 
 With --pretrained=NAME, a published model stands for the workdir of all modes but train and
 train_prior, and results are written to --workdir, by default the current directory; what is written
@@ -23,7 +24,8 @@ With --init_from=SOURCE, a new run starts from the weights of a workdir, a publi
 
 Fields of the config are changed as in --config.train.steps=1000; variants follow a colon, as in
 --config=configs/toon_faces.py:smoke (also :nearest, :positional, or several with commas).
-A config is a file or the name of one in the package: `pivq_jax --config=toon_faces`.
+A config is a file, the name of one in the package (`pivq_jax --config=toon_faces`), or the workdir
+of a run, for a new run with the same fields.
 
 Exit codes: 0 success; 2 invalid input, reported before any work; 1 failure (loss not finite, disk
 full); 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal, after which the same command
@@ -41,6 +43,7 @@ from absl import app, flags, logging
 
 from pivq_jax.common.command_line import exit_code, parse_flags, refuse
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.files import as_path
 from pivq_jax.config.fields import all_fields
 from pivq_jax.config.loader import define_config_flag
 
@@ -205,7 +208,7 @@ def _run(arguments: list[str]) -> int:
     import jax  # takes seconds, so invalid flags are reported before
 
     from pivq_jax import modes
-    from pivq_jax.common.files import as_path, cache_folder, expanded, is_remote
+    from pivq_jax.common.files import cache_folder, expanded, is_remote
     from pivq_jax.common.parallel import join_processes
     from pivq_jax.config.check import check_config, read_config
     from pivq_jax.config.fields import Config
@@ -299,9 +302,21 @@ def _changes() -> dict[str, str]:
     return changes
 
 
+def _parse(arguments: list[str]) -> list[str]:
+    """Parses flags; fields without --config change the config of the run in --workdir."""
+    names = [argument.partition("=")[0].lstrip("-") for argument in arguments]
+    fields = any(name.removeprefix("no").startswith("config.") for name in names)
+    if fields and "config" not in names and "workdir" in names:
+        place = names.index("workdir")
+        workdir = arguments[place].partition("=")[2] or "".join(arguments[place + 1 : place + 2])
+        if (as_path(workdir) / "config.json").exists():
+            arguments = [arguments[0], f"--config={workdir}", *arguments[1:]]
+    return parse_flags(_FIELDS, sys.modules[__name__], arguments)
+
+
 def run() -> None:
     """Entry point of the command `pivq_jax`."""
-    app.run(main, flags_parser=partial(parse_flags, _FIELDS, sys.modules[__name__]))
+    app.run(main, flags_parser=_parse)
 
 
 if __name__ == "__main__":

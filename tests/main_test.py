@@ -109,12 +109,11 @@ def test_each_mode_makes_its_files_again(commands, trained, tmp_path, mode, name
 def test_number_of_samples_may_change_in_a_trained_workdir(commands, trained, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained.workdir, workdir)
-    (workdir / "parents.png").unlink()
-    done = commands.run(
-        *trained.arguments[:-1], f"--workdir={workdir}", "--mode=sample", "--config.sample.count=8"
-    )
+    count = "--config.sample.count=8"  # --workdir is enough
+    done = commands.run("--workdir", str(workdir), "--mode=sample", count)
     assert done.code == 0, done.stderr
-    assert (workdir / "parents.png").exists()
+    done = commands.run(f"--workdir={workdir}", "--mode=sample", count, "--config.data.flip=true")
+    assert done.code == 2 and "another config, with data.flip = False" in done.stderr
     few, many = (Image.open(w / "samples.png") for w in (workdir, trained.workdir))
     assert few.width == many.width and few.height < many.height
 
@@ -199,7 +198,11 @@ WRONG = {
     "both": ([FOLDER, "--train.step=3"], ["'train.step'", "mean --config.train.steps?"]),
     "a field of no config": (
         ["--pretrained=toon_faces", "--mode=sample", "--config.sample.count=3"],
-        ["--config.sample.count needs --config"],
+        ["--config.sample.count needs --config: a name, a file or the workdir of a run"],
+    ),
+    "a field of no run": (
+        ["--workdir=/no/run", "--mode=sample", "--config.sample.count=3"],
+        ["--config.sample.count needs --config: a name, a file or the workdir of a run"],
     ),
     "fewer steps than the codebook waits": (
         [FOLDER, "--config.train.steps=15"],

@@ -235,7 +235,7 @@ def batches_of(
         if contents.code == "fixed":
             ranks = np.frombuffer(contents.data, np.uint8).reshape(count, space.bytes_per_image)
             for start in range(0, count, batch_size):
-                yield space.unrank(ranks[start : start + batch_size])
+                yield space.unrank(ranks[start : start + batch_size], start)
             return
         if contents.code == "short":
             weights = conditional.weights_of(contents.table)

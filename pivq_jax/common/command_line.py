@@ -42,7 +42,7 @@ def parse_flags(fields: Sequence[str], program: ModuleType, arguments: list[str]
     except flags.UnrecognizedFlagError as error:
         message = f"{error}{_meant(error.flagname, fields)}"
         if error.flagname.startswith("config."):
-            message = f"--{error.flagname} needs --config, with the name or the file of the config"
+            message = f"--{error.flagname} needs --config: a name, a file or the workdir of a run"
     except Exception as error:  # of any type, as a config is a program; maybe with a traceback
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         message = lines[-1] if lines else type(error).__name__

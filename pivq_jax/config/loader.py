@@ -1,4 +1,4 @@
-"""Loads configs by name or file: `toon_faces`, `configs/ffhq.py`, `/any/where/mine.py:smoke`."""
+"""Loads configs by name, file or run: `toon_faces`, `/any/where/mine.py:smoke`, `runs/mine`."""
 
 import runpy
 from pathlib import Path
@@ -7,8 +7,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import expanded
+from pivq_jax.common.files import as_path, expanded
 from pivq_jax.config.fields import Config
+from pivq_jax.config.presets import base_config
 
 flags.disclaim_key_flags()  # flags defined here belong to the calling module
 
@@ -27,7 +28,7 @@ def load_config_dict(name: str) -> ConfigDict:
 
     Args:
         name: name of an experiment in this package, or a file that ends in `.py`; variants may
-            follow a colon, as in `toon_faces:smoke,nearest`.
+            follow a colon, as in `toon_faces:smoke,nearest`. Or the workdir of a run.
 
     Raises:
         InputError: if there is no such experiment or file, or it does not define a config.
@@ -39,10 +40,16 @@ def load_config_dict(name: str) -> ConfigDict:
         file = expanded(where)
     elif where in known:
         file = known[where]
+    elif (as_path(name) / "config.json").exists():
+        from pivq_jax.config.check import read_config  # imports jax, which takes seconds
+
+        config = base_config()
+        config.update(Config.from_dict(read_config(as_path(name))).to_dict())
+        return config
     else:
         raise InputError(
-            f"there is no config {where!r}: give one of {', '.join(known)}, or a file such as"
-            " mine.py"
+            f"there is no config {where!r}: give one of {', '.join(known)}, a file such as mine.py,"
+            " or the workdir of a run"
         )
     if not file.is_file():
         raise InputError(
@@ -81,7 +88,8 @@ def define_config_flag() -> flags.FlagHolder[ConfigDict]:
     holder = config_flags.DEFINE_config_file(
         "config",
         None,
-        "The experiment: a name such as toon_faces, or a file; variants after a colon.",
+        "The experiment: a name such as toon_faces, or a file; variants after a colon. Or the"
+        " workdir of a run, for its config; so it is if only fields of the config are given.",
     )
     flags.FLAGS["config"].parser = _Parser()
     return holder

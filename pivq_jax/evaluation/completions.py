@@ -50,7 +50,8 @@ def complete(
     with progress_bar(desc="completing", total=len(images), unit=" images") as bar:
         for start in range(0, len(images), COMPLETED_AT_ONCE):
             part = slice(start, start + COMPLETED_AT_ONCE)
-            codes.append(np.asarray(model.complete(pixels[part], visible[part])))
+            found = model.complete(pixels[part], visible[part], first=start)
+            codes.append(np.asarray(found))
             bar.update(len(codes[-1]))
     return visible, np.concatenate(codes)
 

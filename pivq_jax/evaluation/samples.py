@@ -89,5 +89,5 @@ def average_pixels(source: Source, parents: np.ndarray) -> np.ndarray:
 
     Returns uint8 [S, H, W, 3], rounded half to even.
     """
-    averaged = [np.rint(images_of(source, group).mean(axis=0)) for group in parents]
-    return np.stack(averaged).astype(np.uint8)
+    averaged = (np.rint(images_of(source, group).mean(axis=0)) for group in parents)
+    return np.stack([image.astype(np.uint8) for image in averaged])

@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 MAX_ABS_PIXEL = 1.5  # allow resize overshoot; reject [0, 255] or standardized images
 
 
 def check_images(images: ArrayLike, size: int, visible: ArrayLike | None = None) -> jax.Array:
-    """Checks images, floating point [B, size, size, 3] in [-1, 1] up to overshoot.
+    """Checks images, floating point [B, size, size, 3], finite, in [-1, 1] up to overshoot.
 
     Pixels that are not `visible` (see `check_visible`) are not read, and 0 in what is returned.
     """
@@ -20,6 +21,9 @@ def check_images(images: ArrayLike, size: int, visible: ArrayLike | None = None)
         raise ValueError(f"images have dtype {images.dtype}: give floats in [-1, 1]")
     if visible is not None:
         images = jnp.where(check_visible(visible, images.shape) > 0, images, 0)
+    finite = np.asarray(jnp.isfinite(images).all((1, 2, 3)))
+    if not finite.all():
+        raise ValueError(f"image {int(np.argmin(finite))} is not finite: give floats in [-1, 1]")
     low, high = images.min(), images.max()
     if max(-low, high) > MAX_ABS_PIXEL:
         raise ValueError(f"images range from {low:g} to {high:g}: give floats in [-1, 1]")

@@ -141,8 +141,8 @@ class TrainedModel:
         The second one is matched to the first among `sample.nearest_of` images, see
         `sampling.near_parents`. A share `sample.fraction` of the differing codes, by default about
         half, is exchanged, with the log lift of all parents. `jax.random.key(SEED)` and the same
-        count give the codes of `--mode=sample` of a run with this seed. Raises ValueError if there
-        are fewer than two parents, or `count` is below 1.
+        count, of at most 4,096, give the codes of `--mode=sample` of a run with this seed. Raises
+        ValueError if there are fewer than two parents, or `count` is below 1.
         """
         if self.parents is None:
             raise ValueError(
@@ -192,7 +192,9 @@ class TrainedModel:
         how = key, known, temperature, passes
         return sampling.complete_sets(prior.network, prior.params, given, *how)
 
-    def complete(self, images: Array, visible: Array, prior: bool | None = None) -> jax.Array:
+    def complete(
+        self, images: Array, visible: Array, prior: bool | None = None, first: int = 0
+    ) -> jax.Array:
         """Finds codes whose images have the visible pixels of given ones.
 
         The descent (`sampling.fit_visible`) begins with those codes that fit best, out of the codes
@@ -202,9 +204,10 @@ class TrainedModel:
         most similar parent, and visible ones stay.
 
         `visible` is bool [H, W] or [B, H, W], False for the pixels to be found, which are not read.
-        The model's prior, by default if there is one, makes hidden parts likely. Raises ValueError
-        if the model is `positional` or has no prior to use, or with several stages neither prior
-        nor parents, or no pixel of an image is visible.
+        The model's prior, by default if there is one, makes hidden parts likely. What is drawn for
+        an image depends on its number, which of the first one is `first`. Raises ValueError if the
+        model is `positional` or has no prior to use, or with several stages neither prior nor
+        parents, or no pixel of an image is visible.
         """
         images = check_images(images, self.config.data.image_size, visible)
         if self.space.ordered:
@@ -219,7 +222,7 @@ class TrainedModel:
             if self.space.places:
                 codes = first_guess(*codecs, None, *shown)
                 held = self.space, self.codebook, self.parents, judge
-                results.append(complete_patches(*held, codes, seen[rows], start))
+                results.append(complete_patches(*held, codes, seen[rows], first + start))
             else:
                 codes = first_guess(*codecs, self.parents, *shown)
                 results.append(self._programs.fit(network, params, weights, codes, *shown))

@@ -51,8 +51,8 @@ def match(cost: jax.Array, method: str = "auto") -> Matching:
         for every input; see `Matching` for NaN, -inf and infeasible problems.
 
     Raises:
-        ValueError: at trace time, if `cost` is not a floating-point array of such a shape, or if
-            `method` is unknown.
+        ValueError: at trace time, if `cost` is not a floating-point array of such a shape, or has
+            2^31 entries or more, or if `method` is unknown.
     """
     if method not in METHODS:
         raise ValueError(f"unknown matching method {method!r}: use one of {', '.join(METHODS)}")
@@ -62,6 +62,8 @@ def match(cost: jax.Array, method: str = "auto") -> Matching:
             f"cost has shape {cost.shape}; it must be [..., N, K], not empty, with 1 <= N <= K "
             "(transpose it to give each column its own row)"
         )
+    if (cost.shape[-2] + 1) * cost.shape[-1] >= 2**31:  # solvers number all pairs in 32 bits
+        raise ValueError(f"cost has shape {cost.shape}; (N + 1) * K must be below 2^31")
     if not jnp.issubdtype(cost.dtype, jnp.floating):
         raise ValueError(f"cost has dtype {cost.dtype}; cast it to float32 first")
     cost = cost.astype(jnp.float32)

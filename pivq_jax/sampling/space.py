@@ -182,11 +182,11 @@ class CodeSpace:
             ranks[rows] = np.frombuffer(content, np.uint8).reshape(len(numbers), size)
         return ranks
 
-    def unrank(self, ranks: npt.ArrayLike) -> npt.NDArray[np.int32]:
+    def unrank(self, ranks: npt.ArrayLike, first: int = 0) -> npt.NDArray[np.int32]:
         """Returns the codes of ranks, int32 [M, N] in canonical order: the inverse of `rank`.
 
         Raises InputError if a rank is too large, as in a damaged file, and ValueError if the shape
-        or the dtype of `ranks` is wrong.
+        or the dtype of `ranks` is wrong. Errors number the images from `first` on.
 
         >>> CodeSpace(num_codes=3, codebook_size=10).unrank(np.array([[119]], np.uint8)).tolist()
         [[7, 8, 9]]
@@ -198,7 +198,7 @@ class CodeSpace:
         for rows in self._parts(len(ranks)):
             numbers = [int.from_bytes(row.tobytes(), "big") for row in ranks[rows]]
             if max(numbers) >= count:
-                image = rows.start + next(i for i, n in enumerate(numbers) if n >= count)
+                image = first + rows.start + next(i for i, n in enumerate(numbers) if n >= count)
                 raise InputError(
                     f"image {image} has a rank beyond the last of {self.num_codes} codes of"
                     f" {self.codebook_size} entries: the data is damaged, or of another model"

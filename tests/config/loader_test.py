@@ -1,5 +1,6 @@
 """Configs are found by name, by file, from anywhere."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.config.fields import Config
 from pivq_jax.config.loader import experiments, load_config, load_config_dict
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +35,17 @@ def test_a_name_and_a_file_give_the_same_config(monkeypatch):
         config = load_config(f"toon_faces{variants}")
         assert config == load_config(f"configs/toon_faces.py{variants}")
         assert config.to_dict() == load_config_dict(f"toon_faces{variants}").to_dict()
+
+
+def test_a_workdir_gives_the_config_of_its_run(tmp_path):
+    config = load_config("faces:smoke").with_fields({"train.steps": 77, "quantizer.noise": 0})
+    with pytest.raises(InputError, match="or the workdir of a run"):
+        load_config(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    assert load_config(str(tmp_path)) == config
+    changed = load_config_dict(str(tmp_path))
+    changed.quantizer.noise = 0.5  # a JSON file need not say that it is a float
+    assert Config.from_dict(changed.to_dict()).quantizer.noise == 0.5
 
 
 def test_a_file_anywhere_needs_the_package_alone(tmp_path):
@@ -63,7 +76,7 @@ def test_a_package_alone_keeps_its_experiments_in_itself(tmp_path):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("toon_face", r"no config 'toon_face': give one of celeba, .*, or a file such as mine\.py"),
+        ("toon_face", r"no config 'toon_face': give one of celeba, .*, a file such as mine\.py"),
         ("nowhere/mine.py", r"nowhere/mine\.py does not exist: .*toon_faces"),
     ],
 )

@@ -14,6 +14,7 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.data import load_dataset
 from pivq_jax.data.sources import Mirrored, first_images
+from pivq_jax.evaluation import completions
 from pivq_jax.evaluation import prior as module
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.session import Session
@@ -95,6 +96,15 @@ def test_it_draws_the_hidden_patches_of_a_completion(model):
     np.testing.assert_array_equal(model.complete(images, np.ones((16, 16), bool)), whole)
     with pytest.raises(ValueError, match="need parents or a prior"):
         dataclasses.replace(model, prior=None).complete(images, visible)
+
+
+@pytest.mark.slow
+def test_equal_images_are_completed_differently(model):
+    image = load_dataset("random", image_size=16).test[0]["image"]
+    visible, codes = completions.complete(model, np.repeat([image], 9, 0), "left")
+    pixels = np.float32(image)[None] / 127.5 - 1
+    np.testing.assert_array_equal(codes[8:], model.complete(pixels, visible[:1], first=8))
+    assert len(np.unique(codes, axis=0)) == 9  # and are so eight at a time
 
 
 def test_a_little_of_each_patch_is_enough_to_find_a_parent(model):

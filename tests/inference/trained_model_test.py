@@ -227,7 +227,7 @@ def test_images_of_another_range_are_refused(trained_model, images):
 def test_an_image_that_is_not_finite_is_named(trained_model, images):
     broken = images.copy()
     broken[5, 3, 3, 0] = np.nan
-    with pytest.raises(ValueError, match="image 5 gives no codes"):
+    with pytest.raises(ValueError, match="image 5 is not finite"):
         trained_model.encode(broken)
 
 

@@ -29,6 +29,12 @@ def test_refuses_unfit_arrays(cost):
         match(cost)
 
 
+def test_refuses_more_pairs_than_32_bits_number():
+    jax.eval_shape(match, jax.ShapeDtypeStruct((46_340, 46_340), jnp.float32))
+    with pytest.raises(ValueError, match=r"\(N \+ 1\) \* K must be below 2\^31"):
+        jax.eval_shape(match, jax.ShapeDtypeStruct((46_340, 46_341), jnp.float32))
+
+
 def test_refuses_an_unknown_method():
     with pytest.raises(ValueError, match="shortest_path"):
         match(COST, "hungarian")
