@@ -223,6 +223,7 @@ def test_a_place_for_data_that_is_not_read_is_refused(capsys, monkeypatch, tmp_p
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_model_of_the_package_becomes_onnx_by_its_name(tmp_path):
     path = tmp_path / "faces.onnx"
     assert convert.main(["--from=toon_faces", f"--to={path}", "--training_codes=50"]) == 0
@@ -394,6 +395,7 @@ def test_what_cannot_be_uploaded_is_refused(capsys, tmp_path, monkeypatch, argum
     assert os.listdir(tmp_path) == ["empty"]
 
 
+@pytest.mark.slow
 def test_as_many_parents_are_published_as_a_model_may_have(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "MOST_CODES", 87)  # of 8 codes each
     assert convert.main([f"--from={tiny_run.workdir}", f"--to={tmp_path / 'faces'}"]) == 0

@@ -273,9 +273,10 @@ def test_too_many_samples_for_one_picture_are_refused_before_the_work(with_paren
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "field, value",
-    [("seed", 7), pytest.param("sample.nearest_of", 30, marks=pytest.mark.slow)],
+    [("seed", 7), ("sample.nearest_of", 30)],
 )
 def test_what_does_not_define_a_model_is_the_tasks_own(with_parents, tmp_path, field, value):
     drawn = []

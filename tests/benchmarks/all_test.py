@@ -98,6 +98,7 @@ def test_what_does_not_fit_or_lacks_something_is_not_run(run):
     assert "\n- elsewhere: not on this kind of device\n" in page and "| elsewhere |" not in page
 
 
+@pytest.mark.slow
 def test_a_job_is_stopped_at_its_limit(run):
     code, output, page = run(SLEEPS, LAST, arguments=("--minutes=0.1",))
     assert code == 1 and "1 stopped, 1 passed" in output
@@ -130,6 +131,7 @@ def test_results_of_another_device_are_not_mixed_in(run, tmp_path, capsys, monke
     assert (tmp_path / "out/index.md").read_text().startswith("# Benchmarks on card x 1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_job_and_keeps_what_has_passed(tmp_path, number, code):
     script = f"""

@@ -14,6 +14,7 @@ from pivq_jax.model.quantizer import assign_in_stages, match_latents, places
 STAGES, LATENTS, ENTRIES = 2, 4, 12  # entries of a stage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["matching", "nearest"])
 def test_conflicts_are_those_among_the_entries_of_each_stage(kind):
     rng = np.random.default_rng(0)

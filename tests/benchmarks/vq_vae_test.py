@@ -1,6 +1,7 @@
 """Samples of the VQ-VAE beside PI-VQ's: the same rules for parents and for what they exchange."""
 
 import numpy as np
+import pytest
 
 from benchmarks.vq_vae import recombined
 
@@ -17,6 +18,7 @@ def chosen(nearest_of: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
     return entries, codes, *recombined(entries, codes, 50, 3, nearest_of, 16)
 
 
+@pytest.mark.slow
 def test_parents_resemble_each_other_if_the_config_says_so():
     def apart(nearest_of: int) -> float:
         entries, codes, _, parents = chosen(nearest_of)

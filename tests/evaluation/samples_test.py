@@ -47,7 +47,7 @@ def lamps(codes):
     )
 
 
-@pytest.mark.parametrize("parents", [2, 3])
+@pytest.mark.parametrize("parents", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_samples_are_sets_of_their_parents_codes(parents):
     codes, groups = samples.recombine_at_random(
         MODEL, CODES, 25, key=jax.random.key(3), batch_size=10, parents=parents
@@ -91,6 +91,7 @@ def test_samples_are_shown_between_their_first_two_parents():
     assert [value for value, _ in itertools.groupby(order)] == [50, 101, 10, 0, 102, 40]
 
 
+@pytest.mark.slow
 def test_paths_lead_from_parent_to_parent():
     first, last = CODES[np.asarray(sampling.random_parents(jax.random.key(1), 3, POOL))].swapaxes(
         0, 1

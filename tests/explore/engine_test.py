@@ -127,7 +127,8 @@ def test_a_new_face_takes_about_half_of_the_pairs_of_two_training_images(engine)
     assert len(parents) > 5
 
 
-@pytest.mark.parametrize("kind", ["nearest", pytest.param("positional", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["nearest", "positional"])
 def test_there_may_be_fewer_entries_than_codes_of_an_image(tiny_config, kind):
     fields = {"quantizer.kind": kind, "quantizer.codebook_size": 6}
     engine = untrained_engine(tiny_config.with_fields(fields))

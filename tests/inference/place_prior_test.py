@@ -74,6 +74,7 @@ def test_a_published_model_draws_the_same(model, tmp_path):
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_it_draws_the_hidden_patches_of_a_completion(model):
     data = load_dataset("random", image_size=16).test
     images = np.stack([data[i]["image"] for i in range(2)]).astype(np.float32) / 127.5 - 1

@@ -246,7 +246,8 @@ def test_codes_of_another_kind_are_refused(trained_model, codes):
         trained_model.decode(codes)
 
 
-@pytest.mark.parametrize("kind", ["nearest", pytest.param("positional", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["nearest", "positional"])
 def test_the_other_kinds(tiny_config, kind):
     config = tiny_config.with_fields({"quantizer.kind": kind})
     mesh = make_mesh()

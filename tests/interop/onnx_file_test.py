@@ -99,7 +99,7 @@ def smoke(name: str = "toon_faces") -> Config:
     return load_config(f"{name}:smoke")
 
 
-@pytest.mark.parametrize("changes", [{}, STAGED])
+@pytest.mark.parametrize("changes", [{}, pytest.param(STAGED, marks=pytest.mark.slow)])
 def test_any_batch_gives_what_jax_gives(changes, tmp_path):
     compare(smoke().with_fields(changes), tmp_path, batches=(1, 3))
 

@@ -275,6 +275,7 @@ def test_a_hub_id_is_fetched(published, monkeypatch):
     assert asked == [("somebody/faces", {"allow_patterns": files})]
 
 
+@pytest.mark.slow
 def test_a_hub_id_offline_is_one_clear_error(tmp_path):
     pytest.importorskip("huggingface_hub")
     code = (

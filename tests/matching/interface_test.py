@@ -12,6 +12,11 @@ from pivq_jax.matching import METHODS, match
 from tests.matching import problems
 
 COST = problems.make("gaussian", 6, 5, 9, seed=0)
+QUICK = ("shortest_path", "auction")
+OFTEN = [
+    method if method in QUICK else pytest.param(method, marks=pytest.mark.slow)
+    for method in METHODS
+]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +45,7 @@ def test_refuses_an_unknown_method():
         match(COST, "hungarian")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OFTEN)
 def test_bad_problems_leave_their_neighbours_alone(method):
     cost = COST.copy()
     cost[0, 0, 0], cost[1, 2, 3], cost[2, :, 3:] = np.nan, -np.inf, np.inf
@@ -79,7 +84,7 @@ def test_works_under_strict_promotion(method):  # ott-jax does not
         assert match(COST, method).converged.all()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OFTEN)
 def test_gradient_is_the_matching(method):
     columns = match(COST, method).columns
     gradient = jax.jit(jax.grad(lambda cost: match(cost, method).cost.sum()))(COST)

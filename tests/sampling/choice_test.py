@@ -114,6 +114,7 @@ def test_the_choice_is_one_of_recombine_and_keeps_to_the_fraction():
             assert len(a_only - {*row}) == round(fraction * len(a_only))
 
 
+@pytest.mark.slow
 def test_an_image_has_its_key_whatever_the_batch():
     whole = mix(A, B_COMMON, key=KEY, prior=trained_like())
     np.testing.assert_array_equal(mix(A, B_COMMON, key=KEY, prior=trained_like()), whole)

@@ -108,6 +108,7 @@ def test_no_step_is_worse_and_the_last_one_changes_nothing(monkeypatch):
     np.testing.assert_array_equal(fit_once(end), end)
 
 
+@pytest.mark.slow
 def test_the_prior_decides_what_pixels_do_not():
     network = SetPrior(K, width=8, depth=1, heads=1)
     codes = jnp.zeros((1, N), jnp.int32)

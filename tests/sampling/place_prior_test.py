@@ -112,6 +112,7 @@ def test_completions_follow_from_what_is_given():
     assert PRIOR.slots.fits(part).all()
 
 
+@pytest.mark.slow
 def test_a_low_temperature_draws_what_is_likely():
     blank = jnp.zeros((500, 4), jnp.int32)
     shares = []
@@ -138,6 +139,7 @@ def test_a_codebook_that_is_not_trained_is_refused():
         Slots.of(space, codebook.at[1].set(codebook[0]))
 
 
+@pytest.mark.slow
 def test_before_training_codes_are_equally_likely():
     start = jax.jit(initial_parameters, static_argnums=(0, 1))(PRIOR, 4, jax.random.key(0))
     found = prior_bits(PRIOR, start, SETS, jax.random.key(0))

@@ -127,6 +127,7 @@ def test_a_set_does_not_depend_on_the_batch():
     np.testing.assert_allclose(many[:100], few, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_codes_of_any_integer_type_are_completed():
     network = SetPrior(300, width=8, depth=1, heads=1)
     blank = np.zeros((20, N), np.int32)

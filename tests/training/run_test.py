@@ -20,6 +20,7 @@ def evaluations(workdir) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_comes_before_an_evaluation_and_no_picture_after_a_stop(
     tiny_config, tmp_path, monkeypatch
 ):
@@ -45,6 +46,7 @@ def test_a_checkpoint_comes_before_an_evaluation_and_no_picture_after_a_stop(
     assert checkpoint_steps(tmp_path) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_not_expected_to_compile_again(tiny_config, tmp_path, monkeypatch):
     def measure(*_):
         return {"psnr": 20.0}, {}

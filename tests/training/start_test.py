@@ -158,6 +158,7 @@ def test_fewer_steps_and_more_than_a_model_has_are_another_config(started, steps
         check_workdir(config, started.workdir, extends=extends)
 
 
+@pytest.mark.slow
 def test_a_run_that_died_before_its_first_step_may_begin_with_another_config(started, tmp_path):
     larger = started.config.with_fields({"train.batch_size": 4_096})
     (tmp_path / "config.json").write_text(json.dumps(larger.to_dict()))
