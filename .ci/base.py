@@ -82,9 +82,9 @@ with tempfile.TemporaryDirectory() as folder:
     command("convert", "--help")
     command(
         *("main", "--pretrained=toon_faces", "--mode=explore", "--port=0"),
-        refused="pip install 'pivq_jax[explore]'",
+        refused="pip install '.[explore]'",
     )
-    command(*("main", "--config=toon_faces:smoke"), refused="pip install 'pivq_jax[train,faces]'")
+    command(*("main", "--config=toon_faces:smoke"), refused="pip install '.[train,faces]'")
     try:
         pivq_jax.data.load_dataset("toon_faces", image_size=64)
     except pivq_jax.common.errors.InputError as error:

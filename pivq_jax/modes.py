@@ -188,7 +188,7 @@ def explore(task: Task) -> None:
         from pivq_jax.explore.server import listen, serve, url
     except ModuleNotFoundError as error:
         raise InputError(
-            f"--mode=explore needs {error.name}: pip install 'pivq_jax[explore]'"
+            f"--mode=explore needs {error.name}: pip install '.[explore]' in a checkout of pivq_jax"
         ) from error
     from pivq_jax.explore.engine import Engine
 

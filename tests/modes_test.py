@@ -76,7 +76,7 @@ sys.meta_path.insert(0, Missing())
             marks=pytest.mark.slow,
         ),
         ("convert", ["--help"], "--push"),
-        ("main", ["--config=toon_faces"], "pip install 'pivq_jax[train,faces]'"),
+        ("main", ["--config=toon_faces"], "pip install '.[train,faces]'"),
     ],
 )
 def test_what_needs_a_published_model_only_needs_no_extra(

@@ -32,7 +32,7 @@ def check_tracker(name: str) -> None:
     if name and importlib.util.find_spec(name) is None:
         raise InputError(
             f"--tracker={name} needs a package that is not installed: pip install"
-            f" 'pivq_jax[{name}]', or leave --tracker out"
+            f" '.[{name}]' in a checkout of pivq_jax, or leave --tracker out"
         )
 
 

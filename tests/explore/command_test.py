@@ -72,4 +72,4 @@ except InputError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert "pip install 'pivq_jax[explore]'" in done.stdout, done
+    assert "pip install '.[explore]'" in done.stdout, done
