@@ -69,6 +69,8 @@ def test_the_large_toon_faces_is_the_recipe_of_before_and_a_check_is_small_in_an
         *itertools.product(NAMES, ("", "smoke")),
         ("toon_faces", "smoke,positional"),
         ("toon_faces", "large"),
+        ("faces", "128px"),
+        ("faces", "smoke,128px"),
     ],
 )
 def test_its_model_initialises(name, variants):

@@ -34,11 +34,7 @@ from pivq_jax.common.files import expanded
 from pivq_jax.data import alignment, framing, images
 from pivq_jax.data.builder import usable_cores
 
-# What to change in configs/faces.py for images of other sizes than its own, 64.
-_FIELDS: dict[int, dict[str, int]] = {
-    64: {},
-    128: {"data.image_size": 128, "model.patch_size": 16, "model.code_dim": 128},
-}
+_CONFIGS = {64: "configs/faces.py", 128: "configs/faces.py:128px"}  # by image size
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,10 +72,9 @@ def _run(options: argparse.Namespace) -> int:
     if skipped:
         reasons = alignment.counts(skipped)
         print(f"{len(skipped):,} skipped ({reasons}): see {alignment.SKIPPED} there")
-    if options.size in _FIELDS:
-        fields = {"data.path": os.fspath(output), **_FIELDS[options.size]}
-        flags = shlex.join(f"--config.{name}={value}" for name, value in fields.items())
-        print(f"train on them: python -m pivq_jax.main --config=configs/faces.py {flags}")
+    if config := _CONFIGS.get(options.size):
+        path = shlex.quote(f"--config.data.path={os.fspath(output)}")
+        print(f"train on them: python -m pivq_jax.main --config={config} {path}")
     return 0
 
 

@@ -25,7 +25,8 @@ def in_splits(entries: Sequence[Entry], group: str) -> dict[str, list[Entry]]:
     if len(sizes) < len(SPLITS):
         raise InputError(
             f"group is {group!r}, by which the {len(entries):,} images are in {len(sizes)} group(s)"
-            f" ({min(sizes)[:60]!r}, ...): a data set needs at least 3, one per split"
+            f" ({min(sizes)[:60]!r}, ...): a data set needs at least 3, one per split. Give another"
+            " expression, or an empty one: then each image is a group of its own"
         )
     if group and (alone := sum(file == name for file, name in groups.items())):
         logging.warning(
