@@ -166,13 +166,13 @@ def load_dataset(
         directory = records.fetch(path, name, image_size, cache)
     else:
         directory = records.find_directory(expanded(path or cache), name, image_size)
-    if directory is None and name == "image_folder":
+    if directory is None and name == "image_folder" and not is_remote(path):
         if not path:
             raise InputError(
                 "image_folder needs the directory that holds your images: give it as"
                 " --config.data.path=DIR"
             )
-        if not is_remote(path) and records.prepared_sizes(expanded(path), name):
+        if records.prepared_sizes(expanded(path), name):
             raise InputError(
                 f"{path} was prepared at smaller sizes than {image_size} pixels: prepare the images"
                 f" again with --size={image_size}, or set --config.data.image_size"

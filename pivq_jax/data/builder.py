@@ -212,23 +212,32 @@ def _write_shard(make: Make, shard: _Shard) -> Iterator[str]:
 
     part = shard.path.with_name(f".{shard.path.name}.part")
     total, skipped = 0, []
-    try:
+
+    @contextlib.contextmanager
+    def writing() -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # of the writer, for example if the disk is full
+            raise OSError(f"cannot write {shard.path}: {error}") from error
+
+    with writing():
         writer = array_record_module.ArrayRecordWriter(os.fspath(part), "group_size:1")
-        for entry in shard.entries:
-            reason = ""
-            try:
-                record = records.encode(*make(entry))
+    for entry in shard.entries:
+        reason = ""
+        try:
+            record = records.encode(*make(entry))
+        except ShapeError:
+            raise
+        except InputError as error:
+            reason = str(error)
+            skipped.append(reason)
+        else:
+            with writing():
                 writer.write(record)
-                total += len(record)
-            except ShapeError:
-                raise
-            except InputError as error:
-                reason = str(error)
-                skipped.append(reason)
-            yield reason
+            total += len(record)
+        yield reason
+    with writing():
         writer.close()
-    except RuntimeError as error:  # raised by the writer, for example if the disk is full
-        raise OSError(f"cannot write {shard.path}: {error}") from error
     sync(part)
     os.replace(part, shard.path)
     summary = {

@@ -66,8 +66,9 @@ def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
 
 def name_of(changes: Mapping[str, str]) -> str:
     """Returns a part of a file's name that tells edits from others, as `hair_bun_eyes_wide`."""
-    parts = [part for change in changes.items() for part in change]
-    return re.sub(r"[^\w-]+", "", "_".join(parts))
+    name = "_".join(part for change in changes.items() for part in change)
+    name = re.sub(r"[#\s]", "", name)
+    return re.sub(r"[^\w-]", lambda found: f"x{ord(found[0]):x}", name)  # age=<5 is not age=5
 
 
 def all_values(model: TrainedModel, codes: np.ndarray, scale: int = 1) -> Pixels:

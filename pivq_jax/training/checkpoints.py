@@ -198,9 +198,9 @@ class Checkpoints:
             if not damage:
                 self._set_aside(damaged)
                 return read["state"], read["progress"]
-            if self._read_only and newest and not (self.directory / str(step)).exists():
+            if self._read_only and not (self.directory / str(step)).exists():
                 self._manager.reload()  # the run has deleted it, and has newer ones
-                return self.restore(state, mesh)
+                return self.restore(state, mesh, None if newest else step)
             damaged.append(step)
             print(
                 f"the checkpoint of step {step} in {self.directory} cannot be read ({damage})"

@@ -28,6 +28,7 @@ def test_each_edit_has_a_name_of_its_own_that_is_one_of_a_file():
         {"hair": "bun", "eyes": "wide"},
         {"skin_color": "#5c3829"},
         {"Male": "no/yes"},
+        *({"age": age} for age in ("5", "<5", ">5")),
     ]
     names = [name_of(changes) for changes in edits]
     assert names[0] == "hair_bun" and names[2] == "hair_bun_eyes_wide"

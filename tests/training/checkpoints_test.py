@@ -459,6 +459,8 @@ def test_a_reader_beside_a_run_goes_on_with_what_the_run_has_not_deleted(two_ste
         with Checkpoints(two_steps, keep=1) as run:
             run.save(3, make_state(3), {})
         assert kept(two_steps) == {3}
+        with pytest.raises(InputError, match=r"no checkpoint of step 2; kept: 3"):
+            checkpoints.restore(LIKE, make_mesh(), 2)
         state, _ = checkpoints.restore(LIKE, make_mesh())
     assert state["step"] == 3 and not capfd.readouterr().err
 
