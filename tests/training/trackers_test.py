@@ -16,7 +16,7 @@ from pivq_jax.training.logs import TrainingLog, check_tracker
 def test_a_tracker_that_is_missing_is_refused_with_its_extra(monkeypatch):
     check_tracker("")
     monkeypatch.setattr(logs.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"--tracker=trackio .*pip install 'pivq_jax\[trackio\]'"):
+    with pytest.raises(InputError, match=r"--tracker=trackio .*pip install '\.\[trackio\]'"):
         check_tracker("trackio")
 
 
