@@ -127,11 +127,11 @@ def test_onnx_files_do_what_the_model_does(tiny_model, onnx_files):
     images = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
 
     (latents,) = onnxruntime.InferenceSession(encoder).run(None, {"images": images})
-    columns = np.sort(match_latents(latents, codebook)[0])
-    np.testing.assert_array_equal(columns, model.encode(images))
-    vectors = codebook[columns]
+    indices = np.sort(match_latents(latents, codebook)[0])
+    np.testing.assert_array_equal(indices, model.encode(images))
+    vectors = codebook[indices]
     (decoded,) = onnxruntime.InferenceSession(decoder).run(None, {"vectors": vectors})
-    np.testing.assert_allclose(decoded, model.decode(columns), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(decoded, model.decode(indices), rtol=0, atol=1e-4)
 
 
 def test_onnx_files_hold_the_codes_of_the_training_images(tiny_model, onnx_files):

@@ -55,8 +55,8 @@ def _encode(
     model: PIVQ, space: CodeSpace, params: Any, images: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     result: Any = model.apply({"params": params}, images, method="encode")
-    columns, converged, latents = result
-    return space.canonical(columns), converged, latents
+    indices, converged, latents = result
+    return space.canonical(indices), converged, latents
 
 
 def _decode(model: PIVQ, space: CodeSpace, params: Any, codes: jax.Array) -> jax.Array:

@@ -69,16 +69,16 @@ class PIVQ(nn.Module):
         """Encodes images.
 
         Returns:
-            columns int32 [B, N], the codebook entries; converged bool [B], False if the latents of
+            indices int32 [B, N], the codebook entries; converged bool [B], False if the latents of
             an image are not finite; and what each entry stands for, float32 [B, N, D], the latents
             themselves if there is one stage.
         """
         quantized = self.quantizer(self.latents(images))
-        return quantized.columns, quantized.converged, quantized.targets
+        return quantized.indices, quantized.converged, quantized.targets
 
-    def decode(self, columns: jax.Array) -> jax.Array:
+    def decode(self, indices: jax.Array) -> jax.Array:
         """Decodes codebook entries int32 [B, N]; their order matters for `positional` alone."""
-        return self.decoder(self.quantizer.lookup(columns))
+        return self.decoder(self.quantizer.lookup(indices))
 
     def decode_vectors(self, vectors: jax.Array) -> jax.Array:
         """Decodes code vectors float32 [B, N, D]."""

@@ -27,7 +27,7 @@ import numpy as np
 
 from pivq_jax.matching import match, minima
 
-# Function of latents float32 [B, N, D] and codebook float32 [K, D] that returns columns int32
+# Function of latents float32 [B, N, D] and codebook float32 [K, D] that returns indices int32
 # [B, N] and converged bool [B]; see `match_latents`.
 Matcher = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -36,7 +36,7 @@ class Quantized(NamedTuple):
     """The quantized latents of a batch."""
 
     vectors: jax.Array  # float32 [B, N, D], straight-through: gradients pass to the latents
-    columns: jax.Array  # int32 [B, N], the entry of each latent
+    indices: jax.Array  # int32 [B, N], the entry of each latent
     codebook_loss: jax.Array  # float32 [], pulls entries towards their latents
     commitment_loss: jax.Array  # float32 [], pulls latents towards their entries
     converged: jax.Array  # bool [B], False if the matching has no valid result
@@ -64,28 +64,28 @@ def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
-def look_up(codebook: jax.Array, columns: jax.Array) -> jax.Array:
-    """Returns the entries float32 [B, N, D] of columns int32 [B, N].
+def look_up(codebook: jax.Array, indices: jax.Array) -> jax.Array:
+    """Returns the entries float32 [B, N, D] of indices int32 [B, N].
 
     The gradient of an indexed array is a scatter, which a GPU does in any order, so that floats
     differ from run to run; there, it is a product with one-hot rows. On a CPU, that product would
     be a third of a training step with a large codebook.
     """
-    return codebook[columns]
+    return codebook[indices]
 
 
 def _look_up_forward(
-    codebook: jax.Array, columns: jax.Array
+    codebook: jax.Array, indices: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return codebook[columns], (codebook, columns)
+    return codebook[indices], (codebook, indices)
 
 
 def _look_up_backward(
     saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, None]:
-    codebook, columns = saved
+    codebook, indices = saved
     gradient = jax.lax.platform_dependent(
-        columns.reshape(-1),
+        indices.reshape(-1),
         cotangent.reshape(-1, cotangent.shape[-1]),
         cpu=lambda rows, values: jnp.zeros_like(codebook).at[rows].add(values),
         default=partial(_add_rows, len(codebook)),
@@ -102,15 +102,15 @@ def _add_rows(size: int, rows: jax.Array, values: jax.Array) -> jax.Array:
 look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
-def look_up_in_stages(codebook: jax.Array, columns: jax.Array, stages: int) -> jax.Array:
+def look_up_in_stages(codebook: jax.Array, indices: jax.Array, stages: int) -> jax.Array:
     """Returns entries as `look_up` does, if equal parts of N choose from equal parts of K in turn.
 
     One-hot rows of its gradient are then shorter by that factor.
     """
     if stages == 1:
-        return look_up(codebook, columns)
+        return look_up(codebook, indices)
     parts = split_stages(jnp.asarray(codebook), stages)
-    own = split_stages(columns, stages, 1) - first_entries(parts)
+    own = split_stages(indices, stages, 1) - first_entries(parts)
     return join_stages(jax.vmap(look_up)(parts, own), 1)
 
 
@@ -119,14 +119,14 @@ def match_latents(
 ) -> tuple[jax.Array, jax.Array]:
     """Assigns entries to the latents of each image one to one, at minimum total squared distance.
 
-    Returns columns int32 [B, N], and converged bool [B], which is False if latents are not finite.
+    Returns indices int32 [B, N], and converged bool [B], which is False if latents are not finite.
     Nothing is solved where all nearest entries are distinct, as is usual with several stages.
     """
 
     def match_all(latents: jax.Array) -> tuple[jax.Array, jax.Array]:
         cost = squared_distances(latents, codebook)
-        columns, finite = nearest(cost)[0], jnp.all(jnp.isfinite(cost), (-2, -1))
-        in_order = jnp.sort(columns, -1)
+        indices, finite = nearest(cost)[0], jnp.all(jnp.isfinite(cost), (-2, -1))
+        in_order = jnp.sort(indices, -1)
         distinct = jnp.all(in_order[..., 1:] != in_order[..., :-1])
 
         def solve(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -134,7 +134,7 @@ def match_latents(
             return result.columns, result.converged
 
         done = distinct & jnp.all(finite)
-        return jax.lax.cond(done, lambda _: (columns, finite), solve, cost)
+        return jax.lax.cond(done, lambda _: (indices, finite), solve, cost)
 
     # A CPU solves one problem after another, and then each one's distances stay in the cache.
     one_by_one = partial(jax.lax.map, match_all)
@@ -251,7 +251,7 @@ def assign_in_stages(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Assigns entries as `assign` does, at every stage those of its own, K / stages.
 
-    Returns columns int32 [B, N], converged bool [B], the targets float32 [B, N, D], and what is
+    Returns indices int32 [B, N], converged bool [B], the targets float32 [B, N, D], and what is
     left over, in the latents' shape.
     """
     latents, codebook = jax.lax.stop_gradient((latents, codebook))
@@ -259,13 +259,13 @@ def assign_in_stages(
     def quantize(
         entries: jax.Array, targets: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        columns, converged = assign(targets, entries, kind, matcher)
-        return entries[columns], (columns, converged)
+        indices, converged = assign(targets, entries, kind, matcher)
+        return entries[indices], (indices, converged)
 
     parts = split_stages(codebook, stages)
-    targets, left, (columns, converged) = in_stages(latents, codebook.shape[1], parts, quantize)
-    columns += first_entries(parts)
-    return join_stages(columns, 1), jnp.all(converged, 0), join_stages(targets, 1), left
+    targets, left, (indices, converged) = in_stages(latents, codebook.shape[1], parts, quantize)
+    indices += first_entries(parts)
+    return join_stages(indices, 1), jnp.all(converged, 0), join_stages(targets, 1), left
 
 
 def stand_ins(latents: jax.Array, code_dim: int, noise: float, key: jax.Array) -> jax.Array:
@@ -296,16 +296,16 @@ class Quantizer(nn.Module):
 
         Gradients pass straight to the latents if there is one stage.
         """
-        columns, converged, targets, left = assign_in_stages(
+        indices, converged, targets, left = assign_in_stages(
             latents, self.codebook, self.kind, self.matcher, self.stages
         )
-        entries = look_up_in_stages(self.codebook, columns, self.stages)
+        entries = look_up_in_stages(self.codebook, indices, self.stages)
         vectors = jax.lax.stop_gradient(entries)
         if self.stages == 1:
             vectors = jax.lax.stop_gradient(entries - latents) + latents
         return Quantized(
             vectors=vectors,
-            columns=columns,
+            indices=indices,
             codebook_loss=jnp.mean((targets - entries) ** 2),
             commitment_loss=jnp.mean((latents - jax.lax.stop_gradient(latents - left)) ** 2),
             converged=converged,
@@ -313,16 +313,16 @@ class Quantizer(nn.Module):
             targets=targets,
         )
 
-    def lookup(self, columns: jax.Array) -> jax.Array:
-        """Returns the entries float32 [B, N, D] of columns int32 [B, N]."""
-        return look_up(self.codebook, columns)
+    def lookup(self, indices: jax.Array) -> jax.Array:
+        """Returns the entries float32 [B, N, D] of indices int32 [B, N]."""
+        return look_up(self.codebook, indices)
 
 
 def revive_dead(
     codebook: jax.Array,
     uses: jax.Array,
     latents: jax.Array,
-    columns: jax.Array,
+    indices: jax.Array,
     key: jax.Array,
     threshold: float,
 ) -> tuple[jax.Array, jax.Array]:
@@ -334,7 +334,7 @@ def revive_dead(
     """
     entries = codebook.shape[0]
     flat = latents.reshape(-1, latents.shape[-1])
-    error = jnp.sum((flat - codebook[columns.reshape(-1)]) ** 2, -1)
+    error = jnp.sum((flat - codebook[indices.reshape(-1)]) ** 2, -1)
     # Gumbel top-k draws without replacement and in random order, so the r-th draw replaces the
     # r-th dead entry. A batch with fewer latents than dead entries revives as many as it can.
     scores = jnp.log(error + 1e-12) + jax.random.gumbel(key, error.shape)

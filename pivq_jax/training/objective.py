@@ -192,7 +192,7 @@ class Objective:
             valid = jnp.where(jnp.all(quantized.converged), 1.0, jnp.nan)
             cotangents = jax.tree.map(lambda x: x * valid, cotangents)
             loss *= valid
-            uses = jnp.bincount(quantized.columns.reshape(-1), length=self.model.codebook_size)
+            uses = jnp.bincount(quantized.indices.reshape(-1), length=self.model.codebook_size)
         (gradients,) = pull_back(cotangents)
         return Gradients(gradients, of_discriminator, {"loss": loss, **metrics}, uses)
 
@@ -210,21 +210,21 @@ class Objective:
         decoded, blended = {"reconstructed": reconstructed}, None
         judged = phase == Phase.ADVERSARIAL and self.adversary
         if (judged and "recombined" in judged.weights) or self.weights.recombination > 0:
-            decoded["recombined"], blended = self._recombine(params, quantized.columns, images, key)
+            decoded["recombined"], blended = self._recombine(params, quantized.indices, images, key)
         losses = quantized.codebook_loss, quantized.commitment_loss
         return Made(decoded, quantized.latents, *losses), (quantized, blended)
 
     def _recombine(
-        self, params: Params, columns: jax.Array, images: jax.Array, key: jax.Array
+        self, params: Params, indices: jax.Array, images: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, jax.Array | None]:
         """Decodes code sets of one half of the batch recombined with those of the other half.
 
         Only the decoder gets gradients from them. With several stages, each set is recombined with
         that of the most similar image, and both images, blended, are returned as its target.
         """
-        half = columns.shape[0] // 2
+        half = indices.shape[0] // 2
         codebook = jax.lax.stop_gradient(params["quantizer"]["codebook"])
-        a, b = columns[:half], columns[half : 2 * half]
+        a, b = indices[:half], indices[half : 2 * half]
 
         def mix(b: jax.Array) -> tuple[jax.Array, jax.Array]:
             mixed = self.recombine((a, b, jax.random.split(key, half)), codebook)

@@ -231,7 +231,7 @@ def revive_entries(
     model, codebook = recipe.objective.model, state.params["quantizer"]["codebook"]
     stages, key = model.config.stages, key_at(recipe.seed, Draw.REVIVAL, state.step)
     latents = compute_latents(model, state.params, images)
-    columns, _, targets, _ = quantizer.assign_in_stages(
+    indices, _, targets, _ = quantizer.assign_in_stages(
         latents, codebook, model.kind, model.matcher, stages
     )
     in_parts = partial(quantizer.split_stages, stages=stages)
@@ -241,7 +241,7 @@ def revive_entries(
         parts,
         in_parts(state.uses),
         in_parts(targets, axis=1),
-        in_parts(columns, axis=1) - quantizer.first_entries(parts),
+        in_parts(indices, axis=1) - quantizer.first_entries(parts),
         _stage_keys(key, stages),
     )
     codebook, moved = quantizer.join_stages(revived), quantizer.join_stages(moved)

@@ -22,9 +22,9 @@ def test_conflicts_are_those_among_the_entries_of_each_stage(kind):
     own = places(LATENTS, 4)[rng.integers(0, LATENTS, STAGES * ENTRIES)]
     codebook = np.concatenate([own, rng.normal(size=(STAGES * ENTRIES, 4))], 1).astype(np.float32)
     given = jnp.asarray(latents), jnp.asarray(codebook), kind, match_latents, STAGES
-    columns, _, targets, _ = assign_in_stages(*given)
+    indices, _, targets, _ = assign_in_stages(*given)
     found = conflicts.conflicts(targets, jnp.asarray(codebook), kind, STAGES)
-    np.testing.assert_array_equal(found["codes"], columns)
+    np.testing.assert_array_equal(found["codes"], indices)
 
     apart = np.square(np.asarray(targets)[:, :, None] - codebook).sum(-1)  # [B, N, K]
     stage_of = np.arange(STAGES * ENTRIES) // ENTRIES
@@ -33,9 +33,9 @@ def test_conflicts_are_those_among_the_entries_of_each_stage(kind):
     counts = [np.bincount(row, minlength=STAGES * ENTRIES) for row in nearest]
     assert found["distinct"].tolist() == [int((count > 0).sum()) for count in counts]
     assert found["shared"].tolist() == [int(count[count > 1].sum()) for count in counts]
-    assert found["moved"].tolist() == (nearest != np.asarray(columns)).sum(1).tolist()
+    assert found["moved"].tolist() == (nearest != np.asarray(indices)).sum(1).tolist()
     np.testing.assert_allclose(found["least"], apart.min(-1).sum(1), rtol=1e-4)
-    cost = np.take_along_axis(apart, np.asarray(columns)[..., None], -1).sum((1, 2))
+    cost = np.take_along_axis(apart, np.asarray(indices)[..., None], -1).sum((1, 2))
     np.testing.assert_allclose(found["cost"], cost, rtol=1e-4)
 
 

@@ -179,8 +179,8 @@ def test_stages_are_quantized_paired_and_recombined_as_in_python(kind, fraction,
     assert [row["mixed"] for row in found] == mixed.tolist()
     best = sampling.recombine(space, codebook, a, b, key, fraction, candidates=5)
     assert [row["best"] for row in found] == best.tolist()
-    columns = assign_in_stages(latents, codebook, kind, match_latents, 3)[0]
-    assert [row["quantized"] for row in found] == space.canonical(columns).tolist()
+    indices = assign_in_stages(latents, codebook, kind, match_latents, 3)[0]
+    assert [row["quantized"] for row in found] == space.canonical(indices).tolist()
 
 
 @pytest.mark.slow
@@ -221,8 +221,8 @@ def test_it_quantizes_as_python_does(kind, tmp_path):
     """
     arrays = {"latents": latents, "values": codebook}
     found = run_js("pairing.js", "quantize", body, tmp_path, kind=kind, **arrays)
-    columns, _ = assign(jnp.asarray(latents), jnp.asarray(codebook), kind)
-    assert found == np.asarray(CodeSpace(16, 64, kind).canonical(columns)).tolist()
+    indices, _ = assign(jnp.asarray(latents), jnp.asarray(codebook), kind)
+    assert found == np.asarray(CodeSpace(16, 64, kind).canonical(indices)).tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -154,7 +154,7 @@ def test_encoder_decoder_and_codes(twins):
         theirs = twins.reference.encoder(torch_images(twins.images)).numpy()
         codes = twins.reference.quantizer.assign(torch.from_numpy(theirs)).numpy()
     np.testing.assert_allclose(latents, theirs, atol=1e-5)
-    columns, converged, targets = apply(twins, twins.images, "encode")
+    indices, converged, targets = apply(twins, twins.images, "encode")
     with torch.no_grad():
         decoded = twins.reference.decoder(torch.from_numpy(np.array(targets)))
     ours = apply(twins, targets, "decode_vectors")
@@ -168,7 +168,7 @@ def test_encoder_decoder_and_codes(twins):
     cost = np.asarray(squared_distances(targets, codebook), np.float64)
     own = np.repeat(np.arange(stages), count)[:, None]
     cost[:, own != np.repeat(np.arange(stages), len(codebook) // stages)] = np.inf
-    for image, (a, b) in enumerate(zip(columns, codes, strict=True)):
+    for image, (a, b) in enumerate(zip(indices, codes, strict=True)):
         if not np.array_equal(a, b):  # only where both assignments are optimal
             rows = np.arange(len(a))
             best = cost[image].min(-1).sum()

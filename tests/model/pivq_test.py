@@ -146,7 +146,7 @@ def test_shapes_and_types(output, local, image_size, patch_size, batch, dtype):
     latents = jax.eval_shape(functools.partial(model.apply, method="latents"), variables, images)
     assert (predictions.shape, predictions.dtype) == (images.shape, jnp.float32)
     assert (latents.shape, latents.dtype) == ((batch, 6, 8), jnp.float32)
-    assert (quantized.columns.shape, quantized.columns.dtype) == ((batch, 6), jnp.int32)
+    assert (quantized.indices.shape, quantized.indices.dtype) == ((batch, 6), jnp.int32)
     assert quantized.vectors.shape == (batch, 6, 8)
     assert quantized.converged.shape == (batch,)
 
@@ -331,11 +331,11 @@ def test_reconstruction_is_the_decoding_of_its_own_columns():
     model, params = initialised()
     images = noise((2, 16, 16, 3))
     predictions, quantized = apply(model, params, images)
-    columns, converged, latents = apply(model, params, images, "encode")
+    indices, converged, latents = apply(model, params, images, "encode")
     assert np.all(converged)
     np.testing.assert_allclose(latents, apply(model, params, images, "latents"), atol=1e-6)
-    np.testing.assert_array_equal(columns, quantized.columns)
-    decoded = apply(model, params, columns, "decode")
+    np.testing.assert_array_equal(indices, quantized.indices)
+    decoded = apply(model, params, indices, "decode")
     np.testing.assert_allclose(predictions, decoded, atol=1e-5)
 
 

@@ -62,9 +62,9 @@ def test_squared_distances_are_float32_for_bfloat16_input():
 @given(st.integers(0, 2**31), st.sampled_from([0.01, 1.0, 5.0]))
 def test_matching_is_the_optimal_assignment_of_scipy(seed, scale):
     latents, codebook = draw(seed, scale=scale)  # 0.01: all latents want the same entry
-    columns, converged = assign_matching(latents, codebook)
+    indices, converged = assign_matching(latents, codebook)
     assert np.all(converged)
-    for row, cost in zip(np.asarray(columns), distances64(latents, codebook)):
+    for row, cost in zip(np.asarray(indices), distances64(latents, codebook)):
         assert len(set(row.tolist())) == 6 and row.min() >= 0 and row.max() < 20
         best = cost[linear_sum_assignment(cost)].sum()
         np.testing.assert_allclose(cost[np.arange(6), row].sum(), best, rtol=1e-5, atol=1e-5)
@@ -75,9 +75,9 @@ def test_matching_is_the_optimal_assignment_of_scipy(seed, scale):
 def test_nearest_is_the_nearest(seed):
     latents, codebook = draw(seed)
     for kind in ("nearest", "positional"):
-        columns, converged = assign(jnp.asarray(latents), jnp.asarray(codebook), kind)
+        indices, converged = assign(jnp.asarray(latents), jnp.asarray(codebook), kind)
         assert np.all(converged)
-        np.testing.assert_array_equal(columns, distances64(latents, codebook).argmin(-1))
+        np.testing.assert_array_equal(indices, distances64(latents, codebook).argmin(-1))
 
 
 def test_the_first_of_equally_near_entries_is_the_nearest():
@@ -92,8 +92,8 @@ def test_matching_and_nearest_agree_where_nothing_conflicts():
     chosen = np.array([[3, 1, 4, 15, 9, 2]])
     latents = codebook[chosen] + 1e-3
     for kind in ("matching", "nearest"):
-        columns, _ = assign(jnp.asarray(latents), jnp.asarray(codebook), kind)
-        np.testing.assert_array_equal(columns, chosen)
+        indices, _ = assign(jnp.asarray(latents), jnp.asarray(codebook), kind)
+        np.testing.assert_array_equal(indices, chosen)
 
 
 @pytest.mark.parametrize("quickly", [False, True])
@@ -120,13 +120,13 @@ def quantize(latents, codebook, kind="matching"):
 def test_quantized_vectors_are_codebook_entries(kind):
     latents, codebook = draw(1)
     result = quantize(jnp.asarray(latents), jnp.asarray(codebook), kind)
-    np.testing.assert_allclose(result.vectors, codebook[np.asarray(result.columns)], atol=1e-6)
+    np.testing.assert_allclose(result.vectors, codebook[np.asarray(result.indices)], atol=1e-6)
 
 
 def test_losses_are_the_mean_squared_quantization_error():
     latents, codebook = draw(2)
     result = quantize(jnp.asarray(latents), jnp.asarray(codebook))
-    error = np.mean((latents.astype(np.float64) - codebook[np.asarray(result.columns)]) ** 2)
+    error = np.mean((latents.astype(np.float64) - codebook[np.asarray(result.indices)]) ** 2)
     np.testing.assert_allclose(result.codebook_loss, error, rtol=1e-5)
     np.testing.assert_allclose(result.commitment_loss, error, rtol=1e-5)
 
@@ -145,13 +145,13 @@ def test_gradients_go_straight_through_to_the_latents_alone(kind):
 
 
 def test_the_gradient_of_entries_is_the_sum_over_their_uses():
-    codebook, columns = jnp.zeros((20, 4)), jax.random.randint(jax.random.key(0), (3, 50), 0, 19)
+    codebook, indices = jnp.zeros((20, 4)), jax.random.randint(jax.random.key(0), (3, 50), 0, 19)
     cotangent = jax.random.normal(jax.random.key(1), (3, 50, 4))
     expected = np.zeros((20, 4))
-    np.add.at(expected, np.asarray(columns), np.asarray(cotangent, np.float64))
-    (gradient,) = jax.vjp(lambda entries: look_up(entries, columns), codebook)[1](cotangent)
+    np.add.at(expected, np.asarray(indices), np.asarray(cotangent, np.float64))
+    (gradient,) = jax.vjp(lambda entries: look_up(entries, indices), codebook)[1](cotangent)
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
-    elsewhere = _add_rows(20, columns.reshape(-1), cotangent.reshape(-1, 4))  # on a GPU or TPU
+    elsewhere = _add_rows(20, indices.reshape(-1), cotangent.reshape(-1, 4))  # on a GPU or TPU
     np.testing.assert_allclose(elsewhere, expected, atol=1e-5)
 
 
@@ -159,13 +159,13 @@ def test_the_gradient_of_entries_is_the_sum_over_their_uses():
 def test_each_loss_moves_only_what_it_should(kind):
     latents, codebook = draw(4)
     arrays = jnp.asarray(latents), jnp.asarray(codebook)
-    columns = np.asarray(quantize(*arrays, kind).columns)
-    error = 2 * (latents - codebook[columns]) / latents.size
+    indices = np.asarray(quantize(*arrays, kind).indices)
+    error = 2 * (latents - codebook[indices]) / latents.size
 
     of_codebook = jax.grad(lambda z, c: quantize(z, c, kind).codebook_loss, (0, 1))(*arrays)
     np.testing.assert_array_equal(of_codebook[0], np.zeros_like(latents))
     expected = np.zeros_like(codebook)
-    np.add.at(expected, columns, -error)
+    np.add.at(expected, indices, -error)
     np.testing.assert_allclose(of_codebook[1], expected, rtol=1e-4, atol=1e-7)
 
     of_commitment = jax.grad(lambda z, c: quantize(z, c, kind).commitment_loss, (0, 1))(*arrays)
@@ -179,9 +179,9 @@ def test_exactly_the_dead_entries_move_onto_latents_of_the_batch(seed, dead):
     latents, codebook = draw(seed, b=4)  # 24 latents, at least as many as dead entries
     uses = np.full(20, 100, np.int32)
     uses[list(dead)] = 0
-    columns, _ = assign_matching(latents, codebook)
+    indices, _ = assign_matching(latents, codebook)
     key = jax.random.key(seed)
-    new, mask = map(np.asarray, revive(codebook, uses, latents, columns, key, 0.05))
+    new, mask = map(np.asarray, revive(codebook, uses, latents, indices, key, 0.05))
     expected = np.isin(np.arange(20), list(dead)) & (uses.mean() > 0)
     np.testing.assert_array_equal(mask, expected)
     np.testing.assert_array_equal(new[~mask], codebook[~mask])  # bit for bit
@@ -194,8 +194,8 @@ def test_fewer_latents_than_dead_entries_revive_so_many():
     latents, codebook = draw(0, b=1, n=4)
     uses = np.zeros(20, np.int32)
     uses[:2] = 50
-    columns, _ = assign_matching(latents, codebook)
-    new, mask = map(np.asarray, revive(codebook, uses, latents, columns, jax.random.key(0), 0.05))
+    indices, _ = assign_matching(latents, codebook)
+    new, mask = map(np.asarray, revive(codebook, uses, latents, indices, jax.random.key(0), 0.05))
     assert mask.sum() == 4 and not mask[:2].any()
     assert {r.tobytes() for r in new[mask]} == {r.tobytes() for r in latents.reshape(-1, 5)}
     np.testing.assert_array_equal(new[~mask], codebook[~mask])
@@ -204,9 +204,9 @@ def test_fewer_latents_than_dead_entries_revive_so_many():
 def test_the_threshold_is_a_fraction_of_the_mean_use():
     latents, codebook = draw(0, k=4)
     uses = np.array([4, 6, 95, 95], np.int32)  # mean 50
-    columns = np.zeros(latents.shape[:2], np.int32)
+    indices = np.zeros(latents.shape[:2], np.int32)
     for threshold, dead in ((0.05, 0), (0.1, 1), (0.2, 2), (0.0, 0)):
-        _, mask = revive(codebook, uses, latents, columns, jax.random.key(0), threshold)
+        _, mask = revive(codebook, uses, latents, indices, jax.random.key(0), threshold)
         assert np.asarray(mask).tolist() == [i < dead for i in range(4)]
 
 
@@ -214,9 +214,9 @@ def test_entries_arise_where_the_error_is():
     codebook = np.array([[0.0, 0.0], [50.0, 50.0]], np.float32)
     latents = np.zeros((1, 100, 2), np.float32)
     latents[0, 37] = 3.0  # the only latent that its entry does not serve
-    columns, uses = np.zeros((1, 100), np.int32), np.array([100, 0], np.int32)
+    indices, uses = np.zeros((1, 100), np.int32), np.array([100, 0], np.int32)
     for seed in range(5):
-        new, _ = revive(codebook, uses, latents, columns, jax.random.key(seed), 0.05)
+        new, _ = revive(codebook, uses, latents, indices, jax.random.key(seed), 0.05)
         np.testing.assert_array_equal(new[1], [3.0, 3.0])
 
 
@@ -224,9 +224,9 @@ def test_a_latent_is_drawn_as_often_as_its_squared_error_says():
     codebook = np.array([[0.0, 0.0], [50.0, 50.0]], np.float32)
     latents = np.zeros((1, 10, 2), np.float32)
     latents[0, 2, 0], latents[0, 7, 1] = 1.0, np.sqrt(3.0)
-    columns, uses = np.zeros((1, 10), np.int32), np.array([10, 0], np.int32)
+    indices, uses = np.zeros((1, 10), np.int32), np.array([10, 0], np.int32)
     keys = jax.random.split(jax.random.key(0), 1000)
-    new, _ = jax.vmap(lambda key: revive(codebook, uses, latents, columns, key, 0.05))(keys)
+    new, _ = jax.vmap(lambda key: revive(codebook, uses, latents, indices, key, 0.05))(keys)
     far = np.asarray(new)[:, 1, 1] > 0
     assert np.all(far | (np.asarray(new)[:, 1, 0] == 1.0))
     assert far.mean() == pytest.approx(0.75, abs=0.05)  # 3.6 standard deviations
@@ -247,10 +247,10 @@ def staged(stages, count=6, size=4, per_stage=12, seed=0):
 def test_each_stage_matches_what_those_before_it_left_over():
     stages, count, size = 3, 6, 4
     latents, codebook = staged(stages)
-    columns, converged, targets, left = assign_in_stages(
+    indices, converged, targets, left = assign_in_stages(
         latents, codebook, "matching", match_latents, stages
     )
-    assert np.all(converged) and columns.shape == (3, 18) and targets.shape == (3, 18, 8)
+    assert np.all(converged) and indices.shape == (3, 18) and targets.shape == (3, 18, 8)
     entries = np.split(np.asarray(codebook), stages)
     for image in range(3):
         rest = np.asarray(latents[image])
@@ -260,7 +260,7 @@ def test_each_stage_matches_what_those_before_it_left_over():
             np.testing.assert_allclose(targets[image, own], wanted, atol=1e-6)
             cost = ((wanted[:, None] - entries[stage]) ** 2).sum(-1)
             expected = linear_sum_assignment(cost)[1]
-            np.testing.assert_array_equal(columns[image, own], expected + stage * 12)
+            np.testing.assert_array_equal(indices[image, own], expected + stage * 12)
             rest = rest - entries[stage][expected][:, size:]
         np.testing.assert_allclose(left[image], rest, atol=1e-5)
 
@@ -273,9 +273,9 @@ def test_codes_of_several_stages_are_looked_up_without_gradients_of_latents():
         return module.apply({"params": {"codebook": codebook}}, latents)
 
     made = quantize(latents)
-    np.testing.assert_array_equal(made.vectors, codebook[made.columns])
+    np.testing.assert_array_equal(made.vectors, codebook[made.indices])
     assert not np.any(jax.grad(lambda x: jnp.sum(quantize(x).vectors ** 2))(latents))
-    values = codebook[made.columns][..., 4:]
+    values = codebook[made.indices][..., 4:]
     left = latents - values[:, :6] - values[:, 6:]
     np.testing.assert_allclose(made.commitment_loss, np.mean(left**2), rtol=1e-5)
 

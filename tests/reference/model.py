@@ -309,8 +309,8 @@ class PIVQ(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> codes int64 [B, N]."""
-        columns = self.quantizer.assign(self.encoder(images))
-        return columns if self.kind == "positional" else columns.sort(-1).values
+        indices = self.quantizer.assign(self.encoder(images))
+        return indices if self.kind == "positional" else indices.sort(-1).values
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, N] -> images [B, 3, H, W], clipped."""

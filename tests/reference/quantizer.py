@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 class Quantized(NamedTuple):
     vectors: Tensor  # [B, N, D], straight-through
-    columns: Tensor  # int64 [B, N]
+    indices: Tensor  # int64 [B, N]
     codebook_loss: Tensor
     commitment_loss: Tensor
 
@@ -40,8 +40,8 @@ class Quantizer(nn.Module):
         return self._in_stages(latents)[0]
 
     def _in_stages(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Columns, their targets [B, N, D], and what is left over of the latents."""
-        left, columns, targets = latents, [], []
+        """Indices, their targets [B, N, D], and what is left over of the latents."""
+        left, indices, targets = latents, [], []
         each = len(self.codebook) // self.stages
         for stage, entries in enumerate(self.codebook.split(each)):
             target = self._at_places(left)
@@ -49,9 +49,9 @@ class Quantizer(nn.Module):
             cost = (squares - 2 * target @ entries.T).clamp(min=0)
             found = match(cost) if self.kind == "matching" else cost.argmin(-1)
             left = left - entries[found][..., self.places.shape[1] :]
-            columns.append(found + stage * each)
+            indices.append(found + stage * each)
             targets.append(target)
-        return torch.cat(columns, 1), torch.cat(targets, 1), left
+        return torch.cat(indices, 1), torch.cat(targets, 1), left
 
     def _at_places(self, latents: Tensor) -> Tensor:
         return torch.cat([self.places.expand(len(latents), -1, -1), latents], -1)
@@ -60,13 +60,13 @@ class Quantizer(nn.Module):
         """With several stages, no gradient reaches the latents."""
         latents = latents if self.stages == 1 else latents.detach()
         with torch.no_grad():
-            columns, targets, left = self._in_stages(latents)
-        entries = self.codebook[columns]
+            indices, targets, left = self._in_stages(latents)
+        entries = self.codebook[indices]
         first = F.pad(latents, (self.places.shape[1], 0))
-        through = F.pad(first, (0, 0, 0, columns.shape[1] - latents.shape[1]))
+        through = F.pad(first, (0, 0, 0, indices.shape[1] - latents.shape[1]))
         return Quantized(
             vectors=through + (entries - through).detach(),
-            columns=columns,
+            indices=indices,
             codebook_loss=(targets - entries).square().mean(),
             commitment_loss=(latents - (latents - left).detach()).square().mean(),
         )

@@ -151,7 +151,7 @@ class Trainer:
             self.weights["recombination"] or (judges and "recombined" in self.judged)
         ):
             half, codebook = len(images) // 2, model.quantizer.codebook.detach()
-            a, b = quantized.columns[:half], quantized.columns[half : 2 * half]
+            a, b = quantized.indices[:half], quantized.indices[half : 2 * half]
             assert directions is not None
             places = model.quantizer.places if model.quantizer.stages > 1 else None
             mixed = recombine(a, b, codebook, directions, 0.5, model.kind, places)

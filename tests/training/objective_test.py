@@ -84,7 +84,7 @@ def test_without_a_discriminator_it_is_the_gradient_of_the_weighted_sum(setting,
         else:
             made, quantized = apply({"params": params}, images)
             key_mix, _, key_shift = jax.random.split(KEY, 3)
-            recombined = objective._recombine(params, quantized.columns, images, key_mix)[0]
+            recombined = objective._recombine(params, quantized.indices, images, key_mix)[0]
             shift = jax.random.randint(key_shift, (2,), 0, 4)
             ours, real = (jnp.roll(x, shift, (1, 2)) for x in (recombined, images))
             patches = [  # 4x4 patches of 16x16 images
@@ -148,7 +148,7 @@ def test_with_a_discriminator_the_adaptive_weight_balances_the_last_layer(settin
 
     def images_of(params):
         made, quantized = objective.model.apply({"params": params}, images)
-        return made, objective._recombine(params, quantized.columns, images, key_mix)[0]
+        return made, objective._recombine(params, quantized.indices, images, key_mix)[0]
 
     def logits(judge, images, number):
         policy = ("colour", "translation")
