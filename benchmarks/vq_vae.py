@@ -52,7 +52,7 @@ from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.losses.perceptual import load_lpips
 from pivq_jax.losses.reconstruction import psnr
-from pivq_jax.model.quantizer import places
+from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.build import dataset_from_config
 
@@ -248,7 +248,7 @@ def recombined(
     """
     size, count_places = len(entries), codes.shape[1]
     # A grid as a set: each place has K entries of its own, which say which place they belong to.
-    own = np.repeat(places(count_places, entries.shape[1]), size, axis=0)
+    own = np.repeat(place_vectors(count_places, entries.shape[1]), size, axis=0)
     grid: Any = SimpleNamespace(
         space=CodeSpace(count_places, count_places * size, places=count_places),
         codebook=jnp.asarray(np.concatenate([own, np.tile(entries, (count_places, 1))], axis=1)),

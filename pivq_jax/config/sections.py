@@ -155,6 +155,16 @@ class ModelConfig(Section):
         """The size of a latent: with several stages, half of D says where a code belongs."""
         return self.code_dim if self.stages == 1 else self.code_dim // 2
 
+    @property
+    def freezes_encoder(self) -> bool:
+        """Whether the encoder stays as it is once there is a codebook, as with several stages.
+
+        The codebook could not follow latents that move, as the errors of all stages add up. So
+        `PIVQ` lets no gradient reach the encoder, nor does the quantizer pass one to the latents,
+        and `train_step` keeps momentum from moving it.
+        """
+        return self.stages > 1
+
     def patches(self, image_size: int) -> int:
         """Returns the number of patches of an image."""
         return (image_size // self.patch_size) ** 2

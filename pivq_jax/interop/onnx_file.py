@@ -29,7 +29,7 @@ from pivq_jax.interop.safetensors_file import KEY, config_of_model
 from pivq_jax.interop.weights import Params
 from pivq_jax.model.layers import cosine_transform, positions_2d
 from pivq_jax.model.primitives import NORM_EPSILON
-from pivq_jax.model.quantizer import places
+from pivq_jax.model.quantizer import place_vectors
 
 
 def onnx_paths(path: str | Path) -> tuple[Path, ...]:
@@ -62,7 +62,7 @@ def write_onnx(
     arrays = {"codebook": np.asarray(params["quantizer"]["codebook"])}
     if config.model.stages > 1:
         count, size = config.model.num_latents, config.model.latent_dim
-        arrays["places"] = places(count, config.model.code_dim - size)
+        arrays["places"] = place_vectors(count, config.model.code_dim - size)
     if training_codes is not None:
         arrays["training_codes"] = np.asarray(training_codes, np.int32)
     contents = (
@@ -167,7 +167,7 @@ def decoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
 def _sums(graph: Graph, model: ModelConfig) -> str:
     """Adds up the codes of each patch, `pivq_jax.model.quantizer.sum_by_place`: [B, L, D / 2]."""
     half = model.code_dim // 2
-    known = places(model.num_latents, half)
+    known = place_vectors(model.num_latents, half)
     place, values = (part(graph, "vectors", i, i + half, axis=2) for i in (0, half))
     # The nearest place has the largest product less half of its squared length.
     score = graph.add("MatMul", place, graph.constant("decoder/known", known.T))

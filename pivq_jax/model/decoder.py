@@ -51,9 +51,9 @@ class ConvOutput(nn.Module):
 class LocalOutput(nn.Module):
     """Maps each grid cell to its patch of pixels by a linear layer of its own.
 
-    What a patch can show depends on its place in an aligned image, and one layer for all places has
-    too few directions for all of their shapes (Taigman et al. 2014, DeepFace). The kernels begin at
-    zero, as this learns faster than from random ones.
+    What a patch can show depends on where it is in an aligned image, and one layer for all patches
+    has too few directions for all of their shapes (Taigman et al. 2014, DeepFace). The kernels
+    begin at zero, as this learns faster than from random ones.
     """
 
     patch_size: int
@@ -63,7 +63,7 @@ class LocalOutput(nn.Module):
         """Maps [B, h, w, width] to pixels, float32 [B, h * patch_size, w * patch_size, 3]."""
         _, height, width, channels = grid.shape
         shape = (height * width, channels, 3 * self.patch_size**2)
-        # Not named `kernel`: Muon would orthogonalise each of them, at several times its cost.
+        # Not named `kernel`: Muon would orthogonalize each of them, at several times its cost.
         kernels = self.param("kernels", nn.initializers.zeros, shape)
         cells = grid.astype(jnp.float32).reshape(-1, height * width, channels)
         x = jnp.einsum("btc,tcp->btp", cells, kernels)
@@ -78,9 +78,9 @@ class Decoder(nn.Module):
     alternates self-attention across the image with cross-attention to the set, which is permutation
     invariant.
 
-    With several stages, codes say which patch they belong to (`model.quantizer.places`). Those of a
-    patch are added up, so their order does not matter either, and the sums take the place of the
-    attention to the set. Their inverse cosine transform is added to the output.
+    With several stages, codes say which patch they belong to (`quantizer.place_vectors`). Those of
+    a patch are added up, so their order does not matter either, and the sums replace the attention
+    to the set. Their inverse cosine transform is added to the output.
     """
 
     config: ModelConfig
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
 
         queries = self.param("queries", nn.initializers.normal(0.02), (side**2, config.width))
         queries = (queries + positions_2d(side, side, config.width)).astype(dtype)
-        x = queries[None] + known  # without stages, shared by all images until they see the codes
+        x = queries[None] + known  # with one stage, shared by all images until they see the codes
         for i in range(config.decoder_depth):
             x = block(config.heads, config.mlp_ratio, dtype, name=f"block_{i}")(x, codes)
         x = LayerNorm(dtype, name="norm")(x).reshape(batch, side, side, config.width)

@@ -25,8 +25,8 @@ def pool(grid: jax.Array, count: int) -> jax.Array:
 class Encoder(nn.Module):
     """Vision transformer over image patches.
 
-    Patches have fixed 2-D position embeddings. The latents, one for each stage of quantization of N
-    codes, are computed from (`config.latents`):
+    Patches have fixed 2-D position embeddings. The latents, N / stages of them for N codes, are
+    computed from (`config.latents`):
 
     - `queries`: learned queries, which attend to the patches and to each other in every block, as
       in TiTok's encoder (Yu et al. 2024, arXiv 2406.07550).

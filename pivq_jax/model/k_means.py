@@ -31,7 +31,9 @@ class _State(NamedTuple):
 def initial_codebook(latents: jax.Array, codebook_size: int, key: jax.Array) -> jax.Array:
     """Computes the codebook [K, D] by k-means, started by k-means++, on latents [M, D], M >= K.
 
-    At most `SAMPLES * codebook_size` latents are used, drawn without replacement.
+    At most `SAMPLES * codebook_size` latents are used, drawn without replacement. With several
+    stages, it is called for each, the first with the key drawn for codebooks at this step, the
+    others with that key and the number of their stage folded in.
     """
     key_draw, key_start = jax.random.split(key)
     if latents.shape[0] > SAMPLES * codebook_size:

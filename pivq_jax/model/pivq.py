@@ -10,7 +10,7 @@ from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import KINDS, ModelConfig
 from pivq_jax.model.decoder import Decoder
 from pivq_jax.model.encoder import Encoder
-from pivq_jax.model.quantizer import Matcher, Quantized, Quantizer, match_latents, stand_ins
+from pivq_jax.model.quantizer import Matcher, Quantized, Quantizer, add_noise, match_latents
 
 
 class PIVQ(nn.Module):
@@ -37,13 +37,9 @@ class PIVQ(nn.Module):
         self.decoder = Decoder(self.config, self.image_size, self.kind == "positional")
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, Quantized]:
-        """Returns reconstructions of images, and their `Quantized` latents.
-
-        With several stages, no gradient reaches the encoder: errors of all stages would add up
-        while the codebook follows latents that move.
-        """
+        """Returns reconstructions of images, and their `Quantized` latents."""
         latents = self.latents(images)
-        if self.config.stages > 1:
+        if self.config.freezes_encoder:
             latents = jax.lax.stop_gradient(latents)
         quantized = self.quantizer(latents)
         return self.decoder(quantized.vectors), quantized
@@ -53,13 +49,11 @@ class PIVQ(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """Returns reconstructions without quantization, as before there is a codebook, and latents.
 
-        The decoder gets them with noise of this standard deviation, if there is some, drawn with
-        the key; see `stand_ins`.
+        The decoder gets them with normal noise of this standard deviation, drawn with the key; a
+        ValueError if there is noise and no key.
         """
         latents = self.latents(images)
-        key = jax.random.key(0) if key is None else key
-        vectors = stand_ins(latents, self.config.code_dim, noise, key)
-        return self.decoder(vectors), latents
+        return self.decoder(add_noise(latents, self.config.code_dim, noise, key)), latents
 
     def latents(self, images: jax.Array) -> jax.Array:
         """Computes the latents of images, float32 [B, N / stages, `latent_dim`]."""

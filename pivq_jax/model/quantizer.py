@@ -10,8 +10,8 @@ Kinds of assignment (`kind`):
 With several stages (residual quantization: Lee et al. 2022, arXiv 2203.01941), each latent gets a
 code at every stage, and every stage has entries of its own. A code of the first stage stands for
 the latent, one of a later stage for what the codes before it left over. As codes have no position,
-the first half of an entry says which latent it belongs to (`places`), and the second half what it
-adds to that latent's value.
+the first half of an entry says which latent, its place, it belongs to (`place_vectors`), and the
+second half what it adds to that latent's value.
 
 Distances, assignment and losses are computed in float32 for every dtype of the model.
 """
@@ -35,8 +35,8 @@ Matcher = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 class Quantized(NamedTuple):
     """The quantized latents of a batch."""
 
-    vectors: jax.Array  # float32 [B, N, D], straight-through: gradients pass to the latents
-    indices: jax.Array  # int32 [B, N], the entry of each latent
+    vectors: jax.Array  # float32 [B, N, D]; with one stage, their gradients pass to the latents
+    indices: jax.Array  # int32 [B, N], the entry of each latent, in the order of the latents
     codebook_loss: jax.Array  # float32 [], pulls entries towards their latents
     commitment_loss: jax.Array  # float32 [], pulls latents towards their entries
     converged: jax.Array  # bool [B], False if the matching has no valid result
@@ -110,8 +110,8 @@ def look_up_in_stages(codebook: jax.Array, indices: jax.Array, stages: int) -> j
     if stages == 1:
         return look_up(codebook, indices)
     parts = split_stages(jnp.asarray(codebook), stages)
-    own = split_stages(indices, stages, 1) - first_entries(parts)
-    return join_stages(jax.vmap(look_up)(parts, own), 1)
+    within_stage = split_stages(indices, stages, 1) - first_entries(parts)
+    return join_stages(jax.vmap(look_up)(parts, within_stage), 1)
 
 
 def match_latents(
@@ -165,7 +165,7 @@ def assign(
     return nearest(cost)[0], jnp.all(jnp.isfinite(cost), axis=(1, 2))
 
 
-def places(count: int, size: int) -> np.ndarray:
+def place_vectors(count: int, size: int) -> np.ndarray:
     """Returns the vectors that say which latent a code belongs to, float32 [count, size].
 
     They are fixed and random, so each is far from all others.
@@ -174,32 +174,32 @@ def places(count: int, size: int) -> np.ndarray:
     return np.random.RandomState(0).normal(size=(count, size)).astype(np.float32)
 
 
-def at_places(latents: jax.Array, size: int) -> jax.Array:
-    """Puts their places before latents [B, L, latent_dim]: float32 [B, L, size + latent_dim]."""
-    place = places(latents.shape[1], size)
-    return jnp.concatenate([jnp.broadcast_to(place, (len(latents), *place.shape)), latents], -1)
+def prepend_places(latents: jax.Array, size: int) -> jax.Array:
+    """Puts place vectors before latents [B, L, latent_dim]: float32 [B, L, size + latent_dim]."""
+    first = place_vectors(latents.shape[1], size)
+    return jnp.concatenate([jnp.broadcast_to(first, (len(latents), *first.shape)), latents], -1)
 
 
 def places_of(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:
     """Returns which latent each entry [..., D] belongs to: int32, below `count`.
 
-    It is the one whose place is nearest to the first part of the entry.
+    It is the one whose place vector is nearest to the first part of the entry.
     """
-    place = jax.lax.stop_gradient(vectors[..., :-latent_dim])
-    known = jnp.asarray(places(count, place.shape[-1]))
-    return jnp.argmin(squared_distances(place, known), -1).astype(jnp.int32)
+    first = jax.lax.stop_gradient(vectors[..., :-latent_dim])
+    known = jnp.asarray(place_vectors(count, first.shape[-1]))
+    return jnp.argmin(squared_distances(first, known), -1).astype(jnp.int32)
 
 
-def add_by_place(owners: jax.Array, values: jax.Array, count: int) -> jax.Array:
-    """Adds up values [..., N, size] of the same owner, int [..., N]: [..., count, size]."""
-    one_hot = jax.nn.one_hot(owners, count, dtype=values.dtype)
+def add_by_place(places: jax.Array, values: jax.Array, count: int) -> jax.Array:
+    """Adds up values [..., N, size] of the same place, int [..., N]: [..., count, size]."""
+    one_hot = jax.nn.one_hot(places, count, dtype=values.dtype)
     return jnp.einsum("...np,...nd->...pd", one_hot, values)
 
 
 def sum_by_place(vectors: jax.Array, count: int, latent_dim: int) -> jax.Array:
     """Adds up what entries float32 [B, N, D] say of latents: float32 [B, count, latent_dim]."""
-    owners = places_of(vectors, count, latent_dim)
-    return add_by_place(owners, vectors[..., -latent_dim:], count)
+    places = places_of(vectors, count, latent_dim)
+    return add_by_place(places, vectors[..., -latent_dim:], count)
 
 
 def in_stages(
@@ -217,14 +217,14 @@ def in_stages(
     """
     size = code_dim - latents.shape[-1]
 
-    def step(rest: jax.Array, stage: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        targets = at_places(rest, size)
-        vectors, other = quantize(stage, targets)
-        return rest - vectors[..., size:], (targets, other)
+    def step(residual: jax.Array, stage: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        targets = prepend_places(residual, size)
+        quantized, other = quantize(stage, targets)
+        return residual - quantized[..., size:], (targets, other)
 
     # A loop, as compilers would take many times as long for the matchings of all stages.
-    rest, (targets, others) = jax.lax.scan(step, latents, stages)
-    return targets, rest, others
+    residual, (targets, others) = jax.lax.scan(step, latents, stages)
+    return targets, residual, others
 
 
 def split_stages(array: jax.Array, stages: int, axis: int = 0) -> jax.Array:
@@ -263,18 +263,24 @@ def assign_in_stages(
         return entries[indices], (indices, converged)
 
     parts = split_stages(codebook, stages)
-    targets, left, (indices, converged) = in_stages(latents, codebook.shape[1], parts, quantize)
+    targets, residual, (indices, converged) = in_stages(latents, codebook.shape[1], parts, quantize)
     indices += first_entries(parts)
-    return join_stages(indices, 1), jnp.all(converged, 0), join_stages(targets, 1), left
+    return join_stages(indices, 1), jnp.all(converged, 0), join_stages(targets, 1), residual
 
 
-def stand_ins(latents: jax.Array, code_dim: int, noise: float, key: jax.Array) -> jax.Array:
-    """Returns vectors float32 [B, L, D] in place of entries, before there is a codebook.
+def add_noise(
+    latents: jax.Array, code_dim: int, noise: float, key: jax.Array | None = None
+) -> jax.Array:
+    """Returns what the decoder gets before there is a codebook, float32 [B, L, D].
 
-    They are latents with normal noise, and with their places if D is larger.
+    It is the latents with normal noise of this standard deviation, after place vectors if D is
+    larger. Without noise, no key is needed.
     """
-    noisy = latents + noise * jax.random.normal(key, latents.shape) if noise else latents
-    return at_places(noisy, code_dim - latents.shape[-1])
+    if noise:
+        if key is None:
+            raise ValueError(f"noise = {noise} is drawn with a key: give one")
+        latents = latents + noise * jax.random.normal(key, latents.shape)
+    return prepend_places(latents, code_dim - latents.shape[-1])
 
 
 class Quantizer(nn.Module):
@@ -294,9 +300,10 @@ class Quantizer(nn.Module):
     def __call__(self, latents: jax.Array) -> Quantized:
         """Quantizes latents float32 [B, N / stages, `latent_dim`]; returns `Quantized`.
 
-        Gradients pass straight to the latents if there is one stage.
+        Gradients pass straight to the latents if there is one stage, see
+        `ModelConfig.freezes_encoder`.
         """
-        indices, converged, targets, left = assign_in_stages(
+        indices, converged, targets, residual = assign_in_stages(
             latents, self.codebook, self.kind, self.matcher, self.stages
         )
         entries = look_up_in_stages(self.codebook, indices, self.stages)
@@ -307,7 +314,7 @@ class Quantizer(nn.Module):
             vectors=vectors,
             indices=indices,
             codebook_loss=jnp.mean((targets - entries) ** 2),
-            commitment_loss=jnp.mean((latents - jax.lax.stop_gradient(latents - left)) ** 2),
+            commitment_loss=jnp.mean((latents - jax.lax.stop_gradient(latents - residual)) ** 2),
             converged=converged,
             latents=latents,
             targets=targets,

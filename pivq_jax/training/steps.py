@@ -121,8 +121,8 @@ def train_step(
     """Runs one optimizer step on images uint8 [B, H, W, 3]; metrics are float32 [] each."""
     gradients = batch_gradients(recipe, state, images, lpips_weights, phase, parts_sharding)
     updates, opt_state = recipe.optimizer.update(gradients.params, state.opt_state, state.params)
-    if phase != Phase.CONTINUOUS and recipe.objective.model.config.stages > 1:
-        # It has no gradients, but momentum and Muon would go on, see `PIVQ.__call__`.
+    if phase != Phase.CONTINUOUS and recipe.objective.model.config.freezes_encoder:
+        # It has no gradients, but momentum and Muon would go on.
         updates["encoder"] = jax.tree.map(jnp.zeros_like, updates["encoder"])
     params = optax.apply_updates(state.params, updates)
     # The first averages follow quickly, so that early evaluations do not see the initial weights.

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import conflicts, exchange, precision
 from pivq_jax.config import load_config
-from pivq_jax.model.quantizer import assign_in_stages, match_latents, places
+from pivq_jax.model.quantizer import assign_in_stages, match_latents, place_vectors
 
 STAGES, LATENTS, ENTRIES = 2, 4, 12  # entries of a stage
 
@@ -19,7 +19,7 @@ STAGES, LATENTS, ENTRIES = 2, 4, 12  # entries of a stage
 def test_conflicts_are_those_among_the_entries_of_each_stage(kind):
     rng = np.random.default_rng(0)
     latents = rng.normal(size=(3, LATENTS, 4)).astype(np.float32)
-    own = places(LATENTS, 4)[rng.integers(0, LATENTS, STAGES * ENTRIES)]
+    own = place_vectors(LATENTS, 4)[rng.integers(0, LATENTS, STAGES * ENTRIES)]
     codebook = np.concatenate([own, rng.normal(size=(STAGES * ENTRIES, 4))], 1).astype(np.float32)
     given = jnp.asarray(latents), jnp.asarray(codebook), kind, match_latents, STAGES
     indices, _, targets, _ = assign_in_stages(*given)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pivq_jax import sampling
-from pivq_jax.model.quantizer import assign, assign_in_stages, match_latents, places
+from pivq_jax.model.quantizer import assign, assign_in_stages, match_latents, place_vectors
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.sampling.pairing import pair, rank_of_pairs
 from tests.explore.node import run_js
@@ -166,7 +166,7 @@ def test_stages_are_quantized_paired_and_recombined_as_in_python(kind, fraction,
     ]
     given = {"a": a.tolist(), "b": b.tolist(), "size": len(codebook), "kind": kind}
     given |= {"lines": np.array(lines, np.float32)}
-    given |= {"count": 16, "stages": 3, "fraction": fraction, "vectors": places(16, 8)}
+    given |= {"count": 16, "stages": 3, "fraction": fraction, "vectors": place_vectors(16, 8)}
     given |= {"values": codebook, "latents": latents, "directions": directions}
     names = "canonical, ofWholePlaces, pairCodes, placesOf, quantize, recombine"
     names += ", recombineSeamlessly"

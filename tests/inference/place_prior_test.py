@@ -20,7 +20,7 @@ from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
 from pivq_jax.model.pivq import pivq_from_config
-from pivq_jax.model.quantizer import places
+from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling.completion import complete_patches
 from pivq_jax.sampling.prior import build_prior, initial_parameters
 from tests.conftest import STAGES
@@ -39,7 +39,7 @@ def model(tiny_config) -> TrainedModel:
     codebook = params["quantizer"]["codebook"]
     half = codebook.shape[1] // 2
     owners = np.arange(len(codebook)) % space.places  # as many entries for each place
-    codebook = jnp.concatenate([places(space.places, half)[owners], codebook[:, half:]], 1)
+    codebook = jnp.concatenate([place_vectors(space.places, half)[owners], codebook[:, half:]], 1)
     params["quantizer"] = {"codebook": codebook}
     network = build_prior(space, codebook, width=8, depth=1, heads=2)
     draw = jax.jit(initial_parameters, static_argnums=(0, 1))

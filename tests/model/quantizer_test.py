@@ -13,15 +13,15 @@ from scipy.optimize import linear_sum_assignment
 from pivq_jax.model.quantizer import (
     Quantizer,
     _add_rows,
+    add_noise,
     assign,
     assign_in_stages,
     look_up,
     match_latents,
     nearest,
-    places,
+    place_vectors,
     revive_dead,
     squared_distances,
-    stand_ins,
     sum_by_place,
 )
 
@@ -236,8 +236,8 @@ def staged(stages, count=6, size=4, per_stage=12, seed=0):
     """Latents [B, count, size] and a codebook whose entries lie near their targets."""
     rng = np.random.default_rng(seed)
     latents = rng.normal(size=(3, count, size)).astype(np.float32)
-    near = places(count, size)[rng.integers(0, count, stages * per_stage)]
-    near[: count * stages] = np.tile(places(count, size), (stages, 1))
+    near = place_vectors(count, size)[rng.integers(0, count, stages * per_stage)]
+    near[: count * stages] = np.tile(place_vectors(count, size), (stages, 1))
     near = near.reshape(stages, -1, size)[:, rng.permutation(per_stage)]
     values = rng.normal(size=near.shape) * 0.5 ** np.arange(stages)[:, None, None]
     codebook = np.concatenate([near, values], -1).reshape(stages * per_stage, 2 * size)
@@ -256,7 +256,7 @@ def test_each_stage_matches_what_those_before_it_left_over():
         rest = np.asarray(latents[image])
         for stage in range(stages):
             own = slice(stage * count, (stage + 1) * count)
-            wanted = np.concatenate([places(count, size), rest], -1)
+            wanted = np.concatenate([place_vectors(count, size), rest], -1)
             np.testing.assert_allclose(targets[image, own], wanted, atol=1e-6)
             cost = ((wanted[:, None] - entries[stage]) ** 2).sum(-1)
             expected = linear_sum_assignment(cost)[1]
@@ -283,26 +283,28 @@ def test_codes_of_several_stages_are_looked_up_without_gradients_of_latents():
 def test_codes_are_added_up_by_place_whatever_their_order():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(2, 3, 6, 5)).astype(np.float32)
-    near = np.broadcast_to(places(6, 8), (2, 3, 6, 8)) + 0.1 * rng.normal(size=(2, 3, 6, 8))
+    near = np.broadcast_to(place_vectors(6, 8), (2, 3, 6, 8)) + 0.1 * rng.normal(size=(2, 3, 6, 8))
     vectors = np.concatenate([near, values], -1).reshape(2, 18, 13)
     order = rng.permutation(18)
     sums = sum_by_place(jnp.asarray(vectors[:, order], jnp.float32), 6, 5)
     np.testing.assert_allclose(sums, values.sum(1), atol=1e-5)
 
 
-def test_stand_ins_are_latents_with_noise_at_their_places():
+def test_without_a_codebook_the_decoder_gets_latents_with_noise_at_their_places():
     latents = jnp.asarray(np.random.default_rng(0).normal(size=(8, 400, 16)), jnp.float32)
-    vectors = stand_ins(latents, 32, 0.6, jax.random.key(0))
-    np.testing.assert_array_equal(vectors[0, :, :16], places(400, 16))
-    np.testing.assert_array_equal(vectors[7, :, :16], places(400, 16))
+    vectors = add_noise(latents, 32, 0.6, jax.random.key(0))
+    np.testing.assert_array_equal(vectors[0, :, :16], place_vectors(400, 16))
+    np.testing.assert_array_equal(vectors[7, :, :16], place_vectors(400, 16))
     assert np.std(vectors[..., 16:] - latents) == pytest.approx(0.6, rel=0.01)
-    silent = stand_ins(latents, 32, 0.0, jax.random.key(0))
+    silent = add_noise(latents, 32, 0.0, jax.random.key(0))
     np.testing.assert_array_equal(silent[..., 16:], latents)
-    np.testing.assert_array_equal(stand_ins(latents, 16, 0.0, jax.random.key(0)), latents)
+    np.testing.assert_array_equal(add_noise(latents, 16, 0.0), latents)
+    with pytest.raises(ValueError, match=r"noise = 0\.6 is drawn with a key"):
+        add_noise(latents, 32, 0.6)  # not the same noise each time
 
 
 def test_places_stay_the_same():
     """A model's codes mean nothing with others; they must not change with a version of NumPy."""
     expected = [[1.7640524, 0.4001572], [0.978738, 2.2408931]]
-    np.testing.assert_allclose(places(2, 2), expected, rtol=1e-6)
-    assert float(np.abs(places(64, 32)).sum()) == pytest.approx(1591.67, abs=0.01)
+    np.testing.assert_allclose(place_vectors(2, 2), expected, rtol=1e-6)
+    assert float(np.abs(place_vectors(64, 32)).sum()) == pytest.approx(1591.67, abs=0.01)

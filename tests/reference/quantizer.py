@@ -71,7 +71,7 @@ class Quantizer(nn.Module):
             commitment_loss=(latents - (latents - left).detach()).square().mean(),
         )
 
-    def stand_ins(self, latents: Tensor, noise: float, drawn: Tensor) -> Tensor:
+    def add_noise(self, latents: Tensor, noise: float, drawn: Tensor) -> Tensor:
         """Vectors [B, N / stages, D] before there is a codebook; `drawn` is shaped as `latents`."""
         return self._at_places(latents + noise * drawn)
 

@@ -137,7 +137,7 @@ class Trainer:
         latents = model.encoder(images)
         if phase == "continuous":
             assert noise is not None
-            vectors = model.quantizer.stand_ins(latents, self.noise, noise)
+            vectors = model.quantizer.add_noise(latents, self.noise, noise)
         else:
             quantized = model.quantizer(latents)
             vectors = quantized.vectors

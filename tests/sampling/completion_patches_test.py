@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from pivq_jax.model.quantizer import places
+from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.sampling.completion import complete_patches
 
@@ -12,7 +12,7 @@ N, K = SIDE**2 * STAGES, SIDE**2 * STAGES * EACH
 SPACE = CodeSpace(N, K, places=SIDE**2)
 PLACE = np.tile(np.repeat(np.arange(SIDE**2), EACH), STAGES)
 CODEBOOK = np.random.default_rng(0).normal(size=(K, 2 * D)).astype(np.float32)
-CODEBOOK[:, :D] = places(SIDE**2, D)[PLACE]
+CODEBOOK[:, :D] = place_vectors(SIDE**2, D)[PLACE]
 
 
 def test_hidden_patches_are_those_of_the_parent_whose_visible_ones_are_most_alike():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.model.quantizer import places
+from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling import CodeSpace, complete_sets, prior_bits
 from pivq_jax.sampling.place_prior import PlacePrior, Slots, bits_in_order, by_rows
 from pivq_jax.sampling.prior import build_prior, initial_parameters, prior_loss
@@ -18,7 +18,7 @@ from pivq_jax.sampling.prior import build_prior, initial_parameters, prior_loss
 SPACE = CodeSpace(4, 10, places=2)  # two places with two stages each
 OWNERS = np.array([0, 0, 1, 1, 1, 0, 0, 0, 1, 1])  # of five entries of each stage
 VALUES = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
-CODEBOOK = jnp.concatenate([jnp.asarray(places(2, 3))[OWNERS], VALUES], axis=1)
+CODEBOOK = jnp.concatenate([jnp.asarray(place_vectors(2, 3))[OWNERS], VALUES], axis=1)
 PRIOR = build_prior(SPACE, CODEBOOK, width=8, depth=1, heads=2)
 assert isinstance(PRIOR, PlacePrior)
 SETS = np.array(list(itertools.product([0, 1], [2, 3, 4], [5, 6, 7], [8, 9])), np.int32)
@@ -130,7 +130,7 @@ def test_a_set_does_not_depend_on_the_batch():
 
 
 def test_a_codebook_that_is_not_trained_is_refused():
-    space, vectors = CodeSpace(100, 8_000, places=100), places(100, 3)
+    space, vectors = CodeSpace(100, 8_000, places=100), place_vectors(100, 3)
     owners = np.minimum(np.arange(8_000), 99)
     codebook = jnp.concatenate([jnp.asarray(vectors)[owners], jnp.zeros((8_000, 3))], 1)
     with pytest.raises(InputError, match="nearly all entries of the codebook belong to a few"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from pivq_jax import sampling
-from pivq_jax.model.quantizer import places
+from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling import CodeSpace, choice, lines
 
 PLACES, STAGES, EACH = 16, 3, 4  # a grid of 4 x 4, with 4 entries of each place at every stage
@@ -21,7 +21,7 @@ SPACE = CodeSpace(N, K, places=PLACES)
 PLACE = np.tile(np.repeat(np.arange(PLACES), EACH), STAGES)
 RNG = np.random.default_rng(0)
 CODEBOOK = np.concatenate(
-    [places(PLACES, 8)[PLACE] + 0.01 * RNG.normal(size=(K, 8)), RNG.normal(size=(K, 8))], 1
+    [place_vectors(PLACES, 8)[PLACE] + 0.01 * RNG.normal(size=(K, 8)), RNG.normal(size=(K, 8))], 1
 ).astype(np.float32)
 
 
