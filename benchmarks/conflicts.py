@@ -25,12 +25,11 @@ import numpy as np
 
 import pivq_jax
 from benchmarks.common import markdown, markdown_row, parser_for
-from pivq_jax.config.check import read_config
+from pivq_jax.config.check import config_of_model, read_config
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
-from pivq_jax.interop.safetensors_file import config_of_model
 from pivq_jax.model.quantizer import (
     assign,
     first_entries,

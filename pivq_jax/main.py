@@ -210,10 +210,9 @@ def _run(arguments: list[str]) -> int:
     from pivq_jax import modes
     from pivq_jax.common.files import cache_folder, expanded, is_remote
     from pivq_jax.common.parallel import join_processes
-    from pivq_jax.config.check import check_config, read_config
+    from pivq_jax.config.check import check_config, config_of_model, read_config
     from pivq_jax.config.fields import Config
     from pivq_jax.inference.opening import from_pretrained
-    from pivq_jax.interop.safetensors_file import config_of_model
     from pivq_jax.training.stopping import Interrupted, end_on_sigterm
 
     logging.set_verbosity(logging.WARNING)
@@ -227,31 +226,31 @@ def _run(arguments: list[str]) -> int:
     elif published is not None:
         config = published.config
     else:
-        workdir = as_path(_WORKDIR.value or "")  # `_check_flags` has seen one
-        if MODES[_MODE.value].trains and not (workdir / "config.json").exists():
-            raise InputError(f"{workdir} holds no run: give --config to begin one")
-        config = config_of_model(read_config(workdir), str(workdir))
+        trained = as_path(_WORKDIR.value or "")  # `_check_flags` has seen one
+        if MODES[_MODE.value].trains and not (trained / "config.json").exists():
+            raise InputError(f"{trained} holds no run: give --config to begin one")
+        config = config_of_model(read_config(trained), str(trained))
     if config.data.path and not is_remote(config.data.path):
         path = os.path.abspath(expanded(config.data.path))
         config = config.with_fields({"data.path": path})
     training = _MODE.value == "train"
     if training or _CONFIG.value is not None:
         check_config(config, training)
-    place = _WORKDIR.value or (os.getcwd() if published else "")
-    if not place:
+    workdir = _WORKDIR.value or (os.getcwd() if published else "")
+    if not workdir:
         if Path(config.name).name != config.name or config.name in ("", ".."):
             raise InputError(
                 f"name = {config.name!r} is none of a folder in runs/: give --workdir, or another"
                 " --config.name"
             )
-        place = f"runs/{config.name}"
-    given = {name: flags.FLAGS[name].value for name in OF_MODES} | {"set": changes}
+        workdir = f"runs/{config.name}"
+    options = {name: flags.FLAGS[name].value for name in OF_MODES} | {"set": changes}
     task = modes.Task(
         config,
-        as_path(place),
+        as_path(workdir),
         published,
         config_given=_CONFIG.value is not None,
-        **{name: value for name, value in given.items() if value is not None},
+        **{name: value for name, value in options.items() if value is not None},
     )
     if not MODES[_MODE.value].trains:
         end_on_sigterm()
@@ -295,10 +294,10 @@ def _check_flags(arguments: list[str]) -> None:
 def _changes() -> dict[str, str]:
     """The wanted value by factor of flags such as --set=hair=bun."""
     changes: dict[str, str] = {}
-    for given in _SET.value:
-        name, equals, value = given.partition("=")
+    for change in _SET.value:
+        name, equals, value = change.partition("=")
         if not name or not equals or name in changes:
-            raise InputError(f"--set={given}: give each factor once, as in --set=hair=bun")
+            raise InputError(f"--set={change}: give each factor once, as in --set=hair=bun")
         changes[name] = value
     return changes
 
@@ -308,8 +307,8 @@ def _parse(arguments: list[str]) -> list[str]:
     names = [argument.partition("=")[0].lstrip("-") for argument in arguments]
     fields = any(name.removeprefix("no").startswith("config.") for name in names)
     if fields and "config" not in names and "workdir" in names:
-        place = names.index("workdir")
-        workdir = arguments[place].partition("=")[2] or "".join(arguments[place + 1 : place + 2])
+        at = names.index("workdir")
+        workdir = arguments[at].partition("=")[2] or "".join(arguments[at + 1 : at + 2])
         if (as_path(workdir) / "config.json").exists():
             arguments = [arguments[0], f"--config={workdir}", *arguments[1:]]
     return parse_flags(_FIELDS, sys.modules[__name__], arguments)

@@ -34,7 +34,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.pickles import read_numpy_pickle, read_torch_file
 from pivq_jax.config import Config
-from pivq_jax.config.check import check_config, read_config
+from pivq_jax.config.check import check_config, config_of_model, read_config
 from pivq_jax.data import images, layouts, tables
 from pivq_jax.inference import TrainedModel
 from pivq_jax.interop import safetensors_file
@@ -110,7 +110,7 @@ def test_config_json(count, tmp_path):
 
     def read(content: bytes) -> None:
         (tmp_path / "config.json").write_bytes(content)
-        config = safetensors_file.config_of_model(read_config(tmp_path), "config.json")
+        config = config_of_model(read_config(tmp_path), "config.json")
         check_config(config, training=False)
 
     explore(count, as_tree | as_tree | as_bytes | nested, read)

@@ -109,6 +109,9 @@ def test_each_mode_makes_its_files_again(commands, trained, tmp_path, mode, name
 def test_number_of_samples_may_change_in_a_trained_workdir(commands, trained, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained.workdir, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    del config["profile"], config["loss"]["l2"]  # of another version
+    (workdir / "config.json").write_text(json.dumps(config | {"weather": 1}))
     count = "--config.sample.count=8"  # --workdir is enough
     done = commands.run("--workdir", str(workdir), "--mode=sample", count)
     assert done.code == 0, done.stderr

@@ -20,10 +20,9 @@ import pivq_jax
 from pivq_jax import modes
 from pivq_jax.common.errors import InputError
 from pivq_jax.config import load_config
-from pivq_jax.config.check import read_config
+from pivq_jax.config.check import config_of_model, read_config
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.evaluation import stages
-from pivq_jax.interop.safetensors_file import config_of_model
 from tests.conftest import free_address
 
 

@@ -1,5 +1,6 @@
 """Checks of a config before any work starts."""
 
+import contextlib
 import reprlib
 from operator import attrgetter
 from pathlib import Path
@@ -253,6 +254,9 @@ def check_workdir(
     match held:
         case {"train": {"steps": int(steps)}} if extends and steps < config.train.steps:
             held = held | {"train": held["train"] | {"steps": config.train.steps}}
+    if not extends:  # a model of another version opens, whatever fields are given
+        with contextlib.suppress(InputError):  # of a damaged config, whose differences are listed
+            held = Config.of_model(held).to_dict()
     if differences := trained_differences(held, config):
         check = " (a check, no model)" if str(held.get("name", "")).endswith("_smoke") else ""
         raise InputError(
@@ -290,6 +294,16 @@ def read_config(workdir: Path) -> dict[str, Any]:
         return with_added_fields(read_json(path))
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({brief(error)}): choose another --workdir") from error
+
+
+def config_of_model(values: dict[str, Any], origin: str) -> Config:
+    """Builds the config of a trained model, possibly of another version; see `Config.of_model`."""
+    try:
+        config = Config.of_model(values)
+        check_model(config)
+        return config
+    except InputError as error:
+        raise InputError(f"the config in {origin} describes no model: {error}") from error
 
 
 def with_added_fields(config: dict[str, Any]) -> dict[str, Any]:

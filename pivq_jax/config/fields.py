@@ -85,11 +85,11 @@ class Config(Section):
         """
         values = self.to_dict()
         for name, value in fields.items():
-            section, _, field = name.rpartition(".")
-            place = values.get(section) if section else values
-            if not isinstance(place, dict):
+            prefix, _, field = name.rpartition(".")
+            section = values.get(prefix) if prefix else values
+            if not isinstance(section, dict):
                 raise InputError(f"{name} is unknown")
-            place[field] = value
+            section[field] = value
         return self.from_dict(values)
 
 

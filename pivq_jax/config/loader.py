@@ -28,7 +28,8 @@ def load_config_dict(name: str) -> ConfigDict:
 
     Args:
         name: name of an experiment in this package, or a file that ends in `.py`; variants may
-            follow a colon, as in `toon_faces:smoke,nearest`. Or the workdir of a run.
+            follow a colon, as in `toon_faces:smoke,nearest`. Or the workdir of a run, possibly of
+            another version; see `Config.of_model`.
 
     Raises:
         InputError: if there is no such experiment or file, or it does not define a config.
@@ -41,10 +42,10 @@ def load_config_dict(name: str) -> ConfigDict:
     elif where in known:
         file = known[where]
     elif (as_path(name) / "config.json").exists():
-        from pivq_jax.config.check import read_config  # imports jax, which takes seconds
+        from pivq_jax.config.check import config_of_model, read_config  # imports jax: slow
 
         config = base_config()
-        config.update(Config.from_dict(read_config(as_path(name))).to_dict())
+        config.update(config_of_model(read_config(as_path(name)), name).to_dict())
         return config
     else:
         raise InputError(

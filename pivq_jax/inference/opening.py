@@ -12,13 +12,13 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, expanded, local_path, read_object
 from pivq_jax.common.parallel import make_mesh, own_copy, replicated, say
 from pivq_jax.common.pictures import grid, magnification, save_png
-from pivq_jax.config.check import read_config, trained_differences
+from pivq_jax.config.check import config_of_model, read_config, trained_differences
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.inference.trained_model import TrainedModel
 from pivq_jax.interop.pretrained import WEIGHTS, read_pretrained
-from pivq_jax.interop.safetensors_file import config_of_model, model_shapes, read_model
+from pivq_jax.interop.safetensors_file import model_shapes, read_model
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.prior import PRIOR, load_prior

@@ -18,7 +18,7 @@ import numpy as np
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.weights import pack_arrays, read_header, read_safetensors
-from pivq_jax.config.check import check_config, check_fields, check_model, with_added_fields
+from pivq_jax.config.check import check_config, check_fields, config_of_model, with_added_fields
 from pivq_jax.config.fields import Config, is_whole
 from pivq_jax.interop.weights import Params, check_state_dict, from_torch, to_torch
 from pivq_jax.model.pivq import pivq_from_config
@@ -118,16 +118,6 @@ def _has_times(progress: dict[str, Any]) -> bool:
         return False
     numbers = progress.get("train_seconds", 0), cost.get("steps", 0), cost.get("at_peak", 0)
     return all(type(x) in (int, float) and 0 <= x < 1e12 for x in (*numbers, *spent.values()))
-
-
-def config_of_model(values: dict[str, Any], origin: str) -> Config:
-    """Builds the config of a trained model, possibly of another version; see `Config.of_model`."""
-    try:
-        config = Config.of_model(values)
-        check_model(config)
-        return config
-    except InputError as error:
-        raise InputError(f"the config in {origin} describes no model: {error}") from error
 
 
 def model_shapes(config: Config, origin: str = "config") -> Params:
