@@ -79,21 +79,21 @@ def cache_folder(name: str, variable: str = "") -> Path:
 def _temporary_cache(folder: Path) -> Path:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        own = folder.stat().st_uid == os.getuid()  # or another user could put files there
+        is_own = folder.stat().st_uid == os.getuid()  # or another user could put files there
     except OSError:
-        own = False
-    folder = folder if own else Path(tempfile.mkdtemp(prefix="pivq_jax-"))
+        is_own = False
+    folder = folder if is_own else Path(tempfile.mkdtemp(prefix="pivq_jax-"))
     print(f"there is no home directory: caches are in {folder}", file=sys.stderr)
     return folder
 
 
 def check_directory(directory: Path, flag: str, writes: bool = True) -> None:
     """Checks that a path, given by a flag, is a writable directory or can become one."""
-    place = next((path for path in (directory, *directory.parents) if path.exists()), None)
-    if place and not place.is_dir():
-        raise InputError(f"{place} is a file: choose another {flag}")
-    if writes and isinstance(place, Path) and not os.access(place, os.W_OK):
-        raise InputError(f"{place} cannot be written: choose another {flag}")
+    existing = next((path for path in (directory, *directory.parents) if path.exists()), None)
+    if existing and not existing.is_dir():
+        raise InputError(f"{existing} is a file: choose another {flag}")
+    if writes and isinstance(existing, Path) and not os.access(existing, os.W_OK):
+        raise InputError(f"{existing} cannot be written: choose another {flag}")
 
 
 def check_no_others(target: Path, names: Container[str], folder: str = "") -> None:
@@ -157,7 +157,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         with _locked(temporary, target):
             shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
-    with errors_named(target), _locked(temporary, target):
+    with name_file_in_errors(target), _locked(temporary, target):
         try:
             yield temporary
             sync_tree(temporary)
@@ -172,9 +172,12 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def _incomplete(target: Path) -> Path:
-    """The folder in which one is filled: in it if it exists, on the same file system at least."""
-    place = target if target.exists() else target.parent
-    return place / f".{target.name[:50]}.incomplete"
+    """Returns the folder in which the contents of `target` are collected, on the same file system.
+
+    It is within `target` if that exists, as it may be a mounted volume.
+    """
+    parent = target if target.exists() else target.parent
+    return parent / f".{target.name[:50]}.incomplete"
 
 
 @contextlib.contextmanager
@@ -248,7 +251,7 @@ def write_atomically(path: Path, content: bytes | Iterator[bytes]) -> None:
     # A name that no other process uses, never too long for a file system.
     temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.tmp")
     try:
-        with errors_named(path):
+        with name_file_in_errors(path):
             with temporary.open("wb") as file:
                 file.writelines(parts)
             sync(temporary)
@@ -277,7 +280,7 @@ def replace_together(directory: Path, contents: Mapping[str, bytes | None]) -> N
 
 
 @contextlib.contextmanager
-def errors_named(path: Path) -> Iterator[None]:
+def name_file_in_errors(path: Path) -> Iterator[None]:
     """Adds the path of what was written to an OSError without a file, as on a full disk."""
     try:
         yield

@@ -60,8 +60,8 @@ class DirectoryLock:
 
     def __enter__(self) -> "DirectoryLock":
         if not is_remote(self._directory):
-            places = (self._directory, *self._directory.parents)
-            self._created = [place for place in places if not place.exists()]
+            folders = (self._directory, *self._directory.parents)
+            self._created = [folder for folder in folders if not folder.exists()]
             self._directory.mkdir(parents=True, exist_ok=True)
         try:
             self._acquire()
@@ -90,8 +90,8 @@ class DirectoryLock:
                     " or choose another --workdir"
                 )
             if attempt == ATTEMPTS:
-                say = f"waiting whether {holder.process} still trains in {self._directory}"
-                print(say, file=sys.stderr, flush=True)
+                message = f"waiting whether {holder.process} still trains in {self._directory}"
+                print(message, file=sys.stderr, flush=True)
             time.sleep(random.uniform(0.2, 1.5))
 
     def _contend(self) -> "_Claim | None":
@@ -134,10 +134,10 @@ class DirectoryLock:
                 continue
             if record := read_object(path):  # otherwise it has just been released
                 age = now - (_modified(path) or _number(record.get("renewed"), now))
-                place = record.get("machine"), record.get("flocked")
-                outlived = self._device is not None and place == (machine(), self._device)
+                locked = record.get("machine"), record.get("flocked")
+                outlived = self._device is not None and locked == (machine(), self._device)
                 counts = abs(age) < COUNTS_FOR and not outlived
-                others.append(_Claim(path, _named(record), age, counts))
+                others.append(_Claim(path, _description(record), age, counts))
         return others
 
     def _renew_until_ended(self) -> None:
@@ -160,8 +160,8 @@ class DirectoryLock:
         with contextlib.suppress(OSError):
             self._claim.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty: a run has begun
-            for place in self._created:
-                place.rmdir()
+            for folder in self._created:
+                folder.rmdir()
         if self._flock is not None:
             os.close(self._flock)
             self._flock = None
@@ -177,7 +177,7 @@ class _Claim(NamedTuple):
     lives: bool = False  # known otherwise than by its age
 
 
-def _named(record: dict[str, Any]) -> str:
+def _description(record: dict[str, Any]) -> str:
     seconds = max(0, round(time.time() - _number(record.get("since"), time.time())))
     host, pid = (record.get(name, "unknown") for name in ("host", "pid"))
     held = datetime.timedelta(seconds=seconds)

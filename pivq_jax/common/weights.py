@@ -104,17 +104,15 @@ def _opened(path: Path, remedy: str) -> Iterator[Any]:
 
 
 def _shapes(file: Any, path: Path) -> dict[str, jax.ShapeDtypeStruct]:
-    names, found = file.keys(), {}
+    names, shapes = file.keys(), {}
     if len(names) > _MAX_TENSORS:
         raise InputError(f"{path} holds {len(names):,} tensors, more than {_MAX_TENSORS:,}")
     for name in names:
-        held = file.get_slice(name)
-        if held.get_dtype() not in _DTYPES:
-            raise InputError(
-                f"{path} holds {name} as {held.get_dtype()}: use one of {', '.join(_DTYPES)}"
-            )
-        found[name] = jax.ShapeDtypeStruct(tuple(held.get_shape()), _DTYPES[held.get_dtype()])
-    return found
+        tensor = file.get_slice(name)
+        if (dtype := tensor.get_dtype()) not in _DTYPES:
+            raise InputError(f"{path} holds {name} as {dtype}: use one of {', '.join(_DTYPES)}")
+        shapes[name] = jax.ShapeDtypeStruct(tuple(tensor.get_shape()), _DTYPES[dtype])
+    return shapes
 
 
 def write_weights(path: Path, tree: Any) -> None:
@@ -146,17 +144,17 @@ def find_faults(
 
     `any_float` accepts every floating point dtype instead of the expected one.
     """
-    found = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
-    found += [f"{name} is unexpected" for name in sorted(tensors.keys() - expected.keys())]
+    faults = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
+    faults += [f"{name} is unexpected" for name in sorted(tensors.keys() - expected.keys())]
     for name in sorted(expected.keys() & tensors.keys()):
         tensor, wanted = tensors[name], expected[name]
         if tensor.shape != tuple(wanted.shape):
-            found.append(f"{name} has shape {tensor.shape}, not {tuple(wanted.shape)}")
+            faults.append(f"{name} has shape {tensor.shape}, not {tuple(wanted.shape)}")
         elif any_float and not jnp.issubdtype(tensor.dtype, jnp.floating):
-            found.append(f"{name} has type {tensor.dtype}, not a float")
+            faults.append(f"{name} has type {tensor.dtype}, not a float")
         elif not any_float and tensor.dtype != wanted.dtype:
-            found.append(f"{name} has type {tensor.dtype}, not {wanted.dtype}")
-    return found
+            faults.append(f"{name} has type {tensor.dtype}, not {wanted.dtype}")
+    return faults
 
 
 def check_weights(tensors: Mapping[str, np.ndarray], shapes: Any, source: str, remedy: str) -> Any:
@@ -189,9 +187,9 @@ def download(url: str, remedy: str) -> Path:
     path = default_weights_dir() / checksum[:16] / name
     if not path.exists():
         content = _fetch(address, name, remedy)
-        found = hashlib.sha256(content).hexdigest()
-        if found != checksum:
-            raise InputError(f"{address} has the SHA-256 {found}, not {checksum}: {remedy}")
+        actual = hashlib.sha256(content).hexdigest()
+        if actual != checksum:
+            raise InputError(f"{address} has the SHA-256 {actual}, not {checksum}: {remedy}")
         _keep(path, content)
     return path
 

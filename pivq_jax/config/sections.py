@@ -180,14 +180,16 @@ class QuantizerConfig(Section):
     )
     codebook_size: int = setting(512, "K, must exceed N under matching", between(1, 1_048_576))
     init_step: int = setting(
-        800, "step at which the codebook is initialised; continuous before", NOT_NEGATIVE
+        800, "step at which the codebook is initialized; continuous before", NOT_NEGATIVE
     )
     noise: float = setting(
-        0.0, "standard deviation of noise on latents before init_step; theirs is 1", NOT_NEGATIVE
+        0.0,
+        "standard deviation of noise on latents before init_step; that of the latents is 1",
+        NOT_NEGATIVE,
     )
     init_batches: int = setting(64, "batches whose latents k-means sees", at_least(1))
     revive_every: int = setting(
-        100, "steps between re-initialisations of dead entries", at_least(1)
+        100, "steps between re-initializations of dead entries", at_least(1)
     )
     revive_until: float = setting(0.9, "fraction of the run after which none is revived", FRACTION)
     revive_threshold: float = setting(
@@ -232,7 +234,7 @@ class AdversarialConfig(Section):
         0.0, "of reconstructions, times the adaptive weight; 0: they are not judged", NOT_NEGATIVE
     )
     recombined_weight: float = setting(0.0, "of images decoded from recombined sets", NOT_NEGATIVE)
-    start_step: int = setting(4_000, "first step; not before the codebook's initialisation")
+    start_step: int = setting(4_000, "first step; not before the codebook's initialization")
     max_adaptive_weight: float = setting(1e4, "limit of the adaptive weight", NOT_NEGATIVE)
     learning_rate: float = setting(2e-4, "of the discriminator", POSITIVE)
     channels: int = setting(32, "of its first layer", between(1, 16_384))

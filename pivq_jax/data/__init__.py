@@ -14,9 +14,9 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import expanded, is_remote
 from pivq_jax.data import records, toon_faces
 from pivq_jax.data.builder import default_data_dir
-from pivq_jax.data.image_folder import prepared_folder
+from pivq_jax.data.image_folder import prepare_folder
 from pivq_jax.data.images import (
-    damage_named,
+    damage_as_input_error,
     decode_image,
     encode_png,
     images_to_float,
@@ -156,7 +156,7 @@ def load_dataset(
     path = os.fspath(path)
     if name == "tfds":
         damaged = f"the prepared data in {path} is damaged"
-        with damage_named(damaged, "prepare it again with tensorflow-datasets"):
+        with damage_as_input_error(damaged, "prepare it again with tensorflow-datasets"):
             splits, factors = open_directory(path, image_size)
             for split in splits.values():
                 split[0]
@@ -177,7 +177,7 @@ def load_dataset(
                 f"{path} was prepared at smaller sizes than {image_size} pixels: prepare the images"
                 f" again with --size={image_size}, or set --config.data.image_size"
             )
-        directory = prepared_folder(path, image_size, cache, group)
+        directory = prepare_folder(path, image_size, cache, group)
     if directory is None:
         output = f" --output={shlex.quote(path)}" if path else ""
         raise InputError(
@@ -212,7 +212,7 @@ def load_toon_faces(
     """
     _check_packages("toon_faces")
     cache = expanded(data_dir or default_data_dir())
-    directory = toon_faces.prepared_faces(image_size, cache, sizes)
+    directory = toon_faces.prepare_faces(image_size, cache, sizes)
     return _open_prepared("toon_faces", image_size, directory)
 
 
@@ -230,15 +230,15 @@ def _open_prepared(name: str, image_size: int, directory: Path, group: str = "")
     import tensorflow_datasets as tfds
 
     manifest = records.read_manifest(directory)
-    found = manifest.get("group", "")
-    if name == "image_folder" and group and found != group:
+    used = manifest.get("group", "")
+    if name == "image_folder" and group and used != group:
         raise InputError(
             f"data.group is {group!r}, but {directory} was prepared with"
-            f" {f'--group={found!r}' if found else 'no --group'}: prepare it again with that"
+            f" {f'--group={used!r}' if used else 'no --group'}: prepare it again with that"
             " --group or, for a new run, set --config.data.group=''"
         )
     damaged = f"the prepared data in {directory} is damaged"
-    with damage_named(damaged, "delete that directory and run the command again"):
+    with damage_as_input_error(damaged, "delete that directory and run the command again"):
         factors = {factor: tuple(values) for factor, values in manifest["factors"].items()}
         builder = tfds.builder_from_directory(directory)
         splits = {s: RecordSource(builder, s, image_size) for s in builder.info.splits}

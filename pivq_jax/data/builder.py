@@ -33,13 +33,14 @@ class Entry(NamedTuple):
     factors: tuple[int, ...]  # value of each factor
 
 
-# The PNG file and factors of an entry. An InputError skips it, unless a `ShapeError`.
+# Returns the PNG file and factors of an entry. For an InputError the entry is skipped, but a
+# `ShapeError` ends the preparation.
 Make = Callable[[Entry], tuple[bytes, dict[str, int]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is prepared."""
+    """Everything needed to prepare a data set."""
 
     name: str  # name of the data set
     image_size: int  # height and width in pixels
@@ -94,13 +95,13 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
                 f"no {split} image of {plan.name} in {plan.source}: give a complete source"
             )
     shards = {split: [*_shards(work, plan, split)] for split in plan.splits}
-    every = list(itertools.chain(*shards.values()))
-    expected = {path for shard in every for path in (shard.path, shard.summary)}
+    all_shards = list(itertools.chain(*shards.values()))
+    expected = {path for shard in all_shards for path in (shard.path, shard.summary)}
     for folder in (work / "data", work / "done"):
         folder.mkdir(parents=True, exist_ok=True)
         for path in set(folder.iterdir()) - expected:
             path.unlink()
-    _write_missing(plan, every, workers)
+    _write_missing(plan, all_shards, workers)
 
     done = {split: [_read_summary(shard) for shard in shards[split]] for split in shards}
     for split, summaries in done.items():
@@ -109,8 +110,8 @@ def _make(work: Path, plan: Plan, workers: int) -> None:
                 f"none of the {len(plan.splits[split]):,} {split} images in {plan.source} can be"
                 f" read, such as: {summaries[0]['skipped'][0]}"
             )
-    every_summary = itertools.chain(*done.values())
-    skipped = [*plan.skipped, *(line for each in every_summary for line in each["skipped"])]
+    written = itertools.chain(*done.values())
+    skipped = [*plan.skipped, *(line for summary in written for line in summary["skipped"])]
     if skipped:
         total = sum(len(entries) for entries in plan.splits.values()) + len(plan.skipped)
         print(f"{len(skipped):,} of {total:,} images of {plan.source} skipped", file=sys.stderr)
@@ -127,8 +128,8 @@ def _write_metadata(
     image = tfds.features.Image(shape=(size, size, 3), encoding_format="png")
     labels = {name: tfds.features.ClassLabel(names=values) for name, values in factors.items()}
     splits = [
-        tfds.core.SplitInfo(split, [s["images"] for s in each], sum(s["bytes"] for s in each))
-        for split, each in done.items()
+        tfds.core.SplitInfo(split, [s["images"] for s in shards], sum(s["bytes"] for s in shards))
+        for split, shards in done.items()  # their summaries
     ]
     tfds.folder_dataset.write_metadata(
         data_dir=folder,

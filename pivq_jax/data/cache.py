@@ -41,7 +41,7 @@ class Prepared(NamedTuple):
 
 def contents(cache: Path) -> list[Prepared]:
     """Lists the prepared data sets, the unfinished ones and the half deleted, newest first."""
-    found = []
+    listed = []
     for path in [*cache.glob("[!.]*/*"), *cache.glob("fetched/*/[!.]*/*")]:
         whole = not path.name.endswith(_PARTS)
         if whole and not (path / MANIFEST).exists():
@@ -51,8 +51,8 @@ def contents(cache: Path) -> list[Prepared]:
         images = read_object(path / MANIFEST, 2**28).get("images", {}) if whole else {}
         size = sum(file.st_size for file in files)
         name = path.relative_to(cache).as_posix()
-        found.append(Prepared(name, size, made, sum(images.values())))
-    return sorted(found, key=lambda entry: entry.made, reverse=True)
+        listed.append(Prepared(name, size, made, sum(images.values())))
+    return sorted(listed, key=lambda entry: entry.made, reverse=True)
 
 
 def delete(cache: Path, names: Sequence[str]) -> int:
@@ -89,13 +89,13 @@ def _run(options: argparse.Namespace) -> int:
     if options.delete:
         print(f"{delete(cache, options.delete) / 2**20:,.0f} MiB freed in {cache}")
         return 0
-    found = contents(cache)
-    for entry in found:
-        what = f"{entry.images:,} images" if entry.images else "unfinished"
+    listed = contents(cache)
+    for entry in listed:
+        state = f"{entry.images:,} images" if entry.images else "unfinished"
         size = f"{entry.size / 2**20:,.0f} MiB"
-        print(f"{size:>12}  {entry.made:%Y-%m-%d %H:%M}  {what:>16}  {entry.name}")
-    total = sum(entry.size for entry in found)
-    print(f"{total / 2**20:,.0f} MiB in {len(found)} data sets in {cache}")
+        print(f"{size:>12}  {entry.made:%Y-%m-%d %H:%M}  {state:>16}  {entry.name}")
+    total = sum(entry.size for entry in listed)
+    print(f"{total / 2**20:,.0f} MiB in {len(listed)} data sets in {cache}")
     return 0
 
 

@@ -20,26 +20,28 @@ NAME = "image_folder"
 _FEW = 200
 
 
-def prepared_folder(
+def prepare_folder(
     path: str | os.PathLike[str], image_size: int, cache: Path, group: str = ""
 ) -> Path:
-    """Returns the directory of the prepared images of a folder, which are prepared on first use.
+    """Prepares the images of a folder on first use; returns the directory of the prepared ones.
 
     Its name depends on the absolute path, the image size, the group, and the name, size and time of
     every image: if any of these change, the images are prepared again.
     """
     if image_size < 8:
         raise InputError(f"image_size is {image_size}: it must be at least 8")
-    splits.groups_by(group)  # raises an error
+    splits.groups_by(group)  # an invalid one is an error before any work
     root = tree.existing_directory(path).resolve()
     files = tree.list_files(root)
-    place = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
+    root_id = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
-    contents = f"{place}\n{image_size}\n{tree.fingerprint(files)}" + (f"\n{group}" if group else "")
+    contents = f"{root_id}\n{image_size}\n{tree.fingerprint(files)}" + (
+        f"\n{group}" if group else ""
+    )
     version = hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     target = cache / NAME / f"{label}_{image_size}px_{version}"
     # Not of its version: a folder that changes leaves one unfinished directory, not many.
-    stem = f"{label}_{image_size}px_{place}"
+    stem = f"{label}_{image_size}px_{root_id}"
     make_plan = functools.partial(_plan, root, files, image_size, group)
     build(target, make_plan, workers=usable_cores(), stem=stem)
     return target

@@ -86,11 +86,11 @@ def is_image(name: str) -> bool:
 
 def unread_kinds(names: Iterable[str]) -> str:
     """Describes in a line the images whose format nothing here reads; empty if there are none."""
-    found = collections.Counter(suffix for suffix in map(_suffix, names) if suffix in _UNREAD)
-    if not found:
+    unread = collections.Counter(suffix for suffix in map(_suffix, names) if suffix in _UNREAD)
+    if not unread:
         return ""
-    counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(found.items()))
-    heif = " (.heic: pip install pillow-heif)" if found.keys() & {*_FORMATS["HEIF"]} else ""
+    counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(unread.items()))
+    heif = " (.heic: pip install pillow-heif)" if unread.keys() & {*_FORMATS["HEIF"]} else ""
     return f"{counts} are not read{heif}"
 
 
@@ -193,7 +193,7 @@ def encode_png(image: npt.ArrayLike) -> bytes:
 
 
 @contextlib.contextmanager
-def damage_named(what: str, remedy: str = "") -> Iterator[None]:
+def damage_as_input_error(what: str, remedy: str = "") -> Iterator[None]:
     """Converts an error on reading a damaged file to an `InputError` that begins with `what`."""
     try:
         yield
@@ -219,7 +219,7 @@ def _decode(
     """Returns an upright RGB image of Pillow, or its central square."""
     from PIL import ImageOps, UnidentifiedImageError
 
-    with damage_named(f"cannot read image {name}"), contextlib.ExitStack() as stack:
+    with damage_as_input_error(f"cannot read image {name}"), contextlib.ExitStack() as stack:
         if isinstance(file, str | os.PathLike):
             file = stack.enter_context(open(file, "rb"))
         header = Header(file, name)

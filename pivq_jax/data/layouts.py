@@ -30,7 +30,7 @@ from pivq_jax.data.splits import SPLITS, in_splits
 from pivq_jax.data.tree import existing_directory, list_files, without_links
 
 # Subdirectories of the official downloads that are searched for files.
-_PLACES = ("", "Img", "Anno", "Eval", "CelebAMask-HQ", "CelebA-HQ")
+_FOLDERS = ("", "Img", "Anno", "Eval", "CelebAMask-HQ", "CelebA-HQ")
 
 _FFHQ_TRAIN = 60_000
 _FFHQ_IMAGES = 70_000
@@ -69,7 +69,7 @@ class FileRecipe(NamedTuple):
         name = images.readable_name(entry.file)
         file: Any = os.path.join(self.root, entry.file)
         if os.path.isfile(self.root):
-            with images.damage_named(f"cannot read image {name}"):
+            with images.damage_as_input_error(f"cannot read image {name}"):
                 archive = _archive(self.root)
                 with archive.open(entry.file) as member:  # no more than it claims is decompressed
                     file = io.BytesIO(member.read(archive.getinfo(entry.file).file_size))
@@ -182,8 +182,8 @@ def lfw(source: Path) -> Listing:
     """Lists Labeled Faces in the Wild, split by a hash of the person's name."""
     wanted = f"{', '.join(_LFW_FOLDERS)}, or a directory that holds one of them"
     root = existing_directory(source, wanted)
-    while found := [name for name in _LFW_FOLDERS if (root / name).is_dir()]:  # some copies nest it
-        root = root / found[0]
+    while nested := [name for name in _LFW_FOLDERS if (root / name).is_dir()]:  # as in some copies
+        root = root / nested[0]
     entries = [
         Entry(file, stamp, ())
         for file, stamp in list_files(root).items()
@@ -235,7 +235,7 @@ READERS: dict[str, Callable[[Path], Listing]] = {
 
 
 def _warn_of_missing(root: Path, count: int, official: int) -> None:
-    """Of images of a data set that has no list of them."""
+    """Warns if fewer images are there than the official data set has."""
     if count < official:
         logging.warning(f"{images.readable_name(root)} holds {count:,} of {official:,} images")
 
@@ -244,8 +244,8 @@ def _find(source: Path, wanted: str, *names: str) -> Path:
     """Returns the first of `names` in the directory or a subdirectory that downloads have."""
     existing_directory(source, f"a directory with {wanted}")
     for name in names:
-        for place in _PLACES:
-            if (path := source / place / name).exists():
+        for folder in _FOLDERS:
+            if (path := source / folder / name).exists():
                 return path
     raise InputError(f"no {' or '.join(names)} in {source}: it needs {wanted}")
 
@@ -261,7 +261,7 @@ def _files(root: Path) -> dict[str, str]:
         return list_files(root)
     damaged = f"{root} is not a complete zip archive"
     with (
-        images.damage_named(damaged, "download it again"),
+        images.damage_as_input_error(damaged, "download it again"),
         root.open("rb") as file,
         open_archive(file, _MAX_MEMBERS) as archive,
     ):

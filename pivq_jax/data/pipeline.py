@@ -56,7 +56,7 @@ def train_batches(
     import grain  # evaluations do without
 
     rows = batch_size // process_count  # of this process, among those of the global batch
-    own = range(rows * process_index, rows * (process_index + 1))
+    own_rows = range(rows * process_index, rows * (process_index + 1))
     # Grain shuffles epoch e with (seed + e) mod 2^32. Without hashing, seed s + 1 would give the
     # batches of seed s one epoch later; hashing also allows any int.
     mixed = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4], "little")
@@ -66,7 +66,7 @@ def train_batches(
 
     def batch_at(offset: int) -> Batch:
         first = (start_step + offset) * batch_size
-        return _stack([examples[first + row] for row in own])
+        return _stack([examples[first + row] for row in own_rows])
 
     steps = grain.MapDataset.range(sys.maxsize // batch_size - start_step)
     batches = steps.map(batch_at).to_iter_dataset(grain.ReadOptions(READERS, READERS))
@@ -83,7 +83,7 @@ def train_batches(
     return _closing(iter(batches))
 
 
-def shuffled_by() -> str:
+def shuffle_version() -> str:
     """Returns the package and version that determine the order of the training images."""
     return f"grain {importlib.metadata.version('grain')}"
 

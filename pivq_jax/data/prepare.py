@@ -73,7 +73,7 @@ def prepare_dataset(
         raise InputError(f"--attributes is for image_folder: {name} has its own")
     elif group:
         raise InputError(f"--group is for image_folder: {name} has splits of its own")
-    else:  # of which every copy has the same images
+    else:  # every copy of these has the same images, so no stamps are needed
         listing = layouts.READERS[name](source)
     _check_sizes(name, image_size, crop, listing)
 

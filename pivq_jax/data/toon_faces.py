@@ -164,8 +164,8 @@ def _draw(image_size: int, entry: Entry) -> tuple[bytes, dict[str, int]]:
     return png, {name: FACTORS[name].index(value) for name, value in factors.items()}
 
 
-def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None = None) -> Path:
-    """Returns the directory of the prepared faces, drawn on first use; see `load_toon_faces`."""
+def prepare_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None = None) -> Path:
+    """Draws the faces on first use; returns their directory. See `load_toon_faces`."""
     if not 16 <= image_size <= 1024:
         raise InputError(f"toon_faces image_size is {image_size}: choose one from 16 to 1024")
     splits = {
@@ -180,8 +180,8 @@ def prepared_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None
 
     def make_plan() -> Plan:
         check_renderer()
-        said = f"drawing the {sum(counts):,} faces of {NAME} to {target}, once for all commands"
-        print(said, file=sys.stderr)
+        message = f"drawing the {sum(counts):,} faces of {NAME} to {target}, once for all commands"
+        print(message, file=sys.stderr)
         return Plan(
             name=NAME,
             image_size=image_size,

@@ -25,7 +25,7 @@ def list_files(root: Path) -> dict[str, str]:
     Links are followed, each directory is entered once, and links to directories are followed last,
     so that the path of a file does not change when a link to its directory is added.
     """
-    found, entered, starts = {}, set(), [os.fspath(root)]
+    stamps, entered, starts = {}, set(), [os.fspath(root)]
     while starts:
         for folder, folders, files in os.walk(starts.pop(0), onerror=_warn):
             status = os.stat(folder)
@@ -50,16 +50,16 @@ def list_files(root: Path) -> dict[str, str]:
                     stamp = f"{status.st_size} {status.st_mtime_ns}"
                     if not os.access(path, os.R_OK):  # what is skipped now is read once it may be
                         stamp += " unreadable"
-                    found[path.removeprefix(os.path.join(root, ""))] = stamp
+                    stamps[path.removeprefix(os.path.join(root, ""))] = stamp
                 elif is_image(path):  # reading a pipe waits for someone who writes to it
                     logging.warning("%s is left out: it is no file", readable_name(path))
-    return dict(sorted(found.items()))
+    return dict(sorted(stamps.items()))
 
 
 def _warn(error: OSError) -> None:
-    """Of a folder such as lost+found, which only the administrator may read.
+    """Warns of a folder such as lost+found, which only the administrator may read.
 
-    Raises the error if the storage is its reason.
+    Raises the error if it is one of the storage, which may pass.
     """
     if may_pass(error):
         raise error
@@ -89,10 +89,10 @@ def list_images(directory: str | os.PathLike[str]) -> list[str]:
     """
     root = existing_directory(directory)
     files = list_files(root)
-    found = [file for file in files if is_image(file)]
-    if not found:
+    images = [file for file in files if is_image(file)]
+    if not images:
         raise InputError(f"no image in {root}: put some there ({kinds(files)})")
-    return found
+    return images
 
 
 def existing_directory(
@@ -108,12 +108,12 @@ def existing_directory(
 
 def fingerprint(files: dict[str, str]) -> str:
     """Returns a hash of the names and stamps of all image files of a listed tree."""
-    of_directory: dict[str, Any] = collections.defaultdict(hashlib.sha256)  # of names and stamps
+    digests: dict[str, Any] = collections.defaultdict(hashlib.sha256)  # by directory
     for path, stamp in files.items():
         if is_image(path):
             directory, name = os.path.split(path)
-            of_directory[directory].update(os.fsencode(f"{name}\t{stamp}\n"))
+            digests[directory].update(os.fsencode(f"{name}\t{stamp}\n"))
     whole = hashlib.sha256()
-    for directory, digest in sorted(of_directory.items()):
+    for directory, digest in sorted(digests.items()):
         whole.update(os.fsencode(f"{directory}\n{digest.hexdigest()}\n"))
     return whole.hexdigest()

@@ -34,7 +34,7 @@ class ConvOutput(nn.Module):
 
     patch_size: int
     channels: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, grid: jax.Array) -> jax.Array:

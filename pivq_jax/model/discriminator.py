@@ -20,7 +20,7 @@ class Discriminator(nn.Module):
 
     channels: int  # of the first layer; doubled by each later layer, up to 8 times as many
     layers: int  # number of convolutions of stride 2
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:

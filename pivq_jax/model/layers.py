@@ -21,8 +21,8 @@ def positions_2d(height: int, width: int, channels: int) -> np.ndarray:
     if channels % 4:
         raise ValueError(f"positions_2d: channels = {channels} must be a multiple of 4")
     omega = 1.0 / 10_000 ** (np.arange(channels // 4) / (channels // 4))
-    places = np.indices((height, width)).reshape(2, -1, 1)  # rows and columns
-    angles = np.concatenate(places * omega, axis=1)  # [height * width, channels / 2]
+    cells = np.indices((height, width)).reshape(2, -1, 1)  # rows and columns
+    angles = np.concatenate(cells * omega, axis=1)  # [height * width, channels / 2]
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
@@ -75,7 +75,7 @@ class Attention(nn.Module):
     """
 
     heads: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
@@ -97,7 +97,7 @@ class Mlp(nn.Module):
     """Two dense layers with GELU (tanh form) between them; the hidden width is `ratio` * W."""
 
     ratio: int = 4
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -112,7 +112,7 @@ class Block(nn.Module):
 
     heads: int
     mlp_ratio: int = 4
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
     # If set, only the last `last` tokens are updated and returned.
     last: int | None = None
 

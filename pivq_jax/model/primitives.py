@@ -21,11 +21,15 @@ def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return x @ kernel
 
 
-def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
+def _product_forward(
+    x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return x @ kernel, (x, kernel)
 
 
-def _product_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple:
+def _product_backward(
+    saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     rows = tuple(range(x.ndim - 1))
 
@@ -54,7 +58,7 @@ _product.defvjp(_product_forward, _product_backward)
 
 def dense(
     features: int,
-    dtype: jnp.dtype,
+    dtype: jax.typing.DTypeLike,
     name: str,
     kernel_init: nn.initializers.Initializer = nn.linear.default_kernel_init,
 ) -> nn.Dense:
@@ -78,11 +82,11 @@ def gelu(x: jax.Array) -> jax.Array:
 @jax.custom_vjp
 def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """Normalizes x [..., W] with scale and bias float32 [W]; returns float32 [..., W]."""
-    normal, _ = _normalised(x)
+    normal, _ = _normalized(x)
     return normal * scale + bias
 
 
-def _normalised(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _normalized(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """x [..., W] normalized to zero mean and unit variance, and the factor applied; float32."""
     x = x.astype(jnp.float32)
     centred = x - jnp.mean(x, -1, keepdims=True)
@@ -90,13 +94,17 @@ def _normalised(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return centred * factor, factor
 
 
-def _layer_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple:
+def _layer_norm_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _layer_norm(x, scale, bias), (x, scale)
 
 
-def _layer_norm_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple:
+def _layer_norm_backward(
+    saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, scale = saved
-    normal, factor = _normalised(x)
+    normal, factor = _normalized(x)
 
     def mean_scaled(y: jax.Array) -> jax.Array:
         """Mean of y * scale over the last axis; a product on CPUs, or XLA would store y * scale."""
@@ -117,7 +125,7 @@ _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 class LayerNorm(nn.Module):
     """LayerNorm over the last axis with learned scale and bias, computed in float32."""
 
-    dtype: jnp.dtype
+    dtype: jax.typing.DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pivq_jax.common.files import errors_named, is_remote, write_atomically
+from pivq_jax.common.files import is_remote, name_file_in_errors, write_atomically
 
 LOG = "log.jsonl"  # of the training steps
 METRICS = "metrics.jsonl"  # of the evaluations during training
@@ -31,7 +31,7 @@ class JsonLines:
         """Writes lines."""
         lines = "".join(json.dumps(record) + "\n" for record in records)
         if self._grows:
-            with errors_named(self._path), self._path.open("a") as file:
+            with name_file_in_errors(self._path), self._path.open("a") as file:
                 file.write(lines)
         else:
             self._text += lines

@@ -18,7 +18,7 @@ from tensorboardX.record_writer import directory_check
 
 from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.files import errors_named, is_remote
+from pivq_jax.common.files import is_remote, name_file_in_errors
 from pivq_jax.common.parallel import say
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.json_lines import LOG, METRICS, JsonLines
@@ -187,7 +187,7 @@ class TensorBoard:
     def _errors(self) -> Iterator[None]:
         """Errors end a run, but not those of a bucket, where each flush writes the whole file."""
         try:
-            with errors_named(self._directory):
+            with name_file_in_errors(self._directory):
                 yield
         except Exception as error:
             if not is_remote(self._directory):

@@ -17,7 +17,7 @@ from pivq_jax.common.files import write_json
 from pivq_jax.common.parallel import alone_in, from_first_process, make_mesh, put_batch, say
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
-from pivq_jax.data.pipeline import shuffled_by, train_batches
+from pivq_jax.data.pipeline import shuffle_version, train_batches
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training import build
 from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
@@ -141,10 +141,10 @@ def _first_state(run: Run) -> tuple[TrainState, dict[str, Any]]:
             f" ({identity}): give the data that it began with, or choose another --workdir"
         )
     say(f"resuming from step {int(state.step)} in {run.workdir}")
-    if (order := progress.get("order", shuffled_by())) != shuffled_by():
+    if (order := progress.get("order", shuffle_version())) != shuffle_version():
         say(
             f"the order of the images may change from here on: it was that of {order}, and"
-            f" {shuffled_by()} is installed"
+            f" {shuffle_version()} is installed"
         )
     return state, progress
 
@@ -340,7 +340,7 @@ def _save(
     progress: dict[str, Any] = {
         **clock.progress(),
         "data": run.dataset.identity,
-        "order": shuffled_by(),
+        "order": shuffle_version(),
         "codebook": "trained",
     }
     if phase == Phase.CONTINUOUS:

@@ -99,10 +99,10 @@ def test_the_cache_directory_comes_from_the_environment(tmp_path, monkeypatch):
 def test_small_splits_are_decoded_once_and_large_ones_every_time(tmp_path):
     import tensorflow_datasets as tfds
 
-    from pivq_jax.data.toon_faces import prepared_faces
+    from pivq_jax.data.toon_faces import prepare_faces
 
     sizes = {"train": 2, "validation": 1, "test": 1}
-    builder = tfds.builder_from_directory(prepared_faces(32, tmp_path, sizes))
+    builder = tfds.builder_from_directory(prepare_faces(32, tmp_path, sizes))
     kept = RecordSource(builder, "train", 32)
     streamed = RecordSource(builder, "train", 32, memory_limit=2 * 32 * 32 * 3 - 1)
     assert kept[1]["image"] is kept[1]["image"]

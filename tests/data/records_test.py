@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pivq_jax.common import files, retry
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import load_dataset, prepare, records
-from pivq_jax.data.images import damage_named
+from pivq_jax.data.images import damage_as_input_error
 from tests.data.conftest import prepare_arguments
 
 
@@ -79,7 +79,7 @@ def test_a_damaged_data_set_is_named(sources, tmp_path):
     with pytest.raises(InputError, match=rf"prepared data in {shard.parent} is damaged") as refusal:
         load_dataset("ffhq", image_size=32, path=tmp_path)
     assert "\n" not in str(refusal.value)
-    with pytest.raises(OSError, match="Input/output"), damage_named("damage"):
+    with pytest.raises(OSError, match="Input/output"), damage_as_input_error("damage"):
         raise OSError(errno.EIO, "Input/output error")  # the disk's, which says nothing of the data
     for content in ("{", "{}", "[]", "[" * 100_000):
         (shard.parent / "prepared.json").write_text(content)

@@ -18,7 +18,7 @@ from PIL import Image
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import load_toon_faces, toon_faces
 from pivq_jax.data.images import load_image
-from pivq_jax.data.toon_faces import prepared_faces
+from pivq_jax.data.toon_faces import prepare_faces
 
 # SHA-256 of the pixels of the first two faces of train, validation and test.
 PIXELS_SHA256 = {
@@ -99,9 +99,9 @@ def test_prepared_data_is_opened_without_drawing(faces, data_dir, monkeypatch):
 
 def test_the_whole_splits_have_their_own_name(tmp_path, monkeypatch):
     monkeypatch.setattr(toon_faces, "build", lambda target, *_, **__: target)
-    assert prepared_faces(64, tmp_path).name == "64px-1.0.0"
-    assert prepared_faces(64, tmp_path, dict(toon_faces.SPLIT_SIZES)).name == "64px-1.0.0"
-    assert prepared_faces(48, tmp_path, {"train": 9}).name == "48px-1.0.0-9-1000-1000"
+    assert prepare_faces(64, tmp_path).name == "64px-1.0.0"
+    assert prepare_faces(64, tmp_path, dict(toon_faces.SPLIT_SIZES)).name == "64px-1.0.0"
+    assert prepare_faces(48, tmp_path, {"train": 9}).name == "48px-1.0.0-9-1000-1000"
 
 
 def test_the_card_credits_the_artist(faces, data_dir):

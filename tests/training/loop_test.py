@@ -19,7 +19,7 @@ import pivq_jax
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.data import load_dataset
 from pivq_jax.data.images import images_to_float
-from pivq_jax.data.pipeline import shuffled_by
+from pivq_jax.data.pipeline import shuffle_version
 from pivq_jax.data.sources import first_images
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training import loop
@@ -119,7 +119,7 @@ def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config, monkeyp
 def test_another_order_of_the_images_is_mentioned(tiny_config, capsys, made_by):
     progress = {"data": "faces"}
     if made_by is not None:
-        progress["order"] = shuffled_by() if made_by == "here" else made_by
+        progress["order"] = shuffle_version() if made_by == "here" else made_by
     checkpoints = SimpleNamespace(
         latest_step=lambda: 7, restore=lambda shapes, mesh: (SimpleNamespace(step=7), progress)
     )
@@ -133,7 +133,7 @@ def test_another_order_of_the_images_is_mentioned(tiny_config, capsys, made_by):
     lines = capsys.readouterr().out.splitlines()
     changed = [line for line in lines if "order of the images may change" in line]
     assert len(changed) == (made_by == "grain 0.0.1")
-    assert all("grain 0.0.1" in line and shuffled_by() in line for line in changed)
+    assert all("grain 0.0.1" in line and shuffle_version() in line for line in changed)
 
 
 def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
