@@ -309,14 +309,15 @@ def test_a_workdir_whose_config_is_damaged_is_one_of_another_config(tmp_path):
 def test_a_workdir_of_another_version_opens_but_is_not_trained_on(tmp_path):
     config = get_config("image_folder")
     values = config.to_dict()
-    del values["loss"]["l2"]
+    del values["quantizer"]["revive_threshold"]
     values["loss"]["colour"] = 1.0
     (tmp_path / "checkpoints" / "20").mkdir(parents=True)
     (tmp_path / "config.json").write_text(json.dumps(values))
     check_workdir(config.with_fields({"sample.count": 5}), tmp_path)
     with pytest.raises(InputError, match=r"another config, with seed = 0:"):
         check_workdir(config.with_fields({"seed": 5}), tmp_path)
-    with pytest.raises(InputError, match=r"with loss\.colour = 1\.0, loss\.l2 = None:"):
+    differ = r"with loss\.colour = 1\.0, quantizer\.revive_threshold = None:"
+    with pytest.raises(InputError, match=differ):
         check_workdir(config, tmp_path, extends=True)
 
 

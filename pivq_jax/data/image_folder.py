@@ -35,9 +35,8 @@ def prepare_folder(
     files = tree.list_files(root)
     root_id = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     label = re.sub(r"[^A-Za-z0-9]+", "_", root.name).strip("_")[:40] or "images"
-    contents = f"{root_id}\n{image_size}\n{tree.fingerprint(files)}" + (
-        f"\n{group}" if group else ""
-    )
+    contents = f"{root_id}\n{image_size}\n{tree.fingerprint(files)}"
+    contents += f"\n{group}" if group else ""
     version = hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     target = cache / NAME / f"{label}_{image_size}px_{version}"
     # Not of its version: a folder that changes leaves one unfinished directory, not many.

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 NORM_EPSILON = 1e-6
+Pair = tuple[jax.Array, jax.Array]
 
 
 @jax.custom_vjp
@@ -21,15 +22,11 @@ def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return x @ kernel
 
 
-def _product_forward(
-    x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Pair]:
     return x @ kernel, (x, kernel)
 
 
-def _product_backward(
-    saved: tuple[jax.Array, jax.Array], g: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _product_backward(saved: Pair, g: jax.Array) -> Pair:
     x, kernel = saved
     rows = tuple(range(x.ndim - 1))
 
@@ -86,7 +83,7 @@ def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     return normal * scale + bias
 
 
-def _normalized(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _normalized(x: jax.Array) -> Pair:
     """x [..., W] normalized to zero mean and unit variance, and the factor applied; float32."""
     x = x.astype(jnp.float32)
     centred = x - jnp.mean(x, -1, keepdims=True)
@@ -94,15 +91,11 @@ def _normalized(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return centred * factor, factor
 
 
-def _layer_norm_forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _layer_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, Pair]:
     return _layer_norm(x, scale, bias), (x, scale)
 
 
-def _layer_norm_backward(
-    saved: tuple[jax.Array, jax.Array], g: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _layer_norm_backward(saved: Pair, g: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, scale = saved
     normal, factor = _normalized(x)
 
