@@ -246,19 +246,19 @@ def check_workdir(
                 f"{workdir} has checkpoints but no config.json: choose another --workdir"
             )
         return
-    held = read_config(workdir)
+    saved = read_config(workdir)
     begun = log.exists() and log.read_bytes() != b""  # remote paths have no st_size
     begun |= checkpoints.exists() and any(path.name.isdigit() for path in checkpoints.iterdir())
-    if not begun and held.keys() >= config.to_dict().keys():  # others have a config.json, too
+    if not begun and saved.keys() >= config.to_dict().keys():  # others have a config.json, too
         return
-    match held:
+    match saved:
         case {"train": {"steps": int(steps)}} if extends and steps < config.train.steps:
-            held = held | {"train": held["train"] | {"steps": config.train.steps}}
+            saved = saved | {"train": saved["train"] | {"steps": config.train.steps}}
     if not extends:  # a model of another version opens, whatever fields are given
         with contextlib.suppress(InputError):  # of a damaged config, whose differences are listed
-            held = Config.of_model(held).to_dict()
-    if differences := trained_differences(held, config):
-        check = " (a check, no model)" if str(held.get("name", "")).endswith("_smoke") else ""
+            saved = Config.of_model(saved).to_dict()
+    if differences := trained_differences(saved, config):
+        check = " (a check, no model)" if str(saved.get("name", "")).endswith("_smoke") else ""
         raise InputError(
             f"{workdir} holds a run{check} of another config, with {', '.join(differences)}:"
             " choose another --workdir, or the same config"

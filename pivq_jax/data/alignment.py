@@ -128,14 +128,14 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
             )
         files.write_json(output / SETTINGS, settings)
         return
-    found = files.read_object(output / SETTINGS)
-    if differing := [key for key, value in settings.items() if found.get(key) != value]:
+    recorded = files.read_object(output / SETTINGS)
+    if differing := [key for key, value in settings.items() if recorded.get(key) != value]:
         raise InputError(
             f"{output} was made with another {' and '.join(differing)} (see {SETTINGS} there):"
             " delete it, or choose another --output"
         )
-    for left in output.rglob(".*.tmp"):  # of a command that was killed
-        left.unlink()
+    for leftover in output.rglob(".*.tmp"):  # of a command that was killed
+        leftover.unlink()
 
 
 def _is_done(source: Path, output: Path, file: str) -> bool:
@@ -181,5 +181,5 @@ def _align_file(source: Path, output: Path, size: int, preset: str, file: str) -
 
 def counts(skipped: Sequence[Skipped]) -> str:
     """Describes how many photographs were skipped for each reason."""
-    found = collections.Counter(each.reason for each in skipped)
-    return ", ".join(f"{found[reason]:,} {reason}" for reason in REASONS if found[reason])
+    by_reason = collections.Counter(photograph.reason for photograph in skipped)
+    return ", ".join(f"{by_reason[name]:,} {name}" for name in REASONS if by_reason[name])

@@ -73,18 +73,18 @@ def max_pixels(opened: Any, halved: bool = False) -> int:
 
     If `halved`, the same where every second row and column is decoded, which is for JPEG only.
     """
-    held, each = 0, 8.0
+    fixed, per_pixel = 0, 8.0  # bytes
     if opened.format in ("JPEG", "MPO"):
         kept = _coefficients(opened)
-        each = max(kept + 1, 2) if halved else max(kept + 4, 8)
+        per_pixel = max(kept + 1, 2) if halved else max(kept + 4, 8)
     elif opened.format in ("WEBP", "AVIF"):  # there are several copies within their decoders
-        held, each = 2 * _size(opened.fp), 20
+        fixed, per_pixel = 2 * _size(opened.fp), 20
     elif opened.format == "TIFF":
         # While it is loaded, a strip or tile as it is in the file is there beside the image.
         part = _tiff_part(opened) + _size(opened.fp)
         if 4 * opened.width * opened.height + part > MAX_MEMORY:
-            held, each = part, 4
-    return max(int((MAX_MEMORY - held) / each), 0)
+            fixed, per_pixel = part, 4
+    return max(int((MAX_MEMORY - fixed) / per_pixel), 0)
 
 
 def _check_metadata(size: int, most: int, name: str) -> None:
@@ -96,23 +96,23 @@ def _check_metadata(size: int, most: int, name: str) -> None:
 
 
 def _size(file: IO[bytes]) -> int:
-    place = file.tell()
+    position = file.tell()
     size = file.seek(0, os.SEEK_END)
-    file.seek(place)
+    file.seek(position)
     return size
 
 
 def _png_parts(file: IO[bytes]) -> Iterator[int]:
     """Yields the bytes in memory of each part of a PNG file that is no pixels."""
-    place, end = len(_PNG), _size(file)
-    while place + 8 <= end:
-        file.seek(place)
+    position, end = len(_PNG), _size(file)
+    while position + 8 <= end:
+        file.seek(position)
         length, kind = struct.unpack(">I4s", file.read(8))
         if kind in (b"zTXt", b"iTXt", b"iCCP"):  # Pillow decompresses up to a MiB of each
             yield max(length, min(1_000 * length, 2**20))
         elif kind not in (b"IDAT", b"fdAT"):
             yield length
-        place += 12 + length
+        position += 12 + length
 
 
 def _tiff_part(opened: Any) -> int:
@@ -138,10 +138,10 @@ def _coefficients(opened: Any) -> float:
 
     Those are all its coefficients, unless the first scan has all colours of every pixel.
     """
-    place, length = opened.fp.tell(), 6 + 2 * opened.layers
-    opened.fp.seek(max(place - length, 0))
+    position, length = opened.fp.tell(), 6 + 2 * opened.layers
+    opened.fp.seek(max(position - length, 0))
     scan = opened.fp.read(3)
-    opened.fp.seek(place)
+    opened.fp.seek(position)
     if "progressive" not in opened.info and scan == struct.pack(">HB", length, opened.layers):
         return 0
     steps = [(across, down) for _, across, down, _ in opened.layer]

@@ -116,7 +116,7 @@ def celeba(source: Path) -> Listing:
     partition_file = _find(source, wanted, "list_eval_partition.txt")
     attributes_file = _find(source, wanted, "list_attr_celeba.txt")
     partition = tables.read_partition(partition_file)
-    return _labelled(root, partition, partition_file, attributes_file, (178, 218))
+    return _list_labelled(root, partition, partition_file, attributes_file, (178, 218))
 
 
 def celeba_hq(source: Path) -> Listing:
@@ -133,10 +133,10 @@ def celeba_hq(source: Path) -> Listing:
     mapping, partition = tables.read_mapping(mapping_file), tables.read_partition(partition_file)
     _need_all(mapping.values(), partition, mapping_file, partition_file)
     split_of = {f"{index}.jpg": partition[image] for index, image in mapping.items()}
-    return _labelled(root, split_of, mapping_file, attributes_file, (1024, 1024))
+    return _list_labelled(root, split_of, mapping_file, attributes_file, (1024, 1024))
 
 
-def _labelled(
+def _list_labelled(
     root: Path,
     split_of: dict[str, str],
     listed: Path,

@@ -75,19 +75,19 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path | None:
     If the size or time of a remote file changes, it is another data set with its own copy: a run
     that uses the earlier one goes on.
     """
-    place: Any = as_path(remote)  # etils paths, unlike pathlib paths, can be copied
-    found = retried(lambda: find_directory(place, name, image_size), f"{name} in {remote}")
-    if found is None:
+    root: Any = as_path(remote)  # etils paths, unlike pathlib paths, can be copied
+    source = retried(lambda: find_directory(root, name, image_size), f"{name} in {remote}")
+    if source is None:
         return None
-    files, version = retried(lambda: _versioned(found), str(found))
+    files, version = retried(lambda: _versioned(source), str(source))
     copy = hashlib.sha256(f"{remote}\n{version}".encode()).hexdigest()[:16]
-    target = cache / "fetched" / copy / name / found.name
+    target = cache / "fetched" / copy / name / source.name
     if target.exists():
         return target
     with locked(target.with_name(f".{target.name}.lock"), f"{name} from {remote}"):
         if not target.exists():
             with new_folder(target) as work:
-                for file in progress_bar(files, desc=f"copying {found}", unit=" files"):
+                for file in progress_bar(files, desc=f"copying {source}", unit=" files"):
                     # There may be a part of it.
                     retried(partial(file.copy, work / file.name, overwrite=True), str(file))
     return target

@@ -147,8 +147,8 @@ def read_csv(
             )
 
     # The values of each attribute, each kept once.
-    found: dict[str, dict[str, str]] = {name: {} for name in names}
-    # One tuple for all that are equal: of values, and in the end of their places.
+    known_values: dict[str, dict[str, str]] = {name: {} for name in names}
+    # One tuple for all that are equal: of values, and in the end of their indices.
     combinations: dict[tuple[str, ...], Any] = {}
     images: dict[str, Any] = {}
     for image, *fields in rows:
@@ -160,7 +160,7 @@ def read_csv(
         if image not in wanted:
             continue
         table.keep(image)
-        for (name, known), value in zip(found.items(), values):
+        for (name, known), value in zip(known_values.items(), values):
             if value not in known:
                 table.keep(value)
                 known[value] = value
@@ -169,17 +169,17 @@ def read_csv(
                     f"{path} has more than {_MAX_VALUES} values of {name}: an attribute is a class"
                     f" of at most {_MAX_VALUES}; leave the column out"
                 )
-        values = tuple(known[value] for known, value in zip(found.values(), values))
+        values = tuple(known[value] for known, value in zip(known_values.values(), values))
         if values not in combinations:
             table.keep("", len(names))
         values = combinations.setdefault(values, values)
         if images.setdefault(image, values) != values:
             raise InputError(f"{path} has two rows for {image[:60]!r}, with other values: keep one")
 
-    factors = {name: tuple(sorted(known, key=_natural)) for name, known in found.items()}
-    places = [{value: i for i, value in enumerate(ordered)} for ordered in factors.values()]
+    factors = {name: tuple(sorted(known, key=_natural)) for name, known in known_values.items()}
+    indices = [{value: i for i, value in enumerate(ordered)} for ordered in factors.values()]
     for values in combinations:
-        combinations[values] = tuple(place[value] for place, value in zip(places, values))
+        combinations[values] = tuple(index[value] for index, value in zip(indices, values))
     for image, values in images.items():  # in place: a copy would take as much memory again
         images[image] = combinations[values]
     return factors, images

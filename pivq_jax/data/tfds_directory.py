@@ -150,10 +150,10 @@ def _with_missing(splits: Mapping[str, Source]) -> dict[str, Source]:
         return {**splits}
     train = splits["train"]
     # The indices of the images whose hash puts them into a split; the others remain in training.
-    of: dict[str, list[int]] = {split: [] for split in ("train", *missing)}
+    members: dict[str, list[int]] = {split: [] for split in ("train", *missing)}
     for index in range(len(train)):
         split = split_of(f"{index}")
-        of[split if split in missing else "train"].append(index)
-    if not all(of.values()):
+        members[split if split in missing else "train"].append(index)
+    if not all(members.values()):
         raise InputError(f"{len(train)} training images are too few to cut off {missing}")
-    return {**splits, **{split: Subset(train, indices) for split, indices in of.items()}}
+    return {**splits, **{split: Subset(train, indices) for split, indices in members.items()}}

@@ -98,7 +98,7 @@ def encoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> b
         last = model.num_latents if from_queries and i == model.encoder_depth - 1 else None
         x = block(graph, x, f"encoder/block_{i}", model.heads, last=last)
     if not from_queries and model.num_latents < side**2:
-        x = _averaged(graph, x, side, width, model.num_latents)
+        x = _average_patches(graph, x, side, width, model.num_latents)
 
     x = dense(graph, layer_norm(graph, x, "encoder/norm"), "encoder/latents")
     x = graph.add("Reshape", x, graph.shape(0, model.num_latents, model.latent_dim))
@@ -180,7 +180,7 @@ def _sums(graph: Graph, model: ModelConfig) -> str:
     return graph.add("MatMul", one_hot, values)
 
 
-def _averaged(graph: Graph, x: str, side: int, width: int, count: int) -> str:
+def _average_patches(graph: Graph, x: str, side: int, width: int, count: int) -> str:
     """Averages over `count` squares of patches, `pivq_jax.model.encoder.pool`: [B, count, W]."""
     x = graph.add("Transpose", x, perm=[0, 2, 1])
     x = graph.add("Reshape", x, graph.shape(0, 0, side, side))

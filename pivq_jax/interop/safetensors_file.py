@@ -57,7 +57,7 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
         )
     remedy = "give a file of pivq_jax.convert or save_pretrained"
     held, metadata = read_header(path, remedy)
-    description, config = _checked(metadata.get(KEY, ""), path)
+    description, config = _check_description(metadata.get(KEY, ""), path)
     shapes = model_shapes(config, str(path))
     check_state_dict(held, shapes, str(path))  # before what may be larger than the memory is read
     arrays, _ = read_safetensors(path, remedy)
@@ -67,7 +67,7 @@ def read_model(path: Path) -> tuple[Params, dict[str, Any]]:
     return params, description
 
 
-def _checked(text: str, path: Path) -> tuple[dict[str, Any], Config]:
+def _check_description(text: str, path: Path) -> tuple[dict[str, Any], Config]:
     """The checked description in `text`, with `config`, `step`, `progress` and `metrics`.
 
     Whoever wrote the file chose its paths, so none of them is read: only those that a user gives.

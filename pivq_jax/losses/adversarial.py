@@ -76,8 +76,8 @@ def cutout(images: jax.Array, centre: jax.Array) -> jax.Array:
 
     def inside(size: int, centre: jax.Array) -> jax.Array:
         first = centre[:, None] - size // 4
-        places = jnp.arange(size)
-        return (places >= first) & (places < first + size // 2)  # [B, size]
+        position = jnp.arange(size)
+        return (position >= first) & (position < first + size // 2)  # [B, size]
 
     rows = inside(images.shape[1], centre[:, 0])[:, :, None, None]
     columns = inside(images.shape[2], centre[:, 1])[:, None, :, None]
@@ -112,6 +112,6 @@ def augment(images: jax.Array, key: jax.Array, policy: tuple[str, ...]) -> jax.A
     They are f32 [B, H, W, 3] in [-1, 1], real or generated. The policy has names of
     `AUGMENTATIONS`, applied in this order (another one is a KeyError); it may be empty.
     """
-    for name, each in zip(policy, jax.random.split(key, len(policy)), strict=True):
-        images = AUGMENTATIONS[name](images, each)
+    for name, key_draw in zip(policy, jax.random.split(key, len(policy)), strict=True):
+        images = AUGMENTATIONS[name](images, key_draw)
     return images
