@@ -172,10 +172,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def _incomplete(target: Path) -> Path:
-    """Returns the folder in which the contents of `target` are collected, on the same file system.
-
-    It is within `target` if that exists, as it may be a mounted volume.
-    """
+    """The folder in which the contents of `target` are collected, on the same file system."""
     parent = target if target.exists() else target.parent
     return parent / f".{target.name[:50]}.incomplete"
 

@@ -183,9 +183,7 @@ class QuantizerConfig(Section):
         800, "step at which the codebook is initialized; continuous before", NOT_NEGATIVE
     )
     noise: float = setting(
-        0.0,
-        "standard deviation of noise on latents before init_step; that of the latents is 1",
-        NOT_NEGATIVE,
+        0.0, "standard deviation of noise before init_step; that of latents is 1", NOT_NEGATIVE
     )
     init_batches: int = setting(64, "batches whose latents k-means sees", at_least(1))
     revive_every: int = setting(

@@ -273,8 +273,8 @@ def add_noise(
 ) -> jax.Array:
     """Returns what the decoder gets before there is a codebook, float32 [B, L, D].
 
-    It is the latents with normal noise of this standard deviation, after place vectors if D is
-    larger. Without noise, no key is needed.
+    It is the latents, with normal noise of this standard deviation drawn with the key, after place
+    vectors if D is larger.
     """
     if noise:
         if key is None:
@@ -300,8 +300,7 @@ class Quantizer(nn.Module):
     def __call__(self, latents: jax.Array) -> Quantized:
         """Quantizes latents float32 [B, N / stages, `latent_dim`]; returns `Quantized`.
 
-        Gradients pass straight to the latents if there is one stage, see
-        `ModelConfig.freezes_encoder`.
+        Gradients pass straight to the latents, unless `ModelConfig.freezes_encoder`.
         """
         indices, converged, targets, residual = assign_in_stages(
             latents, self.codebook, self.kind, self.matcher, self.stages
