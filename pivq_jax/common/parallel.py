@@ -10,7 +10,7 @@ import platform
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def end_without_others(code: int) -> None:
         ending.start()
 
 
-def make_mesh(fsdp: int = 1, devices: Any = None) -> Mesh:
+def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns a mesh with axes ('data', 'fsdp').
 
     Args:
@@ -139,7 +139,7 @@ def split_rows(x: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def own_copy(tree: Any) -> Any:
-    """Returns the copies of replicated arrays, or of NumPy's, on this process's first device."""
+    """Moves replicated or NumPy arrays to this process's first device."""
     return jax.tree.map(
         lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else jnp.asarray(x), tree
     )

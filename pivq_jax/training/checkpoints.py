@@ -32,9 +32,8 @@ SCORE = "score"
 def check_place(workdir: Path, flag: str = "--workdir", writes: bool = True) -> None:
     """Checks that Orbax can write and read checkpoints in a directory of this name.
 
-    It looks for what it has written by patterns that contain the path, and leaves out what it does
-    not find; TensorStore takes a backslash for a slash. Where nothing is written, patterns do no
-    harm.
+    Orbax finds checkpoints by glob patterns that contain the path, so special characters hide them;
+    TensorStore reads a backslash as a slash. Reading alone is not affected by the patterns.
     """
     path = str(workdir) if is_remote(workdir) else workdir.absolute().as_posix()
     if is_remote(workdir) and not path.startswith("gs://"):
@@ -143,7 +142,7 @@ class Checkpoints:
     def _finish(self) -> None:
         """Waits for the current write and makes it survive a power cut.
 
-        If two or more are kept, the one before it, which does so already, is not yet deleted.
+        If two or more are kept, the one before it, which survives already, is not yet deleted.
         """
         self._manager.wait_until_finished()
         if self._unsynced is not None and jax.process_index() == 0:
@@ -294,7 +293,7 @@ class Checkpoints:
 def _raise_errors_only() -> None:
     """Keeps Orbax's threads from printing their errors, thousands of lines on a full disk.
 
-    Whoever waits for a write is raised its error.
+    The error is still raised where the write is waited for.
     """
 
     def wanted(record: logging.LogRecord) -> bool:
@@ -311,12 +310,15 @@ def _raise_errors_only() -> None:
 
 class _Manager(ocp.CheckpointManager):
     def reached_preemption(self, step: int) -> bool:
-        """Never: by asking JAX, for a step long past, Orbax's thread would set its count back."""
+        """Always False: Orbax's thread would ask JAX about a past step, setting its count back."""
         return False
 
 
 class _Best(ocp.checkpoint_managers.PreservationPolicy):
-    """Keeps the checkpoints with the highest scores, which Orbax's own has in files of its own."""
+    """Keeps the checkpoints with the highest scores.
+
+    Unlike Orbax's policy, it keeps the scores in memory, not in files.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -333,7 +335,7 @@ class _Best(ocp.checkpoint_managers.PreservationPolicy):
 
 
 class _Outcome(enum.IntEnum):
-    """Of a read. If processes disagree, the largest decides."""
+    """The outcome of a read. If processes disagree, the largest value counts."""
 
     READ = 0
     DAMAGED = 1
@@ -342,14 +344,14 @@ class _Outcome(enum.IntEnum):
 
 
 # What Orbax raises for damage: a file or an entry is missing; a file cannot be parsed, or
-# TensorStore finds it short, its checksum wrong or its shape another; JSON has another form.
+# TensorStore finds that it is too short or has another checksum or shape; JSON has another form.
 _DAMAGE = (FileNotFoundError, ValueError, KeyError, AttributeError)
-# The statuses of TensorStore that are due to the contents; "" is none.
+# The statuses of TensorStore that are due to the contents; "" means that there is no status.
 _OF_CONTENTS = {"DATA_LOSS", "OUT_OF_RANGE", "NOT_FOUND", "INVALID_ARGUMENT", ""}
 
 
 def _judge(error: Exception) -> _Outcome:
-    """What an exception of Orbax says about a checkpoint; raised again if nothing."""
+    """What an exception of Orbax says about a checkpoint. Raises it again if it says nothing."""
     if may_pass(error):
         return _Outcome.MAY_PASS
     for each in causes(error):

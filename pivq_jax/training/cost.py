@@ -19,10 +19,10 @@ from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
 
 
-def peak_of(device: Any) -> float | None:
+def peak_of(device: jax.Device) -> float | None:
     """Returns the peak in FLOP/s of a device, None if its kind is not listed.
 
-    That of a CPU is measured, by float32 matrix products, and its devices have equal shares of it.
+    A CPU's is measured by float32 matrix products, and divided equally among its devices.
     """
     if device.platform == "cpu":
         x = jnp.ones((1024, 1024), jnp.float32)
@@ -50,11 +50,11 @@ def lower_step(config: Config, mesh: Mesh, phase: Phase) -> tuple[jax.stages.Low
 def step_flops(
     config: Config, phase: Phase, devices: int, lowered: jax.stages.Lowered | None = None
 ) -> float | None:
-    """Returns XLA's count of the FLOPs of a step, for each of so many devices; None if it has none.
+    """Returns XLA's count of the FLOPs of a step for each of `devices`, None if it has no count.
 
-    It is that of the program before optimization, whatever the device, and counts the body of a
-    loop once. All of it is multiplied by the parts of a batch, although Muon's updates are made
-    once. `lowered` is the step as it is run, if there is one.
+    The program is counted before optimization, so the device does not matter, and the body of a
+    loop counts once. The count is multiplied by the parts of a batch, although Muon updates once
+    for all parts. `lowered` is the step as it is run, if there is one.
     """
     count = lowered.cost_analysis() if lowered else None
     # For GPU and TPU, JAX has counts of compiled programs only, without what GPUs leave to cuBLAS.
@@ -88,7 +88,7 @@ class Clock:
         return self.train_seconds + time.perf_counter() - self.started
 
     def share(self) -> float:
-        """The share of evaluations in them."""
+        """The fraction of the run's time spent on evaluations."""
         return self.spent["evaluations"] / self.seconds()
 
     def allows(self, share: float) -> bool:
@@ -140,7 +140,7 @@ class Clock:
         return {"seconds": total, **lost, "goodput": 1 - sum(lost.values()) / total}
 
     def progress(self) -> dict[str, Any]:
-        """What a checkpoint holds of it."""
+        """The part of the clock that is saved in a checkpoint."""
         kept = {"spent": dict(self.spent), "steps": self.steps, "at_peak": self.at_peak}
         return {"train_seconds": self.seconds(), "cost": kept}
 

@@ -122,7 +122,7 @@ def train_step(
     gradients = batch_gradients(recipe, state, images, lpips_weights, phase, parts_sharding)
     updates, opt_state = recipe.optimizer.update(gradients.params, state.opt_state, state.params)
     if phase != Phase.CONTINUOUS and recipe.objective.model.config.freezes_encoder:
-        # It has no gradients, but momentum and Muon would go on.
+        # The encoder is frozen (see `PIVQ.__call__`), but momentum would still move it.
         updates["encoder"] = jax.tree.map(jnp.zeros_like, updates["encoder"])
     params = optax.apply_updates(state.params, updates)
     # The first averages follow quickly, so that early evaluations do not see the initial weights.
