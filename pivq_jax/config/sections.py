@@ -258,7 +258,9 @@ class OptimizerConfig(Section):
     muon_learning_rate: float = setting(6e-3, "Muon's peak", POSITIVE)
     momentum: float = setting(0.95, "Muon's", BELOW_ONE)
     warmup_steps: int = setting(200, "steps of linear warm-up", NOT_NEGATIVE)
-    weight_decay: float = setting(0.01, "of kernels, decoupled", NOT_NEGATIVE)
+    weight_decay: float = setting(
+        0.01, "decoupled, of all parameters of several axes but the codebook", NOT_NEGATIVE
+    )
     clip_norm: float = setting(1.0, "limit of the gradient's global norm", POSITIVE)
 
 
@@ -360,4 +362,4 @@ class PriorConfig(Section):
     steps: int = setting(1_500, "optimizer steps", at_least(1))
     batch_size: int = setting(256, "sets per step", at_least(1))
     learning_rate: float = setting(3e-3, "AdamW's peak; Muon's is four times as high", POSITIVE)
-    weight_decay: float = setting(0.1, "of kernels, decoupled", NOT_NEGATIVE)
+    weight_decay: float = setting(0.1, "decoupled, of all parameters of several axes", NOT_NEGATIVE)
