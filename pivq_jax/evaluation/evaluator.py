@@ -10,6 +10,7 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import grid, magnification, reconstruction_grid
+from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
@@ -19,7 +20,6 @@ from pivq_jax.evaluation.reconstruction import mean_lpips
 from pivq_jax.evaluation.session import Session, alex_weights
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.reconstruction import psnr
-from pivq_jax.training.objective import Params
 from pivq_jax.training.run import Evaluation, Run
 
 IMAGES = 200  # most validation images, and as many samples: seconds on a CPU

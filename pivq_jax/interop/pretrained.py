@@ -22,12 +22,17 @@ from flax import traverse_util
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import expanded, json_bytes, replace_together
-from pivq_jax.common.weights import find_faults, pack_arrays, read_header, read_safetensors
+from pivq_jax.common.weights import (
+    Params,
+    find_faults,
+    pack_arrays,
+    read_header,
+    read_safetensors,
+)
 from pivq_jax.config.fields import all_fields
 from pivq_jax.config.sections import PriorConfig
 from pivq_jax.interop.card import model_card
 from pivq_jax.interop.safetensors_file import FORMAT_VERSION, pack_model, read_model
-from pivq_jax.interop.weights import Params
 from pivq_jax.sampling.edit import Labels, check_labels
 from pivq_jax.sampling.prior import Prior, build_prior, parameter_shapes
 from pivq_jax.sampling.space import CodeSpace

@@ -17,10 +17,10 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_atomically
-from pivq_jax.common.weights import pack_arrays, read_header, read_safetensors
+from pivq_jax.common.weights import Params, pack_arrays, read_header, read_safetensors
 from pivq_jax.config.check import check_config, check_fields, config_of_model, with_added_fields
 from pivq_jax.config.fields import Config, is_whole
-from pivq_jax.interop.weights import Params, check_state_dict, from_torch, to_torch
+from pivq_jax.interop.weights import check_state_dict, from_torch, to_torch
 from pivq_jax.model.pivq import pivq_from_config
 
 KEY = "pivq_jax"

@@ -19,9 +19,8 @@ import jax
 import numpy as np
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.weights import find_faults
+from pivq_jax.common.weights import Params, find_faults
 
-Params = Any
 # Axes of a Flax kernel in the order of PyTorch, by number of axes.
 TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}
 FROM_TORCH = {2: (1, 0), 4: (2, 3, 1, 0)}

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import map_over_batch, replicated
+from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset, load_dataset
 from pivq_jax.losses.perceptual import load_lpips, lpips
@@ -18,8 +19,12 @@ from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.objective import Adversary, Objective, Phase, recombine_pairs
-from pivq_jax.training.optimizer import make_discriminator_optimizer, make_optimizer
-from pivq_jax.training.steps import Recipe, Steps, make_steps
+from pivq_jax.training.optimizer import (
+    learning_rate_schedule,
+    make_discriminator_optimizer,
+    make_optimizer,
+)
+from pivq_jax.training.steps import StepConfig, Steps, make_steps
 
 __all__ = ["dataset_from_config", "lpips_weights_from_config", "phase_at", "steps_from_config"]
 
@@ -54,10 +59,17 @@ def objective_from_config(
     if settings.is_used:
         dtype = jnp.dtype(config.model.dtype)
         adversary = Adversary(Discriminator(settings.channels, settings.layers, dtype), settings)
-    return Objective(model, weights, recombine, perceptual, adversary, config.quantizer.noise)
+    return Objective(
+        model=model,
+        weights=weights,
+        recombine=recombine,
+        perceptual=perceptual,
+        adversary=adversary,
+        noise=config.quantizer.noise,
+    )
 
 
-def lpips_weights_from_config(config: Config, mesh: Mesh) -> Any:
+def lpips_weights_from_config(config: Config, mesh: Mesh) -> Params | None:
     """Loads the weights of the perceptual network, a full copy for each device of a mesh.
 
     Returns:
@@ -104,18 +116,17 @@ def steps_from_config(config: Config, mesh: Mesh) -> Steps:
     """
     map_rows = partial(map_over_batch, mesh=mesh)
     model = pivq_from_config(config, map_rows)
-    optimizer, schedule = make_optimizer(
-        config.optimizer, config.train.steps, mesh, config.model.dtype
+    step_config = StepConfig(
+        objective=objective_from_config(config, model, map_rows),
+        optimizer=make_optimizer(config.optimizer, config.train.steps, mesh, config.model.dtype),
+        schedule=learning_rate_schedule(config.optimizer, config.train.steps),
+        discriminator_optimizer=make_discriminator_optimizer(
+            config.adversarial.learning_rate, config.optimizer.clip_norm
+        ),
+        recombination_schedule=recombination_schedule(config),
+        seed=config.seed,
+        accumulation=config.train.accumulation,
+        ema_decay=config.train.ema_decay,
+        revive_threshold=config.quantizer.revive_threshold,
     )
-    recipe = Recipe(
-        objective_from_config(config, model, map_rows),
-        optimizer,
-        schedule,
-        make_discriminator_optimizer(config.adversarial.learning_rate, config.optimizer.clip_norm),
-        recombination_schedule(config),
-        config.seed,
-        config.train.accumulation,
-        config.train.ema_decay,
-        config.quantizer.revive_threshold,
-    )
-    return make_steps(recipe, mesh)
+    return make_steps(step_config, mesh)

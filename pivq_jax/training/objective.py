@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import value_and_grad
 
 from pivq_jax import sampling
+from pivq_jax.common.weights import Params
 from pivq_jax.config.sections import RECOMBINATION_PATCHES, AdversarialConfig, LossConfig
 from pivq_jax.losses import adversarial
 from pivq_jax.losses.latents import variance_loss
@@ -20,9 +21,8 @@ from pivq_jax.model.discriminator import Discriminator
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.model.quantizer import Quantized, squared_distances, sum_by_place
 
-Params = Any
 Metrics = dict[str, jax.Array]
-Fakes = dict[str, jax.Array]  # float32 [B, H, W, 3] each; keys as in `Adversary.weights`
+Decoded = dict[str, jax.Array]  # images, float32 [B, H, W, 3] each; keys as in `Adversary.weights`
 
 
 class Phase(enum.IntEnum):
@@ -47,15 +47,15 @@ class Gradients(NamedTuple):
     """Gradients, metrics and code counts of one batch."""
 
     params: Params
-    discriminator: Params  # None before the adversarial phase
+    discriminator: Params | None  # None before the adversarial phase
     metrics: Metrics  # float32 [] each
     uses: jax.Array  # int32 [K], use count of each entry
 
 
-class Made(NamedTuple):
+class Outputs(NamedTuple):
     """Outputs of the autoencoder for a batch, from which the losses are computed."""
 
-    images: Fakes  # 'reconstructed' and, if a loss needs it, 'recombined'
+    images: Decoded  # 'reconstructed' and, if a loss needs it, 'recombined'
     latents: jax.Array  # float32 [B, N / stages, `latent_dim`], before quantization
     codebook_loss: jax.Array | None = None
     commitment_loss: jax.Array | None = None
@@ -80,7 +80,7 @@ class Adversary:
         """The sum of `weights`."""
         return sum(self.weights.values())
 
-    def generator_loss(self, params: Params, fakes: Fakes, key: jax.Array) -> jax.Array:
+    def generator_loss(self, params: Params, fakes: Decoded, key: jax.Array) -> jax.Array:
         """Computes the generator's hinge loss, averaged over the kinds by their weights."""
         total = jnp.float32(0)
         for i, (name, weight) in enumerate(self.weights.items()):
@@ -89,7 +89,7 @@ class Adversary:
         return total / self.total_weight
 
     def discriminator_loss(
-        self, params: Params, fakes: Fakes, images: jax.Array, key: jax.Array
+        self, params: Params, fakes: Decoded, images: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """Computes the discriminator's hinge loss and mean logits; `key` as in `generator_loss`."""
         real = self._logits(params, images, jax.random.fold_in(key, len(self.weights)))
@@ -109,7 +109,7 @@ class Adversary:
         return logits
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
     """The loss of a batch."""
 
@@ -129,8 +129,8 @@ class Objective:
     def gradients(
         self,
         params: Params,
-        discriminator: Params,
-        lpips_weights: Params,
+        discriminator: Params | None,
+        lpips_weights: Params | None,
         images: jax.Array,
         key: jax.Array,
         phase: Phase,
@@ -145,31 +145,31 @@ class Objective:
         """
         key_mix, key_discriminator, key_shift = jax.random.split(key, 3)
         key_moved = jax.random.fold_in(key_shift, 1)  # key_shift itself is drawn from
-        made, pull_back, (quantized, blended) = jax.vjp(
-            lambda params: self._make(params, images, key_mix, phase), params, has_aux=True
+        outputs, pull_back, (quantized, blended) = jax.vjp(
+            lambda params: self._forward(params, images, key_mix, phase), params, has_aux=True
         )
-        (fidelity, metrics), to_images = value_and_grad(self._fidelity, has_aux=True)(
-            made, images, blended, recombination_scale, lpips_weights, key_moved
+        (loss, metrics), to_targets = value_and_grad(self._target_losses, has_aux=True)(
+            outputs, images, blended, recombination_scale, lpips_weights, key_moved
         )
-        (other, figures), cotangents = value_and_grad(self._structure, has_aux=True)(
-            made, images, recombination_scale, key_shift
+        (other, figures), cotangents = value_and_grad(self._other_losses, has_aux=True)(
+            outputs, images, recombination_scale, key_shift
         )
-        cotangents = jax.tree.map(jnp.add, cotangents, to_images)
-        loss, metrics = fidelity + other, metrics | figures
+        cotangents = jax.tree.map(jnp.add, cotangents, to_targets)
+        loss, metrics = loss + other, metrics | figures
         of_discriminator, uses = None, jnp.zeros(self.model.codebook_size, jnp.int32)
 
         if phase == Phase.ADVERSARIAL:
             adversary = self.adversary
             assert adversary is not None
             realism, to_fakes = value_and_grad(
-                lambda made: adversary.generator_loss(discriminator, made.images, key_discriminator)
-            )(made)
+                lambda x: adversary.generator_loss(discriminator, x.images, key_discriminator)
+            )(outputs)
 
-            def at_last_layer(cotangents: Made) -> jax.Array:
+            def at_last_layer(cotangents: Outputs) -> jax.Array:
                 return pull_back(cotangents)[0]["decoder"]["output"]["pixels"]["kernel"]
 
             adaptive = adversarial.adaptive_weight(
-                at_last_layer(to_images),
+                at_last_layer(to_targets),
                 at_last_layer(to_fakes),
                 adversary.settings.max_adaptive_weight,
             )
@@ -178,7 +178,7 @@ class Objective:
             loss += scale * realism
             (discriminator_loss, figures), of_discriminator = value_and_grad(
                 adversary.discriminator_loss, has_aux=True
-            )(discriminator, made.images, images, key_discriminator)
+            )(discriminator, outputs.images, images, key_discriminator)
             metrics |= {
                 "adversarial": realism,
                 "adaptive_weight": adaptive,
@@ -199,20 +199,23 @@ class Objective:
     def _apply(self, params: Params, *args: Any, method: str | None = None) -> Any:
         return self.model.apply({"params": params}, *args, method=method)
 
-    def _make(
+    def _forward(
         self, params: Params, images: jax.Array, key: jax.Array, phase: Phase
-    ) -> tuple[Made, tuple[Quantized | None, jax.Array | None]]:
-        """Also returns the targets of recombined images, if there are any."""
+    ) -> tuple[Outputs, tuple[Quantized | None, jax.Array | None]]:
+        """Runs the forward pass; also returns the quantizer's result and the recombined's targets.
+
+        Either may be None: without quantization, or with one stage or no recombined images.
+        """
         if phase == Phase.CONTINUOUS:
-            made = self._apply(params, images, self.noise, key, method="autoencode")
-            return Made({"reconstructed": made[0]}, made[1]), (None, None)
+            decoded, latents = self._apply(params, images, self.noise, key, method="autoencode")
+            return Outputs({"reconstructed": decoded}, latents), (None, None)
         reconstructed, quantized = self._apply(params, images)
         decoded, blended = {"reconstructed": reconstructed}, None
         judged = phase == Phase.ADVERSARIAL and self.adversary
         if (judged and "recombined" in judged.weights) or self.weights.recombination > 0:
             decoded["recombined"], blended = self._recombine(params, quantized.indices, images, key)
         losses = quantized.codebook_loss, quantized.commitment_loss
-        return Made(decoded, quantized.latents, *losses), (quantized, blended)
+        return Outputs(decoded, quantized.latents, *losses), (quantized, blended)
 
     def _recombine(
         self, params: Params, indices: jax.Array, images: jax.Array, key: jax.Array
@@ -244,17 +247,21 @@ class Objective:
         taken = (from_b < from_a).astype(jnp.float32)
         return decoded, blend(images[:half], images[half + near], taken, config.patch_size)
 
-    def _fidelity(
+    def _target_losses(
         self,
-        made: Made,
+        outputs: Outputs,
         images: jax.Array,
         blended: jax.Array | None,
         recombination_scale: jax.typing.ArrayLike,
-        lpips_weights: Params,
+        lpips_weights: Params | None,
         key: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
-        """The losses of images with targets, and metrics."""
-        reconstructed, weights = made.images["reconstructed"], self.weights
+        """The losses of images that have targets, and metrics.
+
+        Only these enter the adaptive weight, see `gradients`. Recombined images have targets with
+        several stages alone.
+        """
+        reconstructed, weights = outputs.images["reconstructed"], self.weights
         metrics = {
             "l1": jnp.mean(jnp.abs(reconstructed - images)),
             "psnr": jnp.mean(psnr(reconstructed, images, 2.0)),
@@ -274,31 +281,32 @@ class Objective:
         if self.perceptual is not None:
             metrics["lpips"] = lpips
         if blended is not None and weights.recombination > 0:
-            metrics["recombination"], _ = distance(made.images["recombined"], blended)
+            metrics["recombination"], _ = distance(outputs.images["recombined"], blended)
             total += recombination_scale * weights.recombination * metrics["recombination"]
         return total, metrics
 
-    def _structure(
+    def _other_losses(
         self,
-        made: Made,
+        outputs: Outputs,
         images: jax.Array,
         recombination_scale: jax.typing.ArrayLike,
         key: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
-        """The losses of latents, of the quantizer and of recombined code sets, and metrics."""
+        """The losses of latents, quantizer and recombined images without targets, and metrics."""
         weights, total, metrics = self.weights, jnp.float32(0), {}
         if weights.variance > 0:
-            metrics["variance"] = variance_loss(made.latents)
+            metrics["variance"] = variance_loss(outputs.latents)
             total += weights.variance * metrics["variance"]
-        if made.codebook_loss is None or made.commitment_loss is None:
+        codebook_loss, commitment_loss = outputs.codebook_loss, outputs.commitment_loss
+        if codebook_loss is None or commitment_loss is None:
             return total, metrics
-        total += weights.codebook * made.codebook_loss + weights.commitment * made.commitment_loss
-        metrics["quantization_error"] = made.codebook_loss
+        total += weights.codebook * codebook_loss + weights.commitment * commitment_loss
+        metrics["quantization_error"] = codebook_loss
         if weights.recombination > 0 and self.model.config.stages == 1:
             patch_size = self.model.image_size // RECOMBINATION_PATCHES
             shift = jax.random.randint(key, (2,), 0, patch_size)
             metrics["recombination"] = nearest_patch_loss(
-                made.images["recombined"], images, patch_size, shift
+                outputs.images["recombined"], images, patch_size, shift
             )
             total += recombination_scale * weights.recombination * metrics["recombination"]
         return total, metrics

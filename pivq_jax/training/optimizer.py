@@ -11,7 +11,6 @@ https://dao-lab.ai/blog/2026/gram-newton-schulz).
 
 import collections
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +18,8 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
+from pivq_jax.common.weights import Params
 from pivq_jax.config.sections import OptimizerConfig
-
-Params = Any
 
 # Root mean square of the entries of an update before the learning rate, as for AdamW in practice
 # (Liu et al. 2025, arXiv 2502.16982, section 2.2), so that one rate fits all shapes.
@@ -39,28 +37,35 @@ def make_optimizer(
     steps: int,
     mesh: Mesh | None = None,
     dtype: jax.typing.DTypeLike = jnp.float32,
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Builds the optimizer with warm-up and cosine decay; also returns AdamW's rate by step.
+) -> optax.GradientTransformation:
+    """Builds the optimizer, whose learning rates follow `learning_rate_schedule`.
 
     Weight decay, multiplied by the learning rate (AdamW: Loshchilov and Hutter 2019), applies to
-    matrices except for the codebook, not to vectors (biases and norms).
+    parameters of several axes except for the codebook, not to vectors (biases and norms).
     """
-
-    def schedule(peak: float) -> optax.Schedule:
-        return optax.warmup_cosine_decay_schedule(0.0, peak, config.warmup_steps, steps)
-
-    rate, decay = schedule(config.learning_rate), config.weight_decay
-    inner = adamw = optax.adamw(rate, b1=0.9, b2=0.99, weight_decay=decay, mask=_decays)
+    rate, decay = learning_rate_schedule(config, steps), config.weight_decay
+    inner = adamw = optax.adamw(rate, b1=0.9, b2=0.99, weight_decay=decay, mask=_weight_decay_mask)
     if config.name == "muon":
+        peak = config.muon_learning_rate
         muon = optax.chain(
             # Optax's without its iterations: momentum, with each matrix scaled to norm 1.
-            scale_by_muon(beta=config.momentum, ns_steps=0, weight_dimension_numbers=_axes),
-            orthogonalise(mesh, dtype),
+            scale_by_muon(
+                beta=config.momentum, ns_steps=0, weight_dimension_numbers=_muon_dimension_numbers
+            ),
+            orthogonalize(mesh, dtype),
             optax.add_decayed_weights(decay),
-            optax.scale_by_learning_rate(schedule(config.muon_learning_rate)),
+            optax.scale_by_learning_rate(learning_rate_schedule(config, steps, peak)),
         )
-        inner = optax.partition({"muon": muon, "adamw": adamw}, labels)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), inner), rate
+        inner = optax.partition({"muon": muon, "adamw": adamw}, optimizer_labels)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), inner)
+
+
+def learning_rate_schedule(
+    config: OptimizerConfig, steps: int, peak: float | None = None
+) -> optax.Schedule:
+    """Returns the rate by step, with warm-up and cosine decay; AdamW's without another `peak`."""
+    peak = config.learning_rate if peak is None else peak
+    return optax.warmup_cosine_decay_schedule(0.0, peak, config.warmup_steps, steps)
 
 
 def make_discriminator_optimizer(
@@ -72,7 +77,7 @@ def make_discriminator_optimizer(
     )
 
 
-def labels(params: Params) -> Params:
+def optimizer_labels(params: Params) -> Params:
     """Returns the optimizer of each parameter as a tree: 'muon' for kernels, 'adamw' for others.
 
     The codebook and the learned queries and positions are tables of vectors, not linear maps; for
@@ -83,20 +88,20 @@ def labels(params: Params) -> Params:
     )
 
 
-def _decays(params: Params) -> Params:
+def _weight_decay_mask(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(
         lambda path, value: value.ndim > 1 and path[-1].key != "codebook", params
     )
 
 
-def _axes(params: Params) -> Params:
+def _muon_dimension_numbers(params: Params) -> Params:
     """The axes of kernels as matrices: the last one is the output, all others are the input."""
     return jax.tree.map(
         lambda kernel: MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1), params
     )
 
 
-def orthogonalise(
+def orthogonalize(
     mesh: Mesh | None = None, dtype: jax.typing.DTypeLike = jnp.float32
 ) -> optax.GradientTransformation:
     """Returns Muon without its momentum: Newton-Schulz, batched over equal shapes.
@@ -106,7 +111,9 @@ def orthogonalise(
     devices, so that no work is repeated. Batches are stored and sent as `dtype`.
     """
 
-    def update(updates: Params, state: optax.EmptyState, params: Params = None) -> Any:
+    def update(
+        updates: optax.Updates, state: optax.EmptyState, params: Params | None = None
+    ) -> tuple[optax.Updates, optax.EmptyState]:
         leaves, tree = jax.tree.flatten(updates)
         upright = [_upright(leaf) for leaf in leaves]
         groups = collections.defaultdict(list)  # indices of the leaves of each shape
@@ -141,6 +148,8 @@ def newton_schulz(stack: jax.Array, sharing: int = 1) -> jax.Array:
     `sharing` devices split only products with x.
     """
     x = stack.astype(jnp.float32)
+    # The iterations need norms of at most about 1. `scale_by_muon` has divided by them already, as
+    # it does even without iterations; with this, the function is right for other matrices, too.
     x /= jnp.linalg.norm(x, axis=(1, 2), keepdims=True) + 1e-8
     _, rows, columns = x.shape
     is_high = rows >= 2 * columns * sharing

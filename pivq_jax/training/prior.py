@@ -4,7 +4,7 @@ import time
 import zlib
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import read_object, write_json
 from pivq_jax.common.parallel import alone_in, make_mesh, replicated, say
+from pivq_jax.common.weights import Params
 from pivq_jax.config.check import check_config
 from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import OptimizerConfig, PriorConfig
@@ -46,9 +47,9 @@ class PriorState(NamedTuple):
     """What a checkpoint of the training holds."""
 
     step: jax.Array  # int32 []
-    params: Any
-    optimizer: Any
-    best: Any  # parameters of the best validation so far
+    params: Params
+    optimizer: optax.OptState
+    best: Params  # parameters of the best validation so far
     best_bits: jax.Array  # float32 [], bits per validation set with them
 
 
@@ -84,7 +85,7 @@ def train_prior(
         weight_decay=settings.weight_decay,
         clip_norm=1.0,
     )
-    optimizer, _ = make_optimizer(rules, settings.steps)
+    optimizer = make_optimizer(rules, settings.steps)
     if isinstance(network, PlacePrior):  # the others have no probability
         train, validation = (sets[network.slots.fits(sets)] for sets in (train, validation))
         if not len(train) or not len(validation):

@@ -1,6 +1,6 @@
 """The training state and its steps: train, initialize the codebook, revive its entries.
 
-Every step is a pure function of a recipe, a state and arrays, independent of the devices;
+Every step is a pure function of a `StepConfig`, a state and arrays, independent of the devices;
 `make_steps` compiles them for a mesh.
 """
 
@@ -20,11 +20,12 @@ from jax.sharding import Mesh, Sharding
 
 from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.parallel import over_batch, replicated, shardings_of
+from pivq_jax.common.weights import Params
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.model import quantizer
 from pivq_jax.model.k_means import initial_codebook
 from pivq_jax.model.pivq import PIVQ
-from pivq_jax.training.objective import Gradients, Metrics, Objective, Params, Phase
+from pivq_jax.training.objective import Gradients, Metrics, Objective, Phase
 
 __all__ = ["Steps"]
 
@@ -55,12 +56,12 @@ class TrainState(struct.PyTreeNode):
     ema_params: Params  # float32, exponential moving average, used for evaluation
     opt_state: optax.OptState
     uses: jax.Array  # int32 [K], use count of each entry since the last revival
-    discriminator: Params = None  # float32; None in a run without adversarial losses
-    discriminator_opt_state: optax.OptState = None
+    discriminator: Params | None = None  # float32; None in a run without adversarial losses
+    discriminator_opt_state: optax.OptState | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepConfig:
     """What the steps of a run have in common; see `build.steps_from_config`."""
 
     objective: Objective
@@ -74,21 +75,21 @@ class Recipe:
     revive_threshold: float = 0.05
 
 
-def create_state(recipe: Recipe) -> TrainState:
+def create_state(config: StepConfig) -> TrainState:
     """Creates the state before the first step, with randomly initialized networks."""
-    model, adversary, step = recipe.objective.model, recipe.objective.adversary, jnp.int32(0)
+    model, adversary, step = config.objective.model, config.objective.adversary, jnp.int32(0)
     images = jnp.zeros((1, model.image_size, model.image_size, 3))
-    params = model.init(key_at(recipe.seed, Draw.PARAMS, step), images)["params"]
+    params = model.init(key_at(config.seed, Draw.PARAMS, step), images)["params"]
     discriminator = discriminator_opt_state = None
     if adversary is not None:
-        key = key_at(recipe.seed, Draw.DISCRIMINATOR, step)
+        key = key_at(config.seed, Draw.DISCRIMINATOR, step)
         discriminator = adversary.discriminator.init(key, images)["params"]
-        discriminator_opt_state = recipe.discriminator_optimizer.init(discriminator)
+        discriminator_opt_state = config.discriminator_optimizer.init(discriminator)
     return TrainState(
         step=step,
         params=params,
         ema_params=jax.tree.map(jnp.copy, params),
-        opt_state=recipe.optimizer.init(params),
+        opt_state=config.optimizer.init(params),
         uses=jnp.zeros(model.codebook_size, jnp.int32),
         discriminator=discriminator,
         discriminator_opt_state=discriminator_opt_state,
@@ -111,29 +112,29 @@ def with_arrays(state: TrainState, arrays: Arrays) -> TrainState:
 
 
 def train_step(
-    recipe: Recipe,
+    config: StepConfig,
     state: TrainState,
     images: jax.Array,
-    lpips_weights: Params,
+    lpips_weights: Params | None,
     phase: Phase,
     parts_sharding: Sharding,
 ) -> tuple[TrainState, Metrics]:
     """Runs one optimizer step on images uint8 [B, H, W, 3]; metrics are float32 [] each."""
-    gradients = batch_gradients(recipe, state, images, lpips_weights, phase, parts_sharding)
-    updates, opt_state = recipe.optimizer.update(gradients.params, state.opt_state, state.params)
-    if phase != Phase.CONTINUOUS and recipe.objective.model.config.freezes_encoder:
+    gradients = batch_gradients(config, state, images, lpips_weights, phase, parts_sharding)
+    updates, opt_state = config.optimizer.update(gradients.params, state.opt_state, state.params)
+    if phase != Phase.CONTINUOUS and config.objective.model.config.freezes_encoder:
         # The encoder is frozen (see `PIVQ.__call__`), but momentum would still move it.
         updates["encoder"] = jax.tree.map(jnp.zeros_like, updates["encoder"])
     params = optax.apply_updates(state.params, updates)
     # The first averages follow quickly, so that early evaluations do not see the initial weights.
-    decay = jnp.minimum(recipe.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+    decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
     metrics = {
         **gradients.metrics,
         "gradient_norm": optax.global_norm(gradients.params),
-        "learning_rate": recipe.schedule(state.step),
+        "learning_rate": config.schedule(state.step),
     }
     if phase == Phase.ADVERSARIAL:
-        updates, discriminator_opt_state = recipe.discriminator_optimizer.update(
+        updates, discriminator_opt_state = config.discriminator_optimizer.update(
             gradients.discriminator, state.discriminator_opt_state
         )
         state = state.replace(
@@ -151,10 +152,10 @@ def train_step(
 
 
 def batch_gradients(
-    recipe: Recipe,
+    config: StepConfig,
     state: TrainState,
     images: jax.Array,
-    lpips_weights: Params,
+    lpips_weights: Params | None,
     phase: Phase,
     parts_sharding: Sharding,
 ) -> Gradients:
@@ -162,12 +163,12 @@ def batch_gradients(
 
     Use counts are not averaged over the parts but summed.
     """
-    key, count = key_at(recipe.seed, Draw.LOSS, state.step), recipe.accumulation
-    scale = recipe.recombination_schedule(state.step)
+    key, count = key_at(config.seed, Draw.LOSS, state.step), config.accumulation
+    scale = config.recombination_schedule(state.step)
 
     def of_part(images: jax.Array, key: jax.Array) -> Gradients:
         images = images_to_float(images)
-        return recipe.objective.gradients(
+        return config.objective.gradients(
             state.params, state.discriminator, lpips_weights, images, key, phase, scale
         )
 
@@ -202,12 +203,12 @@ def reconstruct(model: PIVQ, params: Params, images: jax.Array, quantize: bool) 
     return images_to_uint8(made[0])
 
 
-def initialise_codebook(recipe: Recipe, state: TrainState, latents: jax.Array) -> TrainState:
+def initialize_codebook(config: StepConfig, state: TrainState, latents: jax.Array) -> TrainState:
     """Initializes the codebook from the latents of M images of many batches, stage by stage.
 
     They are float32 [M, N / stages, `latent_dim`], at least as many as a stage has entries.
     """
-    model, key = recipe.objective.model, key_at(recipe.seed, Draw.CODEBOOK, state.step)
+    model, key = config.objective.model, key_at(config.seed, Draw.CODEBOOK, state.step)
     dim, stages = model.config.code_dim, model.config.stages
 
     def quantize(own: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -225,18 +226,18 @@ def _stage_keys(key: jax.Array, stages: int) -> jax.Array:
 
 
 def revive_entries(
-    recipe: Recipe, state: TrainState, images: jax.Array
+    config: StepConfig, state: TrainState, images: jax.Array
 ) -> tuple[TrainState, jax.Array]:
     """Moves dead entries to latents of a batch; also returns their number. See `revive_dead`."""
-    model, codebook = recipe.objective.model, state.params["quantizer"]["codebook"]
-    stages, key = model.config.stages, key_at(recipe.seed, Draw.REVIVAL, state.step)
+    model, codebook = config.objective.model, state.params["quantizer"]["codebook"]
+    stages, key = model.config.stages, key_at(config.seed, Draw.REVIVAL, state.step)
     latents = compute_latents(model, state.params, images)
     indices, _, targets, _ = quantizer.assign_in_stages(
         latents, codebook, model.kind, model.matcher, stages
     )
     in_parts = partial(quantizer.split_stages, stages=stages)
     parts = in_parts(codebook)
-    revive = partial(quantizer.revive_dead, threshold=recipe.revive_threshold)
+    revive = partial(quantizer.revive_dead, threshold=config.revive_threshold)
     revived, moved = jax.vmap(revive)(
         parts,
         in_parts(state.uses),
@@ -299,13 +300,13 @@ class Steps(NamedTuple):
     revive: Callable[[TrainState, jax.Array], tuple[TrainState, jax.Array]]
 
 
-def make_steps(recipe: Recipe, mesh: Mesh) -> Steps:
-    """Jits the steps of a recipe for a mesh; nothing is compiled before their first call."""
-    model = recipe.objective.model
-    create = partial(create_state, recipe)
-    train = partial(train_step, recipe, parts_sharding=over_batch(mesh, axis=1))
+def make_steps(config: StepConfig, mesh: Mesh) -> Steps:
+    """Jits the steps of a run for a mesh; nothing is compiled before their first call."""
+    model = config.objective.model
+    create = partial(create_state, config)
+    train = partial(train_step, config, parts_sharding=over_batch(mesh, axis=1))
     latents, rebuild = partial(compute_latents, model), partial(reconstruct, model)
-    initialise, revive = partial(initialise_codebook, recipe), partial(revive_entries, recipe)
+    initialise, revive = partial(initialize_codebook, config), partial(revive_entries, config)
     whole, rows = replicated(mesh), over_batch(mesh)
     placed = shardings_of(jax.eval_shape(create), mesh)
     jit = partial(jax.jit, compiler_options=compiler_options(mesh))

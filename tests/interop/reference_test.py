@@ -20,8 +20,12 @@ from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from pivq_jax.model.quantizer import squared_distances
 from pivq_jax.training.build import objective_from_config
 from pivq_jax.training.objective import Objective, Phase
-from pivq_jax.training.optimizer import make_discriminator_optimizer, make_optimizer
-from pivq_jax.training.steps import Recipe, TrainState, make_steps, replace_codebook
+from pivq_jax.training.optimizer import (
+    learning_rate_schedule,
+    make_discriminator_optimizer,
+    make_optimizer,
+)
+from pivq_jax.training.steps import StepConfig, TrainState, make_steps, replace_codebook
 from tests.parameters import draw_like
 from tests.reference.model import PIVQ as Reference
 from tests.reference.muon import Muon
@@ -268,7 +272,7 @@ def test_ten_steps_of_muon_on_given_gradients():
         }
 
     settings = {**OPTIMIZER, "clip_norm": 1e9}
-    optimizer, _ = make_optimizer(OptimizerConfig(**settings), STEPS)
+    optimizer = make_optimizer(OptimizerConfig(**settings), STEPS)
     rates = optax.warmup_cosine_decay_schedule(
         0.0, OPTIMIZER["muon_learning_rate"], OPTIMIZER["warmup_steps"], STEPS
     )
@@ -307,20 +311,21 @@ def test_ten_optimizer_steps(tiny_config, name):
     config["quantizer"]["init_step"] = 2
     trainer = Trainer(twins.reference, config)
     load_into(trainer.discriminator, twins.judge)
-    optimizer, schedule = make_optimizer(OptimizerConfig(**{**OPTIMIZER, "name": name}), STEPS)
+    optimizer_config = OptimizerConfig(**{**OPTIMIZER, "name": name})
+    optimizer = make_optimizer(optimizer_config, STEPS)
     judge_optimizer = make_discriminator_optimizer(
         learning_rate=config["adversarial"]["learning_rate"], clip_norm=OPTIMIZER["clip_norm"]
     )
-    recipe = Recipe(
-        twins.objective,
-        optimizer,
-        schedule,
-        judge_optimizer,
+    step_config = StepConfig(
+        objective=twins.objective,
+        optimizer=optimizer,
+        schedule=learning_rate_schedule(optimizer_config, STEPS),
+        discriminator_optimizer=judge_optimizer,
         recombination_schedule=lambda step: jnp.clip((step - 2) / 8, 0, 1),
         seed=seed,
         ema_decay=0.3,  # reached from the fourth step on
     )
-    steps = make_steps(recipe, make_mesh())
+    steps = make_steps(step_config, make_mesh())
     state = TrainState(
         step=jnp.int32(0),
         params=jax.tree.map(jnp.copy, twins.params),  # the steps take their state's memory

@@ -20,10 +20,11 @@ from pivq_jax.config.sections import OPTIMIZERS
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training.optimizer import (
     UPDATE_RMS,
-    labels,
+    learning_rate_schedule,
     make_optimizer,
     newton_schulz,
-    orthogonalise,
+    optimizer_labels,
+    orthogonalize,
     stack_sharding,
 )
 
@@ -39,7 +40,8 @@ both = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
 def make(name: str) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    return make_optimizer(OptimizerConfig(name=name, **OPTIMIZER), steps=100)
+    config = OptimizerConfig(name=name, **OPTIMIZER)
+    return make_optimizer(config, steps=100), learning_rate_schedule(config, steps=100)
 
 
 def state_of(kind, opt_state):
@@ -116,7 +118,7 @@ def is_kernel(name: str) -> bool:
 
 
 def test_tables_and_local_layers_have_adamw_as_biases_and_norms_do(shapes):
-    found = named(labels(shapes))
+    found = named(optimizer_labels(shapes))
     assert found == {name: "muon" if is_kernel(name) else "adamw" for name in found}
     tables = {"quantizer/codebook", "encoder/queries", "decoder/queries"}
     assert tables | {"decoder/local_output/kernels", "decoder/norm/scale"} < found.keys()
@@ -225,8 +227,8 @@ def test_muon_is_that_of_optax(small):
 
 @jax.jit
 def orthogonalised(kernels):
-    """Float32 kernels, as `orthogonalise` leaves them."""
-    found, _ = orthogonalise().update(kernels, optax.EmptyState())
+    """Float32 kernels, as `orthogonalize` leaves them."""
+    found, _ = orthogonalize().update(kernels, optax.EmptyState())
     return found
 
 
@@ -289,7 +291,7 @@ def test_products_in_bfloat16_as_on_a_tpu_leave_no_large_singular_value(values, 
 
 def test_what_is_sent_may_be_bfloat16():
     kernels = drawn(3)
-    update = jax.jit(orthogonalise(dtype=jnp.bfloat16).update)
+    update = jax.jit(orthogonalize(dtype=jnp.bfloat16).update)
     rounded, _ = update(kernels, optax.EmptyState())
     for name, expected in orthogonalised(kernels).items():
         assert rounded[name].dtype == jnp.float32
@@ -353,7 +355,7 @@ ON_MESHES = """
 import json
 import jax, numpy as np, optax
 from pivq_jax.common.parallel import make_mesh, shardings_of
-from pivq_jax.training.optimizer import orthogonalise
+from pivq_jax.training.optimizer import orthogonalize
 
 shapes = {shapes!r}
 rng = np.random.default_rng(0)
@@ -362,7 +364,7 @@ one = jax.devices()[:1]
 meshes = {{"1": make_mesh(devices=one), "8x1": make_mesh(1), "2x4": make_mesh(4)}}
 
 def on(mesh):
-    transformation = orthogonalise(mesh)
+    transformation = orthogonalize(mesh)
     places = shardings_of(kernels, mesh)
     update = jax.jit(
         lambda kernels: transformation.update(kernels, optax.EmptyState())[0],

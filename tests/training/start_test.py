@@ -16,7 +16,7 @@ from pivq_jax.config.check import check_workdir
 from pivq_jax.config.fields import Config
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training.loop import train
-from pivq_jax.training.optimizer import make_optimizer
+from pivq_jax.training.optimizer import learning_rate_schedule
 from pivq_jax.training.steps import CODEBOOK, Arrays
 
 SHORT = {
@@ -128,7 +128,7 @@ def longer(started, tmp_path_factory) -> Started:
 @pytest.mark.slow
 def test_a_run_goes_on_for_longer_with_another_schedule(started, longer, capsys):
     train(longer.config, longer.workdir)
-    schedule = make_optimizer(longer.config.optimizer, 8)[1]
+    schedule = learning_rate_schedule(longer.config.optimizer, 8)
     assert (
         "train.steps is raised from 4 to 8: from step 4 on, the schedule is that of 8 steps, with a"
         f" learning rate of {float(schedule(4)):.3g} instead of 0, which falls to 0"

@@ -53,7 +53,7 @@ def test_replaced_entries_have_no_moments_and_their_averages_follow(optimizer_na
         }
 
     params, ema = random(), random()
-    optimizer, _ = make_optimizer(OptimizerConfig(name=optimizer_name, **OPTIMIZER), steps=100)
+    optimizer = make_optimizer(OptimizerConfig(name=optimizer_name, **OPTIMIZER), steps=100)
     opt_state = optimizer.init(params)
     update = jax.jit(optimizer.update)
     for _ in range(3):
