@@ -194,9 +194,9 @@ def alone_in(directory: Path) -> Iterator[DirectoryLock]:
         yield lock
 
 
-def worst_of_processes(outcome: int) -> int:
+def max_over_processes(number: int) -> int:
     """Returns the largest number that any process gives; all processes must call this."""
-    return int(np.max(multihost_utils.process_allgather(np.int32(outcome))))
+    return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
 
 def processes_of_host() -> int:

@@ -23,7 +23,7 @@ from pivq_jax.common.files import cache_folder, write_atomically
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.pickles import MAX_STATE, read_torch_file
 
-# A tree of arrays by name. `optax.Params` is no stricter for mypy, and fills lines of the reference.
+# A tree of arrays by name. `optax.Params` is no stricter for mypy, and long in the reference.
 Params = Any
 
 # Types of numbers in safetensors files that NumPy has; bfloat16 comes with JAX.

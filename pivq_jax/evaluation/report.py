@@ -13,7 +13,7 @@ import numpy as np
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically, write_json
-from pivq_jax.common.parallel import own_copy, worst_of_processes
+from pivq_jax.common.parallel import max_over_processes, own_copy
 from pivq_jax.common.pictures import Pixels, curve_chart, grid, save_png
 from pivq_jax.evaluation.figures import sections
 from pivq_jax.evaluation.html import page
@@ -68,7 +68,7 @@ def write_report(session: Session) -> dict[str, Any]:
         file = folder / f"{name}.json"
         kept = read_object(file)
         again = not _holds(kept, wanted, folder)
-        if worst_of_processes(again):  # shared storage may show them different files
+        if max_over_processes(again):  # shared storage may show them different files
             if first:
                 print(f"evaluating, {number} of {len(stages)}: {name}", file=sys.stderr, flush=True)
                 file.unlink(missing_ok=True)  # its pictures are replaced one by one

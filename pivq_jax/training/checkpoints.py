@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import is_remote, sync_tree
-from pivq_jax.common.parallel import shardings_of, worst_of_processes
+from pivq_jax.common.parallel import max_over_processes, shardings_of
 from pivq_jax.common.retry import DELAYS, causes, may_pass, say_again, tensorstore_status
 
 __all__ = ["Checkpoints"]
@@ -117,7 +117,7 @@ class Checkpoints:
             self.wait()  # its deletions depend on the scores so far
         except OSError as error:
             failed = str(error)
-        waits = worst_of_processes(bool(failed))
+        waits = max_over_processes(bool(failed))
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state), progress=ocp.args.JsonSave(progress)
         )
@@ -227,7 +227,7 @@ class Checkpoints:
                 # The others wait in Orbax for this one to have read.
                 multihost_utils.sync_global_devices("_Checkpointer:restore")
                 outcome, reason = _judge(error), brief(error)
-            worst = worst_of_processes(outcome)
+            worst = max_over_processes(outcome)
             if worst == _Outcome.READ:
                 return value, ""
             if worst == _Outcome.DAMAGED:

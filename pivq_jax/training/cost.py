@@ -98,7 +98,7 @@ class Clock:
         The first one of a run is always made. All processes must call this, and agree.
         """
         spent = self.spent["evaluations"] + self.last
-        return not parallel.worst_of_processes(spent > share * (self.seconds() + self.last))
+        return not parallel.max_over_processes(spent > share * (self.seconds() + self.last))
 
     def catch_up(self, evaluations: float, seconds: float) -> None:
         """Adds what files say that a killed process spent after its last checkpoint, in seconds.

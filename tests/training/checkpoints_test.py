@@ -361,7 +361,7 @@ def test_one_process_waits_for_another_that_reads_again(two_steps, slept, monkey
     def worst(outcome: int) -> int:
         return max(outcome, theirs.pop() if theirs else 0)
 
-    monkeypatch.setattr(module, "worst_of_processes", worst)
+    monkeypatch.setattr(module, "max_over_processes", worst)
     with Checkpoints(two_steps) as checkpoints:
         assert checkpoints.restore(LIKE, make_mesh())[0]["step"] == 2
     assert slept == [1] and kept(two_steps) == {1, 2}

@@ -45,7 +45,7 @@ def test_an_evaluation_waits_until_the_share_has_room_for_it(now):
 def test_one_process_without_time_keeps_all_from_it(now, monkeypatch):
     clock = Clock(started=now[0])
     assert clock.allows(0.05)
-    monkeypatch.setattr(cost.parallel, "worst_of_processes", lambda over: 1)
+    monkeypatch.setattr(cost.parallel, "max_over_processes", lambda over: 1)
     assert not clock.allows(0.05)
 
 

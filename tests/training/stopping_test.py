@@ -187,11 +187,11 @@ from pivq_jax.common import parallel
 from pivq_jax.common.errors import InputError
 
 def sample(task):
-    parallel.worst_of_processes(0)
+    parallel.max_over_processes(0)
     if jax.process_index() == 1:
         print("of the one that fails")
         raise {error}("damaged")
-    parallel.worst_of_processes(0)
+    parallel.max_over_processes(0)
 
 modes.sample, parallel.GRACE = sample, 1.0
 sys.argv = ["", "--config=toon_faces:smoke", "--mode=sample", "--distributed={how}"]
