@@ -45,13 +45,15 @@ def train_batches(
     flip: bool = False,
     process_index: int = 0,
     process_count: int = 1,
+    host_processes: int = 1,
     workers: int = 0,
 ) -> Generator[Batch]:
     """Yields training batches without end, for steps `start_step`, `start_step` + 1, ...
 
     A batch has the rows of this process: `image`, uint8 [b, H, W, 3], and each factor, int32 [b],
     with b = batch_size / process_count; it may contain the end of an epoch and the start of the
-    next. The workers are subprocesses, which end when the generator is closed or this process ends.
+    next. The workers are subprocesses, which end when the generator is closed or this process ends;
+    those of all `host_processes` of this machine share its memory.
     """
     import grain  # evaluations do without
 
@@ -70,12 +72,9 @@ def train_batches(
 
     steps = grain.MapDataset.range(sys.maxsize // batch_size - start_step)
     batches = steps.map(batch_at).to_iter_dataset(grain.ReadOptions(READERS, READERS))
-    from pivq_jax.common.parallel import processes_of_host  # imports JAX, as workers need not
-
-    processes = processes_of_host()  # which all must call, whether or not they have workers
     if workers:
         batch_bytes = rows * np.asarray(source[0]["image"]).nbytes
-        _check_shared_memory(workers, processes * batch_bytes)  # of this machine
+        _check_shared_memory(workers, host_processes * batch_bytes)
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which not every program parses
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)

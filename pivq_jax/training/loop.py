@@ -14,7 +14,14 @@ import numpy as np
 from pivq_jax.common.cost import cost_table, format_duration
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
-from pivq_jax.common.parallel import alone_in, from_first_process, make_mesh, put_batch, say
+from pivq_jax.common.parallel import (
+    alone_in,
+    from_first_process,
+    make_mesh,
+    processes_of_host,
+    put_batch,
+    say,
+)
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
 from pivq_jax.data.pipeline import shuffle_version, train_batches
@@ -264,6 +271,7 @@ def _batches(run: Run, step: int, workers: int = 0) -> Generator[jax.Array]:
         flip=run.config.data.flip,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        host_processes=processes_of_host(),  # all call it, whether or not they have workers
         workers=workers,
     )
     with contextlib.closing(host):

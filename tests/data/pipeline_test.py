@@ -226,10 +226,9 @@ def test_workers_are_refused_where_shared_memory_is_short(monkeypatch):
     ):
         train_batches(source, batch_size=64, seed=0, workers=8)
     train_batches(source, batch_size=64, seed=0).close()  # threads need none
-    monkeypatch.setattr("pivq_jax.common.parallel.processes_of_host", lambda: 8)
     usage.free = 3 * 2**30
     with pytest.raises(InputError, match=r"8 data workers .* need 5376 MiB .* in all, .*at most 4"):
-        train_batches(source, batch_size=64, seed=0, workers=8)
+        train_batches(source, batch_size=64, seed=0, host_processes=8, workers=8)
 
 
 @pytest.mark.parametrize(("count", "batch_size", "steps"), [(10, 4, 3), (8, 4, 2), (3, 8, 1)])
