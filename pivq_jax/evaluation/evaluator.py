@@ -38,21 +38,28 @@ class Evaluator:
         self._real: np.ndarray | None = None  # features of the validation images
 
     def __call__(
-        self, run: Run, step: int, params: Params | None, shown: np.ndarray, made: np.ndarray
+        self,
+        run: Run,
+        step: int,
+        params: Params | None,
+        originals: np.ndarray,
+        reconstructions: np.ndarray,
     ) -> Evaluation:
         """Returns figures by their names in `metrics.json`, and pictures."""
         batch_size, scale = self._settings.batch_size, magnification(run.dataset.image_size)
-        figures = {"psnr": float(jnp.mean(psnr(jnp.asarray(made), jnp.asarray(shown), 255.0)))}
-        pairs = reconstruction_grid(shown[:SHOWN], made[:SHOWN], scale=scale)
+        decibels = psnr(jnp.asarray(reconstructions), jnp.asarray(originals), 255.0)
+        figures = {"psnr": float(jnp.mean(decibels))}
+        pairs = reconstruction_grid(originals[:SHOWN], reconstructions[:SHOWN], scale=scale)
         pictures = {"reconstructions": pairs}
         with contextlib.suppress(InputError):
-            parts = range(batch_size, len(shown), batch_size)
-            batches = zip(np.split(shown, parts), np.split(made, parts), strict=True)
+            parts = range(batch_size, len(originals), batch_size)
+            split = (np.split(images, parts) for images in (originals, reconstructions))
+            batches = zip(*split, strict=True)
             figures["lpips"] = mean_lpips(batches, batch_size, self._lpips_path)
         with contextlib.suppress(InputError):
             if self._real is None:
-                self._real = self._extractor.extract(shown, quiet=True)
-            rebuilt = self._extractor.extract(made, quiet=True)
+                self._real = self._extractor.extract(originals, quiet=True)
+            rebuilt = self._extractor.extract(reconstructions, quiet=True)
             figures["rfid"] = frechet_distance(
                 *feature_moments(self._real), *feature_moments(rebuilt)
             )

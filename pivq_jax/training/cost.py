@@ -76,7 +76,8 @@ class Clock:
     steps: int = 0  # that were timed: all but those that compile
     at_peak: float = 0.0  # seconds that they would have taken at the device's peak
     last: float = 0.0  # of the newest evaluation of this process
-    peak: float | None = None  # FLOP/s of a device
+    expected: float = 0.0  # of the next evaluation, as long as the last one unless that compiled
+    peak: float | None = None  # FLOP/s of a device; the loop sets this and `flops`
     flops: float | None = None  # of a step of the newest phase, for each device
     started: float = dataclasses.field(default_factory=time.perf_counter)
 
@@ -92,13 +93,12 @@ class Clock:
         return self.spent["evaluations"] / self.seconds()
 
     def allows(self, share: float) -> bool:
-        """Whether evaluations remain within a share if one more takes as long as the last one did,
-        unless that one was compiled.
+        """Whether evaluations remain within a share if one more takes as long as expected.
 
-        The first one of a run is always made. All processes must call this, and agree.
+        The first one of a run is always made. All processes must call this, and all get one answer.
         """
-        spent = self.spent["evaluations"] + self.last
-        return not parallel.max_over_processes(spent > share * (self.seconds() + self.last))
+        spent = self.spent["evaluations"] + self.expected
+        return not parallel.max_over_processes(spent > share * (self.seconds() + self.expected))
 
     def catch_up(self, evaluations: float, seconds: float) -> None:
         """Adds what files say that a killed process spent after its last checkpoint, in seconds.
@@ -113,16 +113,25 @@ class Clock:
             self.train_seconds += repeated
             self.spent["restarts"] += repeated
 
+    def count_opening(self) -> str:
+        """Counts the time of this process until now as lost, after `catch_up`; returns to what."""
+        opening = "restarts" if self.train_seconds else "start"
+        self.spent[opening] += self.seconds() - self.train_seconds
+        return opening
+
     @contextlib.contextmanager
-    def on(self, what: str, pending: Any = None) -> Iterator[None]:
-        """Waits for `pending`, arrays of the last step; what is then done counts as lost."""
+    def on(self, what: str, pending: Any = None, compiles: bool = False) -> Iterator[None]:
+        """Waits for `pending`, arrays of the last step; what is then done counts as lost.
+
+        `compiles` says that an evaluation will be faster the next time.
+        """
         jax.block_until_ready(pending)
         started = time.perf_counter()
         yield
         seconds = time.perf_counter() - started
         self.spent[what] += seconds
         if what == "evaluations":
-            self.last = seconds
+            self.last, self.expected = seconds, 0.0 if compiles else seconds
 
     def step_at_peak(self) -> float | None:
         """The seconds that a step of the newest phase takes at the device's peak, if known."""

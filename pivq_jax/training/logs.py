@@ -104,12 +104,14 @@ class TrainingLog:
         )
 
     def write_evaluation(
-        self, step: int, figures: Mapping[str, float], pictures: Mapping[str, np.ndarray]
+        self,
+        step: int,
+        figures: Mapping[str, float],
+        pictures: Mapping[str, np.ndarray],
+        seconds: float,
     ) -> None:
-        """Writes the figures and pictures, uint8 [H, W, 3], of the evaluation that has just ended,
-        with the seconds that it took and the share that all so far took of the time of the run.
-        """
-        seconds, share = self._clock.last, self._clock.share()
+        """Writes figures and pictures, uint8 [H, W, 3], of an evaluation, and the time it took."""
+        share = self._clock.share()
         record = {"step": step, **figures, "seconds": seconds, "share": share}
         self._metrics.append(record)
         self._track(step, "evaluation", {**record, **pictures})

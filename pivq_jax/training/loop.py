@@ -22,6 +22,7 @@ from pivq_jax.common.parallel import (
     put_batch,
     say,
 )
+from pivq_jax.common.weights import Params
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
 from pivq_jax.data.pipeline import shuffle_version, train_batches
@@ -31,10 +32,10 @@ from pivq_jax.training.checkpoints import SCORE, Checkpoints, check_place
 from pivq_jax.training.cost import Clock, peak_of, step_flops
 from pivq_jax.training.json_lines import LOG, METRICS, read_lines
 from pivq_jax.training.logs import TrainingLog, check_log, check_tracker
-from pivq_jax.training.objective import Params, Phase
-from pivq_jax.training.optimizer import make_optimizer
+from pivq_jax.training.objective import Metrics, Phase
+from pivq_jax.training.optimizer import learning_rate_schedule
 from pivq_jax.training.profiler import ProfilerTrace
-from pivq_jax.training.run import Evaluator, Run, evaluate, save_picture, validate
+from pivq_jax.training.run import Evaluator, Run, evaluate, reconstruct_validation, save_picture
 from pivq_jax.training.steps import CODEBOOK, Arrays, TrainState, with_arrays
 from pivq_jax.training.stopping import Interrupted, stop_requests
 
@@ -100,17 +101,20 @@ def train(
             write_config()
         with Checkpoints(workdir, **config.checkpoints) as checkpoints:
             run = Run(
-                config, workdir, dataset, mesh, steps, lpips, checkpoints, lock, evaluator, arrays
+                config=config,
+                workdir=workdir,
+                dataset=dataset,
+                mesh=mesh,
+                steps=steps,
+                lpips_weights=lpips,
+                checkpoints=checkpoints,
+                lock=lock,
+                evaluator=evaluator,
+                initial=arrays,
             )
             state, progress = _first_state(run)
-            step, spent = int(state.step), progress.get("train_seconds", 0.0)
-            clock = Clock(spent, **progress.get("cost", {}), started=started)
-            logged = read_lines(workdir / LOG) or [{}]
-            evaluated = read_lines(workdir / METRICS, step)
-            clock.catch_up(
-                evaluations=sum(line.get("seconds", 0.0) for line in evaluated),
-                seconds=logged[-1].get("seconds", 0.0),
-            )
+            step = int(state.step)
+            clock = _first_clock(run, step, progress, started)
             if not new:
                 if step:
                     _say_schedule(config, read_config(workdir)["train"]["steps"], step)
@@ -156,11 +160,23 @@ def _first_state(run: Run) -> tuple[TrainState, dict[str, Any]]:
     return state, progress
 
 
+def _first_clock(run: Run, step: int, progress: dict[str, Any], started: float) -> Clock:
+    """The clock of a checkpoint, or a new one, caught up with the files of the run."""
+    clock = Clock(progress.get("train_seconds", 0.0), **progress.get("cost", {}), started=started)
+    logged = read_lines(run.workdir / LOG) or [{}]
+    evaluated = read_lines(run.workdir / METRICS, step)
+    clock.catch_up(
+        evaluations=sum(line.get("seconds", 0.0) for line in evaluated),
+        seconds=logged[-1].get("seconds", 0.0),
+    )
+    return clock
+
+
 def _say_schedule(config: Config, planned: int, step: int) -> None:
     """Says what changes for a run that was planned for fewer steps."""
     steps = config.train.steps
     if planned < steps:
-        before, now = (make_optimizer(config.optimizer, n)[1](step) for n in (planned, steps))
+        before, now = (learning_rate_schedule(config.optimizer, n)(step) for n in (planned, steps))
         say(
             f"train.steps is raised from {planned} to {steps}: from step {step} on, the schedule is"
             f" that of {steps} steps, with a learning rate of {float(now):.3g} instead of"
@@ -172,24 +188,14 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
     """Trains to the last step from `state`, on which the time of `clock` was spent."""
     config, first_step, last_step = run.config, int(state.step), run.config.train.steps
     every = config.evaluate.every
-    count = sum(x.size for x in jax.tree.leaves(state.params))
     evaluated: Phase | None = None  # the newest phase in which an evaluation was compiled
-    opening = "restarts" if clock.train_seconds else "start"
-    say(
-        f"{count:,} parameters, {len(run.dataset.train):,} training images, {run.mesh.size}"
-        f" device(s); steps {first_step} to {last_step}, log in {run.workdir}"
-    )
-    if config.profile.steps and first_step > config.profile.first_step:
-        say(
-            f"no profile is recorded: step {first_step} is past profile.first_step ="
-            f" {config.profile.first_step}"
-        )
+    _say_opening(run, state, first_step)
     # Checkpoints are written by all processes, everything else by the first.
     log = None
     if jax.process_index() == 0:
         clock.peak = peak_of(jax.local_devices()[0])
         log = TrainingLog(run.workdir, first_step, last_step, clock, tracker)
-    clock.spent[opening] += clock.seconds() - clock.train_seconds
+    opening = clock.count_opening()
     with (
         stop_requests() as stop_asked,
         log or contextlib.nullcontext(),
@@ -206,59 +212,82 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
             run.lock.check()
             trace.at(step, state)
             phase = build.phase_at(config, step)
-            # The first step of a phase compiles and, perhaps, makes the codebook.
-            first = step == first_step or phase != build.phase_at(config, step - 1)
-            if first:  # which is silent, for minutes on a slow machine
-                say(f"step {step:6}: compiling the {phase.name.lower()} training step")
-            what = opening if step == first_step else "start"
-            with clock.on(what, state) if first else contextlib.nullcontext():
-                state = _tend_codebook(run, state, step, images)
-                given = (state, images, run.lpips_weights, phase)
-                if first and log:
-                    lowered = run.steps.train.lower(*given)
-                    clock.flops = step_flops(config, phase, run.mesh.size, lowered)
-                state, metrics = run.steps.train(*given)
-                if first:
-                    jax.block_until_ready(metrics)
-                else:
-                    clock.count_step()
-            step += 1
-            if step % config.train.log_every == 0 or step == last_step:
-                values = _check_finite(run, step, metrics)
+            if step == first_step or phase != build.phase_at(config, step - 1):
+                what = opening if step == first_step else "start"
+                state, metrics = _first_step_of_phase(run, state, step, images, phase, clock, what)
+            else:
+                state = _initialize_or_revive_codebook(run, state, step, images)
+                state, metrics = run.steps.train(state, images, run.lpips_weights, phase)
+                clock.count_step()
+            completed = step + 1  # `phase` is that of the last of these, not of the next step
+            if completed % config.train.log_every == 0 or completed == last_step:
+                values = _check_finite(run, completed, metrics)
                 if log:
-                    log.write(step, values, config.train.batch_size)
+                    log.write(completed, values, config.train.batch_size)
             stop = stop_asked()  # after the wait for these metrics, in which a signal may come
-            done = step == last_step or bool(stop)
-            saves = step % config.train.checkpoint_every == 0 or done
-            measures = run.evaluator and every and step % every == 0 and not stop
+            done = completed == last_step or bool(stop)
+            saves = completed % config.train.checkpoint_every == 0 or done
+            measures = run.evaluator and every and completed % every == 0 and not stop
             if saves or measures:
-                _check_finite(run, step, metrics)
+                _check_finite(run, completed, metrics)
             if saves:
-                # What is preempted may have half a minute, and k-means can take longer.
+                # A preempted process may have only 30 seconds left, and k-means can take longer.
                 in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
                 with clock.on("checkpoints", state):
-                    state = _save(run, state, step, phase, clock, in_haste)
-            # After the checkpoint, which an evaluation that ends in an error must not take along.
+                    progress = clock.progress()  # without the time that this takes
+                    state, codebook = _with_codebook(run, state, completed, phase, in_haste)
+                    _save(run, state, completed, phase, progress, codebook)
+            # After the checkpoint, so that a failing evaluation does not lose it.
             if measures and clock.allows(config.evaluate.share):
-                with clock.on("evaluations", state):
-                    found = evaluate(run, state, step, phase)
-                if log:
-                    log.write_evaluation(step, *found)
-                if phase != evaluated:
-                    clock.last = 0.0  # it was compiled, and later ones will be faster
+                with clock.on("evaluations", state, compiles=phase != evaluated):
+                    figures, pictures = evaluate(run, state, completed, phase)
                 evaluated = phase
-            if step % config.train.picture_every == 0 and not stop:
+                if log:
+                    log.write_evaluation(completed, figures, pictures, clock.last)
+            if completed % config.train.picture_every == 0 and not stop:
                 with clock.on("pictures", state):
-                    save_picture(run, state, step, phase)
+                    save_picture(run, state, completed, phase)
             if done:
                 with clock.on("checkpoints"):
                     run.checkpoints.wait()  # while signals are still handled
-                cost = clock.cost(step, config.train.batch_size, run.mesh)
+                cost = clock.cost(completed, config.train.batch_size, run.mesh)
                 for line in cost_table({"run": cost}).splitlines():
                     say(line)
                 if stop:
-                    raise Interrupted(stop, step)
+                    raise Interrupted(stop, completed)
     say(f"trained in {format_duration(clock.seconds())}")
+
+
+def _say_opening(run: Run, state: TrainState, first_step: int) -> None:
+    """Says what will be trained, on what and where the log is."""
+    count = sum(x.size for x in jax.tree.leaves(state.params))
+    say(
+        f"{count:,} parameters, {len(run.dataset.train):,} training images, {run.mesh.size}"
+        f" device(s); steps {first_step} to {run.config.train.steps}, log in {run.workdir}"
+    )
+    profile = run.config.profile
+    if profile.steps and first_step > profile.first_step:
+        say(
+            f"no profile is recorded: step {first_step} is past profile.first_step ="
+            f" {profile.first_step}"
+        )
+
+
+def _first_step_of_phase(
+    run: Run, state: TrainState, step: int, images: jax.Array, phase: Phase, clock: Clock, what: str
+) -> tuple[TrainState, Metrics]:
+    """Runs a step that compiles and, perhaps, makes the codebook; its time is lost to `what`."""
+    # Compilation is silent, for minutes on a slow machine.
+    say(f"step {step:6}: compiling the {phase.name.lower()} training step")
+    with clock.on(what, state):
+        state = _initialize_or_revive_codebook(run, state, step, images)
+        arguments = (state, images, run.lpips_weights, phase)
+        if jax.process_index() == 0:
+            lowered = run.steps.train.lower(*arguments)
+            clock.flops = step_flops(run.config, phase, run.mesh.size, lowered)
+        state, metrics = run.steps.train(*arguments)
+        jax.block_until_ready(metrics)
+    return state, metrics
 
 
 def _batches(run: Run, step: int, workers: int = 0) -> Generator[jax.Array]:
@@ -279,15 +308,18 @@ def _batches(run: Run, step: int, workers: int = 0) -> Generator[jax.Array]:
             yield put_batch({"image": batch["image"]}, run.mesh)["image"]
 
 
-def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) -> TrainState:
+def _initialize_or_revive_codebook(
+    run: Run, state: TrainState, step: int, images: jax.Array
+) -> TrainState:
     """Initializes the codebook when due, or periodically revives its dead entries.
 
-    One that was taken from other weights is kept.
+    It must run before `train` at `init_step`, the first step that quantizes. A codebook that was
+    taken from other weights is not initialized.
     """
     settings = run.config.quantizer
     if step == settings.init_step and not (run.initial and CODEBOOK in run.initial):
         started = time.perf_counter()
-        state = _initialise_codebook(run, state, state.params, step)
+        state = _initialize_codebook(run, state, state.params, step)
         count = settings.init_batches * run.config.train.batch_size * run.config.model.num_latents
         say(
             f"step {step:>6}: codebook of {settings.codebook_size} entries initialised by k-means"
@@ -303,7 +335,7 @@ def _tend_codebook(run: Run, state: TrainState, step: int, images: jax.Array) ->
     return state
 
 
-def _initialise_codebook(run: Run, state: TrainState, params: Params, step: int) -> TrainState:
+def _initialize_codebook(run: Run, state: TrainState, params: Params, step: int) -> TrainState:
     """Initializes the codebook from the latents of the next batches, as `params` encode them."""
     with contextlib.closing(_batches(run, step)) as stream:
         latents = [
@@ -337,26 +369,28 @@ def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> dict
     return values
 
 
-def _save(
-    run: Run, state: TrainState, step: int, phase: Phase, clock: Clock, in_haste: bool
-) -> TrainState:
-    """Starts to write a checkpoint, with a score if the best are kept and latents are quantized.
+def _with_codebook(
+    run: Run, state: TrainState, step: int, phase: Phase, in_haste: bool
+) -> tuple[TrainState, str]:
+    """Returns the state to save and to continue with, and the origin of its codebook.
 
     Before the codebook's start, one is fitted to the latents of the averaged weights, unless
-    `in_haste`, so that the checkpoint is a model that can be used. Training does not depend on it.
+    `in_haste`, so that the checkpoint is a model that can be used; the state passed in is then
+    donated. Training does not depend on this codebook.
     """
-    progress: dict[str, Any] = {
-        **clock.progress(),
-        "data": run.dataset.identity,
-        "order": shuffle_version(),
-        "codebook": "trained",
-    }
-    if phase == Phase.CONTINUOUS:
-        progress["codebook"] = "none" if in_haste else "fitted"
-        if not in_haste:
-            state = _initialise_codebook(run, state, state.ema_params, step)
-    elif run.config.checkpoints.keep_best:
-        shown, made = validate(run, state, phase)
-        progress[SCORE] = float(jnp.mean(psnr(jnp.asarray(made), jnp.asarray(shown), 255.0)))
+    if phase > Phase.CONTINUOUS:
+        return state, "trained"
+    if in_haste:
+        return state, "none"
+    return _initialize_codebook(run, state, state.ema_params, step), "fitted"
+
+
+def _save(
+    run: Run, state: TrainState, step: int, phase: Phase, progress: dict[str, Any], codebook: str
+) -> None:
+    """Starts to write a checkpoint, with a score if the best are kept and latents are quantized."""
+    progress |= {"data": run.dataset.identity, "order": shuffle_version(), "codebook": codebook}
+    if phase > Phase.CONTINUOUS and run.config.checkpoints.keep_best:
+        originals, reconstructions = map(jnp.asarray, reconstruct_validation(run, state, phase))
+        progress[SCORE] = float(jnp.mean(psnr(reconstructions, originals, 255.0)))
     run.checkpoints.save(step, state, progress)
-    return state

@@ -202,9 +202,8 @@ class Objective:
     def _forward(
         self, params: Params, images: jax.Array, key: jax.Array, phase: Phase
     ) -> tuple[Outputs, tuple[Quantized | None, jax.Array | None]]:
-        """Runs the forward pass; also returns the quantizer's result and the recombined's targets.
-
-        Either may be None: without quantization, or with one stage or no recombined images.
+        """Runs the forward pass; also returns the quantizer's result, if there is one, and the
+        targets of recombined images, if they have any.
         """
         if phase == Phase.CONTINUOUS:
             decoded, latents = self._apply(params, images, self.noise, key, method="autoencode")

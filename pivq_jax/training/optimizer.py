@@ -49,9 +49,7 @@ def make_optimizer(
         peak = config.muon_learning_rate
         muon = optax.chain(
             # Optax's without its iterations: momentum, with each matrix scaled to norm 1.
-            scale_by_muon(
-                beta=config.momentum, ns_steps=0, weight_dimension_numbers=_muon_dimension_numbers
-            ),
+            scale_by_muon(beta=config.momentum, ns_steps=0, weight_dimension_numbers=_kernel_axes),
             orthogonalize(mesh, dtype),
             optax.add_decayed_weights(decay),
             optax.scale_by_learning_rate(learning_rate_schedule(config, steps, peak)),
@@ -94,7 +92,7 @@ def _weight_decay_mask(params: Params) -> Params:
     )
 
 
-def _muon_dimension_numbers(params: Params) -> Params:
+def _kernel_axes(params: Params) -> Params:
     """The axes of kernels as matrices: the last one is the output, all others are the input."""
     return jax.tree.map(
         lambda kernel: MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1), params

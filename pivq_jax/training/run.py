@@ -12,12 +12,13 @@ from jax.sharding import Mesh
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import replicated, split_rows
 from pivq_jax.common.pictures import magnification, reconstruction_grid, save_png
+from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import first_images
 from pivq_jax.training.checkpoints import Checkpoints
-from pivq_jax.training.objective import Params, Phase
+from pivq_jax.training.objective import Phase
 from pivq_jax.training.steps import Arrays, Steps, TrainState
 
 Evaluation = tuple[dict[str, float], dict[str, np.ndarray]]  # figures and pictures, by name
@@ -29,16 +30,21 @@ class Evaluator(Protocol):
     images: int  # number of validation images that it wants, at least 1
 
     def __call__(
-        self, run: "Run", step: int, params: Params | None, shown: np.ndarray, made: np.ndarray
+        self,
+        run: "Run",
+        step: int,
+        params: Params | None,
+        originals: np.ndarray,
+        reconstructions: np.ndarray,
     ) -> Evaluation:
         """Measures the averaged parameters after `step` steps; all processes call it alike.
 
-        Validation images `shown` and their reconstructions `made` are uint8 [M, H, W, 3]. Before
-        the codebook's start, `made` is not quantized and `params`, else on every device, are None.
+        Validation images and their reconstructions are uint8 [M, H, W, 3]. Before the codebook's
+        start, reconstructions are not quantized and `params`, else on every device, are None.
         """
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """The constants of a run."""
 
@@ -47,7 +53,7 @@ class Run:
     dataset: Dataset
     mesh: Mesh
     steps: Steps
-    lpips_weights: Params  # weights of the perceptual network, None if it is not used
+    lpips_weights: Params | None  # weights of the perceptual network, None if it is not used
     checkpoints: Checkpoints
     lock: DirectoryLock
     evaluator: Evaluator | None
@@ -56,24 +62,24 @@ class Run:
 
 def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
     """Writes a picture of validation images above their reconstructions."""
-    shown, made = validate(run, state, phase)
+    originals, reconstructions = reconstruct_validation(run, state, phase)
     if jax.process_index() == 0:
         scale = magnification(run.dataset.image_size)
-        picture = reconstruction_grid(shown[:16], made[:16], scale=scale)
+        picture = reconstruction_grid(originals[:16], reconstructions[:16], scale=scale)
         save_png(run.workdir / "pictures" / f"step_{step:06}.png", picture)
 
 
 def evaluate(run: Run, state: TrainState, step: int, phase: Phase) -> Evaluation:
     """Measures the averaged weights."""
     assert run.evaluator
-    shown, made = validate(run, state, phase, run.evaluator.images)
+    originals, reconstructions = reconstruct_validation(run, state, phase, run.evaluator.images)
     params = None
     if phase > Phase.CONTINUOUS:
         params = jax.device_put(state.ema_params, replicated(run.mesh))
-    return run.evaluator(run, step, params, shown, made)
+    return run.evaluator(run, step, params, originals, reconstructions)
 
 
-def validate(
+def reconstruct_validation(
     run: Run, state: TrainState, phase: Phase, most: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """The first validation images, at most `most`, and their reconstructions by averaged weights.
@@ -82,11 +88,11 @@ def validate(
     """
     batch_size = run.config.train.batch_size
     validation = first_images(run.dataset.validation, most or batch_size)
-    shown, made = [], []
+    originals, reconstructions = [], []
     for batch in eval_batches(validation, batch_size):
         images = split_rows(jnp.asarray(batch["image"]), run.mesh)
         rebuilt = run.steps.reconstruct(state.ema_params, images, phase > Phase.CONTINUOUS)
-        shown.append(batch["image"])
-        made.append(jax.device_get(rebuilt))
+        originals.append(batch["image"])
+        reconstructions.append(jax.device_get(rebuilt))
     count = len(validation)  # further rows are padding
-    return np.concatenate(shown)[:count], np.concatenate(made)[:count]
+    return np.concatenate(originals)[:count], np.concatenate(reconstructions)[:count]

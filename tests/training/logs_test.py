@@ -113,8 +113,8 @@ def test_an_evaluation_is_a_line_a_record_and_events_with_pictures(tmp_path, cap
     with clock.on("evaluations"):
         now[0] += 2.5
     with TrainingLog(tmp_path, 0, 900, clock) as log:
-        log.write_evaluation(100, figures, {"samples": picture})
-        log.write_evaluation(200, figures, {})
+        log.write_evaluation(100, figures, {"samples": picture}, clock.last)
+        log.write_evaluation(200, figures, {}, clock.last)
     first = "step    100/900  evaluated: psnr 20.12  codes_used 498  in 2.5 s, all so far 3.1% of"
     assert capsys.readouterr().out.splitlines()[0].startswith(first)
     expected = {"step": 100, **figures, "seconds": 2.5, "share": 0.03125}

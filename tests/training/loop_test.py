@@ -25,7 +25,7 @@ from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training import loop
 from pivq_jax.training.build import phase_at, recombination_schedule, steps_from_config
 from pivq_jax.training.objective import Phase
-from pivq_jax.training.run import Run, evaluate, save_picture, validate
+from pivq_jax.training.run import Run, evaluate, reconstruct_validation, save_picture
 from tests.parameters import draw_like
 
 TIMINGS = {"train_seconds", "train_images_per_second", "sample_images_per_second"}
@@ -110,7 +110,7 @@ def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config, monkeyp
     monkeypatch.setattr(loop, "_batches", batches)
     run = run_of(config, steps=steps)
     for step in range(160):
-        assert loop._tend_codebook(run, state, step, "images") is state
+        assert loop._initialize_or_revive_codebook(run, state, step, "images") is state
     revivals = [("revive", step, "images") for step in (70, 80, 90)]
     assert called == [("initialise", 60, (8 * 8, 8, 8)), *revivals]
 
@@ -144,11 +144,10 @@ def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
     averages = jax.tree.map(lambda x: 1.5 * x + 0.01, params)
     state: Any = SimpleNamespace(params=params, ema_params=averages)
     run = run_of(tiny_config, mesh=mesh, steps=steps, dataset=data)
-    shown, made = validate(run, state, Phase.CONTINUOUS)
+    shown, made = reconstruct_validation(run, state, Phase.CONTINUOUS)
     whole = dataclasses.replace(run, dataset=load_dataset("random", image_size=16))
-    for more, expected in zip(
-        validate(whole, state, Phase.CONTINUOUS, most=11), (shown, made), strict=True
-    ):  # of two batches
+    of_two_batches = reconstruct_validation(whole, state, Phase.CONTINUOUS, most=11)
+    for more, expected in zip(of_two_batches, (shown, made), strict=True):
         assert len(more) == 11
         np.testing.assert_array_equal(more[:3], expected)
     np.testing.assert_array_equal(shown, [data.validation[i]["image"] for i in range(3)])

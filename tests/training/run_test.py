@@ -54,7 +54,7 @@ def test_an_evaluation_is_not_expected_to_compile_again(tiny_config, tmp_path, m
     measure.images, expected = 8, []
 
     def allows(clock, share):
-        expected.append(clock.last)
+        expected.append(clock.expected)
         return True
 
     monkeypatch.setattr(Clock, "allows", allows)

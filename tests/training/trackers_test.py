@@ -27,7 +27,7 @@ def test_trackio_has_what_the_log_has_and_goes_on_with_its_run(tmp_path, monkeyp
     workdir = tmp_path / "faces"
     with TrainingLog(workdir, 0, 30, Clock(), "trackio") as log:
         log.write(10, {"loss": 1.5, "psnr": 20.0}, batch_size=8)
-        log.write_evaluation(10, {"psnr": 21.0}, {"samples": picture})
+        log.write_evaluation(10, {"psnr": 21.0}, {"samples": picture}, 2.5)
     with TrainingLog(workdir, 10, 30, Clock(), "trackio") as log:
         log.write(20, {"loss": 0.5, "psnr": 22.0}, batch_size=8)
 
