@@ -210,17 +210,21 @@ class Engine:
         first, second = pair.tolist()
         a, b = self._training_image(first), self._training_image(second)
         pairs = self.pair(a.codes, b.codes)
-        sides = jnp.asarray(pairs.a)[None], jnp.asarray(pairs.b)[None]
-        how = *sides, self._codebook, key_mix, jnp.float32(0.5), self._lift
-        exchanged = sampling.choose_pairs(self.model.space, *how)
+        codes_a, partners = jnp.asarray(pairs.a)[None], jnp.asarray(pairs.b)[None]
+        half, space = jnp.float32(0.5), self.model.space
+        exchanged = sampling.choose_pairs(
+            space, codes_a, partners, self._codebook, key_mix, half, self._lift
+        )
         return NewFace(a, b, pairs, np.where(exchanged[0], pairs.b, pairs.a))
 
     @cached_property
     def _parents(self) -> np.ndarray:
         """Pairs of training images that fit, int32 [PARENTS, 2], all matched at once."""
-        config, key = self.model.config, jax.random.key(self.model.config.seed)
-        pool = self.pool.codes, self._codebook, 2, config.sample.nearest_of
-        return np.asarray(sampling.near_parents(self.model.space, key, PARENTS, *pool))
+        config, space = self.model.config, self.model.space
+        key, nearest_of = jax.random.key(config.seed), config.sample.nearest_of
+        codes, codebook = self.pool.codes, self._codebook
+        pairs = sampling.near_parents(space, key, PARENTS, codes, codebook, nearest_of=nearest_of)
+        return np.asarray(pairs)
 
     def nearest(self, codes: np.ndarray) -> Nearest:
         """Finds the training image that looks most like a decoded set, int [N]."""

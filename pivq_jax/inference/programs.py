@@ -21,7 +21,8 @@ class Programs(NamedTuple):
     # Parameters, images -> codes int32 [B, N], converged bool [B], latents float32 [B, N, D].
     encode: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
     decode: Callable[[Any, jax.Array], jax.Array]  # parameters, codes -> images
-    fit: Callable[..., jax.Array]  # network, parameters, those of the network, codes -> codes
+    # Network of a prior or None, parameters, those of the network, codes, images, visible -> codes.
+    fit: Callable[..., jax.Array]
 
 
 @lru_cache(maxsize=16)
@@ -82,5 +83,6 @@ def _fit(
 
     prior = None if network is None else Prior(network, prior_params, 0.0)
     codebook = params["quantizer"]["codebook"]
-    how = prior, space.method, space.distinct
-    return fit_visible(decode, codebook, codes, images, visible, *how)
+    return fit_visible(
+        decode, codebook, codes, images, visible, prior, space.method, distinct=space.distinct
+    )

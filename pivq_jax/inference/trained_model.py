@@ -20,6 +20,7 @@ from pivq_jax.inference.programs import Programs, programs_of
 from pivq_jax.interop.pretrained import Published, write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths
 from pivq_jax.sampling.completion import complete_patches, first_guess
+from pivq_jax.sampling.recombine import check_fraction
 
 Array = jax.Array | np.ndarray
 COMPLETED_AT_ONCE = 8  # images
@@ -118,13 +119,13 @@ class TrainedModel:
         """Exchanges codes of images A, a share in [0, 1] of those that differ, for codes of B.
 
         The result of `log_lift` for real images improves samples if the codes of an image depend on
-        each other. The model's prior, if asked for, picks the most plausible of 16 exchanges; it
-        takes the place of `lift` in part only, and beside it changes little (docs/prior.md). Raises
-        ValueError as `sampling.recombine` does, and if there is no prior to use.
+        each other. If `prior` is True, that of the model picks the most plausible of 16 exchanges;
+        it takes the place of `lift` in part only, and beside it changes little (docs/prior.md).
+        Raises ValueError as `sampling.recombine` does, and if there is no prior to use.
         """
         a, b = self._checked(codes_a), self._checked(codes_b)
-        judge = self._own_prior() if prior else None
-        return sampling.recombine(self.space, self.codebook, a, b, key, fraction, lift, judge)
+        own_prior = self._own_prior() if prior else None
+        return sampling.recombine(self.space, self.codebook, a, b, key, fraction, lift, own_prior)
 
     def interpolate(self, codes_a: Array, codes_b: Array, steps: int) -> jax.Array:
         """Interpolates between pairs of images by exchanging codes; see `sampling.interpolate`.
@@ -141,24 +142,27 @@ class TrainedModel:
         The second one is matched to the first among `sample.nearest_of` images, see
         `sampling.near_parents`. A share `sample.fraction` of the differing codes, by default about
         half, is exchanged, with the log lift of all parents. `jax.random.key(SEED)` and the same
-        count, of at most 4,096, give the codes of `--mode=sample` of a run with this seed. Raises
-        ValueError if there are fewer than two parents, or `count` is below 1.
+        count, of at most 4,096, give the codes of `--mode=sample` of a run with this seed: both
+        come from `recombine_at_random`. Raises ValueError if there are fewer than two parents, or
+        `count` is below 1.
         """
         if self.parents is None:
             raise ValueError(
                 "the model has no parents to recombine: use dataclasses.replace(model,"
                 " parents=model.encode(images)) with training images"
             )
-        key_parents, key_mix = jax.random.split(key)
-        pool = self.parents, self.codebook, 2, self.config.sample.nearest_of
-        pairs = sampling.near_parents(self.space, key_parents, count, *pool)
-        groups, lift = self.parents[pairs], self.lift if self.space.uses_lift else None
-        drawn = []
-        for start in range(0, count, RECOMBINED_AT_ONCE):
-            rows = np.arange(start, min(start + RECOMBINED_AT_ONCE, count))
-            how = groups[rows], key_mix, rows, self.config.sample.fraction, lift
-            drawn.append(sampling.recombine_groups(self.space, self.codebook, *how))
-        return jnp.concatenate(drawn)
+        settings, lift = self.config.sample, self.lift if self.space.uses_lift else None
+        codes, _ = recombine_at_random(
+            self,
+            self.parents,
+            count,
+            key,
+            min(count, RECOMBINED_AT_ONCE),
+            fraction=settings.fraction,
+            lift=lift,
+            nearest_of=settings.nearest_of,
+        )
+        return jnp.asarray(codes)
 
     def sample_prior(
         self, key: jax.Array, count: int, temperature: float = 1.0, passes: int = 16
@@ -189,8 +193,9 @@ class TrainedModel:
         part = self._checked(codes, partial=True)
         known = part.shape[1]
         given = jnp.pad(part, ((0, 0), (0, self.space.num_codes - known)))
-        how = key, known, temperature, passes
-        return sampling.complete_sets(prior.network, prior.params, given, *how)
+        return sampling.complete_sets(
+            prior.network, prior.params, given, key, known, temperature, passes
+        )
 
     def complete(
         self, images: Array, visible: Array, prior: bool | None = None, first: int = 0
@@ -204,29 +209,31 @@ class TrainedModel:
         most similar parent, and visible ones stay.
 
         `visible` is bool [H, W] or [B, H, W], False for the pixels to be found, which are not read.
-        The model's prior, by default if there is one, makes hidden parts likely. What is drawn for
-        an image depends on its number, which of the first one is `first`. Raises ValueError if the
-        model is `positional` or has no prior to use, or with several stages neither prior nor
-        parents, or no pixel of an image is visible.
+        `prior` says whether that of the model makes hidden parts likely; by default it does if
+        there is one. What is drawn for an image depends on its number, and `first` is that of the
+        first one. Raises ValueError if the model is `positional` or has no prior to use, or with
+        several stages neither prior nor parents, or no pixel of an image is visible.
         """
         images = check_images(images, self.config.data.image_size, visible)
         if self.space.ordered:
             raise ValueError("completion changes sets, and positional codes are none")
         seen = check_visible(visible, images.shape)
-        judge = self._own_prior() if prior or (prior is None and self.prior) else None
-        network, weights = (judge.network, judge.params) if judge else (None, None)
-        params, codecs, results = own_copy(self.params), (self.encode, self.decode, self.space), []
+        use_prior = self.prior is not None if prior is None else prior
+        own_prior = self._own_prior() if use_prior else None
+        network, weights = (own_prior.network, own_prior.params) if own_prior else (None, None)
+        params, space, completed = own_copy(self.params), self.space, []
+        guessed_from = None if space.places else self.parents
         for start in range(0, len(images), COMPLETED_AT_ONCE):
-            rows = slice(start, start + COMPLETED_AT_ONCE)
-            shown = images[rows], seen[rows]
-            if self.space.places:
-                codes = first_guess(*codecs, None, *shown)
-                held = self.space, self.codebook, self.parents, judge
-                results.append(complete_patches(*held, codes, seen[rows], first + start))
+            part, part_seen = (x[start : start + COMPLETED_AT_ONCE] for x in (images, seen))
+            codes = first_guess(self.encode, self.decode, space, guessed_from, part, part_seen)
+            if space.places:
+                codes = complete_patches(
+                    space, self.codebook, self.parents, own_prior, codes, part_seen, first + start
+                )
             else:
-                codes = first_guess(*codecs, self.parents, *shown)
-                results.append(self._programs.fit(network, params, weights, codes, *shown))
-        return jnp.concatenate(results)
+                codes = self._programs.fit(network, params, weights, codes, part, part_seen)
+            completed.append(codes)
+        return jnp.concatenate(completed)
 
     def read_factors(self, codes: Array) -> np.ndarray:
         """Reads the factors of images from their codes; see `sampling.read_factors` and, for
@@ -237,10 +244,10 @@ class TrainedModel:
         """
         codes, table = self._checked(codes), self._factor_table
         if isinstance(table, sampling.PlaceTable):
-            found = sampling.read_places(self.space, self.codebook, codes, table)
+            chances = sampling.read_places(self.space, self.codebook, codes, table)
         else:
-            found = sampling.read_factors(codes, table)
-        return np.asarray(found.argmax(-1), np.int32)
+            chances = sampling.read_factors(codes, table)
+        return np.asarray(chances.argmax(-1), np.int32)
 
     def edit(self, codes: Array, /, **changes: str) -> jax.Array:
         """Replaces as few codes as needed to change factors of images; see `sampling.edit`, and
@@ -257,8 +264,9 @@ class TrainedModel:
             rows = np.tile(wanted, (len(edited), 1))
             return sampling.edit(self.space, self.codebook, edited, rows, table, self.lift)
         for factor in np.flatnonzero(wanted >= 0):
-            how = factor, wanted[factor], table
-            edited = sampling.edit_places(self.space, self.codebook, edited, *how)
+            edited = sampling.edit_places(
+                self.space, self.codebook, edited, factor, wanted[factor], table
+            )
         return edited
 
     def log_lift(self, codes: Array) -> jax.Array:
@@ -308,3 +316,50 @@ class TrainedModel:
         if not len(self.space.check(codes, distinct=partial, partial=partial)):
             raise ValueError("there are no codes: give those of at least one image")
         return jnp.asarray(codes, jnp.int32)
+
+
+def recombine_at_random(
+    model: TrainedModel,
+    codes: np.ndarray,
+    count: int,
+    key: jax.Array,
+    batch_size: int,
+    parents: int = 2,
+    fraction: float | None = None,
+    lift: jax.Array | None = None,
+    nearest_of: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Recombines the codes of parents drawn at random.
+
+    Args:
+        model: the trained model.
+        codes: int32 [M, N], codes of the pool of parents, M >= P.
+        count: S, the number of images, at least 1.
+        key: PRNG key of the choice of parents and of the exchanges.
+        batch_size: number of images recombined at once, at least 1.
+        parents: P, the number of different parents per image, at least 2.
+        fraction: fraction of the first parent's codes that is exchanged, in [0, 1]; see
+            `sampling.recombine_many`. By default, all parents contribute equally.
+        lift: float32 [K, K], see `sampling.recombine`.
+        nearest_of: number of images from which the parents nearest to the first one are chosen, see
+            `sampling.near_parents`.
+
+    Returns:
+        The codes of the new images, int32 [S, N], and the parents of each, int32 [S, P], indices
+        into the pool; the first one is the image changed.
+
+    Raises:
+        InputError: if the pool is too small, or a number is out of range.
+        ValueError: if `fraction` is out of range.
+    """
+    key_parents, key_mix = jax.random.split(key)
+    space, codebook = model.space, model.codebook
+    drawn = sampling.near_parents(space, key_parents, count, codes, codebook, parents, nearest_of)
+    groups, share, mixed = np.asarray(drawn), check_fraction(fraction, parents), []
+    for start in range(0, count, batch_size):
+        # The last batch is filled up, so that all have the same shape.
+        rows = np.arange(start, start + batch_size) % count
+        chosen = codes[groups[rows]]
+        made = sampling.recombine_groups(space, codebook, chosen, key_mix, rows, share, lift)
+        mixed.append(np.asarray(made))
+    return np.concatenate(mixed)[:count], groups

@@ -76,16 +76,17 @@ def choose_pairs(
     network: SetPrior | None = None,
     params: Any = None,
 ) -> jax.Array:
-    """Chooses the pairs to exchange as new images do: by one hyperplane or, with places, by the
-    best of `candidates` lines, along which both images are most alike. With the network of a prior
-    over sets and its parameters, by the best of `candidates` hyperplanes: of the likeliest set.
+    """Chooses which pairs a new image exchanges: those on one side of a random hyperplane or, with
+    places, of the best of `candidates` lines, along which both images are most alike. With the
+    network of a prior over sets and its parameters, of `candidates` hyperplanes the one is taken
+    whose set is likeliest.
 
     Codes are int32 [B, N] as `pair_codes` returns them, the codebook float32 [K, D], and `fraction`
     and `lift`, float32, as in `recombine`. Returns bool [B, N].
     """
 
-    def choose(own_key: jax.Array) -> jax.Array:
-        return choose_exchange(space, codes_a, partners, codebook, own_key, fraction, lift)
+    def choose(candidate_key: jax.Array) -> jax.Array:
+        return choose_exchange(space, codes_a, partners, codebook, candidate_key, fraction, lift)
 
     if candidates == 1 or (network is None and not space.places):
         return choose(key)

@@ -94,14 +94,14 @@ def fit_visible(
         lengths = jnp.array(LENGTHS)[:, None, None]
         cost = change[:, None] + distance[:, None] / (2 * lengths)
         if distinct:
-            steps, held = match(cost, method).columns, itself.any(1, keepdims=True)
+            steps, excluded = match(cost, method).columns, itself.any(1, keepdims=True)
         else:
-            steps, held = jnp.argmin(cost, -1).astype(jnp.int32), itself
+            steps, excluded = jnp.argmin(cost, -1).astype(jnp.int32), itself
         kinds = [change] if prior is None else [change, -gain]
-        singles = [_replacements(codes, jnp.where(held, jnp.inf, kind)) for kind in kinds]
+        singles = [_replacements(codes, jnp.where(excluded, jnp.inf, kind)) for kind in kinds]
         candidates = jnp.concatenate([steps, *singles], axis=1)  # [B, C, N]
 
-        energies = jax.lax.map(lambda each: energy(codebook[each]), candidates.swapaxes(0, 1)).T
+        energies = jax.lax.map(lambda codes: energy(codebook[codes]), candidates.swapaxes(0, 1)).T
         # Sums of single changes; exact for one replacement.
         gains = jnp.take_along_axis(gain[:, None], candidates[..., None], axis=-1)[..., 0].sum(-1)
         energies -= gains
@@ -151,8 +151,8 @@ def first_guess(
     fills = (mean[:, None, None], jnp.ones(()), jnp.zeros(()))
     guesses = [encode(jnp.where(visible > 0, images, fill)) for fill in fills]
     if parents is not None:
-        held = sum(space.multi_hot(np.asarray(guess)) for guess in guesses)
-        shared = held @ space.multi_hot(parents).T
+        guessed = sum(space.multi_hot(np.asarray(guess)) for guess in guesses)
+        shared = guessed @ space.multi_hot(parents).T
         near = np.argsort(-shared, axis=1, kind="stable")[:, :NEAREST_PARENTS]
         guesses += [jnp.asarray(parents[column]) for column in near.T]
     errors = [visible_error(decode(codes), images, visible) for codes in guesses]
@@ -184,11 +184,11 @@ def complete_patches(
         known = jnp.take_along_axis(seen, space.places_of(codes, codebook), axis=1)
         assert isinstance(prior.network, PlacePrior)
         key = jax.random.key(0)
-        how = codes, jax.random.fold_in(key, start) if start else key, known, TEMPERATURE
-        completed = draw_places(prior.network, prior.params, *how)
+        key = jax.random.fold_in(key, start) if start else key
+        completed = draw_places(prior.network, prior.params, codes, key, known, TEMPERATURE)
         return jnp.where(seen.all(1, keepdims=True), space.canonical(codes), completed)
     if parents is None:
         raise ValueError("hidden patches need parents or a prior, and the model has neither")
-    every, own = (space.latents_of(jnp.asarray(each), codebook) for each in (parents, codes))
-    chosen = most_alike(every, own, seen)
-    return exchange_places(space, codebook, codes, jnp.asarray(parents)[chosen], ~seen)
+    pool = jnp.asarray(parents)
+    chosen = most_alike(space.latents_of(pool, codebook), space.latents_of(codes, codebook), seen)
+    return exchange_places(space, codebook, codes, pool[chosen], ~seen)

@@ -8,7 +8,6 @@ docs/results.md, which compares several ways.
 
 import operator
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,11 +42,11 @@ def recombine(
         codes_a: int [..., N], codes of the images to change.
         codes_b: int [..., N], codes of the images that replacements are taken from.
         key: PRNG key.
-        fraction: scalar in [0, 1], may be traced. Of the P pairs of an image, round(fraction * P)
-            are exchanged (halves round to even; about as many with `lift`): those whose midpoints
-            in codebook space come first along a random direction. 0 returns A and 1 returns B. If
-            the space has places, all codes of those on one side of a random line through their grid
-            are exchanged, at least as many.
+        fraction: scalar in [0, 1], may be traced; by default both images contribute equally. Of the
+            P pairs of an image, round(fraction * P) are exchanged (halves round to even; about as
+            many with `lift`): those whose midpoints in codebook space come first along a random
+            direction. 0 returns A and 1 returns B. If the space has places, all codes of those on
+            one side of a random line through their grid are exchanged, at least as many.
         lift: float [K, K], see `log_lift`; not for sequences, nor with places. With it, codes that
             are alternatives to each other are paired, and the hyperplane's choice is improved by
             moves of single pairs (`improve_exchange`), which change the number of exchanged pairs
@@ -65,7 +64,7 @@ def recombine(
             [0, 1], or `lift` or `prior` does not fit.
     """
     codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
-    fraction = _check_fraction(fraction)
+    fraction = check_fraction(fraction)
     lift = _check_lift(space, lift)
     network, params = (prior.network, prior.params) if prior else (None, None)
     if isinstance(network, PlacePrior):
@@ -76,8 +75,9 @@ def recombine(
             f" {space.kind!r} of {space.codebook_size}: give the prior of this model"
         )
     first, partners, _ = pair(space, codebook, codes_a, codes_b, lift)
-    how = first, partners, codebook, key, fraction, lift, candidates, network, params
-    exchanged = choose_pairs(space, *how)
+    exchanged = choose_pairs(
+        space, first, partners, codebook, key, fraction, lift, candidates, network, params
+    )
     return space.canonical(jnp.where(exchanged, partners, first)).reshape(codes_a.shape)
 
 
@@ -101,7 +101,7 @@ def recombine_many(
     count = parents.shape[0] if parents.ndim > 1 else 0
     if count < 2:
         raise ValueError(f"parents have shape {parents.shape}: give [P, ..., N] with P >= 2")
-    fraction = _check_fraction((count - 1) / count if fraction is None else fraction)
+    fraction = check_fraction(fraction, count)
     share = fraction / (count - 1)
     codes = parents[0]
     keys = jax.random.split(key, count - 1)
@@ -128,19 +128,22 @@ def recombine_groups(
     [B], the numbers of new images, which are folded into the key. For the rest, the result, int32
     [B, N], and errors see `recombine_many`.
     """
-    fraction = _check_fraction(fraction)
+    fraction = check_fraction(fraction)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(indices))
     return _recombine_groups(space, codebook, groups, keys, fraction, lift)
 
 
 @partial(jax.jit, static_argnums=0)
 def _recombine_groups(
-    space: CodeSpace, codebook: ArrayLike, groups: ArrayLike, keys: jax.Array, *how: Any
+    space: CodeSpace,
+    codebook: ArrayLike,
+    groups: ArrayLike,
+    keys: jax.Array,
+    fraction: jax.Array,
+    lift: ArrayLike | None,
 ) -> jax.Array:
-    def one(parents: jax.Array, key: jax.Array) -> jax.Array:
-        return recombine_many(space, codebook, parents, key, *how)
-
-    return jax.vmap(one)(jnp.asarray(groups), keys)
+    recombine_one = partial(recombine_many, space, codebook, fraction=fraction, lift=lift)
+    return jax.vmap(recombine_one)(jnp.asarray(groups), keys)
 
 
 @partial(jax.jit, static_argnames="space")
@@ -177,23 +180,24 @@ def interpolate(
     first, partners, pair_cost = pair(space, codebook, codes_a, codes_b)
     rank = rank_of_pairs(pair_cost, first != partners)
     # The distance covered halfway through each exchange; common codes cost nothing and rank last.
-    cost = own = jnp.where(first == partners, 0.0, pair_cost)
+    cost = step_cost = jnp.where(first == partners, 0.0, pair_cost)
     if space.places:  # all codes of a place at once
         place = space.places_of(first, codebook)
         owners = jax.nn.one_hot(place, space.places, dtype=bool)
-        every = jnp.where(owners, cost[..., None], 0).sum(1)
-        own = jnp.take_along_axis(every, place, -1)
-        rank = jnp.take_along_axis(jnp.argsort(jnp.argsort(every, -1), -1), place, -1)
+        place_costs = jnp.where(owners, cost[..., None], 0).sum(1)
+        step_cost = jnp.take_along_axis(place_costs, place, -1)
+        rank = jnp.take_along_axis(jnp.argsort(jnp.argsort(place_costs, -1), -1), place, -1)
     earlier = rank[:, None, :] < rank[:, :, None]
-    middle = (earlier * cost[:, None, :]).sum(-1) + own / 2
+    middle = (earlier * cost[:, None, :]).sum(-1) + step_cost / 2
     step = jnp.arange(steps)[:, None, None]
     reached = step / (steps - 1) * cost.sum(-1, keepdims=True)
     exchanged = jnp.where((step > 0) & (middle <= reached), partners, first)
     return space.canonical(exchanged).reshape(steps, *shape)
 
 
-def _check_fraction(fraction: ArrayLike) -> jax.Array:
-    array = jnp.asarray(fraction, jnp.float32)
+def check_fraction(fraction: ArrayLike | None, parents: int = 2) -> jax.Array:
+    """Returns the fraction as float32 or, without one, that of equal shares of all parents."""
+    array = jnp.asarray((parents - 1) / parents if fraction is None else fraction, jnp.float32)
     if array.ndim:
         raise ValueError(f"fraction has shape {array.shape}: give a scalar, or vmap over images")
     # `not` also refuses NaN.
