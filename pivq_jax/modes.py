@@ -54,7 +54,7 @@ class Task:
     set: Mapping[str, str] = dataclasses.field(default_factory=dict)  # wanted value by factor
     hide: str = "left"  # one of `completions.REGIONS`
     code: str = "fixed"  # see `codec.folders.compress`
-    prior: bool = False
+    prior: bool = False  # whether samples are drawn from the model's prior
     config_given: bool = True  # otherwise the config is that of the run or the published model
     address: str = "127.0.0.1"
     port: int = 0
@@ -76,10 +76,10 @@ def train(task: Task) -> None:
     initial = None if task.init_from is None else partial(initial_arrays, task.init_from)
     loop.train(config, task.workdir, Evaluator(config), initial, task.tracker)
     end_on_sigterm()
-    session = _open("train", task)
+    session = _open(task)
     _evaluate(session)
-    stages.sample(session, config.sample)
-    stages.interpolate(session, config.sample.interpolations, config.sample.steps)
+    stages.sample(session)
+    stages.interpolate(session)
     if "smoke" in config.name.split("_"):
         say(
             f"{config.name} is a check that everything runs, not a model: its pictures are noise;"
@@ -90,34 +90,33 @@ def train(task: Task) -> None:
 def evaluate(task: Task) -> None:
     """Writes `metrics.json` and `report/` for the test split."""
     _check_weights(task.config)
-    _evaluate(_open("evaluate", task))
+    _evaluate(_open(task))
 
 
 def sample(task: Task) -> None:
     """Writes new images, of pairs of training images or from the prior: a grid, or a file each."""
-    settings, target = task.config.sample, files.local_path(task.output) if task.output else None
+    count, target = task.config.sample.count, files.local_path(task.output) if task.output else None
     if target:
         check_in_first_process(lambda: files.check_new_folder(target, "--output"))
-    elif settings.count > stages.MOST_IN_GRID:
+    elif count > stages.MOST_IN_GRID:
         raise InputError(
-            f"sample.count = {settings.count:,} images are more than the {stages.MOST_IN_GRID:,} of"
+            f"sample.count = {count:,} images are more than the {stages.MOST_IN_GRID:,} of"
             " one picture: give --output=DIR for a file each"
         )
-    session = _open("sample", task)
+    session = _open_with_parents(task)
     if task.prior and session.model.prior is None:
         raise InputError("the model has no prior: train one with --mode=train_prior")
     if target:
-        stages.write_samples(session, settings, task.prior, target)
+        stages.write_samples(session, task.prior, target)
     elif task.prior:
-        stages.sample_prior(session, settings)
+        stages.sample_prior(session)
     else:
-        stages.sample(session, settings)
+        stages.sample(session)
 
 
 def interpolate(task: Task) -> None:
     """Writes a grid of paths between images."""
-    settings = task.config.sample
-    stages.interpolate(_open("interpolate", task), settings.interpolations, settings.steps)
+    stages.interpolate(_open_with_parents(task))
 
 
 def edit(task: Task) -> None:
@@ -125,9 +124,8 @@ def edit(task: Task) -> None:
     if not task.input:
         if task.output:
             raise InputError("--output is for the images of --input: give both, or neither")
-        edits.edit(
-            _open("edit", task), task.set, min(task.config.sample.count, stages.MOST_IN_GRID)
-        )
+        session = _open_with_images(task, labelled=True)
+        edits.edit(session, task.set, min(task.config.sample.count, stages.MOST_IN_GRID))
         return
     if not task.set:
         raise InputError("--input needs what to change: give --set=FACTOR=VALUE")
@@ -136,7 +134,7 @@ def edit(task: Task) -> None:
 
 def complete(task: Task) -> None:
     """Writes a grid of test images of which a part is hidden, completed."""
-    completions.write_completions(_open("complete", task), task.hide, stages.SHOWN)
+    completions.write_completions(_open_with_images(task), task.hide, stages.SHOWN)
 
 
 def reconstruct(task: Task) -> None:
@@ -146,7 +144,7 @@ def reconstruct(task: Task) -> None:
 
 def train_prior(task: Task) -> None:
     """Trains the prior over the sets of the training images and writes it to the workdir."""
-    session, config = _open("train_prior", task), task.config
+    session, config = _open(task), task.config
     model, batch_size = session.model, session.settings.batch_size
     if not model.space.distinct:
         raise InputError(f"the prior is one over sets, and {model.space.kind} codes are none")
@@ -154,7 +152,10 @@ def train_prior(task: Task) -> None:
     warn_of_other_data(model, session.whole)
     say(f"encoding {len(session.pool):,} training images")
     fitted = prior.train_prior(
-        *(config.prior, model.space, model.codebook, session.prior_sets),
+        config.prior,
+        model.space,
+        model.codebook,
+        session.prior_sets,
         encode_split(model, session.dataset.validation, batch_size),
         directory=session.workdir / prior.PRIOR,
         seed=config.seed,
@@ -197,12 +198,12 @@ def explore(task: Task) -> None:
     with listen(task.address, task.port) as listener:
         try:
             model = _open_model(task, writes=False)
-            model, dataset, note = _images(model, task.config)
+            model, dataset, note = _data_or_held_out(model, task.config)
             if note:
                 say(note)
             engine = Engine(model, dataset, "decoded training image" if note else "test image")
-            what = task.workdir if task.published is None else model.config.name
-            print(f"explore {what} at {url(listener, task.address)} (Ctrl-C ends)", flush=True)
+            name = task.workdir if task.published is None else model.config.name
+            print(f"explore {name} at {url(listener, task.address)} (Ctrl-C ends)", flush=True)
             serve(engine, listener, task.address)
         except KeyboardInterrupt:
             print("\nstopped")
@@ -232,28 +233,41 @@ def _check_weights(config: Config) -> None:
         load_lpips("alex", alex_weights(config.loss))
 
 
-def _open(mode: str, task: Task) -> Session:
+def _open(task: Task) -> Session:
     """Opens the model of a task with the data and settings of its config."""
-    model, config, workdir = _open_model(task, not task.output), task.config, task.workdir
-    if model.parents is None or mode == "evaluate":
-        weights = alex_weights(config.loss)
-        return Session(model, dataset_from_config(config), config.evaluate, workdir, weights)
-    if mode in ("sample", "interpolate"):
-        dataset, note = _of_parents(model), ""
-    else:
-        model, dataset, note = _images(model, config)
-    session = Session(model, dataset, config.evaluate, workdir)
-    assert model.parents is not None
-    session.pool_codes = model.parents[: len(session.pool)]
-    if mode == "edit":  # refuses images without labels before anything is said
+    model, config = _open_model(task), task.config
+    weights = alex_weights(config.loss)
+    return Session(model, dataset_from_config(config), config.evaluate, task.workdir, weights)
+
+
+def _open_with_parents(task: Task) -> Session:
+    """As `_open`, but if the model has parents, these, decoded, stand for all data."""
+    model, config = _open_model(task, writes=not task.output), task.config
+    dataset = dataset_from_config(config) if model.parents is None else _of_parents(model)
+    return Session(model, dataset, config.evaluate, task.workdir, pool_codes=model.parents)
+
+
+def _open_with_images(task: Task, labelled: bool = False) -> Session:
+    """As `_open`, but the last parents stand for missing images; see `_data_or_held_out`.
+
+    The model has labels, if `labelled`, from its data if it came without; see `learn_factors`.
+    """
+    opened, config = _open_model(task, writes=not task.output), task.config
+    model, dataset, note = _data_or_held_out(opened, config)
+    session = Session(model, dataset, config.evaluate, task.workdir, pool_codes=model.parents)
+    if labelled:  # refuses images without labels before anything is said
         session.model = edits.learn_factors(session)
     if note:
         say(note)
     return session
 
 
-def _images(model: TrainedModel, config: Config) -> tuple[TrainedModel, Dataset, str]:
-    """The data of a model or, if missing, of its last parents, decoded, and what to say of that."""
+def _data_or_held_out(model: TrainedModel, config: Config) -> tuple[TrainedModel, Dataset, str]:
+    """Returns a model, its data and a note, empty where the data is there.
+
+    Otherwise the model's last parents are held out: it is returned without them, and they, decoded,
+    stand for test images, which the note says.
+    """
     try:
         published = model.parents is not None
         if published and config.data.name == "image_folder" and not config.data.path:
@@ -265,8 +279,8 @@ def _images(model: TrainedModel, config: Config) -> tuple[TrainedModel, Dataset,
         count = min(HELD_OUT, len(model.parents) - 2)
         note = f"{count} training images, as they decode, stand for test images ({error})"
     labels = model.labels and model.labels._replace(values=model.labels.values[:-count])
-    rest = dataclasses.replace(model, parents=model.parents[:-count], labels=labels)
-    return rest, _of_parents(model, count), note
+    without = dataclasses.replace(model, parents=model.parents[:-count], labels=labels)
+    return without, _of_parents(model, count), note
 
 
 def _of_parents(model: TrainedModel, held_out: int = 0) -> Dataset:
@@ -298,8 +312,8 @@ def _open_model(task: Task, writes: bool = True) -> TrainedModel:
                     f"{workdir} holds a run, whose results would be replaced: choose another"
                     " --workdir"
                 )
-    own = {name: config[name] for name in ("seed", "evaluate", "sample")}
-    return dataclasses.replace(model, config=dataclasses.replace(model.config, **own))
+    fields = {name: config[name] for name in ("seed", "evaluate", "sample")}
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, **fields))
 
 
 def _check_published(model: TrainedModel, config: Config) -> None:
@@ -340,7 +354,7 @@ def _write_images(task: Task, folder: str) -> None:
     files.check_lengths(names.values(), "give the image a shorter one")
     check_in_first_process(lambda: files.check_no_others(target, {*names.values()}))
     if changes:
-        model = edits.learn_factors(_open("edit", task))
+        model = _open_with_images(task, labelled=True).model
         edits.check_changes(model, changes)
     else:
         model = _open_model(task, writes=not task.output)
@@ -351,16 +365,16 @@ def _write_images(task: Task, folder: str) -> None:
     doing = "editing" if changes else "reconstructing"
     for readable in folders.readable_images(source, inputs, size, batch_size, doing):
         images = [{"image": image} for image in readable.values()]
-        found = encode_split(model, images, batch_size)
+        encoded = encode_split(model, images, batch_size)
         if changes:
-            found = np.asarray(model.edit(found, **changes))
-        decoded = decode_batched(model, found, batch_size)
+            encoded = np.asarray(model.edit(encoded, **changes))
+        decoded = decode_batched(model, encoded, batch_size)
         if not changes:
             originals = jnp.asarray(np.stack([*readable.values()]))
             psnrs.append(np.asarray(psnr(jnp.asarray(decoded), originals, 255.0)))
-        if writes and not codes:  # those of before do not stand beside what a killed command leaves
+        if writes and not codes:  # a killed command must not leave old codes beside new images
             (target / "codes.json").unlink(missing_ok=True)
-        for file, image, row in zip(readable, decoded, found.astype(dtype), strict=True):
+        for file, image, row in zip(readable, decoded, encoded.astype(dtype), strict=True):
             if writes:
                 save_png(target / names[file], image)
             codes[file] = row

@@ -284,7 +284,7 @@ def test_what_does_not_define_a_model_is_the_tasks_own(with_parents, tmp_path, f
         modes.sample(modes.Task(config, tmp_path, with_parents))
         drawn.append((tmp_path / "samples.png").read_bytes())
     assert drawn[0] != drawn[1]
-    session = modes._open("sample", modes.Task(config, tmp_path, with_parents))
+    session = modes._open_with_parents(modes.Task(config, tmp_path, with_parents))
     assert len(session.pool) == len(session.pool_codes) == 8
 
 
@@ -339,7 +339,7 @@ def test_paths_in_a_published_model_are_not_read(
         evaluate={"features_path": f"{place}/0.png"},
     )
     model = pivq_jax.from_pretrained(copy)
-    model, dataset, note = modes._images(model, model.config)
+    model, dataset, note = modes._data_or_held_out(model, model.config)
     assert "training images, as they decode" in note and len(dataset.test) > 2
     assert model.config.loss.perceptual_weights == model.config.evaluate.features_path == ""
     assert opened and not [name for name in opened if name.startswith(place)]
@@ -349,7 +349,7 @@ def test_paths_in_a_published_model_are_not_read(
 def test_where_its_data_is_not_at_hand_parents_are_held_out_as_test_images(published):
     model = pivq_jax.from_pretrained(published)
     before = model.parents
-    model, dataset, note = modes._images(model, model.config)
+    model, dataset, note = modes._data_or_held_out(model, model.config)
     assert "training images, as they decode" in note
     assert len(dataset.train) == len(model.parents) == 2  # of less than 200, two are left
     assert len(dataset.test) == len(before) - 2

@@ -46,9 +46,10 @@ def check_changes(model: TrainedModel, changes: Mapping[str, str]) -> None:
 def edit(session: Session, changes: Mapping[str, str], count: int) -> None:
     """Writes test images, decoded, and the same edited, as a picture such as `edits_hair_bun.png`.
 
-    Without changes, `edits.png` shows the first test image with every value of every factor.
+    Without changes, `edits.png` shows the first test image with every value of every factor. The
+    model of the session must have labels; see `learn_factors`.
     """
-    model, batch_size = learn_factors(session), session.settings.batch_size
+    model, batch_size = session.model, session.settings.batch_size
     if not changes:
         assert model.labels
         values = sum(map(len, model.labels.factors.values()))

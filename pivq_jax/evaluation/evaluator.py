@@ -23,7 +23,7 @@ from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.run import Evaluation, Run
 
 IMAGES = 200  # most validation images, and as many samples: seconds on a CPU
-POOL_IMAGES = 1_000  # most training images whose codes are recombined
+PARENT_IMAGES = 1_000  # most training images whose codes are recombined
 SHOWN = 16
 
 
@@ -31,7 +31,7 @@ class Evaluator:
     """A `training.run.Evaluator` that leaves out what images, small or few, do not allow."""
 
     def __init__(self, config: Config) -> None:
-        pool = min(POOL_IMAGES, config.evaluate.images or POOL_IMAGES)
+        pool = min(PARENT_IMAGES, config.evaluate.images or PARENT_IMAGES)
         self.images = min(IMAGES, config.evaluate.samples, pool)
         self._settings = dataclasses.replace(config.evaluate, samples=self.images, images=pool)
         self._lpips_path = alex_weights(config.loss)
@@ -79,5 +79,5 @@ class Evaluator:
 
     @cached_property
     def _extractor(self) -> FeatureExtractor:
-        of = self._settings
-        return feature_extractor(of.features, of.features_path, of.batch_size)
+        settings = self._settings
+        return feature_extractor(settings.features, settings.features_path, settings.batch_size)

@@ -22,8 +22,8 @@ from pivq_jax.inference import TrainedModel
 class Draw(enum.IntEnum):
     """Purpose of a random key; changing a value changes what is drawn for it.
 
-    A key is that child of `jax.random.key(seed)`, which samples have themselves. Those of
-    `training.steps.Draw` and of the steps of the prior's training are below these.
+    Each is folded into `jax.random.key(seed)`; samples use that key itself. `training.steps.Draw`
+    has the purposes of training, whose numbers, and the steps of the prior's training, are lower.
     """
 
     MANY_PARENTS = 2**31
@@ -42,7 +42,9 @@ def alex_weights(loss: LossConfig) -> str:
 class Session:
     """A trained model, its data and the results shared by `stages`, computed on first use.
 
-    All processes of a run must use a session in the same way; only the first one writes files.
+    A stage that has computed codes of a split anyway sets `pool_codes` or `test_codes`, so that
+    they are not computed again. All processes of a run must use a session in the same way; only the
+    first one writes files.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Session:
         settings: EvaluateConfig,
         workdir: Path,
         lpips_path: str = "",
+        pool_codes: np.ndarray | None = None,  # of the first training images, if they are known
     ) -> None:
         self.whole = dataset
         if settings.images:
@@ -62,6 +65,8 @@ class Session:
         self.scale = magnification(dataset.image_size)
         self.pictures: list[str] = []  # names of those saved for the report so far
         self.pool = first_images(dataset.train, POOL_IMAGES)  # of parents
+        if pool_codes is not None:
+            self.pool_codes = pool_codes[: len(self.pool)]
         # As many training images as there are samples, to be compared with them.
         self.training_images = first_images(dataset.train, settings.samples)
 
@@ -95,11 +100,11 @@ class Session:
     def recombined_codes(
         self, count: int, key: jax.Array, parents: int = 2, fraction: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Recombines codes of `pool` as `recombine_at_random` does, as the config says."""
+        """Recombines codes of `pool` at random, with `nearest_of` of the model's config."""
+        model, size = self.model, self.settings.batch_size
+        nearest_of = model.config.sample.nearest_of
         return recombine_at_random(
-            *(self.model, self.pool_codes, count, key, self.settings.batch_size, parents, fraction),
-            lift=self.lift,
-            nearest_of=self.model.config.sample.nearest_of,
+            model, self.pool_codes, count, key, size, parents, fraction, self.lift, nearest_of
         )
 
     def recombined(
@@ -121,8 +126,8 @@ class Session:
     @cached_property
     def extractor(self) -> FeatureExtractor:
         """The feature extractor of the distribution metrics."""
-        of = self.settings
-        return feature_extractor(of.features, of.features_path, of.batch_size)
+        settings = self.settings
+        return feature_extractor(settings.features, settings.features_path, settings.batch_size)
 
     @cached_property
     def training_features(self) -> np.ndarray:

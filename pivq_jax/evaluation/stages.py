@@ -2,7 +2,7 @@
 
 Those in `STAGES` form the report: they return metrics for `metrics.json` (JSON values by name, None
 if undefined; docs/metrics.md describes them) and save pictures for the report. The others write
-pictures to the workdir.
+pictures to the workdir, as the section `sample` of the model's config says.
 """
 
 import contextlib
@@ -20,7 +20,6 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import new_folder
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import say
-from pivq_jax.config.sections import SampleConfig
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation import atlas
@@ -188,33 +187,36 @@ def attributes(session: Session) -> dict[str, Any]:
     if jax.process_index():
         return {}  # what follows is of the host, and takes its memory
     metrics = attribute_metrics(train, *held_out, factors, model.space)
-    if found := metrics["attributes"].values():
-        metrics["probe_accuracy"] = float(np.mean([each["codes"] for each in found]))
-        metrics["probe_majority"] = float(np.mean([each["majority"] for each in found]))
+    if rows := metrics["attributes"].values():
+        metrics["probe_accuracy"] = float(np.mean([row["codes"] for row in rows]))
+        metrics["probe_majority"] = float(np.mean([row["majority"] for row in rows]))
     return metrics
 
 
-def sample(session: Session, settings: SampleConfig) -> None:
+def sample(session: Session) -> None:
     """Writes `samples.png` of recombined code sets, and `parents.png` of some and their parents."""
-    count, key = min(settings.count, MOST_IN_GRID), jax.random.key(session.seed)
-    found = session.recombined(count, key, fraction=settings.fraction)
-    session.write("samples.png", pictures.grid(found.images, 8, session.scale))
-    session.write("parents.png", found.between_parents(session.pool, SHOWN))
+    settings, key = session.model.config.sample, jax.random.key(session.seed)
+    count = min(settings.count, MOST_IN_GRID)
+    drawn = session.recombined(count, key, fraction=settings.fraction)
+    session.write("samples.png", pictures.grid(drawn.images, 8, session.scale))
+    session.write("parents.png", drawn.between_parents(session.pool, SHOWN))
 
 
-def sample_prior(session: Session, settings: SampleConfig) -> None:
+def sample_prior(session: Session) -> None:
     """Writes `prior_samples.png` of sets drawn from the prior, without parents."""
+    settings = session.model.config.sample
     codes = draw_sets(session, min(settings.count, MOST_IN_GRID), settings.temperature)
     images = session.decode(codes)
     session.write("prior_samples.png", pictures.grid(images, 8, session.scale))
 
 
-def write_samples(session: Session, settings: SampleConfig, from_prior: bool, target: Path) -> None:
+def write_samples(session: Session, from_prior: bool, target: Path) -> None:
     """Writes new images to a new folder, each as a PNG file, `000000.png` and so on.
 
     They are drawn in parts, of which the first has the images of `samples.png`.
     """
-    count, batch_size = settings.count, session.settings.batch_size
+    settings, batch_size = session.model.config.sample, session.settings.batch_size
+    count = settings.count
     digits = max(6, len(str(count - 1)))
     key, first = jax.random.key(session.seed), jax.process_index() == 0
     with (
@@ -226,8 +228,8 @@ def write_samples(session: Session, settings: SampleConfig, from_prior: bool, ta
             if from_prior:
                 codes = draw_sets(session, size, settings.temperature, start)
             else:
-                own = jax.random.fold_in(key, start) if start else key
-                codes, _ = session.recombined_codes(size, own, fraction=settings.fraction)
+                part_key = jax.random.fold_in(key, start) if start else key
+                codes, _ = session.recombined_codes(size, part_key, fraction=settings.fraction)
             for images in decode_batches(session.model, codes, batch_size):
                 for image in images if first else ():
                     pictures.save_png(folder / f"{start:0{digits}d}.png", image)
@@ -236,9 +238,11 @@ def write_samples(session: Session, settings: SampleConfig, from_prior: bool, ta
     say(f"{count:,} images in {target}")
 
 
-def interpolate(session: Session, count: int, steps: int) -> None:
+def interpolate(session: Session) -> None:
     """Writes `interpolations.png`, one row per pair of images, exchanging codes step by step."""
-    session.write("interpolations.png", _interpolations(session, count, steps))
+    settings = session.model.config.sample
+    picture = _interpolations(session, settings.interpolations, settings.steps)
+    session.write("interpolations.png", picture)
 
 
 STAGES: dict[str, Callable[[Session], dict[str, Any]]] = {
