@@ -135,8 +135,8 @@ def exchange(
             f"code {code} is in {'all' if has.any() else 'none'} of {len(codes)} images"
         )
     images, others = np.flatnonzero(has)[:count], np.flatnonzero(~has)
-    own = jax.random.fold_in(key, code)
-    drawn = others[np.asarray(jax.random.randint(own, (count,), 0, len(others)))]
+    code_key = jax.random.fold_in(key, code)
+    drawn = others[np.asarray(jax.random.randint(code_key, (count,), 0, len(others)))]
     filled = np.resize(images, count)  # one shape, so that all codes share one compilation
     edited = sampling.exchange_code(model.space, model.codebook, codes[filled], codes[drawn], code)
     before = decode_batched(model, codes[images], batch_size)

@@ -96,9 +96,9 @@ def attribute_metrics(
         metrics["attributes"][name] = {
             "classes": len(factors[name]),
             "majority": float(by_codes.majority[row]),
-            **{of: float(result.accuracy[row]) for of, result in results.items()},
-            **{f"{of}_error": float(result.error[row]) for of, result in results.items()},
-            **{f"{of}_converged": bool(result.converged[row]) for of, result in results.items()},
+            **{kind: float(result.accuracy[row]) for kind, result in results.items()},
+            **{f"{kind}_error": float(result.error[row]) for kind, result in results.items()},
+            **{f"{kind}_converged": bool(fit.converged[row]) for kind, fit in results.items()},
         }
     count, num_latents = len(by_codes.names), train.latents.shape[1]
     if count > 1 and num_latents > 1:

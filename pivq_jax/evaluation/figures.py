@@ -192,10 +192,10 @@ def _attributes(metrics: dict[str, Any]) -> list[Part]:
         _by_row("attribute", rows, columns),
     ]
     if rough := [
-        f"{name} ({of})"
+        f"{name} ({kind})"
         for name, row in rows.items()
-        for of in ("codes", "latents")
-        if not row[f"{of}_converged"]
+        for kind in ("codes", "latents")
+        if not row[f"{kind}_converged"]
     ]:
         parts.append(f"Fits stopped before their optimum: {', '.join(rough)}.")
     if scores := metrics["dci"]:

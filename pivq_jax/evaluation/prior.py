@@ -84,8 +84,9 @@ def _completions(session: Session) -> Pixels:
     order = np.asarray(jax.random.permutation(key_order, whole, axis=1, independent=True))
     if space.places:  # as single codes say little
         rank = jax.random.permutation(jax.random.fold_in(key_order, 1), space.places)
-        of = np.asarray(rank[space.places_of(jnp.asarray(order), session.model.codebook)])
-        order = np.take_along_axis(order, np.argsort(of, axis=1, kind="stable"), axis=1)
+        places = space.places_of(jnp.asarray(order), session.model.codebook)
+        by_place = np.argsort(np.asarray(rank[places]), axis=1, kind="stable")
+        order = np.take_along_axis(order, by_place, axis=1)
     rows = [whole]
     for i, fraction in enumerate(GIVEN):
         given = np.tile(order[:, : round(fraction * whole.shape[1])], (TIMES, 1))

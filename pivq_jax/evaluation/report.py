@@ -60,8 +60,8 @@ def write_report(session: Session) -> dict[str, Any]:
     }
     stages = [(name, stage, made_for) for name, stage in STAGES.items()]
     if model.prior is not None:  # may be trained later, or anew, and concerns no other stage
-        own = made_for | {"prior": _checksum(model.prior.params)}
-        stages.append(("prior", describe_prior, own))
+        with_prior = made_for | {"prior": _checksum(model.prior.params)}
+        stages.append(("prior", describe_prior, with_prior))
     pictures: list[str] = []
     left_out: dict[str, str] = {}
     for number, (name, stage, wanted) in enumerate(stages, 1):

@@ -43,17 +43,17 @@ def fit_probe(
     directions = np.linalg.solve(covariance, means.T)
     weights, bias = np.zeros(means.shape), np.zeros(len(means))
     least = np.zeros((len(means), len(means)))
-    for of in slices_of(factors):
+    for span in slices_of(factors):
         # Along the directions of its C means, a factor has C coordinates.
-        between = means[of] @ directions[:, of]
-        within = between - between * (counts[of] / len(pixels)) @ between
+        between = means[span] @ directions[:, span]
+        within = between - between * (counts[span] / len(pixels)) @ between
         inverse = np.linalg.pinv(within, rcond=1e-6, hermitian=True)
-        weights[of] = (directions[:, of] @ inverse @ between).T
+        weights[span] = (directions[:, span] @ inverse @ between).T
         scores = between @ inverse @ between  # of each mean, in rows
-        own = scores.diagonal()
-        bias[of] = -own / 2
-        lead = (own[:, None] + own) / 2 - scores
-        least[of, of] = np.maximum(LEAST_LEAD * lead, np.log(LEAST_RATIO))
+        squares = scores.diagonal()
+        bias[span] = -squares / 2
+        lead = (squares[:, None] + squares) / 2 - scores
+        least[span, span] = np.maximum(LEAST_LEAD * lead, np.log(LEAST_RATIO))
     np.fill_diagonal(least, 0.0)
     bias = np.where(counts > 0, bias - weights @ mean, -np.inf)
     return Probe(*(part.astype(np.float32) for part in (weights, bias, least)))
@@ -65,9 +65,9 @@ def read_values(
     """Returns the value of each factor in an image, uint8: int [A], -1 where none is sure."""
     scores = probe.weights @ image.ravel().astype(np.float64) + probe.bias
     values = []
-    for of in slices_of(factors):
-        best = int(scores[of].argmax())
-        sure = scores[of][best] - scores[of] >= probe.least[of, of][best]
+    for span in slices_of(factors):
+        best = int(scores[span].argmax())
+        sure = scores[span][best] - scores[span] >= probe.least[span, span][best]
         values.append(best if sure.all() else -1)
     return np.array(values)
 

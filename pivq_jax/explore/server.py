@@ -103,7 +103,7 @@ class Work:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Waits for what runs."""
+        """Waits for the functions that still run."""
         self._threads.shutdown()
 
     @asynccontextmanager

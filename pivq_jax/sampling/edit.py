@@ -175,9 +175,9 @@ def place_table(
     space: CodeSpace, codebook: jax.Array, codes: np.ndarray, labels: Labels
 ) -> PlaceTable:
     """Compares the latents of labelled images, of codes [M, N], by the values of their factors."""
-    held = jnp.asarray(codes, jnp.int32)
-    every = space.latents_of(held, codebook)
-    latents, numbers = np.asarray(every), np.asarray(_numbers(every))
+    image_codes = jnp.asarray(codes, jnp.int32)
+    image_latents = space.latents_of(image_codes, codebook)
+    latents, numbers = np.asarray(image_latents), np.asarray(_numbers(image_latents))
     count, places, _ = latents.shape
     mean = numbers.mean(0)
     covariance = (numbers - mean).T @ (numbers - mean) / count
@@ -200,8 +200,8 @@ def place_table(
             apart = np.square(latents[has].mean(0) - latents[~has].mean(0)).sum(-1)
             apart /= np.maximum(latents.var(0).sum(-1), 1e-12)
             shows[factor, value] = apart >= LEAST_DIFFERENCE * apart.max()
-    found = latents, labels.values, shows, readers, offsets
-    return PlaceTable(held, *map(jnp.asarray, found))
+    parts = image_codes, latents, labels.values, shows, readers, offsets
+    return PlaceTable(*map(jnp.asarray, parts))
 
 
 @functools.partial(jax.jit, static_argnames="space")

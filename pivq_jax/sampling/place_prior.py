@@ -176,9 +176,9 @@ class PlacePrior(nn.Module):
         x = jnp.where(at == 0, self.start, self._tokens(latent[:, None], place[:, None]))
         x = x + self.target(jnp.asarray(self.positions)[target][:, None])
         caches = []
-        for block, own in zip(self.blocks, cache, strict=True):
-            x, own = block(x, own, at)
-            caches.append(own)
+        for block, block_cache in zip(self.blocks, cache, strict=True):
+            x, block_cache = block(x, block_cache, at)
+            caches.append(block_cache)
         return self.norm(x)[:, 0], caches
 
     def query_of(self, context: jax.Array, before: jax.Array, stage: jax.Array) -> jax.Array:
@@ -268,18 +268,18 @@ def complete(
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(batch))
     order = by_rows((given >= 0).all(-1))  # places that are given come first
 
-    def of_place(number: jax.Array, held: tuple) -> tuple:
-        latent, before, cache, made = held
+    def of_place(number: jax.Array, state: tuple) -> tuple:
+        latent, before, cache, made = state
         place = order[:, number]
         result: Any = apply(latent, before, place, cache, number, method="next_context")
         context, cache = result
 
-        def of_stage(stage: jax.Array, held: tuple) -> tuple:
-            latent, row = held
+        def of_stage(stage: jax.Array, state: tuple) -> tuple:
+            latent, row = state
             query = apply(context, latent, stage, method="query_of")
             logs: Any = apply(query, place, stage, method="log_probabilities")
-            own = jax.vmap(partial(jax.random.fold_in, data=number * stages + stage))(keys)
-            noise = jax.vmap(partial(jax.random.gumbel, shape=(most,)))(own)
+            draw_keys = jax.vmap(partial(jax.random.fold_in, data=number * stages + stage))(keys)
+            noise = jax.vmap(partial(jax.random.gumbel, shape=(most,)))(draw_keys)
             drawn = jnp.argmax(logs / temperature + noise, -1)
             asked = given[jnp.arange(batch), place, stage]
             chosen = jnp.where(asked >= 0, asked, drawn)

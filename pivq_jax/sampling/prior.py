@@ -112,14 +112,14 @@ def prior_loss(
     count = jnp.minimum(count, n - 1)  # the product may round up to n
     known = jnp.arange(n) < count[:, None]
     if at_once is None:
-        every = _apply(prior, params, codes, known)
+        all_logs = _apply(prior, params, codes, known)
     else:
-        every = jax.lax.map(
+        all_logs = jax.lax.map(
             lambda part: _apply(prior, params, part[0][None], part[1][None])[0],
             (codes, known),
             batch_size=at_once,
         )
-    logs = jnp.take_along_axis(every, codes, axis=1)
+    logs = jnp.take_along_axis(all_logs, codes, axis=1)
     mean = jnp.sum(jnp.where(known, 0.0, logs), axis=1) / (n - count)
     return -(n * mean + math.lgamma(n + 1)) / math.log(2)
 
@@ -142,8 +142,8 @@ def prior_bits(
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(codes)))
 
     def of_order(order: jax.Array) -> jax.Array:
-        own = jax.vmap(partial(jax.random.fold_in, data=order))(keys)
-        ordered = jax.vmap(jax.random.permutation)(own, codes)
+        order_keys = jax.vmap(partial(jax.random.fold_in, data=order))(keys)
+        ordered = jax.vmap(jax.random.permutation)(order_keys, codes)
 
         def of_next(m: jax.Array) -> jax.Array:
             known = jnp.broadcast_to(jnp.arange(n) < m, codes.shape)
@@ -219,8 +219,8 @@ def complete_sets(
     for step, count in enumerate(counts.tolist()):
         given = jnp.broadcast_to(places < filled, (batch, n))
         logs = _apply(prior, params, codes, given)
-        own = jax.vmap(partial(jax.random.fold_in, data=step))(keys)
-        noise = jax.vmap(partial(jax.random.gumbel, shape=logs.shape[1:]))(own)
+        step_keys = jax.vmap(partial(jax.random.fold_in, data=step))(keys)
+        noise = jax.vmap(partial(jax.random.gumbel, shape=logs.shape[1:]))(step_keys)
         # The largest of the sums are a draw without replacement (Gumbel top-k).
         drawn = jax.lax.top_k(logs / temperature + noise, count)[1]
         codes = jax.lax.dynamic_update_slice(codes, drawn, (0, filled))

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import jax
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from jax.typing import ArrayLike
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import KINDS
 from pivq_jax.model.quantizer import add_by_place, places_of
 from pivq_jax.sampling import enumeration
@@ -57,8 +58,8 @@ class CodeSpace:
             )
 
     @classmethod
-    def of(cls, config: Any) -> Self:
-        """Returns the space of a `Config`, or of the dictionary of one."""
+    def of(cls, config: Config | Mapping[str, Any]) -> Self:
+        """Returns the space of a config, or of the dictionary of one."""
         quantizer, model = config["quantizer"], dict(config["model"])
         stages = model.get("stages", 1)  # descriptions from before there were stages have none
         count = model["num_codes"]
