@@ -260,9 +260,10 @@ def test_the_config_of_a_run_need_not_be_one_of_today(tiny_run, tmp_path):
     held["quantizer"]["old"] = 3
     (workdir / "config.json").write_text(json.dumps(held))
     config = config_of_model(read_config(workdir), "here")
-    with pytest.raises(InputError, match=r"quantizer\.old = 3"):
-        modes._open_model(modes.Task(config, workdir))
-    assert modes._open_model(modes.Task(config, workdir, config_given=False)).step > 0
+    for given in (True, False):  # as with fields beside --workdir, and without
+        assert modes._open_model(modes.Task(config, workdir, config_given=given)).step > 0
+    with pytest.raises(InputError, match=r"another config, with seed = 0:"):
+        modes._open_model(modes.Task(config.with_fields({"seed": 5}), workdir))
 
 
 def test_too_many_samples_for_one_picture_are_refused_before_the_work(with_parents, tmp_path):
