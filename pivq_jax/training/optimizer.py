@@ -61,7 +61,7 @@ def make_optimizer(
 def learning_rate_schedule(
     config: OptimizerConfig, steps: int, peak: float | None = None
 ) -> optax.Schedule:
-    """Returns the rate by step, with warm-up and cosine decay; AdamW's without another `peak`."""
+    """Returns the rate by step: warm-up to `peak`, by default AdamW's, and cosine decay to 0."""
     peak = config.learning_rate if peak is None else peak
     return optax.warmup_cosine_decay_schedule(0.0, peak, config.warmup_steps, steps)
 
