@@ -114,7 +114,7 @@ class Clock:
             self.spent["restarts"] += repeated
 
     def count_opening(self) -> str:
-        """Counts this process's time until now as lost, after `catch_up`; returns the key of LOSSES."""
+        """Counts the time until now as lost, after `catch_up`; returns to which key of LOSSES."""
         opening = "restarts" if self.train_seconds else "start"
         self.spent[opening] += self.seconds() - self.train_seconds
         return opening
