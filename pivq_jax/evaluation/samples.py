@@ -12,7 +12,7 @@ import numpy as np
 from pivq_jax.common.pictures import magnification, sample_grid
 from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.reconstruction import images_of
-from pivq_jax.inference.trained_model import recombine_at_random
+from pivq_jax.inference.recombination import recombine_at_random
 
 __all__ = ["POOL_IMAGES", "Samples", "average_pixels", "recombine_at_random"]
 

@@ -17,10 +17,10 @@ from pivq_jax.common.parallel import own_copy
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.inference.checks import check_images, check_visible
 from pivq_jax.inference.programs import Programs, programs_of
+from pivq_jax.inference.recombination import recombine_at_random
 from pivq_jax.interop.pretrained import Published, write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths
 from pivq_jax.sampling.completion import complete_patches, first_guess
-from pivq_jax.sampling.recombine import check_fraction
 
 Array = jax.Array | np.ndarray
 COMPLETED_AT_ONCE = 8  # images
@@ -316,50 +316,3 @@ class TrainedModel:
         if not len(self.space.check(codes, distinct=partial, partial=partial)):
             raise ValueError("there are no codes: give those of at least one image")
         return jnp.asarray(codes, jnp.int32)
-
-
-def recombine_at_random(
-    model: TrainedModel,
-    codes: np.ndarray,
-    count: int,
-    key: jax.Array,
-    batch_size: int,
-    parents: int = 2,
-    fraction: float | None = None,
-    lift: jax.Array | None = None,
-    nearest_of: int = 1,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Recombines the codes of parents drawn at random.
-
-    Args:
-        model: the trained model.
-        codes: int32 [M, N], codes of the pool of parents, M >= P.
-        count: S, the number of images, at least 1.
-        key: PRNG key of the choice of parents and of the exchanges.
-        batch_size: number of images recombined at once, at least 1.
-        parents: P, the number of different parents per image, at least 2.
-        fraction: fraction of the first parent's codes that is exchanged, in [0, 1]; see
-            `sampling.recombine_many`. By default, all parents contribute equally.
-        lift: float32 [K, K], see `sampling.recombine`.
-        nearest_of: number of images from which the parents nearest to the first one are chosen, see
-            `sampling.near_parents`.
-
-    Returns:
-        The codes of the new images, int32 [S, N], and the parents of each, int32 [S, P], indices
-        into the pool; the first one is the image changed.
-
-    Raises:
-        InputError: if the pool is too small, or a number is out of range.
-        ValueError: if `fraction` is out of range.
-    """
-    key_parents, key_mix = jax.random.split(key)
-    space, codebook = model.space, model.codebook
-    drawn = sampling.near_parents(space, key_parents, count, codes, codebook, parents, nearest_of)
-    groups, share, mixed = np.asarray(drawn), check_fraction(fraction, parents), []
-    for start in range(0, count, batch_size):
-        # The last batch is filled up, so that all have the same shape.
-        rows = np.arange(start, start + batch_size) % count
-        chosen = codes[groups[rows]]
-        made = sampling.recombine_groups(space, codebook, chosen, key_mix, rows, share, lift)
-        mixed.append(np.asarray(made))
-    return np.concatenate(mixed)[:count], groups
