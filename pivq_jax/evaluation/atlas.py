@@ -46,11 +46,12 @@ class Exchange(NamedTuple):
     change: np.ndarray  # f32 [H, W], mean absolute change in grey levels (0 to 255)
 
 
-def mutual_information(present: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Empirical mutual information of the presence [M, K] of codes and a factor [M], in bits."""
-    one_hot = np.eye(int(labels.max()) + 1)[labels]
-    having = present.T @ one_hot / len(labels)  # [K, C]
-    classes = one_hot.mean(0)
+def mutual_information(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Empirical mutual information of the presence of codes and a factor [M], in bits, [K].
+
+    `counts` [K, C] are the images of each of the factor's classes that hold the code.
+    """
+    having, classes = counts / len(labels), np.bincount(labels) / len(labels)
     joint = np.stack([having, classes - having])
     expected = joint.sum(-1, keepdims=True) * classes
     ratio = np.where(joint > 0, joint, 1.0) / np.where(joint > 0, expected, 1.0)
@@ -76,8 +77,8 @@ def informative_codes(
     (likelihood-ratio test at 1 %, corrected for the number of codes and factors).
     """
     codes, labels = np.asarray(codes), np.asarray(labels)
-    present = space.multi_hot(codes) > 0
-    share = present.mean(0)
+    size, (images, held) = space.codebook_size, space.occurrences(codes)
+    share = np.bincount(held, minlength=size) / len(codes)
     candidates = np.flatnonzero((share > 0) & (share < 1))
     if not factors:
         p = share[candidates]
@@ -85,7 +86,12 @@ def informative_codes(
         best = np.argsort(-entropy, kind="stable")[:count]
         return [Meaning(int(candidates[i]), float(p[i]), float(entropy[i])) for i in best]
 
-    bits = np.stack([mutual_information(present, column) for column in labels.T], axis=1)
+    def information(column: np.ndarray) -> np.ndarray:
+        classes = int(column.max()) + 1
+        pairs = np.bincount(np.int64(classes) * held + column[images], minlength=size * classes)
+        return mutual_information(pairs.reshape(size, classes), column)
+
+    bits = np.stack([information(column) for column in labels.T], axis=1)
     # 2 M ln 2 times the information is chi-squared if code and factor are independent (G-test).
     freedom = np.array([max(1, len(np.unique(column)) - 1) for column in labels.T])
     chance = jax.scipy.stats.chi2.sf(2 * len(codes) * np.log(2) * bits, freedom)
@@ -101,7 +107,7 @@ def informative_codes(
         factor, values = list(factors.items())[a]
         value_shares, of_all = (
             np.bincount(column, minlength=len(values)) / len(column)
-            for column in (labels[present[:, code], a], labels[:, a])
+            for column in (labels[images[held == code], a], labels[:, a])
         )
         value = int(np.argmax(value_shares - of_all))
         meanings.append(

@@ -34,9 +34,7 @@ def find_meanings(
     Without labels, entries are grouped by k-means on the codebook, from the seed.
     """
     size = space.codebook_size
-    ordered = np.sort(codes, axis=1)
-    once = ordered[np.diff(ordered, axis=1, prepend=-1) > 0]  # each entry of an image
-    share = np.bincount(once, minlength=size) / len(codes)
+    share = np.bincount(space.occurrences(codes)[1], minlength=size) / len(codes)
     entries = [{"group": -1, "value": "", "text": "", "share": each} for each in share.tolist()]
     if not factors:
         count, key = min(CLUSTERS, size), jax.random.key(seed)

@@ -68,6 +68,8 @@ def test_counts_of_entries_are_those_of_numpy(case):
     expected = [np.bincount(row, minlength=space.codebook_size) for row in codes]
     np.testing.assert_array_equal(counts, expected)
     assert not space.distinct or counts.max() == 1
+    images, held = space.occurrences(codes)
+    np.testing.assert_array_equal(np.argwhere(counts), np.stack([images, held], 1))
 
 
 @settings(deadline=None, max_examples=40)
