@@ -68,10 +68,11 @@ def get_config(variants: str = "") -> ConfigDict:
         "quantizer.init_batches": 4,
         "train.steps": 1_200,
     }
+    patches = 256 if "128px" in variants else 64
     smoke = {
-        "model.num_codes": 512 if "128px" in variants else 128,
+        "model.num_codes": 2 * patches,
         "model.stages": 2,
         "model.set_depth": 0,
-        "quantizer.codebook_size": 2_048 if "128px" in variants else 512,
+        "quantizer.codebook_size": 8 * patches,
     }
     return with_variants(config, variants, {"128px": larger, "smoke": smoke})

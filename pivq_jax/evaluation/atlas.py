@@ -51,7 +51,8 @@ def mutual_information(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     `counts` [K, C] are the images of each of the factor's classes that hold the code.
     """
-    having, classes = counts / len(labels), np.bincount(labels) / len(labels)
+    having = counts / len(labels)
+    classes = np.bincount(labels, minlength=counts.shape[1]) / len(labels)
     joint = np.stack([having, classes - having])
     expected = joint.sum(-1, keepdims=True) * classes
     ratio = np.where(joint > 0, joint, 1.0) / np.where(joint > 0, expected, 1.0)
@@ -86,12 +87,12 @@ def informative_codes(
         best = np.argsort(-entropy, kind="stable")[:count]
         return [Meaning(int(candidates[i]), float(p[i]), float(entropy[i])) for i in best]
 
-    def information(column: np.ndarray) -> np.ndarray:
-        classes = int(column.max()) + 1
-        pairs = np.bincount(np.int64(classes) * held + column[images], minlength=size * classes)
-        return mutual_information(pairs.reshape(size, classes), column)
-
-    bits = np.stack([information(column) for column in labels.T], axis=1)
+    counts = []  # [K, C] for each factor: images of each class that hold each code
+    for column, values in zip(labels.T, factors.values(), strict=True):
+        pairs = np.int64(len(values)) * held + column[images]
+        found = np.bincount(pairs, minlength=size * len(values))
+        counts.append(found.reshape(size, len(values)))
+    bits = np.stack([mutual_information(*each) for each in zip(counts, labels.T)], axis=1)
     # 2 M ln 2 times the information is chi-squared if code and factor are independent (G-test).
     freedom = np.array([max(1, len(np.unique(column)) - 1) for column in labels.T])
     chance = jax.scipy.stats.chi2.sf(2 * len(codes) * np.log(2) * bits, freedom)
@@ -105,10 +106,8 @@ def informative_codes(
     meanings = []
     for _, _, code, a in sorted(places)[:count]:
         factor, values = list(factors.items())[a]
-        value_shares, of_all = (
-            np.bincount(column, minlength=len(values)) / len(column)
-            for column in (labels[images[held == code], a], labels[:, a])
-        )
+        of_all = np.bincount(labels[:, a], minlength=len(values)) / len(labels)
+        value_shares = counts[a][code] / counts[a][code].sum()
         value = int(np.argmax(value_shares - of_all))
         meanings.append(
             Meaning(

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 
 from pivq_jax import sampling
-from pivq_jax.sampling.recombine import check_fraction
 
 if TYPE_CHECKING:
     from pivq_jax.inference import TrainedModel
@@ -49,11 +48,11 @@ def recombine_at_random(
     key_parents, key_mix = jax.random.split(key)
     space, codebook = model.space, model.codebook
     drawn = sampling.near_parents(space, key_parents, count, codes, codebook, parents, nearest_of)
-    groups, share, mixed = np.asarray(drawn), check_fraction(fraction, parents), []
+    groups, mixed = np.asarray(drawn), []
     for start in range(0, count, batch_size):
         # The last batch is filled up, so that all have the same shape.
         rows = np.arange(start, start + batch_size) % count
         chosen = codes[groups[rows]]
-        made = sampling.recombine_groups(space, codebook, chosen, key_mix, rows, share, lift)
+        made = sampling.recombine_groups(space, codebook, chosen, key_mix, rows, fraction, lift)
         mixed.append(np.asarray(made))
     return np.concatenate(mixed)[:count], groups

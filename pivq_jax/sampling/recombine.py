@@ -64,7 +64,7 @@ def recombine(
             [0, 1], or `lift` or `prior` does not fit.
     """
     codes_a, codes_b, codebook = space.check_pair(codes_a, codes_b, codebook)
-    fraction = check_fraction(fraction)
+    fraction = _check_fraction(fraction)
     lift = _check_lift(space, lift)
     network, params = (prior.network, prior.params) if prior else (None, None)
     if isinstance(network, PlacePrior):
@@ -101,7 +101,7 @@ def recombine_many(
     count = parents.shape[0] if parents.ndim > 1 else 0
     if count < 2:
         raise ValueError(f"parents have shape {parents.shape}: give [P, ..., N] with P >= 2")
-    fraction = check_fraction(fraction, count)
+    fraction = _check_fraction(fraction, count)
     share = fraction / (count - 1)
     codes = parents[0]
     keys = jax.random.split(key, count - 1)
@@ -119,7 +119,7 @@ def recombine_groups(
     groups: ArrayLike,
     key: jax.Array,
     indices: ArrayLike,
-    fraction: ArrayLike,
+    fraction: ArrayLike | None,
     lift: ArrayLike | None = None,
 ) -> jax.Array:
     """Recombines each group of parents with a key of its own, whatever the batch it is in.
@@ -128,7 +128,7 @@ def recombine_groups(
     [B], the numbers of new images, which are folded into the key. For the rest, the result, int32
     [B, N], and errors see `recombine_many`.
     """
-    fraction = check_fraction(fraction)
+    fraction = _check_fraction(fraction, jnp.shape(groups)[1])
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(indices))
     return _recombine_groups(space, codebook, groups, keys, fraction, lift)
 
@@ -195,7 +195,7 @@ def interpolate(
     return space.canonical(exchanged).reshape(steps, *shape)
 
 
-def check_fraction(fraction: ArrayLike | None, parents: int = 2) -> jax.Array:
+def _check_fraction(fraction: ArrayLike | None, parents: int = 2) -> jax.Array:
     """Returns the fraction as float32 or, without one, that of equal shares of all parents."""
     array = jnp.asarray((parents - 1) / parents if fraction is None else fraction, jnp.float32)
     if array.ndim:
