@@ -44,6 +44,7 @@ from absl import app, flags, logging
 from pivq_jax.common.command_line import exit_code, parse_flags, refuse
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path
+from pivq_jax.common.memory import restart_with_kept_memory
 from pivq_jax.config.fields import all_fields
 from pivq_jax.config.loader import define_config_flag
 
@@ -314,9 +315,15 @@ def _parse(arguments: list[str]) -> list[str]:
     return parse_flags(_FIELDS, sys.modules[__name__], arguments)
 
 
+def _start(arguments: list[str]) -> int:
+    if MODES[_MODE.value].trains:
+        restart_with_kept_memory()
+    return main(arguments)
+
+
 def run() -> None:
     """Entry point of the command `pivq_jax`."""
-    app.run(main, flags_parser=_parse)
+    app.run(_start, flags_parser=_parse)
 
 
 if __name__ == "__main__":
