@@ -15,6 +15,9 @@ Example = dict[str, Any]
 # wait for it.
 _MEMORY_LIMIT = 2**31
 
+# Shards have 1,024 images each, and a common limit of open files is 1,024.
+_OPEN_FILES = 2**16
+
 
 def decode_prepared(record: bytes, image_size: int, name: str) -> Example:
     """Decodes a record of `records.encode`, whose image is square."""
@@ -39,6 +42,16 @@ class Source(Protocol):
         ...
 
 
+def _allow_open_files() -> None:
+    """Raises the limit of open files, if it may: each shard of a split stays open once read."""
+    import resource  # not on Windows, nor is array_record
+
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if most == resource.RLIM_INFINITY else min(most, _OPEN_FILES)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
 class RecordSource:
     """A split of a data set in files of tensorflow-datasets.
 
@@ -57,6 +70,7 @@ class RecordSource:
     ) -> None:
         import tensorflow_datasets as tfds
 
+        _allow_open_files()
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         self.records = builder.as_data_source(split, deserialize_method=raw)
         self._split, self._size, self._decode = split, image_size, decode

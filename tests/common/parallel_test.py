@@ -1,8 +1,10 @@
 """Eight fake devices, of one process or of two, against one: the same training and codes."""
 
+import dataclasses
 import errno
 import json
 import os
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -484,3 +486,21 @@ def test_a_full_disk_is_no_mistake_in_the_input(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "from_first_process", lambda text: text or sent[0])
     with pytest.raises(OSError, match="No space left"), alone_in(tmp_path):
         pass
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeDevice:
+    """A GPU as JAX shows it, which numbers machines as slices."""
+
+    id: int
+    slice_index: int
+    platform: str = "gpu"
+    device_kind: str = "NVIDIA H100 80GB HBM3"
+    process_index: int = 0
+
+
+def test_devices_of_several_machines_are_one_mesh():
+    devices = [FakeDevice(index, slice_index=index // 4) for index in range(8)]
+    mesh = make_mesh(2, cast(Any, devices[::-1]))
+    assert mesh.shape == {"data": 4, "fsdp": 2}
+    assert [device.id for device in mesh.devices.flat] == [*range(8)]  # neighbours share a state
