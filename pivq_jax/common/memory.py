@@ -1,5 +1,6 @@
 """A malloc that suits training on a CPU."""
 
+import contextlib
 import os
 import sys
 
@@ -10,6 +11,7 @@ _TUNABLES = (
     "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0"
     ":glibc.malloc.trim_threshold=4294967296"
 )
+_RESTARTED = "PIVQ_JAX_RESTARTED"  # the process id, which stays the same
 
 
 def restart_with_kept_memory() -> None:
@@ -17,13 +19,27 @@ def restart_with_kept_memory() -> None:
 
     glibc takes settings from the environment alone, when a program starts. Does nothing on other
     systems than Linux, under a debugger, where GLIBC_TUNABLES has settings of malloc already, and
-    in programs that only call this one, whose command line is another.
+    in programs that call the command.
     """
+    restarted = os.environ.pop(_RESTARTED, "") == str(os.getpid())
     given = os.environ.get("GLIBC_TUNABLES", "")
-    arguments = sys.argv[1:]
-    own = sys.orig_argv[len(sys.orig_argv) - len(arguments) :] == arguments
-    if sys.platform != "linux" or "glibc.malloc." in given or sys.gettrace() or not own:
+    debugged = sys.gettrace() or "pydevd" in sys.modules
+    if sys.platform != "linux" or restarted or "glibc.malloc." in given or debugged:
         return
-    tunables = ":".join(filter(None, [given, _TUNABLES]))
-    command = [sys.executable, *sys.orig_argv[1:]]
-    os.execve(sys.executable, command, {**os.environ, "GLIBC_TUNABLES": tunables})
+    if not _is_the_command() or not sys.executable:
+        return
+    changes = {
+        "GLIBC_TUNABLES": ":".join(filter(None, [given, _TUNABLES])),
+        _RESTARTED: str(os.getpid()),
+    }
+    with contextlib.suppress(OSError):  # then it is slower
+        command = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **changes})
+
+
+def _is_the_command() -> bool:
+    """Whether this process was started as `python -m pivq_jax.main` or `pivq_jax`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    named = os.path.basename(sys.argv[0]) == "pivq_jax" or (spec and spec.name == "pivq_jax.main")
+    arguments = sys.argv[1:]
+    return bool(named) and sys.orig_argv[len(sys.orig_argv) - len(arguments) :] == arguments
