@@ -36,6 +36,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import commit
 from benchmarks.jobs import JOBS, LEFT_OUT, Job
 from pivq_jax.common.command_line import CommandParser, resumable_exit_code
 from pivq_jax.common.errors import InputError, brief
@@ -144,10 +145,7 @@ def machine() -> str:
 
 def versions(runtime: str) -> dict[str, str]:
     """Returns the commit and the versions of packages, with that of a device's runtime."""
-    found = {"commit": "unknown", "python": platform.python_version(), "runtime": runtime}
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        found["commit"] = subprocess.check_output(git, stderr=subprocess.DEVNULL, text=True).strip()
+    found = {"commit": commit(), "python": platform.python_version(), "runtime": runtime}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)

@@ -51,11 +51,9 @@ def distinct(space: CodeSpace, codes: np.ndarray) -> dict[str, float]:
     sizes, counts = np.unique(contains.sum(1), return_counts=True)
     shares = counts / len(codes)
     ceilings = [CodeSpace(int(size), space.codebook_size).ceiling_bits for size in sizes]
-    with_entry = contains.mean(0)
-    return {
-        "ceiling_bits": entropy_bits(shares) + float(np.dot(shares, ceilings)),
-        "marginal_bits": sum(entropy_bits(np.array([p, 1 - p])) for p in with_entry),
-    }
+    ceiling = entropy_bits(shares) + float(np.dot(shares, ceilings))
+    marginal = sum(entropy_bits(np.array([p, 1 - p])) for p in contains.mean(0))
+    return {"ceiling_bits": ceiling, "marginal_bits": min(ceiling, marginal)}
 
 
 def measure(workdir: Path, once: bool) -> dict[str, float]:

@@ -28,8 +28,8 @@ the same parents, chosen one by one. All metrics are of 8-bit images, by the fun
 evaluation, with the features of VGG16.
 
 Rows are appended to --rows as they finish and not repeated, and an interrupted training of PI-VQ
-continues, so the same command goes on after an interruption (empty the file, and give another
---output, when the config has changed). With matplotlib, docs/pictures/faces_peers.png is drawn: the
+continues, so the same command goes on after an interruption. Each row has the commit of its run:
+empty the file, and give another --output, when what is measured has changed. With matplotlib, docs/pictures/faces_peers.png is drawn: the
 ceiling of bits of an image against LPIPS, means over seeds.
 """
 
@@ -48,7 +48,7 @@ import jax
 from benchmarks import vq_vae
 from benchmarks.common import has, markdown, parser_for, pyplot, save_figure, training_images
 from benchmarks.runs import run
-from benchmarks.screen import read_rows, run_side_by_side
+from benchmarks.screen import origin, read_rows, run_side_by_side
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import Config, load_config
 from pivq_jax.training.build import (
@@ -73,7 +73,6 @@ LEAST_STEPS = 20
 # Columns of the model: title, name in metrics.json, format.
 COLUMNS = (
     ("bits", "ceiling_bits", ".0f"),
-    ("marginal bits", "marginal_bits", ".0f"),
     ("parameters", "parameters", ",.0f"),
     ("seconds", "train_seconds", ",.0f"),
     ("steps", "step", ",.0f"),
@@ -276,6 +275,7 @@ def main() -> None:
     rows += run_side_by_side(todo, finish, options.rows, lambda row: f"LPIPS {row['lpips']:.4f}")
     rows = [row for row in rows if row["minutes"] == options.minutes]
     print(table(rows))
+    print(origin(rows))
     if has("matplotlib"):
         plot(rows, options.picture)
     else:

@@ -1,10 +1,11 @@
 """Trains a config with each of several changes, in short runs, for a table.
 
 Rows are run two at a time, each pinned to a core (which requires Linux), appended to a file of JSON
-lines as they finish, and not repeated, so the same command continues after an interruption (empty
-the file when the config has changed).
+lines as they finish, and not repeated, so the same command continues after an interruption. Each row
+has the commit of its run: empty the file when what it measures has changed since.
 """
 
+import datetime
 import json
 import os
 import queue
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from benchmarks import commit
 from benchmarks.common import markdown, parser_for
 from benchmarks.runs import run
 
@@ -69,6 +71,12 @@ def table(names: Iterable[str], rows: list[dict[str, Any]], columns: Columns) ->
     return markdown(["", "seed", *titles], lines)
 
 
+def origin(rows: list[dict[str, Any]]) -> str:
+    """Says at which commits rows were measured; rows of earlier versions do not tell."""
+    commits = {row.get("commit", "unknown") for row in rows}
+    return f"measured at {', '.join(sorted(commits))}"
+
+
 def run_side_by_side(
     todo: list[tuple[str, int]],
     measure: Callable[[str, int, int], dict[str, Any]],
@@ -98,7 +106,7 @@ def run_side_by_side(
         futures = [pool.submit(on_free_core, *each) for each in todo]
         try:
             for number, future in enumerate(as_completed(futures), 1):
-                row = future.result()
+                row = future.result() | {"commit": commit(), "date": f"{datetime.date.today()}"}
                 rows.append(row)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("a") as file:
@@ -184,4 +192,5 @@ def main(
     rows += run_side_by_side(todo, measure, options.rows, lambda row: f"{row['psnr']:.2f} dB")
     rows = [row for row in rows if row["steps"] == options.steps]
     print(table(changes, rows, columns))
+    print(origin(rows))
     return rows

@@ -22,8 +22,9 @@ from pivq_jax.inference import TrainedModel
 class Draw(enum.IntEnum):
     """Purpose of a random key; changing a value changes what is drawn for it.
 
-    Each is folded into `jax.random.key(seed)`; samples use that key itself. `training.steps.Draw`
-    has the purposes of training, whose numbers, and the steps of the prior's training, are lower.
+    Each is folded into `jax.random.key(seed)`. `training.steps.Draw` has the purposes of training,
+    whose numbers, and the steps of the prior's training, are lower. Samples split that key itself,
+    into keys of which two begin draws of training, for other arrays.
     """
 
     MANY_PARENTS = 2**31
