@@ -29,8 +29,9 @@ evaluation, with the features of VGG16.
 
 Rows are appended to --rows as they finish and not repeated, and an interrupted training of PI-VQ
 continues, so the same command goes on after an interruption. Each row has the commit of its run:
-empty the file, and give another --output, when what is measured has changed. With matplotlib, docs/pictures/faces_peers.png is drawn: the
-ceiling of bits of an image against LPIPS, means over seeds.
+empty the file, and give another --output, when what is measured has changed. With matplotlib,
+docs/pictures/faces_peers.png is drawn: the ceiling of bits of an image against LPIPS, means over
+seeds.
 """
 
 import json

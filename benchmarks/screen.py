@@ -1,8 +1,8 @@
 """Trains a config with each of several changes, in short runs, for a table.
 
 Rows are run two at a time, each pinned to a core (which requires Linux), appended to a file of JSON
-lines as they finish, and not repeated, so the same command continues after an interruption. Each row
-has the commit of its run: empty the file when what it measures has changed since.
+lines as they finish, and not repeated, so the same command continues after an interruption. Each
+row has the commit of its run: empty the file when what it measures has changed since.
 """
 
 import datetime

@@ -1,4 +1,4 @@
-"""Crafted files take at most 256 MiB, however much they claim; `-s` prints how much."""
+"""Files that people exchange take at most 256 MiB, whatever they claim; `-s` prints how much."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Paths, files and folders that appear whole or not at all, and files of bounded size to read."""
+"""Paths, and files and folders that appear whole or not at all."""
 
 import contextlib
 import errno
@@ -10,18 +10,15 @@ import shutil
 import sys
 import tempfile
 import uuid
-import zipfile
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from absl import logging
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.retry import retried
 
-# Bytes of a member in the directory of a zip archive: its name and all else that may be with it.
-_MEMBER = 160
 _REMOTE = {"gs": "gcsfs", "s3": "s3fs"}  # packages that etils reads remote storage with
 MAX_NAME_BYTES = 255  # of a file's or folder's name, on most file systems
 
@@ -344,29 +341,3 @@ def read_object(path: Path, most: int = 2**23) -> dict[str, Any]:
     except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def open_archive(file: IO[bytes], most: int) -> zipfile.ZipFile:
-    """Opens a zip archive; more than `most` members are a ValueError, before they take memory."""
-    directory = _Directory(file, most)
-    archive = zipfile.ZipFile(cast(IO[bytes], directory))
-    archive.fp = file  # of members, all may be read
-    return archive
-
-
-class _Directory:
-    """An archive of which `zipfile` reads the end, and then the directory as a whole."""
-
-    def __init__(self, file: IO[bytes], most: int) -> None:
-        self._file, self._most = file, most
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def read(self, size: int = -1) -> bytes:
-        if size > self._most * _MEMBER:
-            raise ValueError(f"its directory has {size:,} bytes, too many for {self._most:,} files")
-        content = self._file.read(size)
-        if (members := content.count(b"PK\1\2")) > self._most:
-            raise ValueError(f"it has {members:,} files, more than {self._most:,}")
-        return content

@@ -1,16 +1,14 @@
 """Reads arrays from pickled files without executing code in them.
 
 A pickle is a program: loading one calls any function that it names. These unpicklers know the few
-names that stand for arrays and reject all others.
+names that stand for arrays and reject all others. They are those that Python has in Python: in C,
+the memo takes as much memory as a number in a damaged file says.
 """
 
 import collections
-import io
 import math
 import pickle
-import pickletools
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -18,24 +16,11 @@ import numpy as np
 from flax import traverse_util
 
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.files import open_archive
 
 # Content of the first pickle in a PyTorch file before version 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 _NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
-
-# Three times the opcodes of Inception-v3, the largest state dict that is read. More could nest
-# tuples so deeply that hashing them overflows the stack.
-_MAX_OPCODES = 60_000
-
-# Bytes of the largest pickle of arrays, that of VGG16, which is in memory three times; of the
-# tensors of a state dict, twice those of Inception-v3; and of its other parts.
-_MAX_ARRAYS = 2**26
-MAX_STATE = 192 * 2**20
-_MAX_PICKLE = 2**24
-_MAX_MEMBERS = 20_000
-
 
 # Types of storage, as text, which has no attributes that a pickle could set.
 _STORAGES = {
@@ -50,10 +35,7 @@ def read_numpy_pickle(path: Path, remedy: str) -> dict[str, np.ndarray]:
     """Reads nested dictionaries of NumPy arrays from a pickle; nested keys are joined by dots."""
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_ARRAYS + 1)
-        if len(content) > _MAX_ARRAYS:
-            raise pickle.UnpicklingError(f"it has more than {_MAX_ARRAYS:,} bytes")
-        tree = _load(_NumpyUnpickler, io.BytesIO(content))
+            tree = _NumpyUnpickler(file).load()
         tensors = traverse_util.flatten_dict(tree, sep=".")
         return {name: _array(tensor) for name, tensor in tensors.items()}
     except Exception as error:  # a damaged pickle can raise anything
@@ -72,23 +54,12 @@ def read_torch_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             is_zip = zipfile.is_zipfile(file)
             file.seek(0)
-            return (_read_zip if is_zip else _read_legacy)(file)
+            tensors, storages = (_read_zip if is_zip else _read_legacy)(file)
+            return {str(name): x.read(storages[x.storage]) for name, x in tensors.items()}
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(
             f"{path} is not a whole PyTorch state dict ({brief(error)}): {remedy}"
         ) from error
-
-
-def _load(unpickler: type[pickle.Unpickler], file: IO[bytes]) -> Any:
-    """Loads the next pickle of a file, unless an opcode states the size of a huge memo or bytes."""
-    start = file.tell()
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if count > _MAX_OPCODES:
-            raise pickle.UnpicklingError(f"it has more than {_MAX_OPCODES:,} opcodes")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= (argument or 0) <= count:
-            raise pickle.UnpicklingError(f"it memoizes {argument:,} values in {count:,} opcodes")
-    file.seek(start)
-    return unpickler(file).load()
 
 
 def _array(value: Any) -> np.ndarray:
@@ -99,7 +70,7 @@ def _array(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-class _NumpyUnpickler(pickle.Unpickler):
+class _NumpyUnpickler(pickle._Unpickler):
     """Unpickler of NumPy arrays and of built-in types: dictionaries, lists, strings, numbers."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -164,7 +135,7 @@ class _Tensor(NamedTuple):
         return np.ascontiguousarray(view).reshape(self.shape)
 
 
-class _TorchUnpickler(pickle.Unpickler):
+class _TorchUnpickler(pickle._Unpickler):
     """Unpickler of dictionaries of `_Tensor`."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -195,62 +166,26 @@ def _rebuild_tensor(
     return _Tensor(*storage, offset, tuple(shape), tuple(strides))
 
 
-def _arrays(
-    tensors: dict[str, _Tensor], storages: Iterable[tuple[str, bytes]]
-) -> dict[str, np.ndarray]:
-    """Reads tensors, storage by storage, unless all together are too large."""
-    named: dict[str, list[str]] = {}
-    left = MAX_STATE
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, _Tensor):
-            raise ValueError("it holds what is no tensor")
-        named.setdefault(tensor.storage, []).append(name)
-        left -= math.prod(tensor.shape) * tensor.dtype.itemsize
-        if left < 0:
-            raise ValueError(f"its tensors have more than {MAX_STATE:,} bytes")
-    arrays: dict[str, np.ndarray] = {}
-    for key, storage in storages:
-        arrays |= {name: tensors[name].read(storage) for name in named[key]}
-    return {str(name): arrays[name] for name in tensors}
-
-
-def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
-    """Reads an archive with `data.pkl` and `data/<key>`, one storage after another."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    with open_archive(file, _MAX_MEMBERS) as archive:
+def _read_zip(file: IO[bytes]) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
+    """Reads an archive with `data.pkl` and `data/<key>`: tensors, and the storages they use."""
+    with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
-        entries = archive.infolist()
-        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-        if not stored or sum(entry.file_size for entry in entries) > size:
-            raise ValueError("it is compressed, which PyTorch's files are not")
         (pickled,) = (name for name in names if name.split("/")[1:] == ["data.pkl"])
         root = pickled.removesuffix("data.pkl")
-
-        def member(name: str, most: int) -> bytes:
-            entry = archive.getinfo(root + name)
-            if entry.file_size > most:
-                raise ValueError(f"{name} has {entry.file_size:,} bytes, more than {most:,}")
-            return archive.read(root + name)
-
-        if f"{root}byteorder" in names and member("byteorder", 16) != b"little":
+        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
             raise ValueError("its numbers are big-endian")
-        tensors = _load(_TorchUnpickler, io.BytesIO(member("data.pkl", _MAX_PICKLE)))
-        keys = dict.fromkeys(tensor.storage for tensor in tensors.values())
-        return _arrays(tensors, ((key, member(f"data/{key}", MAX_STATE // 2)) for key in keys))
+        tensors = _TorchUnpickler(archive.open(pickled)).load()
+        keys = {tensor.storage for tensor in tensors.values()}
+        return tensors, {key: archive.read(f"{root}data/{key}") for key in keys}
 
 
-def _read_legacy(file: IO[bytes]) -> dict[str, np.ndarray]:
+def _read_legacy(file: IO[bytes]) -> tuple[dict[str, _Tensor], dict[str, bytes]]:
     """Same for the older format: four pickles, the keys of the storages, the storages."""
-    start = io.BytesIO(file.read(_MAX_PICKLE))  # an opcode may state any number of bytes
-    magic, _, system, tensors, keys = (_load(_TorchUnpickler, start) for _ in range(5))
-    file.seek(start.tell())
+    magic, _, system, tensors, keys = (_TorchUnpickler(file).load() for _ in range(5))
     if magic != _LEGACY_MAGIC or not system["little_endian"]:
         raise ValueError("it does not begin as a PyTorch file does")
     itemsizes = {tensor.storage: tensor.dtype.itemsize for tensor in tensors.values()}
-
-    def read(key: str) -> bytes:
-        length = int.from_bytes(file.read(8), "little") * itemsizes[key]
-        return file.read(min(length, MAX_STATE // 2))
-
-    return _arrays(tensors, ((str(key), read(str(key))) for key in keys))
+    storages = {}
+    for key in map(str, keys):
+        storages[key] = file.read(int.from_bytes(file.read(8), "little") * itemsizes[key])
+    return tensors, storages

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import http.client
-import math
 import re
 import urllib.parse
 import urllib.request
@@ -21,7 +20,7 @@ from flax import traverse_util
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import cache_folder, write_atomically
 from pivq_jax.common.output import progress_bar
-from pivq_jax.common.pickles import MAX_STATE, read_torch_file
+from pivq_jax.common.pickles import read_torch_file
 
 # A tree of arrays by name. `optax.Params` is no stricter for mypy, and long in the reference.
 Params = Any
@@ -65,10 +64,6 @@ def read_state_dict(path: Path, remedy: str) -> dict[str, np.ndarray]:
     """Reads a PyTorch state dict from a `.safetensors` file or a file written by `torch.save`."""
     if path.suffix != ".safetensors":
         return read_torch_file(path, remedy)
-    shapes = read_header(path, remedy)[0].values()
-    size = sum(math.prod(each.shape) * np.dtype(each.dtype).itemsize for each in shapes)
-    if size > MAX_STATE:
-        raise InputError(f"{path} has tensors of {size:,} bytes, more than {MAX_STATE:,}: {remedy}")
     return read_safetensors(path, remedy)[0]
 
 

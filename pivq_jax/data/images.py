@@ -6,7 +6,6 @@ import importlib.util
 import io
 import os
 import struct
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
@@ -15,7 +14,6 @@ import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError, brief, printable
 from pivq_jax.common.retry import may_pass
-from pivq_jax.data.image_memory import Header, check_exif, max_pixels
 
 # Extensions of each of Pillow's formats. No other format is decoded, whatever a file is named:
 # Pillow runs Ghostscript on PostScript, for example.
@@ -45,8 +43,6 @@ FORMATS = tuple(filter(_has_reader, _FORMATS))
 EXTENSIONS = frozenset(extension for kind in FORMATS for extension in _FORMATS[kind])
 _OTHERS = ".arw .cr2 .cr3 .dng .exr .hdr .jp2 .jxl .nef .orf .psd .raf .rw2 .svg .tga"
 _UNREAD = frozenset(_OTHERS.split()).union(*_FORMATS.values()) - EXTENSIONS
-
-_STRIP = 2**20  # pixels that are converted at once
 
 
 def images_to_float(images: Any) -> Any:
@@ -106,20 +102,13 @@ def readable_name(path: str | os.PathLike[str]) -> str:
 
 
 def pillow() -> Any:
-    """Returns the module `PIL.Image`, which reads HEIC if it can, to open files with.
-
-    It does not warn of 89 million pixels, which are refused or halved anyway.
-    """
+    """Returns the module `PIL.Image`, which reads HEIC if it can, to open files with."""
     from PIL import Image
 
     if "HEIF" in FORMATS:
         import pillow_heif
 
         pillow_heif.register_heif_opener()
-    # Asked for each file: a program that restores its filters of warnings takes this one away. Not
-    # added twice: each addition makes Python repeat warnings that it shows once.
-    if ("ignore", None, Image.DecompressionBombWarning, None, 0) not in warnings.filters:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     return Image
 
 
@@ -156,9 +145,7 @@ def decode_image(
     """Decodes an image and resizes its central square, to uint8 [size, size, 3].
 
     It becomes upright by its EXIF orientation, RGB, and opaque on white; resizing is antialiased
-    (Lanczos). What would take too much memory, see `image_memory`, is refused by its header: more
-    than 27 million pixels, or 10 million in WebP and AVIF. Of larger JPEG files, up to 109 million,
-    every second row and column is decoded.
+    (Lanczos). More than 178,956,970 pixels, Pillow's limit, are refused by the header.
 
     Args:
         file: path of the image, or its opened file.
@@ -178,9 +165,7 @@ def decode_image(
 
 def decode_whole(file: str | os.PathLike[str] | IO[bytes], *, name: str) -> np.ndarray:
     """Decodes an image as `decode_image` does, but all of it, not resized: uint8 [H, W, 3]."""
-    # No name for the image: it is freed before the strips are joined, a third of the memory.
-    strips = [np.asarray(strip) for strip in _strips(_decode(file, name, FORMATS))]
-    return np.concatenate(strips)
+    return np.array(_decode(file, name, FORMATS))
 
 
 def encode_png(image: npt.ArrayLike) -> bytes:
@@ -222,31 +207,19 @@ def _decode(
     with damage_as_input_error(f"cannot read image {name}"), contextlib.ExitStack() as stack:
         if isinstance(file, str | os.PathLike):
             file = stack.enter_context(open(file, "rb"))
-        header = Header(file, name)
         try:
-            opened = stack.enter_context(pillow().open(header, formats=formats))
+            opened = stack.enter_context(pillow().open(file, formats=formats))
         except UnidentifiedImageError as error:
             what = "not an image of a known format"
             if formats is not FORMATS:
                 what = f"it is no {' or '.join(formats)} image: choose another one"
             raise InputError(f"cannot read image {name}: {what}") from error
-        header.passed(opened)
         width, height = opened.size
         if shape is not None and (width, height) != shape:
             raise ShapeError(f"{name} is {width} x {height} pixels, not {shape[0]} x {shape[1]}")
         if crop > min(width, height):
             raise ShapeError(f"{name} is {width} x {height} pixels, less than the crop of {crop}")
-        pixels, most = width * height, max_pixels(opened)
-        if pixels > most and opened.format in ("JPEG", "MPO") and not crop:
-            most = max_pixels(opened, halved=True)
-            opened.draft(None, (width // 2, height // 2))
-        if pixels > most:
-            raise InputError(
-                f"cannot read image {name}: {width:,} x {height:,} pixels are more than {most:,}:"
-                " make it smaller"
-            )
         opened.load()
-        check_exif(opened, name)
         # It turns the pixels before it writes the other tags anew, which raises these if one of
         # them has another type or size than it must have.
         odd = (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError)
@@ -255,53 +228,21 @@ def _decode(
         side = crop or min(opened.size)
         left, top = (opened.width - side) // 2, (opened.height - side) // 2
         box = (left, top, left + side, top + side) if square else (0, 0, *opened.size)
-        return _to_rgb(opened, box)
+        return _to_rgb(opened).crop(box)
 
 
-def _strips(image: Any, box: tuple[int, int, int, int] | None = None) -> Iterator[Any]:
-    """Yields parts of an image, or of a box in it, from the top, each of some rows."""
-    left, top, right, bottom = box or (0, 0, *image.size)
-    rows = max(_STRIP // max(right - left, 1), 1)
-    for start in range(top, bottom, rows):
-        yield image.crop((left, start, right, min(start + rows, bottom)))
-
-
-def _to_rgb(image: Any, box: tuple[int, int, int, int]) -> Any:
-    """Returns a box of an image in RGB; it converts some rows after another, to save memory."""
-    from PIL import Image
-
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image.crop(box)
-    white = _white(image)
-    left, top, right, bottom = box
-    result = Image.new("RGB", (right - left, bottom - top))
-    start = 0
-    for strip in _strips(image, box):
-        result.paste(_strip_to_rgb(strip, white), (0, start))
-        start += strip.height
-    return result
-
-
-def _white(image: Any) -> float:
-    """Returns the value of white in an image of one channel with more than 8 bits."""
-    if image.mode != "F":
-        return 65535.0
-    # The range of floats varies between files and is inferred from the values.
-    most = 0.0
-    for strip in _strips(image):
-        values = np.asarray(strip)
-        if not np.isfinite(values).all():
-            raise ValueError("it has pixels that are NaN or infinite")
-        most = max(most, float(values.max()))
-    return next((top for top in (1.0, 255.0) if most <= top), 65535.0)
-
-
-def _strip_to_rgb(image: Any, white: float) -> Any:
+def _to_rgb(image: Any) -> Any:
+    """Returns an image in RGB, on white where it is transparent."""
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
         # Grey with 16 bits or more: Pillow's own conversion clips at 255 instead of scaling.
-        values = np.asarray(image, np.float32).clip(0.0, white) * (255.0 / white)
+        values, white = np.asarray(image, np.float32), 65535.0
+        if image.mode == "F":  # the range of floats varies between files
+            if not np.isfinite(values).all():
+                raise ValueError("it has pixels that are NaN or infinite")
+            white = next((top for top in (1.0, 255.0) if values.max() <= top), white)
+        values = values.clip(0.0, white) * (255.0 / white)
         return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, "white")

@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.records import RESERVED
@@ -15,107 +14,65 @@ from pivq_jax.data.splits import SPLITS
 _MAX_VALUES = 256
 _MAX_NAME = 200
 
-# What a list may take in memory: characters of a line, attributes, and bytes of all that is kept.
-_MAX_LINE = 2**18
-_MAX_NAMES = 1_024
-_MAX_MEMORY = 208 * 2**20
-_PLACE = 80  # bytes of a place in a dictionary, about
+
+def _rows(path: Path, as_csv: bool = False) -> Iterator[list[str]]:
+    """Yields the fields of each nonempty row: what is between spaces, or those of CSV."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows: Iterable[list[str]] = csv.reader(file) if as_csv else map(str.split, file)
+            yield from filter(None, rows)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
 
 
-class _Table:
-    """The rows of a list, as fields; a long line, or keeping too much, is an error."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._length, self._left = path, 0, _MAX_MEMORY
-
-    def rows(self, as_csv: bool = False) -> Iterator[list[str]]:
-        """Yields the fields of each nonempty row: what is between spaces, or those of CSV."""
-        try:
-            with self._path.open(encoding="utf-8-sig", newline="") as file:
-                lines = self._lines(file)
-                rows: Iterable[list[str]] = csv.reader(lines) if as_csv else map(str.split, lines)
-                for row in rows:
-                    self._length = 0
-                    if row:
-                        yield row
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"cannot read {self._path}: {error}") from error
-
-    def _lines(self, file: IO[str]) -> Iterator[str]:
-        while line := file.readline(_MAX_LINE + 1):
-            self._length += len(line)  # of the row so far, which in quotes may have several lines
-            if self._length > _MAX_LINE:
-                raise InputError(f"{self._path} has a line of more than {_MAX_LINE:,} characters")
-            yield line
-
-    def check_names(self, names: list[str]) -> None:
-        if len(names) > _MAX_NAMES:
-            raise InputError(
-                f"{self._path} names {len(names):,} attributes, more than {_MAX_NAMES:,}"
-            )
-
-    def keep(self, text: str, numbers: int = 0) -> None:
-        """Counts the bytes of a text and of a tuple of numbers that are kept."""
-        self._left -= sys.getsizeof(text) + _PLACE + 8 * numbers
-        if self._left < 0:
-            raise InputError(
-                f"{self._path} takes more than {_MAX_MEMORY:,} bytes of memory: give fewer images"
-                " or attributes"
-            )
-
-    def damaged(self, how: str) -> InputError:
-        """Returns the error of an official list that has another form."""
-        return InputError(f"{self._path} {how}: download it again")
+def _damaged(path: Path, how: str) -> InputError:
+    """Returns the error of an official list that has another form."""
+    return InputError(f"{path} {how}: download it again")
 
 
 def read_partition(path: Path) -> dict[str, str]:
     """Returns the split of each image, from lines such as `000001.jpg 0`."""
-    partition, table = {}, _Table(path)
-    for row in table.rows():
+    partition = {}
+    for row in _rows(path):
         if len(row) != 2 or row[1] not in ("0", "1", "2"):
-            raise table.damaged(f"has the line {' '.join(row)[:60]!r}, not an image and 0, 1 or 2")
-        table.keep(row[0])
+            raise _damaged(path, f"has the line {' '.join(row)[:60]!r}, not an image and 0, 1 or 2")
         partition[row[0]] = SPLITS[int(row[1])]
     for split in SPLITS:
         if split not in partition.values():
-            raise table.damaged(f"names no {split} image")
+            raise _damaged(path, f"names no {split} image")
     return partition
 
 
 def read_attributes(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
     """Returns the attribute names, from the second line, and 0 or 1 for each, of each image."""
-    table = _Table(path)
-    rows = table.rows()
+    rows = _rows(path)
     first, names = next(rows, []), next(rows, [])
     if not names or len(first) != 1 or not re.fullmatch(r"[0-9]{1,9}", first[0]):
-        raise table.damaged("does not begin with the number of images and the attributes' names")
-    table.check_names(names)
+        raise _damaged(path, "does not begin with the number of images and the attributes' names")
     attributes, count = {}, 0
     for image, *values in rows:
         count += 1
         if len(values) != len(names) or not set(values) <= {"-1", "1"}:
-            raise table.damaged(f"does not give {image[:60]} {len(names)} values of -1 or 1")
-        table.keep(image, len(names))
+            raise _damaged(path, f"does not give {image[:60]} {len(names)} values of -1 or 1")
         attributes[image] = tuple(int(value == "1") for value in values)
     if count != int(first[0]):
-        raise table.damaged(
-            f"has {count:,} of the {int(first[0]):,} images that its first line states"
+        raise _damaged(
+            path, f"has {count:,} of the {int(first[0]):,} images that its first line states"
         )
     return names, attributes
 
 
 def read_mapping(path: Path) -> dict[int, str]:
     """Returns the CelebA image of each CelebA-HQ image, from lines `idx orig_idx orig_file`."""
-    mapping, table = {}, _Table(path)
-    rows = table.rows()
+    mapping = {}
+    rows = _rows(path)
     next(rows, None)  # the names of the columns
     for row in rows:
         if len(row) != 3 or not re.fullmatch(r"[0-9]{1,9}", row[0]):
-            raise table.damaged(f"has the line {' '.join(row)[:60]!r}, not idx orig_idx orig_file")
-        table.keep(row[2])
+            raise _damaged(path, f"has the line {' '.join(row)[:60]!r}, not idx orig_idx orig_file")
         mapping[int(row[0])] = row[2]
     if not mapping:
-        raise table.damaged("names no images")
+        raise _damaged(path, "names no images")
     return mapping
 
 
@@ -127,15 +84,13 @@ def read_csv(
     The first row of the file names the attributes; each other row has the path of an image and its
     values. Rows of other images are not used.
     """
-    table = _Table(path)
-    rows = table.rows(as_csv=True)
+    rows = _rows(path, as_csv=True)
     names = [name.strip() for name in next(rows, [])[1:]]
     if not names:
         raise InputError(
             f"{path} names no attributes: its first row must have a name for the image column"
             " and one for each attribute"
         )
-    table.check_names(names)
     for name in names:
         allowed = re.fullmatch(r"\w[\w .-]*", name) and name not in RESERVED
         allowed = allowed and len(name.encode()) <= _MAX_NAME  # of a file, too
@@ -146,42 +101,28 @@ def read_csv(
                 f" {' or '.join(RESERVED)}"
             )
 
-    # The values of each attribute, each kept once.
-    known_values: dict[str, dict[str, str]] = {name: {} for name in names}
-    # One tuple for all that are equal: of values, and in the end of their indices.
-    combinations: dict[tuple[str, ...], Any] = {}
-    images: dict[str, Any] = {}
+    values_of: dict[str, tuple[str, ...]] = {}
     for image, *fields in rows:
-        values = tuple(field.strip() for field in fields)
+        values = tuple(sys.intern(field.strip()) for field in fields)  # each is kept once
         if len(values) != len(names) or not all((image, *values)):
             raise InputError(
                 f"{path} does not give {image[:60]!r} a value for each of {len(names)} names"
             )
-        if image not in wanted:
-            continue
-        table.keep(image)
-        for (name, known), value in zip(known_values.items(), values):
-            if value not in known:
-                table.keep(value)
-                known[value] = value
-            if len(known) > _MAX_VALUES:
-                raise InputError(
-                    f"{path} has more than {_MAX_VALUES} values of {name}: an attribute is a class"
-                    f" of at most {_MAX_VALUES}; leave the column out"
-                )
-        values = tuple(known[value] for known, value in zip(known_values.values(), values))
-        if values not in combinations:
-            table.keep("", len(names))
-        values = combinations.setdefault(values, values)
-        if images.setdefault(image, values) != values:
+        if image in wanted and values_of.setdefault(image, values) != values:
             raise InputError(f"{path} has two rows for {image[:60]!r}, with other values: keep one")
-
-    factors = {name: tuple(sorted(known, key=_natural)) for name, known in known_values.items()}
-    indices = [{value: i for i, value in enumerate(ordered)} for ordered in factors.values()]
-    for values in combinations:
-        combinations[values] = tuple(index[value] for index, value in zip(indices, values))
-    for image, values in images.items():  # in place: a copy would take as much memory again
-        images[image] = combinations[values]
+    columns = [{values[i] for values in values_of.values()} for i in range(len(names))]
+    for name, known in zip(names, columns):
+        if len(known) > _MAX_VALUES:
+            raise InputError(
+                f"{path} has more than {_MAX_VALUES} values of {name}: an attribute is a class"
+                f" of at most {_MAX_VALUES}; leave the column out"
+            )
+    factors = {name: tuple(sorted(known, key=_natural)) for name, known in zip(names, columns)}
+    indices = [{value: i for i, value in enumerate(known)} for known in factors.values()]
+    images = {
+        image: tuple(index[value] for index, value in zip(indices, values))
+        for image, values in values_of.items()
+    }
     return factors, images
 
 

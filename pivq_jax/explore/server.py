@@ -10,7 +10,6 @@ import json
 import socket
 import traceback
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,6 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http import h11_impl
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.explore.engine import MAX_BYTES, Engine, Picture, read_image
@@ -39,105 +37,36 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 MAX_JSON = 2**20  # bytes; twelve sets of 4,096 codes fit
-MAX_WAITING = 32  # requests; the page itself never has as many
-HEAD_SECONDS = 10.0  # for the head of a request; at most twice that
-BODY_SECONDS = 30.0  # for the body of a request: 1 MB a second for the largest file
-MAX_RECEIVED = 2 * MAX_BYTES  # of all requests whose bodies have not come to their end
 END_SECONDS = 2  # for requests to be answered after Ctrl-C; a browser keeps its connections open
 
 
 class Work:
-    """Runs what needs JAX, one after another, and refuses what would wait for too many others."""
+    """Runs what needs JAX, one after another, in a thread; reads one file at a time."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._waiting = 0
         self._reading = asyncio.Lock()
-        self._received = 0  # bytes of requests that have not come to their end
-        # One for JAX, one for files. What they still do when the event loop ends, ends in silence.
-        self._threads = ThreadPoolExecutor(2)
 
     async def run(self, request: Request, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Runs a function in a thread when its turn comes, unless the page has given up by then."""
-        if self._waiting >= MAX_WAITING:
-            raise HTTPException(503, "the server is busy: try again in a moment")
-        self._waiting += 1
-        try:
-            async with self._lock:
-                if await request.is_disconnected():
-                    raise ClientDisconnect
-                return await self.aside(function, *arguments)
-        finally:
-            self._waiting -= 1
-
-    async def aside(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Runs a function in a thread at once, and returns its result."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, *arguments)
-
-    async def body(self, request: Request, limit: int) -> bytes:
-        """Reads the body of a request within `BODY_SECONDS`; refuses more than `limit` bytes before
-        all are read, and what would be too much with the bodies of other requests.
-        """
-        too_large = f"this is more than {limit / 2**20:,.0f} MB: give a smaller file"
-        if int(request.headers.get("content-length", 0)) > limit:
-            raise HTTPException(413, too_large)
-        parts, size = [], 0
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                async for part in request.stream():
-                    size += len(part)
-                    self._received += len(part)
-                    if size > limit:
-                        raise HTTPException(413, too_large)
-                    if self._received > MAX_RECEIVED:
-                        busy = "other files are being received: try again in a moment"
-                        raise HTTPException(429, busy)
-                    parts.append(part)
-        except TimeoutError as error:
-            late = f"the request took more than {BODY_SECONDS:g} seconds"
-            # The rest of it is not read.
-            raise HTTPException(408, late, {"Connection": "close"}) from error
-        finally:
-            self._received -= size
-        return b"".join(parts)
-
-    def close(self) -> None:
-        """Waits for the functions that still run."""
-        self._threads.shutdown()
+        """Runs a function when its turn comes, unless the page has given up by then."""
+        async with self._lock:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            return await asyncio.to_thread(function, *arguments)
 
     @asynccontextmanager
     async def file(self, request: Request) -> AsyncIterator[bytes]:
         """The file that a request brings; there may be one at a time, others are refused."""
-        content = await self.body(request, MAX_BYTES)
+        content = await _body(request, MAX_BYTES)
         if self._reading.locked():
             raise HTTPException(429, "another file is being read: try again in a moment")
         async with self._reading:
             yield content
 
 
-class PatientProtocol(h11_impl.H11Protocol):
-    """uvicorn's connections, which by themselves wait for ever for the rest of a request's head."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begins to watch the connection."""
-        super().connection_made(transport)
-        self._watch(None)
-
-    def _watch(self, before: tuple[object, bool] | None) -> None:
-        """Closes the connection if no request has come since the last look."""
-        state = (self.cycle, self.conn.their_state is h11_impl.h11.IDLE)
-        if self.transport.is_closing():
-            return
-        if state[1] and state == before:
-            self.transport.close()
-        else:
-            self.loop.call_later(HEAD_SECONDS, self._watch, state)
-
-
-def make_app(engine: Engine, address: str = "localhost", work: Work | None = None) -> Starlette:
+def make_app(engine: Engine, address: str = "localhost") -> Starlette:
     """Returns the server as an ASGI application; see `Guard` for the address."""
-    work = work or Work()
+    work = Work()
 
     def codes_of(body: dict[str, Any], name: str = "codes") -> np.ndarray:
         return engine.check([body.get(name)])[0]
@@ -156,11 +85,11 @@ def make_app(engine: Engine, address: str = "localhost", work: Work | None = Non
     }
 
     async def answer(find: Callable[[dict[str, Any]], Any], request: Request) -> Any:
-        return await work.run(request, find, _object(await work.body(request, MAX_JSON)))
+        return await work.run(request, find, _object(await _body(request, MAX_JSON)))
 
     async def encode(request: Request) -> Picture:
         async with work.file(request) as content:
-            image = await work.aside(read_image, content, engine.size)
+            image = await asyncio.to_thread(read_image, content, engine.size)
             return Picture("", await work.run(request, engine.encode, image), image)
 
     async def read_codes(request: Request) -> np.ndarray:
@@ -203,10 +132,8 @@ def listen(address: str, port: int) -> socket.socket:
 
 def serve(engine: Engine, listener: socket.socket, address: str) -> None:
     """Answers requests at the socket and the address of `listen` until Ctrl-C."""
-    work = Work()
     config = uvicorn.Config(
-        make_app(engine, address, work),
-        http=PatientProtocol,
+        make_app(engine, address),
         lifespan="off",
         ws="none",
         log_level="critical",  # answers print what goes wrong themselves
@@ -214,10 +141,7 @@ def serve(engine: Engine, listener: socket.socket, address: str) -> None:
         server_header=False,
         timeout_graceful_shutdown=END_SECONDS,
     )
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        work.close()
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def url(listener: socket.socket, address: str) -> str:
@@ -255,6 +179,18 @@ def _route(name: str, find: Callable[[Request], Any]) -> Route:
             return JSONResponse({"error": "the server failed: its terminal says why"}, 500)
 
     return Route(f"/api/{name}", answer, methods=["POST"])
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """Reads the body of a request; refuses more than `limit` bytes before all are read."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            large = f"this is more than {limit / 2**20:,.0f} MB: give a smaller file"
+            raise HTTPException(413, large)
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import errno
 import importlib.util
 import os
 import struct
-import warnings
 import zlib
 
 import jax
@@ -16,9 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import image_memory, images
+from pivq_jax.data import images
 from pivq_jax.data.images import (
-    decode_image,
     images_to_float,
     images_to_uint8,
     load_image,
@@ -181,67 +179,10 @@ def claimed_png(path, side):
     return path
 
 
-def test_the_size_is_checked_before_an_image_is_decoded(tmp_path, monkeypatch):
-    """A small file of 12,000 x 12,000 pixels; a JPEG file is decoded at half its size."""
-    path = claimed_png(tmp_path / "a.png", 12_000)
-    with pytest.raises(InputError, match=r"12,000 x 12,000 pixels are more than 27,262,976"):
+def test_the_size_is_checked_before_an_image_is_decoded(tmp_path):
+    path = claimed_png(tmp_path / "a.png", 20_000)
+    with pytest.raises(InputError, match=r"a\.png: Image size \(400000000 pixels\) exceeds limit"):
         load_image(path, 16)
-
-    monkeypatch.setattr(image_memory, "MAX_MEMORY", 100 * 100 * 8)
-    for name, side in (("a.png", 101), ("a.webp", 64), ("a.tif", 101), ("a.jpg", 201)):
-        path = save(tmp_path / name, Image.new("RGB", (side, side), RED))
-        with pytest.raises(InputError, match=f"{side:,} x {side:,} pixels are more than"):
-            load_image(path, 16)
-    for name, side in (("a.png", 100), ("a.webp", 50), ("a.bmp", 100), ("a.jpg", 199)):
-        path = save(tmp_path / name, Image.new("RGB", (side, side), RED))
-        assert_color(load_image(path, 16), RED, tolerance=2)
-    with pytest.raises(InputError, match="199 x 199 pixels are more than 10,000"):
-        decode_image(path, 16, name="a.jpg", crop=150)  # of the pixels of the file
-
-
-@pytest.mark.parametrize(
-    "name, options, each",
-    [
-        ("sequential", {}, 2),
-        ("progressive", {"progressive": True, "subsampling": "4:2:0"}, 4),
-        ("whole colours", {"progressive": True, "subsampling": "4:4:4"}, 7),
-        ("one colour a scan", {}, 4),
-    ],
-)
-def test_coefficients_of_jpeg_files_count(tmp_path, name, options, each):
-    """libjpeg keeps those of files that have the colours of a pixel in several places."""
-    path = save(tmp_path / "a.jpg", Image.new("RGB", (64, 64), RED), **options)
-    if name == "one colour a scan":
-        content = path.read_bytes()
-        start = content.index(b"\xff\xda")
-        path.write_bytes(content[:start] + b"\xff\xda\0\x08\1\1\0\0\x3f\0" + content[start + 14 :])
-    with Image.open(path) as opened:
-        assert image_memory.max_pixels(opened, halved=True) == image_memory.MAX_MEMORY // each
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "F", "CMYK", "P"])
-def test_an_image_in_strips_is_that_of_one_conversion(tmp_path, mode, monkeypatch):
-    rng = np.random.default_rng(0)
-    kind = {"I;16": np.uint16, "F": np.float32}.get(mode)
-    if kind:
-        image = Image.fromarray(rng.integers(0, 2**16, (40, 60)).astype(kind))
-    else:
-        image = Image.fromarray(rng.integers(0, 256, (40, 60, 4), np.uint8)).convert(mode)
-    path = save(tmp_path / "a.tif", image)
-    whole = load_image(path, 16)
-    monkeypatch.setattr(images, "_STRIP", 130)
-    np.testing.assert_array_equal(load_image(path, 16), whole)
-    assert images.decode_whole(path, name="a").shape == (40, 60, 3)
-
-
-def test_large_images_give_no_warning_of_pillow(tmp_path):
-    """Its limit is another, also once a program has restored its filters of warnings."""
-    path = claimed_png(tmp_path / "a.png", 12_000)
-    for _ in range(2):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            with pytest.raises(InputError, match="pixels are more than"):
-                load_image(path, 16)
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])

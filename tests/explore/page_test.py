@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pivq_jax.common.errors import InputError
-from pivq_jax.explore.engine import read_image
 from tests.explore.browser import (
     assert_shown,
     both_backends,
@@ -23,7 +21,6 @@ from tests.explore.browser import (
     pixels,
     settle,
 )
-from tests.explore.image_files import claimed_jpeg, claimed_png
 
 pytestmark = [pytest.mark.slow, both_backends]
 
@@ -161,20 +158,6 @@ def test_an_own_image_is_dropped_or_picked(open_page, engine, tmp_path):
     drop(page, "body", ("one.png", own.read_bytes()), ("other.jpg", other.read_bytes()))
     page.wait_for_function("() => document.getElementById('name-b').textContent === 'other.jpg'")
     assert page.locator("#name-a").text_content() == "one.png"
-
-
-@pytest.mark.parametrize("claimed", [claimed_png, claimed_jpeg])
-def test_a_huge_image_is_refused_by_its_header(open_page, engine, claimed):
-    content = claimed(12_000, 12_000)
-    assert len(content) < 2_000
-    with pytest.raises(InputError, match=r"12,000 x 12,000 pixels .*: make it smaller"):
-        read_image(content, engine.size)
-    page = open_page()
-    page.evaluate("() => { globalThis.createImageBitmap = () => Promise.reject(new Error()); }")
-    drop(page, "#side-a", ("huge", content))
-    page.get_by_role("alert").wait_for()
-    said = page.locator("#alert-text").text_content()
-    assert "12,000 x 12,000 pixels" in said and said.endswith("make it smaller.")
 
 
 def test_a_code_is_replaced_by_any_entry(open_page, engine):

@@ -37,12 +37,12 @@ def test_damaged_images_are_refused():
             read_image(content[: len(content) // 2], 16)
 
 
-@pytest.mark.parametrize("width, height", [(10_000, 10_000), (100_000, 100_000), (2**20, 2**10)])
+@pytest.mark.parametrize("width, height", [(20_000, 10_000), (100_000, 100_000), (2**20, 2**10)])
 def test_huge_images_are_refused_by_their_header(width, height):
     with pytest.raises(InputError, match="pixels"):
         read_image(claimed_png(width, height), 16)
 
 
 def test_a_huge_jpeg_is_refused_by_its_header_too():
-    with pytest.raises(InputError, match="12,000 x 12,000 pixels are more than"):
-        read_image(claimed_jpeg(12_000, 12_000), 16)
+    with pytest.raises(InputError, match="exceeds limit of 178956970 pixels"):
+        read_image(claimed_jpeg(20_000, 10_000), 16)
