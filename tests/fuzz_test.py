@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import struct
 import time
 import zipfile
@@ -32,7 +31,7 @@ from pivq_jax import codec
 from pivq_jax.codec import container
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh
-from pivq_jax.common.pickles import read_numpy_pickle, read_torch_file
+from pivq_jax.common.pickles import read_torch_file
 from pivq_jax.config import Config
 from pivq_jax.config.check import check_config, config_of_model, read_config
 from pivq_jax.data import images, layouts, tables
@@ -199,26 +198,6 @@ def test_torch_files(count, tmp_path):
         read_torch_file(path, "fetch it")
 
     explore(count, as_pickle | as_bytes, read)
-
-
-@thorough()
-def test_pickles_of_arrays(count, tmp_path):
-    tree = {"a": {"b": np.arange(6.0).reshape(2, 3).T}, "c": np.arange(3, dtype=np.int32), "d": 2.5}
-    wholes = [pickle.dumps(tree, protocol) for protocol in (0, 2, 3, 4)]
-    cases = st.builds(
-        lambda which, made: mutate(wholes[which], made, wholes[which - 1], OPCODES),
-        st.integers(0, 3),
-        changes,
-    )
-    bombs = [b"\x80\x02}r" + struct.pack("<I", 2**30 - 1) + b".", b"(" * 50_000 + b"."]
-    bombs.append(b"}" + b")" + b"\x85" * 50_000 + b"Ns.")
-    path = tmp_path / "case.pkl"
-
-    def read(content: bytes) -> None:
-        path.write_bytes(content)
-        read_numpy_pickle(path, "fetch it")
-
-    explore(count, cases | cases | st.sampled_from(bombs), read)
 
 
 @pytest.fixture

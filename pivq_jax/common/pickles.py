@@ -1,8 +1,8 @@
 """Reads arrays from pickled files without executing code in them.
 
 A pickle is a program: loading one calls any function that it names. These unpicklers know the few
-names that stand for arrays and reject all others. They are those that Python has in Python: in C,
-the memo takes as much memory as a number in a damaged file says.
+names that stand for arrays and reject all others. That of PyTorch's files is the one that Python
+has in Python: in C, the memo takes as much memory as a number in a damaged file says.
 """
 
 import collections
@@ -19,8 +19,6 @@ from pivq_jax.common.errors import InputError, brief
 
 # Content of the first pickle in a PyTorch file before version 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-
-_NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
 # Types of storage, as text, which has no attributes that a pickle could set.
 _STORAGES = {
@@ -63,54 +61,22 @@ def read_torch_file(path: Path, remedy: str) -> dict[str, np.ndarray]:
 
 
 def _array(value: Any) -> np.ndarray:
-    if isinstance(value, _NumpyArray):
-        return value.value
-    if not isinstance(value, bool | int | float):
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
         raise pickle.UnpicklingError(f"it holds a {type(value).__name__}, which is not an array")
-    return np.asarray(value)
+    return array
 
 
-class _NumpyUnpickler(pickle._Unpickler):
-    """Unpickler of NumPy arrays and of built-in types: dictionaries, lists, strings, numbers."""
+class _NumpyUnpickler(pickle.Unpickler):
+    """Unpickler of NumPy arrays, of a package that is installed, and of built-in types."""
 
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
-            case "numpy", "ndarray":
-                return name  # the first argument of _reconstruct; it cannot be called
-            case "numpy", "dtype":
-                return _NumpyDtype
+            case "numpy", "ndarray" | "dtype":
+                return getattr(np, name)
             case "numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct":
-                return _NumpyArray
+                return np.array(0).__reduce__()[0]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
-
-
-class _NumpyDtype:
-    """A pickled dtype: a number of fixed size.
-
-    NumPy's own must not restore its state from a file: a dtype of objects with its flags cleared
-    makes pointers from bytes.
-    """
-
-    def __init__(self, code: str, *_: Any) -> None:
-        if code not in _NUMBERS:
-            raise pickle.UnpicklingError(f"its numbers are {code!r}: use one of {_NUMBERS}")
-        self.value = np.dtype(code)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if state[1] in ("<", ">"):
-            self.value = self.value.newbyteorder(state[1])
-
-
-class _NumpyArray:
-    def __init__(self, *_: Any) -> None:
-        self.value = np.empty(0)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _NumpyDtype) or not isinstance(data, bytes):
-            raise pickle.UnpicklingError("an array has no bytes or no dtype")
-        order: Any = "F" if fortran else "C"
-        self.value = np.frombuffer(data, dtype.value).reshape(shape, order=order)
 
 
 class _Tensor(NamedTuple):

@@ -237,7 +237,8 @@ def _to_rgb(image: Any) -> Any:
 
     if image.mode.startswith("I") or image.mode == "F":
         # Grey with 16 bits or more: Pillow's own conversion clips at 255 instead of scaling.
-        values, white = np.asarray(image, np.float32), 65535.0
+        values: Any = np.asarray(image, np.float32)
+        white = 65535.0
         if image.mode == "F":  # the range of floats varies between files
             if not np.isfinite(values).all():
                 raise ValueError("it has pixels that are NaN or infinite")

@@ -137,16 +137,6 @@ def test_a_numpy_pickle_cannot_run_code(tmp_path):
     assert not marker.exists()
 
 
-class Reduced:
-    """An object that is pickled as the call of a function, with a state."""
-
-    def __init__(self, function, arguments, state) -> None:
-        self.call = function, arguments, state
-
-    def __reduce__(self):
-        return self.call
-
-
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["<f4", ">f8", "i8", "u1", "bool"])
 def test_reads_the_arrays_that_numpy_writes(tmp_path, dtype, order):
@@ -156,24 +146,6 @@ def test_reads_the_arrays_that_numpy_writes(tmp_path, dtype, order):
     result = read_numpy_pickle(path, "")
     np.testing.assert_array_equal(result["a.b"], array)
     assert result["a.b"].dtype == array.dtype and result["c"] == 2.5
-
-
-def test_bytes_of_a_numpy_pickle_are_never_pointers(tmp_path):
-    """An object dtype whose flags are cleared: NumPy takes the bytes for addresses."""
-    flagless = Reduced(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0))
-    reconstruct = np.array(0).__reduce__()[0]
-    state = (1, (1,), flagless, False, b"\x41" * 8)
-    path = tmp_path / "w.pkl"
-    path.write_bytes(pickle.dumps({"w": Reduced(reconstruct, (np.ndarray, (0,), b"b"), state)}))
-    with pytest.raises(InputError, match=r"its numbers are 'O8'.*: fetch it"):
-        read_numpy_pickle(path, "fetch it")
-
-
-def test_a_numpy_pickle_cannot_allocate_what_it_does_not_hold(tmp_path):
-    path = tmp_path / "w.pkl"
-    path.write_bytes(pickle.dumps({"w": Reduced(np.ndarray, ((1 << 40,), "f8"), None)}))
-    with pytest.raises(InputError, match="is not a whole pickle of arrays"):
-        read_numpy_pickle(path, "")
 
 
 def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
