@@ -57,11 +57,12 @@ def stop_requests() -> Iterator[Callable[[], int]]:
         received.append(number)
         if number == _HANGUP:
             outlive_output()  # writing to a closed terminal is an error
-        print(
-            "\nstopping after this step, which may be compiling; writing a checkpoint. Ctrl-C again"
-            " ends it at once",
-            flush=True,
-        )
+        with contextlib.suppress(RuntimeError):  # of a print that the signal has interrupted
+            print(
+                "\nstopping after this step, which may be compiling; writing a checkpoint. Ctrl-C"
+                " again ends it at once",
+                flush=True,
+            )
         if several:
             signal.raise_signal(signal.SIGTERM)  # JAX's own handler
 

@@ -1,6 +1,8 @@
 """Stop requests: one process answers its own signals, several agree on a step."""
 
+import io
 import signal
+import sys
 import time
 
 import pytest
@@ -26,6 +28,25 @@ def test_a_second_ctrl_c_interrupts_at_once():
     with pytest.raises(KeyboardInterrupt), stop_requests():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_during_a_print_stops_the_run_as_any_other(monkeypatch):
+    class Pipe(io.RawIOBase):
+        """Full until the signal comes."""
+
+        def writable(self):
+            return True
+
+        def write(self, data):
+            if not asked():
+                signal.raise_signal(signal.SIGTERM)
+            return len(data)
+
+    with stop_requests() as asked:
+        stdout = io.TextIOWrapper(io.BufferedWriter(Pipe()))
+        monkeypatch.setattr(sys, "stdout", stdout)
+        print("step 1", flush=True)
+        assert asked() == signal.SIGTERM
 
 
 def test_handlers_are_given_back():
