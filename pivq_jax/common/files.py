@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from absl import logging
 
-from pivq_jax.common.errors import InputError
+from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.retry import retried
 
 _REMOTE = {"gs": "gcsfs", "s3": "s3fs"}  # packages that etils reads remote storage with
@@ -282,6 +282,18 @@ def name_file_in_errors(path: Path) -> Iterator[None]:
         if error.errno and not error.filename:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+@contextlib.contextmanager
+def outlive_bucket(path: Path) -> Iterator[None]:
+    """Reports an error on stderr and goes on, if what is written is in a bucket; else raises it."""
+    try:
+        yield
+    except Exception as error:
+        if not is_remote(path):
+            raise
+        what = f"{path} is not written, and the run goes on: {brief(error)}"
+        print(what, file=sys.stderr, flush=True)
 
 
 def sync(path: Path) -> None:

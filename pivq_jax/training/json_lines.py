@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pivq_jax.common.files import is_remote, name_file_in_errors, write_atomically
+from pivq_jax.common.files import is_remote, name_file_in_errors, outlive_bucket, write_atomically
 
 LOG = "log.jsonl"  # of the training steps
 METRICS = "metrics.jsonl"  # of the evaluations during training
@@ -28,14 +28,15 @@ class JsonLines:
             self.append()
 
     def append(self, *records: dict[str, Any]) -> None:
-        """Writes lines."""
+        """Writes lines; those that a bucket refuses are written with the next ones."""
         lines = "".join(json.dumps(record) + "\n" for record in records)
         if self._grows:
             with name_file_in_errors(self._path), self._path.open("a") as file:
                 file.write(lines)
         else:
             self._text += lines
-            write_atomically(self._path, self._text.encode())
+            with outlive_bucket(self._path):
+                write_atomically(self._path, self._text.encode())
             self._grows = not is_remote(self._path)  # objects in remote storage cannot
 
 

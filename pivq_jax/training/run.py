@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from pivq_jax.common.files import outlive_bucket
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.common.parallel import replicated, split_rows
 from pivq_jax.common.pictures import magnification, reconstruction_grid, save_png
@@ -66,7 +67,9 @@ def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:
     if jax.process_index() == 0:
         scale = magnification(run.dataset.image_size)
         picture = reconstruction_grid(originals[:16], reconstructions[:16], scale=scale)
-        save_png(run.workdir / "pictures" / f"step_{step:06}.png", picture)
+        path = run.workdir / "pictures" / f"step_{step:06}.png"
+        with outlive_bucket(path):
+            save_png(path, picture)
 
 
 def evaluate(run: Run, state: TrainState, step: int, phase: Phase) -> Evaluation:

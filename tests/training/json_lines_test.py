@@ -1,6 +1,10 @@
-"""Logs are read back without their damaged lines."""
+"""Logs are read back without their damaged lines, and grow again after an outage."""
 
-from pivq_jax.training.json_lines import read_lines
+import errno
+
+import pytest
+
+from pivq_jax.training.json_lines import JsonLines, read_lines
 
 
 def test_damaged_lines_are_left_out_wherever_they_are(tmp_path):
@@ -10,3 +14,28 @@ def test_damaged_lines_are_left_out_wherever_they_are(tmp_path):
     assert read_lines(file) == [{"step": 0, "loss": 3}, {"step": 10}]
     assert read_lines(file, 5) == [{"step": 0, "loss": 3}]
     assert read_lines(tmp_path / "none.jsonl") == []
+
+
+def test_a_line_that_a_bucket_refuses_is_written_with_the_next_one(bucket, monkeypatch, capsys):
+    def refuse(path, content):
+        raise RuntimeError("503 try again")
+
+    lines = JsonLines(bucket / "log.jsonl", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bucket), "write_bytes", refuse)
+        lines.append({"step": 1})
+    assert capsys.readouterr().err == (
+        "gs://bucket/run/log.jsonl is not written, and the run goes on: 503 try again\n"
+    )
+    lines.append({"step": 2})
+    assert read_lines(bucket / "log.jsonl") == [{"step": 1}, {"step": 2}]
+
+
+def test_a_line_that_a_disk_refuses_ends_the_run(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n')
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*log\.jsonl"):
+        JsonLines(tmp_path / "log.jsonl", 1).append({"step": 2})

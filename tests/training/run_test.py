@@ -2,22 +2,44 @@
 
 import json
 import signal
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from pivq_jax.common.parallel import make_mesh
+from pivq_jax.data import load_dataset
 from pivq_jax.training import loop
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.logs import TrainingLog
+from pivq_jax.training.objective import Phase
+from pivq_jax.training.run import save_picture
 from pivq_jax.training.stopping import Interrupted
 from tests.conftest import checkpoint_steps, interrupt_at
-from tests.training.loop_test import assert_same_state
+from tests.training.loop_test import assert_same_state, run_of
 from tests.training.resume_test import start_pair
 from tests.training.start_test import SHORT
 
 
 def evaluations(workdir) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_picture_that_a_bucket_refuses_ends_no_run(tiny_config, bucket, monkeypatch, capsys):
+    def refuse(path, content):
+        raise RuntimeError("503 try again")
+
+    monkeypatch.setattr(type(bucket), "write_bytes", refuse)
+    data = load_dataset("random", image_size=16)
+    steps = SimpleNamespace(reconstruct=lambda params, images, quantize: images)
+    run = run_of(tiny_config, mesh=make_mesh(), steps=steps, dataset=data, workdir=bucket)
+    state: Any = SimpleNamespace(ema_params=None)
+    save_picture(run, state, 7, Phase.CONTINUOUS)
+    path = "gs://bucket/run/pictures/step_000007.png"
+    assert capsys.readouterr().err == (
+        f"{path} is not written, and the run goes on: 503 try again\n"
+    )
 
 
 @pytest.mark.slow
