@@ -235,8 +235,7 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
                 in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
                 with clock.on("checkpoints", state):
                     progress = clock.progress()  # without the time that this takes
-                    state, codebook = _with_codebook(run, state, completed, phase, in_haste)
-                    _save(run, state, completed, phase, progress, codebook)
+                    state = _save(run, state, completed, phase, progress, in_haste)
             # After the checkpoint, so that a failing evaluation does not lose it.
             if measures and clock.allows(config.evaluate.share):
                 with clock.on("evaluations", state, compiles=phase != evaluated):
@@ -253,7 +252,7 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
                 cost = clock.cost(completed, config.train.batch_size, run.mesh)
                 for line in cost_table({"run": cost}).splitlines():
                     say(line)
-                if stop:
+                if stop := stop or stop_asked():  # one may have come since the last step
                     raise Interrupted(stop, completed)
     say(f"trained in {format_duration(clock.seconds())}")
 
@@ -369,28 +368,23 @@ def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> dict
     return values
 
 
-def _with_codebook(
-    run: Run, state: TrainState, step: int, phase: Phase, in_haste: bool
-) -> tuple[TrainState, str]:
-    """Returns the state to save and to continue with, and the origin of its codebook.
-
-    Before the codebook's start, one is fitted to the latents of the averaged weights, unless
-    `in_haste`, so that the checkpoint is a model that can be used; the state passed in is then
-    donated. Training does not depend on this codebook.
-    """
-    if phase > Phase.CONTINUOUS:
-        return state, "trained"
-    if in_haste:
-        return state, "none"
-    return _initialize_codebook(run, state, state.ema_params, step), "fitted"
-
-
 def _save(
-    run: Run, state: TrainState, step: int, phase: Phase, progress: dict[str, Any], codebook: str
-) -> None:
-    """Starts to write a checkpoint, with a score if the best are kept and latents are quantized."""
-    progress |= {"data": run.dataset.identity, "order": shuffle_version(), "codebook": codebook}
-    if phase > Phase.CONTINUOUS and run.config.checkpoints.keep_best:
+    run: Run, state: TrainState, step: int, phase: Phase, progress: dict[str, Any], in_haste: bool
+) -> TrainState:
+    """Starts to write a checkpoint, and returns the state to continue with.
+
+    Before the codebook's start, one is fitted to the latents of the averaged weights, so that the
+    checkpoint is a model that can be used; the state passed in is then donated. Training does not
+    depend on this codebook. Later there is a score, if the best are kept. `in_haste`, neither.
+    """
+    quantized = phase > Phase.CONTINUOUS
+    codebook = "trained" if quantized else "none"
+    if not quantized and not in_haste:
+        state = _initialize_codebook(run, state, state.ema_params, step)
+        codebook = "fitted"
+    if quantized and run.config.checkpoints.keep_best and not in_haste:
         originals, reconstructions = map(jnp.asarray, reconstruct_validation(run, state, phase))
         progress[SCORE] = float(jnp.mean(psnr(reconstructions, originals, 255.0)))
+    progress |= {"data": run.dataset.identity, "order": shuffle_version(), "codebook": codebook}
     run.checkpoints.save(step, state, progress)
+    return state

@@ -43,10 +43,11 @@ def end_on_sigterm() -> None:
 def stop_requests() -> Iterator[Callable[[], int]]:
     """Handles Ctrl-C, SIGTERM and SIGHUP (a closed terminal) while the context is open.
 
-    Yields a function to call before the first step and after every step, which returns the number
-    of the signal to stop for, or 0. Of several processes a single one may receive it, as when one
-    host of a slice is preempted; JAX's coordination service then notifies the others, and all agree
-    on the next step that none has completed. Without a signal, there is no communication.
+    Yields a function to call before the first step and after every step, or more often, by all
+    processes alike. It returns the number of the signal to stop for, or 0. Of several processes a
+    single one may receive it, as when one host of a slice is preempted; JAX's coordination service
+    then notifies the others, and all agree on the next call that none has made. Without a signal,
+    there is no communication.
     """
     several = jax.process_count() > 1
     received: list[int] = []

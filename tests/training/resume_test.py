@@ -13,8 +13,11 @@ import pytest
 import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.training.loop import train
+from pivq_jax.training.stopping import Interrupted
 from tests.conftest import free_address
 from tests.training.loop_test import assert_same_state
+from tests.training.start_test import SHORT
 
 # Main with a limit on the size of files: writing a checkpoint fails midway, as on a full disk. The
 # limit is stderr's too, so Orbax's long complaints are left out.
@@ -82,6 +85,26 @@ def with_fields(arguments: list[str], workdir: Path, **fields: int) -> list[str]
     """Of the tiny run, elsewhere and with other fields."""
     changed = [f"--config.train.{name}={value}" for name, value in fields.items()]
     return [*arguments[:-1], *changed, f"--workdir={workdir}"]
+
+
+@pytest.mark.parametrize("step, stopped, scored", [(2, 3, [1, 2]), (4, 4, [1, 2, 3, 4])])
+def test_a_signal_during_an_evaluation_stops_the_run(tiny_config, tmp_path, step, stopped, scored):
+    def measure(run, completed, *_):
+        if completed == step:
+            signal.raise_signal(signal.SIGTERM)
+        return {"psnr": 20.0}, {}
+
+    measure.images = 8
+    fields = {"evaluate.every": 1, "evaluate.share": 1.0, "checkpoints.keep_best": 1}
+    with pytest.raises(Interrupted, match=f"stopped at step {stopped};") as end:
+        train(tiny_config.with_fields({**SHORT, **fields}), tmp_path, measure)
+    assert end.value.exit_code == 143
+    progress = {
+        step: (tmp_path / "checkpoints" / str(step) / "progress" / "metadata").read_text()
+        for step in steps_in(tmp_path)
+    }
+    # Of the checkpoint of a stop there is none: seconds may be left.
+    assert [step for step in progress if '"score"' in progress[step]] == scored
 
 
 @pytest.mark.slow  # loop_test has SIGKILL and Ctrl-C
