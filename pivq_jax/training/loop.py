@@ -16,6 +16,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_json
 from pivq_jax.common.parallel import (
     alone_in,
+    check_in_first_process,
     from_first_process,
     make_mesh,
     processes_of_host,
@@ -43,6 +44,8 @@ __all__ = ["train"]
 
 # A run stops if one of these is not finite.
 CHECKED = ("loss", "gradient_norm", "discriminator_gradient_norm", "latent_norm")
+# Names the parameters from which a run began; until its first checkpoint it needs them again.
+INITIAL = "init_from.json"
 
 
 def train(
@@ -66,10 +69,10 @@ def train(
         tracker: 'trackio' to record the log there too, besides TensorBoard.
 
     Raises:
-        InputError: if the workdir belongs to another config or other data, if another process
-            trains in it, if data or weights of the perceptual network are missing, if checkpoints
-            would be lost under its name, if a directory takes the place of its log, or if the
-            tracker is not installed.
+        InputError: if the workdir belongs to another config or other data, or needs `initial`, if
+            another process trains in it, if data or weights of the perceptual network are missing,
+            if checkpoints would be lost under its name, if a directory takes the place of its log,
+            or if the tracker is not installed.
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written, if there was a step.
         FloatingPointError: if the loss or a gradient is not finite; checkpoints are kept.
         OSError: if a file cannot be written, or a checkpoint cannot be read for a reason that may
@@ -80,9 +83,12 @@ def train(
     check_workdir(config, workdir, extends=True)
     check_place(workdir)
     check_log(workdir)
+    arrays: Arrays | None = None
 
     def write_config() -> None:
         if jax.process_index() == 0:
+            if arrays:  # first, as a run that has a config is continued by --workdir alone
+                write_json(workdir / INITIAL, sorted(map("/".join, arrays)))
             write_json(workdir / "config.json", config.to_dict())
 
     with alone_in(workdir) as lock:
@@ -141,6 +147,8 @@ def _initial_arrays(
 def _first_state(run: Run) -> tuple[TrainState, dict[str, Any]]:
     """The state to continue from, and the progress in its checkpoint, if it is from one."""
     if run.checkpoints.latest_step() is None:
+        if not run.initial:
+            check_in_first_process(lambda: _check_random(run.workdir))
         state = run.steps.create()
         return with_arrays(state, run.initial) if run.initial else state, {}
     state, progress = run.checkpoints.restore(jax.eval_shape(run.steps.create), run.mesh)
@@ -158,6 +166,15 @@ def _first_state(run: Run) -> tuple[TrainState, dict[str, Any]]:
             f" {shuffle_version()} is installed"
         )
     return state, progress
+
+
+def _check_random(workdir: Path) -> None:
+    """Refuses to begin from random weights a run that began from others."""
+    if (workdir / INITIAL).exists():
+        raise InputError(
+            f"{workdir} began from other weights and has no checkpoint yet: give --init_from again,"
+            " or choose another --workdir"
+        )
 
 
 def _first_clock(run: Run, step: int, progress: dict[str, Any], started: float) -> Clock:

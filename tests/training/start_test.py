@@ -168,6 +168,18 @@ def test_a_run_that_died_before_its_first_step_may_begin_with_another_config(sta
     assert_same(tmp_path, started.workdir, 4)
 
 
+def test_a_run_that_died_before_its_first_checkpoint_needs_its_weights_again(started, tmp_path):
+    workdir = without_checkpoints(started.workdir, tmp_path / "run", 1, 2, 3, 4)
+    assert json.loads((workdir / "init_from.json").read_text()) == sorted(
+        "/".join(path) for path in started.arrays
+    )
+    with pytest.raises(InputError, match=r"no checkpoint yet: give --init_from again, or choose"):
+        train(started.config, workdir)
+    assert not list((workdir / "checkpoints").iterdir())
+    train(started.config, workdir, initial=lambda config: started.copies)
+    assert_same(workdir, started.workdir, 4)
+
+
 @pytest.mark.parametrize("kind", ["published", "another program's", "a run that logged a step"])
 def test_a_config_of_anything_else_is_not_replaced(started, tmp_path, kind):
     values = started.config.with_fields({"train.batch_size": 4_096}).to_dict()
