@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import is_remote, sync_tree
-from pivq_jax.common.parallel import max_over_processes, shardings_of
+from pivq_jax.common.parallel import from_first_process, max_over_processes, shardings_of
 from pivq_jax.common.retry import DELAYS, causes, may_pass, say_again, tensorstore_status
 
 __all__ = ["Checkpoints"]
@@ -89,12 +89,17 @@ class Checkpoints:
                 self._best.add(step, read["progress"])
 
     def steps(self) -> list[int]:
-        """Returns the steps of all complete checkpoints in ascending order."""
-        return sorted(self._manager.all_steps())
+        """Returns the steps of all complete checkpoints in ascending order, as process 0 has them.
+
+        Beside a running training, each process may find others.
+        """
+        newest_first = sorted(self._manager.all_steps(), reverse=True)
+        sent = from_first_process("".join(f"{step} " for step in newest_first))
+        return sorted(map(int, sent.rpartition(" ")[0].split()))  # of over 600, the oldest are cut
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest complete checkpoint, or None."""
-        return self._manager.latest_step()
+        return max(self.steps(), default=None)
 
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
         """Starts to write a checkpoint in the background, unless there is one of this step.
@@ -197,9 +202,10 @@ class Checkpoints:
             if not damage:
                 self._set_aside(damaged)
                 return read["state"], read["progress"]
-            if self._read_only and not (self.directory / str(step)).exists():
-                self._manager.reload()  # the run has deleted it, and has newer ones
-                return self.restore(state, mesh, None if newest else step)
+            if self._read_only:
+                self._manager.reload()
+                if step not in self.steps():  # the run has deleted it, and has newer ones
+                    return self.restore(state, mesh, None if newest else step)
             damaged.append(step)
             print(
                 f"the checkpoint of step {step} in {self.directory} cannot be read ({damage})"

@@ -410,6 +410,49 @@ def test_a_read_that_fails_in_one_process_is_repeated_in_both(commands, tmp_path
         assert "trying again in 1 s" in done.stderr
 
 
+@pytest.mark.parametrize("sent, step", [("1 ", 1), ("2 1", 2)])  # the latter is cut
+def test_the_checkpoints_are_those_that_the_first_process_finds(two_steps, monkeypatch, sent, step):
+    monkeypatch.setattr(module, "from_first_process", lambda text: sent)
+    with Checkpoints(two_steps, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [step] == [checkpoints.latest_step()]
+        assert checkpoints.restore(LIKE, make_mesh())[0]["step"] == step
+
+
+READ_TOGETHER = """
+from pathlib import Path
+import jax, jax.numpy as jnp
+from pivq_jax.common.parallel import join_processes, make_mesh
+from pivq_jax.training.checkpoints import Checkpoints
+
+join_processes({processes!r})
+with Checkpoints(Path({workdir!r}), read_only=True) as checkpoints:
+    print(checkpoints.steps())
+    found, _ = checkpoints.restore({{"step": jax.ShapeDtypeStruct((), jnp.int32)}}, make_mesh())
+print(int(found["step"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theirs, expected", [([1, 2, 3], "2"), ([1], "1")])
+def test_processes_that_find_different_checkpoints_restore_one(
+    commands, saved, tmp_path, theirs, expected
+):
+    workdirs = [shutil.copytree(saved, tmp_path / name) for name in "01"]
+    with Checkpoints(workdirs[1], keep=9) as checkpoints:
+        checkpoints.save(3, make_state(3), {})
+    for step in {1, 2, 3}.difference(theirs):
+        shutil.rmtree(workdirs[1] / "checkpoints" / str(step))
+    address = free_address()
+    pair = [
+        commands.start(
+            code=READ_TOGETHER.format(processes=f"{address},2,{index}", workdir=str(workdir))
+        )
+        for index, workdir in enumerate(workdirs)
+    ]
+    for done in [command.wait() for command in pair]:
+        assert done.stdout.splitlines()[-2:] == ["[1, 2]", expected], done.stderr
+
+
 def test_a_score_that_cannot_be_read_costs_no_checkpoint(two_steps, slept, monkeypatch):
     real = ocp.CheckpointManager.restore
     errors = [TimeoutError()] * 3
