@@ -70,6 +70,7 @@ def train_prior(
     """
     wanted = {
         "model_step": model_step,
+        "codebook": _checksum(codebook),
         "codes": zlib.crc32(np.ascontiguousarray(train, np.int32).tobytes()),
         **settings,
     }
@@ -109,7 +110,9 @@ def train_prior(
         stop_requests() as asked,
     ):
         newest = checkpoints.latest_step()
-        if newest is not None and read_object(directory / DESCRIPTION) != wanted:
+        # One of before has no checksum of the codebook.
+        held = {"codebook": wanted["codebook"], **read_object(directory / DESCRIPTION)}
+        if newest is not None and held != wanted:
             raise InputError(
                 f"{directory} holds a prior of other codes or settings: delete {directory} to train"
                 " anew"
@@ -188,10 +191,11 @@ def load_prior(
 ) -> Prior | None:
     """Loads the prior with the best validation of a directory given to `train_prior`.
 
-    None if there is none, or it is of another step of the model, whose codes mean something else.
+    None if there is none, or it is of another model or step, whose codes mean something else.
     """
     held = read_object(directory / DESCRIPTION)
-    if held.get("model_step") != model_step:
+    checksum = _checksum(codebook)
+    if (held.get("model_step"), held.get("codebook", checksum)) != (model_step, checksum):
         return None
     try:
         fields = {f"prior.{name}": held[name] for name in dict(PriorConfig())}
@@ -215,3 +219,8 @@ def load_prior(
         return None
     finished = int(state["step"]) >= settings.steps
     return Prior(network, state["best"], float(state["best_bits"]), finished)
+
+
+def _checksum(codebook: jax.Array) -> int:
+    """Of a codebook, in which two models of the same step differ."""
+    return zlib.crc32(np.asarray(codebook, np.float32).tobytes())

@@ -138,6 +138,17 @@ def test_a_prior_of_other_codes_is_refused(short, tmp_path):
         load_prior(tmp_path, SPACE, CODEBOOK, model_step=7)
 
 
+def test_a_prior_of_another_codebook_is_none_and_one_of_before_counts(short, tmp_path):
+    directory, prior = short
+    assert load_prior(directory, SPACE, CODEBOOK + 1, model_step=7) is None
+    older = Path(shutil.copytree(directory, tmp_path / "older"))
+    held = json.loads((older / "prior.json").read_text())
+    del held["codebook"]
+    (older / "prior.json").write_text(json.dumps(held))
+    assert load_prior(older, SPACE, CODEBOOK + 1, model_step=7).bits == prior.bits
+    assert run(older, dataclasses.replace(SETTINGS, steps=4)).bits == prior.bits
+
+
 @pytest.mark.parametrize("width", ["x", None, -16, 15])
 def test_a_damaged_description_of_a_prior_is_refused(tmp_path, width):
     held = {"model_step": 7, **SETTINGS, "width": width}
