@@ -162,6 +162,7 @@ def test_fewer_steps_and_more_than_a_model_has_are_another_config(started, steps
 def test_a_run_that_died_before_its_first_step_may_begin_with_another_config(started, tmp_path):
     larger = started.config.with_fields({"train.batch_size": 4_096})
     (tmp_path / "config.json").write_text(json.dumps(larger.to_dict()))
+    (tmp_path / "init_from.json").write_text("[]")
     (tmp_path / "checkpoints").mkdir()
     train(started.config, tmp_path, initial=lambda config: started.copies)
     assert json.loads((tmp_path / "config.json").read_text()) == started.config.to_dict()
@@ -176,8 +177,6 @@ def test_a_run_that_died_before_its_first_checkpoint_needs_its_weights_again(sta
     with pytest.raises(InputError, match=r"no checkpoint yet: give --init_from again, or choose"):
         train(started.config, workdir)
     assert not list((workdir / "checkpoints").iterdir())
-    train(started.config, workdir, initial=lambda config: started.copies)
-    assert_same(workdir, started.workdir, 4)
 
 
 @pytest.mark.parametrize("kind", ["published", "another program's", "a run that logged a step"])
