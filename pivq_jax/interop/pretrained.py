@@ -129,13 +129,21 @@ def _read(directory: Path) -> Published:
 
 
 def upload_pretrained(directory: Path, name: str) -> str:
-    """Uploads a published model in one commit, whose address is returned; see `check_upload`."""
+    """Uploads a published model in one commit, whose address is returned; see `check_upload`.
+
+    Parents and a prior that are on the hub but not in the directory are deleted there.
+    """
     hub = check_upload(name)
     _read(directory)  # nothing damaged is published
     try:
         hub.create_repo(name, exist_ok=True)
         patterns = [WEIGHTS, PARENTS, PRIOR, CONFIG, CARD]
-        commit = hub.upload_folder(repo_id=name, folder_path=directory, allow_patterns=patterns)
+        commit = hub.upload_folder(
+            repo_id=name,
+            folder_path=directory,
+            allow_patterns=patterns,
+            delete_patterns=[PARENTS, PRIOR],  # of an earlier upload, unless they are here, too
+        )
     except Exception as error:  # the library raises several types, of its network library, too
         raise InputError(
             f"{directory} could not be uploaded to {name} ({brief(error)}): check the id, the"

@@ -444,11 +444,12 @@ def test_a_damaged_prior_is_refused(copy, name):
 
 
 class Hub:
-    """Stands for the hub: keeps what it is asked."""
+    """Stands for the hub: keeps what it is asked, and the names of a repository's files."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
         huggingface_hub = pytest.importorskip("huggingface_hub")
         self.asked: list[tuple] = []
+        self.files: set[str] = set()
         self.error = error
         monkeypatch.setattr(huggingface_hub, "create_repo", self.create_repo)
         monkeypatch.setattr(huggingface_hub, "upload_folder", self.upload_folder)
@@ -458,9 +459,18 @@ class Hub:
             raise self.error
         self.asked.append((name, exist_ok))
 
-    def upload_folder(self, *, repo_id: str, folder_path: Path, allow_patterns: list[str]) -> str:
+    def upload_folder(
+        self,
+        *,
+        repo_id: str,
+        folder_path: Path,
+        allow_patterns: list[str],
+        delete_patterns: list[str],
+    ) -> str:
         files = sorted(path.name for path in folder_path.iterdir())
-        self.asked.append((repo_id, [name for name in files if name in allow_patterns]))
+        added = [name for name in files if name in allow_patterns]
+        self.asked.append((repo_id, added))
+        self.files = (self.files - {*delete_patterns}) | {*added}
         return f"https://hub/{repo_id}/commit/1"
 
 
@@ -474,6 +484,15 @@ def test_a_model_is_uploaded(copy, monkeypatch):
         *(f"{n}.safetensors" for n in ("model", "parents", "prior")),
     ]
     assert hub.asked == [("somebody/faces", True), ("somebody/faces", files)]
+
+
+def test_parents_and_prior_of_an_earlier_upload_are_deleted(copy, monkeypatch):
+    hub = Hub(monkeypatch)
+    upload_pretrained(copy, "somebody/faces")
+    for name in ("parents", "prior"):
+        (copy / f"{name}.safetensors").unlink()
+    upload_pretrained(copy, "somebody/faces")
+    assert hub.files == {"README.md", "config.json", "model.safetensors"}
 
 
 REFUSAL = "401 Client Error\n\nInvalid token"
