@@ -14,7 +14,7 @@ from pivq_jax.common.files import check_directory, read_json
 from pivq_jax.config.fields import ADDED, BUILT_FROM, Config, Field, all_fields
 from pivq_jax.config.sections import NORM_GROUPS, RECOMBINATION_PATCHES
 
-MAX_POSITIONS = 2**24  # numbers in the table of positions of patches; half a GB to make
+MAX_POSITIONS = 2**24  # numbers in a table for patches, such as positions; half a GB to make
 SMALLEST_IMAGES = {"alex": 31, "vgg": 16}  # pixels; a test compares it with losses.backbones
 # Fields that may change when a run is continued, since training results do not depend on them.
 # Paths are among them, since the same files may have another location on another machine.
@@ -191,6 +191,16 @@ def _check_stages(config: Config, patches: int) -> None:
         f"model.code_dim = {model.code_dim} is halved by {stages}, and half of it are frequencies"
         f" of a patch: make it even, 4 to {most}",
     )
+    for product, number in (
+        ("3 * model.patch_size²", 3 * model.patch_size**2),
+        ("(data.image_size / model.patch_size)²", patches),
+    ):
+        numbers = number * model.code_dim
+        need(
+            numbers <= MAX_POSITIONS,
+            f"{product} * model.code_dim = {numbers:,} must be at most {MAX_POSITIONS:,} with"
+            f" {stages}: lower model.code_dim",
+        )
     need(
         model.set_depth == 0,
         f"model.set_depth = {model.set_depth} has no use with {stages}, which adds codes up: set 0",
