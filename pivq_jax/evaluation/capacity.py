@@ -41,26 +41,30 @@ def capacity(space: CodeSpace, codes: npt.ArrayLike) -> dict[str, float]:
     images, num_codes = codes.shape
     ceiling = space.ceiling_bits
 
-    # Number and frequency of each (image, code) that occurs: M N values instead of M K.
-    offsets = np.arange(images, dtype=np.int64)[:, None] * codebook_size
-    occurring, counts = np.unique(codes.astype(np.int64) + offsets, return_counts=True)
-    entries = occurring % codebook_size
-    images_with = np.bincount(entries, minlength=codebook_size)
+    uses = np.bincount(codes.reshape(-1), minlength=codebook_size)
+    if space.distinct:  # an image with a code has it once
+        frequency = images_with = uses
+    else:
+        # Number and frequency of each (image, code) that occurs: M N values instead of M K.
+        offsets = np.arange(images, dtype=np.int64)[:, None] * codebook_size
+        occurring, counts = np.unique(codes.astype(np.int64) + offsets, return_counts=True)
+        entries = occurring % codebook_size
+        images_with = np.bincount(entries, minlength=codebook_size)
+        _, frequency = np.unique(entries * (num_codes + 1) + counts, return_counts=True)
 
     if space.ordered:
         marginal = sum(_surprise_bits(np.bincount(place), images) for place in codes.T)
     else:
-        # Zero counts, which are most of them, are not listed above; they are the remaining images.
-        _, frequency = np.unique(entries * (num_codes + 1) + counts, return_counts=True)
+        # Zero counts, which are most of them, are not in `frequency`; they are the other images.
         marginal = _surprise_bits(frequency, images) + _surprise_bits(images - images_with, images)
 
     return {
         "ceiling_bits": ceiling,
         "marginal_bits": min(ceiling, marginal),
-        "distinct_codes_per_image": occurring.size / images,
+        "distinct_codes_per_image": float(images_with.sum() / images),
         "codes_used": int(np.sum((images_with > 0) & (images_with * USED_ONCE_IN >= images))),
         "constant_codes": int(np.sum(images_with >= CONSTANT_SHARE * images)),
-        "perplexity": 2.0 ** _surprise_bits(np.bincount(codes.reshape(-1)), codes.size),
+        "perplexity": 2.0 ** _surprise_bits(uses, codes.size),
         "images": images,
     }
 

@@ -1,6 +1,7 @@
 """Capacity against values worked out by hand, SciPy and a plain count matrix."""
 
 import math
+import tracemalloc
 
 import hypothesis
 import numpy as np
@@ -75,6 +76,17 @@ def test_uniform_random_sets_nearly_reach_their_marginal():
     assert measures["marginal_bits"] == measures["ceiling_bits"] == pytest.approx(23.33, abs=0.01)
     assert measures["codes_used"] == 32
     assert measures["perplexity"] == pytest.approx(32, rel=1e-2)
+
+
+def test_sets_take_little_more_memory_than_their_codes_as_integers():
+    rng = np.random.default_rng(0)
+    codes = rng.permuted(np.tile(np.arange(64, dtype=np.uint16), (5_000, 1)), axis=1)[:, :16]
+    tracemalloc.start()
+    try:
+        measure(codes, 64, "matching")
+        assert tracemalloc.get_traced_memory()[1] < 16 * codes.size
+    finally:
+        tracemalloc.stop()
 
 
 def test_capacity_refuses_what_is_not_of_its_space():
