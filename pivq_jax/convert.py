@@ -49,7 +49,7 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.sources import first_images
-from pivq_jax.evaluation.attributes import encode_labelled
+from pivq_jax.evaluation.attributes import codes_and_labels
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.samples import POOL_IMAGES
 from pivq_jax.inference import TrainedModel
@@ -76,9 +76,10 @@ def publish(workdir: Path, directory: Path, data_path: str = "") -> None:
     dataset = _data_of(model, data_path)
     count = min(POOL_IMAGES, pretrained.most_parents(model.space))
     images, factors = first_images(dataset.train, count), dataset.factors
-    encoded = encode_labelled(model, images, tuple(factors), model.config.evaluate.batch_size)
-    labels = Labels(encoded.labels, factors) if factors else None
-    dataclasses.replace(model, parents=encoded.codes, labels=labels).save_pretrained(directory)
+    batch_size = model.config.evaluate.batch_size
+    codes, values = codes_and_labels(model, images, tuple(factors), batch_size)
+    labels = Labels(values, factors) if factors else None
+    dataclasses.replace(model, parents=codes, labels=labels).save_pretrained(directory)
 
 
 def _data_of(model: TrainedModel, path: str) -> Dataset:

@@ -14,7 +14,7 @@ from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import CodeSpace
 
-__all__ = ["Encoded", "attribute_metrics", "encode_labelled", "labels_of"]
+__all__ = ["Encoded", "attribute_metrics", "codes_and_labels", "encode_labelled", "labels_of"]
 
 
 class Encoded(NamedTuple):
@@ -39,14 +39,34 @@ def encode_labelled(
 
     Raises InputError if the split is empty or lacks a label, ValueError if an image has no codes.
     """
-    if len(source) and (missing := [name for name in names if name not in source[0]]):
-        raise InputError(f"the images have no label {', '.join(missing)}: use a labelled data set")
+    _check_labels(source, names)
     count, size, parts = model.config.model.num_latents, model.config.model.latent_dim, []
     for batch, codes, latents in encode_batches(model, source, batch_size):
         # Those of the first stage: what later ones are given to quantize follows from these.
         found = codes, latents[:, :count, -size:], labels_of(batch, names)
         parts.append([np.asarray(x)[batch["mask"]] for x in found])
     return Encoded(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def codes_and_labels(
+    model: TrainedModel, source: Source, names: Sequence[str], batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encodes a split as `encode_labelled` does, without its latents, which may take gigabytes.
+
+    Returns codes int32 [M, N] and labels int32 [M, A].
+    """
+    _check_labels(source, names)
+    parts = []
+    for batch, codes, _ in encode_batches(model, source, batch_size):
+        found = codes, labels_of(batch, names)
+        parts.append([np.asarray(x)[batch["mask"]] for x in found])
+    all_codes, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return all_codes, labels
+
+
+def _check_labels(source: Source, names: Sequence[str]) -> None:
+    if len(source) and (missing := [name for name in names if name not in source[0]]):
+        raise InputError(f"the images have no label {', '.join(missing)}: use a labelled data set")
 
 
 def attribute_metrics(
