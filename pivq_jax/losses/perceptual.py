@@ -42,7 +42,8 @@ _EPSILON = 1e-10
 
 def normalize_images(images: jax.Array) -> jax.Array:
     """Normalizes images [..., 3] in [-1, 1] with ImageNet's mean and standard deviation, to f32."""
-    return (images.astype(jnp.float32) - jnp.asarray(_MEAN)) / jnp.asarray(_DEVIATION)
+    mean, deviation = (jnp.asarray(x, jnp.float32) for x in (_MEAN, _DEVIATION))
+    return (images.astype(jnp.float32) - mean) / deviation
 
 
 def lpips(
@@ -93,7 +94,7 @@ def lpips_distance(
 ) -> jax.Array:
     """LPIPS distance f32 [B] of images given by their `lpips_features`, with the same params."""
     heads = params["heads"]
-    total = jnp.zeros(())
+    total = jnp.zeros((), jnp.float32)
     for i, (a, b) in enumerate(zip(features_a, features_b, strict=True)):
         total += jnp.mean(jnp.sum((a - b) ** 2 * heads[f"block_{i}"], -1), (1, 2))
     return total

@@ -126,6 +126,13 @@ def test_bfloat16_images_are_compared_in_float32(network, params):
     np.testing.assert_array_equal(result, rounded)
 
 
+def test_it_is_float32_with_64_bits_too(network, params):
+    a, b = image_pairs(3, 32)
+    with jax.enable_x64(True):
+        compare = functools.partial(lpips, params, network=network)
+        assert jax.eval_shape(compare, a.astype(np.float64), b).dtype == jnp.float32
+
+
 def test_a_targets_features_serve_several_images(network, params):
     a, b = image_pairs(3, 32)
     target = jitted_features(params, b, network)
