@@ -136,3 +136,38 @@ def test_a_browser_that_changes_no_more_links_is_put_up_with(tmp_path):
     answer([text("name-copy"), element("alert").hidden, faults]);
     """
     assert use_page(body, tmp_path) == ["test image 3", True, []]
+
+
+def test_a_state_that_came_while_another_failed_is_decoded(tmp_path):
+    body = """
+    const asked = [];
+    backend.decode = async ([codes]) => {
+      asked.push(codes);
+      await wait(10);
+      if (asked.length === 1) throw new Error("lost");
+      return [grey(10 * codes[0])];
+    };
+    console.error = () => {};
+    buttons(0)[0].click();
+    buttons(1)[0].click();
+    await wait(100);
+    answer([asked, element("image").painted.data[0], text("alert-text")]);
+    """
+    found = [[[1, 4], [1, 5]], 10, "Something failed: lost"]
+    assert use_page(body, tmp_path) == found
+
+
+def test_a_state_that_failed_is_not_decoded_again(tmp_path):
+    body = """
+    let asked = 0;
+    backend.decode = async () => {
+      asked += 1;
+      await wait(1);
+      throw new Error("lost");
+    };
+    console.error = () => {};
+    buttons(0)[0].click();
+    await wait(100);
+    answer([asked, element("result").getAttribute("aria-busy")]);
+    """
+    assert use_page(body, tmp_path) == [1, "false"]

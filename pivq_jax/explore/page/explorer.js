@@ -317,8 +317,9 @@ class Explorer {
   #decode() {
     this.#decoding ??= this.#try(async () => {
       find("result").setAttribute("aria-busy", "true");
+      let codes = null;
       try {
-        for (let codes = null; codes !== this.#history.present.codes; ) {
+        while (codes !== this.#history.present.codes) {
           codes = this.#history.present.codes;
           const [image] = await this.#backend.decode([codes]);
           this.#decoded = { codes, image };
@@ -329,6 +330,8 @@ class Explorer {
       } finally {
         this.#decoding = null;
         find("result").setAttribute("aria-busy", "false");
+        // After a failure, a newer state has not been asked for.
+        if (codes !== this.#history.present.codes) this.#decode();
       }
     });
   }
