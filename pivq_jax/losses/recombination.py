@@ -1,12 +1,10 @@
 """Losses for images decoded from recombined code sets, which are no images of the data."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pivq_jax.model.layers import cosine_transform, depth_to_space, space_to_depth
+from pivq_jax.model.layers import cosine_transform, cosine_waves, depth_to_space, space_to_depth
 
 
 def nearest_patch_loss(
@@ -67,23 +65,33 @@ def blend(a: jax.Array, b: jax.Array, taken: jax.Array, patch_size: int) -> jax.
     share = (taken / 2 + near.reshape(batch, -1) / 8)[..., None]
     mixed = (1 - share) * of_a + share * of_b
 
-    first, second, solution = _differences(side)
-    share = (taken[:, first] + taken[:, second])[..., None] / 2
-    steps_a, steps_b = (x[:, second][..., means] - x[:, first][..., means] for x in (of_a, of_b))
-    field = jnp.einsum("pe,bec->bpc", solution, (1 - share) * steps_a + share * steps_b)
+    whole = taken.reshape(batch, side, side, 1)
+    means_a, means_b = (x[..., means].reshape(batch, side, side, -1) for x in (of_a, of_b))
+    differences = []
+    for axis in (1, 2):
+        before, after = (jax.lax.slice_in_dim(whole, i, side - 1 + i, axis=axis) for i in (0, 1))
+        share = (before + after) / 2
+        steps_a, steps_b = (jnp.diff(x, axis=axis) for x in (means_a, means_b))
+        differences.append((1 - share) * steps_a + share * steps_b)
+    field = _nearest_values(*differences).reshape(batch, side**2, -1)
     hard = jnp.where(taken[..., None] > 0, of_b[..., means], of_a[..., means])
     smooth = field + hard.mean(1, keepdims=True)
     mixed = mixed.at[..., means].set(smooth, unique_indices=True)
     return depth_to_space((mixed @ transform.T).reshape(batch, side, side, -1), patch_size)
 
 
-@functools.cache
-def _differences(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of neighbours in a grid, int [E] each, and the matrix f32 [side^2, E] that finds the
-    values of mean 0 whose differences are nearest to given ones.
+def _nearest_values(down: jax.Array, right: jax.Array) -> jax.Array:
+    """Finds the values f32 [B, n, n, C] of mean 0 whose differences between neighbours are nearest
+    to given ones, [B, n - 1, n, C] and [B, n, n - 1, C].
+
+    Differences of the waves of the cosine transform are orthogonal, so each wave is fitted alone.
     """
-    number = np.arange(side**2).reshape(side, side)
-    first = np.concatenate([number[:, :-1].ravel(), number[:-1].ravel()])
-    second = np.concatenate([number[:, 1:].ravel(), number[1:].ravel()])
-    differences = np.eye(side**2)[second] - np.eye(side**2)[first]
-    return first, second, np.linalg.pinv(differences).astype(np.float32)
+    waves = cosine_waves(right.shape[1])
+    steps = np.diff(waves, axis=0)
+    squares = np.square(steps).sum(0)
+    squares = squares[:, None] + squares  # of both directions
+    squares[0, 0] = np.inf  # the mean is 0
+    waves, steps, squares = (x.astype(np.float32) for x in (waves, steps, squares))
+    fitted = jnp.einsum("bxyc,xf,yg->bfgc", down, steps, waves)
+    fitted += jnp.einsum("bxyc,xf,yg->bfgc", right, waves, steps)
+    return jnp.einsum("bfgc,xf,yg->bxyc", fitted / squares[..., None], waves, waves)

@@ -41,6 +41,14 @@ def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
     return x.reshape(batch, height * factor, width * factor, -1)
 
 
+def cosine_waves(size: int) -> np.ndarray:
+    """Returns the orthonormal waves of a cosine transform, float64 [place, frequency]."""
+    at = np.arange(size)
+    waves = np.cos(np.pi * (at[:, None] + 0.5) * at / size) * np.sqrt(2 / size)
+    waves[:, 0] /= np.sqrt(2)
+    return waves
+
+
 def cosine_transform(patch_size: int, count: int) -> np.ndarray:
     """Returns `count` patterns of the discrete cosine transform of a patch, as columns.
 
@@ -48,9 +56,7 @@ def cosine_transform(patch_size: int, count: int) -> np.ndarray:
     (Ahmed et al. 1974), those of low frequency first. Images differ less in colour than in
     brightness, so colours begin where brightness has about half of the patterns.
     """
-    at = np.arange(patch_size)
-    waves = np.cos(np.pi * (at[:, None] + 0.5) * at / patch_size) * np.sqrt(2 / patch_size)
-    waves[:, 0] /= np.sqrt(2)  # [pixel, frequency]
+    at, waves = np.arange(patch_size), cosine_waves(patch_size)
     colours = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
     # The second number: soon enough for both mean colours, after (f + 1) (f + 2) / 2 of brightness.
     later = min(round(count**0.5), int((max(9, 8 * count - 15) ** 0.5 - 3) / 2))
