@@ -40,6 +40,7 @@ MOST_STEPS = 64
 
 TEMPERATURE = 0.9  # of hidden patches that are drawn: the best FID of samples (docs/prior.md)
 NEAREST_PARENTS = 64  # parents from which the completion of an image may begin
+SHARE_A_KEY = 8  # images 0 to 7, 8 to 15 and so on; each folds its place among them into it
 
 # Codes int32 [B, N], whether the last step improved them, bool [B], and the number of steps.
 State = tuple[jax.Array, jax.Array, jax.Array]
@@ -151,8 +152,8 @@ def first_guess(
     fills = (mean[:, None, None], jnp.ones(()), jnp.zeros(()))
     guesses = [encode(jnp.where(visible > 0, images, fill)) for fill in fills]
     if parents is not None:
-        guessed = sum(space.multi_hot(np.asarray(guess)) for guess in guesses)
-        shared = guessed @ space.multi_hot(parents).T
+        guessed = np.sum([space.multi_hot(np.asarray(guess)) for guess in guesses], axis=0)
+        shared = np.stack([row[parents].sum(1) for row in guessed])  # codes are fewer than entries
         near = np.argsort(-shared, axis=1, kind="stable")[:, :NEAREST_PARENTS]
         guesses += [jnp.asarray(parents[column]) for column in near.T]
     errors = [visible_error(decode(codes), images, visible) for codes in guesses]
@@ -173,8 +174,8 @@ def complete_patches(
 
     Patches that are mostly hidden are drawn from the prior or, without one, are those of the parent
     whose visible patches are most alike, by their latents. If all are mostly hidden, those of which
-    most is visible count as visible. `start` is the number of the first image, for the key of the
-    draw. Returns int32 [B, N].
+    most is visible count as visible. `start` is the number of the first image, for the keys of the
+    draws. Returns int32 [B, N].
     """
     side = math.isqrt(space.places)
     share = visible[..., 0].reshape(len(visible), side, -1, side, visible.shape[2] // side)
@@ -183,12 +184,19 @@ def complete_patches(
     if prior is not None:
         known = jnp.take_along_axis(seen, space.places_of(codes, codebook), axis=1)
         assert isinstance(prior.network, PlacePrior)
-        key = jax.random.key(0)
-        key = jax.random.fold_in(key, start) if start else key
-        completed = draw_places(prior.network, prior.params, codes, key, known, TEMPERATURE)
+        keys = jnp.stack([_draw_key(start + index) for index in range(len(codes))])
+        completed = draw_places(prior.network, prior.params, codes, keys, known, TEMPERATURE)
         return jnp.where(seen.all(1, keepdims=True), space.canonical(codes), completed)
     if parents is None:
         raise ValueError("hidden patches need parents or a prior, and the model has neither")
     pool = jnp.asarray(parents)
     chosen = most_alike(space.latents_of(pool, codebook), space.latents_of(codes, codebook), seen)
     return exchange_places(space, codebook, codes, pool[chosen], ~seen)
+
+
+def _draw_key(number: int) -> jax.Array:
+    """The key of what is drawn for an image: it depends on the number of this image alone."""
+    key, index = jax.random.key(0), number % SHARE_A_KEY
+    if first := number - index:
+        key = jax.random.fold_in(key, first)
+    return jax.random.fold_in(key, index)

@@ -257,15 +257,17 @@ def complete(
     prior: PlacePrior,
     params: Any,
     codes: jax.Array,
-    key: jax.Array,
+    keys: jax.Array,
     known: jax.Array,
     temperature: ArrayLike,
 ) -> jax.Array:
-    """Draws the codes of sets int32 [B, N] that are not `known`, bool [B, N] or [N]."""
+    """Draws the codes of sets int32 [B, N] that are not `known`, bool [B, N] or [N].
+
+    Each set has a key of its own.
+    """
     slots, apply = prior.slots, partial(prior.apply, {"params": params})
     batch, (places, stages, most) = len(codes), slots.entries.shape
     given = slots.table(codes, known)
-    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(batch))
     order = by_rows((given >= 0).all(-1))  # places that are given come first
 
     def of_place(number: jax.Array, state: tuple) -> tuple:

@@ -209,12 +209,12 @@ def complete_sets(
     codes = jnp.asarray(codes, jnp.int32)
     if passes < 1 or not 0 <= known <= codes.shape[1]:
         raise ValueError(f"passes = {passes}, known = {known}: give at least 1, and 0 to N")
-    if isinstance(prior, PlacePrior):
-        first = jnp.arange(codes.shape[1]) < known
-        return place_prior.complete(prior, params, codes, key, first, temperature)
     batch, n = codes.shape
-    counts = reveal_counts(n - known, passes)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))
+    if isinstance(prior, PlacePrior):
+        first = jnp.arange(n) < known
+        return place_prior.complete(prior, params, codes, keys, first, temperature)
+    counts = reveal_counts(n - known, passes)
     places, filled = jnp.arange(n), known
     for step, count in enumerate(counts.tolist()):
         given = jnp.broadcast_to(places < filled, (batch, n))

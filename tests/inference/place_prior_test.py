@@ -108,6 +108,21 @@ def test_equal_images_are_completed_differently(model):
     assert len(np.unique(codes, axis=0)) == 9  # and are so eight at a time
 
 
+@pytest.mark.slow
+def test_what_is_drawn_for_an_image_depends_on_its_number_alone(model):
+    given = model.sample_prior(jax.random.key(3), 1)
+    visible = jnp.ones((1, 16, 16, 1)).at[:, :, :8].set(0)
+
+    def draw(first: int, count: int) -> np.ndarray:
+        how = jnp.repeat(given, count, 0), jnp.repeat(visible, count, 0), first
+        space, codebook = model.space, model.codebook
+        return np.asarray(complete_patches(space, codebook, None, model.prior, *how))
+
+    whole = np.concatenate([draw(0, 8), draw(8, 8)])
+    assert len(np.unique(whole, axis=0)) == 16
+    np.testing.assert_array_equal(draw(5, 8), whole[5:13])
+
+
 def test_a_little_of_each_patch_is_enough_to_find_a_parent(model):
     parents = model.sample_prior(jax.random.key(3), 5)
     visible = np.zeros((1, 16, 16, 1), np.float32)

@@ -1,12 +1,14 @@
 """Completion: the true set is found where it can be, by the pixels and by the prior."""
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pivq_jax import sampling
-from pivq_jax.sampling import Prior, SetPrior, completion
+from pivq_jax.sampling import CodeSpace, Prior, SetPrior, completion
 
 # A made-up decoder: the image is the sum of one pattern per code.
 K, N, D, SIZE = 20, 3, 5, 8
@@ -131,3 +133,27 @@ def test_the_prior_decides_what_pixels_do_not():
 
     found = sampling.fit_visible(bright, CODEBOOK, truth, images, visible, prior)
     np.testing.assert_array_equal(found, truth)
+
+
+def test_parents_are_compared_without_an_array_of_parents_by_entries():
+    space, rng = CodeSpace(3, 20_000), np.random.default_rng(0)
+    parents = np.sort(np.stack([rng.choice(20_000, 3, replace=False) for _ in range(500)]))
+    images, visible = jnp.zeros((8, 4, 4, 3)), jnp.ones((8, 4, 4, 1))
+    truth = parents[100:108].copy()
+    truth[:, 0] = 0  # two codes in common with a parent, whose image is the right one
+
+    def white(codes: jax.Array) -> jax.Array:
+        found = (codes[:, 0] > 0) & jnp.all(codes == parents[100:108], 1)
+        return jnp.broadcast_to(jnp.where(found, 0.0, 1.0)[:, None, None, None], images.shape)
+
+    def guess() -> np.ndarray:
+        how = space, parents.astype(np.int32), images, visible
+        return np.asarray(completion.first_guess(lambda x: jnp.asarray(truth), white, *how))
+
+    np.testing.assert_array_equal(guess(), parents[100:108])
+    tracemalloc.start()
+    try:
+        guess()
+        assert tracemalloc.get_traced_memory()[1] < parents.shape[0] * 20_000
+    finally:
+        tracemalloc.stop()
