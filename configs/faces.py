@@ -14,11 +14,11 @@ which is matched to the first one so that both are alike along a line. The logs 
 November 2026 have the trials (docs/log).
 
 Cost: 4.6 million parameters, 38 minutes of training on one core of an AMD EPYC with AVX-512, the
-other one busy, with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the command (docs/training.md,
-"Memory on a CPU"); some minutes of evaluation follow. On the 1,377 test images of the photographs
-that docs/photographs.md names (three seeds, VGG16 features, k = 5): 34.9 dB, LPIPS 0.0082, FID of
-reconstructions 0.0020; recombined images: FID 0.0052, precision 0.85, recall 0.68, density 0.98,
-coverage 0.81, where training images have 0.0031, 0.86, 0.86, 0.83 and 0.86.
+other one busy, with huge pages alone (docs/training.md, "Memory on a CPU"); some minutes of
+evaluation follow. On the 1,377 test images of the photographs that docs/photographs.md names (three
+seeds, VGG16 features, k = 5): 34.9 dB, LPIPS 0.0082, FID of reconstructions 0.0020; recombined
+images: FID 0.0052, precision 0.85, recall 0.68, density 0.98, coverage 0.81, where training images
+have 0.0031, 0.86, 0.86, 0.83 and 0.86.
 
 Variants: `:128px` (a trial at 128x128 with patches of 8 pixels: 1,200 steps, 35 minutes on one
 core, 35.3 dB), `:smoke` (a check, no model), `:nearest`; also several, with commas.
