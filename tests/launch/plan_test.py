@@ -354,3 +354,24 @@ def test_the_compiler_does_not_complain_about_this_machine():
     done = run([*command, "--topology=v5e:3x5"])
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith("error: --topology=v5e:3x5 is not available (")
+
+
+MESHES = """
+import os
+from launch.compiler import ENVIRONMENT
+os.environ.update(ENVIRONMENT)
+from launch.compiler import devices_of
+from pivq_jax.common.parallel import make_mesh
+
+for topology in ("v6e:4x4", "v5p:4x4x4", "v4:2x2x4"):
+    devices = devices_of(topology)
+    for fsdp in (2**power for power in range(len(devices).bit_length())):
+        assert make_mesh(fsdp, devices).shape["fsdp"] == fsdp
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs jax[tpu]")
+def test_every_divisor_is_an_axis_of_every_kind_of_slice():
+    done = run([sys.executable, "-c", MESHES])
+    assert done.returncode == 0, done.stderr
