@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import os, sys
 print(os.getpid(), flush=True)
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux")
 def run(script: Path, before: str = "", tunables: str = "") -> tuple[list[str], str]:
     """The process ids that were printed, and the last line."""
     script.write_text(SCRIPT.format(before=before))
-    variables = {**os.environ, "GLIBC_TUNABLES": tunables}
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "GLIBC_TUNABLES": tunables}
     command = [sys.executable, str(script), "--config=a b", "--x"]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     *pids, last = done.stdout.splitlines()
