@@ -101,12 +101,14 @@ def run_side_by_side(
         finally:
             free.put(core)
 
+    # Of the code that runs: once rows are appended to a file of it, the checkout is changed.
+    measured = {"commit": commit(), "date": f"{datetime.date.today()}"}
     started = time.perf_counter()
     with ThreadPoolExecutor(len(cores)) as pool:
         futures = [pool.submit(on_free_core, *each) for each in todo]
         try:
             for number, future in enumerate(as_completed(futures), 1):
-                row = future.result() | {"commit": commit(), "date": f"{datetime.date.today()}"}
+                row = future.result() | measured
                 rows.append(row)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("a") as file:

@@ -3,13 +3,12 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pivq_jax.common.cost import cost_table, format_duration
 from pivq_jax.common.errors import InputError
@@ -36,14 +35,19 @@ from pivq_jax.training.logs import TrainingLog, check_log, check_tracker
 from pivq_jax.training.objective import Metrics, Phase
 from pivq_jax.training.optimizer import learning_rate_schedule
 from pivq_jax.training.profiler import ProfilerTrace
-from pivq_jax.training.run import Evaluator, Run, evaluate, reconstruct_validation, save_picture
+from pivq_jax.training.run import (
+    Evaluator,
+    Run,
+    check_finite,
+    evaluate,
+    reconstruct_validation,
+    save_picture,
+)
 from pivq_jax.training.steps import CODEBOOK, Arrays, TrainState, with_arrays
 from pivq_jax.training.stopping import Interrupted, stop_requests
 
 __all__ = ["train"]
 
-# A run stops if one of these is not finite.
-CHECKED = ("loss", "gradient_norm", "discriminator_gradient_norm", "latent_norm")
 # Names the parameters from which a run began; until its first checkpoint it needs them again.
 INITIAL = "init_from.json"
 
@@ -238,7 +242,7 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
                 clock.count_step()
             completed = step + 1  # `phase` is that of the last of these, not of the next step
             if completed % config.train.log_every == 0 or completed == last_step:
-                values = _check_finite(run, completed, metrics)
+                values = check_finite(run, completed, metrics)
                 if log:
                     log.write(completed, values, config.train.batch_size)
             stop = stop_asked()  # after the wait for these metrics, in which a signal may come
@@ -246,7 +250,7 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
             saves = completed % config.train.checkpoint_every == 0 or done
             measures = run.evaluator and every and completed % every == 0 and not stop
             if saves or measures:
-                _check_finite(run, completed, metrics)
+                check_finite(run, completed, metrics)
             if saves:
                 # A preempted process may have only 30 seconds left, and k-means can take longer.
                 in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
@@ -359,30 +363,8 @@ def _initialize_codebook(run: Run, state: TrainState, params: Params, step: int)
             for _ in range(run.config.quantizer.init_batches)
         ]
     every = jnp.concatenate(latents)
-    _check_finite(run, step, {"latent_norm": jnp.linalg.norm(every.ravel())})
+    check_finite(run, step, {"latent_norm": jnp.linalg.norm(every.ravel())})
     return jax.block_until_ready(run.steps.initialise(state, every))
-
-
-def _check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
-    """Waits for metrics and returns them; FloatingPointError if one of `CHECKED` is not finite.
-
-    Gradients are checked as well, since the loss belongs to the weights before the step.
-    """
-    values = {name: float(value) for name, value in metrics.items()}
-    rates = ["optimizer.learning_rate"]
-    if run.config.optimizer.name == "muon":
-        rates.append("optimizer.muon_learning_rate")
-    if "discriminator_gradient_norm" in metrics:
-        rates.append("adversarial.learning_rate")
-    for name in CHECKED:
-        if not np.isfinite(value := values.get(name, 0.0)):
-            last = run.checkpoints.latest_step()
-            raise FloatingPointError(
-                f"the {name} is {value} at step {step}: lower {' or '.join(rates)}, in a new"
-                " --workdir; "
-                + (f"the last good checkpoint is that of step {last}" if last else "none was saved")
-            )
-    return values
 
 
 def _save(

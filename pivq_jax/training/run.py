@@ -1,6 +1,7 @@
-"""The parts of a run, and what its averaged weights make of validation images."""
+"""The parts of a run, whether its metrics are finite, and what it makes of validation images."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,9 @@ from pivq_jax.training.objective import Phase
 from pivq_jax.training.steps import Arrays, Steps, TrainState
 
 Evaluation = tuple[dict[str, float], dict[str, np.ndarray]]  # figures and pictures, by name
+
+# A run stops if one of these is not finite.
+CHECKED = ("loss", "gradient_norm", "discriminator_gradient_norm", "latent_norm")
 
 
 class Evaluator(Protocol):
@@ -59,6 +63,28 @@ class Run:
     lock: DirectoryLock
     evaluator: Evaluator | None
     initial: Arrays | None = None  # parameters that are not random at first
+
+
+def check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
+    """Waits for metrics and returns them; FloatingPointError if one of `CHECKED` is not finite.
+
+    Gradients are checked as well, since the loss belongs to the weights before the step.
+    """
+    values = {name: float(value) for name, value in metrics.items()}
+    rates = ["optimizer.learning_rate"]
+    if run.config.optimizer.name == "muon":
+        rates.append("optimizer.muon_learning_rate")
+    if "discriminator_gradient_norm" in metrics:
+        rates.append("adversarial.learning_rate")
+    for name in CHECKED:
+        if not np.isfinite(value := values.get(name, 0.0)):
+            last = run.checkpoints.latest_step()
+            raise FloatingPointError(
+                f"the {name} is {value} at step {step}: lower {' or '.join(rates)}, in a new"
+                " --workdir; "
+                + (f"the last good checkpoint is that of step {last}" if last else "none was saved")
+            )
+    return values
 
 
 def save_picture(run: Run, state: TrainState, step: int, phase: Phase) -> None:

@@ -1,7 +1,5 @@
 """The loss on images decoded from recombined sets."""
 
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,12 +110,12 @@ def test_means_of_a_blend_are_those_of_the_pseudo_inverse(side):
     np.testing.assert_allclose(new, expected, atol=3e-6)
 
 
-def test_a_blend_of_4096_patches_takes_seconds():
-    """With a pseudo-inverse it took minutes; `b` is `a` in another light."""
+def test_a_blend_of_4096_patches_needs_no_matrix_of_all_patches():
+    """A pseudo-inverse of their differences took minutes; `b` is `a` in another light."""
     rng = np.random.default_rng(0)
     a = jnp.asarray(rng.uniform(-1, 1, (1, 128, 128, 3)), jnp.float32)
     taken = jnp.asarray(rng.integers(0, 2, (1, 64**2)), jnp.float32)
-    begin = time.perf_counter()
+    program = jax.jit(blend, static_argnums=3).lower(a, a + 0.5, taken, 2).as_text()
+    assert len(program) < 2**20  # with its constants
     found = np.asarray(blend(a, a + 0.5, taken, 2))
-    assert time.perf_counter() - begin < 10
     np.testing.assert_allclose(found, a + 0.5 * taken.mean(), atol=1e-5)

@@ -357,7 +357,7 @@ def test_divergence_before_the_first_checkpoint_names_none(tiny_config):
     checkpoints = SimpleNamespace(latest_step=lambda: None)
     run: Any = SimpleNamespace(config=tiny_config, checkpoints=checkpoints)
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 3: .*; none was saved$"):
-        loop._check_finite(run, 3, {"loss": jnp.float32(np.nan)})
+        loop.check_finite(run, 3, {"loss": jnp.float32(np.nan)})
 
 
 @pytest.mark.slow
