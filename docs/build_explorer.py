@@ -54,12 +54,13 @@ RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 TEST_IMAGES, TRAINING_IMAGES = 200, 1_000
 
 
-def build(open_model: Callable[[], TrainedModel], output: Path) -> None:
+def build(open_model: Callable[[], TrainedModel], output: Path, data_path: str = "") -> None:
     """Builds the folder.
 
     Args:
         open_model: returns the model; called when all else is known to be there.
         output: local directory, replaced if it is one of this program.
+        data_path: where the model's data is, if not where its config says.
 
     Raises:
         InputError: if the model cannot be opened, its data is missing, a package is missing, or
@@ -70,7 +71,8 @@ def build(open_model: Callable[[], TrainedModel], output: Path) -> None:
         raise InputError(f"{output} exists and is no explorer: give a new --output")
     runtime = find_runtime()
     model = open_model()
-    engine = Engine(model, dataset_from_config(model.config))
+    fields = {"data.path": data_path} if data_path else {}
+    engine = Engine(model, dataset_from_config(model.config.with_fields(fields)))
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".explorer.", dir=output.parent) as temporary:
         folder = Path(temporary) / "explorer"
@@ -99,8 +101,9 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
     model, dataset, pool = engine.model, engine.dataset, engine.pool
     tests = first_images(dataset.test, TEST_IMAGES)
     training = first_images(dataset.train, min(TRAINING_IMAGES, len(pool.codes)))
-    description = without_paths(model.description)
-    write_onnx(folder / "model.onnx", model.params, description, pool.codes)
+    # The log lift counts all images; other codes are those of the images that have pictures.
+    codes = pool.codes if model.space.uses_lift else pool.codes[: len(training)]
+    write_onnx(folder / "model.onnx", model.params, without_paths(model.description), codes)
     for name, images in (("test.png", tests), ("training.png", training)):
         (folder / name).write_bytes(encode_png(album(images)))
     files = [*onnx_paths(folder / "model.onnx"), folder / RUNTIME[1]]
@@ -217,13 +220,19 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = CommandParser(
         prog="python -m docs.build_explorer",
-        usage="%(prog)s --workdir=WORKDIR | --pretrained=NAME [--output=DIR]",
+        usage="%(prog)s --workdir=WORKDIR | --pretrained=NAME [--data_path=DIR] [--output=DIR]",
         description=(__doc__ or "").partition("\n\n")[2],
     )
     add: Any = parser.add_argument
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--workdir", help="the workdir of a run")
     model.add_argument("--pretrained", metavar="NAME", help="a published model, such as toon_faces")
+    add(
+        "--data_path",
+        default="",
+        metavar="DIR",
+        help="the model's data, if it is elsewhere now, or published without its place",
+    )
     add("--output", default=str(DOCS / "_build" / "explorer"), help="the folder (%(default)s)")
     options = parser.parse_args(arguments)
     return exit_code(partial(_build, options))
@@ -232,9 +241,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _build(options: argparse.Namespace) -> int:
     output = local_path(options.output)
     if options.pretrained:
-        build(partial(from_pretrained, options.pretrained), output)
+        open_model = partial(from_pretrained, options.pretrained)
     else:
-        build(partial(load, as_path(options.workdir)), output)
+        open_model = partial(load, as_path(options.workdir))
+    build(open_model, output, options.data_path)
     print(f"{output} holds the explorer: python -m http.server --directory {output}")
     return 0
 

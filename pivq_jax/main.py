@@ -214,6 +214,7 @@ def _run(arguments: list[str]) -> int:
     from pivq_jax.config.check import check_config, config_of_model, read_config
     from pivq_jax.config.fields import Config
     from pivq_jax.inference.opening import from_pretrained
+    from pivq_jax.interop.safetensors_file import PATHS
     from pivq_jax.training.stopping import Interrupted, end_on_sigterm
 
     logging.set_verbosity(logging.WARNING)
@@ -231,9 +232,9 @@ def _run(arguments: list[str]) -> int:
         if MODES[_MODE.value].trains and not (trained / "config.json").exists():
             raise InputError(f"{trained} holds no run: give --config to begin one")
         config = config_of_model(read_config(trained), str(trained))
-    if config.data.path and not is_remote(config.data.path):
-        path = os.path.abspath(expanded(config.data.path))
-        config = config.with_fields({"data.path": path})
+    places = {f"{section}.{field}": config[section][field] for section, field in PATHS}
+    places = {n: os.path.abspath(expanded(p)) for n, p in places.items() if p and not is_remote(p)}
+    config = config.with_fields(places)  # for commands in other folders
     training = _MODE.value == "train"
     if training or _CONFIG.value is not None:
         check_config(config, training)
@@ -253,7 +254,7 @@ def _run(arguments: list[str]) -> int:
         config_given=_CONFIG.value is not None,
         **{name: value for name, value in options.items() if value is not None},
     )
-    if not MODES[_MODE.value].trains:
+    if not MODES[_MODE.value].trains or jax.process_count() == 1:
         end_on_sigterm()
     try:
         getattr(modes, _MODE.value)(task)
@@ -307,11 +308,17 @@ def _parse(arguments: list[str]) -> list[str]:
     """Parses flags; fields without --config change the config of the run in --workdir."""
     names = [argument.partition("=")[0].lstrip("-") for argument in arguments]
     fields = any(name.removeprefix("no").startswith("config.") for name in names)
-    if fields and "config" not in names and "workdir" in names:
+    if fields and "workdir" in names and not {"config", "pretrained"} & {*names}:
         at = names.index("workdir")
         workdir = arguments[at].partition("=")[2] or "".join(arguments[at + 1 : at + 2])
-        if (as_path(workdir) / "config.json").exists():
-            arguments = [arguments[0], f"--config={workdir}", *arguments[1:]]
+        try:
+            run = as_path(workdir)
+            if (run / "config.json").exists():
+                # Its whole path, as its name may be that of an experiment, too.
+                place = run.absolute() if isinstance(run, Path) else run
+                arguments = [arguments[0], f"--config={place}/", *arguments[1:]]
+        except (InputError, OSError) as error:
+            sys.exit(refuse(str(error)))
     return parse_flags(_FIELDS, sys.modules[__name__], arguments)
 
 

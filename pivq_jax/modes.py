@@ -1,6 +1,7 @@
 """Implementations of the values of `--mode`."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -298,6 +299,12 @@ def _open_model(task: Task, writes: bool = True) -> TrainedModel:
     """Opens a task's model, with the fields of the task's config that do not define a model."""
     config, workdir, model = task.config, task.workdir, task.published
     if model is None:
+        held = isinstance(workdir, Path) and (workdir / "config.json").exists()
+        if writes and held and not os.access(workdir, os.W_OK):
+            raise InputError(
+                f"{workdir} cannot be written: publish its model elsewhere (python -m"
+                f" pivq_jax.convert --from={workdir} --to=DIR), and use that with --pretrained=DIR"
+            )
         if task.config_given:
             check_workdir(config, workdir, writes)
         else:

@@ -334,6 +334,8 @@ def test_a_config_that_fails_says_why(commands, tmp_path, line, message):
 )
 def test_remote_storage_that_cannot_be_reached_is_refused(commands, place, words):
     assert_refused(commands.run(FOLDER, f"--workdir={place}", "--config.data.name=random"), *words)
+    # Where the config is that of the run, it is looked for there while flags are parsed.
+    assert_refused(commands.run(f"--workdir={place}", "--config.train.steps=9"), *words)
 
 
 @pytest.mark.slow
@@ -410,6 +412,21 @@ def test_a_workdir_with_a_damaged_config_is_refused(commands, small_folder, tmp_
     (tmp_path / "config.json").write_text('{"name": ')
     data = f"--config.data.path={small_folder}"
     assert_refused(commands.run(FOLDER, data, f"--workdir={tmp_path}"), "is damaged", "--workdir")
+
+
+def test_fields_change_the_config_of_the_run_not_of_an_experiment(commands, tiny_run, tmp_path):
+    run = tmp_path / "toon_faces"
+    run.mkdir()
+    shutil.copy(tiny_run.workdir / "config.json", run)
+    arguments = ["--workdir=toon_faces", "--mode=sample", "--config.sample.count=4"]
+    assert_refused(commands.run(*arguments, directory=tmp_path), "no checkpoint")
+
+
+def test_paths_are_those_of_the_folder_of_the_command(commands, tmp_path):
+    weights = "--config.loss.perceptual_weights=w/alex.safetensors"
+    arguments = ["--config=image_folder:smoke", "--mode=evaluate", weights, "--workdir=run"]
+    done = commands.run(*arguments, directory=tmp_path)
+    assert_refused(done, str(tmp_path / "w" / "alex.safetensors"))
 
 
 def test_help_says_what_the_modes_do(commands):

@@ -177,6 +177,13 @@ def test_the_images_of_the_input_are_never_replaced(tiny_model, small_folder, tm
     assert {path.name: path.read_bytes() for path in source.glob("*.*")} == before
 
 
+def test_of_a_run_that_cannot_be_written_the_model_is_published_elsewhere(tiny_run, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write to all
+    task = modes.Task(pivq_jax.load(tiny_run.workdir).config, tiny_run.workdir)
+    with pytest.raises(InputError, match=r"cannot be written: publish its model .* --pretrained"):
+        modes.sample(task)
+
+
 def test_images_of_another_input_are_never_beside_new_codes(tiny_model, small_folder, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

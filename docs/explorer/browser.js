@@ -247,7 +247,7 @@ const EXACT = { colorSpaceConversion: "none" };
 /** Loads a file that belongs to the page. */
 async function load(name, read) {
   try {
-    const file = await fetch(name);
+    const file = await fetch(name, { cache: "no-cache" }); // all files of one model, or none
     if (file.ok) return await read(file);
   } catch {
     // Below.

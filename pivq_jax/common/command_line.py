@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.output import outlive_output, print_and_exit
+from pivq_jax.common.retry import of_storage
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -94,6 +95,13 @@ def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "
         )
     except OSError as error:
         print(f"error: {error}{failed}", file=sys.stderr)
+    except Exception as error:
+        if not of_storage(error):
+            raise
+        print(
+            f"error: the storage refused ({brief(error)}): check the network, and your login to it",
+            file=sys.stderr,
+        )
     return 1
 
 

@@ -89,6 +89,8 @@ def check_directory(directory: Path, flag: str, writes: bool = True) -> None:
     existing = next((path for path in (directory, *directory.parents) if path.exists()), None)
     if existing and not existing.is_dir():
         raise InputError(f"{existing} is a file: choose another {flag}")
+    if isinstance(directory, Path) and directory.is_symlink() and not directory.exists():
+        raise InputError(f"{directory} is a link to what does not exist: choose another {flag}")
     if writes and isinstance(existing, Path) and not os.access(existing, os.W_OK):
         raise InputError(f"{existing} cannot be written: choose another {flag}")
 

@@ -46,15 +46,20 @@ def tensorstore_status(error: BaseException) -> str:
     return found[1] if found else ""
 
 
+def of_storage(error: BaseException) -> bool:
+    """Whether what reads remote storage raised this error, or one that led to it."""
+    modules = (type(each).__module__ for each in causes(error))
+    return any(m.partition(".")[0] in _CLIENTS and "protobuf" not in m for m in modules)
+
+
 def may_pass(error: BaseException) -> bool:
     """Whether the same may succeed later: the storage caused this error or one that led to it."""
     return any(
         isinstance(each, TimeoutError | ConnectionError)
         or (isinstance(each, OSError) and errno.errorcode.get(each.errno or 0) in _PASSING)
         or tensorstore_status(each) in _PASSING_STATUS
-        or type(each).__module__.partition(".")[0] in _CLIENTS
         for each in causes(error)
-    )
+    ) or of_storage(error)
 
 
 def retried(call: Callable[[], T], what: str, done: str = "read") -> T:

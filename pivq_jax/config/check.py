@@ -301,9 +301,12 @@ def read_config(workdir: Path) -> dict[str, Any]:
             " --config and --workdir"
         )
     try:
-        return with_added_fields(read_json(path))
+        config = with_added_fields(read_json(path))
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({brief(error)}): choose another --workdir") from error
+    if "format_version" in config:
+        raise InputError(f"{workdir} is a published model, no run: give it as --pretrained")
+    return config
 
 
 def config_of_model(values: dict[str, Any], origin: str) -> Config:

@@ -71,11 +71,12 @@ def informative_codes(
     Codes are int [M, N], labels int [M, A]; `factors` are the names of the classes of each
     attribute, empty without labels.
 
-    Each code is attributed to the factor with which it has the largest mutual information. Factors
-    contribute their best codes in turn, starting with the factor that is represented best, so that
-    no factor dominates the list. Without labels, the codes of highest entropy come first, i.e.
-    those that occur in about half of the images. With labels, only codes beyond chance are listed
-    (likelihood-ratio test at 1 %, corrected for the number of codes and factors).
+    Each code is attributed to the factor with which it has the largest mutual information, of those
+    with which it has more than by chance (likelihood-ratio test at 1 %, corrected for the number of
+    codes and factors); codes without such a factor are not listed. Factors contribute their best
+    codes in turn, starting with the factor that is represented best, so that no factor dominates
+    the list. Without labels, the codes of highest entropy come first, i.e. those that occur in
+    about half of the images.
     """
     codes, labels = np.asarray(codes), np.asarray(labels)
     size, (images, held) = space.codebook_size, space.occurrences(codes)
@@ -96,13 +97,15 @@ def informative_codes(
     # 2 M ln 2 times the information is chi-squared if code and factor are independent (G-test).
     freedom = np.array([max(1, len(np.unique(column)) - 1) for column in labels.T])
     chance = jax.scipy.stats.chi2.sf(2 * len(codes) * np.log(2) * bits, freedom)
-    candidates = candidates[np.asarray(chance)[candidates].min(1) * bits.size < 0.01]
+    # A factor of many values tells more by chance than others: only what is beyond it counts.
+    told = np.where(np.asarray(chance) * bits.size < 0.01, bits, 0.0)
+    candidates = candidates[told[candidates].max(1) > 0]
     # The best code of every factor, then the second of every factor, and so on.
     places = []
     for a in range(len(factors)):
-        own = candidates[bits[candidates].argmax(1) == a]
-        queue = own[np.argsort(-bits[own, a], kind="stable")]
-        places += [(rank, -bits[code, a], int(code), a) for rank, code in enumerate(queue)]
+        own = candidates[told[candidates].argmax(1) == a]
+        queue = own[np.argsort(-told[own, a], kind="stable")]
+        places += [(rank, -told[code, a], int(code), a) for rank, code in enumerate(queue)]
     meanings = []
     for _, _, code, a in sorted(places)[:count]:
         factor, values = list(factors.items())[a]

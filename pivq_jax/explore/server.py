@@ -96,13 +96,17 @@ def make_app(engine: Engine, address: str = "localhost") -> Starlette:
         async with work.file(request) as content:
             return await work.run(request, engine.read_codes, content)
 
+    model = engine.describe()
+    finds: dict[str, Callable[[Request], Any]] = {
+        **{name: partial(answer, find) for name, find in answers.items()},
+        "encode": encode,
+        "codes/read": read_codes,
+    }
     return Starlette(
         routes=[
             *_page_routes(),
-            Route("/api/model", JSONResponse(engine.describe()), methods=["GET"]),
-            *(_route(name, partial(answer, find)) for name, find in answers.items()),
-            _route("encode", encode),
-            _route("codes/read", read_codes),
+            Route("/api/model", JSONResponse(model), methods=["GET"]),
+            *(_route(name, find, model["id"]) for name, find in finds.items()),
         ],
         middleware=[Middleware(Guard, address=address)],
     )
@@ -159,11 +163,16 @@ def _page_routes() -> list[Route]:
     ]
 
 
-def _route(name: str, find: Callable[[Request], Any]) -> Route:
-    """A route on which expected errors become JSON with one sentence."""
+def _route(name: str, find: Callable[[Request], Any], model: str) -> Route:
+    """A route on which expected errors become JSON with one sentence; refuses another model's page.
+
+    Such a page was opened before this server began at the address of another one.
+    """
 
     async def answer(request: Request) -> Response:
         try:
+            if request.headers.get("x-model", model) != model:
+                raise HTTPException(409, "the server has another model now: reload the page")
             found = await find(request)
             if isinstance(found, bytes):
                 return Response(found, media_type="application/octet-stream")

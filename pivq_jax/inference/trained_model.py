@@ -24,6 +24,7 @@ from pivq_jax.sampling.completion import complete_patches, first_guess
 
 Array = jax.Array | np.ndarray
 COMPLETED_AT_ONCE = 8  # images
+ENCODED_AT_ONCE = 256  # images, whose latents take much more memory than codes
 RECOMBINED_AT_ONCE = 256  # images, each of which takes megabytes with thousands of codes
 
 
@@ -39,7 +40,7 @@ class TrainedModel:
       of a `positional` model are in the order of its latents, which matters.
 
     They raise ValueError for arrays of another form, and compile once per batch size. What is added
-    makes another model: `dataclasses.replace(model, parents=model.encode(images))`.
+    makes another model: `dataclasses.replace(model, parents=model.encode(images), labels=None)`.
     """
 
     config: Config  # the resolved config of the run
@@ -89,7 +90,10 @@ class TrainedModel:
 
     def encode(self, images: Array) -> jax.Array:
         """Encodes images to codes. Raises ValueError if one is not finite, too."""
-        return self.encode_with_latents(images)[0]
+        images = check_images(images, self.config.data.image_size)
+        starts = range(0, len(images), ENCODED_AT_ONCE)
+        parts = [self._encode(images[i : i + ENCODED_AT_ONCE], i)[0] for i in starts]
+        return jnp.concatenate(parts)
 
     def encode_with_latents(self, images: Array) -> tuple[jax.Array, jax.Array]:
         """Encodes images to codes and the latents, float32 [B, N, D], before quantization.
@@ -97,11 +101,7 @@ class TrainedModel:
         Latents are in the order of the encoder's queries; with several stages, they are what each
         code stands for, one stage after another. Raises as `encode` does.
         """
-        images = check_images(images, self.config.data.image_size)
-        codes, converged, latents = self._programs.encode(self.params, images)
-        if not np.all(converged):
-            raise ValueError(f"image {int(np.argmin(converged))} gives no codes: is it finite?")
-        return codes, latents
+        return self._encode(check_images(images, self.config.data.image_size))
 
     def decode(self, codes: Array) -> jax.Array:
         """Decodes codes to images, float32."""
@@ -305,6 +305,14 @@ class TrainedModel:
         if self.space.places:
             return sampling.place_table(self.space, self.codebook, self.parents, self.labels)
         return sampling.factor_table(self.space, self.parents, self.labels)
+
+    def _encode(self, images: jax.Array, first: int = 0) -> tuple[jax.Array, jax.Array]:
+        """Encodes checked images, of which `first` is the number of the first one in messages."""
+        codes, converged, latents = self._programs.encode(self.params, images)
+        if not np.all(converged):
+            number = first + int(np.argmin(converged))
+            raise ValueError(f"image {number} gives no codes: is it finite?")
+        return codes, latents
 
     def _own_prior(self) -> sampling.Prior:
         """The prior with its parameters where codes are: on this process's first device."""

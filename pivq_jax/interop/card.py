@@ -82,7 +82,7 @@ An image is {_FORMS[kind]}: {count} of {quantizer["codebook_size"]} (`quantizer.
 import jax
 import pivq_jax
 
-model = pivq_jax.from_pretrained("{config["name"]}")  # or its directory, or OWNER/NAME on the hub
+model = pivq_jax.from_pretrained("OWNER/NAME")  # on the hub, or its directory
 {new}codes = model.encode(images)  # f32 [B, {size}, {size}, 3] in [-1, 1] -> int32 [B, {count}]
 images = model.decode(codes)
 mixed = model.decode(model.recombine(codes, codes[::-1], jax.random.key(0)))

@@ -6,6 +6,7 @@ optionally `step` (by default the last step of the config), `progress`, `metrics
 in it.
 """
 
+import functools
 import json
 import reprlib
 from pathlib import Path
@@ -20,8 +21,9 @@ from pivq_jax.common.files import write_atomically
 from pivq_jax.common.weights import Params, pack_arrays, read_header, read_safetensors
 from pivq_jax.config.check import check_config, check_fields, config_of_model, with_added_fields
 from pivq_jax.config.fields import Config, is_whole
+from pivq_jax.config.sections import ModelConfig
 from pivq_jax.interop.weights import check_state_dict, from_torch, to_torch
-from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.model.pivq import PIVQ
 
 KEY = "pivq_jax"
 FORMAT_VERSION = 1  # raised when files are written that earlier versions would misread
@@ -126,13 +128,21 @@ def model_shapes(config: Config, origin: str = "config") -> Params:
     Returns a tree of `jax.ShapeDtypeStruct`. Raises InputError if the config, which is named as
     that in `origin`, describes no model.
     """
+    kind = config.quantizer.kind
+    # Nearest entries have the same parameters, and no matching to trace.
+    kind = "nearest" if kind == "matching" else kind
     try:
-        size = config.data.image_size
-        model = pivq_from_config(config)
-        images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-        return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+        shapes = _shapes(config.model, config.data.image_size, config.quantizer.codebook_size, kind)
+        return jax.tree.map(lambda leaf: leaf, shapes)  # which the caller may change
     except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(f"the config in {origin} describes no model: {error}") from error
+
+
+@functools.lru_cache
+def _shapes(model: ModelConfig, image_size: int, codebook_size: int, kind: str) -> Params:
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    network = PIVQ(model, image_size, codebook_size, kind)
+    return jax.eval_shape(network.init, jax.random.key(0), images)["params"]
 
 
 def without_paths(description: dict[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,10 @@ def check_labels(labels: Labels, count: int) -> Labels:
     values, classes = np.asarray(labels.values), [len(names) for names in labels.factors.values()]
     if not classes or values.shape != (count, len(classes)):
         shape = f"[{count}, {len(classes)}]"
-        raise ValueError(f"labels have shape {values.shape}: give {shape} and at least one factor")
+        raise ValueError(
+            f"labels have shape {values.shape}: give {shape} and at least one factor, or"
+            " labels=None"
+        )
     if not np.issubdtype(values.dtype, np.integer):
         raise ValueError(f"labels are {values.dtype}: give integers")
     if count and (np.any(values < 0) or np.any(values.max(0) >= classes)):
@@ -189,6 +192,7 @@ def place_table(
     shows = np.zeros((*shape, places), bool)
     readers = np.zeros((*shape, numbers.shape[1]), np.float32)
     offsets = np.full(shape, -np.inf, np.float32)
+    variance = np.maximum(latents.var(0).sum(-1), 1e-12)
     for factor, value in np.ndindex(shape):
         has = labels.values[:, factor] == value
         if not has.any():
@@ -198,7 +202,7 @@ def place_table(
         offsets[factor, value] = np.log(has.mean()) - reader @ (numbers[has].mean(0) + mean) / 2
         if not has.all():
             apart = np.square(latents[has].mean(0) - latents[~has].mean(0)).sum(-1)
-            apart /= np.maximum(latents.var(0).sum(-1), 1e-12)
+            apart /= variance
             shows[factor, value] = apart >= LEAST_DIFFERENCE * apart.max()
     parts = image_codes, latents, labels.values, shows, readers, offsets
     return PlaceTable(*map(jnp.asarray, parts))

@@ -4,7 +4,6 @@ Sizes of files are in tests/memory_test.py, paths in tests/modes_test.py.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,25 +49,7 @@ METADATA = {
 }
 
 
-@pytest.fixture(scope="module")
-def shapes() -> Iterator[Any]:
-    """Of the tiny model; found once for all models of the same networks, which takes a second."""
-    kept: dict[str, Any] = {}
-    find = safetensors_file.model_shapes
-
-    def model_shapes(config: Config, origin: str = "") -> Any:
-        sections = config.to_dict()
-        key = repr([sections["model"], sections["quantizer"], config.data.image_size])
-        if key not in kept:
-            kept[key] = find(config, origin)
-        return kept[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(safetensors_file, "model_shapes", model_shapes)
-        yield model_shapes(Config.from_dict(tiny()))
-
-
-def published(folder: Path, shapes: Any, changes: dict[str, Any]) -> None:
+def published(folder: Path, changes: dict[str, Any]) -> None:
     """A tiny model whose description has some values replaced, by their path."""
     description = {"format_version": safetensors_file.FORMAT_VERSION, "config": tiny(), "step": 900}
     description |= {"progress": {}, "metrics": {}}
@@ -79,10 +60,11 @@ def published(folder: Path, shapes: Any, changes: dict[str, Any]) -> None:
             place[section] = dict(place[section])
             place = place[section]
         place[field] = value
-    write(folder, shapes, json.dumps(description))
+    write(folder, json.dumps(description))
 
 
-def write(folder: Path, shapes: Any, text: str) -> None:
+def write(folder: Path, text: str) -> None:
+    shapes = safetensors_file.model_shapes(Config.from_dict(tiny()))
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
     arrays = safetensors_file.to_torch(params)
     metadata = {"format": "pt", safetensors_file.KEY: text}
@@ -99,44 +81,44 @@ def outcome(folder: Path) -> str:
     return ""
 
 
-def opened_each(folder: Path, shapes: Any, cases: list[tuple[str, Any]]) -> dict[str, int]:
+def opened_each(folder: Path, cases: list[tuple[str, Any]]) -> dict[str, int]:
     """Opens a model for each change; counts those that are refused, and opened."""
     counts = {"refused": 0, "opened": 0}
-    published(folder, shapes, {})
+    published(folder, {})
     assert outcome(folder) == ""
     before = peak_memory(reset=True)
     for name, value in cases:
-        published(folder, shapes, {name: value})
+        published(folder, {name: value})
         counts["refused" if outcome(folder) else "opened"] += 1
         assert peak_memory() - before < 2**28, (name, repr(value)[:100])
     return counts
 
 
-def test_fields_of_the_config(tmp_path, shapes, capfd):
+def test_fields_of_the_config(tmp_path, capfd):
     cases = [
         (f"config.{field.name}", value) for field in all_fields() for value in WORST[field.type]
     ]
-    counts = opened_each(tmp_path, shapes, cases)
+    counts = opened_each(tmp_path, cases)
     print(counts)
     assert counts["refused"] > counts["opened"] > 0
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_the_other_metadata(tmp_path, shapes, capfd):
+def test_the_other_metadata(tmp_path, capfd):
     cases = [(name, value) for name, values in METADATA.items() for value in values]
-    assert opened_each(tmp_path, shapes, cases)["refused"] > 0
+    assert opened_each(tmp_path, cases)["refused"] > 0
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_numbers_that_are_no_json_are_refused(tmp_path, shapes):
-    published(tmp_path, shapes, {"metrics": {"psnr": float("nan")}})
+def test_numbers_that_are_no_json_are_refused(tmp_path):
+    published(tmp_path, {"metrics": {"psnr": float("nan")}})
     assert "does not say what model it is" in outcome(tmp_path)
     text = f'{{"config": {json.dumps(tiny())}, "metrics": {{"psnr": 1e999}}}}'  # read as infinity
-    write(tmp_path, shapes, text)
+    write(tmp_path, text)
     assert "does not say what model it is" in outcome(tmp_path)
 
 
-def test_a_model_without_a_description(tmp_path, shapes):
+def test_a_model_without_a_description(tmp_path):
     for text in ("", "[]", "null", "1", '"a"', "{}", '{"config": 1}', "[" * 10**5):
-        write(tmp_path, shapes, text)
+        write(tmp_path, text)
         assert "does not say what model it is" in outcome(tmp_path), text[:50]

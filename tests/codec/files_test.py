@@ -1,7 +1,6 @@
 """Files of codes with their model, which need not be trained for that."""
 
 import dataclasses
-import functools
 import subprocess
 import sys
 import zlib
@@ -27,18 +26,12 @@ from tests.conftest import ROOT
 N, K = 8, 32
 
 
-@functools.cache
-def shapes_of(config, positional: bool):
-    """The shapes of the weights of a model, which are the same for sets and multisets."""
-    return model_shapes(config.with_fields({"quantizer.kind": "positional"} if positional else {}))
-
-
 def make_model(config, kind: str = "matching", seed: int = 0) -> TrainedModel:
     """A model with random weights."""
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
-        shapes_of(config, kind == "positional"),
+        model_shapes(config.with_fields({"quantizer.kind": kind})),
     )
     config = config.with_fields({"quantizer.kind": kind})
     return TrainedModel(config, make_mesh(), params, step=100, progress={})

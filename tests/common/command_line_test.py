@@ -39,6 +39,19 @@ def test_ctrl_c_is_one_line(capsys):
     assert capsys.readouterr().err == "\ninterrupted; the same command continues\n"
 
 
+def test_a_refusal_of_the_storage_is_one_line(capsys):
+    class HttpError(Exception):
+        """An error of a storage client."""
+
+    def read() -> int:
+        raise HttpError("Invalid Credentials, 401")
+
+    HttpError.__module__ = "gcsfs.retry"
+    assert exit_code(read) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the storage refused" in line and "401" in line and "login" in line
+
+
 def test_another_failure_keeps_its_traceback():
     def fail() -> int:
         raise RuntimeError("a mistake of ours")

@@ -99,6 +99,9 @@ def test_a_place_for_output_is_a_directory_or_can_become_one(tmp_path, monkeypat
     for place in (tmp_path / "file", tmp_path / "file" / "below", Path("file")):
         with pytest.raises(InputError, match=r"file is a file: choose another --to$"):
             check_directory(place, "--to")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"link is a link to what does not exist: choose anoth"):
+        check_directory(tmp_path / "link", "--to")
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write to all
     with pytest.raises(InputError, match=r" cannot be written: choose another --to$"):
         check_directory(tmp_path / "new", "--to")

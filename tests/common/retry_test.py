@@ -18,7 +18,12 @@ class HttpError(Exception):
     """An error of a storage client."""
 
 
+class DecodeError(Exception):
+    """An error of a record that is read."""
+
+
 HttpError.__module__ = "gcsfs.retry"
+DecodeError.__module__ = "google.protobuf.message"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +52,7 @@ def test_the_storage_is_the_reason(error):
         led_to(ValueError("OUT_OF_RANGE: Error reading")),
         KeyError("params"),
         RuntimeError("UNAVAILABLE: the device"),
+        DecodeError("a damaged record"),
     ],
 )
 def test_the_storage_is_not_the_reason(error):

@@ -70,6 +70,16 @@ def test_the_codes_that_tell_most_are_listed_factor_by_factor(faces):
     ]
 
 
+def test_a_factor_of_many_values_does_not_take_the_codes_of_others():
+    rng = np.random.default_rng(0)
+    labels = np.stack([rng.integers(0, 2, 4_000), rng.integers(0, 200, 4_000)], axis=1)
+    seldom = rng.random(4_000) < np.where(labels[:, 0] == 1, 0.04, 0.01)
+    codes = np.where(seldom, 0, rng.integers(1, K, 4_000))[:, None]
+    factors = {"hat": ("no", "yes"), "age": tuple(map(str, range(200)))}
+    meaning, *others = atlas.informative_codes(CodeSpace(1, K), codes, labels, factors, K)
+    assert (meaning.code, meaning.factor, meaning.value) == (0, "hat", "yes") and not others
+
+
 def test_without_labels_codes_of_most_entropy_come_first(faces):
     codes, _ = faces
     found = atlas.informative_codes(SPACE, codes, np.empty((M, 0), int), {}, count=3)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from docs import build_explorer
 from pivq_jax.explore.engine import Engine
@@ -96,6 +97,14 @@ def test_without_a_server_models_with_places_have_no_factors(opened):
     engine, page, written, found = opened
     assert engine.describe()["factors"] and found["factors"] == written["model"]["factors"] == []
     assert not (page / "factors.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_without_a_server_codes_are_those_of_images_with_pictures(opened):
+    engine, page, written, _ = opened
+    held = safetensors.numpy.load_file(page / "model.codes.safetensors")["training_codes"]
+    count = written["model"]["trainingImages"]
+    np.testing.assert_array_equal(held, engine.pool.codes[:count])
 
 
 @pytest.mark.slow

@@ -20,7 +20,9 @@ class Running:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.end = threading.Event(), threading.Event()
         engine: Any = SimpleNamespace(
-            describe=dict, neighbours=self.neighbours, read_codes=lambda content: np.arange(2)
+            describe=lambda: {"id": ""},
+            neighbours=self.neighbours,
+            read_codes=lambda content: np.arange(2),
         )
         servers: list[uvicorn.Server] = []
 

@@ -102,6 +102,15 @@ def test_every_answer_is_that_of_the_engine(client, engine):
     assert len(face["codes"]) == N and image_of(face["a"]["image"]).shape == (SIZE, SIZE, 3)
 
 
+def test_a_page_of_another_model_is_told_to_reload(client, engine):
+    def answer_to(model: str):
+        return client.post("/api/neighbours", json={"code": 3}, headers={"X-Model": model})
+
+    assert answer_to(engine.describe()["id"]).status_code == 200
+    answer = answer_to("0" * 16)
+    assert answer.status_code == 409 and "reload the page" in answer.json()["error"]
+
+
 def test_an_own_image_is_cropped_and_encoded(client, engine, tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "own.png").write_bytes(png(rng.integers(0, 256, (40, 60, 3), np.uint8)))

@@ -224,6 +224,12 @@ def test_images_of_another_range_are_refused(trained_model, images):
     trained_model.encode(1.1 * images[:1])  # interpolation may overshoot
 
 
+def test_images_are_encoded_in_parts(trained_model, images, monkeypatch):
+    whole = trained_model.encode(images)
+    monkeypatch.setattr(trained_model_module, "ENCODED_AT_ONCE", 4)
+    np.testing.assert_array_equal(trained_model.encode(images), whole)
+
+
 def test_an_image_that_is_not_finite_is_named(trained_model, images):
     broken = images.copy()
     broken[5, 3, 3, 0] = np.nan

@@ -318,6 +318,14 @@ def test_what_is_no_model_is_refused(where, message):
         pivq_jax.from_pretrained(where)
 
 
+def test_a_run_and_a_published_model_are_told_apart(published, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="is a run, no published model: give it as --workdir"):
+        pivq_jax.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match="is a published model, no run: give it as --pretrained"):
+        pivq_jax.load(published)
+
+
 def test_a_directory_comes_before_the_package_and_the_package_before_the_hub(
     published, tmp_path, monkeypatch
 ):

@@ -28,7 +28,7 @@ def run(tmp_path: Path, code: int, *arguments: str) -> tuple[int, list[str]]:
 def test_only_a_stopped_run_is_requeued(tmp_path, code, requeued):
     ended, calls = run(tmp_path, code, "--config=configs/ffhq.py", "--workdir=/shared/a b")
     assert ended == code
-    started = "srun --kill-on-bad-exit=1 --cpus-per-task=12 python -m pivq_jax.main"
+    started = "srun --cpus-per-task=12 python -m pivq_jax.main"
     given = "--distributed=auto --config=configs/ffhq.py --workdir=/shared/a b"
     assert calls[0] == f"{started} {given}"
     assert calls[1:] == ["scontrol requeue 17"] * requeued

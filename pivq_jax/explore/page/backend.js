@@ -15,8 +15,7 @@
  *   whatever takes a set takes it in any order, except for `positional` models, where the place of a
  *   code in the array is its place in the image.
  * - An image is an `ImageData` of S x S pixels, opaque.
- * - Every method may be called while another one runs. A backend may work on one thing at a time;
- *   the page aborts a `decode` through its signal when a newer one replaces it.
+ * - Every method may be called while another one runs. A backend may work on one thing at a time.
  * - Every method rejects with a `BackendError`, whose message is one sentence for the page to show:
  *   what is wrong and what to do. An aborted call rejects with the signal's reason.
  */

@@ -56,6 +56,7 @@ class Explorer {
   #decoding = null; // while it goes on
   #settling = 0;
   #comparing = new AbortController();
+  #link = ""; // the last that was opened
 
   constructor(backend, model) {
     this.#backend = backend;
@@ -391,9 +392,14 @@ class Explorer {
   }
 
   async #openLink() {
-    if (location.hash.length < 2) return;
+    const link = location.hash;
+    if (link.length < 2) return;
+    this.#link = link;
     await this.#act(async () => {
-      this.#change(await fromFragment(location.hash.slice(1), this.#model, this.#backend));
+      const { present } = this.#history;
+      const state = await fromFragment(link.slice(1), this.#model, this.#backend);
+      // What a person has done or opened meanwhile is what is wanted.
+      if (link === this.#link && present === this.#history.present) this.#change(state);
     });
   }
 }

@@ -8,64 +8,64 @@ export class ServerBackend {
 
   async open(progress) {
     progress("Opening the model", 0);
-    this.#model = await ask("model");
+    this.#model = await this.#ask("model");
     return this.#model;
   }
 
   async examples(start, count) {
-    const images = await ask("examples", { start, count });
+    const images = await this.#ask("examples", { start, count });
     return images.map((image) => this.#image(image));
   }
 
   async example(index) {
-    return this.#picture(await ask("example", { index }));
+    return this.#picture(await this.#ask("example", { index }));
   }
 
   async encode(file, name) {
     checkSize(file, this.#model);
-    return { ...this.#picture(await ask("encode", file)), name };
+    return { ...this.#picture(await this.#ask("encode", file)), name };
   }
 
   async pair(a, b) {
-    return ask("pair", { a, b });
+    return this.#ask("pair", { a, b });
   }
 
   async decode(sets, signal) {
-    const images = await ask("decode", { sets }, signal);
+    const images = await this.#ask("decode", { sets }, signal);
     return images.map((image) => this.#image(image));
   }
 
   async recombine() {
     const [seed] = crypto.getRandomValues(new Uint32Array(1));
-    const found = await ask("recombine", { seed: seed >>> 1 });
+    const found = await this.#ask("recombine", { seed: seed >>> 1 });
     return { ...found, a: this.#picture(found.a), b: this.#picture(found.b) };
   }
 
   async nearest(codes, signal) {
-    const found = await ask("nearest", { codes }, signal);
+    const found = await this.#ask("nearest", { codes }, signal);
     return { ...found, picture: this.#picture(found.picture) };
   }
 
   async neighbours(code) {
-    return ask("neighbours", { code });
+    return this.#ask("neighbours", { code });
   }
 
   async readFactors(codes) {
-    return ask("factors/read", { codes });
+    return this.#ask("factors/read", { codes });
   }
 
   async edit(codes, factor, value) {
-    return ask("edit", { codes, factor, value });
+    return this.#ask("edit", { codes, factor, value });
   }
 
   async writeCodes(codes) {
-    const response = await send("codes/write", { codes });
+    const response = await this.#send("codes/write", { codes });
     return { name: "face.pivq", file: await response.blob() };
   }
 
   async readCodes(file) {
     checkSize(file, this.#model);
-    return ask("codes/read", file);
+    return this.#ask("codes/read", file);
   }
 
   #picture(picture) {
@@ -85,34 +85,35 @@ export class ServerBackend {
     }
     return image;
   }
-}
 
-/** Sends a request; the answer is JSON. */
-async function ask(name, body, signal) {
-  const response = await send(name, body, signal);
-  try {
-    return await response.json();
-  } catch {
-    signal?.throwIfAborted();
-    throw new BackendError("The answer of the server is cut short: is it still running?");
+  /** Sends a request; the answer is JSON. */
+  async #ask(name, body, signal) {
+    const response = await this.#send(name, body, signal);
+    try {
+      return await response.json();
+    } catch {
+      signal?.throwIfAborted();
+      throw new BackendError("The answer of the server is cut short: is it still running?");
+    }
   }
-}
 
-/** Sends a request: a file as it is, anything else as JSON; without a body, a GET. */
-async function send(name, body, signal) {
-  const options = { signal };
-  if (body !== undefined) {
-    options.method = "POST";
-    options.body = body instanceof Blob ? body : JSON.stringify(body);
+  /** Sends a request: a file as it is, anything else as JSON; without a body, a GET. */
+  async #send(name, body, signal) {
+    const options = { signal };
+    if (body !== undefined) {
+      options.method = "POST";
+      options.body = body instanceof Blob ? body : JSON.stringify(body);
+      options.headers = { "X-Model": this.#model.id }; // another one may be served by now
+    }
+    let response;
+    try {
+      response = await fetch(`api/${name}`, options);
+    } catch {
+      signal?.throwIfAborted();
+      throw new BackendError("The server does not answer: is it still running?");
+    }
+    if (response.ok) return response;
+    const { error = "the server failed" } = await response.json().catch(() => ({}));
+    throw new BackendError(`${error[0].toUpperCase()}${error.slice(1)}.`);
   }
-  let response;
-  try {
-    response = await fetch(`api/${name}`, options);
-  } catch {
-    signal?.throwIfAborted();
-    throw new BackendError("The server does not answer: is it still running?");
-  }
-  if (response.ok) return response;
-  const { error = "the server failed" } = await response.json().catch(() => ({}));
-  throw new BackendError(`${error[0].toUpperCase()}${error.slice(1)}.`);
 }

@@ -45,6 +45,7 @@ export class Slots {
   #parts = new Map(); // by slot: {box, pair, chips}
   #places = [find("slots"), find("common")];
   #about = find("about-code");
+  #told = null; // the slot that it is about
 
   /**
    * @param {import("./backend.js").Model} model
@@ -82,6 +83,7 @@ export class Slots {
       const name = box.querySelector(".replace");
       if (name) name.setAttribute("aria-label", `Replace ${code}`);
     }
+    if (this.#told) this.#tell(this.#told);
   }
 
   #build(pairs) {
@@ -96,6 +98,7 @@ export class Slots {
     }
     find("common-part").hidden = !common.length;
     this.#about.textContent = "";
+    this.#told = null;
     this.#legend(new Set([...pairs.a, ...pairs.b].map((code) => this.#model.entries[code].group)));
   }
 
@@ -166,6 +169,7 @@ export class Slots {
   #tell(target) {
     const box = target.closest(".slot");
     if (!box) return;
+    this.#told = box;
     const slot = Number(box.dataset.slot);
     const codes = [this.#pairs.a[slot], this.#pairs.b[slot], Number(box.dataset.code)];
     this.#about.textContent = [...new Set(codes)].map((code) => describe(code, this.#model)).join(" ");
