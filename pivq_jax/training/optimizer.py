@@ -11,6 +11,7 @@ https://dao-lab.ai/blog/2026/gram-newton-schulz).
 
 import collections
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,11 +38,12 @@ def make_optimizer(
     steps: int,
     mesh: Mesh | None = None,
     dtype: jax.typing.DTypeLike = jnp.float32,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Builds the optimizer, whose learning rates follow `learning_rate_schedule`.
 
     Weight decay, multiplied by the learning rate (AdamW: Loshchilov and Hutter 2019), applies to
-    parameters of several axes except for the codebook, not to vectors (biases and norms).
+    parameters of several axes except for the codebook, not to vectors (biases and norms). Its
+    `update` takes `frozen`, see `orthogonalize`.
     """
     rate, decay = learning_rate_schedule(config, steps), config.weight_decay
     inner = adamw = optax.adamw(rate, b1=0.9, b2=0.99, weight_decay=decay, mask=_weight_decay_mask)
@@ -55,7 +57,8 @@ def make_optimizer(
             optax.scale_by_learning_rate(learning_rate_schedule(config, steps, peak)),
         )
         inner = optax.partition({"muon": muon, "adamw": adamw}, optimizer_labels)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), inner)
+    chain = optax.chain(optax.clip_by_global_norm(config.clip_norm), inner)
+    return optax.with_extra_args_support(chain)
 
 
 def learning_rate_schedule(
@@ -101,22 +104,30 @@ def _kernel_axes(params: Params) -> Params:
 
 def orthogonalize(
     mesh: Mesh | None = None, dtype: jax.typing.DTypeLike = jnp.float32
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Returns Muon without its momentum: Newton-Schulz, batched over equal shapes.
 
     Kernels are treated as matrices [inputs, outputs]; those with fewer rows than columns are
     transposed, with which the iterations commute. With a mesh, each batch is split over its
-    devices, so that no work is repeated. Batches are stored and sent as `dtype`.
+    devices, so that no work is repeated. Batches are stored and sent as `dtype`. Updates of the
+    network `frozen`, a key of the tree, are left as they are, as nobody will use them.
     """
 
     def update(
-        updates: optax.Updates, state: optax.EmptyState, params: Params | None = None
+        updates: optax.Updates,
+        state: optax.EmptyState,
+        params: Params | None = None,
+        *,
+        frozen: str = "",
+        **_: Any,
     ) -> tuple[optax.Updates, optax.EmptyState]:
-        leaves, tree = jax.tree.flatten(updates)
+        named, tree = jax.tree_util.tree_flatten_with_path(updates)
+        leaves = [leaf for _, leaf in named]
         upright = [_upright(leaf) for leaf in leaves]
         groups = collections.defaultdict(list)  # indices of the leaves of each shape
-        for number, matrix in enumerate(upright):
-            groups[matrix.shape].append(number)
+        for number, (path, _) in enumerate(named):
+            if path[0].key != frozen:
+                groups[upright[number].shape].append(number)
         for numbers in groups.values():
             stack = jnp.stack([upright[number].astype(dtype) for number in numbers])
             with jax.named_scope("muon"):  # benchmarks/versus_torch.py looks for this name
@@ -128,7 +139,7 @@ def orthogonalize(
                 leaves[number] = matrix.reshape(kernel.shape)
         return jax.tree.unflatten(tree, leaves), state
 
-    return optax.GradientTransformation(optax.init_empty_state, update)
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def _upright(kernel: jax.Array) -> jax.Array:

@@ -65,7 +65,7 @@ class StepConfig:
     """What the steps of a run have in common; see `build.steps_from_config`."""
 
     objective: Objective
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     schedule: optax.Schedule  # learning rate, for the log
     discriminator_optimizer: optax.GradientTransformation
     recombination_schedule: optax.Schedule  # factor of the loss on recombined sets
@@ -121,10 +121,13 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Runs one optimizer step on images uint8 [B, H, W, 3]; metrics are float32 [] each."""
     gradients = batch_gradients(config, state, images, lpips_weights, phase, parts_sharding)
-    updates, opt_state = config.optimizer.update(gradients.params, state.opt_state, state.params)
-    if phase != Phase.CONTINUOUS and config.objective.model.config.freezes_encoder:
-        # The encoder is frozen (see `PIVQ.__call__`), but momentum would still move it.
-        updates["encoder"] = jax.tree.map(jnp.zeros_like, updates["encoder"])
+    freezes = phase != Phase.CONTINUOUS and config.objective.model.config.freezes_encoder
+    frozen = "encoder" if freezes else ""  # see `PIVQ.__call__`
+    updates, opt_state = config.optimizer.update(
+        gradients.params, state.opt_state, state.params, frozen=frozen
+    )
+    if frozen:  # momentum would still move it
+        updates[frozen] = jax.tree.map(jnp.zeros_like, updates[frozen])
     params = optax.apply_updates(state.params, updates)
     # The first averages follow quickly, so that early evaluations do not see the initial weights.
     decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))

@@ -247,6 +247,16 @@ def drawn(seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
     return {name: np.float32(scale * rng.normal(size=x)) for name, x in KERNELS.items()}
 
 
+def test_a_frozen_network_costs_nothing_and_others_are_updated_alike():
+    kernels = {"encoder": drawn(0), "decoder": drawn(1)}
+    found, _ = orthogonalize().update(kernels, optax.EmptyState(), frozen="encoder")
+    jax.tree.map(np.testing.assert_array_equal, found["encoder"], kernels["encoder"])
+    expected = orthogonalised(kernels["decoder"])
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), found["decoder"], expected
+    )
+
+
 def test_singular_values_are_about_one_and_the_root_mean_square_as_documented():
     kernels = drawn(0, scale=1e-3)
     found = orthogonalised(kernels)
