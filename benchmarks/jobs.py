@@ -21,12 +21,9 @@ LEFT_OUT = {
         "faces_peers",
         "vq_vae",
     ),
-    "train many models, which takes hours": (
-        *("ablation", "capacity", "losses", "rate_distortion", "sweep"),
-    ),
+    "train many models, which takes hours": ("ablation", "rate_distortion"),
     "need a browser and no accelerator": ("explore_browser", "explore_pictures"),
     "needs libtpu and no accelerator": ("matching_tpu",),
-    "prepares images and measures nothing": ("fashion_mnist",),
     "summarizes runs": ("summary",),
 }
 # The most telling first. {folder} is the one of all outputs, {model} the config to measure, and
@@ -76,7 +73,6 @@ JOBS = (
         "benchmarks.input_pipeline --config={model}",
         "--workers=0,1 --sizes=64 --images=64 --seconds=1",
     ),
-    Job("perceptual", (20, 0), "benchmarks.perceptual", "--sizes=64 --batch=4 --repeats=3"),
     Job("recombination", (20, 30), "benchmarks.recombination", "--sizes=16:512 --images=8"),
     Job(
         "exchange",
@@ -96,7 +92,6 @@ JOBS = (
         f"benchmarks.completion {FACES} --output={{folder}}/completion",
         "--images=20",
     ),
-    Job("density_limit", (30, 30), f"benchmarks.density_limit {FACES}", "--images=100"),
     Job("prior", (40, 60), f"benchmarks.prior {FACES} --output={{folder}}/prior", "--samples=50"),
     Job(
         "compression",
@@ -108,7 +103,6 @@ JOBS = (
     Job(
         "explore", (20, 30), f"benchmarks.explore {FACES}", "--requests=5", ("starlette", "uvicorn")
     ),
-    Job("precision", (0, 90), "benchmarks.precision --config={model}"),
     Job("edits", (0, 40), f"benchmarks.edits {FACES} --output={{folder}}/edits"),
     Job(
         "explore_factors", (0, 40), f"benchmarks.explore_factors {FACES} --output={{folder}}/edits"

@@ -177,7 +177,8 @@ def test_an_accelerator_measures_the_whole_model_and_a_cpu_a_small_one():
     assert "--workdir=out/runs/toon_faces_smoke" in small and "--repeats=5" in small
     assert "--workdir=out/runs/toon_faces" in whole and "--repeats=5" not in whole
     names = [job.name for job in command.Plan(device="gpu", folder=folder).jobs()]
-    assert names[:2] == ["matching", "versus_torch"] and "perceptual" not in names
+    assert names[:2] == ["matching", "versus_torch"] and "edits" in names
+    assert "edits" not in [job.name for job in command.Plan("cpu", folder).jobs()]
 
 
 @pytest.mark.slow  # all benchmarks are imported

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import conflicts, exchange, precision
+from benchmarks import conflicts, exchange
 from pivq_jax.config import load_config
 from pivq_jax.model.quantizer import assign_in_stages, match_latents, place_vectors
 
@@ -46,8 +46,7 @@ def no_work(monkeypatch):
     def work(*_):
         raise AssertionError("work began")
 
-    for module in (exchange, precision):
-        monkeypatch.setattr(module, "dataset_from_config", work)
+    monkeypatch.setattr(exchange, "dataset_from_config", work)
     monkeypatch.setattr(exchange.pivq_jax, "load", work)
 
 
@@ -65,10 +64,3 @@ def test_exchange_refuses_any_run_before_it_measures_the_first(
     monkeypatch.setattr(sys, "argv", ["exchange", "--workdir", *runs])
     with pytest.raises(SystemExit, match=message):
         exchange.main()
-
-
-def test_precision_refuses_several_stages(monkeypatch, capsys, no_work):
-    monkeypatch.setattr(sys, "argv", ["precision", "--config=faces"])
-    with pytest.raises(SystemExit):
-        precision.main()
-    assert "--config=faces has 16 stages" in capsys.readouterr().err
