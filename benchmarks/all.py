@@ -8,7 +8,8 @@ benchmark works, and hardly more. --device=gpu needs JAX, and for the comparison
 
 Writes to DIR: index.md, the page, after every job; NAME.txt and NAME.err, what a job has written;
 jobs.json. The same command continues where it was stopped: what has passed is not repeated, unless
-its NAME.txt is deleted, and what has failed, or did not fit into --minutes, is tried again.
+its NAME.txt is deleted, and of a training runs/NAME, too; what has failed, or did not fit into
+--minutes, is tried again.
 
 Exit codes: 0 all passed; 1 some failed or were not run; 2 invalid input, reported before any work;
 130 stopped by Ctrl-C.
@@ -280,10 +281,10 @@ def run_jobs(plan: Plan, chosen: list[Job], minutes: float) -> int:
         if not record or record.result != "passed" or record.command != plan.command(job):
             todo.append(job)
         elif before := differences(record.versions, now):
-            print(
-                f"{job.name} has passed before, with {before}: delete"
-                f" {plan.folder / job.name}.txt to run it again"
-            )
+            made = f"{plan.folder / job.name}.txt"
+            if job.command.startswith("pivq_jax.main "):  # which would continue
+                made += f" and {plan.folder / 'runs' / job.name}"
+            print(f"{job.name} has passed before, with {before}: delete {made} to run it again")
 
     def write() -> None:
         jobs = {name: record._asdict() for name, record in records.items()}

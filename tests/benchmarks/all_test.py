@@ -77,11 +77,19 @@ def test_only_what_has_not_passed_is_run_again(run, tmp_path):
 
 def test_another_commit_or_version_is_said(run, tmp_path):
     run(WORKS)
-    records = json.loads((tmp_path / "out/jobs.json").read_text())
-    records["jobs"]["works"]["versions"] |= {"commit": "abc", "jax": "0.0.1"}
-    (tmp_path / "out/jobs.json").write_text(json.dumps(records))
-    _, output, page = run(WORKS)
+    out = tmp_path / "out"
+    records = json.loads((out / "jobs.json").read_text())
+    works = records["jobs"]["works"]
+    works["versions"] |= {"commit": "abc", "jax": "0.0.1"}
+    trains = Job("trains", (1, 1), "pivq_jax.main --workdir={folder}/runs/trains")
+    there = command.Plan("cpu", out).command(trains)
+    records["jobs"]["trains"] = {**works, "command": there}
+    (out / "trains.txt").touch()
+    (out / "jobs.json").write_text(json.dumps(records))
+    _, output, page = run(WORKS, trains)
     assert "works has passed before, with commit abc, jax 0.0.1: delete" in output
+    assert f"delete {out}/works.txt to run it again\n" in output
+    assert f"delete {out}/trains.txt and {out}/runs/trains to run it again\n" in output
     assert "[passed](#works), with commit abc, jax 0.0.1 |" in page
 
 
