@@ -83,7 +83,8 @@ class Ours:
     """The calls on our side, with a codebook that fits the latents of the batch."""
 
     def __init__(self, config: Config, pixels: np.ndarray) -> None:
-        self.mesh, self.phase = make_mesh(), phase_at(config, config.train.steps - 1)
+        self.mesh = make_mesh(devices=jax.devices()[:1])  # PyTorch uses one, too
+        self.phase = phase_at(config, config.train.steps - 1)
         self.steps = steps_from_config(config, self.mesh)
         self.images = put_batch({"image": pixels}, self.mesh)["image"]
         state = self.steps.create()
@@ -345,6 +346,8 @@ def main() -> None:
         profiler = spawn.Process(target=print_profile, args=(config,))
         profiler.start()
         profiler.join()
+        if profiler.exitcode:
+            raise SystemExit(f"the profile failed with exit code {profiler.exitcode}")
 
 
 if __name__ == "__main__":
