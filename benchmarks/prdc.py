@@ -4,9 +4,9 @@
 
 Both compute precision, recall, density and coverage of the same two random sets, each in its own
 process. Prints seconds, the increase of peak memory relative to the state after loading the
-features and a first run on a few of them (imports, threads, compiler), the ratios, and whether all
-four values are equal. The two alternate; the table contains medians. Requires Linux (`/proc`) and
-`pip install prdc`.
+features and a first run on a few of them (imports, threads), the ratios, and whether all four
+values are equal. Our seconds include compilation for the size of the sets. The two alternate; the
+table contains medians. Requires Linux (`/proc`) and `pip install prdc`.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from benchmarks import default_device
 
 NAMES = ("pivq_jax", "prdc")
 VALUES = ("precision", "recall", "density", "coverage")
@@ -69,13 +71,6 @@ def measure(name: str, images: int, features: int, k: int) -> dict[str, Any]:
     return {"values": list(values), "seconds": seconds, "MiB": memory("VmHWM") - before}
 
 
-def device() -> str:
-    """Name of the device that JAX uses, determined in a separate process."""
-    question = "import jax; print(jax.devices()[0].device_kind)"
-    asked = subprocess.run([sys.executable, "-c", question], check=True, capture_output=True)
-    return asked.stdout.decode().strip()
-
-
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(
@@ -99,9 +94,10 @@ def main() -> None:
             finished = subprocess.run(command, check=True, stdout=subprocess.PIPE)
             runs[name].append(json.loads(finished.stdout.splitlines()[-1]))
 
+    _, device = default_device()
     print(
         f"{options.images} real x {options.images} fake images x {options.features} features, "
-        f"k = {options.k}; {os.cpu_count()} CPUs ({platform.machine()}), JAX on {device()}"
+        f"k = {options.k}; {os.cpu_count()} CPUs ({platform.machine()}), JAX on {device}"
     )
     print(f"{'':<10} {'seconds':>9} {'added MiB':>10}   " + "  ".join(VALUES))
     median = {

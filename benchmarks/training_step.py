@@ -5,9 +5,9 @@
 Opens the newest checkpoint of a trained run, so that the costs are those of real latents and a real
 codebook. For each solver, times the whole jitted step (median, solvers interleaved). On a CPU it
 then profiles three steps and sums the operations that belong to matching: the distances, the solver
-and its certificate. Their fraction is relative to the time of a step. Everything runs on one core,
-see `bind_to_one_core`. On accelerators, where that sum has not been checked, `greedy` tells what
-the others add.
+and its certificate. Their fraction is relative to the time of a step. There everything runs on one
+core, see `bind_to_one_core`. On accelerators, where that sum has not been checked, `greedy` tells
+what the others add.
 """
 
 import collections
@@ -22,11 +22,11 @@ from typing import Any
 
 import jax
 
-from benchmarks.common import milliseconds_in_turns, parser_for
-from pivq_jax.common.parallel import make_mesh, put_batch
+from benchmarks import default_device
+from benchmarks.common import milliseconds_in_turns, parser_for, training_images
+from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.check import read_config
 from pivq_jax.config.fields import Config
-from pivq_jax.data.pipeline import train_batches
 from pivq_jax.training.build import (
     dataset_from_config,
     lpips_weights_from_config,
@@ -58,10 +58,9 @@ def bind_to_one_core() -> None:
     """Pins this process to one core, if the system supports it; call it before using JAX.
 
     On several cores operations overlap, and for some, such as loops and convolutions, XLA's trace
-    contains only their start. Where $JAX_PLATFORMS names an accelerator, all cores may compile.
+    contains only their start.
     """
-    on_cpu = os.environ.get("JAX_PLATFORMS", "cpu") == "cpu"
-    if on_cpu and hasattr(os, "sched_setaffinity"):  # Linux
+    if hasattr(os, "sched_setaffinity"):  # Linux
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
@@ -85,12 +84,11 @@ def main() -> None:
     parser.add_argument("--methods", default="auto,shortest_path,auction,sinkhorn,greedy")
     parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()
-    bind_to_one_core()
+    if default_device()[0] == "cpu":  # for others, all cores may compile
+        bind_to_one_core()
 
     config, mesh = Config.from_dict(read_config(options.workdir)), make_mesh()
-    source = dataset_from_config(config).train
-    batch = next(train_batches(source, batch_size=config.train.batch_size, seed=config.seed))
-    images = put_batch({"image": batch["image"]}, mesh)["image"]
+    images = next(training_images(config, dataset_from_config(config).train, mesh, config.seed))
     lpips = lpips_weights_from_config(config, mesh)
     phase = phase_at(config, config.train.steps - 1)
 
