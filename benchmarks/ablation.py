@@ -1,103 +1,67 @@
 """Compares matching with nearest neighbour and with positions, under equal conditions.
 
-    python -m benchmarks.ablation --config=configs/toon_faces.py --seeds=3 [--steps=2000]
+    python -m benchmarks.ablation [--seeds 0 1 2] [--steps=2000] [--set=NAME=VALUE ...]
 
-Trains every kind with every seed for the same number of steps on the same batches with `python -m
-pivq_jax.main`, each run in its own folder of --output (named after the changes by default), and
-prints a table with the mean and standard deviation over seeds of the metrics in metrics.json, which
-docs/metrics.md defines. Finished training and evaluation is not repeated, so the same command
-continues after an interruption. Fields of the config are changed for all runs by --set=NAME=VALUE,
-which may be repeated.
+`benchmarks.screen` describes how rows are run; they are appended to runs/ablation/rows.jsonl. A
+second table has the mean and the standard deviation over seeds of each metric (docs/metrics.md).
+Fields of the config are changed for all rows by --set; each combination has a folder of its own.
 """
 
-import itertools
-import time
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from benchmarks.common import markdown, parser_for, spread
-from benchmarks.runs import run
+from benchmarks import screen
+from benchmarks.common import markdown, spread
 
-KINDS = ("matching", "nearest", "positional")
-# Rows of the table: title, name in metrics.json, digits.
-ROWS = (
+ROWS: dict[str, screen.Changes] = {
+    kind: {"quantizer.kind": kind} for kind in ("matching", "nearest", "positional")
+}
+SETTINGS = screen.SCREEN | {
+    "model.output": "conv",
+    "model.local_output": False,
+    "quantizer.noise": 0.0,
+}
+COLUMNS: screen.Columns = (
     ("PSNR dB", "psnr", 2),
     ("SSIM", "ssim", 4),
     ("LPIPS", "lpips", 4),
-    ("reconstruction FID", "rfid", 3),
-    ("ceiling bits", "ceiling_bits", 1),
+    ("reconstruction FID", "rfid", 4),
+    ("most bits", "ceiling_bits", 1),
     ("marginal bits", "marginal_bits", 1),
-    ("distinct codes an image", "distinct_codes_per_image", 2),
+    ("distinct codes an image", "distinct_codes_per_image", 1),
     ("codes used", "codes_used", 1),
-    ("perplexity", "perplexity", 1),
-    ("sample FID", "fid", 3),
-    ("sample precision", "precision", 3),
-    ("sample recall", "recall", 3),
-    ("sample density", "density", 3),
-    ("sample coverage", "coverage", 3),
-    ("probe accuracy", "probe_accuracy", 3),
+    ("perplexity", "perplexity", 0),
+    ("samples: FID", "fid", 4),
+    ("samples: precision", "precision", 3),
+    ("samples: recall", "recall", 3),
+    ("samples: density", "density", 3),
+    ("samples: coverage", "coverage", 3),
+    ("probes, mean", "probe_accuracy", 3),
     ("training seconds", "train_seconds", 0),
 )
+PROBES = ("beard", "mouth", "eyebrows")  # the factors that are hardest to find
 
 
-def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """Formats the metrics of the runs of each kind, one row per metric and one column per kind."""
-    rows = []
-    for title, name, digits in ROWS:
-        rows.append([title])
-        for runs in results.values():
-            values = [float(metrics[name]) for metrics in runs if metrics.get(name) is not None]
-            rows[-1].append(spread(values, digits) if values else "")
-    return markdown(["", *results], rows)
-
-
-def folder_name(config: str, changes: dict[str, str]) -> str:
-    """Returns the name of the folder of a comparison; each combination of changes has its own."""
-    fields = sorted(f"{name}={value}" for name, value in changes.items())
-    return ",".join([Path(config).name.replace(".py", ""), *fields]).replace("/", "_")
-
-
-def main() -> None:
-    """Runs what is missing and prints the table."""
-    parser = parser_for(__doc__)
-    parser.add_argument("--config", default="configs/toon_faces.py", help="may include variants")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
-    parser.add_argument(
-        "--steps", type=int, default=2_000, help="2,000 take four minutes on two idle cores"
-    )
-    parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--output", type=Path, help="default: runs/ablation/CONFIG,CHANGES")
-    options = parser.parse_args()
-    kinds = options.kinds.split(",")
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        parser.error(f"--kinds: {unknown[0]!r} is unknown, use {', '.join(KINDS)}")
-    if malformed := [change for change in options.set if "=" not in change]:
-        parser.error(f"--set={malformed[0]}: give NAME=VALUE, as in --set=model.num_codes=16")
-    changes = dict(change.split("=", 1) for change in options.set)
-    changes["train.steps"] = str(options.steps)
-    output = options.output or Path("runs/ablation") / folder_name(options.config, changes)
-
-    started = time.perf_counter()
-    planned = [*itertools.product(range(options.seeds), kinds)]
-    results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
-    for number, (seed, kind) in enumerate(planned, 1):
-        config = options.config
-        if kind != "matching":
-            config += f"{',' if ':' in config else ':'}{kind}"
-        workdir = output / f"{kind}_seed{seed}"
-        results[kind].append(run(config, changes | {"seed": str(seed)}, workdir))
-        spent = time.perf_counter() - started
-        left = spent / number * (len(planned) - number)
-        print(
-            f"{number}/{len(planned)} {kind}, seed {seed}: PSNR {results[kind][-1]['psnr']:.2f} dB;"
-            f" {spent / 60:.0f} min spent, about {left / 60:.0f} min left",
-            flush=True,
-        )
-    text = table(results)
-    (output / "table.md").write_text(text + "\n")
-    print(f"\n{text}\n\nwritten to {output}/table.md")
+def over_seeds(rows: list[dict[str, Any]]) -> str:
+    """Formats means over seeds as Markdown: a line for each metric, a column for each kind."""
+    runs = {kind: [row for row in rows if row["name"] == kind] for kind in ROWS}
+    runs = {kind: found for kind, found in runs.items() if found}
+    lines = []
+    for title, key, digits in COLUMNS:
+        values = [[row[key] for row in found if row[key] is not None] for found in runs.values()]
+        lines.append([title, *(spread(each, digits) if each else "" for each in values)])
+    if all(row["probes"].keys() >= {*PROBES} for row in rows):
+        cells = [
+            " / ".join(f"{mean(row['probes'][factor] for row in found):.2f}" for factor in PROBES)
+            for found in runs.values()
+        ]
+        lines.append([f"probes: {' / '.join(PROBES)}", *cells])
+    return markdown(["", *runs], lines)
 
 
 if __name__ == "__main__":
-    main()
+    rows, _ = screen.main(
+        __doc__, ROWS, Path("runs/ablation"), COLUMNS, steps=2_000, settings=SETTINGS
+    )
+    print(f"\n{over_seeds(rows)}")

@@ -27,11 +27,9 @@ grid on one side of a line. In a further line of the table, the grid exchanges h
 the same parents, chosen one by one. All metrics are of 8-bit images, by the functions of an
 evaluation, with the features of VGG16.
 
-Rows are appended to --rows as they finish and not repeated, and an interrupted training of PI-VQ
-continues, so the same command goes on after an interruption. Each row has the commit of its run:
-empty the file, and give another --output, when what is measured has changed. With matplotlib,
-docs/pictures/faces_peers.png is drawn: the ceiling of bits of an image against LPIPS, means over
-seeds.
+Rows are appended to rows.jsonl in --output as they finish and not repeated, and an interrupted
+training of PI-VQ continues, so the same command goes on after an interruption. Each row has the
+commit at which its run began: give another --output when what is measured has changed since.
 """
 
 import json
@@ -41,15 +39,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from statistics import mean
 from typing import Any, TypeVar
 
 import jax
 
 from benchmarks import vq_vae
-from benchmarks.common import has, markdown, parser_for, pyplot, save_figure, training_images
+from benchmarks.common import markdown, parser_for, training_images
 from benchmarks.runs import run
-from benchmarks.screen import origin, read_rows, run_side_by_side
+from benchmarks.screen import check_settings, origin, read_rows, run_side_by_side
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import Config, load_config
 from pivq_jax.training.build import (
@@ -61,7 +58,6 @@ from pivq_jax.training.objective import Phase
 
 CONFIG = "configs/faces.py"
 GROUP = "(.*)_[0-9]+"
-PICTURE = Path("docs/pictures/faces_peers.png")
 PEER = "vq_vae"
 TITLES = {
     "matching": "PI-VQ, matching",
@@ -170,8 +166,7 @@ def measure(
         workdir.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(costs))
     changes = changes | steps_that_fill(seconds, config, json.loads(kept.read_text()))
-    # From a process without JAX's threads, which do not bear a fork.
-    return on_core(core, run, variant, {k: str(v) for k, v in changes.items()}, workdir)
+    return run(variant, changes, workdir, core)
 
 
 def row_of(name: str, minutes: float, seed: int, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -217,26 +212,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     return markdown(["", "seed", *titles], lines)
 
 
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draws bits against LPIPS, one point for each kind of row; rows may be missing."""
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(6, 4))
-    for (name, title), marker in zip(TITLES.items(), "o^s", strict=True):
-        found = [row for row in rows if row["name"] == name]
-        if not found:
-            continue
-        x, y = (mean(row[key] for row in found) for key in ("ceiling_bits", "lpips"))
-        axes.scatter(x, y, label=title, marker=marker, alpha=0.7)
-    axes.legend()
-    axes.set(xlabel="bits of an image, at most", ylabel="LPIPS of test images")
-    axes.margins(0.15)
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    save_figure(figure, path)
-
-
 def main() -> None:
-    """Runs what is missing, prints the table and draws the picture."""
+    """Runs what is missing and prints the table."""
     parser = parser_for(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of aligned photographs")
     parser.add_argument("--config", default=CONFIG, help="of PI-VQ; may include variants")
@@ -247,40 +224,37 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
     parser.add_argument("--output", type=Path, default=Path("runs/faces_peers"), help="of runs")
-    parser.add_argument("--rows", type=Path, default=Path("docs/tables/faces_peers.jsonl"))
-    parser.add_argument("--picture", type=Path, default=PICTURE)
+    parser.add_argument("--rows", type=Path, help="file of rows; default rows.jsonl in --output")
     options = parser.parse_args()
     if options.minutes <= 0:
         parser.error("--minutes: give more than 0")
     if not options.data.is_dir():
         parser.error(f"--data={options.data} is not a directory: give that of the photographs")
+    of_all = settings(options.data, options.group, 0)
+    check_settings(parser, options.output, {"config": options.config} | of_all)
 
-    rows = read_rows(options.rows)
+    path = options.rows or options.output / "rows.jsonl"
+    rows = read_rows(path)
     done = {(row["name"], row["minutes"], row["seed"]) for row in rows}
-    todo = [
-        (name, seed)
+    todo = {
+        (name, seed): options.output / f"{name},{options.minutes:g},{seed}"
         for seed in options.seeds
         for name in options.only
         if (name, options.minutes, seed) not in done
-    ]
+    }
     if todo:  # a new folder is prepared once, before several processes open it
-        config = load_config(options.config).with_fields(settings(options.data, options.group, 0))
+        config = load_config(options.config).with_fields(of_all)
         print(dataset_from_config(config).identity, flush=True)
 
-    def finish(name: str, seed: int, core: int) -> dict[str, Any]:
-        workdir = options.output / f"{name},{options.minutes:g},{seed}"
+    def finish(name: str, seed: int, workdir: Path, core: int) -> dict[str, Any]:
         changes = settings(options.data, options.group, seed)
         metrics = measure(options.config, name, changes, 60 * options.minutes, workdir, core)
         return row_of(name, options.minutes, seed, metrics)
 
-    rows += run_side_by_side(todo, finish, options.rows, lambda row: f"LPIPS {row['lpips']:.4f}")
+    rows += run_side_by_side(todo, finish, path, lambda row: f"LPIPS {row['lpips']:.4f}")
     rows = [row for row in rows if row["minutes"] == options.minutes]
     print(table(rows))
     print(origin(rows))
-    if has("matplotlib"):
-        plot(rows, options.picture)
-    else:
-        print(f"{options.picture} is not drawn: pip install matplotlib")
 
 
 if __name__ == "__main__":

@@ -3,34 +3,28 @@
     python -m benchmarks.rate_distortion [--only=NAME ...] [--seeds SEED ...] [--steps=2000]
 
 `benchmarks.screen` describes how rows are run; they are appended to
-docs/tables/rate_distortion.jsonl. With matplotlib, docs/pictures/rate_distortion.png is drawn: PSNR
-and LPIPS against the most bits of an image, one curve for each kind, means over seeds. (Marginal
-bits of sets and of sequences are different bounds, docs/metrics.md.)
+runs/rate_distortion/rows.jsonl, and the models are those of `benchmarks.ablation`. With matplotlib,
+rate_distortion.png is drawn beside them: PSNR and LPIPS against the most bits of an image, one
+curve for each kind, means over seeds. (Marginal bits of sets and of sequences are different bounds,
+docs/metrics.md.)
 """
 
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks import screen
+from benchmarks import ablation, screen
 from benchmarks.common import has, pyplot, save_figure
 
-KINDS = ("matching", "nearest", "positional")
+KINDS = tuple(ablation.ROWS)
 COUNTS = (8, 16, 32, 64)
-ROWS = {
-    f"{kind}, N = {count}": {
-        "quantizer.kind": kind,
-        "model.num_codes": str(count),
-        "quantizer.init_step": "500",
-        "model.output": "conv",
-        "model.local_output": "False",
-        "quantizer.noise": "0",
-    }
+ROWS: dict[str, screen.Changes] = {
+    f"{kind}, N = {count}": {"quantizer.kind": kind, "model.num_codes": count}
     for count in COUNTS
     for kind in KINDS
 }
 BITS = "ceiling_bits"
-COLUMNS = (
+COLUMNS: screen.Columns = (
     ("PSNR dB", "psnr", 2),
     ("LPIPS", "lpips", 4),
     ("reconstruction FID", "rfid", 4),
@@ -42,7 +36,6 @@ COLUMNS = (
     ("density", "density", 3),
     ("probes", "probe_accuracy", 3),
 )
-PICTURE = Path("docs/pictures/rate_distortion.png")
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -63,13 +56,13 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    rows = screen.main(
+    rows, output = screen.main(
         __doc__,
         ROWS,
-        Path("docs/tables/rate_distortion.jsonl"),
         Path("runs/rate_distortion"),
         COLUMNS,
         steps=2_000,
+        settings=ablation.SETTINGS,
     )
     if has("matplotlib"):
-        plot(rows, PICTURE)
+        plot(rows, output / "rate_distortion.png")
