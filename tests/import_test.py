@@ -14,7 +14,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_matching_needs_neither_networks_nor_data():
-    modules = modules_after("import pivq_jax.matching")
+    modules = modules_after("import pivq_jax.matching; pivq_jax.matching.match([[1.0]])")
     assert "pivq_jax.matching" in modules and "jax" in modules
     heavy = {"flax", "grain", "tensorflow_datasets", "tensorflow", "optax", "orbax", "ott", "PIL"}
     assert not heavy & {name.partition(".")[0] for name in modules}

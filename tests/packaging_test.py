@@ -1,8 +1,6 @@
 """What is installed: packages, dependencies, the command."""
 
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -31,8 +29,7 @@ def test_every_package_is_listed():
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == names | {"pivq_jax.configs"}
 
 
-def test_the_command_is_a_function():
+def test_the_command_is_a_function(commands):
     assert PROJECT["project"]["scripts"] == {"pivq_jax": "pivq_jax.main:run"}
     # In a process of its own: absl refuses the flags of a second command in one.
-    script = "from pivq_jax.main import run; assert callable(run)"
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+    assert commands.run(code="from pivq_jax.main import run; assert callable(run)").code == 0

@@ -66,7 +66,7 @@ def test_damaged_lists_of_celeba(celeba, name, content, message):
     ],
 )
 def test_damaged_mappings_of_celeba_hq(tmp_path, faces, content, message):
-    source = official.make_celeba_hq(tmp_path, faces, 3)
+    source = official.make_celeba_hq(tmp_path, faces, 3, empty=True)
     (source / "CelebA-HQ-to-CelebA-mapping.txt").write_text(content)
     with pytest.raises(InputError, match=message):
         layouts.celeba_hq(source)

@@ -63,11 +63,13 @@ def original(index: int) -> str:
     return f"{900 - 13 * index:06d}.jpg"
 
 
-def make_celeba_hq(root: Path, faces: np.ndarray, count: int) -> Path:
-    """CelebAMask-HQ, with CelebA's partition beside."""
+def make_celeba_hq(root: Path, faces: np.ndarray, count: int, empty: bool = False) -> Path:
+    """CelebAMask-HQ, with CelebA's partition beside; the images may be empty files."""
     names = [f"{i}.jpg" for i in range(count)]
+    folder = root / "CelebA-HQ-img"
+    folder.mkdir(parents=True)
     for i, name in enumerate(names):
-        face(faces, i, (1024, 1024), root / "CelebA-HQ-img" / name)
+        (folder / name).touch() if empty else face(faces, i, (1024, 1024), folder / name)
     _write_attributes(root / "CelebAMask-HQ-attribute-anno.txt", names)
     rows = [f"{i}\t\t{int(original(i)[:6]) - 1}\t\t{original(i)}" for i in range(count)]
     mapping = "\n".join(["idx\t\torig_idx\torig_file", *rows]) + "\n"

@@ -71,9 +71,9 @@ class Lfw(Digits):
 
 
 class Gap(Digits):
-    """As `Digits`, but one image of 1,000 has no label."""
+    """As `Digits`, but one image of 300 has no label."""
 
-    sizes = {"train": 1000, "validation": 5, "test": 7}  # noqa: RUF012
+    sizes = {"train": 300, "validation": 5, "test": 7}  # noqa: RUF012
 
     def _generate_examples(self, split):
         for index in range(self.sizes[split]):
@@ -171,7 +171,7 @@ def test_a_missing_label_that_was_not_looked_for_is_refused(tmp_path, monkeypatc
     path.write_text(json.dumps(features))
     data = load_dataset("tfds", image_size=8, path=tmp_path)
     assert data.factors.keys() == {"secret"}
-    assert all(data.train[i].keys() == {"image", "secret"} for i in range(1000))
+    assert all(data.train[i].keys() == {"image", "secret"} for i in range(300))
 
 
 def change(directory, **fields):

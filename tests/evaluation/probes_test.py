@@ -67,19 +67,22 @@ def test_fit_is_the_optimum_of_scikit_learn(penalty, monkeypatch):
     monkeypatch.setattr(logistic, "TOLERANCE", 0.005)  # no other test has data of this shape
     data = problem(400, seed=1)
     start = probes.fit_probes(data, SIZES, 0.5)
+    strengths, optima = [], []
+    for a, classes in enumerate(SIZES):
+        labels = data.labels[:, a]
+        strengths.append(penalty * least_zero_penalty(data.features, labels, classes))
+        optima.append(sklearn_fit(data.features, labels, strengths[a]))
     for fit in (
         probes.fit_probes(data, SIZES, penalty),
         probes.fit_probes(data, SIZES, penalty, start),
     ):
         assert fit.converged.all() and fit.weights.shape == (FEATURES, 3, 4)
         for a, classes in enumerate(SIZES):
-            labels = data.labels[:, a]
-            strength = penalty * least_zero_penalty(data.features, labels, classes)
+            labels, strength, expected = data.labels[:, a], strengths[a], optima[a]
             weights, bias = fit.weights[:, a, :classes], fit.bias[a, :classes]
             assert not fit.weights[:, a, classes:].any() and np.all(
                 fit.bias[a, classes:] == -np.inf
             )
-            expected = sklearn_fit(data.features, labels, strength)
             ours = objective(weights, bias, data.features, labels, strength)
             theirs = objective(*expected, data.features, labels, strength)
             assert ours == pytest.approx(theirs, rel=2e-4)

@@ -1,7 +1,6 @@
 """docs/explorer/codes.js beside `pivq_jax.codec`: each reads what the other writes."""
 
 import numpy as np
-import pytest
 
 from pivq_jax.codec.container import Contents, pack, parse
 from pivq_jax.sampling import CodeSpace
@@ -11,13 +10,13 @@ ID = "0123456789abcdef"
 SIZES = [("matching", 16, 512), ("matching", 3, 4), ("matching", 6, 7), ("matching", 64, 2048)]
 SIZES += [("nearest", 16, 512), ("nearest", 5, 2), ("nearest", 1, 9), ("positional", 16, 512)]
 WRITE = """
-given.files = [];
-for (const codes of given.codes) given.files.push([...await writeCodes(codes, given.model)]);
-answer(given.files);
+const files = [];
+for (const [codes, model] of given.images) files.push([...await writeCodes(codes, model)]);
+answer(files);
 """
 READ = """
-const read = async (file) => {
-  try { return await readCodes(Uint8Array.from(file), given.model); }
+const read = async ([file, model]) => {
+  try { return await readCodes(Uint8Array.from(file), model); }
   catch (error) { return `${error.name}: ${error.message}`; }
 };
 answer(await Promise.all(given.files.map(read)));
@@ -57,22 +56,24 @@ def written(codes: np.ndarray, **fields) -> bytes:
     return pack(contents)
 
 
-@pytest.mark.parametrize("kind, num_codes, size", SIZES)
-def test_each_reads_what_the_other_writes(kind, num_codes, size, tmp_path):
-    codes = draw(kind, num_codes, size)
-    canonical = codes if kind == "positional" else np.sort(codes, axis=1)
-    given = model(kind, num_codes, size)
-    files = run_js("codes.js", "writeCodes", WRITE, tmp_path, codes=codes.tolist(), model=given)
-    for file, expected in zip(files, canonical, strict=True):
+def test_each_reads_what_the_other_writes(tmp_path):
+    images, spaces, canonical, theirs = [], [], [], []
+    for kind, num_codes, size in SIZES:
+        codes, given = draw(kind, num_codes, size), model(kind, num_codes, size)
+        fields = {"kind": kind, "num_codes": num_codes, "codebook_size": size}
+        canonical += (codes if kind == "positional" else np.sort(codes, axis=1)).tolist()
+        for i in range(len(codes)):
+            spaces.append(CodeSpace(num_codes, size, kind))
+            images.append([codes[i].tolist(), given])
+            theirs.append([list(written(codes[i:], **fields)), given])
+    files = run_js("codes.js", "writeCodes", WRITE, tmp_path, images=images)
+    for file, space, expected in zip(files, spaces, canonical, strict=True):
         contents = parse(bytes(file), "the file")
         assert contents.fingerprint.hex() == ID and contents.names == ("face",)
-        assert (contents.kind, contents.code, contents.image_size) == (kind, "fixed", 64)
+        assert (contents.kind, contents.code, contents.image_size) == (space.kind, "fixed", 64)
         ranks = np.frombuffer(contents.data, np.uint8)[None]
-        assert CodeSpace(num_codes, size, kind).unrank(ranks)[0].tolist() == expected.tolist()
-    fields = {"kind": kind, "num_codes": num_codes, "codebook_size": size}
-    theirs = [list(written(codes[i:], **fields)) for i in range(len(codes))]
-    found = run_js("codes.js", "readCodes", READ, tmp_path, files=theirs, model=given)
-    assert found == canonical.tolist()
+        assert space.unrank(ranks)[0].tolist() == expected
+    assert run_js("codes.js", "readCodes", READ, tmp_path, files=theirs) == canonical
 
 
 def test_other_files_are_refused(tmp_path):
@@ -94,7 +95,7 @@ def test_other_files_are_refused(tmp_path):
         "is damaged": written(codes, data=b"\xff" * 13 * len(codes)),
         "is damaged or": written(codes, data=b"\x00"),
     }
-    given = {"files": [list(file) for file in files.values()], "model": model()}
-    answers = run_js("codes.js", "readCodes", READ, tmp_path, **given)
+    given = [[list(file), model()] for file in files.values()]
+    answers = run_js("codes.js", "readCodes", READ, tmp_path, files=given)
     for expected, answer in zip(files, answers, strict=True):
         assert answer.startswith("BackendError: The file ") and expected.strip() in answer

@@ -290,15 +290,16 @@ def test_unknown_topologies_are_refused(topology):
         compiler.devices_of(topology)
 
 
-def test_mistakes_in_flags_are_one_line():
-    command = [sys.executable, "-m", "launch.plan", "--config=configs/ffhq.py"]
+def test_mistakes_in_flags_are_one_line(commands):
     for flag, word in (
         ("--config.model.widht=3", "widht"),
         ("--config.train.steps=x", "steps"),
         ("--config.seed=1", "give --config and --topology"),
     ):
-        done = subprocess.run([*command, flag], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        code = f"import runpy, sys\nsys.argv = {['plan', '--config=configs/ffhq.py', flag]}\n"
+        code += "runpy.run_module('launch.plan', run_name='__main__', alter_sys=True)"
+        done = commands.run(code=code)
+        assert done.code == 2 and len(done.stderr.splitlines()) == 1, done.stderr
         assert done.stderr.startswith("error: ") and word in done.stderr
 
 

@@ -37,18 +37,17 @@ def _prices(method):
     return jax.jit(prices)
 
 
-def _check(cost, method):
-    problems.check(cost, _jitted(method)(cost), True, np.asarray(_prices(method)(cost), float))
+def _check(cost, method, with_prices=True):
+    prices = np.asarray(_prices(method)(cost), float) if with_prices else None
+    problems.check(cost, _jitted(method)(cost), True, prices)
 
 
 @pytest.mark.parametrize("method", EXACT)
-@pytest.mark.parametrize(
-    "shape", [(7, 7), pytest.param((7, 8), marks=pytest.mark.slow), (1, 6), (16, 40)]
-)
+@pytest.mark.parametrize("shape", [(7, 7), (16, 40)])
 def test_exact_on_every_kind(method, shape):
     for seed, kind in enumerate(problems.KINDS):
         cost = problems.make(kind, 8, *shape, seed)
-        _check(cost, method)
+        _check(cost, method, with_prices=shape == (16, 40))  # another program to compile
 
 
 @pytest.mark.parametrize("method", ["greedy", "sinkhorn"])
