@@ -267,22 +267,6 @@ DESCRIPTIONS: dict[str, tuple[Callable[[dict], Any], str]] = {
         lambda it: it.update(progress={"cost": {"x": 1}}),
         "the times in progress are no numbers",
     ),
-    "of a million blocks": (
-        lambda it: it["config"]["model"].update(encoder_depth=10**6),
-        "model.encoder_depth = 1000000 must be at least 1 and at most 128",
-    ),
-    "of a million blocks, of another version": (
-        lambda it: it["config"].pop("loss") and it["config"]["model"].update(decoder_depth=10**6),
-        "model.decoder_depth = 1000000 must be at least 1 and at most 128",
-    ),
-    "of a huge codebook": (
-        lambda it: it["config"]["quantizer"].update(codebook_size=10**20),
-        "quantizer.codebook_size = 100000000000000000000 must be at least 1 and at most 1,048,576",
-    ),
-    "of a huge image": (
-        lambda it: it["config"]["data"].update(image_size=10**9),
-        "data.image_size = 1000000000 must be at least 1 and at most 8,192",
-    ),
 }
 
 

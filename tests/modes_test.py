@@ -23,7 +23,7 @@ from pivq_jax.config import load_config
 from pivq_jax.config.check import config_of_model, read_config
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.evaluation import stages
-from tests.conftest import free_address
+from tests.conftest import Finished, free_address
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +37,6 @@ def published(commands, tiny_run, tmp_path_factory) -> Path:
     assert done.code == 0, done.stderr
     assert done.stdout == f"{directory} holds the model of {tiny_run.workdir}\n"
     return directory
-
-
-def test_samples_are_those_of_the_run_without_its_data(commands, tiny_run, published, tmp_path):
-    done = commands.run(f"--pretrained={published}", "--mode=sample", directory=tmp_path)
-    assert done.code == 0, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "parents.png"}
-    expected = (tiny_run.workdir / "samples.png").read_bytes()
-    assert (tmp_path / "samples.png").read_bytes() == expected
-    # The samples lie between decoded parents, not between the images that the run had.
-    ours, theirs = (Image.open(where / "parents.png") for where in (tmp_path, tiny_run.workdir))
-    assert ours.size == theirs.size
 
 
 # Ends what was imported of this package and of its extras, which cannot be imported any more.
@@ -66,10 +55,27 @@ sys.meta_path.insert(0, Missing())
 """
 
 
+def run_without_extras(commands, module: str, arguments: list[str], directory: Path) -> Finished:
+    call = f"import runpy\nsys.argv = {['pivq_jax', *arguments]}\n"
+    call += f"runpy.run_module('pivq_jax.{module}', run_name='__main__')"
+    return commands.run(code=f"{WITHOUT_EXTRAS}\n{call}", directory=directory)
+
+
+def test_samples_are_those_of_the_run_without_its_data(commands, tiny_run, published, tmp_path):
+    arguments = [f"--pretrained={published}", "--mode=sample"]
+    done = run_without_extras(commands, "main", arguments, tmp_path)
+    assert done.code == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "parents.png"}
+    expected = (tiny_run.workdir / "samples.png").read_bytes()
+    assert (tmp_path / "samples.png").read_bytes() == expected
+    # The samples lie between decoded parents, not between the images that the run had.
+    ours, theirs = (Image.open(where / "parents.png") for where in (tmp_path, tiny_run.workdir))
+    assert ours.size == theirs.size
+
+
 @pytest.mark.parametrize(
     "module, arguments, words",
     [
-        ("main", ["--pretrained={model}", "--mode=sample"], "/samples.png"),
         pytest.param(
             *("main", ["--pretrained={model}", "--mode=complete"], "/completions_left.png"),
             marks=pytest.mark.slow,
@@ -82,11 +88,7 @@ def test_what_needs_a_published_model_only_needs_no_extra(
     commands, published, tmp_path, module, arguments, words
 ):
     given = [argument.format(model=published) for argument in arguments]
-    call = f"import runpy\nsys.argv = {['pivq_jax', *given]}\n"
-    done = commands.run(
-        code=f"{WITHOUT_EXTRAS}\n{call}runpy.run_module('pivq_jax.{module}', run_name='__main__')",
-        directory=tmp_path,
-    )
+    done = run_without_extras(commands, module, given, tmp_path)
     assert words in done.stdout + done.stderr and "Traceback" not in done.stderr, done
 
 

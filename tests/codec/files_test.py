@@ -277,21 +277,6 @@ def test_files_that_are_none_are_refused(models, tmp_path):
             codec.read(tmp_path / "file", model)
 
 
-def test_a_changed_byte_and_a_cut_are_one_error(models, tmp_path):
-    """At some places; `container_test.py` has all."""
-    path, model = tmp_path / "faces.pivq", with_prior(models["matching"])
-    codec.write(path, model, some_codes("matching", 20), names(20), "prior")
-    content = path.read_bytes()
-    for index in range(0, len(content), 11):
-        changed = bytearray(content)
-        changed[index] ^= 1 + index % 255
-        for case in (content[:index], bytes(changed)):
-            path.write_bytes(case)
-            with pytest.raises(InputError) as refused:
-                codec.read(path, model)
-            assert str(refused.value).isprintable()
-
-
 def test_damage_behind_a_good_checksum_is_one_error(models, tmp_path):
     path, model = tmp_path / "faces.pivq", with_prior(models["matching"])
     codec.write(path, model, some_codes("matching", 60), names(60), "prior")

@@ -28,9 +28,7 @@ from pivq_jax.common.parallel import (
     replicated,
     shardings_of,
 )
-from pivq_jax.config import load_config
 from pivq_jax.config.check import check_devices
-from pivq_jax.training.build import steps_from_config
 from tests.conftest import free_address
 
 COMPARE = """
@@ -343,30 +341,6 @@ def test_a_state_of_eight_devices_is_restored_onto_others(commands, faces, tiny_
         assert result["loss"][name] == pytest.approx(result["loss"]["1x8"], rel=1e-5), name
 
 
-def bytes_of(tree, shardings) -> tuple[int, int]:
-    """Of all arrays together, and of what one device holds."""
-    sizes = [
-        (x.size * x.dtype.itemsize, np.prod(place.shard_shape(x.shape)) * x.dtype.itemsize)
-        for x, place in zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
-    ]
-    whole, held = np.sum(sizes, axis=0)
-    return int(whole), int(held)
-
-
-def test_a_device_of_eight_holds_an_eighth_of_the_ffhq_state():
-    """Of fewer blocks, all of which are split alike."""
-    depths = {"model.encoder_depth": 2, "model.set_depth": 1, "model.decoder_depth": 2}
-    config = load_config("ffhq").with_fields({"mesh.fsdp": 8, **depths})
-    mesh = AbstractMesh((1, 8), ("data", "fsdp"), (AxisType.Auto,) * 2)
-    state = jax.eval_shape(steps_from_config(config, mesh).create)
-    whole, held = bytes_of(state, shardings_of(state, mesh))
-    parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    # With averages, a momentum each (both of Adam's where it is not Muon's) and the discriminator.
-    assert whole > 3 * 4 * parameters
-    assert held <= 1.10 * whole / 8
-    print(f"{held / 2**20:.0f} MiB of {whole / 2**20:.0f} MiB: {8 * held / whole:.3f} eighths")
-
-
 @pytest.mark.parametrize(
     "devices, fields, message",
     [
@@ -422,11 +396,6 @@ def test_an_error_without_a_message_is_refused_by_its_name(monkeypatch):
     said.append("DEADLINE_EXCEEDED: Barrier timed out")  # which is no mistake
     with pytest.raises(OSError, match="the other processes were not found: DEADLINE_EXCEEDED"):
         join_processes("10.0.0.1:80,2,0")
-
-
-def test_one_process_joins_nothing():
-    join_processes("")
-    assert jax.process_count() == 1
 
 
 COMPILED = """

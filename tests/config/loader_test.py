@@ -10,7 +10,7 @@ import pytest
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.config.fields import Config
-from pivq_jax.config.loader import experiments, load_config, load_config_dict
+from pivq_jax.config.loader import load_config, load_config_dict
 
 ROOT = Path(__file__).parents[2]
 MINE = """
@@ -21,12 +21,6 @@ def get_config(variants=""):
     config.name = "mine"
     return with_variants(config, variants)
 """
-
-
-def test_the_experiments_are_the_files_of_configs():
-    assert list(experiments()) == [
-        *("celeba", "celeba_hq", "faces", "ffhq", "image_folder", "toon_faces")
-    ]
 
 
 def test_a_name_and_a_file_give_the_same_config(monkeypatch):

@@ -276,6 +276,7 @@ def arguments_for(faces, tmp_path):
     return [f"--source={faces}", f"--output={tmp_path / 'out'}", "--size=32", "--workers=1"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_error_and_can_be_mended(commands, faces, tmp_path, capsys):
     arguments = arguments_for(faces, tmp_path)
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))"
@@ -289,6 +290,7 @@ def test_a_full_disk_is_one_error_and_can_be_mended(commands, faces, tmp_path, c
     assert f"4 of 4 photographs aligned at 32 pixels in {tmp_path / 'out'}" in out
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_and_the_command_continues(commands, faces, tmp_path, capsys):
     arguments = arguments_for(faces, tmp_path)
     (faces / "3.png").unlink()

@@ -92,7 +92,9 @@ def test_vgg_features_are_means_of_its_fourth_block(vgg):
 
 
 @pytest.mark.usefixtures("random_inception")
-@pytest.mark.parametrize("name", NETWORKS[1:])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS[1:-1]), NETWORKS[-1]]
+)
 def test_inception_features_are_of_the_block_with_so_many_channels(random_params, name):
     """Blocks themselves are compared with pytorch-fid's in inception_test.py."""
     extractor = feature_extractor(name)

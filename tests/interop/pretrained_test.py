@@ -64,6 +64,7 @@ assert not any(name.split(".")[0] in ("configs", "torch") for name in sys.module
 """
 
 
+@pytest.mark.slow
 def test_it_decodes_to_the_same_bits_in_a_fresh_process(tiny_model, published):
     rng = np.random.default_rng(0)
     codes = np.stack([rng.permutation(32)[:8] for _ in range(6)]).astype(np.int32)

@@ -93,6 +93,7 @@ def test_a_normal_run(script, tmp_path):
     assert (done.worker / "train.log").read_text() == "this is worker worker0\n"
 
 
+@pytest.mark.slow
 def test_the_slice_is_given_back_at_the_end(script):
     done = script("run", "--type=v6e-8", "--direct")
     assert done.code == 0, done.stderr
@@ -310,6 +311,7 @@ def test_a_slice_that_cannot_be_had(script):
     assert "ended as FAILED: try another zone" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_slice_that_is_taken_back_before_it_is_ready_is_asked_for_again(script):
     answers = [["value(state.state)", "NOT_FOUND", 1], ["value(state.state)", "SUSPENDED", 0]]
     done = script("run", "--type=v5litepod-16", answers=answers)
@@ -325,6 +327,7 @@ def test_a_deletion_that_fails_in_between_is_tried_again(script):
     assert done.verbs.count("create") == 2
 
 
+@pytest.mark.slow
 def test_a_refused_request(script):
     done = script("run", "--type=v5litepod-16", answers=[["create", "quota exceeded", 1]] * 3)
     assert done.code == 3 and done.verbs == ["create"] * 3 + ["delete"]

@@ -88,7 +88,13 @@ def canonical(codes, kind):
     return codes if kind == "positional" else np.sort(codes, axis=-1)
 
 
-@pytest.mark.parametrize("method", METHODS)
+QUICK = ("auto", "sinkhorn")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [*QUICK, *(pytest.param(x, marks=pytest.mark.slow) for x in METHODS if x not in QUICK)],
+)
 def test_every_solver_pairs_what_differs_and_keeps_what_is_common(method):
     rng = np.random.default_rng(0)
     a, b = (np.stack([rng.permutation(K - 4)[:N] for _ in range(B)]) for _ in range(2))

@@ -136,24 +136,6 @@ def test_another_order_of_the_images_is_mentioned(tiny_config, capsys, made_by):
     assert all("grain 0.0.1" in line and shuffle_version() in line for line in changed)
 
 
-@pytest.mark.parametrize("in_haste", [False, True])
-def test_a_preempted_run_saves_before_it_measures_anything(tiny_config, in_haste):
-    saved = []
-    run = run_of(
-        tiny_config.with_fields({"checkpoints.keep_best": 1}),
-        mesh=make_mesh(),
-        dataset=load_dataset("random", image_size=16),
-        steps=SimpleNamespace(reconstruct=lambda params, images, quantize: images // 2),
-        checkpoints=SimpleNamespace(save=lambda *arguments: saved.append(arguments)),
-    )
-    state: Any = SimpleNamespace(ema_params=None)
-    assert loop._save(run, state, 80, Phase.QUANTIZED, {"seconds": 9.0}, in_haste) is state
-    [(step, written, progress)] = saved
-    assert (step, progress["seconds"], progress["codebook"]) == (80, 9.0, "trained")
-    assert written is state
-    assert ("score" in progress) != in_haste
-
-
 def test_validation_is_of_real_images_by_the_averaged_weights(tiny_config):
     mesh, data = make_mesh(), load_dataset("random", image_size=16)
     data = dataclasses.replace(data, validation=first_images(data.validation, 3))  # of a batch of 8
