@@ -356,6 +356,17 @@ def free_address() -> str:
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
+def start_pair(start: Callable[[int, str], Command]) -> list[Command]:
+    """Two processes of one run; `start` gets the index and what --distributed says of each."""
+    address = free_address()
+    return [start(index, f"{address},2,{index}") for index in range(2)]
+
+
+def read_lines(file: Any) -> list[dict[str, Any]]:
+    """Of a file of JSON lines."""
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
 def checkpoint_steps(workdir: Path) -> list[int]:
     """The steps of the complete checkpoints."""
     folder = workdir / "checkpoints"

@@ -23,7 +23,7 @@ from pivq_jax.config import load_config
 from pivq_jax.config.check import config_of_model, read_config
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.evaluation import stages
-from tests.conftest import Finished, free_address
+from tests.conftest import Finished, start_pair
 
 
 @pytest.fixture(scope="module")
@@ -470,7 +470,7 @@ def load(workdir):
                 raise Interrupted(stop, step)
 
 modes.load = load
-how = "--distributed={address},2,{index}"
+how = "--distributed={how}"
 sys.argv = ["", "--config=toon_faces:smoke", "--mode=train_prior", "--workdir={workdir}", how]
 main.run()
 """
@@ -478,15 +478,12 @@ main.run()
 
 @pytest.mark.slow
 def test_several_processes_that_train_a_prior_stop_at_one_step(commands, tmp_path):
-    address = free_address()
     (tmp_path / "config.json").write_text(json.dumps(load_config("toon_faces:smoke").to_dict()))
-    pair = [
-        commands.start(code=PRIOR.format(index=index, address=address, workdir=tmp_path))
-        for index in range(2)
-    ]
-    pair[1].kill_when(
-        lambda: all((tmp_path / str(index)).exists() for index in range(2)), signal.SIGTERM
+    pair = start_pair(
+        lambda index, how: commands.start(code=PRIOR.format(index=index, how=how, workdir=tmp_path))
     )
+    ready = [tmp_path / name for name in "01"]
+    pair[1].kill_when(lambda: all(path.exists() for path in ready), signal.SIGTERM)
     done = [command.wait() for command in pair]
     assert [one.code for one in done] == [143, 143], [one.stderr for one in done]
     last = [one.stdout.splitlines()[-1] for one in done]

@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 
 import pivq_jax
+from tests.conftest import checkpoint_steps
 from tests.training.loop_test import TIMINGS
-from tests.training.resume_test import assert_same_end, ended, steps_in
+from tests.training.resume_test import assert_same_end, ended
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +87,7 @@ def test_training_killed_at_its_start_its_codebook_and_its_evaluation(commands, 
                 if stage == "start":
                     return workdir.exists()
                 if stage == "evaluation":
-                    return 160 in steps_in(workdir)
+                    return 160 in checkpoint_steps(workdir)
                 changed = log.exists() and log.stat().st_mtime_ns > before
                 return changed and last_logged(log) >= 55
 

@@ -26,11 +26,11 @@ from tests.conftest import ROOT
 N, K = 8, 32
 
 
-def make_model(config, kind: str = "matching", seed: int = 0) -> TrainedModel:
+def make_model(config, kind: str = "matching", seed: int = 0, scale: float = 1.0) -> TrainedModel:
     """A model with random weights."""
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
-        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
+        lambda leaf: rng.normal(0, scale, leaf.shape).astype(np.float32),
         model_shapes(config.with_fields({"quantizer.kind": kind})),
     )
     config = config.with_fields({"quantizer.kind": kind})

@@ -29,7 +29,7 @@ from pivq_jax.common.parallel import (
     shardings_of,
 )
 from pivq_jax.config.check import check_devices
-from tests.conftest import free_address
+from tests.conftest import start_pair
 
 COMPARE = """
 import json, sys
@@ -114,8 +114,7 @@ def compare(
 
     done = commands.run(code=code(fsdp), devices=8)
     assert done.code == 0, done.stderr
-    address = free_address()
-    pair = [commands.start(code=code((1,), f"{address},2,{i}"), devices=4) for i in range(2)]
+    pair = start_pair(lambda _, how: commands.start(code=code((1,), how), devices=4))
     several = [command.wait() for command in pair]
     assert [one.code for one in several] == [0, 0], [one.stderr for one in several]
     result = json.loads(done.stdout)

@@ -14,6 +14,7 @@ from PIL import Image
 from pivq_jax.common.errors import InputError
 from pivq_jax.data import align, alignment, framing, landmarks
 from pivq_jax.data.tree import list_images
+from tests.data.conftest import contents
 from tests.data.framing_test import centre, drawn
 
 
@@ -53,10 +54,6 @@ def run(source, output, size=32, **options):
         patch.setattr(landmarks, "find_eyes", eyes_of)
         patch.setattr(landmarks, "versions", dict)
         return alignment.align_folder(source, output, size, **options)
-
-
-def contents(root):
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 def test_each_photograph_becomes_a_png_of_its_name(source, tmp_path):

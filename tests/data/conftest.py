@@ -50,6 +50,12 @@ def process_children(pid: int) -> list[int]:
     return [int(child) for file in files for child in file.read_text().split()]
 
 
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file of a tree."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+
+
 class Numbered:
     """Image i is filled with i, but for its left column: 255."""
 

@@ -4,7 +4,6 @@ import errno
 import importlib.util
 import os
 import struct
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from pivq_jax.data.images import (
     load_image,
     unread_kinds,
 )
+from tests.explore.image_files import claimed_png
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -170,17 +170,9 @@ def test_a_corrupt_file_is_named_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def claimed_png(path, side):
-    """A PNG file of a few bytes whose header claims a size."""
-    content = bytearray(save(path, Image.new("1", (1, 1))).read_bytes())
-    content[16:24] = 2 * side.to_bytes(4)
-    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
-    path.write_bytes(content)
-    return path
-
-
 def test_the_size_is_checked_before_an_image_is_decoded(tmp_path):
-    path = claimed_png(tmp_path / "a.png", 20_000)
+    path = tmp_path / "a.png"
+    path.write_bytes(claimed_png(20_000, 20_000))
     with pytest.raises(InputError, match=r"a\.png: Image size \(400000000 pixels\) exceeds limit"):
         load_image(path, 16)
 

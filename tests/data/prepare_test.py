@@ -15,7 +15,7 @@ from PIL import Image
 from pivq_jax.data import builder, images, load_dataset, prepare
 from pivq_jax.data.splits import assign_splits
 from tests.data import official
-from tests.data.conftest import SOURCES, prepare_arguments, process_children
+from tests.data.conftest import SOURCES, contents, prepare_arguments, process_children
 
 SPLITS = ("train", "validation", "test")
 
@@ -254,12 +254,6 @@ def test_a_smaller_size_is_resized_on_reading_and_a_larger_one_refused(prepared,
         f"python -m pivq_jax.data.prepare --dataset=ffhq --source=DIR --size=64 --output={prepared}"
     )
     assert f"`{command}`" in str(refusal.value) and "\n" not in str(refusal.value)
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    """Every file of a tree."""
-    files = (path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
 # A pipe is listed too, see `held_at`.

@@ -4,7 +4,6 @@ import json
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -28,16 +27,7 @@ FACTORS = {"shade": ("dark", "light"), "odd": ("no", "yes", "very"), "same": ("a
 @pytest.fixture(scope="module", params=["matching", "positional"])
 def model(request, tiny_config):
     """A tiny model with random weights."""
-    from pivq_jax.common.parallel import make_mesh
-    from pivq_jax.inference import TrainedModel
-
-    config = tiny_config.with_fields({"quantizer.kind": request.param})
-    size = config.data.image_size
-    blank = jnp.zeros((1, size, size, 3))
-    shapes = jax.eval_shape(pivq_from_config(config).init, jax.random.key(0), blank)["params"]
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.2, x.shape), x.dtype), shapes)
-    return TrainedModel(config, make_mesh(), params, 100, {})
+    return make_model(tiny_config, request.param, scale=0.2)
 
 
 def test_codes_latents_and_labels_of_a_split(model):

@@ -5,12 +5,10 @@ import json
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.pictures import reconstruction_grid
 from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.data import load_dataset
@@ -21,8 +19,9 @@ from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.evaluation.samples import Samples
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
-from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.sampling import CodeSpace, Prior, SetPrior, prior_bits
+from tests.codec.files_test import make_model
+from tests.codec.priors import random_prior
 
 N, K = 4, 32
 
@@ -33,20 +32,13 @@ def sets(seed: int, count: int) -> np.ndarray:
 
 
 def prior_of(seed: int) -> Prior:
-    network, codes = SetPrior(K, width=8, depth=1, heads=2), jnp.zeros((1, N), jnp.int32)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), codes, codes > 0)["params"]
-    rng = np.random.default_rng(seed)
-    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), x.dtype), shapes)
-    return Prior(network, params, bits=0.0)
+    return random_prior(SetPrior(K, width=8, depth=1, heads=2), seed)
 
 
 @pytest.fixture(scope="module")
 def model(tiny_config: Any) -> TrainedModel:
-    config, blank = tiny_config.with_fields({"model.num_codes": N}), jnp.zeros((1, 16, 16, 3))
-    shapes = jax.eval_shape(pivq_from_config(config).init, jax.random.key(0), blank)
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.2, x.shape), x.dtype), shapes)
-    return TrainedModel(config, make_mesh(), params["params"], 7, {}, prior=prior_of(0))
+    untrained = make_model(tiny_config.with_fields({"model.num_codes": N}), scale=0.2)
+    return dataclasses.replace(untrained, prior=prior_of(0))
 
 
 def session_of(model: TrainedModel, workdir: Any) -> Session:

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,25 +14,19 @@ from pivq_jax.common.pictures import interpolation_grid
 from pivq_jax.evaluation import samples, stages
 from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.sampling import CodeSpace
+from tests.evaluation.atlas_test import Lamps
 
 K, N, POOL = 24, 6, 20
 
 
-class Lamps:
-    """Stands for a trained model: code k lights pixel k of a 4 x 6 image."""
-
+class InterpolatingLamps(Lamps):
     space = CodeSpace(N, K)
-    codebook = jnp.asarray(np.random.default_rng(0).normal(size=(K, 3)), jnp.float32)
-
-    def decode(self, codes):
-        lit = jnp.zeros((len(codes), K)).at[jnp.arange(len(codes))[:, None], codes].set(1.0)
-        return jnp.tile((2 * lit - 1).reshape(-1, 4, 6, 1), (1, 1, 1, 3))
 
     def interpolate(self, codes_a, codes_b, steps):
         return sampling.interpolate(self.space, self.codebook, codes_a, codes_b, steps)
 
 
-MODEL = Lamps()
+MODEL = InterpolatingLamps()
 CODES = np.stack([np.random.default_rng(i).permutation(K)[:N] for i in range(POOL)]).astype(
     np.int32
 )

@@ -15,13 +15,11 @@ from PIL import Image
 
 import pivq_jax
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import make_mesh
 from pivq_jax.common.pictures import grid
 from pivq_jax.evaluation.samples import recombine_at_random
-from pivq_jax.inference import TrainedModel
 from pivq_jax.inference import trained_model as trained_model_module
-from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.sampling import CodeSpace, Labels
+from tests.codec.files_test import make_model
 
 N, K = 32, 512  # of the trained run
 
@@ -247,13 +245,7 @@ def test_codes_of_another_kind_are_refused(trained_model, codes):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nearest", "positional"])
 def test_the_other_kinds(tiny_config, kind):
-    config = tiny_config.with_fields({"quantizer.kind": kind})
-    mesh = make_mesh()
-    blank = jnp.zeros((1, 16, 16, 3))
-    shapes = jax.eval_shape(pivq_from_config(config).init, jax.random.key(0), blank)
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
-    model = TrainedModel(config, mesh, params["params"], 1, {})
+    rng, model = np.random.default_rng(0), make_model(tiny_config, kind)
     codes = rng.integers(0, 32, (3, 8)).astype(np.int32)
     codes[:, 1] = codes[:, 0]  # a multiset
     same = np.array_equal(model.decode(codes), model.decode(codes[:, ::-1]))

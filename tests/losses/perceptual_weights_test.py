@@ -1,7 +1,6 @@
 """Where the weights of LPIPS come from, and what is said when they are not right."""
 
 import importlib.util
-import os
 import pickle
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import safetensors.numpy
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.weights import default_weights_dir, write_weights
 from pivq_jax.losses.perceptual import load_lpips, weight_shapes
+from tests.common.pickles_test import Payload
 
 
 @pytest.fixture
@@ -123,16 +123,6 @@ def test_without_the_package_the_message_says_what_to_install(weights_dir, monke
 def test_an_unknown_network_is_refused(weights_dir):
     with pytest.raises(InputError, match="'squeeze'"):
         load_lpips("squeeze")
-
-
-class Payload:
-    """Runs a command when it is unpickled, unless this is refused."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.marker}",)
 
 
 def test_a_pickle_cannot_run_code(weights_dir, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 
 from pivq_jax import sampling
 from pivq_jax.sampling import CodeSpace, Prior, SetPrior
+from tests.codec.priors import random_prior
 
 B, N, K = 12, 4, 16
 # On a line a hyperplane is a point: an image has two halves to exchange, the lower and the upper.
@@ -89,11 +90,7 @@ def test_codes_that_go_together_stay_together():
 @functools.cache
 def trained_like() -> Prior:
     """A small network with weights that tell sets apart."""
-    network, codes = SetPrior(K, width=8, depth=1, heads=2), jnp.zeros((1, N), jnp.int32)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), codes, codes > 0)["params"]
-    rng = np.random.default_rng(3)
-    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 1, x.shape), x.dtype), shapes)
-    return Prior(network, params, bits=0.0)
+    return random_prior(SetPrior(K, width=8, depth=1, heads=2), seed=3, scale=1.0)
 
 
 B_COMMON = OTHER - 4  # has codes in common with A

@@ -14,7 +14,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import make_mesh, replicated
 from pivq_jax.training import checkpoints as module
 from pivq_jax.training.checkpoints import Checkpoints
-from tests.conftest import free_address
+from tests.conftest import checkpoint_steps, start_pair
 
 
 def make_state(seed: int) -> dict:
@@ -108,7 +108,7 @@ def test_a_write_that_failed_costs_no_later_checkpoint(tmp_path, monkeypatch, ca
         checkpoints.save(2, make_state(2), {})
         said = capsys.readouterr().err
         assert "disk full" in said and said.endswith("; that of step 2 is written\n")
-        assert kept(tmp_path) == {1, 2}
+        assert checkpoint_steps(tmp_path) == [1, 2]
         failures[:] = [OSError("disk full")] * 2
         with pytest.raises(OSError, match="disk full"):
             checkpoints.save(3, make_state(3), {})
@@ -172,19 +172,15 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
                 checkpoints.save(step, make_state(step), score)
 
     save([1, 2, 3, 4])
-    assert kept(tmp_path) == {3, 4}
+    assert checkpoint_steps(tmp_path) == [3, 4]
     save([5, 6, 7])  # the scores of a run before are known
-    assert kept(tmp_path) == {3, 5, 7}
+    assert checkpoint_steps(tmp_path) == [3, 5, 7]
     shapes = jax.eval_shape(lambda: make_state(0))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         for step in (3, 5, 7):
             assert checkpoints.restore(shapes, make_mesh(), step)[1].get("score") == scores[step]
         with pytest.raises(InputError, match="no checkpoint of step 4; kept: 3, 5, 7"):
             checkpoints.restore(shapes, make_mesh(), 4)
-
-
-def kept(workdir) -> set[int]:
-    return {int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()}
 
 
 def damage_by_truncation(path) -> None:
@@ -212,7 +208,7 @@ def test_whichever_file_is_truncated_training_has_a_state_to_go_on_from(saved, t
             if first:
                 checkpoints.save(2, make_state(2), {"score": 2.0})
         if first:
-            assert kept(workdir) == {1, 2}
+            assert checkpoint_steps(workdir) == [1, 2]
             with Checkpoints(workdir) as checkpoints:
                 state, _ = checkpoints.restore(LIKE, make_mesh())
             jax.tree.map(np.testing.assert_array_equal, state, make_state(2))
@@ -240,14 +236,14 @@ def test_reading_reports_damage_and_changes_nothing(tmp_path, capfd):
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         like = jax.eval_shape(lambda: make_state(0))
         state, _ = checkpoints.restore(like, make_mesh())
-        assert state["step"] == 1 and kept(tmp_path) == {1, 2}
+        assert state["step"] == 1 and checkpoint_steps(tmp_path) == [1, 2]
         errors = capfd.readouterr().err
         assert "the checkpoint of step 2" in errors and "trying the one before" in errors
         with pytest.raises(InputError, match=r"no checkpoint in .* can be read"):
             checkpoints.restore(like, make_mesh(), step=2)
         errors = capfd.readouterr().err
         assert "the checkpoint of step 2" in errors and "trying" not in errors
-    assert kept(tmp_path) == {1, 2}
+    assert checkpoint_steps(tmp_path) == [1, 2]
 
 
 def test_nothing_readable_is_refused_and_stays_where_it_is(tmp_path, capfd):
@@ -257,7 +253,7 @@ def test_nothing_readable_is_refused_and_stays_where_it_is(tmp_path, capfd):
         shapes = jax.eval_shape(lambda: {"params": {"b": jnp.zeros((3, 4))}})
         with pytest.raises(InputError, match=r"no checkpoint in .* can be read with this config"):
             checkpoints.restore(shapes, make_mesh())
-    assert kept(tmp_path) == {1}
+    assert checkpoint_steps(tmp_path) == [1]
 
 
 LIKE = jax.eval_shape(lambda: make_state(0))
@@ -337,7 +333,7 @@ def test_a_read_that_fails_without_evidence_of_damage_changes_nothing(
         ) as end:
             checkpoints.restore(LIKE, make_mesh())
         assert "\n" not in str(end.value) and len(slept) == attempts - 1
-        assert kept(two_steps) == {1, 2} and not list(two_steps.rglob("*.damaged*"))
+        assert checkpoint_steps(two_steps) == [1, 2] and not list(two_steps.rglob("*.damaged*"))
         # With the storage back, the same command goes on from the newest.
         assert checkpoints.restore(LIKE, make_mesh())[0]["step"] == 2
 
@@ -349,7 +345,7 @@ def test_what_neither_storage_nor_damage_explains_is_raised_as_it_is(two_steps, 
         with pytest.raises(kind, match="reason"):
             checkpoints.restore(LIKE, make_mesh())
         assert not slept and checkpoints.restore(LIKE, make_mesh())[0]["step"] == 2
-    assert kept(two_steps) == {1, 2}
+    assert checkpoint_steps(two_steps) == [1, 2]
 
 
 def test_one_process_waits_for_another_that_reads_again(two_steps, slept, monkeypatch):
@@ -361,7 +357,7 @@ def test_one_process_waits_for_another_that_reads_again(two_steps, slept, monkey
     monkeypatch.setattr(module, "max_over_processes", worst)
     with Checkpoints(two_steps) as checkpoints:
         assert checkpoints.restore(LIKE, make_mesh())[0]["step"] == 2
-    assert slept == [1] and kept(two_steps) == {1, 2}
+    assert slept == [1] and checkpoint_steps(two_steps) == [1, 2]
 
 
 TWO_PROCESSES = """
@@ -392,15 +388,10 @@ print(int(found["step"]), progress["score"], len(errors))
 
 @pytest.mark.slow
 def test_a_read_that_fails_in_one_process_is_repeated_in_both(commands, tmp_path):
-    address = free_address()
-    pair = [
-        commands.start(
-            code=TWO_PROCESSES.format(
-                processes=f"{address},2,{index}", workdir=str(tmp_path / "run")
-            )
-        )
-        for index in range(2)
-    ]
+    workdir = str(tmp_path / "run")
+    pair = start_pair(
+        lambda _, how: commands.start(code=TWO_PROCESSES.format(processes=how, workdir=workdir))
+    )
     for done in [command.wait() for command in pair]:
         assert done.code == 0, done.stderr
         assert done.stdout.splitlines()[-1] == "2 1.5 0"
@@ -439,13 +430,10 @@ def test_processes_that_find_different_checkpoints_restore_one(
         checkpoints.save(3, make_state(3), {})
     for step in {1, 2, 3}.difference(theirs):
         shutil.rmtree(workdirs[1] / "checkpoints" / str(step))
-    address = free_address()
-    pair = [
-        commands.start(
-            code=READ_TOGETHER.format(processes=f"{address},2,{index}", workdir=str(workdir))
-        )
-        for index, workdir in enumerate(workdirs)
-    ]
+    places = [str(workdir) for workdir in workdirs]
+    pair = start_pair(
+        lambda i, how: commands.start(code=READ_TOGETHER.format(processes=how, workdir=places[i]))
+    )
     for done in [command.wait() for command in pair]:
         assert done.stdout.splitlines()[-2:] == ["[1, 2]", expected], done.stderr
 
@@ -462,11 +450,11 @@ def test_a_score_that_cannot_be_read_costs_no_checkpoint(two_steps, slept, monke
     monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
     with Checkpoints(two_steps, keep=1, keep_best=1) as checkpoints:
         checkpoints.save(3, make_state(3), {"score": 0.0})
-    assert not errors and kept(two_steps) == {2, 3}
+    assert not errors and checkpoint_steps(two_steps) == [2, 3]
     errors += [TimeoutError()] * 5
     with pytest.raises(OSError, match="may be whole"):
         Checkpoints(two_steps, keep=1, keep_best=1)
-    assert kept(two_steps) == {2, 3}
+    assert checkpoint_steps(two_steps) == [2, 3]
 
 
 @pytest.mark.slow
@@ -498,7 +486,7 @@ def test_a_reader_beside_a_run_goes_on_with_what_the_run_has_not_deleted(two_ste
     with Checkpoints(two_steps, read_only=True) as checkpoints:
         with Checkpoints(two_steps, keep=1) as run:
             run.save(3, make_state(3), {})
-        assert kept(two_steps) == {3}
+        assert checkpoint_steps(two_steps) == [3]
         with pytest.raises(InputError, match=r"no checkpoint of step 2; kept: 3"):
             checkpoints.restore(LIKE, make_mesh(), 2)
         state, _ = checkpoints.restore(LIKE, make_mesh())
@@ -533,7 +521,7 @@ def test_a_write_that_fails_leaves_the_earlier_ones(commands, tmp_path):
     lines = done.stdout.splitlines()
     assert len(lines) == 3
     assert all("could not be written" in x and "step 1 is whole" in x for x in lines), lines
-    assert kept(tmp_path) == {1}
+    assert checkpoint_steps(tmp_path) == [1]
     with Checkpoints(tmp_path) as checkpoints:
         shapes = {
             "step": jax.ShapeDtypeStruct((), jnp.int32),
@@ -543,5 +531,5 @@ def test_a_write_that_fails_leaves_the_earlier_ones(commands, tmp_path):
         expected = np.random.default_rng(0).random(400_000, np.float32)
         np.testing.assert_array_equal(state["x"], expected)
         checkpoints.save(2, state, {})
-    assert kept(tmp_path) == {1, 2}
+    assert checkpoint_steps(tmp_path) == [1, 2]
     assert not [p for p in (tmp_path / "checkpoints").iterdir() if "tmp" in p.name]

@@ -20,12 +20,9 @@ from pivq_jax.common.pictures import save_png
 from pivq_jax.training import cost, logs
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.logs import TrainingLog, check_log
+from tests.conftest import read_lines
 
 METRICS = {"loss": 1.0, "psnr": 20.0}
-
-
-def read(path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -46,7 +43,7 @@ def test_the_time_waited_for_images_is_a_share_of_the_whole(tmp_path, now):
             clock.count_step()
             if number in (1, 3):
                 log.write(number + 1, METRICS, batch_size=8)
-    for line in read(tmp_path / "log.jsonl"):
+    for line in read_lines(tmp_path / "log.jsonl"):
         assert (line["input_wait"], line["step_seconds"]) == (0.25, 4)
         assert (line["images_per_second"], line["peak_share"]) == (2, 0.125)
     assert (line["seconds_input"], line["goodput"]) == (4, 0.75)
@@ -68,7 +65,7 @@ def test_what_is_lost_is_left_out_of_the_speed_but_for_waiting(tmp_path, now):
         log.write(6, METRICS, batch_size=8)
         now[0], clock.steps = now[0] + 4, clock.steps + 2
         log.write(8, METRICS, batch_size=8)
-    lines = read(tmp_path / "log.jsonl")
+    lines = read_lines(tmp_path / "log.jsonl")
     assert [line["step_seconds"] for line in lines] == [2, 60, 2]
     assert [line["input_wait"] for line in lines] == [3 / 8, 0, 0]
 
@@ -82,7 +79,7 @@ def test_device_memory_is_logged_where_the_device_tells(tmp_path, monkeypatch):
         log.write(1, METRICS, batch_size=8)
         monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
         log.write(2, METRICS, batch_size=8)
-    first, second = read(tmp_path / "log.jsonl")
+    first, second = read_lines(tmp_path / "log.jsonl")
     assert second["device_memory_peak"] == 7
     assert ("device_memory_peak" in first) == bool(jax.devices()[0].memory_stats())
 
@@ -118,13 +115,13 @@ def test_an_evaluation_is_a_line_a_record_and_events_with_pictures(tmp_path, cap
     first = "step    100/900  evaluated: psnr 20.12  codes_used 498  in 2.5 s, all so far 3.1% of"
     assert capsys.readouterr().out.splitlines()[0].startswith(first)
     expected = {"step": 100, **figures, "seconds": 2.5, "share": 0.03125}
-    assert read(tmp_path / "metrics.jsonl")[0] == expected
+    assert read_lines(tmp_path / "metrics.jsonl")[0] == expected
     written = events(tmp_path)
     assert written["evaluation/psnr"] == [(100, 20.125), (200, 20.125)]
     assert written["evaluation/samples"] == [(100, picture.tolist())]
     with TrainingLog(tmp_path, 150, 900, Clock()):
         pass
-    assert [line["step"] for line in read(tmp_path / "metrics.jsonl")] == [100]
+    assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [100]
 
 
 def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
@@ -144,10 +141,11 @@ def test_a_log_in_remote_storage_grows_and_is_continued(bucket, monkeypatch):
     with TrainingLog(bucket, 0, 4, Clock()) as log:
         for step in (1, 2, 3):
             log.write(step, METRICS, batch_size=8)
-            assert [line["step"] for line in read(bucket / "log.jsonl")] == [*range(1, step + 1)]
+            logged = [line["step"] for line in read_lines(bucket / "log.jsonl")]
+            assert logged == [*range(1, step + 1)]
     with TrainingLog(bucket, 2, 4, Clock()) as log:
         log.write(4, METRICS, batch_size=8)
-    assert [line["step"] for line in read(bucket / "log.jsonl")] == [1, 2, 4]
+    assert [line["step"] for line in read_lines(bucket / "log.jsonl")] == [1, 2, 4]
     files, *steps = zip(*written, strict=False)
     assert files == ("gs://bucket/run/tensorboard/events",) * 2
     assert steps[0] == (1, 3)  # earlier events from these steps on are out of date
@@ -169,7 +167,7 @@ def test_a_bucket_that_refuses_events_ends_no_run(bucket, monkeypatch, capsys):
         for step in (1, 2):
             log.write(step, METRICS, batch_size=8)
         raise KeyError("of the run")
-    assert [line["step"] for line in read(bucket / "log.jsonl")] == [1, 2]
+    assert [line["step"] for line in read_lines(bucket / "log.jsonl")] == [1, 2]
     assert capsys.readouterr().err == (
         "gs://bucket/run/tensorboard is not written, and the run goes on: 503 try again\n"
     )

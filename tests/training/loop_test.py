@@ -26,13 +26,10 @@ from pivq_jax.training import loop
 from pivq_jax.training.build import phase_at, recombination_schedule, steps_from_config
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.run import Run, evaluate, reconstruct_validation, save_picture
+from tests.conftest import read_lines
 from tests.parameters import draw_like
 
 TIMINGS = {"train_seconds", "train_images_per_second", "sample_images_per_second"}
-
-
-def read_log(workdir: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
 
 
 def restore_all(workdir: Path, step: int) -> dict[str, np.ndarray]:
@@ -193,7 +190,7 @@ def test_pictures_show_large_images_as_they_are(tiny_config, tmp_path):
 
 
 def test_loss_falls(tiny_run):
-    log = read_log(tiny_run.workdir)
+    log = read_lines(tiny_run.workdir / "log.jsonl")
     early = np.mean([line["l1"] for line in log[:3]])
     before_codebook = np.mean([line["l1"] for line in log if 45 <= line["step"] <= 60])
     late = np.mean([line["l1"] for line in log[-3:]])
@@ -203,7 +200,7 @@ def test_loss_falls(tiny_run):
 
 
 def test_log_holds_what_was_trained(tiny_run):
-    log = read_log(tiny_run.workdir)
+    log = read_lines(tiny_run.workdir / "log.jsonl")
     assert [line["step"] for line in log] == list(range(5, 161, 5))
     for line in log:
         assert all(np.isfinite(value) for value in line.values())
@@ -291,8 +288,8 @@ def test_interrupted_run_logs_each_step_once(tiny_run, interrupted):
             for line in log
         ]
 
-    resumed = without_speed(read_log(interrupted["workdir"]))
-    assert resumed == without_speed(read_log(tiny_run.workdir))
+    resumed = without_speed(read_lines(interrupted["workdir"] / "log.jsonl"))
+    assert resumed == without_speed(read_lines(tiny_run.workdir / "log.jsonl"))
 
 
 def costs(stdout: str) -> dict[str, str]:
@@ -302,7 +299,7 @@ def costs(stdout: str) -> dict[str, str]:
 
 
 def test_an_unbroken_run_has_no_restarts_and_its_losses_are_within_its_time(tiny_run):
-    line = read_log(tiny_run.workdir)[-1]
+    line = read_lines(tiny_run.workdir / "log.jsonl")[-1]
     lost = {name: value for name, value in line.items() if name.startswith("seconds_")}
     assert min(lost.values()) == lost["seconds_restarts"] == 0
     assert lost["seconds_start"] > lost["seconds_input"] and lost["seconds_pictures"] > 0
@@ -314,7 +311,7 @@ def test_an_unbroken_run_has_no_restarts_and_its_losses_are_within_its_time(tiny
 
 
 def test_the_time_of_an_interrupted_run_goes_on_with_what_restarts_take(interrupted):
-    log = read_log(interrupted["workdir"])
+    log = read_lines(interrupted["workdir"] / "log.jsonl")
     assert all(a["seconds"] < b["seconds"] for a, b in itertools.pairwise(log))
     killed, stopped = interrupted["steps"]
     restarts = {line["step"]: line["seconds_restarts"] for line in log}
@@ -363,4 +360,4 @@ def test_loss_that_is_not_finite_stops_the_run(commands, tiny_arguments, tmp_pat
     assert f"step {max(steps)}" in errors[0]
     for name, value in restore_all(tmp_path / "run", max(steps)).items():
         assert np.all(np.isfinite(value)), name
-    assert all(np.isfinite(line["loss"]) for line in read_log(tmp_path / "run"))
+    assert all(np.isfinite(line["loss"]) for line in read_lines(tmp_path / "run" / "log.jsonl"))

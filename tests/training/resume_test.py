@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.lock import DirectoryLock
 from pivq_jax.training.loop import train
 from pivq_jax.training.stopping import Interrupted
-from tests.conftest import free_address
+from tests.conftest import Command, checkpoint_steps, read_lines, start_pair
 from tests.training.loop_test import assert_same_state
 from tests.training.start_test import SHORT
 
@@ -43,27 +42,18 @@ runpy.run_module("pivq_jax.main", run_name="__main__", alter_sys=True)
 """
 
 
-def steps_in(workdir: Path) -> list[int]:
-    """Of the complete checkpoints."""
-    folder = workdir / "checkpoints"
-    names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    return sorted(int(name) for name in names if name.isdigit())
-
-
 def assert_same_end(workdir: Path, unbroken: Path, step: int) -> None:
     assert_same_state(workdir, unbroken, step)
-    logged = [json.loads(line)["step"] for line in (workdir / "log.jsonl").read_text().splitlines()]
-    assert logged == [
-        json.loads(line)["step"] for line in (unbroken / "log.jsonl").read_text().splitlines()
-    ]
+    logged, expected = (read_lines(path / "log.jsonl") for path in (workdir, unbroken))
+    assert [line["step"] for line in logged] == [line["step"] for line in expected]
 
 
 def kill_at_random(commands, arguments, workdir, rng, most: float) -> bool:
     """SIGKILL up to `most` seconds after the first new checkpoint; False if it ended before."""
-    before = max(steps_in(workdir), default=-1)
+    before = max(checkpoint_steps(workdir), default=-1)
     command = commands.start(*arguments)
     deadline = time.monotonic() + 600
-    while max(steps_in(workdir), default=-1) == before:
+    while max(checkpoint_steps(workdir), default=-1) == before:
         assert time.monotonic() < deadline
         if ended(command.pid):
             return False
@@ -102,7 +92,7 @@ def test_a_signal_during_an_evaluation_stops_the_run(tiny_config, tmp_path, step
     assert end.value.exit_code == 143
     progress = {
         step: (tmp_path / "checkpoints" / str(step) / "progress" / "metadata").read_text()
-        for step in steps_in(tmp_path)
+        for step in checkpoint_steps(tmp_path)
     }
     # Of the checkpoint of a stop there is none: seconds may be left.
     assert [step for step in progress if '"score"' in progress[step]] == scored
@@ -115,14 +105,14 @@ def test_a_run_with_every_fault_ends_as_the_unbroken_one(commands, tiny_run, tmp
     arguments = with_fields(tiny_run.arguments, workdir, checkpoint_every=3)
     for _ in range(3):
         assert kill_at_random(commands, arguments, workdir, rng, most=0.3)
-    assert steps_in(workdir)[-1] < 160, "it ended before the faults were over"
+    assert checkpoint_steps(workdir)[-1] < 160, "it ended before the faults were over"
 
     # SIGTERM while a checkpoint is written.
-    begun = steps_in(workdir)[-1]
+    begun = checkpoint_steps(workdir)[-1]
     command = commands.start(*arguments)
-    command.kill_when(lambda: steps_in(workdir)[-1] > begun, signal.SIGTERM)
+    command.kill_when(lambda: checkpoint_steps(workdir)[-1] > begun, signal.SIGTERM)
     done = command.wait()
-    stopped = steps_in(workdir)[-1]
+    stopped = checkpoint_steps(workdir)[-1]
     assert done.code == 143, done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"stopped at step {stopped};")
 
@@ -133,10 +123,10 @@ def test_a_run_with_every_fault_ends_as_the_unbroken_one(commands, tiny_run, tmp
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, done.stderr
     assert "could not be written" in errors[0] and f"step {stopped} is whole" in errors[0]
-    assert steps_in(workdir)[-1] == stopped
+    assert checkpoint_steps(workdir)[-1] == stopped
 
     # A truncated file in the newest checkpoint: reported, and the one before is used.
-    newest, before = steps_in(workdir)[-1], steps_in(workdir)[-2]
+    newest, before = checkpoint_steps(workdir)[-1], checkpoint_steps(workdir)[-2]
     largest = max(
         (p for p in (workdir / "checkpoints" / str(newest)).rglob("*") if p.is_file()),
         key=lambda p: p.stat().st_size,
@@ -196,44 +186,6 @@ def test_a_second_process_is_refused_20_times_and_the_first_unharmed(commands, t
     print(f"20 refusals in {min(times):.1f} to {max(times):.1f} s, beside {runs} runs")
 
 
-@pytest.mark.slow  # configs_test covers how such a run is recognized
-def test_a_run_from_before_muon_opens_and_goes_on_with_adamw(commands, tiny_arguments, tmp_path):
-    """Its config.json lacks the fields that came with Muon."""
-    import pivq_jax
-
-    unbroken, workdir = tmp_path / "unbroken", tmp_path / "run"
-    steps = ["--config.quantizer.init_step=20", "--config.adversarial.start_step=30"]
-    steps += ["--config.train.steps=40", "--config.train.picture_every=40", "--mode=train"]
-    steps += ["--config.train.checkpoint_every=10"]
-    muon = [*tiny_arguments, f"--workdir={workdir}", *steps]
-    losses = ["--config.loss.variance=0", "--config.loss.recombination_warmup=0"]
-    adamw = [*muon, "--config.optimizer.name=adamw", *losses]
-    done = commands.run(*adamw, f"--workdir={unbroken}")
-    assert done.code == 0, done.stderr
-    # All but its last checkpoint, of step 30.
-    shutil.copytree(unbroken, workdir)
-    shutil.rmtree(workdir / "checkpoints" / "40")
-    config = json.loads((workdir / "config.json").read_text())
-    for field in ("name", "muon_learning_rate", "momentum"):
-        del config["optimizer"][field]
-    del config["loss"]["variance"], config["loss"]["recombination_warmup"]
-    (workdir / "config.json").write_text(json.dumps(config))
-
-    assert pivq_jax.load(workdir).step == 30
-
-    done = commands.run(*muon)
-    assert done.code == 2
-    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    fields = "loss.recombination_warmup = 0.0, loss.variance = 0.0, optimizer.name = adamw"
-    assert f"another config, with {fields}:" in error
-    assert "Traceback" not in done.stderr and steps_in(workdir) == [30]
-
-    done = commands.run(*adamw)
-    assert done.code == 0, done.stderr
-    assert "resuming from step 30 " in done.stdout
-    assert_same_end(workdir, unbroken, 40)
-
-
 @pytest.mark.slow  # start_test and initial_test have its parts
 def test_a_run_starts_from_another_run_and_goes_on_for_longer(commands, tiny_run, tmp_path):
     fields = ["model.num_codes=4", "quantizer.init_step=0", "train.steps=110"]
@@ -247,8 +199,8 @@ def test_a_run_starts_from_another_run_and_goes_on_for_longer(commands, tiny_run
     assert lines[0].endswith("; it has model.num_codes = 8")
     assert lines[1] == "  not taken: encoder/queries: [8, 16] there, [4, 16] here"
     assert "k-means" not in done.stdout
-    logged = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
-    expected = json.loads((tiny_run.workdir / "log.jsonl").read_text().splitlines()[0])
+    logged = read_lines(tmp_path / "run" / "log.jsonl")
+    expected = read_lines(tiny_run.workdir / "log.jsonl")[0]
     assert logged[0]["psnr"] > expected["psnr"] + 1  # than from random weights
 
     done = commands.run(*arguments, "--config.train.steps=120")
@@ -263,7 +215,7 @@ def test_a_run_starts_from_another_run_and_goes_on_for_longer(commands, tiny_run
 def test_two_processes_are_refused_together(commands, tiny_run, tmp_path):
     arguments = with_fields(tiny_run.arguments, tmp_path, batch_size=16)
     with DirectoryLock(tmp_path):
-        done = [command.wait() for command in start_pair(commands, arguments)]
+        done = [command.wait() for command in start_both(commands, arguments)]
     assert [one.code for one in done] == [2, 2], [one.stderr for one in done]
     for one in done:
         (line,) = [line for line in one.stderr.splitlines() if line.startswith("error: ")]
@@ -271,13 +223,9 @@ def test_two_processes_are_refused_together(commands, tiny_run, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def start_pair(commands, arguments: list[str]) -> list:
+def start_both(commands, arguments: list[str]) -> list[Command]:
     """The same run in two processes, of four devices each."""
-    address = free_address()
-    return [
-        commands.start(*arguments, f"--distributed={address},2,{index}", devices=4)
-        for index in range(2)
-    ]
+    return start_pair(lambda _, how: commands.start(*arguments, f"--distributed={how}", devices=4))
 
 
 @pytest.mark.slow  # the agreement alone is in stopping_test
@@ -285,29 +233,29 @@ def test_two_processes_stop_at_one_step_and_go_on(commands, tiny_run, tmp_path):
     workdir = tmp_path / "run"
     # Of 8 devices each has one image of the half of a batch that is recombined.
     arguments = with_fields(tiny_run.arguments, workdir, picture_every=80, batch_size=16)
-    pair = start_pair(commands, arguments)
+    pair = start_both(commands, arguments)
     # Only one host receives the signal, as in a preemption.
-    pair[1].kill_when(lambda: max(steps_in(workdir), default=0) >= 70, signal.SIGTERM)
+    pair[1].kill_when(lambda: max(checkpoint_steps(workdir), default=0) >= 70, signal.SIGTERM)
     done = [command.wait() for command in pair]
     assert [one.code for one in done] == [143, 143], [one.stderr for one in done]
-    step = steps_in(workdir)[-1]
+    step = checkpoint_steps(workdir)[-1]
     assert 70 <= step < 160
     for one in done:
         assert one.stdout.splitlines()[-1].startswith(f"stopped at step {step};")
 
-    done = [command.wait() for command in start_pair(commands, arguments)]
+    done = [command.wait() for command in start_both(commands, arguments)]
     assert [one.code for one in done] == [0, 0], [one.stderr for one in done]
     assert f"resuming from step {step} " in done[0].stdout
     assert "resuming" not in done[1].stdout  # what both would say is said by the first
-    assert steps_in(workdir)[-1] == 160
-    logged = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+    assert checkpoint_steps(workdir)[-1] == 160
+    logged = read_lines(workdir / "log.jsonl")
     assert [line["step"] for line in logged] == list(range(5, 161, 5))
     assert (workdir / "pictures" / "step_000160.png").exists()
     # Of all images, whichever process read them: as one process with the same batches.
     alone = tmp_path / "alone"
     done = commands.run(*with_fields(tiny_run.arguments, alone, picture_every=80, batch_size=16))
     assert done.code == 0, done.stderr
-    first = json.loads((alone / "log.jsonl").read_text().splitlines()[0])
+    first = read_lines(alone / "log.jsonl")[0]
     for name in ("loss", "gradient_norm"):
         assert logged[0][name] == pytest.approx(first[name], rel=1e-3), name
     ended, expected = (json.loads((w / "metrics.json").read_text()) for w in (workdir, alone))

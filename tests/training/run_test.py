@@ -1,6 +1,5 @@
 """Nothing that is trained depends on evaluations during training."""
 
-import json
 import signal
 from types import SimpleNamespace
 from typing import Any
@@ -16,14 +15,10 @@ from pivq_jax.training.logs import TrainingLog
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.run import save_picture
 from pivq_jax.training.stopping import Interrupted
-from tests.conftest import checkpoint_steps, interrupt_at
+from tests.conftest import checkpoint_steps, interrupt_at, read_lines
 from tests.training.loop_test import assert_same_state, run_of
-from tests.training.resume_test import start_pair
+from tests.training.resume_test import start_both
 from tests.training.start_test import SHORT
-
-
-def evaluations(workdir) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_picture_that_a_bucket_refuses_ends_no_run(tiny_config, bucket, monkeypatch, capsys):
@@ -94,12 +89,12 @@ def test_a_run_with_evaluations_ends_as_without_also_if_stopped(commands, tiny_r
     arguments += ["--config.evaluate.every=25", "--config.evaluate.share=1"]
     stopped = interrupt_at(commands.start(*arguments), workdir, 80, signal.SIGINT)
     assert stopped.code == 130, stopped.stderr
-    before = evaluations(workdir)
+    before = read_lines(workdir / "metrics.jsonl")
     done = commands.run(*arguments)
     assert done.code == 0, done.stderr
     assert_same_state(workdir, tiny_run.workdir, 160)
 
-    found = evaluations(workdir)
+    found = read_lines(workdir / "metrics.jsonl")
     assert [line["step"] for line in found] == [25, 50, 75, 100, 125, 150]
     assert found[: len(before)] == before and 3 <= len(before) < 6
     always = {"step", "psnr", "rfid", "seconds", "share"}  # images are too small for LPIPS
@@ -127,10 +122,10 @@ def test_two_processes_evaluate_together_and_train_as_without(commands, tiny_run
     workdirs = [tmp_path / name for name in ("with", "without")]
     every = ["--config.evaluate.every=35", "--config.evaluate.share=1"]
     for workdir, more in zip(workdirs, (every, []), strict=True):
-        pair = start_pair(commands, [*common, *more, f"--workdir={workdir}"])
+        pair = start_both(commands, [*common, *more, f"--workdir={workdir}"])
         done = [command.wait() for command in pair]
         assert [one.code for one in done] == [0, 0], [one.stderr for one in done]
         assert ["evaluated" in one.stdout for one in done] == [bool(more), False]
     assert_same_state(*workdirs, 80)
-    assert [line["step"] for line in evaluations(workdirs[0])] == [35, 70]
-    assert {"rfid", "coverage", "codes_used"} <= evaluations(workdirs[0])[1].keys()
+    assert [line["step"] for line in read_lines(workdirs[0] / "metrics.jsonl")] == [35, 70]
+    assert {"rfid", "coverage", "codes_used"} <= read_lines(workdirs[0] / "metrics.jsonl")[1].keys()

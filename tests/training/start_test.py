@@ -18,6 +18,7 @@ from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training.loop import train
 from pivq_jax.training.optimizer import learning_rate_schedule
 from pivq_jax.training.steps import CODEBOOK, Arrays
+from tests.conftest import read_lines
 
 SHORT = {
     "data.name": "random",
@@ -80,9 +81,9 @@ def without_checkpoints(run: Path, target: Path, *steps: int) -> Path:
 
 
 def rates(workdir: Path) -> list[float]:
-    lines = (workdir / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [*range(1, len(lines) + 1)]
-    return [json.loads(line)["learning_rate"] for line in lines]
+    lines = read_lines(workdir / "log.jsonl")
+    assert [line["step"] for line in lines] == [*range(1, len(lines) + 1)]
+    return [line["learning_rate"] for line in lines]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pivq_jax.training.stopping import Interrupted, stop_requests
-from tests.conftest import free_address
+from tests.conftest import start_pair
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ join_processes({how!r})
 try:
     with stop_requests() as asked:
         for step in range(1, 100_000):
-            time.sleep({seconds})
+            time.sleep(0.01 + 0.02 * {index})
             if step == 20:
-                Path({ready!r}).touch()
+                Path("{folder}", "{index}").touch()
             if stop := asked():
                 raise Interrupted(stop, step)
 except Interrupted as interrupted:
@@ -145,17 +145,10 @@ except Interrupted as interrupted:
     ],
 )
 def test_several_processes_stop_at_one_step(commands, tmp_path, number, codes):
-    address = free_address()
-    ready = [tmp_path / str(index) for index in range(2)]
-    pair = [
-        commands.start(
-            code=AGREE.format(
-                how=f"{address},2,{index}", seconds=0.01 + 0.02 * index, ready=str(ready[index])
-            )
-        )
-        for index in range(2)
-    ]
-    pair[1].kill_when(lambda: all(path.exists() for path in ready), number)
+    pair = start_pair(
+        lambda index, how: commands.start(code=AGREE.format(how=how, index=index, folder=tmp_path))
+    )
+    pair[1].kill_when(lambda: all((tmp_path / name).exists() for name in "01"), number)
     done = [command.wait() for command in pair]
     assert [one.code for one in done] == codes, [one.stderr for one in done]
     last = [one.stdout.splitlines()[-1] for one in done]
@@ -189,11 +182,9 @@ except Interrupted as interrupted:
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_signal_before_a_run_of_several_resumes_is_not_lost(commands, asked):
-    address = free_address()
-    pair = [
-        commands.start(code=EARLY.format(how=f"{address},2,{index}", index=index, asked=asked))
-        for index in range(2)
-    ]
+    pair = start_pair(
+        lambda index, how: commands.start(code=EARLY.format(how=how, index=index, asked=asked))
+    )
     done = [command.wait() for command in pair]
     assert [one.code for one in done] == [143, 143], [one.stderr for one in done]
     last = [one.stdout.splitlines()[-1] for one in done]
@@ -224,11 +215,8 @@ main.run()
     "error, code", [("InputError", 2), pytest.param("KeyError", 1, marks=pytest.mark.slow)]
 )
 def test_one_of_several_that_fails_does_not_wait_for_the_others(commands, error, code):
-    address, started = free_address(), time.monotonic()
-    pair = [
-        commands.start(code=FAIL.format(error=error, how=f"{address},2,{index}"))
-        for index in range(2)
-    ]
+    started = time.monotonic()
+    pair = start_pair(lambda _, how: commands.start(code=FAIL.format(error=error, how=how)))
     done = [command.wait() for command in pair]
     assert time.monotonic() - started < 200
     assert done[1].code == code and "damaged" in done[1].stderr, done[1].stderr

@@ -11,6 +11,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.training import logs
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.logs import TrainingLog, check_tracker
+from tests.conftest import read_lines
 
 
 def test_a_tracker_that_is_missing_is_refused_with_its_extra(monkeypatch):
@@ -40,7 +41,7 @@ def test_trackio_has_what_the_log_has_and_goes_on_with_its_run(tmp_path, monkeyp
     assert [values["evaluation/psnr"] for _, values in found if "evaluation/psnr" in values] == [21]
     [path] = (tmp_path / "trackio" / "media").rglob("*.png")
     np.testing.assert_array_equal(np.asarray(Image.open(path).convert("RGB")), picture)
-    lines = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+    lines = read_lines(workdir / "log.jsonl")
     named = [{f"train/{name}": value for name, value in line.items()} for line in lines]
     for line, (step, values) in zip(named, (found[0], found[-1]), strict=True):
         assert line == {"train/step": step, **values}
