@@ -153,14 +153,6 @@ def test_reconstruct_writes_pictures_and_codes_of_every_readable_file(
         assert picture.shape == (32, 32, 3) and np.max(np.abs(picture - expected)) < 0.51
 
 
-@pytest.mark.slow
-def test_reconstruct_into_the_workdir_by_default(commands, tiny_run, small_folder):
-    done = commands.run(*tiny_run.arguments, "--mode=reconstruct", f"--input={small_folder}")
-    assert done.code == 0, done.stderr
-    codes = json.loads((tiny_run.workdir / "reconstructed" / "codes.json").read_text())
-    assert len(codes) == 40  # two batches of 20
-
-
 def assert_refused(done, *words: str) -> None:
     lines = done.stderr.splitlines()
     assert done.code == 2, done
@@ -455,25 +447,6 @@ def test_default_workdir_is_runs_and_the_name_of_the_config(commands, tmp_path):
         directory=tmp_path,
     )
     assert_refused(done, "runs/image_folder_smoke")
-
-
-TENSORFLOW = """
-import sys, runpy
-sys.argv = ["main"] + {arguments!r}
-try:
-    runpy.run_module("pivq_jax.main", run_name="__main__", alter_sys=True)
-except SystemExit as request:
-    assert not request.code, request.code
-loaded = [name for name in sys.modules if name.partition(".")[0] in ("tensorflow", "clu")]
-print("loaded:", loaded)
-"""
-
-
-@pytest.mark.slow  # load_dataset_test has it without a run
-def test_tensorflow_is_never_imported(commands, tiny_run):
-    done = commands.run(code=TENSORFLOW.format(arguments=tiny_run.arguments))
-    assert done.code == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "loaded: []"
 
 
 def test_metrics_of_the_command_are_finite_numbers(trained):

@@ -298,18 +298,6 @@ def test_what_does_not_define_a_model_is_the_tasks_own(with_parents, tmp_path, f
     assert len(session.pool) == len(session.pool_codes) == 8
 
 
-@pytest.mark.slow
-def test_codes_are_written_and_read(commands, published, small_folder, tmp_path):
-    model, file = f"--pretrained={published}", tmp_path / "faces.pivq"
-    for arguments in (
-        ["--mode=compress", f"--input={small_folder}", f"--output={file}"],
-        ["--mode=decompress", f"--input={file}", f"--output={tmp_path / 'faces'}"],
-    ):
-        done = commands.run(model, *arguments, directory=tmp_path)
-        assert done.code == 0, done.stderr
-    assert len(list((tmp_path / "faces").iterdir())) == 40
-
-
 @pytest.fixture
 def opened() -> Iterator[list[str]]:
     """The files and folders that Python opens or lists during a test."""

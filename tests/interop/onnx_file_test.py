@@ -28,14 +28,30 @@ from tests.parameters import draw_like
 TOLERANCE = 1e-4
 # Beyond the configs as they are: what else decides which layers there are.
 VARIANTS = {
-    "positional": {"quantizer.kind": "positional"},
-    "nearest": {"quantizer.kind": "nearest"},
-    "patches": {"model.output": "patch", "model.latents": "patches", "model.num_codes": 16},
-    "several latents from each patch": {"model.latents": "patches", "model.num_codes": 128},
-    "local": {"model.output": "conv", "model.local_output": True},
-    "no set blocks": {"model.set_depth": 0},
-    "deep": {"model.set_depth": 2, "model.decoder_depth": 2, "model.encoder_depth": 3},
-    "wide": {"model.mlp_ratio": 2, "model.heads": 4, "model.code_dim": 8},
+    "positional, local": {
+        "quantizer.kind": "positional",
+        "model.output": "conv",
+        "model.local_output": True,
+    },
+    "nearest, patches": {
+        "quantizer.kind": "nearest",
+        "model.output": "patch",
+        "model.latents": "patches",
+        "model.num_codes": 16,
+    },
+    "several latents from each patch, no set blocks": {
+        "model.latents": "patches",
+        "model.num_codes": 128,
+        "model.set_depth": 0,
+    },
+    "deep, wide": {
+        "model.set_depth": 2,
+        "model.decoder_depth": 2,
+        "model.encoder_depth": 3,
+        "model.mlp_ratio": 2,
+        "model.heads": 4,
+        "model.code_dim": 8,
+    },
 }
 
 STAGED = {

@@ -3,7 +3,6 @@
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from pivq_jax.config.sections import LATENTS, ModelConfig
 from pivq_jax.model import decoder as decoder_module
-from pivq_jax.model import layers
 from pivq_jax.model.encoder import pool
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
 from tests.parameters import draw_like
@@ -291,7 +289,7 @@ def test_gradients_are_finite_and_reach_every_parameter(kind, dtype, set_depth):
 
 
 @pytest.mark.slow
-def test_rematerialisation_changes_memory_not_gradients(monkeypatch):
+def test_rematerialisation_changes_memory_not_gradients():
     images = noise((2, 16, 16, 3))
 
     def loss(model, params):
@@ -307,15 +305,7 @@ def test_rematerialisation_changes_memory_not_gradients(monkeypatch):
     for m in (model, make(remat=True)):
         pull_back = jax.eval_shape(lambda p, m=m: jax.vjp(functools.partial(loss, m), p)[1], params)
         kept.append(sum(x.size for x in jax.tree.leaves(pull_back)) - given_anyway)
-    assert kept[1] < kept[0] / 2
-
-    for module in (layers, decoder_module):  # it is checkpointed in either
-        monkeypatch.setattr(module, "gelu", nn.gelu)
-    counts = [
-        str(jax.make_jaxpr(jax.grad(lambda p, m=m: loss(m, p)))(params)).count("remat")
-        for m in (model, make(remat=True))
-    ]
-    assert counts[0] == 0 and counts[1] >= 4  # one encoder, one set and two decoder blocks
+    assert kept[1] < kept[0] / 4  # more than a third if the encoder or the decoder keeps its own
 
 
 def test_autoencode_is_the_decoder_on_unquantized_latents():

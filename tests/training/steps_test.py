@@ -10,7 +10,6 @@ from optax.contrib import MuonState
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import OptimizerConfig
 from pivq_jax.config.sections import OPTIMIZERS
-from pivq_jax.matching import METHODS
 from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.optimizer import make_optimizer
@@ -261,7 +260,7 @@ def test_the_discriminator_learns_from_parts_what_it_learns_from_the_batch(image
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", ["sinkhorn", "greedy"])  # the exact ones find the same
 def test_every_solver_trains(method, images, tiny_config):
     config = tiny_config.with_fields({"quantizer.method": method, "loss.recombination_warmup": 0.0})
     mesh = make_mesh()
