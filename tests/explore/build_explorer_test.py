@@ -1,4 +1,4 @@
-"""docs/build_explorer.py: the runtime, and what docs/explorer/browser.js reads in the files."""
+"""docs/build_explorer.py: the runtime, the files, and what docs/explorer/browser.js reads there."""
 
 import json
 import subprocess
@@ -31,7 +31,10 @@ const { factors } = await backend.open(() => {});
 const faces = [];
 for (let i = 0; i < 30; i++) faces.push(await backend.recombine());
 const index = ({ name }) => Number(name.replace("training image ", ""));
-answer({ factors, parents: faces.map(({ a, b }) => [index(a), index(b)]) });
+const parents = faces.map(({ a, b }) => [index(a), index(b)]);
+const last = (await backend.examples(120, 48)).length;
+const missing = await backend.example(128).catch((error) => error.message);
+answer({ factors, parents, last, missing });
 """
 
 
@@ -116,3 +119,50 @@ def test_without_a_server_parents_resemble_each_other_too(opened):
     distance = np.square(np.asarray(latents)[:, None] - latents).sum((2, 3))
     a, b = np.array(written["parents"]).T
     assert (a != b).all() and distance[a, b].mean() < 0.8 * distance.mean()
+
+
+@pytest.mark.slow
+def test_without_a_server_there_are_as_many_test_images(opened):
+    engine, _, _, found = opened
+    assert engine.describe()["examples"] == 128 and found["last"] == 8
+    assert "no test image 128" in found["missing"]
+
+
+@pytest.mark.slow
+def test_the_model_is_described_as_by_the_server(folder, engine):
+    found = json.loads((folder / "explorer.json").read_text())["model"]
+    assert found == engine.describe() and found["examples"] == 128
+
+
+@pytest.mark.slow
+def test_the_folder_names_no_path_of_this_machine(folder, engine):
+    assert json.loads((folder / "explorer.json").read_text())["testCodes"]
+    for file in folder.iterdir():
+        assert str(folder.parent).encode() not in file.read_bytes()
+
+
+@pytest.mark.slow
+def test_images_lie_in_rows():
+    images = [{"image": np.full((2, 2, 3), i, np.uint8)} for i in range(1, 6)]
+    picture = build_explorer.album(images)[..., 0]
+    assert picture.shape == (4, 6)
+    np.testing.assert_array_equal(picture[::2, ::2], [[1, 2, 3], [4, 5, 0]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model, output, message",
+    [
+        ("--workdir={}/none", "new", "holds no run"),
+        ("--pretrained={}/none", "new", "none"),
+        ("--pretrained=toon_faces", "full", "exists and is no explorer"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(capsys, tmp_path, model, output, message):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").write_text("precious")
+    arguments = [model.format(tmp_path), f"--output={tmp_path / output}"]
+    assert build_explorer.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]

@@ -10,6 +10,7 @@ import pytest
 
 from tests.explore.browser import (
     assert_shown,
+    both_backends,
     codes_of,
     drop,
     pairs_of,
@@ -20,13 +21,15 @@ from tests.explore.browser import (
 pytestmark = pytest.mark.slow
 
 
+@both_backends
 def test_files_that_are_no_images_are_refused_with_a_reason(open_page, tmp_path):
     page = open_page()
     before, alert = codes_of(page), page.get_by_role("alert")
-    drop(page, "#side-a", ("no.png", b"no image"))
-    alert.get_by_text("no PNG or JPEG").wait_for()
-    page.get_by_role("button", name="Close").click()
-    assert alert.count() == 0
+    for content in (b"no image", b"GIF89a", b"\x89PNG\r\n\x1a\n and nothing of use", b""):
+        drop(page, "#side-a", ("no.png", content))
+        alert.get_by_text("no PNG or JPEG").wait_for()
+        page.get_by_role("button", name="Close").click()
+        assert alert.count() == 0
     drop(page, "#side-a", ("no.pivq", b"no codes"))
     alert.get_by_text("not a file of codes").wait_for()
     with page.expect_file_chooser() as chooser:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,10 +136,10 @@ class Case(NamedTuple):
 
     code: int
     verbs: list[str]
-    options: list[str] = []  # noqa: RUF012
-    answers: list[list] = []  # noqa: RUF012
-    codes: list = [0]  # noqa: RUF012
-    words: list[str] = []  # in what it says  # noqa: RUF012
+    options: Sequence[str] = ()
+    answers: Sequence[list] = ()
+    codes: Sequence = (0,)
+    words: Sequence[str] = ()  # in what it says
     stdout: str = ""  # how its output ends
     starts: int = 0  # of training, on the slice that is left; 0 where none is
     slow: bool = True
