@@ -10,34 +10,13 @@ import pytest
 
 from tests.explore.browser import (
     assert_shown,
-    both_backends,
     codes_of,
-    drop,
     pairs_of,
     served,
     settle,
 )
 
 pytestmark = pytest.mark.slow
-
-
-@both_backends
-def test_files_that_are_no_images_are_refused_with_a_reason(open_page, tmp_path):
-    page = open_page()
-    before, alert = codes_of(page), page.get_by_role("alert")
-    for content in (b"no image", b"GIF89a", b"\x89PNG\r\n\x1a\n and nothing of use", b""):
-        drop(page, "#side-a", ("no.png", content))
-        alert.get_by_text("no PNG or JPEG").wait_for()
-        page.get_by_role("button", name="Close").click()
-        assert alert.count() == 0
-    drop(page, "#side-a", ("no.pivq", b"no codes"))
-    alert.get_by_text("not a file of codes").wait_for()
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Own image for A").click()
-    (tmp_path / "large.png").write_bytes(bytes(2**25 + 1))
-    chooser.value.set_files(tmp_path / "large.png")
-    alert.get_by_text("more than 32 MB").wait_for()
-    assert codes_of(page) == before and page.get_by_role("button", name="Undo").is_disabled()
 
 
 def test_links_that_do_not_fit_are_refused_with_a_reason(open_page, engine):
@@ -55,6 +34,24 @@ def test_links_that_do_not_fit_are_refused_with_a_reason(open_page, engine):
         page = open_page(fragment)
         page.get_by_role("alert").get_by_text(word).wait_for()
         assert_shown(page, engine, pairs_of(engine).a.tolist())  # as without a link
+
+
+def test_a_link_that_opens_slowly_does_not_undo_what_is_done_meanwhile(open_page):
+    page, held = open_page(), []
+    pairs = page.locator("#slots .pair")
+    pairs.first.click()
+    settle(page)
+    link = page.evaluate("location.hash")
+    page.get_by_role("button", name="Undo").click()
+    settle(page)
+    page.route("**/api/example", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/api/example"):
+        page.evaluate("(link) => void (location.hash = link)", link)
+    pairs.last.click()
+    wanted = codes_of(page)
+    held[0].continue_()
+    page.wait_for_load_state("networkidle")
+    assert codes_of(page) == wanted
 
 
 def test_a_server_that_is_gone_is_told(browser, engine):

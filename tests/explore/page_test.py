@@ -183,6 +183,7 @@ def test_a_code_is_replaced_by_any_entry(open_page, engine):
     codes[slot] = free[3]
     assert_shown(page, engine, codes)
     assert f"By hand: {free[3]}" in page.locator("#slots .slot").first.text_content()
+    assert f"Code {free[3]}:" in page.locator("#about-code").text_content()
 
     # An entry by its number; one that the image has is refused, and the dialog stays.
     page.get_by_role("button", name=f"Replace {free[3]}", exact=True).click()
@@ -340,3 +341,21 @@ def test_the_image_follows_a_drag_without_falling_behind(open_page, engine, back
     assert_shown(page, engine, pairs.b.tolist())
     if backend == "server":
         assert 1 <= len(asked) <= 3
+
+
+def test_files_that_are_no_images_are_refused_with_a_reason(open_page, tmp_path):
+    page = open_page()
+    before, alert = codes_of(page), page.get_by_role("alert")
+    for content in (b"no image", b"GIF89a", b"\x89PNG\r\n\x1a\n and nothing of use", b""):
+        drop(page, "#side-a", ("no.png", content))
+        alert.get_by_text("no PNG or JPEG").wait_for()
+        page.get_by_role("button", name="Close").click()
+        assert alert.count() == 0
+    drop(page, "#side-a", ("no.pivq", b"no codes"))
+    alert.get_by_text("not a file of codes").wait_for()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Own image for A").click()
+    (tmp_path / "large.png").write_bytes(bytes(2**25 + 1))
+    chooser.value.set_files(tmp_path / "large.png")
+    alert.get_by_text("more than 32 MB").wait_for()
+    assert codes_of(page) == before and page.get_by_role("button", name="Undo").is_disabled()
