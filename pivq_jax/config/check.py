@@ -305,7 +305,10 @@ def read_config(workdir: Path) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({brief(error)}): choose another --workdir") from error
     if "format_version" in config:
-        raise InputError(f"{workdir} is a published model, no run: give it as --pretrained")
+        raise InputError(
+            f"{workdir} is a published model, no run: give it as --pretrained, or to"
+            " pivq_jax.from_pretrained"
+        )
     return config
 
 

@@ -118,7 +118,10 @@ def read_pretrained(where: str | Path) -> Published:
 def _read(directory: Path) -> Published:
     if not (directory / WEIGHTS).is_file():
         if (directory / "checkpoints").exists():
-            raise InputError(f"{directory} is a run, no published model: give it as --workdir")
+            raise InputError(
+                f"{directory} is a run, no published model: give it as --workdir, or to"
+                " pivq_jax.load"
+            )
         raise InputError(f"{directory} holds no {WEIGHTS}: give what save_pretrained wrote")
     params, description = read_model(directory / WEIGHTS)
     parents, labels, prior = None, None, None
