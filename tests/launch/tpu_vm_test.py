@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,6 @@ TRAINING = ["--config=configs/ffhq.py", "--config.name=two words", "--workdir=gs
 
 
 LIFE = ["create", "scp", "ssh", "ssh", "delete"]  # of a slice: set-up, start
-UP = LIFE[:-1]  # of one that is kept
 RESTART = ["ssh", "ssh"]  # ends what is left on the same slice, then starts
 
 
@@ -131,153 +129,36 @@ def test_a_preempted_run_resumes_on_a_new_slice(script, tmp_path):
     assert "resuming, number 1 of at most 1" in done.stderr
 
 
-class Case(NamedTuple):
-    """A `run`, and how it must end."""
-
-    code: int
-    verbs: list[str]
-    options: Sequence[str] = ()
-    answers: Sequence[list] = ()
-    codes: Sequence = (0,)
-    words: Sequence[str] = ()  # in what it says
-    stdout: str = ""  # how its output ends
-    starts: int = 0  # of training, on the slice that is left; 0 where none is
-    slow: bool = True
+@pytest.mark.slow
+def test_a_run_preempted_once_ends_well(script):
+    lost = [["tpu-vm describe", "PREEMPTED", 0]]
+    done = script("run", "--type=v5litepod-16", "--spot", "--keep", answers=lost)
+    assert done.code == 0, done.stderr
+    assert done.verbs == ["create", "scp", "ssh", "ssh", "delete", "create", "scp", "ssh", "ssh"]
 
 
-LOST = ["tpu-vm describe", "PREEMPTED", 0]
-DOWN = ["tpu-vm describe", "failed to resolve oauth2.googleapis.com", 1]
-FREE = ["value(state.state)", "NOT_FOUND", 1]  # the name is
-LOG = "this is worker worker0\n"
-
-CASES = {
-    "a run preempted once ends well": Case(
-        *(0, [*LIFE, *UP]), options=["--spot", "--keep"], answers=[LOST], starts=1
-    ),
-    "restarted hosts resume on the same slice": Case(
-        *(0, [*UP, *RESTART, *RESTART]),
-        options=["--keep"],
-        codes=[143, 143, 0],
-        starts=3,
-        slow=False,
-    ),
-    "a start whose connection fails is repeated on the same slice": Case(
-        *(0, [*UP, *RESTART, "delete"]),
-        answers=[["nohup", "", 255]],
-        words=[
-            "the slice is READY, but training has died without an exit code, or",
-            "resuming, number 1 of at most 100",
-        ],
-    ),
-    "training that dies without a word is started again on the same slice": Case(
-        *(0, [*UP, *RESTART]), options=["--keep"], codes=["lost", 0], starts=2
-    ),
-    "what is left of training ends before it is started again": Case(
-        *(0, [*UP, *RESTART]), options=["--keep"], codes=["half", 0], starts=2
-    ),
-    "training that never stays alive is given up": Case(
-        *(5, [*UP, *RESTART, *RESTART, "ssh", "delete"]),
-        codes=["lost"] * 3,
-        words=["error: training was started 3 times and never seen alive: giving up"],
-        stdout=LOG,
-    ),
-    "an outage of the network is no preemption": Case(
-        *(0, LIFE),
-        answers=[*[DOWN] * 5, ["echo exit_code", "", 255], *[DOWN] * 4],
-        words=["it may be fine, and is billed: failed to resolve oauth2.googleapis.com"],
-        slow=False,
-    ),
-    "a run survives an outage at any point": Case(
-        *(0, ["create", "create", "scp", "scp", "ssh", "ssh", "delete", "delete"]),
-        answers=[
-            ["queued-resources describe", "NOT_FOUND", 1],  # the name is free
-            ["queued-resources create", "timed out", 1],
-            ["queued-resources describe", "timed out", 1],
-            ["queued-resources describe", "NOT_FOUND", 1],  # the request was not heard
-            ["queued-resources describe", "timed out", 1],
-            ["scp", "", 255],
-            ["tpu-vm describe", "timed out", 1],
-            ["queued-resources delete", "timed out", 1],
-        ],
-    ),
-    "a slice that is gone is lost at once": Case(
-        *(0, LIFE + LIFE),
-        options=["--resumes=1"],
-        answers=[["tpu-vm describe", "NOT_FOUND: Resource was not found", 1]],
-        words=["the slice is GONE"],
-    ),
-    "a slice under repair is waited for": Case(
-        *(0, LIFE),
-        answers=[["tpu-vm describe", state, 0] for state in ("RESTARTING", "REPAIRING")],
-    ),
-    "a slice whose workers do not answer is replaced": Case(
-        *(0, LIFE + LIFE),
-        options=["--patience=2"],
-        answers=[["echo exit_code", "", 255]] * 2,
-        words=["the slice is READY, but its workers have not answered 2 times"],
-    ),
-    "workers that hang after the failure of one are not waited for": Case(
-        *(1, [*UP, "ssh", "delete"]),
-        options=["--patience=2"],
-        answers=[["echo exit_code", "exit_code running\nexit_code 1", 0]] * 2,
-    ),
-    "a slice that cannot be deleted is told": Case(
-        *(6, [*LIFE, "delete", "delete"]),
-        answers=[["delete", "PERMISSION_DENIED", 1]] * 3,
-        words=["n could not be deleted: it is there, and billed until deleted"],
-        starts=1,
-        slow=False,
-    ),
-    "failed training is shown and the slice given back": Case(
-        *(2, [*UP, "ssh", "delete"]), codes=[2], stdout=LOG
-    ),
-    "the error of one worker comes before the abort of others": Case(
-        *(1, [*UP, "ssh", "delete"]),
-        answers=[["echo exit_code", "exit_code 134\nexit_code 1\nexit_code 134", 0]],
-    ),
-    "a slice that cannot be had": Case(
-        *(3, ["create", "delete"]),
-        answers=[FREE, ["value(state.state)", "FAILED", 0]],
-        words=["ended as FAILED: try another zone"],
-        slow=False,
-    ),
-    "a slice that is taken back before it is ready is asked for again": Case(
-        *(0, ["create", "delete", *LIFE]),
-        answers=[FREE, ["value(state.state)", "SUSPENDED", 0]],
-    ),
-    "a deletion that fails in between is tried again": Case(
-        *(0, [*LIFE, "delete", "delete", "delete", *LIFE]),
-        answers=[LOST, *[["delete", "busy", 1]] * 3],
-    ),
-    "a refused request": Case(
-        *(3, ["create"] * 3 + ["delete"]), answers=[["create", "quota exceeded", 1]] * 3
-    ),
-    "a question without an answer creates nothing": Case(
-        *(3, []),
-        answers=[["value(state.state)", "PERMISSION_DENIED", 1]],
-        words=["whether n exists could not be asked: PERMISSION_DENIED"],
-    ),
-    "failed set-up": Case(
-        *(4, ["create", "scp", "scp", "scp", "ssh", "delete"]), answers=[["scp", "", 1]] * 3
-    ),
-}
+def test_restarted_hosts_resume_on_the_same_slice(script):
+    done = script("run", "--type=v5litepod-16", "--keep", codes=[143, 143, 0])
+    assert done.code == 0, done.stderr
+    assert done.verbs == ["create", "scp", "ssh", "ssh", *RESTART, *RESTART]
+    assert (done.worker / "started").read_text().count("--workdir=gs://b/run") == 3
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * case.slow) for name, case in CASES.items()],
-)
-def test_a_run_ends_as_it_must(script, name):
-    case = CASES[name]
-    options = ["--type=v5litepod-16", *case.options]
-    done = script("run", *options, answers=case.answers, codes=case.codes)
-    assert done.code == case.code and done.verbs == case.verbs, done.stderr
-    assert all(words in done.stderr for words in case.words), done.stderr
-    assert done.stdout.endswith(case.stdout)
-    assert done.worker.exists() == (case.starts > 0)
-    if case.starts:
-        started = (done.worker / "started").read_text()
-        assert started.count("--workdir=gs://b/run") == case.starts
+@pytest.mark.slow
+def test_a_start_whose_connection_fails_is_repeated_on_the_same_slice(script):
+    done = script("run", "--type=v5litepod-16", answers=[["nohup", "", 255]])
+    assert done.code == 0, done.stderr
+    assert done.verbs == [*LIFE[:-1], *RESTART, "delete"]
+    assert "the slice is READY, but training has died without an exit code, or" in done.stderr
+    assert "resuming, number 1 of at most 100" in done.stderr
+
+
+@pytest.mark.slow
+def test_training_that_dies_without_a_word_is_started_again_on_the_same_slice(script):
+    done = script("run", "--type=v5litepod-16", "--keep", codes=["lost", 0])
+    assert done.code == 0, done.stderr
+    assert done.verbs == [*LIFE[:-1], *RESTART]
+    assert (done.worker / "started").read_text().count("--workdir=gs://b/run") == 2
 
 
 @pytest.mark.slow
@@ -287,6 +168,14 @@ def test_training_that_outlives_its_shell_is_left_alone_while_it_lives(script):
     assert done.verbs == [*LIFE[:-1], *RESTART]
     looks = [call for call in done.calls if "echo exit_code" in call[-1]]
     assert len(looks) >= 2 + 3 + 1  # while it lived, idle, at the end
+
+
+@pytest.mark.slow
+def test_what_is_left_of_training_ends_before_it_is_started_again(script):
+    done = script("run", "--type=v5litepod-16", "--keep", codes=["half", 0])
+    assert done.code == 0, done.stderr
+    assert done.verbs == [*LIFE[:-1], *RESTART]
+    assert (done.worker / "started").read_text().count("--workdir=gs://b/run") == 2
 
 
 @pytest.mark.slow
@@ -300,10 +189,84 @@ def test_a_second_start_leaves_living_training_alone(script):
 
 
 @pytest.mark.slow
+def test_training_that_never_stays_alive_is_given_up(script):
+    done = script("run", "--type=v5litepod-16", codes=["lost"] * 3)
+    assert done.code == 5
+    assert done.verbs == [*LIFE[:-1], *RESTART, *RESTART, "ssh", "delete"]
+    assert "error: training was started 3 times and never seen alive: giving up" in done.stderr
+    assert done.stdout.endswith("this is worker worker0\n") and not done.worker.exists()
+
+
+@pytest.mark.slow
 def test_wait_ends_where_no_training_lives(script):
     assert script("create", "--type=v4-8", training=()).code == 0
     done = script("wait", training=())
     assert done.code == 5 and done.verbs == [] and done.worker.exists()
+
+
+def test_an_outage_of_the_network_is_no_preemption(script):
+    down = ["tpu-vm describe", "failed to resolve oauth2.googleapis.com", 1]
+    answers = [*[down] * 5, ["echo exit_code", "", 255], *[down] * 4]
+    done = script("run", "--type=v5litepod-16", answers=answers)
+    assert done.code == 0, done.stderr
+    assert done.verbs == LIFE
+    assert "it may be fine, and is billed: failed to resolve oauth2.googleapis.com" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_survives_an_outage_at_any_point(script):
+    answers = [
+        ["queued-resources describe", "NOT_FOUND", 1],  # the name is free
+        ["queued-resources create", "timed out", 1],
+        ["queued-resources describe", "timed out", 1],
+        ["queued-resources describe", "NOT_FOUND", 1],  # the request was not heard
+        ["queued-resources describe", "timed out", 1],
+        ["scp", "", 255],
+        ["tpu-vm describe", "timed out", 1],
+        ["queued-resources delete", "timed out", 1],
+    ]
+    done = script("run", "--type=v5litepod-16", answers=answers)
+    assert done.code == 0, done.stderr
+    verbs = ["create", "create", "scp", "scp", "ssh", "ssh", "delete", "delete"]
+    assert done.verbs == verbs and not done.worker.exists()
+
+
+@pytest.mark.slow
+def test_a_slice_that_is_gone_is_lost_at_once(script):
+    answers = [["tpu-vm describe", "NOT_FOUND: Resource was not found", 1]]
+    done = script("run", "--type=v5litepod-16", "--resumes=1", answers=answers)
+    assert done.code == 0, done.stderr
+    assert done.verbs == LIFE + LIFE and "the slice is GONE" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_slice_under_repair_is_waited_for(script):
+    answers = [["tpu-vm describe", state, 0] for state in ("RESTARTING", "REPAIRING")]
+    done = script("run", "--type=v5litepod-16", answers=answers)
+    assert done.code == 0 and done.verbs == LIFE, done.stderr
+
+
+@pytest.mark.slow
+def test_a_slice_whose_workers_do_not_answer_is_replaced(script):
+    answers = [["echo exit_code", "", 255]] * 2
+    done = script("run", "--type=v5litepod-16", "--patience=2", answers=answers)
+    assert done.code == 0, done.stderr
+    assert done.verbs == LIFE + LIFE
+    assert "the slice is READY, but its workers have not answered 2 times" in done.stderr
+
+
+@pytest.mark.slow
+def test_workers_that_hang_after_the_failure_of_one_are_not_waited_for(script):
+    answers = [["echo exit_code", "exit_code running\nexit_code 1", 0]] * 2
+    done = script("run", "--type=v5litepod-16", "--patience=2", answers=answers)
+    assert done.code == 1 and done.verbs == [*LIFE[:-1], "ssh", "delete"]
+
+
+def test_a_slice_that_cannot_be_deleted_is_told(script):
+    answers = [["delete", "PERMISSION_DENIED", 1]] * 3
+    done = script("run", "--type=v5litepod-16", answers=answers)
+    assert done.code == 6 and done.verbs == [*LIFE, "delete", "delete"]
+    assert "n could not be deleted: it is there, and billed until deleted" in done.stderr
 
 
 @pytest.mark.slow
@@ -327,12 +290,69 @@ def test_an_interrupted_watch_says_that_the_slice_is_billed(script):
     assert re.search(r"n is no longer watched \(\S+ wait does, but neither resumes", done.stderr)
 
 
+@pytest.mark.slow
+def test_failed_training_is_shown_and_the_slice_given_back(script):
+    done = script("run", "--type=v5litepod-16", codes=[2])
+    assert done.code == 2
+    assert done.stdout.endswith("this is worker worker0\n")
+    assert done.verbs == ["create", "scp", "ssh", "ssh", "ssh", "delete"]
+
+
+@pytest.mark.slow
+def test_the_error_of_one_worker_comes_before_the_abort_of_others(script):
+    answers = [["echo exit_code", "exit_code 134\nexit_code 1\nexit_code 134", 0]]
+    assert script("run", "--type=v5litepod-16", answers=answers).code == 1
+
+
+def test_a_slice_that_cannot_be_had(script):
+    answers = [["value(state.state)", "NOT_FOUND", 1], ["value(state.state)", "FAILED", 0]]
+    done = script("run", "--type=v5litepod-16", answers=answers)
+    assert done.code == 3 and done.verbs == ["create", "delete"]
+    assert "ended as FAILED: try another zone" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_slice_that_is_taken_back_before_it_is_ready_is_asked_for_again(script):
+    answers = [["value(state.state)", "NOT_FOUND", 1], ["value(state.state)", "SUSPENDED", 0]]
+    done = script("run", "--type=v5litepod-16", answers=answers)
+    assert done.code == 0, done.stderr
+    assert done.verbs[:3] == ["create", "delete", "create"]
+
+
+@pytest.mark.slow
+def test_a_deletion_that_fails_in_between_is_tried_again(script):
+    lost = ["tpu-vm describe", "PREEMPTED", 0]
+    done = script("run", "--type=v5litepod-16", answers=[lost, *[["delete", "busy", 1]] * 3])
+    assert done.code == 0, done.stderr
+    assert done.verbs.count("create") == 2
+
+
+@pytest.mark.slow
+def test_a_refused_request(script):
+    done = script("run", "--type=v5litepod-16", answers=[["create", "quota exceeded", 1]] * 3)
+    assert done.code == 3 and done.verbs == ["create"] * 3 + ["delete"]
+
+
 @pytest.mark.parametrize("options", [(), pytest.param(("--direct",), marks=pytest.mark.slow)])
 def test_a_slice_of_that_name_is_left_alone(script, options):
     assert script("create", "--type=v4-8", *options, training=()).code == 0
     done = script("run", "--type=v4-8", *options)
     assert done.code == 3 and done.verbs == [] and done.worker.exists()
     assert "error: n exists: take up its watch with wait, or delete it first" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_question_without_an_answer_creates_nothing(script):
+    answers = [["value(state.state)", "PERMISSION_DENIED", 1]]
+    done = script("run", "--type=v4-8", answers=answers)
+    assert done.code == 3 and done.verbs == []
+    assert "whether n exists could not be asked: PERMISSION_DENIED" in done.stderr
+
+
+@pytest.mark.slow
+def test_failed_set_up(script):
+    done = script("run", "--type=v5litepod-16", answers=[["scp", "", 1]] * 3)
+    assert done.code == 4 and done.verbs == ["create", "scp", "scp", "scp", "ssh", "delete"]
 
 
 def test_logs_wait_and_delete_alone(script):
