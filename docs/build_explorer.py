@@ -32,6 +32,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path, write_json
 from pivq_jax.common.parallel import say
 from pivq_jax.common.weights import pack_arrays
+from pivq_jax.convert import data_of
 from pivq_jax.data.images import encode_png
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.reconstruction import encode_split
@@ -45,7 +46,6 @@ from pivq_jax.interop.safetensors_file import without_paths
 from pivq_jax.sampling import choice, pairing
 from pivq_jax.sampling.edit import KEPT_WEIGHT, LEAST_EVIDENCE, WANTED_WEIGHT
 from pivq_jax.sampling.edit import LIFT_WEIGHT as EDIT_LIFT_WEIGHT
-from pivq_jax.training.build import dataset_from_config
 
 DOCS = Path(__file__).parent
 EXPLORER = DOCS / "explorer"
@@ -71,8 +71,7 @@ def build(open_model: Callable[[], TrainedModel], output: Path, data_path: str =
         raise InputError(f"{output} exists and is no explorer: give a new --output")
     runtime = find_runtime()
     model = open_model()
-    fields = {"data.path": data_path} if data_path else {}
-    engine = Engine(model, dataset_from_config(model.config.with_fields(fields)))
+    engine = Engine(model, data_of(model, data_path))
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".explorer.", dir=output.parent) as temporary:
         folder = Path(temporary) / "explorer"

@@ -69,11 +69,11 @@ def publish(workdir: Path, directory: Path, data_path: str = "") -> None:
     """Writes the newest checkpoint's averaged weights as a published model with its parents.
 
     These are the first `POOL_IMAGES` training images, those of the run's own samples, or as many as
-    a published model may have, with their labels. For `data_path` see `_data_of`.
+    a published model may have, with their labels. For `data_path` see `data_of`.
     """
     pretrained.check_target(directory)
     model = load(workdir)
-    dataset = _data_of(model, data_path)
+    dataset = data_of(model, data_path)
     count = min(POOL_IMAGES, pretrained.most_parents(model.space))
     images, factors = first_images(dataset.train, count), dataset.factors
     batch_size = model.config.evaluate.batch_size
@@ -82,7 +82,7 @@ def publish(workdir: Path, directory: Path, data_path: str = "") -> None:
     dataclasses.replace(model, parents=codes, labels=labels).save_pretrained(directory)
 
 
-def _data_of(model: TrainedModel, path: str) -> Dataset:
+def data_of(model: TrainedModel, path: str) -> Dataset:
     """The data of a run, which is at `path` if it has moved; warns of other data."""
     dataset = dataset_from_config(model.config.with_fields({"data.path": path} if path else {}))
     warn_of_other_data(model, dataset)
@@ -204,7 +204,7 @@ def _to_onnx(options: argparse.Namespace, from_file: bool, target: Path) -> None
         model = load(source)
         if count:
             try:
-                images = first_images(_data_of(model, options.data_path).train, count)
+                images = first_images(data_of(model, options.data_path).train, count)
                 codes = encode_split(model, images, model.config.evaluate.batch_size)
             except InputError as error:
                 raise InputError(f"{error}; or leave them out with --training_codes=0") from error
