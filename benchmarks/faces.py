@@ -2,9 +2,9 @@
 
     python -m benchmarks.faces --data=ALIGNED [--only NAME ...] [--seeds SEED ...] [--steps=1500]
 
-ALIGNED is what `pivq_jax.data.align` has made (docs/photographs.md).
-`benchmarks.screen` describes how rows are run; they are appended to runs/faces/rows.jsonl. Rows
-have the same number of steps; `seconds` is their time of training on one core, as it was.
+ALIGNED is what `pivq_jax.data.align` has made (docs/photographs.md). `benchmarks.screen` describes
+how rows are run, on a core of the CPU each; they are appended to runs/faces/rows.jsonl. Rows have
+the same number of steps; `seconds` is their time of training, as it was.
 """
 
 from pathlib import Path

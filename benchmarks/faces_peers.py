@@ -9,11 +9,11 @@ splits are by person; for other names, give --group. Rows:
   nearest     the same with the nearest entry for each latent: multisets
   vq_vae      `benchmarks.vq_vae`, a convolutional VQ-VAE in PyTorch: an 8x8 grid of 512 entries
 
-All see the same images in the same order, for the same time, on one core each; two are trained
-side by side, each pinned to a core (which requires Linux). Parameters agree within 20 %, and
-losses of reconstruction are the same, at the weights of the config. There is no discriminator, as
-the VQ-VAE has none; what else the config asks for, such as the loss on recombined sets, is part of
-PI-VQ.
+All see the same images in the same order, for the same time, on one core of the CPU each, also
+where there is a GPU; two are trained side by side, each pinned to a core (which requires Linux).
+Parameters agree within 20 %, and losses of reconstruction are the same, at the weights of the
+config. There is no discriminator, as the VQ-VAE has none; what else the config asks for, such as
+the loss on recombined sets, is part of PI-VQ.
 
 The VQ-VAE trains until its time is over. PI-VQ gets the number of steps that fill the time, from a
 calibration just before, on the same core: what 60 steps of each phase take, their compilation, and
@@ -214,6 +214,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Runs what is missing and prints the table."""
+    os.environ["JAX_PLATFORMS"] = "cpu"  # in all processes that it starts
     parser = parser_for(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of aligned photographs")
     parser.add_argument("--config", default=CONFIG, help="of PI-VQ; may include variants")

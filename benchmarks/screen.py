@@ -1,9 +1,9 @@
 """Trains a config with each of several changes, in short runs, for a table.
 
-Rows are run two at a time, each pinned to a core (which requires Linux), appended to a file of JSON
-lines beside the runs as they finish, and not repeated, so the same command continues after an
-interruption. Each row has the commit at which its run began: give another --output when what it
-measures has changed since.
+Rows are run two at a time, each on a core of the CPU, also where there is a GPU (which requires
+Linux). They are appended to a file of JSON lines beside the runs as they finish, and not repeated,
+so the same command continues after an interruption. Each row has the commit at which its run began:
+give another --output when what it measures has changed since.
 """
 
 import argparse
@@ -163,6 +163,7 @@ def main(
         settings: fields of all rows, unless a row changes them.
         data: help text of `--data`, a directory of images; no such option by default.
     """
+    os.environ["JAX_PLATFORMS"] = "cpu"  # of the runs
     parser = parser_for(description)
     parser.add_argument(
         "--only", nargs="+", default=list(changes), metavar="NAME", help="rows to run"

@@ -26,6 +26,7 @@ def command(monkeypatch, tmp_path):
 
     def run(config, fields, workdir, core):
         nonlocal trained
+        assert os.environ["JAX_PLATFORMS"] == "cpu"  # a run has a core of it
         check_config(load_config(config).with_fields(fields), training=False)
         (workdir / "metrics.json").touch()
         trained += 1
@@ -37,6 +38,7 @@ def command(monkeypatch, tmp_path):
         runpy.run_path(str(ROOT / f"benchmarks/{name}.py"), run_name="__main__")
         return trained - before
 
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")
     monkeypatch.setattr(screen, "run", run)
     monkeypatch.chdir(ROOT)
     return call
