@@ -10,10 +10,10 @@ splits are by person; for other names, give --group. Rows:
   vq_vae      `benchmarks.vq_vae`, a convolutional VQ-VAE in PyTorch: an 8x8 grid of 512 entries
 
 All see the same images in the same order, for the same time, on one core of the CPU each, also
-where there is a GPU; two are trained side by side, each pinned to a core (which requires Linux).
-Parameters agree within 20 %, and losses of reconstruction are the same, at the weights of the
-config. There is no discriminator, as the VQ-VAE has none; what else the config asks for, such as
-the loss on recombined sets, is part of PI-VQ.
+where there is a GPU, and with the malloc of a training (docs/training.md); two are trained side by
+side, each pinned to a core (which requires Linux). Parameters agree within 20 %, and losses of
+reconstruction are the same, at the weights of the config. There is no discriminator, as the VQ-VAE
+has none; what else the config asks for, such as the loss on recombined sets, is part of PI-VQ.
 
 The VQ-VAE trains until its time is over. PI-VQ gets the number of steps that fill the time, from a
 calibration just before, on the same core: what 60 steps of each phase take, their compilation, and
@@ -47,6 +47,7 @@ from benchmarks import vq_vae
 from benchmarks.common import markdown, parser_for, training_images
 from benchmarks.runs import run
 from benchmarks.screen import check_settings, origin, read_rows, run_side_by_side
+from pivq_jax.common.memory import TUNABLES
 from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import Config, load_config
 from pivq_jax.training.build import (
@@ -214,7 +215,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Runs what is missing and prints the table."""
-    os.environ["JAX_PLATFORMS"] = "cpu"  # in all processes that it starts
+    # For all processes that it starts. A training that finds malloc set does not start itself anew.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    given = os.environ.get("GLIBC_TUNABLES", "")
+    if "glibc.malloc." not in given:
+        os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [given, TUNABLES]))
     parser = parser_for(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of aligned photographs")
     parser.add_argument("--config", default=CONFIG, help="of PI-VQ; may include variants")

@@ -7,7 +7,7 @@ import sys
 # On a CPU, XLA allocates the arrays of every step anew. By default glibc returns them to the system
 # after the step, so that each one has thousands of page faults. With these settings, a single heap
 # keeps what is freed, in huge pages where the system grants them on request.
-_TUNABLES = (
+TUNABLES = (
     "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0"
     ":glibc.malloc.trim_threshold=4294967296"
 )
@@ -29,7 +29,7 @@ def restart_with_kept_memory() -> None:
     if not _is_the_command() or not sys.executable:
         return
     changes = {
-        "GLIBC_TUNABLES": ":".join(filter(None, [given, _TUNABLES])),
+        "GLIBC_TUNABLES": ":".join(filter(None, [given, TUNABLES])),
         _RESTARTED: str(os.getpid()),
     }
     with contextlib.suppress(OSError):  # then it is slower
