@@ -230,7 +230,6 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
     parser.add_argument("--output", type=Path, default=Path("runs/faces_peers"), help="of runs")
-    parser.add_argument("--rows", type=Path, help="file of rows; default rows.jsonl in --output")
     options = parser.parse_args()
     if options.minutes <= 0:
         parser.error("--minutes: give more than 0")
@@ -239,7 +238,7 @@ def main() -> None:
     of_all = settings(options.data, options.group, 0)
     check_settings(parser, options.output, {"config": options.config} | of_all)
 
-    path = options.rows or options.output / "rows.jsonl"
+    path = options.output / "rows.jsonl"
     rows = read_rows(path)
     done = {(row["name"], row["minutes"], row["seed"]) for row in rows}
     todo = {

@@ -120,7 +120,6 @@ def run_side_by_side(
                     became = f"failed: {failure}"
                 else:
                     rows.append(row)
-                    path.parent.mkdir(parents=True, exist_ok=True)
                     with path.open("a") as file:
                         file.write(json.dumps(row) + "\n")
                     became = describe(row)
@@ -177,7 +176,6 @@ def main(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of all rows"
     )
     parser.add_argument("--output", type=Path, help=f"of runs; default {output},NAME=VALUE,...")
-    parser.add_argument("--rows", type=Path, help="file of rows; default rows.jsonl in --output")
     if data:
         parser.add_argument("--data", type=Path, required=True, help=data)
     options = parser.parse_args()
@@ -193,7 +191,7 @@ def main(
     output = options.output or output.with_name(default)
     check_settings(parser, output, {"config": options.config} | settings | of_all)
 
-    path = options.rows or output / "rows.jsonl"
+    path = output / "rows.jsonl"
     rows = read_rows(path)
     done = {(row["name"], row["steps"], row["seed"]) for row in rows}
     todo = {

@@ -7,8 +7,8 @@ codebook. For each solver, times the whole jitted step (median, solvers interlea
 then profiles three steps and sums the operations that belong to matching: the distances, the solver
 and its certificate. Their fraction is relative to the time of a step. There everything runs on one
 core, see `bind_to_one_core`. On accelerators, where that sum has not been checked, `greedy` tells
-what the others add. Steps of a training on a CPU are faster than these, by the malloc that it starts
-with (docs/training.md).
+what the others add. Steps of a training on a CPU are faster than these, by the malloc that it
+starts with (docs/training.md).
 """
 
 import collections
