@@ -1,10 +1,10 @@
 """Runs the benchmarks on a device, one after another, and writes one page about them.
 
-    python -m benchmarks.all --device=gpu --output=DIR [--minutes=30] [--only=NAME,...]
+    python -m benchmarks.all --device=gpu --output=DIR [--minutes=60] [--only=NAME,...]
 
 Each is a job in a process of its own; those that tell most about a device come first. On a CPU
-models and samples are small, for some twelve minutes on one idle core: its figures show that a
-benchmark works, and hardly more. --device=gpu needs JAX, and for the comparison PyTorch, with CUDA.
+models and samples are small, for half an hour on one core: its figures show that a benchmark works,
+and hardly more. --device=gpu needs JAX, and for the comparison PyTorch, with CUDA.
 
 Writes to DIR: index.md, the page, after every job; NAME.txt and NAME.err, what a job has written;
 jobs.json. The same command continues where it was stopped: what has passed is not repeated, unless
@@ -329,7 +329,7 @@ def main(arguments: list[str]) -> int:
     parser = CommandParser(prog="python -m benchmarks.all", description=__doc__)
     parser.add_argument("--device", choices=PLATFORMS, required=True)
     parser.add_argument("--output", type=Path, required=True, help="folder of the page")
-    parser.add_argument("--minutes", type=float, default=30.0, help="of all jobs together")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of all jobs together")
     parser.add_argument("--only", metavar="NAME,...", help="jobs to run; by default all")
     options = parser.parse_args(arguments)
     return resumable_exit_code(partial(_run, options))

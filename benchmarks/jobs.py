@@ -27,7 +27,8 @@ LEFT_OUT = {
     "summarizes runs": ("summary",),
 }
 # The most telling first. {folder} is the one of all outputs, {model} the config to measure, and
-# {run} a run of it, which the job of that name trains. Seconds on accelerators are guesses.
+# {run} a run of it, which the job of that name trains. Seconds on a CPU are those of one core in
+# docs/log/2026-11-29-benchmarks-cpu.md, on accelerators they are guesses.
 SMOKE = "pivq_jax.main --config={0}:smoke --workdir={{folder}}/runs/{0}_smoke"
 NOISE = " --config.data.name=random --config.evaluate.images=50"
 FACES = "--pretrained=toon_faces"
@@ -40,13 +41,13 @@ JOBS = (
     ),
     Job(
         "versus_torch",
-        (70, 150),
+        (100, 150),
         "benchmarks.versus_torch --config={model}",
         "--turns=1 --no-compile",
         ("scipy", "torch"),
     ),
-    Job("toon_faces_smoke", (50, 60), SMOKE.format("toon_faces")),
-    Job("resume", (100, 100), "benchmarks.resume"),
+    Job("toon_faces_smoke", (170, 60), SMOKE.format("toon_faces")),
+    Job("resume", (110, 100), "benchmarks.resume"),
     Job(
         "toon_faces",
         (0, 270),
@@ -60,12 +61,12 @@ JOBS = (
     ),
     Job(
         "training_step",
-        (50, 90),
+        (60, 90),
         "benchmarks.training_step --workdir={run} --methods=auto,greedy",
         "--repeats=5",
     ),
-    Job("faces_smoke", (50, 60), SMOKE.format("faces") + NOISE),
-    Job("ffhq_smoke", (50, 60), SMOKE.format("ffhq") + NOISE),
+    Job("faces_smoke", (160, 60), SMOKE.format("faces") + NOISE),
+    Job("ffhq_smoke", (350, 60), SMOKE.format("ffhq") + NOISE),
     Job("prdc", (5, 30), "benchmarks.prdc", "--images=1000 --features=512", ("prdc",)),
     Job(
         "input_pipeline",
@@ -88,11 +89,11 @@ JOBS = (
     ),
     Job(
         "completion",
-        (40, 40),
+        (60, 40),
         f"benchmarks.completion {FACES} --output={{folder}}/completion",
         "--images=20",
     ),
-    Job("prior", (40, 60), f"benchmarks.prior {FACES} --output={{folder}}/prior", "--samples=50"),
+    Job("prior", (95, 60), f"benchmarks.prior {FACES} --output={{folder}}/prior", "--samples=50"),
     Job(
         "compression",
         (30, 60),
