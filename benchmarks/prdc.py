@@ -5,8 +5,9 @@
 Both compute precision, recall, density and coverage of the same two random sets, each in its own
 process. Prints seconds, the increase of peak memory relative to the state after loading the
 features and a first run on a few of them (imports, threads), the ratios, and whether all four
-values are equal. Our seconds include compilation for the size of the sets. The two alternate; the
-table contains medians. Requires Linux (`/proc`) and `pip install prdc`.
+values are equal. On a GPU, whose own memory is not counted, there is no ratio of memory. Our
+seconds include compilation for the size of the sets. The two alternate; the table contains medians.
+Requires Linux (`/proc`) and `pip install prdc`.
 """
 
 import argparse
@@ -94,7 +95,7 @@ def main() -> None:
             finished = subprocess.run(command, check=True, stdout=subprocess.PIPE)
             runs[name].append(json.loads(finished.stdout.splitlines()[-1]))
 
-    _, device = default_device()
+    kind, device = default_device()
     print(
         f"{options.images} real x {options.images} fake images x {options.features} features, "
         f"k = {options.k}; {os.cpu_count()} CPUs ({platform.machine()}), JAX on {device}"
@@ -112,8 +113,9 @@ def main() -> None:
         print(f"{name:<10} {seconds:9.2f} {added:10.0f}   {values}")
     (own, own_memory), (package, package_memory) = (median[name] for name in NAMES)
     equal = all(a["values"] == b["values"] for a, b in zip(runs["pivq_jax"], runs["prdc"]))
+    memory_ratio = f", {own_memory / package_memory:.2f} of the memory" if kind == "cpu" else ""
     print(
-        f"{package / own:.1f} times as fast, {own_memory / package_memory:.2f} of the memory; "
+        f"{package / own:.1f} times as fast{memory_ratio}; "
         f"values equal: {'yes' if equal else 'NO'}"
     )
 
