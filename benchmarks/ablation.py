@@ -1,6 +1,6 @@
 """Compares matching with nearest neighbour and with positions, under equal conditions.
 
-    python -m benchmarks.ablation [--seeds 0 1 2] [--steps=2000] [--set=NAME=VALUE ...]
+    python -m benchmarks.ablation [--seeds 0 1 2] [--steps=2000] [--set=NAME=VALUE] ...
 
 `benchmarks.screen` describes how rows are run, on a core of the CPU each; they are appended to
 runs/ablation/rows.jsonl. A second table has the mean and the standard deviation over seeds of each

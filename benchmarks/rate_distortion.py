@@ -1,6 +1,6 @@
 """Rate against distortion of sets, multisets and sequences of 8 to 64 codes.
 
-    python -m benchmarks.rate_distortion [--only=NAME ...] [--seeds SEED ...] [--steps=2000]
+    python -m benchmarks.rate_distortion [--only NAME ...] [--seeds SEED ...] [--steps=2000]
 
 `benchmarks.screen` describes how rows are run, on a core of the CPU each; they are appended to
 runs/rate_distortion/rows.jsonl, and the models are those of `benchmarks.ablation`. With matplotlib,
