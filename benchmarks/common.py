@@ -47,8 +47,12 @@ def open_model(options: argparse.Namespace) -> TrainedModel:
 
 
 def output_of(options: argparse.Namespace, name: str) -> Path:
-    """Returns --output; by default the folder `name` in --workdir or runs."""
-    return options.output or (options.workdir or Path("runs")) / name
+    """Returns --output; by default the folder `name` in --workdir, or in runs that of a model."""
+    if options.output:
+        return options.output
+    if options.workdir:
+        return options.workdir / name
+    return Path("runs") / name / options.pretrained.replace("/", "_")
 
 
 def pixels_of(source: Source) -> np.ndarray:

@@ -81,9 +81,8 @@ def main() -> None:
     parser = parser_for(__doc__)
     add_model(parser)
     parser.add_argument("--images", type=int, default=200, help="test images")
-    parser.add_argument(
-        "--output", type=Path, help="default <workdir>/completion or runs/completion"
-    )
+    where = "default <workdir>/completion or runs/completion/<model>"
+    parser.add_argument("--output", type=Path, help=where)
     options = parser.parse_args()
     output = output_of(options, "completion")
     model = open_model(options)

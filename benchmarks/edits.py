@@ -146,7 +146,7 @@ def main() -> None:
     add_model(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the values asked for")
     parser.add_argument("--values", nargs="+", help="asked for; default all")
-    parser.add_argument("--output", type=Path, help="default <workdir>/edits or runs/edits")
+    parser.add_argument("--output", type=Path, help="default <workdir>/edits or runs/edits/<model>")
     options = parser.parse_args()
     output = output_of(options, "edits")
     model = open_model(options)

@@ -96,7 +96,7 @@ def main() -> None:
     add_model(parser)
     parser.add_argument("--faces", type=int, default=1_000, help="of each kind (%(default)s)")
     parser.add_argument("--folder", type=Path, help="an explorer without a server, of this model")
-    parser.add_argument("--output", type=Path, help="default <workdir>/edits or runs/edits")
+    parser.add_argument("--output", type=Path, help="default <workdir>/edits or runs/edits/<model>")
     options = parser.parse_args()
     model, output = open_model(options), output_of(options, "edits")
     engine = Engine(model, dataset_from_config(model.config))

@@ -49,7 +49,8 @@ def main() -> None:
     parser = parser_for(__doc__)
     add_model(parser)
     parser.add_argument("--samples", type=int, default=1_000)
-    parser.add_argument("--output", type=Path, help="default prior_comparison in --workdir or runs")
+    where = "default <workdir>/prior_comparison or runs/prior_comparison/<model>"
+    parser.add_argument("--output", type=Path, help=where)
     options = parser.parse_args()
     output = output_of(options, "prior_comparison")
     model = open_model(options)
