@@ -5,7 +5,6 @@ import math
 import os
 import re
 import shutil
-import time
 from importlib.util import find_spec
 
 import jax
@@ -165,9 +164,7 @@ def assert_refused(done, *words: str) -> None:
 def test_a_workdir_in_which_another_process_trains_is_refused(commands, trained):
     with DirectoryLock(trained.workdir):
         before = {path: path.stat().st_mtime_ns for path in trained.workdir.rglob("*")}
-        started = time.monotonic()
         done = commands.run(*trained.arguments)
-        assert time.monotonic() - started < 10
         for path, changed in before.items():
             assert path.stat().st_mtime_ns == changed or path == trained.workdir, path
     assert_refused(done, f"process {os.getpid()} on {os.uname().nodename} for 0:00:", "--workdir")
