@@ -83,11 +83,6 @@ JOBS = (
     ),
     Job("conflicts", (15, 20), "benchmarks.conflicts {run}", "--images=50"),
     Job(
-        "learning_curve",
-        (15, 30),
-        "benchmarks.learning_curve --workdir {run} --output={folder}/learning_curve",
-    ),
-    Job(
         "completion",
         (60, 40),
         f"benchmarks.completion {FACES} --output={{folder}}/completion",
@@ -100,7 +95,6 @@ JOBS = (
         f"benchmarks.compression {FACES} --only-ours --output={{folder}}/compression",
         "--images=100",
     ),
-    Job("features", (30, 60), "benchmarks.features", "--images=100", ("scipy",)),
     Job(
         "explore", (20, 30), f"benchmarks.explore {FACES}", "--requests=5", ("starlette", "uvicorn")
     ),
