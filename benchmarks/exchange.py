@@ -2,30 +2,21 @@
 
     python -m benchmarks.exchange --workdir runs/toon_faces [RUN ...] [--seeds=3]
 
-Makes samples of the same pairs of training images by every rule below, with half of the paired
-codes exchanged (none in the first two rows, about half in the last two), and compares them with the
-test images (FID, precision, recall, density and coverage in VGG16 features). Prints the mean and
-standard deviation over all runs and, for each, `--seeds` draws of pairs. `new` is the distance of
-samples from the reconstruction of the nearer parent, as mean absolute difference of pixels (of
-255): a rule that returns a parent is good in all other metrics. Writes to --output: exchange.json
-and, for the first run, exchange.png with two rows of parents and one row per rule, in the order of
-the table.
+Makes samples of the same pairs of training images by every rule below, with about half of the
+paired codes exchanged, and compares them with the test images (FID, precision, recall, density and
+coverage in VGG16 features). Prints the mean and standard deviation over all runs and, for each,
+`--seeds` draws of pairs. `new` is the distance of samples from the reconstruction of the nearer
+parent, as mean absolute difference of pixels (of 255): a rule that returns a parent is good in all
+other metrics. Writes to --output: exchange.json and, for the first run, exchange.png with two rows
+of parents and one row per rule, in the order of the table.
 
-  pixels        no codes: the two images averaged
   nothing       reconstructions of the first parents
-  any partner   half of the codes that differ, chosen at random, for random ones of the other parent
-  uniform       a random half of the pairs; pairs have the least total distance, as below
-  cheapest      the half of the pairs with the smallest distances
-  dearest       the half of the pairs with the largest distances
   hyperplane    `pivq_jax.sampling.recombine`: pairs that are close to each other
-  plausible     of 64 uniform choices, the one whose codes most often co-occur in training images
-  lift          `recombine` with `log_lift` of the training images, as the evaluation samples
+  lift          the same with `log_lift` of the training images, as the evaluation samples
   near parents  the same with other pairs: of --nearest-of random images, matched one to one to the
                 first parents, at the least total distance (`pivq_jax.sampling.near_parents`)
 """
 
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,66 +33,10 @@ from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, images_of
-from pivq_jax.evaluation.samples import average_pixels
-from pivq_jax.inference import TrainedModel
-from pivq_jax.sampling import CodeSpace, near_parents, pair_codes, random_parents
+from pivq_jax.sampling import CodeSpace, near_parents, random_parents
 from pivq_jax.training.build import dataset_from_config
 
-RULES = (
-    *("pixels", "nothing", "any partner", "uniform", "cheapest", "dearest"),
-    *("hyperplane", "plausible", "lift", "near parents"),
-)
 PICTURED = 12  # samples per rule in the picture
-CHOICES = 64  # uniform choices, of which the most plausible is used
-
-
-def chosen_half(scores: np.ndarray, first: np.ndarray, partners: np.ndarray) -> np.ndarray:
-    """Exchanges the half of the pairs with the lowest scores; all arrays are [S, N]."""
-    paired = first != partners
-    rank = np.argsort(np.argsort(np.where(paired, scores, np.inf), axis=-1), axis=-1)
-    return np.where(rank < np.round(0.5 * paired.sum(-1, keepdims=True)), partners, first)
-
-
-def any_partner(first: np.ndarray, partners: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Exchanges half of the codes that differ for random codes of the other parent, [S, N]."""
-    shuffled = partners.copy()
-    for row, differs in zip(shuffled, first != partners, strict=True):
-        row[differs] = rng.permutation(row[differs])
-    return chosen_half(rng.random(first.shape), first, shuffled)
-
-
-def plausible(
-    first: np.ndarray, partners: np.ndarray, lift: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Of many uniform choices of half of the pairs, returns the one with the largest log lifts."""
-
-    def sum_of_lifts(sets: np.ndarray) -> np.ndarray:
-        lifts = lift[sets[:, :, None], sets[:, None, :]]
-        return lifts.sum((1, 2))
-
-    choices = np.stack(
-        [chosen_half(rng.random(first.shape), first, partners) for _ in range(CHOICES)]
-    )
-    best = np.argmax([sum_of_lifts(sets) for sets in choices], axis=0)
-    return choices[best, np.arange(len(first))]
-
-
-def by_code(
-    model: TrainedModel, codes: np.ndarray, pairs: np.ndarray, lift: jax.Array, seed: int
-) -> dict[str, np.ndarray]:
-    """Returns the codes of the samples of each rule that exchanges codes of a pair, int [S, N]."""
-    rng = np.random.default_rng(seed)
-    a, b = codes[pairs].swapaxes(0, 1)
-    first, partners, cost = map(np.asarray, pair_codes(model.space, model.codebook, a, b))
-    return {
-        "any partner": any_partner(first, partners, rng),
-        "uniform": chosen_half(rng.random(first.shape), first, partners),
-        "cheapest": chosen_half(cost, first, partners),
-        "dearest": chosen_half(-cost, first, partners),
-        "hyperplane": np.asarray(model.recombine(a, b, jax.random.key(seed))),
-        "plausible": plausible(first, partners, np.asarray(lift), rng),
-        "lift": np.asarray(model.recombine(a, b, jax.random.key(seed), lift=lift)),
-    }
 
 
 def newness(made: np.ndarray, parents: tuple[np.ndarray, np.ndarray]) -> float:
@@ -123,12 +58,11 @@ def check_space(workdir: Path) -> None:
 
 
 def measure(
-    workdir: Path, samples: int, seeds: int, rules: Sequence[str], nearest_of: int
+    workdir: Path, samples: int, seeds: int, nearest_of: int
 ) -> tuple[dict[str, list[dict[str, float]]], np.ndarray]:
     """Returns the metrics of one run by rule, for each draw of pairs, and the picture."""
     model = pivq_jax.load(workdir)
     dataset, batch_size = dataset_from_config(model.config), model.config.evaluate.batch_size
-    decoded = partial(decode_batched, model, batch_size=batch_size)
     parents = first_images(dataset.train, samples)
     every = encode_split(model, dataset.train, batch_size)
     codes, lift = every[: len(parents)], model.log_lift(every)
@@ -138,37 +72,44 @@ def measure(
     print(f"{jax.devices()[0].device_kind}; {workdir} at step {model.step:,}; samples are")
     print(f"compared with {len(test):,} test images; features: {extractor.network}", flush=True)
 
+    def decoded(sets: np.ndarray) -> np.ndarray:
+        return decode_batched(model, sets, batch_size)
+
+    def rebuilt(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first, second = pairs.T
+        return decoded(codes[first]), decoded(codes[second])
+
+    def exchanged(pairs: np.ndarray, key: jax.Array, lift: jax.Array | None) -> np.ndarray:
+        first, second = pairs.T
+        mixed = model.recombine(codes[first], codes[second], key, lift=lift)
+        return decoded(np.sort(np.asarray(mixed), -1))
+
     figures: dict[str, list[dict[str, float]]] = {}
     picture: list[np.ndarray] = []
     for seed in range(seeds):
         key = jax.random.key(seed)
         pairs = np.asarray(random_parents(key, samples, len(parents)))
-        first, second = (decoded(codes[side]) for side in pairs.T)
-        rebuilt = dict.fromkeys(rules, (first, second))  # reconstructions of parents
-        sets = by_code(model, codes, pairs, lift, seed)
-        if "near parents" in rules:
-            near = near_parents(
-                model.space, key, samples, codes, model.codebook, nearest_of=nearest_of
-            )
-            a, b = codes[np.asarray(near)].swapaxes(0, 1)
-            rebuilt["near parents"] = decoded(a), decoded(b)
-            sets["near parents"] = np.asarray(model.recombine(a, b, key, lift=lift))
-        images = {"pixels": average_pixels(parents, pairs), "nothing": first}
-        images = {name: made for name, made in images.items() if name in rules}
-        for name in sets:
-            if name in rules:
-                images[name] = decoded(np.sort(sets[name], -1))
-        apart = np.mean(np.abs(first.astype(np.float32) - second))
+        near = np.asarray(
+            near_parents(model.space, key, samples, codes, model.codebook, nearest_of=nearest_of)
+        )
+        of_pairs, of_near = rebuilt(pairs), rebuilt(near)
+        images = {
+            "nothing": of_pairs[0],
+            "hyperplane": exchanged(pairs, key, None),
+            "lift": exchanged(pairs, key, lift),
+            "near parents": exchanged(near, key, lift),
+        }
+        apart = np.mean(np.abs(of_pairs[0].astype(np.float32) - of_pairs[1]))
         print(f"seed {seed}: the parents' reconstructions are {apart:.1f} apart")
         if seed == 0:
             originals = (images_of(parents, side) for side in pairs[:PICTURED].T)
             picture = [*originals, *(made[:PICTURED] for made in images.values())]
         for name, made in images.items():
             values = compare_features(real, extractor.extract(made))
-            values["new"] = newness(made, rebuilt[name])
+            values["new"] = newness(made, of_near if name == "near parents" else of_pairs)
             figures.setdefault(name, []).append(values)
             print(f"seed {seed}, {name}:", *(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
-    rows = ["parent A", "parent B", *images]
+    rows = ["parent A", "parent B", *figures]
     return figures, labelled(grid(np.concatenate(picture), PICTURED), [], rows)
 
 
@@ -177,9 +118,6 @@ def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument(
         "--workdir", type=Path, nargs="+", default=[Path("runs/toon_faces")], help="trained runs"
-    )
-    parser.add_argument(
-        "--rules", nargs="+", choices=RULES, default=RULES, metavar="RULE", help="all by default"
     )
     parser.add_argument("--seeds", type=int, default=3, help="number of draws of pairs")
     parser.add_argument("--nearest-of", type=int, default=64, help="of the rule near parents")
@@ -191,9 +129,7 @@ def main() -> None:
 
     by_run: dict[str, dict[str, list[dict[str, float]]]] = {}
     for workdir in options.workdir:
-        figures, picture = measure(
-            workdir, options.samples, options.seeds, options.rules, options.nearest_of
-        )
+        figures, picture = measure(workdir, options.samples, options.seeds, options.nearest_of)
         if not by_run:
             save_png(options.output / "exchange.png", picture)
         by_run[str(workdir)] = figures
