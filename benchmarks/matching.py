@@ -22,7 +22,7 @@ import numpy as np
 import scipy.optimize
 
 from benchmarks import matching_tpu
-from benchmarks.common import has, parser_for, pyplot
+from benchmarks.common import has, parser_for, pyplot, save_figure
 from pivq_jax.matching import auction, certificate, match
 
 SIZES = (
@@ -216,23 +216,6 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         slower = min(row["ratio"]["optax vmap"] / row["ratio"]["auto"] for row in rows)
         summary["least_speedup_over_optax_vmap"] = slower
         print(f"optax vmap / auto: least {slower:.1f} (at least 4)")
-    for kind, sizes, limit in (
-        ("gaussian", "N < K", 50),
-        ("clustered", "N < K", 200),
-        ("clustered", "N = K", 700),
-    ):
-        title, square = f"{kind}, {sizes}", sizes == "N = K"
-        of_kind = [row for row in rows if row["kind"] == kind]
-        steps = [row["steps"] for row in of_kind if (row["size"][1] == row["size"][2]) == square]
-        if steps:
-            most = max(row["rounds"] + row["waves"] for row in steps)
-            strict = max(sum(row.values()) for row in steps)
-            summary[f"most steps, {title}"] = most
-            summary[f"most steps, {title}, with the ends of searches"] = strict
-            print(
-                f"auction steps, {title}: most {most} rounds and waves (at most {limit}), "
-                f"{strict} if the end of a search counts as one more"
-            )
     for name in ("auto", "auction", "sinkhorn", "greedy"):
         over = [row["excess"][name] for row in rows if name in row["excess"]]
         bounds = [row["gap"][name] for row in rows if name in row["gap"]]
@@ -257,8 +240,7 @@ def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     axes.set_ylabel("time / SciPy's")
     axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
     axes.legend(ncols=4, fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 def main() -> None:
