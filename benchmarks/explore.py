@@ -1,6 +1,7 @@
 """Measures how soon the explorer's page gets what it asks for.
 
-    python -m benchmarks.explore [--workdir=runs/toon_faces | --pretrained=NAME] [--requests=50]
+    python -m benchmarks.explore --pretrained=toon_faces [--requests=50]
+    python -m benchmarks.explore --workdir=runs/toon_faces
 
 Serves the page of a trained model as `--mode=explore` does, and asks for what the page asks for,
 over HTTP on localhost: an exchange (the new set is decoded), another value of a factor, the twelve
@@ -23,13 +24,18 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from benchmarks.common import add_model, parser_for
+
 
 @contextlib.contextmanager
-def serving(model: str) -> Iterator[str]:
-    """Serves the explorer of a model, which a flag names, in a process of its own.
+def serving(options: argparse.Namespace) -> Iterator[str]:
+    """Serves the explorer of the model that the options name, in a process of its own.
 
     Yields the address of the page, once it answers; raises SystemExit if it cannot be served.
     """
+    model = f"--workdir={options.workdir}"
+    if options.pretrained:
+        model = f"--pretrained={options.pretrained}"
     command = [sys.executable, "-m", "pivq_jax.main", "--mode=explore", model]
     server = subprocess.Popen([*command, "--port=0"], stdout=subprocess.PIPE, text=True)
     assert server.stdout
@@ -43,24 +49,6 @@ def serving(model: str) -> Iterator[str]:
     finally:
         server.terminate()
         server.communicate()
-
-
-def read_arguments(description: str | None, **others: Any) -> tuple[str, argparse.Namespace]:
-    """Reads the command line, with further options by name and default.
-
-    Returns the flag that names the model, and all options.
-    """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--workdir", default="runs/toon_faces", help="a run (%(default)s)")
-    which.add_argument("--pretrained", help="a published model, instead")
-    for name, default in others.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default)
-    options = parser.parse_args()
-    named = options.pretrained and f"--pretrained={options.pretrained}"
-    return named or f"--workdir={options.workdir}", options
 
 
 class Client:
@@ -129,8 +117,11 @@ def measure(client: Client, requests: int) -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Serves, asks and prints."""
-    flag, options = read_arguments(__doc__, requests=50)
-    with serving(flag) as address:
+    parser = parser_for(__doc__)
+    add_model(parser)
+    parser.add_argument("--requests", type=int, default=50, help="of each kind")
+    options = parser.parse_args()
+    with serving(options) as address:
         client = Client(address)
         print(client.ask("model")["title"])
         print(f"{'':<16}{'median ms':>11}{'largest ms':>12}")

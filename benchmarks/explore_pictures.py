@@ -1,6 +1,7 @@
 """Makes the pictures of the explorer in the documentation.
 
-    python -m benchmarks.explore_pictures [--workdir=runs/toon_faces | --pretrained=toon_faces]
+    python -m benchmarks.explore_pictures --pretrained=toon_faces
+    python -m benchmarks.explore_pictures --workdir=runs/toon_faces
 
 Serves the page of a trained model as `--mode=explore` does, and photographs it in Debian's
 chromium, driven by playwright (requirements-test.txt): explorer_wide.png, explorer_replace.png,
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import chromium
-from benchmarks.explore import Client, read_arguments, serving
+from benchmarks.common import add_model, chromium, parser_for
+from benchmarks.explore import Client, serving
 
 WIDE, NARROW = (1_600, 1_000), (400, 860)
 PAIRS = 8  # of test images, of which one is shown
@@ -120,8 +121,11 @@ def photograph(browser: Any, address: str, output: Path) -> None:
 
 def main() -> None:
     """Serves and photographs."""
-    flag, options = read_arguments(__doc__, output=Path("docs/pictures"))
-    with chromium() as browser, serving(flag) as address:
+    parser = parser_for(__doc__)
+    add_model(parser)
+    parser.add_argument("--output", type=Path, default=Path("docs/pictures"))
+    options = parser.parse_args()
+    with chromium() as browser, serving(options) as address:
         photograph(browser, address, options.output)
 
 

@@ -4,12 +4,9 @@
 
 For each N:K, draws code sets whose codes depend on each other (the N largest of K random scores of
 rank 16) and a random codebook, and prints milliseconds per image, for a single image and for a
-batch: medians of processor time, on an accelerator of the time that passes, after compilation. No
-model is needed.
+batch: medians of the time that passes, in turns, after compilation. No model is needed.
 """
 
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import parser_for
+from benchmarks.common import milliseconds_in_turns, parser_for
 from pivq_jax import sampling
 
 RANK, FACTORS, DIMENSIONS = 16, 4, 32
@@ -34,18 +31,6 @@ def draw_sets(count: int, num_codes: int, codebook_size: int) -> tuple[np.ndarra
     )
     codes = np.argpartition(-scores, num_codes, axis=1)[:, :num_codes]
     return np.sort(codes, axis=1).astype(np.int32), hidden
-
-
-def milliseconds(function: Callable[..., Any], *arguments: Any) -> float:
-    """Returns the median time of a call, on a CPU of the processor, without its compilation."""
-    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
-    jax.block_until_ready(function(*arguments))
-    times = []
-    for _ in range(REPEATS):
-        start = clock()
-        jax.block_until_ready(function(*arguments))
-        times.append(clock() - start)
-    return 1e3 * statistics.median(times)
 
 
 def measure(num_codes: int, codebook_size: int, images: int) -> dict[str, tuple[float, float]]:
@@ -72,10 +57,16 @@ def measure(num_codes: int, codebook_size: int, images: int) -> dict[str, tuple[
         ),
         "edit": lambda a, b: sampling.edit(space, codebook, a, wanted[: len(a)], table, lift),
     }
-    return {
-        name: (milliseconds(call, a[:1], b[:1]), milliseconds(call, a, b) / images)
-        for name, call in operations.items()
-    }
+
+    def milliseconds(a: jax.Array, b: jax.Array) -> dict[str, float]:
+        def waited(run: Callable[[Any, Any], Any]) -> Callable[[], Any]:
+            return lambda: jax.block_until_ready(run(a, b))
+
+        calls = {name: waited(run) for name, run in operations.items()}
+        return milliseconds_in_turns(calls, REPEATS)
+
+    single, batched = milliseconds(a[:1], b[:1]), milliseconds(a, b)
+    return {name: (single[name], batched[name] / images) for name in operations}
 
 
 def main() -> None:
