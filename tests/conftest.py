@@ -349,16 +349,11 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     memory.store.clear()
 
 
-def free_address() -> str:
-    """HOST:PORT where nothing listens, for the processes of a run to meet."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{listener.getsockname()[1]}"
-
-
 def start_pair(start: Callable[[int, str], Command]) -> list[Command]:
     """Two processes of one run; `start` gets the index and what --distributed says of each."""
-    address = free_address()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
     return [start(index, f"{address},2,{index}") for index in range(2)]
 
 
