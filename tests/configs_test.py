@@ -4,6 +4,8 @@ import itertools
 import json
 import math
 import re
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -266,31 +268,19 @@ def test_a_workdir_in_a_bucket_keeps_to_its_config(bucket):
         check_workdir(other, bucket)
 
 
+def hold(workdir: Path, values: dict[str, Any]) -> None:
+    """Makes a folder the workdir of a run that was trained with this config."""
+    (workdir / "checkpoints" / "20").mkdir(parents=True, exist_ok=True)
+    (workdir / "config.json").write_text(json.dumps(values))
+
+
 def test_a_workdir_keeps_to_its_config(tmp_path):
     config = get_config("image_folder")
     check_workdir(config, tmp_path)  # a new one
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     check_workdir(config.with_fields({"train.batch_size": 2}), tmp_path)  # memory was too small
-    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
+    hold(tmp_path, config.to_dict())
     check_workdir(config, tmp_path)
-    no_effect = {"loss.recombination": 0.0, "loss.recombination_warmup": 0.5}
-    with pytest.raises(InputError, match=r"with loss\.recombination = [0-9.]+:"):
-        check_workdir(config.with_fields(no_effect), tmp_path)
-    (tmp_path / "config.json").write_text(
-        json.dumps(config.with_fields({"loss.recombination": 0.0}).to_dict())
-    )
-    check_workdir(config.with_fields(no_effect), tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    judge = {"adversarial.start_step": 6_000, "adversarial.channels": 8}
-    check_workdir(config.with_fields(judge), tmp_path)
-    judging = {**judge, "adversarial.weight": 0.5}
-    (tmp_path / "config.json").write_text(json.dumps(config.with_fields(judging).to_dict()))
-    with pytest.raises(InputError, match=r"with adversarial\.weight = 0\.5:"):
-        check_workdir(config, tmp_path)
-    both = r"with adversarial\.channels = 8, adversarial\.start_step = 6000:"
-    with pytest.raises(InputError, match=both):
-        check_workdir(config.with_fields({"adversarial.weight": 0.5}), tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     untrained = {"sample.count": 3, "evaluate.batch_size": 7, "train.checkpoint_every": 9}
     untrained["model.remat"] = True
     check_workdir(config.with_fields(untrained), tmp_path)  # nothing trained depends on these
@@ -298,10 +288,27 @@ def test_a_workdir_keeps_to_its_config(tmp_path):
         check_workdir(config.with_fields({"seed": 5, "model.width": 256}), tmp_path)
 
 
+def test_a_field_without_effect_in_both_configs_may_be_another(tmp_path):
+    config = get_config("image_folder")
+    hold(tmp_path, config.to_dict())
+    no_effect = {"loss.recombination": 0.0, "loss.recombination_warmup": 0.5}
+    with pytest.raises(InputError, match=r"with loss\.recombination = [0-9.]+:"):
+        check_workdir(config.with_fields(no_effect), tmp_path)
+    judge = {"adversarial.start_step": 6_000, "adversarial.channels": 8}
+    check_workdir(config.with_fields(judge), tmp_path)
+    hold(tmp_path, config.with_fields({"loss.recombination": 0.0}).to_dict())
+    check_workdir(config.with_fields(no_effect), tmp_path)
+    hold(tmp_path, config.with_fields({**judge, "adversarial.weight": 0.5}).to_dict())
+    with pytest.raises(InputError, match=r"with adversarial\.weight = 0\.5:"):
+        check_workdir(config, tmp_path)
+    both = r"with adversarial\.channels = 8, adversarial\.start_step = 6000:"
+    with pytest.raises(InputError, match=both):
+        check_workdir(config.with_fields({"adversarial.weight": 0.5}), tmp_path)
+
+
 def test_a_workdir_whose_config_is_damaged_is_one_of_another_config(tmp_path):
     config = get_config("image_folder")
-    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict() | {"train": 3}))
+    hold(tmp_path, config.to_dict() | {"train": 3})
     with pytest.raises(InputError, match=r"another config, with train = 3, train\.accum"):
         check_workdir(config, tmp_path)
 
@@ -311,8 +318,7 @@ def test_a_workdir_of_another_version_opens_but_is_not_trained_on(tmp_path):
     values = config.to_dict()
     del values["quantizer"]["revive_threshold"]
     values["loss"]["colour"] = 1.0
-    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
-    (tmp_path / "config.json").write_text(json.dumps(values))
+    hold(tmp_path, values)
     check_workdir(config.with_fields({"sample.count": 5}), tmp_path)
     with pytest.raises(InputError, match=r"another config, with seed = 0:"):
         check_workdir(config.with_fields({"seed": 5}), tmp_path)
@@ -327,8 +333,7 @@ def test_a_workdir_from_before_muon_is_one_of_adamw(tmp_path):
     for field in ("name", "muon_learning_rate", "momentum"):
         del before["optimizer"][field]
     del before["loss"]["variance"], before["loss"]["recombination_warmup"]
-    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
-    (tmp_path / "config.json").write_text(json.dumps(before))
+    hold(tmp_path, before)
     differ = (
         r"another config, with loss\.recombination_warmup = 0\.0, loss\.variance = 0\.0,"
         r" optimizer\.name = adamw: "
