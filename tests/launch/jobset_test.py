@@ -10,8 +10,8 @@ import yaml
 
 from pivq_jax.config import load_config
 from pivq_jax.data.pipeline import SHARED_BATCHES, SHARED_MEMORY
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 MANIFEST = yaml.safe_load((ROOT / "launch" / "gke_jobset.yaml").read_text())
 SCHEMA = yaml.safe_load((Path(__file__).parent / "jobset_schema.yaml").read_text())
 

@@ -21,8 +21,10 @@ from pivq_jax.model.quantizer import match_latents
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.objective import recombine_pairs
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
+LIBTPU = importlib.util.find_spec("libtpu") is not None
+needs_libtpu = pytest.mark.skipif(not LIBTPU, reason="needs jax[tpu]")
 
 # A program of 8 devices, with the forms that the TPU's compiler gives communication.
 HLO = (Path(__file__).parent / "program.hlo").read_text()
@@ -215,10 +217,7 @@ def test_a_plan_has_the_rows_of_a_run_and_a_range_of_hours():
     assert table["images per second while in steps"] == ["2,327.3", "814.5"]
     assert table["in steps (goodput)"] == ["3:03:20 (100.0%)", "8:43:49 (95.0%)"]
     assert table["evaluations"] == ["-", "27:34 (5.0%)"]
-    assert table["time"] == [
-        "3:03:20",
-        "9:11:23",
-    ]
+    assert table["time"] == ["3:03:20", "9:11:23"]
     assert table["checkpoints"] == table["restarts"] == ["-", "-"]
     clock, mesh = Clock(60.0, steps=3, peak=1, flops=1), make_mesh(devices=jax.devices()[:1])
     run = cost_table({"run": clock.cost(3, 8, mesh)}).splitlines()
@@ -303,17 +302,19 @@ def test_mistakes_in_flags_are_one_line(commands):
         assert done.stderr.startswith("error: ") and word in done.stderr
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="it is installed")
+@pytest.mark.skipif(LIBTPU, reason="it is installed")
 def test_a_missing_compiler_is_named():
     with pytest.raises(InputError, match=r"pip install 'jax\[tpu\]'"):
         compiler.devices_of("v5e:4x4")
 
 
 # The TPU's compiler loads once a process, and its environment must be set before JAX's import.
-COMPILE = """
+BEGIN = """
 import os
 from launch.compiler import ENVIRONMENT
 os.environ.update(ENVIRONMENT)
+"""
+COMPILE = """
 from launch import compiler, plan
 from pivq_jax.config import load_config
 
@@ -337,9 +338,9 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs jax[tpu]")
+@needs_libtpu
 def test_a_small_step_compiled_for_a_slice():
-    done = run([sys.executable, "-c", COMPILE])
+    done = run([sys.executable, "-c", BEGIN + COMPILE])
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     ratio, chips, gathered, memory, state = map(float, done.stdout.splitlines()[-1].split())
@@ -349,7 +350,7 @@ def test_a_small_step_compiled_for_a_slice():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs jax[tpu]")
+@needs_libtpu
 def test_the_compiler_does_not_complain_about_this_machine():
     command = [sys.executable, "-m", "launch.plan", "--config=image_folder:smoke"]
     done = run([*command, "--topology=v5e:3x5"])
@@ -358,9 +359,6 @@ def test_the_compiler_does_not_complain_about_this_machine():
 
 
 MESHES = """
-import os
-from launch.compiler import ENVIRONMENT
-os.environ.update(ENVIRONMENT)
 from launch.compiler import devices_of
 from pivq_jax.common.parallel import make_mesh
 
@@ -372,7 +370,7 @@ for topology in ("v6e:4x4", "v5p:4x4x4", "v4:2x2x4"):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs jax[tpu]")
+@needs_libtpu
 def test_every_divisor_is_an_axis_of_every_kind_of_slice():
-    done = run([sys.executable, "-c", MESHES])
+    done = run([sys.executable, "-c", BEGIN + MESHES])
     assert done.returncode == 0, done.stderr

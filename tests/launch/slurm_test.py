@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent.parent / "launch" / "slurm.sbatch"
+from tests.conftest import ROOT
+
+SCRIPT = ROOT / "launch" / "slurm.sbatch"
 
 
 def run(tmp_path: Path, code: int, *arguments: str) -> tuple[int, list[str]]:

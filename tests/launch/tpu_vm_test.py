@@ -14,13 +14,12 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.conftest import ROOT
+
 SCRIPT = ROOT / "launch" / "tpu_vm.sh"
 STUB = Path(__file__).parent / "stub.py"
 WHERE = ["--name=n", "--zone=z", "--poll=0"]
 TRAINING = ["--config=configs/ffhq.py", "--config.name=two words", "--workdir=gs://b/run"]
-
-
 LIFE = ["create", "scp", "ssh", "ssh", "delete"]  # of a slice: set-up, start
 RESTART = ["ssh", "ssh"]  # ends what is left on the same slice, then starts
 
@@ -80,7 +79,7 @@ def test_a_normal_run(script, tmp_path):
     done = script("run", "--type=v5litepod-16", "--spot", "--keep", "--project=other")
     assert done.code == 0, done.stderr
     assert done.stderr.endswith(" delete --name=n --project=other --zone=z\n")
-    assert done.verbs == ["create", "scp", "ssh", "ssh"]
+    assert done.verbs == LIFE[:-1]
     create = done.calls[1]
     assert create[:4] == ["compute", "tpus", "queued-resources", "create"]
     assert {"--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite"} < {*create}
@@ -97,7 +96,7 @@ def test_a_normal_run(script, tmp_path):
 def test_the_slice_is_given_back_at_the_end(script):
     done = script("run", "--type=v6e-8", "--direct")
     assert done.code == 0, done.stderr
-    assert done.verbs == ["create", "scp", "ssh", "ssh", "delete"]
+    assert done.verbs == LIFE
     assert all(call[2] == "tpu-vm" for call in done.calls)
     assert "--version=v2-alpha-tpuv6e" in done.calls[1] and "--spot" not in done.calls[1]
 
@@ -114,33 +113,18 @@ def test_a_queue_is_waited_in(script):
 def test_a_preempted_run_resumes_on_a_new_slice(script, tmp_path):
     # The machines vanish while they train, twice; the codes are counted anew on a new machine.
     lost = [["tpu-vm describe", "READY", 0], ["tpu-vm describe", "PREEMPTED", 0]]
-    done = script(
-        "run",
-        "--type=v5litepod-16",
-        "--spot",
-        "--resumes=1",
-        answers=[*lost, *lost],
-        codes=["lost"],
-    )
+    options = ("--type=v5litepod-16", "--spot", "--resumes=1")
+    done = script("run", *options, answers=[*lost, *lost], codes=["lost"])
     assert done.code == 75
-    life = ["create", "scp", "ssh", "ssh", "delete"]
-    assert done.verbs == life + life
+    assert done.verbs == LIFE + LIFE
     assert done.stderr.count("the slice is PREEMPTED") == 2
     assert "resuming, number 1 of at most 1" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_run_preempted_once_ends_well(script):
-    lost = [["tpu-vm describe", "PREEMPTED", 0]]
-    done = script("run", "--type=v5litepod-16", "--spot", "--keep", answers=lost)
-    assert done.code == 0, done.stderr
-    assert done.verbs == ["create", "scp", "ssh", "ssh", "delete", "create", "scp", "ssh", "ssh"]
 
 
 def test_restarted_hosts_resume_on_the_same_slice(script):
     done = script("run", "--type=v5litepod-16", "--keep", codes=[143, 143, 0])
     assert done.code == 0, done.stderr
-    assert done.verbs == ["create", "scp", "ssh", "ssh", *RESTART, *RESTART]
+    assert done.verbs == [*LIFE[:-1], *RESTART, *RESTART]
     assert (done.worker / "started").read_text().count("--workdir=gs://b/run") == 3
 
 
@@ -295,7 +279,7 @@ def test_failed_training_is_shown_and_the_slice_given_back(script):
     done = script("run", "--type=v5litepod-16", codes=[2])
     assert done.code == 2
     assert done.stdout.endswith("this is worker worker0\n")
-    assert done.verbs == ["create", "scp", "ssh", "ssh", "ssh", "delete"]
+    assert done.verbs == [*LIFE[:-1], "ssh", "delete"]
 
 
 @pytest.mark.slow
