@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.explore.image_files import claimed_jpeg, claimed_png, content_of, picture
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 
 SERVER = """
 import sys

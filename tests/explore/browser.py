@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.explore.image_files import picture
+
 # For all tests of a file: the page with a server and without one.
 both_backends = pytest.mark.parametrize("backend", ["server", "static"], scope="module")
 SIZES = ((400, 850), (1600, 1000))
@@ -93,9 +95,8 @@ def by_cost(pairs: Any) -> list[int]:
     return [int(slot) for slot in order if pairs.a[slot] != pairs.b[slot]]
 
 
-def image_file(folder: Path, name: str = "own.png", size: tuple[int, int] = (50, 40)) -> Path:
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / name)
+def image_file(folder: Path, name: str = "own.png", size: tuple[int, int] = (40, 50)) -> Path:
+    picture(*size).save(folder / name)
     return folder / name
 
 

@@ -1,7 +1,6 @@
 """`--mode=explore`: from the start to Ctrl-C."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -11,8 +10,7 @@ import urllib.request
 import pytest
 
 from pivq_jax.explore.server import listen
-
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+from tests.conftest import ROOT
 
 
 @pytest.mark.slow

@@ -51,17 +51,12 @@ def address(backend: str, engine: Any, request: pytest.FixtureRequest) -> Iterat
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Debian's chromium; where it is missing, a skip, but a failure for .ci/run."""
-    program = shutil.which("chromium")
-    if not program and os.environ.get("CI") == "true":
-        pytest.fail("chromium is not installed: apt-get install chromium")
-    if not program:
-        pytest.skip("chromium is not installed: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
+    if not shutil.which("chromium"):
+        missing("chromium is not installed: apt-get install chromium")
+    from benchmarks.common import chromium
 
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from docs.build_explorer import constants
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 SOURCES = (ROOT / "pivq_jax" / "explore" / "page", ROOT / "docs" / "explorer")
 READ = """
 import { readFileSync } from "node:fs";

@@ -154,7 +154,7 @@ def test_an_own_image_is_dropped_or_picked(open_page, engine, tmp_path):
     assert page.locator("#slots .slot").count() == 0  # both are the same image now
     assert page.get_by_role("slider").is_disabled()
 
-    other = image_file(tmp_path, "other.jpg", (20, 30))
+    other = image_file(tmp_path, "other.jpg", (30, 20))
     drop(page, "body", ("one.png", own.read_bytes()), ("other.jpg", other.read_bytes()))
     page.wait_for_function("() => document.getElementById('name-b').textContent === 'other.jpg'")
     assert page.locator("#name-a").text_content() == "one.png"

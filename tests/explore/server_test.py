@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import io
 import json
 import re
 import threading
@@ -11,7 +10,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
@@ -19,6 +17,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import load_image
 from pivq_jax.explore import server as server_module
 from pivq_jax.explore.server import MAX_JSON, PAGE, Work, listen, make_app, url
+from tests.explore.image_files import content_of, picture
 
 N, SIZE = 8, 16  # of the tiny model
 ORIGIN = "http://127.0.0.1:8765"
@@ -37,12 +36,6 @@ def ask(client: TestClient, name: str, **body: object):
 
 def image_of(text: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), np.uint8).reshape(SIZE, SIZE, 3)
-
-
-def png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
 
 
 def test_the_page_and_its_files_are_served(client):
@@ -112,9 +105,9 @@ def test_a_page_of_another_model_is_told_to_reload(client, engine):
 
 
 def test_an_own_image_is_cropped_and_encoded(client, engine, tmp_path):
-    rng = np.random.default_rng(0)
-    (tmp_path / "own.png").write_bytes(png(rng.integers(0, 256, (40, 60, 3), np.uint8)))
-    answer = client.post("/api/encode", content=(tmp_path / "own.png").read_bytes()).json()
+    content = content_of(picture(60, 40), "PNG")
+    (tmp_path / "own.png").write_bytes(content)
+    answer = client.post("/api/encode", content=content).json()
     image = load_image(tmp_path / "own.png", SIZE)
     np.testing.assert_array_equal(image_of(answer["image"]), image)
     assert answer["codes"] == engine.encode(image).tolist()
