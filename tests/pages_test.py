@@ -1,17 +1,13 @@
 """The check of docs/check_numbers.py: what the tables of the pages show is what the runs have."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-spec = importlib.util.spec_from_file_location("check_numbers", ROOT / "docs/check_numbers.py")
-assert spec and spec.loader
-check = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(check)
+from docs import check_numbers as check
+from tests.conftest import ROOT
 
 RUN = {"psnr": 55.8162, "lpips": {"mean": 0.0014, "std": 0.00021}, "codes_used": 10_511}
 PAGE = """

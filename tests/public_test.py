@@ -4,14 +4,14 @@ import importlib.util
 import pkgutil
 import re
 import types
-from pathlib import Path
 
 import pytest
 import yaml
 
 import pivq_jax
+from docs import check_reference as check
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = [m.name for m in pkgutil.iter_modules(pivq_jax.__path__, "pivq_jax.") if m.ispkg]
 
 
@@ -27,12 +27,10 @@ def test_all_names_of_a_package_can_be_imported(package):
         assert names[name] is not None and importlib.import_module(f"{package}.{name}").__all__
 
 
-def test_the_check_of_the_reference_notices_public_names_without_documentation(tmp_path):
-    spec = importlib.util.spec_from_file_location("check", ROOT / "docs/check_reference.py")
-    assert spec and spec.loader
-    check = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(check)
-    check.PACKAGE = tmp_path / "p"
+def test_the_check_of_the_reference_notices_public_names_without_documentation(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(check, "PACKAGE", tmp_path / "p")
     (check.PACKAGE / "room").mkdir(parents=True)
     (check.PACKAGE / "__init__.py").write_text('__all__ = ["f"]\ndef f():\n    """Text."""\n')
     (check.PACKAGE / "room" / "__init__.py").write_text('__all__ = ["tools", "unready"]\n')
