@@ -1,10 +1,18 @@
 """What images are asked for, and the table of what became of it."""
 
 import json
+from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common import output_of
 from benchmarks.edits import ask, rows_of
+
+
+def test_each_published_model_has_a_folder_of_its_own():
+    options = Namespace(output=None, workdir=None, pretrained="someone/faces")
+    assert output_of(options, "edits") == Path("runs/edits/someone_faces")
 
 
 def test_an_image_that_already_shows_the_only_value_is_not_asked_for_it():

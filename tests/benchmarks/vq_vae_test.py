@@ -1,9 +1,14 @@
-"""Samples of the VQ-VAE beside PI-VQ's: the same rules for parents and for what they exchange."""
+"""The VQ-VAE beside PI-VQ: the same conditions, and the same rules for samples."""
+
+import os
+import sys
 
 import numpy as np
 import pytest
 
+from benchmarks import faces_peers
 from benchmarks.vq_vae import recombined
+from pivq_jax.common.memory import TUNABLES
 
 SIDE, ENTRIES, DIM = 4, 16, 6
 
@@ -16,6 +21,22 @@ def chosen(nearest_of: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
     codes = kinds[rng.integers(0, 10, 200)]
     codes = np.where(rng.random(codes.shape) < 0.3, rng.integers(0, ENTRIES, codes.shape), codes)
     return entries, codes, *recombined(entries, codes, 50, 3, nearest_of, 16)
+
+
+@pytest.mark.parametrize(
+    "given, used",
+    [
+        ("glibc.rtld.nns=4", f"glibc.rtld.nns=4:{TUNABLES}"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_both_are_trained_on_the_cpu_with_the_malloc_of_a_training(given, used, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")
+    monkeypatch.setenv("GLIBC_TUNABLES", given)
+    monkeypatch.setattr(sys, "argv", ["faces_peers", "--data=.", "--minutes=0"])
+    with pytest.raises(SystemExit):
+        faces_peers.main()
+    assert (os.environ["JAX_PLATFORMS"], os.environ["GLIBC_TUNABLES"]) == ("cpu", used)
 
 
 @pytest.mark.slow
