@@ -115,8 +115,7 @@ def main() -> None:
     equal = all(a["values"] == b["values"] for a, b in zip(runs["pivq_jax"], runs["prdc"]))
     memory_ratio = f", {own_memory / package_memory:.2f} of the memory" if kind == "cpu" else ""
     print(
-        f"{package / own:.1f} times as fast{memory_ratio}; "
-        f"values equal: {'yes' if equal else 'NO'}"
+        f"{package / own:.1f} times as fast{memory_ratio}; values equal: {'yes' if equal else 'NO'}"
     )
 
 

@@ -422,9 +422,7 @@ def test_mistakes_are_refused(
     given = [argument.format(**places) for argument in arguments]
     if "--config.model.width=32" in given:
         given = ["--config=image_folder:smoke", *tiny_run.arguments[1:-1], *given]
-    assert_refused(
-        commands.run(f"--pretrained={published}", *given, directory=tmp_path), *words
-    )
+    assert_refused(commands.run(f"--pretrained={published}", *given, directory=tmp_path), *words)
     assert not list(tmp_path.iterdir())
 
 
