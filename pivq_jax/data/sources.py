@@ -1,5 +1,6 @@
 """Random-access sources: `source[i]` is `{"image": uint8 [H, W, 3], factor: int, ...}`."""
 
+import contextlib
 import io
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -15,8 +16,9 @@ Example = dict[str, Any]
 # wait for it.
 _MEMORY_LIMIT = 2**31
 
-# Shards have 1,024 images each, and a common limit of open files is 1,024.
-_OPEN_FILES = 2**16
+# Shards have 1,024 images each, and a common limit of open files is 1,024, of macOS 256. macOS may
+# refuse the first of these numbers, and grants the second.
+_OPEN_FILES = (2**16, 10_240)
 
 
 def decode_prepared(record: bytes, image_size: int, name: str) -> Example:
@@ -47,9 +49,13 @@ def _allow_open_files() -> None:
     import resource  # not on Windows, nor is array_record
 
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if most == resource.RLIM_INFINITY else min(most, _OPEN_FILES)
-    if now != resource.RLIM_INFINITY and now < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    for limit in _OPEN_FILES:
+        wanted = limit if most == resource.RLIM_INFINITY else min(most, limit)
+        if now == resource.RLIM_INFINITY or now >= wanted:
+            return
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            return
 
 
 class RecordSource:
