@@ -2,10 +2,12 @@
 
 import collections
 import contextlib
+import functools
 import importlib.util
 import io
 import os
 import struct
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
@@ -101,6 +103,7 @@ def readable_name(path: str | os.PathLike[str]) -> str:
     return printable(os.fsencode(path).decode(errors="replace"))
 
 
+@functools.cache
 def pillow() -> Any:
     """Returns the module `PIL.Image`, which reads HEIC if it can, to open files with."""
     from PIL import Image
@@ -109,6 +112,8 @@ def pillow() -> Any:
         import pillow_heif
 
         pillow_heif.register_heif_opener()
+    # It warns of images with half of the pixels that it refuses, and these are read.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     return Image
 
 
@@ -159,8 +164,12 @@ def decode_image(
         InputError: if it is no image of these formats, damaged or too large.
         ShapeError: an InputError, if it has another shape than `shape`, or is smaller than `crop`.
     """
-    square = _decode(file, name, formats, crop, shape, square=True)
-    return np.array(square.resize((size, size), pillow().Resampling.LANCZOS))
+    image = _decode(file, name, formats, crop, shape)
+    side = crop or min(image.size)
+    if image.size != (side, side):
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    return np.array(image.resize((size, size), pillow().Resampling.LANCZOS))
 
 
 def decode_whole(file: str | os.PathLike[str] | IO[bytes], *, name: str) -> np.ndarray:
@@ -199,9 +208,8 @@ def _decode(
     formats: Sequence[str],
     crop: int = 0,
     shape: tuple[int, int] | None = None,
-    square: bool = False,
 ) -> Any:
-    """Returns an upright RGB image of Pillow, or its central square."""
+    """Returns an upright RGB image of Pillow."""
     from PIL import ImageOps, UnidentifiedImageError
 
     with damage_as_input_error(f"cannot read image {name}"), contextlib.ExitStack() as stack:
@@ -225,14 +233,11 @@ def _decode(
         odd = (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError)
         with contextlib.suppress(*odd, struct.error):
             ImageOps.exif_transpose(opened, in_place=True)
-        side = crop or min(opened.size)
-        left, top = (opened.width - side) // 2, (opened.height - side) // 2
-        box = (left, top, left + side, top + side) if square else (0, 0, *opened.size)
-        return _to_rgb(opened).crop(box)
+        return _to_rgb(opened)
 
 
 def _to_rgb(image: Any) -> Any:
-    """Returns an image in RGB, on white where it is transparent."""
+    """Returns an image in RGB, on white where it is transparent; itself if it is that already."""
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
@@ -248,4 +253,4 @@ def _to_rgb(image: Any) -> Any:
     if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(canvas, image.convert("RGBA"))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which copies

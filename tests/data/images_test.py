@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import os
 import struct
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -175,6 +176,26 @@ def test_the_size_is_checked_before_an_image_is_decoded(tmp_path):
     path.write_bytes(claimed_png(20_000, 20_000))
     with pytest.raises(InputError, match=r"a\.png: Image size \(400000000 pixels\) exceeds limit"):
         load_image(path, 16)
+
+
+def test_a_large_image_that_is_read_gives_no_warning_of_pillow(tmp_path):
+    """Refused by its shape, after the header: its pixels would take half a gigabyte."""
+    path = tmp_path / "a.png"
+    path.write_bytes(claimed_png(12_000, 12_000))
+    images.pillow.cache_clear()  # pytest gives each test filters of its own
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(images.ShapeError, match="is 12000 x 12000 pixels, not 1 x 1"):
+            images.decode_image(path, 8, name="a.png", shape=(1, 1))
+
+
+def test_an_rgb_image_is_decoded_without_a_copy(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", Image.new("RGB", (20, 20), RED))
+    wide = save(tmp_path / "b.png", Image.new("RGB", (40, 20), RED))
+    for copying in ("convert", "copy", "crop"):
+        monkeypatch.delattr(Image.Image, copying)
+    assert_color(load_image(path, 16), RED)
+    assert_color(images.decode_whole(wide, name="b.png"), RED)
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
