@@ -102,22 +102,25 @@ def read_csv(
             )
 
     values_of: dict[str, tuple[str, ...]] = {}
+    columns: dict[str, set[str]] = {name: set() for name in names}
     for image, *fields in rows:
         values = tuple(sys.intern(field.strip()) for field in fields)  # each is kept once
         if len(values) != len(names) or not all((image, *values)):
             raise InputError(
                 f"{path} does not give {image[:60]!r} a value for each of {len(names)} names"
             )
-        if image in wanted and values_of.setdefault(image, values) != values:
+        if image not in wanted:
+            continue
+        if values_of.setdefault(image, values) != values:
             raise InputError(f"{path} has two rows for {image[:60]!r}, with other values: keep one")
-    columns = [{values[i] for values in values_of.values()} for i in range(len(names))]
-    for name, known in zip(names, columns):
-        if len(known) > _MAX_VALUES:
-            raise InputError(
-                f"{path} has more than {_MAX_VALUES} values of {name}: an attribute is a class"
-                f" of at most {_MAX_VALUES}; leave the column out"
-            )
-    factors = {name: tuple(sorted(known, key=_natural)) for name, known in zip(names, columns)}
+        for value, (name, known) in zip(values, columns.items()):
+            known.add(value)
+            if len(known) > _MAX_VALUES:  # here, as all values may take gigabytes
+                raise InputError(
+                    f"{path} has more than {_MAX_VALUES} values of {name}: an attribute is a class"
+                    f" of at most {_MAX_VALUES}; leave the column out"
+                )
+    factors = {name: tuple(sorted(known, key=_natural)) for name, known in columns.items()}
     indices = [{value: i for i, value in enumerate(known)} for known in factors.values()]
     images = {
         image: tuple(index[value] for index, value in zip(indices, values))

@@ -147,6 +147,10 @@ def test_a_column_of_many_values_is_no_attribute(tmp_path):
     with pytest.raises(InputError, match="more than 256 values of id"):
         tables.read_csv(path, names)
     assert len(tables.read_csv(path, names[:9])[1]) == 9
+    with path.open("a") as file:
+        file.write("a row that is not read any more\n")
+    with pytest.raises(InputError, match="more than 256 values of id"):
+        tables.read_csv(path, names)
 
 
 @pytest.mark.parametrize(
