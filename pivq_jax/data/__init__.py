@@ -42,7 +42,6 @@ __all__ = [
     "list_images",
     "load_dataset",
     "load_image",
-    "load_toon_faces",
 ]
 
 # Data sets of real faces, prepared from their official files by `pivq_jax.data.prepare`.
@@ -150,8 +149,6 @@ def load_dataset(
             test=RandomSource(image_size, 128, seed=2),
             factors={"shade": ("dark", "light")},
         )
-    if name == "toon_faces":
-        return load_toon_faces(image_size, data_dir=data_dir)
     _check_packages(name)
     path = os.fspath(path)
     if name == "tfds":
@@ -162,6 +159,8 @@ def load_dataset(
                 split[0]
         return Dataset(name, image_size, **splits, factors=factors)
     cache = expanded(data_dir or default_data_dir())
+    if name == "toon_faces":
+        return _open_prepared(name, image_size, toon_faces.prepare_faces(image_size, cache))
     if is_remote(path):
         directory = records.fetch(path, name, image_size, cache)
     else:
@@ -187,33 +186,6 @@ def load_dataset(
             " --output of an earlier run: --config.data.path=DIR"
         )
     return _open_prepared(name, image_size, directory, group)
-
-
-def load_toon_faces(
-    image_size: int,
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-    sizes: dict[str, int] | None = None,
-) -> Dataset:
-    """Loads `toon_faces`, optionally with smaller splits.
-
-    Args:
-        image_size: height and width in pixels, 16 to 1024.
-        data_dir: see `load_dataset`.
-        sizes: number of images per split, e.g. `{"train": 100}`; these are the first images of the
-            split. Other splits are complete.
-
-    Returns:
-        A `Dataset`.
-
-    Raises:
-        InputError: if the size or a split is invalid, or the packages that draw the faces are
-            missing or draw different faces.
-    """
-    _check_packages("toon_faces")
-    cache = expanded(data_dir or default_data_dir())
-    directory = toon_faces.prepare_faces(image_size, cache, sizes)
-    return _open_prepared("toon_faces", image_size, directory)
 
 
 def _check_packages(name: str) -> None:

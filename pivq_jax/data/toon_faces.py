@@ -12,7 +12,6 @@ import importlib.resources
 import io
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +80,6 @@ by Johan Melin (https://www.johanmelin.com), licensed under CC BY 4.0
 
 def face_seeds(split: str, count: int | None = None) -> list[str]:
     """Returns the DiceBear seeds of the first faces of a split, by default of all."""
-    if split not in SPLIT_SIZES:
-        raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLIT_SIZES)}")
     size = SPLIT_SIZES[split]
     count = size if count is None else count
     if not 0 < count <= size:
@@ -164,28 +161,21 @@ def _draw(image_size: int, entry: Entry) -> tuple[bytes, dict[str, int]]:
     return png, {name: FACTORS[name].index(value) for name, value in factors.items()}
 
 
-def prepare_faces(image_size: int, cache: Path, sizes: Mapping[str, int] | None = None) -> Path:
-    """Draws the faces on first use; returns their directory. See `load_toon_faces`."""
+def prepare_faces(image_size: int, cache: Path) -> Path:
+    """Draws the faces on first use; returns their directory."""
     if not 16 <= image_size <= 1024:
         raise InputError(f"toon_faces image_size is {image_size}: choose one from 16 to 1024")
-    splits = {
-        split: [Entry(seed, VERSION, ()) for seed in face_seeds(split, count)]
-        for split, count in {**SPLIT_SIZES, **(sizes or {})}.items()
-    }
-    counts = [len(faces) for faces in splits.values()]
-    name = f"{image_size}px-{VERSION}"
-    if counts != list(SPLIT_SIZES.values()):
-        name += "-" + "-".join(map(str, counts))
-    target = cache / NAME / name
+    target = cache / NAME / f"{image_size}px-{VERSION}"
 
     def make_plan() -> Plan:
         check_renderer()
-        message = f"drawing the {sum(counts):,} faces of {NAME} to {target}, once for all commands"
+        count = sum(SPLIT_SIZES.values())
+        message = f"drawing the {count:,} faces of {NAME} to {target}, once for all commands"
         print(message, file=sys.stderr)
         return Plan(
             name=NAME,
             image_size=image_size,
-            splits=splits,
+            splits={s: [Entry(seed, VERSION, ()) for seed in face_seeds(s)] for s in SPLIT_SIZES},
             factors=FACTORS,
             identity=f"{NAME} {VERSION} {image_size}",
             make=functools.partial(_draw, image_size),

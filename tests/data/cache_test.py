@@ -4,13 +4,14 @@ import shutil
 
 import pytest
 
-from pivq_jax.data import cache, load_toon_faces
+from pivq_jax.data import cache, load_dataset, toon_faces
 
 
 @pytest.fixture
-def prepared(tmp_path):
+def prepared(tmp_path, monkeypatch):
     """A cache with a complete data set, an unfinished one and a copy of one in a bucket."""
-    load_toon_faces(16, data_dir=tmp_path, sizes={"train": 3, "validation": 1, "test": 1})
+    monkeypatch.setattr(toon_faces, "SPLIT_SIZES", dict.fromkeys(toon_faces.SPLIT_SIZES, 8))
+    load_dataset("toon_faces", image_size=16, data_dir=tmp_path)
     (done,) = tmp_path.glob("toon_faces/16px*")
     unfinished = tmp_path / "image_folder" / ".faces_64px_0.incomplete" / "data"
     unfinished.mkdir(parents=True)
@@ -23,9 +24,9 @@ def prepared(tmp_path):
 
 
 NAMES = {
-    "toon_faces/16px-1.0.0-3-1-1": "5 images",
+    "toon_faces/16px-1.0.0": "24 images",
     "image_folder/.faces_64px_0.incomplete": "unfinished",
-    "fetched/0123/ffhq/32px": "5 images",
+    "fetched/0123/ffhq/32px": "24 images",
 }
 
 

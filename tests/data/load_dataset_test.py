@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pivq_jax.common.errors import InputError
-from pivq_jax.data import NAMES, OFFICIAL, load_dataset
+from pivq_jax.data import NAMES, OFFICIAL, load_dataset, toon_faces
 from pivq_jax.data.sources import RecordSource
 
 
@@ -96,15 +96,13 @@ def test_the_cache_directory_comes_from_the_environment(tmp_path, monkeypatch):
     assert len(list((tmp_path / "elsewhere").rglob("dataset_info.json"))) == 1
 
 
-def test_small_splits_are_decoded_once_and_large_ones_every_time(tmp_path):
+def test_small_splits_are_decoded_once_and_large_ones_every_time(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
-    from pivq_jax.data.toon_faces import prepare_faces
-
-    sizes = {"train": 2, "validation": 1, "test": 1}
-    builder = tfds.builder_from_directory(prepare_faces(32, tmp_path, sizes))
+    monkeypatch.setattr(toon_faces, "SPLIT_SIZES", dict.fromkeys(toon_faces.SPLIT_SIZES, 8))
+    builder = tfds.builder_from_directory(toon_faces.prepare_faces(32, tmp_path))
     kept = RecordSource(builder, "train", 32)
-    streamed = RecordSource(builder, "train", 32, memory_limit=2 * 32 * 32 * 3 - 1)
+    streamed = RecordSource(builder, "train", 32, memory_limit=8 * 32 * 32 * 3 - 1)
     assert kept[1]["image"] is kept[1]["image"]
     assert streamed[1]["image"] is not streamed[1]["image"]
     assert kept[1] is not kept[1]
