@@ -36,28 +36,24 @@ def adaptive_weight(
 
 
 # Differentiable augmentation (Zhao et al. 2020, arXiv 2006.10738). Each function takes images
-# f32 [B, H, W, 3] in [-1, 1] and one parameter per image.
+# f32 [B, H, W, 3] in [-1, 1] and a key, and draws parameters for each image.
 
 
-def brightness(images: jax.Array, shift: jax.Array) -> jax.Array:
-    """Adds a constant, shift f32 [B], to each image."""
-    return images + shift[:, None, None, None]
-
-
-def saturation(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """Scales the difference of each pixel from its grey value by factor f32 [B]."""
+def _augment_colour(images: jax.Array, key: jax.Array) -> jax.Array:
+    """Changes the brightness, then the saturation, then the contrast."""
+    draws = jax.random.uniform(key, (3, len(images)))
+    brightness, saturation, contrast = draws[..., None, None, None]
+    images = images + (brightness - 0.5)
     grey = jnp.mean(images, axis=-1, keepdims=True)
-    return (images - grey) * factor[:, None, None, None] + grey
-
-
-def contrast(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """Scales the difference of each pixel from the mean of its image by factor f32 [B]."""
+    images = (images - grey) * (2.0 * saturation) + grey
     mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
-    return (images - mean) * factor[:, None, None, None] + mean
+    return (images - mean) * (contrast + 0.5) + mean
 
 
-def translation(images: jax.Array, offset: jax.Array) -> jax.Array:
-    """Translates each image by offset int32 [B, 2], pixels down and right, and fills with zeros."""
+def _augment_translation(images: jax.Array, key: jax.Array) -> jax.Array:
+    """Moves each image by up to an eighth of its size in both directions; the rest is zero."""
+    limit = jnp.array(images.shape[1:3]) // 8
+    offsets = jax.random.randint(key, (len(images), 2), -limit, limit + 1)  # down and right
 
     def move(image: jax.Array, offset: jax.Array) -> jax.Array:
         height, width, _ = image.shape
@@ -65,38 +61,22 @@ def translation(images: jax.Array, offset: jax.Array) -> jax.Array:
         start = (height - offset[0], width - offset[1], 0)
         return jax.lax.dynamic_slice(padded, start, image.shape)
 
-    return jax.vmap(move)(images, offset)
-
-
-def cutout(images: jax.Array, centre: jax.Array) -> jax.Array:
-    """Sets a square of half the image's height and width to zero in each image.
-
-    Its centre, int32 [B, 2], row and column, may lie outside the image.
-    """
-
-    def inside(size: int, centre: jax.Array) -> jax.Array:
-        first = centre[:, None] - size // 4
-        position = jnp.arange(size)
-        return (position >= first) & (position < first + size // 2)  # [B, size]
-
-    rows = inside(images.shape[1], centre[:, 0])[:, :, None, None]
-    columns = inside(images.shape[2], centre[:, 1])[:, None, :, None]
-    return jnp.where(rows & columns, 0.0, images)
-
-
-def _augment_colour(images: jax.Array, key: jax.Array) -> jax.Array:
-    shift, first, second = jax.random.uniform(key, (3, len(images)))
-    return contrast(saturation(brightness(images, shift - 0.5), 2.0 * first), second + 0.5)
-
-
-def _augment_translation(images: jax.Array, key: jax.Array) -> jax.Array:
-    limit = jnp.array(images.shape[1:3]) // 8
-    return translation(images, jax.random.randint(key, (len(images), 2), -limit, limit + 1))
+    return jax.vmap(move)(images, offsets)
 
 
 def _augment_cutout(images: jax.Array, key: jax.Array) -> jax.Array:
+    """Sets a square of half the height and width to zero; its centre is anywhere in the image."""
     limit = jnp.array(images.shape[1:3])
-    return cutout(images, jax.random.randint(key, (len(images), 2), 0, limit + 1))
+    centres = jax.random.randint(key, (len(images), 2), 0, limit + 1)
+
+    def inside(side: int, centre: jax.Array) -> jax.Array:
+        first = centre[:, None] - side // 4
+        position = jnp.arange(side)
+        return (position >= first) & (position < first + side // 2)  # [B, side]
+
+    rows = inside(images.shape[1], centres[:, 0])[:, :, None, None]
+    columns = inside(images.shape[2], centres[:, 1])[:, None, :, None]
+    return jnp.where(rows & columns, 0.0, images)
 
 
 AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
