@@ -13,24 +13,12 @@ def nearest_patch_loss(
     patch_size: int,
     shift: jax.Array | tuple[int, int] = (0, 0),
 ) -> jax.Array:
-    """Mean absolute error of each patch to the most similar real patch at the same position.
+    """Mean absolute error of patches to the most similar real ones at the same position, f32 [].
 
-    A recombined set has no target image, but in aligned images each patch should look like a patch
-    of some real image at that position. An average of two colours, or the noise that an untrained
-    decoder produces for an unseen combination, is far from every real patch. The loss is the
-    Chamfer distance from patches to real patches, computed separately for each position. No
-    gradient flows into the references.
-
-    Args:
-        images: f32 [B, H, W, 3], decoded from recombined sets.
-        references: f32 [M, H, W, 3], real images.
-        patch_size: side of the non-overlapping patches in pixels; divides H and W.
-        shift: int [2], rows and columns by which the grid of patches is moved; patches at one
-            border go on at the opposite one. With a random shift in each step, no border of patches
-            stays where two neighbours may come from different images.
-
-    Returns:
-        f32 [].
+    A recombined set has no target image, but in aligned images each patch should look like one of a
+    real image there (a Chamfer distance). Images are f32 [B, H, W, 3], references f32 [M, H, W, 3],
+    without a gradient. `shift` moves the grid of patches by rows and columns: with a random one in
+    each step, no border of patches stays where two neighbours may come from different images.
     """
 
     def patches(x: jax.Array) -> jax.Array:
@@ -48,11 +36,9 @@ def nearest_patch_loss(
 def blend(a: jax.Array, b: jax.Array, taken: jax.Array, patch_size: int) -> jax.Array:
     """Mixes images f32 [B, S, S, 3] without a seam, as targets for decoded recombined sets.
 
-    `taken`, f32 [B, (S / patch_size)^2], is 1 where a patch is taken from `b` and 0 where from `a`;
-    at the border, its frequencies are mixed with those of its neighbours. The means of patches are
-    those whose differences between neighbours are nearest to the differences in the images that
-    these are taken from, where they come from two images the average of both (gradient-domain
-    blending: Pérez et al. 2003, Poisson image editing).
+    `taken`, f32 [B, (S / patch_size)^2], is 1 where a patch is taken from `b` and 0 where from `a`.
+    At the border, frequencies are those of both images, and means of patches are chosen by their
+    differences (gradient-domain blending: Pérez et al. 2003, Poisson image editing).
     """
     batch, side = len(a), a.shape[1] // patch_size
     transform = cosine_transform(patch_size, 3 * patch_size**2)

@@ -16,15 +16,10 @@ def pixel_loss(
 
 
 def psnr(predictions: jax.Array, targets: jax.Array, peak: float) -> jax.Array:
-    """Peak signal-to-noise ratio of each image, in dB.
+    """Peak signal-to-noise ratio of images [B, H, W, C] of any dtype, in dB, f32 [B].
 
-    Args:
-        predictions: [B, H, W, C], any dtype; computed in float32.
-        targets: same as `predictions`.
-        peak: range of the pixel values: 2 for images in [-1, 1], 255 for uint8.
-
-    Returns:
-        f32 [B]. Equal images give a finite value, 10 log10(2^48) dB.
+    `peak` is the range of pixel values: 2 for images in [-1, 1], 255 for uint8. Equal images have a
+    finite value, 10 log10(2^48).
     """
     error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
     mse = jnp.mean(error**2, axis=(1, 2, 3)) / peak**2

@@ -60,12 +60,8 @@ class PIVQ(nn.Module):
         return self.encoder(images)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Encodes images.
-
-        Returns:
-            indices int32 [B, N], the codebook entries; converged bool [B], False if the latents of
-            an image are not finite; and what each entry stands for, float32 [B, N, D], the latents
-            themselves if there is one stage.
+        """Returns the entries of images, int32 [B, N]; whether their latents are finite, bool [B];
+        and what each entry stands for, float32 [B, N, D], with one stage the latents.
         """
         quantized = self.quantizer(self.latents(images))
         return quantized.indices, quantized.converged, quantized.targets
