@@ -1,16 +1,10 @@
 """Models as ONNX files, for runtimes without Python, such as a browser.
 
-A model becomes three files. `NAME.encoder.onnx` maps `images` float32 [B, H, W, 3] in [-1, 1] to
-`latents` float32 [B, N, D], and `NAME.decoder.onnx` maps `vectors` float32 [B, N, D], entries of
-the codebook, to `images` in [-1, 1]. B is free. `NAME.codes.safetensors` holds what lies between
-them: `codebook` float32 [K, D] and, if they are given, `training_codes` int32 [M, N], the codes of
-training images: parents of new images, whose counts are the log lift (`pivq_jax.sampling`).
-
-With several stages, latents are [B, N / stages, D / 2], and `places` float32 [N / stages, D / 2]
-says which latent a code belongs to (`pivq_jax.model.quantizer`).
-
-Networks compute in float32, for every `model.dtype`. The description of the model is in the
-metadata of each file, JSON under the key `pivq_jax`.
+A model becomes three files, whose shapes are in docs/interop.md. `NAME.encoder.onnx` maps `images`
+to `latents`, and `NAME.decoder.onnx` maps `vectors`, entries of the codebook, to `images`.
+`NAME.codes.safetensors` holds the `codebook`, `training_codes` if they are given, and with several
+stages `places`, which say which latent a code belongs to. Networks compute in float32, for every
+`model.dtype`. The description of the model is in the metadata of each file, under `pivq_jax`.
 """
 
 import json
@@ -44,7 +38,7 @@ def write_onnx(
     description: dict[str, Any],
     training_codes: np.ndarray | None = None,
 ) -> None:
-    """Writes a model; see the module's docstring.
+    """Writes a model as an encoder, a decoder and its codes, which docs/interop.md describes.
 
     Args:
         path: `DIR/NAME.onnx`; the three files of `onnx_paths` are replaced if they exist.

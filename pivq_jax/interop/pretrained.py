@@ -1,11 +1,8 @@
-"""Published models: directories in the layout of the Hugging Face hub.
+"""Published models: directories in the layout of the Hugging Face hub (docs/interop.md).
 
-`model.safetensors` contains the weights and, in its metadata, the description needed to use them.
-`parents.safetensors` contains the codes of training images, from which new images are made, with
-the labels of these images if there are any, a byte each, and the names of their values as metadata.
-`prior.safetensors` contains the weights of a prior over such sets, and the sizes of its network as
-metadata. Both may be missing. `config.json` repeats the description for the hub and for readers;
-`README.md` is the model card. The package brings such directories itself, see `shipped_models`.
+The metadata of the weights is the description needed to use them. Beside them there may be the
+codes of training images, from which new ones are made, with labels and the names of their values,
+and a prior with the sizes of its network. The package brings such directories: `shipped_models`.
 """
 
 import json

