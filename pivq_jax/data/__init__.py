@@ -105,7 +105,7 @@ def load_dataset(
     data_dir: str | os.PathLike[str] | None = None,
     group: str = "",
 ) -> Dataset:
-    """Loads a data set.
+    """Loads a data set, see docs/data.md.
 
     `toon_faces` and the images of a folder are prepared on first use; the official data sets must
     be prepared before with `python -m pivq_jax.data.prepare`. If the image size is not prepared but
@@ -117,24 +117,19 @@ def load_dataset(
             prepared; `random` is noise for quick trials; `celeba`, `celeba_hq`, `ffhq` and `lfw`
             are the official data sets.
         image_size: height and width in pixels.
-        path: directory of prepared data, the --output of `prepare`; defaults to `data_dir`. May be
-            remote, such as gs://bucket/data; it is then copied to `data_dir` once. For
-            `image_folder` it may also be the directory of the images; for `tfds` it is the
-            directory of the data set.
-        data_dir: directory for data that is prepared on first use; defaults to $PIVQ_DATA_DIR or
-            ~/.cache/pivq_jax/data.
-        group: for `image_folder` alone, a regular expression for the path of an image without its
-            suffix; images for which its first pair of parentheses matches the same are in one
-            split. Other data sets have splits of their own.
+        path: directory of prepared data, here or remote; for `image_folder` also that of the
+            images, for `tfds` that of the data set. Defaults to `data_dir`.
+        data_dir: directory for data that is prepared on first use or copied from a remote one;
+            defaults to $PIVQ_DATA_DIR or ~/.cache/pivq_jax/data.
+        group: for `image_folder`, a regular expression for the path of an image without its suffix:
+            images for which its first pair of parentheses matches the same are in one split.
 
     Returns:
         A `Dataset` whose images are uint8 [image_size, image_size, 3].
 
     Raises:
-        InputError: if the name is unknown, the path is missing or has no readable images, the group
-            is no regular expression or the data was prepared with another, the data is not prepared
-            or is damaged, packages of the extra `train` are missing, or those of `faces`, which
-            draw `toon_faces`, are missing or draw different faces.
+        InputError: if the data is not there, not prepared, damaged or prepared with another group,
+            an argument is invalid, or packages are missing; the message says what to do.
     """
     if name not in NAMES:
         raise InputError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")

@@ -51,9 +51,8 @@ def train_batches(
     """Yields training batches without end, for steps `start_step`, `start_step` + 1, ...
 
     A batch has the rows of this process: `image`, uint8 [b, H, W, 3], and each factor, int32 [b],
-    with b = batch_size / process_count; it may contain the end of an epoch and the start of the
-    next. The workers are subprocesses, which end when the generator is closed or this process ends;
-    those of all `host_processes` of this machine share its memory.
+    with b = batch_size / process_count. The workers are subprocesses, which end with the generator
+    or with this process; those of all `host_processes` of this machine share its memory.
     """
     import grain  # evaluations do without
 

@@ -59,11 +59,10 @@ def _allow_open_files() -> None:
 
 
 class RecordSource:
-    """A split of a data set in files of tensorflow-datasets.
+    """A split of a data set in files of tensorflow-datasets, of which `decode` decodes a record.
 
     Images remain decoded in memory once read, if the split fits into `memory_limit` bytes, but not
-    in worker processes, each of which would need it. `decode` makes an example from a record, the
-    image size and a name of the image for messages.
+    in worker processes, each of which would need it.
     """
 
     def __init__(

@@ -31,9 +31,8 @@ def open_directory(
 ) -> tuple[dict[str, Source], dict[str, tuple[str, ...]]]:
     """Opens a data set that tensorflow-datasets has prepared: its splits and the values of factors.
 
-    Its ClassLabel features become factors, unless some images have no label; one that was not among
-    those inspected raises InputError when it is read. A missing validation or test split is 10 % of
-    the training images, selected by a hash of their index.
+    ClassLabel features become factors, unless an image of those inspected has no label. A missing
+    validation or test split is 10 % of the training images, by a hash of their index.
     """
     import tensorflow_datasets as tfds
 

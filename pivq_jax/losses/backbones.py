@@ -33,10 +33,9 @@ def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
-    """`jax.lax.conv_general_dilated`, with images filled up to the size of the kernel.
-
-    XLA's fast convolution on CPUs is not for smaller ones; the other takes up to 100 times as long.
-    Without the barriers the compiler would merge filling and cutting with the convolution.
+    """A convolution of images that are filled up to the size of the kernel: smaller ones take XLA
+    on a CPU up to 100 times as long. The barriers keep the compiler from merging filling and
+    cutting with it.
     """
     missing = [max(k - size, 0) for k, size in zip(kernel.shape, x.shape[1:3])]
     if not any(missing):

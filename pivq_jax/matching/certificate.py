@@ -9,10 +9,8 @@ from pivq_jax.matching.keys import INFINITE
 def prepare(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns cost float32 [B, N, K], safe to solve, the factors to scale it back, and validity.
 
-    It is scaled by a power of two such that the largest finite entry is at least 1, and below 2^61,
-    so that sums cannot overflow. No costs are scaled down further than that needs, as those beside
-    a huge one, which marks a pair to avoid, would then be 0. A problem that contains NaN or -inf is
-    all zeros, and not valid.
+    It is scaled by a power of two so that sums cannot overflow, and no further: beside a huge cost,
+    which marks a pair to avoid, others would be 0. With NaN or -inf it is all zeros, and not valid.
     """
     # One integer pass: without the sign bit, NaN sorts above inf, and inf above all finite numbers.
     bits = jax.lax.bitcast_convert_type(cost, jnp.int32)
@@ -31,9 +29,7 @@ def prepare(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def complete(columns: jax.Array, num_columns: int) -> jax.Array:
-    """Assigns the free columns, in ascending order, to the rows without a column (-1), int32 [B,
-    N].
-    """
+    """Gives the free columns, in ascending order, to the rows without one (-1), int32 [B, N]."""
 
     def fill(columns: jax.Array) -> jax.Array:
         batch = columns.shape[0]
@@ -56,14 +52,12 @@ def total(cost: jax.Array, columns: jax.Array) -> jax.Array:
 
 
 def certify(cost: jax.Array, columns: jax.Array, prices: jax.Array) -> jax.Array:
-    """Bounds the cost minus the optimum by weak duality, for any finite prices; float32 [B], at
-    least 0.
+    """Bounds the cost minus the optimum by weak duality, for any finite prices; float32 [B].
 
-    With y_i = min_j (c_ij - p_j), the dual value sum y + sum p never exceeds the optimum, provided
-    p <= 0 if some columns remain free. The excess of the matching is therefore at most sum_i
-    (c_i,s(i) - p_s(i) - y_i) minus the sum of p over the free columns, and each of these terms is
-    nonnegative. A bound on the rounding of the differences is added, so that the result also holds
-    in exact arithmetic. It is inf where a chosen pair is forbidden.
+    With y_i = min_j (c_ij - p_j), sum y + sum p is at most the optimum, provided p <= 0 if some
+    columns remain free. The bound is sum_i (c_i,s(i) - p_s(i) - y_i) minus the sum of p over the
+    free columns, nonnegative terms, plus a bound on their rounding, so that it holds in exact
+    arithmetic. It is inf where a chosen pair is forbidden.
     """
     num_rows, num_columns = cost.shape[-2:]
     if num_rows < num_columns:

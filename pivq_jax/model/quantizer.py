@@ -63,8 +63,7 @@ def look_up(codebook: jax.Array, indices: jax.Array) -> jax.Array:
     """Returns the entries float32 [B, N, D] of indices int32 [B, N].
 
     The gradient of an indexed array is a scatter, which a GPU does in any order, so that floats
-    differ from run to run; there, it is a product with one-hot rows. On a CPU, that product would
-    be a third of a training step with a large codebook.
+    differ from run to run; there, it is a product with one-hot rows, which is slow on a CPU.
     """
     return codebook[indices]
 
@@ -148,10 +147,10 @@ def nearest(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
 def assign(
     latents: jax.Array, codebook: jax.Array, kind: str, matcher: Matcher = match_latents
 ) -> tuple[jax.Array, jax.Array]:
-    """Assigns an entry to each latent, as `match_latents`, without gradients.
+    """Assigns an entry to each latent as `match_latents` does, without gradients.
 
-    For several devices, pass a `matcher` that matches the images of each device on that device,
-    since the compiler does not partition the loops of a matching by itself.
+    For several devices, `matcher` matches the images of each on that device, as the compiler does
+    not partition the loops of a matching.
     """
     latents, codebook = jax.lax.stop_gradient((latents, codebook))
     if kind == "matching":
@@ -205,10 +204,9 @@ def in_stages(
 ) -> tuple[jax.Array, jax.Array, Any]:
     """Quantizes latents float32 [B, N / stages, latent_dim] stage by stage.
 
-    Given a slice of `stages` along their first axis and the targets of that stage, float32
-    [B, N / stages, D], `quantize` returns the vectors that stand for them, and anything else.
-    Returns the targets, float32 [stages, B, N / stages, D], what is left over of the latents, and
-    the other results, also with the stages as their first axis.
+    `quantize` gets a slice of `stages` along the first axis and targets float32 [B, N / stages, D],
+    and returns the vectors that stand for them, and anything else. Returns the targets, what is
+    left over of the latents, and the rest; the first axis of targets and rest are the stages.
     """
     size = code_dim - latents.shape[-1]
 
@@ -266,10 +264,8 @@ def assign_in_stages(
 def add_noise(
     latents: jax.Array, code_dim: int, noise: float, key: jax.Array | None = None
 ) -> jax.Array:
-    """Returns what the decoder gets before there is a codebook, float32 [B, L, D].
-
-    It is the latents, with normal noise of this standard deviation drawn with the key, after place
-    vectors if D is larger.
+    """Returns what the decoder gets before there is a codebook, float32 [B, L, D]: latents with
+    normal noise of this standard deviation, after place vectors if D is larger than they are.
     """
     if noise:
         if key is None:
@@ -329,9 +325,8 @@ def revive_dead(
 ) -> tuple[jax.Array, jax.Array]:
     """Moves dead entries to latents with a large error; also returns which moved, bool [K].
 
-    An entry is dead if its use count since the last revival is below `threshold` times the mean
-    count. Each is replaced by a latent of the batch, drawn without replacement with probability
-    proportional to its squared distance to its own entry (the k-means++ rule).
+    Dead are those with fewer uses since the last revival than `threshold` times the mean. Latents
+    are drawn without replacement, in proportion to their squared error (the k-means++ rule).
     """
     entries = codebook.shape[0]
     flat = latents.reshape(-1, latents.shape[-1])
