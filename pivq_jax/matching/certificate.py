@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.matching.keys import INFINITE
+from pivq_jax.matching.minima import INFINITE
 
 
 def prepare(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

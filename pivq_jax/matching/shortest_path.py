@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pivq_jax.matching.keys import DONE, INFINITE, from_key, to_key
+from pivq_jax.matching.minima import DONE, INFINITE, from_key, to_key
 
 try:
     from jax.experimental.xla_metadata import set_xla_metadata
