@@ -31,9 +31,9 @@ from pivq_jax.common.command_line import CommandParser, exit_code
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import as_path, local_path, write_json
 from pivq_jax.common.parallel import say
+from pivq_jax.common.pictures import encode_png
 from pivq_jax.common.weights import pack_arrays
 from pivq_jax.convert import data_of
-from pivq_jax.data.images import encode_png
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.explore.engine import PARENTS, Engine

@@ -20,7 +20,8 @@ from pivq_jax.common.files import (
 )
 from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import check_in_first_process, say
-from pivq_jax.data import encode_png, is_image, list_images, load_image
+from pivq_jax.common.pictures import encode_png
+from pivq_jax.data import is_image, list_images, load_image
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.reconstruction import decode_batched, describe_psnr, reconstruct_split
 from pivq_jax.inference import TrainedModel

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
 
 from pivq_jax.common.files import as_path, write_atomically
 
@@ -110,6 +109,8 @@ def curve_chart(
 
     The first and the last step of `span` are at its sides; the last value follows the title.
     """
+    from PIL import Image, ImageDraw, ImageFont
+
     left, top, width, height = 60, 24, 230, 106
     canvas = Image.new("RGB", (left + width + 10, top + height + 10), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=12)
@@ -128,6 +129,15 @@ def curve_chart(
     return np.asarray(canvas)
 
 
+def encode_png(image: npt.ArrayLike) -> bytes:
+    """Returns the content of a PNG file with an image, uint8 [H, W, 3]."""
+    from PIL import Image  # takes long, and not all who import this module need it
+
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(image)).save(file, format="PNG")
+    return file.getvalue()
+
+
 def save_png(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
     """Writes a picture as a PNG file, atomically; missing directories are created.
 
@@ -143,9 +153,7 @@ def save_png(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
     if picture.ndim != 3:
         raise ValueError(f"a picture has shape {picture.shape}: give [H, W, 3]")
     picture = _check(picture[None], "a picture")[0]
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG")
-    write_atomically(as_path(os.fspath(path)), file.getvalue())
+    write_atomically(as_path(os.fspath(path)), encode_png(picture))
 
 
 def _check(images: npt.ArrayLike, name: str) -> Pixels:

@@ -18,7 +18,6 @@ from pivq_jax.data.image_folder import prepare_folder
 from pivq_jax.data.images import (
     damage_as_input_error,
     decode_image,
-    encode_png,
     images_to_float,
     images_to_uint8,
     is_image,
@@ -34,7 +33,6 @@ __all__ = [
     "Dataset",
     "Source",
     "decode_image",
-    "encode_png",
     "first_images",
     "images_to_float",
     "images_to_uint8",

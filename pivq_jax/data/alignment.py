@@ -13,6 +13,7 @@ import numpy as np
 from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.output import progress_bar
+from pivq_jax.common.pictures import encode_png
 from pivq_jax.data import framing, images, landmarks, tree, worker
 
 # Why photographs are skipped, in the order in which they are counted.
@@ -87,8 +88,9 @@ def align_folder(
         except InputError:
             if not (output / SETTINGS).exists():  # leave nothing that was not there
                 (output / _LOCK).unlink()
-                with contextlib.suppress(OSError):
-                    output.rmdir() if new else None
+                if new:
+                    with contextlib.suppress(OSError):
+                        output.rmdir()
             raise
         rows = [("file", "reason", "detail"), *skipped]
         lines = ["\t".join(map(images.readable_name, row)) + "\n" for row in rows]
@@ -174,7 +176,7 @@ def _align_file(source: Path, output: Path, size: int, preset: str, file: str) -
         detail = f"an eye is {margin:.1f} pixels from the edge, less than {least:.1f}"
         return [Skipped(file, "cut off", detail)]
     aligned = framing.align(photograph, eyes, size, preset)
-    files.write_atomically(target, images.encode_png(aligned))
+    files.write_atomically(target, encode_png(aligned))
     os.utime(target, ns=(changed, changed))
     return [Skipped(file, "", "")]
 

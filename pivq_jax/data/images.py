@@ -4,7 +4,6 @@ import collections
 import contextlib
 import functools
 import importlib.util
-import io
 import os
 import struct
 import warnings
@@ -12,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError, brief, printable
 from pivq_jax.common.retry import may_pass
@@ -175,15 +173,6 @@ def decode_image(
 def decode_whole(file: str | os.PathLike[str] | IO[bytes], *, name: str) -> np.ndarray:
     """Decodes an image as `decode_image` does, but all of it, not resized: uint8 [H, W, 3]."""
     return np.array(_decode(file, name, FORMATS))
-
-
-def encode_png(image: npt.ArrayLike) -> bytes:
-    """Encodes an image, uint8 [H, W, 3], as a PNG file."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(np.asarray(image)).save(file, format="PNG")
-    return file.getvalue()
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.pictures import encode_png
 from pivq_jax.data import images, tables
 from pivq_jax.data.builder import Entry, Plan
 from pivq_jax.data.splits import SPLITS, in_splits
@@ -67,7 +68,7 @@ class FileRecipe(NamedTuple):
         image = images.decode_image(
             file, self.image_size, name=name, crop=self.crop, shape=self.shape
         )
-        return images.encode_png(image), dict(zip(self.factors, entry.factors, strict=True))
+        return encode_png(image), dict(zip(self.factors, entry.factors, strict=True))
 
 
 @functools.cache

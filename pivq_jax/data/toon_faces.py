@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from pivq_jax.common.errors import InputError
+from pivq_jax.common.pictures import encode_png
 from pivq_jax.data.builder import Entry, Plan, build, usable_cores
-from pivq_jax.data.images import decode_image, encode_png
+from pivq_jax.data.images import decode_image
 
 NAME = "toon_faces"
 VERSION = "1.0.0"
