@@ -29,7 +29,6 @@ from pivq_jax.data.tree import list_images
 
 __all__ = [
     "NAMES",
-    "OFFICIAL",
     "Dataset",
     "Source",
     "decode_image",

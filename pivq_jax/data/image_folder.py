@@ -20,9 +20,7 @@ NAME = "image_folder"
 _FEW = 200
 
 
-def prepare_folder(
-    path: str | os.PathLike[str], image_size: int, cache: Path, group: str = ""
-) -> Path:
+def prepare_folder(path: str, image_size: int, cache: Path, group: str) -> Path:
     """Prepares the images of a folder on first use; returns the directory of the prepared ones.
 
     Its name depends on the absolute path, the image size, the group, and the name, size and time of

@@ -79,18 +79,17 @@ def groups_by(pattern: str) -> Callable[[str], str]:
 
 
 def assign_splits(names: Sequence[str]) -> dict[str, str]:
-    """Assigns names to splits by a hash of them: 80 % train, 10 % validation, 10 % test.
+    """Assigns three names or more to splits by a hash: 80 % train, 10 % validation, 10 % test.
 
-    Of at least three names, every split gets one.
+    Every split gets one.
     """
     splits = {name: split_of(name) for name in names}
-    if len(splits) >= len(SPLITS):
-        for split in SPLITS:
-            counts = collections.Counter(splits.values())
-            if not counts[split]:
-                largest = max(SPLITS, key=lambda other: counts[other])
-                movable = [name for name in splits if splits[name] == largest]
-                splits[min(movable, key=lambda name: (_share(name), name))] = split
+    for split in SPLITS:
+        counts = collections.Counter(splits.values())
+        if not counts[split]:
+            largest = max(SPLITS, key=lambda other: counts[other])
+            movable = [name for name in splits if splits[name] == largest]
+            splits[min(movable, key=lambda name: (_share(name), name))] = split
     return splits
 
 

@@ -3,7 +3,6 @@
 import functools
 import importlib.util
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ _INSPECTED, _BYTES_INSPECTED, _LEAST_INSPECTED = 2**14, 2**28, 2**8
 
 
 def open_directory(
-    path: str | os.PathLike[str], image_size: int
+    path: str, image_size: int
 ) -> tuple[dict[str, Source], dict[str, tuple[str, ...]]]:
     """Opens a data set that tensorflow-datasets has prepared: its splits and the values of factors.
 
@@ -36,7 +35,7 @@ def open_directory(
     """
     import tensorflow_datasets as tfds
 
-    if not os.fspath(path):
+    if not path:
         raise InputError(
             "tfds needs the directory of a data set that tensorflow-datasets has prepared: give it"
             " as --config.data.path=DIR"
@@ -80,8 +79,8 @@ def _labels(features: Any, factors: tuple[str, ...]) -> dict[str, int]:
     return {name: features[name].int64_list.value[0] for name in factors}
 
 
-def _find(path: str | os.PathLike[str]) -> Path:
-    if is_remote(os.fspath(path)):
+def _find(path: str) -> Path:
+    if is_remote(path):
         raise InputError(f"{path} is remote: copy the data set to a local disk, for random access")
     root = existing_directory(path, f"the one that contains {_INFO}")
     found = [root] if (root / _INFO).exists() else sorted(p.parent for p in root.rglob(_INFO))

@@ -23,13 +23,10 @@ def generator_hinge(fake: jax.Array) -> jax.Array:
 def adaptive_weight(
     reconstruction: jax.Array, adversarial: jax.Array, max_weight: float
 ) -> jax.Array:
-    """Weight that scales the adversarial gradient to the norm of the reconstruction gradient.
+    """Weight f32 [] that gives the adversarial gradient the norm of the reconstruction gradient.
 
-    The rule of VQ-GAN (Esser et al. 2021, arXiv 2012.09841, equation 7): the ratio of the gradient
-    norms at the last layer of the decoder, clipped.
-
-    The arguments are the gradients of the reconstruction losses and of the generator's adversarial
-    loss with respect to the kernel of that layer. The result, f32 [], has no gradient.
+    Both are of the kernel of the decoder's last layer. The weight is the ratio of their norms,
+    clipped (VQ-GAN: Esser et al. 2021, arXiv 2012.09841, equation 7), and has no gradient.
     """
     ratio = jnp.linalg.norm(reconstruction.ravel()) / (jnp.linalg.norm(adversarial.ravel()) + 1e-4)
     return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, max_weight))
@@ -87,10 +84,9 @@ AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def augment(images: jax.Array, key: jax.Array, policy: tuple[str, ...]) -> jax.Array:
-    """Applies random augmentations to images, with independent parameters for each image.
+    """Applies random augmentations to images f32 [B, H, W, 3] in [-1, 1], drawn for each image.
 
-    They are f32 [B, H, W, 3] in [-1, 1], real or generated. The policy has names of
-    `AUGMENTATIONS`, applied in this order (another one is a KeyError); it may be empty.
+    The policy, which may be empty, has names of `AUGMENTATIONS` in the order of their application.
     """
     for name, key_draw in zip(policy, jax.random.split(key, len(policy)), strict=True):
         images = AUGMENTATIONS[name](images, key_draw)

@@ -51,9 +51,8 @@ class ConvOutput(nn.Module):
 class LocalOutput(nn.Module):
     """Maps each grid cell to its patch of pixels by a linear layer of its own.
 
-    What a patch can show depends on where it is in an aligned image, and one layer for all patches
-    has too few directions for all of their shapes (Taigman et al. 2014, DeepFace). The kernels
-    begin at zero, as this learns faster than from random ones.
+    One layer for all patches has too few directions for all of their shapes (Taigman et al. 2014,
+    DeepFace). The kernels begin at zero, as this learns faster than from random ones.
     """
 
     patch_size: int
@@ -73,14 +72,10 @@ class LocalOutput(nn.Module):
 class Decoder(nn.Module):
     """Transformer from a set of code vectors to an image.
 
-    Code embeddings have no position (except in the `positional` baseline, as in VQ-VAE) and pass
-    through self-attention, which is permutation equivariant. A grid of queries, one per patch, then
-    alternates self-attention across the image with cross-attention to the set, which is permutation
-    invariant.
-
-    With several stages, codes say which patch they belong to (`quantizer.place_vectors`). Those of
-    a patch are added up, so their order does not matter either, and the sums replace the attention
-    to the set. Their inverse cosine transform is added to the output.
+    Codes have no position, except for `positional`, and pass through self-attention, which is
+    permutation equivariant. A grid of queries, one per patch, then alternates self-attention with
+    cross-attention to the set, which is permutation invariant. With several stages, the sums of the
+    codes of a patch replace the set; their inverse cosine transform is added to the output.
     """
 
     config: ModelConfig

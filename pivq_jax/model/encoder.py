@@ -23,22 +23,12 @@ def pool(grid: jax.Array, count: int) -> jax.Array:
 
 
 class Encoder(nn.Module):
-    """Vision transformer over image patches.
+    """Vision transformer over image patches with fixed 2-D position embeddings.
 
-    Patches have fixed 2-D position embeddings. The latents, N / stages of them for N codes, are
-    computed from (`config.latents`):
-
-    - `queries`: learned queries, which attend to the patches and to each other in every block, as
-      in TiTok's encoder (Yu et al. 2024, arXiv 2406.07550).
-    - `patches`: the patches themselves, averaged over square blocks if there are fewer latents; if
-      these are a multiple of the patches, several latents are computed from each.
-
-    Each latent is normalized to zero mean and unit variance, without a learned scale, which fixes
-    the scale of the codebook.
-
-    With several stages, whose codes are many enough to say nearly all, a latent is the cosine
-    transform of its patch instead, up to some frequency, to which the network adds. At first, it
-    adds nothing.
+    The latents come from learned queries, which attend to the patches and to each other, as in
+    TiTok's encoder (Yu et al. 2024, arXiv 2406.07550), or from the patches themselves. Each is
+    normalized to zero mean and unit variance, which fixes the scale of the codebook. With several
+    stages it is the cosine transform of its patch instead, to which the network adds.
     """
 
     config: ModelConfig

@@ -18,8 +18,6 @@ def positions_2d(height: int, width: int, channels: int) -> np.ndarray:
 
     Half of the channels encode the row, half the column (Vaswani et al. 2017, arXiv 1706.03762).
     """
-    if channels % 4:
-        raise ValueError(f"positions_2d: channels = {channels} must be a multiple of 4")
     omega = 1.0 / 10_000 ** (np.arange(channels // 4) / (channels // 4))
     cells = np.indices((height, width)).reshape(2, -1, 1)  # rows and columns
     angles = np.concatenate(cells * omega, axis=1)  # [height * width, channels / 2]

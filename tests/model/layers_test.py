@@ -32,11 +32,6 @@ def test_positions_differ_from_place_to_place():
     assert np.min(distances + 10 * np.eye(256)) > 0.1
 
 
-def test_positions_refuse_channels_that_do_not_divide():
-    with pytest.raises(ValueError, match="multiple of 4"):
-        positions_2d(4, 4, 6)
-
-
 def test_depth_to_space_puts_each_block_in_its_place():
     x = np.arange(2 * 3 * 4 * 12).reshape(2, 3, 4, 12)
     y = np.asarray(depth_to_space(jnp.asarray(x), 2))
