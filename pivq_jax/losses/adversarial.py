@@ -25,7 +25,7 @@ def adaptive_weight(
 ) -> jax.Array:
     """Weight f32 [] that gives the adversarial gradient the norm of the reconstruction gradient.
 
-    Both are of the kernel of the decoder's last layer. The weight is the ratio of their norms,
+    Both are those of the kernel of the decoder's last layer. The weight is the ratio of their norms,
     clipped (VQ-GAN: Esser et al. 2021, arXiv 2012.09841, equation 7), and has no gradient.
     """
     ratio = jnp.linalg.norm(reconstruction.ravel()) / (jnp.linalg.norm(adversarial.ravel()) + 1e-4)

@@ -50,8 +50,9 @@ def cosine_waves(size: int) -> np.ndarray:
 def cosine_transform(patch_size: int, count: int) -> np.ndarray:
     """Returns `count` orthonormal patterns of the cosine transform of a patch (Ahmed et al. 1974).
 
-    They are columns, float32 [patch_size^2 * 3, count], in the order of `space_to_depth`, those of
-    low frequency first. Images differ less in colour than in brightness, so colours begin later.
+    They are columns, float32 [patch_size^2 * 3, count], in the order of `space_to_depth`, low
+    frequencies first. Images differ less in colour than in brightness, so colours begin where
+    brightness has about half of the patterns.
     """
     at, waves = np.arange(patch_size), cosine_waves(patch_size)
     colours = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
