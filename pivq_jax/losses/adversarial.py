@@ -25,8 +25,8 @@ def adaptive_weight(
 ) -> jax.Array:
     """Weight f32 [] that gives the adversarial gradient the norm of the reconstruction gradient.
 
-    Both are those of the kernel of the decoder's last layer. The weight is the ratio of their norms,
-    clipped (VQ-GAN: Esser et al. 2021, arXiv 2012.09841, equation 7), and has no gradient.
+    Both are those of the kernel of the decoder's last layer. The weight is the clipped ratio of
+    their norms (VQ-GAN: Esser et al. 2021, arXiv 2012.09841, equation 7), without a gradient.
     """
     ratio = jnp.linalg.norm(reconstruction.ravel()) / (jnp.linalg.norm(adversarial.ravel()) + 1e-4)
     return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, max_weight))

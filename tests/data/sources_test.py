@@ -20,9 +20,7 @@ INFINITE = resource.RLIM_INFINITY
         (INFINITE, INFINITE, INFINITE, INFINITE),
     ],
 )
-def test_as_many_files_may_be_open_as_the_system_grants(
-    monkeypatch, now, most, granted, expected
-):
+def test_as_many_files_may_be_open_as_the_system_grants(monkeypatch, now, most, granted, expected):
     limits = [now, most]
 
     def set_limit(what, wanted):
