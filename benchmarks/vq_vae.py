@@ -45,7 +45,7 @@ from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
-from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
+from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.prdc import prdc
 from pivq_jax.evaluation.samples import POOL_IMAGES, recombine_at_random
 from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
@@ -316,9 +316,7 @@ def run(config: Config, seconds: float, workdir: Path) -> dict[str, Any]:
         "psnr": float(np.mean(psnr(jnp.asarray(rebuilt), jnp.asarray(test), 255.0))),
         "lpips": lpips_of(rebuilt, test, batch_size),
         **capacity(CodeSpace(codes.shape[1], ENTRIES, "positional"), codes),
-        "rfid": frechet_distance(
-            *feature_moments(real), *feature_moments(extractor.extract(rebuilt))
-        ),
+        "rfid": frechet_distance(real, extractor.extract(rebuilt)),
         **compare(real, extractor, samples[0]),
         "scattered": compare(real, extractor, samples[1]),
         "real_images": len(test),

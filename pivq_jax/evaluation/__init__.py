@@ -14,7 +14,6 @@ __all__ = [
     "distribution",
     "features",
     "frechet",
-    "neighbours",
     "prdc",
     "reconstruction",
     "samples",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
+from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.prdc import prdc
 
 __all__ = ["compare_features"]
@@ -14,4 +14,4 @@ def compare_features(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str
     For the number `k` of neighbours and errors see `prdc`.
     """
     quality = prdc(real, fake, k)._asdict()
-    return {"fid": frechet_distance(*feature_moments(real), *feature_moments(fake)), **quality}
+    return {"fid": frechet_distance(real, fake), **quality}

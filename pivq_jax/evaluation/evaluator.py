@@ -15,7 +15,7 @@ from pivq_jax.config.fields import Config
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
-from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
+from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.reconstruction import mean_lpips
 from pivq_jax.evaluation.session import Session, alex_weights
 from pivq_jax.inference import TrainedModel
@@ -60,9 +60,7 @@ class Evaluator:
             if self._real is None:
                 self._real = self._extractor.extract(originals, quiet=True)
             rebuilt = self._extractor.extract(reconstructions, quiet=True)
-            figures["rfid"] = frechet_distance(
-                *feature_moments(self._real), *feature_moments(rebuilt)
-            )
+            figures["rfid"] = frechet_distance(self._real, rebuilt)
         if params is None:
             return figures, pictures
         model = TrainedModel(run.config, run.mesh, params, step, {})

@@ -17,8 +17,6 @@ import numpy.typing as npt
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.output import progress_bar
 
-__all__ = ["Neighbours", "nearest_neighbours"]
-
 # Maximum numbers of entries and rows of one block of distances.
 BLOCK_SIZE, BLOCK_ROWS = 2**22, 256
 # Number of features gathered at once for a recheck; fits into a cache.
@@ -39,13 +37,11 @@ class Neighbours(NamedTuple):
 def nearest_neighbours(queries: npt.ArrayLike, pool: npt.ArrayLike, k: int) -> Neighbours:
     """Finds the k nearest points of a pool [L, F] for each query [M, F], by Euclidean distance.
 
-    Both are f32 features of one network, and 1 <= k <= L. Memory use grows with (M + L) F, not with
-    M L. Neighbours at equal distance are ordered by row. A query that is also in the pool is its
-    own neighbour at distance 0. Raises InputError if features are invalid (see `as_features`) or
-    have different F, or k is out of range.
+    Memory use grows with (M + L) F, not with M L. Neighbours at equal distance are ordered by row.
+    A query that is also in the pool is its own neighbour at distance 0.
     """
-    queries, pool = as_features(queries, "queries"), as_features(pool, "the pool's features")
-    points, targets = centred(queries, pool, "queries and pool")
+    queries, pool = as_feature_pair(queries, pool, "queries", "the pool's features")
+    points, targets = centred(queries, pool)
     if not 1 <= k <= len(pool):
         raise InputError(f"k = {k} of a pool of {len(pool)} images: use 1 to {len(pool)}")
     indices, squared = np.empty((len(queries), k), np.int32), np.empty((len(queries), k))
@@ -95,13 +91,21 @@ def as_features(features: npt.ArrayLike, name: str, least: int = 1) -> np.ndarra
     return array
 
 
-def centred(x: np.ndarray, y: np.ndarray, names: str) -> tuple[np.ndarray, jax.Array]:
-    """Subtracts the mean of `y` from both, which tightens error bounds; `x` remains on the host."""
+def as_feature_pair(
+    x: npt.ArrayLike, y: npt.ArrayLike, x_name: str, y_name: str, least: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `as_features`, for two sets of features of one network."""
+    x, y = as_features(x, x_name, least), as_features(y, y_name, least)
     if x.shape[1] != y.shape[1]:
         raise InputError(
-            f"{names} have {x.shape[1]} and {y.shape[1]} features per image: "
-            "take both from one network"
+            f"{x_name} and {y_name} have {x.shape[1]} and {y.shape[1]} numbers per image: take both"
+            " from one network"
         )
+    return x, y
+
+
+def centred(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, jax.Array]:
+    """Subtracts the mean of `y` from both, which tightens error bounds; `x` remains on the host."""
     centre = y.mean(axis=0, dtype=np.float64).astype(np.float32)
     return x - centre, jax.device_put(y - centre)
 

@@ -37,14 +37,12 @@ def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
 
     Features are f32 [M, F] and [L, F] of one network, M and L above k, which is at least 1 (5 in
     Naeem et al.); values are comparable only for equal M, L and k. Raises InputError if features
-    are invalid (see `neighbours.as_features`) or have different F, k < 1, or a set has k images or
-    fewer.
+    are invalid or have different F, k < 1, or a set has k images or fewer.
     """
     if k < 1:
         raise InputError(f"k = {k}: use at least 1 neighbour")
-    real = neighbours.as_features(real, "real features", k + 1)
-    fake = neighbours.as_features(fake, "fake features", k + 1)
-    points, targets = neighbours.centred(real, fake, "real and fake images")
+    real, fake = neighbours.as_feature_pair(real, fake, "real features", "fake features", k + 1)
+    points, targets = neighbours.centred(real, fake)
     # k + 1, because the first neighbour of an image is the image itself.
     real_radii, fake_radii = (
         neighbours.nearest_neighbours(x, x, k + 1).distances[:, k] for x in (real, fake)

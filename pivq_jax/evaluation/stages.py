@@ -26,7 +26,7 @@ from pivq_jax.evaluation import atlas
 from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled
 from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.distribution import compare_features
-from pivq_jax.evaluation.frechet import feature_moments, frechet_distance
+from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.prdc import prdc
 from pivq_jax.evaluation.prior import draw_sets
@@ -94,7 +94,7 @@ def distribution(session: Session) -> dict[str, Any]:
 
     return {
         **compare(session.sample_features),
-        "rfid": frechet_distance(*feature_moments(real), *feature_moments(rebuilt)),
+        "rfid": frechet_distance(real, rebuilt),
         "baselines": {
             "training images": compare(session.training_features),
             "averaged pairs": compare(session.extractor.extract(averaged)),

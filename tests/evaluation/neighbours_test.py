@@ -74,7 +74,7 @@ def test_a_single_query_and_a_single_image():
 @pytest.mark.parametrize("offset", [0, 100])
 def test_bounds_hold_the_exact_distances(offset):
     x, y = normal(0, 64, 2048) + offset, normal(1, 200, 2048)
-    low, high = neighbours.bounds(*neighbours.centred(x, y, "x and y"))
+    low, high = neighbours.bounds(*neighbours.centred(x, y))
     exact = all_distances(x, y) ** 2
     assert np.all(low <= exact) and np.all(exact <= high)
     # And they are of use: no wider than a thousandth of the squared lengths.
@@ -86,7 +86,7 @@ def test_bounds_hold_the_exact_distances(offset):
     [
         (normal(0, 3, 4), normal(1, 5, 4), 6, "k = 6 of a pool of 5"),
         (normal(0, 3, 4), normal(1, 5, 4), 0, "k = 0"),
-        (normal(0, 3, 4), normal(1, 5, 6), 1, "4 and 6 features"),
+        (normal(0, 3, 4), normal(1, 5, 6), 1, "4 and 6 numbers"),
         (normal(0, 0, 4), normal(1, 5, 4), 1, "queries are of 0 images"),
         (np.full((3, 4), np.nan), normal(1, 5, 4), 1, "queries of image 0"),
     ],

@@ -163,7 +163,7 @@ def test_k_plus_one_images_suffice():
         (lambda r, f: (r[:5], f, 5), "real features are of 5 images: at least 6"),
         (lambda r, f: (r, f[:2], 5), "fake features are of 2 images"),
         (lambda r, f: (r, f, 0), "k = 0"),
-        (lambda r, f: (r, f[:, :8], 5), "16 and 8 features"),
+        (lambda r, f: (r, f[:, :8], 5), "16 and 8 numbers"),
         (lambda r, f: (r[0], f, 5), "shape"),
         (lambda r, f: (r[:, :0], f[:, :0], 5), "shape"),
         (lambda r, f: (r, f.astype(str), 5), "dtype"),
