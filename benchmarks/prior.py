@@ -32,7 +32,7 @@ from benchmarks.exchange import newness
 from pivq_jax import sampling
 from pivq_jax.common.pictures import grid, save_png
 from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.distribution import compare_features
+from pivq_jax.evaluation.prdc import compare_features
 from pivq_jax.evaluation.prior import nearest_sets
 from pivq_jax.evaluation.reconstruction import decode_batched
 from pivq_jax.evaluation.session import Session

@@ -43,10 +43,9 @@ from pivq_jax.config import Config
 from pivq_jax.data.pipeline import train_batches
 from pivq_jax.data.sources import Source, first_images
 from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import frechet_distance
-from pivq_jax.evaluation.prdc import prdc
+from pivq_jax.evaluation.prdc import compare_features, prdc
 from pivq_jax.evaluation.samples import POOL_IMAGES, recombine_at_random
 from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
 from pivq_jax.interop.safetensors_file import model_shapes

@@ -11,7 +11,6 @@ __all__ = [
     "attributes",
     "capacity",
     "dci",
-    "distribution",
     "features",
     "frechet",
     "prdc",

@@ -13,9 +13,9 @@ from pivq_jax.common.pictures import grid, magnification, reconstruction_grid
 from pivq_jax.common.weights import Params
 from pivq_jax.config.fields import Config
 from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import frechet_distance
+from pivq_jax.evaluation.prdc import compare_features
 from pivq_jax.evaluation.reconstruction import mean_lpips
 from pivq_jax.evaluation.session import Session, alex_weights
 from pivq_jax.inference import TrainedModel

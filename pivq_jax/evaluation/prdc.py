@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import neighbours
+from pivq_jax.evaluation.frechet import frechet_distance
 
 __all__ = ["PRDC", "prdc"]
 
@@ -67,6 +68,12 @@ def prdc(real: npt.ArrayLike, fake: npt.ArrayLike, k: int = 5) -> PRDC:
         density=float(1.0 / k * np.mean(balls_around)),
         coverage=float(np.mean(covered)),
     )
+
+
+def compare_features(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:
+    """Compares features f32 [M, F] and [L, F]: `fid` and the metrics of `prdc`, by their names."""
+    quality = prdc(real, fake, k)._asdict()
+    return {"fid": frechet_distance(real, fake), **quality}
 
 
 @jax.jit

@@ -25,10 +25,9 @@ from pivq_jax.data.sources import Source, Subset
 from pivq_jax.evaluation import atlas
 from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled
 from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.neighbours import nearest_neighbours
-from pivq_jax.evaluation.prdc import prdc
+from pivq_jax.evaluation.prdc import compare_features, prdc
 from pivq_jax.evaluation.prior import draw_sets
 from pivq_jax.evaluation.reconstruction import (
     decode_batches,

@@ -10,10 +10,10 @@ import pytest
 from pivq_jax.data import load_dataset
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.evaluation import evaluator
-from pivq_jax.evaluation.distribution import compare_features
 from pivq_jax.evaluation.evaluator import Evaluator
 from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.frechet import frechet_distance
+from pivq_jax.evaluation.prdc import compare_features
 from pivq_jax.evaluation.reconstruction import encode_split, mean_lpips
 from pivq_jax.evaluation.session import Session
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pivq_jax.common.errors import InputError
 from pivq_jax.evaluation import neighbours
-from pivq_jax.evaluation.prdc import prdc
+from pivq_jax.evaluation.prdc import compare_features, prdc
 
 
 def package(real, fake, k):
@@ -196,3 +196,14 @@ def test_blocks_are_of_a_bounded_size_and_change_no_value(monkeypatch):
 def test_equals_the_package_where_there_are_many_blocks():
     real, fake = normal(0, 4000, 256), 0.95 * normal(1, 3000, 256)
     assert prdc(real, fake, 5) == package(real, fake, 5)
+
+
+def test_fid_and_prdc_of_one_pair_of_sets_are_those_of_their_packages():
+    fid_score = pytest.importorskip("pytorch_fid.fid_score")
+    real, fake = normal(0, 60, 8), 1.1 * normal(1, 50, 8) + np.float32(0.3)
+    found = compare_features(real, fake, 3)
+    assert list(found) == ["fid", "precision", "recall", "density", "coverage"]
+    assert tuple(found.values())[1:] == package(real, fake, 3)
+    moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in (real, fake)]
+    expected = fid_score.calculate_frechet_distance(*moments[0], *moments[1])
+    assert found["fid"] == pytest.approx(expected, rel=1e-4)
