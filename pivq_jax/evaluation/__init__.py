@@ -10,11 +10,9 @@ __all__ = [
     "atlas",
     "attributes",
     "capacity",
-    "dci",
     "features",
     "frechet",
     "prdc",
     "reconstruction",
     "samples",
-    "ssim",
 ]

@@ -1,14 +1,8 @@
 """Structural similarity (SSIM) of images."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from pivq_jax.common.errors import InputError
-
-__all__ = ["ssim"]
 
 # Window and constants of Wang et al. 2004.
 WINDOW, SIGMA = 11, 1.5
@@ -17,45 +11,14 @@ _WEIGHTS = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
 _WEIGHTS = (_WEIGHTS / _WEIGHTS.sum()).astype(np.float32)
 
 
-def ssim(
-    images: jax.Array | np.ndarray,
-    references: jax.Array | np.ndarray,
-    low: float = -1.0,
-    high: float = 1.0,
-) -> jax.Array:
-    """Mean structural similarity of each pair of images (Wang et al. 2004).
-
-    Uses a Gaussian window of 11 x 11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03 and covariances
-    divided by the sum of weights; averages over channels and over all windows inside the image.
-    Runs as one jitted function in float32.
-
-    Images and references are [B, H, W, C], H and W at least 11; `low` and `high` are the pixel
-    values of black and white, (-1, 1) for model output and (0, 255) for uint8. SSIM depends on the
-    origin of intensities, so values are first shifted to [0, high - low]. Returns f32 [B] in [-1,
-    1]; 1 for equal images. Raises InputError if shapes or the range are invalid, or an image
-    contains NaN or infinity.
-    """
-    if images.shape != references.shape or images.ndim != 4 or 0 in images.shape:
-        raise InputError(
-            f"images have shapes {images.shape} and {references.shape}: give [B, H, W, C] twice"
-        )
-    if min(images.shape[1:3]) < WINDOW:
-        raise InputError(
-            f"images of {images.shape[1]}x{images.shape[2]} pixels are smaller than SSIM's window: "
-            f"use at least {WINDOW}x{WINDOW}"
-        )
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InputError(f"pixels from {low} to {high}: give the values of black and of white")
-    values = _ssim(images, references, low, high)
-    broken = np.isnan(np.asarray(values))
-    if broken.any():
-        raise InputError(f"image {np.argmax(broken)} of the batch holds NaN or infinity")
-    return values
-
-
 @jax.jit
-def _ssim(images: jax.Array, references: jax.Array, low: float, high: float) -> jax.Array:
-    x, y = ((z.astype(jnp.float32) - low) / (high - low) for z in (images, references))
+def ssim(images: jax.Array, references: jax.Array) -> jax.Array:
+    """Structural similarity of pairs of images, f32 [B, H, W, C] in [-1, 1]: f32 [B].
+
+    It is the mean over channels and all windows inside the image, which has at least 11 x 11
+    pixels, with intensities from 0 (Wang et al. 2004).
+    """
+    x, y = ((z + 1) / 2 for z in (images, references))
     mean_x, mean_y = _mean(_mean(x, 1), 2), _mean(_mean(y, 1), 2)
     luminance = (2 * mean_x * mean_y + K1**2) / (mean_x**2 + mean_y**2 + K1**2)
     structure = (2 * _covariance(x, y) + K2**2) / (_covariance(x, x) + _covariance(y, y) + K2**2)
