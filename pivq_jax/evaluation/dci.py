@@ -8,11 +8,6 @@ feature of the representation matters for predicting each factor.
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-
-from pivq_jax.common.errors import InputError
-
-__all__ = ["DCI", "dci"]
 
 
 class DCI(NamedTuple):
@@ -23,38 +18,19 @@ class DCI(NamedTuple):
     informativeness: float  # how well factors are predicted
 
 
-def dci(importance: npt.ArrayLike, accuracy: npt.ArrayLike) -> DCI:
-    """Computes DCI from an importance matrix and the accuracies of the probes that it comes from.
+def dci(importance: np.ndarray, accuracy: np.ndarray) -> DCI:
+    """DCI from importances, f64 [F, A] with F and A above 1, and the accuracies [A] of the probes.
 
-    The importances of each factor are first scaled to sum to 1, like those of a random forest, so
-    that a factor does not count more because its weights are larger. Let R be the scaled matrix:
+    The importances of each factor are scaled to sum to 1, like those of a random forest, so that a
+    factor does not count more because its weights are larger. Let R be the scaled matrix:
 
     - The disentanglement of a feature is `1 - H(R[f] / sum(R[f])) / log(A)`; the mean over features
-      is weighted by their sums. Features without importance do not count.
-    - The completeness of a factor is `1 - H(R[:, a]) / log(F)`; the mean is over factors. It is 0
-      for a factor for which no feature is important.
-    - The informativeness is the mean of `accuracy`.
-
-    `importance` is float [F, A], of F features for A factors, at least 0, and `accuracy` float [A]
-    in [0, 1]. Raises InputError if there are fewer than two features or factors, for which the
-    entropies are not defined, and ValueError if shapes are inconsistent, or values out of range or
-    NaN.
+      is weighted by their sums.
+    - The completeness of a factor is `1 - H(R[:, a]) / log(F)`, and 0 for a factor for which no
+      feature is important; the mean is over factors.
+    - The informativeness is the mean of the accuracies.
     """
-    importance = np.asarray(importance, np.float64)
-    accuracy = np.asarray(accuracy, np.float64)
-    if importance.ndim != 2 or accuracy.shape != importance.shape[1:]:
-        raise ValueError(
-            f"importance {importance.shape}, accuracy {accuracy.shape}: give [F, A], [A]"
-        )
     features, factors = importance.shape
-    if features < 2 or factors < 2:
-        raise InputError(
-            f"DCI of {features} features and {factors} factors: give at least two of each"
-        )
-    if not (np.isfinite(importance).all() and (importance >= 0).all()):
-        raise ValueError("importance has negative or non-finite values: give absolute weights")
-    if not ((accuracy >= 0).all() and (accuracy <= 1).all()):  # also refuses NaN
-        raise ValueError(f"accuracy is {accuracy}: give shares in [0, 1]")
     matters = importance.sum(0) > 0
     if not matters.any():
         return DCI(0.0, 0.0, float(accuracy.mean()))
