@@ -49,7 +49,7 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.sources import first_images
-from pivq_jax.evaluation.attributes import codes_and_labels
+from pivq_jax.evaluation.attributes import encode_labelled
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.samples import POOL_IMAGES
 from pivq_jax.inference import TrainedModel
@@ -77,7 +77,7 @@ def publish(workdir: Path, directory: Path, data_path: str = "") -> None:
     count = min(POOL_IMAGES, pretrained.most_parents(model.space))
     images, factors = first_images(dataset.train, count), dataset.factors
     batch_size = model.config.evaluate.batch_size
-    codes, values = codes_and_labels(model, images, tuple(factors), batch_size)
+    codes, _, values = encode_labelled(model, images, tuple(factors), batch_size, latents=False)
     labels = Labels(values, factors) if factors else None
     dataclasses.replace(model, parents=codes, labels=labels).save_pretrained(directory)
 

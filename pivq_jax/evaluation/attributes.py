@@ -14,14 +14,14 @@ from pivq_jax.evaluation.reconstruction import encode_batches
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import CodeSpace
 
-__all__ = ["Encoded", "attribute_metrics", "codes_and_labels", "encode_labelled", "labels_of"]
+__all__ = ["Encoded", "attribute_metrics", "encode_labelled", "labels_of"]
 
 
 class Encoded(NamedTuple):
     """Codes, latents and labels of a split."""
 
     codes: np.ndarray  # int32 [M, N], as returned by `TrainedModel.encode`
-    latents: np.ndarray  # f32 [M, N / stages, D], in query order
+    latents: np.ndarray  # f32 [M, N / stages, D], in query order; [M, 0, D] if not asked for
     labels: np.ndarray  # int32 [M, A]
 
 
@@ -33,40 +33,26 @@ def labels_of(batch: Batch, names: Sequence[str]) -> np.ndarray:
 
 
 def encode_labelled(
-    model: TrainedModel, source: Source, names: Sequence[str], batch_size: int
+    model: TrainedModel,
+    source: Source,
+    names: Sequence[str],
+    batch_size: int,
+    latents: bool = True,
 ) -> Encoded:
     """Encodes a split, in batches, and collects its labels of these names.
 
-    Raises InputError if the split is empty or lacks a label, ValueError if an image has no codes.
+    Without `latents`, which may take gigabytes, these are empty. Raises InputError if the split is
+    empty or lacks a label, ValueError if an image has no codes.
     """
-    _check_labels(source, names)
-    count, size, parts = model.config.model.num_latents, model.config.model.latent_dim, []
-    for batch, codes, latents in encode_batches(model, source, batch_size):
-        # Those of the first stage: what later ones are given to quantize follows from these.
-        found = codes, latents[:, :count, -size:], labels_of(batch, names)
-        parts.append([np.asarray(x)[batch["mask"]] for x in found])
-    return Encoded(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-
-def codes_and_labels(
-    model: TrainedModel, source: Source, names: Sequence[str], batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Encodes a split as `encode_labelled` does, without its latents, which may take gigabytes.
-
-    Returns codes int32 [M, N] and labels int32 [M, A].
-    """
-    _check_labels(source, names)
-    parts = []
-    for batch, codes, _ in encode_batches(model, source, batch_size):
-        found = codes, labels_of(batch, names)
-        parts.append([np.asarray(x)[batch["mask"]] for x in found])
-    all_codes, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return all_codes, labels
-
-
-def _check_labels(source: Source, names: Sequence[str]) -> None:
     if len(source) and (missing := [name for name in names if name not in source[0]]):
         raise InputError(f"the images have no label {', '.join(missing)}: use a labelled data set")
+    config, parts = model.config.model, []
+    count = config.num_latents if latents else 0
+    for batch, codes, all_latents in encode_batches(model, source, batch_size):
+        # Those of the first stage: what later ones are given to quantize follows from these.
+        found = codes, all_latents[:, :count, -config.latent_dim :], labels_of(batch, names)
+        parts.append([np.asarray(x)[batch["mask"]] for x in found])
+    return Encoded(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def attribute_metrics(

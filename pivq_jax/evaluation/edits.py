@@ -12,7 +12,7 @@ from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import Pixels, grid, reconstruction_grid
 from pivq_jax.data.sources import first_images
-from pivq_jax.evaluation.attributes import codes_and_labels
+from pivq_jax.evaluation.attributes import encode_labelled
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
@@ -29,7 +29,7 @@ def learn_factors(session: Session) -> TrainedModel:
     if not dataset.factors:
         raise InputError("edits need labelled images, and these have none")
     names, batch_size = tuple(dataset.factors), session.settings.batch_size
-    codes, values = codes_and_labels(model, session.pool, names, batch_size)
+    codes, _, values = encode_labelled(model, session.pool, names, batch_size, latents=False)
     labels = Labels(values, dataset.factors)
     return dataclasses.replace(model, parents=codes, labels=labels)
 

@@ -10,12 +10,7 @@ import pytest
 from pivq_jax.common.errors import InputError
 from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import RandomSource, first_images
-from pivq_jax.evaluation.attributes import (
-    Encoded,
-    attribute_metrics,
-    codes_and_labels,
-    encode_labelled,
-)
+from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.sampling import CodeSpace
 from tests.codec.files_test import make_model
@@ -43,12 +38,12 @@ def test_codes_latents_and_labels_of_a_split(model):
         np.testing.assert_array_equal(found.codes, distances.argmin(-1))
     first = encode_labelled(model, first_images(source, 5), ["shade"], batch_size=8)
     np.testing.assert_array_equal(first.codes, found.codes[:5])
-    codes, labels = codes_and_labels(model, source, ["shade"], batch_size=8)
-    np.testing.assert_array_equal(codes, found.codes)
-    np.testing.assert_array_equal(labels, found.labels)
-    for encode in (encode_labelled, codes_and_labels):
-        with pytest.raises(InputError, match="no label hat"):
-            encode(model, source, ["shade", "hat"], batch_size=8)
+    without = encode_labelled(model, source, ["shade"], batch_size=8, latents=False)
+    np.testing.assert_array_equal(without.codes, found.codes)
+    np.testing.assert_array_equal(without.labels, found.labels)
+    assert without.latents.shape == (13, 0, 8)
+    with pytest.raises(InputError, match="no label hat"):
+        encode_labelled(model, source, ["shade", "hat"], batch_size=8)
 
 
 def test_latents_of_several_stages_are_those_of_the_encoder(tiny_config):
