@@ -113,7 +113,7 @@ def main() -> None:
     print("test images share", nearest_sets(model.space, test, session.prior_sets)[1].mean())
     bits = np.asarray(prior_bits(prior.network, prior.params, test, key, orders=16))
     bits = bits[np.isfinite(bits)]  # some sets of several stages have no probability
-    used = capacity(model.space, test)
+    used = capacity(model.space, test, model.codebook)
     rows["bits"] = {
         "prior": float(bits.mean()),
         "marginal": used["marginal_bits"],

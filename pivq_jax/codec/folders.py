@@ -88,7 +88,8 @@ def compress(
     content = pack(contents)
     if first:
         write_atomically(target, content)
-    measured, count, held = capacity(model.space, whole), len(names), len(contents.data)
+    measured, count = capacity(model.space, whole, model.codebook), len(names)
+    held = len(contents.data)
     bits = " and ".join(
         f"{name} = {measured[name]:.1f} ({measured[name] / 8:.1f} bytes)"
         for name in ("ceiling_bits", "marginal_bits")

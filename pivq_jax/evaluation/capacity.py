@@ -4,6 +4,8 @@ All measures are computed in float64 over a whole split. Few images show few cod
 underestimate entropies; always read the measures together with the number of images.
 """
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
@@ -17,20 +19,15 @@ USED_ONCE_IN = 1000
 CONSTANT_SHARE = 0.9
 
 
-def capacity(space: CodeSpace, codes: npt.ArrayLike) -> dict[str, float]:
+def capacity(
+    space: CodeSpace, codes: npt.ArrayLike, codebook: jax.Array | None = None
+) -> dict[str, float]:
     """Measures the effective capacity of a model from the codes of a whole split.
 
-    The result contains:
-
-    - `ceiling_bits`: see `CodeSpace.ceiling_bits`;
-    - `marginal_bits`: an upper bound on the entropy of the decoder's input, from empirical
-      marginals. For sets and multisets, the minimum of the ceiling and the sum over k of H(count of
-      k in an image); for `positional`, the sum over n of H(code at position n);
-    - `distinct_codes_per_image`: mean over the images;
-    - `codes_used`: number of entries that at least 0.1 % of the images contain;
-    - `constant_codes`: number of entries that at least 90 % of the images contain;
-    - `perplexity`: 2 to the power of the entropy of the histogram of all codes, from 1 to K;
-    - `images`: M.
+    Returns the measures of docs/metrics.md, and `images`, M. Of these, `marginal_bits` adds up
+    empirical entropies, up to the ceiling: for sets and multisets that of the count of each entry
+    in an image; for `positional` that of the code at each position; with several stages and the
+    `codebook`, float [K, D], that of the entries at each place and stage.
 
     `codes` are int [M, N], those of M >= 1 images, whose order within an image matters for
     `positional` only. Raises ValueError if there are no images, or codes are not of this space.
@@ -54,6 +51,9 @@ def capacity(space: CodeSpace, codes: npt.ArrayLike) -> dict[str, float]:
 
     if space.ordered:
         marginal = sum(_surprise_bits(np.bincount(place), images) for place in codes.T)
+    elif space.places and codebook is not None:
+        slots = _by_slot(space, codes, codebook)
+        marginal = sum(_surprise_bits(np.unique(x, return_counts=True)[1], images) for x in slots.T)
     else:
         # Zero counts, which are most of them, are not in `frequency`; they are the other images.
         marginal = _surprise_bits(frequency, images) + _surprise_bits(images - images_with, images)
@@ -67,6 +67,19 @@ def capacity(space: CodeSpace, codes: npt.ArrayLike) -> dict[str, float]:
         "perplexity": 2.0 ** _surprise_bits(uses, codes.size),
         "images": images,
     }
+
+
+def _by_slot(space: CodeSpace, codes: np.ndarray, codebook: jax.Array) -> np.ndarray:
+    """Numbers what each image has at each place and stage, uint64 [M, N]: one entry, but for a few
+    images. The sum of random numbers of entries stands for all of them, whatever their order.
+    """
+    entries, stages = np.arange(space.codebook_size), space.num_codes // space.places
+    places = np.asarray(space.places_of(jnp.asarray(entries), codebook))
+    slots = places * stages + entries // (space.codebook_size // stages)
+    numbers = np.random.default_rng(0).integers(2**63, size=space.codebook_size, dtype=np.uint64)
+    sums = np.zeros(codes.shape, np.uint64)
+    np.add.at(sums, (np.arange(len(codes))[:, None], slots[codes]), numbers[codes])
+    return sums
 
 
 def _surprise_bits(frequency: npt.NDArray[np.integer], total: int) -> float:

@@ -60,7 +60,7 @@ def reconstruction(session: Session) -> dict[str, Any]:
         "psnr": float(np.mean(result.psnr)),
         "l1": float(np.mean(result.l1)),
         "ssim": None if np.isnan(result.ssim).any() else float(np.mean(result.ssim)),
-        **capacity(model.space, result.codes),
+        **capacity(model.space, result.codes, model.codebook),
     }
 
 

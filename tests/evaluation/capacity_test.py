@@ -1,9 +1,11 @@
 """Capacity against values worked out by hand, SciPy and a plain count matrix."""
 
+import collections
 import math
 import tracemalloc
 
 import hypothesis
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from pivq_jax.config.sections import KINDS
 from pivq_jax.evaluation.capacity import capacity
+from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling import CodeSpace
 
 
@@ -76,6 +79,29 @@ def test_uniform_random_sets_nearly_reach_their_marginal():
     assert measures["marginal_bits"] == measures["ceiling_bits"] == pytest.approx(23.33, abs=0.01)
     assert measures["codes_used"] == 32
     assert measures["perplexity"] == pytest.approx(32, rel=1e-2)
+
+
+def test_with_stages_the_entropies_of_places_and_stages_add_up():
+    places, stages, choices, images = 4, 2, 3, 400
+    size = places * stages * choices
+    space = CodeSpace(places * stages, size, places=places)
+    rng = np.random.default_rng(0)
+    owners = rng.permuted(np.tile(np.arange(places).repeat(choices), (stages, 1)), axis=1).ravel()
+    codebook = np.concatenate([place_vectors(places, 5)[owners], rng.normal(size=(size, 5))], 1)
+    slots = owners * stages + np.arange(size) // (places * choices)
+    members = [np.flatnonzero(slots == slot) for slot in range(places * stages)]
+    codes = np.stack([rng.choice(each, images, p=[0.7, 0.2, 0.1]) for each in members], axis=1)
+    for misfits in (0, 30):  # two entries of the first slot, and none of the second
+        codes[:misfits, :2] = members[0][:2]
+        shuffled = rng.permuted(codes, axis=1)
+        held = [
+            [tuple(sorted({*row} & {*each.tolist()})) for row in codes.tolist()] for each in members
+        ]
+        counts = [list(collections.Counter(each).values()) for each in held]
+        expected = sum(scipy.stats.entropy(each, base=2) for each in counts)
+        found = capacity(space, shuffled, jnp.asarray(codebook, jnp.float32))["marginal_bits"]
+        assert found == pytest.approx(expected)
+        assert found < 0.8 * capacity(space, shuffled)["marginal_bits"]  # which counts absences
 
 
 def test_sets_take_little_more_memory_than_their_codes_as_integers():
