@@ -38,6 +38,10 @@ NAMES = {
         "constant_codes": "constant codes",
         "perplexity": "perplexity",
     },
+    "Prior": {
+        "prior_bits": "prior bits",
+        "prior_bits_sets": "test sets that the prior can give",
+    },
     "What codes mean": {
         "probe_accuracy": "balanced accuracy of probes",
         "probe_majority": "that of the most frequent value",
@@ -121,16 +125,16 @@ def sections(metrics: dict[str, Any], folder: Path) -> dict[str, list[Part]]:
         ],
     }
     if "prior_bits" in metrics:
-        bits = metrics["prior_bits"]
         columns = {
             "sets": "sets",
             "shared_codes": "codes shared with the nearest training image",
             "copies": "copies of one",
         }
         found["Prior"] = [
-            "The prior bits are an upper bound on those that a set takes under the prior; they"
-            " stand beside the marginal and ceiling bits of codes, above.",
-            Table(("", ""), [("prior bits", "no test set fits" if bits is None else bits)]),
+            "The prior bits are the mean over the test sets that the prior can give: an upper bound,"
+            " or exact for models with several stages. They stand beside the marginal and ceiling"
+            " bits of codes, above.",
+            named(metrics, "Prior"),
             _by_row("", metrics["prior_sets"], columns),
             *pictures(*(name for name in CAPTIONS if name.startswith("prior"))),
         ]

@@ -40,7 +40,7 @@ def describe_prior(session: Session) -> dict[str, Any]:
             picture = reconstruction_grid(above, below, 8, session.scale)
             session.save(f"prior_{name.replace(' ', '_')}", picture)
     session.save("prior_completions", _completions(session))
-    return {"prior_bits": _bits(session), "prior_sets": sets}
+    return {**_bits(session), "prior_sets": sets}
 
 
 def draw_sets(session: Session, count: int, temperature: float, first: int = 0) -> np.ndarray:
@@ -62,8 +62,8 @@ def nearest_sets(
     return nearest, common[np.arange(len(sets)), nearest].astype(np.int64)
 
 
-def _bits(session: Session) -> float | None:
-    """Computes the mean bits of the test sets that the prior gives a probability, if any."""
+def _bits(session: Session) -> dict[str, Any]:
+    """The mean bits of the test sets that the prior gives a probability, and how many they are."""
     prior, codes, key = session.model.prior, session.test_codes, session.key(Draw.PRIOR_BITS)
     assert prior is not None
     params, at_once = own_copy(prior.params), min(AT_ONCE, len(codes))
@@ -73,7 +73,8 @@ def _bits(session: Session) -> float | None:
     ]
     found = np.concatenate(bits)[: len(codes)]
     found = found[np.isfinite(found)]
-    return float(np.mean(found, dtype=np.float64)) if len(found) else None
+    mean = float(np.mean(found, dtype=np.float64)) if len(found) else None
+    return {"prior_bits": mean, "prior_bits_sets": len(found)}
 
 
 def _completions(session: Session) -> Pixels:

@@ -157,7 +157,8 @@ def test_the_report_has_its_bits_and_completions_of_places(model, tmp_path, monk
     monkeypatch.setattr(module, "GIVEN", (1 / 2,))  # each fraction is compiled
     metrics = module.describe_prior(session)
     slots = model.prior.network.slots
-    assert slots.fits(session.test_codes).any()
+    fits = slots.fits(session.test_codes)
+    assert fits.any() and metrics["prior_bits_sets"] == fits.sum()
     choices = (slots.entries >= 0).sum(-1)  # equally likely before training
     assert metrics["prior_bits"] == pytest.approx(np.log2(choices).sum(), rel=1e-4)
     of = slots.slot[asked[-1]] // slots.entries.shape[1]  # whole places, but for the last one
