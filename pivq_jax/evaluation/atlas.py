@@ -68,15 +68,12 @@ def informative_codes(
 ) -> list[Meaning]:
     """Returns the most informative codes, at most `count`, balanced between factors.
 
+    Each is attributed to the factor with which it has most mutual information, if that is more than
+    by chance. Factors contribute their best codes in turn; without labels, the codes of highest
+    entropy come first. docs/probes.md has the details.
+
     Codes are int [M, N], labels int [M, A]; `factors` are the names of the classes of each
     attribute, empty without labels.
-
-    Each code is attributed to the factor with which it has the largest mutual information, of those
-    with which it has more than by chance (likelihood-ratio test at 1 %, corrected for the number of
-    codes and factors); codes without such a factor are not listed. Factors contribute their best
-    codes in turn, starting with the factor that is represented best, so that no factor dominates
-    the list. Without labels, the codes of highest entropy come first, i.e. those that occur in
-    about half of the images.
     """
     codes, labels = np.asarray(codes), np.asarray(labels)
     size, (images, held) = space.codebook_size, space.occurrences(codes)
@@ -131,11 +128,10 @@ def exchange(
 ) -> Exchange:
     """Exchanges a code, in the first `count` images that contain it, for its partner in others.
 
-    Each image with the code is paired with a random image without it; their sets are paired as in
-    recombination, and the code is replaced by its partner. This is the exchange that sampling
-    makes, for one code alone, and the sets remain valid. `codes` are int32 [M, N], those of real
-    images; each code has its own key for the choice of other images, folded from `key`. Raises
-    InputError if the code is in no image or in all images.
+    Each image with the code is paired with a random image without it, as in recombination, and the
+    sets remain valid. Sampling exchanges single codes, too, but with several stages all codes of a
+    patch. `codes` are int32 [M, N], those of real images. Raises InputError if the code is in no
+    image or in all images.
     """
     has = (codes == code).any(1)
     if not has.any() or has.all():
@@ -158,11 +154,9 @@ def atlas_picture(
 ) -> Pixels:
     """Draws one row per code: its meaning, images with it, exchanges, and a map of the change.
 
-    The heat map ranges from white (no change) through yellow and red to black (the row's largest
-    change, or `FAINT` if that is larger), on a square-root scale that shows small changes. The text
-    gives the mean and the largest change in grey levels. `source` has the images that
-    `Exchange.images` refers to; a row shows `examples` of them, and decoded ones before and after
-    the exchange, the `pairs` that change most. Returns uint8 [height, width, 3].
+    `source` has the images that `Exchange.images` refers to; a row shows `examples` of them, and
+    decoded ones before and after the exchange, the `pairs` that change most. Text and map are in
+    grey levels; docs/probes.md has the scale of the map. Returns uint8 [height, width, 3].
     """
     size = entries[0][1].before.shape[1]
     scale = max(1, -(-96 // size))  # tiles of 96 pixels or more

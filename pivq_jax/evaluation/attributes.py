@@ -66,17 +66,14 @@ def attribute_metrics(
 
     The splits are for fitting probes, for choosing their penalties and for measuring them;
     `factors` are the names of the classes by attribute, in the order of the label columns. The
-    result, without NaN, contains:
+    result, without NaN, has what docs/probes.md defines:
 
-    - `probe_train_images`, `probe_test_images`: numbers of images;
-    - `attributes`: for each attribute, `classes`; `majority`, the balanced accuracy of always
-      predicting the most frequent class; and `codes` and `latents`, the balanced accuracies on the
-      test images, with their `..._error` (standard error) and `..._converged` (whether the fit
-      reached its tolerance, see `probes`);
+    - `attributes`: for each, `classes`, `majority`, and the accuracies `codes` and `latents` with
+      their `..._error` and `..._converged`;
     - `attributes_left_out`: the reason for each attribute that was not probed;
-    - `dci`: `disentanglement`, `completeness` and `informativeness` of `codes` (features: those of
-      `code_features`) and `latents` (features: whole latents); empty if fewer than two attributes
-      were probed or N = 1.
+    - `dci`: the scores of `codes` and `latents`; empty if fewer than two attributes were probed or
+      N = 1;
+    - `probe_train_images`, `probe_test_images`: numbers of images.
 
     Raises InputError if there is nothing to probe, or all training images have the same features.
     """

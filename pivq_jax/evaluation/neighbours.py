@@ -113,11 +113,10 @@ def centred(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, jax.Array]:
 def bounds(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Lower and upper bounds of the squared distances of all pairs, each f32 [M, L].
 
-    The error of a product summed in any order is at most F u times the sum of the absolute
-    products, with u = 2^-24 (Higham 2002, section 3.1): that of the squared norms F u times their
-    sum, and that of twice the product of two points no more. The additional constants cover the
-    rounding of the centring and of the sums here, and matrix units that compose float32 from
-    bfloat16 parts.
+    A product summed in any order errs by at most F u times the sum of the absolute products, u =
+    2^-24 (Higham 2002, section 3.1): F u times both squared norms, and no more for twice the
+    product of two points. The other constants cover the rounding of the centring and of the sums
+    here, and matrix units that compose float32 from bfloat16 parts.
     """
     products = jnp.inner(x, y, precision="highest")
     norms = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(y**2, axis=1)

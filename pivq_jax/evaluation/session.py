@@ -20,11 +20,10 @@ from pivq_jax.inference import TrainedModel
 
 
 class Draw(enum.IntEnum):
-    """Purpose of a random key; changing a value changes what is drawn for it.
+    """Purpose of a random key, folded into that of the seed; another value draws something else.
 
-    Each is folded into `jax.random.key(seed)`. `training.steps.Draw` has the purposes of training,
-    whose numbers, and the steps of the prior's training, are lower. Samples split that key itself,
-    into keys of which two begin draws of training, for other arrays.
+    `training.steps.Draw` has those of training, with lower numbers. Samples split the key of the
+    seed itself, into keys of which two begin draws of training, for other arrays.
     """
 
     MANY_PARENTS = 2**31
@@ -43,9 +42,8 @@ def alex_weights(loss: LossConfig) -> str:
 class Session:
     """A trained model, its data and the results shared by `stages`, computed on first use.
 
-    A stage that has computed codes of a split anyway sets `pool_codes` or `test_codes`, so that
-    they are not computed again. All processes of a run must use a session in the same way; only the
-    first one writes files.
+    Stages that encode a split anyway set `pool_codes` or `test_codes`. All processes of a run must
+    use a session in the same way; only the first one writes files.
     """
 
     def __init__(

@@ -169,7 +169,7 @@ def attributes(session: Session) -> dict[str, Any]:
     factors, key = dataset.factors, session.key(Draw.ATLAS)
 
     def encode(split: Source) -> Encoded:
-        return encode_labelled(model, split, tuple(factors), batch_size)
+        return encode_labelled(model, split, tuple(factors), batch_size, latents=bool(factors))
 
     train = encode(session.pool)
     session.pool_codes = train.codes  # so that no stage encodes them again
