@@ -49,7 +49,6 @@ class ProbeResult(NamedTuple):
     accuracy: np.ndarray  # f64 [P], balanced accuracy on the test images
     error: np.ndarray  # f64 [P], standard error of `accuracy`
     majority: np.ndarray  # f64 [P], that of always predicting the most frequent training class
-    penalty: np.ndarray  # f64 [P], the chosen values of `PENALTIES`
     importance: np.ndarray  # f64 [F, P], sums over classes of absolute weights
     converged: np.ndarray  # bool [P], as in `Probes`
 
@@ -154,7 +153,6 @@ def probe_attributes(
         accuracy=accuracy,
         error=error,
         majority=_balanced(test.labels, np.broadcast_to(commonest, test.labels.shape))[0],
-        penalty=np.array(PENALTIES)[chosen],
         importance=importance,
         converged=best.converged,
     )
