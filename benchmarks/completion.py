@@ -24,8 +24,12 @@ from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.completions import GREY, visible_pixels
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, in_batches
-from pivq_jax.evaluation.samples import POOL_IMAGES
+from pivq_jax.evaluation.reconstruction import (
+    POOL_IMAGES,
+    decode_batched,
+    encode_split,
+    in_batches,
+)
 from pivq_jax.inference import TrainedModel
 from pivq_jax.training.build import dataset_from_config
 

@@ -46,8 +46,9 @@ from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.prdc import compare_features, prdc
-from pivq_jax.evaluation.samples import POOL_IMAGES, recombine_at_random
+from pivq_jax.evaluation.reconstruction import POOL_IMAGES
 from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
+from pivq_jax.inference.recombination import recombine_at_random
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.losses.perceptual import load_lpips
 from pivq_jax.losses.reconstruction import psnr

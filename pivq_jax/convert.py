@@ -50,8 +50,7 @@ from pivq_jax.config.fields import Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.attributes import encode_labelled
-from pivq_jax.evaluation.reconstruction import encode_split
-from pivq_jax.evaluation.samples import POOL_IMAGES
+from pivq_jax.evaluation.reconstruction import POOL_IMAGES, encode_split
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import from_pretrained, load, warn_of_other_data
 from pivq_jax.interop import pretrained

@@ -6,13 +6,4 @@ Import those you need::
     from pivq_jax.evaluation.capacity import capacity
 """
 
-__all__ = [
-    "atlas",
-    "attributes",
-    "capacity",
-    "features",
-    "frechet",
-    "prdc",
-    "reconstruction",
-    "samples",
-]
+__all__ = ["atlas", "attributes", "capacity", "features", "frechet", "prdc", "reconstruction"]

@@ -19,16 +19,20 @@ from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.sampling import Labels
 
 __all__ = [
+    "POOL_IMAGES",
     "Decoded",
     "Reconstructions",
     "decode_batched",
     "describe_psnr",
     "encode_batches",
     "encode_split",
-    "mean_lpips",
+    "images_of",
     "reconstruct_split",
 ]
 
+# Most training images whose codes are used: as parents, for the log lift and to fit probes.
+# Encoding them takes seconds on a CPU.
+POOL_IMAGES = 10_000
 FAR_BELOW = 6.0  # dB: four times the squared error
 
 
@@ -107,7 +111,6 @@ def mean_lpips(
     """The mean LPIPS distance, with AlexNet, of images and their reconstructions.
 
     Both are uint8 [m, H, W, 3] in each pair, m at most `batch_size`; for `path` see `load_lpips`.
-    Raises InputError if images are too small or weights are missing.
     """
     weights, distances = load_lpips("alex", path), []
     for pair in pairs:

@@ -1,9 +1,4 @@
-"""New images from the code sets of real ones, with their parents, for metrics and pictures.
-
-Parents are drawn from the codes of real images, as returned by `encode_split`. Each new image takes
-one N x N matching per exchange and one pass of the decoder; there is no prior. The same key gives
-the same codes for every batch size.
-"""
+"""New images from the code sets of real ones, with their parents, for metrics and pictures."""
 
 from typing import NamedTuple
 
@@ -12,13 +7,6 @@ import numpy as np
 from pivq_jax.common.pictures import magnification, sample_grid
 from pivq_jax.data.sources import Source
 from pivq_jax.evaluation.reconstruction import images_of
-from pivq_jax.inference.recombination import recombine_at_random
-
-__all__ = ["POOL_IMAGES", "Samples", "average_pixels", "recombine_at_random"]
-
-# Most training images whose codes are used: as parents, for the log lift and to fit probes.
-# Encoding them takes seconds on a CPU.
-POOL_IMAGES = 10_000
 
 
 class Samples(NamedTuple):

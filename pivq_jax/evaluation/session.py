@@ -14,9 +14,10 @@ from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Mirrored, Source, first_images
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
-from pivq_jax.evaluation.samples import POOL_IMAGES, Samples, recombine_at_random
+from pivq_jax.evaluation.reconstruction import POOL_IMAGES, decode_batched, encode_split
+from pivq_jax.evaluation.samples import Samples
 from pivq_jax.inference import TrainedModel
+from pivq_jax.inference.recombination import recombine_at_random
 
 
 class Draw(enum.IntEnum):

@@ -12,8 +12,7 @@ import numpy as np
 from pivq_jax.common.output import progress_bar
 from pivq_jax.data import Source, first_images
 from pivq_jax.evaluation.attributes import labels_of
-from pivq_jax.evaluation.reconstruction import encode_batches
-from pivq_jax.evaluation.samples import POOL_IMAGES
+from pivq_jax.evaluation.reconstruction import POOL_IMAGES, encode_batches
 from pivq_jax.inference import TrainedModel
 
 # Images are searched at up to this size: 10,000 of them take 30 MB and some ten milliseconds.

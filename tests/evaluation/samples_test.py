@@ -13,6 +13,7 @@ from pivq_jax import sampling
 from pivq_jax.common.pictures import interpolation_grid
 from pivq_jax.evaluation import samples, stages
 from pivq_jax.evaluation.reconstruction import decode_batched
+from pivq_jax.inference.recombination import recombine_at_random
 from pivq_jax.sampling import CodeSpace
 from tests.evaluation.atlas_test import Lamps
 
@@ -42,7 +43,7 @@ def lamps(codes):
 
 @pytest.mark.parametrize("parents", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_samples_are_sets_of_their_parents_codes(parents):
-    codes, groups = samples.recombine_at_random(
+    codes, groups = recombine_at_random(
         MODEL, CODES, 25, key=jax.random.key(3), batch_size=10, parents=parents
     )
     assert codes.shape == (25, N) and codes.dtype == np.int32
@@ -56,7 +57,7 @@ def test_samples_are_sets_of_their_parents_codes(parents):
 
 
 def test_a_seed_is_one_set_of_samples_whatever_the_batch():
-    draw = partial(samples.recombine_at_random, MODEL, CODES, 25)
+    draw = partial(recombine_at_random, MODEL, CODES, 25)
     one = draw(key=jax.random.key(3), batch_size=10)
     again = draw(key=jax.random.key(3), batch_size=7)
     other = draw(key=jax.random.key(4), batch_size=10)
@@ -66,7 +67,7 @@ def test_a_seed_is_one_set_of_samples_whatever_the_batch():
 
 
 def test_nothing_exchanged_is_the_first_parent():
-    codes, groups = samples.recombine_at_random(
+    codes, groups = recombine_at_random(
         MODEL, CODES, 8, key=jax.random.key(0), batch_size=10, fraction=0.0
     )
     np.testing.assert_array_equal(codes, CODES[groups[:, 0]])

@@ -16,8 +16,8 @@ from PIL import Image
 import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import grid
-from pivq_jax.evaluation.samples import recombine_at_random
 from pivq_jax.inference import trained_model as trained_model_module
+from pivq_jax.inference.recombination import recombine_at_random
 from pivq_jax.sampling import CodeSpace, Labels
 from tests.codec.files_test import make_model
 
