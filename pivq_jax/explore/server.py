@@ -64,7 +64,7 @@ class Work:
             yield content
 
 
-def make_app(engine: Engine, address: str = "localhost") -> Starlette:
+def make_app(engine: Engine, address: str) -> Starlette:
     """Returns the server as an ASGI application; see `Guard` for the address."""
     work = Work()
 

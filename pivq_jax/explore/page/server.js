@@ -113,6 +113,8 @@ export class ServerBackend {
       throw new BackendError("The server does not answer: is it still running?");
     }
     if (response.ok) return response;
+    // The link of the page is to the model before, and a reload is to open the one there is now.
+    if (response.status === 409 && location.hash) history.replaceState(null, "", location.pathname);
     const { error = "the server failed" } = await response.json().catch(() => ({}));
     throw new BackendError(`${error[0].toUpperCase()}${error.slice(1)}.`);
   }

@@ -1,0 +1,22 @@
+"""What the page does with answers of its server: pivq_jax/explore/page/server.js."""
+
+from tests.explore.node import run_js
+
+
+def test_a_reload_after_another_model_is_served_opens_that_one_and_no_link(tmp_path):
+    body = """
+    globalThis.location = new URL("http://localhost:80/#m=before&c=1");
+    globalThis.history = { replaceState: (state, title, url) => (location.hash = url.slice(1)) };
+    const refused = new Response('{"error": "reload the page"}', { status: 409 });
+    const answers = [new Response('{"id": "before"}'), refused];
+    globalThis.fetch = async () => answers.shift();
+    const backend = new ServerBackend();
+    await backend.open(() => {});
+    try {
+      await backend.neighbours(3);
+    } catch (error) {
+      answer([error.message, location.pathname + location.hash]);
+    }
+    """
+    found = run_js("server.js", "ServerBackend", body, tmp_path)
+    assert found == ["Reload the page.", "/"]
