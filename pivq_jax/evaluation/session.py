@@ -23,8 +23,8 @@ from pivq_jax.inference.recombination import recombine_at_random
 class Draw(enum.IntEnum):
     """Purpose of a random key, folded into that of the seed; another value draws something else.
 
-    `training.steps.Draw` has those of training, with lower numbers. Samples split the key of the
-    seed itself, into keys of which two begin draws of training, for other arrays.
+    Those of training (`training.steps.Draw`), and the steps of the prior, are lower. Samples split
+    the key of the seed itself, into keys of which two begin draws of training, for other arrays.
     """
 
     MANY_PARENTS = 2**31
