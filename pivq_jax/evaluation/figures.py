@@ -131,8 +131,8 @@ def sections(metrics: dict[str, Any], folder: Path) -> dict[str, list[Part]]:
             "copies": "copies of one",
         }
         found["Prior"] = [
-            "The prior bits are the mean over the test sets that the prior can give: an upper bound,"
-            " or exact for models with several stages. They stand beside the marginal and ceiling"
+            "The prior bits are the mean over the test sets that the prior can give, an upper bound"
+            " or, for models with several stages, exact. They stand beside the marginal and ceiling"
             " bits of codes, above.",
             named(metrics, "Prior"),
             _by_row("", metrics["prior_sets"], columns),
