@@ -41,7 +41,7 @@ from pivq_jax.evaluation.neighbours import nearest_neighbours
 from pivq_jax.evaluation.prdc import compare_features
 from pivq_jax.evaluation.reconstruction import decode_batched, encode_split
 from pivq_jax.evaluation.samples import average_pixels
-from pivq_jax.inference.recombination import recombine_at_random
+from pivq_jax.sampling import recombine_at_random
 from pivq_jax.training.build import dataset_from_config
 
 CHIP = 150  # side of the images that the network takes
@@ -94,9 +94,9 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
     lift = model.log_lift(codes) if model.space.uses_lift else None
 
     def recombine(nearest_of: int) -> tuple[np.ndarray, np.ndarray]:
-        key = jax.random.key(seed)
+        key, space, codebook = jax.random.key(seed), model.space, model.codebook
         mixed, parents = recombine_at_random(
-            model, codes, samples, key, batch_size, lift=lift, nearest_of=nearest_of
+            space, codebook, codes, samples, key, batch_size, lift=lift, nearest_of=nearest_of
         )
         return decode_batched(model, mixed, batch_size), parents
 

@@ -25,7 +25,6 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -48,12 +47,11 @@ from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.prdc import compare_features, prdc
 from pivq_jax.evaluation.reconstruction import POOL_IMAGES
 from pivq_jax.evaluation.stages import FEW_NEIGHBOURS
-from pivq_jax.inference.recombination import recombine_at_random
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.losses.perceptual import load_lpips
 from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.model.quantizer import place_vectors
-from pivq_jax.sampling import CodeSpace
+from pivq_jax.sampling import CodeSpace, recombine_at_random
 from pivq_jax.training.build import dataset_from_config
 
 ENTRIES = 512  # K
@@ -249,13 +247,13 @@ def recombined(
     size, count_places = len(entries), codes.shape[1]
     # A grid as a set: each place has K entries of its own, which say which place they belong to.
     own = np.repeat(place_vectors(count_places, entries.shape[1]), size, axis=0)
-    grid: Any = SimpleNamespace(
-        space=CodeSpace(count_places, count_places * size, places=count_places),
-        codebook=jnp.asarray(np.concatenate([own, np.tile(entries, (count_places, 1))], axis=1)),
-    )
+    space = CodeSpace(count_places, count_places * size, places=count_places)
+    codebook = jnp.asarray(np.concatenate([own, np.tile(entries, (count_places, 1))], axis=1))
     pool = (codes + size * np.arange(count_places)).astype(np.int32)
     key = jax.random.key(seed)
-    mixed, parents = recombine_at_random(grid, pool, count, key, batch_size, nearest_of=nearest_of)
+    mixed, parents = recombine_at_random(
+        space, codebook, pool, count, key, batch_size, nearest_of=nearest_of
+    )
     return mixed % size, parents  # sorted, so in the order of places
 
 

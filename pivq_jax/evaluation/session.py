@@ -17,7 +17,7 @@ from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.reconstruction import POOL_IMAGES, decode_batched, encode_split
 from pivq_jax.evaluation.samples import Samples
 from pivq_jax.inference import TrainedModel
-from pivq_jax.inference.recombination import recombine_at_random
+from pivq_jax.sampling import recombine_at_random
 
 
 class Draw(enum.IntEnum):
@@ -101,11 +101,9 @@ class Session:
         self, count: int, key: jax.Array, parents: int = 2, fraction: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Recombines codes of `pool` at random, with `nearest_of` of the model's config."""
-        model, size = self.model, self.settings.batch_size
-        nearest_of = model.config.sample.nearest_of
-        return recombine_at_random(
-            model, self.pool_codes, count, key, size, parents, fraction, self.lift, nearest_of
-        )
+        model, codes, size = self.model, self.pool_codes, self.settings.batch_size
+        how = parents, fraction, self.lift, model.config.sample.nearest_of
+        return recombine_at_random(model.space, model.codebook, codes, count, key, size, *how)
 
     def recombined(
         self, count: int, key: jax.Array, parents: int = 2, fraction: float | None = None

@@ -17,7 +17,6 @@ from pivq_jax.common.parallel import own_copy
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.inference.checks import check_images, check_visible
 from pivq_jax.inference.programs import Programs, programs_of
-from pivq_jax.inference.recombination import recombine_at_random
 from pivq_jax.interop.pretrained import Published, write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths
 from pivq_jax.sampling.completion import complete_patches, first_guess
@@ -143,7 +142,7 @@ class TrainedModel:
         `sampling.near_parents`. A share `sample.fraction` of the differing codes, by default about
         half, is exchanged, with the log lift of all parents. `jax.random.key(SEED)` and the same
         count, of at most 4,096, give the codes of `--mode=sample` of a run with this seed: both
-        come from `recombine_at_random`. Raises ValueError if there are fewer than two parents, or
+        come from `sampling.recombine_at_random`. Raises ValueError if there are fewer than two parents, or
         `count` is below 1.
         """
         if self.parents is None:
@@ -151,15 +150,16 @@ class TrainedModel:
                 "the model has no parents to recombine: use dataclasses.replace(model,"
                 " parents=model.encode(images)) with training images"
             )
-        settings, lift = self.config.sample, self.lift if self.space.uses_lift else None
-        codes, _ = recombine_at_random(
-            self,
+        settings = self.config.sample
+        codes, _ = sampling.recombine_at_random(
+            self.space,
+            self.codebook,
             self.parents,
             count,
             key,
             min(count, RECOMBINED_AT_ONCE),
             fraction=settings.fraction,
-            lift=lift,
+            lift=self.lift if self.space.uses_lift else None,
             nearest_of=settings.nearest_of,
         )
         return jnp.asarray(codes)

@@ -2,8 +2,9 @@
 or by an optional prior.
 
 All functions have fixed shapes and no host loops, and can be called directly, under `jit` (with
-static `space` and `steps`) and under `vmap`; but `check_labels`, `factor_table`, `place_table` and
-`log_lift` count what many images have, on the host.
+static `space` and `steps`) and under `vmap`; but `recombine_at_random` makes batch after batch, and
+`check_labels`, `factor_table`, `place_table` and `log_lift` count what many images have, on the
+host.
 
 Arguments have the same meaning in all of them: `space` is the `CodeSpace` of a model, `codebook`
 its entries, float [K, D] and finite; codes are integers [..., N] or [B, N], whose values are not
@@ -36,7 +37,7 @@ from pivq_jax.sampling.recombine import (
     exchange_code,
     interpolate,
     recombine,
-    recombine_groups,
+    recombine_at_random,
     recombine_many,
 )
 from pivq_jax.sampling.space import CodeSpace
@@ -68,7 +69,7 @@ __all__ = [
     "read_factors",
     "read_places",
     "recombine",
-    "recombine_groups",
+    "recombine_at_random",
     "recombine_many",
     "visible_error",
 ]

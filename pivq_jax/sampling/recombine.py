@@ -11,10 +11,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from pivq_jax.sampling.choice import CANDIDATES, choose_pairs
 from pivq_jax.sampling.pairing import pair, rank_of_pairs
+from pivq_jax.sampling.parents import near_parents
 from pivq_jax.sampling.place_prior import PlacePrior
 from pivq_jax.sampling.prior import Prior
 from pivq_jax.sampling.space import CodeSpace
@@ -113,24 +115,54 @@ def recombine_many(
     return codes
 
 
-def recombine_groups(
+def recombine_at_random(
     space: CodeSpace,
     codebook: ArrayLike,
-    groups: ArrayLike,
+    codes: np.ndarray,
+    count: int,
     key: jax.Array,
-    indices: ArrayLike,
-    fraction: ArrayLike | None,
+    batch_size: int,
+    parents: int = 2,
+    fraction: ArrayLike | None = None,
     lift: ArrayLike | None = None,
-) -> jax.Array:
-    """Recombines each group of parents with a key of its own, whatever the batch it is in.
+    nearest_of: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Recombines the codes of parents drawn at random, in batches.
 
-    `groups` are int [B, P, N], the codes of P >= 2 parents of each new image, and `indices`, int
-    [B], the numbers of new images, which are folded into the key. For the rest, the result, int32
-    [B, N], and errors see `recombine_many`.
+    Each image has a key of its own, folded from its number, whatever the batch it is in.
+
+    Args:
+        space: the space of the codes.
+        codebook: float [K, D].
+        codes: int [M, N], those of the pool of parents, M >= P.
+        count: S, the number of images, at least 1.
+        key: PRNG key of the choice of parents and of the exchanges.
+        batch_size: number of images recombined at once, at least 1.
+        parents: P, the number of different parents per image, at least 2.
+        fraction: share of the first parent's codes that is exchanged, see `recombine_many`.
+        lift: float [K, K], see `recombine`.
+        nearest_of: number of images that the other parents are chosen from, see `near_parents`.
+
+    Returns:
+        The codes of the new images, int32 [S, N], and the parents of each, int32 [S, P], indices
+        into the pool; the first one is the image changed.
+
+    Raises:
+        InputError: if the pool is too small, or `count` or `parents` is out of range.
+        ValueError: as `recombine` does.
     """
-    fraction = _check_fraction(fraction, jnp.shape(groups)[1])
-    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(indices))
-    return _recombine_groups(space, codebook, groups, keys, fraction, lift)
+    key_parents, key_mix = jax.random.split(key)
+    drawn = near_parents(space, key_parents, count, codes, codebook, parents, nearest_of)
+    fraction = _check_fraction(fraction, parents)
+    groups, mixed = np.asarray(drawn), []
+    for start in range(0, count, batch_size):
+        # The last batch is filled up, so that all have the same shape.
+        rows = np.arange(start, start + batch_size) % count
+        keys = jax.vmap(partial(jax.random.fold_in, key_mix))(jnp.asarray(rows))
+        chosen = codes[groups[rows]]
+        made = _recombine_groups(space, codebook, chosen, keys, fraction, lift)
+        mixed.append(np.asarray(made))
+    return np.concatenate(mixed)[:count], groups
 
 
 @partial(jax.jit, static_argnums=0)
@@ -142,6 +174,7 @@ def _recombine_groups(
     fraction: jax.Array,
     lift: ArrayLike | None,
 ) -> jax.Array:
+    """Recombines the parents int [B, P, N] of each image with a key of its own: int32 [B, N]."""
     recombine_one = partial(recombine_many, space, codebook, fraction=fraction, lift=lift)
     return jax.vmap(recombine_one)(jnp.asarray(groups), keys)
 

@@ -32,6 +32,7 @@ CODES = np.stack([np.random.default_rng(i).permutation(K)[:N] for i in range(POO
     np.int32
 )
 CODES.sort(axis=1)
+draw = partial(sampling.recombine_at_random, MODEL.space, MODEL.codebook, CODES)
 
 
 def lamps(codes):
@@ -43,9 +44,7 @@ def lamps(codes):
 
 @pytest.mark.parametrize("parents", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_samples_are_sets_of_their_parents_codes(parents):
-    codes, groups = recombine_at_random(
-        MODEL, CODES, 25, key=jax.random.key(3), batch_size=10, parents=parents
-    )
+    codes, groups = draw(25, key=jax.random.key(3), batch_size=10, parents=parents)
     assert codes.shape == (25, N) and codes.dtype == np.int32
     assert groups.shape == (25, parents)
     for row, group in zip(codes, groups, strict=True):
@@ -57,19 +56,16 @@ def test_samples_are_sets_of_their_parents_codes(parents):
 
 
 def test_a_seed_is_one_set_of_samples_whatever_the_batch():
-    draw = partial(recombine_at_random, MODEL, CODES, 25)
-    one = draw(key=jax.random.key(3), batch_size=10)
-    again = draw(key=jax.random.key(3), batch_size=7)
-    other = draw(key=jax.random.key(4), batch_size=10)
+    one = draw(25, key=jax.random.key(3), batch_size=10)
+    again = draw(25, key=jax.random.key(3), batch_size=7)
+    other = draw(25, key=jax.random.key(4), batch_size=10)
     for first, second, third in zip(one, again, other, strict=True):
         np.testing.assert_array_equal(first, second)
         assert np.any(first != third)
 
 
 def test_nothing_exchanged_is_the_first_parent():
-    codes, groups = recombine_at_random(
-        MODEL, CODES, 8, key=jax.random.key(0), batch_size=10, fraction=0.0
-    )
+    codes, groups = draw(8, key=jax.random.key(0), batch_size=10, fraction=0.0)
     np.testing.assert_array_equal(codes, CODES[groups[:, 0]])
 
 

@@ -24,7 +24,7 @@ def session(monkeypatch) -> Any:
     config = SimpleNamespace(seed=3, model=model_config, sample=sample_config)
     settings = EvaluateConfig(batch_size=8, samples=20)
     data = load_dataset("random", image_size=16)
-    model = SimpleNamespace(config=config, space=CodeSpace(2, 4), log_lift=len)
+    model = SimpleNamespace(config=config, space=CodeSpace(2, 4), codebook=None, log_lift=len)
     made = Session(model, data, settings, Path("nowhere"))
     made.encoded, made.sampled, made.keys = [], [], []
 
@@ -32,7 +32,7 @@ def session(monkeypatch) -> Any:
         made.encoded.append(len(source))
         return np.stack([source[i]["image"][0, 0, :2].astype(np.int32) for i in range(len(source))])
 
-    def sample(model, codes, count, key, batch_size, parents, fraction, lift, nearest_of):
+    def sample(space, codebook, codes, count, key, batch_size, parents, fraction, lift, nearest_of):
         assert nearest_of == config.sample.nearest_of
         assert lift == len(data.train)  # all images tell which codes go together
         made.sampled.append((len(codes), count, parents, fraction))

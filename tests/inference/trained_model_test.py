@@ -17,8 +17,7 @@ import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import grid
 from pivq_jax.inference import trained_model as trained_model_module
-from pivq_jax.inference.recombination import recombine_at_random
-from pivq_jax.sampling import CodeSpace, Labels
+from pivq_jax.sampling import CodeSpace, Labels, recombine_at_random
 from tests.codec.files_test import make_model
 
 N, K = 32, 512  # of the trained run
@@ -104,15 +103,12 @@ def test_samples_are_those_of_an_evaluation_with_this_seed(trained_model):
     drawn = model.sample(jax.random.key(3), 9)
     assert drawn.shape == (9, N) and is_set(drawn)
     lift = trained_model.log_lift(codes)
-    expected, _ = recombine_at_random(
-        trained_model, codes, 9, key=jax.random.key(3), batch_size=9, lift=lift
-    )
+    how = model.space, model.codebook, codes, 9, jax.random.key(3), 9
+    expected, _ = recombine_at_random(*how, lift=lift)
     np.testing.assert_array_equal(drawn, expected)
     tenth = model.config.with_fields({"sample.fraction": 0.1})
     drawn = dataclasses.replace(model, config=tenth).sample(jax.random.key(3), 9)
-    expected, _ = recombine_at_random(
-        trained_model, codes, 9, jax.random.key(3), batch_size=9, fraction=0.1, lift=lift
-    )
+    expected, _ = recombine_at_random(*how, fraction=0.1, lift=lift)
     np.testing.assert_array_equal(drawn, expected)
     few = dataclasses.replace(model, parents=codes[:2])  # with a lift of its own
     np.testing.assert_array_equal(few.lift, trained_model.log_lift(codes[:2]))

@@ -287,10 +287,11 @@ def test_codes_that_lie_together_are_exchanged_together(kind):
 
 @pytest.mark.parametrize("fraction", [1.5, -0.5, np.nan])
 def test_a_share_that_is_none_is_refused(fraction):
-    groups = np.arange(2 * N, dtype=np.int32).reshape(1, 2, N)
-    how = SPACE, CODEBOOK, groups, jax.random.key(0), [0], fraction
+    pool = np.arange(2 * N, dtype=np.int32).reshape(2, N)
     with pytest.raises(ValueError, match="fraction = "):
-        sampling.recombine_groups(*how)
+        sampling.recombine_at_random(
+            SPACE, CODEBOOK, pool, 1, jax.random.key(0), 1, fraction=fraction
+        )
 
 
 def test_an_image_does_not_depend_on_its_batch():
