@@ -207,51 +207,44 @@ export function logLift(codes, count, size) {
 
 /**
  * Chooses the pairs that a recombination exchanges, as `pivq_jax.sampling.recombine` does: those
- * whose middles come first along a direction, then improved by moves if there are log lifts. With
- * places, all pairs of those that come first in their grid, at least as many.
+ * whose middles come first along a direction, then improved by moves if there are log lifts.
  *
  * @param {{a: number[], b: number[]}} pairs - from `pairCodes`.
- * @param {Codebook} codebook
- * @param {ArrayLike<number>} direction - D values, with places 2, from a normal distribution.
+ * @param {Codebook} codebook - without places, see `recombineSeamlessly`.
+ * @param {ArrayLike<number>} direction - D values from a normal distribution.
  * @param {number} fraction - fraction of the pairs that is exchanged, rounded; 0 to 1.
- * @param {Float32Array} [lift] - [K, K], the result of `logLift`; not with places.
+ * @param {Float32Array} [lift] - [K, K], the result of `logLift`.
  * @returns {number[]} N codes in the order of the pairs, each of A or of B.
  */
 export function recombine({ a, b }, codebook, direction, fraction, lift) {
-  const { values, dim, places } = codebook;
+  const { values, dim } = codebook;
   const along = (code) => {
     let sum = 0;
     for (let d = 0; d < dim; d++) sum += values[code * dim + d] * direction[d];
     return sum;
   };
-  const side = Math.ceil(Math.sqrt(places?.count));
-  const inGrid = (place) => Math.floor(place / side) * direction[0] + (place % side) * direction[1];
-  const middle = a.map((code, n) => (places ? inGrid(places.of[code]) : along(code) + along(b[n])));
+  const middle = a.map((code, n) => along(code) + along(b[n]));
   const order = [...a.keys()].filter((n) => a[n] !== b[n]).sort((m, n) => middle[m] - middle[n] || m - n);
   const exchanged = a.map(() => false);
-  const rounded = (share) => roundHalfToEven(Math.fround(share * order.length)); // as in float32
   const share = Math.fround(fraction);
-  if (places) {
-    const last = middle[order[rounded(share) - 1]] ?? -Infinity;
-    return a.map((code, n) => (middle[n] <= last ? b[n] : code));
-  }
-  for (const n of order.slice(0, rounded(share))) exchanged[n] = true;
-  const slack = rounded(SLACK * Math.min(share, Math.fround(1 - share)));
+  for (const n of order.slice(0, rounded(share, order.length))) exchanged[n] = true;
+  const slack = rounded(SLACK * Math.min(share, Math.fround(1 - share)), order.length);
   if (lift) improveExchange(a, b, exchanged, codebook.size, lift, slack);
   return a.map((code, n) => (exchanged[n] ? b[n] : code));
 }
 
 /**
- * Recombines with places by the one of several lines along which the latents of both images are most
- * alike, as `choose_pairs` in pivq_jax/sampling/choice.py.
+ * Recombines with places: all codes of those on one side of a line through their grid are exchanged,
+ * of at least `fraction` of the pairs. Of several lines the one is taken along which the latents of
+ * both images are most alike, as `choose_pairs` in pivq_jax/sampling/choice.py does.
  *
  * @param {{a: number[], b: number[]}} pairs - from `pairCodes`.
  * @param {Codebook} codebook
- * @param {ArrayLike<number>[]} directions - of the lines, 2 values each.
+ * @param {Iterable<number>[]} directions - of the lines, 2 values each, from a normal distribution.
  * @param {number} fraction - as in `recombine`.
  * @returns {number[]} as `recombine`.
  */
-export function recombineSeamlessly(pairs, codebook, directions, fraction) {
+export function recombineSeamlessly({ a, b }, codebook, directions, fraction) {
   const { values, dim, places } = codebook;
   const { count, of, vectors } = places;
   const from = vectors.length / count;
@@ -260,24 +253,32 @@ export function recombineSeamlessly(pairs, codebook, directions, fraction) {
   const add = (code, sign) => {
     for (let d = 0; d < own; d++) difference[of[code] * own + d] += sign * values[code * dim + from + d];
   };
-  pairs.a.forEach((code) => add(code, 1));
-  pairs.b.forEach((code) => add(code, -1));
+  a.forEach((code) => add(code, 1));
+  b.forEach((code) => add(code, -1));
   const apart = new Float64Array(count);
   difference.forEach((value, i) => (apart[Math.floor(i / own)] += value ** 2));
 
   const side = Math.sqrt(count);
+  const paired = a.filter((code, n) => code !== b[n]);
   let best = { length: Infinity };
-  for (const direction of directions) {
-    const codes = recombine(pairs, codebook, direction, fraction);
-    const taken = new Set(pairs.a.filter((code, n) => codes[n] !== code).map((code) => of[code]));
+  for (const [down, right] of directions) {
+    const order = Array.from(apart, (_, p) => Math.floor(p / side) * down + (p % side) * right);
+    const along = paired.map((code) => order[of[code]]).sort((one, other) => one - other);
+    const last = along[rounded(fraction, along.length) - 1] ?? -Infinity;
+    const taken = order.map((at) => at <= last);
     let length = 0;
     for (let p = 0; p < count; p++) {
       const beside = [...((p + 1) % side ? [p + 1] : []), ...(p + side < count ? [p + side] : [])];
-      for (const q of beside) if (taken.has(p) !== taken.has(q)) length += apart[p] + apart[q];
+      for (const q of beside) if (taken[p] !== taken[q]) length += apart[p] + apart[q];
     }
-    if (length < best.length) best = { length, codes };
+    if (length < best.length) best = { length, taken };
   }
-  return best.codes;
+  return a.map((code, n) => (best.taken[of[code]] ? b[n] : code));
+}
+
+/** How many of `count` pairs a share of them is, rounded as in float32. */
+function rounded(share, count) {
+  return roundHalfToEven(Math.fround(Math.fround(share) * count));
 }
 
 /** Rounds to the nearest integer, halves to the even one, as NumPy does. */

@@ -30,8 +30,7 @@ PASSES = 4
 ROWS = 256  # sets in a pass, which bounds the memory used
 
 
-@partial(jax.jit, static_argnames="space")
-def choose_exchange(
+def _by_hyperplane(
     space: CodeSpace,
     codes_a: jax.Array,
     partners: jax.Array,
@@ -40,27 +39,41 @@ def choose_exchange(
     fraction: jax.Array,
     lift: jax.Array | None = None,
 ) -> jax.Array:
-    """Chooses which codes of A, as `pair_codes` returns them, partners replace: bool [B, N]."""
-    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(codes_a)))
+    """The pairs on one side of a random hyperplane, improved with log lifts: bool [B, N]."""
     paired = codes_a != partners
     pairs = paired.sum(-1, keepdims=True)
-    quota = jnp.round(fraction * pairs)
-    if space.places:
-        order = along(space.places, jax.vmap(lambda k: jax.random.normal(k, (2,)))(keys))
-        score = jnp.take_along_axis(order, space.places_of(codes_a, codebook), axis=-1)
-    else:
-        directions = jax.vmap(lambda k: jax.random.normal(k, codebook.shape[1:]))(keys)
-        middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
-        score = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
-    exchanged = paired & (rank_of_pairs(score, paired) < quota)
-    if space.places:  # all codes of the places on one side of the line: at least as many
-        last = jnp.max(jnp.where(exchanged, score, -jnp.inf), -1, keepdims=True)
-        exchanged = paired & (score <= last)
+    directions = _directions(key, len(codes_a), codebook.shape[1])
+    middles = codebook[codes_a] + codebook[partners]  # times two: only their order matters
+    score = jnp.einsum("bnd,bd->bn", middles, directions, precision=jax.lax.Precision.HIGHEST)
+    exchanged = paired & (rank_of_pairs(score, paired) < jnp.round(fraction * pairs))
     if lift is not None:
         slack = jnp.round(SLACK * jnp.minimum(fraction, 1 - fraction) * pairs[:, 0])
         improve = jax.vmap(improve_exchange, in_axes=(0, 0, 0, None, 0))
         exchanged = improve(codes_a, partners, exchanged, lift, slack)
     return exchanged
+
+
+def _side_of_line(
+    space: CodeSpace,
+    codes_a: jax.Array,
+    partners: jax.Array,
+    codebook: jax.Array,
+    key: jax.Array,
+    fraction: jax.Array,
+) -> jax.Array:
+    """The places on one side of a random line, with at least a fraction of the pairs: bool [B, P]."""
+    paired = codes_a != partners
+    quota = jnp.round(fraction * paired.sum(-1, keepdims=True))
+    order = along(space.places, _directions(key, len(codes_a), 2))
+    score = jnp.take_along_axis(order, space.places_of(codes_a, codebook), axis=-1)
+    first = paired & (rank_of_pairs(score, paired) < quota)
+    return order <= jnp.max(jnp.where(first, score, -jnp.inf), -1, keepdims=True)
+
+
+def _directions(key: jax.Array, count: int, size: int) -> jax.Array:
+    """A random direction for each image, float32 [count, size], of a key with its number."""
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count))
+    return jax.vmap(lambda own: jax.random.normal(own, (size,)))(keys)
 
 
 @partial(jax.jit, static_argnames=("space", "candidates", "network"))
@@ -84,26 +97,25 @@ def choose_pairs(
     Codes are int32 [B, N] as `pair_codes` returns them, the codebook float32 [K, D], and `fraction`
     and `lift`, float32, as in `recombine`. Returns bool [B, N].
     """
-
-    def choose(candidate_key: jax.Array) -> jax.Array:
-        return choose_exchange(space, codes_a, partners, codebook, candidate_key, fraction, lift)
-
-    if candidates == 1 or (network is None and not space.places):
-        return choose(key)
+    how = space, codes_a, partners, codebook
     # Images fold their numbers into the key, and none of them has this one.
     others = jax.random.split(jax.random.fold_in(key, 2**32 - 1), candidates - 1)
-    choices = jax.lax.map(choose, jnp.concatenate([key[None], others]))  # [candidates, B, N]
-    if network is not None:
-        sets = jnp.where(choices, partners, codes_a).reshape(-1, codes_a.shape[1])
-        scores = jax.lax.map(
-            lambda codes: pseudo_likelihood(network, params, codes[None], PASSES)[0],
-            sets,
-            batch_size=ROWS,
-        ).reshape(choices.shape[:2])
-    else:
+    keys = jnp.concatenate([key[None], others])
+    if space.places:
+        sides = jax.lax.map(lambda own: _side_of_line(*how, own, fraction), keys)
         # How much both images differ in places that border on places of the other image.
         a, b = (space.latents_of(codes, codebook) for codes in (codes_a, partners))
-        owners = jax.nn.one_hot(space.places_of(codes_a, codebook), space.places)
-        taken = jnp.einsum("cbn,bnp->cbp", choices, owners) > 0
-        scores = -jnp.sum(neighbours_across(taken) * jnp.square(a - b).sum(-1), -1)
+        scores = -jnp.sum(neighbours_across(sides) * jnp.square(a - b).sum(-1), -1)
+        side = sides[jnp.argmax(scores, axis=0), jnp.arange(len(codes_a))]
+        owners = space.places_of(codes_a, codebook)
+        return (codes_a != partners) & jnp.take_along_axis(side, owners, axis=-1)
+    if network is None or candidates == 1:
+        return _by_hyperplane(*how, key, fraction, lift)
+    choices = jax.lax.map(lambda own: _by_hyperplane(*how, own, fraction, lift), keys)
+    sets = jnp.where(choices, partners, codes_a).reshape(-1, codes_a.shape[1])
+    scores = jax.lax.map(
+        lambda codes: pseudo_likelihood(network, params, codes[None], PASSES)[0],
+        sets,
+        batch_size=ROWS,
+    ).reshape(choices.shape[:2])
     return choices[jnp.argmax(scores, axis=0), jnp.arange(len(codes_a))]

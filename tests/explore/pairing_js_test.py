@@ -38,7 +38,8 @@ codebook.places = placesOf(codebook, vectors, count, stages);
 const own = latents.length / a.length;
 answer(a.map((codes, i) => {
   const pairs = pairCodes(codes, b[i], codebook, kind);
-  const mixed = recombine(pairs, codebook, directions.subarray(2 * i, 2 * i + 2), fraction);
+  const direction = directions.subarray(2 * i, 2 * i + 2);
+  const mixed = recombineSeamlessly(pairs, codebook, [direction], fraction);
   const quantized = quantize(latents.subarray(i * own, (i + 1) * own), codebook, kind);
   const whole = ofWholePlaces(pairs, codebook).cost;
   const line = (m) => given.lines.subarray(2 * (m * a.length + i), 2 * (m * a.length + i + 1));
@@ -155,6 +156,7 @@ def test_stages_are_quantized_paired_and_recombined_as_in_python(kind, fraction,
     space, count = dataclasses.replace(places_test.SPACE, kind=kind), 20
     a, b = places_test.images(count, 1), places_test.images(count, 2)
     a[:, 1] = np.where(a[:, 0] % 4 == 3, a[:, 1], a[:, 0] + 1)  # two of one place in some images
+    b[:, 6::16] = a[:, 6::16]  # a patch that both have
     latents = np.random.default_rng(7).normal(size=(count, 16, 8)).astype(np.float32)
     key, codebook = jax.random.key(5), places_test.CODEBOOK
     keys = [jax.random.fold_in(key, i) for i in range(count)]
@@ -168,8 +170,7 @@ def test_stages_are_quantized_paired_and_recombined_as_in_python(kind, fraction,
     given |= {"lines": np.array(lines, np.float32)}
     given |= {"count": 16, "stages": 3, "fraction": fraction, "vectors": place_vectors(16, 8)}
     given |= {"values": codebook, "latents": latents, "directions": directions}
-    names = "canonical, ofWholePlaces, pairCodes, placesOf, quantize, recombine"
-    names += ", recombineSeamlessly"
+    names = "canonical, ofWholePlaces, pairCodes, placesOf, quantize, recombineSeamlessly"
     found = run_js("pairing.js", names, STAGES, tmp_path, **given)
     compare_pairs([row["pairs"] for row in found], sampling.pair_codes(space, codebook, a, b))
     for row in found:
