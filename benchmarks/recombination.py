@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.common import milliseconds_in_turns, parser_for
 from pivq_jax import sampling
+from pivq_jax.sampling.edit import edit, factor_table
 
 RANK, FACTORS, DIMENSIONS = 16, 4, 32
 COUNTED = 4_000  # sets that log lifts are counted in
@@ -43,7 +44,7 @@ def measure(num_codes: int, codebook_size: int, images: int) -> dict[str, tuple[
     lift = sampling.log_lift(space, codes)
     labels = np.digitize(hidden[:, :FACTORS], (-0.8, -0.25, 0.25, 0.8)).astype(np.int32)
     names = {f"factor {i}": tuple("abcde") for i in range(FACTORS)}
-    table = sampling.factor_table(space, codes, sampling.Labels(labels, names))
+    table = factor_table(space, codes, sampling.Labels(labels, names))
     wanted = np.full((images, FACTORS), -1, np.int32)
     wanted[:, 0] = 0
     key = jax.random.key(0)
@@ -55,7 +56,7 @@ def measure(num_codes: int, codebook_size: int, images: int) -> dict[str, tuple[
         "recombine with log lifts": lambda a, b: sampling.recombine(
             space, codebook, a, b, key, lift=lift
         ),
-        "edit": lambda a, b: sampling.edit(space, codebook, a, wanted[: len(a)], table, lift),
+        "edit": lambda a, b: edit(space, codebook, a, wanted[: len(a)], table, lift),
     }
 
     def milliseconds(a: jax.Array, b: jax.Array) -> dict[str, float]:

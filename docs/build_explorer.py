@@ -44,7 +44,7 @@ from pivq_jax.interop.onnx_file import onnx_paths, write_onnx
 from pivq_jax.interop.onnx_graph import import_onnx
 from pivq_jax.interop.safetensors_file import without_paths
 from pivq_jax.sampling import choice, pairing
-from pivq_jax.sampling.edit import KEPT_WEIGHT, LEAST_EVIDENCE, WANTED_WEIGHT
+from pivq_jax.sampling.edit import KEPT_WEIGHT, LEAST_EVIDENCE, WANTED_WEIGHT, factor_table
 from pivq_jax.sampling.edit import LIFT_WEIGHT as EDIT_LIFT_WEIGHT
 
 DOCS = Path(__file__).parent
@@ -109,7 +109,7 @@ def write_folder(folder: Path, engine: Engine, runtime: Path) -> None:
     labelled = None if model.space.places else engine.labelled  # edits.js edits single codes
     if labelled:
         assert labelled.parents is not None and labelled.labels
-        table = sampling.factor_table(labelled.space, labelled.parents, labelled.labels)
+        table = factor_table(labelled.space, labelled.parents, labelled.labels)
         file = folder / "factors.safetensors"
         assert engine.probe
         arrays = {**table._asdict(), **engine.probe._asdict()}

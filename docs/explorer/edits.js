@@ -15,7 +15,7 @@ import { cheapest, distanceScale, pairCodes, squaredDistance } from "./pairing.j
  */
 
 /**
- * Reads the factors of an image from its codes, `pivq_jax.sampling.read_factors`.
+ * Reads the factors of an image from its codes, `pivq_jax.sampling.edit.read_factors`.
  *
  * @param {number[]} codes
  * @param {FactorTable} table
@@ -35,7 +35,7 @@ export function readFactors(codes, { given, overall, factors, values }) {
 }
 
 /**
- * Gives a factor another value, `pivq_jax.sampling.edit`.
+ * Gives a factor another value, `pivq_jax.sampling.edit.edit`.
  *
  * @param {number[]} codes
  * @param {number} factor

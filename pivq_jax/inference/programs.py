@@ -12,7 +12,8 @@ from pivq_jax.common.compilation import compiler_options
 from pivq_jax.common.parallel import map_over_batch, over_batch, own_copy, replicated, split_rows
 from pivq_jax.config.fields import Config
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
-from pivq_jax.sampling import CodeSpace, Prior, SetPrior, fit_visible
+from pivq_jax.sampling import CodeSpace, Prior, SetPrior
+from pivq_jax.sampling.completion import fit_visible
 
 
 class Programs(NamedTuple):
@@ -83,6 +84,4 @@ def _fit(
 
     prior = None if network is None else Prior(network, prior_params, 0.0)
     codebook = params["quantizer"]["codebook"]
-    return fit_visible(
-        decode, codebook, codes, images, visible, prior, space.method, distinct=space.distinct
-    )
+    return fit_visible(space, codebook, decode, codes, images, visible, prior)

@@ -19,6 +19,7 @@ from pivq_jax.inference.checks import check_images, check_visible
 from pivq_jax.inference.programs import Programs, programs_of
 from pivq_jax.interop.pretrained import Published, write_pretrained
 from pivq_jax.interop.safetensors_file import without_paths
+from pivq_jax.sampling import edit as edits
 from pivq_jax.sampling.completion import complete_patches, first_guess
 
 Array = jax.Array | np.ndarray
@@ -58,7 +59,7 @@ class TrainedModel:
             object.__setattr__(self, "parents", np.asarray(self._checked(self.parents)))
         if self.labels is not None:
             count = 0 if self.parents is None else len(self.parents)
-            object.__setattr__(self, "labels", sampling.check_labels(self.labels, count))
+            object.__setattr__(self, "labels", edits.check_labels(self.labels, count))
 
     @cached_property
     def space(self) -> sampling.CodeSpace:
@@ -243,10 +244,10 @@ class TrainedModel:
         Raises ValueError if the model has no labels, or is `positional`.
         """
         codes, table = self._checked(codes), self._factor_table
-        if isinstance(table, sampling.PlaceTable):
-            chances = sampling.read_places(self.space, self.codebook, codes, table)
+        if isinstance(table, edits.PlaceTable):
+            chances = edits.read_places(self.space, self.codebook, codes, table)
         else:
-            chances = sampling.read_factors(codes, table)
+            chances = edits.read_factors(codes, table)
         return np.asarray(chances.argmax(-1), np.int32)
 
     def edit(self, codes: Array, /, **changes: str) -> jax.Array:
@@ -260,11 +261,11 @@ class TrainedModel:
         edited, table = self._checked(codes), self._factor_table
         assert self.labels
         wanted = self.labels.wanted(**changes)
-        if not isinstance(table, sampling.PlaceTable):
+        if not isinstance(table, edits.PlaceTable):
             rows = np.tile(wanted, (len(edited), 1))
-            return sampling.edit(self.space, self.codebook, edited, rows, table, self.lift)
+            return edits.edit(self.space, self.codebook, edited, rows, table, self.lift)
         for factor in np.flatnonzero(wanted >= 0):
-            edited = sampling.edit_places(
+            edited = edits.edit_places(
                 self.space, self.codebook, edited, factor, wanted[factor], table
             )
         return edited
@@ -296,15 +297,15 @@ class TrainedModel:
         return programs_of(Config().with_fields(built), self.mesh)
 
     @cached_property
-    def _factor_table(self) -> sampling.FactorTable | sampling.PlaceTable:
+    def _factor_table(self) -> edits.FactorTable | edits.PlaceTable:
         if self.parents is None or self.labels is None or self.space.ordered:
             raise ValueError(
                 "the model has no labels of code sets: use dataclasses.replace(model,"
                 " parents=model.encode(images), labels=...) with labelled training images"
             )
         if self.space.places:
-            return sampling.place_table(self.space, self.codebook, self.parents, self.labels)
-        return sampling.factor_table(self.space, self.parents, self.labels)
+            return edits.place_table(self.space, self.codebook, self.parents, self.labels)
+        return edits.factor_table(self.space, self.parents, self.labels)
 
     def _encode(self, images: jax.Array, first: int = 0) -> tuple[jax.Array, jax.Array]:
         """Encodes checked images, of which `first` is the number of the first one in messages."""

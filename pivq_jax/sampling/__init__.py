@@ -1,10 +1,9 @@
-"""New images from the codes of real images, by recombination, interpolation, edits and completion,
-or by an optional prior.
+"""New images from the codes of real images, by recombination and interpolation, or by an optional
+prior. Edits and completions are methods of `pivq_jax.inference.TrainedModel`.
 
 All functions have fixed shapes and no host loops, and can be called directly, under `jit` (with
 static `space` and `steps`) and under `vmap`; but `recombine_at_random` makes batch after batch, and
-`check_labels`, `factor_table`, `place_table` and `log_lift` count what many images have, on the
-host.
+`log_lift` counts what many images have, on the host.
 
 Arguments have the same meaning in all of them: `space` is the `CodeSpace` of a model, `codebook`
 its entries, float [K, D] and finite; codes are integers [..., N] or [B, N], whose values are not
@@ -15,21 +14,9 @@ integers.
 """
 
 from pivq_jax.sampling.choice import choose_pairs
-from pivq_jax.sampling.completion import fit_visible, visible_error
-from pivq_jax.sampling.edit import (
-    FactorTable,
-    Labels,
-    PlaceTable,
-    check_labels,
-    edit,
-    edit_places,
-    factor_table,
-    place_table,
-    read_factors,
-    read_places,
-)
+from pivq_jax.sampling.edit import Labels
 from pivq_jax.sampling.lift import log_lift
-from pivq_jax.sampling.pairing import exchange_places, pair_codes
+from pivq_jax.sampling.pairing import pair_codes
 from pivq_jax.sampling.parents import near_parents, random_parents
 from pivq_jax.sampling.place_prior import PlacePrior
 from pivq_jax.sampling.prior import Prior, SetPrior, complete_sets, prior_bits
@@ -44,32 +31,20 @@ from pivq_jax.sampling.space import CodeSpace
 
 __all__ = [
     "CodeSpace",
-    "FactorTable",
     "Labels",
     "PlacePrior",
-    "PlaceTable",
     "Prior",
     "SetPrior",
-    "check_labels",
     "choose_pairs",
     "complete_sets",
-    "edit",
-    "edit_places",
     "exchange_code",
-    "exchange_places",
-    "factor_table",
-    "fit_visible",
     "interpolate",
     "log_lift",
     "near_parents",
     "pair_codes",
-    "place_table",
     "prior_bits",
     "random_parents",
-    "read_factors",
-    "read_places",
     "recombine",
     "recombine_at_random",
     "recombine_many",
-    "visible_error",
 ]

@@ -61,7 +61,7 @@ def _side_of_line(
     key: jax.Array,
     fraction: jax.Array,
 ) -> jax.Array:
-    """The places on one side of a random line, with at least a fraction of the pairs: bool [B, P]."""
+    """The places on one side of a random line, of at least a fraction of the pairs: bool [B, P]."""
     paired = codes_a != partners
     quota = jnp.round(fraction * paired.sum(-1, keepdims=True))
     order = along(space.places, _directions(key, len(codes_a), 2))

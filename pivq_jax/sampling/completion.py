@@ -47,31 +47,27 @@ State = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def visible_error(decoded: jax.Array, images: jax.Array, visible: jax.Array) -> jax.Array:
-    """Sums the squared errors of visible pixels, on the scale of [0, 1]: float32 [...].
-
-    Both images are float32 [..., H, W, 3] in [-1, 1]; `visible` is [..., H, W, 1], 1 or 0.
+    """Sums the squared errors of the visible pixels of images, float32 [..., H, W, 3] in [-1, 1],
+    on the scale of [0, 1]: float32 [...]. `visible` is [..., H, W, 1], 1 or 0.
     """
     difference = jnp.where(visible > 0, decoded - images, 0)  # hidden pixels may be NaN
     return jnp.sum(jnp.square(difference / 2) * visible, axis=(-3, -2, -1))
 
 
 def fit_visible(
-    decode: Callable[[jax.Array], jax.Array],
+    space: CodeSpace,
     codebook: jax.Array,
+    decode: Callable[[jax.Array], jax.Array],
     codes: jax.Array,
     images: jax.Array,
     visible: jax.Array,
     prior: Prior | None = None,
-    method: str = "auto",
-    distinct: bool = True,
 ) -> jax.Array:
     """Changes codes, int32 [B, N], until the visible pixels of their images fit best.
 
-    `decode` maps code vectors float32 [B, N, D] to images [B, H, W, 3]; for `images` and `visible`
-    see `visible_error`. Without a prior, all sets are alike. `method` is the solver of `match`.
-    Unless `distinct`, they are multisets, whose codes are changed without regard to each other.
+    `decode` maps code vectors float32 [B, N, D] to images; for these and `visible` see
+    `visible_error`. Codes of multisets are changed without regard to each other.
     """
-    codebook, codes = jnp.asarray(codebook, jnp.float32), jnp.asarray(codes, jnp.int32)
 
     def energy(vectors: jax.Array) -> jax.Array:
         return visible_error(decode(vectors).clip(-1, 1), images, visible) / (2 * VARIANCE)
@@ -94,8 +90,8 @@ def fit_visible(
 
         lengths = jnp.array(LENGTHS)[:, None, None]
         cost = change[:, None] + distance[:, None] / (2 * lengths)
-        if distinct:
-            steps, excluded = match(cost, method).columns, itself.any(1, keepdims=True)
+        if space.distinct:
+            steps, excluded = match(cost, space.method).columns, itself.any(1, keepdims=True)
         else:
             steps, excluded = jnp.argmin(cost, -1).astype(jnp.int32), itself
         kinds = [change] if prior is None else [change, -gain]
@@ -172,10 +168,9 @@ def complete_patches(
 ) -> jax.Array:
     """Completes codes [B, N], of which each is of one patch and says nothing about others.
 
-    Patches that are mostly hidden are drawn from the prior or, without one, are those of the parent
-    whose visible patches are most alike, by their latents. If all are mostly hidden, those of which
-    most is visible count as visible. `start` is the number of the first image, for the keys of the
-    draws. Returns int32 [B, N].
+    Patches that are mostly hidden are drawn, by the number of the image from `start` on, or without
+    a prior those of the parent whose visible patches are most alike. If all are mostly hidden,
+    those of which most is visible count as visible.
     """
     side = math.isqrt(space.places)
     share = visible[..., 0].reshape(len(visible), side, -1, side, visible.shape[2] // side)

@@ -1,20 +1,15 @@
-"""Edits: the nearest set of codes that says another value of a factor.
+"""Edits: the nearest set of codes that says another value of a factor; see docs/edits.md.
 
-An edit is a matching, as the quantization of latents is. The rows are the codes of an image, the
-columns are all codebook entries, and the cost of replacing code s by entry k is
+An edit matches the codes of an image to codebook entries. Replacing code s by entry k costs
 
     |s - k|^2 / m + L(s, k) / 3 - 2 log p(v | k) - 1/2 sum_g sum_u q_g(u) log p(u | k),
 
-where m is the mean squared distance of two entries, L the log lift (alternatives to each other,
-such as two mouths, never occur together), v the wanted value, and p(u | k) the fraction of labelled
-images with value u among those with code k. The other factors g are to keep the values that the
-image has, read from its codes as q_g. Codes that do not speak against the wanted value, with p(v |
-s) >= 3/4 p(v), stay, and so does each for which no entry is cheaper.
+where m is the mean squared distance of two entries, L the log lift, v the wanted value, p(u | k)
+the share of labelled images with value u among those with code k, and q_g(u) how likely the image,
+by its codes, has value u of another factor g. Codes with p(v | s) >= 3/4 p(v) stay.
 
-With several stages, single codes say little. All codes of a place add up to the latent of its
-patch, and the decoder hides seams between patches of two images. So the places whose latents differ
-most between labelled images with the wanted value and others, such as those of the mouth for a
-smile, become those of the labelled image with that value whose other places are most alike.
+With several stages, the places whose latents differ most between labelled images with the wanted
+value and others become those of the one with that value whose other places are most alike.
 """
 
 import functools
@@ -69,10 +64,7 @@ class Labels(NamedTuple):
 
 
 def check_labels(labels: Labels, count: int) -> Labels:
-    """Returns the labels of `count` images as int32.
-
-    Raises ValueError if there are no factors, or the values do not fit them.
-    """
+    """Returns the labels of `count` images as int32; ValueError if they do not fit the factors."""
     values, classes = np.asarray(labels.values), [len(names) for names in labels.factors.values()]
     if not classes or values.shape != (count, len(classes)):
         shape = f"[{count}, {len(classes)}]"
@@ -88,10 +80,7 @@ def check_labels(labels: Labels, count: int) -> Labels:
 
 
 class FactorTable(NamedTuple):
-    """How often labelled images have each value of each factor.
-
-    Factors have different numbers of values; C is the largest.
-    """
+    """How often labelled images have each value of each factor; C is the most values of one."""
 
     given_code: jax.Array  # float32 [K, A, C], log p(value | code), 0 beyond the values of a factor
     overall: jax.Array  # float32 [A, C], log p(value), -inf beyond the values of a factor
@@ -118,9 +107,8 @@ def factor_table(space: CodeSpace, codes: np.ndarray, labels: Labels) -> FactorT
 
 @jax.jit
 def read_factors(codes: jax.Array, table: FactorTable) -> jax.Array:
-    """Reads the factors of images from their codes [B, N]: the probabilities of their values.
-
-    Returns float32 [B, A, C], as if codes were independent given a factor (naive Bayes).
+    """Reads the probabilities of values from codes [B, N], as if these were independent given a
+    factor (naive Bayes): float32 [B, A, C].
     """
     known = jnp.isfinite(table.overall)
     evidence = table.given_code[codes] - jnp.where(known, table.overall, 0.0)
@@ -136,10 +124,8 @@ def edit(
     table: FactorTable,
     lift: jax.Array,
 ) -> jax.Array:
-    """Replaces codes [B, N] so that images have wanted values of factors, and keeps all else.
-
-    `wanted` is int32 [B, A], a value of each factor or -1 to keep the one there is. A code of a
-    multiset is replaced regardless of the others.
+    """Replaces codes [B, N] so that images have the `wanted` values of factors, int32 [B, A], where
+    -1 keeps the one there is. A code of a multiset is replaced regardless of the others.
     """
     codebook = codebook - codebook.mean(axis=0)
     mean = 2 * jnp.square(codebook).sum(-1).mean()
@@ -212,9 +198,8 @@ def place_table(
 def read_places(
     space: CodeSpace, codebook: jax.Array, codes: jax.Array, table: PlaceTable
 ) -> jax.Array:
-    """Reads the factors of images from their codes [B, N]: the probabilities of their values.
-
-    Returns float32 [B, A, C], by a linear discriminant (Fisher 1936) of latents.
+    """Reads the probabilities of values from codes [B, N] by a linear discriminant (Fisher 1936) of
+    their latents: float32 [B, A, C].
     """
     numbers = _numbers(space.latents_of(codes, codebook))
     scores = jnp.einsum("bf,acf->bac", numbers, table.readers, precision=jax.lax.Precision.HIGHEST)
@@ -232,8 +217,7 @@ def edit_places(
 ) -> jax.Array:
     """Gives images, of codes [B, N], a value of a factor; both numbers are int scalars.
 
-    Images that are read to have it stay, and so do all if no labelled image has it. Returns int32
-    [B, N].
+    Images that are read to have it stay, and so do all if no labelled image has it.
     """
     shows, has = table.shows[factor, value], table.values[:, factor] == value
     latents = space.latents_of(codes, codebook)

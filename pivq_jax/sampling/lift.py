@@ -43,13 +43,10 @@ def log_lift(space: CodeSpace, codes: np.ndarray) -> jax.Array:
 def improve_exchange(
     codes_a: jax.Array, partners: jax.Array, exchanged: jax.Array, lift: jax.Array, slack: ArrayLike
 ) -> jax.Array:
-    """Improves the choice of exchanged pairs by single moves until a local optimum of plausibility.
-
-    This is the sum of the log lifts of all pairs of codes. A move keeps one exchanged pair and
-    exchanges one kept pair instead, or does one of the two only; the best is applied (Kernighan and
-    Lin 1970, "An efficient heuristic procedure for partitioning graphs", with single moves). The
-    number of exchanged pairs may change by at most `slack`, as codes that belong together may be
-    more or fewer. All arrays are of one image, [N]; a code without a partner is its own.
+    """Makes the best move as long as it adds to the plausibility, the sum of the log lifts of all
+    pairs of codes: keeps an exchanged pair, exchanges a kept one, or both (Kernighan and Lin 1970).
+    The number of exchanged pairs changes by at most `slack`. All arrays are of one image, [N]; a
+    code without a partner is its own.
     """
     n = codes_a.shape[0]
     paired = codes_a != partners

@@ -35,11 +35,9 @@ def neighbours_across(taken: jax.Array) -> jax.Array:
 
 
 def distances_along_lines(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Compares the latents of images where lines run: float32 [R, C].
-
-    `a` is float32 [R, P, D] and `b` [C, P, D]. `LINES` lines part the places into halves. The
-    distance of two images is the mean squared difference of the latents that border on the other
-    half, each counted once for each neighbour there, along the line where it is least.
+    """The mean squared difference of the latents [R, P, D] and [C, P, D] that border on the other
+    side of a line, once for each neighbour there, along that of `LINES` lines where it is least:
+    float32 [R, C].
     """
 
     def nearer(least: jax.Array, line: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:

@@ -105,10 +105,9 @@ def most_alike(
 def _partners_in_places(
     space: CodeSpace, codebook: jax.Array, codes_a: jax.Array, codes_b: jax.Array
 ) -> jax.Array:
-    """The partners in B of the codes of A, int32 [B, N], which are in canonical order.
+    """The partners int32 [B, N] of canonical codes: the n-th codes of a place, common ones first.
 
-    The n-th codes of a place in A and in B are partners, where codes that both have come first. The
-    few codes for which the other image has none left in their place are paired in order.
+    The few that find none left in their place are paired in order.
     """
 
     def one(

@@ -40,26 +40,16 @@ def near_parents(
     parents: int = 2,
     nearest_of: int = 1,
 ) -> jax.Array:
-    """Draws groups of a random image and of images that fit it, by their sets of codes.
+    """Draws groups of a random image and of images that fit it from a pool of codes [M, N].
 
-    Photographs of faces differ in pose and light, which many codes tell together, so that the codes
-    of two random parents contradict each other. If each first parent had the images nearest to it,
-    some images, near to the mean of all, would be chosen often and others never. So the others are
-    assigned one to one: `nearest_of` random images are matched, exactly, to a tenth as many first
-    parents at the least total distance. This is repeated until there are enough groups; fewer
-    groups than that take what is nearest to them.
+    `nearest_of` random images are matched to a tenth as many first parents, exactly and one to one,
+    at the least total distance; this is repeated until there are enough groups. The distance is the
+    Chamfer distance of sets in codebook space (Fan et al. 2017, arXiv 1612.00603) or, with places,
+    the mean squared difference of latents along that of sixteen lines where it is least.
 
-    The distance of two sets is their Chamfer distance in codebook space (Fan et al. 2017, arXiv
-    1612.00603): the mean squared distance of each code from the nearest one of the other set, in
-    both directions. It does not depend on the order of codes. With several stages, new images have
-    the places on one side of a line from another parent, so parents need to be alike only along
-    some line. Of sixteen lines through the middle, the distance is that of the line where it is
-    least: the mean squared difference of the latents on both sides of it.
-
-    The pool has M images with codes [M, N]. If it has fewer than `nearest_of` other images, all of
-    them are compared; if `nearest_of` leaves no choice, the result is that of `random_parents`,
-    which also says what is refused; so are codes of another space, by ValueError. Returns int32
-    [count, parents], values in [0, M).
+    If the pool has fewer than `nearest_of` other images, all are compared; if that leaves no
+    choice, the result is that of `random_parents`. Raises as that does, and ValueError for codes of
+    another space. Returns int32 [count, parents], values in [0, M).
     """
     codes, _, codebook = space.check_pair(codes, codes, codebook)
     size = len(codes)

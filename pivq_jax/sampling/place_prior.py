@@ -217,9 +217,8 @@ class PlacePrior(nn.Module):
 def bits_in_order(
     prior: PlacePrior, params: Any, codes: jax.Array, order: jax.Array, at_once: int = AT_ONCE
 ) -> jax.Array:
-    """The bits of sets drawn in an order of places, infinite for those without a code in a slot.
-
-    The network gets `at_once` sets at a time.
+    """The bits of sets drawn in an order of places, `at_once` sets at a time: infinite for those
+    without a code in a slot.
     """
 
     def bits_of(part: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -96,9 +96,8 @@ def _apply(prior: SetPrior, params: Any, codes: jax.Array, known: jax.Array) -> 
 def prior_loss(
     prior: Network, params: Any, codes: jax.Array, key: jax.Array, at_once: int | None = None
 ) -> jax.Array:
-    """Estimates `prior_bits` from one random part of each set, `at_once` of them at a time.
-
-    A `PlacePrior` gives the bits of the set in an order with a random part of places first.
+    """Estimates `prior_bits` from one random part of each set, or one random order of its places;
+    the network gets `at_once` sets at a time.
     """
     batch, n = codes.shape
     if isinstance(prior, PlacePrior):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import pivq_jax
-from pivq_jax import sampling
 from pivq_jax.explore.factors import edit_in_order
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import Labels
+from pivq_jax.sampling.edit import factor_table, read_factors
 from tests.codec.files_test import make_model
 from tests.explore.node import run_js
 
@@ -34,14 +34,14 @@ def compare(known: TrainedModel, sets: np.ndarray, rng: np.random.Generator, fol
     factors = rng.integers(0, len(counts), len(sets))
     values = [int(rng.integers(counts[factor])) for factor in factors]
     cases = list(zip(sets.tolist(), factors.tolist(), values, strict=True))
-    table = sampling.factor_table(known.space, known.parents, known.labels)
+    table = factor_table(known.space, known.parents, known.labels)
     parts = {name: np.asarray(part) for name, part in table._asdict().items()}
     arrays = parts | {"entries": np.asarray(known.codebook), "lift": np.asarray(known.lift)}
     sizes = {"size": len(known.codebook), "factors": len(counts), "kind": known.space.kind}
     names = "edit, readFactors"
     found = run_js("edits.js", names, BODY, folder, cases=cases, **sizes, **arrays)
     read = np.array([one["read"] for one in found])
-    np.testing.assert_allclose(read, sampling.read_factors(sets, table), atol=1e-4)
+    np.testing.assert_allclose(read, read_factors(sets, table), atol=1e-4)
     wanted = zip(sets, factors, values, strict=True)
     edited = [edit_in_order(known, *case).tolist() for case in wanted]
     assert [one["edited"] for one in found] == edited

@@ -1,5 +1,6 @@
 """Completion: the true set is found where it can be, by the pixels and by the prior."""
 
+import functools
 import tracemalloc
 
 import jax
@@ -7,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pivq_jax import sampling
 from pivq_jax.sampling import CodeSpace, Prior, SetPrior, completion
 
 # A made-up decoder: the image is the sum of one pattern per code.
 K, N, D, SIZE = 20, 3, 5, 8
+SPACE = CodeSpace(N, K)
 RNG = np.random.default_rng(0)
 CODEBOOK = jnp.float32(RNG.normal(size=(K, D)))
 PATTERNS = jnp.float32(RNG.normal(size=(D, SIZE * SIZE * 3)) / 12)
+fit_visible = functools.partial(completion.fit_visible, SPACE, CODEBOOK)
 
 
 def decode(vectors: jax.Array) -> jax.Array:
@@ -30,7 +32,7 @@ def sets(count: int, seed: int) -> np.ndarray:
 
 def energy(codes, images, visible) -> np.ndarray:
     decoded = decode(CODEBOOK[codes]).clip(-1, 1)
-    return np.asarray(sampling.visible_error(decoded, images, visible))
+    return np.asarray(completion.visible_error(decoded, images, visible))
 
 
 @pytest.mark.parametrize("hidden", [0, pytest.param(4, marks=pytest.mark.slow), 7])
@@ -40,7 +42,7 @@ def test_no_replacement_of_one_code_fits_better(hidden, monkeypatch):
     images = decode(CODEBOOK[truth]).clip(-1, 1)
     visible = jnp.ones((20, SIZE, SIZE, 1)).at[:, :hidden].set(0)
     garbage = jnp.where(visible > 0, images, 0.7)  # is not read
-    found = np.asarray(sampling.fit_visible(decode, CODEBOOK, start, garbage, visible))
+    found = np.asarray(fit_visible(decode, start, garbage, visible))
     assert found.dtype == np.int32 and (np.diff(found) > 0).all()
     reached = energy(found, images, visible)
     assert np.mean(reached) < np.mean(energy(start, images, visible)) / 2
@@ -63,21 +65,17 @@ def test_multisets_may_repeat_codes_and_have_more_of_them_than_entries():
             vectors.mean((1, 2))[:, None, None, None] * 0.8, (10, SIZE, SIZE, 3)
         )
 
-    how = (
-        jnp.float32([[0.0], [1.0]]),
-        np.zeros_like(truth),
-        jnp.asarray(images, jnp.float32),
-        visible,
-    )
-    found = sampling.fit_visible(grey, *how, distinct=False)
+    space, codebook = CodeSpace(N, 2, "nearest"), jnp.float32([[0.0], [1.0]])
+    how = np.zeros_like(truth), jnp.asarray(images, jnp.float32), visible
+    found = completion.fit_visible(space, codebook, grey, *how)
     np.testing.assert_array_equal(found, truth)
 
 
-def test_hidden_pixels_may_be_anything_and_arrays_those_of_numpy():
+def test_hidden_pixels_may_be_anything():
     truth, start = sets(4, seed=1), sets(4, seed=2)
     images, visible = np.array(decode(CODEBOOK[truth])), np.ones((4, SIZE, SIZE, 1))
     images[:, :3], visible[:, :3] = np.nan, 0
-    found = sampling.fit_visible(decode, np.asarray(CODEBOOK), start, images, visible)
+    found = fit_visible(decode, start, images, visible)
     assert (energy(found, images, visible) < energy(start, images, visible)).all()
 
 
@@ -87,7 +85,7 @@ def test_one_wrong_code_is_found():
     for row in start:
         row[0] = np.setdiff1d(np.arange(K), row)[5]
     images, visible = decode(CODEBOOK[truth]).clip(-1, 1), jnp.ones((30, SIZE, SIZE, 1))
-    found = np.asarray(sampling.fit_visible(decode, CODEBOOK, start, images, visible))
+    found = np.asarray(fit_visible(decode, start, images, visible))
     assert np.mean((found == truth).all(1)) > 0.7
 
 
@@ -96,7 +94,7 @@ def test_no_step_is_worse_and_the_last_one_changes_nothing(monkeypatch):
     images, visible = decode(CODEBOOK[truth]).clip(-1, 1), jnp.ones((20, SIZE, SIZE, 1))
 
     def fit(codes: np.ndarray) -> jax.Array:
-        return sampling.fit_visible(decode, CODEBOOK, codes, images, visible)
+        return fit_visible(decode, codes, images, visible)
 
     end = np.asarray(fit(codes))
     monkeypatch.setattr(completion, "MOST_STEPS", 1)
@@ -121,7 +119,7 @@ def test_the_prior_decides_what_pixels_do_not():
     kernel = jnp.zeros_like(params["logits"]["kernel"])
     prior = Prior(network, {**params, "logits": {"kernel": kernel, "bias": bias}}, 0.0)
     images, visible = jnp.zeros((8, SIZE, SIZE, 3)), jnp.zeros((8, SIZE, SIZE, 1))
-    found = np.asarray(sampling.fit_visible(decode, CODEBOOK, sets(8, 5), images, visible, prior))
+    found = np.asarray(fit_visible(decode, sets(8, 5), images, visible, prior))
     assert (found < 5).all() and (np.diff(found) > 0).all()
     # Pixels that are seen outweigh it.
     truth = np.tile(np.int32([7, 11, 19]), (8, 1))
@@ -131,7 +129,7 @@ def test_the_prior_decides_what_pixels_do_not():
     def bright(vectors: jax.Array) -> jax.Array:
         return decode(vectors) * 20 / jnp.abs(decode(CODEBOOK[truth[:1]])).max()
 
-    found = sampling.fit_visible(bright, CODEBOOK, truth, images, visible, prior)
+    found = fit_visible(bright, truth, images, visible, prior)
     np.testing.assert_array_equal(found, truth)
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from pivq_jax import sampling
+from pivq_jax.sampling import Labels
+from pivq_jax.sampling.edit import edit_places, place_table, read_places
 from tests.sampling.places_test import CODEBOOK, EACH, PLACE, SPACE, images
 
 FACTORS = {"mouth": ("closed", "open"), "light": ("left", "right", "none"), "hat": ("no", "yes")}
@@ -19,11 +20,11 @@ def labelled(count, seed):
     for factor, places in SHOWN.items():
         for place in places:  # the first sorted codes are those of the first stage
             codes[:, place] = EACH * place + values[:, factor]
-    return codes, sampling.Labels(values.astype(np.int32), FACTORS)
+    return codes, Labels(values.astype(np.int32), FACTORS)
 
 
 CODES, LABELS = labelled(400, 0)
-TABLE = sampling.place_table(SPACE, jnp.asarray(CODEBOOK), CODES, LABELS)
+TABLE = place_table(SPACE, jnp.asarray(CODEBOOK), CODES, LABELS)
 
 
 def latents_of(codes):
@@ -31,12 +32,12 @@ def latents_of(codes):
 
 
 def read(codes):
-    return np.asarray(sampling.read_places(SPACE, jnp.asarray(CODEBOOK), jnp.asarray(codes), TABLE))
+    return np.asarray(read_places(SPACE, jnp.asarray(CODEBOOK), jnp.asarray(codes), TABLE))
 
 
 def edit(codes, factor, value):
     return np.asarray(
-        sampling.edit_places(SPACE, jnp.asarray(CODEBOOK), jnp.asarray(codes), factor, value, TABLE)
+        edit_places(SPACE, jnp.asarray(CODEBOOK), jnp.asarray(codes), factor, value, TABLE)
     )
 
 

@@ -7,6 +7,7 @@ from scipy.optimize import linear_sum_assignment
 
 from pivq_jax import sampling
 from pivq_jax.sampling import CodeSpace, Labels
+from pivq_jax.sampling.edit import FactorTable, check_labels, edit, factor_table, read_factors
 
 # A made-up world: 4 codes per image, of 4 groups of 6 entries. Those of group 0 tell the colour,
 # those of group 1 the shape, those of group 2 both, those of group 3 nothing.
@@ -38,14 +39,14 @@ def learned():
     codebook = (
         np.random.default_rng(1).normal(size=(K, 3)) + 4 * np.eye(N, 3)[np.arange(K) // GROUP]
     )
-    table = sampling.factor_table(CodeSpace(N, K), codes, labels)
+    table = factor_table(CodeSpace(N, K), codes, labels)
     return table, jnp.float32(codebook), sampling.log_lift(CodeSpace(N, K), codes)
 
 
 def edited(learned, codes, kind="matching", **changes):
     table, codebook, lift = learned
     wanted = np.tile(world(50)[1].wanted(**changes), (len(codes), 1))
-    return np.asarray(sampling.edit(CodeSpace(N, K, kind), codebook, codes, wanted, table, lift))
+    return np.asarray(edit(CodeSpace(N, K, kind), codebook, codes, wanted, table, lift))
 
 
 def values_of(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -56,7 +57,7 @@ def values_of(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
 
 def test_the_table_counts_images():
     codes, labels = world(50)
-    table = sampling.factor_table(CodeSpace(N, K), codes, labels)
+    table = factor_table(CodeSpace(N, K), codes, labels)
     for factor, count in enumerate((3, 2)):
         share = np.bincount(labels.values[:, factor], minlength=count) / 50
         np.testing.assert_allclose(np.exp(table.overall[factor, :count]), share, rtol=1e-5)
@@ -71,7 +72,7 @@ def test_the_table_counts_images():
 
 def test_factors_are_read(learned):
     codes, labels = world(200, seed=2)
-    found = np.asarray(sampling.read_factors(codes, learned[0]))
+    found = np.asarray(read_factors(codes, learned[0]))
     assert (found.argmax(-1) == labels.values).all()
     np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
     assert (found[:, 1, 2] == 0).all()  # there are two shapes
@@ -96,13 +97,13 @@ def test_what_is_so_stays_so(learned):
 
 def test_an_edit_is_the_cheapest_assignment(learned):
     table, codebook, lift = (
-        sampling.FactorTable(*map(np.float64, learned[0])),
+        FactorTable(*map(np.float64, learned[0])),
         *map(np.float64, learned[1:]),
     )
     rng = np.random.default_rng(5)
     codes = np.sort(np.stack([rng.choice(K, N, replace=False) for _ in range(20)]), 1)
     new = edited(learned, codes, shape="square")
-    posterior = np.asarray(sampling.read_factors(codes, learned[0]), np.float64)
+    posterior = np.asarray(read_factors(codes, learned[0]), np.float64)
     mean = np.square(codebook[:, None] - codebook).sum(-1).mean()
     for row, old in enumerate(codes):
         cost = np.empty((N, K))
@@ -158,7 +159,7 @@ def test_unknown_values_are_one_error(changes, message):
 )
 def test_wrong_labels_are_one_error(values, factors, message):
     with pytest.raises(ValueError, match=message):
-        sampling.check_labels(Labels(values, factors), 3)
+        check_labels(Labels(values, factors), 3)
 
 
 def test_a_value_of_no_image_is_one_error():
@@ -170,5 +171,5 @@ def test_a_value_of_no_image_is_one_error():
 
 
 def test_a_factor_may_have_any_name():
-    labels = sampling.Labels(np.array([[1, 0]]), {"self": ("a", "b"), "codes": ("c", "d")})
+    labels = Labels(np.array([[1, 0]]), {"self": ("a", "b"), "codes": ("c", "d")})
     assert labels.wanted(self="b", codes="c").tolist() == [1, 0]

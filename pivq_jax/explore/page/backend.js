@@ -134,7 +134,7 @@
  *     values; -1 where none is sure.
  * @property {(codes: number[], factor: number, value: number) => Promise<number[]>} edit - gives a
  *     factor another value, both by index, by replacing the codes that speak against it, as
- *     `pivq_jax.sampling.edit` does. The result is in the order of `codes`: entry n is that of
+ *     `TrainedModel.edit` does. The result is in the order of `codes`: entry n is that of
  *     `codes`, or the one that replaces it. Those taken out and put in are paired as in `Pairs`.
  * @property {(codes: number[]) => Promise<{name: string, file: Blob}>} writeCodes - writes a code
  *     set as a file, with a name to save it by.
