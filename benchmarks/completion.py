@@ -19,9 +19,8 @@ import numpy as np
 
 from benchmarks.common import add_model, labelled, open_model, output_of, parser_for, pixels_of
 from pivq_jax.common.files import write_json
-from pivq_jax.common.output import progress_bar
 from pivq_jax.common.pictures import grid, magnification, save_png
-from pivq_jax.data.images import images_to_float, images_to_uint8
+from pivq_jax.data.images import images_to_float
 from pivq_jax.data.sources import first_images
 from pivq_jax.evaluation.completions import GREY, visible_pixels
 from pivq_jax.evaluation.reconstruction import (
@@ -31,10 +30,10 @@ from pivq_jax.evaluation.reconstruction import (
     in_batches,
 )
 from pivq_jax.inference import TrainedModel
+from pivq_jax.inference.trained_model import COMPLETED_AT_ONCE
 from pivq_jax.training.build import dataset_from_config
 
 REGIONS = ("left", "centre", "patches")
-AT_ONCE = 8  # images completed
 SHOWN = 4  # images of each region in the picture
 
 
@@ -68,15 +67,15 @@ def completed(
     """
 
     def complete(rows: np.ndarray) -> np.ndarray:
-        x = np.asarray(images_to_float(images[rows]))
-        codes = model.complete(x, visible[rows], use_prior, first=int(rows[0]))
-        return np.asarray(images_to_uint8(model.decode(codes)))
+        found = model.complete(images_to_float(images[rows]), visible[rows], use_prior)
+        return decode_batched(model, np.asarray(found), size)
 
-    batches = list(in_batches(np.arange(len(images)), min(AT_ONCE, len(images))))
-    complete(batches[0])
+    size = min(COMPLETED_AT_ONCE, len(images))
+    # The last batch is filled up, so that nothing compiles for it.
+    rows = np.concatenate(list(in_batches(np.arange(len(images)), size)))
+    complete(rows[:size])
     started = time.perf_counter()
-    shown = progress_bar(batches, desc="completing", unit=f"{len(batches[0])} images")
-    made = np.concatenate([complete(rows) for rows in shown])[: len(images)]
+    made = complete(rows)[: len(images)]
     return made, (time.perf_counter() - started) / len(images)
 
 

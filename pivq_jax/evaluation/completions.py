@@ -4,15 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from pivq_jax.common.errors import InputError
-from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import sample_grid
 from pivq_jax.data.images import images_to_float, images_to_uint8
 from pivq_jax.evaluation.reconstruction import images_of
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
-from pivq_jax.inference.trained_model import COMPLETED_AT_ONCE
 
 REGIONS = ("left", "right", "upper", "lower", "centre", "patches")
 GREY = 128  # of hidden pixels in pictures
@@ -42,18 +39,9 @@ def complete(
     model: TrainedModel, images: np.ndarray, region: str, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hides a region of images uint8 [B, H, W, 3]; returns what is visible, and completed codes."""
-    if model.space.ordered:
-        raise InputError("completion changes sets, and positional codes are none")
     say(f"completing {len(images)} images of which a part is hidden ({region})")
     visible = visible_pixels(region, images.shape[1], len(images), seed)
-    pixels, codes = np.asarray(images_to_float(images)), []
-    with progress_bar(desc="completing", total=len(images), unit=" images") as bar:
-        for start in range(0, len(images), COMPLETED_AT_ONCE):
-            part = slice(start, start + COMPLETED_AT_ONCE)
-            found = model.complete(pixels[part], visible[part], first=start)
-            codes.append(np.asarray(found))
-            bar.update(len(codes[-1]))
-    return visible, np.concatenate(codes)
+    return visible, np.asarray(model.complete(images_to_float(images), visible))
 
 
 def write_completions(session: Session, region: str, count: int) -> None:

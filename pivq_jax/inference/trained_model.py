@@ -12,7 +12,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pivq_jax import sampling
+from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import local_path
+from pivq_jax.common.output import progress_bar
 from pivq_jax.common.parallel import own_copy
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.inference.checks import check_images, check_visible
@@ -139,12 +141,10 @@ class TrainedModel:
     def sample(self, key: jax.Array, count: int) -> jax.Array:
         """Draws the codes of new images: each recombines two of `parents`, drawn at random.
 
-        The second one is matched to the first among `sample.nearest_of` images, see
-        `sampling.near_parents`. A share `sample.fraction` of the differing codes, by default about
-        half, is exchanged, with the log lift of all parents. `jax.random.key(SEED)` and the same
-        count, of at most 4,096, give the codes of `--mode=sample` of a run with this seed: both
-        come from `sampling.recombine_at_random`. Raises ValueError if there are fewer than two parents, or
-        `count` is below 1.
+        See `sampling.recombine_at_random`; the config's `sample` says how, and the log lift is that
+        of all parents. `jax.random.key(SEED)` and the same count, of at most 4,096, give the codes
+        of `--mode=sample` of a run with this seed. Raises ValueError if there are fewer than two
+        parents, or `count` is below 1.
         """
         if self.parents is None:
             raise ValueError(
@@ -181,16 +181,12 @@ class TrainedModel:
     ) -> jax.Array:
         """Completes parts of sets, integers [B, M] with M <= N, with codes drawn from the prior.
 
-        A `temperature` below 1 draws likely codes more often. With fewer `passes` of the network
-        than there are missing codes, several are drawn at once, without regard to each other.
-        Models with several stages draw one place after another, whatever the `passes`. Raises
-        ValueError if the model has no prior, or an argument is out of range.
+        See `sampling.complete_sets`. Raises ValueError if the model has no prior, or an argument is
+        out of range.
         """
         prior = self._own_prior()
-        if not 0 < temperature < math.inf or passes < 1:
-            raise ValueError(
-                f"temperature = {temperature:g}, passes = {passes}: both must be positive, finite"
-            )
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature = {temperature:g}: give a positive, finite one")
         part = self._checked(codes, partial=True)
         known = part.shape[1]
         given = jnp.pad(part, ((0, 0), (0, self.space.num_codes - known)))
@@ -198,47 +194,41 @@ class TrainedModel:
             prior.network, prior.params, given, key, known, temperature, passes
         )
 
-    def complete(
-        self, images: Array, visible: Array, prior: bool | None = None, first: int = 0
-    ) -> jax.Array:
-        """Finds codes whose images have the visible pixels of given ones.
-
-        The descent (`sampling.fit_visible`) begins with those codes that fit best, out of the codes
-        of the image with its hole filled in several colours and, if the model has parents, those
-        parents that have most codes in common with them. Where each patch has codes of its own
-        (`model.stages`), hidden patches are drawn from the prior or, without one, are those of the
-        most similar parent, and visible ones stay.
+    def complete(self, images: Array, visible: Array, prior: bool | None = None) -> jax.Array:
+        """Finds codes whose images have the visible pixels of given ones (docs/edits.md).
 
         `visible` is bool [H, W] or [B, H, W], False for the pixels to be found, which are not read.
         `prior` says whether that of the model makes hidden parts likely; by default it does if
-        there is one. What is drawn for an image depends on its number, and `first` is that of the
-        first one. Raises ValueError if the model is `positional` or has no prior to use, or with
-        several stages neither prior nor parents, or no pixel of an image is visible.
+        there is one. What is drawn for an image depends on its number. A bar shows the progress of
+        more than eight images. Raises ValueError if the model is `positional` or has no prior to
+        use, or with several stages neither prior nor parents, or no pixel of an image is visible.
         """
-        images = check_images(images, self.config.data.image_size, visible)
         if self.space.ordered:
-            raise ValueError("completion changes sets, and positional codes are none")
+            raise InputError("completion changes sets, and positional codes are none")
+        images = check_images(images, self.config.data.image_size, visible)
         seen = check_visible(visible, images.shape)
         use_prior = self.prior is not None if prior is None else prior
         own_prior = self._own_prior() if use_prior else None
         network, weights = (own_prior.network, own_prior.params) if own_prior else (None, None)
         params, space, completed = own_copy(self.params), self.space, []
         guessed_from = None if space.places else self.parents
-        for start in range(0, len(images), COMPLETED_AT_ONCE):
-            part, part_seen = (x[start : start + COMPLETED_AT_ONCE] for x in (images, seen))
-            codes = first_guess(self.encode, self.decode, space, guessed_from, part, part_seen)
-            if space.places:
-                codes = complete_patches(
-                    space, self.codebook, self.parents, own_prior, codes, part_seen, first + start
-                )
-            else:
-                codes = self._programs.fit(network, params, weights, codes, part, part_seen)
-            completed.append(codes)
+        count, few = len(images), len(images) <= COMPLETED_AT_ONCE
+        with progress_bar(desc="completing", total=count, unit=" images", disable=few) as bar:
+            for start in range(0, count, COMPLETED_AT_ONCE):
+                part, part_seen = (x[start : start + COMPLETED_AT_ONCE] for x in (images, seen))
+                codes = first_guess(self.encode, self.decode, space, guessed_from, part, part_seen)
+                if space.places:
+                    codes = complete_patches(
+                        space, self.codebook, self.parents, own_prior, codes, part_seen, start
+                    )
+                else:
+                    codes = self._programs.fit(network, params, weights, codes, part, part_seen)
+                completed.append(jax.block_until_ready(codes))
+                bar.update(len(codes))
         return jnp.concatenate(completed)
 
     def read_factors(self, codes: Array) -> np.ndarray:
-        """Reads the factors of images from their codes; see `sampling.read_factors` and, for
-        several stages, `sampling.read_places`.
+        """Reads the factors of images from their codes (docs/edits.md).
 
         Returns int32 [B, A], the likeliest value of each factor, an index into `labels.factors`.
         Raises ValueError if the model has no labels, or is `positional`.
@@ -251,12 +241,11 @@ class TrainedModel:
         return np.asarray(chances.argmax(-1), np.int32)
 
     def edit(self, codes: Array, /, **changes: str) -> jax.Array:
-        """Replaces as few codes as needed to change factors of images; see `sampling.edit`, and
-        for several stages `sampling.edit_places`, which makes one change after another.
+        """Replaces as few codes as needed to change factors of images (docs/edits.md).
 
-        `changes` are the wanted values by factor, as in `hair="bun"`; see `labels.factors`. Raises
-        ValueError if the model has no labels or is `positional`, or a factor or value is unknown or
-        is that of no parent.
+        `changes` are the wanted values by factor, as in `hair="bun"`; see `labels.factors`. With
+        several stages, one change is made after another. Raises ValueError if the model has no
+        labels or is `positional`, or a factor or value is unknown or is that of no parent.
         """
         edited, table = self._checked(codes), self._factor_table
         assert self.labels

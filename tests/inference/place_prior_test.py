@@ -102,9 +102,7 @@ def test_it_draws_the_hidden_patches_of_a_completion(model):
 @pytest.mark.slow
 def test_equal_images_are_completed_differently(model):
     image = load_dataset("random", image_size=16).test[0]["image"]
-    visible, codes = completions.complete(model, np.repeat([image], 9, 0), "left")
-    pixels = np.float32(image)[None] / 127.5 - 1
-    np.testing.assert_array_equal(codes[8:], model.complete(pixels, visible[:1], first=8))
+    _, codes = completions.complete(model, np.repeat([image], 9, 0), "left")
     assert len(np.unique(codes, axis=0)) == 9  # and are so eight at a time
 
 
