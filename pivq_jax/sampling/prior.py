@@ -157,7 +157,7 @@ def prior_bits(
 
 
 @partial(jax.jit, static_argnames=("prior", "passes"))
-def pseudo_likelihood(prior: SetPrior, params: Any, codes: jax.Array, passes: int = 4) -> jax.Array:
+def pseudo_likelihood(prior: SetPrior, params: Any, codes: jax.Array, passes: int) -> jax.Array:
     """Adds the log probabilities of the codes of each group, given those of all others: float32 [B]
     (Besag 1975, "Statistical analysis of non-lattice data").
 
