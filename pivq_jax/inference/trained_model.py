@@ -199,9 +199,10 @@ class TrainedModel:
 
         `visible` is bool [H, W] or [B, H, W], False for the pixels to be found, which are not read.
         `prior` says whether that of the model makes hidden parts likely; by default it does if
-        there is one. What is drawn for an image depends on its number. A bar shows the progress of
-        more than eight images. Raises ValueError if the model is `positional` or has no prior to
-        use, or with several stages neither prior nor parents, or no pixel of an image is visible.
+        there is one. What is drawn for an image depends on its place in the array. A bar shows the
+        progress of more than eight images. Raises ValueError if the model is `positional` or has no
+        prior to use, or with several stages neither prior nor parents, or no pixel of an image is
+        visible.
         """
         if self.space.ordered:
             raise InputError("completion changes sets, and positional codes are none")

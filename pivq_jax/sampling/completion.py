@@ -168,9 +168,9 @@ def complete_patches(
 ) -> jax.Array:
     """Completes codes [B, N], of which each is of one patch and says nothing about others.
 
-    Patches that are mostly hidden are drawn, by the number of the image from `start` on, or without
-    a prior those of the parent whose visible patches are most alike. If all are mostly hidden,
-    those of which most is visible count as visible.
+    Patches that are mostly hidden are drawn from the prior, with keys of the numbers of images from
+    `start` on, or are those of the parent whose visible patches are most alike. If all are mostly
+    hidden, those of which most is visible count as visible.
     """
     side = math.isqrt(space.places)
     share = visible[..., 0].reshape(len(visible), side, -1, side, visible.shape[2] // side)
