@@ -13,7 +13,6 @@ from pivq_jax import sampling
 from pivq_jax.common.pictures import interpolation_grid
 from pivq_jax.evaluation import samples, stages
 from pivq_jax.evaluation.reconstruction import decode_batched
-from pivq_jax.inference.recombination import recombine_at_random
 from pivq_jax.sampling import CodeSpace
 from tests.evaluation.atlas_test import Lamps
 
