@@ -72,7 +72,7 @@ def training_images(
     """Starts the batches of a training without end, uint8 [B, H, W, 3] on its devices."""
     batch_size, flip = config.train.batch_size, config.data.flip
     batches = train_batches(source, batch_size=batch_size, seed=seed, flip=flip)
-    return (put_batch({"image": batch["image"]}, mesh)["image"] for batch in batches)
+    return (put_batch(batch["image"], mesh) for batch in batches)
 
 
 def milliseconds_in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

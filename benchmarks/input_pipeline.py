@@ -85,7 +85,7 @@ def step_images_a_second(config: Config, steps: int = 20) -> float:
     state, lpips = functions.create(), lpips_weights_from_config(config, mesh)
     size, batch_size = config.data.image_size, config.train.batch_size
     pixels = np.stack([np.asarray(photograph(i, size)) for i in range(batch_size)])
-    images = put_batch({"image": pixels}, mesh)["image"]
+    images = put_batch(pixels, mesh)
     phase, times = phase_at(config, config.train.steps - 1), []
     for step in range(steps + 3):
         started = time.perf_counter()

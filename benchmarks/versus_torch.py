@@ -86,7 +86,7 @@ class Ours:
         self.mesh = make_mesh(devices=jax.devices()[:1])  # PyTorch uses one, too
         self.phase = phase_at(config, config.train.steps - 1)
         self.steps = steps_from_config(config, self.mesh)
-        self.images = put_batch({"image": pixels}, self.mesh)["image"]
+        self.images = put_batch(pixels, self.mesh)
         state = self.steps.create()
         latents = np.asarray(self.steps.latents(state.params, self.images))
         latents = latents.reshape(-1, config.model.code_dim)

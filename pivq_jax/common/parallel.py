@@ -23,7 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from pivq_jax.common.errors import InputError, brief, printable
 from pivq_jax.common.lock import DirectoryLock, machine
 
-__all__ = ["make_mesh", "put_batch"]
+__all__ = ["make_mesh"]
 
 # The batch is split over both axes; large parameters, with averages and moments, over the second.
 DATA, FSDP = "data", "fsdp"
@@ -37,8 +37,7 @@ PATIENCE = 900  # seconds in which all processes must have begun
 def join_processes(how: str) -> None:
     """Joins the processes of a distributed run, before any other use of JAX.
 
-    `how` is '' for a single process, 'auto' if JAX can detect the others, or the address of process
-    0, the number of processes, and the index of this one: 'ADDRESS:PORT,COUNT,INDEX'.
+    `how` is the value of --distributed; '' is a single process.
     """
     if not how:
         return
@@ -60,7 +59,7 @@ def join_processes(how: str) -> None:
 
 
 def end_without_others(code: int) -> None:
-    """Ends a process that has failed, of a run of several, after a few seconds with its exit code.
+    """Ends a process of several that has failed, after a few seconds, with its exit code.
 
     At exit JAX waits five minutes for the others, which may wait for this one, and aborts them all.
     Not at once: without process 0, others that fail as well would be aborted before they say why.
@@ -114,24 +113,12 @@ def shardings_of(state: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, state)
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Assembles global arrays from the rows of each process, split over all devices.
+def put_batch(rows: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Assembles a global array [B, ...], split over all devices, from the rows of each process.
 
-    Args:
-        batch: arrays [B / P, ...] by name, the rows of this process out of P processes; B is
-            divisible by the number of devices.
-        mesh: a mesh of `make_mesh`.
-
-    Returns:
-        global arrays [B, ...] of the same dtypes, by name.
-
-    Raises:
-        ValueError: if B is not divisible by the number of devices.
+    These are [B / P, ...] of P processes; B is divisible by the number of devices.
     """
-    return {
-        name: jax.make_array_from_process_local_data(over_batch(mesh), value)
-        for name, value in batch.items()
-    }
+    return jax.make_array_from_process_local_data(over_batch(mesh), rows)
 
 
 def split_rows(x: jax.Array, mesh: Mesh) -> jax.Array:

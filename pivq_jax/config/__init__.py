@@ -7,45 +7,13 @@ A config file only needs::
 
 from pivq_jax.config.fields import Config
 from pivq_jax.config.loader import load_config, load_config_dict
-from pivq_jax.config.presets import (
-    ACCELERATOR,
-    FACES_256,
-    SMOKE_RANDOM,
-    base_config,
-    with_variants,
-)
-from pivq_jax.config.sections import (
-    AdversarialConfig,
-    CheckpointsConfig,
-    DataConfig,
-    EvaluateConfig,
-    LossConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ProfileConfig,
-    QuantizerConfig,
-    SampleConfig,
-    TrainConfig,
-)
+from pivq_jax.config.presets import ACCELERATOR, FACES_256, SMOKE_RANDOM, base_config, with_variants
 
 __all__ = [
     "ACCELERATOR",
     "FACES_256",
     "SMOKE_RANDOM",
-    "AdversarialConfig",
-    "CheckpointsConfig",
     "Config",
-    "DataConfig",
-    "EvaluateConfig",
-    "LossConfig",
-    "MeshConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "ProfileConfig",
-    "QuantizerConfig",
-    "SampleConfig",
-    "TrainConfig",
     "base_config",
     "load_config",
     "load_config_dict",

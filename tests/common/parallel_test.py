@@ -53,7 +53,7 @@ size = config.train.batch_size
 def batch(step, mesh):
     rows = np.arange(step * size, (step + 1) * size) % len(images)
     rows = rows.reshape(jax.process_count(), -1)[jax.process_index()]  # as the pipeline deals them
-    return put_batch({{"image": images[rows]}}, mesh)["image"]
+    return put_batch(images[rows], mesh)
 
 meshes = {{
     **({{"1": make_mesh(devices=jax.devices()[:1])}} if jax.process_count() == 1 else {{}}),
@@ -244,7 +244,7 @@ def test_mesh_covers_all_devices_with_automatic_axes():
 def test_batches_are_put_over_the_devices_unchanged():
     mesh = make_mesh()
     rows = np.arange(8 * mesh.size, dtype=np.uint8).reshape(-1, 2)
-    batch = put_batch({"image": rows}, mesh)["image"]
+    batch = put_batch(rows, mesh)
     np.testing.assert_array_equal(batch, rows)
     assert batch.sharding.is_equivalent_to(over_batch(mesh), 2)
     assert replicated(mesh).is_fully_replicated
@@ -298,7 +298,7 @@ meshes = {{"1x8": make_mesh(8), "1": make_mesh(devices=jax.devices()[:1]), "2x4"
 every = {{n: steps_from_config(config, m) for n, m in meshes.items()}}
 
 def step(state, name):
-    batch = put_batch({{"image": images}}, meshes[name])["image"]
+    batch = put_batch(images, meshes[name])
     return every[name].train(state, batch, None, Phase.CONTINUOUS)
 
 state, _ = step(every["1x8"].create(), "1x8")

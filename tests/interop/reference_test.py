@@ -12,8 +12,8 @@ import torch
 
 from pivq_jax import sampling
 from pivq_jax.common.parallel import make_mesh
-from pivq_jax.config import Config, OptimizerConfig
-from pivq_jax.config.sections import RECOMBINATION_PATCHES
+from pivq_jax.config import Config
+from pivq_jax.config.sections import RECOMBINATION_PATCHES, OptimizerConfig
 from pivq_jax.interop import to_torch
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.model.pivq import PIVQ, pivq_from_config

@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from optax.contrib import MuonDimensionNumbers, MuonState
 
-from pivq_jax.config import OptimizerConfig, load_config
-from pivq_jax.config.sections import OPTIMIZERS
+from pivq_jax.config import load_config
+from pivq_jax.config.sections import OPTIMIZERS, OptimizerConfig
 from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training.optimizer import (
     UPDATE_RMS,

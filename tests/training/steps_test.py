@@ -8,8 +8,7 @@ import pytest
 from optax.contrib import MuonState
 
 from pivq_jax.common.parallel import make_mesh
-from pivq_jax.config import OptimizerConfig
-from pivq_jax.config.sections import OPTIMIZERS
+from pivq_jax.config.sections import OPTIMIZERS, OptimizerConfig
 from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.optimizer import make_optimizer
