@@ -325,7 +325,7 @@ def _batches(run: Run, step: int, workers: int = 0) -> Generator[jax.Array]:
     )
     with contextlib.closing(host):
         for batch in host:
-            yield put_batch({"image": batch["image"]}, run.mesh)["image"]
+            yield put_batch(batch["image"], run.mesh)
 
 
 def _initialize_or_revive_codebook(
