@@ -26,7 +26,7 @@ from pivq_jax.training.optimizer import (
 )
 from pivq_jax.training.steps import StepConfig, Steps, make_steps
 
-__all__ = ["dataset_from_config", "lpips_weights_from_config", "phase_at", "steps_from_config"]
+__all__ = ["dataset_from_config"]
 
 
 def dataset_from_config(config: Config) -> Dataset:
@@ -70,14 +70,7 @@ def objective_from_config(
 
 
 def lpips_weights_from_config(config: Config, mesh: Mesh) -> Params | None:
-    """Loads the weights of the perceptual network, a full copy for each device of a mesh.
-
-    Returns:
-        a tree of float32 arrays, or None if the perceptual loss is not used.
-
-    Raises:
-        InputError: if the file of weights is missing or invalid.
-    """
+    """Loads the weights of the perceptual loss, if it is used, a full copy for each device."""
     if not config.loss.perceptual:
         return None
     weights = load_lpips(config.loss.perceptual_network, config.loss.perceptual_weights)
@@ -95,7 +88,7 @@ def phase_at(config: Config, step: int) -> Phase:
 
 
 def recombination_schedule(config: Config) -> optax.Schedule:
-    """Returns the factor of the weight of the loss on recombined sets, float32 [], by step.
+    """Returns the factor of the weight of the loss on recombined sets by step.
 
     It rises linearly from 0 at `quantizer.init_step` to 1, so that the decoder learns the codes
     first: at full weight from the start it may stop using a code, which is then lost.

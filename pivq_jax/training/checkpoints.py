@@ -23,8 +23,6 @@ from pivq_jax.common.files import is_remote, sync_tree
 from pivq_jax.common.parallel import from_first_process, max_over_processes, shardings_of
 from pivq_jax.common.retry import DELAYS, causes, may_pass, say_again, tensorstore_status
 
-__all__ = ["Checkpoints"]
-
 # Key in `progress`; higher is better. A checkpoint without a score is never among the best.
 SCORE = "score"
 
@@ -50,18 +48,10 @@ def check_place(workdir: Path, flag: str = "--workdir", writes: bool = True) -> 
 class Checkpoints:
     """The checkpoints of one run, in `<workdir>/checkpoints/<step>/`.
 
-    Orbax writes each checkpoint under a temporary name and renames it once it is complete, so a
-    killed run leaves only complete checkpoints. Older ones are deleted only after that. All
-    processes of a run must take part in every call. A context manager that closes itself.
-
-    Args:
-        workdir: directory of the run, local or remote.
-        read_only: whether to write and delete nothing.
-        keep: number of newest checkpoints to keep. With 1, none is left if that one is damaged.
-        keep_best: number of checkpoints with the highest `progress["score"]` to keep as well.
-
-    Raises:
-        InputError: if checkpoints would be lost under the name of the workdir.
+    Each is complete or not there: Orbax writes it under a temporary name, renames it, and only then
+    deletes older ones. All processes of a run must take part in every call. Kept are the `keep`
+    newest (with 1, none is left if that one is damaged) and the `keep_best` with the highest
+    `progress["score"]`.
     """
 
     def __init__(
@@ -104,16 +94,8 @@ class Checkpoints:
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
         """Starts to write a checkpoint in the background, unless there is one of this step.
 
-        If the previous write failed, waits for this one, which may fit by now.
-
-        Args:
-            step: number of completed training steps.
-            state: tree of arrays.
-            progress: small dictionary of JSON values.
-
-        Raises:
-            OSError: if this write failed, for example on a full disk, as far as is known by then;
-                earlier checkpoints are intact.
+        If the previous write failed, waits for this one, which may fit by now. OSError if a write
+        is known to have failed, as on a full disk; earlier checkpoints are intact.
         """
         if step in self._manager.all_steps():
             return
@@ -136,11 +118,7 @@ class Checkpoints:
                 print(f"{failed}; that of step {step} is written", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
-        """Waits until all checkpoints are written.
-
-        Raises:
-            OSError: if a write failed.
-        """
+        """Waits until all checkpoints are written; OSError if a write failed."""
         with self._write_errors():
             self._finish()
 
@@ -157,24 +135,13 @@ class Checkpoints:
     def restore(
         self, state: Any, mesh: Mesh, step: int | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Restores the newest readable checkpoint, or that of `step`.
+        """Restores the newest readable checkpoint, or that of `step`, and its `progress`.
 
-        A damaged checkpoint is reported on stderr and the previous one is used. Unless `read_only`,
-        the damaged one is then renamed to `<step>.damaged`. A read that fails for another reason,
-        such as a timeout, says nothing about the checkpoint: it is repeated, then given up.
-
-        Args:
-            state: a tree of arrays or `jax.ShapeDtypeStruct`s, as returned by `jax.eval_shape`. A
-                dictionary with some of the fields of the state restores only these.
-            mesh: devices on which the arrays are placed, see `common.parallel.shardings_of`.
-            step: step of the checkpoint; by default the newest readable one.
-
-        Returns:
-            the state, and its `progress`.
-
-        Raises:
-            InputError: if there is no such checkpoint, or all are damaged.
-            OSError: if a checkpoint cannot be read, which may be whole. Nothing is changed.
+        `state` has the wanted shapes; a dictionary of some fields of the state restores only these.
+        A damaged checkpoint is reported and the one before it used; unless `read_only`, it is then
+        renamed to `<step>.damaged`. InputError if none is whole. A read that fails for another
+        reason, such as a timeout, says nothing about the checkpoint: it is repeated, and ends in an
+        OSError, with nothing changed.
         """
         kept = self.steps()
         if step is not None and step not in kept:
@@ -283,11 +250,7 @@ class Checkpoints:
             self.close()
 
     def close(self) -> None:
-        """Waits until all checkpoints are written and releases resources.
-
-        Raises:
-            OSError: if a write failed.
-        """
+        """Waits until all checkpoints are written, and ends; OSError if a write failed."""
         with self._write_errors():
             try:
                 self._finish()

@@ -46,8 +46,6 @@ from pivq_jax.training.run import (
 from pivq_jax.training.steps import CODEBOOK, Arrays, TrainState, with_arrays
 from pivq_jax.training.stopping import Interrupted, stop_requests
 
-__all__ = ["train"]
-
 # Names the parameters from which a run began; until its first checkpoint it needs them again.
 INITIAL = "init_from.json"
 
@@ -61,26 +59,11 @@ def train(
 ) -> None:
     """Trains up to step `config.train.steps`, from the newest checkpoint in `workdir` if any.
 
-    A run that was planned for fewer steps goes on with the schedule of the new number.
-
-    Args:
-        config: config of the run, checked by `check_config`.
-        workdir: directory of the run, local or remote, created if missing.
-        evaluator: what measures the weights every `config.evaluate.every` steps, if anything does.
-            What is trained does not depend on it.
-        initial: function that gives the parameters of the config's model, or some of them, float32
-            arrays by path, from which the run starts. It is not called if there is a checkpoint.
-        tracker: 'trackio' to record the log there too, besides TensorBoard.
-
-    Raises:
-        InputError: if the workdir belongs to another config or other data, or needs `initial`, if
-            another process trains in it, if data or weights of the perceptual network are missing,
-            if checkpoints would be lost under its name, if a directory takes the place of its log,
-            or if the tracker is not installed.
-        Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written, if there was a step.
-        FloatingPointError: if the loss or a gradient is not finite; checkpoints are kept.
-        OSError: if a file cannot be written, or a checkpoint cannot be read for a reason that may
-            pass.
+    The config is one that `check_config` has checked. What is trained does not depend on
+    `evaluator`, which measures the weights every `config.evaluate.every` steps. `initial` gives the
+    parameters, or some of them, from which the run starts; it is not called if there is a
+    checkpoint. After Ctrl-C or SIGTERM, Interrupted is raised once a checkpoint is written, if
+    there was a step; FloatingPointError if the loss or a gradient is not finite.
     """
     started = time.perf_counter()
     check_tracker(tracker)
@@ -372,9 +355,8 @@ def _save(
 ) -> TrainState:
     """Starts to write a checkpoint, and returns the state to continue with.
 
-    Before the codebook's start, one is fitted to the latents of the averaged weights, so that the
-    checkpoint is a model that can be used; the state passed in is then donated. Training does not
-    depend on this codebook. Later there is a score, if the best are kept. `in_haste`, neither.
+    Before the codebook's start, unless `in_haste`, one is fitted to the latents of the averaged
+    weights, so that the checkpoint is a model that can be used; training does not depend on it.
     """
     quantized = phase > Phase.CONTINUOUS
     codebook = "trained" if quantized else "none"

@@ -27,8 +27,6 @@ from pivq_jax.model.k_means import initial_codebook
 from pivq_jax.model.pivq import PIVQ
 from pivq_jax.training.objective import Gradients, Metrics, Objective, Phase
 
-__all__ = ["Steps"]
-
 Arrays = dict[tuple[str, ...], np.ndarray]  # parameters, float32, by path
 CODEBOOK = ("quantizer", "codebook")
 
@@ -276,35 +274,24 @@ def replace_codebook(state: TrainState, codebook: jax.Array, changed: jax.Array)
 
 
 class Steps(NamedTuple):
-    """The jitted steps of a run, for global arrays on the devices of a mesh.
+    """The jitted steps of a run, for global arrays; what they return but states is on every device.
 
     `train`, `initialise` and `revive` donate their state, which must not be used afterwards.
-    `create` and `train` can also be lowered without being run.
-
-    Attributes:
-        create: function without arguments that returns the initial state.
-        train: function of a state, images uint8 [B, H, W, 3], the weights of the perceptual network
-            or None, and a static `Phase`, that returns the next state and metrics, float32 [] each.
-        latents: function of parameters and images uint8 [B, H, W, 3] that returns latents
-            float32 [B, N / stages, `latent_dim`] on every device.
-        reconstruct: function of parameters, images uint8 [B, H, W, 3] and a static bool, whether to
-            quantize, that returns images uint8 [B, H, W, 3] on every device.
-        initialise: function of a state and latents of M images that returns the state with a new
-            codebook.
-        revive: function of a state and images uint8 [B, H, W, 3] that returns the state and the
-            number of revived entries, int32 [].
     """
 
-    create: jax.stages.Wrapped
+    create: jax.stages.Wrapped  # -> state
+    # State, images, weights of the perceptual network or None, `Phase` -> state, metrics.
     train: jax.stages.Wrapped
-    latents: Callable[[Params, jax.Array], jax.Array]
+    latents: Callable[[Params, jax.Array], jax.Array]  # parameters, images -> latents
+    # Parameters, images, whether to quantize -> images.
     reconstruct: Callable[[Params, jax.Array, bool], jax.Array]
-    initialise: Callable[[TrainState, jax.Array], TrainState]
+    initialise: Callable[[TrainState, jax.Array], TrainState]  # state, latents of many -> state
+    # State, images -> state, number of revived entries.
     revive: Callable[[TrainState, jax.Array], tuple[TrainState, jax.Array]]
 
 
 def make_steps(config: StepConfig, mesh: Mesh) -> Steps:
-    """Jits the steps of a run for a mesh; nothing is compiled before their first call."""
+    """Jits the functions above for a mesh; nothing is compiled before their first call."""
     model = config.objective.model
     create = partial(create_state, config)
     train = partial(train_step, config, parts_sharding=over_batch(mesh, axis=1))

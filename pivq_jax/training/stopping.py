@@ -11,22 +11,16 @@ from jax.experimental import multihost_utils
 
 from pivq_jax.common.output import outlive_output
 
-__all__ = ["Interrupted"]
-
 _CALLS = itertools.count(1)
 _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 class Interrupted(Exception):
-    """The run was stopped by a signal after a checkpoint was written.
-
-    Attributes:
-        exit_code: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, as in shells.
-    """
+    """The run was stopped by a signal after a checkpoint was written."""
 
     def __init__(self, signal_number: int, step: int) -> None:
         super().__init__(f"stopped at step {step}; the same command continues from there")
-        self.exit_code = 128 + signal_number
+        self.exit_code = 128 + signal_number  # as in shells: 130 after Ctrl-C
 
 
 def end_on_sigterm() -> None:
@@ -43,11 +37,9 @@ def end_on_sigterm() -> None:
 def stop_requests() -> Iterator[Callable[[], int]]:
     """Handles Ctrl-C, SIGTERM and SIGHUP (a closed terminal) while the context is open.
 
-    Yields a function to call before the first step and after every step, or more often, by all
-    processes alike. It returns the number of the signal to stop for, or 0. Of several processes a
-    single one may receive it, as when one host of a slice is preempted; JAX's coordination service
-    then notifies the others, and all agree on the next call that none has made. Without a signal,
-    there is no communication.
+    Yields a function that returns the number of the signal to stop for, or 0. All processes call it
+    before the first step and after each: if one receives a signal, JAX's coordination service
+    notifies the others, and all agree on the next call that none has made.
     """
     several = jax.process_count() > 1
     received: list[int] = []
