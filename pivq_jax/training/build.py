@@ -1,8 +1,6 @@
 """Builds data, losses and steps from a config; other training modules take plain arguments."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,22 +45,17 @@ def dataset_from_config(config: Config) -> Dataset:
     return dataset
 
 
-def objective_from_config(
-    config: Config,
-    model: PIVQ,
-    map_rows: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
-) -> Objective:
-    """Builds the loss of a config; `map_rows` transforms recombination as in `pivq_from_config`."""
+def objective_from_config(config: Config, model: PIVQ, mesh: Mesh) -> Objective:
+    """Builds the loss of a config, which recombines the images of each device on that device."""
     weights, settings, adversary = config.loss, config.adversarial, None
     perceptual = partial(lpips, network=weights.perceptual_network) if weights.perceptual else None
-    recombine = map_rows(partial(recombine_pairs, space=CodeSpace.of(config)))
     if settings.is_used:
         dtype = jnp.dtype(config.model.dtype)
         adversary = Adversary(Discriminator(settings.channels, settings.layers, dtype), settings)
     return Objective(
         model=model,
         weights=weights,
-        recombine=recombine,
+        recombine=map_over_batch(partial(recombine_pairs, space=CodeSpace.of(config)), mesh),
         perceptual=perceptual,
         adversary=adversary,
         noise=config.quantizer.noise,
@@ -103,14 +96,10 @@ def recombination_schedule(config: Config) -> optax.Schedule:
 
 
 def steps_from_config(config: Config, mesh: Mesh) -> Steps:
-    """Builds the jitted steps of a config for the devices of a mesh of `make_mesh`.
-
-    Nothing is compiled before their first call.
-    """
-    map_rows = partial(map_over_batch, mesh=mesh)
-    model = pivq_from_config(config, map_rows)
+    """Builds the steps of a config for a mesh; nothing is compiled before their first call."""
+    model = pivq_from_config(config, partial(map_over_batch, mesh=mesh))
     step_config = StepConfig(
-        objective=objective_from_config(config, model, map_rows),
+        objective=objective_from_config(config, model, mesh),
         optimizer=make_optimizer(config.optimizer, config.train.steps, mesh, config.model.dtype),
         schedule=learning_rate_schedule(config.optimizer, config.train.steps),
         discriminator_optimizer=make_discriminator_optimizer(

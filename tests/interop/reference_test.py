@@ -108,7 +108,7 @@ def make_twins(tiny_config: Config, changes: dict[str, Any]) -> Twins:
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (8, 16, 16, 3)), jnp.float32) / 127.5 - 1
     model = pivq_from_config(config)
-    objective = objective_from_config(config, model)
+    objective = objective_from_config(config, model, make_mesh())
     assert objective.adversary is not None
     judge_shapes = jax.eval_shape(objective.adversary.discriminator.init, jax.random.key(0), images)
     params = draw_like(model_shapes(config), rng)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pivq_jax.common.parallel import make_mesh
 from pivq_jax.losses.adversarial import augment, discriminator_hinge
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.training.build import objective_from_config
@@ -33,7 +34,7 @@ def setting(tiny_config, faces):
         }
     )
     model = pivq_from_config(config)
-    objective = objective_from_config(config, model)
+    objective = objective_from_config(config, model, make_mesh())
     objective = dataclasses.replace(
         objective,
         perceptual=perceptual,
