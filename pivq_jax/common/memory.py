@@ -17,9 +17,7 @@ _RESTARTED = "PIVQ_JAX_RESTARTED"  # the process id, which stays the same
 def restart_with_kept_memory() -> None:
     """Executes this command anew with a malloc that keeps freed memory, as the same process.
 
-    glibc takes settings from the environment alone, when a program starts. Does nothing on other
-    systems than Linux, under a debugger, where GLIBC_TUNABLES has settings of malloc already, and
-    in programs that call the command.
+    glibc takes settings from the environment alone, when a program starts.
     """
     restarted = os.environ.pop(_RESTARTED, "") == str(os.getpid())
     given = os.environ.get("GLIBC_TUNABLES", "")

@@ -52,9 +52,8 @@ def step_flops(
 ) -> float | None:
     """Returns XLA's count of the FLOPs of a step for each of `devices`, None if it has no count.
 
-    The program is counted before optimization, so the device does not matter, and the body of a
-    loop counts once. The count is multiplied by the parts of a batch, although Muon updates once
-    for all parts. `lowered` is the step as it is run, if there is one.
+    It is counted before optimization, so the device does not matter. A loop's body counts once, so
+    the count is multiplied by the parts of a batch, although Muon updates once for all of them.
     """
     count = lowered.cost_analysis() if lowered else None
     # For GPU and TPU, JAX has counts of compiled programs only, without what GPUs leave to cuBLAS.

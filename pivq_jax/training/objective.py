@@ -138,10 +138,9 @@ class Objective:
     ) -> Gradients:
         """Computes the gradients of both networks for images float32 [B, H, W, 3] in [-1, 1].
 
-        The forward pass runs once. The losses are differentiated with respect to its outputs, and
-        the cotangents are pulled back through it, once for the update and, for the adaptive weight,
-        twice to the last layer of the decoder; the compiler removes the unused rest of these two.
-        If the matching of an image does not converge, all gradients of the model are NaN.
+        The forward pass runs once. Cotangents of its outputs are pulled back through it, once for
+        the update and, for the adaptive weight, twice to the decoder's last layer; the compiler
+        removes the rest of these two.
         """
         key_mix, key_discriminator, key_shift = jax.random.split(key, 3)
         key_moved = jax.random.fold_in(key_shift, 1)  # key_shift itself is drawn from

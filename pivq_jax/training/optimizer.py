@@ -39,11 +39,10 @@ def make_optimizer(
     mesh: Mesh | None = None,
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> optax.GradientTransformationExtraArgs:
-    """Builds the optimizer, whose learning rates follow `learning_rate_schedule`.
+    """Builds the optimizer, whose `update` takes `frozen`, see `orthogonalize`.
 
-    Weight decay, multiplied by the learning rate (AdamW: Loshchilov and Hutter 2019), applies to
-    parameters of several axes except for the codebook, not to vectors (biases and norms). Its
-    `update` takes `frozen`, see `orthogonalize`.
+    Weight decay (AdamW: Loshchilov and Hutter 2019) applies to all parameters of several axes but
+    the codebook.
     """
     rate, decay = learning_rate_schedule(config, steps), config.weight_decay
     inner = adamw = optax.adamw(rate, b1=0.9, b2=0.99, weight_decay=decay, mask=_weight_decay_mask)
@@ -107,9 +106,7 @@ def orthogonalize(
 ) -> optax.GradientTransformationExtraArgs:
     """Returns Muon without its momentum: Newton-Schulz, batched over equal shapes.
 
-    Kernels are treated as matrices [inputs, outputs]; those with fewer rows than columns are
-    transposed, with which the iterations commute. With a mesh, each batch is split over its
-    devices, so that no work is repeated. Batches are stored and sent as `dtype`. Updates of the
+    Batches are split over the devices of a mesh, and stored and sent as `dtype`. Updates of the
     network `frozen`, a key of the tree, are left as they are, as nobody will use them.
     """
 
@@ -143,7 +140,10 @@ def orthogonalize(
 
 
 def _upright(kernel: jax.Array) -> jax.Array:
-    """A kernel [..., outputs] as a matrix with no fewer rows than columns."""
+    """A kernel [..., outputs] as a matrix with no fewer rows than columns.
+
+    It is transposed if need be, with which the iterations commute.
+    """
     matrix = kernel.reshape(-1, kernel.shape[-1])
     return matrix.T if matrix.shape[0] < matrix.shape[1] else matrix
 
@@ -151,10 +151,9 @@ def _upright(kernel: jax.Array) -> jax.Array:
 def newton_schulz(stack: jax.Array, sharing: int = 1) -> jax.Array:
     """Returns updates [count, rows, columns] of momenta of that shape, rows >= columns.
 
-    Iterations on one Gram matrix x' x accumulate the product of their factors, which x is then
-    multiplied by. They cost two thirds for matrices four times as high as wide, and save little or
-    nothing for those of less than twice the height, or when a device has fewer of the rows, as
-    `sharing` devices split only products with x.
+    Iterations on one Gram matrix cost two thirds for matrices four times as high as wide, and save
+    little or nothing below twice the height, or when a device has fewer of the rows, as `sharing`
+    devices split only products with x.
     """
     x = stack.astype(jnp.float32)
     # The iterations need norms of at most about 1. `scale_by_muon` has divided by them already, as
