@@ -13,33 +13,19 @@ import numpy.typing as npt
 
 from pivq_jax.common.files import as_path, write_atomically
 
-__all__ = ["grid", "save_png"]
+__all__ = ["save_png"]
 
 Pixels = npt.NDArray[np.uint8]
 _PAD = 2  # of the pictures that consist of groups
 
 
 def grid(images: npt.ArrayLike, columns: int, scale: int = 1, pad: int = 2) -> Pixels:
-    """Arranges images in a grid on white, row by row.
+    """Arranges images in a grid on white, row by row, of at most so many columns.
 
-    Args:
-        images: uint8 [M, H, W, 3], M at least 1.
-        columns: largest number of images per row, at least 1; the last row may be shorter.
-        scale: enlargement, at least 1.
-        pad: gap between the images and around them in pixels, at least 0.
-
-    Returns:
-        uint8 [rows * (H * scale + pad) + pad, columns * (W * scale + pad) + pad, 3], with at most M
-        columns.
-
-    Raises:
-        ValueError: if a shape is wrong or an option is out of range.
-        TypeError: if images are not uint8.
+    `pad` is the gap between the images and around them in pixels. Raises ValueError or TypeError if
+    the images are not uint8 [M, H, W, 3], M at least 1.
     """
     images = _check(images, "images")
-    for name, value, least in (("columns", columns, 1), ("scale", scale, 1), ("pad", pad, 0)):
-        if value < least:
-            raise ValueError(f"{name} = {value}: use at least {least}")
     columns = min(columns, len(images))
     images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     # A gap above and to the left of each image, and white places after the last one.

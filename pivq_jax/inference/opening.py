@@ -93,6 +93,8 @@ def save_grid(path: str | Path, images: jax.Array | np.ndarray, columns: int = 8
     images = np.asarray(images)
     if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images are {images.dtype}: give floats in [-1, 1], or uint8")
+    if columns < 1:
+        raise ValueError(f"columns = {columns}: use at least 1")
     pixels = images if images.dtype == np.uint8 else images_to_uint8(images)
     scale = magnification(images.shape[1]) if images.ndim == 4 and images.size else 1
     save_png(path, grid(pixels, columns, scale))

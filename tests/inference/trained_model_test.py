@@ -173,6 +173,8 @@ def test_a_grid_of_images_is_written(tmp_path, images):
         pivq_jax.save_grid(tmp_path / "one.png", images[0])
     with pytest.raises(ValueError, match="images are int64: give floats"):
         pivq_jax.save_grid(tmp_path / "whole.png", np.full((1, 8, 8, 3), 100))
+    with pytest.raises(ValueError, match="columns = 0: use at least 1"):
+        pivq_jax.save_grid(tmp_path / "none.png", images, columns=0)
 
 
 def test_an_image_decodes_alike_in_any_batch(trained_model, images):
