@@ -18,7 +18,7 @@ import numpy as np
 from flax import traverse_util
 
 from pivq_jax.common.errors import InputError, brief
-from pivq_jax.common.files import expanded, json_bytes, replace_together
+from pivq_jax.common.files import check_directory, expanded, json_bytes, replace_together
 from pivq_jax.common.weights import (
     Params,
     find_faults,
@@ -76,8 +76,7 @@ def check_target(directory: Path) -> None:
 
     The workdir of a run is refused, as it has a config.json, too.
     """
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file: give a directory")
+    check_directory(directory, "directory")
     if (directory / "checkpoints").exists():
         raise InputError(f"{directory} holds a run: give another directory")
 
