@@ -115,16 +115,14 @@ class Objective:
 
     model: PIVQ  # the autoencoder
     weights: LossConfig  # weights of the terms that need no discriminator
-    # Function of pairs of images and the codebook that returns new code sets; see
-    # `recombine_pairs`.
+    # Function of pairs of images and the codebook that gives new code sets; see `recombine_pairs`.
     recombine: Callable[[Pairs, jax.Array], jax.Array]
-    # Function of its weights, images and targets that returns distances float32 [B]; None if not
-    # used.
-    perceptual: Callable[[Params, jax.Array, jax.Array], jax.Array] | None = None
-    adversary: Adversary | None = None  # None if there is no adversarial phase
+    # Function of its weights, images and targets that returns distances float32 [B], if it is used.
+    perceptual: Callable[[Params, jax.Array, jax.Array], jax.Array] | None
+    adversary: Adversary | None  # None if there is no adversarial phase
     # Standard deviation of normal noise on the latents of the continuous phase, in place of the
     # error that quantization will make (as Ballé et al. 2017, arXiv 1611.01704).
-    noise: float = 0.0
+    noise: float
 
     def gradients(
         self,

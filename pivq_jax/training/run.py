@@ -62,7 +62,7 @@ class Run:
     checkpoints: Checkpoints
     lock: DirectoryLock
     evaluator: Evaluator | None
-    initial: Arrays | None = None  # parameters that are not random at first
+    initial: Arrays | None  # parameters that are not random at first
 
 
 def check_finite(run: Run, step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:

@@ -68,9 +68,9 @@ class StepConfig:
     discriminator_optimizer: optax.GradientTransformation
     recombination_schedule: optax.Schedule  # factor of the loss on recombined sets
     seed: int
-    accumulation: int = 1  # parts of a batch, one after another
-    ema_decay: float = 0.999
-    revive_threshold: float = 0.05
+    accumulation: int  # parts of a batch, one after another
+    ema_decay: float
+    revive_threshold: float
 
 
 def create_state(config: StepConfig) -> TrainState:

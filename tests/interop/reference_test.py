@@ -323,7 +323,9 @@ def test_ten_optimizer_steps(tiny_config, name):
         discriminator_optimizer=judge_optimizer,
         recombination_schedule=lambda step: jnp.clip((step - 2) / 8, 0, 1),
         seed=seed,
+        accumulation=1,
         ema_decay=0.3,  # reached from the fourth step on
+        revive_threshold=0.05,
     )
     steps = make_steps(step_config, make_mesh())
     state = TrainState(
