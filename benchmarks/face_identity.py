@@ -103,7 +103,7 @@ def rows_of(workdir: Path, samples: int, searched: int, seed: int) -> dict[str, 
     recombined, parents = recombine(model.config.sample.nearest_of)
     made = {
         "training images": pixels_of(held_out),
-        "averaged pixels": average_pixels(pool, parents),
+        "averaged pixels": np.concatenate([*average_pixels(pool, parents, batch_size)]),
         "reconstructions": decode_batched(
             model, encode_split(model, dataset.test, batch_size), batch_size
         ),

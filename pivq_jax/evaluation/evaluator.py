@@ -5,6 +5,7 @@ import dataclasses
 from functools import cached_property
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -66,7 +67,7 @@ class Evaluator:
         model = TrainedModel(run.config, run.mesh, params, step, {})
         session = Session(model, run.dataset, self._settings, Path())
         with contextlib.suppress(InputError):
-            images = session.samples.images
+            images = session.recombined(self.images, jax.random.key(session.seed)).images
             pictures["samples"] = grid(images[: 2 * SHOWN], 8, scale)
             if self._real is not None:
                 fake = self._extractor.extract(images, quiet=True)

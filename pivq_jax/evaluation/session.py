@@ -14,10 +14,17 @@ from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
 from pivq_jax.data.sources import Mirrored, Source, first_images
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
-from pivq_jax.evaluation.reconstruction import POOL_IMAGES, decode_batched, encode_split
+from pivq_jax.evaluation.reconstruction import (
+    POOL_IMAGES,
+    decode_batched,
+    decode_batches,
+    encode_split,
+)
 from pivq_jax.evaluation.samples import Samples
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import recombine_at_random
+
+KEPT = 64  # samples whose images are kept, to be shown: all of them may take gigabytes
 
 
 class Draw(enum.IntEnum):
@@ -114,8 +121,11 @@ class Session:
 
     @cached_property
     def samples(self) -> Samples:
-        """The samples of the evaluation, `settings.samples` recombined pairs."""
-        return self.recombined(self.settings.samples, jax.random.key(self.seed))
+        """The samples of the evaluation, `settings.samples` recombined pairs; images of the first
+        `KEPT` alone.
+        """
+        codes, groups = self.recombined_codes(self.settings.samples, jax.random.key(self.seed))
+        return Samples(self.decode(codes[:KEPT]), codes, groups)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Decodes codes, int32 [M, N]: uint8 [M, H, W, 3]."""
@@ -135,7 +145,8 @@ class Session:
     @cached_property
     def sample_features(self) -> np.ndarray:
         """The features of `samples`, float32 [S, F]."""
-        return self.extractor.extract(self.samples.images)
+        codes, batch_size = self.samples.codes, self.settings.batch_size
+        return self.extractor.extract(decode_batches(self.model, codes, batch_size), len(codes))
 
     def features_of(self, source: Source) -> np.ndarray:
         """Computes the features of images, float32 [M, F]."""

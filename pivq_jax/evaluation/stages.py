@@ -77,12 +77,17 @@ def perceptual(session: Session) -> dict[str, Any]:
 def distribution(session: Session) -> dict[str, Any]:
     """Compares samples, reconstructions and two baselines with the test split in feature space."""
     test, k = session.dataset.test, session.settings.neighbours
+    batch_size = session.settings.batch_size
     if (least := min(len(test), len(session.training_images))) <= k:
         raise InputError(f"{least} images are too few for k = {k} neighbours")
-    real = session.features_of(test)
-    batches = decode_batches(session.model, session.test_codes, session.settings.batch_size)
+    batches = decode_batches(session.model, session.test_codes, batch_size)
     rebuilt = session.extractor.extract(batches, len(test))
-    averaged = average_pixels(session.pool, session.samples.parents)
+    sampled = session.sample_features
+    if jax.process_index():
+        return {}  # what follows is of one process, and reads many images
+    real = session.features_of(test)
+    parents = session.samples.parents
+    averaged = average_pixels(session.pool, parents, batch_size)
 
     def compare(features: np.ndarray) -> dict[str, Any]:
         found: dict[str, Any] = {"sample_images": len(features)}
@@ -92,11 +97,11 @@ def distribution(session: Session) -> dict[str, Any]:
         return found
 
     return {
-        **compare(session.sample_features),
+        **compare(sampled),
         "rfid": frechet_distance(real, rebuilt),
         "baselines": {
             "training images": compare(session.training_features),
-            "averaged pairs": compare(session.extractor.extract(averaged)),
+            "averaged pairs": compare(session.extractor.extract(averaged, len(parents))),
         },
         "feature_network": session.extractor.network,
         "feature_preprocessing": session.extractor.preprocessing,
@@ -110,7 +115,7 @@ def samples(session: Session) -> dict[str, Any]:
     measures the speed of sampling.
     """
     found, many = session.samples, min(4, len(session.pool_codes))
-    session.save("samples", pictures.grid(found.images[:64], 8, session.scale))
+    session.save("samples", pictures.grid(found.images, 8, session.scale))
     session.save("parents", found.between_parents(session.pool, SHOWN))
     mixed = session.recombined(16, session.key(Draw.MANY_PARENTS), many)
     session.save("many_parents", pictures.grid(mixed.images, 8, session.scale))
@@ -145,6 +150,9 @@ def neighbours(session: Session) -> dict[str, Any]:
     """Draws samples beside their nearest training images, parents or not, to reveal copies."""
     found, count = session.samples, len(session.training_images)
     shown = min(10, len(found.images))
+    sampled = session.sample_features[:shown]
+    if jax.process_index():
+        return {}  # as in `distribution`
     others = np.unique(found.parents[:shown])
     searched = Subset(
         session.dataset.train, np.concatenate([np.arange(count), others[others >= count]])
@@ -154,7 +162,7 @@ def neighbours(session: Session) -> dict[str, Any]:
     if len(searched) > count:
         added = session.features_of(Subset(searched, range(count, len(searched))))
         features = np.concatenate([features, added])
-    nearest = nearest_neighbours(session.sample_features[:shown], features, near)
+    nearest = nearest_neighbours(sampled, features, near)
     rows = [
         np.concatenate([image[None], images_of(searched, row)])
         for image, row in zip(found.images, nearest.indices, strict=False)

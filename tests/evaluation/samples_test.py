@@ -102,9 +102,12 @@ def test_average_of_pixels():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (5, 2, 3, 3), np.uint8)
     source = [{"image": image} for image in images]
-    parents = np.array([[0, 1], [4, 2]])
-    averages = samples.average_pixels(source, parents)
+    parents = np.array([[0, 1], [4, 2], [3, 3]])
+    averages = [*samples.average_pixels(source, parents, 2)]
+    assert [len(batch) for batch in averages] == [2, 1]
     expected = images[parents].astype(float).mean(1)
-    assert averages.dtype == np.uint8 and np.all(np.abs(averages - expected) <= 0.5)
+    assert all(batch.dtype == np.uint8 for batch in averages)
+    assert np.all(np.abs(np.concatenate(averages) - expected) <= 0.5)
     black_and_white = [{"image": np.full((1, 1, 3), value, np.uint8)} for value in (0, 255)]
-    assert samples.average_pixels(black_and_white, np.array([[0, 1]])).ravel()[0] == 128
+    (grey,) = samples.average_pixels(black_and_white, np.array([[0, 1]]), 2)
+    assert grey.tolist() == [[[[128] * 3]]]

@@ -90,3 +90,12 @@ def test_a_check_uses_the_first_images_of_each_split(session):
 def test_codes_that_a_stage_has_are_kept(session):
     session.pool_codes = np.arange(60).reshape(30, 2)
     assert len(session.pool_codes) == 30 and session.encoded == []
+
+
+def test_images_of_a_few_samples_are_kept_and_features_are_of_all(session, monkeypatch):
+    monkeypatch.setattr(session_module, "KEPT", 6)
+    halves = lambda model, codes, batch_size: iter(np.split(codes, 2))  # noqa: E731
+    monkeypatch.setattr(session_module, "decode_batches", halves)
+    session.extractor = SimpleNamespace(extract=lambda batches, total: [*batches])
+    assert session.samples.images.tolist() == [*range(6)] and len(session.samples.codes) == 20
+    assert np.concatenate(session.sample_features).tolist() == [*range(20)]
