@@ -9,6 +9,7 @@ weights `evaluation.dci` uses.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +25,11 @@ PENALTIES = (10**-0.5, 10**-1.0, 10**-1.5)
 MAX_CODE_FEATURES = 8_192
 # Directions of a latent with less than this fraction of its largest variance are ignored.
 LEAST_VARIANCE = 1e-6
+_AT_ONCE = 2**27  # features converted to floats at once
 
 
 class Labelled(NamedTuple):
-    """Features f32 [M, F] of a split, and labels int [M, A], the class of each attribute."""
+    """Features [M, F] of a split, and labels int [M, A], the class of each attribute."""
 
     features: np.ndarray
     labels: np.ndarray
@@ -54,13 +56,15 @@ class ProbeResult(NamedTuple):
 
 
 def code_features(space: CodeSpace, splits: Sequence[npt.ArrayLike]) -> list[np.ndarray]:
-    """Converts codes of splits to features f32 [M, F], what the decoder receives: the counts of
+    """Converts codes of splits to features [M, F], what the decoder receives: the counts of
     each entry, F = K; for `positional`, one-hot entries at each place, F = N K or the
     `MAX_CODE_FEATURES` pairs most frequent in the first split.
     """
     checked = [space.check(codes, distinct=False) for codes in splits]
     if not space.ordered:
-        return [space.multi_hot(codes) for codes in checked]
+        # As floats, those of 10,000 images and 131,072 entries would take 5 GB.
+        dtype = np.min_scalar_type(1 if space.distinct else space.num_codes)
+        return [space.multi_hot(codes, dtype) for codes in checked]
     places = space.codebook_size * np.arange(space.num_codes)
     placed = [codes + places for codes in checked]  # each place has its own range of K numbers
     total = space.codebook_size * space.num_codes
@@ -145,7 +149,8 @@ def probe_attributes(
     commonest = np.array([np.bincount(labels).argmax() for labels in train.labels.T])
     # Times its standard deviation, the importance does not depend on the scale of a feature.
     importance = np.zeros((len(varies), len(names)))
-    deviation = train.features.std(0, dtype=np.float64)
+    parts = _parts(train.features, axis=1)
+    deviation = np.concatenate([part.std(0, dtype=np.float64) for part in parts])
     importance[varies] = np.abs(best.weights).sum(-1, dtype=np.float64) * deviation[:, None]
     return ProbeResult(
         names=names,
@@ -173,7 +178,7 @@ def fit_probes(
     # Centred features make the problem far better conditioned; the bias is corrected at the end.
     mean = data.features.mean(0, dtype=np.float64).astype(np.float32)
     problem = logistic.Problem(
-        features=jnp.asarray(data.features - mean),
+        features=_centred(data.features, mean),
         labels=jnp.asarray(labels, jnp.int32),
         seen=jnp.asarray(seen),
         shares=jnp.asarray(np.take_along_axis(shares.T, labels, axis=0), jnp.float32),
@@ -194,7 +199,22 @@ def fit_probes(
 
 def predict(probes: Probes, features: np.ndarray) -> np.ndarray:
     """Predicts the most likely class of each attribute, int [M, A]."""
-    return (np.tensordot(features, probes.weights, 1) + probes.bias).argmax(-1)
+    found = []
+    for part in _parts(features, axis=0):
+        scores = np.tensordot(part.astype(np.float32, copy=False), probes.weights, 1) + probes.bias
+        found.append(scores.argmax(-1))
+    return np.concatenate(found)
+
+
+@jax.jit
+def _centred(features: jax.Array, mean: jax.Array) -> jax.Array:
+    """Centres features on the device, so that counts become floats only there."""
+    return features.astype(jnp.float32) - mean
+
+
+def _parts(features: np.ndarray, axis: int) -> list[np.ndarray]:
+    """Splits features [M, F] along an axis into parts of at most about `_AT_ONCE`."""
+    return np.array_split(features, -(-features.size // _AT_ONCE), axis)
 
 
 def _balanced(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

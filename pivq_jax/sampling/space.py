@@ -162,10 +162,10 @@ class CodeSpace:
         """Returns codes, int [..., N], in canonical order: sorted unless places have a meaning."""
         return codes if self.ordered else jnp.sort(codes, axis=-1)
 
-    def multi_hot(self, codes: np.ndarray) -> npt.NDArray[np.float32]:
-        """Counts each entry in each image of int [M, N]: float32 [M, K], 0 or 1 for sets."""
-        counts = np.zeros((len(codes), self.codebook_size), np.float32)
-        np.add.at(counts, (np.arange(len(codes))[:, None], codes), 1.0)
+    def multi_hot(self, codes: np.ndarray, dtype: npt.DTypeLike = np.float32) -> np.ndarray:
+        """Counts each entry in each image of int [M, N]: [M, K] of `dtype`, 0 or 1 for sets."""
+        counts = np.zeros((len(codes), self.codebook_size), dtype)
+        np.add.at(counts, (np.arange(len(codes))[:, None], codes), counts.dtype.type(1))
         return counts
 
     def occurrences(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -127,6 +127,9 @@ def test_code_features():
     counts, others = probes.code_features(CodeSpace(3, 5, "nearest"), [codes, codes[1:]])
     np.testing.assert_array_equal(counts, [np.bincount(row, minlength=5) for row in codes])
     np.testing.assert_array_equal(others, counts[1:])
+    assert counts.dtype == np.uint8
+    alike = probes.code_features(CodeSpace(300, 5, "nearest"), [np.full((1, 300), 3)])[0]
+    assert alike.tolist() == [[0, 0, 0, 300, 0]]
     placed = probes.code_features(CodeSpace(3, 5, "positional"), [codes])[0].reshape(2, 3, 5)
     np.testing.assert_array_equal(placed.argmax(-1), codes)
     np.testing.assert_array_equal(placed.sum(-1), 1)
@@ -184,6 +187,15 @@ def test_planted_attributes_are_found_and_noise_is_not(planted):
     assert result.importance.shape == (FEATURES, 3) and not result.importance[5].any()
     assert result.importance[0, 0] > 0.99 * result.importance[:, 0].sum()
     assert result.importance[[1, 2], 1].sum() > 0.9 * result.importance[:, 1].sum()
+
+
+def test_counts_in_parts_are_probed_as_floats_at_once(planted, monkeypatch):
+    expected = probes.probe_attributes(*planted, FACTORS)
+    counts = [data._replace(features=data.features.astype(np.uint8)) for data in planted]
+    monkeypatch.setattr(probes, "_AT_ONCE", 1_000)
+    found = probes.probe_attributes(*counts, FACTORS)
+    for name, values in expected._asdict().items():
+        np.testing.assert_array_equal(getattr(found, name), values, name)
 
 
 def test_the_strongest_of_the_best_penalties_is_chosen(planted):
