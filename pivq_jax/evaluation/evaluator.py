@@ -34,7 +34,15 @@ class Evaluator:
     def __init__(self, config: Config) -> None:
         pool = min(PARENT_IMAGES, config.evaluate.images or PARENT_IMAGES)
         self.images = min(IMAGES, config.evaluate.samples, pool)
-        self._settings = dataclasses.replace(config.evaluate, samples=self.images, images=pool)
+        # Distances of 2,048 features take half a minute: most evaluations would be skipped.
+        path = config.evaluate.features_path if config.evaluate.features == "vgg" else ""
+        self._settings = dataclasses.replace(
+            config.evaluate,
+            samples=self.images,
+            images=pool,
+            features="vgg",
+            features_path=path,
+        )
         self._lpips_path = alex_weights(config.loss)
         self._real: np.ndarray | None = None  # features of the validation images
 

@@ -21,7 +21,8 @@ from pivq_jax.evaluation.session import Session
 @pytest.fixture
 def parts(tiny_model):
     """An evaluator, a run on noise of 16 x 16 pixels, and some of it with reconstructions."""
-    config = tiny_model.config.with_fields({"evaluate.samples": 24, "evaluate.images": 60})
+    fields = {"evaluate.samples": 24, "evaluate.images": 60, "evaluate.features": "inception_2048"}
+    config = tiny_model.config.with_fields(fields)
     data = load_dataset("random", image_size=16)
     shown = np.stack([data.validation[i]["image"] for i in range(24)])
     made = np.asarray(images_to_uint8(tiny_model.decode(tiny_model.encode(images_to_float(shown)))))
@@ -86,3 +87,11 @@ def test_no_more_than_some_hundred_images_are_looked_at(tiny_config):
         ({"evaluate.samples": 30, "evaluate.images": 12}, 12),
     ):
         assert Evaluator(tiny_config.with_fields(fields)).images == expected
+
+
+def test_features_are_those_of_vgg_whatever_the_final_evaluation_uses(tiny_config):
+    """Of weights that a config names, if they are VGG's."""
+    for features, expected in (("vgg", "FILE"), ("inception_2048", "")):
+        fields = {"evaluate.features": features, "evaluate.features_path": "FILE"}
+        settings = Evaluator(tiny_config.with_fields(fields))._settings
+        assert (settings.features, settings.features_path) == ("vgg", expected)
