@@ -23,6 +23,7 @@ __all__ = [
     "Decoded",
     "Reconstructions",
     "decode_batched",
+    "decode_batches",
     "describe_psnr",
     "encode_batches",
     "encode_split",
