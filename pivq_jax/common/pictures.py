@@ -17,6 +17,7 @@ __all__ = ["save_png"]
 
 Pixels = npt.NDArray[np.uint8]
 _PAD = 2  # of the pictures that consist of groups
+MOST_BARS = 2_048  # in a chart, as a wide screen has pixels
 
 
 def grid(images: npt.ArrayLike, columns: int, scale: int = 1, pad: int = 2) -> Pixels:
@@ -77,11 +78,14 @@ def usage_chart(codes: npt.ArrayLike, codebook_size: int, height: int = 160) -> 
     """Bar chart of the fraction of images that contain each codebook entry, most frequent first.
 
     Bars are 2 pixels wide for K below 1,000, otherwise 1 pixel; `height` is that of the highest.
+    For K above `MOST_BARS`, each stands for the mean of several entries.
     """
-    codes = np.asarray(codes)
-    has = np.zeros((len(codes), codebook_size), bool)
-    has[np.arange(len(codes))[:, None], codes] = True
-    shares = np.sort(has.mean(0))[::-1]
+    ordered = np.sort(np.asarray(codes, np.int32), axis=1)
+    first = np.diff(ordered, axis=1, prepend=np.int32(-1)) > 0  # an image counts once for an entry
+    counts = np.bincount(ordered[first], minlength=codebook_size)
+    shares = np.sort(counts / len(ordered))[::-1]
+    if codebook_size > MOST_BARS:
+        shares = np.array([part.mean() for part in np.array_split(shares, MOST_BARS)])
     bars = np.repeat(np.rint(shares / shares[0] * height), 2 if codebook_size < 1_000 else 1)
     filled = np.arange(height, 0, -1)[:, None] <= bars
     picture = np.where(filled[..., None], [70, 110, 180], 255).astype(np.uint8)

@@ -121,6 +121,14 @@ def test_usage_chart_sorts_the_shares_of_images():
     np.testing.assert_array_equal(picture[:, 2::2][:, :5], picture[:, 3::2][:, :5])
 
 
+def test_usage_of_many_entries_is_shown_by_means_and_copies_count_once(monkeypatch):
+    monkeypatch.setattr(pictures, "MOST_BARS", 2)
+    codes = np.array([[0, 1, 1], [0, 2, 2], [0, 2, 2], [0, 2, 2]])  # 1, 3/4, 1/4, 0: 7/8 and 1/8
+    picture = pictures.usage_chart(codes, codebook_size=4, height=70)
+    heights = (picture[..., 0] < 255).sum(0)[2:-2:2]
+    np.testing.assert_array_equal(heights, [70, 10])
+
+
 def test_a_curve_goes_from_the_lowest_to_the_highest_value_and_one_point_is_a_dot():
     picture = pictures.curve_chart("psnr", [100, 200, 400], [10.0, 30.0, 20.0], (100, 400))
     assert picture.shape == (140, 300, 3) and picture.dtype == np.uint8
