@@ -121,7 +121,7 @@ def calibrate(config: Config) -> dict[str, float]:
         if phase == Phase.QUANTIZED:
             seen = range(config.quantizer.init_batches)
             latents = [steps.latents(state.params, next(images)) for _ in seen]
-            state = steps.initialise(state, jax.numpy.concatenate(latents))
+            state = steps.initialise(state, jax.numpy.stack(latents))
             jax.block_until_ready(state)
         state, metrics = steps.train(state, next(images), lpips, phase)
         jax.block_until_ready((state, metrics))

@@ -345,7 +345,7 @@ def _initialize_codebook(run: Run, state: TrainState, params: Params, step: int)
             run.steps.latents(params, next(stream))
             for _ in range(run.config.quantizer.init_batches)
         ]
-    every = jnp.concatenate(latents)
+    every = jnp.stack(latents)
     check_finite(run, step, {"latent_norm": jnp.linalg.norm(every.ravel())})
     return jax.block_until_ready(run.steps.initialise(state, every))
 

@@ -205,9 +205,9 @@ def reconstruct(model: PIVQ, params: Params, images: jax.Array, quantize: bool) 
 
 
 def initialize_codebook(config: StepConfig, state: TrainState, latents: jax.Array) -> TrainState:
-    """Initializes the codebook from the latents of M images of many batches, stage by stage.
+    """Initializes the codebook from the latents of many batches, stage by stage.
 
-    They are float32 [M, N / stages, `latent_dim`], at least as many as a stage has entries.
+    They are float32 [M, B, N / stages, `latent_dim`], at least as many as a stage has entries.
     """
     model, key = config.objective.model, key_at(config.seed, Draw.CODEBOOK, state.step)
     dim, stages = model.config.code_dim, model.config.stages
@@ -215,9 +215,15 @@ def initialize_codebook(config: StepConfig, state: TrainState, latents: jax.Arra
     def quantize(own: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         flat = targets.reshape(-1, dim)
         entries = initial_codebook(flat, model.codebook_size // stages, own)
-        return entries[quantizer.assign(targets, entries, model.kind, model.matcher)[0]], entries
+        # As many images at a time as in training, as their costs take gigabytes.
+        parts = targets.reshape(len(latents) * config.accumulation, -1, *targets.shape[1:])
+        indices = jax.lax.map(
+            lambda part: quantizer.assign(part, entries, model.kind, model.matcher)[0], parts
+        )
+        return entries[indices.reshape(targets.shape[:2])], entries
 
-    _, _, entries = quantizer.in_stages(latents, dim, _stage_keys(key, stages), quantize)
+    images = latents.reshape(-1, *latents.shape[2:])
+    _, _, entries = quantizer.in_stages(images, dim, _stage_keys(key, stages), quantize)
     codebook = quantizer.join_stages(entries)
     return replace_codebook(state, codebook, jnp.ones(model.codebook_size, bool))
 
@@ -285,7 +291,7 @@ class Steps(NamedTuple):
     latents: Callable[[Params, jax.Array], jax.Array]  # parameters, images -> latents
     # Parameters, images, whether to quantize -> images.
     reconstruct: Callable[[Params, jax.Array, bool], jax.Array]
-    initialise: Callable[[TrainState, jax.Array], TrainState]  # state, latents of many -> state
+    initialise: Callable[[TrainState, jax.Array], TrainState]  # state, latents of batches -> state
     # State, images -> state, number of revived entries.
     revive: Callable[[TrainState, jax.Array], tuple[TrainState, jax.Array]]
 

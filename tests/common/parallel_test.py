@@ -70,7 +70,7 @@ for n, mesh in meshes.items():
     result["continuous"][n] = losses
     if n == "1":
         latents = [every[n].latents(state.params, batch(i, mesh)) for i in range(8)]
-        every_latent = jnp.concatenate(latents)
+        every_latent = jnp.stack(latents)
         checkpoints = Checkpoints(Path({workdir!r}))
         checkpoints.save(20, every[n].initialise(state, every_latent), {{}})
         checkpoints.close()

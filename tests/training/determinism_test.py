@@ -56,7 +56,7 @@ def arguments(steps: Steps, config: Config, phase: Phase) -> tuple:
 def check_all_but_training(steps: Steps, config: Config) -> None:
     state, images, *_ = arguments(steps, config, Phase.QUANTIZED)
     count = config.model.num_latents
-    latents = (2 * config.quantizer.codebook_size // count, count, config.model.latent_dim)
+    latents = (2, config.quantizer.codebook_size // count, count, config.model.latent_dim)
     assert not unordered(steps.initialise, state, jax.ShapeDtypeStruct(latents, jnp.float32))
     assert not unordered(steps.revive, state, images)
 

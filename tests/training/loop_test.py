@@ -109,7 +109,7 @@ def test_the_codebook_is_made_once_and_revived_at_its_times(tiny_config, monkeyp
     for step in range(160):
         assert loop._initialize_or_revive_codebook(run, state, step, "images") is state
     revivals = [("revive", step, "images") for step in (70, 80, 90)]
-    assert called == [("initialise", 60, (8 * 8, 8, 8)), *revivals]
+    assert called == [("initialise", 60, (8, 8, 8, 8)), *revivals]
 
 
 @pytest.mark.parametrize("made_by", [None, "grain 0.0.1", "here"])

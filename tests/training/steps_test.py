@@ -118,7 +118,7 @@ def test_a_life_of_a_codebook(steps, images, tiny_config):
 
     # Initialised from latents of these images: every entry lies among them.
     every = steps.latents(created.params, jnp.asarray(images))
-    state = steps.initialise(copy(created), every)
+    state = steps.initialise(copy(created), every[None])
     latents = np.asarray(every).reshape(-1, 8)
     codebook = np.asarray(state.params["quantizer"]["codebook"])
     assert np.all(codebook >= latents.min(0) - 1e-5) and np.all(codebook <= latents.max(0) + 1e-5)
@@ -177,7 +177,7 @@ def test_with_several_stages_the_encoder_stays_from_the_codebook_on(images, tiny
     state, _ = steps.train(copy(created), jnp.asarray(images), None, Phase.CONTINUOUS)
     state, _ = steps.train(state, jnp.asarray(images), None, Phase.CONTINUOUS)
     assert is_moved(created, state) == {"encoder": True, "decoder": True, "quantizer": False}
-    state = steps.initialise(state, steps.latents(state.params, jnp.asarray(images)))
+    state = steps.initialise(state, steps.latents(state.params, jnp.asarray(images))[None])
     before = copy(state)
     state, _ = steps.train(placed(state, created), jnp.asarray(images), None, Phase.QUANTIZED)
     assert is_moved(before, state) == {"encoder": False, "decoder": True, "quantizer": True}
@@ -192,9 +192,9 @@ def test_a_codebook_in_a_checkpoint_before_its_start_changes_nothing(steps, imag
         state = steps.create()
         for number in range(4):
             if with_checkpoint and number == 2:
-                state = steps.initialise(state, latents)
+                state = steps.initialise(state, latents[None])
             state, _ = steps.train(state, batch, None, Phase.CONTINUOUS)
-        return steps.initialise(state, 2 * latents)
+        return steps.initialise(state, 2 * latents[None])
 
     jax.tree.map(np.testing.assert_array_equal, trained(True), trained(False))
 
@@ -220,7 +220,7 @@ def test_a_batch_in_parts_gives_the_same_step(images, tiny_config):
         steps = steps_from_config(config, mesh)
         state = steps.create()
         latents = steps.latents(state.params, jnp.asarray(images))
-        state = steps.initialise(state, latents)
+        state = steps.initialise(state, latents[None])
         results.append(steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED))
     (whole, metrics), (parts, of_parts) = results
     np.testing.assert_array_equal(whole.uses, parts.uses)
@@ -266,7 +266,7 @@ def test_every_solver_trains(method, images, tiny_config):
     steps = steps_from_config(config, mesh)
     state, losses = steps.create(), []
     latents = steps.latents(state.params, jnp.asarray(images))
-    state = steps.initialise(state, latents)
+    state = steps.initialise(state, latents[None])
     for _ in range(12):
         state, metrics = steps.train(state, jnp.asarray(images), None, Phase.QUANTIZED)
         losses.append(float(metrics["loss"]))
