@@ -25,9 +25,7 @@ class Samples(NamedTuple):
         return sample_grid(first, second, images, scale=magnification(images.shape[1]))
 
 
-def average_pixels(
-    source: Source, parents: np.ndarray, batch_size: int
-) -> Iterator[np.ndarray]:
+def average_pixels(source: Source, parents: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     """Averages the pixels of parents, integers [S, P] into `source`: a baseline without a model.
 
     Yields uint8 [s, H, W, 3], rounded half to even, `batch_size` at a time.
