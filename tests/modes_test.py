@@ -1,6 +1,7 @@
 """`--pretrained`: a published model stands for the workdir of every mode that does not train."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -239,6 +240,17 @@ def test_samples_are_written_as_files(with_parents, tiny_run, tmp_path):
     np.testing.assert_array_equal(found, expected)
     with pytest.raises(InputError, match="out exists: give a new --output"):
         modes.sample(modes.Task(config, tmp_path, model, output=str(out)))
+
+
+def test_samples_that_the_disk_does_not_take_leave_nothing(with_parents, tmp_path, monkeypatch):
+    def full(path, image):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stages, "_write_png", full)
+    config, out = with_parents.config.with_fields({"sample.count": 3}), tmp_path / "out"
+    with pytest.raises(OSError, match=r"No space left on device: .*out"):
+        modes.sample(modes.Task(config, tmp_path, with_parents, output=str(out)))
+    assert not os.listdir(tmp_path)
 
 
 def test_samples_of_the_prior_have_the_temperature_asked_for(with_parents, tmp_path, monkeypatch):

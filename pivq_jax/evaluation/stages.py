@@ -7,13 +7,15 @@ pictures to the workdir, as the section `sample` of the model's config says.
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from pivq_jax.common import pictures
 from pivq_jax.common.errors import InputError
@@ -44,6 +46,7 @@ ATLAS_CODES = 12  # most codes in the atlas
 FEW_NEIGHBOURS = 3
 SHOWN = 24  # samples shown between their parents
 MOST_IN_GRID = 4_096  # samples in one picture
+WRITERS = 8  # threads that write samples while others are decoded
 
 
 def reconstruction(session: Session) -> dict[str, Any]:
@@ -228,8 +231,10 @@ def write_samples(session: Session, from_prior: bool, target: Path) -> None:
     key, first = jax.random.key(session.seed), jax.process_index() == 0
     with (
         new_folder(target) if first else contextlib.nullcontext(target) as folder,
+        ThreadPoolExecutor(WRITERS) as writers,
         progress_bar(desc="sampling", total=count, unit=" images", disable=not first) as bar,
     ):
+        writing: Iterable[None] = ()
         for start in range(0, count, MOST_IN_GRID):
             size = min(MOST_IN_GRID, count - start)
             if from_prior:
@@ -238,11 +243,17 @@ def write_samples(session: Session, from_prior: bool, target: Path) -> None:
                 part_key = jax.random.fold_in(key, start) if start else key
                 codes, _ = session.recombined_codes(size, part_key, fraction=settings.fraction)
             for images in decode_batches(session.model, codes, batch_size):
-                for image in images if first else ():
-                    pictures.save_png(folder / f"{start:0{digits}d}.png", image)
-                    start += 1
+                list(writing)  # waits for the batch before, and raises its errors
+                paths = [folder / f"{start + i:0{digits}d}.png" for i in range(len(images))]
+                writing = writers.map(_write_png, paths, images) if first else ()
+                start += len(images)
                 bar.update(len(images))
+        list(writing)
     say(f"{count:,} images in {target}")
+
+
+def _write_png(path: Path, image: np.ndarray) -> None:
+    Image.fromarray(image).save(path, compress_level=1)  # a seventh larger, in a third of the time
 
 
 def interpolate(session: Session) -> None:
