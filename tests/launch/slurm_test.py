@@ -30,7 +30,7 @@ def run(tmp_path: Path, code: int, *arguments: str) -> tuple[int, list[str]]:
 def test_only_a_stopped_run_is_requeued(tmp_path, code, requeued):
     ended, calls = run(tmp_path, code, "--config=configs/ffhq.py", "--workdir=/shared/a b")
     assert ended == code
-    started = "srun --cpus-per-task=12 python -m pivq_jax.main"
+    started = "srun --kill-on-bad-exit=0 --cpus-per-task=12 python -m pivq_jax.main"
     given = "--distributed=auto --config=configs/ffhq.py --workdir=/shared/a b"
     assert calls[0] == f"{started} {given}"
     assert calls[1:] == ["scontrol requeue 17"] * requeued
@@ -46,3 +46,4 @@ def test_the_job_asks_for_a_process_a_gpu_and_a_warning_before_its_end():
     # To the processes (no B:), early enough for a checkpoint; logs of all lives in one file.
     assert re.fullmatch(r"TERM@\d{3}", options["signal"])
     assert "requeue" in options and options["open-mode"] == "append"
+    assert options["mem"] == "0"  # all that the nodes have
