@@ -22,8 +22,12 @@ _PASSING_STATUS = {
     *("CANCELLED", "UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL"),
     *("RESOURCE_EXHAUSTED", "ABORTED", "UNAVAILABLE"),
 }
-# Packages through which remote storage is read; their errors have no common base.
-_CLIENTS = {"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "httpx", "requests", "urllib3"}
+# Packages through which remote storage is read; their errors have no common base. etils prefers
+# TensorFlow where it is installed.
+_CLIENTS = {
+    *("aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "httpx", "requests", "tensorflow"),
+    "urllib3",
+}
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -48,8 +52,12 @@ def tensorstore_status(error: BaseException) -> str:
 
 def of_storage(error: BaseException) -> bool:
     """Whether what reads remote storage raised this error, or one that led to it."""
-    modules = (type(each).__module__ for each in causes(error))
-    return any(m.partition(".")[0] in _CLIENTS and "protobuf" not in m for m in modules)
+    return any(map(_of_client, causes(error)))
+
+
+def _of_client(error: BaseException) -> bool:
+    module = type(error).__module__
+    return module.partition(".")[0] in _CLIENTS and "protobuf" not in module
 
 
 def may_pass(error: BaseException) -> bool:
@@ -58,8 +66,9 @@ def may_pass(error: BaseException) -> bool:
         isinstance(each, TimeoutError | ConnectionError)
         or (isinstance(each, OSError) and errno.errorcode.get(each.errno or 0) in _PASSING)
         or tensorstore_status(each) in _PASSING_STATUS
+        or (_of_client(each) and type(each).__name__ != "NotFoundError")  # TensorFlow's
         for each in causes(error)
-    ) or of_storage(error)
+    )
 
 
 def retried(call: Callable[[], T], what: str, done: str = "read") -> T:

@@ -22,7 +22,16 @@ class DecodeError(Exception):
     """An error of a record that is read."""
 
 
+class UnavailableError(Exception):
+    """An error of TensorFlow, through which etils reads where it is installed."""
+
+
+class NotFoundError(Exception):
+    """Another one."""
+
+
 HttpError.__module__ = "gcsfs.retry"
+UnavailableError.__module__ = NotFoundError.__module__ = "tensorflow.python.framework.errors_impl"
 DecodeError.__module__ = "google.protobuf.message"
 
 
@@ -37,6 +46,7 @@ DecodeError.__module__ = "google.protobuf.message"
         led_to(ValueError("DEADLINE_EXCEEDED: Error reading")),
         ExceptionGroup("several", [KeyError("a"), TimeoutError()]),
         HttpError("503"),
+        UnavailableError("try again"),
     ],
 )
 def test_the_storage_is_the_reason(error):
@@ -53,6 +63,7 @@ def test_the_storage_is_the_reason(error):
         KeyError("params"),
         RuntimeError("UNAVAILABLE: the device"),
         DecodeError("a damaged record"),
+        led_to(NotFoundError("no such object")),
     ],
 )
 def test_the_storage_is_not_the_reason(error):
