@@ -311,14 +311,18 @@ def _parse(arguments: list[str]) -> list[str]:
     if fields and "workdir" in names and not {"config", "pretrained"} & {*names}:
         at = names.index("workdir")
         workdir = arguments[at].partition("=")[2] or "".join(arguments[at + 1 : at + 2])
-        try:
+        arguments = [*arguments]  # those of sys.argv stay as they are
+
+        def add_config() -> int:
             run = as_path(workdir)
             if (run / "config.json").exists():
                 # Its whole path, as its name may be that of an experiment, too.
                 place = run.absolute() if isinstance(run, Path) else run
-                arguments = [arguments[0], f"--config={place}/", *arguments[1:]]
-        except (InputError, OSError) as error:
-            sys.exit(refuse(str(error)))
+                arguments.insert(1, f"--config={place}/")
+            return 0
+
+        if code := exit_code(add_config):
+            sys.exit(code)
     return parse_flags(_FIELDS, sys.modules[__name__], arguments)
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import pivq_jax
-from pivq_jax import modes
+from pivq_jax import main, modes
 from pivq_jax.common.lock import DirectoryLock
 
 CODES, ENTRIES = 32, 512  # of image_folder.py
@@ -292,6 +292,22 @@ def test_remote_storage_that_cannot_be_reached_is_refused(commands, place, words
     assert_refused(commands.run(FOLDER, f"--workdir={place}", "--config.data.name=random"), *words)
     # Where the config is that of the run, it is looked for there while flags are parsed.
     assert_refused(commands.run(f"--workdir={place}", "--config.train.steps=9"), *words)
+
+
+def test_a_bucket_that_refuses_while_flags_are_parsed_is_one_line(bucket, monkeypatch, capsys):
+    class RefreshError(Exception):
+        """An expired login."""
+
+    def refuse(path):
+        raise RefreshError("Reauthentication is needed")
+
+    RefreshError.__module__ = "google.auth.exceptions"
+    monkeypatch.setattr(type(bucket), "exists", refuse)
+    with pytest.raises(SystemExit) as end:
+        main._parse(["pivq_jax", f"--workdir={bucket}", "--config.sample.count=500"])
+    assert end.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the storage refused (Reauthentication is needed)")
 
 
 def test_batch_must_divide_among_the_devices(commands, small_folder, tmp_path):
