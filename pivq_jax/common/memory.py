@@ -17,14 +17,16 @@ _RESTARTED = "PIVQ_JAX_RESTARTED"  # the process id, which stays the same
 def restart_with_kept_memory() -> None:
     """Executes this command anew with a malloc that keeps freed memory, as the same process.
 
-    glibc takes settings from the environment alone, when a program starts.
+    glibc takes settings from the environment alone, when a program starts. Not with --flagfile,
+    which may be a pipe, nor under a debugger or profiler.
     """
     restarted = os.environ.pop(_RESTARTED, "") == str(os.getpid())
     given = os.environ.get("GLIBC_TUNABLES", "")
     debugged = sys.gettrace() or "pydevd" in sys.modules
     if sys.platform != "linux" or restarted or "glibc.malloc." in given or debugged:
         return
-    if not _is_the_command() or not sys.executable:
+    names = {argument.partition("=")[0].lstrip("-") for argument in sys.argv[1:]}
+    if not _is_the_command() or "flagfile" in names or not sys.executable:
         return
     changes = {
         "GLIBC_TUNABLES": ":".join(filter(None, [given, TUNABLES])),
@@ -40,4 +42,7 @@ def _is_the_command() -> bool:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     named = os.path.basename(sys.argv[0]) == "pivq_jax" or (spec and spec.name == "pivq_jax.main")
     arguments = sys.argv[1:]
-    return bool(named) and sys.orig_argv[len(sys.orig_argv) - len(arguments) :] == arguments
+    start = len(sys.orig_argv) - len(arguments)
+    # A profiler that runs it has a name of its own there, as in `memray run -m pivq_jax.main`.
+    programs = [word for word in sys.orig_argv[1:start] if not word.startswith("-")]
+    return bool(named) and len(programs) == 1 and sys.orig_argv[start:] == arguments

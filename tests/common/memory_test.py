@@ -20,11 +20,13 @@ print(os.environ.get("GLIBC_TUNABLES", ""), "PIVQ_JAX_RESTARTED" in os.environ, 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux")
 
 
-def run(script: Path, before: str = "", tunables: str = "") -> tuple[list[str], str]:
+def run(
+    script: Path, before: str = "", tunables: str = "", under: tuple = (), more: tuple = ()
+) -> tuple[list[str], str]:
     """The process ids that were printed, and the last line."""
     script.write_text(SCRIPT.format(before=before))
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "GLIBC_TUNABLES": tunables}
-    command = [sys.executable, str(script), "--config=a b", "--x"]
+    command = [sys.executable, *under, str(script), "--config=a b", "--x", *more]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     *pids, last = done.stdout.splitlines()
     return pids, last
@@ -50,6 +52,20 @@ def test_starts_again_once_with_the_same_arguments(tmp_path):
 def test_does_nothing_where_it_must_not(name, before, tunables, tmp_path):
     pids, last = run(tmp_path / name, before, tunables)
     assert len(pids) == 1 and last.startswith(f"{tunables} False [")
+
+
+def test_does_nothing_under_a_profiler(tmp_path):
+    profiler = tmp_path / "profiler.py"
+    profiler.write_text(
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], None, '__main__')"
+    )
+    pids, last = run(tmp_path / "pivq_jax", under=(str(profiler),))
+    assert len(pids) == 1 and last.startswith(" False [")
+
+
+def test_does_nothing_where_flags_are_read_from_what_may_be_a_pipe(tmp_path):
+    pids, last = run(tmp_path / "pivq_jax", more=("--flagfile=/dev/stdin",))
+    assert len(pids) == 1 and last.startswith(" False [")
 
 
 def test_starts_only_once_where_the_settings_are_taken_away(tmp_path):
