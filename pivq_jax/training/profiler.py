@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from pivq_jax.common.files import is_remote, write_atomically
+from pivq_jax.common.files import is_remote, outlive_bucket, write_atomically
 from pivq_jax.common.parallel import say
 
 
@@ -35,11 +35,13 @@ class ProfilerTrace:
         jax.block_until_ready(pending)
         jax.profiler.stop_trace()
         local, self._running = Path(self._running), ""
-        if is_remote(self._directory):  # the profiler writes local files only
-            for file in local.rglob("*.*"):
+        remote = is_remote(self._directory)  # while the profiler writes local files only
+        with outlive_bucket(self._directory):
+            for file in local.rglob("*.*") if remote else ():
                 write_atomically(self._directory / file.relative_to(local), file.read_bytes())
+            say(f"profile of steps {self._first} to {self._last} in {self._directory}")
+        if remote:
             shutil.rmtree(local)
-        say(f"profile of steps {self._first} to {self._last} in {self._directory}")
 
     def __enter__(self) -> "ProfilerTrace":
         return self

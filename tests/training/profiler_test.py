@@ -33,3 +33,20 @@ def test_a_run_that_stops_early_keeps_its_trace_in_remote_storage_too(
     assert (bucket / "profile" / "plugins").is_dir()
     assert not [path.name for path in bucket.iterdir() if path.name.endswith(".tmp")]
     assert not any(tmp_path.iterdir())
+
+
+def test_a_trace_that_a_bucket_refuses_ends_no_run(bucket, tmp_path, monkeypatch, capsys):
+    def refuse(path, content):
+        raise RuntimeError("503 try again")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(type(bucket), "write_bytes", refuse)
+    with ProfilerTrace(bucket, first_step=0, steps=1) as trace:
+        trace.at(0, None)
+        trace.at(1, None)
+    out, err = capsys.readouterr()
+    assert not out
+    assert err == (
+        "gs://bucket/run/profile is not written, and the run goes on: 503 try again\n"
+    )
+    assert not any(tmp_path.iterdir())
