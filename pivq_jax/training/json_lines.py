@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pivq_jax.common.files import is_remote, name_file_in_errors, outlive_bucket
 
 LOG = "log.jsonl"  # of the training steps
 METRICS = "metrics.jsonl"  # of the evaluations during training
+UPLOADED_EVERY = 60.0  # seconds, at least, but for what is flushed
 
 
 class JsonLines:
@@ -21,6 +23,7 @@ class JsonLines:
         kept = read_lines(path, first_step)
         self._text = "".join(json.dumps(record) + "\n" for record in kept)
         self._grows = not path.exists() and not is_remote(path)
+        self._waits, self._written = False, -math.inf  # lines for a bucket; the time of the last
 
     def cut(self) -> None:
         """Removes the lines after `first_step` now."""
@@ -28,15 +31,24 @@ class JsonLines:
             self.append()
 
     def append(self, *records: dict[str, Any]) -> None:
-        """Writes lines; those that a bucket refuses are written with the next ones."""
+        """Writes lines, to a bucket once a minute, as each write uploads the whole file."""
         lines = "".join(json.dumps(record) + "\n" for record in records)
         if self._grows:
             with name_file_in_errors(self._path), self._path.open("a") as file:
                 file.write(lines)
         else:
             self._text += lines
+            self._waits = True
+            if time.monotonic() - self._written >= UPLOADED_EVERY:
+                self.flush()
+
+    def flush(self) -> None:
+        """Writes what is not in a bucket yet; lines that it refuses stay for the next time."""
+        if self._waits:
+            self._written = time.monotonic()
             with outlive_bucket(self._path):
                 write_atomically(self._path, self._text.encode())
+                self._waits = False
             self._grows = not is_remote(self._path)  # objects in remote storage cannot
 
 

@@ -6,8 +6,10 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -50,7 +52,8 @@ class TrainingLog:
     """Console lines with ETA, `log.jsonl`, `metrics.jsonl` and trackers, closed on exit.
 
     When a run resumes, files are continued without entries after `first_step`. Those of `log.jsonl`
-    go with the first new line: until then they say how long the steps took that are repeated.
+    go with the first new line: until then they say how long the steps took that are repeated. In a
+    bucket a thread writes the files: each write uploads a whole one, for which devices would wait.
     """
 
     def __init__(
@@ -60,12 +63,12 @@ class TrainingLog:
         # What else slows down single windows is ignored by the median.
         self._speeds: deque[float] = deque(maxlen=9)
         self._marks: tuple[float, ...] = ()  # what `_now` gave at the last line
+        self._thread = ThreadPoolExecutor(1) if is_remote(workdir) else None
         self._lines = JsonLines(workdir / LOG, first_step)
         self._metrics = JsonLines(workdir / METRICS, first_step)
         self._metrics.cut()
-        self._trackers: list[TensorBoard | Trackio] = [TensorBoard(workdir, first_step)]
-        if tracker:
-            self._trackers.append(Trackio(workdir, first_step))
+        self._board = TensorBoard(workdir, first_step)
+        self._trackers = [Trackio(workdir, first_step)] if tracker else []
 
     def write(self, step: int, metrics: Mapping[str, float], batch_size: int) -> None:
         """Writes one line; its speed is the mean of the steps that were timed since the last line.
@@ -95,7 +98,7 @@ class TrainingLog:
         if "peak_bytes_in_use" in memory:
             record["device_memory_peak"] = memory["peak_bytes_in_use"]
         self._speeds.append(speed)
-        self._lines.append(record)
+        self._call(self._lines.append, record)
         self._track(step, "train", record)
         eta = format_duration((self._total_steps - step) / statistics.median(self._speeds))
         say(
@@ -113,8 +116,9 @@ class TrainingLog:
         """Writes figures and pictures, uint8 [H, W, 3], of an evaluation, and the time it took."""
         share = self._clock.share()
         record = {"step": step, **figures, "seconds": seconds, "share": share}
-        self._metrics.append(record)
+        self._call(self._metrics.append, record)
         self._track(step, "evaluation", {**record, **pictures})
+        self.flush()
         listed = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         say(
             f"step {step:>6}/{self._total_steps}  evaluated: {listed}  in {seconds:.1f} s,"
@@ -123,8 +127,21 @@ class TrainingLog:
 
     def _track(self, step: int, group: str, record: Mapping[str, Value]) -> None:
         values = {f"{group}/{name}": value for name, value in record.items() if name != "step"}
+        self._call(self._board.record, step, values)
         for tracker in self._trackers:
             tracker.record(step, values)
+
+    def flush(self) -> None:
+        """Writes the lines that wait for the next upload to a bucket."""
+        self._call(self._lines.flush)
+        self._call(self._metrics.flush)
+
+    def _call(self, write: Callable[..., object], *arguments: Any) -> None:
+        """Writes here, or in the thread for a bucket, whose errors end no run."""
+        if self._thread:
+            self._thread.submit(write, *arguments)
+        else:
+            write(*arguments)
 
     def _now(self, step: int) -> tuple[float, ...]:
         """Steps and seconds of the run so far, those that were timed, and seconds of waiting."""
@@ -139,8 +156,11 @@ class TrainingLog:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         ignored = contextlib.suppress(OSError) if kind else contextlib.nullcontext()
         with ignored, contextlib.ExitStack() as stack:  # one that fails keeps no other one open
-            for tracker in self._trackers:
+            for tracker in (self._board, *self._trackers):
                 stack.callback(tracker.close)
+            if self._thread:
+                stack.callback(self._thread.shutdown)
+            stack.callback(self.flush)  # the first of these
 
 
 class TensorBoard:

@@ -237,6 +237,8 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
             if saves:
                 # A preempted process may have only 30 seconds left, and k-means can take longer.
                 in_haste = bool(stop) and (stop != signal.SIGINT or jax.process_count() > 1)
+                if log:
+                    log.flush()  # steps before a checkpoint are not logged again
                 with clock.on("checkpoints", state):
                     progress = clock.progress()  # without the time that this takes
                     state = _save(run, state, completed, phase, progress, in_haste)

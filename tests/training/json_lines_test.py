@@ -4,6 +4,7 @@ import errno
 
 import pytest
 
+from pivq_jax.training import json_lines
 from pivq_jax.training.json_lines import JsonLines, read_lines
 
 
@@ -27,8 +28,20 @@ def test_a_line_that_a_bucket_refuses_is_written_with_the_next_one(bucket, monke
     assert capsys.readouterr().err == (
         "gs://bucket/run/log.jsonl is not written, and the run goes on: 503 try again\n"
     )
+    monkeypatch.setattr(json_lines, "UPLOADED_EVERY", 0.0)
     lines.append({"step": 2})
     assert read_lines(bucket / "log.jsonl") == [{"step": 1}, {"step": 2}]
+
+
+def test_a_bucket_gets_lines_once_a_minute_and_when_flushed(bucket, monkeypatch):
+    lines, file = JsonLines(bucket / "log.jsonl", 0), bucket / "log.jsonl"
+    lines.append({"step": 1})
+    lines.append({"step": 2})
+    assert read_lines(file) == [{"step": 1}]
+    lines.flush()
+    assert read_lines(file) == [{"step": 1}, {"step": 2}]
+    monkeypatch.setattr(type(bucket), "write_bytes", None)
+    lines.flush()  # nothing waits
 
 
 def test_a_line_that_a_disk_refuses_ends_the_run(tmp_path, monkeypatch):
