@@ -15,7 +15,6 @@ from pivq_jax.model.quantizer import nearest, squared_distances
 
 SAMPLES = 32  # most latents per entry, as memory grows with them
 ITERATIONS = 50  # at most
-_POINTS_AT_ONCE = 64  # whose distances from all centroids are in memory, and on a CPU in its cache
 TOLERANCE = 1e-4  # of the sum of the squared distances that the centroids move
 
 
@@ -48,12 +47,15 @@ def k_means(points: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
     Empty clusters get points that are far from their centroids: the i-th cluster, if it is empty,
     the i-th furthest of all points, as in ott-jax.
     """
+    # Of so many points the distances from all centroids are in memory: on a CPU in its cache,
+    # elsewhere 128 MiB, as fewer would leave an accelerator idle.
+    at_once = 64 if jax.default_backend() == "cpu" else max(64, 2**25 // clusters)
 
     def improve(state: _State) -> _State:
         def find_nearest(point: jax.Array) -> tuple[jax.Array, jax.Array]:
             return nearest(squared_distances(point[None], state.centroids)[0])
 
-        owners, distances = jax.lax.map(find_nearest, points, batch_size=_POINTS_AT_ONCE)
+        owners, distances = jax.lax.map(find_nearest, points, batch_size=at_once)
         filled = _fill_empty(owners, distances, clusters)
         centroids = _move(state.centroids, points, filled)
         moved = jnp.sum((centroids - state.centroids) ** 2)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from ott.tools import k_means as ott_k_means
 
 from pivq_jax.model.k_means import initial_codebook, k_means
@@ -28,11 +29,14 @@ def distances64(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.sum(difference**2, -1)
 
 
-def test_clusters_are_those_of_ott():
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_clusters_are_those_of_ott(backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)  # says how many points at once
+    cluster = jax.jit(lambda points, key: k_means(points, 24, key))
     points = jnp.asarray(draw(0, 600))
     for key in jax.random.split(jax.random.key(0), 3):
         expected = cluster_with_ott(points, key)
-        result = cluster(points, 24, jax.random.split(key, 1)[0])  # ott draws from n_init keys
+        result = cluster(points, jax.random.split(key, 1)[0])  # ott draws from n_init keys
         np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
