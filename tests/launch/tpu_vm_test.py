@@ -92,6 +92,12 @@ def test_a_normal_run(script, tmp_path):
     assert (done.worker / "train.log").read_text() == "this is worker worker0\n"
 
 
+def test_where_compiled_programs_are_kept_is_passed_on(script, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "gs://b/compilation")
+    (call,) = script("train").calls
+    assert "JAX_COMPILATION_CACHE_DIR=gs://b/compilation" in call[-1]
+
+
 @pytest.mark.slow
 def test_the_slice_is_given_back_at_the_end(script):
     done = script("run", "--type=v6e-8", "--direct")
