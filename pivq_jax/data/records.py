@@ -7,6 +7,7 @@ tensorflow-datasets opens it, and `prepared.json`, which describes its origin.
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pivq_jax.common.output import progress_bar
 from pivq_jax.common.retry import retried
 
 MANIFEST = "prepared.json"
+COPIES = 8  # of files of a bucket, at the same time
 
 # Keys of a batch that are not factors.
 RESERVED = ("image", "mask")
@@ -86,11 +88,17 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path | None:
         return target
     with locked(target.with_name(f".{target.name}.lock"), f"{name} from {remote}"):
         if not target.exists():
-            with new_folder(target) as work:
-                for file in progress_bar(files, desc=f"copying {source}", unit=" files"):
-                    # There may be a part of it.
-                    retried(partial(file.copy, work / file.name, overwrite=True), str(file))
+            with new_folder(target) as work, ThreadPoolExecutor(COPIES) as pool:
+                copied = pool.map(partial(_copy, work), files)
+                what = f"copying {source}"
+                for _ in progress_bar(copied, desc=what, total=len(files), unit=" files"):
+                    pass
     return target
+
+
+def _copy(folder: Path, file: Any) -> None:
+    """Copies a remote file to a folder, where there may be a part of it."""
+    retried(partial(file.copy, folder / file.name, overwrite=True), str(file))
 
 
 def _versioned(source: Any) -> tuple[list[Any], str]:
