@@ -107,7 +107,9 @@ class DataConfig(Section):
     image_size: int = setting(64, "pixels per side", between(1, 8_192))
     flip: bool = setting(False, "random horizontal flip")
     workers: int = setting(
-        0, "processes that read and decode; 0: threads, enough for small images", between(0, 1_024)
+        0,
+        "processes that read and decode, for each that trains; 0: threads, enough for small images",
+        between(0, 1_024),
     )
 
 
