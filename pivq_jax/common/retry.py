@@ -25,8 +25,8 @@ _PASSING_STATUS = {
 # Packages through which remote storage is read; their errors have no common base. etils prefers
 # TensorFlow where it is installed.
 _CLIENTS = {
-    *("aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "httpx", "requests", "tensorflow"),
-    "urllib3",
+    *("aiohttp", "aiobotocore", "botocore", "gcsfs", "google"),
+    *("httpx", "requests", "tensorflow", "urllib3"),
 }
 
 

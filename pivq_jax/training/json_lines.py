@@ -11,7 +11,7 @@ from pivq_jax.common.files import is_remote, name_file_in_errors, outlive_bucket
 
 LOG = "log.jsonl"  # of the training steps
 METRICS = "metrics.jsonl"  # of the evaluations during training
-UPLOADED_EVERY = 60.0  # seconds, at least, but for what is flushed
+UPLOADED_EVERY = 60.0  # seconds, of a file in a bucket that is not flushed
 
 
 class JsonLines:
@@ -23,7 +23,8 @@ class JsonLines:
         kept = read_lines(path, first_step)
         self._text = "".join(json.dumps(record) + "\n" for record in kept)
         self._grows = not path.exists() and not is_remote(path)
-        self._waits, self._written = False, -math.inf  # lines for a bucket; the time of the last
+        self._waits = False  # whether there are lines that a bucket has not got yet
+        self._written = -math.inf  # when it got the last
 
     def cut(self) -> None:
         """Removes the lines after `first_step` now."""
