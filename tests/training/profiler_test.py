@@ -46,7 +46,5 @@ def test_a_trace_that_a_bucket_refuses_ends_no_run(bucket, tmp_path, monkeypatch
         trace.at(1, None)
     out, err = capsys.readouterr()
     assert not out
-    assert err == (
-        "gs://bucket/run/profile is not written, and the run goes on: 503 try again\n"
-    )
+    assert err == ("gs://bucket/run/profile is not written, and the run goes on: 503 try again\n")
     assert not any(tmp_path.iterdir())
