@@ -156,7 +156,8 @@ class TrainingLog:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         ignored = contextlib.suppress(OSError) if kind else contextlib.nullcontext()
         with ignored, contextlib.ExitStack() as stack:  # one that fails keeps no other one open
-            for tracker in (self._board, *self._trackers):
+            stack.callback(self._board.close)
+            for tracker in self._trackers:
                 stack.callback(tracker.close)
             if self._thread:
                 stack.callback(self._thread.shutdown)
