@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import pivq_jax
-from pivq_jax import main, modes
+from pivq_jax import modes
 from pivq_jax.common.lock import DirectoryLock
 
 CODES, ENTRIES = 32, 512  # of image_folder.py
@@ -294,20 +294,29 @@ def test_remote_storage_that_cannot_be_reached_is_refused(commands, place, words
     assert_refused(commands.run(f"--workdir={place}", "--config.train.steps=9"), *words)
 
 
-def test_a_bucket_that_refuses_while_flags_are_parsed_is_one_line(bucket, monkeypatch, capsys):
-    class RefreshError(Exception):
-        """An expired login."""
+REFUSED = """
+import sys
+from pivq_jax import main
 
-    def refuse(path):
-        raise RefreshError("Reauthentication is needed")
+class RefreshError(Exception):
+    __module__ = "google.auth.exceptions"
 
-    RefreshError.__module__ = "google.auth.exceptions"
-    monkeypatch.setattr(type(bucket), "exists", refuse)
-    with pytest.raises(SystemExit) as end:
-        main._parse(["pivq_jax", f"--workdir={bucket}", "--config.sample.count=500"])
-    assert end.value.code == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: the storage refused (Reauthentication is needed)")
+def refuse(path):
+    raise RefreshError("Reauthentication is needed")
+
+main.as_path = refuse
+sys.argv = ["pivq_jax", "--workdir=gs://bucket/run", "--config.sample.count=500"]
+main.run()
+"""
+
+
+def test_a_bucket_that_refuses_while_flags_are_parsed_is_one_line(commands):
+    done = commands.run(code=REFUSED)
+    assert done.code == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: the storage refused (Reauthentication is needed)"
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_batch_must_divide_among_the_devices(commands, small_folder, tmp_path):
