@@ -28,12 +28,12 @@
 #   --dry_run            print the commands instead; the questions among them count as well answered
 #   --follow             for `logs`
 #
-# What follows `--` goes to `python -m pivq_jax.main`; JAX_COMPILATION_CACHE_DIR, if set, holds there,
-# too. A --workdir of gs:// is needed to resume: the disks of a preempted slice are gone. Exit codes
-# of `run`: 0 trained, 2 wrong arguments, 3 the slice could not be had, 4 set-up failed, 5 training
-# does not stay alive on a healthy slice, 6 trained, but the slice could not be deleted, 75 slices
-# lost too often, 130 interrupted, and the slice goes on; any other is that of training. While Cloud
-# TPU cannot be reached, `run` waits.
+# What follows `--` goes to `python -m pivq_jax.main`; JAX_COMPILATION_CACHE_DIR, if a bucket, holds
+# there, too. A --workdir of gs:// is needed to resume: the disks of a preempted slice are gone. Exit
+# codes of `run`: 0 trained, 2 wrong arguments, 3 the slice could not be had, 4 set-up failed, 5
+# training does not stay alive on a healthy slice, 6 trained, but the slice could not be deleted, 75
+# slices lost too often, 130 interrupted, and the slice goes on; any other is that of training. While
+# Cloud TPU cannot be reached, `run` waits.
 set -euo pipefail
 
 readonly IDLE=5 BILLED=6 LOST=75 TERMINATED=143 # the last is that of training after SIGTERM
@@ -161,9 +161,11 @@ setup() {
 # Training holds a lock on the file `training`, with its process group in it, for as long as any of
 # it lives. A worker where it lives is left alone: after a broken connection gcloud repeats commands.
 train() {
-  local arguments program cache=${JAX_COMPILATION_CACHE_DIR:-}
+  local arguments program cache=''
   arguments=$(printf '%q ' "${arguments_of_main[@]}")
-  cache=${cache:+JAX_COMPILATION_CACHE_DIR=$(printf '%q' "$cache")}
+  if [[ "${JAX_COMPILATION_CACHE_DIR:-}" == gs://* ]]; then # a folder here may be none there
+    cache="JAX_COMPILATION_CACHE_DIR=$(printf '%q' "$JAX_COMPILATION_CACHE_DIR")"
+  fi
   # The shell outlives SIGTERM, to tell the exit code of training.
   program="exec 9>>../training; flock --timeout 2 9 || exit; echo \$\$ > ../training; trap : TERM;\
  $cache .venv/bin/python -m pivq_jax.main --distributed=auto $arguments; echo \$? > ../exit_code"

@@ -221,6 +221,8 @@ def _run(arguments: list[str]) -> int:
     # Later runs reuse compiled programs from this cache.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder("compilation")))
+    elif is_remote(os.environ["JAX_COMPILATION_CACHE_DIR"]):  # XLA's own cache needs a local one
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     join_processes(_DISTRIBUTED.value)
     published = None if _PRETRAINED.value is None else from_pretrained(_PRETRAINED.value)
     if _CONFIG.value is not None:

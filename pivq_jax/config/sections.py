@@ -320,7 +320,9 @@ class EvaluateConfig(Section):
         0, "most images of each split that are looked at, in checks; 0 is all", at_least(0)
     )
     features: str = setting(
-        "vgg", "network for FID and PRDC; inception_2048 for papers' FID", one_of(FEATURE_NETWORKS)
+        "vgg",
+        "network for FID and PRDC after training; inception_2048 for papers' FID",
+        one_of(FEATURE_NETWORKS),
     )
     features_path: str = setting("", "its weights: see perceptual.md; vgg is included")
     neighbours: int = setting(5, "k of precision, recall, density and coverage", at_least(1))

@@ -52,7 +52,7 @@ SPREAD = {name: name for name in ("precision", "recall", "density", "coverage")}
 _BELOW = "each above the reconstruction of the training image with most codes in common"
 CAPTIONS = {
     "training": f"Averaged weights by step, on at most {IMAGES} validation images and as many"
-    " samples.",
+    " samples; FIDs are of VGG16's features, whatever those of the tables are of.",
     "reconstructions": "Test images, each above its reconstruction.",
     "usage": "Fraction of test images that contain each entry, descending.",
     "samples": "Samples.",

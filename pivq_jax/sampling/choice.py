@@ -103,10 +103,12 @@ def choose_pairs(
     keys = jnp.concatenate([key[None], others])
     if space.places:
         sides = jax.lax.map(lambda own: _side_of_line(*how, own, fraction), keys)
-        # How much both images differ in places that border on places of the other image.
-        a, b = (space.latents_of(codes, codebook) for codes in (codes_a, partners))
-        scores = -jnp.sum(neighbours_across(sides) * jnp.square(a - b).sum(-1), -1)
-        side = sides[jnp.argmax(scores, axis=0), jnp.arange(len(codes_a))]
+        if candidates == 1:
+            side = sides[0]
+        else:  # by how much both images differ in places that border on places of the other image
+            a, b = (space.latents_of(codes, codebook) for codes in (codes_a, partners))
+            apart = jnp.sum(neighbours_across(sides) * jnp.square(a - b).sum(-1), -1)
+            side = sides[jnp.argmin(apart, axis=0), jnp.arange(len(codes_a))]
         owners = space.places_of(codes_a, codebook)
         return (codes_a != partners) & jnp.take_along_axis(side, owners, axis=-1)
     if network is None or candidates == 1:
