@@ -34,7 +34,7 @@ class Evaluator:
     def __init__(self, config: Config) -> None:
         pool = min(PARENT_IMAGES, config.evaluate.images or PARENT_IMAGES)
         self.images = min(IMAGES, config.evaluate.samples, pool)
-        # Distances of 2,048 features take half a minute: most evaluations would be skipped.
+        # Distances of 2,048 features take many seconds: most evaluations would be skipped.
         path = config.evaluate.features_path if config.evaluate.features == "vgg" else ""
         self._settings = dataclasses.replace(
             config.evaluate,
