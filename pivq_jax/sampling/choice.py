@@ -31,7 +31,6 @@ ROWS = 256  # sets in a pass, which bounds the memory used
 
 
 def _by_hyperplane(
-    space: CodeSpace,
     codes_a: jax.Array,
     partners: jax.Array,
     codebook: jax.Array,
@@ -97,12 +96,12 @@ def choose_pairs(
     Codes are int32 [B, N] as `pair_codes` returns them, the codebook float32 [K, D], and `fraction`
     and `lift`, float32, as in `recombine`. Returns bool [B, N].
     """
-    how = space, codes_a, partners, codebook
+    how = codes_a, partners, codebook
     # Images fold their numbers into the key, and none of them has this one.
     others = jax.random.split(jax.random.fold_in(key, 2**32 - 1), candidates - 1)
     keys = jnp.concatenate([key[None], others])
     if space.places:
-        sides = jax.lax.map(lambda own: _side_of_line(*how, own, fraction), keys)
+        sides = jax.lax.map(lambda own: _side_of_line(space, *how, own, fraction), keys)
         if candidates == 1:
             side = sides[0]
         else:  # by how much both images differ in places that border on places of the other image
