@@ -23,11 +23,11 @@ import numpy as np
 from benchmarks.common import parser_for
 from pivq_jax.common.files import cache_folder
 from pivq_jax.common.parallel import make_mesh
+from pivq_jax.common.stopping import Interrupted
 from pivq_jax.config import Config, load_config
 from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.loop import train
-from pivq_jax.training.stopping import Interrupted
 
 
 class CtrlC:

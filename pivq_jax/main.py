@@ -211,11 +211,10 @@ def _run(arguments: list[str]) -> int:
     from pivq_jax import modes
     from pivq_jax.common.files import cache_folder, expanded, is_remote
     from pivq_jax.common.parallel import join_processes
+    from pivq_jax.common.stopping import Interrupted, end_on_sigterm
     from pivq_jax.config.check import check_config, config_of_model, read_config
-    from pivq_jax.config.fields import Config
+    from pivq_jax.config.fields import PATHS, Config
     from pivq_jax.inference.opening import from_pretrained
-    from pivq_jax.interop.safetensors_file import PATHS
-    from pivq_jax.training.stopping import Interrupted, end_on_sigterm
 
     logging.set_verbosity(logging.WARNING)
     # Later runs reuse compiled programs from this cache.

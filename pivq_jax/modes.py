@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.codec import folders
@@ -16,6 +15,7 @@ from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import check_in_first_process, say
 from pivq_jax.common.pictures import save_png
+from pivq_jax.common.stopping import end_on_sigterm
 from pivq_jax.config.check import check_workdir, trained_differences
 from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data import Dataset
@@ -23,20 +23,21 @@ from pivq_jax.data.records import find_directory
 from pivq_jax.data.tree import list_images
 from pivq_jax.evaluation import completions, edits, stages
 from pivq_jax.evaluation.evaluator import Evaluator
-from pivq_jax.evaluation.features import feature_extractor
 from pivq_jax.evaluation.figures import print_metrics
-from pivq_jax.evaluation.reconstruction import Decoded, decode_batched, describe_psnr, encode_split
+from pivq_jax.evaluation.reconstruction import (
+    Decoded,
+    decode_batched,
+    describe_psnr,
+    encode_split,
+    psnr_of,
+)
 from pivq_jax.evaluation.report import write_report
-from pivq_jax.evaluation.session import Session, alex_weights
+from pivq_jax.evaluation.session import Session, alex_weights, check_weights
 from pivq_jax.inference import TrainedModel
 from pivq_jax.inference.opening import initial_arrays, load, warn_of_other_data
-from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.losses.perceptual import load_lpips
-from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training import prior
 from pivq_jax.training.build import dataset_from_config
 from pivq_jax.training.checkpoints import check_place
-from pivq_jax.training.stopping import end_on_sigterm
 
 HELD_OUT = 200  # parents that stand for test images where a published model's data is missing
 
@@ -72,7 +73,7 @@ def train(task: Task) -> None:
     from pivq_jax.training import loop
 
     config = task.config
-    _check_weights(config)
+    check_weights(config, bool(config.evaluate.every))
     _check_outside(config, task.workdir)
     initial = None if task.init_from is None else partial(initial_arrays, task.init_from)
     loop.train(config, task.workdir, Evaluator(config), initial, task.tracker)
@@ -90,7 +91,7 @@ def train(task: Task) -> None:
 
 def evaluate(task: Task) -> None:
     """Writes `metrics.json` and `report/` for the test split."""
-    _check_weights(task.config)
+    check_weights(task.config)
     _evaluate(_open(task))
 
 
@@ -223,15 +224,6 @@ def _check_outside(config: Config, workdir: Path) -> None:
             f"{workdir} is within the images, {path}, and its pictures would be some of them: give"
             " a --workdir elsewhere"
         )
-
-
-def _check_weights(config: Config) -> None:
-    """Reports missing weights of an evaluation before hours of work."""
-    settings, size = config.evaluate, config.data.image_size
-    if settings.features != "vgg" or size >= BACKBONES["vgg"].minimum_size:
-        feature_extractor(settings.features, settings.features_path)
-    if size >= BACKBONES["alex"].minimum_size:
-        load_lpips("alex", alex_weights(config.loss))
 
 
 def _open(task: Task) -> Session:
@@ -377,8 +369,7 @@ def _write_images(task: Task, folder: str) -> None:
             encoded = np.asarray(model.edit(encoded, **changes))
         decoded = decode_batched(model, encoded, batch_size)
         if not changes:
-            originals = jnp.asarray(np.stack([*readable.values()]))
-            psnrs.append(np.asarray(psnr(jnp.asarray(decoded), originals, 255.0)))
+            psnrs.append(psnr_of(decoded, np.stack([*readable.values()])))
         if writes and not codes:  # a killed command must not leave old codes beside new images
             (target / "codes.json").unlink(missing_ok=True)
         for file, image, row in zip(readable, decoded, encoded.astype(dtype), strict=True):

@@ -23,7 +23,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.config import load_config
 from pivq_jax.config.check import config_of_model, read_config
 from pivq_jax.data.images import images_to_uint8
-from pivq_jax.evaluation import stages
+from pivq_jax.evaluation import session, stages
 from tests.conftest import Finished, start_pair
 from tests.main_test import assert_refused
 
@@ -217,6 +217,21 @@ def test_a_run_within_its_images_is_refused(tiny_config, small_folder, workdir):
     assert all(path.suffix == ".png" for path in small_folder.iterdir())
     modes._check_outside(config, small_folder / ".runs" / "mine")  # hidden, and so no image
     modes._check_outside(config, small_folder.with_name("runs"))
+
+
+def test_weights_of_evaluations_during_training_are_missed_before_it(
+    tiny_config, tmp_path, monkeypatch
+):
+    def inception_alone(name: str, path: str) -> None:
+        if name == "vgg":
+            raise InputError("no weights of VGG16")
+
+    monkeypatch.setattr(session, "feature_extractor", inception_alone)
+    fields = {"evaluate.features": "inception_2048", "evaluate.every": 10}
+    config = tiny_config.with_fields(fields)
+    with pytest.raises(InputError, match="no weights of VGG16"):
+        modes.train(modes.Task(config, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture
@@ -443,7 +458,7 @@ PRIOR = """
 import sys, time
 from pathlib import Path
 from pivq_jax import main, modes
-from pivq_jax.training.stopping import Interrupted, stop_requests
+from pivq_jax.common.stopping import Interrupted, stop_requests
 
 def load(workdir):
     with stop_requests() as asked:

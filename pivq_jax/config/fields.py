@@ -99,6 +99,8 @@ BUILT_FROM: dict[str, tuple[str, ...]] = {
     "model": tuple(each.name for each in fields(sections.ModelConfig)),
     "quantizer": ("kind", "method", "codebook_size"),
 }
+# Fields that hold paths (or addresses) of the machine on which a model was trained: section, name.
+PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
 # Fields added later, by section, with the values that runs without them were trained with.
 ADDED: dict[str, dict[str, Any]] = {
     "data": {"group": ""},

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pivq_jax.common.errors import InputError
@@ -17,10 +16,9 @@ from pivq_jax.evaluation.capacity import capacity
 from pivq_jax.evaluation.features import FeatureExtractor, feature_extractor
 from pivq_jax.evaluation.frechet import frechet_distance
 from pivq_jax.evaluation.prdc import compare_features
-from pivq_jax.evaluation.reconstruction import mean_lpips
+from pivq_jax.evaluation.reconstruction import mean_lpips, psnr_of
 from pivq_jax.evaluation.session import Session, alex_weights
 from pivq_jax.inference import TrainedModel
-from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.training.run import Evaluation, Run
 
 IMAGES = 200  # most validation images, and as many samples: seconds on a CPU
@@ -56,8 +54,7 @@ class Evaluator:
     ) -> Evaluation:
         """Returns figures by their names in `metrics.json`, and pictures."""
         batch_size, scale = self._settings.batch_size, magnification(run.dataset.image_size)
-        decibels = psnr(jnp.asarray(reconstructions), jnp.asarray(originals), 255.0)
-        figures = {"psnr": float(jnp.mean(decibels))}
+        figures = {"psnr": float(np.mean(psnr_of(reconstructions, originals)))}
         pairs = reconstruction_grid(originals[:SHOWN], reconstructions[:SHOWN], scale=scale)
         pictures = {"reconstructions": pairs}
         with contextlib.suppress(InputError):

@@ -106,6 +106,11 @@ def images_of(source: Source, indices: Iterable[int]) -> np.ndarray:
     return np.stack([source[int(index)]["image"] for index in indices])
 
 
+def psnr_of(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
+    """The PSNR of images, uint8 [M, H, W, 3], against their originals, in dB: f32 [M]."""
+    return np.asarray(psnr(jnp.asarray(images), jnp.asarray(originals), 255.0))
+
+
 def mean_lpips(
     pairs: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, path: str = ""
 ) -> float:

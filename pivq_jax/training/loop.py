@@ -22,6 +22,7 @@ from pivq_jax.common.parallel import (
     put_batch,
     say,
 )
+from pivq_jax.common.stopping import Interrupted, stop_requests
 from pivq_jax.common.weights import Params
 from pivq_jax.config.check import check_workdir, read_config
 from pivq_jax.config.fields import Config
@@ -44,7 +45,6 @@ from pivq_jax.training.run import (
     save_picture,
 )
 from pivq_jax.training.steps import CODEBOOK, Arrays, TrainState, with_arrays
-from pivq_jax.training.stopping import Interrupted, stop_requests
 
 # Names the parameters from which a run began; until its first checkpoint it needs them again.
 INITIAL = "init_from.json"

@@ -15,6 +15,7 @@ from pivq_jax.common.cost import format_duration
 from pivq_jax.common.errors import InputError, brief
 from pivq_jax.common.files import read_object, write_json
 from pivq_jax.common.parallel import alone_in, make_mesh, replicated, say
+from pivq_jax.common.stopping import Interrupted, stop_requests
 from pivq_jax.common.weights import Params
 from pivq_jax.config.check import check_config
 from pivq_jax.config.fields import Config
@@ -31,7 +32,6 @@ from pivq_jax.sampling.prior import (
 from pivq_jax.sampling.space import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.optimizer import make_optimizer
-from pivq_jax.training.stopping import Interrupted, stop_requests
 
 PRIOR = "prior"  # directory of the prior in a workdir
 DESCRIPTION = "prior.json"  # what the prior was trained on, beside its checkpoints

@@ -65,7 +65,7 @@ def test_a_preemption_resumes_and_an_error_does_not_go_on_for_ever():
     job, policy = job_of(MANIFEST), MANIFEST["spec"]["failurePolicy"]
     on_condition, on_code = job["podFailurePolicy"]["rules"]
     assert on_condition["onPodConditions"][0]["type"] == "DisruptionTarget"
-    # 143 is the exit code of a run that SIGTERM stopped: `pivq_jax.training.stopping.Interrupted`.
+    # 143 is the exit code of a run that SIGTERM stopped: `pivq_jax.common.stopping.Interrupted`.
     assert on_code["onExitCodes"] == {"containerName": "train", "operator": "In", "values": [143]}
     assert job["backoffLimit"] == 0 and 0 < policy["maxRestarts"] < 10
     assert policy["rules"][0]["onJobFailureReasons"] == ["PodFailurePolicy"]

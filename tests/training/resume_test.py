@@ -12,8 +12,8 @@ import pytest
 import pivq_jax
 from pivq_jax.common.errors import InputError
 from pivq_jax.common.lock import DirectoryLock
+from pivq_jax.common.stopping import Interrupted
 from pivq_jax.training.loop import train
-from pivq_jax.training.stopping import Interrupted
 from tests.conftest import Command, checkpoint_steps, read_lines, start_pair
 from tests.training.loop_test import assert_same_state
 from tests.training.start_test import SHORT

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from pivq_jax.common.parallel import make_mesh
+from pivq_jax.common.stopping import Interrupted
 from pivq_jax.data import load_dataset
 from pivq_jax.training import loop
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.logs import TrainingLog
 from pivq_jax.training.objective import Phase
 from pivq_jax.training.run import save_picture
-from pivq_jax.training.stopping import Interrupted
 from tests.conftest import checkpoint_steps, interrupt_at, read_lines
 from tests.training.loop_test import assert_same_state, run_of
 from tests.training.resume_test import start_both

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pivq_jax.training.stopping import Interrupted, stop_requests
+from pivq_jax.common.stopping import Interrupted, stop_requests
 from tests.conftest import start_pair
 
 
@@ -86,7 +86,7 @@ from pathlib import Path
 
 child, terminal = pty.fork()
 if child == 0:
-    from pivq_jax.training.stopping import Interrupted, stop_requests
+    from pivq_jax.common.stopping import Interrupted, stop_requests
 
     try:
         with stop_requests() as asked:
@@ -120,7 +120,7 @@ AGREE = """
 import sys, time
 from pathlib import Path
 from pivq_jax.common.parallel import join_processes
-from pivq_jax.training.stopping import Interrupted, stop_requests
+from pivq_jax.common.stopping import Interrupted, stop_requests
 
 join_processes({how!r})
 try:
@@ -159,7 +159,7 @@ def test_several_processes_stop_at_one_step(commands, tmp_path, number, codes):
 EARLY = """
 import os, signal, sys, time
 from pivq_jax.common.parallel import join_processes
-from pivq_jax.training.stopping import Interrupted, stop_requests
+from pivq_jax.common.stopping import Interrupted, stop_requests
 
 join_processes({how!r})
 if not {asked} and {index}:
