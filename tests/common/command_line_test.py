@@ -28,7 +28,7 @@ def test_too_little_memory_is_one_line(command, word, capsys):
     assert exit_code(command) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: there is too little memory (")
-    assert word in line and "lower train.batch_size" in line
+    assert word in line and "raise train.accumulation" in line
 
 
 def test_ctrl_c_is_one_line(capsys):
