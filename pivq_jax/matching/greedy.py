@@ -24,7 +24,7 @@ def pair_off(cost: jax.Array) -> jax.Array:
     """Repeatedly matches all mutually cheapest pairs; -1 where only forbidden columns remain.
 
     The cheapest remaining pair is always mutually cheapest, so at most N rounds give the same
-    result as sorting all pairs by cost and then by index.
+    result as going through all pairs by cost, in some order of equal ones.
     """
     batch, num_rows, num_columns = cost.shape
     rows_iota = jnp.arange(num_rows, dtype=jnp.int32)

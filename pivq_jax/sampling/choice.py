@@ -72,7 +72,7 @@ def _side_of_line(
 def _directions(key: jax.Array, count: int, size: int) -> jax.Array:
     """A random direction for each image, float32 [count, size], of a key with its number."""
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count))
-    return jax.vmap(lambda own: jax.random.normal(own, (size,)))(keys)
+    return jax.vmap(lambda own: jax.random.normal(own, (size,), jnp.float32))(keys)
 
 
 @partial(jax.jit, static_argnames=("space", "candidates", "network"))

@@ -280,7 +280,8 @@ def complete(
             query = apply(context, latent, stage, method="query_of")
             logs: Any = apply(query, place, stage, method="log_probabilities")
             draw_keys = jax.vmap(partial(jax.random.fold_in, data=number * stages + stage))(keys)
-            noise = jax.vmap(partial(jax.random.gumbel, shape=(most,)))(draw_keys)
+            draw = partial(jax.random.gumbel, shape=(most,), dtype=jnp.float32)
+            noise = jax.vmap(draw)(draw_keys)
             drawn = jnp.argmax(logs / temperature + noise, -1)
             asked = given[jnp.arange(batch), place, stage]
             chosen = jnp.where(asked >= 0, asked, drawn)

@@ -208,6 +208,7 @@ def complete_sets(
     codes = jnp.asarray(codes, jnp.int32)
     if passes < 1 or not 0 <= known <= codes.shape[1]:
         raise ValueError(f"passes = {passes}, known = {known}: give at least 1, and 0 to N")
+    temperature = jnp.maximum(temperature, 1e-6)  # a smaller one may be 0 in float32
     batch, n = codes.shape
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))
     if isinstance(prior, PlacePrior):
@@ -219,7 +220,8 @@ def complete_sets(
         given = jnp.broadcast_to(places < filled, (batch, n))
         logs = _apply(prior, params, codes, given)
         step_keys = jax.vmap(partial(jax.random.fold_in, data=step))(keys)
-        noise = jax.vmap(partial(jax.random.gumbel, shape=logs.shape[1:]))(step_keys)
+        draw = partial(jax.random.gumbel, shape=logs.shape[1:], dtype=jnp.float32)
+        noise = jax.vmap(draw)(step_keys)
         # The largest of the sums are a draw without replacement (Gumbel top-k).
         drawn = jax.lax.top_k(logs / temperature + noise, count)[1]
         codes = jax.lax.dynamic_update_slice(codes, drawn, (0, filled))

@@ -136,6 +136,8 @@ class CodeSpace:
                 f"codes_a has shape {a.shape} and codes_b {b.shape}: give one B image for each A"
                 f" image, of {self.num_codes} codes each, [..., {self.num_codes}]"
             )
+        if 0 in a.shape:
+            raise ValueError(f"codes have shape {a.shape}: give at least one image")
         if not all(jnp.issubdtype(codes.dtype, jnp.integer) for codes in (a, b)):
             raise ValueError(f"codes have dtypes {a.dtype} and {b.dtype}: give integers")
         if codebook.ndim != 2 or codebook.shape[0] != self.codebook_size or not codebook.size:

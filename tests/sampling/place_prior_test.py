@@ -122,11 +122,17 @@ def test_a_low_temperature_draws_what_is_likely():
     assert shares[1] < shares[0] - 0.5
 
 
-def test_a_set_does_not_depend_on_the_batch():
+def test_a_set_depends_neither_on_the_batch_nor_on_64_bits():
     blank = jnp.zeros((6, 4), jnp.int32)
     all_six = complete_sets(PRIOR, params(), blank, jax.random.key(2))
     first = complete_sets(PRIOR, params(), blank[:2], jax.random.key(2))
     np.testing.assert_array_equal(all_six[:2], first)
+    coldest = complete_sets(PRIOR, params(), blank, jax.random.key(2), 0, 1e-50)
+    assert (np.asarray(coldest) == np.asarray(coldest)[0]).all()  # the likeliest of all
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(
+            complete_sets(PRIOR, params(), blank, jax.random.key(2)), all_six
+        )
 
 
 def test_a_codebook_that_is_not_trained_is_refused():

@@ -114,11 +114,24 @@ def test_completions_keep_what_is_given_and_are_sets(known, passes, temperature)
         assert set(start[:known].tolist()) <= set(row.tolist())
 
 
-def test_a_set_does_not_depend_on_the_batch():
+def test_the_smallest_temperature_draws_the_likeliest_code():
+    blank = jnp.zeros((4, N), jnp.int32)
+    drawn = complete_sets(PRIOR, params(), blank, jax.random.key(0), 0, 1e-50)
+    order = np.zeros((1, N), np.int32)
+    for count in range(N):
+        order[0, count] = np.argmax(log_p(order, count))
+    np.testing.assert_array_equal(drawn, np.tile(np.sort(order), (4, 1)))
+
+
+def test_a_set_depends_neither_on_the_batch_nor_on_64_bits():
     blank = jnp.zeros((6, N), jnp.int32)
     all_six = complete_sets(PRIOR, params(), blank, jax.random.key(2))
     first = complete_sets(PRIOR, params(), blank[:2], jax.random.key(2))
     np.testing.assert_array_equal(all_six[:2], first)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(
+            complete_sets(PRIOR, params(), blank, jax.random.key(2)), all_six
+        )
     # JAX shuffles many rows in more rounds than few.
     many, few = (
         prior_bits(PRIOR, params(), np.tile(SETS, (count, 1)), jax.random.key(2), 2)

@@ -365,6 +365,13 @@ def test_many_parents_give_valid_sets_of_their_codes(case, fraction):
         assert np.all(np.diff(row) > 0) if kind == "matching" else np.all(np.diff(row) >= 0)
 
 
+def test_a_key_gives_the_same_sets_where_jax_computes_with_64_bits():
+    a, b, key = CODES, CODES + 7, jax.random.key(4)
+    mixed = np.asarray(recombine(a, b, CODEBOOK, key))
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(recombine(a, b, CODEBOOK, key), mixed)
+
+
 def test_two_of_many_parents_are_recombined_as_ever():
     a, b = CODES, CODES + 5
     key = jax.random.key(3)
@@ -417,6 +424,7 @@ def test_one_code_is_exchanged_at_its_places():
     ("change", "message"),
     [
         ({"codes_b": CODES[:, :-1]}, r"\(4, 6\) and codes_b \(4, 5\)"),
+        ({"codes_a": CODES[:0], "codes_b": CODES[:0]}, r"shape \(0, 6\): give at least one image"),
         ({"codes_a": CODES[:, 1:], "codes_b": CODES[:, 1:]}, r"6 codes each, \[..., 6\]"),
         ({"codes_a": CODES.astype(np.float32)}, "float32"),
         ({"codes_a": np.int32(1), "codes_b": np.int32(1)}, r"\[..., 6\]"),
