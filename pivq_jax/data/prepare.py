@@ -180,7 +180,7 @@ def _prepare(options: argparse.Namespace) -> int:
         fits, needed = options.size % size == 0, f"a multiple of {size}"
     if not fits:
         print(
-            f"configs/{config}.py takes a --size of {needed}: for others see docs/prepare_data.md"
+            f"configs/{config}.py takes a --size of {needed}; others: docs/prepare_data.md"
         )
         return 0
     command = f"python -m pivq_jax.main --config=configs/{config}.py"
