@@ -132,6 +132,7 @@ def load_image(path: str | os.PathLike[str], size: int) -> np.ndarray:
     Raises:
         InputError: if the file is not a readable image; the message contains its name and the
             reason.
+        FileNotFoundError: if there is no such file.
     """
     return decode_image(path, size, name=readable_name(path))
 
@@ -161,6 +162,7 @@ def decode_image(
     Raises:
         InputError: if it is no image of these formats, damaged or too large.
         ShapeError: an InputError, if it has another shape than `shape`, or is smaller than `crop`.
+        FileNotFoundError: if there is no such file.
     """
     image = _decode(file, name, formats, crop, shape)
     side = crop or min(image.size)
@@ -201,6 +203,8 @@ def _decode(
     """Returns an upright RGB image of Pillow."""
     from PIL import ImageOps, UnidentifiedImageError
 
+    if isinstance(file, str | os.PathLike):
+        os.stat(file)  # fails if it is gone, which is no damage: it may come back
     with damage_as_input_error(f"cannot read image {name}"), contextlib.ExitStack() as stack:
         if isinstance(file, str | os.PathLike):
             file = stack.enter_context(open(file, "rb"))

@@ -98,6 +98,17 @@ def test_a_file_is_replaced_and_a_folder_is_not(model, small_folder, tmp_path):
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
 
 
+def test_an_image_that_goes_away_leaves_the_earlier_file(
+    model, small_folder, tmp_path, monkeypatch
+):
+    file = tmp_path / "faces.pivq"
+    file.write_bytes(b"earlier")
+    monkeypatch.setattr(folders, "list_images", lambda root: ["gone.png", *list_images(root)])
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        folders.compress(model, small_folder, file, 8)
+    assert file.read_bytes() == b"earlier"
+
+
 @pytest.mark.parametrize("code", ["fixed", "short"])
 def test_ranking_shows_progress(model, small_folder, tmp_path, capfd, monkeypatch, code):
     """Where N is large, it takes longer than the encoder."""

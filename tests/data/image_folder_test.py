@@ -255,6 +255,28 @@ def test_a_folder_that_changes_while_it_is_listed_is_refused(tmp_path, monkeypat
     assert sum(len(getattr(load(root, tmp_path), split)) for split in SPLITS) == 10
 
 
+@pytest.mark.parametrize("few", [200, 1])
+def test_a_folder_that_goes_away_ends_the_preparation(tmp_path, monkeypatch, few):
+    """Once it is back, no image is left out."""
+    monkeypatch.setattr(image_folder, "_FEW", few)
+    root, make, read = fill(tmp_path / "faces", 30), FileRecipe.make, []
+
+    def going(recipe, entry):
+        read.append(entry.file)
+        if len(read) == 10:
+            root.rename(tmp_path / "elsewhere")
+        return make(recipe, entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileRecipe, "make", going)
+        with pytest.raises(FileNotFoundError) as error:
+            load(root, tmp_path)
+    assert len(read) == 10 and error.value.filename.endswith(read[-1])
+    (tmp_path / "elsewhere").rename(root)
+    data = load(root, tmp_path)
+    assert sum(len(getattr(data, split)) for split in SPLITS) == 30
+
+
 def test_a_large_split_needs_no_tensorflow(tmp_path, monkeypatch):
     """tensorflow-datasets' own writer spills to disk with TensorFlow beyond some size."""
     monkeypatch.setattr(image_folder, "_FEW", 1)

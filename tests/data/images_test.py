@@ -158,6 +158,11 @@ def test_storage_that_fails_is_no_damage(tmp_path, monkeypatch, number):
         load_image(path, 16)
 
 
+def test_a_missing_file_is_no_damage(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"a\.png"):
+        load_image(tmp_path / "a.png", 16)
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "truncated"])
 def test_a_corrupt_file_is_named_in_one_line(tmp_path, content):
     path = tmp_path / "bad.png"
