@@ -141,10 +141,13 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
 
 
 def _is_done(source: Path, output: Path, file: str) -> bool:
-    """Whether the aligned image is there, with the time of its photograph."""
+    """Whether the aligned image is there, with the time of its photograph.
+
+    Raises FileNotFoundError if the photograph is gone.
+    """
+    time = (source / file).stat().st_mtime_ns
     try:
         kept = _target(output, file).stat().st_mtime_ns
-        time = (source / file).stat().st_mtime_ns
     except FileNotFoundError:
         return False
     return any(kept == time // unit * unit for unit in _TIME_UNITS)
@@ -154,13 +157,14 @@ def _align_file(source: Path, output: Path, size: int, preset: str, file: str) -
     """Aligns one photograph; of one that is skipped, no earlier result is left.
 
     The result gets the time of the photograph, so that another one, newer or older, is noticed.
+    Of a photograph that is gone, which is a FileNotFoundError, the earlier result stays.
     """
     target = _target(output, file)
+    changed = (source / file).stat().st_mtime_ns
     target.unlink(missing_ok=True)
     try:
-        changed = (source / file).stat().st_mtime_ns
         photograph = images.decode_whole(source / file, name=images.readable_name(file))
-    except (InputError, FileNotFoundError) as error:
+    except InputError as error:
         return [Skipped(file, "unreadable", str(error))]
     eyes = landmarks.find_eyes(photograph)
     if eyes is None:

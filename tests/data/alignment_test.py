@@ -165,6 +165,23 @@ def test_of_a_photograph_that_lost_its_face_nothing_is_left(source, tmp_path):
     assert len(list_images(tmp_path / "out")) == 5
 
 
+def test_photographs_that_go_away_leave_what_was_aligned(source, tmp_path, monkeypatch):
+    run(source, tmp_path / "out")
+    before = contents(tmp_path / "out")
+
+    def going(root):
+        listed = list_images(root)
+        source.rename(tmp_path / "elsewhere")
+        return listed
+
+    monkeypatch.setattr(alignment.tree, "list_images", going)
+    with pytest.raises(FileNotFoundError, match=r"part 0/0\.png"):
+        run(source, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match=r"part 0/0\.png"):  # gone even later
+        alignment._align_file(source, tmp_path / "out", 32, "face", "part 0/0.png")
+    assert contents(tmp_path / "out") == before
+
+
 def refused(source, output, message, **options):
     """Nothing is written, nor lost."""
     before = contents(output) if output.is_dir() else None
