@@ -93,6 +93,11 @@ def fetch(remote: str, name: str, image_size: int, cache: Path) -> Path | None:
                 what = f"copying {source}"
                 for _ in progress_bar(copied, desc=what, total=len(files), unit=" files"):
                     pass
+                if retried(lambda: _versioned(source), str(source))[1] != version:
+                    raise InputError(
+                        f"{source} changed while it was copied: run the command again once it is"
+                        " complete"
+                    )
     return target
 
 

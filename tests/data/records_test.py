@@ -73,6 +73,24 @@ def test_a_data_set_in_a_bucket_is_copied_once(sources, make_source, tmp_path, m
     assert len(list(cache.glob("fetched/*/ffhq/32px"))) == 2
 
 
+def test_a_bucket_that_changes_while_it_is_copied_is_refused(tmp_path, monkeypatch):
+    bucket = tmp_path / "bucket" / "ffhq" / "32px"
+    bucket.mkdir(parents=True)
+    for name in (records.MANIFEST, "shard"):
+        (bucket / name).write_text("first")
+    copy = records._copy
+
+    def changing(folder, file):
+        copy(folder, file)
+        (bucket / "shard").write_text("the second")
+
+    monkeypatch.setattr(records, "as_path", epath.Path)
+    monkeypatch.setattr(records, "_copy", changing)
+    with pytest.raises(InputError, match="32px changed while it was copied"):
+        records.fetch(str(tmp_path / "bucket"), "ffhq", 32, tmp_path / "cache")
+    assert not list(tmp_path.glob("cache/fetched/*/ffhq/32px"))
+
+
 def test_a_damaged_data_set_is_named(sources, tmp_path):
     assert prepare.main(prepare_arguments("ffhq", sources["ffhq"], tmp_path)) == 0
     (shard,) = (tmp_path / "ffhq" / "32px").glob("ffhq-train.array_record*")
