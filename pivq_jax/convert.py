@@ -175,7 +175,7 @@ def _convert(options: argparse.Namespace) -> int:
             workdir_from_file(files.local_path(options.source), target)
         elif not (source := files.as_path(options.source)).is_dir():
             raise InputError(f"{source} is no workdir: give the folder of a run as --from")
-        elif (source / pretrained.WEIGHTS).exists():
+        elif pretrained.is_published(source):
             raise InputError(
                 f"{source} is a published model: copy it, or give a workdir as --from (its weights"
                 f" are in {pretrained.WEIGHTS})"
@@ -199,7 +199,7 @@ def _to_onnx(options: argparse.Namespace, from_file: bool, target: Path) -> None
         return
     source, codes = files.as_path(options.source), None
     count = POOL_IMAGES if options.training_codes is None else options.training_codes
-    if source.is_dir() and not (source / pretrained.WEIGHTS).exists():
+    if source.is_dir() and not pretrained.is_published(source):
         model = load(source)
         if count:
             try:

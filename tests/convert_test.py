@@ -17,6 +17,8 @@ import safetensors.torch
 
 import pivq_jax
 from pivq_jax import convert
+from pivq_jax.common.errors import InputError
+from pivq_jax.inference.opening import initial_arrays
 from pivq_jax.interop import pretrained
 from pivq_jax.interop.onnx_file import onnx_paths
 from pivq_jax.model.quantizer import match_latents
@@ -380,6 +382,16 @@ def test_a_published_model_is_not_published_again(capsys, tmp_path):
     (tmp_path / "model.safetensors").touch()
     line = refused(capsys, f"--from={tmp_path}", f"--to={tmp_path / 'again'}")
     assert "is a published model: copy it" in line
+
+
+def test_a_run_in_which_weights_were_kept_is_still_a_run(tiny_run, tiny_config, tmp_path):
+    workdir, target = Path(shutil.copytree(tiny_run.workdir, tmp_path / "run")), tmp_path / "new"
+    (workdir / "model.safetensors").touch()  # could not be read
+    for options in ([f"--to={target}.safetensors"], [f"--to={target}.onnx", "--training_codes=0"]):
+        assert convert.main([f"--from={workdir}", *options]) == 0
+    assert initial_arrays(str(workdir), tiny_config)
+    with pytest.raises(InputError, match="is a run, no published model"):
+        pivq_jax.from_pretrained(workdir)
 
 
 def test_a_model_is_not_published_into_a_run(capsys, tiny_run, tmp_path):

@@ -17,7 +17,7 @@ from pivq_jax.config.fields import BUILT_FROM, Config
 from pivq_jax.data import Dataset
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.inference.trained_model import TrainedModel
-from pivq_jax.interop.pretrained import WEIGHTS, read_pretrained
+from pivq_jax.interop.pretrained import is_published, read_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes, read_model
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.checkpoints import Checkpoints
@@ -145,6 +145,6 @@ def _read(where: str) -> tuple[Any, Config, int]:
         params, description = read_model(local_path(where))
         return params, config_of_model(description["config"], where), description["step"]
     workdir = as_path(where)
-    is_run = workdir.is_dir() and not (workdir / WEIGHTS).exists()
+    is_run = workdir.is_dir() and not is_published(workdir)
     model = load(workdir) if is_run else from_pretrained(where)
     return model.params, model.config, model.step

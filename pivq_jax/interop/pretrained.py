@@ -81,6 +81,11 @@ def check_target(directory: Path) -> None:
         raise InputError(f"{directory} holds a run: give another directory")
 
 
+def is_published(directory: Path) -> bool:
+    """Whether a directory is a published model, and no run in which weights were kept."""
+    return (directory / WEIGHTS).exists() and not (directory / "checkpoints").exists()
+
+
 def write_pretrained(directory: Path, model: Published) -> None:
     """Writes the files of a published model to a local directory, replacing existing ones."""
     check_target(directory)
@@ -112,7 +117,7 @@ def read_pretrained(where: str | Path) -> Published:
 
 
 def _read(directory: Path) -> Published:
-    if not (directory / WEIGHTS).is_file():
+    if not is_published(directory):
         if (directory / "checkpoints").exists():
             raise InputError(
                 f"{directory} is a run, no published model: give it as --workdir, or to"
