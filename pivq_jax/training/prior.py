@@ -4,7 +4,7 @@ import time
 import zlib
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,9 +74,8 @@ def train_prior(
         "codes": zlib.crc32(np.ascontiguousarray(train, np.int32).tobytes()),
         **settings,
     }
-    mesh = make_mesh()
     network = build_prior(space, codebook, settings.width, settings.depth, settings.heads)
-    everywhere = replicated(mesh)
+    everywhere = replicated(make_mesh())
     rules = OptimizerConfig(
         name="muon",
         learning_rate=settings.learning_rate,
@@ -122,7 +121,7 @@ def train_prior(
         if newest is None:
             state = jax.jit(create, out_shardings=everywhere)()
         else:
-            state, _ = checkpoints.restore(jax.eval_shape(create), mesh)
+            state = _restore(checkpoints, jax.eval_shape(create), directory)
         first, started = int(state.step), time.perf_counter()
         if stop := asked():
             raise Interrupted(stop, first)
@@ -214,11 +213,21 @@ def load_prior(
     with Checkpoints(directory, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
             return None
-        state, _ = checkpoints.restore(wanted, make_mesh())
+        state = _restore(checkpoints, wanted, directory)
     if not np.isfinite(float(state["best_bits"])):  # stopped before its first validation
         return None
     finished = int(state["step"]) >= settings.steps
     return Prior(network, state["best"], float(state["best_bits"]), finished)
+
+
+def _restore(checkpoints: Checkpoints, wanted: Any, directory: Path) -> Any:
+    """Restores a state; an error says to delete the prior, as the run it is of is whole."""
+    try:
+        return checkpoints.restore(wanted, make_mesh())[0]
+    except InputError as error:
+        raise InputError(
+            f"the prior in {directory} cannot be read: see the lines above, and delete {directory}"
+        ) from error
 
 
 def _checksum(codebook: jax.Array) -> int:

@@ -155,3 +155,15 @@ def test_a_damaged_description_of_a_prior_is_refused(tmp_path, width):
     (tmp_path / "prior.json").write_text(json.dumps(held))
     with pytest.raises(InputError, match=r"prior\.json is damaged \(prior\.width = .*: delete"):
         load_prior(tmp_path, SPACE, CODEBOOK, model_step=7)
+
+
+def test_a_prior_that_cannot_be_read_is_to_be_deleted_and_not_its_run(short, tmp_path):
+    directory = Path(shutil.copytree(short[0], tmp_path / "prior"))
+    for step in checkpoint_steps(directory):
+        (directory / "checkpoints" / str(step) / "state" / "_METADATA").write_text("{")
+    for start in (
+        lambda: load_prior(directory, SPACE, CODEBOOK, model_step=7),
+        lambda: run(directory, dataclasses.replace(SETTINGS, steps=4)),
+    ):
+        with pytest.raises(InputError, match=f"see the lines above, and delete {directory}$"):
+            start()
