@@ -162,6 +162,7 @@ def train_prior(task: Task) -> None:
         directory=session.workdir / prior.PRIOR,
         seed=config.seed,
         model_step=model.step,
+        data=session.dataset.identity,
     )
     say(f"the prior is in {session.workdir / prior.PRIOR}: {fitted.bits:.1f} bits a validation set")
 

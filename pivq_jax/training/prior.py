@@ -62,18 +62,21 @@ def train_prior(
     directory: Path,
     seed: int,
     model_step: int,
+    data: str,
 ) -> Prior:
     """Trains a prior from the newest checkpoint in `directory`, if any; returns the best validated.
 
-    Sets are int32 [M, N], the codebook is float32 [K, D]. Ctrl-C and SIGTERM raise Interrupted,
-    once a checkpoint is written.
+    Sets are int32 [M, N], the codebook is float32 [K, D], `data` identifies the images. Ctrl-C and
+    SIGTERM raise Interrupted, once a checkpoint is written.
     """
+    # What the codes are made of, not the codes: encoded anew elsewhere, some of them may differ.
     wanted = {
         "model_step": model_step,
         "codebook": _checksum(codebook),
-        "codes": zlib.crc32(np.ascontiguousarray(train, np.int32).tobytes()),
+        "data": data,
         **settings,
     }
+    codes = zlib.crc32(np.ascontiguousarray(train, np.int32).tobytes())
     network = build_prior(space, codebook, settings.width, settings.depth, settings.heads)
     everywhere = replicated(make_mesh())
     rules = OptimizerConfig(
@@ -111,6 +114,8 @@ def train_prior(
         newest = checkpoints.latest_step()
         # One of before has no checksum of the codebook.
         held = {"codebook": wanted["codebook"], **read_object(directory / DESCRIPTION)}
+        if held.pop("codes", None) == codes:  # what one of before has instead of its data
+            held["data"] = data
         if newest is not None and held != wanted:
             raise InputError(
                 f"{directory} holds a prior of other codes or settings: delete {directory} to train"

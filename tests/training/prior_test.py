@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 import signal
+import zlib
 from pathlib import Path
 
 import jax
@@ -25,6 +26,7 @@ from tests.conftest import checkpoint_steps
 K = 16
 SPACE, CODEBOOK = CodeSpace(3, K), jnp.zeros((K, 2))
 SETTINGS = PriorConfig(width=16, depth=1, heads=2, steps=80, batch_size=64, learning_rate=1e-2)
+SHORT = dataclasses.replace(SETTINGS, steps=4)
 
 
 def stopped_at(step, number):
@@ -47,9 +49,9 @@ def draw(seed: int, count: int) -> np.ndarray:
 TRAIN, VALIDATION = draw(0, 400), draw(1, 100)
 
 
-def run(directory, settings=SETTINGS):
+def run(directory, settings=SETTINGS, train=TRAIN, data="faces"):
     return train_prior(
-        settings, SPACE, CODEBOOK, TRAIN, VALIDATION, directory, seed=0, model_step=7
+        settings, SPACE, CODEBOOK, train, VALIDATION, directory, seed=0, model_step=7, data=data
     )
 
 
@@ -68,7 +70,7 @@ def test_dependent_codes_cost_few_bits(whole):
 @pytest.fixture(scope="module")
 def short(tmp_path_factory):
     directory = tmp_path_factory.mktemp("prior")
-    return directory, run(directory, dataclasses.replace(SETTINGS, steps=4))
+    return directory, run(directory, SHORT)
 
 
 def test_what_is_loaded_is_what_was_trained(short):
@@ -123,19 +125,37 @@ def test_a_training_whose_lock_is_taken_over_writes_nothing_more(tmp_path, monke
 
 def test_a_prior_of_other_codes_is_refused(short, tmp_path):
     directory, _ = short
-    others = TRAIN[::-1]
-    with pytest.raises(InputError, match=f"of other codes or settings: delete {directory} to"):
-        train_prior(SETTINGS, SPACE, CODEBOOK, others, VALIDATION, directory, 0, 7)
+    for settings, data in ((SHORT, "other faces"), (SETTINGS, "faces")):
+        with pytest.raises(InputError, match=f"of other codes or settings: delete {directory} to"):
+            run(directory, settings, data=data)
     unlabelled = Path(shutil.copytree(directory, tmp_path / "copy"))
     (unlabelled / "prior.json").unlink()
     with pytest.raises(InputError, match=f"of other codes or settings: delete {unlabelled} to"):
-        train_prior(SETTINGS, SPACE, CODEBOOK, others, VALIDATION, unlabelled, 0, 7)
+        run(unlabelled, SHORT)
     assert not (unlabelled / "prior.json").exists()
     assert load_prior(directory, SPACE, CODEBOOK, model_step=8) is None  # the model was trained on
     assert load_prior(tmp_path, SPACE, CODEBOOK, model_step=7) is None
     (tmp_path / "prior.json").write_text('{"model_step": 7}')
     with pytest.raises(InputError, match=r"prior\.json is damaged \('\w+'\): delete"):
         load_prior(tmp_path, SPACE, CODEBOOK, model_step=7)
+
+
+def test_a_training_continues_though_codes_are_rounded_otherwise(short):
+    directory, prior = short
+    assert run(directory, SHORT, train=TRAIN[::-1]).bits == prior.bits
+
+
+def test_a_prior_of_before_continues_with_the_same_codes_alone(short, tmp_path):
+    directory, prior = Path(shutil.copytree(short[0], tmp_path / "older")), short[1]
+    held = json.loads((directory / "prior.json").read_text())
+    del held["data"]
+    held["codes"] = zlib.crc32(TRAIN.tobytes())
+    (directory / "prior.json").write_text(json.dumps(held))
+    assert load_prior(directory, SPACE, CODEBOOK, model_step=7).bits == prior.bits
+    with pytest.raises(InputError, match="of other codes or settings"):
+        run(directory, SHORT, train=TRAIN[::-1])
+    assert run(directory, SHORT).bits == prior.bits
+    assert json.loads((directory / "prior.json").read_text())["data"] == "faces"
 
 
 def test_a_prior_of_another_codebook_is_none_and_one_of_before_counts(short, tmp_path):
@@ -146,7 +166,7 @@ def test_a_prior_of_another_codebook_is_none_and_one_of_before_counts(short, tmp
     del held["codebook"]
     (older / "prior.json").write_text(json.dumps(held))
     assert load_prior(older, SPACE, CODEBOOK + 1, model_step=7).bits == prior.bits
-    assert run(older, dataclasses.replace(SETTINGS, steps=4)).bits == prior.bits
+    assert run(older, SHORT).bits == prior.bits
 
 
 @pytest.mark.parametrize("width", ["x", None, -16, 15])
@@ -163,7 +183,7 @@ def test_a_prior_that_cannot_be_read_is_to_be_deleted_and_not_its_run(short, tmp
         (directory / "checkpoints" / str(step) / "state" / "_METADATA").write_text("{")
     for start in (
         lambda: load_prior(directory, SPACE, CODEBOOK, model_step=7),
-        lambda: run(directory, dataclasses.replace(SETTINGS, steps=4)),
+        lambda: run(directory, SHORT),
     ):
         with pytest.raises(InputError, match=f"see the lines above, and delete {directory}$"):
             start()
