@@ -15,7 +15,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.files import read_object, write_atomically, write_json
 from pivq_jax.common.parallel import max_over_processes, own_copy
 from pivq_jax.common.pictures import Pixels, curve_chart, grid, save_png
-from pivq_jax.evaluation.figures import sections
+from pivq_jax.evaluation.figures import CAPTIONS, sections
 from pivq_jax.evaluation.html import page
 from pivq_jax.evaluation.prior import describe_prior
 from pivq_jax.evaluation.session import Session
@@ -86,7 +86,7 @@ def write_report(session: Session) -> dict[str, Any]:
             save_png(folder / "training.png", _curves(evaluations))
             pictures.append("training")
         for path in folder.glob("*.png"):
-            if path.stem not in pictures:  # from earlier weights
+            if path.stem in CAPTIONS.keys() - pictures:  # from earlier weights
                 path.unlink()
         title = f"{config.name}, step {model.step:,}"
         write_atomically(folder / "index.html", page(title, sections(metrics, folder)).encode())

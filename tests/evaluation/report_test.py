@@ -149,6 +149,16 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
     assert not kept.exists()  # beside which pictures of the other weights may stand
 
 
+def test_only_pictures_of_an_evaluation_are_deleted(trained_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "STAGES", {})
+    (folder := tmp_path / "report").mkdir()
+    for name in ("atlas", "mine"):
+        (folder / f"{name}.png").touch()
+    data = load_dataset("random", image_size=16)
+    report.write_report(Session(trained_model, data, EvaluateConfig(), tmp_path))
+    assert {path.name for path in folder.iterdir()} == {"index.html", "mine.png"}
+
+
 @pytest.mark.slow
 def test_what_is_left_out_or_of_other_images_leaves_nothing_behind(
     trained, trained_model, small_folder, commands, tmp_path
