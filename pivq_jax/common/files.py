@@ -147,9 +147,10 @@ def check_new_folder(target: Path, flag: str) -> None:
 def new_folder(target: Path) -> Iterator[Path]:
     """Yields a folder to fill; its contents are those of `target` at the end, or gone on an error.
 
-    Call `check_new_folder` before. An empty folder, which may be a mounted volume or the current
-    directory, stays the same one.
+    Call `check_new_folder` before the work; what was filled meanwhile is refused. An empty folder,
+    which may be a mounted volume or the current directory, stays the same one.
     """
+    check_new_folder(target, "folder")
     target = target.resolve()
     exists, temporary = target.exists(), _incomplete(target)
     if temporary.exists():  # of a command that was killed
@@ -160,14 +161,16 @@ def new_folder(target: Path) -> Iterator[Path]:
         try:
             yield temporary
             sync_tree(temporary)
-            if exists:
-                for entry in list(temporary.iterdir()):
-                    entry.rename(target / entry.name)
-            else:
+            if not exists:
                 temporary.rename(target)
-            sync(temporary.parent)
-        finally:
+        except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        if exists:  # a stop from here on deletes nothing
+            for entry in list(temporary.iterdir()):
+                entry.rename(target / entry.name)
+            temporary.rmdir()
+        sync(temporary.parent)
 
 
 def _incomplete(target: Path) -> Path:

@@ -129,8 +129,14 @@ def test_a_new_folder_appears_once_it_is_whole(tmp_path):
         assert not target.exists()
     assert (target / "below" / "file").read_text() == "content"
     assert os.listdir(target.parent) == ["out"]
-    with pytest.raises(InputError, match=r"out exists: give a new --to, as nothing is replaced"):
-        check_new_folder(target, "--to")
+    # Another command may have filled it after the check.
+    for flag, start in (
+        ("--to", lambda: check_new_folder(target, "--to")),
+        ("folder", new_folder(target).__enter__),
+    ):
+        with pytest.raises(InputError, match=f"out exists: give a new {flag}, as nothing is repl"):
+            start()
+    assert os.listdir(target) == ["below"]
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -143,6 +149,22 @@ def test_an_error_leaves_nothing_and_names_the_folder(tmp_path, exists):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert failed.value.filename == str(target)
     assert list(tmp_path.rglob("*")) == [target] * exists
+
+
+def test_a_stop_while_an_empty_folder_is_filled_loses_nothing(tmp_path, monkeypatch):
+    rename, moved = Path.rename, []
+
+    def stop(path: Path, target: Path) -> Path:
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(path)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stop)
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path) as folder:
+        (folder / "a").touch()
+        (folder / "b").touch()
+    assert sorted(path.name for path in tmp_path.rglob("[ab]")) == ["a", "b"]
 
 
 def test_an_empty_folder_stays_the_same_one(tmp_path, monkeypatch):
