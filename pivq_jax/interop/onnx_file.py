@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pivq_jax.common.files import write_atomically
+from pivq_jax.common.files import replace_together
 from pivq_jax.common.weights import Params, pack_arrays
 from pivq_jax.config.check import config_of_model
 from pivq_jax.config.fields import Config
@@ -64,8 +64,8 @@ def write_onnx(
         decoder_bytes(params, config, metadata),
         pack_arrays(arrays, metadata),
     )
-    for file, content in zip(onnx_paths(path), contents, strict=True):
-        write_atomically(file, content)
+    names = (file.name for file in onnx_paths(path))
+    replace_together(Path(path).parent, dict(zip(names, contents, strict=True)))
 
 
 def encoder_bytes(params: Params, config: Config, metadata: dict[str, str]) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -151,10 +152,14 @@ def test_the_default_model_gives_what_jax_gives(tmp_path):
     compare(load_config("toon_faces"), tmp_path)
 
 
+def tiny() -> Config:
+    return smoke("celeba").with_fields({"model.width": 8, "model.heads": 1})
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
     """A bfloat16 model of width 8, with training codes."""
-    config = smoke("celeba").with_fields({"model.width": 8, "model.heads": 1})
+    config = tiny()
     path = tmp_path_factory.mktemp("onnx") / "deep" / "tiny.onnx"
     description = {"config": config.to_dict(), "step": 7}
     training_codes = np.asfortranarray(np.arange(12).reshape(2, 6))
@@ -168,6 +173,23 @@ def test_a_model_is_three_files(written):
         "tiny.decoder.onnx",
         "tiny.encoder.onnx",
     ]
+
+
+def test_a_decoder_is_never_beside_the_encoder_of_other_weights(written, tmp_path, monkeypatch):
+    folder, config = Path(shutil.copytree(written.parent, tmp_path / "copy")), tiny()
+    replace, moved = Path.replace, []
+
+    def stop(path: Path, target: Path) -> Path:
+        if target.parent == folder:  # what is complete goes to its place
+            moved.append(target.name)
+            if len(moved) == 2:
+                raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_onnx(folder / "tiny.onnx", random_params(config), {"config": config.to_dict()})
+    assert [path.name for path in folder.iterdir()] == ["tiny.encoder.onnx"]
 
 
 def test_each_file_says_what_it_is(written):
