@@ -68,6 +68,8 @@ def compress(
     check_directory(target.parent, "--output")
     if target.is_dir():
         raise InputError(f"{target} is a folder: give the name of a file as --output")
+    if isinstance(target, Path) and target.exists() and not target.is_file():  # such as /dev/null
+        raise InputError(f"{target} is no file, and would become one: choose another --output")
     if is_image(target.name):  # it may be one of those to compress
         raise InputError(f"{target} is named like an image: give a name such as faces.pivq")
     # N codes of an image take 2 N bytes until the file is written.

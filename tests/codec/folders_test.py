@@ -250,6 +250,9 @@ def test_what_cannot_be_compressed_is_refused_before_the_work(
     monkeypatch.setattr(folders, "reconstruct_split", never)
     with pytest.raises(InputError, match="is a folder: give the name of a file"):
         folders.compress(model, small_folder, tmp_path, 8)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe is no file, and would become one: choose"):
+        folders.compress(model, small_folder, tmp_path / "pipe", 8)
     with pytest.raises(InputError, match="named like an image: give a name"):
         folders.compress(model, small_folder, small_folder / "0.png", 8)
     (tmp_path / "text").write_text("")
