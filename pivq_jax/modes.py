@@ -378,6 +378,8 @@ def _write_images(task: Task, folder: str) -> None:
                 save_png(target / names[file], image)
             codes[file] = row
     if writes:
+        for file in names.keys() - codes.keys():  # skipped: an earlier image may be there
+            (target / names[file]).unlink(missing_ok=True)
         files.write_atomically(target / "codes.json", files.json_rows(codes))
     say(f"{len(codes):,} images and codes.json in {target}")
     if not changes:

@@ -209,6 +209,21 @@ def test_images_of_another_input_are_never_beside_new_codes(tiny_model, small_fo
     assert sorted(os.listdir(tmp_path / "out")) == ["codes.json", "one.png"]
 
 
+def test_of_an_image_that_has_become_unreadable_no_earlier_result_stays(
+    tiny_model, small_folder, tmp_path
+):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("0.png", "1.png"):
+        shutil.copy(small_folder / name, source)
+    folders = {"input": str(source), "output": str(out)}
+    task = modes.Task(tiny_model.config, tmp_path, tiny_model, **folders)
+    modes.reconstruct(task)
+    (source / "1.png").write_bytes(b"no image")
+    modes.reconstruct(task)
+    assert sorted(os.listdir(out)) == ["0.png", "codes.json"]
+
+
 @pytest.mark.parametrize("workdir", [".", "runs/mine"])
 def test_a_run_within_its_images_is_refused(tiny_config, small_folder, workdir):
     config = tiny_config.with_fields({"data.path": str(small_folder)})
