@@ -48,8 +48,8 @@ class Cost(NamedTuple):
     devices: str  # their number and kind
     peak: float | None  # FLOP/s of a device
     flops: float | None  # FLOPs of a step of the last phase for each device
-    share: float | None  # of the peak, while in steps
-    step_seconds: float
+    share: float | None  # of the peak, with the time of waiting for images
+    step_seconds: float  # with it, too
     batch_size: int  # images of a step, over all devices
     steps: int
     lost: Mapping[str, float]  # seconds by keys of `LOSSES`
@@ -79,9 +79,9 @@ def cost_table(columns: Mapping[str, Cost]) -> str:
             "devices": cost.devices,
             "peak of a device, TFLOP/s": number(cost.peak, ".3g", 1e12),
             "model TFLOPs of a step, a device": number(cost.flops, ".3g", 1e12),
-            "share of the peak while in steps": number(cost.share, ".1%"),
+            "share of the peak, waiting included": number(cost.share, ".1%"),
             "milliseconds of a step": f"{1e3 * cost.step_seconds:.1f}",
-            "images per second while in steps": f"{cost.batch_size / cost.step_seconds:,.1f}",
+            "images per second, waiting included": f"{cost.batch_size / cost.step_seconds:,.1f}",
             "steps": f"{cost.steps:,}",
             "time": format_duration(cost.total),
             "in steps (goodput)": duration(in_steps, cost.total),

@@ -212,9 +212,9 @@ def test_a_plan_has_the_rows_of_a_run_and_a_range_of_hours():
     table = {name: cells for name, *cells in rows}
     assert table["cost"] == ["at best", "at 35% of that speed"]
     assert table["devices"] == ["16 v5e"] * 2 and table["steps"] == ["100,000"] * 2
-    assert table["share of the peak while in steps"] == ["46.1%", "16.2%"]
+    assert table["share of the peak, waiting included"] == ["46.1%", "16.2%"]
     assert table["milliseconds of a step"] == ["110.0", "314.3"]
-    assert table["images per second while in steps"] == ["2,327.3", "814.5"]
+    assert table["images per second, waiting included"] == ["2,327.3", "814.5"]
     assert table["in steps (goodput)"] == ["3:03:20 (100.0%)", "8:43:49 (95.0%)"]
     assert table["evaluations"] == ["-", "27:34 (5.0%)"]
     assert table["time"] == ["3:03:20", "9:11:23"]

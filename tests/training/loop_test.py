@@ -306,7 +306,7 @@ def test_an_unbroken_run_has_no_restarts_and_its_losses_are_within_its_time(tiny
     assert line["goodput"] == pytest.approx(1 - sum(lost.values()) / line["seconds"])
     table = costs(tiny_run.finished.stdout)
     assert table["steps"] == "160" and table["restarts"] == "0:00 (0.0%)"
-    share = table["share of the peak while in steps"]
+    share = table["share of the peak, waiting included"]
     assert 0 < float(share.rstrip("%")) < 100 and 0 < line["peak_share"] < 1
 
 
