@@ -211,7 +211,7 @@ def _loop(run: Run, state: TrainState, clock: Clock, tracker: str) -> None:
         for step in range(first_step, last_step):
             # `step` steps are completed. What follows depends only on the state, the step and the
             # seed, so a run resumed here repeats it exactly.
-            with clock.on("input"):
+            with clock.on(opening if step == first_step else "input"):  # the first starts workers
                 images = next(stream)
             run.lock.check()
             trace.at(step, state)
