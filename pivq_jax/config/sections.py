@@ -345,7 +345,7 @@ class SampleConfig(Section):
         1.0, "of sets drawn from the prior; lower: likelier ones", POSITIVE
     )
     fraction: float = setting(
-        0.5, "share of the differing codes that is exchanged in samples.png", FRACTION
+        0.5, "share of the differing codes that is exchanged in new images", FRACTION
     )
     nearest_of: int = setting(
         1,

@@ -58,6 +58,8 @@ def write_report(session: Session) -> dict[str, Any]:
         "lpips_path": session.lpips_path,
         **settings,
     }
+    if config.sample.fraction != 0.5:  # else reports still hold that were made before it counted
+        made_for["fraction"] = config.sample.fraction
     stages = [(name, stage, made_for) for name, stage in STAGES.items()]
     if model.prior is not None:  # may be trained later, or anew, and concerns no other stage
         with_prior = made_for | {"prior": _checksum(model.prior.params)}

@@ -121,18 +121,21 @@ class Session:
         return self.model.log_lift(self.pool_codes) if self.model.space.uses_lift else None
 
     def recombined_codes(
-        self, count: int, key: jax.Array, parents: int = 2, fraction: float | None = None
+        self, count: int, key: jax.Array, parents: int = 2
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Recombines codes of `pool` at random, with `nearest_of` of the model's config."""
+        """Recombines codes of `pool` at random, as `sample` of the model's config says.
+
+        More than two parents contribute equally.
+        """
         model, codes, size = self.model, self.pool_codes, self.settings.batch_size
-        how = parents, fraction, self.lift, model.config.sample.nearest_of
+        sample = model.config.sample
+        fraction = sample.fraction if parents == 2 else None
+        how = parents, fraction, self.lift, sample.nearest_of
         return recombine_at_random(model.space, model.codebook, codes, count, key, size, *how)
 
-    def recombined(
-        self, count: int, key: jax.Array, parents: int = 2, fraction: float | None = None
-    ) -> Samples:
+    def recombined(self, count: int, key: jax.Array, parents: int = 2) -> Samples:
         """Decodes what `recombined_codes` returns."""
-        codes, groups = self.recombined_codes(count, key, parents, fraction)
+        codes, groups = self.recombined_codes(count, key, parents)
         return Samples(self.decode(codes), codes, groups)
 
     @cached_property

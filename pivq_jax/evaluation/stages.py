@@ -129,11 +129,12 @@ def samples(session: Session) -> dict[str, Any]:
 def _speed(session: Session) -> float:
     """Images recombined and decoded per second: the median of ten batches, once compiled."""
     model, size, codes = session.model, session.settings.batch_size, session.samples.codes
+    fraction = model.config.sample.fraction
     batch = jnp.asarray(np.resize(codes, (size, codes.shape[1])))
     times = []
     for i in range(11):
         started = time.perf_counter()
-        mixed = model.recombine(batch, batch[::-1], jax.random.key(i), lift=session.lift)
+        mixed = model.recombine(batch, batch[::-1], jax.random.key(i), fraction, session.lift)
         jax.block_until_ready(model.decode(mixed))
         times.append(time.perf_counter() - started)
     return size / float(np.median(times[1:]))
@@ -205,9 +206,8 @@ def attributes(session: Session) -> dict[str, Any]:
 
 def sample(session: Session) -> None:
     """Writes `samples.png` of recombined code sets, and `parents.png` of some and their parents."""
-    settings, key = session.model.config.sample, jax.random.key(session.seed)
-    count = min(settings.count, MOST_IN_GRID)
-    drawn = session.recombined(count, key, fraction=settings.fraction)
+    count = min(session.model.config.sample.count, MOST_IN_GRID)
+    drawn = session.recombined(count, jax.random.key(session.seed))
     session.write("samples.png", pictures.grid(drawn.images, 8, session.scale))
     session.write("parents.png", drawn.between_parents(session.pool, SHOWN))
 
@@ -241,7 +241,7 @@ def write_samples(session: Session, from_prior: bool, target: Path) -> None:
                 codes = draw_sets(session, size, settings.temperature, start)
             else:
                 part_key = jax.random.fold_in(key, start) if start else key
-                codes, _ = session.recombined_codes(size, part_key, fraction=settings.fraction)
+                codes, _ = session.recombined_codes(size, part_key)
             for images in decode_batches(session.model, codes, batch_size):
                 list(writing)  # waits for the batch before, and raises its errors
                 paths = [folder / f"{start + i:0{digits}d}.png" for i in range(len(images))]

@@ -118,8 +118,10 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
     # Those of another run may have the same step and seconds.
     params = jax.tree.map(lambda x: x + 1, trained_model.params)
     finetuned = dataclasses.replace(trained_model, params=params)
-    near = trained_model.config.with_fields({"sample.nearest_of": 7})
-    elsewise = dataclasses.replace(trained_model, config=near)
+    near, less = (
+        dataclasses.replace(trained_model, config=trained_model.config.with_fields(field))
+        for field in ({"sample.nearest_of": 7}, {"sample.fraction": 0.3})
+    )
     for model, images, asked, expected in (
         (trained_model, data, settings, 1),
         (trained_model, data, settings, 1),
@@ -127,18 +129,20 @@ def test_a_stage_is_done_again_only_for_other_weights_images_or_settings(
         (trained_model, fewer, dataclasses.replace(settings, samples=41), 3),
         (older, fewer, dataclasses.replace(settings, samples=41), 4),
         (finetuned, data, settings, 5),
-        (elsewise, data, settings, 6),
-        (trained_model, data, settings, 7),
+        (near, data, settings, 6),
+        (less, data, settings, 7),
+        (trained_model, data, settings, 8),
     ):
         metrics = report.write_report(Session(model, images, asked, tmp_path))
         assert len(done) == expected and metrics["psnr"] == 1.0
     kept = tmp_path / "report" / "counted.json"
     whole = json.loads(kept.read_text())
+    assert "fraction" not in whole["made_for"]  # so that earlier reports, all of 0.5, still hold
     lost = [whole | {"pictures": held} for held in (["deleted"], 3)]
     for damaged in ({}, [], whole | {"metrics": 3}, *lost):
         kept.write_text(json.dumps(damaged))
         assert report.write_report(Session(model, images, asked, tmp_path))["psnr"] == 1.0
-    assert len(done) == 12
+    assert len(done) == 13
 
     def interrupted(session):
         raise KeyboardInterrupt

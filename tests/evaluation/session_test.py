@@ -20,8 +20,8 @@ from pivq_jax.training.steps import Draw as TrainingDraw
 @pytest.fixture
 def session(monkeypatch) -> Any:
     """A session whose model is a stand-in; `encoded` and `sampled` count what is made."""
-    sample_config, model_config = SimpleNamespace(nearest_of=7), SimpleNamespace(num_codes=2)
-    config = SimpleNamespace(seed=3, model=model_config, sample=sample_config)
+    sample_config = SimpleNamespace(nearest_of=7, fraction=0.3)
+    config = SimpleNamespace(seed=3, model=SimpleNamespace(num_codes=2), sample=sample_config)
     settings = EvaluateConfig(batch_size=8, samples=20)
     data = load_dataset("random", image_size=16)
     model = SimpleNamespace(config=config, space=CodeSpace(2, 4), codebook=None, log_lift=len)
@@ -54,8 +54,14 @@ def test_no_two_purposes_share_a_key(session):
     assert own.isdisjoint(int(jax.random.bits(key)) for key in (*samples, *training))
     for _ in range(2):
         assert len(session.samples.images) == 20
-    assert session.sampled == [(len(session.dataset.train), 20, 2, None)]  # once
+    assert session.sampled == [(len(session.dataset.train), 20, 2, 0.3)]  # once
     assert [int(jax.random.bits(key)) for key in session.keys] == [int(jax.random.bits(root))]
+
+
+def test_pairs_exchange_the_share_of_the_config_and_many_parents_share_equally(session):
+    for parents in (2, 3):
+        session.recombined(5, jax.random.key(0), parents)
+    assert [how[2:] for how in session.sampled] == [(2, 0.3), (3, None)]
 
 
 def test_positional_codes_have_no_lift(session):
