@@ -75,7 +75,7 @@ class Evaluator:
             images = session.recombined(self.images, jax.random.key(session.seed)).images
             pictures["samples"] = grid(images[: 2 * SHOWN], 8, scale)
             if self._real is not None:
-                fake = self._extractor.extract(images, quiet=True)
+                fake = self._extractor.extract(images[: len(originals)], quiet=True)
                 found = compare_features(self._real, fake, self._settings.neighbours)
                 figures |= {name: found[name] for name in ("fid", "density", "coverage")}
         figures["codes_used"] = capacity(model.space, session.pool_codes)["codes_used"]

@@ -69,6 +69,19 @@ def test_too_few_images_leave_out_what_needs_more(parts, tiny_model):
     assert list(pictures) == ["reconstructions", "samples"]
 
 
+def test_figures_are_of_as_many_samples_as_images(parts, tiny_model):
+    measure, run, shown, made = parts
+    counts = []
+
+    def extract(images, quiet):
+        counts.append(len(images))
+        return images[:, 0, :2, 0].astype(np.float32)
+
+    measure._extractor = SimpleNamespace(extract=extract)
+    figures, _ = measure(run, 5, tiny_model.params, shown[:9], made[:9])
+    assert counts == [9, 9, 9] and "fid" in figures
+
+
 @pytest.mark.slow
 def test_lpips_is_of_all_images_however_they_are_batched(tiny_model):
     rng = np.random.default_rng(0)
