@@ -317,7 +317,9 @@ class EvaluateConfig(Section):
         1_000, "recombined images, and training images compared with them", between(1, 1_000_000)
     )
     images: int = setting(
-        0, "most images of each split that are looked at, in checks; 0 is all", at_least(0)
+        0,
+        "most images of each split looked at, in checks, by train_prior and sample, too; 0 is all",
+        at_least(0),
     )
     features: str = setting(
         "vgg",
