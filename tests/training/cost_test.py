@@ -89,6 +89,7 @@ def test_peaks_are_of_the_kind_that_a_device_says_it_is():
 
     assert of("TPU v5 lite") == 197e12 and of("TPU v5") == 459e12
     assert of("NVIDIA H100 80GB HBM3") == 989e12 and of("NVIDIA H100 PCIe") == 756e12
+    assert of("NVIDIA H200") == 989e12 and of("NVIDIA H200 NVL") == 835e12
     assert of("NVIDIA A100-SXM4-80GB") == 312e12 and of("NVIDIA L40S") == 362e12
     assert of("NVIDIA L40") is None and of("TPU v9") is None
 
