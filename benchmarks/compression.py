@@ -183,6 +183,7 @@ def ours(model: TrainedModel, images: np.ndarray, code: str) -> tuple[Row, str]:
         (found,) = batches_of(contents, model, count, "file")
         decoded = decode_batched(model, found, batch_size)
         ended = time.perf_counter()
+    code = contents.code  # the shortest of those allowed
     alone = None  # one image never has a short code
     if code != "short":
         files = [pack(contents_of(model, row[None], names[:1], code)) for row in codes[:SEARCHED]]
