@@ -8,9 +8,10 @@ log lift, alone or where the prior picks the best of several exchanges, and for 
 several temperatures and numbers of passes: FID, precision, recall, density and coverage against the
 test images; how new the samples are, as the number of codes (of N) that a sample has in common with
 the most similar training image and, if it has parents, as its distance from the reconstruction of
-the nearer one (`new`, as in `benchmarks.exchange`); and sets per second, without decoding. Test
-images show how many common codes are usual. Models with several stages have no log lift and no
-choice by the prior, which draws one place after another, whatever the passes.
+the nearer one (`new`, as in `benchmarks.exchange`); and sets per second, without decoding and, for
+recombination, without the choice of parents, which is made once before. Test images show how many
+common codes are usual. Models with several stages have no log lift and no choice by the prior,
+which draws one place after another, whatever the passes.
 
 The last lines compare the bits of a set on the test split: under the prior, with independent codes
 (`marginal_bits`) and of the set alone (`ceiling_bits`). Writes to --output: prior.json, and
@@ -99,7 +100,7 @@ def main() -> None:
     several_stages = model.space.places > 0
     recombine = partial(sampling.recombine, model.space, model.codebook, a, b, key_mix)
     for count, with_lift in ((0, False),) if several_stages else CANDIDATES:
-        name = f"recombined {'with' if with_lift else 'without'} log lift"
+        name = f"given parents recombined {'with' if with_lift else 'without'} log lift"
         draw = partial(recombine, lift=session.lift if with_lift else None)
         if count:
             name += f", best of {count}"
