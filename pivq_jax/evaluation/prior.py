@@ -14,7 +14,7 @@ from pivq_jax.sampling import CodeSpace, prior_bits
 
 ORDERS = 4  # of the codes of a set, over which its probability is averaged
 TEMPERATURES = (1.0, 0.9)
-AT_ONCE = 256  # sets drawn or judged at once, which bounds the memory used
+AT_ONCE = 256  # sets drawn, judged or compared at once, which bounds the memory used
 SHOWN = 16  # sets of each kind in the pictures
 # Test images whose sets are completed, and how often, and the fractions of their codes given.
 COMPLETED, TIMES, GIVEN = 8, 2, (3 / 4, 1 / 2, 1 / 4)
@@ -56,10 +56,18 @@ def draw_sets(session: Session, count: int, temperature: float, first: int = 0) 
 def nearest_sets(
     space: CodeSpace, sets: np.ndarray, pool: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the set of a pool that has most codes in common with each: its row, and how many."""
-    common = space.multi_hot(sets) @ space.multi_hot(pool).T
-    nearest = common.argmax(1)
-    return nearest, common[np.arange(len(sets)), nearest].astype(np.int64)
+    """Finds the set of a pool that has most codes in common with each: its row, and how many.
+
+    In parts, as an array of all images by entries may take gigabytes.
+    """
+    nearest, shared = [], []
+    for start in range(0, len(sets), AT_ONCE):
+        some = space.multi_hot(sets[start : start + AT_ONCE])
+        parts = (pool[i : i + AT_ONCE] for i in range(0, len(pool), AT_ONCE))
+        common = np.concatenate([some @ space.multi_hot(part).T for part in parts], axis=1)
+        nearest.append(common.argmax(1))
+        shared.append(common.max(1))
+    return np.concatenate(nearest), np.concatenate(shared).astype(np.int64)
 
 
 def _bits(session: Session) -> dict[str, Any]:

@@ -177,7 +177,15 @@ def test_the_stage_is_done_again_for_another_prior_and_leaves_none_behind(
     assert "Prior" not in (folder / "index.html").read_text()
 
 
-def test_nearest_sets_have_most_codes_in_common():
+def test_nearest_sets_have_most_codes_in_common(monkeypatch):
+    rows, multi_hot = [], CodeSpace.multi_hot
+
+    def noted(space, codes):
+        rows.append(len(codes))
+        return multi_hot(space, codes)
+
+    monkeypatch.setattr(CodeSpace, "multi_hot", noted)
+    monkeypatch.setattr(module, "AT_ONCE", 8)
     rng = np.random.default_rng(0)
     sets, pool = (np.stack([rng.permutation(20)[:5] for _ in range(n)]) for n in (30, 40))
     pool[7] = sets[3][::-1]  # a copy, in another order
@@ -185,4 +193,5 @@ def test_nearest_sets_have_most_codes_in_common():
     common = np.array([[len({*a} & {*b}) for b in pool.tolist()] for a in sets.tolist()])
     np.testing.assert_array_equal(nearest, common.argmax(1))
     np.testing.assert_array_equal(shared, common.max(1))
+    assert max(rows) == 8  # an array of all images by entries may take gigabytes
     assert (nearest[3], shared[3]) == (7, 5)
