@@ -3,10 +3,10 @@
     python -m benchmarks.rate_distortion [--only NAME ...] [--seeds SEED ...] [--steps=2000]
 
 `benchmarks.screen` describes how rows are run, on a core of the CPU each; they are appended to
-runs/rate_distortion/rows.jsonl, and the models are those of `benchmarks.ablation`. With matplotlib,
-rate_distortion.png is drawn beside them: PSNR and LPIPS against the most bits of an image, one
-curve for each kind, means over seeds. (Marginal bits of sets and of sequences are different bounds,
-docs/metrics.md.)
+runs/rate_distortion/rows.jsonl, and the models are those of `benchmarks.ablation`, with its
+`train.ema_decay=0.99` and `evaluate.samples=500`. With matplotlib, rate_distortion.png is drawn
+beside them: PSNR and LPIPS against the most bits of an image, one curve for each kind, means over
+seeds. (Marginal bits of sets and of sequences are different bounds, docs/metrics.md.)
 """
 
 from pathlib import Path
