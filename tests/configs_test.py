@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from pivq_jax.common.errors import InputError
@@ -16,7 +15,7 @@ from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config import Config, load_config
 from pivq_jax.config.check import ADDED, check_config, check_workdir, read_config
 from pivq_jax.config.loader import experiments
-from pivq_jax.model.pivq import pivq_from_config
+from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.training.checkpoints import Checkpoints
 from pivq_jax.training.loop import train
 
@@ -75,11 +74,9 @@ def test_the_large_toon_faces_is_the_recipe_of_before_and_a_check_is_small_in_an
         ("faces", "smoke,128px"),
     ],
 )
-def test_its_model_initialises(name, variants):
+def test_its_model_has_the_size_of_its_config(name, variants):
     config = get_config(name, variants)
-    size = config.data.image_size
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    params = jax.eval_shape(pivq_from_config(config).init, jax.random.key(0), images)["params"]
+    params = model_shapes(config)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     if "smoke" in variants:
         assert count < 1_000_000
@@ -87,6 +84,8 @@ def test_its_model_initialises(name, variants):
         assert count > 100_000_000
     codebook = params["quantizer"]["codebook"].shape
     assert codebook == (config.quantizer.codebook_size, config.model.code_dim)
+    pairs = (config.model.num_latents + 1) * codebook[0] // config.model.stages
+    assert pairs < 2**31  # as `match` demands
 
 
 def test_the_default_keeps_to_300_bits():

@@ -51,8 +51,13 @@ class Started(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def started(tiny_config, tmp_path_factory) -> Started:
-    config, workdir = tiny_config.with_fields(SHORT), tmp_path_factory.mktemp("started")
+def config(tiny_config) -> Config:
+    return tiny_config.with_fields(SHORT)
+
+
+@pytest.fixture(scope="module")
+def started(config, tmp_path_factory) -> Started:
+    workdir = tmp_path_factory.mktemp("started")
     rng = np.random.default_rng(0)
     arrays = {
         path: (0.1 * rng.normal(size=x.shape)).astype(np.float32)
@@ -90,6 +95,8 @@ def rates(workdir: Path) -> list[float]:
 
 @pytest.mark.slow
 def test_a_run_starts_from_given_weights_with_their_codebook(started):
+    names = sorted("/".join(path) for path in started.arrays)
+    assert json.loads((started.workdir / "init_from.json").read_text()) == names
     # The learning rate of the first step is 0, so that its weights are those before it.
     first = state_at(started.workdir, 1)
     params, averages = (flatten_dict(first[name]) for name in ("params", "ema_params"))
@@ -107,6 +114,7 @@ def not_called(config: Config) -> Arrays:
     raise AssertionError("the weights are not needed any more")
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_from_the_checkpoint(started, tmp_path, capsys, monkeypatch):
     workdir = without_checkpoints(started.workdir, tmp_path / "run", 3, 4)
     config = started.config.with_fields({"profile.first_step": 1, "profile.steps": 1})
@@ -164,10 +172,12 @@ def test_a_longer_run_is_resumed_bit_for_bit(longer, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("steps, extends", [(3, True), (5, False)])
-def test_fewer_steps_and_more_than_a_model_has_are_another_config(started, steps, extends):
-    config = started.config.with_fields({"train.steps": steps})
+def test_fewer_steps_and_more_than_a_model_has_are_another_config(config, tmp_path, steps, extends):
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    other = config.with_fields({"train.steps": steps})
     with pytest.raises(InputError, match=r"another config, with train\.steps = 4:"):
-        check_workdir(config, started.workdir, extends=extends)
+        check_workdir(other, tmp_path, extends=extends)
 
 
 @pytest.mark.slow
@@ -181,33 +191,31 @@ def test_a_run_that_died_before_its_first_step_may_begin_with_another_config(sta
     assert_same(tmp_path, started.workdir, 4)
 
 
-def test_a_run_that_died_before_its_first_checkpoint_needs_its_weights_again(started, tmp_path):
-    workdir = without_checkpoints(started.workdir, tmp_path / "run", 1, 2, 3, 4)
-    assert json.loads((workdir / "init_from.json").read_text()) == sorted(
-        "/".join(path) for path in started.arrays
-    )
+def test_a_run_that_died_before_its_first_checkpoint_needs_its_weights_again(config, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "init_from.json").write_text("[]")
     with pytest.raises(InputError, match=r"no checkpoint yet: give --init_from again, or choose"):
-        train(started.config, workdir)
-    assert not list((workdir / "checkpoints").iterdir())
+        train(config, tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize("kind", ["published", "another program's", "a run that logged a step"])
-def test_a_config_of_anything_else_is_not_replaced(started, tmp_path, kind):
-    values = started.config.with_fields({"train.batch_size": 4_096}).to_dict()
+def test_a_config_of_anything_else_is_not_replaced(config, tmp_path, kind):
+    values = config.with_fields({"train.batch_size": 4_096}).to_dict()
     if kind == "a run that logged a step":
         (tmp_path / "log.jsonl").write_text('{"step": 50, "seconds": 9.0}\n')
     else:
         values = {"config": values} if kind == "published" else {"mine": 1}
     (tmp_path / "config.json").write_text(content := json.dumps(values))
     with pytest.raises(InputError, match="of another config"):
-        train(started.config, tmp_path)
+        train(config, tmp_path)
     assert (tmp_path / "config.json").read_text() == content
 
 
-def test_nothing_is_written_if_the_weights_are_refused(tiny_config, tmp_path):
+def test_nothing_is_written_if_the_weights_are_refused(config, tmp_path):
     def refuse(config: Config) -> Arrays:
         raise InputError("nothing fits")
 
     with pytest.raises(InputError, match="nothing fits"):
-        train(tiny_config.with_fields(SHORT), tmp_path / "run", initial=refuse)
+        train(config, tmp_path / "run", initial=refuse)
     assert not (tmp_path / "run").exists()
