@@ -55,7 +55,7 @@ def refused(capsys, *arguments: str) -> str:
     return line
 
 
-def test_there_and_back(tiny_run, exported, tmp_path):
+def test_there_and_back(tiny_model, exported, tmp_path):
     workdir, again = tmp_path / "deep" / "run", tmp_path / "again.safetensors"
     assert convert.main([f"--from={exported}", f"--to={workdir}"]) == 0
     assert convert.main([f"--from={workdir}", f"--to={again}"]) == 0
@@ -65,7 +65,7 @@ def test_there_and_back(tiny_run, exported, tmp_path):
     }
     assert os.listdir(workdir.parent) == ["run"]  # nothing temporary is left
 
-    ours, theirs = pivq_jax.load(workdir), pivq_jax.load(tiny_run.workdir)
+    ours, theirs = pivq_jax.load(workdir), tiny_model
     assert (ours.step, ours.progress) == (theirs.step, theirs.progress)
     assert ours.config.data.path == ""  # no file says which folder is read
     assert ours.config == theirs.config.with_fields({"data.path": ""})
@@ -308,16 +308,17 @@ def test_a_workdir_under_whose_name_checkpoints_are_lost_is_refused(capsys, expo
     assert "contains one of [ * ?" in line and "--to" in line and not any(tmp_path.iterdir())
 
 
-def test_what_a_killed_conversion_left_is_not_taken_for_one_s_own(exported, tiny_run, tmp_path):
+def test_what_a_killed_conversion_left_is_not_taken_for_one_s_own(
+    exported, tiny_run, tiny_model, tmp_path
+):
     left = tmp_path / ".run.incomplete"  # of another model, at the same step
     shutil.copytree(tiny_run.workdir / "checkpoints" / "160", left / "checkpoints" / "160")
     arrays, metadata = contents(exported)
     doubled = {name: 2 * array for name, array in arrays.items()}
     safetensors.numpy.save_file(doubled, tmp_path / "other.safetensors", metadata)
     convert.workdir_from_file(tmp_path / "other.safetensors", tmp_path / "run")
-    np.testing.assert_array_equal(
-        pivq_jax.load(tmp_path / "run").codebook, 2 * pivq_jax.load(tiny_run.workdir).codebook
-    )
+    codebook = pivq_jax.load(tmp_path / "run").codebook
+    np.testing.assert_array_equal(codebook, 2 * tiny_model.codebook)
     assert sorted(os.listdir(tmp_path)) == ["other.safetensors", "run"]
 
 

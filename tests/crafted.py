@@ -94,7 +94,7 @@ def _(folder: Path) -> Callable[[], object]:
     return read_codes(sparse(folder / "file", b"PIVQ"))
 
 
-@case("codec.read", "", "sets of 4,096 of 65,536 codes", 4_096, 65_536, 2)
+@case("codec.read", "", "sets of 4,096 of 65,536 codes", 4_096, 65_536, 2, slow=True)
 @case("codec.read", "", "sets of nearly all entries", 65_535, 65_537, 100, slow=True)
 @case(
     "codec.read",

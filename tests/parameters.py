@@ -6,6 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pivq_jax.common.parallel import make_mesh
+from pivq_jax.config import Config
+from pivq_jax.inference import TrainedModel
+from pivq_jax.interop import model_shapes
+
 
 def draw_like(shapes: Any, rng: np.random.Generator) -> Any:
     """Parameters of the size that training gives them: no zero biases, no unit scales."""
@@ -19,3 +24,12 @@ def draw_like(shapes: Any, rng: np.random.Generator) -> Any:
         return jnp.asarray(rng.normal(mean, spread, shape.shape), shape.dtype)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def make_model(config: Config, seed: int = 0, scale: float = 1.0) -> TrainedModel:
+    """A model with random weights, all drawn alike."""
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(
+        lambda leaf: rng.normal(0, scale, leaf.shape).astype(np.float32), model_shapes(config)
+    )
+    return TrainedModel(config, make_mesh(), params, step=100, progress={})

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import zlib
 
-import jax
 import numpy as np
 import pytest
 
@@ -14,32 +13,20 @@ from pivq_jax import codec
 from pivq_jax.codec.container import pack, parse, prior_fingerprint
 from pivq_jax.codec.files import check_code
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.sections import KINDS
 from pivq_jax.inference import TrainedModel
-from pivq_jax.interop.safetensors_file import model_shapes
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.sampling.prior import SetPrior
 from tests.codec.priors import random_prior
 from tests.conftest import ROOT
+from tests.parameters import make_model
 
 N, K = 8, 32
 
 
-def make_model(config, kind: str = "matching", seed: int = 0, scale: float = 1.0) -> TrainedModel:
-    """A model with random weights."""
-    rng = np.random.default_rng(seed)
-    params = jax.tree.map(
-        lambda leaf: rng.normal(0, scale, leaf.shape).astype(np.float32),
-        model_shapes(config.with_fields({"quantizer.kind": kind})),
-    )
-    config = config.with_fields({"quantizer.kind": kind})
-    return TrainedModel(config, make_mesh(), params, step=100, progress={})
-
-
 @pytest.fixture(scope="module")
 def models(tiny_config) -> dict[str, TrainedModel]:
-    return {kind: make_model(tiny_config, kind) for kind in KINDS}
+    return {kind: make_model(tiny_config.with_fields({"quantizer.kind": kind})) for kind in KINDS}
 
 
 def with_prior(model: TrainedModel, seed: int = 0) -> TrainedModel:
@@ -80,7 +67,7 @@ import sys
 import numpy as np
 from pivq_jax import codec
 from pivq_jax.config import load_config
-from tests.codec.files_test import make_model
+from tests.parameters import make_model
 from tests.memory import peak_memory
 
 fields = {"data.image_size": 64, "model.patch_size": 4, "model.width": 16, "model.code_dim": 8}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,17 @@ def root(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def digits(root, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(root / "digits" / "1.0.0", tmp_path / "digits")
+
+
+@pytest.fixture(scope="module")
+def gap(tmp_path_factory):
+    return make(Gap, tmp_path_factory.mktemp("gap"))
+
+
 def test_images_labels_and_splits(root, caplog):
     data = load_dataset("tfds", image_size=8, path=root)
     assert data.factors == {"label": ("even", "odd")}
@@ -148,16 +160,15 @@ def test_all_labels_count_if_every_split_has_them(root, monkeypatch, tmp_path):
     assert len(data.train) + len(data.validation) + len(data.test) == 60
 
 
-def test_a_label_that_one_image_lacks_is_no_factor(tmp_path, caplog):
-    make(Gap, tmp_path)
-    data = load_dataset("tfds", image_size=8, path=tmp_path)
+def test_a_label_that_one_image_lacks_is_no_factor(gap, caplog):
+    data = load_dataset("tfds", image_size=8, path=gap)
     assert data.factors == {"secret": ("0", "1", "2")}
     assert [r.getMessage() for r in caplog.records if "['label'] ignored" in r.getMessage()]
 
 
-def test_a_missing_label_that_was_not_looked_for_is_refused(tmp_path, monkeypatch):
+def test_a_missing_label_that_was_not_looked_for_is_refused(gap, tmp_path, monkeypatch):
     monkeypatch.setattr(tfds_directory, "_INSPECTED", 2)
-    directory = make(Gap, tmp_path)
+    directory = shutil.copytree(gap, tmp_path / "gap")
     train = load_dataset("tfds", image_size=8, path=tmp_path).train
     with pytest.raises(InputError) as caught:
         for i in range(len(train)):
@@ -202,20 +213,18 @@ def test_what_cannot_be_used_is_one_clear_error(root, tmp_path, monkeypatch):
         load_dataset("tfds", image_size=8, path=tmp_path / "c")
 
 
-def test_formats_that_need_tensorflow_are_refused_with_the_command(tmp_path):
-    directory = make(Digits, tmp_path)
-    for file in directory.glob("*.array_record*"):
+def test_formats_that_need_tensorflow_are_refused_with_the_command(digits):
+    for file in digits.glob("*.array_record*"):
         file.rename(str(file).replace("array_record", "tfrecord"))
-    change(directory, fileFormat="tfrecord")
+    change(digits, fileFormat="tfrecord")
     with pytest.raises(InputError) as caught:
-        load_dataset("tfds", image_size=8, path=directory)
-    command = f"tfds convert_format --dataset_version_dir={directory}"
+        load_dataset("tfds", image_size=8, path=digits)
+    command = f"tfds convert_format --dataset_version_dir={digits}"
     assert command in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_damage_is_named(tmp_path):
-    directory = make(Digits, tmp_path)
-    for file in directory.glob("*-test.*"):
+def test_damage_is_named(digits):
+    for file in digits.glob("*-test.*"):
         file.unlink()
     with pytest.raises(InputError, match=r"is damaged .*prepare it again with tensorflow-datasets"):
-        load_dataset("tfds", image_size=8, path=tmp_path)
+        load_dataset("tfds", image_size=8, path=digits)

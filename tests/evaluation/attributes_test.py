@@ -13,8 +13,8 @@ from pivq_jax.data.sources import RandomSource, first_images
 from pivq_jax.evaluation.attributes import Encoded, attribute_metrics, encode_labelled
 from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.sampling import CodeSpace
-from tests.codec.files_test import make_model
 from tests.conftest import STAGES
+from tests.parameters import make_model
 
 FACTORS = {"shade": ("dark", "light"), "odd": ("no", "yes", "very"), "same": ("a", "b")}
 
@@ -22,7 +22,7 @@ FACTORS = {"shade": ("dark", "light"), "odd": ("no", "yes", "very"), "same": ("a
 @pytest.fixture(scope="module", params=["matching", "positional"])
 def model(request, tiny_config):
     """A tiny model with random weights."""
-    return make_model(tiny_config, request.param, scale=0.2)
+    return make_model(tiny_config.with_fields({"quantizer.kind": request.param}), scale=0.2)
 
 
 def test_codes_latents_and_labels_of_a_split(model):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import pivq_jax
 from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.data import load_dataset
 from pivq_jax.evaluation.completions import REGIONS, complete, visible_pixels, write_completions
@@ -15,11 +14,6 @@ from pivq_jax.evaluation.session import Session
 from pivq_jax.sampling.completion import first_guess
 
 SETTINGS = EvaluateConfig(batch_size=8, samples=20, neighbours=1)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_run):
-    return pivq_jax.load(tiny_run.workdir)
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -42,30 +36,30 @@ def test_patches_are_whole_and_drawn_for_each_image():
     assert visible.mean(0).min() > 0.2 and visible.mean(0).max() < 0.8
 
 
-def test_hidden_pixels_are_not_read_and_visible_ones_fit(model):
+def test_hidden_pixels_are_not_read_and_visible_ones_fit(tiny_model):
     rng = np.random.default_rng(0)
     codes = np.sort(np.stack([rng.permutation(32)[:8] for _ in range(16)]))  # two times eight
-    images = np.asarray(model.decode(codes))
+    images = np.asarray(tiny_model.decode(codes))
     visible = visible_pixels("left", 16, 1)[0]
-    found = np.asarray(model.complete(images, visible))
+    found = np.asarray(tiny_model.complete(images, visible))
     assert found.dtype == np.int32 and (np.diff(found) > 0).all()
     others = np.where(visible[..., None], images, rng.uniform(-1, 1, images.shape))
-    np.testing.assert_array_equal(model.complete(others.astype(np.float32), visible), found)
+    np.testing.assert_array_equal(tiny_model.complete(others.astype(np.float32), visible), found)
     others = np.where(visible[..., None], images, np.nan)
-    np.testing.assert_array_equal(model.complete(others.astype(np.float32), visible), found)
+    np.testing.assert_array_equal(tiny_model.complete(others.astype(np.float32), visible), found)
 
     def error(codes):
-        squares = np.square(np.asarray(model.decode(codes)) - images).sum(-1)
+        squares = np.square(np.asarray(tiny_model.decode(codes)) - images).sum(-1)
         return squares[:, visible].sum(1)
 
     filled = np.where(visible[..., None], images, 0.0)
-    assert error(found).sum() <= error(model.encode(filled)).sum()
+    assert error(found).sum() <= error(tiny_model.encode(filled)).sum()
 
 
-def test_parents_are_where_it_may_begin(model):
+def test_parents_are_where_it_may_begin(tiny_model):
     rng = np.random.default_rng(0)
     parents = np.sort(np.stack([rng.permutation(32)[:8] for _ in range(20)]))
-    model = dataclasses.replace(model, parents=parents)
+    model = dataclasses.replace(tiny_model, parents=parents)
     images = model.decode(parents[:8])
     seen = jnp.ones((8, 16, 16, 1))
     guess = first_guess(model.encode, model.decode, model.space, parents, images, seen)
@@ -85,9 +79,9 @@ def test_parents_are_where_it_may_begin(model):
         (np.eye(2, dtype=bool)[0][:, None, None].repeat(16, 1).repeat(16, 2), None, "no pixel"),
     ],
 )
-def test_mistakes_are_one_error(model, visible, prior, message):
+def test_mistakes_are_one_error(tiny_model, visible, prior, message):
     with pytest.raises(ValueError, match=message):
-        model.complete(np.zeros((2, 16, 16, 3), np.float32), visible, prior)
+        tiny_model.complete(np.zeros((2, 16, 16, 3), np.float32), visible, prior)
 
 
 def test_negative_seeds_draw_patches_too():
@@ -95,13 +89,15 @@ def test_negative_seeds_draw_patches_too():
     assert (hidden[0].mean((1, 2)) == 0.5).all() and np.any(hidden[0] != hidden[1])
 
 
-def test_images_are_checked_as_in_encode(model):
+def test_images_are_checked_as_in_encode(tiny_model):
     with pytest.raises(ValueError, match="images have shape"):
-        model.complete(np.zeros((2, 8, 8, 3), np.float32), np.ones((8, 8), bool))
+        tiny_model.complete(np.zeros((2, 8, 8, 3), np.float32), np.ones((8, 8), bool))
 
 
-def test_each_region_has_a_picture_of_its_own_and_what_is_drawn_is_said(model, tmp_path, capsys):
-    session = Session(model, load_dataset("random", image_size=16), SETTINGS, tmp_path)
+def test_each_region_has_a_picture_of_its_own_and_what_is_drawn_is_said(
+    tiny_model, tmp_path, capsys
+):
+    session = Session(tiny_model, load_dataset("random", image_size=16), SETTINGS, tmp_path)
     for region in ("left", "centre"):
         write_completions(session, region, 16)
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -113,9 +109,9 @@ def test_each_region_has_a_picture_of_its_own_and_what_is_drawn_is_said(model, t
 
 
 @pytest.mark.slow
-def test_the_whole_image_is_to_the_right_of_the_completed_one(model, tmp_path):
+def test_the_whole_image_is_to_the_right_of_the_completed_one(tiny_model, tmp_path):
     dataset = load_dataset("random", image_size=16)
-    session = Session(model, dataset, SETTINGS, tmp_path)
+    session = Session(tiny_model, dataset, SETTINGS, tmp_path)
     write_completions(session, "left", 1)
     with Image.open(tmp_path / "completions_left.png") as file:
         picture = np.asarray(file)

@@ -46,7 +46,7 @@ def test_every_image_gets_the_features_it_gets_alone(vgg):
         np.testing.assert_allclose(vgg.extract(x[i : i + 1])[0], result[i], atol=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [[10], [3, 3, 3, 1], [1] * 10, [9, 1], [4, 0, 6]])
+@pytest.mark.parametrize("sizes", [[3, 3, 3, 1], [4, 0, 6]])
 def test_batches_of_any_size_give_the_same(vgg, sizes):
     x = images(10)
     parts = np.split(x, np.cumsum(sizes)[:-1])

@@ -20,8 +20,8 @@ from pivq_jax.evaluation.samples import Samples
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import CodeSpace, Prior, SetPrior, prior_bits
-from tests.codec.files_test import make_model
 from tests.codec.priors import random_prior
+from tests.parameters import make_model
 
 N, K = 4, 32
 

@@ -13,8 +13,8 @@ from pivq_jax.explore.factors import edit_in_order
 from pivq_jax.inference import TrainedModel
 from pivq_jax.sampling import Labels
 from pivq_jax.sampling.edit import factor_table, read_factors
-from tests.codec.files_test import make_model
 from tests.explore.node import run_js
+from tests.parameters import make_model
 
 BODY = """
 const { size, factors, kind } = given;
@@ -56,7 +56,8 @@ def test_it_edits_what_python_edits(kind, tiny_config, tmp_path):
     # How much an entry is liked in images of each value: all entries tell a little of all factors.
     liked = rng.normal(size=(3, 2, 1, k))[tuple(values.T)]
     codes = np.argsort(liked + rng.gumbel(size=(count, k)))[:, -n:].astype(np.int32)
-    model = make_model(tiny_config.with_fields({"quantizer.codebook_size": k}), kind)
+    fields = {"quantizer.codebook_size": k, "quantizer.kind": kind}
+    model = make_model(tiny_config.with_fields(fields))
     params, labels = jax.tree.map(jnp.asarray, model.params), Labels(values, factors)
     known = dataclasses.replace(model, params=params, parents=codes, labels=labels)
     if kind == "nearest":

@@ -1,6 +1,5 @@
 """What a new run takes of other weights, and what it says of the rest."""
 
-import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -10,6 +9,7 @@ from pivq_jax.convert import workdir_from_file
 from pivq_jax.inference.opening import initial_arrays
 from pivq_jax.interop.pretrained import Published, write_pretrained
 from pivq_jax.interop.safetensors_file import model_shapes
+from tests.parameters import make_model
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +19,7 @@ def config(tiny_config):
 
 @pytest.fixture(scope="module")
 def params(config):
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), model_shapes(config))
+    return make_model(config).params
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import pytest
 import pivq_jax
 from pivq_jax import codec, sampling
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.parallel import make_mesh
 from pivq_jax.config.sections import EvaluateConfig
 from pivq_jax.data import load_dataset
 from pivq_jax.data.sources import Mirrored, first_images
@@ -19,33 +18,27 @@ from pivq_jax.evaluation import prior as module
 from pivq_jax.evaluation.reconstruction import encode_split
 from pivq_jax.evaluation.session import Session
 from pivq_jax.inference import TrainedModel
-from pivq_jax.model.pivq import pivq_from_config
 from pivq_jax.model.quantizer import place_vectors
 from pivq_jax.sampling.completion import complete_patches
 from pivq_jax.sampling.prior import build_prior, initial_parameters
 from tests.conftest import STAGES
+from tests.parameters import make_model
 
 
 @pytest.fixture(scope="module")
 def model(tiny_config) -> TrainedModel:
     config = tiny_config.with_fields(STAGES)
     space = sampling.CodeSpace.of(config)
-    shapes = jax.eval_shape(
-        pivq_from_config(config).init, jax.random.key(0), jnp.zeros((1, 16, 16, 3))
-    )
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.2, x.shape), x.dtype), shapes)
-    params = dict(params["params"])
-    codebook = params["quantizer"]["codebook"]
+    model = make_model(config, scale=0.2)
+    codebook = model.params["quantizer"]["codebook"]
     half = codebook.shape[1] // 2
     owners = np.arange(len(codebook)) % space.places  # as many entries for each place
     codebook = jnp.concatenate([place_vectors(space.places, half)[owners], codebook[:, half:]], 1)
-    params["quantizer"] = {"codebook": codebook}
+    model.params["quantizer"]["codebook"] = codebook
     network = build_prior(space, codebook, width=8, depth=1, heads=2)
     draw = jax.jit(initial_parameters, static_argnums=(0, 1))
     weights = draw(network, space.num_codes, jax.random.key(1))
-    prior = sampling.Prior(network, weights, bits=20.5)
-    return TrainedModel(config, make_mesh(), params, 7, {}, prior=prior)
+    return dataclasses.replace(model, prior=sampling.Prior(network, weights, bits=20.5))
 
 
 def test_what_it_draws_has_a_code_of_each_place_and_stage(model):

@@ -18,7 +18,7 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.common.pictures import grid
 from pivq_jax.inference import trained_model as trained_model_module
 from pivq_jax.sampling import CodeSpace, Labels, recombine_at_random
-from tests.codec.files_test import make_model
+from tests.parameters import make_model
 
 N, K = 32, 512  # of the trained run
 
@@ -97,15 +97,15 @@ def test_without_a_prior_none_recombines(trained_model):
         trained_model.recombine(random_sets(0), random_sets(1), jax.random.key(0), prior=True)
 
 
-def test_samples_are_those_of_an_evaluation_with_this_seed(trained_model):
+def test_samples_are_those_of_an_evaluation_with_this_seed(trained_model, monkeypatch):
     codes = random_sets(1, 40)
     model = dataclasses.replace(trained_model, parents=codes)
-    drawn = model.sample(jax.random.key(3), 9)
-    assert drawn.shape == (9, N) and is_set(drawn)
+    whole = model.sample(jax.random.key(3), 9)
+    assert whole.shape == (9, N) and is_set(whole)
     lift = trained_model.log_lift(codes)
     how = model.space, model.codebook, codes, 9, jax.random.key(3), 9
     expected, _ = recombine_at_random(*how, lift=lift)
-    np.testing.assert_array_equal(drawn, expected)
+    np.testing.assert_array_equal(whole, expected)
     tenth = model.config.with_fields({"sample.fraction": 0.1})
     drawn = dataclasses.replace(model, config=tenth).sample(jax.random.key(3), 9)
     expected, _ = recombine_at_random(*how, fraction=0.1, lift=lift)
@@ -113,13 +113,8 @@ def test_samples_are_those_of_an_evaluation_with_this_seed(trained_model):
     few = dataclasses.replace(model, parents=codes[:2])  # with a lift of its own
     np.testing.assert_array_equal(few.lift, trained_model.log_lift(codes[:2]))
     assert set(np.asarray(few.sample(jax.random.key(3), 9)).flat) <= set(codes[:2].flat)
-
-
-def test_samples_are_drawn_in_parts(trained_model, monkeypatch):
-    model = dataclasses.replace(trained_model, parents=random_sets(0, 20))
-    whole = model.sample(jax.random.key(4), 8)
     monkeypatch.setattr(trained_model_module, "RECOMBINED_AT_ONCE", 4)
-    np.testing.assert_array_equal(model.sample(jax.random.key(4), 8), whole)
+    np.testing.assert_array_equal(model.sample(jax.random.key(3), 9), whole)
 
 
 def test_parameters_may_be_those_of_numpy(trained_model):
@@ -243,7 +238,8 @@ def test_codes_of_another_kind_are_refused(trained_model, codes):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nearest", "positional"])
 def test_the_other_kinds(tiny_config, kind):
-    rng, model = np.random.default_rng(0), make_model(tiny_config, kind)
+    rng = np.random.default_rng(0)
+    model = make_model(tiny_config.with_fields({"quantizer.kind": kind}))
     codes = rng.integers(0, 32, (3, 8)).astype(np.int32)
     codes[:, 1] = codes[:, 0]  # a multiset
     same = np.array_equal(model.decode(codes), model.decode(codes[:, ::-1]))

@@ -22,8 +22,8 @@ from pivq_jax.common.errors import InputError
 from pivq_jax.interop import pretrained
 from pivq_jax.interop.pretrained import pack_parents, read_parents, read_prior, upload_pretrained
 from pivq_jax.sampling import CodeSpace, Labels, Prior, SetPrior
-from tests.codec.files_test import make_model
 from tests.conftest import STAGES
+from tests.parameters import make_model
 
 ROOT = Path(__file__).parents[2]
 FACTORS = {"hair": ("none", "short", "long"), "beard": ("none", "a little", "long")}

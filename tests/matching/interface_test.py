@@ -1,5 +1,7 @@
 """`match` under the transformations of JAX, and on input that no method may accept or hang on."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,9 +34,10 @@ def test_refuses_unfit_arrays(cost):
 
 
 def test_refuses_more_pairs_than_32_bits_number():
-    jax.eval_shape(match, jax.ShapeDtypeStruct((46_340, 46_340), jnp.float32))
+    greedy = partial(match, method="greedy")  # the quickest to trace
+    jax.eval_shape(greedy, jax.ShapeDtypeStruct((46_340, 46_340), jnp.float32))
     with pytest.raises(ValueError, match=r"\(N \+ 1\) \* K must be below 2\^31"):
-        jax.eval_shape(match, jax.ShapeDtypeStruct((46_340, 46_341), jnp.float32))
+        jax.eval_shape(greedy, jax.ShapeDtypeStruct((46_340, 46_341), jnp.float32))
 
 
 def test_refuses_an_unknown_method():
@@ -99,9 +102,8 @@ def test_gradient_is_the_matching(method):
     assert np.isfinite(jax.grad(around)(latents)).all()
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_is_upcast(dtype):
-    cost = jnp.asarray(COST, dtype)
+def test_half_precision_is_upcast():
+    cost = jnp.asarray(COST, jnp.bfloat16)
     result = match(cost)
     assert result.cost.dtype == jnp.float32
     problems.check(np.asarray(cost.astype(jnp.float32)), result, exact=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pivq_jax.config.sections import LATENTS, ModelConfig
+from pivq_jax.config.sections import ModelConfig
 from pivq_jax.model import decoder as decoder_module
 from pivq_jax.model.encoder import pool
 from pivq_jax.model.pivq import PIVQ, pivq_from_config
@@ -35,8 +35,10 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> jax.Array:
 def initialised(**changes: Any) -> tuple[PIVQ, Any]:
     """A model and random parameters, drawn without compiling its `init`."""
     model = make(**changes)
+    # Nearest entries have the same parameters, and no matching to trace.
+    traced = model.clone(kind="nearest") if model.kind == "matching" else model
     images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    shapes = jax.eval_shape(traced.init, jax.random.key(0), images)["params"]
     return model, draw_like(shapes, np.random.default_rng(0))
 
 
@@ -45,7 +47,7 @@ def jitted(model: PIVQ, method: Any) -> Any:
     return jax.jit(functools.partial(model.apply, method=method))
 
 
-def apply(model: PIVQ, params: Any, images: Any, method: Any = None) -> Any:
+def apply(model: PIVQ, params: Any, images: Any, method: Any) -> Any:
     """`model.apply`, compiled in one piece."""
     return jitted(model, method)({"params": params}, images)
 
@@ -117,16 +119,13 @@ def test_positional_decoder_sees_the_order():
     assert np.max(np.abs(decode(codes) - decode(codes[:, ::-1]))) > 1e-3
 
 
-def test_decoder_tells_sets_apart():
-    decode = decoder(kind="matching", output="conv", local_output=False)
-    a, b = decode(np.arange(6)[None]), decode(np.arange(1, 7)[None])
-    assert np.max(np.abs(a - b)) > 1e-3
-
-
-@pytest.mark.parametrize("output, local", [("conv", True), ("patch", False)])
 @pytest.mark.parametrize(
-    "image_size, patch_size, batch, dtype",
-    [(16, 8, 1, "float32"), (24, 4, 3, "bfloat16"), (64, 16, 2, "float32")],
+    "output, local, image_size, patch_size, batch, dtype",
+    [
+        ("conv", True, 16, 8, 1, "float32"),
+        ("patch", False, 24, 4, 3, "bfloat16"),
+        ("conv", False, 64, 16, 2, "bfloat16"),
+    ],
 )
 def test_shapes_and_types(output, local, image_size, patch_size, batch, dtype):
     model = make(
@@ -206,21 +205,6 @@ def test_nothing_is_computed_that_is_not_read():
     assert shape("decoder", "block_0") == shape("decoder", "block_1") == (3, 16, 16)
 
 
-def test_latents_have_zero_mean_and_unit_variance():
-    model, params = initialised()
-    latents = apply(model, params, noise((2, 16, 16, 3)), "latents")
-    np.testing.assert_allclose(np.mean(latents, -1), 0, atol=1e-5)
-    np.testing.assert_allclose(np.var(latents, -1), 1, atol=1e-3)
-
-
-def test_latents_of_an_image_differ_and_depend_on_the_image():
-    model, params = initialised()
-    latents = apply(model, params, noise((2, 16, 16, 3)), "latents")
-    distances = np.linalg.norm(latents[:, :, None] - latents[:, None], axis=-1)
-    assert np.min(distances + 10 * np.eye(6)) > 1e-2
-    assert np.max(np.abs(latents[0] - latents[1])) > 1e-3
-
-
 def test_pool_averages_square_blocks_row_by_row():
     grid = noise((2, 4, 6, 3))
     pooled = pool(grid, 6)
@@ -246,29 +230,15 @@ def test_latents_from_patches_belong_to_their_block_of_the_image(num_codes):
     assert moved.tolist() == {4: [1], 16: [7], 32: [14, 15]}[num_codes]
 
 
-@pytest.mark.parametrize("latents", LATENTS)
-def test_encoder_sees_where_a_patch_is(latents):
-    model, params = initialised(latents=latents, num_codes=4)
-    image = np.asarray(noise((1, 16, 16, 3)))
-    swapped = image.copy()
-    swapped[:, :4], swapped[:, 4:8] = image[:, 4:8], image[:, :4]
-    both = jnp.concatenate([image, swapped])
-    latents = apply(model, params, both, "latents")
-    assert np.max(np.abs(latents[0] - latents[1])) > 1e-3
-
-
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="kind = 'sets' is unknown: use one of matching, "):
         initialised(kind="sets")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, dtype, set_depth",
-    [
-        ("matching", "float32", 1),
-        pytest.param("positional", "bfloat16", 0, marks=pytest.mark.slow),
-        pytest.param("nearest", "float32", 0, marks=pytest.mark.slow),
-    ],
+    [("matching", "float32", 1), ("positional", "bfloat16", 0), ("nearest", "float32", 0)],
 )
 def test_gradients_are_finite_and_reach_every_parameter(kind, dtype, set_depth):
     model, params = initialised(dtype=dtype, kind=kind, set_depth=set_depth, decoder_depth=1)
@@ -308,6 +278,7 @@ def test_rematerialisation_changes_memory_not_gradients():
     assert kept[1] < kept[0] / 4  # more than a third if the encoder or the decoder keeps its own
 
 
+@pytest.mark.slow
 def test_autoencode_is_the_decoder_on_unquantized_latents():
     model, params = initialised()
     images = noise((2, 16, 16, 3))
@@ -315,18 +286,6 @@ def test_autoencode_is_the_decoder_on_unquantized_latents():
     direct, _ = apply(model, params, images, "autoencode")
     composed = apply(model, params, latents, lambda m, z: m.decoder(z))
     np.testing.assert_allclose(direct, composed, atol=1e-6)
-
-
-def test_reconstruction_is_the_decoding_of_its_own_columns():
-    model, params = initialised()
-    images = noise((2, 16, 16, 3))
-    predictions, quantized = apply(model, params, images)
-    indices, converged, latents = apply(model, params, images, "encode")
-    assert np.all(converged)
-    np.testing.assert_allclose(latents, apply(model, params, images, "latents"), atol=1e-6)
-    np.testing.assert_array_equal(indices, quantized.indices)
-    decoded = apply(model, params, indices, "decode")
-    np.testing.assert_allclose(predictions, decoded, atol=1e-5)
 
 
 def test_config_gives_every_field(tiny_config):

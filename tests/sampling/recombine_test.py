@@ -129,17 +129,6 @@ def test_recombine_exchanges_the_asked_number_and_keeps_what_is_common(case, fra
             assert len(set(row.tolist())) == N
 
 
-@hypothesis.given(any_case)
-@quick()
-def test_fraction_zero_is_a_and_fraction_one_is_b(case):
-    kind, (a, b, seed) = case
-    key = jax.random.key(seed)
-    none = recombine(a, b, CODEBOOK, key, 0.0, kind=kind)
-    every = recombine(a, b, CODEBOOK, key, 1.0, kind=kind)
-    np.testing.assert_array_equal(none, canonical(a, kind))
-    np.testing.assert_array_equal(every, canonical(b, kind))
-
-
 @hypothesis.given(set_case, st.randoms(use_true_random=False))
 @quick()
 def test_order_of_the_codes_means_nothing(case, random):
@@ -219,24 +208,6 @@ def test_interpolation_goes_evenly_through_codebook_space_cheapest_pair_first(ca
                 row[pairs[:count]] = partners[image, pairs[:count]]
                 rows.append(canonical(row, kind).tolist())
             assert path[step, image].tolist() in rows
-
-
-def test_common_codes_stay_even_where_giving_them_away_costs_less():
-    # On a line, A = {0, 1} and B = {1, 2}: 0 -> 1 and 1 -> 2 costs 2, but keeping 1 costs 4.
-    codebook = np.arange(3, dtype=np.float32)[:, None]
-    path = interpolate(np.array([[0, 1]]), np.array([[1, 2]]), codebook, 2)
-    np.testing.assert_array_equal(path, [[[0, 1]], [[1, 2]]])
-    first, partners, cost = pair_codes([[[0, 1]]], [[[1, 2]]], codebook)
-    np.testing.assert_array_equal(first, [[[0, 1]]])
-    np.testing.assert_array_equal(partners, [[[2, 1]]])
-    np.testing.assert_array_equal(cost, [[[4, 0]]])
-
-
-def test_multiset_copies_are_common_only_as_often_as_both_hold_them():
-    a = np.array([[3, 3, 3, 5]])
-    b = np.array([[3, 3, 7, 7]])
-    _, partners, _ = pair_codes(a, b, CODEBOOK, "nearest")
-    np.testing.assert_array_equal(partners, [[3, 3, 7, 7]])
 
 
 @pytest.mark.parametrize("kind", KINDS)
