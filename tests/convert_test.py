@@ -395,13 +395,6 @@ def test_a_run_in_which_weights_were_kept_is_still_a_run(tiny_run, tiny_config, 
         pivq_jax.from_pretrained(workdir)
 
 
-def test_a_model_is_not_published_into_a_run(capsys, tiny_run, tmp_path):
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    line = refused(capsys, f"--from={tiny_run.workdir}", f"--to={tmp_path / 'run'}")
-    assert "holds a run: give another directory" in line
-    assert os.listdir(tmp_path / "run") == ["checkpoints"]
-
-
 def test_an_existing_run_is_never_written_to(capsys, exported, tiny_run, tmp_path):
     target = tmp_path / "run"
     shutil.copytree(tiny_run.workdir, target)

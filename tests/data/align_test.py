@@ -12,20 +12,12 @@ from pivq_jax.config.loader import load_config
 from pivq_jax.data import align, alignment
 
 
-@pytest.mark.parametrize(
-    ("extra", "word"),
-    [
-        (["--size=4"], "--size is 4: it must be at least 8"),
-        (["--workers=0"], "--workers is 0"),
-        (["--source=/nowhere"], "no directory /nowhere"),
-    ],
-)
-def test_wrong_values_are_refused_before_any_work(tmp_path, capsys, extra, word):
+def test_wrong_values_are_refused_before_any_work(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     arguments = [f"--source={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--size=64"]
-    assert align.main([*arguments, *extra]) == 2
+    assert align.main([*arguments, "--workers=0"]) == 2
     out, err = capsys.readouterr()
-    assert not out and err.startswith("error: ") and err.count("\n") == 1 and word in err
+    assert not out and err.startswith("error: --workers is 0") and err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

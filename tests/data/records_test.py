@@ -16,6 +16,14 @@ from pivq_jax.data.images import damage_as_input_error
 from tests.data.conftest import prepare_arguments
 
 
+@pytest.fixture(scope="module")
+def prepared(sources, tmp_path_factory):
+    """FFHQ at 32 pixels, of which tests change copies."""
+    output = tmp_path_factory.mktemp("prepared")
+    assert prepare.main(prepare_arguments("ffhq", sources["ffhq"], output)) == 0
+    return output
+
+
 @settings(max_examples=30, deadline=None)  # the first example imports
 @given(
     st.binary(min_size=1),
@@ -30,9 +38,9 @@ def test_records_round_trip_in_one_spelling(png, factors):
     assert records.encode(png, dict(reversed(factors.items()))) == record
 
 
-def test_a_data_set_in_a_bucket_is_copied_once(sources, make_source, tmp_path, monkeypatch):
+def test_a_data_set_in_a_bucket_is_copied_once(prepared, make_source, tmp_path, monkeypatch):
     bucket, cache = tmp_path / "bucket", tmp_path / "cache"
-    assert prepare.main(prepare_arguments("ffhq", sources["ffhq"], bucket)) == 0
+    shutil.copytree(prepared, bucket)
     real, opened = epath.Path, []
 
     def path(name):
@@ -91,8 +99,8 @@ def test_a_bucket_that_changes_while_it_is_copied_is_refused(tmp_path, monkeypat
     assert not list(tmp_path.glob("cache/fetched/*/ffhq/32px"))
 
 
-def test_a_damaged_data_set_is_named(sources, tmp_path):
-    assert prepare.main(prepare_arguments("ffhq", sources["ffhq"], tmp_path)) == 0
+def test_a_damaged_data_set_is_named(prepared, tmp_path):
+    shutil.copytree(prepared / "ffhq", tmp_path / "ffhq")
     (shard,) = (tmp_path / "ffhq" / "32px").glob("ffhq-train.array_record*")
     shard.write_bytes(shard.read_bytes()[:1000])
     with pytest.raises(InputError, match=rf"prepared data in {shard.parent} is damaged") as refusal:

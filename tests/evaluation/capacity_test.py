@@ -71,16 +71,6 @@ def test_agrees_with_scipy_on_the_whole_count_matrix(seed, images, n, kind):
         assert shuffled == pytest.approx(measures)
 
 
-def test_uniform_random_sets_nearly_reach_their_marginal():
-    rng = np.random.default_rng(0)
-    codes = rng.permuted(np.tile(np.arange(32), (4000, 1)), axis=1)[:, :8]
-    measures = measure(codes, 32, "matching")
-    # 32 coins of probability 1/4 would need 25.96 bits; a set of exactly 8 has a lower ceiling.
-    assert measures["marginal_bits"] == measures["ceiling_bits"] == pytest.approx(23.33, abs=0.01)
-    assert measures["codes_used"] == 32
-    assert measures["perplexity"] == pytest.approx(32, rel=1e-2)
-
-
 def test_with_stages_the_entropies_of_places_and_stages_add_up():
     places, stages, choices, images = 4, 2, 3, 400
     size = places * stages * choices

@@ -41,13 +41,9 @@ def random_sets(seed: int, count: int = 8) -> np.ndarray:
     return np.stack([rng.permutation(K)[:N] for _ in range(count)]).astype(np.int32)
 
 
-def test_codes_are_sorted_distinct_and_in_range(trained_model, images):
-    codes = trained_model.encode(images)
-    assert codes.shape == (8, N) and is_set(codes)
-
-
 def test_shuffled_codes_decode_to_the_same_bits(trained_model, images):
     codes = np.asarray(trained_model.encode(images))
+    assert codes.shape == (8, N) and is_set(codes)
     decoded = np.asarray(trained_model.decode(codes))
     for seed in range(3):
         shuffled = np.random.default_rng(seed).permuted(codes, axis=1)
@@ -249,11 +245,6 @@ def test_the_other_kinds(tiny_config, kind):
     assert kind == "positional" or np.all(np.diff(encoded, axis=1) >= 0)
     model = dataclasses.replace(model, parents=encoded)
     assert set(np.asarray(model.sample(jax.random.key(0), 2)).flat) <= set(encoded.flat)
-
-
-def test_a_workdir_without_a_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"holds no run \(no config.json\): train first"):
-        pivq_jax.load(tmp_path)
 
 
 def test_a_checkpoint_of_an_earlier_version_before_its_codebook_is_refused(trained, tmp_path):

@@ -26,12 +26,6 @@ def test_positions_are_sines_and_cosines_of_row_and_column():
             np.testing.assert_allclose(positions[row * 5 + column], expected, atol=1e-6)
 
 
-def test_positions_differ_from_place_to_place():
-    positions = positions_2d(16, 16, 32)
-    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    assert np.min(distances + 10 * np.eye(256)) > 0.1
-
-
 def test_depth_to_space_puts_each_block_in_its_place():
     x = np.arange(2 * 3 * 4 * 12).reshape(2, 3, 4, 12)
     y = np.asarray(depth_to_space(jnp.asarray(x), 2))

@@ -51,7 +51,7 @@ def test_initial_weights_are_those_of_flax(ours, theirs):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("leading, features", [((6,), 5), ((2, 3), 12), ((2, 3, 4), 5)])
+@pytest.mark.parametrize("leading, features", [((6,), 5), ((2, 3, 4), 12)])
 def test_dense_is_that_of_flax(leading, features, dtype):
     ours, theirs = dense(features, dtype, "layer"), nn.Dense(features, dtype=dtype, name="layer")
     assert_same(ours, theirs, (*leading, 8), features, dtype)

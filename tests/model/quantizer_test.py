@@ -87,15 +87,6 @@ def test_the_first_of_equally_near_entries_is_the_nearest():
     np.testing.assert_array_equal(least, cost.min(-1))
 
 
-def test_matching_and_nearest_agree_where_nothing_conflicts():
-    _, codebook = draw(0)
-    chosen = np.array([[3, 1, 4, 15, 9, 2]])
-    latents = codebook[chosen] + 1e-3
-    for kind in ("matching", "nearest"):
-        indices, _ = assign(jnp.asarray(latents), jnp.asarray(codebook), kind)
-        np.testing.assert_array_equal(indices, chosen)
-
-
 @pytest.mark.parametrize("quickly", [False, True])
 @pytest.mark.parametrize("kind", ["matching", "nearest"])
 def test_latents_that_are_not_finite_are_reported_for_their_image_alone(kind, quickly):

@@ -42,13 +42,6 @@ def test_log_lift_counts_as_numpy_does(monkeypatch):
     np.testing.assert_allclose(lift, right, atol=1e-5)
 
 
-def test_codes_that_meet_have_lift_above_zero_and_alternatives_below():
-    lift = np.asarray(sampling.log_lift(SPACE, sets(500, 0)))
-    meets = np.add.outer(np.arange(K), np.arange(K)) % 2 == 0
-    np.fill_diagonal(meets, False)
-    assert (lift[meets] > 0).all() and (lift[~meets & ~np.eye(K, dtype=bool)] < 0).all()
-
-
 @pytest.mark.parametrize(
     "codes, fault",
     [

@@ -149,11 +149,6 @@ def test_no_images():
     assert space.unrank(np.empty((0, 13), np.uint8)).shape == (0, 16)
 
 
-def test_any_order_of_a_set_has_the_same_rank():
-    space = CodeSpace(3, 10)
-    np.testing.assert_array_equal(space.rank([[5, 1, 3]]), space.rank([[1, 3, 5]]))
-
-
 @pytest.mark.parametrize(
     "arguments, words",
     [

@@ -10,13 +10,11 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from etils import epath
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from pivq_jax.common import files
 from pivq_jax.common.errors import InputError
-from pivq_jax.common.files import as_path, write_json
+from pivq_jax.common.files import write_json
 from pivq_jax.common.pictures import save_png
 from pivq_jax.training import cost, logs
 from pivq_jax.training.cost import Clock
@@ -230,14 +228,6 @@ def test_reports_and_pictures_go_to_remote_storage(bucket):
     save_png(bucket / "pictures" / "step_1.png", np.zeros((4, 4, 3), np.uint8))
     assert (bucket / "pictures" / "step_1.png").read_bytes().startswith(b"\x89PNG")
     assert not [path.name for path in bucket.iterdir() if path.name.endswith(".tmp")]
-
-
-def test_paths_with_a_scheme_are_remote(tmp_path, monkeypatch):
-    monkeypatch.setitem(files._REMOTE, "gs", "fsspec")  # instead of gcsfs
-    assert isinstance(as_path("gs://bucket/run") / "log.jsonl", epath.Path)
-    assert str(as_path("gs://bucket/run") / "log.jsonl") == "gs://bucket/run/log.jsonl"
-    assert as_path(str(tmp_path)) == tmp_path
-    assert as_path("~/run").is_absolute()
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,8 @@ def state_of(kind, opt_state):
     return state
 
 
-@both
-def test_schedule_warms_up_and_decays_to_zero(name):
-    _, schedule = make(name)
+def test_schedule_warms_up_and_decays_to_zero():
+    _, schedule = make("muon")
     assert schedule(0) == 0 and schedule(5) == pytest.approx(5e-3)
     assert schedule(10) == pytest.approx(1e-2)
     # Half-way between the warm-up's end and the last step the cosine is at half.

@@ -8,21 +8,12 @@ import pytest
 from optax.contrib import MuonState
 
 from pivq_jax.common.parallel import make_mesh
-from pivq_jax.config.sections import OPTIMIZERS, OptimizerConfig
+from pivq_jax.config.sections import OPTIMIZERS
 from pivq_jax.training.build import steps_from_config
 from pivq_jax.training.objective import Phase
-from pivq_jax.training.optimizer import make_optimizer
 from pivq_jax.training.steps import TrainState, replace_codebook
 from tests.conftest import STAGES
-
-OPTIMIZER = {
-    "learning_rate": 1e-2,
-    "muon_learning_rate": 1e-2,
-    "momentum": 0.95,
-    "warmup_steps": 10,
-    "weight_decay": 0.1,
-    "clip_norm": 1.0,
-}
+from tests.training.optimizer_test import make
 
 
 def adam(opt_state) -> optax.ScaleByAdamState:
@@ -51,7 +42,7 @@ def test_replaced_entries_have_no_moments_and_their_averages_follow(optimizer_na
         }
 
     params, ema = random(), random()
-    optimizer = make_optimizer(OptimizerConfig(name=optimizer_name, **OPTIMIZER), steps=100)
+    optimizer, _ = make(optimizer_name)
     opt_state = optimizer.init(params)
     update = jax.jit(optimizer.update)
     for _ in range(3):
