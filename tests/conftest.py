@@ -1,5 +1,6 @@
 """Fixtures that several tests share: commands, folders of faces, one trained run."""
 
+import errno
 import gc
 import io
 import json
@@ -355,6 +356,11 @@ def start_pair(start: Callable[[int, str], Command]) -> list[Command]:
         listener.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{listener.getsockname()[1]}"
     return [start(index, f"{address},2,{index}") for index in range(2)]
+
+
+def full_disk(*_: object) -> None:
+    """Fails as a write to a full disk does."""
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def read_lines(file: Any) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """`--pretrained`: a published model stands for the workdir of every mode that does not train."""
 
 import dataclasses
-import errno
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from pivq_jax.config import load_config
 from pivq_jax.config.check import config_of_model, read_config
 from pivq_jax.data.images import images_to_uint8
 from pivq_jax.evaluation import session, stages
-from tests.conftest import Finished, start_pair
+from tests.conftest import Finished, full_disk, start_pair
 from tests.main_test import assert_refused
 
 
@@ -275,10 +274,7 @@ def test_samples_are_written_as_files(with_parents, tiny_run, tmp_path):
 
 
 def test_samples_that_the_disk_does_not_take_leave_nothing(with_parents, tmp_path, monkeypatch):
-    def full(path, image):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(stages, "_write_png", full)
+    monkeypatch.setattr(stages, "_write_png", full_disk)
     config, out = with_parents.config.with_fields({"sample.count": 3}), tmp_path / "out"
     with pytest.raises(OSError, match=r"No space left on device: .*out"):
         modes.sample(modes.Task(config, tmp_path, with_parents, output=str(out)))

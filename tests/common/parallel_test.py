@@ -1,7 +1,6 @@
 """Eight fake devices, of one process or of two, against one: the same training and codes."""
 
 import dataclasses
-import errno
 import json
 import os
 from typing import Any, cast
@@ -29,7 +28,7 @@ from pivq_jax.common.parallel import (
     shardings_of,
 )
 from pivq_jax.config.check import check_devices
-from tests.conftest import start_pair
+from tests.conftest import full_disk, start_pair
 
 COMPARE = """
 import json, sys
@@ -441,12 +440,9 @@ def test_all_processes_hear_that_the_first_was_refused(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_no_mistake_in_the_input(tmp_path, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     sent = []
     monkeypatch.setattr(parallel, "from_first_process", lambda text: sent.append(text) or text)
-    monkeypatch.setattr("pivq_jax.common.lock.write_atomically", full)
+    monkeypatch.setattr("pivq_jax.common.lock.write_atomically", full_disk)
     with pytest.raises(OSError, match="No space left"), alone_in(tmp_path):
         pass
     # In the other processes.

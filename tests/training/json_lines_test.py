@@ -1,11 +1,10 @@
 """Logs are read back without their damaged lines, and grow again after an outage."""
 
-import errno
-
 import pytest
 
 from pivq_jax.training import json_lines
 from pivq_jax.training.json_lines import JsonLines, read_lines
+from tests.conftest import full_disk
 
 
 def test_damaged_lines_are_left_out_wherever_they_are(tmp_path):
@@ -45,10 +44,7 @@ def test_a_bucket_gets_lines_once_a_minute_and_when_flushed(bucket, monkeypatch)
 
 
 def test_a_line_that_a_disk_refuses_ends_the_run(tmp_path, monkeypatch):
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n')
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match=r"No space left on device: .*log\.jsonl"):
         JsonLines(tmp_path / "log.jsonl", 1).append({"step": 2})

@@ -1,6 +1,5 @@
 """The log of a run: speeds, input wait, remote storage."""
 
-import errno
 import io
 import json
 import struct
@@ -19,7 +18,7 @@ from pivq_jax.common.pictures import save_png
 from pivq_jax.training import cost, logs
 from pivq_jax.training.cost import Clock
 from pivq_jax.training.logs import TrainingLog, check_log
-from tests.conftest import read_lines
+from tests.conftest import full_disk, read_lines
 
 METRICS = {"loss": 1.0, "psnr": 20.0}
 
@@ -169,16 +168,11 @@ def test_a_slow_bucket_keeps_no_step_waiting(bucket, monkeypatch):
 
 
 def test_a_bucket_that_refuses_events_ends_no_run(bucket, monkeypatch, capsys):
-    class Writer:
-        def __init__(self, prefix):
-            pass
+    def refuse(*_):
+        raise RuntimeError("503 try again")  # as google.api_core says, no OSError
 
-        def write_event(self, event):
-            raise RuntimeError("503 try again")  # as google.api_core says, no OSError
-
-        flush = close = write_event
-
-    monkeypatch.setattr(logs, "EventsWriter", Writer)
+    writer = SimpleNamespace(write_event=refuse, flush=refuse, close=refuse)
+    monkeypatch.setattr(logs, "EventsWriter", lambda prefix: writer)
     monkeypatch.setattr(logs, "directory_check", lambda directory: None)
     with pytest.raises(KeyError, match="of the run"), TrainingLog(bucket, 0, 4, Clock()) as log:
         for step in (1, 2):
@@ -205,19 +199,16 @@ def test_a_tracker_that_cannot_be_closed_keeps_no_other_open(tmp_path):
 
 
 def test_a_full_disk_ends_the_run_with_the_name_of_the_file(tmp_path, monkeypatch):
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     no_space = "No space left on device: "
     with (
         pytest.raises(OSError, match=rf"{no_space}.*/tensorboard'"),
         TrainingLog(tmp_path, 0, 99, Clock()) as log,
     ):
-        monkeypatch.setattr("tensorboardX.event_file_writer.EventsWriter.write_event", full)
+        monkeypatch.setattr("tensorboardX.event_file_writer.EventsWriter.write_event", full_disk)
         for step in range(1, 50):  # more than would wait for a thread that has died
             log.write(step, METRICS, batch_size=8)
     with pytest.raises(OSError, match=rf"{no_space}.*/config\.json'"):
-        monkeypatch.setattr("os.fsync", full)
+        monkeypatch.setattr("os.fsync", full_disk)
         write_json(tmp_path / "config.json", {})
 
 
