@@ -179,9 +179,7 @@ def _prepare(options: argparse.Namespace) -> int:
     if options.dataset == "image_folder":
         fits, needed = options.size % size == 0, f"a multiple of {size}"
     if not fits:
-        print(
-            f"configs/{config}.py takes a --size of {needed}; others: docs/prepare_data.md"
-        )
+        print(f"configs/{config}.py takes a --size of {needed}; others: docs/prepare_data.md")
         return 0
     command = f"python -m pivq_jax.main --config=configs/{config}.py"
     if config != options.dataset:
