@@ -200,6 +200,12 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     compilation_cache.reset_cache()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps what tests prepare out of the user's cache."""
+    os.environ["PIVQ_DATA_DIR"] = str(tmp_path_factory.mktemp("data"))
+
+
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     """Runs commands with a home and data directory of this session."""
