@@ -93,17 +93,6 @@ def test_a_thousand_large_sets_take_little_memory(tmp_path):
     assert int(done.stdout) < 1e9
 
 
-def test_short_codes(models, tmp_path):
-    codes, sizes = some_codes("matching", 500), {}
-    for code in ("fixed", "short"):
-        path = tmp_path / code
-        codec.write(path, models["matching"], codes, names(500), code)
-        np.testing.assert_array_equal(codec.read(path, models["matching"]).codes, codes)
-        assert parse(path.read_bytes(), "file").code == code
-        sizes[code] = path.stat().st_size
-    assert sizes["short"] < sizes["fixed"] - 500
-
-
 @pytest.mark.parametrize("code", ["fixed", "short"])
 def test_in_memory(models, tmp_path, code):
     model, codes, path = models["matching"], some_codes("matching", 500), tmp_path / "faces.pivq"
@@ -133,7 +122,7 @@ def test_codes_by_a_prior(models, tmp_path):
         np.testing.assert_array_equal(codec.read(path, model).codes, codes)
         assert parse(path.read_bytes(), "file").code == code
         sizes[code] = path.stat().st_size
-    assert sizes["prior"] < sizes["short"] < sizes["fixed"]
+    assert sizes["prior"] < sizes["short"] < sizes["fixed"] - 100  # a byte for each image
     # The others do not need it.
     for code in ("fixed", "short"):
         np.testing.assert_array_equal(codec.read(tmp_path / code, models["matching"]).codes, codes)
