@@ -14,7 +14,8 @@ from pivq_jax.sampling import CodeSpace, prior_bits
 
 ORDERS = 4  # of the codes of a set, over which its probability is averaged
 TEMPERATURES = (1.0, 0.9)
-AT_ONCE = 256  # sets drawn, judged or compared at once, which bounds the memory used
+AT_ONCE = 256  # sets drawn or judged at once, which bounds the memory used
+COMPARED = 1_024  # sets compared at once; fewer take longer
 SHOWN = 16  # sets of each kind in the pictures
 # Test images whose sets are completed, and how often, and the fractions of their codes given.
 COMPLETED, TIMES, GIVEN = 8, 2, (3 / 4, 1 / 2, 1 / 4)
@@ -61,9 +62,9 @@ def nearest_sets(
     In parts, as an array of all images by entries may take gigabytes.
     """
     nearest, shared = [], []
-    for start in range(0, len(sets), AT_ONCE):
-        some = space.multi_hot(sets[start : start + AT_ONCE])
-        parts = (pool[i : i + AT_ONCE] for i in range(0, len(pool), AT_ONCE))
+    for start in range(0, len(sets), COMPARED):
+        some = space.multi_hot(sets[start : start + COMPARED])
+        parts = (pool[i : i + COMPARED] for i in range(0, len(pool), COMPARED))
         common = np.concatenate([some @ space.multi_hot(part).T for part in parts], axis=1)
         nearest.append(common.argmax(1))
         shared.append(common.max(1))

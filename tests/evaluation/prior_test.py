@@ -185,7 +185,7 @@ def test_nearest_sets_have_most_codes_in_common(monkeypatch):
         return multi_hot(space, codes)
 
     monkeypatch.setattr(CodeSpace, "multi_hot", noted)
-    monkeypatch.setattr(module, "AT_ONCE", 8)
+    monkeypatch.setattr(module, "COMPARED", 8)
     rng = np.random.default_rng(0)
     sets, pool = (np.stack([rng.permutation(20)[:5] for _ in range(n)]) for n in (30, 40))
     pool[7] = sets[3][::-1]  # a copy, in another order
