@@ -259,7 +259,7 @@ def test_a_folder_that_goes_away_ends_the_preparation(tmp_path, monkeypatch, few
 
     def going(recipe, entry):
         read.append(entry.file)
-        if len(read) == 10:
+        if len(read) == 30:  # the last one
             root.rename(tmp_path / "elsewhere")
         return make(recipe, entry)
 
@@ -267,7 +267,7 @@ def test_a_folder_that_goes_away_ends_the_preparation(tmp_path, monkeypatch, few
         patch.setattr(FileRecipe, "make", going)
         with pytest.raises(FileNotFoundError) as error:
             load(root, tmp_path)
-    assert len(read) == 10 and error.value.filename.endswith(read[-1])
+    assert len(read) == 30 and error.value.filename.endswith(read[-1])
     (tmp_path / "elsewhere").rename(root)
     data = load(root, tmp_path)
     assert sum(len(getattr(data, split)) for split in SPLITS) == 30
