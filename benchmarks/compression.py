@@ -39,7 +39,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image, features
 
@@ -49,10 +48,9 @@ from pivq_jax.codec.files import batches_of, contents_of
 from pivq_jax.common.files import write_atomically
 from pivq_jax.common.pictures import grid, magnification, save_png
 from pivq_jax.evaluation.capacity import capacity
-from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, images_of
+from pivq_jax.evaluation.reconstruction import decode_batched, encode_split, images_of, psnr_of
 from pivq_jax.inference import TrainedModel
 from pivq_jax.losses.backbones import BACKBONES
-from pivq_jax.losses.reconstruction import psnr
 from pivq_jax.sampling import CodeSpace
 from pivq_jax.training.build import dataset_from_config
 
@@ -135,7 +133,7 @@ class Setting:
 
 def mean_psnr(row: Row, images: np.ndarray) -> float:
     """Mean PSNR of the images of a row, in dB."""
-    return float(np.mean(psnr(jnp.asarray(row.images), jnp.asarray(images), 255.0)))
+    return float(np.mean(psnr_of(row.images, images)))
 
 
 def smallest(form: Format, images: np.ndarray) -> Setting:
@@ -289,7 +287,9 @@ def main() -> None:
     images = images_of(test, range(count))
     kinds = ["fixed", "short"] if model.space.distinct else ["fixed"]
     kinds += ["prior"] if model.prior else []
-    rows, notes = map(list, zip(*(ours(model, images, code) for code in kinds), strict=True))
+    measured = (ours(model, images, code) for code in kinds)
+    by_label = {row.label: (row, note) for row, note in measured}  # two may have one code
+    rows, notes = map(list, zip(*by_label.values(), strict=True))
     source = [{"image": image} for image in images]
     codes = encode_split(model, source, model.config.evaluate.batch_size)
     notes += [by_count(model, codes, kinds), by_size()]

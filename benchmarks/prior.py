@@ -100,7 +100,7 @@ def main() -> None:
     several_stages = model.space.places > 0
     recombine = partial(sampling.recombine, model.space, model.codebook, a, b, key_mix)
     for count, with_lift in ((0, False),) if several_stages else CANDIDATES:
-        name = f"given parents recombined {'with' if with_lift else 'without'} log lift"
+        name = f"two parents recombined, {'with' if with_lift else 'without'} log lift"
         draw = partial(recombine, lift=session.lift if with_lift else None)
         if count:
             name += f", best of {count}"

@@ -89,9 +89,9 @@ def exit_code(command: Callable[[], int], interrupted: str = "", failed: str = "
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         print(
-            f"error: there is too little memory ({brief(error)}): raise train.accumulation, set"
-            " model.remat or, after training, lower evaluate.batch_size; or give smaller images, or"
-            " fewer at once",
+            f"error: there is too little memory ({brief(error)}): set model.remat, raise"
+            " train.accumulation (of a run that has begun, in a new workdir) or lower"
+            " evaluate.batch_size; or give smaller images, or fewer at once",
             file=sys.stderr,
         )
     except OSError as error:

@@ -147,7 +147,7 @@ def check_new_folder(target: Path, flag: str) -> None:
 def new_folder(target: Path) -> Iterator[Path]:
     """Yields a folder to fill; its contents are those of `target` at the end, or gone on an error.
 
-    Call `check_new_folder` before the work; what was filled meanwhile is refused. An empty folder,
+    Call `check_new_folder` before the work, too; it is called here again. An empty folder,
     which may be a mounted volume or the current directory, stays the same one.
     """
     check_new_folder(target, "folder")

@@ -179,7 +179,8 @@ def _prepare(options: argparse.Namespace) -> int:
     if options.dataset == "image_folder":
         fits, needed = options.size % size == 0, f"a multiple of {size}"
     if not fits:
-        print(f"configs/{config}.py takes a --size of {needed}; others: docs/prepare_data.md")
+        hint = "; for 64 see docs/prepare_data.md" if options.dataset == "celeba" else ""
+        print(f"configs/{config}.py takes a --size of {needed}{hint}")
         return 0
     command = f"python -m pivq_jax.main --config=configs/{config}.py"
     if config != options.dataset:

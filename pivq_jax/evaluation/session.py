@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from pivq_jax.common.errors import InputError
 from pivq_jax.common.parallel import say
 from pivq_jax.common.pictures import magnification, save_png
 from pivq_jax.config.fields import Config
@@ -53,12 +54,16 @@ def alex_weights(loss: LossConfig) -> str:
 def check_weights(config: Config, during_training: bool = False) -> None:
     """Reports missing weights of evaluations before hours of work."""
     settings, size = config.evaluate, config.data.image_size
-    networks = {settings.features: settings.features_path}
-    if during_training:
-        networks.setdefault("vgg", "")  # what `Evaluator` takes instead of Inception
-    for name, path in networks.items():
-        if name != "vgg" or size >= BACKBONES["vgg"].minimum_size:
-            feature_extractor(name, path)
+    for_vgg = size >= BACKBONES["vgg"].minimum_size
+    if settings.features != "vgg" or for_vgg:
+        feature_extractor(settings.features, settings.features_path)
+    if during_training and settings.features != "vgg" and for_vgg:  # which `Evaluator` takes then
+        try:
+            feature_extractor("vgg")
+        except InputError as error:
+            raise InputError(
+                f"evaluations during training: {error}, or evaluate.every=0"
+            ) from error
     if size >= BACKBONES["alex"].minimum_size:
         load_lpips("alex", alex_weights(config.loss))
 

@@ -69,14 +69,14 @@ def train_prior(
     Sets are int32 [M, N], the codebook is float32 [K, D], `data` identifies the images. Ctrl-C and
     SIGTERM raise Interrupted, once a checkpoint is written.
     """
-    # What the codes are made of, not the codes: encoded anew elsewhere, some of them may differ.
+    codes = zlib.crc32(np.ascontiguousarray(train, np.int32).tobytes())
     wanted = {
         "model_step": model_step,
         "codebook": _checksum(codebook),
         "data": data,
+        "codes": codes,
         **settings,
     }
-    codes = zlib.crc32(np.ascontiguousarray(train, np.int32).tobytes())
     network = build_prior(space, codebook, settings.width, settings.depth, settings.heads)
     everywhere = replicated(make_mesh())
     rules = OptimizerConfig(
@@ -114,8 +114,9 @@ def train_prior(
         newest = checkpoints.latest_step()
         # One of before has no checksum of the codebook.
         held = {"codebook": wanted["codebook"], **read_object(directory / DESCRIPTION)}
-        if held.pop("codes", None) == codes:  # what one of before has instead of its data
-            held["data"] = data
+        # The same images, of which elsewhere some codes differ, or the same codes, with labels now.
+        if held.get("data") == data or held.get("codes") == codes:
+            held |= {"data": data, "codes": codes}
         if newest is not None and held != wanted:
             raise InputError(
                 f"{directory} holds a prior of other codes or settings: delete {directory} to train"

@@ -3,7 +3,7 @@
 import numpy as np
 
 from benchmarks import compression
-from tests.codec.files_test import make_model
+from tests.parameters import make_model
 
 
 def test_a_row_is_named_after_the_code_that_its_file_has(tiny_config):

@@ -61,7 +61,7 @@ def close(ours, expected) -> None:
 
 @pytest.mark.slow
 def test_without_a_codebook_it_is_the_gradient_of_the_weighted_sum(setting):
-    """With LPIPS, which the twin in PyTorch lacks: reference_test compares all else."""
+    """With LPIPS, which the twin in PyTorch of reference_test lacks."""
     objective, params, judge, lpips, images = setting
     weights = dataclasses.replace(objective.weights, variance=0.0)
     objective = dataclasses.replace(objective, weights=weights, noise=0.0)

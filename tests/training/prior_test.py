@@ -125,9 +125,9 @@ def test_a_training_whose_lock_is_taken_over_writes_nothing_more(tmp_path, monke
 
 def test_a_prior_of_other_codes_is_refused(short, tmp_path):
     directory, _ = short
-    for settings, data in ((SHORT, "other faces"), (SETTINGS, "faces")):
+    for settings, train, data in ((SHORT, TRAIN[::-1], "other faces"), (SETTINGS, TRAIN, "faces")):
         with pytest.raises(InputError, match=f"of other codes or settings: delete {directory} to"):
-            run(directory, settings, data=data)
+            run(directory, settings, train, data)
     unlabelled = Path(shutil.copytree(directory, tmp_path / "copy"))
     (unlabelled / "prior.json").unlink()
     with pytest.raises(InputError, match=f"of other codes or settings: delete {unlabelled} to"):
@@ -140,9 +140,10 @@ def test_a_prior_of_other_codes_is_refused(short, tmp_path):
         load_prior(tmp_path, SPACE, CODEBOOK, model_step=7)
 
 
-def test_a_training_continues_though_codes_are_rounded_otherwise(short):
-    directory, prior = short
+def test_a_training_continues_with_other_rounding_and_with_labels(short, tmp_path):
+    directory, prior = Path(shutil.copytree(short[0], tmp_path / "prior")), short[1]
     assert run(directory, SHORT, train=TRAIN[::-1]).bits == prior.bits
+    assert run(directory, SHORT, train=TRAIN[::-1], data="labelled faces").bits == prior.bits
 
 
 def test_a_prior_of_before_continues_with_the_same_codes_alone(short, tmp_path):
